@@ -1,0 +1,8 @@
+# The graph of dvc.yaml for Snakemake: plain `snakemake` makes everything, `snakemake train@letters` one stage of it.
+include: "workflow/stages.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        [output for stage in stages for output in stage.outputs],

@@ -1,0 +1,124 @@
+"""The command line: one command a stage, and what a person runs by hand.
+
+A stage's module is imported when its command runs, so that light stages do not wait for torch.
+"""
+
+import importlib
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mdpipe.params import Params, ParamsError, json_schema, load_params
+from mdpipe.stages.parent import end_with_parent
+
+app = typer.Typer(
+    help="Masked diffusion models of text and images, as a reproducible pipeline.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sources` in params.yaml.")]
+DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A key of `runs` in params.yaml.")]
+
+
+@app.command()
+def download(source: SourceName) -> None:
+    """Fetch the raw text or pictures of a source."""
+    _run_stage("download", sources=source)
+
+
+@app.command()
+def tokenizer(dataset: DatasetName) -> None:
+    """Fit a dataset's tokenizer to its training split."""
+    _run_stage("tokenizer", datasets=dataset)
+
+
+@app.command()
+def encode(dataset: DatasetName) -> None:
+    """Split a dataset and turn it into tokens."""
+    _run_stage("encode", datasets=dataset)
+
+
+@app.command()
+def train(run: RunName) -> None:
+    """Train a run; goes on from its last checkpoint."""
+    _run_stage("train", runs=run)
+
+
+@app.command()
+def sample(run: RunName) -> None:
+    """Draw samples from a trained run."""
+    _run_stage("sample", runs=run)
+
+
+@app.command()
+def evaluate(run: RunName) -> None:
+    """Bound the likelihood of a run's held-out split."""
+    _run_stage("evaluate", runs=run)
+
+
+@app.command("zero_shot")
+def zero_shot(run: RunName, source: SourceName) -> None:
+    """Bound the likelihood of text that a run was not trained on."""
+    _run_stage("zero_shot", runs=run, sources=source)
+
+
+@app.command()
+def report() -> None:
+    """Collect the tables and write the page."""
+    _run_stage("report")
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="The params file.")] = Path("params.yaml")) -> None:
+    """Validate params and print what would run."""
+    with _told_plainly():
+        from mdpipe.stages.check import describe
+
+        typer.echo(describe(load_params(file)))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of params.yaml, for editors."""
+    typer.echo(json_schema(), nl=False)
+
+
+def _run_stage(stage: str, **names: str) -> None:
+    """Check params and the names asked for, then call the function that its module has by the stage's name."""
+    end_with_parent()
+    with _told_plainly():
+        params = load_params()
+        for section, name in names.items():
+            _require(params, section, name)
+        module = importlib.import_module(f"mdpipe.stages.{stage}")
+        getattr(module, stage)(params, *names.values())
+
+
+def _require(params: Params, section: str, name: str) -> None:
+    known = getattr(params, section)
+    if name not in known:
+        raise ParamsError(
+            f"{name!r} is not in `{section}` of params.yaml; it has: {', '.join(sorted(known)) or 'none'}"
+        )
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """Bad input and missing or corrupt files end in a line that says what to do; only bugs show a traceback."""
+    try:
+        yield
+    except OSError as error:
+        sys.exit(f"mdpipe: {error}")
+    except ValueError as error:
+        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+        if not frame.f_globals["__name__"].startswith("mdpipe."):
+            raise
+        sys.exit(f"mdpipe: {error}")

@@ -1,0 +1,74 @@
+"""Training batches: what the model sees at a step, as a pure function of (seed, step, example).
+
+Row i of a batch is the same whoever asks for it, so any number of workers make the same global batch.
+"""
+
+from functools import lru_cache
+from hashlib import sha256
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from mdpipe.data.encoded import EncodedDataset
+
+
+def training_batch(
+    dataset: EncodedDataset, seed: int, step: int, batch_size: int, examples: range | None = None
+) -> NDArray[np.int64]:
+    """The rows `examples` of the global batch at a step; all of them by default.
+
+    Text: windows at offsets drawn uniformly from all there are. Pictures: one random order of all pictures after
+    another, each picture once in every order.
+
+    Shapes: int64 (len(examples), length).
+
+    Raises:
+        ValueError: the text is shorter than a window, a row lies outside the batch, or a token is no id.
+    """
+    rows = range(batch_size) if examples is None else examples
+    if len(rows) and (min(rows) < 0 or max(rows) >= batch_size):
+        raise ValueError(f"examples {rows} are not rows of a batch of {batch_size}")
+    index = np.arange(rows.start, rows.stop, rows.step)
+    if dataset.modality == "image":
+        picked = dataset.tokens[_pictures(len(dataset.tokens), seed, step * batch_size + index)]
+    else:
+        offsets = _offsets(dataset, seed, step, batch_size)[index]
+        picked = sliding_window_view(np.asarray(dataset.tokens), dataset.length)[offsets]
+    return dataset.checked(picked) if len(picked) else picked.astype(np.int64)
+
+
+def _offsets(dataset: EncodedDataset, seed: int, step: int, batch_size: int) -> NDArray[np.int64]:
+    """Where each window of a global batch of text begins: (batch_size,)."""
+    offsets = len(dataset.tokens) - dataset.length + 1
+    if offsets < 1:
+        raise ValueError(
+            f"the {dataset.split} split of {dataset.directory} has {len(dataset.tokens)} tokens, fewer than one window"
+            f" of length = {dataset.length}; lower the dataset's `length` in params.yaml, or give more text"
+        )
+    # 53 bits in [0, 1), times a count far below 2^53: no offset is favoured by more than one part in 2^53 / count.
+    uniform = (_random_bits("text windows", seed, step, batch_size) >> np.uint64(11)) * 2.0**-53
+    return (uniform * offsets).astype(np.int64)
+
+
+def _pictures(count: int, seed: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which pictures stand at these positions of the endless sequence of random orders."""
+    epochs, places = np.divmod(positions, count)
+    pictures = np.empty_like(places)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        pictures[here] = _picture_order(count, seed, int(epoch))[places[here]]
+    return pictures
+
+
+@lru_cache(maxsize=2)  # a batch rarely touches more than two orders, and sorting all pictures at each step is slow
+def _picture_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.argsort(_random_bits("picture order", seed, epoch, count), kind="stable")
+
+
+def _random_bits(purpose: str, seed: int, block: int, count: int) -> NDArray[np.uint64]:
+    """The first `count` words of a block of the Philox generator keyed by purpose and seed: uint64 (count,)."""
+    key = int.from_bytes(sha256(f"{purpose}:{seed}".encode()).digest()[:16], "little")
+    # The block is in the counter's upper half, so blocks are 2^128 draws apart and never meet.
+    words: NDArray[np.uint64] = np.random.Philox(key=key, counter=block << 128).random_raw(count)
+    return words

@@ -1,0 +1,82 @@
+"""Tokenizers: text to ids and back, with a separator to put after each document."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpipe.data.stable_json import read_json
+
+
+class Tokenizer(Protocol):
+    """Text to ids in 0..vocabulary-1 and back.
+
+    Shapes: ids are int64 (n,).
+    """
+
+    @property
+    def kind(self) -> str:
+        """Its name in params.yaml."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of ids, the separator's included."""
+
+    @property
+    def separator(self) -> tuple[int, ...]:
+        """The ids put after each document."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether decode(encode(text)) is the text, for every text that UTF-8 can hold."""
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """The ids of a text, without a separator."""
+
+    def decode(self, ids: NDArray[np.integer]) -> str:
+        """The text of any ids, whether or not they came from a text."""
+
+    def save(self, directory: Path) -> None:
+        """Write tokenizer.json, and what else the tokenizer needs, into an existing folder."""
+
+
+def fit_tokenizer(kind: str, documents: Iterable[str], **settings: int) -> Tokenizer:
+    """Make a tokenizer; `pieces` learns its `vocabulary` from the documents, the others read none.
+
+    Raises:
+        ValueError: no such kind, or the documents do not support the vocabulary.
+    """
+    # Imported here because only `pieces` needs SentencePiece, and a machine that trains may not have it.
+    match kind:
+        case "letters":
+            from mdpipe.data.tokenizers.letters import Letters
+
+            return Letters()
+        case "bytes":
+            from mdpipe.data.tokenizers.bytes import Bytes
+
+            return Bytes()
+        case "pieces":
+            from mdpipe.data.tokenizers.pieces import Pieces
+
+            return Pieces.fit(documents, **settings)
+    raise ValueError(f"tokenizer.kind = {kind!r} is not one of letters, bytes, pieces")
+
+
+def load_tokenizer(directory: Path) -> Tokenizer:
+    """Read a tokenizer that was saved in a folder.
+
+    Raises:
+        ValueError: a file of it is missing or broken.
+    """
+    cure = f"run the stage that wrote {directory} again"
+    kind = read_json(directory / "tokenizer.json", cure).get("kind")
+    if kind == "pieces":
+        from mdpipe.data.tokenizers.pieces import Pieces
+
+        return Pieces.load(directory, cure)
+    if kind not in ("letters", "bytes"):
+        raise ValueError(f"{directory / 'tokenizer.json'} has the unknown kind {kind!r}; {cure}")
+    return fit_tokenizer(kind, [])

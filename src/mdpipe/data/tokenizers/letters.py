@@ -1,0 +1,45 @@
+"""The alphabet of text8: the space (id 0) and the letters a to z (ids 1 to 26)."""
+
+import re
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpipe.data.stable_json import write_json
+
+ALPHABET = b" abcdefghijklmnopqrstuvwxyz"
+DIGITS = (b"zero", b"one", b"two", b"three", b"four", b"five", b"six", b"seven", b"eight", b"nine")
+
+_ID_OF_LETTER = np.zeros(256, dtype=np.int64)
+_ID_OF_LETTER[list(ALPHABET)] = np.arange(len(ALPHABET))
+_LETTER_OF_ID = np.frombuffer(ALPHABET, dtype=np.uint8)
+
+
+class Letters:
+    """Lower case, digits spelled out one by one, everything else a space, and one space where there were more."""
+
+    kind: ClassVar[str] = "letters"
+    vocabulary: ClassVar[int] = len(ALPHABET)
+    separator: ClassVar[tuple[int, ...]] = (0,)
+    lossless: ClassVar[bool] = False
+
+    def encode(self, text: str) -> NDArray[np.int64]:
+        """The ids of the normalised text, which neither begins nor ends with a space: (n,)."""
+        return _ID_OF_LETTER[np.frombuffer(_normalised(text), dtype=np.uint8)]
+
+    def decode(self, ids: NDArray[np.integer]) -> str:
+        """One letter an id."""
+        return bytes(_LETTER_OF_ID[ids]).decode("ascii")
+
+    def save(self, directory: Path) -> None:
+        """Write tokenizer.json."""
+        write_json(directory / "tokenizer.json", {"kind": self.kind, "vocabulary": self.vocabulary})
+
+
+def _normalised(text: str) -> bytes:
+    letters = text.encode().lower()  # of bytes: only A to Z have a lower case, as in text8
+    for digit, name in enumerate(DIGITS):
+        letters = letters.replace(b"%d" % digit, b" %s " % name)
+    return re.sub(rb"[^a-z]+", b" ", letters).strip()

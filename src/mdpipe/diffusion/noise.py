@@ -1,0 +1,95 @@
+"""Counter-based noise: a random number is a pure function of (seed, purpose, step, example, position).
+
+Nothing is a stream, so the numbers do not depend on the batch, the rank, the device or what was drawn before.
+The function is Philox4x32-10 (Salmon et al., 2011), written in 64-bit integer operations that every device has.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+type Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+_LOW = 0xFFFF_FFFF
+_ROUNDS = 10
+_MULTIPLIERS = (0xD251_1F53, 0xCD9E_8D57)
+_KEY_STEPS = (0x9E37_79B9, 0xBB67_AE85)
+
+
+def philox(counter: Words, key: tuple[int, int]) -> Words:
+    """Philox4x32-10: four 32-bit words that look random, one block for each counter.
+
+    Args:
+        counter: four int64 tensors of values below 2^32, of shapes that broadcast together.
+        key: two values below 2^32.
+
+    Returns:
+        Four int64 tensors of values below 2^32, of the broadcast shape.
+    """
+    word0, word1, word2, word3 = counter
+    key0, key1 = key
+    for _ in range(_ROUNDS):
+        # A product of two 32-bit words overflows int64's sign; both of its halves are right all the same.
+        product0, product1 = word0 * _MULTIPLIERS[0], word2 * _MULTIPLIERS[1]
+        word0, word1, word2, word3 = (
+            ((product1 >> 32) & _LOW) ^ word1 ^ key0,
+            product1 & _LOW,
+            ((product0 >> 32) & _LOW) ^ word3 ^ key1,
+            product0 & _LOW,
+        )
+        key0, key1 = (key0 + _KEY_STEPS[0]) & _LOW, (key1 + _KEY_STEPS[1]) & _LOW
+    return word0, word1, word2, word3
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A source of uniforms for one purpose. Two purposes, or two seeds, never share a number."""
+
+    seed: int
+    purpose: str
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Philox's key: the first 64 bits of the SHA-256 of seed and purpose."""
+        digest = hashlib.sha256(f"{self.seed}:{self.purpose}".encode()).digest()
+        return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
+
+    def uniform(self, step: int, examples: Tensor, count: int) -> Tensor:
+        """Uniforms in [0, 1) with all 53 bits that a float64 has there.
+
+        The first n of `count` numbers are those that count = n would have given.
+
+        Args:
+            step: which step of training, sampling or evaluation; below 2^32.
+            examples: (B,) int64, global example indices; the result lies on their device.
+            count: numbers per example.
+
+        Returns:
+            (B, count) float64.
+        """
+        device = examples.device
+        block = torch.arange((count + 1) // 2, device=device)[None, :]
+        example = examples.to(torch.int64)[:, None]
+        counter = (block, example & _LOW, (example >> 32) & _LOW, torch.full_like(block[:, :1], step))
+        word0, word1, word2, word3 = philox(counter, self.key)
+        high, low = torch.stack([word0, word2], dim=-1), torch.stack([word1, word3], dim=-1)
+        bits = (high << 21) | (low >> 11)
+        return (bits.to(torch.float64) * 2.0**-53).reshape(len(examples), -1)[:, :count]
+
+
+def stratified_times(noise: Noise, step: int, examples: Tensor, batch: int) -> Tensor:
+    """Times (u + i / batch) mod 1 with one u a step: each is uniform, together they are evenly spread (Alg. 1).
+
+    Args:
+        noise: the source; the u comes from a purpose of its own, so masks may be drawn from the same source.
+        step: as in `Noise.uniform`.
+        examples: (B,) int64, indices i in the global batch, of which a rank may hold a part.
+        batch: size of the global batch.
+
+    Returns:
+        (B,) float64 in [0, 1).
+    """
+    shared = Noise(noise.seed, f"{noise.purpose}/times").uniform(step, torch.zeros_like(examples[:1]), 1)[:, 0]
+    return (shared + (examples % batch).to(torch.float64) / batch) % 1

@@ -1,0 +1,18 @@
+"""params.yaml, typed: what the whole pipeline is asked to do, checked before anything runs."""
+
+from mdpipe.params.load import ParamsError, json_schema, load_params, parse_params
+from mdpipe.params.root import Params
+from mdpipe.params.runs import EvaluateSettings, Run, SampleSettings, TrainSettings, ZeroShot
+
+__all__ = [
+    "EvaluateSettings",
+    "Params",
+    "ParamsError",
+    "Run",
+    "SampleSettings",
+    "TrainSettings",
+    "ZeroShot",
+    "json_schema",
+    "load_params",
+    "parse_params",
+]

@@ -1,0 +1,29 @@
+"""A stage ends with the DVC process that runs it.
+
+A killed DVC leaves its command running. Left alone it would train on, unseen, beside the process that the next `dvc
+repro` starts. All outputs are written aside and renamed, and training resumes from its last checkpoint, so ending at
+any moment is safe.
+"""
+
+import os
+import threading
+import time
+
+POLL_SECONDS = 0.5
+DVC_MARK = "DVC_STAGE"
+"""Set by DVC in the environment of the commands it runs; a stage started by hand may outlive its shell."""
+
+ORPHANED = 75
+"""Exit status: EX_TEMPFAIL, try again."""
+
+
+def end_with_parent() -> None:
+    """Watch the parent from a thread; leave at once when it is gone."""
+    if DVC_MARK in os.environ:
+        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os._exit(ORPHANED)

@@ -1,0 +1,44 @@
+"""Where the pipeline keeps things, as dvc.yaml says: the only module that knows."""
+
+from pathlib import Path
+
+SCRATCH = Path(".mdpipe/scratch")
+"""Resume states of unfinished training runs. No artifact: ignored by git and unknown to DVC."""
+
+RESULTS = Path("results")
+REPORT = Path("report")
+
+
+def raw(source: str) -> Path:
+    """Raw text or pictures of a source."""
+    return Path("data/raw") / source
+
+
+def tokenizer(dataset: str) -> Path:
+    """The tokenizer of a dataset."""
+    return Path("data/tokenizers") / dataset
+
+
+def encoded(dataset: str) -> Path:
+    """A dataset's splits as tokens."""
+    return Path("data/encoded") / dataset
+
+
+def model(run: str) -> Path:
+    """A trained model and all it takes to use it."""
+    return Path("models") / run
+
+
+def samples(run: str) -> Path:
+    """What a model drew."""
+    return Path("samples") / run
+
+
+def metrics(stage: str, name: str) -> Path:
+    """The measurements of one stage for one run, dataset or (run, source)."""
+    return Path("metrics") / stage / f"{name}.json"
+
+
+def curve(run: str) -> Path:
+    """The training curve of a run."""
+    return Path("metrics/curves") / f"{run}.csv"

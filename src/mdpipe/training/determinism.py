@@ -1,0 +1,18 @@
+"""What makes a computation give the same bytes each time on one machine."""
+
+import os
+
+import torch
+
+
+def make_deterministic(threads: int) -> None:
+    """Fix all that decides in which order sums are taken: the threads of the CPU, the kernels of the GPU.
+
+    It holds for the whole process. Call it before the first use of a GPU, whose matrix library reads its setting once.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # That switch also fills each new tensor with NaN, a help against reading unset memory that costs time each step.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = False

@@ -1,0 +1,58 @@
+"""The optimizer: AdamW under a linear warm-up and a cosine decay, with the gradient clipped by its global norm."""
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mdpipe.params import TrainSettings
+
+BETA1 = 0.9
+"""AdamW's decay of the gradient's average; every recipe of the paper uses this value."""
+
+
+def learning_rate_at(step: int, settings: "TrainSettings") -> float:
+    r"""The learning rate of step k = 0, 1, ..., steps - 1, with W warm-up steps and the peak r.
+
+        r (k + 1) / W                                          for k < W
+        r (1 + cos(pi (k - W) / (steps - W))) / 2              after it
+
+    It reaches the peak at the end of the warm-up and would be 0 at k = steps, the first step that is not taken.
+    """
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    share = (step - settings.warmup_steps) / (settings.steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+
+
+def build_optimizer(parameters: Iterable[nn.Parameter], settings: "TrainSettings") -> torch.optim.AdamW:
+    """AdamW with the weight decay on every parameter, as in the paper's code (no list of exceptions)."""
+    return torch.optim.AdamW(
+        parameters,
+        lr=settings.learning_rate,
+        betas=(BETA1, settings.beta2),
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every group of the optimizer this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+def clip_gradient(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
+    """Scale the gradient so that its norm over all parameters is at most `largest` (None: leave it as it is).
+
+    Returns:
+        The norm before clipping, () float32, left on its device so that nobody waits for it.
+    """
+    parameters = list(parameters)
+    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    if largest is not None:
+        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm

@@ -1,0 +1,75 @@
+"""What Snakemake's main process does before it plans: be alone, mend what a kill left behind, ask DVC what is stale.
+
+DVC decides what is stale, Snakemake only orders the work. A stale stage gets a new nonce in its request file, an input
+of its rule. Its content changes, hence Snakemake runs the rule whatever it remembers of its own last run; a stage that
+DVC calls up to date keeps its request.
+"""
+
+import fcntl
+import os
+import uuid
+from pathlib import Path
+from typing import IO
+
+import yaml
+from dvc.repo import Repo
+
+from workflow.graph import Stage
+from workflow.job import ENGINE_PID, JOBS_LOCK
+from workflow.sort_lock import LOCK_FILE
+
+STATE = Path(".mdpipe")
+REQUESTS = STATE / "requests"
+ENGINE_LOCK = STATE / "engine.lock"
+
+_held: list[IO[str]] = []
+
+
+def become_the_engine() -> bool:
+    """Take this working copy for one Snakemake; False if another one, still alive, has it.
+
+    The lock is the kernel's and dies with its holder, so what Snakemake's own lock files say after a kill is stale.
+    Jobs of a killed engine end by themselves within a second (see job.py): wait for them.
+    """
+    STATE.mkdir(exist_ok=True)
+    lock = ENGINE_LOCK.open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    _held.append(lock)
+    with JOBS_LOCK.open("w") as jobs:
+        fcntl.flock(jobs, fcntl.LOCK_EX)
+    for stale in Path(".snakemake/locks").glob("*.lock"):
+        stale.unlink()
+    return True
+
+
+def mend_lock_file() -> None:
+    """Put a dvc.lock aside that a kill cut short: DVC's run cache then gives every artifact back without computing."""
+    try:
+        broken = LOCK_FILE.exists() and not isinstance(yaml.safe_load(LOCK_FILE.read_text()), dict)
+    except (yaml.YAMLError, UnicodeDecodeError):
+        broken = True
+    if broken:
+        LOCK_FILE.replace(STATE / "dvc.lock.broken")
+
+
+def request_stale_stages(repo: Repo, stages: list[Stage]) -> None:
+    """Ask for every stage that DVC does not call up to date, and for those never asked for."""
+    REQUESTS.mkdir(parents=True, exist_ok=True)
+    stale = repo.status()
+    for stage in stages:
+        request = request_file(stage.name)
+        if stage.name in stale or not request.exists():
+            request.write_text(uuid.uuid4().hex + "\n")
+
+
+def request_file(stage: str) -> Path:
+    """The file whose new content makes Snakemake run a stage."""
+    return REQUESTS / stage
+
+
+def announce_engine() -> None:
+    """Let the jobs that this process starts know whose they are."""
+    os.environ[ENGINE_PID] = str(os.getpid())

@@ -1,0 +1,73 @@
+"""The stages of dvc.yaml with their templates filled in from params.yaml, as the Snakefile needs them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dvc.parsing import DataResolver
+from dvc.repo import Repo
+from dvc.utils.serialize import load_yaml
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the graph: what it reads and makes, and what a scheduler should know of it."""
+
+    name: str
+    description: str
+    dependencies: tuple[str, ...]
+    outputs: tuple[str, ...]
+    threads: int
+    mem_mb: int
+    runtime: int
+    category: str
+
+
+def read_stages(repo: Repo) -> list[Stage]:
+    """Resolve dvc.yaml.
+
+    The lock file is left alone: DVC writes it in place, so it cannot be read while stages run.
+    """
+    definition = load_yaml(str(Path(repo.root_dir) / "dvc.yaml"))
+    resolved = DataResolver(repo, repo.root_dir, definition).resolve()
+    return [_stage(name, entry) for name, entry in sorted(resolved["stages"].items())]
+
+
+def inputs_of(stage: Stage, stages: list[Stage]) -> list[str]:
+    """The outputs of other stages that a stage waits for, and its other dependencies as they stand.
+
+    A dependency on a folder that several stages write into (`metrics`) means all of their outputs.
+    """
+    made = [output for other in stages if other != stage for output in other.outputs]
+    found: list[str] = []
+    for dependency in stage.dependencies:
+        inside = [output for output in made if PurePosixPath(output).is_relative_to(dependency)]
+        found += inside or [dependency]
+    return found
+
+
+def is_folder(output: str) -> bool:
+    """Folders have no dot in their last name, files do: the convention of dvc.yaml."""
+    return not PurePosixPath(output).suffix
+
+
+def _stage(name: str, entry: dict[str, Any]) -> Stage:
+    outputs = [path for key in ("outs", "metrics", "plots") for path in _paths(entry.get(key, []))]
+    meta = entry["meta"]
+    return Stage(
+        name=name,
+        description=entry["desc"],
+        dependencies=tuple(_paths(entry.get("deps", []))),
+        outputs=tuple(outputs),
+        threads=int(meta["threads"]),
+        mem_mb=int(meta["mem_mb"]),
+        runtime=int(meta["runtime"]),
+        category=meta["category"],
+    )
+
+
+def _paths(entries: list[Any]) -> Iterator[str]:
+    """Entries are paths, or one-key mappings from a path to its options."""
+    for entry in entries:
+        yield entry if isinstance(entry, str) else next(iter(entry))
