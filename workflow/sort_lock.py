@@ -18,11 +18,11 @@ def sort_lock(path: Path = LOCK_FILE) -> None:
     if not path.exists():
         return
     lock = load_yaml(str(path))
-    stages: dict[str, Any] = dict(lock.get("stages") or {})
-    stages.setdefault(LAST_STAGE, {"cmd": "not yet run"})
-    if list(stages) == sorted(stages):
+    stages: dict[str, Any] = lock.get("stages") or {}
+    if list(stages) == sorted({*stages, LAST_STAGE}):
         return
-    lock["stages"] = {name: stages[name] for name in sorted(stages)}
+    complete = {LAST_STAGE: {"cmd": "not yet run"}, **stages}
+    lock["stages"] = {name: complete[name] for name in sorted(complete)}
     aside = path.with_suffix(".lock.new")
     dump_yaml(str(aside), lock)
     aside.replace(path)

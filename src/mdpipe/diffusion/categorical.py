@@ -1,7 +1,7 @@
 """Categorical draws in float64, by inverting the cumulative distribution.
 
-Float32 Gumbel noise cannot reach tokens of probability below about 1e-8: over a vocabulary of fifty thousand it sharpens
-samples without telling. Here a token of probability p is drawn with probability p to within the 2^-53 of the uniforms.
+Float32 Gumbel noise cannot reach tokens of probability below about 1e-8: over a vocabulary of fifty thousand it
+sharpens samples without telling. Here a token of probability p is drawn with probability p to within 2^-53.
 """
 
 import torch

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-type Words = tuple[Tensor, Tensor, Tensor, Tensor]
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _LOW = 0xFFFF_FFFF
 _ROUNDS = 10

@@ -19,11 +19,11 @@ def encode(params: Params, dataset: str) -> None:
     """
     settings = params.datasets[dataset]
     raw, directory = paths.raw(settings.source), paths.encoded(dataset)
-    shares = {"seed": params.seed, "validation": settings.validation, "test": settings.test}
+    shares = (params.seed, settings.validation, settings.test)
     if isinstance(settings, ImageDataset):
-        encode_images(raw, settings.tokenizer.levels, settings.size, settings.stride, directory, **shares)
+        encode_images(raw, settings.tokenizer.levels, settings.size, settings.stride, directory, *shares)
     else:
-        encode_text(raw, load_tokenizer(paths.tokenizer(dataset)), directory, settings.length, **shares)
+        encode_text(raw, load_tokenizer(paths.tokenizer(dataset)), directory, settings.length, *shares)
     splits = {split: EncodedDataset.open(directory, split) for split in SPLITS}
     rates = [rate for split in ("validation", "test") for rate in reference_rates(splits[split])]
     counts = {split: dict(opened.counts) for split, opened in splits.items()}

@@ -1,4 +1,4 @@
-"""Ancestral sampling: walk a grid of times from 1 to 0 and reveal each masked token with its exact probability (Alg. 2)."""
+"""Ancestral sampling: walk a grid of times from 1 to 0, revealing masked tokens on the way (Alg. 2)."""
 
 from collections.abc import Callable
 

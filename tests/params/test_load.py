@@ -1,0 +1,126 @@
+"""params.yaml: what is accepted, and how what is wrong is told."""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdpipe.params import ParamsError, json_schema, load_params, parse_params
+
+ROOT = Path(__file__).parents[2]
+PARAMS_FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"))]
+SMOKE = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
+
+
+def refused(change: dict[str, Any]) -> str:
+    """The message for the smoke preset with some keys, given by their dotted path, set to other values."""
+    data = deepcopy(SMOKE)
+    for path, value in change.items():
+        *parents, last = path.split(".")
+        section = data
+        for key in parents:
+            section = section[key]
+        section[last] = value
+    with pytest.raises(ParamsError) as error:
+        parse_params(data, "params.yaml")
+    return str(error.value)
+
+
+@pytest.mark.parametrize("path", PARAMS_FILES, ids=lambda path: path.stem)
+def test_every_params_file_of_the_repository_is_valid_and_fits_the_schema(path):
+    load_params(path)
+    jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(json_schema()))
+
+
+def test_the_committed_schema_is_the_one_of_the_types():
+    assert (ROOT / "workflow/params.schema.json").read_text() == json_schema()
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({"runs.letters.train.stepz": 3}, ["runs.letters.train", "'stepz'", "did you mean 'steps'"]),
+        ({"extra": 1}, ["top level", "'extra'", "allowed: seed, sources, datasets, runs, zero_shot"]),
+        ({"runs.letters.train.steps": "30"}, ["runs.letters.train.steps", "'30'", "integer"]),
+        ({"runs.letters.train.steps": 0}, ["runs.letters.train.steps: 0", "greater than or equal to 1"]),
+        ({"runs.letters.train.precision": "fp8"}, ["runs.letters.train.precision", "'fp8'", "'float32' or 'bfloat16'"]),
+        ({"runs.letters.train.warmup_steps": 30}, ["runs.letters.train", "warmup_steps = 30", "below steps = 30"]),
+        ({"runs.letters.network.heads": 3}, ["runs.letters.network", "heads = 3", "width = 32", "1, 2, 4, 8, 16"]),
+        ({"runs.letters.network.kind": "mlp"}, ["runs.letters.network", "'mlp'", "'transformer', 'unet'"]),
+        ({"runs.digits.dataset": "docs_letters"}, ["runs.digits.dataset", "a unet needs pictures", "digits"]),
+        ({"runs.letters.dataset": "nowhere"}, ["runs.letters.dataset", "'nowhere'", "digits, docs_letters"]),
+        ({"runs.letters.evaluate.draws": 3}, ["runs.letters.evaluate.draws: 3", "multiple of 2"]),
+        ({"datasets.digits.source": "typer_docs"}, ["datasets.digits.tokenizer", "'typer_docs' has texts"]),
+        ({"datasets.docs_letters.source": "digits"}, ["datasets.docs_letters.tokenizer", "'digits' has images"]),
+        ({"datasets.digits.test": 0.95}, ["datasets.digits.validation: 0.1", "nothing to train on"]),
+        ({"datasets.docs_letters.lenght": 1}, ["datasets.docs_letters", "did you mean 'length'"]),
+        ({"sources.digits.kind": "mnist"}, ["sources.digits", "'mnist'", "'docstrings', 'digits'"]),
+        ({"zero_shot.runs": ["digits"]}, ["zero_shot.runs.0", "'digits'", "letters, pieces"]),
+        ({"zero_shot.sources": ["pydantic_docs"]}, ["zero_shot.sources", "would not be zero-shot"]),
+        ({"runs.Upper-case": SMOKE["runs"]["letters"]}, ["runs.Upper-case", "^[a-z][a-z0-9_]*$"]),
+    ],
+)
+def test_what_is_wrong_names_its_path_its_value_and_what_is_allowed(change, parts):
+    message = refused(change)
+    for part in parts:
+        assert part in message, message
+
+
+def test_a_run_that_names_no_dataset_is_refused():
+    data = deepcopy(SMOKE)
+    del data["runs"]["letters"]["dataset"]
+    with pytest.raises(ParamsError, match=r"runs\.letters\.dataset: is missing"):
+        parse_params(data)
+
+
+def test_every_problem_of_a_file_is_told_at_once():
+    message = refused({"runs.letters.train.steps": 0, "runs.digits.network.width": 9, "seed": -1})
+    assert {line.split(":")[1].strip() for line in message.splitlines()} == {
+        "runs.letters.train.steps",
+        "runs.digits.network.width",
+        "seed",
+    }
+
+
+@given(
+    path=st.sampled_from(["seed", "runs.letters.train.steps", "runs.digits.network.blocks", "datasets.digits.size"]),
+    value=st.one_of(st.text(), st.floats(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2)),
+)
+def test_no_value_is_quietly_turned_into_a_whole_number(path, value):
+    """Neither "8" nor 8.0 nor true is 8."""
+    assert path in refused({path: value})
+
+
+def test_a_number_in_scientific_notation_is_a_number_as_dvc_reads_it(tmp_path):
+    text = (ROOT / "workflow/presets/smoke.yaml").read_text().replace("3.0e-3", "3e-3")
+    (tmp_path / "params.yaml").write_text(text)
+    assert load_params(tmp_path / "params.yaml").runs["letters"].train.learning_rate == 0.003
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"seed: 0\nseed: 1\n", "'seed' stands here a second time"),
+        (b"seed: [0\n", "not valid YAML"),
+        (b"\xff\xfe", "not UTF-8"),
+        (b"", "valid dictionary"),
+        (b"- 1\n", "valid dictionary"),
+    ],
+)
+def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "params.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ParamsError, match=message) as error:
+        load_params(path)
+    assert str(path) in str(error.value)
+
+
+def test_a_missing_file_says_where_to_get_one(tmp_path):
+    with pytest.raises(ParamsError, match=r"cp workflow/presets/smoke\.yaml"):
+        load_params(tmp_path / "params.yaml")

@@ -1,0 +1,58 @@
+"""The rules that Snakemake gets are the stages that DVC has."""
+
+from pathlib import Path
+
+import pytest
+from dvc.repo import Repo
+
+from workflow.graph import Stage, inputs_of, is_folder, read_stages
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def repo() -> Repo:
+    return Repo(str(ROOT))
+
+
+@pytest.fixture(scope="module")
+def stages(repo: Repo) -> list[Stage]:
+    return read_stages(repo)
+
+
+def test_names_dependencies_and_outputs_are_those_that_dvc_resolves(repo, stages):
+    theirs = {stage.name: stage for stage in repo.index.stages}
+    assert {stage.name for stage in stages} == set(theirs)
+    for stage in stages:
+        other = theirs[stage.name]
+        assert set(stage.outputs) == {out.def_path for out in other.outs}
+        assert set(stage.dependencies) == {dep.def_path for dep in other.deps if dep.def_path != "params.yaml"}
+
+
+def test_what_a_stage_waits_for_is_what_dvc_says_it_comes_after(repo, stages):
+    by_output = {output: stage.name for stage in stages for output in stage.outputs}
+    ours = {
+        (stage.name, by_output[needed])
+        for stage in stages
+        for needed in inputs_of(stage, stages)
+        if needed in by_output
+    }
+    theirs = {(late.name, early.name) for late, early in repo.index.graph.edges}
+    assert ours == theirs
+
+
+def test_a_dependency_on_a_folder_means_all_that_is_made_in_it():
+    report = Stage("report", "", ("metrics", "src"), (), 1, 1, 1, "")
+    first = Stage("a", "", (), ("metrics/a.json",), 1, 1, 1, "")
+    second = Stage("b", "", (), ("metrics/b/c.json", "metrics_of_another_name.json"), 1, 1, 1, "")
+    assert inputs_of(report, [report, first, second]) == ["metrics/a.json", "metrics/b/c.json", "src"]
+
+
+def test_outputs_with_a_suffix_are_files_and_the_others_folders(stages):
+    assert {output for stage in stages for output in stage.outputs if is_folder(output)} == {
+        output for stage in stages for output in stage.outputs if not output.endswith((".json", ".csv", ".md"))
+    }
+
+
+def test_dvc_yaml_stays_readable_at_one_sitting():
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 150
