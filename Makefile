@@ -4,12 +4,14 @@ BIN := $(CURDIR)/$(VENV)/bin
 PYTHON ?= python3
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup reproduce test lint schema
+.PHONY: help setup reproduce test lint smoke schema
 
 help:
 	@echo "make reproduce   set up, then make every result of params.yaml: snakemake --cores all"
 	@echo "make test        set up, then run all the tests"
-	@echo "make lint        set up, then ruff and mypy"
+	@echo "make lint        set up, then ruff, mypy and Snakemake's linter"
+	@echo "make smoke       set up, then the smoke preset from clean clones, through both engines"
+	@echo "make schema      write the JSON Schema of params.yaml that editors use"
 
 setup: $(VENV)/.installed
 
@@ -29,6 +31,9 @@ lint: setup
 	ruff format --check .
 	mypy
 	snakemake --lint
+
+smoke: setup
+	workflow/smoke.sh
 
 schema: setup
 	mdpipe schema > workflow/params.schema.json

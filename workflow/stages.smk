@@ -6,9 +6,15 @@ sys.path.insert(0, workflow.basedir)
 
 from dvc.repo import Repo
 
+from mdpipe.params import ParamsError, load_params
 from workflow.engine import announce_engine, become_the_engine, mend_lock_file, request_file, request_stale_stages
 from workflow.graph import inputs_of, is_folder, read_stages
 from workflow.sort_lock import sort_lock
+
+try:
+    load_params()
+except ParamsError as error:
+    raise WorkflowError(str(error)) from None
 
 announce_engine()
 repo = Repo(workflow.basedir)

@@ -1,1 +1,1 @@
-"""Networks: denoisers that turn corrupted tokens into hidden states and those into logits. No loss and no schedule here."""
+"""Networks: denoisers, from corrupted tokens to hidden states and on to logits. No loss and no schedule in here."""

@@ -6,12 +6,11 @@ A channel of an example is dropped at all positions at once ("Dropout1d"), so th
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 def kept_channels(uniforms: Tensor | None, rate: float, sites: int) -> list[Tensor | None]:
-    """What each of a network's dropout sites multiplies its channels by: 0 at a share `rate` of them, else 1 / (1 - rate).
+    """What each dropout site of a network multiplies its channels by: 0 at a share `rate` of them, else 1 / (1 - rate).
 
     Args:
         uniforms: (B, sites * D) in [0, 1), or None for no dropout.
@@ -27,25 +26,34 @@ def kept_channels(uniforms: Tensor | None, rate: float, sites: int) -> list[Tens
 
 
 class Droppable(Protocol):
-    """A network with dropout."""
+    """A network that can drop channels."""
 
-    dropout_channels: int
-    """How many uniforms an example it takes; 0 without dropout."""
+    @property
+    def dropout_channels(self) -> int:
+        """How many uniforms an example it takes; 0 where params.yaml asks for no dropout."""
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None, dropout: Tensor | None, /) -> Tensor: ...
+    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None, dropout: Tensor | None, /) -> Tensor:
+        """Hidden states (B, L, D); `dropout` is (B, dropout_channels) or None for no dropout."""
 
-    def head(self, hidden: Tensor, /) -> Tensor: ...
+    def head(self, hidden: Tensor, /) -> Tensor:
+        """Logits (..., V) of hidden states (..., D)."""
 
 
 @dataclass(frozen=True)
 class WithDropout:
-    """A network together with the noise (B, network.dropout_channels) of one step's dropout: a denoiser for that step."""
+    """A network together with the noise of one step's dropout: the denoiser of that step.
+
+    Called by itself, without this, a network drops nothing, whether in training mode or not.
+    """
 
     network: Droppable
     uniforms: Tensor
+    """(B, network.dropout_channels) in [0, 1)."""
 
     def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        """Hidden states (B, L, D) with channels dropped."""
         return self.network(tokens, time, condition, self.uniforms)
 
     def head(self, hidden: Tensor) -> Tensor:
+        """The network's own head."""
         return self.network.head(hidden)

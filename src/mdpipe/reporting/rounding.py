@@ -9,11 +9,9 @@ EXACT_DIGITS = 4
 def rounded_measurement(value: float, stderr: float) -> tuple[str, str]:
     """Value and standard error, both to the same decimal: that of the error's first digit, or its second after a 1.
 
-    A 1 gets one more digit because rounding it away could change the error by a half: 0.0149 is 0.015, not 0.01.
-    An error of zero means that the value is exact.
+    A 1 gets one more digit because rounding it away could change the error by a third: 0.0149 is 0.015, not 0.01.
+    The error must be positive.
     """
-    if stderr == 0:
-        return exact_number(value), "0"
     error = Decimal(repr(float(stderr)))
     leading = error.as_tuple().digits[0]
     last = error.adjusted() - (1 if leading == 1 else 0)
@@ -22,8 +20,6 @@ def rounded_measurement(value: float, stderr: float) -> tuple[str, str]:
 
 def measurement(value: float, stderr: float | None) -> str:
     """`2.713 ± 0.004`, or the value alone where there is no error to tell."""
-    if stderr is None:
-        return exact_number(value)
     return " ± ".join(rounded_measurement(value, stderr)) if stderr else exact_number(value)
 
 

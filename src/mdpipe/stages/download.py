@@ -1,6 +1,5 @@
 """Stage `download`: raw text or pictures of a source."""
 
-import sys
 from pathlib import Path
 
 from mdpipe.data.raw import write_raw
@@ -18,4 +17,3 @@ def download(params: Params, source: str) -> None:
     settings = params.sources[source].model_dump()
     kind, path = settings.pop("kind"), Path(settings.pop("path"))
     write_raw(paths.raw(source), kind, read_source(kind, path, **settings))
-    print(f"{source}: kept in {paths.raw(source)}", file=sys.stderr)

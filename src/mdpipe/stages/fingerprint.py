@@ -1,4 +1,4 @@
-"""The fingerprint of a training run: all that its weights depend on, so that a checkpoint is only used where it fits."""
+"""The fingerprint of a training run: all that its weights depend on. A checkpoint is only used where it fits."""
 
 import hashlib
 import json

@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-SCRATCH = Path(".mdpipe/scratch")
-"""Resume states of unfinished training runs. No artifact: ignored by git and unknown to DVC."""
-
 RESULTS = Path("results")
 REPORT = Path("report")
 
@@ -32,6 +29,16 @@ def model(run: str) -> Path:
 def samples(run: str) -> Path:
     """What a model drew."""
     return Path("samples") / run
+
+
+def scratch(run: str, fingerprint: str) -> Path:
+    """The resume state of a training run. No artifact: git ignores it and DVC does not know it."""
+    return Path(".mdpipe/scratch") / f"{run}-{fingerprint}"
+
+
+def scratches(run: str) -> list[Path]:
+    """The resume states of a run under all its fingerprints."""
+    return sorted(Path(".mdpipe/scratch").glob(f"{run}-*"))
 
 
 def metrics(stage: str, name: str) -> Path:

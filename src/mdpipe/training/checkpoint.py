@@ -103,7 +103,7 @@ def _previous(scratch: Path) -> Path:
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
     checksum = 0
     for _, tensor in sorted(tensors.items()):
-        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy(), checksum)
+        checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, checksum)
     return checksum
 
 

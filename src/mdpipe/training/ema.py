@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def decay_at(step: int, decay: float) -> float:
-    """min(decay, (1 + k) / (10 + k)) at step k: short averages first, so that the initial weights are soon forgotten."""
+    """min(decay, (1 + k) / (10 + k)) at step k: short averages first, so that the first weights are soon forgotten."""
     return min(decay, (1 + step) / (10 + step))
 
 

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from mdpipe.params import TrainSettings
 
 ROWS = 200
-"""A history has about this many rows: enough for a curve, few enough to read and to version."""
+"""A history has this many rows, up to twice as many, or one a step in short runs: enough for a curve."""
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(ValueError):
     """The loss or the gradient of a step was infinite or not a number."""
 
 

@@ -42,7 +42,7 @@ def _acquire(scratch: Path, announce: Callable[[str], None]) -> TextIO:
             lock.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             lock.flush()
             return lock
-        lock.close()  # The former holder removed the folder when it was done; what we hold is no longer in anyone's way.
+        lock.close()  # The former holder removed the folder when it was done: this lock keeps nobody out.
 
 
 def _is_still_at(path: Path, lock: TextIO) -> bool:

@@ -34,7 +34,9 @@ class Pieces:
 
     def __init__(self, model: bytes) -> None:
         self._model = model
-        self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+        self._processor = sentencepiece.SentencePieceProcessor()
+        # Not by the constructor's argument, which takes an empty model for none at all.
+        self._processor.LoadFromSerializedProto(model)
         self.vocabulary: int = self._processor.get_piece_size()
         self._space_sign = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_SIGN.encode()]
 

@@ -1,0 +1,1 @@
+"""Evaluation: likelihood bounds with their standard errors, zero-shot corpora, and reference rates."""

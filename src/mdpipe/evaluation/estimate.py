@@ -1,0 +1,48 @@
+"""Estimates: a number and how sure it is."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value and its standard error, in the same unit."""
+
+    value: float
+    stderr: float
+
+    def scaled(self, factor: float) -> "Estimate":
+        """The same in another unit."""
+        return Estimate(self.value * factor, self.stderr * factor)
+
+    def exponential(self) -> "Estimate":
+        """exp(value), with the delta method's standard error exp(value) * stderr."""
+        value = math.exp(self.value)
+        return Estimate(value, value * self.stderr)
+
+
+def ratio_estimate(totals: NDArray[np.float64], sizes: NDArray[np.int64]) -> Estimate:
+    r"""Cost a token of a source, from N examples with costs y_e and sizes n_e.
+
+    r = sum y_e / sum n_e,  stderr = sqrt(N / (N - 1) * sum (y_e - r n_e)^2) / sum n_e
+
+    A ratio estimator, since the last window of a text may be shorter than the others. The examples are taken to be
+    independent draws from the source, so the error also holds what was drawn by chance within each example.
+
+    Shapes: (N,) both.
+
+    Raises:
+        ValueError: there are fewer than two examples.
+    """
+    if len(totals) < 2:
+        raise ValueError(
+            f"a standard error needs two examples at least, and this split has {len(totals)}; hold out a larger share"
+            " of the data in params.yaml, or lower the dataset's `length`"
+        )
+    ratio = totals.sum() / sizes.sum()
+    residuals = totals - ratio * sizes
+    variance = len(totals) / (len(totals) - 1) * np.square(residuals).sum()
+    return Estimate(float(ratio), float(np.sqrt(variance) / sizes.sum()))

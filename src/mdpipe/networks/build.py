@@ -1,0 +1,51 @@
+"""Networks by the name that params.yaml gives them."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import nn
+
+from mdpipe.networks.transformer import Transformer
+from mdpipe.networks.unet import UNet
+
+NETWORKS: dict[str, type[Transformer] | type[UNet]] = {"transformer": Transformer, "unet": UNet}
+
+
+def build_network(
+    kind: str, vocabulary: int, shape: tuple[int, ...], *, seed: int, **settings: Any
+) -> Transformer | UNet:
+    """A network on the CPU with initial weights that depend on nothing but these arguments.
+
+    Args:
+        kind: `transformer` or `unet`.
+        vocabulary: number of real tokens; the mask comes on top.
+        shape: (L,) of a sequence or (H, W, C) of a picture.
+        seed: of the initial weights.
+        settings: the other keys of the run's `network` in params.yaml.
+
+    Raises:
+        ValueError: there is no such kind, or the kind does not take the shape or the settings.
+    """
+    network = empty_network(kind, vocabulary, shape, **settings)
+    network.to_empty(device="cpu")
+    digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
+    network.initialise(torch.Generator().manual_seed(int.from_bytes(digest[:8], "little")))
+    return network
+
+
+def empty_network(kind: str, vocabulary: int, shape: tuple[int, ...], **settings: Any) -> Transformer | UNet:
+    """The same network on the meta device: shapes and counts without memory.
+
+    Raises:
+        ValueError: as `build_network`.
+    """
+    if kind not in NETWORKS:
+        raise ValueError(f"network.kind is {kind!r}; it must be one of {', '.join(sorted(NETWORKS))}")
+    with torch.device("meta"):
+        return NETWORKS[kind](vocabulary, shape, **settings)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of weights that are trained."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

@@ -1,0 +1,153 @@
+"""The U-Net for pictures: residual convolutions at full resolution, joined by skip connections; no down-sampling.
+
+Letters: B examples, H x W x C pictures, D width, V vocabulary. A sub-pixel is one channel of one pixel.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mdpipe.networks.attention import attend
+from mdpipe.networks.dropout import kept_channels
+from mdpipe.networks.initial import spread, zero
+from mdpipe.networks.time import TIME_WIDTH, TimeEmbedding
+
+GROUP = 4
+"""Channels that a group norm of width D takes together."""
+
+
+class UNet(nn.Module):
+    """A denoiser for pictures.
+
+    Every sub-pixel's value is embedded and a pixel's embeddings are concatenated. `blocks` residual blocks go down, one
+    attends in the middle, `blocks` + 1 go up, each of which also sees what a block on the way down was given or gave.
+
+    Raises:
+        ValueError: the shape is not one of a picture, or the width does not divide into groups.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        shape: tuple[int, ...],
+        *,
+        width: int,
+        blocks: int,
+        time_conditioning: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        if len(shape) != 3:
+            raise ValueError(f"network.kind = unet takes pictures of shape (height, width, channels), not {shape}")
+        if width % GROUP:
+            raise ValueError(f"network.width = {width} must be a multiple of {GROUP} for a U-Net")
+        self.shape = shape
+        self.width = width
+        self.dropout = dropout
+        channels = shape[2]
+        self.embedding = nn.Embedding(vocabulary + 1, width)
+        self.time = TimeEmbedding() if time_conditioning else None
+        self.input = nn.Conv2d(channels * width, width, 3, padding=1)
+        self.down = nn.ModuleList(ResidualBlock(width, width, time_conditioning) for _ in range(blocks))
+        self.middle = nn.ModuleList(ResidualBlock(width, width, time_conditioning) for _ in range(2))
+        self.attention = PixelAttention(width)
+        self.up = nn.ModuleList(ResidualBlock(2 * width, width, time_conditioning) for _ in range(blocks + 1))
+        self.norm = GroupNorm(width // GROUP, width)
+        self.output = nn.Conv2d(width, channels * width, 3, padding=1)
+        self.head = nn.Linear(width, vocabulary)
+
+    @property
+    def dropout_channels(self) -> int:
+        """Uniforms an example that dropout takes: one a channel in every residual block."""
+        return (len(self.down) + len(self.middle) + len(self.up)) * self.width if self.dropout else 0
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Set the weights. Every residual block and the attention add nothing at first."""
+        spread(self, generator)
+        blocks = [*self.down, *self.middle, *self.up]
+        zero(self.head, self.attention.output, *(block.output for block in blocks))
+        zero(*(block.modulation for block in blocks))
+
+    def forward(
+        self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states (B, H W C, D), one a sub-pixel.
+
+        Args:
+            tokens: (B, H W C) int64 in the order (H, W, C), at most V, which is the mask.
+            time: (B,), read if the network is time-conditioned.
+            condition: must be None.
+            dropout: (B, dropout_channels) in [0, 1), or None for no dropout.
+
+        Raises:
+            ValueError: a condition.
+        """
+        if condition is not None:
+            raise ValueError("the U-Net takes no condition")
+        told = None if self.time is None else self.time(time)
+        kept = iter(kept_channels(dropout, self.dropout, len(self.down) + len(self.middle) + len(self.up)))
+        height, width, channels = self.shape
+        # Channels come last in memory from the embedding to the hidden states, so that neither needs a copy.
+        x = self.input(self.embedding(tokens).view(-1, height, width, channels * self.width).permute(0, 3, 1, 2))
+        skips = [x]
+        for block in self.down:
+            x = block(x, told, next(kept))
+            skips.append(x)
+        before, after = self.middle
+        x = after(self.attention(before(x, told, next(kept))), told, next(kept))
+        for block in self.up:
+            x = block(torch.cat([x, skips.pop()], dim=1), told, next(kept))
+        x = self.output(functional.silu(self.norm(x)))
+        return x.permute(0, 2, 3, 1).reshape(len(tokens), -1, self.width)
+
+
+class ResidualBlock(nn.Module):
+    """shortcut(x) + output(drop(silu(norm(input(silu(norm(x))))))), both convolutions 3 x 3.
+
+    Where told the time, the second norm is scaled and shifted by it, by nothing at first.
+    """
+
+    def __init__(self, channels: int, width: int, time_conditioning: bool) -> None:
+        super().__init__()
+        self.first_norm = GroupNorm(width // GROUP, channels)
+        self.input = nn.Conv2d(channels, width, 3, padding=1)
+        self.second_norm = GroupNorm(width // GROUP, width)
+        self.output = nn.Conv2d(width, width, 3, padding=1)
+        self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
+        self.modulation = nn.Linear(TIME_WIDTH, 2 * width) if time_conditioning else None
+
+    def forward(self, x: Tensor, told: Tensor | None, kept: Tensor | None) -> Tensor:
+        """(B, channels, H, W) to (B, D, H, W); `told` is (B, 64) or None, `kept` (B, D) or None."""
+        inner = self.second_norm(self.input(functional.silu(self.first_norm(x))))
+        if self.modulation is not None:
+            shift, scale = self.modulation(told)[:, :, None, None].chunk(2, dim=1)
+            inner = inner * (1 + scale) + shift
+        inner = functional.silu(inner)
+        if kept is not None:
+            inner = inner * kept[:, :, None, None]
+        return self.shortcut(x) + self.output(inner)
+
+
+class PixelAttention(nn.Module):
+    """x + output(attention(norm(x))): one head, every pixel to every pixel."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = GroupNorm(width // GROUP, width)
+        self.input = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W) to the same."""
+        pixels_BPD = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
+        query, key, value = self.input(pixels_BPD)[:, None].chunk(3, dim=-1)
+        mixed = attend(query, key, value)[:, 0]
+        return x + self.output(mixed).view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+class GroupNorm(nn.GroupNorm):
+    """A group norm in float32 whatever the precision of the rest (on a CPU its bfloat16 gradient is also slow)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) to the same in float32."""
+        return super().forward(x.float())

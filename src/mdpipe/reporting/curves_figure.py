@@ -1,0 +1,88 @@
+"""Training curves: the loss of every run along its steps, one small chart a run."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import polars as pl
+
+from mdpipe.reporting import svg
+from mdpipe.reporting.rounding import exact_number
+
+COLUMNS = 2
+GUTTER = 36
+PANEL_WIDTH = (svg.WIDTH - GUTTER * (COLUMNS - 1)) / COLUMNS
+PANEL_HEIGHT = 212
+PANEL_GAP = 18
+LEFT, RIGHT, TOP, BOTTOM = 34, 8, 34, 34
+"""Room around the plot, for numbers and the heading."""
+SMOOTHING = 9
+"""Rows whose mean is the bold line; the thin one is the curve as recorded."""
+MOST_TICKS = 5
+
+Points = list[tuple[float, float]]
+
+
+def training_curves_figure(curves: Mapping[str, pl.DataFrame]) -> str:
+    """Draw loss against step for every run, by name; frames have the columns `step` and `loss` (bits per token).
+
+    Raises:
+        ValueError: there are no curves, or one of them has no rows.
+    """
+    if not curves:
+        raise ValueError("there are no training curves to draw")
+    body = ""
+    for index, run in enumerate(sorted(curves)):
+        if not curves[run].height:
+            raise ValueError(f"the training curve of run {run!r} has no rows")
+        left = index % COLUMNS * (PANEL_WIDTH + GUTTER)
+        top = index // COLUMNS * (PANEL_HEIGHT + PANEL_GAP)
+        body += _panel(left, top, run, curves[run]["step"].to_list(), curves[run]["loss"].to_list())
+    rows = -(-len(curves) // COLUMNS)
+    height = rows * (PANEL_HEIGHT + PANEL_GAP) - PANEL_GAP
+    return svg.figure(
+        body, height, f"Training loss of {', '.join(sorted(curves))}, in bits per token, along the steps."
+    )
+
+
+def _panel(left: float, top: float, run: str, steps: Sequence[int], losses: Sequence[float]) -> str:
+    bold = _smoothed(losses)
+    x_ticks, y_ticks = _ticks(0, max(steps), least=1), _ticks(min(losses), max(bold))
+    low, high = min(losses), max(*bold, y_ticks[-1])
+    west, east = left + LEFT, left + PANEL_WIDTH - RIGHT
+    north, south = top + TOP, top + PANEL_HEIGHT - BOTTOM
+
+    def x(step: float) -> float:
+        return west + (east - west) * step / max(steps)
+
+    def y(loss: float) -> float:
+        return max(north, south - (south - north) * (loss - low) / ((high - low) or 1))
+
+    drawn = svg.text(left, top + 14, run, kind="title")
+    drawn += svg.text(east, top + 14, "bits/token", kind="muted small", anchor="end")
+    for tick in y_ticks:
+        drawn += svg.line([(west, y(tick)), (east, y(tick))], kind="grid")
+        drawn += svg.text(west - 6, y(tick) + 4, f"{tick:g}", kind="muted small", anchor="end")
+    drawn += svg.line([(west, south), (east, south)], kind="axis")
+    for tick in x_ticks:
+        anchor = "end" if tick == max(steps) else "middle"
+        drawn += svg.text(x(tick), south + 17, exact_number(int(tick)), kind="muted small", anchor=anchor)
+    drawn += svg.line([(x(step), y(loss)) for step, loss in zip(steps, losses, strict=True)], kind="raw")
+    return drawn + svg.line([(x(step), y(loss)) for step, loss in zip(steps, bold, strict=True)], kind="curve")
+
+
+def _smoothed(values: Sequence[float]) -> list[float]:
+    """Centred means, over fewer values near the ends."""
+    means = []
+    for at in range(len(values)):
+        reach = min(SMOOTHING // 2, at, len(values) - 1 - at)
+        window = values[at - reach : at + reach + 1]
+        means.append(sum(window) / len(window))
+    return means
+
+
+def _ticks(low: float, high: float, least: float = 0) -> list[float]:
+    """At most `MOST_TICKS` + 1 round numbers in [low, high], 1, 2 or 5 times a power of ten apart but not below `least`."""
+    span = (high - low) or 1.0
+    power = 10 ** math.floor(math.log10(span / MOST_TICKS))
+    step = max(least, next(power * factor for factor in (1, 2, 5, 10) if power * factor * MOST_TICKS >= span))
+    return [round(step * at, 10) for at in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -1,0 +1,134 @@
+"""The report page: one HTML file with every table, figure and sample in it, readable on a phone and in the dark."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import polars as pl
+
+from mdpipe.reporting.conventions import CONVENTIONS
+from mdpipe.reporting.curves_figure import training_curves_figure
+from mdpipe.reporting.likelihood_figure import likelihood_figure
+from mdpipe.reporting.page_style import STYLE
+from mdpipe.reporting.written import readable
+
+IMAGE_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif"}
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """What a run drew: pictures (PNG or GIF files' bytes, shown side by side) and text, either of which may be empty."""
+
+    run: str
+    pictures: Sequence[bytes] = ()
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page shows."""
+
+    likelihood: pl.DataFrame
+    zero_shot: pl.DataFrame
+    samples: pl.DataFrame
+    training: pl.DataFrame
+    curves: Mapping[str, pl.DataFrame]
+    exhibits: Sequence[Exhibit]
+    params: str
+    """params.yaml, as it stands."""
+    versions: Mapping[str, str]
+    """Version of each package that the numbers depend on."""
+
+
+def report_page(report: Report) -> str:
+    """Write the page; it needs no other file and no network, and equal reports give equal bytes.
+
+    Raises:
+        ValueError: a picture is neither PNG nor GIF.
+    """
+    sections = {
+        "Likelihood": _likelihood(report.likelihood),
+        "Zero-shot": _table(report.zero_shot),
+        "Samples": "".join(map(_exhibit, report.exhibits)) + _table(report.samples),
+        "Training": _training(report),
+        "How the numbers are made": _terms(CONVENTIONS),
+        "Params and versions": _provenance(report),
+    }
+    shown = {title: body for title, body in sections.items() if body}
+    links = "".join(f'<a href="#{_anchor(title)}">{escape(title)}</a>' for title in shown)
+    body = "".join(f'<h2 id="{_anchor(title)}">{escape(title)}</h2>\n{body}' for title, body in shown.items())
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>mdpipe report</title>\n<style>\n{STYLE}\n</style>\n</head>\n<body>\n<h1>mdpipe report</h1>\n"
+        '<p class="muted">Masked diffusion models of text and images: what was trained, how many bits it needs, '
+        f"and what it draws.</p>\n<nav>{links}</nav>\n{body}</body>\n</html>\n"
+    )
+
+
+def _likelihood(frame: pl.DataFrame) -> str:
+    if not frame.height:
+        return ""
+    return f'<div class="chart">{likelihood_figure(frame)}</div>\n{_table(frame)}'
+
+
+def _training(report: Report) -> str:
+    chart = f'<div class="chart">{training_curves_figure(report.curves)}</div>\n' if report.curves else ""
+    return chart + _table(report.training)
+
+
+def _exhibit(exhibit: Exhibit) -> str:
+    images = "".join(
+        f'<img src="{_data_uri(data, exhibit.run)}" alt="Samples of {escape(exhibit.run)}">'
+        for data in exhibit.pictures
+    )
+    text = f"<pre>{escape(exhibit.text)}</pre>\n" if exhibit.text else ""
+    return f'<h3>{escape(exhibit.run)}</h3>\n<div class="exhibit">{images}</div>\n{text}'
+
+
+def _provenance(report: Report) -> str:
+    versions = "".join(
+        f"<tr><td>{escape(name)}</td><td>{escape(version)}</td></tr>\n"
+        for name, version in sorted(report.versions.items())
+    )
+    return (
+        f'<div class="scroll"><table>\n<tr><th>package</th><th>version</th></tr>\n{versions}</table></div>\n'
+        f"<details>\n<summary>params.yaml</summary>\n<pre>{escape(report.params)}</pre>\n</details>\n"
+    )
+
+
+def _table(frame: pl.DataFrame) -> str:
+    if not frame.height:
+        return ""
+    table = readable(frame)
+    rows = [_row("th", table.headings, table.numeric, reference=False)]
+    rows += [
+        _row("td", row, table.numeric, reference=reference)
+        for row, reference in zip(table.rows, table.references, strict=True)
+    ]
+    return f'<div class="scroll"><table>\n{"".join(rows)}</table></div>\n'
+
+
+def _row(tag: str, cells: Sequence[str], numeric: Sequence[bool], *, reference: bool) -> str:
+    opening = [f'<{tag} class="number">' if right else f"<{tag}>" for right in numeric]
+    inner = "".join(f"{start}{escape(cell)}</{tag}>" for start, cell in zip(opening, cells, strict=True))
+    return f'<tr class="reference">{inner}</tr>\n' if reference else f"<tr>{inner}</tr>\n"
+
+
+def _terms(pairs: Sequence[tuple[str, str]]) -> str:
+    return (
+        "<dl>\n"
+        + "".join(f"<dt>{escape(term)}</dt><dd>{escape(meaning)}</dd>\n" for term, meaning in pairs)
+        + "</dl>\n"
+    )
+
+
+def _data_uri(data: bytes, run: str) -> str:
+    if (media := IMAGE_TYPES.get(data[:4])) is None:
+        raise ValueError(f"a picture of run {run!r} is neither PNG nor GIF: it starts with {data[:4]!r}")
+    return f"data:{media};base64,{b64encode(data).decode('ascii')}"
+
+
+def _anchor(title: str) -> str:
+    return title.lower().replace(" ", "-")

@@ -1,0 +1,79 @@
+"""Stage `train`: one run's model, its training curve and what it took."""
+
+import csv
+import io
+import shutil
+from collections.abc import Iterable
+from dataclasses import astuple, fields
+
+import torch
+from torch import Tensor
+
+from mdpipe.data.batches import training_batch
+from mdpipe.data.encoded import EncodedDataset
+from mdpipe.diffusion.md4 import MD4
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.schedules import build_schedule
+from mdpipe.networks.build import build_network, parameter_count
+from mdpipe.params import Params
+from mdpipe.reporting.aside import write_aside
+from mdpipe.reporting.metrics import write_metrics
+from mdpipe.stages import paths
+from mdpipe.stages.fingerprint import training_fingerprint
+from mdpipe.stages.trained import UNITS, save_run
+from mdpipe.training.history import HistoryRow
+from mdpipe.training.loop import train as train_network
+
+CURVE_DIGITS = 6
+"""Significant digits of the curve: more would only show the last bits of sums."""
+
+
+def train(params: Params, run: str) -> None:
+    """Write models/RUN, metrics/train/RUN.json and metrics/curves/RUN.csv; goes on from an earlier checkpoint.
+
+    Raises:
+        ValueError: the dataset is missing or broken, or the network does not fit it.
+        NonFiniteLossError: training diverged.
+    """
+    settings = params.runs[run]
+    dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
+    network = build_network(
+        vocabulary=dataset.vocabulary, shape=dataset.shape, seed=params.seed, **settings.network.model_dump()
+    )
+    fingerprint = training_fingerprint(params, run, dataset)
+
+    def batches(step: int) -> Tensor:
+        return torch.from_numpy(training_batch(dataset, params.seed, step, settings.train.batch_size))
+
+    result = train_network(
+        network,
+        MD4(build_schedule(settings.schedule.kind), dataset.vocabulary),
+        batches,
+        settings.train,
+        noise=Noise(params.seed, f"train {run}"),
+        scratch=paths.scratch(run, fingerprint),
+        fingerprint=fingerprint,
+    )
+    save_run(run, settings, result.weights, dataset)
+    write_aside(paths.curve(run), _curve(result.history).encode())
+    metrics = {
+        "run": run,
+        "steps": settings.train.steps,
+        "tokens": settings.train.steps * settings.train.batch_size * dataset.length,
+        "parameters": parameter_count(network),
+        "final_loss": result.history[-1].loss,
+        "unit": UNITS[dataset.tokenizer],
+    }
+    write_metrics(paths.metrics("train", run), metrics)
+    for other in paths.scratches(run):
+        if other != paths.scratch(run, fingerprint):
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def _curve(history: Iterable[HistoryRow]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(HistoryRow))
+    for row in history:
+        writer.writerow(f"{value:.{CURVE_DIGITS}g}" for value in astuple(row))
+    return text.getvalue()

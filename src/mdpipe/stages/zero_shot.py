@@ -1,0 +1,45 @@
+"""Stage `zero_shot`: the likelihood bound of text of a kind that a run was not trained on."""
+
+import tempfile
+from pathlib import Path
+
+from mdpipe.data.encode import encode_corpus
+from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.tokenizers import load_tokenizer
+from mdpipe.diffusion.noise import Noise
+from mdpipe.evaluation.references import reference_rates
+from mdpipe.evaluation.zero_shot import zero_shot as bound_corpus
+from mdpipe.params import Params
+from mdpipe.reporting.metrics import write_metrics
+from mdpipe.stages import paths
+from mdpipe.stages.bounds import bound_metrics
+from mdpipe.stages.trained import load_run
+from mdpipe.training.determinism import make_deterministic
+
+
+def zero_shot(params: Params, run: str, source: str) -> None:
+    """Encode the source with the run's tokenizer and bound it; write metrics/zero_shot/RUN-SOURCE.json.
+
+    Raises:
+        ValueError: the model or the source is missing or broken.
+    """
+    make_deterministic(threads=1)
+    trained = load_run(run)
+    with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
+        directory = Path(scratch) / source
+        encode_corpus(paths.raw(source), load_tokenizer(trained.directory), directory, trained.shape[0])
+        corpus = EncodedDataset.open(directory, "test")
+        noise = Noise(params.seed, f"zero shot {run} {source}")
+        result = bound_corpus(trained.objective, trained.network, corpus, params.zero_shot, noise)
+        references = reference_rates(corpus)
+    metrics = {
+        "run": run,
+        "dataset": trained.dataset,
+        "source": source,
+        "tokenizer": trained.tokenizer,
+        "split": "all",
+        "seed": params.seed,
+        "references": references,
+        **bound_metrics(trained, result.likelihood, corpus.counts),
+    }
+    write_metrics(paths.metrics("zero_shot", f"{run}-{source}"), metrics)

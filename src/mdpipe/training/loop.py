@@ -1,0 +1,119 @@
+"""The training loop.
+
+A run is a function of its settings, data and seed: stopped at any moment and started again, it ends with equal bytes.
+
+Letters: B examples of the batch, L positions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.md4 import MD4
+from mdpipe.diffusion.noise import Noise, stratified_times
+from mdpipe.networks.dropout import Droppable, WithDropout
+from mdpipe.training.checkpoint import load_checkpoint, save_checkpoint
+from mdpipe.training.determinism import make_deterministic
+from mdpipe.training.history import HistoryRow
+from mdpipe.training.lock import held
+from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learning_rate
+from mdpipe.training.progress import Meter, Progress, print_line, print_progress
+from mdpipe.training.state import TrainingState
+
+if TYPE_CHECKING:
+    from mdpipe.params import TrainSettings
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training leaves behind."""
+
+    weights: dict[str, Tensor]
+    """The network's state with the averaged weights, float32 on the CPU: what is evaluated and sampled from."""
+    history: list[HistoryRow]
+
+
+def train(
+    network: nn.Module,
+    objective: MD4,
+    batches: Callable[[int], Tensor],
+    settings: "TrainSettings",
+    *,
+    noise: Noise,
+    scratch: Path,
+    fingerprint: str,
+    report: Callable[[Progress], None] = print_progress,
+) -> TrainResult:
+    """Train for `settings.steps` steps, from the start or from the scratch folder's checkpoint.
+
+    Args:
+        network: a denoiser on the device to train on, with its initial weights; it holds the last ones afterwards.
+        objective: gives the bound to be minimised.
+        batches: the tokens (B, L) int64 of step k = 0, 1, ...; the same whenever it is asked.
+        settings: optimizer, length and precision.
+        noise: source of the times and masks.
+        scratch: folder of the run's checkpoints. While another process trains in it, this one waits.
+        fingerprint: of all that the result depends on; checkpoints with another are refused.
+        report: called every few seconds, and after the last step.
+
+    Raises:
+        NonFiniteLossError: a loss or gradient was not finite; the last good checkpoint stays.
+        FingerprintMismatchError: the scratch folder belongs to another run.
+    """
+    make_deterministic(settings.threads)
+    network.train()
+    with held(scratch, print_line):
+        state = TrainingState(network, settings)
+        if checkpoint := load_checkpoint(scratch, fingerprint):
+            state.restore(checkpoint)
+            print_line(f"going on from the checkpoint of step {state.step} of {settings.steps}")
+        meter = Meter(state.step, settings.steps)
+        while state.step < settings.steps:
+            tokens = batches(state.step)
+            _take_step(state, objective, tokens, settings, noise)
+            meter.count(tokens.numel())
+            finished = state.step == settings.steps
+            if meter.due() or finished:
+                state.record.check(state.step)
+                loss = state.record.loss(meter.reported_step, state.step)
+                report(meter.read(state.step, loss, learning_rate_at(state.step - 1, settings)))
+            if state.step % settings.checkpoint_every == 0 or finished:
+                state.record.check(state.step)
+                save_checkpoint(scratch, state.checkpoint(), fingerprint)
+        return TrainResult(state.averaged_weights(), state.record.rows())
+
+
+def _take_step(state: TrainingState, objective: MD4, tokens: Tensor, settings: "TrainSettings", noise: Noise) -> None:
+    """One step of Alg. 1 on tokens (B, L): times spread evenly over the batch, one mask an example, one update."""
+    parameters = list(state.network.parameters())
+    tokens = tokens.to(parameters[0].device)
+    batch, length = tokens.shape
+    examples_B = torch.arange(batch, device=tokens.device)
+    times_B = stratified_times(noise, state.step, examples_B, batch)
+    uniforms_BL = noise.uniform(state.step, examples_B, length)
+    denoiser = _with_dropout(state.network, noise, state.step, examples_B)
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        bound = objective.bound(denoiser, tokens, times_B, uniforms_BL)
+    loss = bound.total.mean() / length
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradient_norm = clip_gradient(parameters, settings.gradient_clip)
+    set_learning_rate(state.optimizer, learning_rate_at(state.step, settings))
+    state.optimizer.step()
+    state.average.update(state.step)
+    state.record.write(state.step, loss, gradient_norm)
+    state.step += 1
+
+
+def _with_dropout(network: nn.Module, noise: Noise, step: int, examples: Tensor) -> Denoiser:
+    droppable = cast("Droppable", network)
+    if not droppable.dropout_channels:
+        return cast("Denoiser", network)
+    # A purpose of its own: the masks' numbers would say which channels are dropped.
+    uniforms = Noise(noise.seed, f"{noise.purpose}/dropout").uniform(step, examples, droppable.dropout_channels)
+    return WithDropout(droppable, uniforms)

@@ -1,0 +1,71 @@
+"""Pictures of the user's own in NumPy files."""
+
+import numpy as np
+import pytest
+
+from mdpipe.data.sources import read_source
+
+COLOUR = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+
+
+def read(path, field="x"):
+    return read_source("arrays", path, field=field)
+
+
+@pytest.mark.parametrize("pixels", [COLOUR, COLOUR[..., :1], COLOUR[..., 0]], ids=["colour", "grey", "no channel"])
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_pictures_come_back_with_a_channel(tmp_path, suffix, pixels):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npz":
+        np.savez_compressed(path, x=pixels, y=np.zeros(2))
+    else:
+        np.save(path, pixels)
+    pictures = read(path)
+    assert np.array_equal(pictures.images, pixels.reshape(2, 4, 4, -1))
+    assert pictures.groups.tolist() == [0, 1]
+    assert pictures.maximum == 255
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (COLOUR.astype(np.float32), "is float32, not uint8"),
+        (COLOUR[0, 0], r"has the shape \(4, 3\); pictures must be \(N, H, W\)"),
+        (COLOUR.transpose(0, 3, 1, 2), r"has the shape \(2, 3, 4, 4\); .* C 1 or 3"),
+        (COLOUR[:0], r"has the shape \(0, 4, 4, 3\)"),
+    ],
+)
+def test_another_type_or_shape_is_refused_with_the_cure(tmp_path, pixels, message):
+    np.savez(tmp_path / "a.npz", x=pixels)
+    with pytest.raises(ValueError, match=rf"a\.npz\['x'\] {message}"):
+        read(tmp_path / "a.npz")
+
+
+def test_a_missing_field_is_named_with_those_there_are(tmp_path):
+    np.savez(tmp_path / "a.npz", train=COLOUR, test=COLOUR)
+    with pytest.raises(ValueError, match=r"a\.npz has no array 'x', only train, test; correct the source's `field`"):
+        read(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+def test_pickled_objects_are_refused(tmp_path, suffix):
+    objects = np.array([{}, []], dtype=object)
+    path = tmp_path / f"a{suffix}"
+    np.savez(path, x=objects) if suffix == ".npz" else np.save(path, objects, allow_pickle=True)
+    with pytest.raises(ValueError, match=rf"a\{suffix} is empty, truncated.*; save it again"):
+        read(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy"])
+@pytest.mark.parametrize("kept", [0, 3, 100, -40])
+def test_a_truncated_file_is_named_with_the_cure(tmp_path, suffix, kept):
+    path = tmp_path / f"a{suffix}"
+    np.savez(path, x=COLOUR) if suffix == ".npz" else np.save(path, COLOUR)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(ValueError, match=rf"a\{suffix} is empty, truncated.*; save it again"):
+        read(path)
+
+
+def test_a_path_that_is_no_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"is no file; correct the source's `path`"):
+        read(tmp_path)

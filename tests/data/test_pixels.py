@@ -1,0 +1,84 @@
+"""Quantized pixels and tiles."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from mdpipe.data.pixels import dequantize, quantize, tile
+
+maxima = st.sampled_from([1, 16, 255])
+
+
+@given(maximum=maxima, data=st.data())
+def test_quantizing_is_the_floor_of_the_scaled_value(maximum, data):
+    levels = data.draw(st.integers(2, maximum + 1))
+    values = np.arange(maximum + 1, dtype=np.uint8)
+    ids = quantize(values, maximum, levels)
+    assert ids.tolist() == [value * levels // (maximum + 1) for value in range(maximum + 1)]
+    assert set(ids.tolist()) == set(range(levels))
+
+
+@pytest.mark.parametrize("maximum", [16, 255])
+def test_all_levels_change_nothing(maximum):
+    values = np.arange(maximum + 1, dtype=np.uint8)
+    assert np.array_equal(quantize(values, maximum, maximum + 1), values)
+
+
+@given(levels=st.integers(2, 256))
+def test_shown_levels_run_evenly_from_black_to_white(levels):
+    grey = dequantize(np.arange(levels), levels)
+    assert grey.dtype == np.uint8
+    assert np.abs(grey - np.linspace(0, 255, levels)).max() <= 0.5 + 1e-9
+    assert grey[0] == 0
+    assert grey[-1] == 255
+
+
+def test_eight_bit_pixels_survive_quantizing_and_showing():
+    values = np.arange(256, dtype=np.uint8)
+    assert np.array_equal(dequantize(quantize(values, 255, 256), 256), values)
+
+
+@pytest.mark.parametrize(("maximum", "levels"), [(16, 18), (16, 1), (255, 257)])
+def test_more_levels_than_values_are_refused(maximum, levels):
+    with pytest.raises(ValueError, match=rf"tokenizer\.levels = {levels} .* {maximum + 1}"):
+        quantize(np.zeros(3, np.uint8), maximum, levels)
+
+
+def test_a_pixel_above_the_maximum_is_refused():
+    with pytest.raises(ValueError, match=r"value 17, above .* 16"):
+        quantize(np.array([17], np.uint8), 16, 17)
+
+
+@pytest.mark.parametrize("ids", [[-1], [4]])
+def test_ids_that_are_no_level_are_refused(ids):
+    with pytest.raises(ValueError, match="not among 4 levels"):
+        dequantize(np.array(ids), 4)
+
+
+@given(
+    images=arrays.arrays(np.uint8, st.tuples(*map(st.integers, (1, 3, 3, 1), (3, 8, 8, 3)))),
+    size=st.integers(1, 3),
+    stride=st.integers(1, 4),
+)
+def test_tiles_are_the_squares_of_the_pictures_in_reading_order(images, size, stride):
+    _, height, width, _ = images.shape
+    expected = [
+        image[top : top + size, left : left + size]
+        for image in images
+        for top in range(0, height - size + 1, stride)
+        for left in range(0, width - size + 1, stride)
+    ]
+    assert np.array_equal(tile(images, size, stride), np.stack(expected))
+
+
+def test_tiles_larger_than_the_picture_are_refused():
+    with pytest.raises(ValueError, match="size = 9 do not fit pictures of 8 x 12"):
+        tile(np.zeros((1, 8, 12, 1), np.uint8), 9, 1)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(0, 1), (1, 0)])
+def test_tiles_of_no_size_or_stride_are_refused(size, stride):
+    with pytest.raises(ValueError, match="must be positive"):
+        tile(np.zeros((1, 8, 8, 1), np.uint8), size, stride)

@@ -1,0 +1,92 @@
+"""Raw folders of documents and pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdpipe.data.raw import Document, Pictures, read_documents, read_images, write_raw
+
+unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
+PICTURES = Pictures(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
+
+
+@given(texts=st.lists(unicode_text, min_size=1, max_size=5))
+def test_documents_come_back_as_they_were(tmp_path_factory, texts):
+    directory = tmp_path_factory.mktemp("raw") / "corpus"
+    documents = [Document(f"{index:03d}", text) for index, text in enumerate(texts)]
+    write_raw(directory, "jsonl", iter(documents))
+    assert list(read_documents(directory)) == documents
+    source = json.loads((directory / "source.json").read_text())
+    assert source == {
+        "modality": "text",
+        "kind": "jsonl",
+        "documents": len(texts),
+        "characters": len("".join(texts)),
+        "bytes": len("".join(texts).encode()),
+    }
+
+
+def test_pictures_come_back_as_they_were(tmp_path):
+    write_raw(tmp_path / "p", "arrays", PICTURES)
+    back = read_images(tmp_path / "p")
+    assert np.array_equal(back.images, PICTURES.images)
+    assert np.array_equal(back.groups, PICTURES.groups)
+    assert back.maximum == 255
+    source = json.loads((tmp_path / "p" / "source.json").read_text())
+    assert source["images"] == 2
+    assert source["groups"] == 1
+    assert source["shape"] == [2, 2, 3]
+
+
+@pytest.mark.parametrize("names", [["b", "a"], ["a", "a"]])
+def test_documents_out_of_order_are_refused(tmp_path, names):
+    with pytest.raises(ValueError, match="distinct and sorted"):
+        write_raw(tmp_path / "x", "jsonl", [Document(name, "text") for name in names])
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("nothing", [[], Pictures(np.zeros((0, 2, 2, 1), np.uint8), np.zeros(0, np.int32), 255)])
+def test_a_source_of_nothing_is_refused(tmp_path, nothing):
+    with pytest.raises(ValueError, match=r"the source has no .* params\.yaml"):
+        write_raw(tmp_path / "x", "jsonl", nothing)
+
+
+@pytest.mark.parametrize("line", [b'{"name": "b", "te', b'{"name": "b"}', b"3", b'\xff"'])
+def test_a_broken_line_is_named_with_the_cure(tmp_path, line):
+    write_raw(tmp_path / "docs", "jsonl", [Document("a", "text")])
+    with (tmp_path / "docs" / "documents.jsonl").open("ab") as file:
+        file.write(line)
+    with pytest.raises(ValueError, match=r"documents\.jsonl:2 is broken .* `dvc repro download@docs` again"):
+        list(read_documents(tmp_path / "docs"))
+
+
+def test_a_missing_file_is_named_with_the_cure(tmp_path):
+    write_raw(tmp_path / "docs", "jsonl", [Document("a", "text")])
+    (tmp_path / "docs" / "documents.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"documents\.jsonl does not exist; run `dvc repro download@docs` again"):
+        list(read_documents(tmp_path / "docs"))
+
+
+def test_the_other_modality_is_refused(tmp_path):
+    write_raw(tmp_path / "p", "arrays", PICTURES)
+    with pytest.raises(ValueError, match="holds image data, not text"):
+        list(read_documents(tmp_path / "p"))
+
+
+@pytest.mark.parametrize(
+    ("file", "array"),
+    [
+        ("images.npy", np.zeros((2, 2, 2), np.uint8)),
+        ("images.npy", np.zeros((2, 2, 2, 3), np.int64)),
+        ("groups.npy", np.zeros(3, np.int32)),
+        ("groups.npy", np.zeros(2, np.int64)),
+    ],
+)
+def test_pictures_of_the_wrong_shape_or_type_are_named_with_the_cure(tmp_path, file, array):
+    write_raw(tmp_path / "p", "arrays", PICTURES)
+    np.save(tmp_path / "p" / file, array)
+    with pytest.raises(ValueError, match=rf"{file} should be .* `dvc repro download@p` again"):
+        read_images(tmp_path / "p")

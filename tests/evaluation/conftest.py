@@ -1,0 +1,67 @@
+"""A network small enough to enumerate all masks, and examples to evaluate it on."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+VOCABULARY = 3
+
+
+class Fixed(nn.Module):
+    """Two layers with fixed weights; each position sees all tokens. It does not look at the time."""
+
+    def __init__(self, vocabulary: int = VOCABULARY) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.embedding = nn.Parameter(torch.randn(vocabulary + 1, 4, generator=random))
+        self.mixing = nn.Parameter(torch.randn(4, 4, generator=random))
+        self.output = nn.Parameter(torch.randn(4, vocabulary, generator=random))
+
+    def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        embedded = self.embedding[tokens]
+        positions = torch.arange(tokens.shape[1])[:, None] / 3
+        return torch.tanh(embedded + embedded.cumsum(dim=1) @ self.mixing + positions)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.output
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Tokens (N, L), and a shorter window after them where there is one."""
+
+    whole: NDArray[np.int64]
+    tail: NDArray[np.int64] | None = None
+    vocabulary: int = VOCABULARY
+
+    @property
+    def examples(self) -> int:
+        return len(self.whole) + (self.tail is not None)
+
+    def evaluation_batches(self, batch_size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        for first in range(0, len(self.whole), batch_size):
+            yield first, self.whole[first : first + batch_size]
+        if self.tail is not None:
+            yield len(self.whole), self.tail[None]
+
+
+@pytest.fixture(scope="session")
+def network() -> Fixed:
+    return Fixed()
+
+
+@pytest.fixture(scope="session")
+def windows() -> type[Windows]:
+    return Windows
+
+
+@pytest.fixture(scope="session")
+def draws() -> type[SimpleNamespace]:
+    """Makes settings: draws(draws=8, batch_size=16)."""
+    return SimpleNamespace

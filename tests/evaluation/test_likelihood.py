@@ -1,0 +1,187 @@
+"""The estimator against the enumerated bound.
+
+The repeats below differ in nothing but their seed, so each test always ends the same way; the false-alarm rate is the
+probability, over seeds, that a right implementation would fail.
+"""
+
+import copy
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from mdpipe.diffusion.md4 import MD4
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.schedules import Cosine, Linear, Schedule
+from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
+
+EPSILON = 0.05
+"""Larger than in training: windows of three tokens with small epsilon have rare draws of huge weight, whose errors are
+far from normal."""
+LENGTH, VOCABULARY = 3, 3
+REPEATS = 200
+FALSE_ALARM_Z = 3.89
+"""Two-sided probability 1e-4 of a standard normal."""
+
+
+def normal_quantiles_of_variance(count: int) -> tuple[float, float]:
+    """Where the mean square of `count` standard normals lies but for 1e-4 (Wilson and Hilferty)."""
+    spread = 2 / (9 * count)
+    low, high = ((1 - spread + sign * FALSE_ALARM_Z * math.sqrt(spread)) ** 3 for sign in (-1, 1))
+    return low, high
+
+
+def enumerated(network: nn.Module, tokens: tuple[int, ...]) -> float:
+    r"""The bound of one window in nats, all masks S taken one by one.
+
+    A mask of n out of L positions weighs int p^(n-1) (1 - p)^(L-n) dp over the masked share p from epsilon to
+    1 - epsilon, whatever the schedule.
+    """
+    length = len(tokens)
+    nodes, weights = np.polynomial.legendre.leggauss(length + 1)
+    shares, weights = 0.5 + nodes * (0.5 - EPSILON), weights * (0.5 - EPSILON)
+    total = 2 * EPSILON * length * math.log(VOCABULARY)
+    for size in range(1, length + 1):
+        integral = float((weights * shares ** (size - 1) * (1 - shares) ** (length - size)).sum())
+        for mask in itertools.combinations(range(length), size):
+            corrupted = torch.tensor([[VOCABULARY if n in mask else token for n, token in enumerate(tokens)]])
+            with torch.inference_mode():
+                log_mu = network.head(network(corrupted, torch.zeros(1), None)).log_softmax(dim=-1)[0]
+            total -= integral * sum(log_mu[n, tokens[n]].item() for n in mask)
+    return total
+
+
+def table(network: nn.Module, length: int) -> dict[tuple[int, ...], float]:
+    return {tokens: enumerated(network, tokens) for tokens in itertools.product(range(VOCABULARY), repeat=length)}
+
+
+@pytest.fixture(scope="module")
+def exact(network: nn.Module) -> dict[int, dict[tuple[int, ...], float]]:
+    """The enumerated bound in nats of every window of a length."""
+    return {length: table(network, length) for length in (2, LENGTH)}
+
+
+def drawn(count: int, seed: int) -> NDArray[np.int64]:
+    """Windows of independent, unevenly distributed tokens."""
+    return np.random.default_rng(seed).choice(VOCABULARY, size=(count, LENGTH), p=PROBABILITIES)
+
+
+PROBABILITIES = (0.6, 0.3, 0.1)
+
+
+@pytest.mark.parametrize("schedule", [Linear(EPSILON), Cosine(EPSILON)])
+def test_it_is_unbiased_and_knows_the_error_of_its_draws(
+    network: nn.Module, exact: dict[int, Any], windows: Any, draws: Any, schedule: Schedule
+) -> None:
+    """z-scores against the enumerated bound of the very same windows, the short one included; false alarms 2e-4."""
+    whole, tail = drawn(120, seed=1), np.array([2, 0])
+    nats = sum(exact[LENGTH][tuple(row)] for row in whole.tolist()) + exact[2][tuple(tail.tolist())]
+    expected = nats / (whole.size + tail.size)
+    scores = []
+    for seed in range(REPEATS):
+        estimate = likelihood_bound(
+            MD4(schedule, VOCABULARY),
+            network,
+            windows(whole, tail),
+            draws(draws=8, batch_size=200),
+            Noise(seed, "evaluate"),
+        )
+        scores.append((estimate.value - expected) / estimate.stderr_draws)
+        assert estimate.stderr > estimate.stderr_draws
+    assert abs(np.mean(scores)) < FALSE_ALARM_Z * np.std(scores) / math.sqrt(REPEATS)
+    low, high = normal_quantiles_of_variance(REPEATS)
+    assert low < np.mean(np.square(scores)) < high
+
+
+def test_its_standard_error_is_that_of_the_source(
+    network: nn.Module, exact: dict[int, Any], windows: Any, draws: Any
+) -> None:
+    """z-scores against the expectation over all windows of the source, fresh windows each time; false alarms 2e-4."""
+    expected = sum(math.prod(PROBABILITIES[token] for token in tokens) * nats for tokens, nats in exact[LENGTH].items())
+    scores = []
+    for seed in range(REPEATS):
+        examples = windows(drawn(120, seed=100 + seed))
+        estimate = likelihood_bound(
+            MD4(Linear(EPSILON), VOCABULARY), network, examples, draws(draws=2, batch_size=200), Noise(seed, "evaluate")
+        )
+        scores.append((estimate.value - expected / LENGTH) / estimate.stderr)
+    assert abs(np.mean(scores)) < FALSE_ALARM_Z * np.std(scores) / math.sqrt(REPEATS)
+    low, high = normal_quantiles_of_variance(REPEATS)
+    assert low < np.mean(np.square(scores)) < high
+
+
+def test_each_replicate_has_one_time_in_each_part(network: nn.Module, windows: Any, draws: Any) -> None:
+    """For every example its own times, and none of them in both replicates."""
+    times = []
+    spy = copy.deepcopy(network)
+    spy.register_forward_pre_hook(lambda _, arguments: times.append(arguments[1]))
+    bound(spy, windows(drawn(50, seed=0)), draws(draws=8, batch_size=50))
+    times_RS50 = torch.stack(times).reshape(2, 4, 50)
+    assert torch.equal((times_RS50 * 4).floor(), torch.arange(4.0, dtype=torch.float64)[None, :, None].expand(2, 4, 50))
+    assert len(times_RS50.flatten().unique()) == 8 * 50
+
+
+def bound(network: nn.Module, examples: Any, settings: Any, epsilon: float = EPSILON) -> Likelihood:
+    return likelihood_bound(MD4(Linear(epsilon), VOCABULARY), network, examples, settings, Noise(0, "evaluate"))
+
+
+def test_every_token_is_counted_once_in_whatever_batches(network: nn.Module, windows: Any, draws: Any) -> None:
+    examples = windows(drawn(23, seed=0), tail=np.array([1]))
+    estimates = [bound(network, examples, draws(draws=4, batch_size=size)) for size in (1, 7, 23, 100)]
+    for estimate in estimates:
+        assert (estimate.tokens, estimate.examples, estimate.draws) == (70, 24, 4)
+        assert estimate.value == pytest.approx(estimates[0].value, rel=1e-6)
+        assert estimate.stderr == pytest.approx(estimates[0].stderr, rel=1e-6)
+        assert estimate.stderr_draws == pytest.approx(estimates[0].stderr_draws, rel=1e-6)
+
+
+def test_the_parts_add_up(network: nn.Module, windows: Any, draws: Any) -> None:
+    estimate = bound(network, windows(drawn(23, seed=0), tail=np.array([1])), draws(draws=4, batch_size=8))
+    assert estimate.reconstruction == pytest.approx(EPSILON * math.log(VOCABULARY))
+    assert estimate.prior == pytest.approx(EPSILON * math.log(VOCABULARY))
+    assert estimate.value == pytest.approx(estimate.reconstruction + estimate.prior + estimate.diffusion)
+
+
+def test_a_network_that_knows_nothing_needs_log2_v_bits_a_token(network: nn.Module, windows: Any, draws: Any) -> None:
+    """An output layer of zeros, as at the start of training; false alarms 1e-4."""
+    network = copy.deepcopy(network)
+    network.output.data.zero_()
+    estimate = bound(network, windows(drawn(300, seed=0)), draws(draws=16, batch_size=300)).bits_per_token()
+    assert abs(estimate.value - math.log2(VOCABULARY)) < FALSE_ALARM_Z * estimate.stderr_draws
+
+
+def test_units_are_those_of_the_whole_split() -> None:
+    nats = Likelihood(
+        value=math.log(8),
+        stderr=0.1,
+        stderr_draws=0.01,
+        reconstruction=0.002,
+        prior=0.001,
+        diffusion=math.log(8) - 0.003,
+        tokens=100,
+        examples=10,
+        draws=2,
+    )
+    assert nats.bits_per_token().value == pytest.approx(3)
+    bits = nats.bits_per(400)
+    assert bits.value == pytest.approx(0.75)
+    assert bits.stderr == pytest.approx(0.1 / math.log(2) / 4)
+    assert bits.stderr_draws == pytest.approx(bits.stderr / 10)
+    assert bits.reconstruction + bits.prior + bits.diffusion == pytest.approx(bits.value)
+    perplexity = nats.perplexity()
+    assert (perplexity.value, perplexity.stderr) == pytest.approx((8, 0.8))
+
+
+def test_data_of_another_vocabulary_are_refused(network: nn.Module, windows: Any, draws: Any) -> None:
+    with pytest.raises(ValueError, match="the model knows 3 tokens, but the data have 7"):
+        bound(network, windows(drawn(4, seed=0), vocabulary=7), draws(draws=2, batch_size=2))
+
+
+def test_a_single_example_has_no_standard_error_and_is_refused(network: nn.Module, windows: Any, draws: Any) -> None:
+    with pytest.raises(ValueError, match="needs two examples"):
+        bound(network, windows(drawn(1, seed=0)), draws(draws=2, batch_size=2))

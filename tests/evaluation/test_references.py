@@ -1,0 +1,126 @@
+import bz2
+import lzma
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdpipe.data.encode import encode_images, encode_text
+from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.raw import Document, Pictures, write_raw
+from mdpipe.data.tokenizers import fit_tokenizer
+from mdpipe.evaluation.references import Rate, picture_sizes, reference_rates, sheets, text_sizes, unigram_entropy
+
+TEXTS = [f"Text {number} of a few: " + "so many words, " * (number % 7 + 3) + "é." for number in range(40)]
+
+
+@pytest.fixture
+def encoded_text(tmp_path: Path) -> Callable[[str], EncodedDataset]:
+    """The test split of TEXTS by a kind of tokenizer, in windows of 50."""
+
+    def encode(kind: str) -> EncodedDataset:
+        write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
+        encode_text(tmp_path / "raw", fit_tokenizer(kind, []), tmp_path / kind, 50, seed=0, validation=0.2, test=0.3)
+        return EncodedDataset.open(tmp_path / kind, "test")
+
+    return encode
+
+
+@pytest.fixture
+def encoded_images(tmp_path: Path) -> Callable[[np.ndarray, int], EncodedDataset]:
+    def encode(images: np.ndarray, levels: int) -> EncodedDataset:
+        groups = np.arange(len(images), dtype=np.int32)
+        write_raw(tmp_path / "raw", "arrays", Pictures(images, groups, maximum=255))
+        size = images.shape[1]
+        encode_images(tmp_path / "raw", levels, size, size, tmp_path / "images", seed=0, validation=0.1, test=0.5)
+        return EncodedDataset.open(tmp_path / "images", "test")
+
+    return encode
+
+
+def by_name(rates: Sequence[Rate]) -> dict[tuple[str, str], Rate]:
+    return {(rate["reference"], rate["unit"]): rate for rate in rates}
+
+
+@pytest.mark.parametrize("kind", ["letters", "bytes"])
+def test_text_is_compressed_as_its_tokens_decode(encoded_text: Callable[[str], EncodedDataset], kind: str) -> None:
+    dataset = encoded_text(kind)
+    rates = by_name(reference_rates(dataset))
+    assert rates.keys() == {(name, "bits/byte") for name in ("xz", "bzip2", "unigram")} | {("unigram", "bits/token")}
+    content = fit_tokenizer(kind, []).decode(np.array(dataset.tokens)).encode()
+    for name, packed in (
+        ("xz", lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)),
+        ("bzip2", bz2.compress(content)),
+    ):
+        rate = rates[name, "bits/byte"]
+        assert rate["value"] == 8 * len(packed) / dataset.counts["bytes"]
+        assert (rate["split"], rate["stderr"]) == ("test", None)
+
+
+def test_compressed_text_can_be_had_back() -> None:
+    """The sizes are those of whole files, headers and all."""
+    text = "naïve " * 50
+    assert text_sizes(text)["bzip2"] == len(bz2.compress(text.encode(), 9))
+    assert text_sizes("")["xz"] > 0
+
+
+def test_unigram_is_the_cross_entropy_under_training_counts_plus_one(
+    encoded_text: Callable[[str], EncodedDataset],
+) -> None:
+    dataset = encoded_text("letters")
+    counts = dataset.unigram() + 1
+    cost = -np.log(counts / counts.sum())[np.array(dataset.tokens)]
+    estimate = unigram_entropy(dataset)
+    assert estimate.value == pytest.approx(cost.mean())
+    windows = [cost[first : first + 50] for first in range(0, len(cost), 50)]
+    residuals = [window.sum() - cost.mean() * len(window) for window in windows]
+    count = len(windows)
+    expected = math.sqrt(count / (count - 1) * np.square(residuals).sum()) / len(cost)
+    assert estimate.stderr == pytest.approx(expected)
+    rates = by_name(reference_rates(dataset))
+    assert rates["unigram", "bits/token"]["value"] == pytest.approx(estimate.value / math.log(2))
+    assert rates["unigram", "bits/byte"] == rates["unigram", "bits/token"] | {"unit": "bits/byte"}
+
+
+def test_a_token_that_training_never_saw_has_a_finite_cost(
+    encoded_images: Callable[[np.ndarray, int], EncodedDataset],
+) -> None:
+    images = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
+    assert math.isfinite(unigram_entropy(encoded_images(images, 256)).value)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_costs_a_byte_a_dimension_and_one_colour_next_to_nothing(
+    encoded_images: Callable[[np.ndarray, int], EncodedDataset], channels: int
+) -> None:
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (400, 16, 16, channels), dtype=np.uint8)
+    for images, low, high in ((noise, 7.9, 8.2), (np.full_like(noise, 7), 0, 0.1)):
+        rates = by_name(reference_rates(encoded_images(images, 256)))
+        assert rates.keys() == {(name, "bits/dim") for name in ("png", "webp", "unigram")}
+        for name in ("png", "webp"):
+            assert low < rates[name, "bits/dim"]["value"] < high
+            assert rates[name, "bits/dim"]["stderr"] is None
+
+
+def test_pictures_of_two_channels_have_no_png() -> None:
+    assert picture_sizes(np.zeros((2, 3, 3, 2), np.uint8)) == {}
+
+
+@given(count=st.integers(1, 30), height=st.integers(1, 9), width=st.integers(1, 9), edge=st.integers(9, 40))
+def test_a_sheet_holds_every_picture_once(count: int, height: int, width: int, edge: int) -> None:
+    random = np.random.default_rng(count)
+    images = random.integers(1, 256, (count, height, width, 3), dtype=np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mdpipe.evaluation.references.SHEET_EDGE", edge)
+        pages = list(sheets(images))
+    found = []
+    for page in pages:
+        assert max(page.shape[:2]) <= edge
+        cells = page.reshape(page.shape[0] // height, height, page.shape[1] // width, width, 3).swapaxes(1, 2)
+        found += [cell for cell in cells.reshape(-1, height, width, 3) if cell.any()]
+    np.testing.assert_array_equal(found, images)

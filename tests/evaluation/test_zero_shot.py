@@ -1,0 +1,60 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from mdpipe.data.encode import encode_corpus, encode_images
+from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.raw import Document, Pictures, write_raw
+from mdpipe.data.tokenizers import fit_tokenizer
+from mdpipe.diffusion.md4 import MD4
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.schedules import Linear
+from mdpipe.evaluation.zero_shot import ZeroShot, zero_shot
+
+TEXTS = ["Plain text.", "Naïve text, as it is.", "A third one that is somewhat longer than these were."]
+
+
+@pytest.fixture
+def large(network: nn.Module) -> nn.Module:
+    """The fixed network for all 256 bytes."""
+    return type(network)(256)
+
+
+def measured(corpus: EncodedDataset, network: nn.Module, settings: Any) -> ZeroShot:
+    return zero_shot(MD4(Linear(), 256), network, corpus, settings, Noise(0, "zero shot"))
+
+
+def test_all_bits_are_shared_out_over_the_text_without_separators(large: nn.Module, draws: Any, tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", "text_files", [Document(str(n), text) for n, text in enumerate(TEXTS)])
+    encode_corpus(tmp_path / "raw", fit_tokenizer("bytes", []), tmp_path / "corpus", 16)
+    result = measured(EncodedDataset.open(tmp_path / "corpus", "test"), large, draws(draws=4, batch_size=4))
+    characters, size = sum(map(len, TEXTS)), sum(len(text.encode()) for text in TEXTS)
+    likelihood = result.likelihood
+    assert (result.characters, result.bytes) == (characters, size)
+    assert likelihood.tokens == size + len(TEXTS)
+    assert likelihood.examples == math.ceil((size + len(TEXTS)) / 16)
+    bits = likelihood.value * likelihood.tokens / math.log(2)
+    assert result.bits_per_byte().value == pytest.approx(bits / size)
+    assert result.bits_per_character().value == pytest.approx(bits / characters)
+    assert result.bits_per_byte().stderr == pytest.approx(likelihood.stderr * likelihood.tokens / math.log(2) / size)
+
+
+def test_perplexity_is_per_token_with_its_own_error(large: nn.Module, draws: Any, tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", "text_files", [Document(str(n), text) for n, text in enumerate(TEXTS)])
+    encode_corpus(tmp_path / "raw", fit_tokenizer("bytes", []), tmp_path / "corpus", 16)
+    result = measured(EncodedDataset.open(tmp_path / "corpus", "test"), large, draws(draws=4, batch_size=4))
+    perplexity = result.perplexity()
+    assert perplexity.value == pytest.approx(math.exp(result.likelihood.value))
+    assert perplexity.stderr == pytest.approx(perplexity.value * result.likelihood.stderr)
+
+
+def test_pictures_are_no_corpus(large: nn.Module, draws: Any, tmp_path: Path) -> None:
+    images = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
+    write_raw(tmp_path / "raw", "arrays", Pictures(images, np.arange(20, dtype=np.int32), maximum=255))
+    encode_images(tmp_path / "raw", 256, 4, 4, tmp_path / "images", seed=0, validation=0.2, test=0.2)
+    with pytest.raises(ValueError, match="holds image data; zero-shot corpora are text"):
+        measured(EncodedDataset.open(tmp_path / "images", "test"), large, draws(draws=2, batch_size=4))

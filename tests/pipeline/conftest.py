@@ -1,0 +1,118 @@
+"""Working copies of the repository, set to the smoke preset, in which the real engines run."""
+
+import hashlib
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+MADE_BY_THE_DEFAULT_SUITE = ("dvc.lock", "metrics", "results")
+
+
+class WorkingCopy:
+    """A clone of the repository as it stands on the disk, with its own code, artifacts and list of stages run."""
+
+    def __init__(self, root: Path, calls: Path) -> None:
+        self.root, self._calls = root, calls
+        shim = calls.parent / "bin" / "mdpipe"
+        shim.parent.mkdir(exist_ok=True)
+        # A wrapper that takes note of each stage run, then does run it.
+        shim.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\nexec "{sys.executable}" -m mdpipe "$@"\n')
+        shim.chmod(shim.stat().st_mode | stat.S_IEXEC)
+        path = os.pathsep.join([str(shim.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(root / "src")}
+
+    def start(self, *command: str) -> "subprocess.Popen[str]":
+        """Start a command in the copy; its output goes to a file beside it."""
+        with (self._calls.parent / "output.log").open("a") as output:
+            return subprocess.Popen(
+                command, cwd=self.root, env=self.environment, stdout=output, stderr=subprocess.STDOUT, text=True
+            )
+
+    def run(self, *command: str, succeeds: bool = True) -> str:
+        """Run a command in the copy and give what it printed."""
+        done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, timeout=900)
+        assert (done.returncode == 0) is succeeds, f"{command}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def stages_run(self) -> list[str]:
+        """The stages whose commands ran since the last call, as `train letters`."""
+        calls = self._calls.read_text().splitlines() if self._calls.exists() else []
+        self._calls.unlink(missing_ok=True)
+        return calls
+
+    def is_up_to_date(self) -> bool:
+        """Whether DVC finds every stage as its lock says."""
+        return "up to date" in self.run("dvc", "status")
+
+    def edit_params(self, path: str, value: Any) -> None:
+        """Set the key at a dotted path of params.yaml."""
+        file = self.root / "params.yaml"
+        params = yaml.safe_load(file.read_text())
+        *parents, last = path.split(".")
+        section = params
+        for key in parents:
+            section = section[key]
+        section[last] = value
+        file.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def lock(self) -> str:
+        """The text of dvc.lock."""
+        return (self.root / "dvc.lock").read_text()
+
+    def digest(self, folder: str) -> str:
+        """One hash of all the files of a folder, with their names."""
+        digest = hashlib.sha256()
+        for path in sorted((self.root / folder).rglob("*")):
+            if path.is_file() and path.name != ".snakemake_timestamp":
+                digest.update(str(path.relative_to(self.root)).encode() + path.read_bytes())
+        return digest.hexdigest()
+
+    def twin(self, directory: Path) -> "WorkingCopy":
+        """A second copy with all artifacts, caches and memories of the engines."""
+        shutil.copytree(self.root, directory / "copy", symlinks=True)
+        return WorkingCopy(directory / "copy", directory / "calls")
+
+
+def fresh_copy(directory: Path) -> WorkingCopy:
+    """The repository's files, git's history begun anew, smoke's params and nothing made yet."""
+    root = directory / "copy"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if not name.startswith(MADE_BY_THE_DEFAULT_SUITE) and (ROOT / name).exists():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, root / name, follow_symlinks=False)
+    shutil.copy(root / "workflow/presets/smoke.yaml", root / "params.yaml")
+    copy = WorkingCopy(root, directory / "calls")
+    copy.run("git", "init", "--quiet")
+    copy.run("git", "add", "--all")
+    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    copy.run("git", *author, "commit", "--quiet", "--message", "start")
+    return copy
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> WorkingCopy:
+    """A copy in which `snakemake --cores all` has made everything. Not to be changed: take a `twin`."""
+    copy = fresh_copy(tmp_path_factory.mktemp("built"))
+    copy.run("snakemake", "--cores", "all")
+    return copy
+
+
+@pytest.fixture
+def made(built: WorkingCopy, tmp_path: Path) -> Iterator[WorkingCopy]:
+    """A copy of one's own in which everything is made."""
+    copy = built.twin(tmp_path)
+    copy.stages_run()
+    yield copy
+    shutil.rmtree(copy.root)

@@ -1,0 +1,55 @@
+"""What people type: experiments, diffs, tables, and mistakes."""
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.pipeline
+
+
+def test_an_experiment_changes_one_param_and_compares(made):
+    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    made.run("git", "add", "--all")
+    made.run("git", *author, "commit", "--quiet", "--message", "made")
+    made.run("dvc", "exp", "run", "-S", "runs.letters.train.learning_rate=0.001")
+    assert [call for call in made.stages_run() if call.startswith("train")] == ["train letters"]
+    params = json.loads(made.run("dvc", "params", "diff", "--json"))
+    assert params["params.yaml"]["runs.letters.train.learning_rate"] == {"old": 0.003, "new": 0.001, "diff": -0.002}
+    metrics = json.loads(made.run("dvc", "metrics", "diff", "--json"))
+    assert "value" in metrics["metrics/evaluate/letters.json"]
+    shown = json.loads(made.run("dvc", "metrics", "show", "--json"))
+    files = shown[""]["data"]
+    assert files["metrics/evaluate/letters.json"]["data"]["unit"] == "bits/char"
+    made.run("dvc", "plots", "show", "--out", "plots")
+    assert "metrics/curves/letters.csv" in (made.root / "plots/index.html").read_text().replace("\\/", "/")
+    assert made.is_up_to_date()
+
+
+@pytest.mark.parametrize("engine", [("snakemake",), ("dvc", "repro")], ids=lambda engine: engine[0])
+def test_params_that_cannot_be_run_are_refused_before_anything_is_lost(made, engine):
+    before = {folder: made.digest(folder) for folder in ("data", "models", "samples", "metrics", "results")}
+    made.edit_params("runs.letters.network.heads", 3)
+    made.edit_params("runs.letters.train.learning_rate", 0.5)
+    assert "runs.letters.network: heads = 3 does not divide width = 32" in made.run(*engine, succeeds=False)
+    assert "train letters" not in [call for call in made.stages_run() if engine[0] == "snakemake"]
+    made.edit_params("runs.letters.network.heads", 2)
+    made.edit_params("runs.letters.train.learning_rate", 0.003)
+    made.run("snakemake")
+    assert {folder: made.digest(folder) for folder in before} == before
+    assert not [call for call in made.stages_run() if call == "train letters"] or engine[0] == "dvc"
+
+
+def test_a_failing_stage_says_why_and_the_others_go_on(made):
+    made.edit_params("datasets.docs_pieces.tokenizer.vocabulary", 60000)
+    made.edit_params("runs.digits.sample.steps", 5)
+    output = made.run("snakemake", succeeds=False)
+    assert "vocabulary" in output
+    assert "sample digits" in made.stages_run()
+    assert not made.is_up_to_date()
+
+
+def test_one_stage_can_be_asked_for_by_name(made):
+    made.edit_params("runs.digits.sample.steps", 5)
+    made.edit_params("runs.letters.sample.steps", 5)
+    made.run("snakemake", "sample@digits")
+    assert made.stages_run() == ["sample digits"]

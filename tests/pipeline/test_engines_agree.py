@@ -1,0 +1,143 @@
+"""`snakemake` and `dvc repro` keep one set of artifacts: whichever ran last, everything is up to date."""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipeline.conftest import WorkingCopy, fresh_copy
+
+pytestmark = pytest.mark.pipeline
+
+RUNS = ("letters", "pieces", "digits")
+CODE = "src/mdpipe/training/optimizer.py"
+
+
+def test_fresh_clones_make_the_same_lock_whatever_the_engine_and_the_cores(built, tmp_path):
+    for number, engine in enumerate([("snakemake", "--cores", "1"), ("dvc", "repro")]):
+        (tmp_path / str(number)).mkdir()
+        copy = fresh_copy(tmp_path / str(number))
+        copy.run(*engine)
+        assert copy.lock() == built.lock()
+        assert copy.is_up_to_date()
+        for folder in ("data", "models", "samples", "metrics", "results", "report"):
+            assert copy.digest(folder) == built.digest(folder)
+    names = list(yaml.safe_load(built.lock())["stages"])
+    assert names == sorted(names)
+
+
+def test_nothing_runs_where_nothing_changed(made):
+    assert "Nothing to be done" in made.run("snakemake")
+    assert "up to date" in made.run("dvc", "repro")
+    assert made.stages_run() == []
+
+
+class Editor:
+    """Random edits of a working copy, and what they should make the engines train."""
+
+    def __init__(self, copy: WorkingCopy, seed: int) -> None:
+        self.copy = copy
+        self.random = random.Random(seed)
+        self.models = {self._state(run): copy.digest(f"models/{run}") for run in RUNS}
+
+    def edit(self) -> str:
+        """Make one edit; says what it did."""
+        kinds = [self.param, self.sample_param, self.code, self.delete, self.corrupt, self.touch]
+        kind = self.random.choices(kinds, weights=[3, 2, 1, 2, 2, 1])[0]
+        return f"{kind.__name__} {kind()}"
+
+    def param(self) -> str:
+        path = f"runs.{self.random.choice(RUNS)}.train.learning_rate"
+        self.copy.edit_params(path, self.random.choice([0.003, 0.002]))
+        return path
+
+    def sample_param(self) -> str:
+        path = f"runs.{self.random.choice(RUNS)}.sample.steps"
+        self.copy.edit_params(path, self.random.choice([8, 6]))
+        return path
+
+    def code(self) -> str:
+        path = self.copy.root / CODE
+        note = "# A comment.\n"
+        text = path.read_text()
+        path.write_text(text.removesuffix(note) if text.endswith(note) else text + note)
+        return CODE
+
+    def delete(self) -> str:
+        path = self._some_output()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return str(path)
+
+    def corrupt(self) -> str:
+        path = self._some_file()
+        path.write_bytes(path.read_bytes()[:-3] + b"???")
+        return str(path)
+
+    def touch(self) -> str:
+        path = self._some_file()
+        path.touch()
+        return str(path)
+
+    def check(self, engine: str) -> None:
+        """All is up to date, each model is the one its params and code always gave, and only new ones were trained."""
+        assert self.copy.is_up_to_date(), engine
+        names = list(yaml.safe_load(self.copy.lock())["stages"])
+        assert names == sorted(names)
+        calls = self.copy.stages_run()
+        for run in RUNS:
+            state, digest = self._state(run), self.copy.digest(f"models/{run}")
+            trained = calls.count(f"train {run}")
+            if state in self.models:
+                assert digest == self.models[state]
+                assert trained == 0, f"{run} was still valid and was trained again by {engine}"
+            else:
+                assert trained == 1
+                self.models[state] = digest
+
+    def _state(self, run: str) -> tuple[str, str, str]:
+        params = yaml.safe_load((self.copy.root / "params.yaml").read_text())
+        return run, str(params["runs"][run]["train"]), (self.copy.root / CODE).read_text()
+
+    def _some_output(self) -> Path:
+        folders = ("data/raw", "data/tokenizers", "data/encoded", "models", "samples", "metrics/evaluate", "results")
+        inside = self.copy.root / self.random.choice(folders)
+        choices = sorted(path for path in inside.iterdir() if path.name != ".snakemake_timestamp")
+        return self.random.choice(choices) if choices else self.copy.root / "report"
+
+    def _some_file(self) -> Path:
+        output = self._some_output()
+        files = sorted(path for path in output.rglob("*") if path.is_file()) if output.is_dir() else [output]
+        return self.random.choice([path for path in files if path.name != ".snakemake_timestamp"])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_order_of_edits_and_engines_ends_up_to_date_and_trains_nothing_twice(made, seed):
+    editor = Editor(made, seed)
+    story = []
+    for _ in range(5):
+        for _ in range(editor.random.randint(1, 3)):
+            try:
+                story.append(editor.edit())
+            except FileNotFoundError:  # an earlier edit of this round deleted it
+                continue
+        engine = editor.random.choice([("snakemake",), ("dvc", "repro")])
+        story.append(" ".join(engine))
+        print("\n".join(story))
+        made.run(*engine)
+        editor.check(engine[0])
+
+
+def test_earlier_params_give_every_artifact_back_without_computing(made):
+    folders = ("data", "models", "samples", "metrics", "results")
+    first = {folder: made.digest(folder) for folder in folders}
+    lock = made.lock()
+    made.edit_params("runs.letters.train.learning_rate", 0.001)
+    made.run("snakemake")
+    assert "train letters" in made.stages_run()
+    made.edit_params("runs.letters.train.learning_rate", 0.003)
+    made.run("dvc", "repro")
+    assert made.stages_run() in ([], ["report"])
+    assert {folder: made.digest(folder) for folder in folders} == first
+    assert made.lock() == lock

@@ -1,0 +1,46 @@
+"""The tiny run that the tests of training share."""
+
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mdpipe.training.loop import TrainResult
+
+PROGRAM = Path(__file__).parent / "interrupted_run.py"
+
+
+@pytest.fixture(autouse=True)
+def determinism_stays_here() -> Iterator[None]:
+    """Training switches it on for its process, which other tests share."""
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> SimpleNamespace:
+    """The names of interrupted_run.py: `tiny_run`, `batch`, SETTINGS and so on."""
+    return SimpleNamespace(program=PROGRAM, **runpy.run_path(str(PROGRAM)))
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
+    """The scratch folder and the result of the tiny run in one go."""
+    scratch = tmp_path_factory.mktemp("uninterrupted")
+    return scratch, tiny.tiny_run(scratch)
+
+
+@pytest.fixture(scope="session")
+def assert_same_bytes() -> Callable[[TrainResult, TrainResult], None]:
+    """Weights and history are equal to the last bit."""
+
+    def check(result: TrainResult, expected: TrainResult) -> None:
+        assert result.weights.keys() == expected.weights.keys()
+        for name, weight in expected.weights.items():
+            assert result.weights[name].numpy().tobytes() == weight.numpy().tobytes(), name
+        assert result.history == expected.history
+
+    return check

@@ -1,0 +1,130 @@
+"""A training run of a second, and a main program that is killed (SIGKILL, by itself) at the moment it is told.
+
+    python interrupted_run.py SCRATCH MOMENT
+
+MOMENT is `step:K` (as step K asks for its batch), or, while the checkpoint of step K is saved, `half written:K`,
+`flushed:K` (before the renames) and `renamed once:K` (when only the previous one is left). `stuck:K` waits for ever in
+step K instead.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdpipe.diffusion.md4 import MD4
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.schedules import Linear
+from mdpipe.networks.build import build_network
+from mdpipe.params import TrainSettings
+from mdpipe.training import checkpoint
+from mdpipe.training.loop import TrainResult, train
+
+VOCABULARY, LENGTH = 5, 8
+SETTINGS = TrainSettings(
+    steps=12,
+    batch_size=4,
+    learning_rate=0.01,
+    warmup_steps=3,
+    weight_decay=0.01,
+    beta2=0.99,
+    gradient_clip=1.0,
+    ema_decay=0.9,
+    precision="float32",
+    threads=1,
+    checkpoint_every=3,
+)
+
+
+def batch(step: int) -> Tensor:
+    """Copies of one letter, the step and the row deciding which."""
+    letters = (step + torch.arange(SETTINGS.batch_size)) % VOCABULARY
+    return letters[:, None].expand(-1, LENGTH)
+
+
+def tiny_run(
+    scratch: Path,
+    batches: Callable[[int], Tensor] = batch,
+    settings: TrainSettings = SETTINGS,
+    fingerprint: str = "tiny",
+    dropout: float = 0.1,
+    **options: Any,
+) -> TrainResult:
+    """Train a transformer of one layer on `batches`."""
+    network = build_network(
+        "transformer",
+        VOCABULARY,
+        (LENGTH,),
+        seed=0,
+        layers=1,
+        heads=2,
+        width=8,
+        time_conditioning=True,
+        dropout=dropout,
+    )
+    objective = MD4(Linear(), VOCABULARY)
+    noise = Noise(0, "train")
+    return train(
+        network, objective, batches, settings, noise=noise, scratch=scratch, fingerprint=fingerprint, **options
+    )
+
+
+def die(*_: Any, **__: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_while_saving(moment: str, step: int) -> None:
+    """Have the process killed at a moment of writing the checkpoint of a step."""
+    save_file, flush, save = checkpoint.save_file, checkpoint._flush, checkpoint.save_checkpoint
+
+    def save_half(tensors: Any, path: Path, **options: Any) -> None:
+        save_file(tensors, path, **options)
+        with path.open("r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+        die()
+
+    def flush_and_die(path: Path) -> None:
+        flush(path)
+        die()
+
+    def rename_once(source: Path, target: Path) -> None:
+        source.rename(target)
+        die()
+
+    patches = {
+        "half written": (checkpoint, "save_file", save_half),
+        "flushed": (checkpoint, "_flush", flush_and_die),
+        "renamed once": (Path, "replace", rename_once),
+    }
+
+    def save_checkpoint(scratch: Path, state: checkpoint.Checkpoint, fingerprint: str) -> None:
+        if state.step == step:
+            setattr(*patches[moment])
+        save(scratch, state, fingerprint)
+
+    train.__globals__["save_checkpoint"] = save_checkpoint
+
+
+def main(scratch: Path, moment: str, step: int) -> None:
+    def batches(asked: int) -> Tensor:
+        if moment == "step" and asked == step:
+            die()
+        while moment == "stuck" and asked == step:
+            (scratch / "stuck").touch()
+            time.sleep(0.1)
+        return batch(asked)
+
+    if moment not in ("step", "stuck"):
+        die_while_saving(moment, step)
+    tiny_run(scratch, batches)
+
+
+if __name__ == "__main__":
+    name, number = sys.argv[2].split(":")
+    main(Path(sys.argv[1]), name, int(number))

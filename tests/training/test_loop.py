@@ -1,0 +1,106 @@
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from mdpipe.training.checkpoint import FingerprintMismatchError
+from mdpipe.training.history import NonFiniteLossError
+from mdpipe.training.loop import TrainResult
+from mdpipe.training.progress import Progress
+
+
+def test_the_loss_falls_on_copies_of_one_letter(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    """From log2 5 = 2.32 bits a token, guessing, to less than half; knowing all it would be 2.32 / 8."""
+    settings = tiny.SETTINGS.model_copy(update={"steps": 150, "batch_size": 16, "learning_rate": 0.03})
+
+    def batches(step: int) -> Tensor:
+        return (step + torch.arange(16) % 5)[:, None].expand(-1, tiny.LENGTH) % tiny.VOCABULARY
+
+    history = tiny.tiny_run(tmp_path, batches, settings, dropout=0.0).history
+    assert history[0].step == 1
+    assert 1.5 < sum(row.loss for row in history[:3]) / 3 < 3.5
+    assert sum(row.loss for row in history[-20:]) / 20 < 1.1
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"gradient_clip": None, "warmup_steps": 0}])
+def test_a_run_is_a_function_of_its_settings(
+    tiny: SimpleNamespace,
+    assert_same_bytes: Callable[[TrainResult, TrainResult], None],
+    tmp_path: Path,
+    changes: dict[str, object],
+) -> None:
+    settings = tiny.SETTINGS.model_copy(update=changes)
+    first, second = (tiny.tiny_run(tmp_path / name, settings=settings) for name in "ab")
+    assert_same_bytes(first, second)
+    assert {weight.dtype for weight in first.weights.values()} == {torch.float32}
+
+
+def test_settings_decide_the_weights(
+    tiny: SimpleNamespace, uninterrupted: tuple[Path, TrainResult], tmp_path: Path
+) -> None:
+    """Each of these reaches the computation: with another value other weights come out."""
+    _, expected = uninterrupted
+    others = [{"dropout": 0.0}] + [
+        {"settings": tiny.SETTINGS.model_copy(update=change)}
+        for change in (
+            {"learning_rate": 0.02},
+            {"warmup_steps": 0},
+            {"weight_decay": 0.5},
+            {"beta2": 0.9},
+            {"gradient_clip": 1e-4},
+            {"ema_decay": 0.05},
+            {"precision": "bfloat16"},
+        )
+    ]
+    for number, options in enumerate(others):
+        result = tiny.tiny_run(tmp_path / str(number), **options)
+        assert any(not torch.equal(weight, expected.weights[name]) for name, weight in result.weights.items()), options
+
+
+def test_how_often_it_is_checkpointed_does_not_matter(
+    tiny: SimpleNamespace,
+    uninterrupted: tuple[Path, TrainResult],
+    assert_same_bytes: Callable[[TrainResult, TrainResult], None],
+    tmp_path: Path,
+) -> None:
+    settings = tiny.SETTINGS.model_copy(update={"checkpoint_every": 100})
+    assert_same_bytes(tiny.tiny_run(tmp_path, settings=settings), uninterrupted[1])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    tiny: SimpleNamespace,
+    uninterrupted: tuple[Path, TrainResult],
+    assert_same_bytes: Callable[[TrainResult, TrainResult], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    learning_rate_at = tiny.train.__globals__["learning_rate_at"]
+    with monkeypatch.context() as patch:
+        patch.setitem(
+            tiny.train.__globals__,
+            "learning_rate_at",
+            lambda step, settings: float("nan") if step == 6 else learning_rate_at(step, settings),
+        )
+        with pytest.raises(NonFiniteLossError, match="step 8 of 12"):
+            tiny.tiny_run(tmp_path)
+    assert_same_bytes(tiny.tiny_run(tmp_path), uninterrupted[1])
+
+
+def test_another_runs_scratch_folder_is_refused(
+    tiny: SimpleNamespace, uninterrupted: tuple[Path, TrainResult], tmp_path: Path
+) -> None:
+    shutil.copytree(uninterrupted[0], tmp_path / "copy")
+    with pytest.raises(FingerprintMismatchError, match=r"fingerprint tiny, this one has other"):
+        tiny.tiny_run(tmp_path / "copy", fingerprint="other")
+
+
+def test_reports_end_with_the_last_step(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    reports: list[Progress] = []
+    tiny.tiny_run(tmp_path, report=reports.append)
+    assert (reports[-1].step, reports[-1].steps) == (12, 12)
+    assert reports[-1].seconds_left == 0
+    assert reports[-1].loss > 0

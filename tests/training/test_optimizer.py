@@ -1,0 +1,86 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from mdpipe.params import TrainSettings
+from mdpipe.training.optimizer import build_optimizer, clip_gradient, learning_rate_at, set_learning_rate
+
+
+def settings(**changes: object) -> TrainSettings:
+    values = {
+        "steps": 100,
+        "batch_size": 1,
+        "learning_rate": 0.5,
+        "warmup_steps": 10,
+        "weight_decay": 0.1,
+        "beta2": 0.95,
+        "gradient_clip": None,
+        "ema_decay": 0.9,
+        "precision": "float32",
+        "threads": 1,
+        "checkpoint_every": 10,
+    }
+    return TrainSettings.model_validate(values | changes)
+
+
+@given(steps=st.integers(1, 500), data=st.data())
+def test_the_learning_rate_climbs_to_its_peak_and_falls_to_nothing(steps: int, data: st.DataObject) -> None:
+    warmup = data.draw(st.integers(0, steps - 1))
+    chosen = settings(steps=steps, warmup_steps=warmup)
+    rates = [learning_rate_at(step, chosen) for step in range(steps + 1)]
+    assert all(rate > 0 for rate in rates[:-1])
+    assert rates[:warmup] == pytest.approx([0.5 * (step + 1) / warmup for step in range(warmup)])
+    assert rates[warmup] == 0.5
+    assert all(later < earlier for earlier, later in zip(rates[warmup:], rates[warmup + 1 :], strict=False))
+    assert rates[-1] == pytest.approx(0, abs=1e-12)
+
+
+def test_the_decay_is_half_way_down_half_way_through() -> None:
+    assert learning_rate_at(55, settings()) == pytest.approx(0.25)
+
+
+def test_steps_follow_adamw_with_the_decay_on_every_parameter() -> None:
+    """Loshchilov and Hutter's Algorithm 2 in float64, on a matrix and a vector."""
+    chosen = settings()
+    random = np.random.default_rng(0)
+    values = [random.normal(size=shape) for shape in ((3, 2), (4,))]
+    parameters = [nn.Parameter(torch.tensor(value, dtype=torch.float64)) for value in values]
+    optimizer = build_optimizer(parameters, chosen)
+    first, second = ([np.zeros_like(value) for value in values] for _ in range(2))
+    for step in range(1, 6):
+        rate = learning_rate_at(step, chosen)
+        set_learning_rate(optimizer, rate)
+        for index, parameter in enumerate(parameters):
+            gradient = random.normal(size=values[index].shape)
+            parameter.grad = torch.tensor(gradient)
+            first[index] = 0.9 * first[index] + 0.1 * gradient
+            second[index] = 0.95 * second[index] + 0.05 * gradient**2
+            update = (first[index] / (1 - 0.9**step)) / (np.sqrt(second[index] / (1 - 0.95**step)) + 1e-8)
+            values[index] = values[index] - rate * (update + 0.1 * values[index])
+        optimizer.step()
+        for parameter, value in zip(parameters, values, strict=True):
+            np.testing.assert_allclose(parameter.detach().numpy(), value, rtol=1e-12)
+
+
+@given(largest=st.none() | st.floats(0.01, 100))
+def test_clipping_keeps_the_direction_and_bounds_the_norm(largest: float | None) -> None:
+    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+    gradients = [torch.tensor([3.0, 4.0]), torch.tensor([12.0])]
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    assert clip_gradient(parameters, largest).item() == pytest.approx(13)
+    factor = 1 if largest is None else min(1, largest / 13)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient * factor, rtol=1e-5, atol=1e-6)
+
+
+def test_without_a_warm_up_it_starts_at_the_peak() -> None:
+    chosen = settings(warmup_steps=0, steps=2)
+    assert [learning_rate_at(step, chosen) for step in range(2)] == pytest.approx(
+        [0.5, 0.25 * (1 + math.cos(math.pi / 2))]
+    )
