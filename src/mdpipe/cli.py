@@ -77,6 +77,12 @@ def report() -> None:
 
 
 @app.command()
+def readme() -> None:
+    """Put the tables and pictures of the latest results into README.md."""
+    _run_stage("readme")
+
+
+@app.command()
 def check(file: Annotated[Path, typer.Argument(help="The params file.")] = Path("params.yaml")) -> None:
     """Validate params and print what would run."""
     with _told_plainly():

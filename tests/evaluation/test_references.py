@@ -1,6 +1,8 @@
 import bz2
 import lzma
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,11 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.encode import encode_images, encode_text
+from mdpipe.data.encode import encode_corpus, encode_images, encode_text
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.data.raw import Document, Pictures, write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
-from mdpipe.evaluation.references import Rate, picture_sizes, reference_rates, sheets, text_sizes, unigram_entropy
+from mdpipe.evaluation.references import (
+    Rate,
+    compressor_rates,
+    picture_sizes,
+    reference_rates,
+    sheets,
+    text_sizes,
+    unigram_entropy,
+)
 
 TEXTS = [f"Text {number} of a few: " + "so many words, " * (number % 7 + 3) + "é." for number in range(40)]
 
@@ -50,15 +60,17 @@ def by_name(rates: Sequence[Rate]) -> dict[tuple[str, str], Rate]:
 def test_text_is_compressed_as_its_tokens_decode(encoded_text: Callable[[str], EncodedDataset], kind: str) -> None:
     dataset = encoded_text(kind)
     rates = by_name(reference_rates(dataset))
-    assert rates.keys() == {(name, "bits/byte") for name in ("xz", "bzip2", "unigram")} | {("unigram", "bits/token")}
+    units = {"bits/byte": "bytes", "bits/char": "characters", "bits/token": "tokens"}
+    assert rates.keys() == {(name, unit) for name in ("xz", "bzip2", "unigram") for unit in units}
     content = fit_tokenizer(kind, []).decode(np.array(dataset.tokens)).encode()
     for name, packed in (
         ("xz", lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)),
         ("bzip2", bz2.compress(content)),
     ):
-        rate = rates[name, "bits/byte"]
-        assert rate["value"] == 8 * len(packed) / dataset.counts["bytes"]
-        assert (rate["split"], rate["stderr"]) == ("test", None)
+        for unit, count in units.items():
+            rate = rates[name, unit]
+            assert rate["value"] == 8 * len(packed) / dataset.counts[count]
+            assert (rate["split"], rate["stderr"]) == ("test", None)
 
 
 def test_compressed_text_can_be_had_back() -> None:
@@ -83,7 +95,8 @@ def test_unigram_is_the_cross_entropy_under_training_counts_plus_one(
     assert estimate.stderr == pytest.approx(expected)
     rates = by_name(reference_rates(dataset))
     assert rates["unigram", "bits/token"]["value"] == pytest.approx(estimate.value / math.log(2))
-    assert rates["unigram", "bits/byte"] == rates["unigram", "bits/token"] | {"unit": "bits/byte"}
+    for unit in ("bits/byte", "bits/char"):
+        assert rates["unigram", unit] == rates["unigram", "bits/token"] | {"unit": unit}
 
 
 def test_a_token_that_training_never_saw_has_a_finite_cost(
@@ -98,13 +111,20 @@ def test_noise_costs_a_byte_a_dimension_and_one_colour_next_to_nothing(
     encoded_images: Callable[[np.ndarray, int], EncodedDataset], channels: int
 ) -> None:
     random = np.random.default_rng(0)
-    noise = random.integers(0, 256, (400, 16, 16, channels), dtype=np.uint8)
+    noise = random.integers(0, 256, (150, 16, 16, channels), dtype=np.uint8)
     for images, low, high in ((noise, 7.9, 8.2), (np.full_like(noise, 7), 0, 0.1)):
         rates = by_name(reference_rates(encoded_images(images, 256)))
         assert rates.keys() == {(name, "bits/dim") for name in ("png", "webp", "unigram")}
         for name in ("png", "webp"):
             assert low < rates[name, "bits/dim"]["value"] < high
             assert rates[name, "bits/dim"]["stderr"] is None
+
+
+def test_a_corpus_without_a_training_split_is_rated_by_compressors(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
+    encode_corpus(tmp_path / "raw", fit_tokenizer("bytes", []), tmp_path / "corpus", 50)
+    rates = by_name(compressor_rates(EncodedDataset.open(tmp_path / "corpus", "test")))
+    assert {name for name, _ in rates} == {"xz", "bzip2"}
 
 
 def test_pictures_of_two_channels_have_no_png() -> None:
@@ -124,3 +144,9 @@ def test_a_sheet_holds_every_picture_once(count: int, height: int, width: int, e
         cells = page.reshape(page.shape[0] // height, height, page.shape[1] // width, width, 3).swapaxes(1, 2)
         found += [cell for cell in cells.reshape(-1, height, width, 3) if cell.any()]
     np.testing.assert_array_equal(found, images)
+
+
+def test_compressors_do_not_wait_for_torch() -> None:
+    """The stage that encodes runs them, and is light otherwise."""
+    program = "import sys, mdpipe.evaluation.references as _; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.md4 import MD4, Bound
 from mdpipe.training.checkpoint import FingerprintMismatchError
 from mdpipe.training.history import NonFiniteLossError
 from mdpipe.training.loop import TrainResult
@@ -96,6 +98,24 @@ def test_another_runs_scratch_folder_is_refused(
     shutil.copytree(uninterrupted[0], tmp_path / "copy")
     with pytest.raises(FingerprintMismatchError, match=r"fingerprint tiny, this one has other"):
         tiny.tiny_run(tmp_path / "copy", fingerprint="other")
+
+
+def test_each_step_has_its_own_masks_and_times_spread_evenly_over_its_batch(
+    tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    bound = MD4.bound
+
+    def spy(self: MD4, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor) -> Bound:
+        seen.append((time, uniforms))
+        return bound(self, denoiser, tokens, time, uniforms)
+
+    monkeypatch.setattr(MD4, "bound", spy)
+    tiny.tiny_run(tmp_path)
+    times, uniforms = (torch.stack(draws) for draws in zip(*seen, strict=True))
+    assert (len(times.unique()), len(uniforms.unique())) == (times.numel(), uniforms.numel())
+    spread = times.sort(dim=1).values.diff(dim=1)
+    torch.testing.assert_close(spread, torch.full_like(spread, 1 / tiny.SETTINGS.batch_size))
 
 
 def test_reports_end_with_the_last_step(tiny: SimpleNamespace, tmp_path: Path) -> None:

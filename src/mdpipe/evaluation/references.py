@@ -36,27 +36,30 @@ class Rate(TypedDict):
 
 
 def reference_rates(dataset: EncodedDataset) -> list[Rate]:
-    """All references that apply to a split.
+    """All references that apply to a split of a dataset with a training split: compressors and unigram.
 
-    Text: xz, bzip2 and unigram in bits/byte, and unigram in bits/token. Pictures: PNG, WebP and unigram in bits/dim
-    (the former two where pictures have one or three channels).
+    Text is rated in bits/byte, bits/char and bits/token, pictures in bits/dim.
 
     Raises:
         ValueError: the split has a single example, or a file of the dataset is missing or broken.
     """
-    unigram = unigram_entropy(dataset).scaled(1 / math.log(2))
+    tokens = dataset.counts["tokens"]
+    bits = unigram_entropy(dataset).scaled(tokens / math.log(2))
+    return [*compressor_rates(dataset), *_rates(dataset, "unigram", bits.value, bits.stderr)]
+
+
+def compressor_rates(dataset: EncodedDataset) -> list[Rate]:
+    """The references that need no training split: xz and bzip2 of text, PNG and WebP of pictures.
+
+    Raises:
+        ValueError: a file of the dataset is missing or broken.
+    """
+    tokens = np.asarray(dataset.tokens)
     if dataset.modality == "image":
-        sizes = picture_sizes(dataset.tokens.reshape(-1, *dataset.shape))
-        rates = [_rate(name, dataset, "bits/dim", 8 * size / dataset.tokens.size) for name, size in sizes.items()]
-        return [*rates, _rate("unigram", dataset, "bits/dim", unigram.value, unigram.stderr)]
-    size_of_text = dataset.counts["bytes"]
-    sizes = text_sizes(load_tokenizer(dataset.directory).decode(np.asarray(dataset.tokens)))
-    per_byte = unigram.scaled(dataset.counts["tokens"] / size_of_text)
-    return [
-        *(_rate(name, dataset, "bits/byte", 8 * size / size_of_text) for name, size in sizes.items()),
-        _rate("unigram", dataset, "bits/byte", per_byte.value, per_byte.stderr),
-        _rate("unigram", dataset, "bits/token", unigram.value, unigram.stderr),
-    ]
+        sizes = picture_sizes(tokens.reshape(-1, *dataset.shape))
+    else:
+        sizes = text_sizes(load_tokenizer(dataset.directory).decode(tokens))
+    return [rate for name, size in sizes.items() for rate in _rates(dataset, name, 8 * size, None)]
 
 
 def text_sizes(text: str) -> dict[str, int]:
@@ -113,5 +116,19 @@ def unigram_entropy(dataset: EncodedDataset) -> Estimate:
     return ratio_estimate(np.concatenate(costs), np.concatenate(sizes))
 
 
-def _rate(reference: str, dataset: EncodedDataset, unit: str, value: float, stderr: float | None = None) -> Rate:
-    return {"reference": reference, "split": dataset.split, "unit": unit, "value": value, "stderr": stderr}
+def _rates(dataset: EncodedDataset, reference: str, bits: float, stderr: float | None) -> list[Rate]:
+    """What a reference needs for the whole split, shared out over each kind of unit that the split has."""
+    names = {"bits/dim": "tokens"}
+    if dataset.modality == "text":
+        names = {"bits/byte": "bytes", "bits/char": "characters", "bits/token": "tokens"}
+    units = {unit: dataset.counts[count] for unit, count in names.items()}
+    return [
+        {
+            "reference": reference,
+            "split": dataset.split,
+            "unit": unit,
+            "value": bits / size,
+            "stderr": None if stderr is None else stderr / size,
+        }
+        for unit, size in units.items()
+    ]

@@ -46,6 +46,8 @@ class Transformer(nn.Module):
                 f"network.heads = {heads} does not divide network.width = {width} into even parts"
                 " (rotary positions turn pairs of channels)"
             )
+        self.vocabulary = vocabulary
+        self.shape = shape
         self.length = math.prod(shape)
         self.head_width = width // heads
         self.dropout = dropout

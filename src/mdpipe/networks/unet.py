@@ -3,6 +3,8 @@
 Letters: B examples, H x W x C pictures, D width, V vocabulary. A sub-pixel is one channel of one pixel.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -41,7 +43,9 @@ class UNet(nn.Module):
             raise ValueError(f"network.kind = unet takes pictures of shape (height, width, channels), not {shape}")
         if width % GROUP:
             raise ValueError(f"network.width = {width} must be a multiple of {GROUP} for a U-Net")
+        self.vocabulary = vocabulary
         self.shape = shape
+        self.length = math.prod(shape)
         self.width = width
         self.dropout = dropout
         channels = shape[2]

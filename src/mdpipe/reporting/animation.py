@@ -16,10 +16,11 @@ FIRST_MILLISECONDS = 700
 STEP_MILLISECONDS = 90
 LAST_MILLISECONDS = 3000
 
-FRAME_COUNTS = (48, 36, 28, 20, 14, 10, 6)
-"""How many moments are shown: the most that keep the file below `SIZE_LIMIT`."""
+MOST_MOMENTS = 48
+FEWEST_MOMENTS = 6
+"""How many moments are shown: the most, or fewer where the file would be too large, but not fewer than this."""
 SIZE_LIMIT = 400_000
-"""Bytes; a README loads it on a phone."""
+"""Bytes; a README is read on phones."""
 
 COMMON_COLOURS = 8
 """Colours kept exactly: the ground, the mask, black; a mean of similar ones would tint large areas."""
@@ -62,13 +63,14 @@ def animated(draw: Callable[[int, int], Image.Image], moments: int) -> bytes:
     `draw(moment, before)` gets a moment and the one shown before it. The first and the last are always shown, the last
     once more when it is no longer new. All frames share one palette, so that a still pixel never flickers.
     """
-    for count in FRAME_COUNTS:
-        chosen = np.linspace(0, moments - 1, min(count, moments)).round().astype(int).tolist()
+    count = min(MOST_MOMENTS, moments)
+    while True:
+        chosen = np.linspace(0, moments - 1, count).round().astype(int).tolist()
         shown = [draw(moment, before) for moment, before in zip(chosen, [0, *chosen], strict=False)]
         gif = _gif([*shown, draw(moments - 1, moments - 1)])
-        if len(gif) <= SIZE_LIMIT:
-            break
-    return gif
+        if len(gif) <= SIZE_LIMIT or count <= FEWEST_MOMENTS:
+            return gif
+        count = max(FEWEST_MOMENTS, min(count - 1, count * SIZE_LIMIT // len(gif)))
 
 
 def _gif(frames: Sequence[Image.Image]) -> bytes:

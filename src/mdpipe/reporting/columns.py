@@ -12,9 +12,7 @@ from mdpipe.reporting.metrics import MetricsError
 
 Columns = dict[str, type[pl.String | pl.Int64 | pl.Float64]]
 
-LIKELIHOOD: Columns = {
-    "run": pl.String,
-    "dataset": pl.String,
+BOUND: Columns = {
     "split": pl.String,
     "modality": pl.String,
     "unit": pl.String,
@@ -26,27 +24,8 @@ LIKELIHOOD: Columns = {
     "diffusion": pl.Float64,
     "bits_per_byte": pl.Float64,
     "bits_per_byte_stderr": pl.Float64,
-    "perplexity": pl.Float64,
-    "perplexity_stderr": pl.Float64,
-    "examples": pl.Int64,
-    "draws": pl.Int64,
-    "estimator": pl.String,
-    "parameters": pl.Int64,
-    "seed": pl.Int64,
-}
-LIKELIHOOD_REFERENCE = {"split", "estimator", "unit", "value", "stderr", "bits_per_byte"}
-
-ZERO_SHOT: Columns = {
-    "run": pl.String,
-    "source": pl.String,
-    "tokenizer": pl.String,
-    "split": pl.String,
-    "unit": pl.String,
-    "value": pl.Float64,
-    "stderr": pl.Float64,
-    "bits_per_byte": pl.Float64,
-    "bits_per_byte_stderr": pl.Float64,
     "bits_per_char": pl.Float64,
+    "bits_per_char_stderr": pl.Float64,
     "perplexity": pl.Float64,
     "perplexity_stderr": pl.Float64,
     "examples": pl.Int64,
@@ -57,7 +36,31 @@ ZERO_SHOT: Columns = {
     "parameters": pl.Int64,
     "seed": pl.Int64,
 }
-ZERO_SHOT_REFERENCE = {"estimator", "unit", "value"}
+"""What is told of every likelihood."""
+
+TEXT_ONLY = frozenset(
+    {
+        "bits_per_byte",
+        "bits_per_byte_stderr",
+        "bits_per_char",
+        "bits_per_char_stderr",
+        "perplexity",
+        "perplexity_stderr",
+        "bytes",
+    }
+)
+
+LIKELIHOOD: Columns = {"run": pl.String, "dataset": pl.String, **BOUND}
+ZERO_SHOT: Columns = {"run": pl.String, "source": pl.String, "dataset": pl.String, "tokenizer": pl.String, **BOUND}
+
+REFERENCE: Columns = {
+    "reference": pl.String,
+    "split": pl.String,
+    "unit": pl.String,
+    "value": pl.Float64,
+    "stderr": pl.Float64,
+}
+"""A rate that no model gave: `stderr` is null where it is exact."""
 
 SAMPLES: Columns = {
     "run": pl.String,

@@ -17,7 +17,9 @@ LEFT, RIGHT, TOP, BOTTOM = 34, 8, 34, 34
 """Room around the plot, for numbers and the heading."""
 SMOOTHING = 9
 """Rows whose mean is the bold line; the thin one is the curve as recorded."""
-MOST_TICKS = 5
+LEAST_RANGE = 0.1
+"""Bits from the foot of a plot to its top at least: a curve that is flat should look it."""
+MOST_TICKS = 6
 
 Points = list[tuple[float, float]]
 
@@ -46,8 +48,9 @@ def training_curves_figure(curves: Mapping[str, pl.DataFrame]) -> str:
 
 def _panel(left: float, top: float, run: str, steps: Sequence[int], losses: Sequence[float]) -> str:
     bold = _smoothed(losses)
-    x_ticks, y_ticks = _ticks(0, max(steps), least=1), _ticks(min(losses), max(bold))
-    low, high = min(losses), max(*bold, y_ticks[-1])
+    low = min(losses)
+    high = max(*bold, low + LEAST_RANGE)
+    x_ticks, y_ticks = _ticks(0, max(steps), least=1), _ticks(low, high)
     west, east = left + LEFT, left + PANEL_WIDTH - RIGHT
     north, south = top + TOP, top + PANEL_HEIGHT - BOTTOM
 
@@ -55,7 +58,7 @@ def _panel(left: float, top: float, run: str, steps: Sequence[int], losses: Sequ
         return west + (east - west) * step / max(steps)
 
     def y(loss: float) -> float:
-        return max(north, south - (south - north) * (loss - low) / ((high - low) or 1))
+        return max(north, south - (south - north) * (loss - low) / (high - low))
 
     drawn = svg.text(left, top + 14, run, kind="title")
     drawn += svg.text(east, top + 14, "bits/token", kind="muted small", anchor="end")
@@ -71,18 +74,18 @@ def _panel(left: float, top: float, run: str, steps: Sequence[int], losses: Sequ
 
 
 def _smoothed(values: Sequence[float]) -> list[float]:
-    """Centred means, over fewer values near the ends."""
+    """Means over what is near: centred at the steep start, whose values differ, and as long as can be at the end."""
     means = []
     for at in range(len(values)):
-        reach = min(SMOOTHING // 2, at, len(values) - 1 - at)
+        reach = min(SMOOTHING // 2, at)
         window = values[at - reach : at + reach + 1]
         means.append(sum(window) / len(window))
     return means
 
 
 def _ticks(low: float, high: float, least: float = 0) -> list[float]:
-    """At most `MOST_TICKS` + 1 round numbers in [low, high], 1, 2 or 5 times a power of ten apart but not below `least`."""
-    span = (high - low) or 1.0
+    """Some `MOST_TICKS` round numbers in [low, high], 1, 2 or 5 times a power of ten but at least `least` apart."""
+    span = high - low
     power = 10 ** math.floor(math.log10(span / MOST_TICKS))
     step = max(least, next(power * factor for factor in (1, 2, 5, 10) if power * factor * MOST_TICKS >= span))
     return [round(step * at, 10) for at in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -18,7 +18,7 @@ IMAGE_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif"}
 
 @dataclass(frozen=True)
 class Exhibit:
-    """What a run drew: pictures (PNG or GIF files' bytes, shown side by side) and text, either of which may be empty."""
+    """What a run drew: pictures (the bytes of PNG or GIF files) and text, either of which may be empty."""
 
     run: str
     pictures: Sequence[bytes] = ()

@@ -12,7 +12,7 @@ STYLE = """
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 62rem; background: var(--ground); color: var(--ink);
+  margin: 0 auto; padding: 2.5rem 1.25rem 5rem; max-width: 68rem; background: var(--ground); color: var(--ink);
   font: 16px/1.55 ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, Helvetica, Arial, sans-serif;
 }
 h1 { font-size: 1.9rem; letter-spacing: -0.02em; margin: 0; }
@@ -24,8 +24,8 @@ a { color: var(--accent); text-decoration: none; }
 a:hover { text-decoration: underline; }
 nav { display: flex; flex-wrap: wrap; gap: 0.3rem 1.2rem; margin-top: 1rem; }
 .scroll { overflow-x: auto; margin: 1rem 0 1.5rem; border: 1px solid var(--edge); border-radius: 8px; }
-table { border-collapse: collapse; width: 100%; font-size: 0.86rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.42rem 0.75rem; text-align: left; white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; font-size: 0.82rem; font-variant-numeric: tabular-nums; }
+th, td { padding: 0.4rem 0.65rem; text-align: left; white-space: nowrap; }
 th { color: var(--muted); font-weight: 600; background: var(--card); }
 td { border-top: 1px solid var(--edge); }
 .number { text-align: right; }

@@ -17,45 +17,45 @@ GROUND = (255, 255, 255)
 """Colour of the gaps."""
 
 
-def image_grid(images_NHWC: Pixels, columns: int, scale: int) -> Image.Image:
+def image_grid(images: Pixels, columns: int, scale: int) -> Image.Image:
     """Lay N images of H x W pixels and 1 or 3 channels out in rows, each pixel `scale` x `scale` large.
 
     Raises:
         ValueError: the array is not (N, H, W, 1) or (N, H, W, 3) uint8 with N > 0, or a number is below 1.
     """
-    return compose(enlarged(images_NHWC, scale), columns)
+    return compose(enlarged(images, scale), columns)
 
 
-def enlarged(images_NHWC: Pixels, scale: int) -> Pixels:
-    """The images in RGB, (N, H * scale, W * scale, 3), by repeating their pixels.
+def enlarged(images: Pixels, scale: int) -> Pixels:
+    """Images (N, H, W, 1 or 3) in RGB, (N, H * scale, W * scale, 3), by repeating their pixels.
 
     Raises:
         ValueError: see `image_grid`.
     """
-    if images_NHWC.ndim != 4 or images_NHWC.shape[-1] not in (1, 3) or images_NHWC.size == 0:
-        raise ValueError(f"images should be (N, H, W, 1) or (N, H, W, 3) with N > 0, not {images_NHWC.shape}")
-    if images_NHWC.dtype != np.uint8:
-        raise ValueError(f"images should be uint8, not {images_NHWC.dtype}")
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.size == 0:
+        raise ValueError(f"images should be (N, H, W, 1) or (N, H, W, 3) with N > 0, not {images.shape}")
+    if images.dtype != np.uint8:
+        raise ValueError(f"images should be uint8, not {images.dtype}")
     if scale < 1:
         raise ValueError(f"scale should be at least 1, not {scale}")
-    colour = np.broadcast_to(images_NHWC, (*images_NHWC.shape[:-1], 3))
+    colour = np.broadcast_to(images, (*images.shape[:-1], 3))
     return colour.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
-def compose(images_NHWC: Pixels, columns: int) -> Image.Image:
-    """Lay RGB images out in rows of `columns`, with gaps between them and around; the last row may be short.
+def compose(images: Pixels, columns: int) -> Image.Image:
+    """Lay RGB images (N, H, W, 3) out in rows of `columns`, with gaps between and around; the last may be short.
 
     Raises:
         ValueError: columns is below 1.
     """
     if columns < 1:
         raise ValueError(f"columns should be at least 1, not {columns}")
-    count, height, width, _ = images_NHWC.shape
+    count, height, width, _ = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)
     canvas = np.empty((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), dtype=np.uint8)
     canvas[:] = GROUND
-    for index, image in enumerate(images_NHWC):
+    for index, image in enumerate(images):
         top = GAP + index // columns * (height + GAP)
         left = GAP + index % columns * (width + GAP)
         canvas[top : top + height, left : left + width] = image

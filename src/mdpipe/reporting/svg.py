@@ -36,8 +36,9 @@ STYLE = """
 
 def figure(body: str, height: float, description: str) -> str:
     """A whole SVG document; `description` is what a person who cannot see it is told."""
+    box = f"0 0 {WIDTH} {number(height)}"
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="mdpipe-figure" viewBox="0 0 {WIDTH} {number(height)}" role="img">\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="mdpipe-figure" viewBox="{box}" role="img">\n'
         f"<title>{escape(description)}</title>\n<style>\n{STYLE}\n</style>\n{body}</svg>\n"
     )
 

@@ -1,7 +1,7 @@
 """The tables of results: one row a (run, dataset, split), sorted, with reference rows beside those of the models.
 
-A reference row is one whose `run` is empty: its `estimator` says what gave the number (`xz`, `png`, `unigram entropy`),
-and it has no parameters, examples, draws or seed. In a sorted table it follows the models that it belongs to.
+A reference row is one whose `run` is empty: its `estimator` says what gave the number (`xz`, `png`, `unigram`), and it
+has no parameters, draws or seed. In a sorted table it follows the models that it belongs to.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,11 +11,11 @@ import polars as pl
 
 from mdpipe.reporting.columns import (
     LIKELIHOOD,
-    LIKELIHOOD_REFERENCE,
+    REFERENCE,
     SAMPLES,
+    TEXT_ONLY,
     TRAINING,
     ZERO_SHOT,
-    ZERO_SHOT_REFERENCE,
     Columns,
     checked_record,
 )
@@ -24,7 +24,6 @@ from mdpipe.reporting.metrics import MetricsError
 Record = Mapping[str, Any]
 
 PARTS = ("reconstruction", "prior", "diffusion")
-TEXT_ONLY = ("bits_per_byte", "bits_per_byte_stderr", "perplexity", "perplexity_stderr")
 
 
 def likelihood_table(evaluations: Iterable[Record], encodings: Iterable[Record]) -> pl.DataFrame:
@@ -35,43 +34,35 @@ def likelihood_table(evaluations: Iterable[Record], encodings: Iterable[Record])
     Raises:
         MetricsError: a record has missing, unknown or mistyped fields, or two records are about the same run.
     """
-    rows = [_likelihood_row(record) for record in evaluations]
-    _refuse_twins(rows, "metrics/evaluate", ("run", "dataset", "split"))
-    wanted = {(row["dataset"], row["split"]) for row in rows}
+    key = ("dataset", "split")
+    rows = [_bound_row(record, LIKELIHOOD, f"metrics/evaluate of run {record.get('run')!r}") for record in evaluations]
+    _refuse_twins(rows, "metrics/evaluate", ("run", *key))
+    rates = []
     for encoding in encodings:
         dataset = encoding.get("dataset")
-        for reference in _references(encoding, f"metrics/encode of dataset {dataset!r}"):
-            fields = {name: LIKELIHOOD[name] for name in LIKELIHOOD if name in LIKELIHOOD_REFERENCE}
-            where = f"metrics/encode of dataset {dataset!r}, reference {reference.get('estimator')!r}"
-            row = checked_record(reference, fields, where, optional={"stderr", "bits_per_byte"})
-            if (dataset, row["split"]) in wanted:
-                rows.append({**row, "dataset": dataset, "modality": encoding.get("modality")})
-    return _sorted(_frame(rows, LIKELIHOOD), ["dataset", "split"])
+        where = f"metrics/encode of dataset {dataset!r}"
+        rates += [{**rate, "dataset": dataset} for rate in _checked_rates(encoding, where)]
+    return _sorted(_frame([*rows, *_reference_rows(rates, rows, key)], LIKELIHOOD), key)
 
 
 def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
     """Likelihoods of text that a run was not trained on: the records of metrics/zero_shot. The columns are `ZERO_SHOT`.
 
-    References that several runs give alike for one (source, tokenizer) become one row.
+    A reference stands once for each source and dataset whose tokenizer encoded it, however many runs were measured.
 
     Raises:
         MetricsError: a record has missing, unknown or mistyped fields, or two are about the same run and source.
     """
-    rows, references = [], []
+    key = ("source", "dataset", "tokenizer", "split")
+    rows, rates = [], []
     for record in zero_shots:
         where = f"metrics/zero_shot of run {record.get('run')!r} on {record.get('source')!r}"
-        fields = {name: value for name, value in record.items() if name != "references"}
-        row = checked_record(fields, ZERO_SHOT, where, optional={"bits_per_char"})
+        bound = {name: value for name, value in record.items() if name != "references"}
+        row = _bound_row(bound, ZERO_SHOT, where)
         rows.append(row)
-        for reference in _references(record, where):
-            columns = {name: ZERO_SHOT[name] for name in ZERO_SHOT if name in ZERO_SHOT_REFERENCE}
-            checked = checked_record(reference, columns, f"{where}, reference {reference.get('estimator')!r}")
-            same = {name: row[name] for name in ("source", "tokenizer", "split")}
-            per_byte = checked["value"] if checked["unit"] == "bits/byte" else None
-            references.append({**same, **checked, "bits_per_byte": per_byte})
-    _refuse_twins(rows, "metrics/zero_shot", ("run", "source", "split"))
-    frame = pl.concat([_frame(rows, ZERO_SHOT), _frame(references, ZERO_SHOT).unique()])
-    return _sorted(frame, ["source", "tokenizer", "split"])
+        rates += [{**rate, **{field: row[field] for field in key}} for rate in _checked_rates(record, where)]
+    _refuse_twins(rows, "metrics/zero_shot", ("run", *key))
+    return _sorted(_frame([*rows, *_reference_rows(rates, rows, key)], ZERO_SHOT), key)
 
 
 def samples_table(samples: Iterable[Record]) -> pl.DataFrame:
@@ -94,34 +85,65 @@ def training_table(trainings: Iterable[Record]) -> pl.DataFrame:
     return _open_table(trainings, TRAINING, "metrics/train")
 
 
-def _likelihood_row(record: Record) -> dict[str, Any]:
-    where = f"metrics/evaluate of run {record.get('run')!r}"
-    parts = record.get("parts", {})
+def _bound_row(record: Record, columns: Columns, where: str) -> dict[str, Any]:
+    parts = record.get("parts")
     if not isinstance(parts, Mapping):
         raise MetricsError(f"{where}: parts should be a mapping with {', '.join(PARTS)}, not {parts!r}")
     flat = {**{name: value for name, value in record.items() if name != "parts"}, **parts}
-    expected_of_images = {"stderr_draws", *PARTS, *TEXT_ONLY}
-    optional = expected_of_images if record.get("modality") != "text" else expected_of_images - set(TEXT_ONLY)
-    return checked_record(flat, LIKELIHOOD, where, optional=optional)
+    return checked_record(
+        flat, columns, where, optional=TEXT_ONLY if record.get("modality") == "image" else frozenset()
+    )
+
+
+def _checked_rates(record: Record, where: str) -> list[dict[str, Any]]:
+    references = record.get("references")
+    if not isinstance(references, list) or not all(isinstance(reference, Mapping) for reference in references):
+        raise MetricsError(f"{where}: references should be a list of mappings, not {references!r}")
+    return [
+        checked_record(rate, REFERENCE, f"{where}, reference {rate.get('reference')!r}", optional=frozenset({"stderr"}))
+        for rate in references
+    ]
+
+
+def _reference_rows(rates: Sequence[Record], models: Sequence[Record], key: tuple[str, ...]) -> list[dict[str, Any]]:
+    """One row for each reference of what some model was measured on, in the model's unit if it has a rate in that.
+
+    A rate in bits/byte is told besides.
+    """
+    groups: dict[tuple[str, ...], dict[str, Record]] = {}
+    for rate in rates:
+        groups.setdefault((*(rate[field] for field in key), rate["reference"]), {})[rate["unit"]] = rate
+    beside = {tuple(model[field] for field in key): model for model in models}
+    rows = []
+    for (*place, reference), by_unit in groups.items():
+        if (model := beside.get(tuple(place))) is None:
+            continue
+        shown = by_unit[min(by_unit, key=lambda unit: (unit != model["unit"], unit))]
+        per_byte = by_unit.get("bits/byte", {})
+        rows.append(
+            {
+                **{field: model[field] for field in (*key, "modality")},
+                **{field: shown[field] for field in ("unit", "value", "stderr")},
+                "bits_per_byte": per_byte.get("value"),
+                "bits_per_byte_stderr": per_byte.get("stderr"),
+                "estimator": reference,
+            }
+        )
+    return rows
 
 
 def _open_table(records: Iterable[Record], columns: Columns, where: str) -> pl.DataFrame:
-    rows = [
-        checked_record(
-            record, columns, f"{where} of run {record.get('run')!r}", optional=record.keys() - columns, more=True
+    rows = []
+    for record in records:
+        more = record.keys() - columns
+        rows.append(
+            checked_record(
+                record, columns, f"{where} of run {record.get('run')!r}", optional=frozenset(more), more=True
+            )
         )
-        for record in records
-    ]
     _refuse_twins(rows, where, ("run",))
     measured = sorted({name for row in rows for name in row} - columns.keys())
     return _frame(rows, {**columns, **dict.fromkeys(measured, pl.Float64)}).sort("run")
-
-
-def _references(record: Record, where: str) -> Sequence[Record]:
-    references = record.get("references", [])
-    if not isinstance(references, list) or not all(isinstance(reference, Mapping) for reference in references):
-        raise MetricsError(f"{where}: references should be a list of mappings, not {references!r}")
-    return references
 
 
 def _refuse_twins(rows: Sequence[Record], where: str, key: tuple[str, ...]) -> None:
@@ -129,7 +151,7 @@ def _refuse_twins(rows: Sequence[Record], where: str, key: tuple[str, ...]) -> N
     for row in rows:
         name = tuple(row[field] for field in key)
         if name in seen:
-            raise MetricsError(f"{where} has two records of {', '.join(map(str, name))}; remove the stale file")
+            raise MetricsError(f"{where} has two records of {', '.join(name)}; remove the stale file")
         seen.add(name)
 
 
@@ -137,5 +159,6 @@ def _frame(rows: Sequence[Record], columns: Columns) -> pl.DataFrame:
     return pl.DataFrame(list(rows), schema=columns)
 
 
-def _sorted(frame: pl.DataFrame, groups: list[str]) -> pl.DataFrame:
-    return frame.sort([*groups, "run", "estimator", "unit", "value"], nulls_last=True)
+def _sorted(frame: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+    """By `key`, models by name first, then references by name."""
+    return frame.sort([*key, "run", "estimator"], nulls_last=True)

@@ -59,7 +59,7 @@ def text_unmasking_gif(frames: Sequence[Sequence[Moment]]) -> bytes:
         ValueError: there is nothing to show, the last moment has masked tokens, or moments differ in their tokens.
     """
     pieces = _page(_finished(frames))
-    height = max(piece.top for piece in pieces) + ROW_HEIGHT + MARGIN
+    height = max((piece.top for piece in pieces), default=0) + ROW_HEIGHT + MARGIN
     font = ImageFont.load_default(FONT_SIZE)
 
     def draw(moment: int, before: int) -> Image.Image:
@@ -69,7 +69,7 @@ def text_unmasking_gif(frames: Sequence[Sequence[Moment]]) -> bytes:
         for piece in pieces:
             masked, was_masked = (frames[when][piece.sample][piece.token] is None for when in (moment, before))
             if masked or was_masked:
-                box = (piece.left, piece.top, piece.right - 2, piece.top + BLOCK_HEIGHT)
+                box = (piece.left, piece.top, max(piece.left, piece.right - 2), piece.top + BLOCK_HEIGHT)
                 canvas.rounded_rectangle(box, radius=4, fill=MASK if masked else NEW_GROUND)
             if not masked:
                 middle = (piece.left, piece.top + BLOCK_HEIGHT / 2)
@@ -84,7 +84,7 @@ def text_unmasking_gif(frames: Sequence[Sequence[Moment]]) -> bytes:
 
 
 def _finished(frames: Sequence[Sequence[Moment]]) -> list[list[str]]:
-    if not frames or not any(any(sample) for sample in frames[-1]):
+    if not frames or not any(frames[-1]):
         raise ValueError("there is no text to animate: the last moment is empty")
     lengths = [[len(sample) for sample in moment] for moment in frames]
     if any(of_moment != lengths[-1] for of_moment in lengths):
@@ -99,18 +99,18 @@ def _page(samples: Sequence[Sequence[str]]) -> list[Piece]:
     """Set the samples one below the other, ragged right, broken between words; empty lines are left out."""
     font = ImageFont.load_default(FONT_SIZE)
     pieces: list[Piece] = []
-    first_row = 0
+    first_row = shown = 0
     for number, tokens in enumerate(samples):
         placed = [glyph for glyph in _glyphs(tokens, font) if first_row + glyph.row < MOST_ROWS]
         for (row, token), run in groupby(placed, key=lambda glyph: (glyph.row, glyph.token)):
             glyphs = list(run)
             text = "".join(glyph.text for glyph in glyphs)
-            top = MARGIN + (first_row + row) * ROW_HEIGHT + number * SAMPLE_GAP
+            top = MARGIN + (first_row + row) * ROW_HEIGHT + shown * SAMPLE_GAP
             left, right = MARGIN + glyphs[0].left, MARGIN + glyphs[-1].left + glyphs[-1].width
             pieces.append(Piece(number, token, text, round(left), top, round(right)))
-        if not placed:
-            break
-        first_row += placed[-1].row + 1
+        if placed:
+            first_row += placed[-1].row + 1
+            shown += 1
     return pieces
 
 

@@ -14,18 +14,25 @@ ERROR_OF = {"value": "stderr"}
 """Columns whose standard error is not simply called COLUMN_stderr."""
 
 DETAILS = frozenset(
-    {"modality", "stderr_draws", "reconstruction", "prior", "diffusion", "bits_per_char", "tokens", "bytes", "seed"}
+    {
+        "modality",
+        "stderr_draws",
+        "reconstruction",
+        "prior",
+        "diffusion",
+        "bits_per_char",
+        "tokens",
+        "bytes",
+        "seed",
+    }
 )
 """Columns that only the CSV shows."""
 
 FIRST = ("run", "estimator")
 """The columns that say what gave the row's numbers; a person reads them together."""
 
-HEADINGS = {
-    "bits_per_byte": "bits/byte",
-    "network_calls": "network calls",
-    "final_loss": "final loss",
-}
+HEADINGS = {"bits_per_byte": "bits/byte"}
+"""Columns whose heading is not simply their name with spaces."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +46,9 @@ class Readable:
     """Whether a row is a reference: one that no run of ours gave."""
 
 
-def readable(frame: pl.DataFrame, hidden: frozenset[str] = DETAILS) -> Readable:
-    """Each measurement and its standard error in one column, rounded to what the error supports; empty columns left out."""
-    shown = list(_shown(frame, hidden))
+def readable(frame: pl.DataFrame) -> Readable:
+    """Each measurement and its standard error in one column, rounded together; empty columns are left out."""
+    shown = list(_shown(frame))
     columns = [_cells(frame, name, error) for name, error in shown]
     runs = frame["run"].is_null().to_list() if "run" in frame.columns else [False] * frame.height
     return Readable(
@@ -77,12 +84,12 @@ def write_table(frame: pl.DataFrame, stem: Path) -> None:
     write_aside(stem.with_name(f"{stem.name}.md"), markdown(frame).encode("utf-8"))
 
 
-def _shown(frame: pl.DataFrame, hidden: frozenset[str]) -> Iterator[tuple[str, str | None]]:
+def _shown(frame: pl.DataFrame) -> Iterator[tuple[str, str | None]]:
     """Column names, each with that of its standard error."""
     errors = {name: error for name in frame.columns if (error := ERROR_OF.get(name, f"{name}_stderr")) in frame.columns}
     for name in sorted(frame.columns, key=lambda name: name not in FIRST):
         empty = frame.height > 0 and frame[name].null_count() == frame.height
-        if name not in hidden and name not in errors.values() and not empty:
+        if name not in DETAILS and name not in errors.values() and not empty:
             yield name, errors.get(name)
 
 

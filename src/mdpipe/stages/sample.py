@@ -1,5 +1,6 @@
 """Stage `sample`: what a run draws, as text or as pictures, and how it comes out of the mask."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,8 @@ def sample(params: Params, run: str) -> None:
     moments: list[Tensor] = []
     calls = CountedCalls(trained.network)
     vocabulary = trained.objective.vocabulary
-    start = torch.full((settings.count, trained.network.length), trained.objective.mask)
+    device = next(trained.network.parameters()).device
+    start = torch.full((settings.count, math.prod(trained.shape)), vocabulary, device=device)
     tokens = ancestral(
         calls,
         trained.objective.schedule,
@@ -59,16 +61,11 @@ def sample(params: Params, run: str) -> None:
         start,
         build_grid(settings.grid, settings.steps),
         Noise(params.seed, f"sample {run}"),
-        torch.arange(settings.count),
-        on_step=lambda _, tokens: moments.append(tokens[:ANIMATED].clone()),
-    ).numpy()
-    frames = torch.stack([start[: len(moments[0])], *moments]).numpy()
-    with folder_aside(paths.samples(run)) as folder:
-        np.save(folder / "tokens.npy", tokens, allow_pickle=False)
-        if trained.modality == "text":
-            _write_texts(folder, load_tokenizer(trained.directory), tokens, frames[:, :ANIMATED_TEXTS])
-        else:
-            _write_pictures(folder, trained, tokens, frames)
+        torch.arange(settings.count, device=device),
+        on_step=lambda _, tokens: moments.append(tokens[:ANIMATED].cpu()),
+    )
+    frames = torch.stack([start[:ANIMATED].cpu(), *moments]).numpy()
+    _write_samples(trained, paths.samples(run), tokens.cpu().numpy(), frames)
     metrics = {
         "run": run,
         "dataset": trained.dataset,
@@ -79,9 +76,18 @@ def sample(params: Params, run: str) -> None:
         "grid": settings.grid,
         "network_calls": calls.count,
         "seed": params.seed,
-        "entropy": _entropy(tokens, vocabulary),
+        "entropy": _entropy(tokens.flatten().bincount(minlength=vocabulary).cpu().numpy()),
     }
     write_metrics(paths.metrics("sample", run), metrics)
+
+
+def _write_samples(trained: TrainedRun, directory: Path, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
+    with folder_aside(directory) as folder:
+        np.save(folder / "tokens.npy", tokens, allow_pickle=False)
+        if trained.modality == "text":
+            _write_texts(folder, load_tokenizer(trained.directory), tokens, frames[:, :ANIMATED_TEXTS])
+        else:
+            _write_pictures(folder, trained, tokens, frames)
 
 
 class CountedCalls:
@@ -126,8 +132,7 @@ def _write_pictures(folder: Path, trained: TrainedRun, tokens: NDArray[np.int64]
     (folder / "unmasking.gif").write_bytes(gif)
 
 
-def _entropy(tokens: NDArray[np.int64], vocabulary: int) -> float:
+def _entropy(counts: NDArray[np.int64]) -> float:
     """Entropy in bits of how often each token occurs in all samples: low where they repeat themselves."""
-    shares = np.bincount(tokens.ravel(), minlength=vocabulary) / tokens.size
-    present = shares[shares > 0]
+    present = counts[counts > 0] / counts.sum()
     return float(-(present * np.log2(present)).sum())

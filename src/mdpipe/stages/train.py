@@ -20,7 +20,7 @@ from mdpipe.reporting.aside import write_aside
 from mdpipe.reporting.metrics import write_metrics
 from mdpipe.stages import paths
 from mdpipe.stages.fingerprint import training_fingerprint
-from mdpipe.stages.trained import UNITS, save_run
+from mdpipe.stages.trained import UNITS, compute_device, save_run
 from mdpipe.training.history import HistoryRow
 from mdpipe.training.loop import train as train_network
 
@@ -39,7 +39,7 @@ def train(params: Params, run: str) -> None:
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
     network = build_network(
         vocabulary=dataset.vocabulary, shape=dataset.shape, seed=params.seed, **settings.network.model_dump()
-    )
+    ).to(compute_device())
     fingerprint = training_fingerprint(params, run, dataset)
 
     def batches(step: int) -> Tensor:

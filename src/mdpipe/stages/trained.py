@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from mdpipe.data.aside import folder_aside
@@ -18,7 +19,7 @@ from mdpipe.data.stable_json import read_json, write_json
 from mdpipe.diffusion.md4 import MD4
 from mdpipe.diffusion.schedules import build_schedule
 from mdpipe.networks.build import parameter_count
-from mdpipe.networks.saved import load_network, save_network
+from mdpipe.networks.saved import DESCRIPTION, load_network, save_network
 from mdpipe.networks.transformer import Transformer
 from mdpipe.networks.unet import UNet
 from mdpipe.params import Run
@@ -32,7 +33,7 @@ UNITS = {"letters": "bits/char", "bytes": "bits/byte", "pieces": "bits/token", "
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A model ready to be evaluated or sampled from, on the CPU."""
+    """A model ready to be evaluated or sampled from, on the machine's GPU where it has one."""
 
     network: Transformer | UNet
     objective: MD4
@@ -53,6 +54,11 @@ class TrainedRun:
     def unit(self) -> str:
         """What bits are counted by."""
         return UNITS[self.tokenizer]
+
+
+def compute_device() -> torch.device:
+    """Where networks run: the GPU if torch sees one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def save_run(name: str, settings: Run, weights: dict[str, Tensor], dataset: EncodedDataset) -> None:
@@ -81,16 +87,16 @@ def load_run(name: str) -> TrainedRun:
         ValueError: a file of it is missing or broken; the message says which and what to do.
     """
     directory = paths.model(name)
-    described = read_json(directory / "run.json", f"run `dvc repro train@{name}`")
-    network = load_network(directory)
-    network.eval()
+    cure = f"run `dvc repro train@{name}`"
+    described = read_json(directory / "run.json", cure)
+    described_network = read_json(directory / DESCRIPTION, cure)
     schedule = build_schedule(described["schedule"]["kind"])
     return TrainedRun(
-        network=network,
-        objective=MD4(schedule, network.vocabulary),
+        network=load_network(directory).to(compute_device()).eval(),
+        objective=MD4(schedule, described_network["vocabulary"]),
         directory=directory,
         dataset=described["dataset"],
         modality=described["modality"],
         tokenizer=described["tokenizer"],
-        shape=tuple(network.shape),
+        shape=tuple(described_network["shape"]),
     )

@@ -7,7 +7,7 @@ from mdpipe.data.encode import encode_corpus
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.noise import Noise
-from mdpipe.evaluation.references import reference_rates
+from mdpipe.evaluation.references import compressor_rates
 from mdpipe.evaluation.zero_shot import zero_shot as bound_corpus
 from mdpipe.params import Params
 from mdpipe.reporting.metrics import write_metrics
@@ -31,7 +31,7 @@ def zero_shot(params: Params, run: str, source: str) -> None:
         corpus = EncodedDataset.open(directory, "test")
         noise = Noise(params.seed, f"zero shot {run} {source}")
         result = bound_corpus(trained.objective, trained.network, corpus, params.zero_shot, noise)
-        references = reference_rates(corpus)
+        references = compressor_rates(corpus)
     metrics = {
         "run": run,
         "dataset": trained.dataset,

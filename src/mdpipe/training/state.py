@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from mdpipe.training.checkpoint import Checkpoint
@@ -47,10 +48,11 @@ class TrainingState:
         """Go on from a checkpoint of the same run."""
         self.step = checkpoint.step
         self.network.load_state_dict(_part(checkpoint, "weights"))
+        parameters = list(self.network.parameters())
         moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in _part(checkpoint, "moments").items():
             index, name = key.split(".")
-            moments.setdefault(int(index), {})[name] = tensor
+            moments.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], tensor)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.average.load(_part(checkpoint, "average"))
@@ -60,6 +62,13 @@ class TrainingState:
         """The network's state with the average in place of each parameter; copies on the CPU."""
         state = {**self.network.state_dict(), **self.average.tensors()}
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+
+def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
+    """The same numbers in the parameter's memory format: the fused AdamW goes through memory and reads no strides."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
 
 
 def _part(checkpoint: Checkpoint, part: str) -> dict[str, Tensor]:

@@ -1,0 +1,87 @@
+"""Records as the stages write them, for the tests of tables, figures and the page."""
+
+from typing import Any
+
+
+def evaluation(run: str, dataset: str, modality: str = "image", **changes: Any) -> dict[str, Any]:
+    """What metrics/evaluate holds of a run."""
+    record = {
+        "run": run,
+        "dataset": dataset,
+        "split": "test",
+        "modality": modality,
+        "unit": "bits/dim",
+        "value": 2.2134,
+        "stderr": 0.021,
+        "stderr_draws": 0.004,
+        "parts": {"reconstruction": 0.0001, "prior": 0.0002, "diffusion": 2.2131},
+        "examples": 180,
+        "tokens": 11520,
+        "draws": 16,
+        "estimator": "md4 bound",
+        "parameters": 905000,
+        "seed": 0,
+    }
+    if modality == "text":
+        record |= {
+            "unit": "bits/token",
+            "bytes": 104711,
+            "bits_per_byte": 2.1181,
+            "bits_per_byte_stderr": 0.0123,
+            "bits_per_char": 2.12,
+            "bits_per_char_stderr": 0.0123,
+            "perplexity": 74.21,
+            "perplexity_stderr": 1.6,
+        }
+    return record | changes
+
+
+def rate(reference: str, unit: str, value: float, stderr: float | None = None, split: str = "test") -> dict[str, Any]:
+    """One of the references in a metrics file."""
+    return {"reference": reference, "split": split, "unit": unit, "value": value, "stderr": stderr}
+
+
+IMAGE_RATES = [rate("png", "bits/dim", 4.12), rate("webp", "bits/dim", 3.7), rate("unigram", "bits/dim", 3.3, 0.02)]
+TEXT_RATES = [
+    rate("xz", "bits/byte", 2.31),
+    rate("unigram", "bits/byte", 2.9, 0.004),
+    rate("unigram", "bits/token", 8.2, 0.011),
+]
+
+
+def encoding(dataset: str, references: list[dict[str, Any]]) -> dict[str, Any]:
+    """What metrics/encode holds of a dataset."""
+    return {"dataset": dataset, "modality": "image", "splits": {"test": {"tokens": 11520}}, "references": references}
+
+
+def zero_shot(run: str, source: str, dataset: str = "docs", **changes: Any) -> dict[str, Any]:
+    """What metrics/zero_shot holds of a run and a source."""
+    record = evaluation(run, dataset, "text", split="all")
+    return record | {"source": source, "tokenizer": "pieces", "references": TEXT_RATES} | changes
+
+
+def sample(run: str, **changes: Any) -> dict[str, Any]:
+    """What metrics/sample holds of a run."""
+    return {
+        "run": run,
+        "dataset": "docs",
+        "modality": "text",
+        "samples": 8,
+        "steps": 64,
+        "grid": "cosine",
+        "network_calls": 65,
+        "sampler": "ancestral",
+        "seed": 0,
+    } | changes
+
+
+def training(run: str, **changes: Any) -> dict[str, Any]:
+    """What metrics/train holds of a run."""
+    return {
+        "run": run,
+        "steps": 1500,
+        "tokens": 3072000,
+        "parameters": 905000,
+        "final_loss": 2.4,
+        "unit": "bits/dim",
+    } | changes

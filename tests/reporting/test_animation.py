@@ -1,0 +1,136 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from mdpipe.reporting.animation import (
+    FEWEST_MOMENTS,
+    HATCH_COLOUR,
+    LAST_MILLISECONDS,
+    MASK_COLOUR,
+    MOST_MOMENTS,
+    SIZE_LIMIT,
+    image_unmasking_gif,
+)
+from mdpipe.reporting.pictures import image_grid
+from mdpipe.reporting.text_animation import INK, MASK, NEW_GROUND, WIDTH, text_unmasking_gif
+
+
+def unmasking(images, moments):
+    """Frames and masks of images revealed in a random order, all at the last moment."""
+    when = np.random.default_rng(0).random(images.shape)
+    times = np.linspace(1, 0, moments)
+    masked = np.stack([when < time for time in times])
+    return np.broadcast_to(images, masked.shape), masked
+
+
+def shown(gif: bytes) -> list[np.ndarray]:
+    return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(Image.open(BytesIO(gif)))]
+
+
+def hexadecimal(colour: str) -> list[int]:
+    return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+
+
+def holds(image: np.ndarray, colour: str) -> bool:
+    return bool((image == hexadecimal(colour)).all(axis=-1).any())
+
+
+@pytest.fixture(scope="module")
+def digits() -> np.ndarray:
+    levels = np.random.default_rng(1).integers(0, 17, (32, 8, 8, 1))
+    return (levels * 255 // 16).astype(np.uint8)
+
+
+def test_images_start_hatched_and_end_as_drawn(digits):
+    first, *_, last = shown(image_unmasking_gif(*unmasking(digits, 65), columns=8, scale=6))
+    inside = first[4:52, 4:52].reshape(-1, 3).tolist()
+    assert {tuple(pixel) for pixel in inside} == {MASK_COLOUR, HATCH_COLOUR}
+    difference = last.astype(int) - np.asarray(image_grid(digits, 8, 6)).astype(int)
+    assert abs(difference).max() <= 8, "one palette for all frames may move a colour a little"
+
+
+def test_a_pixel_half_known_is_grey_of_what_is_known():
+    frames = np.array([10, 200, 90], dtype=np.uint8).reshape(1, 1, 1, 1, 3)
+    masked = np.array([False, False, True]).reshape(frames.shape)
+    pixel = shown(image_unmasking_gif(frames, masked, columns=1, scale=8))[0][6, 6]
+    assert pixel.tolist() == [10, 200, 105]
+
+
+def test_equal_frames_give_equal_bytes(digits):
+    one, other = (image_unmasking_gif(*unmasking(digits, 20), columns=8, scale=4) for _ in range(2))
+    assert one == other
+    assert one.startswith(b"GIF89a")
+
+
+def test_the_last_moment_rests(digits):
+    gif = Image.open(BytesIO(image_unmasking_gif(*unmasking(digits, 30), columns=8, scale=4)))
+    durations = [frame.info["duration"] for frame in ImageSequence.Iterator(gif)]
+    assert durations[-1] >= LAST_MILLISECONDS
+    assert max(durations[1:-1]) < LAST_MILLISECONDS / 10
+    assert gif.info["loop"] == 0
+
+
+def test_an_animation_of_noise_shows_fewer_moments_to_stay_small():
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    gif = image_unmasking_gif(*unmasking(noise, 129), columns=4, scale=4)
+    assert len(gif) <= SIZE_LIMIT
+    assert FEWEST_MOMENTS <= len(shown(gif)) < MOST_MOMENTS
+
+
+def test_frames_and_masks_of_different_shapes_are_refused(digits):
+    frames, masked = unmasking(digits, 3)
+    with pytest.raises(ValueError, match=r"\(3, 32, 8, 8, 1\) and \(2, 32, 8, 8, 1\)"):
+        image_unmasking_gif(frames, masked[:2], columns=8, scale=2)
+
+
+WORDS = ["The", " dog", " returns", "\n", "a", " list", ".\n\n", "é", "\t", "\x00", "", "e\u0301", "ﷺ"]
+
+
+def moments_of(tokens, *known):
+    return [[[token if at in places else None for at, token in enumerate(tokens)]] for places in known]
+
+
+def test_text_comes_out_of_blocks_is_marked_while_new_and_rests_black():
+    everything = range(len(WORDS))
+    gif = text_unmasking_gif(moments_of(WORDS, [], [0, 1], [0, 1, 2], everything))
+    masked, new, *_, last = shown(gif)
+    assert (holds(masked, MASK), holds(masked, NEW_GROUND), holds(masked, INK)) == (True, False, False)
+    assert (holds(new, MASK), holds(new, NEW_GROUND)) == (True, True)
+    assert (holds(last, MASK), holds(last, NEW_GROUND), holds(last, INK)) == (False, False, True)
+    assert masked.shape == last.shape
+
+
+def test_letters_break_between_words_and_fit_the_page():
+    letters = list("a word and another and " * 8)
+    image = shown(text_unmasking_gif(moments_of(letters, range(len(letters)))))[-1]
+    assert image.shape[1] == WIDTH
+    assert (image[10:-10, -12:-2] == 255).all()
+
+
+@pytest.mark.parametrize("tokens", [["x" * 500], ["\n"] * 5, [" "] * 400, [""], ["word "] * 900])
+def test_any_text_can_be_shown(tokens):
+    """A word longer than a line, nothing but line breaks, spaces or empty tokens, more than fits the page."""
+    image = shown(text_unmasking_gif(moments_of(tokens, [], range(len(tokens)))))[-1]
+    assert image.shape[0] < 400
+
+
+def test_equal_texts_give_equal_bytes():
+    frames = moments_of(WORDS, [], [1], range(len(WORDS)))
+    assert text_unmasking_gif(frames) == text_unmasking_gif(frames)
+
+
+@pytest.mark.parametrize(
+    ("frames", "named"),
+    [
+        ([], "empty"),
+        ([[[]]], "empty"),
+        ([[["a", None]]], "masked tokens"),
+        ([[["a"]], [["a", "b"]]], "same number of tokens"),
+        ([[["a"], ["b"]], [["a"]]], "same samples"),
+    ],
+)
+def test_moments_that_do_not_fit_together_are_refused(frames, named):
+    with pytest.raises(ValueError, match=named):
+        text_unmasking_gif(frames)

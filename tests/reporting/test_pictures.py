@@ -1,0 +1,57 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mdpipe.reporting.pictures import GAP, GROUND, image_grid, save_png
+
+SIZES = st.integers(1, 5)
+
+
+@given(count=st.integers(1, 9), height=SIZES, width=SIZES, channels=st.sampled_from([1, 3]), columns=SIZES, scale=SIZES)
+def test_every_pixel_is_where_its_image_is_and_nothing_else_is_drawn(count, height, width, channels, columns, scale):
+    images = np.random.default_rng(0).integers(0, 200, (count, height, width, channels), dtype=np.uint8)
+    shown = np.asarray(image_grid(images, columns, scale))
+    drawn = np.zeros(shown.shape[:2], dtype=bool)
+    for index, image in enumerate(images):
+        row, column = divmod(index, min(columns, count))
+        for y in range(height * scale):
+            top = GAP + row * (height * scale + GAP) + y
+            left = GAP + column * (width * scale + GAP)
+            expected = np.broadcast_to(image[y // scale], (width, 3)).repeat(scale, axis=0)
+            np.testing.assert_array_equal(shown[top, left : left + width * scale], expected)
+            drawn[top, left : left + width * scale] = True
+    assert (shown[~drawn] == GROUND).all()
+
+
+def test_a_png_has_the_pixels_and_nothing_else(tmp_path):
+    image = image_grid(np.arange(64, dtype=np.uint8).reshape(4, 4, 4, 1), columns=2, scale=3)
+    image.info["Software"] = "a program"
+    for name in ("one.png", "other.png"):
+        save_png(image, tmp_path / name)
+    content = (tmp_path / "one.png").read_bytes()
+    assert content == (tmp_path / "other.png").read_bytes()
+    opened = Image.open(BytesIO(content))
+    np.testing.assert_array_equal(np.asarray(opened), np.asarray(image))
+    assert opened.info == {}
+    for chunk in (b"tEXt", b"iTXt", b"zTXt", b"tIME"):
+        assert chunk not in content
+
+
+@pytest.mark.parametrize(
+    ("images", "columns", "scale", "named"),
+    [
+        (np.zeros((2, 4, 4), np.uint8), 2, 1, r"\(2, 4, 4\)"),
+        (np.zeros((2, 4, 4, 2), np.uint8), 2, 1, r"\(2, 4, 4, 2\)"),
+        (np.zeros((0, 4, 4, 1), np.uint8), 2, 1, r"\(0, 4, 4, 1\)"),
+        (np.zeros((2, 4, 4, 1)), 2, 1, "float64"),
+        (np.zeros((2, 4, 4, 1), np.uint8), 0, 1, "columns should be at least 1, not 0"),
+        (np.zeros((2, 4, 4, 1), np.uint8), 1, 0, "scale should be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_shown_is_named(images, columns, scale, named):
+    with pytest.raises(ValueError, match=named):
+        image_grid(images, columns, scale)

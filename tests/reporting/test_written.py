@@ -1,0 +1,51 @@
+import polars as pl
+import pytest
+
+from mdpipe.reporting.tables import likelihood_table, samples_table
+from mdpipe.reporting.written import markdown, readable, write_table
+from tests.reporting.records import IMAGE_RATES, encoding, evaluation, sample
+
+
+@pytest.fixture
+def likelihood() -> pl.DataFrame:
+    return likelihood_table([evaluation("small", "digits")], [encoding("digits", IMAGE_RATES)])
+
+
+def test_equal_tables_give_equal_bytes(tmp_path, likelihood):
+    for name in ("one", "other"):
+        write_table(likelihood.clone(), tmp_path / name)
+    for ending in ("csv", "md"):
+        assert (tmp_path / f"one.{ending}").read_bytes() == (tmp_path / f"other.{ending}").read_bytes()
+
+
+def test_the_csv_holds_every_digit_and_every_column(tmp_path, likelihood):
+    write_table(likelihood, tmp_path / "likelihood")
+    pl.testing.assert_frame_equal(pl.read_csv(tmp_path / "likelihood.csv", schema=likelihood.schema), likelihood)
+    assert (tmp_path / "likelihood.csv").read_text().splitlines()[2].startswith(",digits,test,image,bits/dim,4.12,,")
+
+
+def test_the_markdown_reads_well(likelihood):
+    assert markdown(likelihood) == (
+        "| run   | estimator | dataset | split | unit     |       value | examples | draws | parameters |\n"
+        "| ----- | --------- | ------- | ----- | -------- | ----------: | -------: | ----: | ---------: |\n"
+        "| small | md4 bound | digits  | test  | bits/dim | 2.21 ± 0.02 |      180 |    16 |    905,000 |\n"
+        "|       | png       | digits  | test  | bits/dim |       4.120 |          |       |            |\n"
+        "|       | unigram   | digits  | test  | bits/dim | 3.30 ± 0.02 |          |       |            |\n"
+        "|       | webp      | digits  | test  | bits/dim |       3.700 |          |       |            |\n"
+    )
+
+
+def test_references_are_told_from_models(likelihood):
+    assert readable(likelihood).references == [False, True, True, True]
+
+
+def test_a_number_and_its_standard_error_share_a_column():
+    table = readable(samples_table([sample("a", words_known=0.4123, words_known_stderr=0.021)]))
+    assert table.headings[-1] == "words known"
+    assert table.rows[0][-1] == "0.41 ± 0.02"
+
+
+def test_a_cell_cannot_break_the_markdown():
+    lines = markdown(pl.DataFrame({"run": ["a|b\nc\\"], "dataset": ["x"]})).splitlines()
+    assert lines[2] == "| a\\|b c\\\\ | x       |"
+    assert len(lines) == 3

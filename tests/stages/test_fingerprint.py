@@ -1,0 +1,68 @@
+"""A checkpoint's fingerprint changes with all that the weights depend on, and with nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from mdpipe.data.encode import encode_text
+from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.raw import Document, write_raw
+from mdpipe.data.tokenizers import fit_tokenizer
+from mdpipe.params import parse_params
+from mdpipe.stages.fingerprint import training_fingerprint
+
+SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> EncodedDataset:
+    write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", f"text number {n} " * 9) for n in range(30)])
+    encode_text(tmp_path / "raw", fit_tokenizer("letters", []), tmp_path / "encoded", 8, 0, 0.1, 0.1)
+    return EncodedDataset.open(tmp_path / "encoded", "train")
+
+
+def fingerprint(dataset: EncodedDataset, **changes: object) -> str:
+    data = yaml.safe_load(SMOKE.read_text())
+    for path, value in changes.items():
+        *parents, last = path.split("__")
+        section = data
+        for key in parents:
+            section = section[key]
+        section[last] = value
+    return training_fingerprint(parse_params(data), "letters", dataset)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"runs__letters__train__steps": 31},
+        {"runs__letters__network__layers": 2},
+        {"runs__letters__schedule": {"kind": "cosine"}},
+    ],
+)
+def test_it_changes_with_seed_settings_and_schedule(dataset, change):
+    assert fingerprint(dataset, **change) != fingerprint(dataset)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"runs__letters__train__checkpoint_every": 7},
+        {"runs__letters__sample__steps": 9},
+        {"runs__pieces__train__steps": 99},
+    ],
+)
+def test_it_does_not_change_with_what_leaves_the_weights_alone(dataset, change):
+    assert fingerprint(dataset, **change) == fingerprint(dataset)
+
+
+def test_it_changes_with_one_token_of_the_training_data(dataset):
+    before = fingerprint(dataset)
+    path = dataset.directory / "train.npy"
+    tokens = np.load(path)
+    tokens[5] = (tokens[5] + 1) % dataset.vocabulary
+    np.save(path, tokens)
+    assert fingerprint(dataset) != before

@@ -1,0 +1,34 @@
+"""A stage that DVC started ends when DVC is killed; one started by hand does not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+STAGE = """
+import time
+from mdpipe.stages.parent import end_with_parent
+end_with_parent()
+print("up", flush=True)
+time.sleep(60)
+"""
+PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {STAGE!r}])"
+
+
+@pytest.mark.parametrize("under_dvc", [True, False])
+def test_a_stage_ends_with_its_parent_only_under_dvc(under_dvc):
+    environment = {**os.environ, "DVC_STAGE": "train@x"} if under_dvc else dict(os.environ)
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "up\n"
+    (stage,) = psutil.Process(parent.pid).children()
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    time.sleep(2)
+    assert stage.is_running() is not under_dvc
+    if not under_dvc:
+        stage.kill()

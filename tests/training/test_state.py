@@ -1,0 +1,58 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mdpipe.training.state import TrainingState
+
+
+def step(state: TrainingState, images: Tensor) -> None:
+    state.optimizer.zero_grad()
+    loss = state.network(images).square().mean()
+    loss.backward()
+    state.optimizer.step()
+    state.average.update(state.step)
+    state.record.write(state.step, loss, loss)
+    state.step += 1
+
+
+def build(settings: object, memory_format: torch.memory_format) -> TrainingState:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    random = torch.Generator().manual_seed(0)
+    for parameter in network.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=random)
+    return TrainingState(network.to(memory_format=memory_format), settings)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_restored_state_goes_on_like_the_one_that_was_saved(
+    tiny: SimpleNamespace, memory_format: torch.memory_format
+) -> None:
+    """Weights, buffers, moments, averages and record, whatever the order of the weights in memory."""
+    images = torch.randn(5, 2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    whole = build(tiny.SETTINGS, memory_format)
+    for index in range(3):
+        step(whole, images[index])
+    saved = whole.checkpoint()
+    tensors = {name: tensor.detach().clone().contiguous() for name, tensor in saved.tensors.items()}
+    restored = build(tiny.SETTINGS, memory_format)
+    restored.restore(type(saved)(saved.step, tensors))
+    for index in (3, 4):
+        step(whole, images[index])
+        step(restored, images[index])
+    expected, found = whole.checkpoint(), restored.checkpoint()
+    assert expected.step == found.step == 5
+    assert expected.tensors.keys() == found.tensors.keys()
+    for name, tensor in expected.tensors.items():
+        assert torch.equal(found.tensors[name], tensor), name
+
+
+def test_the_result_has_averages_for_parameters_and_buffers_as_they_are(tiny: SimpleNamespace) -> None:
+    state = build(tiny.SETTINGS, torch.contiguous_format)
+    step(state, torch.ones(2, 3, 6, 6))
+    weights = state.averaged_weights()
+    assert weights.keys() == state.network.state_dict().keys()
+    assert torch.equal(weights["0.weight"], state.average.tensors()["0.weight"])
+    assert not torch.equal(weights["0.weight"], state.network.state_dict()["0.weight"])
+    assert torch.equal(weights["1.running_mean"], state.network.state_dict()["1.running_mean"])
