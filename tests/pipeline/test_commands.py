@@ -21,7 +21,7 @@ def test_an_experiment_changes_one_param_and_compares(made):
     files = shown[""]["data"]
     assert files["metrics/evaluate/letters.json"]["data"]["unit"] == "bits/char"
     made.run("dvc", "plots", "show", "--out", "plots")
-    assert "metrics/curves/letters.csv" in (made.root / "plots/index.html").read_text().replace("\\/", "/")
+    assert "metrics_curves_letters_csv" in (made.root / "plots/index.html").read_text()
     assert made.is_up_to_date()
 
 

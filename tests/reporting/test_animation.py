@@ -73,7 +73,7 @@ def test_the_last_moment_rests(digits):
 
 
 def test_an_animation_of_noise_shows_fewer_moments_to_stay_small():
-    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
     gif = image_unmasking_gif(*unmasking(noise, 129), columns=4, scale=4)
     assert len(gif) <= SIZE_LIMIT
     assert FEWEST_MOMENTS <= len(shown(gif)) < MOST_MOMENTS

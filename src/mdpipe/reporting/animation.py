@@ -70,7 +70,7 @@ def animated(draw: Callable[[int, int], Image.Image], moments: int) -> bytes:
         gif = _gif([*shown, draw(moments - 1, moments - 1)])
         if len(gif) <= SIZE_LIMIT or count <= FEWEST_MOMENTS:
             return gif
-        count = max(FEWEST_MOMENTS, min(count - 1, count * SIZE_LIMIT // len(gif)))
+        count = max(FEWEST_MOMENTS, min(count * 3 // 4, count * SIZE_LIMIT // len(gif)))
 
 
 def _gif(frames: Sequence[Image.Image]) -> bytes:
@@ -93,12 +93,15 @@ def _gif(frames: Sequence[Image.Image]) -> bytes:
 def _shared_palette(frames: Sequence[Image.Image]) -> Image.Image:
     """At most 255 colours for all frames (one more means see-through); the commonest ones are there exactly."""
     shown = Image.fromarray(np.concatenate([np.asarray(frames[at]) for at in (0, len(frames) // 2, -1)]))
-    colours, counts = np.unique(np.asarray(shown).reshape(-1, 3), axis=0, return_counts=True)
-    common = colours[np.argsort(-counts, kind="stable")[:COMMON_COLOURS]].astype(int)
+    counted = shown.getcolors(maxcolors=shown.width * shown.height) or []
+    common = [colour for _, colour in sorted(counted, key=lambda entry: (-entry[0], entry[1]))[:COMMON_COLOURS]]
     means = np.array(shown.quantize(255 - COMMON_COLOURS).getpalette()).reshape(-1, 3)
-    too_near = (abs(means[:, None] - common).max(axis=-1) < PALETTE_CELL).any(axis=1)
+    kept: list[npt.NDArray[np.int_]] = []
+    for colour in np.concatenate([common, means]):
+        if all(abs(colour - other).max() >= PALETTE_CELL for other in kept[:COMMON_COLOURS]):
+            kept.append(colour)
     palette = Image.new("P", (1, 1))
-    palette.putpalette(np.concatenate([common, means[~too_near]]).ravel().tolist())
+    palette.putpalette(np.concatenate(kept).tolist())
     return palette
 
 

@@ -26,9 +26,9 @@ from mdpipe.stages.trained import TrainedRun, load_run
 from mdpipe.training.determinism import make_deterministic
 
 ANIMATED = 32
-"""Samples shown on their way out of the mask; of texts, which are larger on a screen, the first two."""
+"""Samples shown on their way out of the mask; of texts, which are larger on a screen, the first four."""
 
-ANIMATED_TEXTS = 2
+ANIMATED_TEXTS = 4
 COLUMNS = 8
 """Pictures in a row."""
 
@@ -128,7 +128,7 @@ def _write_pictures(folder: Path, trained: TrainedRun, tokens: NDArray[np.int64]
     masked = frames == levels
     known = dequantize(np.where(masked, 0, frames), levels)
     shape = (*frames.shape[:2], *trained.shape)
-    gif = image_unmasking_gif(known.reshape(shape), masked.reshape(shape), COLUMNS, max(1, scale // 2))
+    gif = image_unmasking_gif(known.reshape(shape), masked.reshape(shape), COLUMNS, scale)
     (folder / "unmasking.gif").write_bytes(gif)
 
 

@@ -2,6 +2,7 @@
 
 model.safetensors, network.json   the averaged weights and the network's settings
 run.json                          objective, schedule, and what the run knows of its dataset
+unigram.npy                       how often each token occurred in training
 tokenizer.json (+ pieces.model)   text: the tokenizer
 """
 
@@ -25,7 +26,9 @@ from mdpipe.networks.unet import UNet
 from mdpipe.params import Run
 from mdpipe.stages import paths
 
-TOKENIZER_FILES = ("tokenizer.json", "pieces.model")
+UNIGRAM = "unigram.npy"
+COPIED_FILES = (UNIGRAM, "tokenizer.json", "pieces.model")
+"""What a model takes along of its dataset, where the dataset has it."""
 
 UNITS = {"letters": "bits/char", "bytes": "bits/byte", "pieces": "bits/token", "pixels": "bits/dim"}
 """What a token is, for each tokenizer."""
@@ -75,7 +78,7 @@ def save_run(name: str, settings: Run, weights: dict[str, Tensor], dataset: Enco
     with folder_aside(paths.model(name)) as folder:
         save_network(folder, weights, kind, dataset.vocabulary, dataset.shape, network)
         write_json(folder / "run.json", described)
-        for file in TOKENIZER_FILES:
+        for file in COPIED_FILES:
             if (dataset.directory / file).exists():
                 shutil.copy(dataset.directory / file, folder / file)
 

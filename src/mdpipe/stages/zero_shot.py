@@ -1,5 +1,6 @@
 """Stage `zero_shot`: the likelihood bound of text of a kind that a run was not trained on."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -7,13 +8,13 @@ from mdpipe.data.encode import encode_corpus
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.noise import Noise
-from mdpipe.evaluation.references import compressor_rates
+from mdpipe.evaluation.references import reference_rates
 from mdpipe.evaluation.zero_shot import zero_shot as bound_corpus
 from mdpipe.params import Params
 from mdpipe.reporting.metrics import write_metrics
 from mdpipe.stages import paths
 from mdpipe.stages.bounds import bound_metrics
-from mdpipe.stages.trained import load_run
+from mdpipe.stages.trained import UNIGRAM, load_run
 from mdpipe.training.determinism import make_deterministic
 
 
@@ -28,10 +29,12 @@ def zero_shot(params: Params, run: str, source: str) -> None:
     with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
         directory = Path(scratch) / source
         encode_corpus(paths.raw(source), load_tokenizer(trained.directory), directory, trained.shape[0])
+        # The unigram reference, like the model, knows the frequencies of the training data alone.
+        shutil.copy(trained.directory / UNIGRAM, directory / UNIGRAM)
         corpus = EncodedDataset.open(directory, "test")
         noise = Noise(params.seed, f"zero shot {run} {source}")
         result = bound_corpus(trained.objective, trained.network, corpus, params.zero_shot, noise)
-        references = compressor_rates(corpus)
+        references = reference_rates(corpus)
     metrics = {
         "run": run,
         "dataset": trained.dataset,
