@@ -24,7 +24,7 @@ reproduce: setup
 	snakemake --cores all
 
 test: setup
-	pytest
+	pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: setup
 	ruff check .

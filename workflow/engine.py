@@ -25,24 +25,32 @@ ENGINE_LOCK = STATE / "engine.lock"
 _held: list[IO[str]] = []
 
 
-def become_the_engine() -> bool:
-    """Take this working copy for one Snakemake; False if another one, still alive, has it.
+def become_the_engine() -> None:
+    """Take this working copy for one Snakemake.
 
     The lock is the kernel's and dies with its holder, so what Snakemake's own lock files say after a kill is stale.
     Jobs of a killed engine end by themselves within a second (see job.py): wait for them.
+
+    Raises:
+        BlockingIOError: another Snakemake, still alive, has it.
     """
     STATE.mkdir(exist_ok=True)
-    lock = ENGINE_LOCK.open("w")
+    lock = ENGINE_LOCK.open("a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return False
+        lock.seek(0)
+        raise BlockingIOError(
+            f"another snakemake is at work in this folder ({lock.read().strip()}); wait for it, or follow it in logs/"
+        ) from None
+    lock.truncate(0)
+    lock.write(f"process {os.getpid()}\n")
+    lock.flush()
     _held.append(lock)
     with JOBS_LOCK.open("w") as jobs:
         fcntl.flock(jobs, fcntl.LOCK_EX)
     for stale in Path(".snakemake/locks").glob("*.lock"):
         stale.unlink()
-    return True
 
 
 def mend_lock_file() -> None:

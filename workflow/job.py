@@ -35,8 +35,15 @@ def main(stage: str) -> int:
             try:
                 return job.wait(POLL_SECONDS)
             except subprocess.TimeoutExpired:
-                if not psutil.pid_exists(engine) or os.getppid() != parent:
+                if not _is_alive(engine) or os.getppid() != parent:
                     job.kill()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _die_with_parent() -> None:

@@ -21,7 +21,11 @@ repo = Repo(workflow.basedir)
 stages = read_stages(repo)
 
 # A job's process reads this file too: only the main one may ask DVC, and only while no stage runs.
-if workflow.is_main_process and become_the_engine():
+if workflow.is_main_process:
+    try:
+        become_the_engine()
+    except BlockingIOError as error:
+        raise WorkflowError(str(error)) from None
     mend_lock_file()
     request_stale_stages(repo, stages)
 

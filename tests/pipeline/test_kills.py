@@ -56,9 +56,9 @@ def find(engine: psutil.Process, wanted) -> psutil.Process | None:
     return None
 
 
-def checkpoint_steps(copy: WorkingCopy) -> int:
-    """How many checkpoint files the run has in scratch folders now."""
-    return sum(1 for _ in copy.root.glob(f".mdpipe/scratch/{RUN}-*/checkpoint.safetensors.previous"))
+def checkpoint_files(copy: WorkingCopy) -> set[str]:
+    """The scratch folders of the run that hold a checkpoint and the one before it."""
+    return {str(path) for path in copy.root.glob(f".mdpipe/scratch/{RUN}-*/checkpoint.safetensors.previous")}
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def checkpoint_steps(copy: WorkingCopy) -> int:
 )
 def test_training_goes_on_where_it_was_killed(made, uninterrupted, engine, victim, again):
     lengthen(made)
-    before = checkpoint_steps(made)
+    before = checkpoint_files(made)
     process = made.start(*engine)
     for _ in itertools.count():
         assert process.poll() is None, "the engine ended before it could be interrupted"
-        if checkpoint_steps(made) > before:
+        if checkpoint_files(made) - before:
             break
         time.sleep(0.02)
     found = find(psutil.Process(process.pid), victim)
@@ -120,10 +120,11 @@ def test_a_lock_file_cut_short_by_a_kill_costs_no_computing(made):
 
 def test_a_second_engine_in_the_same_place_is_refused_and_harms_nothing(made):
     lengthen(made)
+    before = checkpoint_files(made)
     first = made.start("snakemake")
-    while not list(made.root.glob(f".mdpipe/scratch/{RUN}-*/checkpoint.safetensors.previous")):
+    while checkpoint_files(made) == before:
         assert first.poll() is None
         time.sleep(0.05)
-    assert "cannot be locked" in made.run("snakemake", succeeds=False)
+    assert f"another snakemake is at work in this folder (process {first.pid})" in made.run("snakemake", succeeds=False)
     assert first.wait() == 0
     assert made.is_up_to_date()

@@ -29,6 +29,8 @@ def test_a_stage_ends_with_its_parent_only_under_dvc(under_dvc):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     time.sleep(2)
-    assert stage.is_running() is not under_dvc
+    # Where nobody collects orphans, an ended one stays as a zombie.
+    ended = not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
+    assert ended is under_dvc
     if not under_dvc:
         stage.kill()

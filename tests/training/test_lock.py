@@ -5,12 +5,12 @@ import sys
 import threading
 from pathlib import Path
 
-from mdpipe.training.lock import held
+from mdpipe.training.lock import discard_finished, held, mark_finished
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from mdpipe.training.lock import held
+from mdpipe.training.lock import discard_finished, held, mark_finished
 with held(Path(sys.argv[1]), print):
     print("held", flush=True)
     time.sleep(60)
@@ -74,3 +74,14 @@ def test_nobody_waits_for_a_lock_that_was_given_back(tmp_path: Path) -> None:
         with held(tmp_path, told.append):
             pass
     assert not told
+
+
+def test_only_a_finished_folder_in_which_nobody_works_is_discarded(tmp_path):
+    scratch = tmp_path / "scratch"
+    with held(scratch, announce=lambda _: None):
+        discard_finished(scratch)
+        mark_finished(scratch)
+        discard_finished(scratch)
+        assert scratch.exists()
+    discard_finished(scratch)
+    assert not scratch.exists()

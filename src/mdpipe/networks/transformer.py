@@ -99,7 +99,8 @@ class Transformer(nn.Module):
         ):
             x = attention(x, told, kept_attention, *rotation)
             x = mlp(x, told, kept_mlp)
-        return self.norm(x, told)
+        hidden: Tensor = self.norm(x, told)
+        return hidden
 
 
 class Norm(nn.Module):
@@ -115,7 +116,8 @@ class Norm(nn.Module):
         normal = functional.layer_norm(x, (self.width,))
         if self.modulation is None:
             return normal
-        shift, scale = self.modulation(told)[:, None].chunk(2, dim=-1)
+        modulation: Tensor = self.modulation(told)[:, None]
+        shift, scale = modulation.chunk(2, dim=-1)
         return normal * (1 + scale) + shift
 
 
@@ -135,7 +137,7 @@ class Branch(nn.Module):
         """(B, L, D) to the same; `told` is (B, 64) or None, `kept` (B, D) or None; `context` goes to the inner one."""
         normal = functional.layer_norm(x, (self.width,))
         if self.modulation is None:
-            update = self.inner(normal, *context)
+            update: Tensor = self.inner(normal, *context)
         else:
             shift, scale, gate = self.modulation(told)[:, None].chunk(3, dim=-1)
             update = gate * self.inner(normal * (1 + scale) + shift, *context)
@@ -155,12 +157,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
         """(B, L, D) to the same; the rotation is as `rotary` gives it."""
-        query_key, value = (
-            self.input(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).split((2 * self.heads, self.heads), dim=1)
-        )
+        projected: Tensor = self.input(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
+        query_key, value = projected[:, : 2 * self.heads], projected[:, 2 * self.heads :]
         query, key = rotate(query_key, cosines, sines).chunk(2, dim=1)
-        mixed = attend(query, key, value)
-        return self.output(mixed.transpose(1, 2).flatten(2))
+        mixed: Tensor = self.output(attend(query, key, value).transpose(1, 2).flatten(2))
+        return mixed
 
 
 class GatedMLP(nn.Module):
@@ -174,7 +175,8 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, L, D) to the same."""
-        return self.output(functional.glu(self.input(x)))
+        update: Tensor = self.output(functional.glu(self.input(x)))
+        return update
 
 
 def rotary(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mdpipe.networks.attention import attend
 from mdpipe.networks.dropout import kept_channels
-from mdpipe.networks.initial import spread, zero
+from mdpipe.networks.initial import order, spread, zero
 from mdpipe.networks.time import TIME_WIDTH, TimeEmbedding
 
 GROUP = 4
@@ -66,8 +66,9 @@ class UNet(nn.Module):
         return (len(self.down) + len(self.middle) + len(self.up)) * self.width if self.dropout else 0
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Set the weights. Every residual block and the attention add nothing at first."""
+        """Set the weights. Every residual block and the attention add nothing at first; near values look alike."""
         spread(self, generator)
+        order(self.embedding)
         blocks = [*self.down, *self.middle, *self.up]
         zero(self.head, self.attention.output, *(block.output for block in blocks))
         zero(*(block.modulation for block in blocks))
@@ -102,7 +103,8 @@ class UNet(nn.Module):
         for block in self.up:
             x = block(torch.cat([x, skips.pop()], dim=1), told, next(kept))
         x = self.output(functional.silu(self.norm(x)))
-        return x.permute(0, 2, 3, 1).reshape(len(tokens), -1, self.width)
+        hidden: Tensor = x.permute(0, 2, 3, 1).reshape(len(tokens), -1, self.width)
+        return hidden
 
 
 class ResidualBlock(nn.Module):
@@ -129,7 +131,8 @@ class ResidualBlock(nn.Module):
         inner = functional.silu(inner)
         if kept is not None:
             inner = inner * kept[:, :, None, None]
-        return self.shortcut(x) + self.output(inner)
+        result: Tensor = self.shortcut(x) + self.output(inner)
+        return result
 
 
 class PixelAttention(nn.Module):
@@ -146,7 +149,8 @@ class PixelAttention(nn.Module):
         pixels_BPD = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
         query, key, value = self.input(pixels_BPD)[:, None].chunk(3, dim=-1)
         mixed = attend(query, key, value)[:, 0]
-        return x + self.output(mixed).view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        update: Tensor = self.output(mixed).view(len(x), *x.shape[2:], -1)
+        return x + update.permute(0, 3, 1, 2)
 
 
 class GroupNorm(nn.GroupNorm):

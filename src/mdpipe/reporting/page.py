@@ -36,7 +36,7 @@ class Report:
     curves: Mapping[str, pl.DataFrame]
     exhibits: Sequence[Exhibit]
     params: str
-    """params.yaml, as it stands."""
+    """What params.yaml says, whatever the order of its keys: the page must not change with a comment."""
     versions: Mapping[str, str]
     """Version of each package that the numbers depend on."""
 

@@ -21,7 +21,7 @@ def evaluate(params: Params, run: str) -> None:
     make_deterministic(threads=1)
     trained = load_run(run)
     dataset = EncodedDataset.open(paths.encoded(trained.dataset), settings.split)
-    noise = Noise(params.seed, f"evaluate {run}")
+    noise = Noise(params.seed, "evaluate")
     likelihood = likelihood_bound(trained.objective, trained.network, dataset, settings, noise)
     metrics = {
         "run": run,

@@ -6,9 +6,9 @@ from platform import python_version
 from typing import Any
 
 import polars as pl
+import yaml
 
 from mdpipe.params import Params
-from mdpipe.params.load import PARAMS_FILE
 from mdpipe.reporting.aside import write_aside
 from mdpipe.reporting.metrics import read_metrics
 from mdpipe.reporting.page import Exhibit, Report, report_page
@@ -43,7 +43,7 @@ def report(params: Params) -> None:
             training=training_table(_all("train", params.runs)),
             curves={run: pl.read_csv(paths.curve(run)) for run in params.runs},
             exhibits=[_exhibit(run) for run in params.runs],
-            params=PARAMS_FILE.read_text(encoding="utf-8"),
+            params=yaml.safe_dump(params.model_dump(mode="json")),
             versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
         )
     )

@@ -60,7 +60,7 @@ def sample(params: Params, run: str) -> None:
         vocabulary,
         start,
         build_grid(settings.grid, settings.steps),
-        Noise(params.seed, f"sample {run}"),
+        Noise(params.seed, "sample"),
         torch.arange(settings.count, device=device),
         on_step=lambda _, tokens: moments.append(tokens[:ANIMATED].cpu()),
     )

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import shutil
 from collections.abc import Iterable
 from dataclasses import astuple, fields
 
@@ -22,6 +21,7 @@ from mdpipe.stages import paths
 from mdpipe.stages.fingerprint import training_fingerprint
 from mdpipe.stages.trained import UNITS, compute_device, save_run
 from mdpipe.training.history import HistoryRow
+from mdpipe.training.lock import discard_finished, mark_finished
 from mdpipe.training.loop import train as train_network
 
 CURVE_DIGITS = 6
@@ -41,6 +41,7 @@ def train(params: Params, run: str) -> None:
         vocabulary=dataset.vocabulary, shape=dataset.shape, seed=params.seed, **settings.network.model_dump()
     ).to(compute_device())
     fingerprint = training_fingerprint(params, run, dataset)
+    scratch = paths.scratch(run, fingerprint)
 
     def batches(step: int) -> Tensor:
         return torch.from_numpy(training_batch(dataset, params.seed, step, settings.train.batch_size))
@@ -50,8 +51,8 @@ def train(params: Params, run: str) -> None:
         MD4(build_schedule(settings.schedule.kind), dataset.vocabulary),
         batches,
         settings.train,
-        noise=Noise(params.seed, f"train {run}"),
-        scratch=paths.scratch(run, fingerprint),
+        noise=Noise(params.seed, "train"),
+        scratch=scratch,
         fingerprint=fingerprint,
     )
     save_run(run, settings, result.weights, dataset)
@@ -65,9 +66,11 @@ def train(params: Params, run: str) -> None:
         "unit": UNITS[dataset.tokenizer],
     }
     write_metrics(paths.metrics("train", run), metrics)
+    # This state stays until the next run ends: if DVC is killed before it takes note, the next try finds it complete.
     for other in paths.scratches(run):
-        if other != paths.scratch(run, fingerprint):
-            shutil.rmtree(other, ignore_errors=True)
+        if other != scratch:
+            discard_finished(other)
+    mark_finished(scratch)
 
 
 def _curve(history: Iterable[HistoryRow]) -> str:

@@ -32,7 +32,7 @@ def zero_shot(params: Params, run: str, source: str) -> None:
         # The unigram reference, like the model, knows the frequencies of the training data alone.
         shutil.copy(trained.directory / UNIGRAM, directory / UNIGRAM)
         corpus = EncodedDataset.open(directory, "test")
-        noise = Noise(params.seed, f"zero shot {run} {source}")
+        noise = Noise(params.seed, "zero shot")
         result = bound_corpus(trained.objective, trained.network, corpus, params.zero_shot, noise)
         references = reference_rates(corpus)
     metrics = {

@@ -5,6 +5,7 @@ The kernel holds it (flock), so that it is gone the moment its process is, kill 
 
 import fcntl
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 FILE = "lock"
+FINISHED = "finished"
 
 
 @contextmanager
@@ -25,6 +27,23 @@ def held(scratch: Path, announce: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         lock.close()
+
+
+def discard_finished(scratch: Path) -> None:
+    """Remove a folder that `mark_finished` has marked, unless a process is at work in it."""
+    if not (scratch / FINISHED).exists():
+        return
+    with (scratch / FILE).open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(scratch)
+
+
+def mark_finished(scratch: Path) -> None:
+    """Note that the folder's run has ended, so that nothing is lost with its checkpoints."""
+    (scratch / FINISHED).touch()
 
 
 def _acquire(scratch: Path, announce: Callable[[str], None]) -> TextIO:
