@@ -16,9 +16,9 @@ def test_a_uniform_falls_in_the_stretch_of_its_class():
 
 
 def test_a_token_of_probability_1e_12_can_be_drawn():
-    """Float32 noise would never reach it: the uniform in the middle of its stretch is no float32 number."""
+    """Its stretch is 0.5 -+ 5e-13; the float32 number next to 0.5 is 3e-8 away."""
     logits = torch.tensor([0.5, 1e-12, 0.5], dtype=torch.float64).log()
-    stretch = torch.tensor([0.5 - 1e-13, 0.5 + 5e-13, 0.5 + 1.1e-12], dtype=torch.float64)
+    stretch = torch.tensor([0.5 - 6e-13, 0.5 + 4e-13, 0.5 + 6e-13], dtype=torch.float64)
     assert draw(logits.expand(3, 3), stretch).tolist() == [0, 1, 2]
 
 

@@ -76,7 +76,7 @@ class Noise:
         word0, word1, word2, word3 = philox(counter, self.key)
         high, low = torch.stack([word0, word2], dim=-1), torch.stack([word1, word3], dim=-1)
         bits = (high << 21) | (low >> 11)
-        return (bits.to(torch.float64) * 2.0**-53).reshape(len(examples), -1)[:, :count]
+        return (bits.to(torch.float64) * 2.0**-53).flatten(1)[:, :count]
 
 
 def stratified_times(noise: Noise, step: int, examples: Tensor, batch: int) -> Tensor:

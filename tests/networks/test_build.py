@@ -1,0 +1,42 @@
+"""Networks by name: the published sizes, and initial weights that depend on the seed alone."""
+
+import pytest
+import torch
+
+from mdpipe.networks.build import build_network, empty_network, parameter_count
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "shape", "sizes", "millions"),
+    [
+        (27, (256,), {"layers": 12, "heads": 12, "width": 768}, 88.7),
+        (50257, (1024,), {"layers": 12, "heads": 12, "width": 768}, 165.9),
+        (50257, (1024,), {"layers": 24, "heads": 16, "width": 1024}, 416.2),
+    ],
+    ids=["text8", "OpenWebText small", "OpenWebText medium"],
+)
+def test_the_transformer_has_the_published_parameter_counts(vocabulary, shape, sizes, millions):
+    network = empty_network("transformer", vocabulary, shape, **sizes, time_conditioning=True, dropout=0.0)
+    assert round(parameter_count(network) / 1e6, 1) == millions
+    assert all(parameter.is_meta for parameter in network.parameters())
+
+
+def test_equal_seeds_give_equal_weights_and_others_do_not(kind, build):
+    first, second, other = (build(kind, seed=seed, time_conditioning=True).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+    assert all(tensor.isfinite().all() for tensor in first.values())
+
+
+def test_building_neither_reads_nor_moves_the_global_random_stream(kind, build):
+    before = torch.random.get_rng_state()
+    first = build(kind).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(3)
+    second = build(kind).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match=r"network.kind is 'mamba'.*transformer, unet"):
+        build_network("mamba", 5, (8,), seed=0)

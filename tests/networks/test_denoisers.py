@@ -1,0 +1,110 @@
+"""What holds for every network: it is a denoiser."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+
+def test_hidden_states_for_every_token_and_logits_for_every_real_one(kind, build, tokens, times):
+    network = build(kind)
+    hidden = network(tokens, times, None)
+    assert hidden.shape == (6, 12, network.head.in_features)
+    assert network.head(hidden).shape == (6, 12, 5)
+    assert (network.vocabulary, network.length) == (5, 12)
+
+
+@pytest.mark.parametrize("time_conditioning", [False, True])
+def test_logits_start_at_zero(kind, build, tokens, times, time_conditioning):
+    """So that the first bound is log V exactly."""
+    network = build(kind, time_conditioning=time_conditioning)
+    assert not network.head(network(tokens, times)).any()
+
+
+@pytest.mark.parametrize("time_conditioning", [False, True])
+def test_every_token_can_tell_on_every_other(kind, shaken, times, time_conditioning):
+    network = shaken(kind, time_conditioning=time_conditioning)
+    one = torch.zeros(1, 12, dtype=torch.int64)
+    changed = one + torch.eye(12, dtype=torch.int64)
+    with torch.no_grad():
+        differences = (network(changed, times[:1].expand(12)) - network(one, times[:1])).abs().amax(dim=2)
+    assert (differences > 1e-6).all()
+
+
+def test_examples_do_not_mix(kind, shaken, tokens, times):
+    network = shaken(kind, time_conditioning=True)
+    with torch.no_grad():
+        assert torch.allclose(network(tokens, times)[2:3], network(tokens[2:3], times[2:3]), atol=1e-5)
+
+
+def test_only_a_network_that_is_told_the_time_depends_on_it(kind, shaken, tokens, times):
+    for time_conditioning in (False, True):
+        network = shaken(kind, time_conditioning=time_conditioning)
+        with torch.no_grad():
+            same = torch.equal(network(tokens, times), network(tokens, times.flip(0)))
+        assert same is not time_conditioning
+
+
+def test_close_times_are_told_apart(kind, shaken, tokens):
+    network = shaken(kind, time_conditioning=True)
+    times = torch.tensor([0.500, 0.501], dtype=torch.float64)
+    with torch.no_grad():
+        first, second = network(tokens[:1].expand(2, -1), times)
+    assert (first - second).abs().max() > 1e-4
+
+
+def test_the_mask_differs_from_every_token(kind, shaken, times):
+    network = shaken(kind)
+    with torch.no_grad():
+        hidden = network(torch.arange(6)[:, None].expand(6, 12), times)
+    assert torch.cdist(hidden.flatten(1), hidden.flatten(1)).add(torch.eye(6)).min() > 1e-3
+
+
+def test_a_condition_is_refused(kind, build, tokens, times):
+    with pytest.raises(ValueError, match="takes no condition"):
+        build(kind)(tokens, times, torch.zeros(6))
+
+
+@pytest.mark.parametrize("time_conditioning", [False, True])
+def test_every_weight_gets_a_gradient(kind, shaken, tokens, times, time_conditioning):
+    network = shaken(kind, time_conditioning=time_conditioning)
+    network.head(network(tokens, times)).square().mean().backward()
+    idle = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert idle == []
+
+
+def test_bfloat16_comes_close_to_float32(kind, shaken, tokens, times):
+    """Values and gradients, under autocast; the gradients themselves are float32."""
+    network = shaken(kind, time_conditioning=True)
+    results = []
+    for enabled in (False, True):
+        network.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            logits = network.head(network(tokens, times)).float()
+        functional.cross_entropy(logits.flatten(0, 1), tokens.clamp(max=4).flatten()).backward()
+        gradient = torch.cat([weight.grad.flatten() for weight in network.parameters()])
+        assert gradient.dtype == torch.float32
+        results.append((logits.detach(), gradient))
+    (exact_logits, exact_gradient), (logits, gradient) = results
+    assert (logits - exact_logits).norm() < 0.03 * exact_logits.norm()
+    assert (gradient - exact_gradient).norm() < 0.05 * exact_gradient.norm()
+    assert not torch.equal(logits, exact_logits)
+
+
+@pytest.mark.parametrize("time_conditioning", [False, True])
+def test_one_batch_is_learnt_by_heart(kind, build, time_conditioning):
+    """Six random examples, each with half of its tokens hidden: from log 5 to under 0.1 nat a hidden token."""
+    network = build(kind, time_conditioning=time_conditioning)
+    random = torch.Generator().manual_seed(1)
+    data = torch.randint(0, 5, (6, 12), generator=random)
+    hidden = torch.rand(6, 12, generator=random) < 0.5
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(120):
+        states = network(torch.where(hidden, 5, data), torch.full((6,), 0.5))
+        loss = functional.cross_entropy(network.head(states[hidden]), data[hidden])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(torch.tensor(5.0).log().item(), rel=1e-6)
+    assert losses[-1] < 0.1

@@ -1,0 +1,89 @@
+"""Saved networks: equal bytes for equal networks, and errors that name the file and the cure."""
+
+import json
+
+import pytest
+import torch
+
+from mdpipe.networks.saved import load_network, save_network
+
+SETTINGS = {
+    "transformer": (5, (12,), {"layers": 2, "heads": 2, "width": 16, "time_conditioning": False, "dropout": 0.1}),
+    "unet": (5, (3, 2, 2), {"blocks": 1, "width": 8, "time_conditioning": False, "dropout": 0.1}),
+}
+
+
+@pytest.fixture
+def saved(shaken, tmp_path):
+    """A folder with a transformer in it."""
+    save_network(tmp_path, shaken("transformer").state_dict(), "transformer", *SETTINGS["transformer"])
+    return tmp_path
+
+
+def test_a_network_comes_back_as_it_was(kind, shaken, tmp_path, tokens, times):
+    network = shaken(kind, dropout=0.1)
+    save_network(tmp_path, network.state_dict(), kind, *SETTINGS[kind])
+    loaded = load_network(tmp_path)
+    assert type(loaded) is type(network)
+    assert (loaded.vocabulary, loaded.shape, loaded.dropout) == (5, network.shape, 0.1)
+    assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in network.state_dict().items())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens, times), network(tokens, times))
+
+
+def test_equal_networks_are_equal_files(kind, shaken, tmp_path):
+    vocabulary, shape, settings = SETTINGS[kind]
+    for folder, order in (("first", 1), ("second", -1)):
+        (tmp_path / folder).mkdir()
+        state = dict(list(shaken(kind).state_dict().items())[::order])
+        save_network(tmp_path / folder, state, kind, vocabulary, shape, dict(list(settings.items())[::order]))
+    for name in ("model.safetensors", "network.json"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_the_description_is_readable(saved):
+    description = json.loads((saved / "network.json").read_text())
+    assert description == {
+        "kind": "transformer",
+        "vocabulary": 5,
+        "shape": [12],
+        "settings": SETTINGS["transformer"][2],
+    }
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "network.json"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated", "garbage"])
+def test_a_damaged_file_is_named_with_its_cure(saved, name, damage):
+    path = saved / name
+    content = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"empty": b"", "truncated": content[:-20], "garbage": b"\x93" * 100}[damage])
+    with pytest.raises(ValueError, match=rf"{name} does not .*dvc repro train@RUN"):
+        load_network(saved)
+
+
+def test_weights_of_another_network_are_refused(saved, shaken):
+    vocabulary, shape, settings = SETTINGS["transformer"]
+    wider = shaken("transformer", width=32).state_dict()
+    save_network(saved, wider, "transformer", vocabulary, shape, settings)
+    with pytest.raises(ValueError, match=r"(?s)model.safetensors does not hold the weights.*size mismatch"):
+        load_network(saved)
+
+
+def test_an_impossible_description_is_refused(saved):
+    vocabulary, shape, settings = SETTINGS["transformer"]
+    for impossible in ({**settings, "heads": 3}, {**settings, "colour": "red"}):
+        description = {"kind": "transformer", "vocabulary": vocabulary, "shape": list(shape), "settings": impossible}
+        (saved / "network.json").write_text(json.dumps(description))
+        with pytest.raises(ValueError, match=r"network.json does not describe a network \(.*(heads|colour)"):
+            load_network(saved)
+
+
+def test_weights_that_are_not_finite_are_refused(saved, shaken):
+    state = shaken("transformer").state_dict()
+    state["head.weight"][0, 0] = torch.nan
+    save_network(saved, state, "transformer", *SETTINGS["transformer"])
+    with pytest.raises(ValueError, match=r"not finite in head.weight"):
+        load_network(saved)

@@ -1,0 +1,47 @@
+"""What holds for the U-Net alone."""
+
+import pytest
+import torch
+
+from mdpipe.networks.build import build_network
+
+
+def test_hidden_states_are_in_the_order_of_the_tokens(build, tokens, times):
+    """Row, column, channel: sub-pixel i belongs to channel i mod C, whose output channels are the c-th D of C x D."""
+    network = build("unet")
+    with torch.no_grad():
+        network.output.weight.zero_()
+        network.output.bias.copy_(torch.arange(16.0))
+        hidden = network(tokens, times).view(6, 3, 2, 2, 8)
+    assert torch.equal(hidden[..., 0, :], torch.arange(8.0).expand(6, 3, 2, 8))
+    assert torch.equal(hidden[..., 1, :], torch.arange(8.0, 16.0).expand(6, 3, 2, 8))
+
+
+def test_pixels_lie_where_the_tokens_say(build, times):
+    """The first convolution sees the token of row 2, column 1, channel 0 there and nowhere else."""
+    network = build("unet")
+    seen = []
+    network.input.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    tokens = torch.zeros(1, 12, dtype=torch.int64)
+    network(tokens, times[:1])
+    tokens[0, (2 * 2 + 1) * 2 + 0] = 3
+    network(tokens, times[:1])
+    changed = (seen[1] - seen[0])[0].unflatten(0, (2, 8)).abs().sum(dim=1)
+    assert changed.nonzero().tolist() == [[0, 2, 1]]
+
+
+def test_near_values_start_near_each_other_and_away_from_the_mask():
+    network = build_network("unet", 256, (2, 2, 3), seed=0, width=32, blocks=1, time_conditioning=False, dropout=0.0)
+    embedding = network.embedding.weight.detach()
+    distances = torch.cdist(embedding, embedding)
+    assert distances[:255, 1:256].diagonal().max() < 0.5 * distances[0, 64]
+    assert distances[0, 8] < distances[0, 64] < distances[0, 255]
+    assert distances[256, :256].min() > 1
+
+
+def test_shapes_that_are_no_picture_are_refused():
+    settings = {"seed": 0, "width": 8, "blocks": 1, "time_conditioning": False, "dropout": 0.0}
+    with pytest.raises(ValueError, match=r"\(height, width, channels\), not \(64,\)"):
+        build_network("unet", 5, (64,), **settings)
+    with pytest.raises(ValueError, match=r"network.width = 6 must be a multiple of 4"):
+        build_network("unet", 5, (8, 8, 1), **{**settings, "width": 6})
