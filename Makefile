@@ -9,7 +9,7 @@ export PATH := $(BIN):$(PATH)
 help:
 	@echo "make reproduce   set up, then make every result of params.yaml: snakemake --cores all"
 	@echo "make test        set up, then run all the tests"
-	@echo "make lint        set up, then ruff, mypy and Snakemake's linter"
+	@echo "make lint        set up, then ruff and mypy"
 	@echo "make smoke       set up, then the smoke preset from clean clones, through both engines"
 	@echo "make schema      write the JSON Schema of params.yaml that editors use"
 
@@ -30,7 +30,6 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
-	snakemake --lint
 
 smoke: setup
 	workflow/smoke.sh
