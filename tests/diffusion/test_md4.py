@@ -1,22 +1,34 @@
-"""MD4's bound: the estimate, enumerated exactly on three tokens of an alphabet of three."""
+"""MD4's bound against what enumeration gives: tables instead of networks, all masks instead of some.
 
+D[n] is the mean, over the sets of n masked positions, of the average cross entropy of a masked token.
+"""
+
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from mdpipe.diffusion.md4 import MD4
 from mdpipe.diffusion.noise import Noise, stratified_times
-from mdpipe.diffusion.schedules import Cosine, Linear, Schedule
+from mdpipe.diffusion.schedules import EPSILON, SCHEDULES, Cosine, Linear, Schedule
+from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
+from tests.diffusion.tables import SOURCES, Tabular, exact_table, masks, random_table
 
 V, L = 3, 3
-X = torch.tensor([[2, 0, 1]])
+LAST = 1 - 2.0**-53
+"""The largest uniform: its token is masked at any alpha but 1."""
 
-schedules = pytest.mark.parametrize("schedule", [Linear(), Cosine()], ids=["linear", "cosine"])
+kinds = pytest.mark.parametrize("kind", [Linear, Cosine])
+schedules = st.builds(
+    lambda kind, epsilon: SCHEDULES[kind](epsilon),
+    st.sampled_from(sorted(SCHEDULES)),
+    st.sampled_from([0, EPSILON, 0.1]),
+)
 
 
 class Uninformed:
@@ -26,172 +38,218 @@ class Uninformed:
         self.vocabulary = vocabulary
 
     def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        return torch.zeros(*tokens.shape, 1)
+        return torch.zeros(*tokens.shape, 1, dtype=torch.float64)
 
     def head(self, hidden: Tensor) -> Tensor:
         return hidden.expand(*hidden.shape[:-1], self.vocabulary)
 
 
-def dense_entropies(denoiser, corrupted: Tensor, tokens: Tensor) -> Tensor:
-    """-log mu of the true token at every position, masked or not, (B, L)."""
-    logits = denoiser.head(denoiser(corrupted, torch.zeros(len(tokens)), None))
-    return -logits.log_softmax(dim=-1).gather(2, tokens[..., None])[..., 0]
+def legendre(start: float, end: float, count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of Gauss-Legendre quadrature, exact for polynomials of degree below 2 count."""
+    nodes, weights = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(count))
+    return start + (end - start) * (nodes + 1) / 2, weights * (end - start) / 2
 
 
-def integral_over_masks(denoiser, schedule: Schedule, masks: Tensor) -> Tensor:
-    """The diffusion part: masks enumerated, times integrated by Gauss-Legendre quadrature in alpha's own variable.
+@torch.no_grad()
+def expectation(objective: MD4, denoiser, tokens: Tensor) -> Tensor:
+    """The mean of `objective.bound` over times and masks, for tokens (L,): the code run at every mask of 24 times.
 
-    With p = 1 - alpha, weight dt = dp / p, so the integral is that of a polynomial in p, exact with few nodes.
+    The integrand has no poles near [0, 1], so the quadrature is exact to rounding.
     """
-    objective = MD4(schedule, V)
-    ends = 1 - schedule.alpha(torch.tensor([0.0, 1.0], dtype=torch.float64))
-    nodes, node_weights = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(8))
-    shares = ends[0] + (ends[1] - ends[0]) * (nodes + 1) / 2
-    entropies = dense_entropies(denoiser, torch.where(masks, objective.mask, X), X.expand(len(masks), L))
-    masked = masks.sum(dim=1)
-    losses = (entropies * masks).sum(dim=1)
-    chances = shares[:, None] ** masked * (1 - shares[:, None]) ** (L - masked)
-    integrand = (chances * losses).sum(dim=1) / shares
-    return (node_weights * integrand).sum() * (ends[1] - ends[0]) / 2
+    times, time_weights = legendre(0, 1, 24)
+    masked = masks(len(tokens))
+    alphas = objective.schedule.alpha(times)[:, None]
+    masked_count = masked.sum(dim=1)
+    chances = alphas ** (len(tokens) - masked_count) * (1 - alphas) ** masked_count
+    every_time, every_mask = times.repeat_interleave(len(masked)), masked.repeat(len(times), 1)
+    bound = objective.bound(denoiser, tokens.expand(len(every_mask), -1), every_time, every_mask * LAST)
+    return ((time_weights[:, None] * chances).flatten() * bound.total).sum()
 
 
-@schedules
-def test_the_mean_of_the_estimate_is_the_enumerated_bound(schedule, fixed, all_masks):
-    """100,000 draws; within 4 of their standard errors (false alarm 6e-5). Stratified times only make it tighter."""
-    draws = 100_000
-    noise, examples = Noise(0, "test"), torch.arange(draws)
-    times, uniforms = stratified_times(noise, 0, examples, draws), noise.uniform(0, examples, L)
+@torch.no_grad()
+def average_entropies(denoiser: Tabular, tokens: Tensor) -> Tensor:
+    """D[1] to D[L], (L,), straight from the table."""
+    masked = masks(len(tokens))
+    corrupted = torch.where(masked, denoiser.vocabulary, tokens)
+    logits = denoiser.head(denoiser(corrupted, torch.zeros(len(masked)), None))
+    entropies = -logits.log_softmax(dim=2)[:, torch.arange(len(tokens)), tokens]
+    sizes = masked.sum(dim=1)
+    averages = torch.where(masked, entropies, 0).sum(dim=1) / sizes
+    return torch.stack([averages[sizes == size].mean() for size in range(1, len(tokens) + 1)])
+
+
+def enumerated_bound(denoiser: Tabular, tokens: Tensor, epsilon: float) -> Tensor:
+    """L int c(p) dp over mask rates p in [epsilon, 1 - epsilon], and epsilon log V a token at either end.
+
+    c(p) = sum_n C(L-1, n-1) p^(n-1) (1-p)^(L-n) D[n], a polynomial, so that L nodes integrate it exactly.
+    """
+    length, average = len(tokens), average_entropies(denoiser, tokens)
+    rates, weights = legendre(epsilon, 1 - epsilon, length)
+    cost = sum(
+        math.comb(length - 1, n - 1) * rates ** (n - 1) * (1 - rates) ** (length - n) * average[n - 1]
+        for n in range(1, length + 1)
+    )
+    return length * (weights * cost).sum() + 2 * epsilon * length * math.log(denoiser.vocabulary)
+
+
+@settings(max_examples=25)
+@given(schedule=schedules, tokens=st.tuples(*[st.integers(0, V - 1)] * L), seed=st.integers(0, 1000))
+def test_the_expectation_is_the_enumerated_bound_whatever_the_schedule(schedule: Schedule, tokens, seed):
+    """It depends on the schedule through epsilon alone."""
+    denoiser, x = random_table(V, L, seed), torch.tensor(tokens)
+    exact = enumerated_bound(denoiser, x, schedule.epsilon)
+    assert expectation(MD4(schedule, V), denoiser, x).item() == pytest.approx(exact.item(), rel=1e-10)
+
+
+@kinds
+@pytest.mark.parametrize("epsilon", [EPSILON, 0.05])
+def test_the_monte_carlo_mean_is_the_enumerated_bound(kind, epsilon):
+    """100,000 independent draws, within 4.5 of their own standard errors: false alarm 7e-6."""
+    draws, x = 100_000, torch.tensor([2, 0, 1])
+    denoiser, examples = random_table(V, L, 0), torch.arange(draws)
+    times, uniforms = Noise(0, "times").uniform(0, examples, 1)[:, 0], Noise(0, "masks").uniform(0, examples, L)
     with torch.no_grad():
-        bound = MD4(schedule, V).bound(fixed, X.expand(draws, L), times, uniforms)
-        exact = integral_over_masks(fixed, schedule, all_masks)
-    standard_error = bound.diffusion.std() / draws**0.5
+        total = MD4(kind(epsilon), V).bound(denoiser, x.expand(draws, L), times, uniforms).total
+    exact = enumerated_bound(denoiser, x, epsilon)
+    standard_error = total.std() / draws**0.5
     assert 0 < standard_error < 0.01 * exact
-    assert abs(bound.diffusion.mean() - exact) < 4 * standard_error
+    assert (total.mean() - exact).abs() < 4.5 * standard_error
 
 
-@pytest.mark.parametrize("schedule", [Linear(0.0), Cosine(0.0)], ids=["linear", "cosine"])
-def test_the_integral_is_the_any_order_bound_whatever_the_schedule(schedule, fixed, all_masks):
-    """It is the sum over n of D[n], the mean over masks of n tokens of their average cross entropy; at epsilon = 0."""
-    with torch.no_grad():
-        entropies = dense_entropies(fixed, torch.where(all_masks, V, X), X.expand(len(all_masks), L))
-        sizes = all_masks.sum(dim=1)
-        averages = (entropies * all_masks).sum(dim=1) / sizes
-        any_order = sum(averages[sizes == size].mean() for size in range(1, L + 1))
-        integral = integral_over_masks(fixed, schedule, all_masks)
-    assert torch.allclose(integral, any_order, rtol=1e-12)
+@kinds
+def test_without_epsilon_it_is_the_any_order_bound(kind):
+    """The sum of D[n]: what an autoregressive model over random orders costs."""
+    for seed, x in enumerate(itertools.product(range(V), repeat=L)):
+        denoiser, tokens = random_table(V, L, seed), torch.tensor(x)
+        any_order = average_entropies(denoiser, tokens).sum()
+        assert expectation(MD4(kind(0.0), V), denoiser, tokens).item() == pytest.approx(any_order.item(), rel=1e-10)
 
 
-@schedules
-def test_an_uninformed_network_costs_exactly_log_v_a_token(schedule, all_masks):
-    """Reconstruction, prior and the integral together, at epsilon > 0: the end terms make up for what it cuts off."""
-    bound = MD4(schedule, V).bound(Uninformed(V), X, torch.tensor([0.5]).double(), torch.zeros(1, L).double())
-    total = bound.reconstruction + bound.prior + integral_over_masks(Uninformed(V), schedule, all_masks)
-    assert total.item() == pytest.approx(L * math.log(V), rel=1e-7)
-    ends = 2 * schedule.epsilon * L * math.log(V)
-    assert (bound.reconstruction + bound.prior).item() == pytest.approx(ends, rel=1e-9)
+@settings(max_examples=10)
+@given(schedule=schedules, seed=st.integers(0, 1000))
+def test_it_bounds_the_cost_of_a_distribution(schedule: Schedule, seed):
+    """exp(-bound) is below a model's probability of each sequence, and those add up to 1; at any epsilon."""
+    denoiser, objective = random_table(V, 2, seed), MD4(schedule, V)
+    bounds = [expectation(objective, denoiser, torch.tensor(x)) for x in itertools.product(range(V), repeat=2)]
+    assert sum(math.exp(-bound) for bound in bounds) <= 1 + 1e-12
+
+
+@kinds
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_it_is_tight_at_the_exact_conditionals(kind, source):
+    """Its mean over the source is the source's entropy."""
+    joint = SOURCES[source]
+    denoiser, objective = exact_table(joint), MD4(kind(0.0), len(joint))
+    possible = joint.nonzero()
+    chances = joint[joint > 0]
+    bounds = torch.stack([expectation(objective, denoiser, x) for x in possible])
+    any_order = torch.stack([average_entropies(denoiser, x).sum() for x in possible])
+    entropy = -(chances * chances.log()).sum().item()
+    assert (chances * any_order).sum().item() == pytest.approx(entropy, rel=1e-12)
+    assert (chances * bounds).sum().item() == pytest.approx(entropy, rel=1e-10)
+
+
+@given(schedule=schedules, vocabulary=st.integers(2, 1000), length=st.integers(1, 4))
+def test_an_uninformed_network_costs_exactly_log_v_a_token(schedule: Schedule, vocabulary, length):
+    """The end terms make up for what epsilon cuts off: epsilon + epsilon + (1 - 2 epsilon)."""
+    objective, tokens = MD4(schedule, vocabulary), torch.zeros(length, dtype=torch.int64)
+    token = math.log(vocabulary)
+    bound = objective.bound(Uninformed(vocabulary), tokens[None], torch.tensor([0.5]).double(), torch.zeros(1, length))
+    for end in (bound.reconstruction, bound.prior):
+        assert end.item() == pytest.approx(schedule.epsilon * length * token, abs=1e-12)
+    total = expectation(objective, Uninformed(vocabulary), tokens)
+    assert total.item() == pytest.approx(length * token, abs=1e-6)
+    assert total.item() == pytest.approx(length * token, rel=1e-10)
 
 
 @given(
     tokens=st.lists(st.integers(0, 9), min_size=1, max_size=6),
     time=st.floats(0, 1),
-    kind=st.sampled_from([Linear(), Cosine()]),
+    schedule=st.sampled_from([Linear(), Cosine()]),
     seed=st.integers(0, 1000),
 )
-def test_an_uninformed_network_pays_weight_times_masked_count(tokens, time, kind, seed):
+def test_an_uninformed_network_pays_weight_times_masked_count(tokens, time, schedule, seed):
     x, t = torch.tensor([tokens]), torch.tensor([time], dtype=torch.float64)
     uniforms = Noise(seed, "test").uniform(0, torch.tensor([0]), len(tokens))
-    objective = MD4(kind, 10)
+    objective = MD4(schedule, 10)
     count = (objective.corrupt(x, t, uniforms) == 10).sum()
     bound = objective.bound(Uninformed(10), x, t, uniforms)
     assert bound.diffusion.dtype == torch.float64
-    assert torch.allclose(bound.diffusion, kind.weight(t) * count * math.log(10), rtol=1e-6)
+    assert torch.allclose(bound.diffusion, schedule.weight(t) * count * math.log(10), rtol=1e-12)
     assert torch.equal(bound.total, bound.reconstruction + bound.prior + bound.diffusion)
 
 
 @given(
     tokens=st.lists(st.lists(st.integers(0, 9), min_size=4, max_size=4), min_size=1, max_size=5),
-    time=st.floats(0, 1),
+    schedule=schedules,
+    times=st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted),
     seed=st.integers(0, 1000),
 )
-def test_corruption_masks_or_leaves_alone(tokens, time, seed):
-    """Nothing but the mask is ever written, and what was given is not written to."""
-    x = torch.tensor(tokens)
-    before = x.clone()
-    t = torch.full((len(x),), time, dtype=torch.float64)
-    corrupted = MD4(Linear(), 10).corrupt(x, t, Noise(seed, "test").uniform(0, torch.arange(len(x)), 4))
+def test_more_time_masks_more_and_nothing_else_is_ever_written(tokens, schedule: Schedule, times, seed):
+    """With the same uniforms the masked sets are nested; a token that is visible is the given one."""
+    x, objective = torch.tensor(tokens), MD4(schedule, 10)
+    before, uniforms = x.clone(), Noise(seed, "test").uniform(0, torch.arange(len(x)), 4)
+    early, late = (objective.corrupt(x, torch.full((len(x),), t, dtype=torch.float64), uniforms) for t in times)
     assert torch.equal(x, before)
-    assert ((corrupted == x) | (corrupted == 10)).all()
+    for corrupted in (early, late):
+        assert ((corrupted == x) | (corrupted == objective.mask)).all()
+    assert ((early != objective.mask) | (late == objective.mask)).all()
 
 
-def test_more_time_masks_more():
-    """With the same uniforms the masked sets are nested."""
-    objective, times = MD4(Cosine(), V), torch.linspace(0, 1, 20, dtype=torch.float64)
-    uniforms = Noise(0, "test").uniform(0, torch.zeros(20, dtype=torch.int64), 50)
-    masked = objective.corrupt(torch.zeros(20, 50, dtype=torch.int64), times, uniforms) == objective.mask
-    assert (masked[1:] >= masked[:-1]).all()
-
-
-@schedules
+@kinds
 @pytest.mark.parametrize("time", [0.1, 0.5, 0.9])
-def test_the_masked_count_is_binomial(schedule, time):
-    """Chi-square of 20,000 counts of 6 tokens against Binomial(6, 1 - alpha); false alarm about 1e-5 (6 sigma)."""
-    draws, length = 20_000, 6
+def test_the_masked_count_is_binomial(kind, time):
+    """Chi-square of 20,000 counts of 6 tokens against Binomial(6, 1 - alpha)."""
+    draws, length, schedule = 20_000, 6, kind()
     t = torch.full((draws,), time, dtype=torch.float64)
     uniforms = Noise(0, "test").uniform(0, torch.arange(draws), length)
-    objective = MD4(schedule, V)
-    corrupted = objective.corrupt(torch.zeros(draws, length, dtype=torch.int64), t, uniforms)
-    counts = torch.bincount((corrupted == objective.mask).sum(dim=1), minlength=length + 1).double()
-    share = 1 - float(schedule.alpha(t[:1]))
+    corrupted = MD4(schedule, V).corrupt(torch.zeros(draws, length, dtype=torch.int64), t, uniforms)
+    counts = torch.bincount((corrupted == V).sum(dim=1), minlength=length + 1)
+    share = 1 - schedule.alpha(t[0]).item()
     chances = [math.comb(length, n) * share**n * (1 - share) ** (length - n) for n in range(length + 1)]
-    expected = draws * torch.tensor(chances, dtype=torch.float64)
-    common = expected > 5
-    statistic = ((counts - expected) ** 2 / expected)[common].sum()
-    freedom = int(common.sum()) - 1
-    assert abs(statistic - freedom) < 6 * (2 * freedom) ** 0.5
+    assert chi_square_chance(counts, draws * torch.tensor(chances, dtype=torch.float64)) > FALSE_ALARM
 
 
 def test_with_the_linear_schedule_the_masked_count_of_a_random_time_is_uniform():
-    draws, length = 20_000, 4
-    noise, examples = Noise(0, "test"), torch.arange(draws)
-    objective = MD4(Linear(0.0), V)
-    corrupted = objective.corrupt(
-        torch.zeros(draws, length, dtype=torch.int64),
-        stratified_times(noise, 0, examples, draws),
-        noise.uniform(0, examples, length),
-    )
-    counts = torch.bincount((corrupted == objective.mask).sum(dim=1)).double()
-    expected = draws / (length + 1)
-    assert counts.numel() == length + 1
-    assert ((counts - expected).abs() < 5 * expected**0.5).all()
+    """Chi-square of 20,000 counts of 4 tokens, one time each."""
+    draws, length, examples = 20_000, 4, torch.arange(20_000)
+    times, uniforms = Noise(0, "times").uniform(0, examples, 1)[:, 0], Noise(0, "masks").uniform(0, examples, length)
+    corrupted = MD4(Linear(0.0), V).corrupt(torch.zeros(draws, length, dtype=torch.int64), times, uniforms)
+    counts = torch.bincount((corrupted == V).sum(dim=1), minlength=length + 1)
+    assert chi_square_chance(counts, torch.full((length + 1,), draws / (length + 1))) > FALSE_ALARM
 
 
-@schedules
-def test_head_at_masked_positions_equals_the_dense_form_in_value_and_gradient(schedule, fixed):
-    batch = 64
+@kinds
+def test_the_head_at_masked_positions_equals_the_dense_form_in_value_and_gradient(kind):
+    """The dense form: logits everywhere, then the cross entropies times the mask."""
+    batch, denoiser, objective = 64, random_table(V, L, 0), MD4(kind(), V)
     noise, examples = Noise(0, "test"), torch.arange(batch)
     tokens = (noise.uniform(1, examples, L) * V).long()
     times, uniforms = stratified_times(noise, 0, examples, batch), noise.uniform(0, examples, L)
-    objective = MD4(schedule, V)
     corrupted = objective.corrupt(tokens, times, uniforms)
     masked = corrupted == objective.mask
 
-    sparse = objective.bound(fixed, tokens, times, uniforms).diffusion
-    assert fixed.head_rows == masked.sum()
-    dense = schedule.weight(times) * (dense_entropies(fixed, corrupted, tokens) * masked).sum(dim=1)
+    sparse = objective.bound(denoiser, tokens, times, uniforms).diffusion
+    assert denoiser.head_rows == masked.sum() < tokens.numel()
+
+    logits = denoiser.head(denoiser(corrupted, times, None))
+    entropies = -logits.log_softmax(dim=2).gather(2, tokens[..., None])[..., 0]
+    dense = objective.schedule.weight(times) * (entropies * masked).sum(dim=1)
 
     assert torch.allclose(sparse, dense, rtol=1e-12)
-    weights = list(fixed.parameters())
-    sparse_gradient = torch.autograd.grad(sparse.mean(), weights)
-    dense_gradient = torch.autograd.grad(dense.mean(), weights)
-    for given_gradient, expected in zip(sparse_gradient, dense_gradient, strict=True):
-        assert torch.allclose(given_gradient, expected, rtol=1e-10, atol=1e-14)
+    weights = list(denoiser.parameters())
+    sparse_gradient, dense_gradient = (torch.autograd.grad(loss.mean(), weights) for loss in (sparse, dense))
+    for gradient, expected in zip(sparse_gradient, dense_gradient, strict=True):
+        assert expected.any()
+        assert torch.allclose(gradient, expected, rtol=1e-10, atol=1e-14)
 
 
-def test_nothing_masked_costs_nothing_and_has_a_gradient(fixed):
-    time, uniforms = torch.tensor([0.0]).double(), torch.zeros(1, L).double()
-    diffusion = MD4(Linear(), V).bound(fixed, X, time, uniforms).diffusion
+def test_nothing_masked_costs_nothing_and_has_a_gradient():
+    denoiser = random_table(V, L, 0)
+    time, uniforms = torch.zeros(1, dtype=torch.float64), torch.zeros(1, L, dtype=torch.float64)
+    diffusion = MD4(Linear(), V).bound(denoiser, torch.tensor([[2, 0, 1]]), time, uniforms).diffusion
     assert diffusion.item() == 0
-    assert not any(gradient.any() for gradient in torch.autograd.grad(diffusion.sum(), list(fixed.parameters())))
+    assert not any(gradient.any() for gradient in torch.autograd.grad(diffusion.sum(), list(denoiser.parameters())))
 
 
 def test_logits_of_low_precision_meet_a_softmax_in_float32():
@@ -201,18 +259,23 @@ def test_logits_of_low_precision_meet_a_softmax_in_float32():
         def head(self, hidden: Tensor) -> Tensor:
             return torch.linspace(-3, 3, self.vocabulary).bfloat16().expand(*hidden.shape[:-1], -1)
 
-    time, uniforms = torch.tensor([1.0]).double(), torch.full((1, L), 0.999).double()
-    diffusion = MD4(Linear(), V).bound(Coarse(V), X, time, uniforms).diffusion
+    tokens = torch.tensor([[2, 0, 1]])
+    time, uniforms = torch.ones(1, dtype=torch.float64), torch.full((1, L), LAST, dtype=torch.float64)
+    diffusion = MD4(Linear(), V).bound(Coarse(V), tokens, time, uniforms).diffusion
     logits = torch.linspace(-3, 3, V).bfloat16().double()
-    expected = Linear().weight(time) * -logits.log_softmax(dim=0)[X].sum(dim=1)
+    expected = Linear().weight(time) * -logits.log_softmax(dim=0)[tokens].sum(dim=1)
     assert torch.allclose(diffusion, expected, rtol=1e-6)
 
 
-def test_the_condition_reaches_the_denoiser():
-    class Conditioned(Uninformed):
+def test_the_denoiser_sees_the_corrupted_tokens_the_times_and_the_condition():
+    seen = []
+
+    class Recording(Uninformed):
         def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-            assert condition is not None and condition.tolist() == [7]
+            seen.append((tokens.tolist(), time.tolist(), condition.tolist()))
             return super().__call__(tokens, time, condition)
 
-    time, uniforms = torch.tensor([0.5]).double(), torch.zeros(1, L).double()
-    MD4(Linear(), V).bound(Conditioned(V), X, time, uniforms, torch.tensor([7]))
+    tokens, time = torch.tensor([[2, 0, 1]]), torch.tensor([0.25], dtype=torch.float64)
+    uniforms = torch.tensor([[0.0, LAST, 0.5]], dtype=torch.float64)
+    MD4(Linear(), V).bound(Recording(V), tokens, time, uniforms, torch.tensor([7]))
+    assert seen == [([[2, V, 1]], [0.25], [7])]

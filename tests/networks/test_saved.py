@@ -85,5 +85,5 @@ def test_weights_that_are_not_finite_are_refused(saved, shaken):
     state = shaken("transformer").state_dict()
     state["head.weight"][0, 0] = torch.nan
     save_network(saved, state, "transformer", *SETTINGS["transformer"])
-    with pytest.raises(ValueError, match=r"not finite in head.weight"):
+    with pytest.raises(ValueError, match=r"model.safetensors holds .* not finite in head.weight; .*dvc repro"):
         load_network(saved)

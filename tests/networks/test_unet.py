@@ -30,9 +30,22 @@ def test_pixels_lie_where_the_tokens_say(build, times):
     assert changed.nonzero().tolist() == [[0, 2, 1]]
 
 
+def test_every_block_up_also_sees_its_opposite_on_the_way_down(shaken, tokens, times):
+    """The first one up what the last one down gave, and so on; the last one up what the first one down was given."""
+    network, down, up = shaken("unet", blocks=2), [], []
+    for layer in (network.input, *network.down):
+        layer.register_forward_hook(lambda _, inputs, output: down.append(output))
+    for block in network.up:
+        block.register_forward_pre_hook(lambda _, inputs: up.append(inputs[0][:, 8:]))
+    network(tokens, times)
+    assert len(down) == len(up) == 3
+    assert all(torch.equal(given, seen) for given, seen in zip(down, reversed(up), strict=True))
+
+
 def test_near_values_start_near_each_other_and_away_from_the_mask():
     network = build_network("unet", 256, (2, 2, 3), seed=0, width=32, blocks=1, time_conditioning=False, dropout=0.0)
     embedding = network.embedding.weight.detach()
+    assert not embedding[256].any(), "the mask starts at 0"
     distances = torch.cdist(embedding, embedding)
     assert distances[:255, 1:256].diagonal().max() < 0.5 * distances[0, 64]
     assert distances[0, 8] < distances[0, 64] < distances[0, 255]

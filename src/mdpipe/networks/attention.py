@@ -6,7 +6,7 @@ from torch.nn import functional
 
 SHORT = 512
 """On a CPU, up to this many positions, plain matrix products beat torch's fused kernel, which has a slow bfloat16
-gradient: 18 ms against 55 ms forward and backward for 32 examples of 128 positions and 4 heads of width 64."""
+gradient."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
