@@ -116,8 +116,8 @@ class Editor:
 def test_any_order_of_edits_and_engines_ends_up_to_date_and_trains_nothing_twice(made, seed):
     editor = Editor(made, seed)
     story = []
-    for _ in range(5):
-        for _ in range(editor.random.randint(1, 3)):
+    for _ in range(4):
+        for _ in range(editor.random.randint(1, 4)):
             try:
                 story.append(editor.edit())
             except FileNotFoundError:  # an earlier edit of this round deleted it
