@@ -22,16 +22,18 @@ class Stage:
     mem_mb: int
     runtime: int
     category: str
+    shown: tuple[str, ...]
+    """What of a folder belongs on the page of `snakemake --report`: an index.html, or patterns of file names."""
 
 
 def read_stages(repo: Repo) -> list[Stage]:
-    """Resolve dvc.yaml.
+    """Resolve dvc.yaml; the stages come in its order, and those of one kind in the order of params.yaml.
 
     The lock file is left alone: DVC writes it in place, so it cannot be read while stages run.
     """
     definition = load_yaml(str(Path(repo.root_dir) / "dvc.yaml"))
     resolved = DataResolver(repo, repo.root_dir, definition).resolve()
-    return [_stage(name, entry) for name, entry in sorted(resolved["stages"].items())]
+    return [_stage(name, entry) for name, entry in resolved["stages"].items()]
 
 
 def inputs_of(stage: Stage, stages: list[Stage]) -> list[str]:
@@ -64,6 +66,7 @@ def _stage(name: str, entry: dict[str, Any]) -> Stage:
         mem_mb=int(meta["mem_mb"]),
         runtime=int(meta["runtime"]),
         category=meta["category"],
+        shown=tuple(meta.get("shown", [])),
     )
 
 

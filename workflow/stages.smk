@@ -36,7 +36,20 @@ if workflow.is_main_process:
         sort_lock()
 
 
-for stage in stages:
+def shown(path, stage):
+    """An output as `snakemake --report` takes it: files whole, of folders what dvc.yaml says."""
+    if not is_folder(path):
+        return report(path, category=stage.category)
+    if "index.html" in stage.shown:
+        return report(directory(path), htmlindex="index.html", category=stage.category)
+    if stage.shown:
+        return report(directory(path), patterns=list(stage.shown), category=stage.category)
+    return directory(path)
+
+
+# Of the stages that could start, the first of dvc.yaml does: models before what is made with them, and of the runs the
+# first in params.yaml, which should therefore list the longest first.
+for place, stage in enumerate(stages):
 
     rule:
         name:
@@ -47,11 +60,12 @@ for stage in stages:
             request=str(request_file(stage.name)),
             dependencies=inputs_of(stage, stages),
         output:
-            [report(directory(path) if is_folder(path) else path, category=stage.category) for path in stage.outputs],
+            [shown(path, stage) for path in stage.outputs],
         log:
             f"logs/{stage.name}.log",
         benchmark:
             f"benchmarks/{stage.name}.tsv"
+        priority: len(stages) - place
         threads: stage.threads
         resources:
             mem_mb=stage.mem_mb,

@@ -1,6 +1,8 @@
 """What people type: experiments, diffs, tables, and mistakes."""
 
 import json
+from pathlib import PurePosixPath
+from zipfile import ZipFile
 
 import pytest
 
@@ -54,3 +56,10 @@ def test_one_stage_can_be_asked_for_by_name(made):
     made.edit_params("runs.letters.sample.steps", 5)
     made.run("snakemake", "sample@digits")
     assert made.stages_run() == ["sample digits"]
+
+
+def test_snakemake_makes_its_own_report_with_tables_pictures_and_the_page(made):
+    made.run("snakemake", "--report", "report.zip")
+    with ZipFile(made.root / "report.zip") as report:
+        names = {PurePosixPath(name).name for name in report.namelist()}
+    assert {"likelihood.csv", "samples.png", "unmasking.gif", "letters.csv", "index.html"} <= names

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import yaml
 from dvc.repo import Repo
 
 from workflow.graph import Stage, inputs_of, is_folder, read_stages
@@ -42,10 +43,17 @@ def test_what_a_stage_waits_for_is_what_dvc_says_it_comes_after(repo, stages):
 
 
 def test_a_dependency_on_a_folder_means_all_that_is_made_in_it():
-    report = Stage("report", "", ("metrics", "src"), (), 1, 1, 1, "")
-    first = Stage("a", "", (), ("metrics/a.json",), 1, 1, 1, "")
-    second = Stage("b", "", (), ("metrics/b/c.json", "metrics_of_another_name.json"), 1, 1, 1, "")
+    report = Stage("report", "", ("metrics", "src"), (), 1, 1, 1, "", ())
+    first = Stage("a", "", (), ("metrics/a.json",), 1, 1, 1, "", ())
+    second = Stage("b", "", (), ("metrics/b/c.json", "metrics_of_another_name.json"), 1, 1, 1, "", ())
     assert inputs_of(report, [report, first, second]) == ["metrics/a.json", "metrics/b/c.json", "src"]
+
+
+def test_stages_come_in_the_order_of_dvc_yaml_and_of_params(repo, stages):
+    definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert list(dict.fromkeys(stage.name.partition("@")[0] for stage in stages)) == list(definition)
+    runs = yaml.safe_load((ROOT / "params.yaml").read_text())["runs"]
+    assert [stage.name for stage in stages if stage.name.startswith("train@")] == [f"train@{run}" for run in runs]
 
 
 def test_outputs_with_a_suffix_are_files_and_the_others_folders(stages):
