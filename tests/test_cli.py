@@ -37,7 +37,10 @@ def test_schema_prints_the_committed_schema(place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("train", "nobody"), "mdpipe: 'nobody' is not in `runs` of params.yaml; it has: digits, letters, pieces"),
+        (
+            ("train", "nobody"),
+            "mdpipe: 'nobody' is not in `runs` of params.yaml; it has: digits, letters, letters_ar, pieces",
+        ),
         (("download", "nowhere"), "mdpipe: 'nowhere' is not in `sources`"),
         (("zero_shot", "letters", "nowhere"), "mdpipe: 'nowhere' is not in `sources`"),
         (("encode", "digits"), "mdpipe: data/raw/digits/source.json does not exist; run `dvc repro download@digits`"),

@@ -27,6 +27,19 @@ SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sou
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A key of `runs` in params.yaml.")]
 
+Count = Annotated[int, typer.Option(min=1, help="Number of samples.")]
+Out = Annotated[Path | None, typer.Option(help="File to write; by default texts are printed, pictures in RUN.png.")]
+Sampler = Annotated[str | None, typer.Option(help="Kind of sampler; by default the fastest exact one.")]
+Steps = Annotated[int, typer.Option(min=1, help="Steps of a sampler that walks a grid.")]
+Grid = Annotated[str, typer.Option(help="Spacing of these steps: uniform or cosine.")]
+Temperature = Annotated[float, typer.Option(help="Below 1 sharpens, above 1 flattens.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from the so many likeliest tokens alone.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the fewest tokens that hold this much probability.")]
+Label = Annotated[int | None, typer.Option(help="The class to draw, for a run that knows classes.")]
+Guidance = Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with another number, last digits may differ.")]
+
 
 @app.command()
 def download(source: SourceName) -> None:
@@ -71,6 +84,12 @@ def zero_shot(run: RunName, source: SourceName) -> None:
 
 
 @app.command()
+def samplers(run: RunName) -> None:
+    """Compare the samplers on a run."""
+    _run_stage("samplers", runs=run)
+
+
+@app.command()
 def report() -> None:
     """Collect the tables and write the page."""
     _run_stage("report")
@@ -95,6 +114,67 @@ def check(file: Annotated[Path, typer.Argument(help="The params file.")] = Path(
 def schema() -> None:
     """Print the JSON Schema of params.yaml, for editors."""
     typer.echo(json_schema(), nl=False)
+
+
+@app.command()
+def generate(
+    run: RunName,
+    prompt: Annotated[str, typer.Option(help="Text that every sample begins with.")] = "",
+    count: Count = 4,
+    length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text; the model's window by default.")] = None,
+    out: Out = None,
+    sampler: Sampler = None,
+    steps: Steps = 128,
+    grid: Grid = "cosine",
+    temperature: Temperature = 1.0,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    label: Label = None,
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+) -> None:
+    """Draw samples of a run by hand: texts are printed, pictures written to a file."""
+    with _told_plainly():
+        from mdpipe.stages.by_hand import Wish
+        from mdpipe.stages.generate import generate as draw_samples
+
+        wish = Wish(sampler, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
+        draw_samples(run, wish, count, prompt, length, out)
+
+
+@app.command()
+def infill(
+    run: RunName,
+    text: Annotated[str | None, typer.Option(help="A text with gaps: [gap:12] has twelve tokens.")] = None,
+    gap: Annotated[int, typer.Option(min=1, help="Tokens of a gap marked [gap].")] = 16,
+    image: Annotated[Path | None, typer.Option(help="A picture of the run's size.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="A picture that is black where the other is kept.")] = None,
+    count: Count = 4,
+    out: Out = None,
+    sampler: Sampler = None,
+    steps: Steps = 128,
+    grid: Grid = "cosine",
+    temperature: Temperature = 1.0,
+    top_k: TopK = None,
+    top_p: TopP = None,
+    label: Label = None,
+    guidance: Guidance = None,
+    seed: Seed = 0,
+    threads: Threads = 1,
+) -> None:
+    """Fill the gaps of a text, or the masked part of a picture."""
+    with _told_plainly():
+        from mdpipe.stages.by_hand import Wish
+        from mdpipe.stages.infill import infill_picture, infill_text
+
+        wish = Wish(sampler, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
+        if text is not None and image is None and mask is None:
+            infill_text(run, wish, count, text, gap, out)
+        elif text is None and image is not None and mask is not None:
+            infill_picture(run, wish, count, image, mask, out)
+        else:
+            raise ParamsError("give either --text, or --image and --mask")
 
 
 def _run_stage(stage: str, **names: str) -> None:

@@ -96,7 +96,7 @@ def test_pictures_that_are_not_what_the_header_says_are_named_with_the_cure(imag
         EncodedDataset.open(image_dataset, "test")
 
 
-@pytest.mark.parametrize("key", ["modality", "vocabulary", "shape", "length", "tokenizer", "splits"])
+@pytest.mark.parametrize("key", ["modality", "vocabulary", "shape", "length", "tokenizer", "classes", "splits"])
 def test_an_incomplete_header_is_named_with_the_cure(text_dataset, key):
     header = json.loads((text_dataset / "dataset.json").read_text())
     del header[key]

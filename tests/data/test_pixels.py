@@ -30,14 +30,18 @@ def test_all_levels_change_nothing(maximum):
 def test_shown_levels_run_evenly_from_black_to_white(levels):
     grey = dequantize(np.arange(levels), levels)
     assert grey.dtype == np.uint8
-    assert np.abs(grey - np.linspace(0, 255, levels)).max() <= 0.5 + 1e-9
+    above = grey - np.linspace(0, 255, levels)
+    assert above.min() > -1e-9
+    assert above.max() < 1
     assert grey[0] == 0
     assert grey[-1] == 255
 
 
-def test_eight_bit_pixels_survive_quantizing_and_showing():
-    values = np.arange(256, dtype=np.uint8)
-    assert np.array_equal(dequantize(quantize(values, 255, 256), 256), values)
+def test_levels_survive_showing_and_quantizing():
+    """A picture of ours, read again, has the levels it was made of, whatever their number."""
+    for levels in range(2, 257):
+        ids = np.arange(levels)
+        assert np.array_equal(quantize(dequantize(ids, levels), 255, levels), ids), levels
 
 
 @pytest.mark.parametrize(("maximum", "levels"), [(16, 18), (16, 1), (255, 257)])

@@ -1,6 +1,7 @@
 """Raw folders of documents and pictures."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from mdpipe.data.raw import Document, Pictures, read_documents, read_images, wri
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 PICTURES = Pictures(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
+LABELLED = replace(PICTURES, labels=np.array([1, 0]), class_names=("cat", "dog"))
 
 
 @given(texts=st.lists(unicode_text, min_size=1, max_size=5))
@@ -39,6 +41,18 @@ def test_pictures_come_back_as_they_were(tmp_path):
     assert source["images"] == 2
     assert source["groups"] == 1
     assert source["shape"] == [2, 2, 3]
+    assert (back.labels, back.classes, source["classes"], source["class_names"]) == (None, 0, 0, [])
+    assert not (tmp_path / "p" / "labels.npy").exists()
+
+
+def test_labels_and_the_names_of_their_classes_come_back_as_they_were(tmp_path):
+    write_raw(tmp_path / "p", "image_folder", LABELLED)
+    back = read_images(tmp_path / "p")
+    assert back.labels.tolist() == [1, 0]
+    assert back.labels.dtype == np.int64
+    assert back.class_names == ("cat", "dog")
+    source = json.loads((tmp_path / "p" / "source.json").read_text())
+    assert (source["classes"], source["class_names"]) == (2, ["cat", "dog"])
 
 
 @pytest.mark.parametrize("names", [["b", "a"], ["a", "a"]])
@@ -83,10 +97,31 @@ def test_the_other_modality_is_refused(tmp_path):
         ("images.npy", np.zeros((2, 2, 2, 3), np.int64)),
         ("groups.npy", np.zeros(3, np.int32)),
         ("groups.npy", np.zeros(2, np.int64)),
+        ("labels.npy", np.zeros(3, np.int64)),
+        ("labels.npy", np.zeros(2, np.int32)),
     ],
 )
 def test_pictures_of_the_wrong_shape_or_type_are_named_with_the_cure(tmp_path, file, array):
-    write_raw(tmp_path / "p", "arrays", PICTURES)
+    write_raw(tmp_path / "p", "arrays", LABELLED)
     np.save(tmp_path / "p" / file, array)
     with pytest.raises(ValueError, match=rf"{file} should be .* `dvc repro download@p` again"):
+        read_images(tmp_path / "p")
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_that_is_no_class_is_named_with_the_cure(tmp_path, label):
+    write_raw(tmp_path / "p", "arrays", LABELLED)
+    np.save(tmp_path / "p" / "labels.npy", np.array([0, label]))
+    with pytest.raises(ValueError, match=rf"labels.npy has labels .*{label}.* 2 classes; run `dvc repro download@p`"):
+        read_images(tmp_path / "p")
+
+
+@pytest.mark.parametrize("key", ["maximum", "classes", "class_names"])
+def test_an_incomplete_description_is_named_with_the_cure(tmp_path, key):
+    write_raw(tmp_path / "p", "arrays", PICTURES)
+    path = tmp_path / "p" / "source.json"
+    source = json.loads(path.read_text())
+    del source[key]
+    path.write_text(json.dumps(source))
+    with pytest.raises(ValueError, match=rf"source.json is incomplete .*{key}.*run `dvc repro download@p` again"):
         read_images(tmp_path / "p")

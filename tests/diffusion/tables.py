@@ -8,6 +8,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from mdpipe.diffusion.vector_schedule import VectorSchedule
+
 
 def contexts(vocabulary: int, length: int) -> Tensor:
     """Every sequence of tokens and masks, (C, L), the last position varying fastest."""
@@ -38,11 +40,63 @@ class Tabular(nn.Module):
         return hidden + self.bias
 
 
+class Timed(Tabular):
+    """A table whose logits (C, L, V) drift with the time, by `drift` (C, L, V) from time 0 to 1."""
+
+    def __init__(self, logits: Tensor, drift: Tensor) -> None:
+        super().__init__(logits)
+        self.drift = nn.Parameter(drift)
+
+    def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        places = (self.vocabulary + 1) ** torch.arange(self.length - 1, -1, -1)
+        context = (tokens * places).sum(dim=1)
+        return self.table[context] + time[:, None, None] * self.drift[context]
+
+
+class Causal(Tabular):
+    """A table that is asked at each position for the context in which all later tokens are masked."""
+
+    def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        known = torch.ones(self.length, self.length).tril().bool()
+        columns = [super(Causal, self).forward(tokens.where(row, self.vocabulary), time, condition) for row in known]
+        return torch.stack([column[:, position] for position, column in enumerate(columns)], dim=1)
+
+
+class Posterior:
+    """The exact conditionals of a distribution whose tokens turn into the mask each at a speed of its own.
+
+    P(x_0^n | x_t), which depends on the time: a mask is the more likely to hide a token the sooner that is masked.
+    """
+
+    def __init__(self, joint: Tensor, schedule: VectorSchedule) -> None:
+        self.schedule = schedule
+        self.sequences = joint.nonzero()
+        self.chances = joint[joint > 0]
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        mask = len(self.schedule.exponents)
+        masked = (tokens == mask)[:, None]
+        agreeing = (masked | (tokens[:, None] == self.sequences)).all(dim=2)
+        hiding = torch.where(masked, self.schedule.masked(time)[:, self.sequences], 1).prod(dim=2)
+        weights = agreeing * hiding * self.chances
+        return torch.einsum("bs,slv->blv", weights, nn.functional.one_hot(self.sequences, mask).double()).log()
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+
 def random_table(vocabulary: int, length: int, seed: int) -> Tabular:
     """Logits that are standard normal: the conditionals of no distribution, as those of a network."""
     random = torch.Generator().manual_seed(seed)
     size = ((vocabulary + 1) ** length, length, vocabulary)
     return Tabular(torch.randn(size, generator=random, dtype=torch.float64))
+
+
+def random_timed(vocabulary: int, length: int, seed: int) -> Timed:
+    """Standard normal logits and drifts."""
+    first, second = (random_table(vocabulary, length, number) for number in (seed, seed + 1))
+    return Timed(first.table.detach(), second.table.detach())
 
 
 def exact_table(joint: Tensor) -> Tabular:

@@ -26,7 +26,7 @@ def test_linear_schedule_on_the_cosine_grid_is_the_cosine_schedule_on_the_unifor
 
 
 def test_unknown_grids_and_no_steps_are_refused():
-    with pytest.raises(ValueError, match=r"sample.grid is 'square'.*cosine, uniform"):
+    with pytest.raises(ValueError, match=r"sample.sampler.grid is 'square'.*cosine, uniform"):
         build_grid("square", 4)
-    with pytest.raises(ValueError, match=r"sample.steps must be at least 1, not 0"):
+    with pytest.raises(ValueError, match=r"sample.sampler.steps must be at least 1, not 0"):
         build_grid("uniform", 0)

@@ -1,14 +1,40 @@
-"""Masking schedules: what holds for every one of them."""
+"""Masking schedules: what holds for every one of them, at every time and next to the ends."""
+
+import math
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.schedules import EPSILON, SCHEDULES, Cosine, Linear, Schedule, build_schedule
+from mdpipe.diffusion.schedules import (
+    EPSILON,
+    SCHEDULES,
+    Cosine,
+    Geometric,
+    Linear,
+    Polynomial,
+    Schedule,
+    build_schedule,
+)
+from tests.diffusion.every import every_schedule
 
-schedules = st.sampled_from([kind(epsilon) for kind in SCHEDULES.values() for epsilon in (0.0, EPSILON, 0.1)])
-interior_times = st.floats(0.001, 0.999).map(lambda time: torch.tensor(time, dtype=torch.float64))
+schedules = st.sampled_from([schedule for epsilon in (0.0, EPSILON, 0.1) for schedule in every_schedule(epsilon)])
+cushioned = st.sampled_from([schedule for epsilon in (EPSILON, 0.1) for schedule in every_schedule(epsilon)])
+
+
+def scalar(time: float) -> torch.Tensor:
+    return torch.tensor(time, dtype=torch.float64)
+
+
+distances = st.floats(-12, math.log10(0.5)).map(lambda exponent: 10**exponent)
+interior_times = st.one_of(distances, distances.map(lambda distance: 1 - distance)).map(scalar)
+"""As likely to be 1e-12 from an end as to be in the middle."""
+times = st.one_of(interior_times, st.sampled_from([0.0, 1.0]).map(scalar))
+
+
+def test_every_schedule_is_among_those_tested():
+    assert {type(schedule) for schedule in every_schedule()} == set(SCHEDULES.values())
 
 
 @given(schedule=schedules, time=interior_times)
@@ -23,34 +49,109 @@ def test_derivative_is_that_of_alpha(schedule: Schedule, time):
 def test_weight_is_the_log_derivative_of_the_masked_share(schedule: Schedule, time):
     """-alpha' / (1 - alpha) = d/dt log(1 - alpha), by autodiff; positive, so that the loss is."""
     time.requires_grad_()
-    (slope,) = torch.autograd.grad((1 - schedule.alpha(time)).log(), time)
+    (slope,) = torch.autograd.grad(schedule.masked(time).log(), time)
     assert torch.allclose(schedule.weight(time), slope, rtol=1e-9)
     assert schedule.weight(time) > 0
 
 
+@given(schedule=schedules, time=times)
+def test_the_masked_share_is_what_is_not_visible(schedule: Schedule, time):
+    assert torch.allclose(schedule.alpha(time) + schedule.masked(time), torch.ones_like(time), rtol=0, atol=1e-15)
+
+
+@given(schedule=schedules, time=interior_times)
+def test_log_snr_is_the_logit_of_alpha(schedule: Schedule, time):
+    """Its sigmoids are both shares, each to relative accuracy."""
+    log_snr = schedule.log_snr(time)
+    assert torch.allclose(log_snr.sigmoid(), schedule.alpha(time), rtol=1e-12, atol=0)
+    assert torch.allclose((-log_snr).sigmoid(), schedule.masked(time), rtol=1e-12, atol=0)
+
+
+@given(schedule=schedules, time=times)
+def test_the_inverse_finds_the_time(schedule: Schedule, time):
+    """To what a rounding of alpha leaves of it: a steep schedule all digits, a flat one fewer."""
+    alpha = schedule.alpha(time)
+    found = schedule.inverse(alpha)
+    assert 0 <= found <= 1
+    assert (schedule.alpha(found) - alpha).abs() < 1e-15
+    rounding = 1e-15
+    later, earlier = (schedule.raw_inverse((schedule.raw(time) + off).clamp(0, 1)) for off in (-rounding, rounding))
+    assert earlier.clamp(0, 1) - 1e-15 <= found <= later.clamp(0, 1) + 1e-15
+
+
+@given(schedule=schedules, time=st.floats(0.01, 0.99).map(scalar))
+def test_the_inverse_is_the_time_away_from_the_ends(schedule: Schedule, time):
+    assert torch.allclose(schedule.inverse(schedule.alpha(time)), time, rtol=0, atol=1e-9)
+
+
 @given(schedule=schedules)
-def test_alpha_falls_from_one_to_zero_up_to_epsilon(schedule: Schedule):
+def test_what_no_time_reaches_is_at_the_nearest_end(schedule: Schedule):
+    assert schedule.inverse(scalar(0.0)) == 1
+    assert schedule.inverse(scalar(1.0)) == 0
+
+
+@given(schedule=schedules)
+def test_alpha_falls(schedule: Schedule):
     alphas = schedule.alpha(torch.linspace(0, 1, 101, dtype=torch.float64))
     assert (alphas.diff() < 0).all()
-    ends = torch.tensor([1 - schedule.epsilon, schedule.epsilon], dtype=torch.float64)
-    assert torch.allclose(alphas[[0, -1]], ends, atol=1e-15)
+
+
+@given(schedule=schedules)
+def test_alpha_falls_from_one_to_zero_up_to_epsilon(schedule: Schedule):
+    """The geometric schedule, from exp(-beta_min) to exp(-beta_max) up to epsilon."""
+    first, last = (math.exp(-1e-5), math.exp(-20)) if isinstance(schedule, Geometric) else (1, 0)
+    ends = torch.tensor([first, last], dtype=torch.float64) * (1 - 2 * schedule.epsilon) + schedule.epsilon
+    assert torch.allclose(schedule.alpha(torch.tensor([0.0, 1.0], dtype=torch.float64)), ends, atol=1e-15)
+
+
+@given(schedule=cushioned, end=st.sampled_from([0.0, 1.0]).map(scalar))
+def test_with_epsilon_everything_is_finite_at_both_ends(schedule: Schedule, end):
+    for value in (schedule.alpha, schedule.derivative, schedule.weight, schedule.log_snr):
+        assert value(end).isfinite()
 
 
 def test_the_published_forms():
-    """Table 4 at t = 1/3: linear 2/3, cosine 1 - cos(pi/3) = 1/2."""
-    third = torch.tensor(1 / 3, dtype=torch.float64)
+    """Table 4 at t = 1/3: linear 2/3, cosine 1 - cos(pi/3) = 1/2, and so on."""
+    third = scalar(1 / 3)
     assert Linear(0.0).alpha(third).item() == pytest.approx(2 / 3)
+    assert Polynomial(0.0, exponent=3.0).alpha(third).item() == pytest.approx(26 / 27)
+    assert Geometric(0.0).alpha(third).item() == pytest.approx(math.exp(-((1e-5) ** (2 / 3)) * 20 ** (1 / 3)))
     assert Cosine(0.0).alpha(third).item() == pytest.approx(1 / 2)
+
+
+def test_the_published_weights():
+    """Table 4 at t = 1/3: linear 1 / t, polynomial w / t, geometric (its sign put right), cosine pi/2 tan(pi/3)."""
+    third, b = scalar(1 / 3), (1e-5) ** (2 / 3) * 20 ** (1 / 3)
+    assert Linear(0.0).weight(third).item() == pytest.approx(3)
+    assert Polynomial(0.0, exponent=3.0).weight(third).item() == pytest.approx(9)
+    expected = math.exp(-b) / (1 - math.exp(-b)) * b * math.log(20 / 1e-5)
+    assert Geometric(0.0).weight(third).item() == pytest.approx(expected)
+    assert Cosine(0.0).weight(third).item() == pytest.approx(math.pi / 2 * math.tan(math.pi / 3))
 
 
 def test_names_of_params_build_schedules():
     assert build_schedule("linear") == Linear(EPSILON)
     assert build_schedule("cosine") == Cosine(EPSILON)
-    with pytest.raises(ValueError, match=r"schedule.kind is 'square'.*cosine, linear"):
+    assert build_schedule("polynomial", exponent=2.0) == Polynomial(EPSILON, exponent=2.0)
+    assert build_schedule("geometric", beta_max=10.0) == Geometric(EPSILON, beta_min=1e-5, beta_max=10.0)
+    with pytest.raises(ValueError, match=r"schedule.kind is 'square'.*cosine, geometric, linear, polynomial"):
         build_schedule("square")
 
 
 @pytest.mark.parametrize("epsilon", [-0.1, 0.5])
 def test_an_impossible_epsilon_is_refused(epsilon):
-    with pytest.raises(ValueError, match="epsilon"):
-        Linear(epsilon)
+    for build in (Linear, Geometric, lambda epsilon: Polynomial(epsilon, exponent=2.0)):
+        with pytest.raises(ValueError, match="epsilon"):
+            build(epsilon)
+
+
+@pytest.mark.parametrize("exponent", [0.5, -1.0, math.inf, math.nan])
+def test_an_exponent_with_an_infinite_slope_is_refused(exponent):
+    with pytest.raises(ValueError, match=r"schedule.exponent must be at least 1, not"):
+        Polynomial(exponent=exponent)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 1.0), (2.0, 1.0), (1.0, math.inf)])
+def test_noise_that_does_not_grow_is_refused(betas):
+    with pytest.raises(ValueError, match=r"schedule.beta_min and schedule.beta_max must be positive and rising, not"):
+        Geometric(beta_min=betas[0], beta_max=betas[1])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.evaluation.estimate import Estimate, ratio_estimate
+from mdpipe.evaluation.estimate import Estimate, paired_difference, ratio_estimate
 
 
 @given(costs=st.lists(st.floats(-100, 100), min_size=2, max_size=50), size=st.integers(1, 9))
@@ -24,6 +24,23 @@ def test_an_example_counts_by_its_size() -> None:
 def test_the_exponential_has_the_error_of_its_tangent() -> None:
     estimate = Estimate(math.log(10), 0.01).exponential()
     assert (estimate.value, estimate.stderr) == pytest.approx((10, 0.1))
+
+
+def test_what_two_models_find_equally_hard_cancels_in_their_difference() -> None:
+    """Costs that differ by 3 a token say so without any doubt, however they are scattered."""
+    sizes = np.array([4, 4, 1])
+    second = np.array([80.0, -7.0, 2.0])
+    assert paired_difference(second + 3 * sizes, second, sizes) == Estimate(3, 0)
+    with pytest.raises(ValueError, match="costs of 3 and of 2, and sizes of 3"):
+        paired_difference(second, second[:2], sizes)
+
+
+@given(costs=st.lists(st.tuples(st.floats(-100, 100), st.floats(-100, 100)), min_size=2, max_size=50))
+def test_a_paired_difference_is_the_mean_of_the_differences(costs: list[tuple[float, float]]) -> None:
+    first, second = np.array(costs).T
+    estimate = paired_difference(first, second, np.full(len(costs), 2))
+    assert estimate.value == pytest.approx(np.mean(first - second) / 2, abs=1e-9)
+    assert estimate.stderr == pytest.approx(np.std(first - second, ddof=1) / math.sqrt(len(costs)) / 2, abs=1e-9)
 
 
 def test_one_example_says_nothing_about_the_others() -> None:

@@ -15,25 +15,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mdpipe.diffusion.md4 import MD4, Bound
 from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.base import Bound
+from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules import Cosine, Linear, Schedule
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
+from tests.diffusion.chance import FALSE_ALARM_Z, normal_quantiles_of_variance
 
 EPSILON = 0.05
 """Larger than in training: windows of three tokens with small epsilon have rare draws of huge weight, whose errors are
 far from normal."""
 LENGTH, VOCABULARY = 3, 3
 REPEATS = 200
-FALSE_ALARM_Z = 3.89
-"""Two-sided probability 1e-4 of a standard normal."""
-
-
-def normal_quantiles_of_variance(count: int) -> tuple[float, float]:
-    """Where the mean square of `count` standard normals lies but for 1e-4 (Wilson and Hilferty)."""
-    spread = 2 / (9 * count)
-    low, high = ((1 - spread + sign * FALSE_ALARM_Z * math.sqrt(spread)) ** 3 for sign in (-1, 1))
-    return low, high
 
 
 def enumerated(network: nn.Module, tokens: tuple[int, ...]) -> float:
@@ -187,6 +180,8 @@ def test_units_are_those_of_the_whole_split() -> None:
         tokens=100,
         examples=10,
         draws=2,
+        per_example=np.full(10, 10 * math.log(8)),
+        sizes=np.full(10, 10),
     )
     assert nats.bits_per_token().value == pytest.approx(3)
     bits = nats.bits_per(400)

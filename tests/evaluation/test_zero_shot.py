@@ -10,8 +10,8 @@ from mdpipe.data.encode import encode_corpus, encode_images
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.data.raw import Document, Pictures, write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
-from mdpipe.diffusion.md4 import MD4
 from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules import Linear
 from mdpipe.evaluation.zero_shot import ZeroShot, zero_shot
 

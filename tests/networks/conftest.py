@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mdpipe.networks.build import build_network
 
@@ -42,6 +43,26 @@ def shaken(build) -> Callable[..., nn.Module]:
         return network
 
     return small
+
+
+@pytest.fixture
+def learn() -> Callable[..., list[float]]:
+    """learn(network, data, hidden): train until a hidden token costs under 0.1 nat; the cost at every step."""
+
+    def until_known(network: nn.Module, data: Tensor, hidden: Tensor, condition: Tensor | None = None) -> list[float]:
+        # The small transformer's loss leaps now and then under Adam's usual, longer memory of squares.
+        optimizer = torch.optim.Adam(network.parameters(), lr=5e-3, betas=(0.9, 0.95))
+        losses: list[float] = []
+        while len(losses) < 400 and min(losses, default=1) >= 0.1:
+            states = network(torch.where(hidden, 5, data), torch.full((len(data),), 0.5), condition)
+            loss = functional.cross_entropy(network.head(states[hidden]), data[hidden])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    return until_known
 
 
 @pytest.fixture

@@ -1,20 +1,36 @@
-"""Attention: the plain form is the fused one."""
+"""Attention: the plain form is the fused one, and a causal one looks back only."""
 
+import pytest
 import torch
 from torch.nn import functional
 
 from mdpipe.networks.attention import SHORT, attend
 
 
-def test_short_and_long_sequences_take_different_ways_to_the_same_value_and_gradient():
+@pytest.mark.parametrize("causal", [False, True])
+def test_short_and_long_sequences_take_different_ways_to_the_same_value_and_gradient(causal):
     random = torch.Generator().manual_seed(0)
     for length in (7, SHORT, SHORT + 1):
         inputs = [torch.randn(1, 2, length, 8, generator=random, requires_grad=True) for _ in range(3)]
         direction = torch.randn(1, 2, length, 8, generator=random)
         results, gradients = [], []
-        for function in (attend, functional.scaled_dot_product_attention):
-            results.append(function(*inputs))
-            gradients.append(torch.autograd.grad((results[-1] * direction).sum(), inputs))
+        for result in (
+            attend(*inputs, causal=causal),
+            functional.scaled_dot_product_attention(*inputs, is_causal=causal),
+        ):
+            results.append(result)
+            gradients.append(torch.autograd.grad((result * direction).sum(), inputs))
         assert torch.allclose(*results, atol=1e-5)
         for ours, reference in zip(*gradients, strict=True):
             assert torch.allclose(ours, reference, atol=1e-5)
+
+
+@pytest.mark.parametrize("length", [7, SHORT + 1])
+def test_a_causal_position_is_the_last_of_the_sequence_up_to_it(length):
+    """Cut off what comes later, and attention of the last position to all that is left is the same."""
+    random = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, length, 8, generator=random).unbind()
+    mixed = attend(query, key, value, causal=True)
+    for end in {1, 2, length // 2, length}:
+        alone = attend(*(x[..., :end, :] for x in (query, key, value)))
+        assert torch.allclose(mixed[..., end - 1, :], alone[..., -1, :], atol=1e-5)

@@ -32,6 +32,14 @@ def test_a_network_comes_back_as_it_was(kind, shaken, tmp_path, tokens, times):
         assert torch.equal(loaded(tokens, times), network(tokens, times))
 
 
+def test_classes_and_causality_come_back_too(shaken, tmp_path, tokens, times):
+    network = shaken("transformer", dropout=0.1, classes=3, causal=True)
+    save_network(tmp_path, network.state_dict(), "transformer", *SETTINGS["transformer"], classes=3, causal=True)
+    labels = torch.tensor([0, 1, 2, 3, 1, 0])
+    with torch.no_grad():
+        assert torch.equal(load_network(tmp_path)(tokens, times, labels), network(tokens, times, labels))
+
+
 def test_equal_networks_are_equal_files(kind, shaken, tmp_path):
     vocabulary, shape, settings = SETTINGS[kind]
     for folder, order in (("first", 1), ("second", -1)):
@@ -48,6 +56,8 @@ def test_the_description_is_readable(saved):
         "kind": "transformer",
         "vocabulary": 5,
         "shape": [12],
+        "classes": 0,
+        "causal": False,
         "settings": SETTINGS["transformer"][2],
     }
 
@@ -73,9 +83,9 @@ def test_weights_of_another_network_are_refused(saved, shaken):
 
 
 def test_an_impossible_description_is_refused(saved):
-    vocabulary, shape, settings = SETTINGS["transformer"]
+    settings = SETTINGS["transformer"][2]
     for impossible in ({**settings, "heads": 3}, {**settings, "colour": "red"}):
-        description = {"kind": "transformer", "vocabulary": vocabulary, "shape": list(shape), "settings": impossible}
+        description = json.loads((saved / "network.json").read_text()) | {"settings": impossible}
         (saved / "network.json").write_text(json.dumps(description))
         with pytest.raises(ValueError, match=r"network.json does not describe a network \(.*(heads|colour)"):
             load_network(saved)

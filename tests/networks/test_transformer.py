@@ -43,6 +43,40 @@ def test_told_the_time_it_starts_as_the_identity(build, tokens, times):
     assert torch.equal(network(tokens, times), expected)
 
 
+@pytest.mark.parametrize("time_conditioning", [False, True])
+def test_a_causal_one_sees_what_is_before_and_nothing_after(shaken, times, time_conditioning):
+    """Change each token in turn: its own hidden state and all later ones change, and no earlier one."""
+    network = shaken("transformer", causal=True, time_conditioning=time_conditioning)
+    one = torch.zeros(1, 12, dtype=torch.int64)
+    changed = one + torch.eye(12, dtype=torch.int64)
+    with torch.no_grad():
+        differences = (network(changed, times[:1].expand(12)) - network(one, times[:1])).abs().amax(dim=2)
+    sees = torch.ones(12, 12, dtype=torch.bool).triu()
+    assert differences[sees].min() > 1e-3
+    assert differences[~sees].max() < 1e-4
+
+
+def test_a_causal_one_gives_a_beginning_the_states_it_has_within_the_whole(shaken, tokens, times):
+    network = shaken("transformer", causal=True)
+    with torch.no_grad():
+        whole = network(tokens, times)
+        for length in range(1, 13):
+            assert torch.allclose(network(tokens[:, :length], times), whole[:, :length], atol=1e-5)
+
+
+def test_being_causal_changes_no_weight(build):
+    plain, causal = (build("transformer", causal=causal).state_dict() for causal in (False, True))
+    assert plain.keys() == causal.keys()
+    assert all(torch.equal(plain[name], causal[name]) for name in plain)
+
+
+def test_pictures_are_sequences_of_sub_pixels(shaken, tokens, times):
+    network = shaken("transformer", shape=(3, 2, 2))
+    with torch.no_grad():
+        assert network.length == 12
+        assert torch.equal(network(tokens, times), shaken("transformer", shape=(12,))(tokens, times))
+
+
 def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match=r"network.heads = 3 does not divide network.width = 16"):
         build_network("transformer", 5, (8,), seed=0, layers=1, heads=3, width=16, time_conditioning=False, dropout=0.0)

@@ -52,6 +52,11 @@ def test_near_values_start_near_each_other_and_away_from_the_mask():
     assert distances[256, :256].min() > 1
 
 
+def test_it_cannot_be_causal(build):
+    with pytest.raises(ValueError, match=r"network.kind = unet .* cannot be causal; take a transformer"):
+        build("unet", causal=True)
+
+
 def test_shapes_that_are_no_picture_are_refused():
     settings = {"seed": 0, "width": 8, "blocks": 1, "time_conditioning": False, "dropout": 0.0}
     with pytest.raises(ValueError, match=r"\(height, width, channels\), not \(64,\)"):

@@ -46,7 +46,7 @@ def test_the_committed_schema_is_the_one_of_the_types():
     ("change", "parts"),
     [
         ({"runs.letters.train.stepz": 3}, ["runs.letters.train", "'stepz'", "did you mean 'steps'"]),
-        ({"extra": 1}, ["top level", "'extra'", "allowed: seed, sources, datasets, runs, zero_shot"]),
+        ({"extra": 1}, ["top level", "'extra'", "allowed: seed, sources, datasets, runs, comparisons, zero_shot"]),
         ({"runs.letters.train.steps": "30"}, ["runs.letters.train.steps", "'30'", "integer"]),
         ({"runs.letters.train.steps": 0}, ["runs.letters.train.steps: 0", "greater than or equal to 1"]),
         ({"runs.letters.train.precision": "fp8"}, ["runs.letters.train.precision", "'fp8'", "'float32' or 'bfloat16'"]),
@@ -61,8 +61,33 @@ def test_the_committed_schema_is_the_one_of_the_types():
         ({"datasets.digits.test": 0.95}, ["datasets.digits.validation: 0.1", "nothing to train on"]),
         ({"datasets.docs_letters.lenght": 1}, ["datasets.docs_letters", "did you mean 'length'"]),
         ({"sources.digits.kind": "mnist"}, ["sources.digits", "'mnist'", "'docstrings', 'digits'"]),
-        ({"zero_shot.runs": ["digits"]}, ["zero_shot.runs.0", "'digits'", "letters, pieces"]),
+        ({"zero_shot.runs": ["digits"]}, ["zero_shot.runs.0", "'digits'", "letters, letters_ar, pieces"]),
         ({"zero_shot.sources": ["pydantic_docs"]}, ["zero_shot.sources", "would not be zero-shot"]),
+        (
+            {"runs.letters.sample.sampler.kind": "generalized"},
+            ["runs.letters: sample.sampler.kind = 'generalized'", "ancestral"],
+        ),
+        ({"runs.letters.sample.steps": None}, ["runs.letters: sample.steps = None must be a number"]),
+        ({"runs.letters.objective": "md5"}, ["runs.letters", "'md5'", "'md4', 'genmd4'"]),
+        ({"runs.letters.diffusion.masks": 0}, ["runs.letters.diffusion.masks: 0", "greater than or equal to 1"]),
+        (
+            {"runs.letters.diffusion.schedule": {"kind": "polynomial", "exponent": 0.0}},
+            ["runs.letters.diffusion.schedule.exponent: 0.0", "greater than or equal to 1"],
+        ),
+        ({"runs.letters_ar.network.time_conditioning": True}, ["runs.letters_ar", "no time to tell", "must be false"]),
+        ({"runs.letters.condition": {"dropout": 0.1}}, ["runs.letters.condition", "'pydantic_docs' has no classes"]),
+        ({"runs.digits.condition": None}, ["runs.digits: sample.guidance = 1.0 needs classes"]),
+        (
+            {"comparisons": [{"run": "letters", "against": "digits"}]},
+            ["comparisons.0.against", "not evaluated on"],
+        ),
+        ({"comparisons": [{"run": "letters", "against": "x"}]}, ["comparisons.0.against: 'x'", "digits, letters"]),
+        ({"samplers.runs.letters.judge": "pieces"}, ["samplers.runs.letters.judge: 'pieces'", "allowed: letters_ar"]),
+        (
+            {"samplers.runs.letters.dataset": "digits"},
+            ["samplers.runs.letters.dataset", "is on 'docs_letters'"],
+        ),
+        ({"samplers.steps": []}, ["samplers.steps", "at least one number of steps"]),
         ({"runs.Upper-case": SMOKE["runs"]["letters"]}, ["runs.Upper-case", "^[a-z][a-z0-9_]*$"]),
     ],
 )

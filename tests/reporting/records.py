@@ -1,6 +1,11 @@
 """Records as the stages write them, for the tests of tables, figures and the page."""
 
+from collections.abc import Sequence
 from typing import Any
+
+import polars as pl
+
+from mdpipe.reporting.columns import EXPONENTS, SAMPLERS
 
 
 def evaluation(run: str, dataset: str, modality: str = "image", **changes: Any) -> dict[str, Any]:
@@ -54,6 +59,18 @@ def encoding(dataset: str, references: list[dict[str, Any]]) -> dict[str, Any]:
     return {"dataset": dataset, "modality": "image", "splits": {"test": {"tokens": 11520}}, "references": references}
 
 
+def difference(run: str, against: str, dataset: str = "digits", **changes: Any) -> dict[str, Any]:
+    """How a run stands to another."""
+    return {
+        "run": run,
+        "against": against,
+        "dataset": dataset,
+        "split": "test",
+        "value": -0.0123,
+        "stderr": 0.0031,
+    } | changes
+
+
 def zero_shot(run: str, source: str, dataset: str = "docs", **changes: Any) -> dict[str, Any]:
     """What metrics/zero_shot holds of a run and a source."""
     record = evaluation(run, dataset, "text", split="all")
@@ -85,3 +102,32 @@ def training(run: str, **changes: Any) -> dict[str, Any]:
         "final_loss": 2.4,
         "unit": "bits/dim",
     } | changes
+
+
+def judged(run: str, sampler: str, steps: int | None, **changes: Any) -> dict[str, Any]:
+    """One row of metrics/samplers."""
+    return {
+        "run": run,
+        "dataset": "docs",
+        "judge": "critic",
+        "sampler": sampler,
+        "steps": steps,
+        "network_calls": None if sampler == "data" else (steps or 64),
+        "samples": 32,
+        "unit": "bits/char",
+        "bits": 2.0 if sampler == "data" else 2.0 + 8 / (steps or 64),
+        "bits_stderr": 0.03,
+        "entropy": 4.1,
+        "entropy_stderr": 0.01,
+        "parameters": 809856,
+    } | changes
+
+
+def judged_frame(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """What metrics/samplers holds of a run."""
+    return pl.DataFrame(list(rows), schema=SAMPLERS)
+
+
+def exponents_frame(symbols: Sequence[str | None], exponents: Sequence[float]) -> pl.DataFrame:
+    """A learned schedule, the tokens being numbered in the order of their symbols."""
+    return pl.DataFrame([range(len(symbols)), symbols, exponents], schema=EXPONENTS)

@@ -36,6 +36,17 @@ def test_bars_are_as_long_as_their_bits_are_many():
     )
 
 
+def test_the_names_of_several_runs_of_a_dataset_have_room_beside_their_bars():
+    runs = ["letters", "letters_genmd4", "letters_autoregressive", "letters_any_order", "letters_score_entropy"]
+    evaluations = [evaluation(run, "docs", "text", bits_per_byte=3 - at / 100) for at, run in enumerate(runs)]
+    root = ElementTree.fromstring(likelihood_figure(likelihood_table(evaluations, [encoding("docs", TEXT_RATES)])))
+    ends = {element.text: float(element.attrib["x"]) for element in root.iter(f"{SVG}text")}
+    assert all(ends[run] >= 7 * len(run) for run in runs)
+    assert len(widths(ElementTree.tostring(root, encoding="unicode"), "model")) == len(runs)
+    bars = [float(bar.attrib["x"]) for bar in root.iter(f"{SVG}rect")]
+    assert min(bars) > max(ends[run] for run in runs)
+
+
 def test_numbers_are_those_of_the_table_rounded_by_their_errors():
     shown = texts(likelihood_figure(likelihood()))
     for expected in ("2.21 ± 0.02", "4.120", "bits/dim, test", "bits/byte, test", "2.118 ± 0.012", "2.900 ± 0.004"):

@@ -9,13 +9,13 @@ import pytest
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("metrics", {"torch", "polars", "PIL", "numpy"}),
-        ("page", {"torch", "PIL", "pydantic"}),
-        ("text_animation", {"torch", "polars"}),
+        ("data.artifacts.metrics", {"torch", "polars", "PIL", "numpy"}),
+        ("reporting.page", {"torch", "PIL", "pydantic"}),
+        ("reporting.text_animation", {"torch", "polars"}),
     ],
 )
 def test_a_module_loads_only_the_libraries_it_needs(module, unwanted):
     """A GPU node that trains and evaluates writes metrics, and has neither polars nor Pillow."""
-    program = f"import sys, mdpipe.reporting.{module}; print(*sys.modules)"
+    program = f"import sys, mdpipe.{module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not unwanted & set(loaded)

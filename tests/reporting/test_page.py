@@ -6,8 +6,19 @@ import pytest
 
 from mdpipe.reporting.conventions import CONVENTIONS
 from mdpipe.reporting.page import Exhibit, Report, report_page
+from mdpipe.reporting.samplers_table import samplers_comparison
 from mdpipe.reporting.tables import likelihood_table, samples_table, training_table, zero_shot_table
-from tests.reporting.records import IMAGE_RATES, encoding, evaluation, sample, training, zero_shot
+from tests.reporting.records import (
+    IMAGE_RATES,
+    encoding,
+    evaluation,
+    exponents_frame,
+    judged,
+    judged_frame,
+    sample,
+    training,
+    zero_shot,
+)
 
 VOID = {"meta", "img", "br"}
 
@@ -38,6 +49,14 @@ class Outline(HTMLParser):
         self.text += data
 
 
+LEVELS = exponents_frame([str(level) for level in range(64)], [1.0 + level / 64 for level in range(64)])
+PIECES = exponents_frame([f"piece{token}" for token in range(64)], [1.0 + token / 64 for token in range(64)])
+
+
+def samplers(run: str) -> pl.DataFrame:
+    return samplers_comparison({run: judged_frame([judged(run, "ancestral", 8), judged(run, "data", None)])})
+
+
 def report() -> Report:
     return Report(
         likelihood=likelihood_table([evaluation("small", "digits")], [encoding("digits", IMAGE_RATES)]),
@@ -48,6 +67,8 @@ def report() -> Report:
         exhibits=[Exhibit("small", pictures=[b"\x89PNG\r\n", b"GIF89a"]), Exhibit("pieces", text="a sample")],
         params="seed: 0\n",
         versions={"torch": "2.13.0", "numpy": "2.4.6"},
+        samplers=samplers("pieces"),
+        exponents={"small": LEVELS, "pieces": PIECES},
     )
 
 
@@ -66,14 +87,14 @@ def test_every_link_leads_to_a_section():
     tags = Outline(report_page(report())).tags
     targets = {attributes.get("id") for _, attributes in tags}
     links = [attributes["href"] for tag, attributes in tags if tag == "a"]
-    assert len(links) == 6
+    assert len(links) == 8
     assert all(link.removeprefix("#") in targets for link in links)
 
 
 def test_numbers_samples_params_versions_and_conventions_are_there():
     text = Outline(report_page(report())).text
     terms = [term for term, _ in CONVENTIONS]
-    for expected in ("2.21 ± 0.02", "numpy_docs", "a sample", "seed: 0", "2.13.0", *terms):
+    for expected in ("2.21 ± 0.02", "numpy_docs", "3.00 ± 0.03", "a sample", "seed: 0", "2.13.0", *terms):
         assert expected in text
 
 
@@ -92,8 +113,18 @@ def test_what_is_empty_is_left_out():
         {},
     )
     text = Outline(report_page(empty)).text
-    assert "Zero-shot" not in text
+    for title in ("Zero-shot", "Samplers", "Learned schedules"):
+        assert title not in text
     assert "Params and versions" in text
+
+
+def test_grey_levels_are_drawn_in_their_order_and_pieces_are_not():
+    text = Outline(report_page(report())).text
+    assert "the 15 largest" in text
+    assert "piece63" in text
+    curves_alone = Outline(report_page(replace(report(), exponents={"small": LEVELS}))).text
+    assert "revealed early" in curves_alone
+    assert "the 15 largest" not in curves_alone
 
 
 def test_nothing_that_is_shown_can_become_markup():
@@ -103,6 +134,8 @@ def test_nothing_that_is_shown_can_become_markup():
             report(),
             likelihood=likelihood_table([evaluation(evil, evil)], [encoding(evil, IMAGE_RATES)]),
             curves={evil: report().curves["small"]},
+            samplers=samplers(evil),
+            exponents={evil: exponents_frame([evil[:12]], [1.0])},
             exhibits=[Exhibit(evil, pictures=[b"GIF89a"], text=evil)],
             params=evil,
             versions={evil: evil},
@@ -110,7 +143,8 @@ def test_nothing_that_is_shown_can_become_markup():
     )
     assert "<script" not in page
     outline = Outline(page)
-    assert outline.text.count(evil) >= 8
+    assert outline.text.count(evil) >= 12
+    assert outline.text.count(evil[:12]) > outline.text.count(evil)
     assert [attributes["alt"] for tag, attributes in outline.tags if tag == "img"] == [f"Samples of {evil}"]
 
 

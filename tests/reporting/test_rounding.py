@@ -47,6 +47,19 @@ def test_exact_numbers_are_right_to_four_digits(value):
     assert abs(number(exact_number(value)) - decimal(value)) <= decimal(value) / 2000
 
 
+@given(value=st.floats(min_value=-1, max_value=1), stderr=ERRORS)
+def test_what_rounds_to_nothing_has_no_sign(value, stderr):
+    shown = rounded_measurement(value, stderr)[0]
+    assert shown.startswith("-") == (number(shown) < 0)
+
+
+def test_a_difference_as_a_reader_knows_it():
+    assert measurement(-0.01234, 0.0031) == "-0.012 ± 0.003"
+    assert measurement(-0.0004, 0.0031) == "0.000 ± 0.003"
+    assert measurement(-0.0016, 0.0031) == "-0.002 ± 0.003"
+    assert measurement(-0.004, 2.0) == "0 ± 2"
+
+
 def test_measurements_as_a_reader_knows_them():
     assert measurement(2.71345, 0.00419) == "2.713 ± 0.004"
     assert measurement(2.71345, 0.0149) == "2.713 ± 0.015"

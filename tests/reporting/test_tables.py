@@ -4,10 +4,20 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from mdpipe.reporting.columns import LIKELIHOOD, ZERO_SHOT
-from mdpipe.reporting.metrics import MetricsError
+from mdpipe.data.artifacts.metrics import MetricsError
+from mdpipe.reporting.columns import COMPARED, LIKELIHOOD, ZERO_SHOT
 from mdpipe.reporting.tables import likelihood_table, samples_table, training_table, zero_shot_table
-from tests.reporting.records import IMAGE_RATES, TEXT_RATES, encoding, evaluation, rate, sample, training, zero_shot
+from tests.reporting.records import (
+    IMAGE_RATES,
+    TEXT_RATES,
+    difference,
+    encoding,
+    evaluation,
+    rate,
+    sample,
+    training,
+    zero_shot,
+)
 
 EVALUATIONS = [
     evaluation("small", "digits"),
@@ -23,7 +33,7 @@ def rows(frame, *columns):
 
 def test_models_stand_sorted_with_their_references_below_them():
     table = likelihood_table(EVALUATIONS, ENCODINGS)
-    assert table.columns == list(LIKELIHOOD)
+    assert table.columns == [*LIKELIHOOD, *COMPARED]
     assert rows(table, "dataset", "split", "run", "estimator") == [
         ("digits", "test", "big", "md4 bound"),
         ("digits", "test", "small", "md4 bound"),
@@ -46,7 +56,53 @@ def test_the_order_of_the_files_does_not_matter(seed):
 def test_a_model_row_holds_the_record_and_its_parts():
     record = evaluation("pieces", "docs", "text")
     (row,) = likelihood_table([record], []).rows(named=True)
-    assert row == {**{name: value for name, value in record.items() if name != "parts"}, **record["parts"]}
+    expected = {**{name: value for name, value in record.items() if name != "parts"}, **record["parts"]}
+    assert row == expected | dict.fromkeys(COMPARED)
+
+
+def test_a_difference_stands_in_the_row_of_its_run_alone():
+    table = likelihood_table(EVALUATIONS, ENCODINGS, [difference("small", "big")])
+    compared = table.drop_nulls("difference")
+    assert rows(compared, "run", "against", "difference", "difference_stderr") == [("small", "big", -0.0123, 0.0031)]
+    alone = likelihood_table(EVALUATIONS, ENCODINGS)
+    assert_frame_equal(table.drop(*COMPARED), alone.drop(*COMPARED))
+    assert alone.select(*COMPARED).null_count().row(0) == (alone.height,) * 3
+
+
+def test_a_run_is_compared_on_every_dataset_and_split_that_it_was_evaluated_on():
+    places = [("digits", "test"), ("digits", "train"), ("letters", "test")]
+    evaluations = [evaluation(run, dataset, split=split) for run in ("a", "b") for dataset, split in places]
+    differences = [
+        difference("a", "b", dataset, split=split, value=value) for value, (dataset, split) in enumerate(places)
+    ]
+    table = likelihood_table(evaluations, [], differences)
+    compared = [(*place, float(value)) for value, place in enumerate(places)]
+    assert rows(table.filter(run="a"), "dataset", "split", "difference") == compared
+    assert table.filter(run="b")["difference"].null_count() == len(places)
+
+
+@pytest.mark.parametrize(
+    ("record", "named"),
+    [
+        (difference("small", "none"), "'small' and 'none' on digits, test, on which run 'none' was not evaluated"),
+        (difference("none", "small"), "'none' and 'small' on digits, test, on which run 'none' was not evaluated"),
+        (difference("small", "pieces"), "on which run 'pieces' was not evaluated"),
+        (difference("small", "big", "docs"), "on docs, test, on which run 'small' was not evaluated"),
+        (difference("small", "big", split="train"), "on digits, train, on which run 'small'"),
+        (difference("small", "big", value=None), "'small' and 'big': value should be a number, not None"),
+        (difference("small", "big", stderr="0"), "'small' and 'big': stderr should be a number, not '0'"),
+        (difference("small", "big", unit="bits/dim"), "has unknown unit;"),
+    ],
+)
+def test_a_difference_between_what_was_not_evaluated_alike_is_refused(record, named):
+    with pytest.raises(MetricsError, match=named):
+        likelihood_table(EVALUATIONS, ENCODINGS, [record])
+
+
+def test_a_run_has_one_difference():
+    evaluations = [evaluation(run, "digits") for run in "abc"]
+    with pytest.raises(MetricsError, match="two records of a, digits, test"):
+        likelihood_table(evaluations, [], [difference("a", "b"), difference("a", "c")])
 
 
 def test_a_reference_takes_the_unit_of_its_models_and_tells_bits_per_byte_besides():
@@ -84,8 +140,13 @@ def test_samples_take_every_number_that_comes_along():
     assert table.columns[-3:] == ["entropy", "words_known", "words_known_stderr"]
 
 
+def test_a_sampler_without_a_grid_has_no_steps():
+    records = [sample("a", steps=None, grid=None), without(sample("b"), "steps", "grid"), sample("c")]
+    assert rows(samples_table(records), "steps", "grid") == [(None, None), (None, None), (64, "cosine")]
+
+
 def test_tables_of_nothing_have_their_columns():
-    assert likelihood_table([], []).columns == list(LIKELIHOOD)
+    assert likelihood_table([], []).columns == [*LIKELIHOOD, *COMPARED]
     assert zero_shot_table([]).columns == list(ZERO_SHOT)
     assert samples_table([]).height == training_table([]).height == 0
 
@@ -113,7 +174,7 @@ def without(record, *names):
         ),
         (lambda: zero_shot_table([without(zero_shot("a", "s"), "source")]), "lacks source;"),
         (lambda: zero_shot_table([zero_shot("a", "s")] * 2), "two records of a, s"),
-        (lambda: samples_table([without(sample("a"), "grid")]), "'a' lacks grid;"),
+        (lambda: samples_table([without(sample("a"), "network_calls")]), "'a' lacks network_calls;"),
         (lambda: samples_table([sample("a", best="x")]), "best should be a number, not 'x'"),
         (lambda: training_table([training("a")] * 2), "two records of a;"),
     ],

@@ -1,9 +1,10 @@
 import polars as pl
 import pytest
 
+from mdpipe.reporting.samplers_table import samplers_comparison
 from mdpipe.reporting.tables import likelihood_table, samples_table
 from mdpipe.reporting.written import markdown, readable, write_table
-from tests.reporting.records import IMAGE_RATES, encoding, evaluation, sample
+from tests.reporting.records import IMAGE_RATES, difference, encoding, evaluation, judged, judged_frame, sample
 
 
 @pytest.fixture
@@ -37,6 +38,20 @@ def test_the_markdown_reads_well(likelihood):
 
 def test_references_are_told_from_models(likelihood):
     assert readable(likelihood).references == [False, True, True, True]
+
+
+def test_the_data_among_samplers_are_a_reference_that_names_its_run():
+    rows = [judged("a", "ancestral", 8), judged("a", "data", None)]
+    table = readable(samplers_comparison({"a": judged_frame(rows)}))
+    assert table.references == [True, False]
+    assert [row[0] for row in table.rows] == ["a", "a"]
+
+
+def test_a_difference_is_one_column_beside_the_name_of_the_other_run():
+    evaluations = [evaluation("small", "digits"), evaluation("big", "digits")]
+    table = readable(likelihood_table(evaluations, [], [difference("small", "big")]))
+    assert table.headings[5:8] == ["value", "against", "difference"]
+    assert [row[6:8] for row in table.rows] == [["", ""], ["big", "-0.012 ± 0.003"]]
 
 
 def test_a_number_and_its_standard_error_share_a_column():

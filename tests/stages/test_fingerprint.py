@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
-from mdpipe.data.encode import encode_text
+from mdpipe.data.encode import encode_images, encode_text
 from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.raw import Document, write_raw
+from mdpipe.data.raw import Document, Pictures, write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params import parse_params
 from mdpipe.stages.fingerprint import training_fingerprint
@@ -40,7 +40,7 @@ def fingerprint(dataset: EncodedDataset, **changes: object) -> str:
         {"seed": 1},
         {"runs__letters__train__steps": 31},
         {"runs__letters__network__layers": 2},
-        {"runs__letters__schedule": {"kind": "cosine"}},
+        {"runs__letters__diffusion__schedule": {"kind": "cosine"}},
     ],
 )
 def test_it_changes_with_seed_settings_and_schedule(dataset, change):
@@ -65,4 +65,17 @@ def test_it_changes_with_one_token_of_the_training_data(dataset):
     tokens = np.load(path)
     tokens[5] = (tokens[5] + 1) % dataset.vocabulary
     np.save(path, tokens)
+    assert fingerprint(dataset) != before
+
+
+def test_it_changes_with_one_label_of_the_training_data(tmp_path):
+    images = np.zeros((20, 4, 4, 1), np.uint8)
+    write_raw(tmp_path / "raw", "arrays", Pictures(images, np.arange(20, dtype=np.int32), 1, np.arange(20) % 2))
+    encode_images(tmp_path / "raw", 2, 4, 4, tmp_path / "encoded", 0, 0.1, 0.1)
+    dataset = EncodedDataset.open(tmp_path / "encoded", "train")
+    before = fingerprint(dataset)
+    path = dataset.directory / "train_labels.npy"
+    labels = np.load(path)
+    labels[3] = 1 - labels[3]
+    np.save(path, labels)
     assert fingerprint(dataset) != before

@@ -35,12 +35,16 @@ def uninterrupted(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="session")
 def assert_same_bytes() -> Callable[[TrainResult, TrainResult], None]:
-    """Weights and history are equal to the last bit."""
+    """Weights, the objective's too, and history are equal to the last bit."""
 
     def check(result: TrainResult, expected: TrainResult) -> None:
-        assert result.weights.keys() == expected.weights.keys()
-        for name, weight in expected.weights.items():
-            assert result.weights[name].numpy().tobytes() == weight.numpy().tobytes(), name
+        for found, wanted in (
+            (result.weights, expected.weights),
+            (result.objective_weights, expected.objective_weights),
+        ):
+            assert found.keys() == wanted.keys()
+            for name, weight in wanted.items():
+                assert found[name].numpy().tobytes() == weight.numpy().tobytes(), name
         assert result.history == expected.history
 
     return check

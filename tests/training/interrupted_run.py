@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.md4 import MD4
 from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules import Linear
 from mdpipe.networks.build import build_network
 from mdpipe.params import TrainSettings
 from mdpipe.training import checkpoint
-from mdpipe.training.loop import TrainResult, train
+from mdpipe.training.loop import Batch, TrainResult, train
 
 VOCABULARY, LENGTH = 5, 8
 SETTINGS = TrainSettings(
@@ -54,9 +55,10 @@ def tiny_run(
     settings: TrainSettings = SETTINGS,
     fingerprint: str = "tiny",
     dropout: float = 0.1,
+    objective: Objective | None = None,
     **options: Any,
 ) -> TrainResult:
-    """Train a transformer of one layer on `batches`."""
+    """Train a transformer of one layer on `batches`, by MD4 if not by another objective."""
     network = build_network(
         "transformer",
         VOCABULARY,
@@ -68,10 +70,14 @@ def tiny_run(
         time_conditioning=True,
         dropout=dropout,
     )
-    objective = MD4(Linear(), VOCABULARY)
+    objective = objective or MD4(Linear(), VOCABULARY)
     noise = Noise(0, "train")
+
+    def wrapped(step: int) -> Batch:
+        return Batch(batches(step))
+
     return train(
-        network, objective, batches, settings, noise=noise, scratch=scratch, fingerprint=fingerprint, **options
+        network, objective, wrapped, settings, noise=noise, scratch=scratch, fingerprint=fingerprint, **options
     )
 
 

@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.md4 import MD4, Bound
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.schedules import Cosine
 from mdpipe.training.checkpoint import FingerprintMismatchError
 from mdpipe.training.history import NonFiniteLossError
 from mdpipe.training.loop import TrainResult
 from mdpipe.training.progress import Progress
+from tests.diffusion.every import every_objective
 
 
 def test_the_loss_falls_on_copies_of_one_letter(tiny: SimpleNamespace, tmp_path: Path) -> None:
@@ -104,18 +107,48 @@ def test_each_step_has_its_own_masks_and_times_spread_evenly_over_its_batch(
     tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
-    bound = MD4.bound
+    loss = MD4.loss
 
-    def spy(self: MD4, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor) -> Bound:
+    def spy(
+        self: MD4, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None
+    ) -> Tensor:
         seen.append((time, uniforms))
-        return bound(self, denoiser, tokens, time, uniforms)
+        return loss(self, denoiser, tokens, time, uniforms, condition)
 
-    monkeypatch.setattr(MD4, "bound", spy)
+    monkeypatch.setattr(MD4, "loss", spy)
     tiny.tiny_run(tmp_path)
     times, uniforms = (torch.stack(draws) for draws in zip(*seen, strict=True))
     assert (len(times.unique()), len(uniforms.unique())) == (times.numel(), uniforms.numel())
     spread = times.sort(dim=1).values.diff(dim=1)
     torch.testing.assert_close(spread, torch.full_like(spread, 1 / tiny.SETTINGS.batch_size))
+
+
+def test_clipping_is_of_the_networks_gradient_alone(tiny: SimpleNamespace, tmp_path: Path) -> None:
+    """Clipped to far below AdamW's epsilon of 1e-8 the network stays where it was; GenMD4's exponents move on."""
+    settings = tiny.SETTINGS.model_copy(update={"gradient_clip": 1e-12, "weight_decay": 0.0, "ema_decay": 0.0})
+    still = settings.model_copy(update={"steps": 1, "warmup_steps": 0, "learning_rate": 1e-30})
+    start, end = (
+        tiny.tiny_run(
+            tmp_path / name,
+            settings=chosen,
+            objective=GenMD4(tiny.VOCABULARY, initial_exponent=1.0, exponent_learning_rate=10 * chosen.learning_rate),
+        )
+        for name, chosen in (("start", still), ("end", settings))
+    )
+    for name, weight in end.weights.items():
+        torch.testing.assert_close(weight, start.weights[name], rtol=0, atol=1e-4)
+    moved = (end.objective_weights["schedule.raw"] - start.objective_weights["schedule.raw"]).abs()
+    assert (moved > 0.05).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_objective_trains_in_both_precisions(tiny: SimpleNamespace, tmp_path: Path, precision: str) -> None:
+    """A few steps of each have a loss of the right size and a gradient."""
+    settings = tiny.SETTINGS.model_copy(update={"precision": precision})
+    for name, objective in every_objective(tiny.VOCABULARY, Cosine()).items():
+        history = tiny.tiny_run(tmp_path / name, settings=settings, objective=objective).history
+        assert len(history) == tiny.SETTINGS.steps
+        assert all(0 < row.loss < 20 and row.gradient_norm > 0 for row in history), name
 
 
 def test_reports_end_with_the_last_step(tiny: SimpleNamespace, tmp_path: Path) -> None:

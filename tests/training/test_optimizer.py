@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from mdpipe.diffusion.objectives.any_order import AnyOrder
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.params import TrainSettings
 from mdpipe.training.optimizer import build_optimizer, clip_gradient, learning_rate_at, set_learning_rate
 
@@ -49,8 +51,8 @@ def test_steps_follow_adamw_with_the_decay_on_every_parameter() -> None:
     chosen = settings()
     random = np.random.default_rng(0)
     values = [random.normal(size=shape) for shape in ((3, 2), (4,))]
-    parameters = [nn.Parameter(torch.tensor(value, dtype=torch.float64)) for value in values]
-    optimizer = build_optimizer(parameters, chosen)
+    parameters = nn.ParameterList(torch.tensor(value, dtype=torch.float64) for value in values)
+    optimizer = build_optimizer(parameters, AnyOrder(3), chosen)
     first, second = ([np.zeros_like(value) for value in values] for _ in range(2))
     for step in range(1, 6):
         rate = learning_rate_at(step, chosen)
@@ -65,6 +67,22 @@ def test_steps_follow_adamw_with_the_decay_on_every_parameter() -> None:
         optimizer.step()
         for parameter, value in zip(parameters, values, strict=True):
             np.testing.assert_allclose(parameter.detach().numpy(), value, rtol=1e-12)
+
+
+@pytest.mark.parametrize("own_rate", [None, 0.05])
+def test_an_objective_has_its_own_learning_rate_on_the_same_course_and_no_decay(own_rate: float | None) -> None:
+    """The first step of AdamW moves every parameter by the learning rate, against its gradient."""
+    chosen = settings()
+    network, objective = nn.Linear(1, 1, bias=False), GenMD4(2, initial_exponent=1.0, exponent_learning_rate=own_rate)
+    optimizer = build_optimizer(network, objective, chosen)
+    set_learning_rate(optimizer, learning_rate_at(3, chosen))
+    before = objective.schedule.raw.detach().clone()
+    for parameter in (network.weight, objective.schedule.raw):
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    moved = 0.4 * (own_rate or chosen.learning_rate)
+    torch.testing.assert_close(objective.schedule.raw.detach(), before - moved)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0]
 
 
 @given(largest=st.none() | st.floats(0.01, 100))

@@ -11,7 +11,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from torch import Tensor
 
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.training.loop import TrainResult
 
 Same = Callable[[TrainResult, TrainResult], None]
@@ -46,6 +48,31 @@ def test_killed_again_and_again_it_ends_with_the_same_bytes(
         came_from = newest
     assert_same_bytes(tiny.tiny_run(tmp_path), expected)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == (whole / "checkpoint.safetensors").read_bytes()
+
+
+def test_what_an_objective_learns_goes_on_like_the_weights(
+    tiny: SimpleNamespace, assert_same_bytes: Same, tmp_path: Path
+) -> None:
+    """GenMD4's exponents, stopped in the eighth step; the whole run has moved them."""
+
+    class StoppedError(Exception):
+        pass
+
+    def stopping(step: int) -> Tensor:
+        if step == 7:
+            raise StoppedError
+        batch: Tensor = tiny.batch(step)
+        return batch
+
+    def fresh() -> GenMD4:
+        return GenMD4(tiny.VOCABULARY, initial_exponent=1.0, exponent_learning_rate=0.1)
+
+    expected = tiny.tiny_run(tmp_path / "whole", objective=fresh())
+    with pytest.raises(StoppedError):
+        tiny.tiny_run(tmp_path / "stopped", stopping, objective=fresh())
+    assert_same_bytes(tiny.tiny_run(tmp_path / "stopped", objective=fresh()), expected)
+    moved = (expected.objective_weights["schedule.raw"] - fresh().schedule.raw.detach()).abs()
+    assert (moved > 0.01).all()
 
 
 def test_a_finished_run_is_read_from_its_checkpoint(

@@ -4,15 +4,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.training.state import TrainingState
 
 
 def step(state: TrainingState, images: Tensor) -> None:
     state.optimizer.zero_grad()
-    loss = state.network(images).square().mean()
+    loss = state.network(images).square().mean() + state.objective.exponents.square().mean()
     loss.backward()
     state.optimizer.step()
     state.average.update(state.step)
+    state.objective_average.update(state.step)
     state.record.write(state.step, loss, loss)
     state.step += 1
 
@@ -22,14 +24,14 @@ def build(settings: object, memory_format: torch.memory_format) -> TrainingState
     random = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         parameter.data = torch.randn(parameter.shape, generator=random)
-    return TrainingState(network.to(memory_format=memory_format), settings)
+    return TrainingState(network.to(memory_format=memory_format), GenMD4(3, initial_exponent=1.0), settings)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_a_restored_state_goes_on_like_the_one_that_was_saved(
     tiny: SimpleNamespace, memory_format: torch.memory_format
 ) -> None:
-    """Weights, buffers, moments, averages and record, whatever the order of the weights in memory."""
+    """Weights of network and objective, buffers, moments, averages and record, in whatever order of memory."""
     images = torch.randn(5, 2, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     whole = build(tiny.SETTINGS, memory_format)
     for index in range(3):
@@ -51,8 +53,11 @@ def test_a_restored_state_goes_on_like_the_one_that_was_saved(
 def test_the_result_has_averages_for_parameters_and_buffers_as_they_are(tiny: SimpleNamespace) -> None:
     state = build(tiny.SETTINGS, torch.contiguous_format)
     step(state, torch.ones(2, 3, 6, 6))
-    weights = state.averaged_weights()
+    weights, objective_weights = state.averaged_weights()
     assert weights.keys() == state.network.state_dict().keys()
     assert torch.equal(weights["0.weight"], state.average.tensors()["0.weight"])
     assert not torch.equal(weights["0.weight"], state.network.state_dict()["0.weight"])
     assert torch.equal(weights["1.running_mean"], state.network.state_dict()["1.running_mean"])
+    assert objective_weights.keys() == state.objective.state_dict().keys() == {"schedule.raw"}
+    assert torch.equal(objective_weights["schedule.raw"], state.objective_average.tensors()["schedule.raw"])
+    assert not torch.equal(objective_weights["schedule.raw"], state.objective.state_dict()["schedule.raw"])

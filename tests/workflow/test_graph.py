@@ -58,7 +58,7 @@ def test_stages_come_in_the_order_of_dvc_yaml_and_of_params(repo, stages):
 
 def test_outputs_with_a_suffix_are_files_and_the_others_folders(stages):
     assert {output for stage in stages for output in stage.outputs if is_folder(output)} == {
-        output for stage in stages for output in stage.outputs if not output.endswith((".json", ".csv", ".md"))
+        output for stage in stages for output in stage.outputs if not output.endswith((".json", ".csv", ".md", ".npy"))
     }
 
 

@@ -26,16 +26,36 @@ def training_batch(
     Raises:
         ValueError: the text is shorter than a window, a row lies outside the batch, or a token is no id.
     """
-    rows = range(batch_size) if examples is None else examples
-    if len(rows) and (min(rows) < 0 or max(rows) >= batch_size):
-        raise ValueError(f"examples {rows} are not rows of a batch of {batch_size}")
-    index = np.arange(rows.start, rows.stop, rows.step)
+    index = _index(batch_size, examples)
     if dataset.modality == "image":
         picked = dataset.tokens[_pictures(len(dataset.tokens), seed, step * batch_size + index)]
     else:
         offsets = _offsets(dataset, seed, step, batch_size)[index]
         picked = sliding_window_view(np.asarray(dataset.tokens), dataset.length)[offsets]
     return dataset.checked(picked) if len(picked) else picked.astype(np.int64)
+
+
+def training_labels(
+    dataset: EncodedDataset, seed: int, step: int, batch_size: int, examples: range | None = None
+) -> NDArray[np.int64]:
+    """The classes of the pictures that `training_batch` gives for the same arguments.
+
+    Shapes: int64 (len(examples),).
+
+    Raises:
+        ValueError: the dataset has no labels, or a row lies outside the batch.
+    """
+    labels = dataset.known_labels()
+    index = _index(batch_size, examples)
+    return np.array(labels[_pictures(len(labels), seed, step * batch_size + index)])
+
+
+def _index(batch_size: int, examples: range | None) -> NDArray[np.int64]:
+    """Rows of a global batch as an array; all of them by default."""
+    rows = range(batch_size) if examples is None else examples
+    if len(rows) and (min(rows) < 0 or max(rows) >= batch_size):
+        raise ValueError(f"examples {rows} are not rows of a batch of {batch_size}")
+    return np.arange(rows.start, rows.stop, rows.step)
 
 
 def _offsets(dataset: EncodedDataset, seed: int, step: int, batch_size: int) -> NDArray[np.int64]:

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mdpipe.data.arrays import ArrayFile
-from mdpipe.data.aside import folder_aside
+from mdpipe.data.artifacts.arrays import ArrayFile
+from mdpipe.data.artifacts.aside import folder_aside
+from mdpipe.data.artifacts.stable_json import write_json
 from mdpipe.data.encoded import token_dtype
 from mdpipe.data.pixels import quantize, tile
 from mdpipe.data.raw import Document, read_documents, read_images
 from mdpipe.data.splits import SPLITS, assign_splits, text_splits
-from mdpipe.data.stable_json import write_json
 from mdpipe.data.tokenizers import Tokenizer
 
 IMAGES_AT_ONCE = 1024
@@ -58,7 +58,7 @@ def encode_images(
 ) -> None:
     """Cut the pictures into tiles and quantize them; groups of pictures stay together.
 
-    Training tiles lie `stride` apart and may overlap; held-out tiles lie side by side.
+    Training tiles lie `stride` apart and may overlap; held-out tiles lie side by side. A tile has its picture's label.
 
     Raises:
         ValueError: a split would be empty, tiles do not fit the pictures, or there are more levels than pixel values.
@@ -82,8 +82,11 @@ def encode_images(
                     if split == "train":
                         unigram += np.bincount(tokens.ravel(), minlength=levels)
             counts[split] = {"images": file.rows, "tokens": file.rows * length}
+            if pictures.labels is not None:
+                labels = np.repeat(pictures.labels[members], file.rows // len(members))
+                np.save(folder / f"{split}_labels.npy", labels, allow_pickle=False)
         np.save(folder / "unigram.npy", unigram, allow_pickle=False)
-        _write_header(folder, "image", "pixels", levels, shape, counts)
+        _write_header(folder, "image", "pixels", levels, shape, counts, pictures.classes)
 
 
 class _TokenStream:
@@ -129,6 +132,7 @@ def _write_header(
     vocabulary: int,
     shape: tuple[int, ...],
     counts: dict[str, dict[str, int]],
+    classes: int = 0,
 ) -> None:
     header = {
         "modality": modality,
@@ -136,6 +140,7 @@ def _write_header(
         "vocabulary": vocabulary,
         "shape": list(shape),
         "length": int(np.prod(shape)),
+        "classes": classes,
         "splits": counts,
     }
     write_json(folder / "dataset.json", header)

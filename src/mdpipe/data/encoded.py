@@ -1,7 +1,8 @@
 """Encoded datasets: the tokens of one split, memory-mapped, with what is needed to read them.
 
-dataset.json                            modality, vocabulary, shape, length, tokenizer, counts of each split
+dataset.json                            modality, vocabulary, shape, length, tokenizer, classes, counts of each split
 train.npy, validation.npy, test.npy     text: one stream of tokens; pictures: (N, H*W*C) in the order H, W, C
+train_labels.npy, ...                   pictures that have labels: int64 (N,), from 0 to classes - 1
 unigram.npy                             int64 (V,): how often each token occurs in the training split
 tokenizer.json, pieces.model            text: the tokenizer
 """
@@ -14,8 +15,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mdpipe.data.arrays import open_array
-from mdpipe.data.stable_json import read_json
+from mdpipe.data.artifacts.arrays import open_array, open_labels
+from mdpipe.data.artifacts.stable_json import read_json
 
 
 def token_dtype(vocabulary: int) -> DTypeLike:
@@ -45,6 +46,10 @@ class EncodedDataset:
     """Text: documents, tokens, bytes, characters. Pictures: images, tokens."""
     tokens: NDArray[np.unsignedinteger]
     """Text: (tokens,). Pictures: (N, length)."""
+    classes: int
+    """Number of classes, 0 where there are no labels."""
+    labels: NDArray[np.int64] | None
+    """(N,), the class of each picture, where it has one."""
 
     @classmethod
     def open(cls, directory: Path, split: str) -> Self:
@@ -62,15 +67,25 @@ class EncodedDataset:
                 "shape": tuple(header["shape"]),
                 "length": int(header["length"]),
                 "tokenizer": header["tokenizer"],
+                "classes": int(header["classes"]),
             }
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{directory / 'dataset.json'} is incomplete ({error!r}); {_cure(directory)}") from None
         if split not in splits:
             raise ValueError(f"{directory} has no split {split!r}; it has {', '.join(sorted(splits))}")
+        counts, classes, labels = splits[split], fields["classes"], None
         tokens = open_array(directory / f"{split}.npy", _cure(directory))
-        dataset = cls(directory=directory, split=split, counts=splits[split], tokens=tokens, **fields)
+        if classes:
+            labels = open_labels(_labels_path(directory, split), counts.get("images"), classes, _cure(directory))
+        dataset = cls(directory=directory, split=split, counts=counts, tokens=tokens, labels=labels, **fields)
         dataset._check_header()
         return dataset
+
+    @property
+    def files(self) -> list[Path]:
+        """All that decides what training sees of this split."""
+        labels = [] if self.labels is None else [_labels_path(self.directory, self.split)]
+        return [self.directory / "dataset.json", self._path, *labels]
 
     @property
     def examples(self) -> int:
@@ -96,6 +111,24 @@ class EncodedDataset:
             yield first, self.checked(whole[first : first + batch_size])
         if len(whole) < self.examples:
             yield len(whole), self.checked(self.tokens[whole.size :].reshape(1, -1))
+
+    def evaluation_labels(self, first: int, count: int) -> NDArray[np.int64]:
+        """The labels of the batch of `count` pictures that begins with the picture `first`: int64 (count,).
+
+        Raises:
+            ValueError: the dataset has no labels.
+        """
+        return np.array(self.known_labels()[first : first + count])
+
+    def known_labels(self) -> NDArray[np.int64]:
+        """The labels, for what cannot do without.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.labels is None:
+            raise ValueError(f"{self.directory} has no labels; say in params.yaml which `labels` its source has")
+        return self.labels
 
     def unigram(self) -> NDArray[np.int64]:
         """How often each token occurs in the training split: int64 (V,).
@@ -137,6 +170,10 @@ class EncodedDataset:
                 f"{self._path} should be {dtype} {expected} and not empty, but is {self.tokens.dtype}"
                 f" {self.tokens.shape}; {_cure(self.directory)}"
             )
+
+
+def _labels_path(directory: Path, split: str) -> Path:
+    return directory / f"{split}_labels.npy"
 
 
 def _cure(directory: Path) -> str:

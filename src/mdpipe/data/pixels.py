@@ -22,7 +22,9 @@ def quantize(images: NDArray[np.uint8], maximum: int, levels: int) -> NDArray[np
 
 
 def dequantize(ids: NDArray[np.integer], levels: int) -> NDArray[np.uint8]:
-    """round(id * 255 / (levels - 1)): levels as grey values to look at, 0 black and the last one white.
+    """ceil(id * 255 / (levels - 1)): levels as grey values to look at, 0 black and the last one white.
+
+    Rounded up, every level lies in its own bin of 0..255, so `quantize` gives it back.
 
     Shapes: any, kept.
 
@@ -31,8 +33,8 @@ def dequantize(ids: NDArray[np.integer], levels: int) -> NDArray[np.uint8]:
     """
     if ids.size and not 0 <= ids.min() <= ids.max() < levels:
         raise ValueError(f"ids from {ids.min()} to {ids.max()} are not among {levels} levels")
-    table = ((np.arange(levels) * 255 + (levels - 1) // 2) // (levels - 1)).astype(np.uint8)
-    return np.take(table, ids)
+    table = -(-np.arange(levels) * 255 // (levels - 1))
+    return np.take(table.astype(np.uint8), ids)
 
 
 def tile(images: NDArray[np.uint8], size: int, stride: int) -> NDArray[np.uint8]:

@@ -1,9 +1,10 @@
 """Raw material: the documents or pictures of a source, as the `download` stage keeps them.
 
-source.json       modality, kind, counts, and for pictures the largest possible pixel value
+source.json       modality, kind, counts, and for pictures the largest possible pixel value and the classes
 documents.jsonl   text: one {"name", "text"} a line, sorted by name
 images.npy        pictures: uint8 (N, H, W, C)
 groups.npy        pictures: int32 (N,); pictures of one group always land in the same split
+labels.npy        pictures that have labels: int64 (N,), from 0 to classes - 1
 """
 
 import json
@@ -15,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.arrays import open_array
-from mdpipe.data.aside import folder_aside
-from mdpipe.data.stable_json import read_json, write_json
+from mdpipe.data.artifacts.arrays import open_array, open_labels
+from mdpipe.data.artifacts.aside import folder_aside
+from mdpipe.data.artifacts.stable_json import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,21 @@ class Document:
 class Pictures:
     """Pictures of one size.
 
-    Shapes: images uint8 (N, H, W, C), groups int32 (N,). `maximum` is the largest possible pixel value.
+    Shapes: images uint8 (N, H, W, C), groups int32 (N,), labels int64 (N,) from 0 on. `maximum` is the largest possible
+    pixel value.
     """
 
     images: NDArray[np.uint8]
     groups: NDArray[np.int32]
     maximum: int
+    labels: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] = ()
+    """What the labels stand for, where the source has names for them."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, 0 without labels."""
+        return 0 if self.labels is None else int(self.labels.max()) + 1
 
 
 def write_raw(directory: Path, kind: str, material: Iterable[Document] | Pictures) -> None:
@@ -88,7 +98,12 @@ def read_images(directory: Path) -> Pictures:
             f"{directory / 'groups.npy'} should be int32 ({len(images)},), not {groups.dtype} {groups.shape};"
             f" {_cure(directory)}"
         )
-    return Pictures(images, groups, source["maximum"])
+    try:
+        maximum, classes, class_names = source["maximum"], source["classes"], tuple(source["class_names"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{directory / 'source.json'} is incomplete ({error!r}); {_cure(directory)}") from None
+    labels = open_labels(directory / "labels.npy", len(images), classes, _cure(directory)) if classes else None
+    return Pictures(images, groups, maximum, labels, class_names)
 
 
 def _write_text(folder: Path, documents: Iterable[Document]) -> dict[str, Any]:
@@ -113,12 +128,16 @@ def _write_images(folder: Path, pictures: Pictures) -> dict[str, Any]:
         raise ValueError("the source has no pictures; check its settings in params.yaml under `sources`")
     np.save(folder / "images.npy", pictures.images, allow_pickle=False)
     np.save(folder / "groups.npy", pictures.groups, allow_pickle=False)
+    if pictures.labels is not None:
+        np.save(folder / "labels.npy", pictures.labels, allow_pickle=False)
     return {
         "modality": "image",
         "images": len(pictures.images),
         "groups": len(np.unique(pictures.groups)),
         "shape": list(pictures.images.shape[1:]),
         "maximum": pictures.maximum,
+        "classes": pictures.classes,
+        "class_names": list(pictures.class_names),
     }
 
 

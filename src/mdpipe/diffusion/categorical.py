@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 
-def draw(logits: Tensor, uniforms: Tensor) -> Tensor:
+def draw(weights: Tensor, uniforms: Tensor) -> Tensor:
     """The class in whose stretch of the cumulative distribution each uniform falls.
 
-    A class of probability zero has no stretch and is never drawn, not even by a uniform next to 0 or to 1.
+    A class of weight zero has no stretch and is never drawn, not even by a uniform next to 0 or to 1.
 
     Args:
-        logits: (..., V), any floating type; the softmax is taken in float64.
+        weights: (..., V) float64, not negative, of a positive sum: the probabilities, or a multiple of them.
         uniforms: (...) float64 in [0, 1).
 
     Returns:
         (...) int64 below V.
     """
-    cumulative = torch.softmax(logits.to(torch.float64), dim=-1).cumsum(dim=-1)
-    # The sum is 1 only up to rounding. Scaled by it, a uniform next to 1 may land on it, hence the last class with a
-    # stretch of its own as the ceiling.
+    cumulative = weights.cumsum(dim=-1)
+    # Scaled by the sum, a uniform next to 1 may round to the sum itself, hence the last class with a stretch of its
+    # own as the ceiling.
     total = cumulative[..., -1:].contiguous()
     chosen = torch.searchsorted(cumulative, uniforms[..., None] * total, right=True)
     last = torch.searchsorted(cumulative, total, right=False)

@@ -34,11 +34,11 @@ def build_grid(kind: str, steps: int) -> Tensor:
         ValueError: there is no such kind, or no step.
     """
     if kind not in GRIDS:
-        raise ValueError(f"sample.grid is {kind!r}; it must be one of {', '.join(sorted(GRIDS))}")
+        raise ValueError(f"sample.sampler.grid is {kind!r}; it must be one of {', '.join(sorted(GRIDS))}")
     return GRIDS[kind](steps)
 
 
 def _positive(steps: int) -> int:
     if steps < 1:
-        raise ValueError(f"sample.steps must be at least 1, not {steps}")
+        raise ValueError(f"sample.sampler.steps must be at least 1, not {steps}")
     return steps

@@ -46,3 +46,30 @@ def ratio_estimate(totals: NDArray[np.float64], sizes: NDArray[np.int64]) -> Est
     residuals = totals - ratio * sizes
     variance = len(totals) / (len(totals) - 1) * np.square(residuals).sum()
     return Estimate(float(ratio), float(np.sqrt(variance) / sizes.sum()))
+
+
+def mean_estimate(values: NDArray[np.float64]) -> Estimate:
+    """The mean of independent values (N,) and its standard error.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
+    return ratio_estimate(values, np.ones(len(values), dtype=np.int64))
+
+
+def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64], sizes: NDArray[np.int64]) -> Estimate:
+    """How much more a token costs under the first model than under the second, from their costs of the same examples.
+
+    What makes an example hard for both cancels, so the error is below that of two separate estimates.
+
+    Shapes: (N,) all; sizes as in `ratio_estimate`.
+
+    Raises:
+        ValueError: the models were not measured on the same number of examples, or on fewer than two.
+    """
+    if not len(first) == len(second) == len(sizes):
+        raise ValueError(
+            f"a paired difference needs the same examples: there are costs of {len(first)} and of {len(second)}, and"
+            f" sizes of {len(sizes)}"
+        )
+    return ratio_estimate(first - second, sizes)

@@ -4,7 +4,9 @@ Each example gets `draws` draws of (time, mask), in two replicates that know not
 time in each of draws / 2 equal parts of [0, 1], uniform within its part. Both replicates' means estimate the example's
 bound without bias, and their difference says how far they are off.
 
-Letters: B examples of a batch, L positions.
+An objective that gives the likelihood itself is asked once for each example, and its draws have no error.
+
+Letters: B examples of a batch, N examples in all, D draws, L positions.
 """
 
 import math
@@ -18,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.md4 import MD4
 from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 
 if TYPE_CHECKING:
@@ -74,6 +76,10 @@ class Likelihood:
     tokens: int
     examples: int
     draws: int
+    per_example: NDArray[np.float64]
+    """What each example costs, (N,), in nats: for the differences between models on the same examples."""
+    sizes: NDArray[np.int64]
+    """Tokens of each example, (N,)."""
 
     def bits_per(self, units: int) -> Bits:
         """The same in bits per unit, of which the examples hold `units` in all: their characters or bytes, say.
@@ -100,9 +106,14 @@ class Likelihood:
 
 
 def likelihood_bound(
-    objective: MD4, network: nn.Module, dataset: Examples, settings: "Draws", noise: Noise
+    objective: Objective,
+    network: nn.Module,
+    dataset: Examples,
+    settings: "Draws",
+    noise: Noise,
+    condition: NDArray[np.int64] | None = None,
 ) -> Likelihood:
-    r"""Estimate the bound of eq. 5 over all of a dataset's examples.
+    r"""Estimate the objective's bound over all of a dataset's examples.
 
     With m_er the mean of replicate r of example e, and n_e its tokens:
 
@@ -112,11 +123,12 @@ def likelihood_bound(
     and `stderr` is the ratio estimator's over the examples.
 
     Args:
-        objective: gives the bound.
+        objective: gives the bound; moved to the network's device.
         network: a denoiser, put into evaluation mode.
         dataset: the examples; all are read, a shorter last window too.
         settings: `draws` (even) and `batch_size`. The batch size only changes the last digits.
         noise: source of the times and masks, one number each per (draw, example).
+        condition: (N,) what the denoiser is told of each example, or None.
 
     Raises:
         ValueError: the dataset has another vocabulary than the model, or fewer than two examples.
@@ -128,17 +140,22 @@ def likelihood_bound(
         )
     network.eval()
     device = next(network.parameters()).device
+    objective.to(device)
+    draws = 1 if objective.exact else settings.draws
     means = np.zeros((dataset.examples, REPLICATES))
     sizes = np.zeros(dataset.examples, dtype=np.int64)
     parts = np.zeros(3)
     for first, tokens in dataset.evaluation_batches(settings.batch_size):
         batch = slice(first, first + len(tokens))
-        draws_DB3 = _draw_bounds(objective, network, torch.from_numpy(tokens).to(device), first, settings.draws, noise)
-        means[batch] = draws_DB3.sum(axis=2).reshape(REPLICATES, -1, len(tokens)).mean(axis=1).T
+        told = None if condition is None else torch.tensor(condition[batch], device=device)
+        draws_DB3 = _draw_bounds(objective, network, torch.from_numpy(tokens).to(device), first, draws, noise, told)
+        halves = draws_DB3.reshape(min(draws, REPLICATES), -1, len(tokens), 3)
+        means[batch] = halves.sum(axis=3).mean(axis=1).T
         sizes[batch] = tokens.shape[1]
         parts += draws_DB3.mean(axis=0).sum(axis=0)
     tokens_in_all = int(sizes.sum())
-    over_examples = ratio_estimate(means.mean(axis=1), sizes)
+    per_example = means.mean(axis=1)
+    over_examples = ratio_estimate(per_example, sizes)
     reconstruction, prior, diffusion = (parts / tokens_in_all).tolist()
     return Likelihood(
         value=over_examples.value,
@@ -149,24 +166,33 @@ def likelihood_bound(
         diffusion=diffusion,
         tokens=tokens_in_all,
         examples=dataset.examples,
-        draws=settings.draws,
+        draws=draws,
+        per_example=per_example,
+        sizes=sizes,
     )
 
 
 @torch.inference_mode()
 def _draw_bounds(
-    objective: MD4, network: nn.Module, tokens: Tensor, first: int, draws: int, noise: Noise
+    objective: Objective,
+    network: nn.Module,
+    tokens: Tensor,
+    first: int,
+    draws: int,
+    noise: Noise,
+    condition: Tensor | None,
 ) -> NDArray[np.float64]:
     """All draws for tokens (B, L): (draws, B, 3), the parts reconstruction, prior, diffusion in nats per example.
 
-    The first half of the draws is one replicate, the second the other.
+    The first half of the draws is one replicate, the second the other; a single draw is both.
     """
     examples_B = torch.arange(first, first + len(tokens), device=tokens.device)
-    strata = draws // REPLICATES
+    strata = max(1, draws // REPLICATES)
+    count = objective.bound_uniforms(tokens.shape[1])
     results = []
     for draw in range(draws):
-        uniforms = noise.uniform(draw, examples_B, 1 + tokens.shape[1])
+        uniforms = noise.uniform(draw, examples_B, 1 + count)
         time_B = (draw % strata + uniforms[:, 0]) / strata
-        bound = objective.bound(cast("Denoiser", network), tokens, time_B, uniforms[:, 1:])
+        bound = objective.bound(cast("Denoiser", network), tokens, time_B, uniforms[:, 1:], condition)
         results.append(torch.stack([bound.reconstruction, bound.prior, bound.diffusion], dim=-1))
     return torch.stack(results).double().cpu().numpy()

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from mdpipe.data.encoded import EncodedDataset
-from mdpipe.diffusion.md4 import MD4
 from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.evaluation.estimate import Estimate
 from mdpipe.evaluation.likelihood import Bits, Likelihood, likelihood_bound
 
@@ -48,7 +48,9 @@ class ZeroShot:
         return self.likelihood.bits_per(self.characters)
 
 
-def zero_shot(objective: MD4, network: nn.Module, corpus: EncodedDataset, settings: "Draws", noise: Noise) -> ZeroShot:
+def zero_shot(
+    objective: Objective, network: nn.Module, corpus: EncodedDataset, settings: "Draws", noise: Noise
+) -> ZeroShot:
     """Bound the corpus, which was encoded with the tokenizer and the window length of the model's own dataset.
 
     Raises:

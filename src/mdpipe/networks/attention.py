@@ -9,18 +9,22 @@ SHORT = 512
 gradient."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
     """softmax(query key' / sqrt(d)) value, the softmax in float32.
 
     Args:
         query: (B, H, L, d).
         key: the same.
         value: the same.
+        causal: whether a position sees itself and those before it only.
 
     Returns:
         The same.
     """
     if query.device.type != "cpu" or query.shape[-2] > SHORT:
-        return functional.scaled_dot_product_attention(query, key, value)
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, -torch.inf)
     return torch.softmax(scores.float(), dim=-1).to(value.dtype) @ value

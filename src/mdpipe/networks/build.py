@@ -13,7 +13,14 @@ NETWORKS: dict[str, type[Transformer] | type[UNet]] = {"transformer": Transforme
 
 
 def build_network(
-    kind: str, vocabulary: int, shape: tuple[int, ...], *, seed: int, **settings: Any
+    kind: str,
+    vocabulary: int,
+    shape: tuple[int, ...],
+    *,
+    seed: int,
+    classes: int = 0,
+    causal: bool = False,
+    **settings: Any,
 ) -> Transformer | UNet:
     """A network on the CPU with initial weights that depend on nothing but these arguments.
 
@@ -22,19 +29,23 @@ def build_network(
         vocabulary: number of real tokens; the mask comes on top.
         shape: (L,) of a sequence or (H, W, C) of a picture.
         seed: of the initial weights.
+        classes: number of classes that an example may be of; 0 for a network that takes no condition.
+        causal: whether a position may only depend on those up to it.
         settings: the other keys of the run's `network` in params.yaml.
 
     Raises:
-        ValueError: there is no such kind, or the kind does not take the shape or the settings.
+        ValueError: there is no such kind, or the kind does not take the shape or the settings, or cannot be causal.
     """
-    network = empty_network(kind, vocabulary, shape, **settings)
+    network = empty_network(kind, vocabulary, shape, classes=classes, causal=causal, **settings)
     network.to_empty(device="cpu")
     digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
     network.initialise(torch.Generator().manual_seed(int.from_bytes(digest[:8], "little")))
     return network
 
 
-def empty_network(kind: str, vocabulary: int, shape: tuple[int, ...], **settings: Any) -> Transformer | UNet:
+def empty_network(
+    kind: str, vocabulary: int, shape: tuple[int, ...], *, classes: int = 0, causal: bool = False, **settings: Any
+) -> Transformer | UNet:
     """The same network on the meta device: shapes and counts without memory.
 
     Raises:
@@ -43,7 +54,7 @@ def empty_network(kind: str, vocabulary: int, shape: tuple[int, ...], **settings
     if kind not in NETWORKS:
         raise ValueError(f"network.kind is {kind!r}; it must be one of {', '.join(sorted(NETWORKS))}")
     with torch.device("meta"):
-        return NETWORKS[kind](vocabulary, shape, **settings)
+        return NETWORKS[kind](vocabulary, shape, classes=classes, causal=causal, **settings)
 
 
 def parameter_count(network: nn.Module) -> int:

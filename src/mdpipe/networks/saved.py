@@ -26,18 +26,30 @@ def save_network(
     vocabulary: int,
     shape: tuple[int, ...],
     settings: Mapping[str, Any],
+    *,
+    classes: int = 0,
+    causal: bool = False,
 ) -> None:
     """Write both files into a folder that exists; equal arguments give equal bytes.
 
     Args:
         directory: the folder.
         state: weights by name, as `state_dict` has them.
-        kind: as `build_network` takes it, like the three that follow.
+        kind: as `build_network` takes it, like all that follow.
         vocabulary: number of real tokens.
         shape: (L,) or (H, W, C).
         settings: the other keys of the run's `network` in params.yaml.
+        classes: number of classes.
+        causal: whether a position may only depend on those up to it.
     """
-    description = {"kind": kind, "vocabulary": vocabulary, "shape": list(shape), "settings": dict(settings)}
+    description = {
+        "kind": kind,
+        "vocabulary": vocabulary,
+        "shape": list(shape),
+        "classes": classes,
+        "causal": causal,
+        "settings": dict(settings),
+    }
     text = json.dumps(description, sort_keys=True, indent=2) + "\n"
     (directory / DESCRIPTION).write_text(text, encoding="utf-8")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, directory / WEIGHTS)
@@ -53,7 +65,12 @@ def load_network(directory: Path) -> Transformer | UNet:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
         network = empty_network(
-            description["kind"], description["vocabulary"], tuple(description["shape"]), **description["settings"]
+            description["kind"],
+            description["vocabulary"],
+            tuple(description["shape"]),
+            classes=description["classes"],
+            causal=description["causal"],
+            **description["settings"],
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} does not describe a network ({error}); {CURE}") from error

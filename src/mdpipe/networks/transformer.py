@@ -1,4 +1,6 @@
-"""The transformer: pre-norm branches of bidirectional attention and gated MLPs, rotary positions, no biases.
+"""The transformer: pre-norm branches of attention and gated MLPs, rotary positions, no biases.
+
+Attention is bidirectional, or causal for autoregressive models.
 
 Letters: B examples, L positions, D width, H heads, V vocabulary.
 """
@@ -14,6 +16,7 @@ from mdpipe.networks.attention import attend
 from mdpipe.networks.dropout import kept_channels
 from mdpipe.networks.initial import spread, zero
 from mdpipe.networks.time import TIME_WIDTH, TimeEmbedding
+from mdpipe.networks.told import ClassEmbedding, told
 
 ROTARY_BASE = 10_000.0
 """Ratio of the longest to the shortest wavelength of the rotary positions."""
@@ -24,6 +27,8 @@ HIDDEN_MULTIPLE = 32
 
 class Transformer(nn.Module):
     """A denoiser for sequences of at most prod(shape) tokens.
+
+    A causal one's hidden state at a position depends on the tokens up to that position alone.
 
     Raises:
         ValueError: the heads do not divide the width into even parts.
@@ -39,6 +44,8 @@ class Transformer(nn.Module):
         width: int,
         time_conditioning: bool,
         dropout: float,
+        classes: int,
+        causal: bool,
     ) -> None:
         super().__init__()
         if width % (2 * heads):
@@ -53,9 +60,11 @@ class Transformer(nn.Module):
         self.dropout = dropout
         self.embedding = nn.Embedding(vocabulary + 1, width)
         self.time = TimeEmbedding() if time_conditioning else None
-        self.attention = nn.ModuleList(Branch(Attention(width, heads), width, time_conditioning) for _ in range(layers))
-        self.mlp = nn.ModuleList(Branch(GatedMLP(width), width, time_conditioning) for _ in range(layers))
-        self.norm = Norm(width, time_conditioning)
+        self.classes = ClassEmbedding(classes) if classes else None
+        modulated = time_conditioning or classes > 0
+        self.attention = nn.ModuleList(Branch(Attention(width, heads, causal), width, modulated) for _ in range(layers))
+        self.mlp = nn.ModuleList(Branch(GatedMLP(width), width, modulated) for _ in range(layers))
+        self.norm = Norm(width, modulated)
         self.head = nn.Linear(width, vocabulary, bias=False)
 
     @property
@@ -80,66 +89,64 @@ class Transformer(nn.Module):
         Args:
             tokens: (B, L) int64, at most V, which is the mask.
             time: (B,), read if the network is time-conditioned.
-            condition: must be None.
+            condition: (B,) int64 class labels, the number of classes meaning "no class"; None if there is none at all.
             dropout: (B, dropout_channels) in [0, 1), or None for no dropout.
 
         Raises:
-            ValueError: more tokens than the network is made for, or a condition.
+            ValueError: more tokens than the network is made for, or a condition that `told` refuses.
         """
         if tokens.shape[1] > self.length:
             raise ValueError(f"the transformer takes at most {self.length} tokens, not {tokens.shape[1]}")
-        if condition is not None:
-            raise ValueError("the transformer takes no condition")
         rotation = rotary(tokens.shape[1], self.head_width, tokens.device)
-        told = None if self.time is None else self.time(time)
+        modulator = told(self.time, self.classes, tokens, time, condition)
         kept = kept_channels(dropout, self.dropout, 2 * len(self.mlp))
         x = self.embedding(tokens)
         for attention, mlp, kept_attention, kept_mlp in zip(
             self.attention, self.mlp, kept[::2], kept[1::2], strict=True
         ):
-            x = attention(x, told, kept_attention, *rotation)
-            x = mlp(x, told, kept_mlp)
-        hidden: Tensor = self.norm(x, told)
+            x = attention(x, modulator, kept_attention, *rotation)
+            x = mlp(x, modulator, kept_mlp)
+        hidden: Tensor = self.norm(x, modulator)
         return hidden
 
 
 class Norm(nn.Module):
-    """LayerNorm without weights, then, where the network is told the time, a scale and a shift that depend on it."""
+    """LayerNorm without weights, then, where the network is told something, a scale and a shift that depend on it."""
 
-    def __init__(self, width: int, time_conditioning: bool) -> None:
+    def __init__(self, width: int, modulated: bool) -> None:
         super().__init__()
         self.width = width
-        self.modulation = nn.Linear(TIME_WIDTH, 2 * width) if time_conditioning else None
+        self.modulation = nn.Linear(TIME_WIDTH, 2 * width) if modulated else None
 
-    def forward(self, x: Tensor, told: Tensor | None) -> Tensor:
-        """(B, L, D) to the same; `told` is (B, 64) or None."""
+    def forward(self, x: Tensor, modulator: Tensor | None) -> Tensor:
+        """(B, L, D) to the same; `modulator` is (B, 64) or None."""
         normal = functional.layer_norm(x, (self.width,))
         if self.modulation is None:
             return normal
-        modulation: Tensor = self.modulation(told)[:, None]
+        modulation: Tensor = self.modulation(modulator)[:, None]
         shift, scale = modulation.chunk(2, dim=-1)
         return normal * (1 + scale) + shift
 
 
 class Branch(nn.Module):
-    """x + inner(norm(x)), or x + gate * inner(norm(x) * (1 + scale) + shift) where told the time (adaLN-zero).
+    """x + inner(norm(x)), or x + gate * inner(norm(x) * (1 + scale) + shift) where told something (adaLN-zero).
 
-    The gate is 0 at first, so a time-conditioned network starts as its embedding and head alone.
+    The gate is 0 at first, so such a network starts as its embedding and head alone.
     """
 
-    def __init__(self, inner: nn.Module, width: int, time_conditioning: bool) -> None:
+    def __init__(self, inner: nn.Module, width: int, modulated: bool) -> None:
         super().__init__()
         self.inner = inner
         self.width = width
-        self.modulation = nn.Linear(TIME_WIDTH, 3 * width) if time_conditioning else None
+        self.modulation = nn.Linear(TIME_WIDTH, 3 * width) if modulated else None
 
-    def forward(self, x: Tensor, told: Tensor | None, kept: Tensor | None, *context: Any) -> Tensor:
-        """(B, L, D) to the same; `told` is (B, 64) or None, `kept` (B, D) or None; `context` goes to the inner one."""
+    def forward(self, x: Tensor, modulator: Tensor | None, kept: Tensor | None, *context: Any) -> Tensor:
+        """(B, L, D) to the same; `modulator` is (B, 64) or None, `kept` (B, D) or None, `context` for the inner one."""
         normal = functional.layer_norm(x, (self.width,))
         if self.modulation is None:
             update: Tensor = self.inner(normal, *context)
         else:
-            shift, scale, gate = self.modulation(told)[:, None].chunk(3, dim=-1)
+            shift, scale, gate = self.modulation(modulator)[:, None].chunk(3, dim=-1)
             update = gate * self.inner(normal * (1 + scale) + shift, *context)
         if kept is not None:
             update = update * kept[:, None]
@@ -147,11 +154,12 @@ class Branch(nn.Module):
 
 
 class Attention(nn.Module):
-    """Attention of every position to every position."""
+    """Attention of every position to every position, or, if causal, to itself and those before it."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, causal: bool) -> None:
         super().__init__()
         self.heads = heads
+        self.causal = causal
         self.input = nn.Linear(width, 3 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
 
@@ -160,8 +168,9 @@ class Attention(nn.Module):
         projected: Tensor = self.input(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
         query_key, value = projected[:, : 2 * self.heads], projected[:, 2 * self.heads :]
         query, key = rotate(query_key, cosines, sines).chunk(2, dim=1)
-        mixed: Tensor = self.output(attend(query, key, value).transpose(1, 2).flatten(2))
-        return mixed
+        mixed = attend(query, key, value, causal=self.causal)
+        update: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return update
 
 
 class GatedMLP(nn.Module):

@@ -13,6 +13,7 @@ from mdpipe.networks.attention import attend
 from mdpipe.networks.dropout import kept_channels
 from mdpipe.networks.initial import order, spread, zero
 from mdpipe.networks.time import TIME_WIDTH, TimeEmbedding
+from mdpipe.networks.told import ClassEmbedding, told
 
 GROUP = 4
 """Channels that a group norm of width D takes together."""
@@ -25,7 +26,7 @@ class UNet(nn.Module):
     attends in the middle, `blocks` + 1 go up, each of which also sees what a block on the way down was given or gave.
 
     Raises:
-        ValueError: the shape is not one of a picture, or the width does not divide into groups.
+        ValueError: the shape is not one of a picture, the width does not divide into groups, or it is to be causal.
     """
 
     def __init__(
@@ -37,8 +38,12 @@ class UNet(nn.Module):
         blocks: int,
         time_conditioning: bool,
         dropout: float,
+        classes: int,
+        causal: bool,
     ) -> None:
         super().__init__()
+        if causal:
+            raise ValueError("network.kind = unet sees every pixel at once and cannot be causal; take a transformer")
         if len(shape) != 3:
             raise ValueError(f"network.kind = unet takes pictures of shape (height, width, channels), not {shape}")
         if width % GROUP:
@@ -51,11 +56,13 @@ class UNet(nn.Module):
         channels = shape[2]
         self.embedding = nn.Embedding(vocabulary + 1, width)
         self.time = TimeEmbedding() if time_conditioning else None
+        self.classes = ClassEmbedding(classes) if classes else None
+        modulated = time_conditioning or classes > 0
         self.input = nn.Conv2d(channels * width, width, 3, padding=1)
-        self.down = nn.ModuleList(ResidualBlock(width, width, time_conditioning) for _ in range(blocks))
-        self.middle = nn.ModuleList(ResidualBlock(width, width, time_conditioning) for _ in range(2))
+        self.down = nn.ModuleList(ResidualBlock(width, width, modulated) for _ in range(blocks))
+        self.middle = nn.ModuleList(ResidualBlock(width, width, modulated) for _ in range(2))
         self.attention = PixelAttention(width)
-        self.up = nn.ModuleList(ResidualBlock(2 * width, width, time_conditioning) for _ in range(blocks + 1))
+        self.up = nn.ModuleList(ResidualBlock(2 * width, width, modulated) for _ in range(blocks + 1))
         self.norm = GroupNorm(width // GROUP, width)
         self.output = nn.Conv2d(width, channels * width, 3, padding=1)
         self.head = nn.Linear(width, vocabulary)
@@ -81,27 +88,25 @@ class UNet(nn.Module):
         Args:
             tokens: (B, H W C) int64 in the order (H, W, C), at most V, which is the mask.
             time: (B,), read if the network is time-conditioned.
-            condition: must be None.
+            condition: (B,) int64 class labels, the number of classes meaning "no class"; None if there is none at all.
             dropout: (B, dropout_channels) in [0, 1), or None for no dropout.
 
         Raises:
-            ValueError: a condition.
+            ValueError: a condition that `told` refuses.
         """
-        if condition is not None:
-            raise ValueError("the U-Net takes no condition")
-        told = None if self.time is None else self.time(time)
+        modulator = told(self.time, self.classes, tokens, time, condition)
         kept = iter(kept_channels(dropout, self.dropout, len(self.down) + len(self.middle) + len(self.up)))
         height, width, channels = self.shape
         # Channels come last in memory from the embedding to the hidden states, so that neither needs a copy.
         x = self.input(self.embedding(tokens).view(-1, height, width, channels * self.width).permute(0, 3, 1, 2))
         skips = [x]
         for block in self.down:
-            x = block(x, told, next(kept))
+            x = block(x, modulator, next(kept))
             skips.append(x)
         before, after = self.middle
-        x = after(self.attention(before(x, told, next(kept))), told, next(kept))
+        x = after(self.attention(before(x, modulator, next(kept))), modulator, next(kept))
         for block in self.up:
-            x = block(torch.cat([x, skips.pop()], dim=1), told, next(kept))
+            x = block(torch.cat([x, skips.pop()], dim=1), modulator, next(kept))
         x = self.output(functional.silu(self.norm(x)))
         hidden: Tensor = x.permute(0, 2, 3, 1).reshape(len(tokens), -1, self.width)
         return hidden
@@ -110,23 +115,23 @@ class UNet(nn.Module):
 class ResidualBlock(nn.Module):
     """shortcut(x) + output(drop(silu(norm(input(silu(norm(x))))))), both convolutions 3 x 3.
 
-    Where told the time, the second norm is scaled and shifted by it, by nothing at first.
+    Where the network is told something, that scales and shifts the second norm, by nothing at first.
     """
 
-    def __init__(self, channels: int, width: int, time_conditioning: bool) -> None:
+    def __init__(self, channels: int, width: int, modulated: bool) -> None:
         super().__init__()
         self.first_norm = GroupNorm(width // GROUP, channels)
         self.input = nn.Conv2d(channels, width, 3, padding=1)
         self.second_norm = GroupNorm(width // GROUP, width)
         self.output = nn.Conv2d(width, width, 3, padding=1)
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
-        self.modulation = nn.Linear(TIME_WIDTH, 2 * width) if time_conditioning else None
+        self.modulation = nn.Linear(TIME_WIDTH, 2 * width) if modulated else None
 
-    def forward(self, x: Tensor, told: Tensor | None, kept: Tensor | None) -> Tensor:
-        """(B, channels, H, W) to (B, D, H, W); `told` is (B, 64) or None, `kept` (B, D) or None."""
+    def forward(self, x: Tensor, modulator: Tensor | None, kept: Tensor | None) -> Tensor:
+        """(B, channels, H, W) to (B, D, H, W); `modulator` is (B, 64) or None, `kept` (B, D) or None."""
         inner = self.second_norm(self.input(functional.silu(self.first_norm(x))))
         if self.modulation is not None:
-            shift, scale = self.modulation(told)[:, :, None, None].chunk(2, dim=1)
+            shift, scale = self.modulation(modulator)[:, :, None, None].chunk(2, dim=1)
             inner = inner * (1 + scale) + shift
         inner = functional.silu(inner)
         if kept is not None:

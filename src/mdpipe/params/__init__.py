@@ -2,7 +2,8 @@
 
 from mdpipe.params.load import ParamsError, json_schema, load_params, parse_params
 from mdpipe.params.root import Params
-from mdpipe.params.runs import EvaluateSettings, Run, SampleSettings, TrainSettings, ZeroShot
+from mdpipe.params.runs import EvaluateSettings, Run, TrainSettings, ZeroShot
+from mdpipe.params.sampling import SampleSettings
 
 __all__ = [
     "EvaluateSettings",

@@ -59,7 +59,9 @@ class ImageFolder(Source):
 
     kind: Literal["image_folder"]
     pattern: str
-    """Which files of the folder count, as a glob: `*.png`."""
+    """Which files of the folder count, as a glob: `*.png`, or `*/*.png` for a folder a class."""
+    labels: Literal["folder"] | None
+    """Whether the name of the folder that a file is in is its class; null for pictures without classes."""
 
 
 class Arrays(Source):
@@ -68,6 +70,8 @@ class Arrays(Source):
     kind: Literal["arrays"]
     field: str
     """The array's name in an .npz file; ignored for .npy, which has just one."""
+    labels: str | None
+    """The name of the array with the pictures' classes, whole numbers from 0, in an .npz file; null for none."""
 
 
 AnySource = Annotated[
@@ -83,6 +87,11 @@ SOURCE_MODALITY: dict[str, Modality] = {
     "image_folder": "image",
     "arrays": "image",
 }
+
+
+def has_classes(source: Source) -> bool:
+    """Whether the pictures of a source come with classes."""
+    return isinstance(source, Digits) or (isinstance(source, ImageFolder | Arrays) and source.labels is not None)
 
 
 class Letters(Section):

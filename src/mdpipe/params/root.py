@@ -1,28 +1,38 @@
 """The whole of params.yaml, with the rules that span its sections."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
+from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.params.base import Name, Section
-from mdpipe.params.data import SOURCE_MODALITY, AnyDataset, AnySource, modality_of
-from mdpipe.params.runs import Run, UNet, ZeroShot
+from mdpipe.params.data import SOURCE_MODALITY, AnyDataset, AnySource, has_classes, modality_of
+from mdpipe.params.problems import listed, no_such, problem
+from mdpipe.params.runs import Comparison, Run, UNet, ZeroShot
+from mdpipe.params.sampling import OnGrid, SamplerSuite
 
 
 class Params(Section):
-    """Sources, datasets, runs and the zero-shot suite."""
+    """Sources, datasets, runs, and the suites that compare them."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """Key of all randomness: splits, initial weights, batches, masks, samples."""
     sources: dict[Name, AnySource]
     datasets: dict[Name, AnyDataset]
     runs: dict[Name, Run]
+    comparisons: list[Comparison]
     zero_shot: ZeroShot
+    samplers: SamplerSuite
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        problems = [*self._dataset_problems(), *self._run_problems(), *self._zero_shot_problems()]
+        problems = [
+            *self._dataset_problems(),
+            *self._run_problems(),
+            *self._comparison_problems(),
+            *self._zero_shot_problems(),
+            *self._sampler_problems(),
+        ]
         if problems:
             raise ValidationError.from_exception_data("Params", problems)
         return self
@@ -32,14 +42,14 @@ class Params(Section):
         for name, dataset in self.datasets.items():
             where = ("datasets", name)
             if dataset.source not in self.sources:
-                found.append(_no_such((*where, "source"), dataset.source, "sources", self.sources))
+                found.append(no_such((*where, "source"), dataset.source, "sources", self.sources))
             elif SOURCE_MODALITY[self.sources[dataset.source].kind] != modality_of(dataset):
                 kind = self.sources[dataset.source].kind
                 rule = f"source {dataset.source!r} has {SOURCE_MODALITY[kind]}s, not {modality_of(dataset)}s"
-                found.append(_problem((*where, "tokenizer"), dataset.tokenizer.kind, rule))
+                found.append(problem((*where, "tokenizer"), dataset.tokenizer.kind, rule))
             if dataset.validation + dataset.test >= 1:
                 rule = f"validation and test together leave nothing to train on (test is {dataset.test})"
-                found.append(_problem((*where, "validation"), dataset.validation, rule))
+                found.append(problem((*where, "validation"), dataset.validation, rule))
         return found
 
     def _run_problems(self) -> list[InitErrorDetails]:
@@ -47,11 +57,30 @@ class Params(Section):
         for name, run in self.runs.items():
             where = ("runs", name)
             if run.dataset not in self.datasets:
-                found.append(_no_such((*where, "dataset"), run.dataset, "datasets", self.datasets))
-            elif isinstance(run.network, UNet) and modality_of(self.datasets[run.dataset]) == "text":
-                images = [key for key, dataset in self.datasets.items() if modality_of(dataset) == "image"]
-                rule = f"a unet needs pictures and {run.dataset!r} is text; datasets of pictures: {_listed(images)}"
-                found.append(_problem((*where, "dataset"), run.dataset, rule))
+                found.append(no_such((*where, "dataset"), run.dataset, "datasets", self.datasets))
+                continue
+            dataset = self.datasets[run.dataset]
+            if isinstance(run.network, UNet) and modality_of(dataset) == "text":
+                images = [key for key, other in self.datasets.items() if modality_of(other) == "image"]
+                rule = f"a unet needs pictures and {run.dataset!r} is text; datasets of pictures: {listed(images)}"
+                found.append(problem((*where, "dataset"), run.dataset, rule))
+            source = self.sources.get(dataset.source)
+            if run.condition is not None and source is not None and not has_classes(source):
+                rule = f"source {dataset.source!r} has no classes to be told; set condition to null"
+                found.append(problem((*where, "condition"), run.condition, rule))
+        return found
+
+    def _comparison_problems(self) -> list[InitErrorDetails]:
+        found = []
+        for index, pair in enumerate(self.comparisons):
+            for key, name in (("run", pair.run), ("against", pair.against)):
+                if name not in self.runs:
+                    found.append(no_such(("comparisons", index, key), name, "runs", self.runs))
+            if pair.run in self.runs and pair.against in self.runs:
+                first, second = self.runs[pair.run], self.runs[pair.against]
+                if (first.dataset, first.evaluate.split) != (second.dataset, second.evaluate.split):
+                    rule = f"{pair.run!r} and {pair.against!r} are not evaluated on the same split of the same dataset"
+                    found.append(problem(("comparisons", index, "against"), pair.against, rule))
         return found
 
     def _zero_shot_problems(self) -> list[InitErrorDetails]:
@@ -64,25 +93,35 @@ class Params(Section):
         ]
         for index, name in enumerate(self.zero_shot.runs):
             if name not in text_runs:
-                found.append(_no_such(("zero_shot", "runs", index), name, "the text runs", text_runs))
+                found.append(no_such(("zero_shot", "runs", index), name, "the text runs", text_runs))
                 continue
             trained_on = self.datasets[self.runs[name].dataset].source
             if trained_on in self.zero_shot.sources:
                 rule = f"run {name!r} was trained on source {trained_on!r}: that would not be zero-shot"
-                found.append(_problem(("zero_shot", "sources"), self.zero_shot.sources, rule))
+                found.append(problem(("zero_shot", "sources"), self.zero_shot.sources, rule))
         for index, name in enumerate(self.zero_shot.sources):
             if name not in text_sources:
-                found.append(_no_such(("zero_shot", "sources", index), name, "the text sources", text_sources))
+                found.append(no_such(("zero_shot", "sources", index), name, "the text sources", text_sources))
         return found
 
-
-def _problem(where: tuple[int | str, ...], value: Any, rule: str) -> InitErrorDetails:
-    return InitErrorDetails(type=PydanticCustomError("rule", "{rule}", {"rule": rule}), loc=where, input=value)
-
-
-def _no_such(where: tuple[int | str, ...], value: str, table: str, allowed: Any) -> InitErrorDetails:
-    return _problem(where, value, f"not one of {table}; allowed: {_listed(allowed)}")
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(sorted(names)) or "none is defined"
+    def _sampler_problems(self) -> list[InitErrorDetails]:
+        found = []
+        for name, judged in self.samplers.runs.items():
+            where = ("samplers", "runs", name)
+            if name not in self.runs:
+                found.append(no_such(where, name, "runs", self.runs))
+                continue
+            dataset = self.runs[name].dataset
+            judges = [
+                key for key, run in self.runs.items() if run.objective == "autoregressive" and run.dataset == dataset
+            ]
+            if judged.judge not in judges:
+                found.append(
+                    no_such((*where, "judge"), judged.judge, f"the autoregressive runs on {dataset!r}", judges)
+                )
+            if judged.dataset != dataset:
+                found.append(problem((*where, "dataset"), judged.dataset, f"run {name!r} is on {dataset!r}"))
+        if not self.samplers.steps and any(isinstance(sampler, OnGrid) for sampler in self.samplers.samplers):
+            rule = "samplers that walk a grid need at least one number of steps"
+            found.append(problem(("samplers", "steps"), self.samplers.steps, rule))
+        return found

@@ -1,10 +1,13 @@
 """What is trained, sampled and measured: the `runs` of params.yaml and the zero-shot suite."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mdpipe.params import diffusion
 from mdpipe.params.base import Name, Positive, Section
+from mdpipe.params.sampling import OnGrid, SampleSettings, samplers_for
 
 
 class Transformer(Section):
@@ -44,12 +47,6 @@ class UNet(Section):
 AnyNetwork = Annotated[Transformer | UNet, Field(discriminator="kind")]
 
 
-class Schedule(Section):
-    """How fast tokens turn into the mask as time runs from 0 to 1 (Table 4 of the paper)."""
-
-    kind: Literal["linear", "cosine"]
-
-
 class TrainSettings(Section):
     """Optimizer, length and precision of a training run."""
 
@@ -79,15 +76,6 @@ class TrainSettings(Section):
         return self
 
 
-class SampleSettings(Section):
-    """How many samples are drawn and on which grid of times."""
-
-    count: Positive
-    steps: Positive
-    grid: Literal["uniform", "cosine"]
-    """Spacing of the times. The paper trains with the linear schedule and samples on the cosine grid (eq 6)."""
-
-
 class Draws(Section):
     """How a bound is estimated."""
 
@@ -102,17 +90,110 @@ class EvaluateSettings(Draws):
     split: Literal["validation", "test"]
 
 
-class Run(Section):
+TIMELESS = ("any_order", "autoregressive")
+"""Objectives without a time."""
+
+
+class Condition(Section):
+    """A model that is told the class of each example, where the dataset has classes."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    """Share of the training examples whose class is kept from it, which classifier-free guidance needs."""
+
+
+class BaseRun(Section):
     """One model: data, objective, network, training, samples and evaluation."""
 
+    objective: str
     dataset: Name
     """A key of `datasets`."""
-    objective: Literal["md4"]
-    schedule: Schedule
+    condition: Condition | None
+    """How classes are told; null for a model that knows none."""
     network: AnyNetwork
     train: TrainSettings
     sample: SampleSettings
     evaluate: EvaluateSettings
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        rules = [*self._network_rules(), *self._sample_rules()]
+        if rules:
+            raise ValueError("; ".join(rules))
+        return self
+
+    def _network_rules(self) -> Iterator[str]:
+        if self.objective == "autoregressive" and self.network.kind != "transformer":
+            yield f"an autoregressive run needs a network that can be causal, not {self.network.kind}: transformer"
+        if self.objective in TIMELESS and self.network.time_conditioning:
+            yield f"{self.objective} has no time to tell: network.time_conditioning must be false"
+
+    def _sample_rules(self) -> Iterator[str]:
+        sample, allowed = self.sample, samplers_for(self.objective)
+        if sample.sampler.kind not in allowed:
+            yield (
+                f"sample.sampler.kind = {sample.sampler.kind!r} does not fit a run of {self.objective}; allowed:"
+                f" {', '.join(allowed)}"
+            )
+        if isinstance(sample.sampler, OnGrid) != (sample.steps is not None):
+            need = "a number" if isinstance(sample.sampler, OnGrid) else "null"
+            yield f"sample.steps = {sample.steps} must be {need} for the sampler {sample.sampler.kind}"
+        if sample.guidance is not None and self.condition is None:
+            yield f"sample.guidance = {sample.guidance} needs classes, and condition is null"
+
+
+class MD4Run(BaseRun):
+    """Masked diffusion."""
+
+    objective: Literal["md4"]
+    diffusion: diffusion.MD4
+
+
+class GenMD4Run(BaseRun):
+    """Masked diffusion with learned schedules."""
+
+    objective: Literal["genmd4"]
+    diffusion: diffusion.GenMD4
+
+
+class MaskGITRun(BaseRun):
+    """MaskGIT's loss."""
+
+    objective: Literal["maskgit"]
+    diffusion: diffusion.MaskGIT
+
+
+class SEDDRun(BaseRun):
+    """Score entropy."""
+
+    objective: Literal["sedd"]
+    diffusion: diffusion.SEDD
+
+
+class D3PMRun(BaseRun):
+    """Discrete-time diffusion."""
+
+    objective: Literal["d3pm"]
+    diffusion: diffusion.D3PM
+
+
+class AnyOrderRun(BaseRun):
+    """Any-order autoregression."""
+
+    objective: Literal["any_order"]
+    diffusion: diffusion.AnyOrder
+
+
+class AutoregressiveRun(BaseRun):
+    """Left to right."""
+
+    objective: Literal["autoregressive"]
+    diffusion: diffusion.Autoregressive
+
+
+Run = Annotated[
+    MD4Run | GenMD4Run | MaskGITRun | SEDDRun | D3PMRun | AnyOrderRun | AutoregressiveRun,
+    Field(discriminator="objective"),
+]
 
 
 class ZeroShot(Draws):
@@ -122,3 +203,10 @@ class ZeroShot(Draws):
     """Text runs, keys of the params' `runs`."""
     sources: list[Name]
     """Text sources, keys of the params' `sources`."""
+
+
+class Comparison(Section):
+    """Two runs on the same examples: the table of likelihoods shows their difference with its paired error."""
+
+    run: Name
+    against: Name

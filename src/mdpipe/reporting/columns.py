@@ -3,12 +3,12 @@
 A record is what one metrics file holds, or one of the `references` in it.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import polars as pl
 
-from mdpipe.reporting.metrics import MetricsError
+from mdpipe.data.artifacts.metrics import MetricsError
 
 Columns = dict[str, type[pl.String | pl.Int64 | pl.Float64]]
 
@@ -51,6 +51,9 @@ TEXT_ONLY = frozenset(
 )
 
 LIKELIHOOD: Columns = {"run": pl.String, "dataset": pl.String, **BOUND}
+COMPARED: Columns = {"against": pl.String, "difference": pl.Float64, "difference_stderr": pl.Float64}
+"""How a run stands to another on the same examples; null where nobody asked."""
+
 ZERO_SHOT: Columns = {"run": pl.String, "source": pl.String, "dataset": pl.String, "tokenizer": pl.String, **BOUND}
 
 REFERENCE: Columns = {
@@ -61,6 +64,16 @@ REFERENCE: Columns = {
     "stderr": pl.Float64,
 }
 """A rate that no model gave: `stderr` is null where it is exact."""
+
+DIFFERENCE: Columns = {
+    "run": pl.String,
+    "against": pl.String,
+    "dataset": pl.String,
+    "split": pl.String,
+    "value": pl.Float64,
+    "stderr": pl.Float64,
+}
+"""Bits of `run` minus bits of `against`, in the unit of the run's row, from the differences example by example."""
 
 SAMPLES: Columns = {
     "run": pl.String,
@@ -73,6 +86,39 @@ SAMPLES: Columns = {
     "sampler": pl.String,
     "seed": pl.Int64,
 }
+
+WITHOUT_GRID = frozenset({"steps", "grid"})
+"""What a sampler that takes its times from elsewhere lacks."""
+
+SAMPLERS: Columns = {
+    "run": pl.String,
+    "dataset": pl.String,
+    "judge": pl.String,
+    "sampler": pl.String,
+    "steps": pl.Int64,
+    "network_calls": pl.Int64,
+    "samples": pl.Int64,
+    "unit": pl.String,
+    "bits": pl.Float64,
+    "bits_stderr": pl.Float64,
+    "entropy": pl.Float64,
+    "entropy_stderr": pl.Float64,
+    "parameters": pl.Int64,
+}
+"""What metrics/samplers tells of each sampler, and of the held-out data themselves as the sampler `DATA`."""
+
+DATA = "data"
+
+SPEEDS: Columns = {
+    "run": pl.String,
+    "sampler": pl.String,
+    "steps": pl.Int64,
+    "parameters": pl.Int64,
+    "tokens_per_second": pl.Float64,
+}
+
+EXPONENTS: Columns = {"token": pl.Int64, "symbol": pl.String, "exponent": pl.Float64}
+"""A learned schedule alpha_i(t) = 1 - t^w_i: the exponent w_i of each token i, and how the token is written."""
 
 TRAINING: Columns = {
     "run": pl.String,
@@ -103,6 +149,33 @@ def checked_record(
         name: _typed(value, columns.get(name, pl.Float64), f"{where}: {name}", may_be_null=name in optional)
         for name, value in record.items()
     }
+
+
+def checked_rows(
+    frame: pl.DataFrame, columns: Columns, where: str, *, nullable: Set[str] = frozenset()
+) -> list[dict[str, Any]]:
+    """The rows of a frame that has just these columns, in any order, with every value of the right type.
+
+    Raises:
+        MetricsError: columns are missing or unknown, or a value is of a wrong type; the message names `where`.
+    """
+    if set(frame.columns) != columns.keys():
+        raise MetricsError(f"{where} has the columns {', '.join(frame.columns)}; they should be {', '.join(columns)}")
+    return [checked_record(row, columns, where, optional=nullable) for row in frame.iter_rows(named=True)]
+
+
+def refuse_twins(rows: Sequence[Mapping[str, Any]], where: str, key: tuple[str, ...]) -> None:
+    """Pass if no two rows agree in all fields of `key`.
+
+    Raises:
+        MetricsError: two do; the message names `where` and what they agree in.
+    """
+    seen = set()
+    for row in rows:
+        name = tuple(row[field] for field in key)
+        if name in seen:
+            raise MetricsError(f"{where} has two records of {', '.join(map(str, name))}; remove the stale file")
+        seen.add(name)
 
 
 def _typed(value: Any, dtype: type[pl.DataType], where: str, *, may_be_null: bool) -> Any:

@@ -1,11 +1,11 @@
 """Training curves: the loss of every run along its steps, one small chart a run."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import polars as pl
 
 from mdpipe.reporting import svg
+from mdpipe.reporting.axes import round_ticks
 from mdpipe.reporting.rounding import exact_number
 
 COLUMNS = 2
@@ -19,7 +19,6 @@ SMOOTHING = 9
 """Rows whose mean is the bold line; the thin one is the curve as recorded."""
 LEAST_RANGE = 0.1
 """Bits from the foot of a plot to its top at least: a curve that is flat should look it."""
-MOST_TICKS = 6
 
 Points = list[tuple[float, float]]
 
@@ -50,7 +49,7 @@ def _panel(left: float, top: float, run: str, steps: Sequence[int], losses: Sequ
     bold = _smoothed(losses)
     low = min(losses)
     high = max(*bold, low + LEAST_RANGE)
-    x_ticks, y_ticks = _ticks(0, max(steps), least=1), _ticks(low, high)
+    x_ticks, y_ticks = round_ticks(0, max(steps), least=1), round_ticks(low, high)
     west, east = left + LEFT, left + PANEL_WIDTH - RIGHT
     north, south = top + TOP, top + PANEL_HEIGHT - BOTTOM
 
@@ -81,11 +80,3 @@ def _smoothed(values: Sequence[float]) -> list[float]:
         window = values[at - reach : at + reach + 1]
         means.append(sum(window) / len(window))
     return means
-
-
-def _ticks(low: float, high: float, least: float = 0) -> list[float]:
-    """Some `MOST_TICKS` round numbers in [low, high], 1, 2 or 5 times a power of ten but at least `least` apart."""
-    span = high - low
-    power = 10 ** math.floor(math.log10(span / MOST_TICKS))
-    step = max(least, next(power * factor for factor in (1, 2, 5, 10) if power * factor * MOST_TICKS >= span))
-    return [round(step * at, 10) for at in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -11,7 +11,8 @@ from mdpipe.reporting.rounding import measurement
 COLUMNS = 2
 GUTTER = 28
 PANEL_WIDTH = (svg.WIDTH - GUTTER * (COLUMNS - 1)) / COLUMNS
-LABEL_WIDTH = 126
+LABEL_WIDTH, LETTER_WIDTH = 126, 7.3
+"""Room for names, or for a letter of the longest where that is more, up to half the panel."""
 VALUE_WIDTH = 108
 HEADING_HEIGHT = 34
 ROW_HEIGHT = 25
@@ -67,8 +68,9 @@ def _bars(frame: pl.DataFrame) -> tuple[str, list[_Bar]]:
 
 def _panel(left: float, top: float, title: str, unit: str, bars: Sequence[_Bar]) -> str:
     right = left + PANEL_WIDTH
-    origin = left + LABEL_WIDTH
-    scale = (PANEL_WIDTH - LABEL_WIDTH - VALUE_WIDTH) / max(shown.value + (shown.stderr or 0) for shown in bars)
+    longest = LETTER_WIDTH * (max(len(shown.label) for shown in bars) + 1)
+    origin = left + min(max(LABEL_WIDTH, longest), PANEL_WIDTH / 2)
+    scale = (right - VALUE_WIDTH - origin) / max(shown.value + (shown.stderr or 0) for shown in bars)
     drawn = svg.text(left, top + 14, title, kind="title")
     drawn += svg.text(right, top + 14, unit, kind="muted small", anchor="end")
     drawn += svg.line([(left, top + 22), (right, top + 22)], kind="grid")

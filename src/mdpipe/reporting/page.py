@@ -1,16 +1,18 @@
 """The report page: one HTML file with every table, figure and sample in it, readable on a phone and in the dark."""
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 
 import polars as pl
 
 from mdpipe.reporting.conventions import CONVENTIONS
 from mdpipe.reporting.curves_figure import training_curves_figure
+from mdpipe.reporting.exponents_figure import exponents_figure
 from mdpipe.reporting.likelihood_figure import likelihood_figure
 from mdpipe.reporting.page_style import STYLE
+from mdpipe.reporting.samplers_figure import samplers_figure
 from mdpipe.reporting.written import readable
 
 IMAGE_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif"}
@@ -39,6 +41,9 @@ class Report:
     """What params.yaml says, whatever the order of its keys: the page must not change with a comment."""
     versions: Mapping[str, str]
     """Version of each package that the numbers depend on."""
+    samplers: pl.DataFrame = field(default_factory=pl.DataFrame)
+    exponents: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    """Of the runs that learned their schedule."""
 
 
 def report_page(report: Report) -> str:
@@ -48,9 +53,11 @@ def report_page(report: Report) -> str:
         ValueError: a picture is neither PNG nor GIF.
     """
     sections = {
-        "Likelihood": _likelihood(report.likelihood),
+        "Likelihood": _charted(likelihood_figure, report.likelihood),
         "Zero-shot": _table(report.zero_shot),
+        "Samplers": _charted(samplers_figure, report.samplers),
         "Samples": "".join(map(_exhibit, report.exhibits)) + _table(report.samples),
+        "Learned schedules": _exponents(report),
         "Training": _training(report),
         "How the numbers are made": _terms(CONVENTIONS),
         "Params and versions": _provenance(report),
@@ -67,15 +74,24 @@ def report_page(report: Report) -> str:
     )
 
 
-def _likelihood(frame: pl.DataFrame) -> str:
-    if not frame.height:
+def _charted(draw: Callable[[pl.DataFrame], str], frame: pl.DataFrame) -> str:
+    return _chart(draw(frame)) + _table(frame) if frame.height else ""
+
+
+def _exponents(report: Report) -> str:
+    """Levels of an image have an order, pieces of a text have none."""
+    of_images = set(report.likelihood.filter(modality="image")["run"])
+    if not report.exponents:
         return ""
-    return f'<div class="chart">{likelihood_figure(frame)}</div>\n{_table(frame)}'
+    return _chart(exponents_figure(report.exponents, {run: run in of_images for run in report.exponents}))
 
 
 def _training(report: Report) -> str:
-    chart = f'<div class="chart">{training_curves_figure(report.curves)}</div>\n' if report.curves else ""
-    return chart + _table(report.training)
+    return (_chart(training_curves_figure(report.curves)) if report.curves else "") + _table(report.training)
+
+
+def _chart(figure: str) -> str:
+    return f'<div class="chart">{figure}</div>\n'
 
 
 def _exhibit(exhibit: Exhibit) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mdpipe.reporting.aside import write_aside
+from mdpipe.data.artifacts.aside import write_aside
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -36,4 +36,4 @@ def _to_decimal(value: float, last: int) -> str:
     """`value` rounded to the digit that counts 10^last, without an exponent."""
     digit = Decimal(1).scaleb(last)
     rounded = Decimal(repr(float(value))).quantize(digit, rounding=ROUND_HALF_EVEN)
-    return f"{rounded:,.{max(0, -last)}f}"
+    return f"{rounded + 0:,.{max(0, -last)}f}"  # the zero makes -0.00 a plain 0.00

@@ -4,45 +4,54 @@ A reference row is one whose `run` is empty: its `estimator` says what gave the 
 has no parameters, draws or seed. In a sorted table it follows the models that it belongs to.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import polars as pl
 
+from mdpipe.data.artifacts.metrics import MetricsError
 from mdpipe.reporting.columns import (
+    COMPARED,
+    DIFFERENCE,
     LIKELIHOOD,
     REFERENCE,
     SAMPLES,
     TEXT_ONLY,
     TRAINING,
+    WITHOUT_GRID,
     ZERO_SHOT,
     Columns,
     checked_record,
+    refuse_twins,
 )
-from mdpipe.reporting.metrics import MetricsError
 
 Record = Mapping[str, Any]
 
 PARTS = ("reconstruction", "prior", "diffusion")
 
 
-def likelihood_table(evaluations: Iterable[Record], encodings: Iterable[Record]) -> pl.DataFrame:
+def likelihood_table(
+    evaluations: Iterable[Record], encodings: Iterable[Record], differences: Iterable[Record] = ()
+) -> pl.DataFrame:
     """Held-out likelihoods: the records of metrics/evaluate, with the references of metrics/encode.
 
-    References come only for the (dataset, split) pairs that some run was evaluated on. The columns are `LIKELIHOOD`.
+    References come only for the (dataset, split) pairs that some run was evaluated on. A difference, with the fields of
+    `DIFFERENCE`, stands in the row of its run. The columns are `LIKELIHOOD` and then `COMPARED`.
 
     Raises:
-        MetricsError: a record has missing, unknown or mistyped fields, or two records are about the same run.
+        MetricsError: a record has missing, unknown or mistyped fields, two records are about the same run, or a
+            difference is about runs that were not both evaluated on its dataset and split.
     """
     key = ("dataset", "split")
     rows = [_bound_row(record, LIKELIHOOD, f"metrics/evaluate of run {record.get('run')!r}") for record in evaluations]
-    _refuse_twins(rows, "metrics/evaluate", ("run", *key))
+    refuse_twins(rows, "metrics/evaluate", ("run", *key))
+    _put_differences(rows, differences, key)
     rates = []
     for encoding in encodings:
         dataset = encoding.get("dataset")
         where = f"metrics/encode of dataset {dataset!r}"
         rates += [{**rate, "dataset": dataset} for rate in _checked_rates(encoding, where)]
-    return _sorted(_frame([*rows, *_reference_rows(rates, rows, key)], LIKELIHOOD), key)
+    return _sorted(_frame([*rows, *_reference_rows(rates, rows, key)], LIKELIHOOD | COMPARED), key)
 
 
 def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
@@ -61,19 +70,19 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
         row = _bound_row(bound, ZERO_SHOT, where)
         rows.append(row)
         rates += [{**rate, **{field: row[field] for field in key}} for rate in _checked_rates(record, where)]
-    _refuse_twins(rows, "metrics/zero_shot", ("run", *key))
+    refuse_twins(rows, "metrics/zero_shot", ("run", *key))
     return _sorted(_frame([*rows, *_reference_rows(rates, rows, key)], ZERO_SHOT), key)
 
 
 def samples_table(samples: Iterable[Record]) -> pl.DataFrame:
     """What was drawn and how good it is: the records of metrics/sample.
 
-    The columns are `SAMPLES` and then, by name, every other number that some record has.
+    The columns are `SAMPLES` and then, by name, every other number that some record has. `WITHOUT_GRID` may be null.
 
     Raises:
         MetricsError: a record has missing or mistyped fields, or two records are about the same run.
     """
-    return _open_table(samples, SAMPLES, "metrics/sample")
+    return _open_table(samples, SAMPLES, "metrics/sample", optional=WITHOUT_GRID)
 
 
 def training_table(trainings: Iterable[Record]) -> pl.DataFrame:
@@ -93,6 +102,30 @@ def _bound_row(record: Record, columns: Columns, where: str) -> dict[str, Any]:
     return checked_record(
         flat, columns, where, optional=TEXT_ONLY if record.get("modality") == "image" else frozenset()
     )
+
+
+def _put_differences(rows: Sequence[dict[str, Any]], differences: Iterable[Record], key: tuple[str, ...]) -> None:
+    of_run = {tuple(row[field] for field in ("run", *key)): row for row in rows}
+    checked = [
+        checked_record(
+            record, DIFFERENCE, f"the difference of runs {record.get('run')!r} and {record.get('against')!r}"
+        )
+        for record in differences
+    ]
+    refuse_twins(checked, "the likelihood's differences", ("run", *key))
+    for record in checked:
+        place = tuple(record[field] for field in key)
+        for run in (record["run"], record["against"]):
+            if (run, *place) not in of_run:
+                raise MetricsError(
+                    f"there is a difference of runs {record['run']!r} and {record['against']!r} on {', '.join(place)},"
+                    f" on which run {run!r} was not evaluated"
+                )
+        of_run[record["run"], *place] |= {
+            "against": record["against"],
+            "difference": record["value"],
+            "difference_stderr": record["stderr"],
+        }
 
 
 def _checked_rates(record: Record, where: str) -> list[dict[str, Any]]:
@@ -132,27 +165,20 @@ def _reference_rows(rates: Sequence[Record], models: Sequence[Record], key: tupl
     return rows
 
 
-def _open_table(records: Iterable[Record], columns: Columns, where: str) -> pl.DataFrame:
+def _open_table(
+    records: Iterable[Record], columns: Columns, where: str, *, optional: Set[str] = frozenset()
+) -> pl.DataFrame:
     rows = []
     for record in records:
         more = record.keys() - columns
         rows.append(
             checked_record(
-                record, columns, f"{where} of run {record.get('run')!r}", optional=frozenset(more), more=True
+                record, columns, f"{where} of run {record.get('run')!r}", optional=more | optional, more=True
             )
         )
-    _refuse_twins(rows, where, ("run",))
+    refuse_twins(rows, where, ("run",))
     measured = sorted({name for row in rows for name in row} - columns.keys())
     return _frame(rows, {**columns, **dict.fromkeys(measured, pl.Float64)}).sort("run")
-
-
-def _refuse_twins(rows: Sequence[Record], where: str, key: tuple[str, ...]) -> None:
-    seen = set()
-    for row in rows:
-        name = tuple(row[field] for field in key)
-        if name in seen:
-            raise MetricsError(f"{where} has two records of {', '.join(name)}; remove the stale file")
-        seen.add(name)
 
 
 def _frame(rows: Sequence[Record], columns: Columns) -> pl.DataFrame:

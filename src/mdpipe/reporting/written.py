@@ -7,7 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from mdpipe.reporting.aside import write_aside
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.reporting.columns import DATA
 from mdpipe.reporting.rounding import measurement
 
 ERROR_OF = {"value": "stderr"}
@@ -31,7 +32,10 @@ DETAILS = frozenset(
 FIRST = ("run", "estimator")
 """The columns that say what gave the row's numbers; a person reads them together."""
 
-HEADINGS = {"bits_per_byte": "bits/byte"}
+LAST = ("examples", "draws", "parameters")
+"""The columns that say what it took; a person reads them after the numbers."""
+
+HEADINGS = {"bits_per_byte": "bits/byte", "tokens_per_second": "tokens/s"}
 """Columns whose heading is not simply their name with spaces."""
 
 
@@ -43,19 +47,18 @@ class Readable:
     rows: list[list[str]]
     numeric: list[bool]
     references: list[bool]
-    """Whether a row is a reference: one that no run of ours gave."""
+    """Whether a row is a reference: one that no run of ours gave, or the data themselves among samplers."""
 
 
 def readable(frame: pl.DataFrame) -> Readable:
     """Each measurement and its standard error in one column, rounded together; empty columns are left out."""
     shown = list(_shown(frame))
     columns = [_cells(frame, name, error) for name, error in shown]
-    runs = frame["run"].is_null().to_list() if "run" in frame.columns else [False] * frame.height
     return Readable(
         headings=[HEADINGS.get(name, name.replace("_", " ")) for name, _ in shown],
         rows=[list(row) for row in zip(*columns, strict=True)],
         numeric=[frame[name].dtype.is_numeric() for name, _ in shown],
-        references=runs,
+        references=[row.get("run", "") is None or row.get("sampler") == DATA for row in frame.iter_rows(named=True)],
     )
 
 
@@ -87,7 +90,7 @@ def write_table(frame: pl.DataFrame, stem: Path) -> None:
 def _shown(frame: pl.DataFrame) -> Iterator[tuple[str, str | None]]:
     """Column names, each with that of its standard error."""
     errors = {name: error for name in frame.columns if (error := ERROR_OF.get(name, f"{name}_stderr")) in frame.columns}
-    for name in sorted(frame.columns, key=lambda name: name not in FIRST):
+    for name in sorted(frame.columns, key=lambda name: (name not in FIRST, name in LAST)):
         empty = frame.height > 0 and frame[name].null_count() == frame.height
         if name not in DETAILS and name not in errors.values() and not empty:
             yield name, errors.get(name)

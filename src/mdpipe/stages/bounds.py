@@ -26,7 +26,7 @@ def bound_metrics(trained: TrainedRun, likelihood: Likelihood, counts: Mapping[s
         "examples": likelihood.examples,
         "tokens": likelihood.tokens,
         "draws": likelihood.draws,
-        "estimator": "md4 bound",
+        "estimator": trained.objective.estimator,
         "parameters": trained.parameters,
     }
     if trained.modality == "text":

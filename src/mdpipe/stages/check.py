@@ -1,7 +1,9 @@
 """`mdpipe check`: what params.yaml asks for, in a few lines."""
 
 from mdpipe.params import Params
+from mdpipe.params.base import Section
 from mdpipe.params.data import modality_of
+from mdpipe.params.diffusion import Scheduled
 
 
 def describe(params: Params) -> str:
@@ -13,10 +15,15 @@ def describe(params: Params) -> str:
     for name, run in params.runs.items():
         network, train = run.network, run.train
         lines.append(
-            f"  train@{name}, sample@{name}, evaluate@{name}: {run.objective} with the {run.schedule.kind} schedule, a"
+            f"  train@{name}, sample@{name}, evaluate@{name}: {run.objective}{_schedule(run.diffusion)}, a"
             f" {network.kind} of width {network.width}, {train.steps} steps of {train.batch_size} examples of the"
             f" {modality_of(params.datasets[run.dataset])} dataset {run.dataset}"
         )
     for run_name in params.zero_shot.runs:
         lines += [f"  zero_shot@{run_name}-{source}" for source in params.zero_shot.sources]
+    lines += [f"  samplers@{run}: judged by {judged.judge}" for run, judged in params.samplers.runs.items()]
     return "\n".join([*lines, "  report"])
+
+
+def _schedule(settings: Section) -> str:
+    return f" with the {settings.schedule.kind} schedule" if isinstance(settings, Scheduled) else ""

@@ -1,5 +1,6 @@
 """Stage `encode`: a source, split and tokenized, and what general-purpose compressors make of its held-out parts."""
 
+from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.encode import encode_images, encode_text
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.data.splits import SPLITS
@@ -7,7 +8,6 @@ from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.evaluation.references import reference_rates
 from mdpipe.params import Params
 from mdpipe.params.data import ImageDataset, modality_of
-from mdpipe.reporting.metrics import write_metrics
 from mdpipe.stages import paths
 
 

@@ -1,18 +1,26 @@
 """Stage `evaluate`: the likelihood bound of a run's own held-out split."""
 
+import io
+
+import numpy as np
+
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.diffusion.noise import Noise
 from mdpipe.evaluation.likelihood import likelihood_bound
+from mdpipe.networks.determinism import make_deterministic
 from mdpipe.params import Params
-from mdpipe.reporting.metrics import write_metrics
 from mdpipe.stages import paths
 from mdpipe.stages.bounds import bound_metrics
 from mdpipe.stages.trained import load_run
-from mdpipe.training.determinism import make_deterministic
 
 
 def evaluate(params: Params, run: str) -> None:
-    """Bound the whole split; write metrics/evaluate/RUN.json.
+    """Bound the whole split; write metrics/evaluate/RUN.json and evaluations/RUN.npy.
+
+    The array is float64 (N, 2): nats and tokens of every example, by which two runs are compared example by example.
+    All runs are given the same times and masks, which makes such differences sharper.
 
     Raises:
         ValueError: the model or the dataset is missing or broken.
@@ -22,7 +30,8 @@ def evaluate(params: Params, run: str) -> None:
     trained = load_run(run)
     dataset = EncodedDataset.open(paths.encoded(trained.dataset), settings.split)
     noise = Noise(params.seed, "evaluate")
-    likelihood = likelihood_bound(trained.objective, trained.network, dataset, settings, noise)
+    condition = dataset.known_labels() if trained.classes else None
+    likelihood = likelihood_bound(trained.objective, trained.network, dataset, settings, noise, condition)
     metrics = {
         "run": run,
         "dataset": trained.dataset,
@@ -30,4 +39,7 @@ def evaluate(params: Params, run: str) -> None:
         "seed": params.seed,
         **bound_metrics(trained, likelihood, dataset.counts),
     }
+    file = io.BytesIO()
+    np.save(file, np.stack([likelihood.per_example, likelihood.sizes], axis=1), allow_pickle=False)
+    write_aside(paths.evaluation(run), file.getvalue())
     write_metrics(paths.metrics("evaluate", run), metrics)

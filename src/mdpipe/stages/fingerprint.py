@@ -24,7 +24,7 @@ def training_fingerprint(params: Params, run: str, dataset: EncodedDataset) -> s
     del settings["train"]["checkpoint_every"]
     stated = {"seed": params.seed, "run": settings, "torch": torch.__version__}
     digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
-    for path in [*_code_files(), dataset.directory / "dataset.json", dataset.directory / f"{dataset.split}.npy"]:
+    for path in [*_code_files(), *dataset.files]:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:LENGTH]

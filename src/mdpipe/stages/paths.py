@@ -31,6 +31,16 @@ def samples(run: str) -> Path:
     return Path("samples") / run
 
 
+def exponents(run: str) -> Path:
+    """GenMD4: the exponent of every token's schedule."""
+    return samples(run) / "exponents.csv"
+
+
+def evaluation(run: str) -> Path:
+    """What every held-out example costs under a model."""
+    return Path("evaluations") / f"{run}.npy"
+
+
 def scratch(run: str, fingerprint: str) -> Path:
     """The resume state of a training run. No artifact: git ignores it and DVC does not know it."""
     return Path(".mdpipe/scratch") / f"{run}-{fingerprint}"
@@ -44,6 +54,11 @@ def scratches(run: str) -> list[Path]:
 def metrics(stage: str, name: str) -> Path:
     """The measurements of one stage for one run, dataset or (run, source)."""
     return Path("metrics") / stage / f"{name}.json"
+
+
+def samplers(run: str) -> Path:
+    """The comparison of samplers on a run."""
+    return Path("metrics/samplers") / f"{run}.csv"
 
 
 def curve(run: str) -> Path:

@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.metrics import read_metrics
 from mdpipe.params import Params
-from mdpipe.reporting.aside import write_aside
 from mdpipe.reporting.likelihood_figure import likelihood_figure
-from mdpipe.reporting.metrics import read_metrics
 from mdpipe.reporting.readme import replace_section
 from mdpipe.reporting.tables import likelihood_table
 from mdpipe.stages import paths

@@ -1,17 +1,23 @@
 """Stage `report`: the tables of all runs and the page that shows them."""
 
+import math
 from collections.abc import Iterable
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
 
+import numpy as np
 import polars as pl
 import yaml
 
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.metrics import read_metrics
+from mdpipe.evaluation.estimate import paired_difference
 from mdpipe.params import Params
-from mdpipe.reporting.aside import write_aside
-from mdpipe.reporting.metrics import read_metrics
+from mdpipe.params.runs import Comparison
+from mdpipe.reporting.columns import EXPONENTS
 from mdpipe.reporting.page import Exhibit, Report, report_page
+from mdpipe.reporting.samplers_table import samplers_comparison
 from mdpipe.reporting.tables import likelihood_table, samples_table, training_table, zero_shot_table
 from mdpipe.reporting.written import write_table
 from mdpipe.stages import paths
@@ -24,30 +30,53 @@ SHOWN_CHARACTERS = 1200
 
 
 def report(params: Params) -> None:
-    """Write results/likelihood, zero_shot and samples (.csv and .md), and report/index.html.
+    """Write the tables of results/ (.csv and .md each), and report/index.html.
 
     Raises:
         MetricsError: a metrics file is missing or broken.
     """
     pairs = [f"{run}-{source}" for run in params.zero_shot.runs for source in params.zero_shot.sources]
-    likelihood = likelihood_table(_all("evaluate", params.runs), _all("encode", params.datasets))
-    zero_shot = zero_shot_table(_all("zero_shot", pairs))
-    samples = samples_table(_all("sample", params.runs))
-    for name, table in {"likelihood": likelihood, "zero_shot": zero_shot, "samples": samples}.items():
+    tables = {
+        "likelihood": likelihood_table(
+            _all("evaluate", params.runs), _all("encode", params.datasets), map(_difference, params.comparisons)
+        ),
+        "zero_shot": zero_shot_table(_all("zero_shot", pairs)),
+        "samples": samples_table(_all("sample", params.runs)),
+        "samplers": samplers_comparison({run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}),
+    }
+    for name, table in tables.items():
         write_table(table, paths.RESULTS / name)
     page = report_page(
         Report(
-            likelihood=likelihood,
-            zero_shot=zero_shot,
-            samples=samples,
+            **tables,
             training=training_table(_all("train", params.runs)),
             curves={run: pl.read_csv(paths.curve(run)) for run in params.runs},
             exhibits=[_exhibit(run) for run in params.runs],
             params=yaml.safe_dump(params.model_dump(mode="json")),
             versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
+            exponents={
+                run: pl.read_csv(path, schema_overrides=EXPONENTS)
+                for run in params.runs
+                if (path := paths.exponents(run)).exists()
+            },
         )
     )
     write_aside(paths.REPORT / "index.html", page.encode())
+
+
+def _difference(pair: Comparison) -> dict[str, Any]:
+    """Bits per token of a run less those of another, with the error of the difference example by example."""
+    first, second = (np.load(paths.evaluation(run), allow_pickle=False) for run in (pair.run, pair.against))
+    bits = paired_difference(first[:, 0], second[:, 0], first[:, 1]).scaled(1 / math.log(2))
+    evaluated = read_metrics(paths.metrics("evaluate", pair.run))
+    return {
+        "run": pair.run,
+        "against": pair.against,
+        "dataset": evaluated["dataset"],
+        "split": evaluated["split"],
+        "value": bits.value,
+        "stderr": bits.stderr,
+    }
 
 
 def _all(stage: str, names: Iterable[str]) -> list[dict[str, Any]]:

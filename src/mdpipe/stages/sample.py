@@ -1,6 +1,7 @@
 """Stage `sample`: what a run draws, as text or as pictures, and how it comes out of the mask."""
 
-import math
+import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -8,22 +9,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.data.aside import folder_aside
+from mdpipe.data.artifacts.aside import folder_aside
+from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
-from mdpipe.diffusion.grids import build_grid
+from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers.ancestral import ancestral
-from mdpipe.networks.transformer import Transformer
-from mdpipe.networks.unet import UNet
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.networks.determinism import make_deterministic
 from mdpipe.params import Params
 from mdpipe.reporting.animation import image_unmasking_gif
-from mdpipe.reporting.metrics import write_metrics
 from mdpipe.reporting.pictures import image_grid, save_png
 from mdpipe.reporting.text_animation import text_unmasking_gif
 from mdpipe.stages import paths
+from mdpipe.stages.drawing import draw, unknown
 from mdpipe.stages.trained import TrainedRun, load_run
-from mdpipe.training.determinism import make_deterministic
 
 ANIMATED = 32
 """Samples shown on their way out of the mask; of texts, which are larger on a screen, the first four."""
@@ -42,6 +43,7 @@ def sample(params: Params, run: str) -> None:
     samples.txt or samples.png   what was drawn
     unmasking.gif                how the first of them came out of the mask
     tokens.npy                   int64 (count, L)
+    exponents.csv                GenMD4: the exponent of every token's schedule
 
     Raises:
         ValueError: the model is missing or broken.
@@ -49,71 +51,56 @@ def sample(params: Params, run: str) -> None:
     settings = params.runs[run].sample
     make_deterministic(threads=1)
     trained = load_run(run)
+    described = settings.sampler.model_dump()
+    kind = described.pop("kind")
+    if settings.steps is not None:
+        described["steps"] = settings.steps
+    start = unknown(trained, settings.count)
     moments: list[Tensor] = []
-    calls = CountedCalls(trained.network)
-    vocabulary = trained.objective.vocabulary
-    device = next(trained.network.parameters()).device
-    start = torch.full((settings.count, math.prod(trained.shape)), vocabulary, device=device)
-    tokens = ancestral(
-        calls,
-        trained.objective.schedule,
-        vocabulary,
+    drawn = draw(
+        trained,
+        build_sampler(kind, **described),
         start,
-        build_grid(settings.grid, settings.steps),
         Noise(params.seed, "sample"),
-        torch.arange(settings.count, device=device),
-        on_step=lambda _, tokens: moments.append(tokens[:ANIMATED].cpu()),
+        choice=Choice(settings.temperature, settings.top_k, settings.top_p),
+        # Every class in turn.
+        classes=torch.arange(settings.count) % trained.classes if trained.classes else None,
+        guidance=settings.guidance,
+        on_step=lambda _, __, tokens: moments.append(tokens[:ANIMATED].cpu()),
     )
-    frames = torch.stack([start[:ANIMATED].cpu(), *moments]).numpy()
-    _write_samples(trained, paths.samples(run), tokens.cpu().numpy(), frames)
+    frames = torch.stack([start[:ANIMATED], *moments]).numpy()
+    _write_samples(trained, run, drawn.tokens.numpy(), frames)
     metrics = {
         "run": run,
         "dataset": trained.dataset,
         "modality": trained.modality,
-        "sampler": "ancestral",
+        "sampler": kind,
         "samples": settings.count,
         "steps": settings.steps,
-        "grid": settings.grid,
-        "network_calls": calls.count,
+        "grid": described.get("grid"),
+        "network_calls": drawn.network_calls,
         "seed": params.seed,
-        "entropy": _entropy(tokens.flatten().bincount(minlength=vocabulary).cpu().numpy()),
+        "entropy": _entropy(drawn.tokens.flatten().bincount(minlength=trained.objective.vocabulary).numpy()),
     }
     write_metrics(paths.metrics("sample", run), metrics)
 
 
-def _write_samples(trained: TrainedRun, directory: Path, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
-    with folder_aside(directory) as folder:
+def _write_samples(trained: TrainedRun, run: str, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
+    with folder_aside(paths.samples(run)) as folder:
         np.save(folder / "tokens.npy", tokens, allow_pickle=False)
         if trained.modality == "text":
             _write_texts(folder, load_tokenizer(trained.directory), tokens, frames[:, :ANIMATED_TEXTS])
         else:
             _write_pictures(folder, trained, tokens, frames)
-
-
-class CountedCalls:
-    """A denoiser that counts how often it is called: what samplers are compared by."""
-
-    def __init__(self, network: Transformer | UNet) -> None:
-        self._network = network
-        self.count = 0
-
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        """The network's hidden states."""
-        self.count += 1
-        hidden: Tensor = self._network(tokens, time, condition)
-        return hidden
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """The network's logits."""
-        logits: Tensor = self._network.head(hidden)
-        return logits
+        if isinstance(trained.objective, GenMD4):
+            (folder / paths.exponents(run).name).write_text(_exponents(trained, trained.objective), encoding="utf-8")
 
 
 def _write_texts(folder: Path, tokenizer: Tokenizer, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
     texts = [tokenizer.decode(row) for row in tokens]
     numbered = [f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1)]
     (folder / "samples.txt").write_text("\n".join(numbered), encoding="utf-8")
-    shown = [tokenizer.decode(np.array([token])) for token in range(tokenizer.vocabulary)]
+    shown = _symbols(tokenizer)
     moments = [
         [[None if token == len(shown) else shown[token] for token in row] for row in moment] for moment in frames
     ]
@@ -130,6 +117,24 @@ def _write_pictures(folder: Path, trained: TrainedRun, tokens: NDArray[np.int64]
     shape = (*frames.shape[:2], *trained.shape)
     gif = image_unmasking_gif(known.reshape(shape), masked.reshape(shape), COLUMNS, scale)
     (folder / "unmasking.gif").write_bytes(gif)
+
+
+def _exponents(trained: TrainedRun, objective: GenMD4) -> str:
+    """Which tokens are revealed early in sampling (large exponents) and which late, as CSV."""
+    exponents = objective.exponents.tolist()
+    symbols = (
+        _symbols(load_tokenizer(trained.directory)) if trained.modality == "text" else map(str, range(len(exponents)))
+    )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("token", "symbol", "exponent"))
+    for token, (symbol, exponent) in enumerate(zip(symbols, exponents, strict=True)):
+        writer.writerow((token, symbol, f"{exponent:.6g}"))
+    return text.getvalue()
+
+
+def _symbols(tokenizer: Tokenizer) -> list[str]:
+    return [tokenizer.decode(np.array([token])) for token in range(tokenizer.vocabulary)]
 
 
 def _entropy(counts: NDArray[np.int64]) -> float:

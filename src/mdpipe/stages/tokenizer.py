@@ -1,8 +1,8 @@
 """Stage `tokenizer`: what turns a dataset's text or pixels into tokens, fitted to the training split alone."""
 
-from mdpipe.data.aside import folder_aside
+from mdpipe.data.artifacts.aside import folder_aside
+from mdpipe.data.artifacts.stable_json import write_json
 from mdpipe.data.splits import training_texts
-from mdpipe.data.stable_json import write_json
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params import Params
 from mdpipe.params.data import ImageDataset

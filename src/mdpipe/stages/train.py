@@ -6,22 +6,21 @@ from collections.abc import Iterable
 from dataclasses import astuple, fields
 
 import torch
-from torch import Tensor
 
-from mdpipe.data.batches import training_batch
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.metrics import write_metrics
+from mdpipe.data.batches import training_batch, training_labels
 from mdpipe.data.encoded import EncodedDataset
-from mdpipe.diffusion.md4 import MD4
 from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.schedules import build_schedule
 from mdpipe.networks.build import build_network, parameter_count
 from mdpipe.params import Params
-from mdpipe.reporting.aside import write_aside
-from mdpipe.reporting.metrics import write_metrics
 from mdpipe.stages import paths
 from mdpipe.stages.fingerprint import training_fingerprint
-from mdpipe.stages.trained import UNITS, compute_device, save_run
+from mdpipe.stages.trained import UNITS, compute_device, objective_of, save_run, told_classes
+from mdpipe.training.classes import with_classes_dropped
 from mdpipe.training.history import HistoryRow
 from mdpipe.training.lock import discard_finished, mark_finished
+from mdpipe.training.loop import Batch
 from mdpipe.training.loop import train as train_network
 
 CURVE_DIGITS = 6
@@ -37,31 +36,37 @@ def train(params: Params, run: str) -> None:
     """
     settings = params.runs[run]
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
+    objective = objective_of(settings, dataset.vocabulary)
     network = build_network(
-        vocabulary=dataset.vocabulary, shape=dataset.shape, seed=params.seed, **settings.network.model_dump()
+        vocabulary=dataset.vocabulary,
+        shape=dataset.shape,
+        seed=params.seed,
+        classes=told_classes(settings, dataset),
+        causal=objective.causal,
+        **settings.network.model_dump(),
     ).to(compute_device())
     fingerprint = training_fingerprint(params, run, dataset)
     scratch = paths.scratch(run, fingerprint)
+    noise = Noise(params.seed, "train")
 
-    def batches(step: int) -> Tensor:
-        return torch.from_numpy(training_batch(dataset, params.seed, step, settings.train.batch_size))
+    def batches(step: int) -> Batch:
+        drawn = (dataset, params.seed, step, settings.train.batch_size)
+        tokens = torch.from_numpy(training_batch(*drawn))
+        if settings.condition is None:
+            return Batch(tokens)
+        labels = torch.from_numpy(training_labels(*drawn))
+        return Batch(tokens, with_classes_dropped(labels, settings.condition.dropout, dataset.classes, noise, step))
 
     result = train_network(
-        network,
-        MD4(build_schedule(settings.schedule.kind), dataset.vocabulary),
-        batches,
-        settings.train,
-        noise=Noise(params.seed, "train"),
-        scratch=scratch,
-        fingerprint=fingerprint,
+        network, objective, batches, settings.train, noise=noise, scratch=scratch, fingerprint=fingerprint
     )
-    save_run(run, settings, result.weights, dataset)
+    save_run(run, settings, result.weights, result.objective_weights, dataset)
     write_aside(paths.curve(run), _curve(result.history).encode())
     metrics = {
         "run": run,
         "steps": settings.train.steps,
         "tokens": settings.train.steps * settings.train.batch_size * dataset.length,
-        "parameters": parameter_count(network),
+        "parameters": parameter_count(network) + parameter_count(objective),
         "final_loss": result.history[-1].loss,
         "unit": UNITS[dataset.tokenizer],
     }

@@ -1,24 +1,29 @@
 """A trained run as a folder: weights, what they are the weights of, and the tokenizer to use them with.
 
 model.safetensors, network.json   the averaged weights and the network's settings
-run.json                          objective, schedule, and what the run knows of its dataset
+objective.safetensors             what the objective has learned itself, where it has: GenMD4's exponents
+run.json                          objective and what the run knows of its dataset
 unigram.npy                       how often each token occurred in training
 tokenizer.json (+ pieces.model)   text: the tokenizer
 """
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mdpipe.data.aside import folder_aside
+from mdpipe.data.artifacts.aside import folder_aside
+from mdpipe.data.artifacts.stable_json import read_json, write_json
 from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.stable_json import read_json, write_json
-from mdpipe.diffusion.md4 import MD4
-from mdpipe.diffusion.schedules import build_schedule
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.objectives.build import build_objective
 from mdpipe.networks.build import parameter_count
 from mdpipe.networks.saved import DESCRIPTION, load_network, save_network
 from mdpipe.networks.transformer import Transformer
@@ -26,6 +31,7 @@ from mdpipe.networks.unet import UNet
 from mdpipe.params import Run
 from mdpipe.stages import paths
 
+OBJECTIVE = "objective.safetensors"
 UNIGRAM = "unigram.npy"
 COPIED_FILES = (UNIGRAM, "tokenizer.json", "pieces.model")
 """What a model takes along of its dataset, where the dataset has it."""
@@ -39,7 +45,9 @@ class TrainedRun:
     """A model ready to be evaluated or sampled from, on the machine's GPU where it has one."""
 
     network: Transformer | UNet
-    objective: MD4
+    objective: Objective
+    kind: str
+    """The objective's name in params.yaml."""
     directory: Path
     dataset: str
     modality: str
@@ -47,11 +55,28 @@ class TrainedRun:
     """The tokenizer's kind."""
     shape: tuple[int, ...]
     """(L,) for text, (H, W, C) for pictures."""
+    classes: int
+    """Number of classes that the model is told of; 0 for none."""
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network, as objectives and samplers know it."""
+        return cast("Denoiser", self.network)
+
+    @property
+    def schedule(self) -> Any:
+        """The masking schedule to sample by: one for all tokens, GenMD4's vector, or None left to right."""
+        return getattr(self.objective, "schedule", None)
+
+    @property
+    def length(self) -> int:
+        """Tokens of an example."""
+        return math.prod(self.shape)
 
     @property
     def parameters(self) -> int:
-        """Number of weights."""
-        return parameter_count(self.network)
+        """Number of weights, those of the objective among them."""
+        return parameter_count(self.network) + parameter_count(self.objective)
 
     @property
     def unit(self) -> str:
@@ -64,19 +89,38 @@ def compute_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def save_run(name: str, settings: Run, weights: dict[str, Tensor], dataset: EncodedDataset) -> None:
+def objective_of(settings: Run, vocabulary: int) -> Objective:
+    """The objective that a run of params.yaml asks for."""
+    return build_objective(settings.objective, vocabulary, **settings.diffusion.model_dump())
+
+
+def told_classes(settings: Run, dataset: EncodedDataset) -> int:
+    """Number of classes that the run's network is told of: the dataset's, or 0 where it asks for no condition."""
+    if settings.condition is None:
+        return 0
+    dataset.known_labels()
+    return dataset.classes
+
+
+def save_run(
+    name: str, settings: Run, weights: dict[str, Tensor], objective_weights: dict[str, Tensor], dataset: EncodedDataset
+) -> None:
     """Write models/RUN."""
     network = settings.network.model_dump()
     kind = network.pop("kind")
     described: dict[str, Any] = {
         "objective": settings.objective,
-        "schedule": settings.schedule.model_dump(),
+        "diffusion": settings.diffusion.model_dump(),
         "dataset": settings.dataset,
         "modality": dataset.modality,
         "tokenizer": dataset.tokenizer,
     }
+    causal = objective_of(settings, dataset.vocabulary).causal
+    classes = told_classes(settings, dataset)
     with folder_aside(paths.model(name)) as folder:
-        save_network(folder, weights, kind, dataset.vocabulary, dataset.shape, network)
+        save_network(folder, weights, kind, dataset.vocabulary, dataset.shape, network, classes=classes, causal=causal)
+        if objective_weights:
+            save_file(objective_weights, folder / OBJECTIVE)
         write_json(folder / "run.json", described)
         for file in COPIED_FILES:
             if (dataset.directory / file).exists():
@@ -93,13 +137,22 @@ def load_run(name: str) -> TrainedRun:
     cure = f"run `dvc repro train@{name}`"
     described = read_json(directory / "run.json", cure)
     described_network = read_json(directory / DESCRIPTION, cure)
-    schedule = build_schedule(described["schedule"]["kind"])
+    objective = build_objective(described["objective"], described_network["vocabulary"], **described["diffusion"])
+    if objective.state_dict():
+        path = directory / OBJECTIVE
+        try:
+            objective.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{path} does not hold what the objective has learned ({error}); {cure}") from error
+    device = compute_device()
     return TrainedRun(
-        network=load_network(directory).to(compute_device()).eval(),
-        objective=MD4(schedule, described_network["vocabulary"]),
+        network=load_network(directory).to(device).eval(),
+        objective=objective.to(device),
+        kind=described["objective"],
         directory=directory,
         dataset=described["dataset"],
         modality=described["modality"],
         tokenizer=described["tokenizer"],
         shape=tuple(described_network["shape"]),
+        classes=described_network["classes"],
     )

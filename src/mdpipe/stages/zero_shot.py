@@ -4,18 +4,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.encode import encode_corpus
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.noise import Noise
 from mdpipe.evaluation.references import reference_rates
 from mdpipe.evaluation.zero_shot import zero_shot as bound_corpus
+from mdpipe.networks.determinism import make_deterministic
 from mdpipe.params import Params
-from mdpipe.reporting.metrics import write_metrics
 from mdpipe.stages import paths
 from mdpipe.stages.bounds import bound_metrics
 from mdpipe.stages.trained import UNIGRAM, load_run
-from mdpipe.training.determinism import make_deterministic
 
 
 def zero_shot(params: Params, run: str, source: str) -> None:

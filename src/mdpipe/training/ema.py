@@ -14,12 +14,12 @@ def decay_at(step: int, decay: float) -> float:
 class WeightAverage:
     r"""average <- d average + (1 - d) weights, with d = `decay_at(step, decay)`, in float32.
 
-    It begins as a copy of the weights.
+    It begins as a copy of the weights. A module without any, as most objectives are, has an empty average.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self._parameters = dict(network.named_parameters())
+        self._parameters = dict(module.named_parameters())
         self._average = {
             name: parameter.detach().to(torch.float32, copy=True) for name, parameter in self._parameters.items()
         }
@@ -27,7 +27,8 @@ class WeightAverage:
     def update(self, step: int) -> None:
         """Take in the weights as they are after step k."""
         weights = [parameter.detach().float() for parameter in self._parameters.values()]
-        torch._foreach_lerp_(list(self._average.values()), weights, 1 - decay_at(step, self.decay))
+        if weights:
+            torch._foreach_lerp_(list(self._average.values()), weights, 1 - decay_at(step, self.decay))
 
     def tensors(self) -> dict[str, Tensor]:
         """The averages by the name of their parameter."""

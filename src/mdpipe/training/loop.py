@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.md4 import MD4
 from mdpipe.diffusion.noise import Noise, stratified_times
+from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.networks.determinism import make_deterministic
 from mdpipe.networks.dropout import Droppable, WithDropout
 from mdpipe.training.checkpoint import load_checkpoint, save_checkpoint
-from mdpipe.training.determinism import make_deterministic
 from mdpipe.training.history import HistoryRow
 from mdpipe.training.lock import held
 from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learning_rate
@@ -30,18 +30,30 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """What a step learns from."""
+
+    tokens: Tensor
+    """(B, L) int64."""
+    condition: Tensor | None = None
+    """(B,) int64, the classes that the network is told, or None where it is told none."""
+
+
+@dataclass(frozen=True)
 class TrainResult:
     """What training leaves behind."""
 
     weights: dict[str, Tensor]
     """The network's state with the averaged weights, float32 on the CPU: what is evaluated and sampled from."""
+    objective_weights: dict[str, Tensor]
+    """The same of what the objective learns itself; empty for most."""
     history: list[HistoryRow]
 
 
 def train(
     network: nn.Module,
-    objective: MD4,
-    batches: Callable[[int], Tensor],
+    objective: Objective,
+    batches: Callable[[int], Batch],
     settings: "TrainSettings",
     *,
     noise: Noise,
@@ -53,8 +65,9 @@ def train(
 
     Args:
         network: a denoiser on the device to train on, with its initial weights; it holds the last ones afterwards.
-        objective: gives the bound to be minimised.
-        batches: the tokens (B, L) int64 of step k = 0, 1, ...; the same whenever it is asked.
+        objective: gives the loss to be minimised. It is moved to the network's device, and holds the last values of its
+            own parameters afterwards.
+        batches: the batch of step k = 0, 1, ...; the same whenever it is asked.
         settings: optimizer, length and precision.
         noise: source of the times and masks.
         scratch: folder of the run's checkpoints. While another process trains in it, this one waits.
@@ -68,15 +81,15 @@ def train(
     make_deterministic(settings.threads)
     network.train()
     with held(scratch, print_line):
-        state = TrainingState(network, settings)
+        state = TrainingState(network, objective, settings)
         if checkpoint := load_checkpoint(scratch, fingerprint):
             state.restore(checkpoint)
             print_line(f"going on from the checkpoint of step {state.step} of {settings.steps}")
         meter = Meter(state.step, settings.steps)
         while state.step < settings.steps:
-            tokens = batches(state.step)
-            _take_step(state, objective, tokens, settings, noise)
-            meter.count(tokens.numel())
+            batch = batches(state.step)
+            _take_step(state, batch, settings, noise)
+            meter.count(batch.tokens.numel())
             finished = state.step == settings.steps
             if meter.due() or finished:
                 state.record.check(state.step)
@@ -85,27 +98,29 @@ def train(
             if state.step % settings.checkpoint_every == 0 or finished:
                 state.record.check(state.step)
                 save_checkpoint(scratch, state.checkpoint(), fingerprint)
-        return TrainResult(state.averaged_weights(), state.record.rows())
+        return TrainResult(*state.averaged_weights(), state.record.rows())
 
 
-def _take_step(state: TrainingState, objective: MD4, tokens: Tensor, settings: "TrainSettings", noise: Noise) -> None:
-    """One step of Alg. 1 on tokens (B, L): times spread evenly over the batch, one mask an example, one update."""
+def _take_step(state: TrainingState, batch: Batch, settings: "TrainSettings", noise: Noise) -> None:
+    """One step of Alg. 1: times spread evenly over the batch, masks for each example, one update."""
     parameters = list(state.network.parameters())
-    tokens = tokens.to(parameters[0].device)
-    batch, length = tokens.shape
-    examples_B = torch.arange(batch, device=tokens.device)
-    times_B = stratified_times(noise, state.step, examples_B, batch)
-    uniforms_BL = noise.uniform(state.step, examples_B, length)
+    device = parameters[0].device
+    tokens_BL = batch.tokens.to(device)
+    condition_B = None if batch.condition is None else batch.condition.to(device)
+    size, length = tokens_BL.shape
+    examples_B = torch.arange(size, device=device)
+    times_B = stratified_times(noise, state.step, examples_B, size)
+    uniforms_BK = noise.uniform(state.step, examples_B, state.objective.loss_uniforms(length))
     denoiser = _with_dropout(state.network, noise, state.step, examples_B)
-    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
-        bound = objective.bound(denoiser, tokens, times_B, uniforms_BL)
-    loss = bound.total.mean() / length
+    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        losses_B = state.objective.loss(denoiser, tokens_BL, times_B, uniforms_BK, condition_B)
+    loss = losses_B.mean() / length
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     gradient_norm = clip_gradient(parameters, settings.gradient_clip)
     set_learning_rate(state.optimizer, learning_rate_at(state.step, settings))
     state.optimizer.step()
-    state.average.update(state.step)
+    state.update_averages()
     state.record.write(state.step, loss, gradient_norm)
     state.step += 1
 

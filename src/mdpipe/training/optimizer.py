@@ -1,4 +1,7 @@
-"""The optimizer: AdamW under a linear warm-up and a cosine decay, with the gradient clipped by its global norm."""
+"""The optimizer: AdamW under a linear warm-up and a cosine decay, with the gradient clipped by its global norm.
+
+What an objective learns itself has a learning rate of its own, which takes the same course, and no weight decay.
+"""
 
 import math
 from collections.abc import Iterable
@@ -6,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from mdpipe.diffusion.objectives.base import Objective
 
 if TYPE_CHECKING:
     from mdpipe.params import TrainSettings
@@ -28,10 +33,21 @@ def learning_rate_at(step: int, settings: "TrainSettings") -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def build_optimizer(parameters: Iterable[nn.Parameter], settings: "TrainSettings") -> torch.optim.AdamW:
-    """AdamW with the weight decay on every parameter, as in the paper's code (no list of exceptions)."""
+def build_optimizer(network: nn.Module, objective: Objective, settings: "TrainSettings") -> torch.optim.AdamW:
+    """AdamW with the weight decay on every parameter of the network, as in the paper's code (no list of exceptions).
+
+    The objective's own parameters are the second of its groups.
+    """
+    own_peak = settings.learning_rate if objective.learning_rate is None else objective.learning_rate
     return torch.optim.AdamW(
-        parameters,
+        [
+            {"params": network.parameters(), "relative_rate": 1.0},
+            {
+                "params": objective.parameters(),
+                "relative_rate": own_peak / settings.learning_rate,
+                "weight_decay": 0.0,
+            },
+        ],
         lr=settings.learning_rate,
         betas=(BETA1, settings.beta2),
         weight_decay=settings.weight_decay,
@@ -40,9 +56,9 @@ def build_optimizer(parameters: Iterable[nn.Parameter], settings: "TrainSettings
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give every group of the optimizer this learning rate."""
+    """Give the network this learning rate, and the objective its own at the same point of warm-up and decay."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group["relative_rate"]
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.training.checkpoint import Checkpoint
 from mdpipe.training.ema import WeightAverage
 from mdpipe.training.history import Record
@@ -15,17 +16,20 @@ if TYPE_CHECKING:
 
 
 class TrainingState:
-    """Weights, their average, the optimizer's moments and the record of `step` steps.
+    """Weights of network and objective, their averages, the optimizer's moments and the record of `step` steps.
 
     There is no random state: randomness is a function of the seed and the step.
     """
 
-    def __init__(self, network: nn.Module, settings: "TrainSettings") -> None:
+    def __init__(self, network: nn.Module, objective: Objective, settings: "TrainSettings") -> None:
+        device = next(network.parameters()).device
         self.step = 0
         self.network = network
-        self.optimizer = build_optimizer(network.parameters(), settings)
+        self.objective = objective.to(device)
+        self.optimizer = build_optimizer(network, objective, settings)
         self.average = WeightAverage(network, settings.ema_decay)
-        self.record = Record(settings, next(network.parameters()).device)
+        self.objective_average = WeightAverage(objective, settings.ema_decay)
+        self.record = Record(settings, device)
 
     def checkpoint(self) -> Checkpoint:
         """The state now. The tensors are the live ones: write them before the next step."""
@@ -36,8 +40,10 @@ class TrainingState:
         }
         parts = {
             "weights": self.network.state_dict(),
+            "objective_weights": self.objective.state_dict(),
             "moments": moments,
             "average": self.average.tensors(),
+            "objective_average": self.objective_average.tensors(),
             "record": self.record.tensors(),
         }
         return Checkpoint(
@@ -48,7 +54,8 @@ class TrainingState:
         """Go on from a checkpoint of the same run."""
         self.step = checkpoint.step
         self.network.load_state_dict(_part(checkpoint, "weights"))
-        parameters = list(self.network.parameters())
+        self.objective.load_state_dict(_part(checkpoint, "objective_weights"))
+        parameters = [*self.network.parameters(), *self.objective.parameters()]
         moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in _part(checkpoint, "moments").items():
             index, name = key.split(".")
@@ -56,12 +63,22 @@ class TrainingState:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         self.average.load(_part(checkpoint, "average"))
+        self.objective_average.load(_part(checkpoint, "objective_average"))
         self.record.load(_part(checkpoint, "record"), self.step)
 
-    def averaged_weights(self) -> dict[str, Tensor]:
-        """The network's state with the average in place of each parameter; copies on the CPU."""
-        state = {**self.network.state_dict(), **self.average.tensors()}
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+    def update_averages(self) -> None:
+        """Take in the weights of network and objective as they are after this step."""
+        self.average.update(self.step)
+        self.objective_average.update(self.step)
+
+    def averaged_weights(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The network's and the objective's state with the average in place of each parameter; copies on the CPU."""
+        return _averaged(self.network, self.average), _averaged(self.objective, self.objective_average)
+
+
+def _averaged(module: nn.Module, average: WeightAverage) -> dict[str, Tensor]:
+    state = {**module.state_dict(), **average.tensors()}
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
 
 
 def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:

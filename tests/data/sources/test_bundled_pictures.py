@@ -12,6 +12,8 @@ def test_digits_are_small_grey_and_all_apart():
     assert pictures.images.dtype == np.uint8
     assert (pictures.images.min(), pictures.images.max(), pictures.maximum) == (0, 16, 16)
     assert len(np.unique(pictures.groups)) == 1797
+    assert (pictures.labels.dtype, pictures.classes) == (np.int64, 10)
+    assert pictures.labels[:10].tolist() == list(range(10))
 
 
 @pytest.mark.parametrize(("region", "squares"), [(64, 6 * 10), (100, 4 * 6), (427, 1)])

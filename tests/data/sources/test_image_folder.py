@@ -60,3 +60,24 @@ def test_a_truncated_picture_is_named(tmp_path, kept):
 def test_a_folder_without_pictures_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no file in the folder .* fits '\*\.png'"):
         read(tmp_path)
+
+
+def test_the_sub_folder_is_the_class_however_deep_the_picture_lies(tmp_path):
+    for name in ("dog/a", "cat/z", "cat/deep/dog/b", "Zebra/c"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / f"{name}.png", RGB[0])
+    pictures = read_source("image_folder", tmp_path, pattern="**/*.png", labels="folder")
+    assert pictures.class_names == ("Zebra", "cat", "dog")
+    assert pictures.labels.dtype == np.int64
+    assert [pictures.class_names[label] for label in pictures.labels] == ["Zebra", "cat", "cat", "dog"]
+    assert read_source("image_folder", tmp_path, pattern="**/*.png", labels=None).labels is None
+
+
+def test_a_picture_in_no_sub_folder_is_named_with_the_cure(tmp_path):
+    (tmp_path / "cat").mkdir()
+    for name in ("cat/a.png", "b.png"):
+        save(tmp_path / name, RGB[0])
+    with pytest.raises(
+        ValueError, match=r"b\.png in .* lies in no sub-folder .*`pattern` .* '\*/\*'.* `labels` to null"
+    ):
+        read_source("image_folder", tmp_path, pattern="**/*.png", labels="folder")

@@ -8,8 +8,8 @@ from mdpipe.data.sources import read_source
 COLOUR = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
 
 
-def read(path, field="x"):
-    return read_source("arrays", path, field=field)
+def read(path, field="x", **settings):
+    return read_source("arrays", path, field=field, **settings)
 
 
 @pytest.mark.parametrize("pixels", [COLOUR, COLOUR[..., :1], COLOUR[..., 0]], ids=["colour", "grey", "no channel"])
@@ -69,3 +69,40 @@ def test_a_truncated_file_is_named_with_the_cure(tmp_path, suffix, kept):
 def test_a_path_that_is_no_file_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"is no file; correct the source's `path`"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
+def test_labels_are_read_where_they_are_asked_for(tmp_path, dtype):
+    np.savez(tmp_path / "a.npz", x=COLOUR, y=np.array([4, 2], dtype=dtype))
+    pictures = read(tmp_path / "a.npz", labels="y")
+    assert pictures.labels.tolist() == [4, 2]
+    assert (pictures.labels.dtype, pictures.classes, pictures.class_names) == (np.int64, 5, ())
+    assert read(tmp_path / "a.npz", labels=None).labels is None
+    assert read(tmp_path / "a.npz").labels is None
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(2), "is float64; labels must be integers"),
+        (np.zeros(2, bool), "is bool; labels must be integers"),
+        (np.array(["cat", "dog"]), "is <U3; labels must be integers"),
+        (np.zeros(3, np.int64), r"has the shape \(3,\); .* one label for each of the 2 pictures"),
+        (np.zeros((2, 1), np.int64), r"has the shape \(2, 1\); .* one label for each of the 2 pictures"),
+        (np.array([0, -1]), "has the label -1; labels must not be negative"),
+        (np.array([0, 2**63], np.uint64), "labels must not be negative"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_with_the_cure(tmp_path, labels, message):
+    np.savez(tmp_path / "a.npz", x=COLOUR, y=labels)
+    with pytest.raises(ValueError, match=rf"a\.npz\['y'\] .*{message}"):
+        read(tmp_path / "a.npz", labels="y")
+
+
+def test_labels_that_are_not_there_are_named_with_what_is(tmp_path):
+    np.savez(tmp_path / "a.npz", x=COLOUR)
+    with pytest.raises(ValueError, match=r"a\.npz has no array 'y', only x; correct the source's `labels`"):
+        read(tmp_path / "a.npz", labels="y")
+    np.save(tmp_path / "a.npy", COLOUR)
+    with pytest.raises(ValueError, match=r"a\.npy has no room for labels = 'y' .*savez_compressed, or .* to null"):
+        read(tmp_path / "a.npy", labels="y")

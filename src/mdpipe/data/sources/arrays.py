@@ -1,4 +1,4 @@
-"""Pictures of the user's own in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C)."""
+"""Pictures of the user's own in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C), and labels if there are any."""
 
 import zipfile
 from pathlib import Path
@@ -7,22 +7,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.arrays import open_array
+from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.raw import Pictures
 
 
-def read(path: Path, field: str) -> Pictures:
+def read(path: Path, field: str, labels: str | None = None) -> Pictures:
     """uint8 (N, H, W, C); each picture is a group of its own.
 
+    Args:
+        path: an .npz file, or an .npy file of pictures alone.
+        field: the name of the pictures' array in an .npz file.
+        labels: the name of the labels' array, integers (N,) from 0 on, or None for pictures without labels.
+
     Raises:
-        ValueError: the file is missing or broken, has no such field, or its array has another type or shape.
+        ValueError: the file is missing or broken, has no such array, or an array has another type or shape.
     """
     if not path.is_file():
         raise ValueError(f"{path} is no file; correct the source's `path` in params.yaml")
     if path.suffix == ".npy":
         images, name = open_array(path, "save it again with numpy.save"), str(path)
     else:
-        images, name = _from_npz(path, field), f"{path}[{field!r}]"
+        images, name = _from_npz(path, field, "field"), f"{path}[{field!r}]"
     if images.dtype != np.uint8:
         raise ValueError(f"{name} is {images.dtype}, not uint8; save pixel values 0 to 255 with .astype('uint8')")
     if images.ndim == 3:
@@ -32,17 +37,37 @@ def read(path: Path, field: str) -> Pictures:
             f"{name} has the shape {images.shape}; pictures must be (N, H, W) or (N, H, W, C) with C 1 or 3, and not"
             " none: reshape or transpose them"
         )
-    return Pictures(images, np.arange(len(images), dtype=np.int32), maximum=255)
+    groups = np.arange(len(images), dtype=np.int32)
+    return Pictures(images, groups, maximum=255, labels=None if labels is None else _labels(path, labels, len(images)))
 
 
-def _from_npz(path: Path, field: str) -> NDArray[Any]:
+def _labels(path: Path, field: str, count: int) -> NDArray[np.int64]:
+    if path.suffix == ".npy":
+        raise ValueError(
+            f"{path} has no room for labels = {field!r} beside its one array; save pictures and labels together with"
+            " numpy.savez_compressed, or set the source's `labels` in params.yaml to null"
+        )
+    found, name = _from_npz(path, field, "labels"), f"{path}[{field!r}]"
+    if not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"{name} is {found.dtype}; labels must be integers: number the classes 0, 1, 2 and so on")
+    if found.shape != (count,):
+        raise ValueError(
+            f"{name} has the shape {found.shape}; there must be one label for each of the {count} pictures, ({count},)"
+        )
+    labels = found.astype(np.int64)
+    if labels.min() < 0:
+        raise ValueError(f"{name} has the label {labels.min()}; labels must not be negative: number the classes from 0")
+    return labels
+
+
+def _from_npz(path: Path, field: str, key: str) -> NDArray[Any]:
     cure = "save it again with numpy.savez_compressed"
     try:
         with np.load(path, allow_pickle=False) as archive:
             if field not in archive.files:
                 names = ", ".join(archive.files) or "none"
                 raise KeyError(
-                    f"{path} has no array {field!r}, only {names}; correct the source's `field` in params.yaml"
+                    f"{path} has no array {field!r}, only {names}; correct the source's `{key}` in params.yaml"
                 )
             array: NDArray[Any] = archive[field]
     except KeyError as error:

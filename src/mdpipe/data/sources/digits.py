@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that come with scikit-learn: 8 x 8 pixels, 17 grey levels."""
+"""The 1,797 handwritten digits that come with scikit-learn: 8 x 8 pixels, 17 grey levels, ten classes."""
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -7,6 +7,8 @@ from mdpipe.data.raw import Pictures
 
 
 def read() -> Pictures:
-    """uint8 (1797, 8, 8, 1) with values 0 to 16; each digit is a group of its own."""
-    images = load_digits().images.astype(np.uint8)[..., None]
-    return Pictures(images, np.arange(len(images), dtype=np.int32), maximum=16)
+    """uint8 (1797, 8, 8, 1) with values 0 to 16, labelled 0 to 9; each digit is a group of its own."""
+    digits = load_digits()
+    images = digits.images.astype(np.uint8)[..., None]
+    groups = np.arange(len(images), dtype=np.int32)
+    return Pictures(images, groups, maximum=16, labels=digits.target.astype(np.int64))

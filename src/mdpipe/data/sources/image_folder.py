@@ -1,6 +1,7 @@
 """Picture files of the user's own: 8 bits a channel, grey or RGB, all of one size."""
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +13,21 @@ from mdpipe.data.sources.files import matching_files
 MODES = ("L", "RGB")
 
 
-def read(path: Path, pattern: str) -> Pictures:
+def read(path: Path, pattern: str, labels: Literal["folder"] | None = None) -> Pictures:
     """uint8 (N, H, W, C) in the order of the files' names; each file is a group of its own.
 
+    Args:
+        path: the folder, or a single picture.
+        pattern: a glob of the files that count.
+        labels: "folder" for the name of the sub-folder of `path` that a picture lies in, however deep, or None for
+            pictures without labels. Classes are numbered in the order of these names.
+
     Raises:
-        ValueError: no file fits, one cannot be read or is neither 8-bit grey nor RGB, or two differ in size or mode.
+        ValueError: no file fits, one cannot be read or is neither 8-bit grey nor RGB, two differ in size or mode, or
+            one that needs a label lies in no sub-folder.
     """
-    files = [file for _, file in matching_files(path, pattern)]
+    names, files = zip(*matching_files(path, pattern), strict=True)
+    class_of = [] if labels is None else [_sub_folder(path, name) for name in names]
     first = _pixels(files[0])
     images = np.empty((len(files), *first.shape), dtype=np.uint8)
     for index, file in enumerate(files):
@@ -29,7 +38,21 @@ def read(path: Path, pattern: str) -> Pictures:
                 " have one size and one mode: convert them, or narrow the source's `pattern` in params.yaml"
             )
         images[index] = pixels
-    return Pictures(images, np.arange(len(images), dtype=np.int32), maximum=255)
+    groups = np.arange(len(images), dtype=np.int32)
+    if labels is None:
+        return Pictures(images, groups, maximum=255)
+    classes, numbers = np.unique(class_of, return_inverse=True)
+    return Pictures(images, groups, 255, labels=numbers.astype(np.int64), class_names=tuple(classes.tolist()))
+
+
+def _sub_folder(path: Path, name: str) -> str:
+    folder, slash, _ = name.partition("/")
+    if not slash:
+        raise ValueError(
+            f"{name} in {path} lies in no sub-folder that could be its label; move it into one, narrow the source's"
+            " `pattern` in params.yaml to '*/*', or set its `labels` to null"
+        )
+    return folder
 
 
 def _pixels(file: Path) -> NDArray[np.uint8]:

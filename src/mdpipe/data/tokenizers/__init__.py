@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.stable_json import read_json
+from mdpipe.data.artifacts.stable_json import read_json
 
 
 class Tokenizer(Protocol):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.stable_json import write_json
+from mdpipe.data.artifacts.stable_json import write_json
 
 
 class Bytes:

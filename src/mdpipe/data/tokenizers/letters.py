@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.stable_json import write_json
+from mdpipe.data.artifacts.stable_json import write_json
 
 ALPHABET = b" abcdefghijklmnopqrstuvwxyz"
 DIGITS = (b"zero", b"one", b"two", b"three", b"four", b"five", b"six", b"seven", b"eight", b"nine")

@@ -15,7 +15,7 @@ import numpy as np
 import sentencepiece
 from numpy.typing import NDArray
 
-from mdpipe.data.stable_json import write_json
+from mdpipe.data.artifacts.stable_json import write_json
 
 SPACE_SIGN = "\u2581"
 CHUNK = 1000

@@ -1,0 +1,1 @@
+"""Objectives: what a denoiser is trained by and how its likelihood is bounded, one a file."""

@@ -1,0 +1,136 @@
+"""How samples are drawn: the samplers and their settings in params.yaml."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field
+
+from mdpipe.params.base import Name, Positive, Section
+from mdpipe.params.diffusion import Grid
+
+
+class OnGrid(Section):
+    """A sampler that walks a grid of `steps` times from 1 to 0."""
+
+    grid: Grid
+
+
+class Ancestral(OnGrid):
+    """One categorical over the vocabulary and the mask at every masked position and step (Alg. 2)."""
+
+    kind: Literal["ancestral"]
+
+
+class TwoStage(OnGrid):
+    """First a guess at every masked token, then which guesses stay (Alg. 3)."""
+
+    kind: Literal["two_stage"]
+
+
+class RevealFirst(OnGrid):
+    """Ancestral sampling with all reveal times drawn first: the same distribution for a fraction of the work."""
+
+    kind: Literal["reveal_first"]
+
+
+class Confidence(OnGrid):
+    """MaskGIT's parallel decoding: the most confident guesses stay."""
+
+    kind: Literal["confidence"]
+    noise_scale: Annotated[float, Field(ge=0)]
+    """How much Gumbel noise is added to the confidence at first; it falls with time."""
+
+
+class Remasking(OnGrid):
+    """ReMDM: revealed tokens may go back to the mask."""
+
+    kind: Literal["remasking"]
+    eta: Annotated[float, Field(ge=0, le=1)]
+    """Share of the largest possible remasking probability; 0 is ancestral sampling."""
+
+
+class PredictorCorrector(OnGrid):
+    """Ancestral steps, each followed by rounds of noising and denoising."""
+
+    kind: Literal["predictor_corrector"]
+    correctors: Annotated[int, Field(ge=0)]
+    """Rounds after a step."""
+
+
+class Generalized(OnGrid):
+    """The sampler of GenMD4, whose reveal probabilities depend on the token."""
+
+    kind: Literal["generalized"]
+
+
+class FirstHitting(Section):
+    """Continuous time: one token a call, at the moment it is revealed."""
+
+    kind: Literal["first_hitting"]
+
+
+class LeftToRight(Section):
+    """The sampler of autoregressive models."""
+
+    kind: Literal["autoregressive"]
+
+
+AnySampler = Annotated[
+    Ancestral
+    | TwoStage
+    | RevealFirst
+    | Confidence
+    | Remasking
+    | PredictorCorrector
+    | Generalized
+    | FirstHitting
+    | LeftToRight,
+    Field(discriminator="kind"),
+]
+
+OWN_SAMPLERS = {"genmd4": "generalized", "autoregressive": "autoregressive"}
+"""Objectives with a sampler of their own; all others take any of the rest."""
+
+KINDS = [sampler.model_fields["kind"].annotation.__args__[0] for sampler in get_args(get_args(AnySampler)[0])]
+
+
+def samplers_for(objective: str) -> list[str]:
+    """The kinds of sampler that a run of this objective can be sampled by."""
+    if objective in OWN_SAMPLERS:
+        return [OWN_SAMPLERS[objective]]
+    return [kind for kind in KINDS if kind not in OWN_SAMPLERS.values()]
+
+
+class SampleSettings(Section):
+    """How many samples are drawn, and how."""
+
+    count: Positive
+    sampler: AnySampler
+    steps: Positive | None
+    """Steps of the sampler's grid; null for a sampler without one."""
+    temperature: Annotated[float, Field(gt=0)]
+    top_k: Positive | None
+    """Draw from the so many likeliest tokens alone; null for all."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None
+    """Draw from the fewest tokens that hold this much probability; null for all."""
+    guidance: Annotated[float, Field(ge=0)] | None
+    """Scale of classifier-free guidance where the run knows classes, which the samples then take in turn; else null."""
+
+
+class Judged(Section):
+    """What the samples of a run are compared with."""
+
+    judge: Name
+    """An autoregressive run on the same dataset, whose exact likelihood says how likely the samples are."""
+    dataset: Name
+    """The dataset of both, whose held-out split is judged as well. DVC's templates need it here."""
+
+
+class SamplerSuite(Section):
+    """The comparison of samplers: quality against network calls, on some of the runs."""
+
+    runs: dict[Name, Judged]
+    samplers: list[AnySampler]
+    steps: list[Positive]
+    """Lengths of grid that each sampler with a grid is tried at."""
+    count: Annotated[int, Field(ge=2)]
+    """Samples drawn each time."""

@@ -1,0 +1,140 @@
+"""What `mdpipe generate` and `mdpipe infill` have in common: the model, the sampler asked for, progress, results."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from torch import Tensor
+
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.pixels import dequantize
+from mdpipe.data.tokenizers import Tokenizer
+from mdpipe.diffusion.choice import Choice
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.samplers.base import OnStep
+from mdpipe.diffusion.samplers.build import SAMPLERS, build_sampler
+from mdpipe.networks.determinism import make_deterministic
+from mdpipe.params.sampling import samplers_for
+from mdpipe.stages.drawing import Drawn, draw
+from mdpipe.stages.trained import TrainedRun, load_run
+
+COLUMNS = 8
+"""Pictures in a row."""
+
+SHOWN_EDGE = 64
+"""Pictures are enlarged to about so many pixels."""
+
+PREFERRED = "reveal_first"
+"""The sampler where none is asked for and the objective has none of its own: exact, and the fastest."""
+
+LETTER = "a"
+"""Something that no tokenizer drops, to put around what one may drop at the ends."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How a person wants to sample."""
+
+    sampler: str | None
+    steps: int
+    grid: str
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    label: int | None
+    guidance: float | None
+    seed: int
+    threads: int
+
+
+def open_run(run: str, wish: Wish) -> TrainedRun:
+    """The model, ready to be sampled from.
+
+    Raises:
+        ValueError: it is missing or broken, or knows no such class.
+    """
+    make_deterministic(wish.threads)
+    trained = load_run(run)
+    if wish.label is not None and not 0 <= wish.label < trained.classes:
+        known = f"the classes 0 to {trained.classes - 1}" if trained.classes else "no classes"
+        raise ValueError(f"--label {wish.label} is not known: run {run!r} knows {known}")
+    if wish.guidance is not None and wish.label is None:
+        raise ValueError("--guidance needs a class to be guided by; give one with --label")
+    return trained
+
+
+def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
+    """Fill the masks of tokens (N, L) as wished, with a progress bar on the standard error.
+
+    Raises:
+        ValueError: the sampler does not exist or does not fit the run's objective, or the run draws from left to right
+            and something is known behind a mask.
+    """
+    allowed = samplers_for(trained.kind)
+    kind = wish.sampler or (PREFERRED if PREFERRED in allowed else allowed[0])
+    if kind not in allowed:
+        raise ValueError(f"--sampler {kind} does not fit a run of {trained.kind}; allowed: {', '.join(allowed)}")
+    masked = tokens == trained.objective.mask
+    if trained.objective.causal and (masked[:, :-1] & ~masked[:, 1:]).any():
+        raise ValueError(
+            f"a run of {trained.kind} draws from left to right and cannot heed what stands behind a gap: it fills one"
+            " gap, at the end"
+        )
+    walks = {field.name for field in fields(SAMPLERS[kind])} >= {"steps", "grid"}
+    with _progress() as on_step:
+        return draw(
+            trained,
+            build_sampler(kind, **({"steps": wish.steps, "grid": wish.grid} if walks else {})),
+            tokens,
+            Noise(wish.seed, "by hand"),
+            choice=Choice(wish.temperature, wish.top_k, wish.top_p),
+            classes=None if wish.label is None else torch.full((len(tokens),), wish.label),
+            guidance=wish.guidance,
+            on_step=on_step,
+        )
+
+
+def encode_part(tokenizer: Tokenizer, text: str) -> NDArray[np.int64]:
+    """The tokens of a part of a text as they are within the whole, spaces at the part's ends included.
+
+    A tokenizer that normalizes text drops these; letters around the part, which are taken off again, keep them in.
+    """
+    return tokenizer.encode(text) if tokenizer.lossless else tokenizer.encode(LETTER + text + LETTER)[1:-1]
+
+
+def write_texts(tokenizer: Tokenizer, tokens: Tensor, path: Path | None) -> None:
+    """Write texts (N, L) under numbered headings, on the standard output if there is no path."""
+    texts = [tokenizer.decode(row) for row in tokens.numpy()]
+    numbered = "".join(f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1))
+    if path is None:
+        sys.stdout.write(numbered)
+    else:
+        write_aside(path, numbered.encode())
+
+
+def write_pictures(trained: TrainedRun, tokens: Tensor, path: Path) -> None:
+    """Write pictures (N, H W C) as a PNG of rows."""
+    from mdpipe.reporting.pictures import image_grid, save_png  # Pillow, which a machine that samples text may lack.
+
+    pictures = dequantize(tokens.numpy(), trained.objective.vocabulary).reshape(-1, *trained.shape)
+    save_png(image_grid(pictures, COLUMNS, max(1, SHOWN_EDGE // trained.shape[0])), path)
+
+
+@contextmanager
+def _progress() -> Iterator[OnStep]:
+    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("sampling", total=None)
+
+        def on_step(done: int, steps: int, _: Tensor) -> None:
+            bar.update(task, completed=done, total=steps)
+
+        yield on_step

@@ -1,0 +1,91 @@
+"""Drawing from a trained run: what the stages and the commands by hand that sample have in common."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mdpipe.diffusion.choice import Choice
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.guidance import Guided
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.samplers.base import OnStep, Sampler
+from mdpipe.diffusion.samplers.blocks import in_blocks
+from mdpipe.stages.trained import TrainedRun
+
+OVERLAP = 2
+"""Of a window, the inverse of the share that is carried over to the next where samples are longer than a window."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Samples on the CPU, and what they took."""
+
+    tokens: Tensor
+    """(N, L) int64 below V."""
+    network_calls: int
+
+
+class CountedCalls:
+    """A denoiser that counts how often it is called: what samplers are compared by."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        self._denoiser = denoiser
+        self.count = 0
+
+    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        """The denoiser's hidden states."""
+        self.count += 1
+        return self._denoiser(tokens, time, condition)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """The denoiser's logits."""
+        return self._denoiser.head(hidden)
+
+
+def unknown(trained: TrainedRun, count: int, length: int | None = None) -> Tensor:
+    """`count` samples of nothing but masks, of the model's own length if no other is asked for."""
+    return torch.full((count, length or trained.length), trained.objective.mask)
+
+
+def draw(
+    trained: TrainedRun,
+    sampler: Sampler[Any],
+    tokens: Tensor,
+    noise: Noise,
+    *,
+    choice: Choice,
+    classes: Tensor | None = None,
+    guidance: float | None = None,
+    on_step: OnStep | None = None,
+) -> Drawn:
+    """Fill the masked positions of tokens (N, L); where L is more than the model's window, window by window.
+
+    Args:
+        trained: the model.
+        sampler: how.
+        tokens: what is given, and masks.
+        noise: the source; sample i draws from example i.
+        choice: how a token is chosen from its logits.
+        classes: (N,) to be told to the model, or None.
+        guidance: scale of classifier-free guidance, or None.
+        on_step: called after each step.
+    """
+    device = next(trained.network.parameters()).device
+    calls = CountedCalls(trained.denoiser)
+    denoiser: Denoiser = calls if guidance is None else Guided(calls, guidance, trained.classes)
+    fill = partial(in_blocks, sampler, window=trained.length, overlap=trained.length // OVERLAP)
+    filled = (fill if tokens.shape[1] > trained.length else sampler)(
+        denoiser,
+        trained.schedule,
+        trained.objective.vocabulary,
+        tokens.to(device),
+        noise,
+        torch.arange(len(tokens), device=device),
+        condition=None if classes is None else classes.to(device),
+        choice=choice,
+        on_step=on_step,
+    )
+    return Drawn(filled.cpu(), calls.count)

@@ -1,0 +1,35 @@
+"""`mdpipe generate`: samples of a run by hand, from nothing or after a prompt."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from mdpipe.data.tokenizers import load_tokenizer
+from mdpipe.stages.by_hand import Wish, encode_part, fill, open_run, write_pictures, write_texts
+from mdpipe.stages.drawing import unknown
+
+
+def generate(run: str, wish: Wish, count: int, prompt: str, length: int | None, out: Path | None) -> None:
+    """Write texts to `out`, or print them; write pictures to `out`, or to RUN.png.
+
+    Raises:
+        ValueError: the model is missing or broken, the wish does not fit it, or the prompt leaves no room.
+    """
+    trained = open_run(run, wish)
+    if trained.modality == "image":
+        if prompt or length is not None:
+            raise ValueError(f"run {run!r} draws pictures, which have no --prompt and no --length; see `mdpipe infill`")
+        path = out or Path(f"{run}.png")
+        write_pictures(trained, fill(trained, unknown(trained, count), wish).tokens, path)
+        sys.stdout.write(f"{path}\n")
+        return
+    tokenizer = load_tokenizer(trained.directory)
+    given = torch.from_numpy(encode_part(tokenizer, prompt))
+    tokens = unknown(trained, count, length)
+    if len(given) >= tokens.shape[1]:
+        raise ValueError(
+            f"the prompt has {len(given)} tokens and leaves nothing of {tokens.shape[1]}; give a larger --length"
+        )
+    tokens[:, : len(given)] = given
+    write_texts(tokenizer, fill(trained, tokens, wish).tokens, out)

@@ -1,0 +1,93 @@
+"""`mdpipe infill`: fill the gaps of a text, or the masked part of a picture, with a run."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdpipe.data.pixels import quantize
+from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
+from mdpipe.stages.by_hand import Wish, encode_part, fill, open_run, write_pictures, write_texts
+from mdpipe.stages.trained import TrainedRun
+
+GAP = re.compile(r"\[gap(?::(\d+))?\]")
+"""`[gap:12]` is a gap of twelve tokens, `[gap]` one of as many as --gap says."""
+
+
+def infill_text(run: str, wish: Wish, count: int, text: str, gap: int, out: Path | None) -> None:
+    """Write the text with its gaps filled, `count` times, to `out`, or print it.
+
+    Raises:
+        ValueError: the text has no gap, the run draws pictures, or the wish does not fit it.
+    """
+    trained = open_run(run, wish)
+    if trained.modality != "text":
+        raise ValueError(f"run {run!r} draws pictures; give --image and --mask instead of --text")
+    tokenizer = load_tokenizer(trained.directory)
+    tokens = with_gaps(tokenizer, text, gap).expand(count, -1)
+    write_texts(tokenizer, fill(trained, tokens, wish).tokens, out)
+
+
+def with_gaps(tokenizer: Tokenizer, text: str, gap: int) -> Tensor:
+    """The tokens (1, L) of a text with masks for its gaps.
+
+    Raises:
+        ValueError: there is no gap.
+    """
+    pieces = GAP.split(text)
+    parts = [encode_part(tokenizer, pieces[0])]
+    for size, after in zip(pieces[1::2], pieces[2::2], strict=True):
+        parts += [np.full(int(size or gap), tokenizer.vocabulary), encode_part(tokenizer, after)]
+    tokens = torch.from_numpy(np.concatenate(parts))[None]
+    if not (tokens == tokenizer.vocabulary).any():
+        raise ValueError("the text has no gap to fill; mark one with [gap], or with [gap:12] for twelve tokens")
+    return tokens
+
+
+def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, out: Path | None) -> None:
+    """Write the picture, and beside it `count` pictures with its masked part drawn anew, to `out` (or RUN.png).
+
+    Raises:
+        ValueError: a picture has not the size of the run's pictures or cannot be read, the mask hides nothing, the run
+            draws text, or the wish does not fit it.
+    """
+    trained = open_run(run, wish)
+    if trained.modality != "image":
+        raise ValueError(f"run {run!r} draws text; give --text instead of --image and --mask")
+    height, width, channels = trained.shape
+    pixels = _pixels(image, "L" if channels == 1 else "RGB", (height, width))
+    hidden = _pixels(mask, "L", (height, width)).reshape(height, width, 1) > 0
+    if not hidden.any():
+        raise ValueError(f"{mask} is black all over, which leaves nothing to draw")
+    tokens = masked_tokens(trained, pixels.reshape(trained.shape), hidden)
+    drawn = fill(trained, tokens.expand(count, -1), wish).tokens
+    known = torch.where(tokens == trained.objective.mask, 0, tokens)
+    path = out or Path(f"{run}.png")
+    write_pictures(trained, torch.cat([known, drawn]), path)
+    sys.stdout.write(f"{path}\n")
+
+
+def masked_tokens(trained: TrainedRun, pixels: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> Tensor:
+    """Tokens (1, H W C) of a picture (H, W, C) of 8-bit values, masked where `hidden` (H, W, 1)."""
+    levels = quantize(pixels, maximum=255, levels=trained.objective.vocabulary).astype(np.int64)
+    return torch.from_numpy(np.where(hidden, trained.objective.mask, levels).reshape(1, -1))
+
+
+def _pixels(path: Path, mode: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+    from PIL import Image  # A machine that only infills text may not have Pillow.
+
+    try:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert(mode))
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError):  # Pillow's words for what is broken name no file.
+        raise ValueError(f"{path} is no picture that can be read; give a PNG") from None
+    if pixels.shape[:2] != size:
+        found = " x ".join(map(str, pixels.shape[:2]))
+        raise ValueError(f"{path} has {found} pixels; the run's pictures have {size[0]} x {size[1]}")
+    return pixels

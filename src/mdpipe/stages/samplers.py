@@ -1,0 +1,120 @@
+"""Stage `samplers`: quality against network calls, for every sampler that fits a run.
+
+Quality is how likely samples are under a model that knows the same data and has an exact likelihood: an autoregressive
+run, the judge. Samples that are too plain are likely too, so their entropy stands beside it, and the held-out data
+themselves are judged in the same way.
+"""
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.encoded import EncodedDataset
+from mdpipe.diffusion.choice import Choice
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.samplers.base import Sampler
+from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.evaluation.estimate import mean_estimate
+from mdpipe.evaluation.quality import judged_bits, surprisals
+from mdpipe.networks.determinism import make_deterministic
+from mdpipe.params import Params
+from mdpipe.params.sampling import OnGrid, samplers_for
+from mdpipe.stages import paths
+from mdpipe.stages.drawing import draw, unknown
+from mdpipe.stages.trained import TrainedRun, load_run
+
+DATA = "data"
+"""Stands in place of a sampler in the row of the held-out data."""
+
+COLUMNS = (
+    "run",
+    "dataset",
+    "judge",
+    "sampler",
+    "steps",
+    "network_calls",
+    "samples",
+    "unit",
+    "bits",
+    "bits_stderr",
+    "entropy",
+    "entropy_stderr",
+    "parameters",
+)
+
+DIGITS = 6
+"""Significant digits of measured numbers in the file."""
+
+
+def samplers(params: Params, run: str) -> None:
+    """Write metrics/samplers/RUN.csv.
+
+    Raises:
+        ValueError: a model or the dataset is missing or broken.
+    """
+    suite = params.samplers
+    make_deterministic(threads=1)
+    trained, judge = load_run(run), load_run(suite.runs[run].judge)
+    dataset = EncodedDataset.open(paths.encoded(trained.dataset), "test")
+    told = {
+        "run": run,
+        "dataset": trained.dataset,
+        "judge": suite.runs[run].judge,
+        "unit": trained.unit,
+        "parameters": trained.parameters,
+    }
+    rows = [{**told, "sampler": DATA, **_judged(judge, _whole_windows(dataset))}]
+    for kind, steps, sampler in fitting_samplers(params, run):
+        noise = Noise(params.seed, f"samplers/{kind}/{steps}")
+        drawn = draw(trained, sampler, unknown(trained, suite.count), noise, choice=Choice())
+        row = {"sampler": kind, "steps": steps, "network_calls": drawn.network_calls}
+        rows.append({**told, **row, **_judged(judge, drawn.tokens)})
+    write_aside(paths.samplers(run), _csv(rows).encode())
+
+
+def fitting_samplers(params: Params, run: str) -> Iterator[tuple[str, int | None, Sampler[Any]]]:
+    """The samplers of the suite that fit a run: kind, steps where it has any, and the sampler."""
+    for settings in params.samplers.samplers:
+        if settings.kind not in samplers_for(params.runs[run].objective):
+            continue
+        described = settings.model_dump()
+        kind = described.pop("kind")
+        if isinstance(settings, OnGrid):
+            for steps in params.samplers.steps:
+                yield kind, steps, build_sampler(kind, steps=steps, **described)
+        else:
+            yield kind, None, build_sampler(kind, **described)
+
+
+def _whole_windows(dataset: EncodedDataset) -> Tensor:
+    windows = [batch for _, batch in dataset.evaluation_batches(1) if batch.shape[1] == dataset.length]
+    return torch.from_numpy(np.concatenate(windows))
+
+
+def _judged(judge: TrainedRun, tokens: Tensor) -> dict[str, Any]:
+    bits = mean_estimate(judged_bits(judge.objective, judge.network, tokens))
+    entropy = mean_estimate(surprisals(tokens.numpy()))
+    return {
+        "samples": len(tokens),
+        "bits": bits.value,
+        "bits_stderr": bits.stderr,
+        "entropy": entropy.value,
+        "entropy_stderr": entropy.stderr,
+    }
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {name: f"{value:.{DIGITS}g}" if isinstance(value, float) else value for name, value in row.items()}
+        )
+    return text.getvalue()

@@ -1,0 +1,86 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.metrics import MetricsError, read_metrics, write_metrics
+
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | NUMBERS | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("metrics")
+
+
+@given(metrics=st.dictionaries(st.text(), VALUES, max_size=5))
+def test_bytes_do_not_depend_on_the_order_of_keys(folder, metrics):
+    write_metrics(folder / "one.json", metrics)
+    write_metrics(folder / "other.json", dict(reversed(metrics.items())))
+    assert (folder / "one.json").read_bytes() == (folder / "other.json").read_bytes()
+
+
+@given(metrics=st.dictionaries(st.text(), VALUES, max_size=5))
+def test_what_was_read_is_written_alike(folder, metrics):
+    """Rounding twice is rounding once, so metrics can be read, passed on and written."""
+    write_metrics(folder / "one.json", metrics)
+    write_metrics(folder / "other.json", read_metrics(folder / "one.json"))
+    assert (folder / "one.json").read_bytes() == (folder / "other.json").read_bytes()
+
+
+@given(value=NUMBERS.filter(lambda value: abs(value) > 1e-300))
+def test_floats_are_right_to_six_significant_digits(folder, value):
+    write_metrics(folder / "one.json", {"value": value})
+    assert math.isclose(read_metrics(folder / "one.json")["value"], value, rel_tol=5.0000001e-6)
+
+
+def test_the_file_is_sorted_json_with_a_newline_at_its_end(tmp_path):
+    write_metrics(tmp_path / "stage" / "run.json", {"b": 1 / 3, "a": [-0.0, 12], "ä": {"d": None, "c": "x"}})
+    text = (tmp_path / "stage" / "run.json").read_text(encoding="utf-8")
+    assert list(json.loads(text)) == ["a", "b", "ä"]
+    assert '"b": 0.333333,' in text
+    assert "-0" not in text
+    assert "ä" in text
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, object(), {1, 2}])
+def test_what_is_no_metric_is_named_and_leaves_the_old_file(tmp_path, value):
+    path = tmp_path / "run.json"
+    write_metrics(path, {"old": 1})
+    with pytest.raises(MetricsError, match=r"run\.json: parts\.prior\[1\]"):
+        write_metrics(path, {"parts": {"prior": [0.0, value]}})
+    assert read_metrics(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]", "\xff"])
+def test_an_unreadable_file_is_named_with_its_cure(tmp_path, content):
+    path = tmp_path / "evaluate" / "letters.json"
+    if content is not None:
+        path.parent.mkdir()
+        path.write_text(content, encoding="latin-1")
+    with pytest.raises(MetricsError, match=r"letters\.json .*dvc repro.*'evaluate'"):
+        read_metrics(path)
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_aside(path, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_aside(path, b"new")
+    assert path.read_bytes() == b"old"

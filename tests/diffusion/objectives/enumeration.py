@@ -1,0 +1,145 @@
+"""Expectations without sampling: every mask, every step, and quadrature over times that is exact to rounding.
+
+D[n] is the mean, over the sets of n masked positions, of the average cross entropy of a masked token.
+Letters: R draws, L positions, V vocabulary.
+"""
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdpipe.diffusion.objectives.any_order import AnyOrder
+from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
+from mdpipe.diffusion.schedules import Schedule
+from tests.diffusion.tables import Tabular, masks
+
+LAST = 1 - 2.0**-53
+"""The largest uniform: its token is masked at any alpha but 1."""
+
+NODES = 64
+"""Times of a quadrature: the integrands of all schedules in these tests are exact with them to 1e-11."""
+
+
+class Uninformed:
+    """A network at initialisation: all logits are 0."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.vocabulary = vocabulary
+
+    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        return torch.zeros(*tokens.shape, 1, dtype=torch.float64)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return hidden.expand(*hidden.shape[:-1], self.vocabulary)
+
+
+def legendre(start: float, end: float, count: int) -> tuple[Tensor, Tensor]:
+    """Nodes and weights of Gauss-Legendre quadrature, exact for polynomials of degree below 2 count."""
+    nodes, weights = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(count))
+    return start + (end - start) * (nodes + 1) / 2, weights * (end - start) / 2
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Arguments (R,) and (R, L) of `Objective.bound`, with the chance of each, (R,), differentiable in exponents."""
+
+    time: Tensor
+    uniforms: Tensor
+    chance: Tensor
+
+
+def every_draw(objective: Objective, tokens: Tensor) -> Draws:
+    """All that can be drawn for the bound of tokens (L,); chances add up to 1 over the masks of a time."""
+    length = len(tokens)
+    if objective.exact:
+        return Draws(torch.zeros(1).double(), torch.zeros(1, 0).double(), torch.ones(1).double())
+    if isinstance(objective, AnyOrder):
+        orders = torch.tensor(list(itertools.permutations(range(length)))).double() / length
+        time, weights = middles(length)
+        return crossed(time, weights, orders, torch.full((length, len(orders)), 1 / len(orders), dtype=torch.float64))
+    time, weights = every_time(objective)
+    masked = masks(length)
+    alpha_TL = visible_chances(objective, time, tokens)
+    chances_TM = torch.where(masked, 1 - alpha_TL[:, None], alpha_TL[:, None]).prod(dim=2)
+    return crossed(time, weights, masked * LAST, chances_TM)
+
+
+def every_time(objective: Objective) -> tuple[Tensor, Tensor]:
+    """Times that the caller of a bound may draw, and what each counts for: the middles of steps, or quadrature."""
+    if getattr(objective, "steps", None):
+        return middles(objective.steps.count)
+    if isinstance(objective, GenMD4):
+        # In log t, where the powers of t are exponentials.
+        log_times, weights = legendre(math.log(FIRST_TIME), 0, NODES)
+        time = log_times.exp()
+        return (time - FIRST_TIME) / (1 - FIRST_TIME), weights * time / (1 - FIRST_TIME)
+    # In sqrt(t), where half-integer powers of t are polynomials.
+    roots, weights = legendre(0, 1, NODES)
+    return roots**2, weights * 2 * roots
+
+
+def visible_chances(objective: Objective, time: Tensor, tokens: Tensor) -> Tensor:
+    """The chance (T, L) that each of tokens (L,) is visible in a draw at caller's times (T,)."""
+    if getattr(objective, "steps", None):
+        _, time = objective.steps.drawn(time)
+    elif isinstance(objective, GenMD4):
+        time = FIRST_TIME + (1 - FIRST_TIME) * time
+    alpha = objective.schedule.alpha(time)
+    return alpha[:, tokens] if isinstance(objective, GenMD4) else alpha[:, None].expand(-1, len(tokens))
+
+
+def middles(count: int) -> tuple[Tensor, Tensor]:
+    return (torch.arange(count).double() + 0.5) / count, torch.full((count,), 1 / count, dtype=torch.float64)
+
+
+def crossed(time: Tensor, weights: Tensor, uniforms: Tensor, chances: Tensor) -> Draws:
+    """Times (T,) of these weights with rows of uniforms (M, L) whose chances (T, M) depend on the time."""
+    return Draws(
+        time.repeat_interleave(len(uniforms)),
+        uniforms.double().repeat(len(time), 1),
+        (weights[:, None] * chances).flatten(),
+    )
+
+
+def expectation(objective: Objective, denoiser, tokens: Tensor) -> Tensor:
+    """The mean of `objective.bound` for tokens (L,), differentiable: the code run at every draw."""
+    draws = every_draw(objective, tokens)
+    bound = objective.bound(denoiser, tokens.expand(len(draws.time), -1), draws.time, draws.uniforms)
+    return (draws.chance * bound.total).sum()
+
+
+@torch.no_grad()
+def average_entropies(denoiser: Tabular, tokens: Tensor) -> Tensor:
+    """D[1] to D[L], (L,), straight from the table."""
+    masked = masks(len(tokens))
+    corrupted = torch.where(masked, denoiser.vocabulary, tokens)
+    logits = denoiser.head(denoiser(corrupted, torch.zeros(len(masked)), None))
+    entropies = -logits.log_softmax(dim=2)[:, torch.arange(len(tokens)), tokens]
+    sizes = masked.sum(dim=1)
+    averages = torch.where(masked, entropies, 0).sum(dim=1) / sizes
+    return torch.stack([averages[sizes == size].mean() for size in range(1, len(tokens) + 1)])
+
+
+def cost_at_rate(average: Tensor, rates: Tensor) -> Tensor:
+    """c(p) = sum_n C(L-1, n-1) p^(n-1) (1-p)^(L-n) D[n], (...): cost of a masked token where a share p is masked."""
+    length = len(average)
+    return sum(
+        math.comb(length - 1, n - 1) * rates ** (n - 1) * (1 - rates) ** (length - n) * average[n - 1]
+        for n in range(1, length + 1)
+    )
+
+
+def enumerated_bound(denoiser: Tabular, tokens: Tensor, schedule: Schedule) -> Tensor:
+    """L int c(p) dp over the schedule's mask rates, and log V for the share of tokens beyond either end.
+
+    A polynomial, so that L nodes integrate it exactly.
+    """
+    length, (first, last) = len(tokens), schedule.masked(torch.tensor([0.0, 1.0]).double()).tolist()
+    rates, weights = legendre(first, last, length)
+    inside = (weights * cost_at_rate(average_entropies(denoiser, tokens), rates)).sum()
+    return length * (inside + (first + 1 - last) * math.log(denoiser.vocabulary))

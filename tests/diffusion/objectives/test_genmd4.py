@@ -1,0 +1,165 @@
+"""GenMD4 against MD4 where its exponents are equal, and against enumeration where they are not."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
+from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.schedules import Polynomial
+from tests.diffusion.objectives.enumeration import LAST, every_draw, expectation
+from tests.diffusion.tables import SOURCES, Posterior, exact_table, masks, random_timed
+
+V, L = 3, 2
+X = torch.tensor([2, 0])
+UNEQUAL = [0.5, 2.0, 4.0]
+steps = pytest.mark.parametrize("timesteps", [None, 4])
+
+
+def generalized(exponents: list[float], **settings) -> GenMD4:
+    """The objective with these exponents, in float64."""
+    objective = GenMD4(len(exponents), initial_exponent=1.0, **settings).double()
+    objective.schedule.raw.data = torch.tensor(exponents, dtype=torch.float64).expm1().log()
+    return objective
+
+
+@given(exponent=st.floats(1, 10), timesteps=st.sampled_from([None, 1, 7]), seed=st.integers(0, 1000))
+def test_with_equal_exponents_it_is_md4_in_loss_and_gradient(exponent, timesteps, seed):
+    """Of the polynomial schedule without epsilon, path by path, from FIRST_TIME on where time is continuous."""
+    denoiser = random_timed(V, L, seed)
+    learned = generalized([exponent] * V, timesteps=timesteps, epsilon=0.0)
+    fixed = MD4(Polynomial(0.0, exponent=learned.exponents[0].item()), V, timesteps=timesteps, masks=2)
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    uniforms = masks(L)[pairs].flatten(1) * LAST
+    own_time = torch.linspace(0.01, 0.99, len(pairs)).double()
+    time, share = own_time, 1.0
+    if timesteps is None:
+        time, share = FIRST_TIME + (1 - FIRST_TIME) * own_time, 1 - FIRST_TIME
+    x = X.expand(len(pairs), -1)
+    found, expected = learned.loss(denoiser, x, own_time, uniforms), share * fixed.loss(denoiser, x, time, uniforms)
+    bound = learned.bound(denoiser, x, own_time, uniforms[:, :L])
+    assert torch.allclose(found - bound.reconstruction - bound.prior, expected, rtol=1e-9)
+    weights = (denoiser.table, denoiser.drift)
+    for gradient, wanted in zip(
+        torch.autograd.grad(found.sum(), weights), torch.autograd.grad(expected.sum(), weights), strict=True
+    ):
+        assert torch.allclose(gradient, wanted, rtol=1e-8, atol=1e-12)
+
+
+def gradients(value: Tensor, objective: GenMD4, denoiser) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(value, (objective.schedule.raw, denoiser.table, denoiser.drift))
+
+
+@steps
+@settings(max_examples=5)
+@given(exponents=st.lists(st.floats(0.3, 5), min_size=V, max_size=V, unique=True), seed=st.integers(0, 1000))
+def test_the_mean_of_the_leave_one_out_gradient_is_the_gradient_of_the_bound(timesteps, exponents, seed):
+    """Over all pairs of masks and all times, in the exponents and in the denoiser's weights."""
+    denoiser, objective = random_timed(V, L, seed), generalized(exponents, timesteps=timesteps)
+    exact = gradients(expectation(objective, denoiser, X), objective, denoiser)
+    draws = every_draw(objective, X)
+    times = len(draws.time) // 4
+    at_a_time = draws.chance.view(times, 4).sum(dim=1)
+    chance = (draws.chance.view(times, 4, 1) * draws.chance.view(times, 1, 4) / at_a_time[:, None, None]).detach()
+    uniforms = draws.uniforms.view(times, 4, L)
+    pairs = torch.cat(
+        [uniforms[:, :, None].expand(-1, -1, 4, -1), uniforms[:, None].expand(-1, 4, -1, -1)], dim=3
+    ).flatten(0, 2)
+    x, time = X.expand(len(pairs), -1), draws.time.view(times, 4)[:, :1].expand(-1, 16).flatten()
+    loss = (chance.flatten() * objective.loss(denoiser, x, time, pairs)).sum()
+    assert loss.item() == pytest.approx(expectation(objective, denoiser, X).item(), rel=1e-9)
+    for found, wanted in zip(gradients(loss, objective, denoiser), exact, strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-7, atol=1e-10)
+
+
+@steps
+def test_differentiating_the_draws_alone_is_biased_in_the_exponents_and_only_there(timesteps):
+    denoiser, objective = random_timed(V, L, 0), generalized(UNEQUAL, timesteps=timesteps)
+    exact = gradients(expectation(objective, denoiser, X), objective, denoiser)
+    draws = every_draw(objective, X)
+    x = X.expand(len(draws.time), -1)
+    total = objective.bound(denoiser, x, draws.time, draws.uniforms).total
+    naive = gradients((draws.chance.detach() * total).sum(), objective, denoiser)
+    assert (naive[0] - exact[0]).norm() > 0.1 * exact[0].norm()
+    for found, wanted in zip(naive[1:], exact[1:], strict=True):
+        assert torch.allclose(found, wanted, rtol=1e-9, atol=1e-12)
+
+
+def mean_bound(source: str, objective: GenMD4, denoiser) -> float:
+    joint = SOURCES[source]
+    return sum(
+        chance * expectation(objective, denoiser, x).item()
+        for chance, x in zip(joint[joint > 0].tolist(), joint.nonzero(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("source", sorted(SOURCES))
+def test_it_is_tight_at_the_exact_conditionals_of_each_time_and_not_without_the_time(source):
+    """To the guess at FIRST_TIME, where a share of about 1e-6 is masked. Conditionals without the time are MD4's."""
+    joint = SOURCES[source]
+    objective = generalized([4.0, 2.0, 3.0][: len(joint)], epsilon=0.0)
+    chances = joint[joint > 0]
+    entropy = -(chances * chances.log()).sum().item()
+    timed = mean_bound(source, objective, Posterior(joint, objective.schedule))
+    timeless = mean_bound(source, objective, exact_table(joint))
+    assert -1e-9 < timed - entropy < 1e-4
+    assert timeless - entropy > 0.01
+
+
+def test_many_steps_are_continuous_time():
+    """With an error of order 1 / T, which extrapolation from T and 2 T leaves out; up to the guess at FIRST_TIME."""
+    denoiser = random_timed(V, L, 0)
+    exponents = [2.0, 3.0, 4.0]
+    continuous = expectation(generalized(exponents), denoiser, X).item()
+    coarse, fine = (expectation(generalized(exponents, timesteps=count), denoiser, X).item() for count in (400, 800))
+    assert abs(fine - continuous) < 0.55 * abs(coarse - continuous) < 0.01
+    assert 2 * fine - coarse == pytest.approx(continuous, abs=1e-4)
+
+
+@given(
+    exponents=st.lists(st.floats(0.1, 10), min_size=V, max_size=V),
+    timesteps=st.integers(1, 1000),
+    data=st.data(),
+    seed=st.integers(0, 1000),
+)
+def test_a_step_costs_the_divergence_of_its_two_ways_back(exponents, timesteps, data, seed):
+    """Between categoricals over V tokens and the mask, written out; the last step to time 0 too."""
+    denoiser, objective = random_timed(V, 1, seed), generalized(exponents, timesteps=timesteps)
+    step, token = data.draw(st.integers(1, timesteps)), data.draw(st.integers(0, V - 1))
+    time = torch.tensor([(step - 0.5) / timesteps]).double()
+    start, end = objective.steps.drawn(time)
+    cost = objective.bound(denoiser, torch.tensor([[token]]), time, torch.ones(1, 1)).diffusion / timesteps
+    reveal = 1 - (objective.schedule.masked(start) / objective.schedule.masked(end))[0]
+    mu = denoiser.head(denoiser(torch.tensor([[V]]), end, None))[0, 0].softmax(dim=0)
+    truth = torch.cat([torch.eye(V)[token] * reveal[token], 1 - reveal[token, None]])
+    model = torch.cat([mu * reveal, ((1 - reveal) * mu).sum()[None]])
+    expected = torch.special.xlogy(truth, truth).sum() - torch.special.xlogy(truth, model).sum()
+    assert cost.item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-12)
+
+
+def test_its_end_terms_are_exact():
+    """prior: the divergence of the marginal at time 1; reconstruction: Bayes's guess from the masks alone."""
+    objective = generalized(UNEQUAL, epsilon=0.01)
+    draws = every_draw(objective, X)
+    bound = objective.bound(random_timed(V, L, 0), X.expand(len(draws.time), -1), draws.time, draws.uniforms)
+    assert torch.allclose(bound.prior, torch.full_like(bound.prior, 2 * 0.01 * math.log(V)))
+    masked = 0.99 * FIRST_TIME**objective.exponents
+    expected = -(masked[X] * (masked[X] / masked.sum()).log()).sum()
+    assert torch.allclose(bound.reconstruction, expected, rtol=1e-9)
+    found, wanted = (
+        torch.autograd.grad(cost, objective.schedule.raw)[0] for cost in (bound.reconstruction[0], expected)
+    )
+    assert wanted.all()
+    assert torch.allclose(found, wanted, rtol=1e-9)
+
+
+def test_the_gradient_is_finite_where_everything_is_masked_for_certain():
+    """At time 1 without epsilon, where log alpha is minus infinity."""
+    objective = generalized(UNEQUAL, timesteps=1, epsilon=0.0)
+    loss = objective.loss(random_timed(V, L, 0), X[None], torch.zeros(1).double(), torch.zeros(1, 2 * L).double())
+    (gradient,) = torch.autograd.grad(loss.sum(), objective.schedule.raw)
+    assert loss.isfinite() and gradient.isfinite().all()

@@ -1,0 +1,133 @@
+"""Confidence sampling: how many tokens it keeps, and which."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mdpipe.diffusion.grids import build_grid
+from mdpipe.diffusion.samplers.confidence import SMALLEST_UNIFORM, Confidence, gumbel
+from mdpipe.diffusion.schedules import Cosine, Linear
+from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
+from tests.diffusion.samplers.denoisers import NOISE, Independent, masks
+
+MASK = 2
+
+
+class Places:
+    """Independent bits, each of its own probability of 1."""
+
+    def __init__(self, *chances: float) -> None:
+        ones = torch.tensor(chances, dtype=torch.float64)
+        self.p = torch.stack([1 - ones, ones], dim=1)
+
+    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        return self.p.log().expand(len(tokens), -1, -1)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return hidden
+
+
+@pytest.mark.parametrize("grid", ["uniform", "cosine"])
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(), Linear(0.2)], ids=["linear", "cosine", "epsilon"])
+def test_of_n_unknown_tokens_the_masked_share_rounded_up_stays_masked_and_none_in_the_end(schedule, grid):
+    """Rows with 0 to 8 unknown tokens of 8."""
+    start, trace = masks(9, 8), []
+    for row in range(9):
+        start[row, :row] = 1
+    Confidence(5, grid)(
+        Independent(0.4, 0.6),
+        schedule,
+        2,
+        start,
+        NOISE,
+        torch.arange(9),
+        on_step=lambda _done, _of, state: trace.append((state == MASK).sum(dim=1).tolist()),
+    )
+    alphas = schedule.alpha(build_grid(grid, 5)).flip(0)[1:].tolist()
+    expected = [[math.ceil((8 - row) * (1 - alpha)) for row in range(9)] for alpha in alphas[:-1]]
+    assert trace == [*expected, [0] * 9]
+
+
+def test_without_noise_the_more_confident_of_two_tokens_stays_and_the_other_is_drawn_again():
+    """Chi-square of 20,000 pairs, against both draws of the first step enumerated."""
+    count, denoiser = 20_000, Places(0.3, 0.8)
+    first, second = denoiser.p
+    chances = torch.zeros(2, 2, dtype=torch.float64)
+    for a, b, again in itertools.product(range(2), repeat=3):
+        if first[a] >= second[b]:
+            chances[a, again] += first[a] * second[b] * second[again]
+        else:
+            chances[again, b] += first[a] * second[b] * first[again]
+    sampler = Confidence(2, "uniform", noise_scale=0)
+    samples = sampler(denoiser, Linear(0.0), 2, masks(count, 2), NOISE, torch.arange(count))
+    counts = torch.bincount(samples @ torch.tensor([2, 1]), minlength=4)
+    assert chi_square_chance(counts, count * chances) > FALSE_ALARM
+
+
+@pytest.mark.parametrize("noise_scale", [0.5, 4.5])
+def test_noise_makes_the_first_of_two_tokens_a_logistic_choice(noise_scale):
+    """Two Gumbel numbers differ by a logistic one, scaled by the half of the steps that remains: chi-square."""
+    count, denoiser, trace = 20_000, Places(0.3, 0.8), []
+    first, second = denoiser.p
+    chances = torch.zeros(3, 3, dtype=torch.float64)
+    for a, b in itertools.product(range(2), repeat=2):
+        first_stays = torch.sigmoid((first[a].log() - second[b].log()) / (noise_scale / 2))
+        chances[a, MASK] += first[a] * second[b] * first_stays
+        chances[MASK, b] += first[a] * second[b] * (1 - first_stays)
+    Confidence(2, "uniform", noise_scale)(
+        denoiser,
+        Linear(0.0),
+        2,
+        masks(count, 2),
+        NOISE,
+        torch.arange(count),
+        on_step=lambda _done, _of, state: trace.append(state),
+    )
+    counts, possible = torch.bincount(trace[0] @ torch.tensor([3, 1]), minlength=9), chances.flatten() > 0
+    assert counts[possible].sum() == count
+    assert chi_square_chance(counts[possible], count * chances.flatten()[possible]) > FALSE_ALARM
+
+
+def test_with_much_noise_tokens_are_revealed_in_any_order_alike():
+    """Which two of four are revealed first: chi-square over the 6 pairs of 6,000 rows, whatever the confidence."""
+    count, trace = 6000, []
+    Confidence(2, "uniform", noise_scale=1e9)(
+        Places(0.01, 0.2, 0.5, 0.9),
+        Linear(0.0),
+        2,
+        masks(count, 4),
+        NOISE,
+        torch.arange(count),
+        on_step=lambda _done, _of, state: trace.append(state != MASK),
+    )
+    counts = torch.bincount(trace[0].long() @ torch.tensor([8, 4, 2, 1]), minlength=16)
+    pairs = [8 * a + 4 * b + 2 * c + d for a, b, c, d in itertools.product(range(2), repeat=4) if a + b + c + d == 2]
+    assert counts[pairs].sum() == count
+    assert chi_square_chance(counts[pairs], torch.full((6,), count / 6)) > FALSE_ALARM
+
+
+def test_equally_confident_tokens_are_revealed_from_left_to_right():
+    """A sequence long enough for a sort that is not stable to show."""
+    places, trace = torch.arange(400), []
+    Confidence(4, "uniform", noise_scale=0)(
+        Independent(0.5, 0.5),
+        Linear(0.0),
+        2,
+        masks(1, 400),
+        NOISE,
+        torch.arange(1),
+        on_step=lambda _done, _of, state: trace.append(state[0] != MASK),
+    )
+    for done, visible in enumerate(trace, start=1):
+        assert torch.equal(visible, places < 100 * done)
+
+
+def test_gumbel_numbers_are_finite_and_have_their_distribution_function():
+    """P(G < g) = exp(-exp(-g)), so that the uniform comes back."""
+    uniforms = torch.tensor([0.0, SMALLEST_UNIFORM, 0.1, 0.5, 1 - 2.0**-53], dtype=torch.float64)
+    numbers = gumbel(uniforms)
+    assert numbers.isfinite().all()
+    assert torch.allclose(torch.exp(-torch.exp(-numbers)), uniforms, rtol=1e-9, atol=1e-15)

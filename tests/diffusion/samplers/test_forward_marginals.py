@@ -1,0 +1,132 @@
+"""How many tokens are masked at each time: what the forward process says, whatever the network does."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mdpipe.diffusion.grids import build_grid, cosine_grid, uniform_grid
+from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.diffusion.schedules import Cosine, Linear, Schedule
+from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
+from tests.diffusion.samplers.denoisers import NOISE, CopiedBit, Independent, masks, sampler_of
+
+MASK = 2
+
+ways = pytest.mark.parametrize(
+    ("schedule", "grid"),
+    [(Linear(), "uniform"), (Linear(), "cosine"), (Cosine(), "uniform"), (Linear(0.2), "uniform")],
+    ids=["linear, uniform grid", "linear, cosine grid", "cosine, uniform grid", "a fifth left over"],
+)
+algorithm_2 = pytest.mark.parametrize("kind", ["ancestral", "two_stage", "reveal_first", "generalized"])
+
+
+def shares_per_step(schedule: Schedule, times: Tensor) -> Tensor:
+    """Chance that a token is revealed in each step, from time 1 on, and after the last: they add up to 1.
+
+    All tokens are masked at time 1, though alpha(1) = epsilon, so each share is delta alpha / (1 - epsilon); what is
+    still masked at time 0, a share epsilon / (1 - epsilon), is drawn at once.
+    """
+    alphas = schedule.alpha(times).flip(0)
+    return torch.cat([alphas.diff(), 1 - alphas[-1:]]) / (1 - alphas[0])
+
+
+@algorithm_2
+@ways
+@pytest.mark.parametrize("steps", [1, 4, 16])
+def test_two_copies_of_a_bit_disagree_as_often_as_one_step_reveals_both(kind, schedule, grid, steps):
+    """P = 0.5 sum (delta alpha / (1 - epsilon))^2, the tokens left over being the last step.
+
+    10,000 samples, both assertions within 4.5 standard errors: false alarm 7e-6 each.
+    """
+    count = 10_000
+    sampler = sampler_of(kind, steps, grid)
+    samples = sampler(CopiedBit(), schedule, 2, masks(count, 2), NOISE, torch.arange(count))
+    expected = 0.5 * (shares_per_step(schedule, build_grid(grid, steps)) ** 2).sum().item()
+    disagreeing = (samples[:, 0] != samples[:, 1]).double().mean().item()
+    assert abs(disagreeing - expected) < 4.5 * (expected * (1 - expected) / count) ** 0.5
+    assert abs(samples[:, 0].double().mean() - 0.5) < 4.5 * (0.25 / count) ** 0.5
+
+
+@algorithm_2
+@ways
+def test_reveals_are_jointly_multinomial_and_independent_of_the_network(kind, schedule, grid):
+    """The steps of the two tokens of 10,000 samples, jointly, though each token decides what the other is."""
+    count, steps, left = 10_000, 4, []
+    sampler_of(kind, steps, grid)(
+        CopiedBit(),
+        schedule,
+        2,
+        masks(count, 2),
+        NOISE,
+        torch.arange(count),
+        on_step=lambda _done, _of, tokens: left.append(tokens == MASK),
+    )
+    when = torch.stack(left).sum(dim=0)
+    counts = torch.bincount(when[:, 0] * (steps + 1) + when[:, 1], minlength=(steps + 1) ** 2)
+    shares = shares_per_step(schedule, build_grid(grid, steps))
+    assert chi_square_chance(counts, count * torch.outer(shares, shares)) > FALSE_ALARM
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("ancestral", {}),
+        ("two_stage", {}),
+        ("reveal_first", {}),
+        ("generalized", {}),
+        ("remasking", {"eta": 0.5}),
+        ("remasking", {"eta": 1.0}),
+        ("predictor_corrector", {"correctors": 2}),
+    ],
+)
+@pytest.mark.parametrize("schedule", [Linear(0.0), Cosine(0.0)], ids=["linear", "cosine"])
+def test_the_masked_count_is_binomial_at_every_time(kind, settings, schedule):
+    """Chi-square of 10,000 samples of 4 tokens at each of 4 times; without epsilon, so that all is masked at time 1."""
+    count, length, steps, masked = 10_000, 4, 5, []
+    sampler_of(kind, steps, **settings)(
+        Independent(0.5, 0.5),
+        schedule,
+        2,
+        masks(count, length),
+        NOISE,
+        torch.arange(count),
+        on_step=lambda _done, _of, tokens: masked.append((tokens == MASK).sum(dim=1)),
+    )
+    choose = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0], dtype=torch.float64)
+    number = torch.arange(length + 1)
+    for time, numbers in zip(uniform_grid(steps).flip(0)[1:-1], masked, strict=False):
+        alpha = schedule.alpha(time)
+        chances = choose * (1 - alpha) ** number * alpha ** (length - number)
+        assert chi_square_chance(torch.bincount(numbers, minlength=length + 1), count * chances) > FALSE_ALARM
+
+
+@pytest.mark.parametrize("kind", ["ancestral", "two_stage", "reveal_first", "confidence", "generalized"])
+def test_the_two_equivalent_ways_of_sampling_draw_the_same_samples(kind):
+    """Linear schedule on the cosine grid, cosine schedule on the uniform grid: the same noise, the same reveals."""
+    denoiser, start, examples = Independent(0.3, 0.7), masks(64, 50), torch.arange(64)
+    first = sampler_of(kind, 20, "cosine")(denoiser, Linear(), 2, start, NOISE, examples)
+    second = sampler_of(kind, 20, "uniform")(denoiser, Cosine(), 2, start, NOISE, examples)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_euler_steps_and_tau_leaping_are_ancestral_for_the_linear_schedule_on_the_uniform_grid(steps):
+    """The reverse rate at t, -alpha'(t) / (1 - alpha(t)), times the step's length is the share that it reveals."""
+    walk = build_sampler("ancestral", steps=steps, grid="uniform").walk(Linear())
+    for step in walk[:steps]:
+        rate = Linear().weight(torch.tensor(step.time, dtype=torch.float64)).item()
+        assert step.share == pytest.approx(rate / steps, rel=1e-9)
+
+
+def test_on_the_cosine_grid_an_euler_step_reveals_less_than_an_ancestral_one():
+    """By the curvature of the cosine schedule, which falls ever more slowly towards time 1."""
+    for step in build_sampler("ancestral", steps=8, grid="uniform").walk(Cosine())[1:7]:
+        rate = Cosine().weight(torch.tensor(step.time, dtype=torch.float64)).item()
+        assert step.share > 1.03 * rate / 8
+
+
+def test_a_schedule_that_leaves_nothing_masked_needs_no_step_at_time_0():
+    assert cosine_grid(5)[0] == 0
+    for schedule, steps in ((Linear(0.0), 5), (Linear(), 6)):
+        walk = build_sampler("ancestral", steps=5, grid="cosine").walk(schedule)
+        assert len(walk) == steps and walk[-1].alpha_s == 1 and walk[-1].share == 1

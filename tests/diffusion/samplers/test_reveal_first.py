@@ -1,0 +1,128 @@
+"""Revealing by plan: what the network is asked, which is all that it saves; its distribution is tested with others."""
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mdpipe.diffusion.grids import uniform_grid
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.samplers import conditionals
+from mdpipe.diffusion.samplers.reveal_first import RevealFirst
+from mdpipe.diffusion.schedules import Cosine, Linear, Schedule
+from tests.diffusion.samplers.denoisers import NOISE, CopiedBit, Counted, Independent, Mixing, masks
+
+schedules = pytest.mark.parametrize("schedule", [Linear(), Cosine(), Linear(0.2)], ids=["linear", "cosine", "epsilon"])
+
+
+def shares(schedule: Schedule, steps: int) -> Tensor:
+    """Chance that a token is revealed in each step, the last being that of the tokens left over."""
+    alphas = schedule.alpha(uniform_grid(steps)).flip(0)
+    return torch.cat([alphas.diff(), 1 - alphas[-1:]]) / (1 - alphas[0])
+
+
+@schedules
+def test_the_trunk_runs_on_a_row_with_the_chance_that_the_row_reveals_something(schedule):
+    """Expected rows B sum_i [1 - (1 - delta_i)^L], within 4.5 standard errors: false alarm 7e-6.
+
+    The number of different steps of L tokens has the variance of a sum of indicators; the pairs' covariance is that
+    of both steps staying empty.
+    """
+    batch, length, steps = 4000, 8, 6
+    denoiser, delta = Counted(Independent(0.5, 0.5)), shares(schedule, steps)
+    RevealFirst(steps, "uniform")(denoiser, schedule, 2, masks(batch, length), NOISE, torch.arange(batch))
+    empty = (1 - delta) ** length
+    both = (1 - delta[:, None] - delta).clamp(min=0) ** length
+    covariance = both - torch.outer(empty, empty)
+    covariance.diagonal().copy_(empty * (1 - empty))
+    expected, error = batch * (1 - empty).sum(), (batch * covariance.sum()) ** 0.5
+    assert (sum(denoiser.trunk_rows) - expected).abs() < 4.5 * error
+
+
+@schedules
+def test_the_network_is_called_as_often_as_a_network_without_time_would_have_to_be(schedule):
+    """E = sum_i [1 - (1 - delta_i)^(B L)] calls, over 400 batches, within 4.5 of their own standard errors."""
+    batch, length, steps, batches = 2, 3, 6, 400
+    calls = torch.zeros(batches, dtype=torch.float64)
+    for index in range(batches):
+        denoiser = Counted(Independent(0.5, 0.5))
+        examples = torch.arange(batch) + batch * index
+        RevealFirst(steps, "uniform")(denoiser, schedule, 2, masks(batch, length), NOISE, examples)
+        calls[index] = len(denoiser.trunk_rows)
+    expected = (1 - (1 - shares(schedule, steps)) ** (batch * length)).sum()
+    assert (calls.mean() - expected).abs() < 4.5 * calls.std() / batches**0.5
+
+
+@given(
+    rows=st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=6), steps=st.integers(1, 9)
+)
+def test_the_head_runs_once_for_every_token_drawn_and_the_trunk_no_more_often(rows, steps):
+    denoiser, tokens = Counted(Independent(0.5, 0.5)), torch.tensor(rows)
+    trace = [tokens]
+    RevealFirst(steps, "uniform")(
+        denoiser,
+        Linear(),
+        2,
+        tokens,
+        NOISE,
+        torch.arange(len(rows)),
+        on_step=lambda _done, _of, state: trace.append(state),
+    )
+    changes = [(later != earlier) for earlier, later in itertools.pairwise(trace) if (later != earlier).any()]
+    assert denoiser.trunk_rows == [int(change.any(dim=1).sum()) for change in changes]
+    assert denoiser.head_rows == [int(change.sum()) for change in changes]
+
+
+def test_a_step_that_reveals_everything_takes_the_probabilities_in_parts(monkeypatch):
+    """At most 10 tokens of the 60 at a time, and the samples are the same."""
+    start, examples = masks(10, 6, 3), torch.arange(10)
+    whole = RevealFirst(1, "uniform")(Mixing(3, False), Linear(), 3, start, NOISE, examples)
+    monkeypatch.setattr(conditionals, "PROBABILITIES_AT_ONCE", 30)
+    denoiser = Counted(Mixing(3, False))
+    assert torch.equal(RevealFirst(1, "uniform")(denoiser, Linear(), 3, start, NOISE, examples), whole)
+    assert max(denoiser.head_rows) <= 10 and sum(denoiser.head_rows) == 60
+
+
+def test_a_step_waits_for_no_result_of_another(monkeypatch):
+    """Nothing is read back on the host after the plan: no item(), nonzero() or boolean index in the steps."""
+    denoiser, read = CopiedBit(), []
+
+    def spy(name: str):
+        original = getattr(Tensor, name)
+
+        def reading(self: Tensor, *arguments):
+            if steps_begun:
+                read.append(name)
+            return original(self, *arguments)
+
+        return reading
+
+    steps_begun: list[int] = []
+    for name in ("item", "tolist", "nonzero", "__bool__", "__int__", "__float__", "masked_scatter", "cpu"):
+        monkeypatch.setattr(Tensor, name, spy(name))
+    RevealFirst(8, "uniform")(
+        denoiser,
+        Linear(),
+        2,
+        masks(50, 2),
+        Noise(0, "test"),
+        torch.arange(50),
+        on_step=lambda done, _of, _tokens: steps_begun.append(done),
+    )
+    assert len(steps_begun) == 9 and read == []
+
+
+def test_nothing_unknown_needs_no_network_call():
+    denoiser, start = Counted(CopiedBit()), torch.zeros(3, 2, dtype=torch.int64)
+    assert torch.equal(RevealFirst(4, "uniform")(denoiser, Linear(), 2, start, NOISE, torch.arange(3)), start)
+    assert denoiser.trunk_rows == []
+
+
+def test_what_is_known_decides_what_is_not():
+    start = masks(100, 2)
+    start[:, 0] = torch.arange(100) % 2
+    samples = RevealFirst(4, "uniform")(CopiedBit(), Linear(), 2, start, NOISE, torch.arange(100))
+    assert torch.equal(samples, start[:, :1].expand(-1, 2))

@@ -1,0 +1,123 @@
+"""Temperature, top-k and top-p: which tokens they keep, and that they keep their proportions."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mdpipe.diffusion.choice import Choice
+
+ROUNDING = 1e-12
+
+# Few different values, so that ties are common.
+logits = st.lists(
+    st.one_of(st.integers(-2, 2).map(float), st.floats(-20, 20), st.just(-math.inf)), min_size=1, max_size=8
+).filter(lambda row: max(row) > -math.inf)
+temperatures = st.floats(0.05, 20)
+
+
+def softmax(row: list[float], temperature: float = 1.0) -> Tensor:
+    return torch.softmax(torch.tensor(row, dtype=torch.float64) / temperature, dim=0)
+
+
+@given(row=logits)
+def test_by_default_it_is_the_softmax(row):
+    assert torch.allclose(Choice().probabilities(torch.tensor(row)), softmax(torch.tensor(row).tolist()), atol=1e-15)
+
+
+@given(row=logits, temperature=temperatures)
+def test_the_temperature_divides_the_logits(row, temperature):
+    kept = Choice(temperature).probabilities(torch.tensor(row, dtype=torch.float64))
+    assert torch.allclose(kept, softmax(row, temperature), atol=ROUNDING)
+
+
+def test_a_tiny_temperature_is_the_most_probable_token_and_does_not_overflow():
+    kept = Choice(1e-300).probabilities(torch.tensor([300.0, 299.0, -300.0]))
+    assert kept.tolist() == [1, 0, 0]
+
+
+@given(row=logits, temperature=temperatures, top_k=st.integers(1, 9))
+def test_top_k_keeps_the_k_most_probable_tokens_and_their_proportions(row, temperature, top_k):
+    p = softmax(row, temperature)
+    kept = Choice(temperature, top_k).probabilities(torch.tensor(row, dtype=torch.float64))
+    first = sorted(range(len(row)), key=lambda token: (-p[token].item(), token))[:top_k]
+    expected = torch.zeros_like(p)
+    expected[first] = p[first] / p[first].sum()
+    assert torch.allclose(kept, expected, atol=ROUNDING)
+
+
+@given(row=logits, temperature=temperatures, top_p=st.floats(0.01, 1), top_k=st.none() | st.integers(1, 9))
+def test_top_p_keeps_the_smallest_set_that_reaches_p(row, temperature, top_p, top_k):
+    """Its mass reaches p, and without its least token it does not; nothing outside is more probable than it."""
+    whole = Choice(temperature, top_k).probabilities(torch.tensor(row, dtype=torch.float64))
+    kept = Choice(temperature, top_k, top_p).probabilities(torch.tensor(row, dtype=torch.float64))
+    inside = kept > 0
+    mass, least = whole[inside].sum(), whole[inside].min()
+    assert mass >= top_p - ROUNDING
+    assert mass - least < top_p + ROUNDING
+    assert (whole[~inside] <= least).all()
+    assert torch.allclose(kept[inside], whole[inside] / mass, atol=ROUNDING)
+    assert kept.sum().item() == pytest.approx(1, abs=ROUNDING)
+
+
+def test_top_p_keeps_the_token_that_crosses_p():
+    """0.5 falls short of 0.7 and 0.5 + 0.3 goes beyond."""
+    kept = Choice(top_p=0.7).probabilities(torch.tensor([0.3, 0.2, 0.5], dtype=torch.float64).log())
+    assert torch.allclose(kept, torch.tensor([0.375, 0, 0.625], dtype=torch.float64))
+
+
+def test_top_p_is_a_share_of_what_top_k_has_left():
+    """Of 0.5, 0.3 and 0.2 the first two are left; 0.6 of their 0.8 is 0.48, which the first alone reaches."""
+    kept = Choice(top_k=2, top_p=0.6).probabilities(torch.tensor([0.3, 0.2, 0.5], dtype=torch.float64).log())
+    assert kept.tolist() == [0, 0, 1]
+
+
+def test_of_equally_probable_tokens_those_of_smaller_index_stay():
+    """A vocabulary large enough for a sort that is not stable to show."""
+    for choice in (Choice(top_k=100), Choice(top_p=0.0999)):
+        kept = choice.probabilities(torch.zeros(2, 1000))
+        assert torch.allclose(kept[:, :100], torch.full_like(kept[:, :100], 0.01))
+        assert (kept[:, 100:] == 0).all()
+
+
+def test_top_p_of_one_keeps_even_a_token_of_probability_1e_12():
+    kept = Choice(top_p=1.0).probabilities(torch.tensor([1.0, 1e-12, 1e-12], dtype=torch.float64).log())
+    assert (kept > 0).all()
+
+
+@given(
+    row=logits, top_p=st.none() | st.floats(0.01, 1), top_k=st.none() | st.integers(1, 9), uniform=st.floats(0, 0.999)
+)
+def test_what_is_drawn_was_kept(row, top_p, top_k, uniform):
+    choice, tensor = Choice(1.0, top_k, top_p), torch.tensor([row], dtype=torch.float64)
+    token = choice.draw(tensor, torch.tensor([uniform], dtype=torch.float64))
+    assert choice.probabilities(tensor)[0, token] > 0
+
+
+@given(row=logits, top_p=st.floats(0.01, 0.99), shift=st.integers(-8, 8))
+def test_a_constant_added_to_the_logits_changes_nothing(row, top_p, shift):
+    """Where no set's mass is within rounding of p."""
+    p = softmax(row).sort(descending=True).values.cumsum(dim=0)
+    assume(((p - top_p).abs() > 1e-9).all())
+    tensor = torch.tensor(row, dtype=torch.float64)
+    shifted = Choice(top_p=top_p).probabilities(tensor + shift)
+    # A sum that was rounded may tell tokens apart that were equal, or no longer.
+    assert torch.allclose(shifted.sort().values, Choice(top_p=top_p).probabilities(tensor).sort().values, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.0}, "sample.temperature must be positive, not 0.0"),
+        ({"temperature": math.nan}, "sample.temperature must be positive, not nan"),
+        ({"top_k": 0}, "sample.top_k must be at least 1, not 0"),
+        ({"top_p": 0.0}, r"sample.top_p must lie in \(0, 1\], not 0.0"),
+        ({"top_p": 1.5}, r"sample.top_p must lie in \(0, 1\], not 1.5"),
+    ],
+)
+def test_choices_that_keep_nothing_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Choice(**settings)

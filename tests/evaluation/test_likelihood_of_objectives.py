@@ -1,0 +1,126 @@
+"""The estimator with every kind of objective: right on average, as wrong as it says, and kept example by example."""
+
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.any_order import AnyOrder
+from mdpipe.diffusion.objectives.autoregressive import Autoregressive
+from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.objectives.d3pm import D3PM
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.objectives.sedd import SEDD
+from mdpipe.diffusion.schedules import Cosine, Linear, Polynomial
+from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
+from tests.diffusion.chance import FALSE_ALARM_Z, normal_quantiles_of_variance
+from tests.diffusion.objectives.enumeration import expectation
+from tests.diffusion.tables import Causal, Tabular, Timed, random_table, random_timed
+
+V, L = 3, 3
+EPSILON = 0.05
+"""Larger than in training: short windows with small epsilon have rare draws of huge weight, far from normal."""
+REPEATS = 100
+
+
+def genmd4() -> GenMD4:
+    objective = GenMD4(V, initial_exponent=1.0, epsilon=EPSILON)
+    objective.schedule.raw.data = torch.tensor([1.5, 2.0, 3.0]).expm1().log()
+    return objective
+
+
+OBJECTIVES = {
+    "md4": MD4(Polynomial(EPSILON, exponent=2.0), V),
+    "md4 in steps": MD4(Linear(EPSILON), V, timesteps=6),
+    "genmd4": genmd4(),
+    "sedd": SEDD(Cosine(EPSILON), V),
+    "d3pm": D3PM(Linear(EPSILON), V, timesteps=6, auxiliary=1.0),
+    "any_order": AnyOrder(V),
+}
+
+
+class Windows:
+    """Tokens (N, L)."""
+
+    vocabulary = V
+
+    def __init__(self, tokens: NDArray[np.int64]) -> None:
+        self.tokens = tokens
+        self.examples = len(tokens)
+
+    def evaluation_batches(self, batch_size: int) -> Any:
+        for first in range(0, len(self.tokens), batch_size):
+            yield first, self.tokens[first : first + batch_size]
+
+
+def drawn(count: int) -> NDArray[np.int64]:
+    return np.random.default_rng(0).choice(V, size=(count, L), p=(0.6, 0.3, 0.1))
+
+
+def estimate(objective: Objective, network: Tabular, tokens: NDArray[np.int64], settings: Any, seed: int) -> Likelihood:
+    return likelihood_bound(objective, network, Windows(tokens), settings, Noise(seed, "evaluate"))
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_it_is_unbiased_and_knows_the_error_of_its_draws(name: str, draws: Any) -> None:
+    """z-scores against the enumerated bound of the very same windows; false alarms 2e-4."""
+    objective, tokens = OBJECTIVES[name], drawn(80)
+    network: Timed = random_timed(V, L, 0)
+    costs = {x: expectation(objective, network, torch.tensor(x)).item() for x in itertools.product(range(V), repeat=L)}
+    expected = sum(costs[tuple(row)] for row in tokens.tolist()) / tokens.size
+    scores = []
+    for seed in range(REPEATS):
+        found = estimate(objective, network, tokens, draws(draws=8, batch_size=80), seed)
+        scores.append((found.value - expected) / found.stderr_draws)
+    assert abs(np.mean(scores)) < FALSE_ALARM_Z * np.std(scores) / math.sqrt(REPEATS)
+    low, high = normal_quantiles_of_variance(REPEATS)
+    assert low < np.mean(np.square(scores)) < high
+
+
+def test_an_exact_likelihood_is_asked_once_and_has_no_error_of_draws(draws: Any) -> None:
+    network, tokens, objective = Causal(random_table(V, L, 0).table.detach()), drawn(20), Autoregressive(V)
+    asked: list[int] = []
+    network.register_forward_hook(lambda _, arguments, __: asked.append(len(arguments[0])))
+    found = estimate(objective, network, tokens, draws(draws=8, batch_size=7), seed=0)
+    assert asked == [7, 7, 6]
+    assert (found.stderr_draws, found.draws) == (0, 1)
+    costs = [expectation(objective, network, torch.tensor(row)).item() for row in tokens]
+    np.testing.assert_allclose(found.per_example, costs, rtol=1e-12)
+    assert found.stderr == pytest.approx(np.std(costs, ddof=1) / math.sqrt(20) / L)
+
+
+def test_each_example_keeps_its_cost_and_its_size(draws: Any) -> None:
+    """They make up the value, and do not depend on the batches but for the last digits."""
+    tokens, network = drawn(23), random_timed(V, L, 0)
+    whole, batched = (
+        estimate(OBJECTIVES["md4"], network, tokens, draws(draws=4, batch_size=size), seed=0) for size in (23, 5)
+    )
+    assert whole.per_example.shape == whole.sizes.shape == (23,)
+    assert (whole.sizes == L).all()
+    assert whole.per_example.sum() / whole.sizes.sum() == pytest.approx(whole.value)
+    np.testing.assert_allclose(batched.per_example, whole.per_example, rtol=1e-12)
+
+
+def test_the_denoiser_is_told_each_examples_condition(draws: Any) -> None:
+    class Told(Tabular):
+        def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+            assert condition is not None
+            return super().forward(tokens, time, condition) + condition[:, None, None] * torch.tensor([1.0, 0, 0])
+
+    tokens, labels = np.zeros((6, L), dtype=np.int64), np.array([0, 9, 0, 9, 0, 9])
+    found = likelihood_bound(
+        OBJECTIVES["any_order"],
+        Told(random_table(V, L, 0).table.detach()),
+        Windows(tokens),
+        draws(draws=2, batch_size=4),
+        Noise(0, "evaluate"),
+        labels,
+    )
+    assert found.per_example[labels == 9].max() < 0.1 < found.per_example[labels == 0].min()

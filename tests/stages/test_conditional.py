@@ -1,0 +1,160 @@
+"""A run with `condition` learns what its classes look like, all the way from a file of labelled pictures.
+
+The pictures of class 0 are black and those of class 1 are white, so the class says all there is to know.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import Tensor
+from typer.testing import CliRunner
+
+from mdpipe.cli import app
+from mdpipe.data.artifacts.metrics import read_metrics
+from mdpipe.data.batches import training_labels
+from mdpipe.data.encoded import EncodedDataset
+from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.params import Params, parse_params
+from mdpipe.stages import paths
+from mdpipe.stages.download import download
+from mdpipe.stages.encode import encode
+from mdpipe.stages.evaluate import evaluate
+from mdpipe.stages.sample import sample
+from mdpipe.stages.tokenizer import tokenizer
+from mdpipe.stages.train import train
+from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
+from tests.stages.reading import levels_of
+
+CLASSES = 2
+NO_CLASS = CLASSES
+PICTURES = 60
+EDGE = 4
+DROPOUT = 0.4
+STEPS = 100
+BATCH = 16
+NEARLY = 0.2
+"""Share of a picture's pixels that a network so little trained may get wrong."""
+
+
+@pytest.fixture(scope="module")
+def toy(params: Params) -> Params:
+    """The smoke preset's run on digits, on black and white pictures instead."""
+    data: dict[str, Any] = yaml.safe_load(yaml.safe_dump(params.model_dump(mode="json")))
+    run = data["runs"]["digits"]
+    run |= {"dataset": "toy", "condition": {"dropout": DROPOUT}}
+    run["train"] |= {"steps": STEPS, "batch_size": BATCH, "learning_rate": 0.02}
+    run["sample"] |= {"count": 6, "guidance": None}
+    dataset = {"source": "toy", "validation": 0.1, "test": 0.2, "size": EDGE, "stride": EDGE}
+    return parse_params(
+        {
+            "seed": 0,
+            "sources": {"toy": {"kind": "arrays", "path": "toy.npz", "field": "images", "labels": "labels"}},
+            "datasets": {"toy": {**dataset, "tokenizer": {"kind": "pixels", "levels": 2}}},
+            "runs": {"toy": run},
+            "comparisons": [],
+            "zero_shot": {**data["zero_shot"], "runs": [], "sources": []},
+            "samplers": {**data["samplers"], "runs": {}},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def told(toy: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Tensor | None]]:
+    """The folder of the trained run, and what its objective was told as the class at each step."""
+    place = tmp_path_factory.mktemp("toy")
+    conditions: list[Tensor | None] = []
+    loss = MD4.loss
+
+    def spy(self: MD4, *arguments: Any) -> Tensor:
+        conditions.append(arguments[-1])
+        return loss(self, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        patch.setattr(MD4, "loss", spy)
+        labels = np.arange(PICTURES) % CLASSES
+        images = (labels * 255).astype(np.uint8)[:, None, None].repeat(EDGE, axis=1).repeat(EDGE, axis=2)
+        np.savez("toy.npz", images=images, labels=labels)
+        download(toy, "toy")
+        tokenizer(toy, "toy")
+        encode(toy, "toy")
+        train(toy, "toy")
+    return place, conditions
+
+
+@pytest.fixture
+def toy_place(told: tuple[Path, list[Tensor | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, in which the test runs."""
+    shutil.copytree(told[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_each_step_is_told_its_pictures_classes_but_for_those_dropped(
+    toy: Params, told: tuple[Path, list[Tensor | None]]
+) -> None:
+    place, conditions = told
+    dataset = EncodedDataset.open(place / paths.encoded("toy"), "train")
+    shown = torch.stack([condition for condition in conditions if condition is not None])
+    labels = torch.stack([torch.from_numpy(training_labels(dataset, toy.seed, step, BATCH)) for step in range(STEPS)])
+    assert shown.shape == labels.shape
+    dropped = shown == NO_CLASS
+    assert torch.equal(shown[~dropped], labels[~dropped])
+    counts = torch.tensor([dropped.sum(), (~dropped).sum()])
+    share = torch.tensor([DROPOUT, 1 - DROPOUT])
+    assert chi_square_chance(counts, share * STEPS * BATCH) > FALSE_ALARM
+
+
+def test_samples_take_the_classes_in_turn(toy: Params, toy_place: Path) -> None:
+    sample(toy, "toy")
+    tokens = np.load(paths.samples("toy") / "tokens.npy")
+    assert tokens.mean(axis=1).round().tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_the_bound_is_of_pictures_given_their_classes(toy: Params, toy_place: Path) -> None:
+    """Far below the bit that a pixel costs without knowing anything, and far above where the classes are the wrong."""
+    evaluate(toy, "toy")
+    right = read_metrics(paths.metrics("evaluate", "toy"))["value"]
+    labels = paths.encoded("toy") / "test_labels.npy"
+    np.save(labels, 1 - np.load(labels))
+    evaluate(toy, "toy")
+    wrong = read_metrics(paths.metrics("evaluate", "toy"))["value"]
+    assert right < 0.1
+    assert wrong > 1
+
+
+def whiteness(*wish: object) -> list[float]:
+    """Share of white pixels in each of the pictures that `mdpipe generate` draws."""
+    arguments = ["generate", "toy", "--count", "16", "--out", "toy.png", *map(str, wish)]
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    shares: list[float] = levels_of(Path("toy.png"), EDGE, levels=CLASSES).mean(axis=(1, 2)).tolist()
+    return shares
+
+
+@pytest.mark.parametrize("label", range(CLASSES))
+def test_a_label_is_drawn_as_it_looks(toy_place: Path, label: int) -> None:
+    assert all(abs(share - label) < NEARLY for share in whiteness("--label", label))
+
+
+def test_with_no_label_pictures_of_both_classes_come_up(toy_place: Path) -> None:
+    """Pixels that knew nothing of each other would make all pictures grey: 0.5 plus or minus 0.125."""
+    shares = whiteness()
+    assert min(shares) < NEARLY
+    assert max(shares) > 1 - NEARLY
+
+
+def test_guidance_changes_what_the_sample_stage_draws(params: Params, place: Path) -> None:
+    """Of a run on digits that has not learned to be certain."""
+    drawn = []
+    for guidance in (0.0, 0.0, 6.0):
+        run = params.runs["digits"]
+        guided = run.model_copy(update={"sample": run.sample.model_copy(update={"guidance": guidance})})
+        sample(params.model_copy(update={"runs": {"digits": guided}}), "digits")
+        drawn.append(np.load(paths.samples("digits") / "tokens.npy"))
+    assert np.array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])

@@ -1,0 +1,130 @@
+"""Drawing from a trained run: how often the network is called, window by window, and with which classes."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mdpipe.diffusion.choice import Choice
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.stages.drawing import Drawn, draw, unknown
+from mdpipe.stages.trained import TrainedRun, load_run
+
+NOISE = Noise(0, "test")
+WINDOW = 32
+
+
+class Overheard(nn.Module):
+    """A network whose calls are noted."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.heard: list[tuple[Tensor, Tensor | None]] = []
+
+    def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Any:
+        self.heard.append((tokens, condition))
+        return self.network(tokens, time, condition)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.network.head(hidden)
+        return logits
+
+
+@pytest.fixture
+def overheard(place: Path) -> Callable[[str], tuple[TrainedRun, Overheard]]:
+    """A trained run, and the network in it that listens."""
+
+    def load(run: str) -> tuple[TrainedRun, Overheard]:
+        trained = load_run(run)
+        network = Overheard(trained.network)
+        return replace(trained, network=network), network  # type: ignore[arg-type]
+
+    return load
+
+
+Load = Callable[[str], tuple[TrainedRun, Overheard]]
+
+
+def drawn_by(trained: TrainedRun, kind: str, tokens: Tensor, **settings: Any) -> Drawn:
+    grid = {"steps": 4, "grid": "cosine"} if kind in ("ancestral", "reveal_first", "generalized") else {}
+    return draw(trained, build_sampler(kind, **grid), tokens, NOISE, choice=Choice(), **settings)
+
+
+@pytest.mark.parametrize(("run", "length"), [("letters", 32), ("pieces", 16), ("digits", 64)])
+def test_unknown_samples_are_masks_of_the_models_own_length(place: Path, run: str, length: int) -> None:
+    trained = load_run(run)
+    assert torch.equal(unknown(trained, 3), torch.full((3, length), trained.objective.vocabulary))
+    assert unknown(trained, 2, 5).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("run", "kind", "fewest", "most"),
+    [
+        ("letters", "ancestral", 4, 5),
+        ("letters", "reveal_first", 1, 5),
+        ("letters", "first_hitting", WINDOW, WINDOW),
+        ("letters_ar", "autoregressive", WINDOW, WINDOW),
+        ("pieces", "generalized", 4, 5),
+    ],
+)
+def test_network_calls_are_counted(overheard: Load, run: str, kind: str, fewest: int, most: int) -> None:
+    """Four steps, and one more at time 0 where the schedule leaves something masked."""
+    trained, network = overheard(run)
+    drawn = drawn_by(trained, kind, unknown(trained, 3))
+    assert drawn.network_calls == len(network.heard)
+    assert fewest <= drawn.network_calls <= most
+    assert drawn.tokens.max() < trained.objective.vocabulary
+
+
+def test_guidance_is_one_call_on_the_batch_with_its_classes_and_without(overheard: Load) -> None:
+    trained, network = overheard("digits")
+    classes = torch.tensor([3, 1, 4])
+    drawn = drawn_by(trained, "ancestral", unknown(trained, 3), classes=classes, guidance=2.0)
+    assert drawn.network_calls == len(network.heard)
+    for tokens, condition in network.heard:
+        assert condition is not None
+        assert condition.tolist() == [3, 1, 4, 10, 10, 10]
+        assert torch.equal(tokens[:3], tokens[3:])
+
+
+def test_classes_are_told_as_they_are_and_no_class_is_told_by_silence(overheard: Load) -> None:
+    trained, network = overheard("digits")
+    drawn_by(trained, "ancestral", unknown(trained, 2), classes=torch.tensor([9, 0]))
+    assert all(condition is not None and condition.tolist() == [9, 0] for _, condition in network.heard)
+    network.heard.clear()
+    drawn_by(trained, "ancestral", unknown(trained, 2))
+    assert network.heard
+    assert all(condition is None for _, condition in network.heard)
+
+
+def test_a_window_of_a_long_text_begins_with_half_of_the_one_before(overheard: Load) -> None:
+    """Left to right the network is shown the tokens so far: 32 for the first window, then 16 for every other."""
+    trained, network = overheard("letters_ar")
+    windows: list[tuple[int, int]] = []
+    drawn = drawn_by(
+        trained,
+        "autoregressive",
+        unknown(trained, 2, 4 * WINDOW),
+        on_step=lambda done, steps, _: windows.append((done, steps)),
+    )
+    assert windows == [(number, 7) for number in range(1, 8)]
+    assert drawn.network_calls == WINDOW + 6 * WINDOW // 2
+    for window in range(1, 7):
+        start = window * WINDOW // 2
+        tokens, _ = network.heard[WINDOW + (window - 1) * WINDOW // 2]
+        assert torch.equal(tokens[:, 1:], drawn.tokens[:, start : start + WINDOW // 2])
+
+
+def test_what_is_given_in_a_long_text_stays(place: Path) -> None:
+    trained = load_run("letters")
+    tokens = unknown(trained, 2, 3 * WINDOW + 5)
+    tokens[:, ::3] = torch.arange(len(tokens[0, ::3])) % 27
+    drawn = drawn_by(trained, "reveal_first", tokens).tokens
+    assert torch.equal(drawn[:, ::3], tokens[:, ::3])
+    assert drawn.max() < 27

@@ -1,0 +1,168 @@
+"""`mdpipe generate`: samples that begin as asked, are the same for the same seed, and mistakes told in a line."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import Result
+
+from mdpipe.params.sampling import KINDS, samplers_for
+from tests.stages.reading import levels_of, texts_of
+
+Command = Callable[..., Result]
+WINDOW = 32
+"""Letters that the network takes."""
+
+OBJECTIVE = {"letters": "md4", "letters_ar": "autoregressive", "pieces": "genmd4", "digits": "md4"}
+
+
+@pytest.mark.parametrize("run", ["letters", "letters_ar", "pieces"])
+def test_a_seed_gives_the_same_texts_and_another_seed_others(mdpipe: Command, run: str) -> None:
+    drawn = [mdpipe("generate", run, "--seed", seed, "--steps", 8).stdout_bytes for seed in (3, 3, 4)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
+def test_a_seed_gives_the_same_picture_and_another_seed_another(mdpipe: Command) -> None:
+    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert mdpipe("generate", "digits", "--seed", seed, "--out", f"{name}.png").stdout == f"{name}.png\n"
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+    assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
+
+
+def test_pictures_are_written_under_the_runs_name_where_no_other_is_given(mdpipe: Command) -> None:
+    assert mdpipe("generate", "digits", "--count", 8).stdout == "digits.png\n"
+    assert levels_of(Path("digits.png")).shape == (8, 8, 8)
+
+
+def test_samples_do_not_depend_on_how_many_are_drawn(mdpipe: Command) -> None:
+    few, many = (texts_of(mdpipe("generate", "letters", "--count", count).stdout) for count in (2, 5))
+    assert many[:2] == few
+    assert len(set(many)) == 5
+
+
+def test_a_file_holds_what_would_have_been_printed(mdpipe: Command) -> None:
+    printed = mdpipe("generate", "pieces").stdout
+    assert mdpipe("generate", "pieces", "--out", "new/texts.txt").stdout == ""
+    assert Path("new/texts.txt").read_text(encoding="utf-8") == printed
+
+
+@pytest.mark.parametrize(
+    ("run", "prompt", "beginning"),
+    [
+        ("letters", "the model ", "the model "),
+        ("letters_ar", "the model ", "the model "),
+        ("letters", "Fields, 2 of", "fields two of"),
+        ("letters", "a [", "a "),
+        ("pieces", "Usage:\n  ü ▁ ", "Usage:\n  ü ▁ "),
+    ],
+)
+def test_every_sample_begins_with_the_prompt(mdpipe: Command, run: str, prompt: str, beginning: str) -> None:
+    arguments = ("--prompt", prompt, "--length", WINDOW, "--count", 3)
+    texts = texts_of(mdpipe("generate", run, *arguments).stdout)
+    assert len(set(texts)) == 3
+    assert all(text.startswith(beginning) for text in texts)
+
+
+@pytest.mark.parametrize("run", ["letters", "letters_ar"])
+@pytest.mark.parametrize("length", [5, WINDOW, WINDOW + 1, 3 * WINDOW + 7])
+def test_texts_have_the_length_asked_for_below_and_above_the_models_window(
+    mdpipe: Command, run: str, length: int
+) -> None:
+    texts = texts_of(mdpipe("generate", run, "--length", length, "--prompt", "the", "--count", 2).stdout)
+    assert [len(text) for text in texts] == [length, length]
+    assert all(text.startswith("the") for text in texts)
+
+
+def test_a_prompt_may_be_longer_than_the_window(mdpipe: Command) -> None:
+    prompt = "a long prompt of more than thirty two letters"
+    texts = texts_of(mdpipe("generate", "letters", "--length", 60, "--prompt", prompt).stdout)
+    assert all(text.startswith(prompt) and len(text) == 60 for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("run", "sampler"), [(run, kind) for run in OBJECTIVE for kind in samplers_for(OBJECTIVE[run])]
+)
+def test_every_sampler_that_fits_works_by_its_name(mdpipe: Command, run: str, sampler: str) -> None:
+    assert mdpipe("generate", run, "--sampler", sampler, "--steps", 4, "--count", 2).exit_code == 0
+
+
+@pytest.mark.parametrize("run", list(OBJECTIVE))
+def test_every_other_sampler_is_refused_with_those_that_fit(refusal: Callable[..., str], run: str) -> None:
+    allowed = samplers_for(OBJECTIVE[run])
+    for kind in [*KINDS, "nobody"]:
+        if kind not in allowed:
+            line = refusal("generate", run, "--sampler", kind)
+            assert line == (
+                f"mdpipe: --sampler {kind} does not fit a run of {OBJECTIVE[run]}; allowed: {', '.join(allowed)}\n"
+            )
+
+
+def test_without_a_choice_left_to_right_all_samples_are_one(mdpipe: Command) -> None:
+    """The likeliest token each time, by any of the three ways to ask for it, whatever the seed."""
+    arguments = [("--top-k", 1), ("--top-p", 1e-9), ("--temperature", 1e-9), ("--top-k", 1, "--seed", 5)]
+    drawn = [texts_of(mdpipe("generate", "letters_ar", *given).stdout) for given in arguments]
+    assert len({text for texts in drawn for text in texts}) == 1
+
+
+def test_temperature_decides_how_varied_the_samples_are(mdpipe: Command) -> None:
+    """Fewer letters where it is low; where it is endless, all of them alike.
+
+    Of 27 counts one is five standard errors off at 2e-5 of the seeds.
+    """
+    cold, hot = (
+        "".join(texts_of(mdpipe("generate", "letters", "--temperature", value, "--count", 100).stdout))
+        for value in (0.2, 1e9)
+    )
+    counts = np.array([hot.count(letter) for letter in " abcdefghijklmnopqrstuvwxyz"])
+    expected = len(hot) / 27
+    assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+    assert len(set(cold)) < 20
+
+
+def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
+    wishes = [(), ("--label", 0), ("--label", 9), ("--label", 9, "--guidance", 0), ("--label", 9, "--guidance", 8)]
+    for number, wish in enumerate(wishes):
+        assert mdpipe("generate", "digits", *wish, "--out", f"{number}.png").exit_code == 0
+    pictures = [Path(f"{number}.png").read_bytes() for number in range(len(wishes))]
+    assert pictures[2] == pictures[3]
+    assert len(set(pictures)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("nobody",), "models/nobody/run.json does not exist; run `dvc repro train@nobody`"),
+        (("digits", "--label", 10), "--label 10 is not known: run 'digits' knows the classes 0 to 9"),
+        (("digits", "--label", -1), "--label -1 is not known: run 'digits' knows the classes 0 to 9"),
+        (("letters", "--label", 0), "--label 0 is not known: run 'letters' knows no classes"),
+        (("digits", "--guidance", 1), "--guidance needs a class to be guided by; give one with --label"),
+        (("digits", "--label", 1, "--guidance", -1), "sample.guidance must be at least 0, not -1.0"),
+        (("digits", "--prompt", "a"), "run 'digits' draws pictures, which have no --prompt and no --length"),
+        (("digits", "--length", 64), "run 'digits' draws pictures, which have no --prompt and no --length"),
+        (
+            ("letters", "--prompt", "a" * 32),
+            "the prompt has 32 tokens and leaves nothing of 32; give a larger --length",
+        ),
+        (("letters", "--prompt", "abc", "--length", 3), "the prompt has 3 tokens and leaves nothing of 3"),
+        (("letters", "--temperature", 0), "sample.temperature must be positive, not 0.0"),
+        (("letters", "--top-k", 0), "sample.top_k must be at least 1, not 0"),
+        (("letters", "--top-p", 2), "sample.top_p must lie in (0, 1], not 2.0"),
+        (("letters", "--grid", "log"), "sample.sampler.grid"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_writes_nothing(
+    refusal: Callable[..., str], arguments: tuple[object, ...], line: str
+) -> None:
+    assert refusal("generate", *arguments).startswith(f"mdpipe: {line}")
+
+
+def test_as_a_program_it_prints_samples_alone(place: Path) -> None:
+    """No progress bar and no warning where nobody watches."""
+    command = [sys.executable, "-m", "mdpipe", "generate", "letters", "--prompt", "a ", "--count", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [text[:2] for text in texts_of(done.stdout)] == ["a ", "a "]
+    assert done.stderr == ""

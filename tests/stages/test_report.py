@@ -1,0 +1,144 @@
+"""The report: its tables hold what the metrics files say, and two runs' difference is that of their examples."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from numpy.typing import NDArray
+
+from mdpipe.data.artifacts.metrics import MetricsError, read_metrics
+from mdpipe.params import Params, parse_params
+from mdpipe.stages import paths
+from mdpipe.stages.report import report
+from mdpipe.stages.sample import sample
+from mdpipe.stages.samplers import samplers
+from tests.reporting import records
+
+
+@pytest.fixture
+def two_runs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """Two runs on one dataset, the first compared with the second, all of whose files are written by hand."""
+    monkeypatch.chdir(tmp_path)
+    data: dict[str, Any] = params.model_dump(mode="json")
+    names = ("letters", "letters_ar")
+    data["runs"] = {name: data["runs"][name] for name in names}
+    data["datasets"] = {"docs_letters": data["datasets"]["docs_letters"]}
+    data["zero_shot"] |= {"runs": [], "sources": []}
+    data["samplers"] |= {"runs": {}}
+    write(paths.metrics("encode", "docs_letters"), records.encoding("docs_letters", records.TEXT_RATES))
+    for name, value in zip(names, (2.5, 2.25), strict=True):
+        evaluation = records.evaluation(name, "docs_letters", "text", unit="bits/char", value=value)
+        write(paths.metrics("evaluate", name), evaluation)
+        write(paths.metrics("sample", name), records.sample(name, dataset="docs_letters"))
+        write(paths.metrics("train", name), records.training(name))
+        put(paths.curve(name), "step,loss,gradient_norm\n1,4.5,1\n2,4.25,0.5\n")
+    return parse_params(data)
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    put(path, json.dumps(record))
+
+
+def put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def put_costs(run: str, nats: list[float], sizes: list[float]) -> None:
+    paths.evaluation(run).parent.mkdir(exist_ok=True)
+    np.save(paths.evaluation(run), np.stack([nats, sizes], axis=1))
+
+
+def row_of(run: str) -> dict[str, Any]:
+    """A run's row in results/likelihood.csv."""
+    return pl.read_csv(paths.RESULTS / "likelihood.csv").row(by_predicate=pl.col("run") == run, named=True)
+
+
+def difference_by_hand(
+    first: NDArray[np.float64], second: NDArray[np.float64], sizes: NDArray[np.float64]
+) -> tuple[float, float]:
+    """In bits a token, with the error of a ratio: N / (N - 1) times the squared residuals, by the tokens in all."""
+    tokens, count = sum(sizes), len(sizes)
+    nats = (sum(first) - sum(second)) / tokens
+    squares = sum((a - b - nats * n) ** 2 for a, b, n in zip(first, second, sizes, strict=True))
+    return nats / math.log(2), math.sqrt(count / (count - 1) * squares) / tokens / math.log(2)
+
+
+def test_a_constant_difference_is_known_without_doubt(two_runs: Params) -> None:
+    """One bit a token, however the examples' own costs scatter; only the run that asks for it has one."""
+    put_costs("letters", [4 * math.log(2) + 9, 4 * math.log(2), math.log(2) + 1], [4, 4, 1])
+    put_costs("letters_ar", [9, 0, 1], [4, 4, 1])
+    report(two_runs)
+    compared = row_of("letters")
+    assert compared["against"] == "letters_ar"
+    assert compared["difference"] == pytest.approx(1)
+    assert compared["difference_stderr"] == pytest.approx(0, abs=1e-9)
+    assert [row_of("letters_ar")[name] for name in ("against", "difference", "difference_stderr")] == [None] * 3
+
+
+def test_a_difference_is_the_one_computed_by_hand(two_runs: Params) -> None:
+    random = np.random.default_rng(0)
+    sizes = np.array([32.0] * 29 + [7])
+    first, second = random.uniform(0, 3, (2, 30)) * sizes
+    put_costs("letters", first, sizes)
+    put_costs("letters_ar", second, sizes)
+    report(two_runs)
+    found = row_of("letters")
+    expected = difference_by_hand(first, second, sizes)
+    assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_table_shows_the_difference_with_its_error_and_the_references_without(two_runs: Params) -> None:
+    put_costs("letters", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("letters_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    report(two_runs)
+    header, _, *lines = (paths.RESULTS / "likelihood.md").read_text().splitlines()
+    headings = [heading.strip() for heading in header.split("|")]
+    cells = [dict(zip(headings, [cell.strip() for cell in line.split("|")], strict=True)) for line in lines]
+    compared = [row for row in cells if row["against"]]
+    assert [row["run"] for row in compared] == ["letters"]
+    assert "±" in compared[0]["difference"]
+    assert {row["estimator"] for row in cells if not row["run"]} == {"xz", "unigram"}
+
+
+def test_runs_that_were_not_measured_on_the_same_examples_are_not_compared(two_runs: Params) -> None:
+    put_costs("letters", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("letters_ar", [5.5, 7.0], [4, 4])
+    with pytest.raises(ValueError, match="costs of 3 and of 2"):
+        report(two_runs)
+    assert not paths.RESULTS.exists()
+
+
+def test_a_missing_metrics_file_is_named(two_runs: Params) -> None:
+    put_costs("letters", [5.0, 8.0], [4, 4])
+    put_costs("letters_ar", [5.5, 7.0], [4, 4])
+    paths.metrics("sample", "letters_ar").unlink()
+    with pytest.raises(MetricsError, match=r"metrics/sample/letters_ar\.json does not exist; `dvc repro` makes"):
+        report(two_runs)
+
+
+def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path) -> None:
+    """And their difference is that of their bounds, up to the six digits that the metrics keep."""
+    data = params.model_dump(mode="json")
+    data["zero_shot"] |= {"runs": [], "sources": []}
+    real = parse_params(data)
+    for run in real.runs:
+        sample(real, run)
+    samplers(real, "letters")
+    report(real)
+    tables = {name: pl.read_csv(paths.RESULTS / f"{name}.csv") for name in ("likelihood", "samples", "samplers")}
+    assert set(tables["likelihood"]["run"].drop_nulls()) == set(tables["samples"]["run"]) == set(real.runs)
+    assert tables["samplers"].height == 6
+    first, second = (np.load(paths.evaluation(run)) for run in ("letters", "letters_ar"))
+    expected = difference_by_hand(first[:, 0], second[:, 0], first[:, 1])
+    found = row_of("letters")
+    assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
+    values = [read_metrics(paths.metrics("evaluate", run))["value"] for run in ("letters", "letters_ar")]
+    assert found["difference"] == pytest.approx(values[0] - values[1], abs=2e-5)
+    page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    assert all(run in page for run in real.runs)

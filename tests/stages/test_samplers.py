@@ -1,0 +1,156 @@
+"""The comparison of samplers: one row each and one for the data, judged by a likelihood that is the judge's own."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from mdpipe.data.encoded import EncodedDataset
+from mdpipe.diffusion.choice import Choice
+from mdpipe.diffusion.noise import Noise
+from mdpipe.params import Params, parse_params
+from mdpipe.reporting.columns import SAMPLERS
+from mdpipe.stages import paths
+from mdpipe.stages.drawing import draw, unknown
+from mdpipe.stages.samplers import fitting_samplers, samplers
+from mdpipe.stages.trained import load_run
+
+WINDOW = 32
+Row = dict[str, str]
+
+
+@pytest.fixture
+def rows(params: Params, place: Path) -> list[Row]:
+    """The rows of metrics/samplers/letters.csv, as text."""
+    samplers(params, "letters")
+    return rows_of("letters")
+
+
+def rows_of(run: str) -> list[Row]:
+    with paths.samplers(run).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def with_samplers(params: Params, *described: dict[str, object]) -> Params:
+    """The preset with other samplers to compare."""
+    data = params.model_dump(mode="json")
+    data["samplers"]["samplers"] = list(described)
+    return parse_params(data)
+
+
+def held_out() -> Tensor:
+    """The test split's whole windows."""
+    tokens = EncodedDataset.open(paths.encoded("docs_letters"), "test").tokens
+    whole = tokens[: len(tokens) // WINDOW * WINDOW].reshape(-1, WINDOW).astype(np.int64)
+    return torch.from_numpy(whole)
+
+
+def bits_by_chaining(tokens: Tensor) -> list[float]:
+    """Bits per letter of each text under the judge, which is shown the letters before each one, one after the other."""
+    network = load_run("letters_ar").network
+    bits = torch.zeros(len(tokens), dtype=torch.float64)
+    for place in range(WINDOW):
+        before = pad(tokens[:, :place], (1, 0), value=27)
+        with torch.inference_mode():
+            hidden = network(before, torch.zeros(len(tokens)), None)
+            log_p = network.head(hidden[:, -1]).double().log_softmax(dim=-1)
+        bits -= log_p.gather(1, tokens[:, place, None]).squeeze(1) / math.log(2)
+    return (bits / WINDOW).tolist()
+
+
+def entropy(tokens: Tensor) -> float:
+    p = tokens.flatten().bincount(minlength=27).double() / tokens.numel()
+    return float(torch.special.entr(p).sum() / math.log(2))
+
+
+def test_there_is_a_row_for_the_data_and_for_each_sampler_at_each_number_of_steps(rows: list[Row]) -> None:
+    assert {tuple(row) for row in rows} == {tuple(SAMPLERS)}
+    assert [(row["sampler"], row["steps"], row["samples"]) for row in rows] == [
+        ("data", "", str(len(held_out()))),
+        ("ancestral", "4", "2"),
+        ("ancestral", "8", "2"),
+        ("reveal_first", "4", "2"),
+        ("reveal_first", "8", "2"),
+        ("first_hitting", "", "2"),
+    ]
+    parameters = str(load_run("letters").parameters)
+    for row in rows:
+        told = [row[name] for name in ("run", "dataset", "judge", "unit", "parameters")]
+        assert told == ["letters", "docs_letters", "letters_ar", "bits/char", parameters]
+
+
+def test_network_calls_are_at_most_one_a_step_and_one_for_the_rest(rows: list[Row]) -> None:
+    calls = {(row["sampler"], row["steps"]): row["network_calls"] for row in rows}
+    assert calls["data", ""] == ""
+    assert calls["first_hitting", ""] == str(WINDOW)
+    for sampler, steps in calls:
+        if steps:
+            assert int(calls[sampler, steps]) in (int(steps), int(steps) + 1)
+
+
+def test_the_data_are_judged_whole(rows: list[Row]) -> None:
+    tokens = held_out()
+    bits = bits_by_chaining(tokens)
+    assert float(rows[0]["bits"]) == pytest.approx(np.mean(bits), rel=1e-5)
+    assert float(rows[0]["bits_stderr"]) == pytest.approx(np.std(bits, ddof=1) / math.sqrt(len(bits)), rel=1e-4)
+    assert float(rows[0]["entropy"]) == pytest.approx(entropy(tokens), rel=1e-5)
+
+
+def test_samples_are_judged_as_the_data_are(params: Params, rows: list[Row]) -> None:
+    """Drawn again from the same noise, of which every row has its own."""
+    trained = load_run("letters")
+    for row, (kind, steps, sampler) in zip(rows[1:], fitting_samplers(params, "letters"), strict=True):
+        noise = Noise(params.seed, f"samplers/{kind}/{steps}")
+        tokens = draw(trained, sampler, unknown(trained, 2), noise, choice=Choice()).tokens
+        first, second = bits_by_chaining(tokens)
+        assert float(row["bits"]) == pytest.approx((first + second) / 2, rel=1e-5)
+        assert float(row["bits_stderr"]) == pytest.approx(abs(first - second) / 2, rel=1e-4)
+        assert float(row["entropy"]) == pytest.approx(entropy(tokens), rel=1e-5)
+
+
+def test_the_file_is_the_same_each_time_and_another_with_another_seed(params: Params, rows: list[Row]) -> None:
+    first = paths.samplers("letters").read_bytes()
+    samplers(params, "letters")
+    assert paths.samplers("letters").read_bytes() == first
+    samplers(params.model_copy(update={"seed": 1}), "letters")
+    assert rows_of("letters")[0] == rows[0]
+    assert rows_of("letters")[1:] != rows[1:]
+
+
+def test_only_samplers_that_fit_the_run_are_tried(params: Params) -> None:
+    """At every number of steps where they walk a grid, with the settings that the suite gives them."""
+    suite = with_samplers(
+        params,
+        {"kind": "remasking", "grid": "uniform", "eta": 0.3},
+        {"kind": "generalized", "grid": "cosine"},
+        {"kind": "first_hitting"},
+        {"kind": "autoregressive"},
+    )
+    tried = {run: list(fitting_samplers(suite, run)) for run in ("letters", "pieces", "letters_ar")}
+    assert [(kind, steps) for kind, steps, _ in tried["letters"]] == [
+        ("remasking", 4),
+        ("remasking", 8),
+        ("first_hitting", None),
+    ]
+    assert [(kind, steps) for kind, steps, _ in tried["pieces"]] == [("generalized", 4), ("generalized", 8)]
+    assert [(kind, steps) for kind, steps, _ in tried["letters_ar"]] == [("autoregressive", None)]
+    remasking = tried["letters"][1][2]
+    assert {name: getattr(remasking, name) for name in ("steps", "grid", "eta")} == {
+        "steps": 8,
+        "grid": "uniform",
+        "eta": 0.3,
+    }
+
+
+def test_a_judge_that_only_has_a_bound_is_refused(params: Params, place: Path) -> None:
+    """The params already say so; where the models on the disk are others than these, the stage does."""
+    judged = params.samplers.runs["letters"].model_copy(update={"judge": "letters"})
+    suite = params.samplers.model_copy(update={"runs": {"letters": judged}})
+    with pytest.raises(ValueError, match="judged by an exact likelihood"):
+        samplers(params.model_copy(update={"samplers": suite}), "letters")
+    assert not paths.samplers("letters").exists()
