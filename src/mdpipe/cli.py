@@ -4,15 +4,13 @@ A stage's module is imported when its command runs, so that light stages do not 
 """
 
 import importlib
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from mdpipe.cli_bench import bench
+from mdpipe.cli_errors import told_plainly
 from mdpipe.params import Params, ParamsError, json_schema, load_params
 from mdpipe.stages.parent import end_with_parent
 
@@ -22,6 +20,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(bench, name="bench")
 
 SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sources` in params.yaml.")]
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")]
@@ -104,7 +103,7 @@ def readme() -> None:
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="The params file.")] = Path("params.yaml")) -> None:
     """Validate params and print what would run."""
-    with _told_plainly():
+    with told_plainly():
         from mdpipe.stages.check import describe
 
         typer.echo(describe(load_params(file)))
@@ -135,7 +134,7 @@ def generate(
     threads: Threads = 1,
 ) -> None:
     """Draw samples of a run by hand: texts are printed, pictures written to a file."""
-    with _told_plainly():
+    with told_plainly():
         from mdpipe.stages.by_hand import Wish
         from mdpipe.stages.generate import generate as draw_samples
 
@@ -164,7 +163,7 @@ def infill(
     threads: Threads = 1,
 ) -> None:
     """Fill the gaps of a text, or the masked part of a picture."""
-    with _told_plainly():
+    with told_plainly():
         from mdpipe.stages.by_hand import Wish
         from mdpipe.stages.infill import infill_picture, infill_text
 
@@ -180,7 +179,7 @@ def infill(
 def _run_stage(stage: str, **names: str) -> None:
     """Check params and the names asked for, then call the function that its module has by the stage's name."""
     end_with_parent()
-    with _told_plainly():
+    with told_plainly():
         params = load_params()
         for section, name in names.items():
             _require(params, section, name)
@@ -194,17 +193,3 @@ def _require(params: Params, section: str, name: str) -> None:
         raise ParamsError(
             f"{name!r} is not in `{section}` of params.yaml; it has: {', '.join(sorted(known)) or 'none'}"
         )
-
-
-@contextmanager
-def _told_plainly() -> Iterator[None]:
-    """Bad input and missing or corrupt files end in a line that says what to do; only bugs show a traceback."""
-    try:
-        yield
-    except OSError as error:
-        sys.exit(f"mdpipe: {error}")
-    except ValueError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith("mdpipe."):
-            raise
-        sys.exit(f"mdpipe: {error}")

@@ -4,6 +4,8 @@ from pathlib import Path
 
 RESULTS = Path("results")
 REPORT = Path("report")
+SPEEDS = Path("results/speed/samplers.csv")
+"""How fast the samplers are: measured by hand on some machine, and kept in git."""
 
 
 def raw(source: str) -> Path:

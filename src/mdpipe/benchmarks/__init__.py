@@ -1,0 +1,1 @@
+"""Benchmarks: how fast the parts run on this machine, each measurement in a process of its own."""

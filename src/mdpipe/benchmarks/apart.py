@@ -1,0 +1,24 @@
+"""Measurements in processes of their own, one after the other, so that none inherits another's memory or threads."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from mdpipe.benchmarks.configuration import Configuration
+
+
+def measured_apart(configuration: Configuration) -> dict[str, Any]:
+    """The configuration and what was measured of it, in one.
+
+    Raises:
+        ValueError: the process failed, or was killed, as it is for want of memory.
+    """
+    described = asdict(configuration)
+    command = [sys.executable, "-m", "mdpipe.benchmarks.sampling"]
+    done = subprocess.run(command, input=json.dumps(described), capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.strip().rpartition("\n")[2] or "the process was killed; perhaps memory ran out"
+        raise ValueError(f"sampler {configuration.sampler} at batch {configuration.batch} was not measured: {reason}")
+    return {**described, **json.loads(done.stdout)}

@@ -1,0 +1,63 @@
+"""The speed of the samplers that stage `samplers` compares, on the trained runs and this machine.
+
+No stage: times differ from one machine and moment to the next, and no artifact of the pipeline may. They are measured
+by hand, kept in git, and the report shows them beside the samplers' quality.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import polars as pl
+
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.stable_json import write_json
+from mdpipe.diffusion.choice import Choice
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.samplers.base import Sampler
+from mdpipe.networks.determinism import make_deterministic
+from mdpipe.params import Params
+from mdpipe.reporting.columns import SPEEDS
+from mdpipe.stages.drawing import draw, unknown
+from mdpipe.stages.samplers import fitting_samplers
+from mdpipe.stages.trained import TrainedRun, load_run
+
+DIGITS = 4
+"""Significant digits of a speed in the file, more than it is good for."""
+
+
+def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, repeats: int, out: Path) -> None:
+    """Write the speeds to `out`, and to the same name in .json the machine and how they were measured.
+
+    Raises:
+        ValueError: a model is missing or broken.
+    """
+    make_deterministic(threads)
+    rows = [row for run in params.samplers.runs for row in _speeds(params, run, repeats)]
+    write_aside(out, pl.DataFrame(rows, schema=SPEEDS).write_csv().encode())
+    write_json(out.with_suffix(".json"), {**machine, "repeats": repeats, "samples": params.samplers.count})
+
+
+def _speeds(params: Params, run: str, repeats: int) -> list[dict[str, Any]]:
+    trained = load_run(run)
+    return [
+        {
+            "run": run,
+            "sampler": kind,
+            "steps": steps,
+            "parameters": trained.parameters,
+            "tokens_per_second": _tokens_per_second(trained, sampler, params, repeats),
+        }
+        for kind, steps, sampler in fitting_samplers(params, run)
+    ]
+
+
+def _tokens_per_second(trained: TrainedRun, sampler: Sampler[Any], params: Params, repeats: int) -> float:
+    """The best of several draws of the same samples, after one that warms up; samples lie on the CPU in the end."""
+    tokens, seconds = unknown(trained, params.samplers.count), []
+    for _ in range(1 + repeats):
+        start = perf_counter()
+        draw(trained, sampler, tokens, Noise(params.seed, "bench samplers"), choice=Choice())
+        seconds.append(perf_counter() - start)
+    return float(f"{tokens.numel() / min(seconds[1:]):.{DIGITS}g}")

@@ -1,0 +1,26 @@
+"""A configuration that takes no time."""
+
+from dataclasses import replace
+
+from mdpipe.benchmarks.configuration import Configuration
+
+TINY = Configuration(
+    sampler="ancestral",
+    batch=2,
+    length=7,
+    vocabulary=11,
+    steps=20,
+    steady_steps=4,
+    layers=2,
+    heads=2,
+    width=16,
+    repeats=2,
+    threads=1,
+    device="cpu",
+    dtype="float32",
+    seed=0,
+)
+
+
+def tiny(sampler: str, **changes: object) -> Configuration:
+    return replace(TINY, sampler=sampler, **changes)

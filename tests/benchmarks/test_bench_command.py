@@ -1,0 +1,76 @@
+"""`mdpipe bench sample`, end to end."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mdpipe.benchmarks.table import COLUMNS
+from mdpipe.cli import app
+
+TINY = "--batch 2 --length 7 --vocabulary 11 --steps 20 --steady-steps 4 --layers 1 --heads 2 --width 16 --repeats 2"
+KEYS = {
+    "sampler",
+    "batch",
+    "length",
+    "steps",
+    "vocabulary",
+    "layers",
+    "heads",
+    "width",
+    "threads",
+    "dtype",
+    "seed",
+    "tokens_per_second",
+    "times_ancestral",
+    "seconds",
+    "network_calls",
+    "flops_per_second",
+    "share_of_peak",
+    "memory_mib",
+    "steps_measured",
+}
+
+
+def bench_sample(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["bench", "sample", *TINY.split(), *arguments])
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of the command on both samplers: the files' stem, and what was printed."""
+    stem = tmp_path_factory.mktemp("bench") / "sampling"
+    result = bench_sample("--json", "--out", str(stem))
+    assert result.exit_code == 0, result.output
+    return stem, result.output
+
+
+def test_json_has_the_promised_keys(written):
+    _, printed = written
+    document = json.loads(printed)
+    assert {"processor", "cores", "device", "threads", "torch", "python", "commit"} <= set(document["machine"])
+    assert [result["sampler"] for result in document["results"]] == ["reveal_first", "ancestral"]
+    for result in document["results"]:
+        assert set(result) >= KEYS
+
+
+def test_speeds_are_compared_with_plain_sampling_at_the_same_batch(written):
+    planned, plain = json.loads(written[1])["results"]
+    assert plain["times_ancestral"] == 1
+    assert planned["times_ancestral"] == planned["tokens_per_second"] / plain["tokens_per_second"]
+
+
+def test_the_files_hold_what_is_printed_and_a_table_of_it(written):
+    stem, printed = written
+    assert stem.with_suffix(".json").read_text() == printed
+    rows = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
+    headings, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert headings == list(COLUMNS)
+    assert [(row[0], row[1]) for row in rows] == [("reveal_first", "2"), ("ancestral", "2")]
+
+
+def test_a_mistake_ends_in_one_line():
+    result = bench_sample("--sampler", "zigzag")
+    assert result.exit_code == 1
+    assert result.output.startswith("mdpipe: --sampler must be one of") and result.output.count("\n") == 1

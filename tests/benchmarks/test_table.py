@@ -1,0 +1,40 @@
+"""Results side by side."""
+
+from mdpipe.benchmarks.table import compared, markdown
+
+MEASURED = {
+    "seconds": 2.0,
+    "seconds_stderr": 0.5,
+    "network_calls": 3.0,
+    "flops_per_second": 2e9,
+    "share_of_peak": 0.25,
+    "memory_mib": 1234.5,
+    "memory_mib_before": 300.0,
+    "steps_measured": 4,
+}
+
+
+def result(sampler, batch, tokens_per_second):
+    return {**MEASURED, "sampler": sampler, "batch": batch, "tokens_per_second": tokens_per_second}
+
+
+RESULTS = [
+    result("reveal_first", 1, 12.0),
+    result("ancestral", 1, 3.0),
+    result("reveal_first", 8, 20.0),
+    result("two_stage", 2, 1.0),
+    result("ancestral", 8, 8.0),
+]
+
+
+def test_each_is_compared_with_plain_sampling_at_its_own_batch():
+    assert [row["times_ancestral"] for row in compared(RESULTS)] == [4.0, 1.0, 2.5, None, 1.0]
+
+
+def test_a_row_shows_measurements_with_their_units():
+    headings, _, first, _, _, last, _ = markdown(compared(RESULTS)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (headings, first, last)]
+    shown, without = (dict(zip(cells[0], row, strict=True)) for row in cells[1:])
+    assert shown["tokens/s"] == "12" and shown["x ancestral"] == "4" and shown["seconds"] == "2.0 ± 0.5"
+    assert shown["GFLOP/s"] == "2.0" and shown["of peak"] == "25.0%" and shown["peak MiB"] == "1,234"
+    assert without["sampler"] == "two_stage" and without["x ancestral"] == ""

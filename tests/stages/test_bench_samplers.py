@@ -1,0 +1,50 @@
+"""Speeds of the comparison's samplers: a row for each, for the report to join; nothing is said of how fast."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+from typer.testing import Result
+
+from mdpipe.params import Params
+from mdpipe.reporting.columns import SPEEDS
+from mdpipe.reporting.samplers_table import samplers_comparison
+from mdpipe.stages import paths
+from mdpipe.stages.samplers import fitting_samplers, samplers
+from mdpipe.stages.trained import load_run
+from tests.stages.conftest import SMOKE
+
+
+def test_every_sampler_of_the_comparison_gets_its_speed(
+    params: Params, place: Path, mdpipe: Callable[..., Result]
+) -> None:
+    (place / "params.yaml").write_text(SMOKE.read_text())
+    result = mdpipe("bench", "samplers", "--repeats", 1)
+    assert result.exit_code == 0, result.output
+    assert result.output == paths.SPEEDS.read_text()
+    speeds = pl.read_csv(paths.SPEEDS, schema_overrides=SPEEDS)
+    assert speeds.columns == list(SPEEDS)
+    assert speeds.select("sampler", "steps").rows() == [row[:2] for row in fitting_samplers(params, "letters")]
+    assert set(speeds["parameters"]) == {load_run("letters").parameters}
+    assert speeds["tokens_per_second"].min() > 0
+
+    samplers(params, "letters")
+    table = samplers_comparison({"letters": pl.read_csv(paths.samplers("letters"))}, speeds)
+    assert table.filter(pl.col("sampler") != "data")["tokens_per_second"].null_count() == 0
+
+
+def test_the_machine_is_described_beside(place: Path, mdpipe: Callable[..., Result]) -> None:
+    (place / "params.yaml").write_text(SMOKE.read_text())
+    out = place / "elsewhere.csv"
+    assert mdpipe("bench", "samplers", "--repeats", 1, "--out", out).exit_code == 0
+    described = json.loads(out.with_suffix(".json").read_text())
+    assert {"processor", "cores", "device", "torch", "commit"} <= set(described)
+    assert (described["threads"], described["repeats"], described["samples"]) == (1, 1, 2)
+    assert not paths.SPEEDS.exists()
+
+
+def test_a_run_that_is_not_trained_is_named(place: Path, refusal: Callable[..., str]) -> None:
+    (place / "params.yaml").write_text(SMOKE.read_text())
+    (paths.model("letters") / "run.json").unlink()
+    assert "models/letters/run.json does not exist; run `dvc repro train@letters`" in refusal("bench", "samplers")
