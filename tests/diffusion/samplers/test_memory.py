@@ -1,0 +1,58 @@
+"""Planned sampling never makes a tensor over all positions and the whole vocabulary."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mdpipe.diffusion.samplers.base import Sampler
+from mdpipe.diffusion.samplers.conditionals import PROBABILITIES_AT_ONCE
+from mdpipe.diffusion.schedules import Linear
+from tests.diffusion.samplers.denoisers import NOISE, masks, sampler_of
+
+VOCABULARY = 50_257
+
+
+class LargestTensor(TorchDispatchMode):
+    """Keeps the number of elements of the largest tensor that an operation gave."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+        results = function(*arguments, **(keywords or {}))
+        for result in results if isinstance(results, tuple | list) else [results]:
+            if isinstance(result, Tensor):
+                self.elements = max(self.elements, result.numel())
+        return results
+
+
+class Wide:
+    """A large vocabulary on two channels."""
+
+    def __init__(self) -> None:
+        self.output = torch.randn(2, VOCABULARY, generator=torch.Generator().manual_seed(0))
+
+    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        return torch.stack([tokens.cos(), tokens.sin()], dim=-1)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.output
+
+
+def largest(sampler: Sampler, batch: int, length: int) -> int:
+    with LargestTensor() as seen:
+        sampler(Wide(), Linear(), VOCABULARY, masks(batch, length, VOCABULARY), NOISE, torch.arange(batch))
+    return seen.elements
+
+
+@pytest.mark.parametrize("steps", [1, 50])
+def test_no_tensor_is_as_large_as_all_probabilities(steps):
+    """Those of 4 texts of 1,000 tokens would take 1.6 GB; even where all are revealed at once, a bounded part is."""
+    batch, length = 4, 1_000
+    elements = largest(sampler_of("reveal_first", steps), batch, length)
+    assert VOCABULARY < elements <= PROBABILITIES_AT_ONCE + VOCABULARY < batch * length * VOCABULARY / 5
+
+
+def test_plain_sampling_does_make_one():
+    """So that the other test would notice."""
+    assert largest(sampler_of("ancestral", 1), 2, 10) >= 2 * 10 * VOCABULARY
