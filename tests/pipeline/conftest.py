@@ -14,7 +14,14 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-MADE_BY_THE_DEFAULT_SUITE = ("dvc.lock", "metrics", "results")
+MADE_BY_THE_DEFAULT_SUITE = (
+    "dvc.lock",
+    "metrics",
+    "results/likelihood",
+    "results/samplers",
+    "results/samples",
+    "results/zero_shot",
+)
 
 
 class WorkingCopy:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.metrics import MetricsError, read_metrics
 from mdpipe.params import Params, parse_params
+from mdpipe.reporting.columns import SPEEDS
 from mdpipe.stages import paths
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
@@ -122,6 +123,22 @@ def test_a_missing_metrics_file_is_named(two_runs: Params) -> None:
         report(two_runs)
 
 
+def test_measured_speeds_stand_in_the_table_of_samplers(params: Params, place: Path) -> None:
+    """Those of the rows that were measured, read with their types where no sampler walks a grid."""
+    data = params.model_dump(mode="json")
+    data["zero_shot"] |= {"runs": [], "sources": []}
+    data["samplers"]["samplers"] = [{"kind": "first_hitting"}]
+    real = parse_params(data)
+    for run in real.runs:
+        sample(real, run)
+    samplers(real, "letters")
+    parameters = pl.read_csv(paths.samplers("letters"))["parameters"][0]
+    put(paths.SPEEDS, f"{','.join(SPEEDS)}\nletters,first_hitting,,{parameters},64.5\n")
+    report(real)
+    table = pl.read_csv(paths.RESULTS / "samplers.csv")
+    assert table.select("sampler", "tokens_per_second").rows() == [("data", None), ("first_hitting", 64.5)]
+
+
 def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path) -> None:
     """And their difference is that of their bounds, up to the six digits that the metrics keep."""
     data = params.model_dump(mode="json")
@@ -134,6 +151,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     tables = {name: pl.read_csv(paths.RESULTS / f"{name}.csv") for name in ("likelihood", "samples", "samplers")}
     assert set(tables["likelihood"]["run"].drop_nulls()) == set(tables["samples"]["run"]) == set(real.runs)
     assert tables["samplers"].height == 6
+    assert tables["samplers"]["tokens_per_second"].null_count() == 6
     first, second = (np.load(paths.evaluation(run)) for run in ("letters", "letters_ar"))
     expected = difference_by_hand(first[:, 0], second[:, 0], first[:, 1])
     found = row_of("letters")

@@ -15,7 +15,7 @@ from mdpipe.data.artifacts.metrics import read_metrics
 from mdpipe.evaluation.estimate import paired_difference
 from mdpipe.params import Params
 from mdpipe.params.runs import Comparison
-from mdpipe.reporting.columns import EXPONENTS
+from mdpipe.reporting.columns import EXPONENTS, SPEEDS
 from mdpipe.reporting.page import Exhibit, Report, report_page
 from mdpipe.reporting.samplers_table import samplers_comparison
 from mdpipe.reporting.tables import likelihood_table, samples_table, training_table, zero_shot_table
@@ -42,7 +42,9 @@ def report(params: Params) -> None:
         ),
         "zero_shot": zero_shot_table(_all("zero_shot", pairs)),
         "samples": samples_table(_all("sample", params.runs)),
-        "samplers": samplers_comparison({run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}),
+        "samplers": samplers_comparison(
+            {run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}, _speeds()
+        ),
     }
     for name, table in tables.items():
         write_table(table, paths.RESULTS / name)
@@ -62,6 +64,11 @@ def report(params: Params) -> None:
         )
     )
     write_aside(paths.REPORT / "index.html", page.encode())
+
+
+def _speeds() -> pl.DataFrame | None:
+    """What `mdpipe bench samplers` measured on some machine, if it did."""
+    return pl.read_csv(paths.SPEEDS, schema_overrides=SPEEDS) if paths.SPEEDS.exists() else None
 
 
 def _difference(pair: Comparison) -> dict[str, Any]:
