@@ -49,7 +49,10 @@ def test_the_committed_schema_is_the_one_of_the_types():
         ({"extra": 1}, ["top level", "'extra'", "allowed: seed, sources, datasets, runs, comparisons, zero_shot"]),
         ({"runs.letters.train.steps": "30"}, ["runs.letters.train.steps", "'30'", "integer"]),
         ({"runs.letters.train.steps": 0}, ["runs.letters.train.steps: 0", "greater than or equal to 1"]),
-        ({"runs.letters.train.precision": "fp8"}, ["runs.letters.train.precision", "'fp8'", "'float32' or 'bfloat16'"]),
+        (
+            {"runs.letters.hardware.precision": "fp8"},
+            ["runs.letters.hardware.precision", "'fp8'", "'float32' or 'bfloat16'"],
+        ),
         ({"runs.letters.train.warmup_steps": 30}, ["runs.letters.train", "warmup_steps = 30", "below steps = 30"]),
         ({"runs.letters.network.heads": 3}, ["runs.letters.network", "heads = 3", "width = 32", "1, 2, 4, 8, 16"]),
         ({"runs.letters.network.kind": "mlp"}, ["runs.letters.network", "'mlp'", "'transformer', 'unet'"]),

@@ -23,7 +23,7 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules import Linear
 from mdpipe.networks.build import build_network
-from mdpipe.params import TrainSettings
+from mdpipe.params import HardwareSettings, TrainSettings
 from mdpipe.training import checkpoint
 from mdpipe.training.loop import Batch, TrainResult, train
 
@@ -37,10 +37,9 @@ SETTINGS = TrainSettings(
     beta2=0.99,
     gradient_clip=1.0,
     ema_decay=0.9,
-    precision="float32",
-    threads=1,
     checkpoint_every=3,
 )
+HARDWARE = HardwareSettings(precision="float32", threads=1)
 
 
 def batch(step: int) -> Tensor:
@@ -53,6 +52,7 @@ def tiny_run(
     scratch: Path,
     batches: Callable[[int], Tensor] = batch,
     settings: TrainSettings = SETTINGS,
+    hardware: HardwareSettings = HARDWARE,
     fingerprint: str = "tiny",
     dropout: float = 0.1,
     objective: Objective | None = None,
@@ -77,7 +77,15 @@ def tiny_run(
         return Batch(batches(step))
 
     return train(
-        network, objective, wrapped, settings, noise=noise, scratch=scratch, fingerprint=fingerprint, **options
+        network,
+        objective,
+        wrapped,
+        settings,
+        hardware,
+        noise=noise,
+        scratch=scratch,
+        fingerprint=fingerprint,
+        **options,
     )
 
 

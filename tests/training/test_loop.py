@@ -31,15 +31,19 @@ def test_the_loss_falls_on_copies_of_one_letter(tiny: SimpleNamespace, tmp_path:
     assert sum(row.loss for row in history[-20:]) / 20 < 1.1
 
 
-@pytest.mark.parametrize("changes", [{"precision": "bfloat16"}, {"gradient_clip": None, "warmup_steps": 0}])
+@pytest.mark.parametrize(
+    ("changes", "precision"), [({}, "bfloat16"), ({"gradient_clip": None, "warmup_steps": 0}, "float32")]
+)
 def test_a_run_is_a_function_of_its_settings(
     tiny: SimpleNamespace,
     assert_same_bytes: Callable[[TrainResult, TrainResult], None],
     tmp_path: Path,
     changes: dict[str, object],
+    precision: str,
 ) -> None:
     settings = tiny.SETTINGS.model_copy(update=changes)
-    first, second = (tiny.tiny_run(tmp_path / name, settings=settings) for name in "ab")
+    hardware = tiny.HARDWARE.model_copy(update={"precision": precision})
+    first, second = (tiny.tiny_run(tmp_path / name, settings=settings, hardware=hardware) for name in "ab")
     assert_same_bytes(first, second)
     assert {weight.dtype for weight in first.weights.values()} == {torch.float32}
 
@@ -58,9 +62,9 @@ def test_settings_decide_the_weights(
             {"beta2": 0.9},
             {"gradient_clip": 1e-4},
             {"ema_decay": 0.05},
-            {"precision": "bfloat16"},
         )
     ]
+    others.append({"hardware": tiny.HARDWARE.model_copy(update={"precision": "bfloat16"})})
     for number, options in enumerate(others):
         result = tiny.tiny_run(tmp_path / str(number), **options)
         assert any(not torch.equal(weight, expected.weights[name]) for name, weight in result.weights.items()), options
@@ -144,9 +148,9 @@ def test_clipping_is_of_the_networks_gradient_alone(tiny: SimpleNamespace, tmp_p
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_objective_trains_in_both_precisions(tiny: SimpleNamespace, tmp_path: Path, precision: str) -> None:
     """A few steps of each have a loss of the right size and a gradient."""
-    settings = tiny.SETTINGS.model_copy(update={"precision": precision})
+    hardware = tiny.HARDWARE.model_copy(update={"precision": precision})
     for name, objective in every_objective(tiny.VOCABULARY, Cosine()).items():
-        history = tiny.tiny_run(tmp_path / name, settings=settings, objective=objective).history
+        history = tiny.tiny_run(tmp_path / name, hardware=hardware, objective=objective).history
         assert len(history) == tiny.SETTINGS.steps
         assert all(0 < row.loss < 20 and row.gradient_norm > 0 for row in history), name
 

@@ -23,8 +23,6 @@ def settings(**changes: object) -> TrainSettings:
         "beta2": 0.95,
         "gradient_clip": None,
         "ema_decay": 0.9,
-        "precision": "float32",
-        "threads": 1,
         "checkpoint_every": 10,
     }
     return TrainSettings.model_validate(values | changes)

@@ -1,5 +1,6 @@
 """params.yaml, typed: what the whole pipeline is asked to do, checked before anything runs."""
 
+from mdpipe.params.hardware import HardwareSettings
 from mdpipe.params.load import ParamsError, json_schema, load_params, parse_params
 from mdpipe.params.root import Params
 from mdpipe.params.runs import EvaluateSettings, Run, TrainSettings, ZeroShot
@@ -7,6 +8,7 @@ from mdpipe.params.sampling import SampleSettings
 
 __all__ = [
     "EvaluateSettings",
+    "HardwareSettings",
     "Params",
     "ParamsError",
     "Run",

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from mdpipe.params import diffusion
 from mdpipe.params.base import Name, Positive, Section
+from mdpipe.params.hardware import HardwareSettings
 from mdpipe.params.sampling import OnGrid, SampleSettings, samplers_for
 
 
@@ -48,7 +49,7 @@ AnyNetwork = Annotated[Transformer | UNet, Field(discriminator="kind")]
 
 
 class TrainSettings(Section):
-    """Optimizer, length and precision of a training run."""
+    """Optimizer and length of a training run."""
 
     steps: Positive
     batch_size: Positive
@@ -62,10 +63,6 @@ class TrainSettings(Section):
     """Largest global norm of the gradient, or null for none."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     """Decay of the averaged weights, which are the ones evaluated."""
-    precision: Literal["float32", "bfloat16"]
-    """What the matrix products compute in; weights, averages and losses are float32 always."""
-    threads: Positive
-    """CPU threads. A param because it decides in which order sums are taken, hence the bytes of the result."""
     checkpoint_every: Positive
     """Steps between two checkpoints."""
 
@@ -111,6 +108,7 @@ class BaseRun(Section):
     """How classes are told; null for a model that knows none."""
     network: AnyNetwork
     train: TrainSettings
+    hardware: HardwareSettings
     sample: SampleSettings
     evaluate: EvaluateSettings
 

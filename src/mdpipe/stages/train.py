@@ -58,7 +58,14 @@ def train(params: Params, run: str) -> None:
         return Batch(tokens, with_classes_dropped(labels, settings.condition.dropout, dataset.classes, noise, step))
 
     result = train_network(
-        network, objective, batches, settings.train, noise=noise, scratch=scratch, fingerprint=fingerprint
+        network,
+        objective,
+        batches,
+        settings.train,
+        settings.hardware,
+        noise=noise,
+        scratch=scratch,
+        fingerprint=fingerprint,
     )
     save_run(run, settings, result.weights, result.objective_weights, dataset)
     write_aside(paths.curve(run), _curve(result.history).encode())

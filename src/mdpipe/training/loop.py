@@ -26,7 +26,7 @@ from mdpipe.training.progress import Meter, Progress, print_line, print_progress
 from mdpipe.training.state import TrainingState
 
 if TYPE_CHECKING:
-    from mdpipe.params import TrainSettings
+    from mdpipe.params import HardwareSettings, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ def train(
     objective: Objective,
     batches: Callable[[int], Batch],
     settings: "TrainSettings",
+    hardware: "HardwareSettings",
     *,
     noise: Noise,
     scratch: Path,
@@ -68,7 +69,8 @@ def train(
         objective: gives the loss to be minimised. It is moved to the network's device, and holds the last values of its
             own parameters afterwards.
         batches: the batch of step k = 0, 1, ...; the same whenever it is asked.
-        settings: optimizer, length and precision.
+        settings: optimizer and length.
+        hardware: threads and precision.
         noise: source of the times and masks.
         scratch: folder of the run's checkpoints. While another process trains in it, this one waits.
         fingerprint: of all that the result depends on; checkpoints with another are refused.
@@ -78,7 +80,7 @@ def train(
         NonFiniteLossError: a loss or gradient was not finite; the last good checkpoint stays.
         FingerprintMismatchError: the scratch folder belongs to another run.
     """
-    make_deterministic(settings.threads)
+    make_deterministic(hardware.threads)
     network.train()
     with held(scratch, print_line):
         state = TrainingState(network, objective, settings)
@@ -88,7 +90,7 @@ def train(
         meter = Meter(state.step, settings.steps)
         while state.step < settings.steps:
             batch = batches(state.step)
-            _take_step(state, batch, settings, noise)
+            _take_step(state, batch, settings, hardware, noise)
             meter.count(batch.tokens.numel())
             finished = state.step == settings.steps
             if meter.due() or finished:
@@ -101,7 +103,9 @@ def train(
         return TrainResult(*state.averaged_weights(), state.record.rows())
 
 
-def _take_step(state: TrainingState, batch: Batch, settings: "TrainSettings", noise: Noise) -> None:
+def _take_step(
+    state: TrainingState, batch: Batch, settings: "TrainSettings", hardware: "HardwareSettings", noise: Noise
+) -> None:
     """One step of Alg. 1: times spread evenly over the batch, masks for each example, one update."""
     parameters = list(state.network.parameters())
     device = parameters[0].device
@@ -112,7 +116,7 @@ def _take_step(state: TrainingState, batch: Batch, settings: "TrainSettings", no
     times_B = stratified_times(noise, state.step, examples_B, size)
     uniforms_BK = noise.uniform(state.step, examples_B, state.objective.loss_uniforms(length))
     denoiser = _with_dropout(state.network, noise, state.step, examples_B)
-    with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16"):
+    with torch.autocast(device.type, torch.bfloat16, enabled=hardware.precision == "bfloat16"):
         losses_B = state.objective.loss(denoiser, tokens_BL, times_B, uniforms_BK, condition_B)
     loss = losses_B.mean() / length
     state.optimizer.zero_grad(set_to_none=True)
