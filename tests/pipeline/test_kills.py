@@ -34,12 +34,8 @@ def is_engine(process: psutil.Process) -> bool:
     return "snakemake" in " ".join(process.cmdline()[:2]) or process.cmdline()[-1:] == ["repro"]
 
 
-def is_supervisor(process: psutil.Process) -> bool:
+def is_job(process: psutil.Process) -> bool:
     return process.cmdline()[1:2] == ["workflow/job.py"] and process.cmdline()[-1] == f"train@{RUN}"
-
-
-def is_dvc(process: psutil.Process) -> bool:
-    return process.cmdline()[-2:] == ["--single-item", f"train@{RUN}"]
 
 
 def is_training(process: psutil.Process) -> bool:
@@ -66,8 +62,8 @@ def checkpoint_files(copy: WorkingCopy) -> set[str]:
     [
         (("snakemake",), is_engine, ("snakemake",)),
         (("snakemake",), is_engine, ("dvc", "repro")),
-        (("snakemake",), is_supervisor, ("snakemake",)),
-        (("snakemake",), is_dvc, ("dvc", "repro")),
+        (("snakemake",), is_job, ("snakemake",)),
+        (("snakemake",), is_job, ("dvc", "repro")),
         (("snakemake",), is_training, ("snakemake",)),
         (("dvc", "repro"), is_engine, ("dvc", "repro")),
         (("dvc", "repro"), is_engine, ("snakemake",)),
