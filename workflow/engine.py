@@ -11,8 +11,8 @@ import uuid
 from pathlib import Path
 from typing import IO
 
-import yaml
 from dvc.repo import Repo
+from dvc.utils.serialize import ParseError, load_yaml
 
 from workflow.graph import Stage
 from workflow.job import ENGINE_PID, JOBS_LOCK
@@ -56,8 +56,9 @@ def become_the_engine() -> None:
 def mend_lock_file() -> None:
     """Put a dvc.lock aside that a kill cut short: DVC's run cache then gives every artifact back without computing."""
     try:
-        broken = LOCK_FILE.exists() and not isinstance(yaml.safe_load(LOCK_FILE.read_text()), dict)
-    except (yaml.YAMLError, UnicodeDecodeError):
+        lock = load_yaml(str(LOCK_FILE)) if LOCK_FILE.exists() else {"stages": {}}
+        broken = not (lock and isinstance(lock, dict))
+    except ParseError:
         broken = True
     if broken:
         LOCK_FILE.replace(STATE / "dvc.lock.broken")

@@ -44,7 +44,7 @@ def inputs_of(stage: Stage, stages: list[Stage]) -> list[str]:
     made = [output for other in stages if other != stage for output in other.outputs]
     found: list[str] = []
     for dependency in stage.dependencies:
-        inside = [output for output in made if PurePosixPath(output).is_relative_to(dependency)]
+        inside = [output for output in made if f"{output}/".startswith(f"{dependency}/")]
         found += inside or [dependency]
     return found
 
