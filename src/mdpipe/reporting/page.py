@@ -1,7 +1,7 @@
 """The report page: one HTML file with every table, figure and sample in it, readable on a phone and in the dark."""
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 
@@ -53,9 +53,9 @@ def report_page(report: Report) -> str:
         ValueError: a picture is neither PNG nor GIF.
     """
     sections = {
-        "Likelihood": _charted(likelihood_figure, report.likelihood),
+        "Likelihood": _likelihood(report.likelihood),
         "Zero-shot": _table(report.zero_shot),
-        "Samplers": _charted(samplers_figure, report.samplers),
+        "Samplers": _samplers(report.samplers),
         "Samples": "".join(map(_exhibit, report.exhibits)) + _table(report.samples),
         "Learned schedules": _exponents(report),
         "Training": _training(report),
@@ -74,8 +74,15 @@ def report_page(report: Report) -> str:
     )
 
 
-def _charted(draw: Callable[[pl.DataFrame], str], frame: pl.DataFrame) -> str:
-    return _chart(draw(frame)) + _table(frame) if frame.height else ""
+def _likelihood(frame: pl.DataFrame) -> str:
+    return _chart(likelihood_figure(frame)) + _table(frame) if frame.height else ""
+
+
+def _samplers(frame: pl.DataFrame) -> str:
+    """The chart tells most of it, and the table has a row for every point: it unfolds."""
+    if not frame.height:
+        return ""
+    return f"{_chart(samplers_figure(frame))}<details>\n<summary>The numbers</summary>\n{_table(frame)}</details>\n"
 
 
 def _exponents(report: Report) -> str:
