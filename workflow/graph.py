@@ -19,6 +19,8 @@ class Stage:
     dependencies: tuple[str, ...]
     outputs: tuple[str, ...]
     threads: int
+    gpus: int
+    """Where the machine has any."""
     mem_mb: int
     runtime: int
     category: str
@@ -63,6 +65,7 @@ def _stage(name: str, entry: dict[str, Any]) -> Stage:
         dependencies=tuple(_paths(entry.get("deps", []))),
         outputs=tuple(outputs),
         threads=int(meta["threads"]),
+        gpus=int(meta["gpus"]),
         mem_mb=int(meta["mem_mb"]),
         runtime=int(meta["runtime"]),
         category=meta["category"],

@@ -1,4 +1,4 @@
-"""Run one stage through DVC, and end with the engine that asked for it: `python workflow/job.py STAGE`.
+"""Run one stage through DVC, and end with the engine that asked for it: `python -m workflow.job STAGE GPUS`.
 
 It is `dvc --wait-for-lock repro --single-item STAGE` in this process, which spares every stage the start of another.
 `--single-item` leaves the order to Snakemake; `--wait-for-lock` lets jobs that run side by side take turns where DVC
@@ -19,16 +19,18 @@ import psutil
 from dvc.cli import main as dvc
 from dvc.utils.serialize import _yaml
 
+from workflow.devices import own_devices
+
 POLL_SECONDS = 0.5
 ENGINE_PID = "MDPIPE_ENGINE_PID"
 JOBS_LOCK = Path(".mdpipe/jobs.lock")
 
 
-def main(stage: str) -> int:
-    """Run the stage; the exit status is DVC's."""
+def main(stage: str, gpus: int) -> int:
+    """Run the stage with so many GPUs, where the machine has any; the exit status is DVC's."""
     threading.Thread(target=_end_with, args=(int(os.environ[ENGINE_PID]), os.getppid()), daemon=True).start()
     read_lock_file_fast()
-    with JOBS_LOCK.open("w") as lock:
+    with JOBS_LOCK.open("w") as lock, own_devices(gpus):
         fcntl.flock(lock, fcntl.LOCK_SH)
         return int(dvc(["--wait-for-lock", "repro", "--single-item", stage]))
 
@@ -57,4 +59,7 @@ def _is_alive(pid: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    try:
+        sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    except ValueError as error:
+        sys.exit(f"error: {error}")

@@ -72,5 +72,6 @@ for place, stage in enumerate(stages):
             runtime=stage.runtime,
         params:
             stage=stage.name,
+            gpus=stage.gpus,
         shell:
-            "python workflow/job.py {params.stage} > {log} 2>&1"
+            "python -m workflow.job {params.stage} {params.gpus} > {log} 2>&1"

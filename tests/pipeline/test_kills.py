@@ -35,7 +35,7 @@ def is_engine(process: psutil.Process) -> bool:
 
 
 def is_job(process: psutil.Process) -> bool:
-    return process.cmdline()[1:2] == ["workflow/job.py"] and process.cmdline()[-1] == f"train@{RUN}"
+    return process.cmdline()[1:4] == ["-m", "workflow.job", f"train@{RUN}"]
 
 
 def is_training(process: psutil.Process) -> bool:

@@ -44,9 +44,9 @@ def test_what_a_stage_waits_for_is_what_dvc_says_it_comes_after(repo, stages):
 
 
 def test_a_dependency_on_a_folder_means_all_that_is_made_in_it():
-    report = Stage("report", "", ("metrics", "src"), (), 1, 1, 1, "", ())
-    first = Stage("a", "", (), ("metrics/a.json",), 1, 1, 1, "", ())
-    second = Stage("b", "", (), ("metrics/b/c.json", "metrics_of_another_name.json"), 1, 1, 1, "", ())
+    report = Stage("report", "", ("metrics", "src"), (), 1, 0, 1, 1, "", ())
+    first = Stage("a", "", (), ("metrics/a.json",), 1, 0, 1, 1, "", ())
+    second = Stage("b", "", (), ("metrics/b/c.json", "metrics_of_another_name.json"), 1, 0, 1, 1, "", ())
     assert inputs_of(report, [report, first, second]) == ["metrics/a.json", "metrics/b/c.json", "src"]
 
 
