@@ -53,8 +53,9 @@ def find(engine: psutil.Process, wanted) -> psutil.Process | None:
 
 
 def checkpoint_files(copy: WorkingCopy) -> set[str]:
-    """The scratch folders of the run that hold a checkpoint and the one before it."""
-    return {str(path) for path in copy.root.glob(f".mdpipe/scratch/{RUN}-*/checkpoint.safetensors.previous")}
+    """The checkpoints of the run but for the very first."""
+    files = copy.root.glob(f".mdpipe/scratch/{RUN}-*/step-*.safetensors")
+    return {str(path) for path in files if path.stem != f"step-{LONGER['checkpoint_every']:09d}"}
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,9 @@ def test_it_changes_with_seed_settings_and_schedule(dataset, change):
     "change",
     [
         {"runs__letters__train__checkpoint_every": 7},
+        {"runs__letters__train__keep_checkpoints": 9},
+        {"runs__letters__hardware__processes": 4},
+        {"runs__letters__hardware__strategy": "fsdp"},
         {"runs__letters__sample__steps": 9},
         {"runs__pieces__train__steps": 99},
     ],

@@ -1,10 +1,10 @@
-"""A training run of a second, and a main program that is killed (SIGKILL, by itself) at the moment it is told.
+"""A training run of a second, and a main program that is killed (SIGKILL, by itself) at the moments it is told.
 
-    python interrupted_run.py SCRATCH MOMENT
+    python interrupted_run.py SCRATCH STEPS MOMENT...
 
 MOMENT is `step:K` (as step K asks for its batch), or, while the checkpoint of step K is saved, `half written:K`,
-`flushed:K` (before the renames) and `renamed once:K` (when only the previous one is left). `stuck:K` waits for ever in
-step K instead.
+`flushed:K` (before it gets its name) and `named:K` (before an older one is removed). `stuck:K` waits for ever in step K
+instead. For each moment there is a process, one after the other, in each of which the run goes on.
 """
 
 import os
@@ -25,7 +25,8 @@ from mdpipe.diffusion.schedules import Linear
 from mdpipe.networks.build import build_network
 from mdpipe.params import HardwareSettings, TrainSettings
 from mdpipe.training import checkpoint
-from mdpipe.training.loop import Batch, TrainResult, train
+from mdpipe.training.loop import TrainResult, train
+from mdpipe.training.step import Batch
 
 VOCABULARY, LENGTH = 5, 8
 SETTINGS = TrainSettings(
@@ -38,8 +39,9 @@ SETTINGS = TrainSettings(
     gradient_clip=1.0,
     ema_decay=0.9,
     checkpoint_every=3,
+    keep_checkpoints=2,
 )
-HARDWARE = HardwareSettings(precision="float32", threads=1)
+HARDWARE = HardwareSettings(precision="float32", threads=1, processes=1, strategy="ddp", micro_batches=1)
 
 
 def batch(step: int) -> Tensor:
@@ -73,8 +75,8 @@ def tiny_run(
     objective = objective or MD4(Linear(), VOCABULARY)
     noise = Noise(0, "train")
 
-    def wrapped(step: int) -> Batch:
-        return Batch(batches(step))
+    def wrapped(step: int, rows: range) -> Batch:
+        return Batch(batches(step)[rows.start : rows.stop])
 
     return train(
         network,
@@ -95,7 +97,7 @@ def die(*_: Any, **__: Any) -> None:
 
 def die_while_saving(moment: str, step: int) -> None:
     """Have the process killed at a moment of writing the checkpoint of a step."""
-    save_file, flush, save = checkpoint.save_file, checkpoint._flush, checkpoint.save_checkpoint
+    save_file, flush, save = checkpoint.save_file, checkpoint.flush, checkpoint.save_checkpoint
 
     def save_half(tensors: Any, path: Path, **options: Any) -> None:
         save_file(tensors, path, **options)
@@ -105,27 +107,24 @@ def die_while_saving(moment: str, step: int) -> None:
 
     def flush_and_die(path: Path) -> None:
         flush(path)
-        die()
-
-    def rename_once(source: Path, target: Path) -> None:
-        source.rename(target)
-        die()
+        if path.is_dir() == (moment == "named"):
+            die()
 
     patches = {
-        "half written": (checkpoint, "save_file", save_half),
-        "flushed": (checkpoint, "_flush", flush_and_die),
-        "renamed once": (Path, "replace", rename_once),
+        "half written": ("save_file", save_half),
+        "flushed": ("flush", flush_and_die),
+        "named": ("flush", flush_and_die),
     }
 
-    def save_checkpoint(scratch: Path, state: checkpoint.Checkpoint, fingerprint: str) -> None:
+    def save_checkpoint(scratch: Path, state: checkpoint.Checkpoint, *others: Any) -> None:
         if state.step == step:
-            setattr(*patches[moment])
-        save(scratch, state, fingerprint)
+            setattr(checkpoint, *patches[moment])
+        save(scratch, state, *others)
 
     train.__globals__["save_checkpoint"] = save_checkpoint
 
 
-def main(scratch: Path, moment: str, step: int) -> None:
+def main(scratch: Path, steps: int, moment: str, step: int) -> None:
     def batches(asked: int) -> Tensor:
         if moment == "step" and asked == step:
             die()
@@ -136,9 +135,16 @@ def main(scratch: Path, moment: str, step: int) -> None:
 
     if moment not in ("step", "stuck"):
         die_while_saving(moment, step)
-    tiny_run(scratch, batches)
+    tiny_run(scratch, batches, SETTINGS.model_copy(update={"steps": steps}))
 
 
 if __name__ == "__main__":
-    name, number = sys.argv[2].split(":")
-    main(Path(sys.argv[1]), name, int(number))
+    for asked in sys.argv[3:]:
+        # A fork starts in no time; before the first one, torch has done nothing that a fork could not carry on.
+        if child := os.fork():
+            _, status = os.waitpid(child, 0)
+            sys.stderr.write(f"{asked} ended with {os.waitstatus_to_exitcode(status)}\n")
+        else:
+            name, number = asked.split(":")
+            main(Path(sys.argv[1]), int(sys.argv[2]), name, int(number))
+            os._exit(0)

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from mdpipe.training import checkpoint
 from mdpipe.training.checkpoint import (
     Checkpoint,
     CorruptCheckpointError,
@@ -14,8 +16,19 @@ from mdpipe.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from mdpipe.training.world import World
 
-FILE = "checkpoint.safetensors"
+ALONE = World()
+
+
+def save(folder: Path, step: int, fingerprint: str = "f", keep: int = 2) -> Path:
+    """Save the state of a step; give the file that it must be in."""
+    save_checkpoint(folder, state(step), fingerprint, keep, ALONE)
+    return folder / f"step-{step:09d}.safetensors"
+
+
+def load(folder: Path, fingerprint: str = "f") -> Checkpoint | None:
+    return load_checkpoint(folder, fingerprint, ALONE)
 
 
 def state(step: int) -> Checkpoint:
@@ -30,61 +43,70 @@ def assert_step(checkpoint: Checkpoint | None, step: int) -> None:
         torch.testing.assert_close(checkpoint.tensors[name], tensor, rtol=0, atol=0)
 
 
-def test_the_newest_checkpoint_is_read_and_two_are_kept(tmp_path: Path) -> None:
-    assert load_checkpoint(tmp_path, "f") is None
-    for step in (10, 20, 30):
-        save_checkpoint(tmp_path, state(step), "f")
-        assert_step(load_checkpoint(tmp_path, "f"), step)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [FILE, f"{FILE}.previous"]
-    assert_step(read_checkpoint(tmp_path / f"{FILE}.previous", "f"), 20)
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_the_newest_checkpoint_is_read_and_as_many_are_kept_as_asked_for(tmp_path: Path, keep: int) -> None:
+    assert load(tmp_path) is None
+    files = []
+    for step in (10, 20, 30, 1000):
+        files.append(save(tmp_path, step, keep=keep))
+        assert_step(load(tmp_path), step)
+    assert sorted(tmp_path.iterdir()) == sorted(files[-keep:])
+    assert_step(read_checkpoint(files[-keep], "f"), [10, 20, 30, 1000][-keep])
 
 
 def test_equal_states_make_equal_bytes(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, state(1), "f")
-    save_checkpoint(tmp_path, state(1), "f")
-    assert (tmp_path / FILE).read_bytes() == (tmp_path / f"{FILE}.previous").read_bytes()
-    with safe_open(tmp_path / FILE, framework="pt") as file:
+    first = save(tmp_path, 1).read_bytes()
+    assert save(tmp_path, 1).read_bytes() == first
+    with safe_open(save(tmp_path, 1), framework="pt") as file:
         assert len(file.metadata()) == 1
 
 
 def test_another_fingerprint_is_refused_and_both_are_named(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, state(1), "theirs")
+    save(tmp_path, 1, "theirs")
     with pytest.raises(FingerprintMismatchError, match=r"theirs.*ours.*Remove the folder"):
-        load_checkpoint(tmp_path, "ours")
-    assert_step(load_checkpoint(tmp_path, "theirs"), 1)
+        load(tmp_path, "ours")
+    assert_step(load(tmp_path, "theirs"), 1)
 
 
 @given(data=st.data())
 def test_a_damaged_file_is_told_from_a_good_one(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Cut off anywhere, or one bit of a tensor's bytes turned over."""
-    folder = tmp_path_factory.mktemp("damaged")
-    save_checkpoint(folder, state(1), "f")
-    content = bytearray((folder / FILE).read_bytes())
+    file = save(tmp_path_factory.mktemp("damaged"), 1)
+    content = bytearray(file.read_bytes())
     if data.draw(st.booleans(), label="cut"):
         content = content[: data.draw(st.integers(0, len(content) - 1))]
     else:
         first = 8 + int.from_bytes(content[:8], "little")
         content[data.draw(st.integers(first, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    (folder / FILE).write_bytes(content)
+    file.write_bytes(content)
     with pytest.raises(CorruptCheckpointError):
-        read_checkpoint(folder / FILE, "f")
+        read_checkpoint(file, "f")
 
 
 def test_a_damaged_checkpoint_does_not_push_out_the_good_one_before_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for step in (1, 2):
-        save_checkpoint(tmp_path, state(step), "f")
-    (tmp_path / FILE).write_bytes(b"nonsense" * 9)
-    assert_step(load_checkpoint(tmp_path, "f"), 1)
+    good, damaged = save(tmp_path, 1), save(tmp_path, 2)
+    damaged.write_bytes(b"nonsense" * 9)
+    assert_step(load(tmp_path), 1)
     assert "cannot be read" in caplog.text
-    save_checkpoint(tmp_path, state(2), "f")
-    assert_step(read_checkpoint(tmp_path / f"{FILE}.previous", "f"), 1)
+    save(tmp_path, 2)
+    assert_step(read_checkpoint(good, "f"), 1)
 
 
 def test_without_a_good_checkpoint_the_run_begins_anew(tmp_path: Path) -> None:
-    for step in (1, 2):
-        save_checkpoint(tmp_path, state(step), "f")
-    for name in (FILE, f"{FILE}.previous"):
-        (tmp_path / name).write_bytes(b"")
-    assert load_checkpoint(tmp_path, "f") is None
+    for file in (save(tmp_path, 1), save(tmp_path, 2)):
+        file.write_bytes(b"")
+    assert load(tmp_path) is None
+
+
+def test_a_disk_that_fills_up_leaves_what_was_saved_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "flush", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(tmp_path, 2)
+    assert_step(load(tmp_path), 1)

@@ -11,6 +11,7 @@ from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules import Cosine
+from mdpipe.training import step
 from mdpipe.training.checkpoint import FingerprintMismatchError
 from mdpipe.training.history import NonFiniteLossError
 from mdpipe.training.loop import TrainResult
@@ -87,13 +88,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    learning_rate_at = tiny.train.__globals__["learning_rate_at"]
+    right = step.learning_rate_at
     with monkeypatch.context() as patch:
-        patch.setitem(
-            tiny.train.__globals__,
-            "learning_rate_at",
-            lambda step, settings: float("nan") if step == 6 else learning_rate_at(step, settings),
-        )
+        patch.setattr(step, "learning_rate_at", lambda k, settings: float("nan") if k == 6 else right(k, settings))
         with pytest.raises(NonFiniteLossError, match="step 8 of 12"):
             tiny.tiny_run(tmp_path)
     assert_same_bytes(tiny.tiny_run(tmp_path), uninterrupted[1])

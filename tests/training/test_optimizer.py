@@ -24,6 +24,7 @@ def settings(**changes: object) -> TrainSettings:
         "gradient_clip": None,
         "ema_decay": 0.9,
         "checkpoint_every": 10,
+        "keep_checkpoints": 2,
     }
     return TrainSettings.model_validate(values | changes)
 

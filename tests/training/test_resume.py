@@ -1,13 +1,16 @@
 """A run that is killed and started again ends like one that was not, to the byte."""
 
+import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 
 import pytest
@@ -20,34 +23,50 @@ Same = Callable[[TrainResult, TrainResult], None]
 PATIENCE = 60
 
 
-def start(program: Path, scratch: Path, moment: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen([sys.executable, program, scratch, moment], stderr=subprocess.PIPE, text=True)
+KILLS, LONG = 20, 90
+"""Kills, and the steps of a run that has room for them."""
+MOMENTS = ("step", "half written", "flushed", "named")
 
 
-def test_killed_again_and_again_it_ends_with_the_same_bytes(
-    tiny: SimpleNamespace, uninterrupted: tuple[Path, TrainResult], assert_same_bytes: Same, tmp_path: Path
+def start(program: Path, scratch: Path, steps: int, *moments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, program, scratch, str(steps), *moments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def random_moments(seed: int, steps: int, every: int) -> Iterator[tuple[str, int | None]]:
+    """Moments to be killed at, one after the other, and the step that the process killed there goes on from."""
+    random = Random(seed)
+    saved = 0
+    for _ in range(KILLS):
+        moment = random.choice(MOMENTS)
+        # At most the second checkpoint from here, so that twenty of them fit into the run.
+        step = saved + (random.randrange(2 * every) if moment == "step" else every * random.randint(1, 2))
+        if step >= steps:
+            return
+        yield f"{moment}:{step}", saved or None
+        saved = step if moment == "named" else (step if moment == "step" else step - 1) // every * every
+
+
+def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(
+    tiny: SimpleNamespace, assert_same_bytes: Same, tmp_path: Path
 ) -> None:
     """Between two checkpoints, at each moment of saving one, and before the first one there was."""
-    whole, expected = uninterrupted
-    moments = {
-        "step:2": None,
-        "step:5": 3,
-        "half written:6": 3,
-        "renamed once:6": 3,
-        "flushed:9": 6,
-        "step:10": 9,
-    }
-    came_from = None
-    for moment, newest in moments.items():
-        process = start(tiny.program, tmp_path, moment)
-        _, log = process.communicate(timeout=PATIENCE)
-        assert process.returncode == -signal.SIGKILL, log
-        assert ("going on from" in log) == (came_from is not None), log
+    settings = tiny.SETTINGS.model_copy(update={"steps": LONG})
+    expected = tiny.tiny_run(tmp_path / "whole", settings=settings)
+    moments = list(random_moments(0, LONG, settings.checkpoint_every))
+    assert len(moments) == KILLS
+    assert {moment.partition(":")[0] for moment, _ in moments} == set(MOMENTS)
+    _, log = start(tiny.program, tmp_path / "killed", LONG, *(moment for moment, _ in moments)).communicate(
+        timeout=PATIENCE
+    )
+    assert log.count(f"ended with {-signal.SIGKILL}") == KILLS, log
+    for part, (moment, came_from) in zip(log.split("ended with"), moments, strict=False):
+        assert ("going on from" in part) == (came_from is not None), (moment, part)
         if came_from is not None:
-            assert f"checkpoint of step {came_from} of 12" in log
-        came_from = newest
-    assert_same_bytes(tiny.tiny_run(tmp_path), expected)
-    assert (tmp_path / "checkpoint.safetensors").read_bytes() == (whole / "checkpoint.safetensors").read_bytes()
+            assert f"checkpoint of step {came_from} of {LONG}" in part
+    assert_same_bytes(tiny.tiny_run(tmp_path / "killed", settings=settings), expected)
+    newest = f"step-{LONG:09d}.safetensors"
+    assert (tmp_path / "killed" / newest).read_bytes() == (tmp_path / "whole" / newest).read_bytes()
 
 
 def test_what_an_objective_learns_goes_on_like_the_weights(
@@ -88,7 +107,7 @@ def test_a_finished_run_is_read_from_its_checkpoint(
 
 
 @pytest.mark.parametrize("kept", [0, 7, 0.5, 0.999])
-def test_a_truncated_checkpoint_is_passed_over_for_the_previous_one(
+def test_a_truncated_checkpoint_is_passed_over_for_the_one_before_it(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
     assert_same_bytes: Same,
@@ -98,7 +117,7 @@ def test_a_truncated_checkpoint_is_passed_over_for_the_previous_one(
 ) -> None:
     scratch, expected = uninterrupted
     shutil.copytree(scratch, tmp_path / "copy")
-    newest = tmp_path / "copy" / "checkpoint.safetensors"
+    newest = tmp_path / "copy" / "step-000000012.safetensors"
     content = newest.read_bytes()
     newest.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
     assert_same_bytes(tiny.tiny_run(tmp_path / "copy"), expected)
@@ -112,7 +131,7 @@ def test_a_second_process_waits_and_goes_on_from_the_checkpoint_of_the_first(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    first = start(tiny.program, tmp_path, "stuck:7")
+    first = start(tiny.program, tmp_path, 12, "stuck:7")
     results: list[TrainResult] = []
     second = threading.Thread(target=lambda: results.append(tiny.tiny_run(tmp_path)), daemon=True)
     try:
@@ -123,12 +142,12 @@ def test_a_second_process_waits_and_goes_on_from_the_checkpoint_of_the_first(
         def second_waits() -> bool:
             nonlocal log
             log += capfd.readouterr().err
-            return f"process {first.pid} on " in log and "waiting until it ends" in log
+            return re.search(r"process \d+ on ", log) and "waiting until it ends" in log
 
         wait_for(second_waits)
         assert not results
     finally:
-        first.kill()
+        os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
     second.join(PATIENCE)
     assert_same_bytes(results[0], uninterrupted[1])

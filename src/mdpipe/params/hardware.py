@@ -14,4 +14,10 @@ class HardwareSettings(Section):
     precision: Literal["float32", "bfloat16"]
     """What the matrix products compute in; weights, averages and losses are float32 always."""
     threads: Positive
-    """CPU threads."""
+    """CPU threads of a process."""
+    processes: Positive
+    """Processes that share every batch, each with a GPU of its own where there are any."""
+    strategy: Literal["ddp", "fsdp"]
+    """Whether each process holds all weights (ddp), or a part of them and of the optimizer's state (fsdp)."""
+    micro_batches: Positive
+    """Parts of its share of a batch that a process takes one after another, to need less memory."""

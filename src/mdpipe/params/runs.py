@@ -65,6 +65,8 @@ class TrainSettings(Section):
     """Decay of the averaged weights, which are the ones evaluated."""
     checkpoint_every: Positive
     """Steps between two checkpoints."""
+    keep_checkpoints: Positive
+    """The so many newest are kept while a run trains; where the newest is damaged, it goes on from the one before."""
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:
@@ -114,7 +116,7 @@ class BaseRun(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        rules = [*self._network_rules(), *self._sample_rules()]
+        rules = [*self._network_rules(), *self._sample_rules(), *self._hardware_rules()]
         if rules:
             raise ValueError("; ".join(rules))
         return self
@@ -137,6 +139,14 @@ class BaseRun(Section):
             yield f"sample.steps = {sample.steps} must be {need} for the sampler {sample.sampler.kind}"
         if sample.guidance is not None and self.condition is None:
             yield f"sample.guidance = {sample.guidance} needs classes, and condition is null"
+
+    def _hardware_rules(self) -> Iterator[str]:
+        parts = self.hardware.processes * self.hardware.micro_batches
+        if self.train.batch_size % parts:
+            yield (
+                f"train.batch_size = {self.train.batch_size} cannot be divided evenly among hardware.processes ="
+                f" {self.hardware.processes} with hardware.micro_batches = {self.hardware.micro_batches} each"
+            )
 
 
 class MD4Run(BaseRun):

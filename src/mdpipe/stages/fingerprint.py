@@ -21,7 +21,11 @@ def training_fingerprint(params: Params, run: str, dataset: EncodedDataset) -> s
     """Hash of the seed, the run's settings, the training data, the code and torch's version."""
     settings = params.runs[run].model_dump(exclude={"sample", "evaluate"})
     # How often the state is saved does not change it: a run may go on with another interval.
-    del settings["train"]["checkpoint_every"]
+    for key in ("checkpoint_every", "keep_checkpoints"):
+        del settings["train"][key]
+    # A run may also go on among other processes: that changes the order of sums and so the last digits, no more.
+    for key in ("processes", "strategy", "micro_batches"):
+        del settings["hardware"][key]
     stated = {"seed": params.seed, "run": settings, "torch": torch.__version__}
     digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
     for path in [*_code_files(), *dataset.files]:

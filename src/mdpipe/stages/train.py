@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+import sys
 from collections.abc import Iterable
 from dataclasses import astuple, fields
 
@@ -19,9 +21,11 @@ from mdpipe.stages.fingerprint import training_fingerprint
 from mdpipe.stages.trained import UNITS, compute_device, objective_of, save_run, told_classes
 from mdpipe.training.classes import with_classes_dropped
 from mdpipe.training.history import HistoryRow
+from mdpipe.training.launch import launch
 from mdpipe.training.lock import discard_finished, mark_finished
-from mdpipe.training.loop import Batch
 from mdpipe.training.loop import train as train_network
+from mdpipe.training.step import Batch
+from mdpipe.training.world import WORLD_SIZE, World, joined
 
 CURVE_DIGITS = 6
 """Significant digits of the curve: more would only show the last bits of sums."""
@@ -30,10 +34,24 @@ CURVE_DIGITS = 6
 def train(params: Params, run: str) -> None:
     """Write models/RUN, metrics/train/RUN.json and metrics/curves/RUN.csv; goes on from an earlier checkpoint.
 
+    Starts the processes that `hardware` asks for, unless it is one of them itself.
+
     Raises:
-        ValueError: the dataset is missing or broken, or the network does not fit it.
+        ValueError: the dataset is missing or broken, or the network does not fit it; or this is one of another number
+            of processes.
         NonFiniteLossError: training diverged.
     """
+    processes = params.runs[run].hardware.processes
+    if processes > 1 and WORLD_SIZE not in os.environ:
+        launch(processes, [sys.executable, "-m", "mdpipe", "train", run])
+        return
+    with joined() as world:
+        if world.size != processes:
+            raise ValueError(f"runs.{run}.hardware.processes = {processes}, and {world.size} processes were started")
+        _train_in(world, params, run)
+
+
+def _train_in(world: World, params: Params, run: str) -> None:
     settings = params.runs[run]
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
     objective = objective_of(settings, dataset.vocabulary)
@@ -45,17 +63,19 @@ def train(params: Params, run: str) -> None:
         causal=objective.causal,
         **settings.network.model_dump(),
     ).to(compute_device())
+    parameters = parameter_count(network) + parameter_count(objective)
     fingerprint = training_fingerprint(params, run, dataset)
     scratch = paths.scratch(run, fingerprint)
     noise = Noise(params.seed, "train")
 
-    def batches(step: int) -> Batch:
-        drawn = (dataset, params.seed, step, settings.train.batch_size)
+    def batches(step: int, rows: range) -> Batch:
+        drawn = (dataset, params.seed, step, settings.train.batch_size, rows)
         tokens = torch.from_numpy(training_batch(*drawn))
         if settings.condition is None:
             return Batch(tokens)
         labels = torch.from_numpy(training_labels(*drawn))
-        return Batch(tokens, with_classes_dropped(labels, settings.condition.dropout, dataset.classes, noise, step))
+        told = with_classes_dropped(labels, settings.condition.dropout, dataset.classes, noise, step, rows)
+        return Batch(tokens, told)
 
     result = train_network(
         network,
@@ -66,14 +86,17 @@ def train(params: Params, run: str) -> None:
         noise=noise,
         scratch=scratch,
         fingerprint=fingerprint,
+        world=world,
     )
+    if not world.leads:
+        return
     save_run(run, settings, result.weights, result.objective_weights, dataset)
     write_aside(paths.curve(run), _curve(result.history).encode())
     metrics = {
         "run": run,
         "steps": settings.train.steps,
         "tokens": settings.train.steps * settings.train.batch_size * dataset.length,
-        "parameters": parameter_count(network) + parameter_count(objective),
+        "parameters": parameters,
         "final_loss": result.history[-1].loss,
         "unit": UNITS[dataset.tokenizer],
     }

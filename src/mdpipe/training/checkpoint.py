@@ -1,23 +1,36 @@
-"""Checkpoints: the whole state of a training run in one safetensors file that survives kill -9 at any moment.
+"""Checkpoints: the whole state of a training run, written so that it survives kill -9 at any moment.
 
-The file is written aside, flushed to the disk and renamed; the one before it is kept as `.previous`. Its only metadata
-key holds the step, the fingerprint of all that the run depends on, and a checksum of the tensors.
+    step-000000300.safetensors      of a run whose processes all hold the whole state
+    step-000000300.sharded/         of one that is spread over its processes: a file of each, see `shards.py`
+
+Each is written aside, flushed to the disk and renamed; then the oldest are removed. It holds the step, the fingerprint
+of all that the run depends on, and a checksum.
 """
 
 import json
 import logging
 import os
+import re
+import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FILE = "checkpoint.safetensors"
+from mdpipe.training.shards import is_spread, read_shards, write_shards
+from mdpipe.training.world import World
+
+FILE, FOLDER = ".safetensors", ".sharded"
+NAME = re.compile(r"step-(\d+)(\.safetensors|\.sharded)")
+DIGITS = 9
+"""Of the step in a name, so that names sort as steps do."""
+
 METADATA_KEY = "training"
 # One key only: safetensors writes several in an order that changes from file to file.
 
@@ -29,75 +42,101 @@ class FingerprintMismatchError(ValueError):
 
 
 class CorruptCheckpointError(ValueError):
-    """A checkpoint file is truncated, or its bytes are not those that were written."""
+    """A checkpoint is truncated, or its bytes are not those that were written."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `step` steps; tensors by name, on the CPU."""
+    """The state after `step` steps: tensors by name. Read ones are whole and on the CPU."""
 
     step: int
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
 
 
-def save_checkpoint(scratch: Path, checkpoint: Checkpoint, fingerprint: str) -> None:
-    """Make this the newest checkpoint of the folder; the newest so far becomes the previous one."""
-    newest = scratch / FILE
-    partial = newest.with_suffix(".partial")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    metadata = {"step": checkpoint.step, "fingerprint": fingerprint, "checksum": _checksum(tensors)}
-    save_file(tensors, partial, metadata={METADATA_KEY: json.dumps(metadata, sort_keys=True)})
-    _flush(partial)
-    if newest.exists():
-        newest.replace(_previous(scratch))
-    partial.replace(newest)
-    _flush(scratch)
+def save_checkpoint(scratch: Path, checkpoint: Checkpoint, fingerprint: str, keep: int, world: World) -> None:
+    """Add this checkpoint to the folder and leave the newest `keep` of them. All processes of the run call this."""
+    place = scratch / f"step-{checkpoint.step:0{DIGITS}d}{FOLDER if is_spread(checkpoint.tensors) else FILE}"
+    partial = place.with_name(f"{place.name}.partial")
+    metadata = {"step": checkpoint.step, "fingerprint": fingerprint}
+    if place.suffix == FOLDER:
+        write_shards(partial, checkpoint.tensors, metadata, world)
+    elif world.leads:
+        _write_file(partial, checkpoint.tensors, metadata)
+    if world.leads:
+        if place.is_dir():
+            shutil.rmtree(place)  # A folder cannot be renamed to one that is there.
+        partial.replace(place)
+        flush(scratch)
+        for old in list(_newest_first(scratch))[keep:]:
+            _remove(old)
+    world.wait_for_all()
 
 
-def load_checkpoint(scratch: Path, fingerprint: str) -> Checkpoint | None:
-    """The newest checkpoint of the folder that can be read; None where there is none.
+def load_checkpoint(scratch: Path, fingerprint: str, world: World) -> Checkpoint | None:
+    """The newest checkpoint of the folder that can be read; None where there is none. All processes call this.
 
     Raises:
         FingerprintMismatchError: it was made by a run with another fingerprint.
     """
-    for path in (scratch / FILE, _previous(scratch)):
-        if not path.exists():
-            continue
+    if not world.leads:
+        world.wait_for_all()
+    found = None
+    for place in _newest_first(scratch):
         try:
-            return read_checkpoint(path, fingerprint)
+            found = read_checkpoint(place, fingerprint)
+            break
         except CorruptCheckpointError as error:
             log.warning("%s; it is removed, and the one before it is used", error)
-            path.unlink()  # Otherwise it would become the previous one and push out the good one that is there.
-    return None
+            _remove(place)  # Otherwise it would count as one of those that are kept, and push out a good one.
+    if world.leads:
+        world.wait_for_all()  # From here on the newest one is good, and the others find it.
+    return found
 
 
-def read_checkpoint(path: Path, fingerprint: str) -> Checkpoint:
-    """Read one checkpoint file whole.
+def read_checkpoint(place: Path, fingerprint: str) -> Checkpoint:
+    """Read one checkpoint.
 
     Raises:
         FingerprintMismatchError: it was made by a run with another fingerprint.
         CorruptCheckpointError: it is truncated or its bytes have changed.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = json.loads(file.metadata()[METADATA_KEY])
-            # A copy, since the file's own memory is aligned otherwise than that of a tensor torch makes.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        step, written_by, checksum = metadata["step"], metadata["fingerprint"], metadata["checksum"]
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CorruptCheckpointError(f"{path} cannot be read ({error})") from error
-    if checksum != _checksum(tensors):
-        raise CorruptCheckpointError(f"{path} is corrupt: its tensors do not have the checksum {checksum}")
+        tensors, metadata = read_shards(place) if place.suffix == FOLDER else _read_file(place)
+        step, written_by = metadata["step"], metadata["fingerprint"]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CorruptCheckpointError(f"{place} cannot be read ({error})") from error
     if written_by != fingerprint:
         raise FingerprintMismatchError(
-            f"{path} belongs to a run with the fingerprint {written_by}, this one has {fingerprint}: its params, data"
-            f" or code differ. Remove the folder {path.parent} to train from the start."
+            f"{place} belongs to a run with the fingerprint {written_by}, this one has {fingerprint}: its params, data"
+            f" or code differ. Remove the folder {place.parent} to train from the start."
         )
     return Checkpoint(step, tensors)
 
 
-def _previous(scratch: Path) -> Path:
-    return scratch / f"{FILE}.previous"
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    signed = {**metadata, "checksum": _checksum(held)}
+    save_file(held, path, metadata={METADATA_KEY: json.dumps(signed, sort_keys=True)})
+    flush(path)
+
+
+def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    with safe_open(path, framework="pt") as file:
+        metadata = json.loads(file.metadata()[METADATA_KEY])
+        # A copy, since the file's own memory is aligned otherwise than that of a tensor torch makes.
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    if metadata["checksum"] != _checksum(tensors):
+        raise ValueError(f"its tensors do not have the checksum {metadata['checksum']}")
+    return tensors, metadata
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> int:
@@ -107,10 +146,14 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     return checksum
 
 
-def _flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _newest_first(scratch: Path) -> Iterator[Path]:
+    found = [path for path in scratch.iterdir() if NAME.fullmatch(path.name)]
+    # Of one step there may be a file and a folder, where a run went on from it among other processes.
+    return iter(sorted(found, reverse=True))
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink(missing_ok=True)

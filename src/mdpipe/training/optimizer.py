@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.training.parallel import whole
 
 if TYPE_CHECKING:
     from mdpipe.params import TrainSettings
@@ -68,7 +69,7 @@ def clip_gradient(parameters: Iterable[nn.Parameter], largest: float | None) -> 
         The norm before clipping, () float32, left on its device so that nobody waits for it.
     """
     parameters = list(parameters)
-    norm = nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = whole(nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
     if largest is not None:
         nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return norm

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.training.checkpoint import Checkpoint
 from mdpipe.training.ema import WeightAverage
 from mdpipe.training.history import Record
 from mdpipe.training.optimizer import build_optimizer
+from mdpipe.training.parallel import whole
 
 if TYPE_CHECKING:
     from mdpipe.params import TrainSettings
@@ -32,7 +34,7 @@ class TrainingState:
         self.record = Record(settings, device)
 
     def checkpoint(self) -> Checkpoint:
-        """The state now. The tensors are the live ones: write them before the next step."""
+        """The state now, with FSDP2 as this process's parts. The tensors are live: write them before the next step."""
         moments = {
             f"{index}.{name}": tensor
             for index, state in self.optimizer.state_dict()["state"].items()
@@ -46,15 +48,14 @@ class TrainingState:
             "objective_average": self.objective_average.tensors(),
             "record": self.record.tensors(),
         }
-        return Checkpoint(
-            self.step, {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
-        )
+        named = {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+        return Checkpoint(self.step, named)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same run."""
         self.step = checkpoint.step
-        self.network.load_state_dict(_part(checkpoint, "weights"))
-        self.objective.load_state_dict(_part(checkpoint, "objective_weights"))
+        _load(self.network, _part(checkpoint, "weights"))
+        _load(self.objective, _part(checkpoint, "objective_weights"))
         parameters = [*self.network.parameters(), *self.objective.parameters()]
         moments: dict[int, dict[str, Tensor]] = {}
         for key, tensor in _part(checkpoint, "moments").items():
@@ -62,8 +63,9 @@ class TrainingState:
             moments.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], tensor)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        self.average.load(_part(checkpoint, "average"))
-        self.objective_average.load(_part(checkpoint, "objective_average"))
+        for average, part in ((self.average, "average"), (self.objective_average, "objective_average")):
+            own = average.tensors()
+            average.load({n: _laid_out_like(own[n], tensor) for n, tensor in _part(checkpoint, part).items()})
         self.record.load(_part(checkpoint, "record"), self.step)
 
     def update_averages(self) -> None:
@@ -78,14 +80,24 @@ class TrainingState:
 
 def _averaged(module: nn.Module, average: WeightAverage) -> dict[str, Tensor]:
     state = {**module.state_dict(), **average.tensors()}
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+    return {name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in state.items()}
 
 
-def _laid_out_like(parameter: Tensor, tensor: Tensor) -> Tensor:
-    """The same numbers in the parameter's memory format: the fused AdamW goes through memory and reads no strides."""
-    if tensor.shape != parameter.shape:
+def _load(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    own = module.state_dict()
+    module.load_state_dict({name: _laid_out_like(own[name], tensor) for name, tensor in tensors.items()})
+
+
+def _laid_out_like(target: Tensor, tensor: Tensor) -> Tensor:
+    """The same numbers, spread over the processes and ordered in memory as the target is.
+
+    The fused AdamW goes through memory and reads no strides.
+    """
+    if tensor.shape != target.shape:
         return tensor
-    return torch.empty_like(parameter, requires_grad=False).copy_(tensor)
+    if isinstance(target, DTensor):
+        return distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements)
+    return torch.empty_like(target, requires_grad=False).copy_(tensor)
 
 
 def _part(checkpoint: Checkpoint, part: str) -> dict[str, Tensor]:

@@ -1,0 +1,80 @@
+"""One step's loss as a module, and what makes its gradient the mean over all processes: DDP or FSDP2."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
+
+from torch import Tensor, distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.networks.dropout import Droppable, WithDropout
+from mdpipe.training.world import World
+
+if TYPE_CHECKING:
+    from mdpipe.params import HardwareSettings
+
+
+class Loss(nn.Module):
+    """The losses of examples, from network and objective together: both have weights whose gradients are shared."""
+
+    def __init__(self, network: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+
+    def forward(
+        self, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None, dropout: Tensor | None
+    ) -> Tensor:
+        """As `Objective.loss`, (B,); `dropout` is (B, dropout_channels) or None where the network drops nothing."""
+        denoiser = cast("Denoiser", self.network)
+        if dropout is not None:
+            denoiser = WithDropout(cast("Droppable", self.network), dropout)
+        return self.objective.loss(denoiser, tokens, time, uniforms, condition)
+
+
+def parallel(loss: Loss, hardware: "HardwareSettings", world: World) -> nn.Module:
+    """The loss for all processes to call, each on its rows: after backward every gradient is the mean over them.
+
+    With FSDP2 the weights of `loss` itself become shares of the whole (DTensor), so build the optimizer after this.
+    """
+    if world.size == 1:
+        return loss
+    if hardware.strategy == "ddp":
+        return DistributedDataParallel(loss)
+    mesh = init_device_mesh(next(loss.parameters()).device.type, (world.size,))
+    # Every block of a list, as all networks have their layers in, is gathered by itself just before it is needed.
+    for blocks in loss.network.children():
+        for block in blocks if isinstance(blocks, nn.ModuleList) else ():
+            fully_shard(block, mesh=mesh)
+    fully_shard(loss, mesh=mesh)
+    return loss
+
+
+@contextmanager
+def micro_batch(loss: nn.Module, last: bool) -> Iterator[None]:
+    """Around a forward and backward pass: gradients add up here, and are shared among the processes in the last one."""
+    if isinstance(loss, DistributedDataParallel) and not last:
+        with loss.no_sync():
+            yield
+        return
+    if isinstance(loss, FSDPModule):
+        loss.set_requires_gradient_sync(last)
+    yield
+
+
+def mean_over(world: World, value: Tensor) -> Tensor:
+    """The mean of a number over all processes, left on its device."""
+    if world.size > 1:
+        distributed.all_reduce(value)
+        value = value / world.size
+    return value
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, or, of one that is spread over the processes, all of it; all of them must call this."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,90 @@
+"""One training step (Alg. 1): times spread evenly over the batch, masks for each example, one update of the weights.
+
+Letters: B examples of a micro-batch, L positions, K uniforms an example.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor, nn
+
+from mdpipe.diffusion.noise import Noise, stratified_times
+from mdpipe.networks.dropout import Droppable
+from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learning_rate
+from mdpipe.training.parallel import mean_over, micro_batch
+from mdpipe.training.state import TrainingState
+from mdpipe.training.world import World
+
+if TYPE_CHECKING:
+    from mdpipe.params import HardwareSettings, TrainSettings
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a step learns from."""
+
+    tokens: Tensor
+    """(B, L) int64."""
+    condition: Tensor | None = None
+    """(B,) int64, the classes that the network is told, or None where it is told none."""
+
+
+Batches = Callable[[int, range], Batch]
+"""The rows with these indices in the batch of step k = 0, 1, ...; the same whenever they are asked for."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step needs; `loss` is `parallel.Loss`, perhaps wrapped, of the state's network and objective."""
+
+    state: TrainingState
+    loss: nn.Module
+    settings: "TrainSettings"
+    hardware: "HardwareSettings"
+    noise: Noise
+    world: World
+
+    def take(self, batches: Batches) -> int:
+        """Take the state's next step; give the number of tokens in the batch of all processes."""
+        state = self.state
+        state.optimizer.zero_grad(set_to_none=True)
+        parts = self.world.rows(self.settings.batch_size, self.hardware.micro_batches)
+        shares, tokens = [], 0
+        for rows in parts:
+            batch = batches(state.step, rows)
+            with micro_batch(self.loss, last=rows == parts[-1]):
+                # Its share in the mean over this process's rows, which is then averaged over the processes.
+                share = self._losses(batch, rows).mean() / len(parts)
+                share.backward()  # type: ignore[no-untyped-call]
+            shares.append(share.detach())
+            tokens += self.world.size * batch.tokens.numel()
+        gradient_norm = clip_gradient(state.network.parameters(), self.settings.gradient_clip)
+        set_learning_rate(state.optimizer, learning_rate_at(state.step, self.settings))
+        state.optimizer.step()
+        state.update_averages()
+        state.record.write(state.step, mean_over(self.world, torch.stack(shares).sum()), gradient_norm)
+        state.step += 1
+        return tokens
+
+    def _losses(self, batch: Batch, rows: range) -> Tensor:
+        """The losses (B,) of these rows in nats per token."""
+        step, device = self.state.step, next(self.state.network.parameters()).device
+        tokens_BL = batch.tokens.to(device)
+        condition_B = None if batch.condition is None else batch.condition.to(device)
+        examples_B = torch.arange(rows.start, rows.stop, device=device)
+        length = tokens_BL.shape[1]
+        times_B = stratified_times(self.noise, step, examples_B, self.settings.batch_size)
+        uniforms_BK = self.noise.uniform(step, examples_B, self.state.objective.loss_uniforms(length))
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bfloat16"):
+            losses_B: Tensor = self.loss(tokens_BL, times_B, uniforms_BK, condition_B, self._dropout(examples_B))
+        return losses_B / length
+
+    def _dropout(self, examples: Tensor) -> Tensor | None:
+        network = cast("Droppable", self.state.network)
+        if not network.dropout_channels:
+            return None
+        # A purpose of its own: the masks' numbers would say which channels are dropped.
+        noise = Noise(self.noise.seed, f"{self.noise.purpose}/dropout")
+        return noise.uniform(self.state.step, examples, network.dropout_channels)

@@ -1,0 +1,60 @@
+"""The processes that train a run together: who this one is, which rows of a batch are its own, and how it joins.
+
+Rows have global indices and all noise is keyed by them, so that what is computed does not depend on how many processes
+compute it; only the order of sums does.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import distributed
+
+LOCAL_RANK, WORLD_SIZE = "LOCAL_RANK", "WORLD_SIZE"
+"""What torchrun, and `launch`, tell a process in its environment."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Which of the run's processes this one is."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether it is the one that writes files and reports."""
+        return self.rank == 0
+
+    def rows(self, batch_size: int, micro_batches: int) -> list[range]:
+        """Global indices of its share of a batch, in the parts that it takes one after another."""
+        part = batch_size // (self.size * micro_batches)
+        first = self.rank * part * micro_batches
+        return [range(start, start + part) for start in range(first, first + part * micro_batches, part)]
+
+    def wait_for_all(self) -> None:
+        """Return when all have called this."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The world that the environment tells of, with torch's process group: NCCL on GPUs, gloo on CPUs.
+
+    Each process has a GPU of its own, the one that `cuda` then means.
+    """
+    if WORLD_SIZE not in os.environ:
+        yield World()
+        return
+    device = None
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ[LOCAL_RANK]))
+        torch.cuda.set_device(device)
+    distributed.init_process_group("gloo" if device is None else "nccl", device_id=device)
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,54 @@
+"""A process of a run that several share, started by `launch`: `python one_of_several.py FOLDER OPTIONS`.
+
+OPTIONS is JSON: `objective`, changes to `hardware`, and `stop_at`, a step in which all processes end with status 75.
+The process that leads writes what came out.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.schedules import Linear
+from mdpipe.training.launch import launch
+from mdpipe.training.world import joined
+from tests.training.interrupted_run import HARDWARE, VOCABULARY, batch, tiny_run
+
+OBJECTIVES = {"md4": lambda: MD4(Linear(), VOCABULARY), "genmd4": lambda: GenMD4(VOCABULARY, initial_exponent=1.0)}
+
+
+def main(folder: Path, options: dict[str, Any]) -> None:
+    """Train the tiny run, as one of the processes that the environment tells of."""
+
+    def batches(step: int) -> Tensor:
+        if step == options.get("stop_at"):
+            sys.exit(75)
+        return batch(step)
+
+    with joined() as world:
+        result = tiny_run(
+            folder / "scratch",
+            batches,
+            hardware=HARDWARE.model_copy(update=options["hardware"]),
+            objective=OBJECTIVES[options["objective"]](),
+            world=world,
+        )
+        if world.leads:
+            learned = {f"objective.{name}": tensor for name, tensor in result.objective_weights.items()}
+            save_file({**result.weights, **learned}, folder / "weights.safetensors")
+            (folder / "losses.json").write_text(json.dumps([row.loss for row in result.history]))
+
+
+def start(folder: Path, options: dict[str, Any]) -> None:
+    """Launch as many processes as the options ask for, and wait for them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    launch(options["hardware"]["processes"], [sys.executable, __file__, str(folder), json.dumps(options)])
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
