@@ -8,7 +8,11 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.maskgit import MaskGIT
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.objectives.sedd import SEDD
-from mdpipe.diffusion.schedules import EPSILON, Cosine, Geometric, Linear, Polynomial, Schedule
+from mdpipe.diffusion.schedules.base import EPSILON, Schedule
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.geometric import Geometric
+from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.polynomial import Polynomial
 
 
 def every_schedule(epsilon: float = EPSILON) -> list[Schedule]:

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdpipe.diffusion.grids import GRIDS, build_grid, cosine_grid, uniform_grid
-from mdpipe.diffusion.schedules import Cosine, Linear
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
 
 
 @given(kind=st.sampled_from(sorted(GRIDS)), steps=st.integers(1, 1000))

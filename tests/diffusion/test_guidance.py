@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.guidance import Guided
 from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.diffusion.schedules import Linear
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.samplers.denoisers import NOISE, masks
 
 V, CLASSES = 4, 3

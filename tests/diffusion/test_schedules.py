@@ -7,16 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.schedules import (
-    EPSILON,
-    SCHEDULES,
-    Cosine,
-    Geometric,
-    Linear,
-    Polynomial,
-    Schedule,
-    build_schedule,
-)
+from mdpipe.diffusion.schedules.base import EPSILON, Schedule
+from mdpipe.diffusion.schedules.build import build_schedule
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.geometric import Geometric
+from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.polynomial import Polynomial
+from mdpipe.kinds import kinds_of
 from tests.diffusion.every import every_schedule
 
 schedules = st.sampled_from([schedule for epsilon in (0.0, EPSILON, 0.1) for schedule in every_schedule(epsilon)])
@@ -34,7 +31,9 @@ times = st.one_of(interior_times, st.sampled_from([0.0, 1.0]).map(scalar))
 
 
 def test_every_schedule_is_among_those_tested():
-    assert {type(schedule) for schedule in every_schedule()} == set(SCHEDULES.values())
+    assert {type(schedule) for schedule in every_schedule()} == set(
+        kinds_of("mdpipe.diffusion.schedules", Schedule).values()
+    )
 
 
 @given(schedule=schedules, time=interior_times)

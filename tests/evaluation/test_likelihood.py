@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Bound
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Cosine, Linear, Schedule
+from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
 from tests.diffusion.chance import FALSE_ALARM_Z, normal_quantiles_of_variance
 

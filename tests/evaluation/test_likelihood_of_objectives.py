@@ -18,7 +18,9 @@ from mdpipe.diffusion.objectives.d3pm import D3PM
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.objectives.sedd import SEDD
-from mdpipe.diffusion.schedules import Cosine, Linear, Polynomial
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.polynomial import Polynomial
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
 from tests.diffusion.chance import FALSE_ALARM_Z, normal_quantiles_of_variance
 from tests.diffusion.objectives.enumeration import expectation

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from mdpipe.diffusion.objectives.autoregressive import Autoregressive
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Linear
+from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.evaluation.estimate import mean_estimate
 from mdpipe.evaluation.quality import BATCH_SIZE, judged_bits, surprisals
 

@@ -12,7 +12,7 @@ from mdpipe.data.raw import Document, Pictures, write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Linear
+from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.evaluation.zero_shot import ZeroShot, zero_shot
 
 TEXTS = ["Plain text.", "Naïve text, as it is.", "A third one that is somewhat longer than these were."]

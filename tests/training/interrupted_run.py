@@ -21,7 +21,7 @@ from torch import Tensor
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Linear
+from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
 from mdpipe.params import HardwareSettings, TrainSettings
 from mdpipe.training import checkpoint

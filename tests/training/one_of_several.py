@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Linear
+from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.training.launch import launch
 from mdpipe.training.world import joined
 from tests.training.interrupted_run import HARDWARE, VOCABULARY, batch, tiny_run

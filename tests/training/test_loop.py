@@ -10,7 +10,7 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Cosine
+from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.training import step
 from mdpipe.training.checkpoint import FingerprintMismatchError
 from mdpipe.training.history import NonFiniteLossError

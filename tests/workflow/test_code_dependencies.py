@@ -10,8 +10,14 @@ ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
-NO_INFLUENCE = ("mdpipe/params", "mdpipe/stages/paths.py", "mdpipe/stages/__init__.py", "mdpipe/__init__.py")
-"""Params are watched by their values, and DVC watches the paths themselves."""
+NO_INFLUENCE = (
+    "mdpipe/params",
+    "mdpipe/kinds.py",
+    "mdpipe/stages/paths.py",
+    "mdpipe/stages/__init__.py",
+    "mdpipe/__init__.py",
+)
+"""Params are watched by their values, kinds by the files they are found in, and DVC watches the paths themselves."""
 
 
 def module_file(name: str) -> Path | None:

@@ -19,7 +19,7 @@ from mdpipe.benchmarks.machine import peak_memory, product_peak, wait_for
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.diffusion.schedules import Linear
+from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
 from mdpipe.networks.transformer import Transformer
 

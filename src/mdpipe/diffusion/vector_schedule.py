@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mdpipe.diffusion.schedules import EPSILON
+from mdpipe.diffusion.schedules.base import EPSILON
 
 IDENTITY = 40
 """Where softplus(raw) = raw in float64. PyTorch's own threshold of 20 leaves a jump of 2e-9."""

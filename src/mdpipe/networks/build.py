@@ -6,10 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mdpipe.networks.transformer import Transformer
-from mdpipe.networks.unet import UNet
-
-NETWORKS: dict[str, type[Transformer] | type[UNet]] = {"transformer": Transformer, "unet": UNet}
+from mdpipe.kinds import find_kind
+from mdpipe.networks.base import Network
 
 
 def build_network(
@@ -21,11 +19,11 @@ def build_network(
     classes: int = 0,
     causal: bool = False,
     **settings: Any,
-) -> Transformer | UNet:
+) -> Network:
     """A network on the CPU with initial weights that depend on nothing but these arguments.
 
     Args:
-        kind: `transformer` or `unet`.
+        kind: the name of its file.
         vocabulary: number of real tokens; the mask comes on top.
         shape: (L,) of a sequence or (H, W, C) of a picture.
         seed: of the initial weights.
@@ -45,16 +43,24 @@ def build_network(
 
 def empty_network(
     kind: str, vocabulary: int, shape: tuple[int, ...], *, classes: int = 0, causal: bool = False, **settings: Any
-) -> Transformer | UNet:
+) -> Network:
     """The same network on the meta device: shapes and counts without memory.
 
     Raises:
         ValueError: as `build_network`.
     """
-    if kind not in NETWORKS:
-        raise ValueError(f"network.kind is {kind!r}; it must be one of {', '.join(sorted(NETWORKS))}")
+    network = network_class(kind)
     with torch.device("meta"):
-        return NETWORKS[kind](vocabulary, shape, classes=classes, causal=causal, **settings)
+        return network(vocabulary, shape, classes=classes, causal=causal, **settings)
+
+
+def network_class(kind: str) -> type[Network]:
+    """The class of a network.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    return find_kind("mdpipe.networks", kind, Network, "network.kind")
 
 
 def parameter_count(network: nn.Module) -> int:

@@ -10,9 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from mdpipe.networks.base import Network
 from mdpipe.networks.build import empty_network
-from mdpipe.networks.transformer import Transformer
-from mdpipe.networks.unet import UNet
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "network.json"
@@ -55,7 +54,7 @@ def save_network(
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, directory / WEIGHTS)
 
 
-def load_network(directory: Path) -> Transformer | UNet:
+def load_network(directory: Path) -> Network:
     """The network of a folder that `save_network` wrote, on the CPU.
 
     Raises:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpipe.networks.attention import attend
+from mdpipe.networks.base import Network
 from mdpipe.networks.dropout import kept_channels
 from mdpipe.networks.initial import spread, zero
 from mdpipe.networks.time import TIME_WIDTH, TimeEmbedding
@@ -25,7 +26,7 @@ HIDDEN_MULTIPLE = 32
 """The MLP's hidden width, 8/3 of the width, is rounded up to a multiple of this."""
 
 
-class Transformer(nn.Module):
+class Transformer(Network):
     """A denoiser for sequences of at most prod(shape) tokens.
 
     A causal one's hidden state at a position depends on the tokens up to that position alone.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpipe.networks.attention import attend
+from mdpipe.networks.base import Network
 from mdpipe.networks.dropout import kept_channels
 from mdpipe.networks.initial import order, spread, zero
 from mdpipe.networks.time import TIME_WIDTH, TimeEmbedding
@@ -19,7 +20,7 @@ GROUP = 4
 """Channels that a group norm of width D takes together."""
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """A denoiser for pictures.
 
     Every sub-pixel's value is embedded and a pixel's embeddings are concatenated. `blocks` residual blocks go down, one

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mdpipe.params.base import Positive, Section
+from mdpipe.params.own import OrOwn, own_kind, section_of
 
 Grid = Literal["uniform", "cosine"]
 """Spacing of the times: even, or small steps near time 1, where most is masked (eq 6)."""
@@ -39,7 +40,15 @@ class Cosine(Section):
     kind: Literal["cosine"]
 
 
-AnySchedule = Annotated[Linear | Polynomial | Geometric | Cosine, Field(discriminator="kind")]
+def _own_schedule(kind: str, schedule: type) -> type[Section]:
+    return section_of(schedule, given=["epsilon"], named=own_kind(kind))
+
+
+AnySchedule = Annotated[
+    Linear | Polynomial | Geometric | Cosine,
+    Field(discriminator="kind"),
+    OrOwn("kind", "mdpipe.diffusion.schedules", "Schedule", _own_schedule),
+]
 """How fast tokens turn into the mask as time runs from 0 to 1 (Table 4 of the paper)."""
 
 

@@ -1,14 +1,15 @@
 """What is trained, sampled and measured: the `runs` of params.yaml and the zero-shot suite."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
 from mdpipe.params import diffusion
 from mdpipe.params.base import Name, Positive, Section
 from mdpipe.params.hardware import HardwareSettings
-from mdpipe.params.sampling import OnGrid, SampleSettings, samplers_for
+from mdpipe.params.own import OrOwn, own_kind, section_of
+from mdpipe.params.sampling import OnGrid, SampleSettings, fits, samplers_for
 
 
 class Transformer(Section):
@@ -45,7 +46,13 @@ class UNet(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
-AnyNetwork = Annotated[Transformer | UNet, Field(discriminator="kind")]
+def _own_network(kind: str, network: type) -> type[Section]:
+    return section_of(network, given=["vocabulary", "shape", "classes", "causal"], named=own_kind(kind))
+
+
+AnyNetwork = Annotated[
+    Transformer | UNet, Field(discriminator="kind"), OrOwn("kind", "mdpipe.networks", "Network", _own_network)
+]
 
 
 class TrainSettings(Section):
@@ -122,17 +129,17 @@ class BaseRun(Section):
         return self
 
     def _network_rules(self) -> Iterator[str]:
-        if self.objective == "autoregressive" and self.network.kind != "transformer":
-            yield f"an autoregressive run needs a network that can be causal, not {self.network.kind}: transformer"
-        if self.objective in TIMELESS and self.network.time_conditioning:
+        if self.objective == "autoregressive" and isinstance(self.network, UNet):
+            yield "an autoregressive run needs a network that can be causal, not unet: transformer"
+        if self.objective in TIMELESS and getattr(self.network, "time_conditioning", False):
             yield f"{self.objective} has no time to tell: network.time_conditioning must be false"
 
     def _sample_rules(self) -> Iterator[str]:
-        sample, allowed = self.sample, samplers_for(self.objective)
-        if sample.sampler.kind not in allowed:
+        sample = self.sample
+        if not fits(sample.sampler.kind, self.objective):
             yield (
                 f"sample.sampler.kind = {sample.sampler.kind!r} does not fit a run of {self.objective}; allowed:"
-                f" {', '.join(allowed)}"
+                f" {', '.join(samplers_for(self.objective))}"
             )
         if isinstance(sample.sampler, OnGrid) != (sample.steps is not None):
             need = "a number" if isinstance(sample.sampler, OnGrid) else "null"
@@ -198,9 +205,16 @@ class AutoregressiveRun(BaseRun):
     diffusion: diffusion.Autoregressive
 
 
+def _own_run(kind: str, objective: type) -> type[Section]:
+    settings = section_of(objective, given=["vocabulary"], types={"schedule": diffusion.AnySchedule})
+    fields: dict[str, Any] = {"objective": (Literal[kind], ...), "diffusion": (settings, ...)}
+    return create_model(objective.__name__, __base__=BaseRun, **fields)
+
+
 Run = Annotated[
     MD4Run | GenMD4Run | MaskGITRun | SEDDRun | D3PMRun | AnyOrderRun | AutoregressiveRun,
     Field(discriminator="objective"),
+    OrOwn("objective", "mdpipe.diffusion.objectives", "Objective", _own_run),
 ]
 
 

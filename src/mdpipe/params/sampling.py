@@ -1,11 +1,14 @@
 """How samples are drawn: the samplers and their settings in params.yaml."""
 
+import inspect
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from mdpipe.kinds import is_module
 from mdpipe.params.base import Name, Positive, Section
 from mdpipe.params.diffusion import Grid
+from mdpipe.params.own import OrOwn, own_kind, section_of
 
 
 class OnGrid(Section):
@@ -74,6 +77,11 @@ class LeftToRight(Section):
     kind: Literal["autoregressive"]
 
 
+def _own_sampler(kind: str, sampler: type) -> type[Section]:
+    walks = "grid" in inspect.signature(sampler).parameters
+    return section_of(sampler, given=["steps"], named=own_kind(kind), base=OnGrid if walks else Section)
+
+
 AnySampler = Annotated[
     Ancestral
     | TwoStage
@@ -85,6 +93,7 @@ AnySampler = Annotated[
     | FirstHitting
     | LeftToRight,
     Field(discriminator="kind"),
+    OrOwn("kind", "mdpipe.diffusion.samplers", "Sampler", _own_sampler),
 ]
 
 OWN_SAMPLERS = {"genmd4": "generalized", "autoregressive": "autoregressive"}
@@ -94,10 +103,16 @@ KINDS = [sampler.model_fields["kind"].annotation.__args__[0] for sampler in get_
 
 
 def samplers_for(objective: str) -> list[str]:
-    """The kinds of sampler that a run of this objective can be sampled by."""
+    """The kinds of sampler, of those that come with mdpipe, that a run of this objective can be sampled by."""
+    return [kind for kind in KINDS if fits(kind, objective)]
+
+
+def fits(sampler: str, objective: str) -> bool:
+    """Whether a run of the objective can be sampled by the sampler, which may be one's own, as the objective may."""
     if objective in OWN_SAMPLERS:
-        return [OWN_SAMPLERS[objective]]
-    return [kind for kind in KINDS if kind not in OWN_SAMPLERS.values()]
+        return sampler == OWN_SAMPLERS[objective]
+    known = sampler in KINDS or is_module("mdpipe.diffusion.samplers", sampler)
+    return known and sampler not in OWN_SAMPLERS.values()
 
 
 class SampleSettings(Section):

@@ -19,9 +19,9 @@ from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
-from mdpipe.diffusion.samplers.build import SAMPLERS, build_sampler
+from mdpipe.diffusion.samplers.build import build_sampler, sampler_class
 from mdpipe.networks.determinism import make_deterministic
-from mdpipe.params.sampling import samplers_for
+from mdpipe.params.sampling import fits, samplers_for
 from mdpipe.stages.drawing import Drawn, draw
 from mdpipe.stages.trained import TrainedRun, load_run
 
@@ -79,7 +79,7 @@ def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
     """
     allowed = samplers_for(trained.kind)
     kind = wish.sampler or (PREFERRED if PREFERRED in allowed else allowed[0])
-    if kind not in allowed:
+    if not fits(kind, trained.kind):
         raise ValueError(f"--sampler {kind} does not fit a run of {trained.kind}; allowed: {', '.join(allowed)}")
     masked = tokens == trained.objective.mask
     if trained.objective.causal and (masked[:, :-1] & ~masked[:, 1:]).any():
@@ -87,7 +87,7 @@ def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
             f"a run of {trained.kind} draws from left to right and cannot heed what stands behind a gap: it fills one"
             " gap, at the end"
         )
-    walks = {field.name for field in fields(SAMPLERS[kind])} >= {"steps", "grid"}
+    walks = {field.name for field in fields(sampler_class(kind))} >= {"steps", "grid"}
     with _progress() as on_step:
         return draw(
             trained,

@@ -24,7 +24,7 @@ from mdpipe.evaluation.estimate import mean_estimate
 from mdpipe.evaluation.quality import judged_bits, surprisals
 from mdpipe.networks.determinism import make_deterministic
 from mdpipe.params import Params
-from mdpipe.params.sampling import OnGrid, samplers_for
+from mdpipe.params.sampling import OnGrid, fits
 from mdpipe.stages import paths
 from mdpipe.stages.drawing import draw, unknown
 from mdpipe.stages.trained import TrainedRun, load_run
@@ -81,7 +81,7 @@ def samplers(params: Params, run: str) -> None:
 def fitting_samplers(params: Params, run: str) -> Iterator[tuple[str, int | None, Sampler[Any]]]:
     """The samplers of the suite that fit a run: kind, steps where it has any, and the sampler."""
     for settings in params.samplers.samplers:
-        if settings.kind not in samplers_for(params.runs[run].objective):
+        if not fits(settings.kind, params.runs[run].objective):
             continue
         described = settings.model_dump()
         kind = described.pop("kind")

@@ -24,10 +24,9 @@ from mdpipe.data.encoded import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.build import build_objective
+from mdpipe.networks.base import Network
 from mdpipe.networks.build import parameter_count
 from mdpipe.networks.saved import DESCRIPTION, load_network, save_network
-from mdpipe.networks.transformer import Transformer
-from mdpipe.networks.unet import UNet
 from mdpipe.params import Run
 from mdpipe.stages import paths
 
@@ -44,7 +43,7 @@ UNITS = {"letters": "bits/char", "bytes": "bits/byte", "pieces": "bits/token", "
 class TrainedRun:
     """A model ready to be evaluated or sampled from, on the machine's GPU where it has one."""
 
-    network: Transformer | UNet
+    network: Network
     objective: Objective
     kind: str
     """The objective's name in params.yaml."""

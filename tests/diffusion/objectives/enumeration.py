@@ -15,7 +15,7 @@ from torch import Tensor
 from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 from tests.diffusion.tables import Tabular, masks
 
 LAST = 1 - 2.0**-53

@@ -13,7 +13,8 @@ from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.masked import exactly_masked
 from mdpipe.diffusion.objectives.maskgit import MaskGIT
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Cosine, Linear
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.objectives.enumeration import average_entropies, expectation
 from tests.diffusion.tables import random_table

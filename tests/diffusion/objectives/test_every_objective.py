@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.build import OBJECTIVES, build_objective
+from mdpipe.diffusion.objectives.build import build_objective, objective_class
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
-from mdpipe.diffusion.schedules import Cosine, Linear, Polynomial
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.polynomial import Polynomial
+from mdpipe.kinds import kinds_of
 from tests.diffusion.every import every_objective, every_schedule
 from tests.diffusion.objectives.enumeration import Uninformed, every_draw, expectation
 from tests.diffusion.tables import Causal, random_timed
@@ -34,7 +37,9 @@ def denoiser_for(objective: Objective, seed: int):
 
 
 def test_every_kind_is_among_those_tested():
-    assert {type(objective) for objective in every_objective(V, Linear()).values()} == set(OBJECTIVES.values())
+    assert {type(objective) for objective in every_objective(V, Linear()).values()} == set(
+        kinds_of("mdpipe.diffusion.objectives", Objective).values()
+    )
 
 
 @names
@@ -135,7 +140,7 @@ def test_names_of_params_build_objectives():
     learned = build_objective("genmd4", 5, initial_exponent=2.0, exponent_learning_rate=0.1)
     assert (learned.learning_rate, len(learned.exponents)) == (0.1, 5)
     for kind in ("any_order", "autoregressive"):
-        assert isinstance(build_objective(kind, 5), OBJECTIVES[kind])
+        assert isinstance(build_objective(kind, 5), objective_class(kind))
     with pytest.raises(ValueError, match=r"objective is 'md5'.*any_order, autoregressive, d3pm, genmd4"):
         build_objective("md5", 5)
 

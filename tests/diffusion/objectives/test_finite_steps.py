@@ -15,7 +15,9 @@ from mdpipe.diffusion.objectives.d3pm import D3PM
 from mdpipe.diffusion.objectives.masked import masked_entropies
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.objectives.steps import Steps
-from mdpipe.diffusion.schedules import Cosine, Linear, Schedule
+from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.every import every_schedule
 from tests.diffusion.objectives.enumeration import average_entropies, cost_at_rate, every_draw, expectation
 from tests.diffusion.tables import SOURCES, exact_table, random_table

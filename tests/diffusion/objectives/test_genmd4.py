@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Polynomial
+from mdpipe.diffusion.schedules.polynomial import Polynomial
 from tests.diffusion.objectives.enumeration import LAST, every_draw, expectation
 from tests.diffusion.tables import SOURCES, Posterior, exact_table, masks, random_timed
 

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import EPSILON, Cosine, Geometric, Linear, Schedule
+from mdpipe.diffusion.schedules.base import EPSILON, Schedule
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.geometric import Geometric
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.every import every_schedule
 from tests.diffusion.objectives.enumeration import (

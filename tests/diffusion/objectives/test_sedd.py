@@ -10,7 +10,8 @@ from torch import Tensor
 
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.objectives.sedd import SEDD
-from mdpipe.diffusion.schedules import Linear, Schedule
+from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.every import every_schedule
 from tests.diffusion.objectives.enumeration import LAST, every_draw
 from tests.diffusion.tables import Tabular, random_table

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import Sampler
-from mdpipe.diffusion.samplers.build import SAMPLERS, build_sampler
+from mdpipe.diffusion.samplers.build import build_sampler, sampler_class
 from tests.diffusion.tables import Tabular
 
 NOISE = Noise(0, "test")
@@ -15,7 +15,7 @@ NOISE = Noise(0, "test")
 
 def sampler_of(kind: str, steps: int, grid: str = "uniform", **settings: float) -> Sampler:
     """The sampler of this kind, at this grid if it walks one."""
-    required = {field.name for field in fields(SAMPLERS[kind]) if field.default is MISSING}
+    required = {field.name for field in fields(sampler_class(kind)) if field.default is MISSING}
     walk = {"steps": steps, "grid": grid}
     return build_sampler(kind, **{name: walk[name] for name in required}, **settings)
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.samplers.autoregressive import Autoregressive
-from mdpipe.diffusion.schedules import Linear
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.denoisers import NOISE, Mixing, masks
 from tests.diffusion.tables import markov_chain

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.grids import build_grid
-from mdpipe.diffusion.schedules import Cosine, Linear
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.chains import counts_of, levels, move, outcome
 from tests.diffusion.samplers.denoisers import NOISE, Mixing, Tempered, masks, sampler_of

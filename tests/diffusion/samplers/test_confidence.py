@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mdpipe.diffusion.grids import build_grid
 from mdpipe.diffusion.samplers.confidence import SMALLEST_UNIFORM, Confidence, gumbel
-from mdpipe.diffusion.schedules import Cosine, Linear
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.denoisers import NOISE, Independent, masks
 

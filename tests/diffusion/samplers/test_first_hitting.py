@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mdpipe.diffusion.samplers.first_hitting import FirstHitting
-from mdpipe.diffusion.schedules import Cosine, Linear
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.denoisers import NOISE, CopiedBit, Counted, Independent, Mixing, masks
 from tests.diffusion.tables import exact_table, markov_chain, random_table

@@ -6,7 +6,9 @@ from torch import Tensor
 
 from mdpipe.diffusion.grids import build_grid, cosine_grid, uniform_grid
 from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.diffusion.schedules import Cosine, Linear, Schedule
+from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.denoisers import NOISE, CopiedBit, Independent, masks, sampler_of
 

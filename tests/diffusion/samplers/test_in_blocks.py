@@ -14,7 +14,8 @@ from mdpipe.diffusion.samplers.base import OnStep, Sampler
 from mdpipe.diffusion.samplers.blocks import in_blocks
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.schedules import Linear, Schedule
+from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.samplers.denoisers import NOISE, Independent, Labelled, Mixing
 
 V = 9

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.conditionals import PROBABILITIES_AT_ONCE
-from mdpipe.diffusion.schedules import Linear
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.samplers.denoisers import NOISE, masks, sampler_of
 
 VOCABULARY = 50_257

@@ -12,7 +12,9 @@ from mdpipe.diffusion.grids import uniform_grid
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers import conditionals
 from mdpipe.diffusion.samplers.reveal_first import RevealFirst
-from mdpipe.diffusion.schedules import Cosine, Linear, Schedule
+from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.samplers.denoisers import NOISE, CopiedBit, Counted, Independent, Mixing, masks
 
 schedules = pytest.mark.parametrize("schedule", [Linear(), Cosine(), Linear(0.2)], ids=["linear", "cosine", "epsilon"])

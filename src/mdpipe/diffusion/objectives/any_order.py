@@ -6,7 +6,7 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Bound, Objective
 from mdpipe.diffusion.objectives.masked import exactly_masked, masked_entropies
-from mdpipe.diffusion.schedules import Linear
+from mdpipe.diffusion.schedules.linear import Linear
 
 
 class AnyOrder(Objective):

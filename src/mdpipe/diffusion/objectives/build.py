@@ -2,40 +2,31 @@
 
 from typing import Any
 
-from mdpipe.diffusion.objectives.any_order import AnyOrder
-from mdpipe.diffusion.objectives.autoregressive import Autoregressive
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.d3pm import D3PM
-from mdpipe.diffusion.objectives.genmd4 import GenMD4
-from mdpipe.diffusion.objectives.maskgit import MaskGIT
-from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.objectives.sedd import SEDD
-from mdpipe.diffusion.schedules import build_schedule
-
-OBJECTIVES: dict[str, type[Objective]] = {
-    "md4": MD4,
-    "genmd4": GenMD4,
-    "maskgit": MaskGIT,
-    "sedd": SEDD,
-    "d3pm": D3PM,
-    "any_order": AnyOrder,
-    "autoregressive": Autoregressive,
-}
+from mdpipe.diffusion.schedules.build import build_schedule
+from mdpipe.kinds import find_kind
 
 
 def build_objective(kind: str, vocabulary: int, **settings: Any) -> Objective:
     """The objective that params.yaml calls `kind`, with its settings in `diffusion`.
 
     Args:
-        kind: a key of `OBJECTIVES`.
+        kind: the name of its file.
         vocabulary: V.
         settings: the keys of the run's `diffusion`; a `schedule` is a mapping, as in params.yaml.
 
     Raises:
         ValueError: there is no such kind or schedule, or a setting is out of range.
     """
-    if kind not in OBJECTIVES:
-        raise ValueError(f"objective is {kind!r}; it must be one of {', '.join(sorted(OBJECTIVES))}")
     if "schedule" in settings:
         settings["schedule"] = build_schedule(**settings["schedule"])
-    return OBJECTIVES[kind](vocabulary=vocabulary, **settings)
+    return objective_class(kind)(vocabulary=vocabulary, **settings)
+
+
+def objective_class(kind: str) -> type[Objective]:
+    """The class of an objective.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    return find_kind("mdpipe.diffusion.objectives", kind, Objective, "objective")

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 
 class D3PM(MD4):

@@ -12,7 +12,7 @@ from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Bound, Objective
 from mdpipe.diffusion.objectives.masked import masked_logits, total_by_example
 from mdpipe.diffusion.objectives.steps import Steps
-from mdpipe.diffusion.schedules import EPSILON
+from mdpipe.diffusion.schedules.base import EPSILON
 from mdpipe.diffusion.vector_schedule import VectorSchedule
 
 FIRST_TIME = 1e-3

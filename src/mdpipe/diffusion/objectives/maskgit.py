@@ -6,7 +6,7 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.masked import exactly_masked, masked_entropies
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 
 class MaskGIT(MD4):

@@ -11,7 +11,7 @@ from mdpipe.diffusion.objectives.base import Bound
 from mdpipe.diffusion.objectives.masked import masked_entropies
 from mdpipe.diffusion.objectives.scheduled import Scheduled
 from mdpipe.diffusion.objectives.steps import Steps
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 
 class MD4(Scheduled):

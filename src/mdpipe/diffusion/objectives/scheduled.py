@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.objectives.base import Bound, Objective
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 
 class Scheduled(Objective):

@@ -10,7 +10,7 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.diffusion.samplers.conditionals import Conditionals
 from mdpipe.diffusion.samplers.walk import GridSampler
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 SMALLEST_UNIFORM = 2.0**-54
 """In place of a uniform of exactly 0, whose Gumbel number would be infinite."""

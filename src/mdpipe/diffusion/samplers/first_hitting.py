@@ -8,7 +8,7 @@ from torch import Tensor
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep, Sampler
 from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mdpipe.diffusion.samplers.ancestral import reveal
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.diffusion.samplers.conditionals import Conditionals
 from mdpipe.diffusion.samplers.walk import GridSampler
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.diffusion.samplers.conditionals import Conditionals
 from mdpipe.diffusion.samplers.walk import GridSampler, Step
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)

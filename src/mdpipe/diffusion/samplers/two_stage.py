@@ -9,7 +9,7 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.diffusion.samplers.conditionals import Conditionals
 from mdpipe.diffusion.samplers.walk import GridSampler
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)

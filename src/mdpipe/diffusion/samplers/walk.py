@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.grids import build_grid
 from mdpipe.diffusion.samplers.base import AnySchedule, Sampler
-from mdpipe.diffusion.schedules import Schedule
+from mdpipe.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)
