@@ -23,7 +23,7 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
-from mdpipe.params import HardwareSettings, TrainSettings
+from mdpipe.params import AdamW, HardwareSettings, Muon, TrainSettings
 from mdpipe.training import checkpoint
 from mdpipe.training.loop import TrainResult, train
 from mdpipe.training.step import Batch
@@ -34,13 +34,13 @@ SETTINGS = TrainSettings(
     batch_size=4,
     learning_rate=0.01,
     warmup_steps=3,
-    weight_decay=0.01,
-    beta2=0.99,
+    optimizer=AdamW(kind="adamw", beta2=0.99, weight_decay=0.01),
     gradient_clip=1.0,
     ema_decay=0.9,
     checkpoint_every=3,
     keep_checkpoints=2,
 )
+MUON = SETTINGS.model_copy(update={"optimizer": Muon(kind="muon", momentum=0.9, beta2=0.99, weight_decay=0.01)})
 HARDWARE = HardwareSettings(precision="float32", threads=1, processes=1, strategy="ddp", micro_batches=1)
 
 

@@ -1,6 +1,7 @@
 """A process of a run that several share, started by `launch`: `python one_of_several.py FOLDER OPTIONS`.
 
-OPTIONS is JSON: `objective`, changes to `hardware`, and `stop_at`, a step in which all processes end with status 75.
+OPTIONS is JSON: `objective`, whether to take `muon`, changes to `hardware`, and `stop_at`, a step in which all
+processes end with status 75.
 The process that leads writes what came out.
 """
 
@@ -17,13 +18,14 @@ from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.training.launch import launch
 from mdpipe.training.world import joined
-from tests.training.interrupted_run import HARDWARE, VOCABULARY, batch, tiny_run
+from tests.training.interrupted_run import HARDWARE, MUON, SETTINGS, VOCABULARY, batch, tiny_run
 
 OBJECTIVES = {"md4": lambda: MD4(Linear(), VOCABULARY), "genmd4": lambda: GenMD4(VOCABULARY, initial_exponent=1.0)}
 
 
 def main(folder: Path, options: dict[str, Any]) -> None:
     """Train the tiny run, as one of the processes that the environment tells of."""
+    folder.mkdir(parents=True, exist_ok=True)
 
     def batches(step: int) -> Tensor:
         if step == options.get("stop_at"):
@@ -34,6 +36,7 @@ def main(folder: Path, options: dict[str, Any]) -> None:
         result = tiny_run(
             folder / "scratch",
             batches,
+            settings=MUON if options.get("muon") else SETTINGS,
             hardware=HARDWARE.model_copy(update=options["hardware"]),
             objective=OBJECTIVES[options["objective"]](),
             world=world,
@@ -46,7 +49,6 @@ def main(folder: Path, options: dict[str, Any]) -> None:
 
 def start(folder: Path, options: dict[str, Any]) -> None:
     """Launch as many processes as the options ask for, and wait for them."""
-    folder.mkdir(parents=True, exist_ok=True)
     launch(options["hardware"]["processes"], [sys.executable, __file__, str(folder), json.dumps(options)])
 
 

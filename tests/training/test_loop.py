@@ -59,8 +59,10 @@ def test_settings_decide_the_weights(
         for change in (
             {"learning_rate": 0.02},
             {"warmup_steps": 0},
-            {"weight_decay": 0.5},
-            {"beta2": 0.9},
+            {"optimizer": tiny.SETTINGS.optimizer.model_copy(update={"weight_decay": 0.5})},
+            {"optimizer": tiny.SETTINGS.optimizer.model_copy(update={"beta2": 0.9})},
+            {"optimizer": tiny.MUON.optimizer},
+            {"optimizer": tiny.MUON.optimizer.model_copy(update={"momentum": 0.5})},
             {"gradient_clip": 1e-4},
             {"ema_decay": 0.05},
         )
@@ -126,7 +128,8 @@ def test_each_step_has_its_own_masks_and_times_spread_evenly_over_its_batch(
 
 def test_clipping_is_of_the_networks_gradient_alone(tiny: SimpleNamespace, tmp_path: Path) -> None:
     """Clipped to far below AdamW's epsilon of 1e-8 the network stays where it was; GenMD4's exponents move on."""
-    settings = tiny.SETTINGS.model_copy(update={"gradient_clip": 1e-12, "weight_decay": 0.0, "ema_decay": 0.0})
+    still = tiny.SETTINGS.optimizer.model_copy(update={"weight_decay": 0.0})
+    settings = tiny.SETTINGS.model_copy(update={"gradient_clip": 1e-12, "optimizer": still, "ema_decay": 0.0})
     still = settings.model_copy(update={"steps": 1, "warmup_steps": 0, "learning_rate": 1e-30})
     start, end = (
         tiny.tiny_run(

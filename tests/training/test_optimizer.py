@@ -9,8 +9,9 @@ from torch import nn
 
 from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.networks.build import build_network
 from mdpipe.params import TrainSettings
-from mdpipe.training.optimizer import build_optimizer, clip_gradient, learning_rate_at, set_learning_rate
+from mdpipe.training.optimizer import build_optimizers, clip_gradient, learning_rate_at, set_learning_rate
 
 
 def settings(**changes: object) -> TrainSettings:
@@ -19,8 +20,7 @@ def settings(**changes: object) -> TrainSettings:
         "batch_size": 1,
         "learning_rate": 0.5,
         "warmup_steps": 10,
-        "weight_decay": 0.1,
-        "beta2": 0.95,
+        "optimizer": {"kind": "adamw", "beta2": 0.95, "weight_decay": 0.1},
         "gradient_clip": None,
         "ema_decay": 0.9,
         "checkpoint_every": 10,
@@ -51,11 +51,11 @@ def test_steps_follow_adamw_with_the_decay_on_every_parameter() -> None:
     random = np.random.default_rng(0)
     values = [random.normal(size=shape) for shape in ((3, 2), (4,))]
     parameters = nn.ParameterList(torch.tensor(value, dtype=torch.float64) for value in values)
-    optimizer = build_optimizer(parameters, AnyOrder(3), chosen)
+    (optimizer,) = build_optimizers(parameters, AnyOrder(3), chosen)
     first, second = ([np.zeros_like(value) for value in values] for _ in range(2))
     for step in range(1, 6):
         rate = learning_rate_at(step, chosen)
-        set_learning_rate(optimizer, rate)
+        set_learning_rate([optimizer], rate)
         for index, parameter in enumerate(parameters):
             gradient = random.normal(size=values[index].shape)
             parameter.grad = torch.tensor(gradient)
@@ -68,13 +68,44 @@ def test_steps_follow_adamw_with_the_decay_on_every_parameter() -> None:
             np.testing.assert_allclose(parameter.detach().numpy(), value, rtol=1e-12)
 
 
+def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else() -> None:
+    """Its first step is the learning rate times an orthogonal matrix, scaled to the size that AdamW's would have."""
+    chosen = settings(optimizer={"kind": "muon", "momentum": 0.9, "beta2": 0.95, "weight_decay": 0.0})
+    network = build_network(
+        "transformer", 5, (4,), seed=0, layers=2, heads=2, width=32, time_conditioning=True, dropout=0.0
+    )
+    adamw, muon = build_optimizers(network, AnyOrder(5), chosen)
+    of_muon = {id(parameter) for group in muon.param_groups for parameter in group["params"]}
+    of_adamw = {id(parameter) for group in adamw.param_groups for parameter in group["params"]}
+    assert not of_muon & of_adamw
+    names = {name for name, parameter in network.named_parameters() if id(parameter) in of_muon}
+    assert {name for name, _ in network.named_parameters() if ".inner." in name} == names
+    assert len(of_muon) + len(of_adamw) == len(list(network.parameters()))
+    weight = network.attention[0].inner.output.weight
+    before = weight.detach().clone()
+    for parameter in network.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+    set_learning_rate([adamw, muon], 0.1)
+    muon.step()
+    step = (before - weight.detach()) / (0.1 * 0.2 * 32**0.5)
+    singular = torch.linalg.svdvals(step.double())
+    assert (singular > 0.5).all()
+    assert (singular < 1.5).all()
+
+
+def test_muon_without_a_matrix_to_move_is_refused() -> None:
+    chosen = settings(optimizer={"kind": "muon", "momentum": 0.9, "beta2": 0.95, "weight_decay": 0.0})
+    with pytest.raises(ValueError, match="needs a network with matrices in its layers"):
+        build_optimizers(nn.Linear(3, 3), AnyOrder(3), chosen)
+
+
 @pytest.mark.parametrize("own_rate", [None, 0.05])
 def test_an_objective_has_its_own_learning_rate_on_the_same_course_and_no_decay(own_rate: float | None) -> None:
     """The first step of AdamW moves every parameter by the learning rate, against its gradient."""
     chosen = settings()
     network, objective = nn.Linear(1, 1, bias=False), GenMD4(2, initial_exponent=1.0, exponent_learning_rate=own_rate)
-    optimizer = build_optimizer(network, objective, chosen)
-    set_learning_rate(optimizer, learning_rate_at(3, chosen))
+    (optimizer,) = build_optimizers(network, objective, chosen)
+    set_learning_rate([optimizer], learning_rate_at(3, chosen))
     before = objective.schedule.raw.detach().clone()
     for parameter in (network.weight, objective.schedule.raw):
         parameter.grad = torch.ones_like(parameter)

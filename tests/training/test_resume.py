@@ -69,10 +69,10 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(
     assert (tmp_path / "killed" / newest).read_bytes() == (tmp_path / "whole" / newest).read_bytes()
 
 
-def test_what_an_objective_learns_goes_on_like_the_weights(
+def test_what_an_objective_learns_and_what_muon_remembers_go_on_like_the_weights(
     tiny: SimpleNamespace, assert_same_bytes: Same, tmp_path: Path
 ) -> None:
-    """GenMD4's exponents, stopped in the eighth step; the whole run has moved them."""
+    """GenMD4's exponents, trained beside Muon and stopped in the eighth step; the whole run has moved them."""
 
     class StoppedError(Exception):
         pass
@@ -86,10 +86,10 @@ def test_what_an_objective_learns_goes_on_like_the_weights(
     def fresh() -> GenMD4:
         return GenMD4(tiny.VOCABULARY, initial_exponent=1.0, exponent_learning_rate=0.1)
 
-    expected = tiny.tiny_run(tmp_path / "whole", objective=fresh())
+    expected = tiny.tiny_run(tmp_path / "whole", settings=tiny.MUON, objective=fresh())
     with pytest.raises(StoppedError):
-        tiny.tiny_run(tmp_path / "stopped", stopping, objective=fresh())
-    assert_same_bytes(tiny.tiny_run(tmp_path / "stopped", objective=fresh()), expected)
+        tiny.tiny_run(tmp_path / "stopped", stopping, settings=tiny.MUON, objective=fresh())
+    assert_same_bytes(tiny.tiny_run(tmp_path / "stopped", settings=tiny.MUON, objective=fresh()), expected)
     moved = (expected.objective_weights["schedule.raw"] - fresh().schedule.raw.detach()).abs()
     assert (moved > 0.01).all()
 

@@ -61,6 +61,15 @@ def test_several_processes_train_the_model_that_one_trains(alone, tmp_path, shar
     assert_same(tmp_path, alone["md4"])
 
 
+def test_muon_makes_whole_matrices_orthogonal_that_are_spread_over_processes(tmp_path):
+    """It computes in bfloat16, hence fewer digits agree."""
+    one_of_several.main(tmp_path / "one", options(muon=True))
+    one_of_several.start(tmp_path / "two", options(2, "fsdp", muon=True))
+    one, two = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-2, msg=name)
+
+
 @pytest.mark.parametrize("shares", [(2, "ddp", 1), (2, "fsdp", 1)], ids=str)
 def test_what_an_objective_learns_is_shared_as_well(alone, tmp_path, shares):
     one_of_several.start(tmp_path, options(*shares, objective="genmd4"))

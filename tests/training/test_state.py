@@ -9,10 +9,10 @@ from mdpipe.training.state import TrainingState
 
 
 def step(state: TrainingState, images: Tensor) -> None:
-    state.optimizer.zero_grad()
+    state.optimizers[0].zero_grad()
     loss = state.network(images).square().mean() + state.objective.exponents.square().mean()
     loss.backward()
-    state.optimizer.step()
+    state.optimizers[0].step()
     state.average.update(state.step)
     state.objective_average.update(state.step)
     state.record.write(state.step, loss, loss)

@@ -2,13 +2,16 @@
 
 from mdpipe.params.hardware import HardwareSettings
 from mdpipe.params.load import ParamsError, json_schema, load_params, parse_params
+from mdpipe.params.optimizer import AdamW, Muon
 from mdpipe.params.root import Params
 from mdpipe.params.runs import EvaluateSettings, Run, TrainSettings, ZeroShot
 from mdpipe.params.sampling import SampleSettings
 
 __all__ = [
+    "AdamW",
     "EvaluateSettings",
     "HardwareSettings",
+    "Muon",
     "Params",
     "ParamsError",
     "Run",

@@ -8,6 +8,7 @@ from pydantic import Field, create_model, model_validator
 from mdpipe.params import diffusion
 from mdpipe.params.base import Name, Positive, Section
 from mdpipe.params.hardware import HardwareSettings
+from mdpipe.params.optimizer import AnyOptimizer
 from mdpipe.params.own import OrOwn, own_kind, section_of
 from mdpipe.params.sampling import OnGrid, SampleSettings, fits, samplers_for
 
@@ -63,9 +64,7 @@ class TrainSettings(Section):
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     """The peak, reached after the warm-up; a cosine brings it to 0 at the last step."""
     warmup_steps: Annotated[int, Field(ge=0)]
-    weight_decay: Annotated[float, Field(ge=0, lt=1)]
-    beta2: Annotated[float, Field(gt=0, lt=1)]
-    """AdamW's decay of the squared gradient; that of the gradient is 0.9."""
+    optimizer: AnyOptimizer
     gradient_clip: Annotated[float, Field(gt=0)] | None
     """Largest global norm of the gradient, or null for none."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
@@ -123,7 +122,7 @@ class BaseRun(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        rules = [*self._network_rules(), *self._sample_rules(), *self._hardware_rules()]
+        rules = [*self._network_rules(), *self._sample_rules(), *self._hardware_rules(), *self._optimizer_rules()]
         if rules:
             raise ValueError("; ".join(rules))
         return self
@@ -133,6 +132,10 @@ class BaseRun(Section):
             yield "an autoregressive run needs a network that can be causal, not unet: transformer"
         if self.objective in TIMELESS and getattr(self.network, "time_conditioning", False):
             yield f"{self.objective} has no time to tell: network.time_conditioning must be false"
+
+    def _optimizer_rules(self) -> Iterator[str]:
+        if self.train.optimizer.kind == "muon" and isinstance(self.network, UNet):
+            yield "train.optimizer.kind = 'muon' is for matrices, and the layers of a unet are convolutions: adamw"
 
     def _sample_rules(self) -> Iterator[str]:
         sample = self.sample

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW under a linear warm-up and a cosine decay, with the gradient clipped by its global norm.
+"""The optimizer: AdamW, or Muon beside it, under a linear warm-up and a cosine decay, the gradient clipped by its norm.
 
 What an objective learns itself has a learning rate of its own, which takes the same course, and no weight decay.
 """
@@ -34,15 +34,27 @@ def learning_rate_at(step: int, settings: "TrainSettings") -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def build_optimizer(network: nn.Module, objective: Objective, settings: "TrainSettings") -> torch.optim.AdamW:
+def build_optimizers(
+    network: nn.Module, objective: Objective, settings: "TrainSettings"
+) -> list[torch.optim.Optimizer]:
     """AdamW with the weight decay on every parameter of the network, as in the paper's code (no list of exceptions).
 
-    The objective's own parameters are the second of its groups.
+    With Muon, which comes second, AdamW has what is no matrix of a layer. The objective's own parameters are AdamW's,
+    in a group of their own.
+
+    Raises:
+        ValueError: Muon is asked for, and the network has no matrices in its layers.
     """
+    chosen = settings.optimizer
     own_peak = settings.learning_rate if objective.learning_rate is None else objective.learning_rate
-    return torch.optim.AdamW(
+    matrices = layer_matrices(network) if chosen.kind == "muon" else []
+    if chosen.kind == "muon" and not matrices:
+        raise ValueError("train.optimizer.kind = 'muon' needs a network with matrices in its layers; take adamw")
+    taken = set(map(id, matrices))
+    rest = [parameter for parameter in network.parameters() if id(parameter) not in taken]
+    adamw = torch.optim.AdamW(
         [
-            {"params": network.parameters(), "relative_rate": 1.0},
+            {"params": rest, "relative_rate": 1.0},
             {
                 "params": objective.parameters(),
                 "relative_rate": own_peak / settings.learning_rate,
@@ -50,16 +62,37 @@ def build_optimizer(network: nn.Module, objective: Objective, settings: "TrainSe
             },
         ],
         lr=settings.learning_rate,
-        betas=(BETA1, settings.beta2),
-        weight_decay=settings.weight_decay,
+        betas=(BETA1, chosen.beta2),
+        weight_decay=chosen.weight_decay,
         fused=True,
     )
+    if chosen.kind == "adamw":
+        return [adamw]
+    muon = torch.optim.Muon(
+        [{"params": matrices, "relative_rate": 1.0}],
+        lr=settings.learning_rate,
+        momentum=chosen.momentum,
+        weight_decay=chosen.weight_decay,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    return [adamw, muon]
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
+    """What Muon is for: the matrices of a network's layers, which it has in lists.
+
+    Not the embedding and the head, which map from and to tokens, nor what turns a time or class into scales and shifts.
+    """
+    layers = [child for child in network.children() if isinstance(child, nn.ModuleList)]
+    named = [entry for layer in layers for entry in layer.named_parameters()]
+    return [parameter for name, parameter in named if parameter.ndim == 2 and "modulation" not in name]
+
+
+def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], learning_rate: float) -> None:
     """Give the network this learning rate, and the objective its own at the same point of warm-up and decay."""
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate * group["relative_rate"]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * group["relative_rate"]
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:

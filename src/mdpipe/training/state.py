@@ -10,7 +10,7 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.training.checkpoint import Checkpoint
 from mdpipe.training.ema import WeightAverage
 from mdpipe.training.history import Record
-from mdpipe.training.optimizer import build_optimizer
+from mdpipe.training.optimizer import build_optimizers
 from mdpipe.training.parallel import whole
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class TrainingState:
         self.step = 0
         self.network = network
         self.objective = objective.to(device)
-        self.optimizer = build_optimizer(network, objective, settings)
+        self.optimizers = build_optimizers(network, objective, settings)
         self.average = WeightAverage(network, settings.ema_decay)
         self.objective_average = WeightAverage(objective, settings.ema_decay)
         self.record = Record(settings, device)
@@ -36,8 +36,9 @@ class TrainingState:
     def checkpoint(self) -> Checkpoint:
         """The state now, with FSDP2 as this process's parts. The tensors are live: write them before the next step."""
         moments = {
-            f"{index}.{name}": tensor
-            for index, state in self.optimizer.state_dict()["state"].items()
+            f"{number}.{index}.{name}": tensor
+            for number, optimizer in enumerate(self.optimizers)
+            for index, state in optimizer.state_dict()["state"].items()
             for name, tensor in state.items()
         }
         parts = {
@@ -56,13 +57,16 @@ class TrainingState:
         self.step = checkpoint.step
         _load(self.network, _part(checkpoint, "weights"))
         _load(self.objective, _part(checkpoint, "objective_weights"))
-        parameters = [*self.network.parameters(), *self.objective.parameters()]
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in _part(checkpoint, "moments").items():
-            index, name = key.split(".")
-            moments.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], tensor)
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        moments = _part(checkpoint, "moments")
+        for number, optimizer in enumerate(self.optimizers):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            state: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in moments.items():
+                of, index, name = key.split(".")
+                if int(of) == number:
+                    state.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], tensor)
+            groups = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})
         for average, part in ((self.average, "average"), (self.objective_average, "objective_average")):
             own = average.tensors()
             average.load({n: _laid_out_like(own[n], tensor) for n, tensor in _part(checkpoint, part).items()})

@@ -49,7 +49,8 @@ class Step:
     def take(self, batches: Batches) -> int:
         """Take the state's next step; give the number of tokens in the batch of all processes."""
         state = self.state
-        state.optimizer.zero_grad(set_to_none=True)
+        for optimizer in state.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         parts = self.world.rows(self.settings.batch_size, self.hardware.micro_batches)
         shares, tokens = [], 0
         for rows in parts:
@@ -61,8 +62,9 @@ class Step:
             shares.append(share.detach())
             tokens += self.world.size * batch.tokens.numel()
         gradient_norm = clip_gradient(state.network.parameters(), self.settings.gradient_clip)
-        set_learning_rate(state.optimizer, learning_rate_at(state.step, self.settings))
-        state.optimizer.step()
+        set_learning_rate(state.optimizers, learning_rate_at(state.step, self.settings))
+        for optimizer in state.optimizers:
+            optimizer.step()
         state.update_averages()
         state.record.write(state.step, mean_over(self.world, torch.stack(shares).sum()), gradient_norm)
         state.step += 1

@@ -1,0 +1,32 @@
+"""How weights are moved, the `optimizer` of a run's `train` in params.yaml."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from mdpipe.params.base import Section
+
+
+class AdamW(Section):
+    """AdamW on all weights, as in the paper. The decay of the gradient is 0.9."""
+
+    kind: Literal["adamw"]
+    beta2: Annotated[float, Field(gt=0, lt=1)]
+    """Decay of the squared gradient."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+
+
+class Muon(Section):
+    """Muon on the matrices of the layers, whose steps are made orthogonal, and AdamW on all other weights.
+
+    Its steps are scaled to the size of AdamW's, so one learning rate and one weight decay serve both.
+    """
+
+    kind: Literal["muon"]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    beta2: Annotated[float, Field(gt=0, lt=1)]
+    """AdamW's decay of the squared gradient."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)]
+
+
+AnyOptimizer = Annotated[AdamW | Muon, Field(discriminator="kind")]
