@@ -5,6 +5,9 @@ It is `dvc --wait-for-lock repro --single-item STAGE` in this process, which spa
 must be alone. A killed engine leaves its jobs running; were they left alone, the next engine would find their outputs
 busy. So a job looks up once in a while whether its engine is still there, and a lock tells the next engine when
 all have gone. Training loses nothing: it goes on from its last checkpoint.
+
+A signal that asks for an end (a batch system's, before it takes the machine away) is passed on to the stage. Training
+that was asked to end by somebody else, and says that it could go on, is run again.
 """
 
 import fcntl
@@ -13,12 +16,15 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 import psutil
 from dvc.cli import main as dvc
 from dvc.utils.serialize import _yaml
 
+from mdpipe.stages.parent import AGAIN
 from workflow.devices import own_devices
 
 POLL_SECONDS = 0.5
@@ -30,9 +36,30 @@ def main(stage: str, gpus: int) -> int:
     """Run the stage with so many GPUs, where the machine has any; the exit status is DVC's."""
     threading.Thread(target=_end_with, args=(int(os.environ[ENGINE_PID]), os.getppid()), daemon=True).start()
     read_lock_file_fast()
+    asked = _pass_signals_on()
+    again = AGAIN / stage
     with JOBS_LOCK.open("w") as lock, own_devices(gpus):
         fcntl.flock(lock, fcntl.LOCK_SH)
-        return int(dvc(["--wait-for-lock", "repro", "--single-item", stage]))
+        while True:
+            again.unlink(missing_ok=True)
+            status = int(dvc(["--wait-for-lock", "repro", "--single-item", stage]))
+            if asked or not again.exists():
+                return status
+
+
+def _pass_signals_on() -> list[int]:
+    """Send SIGTERM and SIGUSR1 on to all that this process has started, and stay; the list fills with what came."""
+    came: list[int] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        came.append(number)
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, pass_on)
+    return came
 
 
 def read_lock_file_fast() -> None:

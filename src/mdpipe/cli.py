@@ -12,7 +12,8 @@ import typer
 from mdpipe.cli_bench import bench
 from mdpipe.cli_errors import told_plainly
 from mdpipe.params import Params, ParamsError, json_schema, load_params
-from mdpipe.stages.parent import end_with_parent
+from mdpipe.stages.parent import end_with_parent, run_again_after
+from mdpipe.training.interruption import TRY_AGAIN
 
 app = typer.Typer(
     help="Masked diffusion models of text and images, as a reproducible pipeline.",
@@ -61,7 +62,8 @@ def encode(dataset: DatasetName) -> None:
 @app.command()
 def train(run: RunName) -> None:
     """Train a run; goes on from its last checkpoint."""
-    _run_stage("train", runs=run)
+    with run_again_after(TRY_AGAIN):
+        _run_stage("train", runs=run)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import subprocess
 import time
 
 import psutil
@@ -73,17 +74,7 @@ def checkpoint_files(copy: WorkingCopy) -> set[str]:
     ids=lambda value: value[0] if isinstance(value, tuple) else value.__name__.removeprefix("is_"),
 )
 def test_training_goes_on_where_it_was_killed(made, uninterrupted, engine, victim, again):
-    lengthen(made)
-    before = checkpoint_files(made)
-    process = made.start(*engine)
-    for _ in itertools.count():
-        assert process.poll() is None, "the engine ended before it could be interrupted"
-        if checkpoint_files(made) - before:
-            break
-        time.sleep(0.02)
-    found = find(psutil.Process(process.pid), victim)
-    assert found is not None
-    os.kill(found.pid, signal.SIGKILL)
+    process = interrupt(made, engine, victim, signal.SIGKILL)
     process.wait()
     if again[0] == "dvc":
         wait_until_gone(made)
@@ -92,6 +83,34 @@ def test_training_goes_on_where_it_was_killed(made, uninterrupted, engine, victi
     assert made.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
     assert made.lock() == uninterrupted.lock()
     assert made.stages_run().count(f"train {RUN}") == 2
+
+
+@pytest.mark.parametrize(("victim", "finishes"), [(is_training, True), (is_job, False)], ids=["training", "job"])
+def test_a_preempted_training_goes_on_at_once_or_with_the_next_engine(made, uninterrupted, victim, finishes):
+    """Whoever asks the training alone to end has it run again; whoever asks its job wants the machine."""
+    process = interrupt(made, ("snakemake",), victim, signal.SIGUSR1)
+    assert (process.wait() == 0) is finishes
+    if not finishes:
+        made.run("snakemake")
+    assert made.is_up_to_date()
+    assert made.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
+    assert made.stages_run().count(f"train {RUN}") == 2
+
+
+def interrupt(copy: WorkingCopy, engine, victim, number: signal.Signals) -> "subprocess.Popen[str]":
+    """Start an engine and send a signal to a part of it in the middle of a longer training."""
+    lengthen(copy)
+    before = checkpoint_files(copy)
+    process = copy.start(*engine)
+    for _ in itertools.count():
+        assert process.poll() is None, "the engine ended before it could be interrupted"
+        if checkpoint_files(copy) - before:
+            break
+        time.sleep(0.02)
+    found = find(psutil.Process(process.pid), victim)
+    assert found is not None
+    found.send_signal(number)
+    return process
 
 
 def wait_until_gone(copy: WorkingCopy) -> None:

@@ -4,7 +4,8 @@
 
 MOMENT is `step:K` (as step K asks for its batch), or, while the checkpoint of step K is saved, `half written:K`,
 `flushed:K` (before it gets its name) and `named:K` (before an older one is removed). `stuck:K` waits for ever in step K
-instead. For each moment there is a process, one after the other, in each of which the run goes on.
+instead, and in `signal N:K` it gets the signal N. For each moment there is a process, one after the other, in each of
+which the run goes on.
 """
 
 import os
@@ -25,6 +26,7 @@ from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
 from mdpipe.params import AdamW, HardwareSettings, Muon, TrainSettings
 from mdpipe.training import checkpoint
+from mdpipe.training.interruption import InterruptedTrainingError
 from mdpipe.training.loop import TrainResult, train
 from mdpipe.training.step import Batch
 
@@ -40,6 +42,7 @@ SETTINGS = TrainSettings(
     checkpoint_every=3,
     keep_checkpoints=2,
 )
+MOMENTS_OF_SAVING = ("half written", "flushed", "named")
 MUON = SETTINGS.model_copy(update={"optimizer": Muon(kind="muon", momentum=0.9, beta2=0.99, weight_decay=0.01)})
 HARDWARE = HardwareSettings(precision="float32", threads=1, processes=1, strategy="ddp", micro_batches=1)
 
@@ -128,14 +131,21 @@ def main(scratch: Path, steps: int, moment: str, step: int) -> None:
     def batches(asked: int) -> Tensor:
         if moment == "step" and asked == step:
             die()
+        if moment.startswith("signal") and asked == step:
+            os.kill(os.getpid(), int(moment.split()[1]))
         while moment == "stuck" and asked == step:
             (scratch / "stuck").touch()
             time.sleep(0.1)
         return batch(asked)
 
-    if moment not in ("step", "stuck"):
+    if moment in MOMENTS_OF_SAVING:
         die_while_saving(moment, step)
-    tiny_run(scratch, batches, SETTINGS.model_copy(update={"steps": steps}))
+    try:
+        tiny_run(scratch, batches, SETTINGS.model_copy(update={"steps": steps}))
+    except InterruptedTrainingError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
+        os._exit(error.status)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,27 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(
     assert (tmp_path / "killed" / newest).read_bytes() == (tmp_path / "whole" / newest).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)], ids=str
+)
+def test_asked_to_end_it_saves_the_step_it_is_in_and_goes_on_from_there(
+    tiny: SimpleNamespace,
+    uninterrupted: tuple[Path, TrainResult],
+    assert_same_bytes: Same,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    status: int,
+) -> None:
+    """Step 7, that the signal comes in, is no step that a checkpoint is due after."""
+    program = start(tiny.program, tmp_path, 12, f"signal {number.value}:7")
+    _, log = program.communicate(timeout=PATIENCE)
+    assert f"ended with {status}" in log
+    assert "interrupted after step 8 of 12; the same command goes on from there" in log
+    assert_same_bytes(tiny.tiny_run(tmp_path), uninterrupted[1])
+    assert "going on from the checkpoint of step 8 of 12" in capfd.readouterr().err
+
+
 def test_what_an_objective_learns_and_what_muon_remembers_go_on_like_the_weights(
     tiny: SimpleNamespace, assert_same_bytes: Same, tmp_path: Path
 ) -> None:

@@ -8,6 +8,9 @@ any moment is safe.
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 POLL_SECONDS = 0.5
 DVC_MARK = "DVC_STAGE"
@@ -15,6 +18,9 @@ DVC_MARK = "DVC_STAGE"
 
 ORPHANED = 75
 """Exit status: EX_TEMPFAIL, try again."""
+
+AGAIN = Path(".mdpipe/again")
+"""A stage that is to be run again leaves a file of its name here, since DVC passes no status of a command on."""
 
 
 def end_with_parent() -> None:
@@ -27,3 +33,15 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os._exit(ORPHANED)
+
+
+@contextmanager
+def run_again_after(status: int) -> Iterator[None]:
+    """Where the block ends the process with this status, ask the job that runs it under DVC to run it again."""
+    try:
+        yield
+    except SystemExit as ended:
+        if ended.code == status and DVC_MARK in os.environ:
+            AGAIN.mkdir(parents=True, exist_ok=True)
+            (AGAIN / os.environ[DVC_MARK]).touch()
+        raise

@@ -21,9 +21,11 @@ from mdpipe.stages.fingerprint import training_fingerprint
 from mdpipe.stages.trained import UNITS, compute_device, objective_of, save_run, told_classes
 from mdpipe.training.classes import with_classes_dropped
 from mdpipe.training.history import HistoryRow
+from mdpipe.training.interruption import InterruptedTrainingError
 from mdpipe.training.launch import launch
 from mdpipe.training.lock import discard_finished, mark_finished
 from mdpipe.training.loop import train as train_network
+from mdpipe.training.progress import print_line
 from mdpipe.training.step import Batch
 from mdpipe.training.world import WORLD_SIZE, World, joined
 
@@ -40,6 +42,7 @@ def train(params: Params, run: str) -> None:
         ValueError: the dataset is missing or broken, or the network does not fit it; or this is one of another number
             of processes.
         NonFiniteLossError: training diverged.
+        SystemExit: it was interrupted, and the same command goes on; with the status that says so.
     """
     processes = params.runs[run].hardware.processes
     if processes > 1 and WORLD_SIZE not in os.environ:
@@ -48,7 +51,12 @@ def train(params: Params, run: str) -> None:
     with joined() as world:
         if world.size != processes:
             raise ValueError(f"runs.{run}.hardware.processes = {processes}, and {world.size} processes were started")
-        _train_in(world, params, run)
+        try:
+            _train_in(world, params, run)
+        except InterruptedTrainingError as interrupted:
+            if world.leads:
+                print_line(str(interrupted))
+            raise SystemExit(interrupted.status) from None
 
 
 def _train_in(world: World, params: Params, run: str) -> None:

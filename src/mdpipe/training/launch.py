@@ -7,10 +7,14 @@ are and where they meet, in the variables that torchrun reads: PET_NNODES, PET_R
 import os
 from collections.abc import Sequence
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from mdpipe.training.interruption import INTERRUPTED, STATUS
+
 NODES, ENDPOINT, MEETING = "PET_NNODES", "PET_RDZV_ENDPOINT", "PET_RDZV_ID"
+HANDLED = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 POLL_SECONDS = 0.1
 
 
@@ -19,7 +23,8 @@ def launch(processes: int, command: Sequence[str]) -> None:
 
     Raises:
         ValueError: the machines cannot have equally many.
-        SystemExit: a process failed; with its status, after the others have been ended.
+        SystemExit: a process failed; with its status, after the others have been ended. Or this one was asked to end,
+            which it has passed on to them.
     """
     nodes = int(os.environ.get(NODES, "1"))
     if processes % nodes:
@@ -34,8 +39,11 @@ def launch(processes: int, command: Sequence[str]) -> None:
         max_restarts=0,
         monitor_interval=POLL_SECONDS,
     )
+    os.environ.setdefault(HANDLED, ",".join(["SIGHUP", *(number.name for number in STATUS)]))
     try:
         elastic_launch(config, command[0])(*command[1:])
     except ChildFailedError as error:
         # What went wrong, the process has said itself; torch's summary of it would only bury that.
         raise SystemExit(max(1, error.get_first_failure()[1].exitcode)) from None
+    except SignalException as error:
+        raise SystemExit(STATUS.get(error.sigval, INTERRUPTED)) from None

@@ -18,6 +18,7 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.determinism import make_deterministic
 from mdpipe.training.checkpoint import load_checkpoint, save_checkpoint
 from mdpipe.training.history import HistoryRow
+from mdpipe.training.interruption import InterruptedTrainingError, noted
 from mdpipe.training.lock import held
 from mdpipe.training.optimizer import learning_rate_at
 from mdpipe.training.parallel import Loss, parallel
@@ -73,10 +74,11 @@ def train(
     Raises:
         NonFiniteLossError: a loss or gradient was not finite; the last good checkpoint stays.
         FingerprintMismatchError: the scratch folder belongs to another run.
+        InterruptedTrainingError: SIGTERM, SIGUSR1 or Ctrl-C came; the last step taken is in a checkpoint.
     """
     make_deterministic(hardware.threads)
     network.train()
-    with held(scratch, print_line) if world.leads else nullcontext():
+    with held(scratch, print_line) if world.leads else nullcontext(), noted() as interruption:
         world.wait_for_all()
         device = next(network.parameters()).device
         loss = parallel(Loss(network, objective.to(device)), hardware, world)
@@ -96,7 +98,13 @@ def train(
                 progress = meter.read(state.step, bits, learning_rate_at(state.step - 1, settings))
                 if world.leads:
                     report(progress)
-            if state.step % settings.checkpoint_every == 0 or finished:
+            status = world.largest(interruption.status)
+            if state.step % settings.checkpoint_every == 0 or finished or status:
                 state.record.check(state.step)
                 save_checkpoint(scratch, state.checkpoint(), fingerprint, settings.keep_checkpoints, world)
+            if status and not finished:
+                raise InterruptedTrainingError(
+                    f"interrupted after step {state.step} of {settings.steps}; the same command goes on from there",
+                    status,
+                )
         return TrainResult(*state.averaged_weights(), state.record.rows())

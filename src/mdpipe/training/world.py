@@ -39,6 +39,14 @@ class World:
         if self.size > 1:
             distributed.barrier()
 
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that all processes call this with, by way of their CPUs: no GPU is waited for."""
+        if self.size == 1:
+            return number
+        shared = torch.tensor(number)
+        distributed.all_reduce(shared, distributed.ReduceOp.MAX)
+        return int(shared)
+
 
 @contextmanager
 def joined() -> Iterator[World]:
@@ -53,7 +61,8 @@ def joined() -> Iterator[World]:
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ[LOCAL_RANK]))
         torch.cuda.set_device(device)
-    distributed.init_process_group("gloo" if device is None else "nccl", device_id=device)
+    backend = "gloo" if device is None else "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backend, device_id=device)
     try:
         yield World(distributed.get_rank(), distributed.get_world_size())
     finally:
