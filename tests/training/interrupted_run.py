@@ -87,6 +87,7 @@ def tiny_run(
         wrapped,
         settings,
         hardware,
+        length=LENGTH,
         noise=noise,
         scratch=scratch,
         fingerprint=fingerprint,

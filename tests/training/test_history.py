@@ -17,9 +17,9 @@ def settings(tiny: SimpleNamespace) -> TrainSettings:
 
 def filled(settings: TrainSettings) -> Record:
     """Loss k bits and gradient norm 2 k at step k."""
-    record = Record(settings, torch.device("cpu"))
+    record = Record(settings, torch.device("cpu"), ["embedding", "mlp.0", "mlp.1", "norm", "head"])
     for step in range(settings.steps):
-        record.write(step, torch.tensor(step * math.log(2)), torch.tensor(2.0 * step))
+        record.write(step, torch.tensor(step * math.log(2)), torch.tensor(2.0 * step), torch.ones(5))
     return record
 
 
@@ -52,7 +52,21 @@ def test_the_first_step_that_is_not_finite_is_named(settings: TrainSettings, bad
     record.check(100)
     for step in (123, 150):
         loss, gradient = (bad, 1.0) if what == "loss" else (1.0, bad)
-        record.write(step, torch.tensor(loss), torch.tensor(gradient))
+        record.write(step, torch.tensor(loss), torch.tensor(gradient), torch.ones(5))
     record.check(123)
     with pytest.raises(NonFiniteLossError, match=r"step 124 of 500.*Lower train\.learning_rate"):
+        record.check(200)
+
+
+def test_the_parameters_that_went_first_are_named(settings: TrainSettings) -> None:
+    record = filled(settings)
+    bad, worse = torch.ones(5), torch.full((5,), math.nan)
+    bad[1] = math.inf
+    record.write(123, torch.tensor(1.0), torch.tensor(math.inf), bad)
+    record.write(124, torch.tensor(math.nan), torch.tensor(math.nan), worse)
+    with pytest.raises(NonFiniteLossError, match=r"step 124 of 500.*first, in step 124: the gradient of mlp\.0\. The"):
+        record.check(200)
+    record = filled(settings)
+    record.write(124, torch.tensor(math.nan), torch.tensor(math.nan), worse)
+    with pytest.raises(NonFiniteLossError, match=r"in step 125: .* of embedding, mlp\.0, mlp\.1 and 2 others"):
         record.check(200)

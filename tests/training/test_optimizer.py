@@ -11,7 +11,13 @@ from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.networks.build import build_network
 from mdpipe.params import TrainSettings
-from mdpipe.training.optimizer import build_optimizers, clip_gradient, learning_rate_at, set_learning_rate
+from mdpipe.training.optimizer import (
+    build_optimizers,
+    clip_gradient,
+    gradient_norms,
+    learning_rate_at,
+    set_learning_rate,
+)
 
 
 def settings(**changes: object) -> TrainSettings:
@@ -121,7 +127,9 @@ def test_clipping_keeps_the_direction_and_bounds_the_norm(largest: float | None)
     gradients = [torch.tensor([3.0, 4.0]), torch.tensor([12.0])]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient.clone()
-    assert clip_gradient(parameters, largest).item() == pytest.approx(13)
+    norms = gradient_norms([*parameters, nn.Parameter(torch.zeros(3))])
+    assert norms.tolist() == pytest.approx([5, 12, 0])
+    clip_gradient(parameters, norms.norm(), largest)
     factor = 1 if largest is None else min(1, largest / 13)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         torch.testing.assert_close(parameter.grad, gradient * factor, rtol=1e-5, atol=1e-6)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.training.optimizer import gradient_norms
 from mdpipe.training.state import TrainingState
 
 
@@ -15,7 +16,7 @@ def step(state: TrainingState, images: Tensor) -> None:
     state.optimizers[0].step()
     state.average.update(state.step)
     state.objective_average.update(state.step)
-    state.record.write(state.step, loss, loss)
+    state.record.write(state.step, loss, loss, gradient_norms(state.parameters))
     state.step += 1
 
 

@@ -43,6 +43,11 @@ def evaluation(run: str) -> Path:
     return Path("evaluations") / f"{run}.npy"
 
 
+def events(run: str) -> Path:
+    """TensorBoard's files of a run's training: `tensorboard --logdir logs/events`."""
+    return Path("logs/events") / run
+
+
 def scratch(run: str, fingerprint: str) -> Path:
     """The resume state of a training run. No artifact: git ignores it and DVC does not know it."""
     return Path(".mdpipe/scratch") / f"{run}-{fingerprint}"

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import astuple, fields
 
 import torch
@@ -23,9 +24,10 @@ from mdpipe.training.classes import with_classes_dropped
 from mdpipe.training.history import HistoryRow
 from mdpipe.training.interruption import InterruptedTrainingError
 from mdpipe.training.launch import launch
+from mdpipe.training.live import live
 from mdpipe.training.lock import discard_finished, mark_finished
 from mdpipe.training.loop import train as train_network
-from mdpipe.training.progress import print_line
+from mdpipe.training.progress import print_line, print_progress
 from mdpipe.training.step import Batch
 from mdpipe.training.world import WORLD_SIZE, World, joined
 
@@ -85,17 +87,20 @@ def _train_in(world: World, params: Params, run: str) -> None:
         told = with_classes_dropped(labels, settings.condition.dropout, dataset.classes, noise, step, rows)
         return Batch(tokens, told)
 
-    result = train_network(
-        network,
-        objective,
-        batches,
-        settings.train,
-        settings.hardware,
-        noise=noise,
-        scratch=scratch,
-        fingerprint=fingerprint,
-        world=world,
-    )
+    with live(paths.events(run)) if world.leads else nullcontext(print_progress) as report:
+        result = train_network(
+            network,
+            objective,
+            batches,
+            settings.train,
+            settings.hardware,
+            length=dataset.length,
+            noise=noise,
+            scratch=scratch,
+            fingerprint=fingerprint,
+            report=report,
+            world=world,
+        )
     if not world.leads:
         return
     save_run(run, settings, result.weights, result.objective_weights, dataset)

@@ -1,7 +1,7 @@
 """The history of a run: loss, gradient norm and learning rate along the way, the same for every machine speed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,13 @@ if TYPE_CHECKING:
 
 ROWS = 200
 """A history has this many rows, up to twice as many, or one a step in short runs: enough for a curve."""
+
+
+NEVER = 2**62
+"""A step that is never reached."""
+
+NAMED = 3
+"""Parameters that an error names, of perhaps hundreds."""
 
 
 class NonFiniteLossError(ValueError):
@@ -39,18 +46,26 @@ class Record:
     """Loss (nats per unit) and gradient norm of every step, kept where they were computed.
 
     Writing them makes nobody wait for the device; reading does, which is why it is done now and then only.
+
+    Args:
+        settings: of the run.
+        device: where losses are computed.
+        names: of the P parameters.
     """
 
-    def __init__(self, settings: "TrainSettings", device: torch.device) -> None:
+    def __init__(self, settings: "TrainSettings", device: torch.device, names: Sequence[str]) -> None:
         self._settings = settings
+        self._names = names
+        self._first_bad = torch.full((len(names),), NEVER, device=device)
         self._losses = torch.zeros(settings.steps, device=device)
         self._gradient_norms = torch.zeros(settings.steps, device=device)
         self._checked = 0
 
-    def write(self, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
-        """Take note of step k."""
+    def write(self, step: int, loss: Tensor, gradient_norm: Tensor, parameter_norms: Tensor) -> None:
+        """Take note of step k: its loss (), the norm of its gradient (), and of each parameter's (P,)."""
         self._losses[step] = loss.detach()
         self._gradient_norms[step] = gradient_norm
+        self._first_bad.clamp_(max=torch.where(parameter_norms.isfinite(), NEVER, step))
 
     def check(self, steps: int) -> None:
         """Look at the steps made since the last check.
@@ -65,14 +80,31 @@ class Record:
             raise NonFiniteLossError(
                 f"step {step + 1} of {self._settings.steps}: the loss is {self._losses[step].item()} and the norm of"
                 f" the gradient {self._gradient_norms[step].item()}, at the learning rate"
-                f" {learning_rate_at(step, self._settings):.3g}. Lower train.learning_rate, lengthen"
-                " train.warmup_steps or set train.gradient_clip."
+                f" {learning_rate_at(step, self._settings):.3g}. {self._culprits()}The last good checkpoint is kept."
+                " Lower train.learning_rate, lengthen train.warmup_steps or set train.gradient_clip."
             )
         self._checked = steps
+
+    def _culprits(self) -> str:
+        """Whose gradient was the first that was not finite."""
+        first = int(self._first_bad.min()) if len(self._names) else NEVER
+        if first == NEVER:
+            return ""
+        names = [self._names[index] for index in (self._first_bad == first).nonzero().flatten().tolist()]
+        others = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
+        return f"Not finite first, in step {first + 1}: the gradient of {', '.join(names[:NAMED])}{others}. "
 
     def loss(self, first: int, end: int) -> float:
         """Mean loss of the steps first, ..., end - 1 in bits per unit."""
         return _mean(self._losses[first:end]) / math.log(2)
+
+    def largest_loss(self, first: int, end: int) -> float:
+        """The largest loss of these steps: far above the mean where it spikes."""
+        return float(self._losses[first:end].max()) / math.log(2)
+
+    def gradient_norm(self, first: int, end: int) -> float:
+        """Mean norm of the gradient in these steps, before clipping."""
+        return _mean(self._gradient_norms[first:end])
 
     def rows(self) -> list[HistoryRow]:
         """The history of the whole run."""
@@ -84,7 +116,7 @@ class Record:
                 step=end,
                 loss=self.loss(first, end),
                 learning_rate=learning_rate_at(end - 1, self._settings),
-                gradient_norm=_mean(self._gradient_norms[first:end]),
+                gradient_norm=self.gradient_norm(first, end),
             )
             for first, end in zip([0, *ends], ends, strict=False)
         ]

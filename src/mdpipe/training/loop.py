@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.networks.base import Network
 from mdpipe.networks.determinism import make_deterministic
 from mdpipe.training.checkpoint import load_checkpoint, save_checkpoint
+from mdpipe.training.flops import training_flops
 from mdpipe.training.history import HistoryRow
 from mdpipe.training.interruption import InterruptedTrainingError, noted
 from mdpipe.training.lock import held
@@ -43,12 +45,13 @@ class TrainResult:
 
 
 def train(
-    network: nn.Module,
+    network: Network,
     objective: Objective,
     batches: Batches,
     settings: "TrainSettings",
     hardware: "HardwareSettings",
     *,
+    length: int,
     noise: Noise,
     scratch: Path,
     fingerprint: str,
@@ -65,6 +68,7 @@ def train(
             are asked for.
         settings: optimizer and length.
         hardware: threads and precision, processes and how they share the work.
+        length: tokens of an example.
         noise: source of the times and masks.
         scratch: folder of the run's checkpoints. While another process trains in it, this one waits.
         fingerprint: of all that the result depends on; checkpoints with another are refused.
@@ -81,6 +85,7 @@ def train(
     with held(scratch, print_line) if world.leads else nullcontext(), noted() as interruption:
         world.wait_for_all()
         device = next(network.parameters()).device
+        flops = training_flops(network, length)
         loss = parallel(Loss(network, objective.to(device)), hardware, world)
         state = TrainingState(network, objective, settings)
         if checkpoint := load_checkpoint(scratch, fingerprint, world):
@@ -88,14 +93,13 @@ def train(
             if world.leads:
                 print_line(f"going on from the checkpoint of step {state.step} of {settings.steps}")
         step = Step(state, loss, settings, hardware, noise, world)
-        meter = Meter(state.step, settings.steps)
+        meter = Meter(state, settings.steps, flops)
         while state.step < settings.steps:
             meter.count(step.take(batches))
             finished = state.step == settings.steps
             if meter.due() or finished:
                 state.record.check(state.step)
-                bits = state.record.loss(meter.reported_step, state.step)
-                progress = meter.read(state.step, bits, learning_rate_at(state.step - 1, settings))
+                progress = meter.read(learning_rate_at(state.step - 1, settings))
                 if world.leads:
                     report(progress)
             status = world.largest(interruption.status)

@@ -95,14 +95,15 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], learning_rate
             group["lr"] = learning_rate * group["relative_rate"]
 
 
-def clip_gradient(parameters: Iterable[nn.Parameter], largest: float | None) -> Tensor:
-    """Scale the gradient so that its norm over all parameters is at most `largest` (None: leave it as it is).
-
-    Returns:
-        The norm before clipping, () float32, left on its device so that nobody waits for it.
-    """
+def gradient_norms(parameters: Iterable[nn.Parameter]) -> Tensor:
+    """The norm of each parameter's gradient, (P,) float32, 0 where there is none; on their device, for none to wait."""
     parameters = list(parameters)
-    norm = whole(nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
+    norms = iter(torch._foreach_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
+    nothing = torch.zeros((), device=parameters[0].device)
+    return torch.stack([nothing if parameter.grad is None else whole(next(norms)) for parameter in parameters])
+
+
+def clip_gradient(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float | None) -> None:
+    """Scale the gradient, whose norm over all parameters is `norm`, down to `largest` (None: leave it as it is)."""
     if largest is not None:
-        nn.utils.clip_grads_with_norm_(parameters, largest, norm)
-    return norm
+        nn.utils.clip_grads_with_norm_(list(parameters), largest, norm)

@@ -3,10 +3,18 @@
 Nothing here goes into an artifact, since speeds differ from one run to the next.
 """
 
+import resource
 import sys
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import torch
+
+if TYPE_CHECKING:
+    from mdpipe.training.state import TrainingState
+
+MEBIBYTE = 2**20
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -14,33 +22,50 @@ SECONDS_BETWEEN_LINES = 5.0
 class Progress:
     """Where a run stands after `step` of `steps` steps.
 
-    `loss` is the mean since the last report in bits per unit (token or dimension).
+    `loss` is the mean since the last report in bits per unit (token or dimension), `largest_loss` the largest of a
+    step, which tells a spike, and `gradient_norm` the mean before clipping.
     """
 
     step: int
     steps: int
     loss: float
+    largest_loss: float
+    gradient_norm: float
     learning_rate: float
     tokens_per_second: float
+    flops_per_second: float
+    """Of the network's dense products, forward and backward, over all positions."""
+    memory_mib: float
+    """The most that this process has taken: of its GPU, else resident."""
     seconds_left: float
+    learned: str
+    """What the objective has learned, in a few words; empty for most."""
 
     def __str__(self) -> str:
         width = len(str(self.steps))
         return (
             f"step {self.step:{width}d}/{self.steps}  {self.step / self.steps:4.0%}  loss {self.loss:.4f} bits"
-            f"  {self.tokens_per_second:,.0f} tokens/s  {_duration(self.seconds_left)} left"
-            f"  learning rate {self.learning_rate:.2e}"
+            f" (up to {self.largest_loss:.3g})  {self.tokens_per_second:,.0f} tokens/s"
+            f"  {_duration(self.seconds_left)} left  learning rate {self.learning_rate:.2e}"
+            f"  gradient {self.gradient_norm:.3g}  {self.flops_per_second / 1e9:,.3g} GFLOP/s"
+            f"  {self.memory_mib:,.0f} MiB" + (f"  {self.learned}" if self.learned else "")
         )
 
 
 class Meter:
-    """Times a run from the moment it is made, and says when a report is due."""
+    """Times a run from the moment it is made, and says when a report is due.
 
-    def __init__(self, step: int, steps: int) -> None:
-        self._first_step, self._steps = step, steps
+    Args:
+        state: of the run.
+        steps: of the run.
+        flops: of a token, as `training_flops` counts them.
+    """
+
+    def __init__(self, state: "TrainingState", steps: int, flops: float) -> None:
+        self._state, self._steps, self._flops = state, steps, flops
+        self._first_step = self._reported_step = state.step
         self._started = self._reported = time.monotonic()
         self._tokens = 0
-        self.reported_step = step
 
     def count(self, tokens: int) -> None:
         """Take note of a step on so many tokens."""
@@ -50,20 +75,35 @@ class Meter:
         """Whether the last report, or the start, is SECONDS_BETWEEN_LINES ago."""
         return time.monotonic() - self._reported >= SECONDS_BETWEEN_LINES
 
-    def read(self, step: int, loss: float, learning_rate: float) -> Progress:
-        """The report after `step` steps: the speed since the last one, the time left from the speed since the start."""
-        now = time.monotonic()
-        seconds_a_step = (now - self._started) / max(1, step - self._first_step)
+    def read(self, learning_rate: float) -> Progress:
+        """The report now: the speed since the last one, the time left from the speed since the start."""
+        now, state = time.monotonic(), self._state
+        since = (self._reported_step, state.step)
+        seconds_a_step = (now - self._started) / max(1, state.step - self._first_step)
+        tokens_per_second = self._tokens / max(now - self._reported, 1e-9)
         progress = Progress(
-            step=step,
+            step=state.step,
             steps=self._steps,
-            loss=loss,
+            loss=state.record.loss(*since),
+            largest_loss=state.record.largest_loss(*since),
+            gradient_norm=state.record.gradient_norm(*since),
             learning_rate=learning_rate,
-            tokens_per_second=self._tokens / max(now - self._reported, 1e-9),
-            seconds_left=seconds_a_step * (self._steps - step),
+            tokens_per_second=tokens_per_second,
+            flops_per_second=tokens_per_second * self._flops,
+            memory_mib=peak_memory(),
+            seconds_left=seconds_a_step * (self._steps - state.step),
+            learned=state.objective.learned(),
         )
-        self._reported, self._tokens, self.reported_step = now, 0, step
+        self._reported, self._tokens, self._reported_step = now, 0, state.step
         return progress
+
+
+def peak_memory() -> float:
+    """MiB, the most so far: of the GPU what tensors have held, of a CPU the process's largest resident set."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / MEBIBYTE
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest * (1 if sys.platform == "darwin" else 1024) / MEBIBYTE
 
 
 def print_progress(progress: Progress) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.networks.dropout import Droppable
-from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learning_rate
+from mdpipe.training.optimizer import clip_gradient, gradient_norms, learning_rate_at, set_learning_rate
 from mdpipe.training.parallel import mean_over, micro_batch
 from mdpipe.training.state import TrainingState
 from mdpipe.training.world import World
@@ -61,12 +61,14 @@ class Step:
                 share.backward()  # type: ignore[no-untyped-call]
             shares.append(share.detach())
             tokens += self.world.size * batch.tokens.numel()
-        gradient_norm = clip_gradient(state.network.parameters(), self.settings.gradient_clip)
+        norms = gradient_norms(state.parameters)
+        gradient_norm = norms[: state.network_parameters].norm()
+        clip_gradient(state.network.parameters(), gradient_norm, self.settings.gradient_clip)
         set_learning_rate(state.optimizers, learning_rate_at(state.step, self.settings))
         for optimizer in state.optimizers:
             optimizer.step()
         state.update_averages()
-        state.record.write(state.step, mean_over(self.world, torch.stack(shares).sum()), gradient_norm)
+        state.record.write(state.step, mean_over(self.world, torch.stack(shares).sum()), gradient_norm, norms)
         state.step += 1
         return tokens
 

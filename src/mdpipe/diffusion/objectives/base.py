@@ -60,6 +60,10 @@ class Objective(nn.Module, ABC):
     def estimator(self) -> str:
         """What the bound is called in tables."""
 
+    def learned(self) -> str:
+        """What it has learned itself so far, in a few words for the log of training."""
+        return ""
+
     def loss_uniforms(self, length: int) -> int:
         """Uniforms an example of so many tokens that `loss` takes: as many as `bound`, if not told otherwise."""
         return self.bound_uniforms(length)

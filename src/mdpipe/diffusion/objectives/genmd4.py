@@ -79,6 +79,12 @@ class GenMD4(Objective):
         """The bound, with its number of steps where that is finite."""
         return "genmd4 bound" if self.steps is None else f"genmd4 bound, T = {self.steps.count}"
 
+    def learned(self) -> str:
+        """The smallest, the median and the largest exponent."""
+        exponents = self.exponents.detach()
+        ends = (exponents.min(), exponents.median(), exponents.max())
+        return "exponents " + " / ".join(f"{exponent.item():.3g}" for exponent in ends)
+
     def loss_uniforms(self, length: int) -> int:
         """One a token and mask, of two masks."""
         return 2 * length
