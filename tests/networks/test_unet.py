@@ -7,14 +7,14 @@ from mdpipe.networks.build import build_network
 
 
 def test_hidden_states_are_in_the_order_of_the_tokens(build, tokens, times):
-    """Row, column, channel: sub-pixel i belongs to channel i mod C, whose output channels are the c-th D of C x D."""
+    """Row, column, channel: sub-pixel i belongs to channel i mod C, whose output channels are the c-th V of C x V."""
     network = build("unet")
     with torch.no_grad():
         network.output.weight.zero_()
-        network.output.bias.copy_(torch.arange(16.0))
-        hidden = network(tokens, times).view(6, 3, 2, 2, 8)
-    assert torch.equal(hidden[..., 0, :], torch.arange(8.0).expand(6, 3, 2, 8))
-    assert torch.equal(hidden[..., 1, :], torch.arange(8.0, 16.0).expand(6, 3, 2, 8))
+        network.output.bias.copy_(torch.arange(10.0))
+        hidden = network(tokens, times).view(6, 3, 2, 2, 5)
+    assert torch.equal(hidden[..., 0, :], torch.arange(5.0).expand(6, 3, 2, 5))
+    assert torch.equal(hidden[..., 1, :], torch.arange(5.0, 10.0).expand(6, 3, 2, 5))
 
 
 def test_pixels_lie_where_the_tokens_say(build, times):

@@ -7,10 +7,10 @@ from mdpipe.networks.time import TIME_WIDTH, TimeEmbedding
 
 
 class ClassEmbedding(nn.Embedding):
-    """A learnt vector (64,) for each class, and one more, the last, for "no class"."""
+    """A learnt vector (width,) for each class, and one more, the last, for "no class"."""
 
-    def __init__(self, classes: int) -> None:
-        super().__init__(classes + 1, TIME_WIDTH)
+    def __init__(self, classes: int, width: int = TIME_WIDTH) -> None:
+        super().__init__(classes + 1, width)
 
     @property
     def no_class(self) -> int:
@@ -25,7 +25,7 @@ def told(
     time: Tensor,
     condition: Tensor | None,
 ) -> Tensor | None:
-    """of_time(time) + of_class(condition), (B, 64), without what the network does not have; None if it has neither.
+    """of_time(time) + of_class(condition), (B, width), without what the network does not have; None if it has neither.
 
     No condition means "no class" for every example. Labels are compared with the number of classes only where they lie
     in the CPU's memory: on a GPU that would hold up every call, and the embedding's kernel stops there by itself.

@@ -13,7 +13,7 @@ from mdpipe.networks.attention import attend
 from mdpipe.networks.base import Network
 from mdpipe.networks.dropout import kept_channels
 from mdpipe.networks.initial import order, spread, zero
-from mdpipe.networks.time import TIME_WIDTH, TimeEmbedding
+from mdpipe.networks.time import TimeEmbedding
 from mdpipe.networks.told import ClassEmbedding, told
 
 GROUP = 4
@@ -25,6 +25,7 @@ class UNet(Network):
 
     Every sub-pixel's value is embedded and a pixel's embeddings are concatenated. `blocks` residual blocks go down, one
     attends in the middle, `blocks` + 1 go up, each of which also sees what a block on the way down was given or gave.
+    The last convolution gives the logits of all sub-pixels of a pixel: they are the hidden states; the head is nothing.
 
     Raises:
         ValueError: the shape is not one of a picture, the width does not divide into groups, or it is to be causal.
@@ -56,8 +57,8 @@ class UNet(Network):
         self.dropout = dropout
         channels = shape[2]
         self.embedding = nn.Embedding(vocabulary + 1, width)
-        self.time = TimeEmbedding() if time_conditioning else None
-        self.classes = ClassEmbedding(classes) if classes else None
+        self.time = TimeEmbedding(width) if time_conditioning else None
+        self.classes = ClassEmbedding(classes, width) if classes else None
         modulated = time_conditioning or classes > 0
         self.input = nn.Conv2d(channels * width, width, 3, padding=1)
         self.down = nn.ModuleList(ResidualBlock(width, width, modulated) for _ in range(blocks))
@@ -65,8 +66,8 @@ class UNet(Network):
         self.attention = PixelAttention(width)
         self.up = nn.ModuleList(ResidualBlock(2 * width, width, modulated) for _ in range(blocks + 1))
         self.norm = GroupNorm(width // GROUP, width)
-        self.output = nn.Conv2d(width, channels * width, 3, padding=1)
-        self.head = nn.Linear(width, vocabulary)
+        self.output = nn.Conv2d(width, channels * vocabulary, 3, padding=1)
+        self.head = nn.Identity()
 
     @property
     def dropout_channels(self) -> int:
@@ -78,13 +79,13 @@ class UNet(Network):
         spread(self, generator)
         order(self.embedding)
         blocks = [*self.down, *self.middle, *self.up]
-        zero(self.head, self.attention.output, *(block.output for block in blocks))
+        zero(self.output, self.attention.output, *(block.output for block in blocks))
         zero(*(block.modulation for block in blocks))
 
     def forward(
         self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout: Tensor | None = None
     ) -> Tensor:
-        """Hidden states (B, H W C, D), one a sub-pixel.
+        """Logits (B, H W C, V), of every sub-pixel.
 
         Args:
             tokens: (B, H W C) int64 in the order (H, W, C), at most V, which is the mask.
@@ -109,14 +110,14 @@ class UNet(Network):
         for block in self.up:
             x = block(torch.cat([x, skips.pop()], dim=1), modulator, next(kept))
         x = self.output(functional.silu(self.norm(x)))
-        hidden: Tensor = x.permute(0, 2, 3, 1).reshape(len(tokens), -1, self.width)
+        hidden: Tensor = x.permute(0, 2, 3, 1).reshape(len(tokens), -1, self.vocabulary)
         return hidden
 
 
 class ResidualBlock(nn.Module):
     """shortcut(x) + output(drop(silu(norm(input(silu(norm(x))))))), both convolutions 3 x 3.
 
-    Where the network is told something, that scales and shifts the second norm, by nothing at first.
+    Where the network is told something, that is added before the second norm, nothing at first.
     """
 
     def __init__(self, channels: int, width: int, modulated: bool) -> None:
@@ -126,15 +127,14 @@ class ResidualBlock(nn.Module):
         self.second_norm = GroupNorm(width // GROUP, width)
         self.output = nn.Conv2d(width, width, 3, padding=1)
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
-        self.modulation = nn.Linear(TIME_WIDTH, 2 * width) if modulated else None
+        self.modulation = nn.Linear(width, width, bias=False) if modulated else None
 
     def forward(self, x: Tensor, modulator: Tensor | None, kept: Tensor | None) -> Tensor:
-        """(B, channels, H, W) to (B, D, H, W); `modulator` is (B, 64) or None, `kept` (B, D) or None."""
-        inner = self.second_norm(self.input(functional.silu(self.first_norm(x))))
+        """(B, channels, H, W) to (B, D, H, W); `modulator` is (B, D) or None, `kept` (B, D) or None."""
+        inner = self.input(functional.silu(self.first_norm(x)))
         if self.modulation is not None:
-            shift, scale = self.modulation(modulator)[:, :, None, None].chunk(2, dim=1)
-            inner = inner * (1 + scale) + shift
-        inner = functional.silu(inner)
+            inner = inner + self.modulation(modulator)[:, :, None, None]
+        inner = functional.silu(self.second_norm(inner))
         if kept is not None:
             inner = inner * kept[:, :, None, None]
         result: Tensor = self.shortcut(x) + self.output(inner)
