@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Bound, Objective
+from mdpipe.diffusion.objectives.masked import entropy, in_chunks
 
 
 class Autoregressive(Objective):
@@ -36,7 +37,6 @@ class Autoregressive(Objective):
         """-log p(x), all of it in `diffusion`."""
         before = functional.pad(tokens[:, :-1], (1, 0), value=self.mask)
         nothing = torch.zeros_like(time)
-        logits = denoiser.head(denoiser(before, nothing, condition))
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        entropies = functional.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        hidden = denoiser(before, nothing, condition).flatten(0, 1)
+        entropies = in_chunks(denoiser, hidden, self.vocabulary, entropy, tokens.flatten()).view(tokens.shape)
         return Bound(reconstruction=nothing, prior=nothing, diffusion=entropies.double().sum(dim=1))

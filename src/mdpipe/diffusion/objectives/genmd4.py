@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Bound, Objective
-from mdpipe.diffusion.objectives.masked import masked_logits, total_by_example
+from mdpipe.diffusion.objectives.masked import masked_costs
 from mdpipe.diffusion.objectives.steps import Steps
 from mdpipe.diffusion.schedules.base import EPSILON
 from mdpipe.diffusion.vector_schedule import VectorSchedule
@@ -116,18 +116,18 @@ class GenMD4(Objective):
         if self.steps is None:
             time = FIRST_TIME + (1 - FIRST_TIME) * time
             masked, log_q = self._hide(tokens, time, uniforms)
-            log_mu_NV = self._log_mu(denoiser, tokens, masked, time, condition)
-            costs_N = self._rates(log_mu_NV, tokens[masked])
-            return (1 - FIRST_TIME) / time * total_by_example(costs_N, masked), log_q
+            corrupted = torch.where(masked, self.mask, tokens)
+            costs = masked_costs(denoiser, corrupted, self.mask, time, condition, self._rates, tokens)
+            return (1 - FIRST_TIME) / time * costs, log_q
         start, time = self.steps.drawn(time)
         masked, log_q = self._hide(tokens, time, uniforms)
-        log_mu_NV = self._log_mu(denoiser, tokens, masked, time, condition)
         final = start == 0
         # The last step, to time 0, reveals everything: any finite ratio will do.
         log_ratio = (torch.where(final, time, start) / time).log()
-        log_ratio_N, final_N = (values[:, None].expand_as(tokens)[masked] for values in (log_ratio, final))
-        costs_N = self._divergences(log_mu_NV, tokens[masked], log_ratio_N, final_N)
-        return self.steps.count * total_by_example(costs_N, masked), log_q
+        corrupted = torch.where(masked, self.mask, tokens)
+        values = (tokens, *(value[:, None].expand_as(tokens) for value in (log_ratio, final)))
+        costs = masked_costs(denoiser, corrupted, self.mask, time, condition, self._divergences, *values)
+        return self.steps.count * costs, log_q
 
     def _hide(self, tokens: Tensor, time: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the tokens (B, L) are masked at times (B,), and log q of that, (B,)."""
@@ -137,25 +137,20 @@ class GenMD4(Objective):
         log_visible_BL = (-torch.expm1(log_masked_BL.masked_fill(masked, -1))).log()
         return masked, torch.where(masked, log_masked_BL, log_visible_BL).sum(dim=1)
 
-    def _log_mu(
-        self, denoiser: Denoiser, tokens: Tensor, masked: Tensor, time: Tensor, condition: Tensor | None
-    ) -> Tensor:
-        """Log mu (N, V) at the masked positions."""
-        corrupted = torch.where(masked, self.mask, tokens)
-        return masked_logits(denoiser, corrupted, self.mask, time, condition).log_softmax(dim=1)
-
-    def _rates(self, log_mu: Tensor, hidden: Tensor) -> Tensor:
-        """w^T mu - w_x - w_x log mu_x, (N,), of log mu (N, V) and the hidden tokens x (N,)."""
+    def _rates(self, logits: Tensor, hidden: Tensor) -> Tensor:
+        """w^T mu - w_x - w_x log mu_x, (N,), of mu's logits (N, V) and the hidden tokens x (N,)."""
+        log_mu = logits.log_softmax(dim=1)
         exponents = self.exponents.to(log_mu.dtype)
         log_mu_N = log_mu.gather(1, hidden[:, None]).squeeze(1)
         return (log_mu.exp() * exponents).sum(dim=1) - exponents[hidden] * (1 + log_mu_N)
 
-    def _divergences(self, log_mu: Tensor, hidden: Tensor, log_ratio: Tensor, final: Tensor) -> Tensor:
-        """The divergences (N,), with log(s / t) (N,), and whether s = 0 (N,).
+    def _divergences(self, logits: Tensor, hidden: Tensor, log_ratio: Tensor, final: Tensor) -> Tensor:
+        """The divergences (N,), of mu's logits (N, V), with log(s / t) (N,), and whether s = 0 (N,).
 
         Written as -r_x log mu_x - (1 - r_x) log(1 + sum_i mu_i ((s / t)^(w_i - w_x) - 1)), where nothing cancels when
         the step is short.
         """
+        log_mu = logits.log_softmax(dim=1)
         exponents, log_ratio = self.exponents.to(log_mu.dtype), log_ratio.to(log_mu.dtype)
         log_mu_N = log_mu.gather(1, hidden[:, None]).squeeze(1)
         log_stay_N = exponents[hidden] * log_ratio

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Bound
-from mdpipe.diffusion.objectives.masked import masked_logits, total_by_example
+from mdpipe.diffusion.objectives.masked import masked_costs
 from mdpipe.diffusion.objectives.scheduled import Scheduled
 
 
@@ -32,9 +32,10 @@ class SEDD(Scheduled):
     ) -> Bound:
         """One draw of the bound."""
         corrupted = self.corrupt(tokens, time, uniforms)
-        masked = corrupted == self.mask
-        logits_NV = masked_logits(denoiser, corrupted, self.mask, time, condition)
-        surplus_N = torch.expm1(logits_NV).mean(dim=1)
-        hidden_N = logits_NV.gather(1, tokens[masked][:, None]).squeeze(1)
-        entropies = total_by_example(surplus_N - hidden_N + math.log(self.vocabulary), masked)
+        entropies = masked_costs(denoiser, corrupted, self.mask, time, condition, score_entropy, tokens)
         return self.with_ends(self.schedule.weight(time) * entropies, tokens.shape[1])
+
+
+def score_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Z - 1 - l_x + log V, (n,), of logits l (n, V) and tokens x (n,)."""
+    return torch.expm1(logits).mean(dim=1) - logits.gather(1, tokens[:, None]).squeeze(1) + math.log(logits.shape[1])
