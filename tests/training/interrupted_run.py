@@ -44,7 +44,15 @@ SETTINGS = TrainSettings(
 )
 MOMENTS_OF_SAVING = ("half written", "flushed", "named")
 MUON = SETTINGS.model_copy(update={"optimizer": Muon(kind="muon", momentum=0.9, beta2=0.99, weight_decay=0.01)})
-HARDWARE = HardwareSettings(precision="float32", threads=1, processes=1, strategy="ddp", micro_batches=1)
+HARDWARE = HardwareSettings(
+    precision="float32",
+    threads=1,
+    processes=1,
+    strategy="ddp",
+    micro_batches=1,
+    compile=False,
+    recompute=False,
+)
 
 
 def batch(step: int) -> Tensor:

@@ -39,3 +39,8 @@ class Network(nn.Module, ABC):
             condition: (B,) int64 class labels, the number of classes meaning "no class"; None if there is none at all.
             dropout: (B, dropout_channels) in [0, 1), or None for no dropout.
         """
+
+
+def layers(network: nn.Module) -> list[nn.Module]:
+    """The blocks that a network is made of, which it has in lists: what is sharded and recomputed as a unit."""
+    return [layer for child in network.children() if isinstance(child, nn.ModuleList) for layer in child]

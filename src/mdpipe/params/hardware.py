@@ -21,3 +21,7 @@ class HardwareSettings(Section):
     """Whether each process holds all weights (ddp), or a part of them and of the optimizer's state (fsdp)."""
     micro_batches: Positive
     """Parts of its share of a batch that a process takes one after another, to need less memory."""
+    compile: bool
+    """Whether torch.compile makes the network's kernels: a minute at the start, which long runs earn back."""
+    recompute: bool
+    """Whether layers keep only their input and are computed again on the way back (activation checkpointing)."""

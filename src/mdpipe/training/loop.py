@@ -17,6 +17,7 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import Network
 from mdpipe.networks.determinism import make_deterministic
+from mdpipe.training.acceleration import accelerate
 from mdpipe.training.checkpoint import load_checkpoint, save_checkpoint
 from mdpipe.training.flops import training_flops
 from mdpipe.training.history import HistoryRow
@@ -86,6 +87,7 @@ def train(
         world.wait_for_all()
         device = next(network.parameters()).device
         flops = training_flops(network, length)
+        accelerate(network, hardware)
         loss = parallel(Loss(network, objective.to(device)), hardware, world)
         state = TrainingState(network, objective, settings)
         if checkpoint := load_checkpoint(scratch, fingerprint, world):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.networks.base import layers
 from mdpipe.training.parallel import whole
 
 if TYPE_CHECKING:
@@ -79,12 +80,11 @@ def build_optimizers(
 
 
 def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """What Muon is for: the matrices of a network's layers, which it has in lists.
+    """What Muon is for: the matrices of a network's layers.
 
     Not the embedding and the head, which map from and to tokens, nor what turns a time or class into scales and shifts.
     """
-    layers = [child for child in network.children() if isinstance(child, nn.ModuleList)]
-    named = [entry for layer in layers for entry in layer.named_parameters()]
+    named = [entry for layer in layers(network) for entry in layer.named_parameters()]
     return [parameter for name, parameter in named if parameter.ndim == 2 and "modulation" not in name]
 
 

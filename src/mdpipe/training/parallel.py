@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.networks.base import layers
 from mdpipe.networks.dropout import Droppable, WithDropout
 from mdpipe.training.world import World
 
@@ -47,10 +48,8 @@ def parallel(loss: Loss, hardware: "HardwareSettings", world: World) -> nn.Modul
     if hardware.strategy == "ddp":
         return DistributedDataParallel(loss)
     mesh = init_device_mesh(next(loss.parameters()).device.type, (world.size,))
-    # Every block of a list, as all networks have their layers in, is gathered by itself just before it is needed.
-    for blocks in loss.network.children():
-        for block in blocks if isinstance(blocks, nn.ModuleList) else ():
-            fully_shard(block, mesh=mesh)
+    for layer in layers(loss.network):  # Each is gathered by itself, just before it is needed.
+        fully_shard(layer, mesh=mesh)
     fully_shard(loss, mesh=mesh)
     return loss
 

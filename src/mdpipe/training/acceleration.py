@@ -1,0 +1,45 @@
+"""What makes a network train faster or in less memory, and computes the same: torch.compile, recomputed layers."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mdpipe.networks.base import layers
+from mdpipe.training.progress import print_line
+
+if TYPE_CHECKING:
+    from mdpipe.params import HardwareSettings
+
+
+def accelerate(network: nn.Module, hardware: "HardwareSettings", announce: Callable[[str], None] = print_line) -> None:
+    """Have the network recompute and be compiled as `hardware` asks for.
+
+    Where no compiler works, `announce` gets a line that says so, and the network runs as it is. The objective around
+    it is not compiled: how many tokens are masked differs from step to step.
+    """
+    if hardware.recompute:
+        for layer in layers(network):
+            layer.forward = partial(_recomputed, layer.forward)
+    if hardware.compile:
+        if problem := compiler_problem(next(network.parameters()).device):
+            announce(f"hardware.compile is left out, since no compiler works here: {problem}")
+        else:
+            network.compile()
+
+
+def compiler_problem(device: torch.device) -> str:
+    """What goes wrong where a trifle is compiled; empty if nothing does."""
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception as error:
+        return str(error).strip().splitlines()[0]
+    return ""
+
+
+def _recomputed(forward: Callable[..., Any], *arguments: Any) -> Any:
+    """A layer's forward pass, of which only the input is kept: its inside is computed again on the way back."""
+    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False)

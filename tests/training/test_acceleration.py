@@ -1,0 +1,70 @@
+"""Compiled or recomputed, a run is the same to float tolerance, and says so where no compiler works."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mdpipe.networks.build import build_network
+from mdpipe.training import acceleration
+from mdpipe.training.acceleration import accelerate
+from mdpipe.training.loop import TrainResult
+
+
+@pytest.mark.parametrize("change", [{"recompute": True}, {"compile": True, "recompute": True}], ids=str)
+def test_a_run_is_the_same_however_its_network_is_run(
+    tiny: SimpleNamespace, uninterrupted: tuple[Path, TrainResult], tmp_path: Path, change: dict[str, bool]
+) -> None:
+    result = tiny.tiny_run(tmp_path, hardware=tiny.HARDWARE.model_copy(update=change))
+    expected = uninterrupted[1]
+    found, wanted = ([row.loss for row in run.history] for run in (result, expected))
+    assert found == pytest.approx(wanted, abs=1e-5)
+    assert result.weights.keys() == expected.weights.keys()
+    for name, weight in expected.weights.items():
+        torch.testing.assert_close(result.weights[name], weight, rtol=0, atol=1e-3, msg=name)
+
+
+def test_recomputing_keeps_less_and_gives_the_same_gradient_to_the_last_bit(tiny: SimpleNamespace) -> None:
+    def run(recompute: bool) -> tuple[int, dict[str, torch.Tensor]]:
+        network = build_network(
+            "transformer", 5, (32,), seed=0, layers=4, heads=2, width=16, time_conditioning=True, dropout=0.0
+        )
+        accelerate(network, tiny.HARDWARE.model_copy(update={"recompute": recompute}))
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.add_(0.1)
+        kept = 0
+
+        def count(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal kept
+            kept += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            hidden = network(torch.arange(32)[None] % 5, torch.ones(1))
+        hidden.square().sum().backward()
+        gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
+        return kept, gradients
+
+    plain, expected = run(recompute=False)
+    less, found = run(recompute=True)
+    assert less < plain / 3
+    assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
+
+
+def test_without_a_compiler_a_line_says_so_and_the_network_runs(
+    tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> Callable[..., None]:
+        raise RuntimeError("g++ was not found\nand more")
+
+    monkeypatch.setattr(acceleration.torch, "compile", broken)
+    lines: list[str] = []
+    network = build_network(
+        "transformer", 5, (4,), seed=0, layers=1, heads=1, width=8, time_conditioning=False, dropout=0.0
+    )
+    accelerate(network, tiny.HARDWARE.model_copy(update={"compile": True}), lines.append)
+    assert lines == ["hardware.compile is left out, since no compiler works here: g++ was not found"]
+    assert network(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1)).shape == (1, 4, 8)
