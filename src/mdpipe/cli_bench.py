@@ -5,7 +5,7 @@ import shlex
 import sys
 from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,10 +13,19 @@ from mdpipe.cli_errors import told_plainly
 from mdpipe.params import load_params
 from mdpipe.stages.paths import SPEEDS
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mdpipe.benchmarks.table import Columns, Result
+
 bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
 
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Stem = Annotated[
+    Path | None, typer.Option(metavar="STEM", help="Write STEM.json and STEM.md as well.", show_default=False)
+]
 Repeats = Annotated[int, typer.Option(min=1, help="How often each is timed.")]
 
 
@@ -40,17 +49,14 @@ def sample(
     device: Device = "cpu",
     dtype: Annotated[str, typer.Option(help="Of the network: float32 or bfloat16.")] = "float32",
     seed: Annotated[int, typer.Option(min=0, help="Of weights and samples.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-    out: Annotated[
-        Path | None, typer.Option(metavar="STEM", help="Write STEM.json and STEM.md as well.", show_default=False)
-    ] = None,
+    as_json: AsJson = False,
+    out: Stem = None,
 ) -> None:
     """Sampling from masks alone, with a random transformer: each sampler at each batch, in a process of its own."""
     with told_plainly():
         from mdpipe.benchmarks.apart import measured_apart
         from mdpipe.benchmarks.configuration import Configuration
-        from mdpipe.benchmarks.table import compared, markdown, page
-        from mdpipe.data.artifacts.aside import write_aside
+        from mdpipe.benchmarks.sampling_table import COLUMNS, compared, page
 
         configurations = [
             Configuration(
@@ -72,14 +78,54 @@ def sample(
             for size, kind in product(batch, sampler)
         ]
         results = compared([measured_apart(configuration) for configuration in configurations])
-        from mdpipe.benchmarks.machine import describe  # Loads torch, which would count in the others' memory.
+        _tell(results, COLUMNS, page, device, threads, as_json, out)
 
-        machine, command = describe(device, threads), shlex.join(["mdpipe", *sys.argv[1:]])
-        document = json.dumps({"command": command, "machine": machine, "results": results}, indent=2) + "\n"
-        if out is not None:
-            write_aside(out.with_name(f"{out.name}.json"), document.encode())
-            write_aside(out.with_name(f"{out.name}.md"), page(machine, command, results).encode())
-        typer.echo(document if as_json else markdown(results), nl=False)
+
+@bench.command()
+def train(
+    shape: Annotated[list[str], typer.Option(help="A network and its data, see below; several.")] = ["text8-11m"],  # noqa: B006
+    precision: Annotated[list[str], typer.Option(help="float32 or bfloat16; several.")] = ["float32"],  # noqa: B006
+    batch: Annotated[list[int], typer.Option(help="Examples a step, instead of the shape's; several.")] = [],  # noqa: B006
+    objective: Annotated[str, typer.Option(help="md4 or genmd4.")] = "md4",
+    compile: Annotated[bool, typer.Option("--compile", help="With torch.compile.")] = False,
+    recompute: Annotated[bool, typer.Option("--recompute", help="With layers that keep only their input.")] = False,
+    steps: Annotated[int, typer.Option(help="Steps timed.")] = 10,
+    warm_up: Annotated[int, typer.Option(help="Steps before them.")] = 3,
+    threads: Threads = 1,
+    device: Device = "cpu",
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and tokens.")] = 0,
+    as_json: AsJson = False,
+    out: Stem = None,
+) -> None:
+    """Training on random tokens: each shape in each precision at each batch, in a process of its own.
+
+    Shapes: text8, gpt2-small and cifar10 as in the paper; text8-11m and cifar10-small for a small machine.
+    """
+    with told_plainly():
+        from mdpipe.benchmarks.apart import measured_apart
+        from mdpipe.benchmarks.train_configuration import SHAPES, TrainConfiguration
+        from mdpipe.benchmarks.training_table import COLUMNS, page
+
+        configurations = [
+            TrainConfiguration(
+                shape=name,
+                batch=size,
+                objective=objective,
+                precision=kind,
+                compile=compile,
+                recompute=recompute,
+                steps=steps,
+                warm_up=warm_up,
+                threads=threads,
+                device=device,
+                seed=seed,
+            )
+            for name in shape
+            for size in batch or [SHAPES[name].batch if name in SHAPES else 1]
+            for kind in precision
+        ]
+        results = [measured_apart(configuration) for configuration in configurations]
+        _tell(results, COLUMNS, page, device, threads, as_json, out)
 
 
 @bench.command()
@@ -96,3 +142,25 @@ def samplers(
 
         bench_samplers(load_params(), describe(compute_device().type, threads), threads, repeats, out)
         typer.echo(out.read_text(), nl=False)
+
+
+def _tell(
+    results: "Sequence[Result]",
+    columns: "Columns",
+    page: "Callable[[Result, str, Sequence[Result]], str]",
+    device: str,
+    threads: int,
+    as_json: bool,
+    out: Path | None,
+) -> None:
+    """Print the results, and write them where asked to."""
+    from mdpipe.benchmarks.machine import describe  # Loads torch, which would count in the measured processes' memory.
+    from mdpipe.benchmarks.table import markdown
+    from mdpipe.data.artifacts.aside import write_aside
+
+    machine, command = describe(device, threads), shlex.join(["mdpipe", *sys.argv[1:]])
+    document = json.dumps({"command": command, "machine": machine, "results": results}, indent=2) + "\n"
+    if out is not None:
+        write_aside(out.with_name(f"{out.name}.json"), document.encode())
+        write_aside(out.with_name(f"{out.name}.md"), page(machine, command, results).encode())
+    typer.echo(document if as_json else markdown(results, columns), nl=False)

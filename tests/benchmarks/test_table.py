@@ -1,6 +1,7 @@
 """Results side by side."""
 
-from mdpipe.benchmarks.table import compared, markdown
+from mdpipe.benchmarks.sampling_table import COLUMNS, compared
+from mdpipe.benchmarks.table import markdown
 
 MEASURED = {
     "seconds": 2.0,
@@ -32,7 +33,7 @@ def test_each_is_compared_with_plain_sampling_at_its_own_batch():
 
 
 def test_a_row_shows_measurements_with_their_units():
-    headings, _, first, _, _, last, _ = markdown(compared(RESULTS)).splitlines()
+    headings, _, first, _, _, last, _ = markdown(compared(RESULTS), COLUMNS).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (headings, first, last)]
     shown, without = (dict(zip(cells[0], row, strict=True)) for row in cells[1:])
     assert shown["tokens/s"] == "12" and shown["x ancestral"] == "4" and shown["seconds"] == "2.0 ± 0.5"

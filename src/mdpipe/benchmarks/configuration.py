@@ -1,6 +1,7 @@
 """What is measured of sampling. Without torch, so that a process that only starts others stays small."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 KINDS = ("ancestral", "two_stage", "reveal_first", "first_hitting")
 """Samplers that draw from one distribution, up to the grid, and so differ in nothing but cost."""
@@ -48,6 +49,14 @@ class Configuration:
         for name, value in vars(self).items():
             if isinstance(value, int) and name != "seed" and value < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+
+    program: ClassVar[str] = "mdpipe.benchmarks.sampling"
+    """The module that measures it."""
+
+    @property
+    def title(self) -> str:
+        """What it is called where it could not be measured."""
+        return f"sampler {self.sampler} at batch {self.batch}"
 
     @property
     def steps_in_all(self) -> int:

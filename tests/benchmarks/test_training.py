@@ -1,0 +1,85 @@
+"""What a measurement of training says of itself, and the command that makes it."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from mdpipe.benchmarks.train_configuration import SHAPES, Shape, TrainConfiguration
+from mdpipe.benchmarks.training import measure
+from mdpipe.benchmarks.training_table import COLUMNS
+from mdpipe.cli import app
+from mdpipe.networks.build import empty_network, parameter_count
+
+NETWORK = {"layers": 1, "heads": 2, "width": 16, "time_conditioning": True, "dropout": 0.0}
+TINY = TrainConfiguration(
+    shape="text8",
+    batch=3,
+    objective="md4",
+    precision="float32",
+    compile=False,
+    recompute=False,
+    steps=2,
+    warm_up=1,
+    threads=1,
+    device="cpu",
+    seed=0,
+)
+
+
+@pytest.fixture
+def small_text8(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHAPES, "text8", Shape("transformer", NETWORK, 27, (8,), 2))
+
+
+@pytest.mark.parametrize("changes", [{}, {"objective": "genmd4"}, {"precision": "bfloat16", "recompute": True}])
+def test_numbers_agree_with_each_other(small_text8, changes):
+    result = measure(replace(TINY, **changes))
+    assert result["tokens_per_second"] * result["seconds_a_step"] == pytest.approx(3 * 8)
+    assert result["tokens_per_second"] == pytest.approx(8 * result["examples_per_second"])
+    assert result["share_of_peak"] == pytest.approx(result["flops_per_second"] / result["product_peak"])
+    assert 0 < result["memory_mib_before"] <= result["memory_mib"]
+    assert result["first_step_seconds"] > 0
+
+
+def test_the_shapes_are_networks_of_these_sizes():
+    """In millions of weights: 88.7, 165.9 and 28.4 are the paper's."""
+    networks = {
+        name: empty_network(shape.kind, shape.vocabulary, shape.shape, **shape.network)
+        for name, shape in SHAPES.items()
+    }
+    millions = {name: round(parameter_count(network) / 1e6, 1) for name, network in networks.items()}
+    assert millions == {
+        "text8-11m": 11.6,
+        "text8": 88.7,
+        "gpt2-small": 165.9,
+        "cifar10-small": 1.7,
+        "cifar10": 28.4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shape": "gpt5"}, "--shape must be one of text8-11m, text8, .* not 'gpt5'"),
+        ({"precision": "int8"}, "--precision must be one of float32, bfloat16, not 'int8'"),
+        ({"objective": "sedd"}, "--objective must be one of md4, genmd4, not 'sedd'"),
+        ({"warm_up": 0}, "--warm-up must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TINY, **changes)
+
+
+def test_the_command_measures_a_process_of_its_own_and_writes_what_it_prints(tmp_path):
+    stem = tmp_path / "training"
+    arguments = ["--shape", "text8-11m", "--batch", "1", "--steps", "2", "--warm-up", "1", "--json", "--out"]
+    result = CliRunner().invoke(app, ["bench", "train", *arguments, str(stem)])
+    assert result.exit_code == 0, result.output
+    assert stem.with_suffix(".json").read_text() == result.output
+    (measured,) = json.loads(result.output)["results"]
+    assert measured["parameters"] // 100_000 == 116
+    rows = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in rows[0].strip("|").split("|")] == list(COLUMNS)
