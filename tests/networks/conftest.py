@@ -13,6 +13,15 @@ from mdpipe.networks.build import build_network
 SMALL: dict[str, dict[str, Any]] = {
     "transformer": {"vocabulary": 5, "shape": (12,), "layers": 2, "heads": 2, "width": 16},
     "unet": {"vocabulary": 5, "shape": (3, 2, 2), "blocks": 1, "width": 8},
+    "uvit": {
+        "vocabulary": 5,
+        "shape": (2, 2, 3),
+        "blocks": 1,
+        "width": 8,
+        "middle_width": 8,
+        "layers": 1,
+        "heads": 2,
+    },
 }
 
 

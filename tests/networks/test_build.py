@@ -27,6 +27,14 @@ def test_the_unet_has_the_published_parameter_count():
     assert round(parameter_count(empty_network("unet", 256, (32, 32, 3), **sizes)) / 1e6, 2) == 28.43
 
 
+@pytest.mark.parametrize(("blocks", "layers", "millions"), [(24, 12, 198.28), (48, 12, 288.03), (8, 20, 204.60)])
+def test_the_uvit_has_the_published_parameter_counts(blocks, layers, millions):
+    """ImageNet 64 x 64: the model of Table 3, the one that 48 blocks a side would be, and the cheap one of Table 6."""
+    sizes = {"width": 256, "middle_width": 768, "heads": 12, "time_conditioning": True, "dropout": 0.1}
+    network = empty_network("uvit", 256, (64, 64, 3), blocks=blocks, layers=layers, **sizes)
+    assert round(parameter_count(network) / 1e6, 2) == millions
+
+
 def test_equal_seeds_give_equal_weights_and_others_do_not(kind, build):
     first, second, other = (build(kind, seed=seed, time_conditioning=True).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -64,5 +72,5 @@ def test_building_neither_reads_nor_moves_the_global_random_stream(kind, build):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match=r"network.kind is 'mamba'.*transformer, unet"):
+    with pytest.raises(ValueError, match=r"network.kind is 'mamba'.*transformer, unet, uvit"):
         build_network("mamba", 5, (8,), seed=0)

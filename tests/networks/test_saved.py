@@ -10,6 +10,19 @@ from mdpipe.networks.saved import load_network, save_network
 SETTINGS = {
     "transformer": (5, (12,), {"layers": 2, "heads": 2, "width": 16, "time_conditioning": False, "dropout": 0.1}),
     "unet": (5, (3, 2, 2), {"blocks": 1, "width": 8, "time_conditioning": False, "dropout": 0.1}),
+    "uvit": (
+        5,
+        (2, 2, 3),
+        {
+            "blocks": 1,
+            "width": 8,
+            "middle_width": 8,
+            "layers": 1,
+            "heads": 2,
+            "time_conditioning": False,
+            "dropout": 0.1,
+        },
+    ),
 }
 
 

@@ -42,6 +42,18 @@ def test_the_committed_schema_is_the_one_of_the_types():
     assert (ROOT / "workflow/params.schema.json").read_text() == json_schema()
 
 
+UVIT = {
+    "kind": "uvit",
+    "width": 8,
+    "blocks": 1,
+    "middle_width": 8,
+    "layers": 1,
+    "heads": 2,
+    "time_conditioning": True,
+    "dropout": 0.0,
+}
+
+
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
@@ -57,6 +69,9 @@ def test_the_committed_schema_is_the_one_of_the_types():
         ({"runs.letters.network.heads": 3}, ["runs.letters.network", "heads = 3", "width = 32", "1, 2, 4, 8, 16"]),
         ({"runs.letters.network.kind": "mlp"}, ["runs.letters.network", "'mlp'", "'transformer', 'unet'"]),
         ({"runs.digits.dataset": "docs_letters"}, ["runs.digits.dataset", "a unet needs pictures", "digits"]),
+        ({"runs.letters.network": UVIT}, ["runs.letters.dataset", "a uvit needs pictures", "digits"]),
+        ({"runs.digits.network": UVIT | {"heads": 3}}, ["heads = 3 does not divide middle_width = 8"]),
+        ({"runs.digits.network": UVIT, "datasets.digits.size": 7}, ["pictures of 'digits' have an odd size"]),
         ({"runs.letters.dataset": "nowhere"}, ["runs.letters.dataset", "'nowhere'", "digits, docs_letters"]),
         ({"runs.letters.evaluate.draws": 3}, ["runs.letters.evaluate.draws: 3", "multiple of 2"]),
         ({"datasets.digits.source": "typer_docs"}, ["datasets.digits.tokenizer", "'typer_docs' has texts"]),

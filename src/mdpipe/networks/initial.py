@@ -22,7 +22,7 @@ def spread(network: nn.Module, generator: torch.Generator) -> None:
                     layer.bias.zero_()
             case nn.Embedding():
                 layer.weight.normal_(0, 1, generator=generator)
-            case nn.GroupNorm():
+            case nn.GroupNorm() | nn.LayerNorm() if layer.weight is not None:
                 layer.weight.fill_(1)
                 layer.bias.zero_()
 

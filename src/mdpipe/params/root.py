@@ -6,9 +6,9 @@ from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.params.base import Name, Section
-from mdpipe.params.data import SOURCE_MODALITY, AnyDataset, AnySource, has_classes, modality_of
+from mdpipe.params.data import SOURCE_MODALITY, AnyDataset, AnySource, ImageDataset, has_classes, modality_of
 from mdpipe.params.problems import listed, no_such, problem
-from mdpipe.params.runs import Comparison, Run, UNet, ZeroShot
+from mdpipe.params.runs import Comparison, Run, UNet, UViT, ZeroShot
 from mdpipe.params.sampling import OnGrid, SamplerSuite
 
 
@@ -60,9 +60,13 @@ class Params(Section):
                 found.append(no_such((*where, "dataset"), run.dataset, "datasets", self.datasets))
                 continue
             dataset = self.datasets[run.dataset]
-            if isinstance(run.network, UNet) and modality_of(dataset) == "text":
+            if isinstance(run.network, UNet | UViT) and modality_of(dataset) == "text":
                 images = [key for key, other in self.datasets.items() if modality_of(other) == "image"]
-                rule = f"a unet needs pictures and {run.dataset!r} is text; datasets of pictures: {listed(images)}"
+                rule = f"a {run.network.kind} needs pictures and {run.dataset!r} is text; datasets of pictures:"
+                rule += f" {listed(images)}"
+                found.append(problem((*where, "dataset"), run.dataset, rule))
+            if isinstance(run.network, UViT) and isinstance(dataset, ImageDataset) and dataset.size % 2:
+                rule = f"a uvit takes patches of 2 x 2 pixels, and pictures of {run.dataset!r} have an odd size"
                 found.append(problem((*where, "dataset"), run.dataset, rule))
             source = self.sources.get(dataset.source)
             if run.condition is not None and source is not None and not has_classes(source):

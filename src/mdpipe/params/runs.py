@@ -47,12 +47,34 @@ class UNet(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
+class UViT(Section):
+    """The U-Net with a transformer over patches of 2 x 2 pixels in the middle, for pictures of even size."""
+
+    kind: Literal["uvit"]
+    width: Annotated[int, Field(ge=8, multiple_of=8)]
+    blocks: Positive
+    """Residual blocks on the way down; the way up has one more."""
+    middle_width: Positive
+    layers: Positive
+    """Of the transformer in the middle."""
+    heads: Positive
+    time_conditioning: bool
+    """Whether the network is told the time."""
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _heads_fit_the_width(self) -> Self:
+        if self.middle_width % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide middle_width = {self.middle_width}")
+        return self
+
+
 def _own_network(kind: str, network: type) -> type[Section]:
     return section_of(network, given=["vocabulary", "shape", "classes", "causal"], named=own_kind(kind))
 
 
 AnyNetwork = Annotated[
-    Transformer | UNet, Field(discriminator="kind"), OrOwn("kind", "mdpipe.networks", "Network", _own_network)
+    Transformer | UNet | UViT, Field(discriminator="kind"), OrOwn("kind", "mdpipe.networks", "Network", _own_network)
 ]
 
 
@@ -128,8 +150,8 @@ class BaseRun(Section):
         return self
 
     def _network_rules(self) -> Iterator[str]:
-        if self.objective == "autoregressive" and isinstance(self.network, UNet):
-            yield "an autoregressive run needs a network that can be causal, not unet: transformer"
+        if self.objective == "autoregressive" and isinstance(self.network, UNet | UViT):
+            yield f"an autoregressive run needs a network that can be causal, not {self.network.kind}: transformer"
         if self.objective in TIMELESS and getattr(self.network, "time_conditioning", False):
             yield f"{self.objective} has no time to tell: network.time_conditioning must be false"
 

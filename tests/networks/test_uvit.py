@@ -1,0 +1,57 @@
+"""What holds for the U-ViT alone."""
+
+import pytest
+import torch
+
+from mdpipe.networks.build import build_network
+
+SIZES = {
+    "width": 8,
+    "blocks": 1,
+    "middle_width": 8,
+    "layers": 2,
+    "heads": 2,
+    "time_conditioning": False,
+    "dropout": 0.0,
+}
+
+
+def test_patches_come_back_to_where_they_were():
+    """With a middle that gives every patch what it was given, the pixels that went in come out."""
+    network = build_network("uvit", 5, (4, 6, 1), seed=0, **{**SIZES, "width": 4, "middle_width": 16, "layers": 1})
+    network.middle = torch.nn.ModuleList()
+    network.middle_norm.forward = lambda x, _: x
+    with torch.no_grad():
+        network.positions.zero_()
+        for linear in (network.patches, network.pixels):
+            linear.weight.copy_(torch.eye(16))
+            linear.bias.zero_()
+        x = torch.randn(2, 4, 4, 6)
+        assert torch.equal(network._through_patches(x, None), x)
+
+
+def test_the_middle_mixes_patches_and_is_nothing_at_first(shaken):
+    network = build_network("uvit", 5, (4, 4, 1), seed=0, **SIZES)
+    x = torch.randn(1, 8, 4, 4)
+    assert not network._through_patches(x, None).any()
+    mixed = shaken("uvit", shape=(4, 4, 1))
+    changed = x.clone()
+    changed[0, 0, 0, 0] += 1
+    with torch.no_grad():
+        difference = (mixed._through_patches(changed, None) - mixed._through_patches(x, None)).abs().amax(dim=1)[0]
+    assert (difference > 1e-6).all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "changes", "message"),
+    [
+        ((5, 4, 1), {}, r"of even size, not \(5, 4, 1\)"),
+        ((64,), {}, r"of even size, not \(64,\)"),
+        ((4, 4, 1), {"heads": 3}, r"network.heads = 3 does not divide network.middle_width = 8"),
+        ((4, 4, 1), {"width": 6}, r"network.width = 6 must be a multiple of 4"),
+        ((4, 4, 1), {"causal": True}, r"network.kind = uvit .* cannot be causal"),
+    ],
+)
+def test_what_it_cannot_be_is_refused(shape, changes, message):
+    with pytest.raises(ValueError, match=message):
+        build_network("uvit", 5, shape, seed=0, **{**SIZES, **changes})
