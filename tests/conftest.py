@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # One thread a process: tests run side by side, and small tensors gain nothing from more.
@@ -9,3 +10,8 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 settings.register_profile("mdpipe", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("mdpipe")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The real engines first: their files take longest, and the others fill in beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
