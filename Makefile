@@ -24,7 +24,7 @@ reproduce: setup
 	snakemake --cores all
 
 test: setup
-	pytest -n auto --maxprocesses 4 --dist loadfile
+	pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	ruff check .
