@@ -42,7 +42,9 @@ def test_speed_and_time_left_come_from_the_clock_and_losses_from_the_steps_since
     record = Record(tiny.SETTINGS.model_copy(update={"steps": 50}), torch.device("cpu"), [])
     for step in range(50):
         record.write(step, torch.tensor(step * math.log(2)), torch.tensor(float(step)), torch.zeros(0))
-    state = SimpleNamespace(step=10, record=record, objective=SimpleNamespace(learned=lambda: "much"))
+    state = SimpleNamespace(
+        step=10, device=torch.device("cpu"), record=record, objective=SimpleNamespace(learned=lambda: "much")
+    )
     meter = Meter(state, steps=50, flops=3.0)
     meter.count(400)
     assert not meter.due()

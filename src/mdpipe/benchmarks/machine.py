@@ -2,9 +2,7 @@
 
 import os
 import platform
-import resource
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from time import perf_counter
@@ -17,8 +15,6 @@ PRODUCT_EDGE = 2048
 
 PRODUCTS = 10
 """Products timed, of which the fastest counts."""
-
-MEBIBYTE = 2**20
 
 PACKAGES = ("mdpipe", "torch", "numpy")
 """What speeds depend on."""
@@ -58,18 +54,6 @@ def wait_for(device: torch.device) -> None:
     """Let a GPU finish what it was given, so that the clock tells what has been done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def peak_memory(device: torch.device) -> float:
-    """MiB: of a GPU the most that tensors have held, of a CPU the process's largest resident set.
-
-    Either is a high-water mark since the process began, and never falls: what is to be told apart must be measured in
-    processes of its own.
-    """
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest * (1 if sys.platform == "darwin" else 1024) / MEBIBYTE
 
 
 def _processor() -> str:

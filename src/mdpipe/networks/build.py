@@ -49,18 +49,9 @@ def empty_network(
     Raises:
         ValueError: as `build_network`.
     """
-    network = network_class(kind)
+    network = find_kind("mdpipe.networks", kind, Network, "network.kind")
     with torch.device("meta"):
         return network(vocabulary, shape, classes=classes, causal=causal, **settings)
-
-
-def network_class(kind: str) -> type[Network]:
-    """The class of a network.
-
-    Raises:
-        ValueError: there is no such kind.
-    """
-    return find_kind("mdpipe.networks", kind, Network, "network.kind")
 
 
 def parameter_count(network: nn.Module) -> int:

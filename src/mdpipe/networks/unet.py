@@ -13,11 +13,9 @@ from mdpipe.networks.attention import attend
 from mdpipe.networks.base import Network
 from mdpipe.networks.dropout import kept_channels
 from mdpipe.networks.initial import order, spread, zero
+from mdpipe.networks.pictures import GROUP, as_picture, as_sub_pixels, down_and_up
 from mdpipe.networks.time import TimeEmbedding
 from mdpipe.networks.told import ClassEmbedding, told
-
-GROUP = 4
-"""Channels that a group norm of width D takes together."""
 
 
 class UNet(Network):
@@ -98,20 +96,16 @@ class UNet(Network):
         """
         modulator = told(self.time, self.classes, tokens, time, condition)
         kept = iter(kept_channels(dropout, self.dropout, len(self.down) + len(self.middle) + len(self.up)))
-        height, width, channels = self.shape
-        # Channels come last in memory from the embedding to the hidden states, so that neither needs a copy.
-        x = self.input(self.embedding(tokens).view(-1, height, width, channels * self.width).permute(0, 3, 1, 2))
-        skips = [x]
-        for block in self.down:
-            x = block(x, modulator, next(kept))
-            skips.append(x)
         before, after = self.middle
-        x = after(self.attention(before(x, modulator, next(kept))), modulator, next(kept))
-        for block in self.up:
-            x = block(torch.cat([x, skips.pop()], dim=1), modulator, next(kept))
-        x = self.output(functional.silu(self.norm(x)))
-        hidden: Tensor = x.permute(0, 2, 3, 1).reshape(len(tokens), -1, self.vocabulary)
-        return hidden
+
+        def middle(x: Tensor) -> Tensor:
+            attended: Tensor = self.attention(before(x, modulator, next(kept)))
+            left: Tensor = after(attended, modulator, next(kept))
+            return left
+
+        x = self.input(as_picture(self.embedding(tokens), self.shape))
+        x = down_and_up(x, self.down, middle, self.up, modulator, kept)
+        return as_sub_pixels(self.output(functional.silu(self.norm(x))), self.vocabulary)
 
 
 class ResidualBlock(nn.Module):

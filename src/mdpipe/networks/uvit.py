@@ -15,10 +15,10 @@ from mdpipe.networks.attention import attend
 from mdpipe.networks.base import Network
 from mdpipe.networks.dropout import kept_channels
 from mdpipe.networks.initial import order, spread, zero
+from mdpipe.networks.pictures import GROUP, as_picture, as_sub_pixels, down_and_up
 from mdpipe.networks.time import TimeEmbedding
 from mdpipe.networks.told import ClassEmbedding, told
 from mdpipe.networks.transformer import GatedMLP
-from mdpipe.networks.unet import GROUP
 
 PATCH = 2
 """Rows and columns of a patch."""
@@ -111,18 +111,13 @@ class UViT(Network):
         """
         modulator = told(self.time, self.classes, tokens, time, condition)
         kept = iter(kept_channels(dropout, self.dropout, len(self.down) + len(self.up)))
-        height, breadth, channels = self.shape
-        x = self.input(self.embedding(tokens).view(-1, height, breadth, channels * self.width).permute(0, 3, 1, 2))
-        skips = [x]
-        for block in self.down:
-            x = block(x, modulator, next(kept))
-            skips.append(x)
-        x = x + self._through_patches(x, modulator)
-        for block in self.up:
-            x = block(torch.cat([x, skips.pop()], dim=1), modulator, next(kept))
-        x = self.output(functional.silu(self.norm(x, modulator)))
-        hidden: Tensor = x.permute(0, 2, 3, 1).reshape(len(tokens), -1, self.vocabulary)
-        return hidden
+
+        def middle(x: Tensor) -> Tensor:
+            return x + self._through_patches(x, modulator)
+
+        x = self.input(as_picture(self.embedding(tokens), self.shape))
+        x = down_and_up(x, self.down, middle, self.up, modulator, kept)
+        return as_sub_pixels(self.output(functional.silu(self.norm(x, modulator))), self.vocabulary)
 
     def _through_patches(self, x: Tensor, modulator: Tensor | None) -> Tensor:
         """(B, D, H, W) to the same."""

@@ -1,4 +1,4 @@
-"""How a run is computed, the `hardware` of a run in params.yaml: what changes speed, and no more than last digits."""
+"""How a run is computed, the `hardware` of a run in params.yaml: what changes its speed and memory."""
 
 from typing import Literal
 
@@ -8,7 +8,8 @@ from mdpipe.params.base import Positive, Section
 class HardwareSettings(Section):
     """The machine's part in a training run.
 
-    All of it is a param, since it decides how sums are taken, hence the bytes of the result.
+    All of it is a param, since it decides the bytes of the result: precision how far products are rounded, and all else
+    in which order sums are taken, hence no more than last digits.
     """
 
     precision: Literal["float32", "bfloat16"]

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mdpipe.training.shards import is_spread, read_shards, write_shards
+from mdpipe.training.parallel import is_spread
+from mdpipe.training.shards import read_shards, write_shards
 from mdpipe.training.world import World
 
 FILE, FOLDER = ".safetensors", ".sharded"
@@ -55,7 +56,7 @@ class Checkpoint:
 
 def save_checkpoint(scratch: Path, checkpoint: Checkpoint, fingerprint: str, keep: int, world: World) -> None:
     """Add this checkpoint to the folder and leave the newest `keep` of them. All processes of the run call this."""
-    place = scratch / f"step-{checkpoint.step:0{DIGITS}d}{FOLDER if is_spread(checkpoint.tensors) else FILE}"
+    place = scratch / f"step-{checkpoint.step:0{DIGITS}d}{FOLDER if is_spread(checkpoint.tensors.values()) else FILE}"
     partial = place.with_name(f"{place.name}.partial")
     metadata = {"step": checkpoint.step, "fingerprint": fingerprint}
     if place.suffix == FOLDER:
@@ -67,7 +68,7 @@ def save_checkpoint(scratch: Path, checkpoint: Checkpoint, fingerprint: str, kee
             shutil.rmtree(place)  # A folder cannot be renamed to one that is there.
         partial.replace(place)
         flush(scratch)
-        for old in list(_newest_first(scratch))[keep:]:
+        for old in _newest_first(scratch)[keep:]:
             _remove(old)
     world.wait_for_all()
 
@@ -146,10 +147,9 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
     return checksum
 
 
-def _newest_first(scratch: Path) -> Iterator[Path]:
-    found = [path for path in scratch.iterdir() if NAME.fullmatch(path.name)]
+def _newest_first(scratch: Path) -> list[Path]:
     # Of one step there may be a file and a folder, where a run went on from it among other processes.
-    return iter(sorted(found, reverse=True))
+    return sorted((path for path in scratch.iterdir() if NAME.fullmatch(path.name)), reverse=True)
 
 
 def _remove(place: Path) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import layers
-from mdpipe.training.parallel import whole
+from mdpipe.training.parallel import is_spread, norm_of_parts, part_here
 
 if TYPE_CHECKING:
     from mdpipe.params import TrainSettings
@@ -96,11 +96,16 @@ def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], learning_rate
 
 
 def gradient_norms(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The norm of each parameter's gradient, (P,) float32, 0 where there is none; on their device, for none to wait."""
+    """The norm of each parameter's gradient, (P,) float32, 0 where there is none; on their device, for none to wait.
+
+    Of gradients that are spread over processes, each takes the norms of its parts, and one exchange makes them whole.
+    """
     parameters = list(parameters)
-    norms = iter(torch._foreach_norm([parameter.grad for parameter in parameters if parameter.grad is not None]))
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = iter(torch._foreach_norm([part_here(gradient) for gradient in gradients]))
     nothing = torch.zeros((), device=parameters[0].device)
-    return torch.stack([nothing if parameter.grad is None else whole(next(norms)) for parameter in parameters])
+    norms_P = torch.stack([nothing if parameter.grad is None else next(norms) for parameter in parameters])
+    return norm_of_parts(norms_P) if is_spread(gradients) else norms_P
 
 
 def clip_gradient(parameters: Iterable[nn.Parameter], norm: Tensor, largest: float | None) -> None:

@@ -1,6 +1,6 @@
 """One step's loss as a module, and what makes its gradient the mean over all processes: DDP or FSDP2."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -77,3 +77,20 @@ def mean_over(world: World, value: Tensor) -> Tensor:
 def whole(tensor: Tensor) -> Tensor:
     """The tensor itself, or, of one that is spread over the processes, all of it; all of them must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def is_spread(tensors: Iterable[Tensor]) -> bool:
+    """Whether any of the tensors lies in parts with several processes."""
+    return any(isinstance(tensor, DTensor) for tensor in tensors)
+
+
+def part_here(tensor: Tensor) -> Tensor:
+    """The tensor itself, or, of one that is spread over the processes, the part that this one has."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def norm_of_parts(norms: Tensor) -> Tensor:
+    """The norms of whole tensors from those of their parts, in one exchange; all processes must call this."""
+    squares = norms.square()
+    distributed.all_reduce(squares)
+    return squares.sqrt()

@@ -90,7 +90,7 @@ class Meter:
             learning_rate=learning_rate,
             tokens_per_second=tokens_per_second,
             flops_per_second=tokens_per_second * self._flops,
-            memory_mib=peak_memory(),
+            memory_mib=peak_memory(state.device),
             seconds_left=seconds_a_step * (self._steps - state.step),
             learned=state.objective.learned(),
         )
@@ -98,10 +98,14 @@ class Meter:
         return progress
 
 
-def peak_memory() -> float:
-    """MiB, the most so far: of the GPU what tensors have held, of a CPU the process's largest resident set."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / MEBIBYTE
+def peak_memory(device: torch.device) -> float:
+    """MiB: of a GPU the most that tensors have held, of a CPU the process's largest resident set.
+
+    Either is a high-water mark since the process began, and never falls: what is to be told apart must be measured in
+    processes of its own.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest * (1 if sys.platform == "darwin" else 1024) / MEBIBYTE
 

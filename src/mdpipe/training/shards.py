@@ -19,16 +19,10 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.tensor import DTensor
 
 from mdpipe.training.world import World
 
 DESCRIPTION = "training.json"
-
-
-def is_spread(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether any of the tensors lies in parts with several processes."""
-    return any(isinstance(tensor, DTensor) for tensor in tensors.values())
 
 
 def write_shards(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object], world: World) -> None:

@@ -24,10 +24,10 @@ class TrainingState:
     """
 
     def __init__(self, network: nn.Module, objective: Objective, settings: "TrainSettings") -> None:
-        device = next(network.parameters()).device
+        self.device = next(network.parameters()).device
         self.step = 0
         self.network = network
-        self.objective = objective.to(device)
+        self.objective = objective.to(self.device)
         self.optimizers = build_optimizers(network, objective, settings)
         self.average = WeightAverage(network, settings.ema_decay)
         self.objective_average = WeightAverage(objective, settings.ema_decay)
@@ -37,7 +37,7 @@ class TrainingState:
         """Of the network, and then of the objective."""
         self.network_parameters = len(list(network.parameters()))
         """How many of them are the network's."""
-        self.record = Record(settings, device, [name for name, _ in named])
+        self.record = Record(settings, self.device, [name for name, _ in named])
 
     def checkpoint(self) -> Checkpoint:
         """The state now, with FSDP2 as this process's parts. The tensors are live: write them before the next step."""

@@ -74,7 +74,7 @@ class Step:
 
     def _losses(self, batch: Batch, rows: range) -> Tensor:
         """The losses (B,) of these rows in nats per token."""
-        step, device = self.state.step, next(self.state.network.parameters()).device
+        step, device = self.state.step, self.state.device
         tokens_BL = batch.tokens.to(device)
         condition_B = None if batch.condition is None else batch.condition.to(device)
         examples_B = torch.arange(rows.start, rows.stop, device=device)
