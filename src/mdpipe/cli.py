@@ -112,6 +112,30 @@ def check(file: Annotated[Path, typer.Argument(help="The params file.")] = Path(
 
 
 @app.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="The params file.")] = Path("params.yaml"),
+    mfu: Annotated[float, typer.Option(help="Share of the peak that training reaches.")] = 0.4,
+    peak: Annotated[float, typer.Option(help="TFLOP/s of a GPU; by default an H100's, dense in bfloat16.")] = 989.0,
+) -> None:
+    """Count what every stage will fetch, keep, read and compute, before anything runs."""
+    with told_plainly():
+        from mdpipe.stages.plan import describe
+
+        typer.echo(describe(load_params(file), mfu, peak))
+
+
+@app.command()
+def datasets(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Say everything about these.")] = None,
+) -> None:
+    """List the data sets of the catalogue, and how params.yaml asks for one."""
+    with told_plainly():
+        from mdpipe.stages.datasets import describe
+
+        typer.echo(describe(names or []))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of params.yaml, for editors."""
     typer.echo(json_schema(), nl=False)

@@ -129,6 +129,40 @@ def train(
 
 
 @bench.command()
+def data(
+    size: Annotated[list[int], typer.Option(help="MB of JSON lines; may be given several times.")] = [2000],  # noqa: B006
+    tokenizer: Annotated[list[str], typer.Option(help="bytes, letters, pieces or gpt2; several.")] = ["bytes"],  # noqa: B006
+    workers: Annotated[list[int], typer.Option(help="Processes that read and encode; several.")] = [1],  # noqa: B006
+    kill: Annotated[bool, typer.Option("--kill", help="Encode once more, killed halfway and run again.")] = False,
+    path: Annotated[str | None, typer.Option(help="The folder of GPT-2's vocab.json and merges.txt.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where all files are written, and kept.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of text, splits and batches.")] = 0,
+    as_json: AsJson = False,
+    out: Stem = None,
+) -> None:
+    """Preparing data, from made-up text to training batches: each size, tokenizer and number of workers by itself."""
+    with told_plainly():
+        from mdpipe.benchmarks.apart import measured_apart
+        from mdpipe.benchmarks.data_configuration import DataConfiguration
+        from mdpipe.benchmarks.data_table import COLUMNS, compared, page
+
+        configurations = [
+            DataConfiguration(
+                size=megabytes,
+                tokenizer=kind,
+                workers=count,
+                kill=kill,
+                seed=seed,
+                path=path,
+                folder=None if folder is None else str(folder),
+            )
+            for megabytes, kind, count in product(size, tokenizer, workers)
+        ]
+        results = compared([measured_apart(configuration) for configuration in configurations])
+        _tell(results, COLUMNS, page, "cpu", 1, as_json, out)
+
+
+@bench.command()
 def samplers(
     threads: Threads = 1,
     repeats: Repeats = 3,

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdpipe.data.encode import encode_corpus, encode_images, encode_text
+from mdpipe.data.encode_images import encode_images
+from mdpipe.data.encode_text import encode_corpus, encode_text
 from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.raw import Document, Pictures, write_raw
+from mdpipe.data.raw import Document, Pictures
+from mdpipe.data.raw_writing import write_raw
 from mdpipe.data.splits import SPLITS, text_splits
 from mdpipe.data.tokenizers import fit_tokenizer, load_tokenizer
 
@@ -163,9 +165,11 @@ def test_equal_pictures_make_equal_bytes_wherever_they_lie(tmp_path):
     assert folder_bytes(tmp_path / "here") == folder_bytes(tmp_path / "elsewhere")
     assert set(folder_bytes(tmp_path / "here")) == {
         "dataset.json",
-        "train.npy",
-        "validation.npy",
-        "test.npy",
+        "manifest.json",
+        "manifest.parquet",
+        "train-00000.npy",
+        "validation-00000.npy",
+        "test-00000.npy",
         "unigram.npy",
     }
 

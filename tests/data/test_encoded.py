@@ -63,7 +63,7 @@ def test_tokens_stay_on_disk(text_dataset):
 
 def _resize(directory, split, count):
     """Cut a text split to its first tokens, header and counts included."""
-    np.save(directory / f"{split}.npy", np.load(directory / f"{split}.npy")[:count])
+    np.save(directory / f"{split}-00000.npy", np.load(directory / f"{split}-00000.npy")[:count])
     header = json.loads((directory / "dataset.json").read_text())
     header["splits"][split]["tokens"] = count
     (directory / "dataset.json").write_text(json.dumps(header))
@@ -75,9 +75,9 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(text_dataset):
 
 
 def test_a_truncated_split_is_named_with_the_cure(text_dataset):
-    path = text_dataset / "train.npy"
+    path = text_dataset / "train-00000.npy"
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(ValueError, match=r"train\.npy .*run `dvc repro encode@words` again"):
+    with pytest.raises(ValueError, match=r"train-00000\.npy .*run `dvc repro encode@words` again"):
         EncodedDataset.open(text_dataset, "train")
 
 
@@ -85,14 +85,16 @@ def test_a_truncated_split_is_named_with_the_cure(text_dataset):
     "tokens", [np.zeros(5, np.uint8), np.zeros((5, 32), np.uint8), np.zeros(0, np.uint8), np.zeros(5, np.int64)]
 )
 def test_a_text_that_is_not_what_the_header_says_is_named_with_the_cure(text_dataset, tokens):
-    np.save(text_dataset / "train.npy", tokens)
-    with pytest.raises(ValueError, match=r"train\.npy .*run `dvc repro encode@words` again"):
+    np.save(text_dataset / "train-00000.npy", tokens)
+    with pytest.raises(ValueError, match=r"train-00000\.npy .*run `dvc repro encode@words` again"):
         EncodedDataset.open(text_dataset, "train")
 
 
 def test_pictures_that_are_not_what_the_header_says_are_named_with_the_cure(image_dataset):
-    np.save(image_dataset / "test.npy", np.zeros((3, 15), np.uint8))
-    with pytest.raises(ValueError, match=r"test\.npy should be uint8 \(3, 16\) .*`dvc repro encode@numbers` again"):
+    np.save(image_dataset / "test-00000.npy", np.zeros((3, 15), np.uint8))
+    with pytest.raises(
+        ValueError, match=r"test-00000\.npy should be uint8 \(3, 16\) .*`dvc repro encode@numbers` again"
+    ):
         EncodedDataset.open(image_dataset, "test")
 
 
@@ -106,11 +108,11 @@ def test_an_incomplete_header_is_named_with_the_cure(text_dataset, key):
 
 
 def test_a_token_beyond_the_vocabulary_is_named_with_the_cure(image_dataset):
-    tokens = np.load(image_dataset / "test.npy")
+    tokens = np.load(image_dataset / "test-00000.npy")
     tokens[1, 2] = 17
-    np.save(image_dataset / "test.npy", tokens)
+    np.save(image_dataset / "test-00000.npy", tokens)
     dataset = EncodedDataset.open(image_dataset, "test")
-    with pytest.raises(ValueError, match=r"test\.npy holds the token 17, but the vocabulary has 17; run"):
+    with pytest.raises(ValueError, match=r"test-00000\.npy holds the token 17, but the vocabulary has 17; run"):
         list(dataset.evaluation_batches(2))
 
 

@@ -1,5 +1,8 @@
 """Labels on their way from the source to the batch: each stays with its picture."""
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,10 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mdpipe.data.batches import training_batch, training_labels
-from mdpipe.data.encode import encode_images
+from mdpipe.data.encode_images import encode_images
 from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.raw import Pictures, write_raw
-from mdpipe.data.sources import read_source
+from mdpipe.data.raw import Pictures
+from mdpipe.data.raw_writing import write_raw
+from mdpipe.data.sources import source_parts
 from mdpipe.data.splits import SPLITS
 
 reuse_the_dataset = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -33,6 +37,14 @@ def encoded(tmp_path):
     return encode
 
 
+def read_source(kind, path, scratch, **settings):
+    """All pictures of a source at once."""
+    [part] = source_parts(kind, path, scratch, **settings)
+    batches = list(part.read(Counter()))
+    images, labels = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("images", "labels"))
+    return replace(batches[0], images=images, labels=labels, groups=None)
+
+
 @pytest.fixture
 def numbered(encoded):
     return encoded(Pictures(NUMBERED, np.arange(40, dtype=np.int32), 255, np.arange(40) % 3))
@@ -51,7 +63,7 @@ def test_digits_have_the_labels_that_scikit_learn_gives_them(encoded):
     digits = load_digits()
     images = digits.images.astype(np.uint8)
     expected = {image.tobytes(): label for image, label in zip(images, digits.target, strict=True)}
-    directory = encoded(read_source("digits", None), size=8, stride=8)
+    directory = encoded(read_source("digits", None, None), size=8, stride=8)
     found = [(tokens.astype(np.uint8).tobytes(), label) for split in SPLITS for tokens, label in rows(directory, split)]
     assert len(found) == 1797
     assert all(expected[image] == label for image, label in found)
@@ -67,7 +79,7 @@ def test_every_tile_has_the_label_of_its_picture(numbered):
 
 def test_labels_of_arrays_reach_the_batch(tmp_path, encoded):
     np.savez(tmp_path / "a.npz", pictures=NUMBERED, kinds=(np.arange(40) % 3).astype(np.uint8))
-    directory = encoded(read_source("arrays", tmp_path / "a.npz", field="pictures", labels="kinds"))
+    directory = encoded(read_source("arrays", tmp_path / "a.npz", tmp_path, field="pictures", labels="kinds"))
     for split in SPLITS:
         assert all(label == tokens[0] % 3 for tokens, label in rows(directory, split))
 
@@ -78,7 +90,11 @@ def test_labels_of_folders_reach_the_batch(tmp_path, encoded):
         file = tmp_path / "files" / "abc"[number % 3] / ("deep" if number % 2 else "") / f"{number:02d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[..., 0]).save(file)
-    directory = encoded(read_source("image_folder", tmp_path / "files", pattern="**/*.png", labels="folder"))
+    directory = encoded(
+        read_source(
+            "image_folder", tmp_path / "files", tmp_path, pattern="**/*.png", labels="folder", mode=None, resize=None
+        )
+    )
     for split in SPLITS:
         assert all(label == tokens[0] % 3 for tokens, label in rows(directory, split))
 
@@ -124,8 +140,12 @@ def test_labels_leave_the_tokens_as_they_are(encoded):
         directory = encoded(Pictures(NUMBERED, np.arange(40, dtype=np.int32), 255, labels))
         files[labels is None] = {path.name: path.read_bytes() for path in directory.iterdir()}
     plain, labelled = files[True], files[False]
-    assert labelled.keys() - plain.keys() == {f"{split}_labels.npy" for split in SPLITS}
-    assert {name for name in plain if plain[name] != labelled[name]} == {"dataset.json"}
+    assert labelled.keys() - plain.keys() == {f"{split}_labels-00000.npy" for split in SPLITS}
+    assert {name for name in plain if plain[name] != labelled[name]} == {
+        "dataset.json",
+        "manifest.json",
+        "manifest.parquet",
+    }
 
 
 @pytest.mark.parametrize(
@@ -133,9 +153,9 @@ def test_labels_leave_the_tokens_as_they_are(encoded):
     [None, np.zeros(7, np.int64), np.zeros((8, 1), np.int64), np.zeros(8, np.int32), np.full(8, 3), np.full(8, -1)],
 )
 def test_damaged_labels_are_named_with_the_cure(numbered, labels):
-    path = numbered / "test_labels.npy"
+    path = numbered / "test_labels-00000.npy"
     path.unlink()
     if labels is not None:
         np.save(path, labels)
-    with pytest.raises(ValueError, match=r"test_labels\.npy .*run `dvc repro encode@pictures` again"):
+    with pytest.raises(ValueError, match=r"test_labels-00000\.npy .*run `dvc repro encode@pictures` again"):
         EncodedDataset.open(numbered, "test")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.raw import Document, Pictures, read_documents, read_images, write_raw
+from mdpipe.data.raw import Document, Pictures, read_documents, read_images
+from mdpipe.data.raw_writing import write_raw
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 PICTURES = Pictures(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
@@ -22,12 +23,14 @@ def test_documents_come_back_as_they_were(tmp_path_factory, texts):
     write_raw(directory, "jsonl", iter(documents))
     assert list(read_documents(directory)) == documents
     source = json.loads((directory / "source.json").read_text())
+    whole = "".join(texts)
+    counts = {"documents": len(texts), "characters": len(whole), "bytes": len(whole.encode())}
     assert source == {
         "modality": "text",
         "kind": "jsonl",
-        "documents": len(texts),
-        "characters": len("".join(texts)),
-        "bytes": len("".join(texts).encode()),
+        "shards": [{"split": None, **counts}],
+        "read": {},
+        **counts,
     }
 
 
@@ -35,21 +38,21 @@ def test_pictures_come_back_as_they_were(tmp_path):
     write_raw(tmp_path / "p", "arrays", PICTURES)
     back = read_images(tmp_path / "p")
     assert np.array_equal(back.images, PICTURES.images)
-    assert np.array_equal(back.groups, PICTURES.groups)
+    assert back.shards[0].keys.tolist() == [b"0", b"0"]
     assert back.maximum == 255
     source = json.loads((tmp_path / "p" / "source.json").read_text())
     assert source["images"] == 2
-    assert source["groups"] == 1
     assert source["shape"] == [2, 2, 3]
-    assert (back.labels, back.classes, source["classes"], source["class_names"]) == (None, 0, 0, [])
-    assert not (tmp_path / "p" / "labels.npy").exists()
+    assert (back.labels_of(back.shards[0]), back.classes, source["classes"], source["class_names"]) == (None, 0, 0, [])
+    assert not (tmp_path / "p" / "labels-00000.npy").exists()
 
 
 def test_labels_and_the_names_of_their_classes_come_back_as_they_were(tmp_path):
     write_raw(tmp_path / "p", "image_folder", LABELLED)
     back = read_images(tmp_path / "p")
-    assert back.labels.tolist() == [1, 0]
-    assert back.labels.dtype == np.int64
+    labels = back.labels_of(back.shards[0])
+    assert labels.tolist() == [1, 0]
+    assert labels.dtype == np.int64
     assert back.class_names == ("cat", "dog")
     source = json.loads((tmp_path / "p" / "source.json").read_text())
     assert (source["classes"], source["class_names"]) == (2, ["cat", "dog"])
@@ -71,16 +74,16 @@ def test_a_source_of_nothing_is_refused(tmp_path, nothing):
 @pytest.mark.parametrize("line", [b'{"name": "b", "te', b'{"name": "b"}', b"3", b'\xff"'])
 def test_a_broken_line_is_named_with_the_cure(tmp_path, line):
     write_raw(tmp_path / "docs", "jsonl", [Document("a", "text")])
-    with (tmp_path / "docs" / "documents.jsonl").open("ab") as file:
+    with (tmp_path / "docs" / "documents-00000.jsonl").open("ab") as file:
         file.write(line)
-    with pytest.raises(ValueError, match=r"documents\.jsonl:2 is broken .* `dvc repro download@docs` again"):
+    with pytest.raises(ValueError, match=r"documents-00000\.jsonl:2 is broken .* `dvc repro download@docs` again"):
         list(read_documents(tmp_path / "docs"))
 
 
 def test_a_missing_file_is_named_with_the_cure(tmp_path):
     write_raw(tmp_path / "docs", "jsonl", [Document("a", "text")])
-    (tmp_path / "docs" / "documents.jsonl").unlink()
-    with pytest.raises(ValueError, match=r"documents\.jsonl does not exist; run `dvc repro download@docs` again"):
+    (tmp_path / "docs" / "documents-00000.jsonl").unlink()
+    with pytest.raises(ValueError, match=r"documents-00000\.jsonl does not exist; run `dvc repro download@docs` again"):
         list(read_documents(tmp_path / "docs"))
 
 
@@ -93,12 +96,12 @@ def test_the_other_modality_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("file", "array"),
     [
-        ("images.npy", np.zeros((2, 2, 2), np.uint8)),
-        ("images.npy", np.zeros((2, 2, 2, 3), np.int64)),
-        ("groups.npy", np.zeros(3, np.int32)),
-        ("groups.npy", np.zeros(2, np.int64)),
-        ("labels.npy", np.zeros(3, np.int64)),
-        ("labels.npy", np.zeros(2, np.int32)),
+        ("images-00000.npy", np.zeros((2, 2, 2), np.uint8)),
+        ("images-00000.npy", np.zeros((2, 2, 2, 3), np.int64)),
+        ("keys-00000.npy", np.zeros(3, np.int32)),
+        ("keys-00000.npy", np.zeros(2, np.int64)),
+        ("labels-00000.npy", np.zeros(3, np.int64)),
+        ("labels-00000.npy", np.zeros(2, np.int32)),
     ],
 )
 def test_pictures_of_the_wrong_shape_or_type_are_named_with_the_cure(tmp_path, file, array):
@@ -111,8 +114,10 @@ def test_pictures_of_the_wrong_shape_or_type_are_named_with_the_cure(tmp_path, f
 @pytest.mark.parametrize("label", [-1, 2])
 def test_a_label_that_is_no_class_is_named_with_the_cure(tmp_path, label):
     write_raw(tmp_path / "p", "arrays", LABELLED)
-    np.save(tmp_path / "p" / "labels.npy", np.array([0, label]))
-    with pytest.raises(ValueError, match=rf"labels.npy has labels .*{label}.* 2 classes; run `dvc repro download@p`"):
+    np.save(tmp_path / "p" / "labels-00000.npy", np.array([0, label]))
+    with pytest.raises(
+        ValueError, match=rf"labels-00000.npy has labels .*{label}.* 2 classes; run `dvc repro download@p`"
+    ):
         read_images(tmp_path / "p")
 
 

@@ -3,14 +3,21 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mdpipe.data.splits import SPLITS, assign_splits, text_splits, training_texts
+from mdpipe.data.raw import KEY
+from mdpipe.data.splits import SPLITS, by_order, key_orders, plan_splits, text_splits, thresholds, training_texts
 
 shares = st.integers(1, 40).map(lambda percent: percent / 100)
 keys = st.lists(st.text("abc", max_size=3), min_size=8, max_size=60)
+
+
+def assign_splits(keys, seed, validation, test):
+    orders = key_orders(np.array(keys, dtype=KEY), seed)
+    return by_order(orders, *thresholds(orders, validation, test)).tolist()
 
 
 def enough(keys, validation, test):
@@ -68,7 +75,7 @@ def test_copies_of_a_document_share_its_split(raw_text, texts):
 def test_the_training_texts_are_those_of_the_training_split(raw_text, texts):
     raw = raw_text([*texts, *texts])
     splits = text_splits(raw, 1, 0.2, 0.2)
-    training = list(training_texts(raw, 1, 0.2, 0.2))
+    training = list(training_texts(plan_splits(raw, "text", 1, 0.2, 0.2)))
     assert training == [text for text, split in zip([*texts, *texts], splits, strict=True) if split == "train"]
     held_out = {text for text, split in zip(texts, splits[:40], strict=True) if split != "train"}
     assert held_out

@@ -78,7 +78,7 @@ UVIT = {
         ({"datasets.docs_letters.source": "digits"}, ["datasets.docs_letters.tokenizer", "'digits' has images"]),
         ({"datasets.digits.test": 0.95}, ["datasets.digits.validation: 0.1", "nothing to train on"]),
         ({"datasets.docs_letters.lenght": 1}, ["datasets.docs_letters", "did you mean 'length'"]),
-        ({"sources.digits.kind": "mnist"}, ["sources.digits", "'mnist'", "'docstrings', 'digits'"]),
+        ({"sources.digits.kind": "mnist"}, ["sources.digits", "'mnist'", "'docstrings', 'text_files'"]),
         ({"zero_shot.runs": ["digits"]}, ["zero_shot.runs.0", "'digits'", "letters, letters_ar, pieces"]),
         ({"zero_shot.sources": ["pydantic_docs"]}, ["zero_shot.sources", "would not be zero-shot"]),
         (

@@ -72,7 +72,9 @@ class Editor:
 
     def corrupt(self) -> str:
         path = self._some_file()
-        path.write_bytes(path.read_bytes()[:-3] + b"???")
+        broken = path.read_bytes()[:-3] + b"???"
+        path.unlink()  # It may be a link into the cache, which only root can write to.
+        path.write_bytes(broken)
         return str(path)
 
     def touch(self) -> str:

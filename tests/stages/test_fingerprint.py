@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
-from mdpipe.data.encode import encode_images, encode_text
+from mdpipe.data.encode_images import encode_images
+from mdpipe.data.encode_text import encode_text
 from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.raw import Document, Pictures, write_raw
+from mdpipe.data.raw import Document, Pictures
+from mdpipe.data.raw_writing import write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params import parse_params
 from mdpipe.stages.fingerprint import training_fingerprint
@@ -64,7 +66,7 @@ def test_it_does_not_change_with_what_leaves_the_weights_alone(dataset, change):
 
 def test_it_changes_with_one_token_of_the_training_data(dataset):
     before = fingerprint(dataset)
-    path = dataset.directory / "train.npy"
+    path = dataset.directory / "train-00000.npy"
     tokens = np.load(path)
     tokens[5] = (tokens[5] + 1) % dataset.vocabulary
     np.save(path, tokens)
@@ -77,7 +79,7 @@ def test_it_changes_with_one_label_of_the_training_data(tmp_path):
     encode_images(tmp_path / "raw", 2, 4, 4, tmp_path / "encoded", 0, 0.1, 0.1)
     dataset = EncodedDataset.open(tmp_path / "encoded", "train")
     before = fingerprint(dataset)
-    path = dataset.directory / "train_labels.npy"
+    path = dataset.directory / "train_labels-00000.npy"
     labels = np.load(path)
     labels[3] = 1 - labels[3]
     np.save(path, labels)

@@ -22,6 +22,7 @@ PROGRESS = Progress(
     learning_rate=3e-4,
     tokens_per_second=1e4,
     flops_per_second=1e9,
+    share_of_peak=0.5,
     memory_mib=500.0,
     seconds_left=30.0,
     learned="exponents 0.5 / 1 / 2",

@@ -23,6 +23,7 @@ def test_a_line_tells_where_the_run_stands(capfd: pytest.CaptureFixture[str], le
             learning_rate=3e-4,
             tokens_per_second=31234.5,
             flops_per_second=1.5e11,
+            share_of_peak=0.64,
             memory_mib=1234.5,
             seconds_left=3725,
             learned=learned,
@@ -30,7 +31,7 @@ def test_a_line_tells_where_the_run_stands(capfd: pytest.CaptureFixture[str], le
     )
     assert capfd.readouterr().err == (
         "step  250/1000   25%  loss 2.5000 bits (up to 7.25)  31,234 tokens/s  1h 02m left  learning rate 3.00e-04"
-        f"  gradient 0.5  150 GFLOP/s  1,234 MiB{end}\n"
+        f"  gradient 0.5  150 GFLOP/s, 64% of peak  1,234 MiB{end}\n"
     )
 
 
@@ -45,7 +46,7 @@ def test_speed_and_time_left_come_from_the_clock_and_losses_from_the_steps_since
     state = SimpleNamespace(
         step=10, device=torch.device("cpu"), record=record, objective=SimpleNamespace(learned=lambda: "much")
     )
-    meter = Meter(state, steps=50, flops=3.0)
+    meter = Meter(state, steps=50, flops=3.0, precision="float32")
     meter.count(400)
     assert not meter.due()
     now += 5

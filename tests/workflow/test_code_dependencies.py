@@ -14,10 +14,13 @@ NO_INFLUENCE = (
     "mdpipe/params",
     "mdpipe/kinds.py",
     "mdpipe/stages/paths.py",
+    "mdpipe/stages/data_fingerprint.py",
+    "mdpipe/stages/digest.py",
     "mdpipe/stages/__init__.py",
     "mdpipe/__init__.py",
 )
-"""Params are watched by their values, kinds by the files they are found in, and DVC watches the paths themselves."""
+"""Params are watched by their values, kinds by the files they are found in, and DVC watches the paths themselves.
+Fingerprints name scratch folders, of which no trace is in an artifact."""
 
 
 def module_file(name: str) -> Path | None:

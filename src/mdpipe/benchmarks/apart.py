@@ -7,10 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from mdpipe.benchmarks.configuration import Configuration
+from mdpipe.benchmarks.data_configuration import DataConfiguration
 from mdpipe.benchmarks.train_configuration import TrainConfiguration
 
 
-def measured_apart(configuration: Configuration | TrainConfiguration) -> dict[str, Any]:
+def measured_apart(configuration: Configuration | TrainConfiguration | DataConfiguration) -> dict[str, Any]:
     """The configuration and what was measured of it by its program, in one.
 
     Raises:

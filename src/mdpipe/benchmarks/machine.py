@@ -1,20 +1,13 @@
-"""The machine that a measurement is made on: what it is, how fast it multiplies, how much memory was taken."""
+"""The machine that a measurement is made on."""
 
 import os
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
-
-PRODUCT_EDGE = 2048
-"""Rows and columns of the matrices whose product is timed: far out of the caches, yet quick and of 16 MiB each."""
-
-PRODUCTS = 10
-"""Products timed, of which the fastest counts."""
 
 PACKAGES = ("mdpipe", "torch", "numpy")
 """What speeds depend on."""
@@ -32,28 +25,6 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         **{name: version(name) for name in PACKAGES},
         "commit": _commit(),
     }
-
-
-def product_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a large square matrix product by as many threads as torch now has: the best of several, warmed up."""
-    generator = torch.Generator(device).manual_seed(0)
-    left, right = (
-        torch.randn(PRODUCT_EDGE, PRODUCT_EDGE, generator=generator, device=device).to(dtype) for _ in range(2)
-    )
-    seconds = []
-    for _ in range(1 + PRODUCTS):
-        wait_for(device)
-        start = perf_counter()
-        left @ right
-        wait_for(device)
-        seconds.append(perf_counter() - start)
-    return 2 * PRODUCT_EDGE**3 / min(seconds[1:])
-
-
-def wait_for(device: torch.device) -> None:
-    """Let a GPU finish what it was given, so that the clock tells what has been done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _processor() -> str:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from mdpipe.benchmarks.configuration import Configuration
 from mdpipe.benchmarks.flops import head_flops, trunk_flops
-from mdpipe.benchmarks.machine import product_peak, wait_for
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
 from mdpipe.networks.transformer import Transformer
+from mdpipe.training.peak import product_peak, wait_for
 from mdpipe.training.progress import peak_memory
 
 WHOLE = Linear(0.0)

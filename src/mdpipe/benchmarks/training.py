@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from mdpipe.benchmarks.machine import product_peak, wait_for
 from mdpipe.benchmarks.train_configuration import OBJECTIVES, SHAPES, TrainConfiguration
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.build import build_objective
@@ -23,6 +22,7 @@ from mdpipe.params import AdamW, HardwareSettings, TrainSettings
 from mdpipe.training.acceleration import accelerate
 from mdpipe.training.flops import training_flops
 from mdpipe.training.parallel import Loss
+from mdpipe.training.peak import product_peak, wait_for
 from mdpipe.training.progress import peak_memory
 from mdpipe.training.state import TrainingState
 from mdpipe.training.step import Batch, Step

@@ -7,7 +7,6 @@ from functools import lru_cache
 from hashlib import sha256
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from mdpipe.data.encoded import EncodedDataset
@@ -18,8 +17,8 @@ def training_batch(
 ) -> NDArray[np.int64]:
     """The rows `examples` of the global batch at a step; all of them by default.
 
-    Text: windows at offsets drawn uniformly from all there are. Pictures: one random order of all pictures after
-    another, each picture once in every order.
+    Text as one stream: windows at offsets drawn uniformly from all there are. Blocks of text, and pictures: one random
+    order of all of them after another, each once in every order.
 
     Shapes: int64 (len(examples), length).
 
@@ -28,11 +27,12 @@ def training_batch(
     """
     index = _index(batch_size, examples)
     if dataset.modality == "image":
-        picked = dataset.tokens[_pictures(len(dataset.tokens), seed, step * batch_size + index)]
-    else:
-        offsets = _offsets(dataset, seed, step, batch_size)[index]
-        picked = sliding_window_view(np.asarray(dataset.tokens), dataset.length)[offsets]
-    return dataset.checked(picked) if len(picked) else picked.astype(np.int64)
+        pictures = dataset.tokens[_in_turn(len(dataset.tokens), seed, step * batch_size + index)]
+        return dataset.checked(pictures) if len(pictures) else pictures.astype(np.int64)
+    if dataset.blocks:
+        blocks = _in_turn(dataset.examples, seed, step * batch_size + index)
+        return dataset.windows(blocks * dataset.content)
+    return dataset.windows(_offsets(dataset, seed, step, batch_size)[index])
 
 
 def training_labels(
@@ -47,7 +47,7 @@ def training_labels(
     """
     labels = dataset.known_labels()
     index = _index(batch_size, examples)
-    return np.array(labels[_pictures(len(labels), seed, step * batch_size + index)])
+    return np.array(labels[_in_turn(len(labels), seed, step * batch_size + index)])
 
 
 def _index(batch_size: int, examples: range | None) -> NDArray[np.int64]:
@@ -71,18 +71,18 @@ def _offsets(dataset: EncodedDataset, seed: int, step: int, batch_size: int) -> 
     return (uniform * offsets).astype(np.int64)
 
 
-def _pictures(count: int, seed: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Which pictures stand at these positions of the endless sequence of random orders."""
+def _in_turn(count: int, seed: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which of `count` examples stand at these positions of the endless sequence of random orders."""
     epochs, places = np.divmod(positions, count)
-    pictures = np.empty_like(places)
+    found = np.empty_like(places)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        pictures[here] = _picture_order(count, seed, int(epoch))[places[here]]
-    return pictures
+        found[here] = _order(count, seed, int(epoch))[places[here]]
+    return found
 
 
-@lru_cache(maxsize=2)  # a batch rarely touches more than two orders, and sorting all pictures at each step is slow
-def _picture_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+@lru_cache(maxsize=2)  # a batch rarely touches more than two orders, and sorting all examples at each step is slow
+def _order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.argsort(_random_bits("picture order", seed, epoch, count), kind="stable")
 
 

@@ -8,18 +8,26 @@ import bz2
 import io
 import lzma
 import math
-from collections.abc import Iterator
-from typing import Any, TypedDict
+from collections.abc import Iterable, Iterator
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.joined import Joined
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 
+Scalar = TypeVar("Scalar", bound=np.generic)
+
 SHEET_EDGE = 4096
 """Largest edge of a sheet of pictures in pixels; WebP has a limit of 16,383. More pictures make more sheets."""
+
+TOKENS_AT_ONCE = 2**20
+"""Tokens that are decoded together."""
+
+Rows = NDArray[Scalar] | Joined[Scalar]
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's name for pictures of so many channels, for those that PNG and WebP can both hold."""
@@ -54,35 +62,36 @@ def compressor_rates(dataset: EncodedDataset) -> list[Rate]:
     Raises:
         ValueError: a file of the dataset is missing or broken.
     """
-    tokens = np.asarray(dataset.tokens)
-    if dataset.modality == "image":
-        sizes = picture_sizes(tokens.reshape(-1, *dataset.shape))
-    else:
-        sizes = text_sizes(load_tokenizer(dataset.directory).decode(tokens))
+    image = dataset.modality == "image"
+    sizes = picture_sizes(dataset.tokens, dataset.shape) if image else text_sizes(_texts(dataset))
     return [rate for name, size in sizes.items() for rate in _rates(dataset, name, 8 * size, None)]
 
 
-def text_sizes(text: str) -> dict[str, int]:
-    """Bytes of a text as compressed by xz and bzip2, each at its strongest setting."""
-    content = text.encode()
-    return {
-        "xz": len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)),
-        "bzip2": len(bz2.compress(content, 9)),
+def text_sizes(texts: Iterable[str]) -> dict[str, int]:
+    """Bytes of a text, which comes in parts, as compressed by xz and bzip2, each at its strongest setting."""
+    compressors: dict[str, Any] = {
+        "xz": lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME),
+        "bzip2": bz2.BZ2Compressor(9),
     }
+    sizes = dict.fromkeys(compressors, 0)
+    for text in texts:
+        for name, compressor in compressors.items():
+            sizes[name] += len(compressor.compress(text.encode()))
+    return {name: size + len(compressors[name].flush()) for name, size in sizes.items()}
 
 
-def picture_sizes(images: NDArray[np.uint8]) -> dict[str, int]:
-    """Bytes of pictures (N, H, W, C) as one sheet in PNG and in lossless WebP; empty for C other than 1 or 3."""
+def picture_sizes(tokens: Rows[np.uint8], shape: tuple[int, ...]) -> dict[str, int]:
+    """Bytes of pictures (N, H W C) on sheets in PNG and in lossless WebP; empty for C other than 1 or 3."""
     from PIL import Image  # Here because a machine that only evaluates models may not have it.
 
-    if images.shape[3] not in MODES:
+    if shape[2] not in MODES:
         return {}
     settings: dict[str, dict[str, Any]] = {
         "png": {"format": "PNG", "optimize": True},
         "webp": {"format": "WebP", "lossless": True, "quality": 100, "method": 6},
     }
     sizes = dict.fromkeys(settings, 0)
-    for sheet in sheets(images):
+    for sheet in sheets(tokens, shape):
         picture = Image.fromarray(sheet.squeeze(axis=2) if sheet.shape[2] == 1 else sheet)
         for name, options in settings.items():
             file = io.BytesIO()
@@ -91,18 +100,33 @@ def picture_sizes(images: NDArray[np.uint8]) -> dict[str, int]:
     return sizes
 
 
-def sheets(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """Pictures (N, H, W, C) side by side on sheets (h, w, C) about as high as wide; what is left over is zero."""
-    _, height, width, channels = images.shape
-    room = max(1, SHEET_EDGE // height) * max(1, SHEET_EDGE // width)
-    for first in range(0, len(images), room):
-        batch = images[first : first + room]
-        columns = min(max(1, SHEET_EDGE // width), math.ceil(math.sqrt(len(batch) * height / width)))
+def sheets(tokens: Rows[np.uint8], shape: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
+    """Pictures (N, H W C) side by side on sheets (h, w, C) about as high as wide; what is left over is zero."""
+    height, width, channels = shape
+    most_rows, most_columns = max(1, SHEET_EDGE // height), max(1, SHEET_EDGE // width)
+    room = most_rows * most_columns
+    for first in range(0, len(tokens), room):
+        batch = tokens[first : first + room].reshape(-1, *shape)
+        square = math.ceil(math.sqrt(len(batch) * height / width))
+        columns = max(min(most_columns, square), math.ceil(len(batch) / most_rows))
         rows = math.ceil(len(batch) / columns)
         sheet = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
         sheet[: len(batch)] = batch
         grid = sheet.reshape(rows, columns, height, width, channels).transpose(0, 2, 1, 3, 4)
         yield grid.reshape(rows * height, columns * width, channels)
+
+
+def _texts(dataset: EncodedDataset) -> Iterator[str]:
+    """What the tokens of a split stand for, in parts that end with a document where there is an end."""
+    tokenizer = load_tokenizer(dataset.directory)
+    start = 0
+    while start < len(dataset.tokens):
+        tokens = dataset.tokens[start : start + TOKENS_AT_ONCE]
+        ends = np.flatnonzero(np.isin(tokens, tokenizer.separator))
+        if len(ends) and start + len(tokens) < len(dataset.tokens):
+            tokens = tokens[: ends[-1] + 1]
+        yield tokenizer.decode(tokens)
+        start += len(tokens)
 
 
 def unigram_entropy(dataset: EncodedDataset) -> Estimate:

@@ -1,97 +1,11 @@
-"""Where data come from (`sources`) and what a model sees of them (`datasets`)."""
+"""What a model sees of a source: the `datasets` of params.yaml."""
 
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from mdpipe.params.base import Fraction, Name, Positive, Section
-
-Modality = Literal["text", "image"]
-
-
-class Source(Section):
-    """Raw text or pictures, as the `download` stage fetches them."""
-
-    path: str
-    """The file or folder that the source is read from and that DVC watches. Bundled sources come with the pinned
-    packages, so theirs is the file that pins them."""
-
-
-class Docstrings(Source):
-    """The documentation inside installed Python packages, one document a module; `python` is the standard library."""
-
-    kind: Literal["docstrings"]
-    packages: Annotated[list[str], Field(min_length=1)]
-
-
-class Digits(Source):
-    """The 1,797 handwritten digits that come with scikit-learn: 8x8 pixels, 17 grey levels."""
-
-    kind: Literal["digits"]
-
-
-class Photos(Source):
-    """The two colour photographs that come with scikit-learn, cut into disjoint squares."""
-
-    kind: Literal["photos"]
-    region: Annotated[int, Field(ge=8, le=427)]
-    """Edge of a square in pixels. A square belongs to one split as a whole."""
-
-
-class TextFiles(Source):
-    """UTF-8 text files, one document a file."""
-
-    kind: Literal["text_files"]
-    pattern: str
-    """Which files of the folder count, as a glob: `*.txt`, or `**/*.md` for all levels."""
-
-
-class JsonLines(Source):
-    """JSON lines, one document a line."""
-
-    kind: Literal["jsonl"]
-    field: str
-    """The key under which a line has its text."""
-
-
-class ImageFolder(Source):
-    """Picture files of one size, grey or RGB, 8 bits a channel."""
-
-    kind: Literal["image_folder"]
-    pattern: str
-    """Which files of the folder count, as a glob: `*.png`, or `*/*.png` for a folder a class."""
-    labels: Literal["folder"] | None
-    """Whether the name of the folder that a file is in is its class; null for pictures without classes."""
-
-
-class Arrays(Source):
-    """Pictures in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C)."""
-
-    kind: Literal["arrays"]
-    field: str
-    """The array's name in an .npz file; ignored for .npy, which has just one."""
-    labels: str | None
-    """The name of the array with the pictures' classes, whole numbers from 0, in an .npz file; null for none."""
-
-
-AnySource = Annotated[
-    Docstrings | Digits | Photos | TextFiles | JsonLines | ImageFolder | Arrays, Field(discriminator="kind")
-]
-
-SOURCE_MODALITY: dict[str, Modality] = {
-    "docstrings": "text",
-    "text_files": "text",
-    "jsonl": "text",
-    "digits": "image",
-    "photos": "image",
-    "image_folder": "image",
-    "arrays": "image",
-}
-
-
-def has_classes(source: Source) -> bool:
-    """Whether the pictures of a source come with classes."""
-    return isinstance(source, Digits) or (isinstance(source, ImageFolder | Arrays) and source.labels is not None)
+from mdpipe.params.sources import Modality
 
 
 class Letters(Section):
@@ -107,11 +21,38 @@ class Bytes(Section):
 
 
 class Pieces(Section):
-    """SentencePiece's unigram model with byte fallback, trained on the training split alone."""
+    """SentencePiece with byte fallback, trained on the training split alone."""
 
     kind: Literal["pieces"]
+    model: Literal["unigram", "bpe"]
+    """How pieces are chosen: by likelihood, or by merging the most frequent pairs."""
     vocabulary: Annotated[int, Field(ge=300, le=65_536)]
     """Number of pieces; the 256 bytes, the end of text and the control symbols are among them."""
+    sample: Positive | None
+    """Train on about so many characters from all over the training split; null for all of it. Training needs some
+    twenty bytes of memory a character."""
+
+
+class Gpt2(Section):
+    """GPT-2's byte pairs, from vocab.json and merges.txt."""
+
+    kind: Literal["gpt2"]
+    path: str
+    """The folder that has them, or a repository of the hub, such as openai-community/gpt2."""
+    revision: str | None
+    """Of the repository; null for the newest, or for a folder."""
+
+
+class Json(Section):
+    """Any tokenizer.json of the `tokenizers` library."""
+
+    kind: Literal["json"]
+    path: str
+    """The file, or a repository of the hub that has one."""
+    revision: str | None
+    """Of the repository; null for the newest, or for a file."""
+    end_of_text: str
+    """The token that ends a document."""
 
 
 class Pixels(Section):
@@ -121,7 +62,53 @@ class Pixels(Section):
     levels: Annotated[int, Field(ge=2, le=256)]
 
 
-TextTokenizer = Annotated[Letters | Bytes | Pieces, Field(discriminator="kind")]
+TextTokenizer = Annotated[Letters | Bytes | Pieces | Gpt2 | Json, Field(discriminator="kind")]
+
+
+class Last(Section):
+    """The last documents of the source."""
+
+    last: Positive
+    """How many."""
+
+
+class LastCharacters(Section):
+    """The last characters of the source."""
+
+    last_characters: Positive
+    """How many."""
+
+
+class Chunks(Section):
+    """A share of the blocks that the token stream is cut into, as MD4 splits OpenWebText. Parts of one document end up
+    on both sides: for comparison with that number, not for a new one.
+    """
+
+    chunks: Fraction
+    """The share."""
+
+
+Held = Fraction | str | Last | LastCharacters | Chunks
+"""What is held out. A number is a share of the documents or pictures, where equal ones stay together; a text is the
+name of a split that the source itself has."""
+
+
+class PackingSettings(Section):
+    """How documents become one stream of tokens, and the stream examples."""
+
+    end_of_text: bool
+    """Whether the end-of-text token follows every document."""
+    block_ends: bool
+    """Whether every block begins and ends with it; needs remainder: drop."""
+    remainder: Literal["keep", "drop"]
+    """What becomes of the tokens that fill no block. Where they are kept, training reads windows from anywhere;
+    where they are dropped, it reads the blocks in random orders."""
+
+
+Packing = Literal["stream", "text8", "sedd", "mdlm", "mdlm_zero_shot"] | PackingSettings
+"""A convention by name, or one of one's own: `stream` counts every token once, and has the end-of-text token after
+every document; `text8` is one text in blocks; `sedd` is `stream` in blocks; `mdlm` has the end-of-text token at both
+ends of every block as well, and `mdlm_zero_shot` has it there alone."""
 
 
 class Dataset(Section):
@@ -129,18 +116,20 @@ class Dataset(Section):
 
     source: Name
     """A key of `sources`."""
-    validation: Fraction
-    """Share of the documents, or of the pictures, held out for validation."""
-    test: Fraction
-    """Share held out for testing."""
+    validation: Held
+    """What is held out for validation."""
+    test: Held
+    """What is held out for testing."""
 
 
 class TextDataset(Dataset):
     """Text as one stream of tokens, read in windows."""
 
     tokenizer: TextTokenizer
-    length: Annotated[int, Field(ge=2, le=65_536)]
-    """Tokens a window."""
+    packing: Packing
+    """The convention by which documents become windows."""
+    length: Annotated[int, Field(ge=4, le=65_536)]
+    """Tokens a window, or a block."""
 
 
 class ImageDataset(Dataset):

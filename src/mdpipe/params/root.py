@@ -6,10 +6,11 @@ from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.params.base import Name, Section
-from mdpipe.params.data import SOURCE_MODALITY, AnyDataset, AnySource, ImageDataset, has_classes, modality_of
+from mdpipe.params.data import AnyDataset, Chunks, ImageDataset, LastCharacters, TextDataset, modality_of
 from mdpipe.params.problems import listed, no_such, problem
 from mdpipe.params.runs import Comparison, Run, UNet, UViT, ZeroShot
 from mdpipe.params.sampling import OnGrid, SamplerSuite
+from mdpipe.params.sources import AnySource, has_classes, modality_of_source
 
 
 class Params(Section):
@@ -43,13 +44,31 @@ class Params(Section):
             where = ("datasets", name)
             if dataset.source not in self.sources:
                 found.append(no_such((*where, "source"), dataset.source, "sources", self.sources))
-            elif SOURCE_MODALITY[self.sources[dataset.source].kind] != modality_of(dataset):
-                kind = self.sources[dataset.source].kind
-                rule = f"source {dataset.source!r} has {SOURCE_MODALITY[kind]}s, not {modality_of(dataset)}s"
+            elif (modality := modality_of_source(self.sources[dataset.source])) != modality_of(dataset):
+                rule = f"source {dataset.source!r} has {modality}s, not {modality_of(dataset)}s"
                 found.append(problem((*where, "tokenizer"), dataset.tokenizer.kind, rule))
-            if dataset.validation + dataset.test >= 1:
-                rule = f"validation and test together leave nothing to train on (test is {dataset.test})"
-                found.append(problem((*where, "validation"), dataset.validation, rule))
+            found += self._held_out_problems(name, dataset)
+        return found
+
+    def _held_out_problems(self, name: str, dataset: AnyDataset) -> list[InitErrorDetails]:
+        found = []
+        where = ("datasets", name)
+        shares = [held for held in (dataset.validation, dataset.test) if isinstance(held, float)]
+        if sum(shares) >= 1:
+            rule = f"validation and test together leave nothing to train on (test is {dataset.test})"
+            found.append(problem((*where, "validation"), dataset.validation, rule))
+        if isinstance(dataset.validation, str) and dataset.validation == dataset.test:
+            rule = (
+                "validation and test are the same split of the source; what is chosen on one is measured on the other"
+            )
+            found.append(problem((*where, "test"), dataset.test, rule))
+        for key, held in (("validation", dataset.validation), ("test", dataset.test)):
+            if isinstance(held, LastCharacters | Chunks) and isinstance(dataset, ImageDataset):
+                found.append(problem((*where, key), held, "pictures have no characters and no chunks"))
+        packing = dataset.packing if isinstance(dataset, TextDataset) else "stream"
+        if not isinstance(packing, str) and packing.block_ends and packing.remainder == "keep":
+            rule = "block_ends needs whole blocks: set remainder to drop"
+            found.append(problem((*where, "packing", "remainder"), packing.remainder, rule))
         return found
 
     def _run_problems(self) -> list[InitErrorDetails]:
@@ -89,7 +108,7 @@ class Params(Section):
 
     def _zero_shot_problems(self) -> list[InitErrorDetails]:
         found = []
-        text_sources = [key for key, source in self.sources.items() if SOURCE_MODALITY[source.kind] == "text"]
+        text_sources = [key for key, source in self.sources.items() if modality_of_source(source) == "text"]
         text_runs = [
             key
             for key, run in self.runs.items()

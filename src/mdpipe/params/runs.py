@@ -7,6 +7,7 @@ from pydantic import Field, create_model, model_validator
 
 from mdpipe.params import diffusion
 from mdpipe.params.base import Name, Positive, Section
+from mdpipe.params.data import Packing
 from mdpipe.params.hardware import HardwareSettings
 from mdpipe.params.optimizer import AnyOptimizer
 from mdpipe.params.own import OrOwn, own_kind, section_of
@@ -250,6 +251,8 @@ class ZeroShot(Draws):
     """Text runs, keys of the params' `runs`."""
     sources: list[Name]
     """Text sources, keys of the params' `sources`."""
+    packing: Packing
+    """The convention by which a corpus becomes windows."""
 
 
 class Comparison(Section):

@@ -42,6 +42,7 @@ class Report:
     versions: Mapping[str, str]
     """Version of each package that the numbers depend on."""
     samplers: pl.DataFrame = field(default_factory=pl.DataFrame)
+    datasets: pl.DataFrame = field(default_factory=pl.DataFrame)
     exponents: Mapping[str, pl.DataFrame] = field(default_factory=dict)
     """Of the runs that learned their schedule."""
 
@@ -59,6 +60,7 @@ def report_page(report: Report) -> str:
         "Samples": "".join(map(_exhibit, report.exhibits)) + _table(report.samples),
         "Learned schedules": _exponents(report),
         "Training": _training(report),
+        "Datasets": _table(report.datasets),
         "How the numbers are made": _terms(CONVENTIONS),
         "Params and versions": _provenance(report),
     }

@@ -25,6 +25,11 @@ DETAILS = frozenset(
         "tokens",
         "bytes",
         "seed",
+        "revision",
+        "licence",
+        "content",
+        "unknown",
+        "longest",
     }
 )
 """Columns that only the CSV shows."""

@@ -1,14 +1,22 @@
 """Stage `encode`: a source, split and tokenized, and what general-purpose compressors make of its held-out parts."""
 
+import shutil
+from typing import Any
+
 from mdpipe.data.artifacts.metrics import write_metrics
-from mdpipe.data.encode import encode_images, encode_text
+from mdpipe.data.artifacts.stable_json import read_json
+from mdpipe.data.encode_images import encode_images
+from mdpipe.data.encode_text import encode_text
 from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.evaluation.references import reference_rates
 from mdpipe.params import Params
+from mdpipe.params.catalogue import entry
 from mdpipe.params.data import ImageDataset, modality_of
+from mdpipe.params.sources import Catalogued, resolved
 from mdpipe.stages import paths
+from mdpipe.stages.conventions import held_out, packed
+from mdpipe.stages.data_fingerprint import encoding_fingerprint
 
 
 def encode(params: Params, dataset: str) -> None:
@@ -19,13 +27,53 @@ def encode(params: Params, dataset: str) -> None:
     """
     settings = params.datasets[dataset]
     raw, directory = paths.raw(settings.source), paths.encoded(dataset)
-    shares = (params.seed, settings.validation, settings.test)
+    held = (params.seed, held_out(settings.validation), held_out(settings.test))
+    provenance = _provenance(params, dataset)
+    pieces = paths.pieces("encode", dataset, encoding_fingerprint(params, dataset))
     if isinstance(settings, ImageDataset):
-        encode_images(raw, settings.tokenizer.levels, settings.size, settings.stride, directory, *shares)
+        cut = (settings.tokenizer.levels, settings.size, settings.stride)
+        encode_images(raw, *cut, directory, *held, pieces, provenance)
     else:
-        encode_text(raw, load_tokenizer(paths.tokenizer(dataset)), directory, settings.length, *shares)
-    splits = {split: EncodedDataset.open(directory, split) for split in SPLITS}
-    rates = [rate for split in ("validation", "test") for rate in reference_rates(splits[split])]
-    counts = {split: dict(opened.counts) for split, opened in splits.items()}
-    metrics = {"dataset": dataset, "modality": modality_of(settings), "splits": counts, "references": rates}
+        learned = load_tokenizer(paths.tokenizer(dataset))
+        encode_text(raw, learned, directory, settings.length, *held, packed(settings.packing), pieces, provenance)
+    for made in paths.all_pieces("encode", dataset):
+        shutil.rmtree(made)
+    held_out_splits = [EncodedDataset.open(directory, split) for split in ("validation", "test")]
+    references = [rate for split in held_out_splits for rate in reference_rates(split)]
+    manifest = read_json(directory / "manifest.json", "run the stage again")
+    for counts in manifest["splits"].values():
+        counts.pop("lengths", None)  # thirty numbers, for the manifest alone
+    metrics = {"dataset": dataset, "modality": modality_of(settings), **manifest, "references": references}
     write_metrics(paths.metrics("encode", dataset), metrics)
+
+
+def _provenance(params: Params, dataset: str) -> dict[str, Any]:
+    """Where the data came from, as the manifest says it."""
+    settings = params.datasets[dataset]
+    source = params.sources[settings.source]
+    found = resolved(source).model_dump()
+    name = source.name if isinstance(source, Catalogued) else None
+    header = read_json(paths.raw(settings.source) / "source.json", f"run `dvc repro download@{settings.source}` again")
+    return {
+        "source": settings.source,
+        "catalogue": name,
+        "kind": found["kind"],
+        "origin": _origin(found),
+        "revision": found.get("revision") or found.get("sha256"),
+        "licence": _licence(name),
+        "read": header["read"],
+    }
+
+
+def _origin(source: dict[str, Any]) -> str:
+    """The address, name or path that the data were read from."""
+    if source["kind"] in ("hub", "hub_images"):
+        return " ".join(filter(None, [source["name"], source["config"]]))
+    if source["kind"] == "docstrings":
+        return ", ".join(source["packages"])
+    bundled = {"digits": "scikit-learn", "photos": "scikit-learn"}
+    return str(source.get("url") or bundled.get(source["kind"]) or source["path"])
+
+
+def _licence(name: str | None) -> str | None:
+    return None if name is None else entry(name).licence

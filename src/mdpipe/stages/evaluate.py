@@ -30,7 +30,7 @@ def evaluate(params: Params, run: str) -> None:
     trained = load_run(run)
     dataset = EncodedDataset.open(paths.encoded(trained.dataset), settings.split)
     noise = Noise(params.seed, "evaluate")
-    condition = dataset.known_labels() if trained.classes else None
+    condition = np.asarray(dataset.known_labels()) if trained.classes else None
     likelihood = likelihood_bound(trained.objective, trained.network, dataset, settings, noise, condition)
     metrics = {
         "run": run,

@@ -1,20 +1,13 @@
 """The fingerprint of a training run: all that its weights depend on. A checkpoint is only used where it fits."""
 
-import hashlib
-import json
-from pathlib import Path
-
 import torch
 
-import mdpipe
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.params import Params
+from mdpipe.stages.digest import code_files, digest_of
 
 CODE = ("data", "diffusion", "networks", "training", "stages/train.py")
 """What dvc.yaml names as the training stage's code."""
-
-LENGTH = 16
-"""Hexadecimal digits kept: 64 bits, and short enough for a folder's name."""
 
 
 def training_fingerprint(params: Params, run: str, dataset: EncodedDataset) -> str:
@@ -27,14 +20,4 @@ def training_fingerprint(params: Params, run: str, dataset: EncodedDataset) -> s
     for key in ("processes", "strategy", "micro_batches"):
         del settings["hardware"][key]
     stated = {"seed": params.seed, "run": settings, "torch": torch.__version__}
-    digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
-    for path in [*_code_files(), *dataset.files]:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:LENGTH]
-
-
-def _code_files() -> list[Path]:
-    package = Path(mdpipe.__file__).parent
-    places = [package / part for part in CODE]
-    return sorted(path for place in places for path in ([place] if place.is_file() else place.rglob("*.py")))
+    return digest_of(stated, [*code_files(CODE), *dataset.files])

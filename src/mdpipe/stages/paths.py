@@ -8,6 +8,10 @@ SPEEDS = Path("results/speed/samplers.csv")
 """How fast the samplers are: measured by hand on some machine, and kept in git."""
 
 
+DOWNLOADS = Path(".mdpipe/downloads")
+"""What sources fetched, as it came. No artifact: git ignores it and DVC does not know it."""
+
+
 def raw(source: str) -> Path:
     """Raw text or pictures of a source."""
     return Path("data/raw") / source
@@ -56,6 +60,16 @@ def scratch(run: str, fingerprint: str) -> Path:
 def scratches(run: str) -> list[Path]:
     """The resume states of a run under all its fingerprints."""
     return sorted(Path(".mdpipe/scratch").glob(f"{run}-*"))
+
+
+def pieces(stage: str, name: str, fingerprint: str) -> Path:
+    """What a stage that prepares data has finished so far. No artifact either."""
+    return Path(".mdpipe/pieces") / f"{stage}-{name}-{fingerprint}"
+
+
+def all_pieces(stage: str, name: str) -> list[Path]:
+    """The same under all fingerprints."""
+    return sorted(Path(".mdpipe/pieces").glob(f"{stage}-{name}-*"))
 
 
 def metrics(stage: str, name: str) -> Path:

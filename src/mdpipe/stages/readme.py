@@ -37,7 +37,7 @@ def readme(params: Params) -> None:
     for run in params.runs:
         for picture in ("unmasking.gif", "samples.png"):
             if (paths.samples(run) / picture).exists():
-                shutil.copy(paths.samples(run) / picture, PICTURES / f"{run}_{picture}")
+                shutil.copyfile(paths.samples(run) / picture, PICTURES / f"{run}_{picture}")
     write_aside(README, text.encode())
 
 

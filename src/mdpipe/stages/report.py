@@ -16,6 +16,7 @@ from mdpipe.evaluation.estimate import paired_difference
 from mdpipe.params import Params
 from mdpipe.params.runs import Comparison
 from mdpipe.reporting.columns import EXPONENTS, SPEEDS
+from mdpipe.reporting.datasets_table import datasets_table
 from mdpipe.reporting.page import Exhibit, Report, report_page
 from mdpipe.reporting.samplers_table import samplers_comparison
 from mdpipe.reporting.tables import likelihood_table, samples_table, training_table, zero_shot_table
@@ -40,6 +41,7 @@ def report(params: Params) -> None:
         "likelihood": likelihood_table(
             _all("evaluate", params.runs), _all("encode", params.datasets), map(_difference, params.comparisons)
         ),
+        "datasets": datasets_table(_all("encode", params.datasets)),
         "zero_shot": zero_shot_table(_all("zero_shot", pairs)),
         "samples": samples_table(_all("sample", params.runs)),
         "samplers": samplers_comparison(

@@ -12,6 +12,7 @@ import torch
 
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.artifacts.metrics import write_metrics
+from mdpipe.data.artifacts.room import require_room
 from mdpipe.data.batches import training_batch, training_labels
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.diffusion.noise import Noise
@@ -30,6 +31,9 @@ from mdpipe.training.loop import train as train_network
 from mdpipe.training.progress import print_line, print_progress
 from mdpipe.training.step import Batch
 from mdpipe.training.world import WORLD_SIZE, World, joined
+
+FLOAT = 4
+"""Bytes of a number in float32."""
 
 CURVE_DIGITS = 6
 """Significant digits of the curve: more would only show the last bits of sums."""
@@ -77,6 +81,11 @@ def _train_in(world: World, params: Params, run: str) -> None:
     fingerprint = training_fingerprint(params, run, dataset)
     scratch = paths.scratch(run, fingerprint)
     noise = Noise(params.seed, "train")
+    if world.leads:
+        # Weights, their average and two moments in every state that is kept and the one that is being written; then the
+        # model itself.
+        states = settings.train.keep_checkpoints + 1
+        require_room(scratch, parameters * FLOAT * (4 * states + 1), f"training {run} with {states} states")
 
     def batches(step: int, rows: range) -> Batch:
         drawn = (dataset, params.seed, step, settings.train.batch_size, rows)

@@ -1,10 +1,10 @@
 """A trained run as a folder: weights, what they are the weights of, and the tokenizer to use them with.
 
-model.safetensors, network.json   the averaged weights and the network's settings
-objective.safetensors             what the objective has learned itself, where it has: GenMD4's exponents
-run.json                          objective and what the run knows of its dataset
-unigram.npy                       how often each token occurred in training
-tokenizer.json (+ pieces.model)   text: the tokenizer
+model.safetensors, network.json             the averaged weights and the network's settings
+objective.safetensors                       what the objective has learned itself, where it has: GenMD4's exponents
+run.json                                    objective and what the run knows of its dataset
+unigram.npy                                 how often each token occurred in training
+tokenizer.json, pieces.model, model.json    text: the tokenizer
 """
 
 import math
@@ -32,10 +32,16 @@ from mdpipe.stages import paths
 
 OBJECTIVE = "objective.safetensors"
 UNIGRAM = "unigram.npy"
-COPIED_FILES = (UNIGRAM, "tokenizer.json", "pieces.model")
+COPIED_FILES = (UNIGRAM, "tokenizer.json", "pieces.model", "model.json")
 """What a model takes along of its dataset, where the dataset has it."""
 
-UNITS = {"letters": "bits/char", "bytes": "bits/byte", "pieces": "bits/token", "pixels": "bits/dim"}
+UNITS = {
+    "letters": "bits/char",
+    "bytes": "bits/byte",
+    "pieces": "bits/token",
+    "json": "bits/token",
+    "pixels": "bits/dim",
+}
 """What a token is, for each tokenizer."""
 
 
@@ -123,7 +129,7 @@ def save_run(
         write_json(folder / "run.json", described)
         for file in COPIED_FILES:
             if (dataset.directory / file).exists():
-                shutil.copy(dataset.directory / file, folder / file)
+                shutil.copyfile(dataset.directory / file, folder / file)
 
 
 def load_run(name: str) -> TrainedRun:

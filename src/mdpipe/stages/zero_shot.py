@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from mdpipe.data.artifacts.metrics import write_metrics
-from mdpipe.data.encode import encode_corpus
+from mdpipe.data.encode_text import encode_corpus
 from mdpipe.data.encoded import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.noise import Noise
@@ -15,6 +15,7 @@ from mdpipe.networks.determinism import make_deterministic
 from mdpipe.params import Params
 from mdpipe.stages import paths
 from mdpipe.stages.bounds import bound_metrics
+from mdpipe.stages.conventions import packed
 from mdpipe.stages.trained import UNIGRAM, load_run
 
 
@@ -28,9 +29,10 @@ def zero_shot(params: Params, run: str, source: str) -> None:
     trained = load_run(run)
     with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
         directory = Path(scratch) / source
-        encode_corpus(paths.raw(source), load_tokenizer(trained.directory), directory, trained.shape[0])
+        convention = packed(params.zero_shot.packing)
+        encode_corpus(paths.raw(source), load_tokenizer(trained.directory), directory, trained.shape[0], convention)
         # The unigram reference, like the model, knows the frequencies of the training data alone.
-        shutil.copy(trained.directory / UNIGRAM, directory / UNIGRAM)
+        shutil.copyfile(trained.directory / UNIGRAM, directory / UNIGRAM)
         corpus = EncodedDataset.open(directory, "test")
         noise = Noise(params.seed, "zero shot")
         result = bound_corpus(trained.objective, trained.network, corpus, params.zero_shot, noise)

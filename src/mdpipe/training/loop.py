@@ -95,7 +95,7 @@ def train(
             if world.leads:
                 print_line(f"going on from the checkpoint of step {state.step} of {settings.steps}")
         step = Step(state, loss, settings, hardware, noise, world)
-        meter = Meter(state, settings.steps, flops)
+        meter = Meter(state, settings.steps, flops, hardware.precision)
         while state.step < settings.steps:
             meter.count(step.take(batches))
             finished = state.step == settings.steps

@@ -11,11 +11,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mdpipe.training.peak import product_peak
+
 if TYPE_CHECKING:
     from mdpipe.training.state import TrainingState
 
 MEBIBYTE = 2**20
 SECONDS_BETWEEN_LINES = 5.0
+EDGES = {"cpu": 1024, "cuda": 8192}
+"""Of the matrices whose product is the peak. Such few and small ones take a CPU a tenth of a second."""
+PRODUCTS = 3
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Progress:
     tokens_per_second: float
     flops_per_second: float
     """Of the network's dense products, forward and backward, over all positions."""
+    share_of_peak: float
+    """What that is of the machine's matrix product in the same precision (MFU)."""
     memory_mib: float
     """The most that this process has taken: of its GPU, else resident."""
     seconds_left: float
@@ -43,12 +50,13 @@ class Progress:
 
     def __str__(self) -> str:
         width = len(str(self.steps))
+        learned = f"  {self.learned}" if self.learned else ""
         return (
             f"step {self.step:{width}d}/{self.steps}  {self.step / self.steps:4.0%}  loss {self.loss:.4f} bits"
             f" (up to {self.largest_loss:.3g})  {self.tokens_per_second:,.0f} tokens/s"
             f"  {_duration(self.seconds_left)} left  learning rate {self.learning_rate:.2e}"
-            f"  gradient {self.gradient_norm:.3g}  {self.flops_per_second / 1e9:,.3g} GFLOP/s"
-            f"  {self.memory_mib:,.0f} MiB" + (f"  {self.learned}" if self.learned else "")
+            f"  gradient {self.gradient_norm:.3g}  {self.flops_per_second / 1e9:,.3g} GFLOP/s,"
+            f" {self.share_of_peak:.0%} of peak  {self.memory_mib:,.0f} MiB{learned}"
         )
 
 
@@ -59,10 +67,12 @@ class Meter:
         state: of the run.
         steps: of the run.
         flops: of a token, as `training_flops` counts them.
+        precision: of the network's products.
     """
 
-    def __init__(self, state: "TrainingState", steps: int, flops: float) -> None:
+    def __init__(self, state: "TrainingState", steps: int, flops: float, precision: str) -> None:
         self._state, self._steps, self._flops = state, steps, flops
+        self._peak = product_peak(state.device, getattr(torch, precision), EDGES[state.device.type], PRODUCTS)
         self._first_step = self._reported_step = state.step
         self._started = self._reported = time.monotonic()
         self._tokens = 0
@@ -81,6 +91,7 @@ class Meter:
         since = (self._reported_step, state.step)
         seconds_a_step = (now - self._started) / max(1, state.step - self._first_step)
         tokens_per_second = self._tokens / max(now - self._reported, 1e-9)
+        flops_per_second = tokens_per_second * self._flops
         progress = Progress(
             step=state.step,
             steps=self._steps,
@@ -89,7 +100,8 @@ class Meter:
             gradient_norm=state.record.gradient_norm(*since),
             learning_rate=learning_rate,
             tokens_per_second=tokens_per_second,
-            flops_per_second=tokens_per_second * self._flops,
+            flops_per_second=flops_per_second,
+            share_of_peak=flops_per_second / self._peak,
             memory_mib=peak_memory(state.device),
             seconds_left=seconds_a_step * (self._steps - state.step),
             learned=state.objective.learned(),

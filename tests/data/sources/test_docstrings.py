@@ -1,11 +1,13 @@
 """Docstrings as text."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from mdpipe.data.raw import Document
-from mdpipe.data.sources import docstrings, read_source
+from mdpipe.data.sources import docstrings
+from tests.data.sources.reading import documents_of
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def package(tmp_path, monkeypatch):
 
 
 def test_a_document_is_the_docstrings_of_a_module_in_the_order_of_its_source(package):
-    assert list(read_source("docstrings", None, packages=[package])) == [
+    assert documents_of("docstrings", Path(), packages=[package]) == [
         Document("hoard", "The package."),
         Document("hoard.inner.deep", "Deep \\d."),
         Document("hoard.latin", "caf\u00e9"),

@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdpipe.data.sources import read_source
+from mdpipe.data.sources.pictures import BATCH
+from tests.data.sources.reading import joined, part_bytes, parts_of, pictures_of
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)
 
 
-def read(path):
-    return read_source("image_folder", path, pattern="*.png")
+def read(path, **settings):
+    return pictures_of("image_folder", path, **settings)
 
 
 def save(path, pixels):
@@ -23,7 +24,7 @@ def test_pictures_come_in_the_order_of_their_names(tmp_path):
         save(tmp_path / f"{name}.png", pixels)
     pictures = read(tmp_path)
     assert np.array_equal(pictures.images, RGB[[2, 0, 1]])
-    assert pictures.groups.tolist() == [0, 1, 2]
+    assert pictures.groups is None
     assert pictures.maximum == 255
 
 
@@ -40,23 +41,6 @@ def test_pictures_of_another_size_or_mode_are_named_with_the_first(tmp_path, oth
         read(tmp_path)
 
 
-@pytest.mark.parametrize("mode", ["1", "P", "RGBA", "I;16", "CMYK"])
-def test_other_modes_are_refused_with_the_cure(tmp_path, mode):
-    image = Image.new(mode, (4, 4))
-    image.save(tmp_path / "a.png", format="TIFF" if mode == "CMYK" else "PNG")
-    with pytest.raises(ValueError, match=rf"a\.png has the mode {mode}, neither 8-bit grey .*convert"):
-        read(tmp_path)
-
-
-@pytest.mark.parametrize("kept", [0, 20, 40, -30])
-def test_a_truncated_picture_is_named(tmp_path, kept):
-    path = tmp_path / "a.png"
-    save(path, RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8))
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=r"a\.png is truncated or no picture .*; replace or remove it"):
-        read(tmp_path)
-
-
 def test_a_folder_without_pictures_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no file in the folder .* fits '\*\.png'"):
         read(tmp_path)
@@ -66,11 +50,11 @@ def test_the_sub_folder_is_the_class_however_deep_the_picture_lies(tmp_path):
     for name in ("dog/a", "cat/z", "cat/deep/dog/b", "Zebra/c"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         save(tmp_path / f"{name}.png", RGB[0])
-    pictures = read_source("image_folder", tmp_path, pattern="**/*.png", labels="folder")
+    pictures = read(tmp_path, pattern="**/*.png", labels="folder")
     assert pictures.class_names == ("Zebra", "cat", "dog")
     assert pictures.labels.dtype == np.int64
     assert [pictures.class_names[label] for label in pictures.labels] == ["Zebra", "cat", "cat", "dog"]
-    assert read_source("image_folder", tmp_path, pattern="**/*.png", labels=None).labels is None
+    assert read(tmp_path, pattern="**/*.png", labels=None).labels is None
 
 
 def test_a_picture_in_no_sub_folder_is_named_with_the_cure(tmp_path):
@@ -80,4 +64,46 @@ def test_a_picture_in_no_sub_folder_is_named_with_the_cure(tmp_path):
     with pytest.raises(
         ValueError, match=r"b\.png in .* lies in no sub-folder .*`pattern` .* '\*/\*'.* `labels` to null"
     ):
-        read_source("image_folder", tmp_path, pattern="**/*.png", labels="folder")
+        read(tmp_path, pattern="**/*.png", labels="folder")
+
+
+def test_the_folder_below_what_the_patterns_of_splits_state_is_the_class(tmp_path):
+    for name in ("train/dog/a", "train/cat/b", "val/dog/c", "val/ant/d"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / f"{name}.png", RGB[0])
+    patterns = {"train": "train/*/*.png", "test": "val/**/*.png"}
+    parts = parts_of("image_folder", tmp_path, pattern=patterns, labels="folder")
+    found = [(part.split, joined(list(part.read({})))) for part in parts]
+    assert [(split, pictures.labels.tolist()) for split, pictures in found] == [("test", [0, 2]), ("train", [1, 2])]
+    assert {pictures.class_names for _, pictures in found} == {("ant", "cat", "dog")}
+
+
+@pytest.mark.parametrize("pattern", ["*.png", {"train": "*.png"}])
+def test_a_single_picture_has_no_class(tmp_path, pattern):
+    save(tmp_path / "a.png", RGB[0])
+    assert np.array_equal(read(tmp_path / "a.png", pattern=pattern).images, RGB[:1])
+    with pytest.raises(ValueError, match=r"a\.png in .* lies in no sub-folder"):
+        read(tmp_path / "a.png", pattern=pattern, labels="folder")
+
+
+def test_more_pictures_than_travel_together_come_in_order_with_their_classes(tmp_path):
+    count = 2 * BATCH + 1
+    for index in range(count):
+        folder = tmp_path / f"{index % 3}"
+        folder.mkdir(exist_ok=True)
+        save(folder / f"{index:04d}.png", np.full((2, 2), index % 256, np.uint8))
+    pictures = read(tmp_path, pattern="*/*.png", labels="folder")
+    expected = [index for rest in range(3) for index in range(rest, count, 3)]
+    assert pictures.images[:, 0, 0, 0].tolist() == [index % 256 for index in expected]
+    assert pictures.labels.tolist() == [index % 3 for index in expected]
+    with part_bytes(1000):
+        assert len(parts_of("image_folder", tmp_path, pattern="*/*.png")) > 3
+        assert np.array_equal(read(tmp_path, pattern="*/*.png").images, pictures.images)
+
+
+def test_pictures_of_many_sizes_are_brought_to_one(tmp_path):
+    for name, shape in (("a", (8, 8)), ("b", (8, 30)), ("c", (17, 9)), ("d", (4, 4))):
+        save(tmp_path / f"{name}.png", np.full((*shape, 3), ord(name), np.uint8))
+    pictures = read(tmp_path, resize=4)
+    assert pictures.images.shape == (4, 4, 4, 3)
+    assert [set(image.ravel().tolist()) for image in pictures.images] == [{ord(name)} for name in "abcd"]

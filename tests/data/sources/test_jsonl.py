@@ -4,42 +4,47 @@ import json
 
 import pytest
 
-from mdpipe.data.raw import read_documents, write_raw
-from mdpipe.data.sources import read_source
+from mdpipe.data.raw import read_documents
+from mdpipe.data.raw_writing import write_raw
+from tests.data.sources.reading import counts_of, documents_of, parts_of, texts_of
 
 
-def read(path):
-    return list(read_source("jsonl", path, field="text"))
+def read(path, **settings):
+    return documents_of("jsonl", path, **settings)
 
 
-def test_a_line_is_a_document_named_by_file_and_number(tmp_path):
+def test_a_line_is_a_document_named_by_file_and_first_byte(tmp_path):
     lines = [json.dumps({"text": text, "more": 1}, ensure_ascii=False) for text in ("one\ntwo", "dr\u00e9i \u2028")]
-    (tmp_path / "a.jsonl").write_text("\ufeff" + lines[0] + "\n\n" + lines[1] + "\n", encoding="utf-8")
+    content = "\ufeff" + lines[0] + "\n\n" + lines[1] + "\r\n"
+    (tmp_path / "a.jsonl").write_text(content, encoding="utf-8", newline="")
     (tmp_path / "a.json").write_text("ignored")
     documents = read(tmp_path)
     assert [document.text for document in documents] == ["one\ntwo", "dr\u00e9i \u2028"]
-    assert [document.name for document in documents] == ["a.jsonl:000000000001", "a.jsonl:000000000003"]
+    second = len(f"\ufeff{lines[0]}\n\n".encode())
+    assert [document.name for document in documents] == ["a.jsonl:00000000000000", f"a.jsonl:{second:014d}"]
 
 
 def test_documents_of_all_files_are_sorted_as_raw_folders_need_them(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a.jsonl", "a.jsonl-b.jsonl", "b.jsonl"):
         (tmp_path / "in" / name).write_text('{"text": "x"}\n' * 11)
-    write_raw(tmp_path / "raw", "jsonl", read_source("jsonl", tmp_path / "in", field="text"))
+    write_raw(tmp_path / "raw", "jsonl", read(tmp_path / "in"))
     assert len(list(read_documents(tmp_path / "raw"))) == 33
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"text": "x"', r"a\.jsonl:2 is no JSON .*; correct the line"),
-        (b'"text"', r"a\.jsonl:2 is no JSON object but str"),
-        (b'{"body": "x", "id": 1}', r"a\.jsonl:2 has no field 'text', only 'body', 'id'; correct the source's `field`"),
-        (b"{}", r"a\.jsonl:2 has no field 'text', only none"),
-        (b'{"text": ""}', r"a\.jsonl:2 has no text under 'text' but ''"),
-        (b'{"text": null}', r"a\.jsonl:2 has no text under 'text' but None"),
-        (b'{"text": "\\ud800"}', r"a\.jsonl:2 has half a surrogate pair under 'text'"),
-        (b'{"text": "caf\xe9"}', r"a\.jsonl:2 is not UTF-8: byte 29 is 0xe9 .* `iconv"),
+        (b'{"text": "x"', r"a\.jsonl:2: this is no JSON .*; correct the line"),
+        (b"[" * 100_000, r"a\.jsonl:2: this is no JSON .*; correct the line"),
+        (b'"text"', r"a\.jsonl:2: this is no JSON object but str"),
+        (b'{"body": "x", "id": 1}', r"a\.jsonl:2: there is no field 'text', only 'body', 'id'; correct the .*`field`"),
+        (b"{}", r"a\.jsonl:2: there is no field 'text', only none"),
+        (b'{"text": ""}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_rows`"),
+        (b'{"text": null}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_rows`"),
+        (b'{"text": 7}', r"a\.jsonl:2: there is no text under 'text' but 7; correct or remove the line"),
+        (b'{"text": "\\ud800"}', r"a\.jsonl:2: the field 'text' has half a surrogate pair"),
+        (b'{"text": "caf\xe9"}', r"a\.jsonl:2: it is not UTF-8: byte 29 is 0xe9 .* `iconv"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named_with_the_cure(tmp_path, line, message):
@@ -51,3 +56,35 @@ def test_a_line_that_cannot_be_used_is_named_with_the_cure(tmp_path, line, messa
 def test_a_folder_without_json_lines_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no file in the folder .* fits '\*\.jsonl'"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "texts", "counts"),
+    [
+        ({"empty_rows": "drop"}, ["one", "caf\ufffd"], {"empty rows left out": 3}),
+        ({"empty_rows": "keep"}, ["one", "", " \n", "", "caf\ufffd"], {}),
+        ({"empty_rows": "drop", "broken_utf8": "skip"}, ["one"], {"empty rows left out": 3}),
+    ],
+)
+def test_empty_texts_and_broken_utf_8_follow_their_settings_and_are_counted(tmp_path, settings, texts, counts):
+    lines = [b'{"text": "one"}', b'{"text": ""}', b'{"text": " \\n"}', b'{"text": null}', b'{"text": "caf\xe9"}', b""]
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    settings = {"broken_utf8": "replace", **settings}
+    done = "left out" if settings["broken_utf8"] == "skip" else "replaced"
+    assert texts_of("jsonl", tmp_path, **settings) == texts
+    assert counts_of("jsonl", tmp_path, **settings) == {**counts, f"documents with broken UTF-8 {done}": 1}
+
+
+def test_a_detokenizer_is_applied_to_every_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "it was n\'t"}\n{"text": "<unk>"}\n')
+    assert texts_of("jsonl", tmp_path, detokenizer="ptb") == ["it wasn't", "?"]
+
+
+def test_patterns_can_stand_for_the_splits_of_the_source(tmp_path):
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}-0.jsonl").write_text(json.dumps({"text": split}))
+    parts = parts_of("jsonl", tmp_path, pattern={"validation": "validation-*", "train": "train-*"})
+    assert [(part.split, next(part.read({})).text) for part in parts] == [
+        ("train", "train"),
+        ("validation", "validation"),
+    ]

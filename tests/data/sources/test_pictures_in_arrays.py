@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from mdpipe.data.sources import read_source
+from mdpipe.data.sources import arrays
+from tests.data.sources.reading import pictures_of
 
 COLOUR = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
 
 
 def read(path, field="x", **settings):
-    return read_source("arrays", path, field=field, **settings)
+    return arrays.read(path, field, **settings)
 
 
 @pytest.mark.parametrize("pixels", [COLOUR, COLOUR[..., :1], COLOUR[..., 0]], ids=["colour", "grey", "no channel"])
@@ -22,7 +23,7 @@ def test_pictures_come_back_with_a_channel(tmp_path, suffix, pixels):
         np.save(path, pixels)
     pictures = read(path)
     assert np.array_equal(pictures.images, pixels.reshape(2, 4, 4, -1))
-    assert pictures.groups.tolist() == [0, 1]
+    assert pictures.groups is None
     assert pictures.maximum == 255
 
 
@@ -106,3 +107,13 @@ def test_labels_that_are_not_there_are_named_with_what_is(tmp_path):
     np.save(tmp_path / "a.npy", COLOUR)
     with pytest.raises(ValueError, match=r"a\.npy has no room for labels = 'y' .*savez_compressed, or .* to null"):
         read(tmp_path / "a.npy", labels="y")
+
+
+@pytest.mark.parametrize("labels", [None, "y"])
+def test_the_batches_of_a_large_array_are_the_array(tmp_path, labels):
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 2, 3), dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", x=pixels, y=np.arange(600))
+    pictures = pictures_of("arrays", tmp_path / "a.npz", labels=labels)
+    assert np.array_equal(pictures.images, pixels[..., None])
+    assert pictures.groups is None
+    assert pictures.labels is None if labels is None else pictures.labels.tolist() == list(range(600))

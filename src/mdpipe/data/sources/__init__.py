@@ -1,32 +1,36 @@
 """Sources: where raw text and pictures come from, one module a kind."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mdpipe.data.raw import Document, Pictures
+from mdpipe.data.raw_writing import Part
 
 BUNDLED = ("digits", "docstrings", "photos")
 """Kinds that come with the pinned packages."""
-LOCAL = ("arrays", "image_folder", "jsonl", "text_files")
+FETCHED = ("hub", "hub_images", "url")
+"""Kinds that come over the network."""
+LOCAL = ("arrays", "idx", "image_folder", "image_table", "jsonl", "table", "text_files")
 """Kinds that read the user's own files."""
 
 
-def read_source(kind: str, path: Path, **settings: Any) -> Iterator[Document] | Pictures:
-    """Read a source: `settings` are those of its kind in params.yaml; bundled kinds do not look at the path.
+def source_parts(kind: str, path: Path, downloads: Path, **settings: Any) -> Sequence[Part]:
+    """The parts of a source, which can be read side by side.
 
-    Documents come sorted by name. They are read while they are iterated over, and that is also when a broken one is
-    found.
+    Args:
+        kind: the module that knows it.
+        path: the user's own files; bundled and fetched kinds do not look at it.
+        downloads: where what is fetched is kept.
+        settings: those of the kind in params.yaml.
 
     Raises:
         ValueError: no such kind, or the source cannot be read; the message names the file and the cure.
     """
-    if kind not in BUNDLED + LOCAL:
-        raise ValueError(f"sources.*.kind = {kind!r} is not one of {', '.join(sorted(BUNDLED + LOCAL))}")
+    if kind not in BUNDLED + FETCHED + LOCAL:
+        raise ValueError(f"sources.*.kind = {kind!r} is not one of {', '.join(sorted(BUNDLED + FETCHED + LOCAL))}")
     # Imported by name, so that a source needs only its own libraries.
-    module = import_module(f"mdpipe.data.sources.{kind}")
-    material: Iterator[Document] | Pictures = (
-        module.read(**settings) if kind in BUNDLED else module.read(path, **settings)
-    )
-    return material
+    module = import_module(f"{__name__}.{kind}")
+    given: list[Path] = [path] if kind in LOCAL else [downloads] if kind in FETCHED else []
+    parts: Sequence[Part] = module.parts(*given, **settings)
+    return parts

@@ -9,10 +9,16 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.raw import Pictures
+from mdpipe.data.sources.whole import Whole
+
+
+def parts(path: Path, field: str, labels: str | None) -> list[Whole]:
+    """All pictures at once."""
+    return [Whole(read, {"path": path, "field": field, "labels": labels})]
 
 
 def read(path: Path, field: str, labels: str | None = None) -> Pictures:
-    """uint8 (N, H, W, C); each picture is a group of its own.
+    """uint8 (N, H, W, C).
 
     Args:
         path: an .npz file, or an .npy file of pictures alone.
@@ -37,8 +43,7 @@ def read(path: Path, field: str, labels: str | None = None) -> Pictures:
             f"{name} has the shape {images.shape}; pictures must be (N, H, W) or (N, H, W, C) with C 1 or 3, and not"
             " none: reshape or transpose them"
         )
-    groups = np.arange(len(images), dtype=np.int32)
-    return Pictures(images, groups, maximum=255, labels=None if labels is None else _labels(path, labels, len(images)))
+    return Pictures(images, None, maximum=255, labels=None if labels is None else _labels(path, labels, len(images)))
 
 
 def _labels(path: Path, field: str, count: int) -> NDArray[np.int64]:

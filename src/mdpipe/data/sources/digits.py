@@ -4,6 +4,12 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from mdpipe.data.raw import Pictures
+from mdpipe.data.sources.whole import Whole
+
+
+def parts() -> list[Whole]:
+    """All pictures at once."""
+    return [Whole(read, {})]
 
 
 def read() -> Pictures:

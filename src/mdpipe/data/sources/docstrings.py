@@ -12,9 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mdpipe.data.raw import Document
+from mdpipe.data.sources.whole import Whole
 
 STANDARD_LIBRARY = "python"
 TEST_FOLDERS = {"test", "tests", "idle_test"}
+
+
+def parts(packages: list[str]) -> list[Whole]:
+    """All documents at once."""
+    return [Whole(read, {"packages": packages})]
 
 
 def read(packages: list[str]) -> Iterator[Document]:

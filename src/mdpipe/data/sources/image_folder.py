@@ -1,77 +1,100 @@
 """Picture files of the user's own: 8 bits a channel, grey or RGB, all of one size."""
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from mdpipe.data.raw import Pictures
-from mdpipe.data.sources.files import matching_files
+from mdpipe.data.raw_writing import ONE_SIZE
+from mdpipe.data.sources.files import Found, in_groups, matching_files
+from mdpipe.data.sources.pictures import BATCH, Mode, Wanted, described, pixels_of
 
-MODES = ("L", "RGB")
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Some picture files."""
+
+    files: tuple[Found, ...]
+    labels: tuple[int, ...] | None
+    class_names: tuple[str, ...]
+    wanted: Wanted
+
+    @property
+    def split(self) -> str | None:
+        """That of its files."""
+        return self.files[0].split
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(found.size for found in self.files)
+
+    def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
+        """The pictures in order, in batches.
+
+        Raises:
+            ValueError: one cannot be read, or differs from the first in size or mode.
+        """
+        first = pixels_of(self.files[0].file, str(self.files[0].file), self.wanted)
+        for start in range(0, len(self.files), BATCH):
+            files = self.files[start : start + BATCH]
+            images = np.empty((len(files), *first.shape), dtype=np.uint8)
+            for index, found in enumerate(files):
+                pixels = pixels_of(found.file, str(found.file), self.wanted)
+                if pixels.shape != first.shape:
+                    raise ValueError(
+                        f"{found.file} is {described(pixels)} but {self.files[0].file} is {described(first)};"
+                        f" {ONE_SIZE}"
+                    )
+                images[index] = pixels
+            labels = None if self.labels is None else np.array(self.labels[start : start + BATCH], dtype=np.int64)
+            yield Pictures(images, None, 255, labels, self.class_names)
 
 
-def read(path: Path, pattern: str, labels: Literal["folder"] | None = None) -> Pictures:
-    """uint8 (N, H, W, C) in the order of the files' names; each file is a group of its own.
+def parts(
+    path: Path,
+    pattern: str | Mapping[str, str],
+    labels: Literal["folder"] | None,
+    mode: Mode | None,
+    resize: int | None,
+) -> list[PictureFiles]:
+    """The pictures of a folder, or a single one, in the order of their names.
 
     Args:
         path: the folder, or a single picture.
-        pattern: a glob of the files that count.
-        labels: "folder" for the name of the sub-folder of `path` that a picture lies in, however deep, or None for
-            pictures without labels. Classes are numbered in the order of these names.
+        pattern: a glob of the files that count, or one for each of the source's own splits.
+        labels: "folder" for the name of the sub-folder that a picture lies in, however deep, or None for pictures
+            without labels. Classes are numbered in the order of these names.
+        mode: what pictures are converted to, or None to refuse those that are neither grey nor RGB.
+        resize: edge of the squares that they are cut and shrunk to, or None for pictures of one size.
 
     Raises:
-        ValueError: no file fits, one cannot be read or is neither 8-bit grey nor RGB, two differ in size or mode, or
-            one that needs a label lies in no sub-folder.
+        ValueError: no file fits, or one that needs a label lies in no sub-folder.
     """
-    names, files = zip(*matching_files(path, pattern), strict=True)
-    class_of = [] if labels is None else [_sub_folder(path, name) for name in names]
-    first = _pixels(files[0])
-    images = np.empty((len(files), *first.shape), dtype=np.uint8)
-    for index, file in enumerate(files):
-        pixels = _pixels(file)
-        if pixels.shape != first.shape:
-            raise ValueError(
-                f"{file} is {_described(pixels)} but {files[0]} is {_described(first)}; all pictures of a source must"
-                " have one size and one mode: convert them, or narrow the source's `pattern` in params.yaml"
-            )
-        images[index] = pixels
-    groups = np.arange(len(images), dtype=np.int32)
-    if labels is None:
-        return Pictures(images, groups, maximum=255)
-    classes, numbers = np.unique(class_of, return_inverse=True)
-    return Pictures(images, groups, 255, labels=numbers.astype(np.int64), class_names=tuple(classes.tolist()))
+    files = matching_files(path, pattern)
+    names = [_folder(path, found, pattern) for found in files] if labels else []
+    classes = sorted(set(names))
+    number_of = {name: number for number, name in enumerate(classes)}
+    found_parts = []
+    for group in in_groups(files):
+        numbers = tuple(number_of[_folder(path, found, pattern)] for found in group) if labels else None
+        found_parts.append(PictureFiles(tuple(group), numbers, tuple(classes), Wanted(mode, resize)))
+    return found_parts
 
 
-def _sub_folder(path: Path, name: str) -> str:
-    folder, slash, _ = name.partition("/")
-    if not slash:
+def _folder(path: Path, found: Found, pattern: str | Mapping[str, str]) -> str:
+    """The first folder below what the pattern states: cat for "train/*/*.png" and train/cat/7.png."""
+    stated = pattern if isinstance(pattern, str) else pattern.get(found.split or "", "")
+    fixed = list(takewhile(lambda part: not set(part) & set("*?["), stated.split("/")[:-1]))
+    folders = found.name.split("/")[len(fixed) : -1]
+    if not folders:
         raise ValueError(
-            f"{name} in {path} lies in no sub-folder that could be its label; move it into one, narrow the source's"
-            " `pattern` in params.yaml to '*/*', or set its `labels` to null"
+            f"{found.name} in {path} lies in no sub-folder that could be its label; move it into one, narrow the"
+            " source's `pattern` in params.yaml to '*/*', or set its `labels` to null"
         )
-    return folder
-
-
-def _pixels(file: Path) -> NDArray[np.uint8]:
-    """(H, W, C)."""
-    try:
-        with Image.open(file) as image:
-            image.load()
-            mode = image.mode
-            pixels = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} is truncated or no picture ({error}); replace or remove it") from None
-    if mode not in MODES:
-        raise ValueError(
-            f"{file} has the mode {mode}, neither 8-bit grey (L) nor RGB; convert it, for example with Pillow's"
-            " `Image.open(file).convert('RGB')`"
-        )
-    return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _described(pixels: NDArray[np.uint8]) -> str:
-    height, width, channels = pixels.shape
-    return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"
+    return folders[0]

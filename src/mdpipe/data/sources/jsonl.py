@@ -1,48 +1,87 @@
-"""JSON lines of the user's own: one document a line, its text under one key."""
+"""JSON lines of the user's own, packed or not: one document a line, its text under one key."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from mdpipe.data.raw import Document
-from mdpipe.data.sources.files import decode_utf8, matching_files
+from mdpipe.data.sources.decoding import Policy, decoded
+from mdpipe.data.sources.files import matching_files
+from mdpipe.data.sources.lines import LineRange, line_name, line_number, line_ranges
+from mdpipe.data.sources.rows import Empty, Rows
 
-PATTERN = "*.jsonl"
-LINE_DIGITS = 12
-"""Line numbers are padded with zeros, so that names sort as lines do."""
+
+@dataclass(frozen=True)
+class JsonLines:
+    """Some lines of a file; blank ones do not count."""
+
+    range: LineRange
+    field: str
+    broken_utf8: Policy
+    rows: Rows
+
+    @property
+    def split(self) -> str | None:
+        """That of its file."""
+        return self.range.found.split
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.range.size
+
+    def read(self, counts: Counter[str]) -> Iterator[Document]:
+        """One document a line.
+
+        Raises:
+            ValueError: a line is no UTF-8, no JSON object, or has no text under the field.
+        """
+        found = self.range.found
+        for position, raw in self.range.lines():
+            try:
+                line = decoded(raw, self.broken_utf8, counts, "it", position)
+                line = line.removeprefix("\ufeff") if line and not position else line
+                if line and line.strip():
+                    name = line_name(found, position)
+                    document = self.rows.document(name, _text(line, self.field), counts, f"the field {self.field!r}")
+                    if document is not None:
+                        yield document
+            except ValueError as error:
+                raise ValueError(f"{found.file}:{line_number(found.file, position)}: {error}") from None
 
 
-def read(path: Path, field: str) -> Iterator[Document]:
-    """One document for every line that is not blank, of a file or of a folder's .jsonl files.
+def parts(
+    path: Path,
+    pattern: str | Mapping[str, str],
+    field: str,
+    broken_utf8: Policy,
+    empty_rows: Empty,
+    detokenizer: str | None,
+) -> list[JsonLines]:
+    """Ranges of lines of a file, or of a folder's files that fit.
 
     Raises:
-        ValueError: no file is found, or a line is not UTF-8, no JSON object, or has no text under the field.
+        ValueError: no file is found.
     """
+    rows = Rows(empty_rows, detokenizer)
     # By name and colon, as in the documents' names, because "a-b" sorts before "a:" but after "a".
-    for name, file in sorted(matching_files(path, PATTERN), key=lambda found: f"{found[0]}:"):
-        first_byte = 0
-        with file.open("rb") as lines:
-            for number, raw in enumerate(lines, start=1):
-                where = f"{file}:{number}"
-                line = decode_utf8(raw, where, first_byte).removeprefix("\ufeff")
-                first_byte += len(raw)
-                if line.strip():
-                    yield Document(f"{name}:{number:0{LINE_DIGITS}d}", _text(line, field, where))
+    files = sorted(matching_files(path, pattern), key=lambda found: (found.split or "", f"{found.name}:"))
+    return [JsonLines(lines, field, broken_utf8, rows) for lines in line_ranges(files)]
 
 
-def _text(line: str, field: str, where: str) -> str:
+def _text(line: str, field: str) -> str:
     try:
         entry = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where} is no JSON ({error}); correct the line") from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"this is no JSON ({error}); correct the line") from None
     if not isinstance(entry, dict):
-        raise ValueError(f"{where} is no JSON object but {type(entry).__name__}; write {{{field!r}: text}} a line")  # noqa: TRY004
+        raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{field!r}: text}} a line")  # noqa: TRY004
     if field not in entry:
         keys = ", ".join(map(repr, entry)) or "none"
-        raise ValueError(f"{where} has no field {field!r}, only {keys}; correct the source's `field` or the line")
-    text = entry[field]
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f"{where} has no text under {field!r} but {text!r}; correct or remove the line")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"{where} has half a surrogate pair under {field!r}, which is no text; correct the line")
+        raise ValueError(f"there is no field {field!r}, only {keys}; correct the source's `field` or the line")
+    text = "" if entry[field] is None else entry[field]
+    if not isinstance(text, str):
+        raise ValueError(f"there is no text under {field!r} but {text!r:.60}; correct or remove the line")  # noqa: TRY004
     return text

@@ -5,6 +5,12 @@ from sklearn.datasets import load_sample_images
 
 from mdpipe.data.pixels import tile
 from mdpipe.data.raw import Pictures
+from mdpipe.data.sources.whole import Whole
+
+
+def parts(region: int) -> list[Whole]:
+    """All pictures at once."""
+    return [Whole(read, {"region": region})]
 
 
 def read(region: int) -> Pictures:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,14 @@ class Tokenizer(Protocol):
         """The ids put after each document."""
 
     @property
+    def joint(self) -> tuple[int, ...]:
+        """The ids between two parts of a text that was cut at white space, where encoding drops that."""
+
+    @property
+    def unknown(self) -> int | None:
+        """The id that stands for what has no id, if there is one."""
+
+    @property
     def lossless(self) -> bool:
         """Whether decode(encode(text)) is the text, for every text that UTF-8 can hold."""
 
@@ -42,11 +50,16 @@ class Tokenizer(Protocol):
         """Write tokenizer.json, and what else the tokenizer needs, into an existing folder."""
 
 
-def fit_tokenizer(kind: str, documents: Iterable[str], **settings: int) -> Tokenizer:
-    """Make a tokenizer; `pieces` learns its `vocabulary` from the documents, the others read none.
+def fit_tokenizer(kind: str, documents: Iterable[str], **settings: Any) -> Tokenizer:
+    """Make a tokenizer; `pieces` learns its vocabulary from the documents, the others read none.
+
+    Args:
+        kind: letters, bytes, pieces, gpt2 or json.
+        documents: to learn from.
+        settings: those of the kind in params.yaml.
 
     Raises:
-        ValueError: no such kind, or the documents do not support the vocabulary.
+        ValueError: no such kind, the documents do not support the vocabulary, or a tokenizer's file is broken.
     """
     # Imported here because only `pieces` needs SentencePiece, and a machine that trains may not have it.
     match kind:
@@ -62,7 +75,16 @@ def fit_tokenizer(kind: str, documents: Iterable[str], **settings: int) -> Token
             from mdpipe.data.tokenizers.pieces import Pieces
 
             return Pieces.fit(documents, **settings)
-    raise ValueError(f"tokenizer.kind = {kind!r} is not one of letters, bytes, pieces")
+        case "gpt2":
+            from mdpipe.data.tokenizers.bpe import JsonTokenizer
+
+            return JsonTokenizer.from_gpt2(settings["path"], revision=settings["revision"])
+        case "json":
+            from mdpipe.data.tokenizers.bpe import JsonTokenizer, resolve
+
+            path = resolve(settings["path"], ["tokenizer.json"], settings["revision"])
+            return JsonTokenizer.from_file(path, settings["end_of_text"])
+    raise ValueError(f"tokenizer.kind = {kind!r} is not one of letters, bytes, pieces, gpt2, json")
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
@@ -77,6 +99,10 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         from mdpipe.data.tokenizers.pieces import Pieces
 
         return Pieces.load(directory, cure)
+    if kind == "json":
+        from mdpipe.data.tokenizers.bpe import JsonTokenizer
+
+        return JsonTokenizer.load(directory, cure)
     if kind not in ("letters", "bytes"):
         raise ValueError(f"{directory / 'tokenizer.json'} has the unknown kind {kind!r}; {cure}")
     return fit_tokenizer(kind, [])

@@ -15,6 +15,8 @@ class Bytes:
     kind: ClassVar[str] = "bytes"
     vocabulary: ClassVar[int] = 256
     separator: ClassVar[tuple[int, ...]] = (0,)
+    joint: ClassVar[tuple[int, ...]] = ()
+    unknown: ClassVar[None] = None
     lossless: ClassVar[bool] = True
 
     def encode(self, text: str) -> NDArray[np.int64]:

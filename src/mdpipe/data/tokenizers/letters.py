@@ -23,6 +23,8 @@ class Letters:
     kind: ClassVar[str] = "letters"
     vocabulary: ClassVar[int] = len(ALPHABET)
     separator: ClassVar[tuple[int, ...]] = (0,)
+    joint: ClassVar[tuple[int, ...]] = (0,)
+    unknown: ClassVar[None] = None
     lossless: ClassVar[bool] = False
 
     def encode(self, text: str) -> NDArray[np.int64]:

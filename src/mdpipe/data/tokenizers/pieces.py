@@ -1,4 +1,4 @@
-"""SentencePiece's unigram model, set up so that every text survives the way to ids and back.
+"""SentencePiece, set up so that every text survives the way to ids and back.
 
 Characters that are not in the vocabulary are spelled in bytes. Nothing is normalised, stripped or prefixed. What is
 left is U+2581, the sign that SentencePiece writes for a space inside its pieces and turns back into a space: it never
@@ -31,6 +31,8 @@ class Pieces:
     kind: ClassVar[str] = "pieces"
     lossless: ClassVar[bool] = True
     separator: ClassVar[tuple[int, ...]] = (END_OF_TEXT,)
+    joint: ClassVar[tuple[int, ...]] = ()
+    unknown: ClassVar[int] = UNKNOWN
 
     def __init__(self, model: bytes) -> None:
         self._model = model
@@ -41,18 +43,18 @@ class Pieces:
         self._space_sign = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_SIGN.encode()]
 
     @classmethod
-    def fit(cls, documents: Iterable[str], vocabulary: int) -> "Pieces":
+    def fit(cls, documents: Iterable[str], vocabulary: int, model: str = "unigram") -> "Pieces":
         """Learn the pieces; equal documents make equal bytes.
 
         Raises:
             ValueError: the documents are empty, or support no vocabulary of this size.
         """
-        model = io.BytesIO()
+        written = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
                 sentence_iterator=_chunks(documents),
-                model_writer=model,
-                model_type="unigram",
+                model_writer=written,
+                model_type=model,
                 vocab_size=vocabulary,
                 hard_vocab_limit=True,
                 byte_fallback=True,
@@ -71,7 +73,7 @@ class Pieces:
             )
         except RuntimeError as error:
             raise ValueError(_explained(str(error), vocabulary)) from None
-        return cls(model.getvalue())
+        return cls(written.getvalue())
 
     @classmethod
     def load(cls, directory: Path, cure: str) -> "Pieces":

@@ -1,0 +1,19 @@
+"""Room on the disk: asked for before a long stage begins, instead of found missing at its end."""
+
+import shutil
+from pathlib import Path
+
+
+def require_room(place: Path, needed: int, what: str) -> None:
+    """Make sure that so many bytes fit where `place` is, or will be.
+
+    Raises:
+        ValueError: they do not; the message says how much is missing.
+    """
+    existing = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise ValueError(
+            f"{what} needs about {needed / 1e9:,.2f} GB in {place}, where {free / 1e9:,.2f} GB are free: make room for"
+            f" {(needed - free) / 1e9:,.2f} GB, or move the working copy to a larger disk"
+        )

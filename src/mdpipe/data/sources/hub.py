@@ -1,0 +1,139 @@
+"""Text of a data set on a hub, by its name and through `datasets`: one document a row."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mdpipe.data.raw import Document
+from mdpipe.data.sources.files import PART_BYTES
+from mdpipe.data.sources.rows import Empty, Rows
+from mdpipe.data.sources.table import text_row
+from mdpipe.data.sources.table_files import DIGITS, ROWS_AT_ONCE
+
+
+@dataclass(frozen=True)
+class HubRows:
+    """Neighbouring rows of a split. They stay in the library's files, which every process maps into its memory."""
+
+    split: str
+    table: Any
+    """`datasets.Dataset`."""
+    first_row: int
+    size: int
+
+    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, values by column)."""
+        for start in range(0, len(self.table), ROWS_AT_ONCE):
+            columns = self.table[start : start + ROWS_AT_ONCE]
+            for offset, values in enumerate(zip(*columns.values(), strict=True)):
+                row = self.first_row + start + offset
+                yield f"{self.split}:{row:0{DIGITS}d}", dict(zip(columns, values, strict=True))
+
+
+@dataclass(frozen=True)
+class HubTexts:
+    """Some rows of text."""
+
+    table: HubRows
+    column: str
+    rows: Rows
+
+    @property
+    def split(self) -> str:
+        """The split's name on the hub."""
+        return self.table.split
+
+    @property
+    def size(self) -> int:
+        """Bytes, about."""
+        return self.table.size
+
+    def read(self, counts: Counter[str]) -> Iterator[Document]:
+        """One document a row.
+
+        Raises:
+            ValueError: a row has no text.
+        """
+        for name, values in self.table.rows():
+            document = text_row(values[self.column], name, self.column, self.rows, counts)
+            if document is not None:
+                yield document
+
+
+def parts(
+    downloads: Path,
+    name: str,
+    config: str | None,
+    splits: Sequence[str],
+    column: str,
+    revision: str | None,
+    empty_rows: Empty,
+    detokenizer: str | None,
+) -> list[HubTexts]:
+    """The rows of these splits.
+
+    Raises:
+        ValueError: the data set cannot be had, or has no such configuration, split or column.
+    """
+    rows = Rows(empty_rows, detokenizer)
+    tables = hub_tables(downloads, name, config, splits, [column], revision)
+    return [HubTexts(table, column, rows) for table in tables]
+
+
+def hub_tables(
+    downloads: Path, name: str, config: str | None, splits: Sequence[str], columns: Sequence[str], revision: str | None
+) -> list[HubRows]:
+    """These columns of these splits, in parts of bounded size.
+
+    The library fetches what is missing: it goes on with a broken download, knows proxies, HF_ENDPOINT for a mirror,
+    HF_HUB_OFFLINE and HF_TOKEN. It keeps what it fetches in HF_HOME, and the rows that it makes of it in `downloads`.
+
+    Args:
+        downloads: a folder.
+        name: on the hub, or a local folder of the same layout.
+        config: of the data set, or None for its only one.
+        splits: their names on the hub.
+        columns: that are needed.
+        revision: of the repository, a commit at best; None for the newest.
+
+    Raises:
+        ValueError: the data set cannot be had, or has no such configuration, split or column.
+    """
+    import datasets
+    from datasets import Image, load_dataset
+
+    datasets.logging.set_verbosity_error()
+    tables = []
+    for split in splits:
+        try:
+            table = load_dataset(name, config, split=split, revision=revision, cache_dir=str(downloads / "hub"))
+        except Exception as error:
+            # The library lets through whatever the one below it raises, which has an HTTP client of its own.
+            raise ValueError(_explained(name, config, split, revision, error)) from None
+        missing = [column for column in columns if column not in table.column_names]
+        if missing:
+            raise ValueError(
+                f"{name} has no column {missing[0]!r}, only {', '.join(map(repr, table.column_names))}; correct the"
+                " source's settings in params.yaml"
+            )
+        table = table.select_columns(list(columns))
+        for column in columns:
+            if isinstance(table.features[column], Image):
+                table = table.cast_column(column, Image(decode=False))
+        bytes_a_row = max(1, table.data.nbytes // max(1, len(table)))
+        count = max(1, PART_BYTES // bytes_a_row)
+        for first in range(0, len(table), count):
+            part = table.select(range(first, min(first + count, len(table))))
+            tables.append(HubRows(split, part, first, bytes_a_row * len(part)))
+    return tables
+
+
+def _explained(name: str, config: str | None, split: str, revision: str | None, error: Exception) -> str:
+    told = " ".join(str(error).split())[:300]
+    return (
+        f"the data set {name} (config {config}, split {split}, revision {revision}) cannot be had: {told} — If this"
+        " machine has no network, fetch it elsewhere with `hf download --repo-type dataset` and give the folder as the"
+        " source's `name`; if the name is wrong, correct it in params.yaml"
+    )

@@ -1,0 +1,62 @@
+"""`mdpipe datasets`: the catalogue as a table, and an entry with the piece of params.yaml that asks for it."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from mdpipe.params.catalogue import catalogue, entry
+
+COLUMNS = {"name": 26, "modality": 8, "from": 34, "splits": 11, "licence": 17, "counts": 19}
+WIDTH = 120
+GPT2 = {"kind": "gpt2", "path": "openai-community/gpt2", "revision": None}
+TOKENIZERS = {"text": GPT2, "image": {"kind": "pixels", "levels": 256}}
+OWN_TOKENIZERS = {"text8": {"kind": "letters"}, "tiny_shakespeare": {"kind": "bytes"}}
+
+
+def describe(names: Sequence[str] = ()) -> str:
+    """All data sets in a table, or everything about some of them; ValueError where the catalogue has no such one."""
+    if names:
+        return "\n".join(_everything(name) for name in names)
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for heading, width in COLUMNS.items():
+        table.add_column(heading, width=width, overflow="fold")
+    for name, facts in catalogue().items():
+        origin = facts.source.get("url") or " ".join(filter(None, [facts.source["name"], facts.source["config"]]))
+        splits = ", ".join(facts.source.get("splits", ["one text"]))
+        table.add_row(name, facts.modality, origin, splits, facts.licence, _counted(facts.counts))
+    console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    rows = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    return f"{rows}\n`mdpipe datasets NAME` says more, and how params.yaml asks for it.\n"
+
+
+def piece(name: str) -> str:
+    """What params.yaml needs for this data set, as YAML."""
+    facts = entry(name)
+    asked: dict[str, Any] = {"sources": {name: {"kind": "catalogue", "name": name, "path": "constraints.txt"}}}
+    if facts.dataset is None:
+        return f"{_yaml(asked)}# It is only evaluated: name it in zero_shot.sources.\n"
+    tokenizer = OWN_TOKENIZERS.get(name, TOKENIZERS[facts.modality])
+    return _yaml(asked | {"datasets": {name: {"source": name, "tokenizer": tokenizer, **facts.dataset}}})
+
+
+def _everything(name: str) -> str:
+    facts = entry(name)
+    told = [facts.citation, facts.home, f"Licence: {facts.licence}", f"Counts: {_counted(facts.counts)}", facts.note]
+    wrap = textwrap.TextWrapper(WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+    lines = [wrap.fill(line) for line in told if line]
+    source, ready = (textwrap.indent(part, "    ") for part in (_yaml(facts.source), piece(name)))
+    return "\n".join([f"{name}: {facts.title}", *lines, "  It stands for", source, "  In params.yaml", ready])
+
+
+def _counted(counts: Mapping[str, int] | None) -> str:
+    return "unknown" if counts is None else ", ".join(f"{what} {number:,}" for what, number in counts.items())
+
+
+def _yaml(data: Mapping[str, Any]) -> str:
+    return str(yaml.safe_dump(data, sort_keys=False, width=WIDTH, default_flow_style=None))

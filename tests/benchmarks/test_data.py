@@ -1,0 +1,172 @@
+"""Made-up data, what a measurement of preparing data says of itself, and the command that makes it."""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mdpipe.benchmarks import synthetic
+from mdpipe.benchmarks.data import digest
+from mdpipe.benchmarks.data_table import COLUMNS, compared
+from mdpipe.data.encoded import EncodedDataset
+
+KEYS = {
+    "size",
+    "tokenizer",
+    "workers",
+    "kill",
+    "seed",
+    "bytes",
+    "text_bytes",
+    "documents",
+    "shards",
+    "vocabulary",
+    "tokens",
+    "write_seconds",
+    "write_mb_per_second",
+    "read_seconds",
+    "read_mb_per_second",
+    "read_peak_mib",
+    "read_peak_together_mib",
+    "encode_seconds",
+    "encode_mb_per_second",
+    "tokens_per_second",
+    "encode_peak_mib",
+    "encode_peak_together_mib",
+    "sha256",
+    "shards_kept",
+    "searches_kept",
+    "again_seconds",
+    "sha256_after_kill",
+    "training_tokens_per_second",
+    "pictures_per_second",
+    "same_bytes",
+}
+
+
+def bench_data(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "mdpipe", "bench", "data", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of the command with one worker and with two, killed and not: the files' stem, and what was printed."""
+    stem = tmp_path_factory.mktemp("bench") / "data"
+    done = bench_data("--size", "3", "--workers", "1", "--workers", "2", "--kill", "--json", "--out", str(stem))
+    assert done.returncode == 0, done.stderr
+    return stem, done.stdout
+
+
+@pytest.fixture(scope="module")
+def results(written):
+    return json.loads(written[1])["results"]
+
+
+def test_json_has_the_promised_keys(written, results):
+    assert {"processor", "cores", "torch", "python", "commit"} <= set(json.loads(written[1])["machine"])
+    assert [result["workers"] for result in results] == [1, 2]
+    for result in results:
+        assert set(result) >= KEYS
+
+
+def test_numbers_are_positive_and_agree_with_each_other(results):
+    for result in results:
+        numbers = {key: value for key, value in result.items() if isinstance(value, float)}
+        assert len(numbers) == 14 and all(value > 0 for value in numbers.values()), numbers
+        for step, what in (("write", "bytes"), ("read", "bytes"), ("encode", "text_bytes")):
+            assert result[f"{step}_mb_per_second"] * result[f"{step}_seconds"] == pytest.approx(result[what] / 1e6)
+        assert result["tokens_per_second"] * result["encode_seconds"] == pytest.approx(result["tokens"])
+        assert result["tokens"] == result["text_bytes"] + result["documents"]
+        assert 3e6 <= result["bytes"] < 3.2e6
+        assert result["read_peak_mib"] <= result["read_peak_together_mib"]
+        assert result["encode_peak_mib"] <= result["encode_peak_together_mib"]
+
+
+def test_workers_change_the_time_and_not_the_bytes(results):
+    one, two = results
+    assert one["sha256"] == two["sha256"] and one["same_bytes"] is two["same_bytes"] is True
+    assert one["bytes"] == two["bytes"] and one["tokens"] == two["tokens"]
+
+
+def test_whoever_is_killed_writes_the_same_bytes_in_the_end(results):
+    for result in results:
+        assert result["sha256_after_kill"] == result["sha256"]
+        assert 0 <= result["searches_kept"] <= result["shards_kept"] <= result["shards"]
+
+
+def test_the_files_hold_what_is_printed_and_a_table_of_it(written):
+    stem, printed = written
+    assert stem.with_suffix(".json").read_text() == printed
+    rows = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
+    headings, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert headings == list(COLUMNS)
+    assert [row[:3] for row in rows] == [["bytes", "3", "1"], ["bytes", "3", "2"]]
+
+
+def test_files_are_kept_where_a_folder_is_named_and_never_mixed_with_others(tmp_path):
+    arguments = ("--size", "1", "--tokenizer", "letters", "--folder", str(tmp_path))
+    assert bench_data(*arguments).returncode == 0
+    train = EncodedDataset.open(tmp_path / "letters-1-1" / "encoded", "train")
+    assert train.tokenizer == "letters" and train.length == 1024
+    again = bench_data(*arguments)
+    assert again.returncode == 1 and "1 MB by letters with 1 workers was not measured: FileExistsError" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--tokenizer", "runes"), "--tokenizer must be one of bytes, letters, pieces, gpt2, not 'runes'"),
+        (("--tokenizer", "gpt2"), "--tokenizer gpt2 needs --path, a folder with GPT-2's vocab.json and merges.txt"),
+        (("--size", "0"), "--size must be at least 1, not 0"),
+        (("--workers", "0"), "--workers must be at least 1, not 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_in_a_line(arguments, message):
+    done = bench_data(*arguments)
+    assert done.returncode == 1
+    assert done.stderr == f"mdpipe: {message}\n"
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("text") / "text"
+    synthetic.write_text(directory, 3_000_000, seed=0)
+    return directory
+
+
+def test_text_is_a_function_of_the_seed(text, tmp_path):
+    for seed, same in ((0, True), (1, False)):
+        synthetic.write_text(tmp_path / str(seed), 3_000_000, seed)
+        assert (digest(tmp_path / str(seed)) == digest(text)) is same
+
+
+def test_a_smaller_text_is_the_beginning_of_a_larger_one(text, tmp_path):
+    synthetic.write_text(tmp_path / "small", 1_000_000, seed=0)
+    for file in text.iterdir():
+        assert file.read_bytes().startswith((tmp_path / "small" / file.name).read_bytes())
+
+
+def test_documents_have_a_median_of_two_kilobytes_and_words_follow_zipf(text):
+    """Of 900 documents the median has a standard error of 4 %; of the most frequent words counts have one of 1 %."""
+    lines = [line for file in text.iterdir() for line in file.read_text().splitlines()]
+    documents = [json.loads(line)["text"] for line in lines]
+    assert statistics.median(len(document.encode()) for document in documents) == pytest.approx(2000, rel=0.2)
+    words = np.array(" ".join(documents).translate(str.maketrans(",.–\n", "    ")).split())
+    counts = np.sort(np.unique_counts(words).counts)[::-1]
+    expected = len(words) / np.arange(1, 11) / np.sum(1 / np.arange(1, synthetic.VOCABULARY + 1))
+    assert counts[:10] == pytest.approx(expected, rel=0.1)
+    assert len(counts) > 20_000
+
+
+def test_rows_of_one_text_and_tokenizer_are_compared():
+    def row(tokenizer, sha256, after_kill=None):
+        described = {"size": 3, "tokenizer": tokenizer, "path": None, "seed": 0}
+        return {**described, "sha256": sha256, "sha256_after_kill": after_kill}
+
+    rows = [row("bytes", "a"), row("letters", "b"), row("bytes", "a"), row("pieces", "c", "d"), row("gpt2", "e", "e")]
+    assert [result["same_bytes"] for result in compared(rows)] == [True, None, True, False, True]

@@ -1,0 +1,215 @@
+"""Data sets of a hub, in a folder that is laid out as a repository on the hub is; nothing leaves this machine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.data.sources.reading import counts_of, documents_of, joined, part_bytes, parts_of, pictures_of, texts_of
+from tests.data.sources.test_decoded_pictures import encoded
+
+TRAIN = [f"train {number}" for number in range(7)]
+TEST = ["test 0", "test 1"]
+NAMES = ["cat", "dog"]
+ROOT = Path(__file__).parents[3]
+RGB = np.random.default_rng(0).integers(0, 256, (5, 4, 5, 3), dtype=np.uint8)
+LABELS = [1, 0, 0, 1, 1]
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch):
+    from datasets import config
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+
+def write_card(folder, configs):
+    entries = ""
+    for name, splits in configs.items():
+        files = "".join(f"  - split: {split}\n    path: {path}\n" for split, path in splits.items())
+        entries += f"- config_name: {name}\n  data_files:\n{files}"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text(f"---\nlicense: mit\nconfigs:\n{entries}---\n\n# A data set\n")
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """Texts in two configurations."""
+    folder = tmp_path / "hub" / "texts"
+    write_card(
+        folder,
+        {
+            "plain": {"train": "data/train-*", "test": "data/test-*"},
+            "raw": {"train": "raw/train-*"},
+        },
+    )
+    files = {
+        "data/train-00000-of-00002": TRAIN[:4],
+        "data/train-00001-of-00002": TRAIN[4:],
+        "data/test-00000-of-00001": TEST,
+        "raw/train-00000-of-00001": ["raw", None, ""],
+    }
+    for name, texts in files.items():
+        file = folder / f"{name}.parquet"
+        file.parent.mkdir(exist_ok=True)
+        rows = pa.table({"id": list(range(len(texts))), "text": texts})
+        pq.write_table(rows, file, row_group_size=2)
+    return folder
+
+
+@pytest.fixture
+def gallery(tmp_path):
+    """Pictures with classes, as `datasets` uploads them."""
+    from datasets import ClassLabel, Dataset, Features
+    from datasets import Image as Picture
+
+    folder = tmp_path / "hub" / "pictures"
+    write_card(folder, {"default": {"train": "data/train-*", "test": "data/test-*"}})
+    (folder / "data").mkdir()
+    features = Features({"image": Picture(), "label": ClassLabel(names=NAMES)})
+    for name, chosen in (("train", slice(0, 3)), ("test", slice(3, 5))):
+        rows = {
+            "image": [{"bytes": encoded(image), "path": "a.png"} for image in RGB[chosen]],
+            "label": LABELS[chosen],
+        }
+        dataset = Dataset.from_dict(rows, features=features)
+        dataset.to_parquet(folder / "data" / f"{name}-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.mark.parametrize("size", [1, 2**25])
+def test_a_row_is_a_document_named_by_split_and_number_whatever_the_size_of_the_parts(tmp_path, repository, size):
+    settings = {"name": str(repository), "config": "plain", "splits": ["train", "test"]}
+    with part_bytes(size):
+        parts = parts_of("hub", tmp_path / "downloads", **settings)
+    documents = documents_of("hub", tmp_path / "downloads", **settings)
+    assert [(document.name, document.text) for document in documents] == [
+        *((f"train:{number:010d}", text) for number, text in enumerate(TRAIN)),
+        *((f"test:{number:010d}", text) for number, text in enumerate(TEST)),
+    ]
+    assert [document for part in parts for document in part.read({})] == documents
+    assert [part.split for part in parts] == (["train"] * 7 + ["test"] * 2 if size == 1 else ["train", "test"])
+    assert all(part.size > 0 for part in parts)
+
+
+def test_a_configuration_has_files_of_its_own(tmp_path, repository):
+    settings = {"name": str(repository), "config": "raw", "empty_rows": "drop"}
+    assert texts_of("hub", tmp_path / "downloads", **settings) == ["raw"]
+    assert counts_of("hub", tmp_path / "downloads", **settings) == {"empty rows left out": 2}
+    settings["empty_rows"] = "keep"
+    assert texts_of("hub", tmp_path / "downloads", **settings) == ["raw", "", ""]
+
+
+def test_a_row_without_text_is_named(tmp_path, repository):
+    with pytest.raises(ValueError, match=r"train:0000000001, column 'text', has no text but '';.*`empty_rows`"):
+        texts_of("hub", tmp_path / "downloads", name=str(repository), config="raw")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"splits": ["validation"]}, r'Unknown split "validation"\. Should be one of'),
+        ({"config": "fine"}, r"'fine' not found\. Available: \['plain', 'raw'\]"),
+        ({"config": None}, r"Please pick one among the available configs: \['plain', 'raw'\]"),
+        ({"config": "raw", "splits": ["train", "test"]}, 'Unknown split "test"'),
+        ({"column": "body"}, r"has no column 'body', only 'id', 'text'; correct the source's settings"),
+    ],
+)
+def test_what_a_data_set_does_not_have_is_named_with_what_it_has(tmp_path, repository, settings, message):
+    with pytest.raises(ValueError, match=message):
+        parts_of("hub", tmp_path / "downloads", **{"name": str(repository), "config": "plain", **settings})
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty"])
+def test_a_folder_without_data_is_named(tmp_path, name):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match=rf"the data set .*{name} .* cannot be had: .* correct it in params\.yaml"):
+        parts_of("hub", tmp_path / "downloads", name=str(tmp_path / name))
+
+
+def test_a_truncated_file_is_told_of(tmp_path, repository):
+    file = repository / "data" / "test-00000-of-00001.parquet"
+    file.write_bytes(file.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"the data set .* cannot be had"):
+        parts_of("hub", tmp_path / "downloads", name=str(repository), config="plain", splits=["test"])
+
+
+@pytest.mark.parametrize("case", ["offline", "a server that hangs up"])
+def test_a_name_that_cannot_be_had_is_told_with_what_to_do(tmp_path, case):
+    """In a process of its own, since the library reads its environment when it is imported."""
+    script = """
+        import socket, sys, threading, os
+        from pathlib import Path
+
+        def hang_up(server):
+            while True:
+                server.accept()[0].close()
+
+        server = socket.create_server(("127.0.0.1", 0))
+        threading.Thread(target=hang_up, args=(server,), daemon=True).start()
+        os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.getsockname()[1]}"
+        from tests.data.sources.reading import parts_of
+        try:
+            parts_of("hub", Path(sys.argv[1]), name="owner/name", revision="v1")
+        except ValueError as error:
+            print(error)
+    """
+    offline = "1" if case == "offline" else "0"
+    environment = {**os.environ, "HF_HUB_OFFLINE": offline, "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", dedent(script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
+    assert done.stdout.startswith("the data set owner/name (config None, split train, revision v1) cannot be had: ")
+    assert "fetch it elsewhere with `hf download --repo-type dataset` and give the folder as the source's `name`" in (
+        done.stdout
+    )
+
+
+@pytest.mark.parametrize("size", [1, 2**25])
+def test_a_row_is_a_picture_with_the_class_that_the_hub_has_names_for(tmp_path, gallery, size):
+    settings = {"name": str(gallery), "splits": ["train", "test"], "label": "label"}
+    with part_bytes(size):
+        parts = parts_of("hub_images", tmp_path / "downloads", **settings)
+    found = [(part.split, joined(list(part.read({})))) for part in parts]
+    together = joined([pictures for _, pictures in found])
+    assert np.array_equal(together.images, RGB)
+    assert together.labels.tolist() == LABELS
+    assert {pictures.class_names for _, pictures in found} == {tuple(NAMES)}
+    assert (together.groups, together.maximum) == (None, 255)
+    assert [split for split, _ in found] == (["train"] * 3 + ["test"] * 2 if size == 1 else ["train", "test"])
+
+
+def test_pictures_have_no_classes_where_none_are_asked_for(tmp_path, gallery):
+    assert pictures_of("hub_images", tmp_path / "downloads", name=str(gallery)).labels is None
+
+
+def test_pictures_are_cut_to_one_size(tmp_path, gallery):
+    pictures = pictures_of("hub_images", tmp_path / "downloads", name=str(gallery), resize=2)
+    assert pictures.images.shape == (3, 2, 2, 3)
+
+
+@pytest.mark.parametrize(("settings", "missing"), [({"image": "picture"}, "picture"), ({"label": "kind"}, "kind")])
+def test_a_column_that_pictures_do_not_have_is_named(tmp_path, gallery, settings, missing):
+    with pytest.raises(ValueError, match=rf"has no column '{missing}', only 'image', 'label'"):
+        parts_of("hub_images", tmp_path / "downloads", name=str(gallery), **settings)
+
+
+def test_a_data_set_of_picture_files_is_read_as_one_of_rows(tmp_path):
+    folder = tmp_path / "hub" / "files"
+    for index, image in enumerate(RGB):
+        place = folder / "data" / "train" / NAMES[LABELS[index]] / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place)
+    pictures = pictures_of("hub_images", tmp_path / "downloads", name=str(folder), label="label")
+    order = sorted(range(5), key=lambda index: LABELS[index])
+    assert np.array_equal(pictures.images, RGB[order])
+    assert pictures.labels.tolist() == sorted(LABELS)
+    assert pictures.class_names == tuple(NAMES)

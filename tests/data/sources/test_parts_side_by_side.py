@@ -1,0 +1,89 @@
+"""The parts of sources, kept by one process or by several."""
+
+import gzip
+import json
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mdpipe.data.raw import read_documents, read_images
+from mdpipe.data.raw_writing import write_parts
+from tests.data.sources.reading import part_bytes, parts_of
+from tests.data.sources.test_decoded_pictures import encoded
+
+TEXTS = [f"text {number} of caf\u00e9s" for number in range(40)]
+IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4), dtype=np.uint8)
+
+
+@pytest.fixture
+def text_parts(tmp_path):
+    """Parts of every kind of text that is read from files, and of a hub."""
+    (tmp_path / "a.txt").write_text("\n".join(TEXTS))
+    (tmp_path / "b.txt").write_bytes(b"\n".join([b"broken \xe9", b"", b"whole"]))
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS).encode()
+    (tmp_path / "c.jsonl").write_bytes(lines)
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(lines, mtime=0))
+    (tmp_path / "data").mkdir()
+    rows = pa.table({"text": [*TEXTS, None]})
+    pq.write_table(rows, tmp_path / "data" / "train-0.parquet", row_group_size=8)
+    lenient = {"empty_rows": "drop", "broken_utf8": "replace"}
+    with part_bytes(100):
+        return [
+            *parts_of("text_files", tmp_path, documents="line", **lenient),
+            *parts_of("jsonl", tmp_path, pattern="*.jsonl*", **lenient),
+            *parts_of("table", tmp_path / "data", pattern={"train": "*.parquet"}, empty_rows="drop"),
+            *parts_of("hub", tmp_path / "downloads", name=str(tmp_path / "data"), empty_rows="keep"),
+        ]
+
+
+@pytest.fixture
+def picture_parts(tmp_path):
+    """Parts of every kind of pictures, and of a hub."""
+    (tmp_path / "files").mkdir()
+    for index, image in enumerate(IMAGES):
+        Image.fromarray(image).save(tmp_path / "files" / f"{index:02d}.png")
+    (tmp_path / "data").mkdir()
+    rows = pa.table({"image": [encoded(image) for image in IMAGES]})
+    pq.write_table(rows, tmp_path / "data" / "train-0.parquet", row_group_size=5)
+    header = b"\x00\x00\x08\x03" + struct.pack(">3I", *IMAGES.shape)
+    (tmp_path / "images.gz").write_bytes(gzip.compress(header + IMAGES.tobytes()))
+    np.savez(tmp_path / "a.npz", x=IMAGES)
+    with part_bytes(200):
+        return [
+            *parts_of("image_folder", tmp_path / "files"),
+            *parts_of("image_table", tmp_path / "data", pattern={"train": "*.parquet"}),
+            *parts_of("hub_images", tmp_path / "downloads", name=str(tmp_path / "data")),
+            *parts_of("idx", tmp_path, images={"test": "images.gz"}),
+            *parts_of("arrays", tmp_path / "a.npz"),
+        ]
+
+
+def kept(tmp_path, monkeypatch, parts, workers):
+    """The bytes of the raw folder that so many processes write."""
+    monkeypatch.setenv("MDPIPE_WORKERS", str(workers))
+    folder = tmp_path / str(workers) / "raw"
+    write_parts(folder, "many", parts, tmp_path / str(workers) / "scratch")
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def test_several_processes_keep_the_texts_that_one_keeps(tmp_path, monkeypatch, text_parts):
+    alone = kept(tmp_path, monkeypatch, text_parts, 1)
+    assert kept(tmp_path, monkeypatch, text_parts, 3) == alone
+    header = json.loads(alone["source.json"])
+    assert header["documents"] == len(TEXTS) * 5 + 2 + 1
+    assert header["read"] == {"empty rows left out": 2, "documents with broken UTF-8 replaced": 1}
+    assert len(text_parts) >= len(header["shards"]) > 30
+    texts = [document.text for document in read_documents(tmp_path / "3" / "raw")]
+    assert texts == [*TEXTS, "broken \ufffd", "whole", *TEXTS, *TEXTS, *TEXTS, *TEXTS, ""]
+
+
+def test_several_processes_keep_the_pictures_that_one_keeps(tmp_path, monkeypatch, picture_parts):
+    alone = kept(tmp_path, monkeypatch, picture_parts, 1)
+    assert kept(tmp_path, monkeypatch, picture_parts, 3) == alone
+    raw = read_images(tmp_path / "3" / "raw")
+    assert np.array_equal(raw.images[:], np.concatenate([IMAGES[..., None]] * 5))
+    assert {shard.split for shard in raw.shards} == {None, "train", "test"}

@@ -1,0 +1,137 @@
+"""The catalogue: every entry can be asked for in params.yaml, and `mdpipe datasets` says how."""
+
+import re
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mdpipe.params.catalogue import catalogue, entry
+from mdpipe.params.load import parse_params
+from mdpipe.params.sources import IMAGES, TEXT, Catalogued, modality_of_source, resolved
+from mdpipe.stages.datasets import WIDTH, describe, piece
+
+ROOT = Path(__file__).parents[2]
+SMOKE = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
+EXPECTED = {
+    "text8",
+    "openwebtext",
+    "openwebtext_chunks",
+    "fineweb_edu_10bt",
+    "fineweb_edu_100bt",
+    "lm1b",
+    "wikitext2",
+    "wikitext103",
+    "tiny_shakespeare",
+    "lambada",
+    "ptb",
+    "ag_news",
+    "pubmed_articles",
+    "pubmed_abstracts",
+    "arxiv_articles",
+    "arxiv_abstracts",
+    "cifar10",
+    "imagenet64",
+    "imagenet64_classes",
+    "mnist",
+    "fashion_mnist",
+}
+SEDD_ZERO_SHOT = {"lambada", "wikitext2_train", "ptb_test", "wikitext103_test", "lm1b_test"}
+MDLM_ZERO_SHOT = {
+    "ptb_validation",
+    "wikitext_validation",
+    "lm1b_test",
+    "lambada",
+    "ag_news_test",
+    "pubmed_articles_validation",
+    "arxiv_articles_validation",
+}
+every_name = pytest.mark.parametrize("name", catalogue())
+
+
+def test_the_sets_of_the_literature_are_there():
+    assert set(catalogue()) >= EXPECTED | SEDD_ZERO_SHOT | MDLM_ZERO_SHOT
+
+
+@pytest.mark.parametrize("name", sorted(SEDD_ZERO_SHOT | MDLM_ZERO_SHOT))
+def test_a_zero_shot_corpus_is_one_split_and_no_dataset(name):
+    """Since all that a source has is scored."""
+    facts = entry(name)
+    assert facts.dataset is None
+    assert facts.source["kind"] == "url" or len(facts.source["splits"]) == 1
+
+
+@every_name
+def test_a_source_is_valid_and_of_its_modality(name):
+    source = Catalogued(kind="catalogue", name=name, path="constraints.txt")
+    found = resolved(source)
+    assert isinstance(found, TEXT if entry(name).modality == "text" else IMAGES)
+    assert modality_of_source(source) == entry(name).modality
+
+
+@every_name
+def test_facts_are_whole(name):
+    facts = entry(name)
+    assert all(
+        text == " ".join(text.split()) for text in (facts.title, facts.licence, facts.citation, facts.note or "-")
+    )
+    assert re.search(r", (19|20)\d\d$", facts.citation)
+    assert re.match(r"https?://\S+$", facts.home)
+    assert facts.counts is None or min(facts.counts.values()) > 0
+    if facts.counts is not None and "splits" in facts.source:
+        assert list(facts.counts) == facts.source["splits"]
+
+
+@every_name
+def test_splits_that_a_dataset_names_are_fetched(name):
+    facts = entry(name)
+    held = [] if facts.dataset is None else [facts.dataset["validation"], facts.dataset["test"]]
+    assert {split for split in held if isinstance(split, str)} <= set(facts.source.get("splits", ()))
+
+
+@every_name
+def test_params_accept_the_piece_that_is_printed(name):
+    asked = yaml.safe_load(piece(name))
+    data = deepcopy(SMOKE)
+    data["sources"] |= asked["sources"]
+    data["datasets"] |= asked.get("datasets", {})
+    if "datasets" not in asked:
+        data["zero_shot"]["sources"].append(name)
+    params = parse_params(data)
+    assert name in params.sources
+    assert (name in params.datasets) == (entry(name).dataset is not None)
+
+
+def test_what_the_paper_states_of_text8_is_what_is_asked_for():
+    facts = entry("text8")
+    assert facts.counts == {"characters": 100_000_000}
+    assert facts.dataset == {
+        "packing": "text8",
+        "length": 256,
+        "validation": {"last_characters": 5_000_000},
+        "test": {"last_characters": 5_000_000},
+    }
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(
+        ValueError, match=r"no data set 'cifar1O' \(did you mean 'cifar10'\?\); it has: text8, openwebtext,"
+    ):
+        entry("cifar1O")
+    with pytest.raises(ValueError, match=r"no data set 'zzzzzz'; it has: text8"):
+        describe(["zzzzzz"])
+
+
+def test_the_table_names_every_set_within_its_width():
+    lines = describe().splitlines()
+    assert set(catalogue()) <= {line.split(" ")[0] for line in lines}
+    assert max(map(len, lines)) <= WIDTH
+
+
+@every_name
+def test_an_entry_is_told_with_all_there_is(name):
+    facts = entry(name)
+    told = " ".join(describe([name]).split())
+    for text in (facts.title, facts.citation, facts.home, facts.note or "", " ".join(piece(name).split())):
+        assert text in told

@@ -1,0 +1,65 @@
+"""Params to be planned, and the rows of their plan by stage."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mdpipe.params import Params, parse_params
+from mdpipe.stages.check import describe as checked
+from mdpipe.stages.plan import Plan, Row
+
+ROOT = Path(__file__).parents[2]
+FILES = {"smoke": ROOT / "workflow/presets/smoke.yaml", "params": ROOT / "params.yaml"}
+STAGE = re.compile(r"[a-z_]+@[a-z0-9_-]+|report")
+GPT2 = {"kind": "gpt2", "path": "openai-community/gpt2", "revision": None}
+
+
+def smoke() -> dict[str, Any]:
+    """The smoke preset as YAML has it, to be changed."""
+    content: dict[str, Any] = yaml.safe_load(FILES["smoke"].read_text())
+    return content
+
+
+def with_source(source: dict[str, Any], **dataset: Any) -> dict[str, Any]:
+    """The smoke preset with another source of text, and other settings of the dataset of its letters."""
+    content = smoke()
+    content["sources"]["pydantic_docs"] = source
+    content["datasets"]["docs_letters"] |= dataset
+    return content
+
+
+def rows_of(params: Params | dict[str, Any]) -> dict[str, Row]:
+    """The rows of a plan by stage."""
+    checked_params = parse_params(params) if isinstance(params, dict) else params
+    return {row.stage: row for row in Plan.of(checked_params).rows()}
+
+
+def owt_small() -> dict[str, Any]:
+    """GPT-2's shape on OpenWebText for a million steps."""
+    content = smoke()
+    content["sources"] = {"owt": {"kind": "catalogue", "name": "openwebtext", "path": "constraints.txt"}}
+    content["datasets"] = {
+        "owt": {
+            "source": "owt",
+            "tokenizer": GPT2,
+            "packing": "mdlm",
+            "length": 1024,
+            "validation": {"last": 100_000},
+            "test": 0.001,
+        }
+    }
+    run = content["runs"]["letters"] | {"dataset": "owt"}
+    run["network"] |= {"layers": 12, "heads": 12, "width": 768}
+    run["train"] |= {"steps": 1_000_000, "batch_size": 512}
+    content["runs"] = {"owt": run}
+    content["comparisons"] = []
+    content["zero_shot"] |= {"runs": [], "sources": []}
+    content["samplers"]["runs"] = {}
+    return content
+
+
+def asked_for(params: Params) -> list[str]:
+    """The names that `mdpipe check` prints; those of one dataset or run stand together before a colon."""
+    return [name for line in checked(params).splitlines() for name in STAGE.findall(line.partition(": ")[0])]
