@@ -30,11 +30,13 @@ KEYS = {
     "write_mb_per_second",
     "read_seconds",
     "read_mb_per_second",
+    "read_cpu_seconds",
     "read_peak_mib",
     "read_peak_together_mib",
     "encode_seconds",
     "encode_mb_per_second",
     "tokens_per_second",
+    "encode_cpu_seconds",
     "encode_peak_mib",
     "encode_peak_together_mib",
     "sha256",
@@ -77,7 +79,7 @@ def test_json_has_the_promised_keys(written, results):
 def test_numbers_are_positive_and_agree_with_each_other(results):
     for result in results:
         numbers = {key: value for key, value in result.items() if isinstance(value, float)}
-        assert len(numbers) == 14 and all(value > 0 for value in numbers.values()), numbers
+        assert len(numbers) == 16 and all(value > 0 for value in numbers.values()), numbers
         for step, what in (("write", "bytes"), ("read", "bytes"), ("encode", "text_bytes")):
             assert result[f"{step}_mb_per_second"] * result[f"{step}_seconds"] == pytest.approx(result[what] / 1e6)
         assert result["tokens_per_second"] * result["encode_seconds"] == pytest.approx(result["tokens"])

@@ -57,6 +57,10 @@ RULES = {
         ("one line\n\nanother", "\none line\n\nanother"),
         ("it\u2019s kept ( so ) , too", "\nit\u2019s kept ( so ) , too"),
     ],
+    "scientific_papers": [
+        ("a well @-@ known result , he said .", "a well-known result, he said."),
+        ("cost $ 5 or more", "cost $5 or more"),
+    ],
 }
 rules = pytest.mark.parametrize(
     ("name", "tokenized", "written"),

@@ -85,7 +85,7 @@ class TestExamples:
 
 
 def test_shards_beyond_the_last_block_are_left_out_as_a_whole(tmp_path):
-    dataset = corpus(tmp_path, ["abcdef", "h", "", "j"], 7, CONVENTIONS["sedd"], shards=4)
+    dataset = corpus(tmp_path, ["abcdef", "h", "ijk"], 7, CONVENTIONS["sedd"], shards=3)
     assert examples(dataset) == ["abcdef\0"]
     assert counts(dataset) == (7, 6, 6)
 

@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 MADE_BY_THE_DEFAULT_SUITE = (
     "dvc.lock",
     "metrics",
+    "results/datasets",
     "results/likelihood",
     "results/samplers",
     "results/samples",

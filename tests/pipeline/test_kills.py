@@ -14,13 +14,15 @@ from tests.pipeline.conftest import WorkingCopy
 pytestmark = pytest.mark.pipeline
 
 RUN = "letters"
-LONGER = {"steps": 600, "checkpoint_every": 25}
+LONGER = {"steps": 400, "checkpoint_every": 25}
 
 
 def lengthen(copy: WorkingCopy) -> None:
-    """Make the training long enough to be caught in the middle."""
+    """Make the training long enough to be caught in the middle, and what follows from it short."""
     for key, value in LONGER.items():
         copy.edit_params(f"runs.{RUN}.train.{key}", value)
+    copy.edit_params("zero_shot.runs", [])
+    copy.edit_params("samplers.runs", {})
 
 
 @pytest.fixture(scope="module")

@@ -113,7 +113,14 @@ def _peak_mib() -> float:
     return largest * (1 if sys.platform == "darwin" else 1024) / MEBIBYTE
 
 
+def _cpu_seconds() -> float:
+    """Of this process and its children that have ended: what a step costs whatever else the machine does."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
 if __name__ == "__main__":
     step, described, place, *name = sys.argv[1:]
+    before = _cpu_seconds()
     measured = STEPS[step](DataConfiguration(**json.loads(described)), Path(place), *name)
-    json.dump({**measured, "peak_mib": _peak_mib()}, sys.stdout)
+    json.dump({**measured, "cpu_seconds": _cpu_seconds() - before, "peak_mib": _peak_mib()}, sys.stdout)

@@ -272,10 +272,13 @@ def _place_blocks(
 
 
 def _counted(pieces: list[Piece], split: str, joints: NDArray[np.int64], text: str) -> dict[str, int]:
-    """Counts of the shards of a split and of the joints between them, which stand for this text."""
+    """Counts of the shards of a split and of the joints between them, which stand for this text.
+
+    A document that the split begins within was counted in the split before, and counts here as well.
+    """
     found = [piece.summary["splits"][split] for piece in pieces]
     counts = {what: sum(counts[what] for counts in found) for what in ("documents", "tokens", "bytes", "characters")}
-    counts["documents"] += any(counts["continues"] for counts in [told for told in found if told["tokens"]][:1])
+    counts["documents"] += next((told["continues"] for told in found if told["tokens"]), False)
     counts["tokens"] += len(joints)
     counts["bytes"] += len(text.encode())
     counts["characters"] += len(text)

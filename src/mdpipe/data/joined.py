@@ -1,5 +1,6 @@
 """Arrays joined along their first axis without being copied: what shards look like to who reads them."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar, overload
 
@@ -50,10 +51,10 @@ class Joined(Generic[Scalar]):
         return np.concatenate(self._arrays).astype(dtype or self.dtype, copy=False)
 
     def _between(self, first: int, end: int) -> NDArray[Scalar]:
-        parts = []
-        for start, array in zip(self._starts, self._arrays, strict=False):
-            if start < end and first < start + len(array):
-                parts.append(array[max(first - start, 0) : end - start])
+        # Only arrays that have some of it are looked at: there may be hundreds, and a batch is many windows.
+        places = range(bisect_right(self._starts, first) - 1, bisect_left(self._starts, end))
+        found = [(self._starts[place], self._arrays[place]) for place in places]
+        parts = [array[max(first - start, 0) : end - start] for start, array in found]
         return parts[0] if len(parts) == 1 else np.concatenate(parts or [self._arrays[0][:0]])
 
 

@@ -18,7 +18,9 @@ BLOCK = 1 << 17
 """Characters hashed at once, at least a window: few enough that the arrays of a block stay in the processor's cache."""
 
 _BASE = 0xD1342543DE82EF95  # 5 mod 8, so that its powers repeat only after 2^62 of them
-_FILTER_BITS = 22  # a flag for each value of a hash's low bits, 4 MB: most places of a text need only this look
+# A flag for each value of a hash's low bits: most places of a text need only this look. For that there are some 2^4 of
+# them for each wanted hash, but no fewer than 2^22, which are 4 MB, and no more than 2^26.
+_BITS_ABOVE_WANTED, _FEWEST_BITS, _MOST_BITS = 4, 22, 26
 
 
 class Windows:
@@ -59,11 +61,13 @@ def found_in(text: str, wanted: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
     Shapes: wanted (M,), sorted and distinct as `Windows.freeze` gives them; the result is so too.
     """
-    may_be_wanted = np.zeros(1 << _FILTER_BITS, np.bool_)
-    may_be_wanted[_low_bits(wanted)] = True
+    bits = min(max(len(wanted).bit_length() + _BITS_ABOVE_WANTED, _FEWEST_BITS), _MOST_BITS)
+    may_be_wanted = np.zeros(1 << bits, np.bool_)
+    may_be_wanted[_low_bits(wanted, bits)] = True
     found = np.zeros(len(wanted), np.bool_)
     for _, hashes in _blocks(text):
-        candidates = hashes[may_be_wanted[_low_bits(hashes)]]
+        candidates = hashes[may_be_wanted[_low_bits(hashes, bits)]]
+        candidates.sort()  # Looking them up then goes through `wanted` once, where it would jump about.
         # One below all that is wanted gets place -1, the largest, which it is not.
         places = np.searchsorted(wanted, candidates, side="right") - 1
         found[places[wanted[places] == candidates]] = True
@@ -89,8 +93,8 @@ def _blocks(text: str) -> Iterator[tuple[int, NDArray[np.uint64]]]:
         yield start, hashes
 
 
-def _low_bits(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    return (hashes & np.uint64((1 << _FILTER_BITS) - 1)).view(np.int64)
+def _low_bits(hashes: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
+    return (hashes & np.uint64((1 << bits) - 1)).view(np.int64)
 
 
 @cache

@@ -2,7 +2,7 @@
 
 manifest.json      source and tokenizer, and under "splits" what each has: documents, tokens, bytes, characters, unknown
                    tokens, longest document, histogram of lengths (bin k: 2^k to 2^(k+1) - 1 tokens), content hash,
-                   duplicates, leaked windows
+                   duplicates, leaked windows; the parts of a text that comes in several have lengths of their own
 manifest.parquet   the same with a row a split
 """
 
