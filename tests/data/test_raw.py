@@ -1,7 +1,7 @@
 """Raw folders of documents and pictures."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdpipe.data.raw import Document, Pictures, read_documents, read_images
-from mdpipe.data.raw_writing import write_raw
+from mdpipe.data.raw_writing import write_parts, write_raw
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 PICTURES = Pictures(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
@@ -130,3 +130,34 @@ def test_an_incomplete_description_is_named_with_the_cure(tmp_path, key):
     path.write_text(json.dumps(source))
     with pytest.raises(ValueError, match=rf"source.json is incomplete .*{key}.*run `dvc repro download@p` again"):
         read_images(tmp_path / "p")
+
+
+class TestWhatIsPublishedOfASetIsCompared:
+    @pytest.fixture
+    def write(self, tmp_path):
+        def write(expected):
+            parts = [_Split("train", ["one", "two"]), _Split("test", ["three"])]
+            write_parts(tmp_path / "docs", "hub", parts, tmp_path / "scratch", expected)
+
+        return write
+
+    @pytest.mark.parametrize("expected", [None, {}, {"train": 2, "test": 1}, {"characters": 11}, {"validation": 5}])
+    def test_a_set_of_that_size_is_kept(self, write, expected, tmp_path):
+        write(expected)
+        assert len(list(read_documents(tmp_path / "docs"))) == 3
+
+    @pytest.mark.parametrize(("expected", "found"), [({"train": 3}, "and there are 2"), ({"characters": 12}, "are 11")])
+    def test_another_one_is_refused_and_nothing_is_written(self, write, expected, found, tmp_path):
+        with pytest.raises(ValueError, match=rf"should be .* by the catalogue, .*{found}.* not the published"):
+            write(expected)
+        assert not (tmp_path / "docs").exists()
+
+
+@dataclass(frozen=True)
+class _Split:
+    split: str
+    texts: list[str]
+    size: int = 0
+
+    def read(self, counts):
+        return (Document(f"{number}", text) for number, text in enumerate(self.texts))

@@ -1,6 +1,6 @@
 """Encoding text: from the shards of a raw folder to the folder that `EncodedDataset` opens, shard by shard."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,22 +12,20 @@ from numpy.typing import NDArray
 from mdpipe.data.artifacts.aside import folder_aside
 from mdpipe.data.artifacts.linked import place
 from mdpipe.data.artifacts.room import require_room
+from mdpipe.data.chunked_stream import ChunkedStream
 from mdpipe.data.encoded import token_dtype, write_header
 from mdpipe.data.joined import joined
-from mdpipe.data.leakage import Windows, found_in, share_found
+from mdpipe.data.leakage import Windows
+from mdpipe.data.leaks import HELD_OUT, leaks_into, windows_of
 from mdpipe.data.manifest import digests_of, duplicates, write_manifest
 from mdpipe.data.packing import CONVENTIONS, Packing
 from mdpipe.data.piecewise import Piece, piecewise, scratch_beside
 from mdpipe.data.progress import Progress
-from mdpipe.data.raw import Document
 from mdpipe.data.splits import SPLITS, Held, SplitPlan, plan_splits, whole
-from mdpipe.data.token_stream import SHARED, TokenStream, text_between
+from mdpipe.data.token_stream import TokenStream, text_between
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 
-HELD_OUT = ("validation", "test")
 JOINT = "joint.npy"
-SEARCHED_AT_ONCE = 2**22
-"""Characters of training text that are searched together."""
 
 
 def encode_text(
@@ -63,7 +61,7 @@ def encode_text(
     with ExitStack() as stack:
         pieces_in = scratch or stack.enter_context(scratch_beside(directory))
         pieces = _encode_shards(plan, tokenizer, length, packing, pieces_in)
-        leaks = _leaks(plan, pieces, pieces_in) if not any(plan.chunks) else {}
+        leaks = leaks_into(plan, pieces, pieces_in) if not any(plan.chunks) else {}
         folder = stack.enter_context(folder_aside(directory))
         counts = _finish(folder, tokenizer, length, packing, pieces, SPLITS, str(raw))
         repeated = duplicates(pieces)
@@ -117,7 +115,10 @@ def _encode_shard(shard: _Shard, folder: Path) -> dict[str, Any]:
     windows = {split: Windows() for split in HELD_OUT}
     with ExitStack() as files:
         streams = {split: TokenStream(folder / f"{split}.npy", tokenizer, shard.packing, files) for split in SPLITS}
-        chunks = _ChunkedStream(streams, tokenizer, shard) if any(shard.plan.chunks) else None
+        chunks = None
+        if any(shard.plan.chunks):
+            content = shard.packing.content(shard.length)
+            chunks = ChunkedStream(streams, tokenizer, shard.plan, shard.index, content)
         for split, document in shard.plan.documents(shard.index):
             if chunks is not None and split == "train":
                 chunks.append(document)
@@ -132,45 +133,11 @@ def _encode_shard(shard: _Shard, folder: Path) -> dict[str, Any]:
     for split, stream in streams.items():
         digests_of(folder, split).write_bytes(stream.digests)
     for split in HELD_OUT:
-        np.save(folder / f"windows-{split}.npy", windows[split].hashes, allow_pickle=False)
+        np.save(windows_of(folder, split), windows[split].hashes, allow_pickle=False)
     return {
         "splits": {split: stream.summary for split, stream in streams.items()},
         "bytes": shard.plan.shards[shard.index].characters,
     }
-
-
-class _ChunkedStream:
-    """The stream of a shard, whose blocks go to the splits at random: the published split of OpenWebText."""
-
-    def __init__(self, streams: dict[str, TokenStream], tokenizer: Tokenizer, shard: _Shard) -> None:
-        self._streams, self._tokenizer = streams, tokenizer
-        self._length = shard.packing.content(shard.length)
-        self._random = np.random.Generator(np.random.Philox(key=[shard.plan.seed, shard.index]))
-        self._validation, self._test = shard.plan.chunks
-        self._tokens: NDArray[np.int64] = np.empty(0, dtype=np.int64)
-        self._first = 0
-        """The first token that is in no block yet; those before it are kept for what they share with it."""
-
-    def append(self, document: Document) -> None:
-        """Cut the blocks that are full."""
-        self._tokens = np.concatenate([self._tokens, self._streams["train"].tokens(document)])
-        while self._first + self._length <= len(self._tokens):
-            drawn = self._random.random()
-            split = "validation" if drawn < self._validation else "train"
-            self._add("test" if self._validation <= drawn < self._validation + self._test else split, self._length)
-        kept = max(self._first - SHARED, 0)
-        self._tokens, self._first = self._tokens[kept:], self._first - kept
-
-    def finish(self) -> None:
-        """What fills no block is trained on."""
-        if self._first < len(self._tokens):
-            self._add("train", len(self._tokens) - self._first)
-
-    def _add(self, split: str, count: int) -> None:
-        end = self._first + count
-        text = text_between(self._tokenizer, self._tokens, self._first, end)
-        self._streams[split].add(self._tokens[self._first : end], text, text)
-        self._first = end
 
 
 def _finish(
@@ -294,56 +261,3 @@ def _described(pieces: list[Piece], split: str) -> dict[str, Any]:
         "longest": max(counts["longest"] for counts in found),
         "lengths": np.trim_zeros(lengths, "b").tolist(),
     }
-
-
-@dataclass(frozen=True)
-class _Search:
-    """What a process is told of a shard in which it is to look for held-out text."""
-
-    plan: SplitPlan
-    index: int
-    wanted: Path
-
-
-def _leaks(plan: SplitPlan, pieces: list[Piece], scratch: Path) -> dict[str, dict[str, Any]]:
-    """Of each held-out split the share of its windows that stand in the training text."""
-    windows = {
-        split: np.concatenate([np.load(piece.folder / f"windows-{split}.npy") for piece in pieces])
-        for split in HELD_OUT
-    }
-    wanted = scratch / "wanted"
-    if not wanted.exists():
-        with folder_aside(wanted) as folder:
-            np.save(folder / "hashes.npy", np.unique(np.concatenate(list(windows.values()))), allow_pickle=False)
-    searches = [_Search(plan, index, wanted / "hashes.npy") for index in sorted(plan.pool)]
-    with Progress("looking for leaks", sum(plan.shards[index].characters for index in plan.pool)) as progress:
-        found = piecewise(_search, searches, scratch / "leaks", progress)
-    hits = np.unique(np.concatenate([np.load(piece.folder / "found.npy") for piece in found]))
-    return {
-        split: {"windows": len(hashes), "leaked": share_found(hashes, hits) if len(hashes) else None}
-        for split, hashes in windows.items()
-    }
-
-
-def _search(search: _Search, folder: Path) -> dict[str, Any]:
-    wanted = np.load(search.wanted, allow_pickle=False)
-    found: NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
-    for text in _joined(document for split, document in search.plan.documents(search.index) if split == "train"):
-        found = np.union1d(found, found_in(text, wanted))
-    np.save(folder / "found.npy", found, allow_pickle=False)
-    return {"bytes": search.plan.shards[search.index].characters}
-
-
-def _joined(documents: Iterable[Document]) -> Iterator[str]:
-    """Many documents as few texts, since each search has its price. The sign between them is in no text that people
-    write, so no window is found across it.
-    """
-    texts: list[str] = []
-    size = 0
-    for document in documents:
-        texts.append(document.text)
-        size += len(document.text)
-        if size >= SEARCHED_AT_ONCE:
-            yield "\0".join(texts)
-            texts, size = [], 0
-    yield "\0".join(texts)

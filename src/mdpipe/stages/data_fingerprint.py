@@ -14,16 +14,20 @@ CODE = ("data",)
 def source_fingerprint(params: Params, source: str) -> str:
     """Hash of a source's settings, the code that reads it, and the names, sizes and times of a user's files."""
     settings = resolved(params.sources[source])
-    path = Path(settings.path)
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()]
-    return digest_of({"settings": settings.model_dump(mode="json"), "files": seen}, code_files(CODE))
+    stated = {"settings": settings.model_dump(mode="json"), "files": _seen(Path(settings.path))}
+    return digest_of(stated, code_files(CODE))
 
 
 def encoding_fingerprint(params: Params, dataset: str) -> str:
-    """Hash of the seed, the dataset's settings, the code, the tokenizer and what the raw folder says of itself."""
+    """Hash of seed, settings, code and tokenizer, and of the names, sizes and times of the raw files."""
     settings = params.datasets[dataset]
-    files = [paths.raw(settings.source) / "source.json", *sorted(paths.raw(settings.source).glob("keys-*.npy"))]
-    files += sorted(paths.tokenizer(dataset).glob("*"))
-    stated = {"seed": params.seed, "dataset": settings.model_dump(mode="json")}
-    return digest_of(stated, [*code_files(CODE), *files])
+    raw = _seen(paths.raw(settings.source))
+    stated = {"seed": params.seed, "dataset": settings.model_dump(mode="json"), "raw": raw}
+    return digest_of(stated, [*code_files(CODE), *sorted(paths.tokenizer(dataset).glob("*"))])
+
+
+def _seen(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of a file, or of all files of a folder: to read a large corpus twice would take too long."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    found = [(str(file), file.stat()) for file in files if file.exists()]
+    return [(name, told.st_size, told.st_mtime_ns) for name, told in found]
