@@ -1,4 +1,4 @@
-"""docs/data.md: what it tells people to write into params.yaml is valid as it stands."""
+"""docs/data.md and README.md: what they tell people to write into params.yaml is valid as it stands."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,12 @@ from mdpipe.params import parse_params
 from mdpipe.params.sources import AnySource
 
 ROOT = Path(__file__).parents[1]
-PIECES = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/data.md").read_text(), flags=re.DOTALL)
+PAGES = ("docs/data.md", "README.md")
+PIECES = [
+    piece
+    for page in PAGES
+    for piece in re.findall(r"```yaml\n(sources:.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("piece", PIECES)

@@ -182,4 +182,6 @@ def _together(pid: int) -> int:
 
 
 if __name__ == "__main__":
+    # As an exception, so that processes and files go when this one is told to.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("it was told to end"))
     json.dump(measure(DataConfiguration(**json.load(sys.stdin))), sys.stdout)

@@ -10,11 +10,9 @@ COLUMNS: Columns = {
     "tokenizer": lambda result: result["tokenizer"],
     "MB": lambda result: f"{result['size']:,}",
     "workers": lambda result: str(result["workers"]),
-    "read MB/s": lambda result: f"{result['read_mb_per_second']:,.1f}",
-    "read MB/CPU s": lambda result: f"{result['bytes'] / 1e6 / result['read_cpu_seconds']:,.1f}",
+    "read MB/s (CPU)": lambda result: _speed(result, "read", "bytes"),
     "read MiB": lambda result: f"{result['read_peak_mib']:,.0f} / {result['read_peak_together_mib']:,.0f}",
-    "encode MB/s": lambda result: f"{result['encode_mb_per_second']:,.1f}",
-    "encode MB/CPU s": lambda result: f"{result['text_bytes'] / 1e6 / result['encode_cpu_seconds']:,.1f}",
+    "encode MB/s (CPU)": lambda result: _speed(result, "encode", "text_bytes"),
     "tokens/s": lambda result: f"{result['tokens_per_second']:,.0f}",
     "encode MiB": lambda result: f"{result['encode_peak_mib']:,.0f} / {result['encode_peak_together_mib']:,.0f}",
     "after a kill": lambda result: _after_kill(result),
@@ -44,7 +42,8 @@ log-normal length, 2 kB in the median, of words from a Zipf distribution over 50
 
 {markdown(results, COLUMNS)}
 Read: the files to raw shards, as `download` does, in MB of JSON lines. Encode: raw shards to tokens, with the splits, \
-the search for leaks and the manifest, in MB of text.
+the search for leaks and the manifest, in MB of text. In parentheses: MB for each second that some core worked on it, \
+which is what it costs while others work on the machine too.
 MiB: the largest resident set of any one process / the largest sum over all at once, sampled, where what they share \
 counts for each.
 After a kill: all processes were killed halfway through encoding; how many shards were then encoded and how many were \
@@ -53,6 +52,11 @@ Same bytes: whether all rows of one text and tokenizer, killed ones included, wr
 Training tokens/s: batches of 64 random windows of 1,024 tokens from the memory-mapped shards; pictures/s: batches of \
 256 out of 50,000 pictures of 32 x 32 x 3. One process reads, and what it reads was written just before: no cold disk.
 """
+
+
+def _speed(result: Result, step: str, what: str) -> str:
+    a_cpu_second = result[what] / 1e6 / result[f"{step}_cpu_seconds"]
+    return f"{result[f'{step}_mb_per_second']:,.1f} ({a_cpu_second:,.1f})"
 
 
 def _after_kill(result: Result) -> str:

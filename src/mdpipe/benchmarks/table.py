@@ -12,7 +12,7 @@ Result = dict[str, Any]
 Columns = dict[str, Callable[[Result], str]]
 """What a heading shows of a result; the first says what was measured and stands to the left."""
 
-WIDTH = 200
+WIDTH = 400
 """More characters than a row has, so that none is broken."""
 
 

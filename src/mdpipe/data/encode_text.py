@@ -201,7 +201,8 @@ def _files(pieces: list[Piece], split: str) -> list[Path]:
         told = piece.summary["splits"][split]
         pending = pending and not told["closes"]
         if told["tokens"]:
-            if (pending or told["joint_before"]) and (files or told["continues"]):
+            begins = not files and not told["continues"]
+            if told["joint_leading"] if begins else pending or told["joint_before"]:
                 files.append(piece.folder / JOINT)
             files.append(piece.folder / f"{split}.npy")
             pending = False

@@ -50,7 +50,9 @@ class TokenStream:
         self._continues: bool | None = None
         """Whether the stream begins within a document,"""
         self._joint_needed = False
-        """and whether that needs a joint there."""
+        """whether what stands before it would need a joint there,"""
+        self._leading = False
+        """and whether it needs one at the very beginning, for white space that is part of the text."""
         self._closes = False
         """Whether a document ends before any letter of this shard."""
         self._fresh = False
@@ -67,6 +69,7 @@ class TokenStream:
             "continues": bool(self._continues),
             "closes": self._closes,
             "joint_before": self._joint_needed,
+            "joint_leading": self._leading,
             "joint_after": self._gap,
         }
 
@@ -125,6 +128,7 @@ class TokenStream:
         needed = (self._gap or self._dropped(text[0])) and not self._fresh
         self._gap = self._dropped(text[-1])
         if self._continues is None:
+            self._leading = self._dropped(text[0]) and not self._fresh
             self._joint_needed, needed = needed, False
         return self._joint if needed else self._joint[:0]
 

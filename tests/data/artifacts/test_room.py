@@ -7,9 +7,12 @@ import pytest
 from mdpipe.data.artifacts.room import require_room
 
 
-def test_what_fits_is_let_through_and_what_does_not_says_how_much_is_missing(tmp_path, monkeypatch):
+def test_what_fits_is_let_through_and_what_does_not_says_how_much_is_missing(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**10, 7 * 10**9, 3 * 10**9))
     require_room(tmp_path, 3 * 10**9, "tokenizing")
+    assert capfd.readouterr().err == "tokenizing needs about 3.00 GB of the disk's free 3.00 GB\n"
+    require_room(tmp_path, 10**6, "tokenizing")
+    assert not capfd.readouterr().err
     with pytest.raises(
         ValueError, match=r"tokenizing needs about 5\.00 GB in .*, where 3\.00 GB are free: .* 2\.00 GB"
     ):
