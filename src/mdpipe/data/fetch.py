@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 import urllib3
 from filelock import FileLock
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 CHUNK = 2**20
 """Bytes that are written, hashed and reported at a time, and so what a killed download loses at most."""
@@ -87,7 +87,7 @@ def _download(url: str, sha256: str | None, file: Path, progress: Progress | Non
     attempts = Retrying(
         retry=retry_if_exception_type(TRANSIENT),
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(initial=FIRST_WAIT, max=LONGEST_WAIT, jitter=FIRST_WAIT),
+        wait=wait_exponential(multiplier=FIRST_WAIT, max=LONGEST_WAIT - FIRST_WAIT) + wait_random(0, FIRST_WAIT),
         reraise=True,
     )
     try:
