@@ -1,5 +1,6 @@
 """`snakemake` and `dvc repro` keep one set of artifacts: whichever ran last, everything is up to date."""
 
+import hashlib
 import random
 import shutil
 from pathlib import Path
@@ -145,3 +146,13 @@ def test_earlier_params_give_every_artifact_back_without_computing(made):
     assert made.stages_run() in ([], ["report"])
     assert {folder: made.digest(folder) for folder in folders} == first
     assert made.lock() == lock
+
+
+def test_an_artifact_is_stored_once(made):
+    """What lies in the working copy is a link into DVC's cache."""
+    made.edit_params("seed", 1)  # The copy of the session's artifacts was made by a program that knows no links.
+    made.run("dvc", "repro", "download@digits", "encode@digits")
+    tokens = made.root / "data/encoded/digits/train-00000.npy"
+    digest = hashlib.md5(tokens.read_bytes()).hexdigest()
+    assert tokens.samefile(made.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:])
+    assert not tokens.stat().st_mode & 0o222
