@@ -1,16 +1,21 @@
 """Attention: the plain form is the fused one, and a causal one looks back only."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional
 
-from mdpipe.networks.attention import SHORT, attend
+from mdpipe.networks.attention import SMALL, attend
+
+LONG = math.isqrt(SMALL // 2)
+"""Most positions that two heads attend over by plain products."""
 
 
 @pytest.mark.parametrize("causal", [False, True])
 def test_short_and_long_sequences_take_different_ways_to_the_same_value_and_gradient(causal):
     random = torch.Generator().manual_seed(0)
-    for length in (7, SHORT, SHORT + 1):
+    for length in (7, LONG, LONG + 1):
         inputs = [torch.randn(1, 2, length, 8, generator=random, requires_grad=True) for _ in range(3)]
         direction = torch.randn(1, 2, length, 8, generator=random)
         results, gradients = [], []
@@ -25,7 +30,7 @@ def test_short_and_long_sequences_take_different_ways_to_the_same_value_and_grad
             assert torch.allclose(ours, reference, atol=1e-5)
 
 
-@pytest.mark.parametrize("length", [7, SHORT + 1])
+@pytest.mark.parametrize("length", [7, LONG + 1])
 def test_a_causal_position_is_the_last_of_the_sequence_up_to_it(length):
     """Cut off what comes later, and attention of the last position to all that is left is the same."""
     random = torch.Generator().manual_seed(0)

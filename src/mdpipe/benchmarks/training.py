@@ -17,7 +17,7 @@ from mdpipe.benchmarks.train_configuration import OBJECTIVES, SHAPES, TrainConfi
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.build import build_objective
 from mdpipe.networks.build import build_network, parameter_count
-from mdpipe.networks.determinism import make_deterministic
+from mdpipe.networks.process import set_up_process
 from mdpipe.params import AdamW, HardwareSettings, TrainSettings
 from mdpipe.training.acceleration import accelerate
 from mdpipe.training.flops import training_flops
@@ -32,7 +32,7 @@ from mdpipe.training.world import World
 def measure(configuration: TrainConfiguration) -> dict[str, Any]:
     """Take the warm-up's steps, then time the others one by one."""
     shape, device = SHAPES[configuration.shape], torch.device(configuration.device)
-    make_deterministic(configuration.threads)
+    set_up_process(configuration.threads)
     peaks = {name: product_peak(device, getattr(torch, name)) for name in {"float32", configuration.precision}}
     network = build_network(shape.kind, shape.vocabulary, shape.shape, seed=configuration.seed, **shape.network).to(
         device

@@ -1,12 +1,12 @@
-"""Scaled dot-product attention, by the fastest kernel that there is for the place and the length."""
+"""Scaled dot-product attention, by the fastest kernel that there is for the place and the size."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-SHORT = 512
-"""On a CPU, up to this many positions, plain matrix products beat torch's fused kernel, which has a slow bfloat16
-gradient."""
+SMALL = 2**22
+"""On a CPU, up to this many scores of an example (16 MiB), plain matrix products beat torch's fused kernel, which has a
+slow bfloat16 gradient. The batch does not count, or its parts would take other ways than the whole."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
@@ -21,7 +21,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -
     Returns:
         The same.
     """
-    if query.device.type != "cpu" or query.shape[-2] > SHORT:
+    if query.device.type != "cpu" or query.shape[-3:-1].numel() * key.shape[-2] > SMALL:
         return functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     if causal:

@@ -20,7 +20,7 @@ from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.diffusion.samplers.build import build_sampler, sampler_class
-from mdpipe.networks.determinism import make_deterministic
+from mdpipe.networks.process import set_up_process
 from mdpipe.params.sampling import fits, samplers_for
 from mdpipe.stages.drawing import Drawn, draw
 from mdpipe.stages.trained import TrainedRun, load_run
@@ -60,7 +60,7 @@ def open_run(run: str, wish: Wish) -> TrainedRun:
     Raises:
         ValueError: it is missing or broken, or knows no such class.
     """
-    make_deterministic(wish.threads)
+    set_up_process(wish.threads)
     trained = load_run(run)
     if wish.label is not None and not 0 <= wish.label < trained.classes:
         known = f"the classes 0 to {trained.classes - 1}" if trained.classes else "no classes"

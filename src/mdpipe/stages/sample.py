@@ -17,7 +17,7 @@ from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.networks.determinism import make_deterministic
+from mdpipe.networks.process import set_up_process
 from mdpipe.params import Params
 from mdpipe.reporting.animation import image_unmasking_gif
 from mdpipe.reporting.pictures import image_grid, save_png
@@ -49,7 +49,7 @@ def sample(params: Params, run: str) -> None:
         ValueError: the model is missing or broken.
     """
     settings = params.runs[run].sample
-    make_deterministic(threads=1)
+    set_up_process(threads=1)
     trained = load_run(run)
     described = settings.sampler.model_dump()
     kind = described.pop("kind")
