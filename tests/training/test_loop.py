@@ -2,6 +2,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -112,11 +113,9 @@ def test_each_step_has_its_own_masks_and_times_spread_evenly_over_its_batch(
     seen: list[tuple[Tensor, Tensor]] = []
     loss = MD4.loss
 
-    def spy(
-        self: MD4, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None
-    ) -> Tensor:
+    def spy(self: MD4, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, *others: Any) -> Tensor:
         seen.append((time, uniforms))
-        return loss(self, denoiser, tokens, time, uniforms, condition)
+        return loss(self, denoiser, tokens, time, uniforms, *others)
 
     monkeypatch.setattr(MD4, "loss", spy)
     tiny.tiny_run(tmp_path)

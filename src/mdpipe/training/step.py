@@ -5,13 +5,15 @@ Letters: B examples of a micro-batch, L positions, K uniforms an example.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from mdpipe.diffusion.noise import Noise, stratified_times
+from mdpipe.diffusion.noise import Noise
 from mdpipe.networks.dropout import Droppable
+from mdpipe.training.draws import Draws, sent
 from mdpipe.training.optimizer import clip_gradient, gradient_norms, learning_rate_at, set_learning_rate
 from mdpipe.training.parallel import mean_over, micro_batch
 from mdpipe.training.state import TrainingState
@@ -46,18 +48,24 @@ class Step:
     noise: Noise
     world: World
 
+    @cached_property
+    def draws(self) -> Draws:
+        """Of times and masks."""
+        return Draws(self.noise, self.state.objective, self.settings.batch_size, self.state.device)
+
     def take(self, batches: Batches) -> int:
         """Take the state's next step; give the number of tokens in the batch of all processes."""
         state = self.state
         for optimizer in state.optimizers:
             optimizer.zero_grad(set_to_none=True)
         parts = self.world.rows(self.settings.batch_size, self.hardware.micro_batches)
+        coming = [*((state.step, rows) for rows in parts[1:]), (state.step + 1, parts[0])]
         shares, tokens = [], 0
-        for rows in parts:
+        for rows, following in zip(parts, coming, strict=True):
             batch = batches(state.step, rows)
             with micro_batch(self.loss, last=rows == parts[-1]):
                 # Its share in the mean over this process's rows, which is then averaged over the processes.
-                share = self._losses(batch, rows).mean() / len(parts)
+                share = self._losses(batch, rows, following).mean() / len(parts)
                 share.backward()  # type: ignore[no-untyped-call]
             shares.append(share.detach())
             tokens += self.world.size * batch.tokens.numel()
@@ -72,17 +80,17 @@ class Step:
         state.step += 1
         return tokens
 
-    def _losses(self, batch: Batch, rows: range) -> Tensor:
-        """The losses (B,) of these rows in nats per token."""
-        step, device = self.state.step, self.state.device
-        tokens_BL = batch.tokens.to(device)
-        condition_B = None if batch.condition is None else batch.condition.to(device)
-        examples_B = torch.arange(rows.start, rows.stop, device=device)
-        length = tokens_BL.shape[1]
-        times_B = stratified_times(self.noise, step, examples_B, self.settings.batch_size)
-        uniforms_BK = self.noise.uniform(step, examples_B, self.state.objective.loss_uniforms(length))
+    def _losses(self, batch: Batch, rows: range, following: tuple[int, range]) -> Tensor:
+        """The losses (B,) of these rows in nats per token; `following` is the step and rows that come next."""
+        device, length = self.state.device, batch.tokens.shape[1]
+        tokens_BL = sent(batch.tokens, device)
+        condition_B = None if batch.condition is None else sent(batch.condition, device)
+        draw = self.draws.take(self.state.step, rows, length)
+        self.draws.prepare(*following, length)
+        counts = draw.known_counts()
+        dropout = self._dropout(torch.arange(rows.start, rows.stop, device=device))
         with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bfloat16"):
-            losses_B: Tensor = self.loss(tokens_BL, times_B, uniforms_BK, condition_B, self._dropout(examples_B))
+            losses_B: Tensor = self.loss(tokens_BL, draw.times, draw.uniforms, condition_B, counts, dropout)
         return losses_B / length
 
     def _dropout(self, examples: Tensor) -> Tensor | None:

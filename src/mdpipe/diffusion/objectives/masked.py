@@ -34,6 +34,7 @@ def masked_costs(
     condition: Tensor | None,
     cost: Callable[..., Tensor],
     *values: Tensor,
+    count: int | None = None,
 ) -> Tensor:
     """Sums (B,) of what each mask of `corrupted` (B, L) costs.
 
@@ -45,13 +46,13 @@ def masked_costs(
         condition: (B,) or None.
         cost: what n tokens cost, (n,), from their logits (n, V), in float32 at least, and their `values`, each (n,).
         values: (B, L), of which the masked positions count.
+        count: how many masks there are. Where that is None, a GPU is waited for until it has found out.
     """
-    masked = corrupted == mask
-    # Where the masks are must be known before the head can run on them alone: the one time a GPU is waited for.
-    where = masked.flatten().nonzero().squeeze(1)
+    masked = (corrupted == mask).flatten()
+    where = (masked.nonzero() if count is None else masked.nonzero_static(size=count)).squeeze(1)
     hidden = denoiser(corrupted, time, condition).flatten(0, 1).index_select(0, where)
     costs = in_chunks(denoiser, hidden, mask, cost, *(value.flatten().index_select(0, where) for value in values))
-    return costs.new_zeros(masked.shape).masked_scatter(masked, costs).sum(dim=1)
+    return costs.new_zeros(len(masked)).index_copy(0, where, costs).view(corrupted.shape).sum(dim=1)
 
 
 def in_chunks(
@@ -77,7 +78,13 @@ def entropy(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def masked_entropies(
-    denoiser: Denoiser, tokens: Tensor, corrupted: Tensor, mask: int, time: Tensor, condition: Tensor | None
+    denoiser: Denoiser,
+    tokens: Tensor,
+    corrupted: Tensor,
+    mask: int,
+    time: Tensor,
+    condition: Tensor | None,
+    count: int | None = None,
 ) -> Tensor:
     """Sums (B,) over the masks of `corrupted` (B, L) of -log mu[x], with x the token (B, L) that is hidden there."""
-    return masked_costs(denoiser, corrupted, mask, time, condition, entropy, tokens)
+    return masked_costs(denoiser, corrupted, mask, time, condition, entropy, tokens, count=count)
