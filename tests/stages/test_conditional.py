@@ -71,7 +71,7 @@ def told(toy: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
     loss = MD4.loss
 
     def spy(self: MD4, *arguments: Any) -> Tensor:
-        conditions.append(arguments[-1])
+        conditions.append(arguments[4])
         return loss(self, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
