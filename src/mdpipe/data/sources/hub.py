@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
 from mdpipe.data.sources.files import PART_BYTES
 from mdpipe.data.sources.rows import Empty, Rows
 from mdpipe.data.sources.table import text_row

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdpipe.data.raw import Pictures
+from mdpipe.data.raw.material import Pictures
 from mdpipe.data.sources.hub import HubRows, hub_tables
 from mdpipe.data.sources.image_table import picture_batches
 from mdpipe.data.sources.pictures import Mode, Wanted

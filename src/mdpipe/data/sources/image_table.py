@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mdpipe.data.raw import Pictures
-from mdpipe.data.raw_writing import ONE_SIZE
+from mdpipe.data.raw.material import Pictures
+from mdpipe.data.raw.writing import ONE_SIZE
 from mdpipe.data.sources.pictures import BATCH, Mode, Wanted, described, pixels_of
 from mdpipe.data.sources.table_files import TableRows, features, table_parts
 

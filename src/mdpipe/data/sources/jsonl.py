@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
 from mdpipe.data.sources.decoding import Policy, decoded
 from mdpipe.data.sources.files import matching_files
 from mdpipe.data.sources.lines import LineRange, line_name, line_number, line_ranges

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
 from mdpipe.data.sources.rows import Empty, Rows
 from mdpipe.data.sources.table_files import TableRows, table_parts
 

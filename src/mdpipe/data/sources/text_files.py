@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
 from mdpipe.data.sources.decoding import Policy, decoded
 from mdpipe.data.sources.files import PART_BYTES, Found, in_groups, matching_files, opened
 from mdpipe.data.sources.lines import LineRange, line_name, line_number, line_ranges
