@@ -15,13 +15,13 @@ from mdpipe.data.encoding import token_stream
 from mdpipe.data.encoding.packing import CONVENTIONS
 from mdpipe.data.encoding.text import encode_text
 from mdpipe.data.raw import writing
-from mdpipe.data.raw.material import Document
+from mdpipe.data.raw.material import Document, Pictures
 from mdpipe.data.sources import text_files
 from mdpipe.data.splits.held import SPLITS, Chunks, Last, LastCharacters, Named
 from mdpipe.data.splits.plan import plan_splits, training_texts, whole
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.data.work.piecewise import WORKERS
-from tests.data.shards import Texts, by_split, in_parts, named, streams, write_all, write_texts
+from tests.data.shards import Texts, by_split, in_parts, named, streams, write_all, write_pictures, write_texts
 
 LETTERS, BYTES = fit_tokenizer("letters", []), fit_tokenizer("bytes", [])
 FALSE_ALARM_Z = 5.0
@@ -116,6 +116,30 @@ class TestLast:
         assert found["train"] == documents[:trained]
         assert found["validation"] == documents[trained : trained + validation]
         assert found["test"] == documents[trained + validation :]
+
+    @settings(max_examples=25)
+    @given(parts=st.lists(st.integers(1, 4), min_size=3, max_size=8), shards=shard_counts, data=st.data())
+    def test_a_document_in_parts_is_one_document_and_on_one_side(self, tmp_path_factory, parts, shards, data):
+        validation = data.draw(st.integers(1, len(parts) - 2))
+        test = data.draw(st.integers(1, len(parts) - 1 - validation))
+        documents = [
+            part for name, count in enumerate(parts) for part in in_parts("same text", range(1, count), str(name))
+        ]
+        place = tmp_path_factory.mktemp("parts") / "r"
+        found = by_split(planned(place, documents, Last(validation), Last(test), shards))
+        trained = len(parts) - validation - test
+        assert {split: sorted({int(part.name) for part in held}) for split, held in found.items()} == {
+            "train": list(range(trained)),
+            "validation": list(range(trained, trained + validation)),
+            "test": list(range(trained + validation, len(parts))),
+        }
+
+    def test_the_last_pictures_are_counted_one_by_one(self, tmp_path):
+        images = np.zeros((10, 2, 2, 1), np.uint8)  # all of one key
+        raw = write_pictures(tmp_path / "r", Pictures(images, None, 255), shards=3)
+        plan = plan_splits(raw, "image", 0, Last(3), Last(2))
+        splits = chain.from_iterable(plan.of_shard(index) for index in range(3))
+        assert list(splits) == ["train"] * 5 + ["validation"] * 3 + ["test"] * 2
 
     def test_the_last_for_validation_and_a_share_for_testing(self, tmp_path):
         documents = named([f"text {number}" for number in range(100)])
@@ -344,7 +368,7 @@ class TestTrainingTexts:
         text = "".join(f"{number:05d}" for number in range(2000))
         pieces = [text[start : start + 10] for start in range(0, len(text), 10)]
         documents = in_parts(text, range(10, len(text), 10)) if parts else named(pieces)
-        plan = planned(tmp_path / "r", documents, Last(1), Last(1), shards=3)
+        plan = planned(tmp_path / "r", documents, LastCharacters(10), LastCharacters(10), shards=3)
         sample = list(training_texts(plan, sample=3000))
         deviation = (1000 * 0.3 * 0.7) ** 0.5
         assert abs(len(sample) - 300) < FALSE_ALARM_Z * deviation

@@ -113,6 +113,14 @@ class RawShard:
                     raise ValueError(f"{path}:{number} is broken ({error!r}); {_cure(self.directory)}") from None
                 yield document
 
+    def begins(self) -> list[bool]:
+        """Of each document whether it is a whole one or the first part of one; true of every picture: (count,).
+
+        Raises:
+            ValueError: a file of text is missing, or a line of it is broken.
+        """
+        return [not document.part for document in self.documents()] if self.characters else [True] * self.count
+
     def images(self) -> NDArray[np.uint8]:
         """The pictures, memory-mapped: (count, H, W, C).
 

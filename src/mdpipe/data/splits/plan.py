@@ -162,16 +162,16 @@ def _starts(shards: Sequence[RawShard], pool: set[int]) -> list[tuple[int, int]]
 
 def _ends(shards: Sequence[RawShard], validation: Held, test: Held) -> tuple[tuple[int, int], tuple[int, int]]:
     """Where the parts of the pool begin that are held out because they come last."""
-    end = [sum(shard.count for shard in shards), sum(shard.characters for shard in shards)]
+    documents, characters = 0, sum(shard.characters for shard in shards)
     found = []
     for held in (test, validation):
         begins = (NEVER, NEVER)
         if isinstance(held, Last):
-            end[0] -= held.documents
-            begins = (end[0], NEVER)
+            documents += held.documents
+            begins = (_place_of_last(shards, documents), NEVER)
         elif isinstance(held, LastCharacters):
-            end[1] -= held.characters
-            begins = (NEVER, end[1])
+            characters -= held.characters
+            begins = (NEVER, characters)
         if min(begins) <= 0:
             raise ValueError(
                 f"what is held out at the end of the source ({held}) leaves nothing to train on; lower it in"
@@ -179,6 +179,21 @@ def _ends(shards: Sequence[RawShard], validation: Held, test: Held) -> tuple[tup
             )
         found.append(begins)
     return found[1], found[0]
+
+
+def _place_of_last(shards: Sequence[RawShard], count: int) -> int:
+    """Where the last so many documents, or pictures, of the shards begin; 0 where there are no more of them.
+
+    The parts of one text are one document. Shards are only read as far as these documents reach.
+    """
+    place = sum(shard.count for shard in shards)
+    for shard in reversed(shards):
+        first = place - shard.count
+        begins = [first + offset for offset, is_begin in enumerate(shard.begins()) if is_begin]
+        if len(begins) >= count:
+            return begins[-count]
+        count, place = count - len(begins), first
+    return 0
 
 
 def _cut(
