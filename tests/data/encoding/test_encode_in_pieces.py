@@ -17,7 +17,7 @@ from mdpipe.data.encoding.images import encode_images
 from mdpipe.data.encoding.packing import CONVENTIONS
 from mdpipe.data.encoding.text import encode_corpus, encode_text
 from mdpipe.data.raw.material import Document, Pictures, read_images
-from mdpipe.data.splits.held import SPLITS, Last, LastCharacters
+from mdpipe.data.splits.held import SPLITS, Chunks, Last, LastCharacters
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.data.work.piecewise import WORKERS
 from tests.data.killing import marks, run_until
@@ -50,7 +50,11 @@ def of_the_same_tokens(one, many):
 
 
 class TestShards:
-    @pytest.mark.parametrize("held", [(0.2, 0.2), (Last(8), 0.1), (LastCharacters(301), LastCharacters(150))], ids=str)
+    @pytest.mark.parametrize(
+        "held",
+        [(0.2, 0.2), (Last(8), 0.1), (LastCharacters(301), LastCharacters(150)), (Chunks(0.3), Chunks(0.2))],
+        ids=str,
+    )
     @pytest.mark.parametrize("convention", CONVENTIONS)
     @pytest.mark.parametrize("kind", ["letters", "bytes", "pieces"])
     def test_text_has_the_same_tokens_in_one_and_in_five_shards(self, tmp_path, texts, pieces, kind, convention, held):

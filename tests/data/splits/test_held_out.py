@@ -1,5 +1,6 @@
 """What is held out, for every way to say it; how a source is cut in shards changes nothing."""
 
+import json
 import random
 import string
 from collections import Counter
@@ -291,15 +292,34 @@ class TestChunks:
         by_share = planned(tmp_path / "s", named([f"{number:07d}" for number in range(3000)]), Last(1), 0.1, seed=3)
         assert numbers["test"] >= {int(text) for text in texts_of(by_share)["test"]}
 
-    def test_what_fills_no_block_of_a_shard_is_trained_on(self, tmp_path):
+    def test_what_fills_no_block_of_the_stream_is_trained_on(self, tmp_path):
         documents = named([f"{number:04d}" for number in range(203)])
         raw = write_texts(tmp_path / "r", documents, 3)
         encode_text(raw, BYTES, tmp_path / "e", 8, 0, Chunks(0.3), Chunks(0.3))
         found = streams(tmp_path / "e")
         assert sum(map(len, found.values())) == 5 * 203
         assert all(len(found[split]) % 8 == 0 for split in ("validation", "test"))
+        assert bytes(found["train"][-7:]) == b"1\x000202\x00"
         letters = Counter("".join(document.text for document in documents).encode())
         assert sum((Counter(bytes(stream)) for stream in found.values()), Counter()) == letters + Counter({0: 203})
+
+    @pytest.mark.parametrize("kind", ["letters", "bytes"])
+    @pytest.mark.parametrize(("validation", "test"), [(0.3, 0.2), (0.3, None), (None, 0.3)])
+    def test_block_k_is_the_kth_of_the_whole_stream_in_however_many_shards(
+        self, tmp_path, texts, kind, validation, test
+    ):
+        """Shards end within blocks, within documents, and between words that a tokenizer has to join."""
+        long = in_parts(" ".join(texts[:12]), [5, 40, 300, 301, 700, 1000], "000019a")
+        documents = [*named(texts)[:20], *long, *named(texts)[20:]]
+        held = [0.1 if share is None else Chunks(share) for share in (validation, test)]
+        found = []
+        for shards in (1, 2, 7):
+            raw = write_texts(tmp_path / f"r{shards}", documents, shards)
+            encode_text(raw, fit_tokenizer(kind, []), tmp_path / f"e{shards}", 8, 1, *held)
+            manifest = json.loads((tmp_path / f"e{shards}" / "manifest.json").read_text())
+            tokens = {split: stream.tobytes() for split, stream in streams(tmp_path / f"e{shards}").items()}
+            found.append((manifest, tokens))
+        assert found[0] == found[1] == found[2]
 
     def test_all_blocks_cannot_be_held_out(self, tmp_path):
         with pytest.raises(ValueError, match="leave nothing of the source to train on"):

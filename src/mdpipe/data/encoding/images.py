@@ -91,7 +91,7 @@ def encode_images(
             counts=counts,
             classes=pictures.classes,
         )
-        repeated = duplicates(pieces)
+        repeated = duplicates(dict.fromkeys(SPLITS, pieces))
         about = {"tokenizer": "pixels", "vocabulary": levels, "classes": pictures.classes, **(provenance or {})}
         write_manifest(folder, about, {split: {**counts[split], **repeated[split]} for split in SPLITS})
 

@@ -8,7 +8,7 @@ manifest.parquet   the same with a row a split
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def digests_of(folder: Path, split: str) -> Path:
     return folder / f"{split}.sha256"
 
 
-def duplicates(pieces: Sequence[Piece]) -> dict[str, dict[str, Any]]:
+def duplicates(pieces: Mapping[str, Sequence[Piece]]) -> dict[str, dict[str, Any]]:
     """Of each split a hash of its content, how many of its documents repeat another one of it, and how many one of the
     training split. Documents are the same if the first 64 bits of their SHA-256 are.
     """
@@ -44,7 +44,7 @@ def duplicates(pieces: Sequence[Piece]) -> dict[str, dict[str, Any]]:
     content = {}
     for split in SPLITS:
         found, whole = [np.empty(0, dtype=np.uint64)], hashlib.sha256()
-        for piece in pieces:
+        for piece in pieces[split]:
             digests = digests_of(piece.folder, split).read_bytes()
             whole.update(digests)
             found.append(np.frombuffer(digests, dtype=np.uint64)[:: hashlib.sha256().digest_size // 8])

@@ -1,6 +1,6 @@
 """Encoding text: from the shards of a raw folder to the folder that `EncodedDataset` opens, shard by shard."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from mdpipe.data.artifacts.joined import joined
 from mdpipe.data.artifacts.linked import place
 from mdpipe.data.artifacts.room import require_room
 from mdpipe.data.encoded.dataset import token_dtype, write_header
-from mdpipe.data.encoding.chunks import ChunkedStream
+from mdpipe.data.encoding.chunks import deal_blocks
 from mdpipe.data.encoding.leakage import Windows
 from mdpipe.data.encoding.leaks import HELD_OUT, leaks_into, windows_of
 from mdpipe.data.encoding.manifest import digests_of, duplicates, write_manifest
@@ -27,6 +27,7 @@ from mdpipe.data.work.piecewise import Piece, piecewise, scratch_beside
 from mdpipe.data.work.progress import Progress
 
 JOINT = "joint.npy"
+TOKENIZER = "tokenizer"
 
 
 def encode_text(
@@ -61,13 +62,19 @@ def encode_text(
     plan = plan_splits(raw, "text", seed, validation, test)
     with ExitStack() as stack:
         pieces_in = scratch or stack.enter_context(scratch_beside(directory))
-        pieces = _encode_shards(plan, tokenizer, length, packing, pieces_in)
-        leaks = leaks_into(plan, pieces, pieces_in) if not any(plan.chunks) else {}
+        shards = _encode_shards(plan, tokenizer, packing, pieces_in)
+        pieces = dict.fromkeys(SPLITS, shards)
+        leaks: dict[str, dict[str, Any]] = {}
+        if not any(plan.chunks):
+            leaks = leaks_into(plan, shards, pieces_in)
+        elif stream := _files(shards, "train"):
+            content = packing.content(length)
+            pieces |= deal_blocks(plan, stream, pieces_in / TOKENIZER, packing, content, pieces_in)
         folder = stack.enter_context(folder_aside(directory))
-        counts = _finish(folder, tokenizer, length, packing, pieces, SPLITS, str(raw))
+        counts = _finish(folder, tokenizer, length, packing, pieces, str(raw))
         repeated = duplicates(pieces)
         splits = {
-            split: {**counts[split], **_described(pieces, split), **repeated[split], **leaks.get(split, {})}
+            split: {**counts[split], **_described(pieces[split], split), **repeated[split], **leaks.get(split, {})}
             for split in SPLITS
         }
         about = {"tokenizer": tokenizer.kind, "vocabulary": tokenizer.vocabulary, **(provenance or {})}
@@ -83,8 +90,8 @@ def encode_corpus(
         ValueError: no token is left of the corpus.
     """
     with scratch_beside(directory) as scratch, folder_aside(directory) as folder:
-        pieces = _encode_shards(whole(raw, "text", "test"), tokenizer, length, packing, scratch)
-        _finish(folder, tokenizer, length, packing, pieces, ("test",), str(raw))
+        pieces = _encode_shards(whole(raw, "text", "test"), tokenizer, packing, scratch)
+        _finish(folder, tokenizer, length, packing, {"test": pieces}, str(raw))
 
 
 @dataclass(frozen=True)
@@ -94,16 +101,15 @@ class _Shard:
     plan: SplitPlan
     index: int
     tokenizer: Path
-    length: int
     packing: Packing
 
 
-def _encode_shards(plan: SplitPlan, tokenizer: Tokenizer, length: int, packing: Packing, scratch: Path) -> list[Piece]:
-    saved = scratch / "tokenizer"
+def _encode_shards(plan: SplitPlan, tokenizer: Tokenizer, packing: Packing, scratch: Path) -> list[Piece]:
+    saved = scratch / TOKENIZER
     if not saved.exists():
         with folder_aside(saved) as folder:
             tokenizer.save(folder)
-    shards = [_Shard(plan, index, saved, length, packing) for index in range(len(plan.shards))]
+    shards = [_Shard(plan, index, saved, packing) for index in range(len(plan.shards))]
     characters = sum(shard.characters for shard in plan.shards)
     # A token a character is the most that any tokenizer but bytes makes of a text; one of bytes takes a byte each.
     require_room(scratch, characters * np.dtype(token_dtype(tokenizer.vocabulary)).itemsize, "tokenizing")
@@ -116,19 +122,10 @@ def _encode_shard(shard: _Shard, folder: Path) -> dict[str, Any]:
     windows = {split: Windows() for split in HELD_OUT}
     with ExitStack() as files:
         streams = {split: TokenStream(folder / f"{split}.npy", tokenizer, shard.packing, files) for split in SPLITS}
-        chunks = None
-        if any(shard.plan.chunks):
-            content = shard.packing.content(shard.length)
-            chunks = ChunkedStream(streams, tokenizer, shard.plan, shard.index, content)
         for split, document in shard.plan.documents(shard.index):
-            if chunks is not None and split == "train":
-                chunks.append(document)
-                continue
             streams[split].append(document)
             if split in HELD_OUT:
                 windows[split].add(document.text)
-        if chunks is not None:
-            chunks.finish()
     np.save(folder / "unigram.npy", streams["train"].unigram, allow_pickle=False)
     np.save(folder / JOINT, np.array(tokenizer.joint, dtype=token_dtype(tokenizer.vocabulary)), allow_pickle=False)
     for split, stream in streams.items():
@@ -146,17 +143,16 @@ def _finish(
     tokenizer: Tokenizer,
     length: int,
     packing: Packing,
-    pieces: list[Piece],
-    splits: tuple[str, ...],
+    pieces: Mapping[str, list[Piece]],
     raw: str,
 ) -> dict[str, dict[str, int]]:
-    """Put the shards of tokens in place and say what they are; give the counts of each split."""
+    """Put the pieces of each split in place and say what they are; give the counts of each split."""
     counts: dict[str, dict[str, int]] = {}
-    unigram = sum(np.load(piece.folder / "unigram.npy", allow_pickle=False) for piece in pieces)
-    for split in splits:
-        files = _files(pieces, split)
+    unigram = sum(np.load(piece.folder / "unigram.npy", allow_pickle=False) for piece in pieces.get("train", []))
+    for split, made in pieces.items():
+        files = _files(made, split)
         joints = np.tile(np.array(tokenizer.joint, dtype=np.int64), sum(file.name == JOINT for file in files))
-        counts[split] = _counted(pieces, split, joints, tokenizer.decode(joints))
+        counts[split] = _counted(made, split, joints, tokenizer.decode(joints))
         if split == "train":
             unigram = unigram + np.bincount(joints, minlength=tokenizer.vocabulary)
         if packing.remainder == "drop" and files:
@@ -171,7 +167,7 @@ def _finish(
                 f"no token is left of the {split} split: the tokenizer {tokenizer.kind!r} drops all of its text, or it"
                 f" is shorter than one block of length = {length}; choose another tokenizer or length in params.yaml"
             )
-    if "train" in splits:
+    if "train" in pieces:
         if counts["train"]["tokens"] < length:
             raise ValueError(
                 f"the training split of {raw} has {counts['train']['tokens']} tokens, fewer than one window of"
