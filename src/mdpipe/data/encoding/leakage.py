@@ -45,10 +45,6 @@ class Windows:
         """The hashes of all windows, repeats included, in the order of the documents."""
         return np.concatenate([np.empty(0, np.uint64), *self._documents])
 
-    def freeze(self) -> NDArray[np.uint64]:
-        """The sorted distinct hashes."""
-        return np.unique(self.hashes)
-
 
 def window_hashes(text: str, step: int) -> NDArray[np.uint64]:
     """The hashes of the windows that begin at 0, step, 2 step, ... and end within the text."""
@@ -59,7 +55,7 @@ def window_hashes(text: str, step: int) -> NDArray[np.uint64]:
 def found_in(text: str, wanted: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Those of the wanted hashes that some window of the text has, wherever it begins.
 
-    Shapes: wanted (M,), sorted and distinct as `Windows.freeze` gives them; the result is so too.
+    Shapes: wanted (M,), sorted and distinct; the result is so too.
     """
     bits = min(max(len(wanted).bit_length() + _BITS_ABOVE_WANTED, _FEWEST_BITS), _MOST_BITS)
     may_be_wanted = np.zeros(1 << bits, np.bool_)
