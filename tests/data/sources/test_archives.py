@@ -57,6 +57,16 @@ def test_a_member_comes_out_as_it_went_in(write, folder, method):
     assert files_below(folder) == [file.name]
 
 
+def test_two_members_never_share_a_file(write, folder):
+    """Nor does one have the name of another one's lock."""
+    names = ["a/b.txt", "a.b.txt", "a%2Fb.txt", "a/b/txt", "a//b.txt", "a", "a.lock", ".a.lock", "a.partial"]
+    archive = write({name: name.encode() for name in names})
+    files = [member_of(archive, name, folder) for name in names]
+    assert [file.read_bytes().decode() for file in files] == names
+    assert files_below(folder) == sorted(file.name for file in files if file.suffix != ".lock")
+    assert {file.parent for file in files} == {folder}
+
+
 @pytest.mark.parametrize("member", ["../evil", "a/../../evil", "/evil", "..", "", ".", "\\evil", "..\\evil", "C:evil"])
 def test_a_name_that_leads_out_of_the_archive_is_refused(tmp_path, write, folder, member):
     archive = write({"text.txt": CONTENT})

@@ -2,6 +2,7 @@
 
 import errno
 import lzma
+import re
 import shutil
 import zipfile
 import zlib
@@ -17,7 +18,8 @@ MOST_EXPANSION = 200
 def member_of(archive: Path, member: str, folder: Path) -> Path:
     """Unpack a member into the folder, unless that was done since the archive came; give the file.
 
-    Processes that want the same member at once take turns, and the later ones find it.
+    Its name is the archive's and the member's, in which slashes are spelled as in a URL: two members never share a
+    file. Processes that want the same member at once take turns, and the later ones find it.
 
     Raises:
         ValueError: no zip archive, no such member, one whose name leads out of the archive, a decompression bomb, a
@@ -26,9 +28,9 @@ def member_of(archive: Path, member: str, folder: Path) -> Path:
     place = PurePosixPath(member.replace("\\", "/"))
     if _leads_out(member) or ":" in member or not place.parts:
         raise ValueError(f"member = {member!r} leads out of {archive}; name a file that is within it")
-    target = folder / f"{archive.name}.{'.'.join(place.parts)}"
+    target = folder / f"{archive.name}.{_as_file_name(member)}"
     try:
-        with zipfile.ZipFile(archive) as files, FileLock(f"{target}.lock"):
+        with zipfile.ZipFile(archive) as files, FileLock(target.with_name(f".{target.name}.lock")):
             entry = _entry(files, archive, member)
             if not _is_unpacked(target, archive, entry):
                 _check_size(entry, archive, folder)
@@ -38,6 +40,10 @@ def member_of(archive: Path, member: str, folder: Path) -> Path:
             raise  # a full disk is not the archive's fault
         raise ValueError(f"{archive} is truncated or no zip archive ({error}); delete it and run again") from None
     return target
+
+
+def _as_file_name(member: str) -> str:
+    return re.sub(r"[%/\\]", lambda sign: f"%{ord(sign[0]):02X}", member)
 
 
 def _leads_out(name: str) -> bool:
