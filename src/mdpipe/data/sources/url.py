@@ -52,5 +52,5 @@ def parts(
     found = [Found(file.name.partition("-")[2] or file.name, file, None)]
     rows = Rows(empty_rows, detokenizer)
     if field is not None:
-        return [JsonLines(lines, field, broken_utf8, rows) for lines in line_ranges(found)]
+        return [JsonLines(lines, broken_utf8, rows, field) for lines in line_ranges(found)]
     return text_parts(found, documents, broken_utf8, rows)
