@@ -117,6 +117,28 @@ def test_an_edit_of_what_prepares_data_leaves_models_alone(stage):
     assert not any(name == "data" or name.startswith(tuple(preparing)) for name in code_of(stage))
 
 
+ALLOWED = {
+    "artifacts": set(),
+    "pixels.py": set(),
+    "tokenizers": {"artifacts"},
+    "encoded": {"artifacts"},
+    "work": {"artifacts"},
+    "raw": {"artifacts", "work"},
+    "splits": {"raw"},
+    "sources": {"artifacts", "pixels.py", "raw", "work"},
+    "encoding": {"artifacts", "encoded", "pixels.py", "raw", "splits", "tokenizers", "work"},
+}
+"""What each part of the data layer may import of the others."""
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_of_the_data_layer_run_one_way(part):
+    place = SOURCE / "mdpipe/data" / part
+    files = [place] if place.is_file() else sorted(place.glob("*.py"))
+    used = {file.relative_to(SOURCE / "mdpipe").parts[:2] for path in files for file in imported(path)}
+    assert {name for package, name in used if package == "data"} - {"__init__.py", part} <= ALLOWED[part]
+
+
 def test_an_edit_of_a_source_makes_downloads_stale_and_nothing_else():
     assert [stage for stage in STAGES if "data/sources" in code_of(stage)] == ["download"]
 

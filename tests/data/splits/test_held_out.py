@@ -1,8 +1,5 @@
 """What is held out, for every way to say it; how a source is cut in shards changes nothing."""
 
-import json
-import random
-import string
 from collections import Counter
 from itertools import chain
 
@@ -11,20 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.encoding import token_stream
-from mdpipe.data.encoding.packing import CONVENTIONS
-from mdpipe.data.encoding.text import encode_text
-from mdpipe.data.raw import writing
 from mdpipe.data.raw.material import Document, Pictures
-from mdpipe.data.sources import text_files
-from mdpipe.data.splits.held import SPLITS, Chunks, Last, LastCharacters, Named
+from mdpipe.data.splits.held import Chunks, Last, LastCharacters, Named
 from mdpipe.data.splits.plan import plan_splits, training_texts, whole
-from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.data.work.piecewise import WORKERS
-from tests.data.shards import Texts, by_split, in_parts, named, streams, write_all, write_pictures, write_texts
+from tests.data.shards import Texts, by_split, in_parts, named, write_all, write_pictures, write_texts
 
-LETTERS, BYTES = fit_tokenizer("letters", []), fit_tokenizer("bytes", [])
 FALSE_ALARM_Z = 5.0
 """Standard errors that a correct share crosses less than once in a million times."""
 
@@ -209,123 +198,6 @@ class TestLastCharacters:
             planned(tmp_path / "r", named(["abc", "def"]), *held)
 
 
-class TestText8:
-    """The split of text8: letters and single spaces, cut anywhere, in blocks."""
-
-    @staticmethod
-    def check(directory, text, characters, length):
-        for split, expected in {
-            "train": text[: -2 * characters],
-            "validation": text[-2 * characters : -characters],
-            "test": text[-characters:],
-        }.items():
-            dataset = EncodedDataset.open(directory, split)
-            decoded = LETTERS.decode(np.asarray(dataset.tokens))
-            assert decoded == expected[: len(expected) // length * length]
-            assert dataset.counts["characters"] == dataset.counts["bytes"] == len(decoded)
-            assert dataset.counts["documents"] == bool(decoded.strip())
-
-    @settings(max_examples=25)
-    @given(words=st.lists(st.text("abc", min_size=1, max_size=4), min_size=10, max_size=30), data=st.data())
-    def test_the_splits_are_exactly_those_of_the_text_wherever_parts_and_shards_are_cut(
-        self, tmp_path_factory, words, data
-    ):
-        # The real one begins with a space.
-        text, place = data.draw(st.sampled_from(["", " "])) + " ".join(words), tmp_path_factory.mktemp("text8")
-        characters = data.draw(st.integers(1, min(15, len(text) // 2 - 1)))
-        parts = in_parts(text, data.draw(st.lists(st.integers(1, len(text) - 1), unique=True, max_size=5)))
-        raw = write_texts(place / "r", parts, data.draw(shard_counts))
-        held = LastCharacters(characters), LastCharacters(characters)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(token_stream, "PIECE", data.draw(st.integers(2, 12)))
-            encode_text(raw, LETTERS, place / "e", 1, 0, *held, CONVENTIONS["text8"])
-        self.check(place / "e", text, characters, 1)
-
-    def test_a_million_letters_in_many_parts_and_shards(self, tmp_path, monkeypatch):
-        chance = random.Random(8)
-        words = ("".join(chance.choices(string.ascii_lowercase, k=chance.randint(1, 12))) for _ in range(200_000))
-        text = " " + " ".join(words)[:1_000_000].rstrip() + "z"
-        (tmp_path / "text8").write_text(text)
-        monkeypatch.setattr(text_files, "PART_BYTES", 70_001)
-        monkeypatch.setattr(writing, "SHARD_BYTES", 150_001)
-        monkeypatch.setattr(token_stream, "PIECE", 10_007)
-        settings = {"pattern": "*", "documents": "file", "broken_utf8": "error", "empty_rows": "error"}
-        raw = write_all(tmp_path / "r", text_files.parts(tmp_path / "text8", **settings, detokenizer=None))
-        assert len(whole(raw, "text", "test").shards) > 4
-        held = LastCharacters(50_000), LastCharacters(50_000)
-        encode_text(raw, LETTERS, tmp_path / "e", 256, 0, *held, CONVENTIONS["text8"])
-        self.check(tmp_path / "e", text, 50_000, 256)
-
-
-class TestChunks:
-    LENGTH = 8
-
-    def encoded(self, directory, validation, test, shards=1, seed=3, name="e"):
-        """Documents of a block less one token each, so that with its end each is a block; all are different."""
-        documents = named([f"{number:07d}" for number in range(3000)])
-        raw = write_texts(directory / f"r{shards}", documents, shards)
-        encode_text(raw, BYTES, directory / name, self.LENGTH, seed, validation, test, CONVENTIONS["sedd"])
-        return {split: stream.reshape(-1, self.LENGTH) for split, stream in streams(directory / name).items()}
-
-    def test_blocks_are_disjoint_complete_and_in_order(self, tmp_path):
-        found = self.encoded(tmp_path, Chunks(0.2), Chunks(0.1))
-        numbers = {split: [int(bytes(block[:7])) for block in blocks] for split, blocks in found.items()}
-        assert all(numbers[split] == sorted(numbers[split]) for split in SPLITS)
-        assert sorted(chain.from_iterable(numbers.values())) == list(range(3000))
-
-    def test_shares_are_near_those_stated(self, tmp_path):
-        found = self.encoded(tmp_path, Chunks(0.2), Chunks(0.1))
-        for split, share in {"validation": 0.2, "test": 0.1}.items():
-            assert abs(len(found[split]) - 3000 * share) < FALSE_ALARM_Z * (3000 * share * (1 - share)) ** 0.5
-
-    def test_they_are_the_same_every_time_and_others_for_another_seed(self, tmp_path):
-        first, second = (self.encoded(tmp_path, Chunks(0.2), Chunks(0.1), name=name) for name in ("e", "f"))
-        assert all(np.array_equal(first[split], second[split]) for split in SPLITS)
-        other = self.encoded(tmp_path, Chunks(0.2), Chunks(0.1), seed=4, name="g")
-        assert not np.array_equal(first["test"], other["test"])
-
-    def test_a_share_of_documents_is_held_out_before_blocks_are_cut(self, tmp_path):
-        found = self.encoded(tmp_path, Chunks(0.2), 0.1)
-        numbers = {split: {int(bytes(block[:7])) for block in blocks} for split, blocks in found.items()}
-        assert len(numbers["test"]) == 300
-        assert set.union(*numbers.values()) == set(range(3000))
-        by_share = planned(tmp_path / "s", named([f"{number:07d}" for number in range(3000)]), Last(1), 0.1, seed=3)
-        assert numbers["test"] >= {int(text) for text in texts_of(by_share)["test"]}
-
-    def test_what_fills_no_block_of_the_stream_is_trained_on(self, tmp_path):
-        documents = named([f"{number:04d}" for number in range(203)])
-        raw = write_texts(tmp_path / "r", documents, 3)
-        encode_text(raw, BYTES, tmp_path / "e", 8, 0, Chunks(0.3), Chunks(0.3))
-        found = streams(tmp_path / "e")
-        assert sum(map(len, found.values())) == 5 * 203
-        assert all(len(found[split]) % 8 == 0 for split in ("validation", "test"))
-        assert bytes(found["train"][-7:]) == b"1\x000202\x00"
-        letters = Counter("".join(document.text for document in documents).encode())
-        assert sum((Counter(bytes(stream)) for stream in found.values()), Counter()) == letters + Counter({0: 203})
-
-    @pytest.mark.parametrize("kind", ["letters", "bytes"])
-    @pytest.mark.parametrize(("validation", "test"), [(0.3, 0.2), (0.3, None), (None, 0.3)])
-    def test_block_k_is_the_kth_of_the_whole_stream_in_however_many_shards(
-        self, tmp_path, texts, kind, validation, test
-    ):
-        """Shards end within blocks, within documents, and between words that a tokenizer has to join."""
-        long = in_parts(" ".join(texts[:12]), [5, 40, 300, 301, 700, 1000], "000019a")
-        documents = [*named(texts)[:20], *long, *named(texts)[20:]]
-        held = [0.1 if share is None else Chunks(share) for share in (validation, test)]
-        found = []
-        for shards in (1, 2, 7):
-            raw = write_texts(tmp_path / f"r{shards}", documents, shards)
-            encode_text(raw, fit_tokenizer(kind, []), tmp_path / f"e{shards}", 8, 1, *held)
-            manifest = json.loads((tmp_path / f"e{shards}" / "manifest.json").read_text())
-            tokens = {split: stream.tobytes() for split, stream in streams(tmp_path / f"e{shards}").items()}
-            found.append((manifest, tokens))
-        assert found[0] == found[1] == found[2]
-
-    def test_all_blocks_cannot_be_held_out(self, tmp_path):
-        with pytest.raises(ValueError, match="leave nothing of the source to train on"):
-            planned(tmp_path / "r", named(["abc", "def"]), Chunks(0.6), Chunks(0.4))
-
-
 @pytest.mark.parametrize(
     ("validation", "test"),
     [
@@ -370,6 +242,11 @@ def test_the_whole_of_a_source_is_one_split(tmp_path):
 def test_what_leaves_nothing_to_train_on_is_refused(tmp_path, validation, test, told):
     with pytest.raises(ValueError, match=rf"{told}.*params\.yaml"):
         planned(tmp_path / "r", named(["abc", "def", "ghi"]), validation, test)
+
+
+def test_all_blocks_of_the_stream_cannot_be_held_out(tmp_path):
+    with pytest.raises(ValueError, match="leave nothing of the source to train on"):
+        planned(tmp_path / "r", named(["abc", "def"]), Chunks(0.6), Chunks(0.4))
 
 
 def test_naming_all_that_the_source_has_is_refused(tmp_path):
