@@ -12,7 +12,7 @@ import pytest
 from mdpipe.benchmarks import synthetic
 from mdpipe.benchmarks.data import digest
 from mdpipe.benchmarks.data_table import COLUMNS, compared
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset
 
 KEYS = {
     "size",

@@ -7,10 +7,10 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-from mdpipe.data.encode_images import encode_images
-from mdpipe.data.encode_text import encode_text
-from mdpipe.data.raw import Document, Pictures
-from mdpipe.data.raw_writing import write_raw
+from mdpipe.data.encoding.images import encode_images
+from mdpipe.data.encoding.text import encode_text
+from mdpipe.data.raw.material import Document, Pictures
+from mdpipe.data.raw.writing import write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.data.tokenizers.pieces import Pieces
 

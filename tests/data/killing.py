@@ -42,7 +42,12 @@ def run(script: Path, workers: int) -> None:
 
 def start(script: Path, workers: int) -> subprocess.Popen[bytes]:
     """A script in a process of its own that prepares data with so many others."""
-    environment = {"MDPIPE_WORKERS": str(workers), "OMP_NUM_THREADS": "1", "PYTHONPATH": ".", "PATH": "/usr/bin:/bin"}
+    environment = {
+        "MDPIPE_WORKERS": str(workers),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": "src:.",
+        "PATH": "/usr/bin:/bin",
+    }
     return subprocess.Popen([sys.executable, str(script)], env=environment, cwd=Path(__file__).parents[2])
 
 

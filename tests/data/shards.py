@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.piecewise import scratch_beside
-from mdpipe.data.raw import Document, Pictures
-from mdpipe.data.raw_writing import Part, write_parts
-from mdpipe.data.splits import SPLITS, SplitPlan
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.raw.material import Document, Pictures
+from mdpipe.data.raw.writing import Part, write_parts
+from mdpipe.data.splits.held import SPLITS, Held
+from mdpipe.data.splits.plan import SplitPlan, plan_splits
+from mdpipe.data.work.piecewise import scratch_beside
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,12 @@ def by_split(plan: SplitPlan) -> dict[str, list[Document]]:
         for split, document in plan.documents(index):
             found[split].append(document)
     return found
+
+
+def splits_of(raw: Path, seed: int, validation: Held, test: Held) -> list[str | None]:
+    """The split of each document of a raw text folder."""
+    plan = plan_splits(raw, "text", seed, validation, test)
+    return [split for index in range(len(plan.shards)) for split in plan.of_shard(index)]
 
 
 def streams(directory: Path, splits: Sequence[str] = SPLITS) -> dict[str, NDArray[np.integer]]:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.encode_images import encode_images
-from mdpipe.data.encode_text import encode_corpus, encode_text
-from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.raw import Document, Pictures
-from mdpipe.data.raw_writing import write_raw
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.encoding.images import encode_images
+from mdpipe.data.encoding.text import encode_corpus, encode_text
+from mdpipe.data.raw.material import Document, Pictures
+from mdpipe.data.raw.writing import write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.evaluation.references import (
     Rate,

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from mdpipe.cli import app
 from mdpipe.data.artifacts.metrics import read_metrics
-from mdpipe.data.batches import training_labels
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.batches import training_labels
+from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.params import Params, parse_params
 from mdpipe.stages import paths

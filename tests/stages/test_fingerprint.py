@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import yaml
 
-from mdpipe.data.encode_images import encode_images
-from mdpipe.data.encode_text import encode_text
-from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.raw import Document, Pictures
-from mdpipe.data.raw_writing import write_raw
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.encoding.images import encode_images
+from mdpipe.data.encoding.text import encode_text
+from mdpipe.data.raw.material import Document, Pictures
+from mdpipe.data.raw.writing import write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params import parse_params
 from mdpipe.stages.fingerprint import training_fingerprint

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import Result
 
 from mdpipe.data.pixels import dequantize
-from mdpipe.data.raw import read_images
+from mdpipe.data.raw.material import read_images
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params.sampling import samplers_for
 from mdpipe.stages.infill import with_gaps

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.params import Params, parse_params

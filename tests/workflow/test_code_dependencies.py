@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mdpipe.stages import data_fingerprint, fingerprint
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -48,8 +50,22 @@ def imported(path: Path) -> set[Path]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Call):
+            names |= by_name(node, path)
     files = {module_file(name) for name in names if name.startswith("mdpipe.")}
     return {file for file in files if file is not None}
+
+
+def by_name(call: ast.Call, path: Path) -> set[str]:
+    """All modules of a package, where the call may load any of them by its name."""
+    match ast.unparse(call.func), call.args:
+        case "find_kind", [ast.Constant(str(package)), *_]:
+            folder = SOURCE / package.replace(".", "/")
+        case "import_module", [ast.JoinedStr([ast.FormattedValue(ast.Name("__name__")), *_])]:
+            folder = path.parent
+        case _:
+            return set()
+    return {".".join(file.relative_to(SOURCE).with_suffix("").parts) for file in folder.glob("*.py")}
 
 
 def closure(path: Path) -> set[Path]:
@@ -64,10 +80,15 @@ def closure(path: Path) -> set[Path]:
     return found
 
 
+def code_of(stage: str) -> list[str]:
+    """The code that dvc.yaml names for a stage, relative to the package."""
+    entry = STAGES[stage].get("do", STAGES[stage])
+    return [name.removeprefix("src/mdpipe/") for name in entry["deps"] if name.startswith("src/")]
+
+
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_every_file_that_a_stage_imports_is_among_its_dependencies(stage):
-    entry = STAGES[stage].get("do", STAGES[stage])
-    declared = [ROOT / dependency for dependency in entry["deps"] if dependency.startswith("src/")]
+    declared = [SOURCE / "mdpipe" / name for name in code_of(stage)]
     undeclared = {
         str(file.relative_to(SOURCE))
         for file in closure(SOURCE / f"mdpipe/stages/{stage}.py")
@@ -77,6 +98,53 @@ def test_every_file_that_a_stage_imports_is_among_its_dependencies(stage):
 
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
+def test_a_stage_depends_on_no_package_that_it_does_not_import(stage):
+    needed = closure(SOURCE / f"mdpipe/stages/{stage}.py")
+    declared = [SOURCE / "mdpipe" / name for name in code_of(stage) if not name.endswith(".yaml")]
+    assert [place for place in declared if not any(file.is_relative_to(place) for file in needed)] == []
+
+
+@pytest.mark.parametrize("stage", sorted(STAGES))
 def test_every_code_dependency_exists(stage):
-    entry = STAGES[stage].get("do", STAGES[stage])
-    assert all((ROOT / dependency).exists() for dependency in entry["deps"] if dependency.startswith("src/"))
+    assert all((SOURCE / "mdpipe" / name).exists() for name in code_of(stage))
+
+
+@pytest.mark.parametrize("stage", ["train", "sample", "evaluate", "samplers"])
+def test_an_edit_of_what_prepares_data_leaves_models_alone(stage):
+    """A repaired source is read again, and only what comes out otherwise is trained on again."""
+    preparing = {f"data/{package}" for package in ("sources", "raw", "splits", "work", "encoding")}
+    assert preparing <= {f"data/{place.name}" for place in (SOURCE / "mdpipe/data").iterdir()}
+    assert not any(name == "data" or name.startswith(tuple(preparing)) for name in code_of(stage))
+
+
+ALLOWED = {
+    "artifacts": set(),
+    "pixels.py": set(),
+    "tokenizers": {"artifacts"},
+    "encoded": {"artifacts"},
+    "work": {"artifacts"},
+    "raw": {"artifacts", "work"},
+    "splits": {"raw"},
+    "sources": {"artifacts", "pixels.py", "raw", "work"},
+    "encoding": {"artifacts", "encoded", "pixels.py", "raw", "splits", "tokenizers", "work"},
+}
+"""What each part of the data layer may import of the others."""
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_imports_of_the_data_layer_run_one_way(part):
+    place = SOURCE / "mdpipe/data" / part
+    files = [place] if place.is_file() else sorted(place.glob("*.py"))
+    used = {file.relative_to(SOURCE / "mdpipe").parts[:2] for path in files for file in imported(path)}
+    assert {name for package, name in used if package == "data"} - {"__init__.py", part} <= ALLOWED[part]
+
+
+def test_an_edit_of_a_source_makes_downloads_stale_and_nothing_else():
+    assert [stage for stage in STAGES if "data/sources" in code_of(stage)] == ["download"]
+
+
+def test_fingerprints_hash_the_code_that_dvc_names():
+    """Else a checkpoint or a shard of other code would be taken for one of this."""
+    assert sorted(fingerprint.CODE) == sorted(code_of("train"))
+    for stage, code in (("download", data_fingerprint.SOURCE_CODE), ("encode", data_fingerprint.ENCODING_CODE)):
+        assert sorted(code) == sorted(name for name in code_of(stage) if name.startswith("data/"))

@@ -32,7 +32,7 @@ import psutil
 
 from mdpipe.benchmarks.data_configuration import DataConfiguration
 from mdpipe.data.artifacts.room import require_room
-from mdpipe.data.piecewise import WORKERS
+from mdpipe.data.work.piecewise import WORKERS
 
 STEPS = "mdpipe.benchmarks.data_steps"
 """The module that does the steps."""

@@ -15,10 +15,10 @@ from typing import Any
 from mdpipe.benchmarks.data_configuration import DataConfiguration
 from mdpipe.benchmarks.synthetic import write_pictures, write_text
 from mdpipe.data.artifacts.stable_json import read_json
-from mdpipe.data.batches import training_batch
-from mdpipe.data.encode_text import encode_text
-from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.raw_writing import write_parts
+from mdpipe.data.encoded.batches import training_batch
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.encoding.text import encode_text
+from mdpipe.data.raw.writing import write_parts
 from mdpipe.data.sources import source_parts
 from mdpipe.data.tokenizers import fit_tokenizer, load_tokenizer
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import ArrayFile
-from mdpipe.data.encoded import write_header
+from mdpipe.data.encoded.dataset import write_header
 
 FILES = 8
 """That a text comes in, so that even a small one has several parts."""

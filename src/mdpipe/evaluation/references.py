@@ -14,8 +14,8 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.encoded import EncodedDataset
-from mdpipe.data.joined import Joined
+from mdpipe.data.artifacts.joined import Joined
+from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 

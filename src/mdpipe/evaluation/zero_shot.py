@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.evaluation.estimate import Estimate

@@ -7,15 +7,26 @@ from mdpipe.params.sources import resolved
 from mdpipe.stages import paths
 from mdpipe.stages.digest import code_files, digest_of
 
-CODE = ("data",)
-"""What dvc.yaml names as the code that reads and encodes data."""
+SOURCE_CODE = ("data/artifacts", "data/pixels.py", "data/raw", "data/sources", "data/work")
+"""What dvc.yaml names of `data` as the code that reads a source."""
+ENCODING_CODE = (
+    "data/artifacts",
+    "data/encoded",
+    "data/encoding",
+    "data/pixels.py",
+    "data/raw",
+    "data/splits",
+    "data/tokenizers",
+    "data/work",
+)
+"""What dvc.yaml names of `data` as the code that encodes."""
 
 
 def source_fingerprint(params: Params, source: str) -> str:
     """Hash of a source's settings, the code that reads it, and the names, sizes and times of a user's files."""
     settings = resolved(params.sources[source])
     stated = {"settings": settings.model_dump(mode="json"), "files": _seen(Path(settings.path))}
-    return digest_of(stated, code_files(CODE))
+    return digest_of(stated, code_files(SOURCE_CODE))
 
 
 def encoding_fingerprint(params: Params, dataset: str) -> str:
@@ -23,7 +34,7 @@ def encoding_fingerprint(params: Params, dataset: str) -> str:
     settings = params.datasets[dataset]
     raw = _seen(paths.raw(settings.source))
     stated = {"seed": params.seed, "dataset": settings.model_dump(mode="json"), "raw": raw}
-    return digest_of(stated, [*code_files(CODE), *sorted(paths.tokenizer(dataset).glob("*"))])
+    return digest_of(stated, [*code_files(ENCODING_CODE), *sorted(paths.tokenizer(dataset).glob("*"))])
 
 
 def _seen(path: Path) -> list[tuple[str, int, int]]:

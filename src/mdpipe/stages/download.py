@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from mdpipe.data.raw_writing import write_parts
+from mdpipe.data.raw.writing import write_parts
 from mdpipe.data.sources import source_parts
 from mdpipe.params import Params
 from mdpipe.params.catalogue import entry

@@ -5,9 +5,9 @@ from typing import Any
 
 from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.artifacts.stable_json import read_json
-from mdpipe.data.encode_images import encode_images
-from mdpipe.data.encode_text import encode_text
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.encoding.images import encode_images
+from mdpipe.data.encoding.text import encode_text
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.evaluation.references import reference_rates
 from mdpipe.params import Params
@@ -15,8 +15,9 @@ from mdpipe.params.catalogue import entry
 from mdpipe.params.data import ImageDataset, modality_of
 from mdpipe.params.sources import Catalogued, resolved
 from mdpipe.stages import paths
-from mdpipe.stages.conventions import held_out, packed
 from mdpipe.stages.data_fingerprint import encoding_fingerprint
+from mdpipe.stages.held_out import held_out
+from mdpipe.stages.packed import packed
 
 
 def encode(params: Params, dataset: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.artifacts.metrics import write_metrics
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.noise import Noise
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.process import set_up_process

@@ -2,11 +2,20 @@
 
 import torch
 
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.params import Params
 from mdpipe.stages.digest import code_files, digest_of
 
-CODE = ("data", "diffusion", "networks", "training", "stages/train.py")
+CODE = (
+    "data/artifacts",
+    "data/encoded",
+    "diffusion",
+    "networks",
+    "training",
+    "stages/trained.py",
+    "stages/fingerprint.py",
+    "stages/train.py",
+)
 """What dvc.yaml names as the training stage's code."""
 
 

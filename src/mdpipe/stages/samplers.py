@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mdpipe.data.artifacts.aside import write_aside
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import Sampler

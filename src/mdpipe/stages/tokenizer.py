@@ -4,12 +4,12 @@ from collections.abc import Iterator
 
 from mdpipe.data.artifacts.aside import folder_aside
 from mdpipe.data.artifacts.stable_json import write_json
-from mdpipe.data.splits import plan_splits, training_texts
+from mdpipe.data.splits.plan import plan_splits, training_texts
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params import Params
 from mdpipe.params.data import ImageDataset, TextDataset
 from mdpipe.stages import paths
-from mdpipe.stages.conventions import held_out
+from mdpipe.stages.held_out import held_out
 
 
 def tokenizer(params: Params, dataset: str) -> None:

@@ -13,8 +13,8 @@ import torch
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.artifacts.room import require_room
-from mdpipe.data.batches import training_batch, training_labels
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.batches import training_batch, training_labels
+from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.noise import Noise
 from mdpipe.networks.build import build_network, parameter_count
 from mdpipe.params import Params

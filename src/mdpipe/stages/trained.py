@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mdpipe.data.artifacts.aside import folder_aside
 from mdpipe.data.artifacts.stable_json import read_json, write_json
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.build import build_objective

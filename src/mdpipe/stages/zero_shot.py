@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 from mdpipe.data.artifacts.metrics import write_metrics
-from mdpipe.data.encode_text import encode_corpus
-from mdpipe.data.encoded import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.encoding.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.noise import Noise
 from mdpipe.evaluation.references import reference_rates
@@ -15,7 +15,7 @@ from mdpipe.networks.process import set_up_process
 from mdpipe.params import Params
 from mdpipe.stages import paths
 from mdpipe.stages.bounds import bound_metrics
-from mdpipe.stages.conventions import packed
+from mdpipe.stages.packed import packed
 from mdpipe.stages.trained import UNIGRAM, load_run
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdpipe.data.raw import Document, Pictures
-from mdpipe.data.raw_writing import Part
+from mdpipe.data.raw.material import Document, Pictures
+from mdpipe.data.raw.writing import Part
 from mdpipe.data.sources import files, hub, lines, source_parts, table_files, text_files
 
 ROWS = {"empty_rows": "error", "detokenizer": None}

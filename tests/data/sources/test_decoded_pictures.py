@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdpipe.data.raw import Pictures
+from mdpipe.data.raw.material import Pictures
 from mdpipe.data.sources import pictures
 from mdpipe.data.sources.pictures import Wanted, pixels_of
 

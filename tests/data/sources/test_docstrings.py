@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
 from mdpipe.data.sources import docstrings
 from tests.data.sources.reading import documents_of
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from mdpipe.data.raw import read_documents
-from mdpipe.data.raw_writing import write_raw
+from mdpipe.data.raw.material import read_documents
+from mdpipe.data.raw.writing import write_raw
 from tests.data.sources.reading import counts_of, documents_of, parts_of, texts_of
 
 

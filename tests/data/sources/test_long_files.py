@@ -76,7 +76,7 @@ def test_small_files_share_a_part_and_large_ones_have_their_own(tmp_path):
         (tmp_path / f"{name}.txt").write_text("x" * size)
     with part_bytes(10):
         parts = parts_of("text_files", tmp_path)
-    assert [[found.name[0] for found in part.files] for part in parts] == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert [[found.name[0] for found in part.extent.files] for part in parts] == [["a", "b"], ["c"], ["d"], ["e"]]
     assert [part.size for part in parts] == [7, 4, 20, 1]
 
 

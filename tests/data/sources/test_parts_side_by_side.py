@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mdpipe.data.raw import read_documents, read_images
-from mdpipe.data.raw_writing import write_parts
+from mdpipe.data.raw.material import read_documents, read_images
+from mdpipe.data.raw.writing import write_parts
 from tests.data.sources.reading import part_bytes, parts_of
 from tests.data.sources.test_decoded_pictures import encoded
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
 from tests.data.sources.reading import counts_of, documents_of, parts_of, texts_of
 
 

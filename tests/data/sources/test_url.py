@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
 from tests.data.sources.reading import documents_of, parts_of, texts_of
 
 TEXT = "one caf\u00e9\n\ntwo"
@@ -102,7 +102,7 @@ def test_json_lines_have_their_texts_under_a_field(read, suffix, pack):
 def test_a_member_of_a_zip_archive_can_be_meant(read, archive, member, field, texts):
     documents = read(archive, member=member, field=field)
     assert [document.text for document in documents] == texts
-    assert documents[0].name.startswith(f"{archive}.{member.replace('/', '.')}")
+    assert documents[0].name.startswith(f"{archive}.{member.replace('/', '%2F')}")
 
 
 def test_a_member_that_the_archive_does_not_have_is_named_with_those_it_has(read, archive):

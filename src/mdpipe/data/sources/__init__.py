@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mdpipe.data.raw_writing import Part
+from mdpipe.data.raw.writing import Part
 
 BUNDLED = ("digits", "docstrings", "photos")
 """Kinds that come with the pinned packages."""

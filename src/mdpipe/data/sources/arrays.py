@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import open_array
-from mdpipe.data.raw import Pictures
+from mdpipe.data.raw.material import Pictures
 from mdpipe.data.sources.whole import Whole
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
 from mdpipe.data.sources.whole import Whole
 
 STANDARD_LIBRARY = "python"

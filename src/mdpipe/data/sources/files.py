@@ -75,18 +75,35 @@ def _matching(path: Path, pattern: str, split: str | None) -> list[Found]:
     return [Found(name, file, split) for name, file in sorted(found)]
 
 
-def in_groups(files: Sequence[Found]) -> Iterator[list[Found]]:
+@dataclass(frozen=True)
+class FileGroup:
+    """Some files of one split."""
+
+    files: tuple[Found, ...]
+
+    @property
+    def split(self) -> str | None:
+        """The split that their pattern stands for."""
+        return self.files[0].split
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(found.size for found in self.files)
+
+
+def in_groups(files: Sequence[Found]) -> Iterator[FileGroup]:
     """Neighbouring files of one split that together are about one part."""
     group: list[Found] = []
     size = 0
     for file in files:
         if group and (size + file.size > PART_BYTES or file.split != group[0].split):
-            yield group
+            yield FileGroup(tuple(group))
             group, size = [], 0
         group.append(file)
         size += file.size
     if group:
-        yield group
+        yield FileGroup(tuple(group))
 
 
 @contextmanager

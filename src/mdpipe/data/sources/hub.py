@@ -1,15 +1,13 @@
 """Text of a data set on a hub, by its name and through `datasets`: one document a row."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdpipe.data.raw import Document
 from mdpipe.data.sources.files import PART_BYTES
 from mdpipe.data.sources.rows import Empty, Rows
-from mdpipe.data.sources.table import text_row
+from mdpipe.data.sources.table import TextRows
 from mdpipe.data.sources.table_files import DIGITS, ROWS_AT_ONCE
 
 
@@ -23,43 +21,13 @@ class HubRows:
     first_row: int
     size: int
 
-    def rows(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(name, values by column)."""
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, values by column) of each."""
         for start in range(0, len(self.table), ROWS_AT_ONCE):
-            columns = self.table[start : start + ROWS_AT_ONCE]
-            for offset, values in enumerate(zip(*columns.values(), strict=True)):
+            some = self.table[start : start + ROWS_AT_ONCE]
+            for offset, values in enumerate(zip(*(some[column] for column in columns), strict=True)):
                 row = self.first_row + start + offset
-                yield f"{self.split}:{row:0{DIGITS}d}", dict(zip(columns, values, strict=True))
-
-
-@dataclass(frozen=True)
-class HubTexts:
-    """Some rows of text."""
-
-    table: HubRows
-    column: str
-    rows: Rows
-
-    @property
-    def split(self) -> str:
-        """The split's name on the hub."""
-        return self.table.split
-
-    @property
-    def size(self) -> int:
-        """Bytes, about."""
-        return self.table.size
-
-    def read(self, counts: Counter[str]) -> Iterator[Document]:
-        """One document a row.
-
-        Raises:
-            ValueError: a row has no text.
-        """
-        for name, values in self.table.rows():
-            document = text_row(values[self.column], name, self.column, self.rows, counts)
-            if document is not None:
-                yield document
+                yield f"{self.split}:{row:0{DIGITS}d}", dict(zip(columns, map(_content, values), strict=True))
 
 
 def parts(
@@ -71,7 +39,7 @@ def parts(
     revision: str | None,
     empty_rows: Empty,
     detokenizer: str | None,
-) -> list[HubTexts]:
+) -> list[TextRows]:
     """The rows of these splits.
 
     Raises:
@@ -79,7 +47,7 @@ def parts(
     """
     rows = Rows(empty_rows, detokenizer)
     tables = hub_tables(downloads, name, config, splits, [column], revision)
-    return [HubTexts(table, column, rows) for table in tables]
+    return [TextRows(table, column, rows) for table in tables]
 
 
 def hub_tables(
@@ -128,6 +96,13 @@ def hub_tables(
             part = table.select(range(first, min(first + count, len(table))))
             tables.append(HubRows(split, part, first, bytes_a_row * len(part)))
     return tables
+
+
+def _content(value: Any) -> Any:
+    """Of a data set that consists of picture files, `datasets` keeps no more than where they are."""
+    if isinstance(value, dict) and value.get("bytes") is None and value.get("path") is not None:
+        return Path(value["path"]).read_bytes()
+    return value
 
 
 def _explained(name: str, config: str | None, split: str, revision: str | None, error: Exception) -> str:

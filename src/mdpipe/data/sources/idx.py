@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.raw import Pictures
+from mdpipe.data.raw.material import Pictures
 from mdpipe.data.sources.files import opened
 
 UNSIGNED_BYTES = b"\x00\x00\x08"

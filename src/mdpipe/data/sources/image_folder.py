@@ -9,30 +9,20 @@ from typing import Literal
 
 import numpy as np
 
-from mdpipe.data.raw import Pictures
-from mdpipe.data.raw_writing import ONE_SIZE
-from mdpipe.data.sources.files import Found, in_groups, matching_files
+from mdpipe.data.raw.material import Pictures
+from mdpipe.data.raw.writing import ONE_SIZE
+from mdpipe.data.sources.extents import PartOf
+from mdpipe.data.sources.files import FileGroup, Found, in_groups, matching_files
 from mdpipe.data.sources.pictures import BATCH, Mode, Wanted, described, pixels_of
 
 
 @dataclass(frozen=True)
-class PictureFiles:
+class PictureFiles(PartOf[FileGroup]):
     """Some picture files."""
 
-    files: tuple[Found, ...]
     labels: tuple[int, ...] | None
     class_names: tuple[str, ...]
     wanted: Wanted
-
-    @property
-    def split(self) -> str | None:
-        """That of its files."""
-        return self.files[0].split
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(found.size for found in self.files)
 
     def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
         """The pictures in order, in batches.
@@ -40,16 +30,16 @@ class PictureFiles:
         Raises:
             ValueError: one cannot be read, or differs from the first in size or mode.
         """
-        first = pixels_of(self.files[0].file, str(self.files[0].file), self.wanted)
-        for start in range(0, len(self.files), BATCH):
-            files = self.files[start : start + BATCH]
+        first_file = self.extent.files[0].file
+        first = pixels_of(first_file, str(first_file), self.wanted)
+        for start in range(0, len(self.extent.files), BATCH):
+            files = self.extent.files[start : start + BATCH]
             images = np.empty((len(files), *first.shape), dtype=np.uint8)
             for index, found in enumerate(files):
                 pixels = pixels_of(found.file, str(found.file), self.wanted)
                 if pixels.shape != first.shape:
                     raise ValueError(
-                        f"{found.file} is {described(pixels)} but {self.files[0].file} is {described(first)};"
-                        f" {ONE_SIZE}"
+                        f"{found.file} is {described(pixels)} but {first_file} is {described(first)}; {ONE_SIZE}"
                     )
                 images[index] = pixels
             labels = None if self.labels is None else np.array(self.labels[start : start + BATCH], dtype=np.int64)
@@ -82,8 +72,8 @@ def parts(
     number_of = {name: number for number, name in enumerate(classes)}
     found_parts = []
     for group in in_groups(files):
-        numbers = tuple(number_of[_folder(path, found, pattern)] for found in group) if labels else None
-        found_parts.append(PictureFiles(tuple(group), numbers, tuple(classes), Wanted(mode, resize)))
+        numbers = tuple(number_of[_folder(path, found, pattern)] for found in group.files) if labels else None
+        found_parts.append(PictureFiles(group, numbers, tuple(classes), Wanted(mode, resize)))
     return found_parts
 
 

@@ -1,49 +1,57 @@
 """Pictures in parquet or arrow files of the user's own, as hubs keep them: one a row, the bytes of a picture file."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mdpipe.data.raw import Pictures
-from mdpipe.data.raw_writing import ONE_SIZE
+from mdpipe.data.raw.material import Pictures
+from mdpipe.data.raw.writing import ONE_SIZE
+from mdpipe.data.sources.extents import PartOf, Table
 from mdpipe.data.sources.pictures import BATCH, Mode, Wanted, described, pixels_of
-from mdpipe.data.sources.table_files import TableRows, features, table_parts
+from mdpipe.data.sources.table_files import features, table_parts
 
 
 @dataclass(frozen=True)
-class PictureRows:
-    """Some rows of a file."""
+class PictureRows(PartOf[Table]):
+    """Some rows with pictures."""
 
-    table: TableRows
     image: str
     label: str | None
     class_names: tuple[str, ...]
     wanted: Wanted
 
-    @property
-    def split(self) -> str | None:
-        """That of its file."""
-        return self.table.found.split
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.table.size
-
     def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
         """The pictures in order, in batches.
 
         Raises:
-            ValueError: the file is broken, or `picture_batches` says so.
+            ValueError: the table is broken, or a row has no picture or a broken one, one of another size or mode, or a
+                label that is out of range.
         """
-        columns = [self.image] if self.label is None else [self.image, self.label]
-        rows = ((self.table.name(row), values) for row, values in self.table.rows(columns))
-        yield from picture_batches(rows, self.image, self.label, self.class_names, self.wanted)
+        rows = self.extent.rows([self.image] if self.label is None else [self.image, self.label])
+        first = None
+        while batch := list(islice(rows, BATCH)):
+            images = []
+            for name, values in batch:
+                pixels = pixels_of(_content(values[self.image], name, self.image), name, self.wanted)
+                first = pixels if first is None else first
+                if pixels.shape != first.shape:
+                    raise ValueError(
+                        f"{name} is {described(pixels)} but the first one is {described(first)}; {ONE_SIZE}"
+                    )
+                images.append(pixels)
+            yield Pictures(np.stack(images), None, 255, self._labels(batch), self.class_names)
+
+    def _labels(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> NDArray[np.int64] | None:
+        if self.label is None:
+            return None
+        labels = [_label(values[self.label], name, self.label, self.class_names) for name, values in rows]
+        return np.array(labels, np.int64)
 
 
 def parts(
@@ -68,34 +76,6 @@ def parts(
         names = features(table.found.file).get(label or "", {}).get("names", ())
         found.append(PictureRows(table, image, label, tuple(names), Wanted(mode, resize)))
     return found
-
-
-def picture_batches(
-    rows: Iterable[tuple[str, Mapping[str, Any]]],
-    image: str,
-    label: str | None,
-    class_names: tuple[str, ...],
-    wanted: Wanted,
-) -> Iterator[Pictures]:
-    """Rows, which have names, as pictures in batches.
-
-    Raises:
-        ValueError: a row has no picture or a broken one, one of another size or mode, or a label that is out of range.
-    """
-    rows = iter(rows)
-    first = None
-    while batch := list(islice(rows, BATCH)):
-        images = []
-        for name, values in batch:
-            pixels = pixels_of(_content(values[image], name, image), name, wanted)
-            first = pixels if first is None else first
-            if pixels.shape != first.shape:
-                raise ValueError(f"{name} is {described(pixels)} but the first one is {described(first)}; {ONE_SIZE}")
-            images.append(pixels)
-        labels = None
-        if label is not None:
-            labels = np.array([_label(values[label], name, label, class_names) for name, values in batch], np.int64)
-        yield Pictures(np.stack(images), None, 255, labels, class_names)
 
 
 def _content(value: object, name: str, column: str) -> bytes:

@@ -2,54 +2,33 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdpipe.data.raw import Document
-from mdpipe.data.sources.decoding import Policy, decoded
+from mdpipe.data.raw.material import Document
+from mdpipe.data.sources.decoding import Policy
 from mdpipe.data.sources.files import matching_files
-from mdpipe.data.sources.lines import LineRange, line_name, line_number, line_ranges
+from mdpipe.data.sources.line_documents import LineDocuments
+from mdpipe.data.sources.lines import line_ranges
 from mdpipe.data.sources.rows import Empty, Rows
 
 
 @dataclass(frozen=True)
-class JsonLines:
-    """Some lines of a file; blank ones do not count."""
+class JsonLines(LineDocuments):
+    """Some lines of a file, each a JSON object; blank ones do not count."""
 
-    range: LineRange
     field: str
-    broken_utf8: Policy
-    rows: Rows
 
-    @property
-    def split(self) -> str | None:
-        """That of its file."""
-        return self.range.found.split
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.range.size
-
-    def read(self, counts: Counter[str]) -> Iterator[Document]:
-        """One document a line.
+    def document(self, name: str, line: str, counts: Counter[str]) -> Document | None:
+        """The document of a line.
 
         Raises:
-            ValueError: a line is no UTF-8, no JSON object, or has no text under the field.
+            ValueError: it is no JSON object, or has no text under the field.
         """
-        found = self.range.found
-        for position, raw in self.range.lines():
-            try:
-                line = decoded(raw, self.broken_utf8, counts, "it", position)
-                line = line.removeprefix("\ufeff") if line and not position else line
-                if line and line.strip():
-                    name = line_name(found, position)
-                    document = self.rows.document(name, _text(line, self.field), counts, f"the field {self.field!r}")
-                    if document is not None:
-                        yield document
-            except ValueError as error:
-                raise ValueError(f"{found.file}:{line_number(found.file, position)}: {error}") from None
+        if not line.strip():
+            return None
+        return self.rows.document(name, _text(line, self.field), counts, f"the field {self.field!r}")
 
 
 def parts(
@@ -68,7 +47,7 @@ def parts(
     rows = Rows(empty_rows, detokenizer)
     # By name and colon, as in the documents' names, because "a-b" sorts before "a:" but after "a".
     files = sorted(matching_files(path, pattern), key=lambda found: (found.split or "", f"{found.name}:"))
-    return [JsonLines(lines, field, broken_utf8, rows) for lines in line_ranges(files)]
+    return [JsonLines(lines, broken_utf8, rows, field) for lines in line_ranges(files)]
 
 
 def _text(line: str, field: str) -> str:

@@ -21,6 +21,11 @@ class LineRange:
     end: int | None
 
     @property
+    def split(self) -> str | None:
+        """That of its file."""
+        return self.found.split
+
+    @property
     def size(self) -> int:
         """Bytes, of the packed file where it is one."""
         return (self.found.size if self.end is None else self.end) - self.start

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.datasets import load_sample_images
 
 from mdpipe.data.pixels import tile
-from mdpipe.data.raw import Pictures
+from mdpipe.data.raw.material import Pictures
 from mdpipe.data.sources.whole import Whole
 
 

@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-from mdpipe.data.detokenizers import DETOKENIZERS
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
+from mdpipe.data.sources.detokenizers import DETOKENIZERS
 
 Empty = Literal["error", "drop", "keep"]
 """What to do with a row without text: refuse it, leave it out and count it, or keep it as a document of nothing but its

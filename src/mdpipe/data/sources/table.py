@@ -5,37 +5,32 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
+from mdpipe.data.sources.extents import PartOf, Table
 from mdpipe.data.sources.rows import Empty, Rows
-from mdpipe.data.sources.table_files import TableRows, table_parts
+from mdpipe.data.sources.table_files import table_parts
 
 
 @dataclass(frozen=True)
-class TextRows:
-    """Some rows of a file."""
+class TextRows(PartOf[Table]):
+    """Some rows of text."""
 
-    table: TableRows
     column: str
     rows: Rows
-
-    @property
-    def split(self) -> str | None:
-        """That of its file."""
-        return self.table.found.split
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.table.size
 
     def read(self, counts: Counter[str]) -> Iterator[Document]:
         """One document a row.
 
         Raises:
-            ValueError: the file is broken, or a row has no text.
+            ValueError: the table is broken, the column holds no text, or a row has none where it must.
         """
-        for row, values in self.table.rows([self.column]):
-            document = text_row(values[self.column], self.table.name(row), self.column, self.rows, counts)
+        for name, values in self.extent.rows([self.column]):
+            text = values[self.column]
+            if text is not None and not isinstance(text, str):
+                raise ValueError(
+                    f"{name} has no text in the column {self.column!r} but {type(text).__name__}; choose another column"
+                )
+            document = self.rows.document(name, text or "", counts, f"{name}, column {self.column!r},")
             if document is not None:
                 yield document
 
@@ -50,16 +45,3 @@ def parts(
     """
     rows = Rows(empty_rows, detokenizer)
     return [TextRows(table, column, rows) for table in table_parts(path, pattern, [column])]
-
-
-def text_row(value: object, name: str, column: str, rows: Rows, counts: Counter[str]) -> Document | None:
-    """The document of a row, or None if it is left out.
-
-    Raises:
-        ValueError: the column holds no text, or none where it must.
-    """
-    if value is not None and not isinstance(value, str):
-        raise ValueError(
-            f"{name} has no text in the column {column!r} but {type(value).__name__}; choose another column"
-        )
-    return rows.document(name, value or "", counts, f"{name}, column {column!r},")

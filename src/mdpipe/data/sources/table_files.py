@@ -28,9 +28,15 @@ class TableRows:
     groups: tuple[int, ...]
     first_row: int
     size: int
+    """Bytes, before they were packed."""
 
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """(number in the file, values by column).
+    @property
+    def split(self) -> str | None:
+        """That of its file."""
+        return self.found.split
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, values by column) of each.
 
         Raises:
             ValueError: the file is broken.
@@ -39,7 +45,7 @@ class TableRows:
         with _readable(self.found.file):
             for batch in self._batches(columns):
                 for values in batch.to_pylist():
-                    yield row, values
+                    yield f"{self.found.name}:{row:0{DIGITS}d}", values
                     row += 1
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -52,10 +58,6 @@ class TableRows:
                 chosen = batch.select(list(columns))
                 for start in range(0, len(chosen), ROWS_AT_ONCE):
                     yield chosen.slice(start, ROWS_AT_ONCE)
-
-    def name(self, row: int) -> str:
-        """What the document or picture of a row is called."""
-        return f"{self.found.name}:{row:0{DIGITS}d}"
 
 
 def table_parts(path: Path, pattern: str | Mapping[str, str], columns: Sequence[str]) -> list[TableRows]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mdpipe.data.raw import Document
+from mdpipe.data.raw.material import Document
 from mdpipe.data.sources.decoding import Policy, decoded
-from mdpipe.data.sources.files import PART_BYTES, Found, in_groups, matching_files, opened
-from mdpipe.data.sources.lines import LineRange, line_name, line_number, line_ranges
+from mdpipe.data.sources.extents import PartOf
+from mdpipe.data.sources.files import PART_BYTES, FileGroup, Found, in_groups, matching_files, opened
+from mdpipe.data.sources.line_documents import LineDocuments
+from mdpipe.data.sources.lines import line_ranges
 from mdpipe.data.sources.rows import Empty, Rows
 
 Unit = Literal["file", "line"]
@@ -18,22 +20,11 @@ LONGEST_CHARACTER = 4
 
 
 @dataclass(frozen=True)
-class Files:
+class Files(PartOf[FileGroup]):
     """Some files, a document each; a long one comes in parts that end at white space where there is any."""
 
-    files: tuple[Found, ...]
     broken_utf8: Policy
     rows: Rows
-
-    @property
-    def split(self) -> str | None:
-        """That of its files."""
-        return self.files[0].split
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(found.size for found in self.files)
 
     def read(self, counts: Counter[str]) -> Iterator[Document]:
         """A document a file, its text unchanged but for a leading byte-order mark.
@@ -41,7 +32,7 @@ class Files:
         Raises:
             ValueError: a file is not UTF-8, has no text, or is too long for a detokenizer.
         """
-        for found in self.files:
+        for found in self.extent.files:
             with opened(found.file) as stream:
                 raw = stream.read(PART_BYTES)
                 long = bool(stream.read(1))
@@ -86,40 +77,16 @@ class Files:
 
 
 @dataclass(frozen=True)
-class Lines:
+class Lines(LineDocuments):
     """Some lines of a file, a document each."""
 
-    range: LineRange
-    broken_utf8: Policy
-    rows: Rows
-
-    @property
-    def split(self) -> str | None:
-        """That of its file."""
-        return self.range.found.split
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.range.size
-
-    def read(self, counts: Counter[str]) -> Iterator[Document]:
-        """A document a line.
+    def document(self, name: str, line: str, counts: Counter[str]) -> Document | None:
+        """The document of a line.
 
         Raises:
-            ValueError: a line is not UTF-8 or, if that is to be refused, has no text.
+            ValueError: it has no text, if that is to be refused.
         """
-        found = self.range.found
-        for position, raw in self.range.lines():
-            try:
-                text = decoded(raw, self.broken_utf8, counts, "it", position)
-                if text is not None:
-                    text = text if position else text.removeprefix("\ufeff")
-                    document = self.rows.document(line_name(found, position), text, counts, "the line")
-                    if document is not None:
-                        yield document
-            except ValueError as error:
-                raise ValueError(f"{found.file}:{line_number(found.file, position)}: {error}") from None
+        return self.rows.document(name, line, counts, "the line")
 
 
 def parts(
@@ -142,7 +109,7 @@ def text_parts(found: list[Found], documents: Unit, broken_utf8: Policy, rows: R
     """These files in parts."""
     if documents == "line":
         return [Lines(lines, broken_utf8, rows) for lines in line_ranges(found)]
-    return [Files(tuple(group), broken_utf8, rows) for group in in_groups(found)]
+    return [Files(group, broken_utf8, rows) for group in in_groups(found)]
 
 
 def _last_gap(block: bytes) -> int:

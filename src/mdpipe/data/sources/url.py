@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from mdpipe.data.archives import member_of
-from mdpipe.data.fetch import fetch
-from mdpipe.data.progress import Progress
+from mdpipe.data.sources.archives import member_of
 from mdpipe.data.sources.decoding import Policy
+from mdpipe.data.sources.fetch import fetch
 from mdpipe.data.sources.files import Found
 from mdpipe.data.sources.jsonl import JsonLines
 from mdpipe.data.sources.lines import line_ranges
 from mdpipe.data.sources.rows import Empty, Rows
 from mdpipe.data.sources.text_files import Files, Lines, Unit, text_parts
+from mdpipe.data.work.progress import Progress
 
 
 def parts(
@@ -52,5 +52,5 @@ def parts(
     found = [Found(file.name.partition("-")[2] or file.name, file, None)]
     rows = Rows(empty_rows, detokenizer)
     if field is not None:
-        return [JsonLines(lines, field, broken_utf8, rows) for lines in line_ranges(found)]
+        return [JsonLines(lines, broken_utf8, rows, field) for lines in line_ranges(found)]
     return text_parts(found, documents, broken_utf8, rows)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mdpipe.data.raw import Document, Pictures
+from mdpipe.data.raw.material import Document, Pictures
 
 BATCH = 256
 """Pictures that travel together, so that a shard can end between them."""

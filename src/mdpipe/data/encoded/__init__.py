@@ -1,0 +1,1 @@
+"""Encoded datasets: what training, evaluation and sampling read."""

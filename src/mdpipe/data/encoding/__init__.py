@@ -1,0 +1,1 @@
+"""Encoding: from raw documents and pictures to an encoded dataset."""

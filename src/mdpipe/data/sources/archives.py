@@ -1,0 +1,93 @@
+"""One member out of a zip archive, safely: its name chooses no place, and it may not be larger than it says."""
+
+import errno
+import lzma
+import re
+import shutil
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock
+
+BLOCK = 2**20
+MOST_EXPANSION = 200
+"""Times that a member may be larger than its packed form. Text seldom exceeds 10; a decompression bomb has 1,000."""
+
+
+def member_of(archive: Path, member: str, folder: Path) -> Path:
+    """Unpack a member into the folder, unless that was done since the archive came; give the file.
+
+    Its name is the archive's and the member's, in which slashes are spelled as in a URL: two members never share a
+    file. Processes that want the same member at once take turns, and the later ones find it.
+
+    Raises:
+        ValueError: no zip archive, no such member, one whose name leads out of the archive, a decompression bomb, a
+            broken member, or a disk that is too small.
+    """
+    place = PurePosixPath(member.replace("\\", "/"))
+    if _leads_out(member) or ":" in member or not place.parts:
+        raise ValueError(f"member = {member!r} leads out of {archive}; name a file that is within it")
+    target = folder / f"{archive.name}.{_as_file_name(member)}"
+    try:
+        with zipfile.ZipFile(archive) as files, FileLock(target.with_name(f".{target.name}.lock")):
+            entry = _entry(files, archive, member)
+            if not _is_unpacked(target, archive, entry):
+                _check_size(entry, archive, folder)
+                _unpack(files, entry, target)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # a full disk is not the archive's fault
+        raise ValueError(f"{archive} is truncated or no zip archive ({error}); delete it and run again") from None
+    return target
+
+
+def _as_file_name(member: str) -> str:
+    return re.sub(r"[%/\\]", lambda sign: f"%{ord(sign[0]):02X}", member)
+
+
+def _leads_out(name: str) -> bool:
+    place = PurePosixPath(name.replace("\\", "/"))
+    return place.is_absolute() or ".." in place.parts
+
+
+def _entry(files: zipfile.ZipFile, archive: Path, member: str) -> zipfile.ZipInfo:
+    names = files.namelist()
+    unsafe = next(filter(_leads_out, names), None)
+    if unsafe is not None:
+        raise ValueError(f"{archive} has a member {unsafe!r} that leads out of it; it is not to be trusted")
+    if member not in names or member.endswith("/"):
+        there = ", ".join(sorted(name for name in names if not name.endswith("/"))[:10])
+        raise ValueError(f"{archive} has no member {member!r}; it has: {there}; correct the source's `member`")
+    return files.getinfo(member)
+
+
+def _is_unpacked(target: Path, archive: Path, entry: zipfile.ZipInfo) -> bool:
+    if not target.exists():
+        return False
+    found = target.stat()
+    return found.st_size == entry.file_size and found.st_mtime_ns >= archive.stat().st_mtime_ns
+
+
+def _check_size(entry: zipfile.ZipInfo, archive: Path, folder: Path) -> None:
+    # zipfile itself stops at file_size, so a lie here ends in an error and not in a full disk.
+    if entry.file_size > MOST_EXPANSION * max(entry.compress_size, BLOCK):
+        raise ValueError(
+            f"{archive} unpacks {entry.filename!r} from {entry.compress_size:,} to {entry.file_size:,} bytes: a"
+            " decompression bomb; it is not to be trusted"
+        )
+    free = shutil.disk_usage(folder).free
+    if entry.file_size > free:
+        raise ValueError(f"{archive} unpacks to {entry.file_size:,} bytes, but {folder} has room for {free:,}")
+
+
+def _unpack(files: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with files.open(entry) as packed, partial.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, BLOCK)
+        if partial.stat().st_size != entry.file_size:
+            raise EOFError(f"{entry.filename} has fewer bytes than it says")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Splits: what of a source is for training, validation and testing."""

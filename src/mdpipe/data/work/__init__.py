@@ -1,0 +1,1 @@
+"""Long work: piece by piece on several cores, and how far it is."""
