@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mdpipe.data.sources import FETCHED
 from mdpipe.params.catalogue import catalogue, entry
 from mdpipe.params.load import parse_params
-from mdpipe.params.sources import IMAGES, TEXT, Catalogued, modality_of_source, resolved
+from mdpipe.params.sources import IMAGES, TEXT, Catalogued, has_classes, modality_of_source, resolved
 from mdpipe.stages.datasets import WIDTH, describe, piece
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,8 @@ EXPECTED = {
     "arxiv_abstracts",
     "cifar10",
     "imagenet64",
+    "imagenet64_box",
+    "imagenet64_copy",
     "imagenet64_classes",
     "mnist",
     "fashion_mnist",
@@ -59,7 +62,7 @@ def test_a_zero_shot_corpus_is_one_split_and_no_dataset(name):
     """Since all that a source has is scored."""
     facts = entry(name)
     assert facts.dataset is None
-    assert facts.source["kind"] == "url" or len(facts.source["splits"]) == 1
+    assert facts.source["kind"] == "url" or len(facts.splits) == 1
 
 
 @every_name
@@ -79,15 +82,38 @@ def test_facts_are_whole(name):
     assert re.search(r", (19|20)\d\d$", facts.citation)
     assert re.match(r"https?://\S+$", facts.home)
     assert facts.counts is None or min(facts.counts.values()) > 0
-    if facts.counts is not None and "splits" in facts.source:
-        assert list(facts.counts) == facts.source["splits"]
+    assert facts.files is None or facts.files == " ".join(facts.files.split())
+    if facts.counts is not None and facts.splits:
+        assert tuple(facts.counts) == facts.splits
 
 
 @every_name
 def test_splits_that_a_dataset_names_are_fetched(name):
     facts = entry(name)
     held = [] if facts.dataset is None else [facts.dataset["validation"], facts.dataset["test"]]
-    assert {split for split in held if isinstance(split, str)} <= set(facts.source.get("splits", ()))
+    assert {split for split in held if isinstance(split, str)} <= set(facts.splits)
+
+
+@every_name
+def test_what_is_not_fetched_is_read_from_files_that_are_named(name):
+    facts = entry(name)
+    fetched = facts.source["kind"] in FETCHED
+    assert (facts.files is None) == fetched
+    asked = yaml.safe_load(piece(name))["sources"][name]
+    assert asked["path"] == ("constraints.txt" if fetched else f"my/{name}")
+
+
+def test_the_sets_that_are_called_imagenet_64_are_told_apart():
+    """By their published sizes, and by what their pictures are read from."""
+    found = {name: entry(name) for name in ("imagenet64", "imagenet64_box", "imagenet64_copy")}
+    assert {name: tuple((facts.counts or {}).values()) for name, facts in found.items()} == {
+        "imagenet64": (1_281_149, 49_999),
+        "imagenet64_box": (1_281_167, 50_000),
+        "imagenet64_copy": (1_281_167, 50_000),
+    }
+    kinds = [facts.source["kind"] for facts in found.values()]
+    assert kinds == ["image_tar", "planar_arrays", "hub_images"]
+    assert [has_classes(Catalogued(kind="catalogue", name=name, path="my")) for name in found] == [False, True, True]
 
 
 @every_name
@@ -133,5 +159,6 @@ def test_the_table_names_every_set_within_its_width():
 def test_an_entry_is_told_with_all_there_is(name):
     facts = entry(name)
     told = " ".join(describe([name]).split())
-    for text in (facts.title, facts.citation, facts.home, facts.note or "", " ".join(piece(name).split())):
+    stated = (facts.title, facts.citation, facts.home, facts.note or "", facts.files or "")
+    for text in (*stated, " ".join(piece(name).split())):
         assert text in told

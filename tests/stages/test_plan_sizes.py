@@ -109,6 +109,36 @@ def test_arrays_say_how_many_pictures_they_have(empty):
     assert rows_of(content)["encode@digits"].tokens.value == 50 * 64
 
 
+def test_flat_rows_say_how_many_pictures_they_have_by_split_and_how_many_classes(empty):
+    """Of two training files and one held out, without unpacking them."""
+    for name, count in (("train_1", 20), ("train_2", 30), ("val", 10)):
+        np.savez_compressed(empty / f"{name}.npz", data=np.zeros((count, 192), np.uint8), labels=np.ones(count, int))
+    content = smoke()
+    source = {"kind": "planar_arrays", "path": ".", "pattern": {"train": "train_*.npz", "test": "val.npz"}}
+    labels = {"field": "labels", "first": 1, "classes": 10}
+    content["sources"]["digits"] = source | {"field": "data", "shape": [3, 8, 8], "labels": labels}
+    content["datasets"]["digits"] |= {"test": "test"}
+    there = rows_of(content)
+    assert there["encode@digits"].tokens.value == 60 * 192
+    assert there["evaluate@digits"].tokens == Figure(10 * 192)
+    assert not there["train@digits"].flops.estimated
+    content["sources"]["digits"]["path"] = "elsewhere"
+    assert rows_of(content)["encode@digits"].tokens.unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "held_out", "pictures"), [("imagenet64", 49_999, 1_331_148), ("imagenet64_box", 50_000, 1_331_167)]
+)
+def test_imagenet_is_counted_before_its_files_are_there(empty, name, held_out, pictures):
+    content = without_classes()
+    content["sources"]["digits"] = {"kind": "catalogue", "name": name, "path": "my"}
+    content["datasets"]["digits"] |= {"size": 64, "stride": 64, "validation": 0.01, "test": "validation"}
+    rows = rows_of(content)
+    assert rows["encode@digits"].tokens.value == pictures * 12_288
+    assert rows["evaluate@digits"].tokens == Figure(held_out * 12_288)
+    assert rows["download@digits"].download == Figure()
+
+
 def test_the_stages_leave_what_the_plan_says(place, params):
     sample(params, "letters")
     download(params, "typer_docs")

@@ -38,6 +38,15 @@ class Entry:
     """What has been published of its size: rows or pictures by split, or characters. None where nothing has."""
     note: str | None
     """Which convention the settings follow, and what is known to differ between papers."""
+    files: str | None = None
+    """Of a set that is not to be had without a login, or from its authors: which files are to lie in the folder that is
+    the source's `path`, and who has them. None where they are fetched."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that the source has itself; none where it is one text."""
+        pattern = self.source.get("pattern")
+        return tuple(self.source.get("splits") or (pattern if isinstance(pattern, Mapping) else ()))
 
 
 @cache

@@ -150,6 +150,14 @@ class ImageTable(Resized):
     """The column with the classes' numbers; null for none."""
 
 
+class ImageTar(Resized):
+    """Picture files in .tar archives, without classes."""
+
+    kind: Literal["image_tar"]
+    pattern: Pattern
+    """Which archives count."""
+
+
 class HubImages(Resized):
     """A data set of pictures on a hub, through `datasets`; one picture a row."""
 
@@ -178,6 +186,30 @@ class Arrays(Source):
     """The name of the array with the pictures' classes, whole numbers from 0, in an .npz file; null for none."""
 
 
+class PlanarLabels(Section):
+    """The classes of pictures in .npz files."""
+
+    field: str
+    """The array's name."""
+    first: Annotated[int, Field(ge=0)]
+    """The number that the first class has there; it becomes 0."""
+    classes: Positive
+    """How many there are. A label that is not among them is refused."""
+
+
+class PlanarArrays(Source):
+    """Pictures in .npz files, each a flat row and channel by channel: uint8 of shape (N, C * H * W)."""
+
+    kind: Literal["planar_arrays"]
+    pattern: Pattern
+    field: str
+    """The array's name."""
+    shape: Annotated[tuple[Literal[1, 3], Positive, Positive], Field(strict=False)]
+    """Of a picture, (C, H, W)."""
+    labels: PlanarLabels | None
+    """Where their classes are; null for none."""
+
+
 class Idx(Source):
     """Pictures in the IDX files of MNIST and its kin, perhaps packed."""
 
@@ -202,7 +234,7 @@ class Catalogued(Source):
 
 
 TEXT = (Docstrings, TextFiles, JsonLines, Table, Hub, Url)
-IMAGES = (Digits, Photos, ImageFolder, ImageTable, HubImages, Arrays, Idx)
+IMAGES = (Digits, Photos, ImageFolder, ImageTable, ImageTar, HubImages, Arrays, PlanarArrays, Idx)
 
 AnySource = Annotated[
     Docstrings
@@ -215,8 +247,10 @@ AnySource = Annotated[
     | Photos
     | ImageFolder
     | ImageTable
+    | ImageTar
     | HubImages
     | Arrays
+    | PlanarArrays
     | Idx
     | Catalogued,
     Field(discriminator="kind"),
@@ -240,6 +274,6 @@ def modality_of_source(source: Source) -> Modality:
 def has_classes(source: Source) -> bool:
     """Whether the pictures of a source come with classes."""
     found = resolved(source)
-    if isinstance(found, ImageFolder | Arrays | Idx):
+    if isinstance(found, ImageFolder | Arrays | PlanarArrays | Idx):
         return found.labels is not None
     return isinstance(found, Digits) or (isinstance(found, ImageTable | HubImages) and found.label is not None)

@@ -8,7 +8,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mdpipe.params.catalogue import catalogue, entry
+from mdpipe.params.catalogue import Entry, catalogue, entry
 
 COLUMNS = {"name": 26, "modality": 8, "from": 34, "splits": 11, "licence": 17, "counts": 19}
 WIDTH = 120
@@ -25,9 +25,8 @@ def describe(names: Sequence[str] = ()) -> str:
     for heading, width in COLUMNS.items():
         table.add_column(heading, width=width, overflow="fold")
     for name, facts in catalogue().items():
-        origin = facts.source.get("url") or " ".join(filter(None, [facts.source["name"], facts.source["config"]]))
-        splits = ", ".join(facts.source.get("splits", ["one text"]))
-        table.add_row(name, facts.modality, origin, splits, facts.licence, _counted(facts.counts))
+        splits = ", ".join(facts.splits) or "one text"
+        table.add_row(name, facts.modality, _origin(facts), splits, facts.licence, _counted(facts.counts))
     console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
     with console.capture() as captured:
         console.print(table)
@@ -38,7 +37,8 @@ def describe(names: Sequence[str] = ()) -> str:
 def piece(name: str) -> str:
     """What params.yaml needs for this data set, as YAML."""
     facts = entry(name)
-    asked: dict[str, Any] = {"sources": {name: {"kind": "catalogue", "name": name, "path": "constraints.txt"}}}
+    path = "constraints.txt" if facts.files is None else f"my/{name}"
+    asked: dict[str, Any] = {"sources": {name: {"kind": "catalogue", "name": name, "path": path}}}
     if facts.dataset is None:
         return f"{_yaml(asked)}# It is only evaluated: name it in zero_shot.sources.\n"
     tokenizer = OWN_TOKENIZERS.get(name, TOKENIZERS[facts.modality])
@@ -47,11 +47,18 @@ def piece(name: str) -> str:
 
 def _everything(name: str) -> str:
     facts = entry(name)
-    told = [facts.citation, facts.home, f"Licence: {facts.licence}", f"Counts: {_counted(facts.counts)}", facts.note]
+    licence, counts = f"Licence: {facts.licence}", f"Counts: {_counted(facts.counts)}"
+    told = [facts.citation, facts.home, licence, counts, facts.note, facts.files]
     wrap = textwrap.TextWrapper(WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     lines = [wrap.fill(line) for line in told if line]
     source, ready = (textwrap.indent(part, "    ") for part in (_yaml(facts.source), piece(name)))
     return "\n".join([f"{name}: {facts.title}", *lines, "  It stands for", source, "  In params.yaml", ready])
+
+
+def _origin(facts: Entry) -> str:
+    if facts.files is not None:
+        return "files that you get yourself"
+    return facts.source.get("url") or " ".join(filter(None, [facts.source["name"], facts.source["config"]]))
 
 
 def _counted(counts: Mapping[str, int] | None) -> str:

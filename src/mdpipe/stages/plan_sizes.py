@@ -25,6 +25,7 @@ from mdpipe.params.sources import (
     ImageFolder,
     JsonLines,
     Photos,
+    PlanarArrays,
     Resized,
     Source,
     Table,
@@ -109,8 +110,7 @@ def material_of(name: str, source: Source) -> Material:
         content = total(part.amount for part in parts.values()).roughly()
     units = total(part.units for part in parts.values())
     beside = NOTHING if units.unknown else units * (KEY_BYTES + LABEL_BYTES * has_classes(source))
-    classes = DIGIT_CLASSES if isinstance(source, Digits) else 0
-    return Material(parts, content, (content + beside).roughly(), shape, classes)
+    return Material(parts, content, (content + beside).roughly(), shape, _classes(source))
 
 
 def fetched(source: Source, content: Figure) -> Figure:
@@ -180,6 +180,8 @@ def _parts(source: Source) -> tuple[Parts, Shape | None]:
             return found or {None: NOT_KNOWN}, None
         case Arrays() | Idx() as arrays:
             return _arrays(arrays)
+        case PlanarArrays() as arrays:
+            return _planar_arrays(arrays)
         case Hub() | HubImages() as hub:
             return dict.fromkeys(hub.splits, NOT_KNOWN), None
     return {None: NOT_KNOWN}, None
@@ -189,10 +191,9 @@ def _published(source: Catalogued) -> tuple[Parts, Shape | None]:
     """By the catalogue's counts: characters, or documents or pictures by split."""
     facts, found = entry(source.name), resolved(source)
     counts = facts.counts or {}
-    splits = getattr(found, "splits", None)
-    if splits is None:
+    if not facts.splits:
         return {None: Part(Figure(1), Figure(counts["characters"])) if "characters" in counts else NOT_KNOWN}, None
-    known = {split: Figure(counts[split]) if split in counts else UNKNOWN for split in splits}
+    known = {split: Figure(counts[split]) if split in counts else UNKNOWN for split in facts.splits}
     if facts.modality == "text":
         return {split: Part(count, UNKNOWN) for split, count in known.items()}, None
     edge = found.resize if isinstance(found, Resized) and found.resize else (facts.dataset or {}).get("size")
@@ -255,6 +256,32 @@ def _arrays(source: Arrays | Idx) -> tuple[Parts, Shape | None]:
         return parts, (height, width, 1)
     except (OSError, ValueError):  # not here, or something else
         return {None: NOT_KNOWN}, None
+
+
+def _planar_arrays(source: PlanarArrays) -> tuple[Parts, Shape]:
+    """By the headers of their files."""
+    from mdpipe.data.sources.files import matching_files
+    from mdpipe.data.sources.npz_rows import opened_arrays
+
+    channels, height, width = source.shape
+    counts: dict[str | None, int] = defaultdict(int)
+    try:
+        for found in matching_files(Path(source.path), source.pattern):
+            with opened_arrays(found.file, [source.field]) as [pixels]:
+                counts[found.split] += pixels.shape[0]
+    except ValueError:  # not here, or something else
+        return {None: NOT_KNOWN}, (height, width, channels)
+    return {split: _pictures(count) for split, count in counts.items()}, (height, width, channels)
+
+
+def _classes(source: Source) -> int:
+    """How many there are, where the source itself says so."""
+    match resolved(source):
+        case Digits():
+            return DIGIT_CLASSES
+        case PlanarArrays(labels=labels) if labels is not None:
+            return labels.classes
+    return 0
 
 
 def _pictures(count: int) -> Part:

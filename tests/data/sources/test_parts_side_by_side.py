@@ -3,6 +3,7 @@
 import gzip
 import json
 import struct
+import tarfile
 
 import numpy as np
 import pyarrow as pa
@@ -52,6 +53,10 @@ def picture_parts(tmp_path):
     header = b"\x00\x00\x08\x03" + struct.pack(">3I", *IMAGES.shape)
     (tmp_path / "images.gz").write_bytes(gzip.compress(header + IMAGES.tobytes()))
     np.savez(tmp_path / "a.npz", x=IMAGES)
+    np.savez(tmp_path / "b.npz", data=IMAGES.reshape(len(IMAGES), -1))
+    with tarfile.open(tmp_path / "c.tar", "w") as archive:
+        for name in sorted(file.name for file in (tmp_path / "files").iterdir()):
+            archive.add(tmp_path / "files" / name, name)
     with part_bytes(200):
         return [
             *parts_of("image_folder", tmp_path / "files"),
@@ -59,6 +64,8 @@ def picture_parts(tmp_path):
             *parts_of("hub_images", tmp_path / "downloads", name=str(tmp_path / "data")),
             *parts_of("idx", tmp_path, images={"test": "images.gz"}),
             *parts_of("arrays", tmp_path / "a.npz"),
+            *parts_of("planar_arrays", tmp_path / "b.npz", shape=(1, 4, 4)),
+            *parts_of("image_tar", tmp_path / "c.tar"),
         ]
 
 
@@ -85,5 +92,5 @@ def test_several_processes_keep_the_pictures_that_one_keeps(tmp_path, monkeypatc
     alone = kept(tmp_path, monkeypatch, picture_parts, 1)
     assert kept(tmp_path, monkeypatch, picture_parts, 3) == alone
     raw = read_images(tmp_path / "3" / "raw")
-    assert np.array_equal(raw.images[:], np.concatenate([IMAGES[..., None]] * 5))
+    assert np.array_equal(raw.images[:], np.concatenate([IMAGES[..., None]] * 7))
     assert {shard.split for shard in raw.shards} == {None, "train", "test"}

@@ -1,0 +1,154 @@
+"""Pictures in .tar archives, in the layout of the down-sampled ImageNet of van den Oord et al."""
+
+import io
+import tarfile
+import tracemalloc
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdpipe.data.sources import image_tar
+from mdpipe.data.sources.pictures import BATCH
+from tests.data.sources.reading import joined, parts_of, pictures_of
+from tests.data.sources.test_decoded_pictures import encoded
+
+RANDOM = np.random.default_rng(0)
+PIXELS = RANDOM.integers(0, 256, (BATCH + 20, 4, 5, 3), dtype=np.uint8)
+COUNTS = {"train_64x64": BATCH + 15, "valid_64x64": 5}
+PATTERN = {"train": "train_64x64.tar", "validation": "valid_64x64.tar"}
+
+
+def pack(path, files, kind=tarfile.GNU_FORMAT):
+    """Files by their names, in this order, and the folders that they are in."""
+    with tarfile.open(path, "w", format=kind) as archive:
+        for folder in sorted({name.rpartition("/")[0] for name in files} - {""}):
+            entry = tarfile.TarInfo(folder)
+            entry.type = tarfile.DIRTYPE
+            archive.addfile(entry)
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+
+
+@pytest.fixture
+def original(tmp_path):
+    """Both archives, as they were to be had."""
+    start = 0
+    for name, count in COUNTS.items():
+        images = PIXELS[start : start + count]
+        pack(
+            tmp_path / f"{name}.tar", {f"{name}/{index:05d}.png": encoded(image) for index, image in enumerate(images)}
+        )
+        start += count
+    return tmp_path
+
+
+def by_split(kind, path, **settings):
+    found = {}
+    for part in parts_of(kind, path, **settings):
+        found.setdefault(part.split, []).extend(part.read(Counter()))
+    return {split: joined(batches) for split, batches in found.items()}
+
+
+def test_an_archive_stands_for_a_split_and_gives_its_pictures_in_order(original):
+    found = by_split("image_tar", original, pattern=PATTERN)
+    assert list(found) == ["train", "validation"]
+    assert np.array_equal(np.concatenate([found["train"].images, found["validation"].images]), PIXELS)
+    assert {pictures.labels for pictures in found.values()} == {None}
+
+
+def test_the_unpacked_archives_are_a_folder_with_the_same_pictures(original):
+    for name in COUNTS:
+        with tarfile.open(original / f"{name}.tar") as archive:
+            archive.extractall(original, filter="data")
+    packed = by_split("image_tar", original, pattern=PATTERN)
+    pattern = {"train": "train_64x64/*.png", "validation": "valid_64x64/*.png"}
+    for split, pictures in by_split("image_folder", original, pattern=pattern).items():
+        assert np.array_equal(pictures.images, packed[split].images)
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_archives_of_every_format_are_read(tmp_path, kind):
+    name = "a.png" if kind == tarfile.USTAR_FORMAT else "long" * 20 + "/" + "caf\u00e9" * 20 + ".png"
+    pack(tmp_path / "a.tar", {name: encoded(PIXELS[0])}, kind)
+    assert np.array_equal(pictures_of("image_tar", tmp_path).images, PIXELS[:1])
+
+
+def test_pictures_are_converted_and_cut_where_that_is_asked_for(tmp_path):
+    grey, large = PIXELS[0, ..., 0], np.full((8, 12, 3), 7, np.uint8)
+    pack(tmp_path / "a.tar", {"a.png": encoded(grey), "b.jpg": encoded(large)})
+    images = pictures_of("image_tar", tmp_path, mode="RGB", resize=4).images
+    assert images.shape == (2, 4, 4, 3)
+    assert np.all(images[1] == 7)
+
+
+def test_a_picture_of_another_size_or_none_is_named_with_its_archive(tmp_path):
+    pack(tmp_path / "a.tar", {"x/a.png": encoded(PIXELS[0]), "x/b.png": encoded(PIXELS[0, :2])})
+    with pytest.raises(ValueError, match=r"a\.tar: x/b\.png is 5 x 2 RGB but the first one is 5 x 4 RGB"):
+        pictures_of("image_tar", tmp_path)
+    pack(tmp_path / "a.tar", {"readme": b"hello"})
+    with pytest.raises(ValueError, match=r"a\.tar: readme is truncated or no picture"):
+        pictures_of("image_tar", tmp_path)
+
+
+def test_a_truncated_archive_is_named_wherever_it_breaks_off(tmp_path):
+    pack(tmp_path / "a.tar", {f"{index}.png": encoded(PIXELS[index]) for index in range(3)})
+    content = (tmp_path / "a.tar").read_bytes()
+    whole = 3 * 2 * tarfile.BLOCKSIZE
+    assert not any(content[whole:])
+    for kept in range(0, whole + 1, 64):
+        (tmp_path / "a.tar").write_bytes(content[:kept])
+        with pytest.raises(ValueError, match=r"a\.tar is truncated, damaged or no \.tar archive \(.+\); replace it"):
+            pictures_of("image_tar", tmp_path)
+
+
+def test_a_damaged_description_of_a_file_is_not_taken_for_the_end(tmp_path):
+    pack(tmp_path / "a.tar", {f"{index}.png": encoded(PIXELS[index]) for index in range(3)})
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    content[2 * tarfile.BLOCKSIZE + 130] ^= 0x55
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.tar is truncated, .* \(it breaks off at byte 1,024\)"):
+        pictures_of("image_tar", tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", encoded(PIXELS[0]) * 20])
+def test_what_is_no_archive_is_named(tmp_path, content):
+    (tmp_path / "a.tar").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.tar is truncated, damaged or no \.tar archive"):
+        pictures_of("image_tar", tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_a_link_is_refused_and_leads_nowhere(tmp_path, kind):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        entry = tarfile.TarInfo("a.png")
+        entry.type, entry.linkname = kind, "/etc/passwd"
+        archive.addfile(entry)
+    with pytest.raises(ValueError, match=r"a\.tar .*a\.png is no file; pack it without links"):
+        pictures_of("image_tar", tmp_path)
+
+
+def test_a_file_that_says_it_is_too_large_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_tar, "MOST_BYTES", 20)
+    pack(tmp_path / "a.tar", {"a.png": encoded(PIXELS[0])})
+    with pytest.raises(ValueError, match=r"a\.tar .*a\.png has \d+ bytes, too many for a picture"):
+        pictures_of("image_tar", tmp_path)
+
+
+def test_an_archive_of_any_size_takes_a_few_batches_of_memory(tmp_path):
+    """Where each of its files has an entry of a kilobyte, and a picture of three bytes."""
+    stream = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(stream, "PNG")
+    pack(tmp_path / "a.tar", {f"{index}.png": stream.getvalue() for index in range(20 * BATCH)})
+    [part] = parts_of("image_tar", tmp_path)
+    tracemalloc.start()
+    try:
+        read = sum(len(batch.images) for batch in part.read(Counter()))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert read == 20 * BATCH
+    assert peak < 4 * BATCH * 1000
