@@ -33,12 +33,12 @@ class TrainingState:
         self.average = WeightAverage(network, settings.ema_decay)
         self.objective_average = WeightAverage(objective, settings.ema_decay)
         own = [(f"objective.{name}", parameter) for name, parameter in objective.named_parameters()]
-        named = [*network.named_parameters(), *own]
-        self.parameters = [parameter for _, parameter in named]
+        named = dict([*network.named_parameters(), *own])
+        self.parameters = list(named.values())
         """Of the network, and then of the objective."""
         self.network_parameters = len(list(network.parameters()))
         """How many of them are the network's."""
-        self.record = Record(settings, self.device, [name for name, _ in named])
+        self.record = Record(settings, self.device, named)
 
     def checkpoint(self) -> Checkpoint:
         """The state now, with FSDP2 as this process's parts. The tensors are live: write them before the next step."""
