@@ -1,6 +1,7 @@
 """Shared settings of the tests."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import settings
@@ -15,3 +16,13 @@ settings.load_profile("mdpipe")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The real engines first: their files take longest, and the others fill in beside them."""
     items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+
+
+@pytest.fixture(autouse=True)
+def determinism_stays_here() -> Iterator[None]:
+    """Training and most stages switch it on for their process, which other tests share."""
+    yield
+    import torch  # Not before it can read the number of threads above.
+
+    torch.use_deterministic_algorithms(False)
+    torch.set_flush_denormal(False)  # Hypothesis draws denormal numbers, and wants them as they are.

@@ -1,11 +1,10 @@
 """Tiny real runs, made once by the pipeline's own stages, and the command line to use them by."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from typer.testing import CliRunner, Result
 
 from mdpipe.cli import app
@@ -17,13 +16,6 @@ from mdpipe.stages.tokenizer import tokenizer
 from mdpipe.stages.train import train
 
 SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
-
-
-@pytest.fixture(autouse=True)
-def determinism_stays_here() -> Iterator[None]:
-    """Every stage switches it on for its process, which other tests share."""
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")

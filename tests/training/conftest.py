@@ -1,23 +1,15 @@
 """The tiny run that the tests of training share."""
 
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from mdpipe.training.loop import TrainResult
 
 PROGRAM = Path(__file__).parent / "interrupted_run.py"
-
-
-@pytest.fixture(autouse=True)
-def determinism_stays_here() -> Iterator[None]:
-    """Training switches it on for its process, which other tests share."""
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(scope="session")

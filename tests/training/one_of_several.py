@@ -2,7 +2,7 @@
 
 OPTIONS is JSON: `objective`, whether to take `muon`, changes to `hardware`, and `stop_at`, a step in which all
 processes end with status 75.
-The process that leads writes what came out.
+The process that leads writes what came out; each writes how many bytes of a sharded checkpoint it read.
 """
 
 import json
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -23,11 +24,38 @@ from tests.training.interrupted_run import HARDWARE, MUON, SETTINGS, VOCABULARY,
 OBJECTIVES = {"md4": lambda: MD4(Linear(), VOCABULARY), "genmd4": lambda: GenMD4(VOCABULARY, initial_exponent=1.0)}
 
 
+class Counted:
+    """A safetensors file, or a tensor in it, that counts the bytes of the slices that are taken."""
+
+    bytes_read = 0
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def __enter__(self) -> "Counted":
+        return Counted(self.inner.__enter__())
+
+    def __exit__(self, *raised: object) -> None:
+        self.inner.__exit__(*raised)
+
+    def get_slice(self, name: str) -> "Counted":
+        return Counted(self.inner.get_slice(name))
+
+    def __getitem__(self, slices: Any) -> Tensor:
+        tensor: Tensor = self.inner[slices]
+        Counted.bytes_read += tensor.nbytes
+        return tensor
+
+
 def main(folder: Path, options: dict[str, Any]) -> None:
     """Train the tiny run, as one of the processes that the environment tells of."""
     folder.mkdir(parents=True, exist_ok=True)
 
     def batches(step: int) -> Tensor:
+        (folder / f"read-{world.rank}.json").write_text(json.dumps(Counted.bytes_read))
         if step == options.get("stop_at"):
             sys.exit(75)
         return batch(step)
@@ -53,4 +81,6 @@ def start(folder: Path, options: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
+    opened = safetensors.safe_open
+    safetensors.safe_open = lambda *where, **how: Counted(opened(*where, **how))
     main(Path(sys.argv[1]), json.loads(sys.argv[2]))

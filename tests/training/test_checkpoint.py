@@ -28,7 +28,11 @@ def save(folder: Path, step: int, fingerprint: str = "f", keep: int = 2) -> Path
 
 
 def load(folder: Path, fingerprint: str = "f") -> Checkpoint | None:
-    return load_checkpoint(folder, fingerprint, ALONE)
+    return load_checkpoint(folder, fingerprint, state(0).tensors.__getitem__, ALONE)
+
+
+def read(place: Path) -> Checkpoint:
+    return read_checkpoint(place, "f", state(0).tensors.__getitem__, ALONE)
 
 
 def state(step: int) -> Checkpoint:
@@ -51,7 +55,7 @@ def test_the_newest_checkpoint_is_read_and_as_many_are_kept_as_asked_for(tmp_pat
         files.append(save(tmp_path, step, keep=keep))
         assert_step(load(tmp_path), step)
     assert sorted(tmp_path.iterdir()) == sorted(files[-keep:])
-    assert_step(read_checkpoint(files[-keep], "f"), [10, 20, 30, 1000][-keep])
+    assert_step(read(files[-keep]), [10, 20, 30, 1000][-keep])
 
 
 def test_equal_states_make_equal_bytes(tmp_path: Path) -> None:
@@ -80,7 +84,7 @@ def test_a_damaged_file_is_told_from_a_good_one(tmp_path_factory: pytest.TempPat
         content[data.draw(st.integers(first, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     file.write_bytes(content)
     with pytest.raises(CorruptCheckpointError):
-        read_checkpoint(file, "f")
+        read(file)
 
 
 def test_a_damaged_checkpoint_does_not_push_out_the_good_one_before_it(
@@ -91,7 +95,7 @@ def test_a_damaged_checkpoint_does_not_push_out_the_good_one_before_it(
     assert_step(load(tmp_path), 1)
     assert "cannot be read" in caplog.text
     save(tmp_path, 2)
-    assert_step(read_checkpoint(good, "f"), 1)
+    assert_step(read(good), 1)
 
 
 def test_without_a_good_checkpoint_the_run_begins_anew(tmp_path: Path) -> None:

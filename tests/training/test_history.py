@@ -1,12 +1,23 @@
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.networks.build import build_network
+from mdpipe.networks.transformer import Transformer
 from mdpipe.params import TrainSettings
 from mdpipe.training.history import NonFiniteLossError, Record
 from mdpipe.training.optimizer import learning_rate_at
+from mdpipe.training.parallel import Loss
+from mdpipe.training.state import TrainingState
+from mdpipe.training.step import Batch, Step
+from mdpipe.training.world import World
 
 
 @pytest.fixture
@@ -17,7 +28,8 @@ def settings(tiny: SimpleNamespace) -> TrainSettings:
 
 def filled(settings: TrainSettings) -> Record:
     """Loss k bits and gradient norm 2 k at step k."""
-    record = Record(settings, torch.device("cpu"), ["embedding", "mlp.0", "mlp.1", "norm", "head"])
+    names = ("embedding", "mlp.0", "mlp.1", "norm", "head")
+    record = Record(settings, torch.device("cpu"), {name: nn.Parameter(torch.ones(())) for name in names})
     for step in range(settings.steps):
         record.write(step, torch.tensor(step * math.log(2)), torch.tensor(2.0 * step), torch.ones(5))
     return record
@@ -58,15 +70,67 @@ def test_the_first_step_that_is_not_finite_is_named(settings: TrainSettings, bad
         record.check(200)
 
 
-def test_the_parameters_that_went_first_are_named(settings: TrainSettings) -> None:
+class FiniteOnlyForward(nn.Module):
+    """A layer's inside, to which is added a 0 whose gradient is infinite."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
+        update: Tensor = self.inside(x, *context)
+        return update + (0 * x).sqrt()
+
+
+def stepped(tiny: SimpleNamespace, network: nn.Module) -> TrainingState:
+    """The state after a step that trains the network."""
+    objective = MD4(Linear(), tiny.VOCABULARY)
+    state = TrainingState(network, objective, tiny.SETTINGS)
+    step = Step(state, Loss(network, objective), tiny.SETTINGS, tiny.HARDWARE, Noise(0, "train"), World())
+    step.take(lambda number, rows: Batch(tiny.batch(number)[rows.start : rows.stop]))
+    return state
+
+
+@pytest.fixture
+def network(tiny: SimpleNamespace) -> Transformer:
+    sizes = {"layers": 3, "heads": 2, "width": 8, "time_conditioning": False, "dropout": 0.0}
+    built = build_network("transformer", tiny.VOCABULARY, (tiny.LENGTH,), seed=0, **sizes)
+    assert isinstance(built, Transformer)
+    return built
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("mlp", "attention.1.inner.output.weight, attention.1.inner.input.weight, mlp.0.inner.output.weight"),
+        ("attention", "mlp.0.inner.output.weight, mlp.0.inner.input.weight, attention.0.inner.output.weight"),
+    ],
+)
+def test_of_a_gradient_that_breaks_on_the_way_back_the_parameters_next_to_the_break_are_named(
+    tiny: SimpleNamespace, network: Transformer, kind: str, names: str
+) -> None:
+    """It breaks in the second of three layers; the network names all attention before all MLPs."""
+    layer = getattr(network, kind)[1]
+    layer.inner = FiniteOnlyForward(layer.inner)
+    state = stepped(tiny, network)
+    with pytest.raises(NonFiniteLossError, match=rf"way back from the loss, .* in step 1: .* first, of {names} and"):
+        state.record.check(1)
+
+
+def test_a_layer_that_overflows_is_told_from_a_gradient_that_does(tiny: SimpleNamespace, network: Transformer) -> None:
+    with torch.no_grad():
+        network.mlp[1].inner.output.weight.fill_(torch.finfo(torch.float32).max)
+    state = stepped(tiny, network)
+    with pytest.raises(NonFiniteLossError, match=r"the loss is nan .* way to the loss, in step 1: .* only followed"):
+        state.record.check(1)
+
+
+def test_the_step_in_which_it_began_counts(settings: TrainSettings) -> None:
+    """What is not finite later says nothing."""
     record = filled(settings)
     bad, worse = torch.ones(5), torch.full((5,), math.nan)
     bad[1] = math.inf
     record.write(123, torch.tensor(1.0), torch.tensor(math.inf), bad)
     record.write(124, torch.tensor(math.nan), torch.tensor(math.nan), worse)
-    with pytest.raises(NonFiniteLossError, match=r"step 124 of 500.*first, in step 124: the gradient of mlp\.0\. The"):
-        record.check(200)
-    record = filled(settings)
-    record.write(124, torch.tensor(math.nan), torch.tensor(math.nan), worse)
-    with pytest.raises(NonFiniteLossError, match=r"in step 125: .* of embedding, mlp\.0, mlp\.1 and 2 others"):
+    with pytest.raises(NonFiniteLossError, match=r"step 124 of 500.* in step 124: .* first, of mlp\.0\. The"):
         record.check(200)

@@ -40,7 +40,7 @@ def test_speed_and_time_left_come_from_the_clock_and_losses_from_the_steps_since
 ) -> None:
     now = 100.0
     monkeypatch.setattr(progress.time, "monotonic", lambda: now)
-    record = Record(tiny.SETTINGS.model_copy(update={"steps": 50}), torch.device("cpu"), [])
+    record = Record(tiny.SETTINGS.model_copy(update={"steps": 50}), torch.device("cpu"), {})
     for step in range(50):
         record.write(step, torch.tensor(step * math.log(2)), torch.tensor(float(step)), torch.zeros(0))
     state = SimpleNamespace(

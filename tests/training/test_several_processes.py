@@ -76,13 +76,49 @@ def test_what_an_objective_learns_is_shared_as_well(alone, tmp_path, shares):
     assert_same(tmp_path, alone["genmd4"])
 
 
-@pytest.mark.parametrize(("before", "after"), [((2, "fsdp"), (1, "ddp")), ((2, "ddp"), (2, "fsdp"))], ids=str)
-def test_a_run_goes_on_among_another_number_of_processes(alone, tmp_path, before, after, capfd):
-    with pytest.raises(SystemExit) as stopped:
-        one_of_several.start(tmp_path, options(*before, stop_at=7))
-    assert stopped.value.code == 75
-    one_of_several.start(tmp_path, options(*after))
-    assert "going on from the checkpoint of step 6 of 12" in capfd.readouterr().err
+@pytest.mark.parametrize(
+    "shares", [[(2, "fsdp"), (4, "fsdp"), (1, "ddp"), (2, "fsdp")], [(2, "fsdp"), (2, "ddp")]], ids=str
+)
+def test_a_run_goes_on_among_another_number_of_processes(alone, tmp_path, shares, capfd):
+    """Whatever the form in which those before it have left their checkpoint."""
+    for stop_at, before in zip((4, 7, 10), shares[:-1], strict=False):
+        with pytest.raises(SystemExit) as stopped:
+            one_of_several.start(tmp_path, options(*before, stop_at=stop_at))
+        assert stopped.value.code == 75
+    one_of_several.start(tmp_path, options(*shares[-1]))
+    log = capfd.readouterr().err
+    for step in (3, 6, 9)[: len(shares) - 1]:
+        assert log.count(f"going on from the checkpoint of step {step} of 12") == 1
+    assert_same(tmp_path, alone["md4"])
+
+
+def test_a_process_reads_its_own_part_of_a_sharded_checkpoint(tmp_path):
+    """And every one what none has a part of, such as AdamW's count of steps."""
+    with pytest.raises(SystemExit):
+        one_of_several.start(tmp_path, options(2, "fsdp", stop_at=4))
+    stored = [load_file(file) for file in (tmp_path / "scratch/step-000000003.sharded").glob("*.safetensors")]
+    spread = stored[0].keys() & stored[1].keys()
+    assert {"weights/embedding.weight", "moments/0.0.exp_avg", "average/embedding.weight"} <= spread
+    in_parts = sum(part[name].nbytes for part in stored for name in spread)
+    by_all = sum(tensor.nbytes for part in stored for name, tensor in part.items() if name not in spread)
+    one_of_several.start(tmp_path, options(2, "fsdp"))
+    read = [json.loads((tmp_path / f"read-{rank}.json").read_text()) for rank in range(2)]
+    assert sum(read) == in_parts + 2 * by_all
+    assert max(read) < 0.6 * (in_parts + by_all)
+
+
+def test_a_damaged_part_of_a_checkpoint_is_found_by_the_process_that_looks_at_it(alone, tmp_path, capfd):
+    """Which is not the one that leads; all of them then go on from the checkpoint before it."""
+    with pytest.raises(SystemExit):
+        one_of_several.start(tmp_path, options(2, "fsdp", stop_at=7))
+    file = sorted((tmp_path / "scratch/step-000000006.sharded").glob("*.safetensors"))[1]
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    one_of_several.start(tmp_path, options(2, "fsdp"))
+    log = capfd.readouterr().err
+    assert "step-000000006.sharded cannot be read" in log
+    assert "going on from the checkpoint of step 3 of 12" in log
     assert_same(tmp_path, alone["md4"])
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mdpipe.training.parallel import is_spread
-from mdpipe.training.shards import read_shards, write_shards
+from mdpipe.training.shards import read_description, read_shards, write_shards
 from mdpipe.training.world import World
 
 FILE, FOLDER = ".safetensors", ".sharded"
@@ -48,7 +48,7 @@ class CorruptCheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `step` steps: tensors by name. Read ones are whole and on the CPU."""
+    """The state after `step` steps: tensors by name, which once read are whole on the CPU, or spread as in the run."""
 
     step: int
     tensors: Mapping[str, Tensor]
@@ -73,45 +73,53 @@ def save_checkpoint(scratch: Path, checkpoint: Checkpoint, fingerprint: str, kee
     world.wait_for_all()
 
 
-def load_checkpoint(scratch: Path, fingerprint: str, world: World) -> Checkpoint | None:
+def load_checkpoint(scratch: Path, fingerprint: str, like: Callable[[str], Tensor], world: World) -> Checkpoint | None:
     """The newest checkpoint of the folder that can be read; None where there is none. All processes call this.
+
+    Args:
+        scratch: the folder.
+        fingerprint: of the run.
+        like: what the run has in the place of a checkpoint's tensor: read ones may be spread as it is.
+        world: the processes of the run.
 
     Raises:
         FingerprintMismatchError: it was made by a run with another fingerprint.
     """
-    if not world.leads:
-        world.wait_for_all()
-    found = None
     for place in _newest_first(scratch):
         try:
-            found = read_checkpoint(place, fingerprint)
-            break
+            return read_checkpoint(place, fingerprint, like, world)
         except CorruptCheckpointError as error:
-            log.warning("%s; it is removed, and the one before it is used", error)
-            _remove(place)  # Otherwise it would count as one of those that are kept, and push out a good one.
-    if world.leads:
-        world.wait_for_all()  # From here on the newest one is good, and the others find it.
-    return found
+            if world.leads:
+                log.warning("%s; it is removed, and the one before it is used", error)
+                _remove(place)  # Otherwise it would count as one of those that are kept, and push out a good one.
+    return None
 
 
-def read_checkpoint(place: Path, fingerprint: str) -> Checkpoint:
-    """Read one checkpoint.
+def read_checkpoint(place: Path, fingerprint: str, like: Callable[[str], Tensor], world: World) -> Checkpoint:
+    """Read one checkpoint; arguments as in `load_checkpoint`. All processes call this, and raise the same errors.
 
     Raises:
         FingerprintMismatchError: it was made by a run with another fingerprint.
         CorruptCheckpointError: it is truncated or its bytes have changed.
     """
+    problem = None
+    tensors: Mapping[str, Tensor] = {}
     try:
-        tensors, metadata = read_shards(place) if place.suffix == FOLDER else _read_file(place)
+        if place.suffix == FOLDER:
+            metadata = read_description(place, world)
+        else:
+            tensors, metadata = _read_file(place)
         step, written_by = metadata["step"], metadata["fingerprint"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CorruptCheckpointError(f"{place} cannot be read ({error})") from error
+        problem = error
+    if world.largest(int(problem is not None)):
+        raise CorruptCheckpointError(f"{place} cannot be read ({problem or 'by another process'})") from problem
     if written_by != fingerprint:
         raise FingerprintMismatchError(
             f"{place} belongs to a run with the fingerprint {written_by}, this one has {fingerprint}: its params, data"
             f" or code differ. Remove the folder {place.parent} to train from the start."
         )
-    return Checkpoint(step, tensors)
+    return Checkpoint(step, read_shards(place, like) if place.suffix == FOLDER else tensors)
 
 
 def flush(path: Path) -> None:

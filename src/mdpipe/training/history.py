@@ -1,13 +1,14 @@
 """The history of a run: loss, gradient norm and learning rate along the way, the same for every machine speed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mdpipe.training.arrival import Arrivals
 from mdpipe.training.optimizer import learning_rate_at
 
 if TYPE_CHECKING:
@@ -50,19 +51,21 @@ class Record:
     Args:
         settings: of the run.
         device: where losses are computed.
-        names: of the P parameters.
+        parameters: all P of them by name, before they have a gradient.
     """
 
-    def __init__(self, settings: "TrainSettings", device: torch.device, names: Sequence[str]) -> None:
+    def __init__(self, settings: "TrainSettings", device: torch.device, parameters: Mapping[str, nn.Parameter]) -> None:
         self._settings = settings
-        self._names = names
-        self._first_bad = torch.full((len(names),), NEVER, device=device)
+        self._names = list(parameters)
+        self._arrivals = Arrivals(list(parameters.values()))
+        self._first_bad = torch.full((len(parameters),), NEVER, device=device)
         self._losses = torch.zeros(settings.steps, device=device)
         self._gradient_norms = torch.zeros(settings.steps, device=device)
         self._checked = 0
 
     def write(self, step: int, loss: Tensor, gradient_norm: Tensor, parameter_norms: Tensor) -> None:
         """Take note of step k: its loss (), the norm of its gradient (), and of each parameter's (P,)."""
+        self._arrivals.end()
         self._losses[step] = loss.detach()
         self._gradient_norms[step] = gradient_norm
         self._first_bad.clamp_(max=torch.where(parameter_norms.isfinite(), NEVER, step))
@@ -80,19 +83,29 @@ class Record:
             raise NonFiniteLossError(
                 f"step {step + 1} of {self._settings.steps}: the loss is {self._losses[step].item()} and the norm of"
                 f" the gradient {self._gradient_norms[step].item()}, at the learning rate"
-                f" {learning_rate_at(step, self._settings):.3g}. {self._culprits()}The last good checkpoint is kept."
+                f" {learning_rate_at(step, self._settings):.3g}. {self._where_it_began()}"
+                "The last good checkpoint is kept."
                 " Lower train.learning_rate, lengthen train.warmup_steps or set train.gradient_clip."
             )
         self._checked = steps
 
-    def _culprits(self) -> str:
-        """Whose gradient was the first that was not finite."""
+    def _where_it_began(self) -> str:
+        """Where numbers were the first that are not finite, as far as loss and gradients tell."""
         first = int(self._first_bad.min()) if len(self._names) else NEVER
         if first == NEVER:
             return ""
-        names = [self._names[index] for index in (self._first_bad == first).nonzero().flatten().tolist()]
-        others = f" and {len(names) - NAMED} others" if len(names) > NAMED else ""
-        return f"Not finite first, in step {first + 1}: the gradient of {', '.join(names[:NAMED])}{others}. "
+        bad = self._arrivals.ordered((self._first_bad == first).nonzero().flatten().tolist())
+        if not self._losses[first].isfinite():
+            return (
+                f"It began on the way to the loss, in step {first + 1}: the gradients of {len(bad)} of"
+                f" {len(self._names)} parameters only followed. "
+            )
+        others = f" and {len(bad) - NAMED} others" if len(bad) > NAMED else ""
+        names = ", ".join(self._names[index] for index in bad[:NAMED])
+        return (
+            f"It began on the way back from the loss, which is finite, in step {first + 1}: the gradient is not finite,"
+            f" the nearest to the loss first, of {names}{others}. "
+        )
 
     def loss(self, first: int, end: int) -> float:
         """Mean loss of the steps first, ..., end - 1 in bits per unit."""

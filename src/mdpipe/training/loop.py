@@ -90,7 +90,7 @@ def train(
         accelerate(network, hardware)
         loss = parallel(Loss(network, objective.to(device)), hardware, world)
         state = TrainingState(network, objective, settings)
-        if checkpoint := load_checkpoint(scratch, fingerprint, world):
+        if checkpoint := load_checkpoint(scratch, fingerprint, state.layout(), world):
             state.restore(checkpoint)
             if world.leads:
                 print_line(f"going on from the checkpoint of step {state.step} of {settings.steps}")

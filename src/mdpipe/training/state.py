@@ -1,5 +1,6 @@
 """The state of a training run: all that the next step depends on, as tensors by name and back."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -32,12 +33,12 @@ class TrainingState:
         self.average = WeightAverage(network, settings.ema_decay)
         self.objective_average = WeightAverage(objective, settings.ema_decay)
         own = [(f"objective.{name}", parameter) for name, parameter in objective.named_parameters()]
-        named = [*network.named_parameters(), *own]
-        self.parameters = [parameter for _, parameter in named]
+        named = dict([*network.named_parameters(), *own])
+        self.parameters = list(named.values())
         """Of the network, and then of the objective."""
         self.network_parameters = len(list(network.parameters()))
         """How many of them are the network's."""
-        self.record = Record(settings, self.device, [name for name, _ in named])
+        self.record = Record(settings, self.device, named)
 
     def checkpoint(self) -> Checkpoint:
         """The state now, with FSDP2 as this process's parts. The tensors are live: write them before the next step."""
@@ -58,25 +59,37 @@ class TrainingState:
         named = {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
         return Checkpoint(self.step, named)
 
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same run."""
-        self.step = checkpoint.step
-        _load(self.network, _part(checkpoint, "weights"))
-        _load(self.objective, _part(checkpoint, "objective_weights"))
-        moments = _part(checkpoint, "moments")
+    def layout(self) -> Callable[[str], Tensor]:
+        """By the name of a checkpoint's tensor, what is in its place now: for a moment, the parameter it belongs to."""
+        own = dict(self.checkpoint().tensors)
         for number, optimizer in enumerate(self.optimizers):
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            own |= {f"moments/{number}.{index}": parameter for index, parameter in enumerate(parameters)}
+        return lambda name: own[name.rpartition(".")[0] if name.startswith("moments/") else name]
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same run."""
+        like = self.layout()
+
+        def part(name: str) -> dict[str, Tensor]:
+            of_part = {key: tensor for key, tensor in checkpoint.tensors.items() if key.startswith(f"{name}/")}
+            return {key.removeprefix(f"{name}/"): _laid_out_like(like(key), of_part[key]) for key in of_part}
+
+        self.step = checkpoint.step
+        self.network.load_state_dict(part("weights"))
+        self.objective.load_state_dict(part("objective_weights"))
+        moments = part("moments")
+        for number, optimizer in enumerate(self.optimizers):
             state: dict[int, dict[str, Tensor]] = {}
             for key, tensor in moments.items():
                 of, index, name = key.split(".")
                 if int(of) == number:
-                    state.setdefault(int(index), {})[name] = _laid_out_like(parameters[int(index)], tensor)
+                    state.setdefault(int(index), {})[name] = tensor
             groups = optimizer.state_dict()["param_groups"]
             optimizer.load_state_dict({"state": state, "param_groups": groups})
-        for average, part in ((self.average, "average"), (self.objective_average, "objective_average")):
-            own = average.tensors()
-            average.load({n: _laid_out_like(own[n], tensor) for n, tensor in _part(checkpoint, part).items()})
-        self.record.load(_part(checkpoint, "record"), self.step)
+        self.average.load(part("average"))
+        self.objective_average.load(part("objective_average"))
+        self.record.load(part("record"), self.step)
 
     def update_averages(self) -> None:
         """Take in the weights of network and objective as they are after this step."""
@@ -93,11 +106,6 @@ def _averaged(module: nn.Module, average: WeightAverage) -> dict[str, Tensor]:
     return {name: whole(tensor.detach()).to("cpu", copy=True) for name, tensor in state.items()}
 
 
-def _load(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    own = module.state_dict()
-    module.load_state_dict({name: _laid_out_like(own[name], tensor) for name, tensor in tensors.items()})
-
-
 def _laid_out_like(target: Tensor, tensor: Tensor) -> Tensor:
     """The same numbers, spread over the processes and ordered in memory as the target is.
 
@@ -108,8 +116,3 @@ def _laid_out_like(target: Tensor, tensor: Tensor) -> Tensor:
     if isinstance(target, DTensor):
         return distribute_tensor(tensor.to(target.device), target.device_mesh, target.placements)
     return torch.empty_like(target, requires_grad=False).copy_(tensor)
-
-
-def _part(checkpoint: Checkpoint, part: str) -> dict[str, Tensor]:
-    prefix = f"{part}/"
-    return {name.removeprefix(prefix): tensor for name, tensor in checkpoint.tensors.items() if name.startswith(prefix)}
