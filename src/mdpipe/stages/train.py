@@ -17,7 +17,7 @@ from mdpipe.data.encoded.batches import training_batch, training_labels
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.noise import Noise
 from mdpipe.networks.build import build_network, parameter_count
-from mdpipe.networks.determinism import make_deterministic
+from mdpipe.networks.process import set_up_process
 from mdpipe.params import Params
 from mdpipe.stages import paths
 from mdpipe.stages.fingerprint import training_fingerprint
@@ -68,7 +68,7 @@ def train(params: Params, run: str) -> None:
 
 def _train_in(world: World, params: Params, run: str) -> None:
     settings = params.runs[run]
-    make_deterministic(settings.hardware.threads)  # Before the weights are drawn, which is a first computation.
+    set_up_process(settings.hardware.threads)  # Before the weights are drawn, which is a first computation.
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
     objective = objective_of(settings, dataset.vocabulary)
     network = build_network(

@@ -87,7 +87,7 @@ def test_pictures_are_converted_and_cut_where_that_is_asked_for(tmp_path):
 
 def test_a_picture_of_another_size_or_none_is_named_with_its_archive(tmp_path):
     pack(tmp_path / "a.tar", {"x/a.png": encoded(PIXELS[0]), "x/b.png": encoded(PIXELS[0, :2])})
-    with pytest.raises(ValueError, match=r"a\.tar: x/b\.png is 5 x 2 RGB but the first one is 5 x 4 RGB"):
+    with pytest.raises(ValueError, match=r"a\.tar: x/b\.png is 5 x 2 RGB but .*a\.tar: x/a\.png is 5 x 4 RGB"):
         pictures_of("image_tar", tmp_path)
     pack(tmp_path / "a.tar", {"readme": b"hello"})
     with pytest.raises(ValueError, match=r"a\.tar: readme is truncated or no picture"):

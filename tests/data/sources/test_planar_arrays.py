@@ -53,7 +53,7 @@ def test_files_stand_for_the_splits_of_the_source_wherever_they_lie(tmp_path):
         start = end
     pattern = {"train": "**/train_data_batch_*.npz", "validation": "**/val_data.npz"}
     parts = parts_of("planar_arrays", tmp_path, pattern=pattern, shape=SHAPE, labels=NUMBERING)
-    assert [(part.split, part.found.file.stem) for part in parts] == [
+    assert [(part.split, part.extent.file.stem) for part in parts] == [
         ("train", "train_data_batch_1"),
         ("train", "train_data_batch_2"),
         ("validation", "val_data"),
@@ -61,7 +61,7 @@ def test_files_stand_for_the_splits_of_the_source_wherever_they_lie(tmp_path):
     found = joined([batch for part in parts for batch in part.read(Counter())])
     assert np.array_equal(found.images, PIXELS)
     assert np.array_equal(found.labels, CLASSES)
-    assert [part.size for part in parts] == [part.found.file.stat().st_size for part in parts]
+    assert [part.size for part in parts] == [part.extent.file.stat().st_size for part in parts]
 
 
 def test_grey_pictures_have_one_channel(tmp_path):

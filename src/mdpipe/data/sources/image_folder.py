@@ -10,10 +10,9 @@ from typing import Literal
 import numpy as np
 
 from mdpipe.data.raw.material import Pictures
-from mdpipe.data.raw.writing import ONE_SIZE
 from mdpipe.data.sources.extents import PartOf
 from mdpipe.data.sources.files import FileGroup, Found, in_groups, matching_files
-from mdpipe.data.sources.pictures import BATCH, Mode, Wanted, described, pixels_of
+from mdpipe.data.sources.pictures import BATCH, Alike, Mode, Wanted
 
 
 @dataclass(frozen=True)
@@ -30,18 +29,10 @@ class PictureFiles(PartOf[FileGroup]):
         Raises:
             ValueError: one cannot be read, or differs from the first in size or mode.
         """
-        first_file = self.extent.files[0].file
-        first = pixels_of(first_file, str(first_file), self.wanted)
+        alike = Alike(self.wanted)
         for start in range(0, len(self.extent.files), BATCH):
-            files = self.extent.files[start : start + BATCH]
-            images = np.empty((len(files), *first.shape), dtype=np.uint8)
-            for index, found in enumerate(files):
-                pixels = pixels_of(found.file, str(found.file), self.wanted)
-                if pixels.shape != first.shape:
-                    raise ValueError(
-                        f"{found.file} is {described(pixels)} but {first_file} is {described(first)}; {ONE_SIZE}"
-                    )
-                images[index] = pixels
+            files = [found.file for found in self.extent.files[start : start + BATCH]]
+            images = alike.stacked((str(file), file) for file in files)
             labels = None if self.labels is None else np.array(self.labels[start : start + BATCH], dtype=np.int64)
             yield Pictures(images, None, 255, labels, self.class_names)
 

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.raw.material import Pictures
-from mdpipe.data.raw.writing import ONE_SIZE
 from mdpipe.data.sources.extents import PartOf, Table
-from mdpipe.data.sources.pictures import BATCH, Mode, Wanted, described, pixels_of
+from mdpipe.data.sources.pictures import BATCH, Alike, Mode, Wanted
 from mdpipe.data.sources.table_files import features, table_parts
 
 
@@ -34,18 +33,10 @@ class PictureRows(PartOf[Table]):
                 label that is out of range.
         """
         rows = self.extent.rows([self.image] if self.label is None else [self.image, self.label])
-        first = None
+        alike = Alike(self.wanted)
         while batch := list(islice(rows, BATCH)):
-            images = []
-            for name, values in batch:
-                pixels = pixels_of(_content(values[self.image], name, self.image), name, self.wanted)
-                first = pixels if first is None else first
-                if pixels.shape != first.shape:
-                    raise ValueError(
-                        f"{name} is {described(pixels)} but the first one is {described(first)}; {ONE_SIZE}"
-                    )
-                images.append(pixels)
-            yield Pictures(np.stack(images), None, 255, self._labels(batch), self.class_names)
+            images = alike.stacked((name, _content(values[self.image], name, self.image)) for name, values in batch)
+            yield Pictures(images, None, 255, self._labels(batch), self.class_names)
 
     def _labels(self, rows: Sequence[tuple[str, Mapping[str, Any]]]) -> NDArray[np.int64] | None:
         if self.label is None:

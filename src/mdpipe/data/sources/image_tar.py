@@ -4,43 +4,33 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from mdpipe.data.raw import Pictures
+from mdpipe.data.raw.material import Pictures
+from mdpipe.data.sources.extents import PartOf
 from mdpipe.data.sources.files import Found, matching_files
-from mdpipe.data.sources.image_table import picture_batches
-from mdpipe.data.sources.pictures import MOST_PIXELS, Mode, Wanted
+from mdpipe.data.sources.pictures import BATCH, MOST_PIXELS, Alike, Mode, Wanted
 
 MOST_BYTES = 4 * MOST_PIXELS
 """Of one picture file: a header of a few bytes can promise more than there is memory."""
-IMAGE = "image"
 
 
 @dataclass(frozen=True)
-class PictureTar:
+class PictureTar(PartOf[Found]):
     """The pictures of one archive."""
 
-    found: Found
     wanted: Wanted
-
-    @property
-    def split(self) -> str | None:
-        """That of the archive."""
-        return self.found.split
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.found.size
 
     def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
         """The pictures in the archive's order, in batches.
 
         Raises:
-            ValueError: the archive is broken, or `picture_batches` says so.
+            ValueError: the archive is broken, or a picture is, or differs from the first in size or mode.
         """
-        rows = ((name, {IMAGE: content}) for name, content in _files(self.found.file))
-        yield from picture_batches(rows, IMAGE, None, (), self.wanted)
+        alike, files = Alike(self.wanted), _files(self.extent.file)
+        while batch := list(islice(files, BATCH)):
+            yield Pictures(alike.stacked(batch), None, 255, None)
 
 
 def parts(path: Path, pattern: str | Mapping[str, str], mode: Mode | None, resize: int | None) -> list[PictureTar]:

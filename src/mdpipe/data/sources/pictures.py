@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from mdpipe.data.raw.writing import ONE_SIZE
 
 MODES = ("L", "RGB")
 Mode = Literal["L", "RGB"]
@@ -43,8 +46,32 @@ def pixels_of(source: Path | bytes, where: str, wanted: Wanted) -> NDArray[np.ui
     return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
-def described(pixels: NDArray[np.uint8]) -> str:
-    """Size and mode, for a message."""
+class Alike:
+    """Makes arrays of pictures that must all have the size and mode of the first."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._first: tuple[str, NDArray[np.uint8]] | None = None
+
+    def stacked(self, pictures: Iterable[tuple[str, Path | bytes]]) -> NDArray[np.uint8]:
+        """Some pictures, which have names for messages, (n, H, W, C).
+
+        Raises:
+            ValueError: `pixels_of` refuses one, or it differs from the first.
+        """
+        return np.stack([self._like_the_first(name, source) for name, source in pictures])
+
+    def _like_the_first(self, name: str, source: Path | bytes) -> NDArray[np.uint8]:
+        pixels = pixels_of(source, name, self._wanted)
+        if self._first is None:
+            self._first = name, pixels
+        first_name, first = self._first
+        if pixels.shape != first.shape:
+            raise ValueError(f"{name} is {_described(pixels)} but {first_name} is {_described(first)}; {ONE_SIZE}")
+        return pixels
+
+
+def _described(pixels: NDArray[np.uint8]) -> str:
     height, width, channels = pixels.shape
     return f"{width} x {height} {'grey' if channels == 1 else 'RGB'}"
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.raw import Pictures
+from mdpipe.data.raw.material import Pictures
+from mdpipe.data.sources.extents import PartOf
 from mdpipe.data.sources.files import Found, matching_files
 from mdpipe.data.sources.npz_rows import Rows, opened_arrays
 
@@ -50,24 +51,13 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class PlanarFile:
+class PlanarFile(PartOf[Found]):
     """The pictures of one file."""
 
-    found: Found
     field: str
     shape: tuple[int, int, int]
     """(C, H, W)."""
     labels: Labels | None
-
-    @property
-    def split(self) -> str | None:
-        """That of the file."""
-        return self.found.split
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return self.found.size
 
     def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
         """The pictures in order, in batches.
@@ -76,7 +66,7 @@ class PlanarFile:
             ValueError: the file is broken, or an array is missing, of another type or shape, or has a wrong label.
         """
         fields = [self.field] if self.labels is None else [self.field, self.labels.field]
-        with opened_arrays(self.found.file, fields) as [pixels, *classes]:
+        with opened_arrays(self.extent.file, fields) as [pixels, *classes]:
             self._check_pixels(pixels)
             count = max(1, BATCH_BYTES // math.prod(self.shape))
             labels: Iterator[NDArray[np.int64] | None] = repeat(None)
