@@ -1,5 +1,6 @@
-"""Working copies of the repository, set to the smoke preset, in which the real engines run."""
+"""Working copies of the repository, with a small graph, in which the real engines run."""
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -72,6 +73,11 @@ class WorkingCopy:
         section[last] = value
         file.write_text(yaml.safe_dump(params, sort_keys=False))
 
+    def keep_only(self, section: str, name: str) -> None:
+        """Leave one entry of a section of params.yaml."""
+        entries = yaml.safe_load((self.root / "params.yaml").read_text())[section]
+        self.edit_params(section, {name: entries[name]})
+
     def lock(self) -> str:
         """The text of dvc.lock."""
         return (self.root / "dvc.lock").read_text()
@@ -91,7 +97,7 @@ class WorkingCopy:
 
 
 def fresh_copy(directory: Path) -> WorkingCopy:
-    """The repository's files, git's history begun anew, smoke's params and nothing made yet."""
+    """The repository's files, git's history begun anew, the params of these tests and nothing made yet."""
     root = directory / "copy"
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -100,7 +106,7 @@ def fresh_copy(directory: Path) -> WorkingCopy:
         if not name.startswith(MADE_BY_THE_DEFAULT_SUITE) and (ROOT / name).exists():
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name, follow_symlinks=False)
-    shutil.copy(root / "workflow/presets/smoke.yaml", root / "params.yaml")
+    shutil.copy(root / "tests/pipeline/params.yaml", root / "params.yaml")
     copy = WorkingCopy(root, directory / "calls")
     copy.run("git", "init", "--quiet")
     copy.run("git", "add", "--all")
@@ -110,17 +116,25 @@ def fresh_copy(directory: Path) -> WorkingCopy:
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> WorkingCopy:
+def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> WorkingCopy:
     """A copy in which `snakemake --cores all` has made everything. Not to be changed: take a `twin`."""
-    copy = fresh_copy(tmp_path_factory.mktemp("built"))
-    copy.run("snakemake", "--cores", "all")
-    return copy
+    own = tmp_path_factory.getbasetemp()
+    # The processes of pytest-xdist share one copy: the first that needs it makes it, and the others wait.
+    directory = (own if worker_id == "master" else own.parent) / "built"
+    directory.mkdir(exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if (directory / "complete").exists():
+            return WorkingCopy(directory / "copy", directory / "calls")
+        copy = fresh_copy(directory)
+        copy.run("snakemake", "--cores", "all")
+        (directory / "complete").touch()
+        return copy
 
 
 @pytest.fixture
 def made(built: WorkingCopy, tmp_path: Path) -> Iterator[WorkingCopy]:
     """A copy of one's own in which everything is made."""
     copy = built.twin(tmp_path)
-    copy.stages_run()
     yield copy
     shutil.rmtree(copy.root)

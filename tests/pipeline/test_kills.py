@@ -1,36 +1,57 @@
 """kill -9, anywhere: a plain `snakemake` or `dvc repro` finishes, with the bytes of a run that nothing interrupted."""
 
-import itertools
 import os
+import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 
 import psutil
 import pytest
+import yaml
 
-from tests.pipeline.conftest import WorkingCopy
+from tests.pipeline.conftest import WorkingCopy, fresh_copy
 
 pytestmark = pytest.mark.pipeline
 
 RUN = "letters"
-LONGER = {"steps": 400, "checkpoint_every": 25}
-
-
-def lengthen(copy: WorkingCopy) -> None:
-    """Make the training long enough to be caught in the middle, and what follows from it short."""
-    for key, value in LONGER.items():
-        copy.edit_params(f"runs.{RUN}.train.{key}", value)
-    copy.edit_params("zero_shot.runs", [])
-    copy.edit_params("samplers.runs", {})
+CHECKPOINT_EVERY = 25
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(built, tmp_path_factory) -> WorkingCopy:
-    copy = built.twin(tmp_path_factory.mktemp("uninterrupted"))
-    lengthen(copy)
+def uninterrupted(tmp_path_factory) -> WorkingCopy:
+    """One run and what follows from it, with a training long enough to be caught in the middle."""
+    copy = fresh_copy(tmp_path_factory.mktemp("uninterrupted"))
+    for section, name in {"sources": "pydantic_docs", "datasets": "docs_letters", "runs": RUN}.items():
+        copy.keep_only(section, name)
+    copy.edit_params("comparisons", [])
+    copy.edit_params("zero_shot.runs", [])
+    copy.edit_params("zero_shot.sources", [])
+    copy.edit_params("samplers.runs", {})
+    copy.edit_params(f"runs.{RUN}.train.steps", 400)
+    copy.edit_params(f"runs.{RUN}.train.checkpoint_every", CHECKPOINT_EVERY)
     copy.run("snakemake")
     return copy
+
+
+@pytest.fixture
+def untrained(uninterrupted, tmp_path) -> Iterator[WorkingCopy]:
+    """A copy that has lost the model, the checkpoints and all memory of the training, but of nothing else.
+
+    What follows from the model need not be computed again if the model has the same bytes as before.
+    """
+    copy = uninterrupted.twin(tmp_path)
+    shutil.rmtree(copy.root / "models" / RUN)
+    shutil.rmtree(copy.root / ".mdpipe/scratch")
+    lock = yaml.safe_load(copy.lock())
+    del lock["stages"][f"train@{RUN}"]
+    (copy.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    for remembered in (copy.root / ".dvc/cache/runs").glob("*/*/*"):
+        if f"cmd: mdpipe train {RUN}\n" in remembered.read_text():
+            shutil.rmtree(remembered.parent)
+    yield copy
+    shutil.rmtree(copy.root)
 
 
 def is_engine(process: psutil.Process) -> bool:
@@ -58,7 +79,14 @@ def find(engine: psutil.Process, wanted) -> psutil.Process | None:
 def checkpoint_files(copy: WorkingCopy) -> set[str]:
     """The checkpoints of the run but for the very first."""
     files = copy.root.glob(f".mdpipe/scratch/{RUN}-*/step-*.safetensors")
-    return {str(path) for path in files if path.stem != f"step-{LONGER['checkpoint_every']:09d}"}
+    return {str(path) for path in files if path.stem != f"step-{CHECKPOINT_EVERY:09d}"}
+
+
+def wait_for_checkpoints(copy: WorkingCopy, engine: "subprocess.Popen[str]") -> None:
+    """Wait until the training is well under way."""
+    while not checkpoint_files(copy):
+        assert engine.poll() is None, "the engine ended before it could be interrupted"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -75,40 +103,34 @@ def checkpoint_files(copy: WorkingCopy) -> set[str]:
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else value.__name__.removeprefix("is_"),
 )
-def test_training_goes_on_where_it_was_killed(made, uninterrupted, engine, victim, again):
-    process = interrupt(made, engine, victim, signal.SIGKILL)
+def test_training_goes_on_where_it_was_killed(untrained, uninterrupted, engine, victim, again):
+    process = interrupt(untrained, engine, victim, signal.SIGKILL)
     process.wait()
     if again[0] == "dvc":
-        wait_until_gone(made)
-    made.run(*again)
-    assert made.is_up_to_date()
-    assert made.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
-    assert made.lock() == uninterrupted.lock()
-    assert made.stages_run().count(f"train {RUN}") == 2
+        wait_until_gone(untrained)
+    untrained.run(*again)
+    assert untrained.is_up_to_date()
+    assert untrained.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
+    assert untrained.lock() == uninterrupted.lock()
+    assert untrained.stages_run().count(f"train {RUN}") == 2
 
 
 @pytest.mark.parametrize(("victim", "finishes"), [(is_training, True), (is_job, False)], ids=["training", "job"])
-def test_a_preempted_training_goes_on_at_once_or_with_the_next_engine(made, uninterrupted, victim, finishes):
+def test_a_preempted_training_goes_on_at_once_or_with_the_next_engine(untrained, uninterrupted, victim, finishes):
     """Whoever asks the training alone to end has it run again; whoever asks its job wants the machine."""
-    process = interrupt(made, ("snakemake",), victim, signal.SIGUSR1)
+    process = interrupt(untrained, ("snakemake",), victim, signal.SIGUSR1)
     assert (process.wait() == 0) is finishes
     if not finishes:
-        made.run("snakemake")
-    assert made.is_up_to_date()
-    assert made.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
-    assert made.stages_run().count(f"train {RUN}") == 2
+        untrained.run("snakemake")
+    assert untrained.is_up_to_date()
+    assert untrained.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
+    assert untrained.stages_run().count(f"train {RUN}") == 2
 
 
 def interrupt(copy: WorkingCopy, engine, victim, number: signal.Signals) -> "subprocess.Popen[str]":
-    """Start an engine and send a signal to a part of it in the middle of a longer training."""
-    lengthen(copy)
-    before = checkpoint_files(copy)
+    """Start an engine and send a signal to a part of it in the middle of the training."""
     process = copy.start(*engine)
-    for _ in itertools.count():
-        assert process.poll() is None, "the engine ended before it could be interrupted"
-        if checkpoint_files(copy) - before:
-            break
-        time.sleep(0.02)
+    wait_for_checkpoints(copy, process)
     found = find(psutil.Process(process.pid), victim)
     assert found is not None
     found.send_signal(number)
@@ -126,23 +148,11 @@ def wait_until_gone(copy: WorkingCopy) -> None:
     raise AssertionError(f"still running: {[p.info['cmdline'] for p in alive]}")
 
 
-def test_a_lock_file_cut_short_by_a_kill_costs_no_computing(made):
-    lock = made.root / "dvc.lock"
-    whole = lock.read_text()
-    lock.write_text(whole[: len(whole) // 2])
-    made.run("snakemake")
-    assert made.is_up_to_date()
-    assert made.lock() == whole
-    assert set(made.stages_run()) <= {"report"}
-
-
-def test_a_second_engine_in_the_same_place_is_refused_and_harms_nothing(made):
-    lengthen(made)
-    before = checkpoint_files(made)
-    first = made.start("snakemake")
-    while checkpoint_files(made) == before:
-        assert first.poll() is None
-        time.sleep(0.05)
-    assert f"another snakemake is at work in this folder (process {first.pid})" in made.run("snakemake", succeeds=False)
+def test_a_second_engine_in_the_same_place_is_refused_and_harms_nothing(untrained, uninterrupted):
+    first = untrained.start("snakemake")
+    wait_for_checkpoints(untrained, first)
+    refusal = untrained.run("snakemake", succeeds=False)
+    assert f"another snakemake is at work in this folder (process {first.pid})" in refusal
     assert first.wait() == 0
-    assert made.is_up_to_date()
+    assert untrained.is_up_to_date()
+    assert untrained.lock() == uninterrupted.lock()
