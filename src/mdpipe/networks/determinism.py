@@ -18,7 +18,8 @@ def make_deterministic(threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
+    # As use_deterministic_algorithms(True), but without loading the compiler, of which only it would tell besides.
+    torch.set_deterministic_debug_mode("error")
     # That switch also fills each new tensor with NaN, a help against reading unset memory that costs time each step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False

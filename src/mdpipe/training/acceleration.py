@@ -28,6 +28,8 @@ def accelerate(network: nn.Module, hardware: "HardwareSettings", announce: Calla
         if problem := compiler_problem(next(network.parameters()).device):
             announce(f"hardware.compile is left out, since no compiler works here: {problem}")
         else:
+            # The compiler is told that kernels are to be deterministic, if they already are.
+            torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
             network.compile()
 
 
