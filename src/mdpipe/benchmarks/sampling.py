@@ -20,6 +20,7 @@ from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
+from mdpipe.networks.memory import keep_freed_memory
 from mdpipe.networks.transformer import Transformer
 from mdpipe.training.peak import product_peak, wait_for
 from mdpipe.training.progress import peak_memory
@@ -60,6 +61,7 @@ def measure(configuration: Configuration) -> dict[str, Any]:
     and `steps_measured` says how many there were.
     """
     torch.set_num_threads(configuration.threads)
+    keep_freed_memory()
     device = torch.device(configuration.device)
     peak = product_peak(device, getattr(torch, configuration.dtype))
     network = network_of(configuration).to(device, getattr(torch, configuration.dtype))
