@@ -1,6 +1,6 @@
 """One step's loss as a module, and what makes its gradient the mean over all processes: DDP or FSDP2."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -34,14 +34,13 @@ class Loss(nn.Module):
         time: Tensor,
         uniforms: Tensor,
         condition: Tensor | None,
-        counts: Sequence[int] | None,
         dropout: Tensor | None,
     ) -> Tensor:
         """As `Objective.loss`, (B,); `dropout` is (B, dropout_channels) or None where the network drops nothing."""
         denoiser = cast("Denoiser", self.network)
         if dropout is not None:
             denoiser = WithDropout(cast("Droppable", self.network), dropout)
-        return self.objective.loss(denoiser, tokens, time, uniforms, condition, counts)
+        return self.objective.loss(denoiser, tokens, time, uniforms, condition)
 
 
 def parallel(loss: Loss, hardware: "HardwareSettings", world: World) -> nn.Module:

@@ -5,15 +5,13 @@ Letters: B examples of a micro-batch, L positions, K uniforms an example.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.networks.dropout import Droppable
-from mdpipe.training.draws import Draws, sent
 from mdpipe.training.optimizer import clip_gradient, gradient_norms, learning_rate_at, set_learning_rate
 from mdpipe.training.parallel import mean_over, micro_batch
 from mdpipe.training.state import TrainingState
@@ -48,24 +46,18 @@ class Step:
     noise: Noise
     world: World
 
-    @cached_property
-    def draws(self) -> Draws:
-        """Of times and masks."""
-        return Draws(self.noise, self.state.objective, self.settings.batch_size, self.state.device)
-
     def take(self, batches: Batches) -> int:
         """Take the state's next step; give the number of tokens in the batch of all processes."""
         state = self.state
         for optimizer in state.optimizers:
             optimizer.zero_grad(set_to_none=True)
         parts = self.world.rows(self.settings.batch_size, self.hardware.micro_batches)
-        coming = [*((state.step, rows) for rows in parts[1:]), (state.step + 1, parts[0])]
         shares, tokens = [], 0
-        for rows, following in zip(parts, coming, strict=True):
+        for rows in parts:
             batch = batches(state.step, rows)
             with micro_batch(self.loss, last=rows == parts[-1]):
                 # Its share in the mean over this process's rows, which is then averaged over the processes.
-                share = self._losses(batch, rows, following).mean() / len(parts)
+                share = self._losses(batch, rows).mean() / len(parts)
                 share.backward()  # type: ignore[no-untyped-call]
             shares.append(share.detach())
             tokens += self.world.size * batch.tokens.numel()
@@ -80,17 +72,18 @@ class Step:
         state.step += 1
         return tokens
 
-    def _losses(self, batch: Batch, rows: range, following: tuple[int, range]) -> Tensor:
-        """The losses (B,) of these rows in nats per token; `following` is the step and rows that come next."""
-        device, length = self.state.device, batch.tokens.shape[1]
-        tokens_BL = sent(batch.tokens, device)
-        condition_B = None if batch.condition is None else sent(batch.condition, device)
-        draw = self.draws.take(self.state.step, rows, length)
-        self.draws.prepare(*following, length)
-        counts = draw.known_counts()
-        dropout = self._dropout(torch.arange(rows.start, rows.stop, device=device))
+    def _losses(self, batch: Batch, rows: range) -> Tensor:
+        """The losses (B,) of these rows in nats per token."""
+        state, length = self.state, batch.tokens.shape[1]
+        device = state.device
+        tokens_BL = _sent(batch.tokens, device)
+        condition_B = None if batch.condition is None else _sent(batch.condition, device)
+        examples_B = torch.arange(rows.start, rows.stop, device=device)
+        times_B = stratified_times(self.noise, state.step, examples_B, self.settings.batch_size)
+        uniforms_BK = self.noise.uniform(state.step, examples_B, state.objective.loss_uniforms(length))
+        dropout = self._dropout(examples_B)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bfloat16"):
-            losses_B: Tensor = self.loss(tokens_BL, draw.times, draw.uniforms, condition_B, counts, dropout)
+            losses_B: Tensor = self.loss(tokens_BL, times_B, uniforms_BK, condition_B, dropout)
         return losses_B / length
 
     def _dropout(self, examples: Tensor) -> Tensor | None:
@@ -100,3 +93,8 @@ class Step:
         # A purpose of its own: the masks' numbers would say which channels are dropped.
         noise = Noise(self.noise.seed, f"{self.noise.purpose}/dropout")
         return noise.uniform(self.state.step, examples, network.dropout_channels)
+
+
+def _sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device, without waiting for what that still has to do."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -5,7 +5,6 @@ example.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -73,21 +72,8 @@ class Objective(nn.Module, ABC):
         """Uniforms an example of so many tokens that `bound` takes: one a token, or none where there is no chance."""
         return 0 if self.exact else length
 
-    def mask_counts(self, time: Tensor, uniforms: Tensor) -> Tensor | None:  # noqa: ARG002 (others read them)
-        """How many positions each draw of a loss with these times and uniforms masks, (draws,) int64 on their device.
-
-        None where it cannot be said beforehand: nothing is masked, or what is learned decides how much.
-        """
-        return None
-
     def loss(
-        self,
-        denoiser: Denoiser,
-        tokens: Tensor,
-        time: Tensor,
-        uniforms: Tensor,
-        condition: Tensor | None = None,
-        counts: Sequence[int] | None = None,  # noqa: ARG002 (others read it)
+        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
     ) -> Tensor:
         """What training minimises, (B,): here the bound's own draw.
 
@@ -100,7 +86,6 @@ class Objective(nn.Module, ABC):
             time: (B,) float64, uniform on [0, 1).
             uniforms: (B, loss_uniforms(L)) float64 in [0, 1).
             condition: (B,) or None, handed to the denoiser.
-            counts: what `mask_counts` gives, where it is known on the host; else a GPU is waited for to find it out.
         """
         return self.bound(denoiser, tokens, time, uniforms, condition).total
 

@@ -1,7 +1,5 @@
 """D3PM with an absorbing state (Austin et al., 2021): the bound in T steps, trained with an auxiliary cross entropy."""
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
@@ -42,16 +40,9 @@ class D3PM(MD4):
         return "d3pm bound"
 
     def loss(
-        self,
-        denoiser: Denoiser,
-        tokens: Tensor,
-        time: Tensor,
-        uniforms: Tensor,
-        condition: Tensor | None = None,
-        counts: Sequence[int] | None = None,
+        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
     ) -> Tensor:
         """The bound's draw, with the gradient of the auxiliary term on top of its own."""
-        count = None if counts is None else counts[0]
-        weight, entropies = self.weighed(denoiser, tokens, time, uniforms, condition, count)
+        weight, entropies = self.weighed(denoiser, tokens, time, uniforms, condition)
         auxiliary = self.auxiliary * entropies
         return self.with_ends(weight * entropies, tokens.shape[1]).total + auxiliary - auxiliary.detach()

@@ -4,7 +4,6 @@ Letters: B examples, L positions, N masked positions of a batch, V vocabulary. E
 """
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -91,13 +90,7 @@ class GenMD4(Objective):
         return 2 * length
 
     def loss(
-        self,
-        denoiser: Denoiser,
-        tokens: Tensor,
-        time: Tensor,
-        uniforms: Tensor,
-        condition: Tensor | None = None,
-        counts: Sequence[int] | None = None,  # noqa: ARG002 (what is learned decides them)
+        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
     ) -> Tensor:
         """The mean of the bound over two draws at the same time, with the leave-one-out gradient (eq. 33).
 

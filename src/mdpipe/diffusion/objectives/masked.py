@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
+from mdpipe.diffusion.count import asked_for
 from mdpipe.diffusion.denoiser import Denoiser
 
 CHUNK_BYTES = 2**26
@@ -34,7 +35,6 @@ def masked_costs(
     condition: Tensor | None,
     cost: Callable[..., Tensor],
     *values: Tensor,
-    count: int | None = None,
 ) -> Tensor:
     """Sums (B,) of what each mask of `corrupted` (B, L) costs.
 
@@ -46,12 +46,13 @@ def masked_costs(
         condition: (B,) or None.
         cost: what n tokens cost, (n,), from their logits (n, V), in float32 at least, and their `values`, each (n,).
         values: (B, L), of which the masked positions count.
-        count: how many masks there are. Where that is None, a GPU is waited for until it has found out.
     """
     masked = (corrupted == mask).flatten()
-    where = (masked.nonzero() if count is None else masked.nonzero_static(size=count)).squeeze(1)
-    hidden = denoiser(corrupted, time, condition).flatten(0, 1).index_select(0, where)
-    costs = in_chunks(denoiser, hidden, mask, cost, *(value.flatten().index_select(0, where) for value in values))
+    count = asked_for(masked.sum())  # The head's shapes depend on it; a GPU runs the denoiser while the host waits.
+    hidden = denoiser(corrupted, time, condition)
+    where = masked.nonzero_static(size=count()).squeeze(1)
+    there = [tensor.flatten(0, 1).index_select(0, where) for tensor in (hidden, *values)]
+    costs = in_chunks(denoiser, there[0], mask, cost, *there[1:])
     return costs.new_zeros(len(masked)).index_copy(0, where, costs).view(corrupted.shape).sum(dim=1)
 
 
@@ -84,7 +85,6 @@ def masked_entropies(
     mask: int,
     time: Tensor,
     condition: Tensor | None,
-    count: int | None = None,
 ) -> Tensor:
     """Sums (B,) over the masks of `corrupted` (B, L) of -log mu[x], with x the token (B, L) that is hidden there."""
-    return masked_costs(denoiser, corrupted, mask, time, condition, entropy, tokens, count=count)
+    return masked_costs(denoiser, corrupted, mask, time, condition, entropy, tokens)

@@ -3,8 +3,6 @@
 Letters: B examples, L positions, V vocabulary; the mask's index is V. Everything is in nats per example.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -60,28 +58,12 @@ class MD4(Scheduled):
         """One a token and mask."""
         return self.masks * length
 
-    def mask_counts(self, time: Tensor, uniforms: Tensor) -> Tensor | None:
-        """Of each of the `masks` draws."""
-        if self.steps is not None:
-            _, time = self.steps.drawn(time)
-        return torch.stack([self.hidden(time, draw).sum() for draw in uniforms.chunk(self.masks, dim=1)])
-
     def loss(
-        self,
-        denoiser: Denoiser,
-        tokens: Tensor,
-        time: Tensor,
-        uniforms: Tensor,
-        condition: Tensor | None = None,
-        counts: Sequence[int] | None = None,
+        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
     ) -> Tensor:
         """The mean of the bound over `masks` draws at the same time."""
-        totals = []
-        known: Sequence[int | None] = [None] * self.masks if counts is None else counts
-        for draw, count in zip(uniforms.chunk(self.masks, dim=1), known, strict=True):
-            weight, entropies = self.weighed(denoiser, tokens, time, draw, condition, count)
-            totals.append(self.with_ends(weight * entropies, tokens.shape[1]).total)
-        return torch.stack(totals).mean(dim=0)
+        draws = uniforms.chunk(self.masks, dim=1)
+        return torch.stack([self.bound(denoiser, tokens, time, draw, condition).total for draw in draws]).mean(dim=0)
 
     def bound(
         self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
@@ -91,18 +73,9 @@ class MD4(Scheduled):
         return self.with_ends(weight * entropies, tokens.shape[1])
 
     def weighed(
-        self,
-        denoiser: Denoiser,
-        tokens: Tensor,
-        time: Tensor,
-        uniforms: Tensor,
-        condition: Tensor | None,
-        count: int | None = None,
+        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The weight (B,) and the sum of the masked tokens' cross entropies (B,); in steps, at the end of a step.
-
-        `count` is the number of masks, where that is known.
-        """
+        """The weight (B,) and the sum of the masked tokens' cross entropies (B,); in steps, at the end of a step."""
         if self.steps is None:
             weight = self.schedule.weight(time)
         else:
@@ -110,4 +83,4 @@ class MD4(Scheduled):
             masked = self.schedule.masked(time)
             weight = self.steps.count * (masked - self.schedule.masked(start)) / masked
         corrupted = self.corrupt(tokens, time, uniforms)
-        return weight, masked_entropies(denoiser, tokens, corrupted, self.mask, time, condition, count)
+        return weight, masked_entropies(denoiser, tokens, corrupted, self.mask, time, condition)
