@@ -134,3 +134,15 @@ def test_the_step_in_which_it_began_counts(settings: TrainSettings) -> None:
     record.write(124, torch.tensor(math.nan), torch.tensor(math.nan), worse)
     with pytest.raises(NonFiniteLossError, match=r"step 124 of 500.* in step 124: .* first, of mlp\.0\. The"):
         record.check(200)
+
+
+def test_of_a_loss_that_is_not_finite_the_gradients_that_grew_before_it_are_named(settings: TrainSettings) -> None:
+    record = filled(settings)
+    grown, nothing = torch.tensor([1.0, 40.0, 1.0, 7.0, 1.0]), torch.full((5,), math.nan)
+    record.write(123, torch.tensor(1.0), torch.tensor(40.0), grown)
+    for step in (124, 125):
+        record.write(step, torch.tensor(math.nan), torch.tensor(math.nan), nothing)
+    with pytest.raises(
+        NonFiniteLossError, match=r"step 125 of 500.* usual norm in mlp\.0 \(40 times\), norm \(7 times\)\. The"
+    ):
+        record.check(200)

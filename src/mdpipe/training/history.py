@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.training.arrival import Arrivals
+from mdpipe.training.growth import Growth
 from mdpipe.training.optimizer import learning_rate_at
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Record:
         self._settings = settings
         self._names = list(parameters)
         self._arrivals = Arrivals(list(parameters.values()))
+        self._growth = Growth(len(parameters), device)
         self._first_bad = torch.full((len(parameters),), NEVER, device=device)
         self._losses = torch.zeros(settings.steps, device=device)
         self._gradient_norms = torch.zeros(settings.steps, device=device)
@@ -69,6 +71,7 @@ class Record:
         self._losses[step] = loss.detach()
         self._gradient_norms[step] = gradient_norm
         self._first_bad.clamp_(max=torch.where(parameter_norms.isfinite(), NEVER, step))
+        self._growth.write(loss.detach().isfinite() & parameter_norms.isfinite().all(), parameter_norms)
 
     def check(self, steps: int) -> None:
         """Look at the steps made since the last check.
@@ -98,7 +101,7 @@ class Record:
         if not self._losses[first].isfinite():
             return (
                 f"It began on the way to the loss, in step {first + 1}: the gradients of {len(bad)} of"
-                f" {len(self._names)} parameters only followed. "
+                f" {len(self._names)} parameters only followed. {self._what_grew()}"
             )
         others = f" and {len(bad) - NAMED} others" if len(bad) > NAMED else ""
         names = ", ".join(self._names[index] for index in bad[:NAMED])
@@ -106,6 +109,11 @@ class Record:
             f"It began on the way back from the loss, which is finite, in step {first + 1}: the gradient is not finite,"
             f" the nearest to the loss first, of {names}{others}. "
         )
+
+    def _what_grew(self) -> str:
+        """Which gradients were far above their usual norm in the last step that was finite."""
+        grown = [f"{self._names[index]} ({times:.3g} times)" for index, times in self._growth.largest(NAMED)]
+        return f"Before it, gradients were the furthest above their usual norm in {', '.join(grown)}. " if grown else ""
 
     def loss(self, first: int, end: int) -> float:
         """Mean loss of the steps first, ..., end - 1 in bits per unit."""
