@@ -39,3 +39,17 @@ def test_a_causal_position_is_the_last_of_the_sequence_up_to_it(length):
     for end in {1, 2, length // 2, length}:
         alone = attend(*(x[..., :end, :] for x in (query, key, value)))
         assert torch.allclose(mixed[..., end - 1, :], alone[..., -1, :], atol=1e-5)
+
+
+@pytest.mark.parametrize("spread", [1.0, 10.0])
+def test_in_bfloat16_only_what_is_stored_is_rounded(spread):
+    """Scores and shares are bfloat16 numbers. Were their sums, too, 300 shares would be off by percents together."""
+    random = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 1, 2, 300, 8, generator=random).to(torch.bfloat16).unbind()
+    query = query * spread
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    shares = torch.softmax(scores.double(), dim=-1)
+    ones = torch.ones_like(value)
+    torch.testing.assert_close(attend(query, key, ones), ones, rtol=0, atol=2**-7)
+    rounded = (shares.to(torch.bfloat16).double() @ value.double()).to(torch.bfloat16)
+    torch.testing.assert_close(attend(query, key, value), rounded, rtol=2**-7, atol=2**-9)

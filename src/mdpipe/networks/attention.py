@@ -10,7 +10,7 @@ slow bfloat16 gradient. The batch does not count, or its parts would take other 
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -> Tensor:
-    """softmax(query key' / sqrt(d)) value, the softmax in float32.
+    """softmax(query key' / sqrt(d)) value; the softmax's exponentials and sums are float32 at least.
 
     Args:
         query: (B, H, L, d).
@@ -27,4 +27,4 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, causal: bool = False) -
     if causal:
         later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         scores = scores.masked_fill(later, -torch.inf)
-    return torch.softmax(scores.float(), dim=-1).to(value.dtype) @ value
+    return torch.softmax(scores, dim=-1) @ value
