@@ -6,11 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
 from mdpipe.training import acceleration
 from mdpipe.training.acceleration import accelerate
 from mdpipe.training.loop import TrainResult
+from tests.diffusion.every import every_objective
 
 
 @pytest.mark.parametrize("change", [{"recompute": True}, {"compile": True, "recompute": True}], ids=str)
@@ -31,7 +35,7 @@ def test_recomputing_keeps_less_and_gives_the_same_gradient_to_the_last_bit(tiny
         network = build_network(
             "transformer", 5, (32,), seed=0, layers=4, heads=2, width=16, time_conditioning=True, dropout=0.0
         )
-        accelerate(network, tiny.HARDWARE.model_copy(update={"recompute": recompute}))
+        accelerate(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"recompute": recompute}))
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1)
@@ -65,6 +69,44 @@ def test_without_a_compiler_a_line_says_so_and_the_network_runs(
     network = build_network(
         "transformer", 5, (4,), seed=0, layers=1, heads=1, width=8, time_conditioning=False, dropout=0.0
     )
-    accelerate(network, tiny.HARDWARE.model_copy(update={"compile": True}), lines.append)
+    accelerate(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": True}), lines.append)
     assert lines == ["hardware.compile is left out, since no compiler works here: g++ was not found"]
     assert network(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1)).shape == (1, 4, 8)
+
+
+class Bigrams(nn.Module):
+    """Logits by a token and the one before it."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        random = torch.Generator().manual_seed(0)
+        self.table = nn.Parameter(torch.randn(vocabulary + 1, vocabulary, generator=random))
+        self.head = nn.Identity()
+
+    def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        embedded: Tensor = self.table[tokens]
+        return embedded.cumsum(dim=1) * (1 + time.float()[:, None, None])
+
+
+@pytest.mark.parametrize("kind", ["genmd4", "genmd4 in steps", "sedd"])
+def test_compiled_costs_of_any_number_of_tokens_have_the_values_and_gradients_of_plain_ones(
+    tiny: SimpleNamespace, kind: str
+) -> None:
+    vocabulary, length = 6, 5
+
+    def run(compiled: bool) -> list[Tensor]:
+        network, objective = Bigrams(vocabulary), every_objective(vocabulary, Linear())[kind]
+        accelerate(network, objective, tiny.HARDWARE.model_copy(update={"compile": compiled}))
+        found = []
+        for batch in (3, 4, 1):
+            random = torch.Generator().manual_seed(batch)
+            tokens = torch.randint(vocabulary, (batch, length), generator=random)
+            time = 0.5 + torch.rand(batch, generator=random, dtype=torch.float64) / 2
+            uniforms = torch.rand(batch, objective.loss_uniforms(length), generator=random, dtype=torch.float64)
+            losses = objective.loss(network, tokens, time, uniforms)
+            weights = [*network.parameters(), *objective.parameters()]
+            found += [losses.detach(), *torch.autograd.grad(losses.sum(), weights)]
+        return found
+
+    for compiled, plain in zip(run(compiled=True), run(compiled=False), strict=True):
+        torch.testing.assert_close(compiled, plain, rtol=1e-5, atol=1e-5)

@@ -41,7 +41,7 @@ def measure(configuration: TrainConfiguration) -> dict[str, Any]:
     flops = training_flops(network, length)
     objective = build_objective(configuration.objective, shape.vocabulary, **OBJECTIVES[configuration.objective])
     hardware = _hardware(configuration)
-    accelerate(network, hardware)
+    accelerate(network, objective, hardware)
     settings = _settings(configuration)
     state = TrainingState(network, objective, settings)
     step = Step(state, Loss(network, objective), settings, hardware, Noise(configuration.seed, "bench"), World())

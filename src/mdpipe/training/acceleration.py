@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import layers
 from mdpipe.training.progress import print_line
 
@@ -15,11 +16,16 @@ if TYPE_CHECKING:
     from mdpipe.params import HardwareSettings
 
 
-def accelerate(network: nn.Module, hardware: "HardwareSettings", announce: Callable[[str], None] = print_line) -> None:
-    """Have the network recompute and be compiled as `hardware` asks for.
+def accelerate(
+    network: nn.Module,
+    objective: Objective,
+    hardware: "HardwareSettings",
+    announce: Callable[[str], None] = print_line,
+) -> None:
+    """Have the network recompute, and it and what its logits cost be compiled, as `hardware` asks for.
 
-    Where no compiler works, `announce` gets a line that says so, and the network runs as it is. The objective around
-    it is not compiled: how many tokens are masked differs from step to step.
+    Where no compiler works, `announce` gets a line that says so, and both run as they are. The costs are compiled for
+    any number of tokens, since how many are masked differs from step to step.
     """
     if hardware.recompute:
         for layer in layers(network):
@@ -31,6 +37,7 @@ def accelerate(network: nn.Module, hardware: "HardwareSettings", announce: Calla
             # The compiler is told that kernels are to be deterministic, if they already are.
             torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
             network.compile()
+            objective.costs = torch.compile(objective.costs, dynamic=True)  # type: ignore[method-assign]
 
 
 def compiler_problem(device: torch.device) -> str:

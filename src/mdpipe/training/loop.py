@@ -87,7 +87,7 @@ def train(
         world.wait_for_all()
         device = next(network.parameters()).device
         flops = training_flops(network, length)
-        accelerate(network, hardware)
+        accelerate(network, objective, hardware)
         loss = parallel(Loss(network, objective.to(device)), hardware, world)
         state = TrainingState(network, objective, settings)
         if checkpoint := load_checkpoint(scratch, fingerprint, state.layout(), world):

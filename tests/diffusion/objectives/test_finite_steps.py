@@ -12,7 +12,7 @@ from torch import Tensor
 from mdpipe.diffusion.grids import GRIDS, build_grid
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.d3pm import D3PM
-from mdpipe.diffusion.objectives.masked import masked_entropies
+from mdpipe.diffusion.objectives.masked import masked_costs
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.objectives.steps import Steps
 from mdpipe.diffusion.schedules.base import Schedule
@@ -124,7 +124,7 @@ def test_d3pm_has_the_bound_of_md4_and_a_loss_that_also_descends_on_the_plain_cr
     assert torch.equal(d3pm.bound(denoiser, *arguments).total, total)
     _, end = md4.steps.drawn(draws.time)
     corrupted = md4.corrupt(arguments[0], end, draws.uniforms)
-    entropies = masked_entropies(denoiser, arguments[0], corrupted, V, end, None)
+    entropies = masked_costs(denoiser, corrupted, V, end, None, md4.costs, arguments[0])
     (expected,) = torch.autograd.grad((draws.chance * (total + 0.3 * entropies)).sum(), denoiser.table)
     (gradient,) = torch.autograd.grad((draws.chance * d3pm.loss(denoiser, *arguments)).sum(), denoiser.table)
     assert torch.allclose(gradient, expected, rtol=1e-12)

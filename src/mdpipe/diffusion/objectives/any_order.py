@@ -5,7 +5,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Bound, Objective
-from mdpipe.diffusion.objectives.masked import exactly_masked, masked_entropies
+from mdpipe.diffusion.objectives.masked import exactly_masked, masked_costs
 from mdpipe.diffusion.schedules.linear import Linear
 
 
@@ -37,6 +37,6 @@ class AnyOrder(Objective):
         length = tokens.shape[1]
         counts = ((time * length).floor() + 1).clamp(max=length)
         corrupted = torch.where(exactly_masked(counts, uniforms), self.mask, tokens)
-        entropies = masked_entropies(denoiser, tokens, corrupted, self.mask, counts / length, condition)
+        entropies = masked_costs(denoiser, corrupted, self.mask, counts / length, condition, self.costs, tokens)
         nothing = torch.zeros_like(time)
         return Bound(reconstruction=nothing, prior=nothing, diffusion=length / counts * entropies)

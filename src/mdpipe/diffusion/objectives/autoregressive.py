@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Bound, Objective
-from mdpipe.diffusion.objectives.masked import entropy, in_chunks
+from mdpipe.diffusion.objectives.masked import in_chunks
 
 
 class Autoregressive(Objective):
@@ -38,5 +38,5 @@ class Autoregressive(Objective):
         before = functional.pad(tokens[:, :-1], (1, 0), value=self.mask)
         nothing = torch.zeros_like(time)
         hidden = denoiser(before, nothing, condition).flatten(0, 1)
-        entropies = in_chunks(denoiser, hidden, self.vocabulary, entropy, tokens.flatten()).view(tokens.shape)
+        entropies = in_chunks(denoiser, hidden, self.vocabulary, self.costs, tokens.flatten()).view(tokens.shape)
         return Bound(reconstruction=nothing, prior=nothing, diffusion=entropies.double().sum(dim=1))

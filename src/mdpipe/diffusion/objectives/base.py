@@ -8,7 +8,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
 
@@ -71,6 +73,14 @@ class Objective(nn.Module, ABC):
     def bound_uniforms(self, length: int) -> int:
         """Uniforms an example of so many tokens that `bound` takes: one a token, or none where there is no chance."""
         return 0 if self.exact else length
+
+    def costs(self, logits: Tensor, *values: Tensor) -> Tensor:
+        """What n hidden tokens cost, (n,), from their logits (n, V) in any precision, and `values`, each (n,)."""
+        return self.cost(logits.to(torch.promote_types(logits.dtype, torch.float32)), *values)
+
+    def cost(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """The same of logits in float32 at least: the cross entropy -log mu[x], if not told otherwise."""
+        return functional.cross_entropy(logits, tokens, reduction="none")
 
     def loss(
         self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None

@@ -117,7 +117,7 @@ class GenMD4(Objective):
             time = FIRST_TIME + (1 - FIRST_TIME) * time
             masked, log_q = self._hide(tokens, time, uniforms)
             corrupted = torch.where(masked, self.mask, tokens)
-            costs = masked_costs(denoiser, corrupted, self.mask, time, condition, self._rates, tokens)
+            costs = masked_costs(denoiser, corrupted, self.mask, time, condition, self.costs, tokens)
             return (1 - FIRST_TIME) / time * costs, log_q
         start, time = self.steps.drawn(time)
         masked, log_q = self._hide(tokens, time, uniforms)
@@ -126,7 +126,7 @@ class GenMD4(Objective):
         log_ratio = (torch.where(final, time, start) / time).log()
         corrupted = torch.where(masked, self.mask, tokens)
         values = (tokens, *(value[:, None].expand_as(tokens) for value in (log_ratio, final)))
-        costs = masked_costs(denoiser, corrupted, self.mask, time, condition, self._divergences, *values)
+        costs = masked_costs(denoiser, corrupted, self.mask, time, condition, self.costs, *values)
         return self.steps.count * costs, log_q
 
     def _hide(self, tokens: Tensor, time: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,6 +136,10 @@ class GenMD4(Objective):
         # Filled, since the gradient of log alpha is infinite where alpha = 0, even if it is not what is taken there.
         log_visible_BL = (-torch.expm1(log_masked_BL.masked_fill(masked, -1))).log()
         return masked, torch.where(masked, log_masked_BL, log_visible_BL).sum(dim=1)
+
+    def cost(self, logits: Tensor, hidden: Tensor, *of_step: Tensor) -> Tensor:
+        """The rate of the integrand, or, in steps, with log(s / t) and whether s = 0, the divergence."""
+        return self._rates(logits, hidden) if self.steps is None else self._divergences(logits, hidden, *of_step)
 
     def _rates(self, logits: Tensor, hidden: Tensor) -> Tensor:
         """w^T mu - w_x - w_x log mu_x, (N,), of mu's logits (N, V) and the hidden tokens x (N,)."""

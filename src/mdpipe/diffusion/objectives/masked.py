@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from mdpipe.diffusion.count import asked_for
@@ -33,7 +32,7 @@ def masked_costs(
     mask: int,
     time: Tensor,
     condition: Tensor | None,
-    cost: Callable[..., Tensor],
+    costs: Callable[..., Tensor],
     *values: Tensor,
 ) -> Tensor:
     """Sums (B,) of what each mask of `corrupted` (B, L) costs.
@@ -44,7 +43,7 @@ def masked_costs(
         mask: index of the mask, and size of the vocabulary.
         time: (B,), told to the denoiser like the `condition`.
         condition: (B,) or None.
-        cost: what n tokens cost, (n,), from their logits (n, V), in float32 at least, and their `values`, each (n,).
+        costs: `Objective.costs`, of logits and values.
         values: (B, L), of which the masked positions count.
     """
     masked = (corrupted == mask).flatten()
@@ -52,39 +51,21 @@ def masked_costs(
     hidden = denoiser(corrupted, time, condition)
     where = masked.nonzero_static(size=count()).squeeze(1)
     there = [tensor.flatten(0, 1).index_select(0, where) for tensor in (hidden, *values)]
-    costs = in_chunks(denoiser, there[0], mask, cost, *there[1:])
-    return costs.new_zeros(len(masked)).index_copy(0, where, costs).view(corrupted.shape).sum(dim=1)
+    of_masks = in_chunks(denoiser, there[0], mask, costs, *there[1:])
+    return of_masks.new_zeros(len(masked)).index_copy(0, where, of_masks).view(corrupted.shape).sum(dim=1)
 
 
 def in_chunks(
-    denoiser: Denoiser, hidden: Tensor, vocabulary: int, cost: Callable[..., Tensor], *values: Tensor
+    denoiser: Denoiser, hidden: Tensor, vocabulary: int, costs: Callable[..., Tensor], *values: Tensor
 ) -> Tensor:
     """The costs (N,) of hidden states (N, D), as `masked_costs` has them, with a bounded number of logits at a time."""
 
-    def costs(states: Tensor, *theirs: Tensor) -> Tensor:
-        logits = denoiser.head(states)
-        return cost(logits.to(torch.promote_types(logits.dtype, torch.float32)), *theirs)
+    def of_states(states: Tensor, *theirs: Tensor) -> Tensor:
+        return costs(denoiser.head(states), *theirs)
 
     count = 1 + torch.float32.itemsize * len(hidden) * vocabulary // CHUNK_BYTES
     if count == 1:
-        return costs(hidden, *values)
+        return of_states(hidden, *values)
     chunks = zip(hidden.chunk(count), *(value.chunk(count) for value in values), strict=True)
-    kept = [checkpoint(costs, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    kept = [checkpoint(of_states, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
     return torch.cat(kept)
-
-
-def entropy(logits: Tensor, tokens: Tensor) -> Tensor:
-    """-log mu[x], (n,), of logits (n, V) and tokens x (n,)."""
-    return functional.cross_entropy(logits, tokens, reduction="none")
-
-
-def masked_entropies(
-    denoiser: Denoiser,
-    tokens: Tensor,
-    corrupted: Tensor,
-    mask: int,
-    time: Tensor,
-    condition: Tensor | None,
-) -> Tensor:
-    """Sums (B,) over the masks of `corrupted` (B, L) of -log mu[x], with x the token (B, L) that is hidden there."""
-    return masked_costs(denoiser, corrupted, mask, time, condition, entropy, tokens)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.masked import exactly_masked, masked_entropies
+from mdpipe.diffusion.objectives.masked import exactly_masked, masked_costs
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.base import Schedule
 
@@ -26,7 +26,7 @@ class MaskGIT(MD4):
         length = tokens.shape[1]
         masks_B = self._masks(time, length)
         corrupted = torch.where(exactly_masked(masks_B, uniforms), self.mask, tokens)
-        return length / masks_B * masked_entropies(denoiser, tokens, corrupted, self.mask, time, condition)
+        return length / masks_B * masked_costs(denoiser, corrupted, self.mask, time, condition, self.costs, tokens)
 
     def _masks(self, time: Tensor, length: int) -> Tensor:
         """Masks in each example, (B,) float64."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Bound
-from mdpipe.diffusion.objectives.masked import masked_entropies
+from mdpipe.diffusion.objectives.masked import masked_costs
 from mdpipe.diffusion.objectives.scheduled import Scheduled
 from mdpipe.diffusion.objectives.steps import Steps
 from mdpipe.diffusion.schedules.base import Schedule
@@ -83,4 +83,4 @@ class MD4(Scheduled):
             masked = self.schedule.masked(time)
             weight = self.steps.count * (masked - self.schedule.masked(start)) / masked
         corrupted = self.corrupt(tokens, time, uniforms)
-        return weight, masked_entropies(denoiser, tokens, corrupted, self.mask, time, condition)
+        return weight, masked_costs(denoiser, corrupted, self.mask, time, condition, self.costs, tokens)

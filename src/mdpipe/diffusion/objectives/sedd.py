@@ -32,10 +32,10 @@ class SEDD(Scheduled):
     ) -> Bound:
         """One draw of the bound."""
         corrupted = self.corrupt(tokens, time, uniforms)
-        entropies = masked_costs(denoiser, corrupted, self.mask, time, condition, score_entropy, tokens)
+        entropies = masked_costs(denoiser, corrupted, self.mask, time, condition, self.costs, tokens)
         return self.with_ends(self.schedule.weight(time) * entropies, tokens.shape[1])
 
-
-def score_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Z - 1 - l_x + log V, (n,), of logits l (n, V) and tokens x (n,)."""
-    return torch.expm1(logits).mean(dim=1) - logits.gather(1, tokens[:, None]).squeeze(1) + math.log(logits.shape[1])
+    def cost(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Z - 1 - l_x + log V."""
+        surplus = torch.expm1(logits).mean(dim=1)
+        return surplus - logits.gather(1, tokens[:, None]).squeeze(1) + math.log(self.vocabulary)
