@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
+from mdpipe.networks.build import empty_network, parameter_count
 from mdpipe.params import load_params
 from workflow.graph import read_stages
 
@@ -27,3 +28,21 @@ def test_a_params_file_is_valid_and_every_run_of_it_is_trained_sampled_and_evalu
 def test_editors_find_the_schema_of_a_params_file(file):
     schema = file.read_text().splitlines()[0].partition("$schema=")[2]
     assert (file.parent / schema).resolve() == ROOT / "workflow/params.schema.json"
+
+
+@pytest.mark.parametrize(
+    ("preset", "run", "vocabulary", "shape", "millions"),
+    [
+        ("paper_text8", "md4", 27, (256,), 88.7),
+        ("paper_text8", "genmd4", 27, (256,), 88.7),
+        ("paper_openwebtext", "small", 50257, (1024,), 165.9),
+        ("paper_openwebtext", "medium", 50257, (1024,), 416.2),
+        ("paper_cifar10", "md4", 256, (32, 32, 3), 28.4),
+        ("paper_imagenet64", "md4", 256, (64, 64, 3), 198.3),
+    ],
+)
+def test_networks_of_the_papers_experiments_have_their_size(preset, run, vocabulary, shape, millions):
+    params = load_params(ROOT / f"workflow/presets/{preset}.yaml")
+    settings = params.runs[run].network.model_dump()
+    network = empty_network(vocabulary=vocabulary, shape=shape, classes=0, causal=False, **settings)
+    assert parameter_count(network) / 1e6 == pytest.approx(millions, abs=0.05)
