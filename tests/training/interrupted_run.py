@@ -69,6 +69,7 @@ def tiny_run(
     fingerprint: str = "tiny",
     dropout: float = 0.1,
     objective: Objective | None = None,
+    device: str = "cpu",
     **options: Any,
 ) -> TrainResult:
     """Train a transformer of one layer on `batches`, by MD4 if not by another objective."""
@@ -82,7 +83,7 @@ def tiny_run(
         width=8,
         time_conditioning=True,
         dropout=dropout,
-    )
+    ).to(device)
     objective = objective or MD4(Linear(), VOCABULARY)
     noise = Noise(0, "train")
 

@@ -1,7 +1,7 @@
 """A process of a run that several share, started by `launch`: `python one_of_several.py FOLDER OPTIONS`.
 
-OPTIONS is JSON: `objective`, whether to take `muon`, changes to `hardware`, and `stop_at`, a step in which all
-processes end with status 75.
+OPTIONS is JSON: `objective`, whether to take `muon`, changes to `hardware`, the `device` if it is not the CPU, and
+`stop_at`, a step in which all processes end with status 75.
 The process that leads writes what came out; each writes how many bytes of a sharded checkpoint it read.
 """
 
@@ -67,6 +67,7 @@ def main(folder: Path, options: dict[str, Any]) -> None:
             settings=MUON if options.get("muon") else SETTINGS,
             hardware=HARDWARE.model_copy(update=options["hardware"]),
             objective=OBJECTIVES[options["objective"]](),
+            device=options.get("device", "cpu"),
             world=world,
         )
         if world.leads:

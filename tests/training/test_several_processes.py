@@ -20,6 +20,8 @@ SIX_DIGITS = {"rtol": 0, "atol": 1e-6}
 FOUR_DIGITS = {"rtol": 0, "atol": 1e-4}
 """For weights of about 1: Adam divides by the gradient's size, which makes more of a last digit."""
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
 
 def options(processes: int = 1, strategy: str = "ddp", micro_batches: int = 1, **others: Any) -> dict[str, Any]:
     hardware = {"processes": processes, "strategy": strategy, "micro_batches": micro_batches}
@@ -59,6 +61,24 @@ def test_a_batch_taken_in_parts_trains_the_model_that_a_whole_one_trains(alone, 
 def test_several_processes_train_the_model_that_one_trains(alone, tmp_path, shares):
     one_of_several.start(tmp_path, options(*shares))
     assert_same(tmp_path, alone["md4"])
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("shares", [(1, "ddp", 1), (1, "fsdp", 2)], ids=str)
+def test_a_group_of_one_takes_the_way_of_many_to_the_same_model(alone, tmp_path, shares, device):
+    """So that one GPU can show that DDP and FSDP2 work on it."""
+    one_of_several.start(tmp_path, options(*shares, device=device))
+    assert_same(tmp_path, alone["md4"])
+    sharded = [path.is_dir() for path in (tmp_path / "scratch").glob("step-*")]
+    assert sharded == [shares[1] == "fsdp"] * len(sharded) != []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("change", [{"compile": True}, {"recompute": True}, {"precision": "bfloat16"}], ids=str)
+def test_on_a_gpu_every_way_of_computing_gives_the_losses_of_a_cpu(alone, tmp_path, change):
+    one_of_several.main(tmp_path, {"objective": "md4", "hardware": change, "device": "cuda"})
+    found, wanted = (json.loads((folder / "losses.json").read_text()) for folder in (tmp_path, alone["md4"]))
+    assert found == pytest.approx(wanted, abs=2e-2 if "precision" in change else 1e-5)
 
 
 def test_muon_makes_whole_matrices_orthogonal_that_are_spread_over_processes(tmp_path):

@@ -46,9 +46,10 @@ class Loss(nn.Module):
 def parallel(loss: Loss, hardware: "HardwareSettings", world: World) -> nn.Module:
     """The loss for all processes to call, each on its rows: after backward every gradient is the mean over them.
 
-    With FSDP2 the weights of `loss` itself become shares of the whole (DTensor), so build the optimizer after this.
+    With FSDP2 the weights of `loss` itself become shares of the whole (DTensor), so build the optimizer after this. A
+    process in no group is left alone; one that torchrun has put into a group of one takes the way of many.
     """
-    if world.size == 1:
+    if not distributed.is_initialized():
         return loss
     if hardware.strategy == "ddp":
         return DistributedDataParallel(loss)
