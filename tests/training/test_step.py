@@ -7,12 +7,12 @@ from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
-from mdpipe.params import AdamW, HardwareSettings, TrainSettings
 from mdpipe.training.parallel import Loss
 from mdpipe.training.state import TrainingState
 from mdpipe.training.step import Batch, Step
 from mdpipe.training.world import World
 from tests.diffusion.every import every_objective
+from tests.training.interrupted_run import HARDWARE, SETTINGS
 
 V, L, B = 5, 8, 6
 TOKENS = torch.randint(V, (B, L), generator=torch.Generator().manual_seed(0))
@@ -21,28 +21,8 @@ TOKENS = torch.randint(V, (B, L), generator=torch.Generator().manual_seed(0))
 def step_of(objective, *, micro_batches=1, device="cpu", dropout=0.0):
     shape = {"layers": 1, "heads": 2, "width": 8, "time_conditioning": True, "causal": objective.causal}
     network = build_network("transformer", V, (L,), seed=0, dropout=dropout, **shape).to(device)
-    hardware = HardwareSettings.model_validate(
-        {
-            "precision": "float32",
-            "threads": 1,
-            "processes": 1,
-            "strategy": "ddp",
-            "micro_batches": micro_batches,
-            "compile": False,
-            "recompute": False,
-        }
-    )
-    settings = TrainSettings(
-        steps=6,
-        batch_size=B,
-        learning_rate=1e-3,
-        warmup_steps=0,
-        optimizer=AdamW(kind="adamw", beta2=0.999, weight_decay=0.0),
-        gradient_clip=1.0,
-        ema_decay=0.9,
-        checkpoint_every=1,
-        keep_checkpoints=1,
-    )
+    hardware = HARDWARE.model_copy(update={"micro_batches": micro_batches})
+    settings = SETTINGS.model_copy(update={"batch_size": B})
     state = TrainingState(network, objective, settings)
     return Step(state, Loss(network, objective), settings, hardware, Noise(0, "train"), World())
 
