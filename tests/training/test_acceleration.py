@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
+from mdpipe.networks.unet import ResidualBlock
 from mdpipe.training import acceleration
 from mdpipe.training.acceleration import accelerate
 from mdpipe.training.loop import TrainResult
@@ -72,6 +73,29 @@ def test_without_a_compiler_a_line_says_so_and_the_network_runs(
     accelerate(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": True}), lines.append)
     assert lines == ["hardware.compile is left out, since no compiler works here: g++ was not found"]
     assert network(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1)).shape == (1, 4, 8)
+
+
+def test_compiled_residual_blocks_in_bfloat16_have_at_most_twice_the_error_of_plain_ones(
+    tiny: SimpleNamespace,
+) -> None:
+    """Their convolutions round more often; that they and the norms are right is a test of tests/networks."""
+
+    def run(compiled: bool, precision: torch.dtype) -> Tensor:
+        torch.manual_seed(0)
+        network = nn.Module()
+        network.blocks = nn.ModuleList(ResidualBlock(16, 16, modulated=True) for _ in range(2))
+        x, modulator, back = torch.randn(4, 16, 8, 5), torch.randn(4, 16), torch.randn(4, 16, 8, 5)
+        accelerate(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": compiled}))
+        x = x.to(memory_format=torch.channels_last).requires_grad_()
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            first, second = network.blocks
+            y = second(first(x, modulator, None), modulator, None)
+        gradients = torch.autograd.grad(y, [x, *network.parameters()], back.to(y.dtype))
+        return torch.cat([y.detach().flatten(), *(gradient.flatten() for gradient in gradients)])
+
+    exact = run(compiled=False, precision=torch.float32)
+    plain, quick = ((run(compiled, torch.bfloat16) - exact).norm() for compiled in (False, True))
+    assert 0 < plain < quick < 2 * plain < 0.1 * exact.norm()
 
 
 class Bigrams(nn.Module):

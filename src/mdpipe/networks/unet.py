@@ -11,7 +11,9 @@ from torch.nn import functional
 
 from mdpipe.networks.attention import attend
 from mdpipe.networks.base import Network
+from mdpipe.networks.convolution import Convolution
 from mdpipe.networks.dropout import kept_channels
+from mdpipe.networks.group_norm import GroupNorm
 from mdpipe.networks.initial import order, spread, zero
 from mdpipe.networks.pictures import GROUP, as_picture, as_sub_pixels, down_and_up
 from mdpipe.networks.time import TimeEmbedding
@@ -58,13 +60,13 @@ class UNet(Network):
         self.time = TimeEmbedding(width) if time_conditioning else None
         self.classes = ClassEmbedding(classes, width) if classes else None
         modulated = time_conditioning or classes > 0
-        self.input = nn.Conv2d(channels * width, width, 3, padding=1)
+        self.input = Convolution(channels * width, width)
         self.down = nn.ModuleList(ResidualBlock(width, width, modulated) for _ in range(blocks))
         self.middle = nn.ModuleList(ResidualBlock(width, width, modulated) for _ in range(2))
         self.attention = PixelAttention(width)
         self.up = nn.ModuleList(ResidualBlock(2 * width, width, modulated) for _ in range(blocks + 1))
         self.norm = GroupNorm(width // GROUP, width)
-        self.output = nn.Conv2d(width, channels * vocabulary, 3, padding=1)
+        self.output = Convolution(width, channels * vocabulary)
         self.head = nn.Identity()
 
     @property
@@ -117,9 +119,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, width: int, modulated: bool) -> None:
         super().__init__()
         self.first_norm = GroupNorm(width // GROUP, channels)
-        self.input = nn.Conv2d(channels, width, 3, padding=1)
+        self.input = Convolution(channels, width)
         self.second_norm = GroupNorm(width // GROUP, width)
-        self.output = nn.Conv2d(width, width, 3, padding=1)
+        self.output = Convolution(width, width)
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
         self.modulation = nn.Linear(width, width, bias=False) if modulated else None
 
@@ -151,11 +153,3 @@ class PixelAttention(nn.Module):
         mixed = attend(query, key, value)[:, 0]
         update: Tensor = self.output(mixed).view(len(x), *x.shape[2:], -1)
         return x + update.permute(0, 3, 1, 2)
-
-
-class GroupNorm(nn.GroupNorm):
-    """A group norm in float32 whatever the precision of the rest (on a CPU its bfloat16 gradient is also slow)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, H, W) to the same in float32."""
-        return super().forward(x.float())

@@ -13,7 +13,9 @@ from torch.nn import functional
 
 from mdpipe.networks.attention import attend
 from mdpipe.networks.base import Network
+from mdpipe.networks.convolution import Convolution
 from mdpipe.networks.dropout import kept_channels
+from mdpipe.networks.group_norm import GroupNorm
 from mdpipe.networks.initial import order, spread, zero
 from mdpipe.networks.pictures import GROUP, as_picture, as_sub_pixels, down_and_up
 from mdpipe.networks.time import TimeEmbedding
@@ -69,7 +71,7 @@ class UViT(Network):
         self.time = TimeEmbedding(width) if time_conditioning else None
         self.classes = ClassEmbedding(classes, width) if classes else None
         told_width = width if time_conditioning or classes else None
-        self.input = nn.Conv2d(channels * width, width, 3, padding=1)
+        self.input = Convolution(channels * width, width)
         self.down = nn.ModuleList(ResidualBlock(width, width, told_width) for _ in range(blocks))
         self.patches = nn.Linear(PATCH**2 * width, middle_width)
         self.positions = nn.Parameter(torch.empty(height * breadth // PATCH**2, middle_width))
@@ -78,7 +80,7 @@ class UViT(Network):
         self.pixels = nn.Linear(middle_width, PATCH**2 * width)
         self.up = nn.ModuleList(ResidualBlock(2 * width, width, told_width) for _ in range(blocks + 1))
         self.norm = ToldNorm(width, told_width, grouped=True)
-        self.output = nn.Conv2d(width, channels * vocabulary, 3, padding=1)
+        self.output = Convolution(width, channels * vocabulary)
         self.head = nn.Identity()
 
     @property
@@ -140,9 +142,7 @@ class ToldNorm(nn.Module):
         self.grouped = grouped
         plain = told_width is None
         self.norm = (
-            nn.GroupNorm(width // GROUP, width, affine=plain)
-            if grouped
-            else nn.LayerNorm(width, elementwise_affine=plain)
+            GroupNorm(width // GROUP, width, affine=plain) if grouped else nn.LayerNorm(width, elementwise_affine=plain)
         )
         self.modulation = None if told_width is None else nn.Linear(told_width, 2 * width)
 
@@ -163,9 +163,9 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, width: int, told_width: int | None) -> None:
         super().__init__()
         self.first_norm = ToldNorm(channels, told_width, grouped=True)
-        self.input = nn.Conv2d(channels, width, 3, padding=1)
+        self.input = Convolution(channels, width)
         self.second_norm = ToldNorm(width, told_width, grouped=True)
-        self.output = nn.Conv2d(width, width, 3, padding=1)
+        self.output = Convolution(width, width)
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
 
     def forward(self, x: Tensor, modulator: Tensor | None, kept: Tensor | None) -> Tensor:

@@ -24,8 +24,9 @@ def accelerate(
 ) -> None:
     """Have the network recompute, and it and what its logits cost be compiled, as `hardware` asks for.
 
-    Where no compiler works, `announce` gets a line that says so, and both run as they are. The costs are compiled for
-    any number of tokens, since how many are masked differs from step to step.
+    Where no compiler works, `announce` gets a line that says so, and both run as they are. Layers are compiled one by
+    one, since those that are alike share their code. The costs are compiled for any number of tokens, since how many
+    are masked differs from step to step.
     """
     if hardware.recompute:
         for layer in layers(network):
@@ -36,7 +37,8 @@ def accelerate(
         else:
             # The compiler is told that kernels are to be deterministic, if they already are.
             torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
-            network.compile()
+            for layer in layers(network):
+                layer.compile()
             objective.costs = torch.compile(objective.costs, dynamic=True)  # type: ignore[method-assign]
 
 

@@ -16,10 +16,6 @@ class Scheduled(Objective):
         super().__init__(vocabulary)
         self.schedule = schedule
 
-    def hidden(self, time: Tensor, uniforms: Tensor) -> Tensor:
-        """Which positions are masked at times (B,), (B, L) bool, by uniforms (B, L), one a token."""
-        return uniforms >= self.schedule.alpha(time)[:, None]
-
     def corrupt(self, tokens: Tensor, time: Tensor, uniforms: Tensor) -> Tensor:
         """Draw x_t from q(x_t | x_0): each token stays with probability alpha(t), else it becomes the mask.
 
@@ -28,7 +24,7 @@ class Scheduled(Objective):
             time: (B,) float64 in [0, 1].
             uniforms: (B, L) float64 in [0, 1), one a token.
         """
-        return torch.where(self.hidden(time, uniforms), self.mask, tokens)
+        return torch.where(uniforms < self.schedule.alpha(time)[:, None], tokens, self.mask)
 
     def with_ends(self, diffusion: Tensor, length: int) -> Bound:
         """The bound of this diffusion part (B,), with the costs of the ends where epsilon keeps alpha from 1 and 0.
