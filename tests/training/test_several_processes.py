@@ -63,6 +63,14 @@ def test_several_processes_train_the_model_that_one_trains(alone, tmp_path, shar
     assert_same(tmp_path, alone["md4"])
 
 
+@pytest.mark.parametrize("shares", [(2, "ddp", 2), (2, "fsdp", 1)], ids=str)
+def test_compiled_layers_are_shared_and_spread_like_plain_ones(alone, tmp_path, shares):
+    compiled = options(*shares)
+    compiled["hardware"]["compile"] = True
+    one_of_several.start(tmp_path, compiled)
+    assert_same(tmp_path, alone["md4"])
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("shares", [(1, "ddp", 1), (1, "fsdp", 2)], ids=str)
 def test_a_group_of_one_takes_the_way_of_many_to_the_same_model(alone, tmp_path, shares, device):

@@ -5,7 +5,7 @@ F(4, 3) along the height makes four rows of outputs from six of inputs, d, with 
     y = OUTPUTS [(KERNEL g) * (INPUTS d)],
 
 where g are the kernel's three rows and * multiplies row by row (Winograd 1980; Lavin and Gray 2016, arXiv:1509.09308,
-equation 7). A row times a row is a convolution of 1 x 3 over the pixels of one and all channels. The matrices belong to
+section 4). A row times a row is a convolution of 1 x 3 over the pixels of one and all channels. The matrices belong to
 the points 0, 1, -1, 2, -1/2 and infinity, which round better than others (Barabasz et al. 2018, arXiv:1803.10986).
 
 Letters: B examples, H x W pixels, C channels in, O channels out, T = H / 4 tiles of four rows, P = 6 products.
