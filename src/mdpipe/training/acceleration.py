@@ -1,4 +1,4 @@
-"""What makes a network train faster or in less memory, and computes the same: torch.compile, recomputed layers."""
+"""What makes a network train faster or in less memory, the same but for rounding: torch.compile, recomputed layers."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,8 +25,8 @@ def accelerate(
     """Have the network recompute, and it and what its logits cost be compiled, as `hardware` asks for.
 
     Where no compiler works, `announce` gets a line that says so, and both run as they are. Layers are compiled one by
-    one, since those that are alike share their code. The costs are compiled for any number of tokens, since how many
-    are masked differs from step to step.
+    one, since those that are alike share their code, and for each shape anew, since a run has one or two. The costs are
+    compiled for any number of tokens, since how many are masked differs from step to step.
     """
     if hardware.recompute:
         for layer in layers(network):
@@ -38,7 +38,7 @@ def accelerate(
             # The compiler is told that kernels are to be deterministic, if they already are.
             torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
             for layer in layers(network):
-                layer.compile()
+                layer.compile(dynamic=False)
             objective.costs = torch.compile(objective.costs, dynamic=True)  # type: ignore[method-assign]
 
 
