@@ -8,8 +8,9 @@ from mdpipe.params.base import Positive, Section
 class HardwareSettings(Section):
     """The machine's part in a training run.
 
-    All of it is a param, since it decides the bytes of the result: precision how far products are rounded, and all else
-    in which order sums are taken, hence no more than last digits.
+    All of it is a param, since it decides the bytes of the result: precision how far products are rounded (and
+    `compile` how often, in bfloat16 convolutions on a CPU), and all else in which order sums are taken, hence no more
+    than last digits.
     """
 
     precision: Literal["float32", "bfloat16"]
