@@ -1,16 +1,18 @@
 """What Snakemake's main process does before it plans: be alone, mend what a kill left behind, ask DVC what is stale.
 
-DVC decides what is stale, Snakemake only orders the work. A stale stage gets a new nonce in its request file, an input
-of its rule. Its content changes, hence Snakemake runs the rule whatever it remembers of its own last run; a stage that
-DVC calls up to date keeps its request.
+DVC decides what is stale, by content, and Snakemake only orders the work. Each rule has a request file as its one input
+whose modification time counts. A stage that DVC calls stale, and each stage downstream of it, gets a new nonce there,
+so that Snakemake plans it whatever it remembers of its last run; for all others the request is older than any output.
 """
 
 import fcntl
 import os
+import shutil
 import uuid
 from pathlib import Path
 from typing import IO
 
+import networkx
 from dvc.repo import Repo
 from dvc.utils.serialize import ParseError, load_yaml
 
@@ -21,6 +23,8 @@ from workflow.sort_lock import LOCK_FILE
 STATE = Path(".mdpipe")
 REQUESTS = STATE / "requests"
 ENGINE_LOCK = STATE / "engine.lock"
+BEFORE_ALL_OUTPUTS = (0, 0)
+"""Times of access and modification, in seconds since 1970."""
 
 _held: list[IO[str]] = []
 
@@ -51,6 +55,8 @@ def become_the_engine() -> None:
         fcntl.flock(jobs, fcntl.LOCK_EX)
     for stale in Path(".snakemake/locks").glob("*.lock"):
         stale.unlink()
+    # Its marks of jobs that a kill interrupted: the other engine may have finished them since.
+    shutil.rmtree(".snakemake/incomplete", ignore_errors=True)
 
 
 def mend_lock_file() -> None:
@@ -65,13 +71,27 @@ def mend_lock_file() -> None:
 
 
 def request_stale_stages(repo: Repo, stages: list[Stage]) -> None:
-    """Ask for every stage that DVC does not call up to date, and for those never asked for."""
+    """Request every stage that DVC does not call up to date and what follows from it, and no other."""
     REQUESTS.mkdir(parents=True, exist_ok=True)
-    stale = repo.status()
+    stale = _with_descendants(repo, set(repo.status()))
     for stage in stages:
         request = request_file(stage.name)
-        if stage.name in stale or not request.exists():
+        if stage.name in stale:
             request.write_text(uuid.uuid4().hex + "\n")
+        else:
+            request.touch()
+            os.utime(request, BEFORE_ALL_OUTPUTS)
+
+
+def _with_descendants(repo: Repo, stale: set[str]) -> set[str]:
+    """Return these stages and all that depend on them; an edge of DVC's graph points from a stage to what it needs."""
+    graph = repo.index.graph
+    return {
+        name
+        for stage in graph
+        if stage.addressing in stale
+        for name in (stage.addressing, *(later.addressing for later in networkx.ancestors(graph, stage)))
+    }
 
 
 def request_file(stage: str) -> Path:

@@ -1,8 +1,12 @@
 # One rule a stage. All that belongs to a stage goes through values that are taken at once (never an f-string in
 # `shell`, a lambda or a `run` body, which would see the last stage of the loop).
+import os
 import sys
 
-sys.path.insert(0, workflow.basedir)
+# The code of this repository, also where another clone is installed; jobs inherit it.
+SOURCES = [workflow.basedir, f"{workflow.basedir}/src"]
+sys.path[:0] = SOURCES
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.get("PYTHONPATH")]))
 
 from dvc.repo import Repo
 
@@ -58,7 +62,8 @@ for place, stage in enumerate(stages):
             stage.description
         input:
             request=str(request_file(stage.name)),
-            dependencies=inputs_of(stage, stages),
+            # Times of files say nothing: DVC compares contents, and the request has its answer.
+            dependencies=ancient(inputs_of(stage, stages)),
         output:
             [shown(path, stage) for path in stage.outputs],
         log:

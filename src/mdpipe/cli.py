@@ -4,6 +4,7 @@ A stage's module is imported when its command runs, so that light stages do not 
 """
 
 import importlib
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,9 @@ import typer
 
 from mdpipe.cli_bench import bench
 from mdpipe.cli_errors import told_plainly
-from mdpipe.params import Params, ParamsError, json_schema, load_params
+from mdpipe.params import Params, ParamsError, json_schema, load_params, parse_params, read_params
 from mdpipe.stages.parent import end_with_parent, run_again_after
-from mdpipe.training.interruption import TRY_AGAIN
+from mdpipe.stages.provenance import require_unchanged_inputs, watch_inputs
 
 app = typer.Typer(
     help="Masked diffusion models of text and images, as a reproducible pipeline.",
@@ -62,7 +63,7 @@ def encode(dataset: DatasetName) -> None:
 @app.command()
 def train(run: RunName) -> None:
     """Train a run; goes on from its last checkpoint."""
-    with run_again_after(TRY_AGAIN):
+    with run_again_after(os.EX_TEMPFAIL):
         _run_stage("train", runs=run)
 
 
@@ -206,11 +207,14 @@ def _run_stage(stage: str, **names: str) -> None:
     """Check params and the names asked for, then call the function that its module has by the stage's name."""
     end_with_parent()
     with told_plainly():
-        params = load_params()
+        content = read_params()
+        watch_inputs(stage, list(names.values()), content)
+        params = parse_params(content, name="params.yaml")
         for section, name in names.items():
             _require(params, section, name)
         module = importlib.import_module(f"mdpipe.stages.{stage}")
         getattr(module, stage)(params, *names.values())
+        require_unchanged_inputs()
 
 
 def _require(params: Params, section: str, name: str) -> None:

@@ -1,7 +1,7 @@
 """params.yaml, typed: what the whole pipeline is asked to do, checked before anything runs."""
 
 from mdpipe.params.hardware import HardwareSettings
-from mdpipe.params.load import ParamsError, json_schema, load_params, parse_params
+from mdpipe.params.load import ParamsError, json_schema, load_params, parse_params, read_params
 from mdpipe.params.optimizer import AdamW, Muon
 from mdpipe.params.root import Params
 from mdpipe.params.runs import EvaluateSettings, Run, TrainSettings, ZeroShot
@@ -21,4 +21,5 @@ __all__ = [
     "json_schema",
     "load_params",
     "parse_params",
+    "read_params",
 ]

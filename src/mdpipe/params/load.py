@@ -44,6 +44,15 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     Raises:
         ParamsError: the file is missing, is no YAML, or says something that cannot be run.
     """
+    return parse_params(read_params(path), name=str(path))
+
+
+def read_params(path: Path = PARAMS_FILE) -> Any:
+    """Return the content of a params file without checking what it asks for.
+
+    Raises:
+        ParamsError: the file is missing or is not valid YAML.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -54,10 +63,9 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     except UnicodeDecodeError as error:
         raise ParamsError(f"{path} is not UTF-8 text: {error}") from None
     try:
-        data = yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is not valid YAML: {error}") from None
-    return parse_params(data, name=str(path))
 
 
 def parse_params(data: Any, name: str = "params") -> Params:

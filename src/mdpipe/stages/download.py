@@ -12,6 +12,7 @@ from mdpipe.params.catalogue import Entry, entry
 from mdpipe.params.sources import Catalogued, resolved
 from mdpipe.stages import paths
 from mdpipe.stages.data_fingerprint import source_fingerprint
+from mdpipe.stages.provenance import require_unchanged_inputs
 
 
 def download(params: Params, source: str) -> None:
@@ -30,6 +31,7 @@ def download(params: Params, source: str) -> None:
         parts = source_parts(kind, path, paths.DOWNLOADS, **settings)
     pieces = paths.pieces("download", source, source_fingerprint(params, source))
     write_parts(paths.raw(source), kind, parts, pieces, None if facts is None else facts.counts)
+    require_unchanged_inputs()
     for made in paths.all_pieces("download", source):
         shutil.rmtree(made)
 

@@ -18,6 +18,7 @@ from mdpipe.stages import paths
 from mdpipe.stages.data_fingerprint import encoding_fingerprint
 from mdpipe.stages.held_out import held_out
 from mdpipe.stages.packed import packed
+from mdpipe.stages.provenance import require_unchanged_inputs
 
 
 def encode(params: Params, dataset: str) -> None:
@@ -37,6 +38,7 @@ def encode(params: Params, dataset: str) -> None:
     else:
         learned = load_tokenizer(paths.tokenizer(dataset))
         encode_text(raw, learned, directory, settings.length, *held, packed(settings.packing), pieces, provenance)
+    require_unchanged_inputs()
     for made in paths.all_pieces("encode", dataset):
         shutil.rmtree(made)
     held_out_splits = [EncodedDataset.open(directory, split) for split in ("validation", "test")]

@@ -21,6 +21,7 @@ from mdpipe.networks.process import set_up_process
 from mdpipe.params import Params
 from mdpipe.stages import paths
 from mdpipe.stages.fingerprint import training_fingerprint
+from mdpipe.stages.provenance import require_unchanged_inputs
 from mdpipe.stages.trained import UNITS, compute_device, objective_of, save_run, told_classes
 from mdpipe.training.classes import with_classes_dropped
 from mdpipe.training.history import HistoryRow
@@ -125,6 +126,8 @@ def _train_in(world: World, params: Params, run: str) -> None:
         "unit": UNITS[dataset.tokenizer],
     }
     write_metrics(paths.metrics("train", run), metrics)
+    # A model whose inputs have changed meanwhile is in no cache: its checkpoint is kept, like that of an unfinished run.
+    require_unchanged_inputs()
     # This state stays until the next run ends: if DVC is killed before it takes note, the next try finds it complete.
     for other in paths.scratches(run):
         if other != scratch:

@@ -1,0 +1,162 @@
+"""Provenance: what a stage was made with is what dvc.lock says.
+
+DVC hashes the dependencies of a stage and reads its params after the command has ended, so an edit made meanwhile would
+go into dvc.lock although the stage ran without it. Each stage therefore records its inputs before it loads any of them
+and compares them at its end. If one has changed, the stage fails: DVC then writes no lock entry, and the stage stays
+stale.
+
+A file has changed if its size, inode or modification time has, as for DVC. Equal content does not count as unchanged:
+a file that was edited and restored may have been read in between.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mdpipe.params.load import PARAMS_FILE, ParamsError, read_params
+from mdpipe.stages.parent import DVC_MARK
+
+DVC_FILE = Path("dvc.yaml")
+IGNORE_FILE = Path(".dvcignore")
+NAMED_INPUTS = 3
+"""Changed inputs that the error lists by name; the others are counted."""
+
+FileStamp = tuple[int, int, int]
+"""Size, inode and modification time in ns."""
+
+
+class StaleInputsError(ValueError):
+    """An input of the stage was written while the stage ran."""
+
+
+@dataclass(frozen=True)
+class StageInputs:
+    """Everything that dvc.yaml lists for one stage, as it was at one moment."""
+
+    params: dict[str, Any]
+    """The value at each key of params.yaml."""
+    files: dict[str, FileStamp]
+    """Every file of every dependency, code and data."""
+
+    def differences(self, later: "StageInputs") -> list[str]:
+        """Return the params and files that are not the same in both."""
+        keys = [key for key, value in self.params.items() if later.params[key] != value]
+        paths = sorted(path for path, _ in self.files.items() ^ later.files.items())
+        return [*(f"{PARAMS_FILE}: {key}" for key in keys), *dict.fromkeys(paths)]
+
+
+@dataclass(frozen=True)
+class _Watch:
+    inputs: StageInputs
+    command: str
+    names: Sequence[str]
+
+
+_watched: list[_Watch] = []
+"""The one stage of this process, once it is watched."""
+
+
+def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
+    """Record the inputs of the stage that DVC runs in this process; call it before any of them is loaded.
+
+    Without DVC there is no lock entry to keep true, and of several training processes rank 0 speaks for all.
+
+    Args:
+        command: name of the stage in dvc.yaml.
+        names: its arguments on the command line: the key of a `foreach`, or one value per axis of a `matrix`.
+        params: content of params.yaml, from which the stage takes its settings.
+    """
+    runs_in_dvc = os.environ.get(DVC_MARK, "").partition("@")[0] == command
+    if runs_in_dvc and os.environ.get("RANK", "0") == "0":
+        _watched[:] = [_Watch(stage_inputs(command, names, params), command, names)]
+
+
+def require_unchanged_inputs() -> None:
+    """Raise StaleInputsError if an input of the watched stage was written since `watch_inputs`."""
+    for watch in _watched:
+        try:
+            changed = watch.inputs.differences(stage_inputs(watch.command, watch.names, read_params()))
+        except ParamsError:
+            changed = [str(PARAMS_FILE)]
+        if changed:
+            shown = ", ".join(changed[:NAMED_INPUTS])
+            more = f" and {len(changed) - NAMED_INPUTS} more" if len(changed) > NAMED_INPUTS else ""
+            stage = os.environ[DVC_MARK]
+            raise StaleInputsError(
+                f"{stage} is stale: {shown}{more} changed while it ran, so dvc.lock does not record it; checkpoints are"
+                f" kept, and `dvc repro {stage}` runs it with what the files say now"
+            )
+
+
+def stage_inputs(command: str, names: Sequence[str], params: Any) -> StageInputs:
+    """Return the present inputs of a stage of dvc.yaml."""
+    entry = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][command]
+    scope = _loop_variables(entry, names, params)
+    definition = entry.get("do", entry)
+    keys = [_filled(key, scope) for key in definition.get("params", [])]
+    ignored = _ignored_names()
+    return StageInputs(
+        params={key: _value_at(key, params) for key in keys},
+        files={
+            str(path): _stamp(path)
+            for dependency in definition["deps"]
+            for path in _files(Path(_filled(dependency, scope)), ignored)
+        },
+    )
+
+
+def _loop_variables(entry: Mapping[str, Any], names: Sequence[str], params: Any) -> dict[str, Any]:
+    """Return what `${key}` and `${item}` stand for in a stage with `foreach` or `matrix`."""
+    if "matrix" in entry:
+        return {"item": dict(zip(entry["matrix"], names, strict=True))}
+    if "foreach" in entry:
+        (name,) = names
+        section = entry["foreach"].strip("${}")
+        return {"key": name, "item": _value_at(f"{section}.{name}", params)}
+    return {}
+
+
+def _filled(template: str, scope: Mapping[str, Any]) -> str:
+    return re.sub(r"\$\{([\w.]+)\}", lambda match: str(_value_at(match[1], scope)), template)
+
+
+def _value_at(key: str, params: Any) -> Any:
+    """Return the value at a dotted key, or None where there is none."""
+    for part in key.split("."):
+        params = params.get(part) if isinstance(params, Mapping) else None
+    return params
+
+
+def _files(path: Path, ignored: Sequence[str]) -> Iterator[Path]:
+    """Yield a file, or all files of a folder that DVC does not ignore."""
+    if not path.is_dir():
+        yield path
+        return
+    for folder, subfolders, files in os.walk(path):
+        subfolders[:] = [name for name in subfolders if not _is_ignored(name, ignored)]
+        yield from (Path(folder, name) for name in files if not _is_ignored(name, ignored))
+
+
+def _is_ignored(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _ignored_names() -> list[str]:
+    """Return the patterns of .dvcignore, all of which are plain names."""
+    lines = IGNORE_FILE.read_text(encoding="utf-8").splitlines() if IGNORE_FILE.exists() else []
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _stamp(path: Path) -> FileStamp:
+    """Return the stamp of a file; of one that is missing, zeros."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return status.st_size, status.st_ino, status.st_mtime_ns
