@@ -19,7 +19,8 @@ class AdamW(Section):
 class Muon(Section):
     """Muon on the matrices of the layers, whose steps are made orthogonal, and AdamW on all other weights.
 
-    Its steps are scaled to the size of AdamW's, so one learning rate and one weight decay serve both.
+    Its steps are scaled to the size of AdamW's, so one learning rate and one weight decay serve both. They are computed
+    in float32 on a CPU and in bfloat16 on a GPU, whatever the precision of the network's products.
     """
 
     kind: Literal["muon"]

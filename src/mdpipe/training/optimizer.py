@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import layers
+from mdpipe.training.muon import Muon
 from mdpipe.training.parallel import is_spread, norm_of_parts, part_here
 
 if TYPE_CHECKING:
@@ -69,12 +70,11 @@ def build_optimizers(
     )
     if chosen.kind == "adamw":
         return [adamw]
-    muon = torch.optim.Muon(
+    muon = Muon(
         [{"params": matrices, "relative_rate": 1.0}],
         lr=settings.learning_rate,
         momentum=chosen.momentum,
         weight_decay=chosen.weight_decay,
-        adjust_lr_fn="match_rms_adamw",
     )
     return [adamw, muon]
 
