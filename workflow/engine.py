@@ -1,13 +1,12 @@
 """What Snakemake's main process does before it plans: be alone, mend what a kill left behind, ask DVC what is stale.
 
 DVC decides what is stale, by content, and Snakemake only orders the work. Each rule has a request file as its one input
-whose modification time counts. A stage that DVC calls stale, and each stage downstream of it, gets a new nonce there,
-so that Snakemake plans it whatever it remembers of its last run; for all others the request is older than any output.
+whose modification time counts. A stage that DVC calls stale gets a new nonce there, so that Snakemake plans it whatever
+it remembers of its last run; for all others the request is older than any output.
 """
 
 import fcntl
 import os
-import shutil
 import uuid
 from pathlib import Path
 from typing import IO
@@ -56,7 +55,9 @@ def become_the_engine() -> None:
     for stale in Path(".snakemake/locks").glob("*.lock"):
         stale.unlink()
     # Its marks of jobs that a kill interrupted: the other engine may have finished them since.
-    shutil.rmtree(".snakemake/incomplete", ignore_errors=True)
+    for mark in Path(".snakemake/incomplete").rglob("*"):
+        if mark.is_file():
+            mark.unlink()
 
 
 def mend_lock_file() -> None:
@@ -70,10 +71,10 @@ def mend_lock_file() -> None:
         LOCK_FILE.replace(STATE / "dvc.lock.broken")
 
 
-def request_stale_stages(repo: Repo, stages: list[Stage]) -> None:
-    """Request every stage that DVC does not call up to date and what follows from it, and no other."""
+def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
+    """Request every stage that DVC does not call up to date and no other; return them and all that depend on them."""
     REQUESTS.mkdir(parents=True, exist_ok=True)
-    stale = _with_descendants(repo, set(repo.status()))
+    stale = set(repo.status())
     for stage in stages:
         request = request_file(stage.name)
         if stage.name in stale:
@@ -81,17 +82,10 @@ def request_stale_stages(repo: Repo, stages: list[Stage]) -> None:
         else:
             request.touch()
             os.utime(request, BEFORE_ALL_OUTPUTS)
-
-
-def _with_descendants(repo: Repo, stale: set[str]) -> set[str]:
-    """Return these stages and all that depend on them; an edge of DVC's graph points from a stage to what it needs."""
+    # An edge of DVC's graph points from a stage to what it needs.
     graph = repo.index.graph
-    return {
-        name
-        for stage in graph
-        if stage.addressing in stale
-        for name in (stage.addressing, *(later.addressing for later in networkx.ancestors(graph, stage)))
-    }
+    found = [stage for stage in graph if stage.addressing in stale]
+    return stale.union(*({later.addressing for later in networkx.ancestors(graph, stage)} for stage in found))
 
 
 def request_file(stage: str) -> Path:

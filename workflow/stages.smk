@@ -23,6 +23,7 @@ except ParamsError as error:
 announce_engine()
 repo = Repo(workflow.basedir)
 stages = read_stages(repo)
+planned = set()
 
 # A job's process reads this file too: only the main one may ask DVC, and only while no stage runs.
 if workflow.is_main_process:
@@ -31,7 +32,7 @@ if workflow.is_main_process:
     except BlockingIOError as error:
         raise WorkflowError(str(error)) from None
     mend_lock_file()
-    request_stale_stages(repo, stages)
+    planned = request_stale_stages(repo, stages)
 
     onsuccess:
         sort_lock()
@@ -51,6 +52,10 @@ def shown(path, stage):
     return directory(path)
 
 
+# Times of files say nothing: DVC compares contents, and the requests have its answer. The exception is an output that is
+# to be made anew, with which Snakemake plans what depends on it.
+made_anew = {output for stage in stages if stage.name in planned for output in stage.outputs}
+
 # Of the stages that could start, the first of dvc.yaml does: models before what is made with them, and of the runs the
 # first in params.yaml, which should therefore list the longest first.
 for place, stage in enumerate(stages):
@@ -62,8 +67,7 @@ for place, stage in enumerate(stages):
             stage.description
         input:
             request=str(request_file(stage.name)),
-            # Times of files say nothing: DVC compares contents, and the request has its answer.
-            dependencies=ancient(inputs_of(stage, stages)),
+            dependencies=[path if path in made_anew else ancient(path) for path in inputs_of(stage, stages)],
         output:
             [shown(path, stage) for path in stage.outputs],
         log:

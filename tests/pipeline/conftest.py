@@ -7,7 +7,8 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+RUN = "letters"
+CHECKPOINT_EVERY = 25
 MADE_BY_THE_DEFAULT_SUITE = (
     "dvc.lock",
     "metrics",
@@ -115,21 +118,76 @@ def fresh_copy(directory: Path) -> WorkingCopy:
     return copy
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> WorkingCopy:
-    """A copy in which `snakemake --cores all` has made everything. Not to be changed: take a `twin`."""
-    own = tmp_path_factory.getbasetemp()
-    # The processes of pytest-xdist share one copy: the first that needs it makes it, and the others wait.
-    directory = (own if worker_id == "master" else own.parent) / "built"
+def shared_copy(base: Path, worker: str, name: str, make: Callable[[Path], WorkingCopy]) -> WorkingCopy:
+    """Return a copy that the processes of pytest-xdist share: the first that needs it makes it, and the others wait."""
+    directory = (base if worker == "master" else base.parent) / name
     directory.mkdir(exist_ok=True)
     with (directory / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (directory / "complete").exists():
             return WorkingCopy(directory / "copy", directory / "calls")
-        copy = fresh_copy(directory)
-        copy.run("snakemake", "--cores", "all")
+        copy = make(directory)
         (directory / "complete").touch()
         return copy
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> WorkingCopy:
+    """A copy in which `snakemake --cores all` has made everything. Not to be changed: take a `twin`."""
+
+    def make(directory: Path) -> WorkingCopy:
+        copy = fresh_copy(directory)
+        copy.run("snakemake", "--cores", "all")
+        return copy
+
+    return shared_copy(tmp_path_factory.getbasetemp(), worker_id, "built", make)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> WorkingCopy:
+    """One run and what follows from it, with a training long enough to be caught in the middle."""
+
+    def make(directory: Path) -> WorkingCopy:
+        copy = fresh_copy(directory)
+        for section, name in {"sources": "pydantic_docs", "datasets": "docs_letters", "runs": RUN}.items():
+            copy.keep_only(section, name)
+        copy.edit_params("comparisons", [])
+        copy.edit_params("zero_shot.runs", [])
+        copy.edit_params("zero_shot.sources", [])
+        copy.edit_params("samplers.runs", {})
+        copy.edit_params(f"runs.{RUN}.train.steps", 400)
+        copy.edit_params(f"runs.{RUN}.train.checkpoint_every", CHECKPOINT_EVERY)
+        copy.run("snakemake")
+        return copy
+
+    return shared_copy(tmp_path_factory.getbasetemp(), worker_id, "uninterrupted", make)
+
+
+@pytest.fixture
+def untrained(uninterrupted: WorkingCopy, tmp_path: Path) -> Iterator[WorkingCopy]:
+    """A copy that has lost the model, the checkpoints and all memory of the training, but of nothing else.
+
+    What follows from the model need not be computed again if the model has the same bytes as before.
+    """
+    copy = uninterrupted.twin(tmp_path)
+    shutil.rmtree(copy.root / "models" / RUN)
+    shutil.rmtree(copy.root / ".mdpipe/scratch")
+    lock = yaml.safe_load(copy.lock())
+    del lock["stages"][f"train@{RUN}"]
+    (copy.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+    for remembered in (copy.root / ".dvc/cache/runs").glob("*/*/*"):
+        if f"cmd: mdpipe train {RUN}\n" in remembered.read_text():
+            shutil.rmtree(remembered.parent)
+    yield copy
+    shutil.rmtree(copy.root)
+
+
+def wait_for_checkpoints(copy: WorkingCopy, engine: "subprocess.Popen[str]") -> None:
+    """Wait until the training is well under way: until there is a checkpoint after the very first."""
+    first = f"step-{CHECKPOINT_EVERY:09d}"
+    while not [path for path in copy.root.glob(f".mdpipe/scratch/{RUN}-*/step-*.safetensors") if path.stem != first]:
+        assert engine.poll() is None, "the engine ended before it could be interrupted"
+        time.sleep(0.02)
 
 
 @pytest.fixture

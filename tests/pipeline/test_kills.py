@@ -1,57 +1,16 @@
 """kill -9, anywhere: a plain `snakemake` or `dvc repro` finishes, with the bytes of a run that nothing interrupted."""
 
 import os
-import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 
 import psutil
 import pytest
-import yaml
 
-from tests.pipeline.conftest import WorkingCopy, fresh_copy
+from tests.pipeline.conftest import RUN, WorkingCopy, wait_for_checkpoints
 
 pytestmark = pytest.mark.pipeline
-
-RUN = "letters"
-CHECKPOINT_EVERY = 25
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> WorkingCopy:
-    """One run and what follows from it, with a training long enough to be caught in the middle."""
-    copy = fresh_copy(tmp_path_factory.mktemp("uninterrupted"))
-    for section, name in {"sources": "pydantic_docs", "datasets": "docs_letters", "runs": RUN}.items():
-        copy.keep_only(section, name)
-    copy.edit_params("comparisons", [])
-    copy.edit_params("zero_shot.runs", [])
-    copy.edit_params("zero_shot.sources", [])
-    copy.edit_params("samplers.runs", {})
-    copy.edit_params(f"runs.{RUN}.train.steps", 400)
-    copy.edit_params(f"runs.{RUN}.train.checkpoint_every", CHECKPOINT_EVERY)
-    copy.run("snakemake")
-    return copy
-
-
-@pytest.fixture
-def untrained(uninterrupted, tmp_path) -> Iterator[WorkingCopy]:
-    """A copy that has lost the model, the checkpoints and all memory of the training, but of nothing else.
-
-    What follows from the model need not be computed again if the model has the same bytes as before.
-    """
-    copy = uninterrupted.twin(tmp_path)
-    shutil.rmtree(copy.root / "models" / RUN)
-    shutil.rmtree(copy.root / ".mdpipe/scratch")
-    lock = yaml.safe_load(copy.lock())
-    del lock["stages"][f"train@{RUN}"]
-    (copy.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
-    for remembered in (copy.root / ".dvc/cache/runs").glob("*/*/*"):
-        if f"cmd: mdpipe train {RUN}\n" in remembered.read_text():
-            shutil.rmtree(remembered.parent)
-    yield copy
-    shutil.rmtree(copy.root)
 
 
 def is_engine(process: psutil.Process) -> bool:
@@ -74,19 +33,6 @@ def find(engine: psutil.Process, wanted) -> psutil.Process | None:
     except psutil.NoSuchProcess:
         pass
     return None
-
-
-def checkpoint_files(copy: WorkingCopy) -> set[str]:
-    """The checkpoints of the run but for the very first."""
-    files = copy.root.glob(f".mdpipe/scratch/{RUN}-*/step-*.safetensors")
-    return {str(path) for path in files if path.stem != f"step-{CHECKPOINT_EVERY:09d}"}
-
-
-def wait_for_checkpoints(copy: WorkingCopy, engine: "subprocess.Popen[str]") -> None:
-    """Wait until the training is well under way."""
-    while not checkpoint_files(copy):
-        assert engine.poll() is None, "the engine ended before it could be interrupted"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

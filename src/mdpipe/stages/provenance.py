@@ -3,7 +3,7 @@
 DVC hashes the dependencies of a stage and reads its params after the command has ended, so an edit made meanwhile would
 go into dvc.lock although the stage ran without it. Each stage therefore records its inputs before it loads any of them
 and compares them at its end. If one has changed, the stage fails: DVC then writes no lock entry, and the stage stays
-stale.
+stale. Only an edit in the moment between this comparison and DVC's reading goes unnoticed.
 
 A file has changed if its size, inode or modification time has, as for DVC. Equal content does not count as unchanged:
 a file that was edited and restored may have been read in between.

@@ -126,7 +126,7 @@ def _train_in(world: World, params: Params, run: str) -> None:
         "unit": UNITS[dataset.tokenizer],
     }
     write_metrics(paths.metrics("train", run), metrics)
-    # A model whose inputs have changed meanwhile is in no cache: its checkpoint is kept, like that of an unfinished run.
+    # No cache has the model if an input changed meanwhile, so its checkpoint is kept like that of an unfinished run.
     require_unchanged_inputs()
     # This state stays until the next run ends: if DVC is killed before it takes note, the next try finds it complete.
     for other in paths.scratches(run):

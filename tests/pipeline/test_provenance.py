@@ -1,0 +1,125 @@
+"""dvc.lock says what an artifact was made with, whatever is edited while a stage runs and wherever the stage runs."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.pipeline.conftest import RUN, WorkingCopy, wait_for_checkpoints
+
+pytestmark = pytest.mark.pipeline
+
+CODE = "src/mdpipe/training/optimizer.py"
+DATA = "data/encoded/docs_letters/unigram.npy"
+PARAM = f"runs.{RUN}.train.learning_rate"
+
+
+@pytest.mark.parametrize("engine", [("snakemake",), ("dvc", "repro")], ids=lambda engine: engine[0])
+def test_edits_while_training_leave_it_stale_and_lose_nothing(untrained, uninterrupted, engine):
+    files = {name: (untrained.root / name).read_bytes() for name in ("params.yaml", CODE, DATA)}
+    process = untrained.start(*engine)
+    wait_for_checkpoints(untrained, process)
+    untrained.edit_params(PARAM, 0.001)
+    for name in (CODE, DATA):
+        rewrite(untrained.root / name, files[name] + b"\n")
+    assert process.wait() != 0
+    said = (untrained.root.parent / "output.log").read_text()
+    for name in (f"params.yaml: runs.{RUN}.train", CODE, DATA):
+        assert name in next(line for line in said.splitlines() if f"train@{RUN} is stale" in line)
+    assert f"train@{RUN}" not in yaml.safe_load(untrained.lock())["stages"]
+    assert not untrained.is_up_to_date()
+
+    # With the inputs of before, the finished training is found by its fingerprint.
+    for name, content in files.items():
+        rewrite(untrained.root / name, content)
+    untrained.run(*engine)
+    assert untrained.is_up_to_date()
+    assert untrained.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
+    assert untrained.lock() == uninterrupted.lock()
+
+
+def rewrite(path: Path, content: bytes) -> None:
+    """Replace a file that may be a read-only link into DVC's cache."""
+    path.unlink()
+    path.write_bytes(content)
+
+
+def test_an_experiment_in_a_copy_runs_the_code_of_the_copy(made):
+    """The working copy goes on: what waits in the queue runs the code that it was queued with."""
+    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    made.run("git", "add", "--all")
+    made.run("git", *author, "commit", "--quiet", "--message", "made")
+    code = made.root / CODE
+    text = code.read_text()
+    made.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "runs.digits.train.steps=6", "train@digits")
+    code.write_text("raise RuntimeError('code of the working copy')\n")
+    made.run("dvc", "exp", "run", "--run-all", "-j", "1")
+    assert code.read_text() != text
+    references = made.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    (queued,) = [reference for reference in references if reference.endswith("/queued")]
+    lock = yaml.safe_load(made.run("git", "show", f"{queued}:dvc.lock"))["stages"]["train@digits"]
+    assert lock["params"]["params.yaml"]["runs.digits.train"]["steps"] == 6
+    assert lock["deps"] == yaml.safe_load(made.lock())["stages"]["train@digits"]["deps"]
+    # Of what is edited when it starts, a copy has the edited state.
+    said = made.run("dvc", "exp", "run", "--temp", "-S", "runs.digits.train.steps=7", "train@digits", succeeds=False)
+    assert "code of the working copy" in said
+
+
+def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(made, tmp_path):
+    """Times of files and folders, and all that the engine remembers, do not count."""
+    source = made.root / "src/mdpipe/training"
+    changes = {
+        "swap file": (source / ".optimizer.py.swp").touch,
+        "swap file gone": (source / ".optimizer.py.swp").unlink,
+        "bytecode": lambda: touch_new(source / "__pycache__/other.cpython-399.pyc"),
+        "saved unchanged": (made.root / CODE).touch,
+        "raw data touched": lambda: [path.touch() for path in (made.root / "data/raw/digits").iterdir()],
+        "interrupted, then finished by DVC": lambda: touch_new(made.root / ".snakemake/incomplete/left"),
+        "memory lost": lambda: shutil.rmtree(made.root / ".snakemake"),
+        "requests lost": lambda: shutil.rmtree(made.root / ".mdpipe/requests"),
+    }
+    for change, make in changes.items():
+        make()
+        assert plan(made) == [], change
+    clone = pulled_clone(made, tmp_path)
+    assert clone.is_up_to_date()
+    assert plan(clone) == []
+
+
+def test_snakemake_plans_what_dvc_calls_stale_and_what_follows(made):
+    made.edit_params("runs.digits.sample.steps", 6)
+    assert plan(made) == ["report", "sample@digits"]
+    made.edit_params("runs.letters_ar.train.steps", 20)
+    of_letters_ar = {f"{stage}@letters_ar" for stage in ("train", "sample", "evaluate")}
+    assert set(plan(made)) == {*of_letters_ar, "samplers@letters", "sample@digits", "report"}
+    made.run("dvc", "repro")
+    assert plan(made) == []
+
+
+def plan(copy: WorkingCopy) -> list[str]:
+    """Return the sorted stages that Snakemake would run, from the table `job count` that a dry run ends with."""
+    said = copy.run("snakemake", "--dry-run", "--quiet", "rules").splitlines()
+    rows = [line.split() for line in said]
+    return sorted({row[0] for row in rows if len(row) == 2 and row[1] == "1"} - {"all"})
+
+
+def touch_new(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+
+
+def pulled_clone(copy: WorkingCopy, directory: Path) -> WorkingCopy:
+    """Return a clone that has its artifacts from a remote of DVC and has run nothing."""
+    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+    copy.run("git", "add", "--all")
+    copy.run("git", *author, "commit", "--quiet", "--message", "made")
+    copy.run("dvc", "remote", "add", "--local", "--default", "remote", str(directory / "remote"))
+    copy.run("dvc", "push", "--quiet")
+    place = directory / "pulled"
+    place.mkdir()
+    copy.run("git", "clone", "--quiet", str(copy.root), str(place / "copy"))
+    clone = WorkingCopy(place / "copy", place / "calls")
+    clone.run("dvc", "remote", "add", "--local", "--default", "remote", str(directory / "remote"))
+    clone.run("dvc", "pull", "--quiet")
+    return clone
