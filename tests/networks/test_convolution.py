@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from mdpipe.diffusion.noise import Noise
 from mdpipe.networks.base import layers
 from mdpipe.networks.convolution import INPUTS, KERNEL, OUTPUTS, ROWS, Convolution, winograd
 
@@ -98,14 +99,15 @@ def test_compiled_code_takes_it_where_tiles_cover_the_height(height: int, groups
 @pytest.mark.parametrize("kind", ["unet", "uvit"])
 def test_compiled_networks_have_the_values_and_gradients_of_plain_ones(shaken, kind: str) -> None:
     def run(compiled: bool) -> list[Tensor]:
-        network = shaken(kind, shape=(4, 2, 2), time_conditioning=True)
+        network = shaken(kind, shape=(4, 2, 2), time_conditioning=True, dropout=0.5)
         if compiled:
             for layer in layers(network):
                 layer.compile(backend="aot_eager")
         found = []
         for batch in (4, 3):
             tokens = torch.randint(6, (batch, 16), generator=torch.Generator().manual_seed(batch))
-            logits = network(tokens, torch.linspace(0, 1, batch))
+            keys = Noise(0, "test/dropout").keys(0, torch.arange(batch))
+            logits = network(tokens, torch.linspace(0, 1, batch), None, keys)
             found += [logits.detach(), *torch.autograd.grad(logits.square().sum(), list(network.parameters()))]
         return found
 

@@ -1,27 +1,118 @@
-"""Dropout by noise that is handed in: whole channels, the right share, and nothing unless asked."""
+"""Dropout by counters: the right rate, independent bits, and a pure function of key, site and element."""
+
+import math
 
 import pytest
 import torch
+from torch import Tensor
 
-from mdpipe.networks.dropout import WithDropout, kept_channels
+from mdpipe.diffusion.noise import Noise, philox
+from mdpipe.networks.dropout import (
+    LEVELS,
+    ROUNDS,
+    DenoiserWithDropout,
+    channel_dropout,
+    dropout,
+    keep_mask,
+    split_keys,
+)
 
-
-def test_dropped_channels_are_zero_and_the_mean_stays():
-    uniforms = torch.tensor([[0.0, 0.2, 0.25, 0.9], [0.3, 0.1, 0.5, 0.24]])
-    first, second = kept_channels(uniforms, 0.25, 2)
-    kept = 1 / 0.75
-    assert torch.allclose(first, torch.tensor([[0, 0], [kept, 0]]))
-    assert torch.allclose(second, torch.tensor([[kept, kept], [kept, 0]]))
-    lattice = torch.linspace(0, 1, 1001)[None, :-1]
-    assert kept_channels(lattice, 0.25, 1)[0].mean() == pytest.approx(1, rel=1e-6)
-
-
-def test_a_network_without_dropout_takes_no_noise(kind, build):
-    assert build(kind).dropout_channels == 0
-    assert build(kind, dropout=0.1).dropout_channels > 0
+RATE = 0.25
 
 
-def test_nothing_is_dropped_unless_noise_is_given(kind, shaken, tokens, times):
+def keys(examples: int, step: int = 0) -> Tensor:
+    return Noise(0, "test/dropout").keys(step, torch.arange(examples))
+
+
+def test_philox_with_these_rounds_gives_the_known_answers_of_random123() -> None:
+    """Vectors of philox4x32 with 7 rounds in Random123's kat_vectors."""
+    top = 0xFFFF_FFFF
+    known = {
+        ((0, 0, 0, 0), (0, 0)): (0x5F6FB709, 0x0D893F64, 0x4F121F81, 0x4F730A48),
+        ((top, top, top, top), (top, top)): (0x5207DDC2, 0x45165E59, 0x4D8EE751, 0x8C52F662),
+    }
+    for (counter, key), answer in known.items():
+        words = (torch.tensor([word]) for word in counter)
+        found = philox(tuple(words), tuple(torch.tensor([word]) for word in key), ROUNDS)
+        assert tuple(word.item() for word in found) == answer
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.1, 0.5])
+def test_share_of_dropped_elements_is_the_rate(rate: float) -> None:
+    """Within five standard errors (one failure in 1.7 million), of a rate rounded to 2^-16."""
+    kept = keep_mask(keys(64), rate, 10_001)
+    rounded = round(rate * LEVELS) / LEVELS
+    assert rounded == pytest.approx(rate, abs=2**-17)
+    error = math.sqrt(rounded * (1 - rounded) / kept.numel())
+    assert abs((~kept).double().mean().item() - rounded) < 5 * error
+
+
+def signs(kept: Tensor) -> Tensor:
+    """Return numbers of mean 0 and variance 1."""
+    return (kept.double() - (1 - RATE)) / math.sqrt(RATE * (1 - RATE))
+
+
+def test_masks_of_sites_steps_and_examples_are_uncorrelated() -> None:
+    """All pairs of 24 masks of 40,000 elements, and each mask with itself shifted: sums of products are normal."""
+    count = 40_000
+    masks = []
+    for step in range(2):
+        for site in split_keys(keys(4, step), 3):
+            assert site is not None
+            masks.append(keep_mask(site, RATE, count))
+    all_masks = signs(torch.cat(masks))
+    correlations = (all_masks @ all_masks.T / math.sqrt(count)).triu(1)
+    assert correlations.abs().max() < 5
+    assert correlations.abs().max() > 1, "they are not constant"
+    for shift in (*range(1, 9), count // 8, count // 4, count // 2):
+        autocorrelation = (all_masks[:, shift:] * all_masks[:, :-shift]).sum(dim=1) / math.sqrt(count - shift)
+        assert autocorrelation.abs().max() < 5
+
+
+def test_runs_of_eight_elements_have_their_binomial_frequencies() -> None:
+    """The chi-squared statistic of 256 patterns, over eight elements side by side and over one of each eighth."""
+    patterns = torch.arange(256)
+    bits = (patterns[:, None] >> torch.arange(8)) & 1
+    probability = torch.where(bits == 1, 1 - RATE, RATE).double().prod(dim=1)
+    for layout in ((-1, 8), (8, -1)):
+        kept = keep_mask(keys(32), RATE, 32_000).unflatten(1, layout).long()
+        code = (kept << torch.arange(8)).sum(-1) if layout[1] == 8 else (kept << torch.arange(8)[:, None]).sum(1)
+        counts = code.flatten().bincount(minlength=256).double()
+        expected = probability * counts.sum()
+        statistic = ((counts - expected) ** 2 / expected).sum().item()
+        assert abs(statistic - 255) < 5 * math.sqrt(2 * 255)
+
+
+def test_a_mask_does_not_depend_on_the_batch() -> None:
+    whole = keep_mask(keys(6), RATE, 21)
+    parts = [keep_mask(Noise(0, "test/dropout").keys(0, torch.arange(a, b)), RATE, 21) for a, b in ((0, 2), (2, 6))]
+    assert torch.equal(whole, torch.cat(parts))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_elements_are_zero_or_scaled_so_that_the_mean_stays(dtype: torch.dtype) -> None:
+    x = torch.ones(64, 5, 401, dtype=dtype)
+    for dropped in (dropout(x, keys(64), RATE), channel_dropout(x, keys(64), RATE)):
+        assert dropped.dtype == dtype
+        assert set(dropped.unique().tolist()) == {0.0, torch.tensor(1 / 0.75, dtype=dtype).item()}
+        assert dropped.double().mean().item() == pytest.approx(1, abs=0.02)
+
+
+def test_a_channel_is_dropped_at_all_positions_at_once() -> None:
+    dropped = channel_dropout(torch.ones(4, 9, 33), keys(4), RATE)
+    assert torch.equal(dropped, dropped[:, :1].expand_as(dropped))
+    assert 0 < (dropped == 0).float().mean() < 0.5
+
+
+def test_without_keys_or_rate_nothing_is_computed() -> None:
+    x = torch.ones(2, 3, 4)
+    for drop in (dropout, channel_dropout):
+        assert drop(x, None, RATE) is x
+        assert drop(x, keys(2), 0.0) is x
+    assert split_keys(None, 3) == [None, None, None]
+
+
+def test_nothing_is_dropped_unless_keys_are_given(kind, shaken, tokens, times) -> None:
     """In training mode too, so that forgetting .eval() cannot change a result."""
     with torch.no_grad():
         plain = shaken(kind)(tokens, times)
@@ -29,38 +120,78 @@ def test_nothing_is_dropped_unless_noise_is_given(kind, shaken, tokens, times):
         assert torch.equal(shaken(kind, dropout=0.5).eval()(tokens, times), plain)
 
 
-def test_noise_that_drops_nothing_only_scales(kind, shaken, tokens, times):
-    network = shaken(kind, dropout=1e-7)
-    nothing_dropped = torch.full((6, network.dropout_channels), 0.5)
+def test_keys_of_a_network_without_dropout_change_nothing(kind, shaken, tokens, times) -> None:
+    network = shaken(kind)
     with torch.no_grad():
-        kept = WithDropout(network, nothing_dropped)(tokens, times, None)
-        assert torch.allclose(kept, network(tokens, times), atol=1e-4)
+        assert torch.equal(network(tokens, times, None, keys(6)), network(tokens, times))
 
 
-def test_an_example_is_dropped_by_its_own_noise(kind, shaken, tokens, times):
-    network = shaken(kind, dropout=0.5)
-    uniforms = torch.rand(6, network.dropout_channels, generator=torch.Generator().manual_seed(0))
+def test_an_example_is_dropped_by_its_own_key(kind, shaken, tokens, times) -> None:
+    network, own = shaken(kind, dropout=0.5), keys(6)
     with torch.no_grad():
-        first = WithDropout(network, uniforms)(tokens, times, None)
-        assert torch.equal(first, WithDropout(network, uniforms)(tokens, times, None))
-        uniforms[3] = uniforms[3].flip(0)
-        changed = (WithDropout(network, uniforms)(tokens, times, None) - first).abs().amax(dim=(1, 2)) > 1e-4
+        first = DenoiserWithDropout(network, own)(tokens, times, None)
+        assert torch.equal(first, DenoiserWithDropout(network, own)(tokens, times, None))
+        own[3] += 1
+        changed = (DenoiserWithDropout(network, own)(tokens, times, None) - first).abs().amax(dim=(1, 2)) > 1e-4
     assert changed.tolist() == [False, False, False, True, False, False]
     assert (first - network(tokens, times)).abs().max() > 1e-3
 
 
-def test_every_uniform_drops_something(kind, shaken, tokens, times):
-    """None is left over: each, taken alone below the rate, changes the result."""
-    network = shaken(kind, dropout=0.01)
-    count = network.dropout_channels
-    nothing = torch.ones(1, count)
-    each = nothing - torch.eye(count)
+SITES = {
+    ("transformer", None): ["embedding", *["probabilities", "attention", "mlp"] * 2],
+    ("transformer", 8): ["probabilities", "attention", "mlp"] * 2,
+    ("unet", None): ["block"] * 5,
+    ("uvit", None): ["block", "probabilities", "attention", "hidden", "mlp", *["block"] * 2],
+}
+SHAPES = {
+    "transformer": {"embedding": (12, 16), "probabilities": (2, 12, 12), "attention": (16,), "mlp": (16,)},
+    "unet": {"block": (3, 2, 8)},
+    "uvit": {"block": (2, 2, 8), "probabilities": (2, 1, 1), "attention": (8,), "hidden": (1, 32), "mlp": (1, 8)},
+}
+
+
+@pytest.mark.parametrize(("kind", "embed_dim"), sorted(SITES, key=str))
+def test_sites_are_those_of_the_official_implementation(
+    kind: str, embed_dim: int | None, shaken, tokens, times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In their order, with the number of elements that decide for themselves, and each with a key of its own."""
+    seen: list[tuple[int, Tensor]] = []
+
+    def watch(site: Tensor, rate: float, count: int) -> Tensor:
+        assert rate == 0.1
+        seen.append((count, site[0]))
+        return keep_mask(site, rate, count)
+
+    monkeypatch.setattr("mdpipe.networks.dropout.keep_mask", watch)
+    settings = {} if embed_dim is None else {"embed_dim": embed_dim}
+    shaken(kind, dropout=0.1, **settings)(tokens, times, None, keys(6))
+    assert [count for count, _ in seen] == [math.prod(SHAPES[kind][site]) for site in SITES[kind, embed_dim]]
+    assert torch.stack([key for _, key in seen]).unique(dim=0).shape[0] == len(seen)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "unet", "uvit"])
+def test_every_site_drops_what_passes_through_it(
+    kind: str, shaken, tokens, times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything is kept, but for the first half of the elements at one site: at each the output changes."""
+    network, one_site = shaken(kind, dropout=1e-5), 0
+
+    def drop_half(site: Tensor, rate: float, count: int) -> Tensor:
+        nonlocal one_site
+        one_site -= 1
+        return torch.full((len(site), count), True) if one_site else (torch.arange(count) >= count / 2)[None]
+
+    monkeypatch.setattr("mdpipe.networks.dropout.keep_mask", drop_half)
+    outputs = []
     with torch.no_grad():
-        plain = network(tokens[:1], times[:1], None, nothing)
-        dropped = network(tokens[:1].expand(count, -1), times[:1].expand(count), None, each)
-    assert ((dropped - plain).abs().amax(dim=(1, 2)) > 1e-6).all()
+        for chosen in range(len(SITES[kind, None]) + 1):
+            one_site = chosen
+            outputs.append(network(tokens, times, None, keys(6)))
+    assert torch.allclose(outputs[0], network(tokens, times), rtol=1e-3, atol=1e-3)
+    for dropped in outputs[1:]:
+        assert (dropped - outputs[0]).abs().amax(dim=(1, 2)).min() > 1e-3
 
 
-def test_the_head_is_the_networks_own(kind, shaken):
+def test_the_head_is_the_networks_own(kind, shaken) -> None:
     network, hidden = shaken(kind), torch.ones(2, 16 if kind == "transformer" else 8)
-    assert torch.equal(WithDropout(network, torch.zeros(1, 0)).head(hidden), network.head(hidden))
+    assert torch.equal(DenoiserWithDropout(network, keys(2)).head(hidden), network.head(hidden))

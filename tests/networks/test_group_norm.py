@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, fx
 
-from mdpipe.networks.group_norm import GroupNorm
+from mdpipe.networks.group_norm import GroupNorm, num_groups
 
 
 def as_it_is(graph: fx.GraphModule, _: object) -> Callable[..., object]:
@@ -42,3 +42,8 @@ def test_compiled_it_does_not_fail_where_a_group_is_constant() -> None:
     (gradient,) = torch.autograd.grad(y.square().sum(), x)
     assert y.abs().max() < 1e-2
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize(("width", "groups"), [(8, 2), (32, 8), (48, 12), (64, 32), (96, 32), (128, 32), (256, 32)])
+def test_there_are_32_groups_as_soon_as_each_has_two_channels(width: int, groups: int) -> None:
+    assert num_groups(width) == groups

@@ -52,7 +52,7 @@ def test_a_causal_one_sees_what_is_before_and_nothing_after(shaken, times, time_
     with torch.no_grad():
         differences = (network(changed, times[:1].expand(12)) - network(one, times[:1])).abs().amax(dim=2)
     sees = torch.ones(12, 12, dtype=torch.bool).triu()
-    assert differences[sees].min() > 1e-3
+    assert differences[sees].min() > 2e-4
     assert differences[~sees].max() < 1e-4
 
 

@@ -42,14 +42,20 @@ def test_every_block_up_also_sees_its_opposite_on_the_way_down(shaken, tokens, t
     assert all(torch.equal(given, seen) for given, seen in zip(down, reversed(up), strict=True))
 
 
-def test_near_values_start_near_each_other_and_away_from_the_mask():
-    network = build_network("unet", 256, (2, 2, 3), seed=0, width=32, blocks=1, time_conditioning=False, dropout=0.0)
-    embedding = network.embedding.weight.detach()
+@pytest.mark.parametrize(("kind", "sizes"), [("unet", {}), ("uvit", {"middle_width": 16, "layers": 1, "heads": 2})])
+def test_ordinal_weights_are_the_official_ones_but_for_an_embedding_in_which_near_values_are_near(kind, sizes):
+    settings = {"seed": 0, "width": 32, "blocks": 1, "time_conditioning": True, "dropout": 0.0, **sizes}
+    official, ordinal = (build_network(kind, 256, (2, 2, 3), init=init, **settings) for init in ("md4", "ordinal"))
+    rest = [name for name in official.state_dict() if name != "embedding.weight"]
+    assert all(torch.equal(official.state_dict()[name], ordinal.state_dict()[name]) for name in rest)
+    embedding = ordinal.embedding.weight.detach()
     assert not embedding[256].any(), "the mask starts at 0"
     distances = torch.cdist(embedding, embedding)
     assert distances[:255, 1:256].diagonal().max() < 0.5 * distances[0, 64]
     assert distances[0, 8] < distances[0, 64] < distances[0, 255]
     assert distances[256, :256].min() > 1
+    with pytest.raises(ValueError, match=r"network.init is 'zeros'; it must be one of md4, ordinal"):
+        build_network(kind, 256, (2, 2, 3), init="zeros", **settings)
 
 
 def test_it_cannot_be_causal(build):

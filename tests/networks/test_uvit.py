@@ -1,9 +1,12 @@
 """What holds for the U-ViT alone."""
 
+import math
+
 import pytest
 import torch
 
 from mdpipe.networks.build import build_network
+from mdpipe.networks.uvit import sincos_positions
 
 SIZES = {
     "width": 8,
@@ -14,6 +17,7 @@ SIZES = {
     "time_conditioning": False,
     "dropout": 0.0,
 }
+NO_DROPOUT = [None] * 8
 
 
 def test_patches_come_back_to_where_they_were():
@@ -27,18 +31,22 @@ def test_patches_come_back_to_where_they_were():
             linear.weight.copy_(torch.eye(16))
             linear.bias.zero_()
         x = torch.randn(2, 4, 4, 6)
-        assert torch.equal(network._through_patches(x, None), x)
+        assert torch.equal(network._through_patches(x, None, NO_DROPOUT), x)
 
 
 def test_the_middle_mixes_patches_and_is_nothing_at_first(shaken):
     network = build_network("uvit", 5, (4, 4, 1), seed=0, **SIZES)
     x = torch.randn(1, 8, 4, 4)
-    assert not network._through_patches(x, None).any()
+    assert not network._through_patches(x, None, NO_DROPOUT).any()
     mixed = shaken("uvit", shape=(4, 4, 1))
     changed = x.clone()
     changed[0, 0, 0, 0] += 1
     with torch.no_grad():
-        difference = (mixed._through_patches(changed, None) - mixed._through_patches(x, None)).abs().amax(dim=1)[0]
+        difference = (
+            (mixed._through_patches(changed, None, NO_DROPOUT) - mixed._through_patches(x, None, NO_DROPOUT))
+            .abs()
+            .amax(dim=1)[0]
+        )
     assert (difference > 1e-6).all()
 
 
@@ -48,6 +56,7 @@ def test_the_middle_mixes_patches_and_is_nothing_at_first(shaken):
         ((5, 4, 1), {}, r"of even size, not \(5, 4, 1\)"),
         ((64,), {}, r"of even size, not \(64,\)"),
         ((4, 4, 1), {"heads": 3}, r"network.heads = 3 does not divide network.middle_width = 8"),
+        ((4, 4, 1), {"middle_width": 6}, r"network.middle_width = 6 must be a multiple of 4"),
         ((4, 4, 1), {"width": 6}, r"network.width = 6 must be a multiple of 4"),
         ((4, 4, 1), {"causal": True}, r"network.kind = uvit .* cannot be causal"),
     ],
@@ -55,3 +64,16 @@ def test_the_middle_mixes_patches_and_is_nothing_at_first(shaken):
 def test_what_it_cannot_be_is_refused(shape, changes, message):
     with pytest.raises(ValueError, match=message):
         build_network("uvit", 5, shape, seed=0, **{**SIZES, **changes})
+
+
+def test_positions_start_as_sines_and_cosines_of_column_and_row() -> None:
+    """Equal to their definition, and in the paper's case of the size in the official implementation."""
+    positions = sincos_positions(3, 5, 16)
+    for row, column, channel in [(0, 0, 0), (2, 1, 3), (1, 4, 5), (2, 3, 9), (2, 4, 15)]:
+        value, (part, k) = (column if channel < 8 else row), divmod(channel % 8, 4)
+        angle = value * 10_000 ** (-k / 4)
+        expected = math.cos(angle) if part else math.sin(angle)
+        assert positions[5 * row + column, channel].item() == pytest.approx(expected, abs=1e-6)
+    official = sincos_positions(32, 32, 768)
+    assert official.std().item() == pytest.approx(0.569654, abs=1e-5)
+    assert official.mean().item() == pytest.approx(0.4189, abs=1e-4)

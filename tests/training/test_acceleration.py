@@ -83,13 +83,13 @@ def test_compiled_residual_blocks_in_bfloat16_have_at_most_twice_the_error_of_pl
     def run(compiled: bool, precision: torch.dtype) -> Tensor:
         torch.manual_seed(0)
         network = nn.Module()
-        network.blocks = nn.ModuleList(ResidualBlock(16, 16, modulated=True) for _ in range(2))
-        x, modulator, back = torch.randn(4, 16, 8, 5), torch.randn(4, 16), torch.randn(4, 16, 8, 5)
+        network.blocks = nn.ModuleList(ResidualBlock(16, 16, is_conditioned=True, dropout=0.0) for _ in range(2))
+        x, cond, back = torch.randn(4, 16, 8, 5), torch.randn(4, 16), torch.randn(4, 16, 8, 5)
         accelerate(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": compiled}))
         x = x.to(memory_format=torch.channels_last).requires_grad_()
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             first, second = network.blocks
-            y = second(first(x, modulator, None), modulator, None)
+            y = second(first(x, cond, None), cond, None)
         gradients = torch.autograd.grad(y, [x, *network.parameters()], back.to(y.dtype))
         return torch.cat([y.detach().flatten(), *(gradient.flatten() for gradient in gradients)])
 

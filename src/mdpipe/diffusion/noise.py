@@ -13,24 +13,24 @@ from torch import Tensor
 Words = tuple[Tensor, Tensor, Tensor, Tensor]
 
 _LOW = 0xFFFF_FFFF
-_ROUNDS = 10
 _MULTIPLIERS = (0xD251_1F53, 0xCD9E_8D57)
 _KEY_STEPS = (0x9E37_79B9, 0xBB67_AE85)
 
 
-def philox(counter: Words, key: tuple[int, int]) -> Words:
-    """Philox4x32-10: four 32-bit words that look random, one block for each counter.
+def philox(counter: Words, key: tuple[int, int] | tuple[Tensor, Tensor], rounds: int = 10) -> Words:
+    """Compute Philox4x32: four 32-bit words that look random, one block for each counter.
 
     Args:
         counter: four int64 tensors of values below 2^32, of shapes that broadcast together.
-        key: two values below 2^32.
+        key: two values below 2^32, or two int64 tensors of them that broadcast with the counter.
+        rounds: 10 is the standard, with a margin; 7 are the fewest that pass BigCrush (Salmon et al., 2011, Table 2).
 
     Returns:
         Four int64 tensors of values below 2^32, of the broadcast shape.
     """
     word0, word1, word2, word3 = counter
     key0, key1 = key
-    for _ in range(_ROUNDS):
+    for _ in range(rounds):
         # A product of two 32-bit words overflows int64's sign; both of its halves are right all the same.
         product0, product1 = word0 * _MULTIPLIERS[0], word2 * _MULTIPLIERS[1]
         word0, word1, word2, word3 = (
@@ -69,14 +69,21 @@ class Noise:
         Returns:
             (B, count) float64.
         """
-        device = examples.device
-        block = torch.arange((count + 1) // 2, device=device)[None, :]
-        example = examples.to(torch.int64)[:, None]
-        counter = (block, example & _LOW, (example >> 32) & _LOW, torch.full_like(block[:, :1], step))
-        word0, word1, word2, word3 = philox(counter, self.key)
+        block = torch.arange((count + 1) // 2, device=examples.device)
+        word0, word1, word2, word3 = self._words(step, examples, block)
         high, low = torch.stack([word0, word2], dim=-1), torch.stack([word1, word3], dim=-1)
         bits = (high << 21) | (low >> 11)
         return (bits.to(torch.float64) * 2.0**-53).flatten(1)[:, :count]
+
+    def keys(self, step: int, examples: Tensor) -> Tensor:
+        """Return a 64-bit key for each example, (B, 2) int64 words below 2^32, to derive more noise from (dropout)."""
+        return torch.cat(self._words(step, examples, torch.zeros_like(examples[:1]))[:2], dim=1)
+
+    def _words(self, step: int, examples: Tensor, block: Tensor) -> Words:
+        """Return four words for each example (B,) and each of its blocks (N,), all (B, N)."""
+        example = examples.to(torch.int64)[:, None]
+        counter = (block[None, :], example & _LOW, (example >> 32) & _LOW, torch.full_like(example[:1], step))
+        return philox(counter, self.key)
 
 
 def stratified_times(noise: Noise, step: int, examples: Tensor, batch: int) -> Tensor:

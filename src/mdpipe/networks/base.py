@@ -18,10 +18,8 @@ class Network(nn.Module, ABC):
     Its `head`, a module of its own, turns hidden states (..., D) into logits (..., V) of the real tokens.
     """
 
-    @property
-    def dropout_channels(self) -> int:
-        """Uniforms an example that dropout takes; 0 for a network without, or where it is not asked for."""
-        return 0
+    dropout: float = 0.0
+    """The rate of dropout in training; 0 for a network without."""
 
     @abstractmethod
     def initialise(self, generator: torch.Generator) -> None:
@@ -29,7 +27,7 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout: Tensor | None = None
+        self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
         """Hidden states (B, L, D) of tokens (B, L) int64, mask included.
 
@@ -37,7 +35,8 @@ class Network(nn.Module, ABC):
             tokens: (B, L) int64, at most V.
             time: (B,), which a network need not heed.
             condition: (B,) int64 class labels, the number of classes meaning "no class"; None if there is none at all.
-            dropout: (B, dropout_channels) in [0, 1), or None for no dropout.
+            dropout_keys: (B, 2) int64, the source of this step's dropout masks (`mdpipe.networks.dropout`), or None for
+                no dropout.
         """
 
 

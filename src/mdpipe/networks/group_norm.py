@@ -1,14 +1,30 @@
 """The group norm of the networks for pictures.
 
-Letters: B examples, H x W pixels, C channels, G groups of them.
+Shapes: B batch, H x W pixels, C channels, G groups of them.
 """
 
 import torch
 from torch import Tensor, nn
 
+EPSILON = 1e-6
+"""What is added to variances: the default of flax, which the paper's networks for images keep."""
+NUM_GROUPS = 32
+SMALL_GROUP = 4
+
+
+def num_groups(width: int) -> int:
+    """Return the number of groups for networks of this width: 32, as in the paper's, if each gets two channels or more.
+
+    Narrower networks, and those whose width 32 does not divide, get groups of four channels.
+    """
+    return NUM_GROUPS if width % NUM_GROUPS == 0 and width > NUM_GROUPS else width // SMALL_GROUP
+
 
 class GroupNorm(nn.GroupNorm):
     """A group norm in float32 whatever the precision of the rest (on a CPU its bfloat16 gradient is also slow)."""
+
+    def __init__(self, groups: int, channels: int, *, affine: bool = True) -> None:
+        super().__init__(groups, channels, eps=EPSILON, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) to the same in float32."""

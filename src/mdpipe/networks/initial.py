@@ -1,35 +1,48 @@
-"""Initial weights, drawn from a generator of the network's own: the global random stream is neither read nor moved."""
+"""Initial weights, drawn from a network's own generator: the global random stream is neither read nor moved."""
 
 import math
 
 import torch
 from torch import nn
 
+TRUNCATION = 2.0
+"""Standard deviations at which kernels are cut off, as by flax."""
+TRUNCATED_STD = 0.87962566103423978
+"""Standard deviation of a standard normal cut off there."""
+
 
 @torch.no_grad()
-def spread(network: nn.Module, generator: torch.Generator) -> None:
-    """Give every layer of `network` the usual start, in the order of `named_modules`.
+def init_weights(network: nn.Module, generator: torch.Generator) -> None:
+    """Initialize every layer of `network` as flax does by default, in the order of `named_modules`.
 
-    Linear and convolution weights are normal with variance 1 / fan-in, which keeps the size of what passes through;
-    embeddings are standard normal, biases 0, the weights of norms 1.
+    Kernels of linear layers and convolutions are truncated normal with variance 1 / fan-in, embeddings normal with
+    variance 1 / width. Biases are 0 and the weights of norms 1.
     """
     for layer in network.modules():
         match layer:
             case nn.Linear() | nn.Conv2d():
-                fan_in = layer.weight[0].numel()
-                layer.weight.normal_(0, fan_in**-0.5, generator=generator)
+                init_fan_in_(layer, generator)
                 if layer.bias is not None:
                     layer.bias.zero_()
             case nn.Embedding():
-                layer.weight.normal_(0, 1, generator=generator)
-            case nn.GroupNorm() | nn.LayerNorm() if layer.weight is not None:
+                layer.weight.normal_(0, layer.embedding_dim**-0.5, generator=generator)
+            case nn.GroupNorm() if layer.weight is not None:
                 layer.weight.fill_(1)
                 layer.bias.zero_()
+            case nn.RMSNorm():
+                layer.weight.fill_(1)
 
 
 @torch.no_grad()
-def zero(*layers: nn.Linear | nn.Conv2d | None) -> None:
-    """Make each layer that there is give 0 for any input."""
+def init_fan_in_(layer: nn.Linear | nn.Conv2d, generator: torch.Generator, scale: float = 1.0) -> None:
+    """Draw a kernel from a truncated normal distribution of variance scale / fan-in."""
+    std = (scale / layer.weight[0].numel()) ** 0.5 / TRUNCATED_STD
+    nn.init.trunc_normal_(layer.weight, 0, std, -TRUNCATION * std, TRUNCATION * std, generator)
+
+
+@torch.no_grad()
+def zero_init_(*layers: nn.Linear | nn.Conv2d | None) -> None:
+    """Make each layer that there is return 0 for any input."""
     for layer in layers:
         if layer is not None:
             layer.weight.zero_()
@@ -38,11 +51,11 @@ def zero(*layers: nn.Linear | nn.Conv2d | None) -> None:
 
 
 @torch.no_grad()
-def order(embedding: nn.Embedding) -> None:
-    """Start an embedding of V ordered values and a mask as cosines: near values begin near each other, the mask at 0.
+def init_ordinal_embedding_(embedding: nn.Embedding) -> None:
+    """Initialize an embedding of V ordered values and a mask as cosines: near values are near, the mask is 0.
 
     Channel k of value v is sqrt(2 / (1 + k)) cos(pi k (v + 1/2) / V), so a few slow channels hold most of the size.
-    A start at random must first learn the order of the values, which takes many steps.
+    A random start must first learn the order of the values, which takes many steps.
     """
     values = embedding.num_embeddings - 1
     channel = torch.arange(embedding.embedding_dim)

@@ -1,8 +1,11 @@
-"""The U-ViT for larger pictures: the U-Net's two sides, with a transformer over patches in the middle.
+"""The paper's U-ViT for larger images: the U-Net's two sides, with a transformer over patches (a DiT) in the middle.
 
-Everything is told the time and the class by norms whose scale and shift depend on them.
+The norms' scale and shift depend on the conditioning vector. With equal weights the network computes what the official
+implementation does (google-deepmind/md4, md4/networks/uvit.py and dit.py), and dropout has the same sites: single
+elements before a block's second convolution, of the attention's probabilities and twice in an MLP, and whole channels
+of what attention adds.
 
-Letters: B examples, H x W x C pictures, D width, V vocabulary, P patches.
+Shapes: B batch, H x W x C images, D width, V vocabulary, P patches, E width of the transformer.
 """
 
 import math
@@ -13,28 +16,30 @@ from torch.nn import functional
 
 from mdpipe.networks.attention import attend
 from mdpipe.networks.base import Network
+from mdpipe.networks.conditioning import Conditioning
 from mdpipe.networks.convolution import Convolution
-from mdpipe.networks.dropout import kept_channels
-from mdpipe.networks.group_norm import GroupNorm
-from mdpipe.networks.initial import order, spread, zero
-from mdpipe.networks.pictures import GROUP, as_picture, as_sub_pixels, down_and_up
-from mdpipe.networks.time import TimeEmbedding
-from mdpipe.networks.told import ClassEmbedding, told
-from mdpipe.networks.transformer import GatedMLP
+from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
+from mdpipe.networks.group_norm import EPSILON, SMALL_GROUP, GroupNorm, num_groups
+from mdpipe.networks.initial import init_ordinal_embedding_, init_weights, zero_init_
+from mdpipe.networks.pictures import as_picture, as_sub_pixels, check_init, down_and_up
 
 PATCH = 2
 """Rows and columns of a patch."""
+LONGEST_WAVELENGTH = 10_000.0
+MLP_RATIO = 4
+SITES = 4
+"""Dropout sites of a layer of the transformer."""
 
 
 class UViT(Network):
-    """A denoiser for pictures of even height and width.
+    """A denoiser for images of even height and width.
 
     As in the U-Net, `blocks` residual blocks go down and `blocks` + 1 go up at full resolution, each of which also sees
     what a block on the way down was given or gave. In between, patches of 2 x 2 pixels go through `layers` layers of
     attention of width `middle_width`. The last convolution gives the logits of all sub-pixels; the head is nothing.
 
     Raises:
-        ValueError: the shape is not one of a picture with even sides, a width does not divide, or it is to be causal.
+        ValueError: the shape is not one of an image with even sides, a width does not divide, or it is to be causal.
     """
 
     def __init__(
@@ -51,160 +56,204 @@ class UViT(Network):
         dropout: float,
         classes: int,
         causal: bool,
+        init: str = "md4",
     ) -> None:
         super().__init__()
+        check_init(init)
         if causal:
             raise ValueError("network.kind = uvit sees every pixel at once and cannot be causal; take a transformer")
         if len(shape) != 3 or shape[0] % PATCH or shape[1] % PATCH:
             raise ValueError(f"network.kind = uvit takes pictures (height, width, channels) of even size, not {shape}")
-        if width % GROUP:
-            raise ValueError(f"network.width = {width} must be a multiple of {GROUP} for a U-ViT")
+        if width % SMALL_GROUP:
+            raise ValueError(f"network.width = {width} must be a multiple of {SMALL_GROUP} for a U-ViT")
+        if middle_width % 4:
+            raise ValueError(f"network.middle_width = {middle_width} must be a multiple of 4 for a U-ViT (positions)")
         if middle_width % heads:
             raise ValueError(f"network.heads = {heads} does not divide network.middle_width = {middle_width}")
         self.vocabulary = vocabulary
         self.shape = shape
         self.length = math.prod(shape)
-        self.width = width
+        self.middle_width = middle_width
         self.dropout = dropout
+        self.init = init
         height, breadth, channels = shape
         self.embedding = nn.Embedding(vocabulary + 1, width)
-        self.time = TimeEmbedding(width) if time_conditioning else None
-        self.classes = ClassEmbedding(classes, width) if classes else None
-        told_width = width if time_conditioning or classes else None
+        self.conditioning = Conditioning(width, time_conditioning=time_conditioning, num_classes=classes)
+        cond_width = None if self.conditioning.is_empty else width
         self.input = Convolution(channels * width, width)
-        self.down = nn.ModuleList(ResidualBlock(width, width, told_width) for _ in range(blocks))
+        self.down = nn.ModuleList(ResidualBlock(width, width, cond_width, dropout) for _ in range(blocks))
         self.patches = nn.Linear(PATCH**2 * width, middle_width)
         self.positions = nn.Parameter(torch.empty(height * breadth // PATCH**2, middle_width))
-        self.middle = nn.ModuleList(Layer(middle_width, heads, told_width) for _ in range(layers))
-        self.middle_norm = ToldNorm(middle_width, told_width)
+        self.middle = nn.ModuleList(TransformerBlock(middle_width, heads, cond_width, dropout) for _ in range(layers))
+        self.middle_norm = AdaLayerNorm(middle_width, cond_width)
         self.pixels = nn.Linear(middle_width, PATCH**2 * width)
-        self.up = nn.ModuleList(ResidualBlock(2 * width, width, told_width) for _ in range(blocks + 1))
-        self.norm = ToldNorm(width, told_width, grouped=True)
+        self.up = nn.ModuleList(ResidualBlock(2 * width, width, cond_width, dropout) for _ in range(blocks + 1))
+        self.norm = AdaGroupNorm(width, width, cond_width)
         self.output = Convolution(width, channels * vocabulary)
         self.head = nn.Identity()
 
-    @property
-    def dropout_channels(self) -> int:
-        """Uniforms an example that dropout takes: one a channel in every residual block."""
-        return (len(self.down) + len(self.up)) * self.width if self.dropout else 0
-
     def initialise(self, generator: torch.Generator) -> None:
-        """Set the weights. Blocks, layers and the middle as a whole add nothing at first; near values look alike."""
-        spread(self, generator)
-        order(self.embedding)
+        """Initialize the weights as the official implementation does; blocks and layers add nothing at first.
+
+        The middle as a whole returns 0, and the positions are sinusoids of their row and column. With
+        `init: ordinal` only the embedding differs: near values start near each other.
+        """
+        init_weights(self, generator)
+        if self.init == "ordinal":
+            init_ordinal_embedding_(self.embedding)
         with torch.no_grad():
-            self.positions.normal_(0, self.positions.shape[1] ** -0.5, generator=generator)
-        zero(self.output, self.pixels, *(block.output for block in [*self.down, *self.up]))
-        zero(*(part.modulation for part in self.modules() if isinstance(part, Layer | ToldNorm)))
+            self.positions.copy_(sincos_positions(self.shape[0] // PATCH, self.shape[1] // PATCH, self.middle_width))
+        zero_init_(self.output, self.pixels, *(block.output for block in [*self.down, *self.up]))
+        adaptive = (TransformerBlock, AdaLayerNorm, AdaGroupNorm)
+        zero_init_(*(part.modulation for part in self.modules() if isinstance(part, adaptive)))
 
     def forward(
-        self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout: Tensor | None = None
+        self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
-        """Logits (B, H W C, V), of every sub-pixel.
+        """Compute logits (B, H W C, V) of every sub-pixel.
 
         Args:
             tokens: (B, H W C) int64 in the order (H, W, C), at most V, which is the mask.
             time: (B,), read if the network is time-conditioned.
             condition: (B,) int64 class labels, the number of classes meaning "no class"; None if there is none at all.
-            dropout: (B, dropout_channels) in [0, 1), or None for no dropout.
+            dropout_keys: (B, 2) int64, or None for no dropout.
 
         Raises:
-            ValueError: a condition that `told` refuses.
+            ValueError: a condition that `Conditioning` refuses.
         """
-        modulator = told(self.time, self.classes, tokens, time, condition)
-        kept = iter(kept_channels(dropout, self.dropout, len(self.down) + len(self.up)))
+        cond = self.conditioning(tokens, time, condition)
+        in_middle = SITES * len(self.middle)
+        keys = split_keys(dropout_keys if self.dropout else None, in_middle + len(self.down) + len(self.up))
 
         def middle(x: Tensor) -> Tensor:
-            return x + self._through_patches(x, modulator)
+            return self._through_patches(x, cond, keys[:in_middle])
 
         x = self.input(as_picture(self.embedding(tokens), self.shape))
-        x = down_and_up(x, self.down, middle, self.up, modulator, kept)
-        return as_sub_pixels(self.output(functional.silu(self.norm(x, modulator))), self.vocabulary)
+        x = down_and_up(x, self.down, middle, self.up, cond, iter(keys[in_middle:]))
+        return as_sub_pixels(self.output(functional.silu(self.norm(x, cond))), self.vocabulary)
 
-    def _through_patches(self, x: Tensor, modulator: Tensor | None) -> Tensor:
+    def _through_patches(self, x: Tensor, cond: Tensor | None, keys: list[Tensor | None]) -> Tensor:
         """(B, D, H, W) to the same."""
         patches_BPE = self.patches(functional.pixel_unshuffle(x, PATCH).flatten(2).transpose(1, 2)) + self.positions
-        for layer in self.middle:
-            patches_BPE = layer(patches_BPE, modulator)
-        pixels_BPE = self.pixels(self.middle_norm(patches_BPE, modulator))
+        if cond is not None:
+            cond = functional.silu(cond)  # The residual blocks are given the vector itself.
+        for index, layer in enumerate(self.middle):
+            patches_BPE = layer(patches_BPE, cond, *keys[SITES * index : SITES * (index + 1)])
+        pixels_BPE = self.pixels(self.middle_norm(patches_BPE, cond))
         rows, columns = x.shape[2] // PATCH, x.shape[3] // PATCH
         return functional.pixel_shuffle(pixels_BPE.transpose(1, 2).unflatten(2, (rows, columns)), PATCH)
 
 
-class ToldNorm(nn.Module):
-    """norm(x) (1 + scale) + shift, with scale and shift told, and 0 at first; a plain norm where nothing is told.
+class AdaGroupNorm(nn.Module):
+    """norm(x) (1 + scale) + shift by the conditioning vector, both 0 at first; unconditioned a norm with weights."""
 
-    A layer norm of (B, P, D), or, grouped, a group norm of (B, D, H, W) (AdaGN); in float32.
-    """
-
-    def __init__(self, width: int, told_width: int | None, *, grouped: bool = False) -> None:
+    def __init__(self, channels: int, width: int, cond_width: int | None) -> None:
         super().__init__()
-        self.grouped = grouped
-        plain = told_width is None
-        self.norm = (
-            GroupNorm(width // GROUP, width, affine=plain) if grouped else nn.LayerNorm(width, elementwise_affine=plain)
-        )
-        self.modulation = None if told_width is None else nn.Linear(told_width, 2 * width)
+        self.norm = GroupNorm(num_groups(width), channels, affine=cond_width is None)
+        self.modulation = None if cond_width is None else nn.Linear(cond_width, 2 * channels)
 
-    def forward(self, x: Tensor, modulator: Tensor | None) -> Tensor:
-        """To the same shape; `modulator` is (B, D) or None."""
-        normal: Tensor = self.norm(x.float())
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """(B, C, H, W) to the same, in float32; `cond` is (B, D) or None."""
+        normal: Tensor = self.norm(x)
         if self.modulation is None:
             return normal
-        modulation: Tensor = self.modulation(modulator)
-        modulation = modulation[:, :, None, None] if self.grouped else modulation[:, None]
-        shift, scale = modulation.chunk(2, dim=1 if self.grouped else 2)
+        modulation: Tensor = self.modulation(cond)[:, :, None, None]
+        scale, shift = modulation.chunk(2, dim=1)
+        return normal * (1 + scale) + shift
+
+
+class AdaLayerNorm(nn.Module):
+    """norm(x) (1 + scale) + shift by the conditioning vector, both 0 at first; unconditioned an RMSNorm."""
+
+    def __init__(self, width: int, cond_width: int | None) -> None:
+        super().__init__()
+        self.norm = norm(width, cond_width)
+        self.modulation = None if cond_width is None else nn.Linear(cond_width, 2 * width)
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """(B, P, E) to the same; `cond` is (B, D) or None."""
+        normal: Tensor = self.norm(x)
+        if self.modulation is None:
+            return normal
+        modulation: Tensor = self.modulation(cond)[:, None]
+        shift, scale = modulation.chunk(2, dim=2)
         return normal * (1 + scale) + shift
 
 
 class ResidualBlock(nn.Module):
-    """shortcut(x) + output(drop(silu(norm(input(silu(norm(x))))))), both convolutions 3 x 3 and both norms told."""
+    """shortcut(x) + output(drop(silu(norm(input(silu(norm(x))))))), both convolutions 3 x 3, both norms conditioned."""
 
-    def __init__(self, channels: int, width: int, told_width: int | None) -> None:
+    def __init__(self, channels: int, width: int, cond_width: int | None, dropout: float) -> None:
         super().__init__()
-        self.first_norm = ToldNorm(channels, told_width, grouped=True)
+        self.dropout = dropout
+        self.first_norm = AdaGroupNorm(channels, width, cond_width)
         self.input = Convolution(channels, width)
-        self.second_norm = ToldNorm(width, told_width, grouped=True)
+        self.second_norm = AdaGroupNorm(width, width, cond_width)
         self.output = Convolution(width, width)
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
 
-    def forward(self, x: Tensor, modulator: Tensor | None, kept: Tensor | None) -> Tensor:
-        """(B, channels, H, W) to (B, D, H, W); `modulator` is (B, D) or None, `kept` (B, D) or None."""
-        inner = self.input(functional.silu(self.first_norm(x, modulator)))
-        inner = functional.silu(self.second_norm(inner, modulator))
-        if kept is not None:
-            inner = inner * kept[:, :, None, None]
+    def forward(self, x: Tensor, cond: Tensor | None, keys: Tensor | None) -> Tensor:
+        """(B, channels, H, W) to (B, D, H, W); `cond` is (B, D) or None, `keys` (B, 2) or None."""
+        inner = self.input(functional.silu(self.first_norm(x, cond)))
+        inner = functional.silu(self.second_norm(inner, cond))
+        # Numbered with the channels last, as they are in memory.
+        inner = dropout(inner.permute(0, 2, 3, 1), keys, self.dropout).permute(0, 3, 1, 2)
         result: Tensor = self.shortcut(x) + self.output(inner)
         return result
 
 
-class Layer(nn.Module):
-    """x + gate * attention(norm(x)), then x + gate * mlp(norm(x)); norms and gates are told (adaLN-zero)."""
+class TransformerBlock(nn.Module):
+    """x + gate * attention(norm(x)), then x + gate * mlp(norm(x)); norms and gates are conditioned (adaLN-zero)."""
 
-    def __init__(self, width: int, heads: int, told_width: int | None) -> None:
+    def __init__(self, width: int, heads: int, cond_width: int | None, dropout: float) -> None:
         super().__init__()
         self.heads = heads
-        self.first_norm = nn.LayerNorm(width)
-        self.input = nn.Linear(width, 3 * width)
-        self.mixed = nn.Linear(width, width)
-        self.second_norm = nn.LayerNorm(width)
-        self.mlp = GatedMLP(width)
-        self.modulation = None if told_width is None else nn.Linear(told_width, 6 * width)
+        self.dropout = dropout
+        self.first_norm = norm(width, cond_width)
+        self.qkv_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width, bias=False)
+        self.second_norm = norm(width, cond_width)
+        self.up_proj = nn.Linear(width, MLP_RATIO * width)
+        self.down_proj = nn.Linear(MLP_RATIO * width, width)
+        self.modulation = None if cond_width is None else nn.Linear(cond_width, 6 * width)
 
-    def forward(self, x: Tensor, modulator: Tensor | None) -> Tensor:
-        """(B, P, E) to the same; `modulator` is (B, D) or None."""
+    def forward(self, x: Tensor, cond: Tensor | None, *keys: Tensor | None) -> Tensor:
+        """(B, P, E) to the same; `cond` is (B, D) or None, `keys` (B, 2) for each of the four sites, or None."""
+        attention_keys, mlp_keys = keys[:2], keys[2:]
         if self.modulation is None:
-            x = x + self._attention(self.first_norm(x))
-            plain: Tensor = x + self.mlp(self.second_norm(x))
-            return plain
-        first, second = self.modulation(modulator)[:, None].chunk(2, dim=2)
+            x = x + self._attention(self.first_norm(x), *attention_keys)
+            return x + self._mlp(self.second_norm(x), *mlp_keys)
+        modulation: Tensor = self.modulation(cond)[:, None]
+        first, second = modulation.chunk(2, dim=2)
         shift, scale, gate = first.chunk(3, dim=2)
-        x = x + gate * self._attention(self.first_norm(x) * (1 + scale) + shift)
+        x = x + gate * self._attention(self.first_norm(x) * (1 + scale) + shift, *attention_keys)
         shift, scale, gate = second.chunk(3, dim=2)
-        told_of: Tensor = x + gate * self.mlp(self.second_norm(x) * (1 + scale) + shift)
-        return told_of
+        return x + gate * self._mlp(self.second_norm(x) * (1 + scale) + shift, *mlp_keys)
 
-    def _attention(self, x: Tensor) -> Tensor:
-        query, key, value = self.input(x).unflatten(2, (3 * self.heads, -1)).transpose(1, 2).chunk(3, dim=1)
-        update: Tensor = self.mixed(attend(query, key, value).transpose(1, 2).flatten(2))
-        return update
+    def _attention(self, x: Tensor, of_probabilities: Tensor | None, of_output: Tensor | None) -> Tensor:
+        query, key, value = self.qkv_proj(x).unflatten(2, (3 * self.heads, -1)).transpose(1, 2).chunk(3, dim=1)
+        mixed = attend(query, key, value, dropout_keys=of_probabilities, rate=self.dropout)
+        return channel_dropout(self.out_proj(mixed.transpose(1, 2).flatten(2)), of_output, self.dropout)
+
+    def _mlp(self, x: Tensor, of_hidden: Tensor | None, of_output: Tensor | None) -> Tensor:
+        hidden = dropout(functional.gelu(self.up_proj(x), approximate="tanh"), of_hidden, self.dropout)
+        return dropout(self.down_proj(hidden), of_output, self.dropout)
+
+
+def norm(width: int, cond_width: int | None) -> nn.Module:
+    """Return an RMSNorm, or, if its scale comes from a conditioning vector, a LayerNorm without weights."""
+    if cond_width is None:
+        return nn.RMSNorm(width, eps=EPSILON)
+    return nn.LayerNorm(width, eps=EPSILON, elementwise_affine=False)
+
+
+def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
+    """Compute fixed 2-d positions (rows * columns, width): sines and cosines of the column, then those of the row.
+
+    Each half has width / 4 frequencies, 10000^(-k / (width / 4)) for k = 0, 1, ... (DiT, Peebles and Xie, 2023).
+    """
+    quarter = width // 4
+    frequencies = LONGEST_WAVELENGTH ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    angles = torch.stack([column, row], dim=-1).flatten(0, 1)[:, :, None] * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1).float()

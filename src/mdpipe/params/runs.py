@@ -24,6 +24,10 @@ class Transformer(Section):
     time_conditioning: bool
     """Whether the network is told the time. Without it one network serves every schedule and any-order bound."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    """The rate: of whole channels of what a layer adds, of attention probabilities and of elements of the embedding."""
+    embed_dim: Positive | None = None
+    """Channels of the token embedding, which a linear layer brings to the width; null for the width itself. The paper's
+    text8 networks have 64."""
 
     @model_validator(mode="after")
     def _heads_fit_the_width(self) -> Self:
@@ -46,6 +50,10 @@ class UNet(Section):
     time_conditioning: bool
     """Whether the network is told the time."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    """The rate, of single elements before the second convolution of a block."""
+    init: Literal["md4", "ordinal"] = "md4"
+    """The initial weights: as in the official implementation, or with an embedding in which near values start near each
+    other, which short trainings gain from."""
 
 
 class UViT(Section):
@@ -55,13 +63,17 @@ class UViT(Section):
     width: Annotated[int, Field(ge=8, multiple_of=8)]
     blocks: Positive
     """Residual blocks on the way down; the way up has one more."""
-    middle_width: Positive
+    middle_width: Annotated[int, Field(ge=4, multiple_of=4)]
     layers: Positive
     """Of the transformer in the middle."""
     heads: Positive
     time_conditioning: bool
     """Whether the network is told the time."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    """The rate, of single elements before the second convolution of a block and within the transformer."""
+    init: Literal["md4", "ordinal"] = "md4"
+    """The initial weights: as in the official implementation, or with an embedding in which near values start near each
+    other, which short trainings gain from."""
 
     @model_validator(mode="after")
     def _heads_fit_the_width(self) -> Self:

@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 
 def decay_at(step: int, decay: float) -> float:
-    """min(decay, (1 + k) / (10 + k)) at step k: short averages first, so that the first weights are soon forgotten."""
+    """min(decay, (1 + k) / (10 + k)) at step k: short averages first, so that the first weights are soon forgotten.
+
+    The official code has `decay` from the first step on; from step 90,000 on, both are the same at a decay of 0.9999.
+    """
     return min(decay, (1 + step) / (10 + step))
 
 

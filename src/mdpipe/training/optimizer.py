@@ -28,7 +28,8 @@ def learning_rate_at(step: int, settings: "TrainSettings") -> float:
         r (k + 1) / W                                          for k < W
         r (1 + cos(pi (k - W) / (steps - W))) / 2              after it
 
-    It reaches the peak at the end of the warm-up and would be 0 at k = steps, the first step that is not taken.
+    It reaches the peak at the end of the warm-up and would be 0 at k = steps, the first step that is not taken. The
+    official code's warm-up is r k / W, one step behind: its first step changes nothing.
     """
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
@@ -42,7 +43,8 @@ def build_optimizers(
     """AdamW with the weight decay on every parameter of the network, as in the paper's code (no list of exceptions).
 
     With Muon, which comes second, AdamW has what is no matrix of a layer. The objective's own parameters are AdamW's,
-    in a group of their own.
+    in a group of their own without weight decay; the paper's code decays GenMD4's raw exponents as all else. A decay
+    moves their w = softplus(raw) towards log 2, and the rate at which a token is masked has no reason to go there.
 
     Raises:
         ValueError: Muon is asked for, and the network has no matrices in its layers.

@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import layers
-from mdpipe.networks.dropout import Droppable, WithDropout
+from mdpipe.networks.dropout import DenoiserWithDropout, SupportsDropout
 from mdpipe.training.world import World
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ class Loss(nn.Module):
         time: Tensor,
         uniforms: Tensor,
         condition: Tensor | None,
-        dropout: Tensor | None,
+        dropout_keys: Tensor | None,
     ) -> Tensor:
-        """As `Objective.loss`, (B,); `dropout` is (B, dropout_channels) or None where the network drops nothing."""
+        """Compute `Objective.loss`, (B,); `dropout_keys` is (B, 2), or None if the network drops nothing."""
         denoiser = cast("Denoiser", self.network)
-        if dropout is not None:
-            denoiser = WithDropout(cast("Droppable", self.network), dropout)
+        if dropout_keys is not None:
+            denoiser = DenoiserWithDropout(cast("SupportsDropout", self.network), dropout_keys)
         return self.objective.loss(denoiser, tokens, time, uniforms, condition)
 
 

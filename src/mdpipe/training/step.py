@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.noise import Noise, stratified_times
-from mdpipe.networks.dropout import Droppable
+from mdpipe.networks.dropout import SupportsDropout
 from mdpipe.training.optimizer import clip_gradient, gradient_norms, learning_rate_at, set_learning_rate
 from mdpipe.training.parallel import mean_over, micro_batch
 from mdpipe.training.state import TrainingState
@@ -81,18 +81,16 @@ class Step:
         examples_B = torch.arange(rows.start, rows.stop, device=device)
         times_B = stratified_times(self.noise, state.step, examples_B, self.settings.batch_size)
         uniforms_BK = self.noise.uniform(state.step, examples_B, state.objective.loss_uniforms(length))
-        dropout = self._dropout(examples_B)
+        dropout_keys = self._dropout_keys(examples_B)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bfloat16"):
-            losses_B: Tensor = self.loss(tokens_BL, times_B, uniforms_BK, condition_B, dropout)
+            losses_B: Tensor = self.loss(tokens_BL, times_B, uniforms_BK, condition_B, dropout_keys)
         return losses_B / length
 
-    def _dropout(self, examples: Tensor) -> Tensor | None:
-        network = cast("Droppable", self.state.network)
-        if not network.dropout_channels:
+    def _dropout_keys(self, examples: Tensor) -> Tensor | None:
+        """Return a key for each example, (B, 2), of a purpose that shares no number with times and masks."""
+        if cast("SupportsDropout", self.state.network).dropout == 0:
             return None
-        # A purpose of its own: the masks' numbers would say which channels are dropped.
-        noise = Noise(self.noise.seed, f"{self.noise.purpose}/dropout")
-        return noise.uniform(self.state.step, examples, network.dropout_channels)
+        return Noise(self.noise.seed, f"{self.noise.purpose}/dropout").keys(self.state.step, examples)
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

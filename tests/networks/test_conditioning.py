@@ -1,9 +1,10 @@
-"""Classes: what a network that is told the class does with it, and what it refuses."""
+"""Conditioning on classes: what a network does with the class, and what it refuses."""
 
 import pytest
 import torch
 
-from mdpipe.networks.dropout import WithDropout
+from mdpipe.diffusion.noise import Noise
+from mdpipe.networks.dropout import DenoiserWithDropout
 
 CLASSES = 5
 LABELS = torch.arange(CLASSES + 1)
@@ -57,12 +58,12 @@ def test_every_weight_gets_a_gradient_and_every_class_its_own(kind, shaken, toke
     network.head(network(tokens, times, LABELS)).square().mean().backward()
     idle = [name for name, weight in network.named_parameters() if weight.grad is None or not weight.grad.any()]
     assert idle == []
-    assert network.classes.weight.grad.any(dim=1).all()
+    assert network.conditioning.classes.weight.grad.any(dim=1).all()
 
 
 def test_a_step_with_dropout_is_told_the_class_too(kind, shaken, tokens, times):
     network = shaken(kind, classes=CLASSES, dropout=0.5)
-    step = WithDropout(network, torch.full((6, network.dropout_channels), 0.9))
+    step = DenoiserWithDropout(network, Noise(0, "test").keys(0, torch.arange(6)))
     with torch.no_grad():
         assert (step(tokens, times, LABELS) - step(tokens, times, None)).abs().amax(dim=(1, 2))[:CLASSES].min() > 1e-4
 

@@ -1,0 +1,191 @@
+"""Weights of the official implementation under the names and in the layouts that our networks have.
+
+Official names are Flax paths, kernels are (in, out) and of convolutions (H, W, in, out).
+"""
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FOLDER = Path(__file__).parents[1] / "fixtures/md4"
+INT8_SCALES = {"CondEmbedding_0": 64, "embedding": 16}
+"""What stored weights are divided by; all others by 32."""
+
+Weights = dict[str, Tensor]
+
+
+def tensors(name: str) -> Weights:
+    """Return the arrays of a fixture."""
+    with np.load(FOLDER / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(np.array(arrays[key])) for key in arrays.files}
+
+
+def transformer_weights() -> Weights:
+    """Return the weights in transformer.npz by their Flax paths."""
+    stored = {name.removeprefix("w/"): value for name, value in tensors("transformer").items() if name[:2] == "w/"}
+    divisors = {name: next((s for part, s in INT8_SCALES.items() if part in name), 32) for name in stored}
+    return {name: value.float() / divisors[name] for name, value in stored.items()}
+
+
+def map_transformer(official: Weights, heads: int) -> Weights:
+    """Map what belongs to the official transformer, weights or gradients, to the names of ours."""
+    mapped = {
+        "embedding.weight": official["Transformer_0/Embed_0/embedding"],
+        "norm.modulation.weight": official["Transformer_0/Dense_0/kernel"].T,
+        "norm.modulation.bias": official["Transformer_0/Dense_0/bias"],
+        "head.weight": official["Transformer_0/Dense_1/kernel"].T,
+        **map_conditioning(official),
+    }
+    blocks = {name.split("/")[1] for name in official if "TransformerBlock" in name}
+    for index in range(len(blocks)):
+        prefix = f"Transformer_0/TransformerBlock_{index}"
+        wq, wk, wv, wo = (official[f"{prefix}/attention/{name}/kernel"] for name in ("wq", "wk", "wv", "wo"))
+        mapped[f"attention.{index}.inner.input.weight"] = torch.cat(
+            [neighbors_to_halves(wq, heads), neighbors_to_halves(wk, heads), wv], dim=1
+        ).T
+        mapped[f"attention.{index}.inner.output.weight"] = wo.T
+        w1, w2, w3 = (official[f"{prefix}/feed_forward/{name}/kernel"] for name in ("w1", "w2", "w3"))
+        mapped[f"mlp.{index}.inner.input.weight"] = torch.cat([w3, w1], dim=1).T
+        mapped[f"mlp.{index}.inner.output.weight"] = w2.T
+        for part in ("kernel", "bias"):
+            halves = official[f"{prefix}/Dense_0/{part}"].chunk(2, dim=-1)
+            for branch, half in zip(("attention", "mlp"), halves, strict=True):
+                name = "weight" if part == "kernel" else "bias"
+                mapped[f"{branch}.{index}.modulation.{name}"] = half.T if part == "kernel" else half
+    return mapped
+
+
+def neighbors_to_halves(kernel: Tensor, heads: int) -> Tensor:
+    """Reorder each head's columns: the official rotary positions turn neighbors, ours channel i against i + d / 2."""
+    return kernel.unflatten(1, (heads, -1, 2)).transpose(2, 3).flatten(1)
+
+
+def map_conditioning(official: Weights) -> Weights:
+    """Map CondEmbedding."""
+    return {
+        "conditioning.time.input.weight": official["CondEmbedding_0/dense0/kernel"].T,
+        "conditioning.time.input.bias": official["CondEmbedding_0/dense0/bias"],
+        "conditioning.time.output.weight": official["CondEmbedding_0/Dense_0/kernel"].T,
+        "conditioning.time.output.bias": official["CondEmbedding_0/Dense_0/bias"],
+    }
+
+
+def image_weights(name: str) -> Weights:
+    """Generate the weights of the official network for images `name` by their Flax paths, and check their digest."""
+    description: dict[str, Any] = json.loads((FOLDER / "pictures_weights.json").read_text())[name]
+    random = np.random.RandomState(description["seed"])
+    digest, weights = hashlib.sha256(), {}
+    for path, shape in sorted(description["parameters"].items()):
+        values = random.standard_normal(shape)
+        if path.endswith("kernel"):
+            first_only = len(shape) == 3 and "/out/" not in path
+            values = values / np.sqrt(shape[0] if first_only else np.prod(shape[:-1]))
+        elif path.endswith("scale"):
+            values = 1 + 0.3 * values
+        elif not path.endswith("embedding"):
+            values = 0.3 * values
+        values = values.astype(np.float32)
+        digest.update(values.tobytes())
+        weights[path] = torch.from_numpy(values)
+    assert digest.hexdigest() == description["sha256_of_weights"]
+    return weights
+
+
+def without_time(official: Weights) -> Weights:
+    """Return a U-Net's weights without what time conditioning adds."""
+    added = re.compile(r"CondEmbedding|ResBlock_\d+/Dense_0")
+    return {path: value for path, value in official.items() if not added.search(path)}
+
+
+def map_unet(official: Weights, blocks: int) -> Weights:
+    """Map the official U-Net's weights to the names of ours."""
+    inner = {path.removeprefix("UNet5DWrapper_0/UNet_0/"): value for path, value in official.items()}
+    mapped = {"embedding.weight": official["Embed_0/embedding"], **_ends(inner)}
+    mapped |= _affine(inner, "GroupNorm_0", "norm")
+    for index, ours in enumerate(_block_names(blocks, with_middle=True)):
+        theirs = f"ResBlock_{index}"
+        mapped |= _convolutions(inner, theirs, ours)
+        mapped |= _affine(inner, f"{theirs}/GroupNorm_0", f"{ours}.first_norm")
+        mapped |= _affine(inner, f"{theirs}/GroupNorm_1", f"{ours}.second_norm")
+        mapped |= _shortcut(inner, f"{theirs}/Dense_1", ours)
+        if f"{theirs}/Dense_0/kernel" in inner:
+            mapped[f"{ours}.modulation.weight"] = inner[f"{theirs}/Dense_0/kernel"].T
+    mapped |= _affine(inner, "SelfAttention_0/GroupNorm_0", "attention.norm")
+    attention = "SelfAttention_0/MultiHeadDotProductAttention_0"
+    qkv = ("query", "key", "value")
+    mapped["attention.input.weight"] = torch.cat([inner[f"{attention}/{x}/kernel"][:, 0] for x in qkv], dim=1).T
+    mapped["attention.input.bias"] = torch.cat([inner[f"{attention}/{x}/bias"][0] for x in qkv])
+    mapped["attention.output.weight"] = inner[f"{attention}/out/kernel"][0].T
+    mapped["attention.output.bias"] = inner[f"{attention}/out/bias"]
+    return mapped | (map_conditioning(official) if "CondEmbedding_0/dense0/kernel" in official else {})
+
+
+def map_uvit(official: Weights, blocks: int, layers: int) -> Weights:
+    """Map the official U-ViT's weights to the names of ours."""
+    inner = {path.removeprefix("UNet5DWrapper_0/UNet_0/"): value for path, value in official.items()}
+    mapped = {"embedding.weight": official["Embed_0/embedding"], **_ends(inner), **map_conditioning(official)}
+    mapped |= _linear(inner, "CondGroupNorm_0/Dense_0", "norm.modulation")
+    for index, ours in enumerate(_block_names(blocks, with_middle=False)):
+        theirs = f"ResBlock_{index}"
+        mapped |= _convolutions(inner, theirs, ours)
+        mapped |= _linear(inner, f"{theirs}/CondGroupNorm_0/Dense_0", f"{ours}.first_norm.modulation")
+        mapped |= _linear(inner, f"{theirs}/CondGroupNorm_1/Dense_0", f"{ours}.second_norm.modulation")
+        mapped |= _shortcut(inner, f"{theirs}/Dense_0", ours)
+    # The official patches are (row, column, channel), ours (channel, row, column).
+    mapped["patches.weight"] = inner["DiT_0/x_embedder/proj/kernel"].permute(3, 2, 0, 1).flatten(1)
+    mapped["patches.bias"] = inner["DiT_0/x_embedder/proj/bias"]
+    mapped["positions"] = inner["DiT_0/pos_embed"]
+    mapped |= _linear(inner, "DiT_0/final_layer/Dense_0", "middle_norm.modulation")
+    width = inner["Conv_0/bias"].numel()
+    pixels = inner["DiT_0/final_layer/linear/kernel"].T.unflatten(0, (4, width))
+    mapped["pixels.weight"] = pixels.transpose(0, 1).flatten(0, 1)
+    mapped["pixels.bias"] = inner["DiT_0/final_layer/linear/bias"].view(4, width).T.flatten()
+    for index in range(layers):
+        theirs, ours = f"DiT_0/blocks_{index}", f"middle.{index}"
+        for part, name in (("kernel", "weight"), ("bias", "bias")):
+            joined = torch.cat([inner[f"{theirs}/attn/{x}/{part}"] for x in ("wq", "wk", "wv")], dim=-1)
+            mapped[f"{ours}.qkv_proj.{name}"] = joined.T if part == "kernel" else joined
+        mapped[f"{ours}.out_proj.weight"] = inner[f"{theirs}/attn/wo/kernel"].T
+        mapped |= _linear(inner, f"{theirs}/mlp/fc1", f"{ours}.up_proj")
+        mapped |= _linear(inner, f"{theirs}/mlp/fc2", f"{ours}.down_proj")
+        mapped |= _linear(inner, f"{theirs}/Dense_0", f"{ours}.modulation")
+    return mapped
+
+
+def _block_names(blocks: int, *, with_middle: bool) -> list[str]:
+    middle = [f"middle.{i}" for i in range(2)] if with_middle else []
+    return [f"down.{i}" for i in range(blocks)] + middle + [f"up.{i}" for i in range(blocks + 1)]
+
+
+def _linear(inner: Weights, theirs: str, ours: str) -> Weights:
+    return {f"{ours}.weight": inner[f"{theirs}/kernel"].T, f"{ours}.bias": inner[f"{theirs}/bias"]}
+
+
+def _affine(inner: Weights, theirs: str, ours: str) -> Weights:
+    return {f"{ours}.weight": inner[f"{theirs}/scale"], f"{ours}.bias": inner[f"{theirs}/bias"]}
+
+
+def _convolution(inner: Weights, theirs: str, ours: str) -> Weights:
+    return {f"{ours}.weight": inner[f"{theirs}/kernel"].permute(3, 2, 0, 1), f"{ours}.bias": inner[f"{theirs}/bias"]}
+
+
+def _ends(inner: Weights) -> Weights:
+    return _convolution(inner, "Conv_0", "input") | _convolution(inner, "Conv_1", "output")
+
+
+def _convolutions(inner: Weights, theirs: str, ours: str) -> Weights:
+    first = _convolution(inner, f"{theirs}/Conv_0", f"{ours}.input")
+    return first | _convolution(inner, f"{theirs}/Conv_1", f"{ours}.output")
+
+
+def _shortcut(inner: Weights, theirs: str, ours: str) -> Weights:
+    if f"{theirs}/kernel" not in inner:
+        return {}
+    kernel = inner[f"{theirs}/kernel"].T[:, :, None, None]
+    return {f"{ours}.shortcut.weight": kernel, f"{ours}.shortcut.bias": inner[f"{theirs}/bias"]}

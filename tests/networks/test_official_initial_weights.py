@@ -1,0 +1,120 @@
+"""Weights start with the distribution that they have in the official implementation at the paper's sizes."""
+
+import json
+import math
+import re
+from typing import Any
+
+import pytest
+from torch import nn
+
+from mdpipe.networks.build import build_network, empty_network, parameter_count
+from tests.networks.official import FOLDER
+
+OFFICIAL: dict[str, dict[str, Any]] = json.loads((FOLDER / "initial_weights.json").read_text())
+TEXT = {"layers": 12, "heads": 12, "width": 768, "time_conditioning": True, "dropout": 0.0}
+IMAGES = {"time_conditioning": True, "dropout": 0.1}
+EXPERIMENTS: dict[str, tuple[str, int, tuple[int, ...], dict[str, Any]]] = {
+    "text8": ("transformer", 27, (256,), {**TEXT, "embed_dim": 64}),
+    "owt": ("transformer", 50257, (1024,), TEXT),
+    "cifar": ("unet", 256, (32, 32, 3), {**IMAGES, "width": 128, "blocks": 32}),
+    "imagenet": (
+        "uvit",
+        256,
+        (64, 64, 3),
+        {**IMAGES, "width": 256, "blocks": 24, "middle_width": 768, "layers": 12, "heads": 12},
+    ),
+}
+FEWER: dict[str, dict[str, Any]] = {"cifar": {"blocks": 1}, "imagenet": {"blocks": 1, "layers": 1}}
+"""Settings on which no weight's distribution depends, but on which the time to draw them does."""
+
+CONDITIONING = {
+    r"conditioning\.time\.input\.weight": "CondEmbedding_0/dense0/kernel",
+    r"conditioning\.time\.output\.weight": "CondEmbedding_0/Dense_0/kernel",
+    r"conditioning\.time\..*\.bias": "CondEmbedding_0/Dense_0/bias",
+    r"embedding\.weight": "Embed_0/embedding",
+}
+TRANSFORMER = {
+    **CONDITIONING,
+    r"embed_proj\.weight": "Transformer_0/Dense_0/kernel",
+    r"embed_proj\.bias": "Transformer_0/Dense_0/bias",
+    r"attention\.\d+\.inner\.input\.weight": "Transformer_0/TransformerBlock_*/attention/wq/kernel",
+    r"attention\.\d+\.inner\.output\.weight": "Transformer_0/TransformerBlock_*/attention/wo/kernel",
+    r"mlp\.\d+\.inner\.input\.weight": "Transformer_0/TransformerBlock_*/feed_forward/w1/kernel",
+    r"mlp\.\d+\.inner\.output\.weight": "Transformer_0/TransformerBlock_*/feed_forward/w2/kernel",
+    r"(attention|mlp)\.\d+\.modulation\.(weight|bias)": "Transformer_0/TransformerBlock_*/Dense_0/kernel",
+    r"norm\.modulation\.(weight|bias)": "Transformer_0/Dense_1/kernel",
+    r"head\.weight": "Transformer_0/Dense_2/kernel",
+}
+UNET_ROOT = "UNet5DWrapper_0/UNet_0"
+UNET = {
+    **CONDITIONING,
+    r"input\.weight": f"{UNET_ROOT}/Conv_0/kernel",
+    r"output\.(weight|bias)": f"{UNET_ROOT}/Conv_1/kernel",
+    r"(down|middle)\.\d\.input\.weight": f"{UNET_ROOT}/ResBlock_* in128/Conv_0/kernel",
+    r"up\.\d\.input\.weight": f"{UNET_ROOT}/ResBlock_* in256/Conv_0/kernel",
+    r"up\.\d\.shortcut\.weight": f"{UNET_ROOT}/ResBlock_* in256/Dense_1/kernel",
+    r"(down|middle|up)\.\d\.output\.weight": f"{UNET_ROOT}/ResBlock_* in128/Conv_1/kernel",
+    r"(down|middle|up)\.\d\.modulation\.weight": f"{UNET_ROOT}/ResBlock_* in128/Dense_0/kernel",
+    r".*norm\.weight": f"{UNET_ROOT}/GroupNorm_0/scale",
+    r"attention\.input\.weight": f"{UNET_ROOT}/SelfAttention_0/MultiHeadDotProductAttention_0/query/kernel",
+    r"attention\.output\.weight": f"{UNET_ROOT}/SelfAttention_0/MultiHeadDotProductAttention_0/out/kernel",
+    r".*\.bias": f"{UNET_ROOT}/Conv_0/bias",
+}
+UVIT = {
+    **CONDITIONING,
+    r"input\.weight": f"{UNET_ROOT}/Conv_0/kernel",
+    r"output\.(weight|bias)": f"{UNET_ROOT}/Conv_1/kernel",
+    r"down\.\d\.input\.weight": f"{UNET_ROOT}/ResBlock_* in256/Conv_0/kernel",
+    r"up\.\d\.input\.weight": f"{UNET_ROOT}/ResBlock_* in512/Conv_0/kernel",
+    r"up\.\d\.shortcut\.weight": f"{UNET_ROOT}/ResBlock_* in512/Dense_0/kernel",
+    r"(down|up)\.\d\.output\.weight": f"{UNET_ROOT}/ResBlock_* in256/Conv_1/kernel",
+    r".*norm\.modulation\.weight": f"{UNET_ROOT}/CondGroupNorm_0/Dense_0/kernel",
+    r"patches\.weight": f"{UNET_ROOT}/DiT_0/x_embedder/proj/kernel",
+    r"positions": f"{UNET_ROOT}/DiT_0/pos_embed",
+    r"pixels\.weight": f"{UNET_ROOT}/DiT_0/final_layer/linear/kernel",
+    r"middle\.\d\.qkv_proj\.weight": f"{UNET_ROOT}/DiT_0/blocks_*/attn/wq/kernel",
+    r"middle\.\d\.out_proj\.weight": f"{UNET_ROOT}/DiT_0/blocks_*/attn/wo/kernel",
+    r"middle\.\d\.up_proj\.weight": f"{UNET_ROOT}/DiT_0/blocks_*/mlp/fc1/kernel",
+    r"middle\.\d\.down_proj\.weight": f"{UNET_ROOT}/DiT_0/blocks_*/mlp/fc2/kernel",
+    r"middle\.\d\.modulation\.weight": f"{UNET_ROOT}/DiT_0/blocks_*/Dense_0/kernel",
+    r".*\.bias": f"{UNET_ROOT}/Conv_0/bias",
+}
+
+
+@pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
+def test_networks_have_exactly_the_official_number_of_parameters(experiment: str) -> None:
+    kind, vocabulary, shape, settings = EXPERIMENTS[experiment]
+    assert parameter_count(empty_network(kind, vocabulary, shape, **settings)) == OFFICIAL[experiment]["total"]
+
+
+def check(network: nn.Module, names: dict[str, str], official: dict[str, dict[str, Any]]) -> None:
+    """Compare every weight with the official one of the same place.
+
+    A deviation is estimated from n numbers with a relative error of 1 / sqrt(2 n) at most: both are within six of it.
+    """
+    for name, weight in network.named_parameters():
+        path = next(path for pattern, path in names.items() if re.fullmatch(pattern, name))
+        expected = official[f"classifier/{path}"]
+        std, count = sum(expected["std"]) / 2, weight.numel()
+        if std == 0:
+            assert (weight == round(expected["mean"])).all(), name
+            continue
+        error = std * (1 / math.sqrt(2 * count) + 1 / math.sqrt(2 * math.prod(expected["shape"])))
+        assert weight.std().item() == pytest.approx(std, abs=6 * error + 1e-6), name
+        if "embed" not in path.lower():  # Kernels are cut off at two standard deviations.
+            assert expected["absmax"] * 0.95 < weight.abs().max().item() <= 2 * std / 0.8796 * 1.01, name
+
+
+@pytest.mark.parametrize(("experiment", "names"), [("text8", TRANSFORMER), ("cifar", UNET), ("imagenet", UVIT)])
+def test_initial_weights_have_the_official_distribution(experiment: str, names: dict[str, str]) -> None:
+    kind, vocabulary, shape, settings = EXPERIMENTS[experiment]
+    network = build_network(kind, vocabulary, shape, seed=0, **{**settings, **FEWER.get(experiment, {})})
+    check(network, names, OFFICIAL[experiment]["parameters"])
+
+
+def test_without_a_projection_the_embedding_is_as_small_as_the_official_one_of_openwebtext() -> None:
+    settings = {**TEXT, "layers": 1}
+    network = build_network("transformer", 1000, (8,), seed=0, **settings)
+    std = OFFICIAL["owt"]["parameters"]["classifier/Transformer_0/Embed_0/embedding"]["std"][0]
+    assert network.embedding.weight.std().item() == pytest.approx(std, rel=0.01)
