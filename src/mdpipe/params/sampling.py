@@ -17,19 +17,27 @@ class OnGrid(Section):
     grid: Grid
 
 
-class Ancestral(OnGrid):
+class PaperSampler(OnGrid):
+    """One of the paper's samplers."""
+
+    decode: Literal["sample", "argmax"] = "sample"
+    """How tokens that the schedule's epsilon leaves masked at time 0 are filled: drawn, which keeps the distribution of
+    the reverse process, or by the likeliest token, as in the official implementation."""
+
+
+class Ancestral(PaperSampler):
     """One categorical over the vocabulary and the mask at every masked position and step (Alg. 2)."""
 
     kind: Literal["ancestral"]
 
 
-class TwoStage(OnGrid):
+class TwoStage(PaperSampler):
     """First a guess at every masked token, then which guesses stay (Alg. 3)."""
 
     kind: Literal["two_stage"]
 
 
-class RevealFirst(OnGrid):
+class RevealFirst(PaperSampler):
     """Ancestral sampling with all reveal times drawn first: the same distribution for a fraction of the work."""
 
     kind: Literal["reveal_first"]

@@ -9,12 +9,12 @@ from mdpipe.diffusion.categorical import draw
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.samplers.walk import GridSampler
+from mdpipe.diffusion.samplers.walk import PaperSampler
 from mdpipe.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)
-class Ancestral(GridSampler[Schedule]):
+class Ancestral(PaperSampler[Schedule]):
     r"""From t to s every masked token is drawn from one distribution over the vocabulary and the mask:
 
     (alpha(s) - alpha(t)) / (1 - alpha(t)) mu(x_t, t)  +  (1 - alpha(s)) / (1 - alpha(t)) mask
@@ -34,8 +34,12 @@ class Ancestral(GridSampler[Schedule]):
         """Steps 1, 2, ... draw from the noise's steps 1, 2, ..."""
         walk = self.walk(schedule)
         for done, step in enumerate(walk, start=1):
-            uniforms = noise.uniform(done, examples, tokens.shape[1])
-            tokens = reveal(conditionals, tokens, step.time, step.share, uniforms)
+            if self.takes_mode(step):
+                likeliest = conditionals.mode(conditionals.hidden(tokens, step.time))
+                tokens = torch.where(tokens == conditionals.mask, likeliest, tokens)
+            else:
+                uniforms = noise.uniform(done, examples, tokens.shape[1])
+                tokens = reveal(conditionals, tokens, step.time, step.share, uniforms)
             on_step(done, len(walk), tokens)
         return tokens
 

@@ -47,6 +47,12 @@ class Conditionals:
         drawn = [self.choice.draw(self.denoiser.head(states), numbers) for states, numbers in parts]
         return torch.cat(drawn).view(uniforms.shape)
 
+    def mode(self, hidden: Tensor) -> Tensor:
+        """Return the likeliest token (...) for each of the hidden states (..., D), the first of several equal ones."""
+        count = 1 + hidden[..., 0].numel() * self.vocabulary // PROBABILITIES_AT_ONCE
+        parts = [self.denoiser.head(states).argmax(dim=-1) for states in hidden.flatten(0, -2).chunk(count)]
+        return torch.cat(parts).view(hidden.shape[:-1])
+
     def of_rows(self, rows: Tensor) -> "Conditionals":
         """The same for these rows (R,) of the batch."""
         return self if self.condition is None else replace(self, condition=self.condition.index_select(0, rows))

@@ -13,12 +13,12 @@ from torch import Tensor
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.samplers.walk import GridSampler, Step
+from mdpipe.diffusion.samplers.walk import PaperSampler, Step
 from mdpipe.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)
-class RevealFirst(GridSampler[Schedule]):
+class RevealFirst(PaperSampler[Schedule]):
     """A token masked at time 1 is visible at s with probability (alpha(s) - alpha(1)) / (1 - alpha(1)).
 
     One uniform a token, looked up among these, says in which step it is revealed. A step that reveals nothing calls
@@ -45,7 +45,8 @@ class RevealFirst(GridSampler[Schedule]):
                 rows = plan.rows[involved]
                 hidden = conditionals.of_rows(rows).hidden(tokens.index_select(0, rows), step.time)
                 states = hidden.flatten(0, 1).index_select(0, plan.states[revealed])
-                drawn = conditionals.draw(states, uniforms[revealed])
+                is_mode = self.takes_mode(step)
+                drawn = conditionals.mode(states) if is_mode else conditionals.draw(states, uniforms[revealed])
                 tokens = tokens.flatten().index_copy(0, plan.places[revealed], drawn).view_as(tokens)
             on_step(done, len(walk), tokens)
         return tokens

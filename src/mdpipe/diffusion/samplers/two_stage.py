@@ -8,12 +8,12 @@ from torch import Tensor
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.samplers.walk import GridSampler
+from mdpipe.diffusion.samplers.walk import PaperSampler
 from mdpipe.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)
-class TwoStage(GridSampler[Schedule]):
+class TwoStage(PaperSampler[Schedule]):
     """At every masked position x_0 ~ mu(x_t, t), revealed with probability (alpha(s) - alpha(t)) / (1 - alpha(t)).
 
     The distribution is that of Algorithm 2. In float32 it is not: there the share makes rare tokens rarer still, and
@@ -33,7 +33,9 @@ class TwoStage(GridSampler[Schedule]):
         walk, length = self.walk(schedule), tokens.shape[1]
         for done, step in enumerate(walk, start=1):
             uniforms = noise.uniform(done, examples, 2 * length)
-            drawn = conditionals.draw(conditionals.hidden(tokens, step.time), uniforms[:, :length])
+            hidden = conditionals.hidden(tokens, step.time)
+            is_mode = self.takes_mode(step)
+            drawn = conditionals.mode(hidden) if is_mode else conditionals.draw(hidden, uniforms[:, :length])
             shown = (tokens == conditionals.mask) & (uniforms[:, length:] < step.share)
             tokens = torch.where(shown, drawn, tokens)
             on_step(done, len(walk), tokens)

@@ -1,0 +1,90 @@
+"""Single steps have the probabilities of the official implementation, and so has the end (tests/fixtures/md4)."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from mdpipe.diffusion.choice import Choice
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.samplers.ancestral import Ancestral
+from mdpipe.diffusion.samplers.base import Sampler
+from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.diffusion.samplers.conditionals import Conditionals
+from mdpipe.diffusion.samplers.walk import Step
+from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.linear import Linear
+from tests.diffusion.objectives.test_official_objectives import FixtureDenoiser
+from tests.diffusion.samplers.denoisers import NOISE, Independent, masks
+from tests.networks.official import tensors
+
+VOCABULARY, STEPS, TOP_P = 11, 16, 0.9
+STORED = tensors("samplers")
+SCHEDULES: dict[str, Schedule] = {"linear": Linear(), "cosine": Cosine()}
+PAPER = pytest.mark.parametrize("kind", ["ancestral", "two_stage", "reveal_first"])
+
+
+def mu(step: Step, choice: Choice) -> Tensor:
+    conditionals = Conditionals(FixtureDenoiser(STORED), VOCABULARY, None, choice)
+    with torch.no_grad():
+        return conditionals.probabilities(STORED["x"][:2], step.time)
+
+
+@pytest.mark.parametrize("index", [0, 7, 15])
+@pytest.mark.parametrize("grid", ["uniform", "cosine"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_transition_probabilities(schedule: str, grid: str, index: int) -> None:
+    """Of ancestral sampling, with top-p, and of both stages of two-stage sampling, at masked positions."""
+    step = Ancestral(STEPS, grid).walk(SCHEDULES[schedule])[index]
+    masked = STORED["x"][:2] == VOCABULARY
+    for name, choice in (("ancestral", Choice()), ("topp", Choice(top_p=TOP_P))):
+        found = torch.cat([step.share * mu(step, choice), torch.full((2, 9, 1), 1 - step.share)], dim=-1)
+        expected = STORED[f"{schedule}_{grid}_{name}_{index}"]
+        torch.testing.assert_close(found[masked].float(), expected[masked], rtol=0, atol=2e-6)
+    expected = STORED[f"{schedule}_{grid}_mean_{index}"]
+    torch.testing.assert_close(mu(step, Choice())[masked].float(), expected[masked], rtol=0, atol=2e-6)
+    assert step.share == pytest.approx(STORED[f"{schedule}_{grid}_mean_{index}_unmask"].item(), abs=2e-6)
+
+
+class AllLeft(Linear):
+    """A schedule so slow that nearly all that is masked is left so: 1 - alpha is 1 at every time but for 1e-9."""
+
+    def alpha(self, time: Tensor) -> Tensor:
+        return 1e-9 * (1 - time)
+
+    def masked(self, time: Tensor) -> Tensor:
+        return 1 - self.alpha(time)
+
+
+@PAPER
+@pytest.mark.parametrize("choice", [Choice(), Choice(top_p=0.5), Choice(temperature=3.0)], ids=str)
+def test_masks_left_at_the_end_become_the_official_tokens(kind: str, choice: Choice) -> None:
+    sampler = build_sampler(kind, steps=4, grid="uniform", decode="argmax")
+    denoiser = FixtureDenoiser(STORED)
+    samples = sampler(denoiser, AllLeft(), VOCABULARY, STORED["x"], NOISE, torch.arange(4), choice=choice)
+    assert torch.equal(samples, STORED["decode"].long())
+
+
+def left_at_zero(sampler: Sampler, count: int) -> Tensor:
+    """Return how often each of two tokens comes out, of 40 % that are left masked at time 0."""
+    tokens = masks(count, 1, 2)
+    samples = sampler(Independent(0.3, 0.7), Linear(0.4), 2, tokens, Noise(0, "test"), torch.arange(count))
+    return samples.flatten().bincount(minlength=2).double() / count
+
+
+@PAPER
+def test_decoding_by_the_likeliest_token_shifts_only_what_was_left(kind: str) -> None:
+    """Alpha runs from 0.4 at time 1 to 0.6 at time 0, so 0.2 / 0.6 of the masks are drawn and the rest left.
+
+    Within five standard errors of 20,000 draws.
+    """
+    drawn = 0.2 / 0.6
+    for decode, likeliest in (("sample", 0.7), ("argmax", 0.7 * drawn + 1 - drawn)):
+        found = left_at_zero(build_sampler(kind, steps=3, grid="uniform", decode=decode), 20_000)
+        error = (likeliest * (1 - likeliest) / 20_000) ** 0.5
+        assert abs(found[1].item() - likeliest) < 5 * error
+
+
+def test_another_way_to_decode_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"sample.sampler.decode is 'best'; it must be one of sample, argmax"):
+        build_sampler("ancestral", steps=2, grid="uniform", decode="best")
