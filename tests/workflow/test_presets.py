@@ -1,5 +1,6 @@
 """Every params file that we offer is right and gives a graph."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mdpipe.params import load_params
 from workflow.graph import read_stages
 
 ROOT = Path(__file__).parents[2]
+OFFICIAL = json.loads((ROOT / "tests/fixtures/md4/initial_weights.json").read_text())
 FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"))]
 
 
@@ -31,18 +33,39 @@ def test_editors_find_the_schema_of_a_params_file(file):
 
 
 @pytest.mark.parametrize(
-    ("preset", "run", "vocabulary", "shape", "millions"),
+    ("preset", "run", "vocabulary", "shape", "experiment"),
     [
-        ("paper_text8", "md4", 27, (256,), 88.7),
-        ("paper_text8", "genmd4", 27, (256,), 88.7),
-        ("paper_openwebtext", "small", 50257, (1024,), 165.9),
-        ("paper_openwebtext", "medium", 50257, (1024,), 416.2),
-        ("paper_cifar10", "md4", 256, (32, 32, 3), 28.4),
-        ("paper_imagenet64", "md4", 256, (64, 64, 3), 198.3),
+        ("paper_text8", "md4", 27, (256,), "text8"),
+        ("paper_text8", "md4_pair", 27, (256,), "text8"),
+        ("paper_text8", "genmd4", 27, (256,), "text8"),
+        ("hour_text8", "md4", 27, (256,), "text8"),
+        ("paper_openwebtext", "small", 50257, (1024,), "owt"),
+        ("paper_openwebtext", "small_gen", 50257, (1024,), "owt"),
+        ("hour_openwebtext", "small", 50257, (1024,), "owt"),
+        ("paper_cifar10", "md4", 256, (32, 32, 3), "cifar"),
+        ("paper_imagenet64", "md4", 256, (64, 64, 3), "imagenet"),
     ],
 )
-def test_networks_of_the_papers_experiments_have_their_size(preset, run, vocabulary, shape, millions):
+def test_networks_of_the_papers_experiments_have_exactly_their_official_size(
+    preset, run, vocabulary, shape, experiment
+):
+    assert network_size(preset, run, vocabulary, shape) == OFFICIAL[experiment]["total"]
+
+
+def test_the_medium_network_has_its_published_size():
+    assert round(network_size("paper_openwebtext", "medium", 50257, (1024,)) / 1e6, 1) == 416.2
+
+
+def network_size(preset: str, run: str, vocabulary: int, shape: tuple[int, ...]) -> int:
     params = load_params(ROOT / f"workflow/presets/{preset}.yaml")
     settings = params.runs[run].network.model_dump()
-    network = empty_network(vocabulary=vocabulary, shape=shape, classes=0, causal=False, **settings)
-    assert parameter_count(network) / 1e6 == pytest.approx(millions, abs=0.05)
+    return parameter_count(empty_network(vocabulary=vocabulary, shape=shape, classes=0, causal=False, **settings))
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in FILES if file.stem.startswith(("paper_", "hour_"))], ids=lambda f: f.stem
+)
+def test_presets_of_the_paper_start_and_decode_like_the_official_implementation(file):
+    for run in load_params(file).runs.values():
+        assert getattr(run.network, "init", "md4") == "md4"
+        assert getattr(run.sample.sampler, "decode", "argmax") == "argmax"
