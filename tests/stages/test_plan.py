@@ -6,12 +6,14 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from mdpipe.networks.build import empty_network
 from mdpipe.params import load_params, parse_params
 from mdpipe.stages.plan import Plan, describe, summed
 from mdpipe.stages.plan_costs import forward_flops, prefix_flops
 from mdpipe.stages.plan_figures import UNKNOWN, Figure, at_least, counted, in_bytes, in_hours
+from mdpipe.training import peak
 from tests.stages.planning import FILES, asked_for, owt_small, rows_of, smoke, with_source
 
 COLUMNS = ("download", "disk", "tokens", "flops")
@@ -148,6 +150,17 @@ def test_where_all_is_known_no_total_says_at_least(empty):
     printed = describe(load_params(FILES["smoke"]), 0.4, 989)
     assert "at least" not in printed
     assert "Nothing is unknown" in printed
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="runs would train on the GPU")
+def test_runs_in_bfloat16_are_named_where_it_is_slow(empty, monkeypatch):
+    content = smoke()
+    content["runs"]["pieces"]["hardware"]["precision"] = "bfloat16"
+    for problem in ("", "bfloat16 is slow"):
+        monkeypatch.setattr(peak, "bfloat16_problem", lambda device, problem=problem: problem)
+        printed = describe(parse_params(content), 0.4, 989)
+        assert printed.endswith("Trained here, without a GPU (pieces): bfloat16 is slow.") == bool(problem)
+    assert "Trained here" not in describe(load_params(FILES["smoke"]), 0.4, 989)
 
 
 @pytest.mark.parametrize(

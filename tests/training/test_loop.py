@@ -12,7 +12,7 @@ from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.training import step
+from mdpipe.training import loop, step
 from mdpipe.training.checkpoint import FingerprintMismatchError
 from mdpipe.training.history import NonFiniteLossError
 from mdpipe.training.loop import TrainResult
@@ -152,6 +152,19 @@ def test_every_objective_trains_in_both_precisions(tiny: SimpleNamespace, tmp_pa
         history = tiny.tiny_run(tmp_path / name, hardware=hardware, objective=objective).history
         assert len(history) == tiny.SETTINGS.steps
         assert all(0 < row.loss < 20 and row.gradient_norm > 0 for row in history), name
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_slow_bfloat16_is_said_in_one_line(
+    tiny: SimpleNamespace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    precision: str,
+) -> None:
+    monkeypatch.setattr(loop, "bfloat16_problem", lambda device: f"bfloat16 is slow on {device}")
+    tiny.tiny_run(tmp_path, hardware=tiny.HARDWARE.model_copy(update={"precision": precision}))
+    assert capfd.readouterr().err.splitlines().count("bfloat16 is slow on cpu") == (precision == "bfloat16")
 
 
 def test_reports_end_with_the_last_step(tiny: SimpleNamespace, tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def describe(params: Params, mfu: float, peak: float) -> str:
     with console.capture() as captured:
         console.print(table)
     lines = [line.rstrip() for line in captured.get().splitlines()]
-    return "\n".join([*lines, "", *_basis(rows, mfu, peak)])
+    return "\n".join([*lines, "", *_basis(rows, mfu, peak), *_slow_precision(params)])
 
 
 def _basis(rows: Sequence[Row], mfu: float, peak: float) -> list[str]:
@@ -181,6 +181,25 @@ def _basis(rows: Sequence[Row], mfu: float, peak: float) -> list[str]:
     else:
         told.append("Nothing is unknown.")
     return [textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in told]
+
+
+def _slow_precision(params: Params) -> list[str]:
+    """Say which runs ask for bfloat16 where this machine is slow at it, which does not matter if they train elsewhere.
+
+    A machine with a GPU is not measured: `mdpipe train` says it there.
+    """
+    runs = [name for name, run in params.runs.items() if run.hardware.precision == "bfloat16"]
+    if not runs:
+        return []
+    import torch
+
+    from mdpipe.training.peak import bfloat16_problem
+
+    if torch.cuda.is_available() or not (problem := bfloat16_problem(torch.device("cpu"))):
+        return []
+    return [
+        textwrap.fill(f"Trained here, without a GPU ({', '.join(runs)}): {problem}.", WIDTH, break_on_hyphens=False)
+    ]
 
 
 def _unknown(row: Row) -> list[str]:

@@ -25,6 +25,7 @@ from mdpipe.training.interruption import InterruptedTrainingError, noted
 from mdpipe.training.lock import held
 from mdpipe.training.optimizer import learning_rate_at
 from mdpipe.training.parallel import Loss, parallel
+from mdpipe.training.peak import bfloat16_problem
 from mdpipe.training.progress import Meter, Progress, print_line, print_progress
 from mdpipe.training.state import TrainingState
 from mdpipe.training.step import Batches, Step
@@ -94,6 +95,8 @@ def train(
             state.restore(checkpoint)
             if world.leads:
                 print_line(f"going on from the checkpoint of step {state.step} of {settings.steps}")
+        if world.leads and hardware.precision == "bfloat16" and (problem := bfloat16_problem(device)):
+            print_line(problem)
         step = Step(state, loss, settings, hardware, noise, world)
         meter = Meter(state, settings.steps, flops, hardware.precision)
         while state.step < settings.steps:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 MEBIBYTE = 2**20
 SECONDS_BETWEEN_LINES = 5.0
-EDGES = {"cpu": 1024, "cuda": 8192}
-"""Of the matrices whose product is the peak. Such few and small ones take a CPU a tenth of a second."""
-PRODUCTS = 3
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Meter:
 
     def __init__(self, state: "TrainingState", steps: int, flops: float, precision: str) -> None:
         self._state, self._steps, self._flops = state, steps, flops
-        self._peak = product_peak(state.device, getattr(torch, precision), EDGES[state.device.type], PRODUCTS)
+        self._peak = product_peak(state.device, getattr(torch, precision))
         self._first_step = self._reported_step = state.step
         self._started = self._reported = time.monotonic()
         self._tokens = 0
