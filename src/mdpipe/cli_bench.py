@@ -87,6 +87,7 @@ def train(
     precision: Annotated[list[str], typer.Option(help="float32 or bfloat16; several.")] = ["float32"],  # noqa: B006
     batch: Annotated[list[int], typer.Option(help="Examples a step, instead of the shape's; several.")] = [],  # noqa: B006
     objective: Annotated[str, typer.Option(help="md4 or genmd4.")] = "md4",
+    optimizer: Annotated[list[str], typer.Option(help="adamw or muon; several.")] = ["adamw"],  # noqa: B006
     compile: Annotated[bool, typer.Option("--compile", help="With torch.compile.")] = False,
     recompute: Annotated[bool, typer.Option("--recompute", help="With layers that keep only their input.")] = False,
     steps: Annotated[int, typer.Option(help="Steps timed.")] = 10,
@@ -97,9 +98,10 @@ def train(
     as_json: AsJson = False,
     out: Stem = None,
 ) -> None:
-    """Training on random tokens: each shape in each precision at each batch, in a process of its own.
+    """Training on random tokens: each shape, batch, precision and optimizer in a process of its own.
 
-    Shapes: text8, gpt2-small and cifar10 as in the paper; text8-11m and cifar10-small for a small machine.
+    Shapes: letters as in the default suite; text8, gpt2-small and cifar10 as in the paper; text8-11m and cifar10-small
+    for a small machine.
     """
     with told_plainly():
         from mdpipe.benchmarks.apart import measured_apart
@@ -111,6 +113,7 @@ def train(
                 shape=name,
                 batch=size,
                 objective=objective,
+                optimizer=method,
                 precision=kind,
                 compile=compile,
                 recompute=recompute,
@@ -123,6 +126,7 @@ def train(
             for name in shape
             for size in batch or [SHAPES[name].batch if name in SHAPES else 1]
             for kind in precision
+            for method in optimizer
         ]
         results = [measured_apart(configuration) for configuration in configurations]
         _tell(results, COLUMNS, page, device, threads, as_json, out)

@@ -17,6 +17,7 @@ TINY = TrainConfiguration(
     shape="text8",
     batch=3,
     objective="md4",
+    optimizer="adamw",
     precision="float32",
     compile=False,
     recompute=False,
@@ -33,7 +34,9 @@ def small_text8(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHAPES, "text8", Shape("transformer", NETWORK, 27, (8,), 2))
 
 
-@pytest.mark.parametrize("changes", [{}, {"objective": "genmd4"}, {"precision": "bfloat16", "recompute": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"objective": "genmd4"}, {"precision": "bfloat16", "recompute": True}, {"optimizer": "muon"}]
+)
 def test_numbers_agree_with_each_other(small_text8, changes):
     result = measure(replace(TINY, **changes))
     assert result["tokens_per_second"] * result["seconds_a_step"] == pytest.approx(3 * 8)
@@ -41,6 +44,10 @@ def test_numbers_agree_with_each_other(small_text8, changes):
     assert result["share_of_peak"] == pytest.approx(result["flops_per_second"] / result["product_peak"])
     assert 0 < result["memory_mib_before"] <= result["memory_mib"]
     assert result["first_step_seconds"] > 0
+    assert (result["orthogonalization_seconds"] > 0) == ("optimizer" in changes)
+    assert result["orthogonalization_seconds"] == pytest.approx(
+        result["orthogonalization_share"] * result["seconds_a_step"]
+    )
 
 
 def test_the_shapes_are_networks_of_these_sizes():
@@ -51,6 +58,7 @@ def test_the_shapes_are_networks_of_these_sizes():
     }
     millions = {name: round(parameter_count(network) / 1e6, 1) for name, network in networks.items()}
     assert millions == {
+        "letters": 0.8,
         "text8-11m": 11.6,
         "text8": 88.7,
         "gpt2-small": 165.9,
@@ -62,9 +70,11 @@ def test_the_shapes_are_networks_of_these_sizes():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shape": "gpt5"}, "--shape must be one of text8-11m, text8, .* not 'gpt5'"),
+        ({"shape": "gpt5"}, "--shape must be one of letters, text8-11m, text8, .* not 'gpt5'"),
         ({"precision": "int8"}, "--precision must be one of float32, bfloat16, not 'int8'"),
         ({"objective": "sedd"}, "--objective must be one of md4, genmd4, not 'sedd'"),
+        ({"optimizer": "sgd"}, "--optimizer must be one of adamw, muon, not 'sgd'"),
+        ({"optimizer": "muon", "shape": "cifar10"}, "--optimizer muon is for matrices, .* of cifar10 are convolutions"),
         ({"warm_up": 0}, "--warm-up must be at least 1, not 0"),
     ],
 )
@@ -75,11 +85,24 @@ def test_what_cannot_be_measured_is_refused(changes, message):
 
 def test_the_command_measures_a_process_of_its_own_and_writes_what_it_prints(tmp_path):
     stem = tmp_path / "training"
-    arguments = ["--shape", "text8-11m", "--batch", "1", "--steps", "2", "--warm-up", "1", "--json", "--out"]
+    arguments = [
+        "--shape",
+        "letters",
+        "--batch",
+        "1",
+        "--optimizer",
+        "muon",
+        "--steps",
+        "2",
+        "--warm-up",
+        "1",
+        "--json",
+        "--out",
+    ]
     result = CliRunner().invoke(app, ["bench", "train", *arguments, str(stem)])
     assert result.exit_code == 0, result.output
     assert stem.with_suffix(".json").read_text() == result.output
     (measured,) = json.loads(result.output)["results"]
-    assert measured["parameters"] // 100_000 == 116
+    assert measured["parameters"] // 100_000 == 8
     rows = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
     assert [cell.strip() for cell in rows[0].strip("|").split("|")] == list(COLUMNS)

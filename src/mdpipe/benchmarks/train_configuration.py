@@ -17,8 +17,10 @@ class Shape:
     batch: int
 
 
-def _transformer(layers: int, heads: int, width: int, vocabulary: int, length: int, batch: int) -> Shape:
-    network = {"layers": layers, "heads": heads, "width": width, "time_conditioning": True, "dropout": 0.0}
+def _transformer(
+    layers: int, heads: int, width: int, vocabulary: int, length: int, batch: int, time_conditioning: bool = True
+) -> Shape:
+    network = {"layers": layers, "heads": heads, "width": width, "time_conditioning": time_conditioning, "dropout": 0.0}
     return Shape("transformer", network, vocabulary, (length,), batch)
 
 
@@ -28,13 +30,16 @@ def _unet(width: int, blocks: int, batch: int) -> Shape:
 
 
 SHAPES = {
+    "letters": _transformer(4, 4, 128, 27, 128, 8, time_conditioning=False),
     "text8-11m": _transformer(6, 6, 384, 27, 256, 8),
     "text8": _transformer(12, 12, 768, 27, 256, 8),
     "gpt2-small": _transformer(12, 12, 768, 50257, 1024, 8),
     "cifar10-small": _unet(64, 4, 4),
     "cifar10": _unet(128, 32, 4),
 }
-"""text8, gpt2-small and cifar10 are the paper's; the others are of their kind for a small machine."""
+"""letters is the default suite's; text8, gpt2-small and cifar10 are the paper's; the others are of their kind for a
+small machine."""
+OPTIMIZERS = ("adamw", "muon")
 
 
 @dataclass(frozen=True)
@@ -42,12 +47,13 @@ class TrainConfiguration:
     """A network of `SHAPES` and the machine's part in training it.
 
     Raises:
-        ValueError: an unknown shape, precision or objective, or a number below 1.
+        ValueError: an unknown shape, precision, objective or optimizer, Muon for a U-Net, or a number below 1.
     """
 
     shape: str
     batch: int
     objective: str
+    optimizer: str
     precision: str
     compile: bool
     recompute: bool
@@ -68,6 +74,10 @@ class TrainConfiguration:
             raise ValueError(f"--precision must be one of {', '.join(DTYPES)}, not {self.precision!r}")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"--objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"--optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
+        if self.optimizer == "muon" and SHAPES[self.shape].kind == "unet":
+            raise ValueError(f"--optimizer muon is for matrices, and the layers of {self.shape} are convolutions")
         for name in ("batch", "steps", "warm_up", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}")
@@ -75,7 +85,7 @@ class TrainConfiguration:
     @property
     def title(self) -> str:
         """What it is called where it could not be measured."""
-        return f"{self.shape} in {self.precision} at batch {self.batch}"
+        return f"{self.shape} by {self.optimizer} in {self.precision} at batch {self.batch}"
 
 
 OBJECTIVES: dict[str, dict[str, Any]] = {

@@ -3,7 +3,7 @@
 Shapes: N matrices of one shape, R rows, C columns.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import reduce
 
 import torch
@@ -53,10 +53,11 @@ class Muon(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
-                directions = _orthogonalized(self._directions(parameters, group["momentum"]), parameters)
+                directions = map(_gathered, self._directions(parameters, group["momentum"]), parameters)
+                steps = list(map(_local, orthogonalize_together(list(directions)), parameters))
                 weights = [part_here(parameter) for parameter in parameters]
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(weights, directions, alpha=-RMS * max(shape) ** 0.5 * group["lr"])
+                torch._foreach_add_(weights, steps, alpha=-RMS * max(shape) ** 0.5 * group["lr"])
 
     def _directions(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
         """Update the momentum and return what is to be orthogonalized, of sharded parameters the local part."""
@@ -104,21 +105,26 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     return reduce(torch.matmul, reversed(factors)) @ x
 
 
-def _orthogonalized(directions: list[Tensor], parameters: list[nn.Parameter]) -> list[Tensor]:
-    """Orthogonalize parts of matrices of one shape, laid out as the parameters are; the parts of the result."""
-    wholes = [
-        whole(DTensor.from_local(direction, like.device_mesh, like.placements, shape=like.shape, stride=like.stride()))
-        if isinstance(like, DTensor)
-        else direction
-        for direction, like in zip(directions, parameters, strict=True)
-    ]
-    if wholes[0].device.type == "cuda":
-        results = list(orthogonalize(torch.stack(wholes).bfloat16()).to(wholes[0].dtype))
-    else:  # One by one, since larger batches leave a CPU's caches.
-        results = [orthogonalize(matrix.float()).to(matrix.dtype) for matrix in wholes]
-    return [
-        DTensor.from_local(result, like.device_mesh, [Replicate()]).redistribute(placements=like.placements).to_local()
-        if isinstance(like, DTensor)
-        else result
-        for result, like in zip(results, parameters, strict=True)
-    ]
+def orthogonalize_together(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Orthogonalize matrices of one shape in the device's number format: bfloat16 on a GPU, otherwise float32."""
+    dtype = matrices[0].dtype
+    if matrices[0].device.type == "cuda":
+        return list(orthogonalize(torch.stack(list(matrices)).bfloat16()).to(dtype))
+    # One by one, since larger batches leave a CPU's caches.
+    return [orthogonalize(matrix.float()).to(dtype) for matrix in matrices]
+
+
+def _gathered(direction: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return the whole matrix of which this is the part that lies where the local part of the parameter does."""
+    if not isinstance(parameter, DTensor):
+        return direction
+    mesh, placements = parameter.device_mesh, parameter.placements
+    return whole(DTensor.from_local(direction, mesh, placements, shape=parameter.shape, stride=parameter.stride()))
+
+
+def _local(matrix: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return the part of a whole matrix that lies where the local part of the parameter does."""
+    if not isinstance(parameter, DTensor):
+        return matrix
+    replicated = DTensor.from_local(matrix, parameter.device_mesh, [Replicate()])
+    return part_here(replicated.redistribute(placements=parameter.placements))
