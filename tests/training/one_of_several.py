@@ -1,12 +1,14 @@
-"""A process of a run that several share, started by `launch`: `python one_of_several.py FOLDER OPTIONS`.
+"""A process of runs that several share, started by `launch`: `python one_of_several.py RUNS`.
 
-OPTIONS is JSON: `objective`, whether to take `muon`, changes to `hardware`, the `device` if it is not the CPU, and
-`stop_at`, a step in which all processes end with status 75.
+RUNS is JSON: the folder of each run and its options, `objective`, whether to take `muon`, changes to `hardware`, the
+`device` if it is not the CPU, and `stop_at`, a step in which all processes end with status 75.
+The runs are trained one after the other, since most of the time of a process goes into its start.
 The process that leads writes what came out; each writes how many bytes of a sharded checkpoint it read.
 """
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.training.launch import launch
-from mdpipe.training.world import joined
+from mdpipe.training.world import World, joined
 from tests.training.interrupted_run import HARDWARE, MUON, SETTINGS, VOCABULARY, batch, tiny_run
 
 OBJECTIVES = {"md4": lambda: MD4(Linear(), VOCABULARY), "genmd4": lambda: GenMD4(VOCABULARY, initial_exponent=1.0)}
@@ -50,9 +52,20 @@ class Counted:
         return tensor
 
 
-def main(folder: Path, options: dict[str, Any]) -> None:
-    """Train the tiny run, as one of the processes that the environment tells of."""
+Options = dict[str, Any]
+
+
+def main(runs: Mapping[Path, Options]) -> None:
+    """Train each run, as one of the processes that the environment tells of."""
+    with joined() as world:
+        for folder, options in runs.items():
+            train(folder, options, world)
+
+
+def train(folder: Path, options: Options, world: World) -> None:
+    """Train the tiny run as the options say, and write its weights and losses."""
     folder.mkdir(parents=True, exist_ok=True)
+    Counted.bytes_read = 0
 
     def batches(step: int) -> Tensor:
         (folder / f"read-{world.rank}.json").write_text(json.dumps(Counted.bytes_read))
@@ -60,28 +73,29 @@ def main(folder: Path, options: dict[str, Any]) -> None:
             sys.exit(75)
         return batch(step)
 
-    with joined() as world:
-        result = tiny_run(
-            folder / "scratch",
-            batches,
-            settings=MUON if options.get("muon") else SETTINGS,
-            hardware=HARDWARE.model_copy(update=options["hardware"]),
-            objective=OBJECTIVES[options["objective"]](),
-            device=options.get("device", "cpu"),
-            world=world,
-        )
-        if world.leads:
-            learned = {f"objective.{name}": tensor for name, tensor in result.objective_weights.items()}
-            save_file({**result.weights, **learned}, folder / "weights.safetensors")
-            (folder / "losses.json").write_text(json.dumps([row.loss for row in result.history]))
+    result = tiny_run(
+        folder / "scratch",
+        batches,
+        settings=MUON if options.get("muon") else SETTINGS,
+        hardware=HARDWARE.model_copy(update=options["hardware"]),
+        objective=OBJECTIVES[options["objective"]](),
+        device=options.get("device", "cpu"),
+        world=world,
+    )
+    if world.leads:
+        learned = {f"objective.{name}": tensor for name, tensor in result.objective_weights.items()}
+        save_file({**result.weights, **learned}, folder / "weights.safetensors")
+        (folder / "losses.json").write_text(json.dumps([row.loss for row in result.history]))
 
 
-def start(folder: Path, options: dict[str, Any]) -> None:
-    """Launch as many processes as the options ask for, and wait for them."""
-    launch(options["hardware"]["processes"], [sys.executable, __file__, str(folder), json.dumps(options)])
+def start(runs: Mapping[Path, Options]) -> None:
+    """Launch as many processes as the options ask for, in all runs equally many, and wait for them."""
+    (processes,) = {options["hardware"]["processes"] for options in runs.values()}
+    told = json.dumps([[str(folder), options] for folder, options in runs.items()])
+    launch(processes, [sys.executable, __file__, told])
 
 
 if __name__ == "__main__":
     opened = safetensors.safe_open
     safetensors.safe_open = lambda *where, **how: Counted(opened(*where, **how))
-    main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+    main({Path(folder): options for folder, options in json.loads(sys.argv[1])})

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,21 @@ SIX_DIGITS = {"rtol": 0, "atol": 1e-6}
 FOUR_DIGITS = {"rtol": 0, "atol": 1e-4}
 """For weights of about 1: Adam divides by the gradient's size, which makes more of a last digit."""
 
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def options(processes: int = 1, strategy: str = "ddp", micro_batches: int = 1, **others: Any) -> dict[str, Any]:
-    hardware = {"processes": processes, "strategy": strategy, "micro_batches": micro_batches}
+def options(
+    processes: int = 1, strategy: str = "ddp", micro_batches: int = 1, compile: bool = False, **others: Any
+) -> dict[str, Any]:
+    hardware = {"processes": processes, "strategy": strategy, "micro_batches": micro_batches, "compile": compile}
     return {"objective": "md4", "hardware": hardware, **others}
+
+
+ALIKE = [(2, "ddp", 2), (4, "ddp", 1), (2, "fsdp", 1), (2, "fsdp", 2)]
+COMPILED = [(2, "ddp", 2), (2, "fsdp", 1)]
+WITH_MUON = [(2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1)]
+LEARNING = [(2, "ddp", 1), (2, "fsdp", 1)]
+OF_ONE = [(1, "ddp", 1), (1, "fsdp", 2)]
 
 
 @pytest.fixture(autouse=True)
@@ -35,17 +46,42 @@ def found_by_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """What one process makes of each objective, with its whole batch at once."""
-    folders = {objective: tmp_path_factory.mktemp(objective) for objective in one_of_several.OBJECTIVES}
-    for objective, folder in folders.items():
-        one_of_several.main(folder, options(objective=objective))
+    """What one process makes of each objective, with its whole batch at once, and of MD4 with Muon."""
+    runs = {name: options(objective=name) for name in one_of_several.OBJECTIVES} | {"muon": options(muon=True)}
+    folders = {name: tmp_path_factory.mktemp(name) for name in runs}
+    one_of_several.main({folders[name]: asked for name, asked in runs.items()})
     return folders
 
 
 @pytest.fixture(scope="module")
-def alone_with_muon(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("muon")
-    one_of_several.main(folder, options(muon=True))
+def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Path]:
+    """What several processes make of a run. All that asks for as many of them is trained in one launch."""
+    asked = [options(*shares) for shares in (*ALIKE, *OF_ONE)]
+    asked += [options(*shares, muon=True) for shares in WITH_MUON]
+    asked += [options(*shares, objective="genmd4") for shares in LEARNING]
+    asked += [options(*shares, compile=True) for shares in COMPILED]
+    folders = {json.dumps(run): tmp_path_factory.mktemp("together") for run in asked}
+    launched: set[int] = set()
+
+    def find(run: dict[str, Any]) -> Path:
+        processes = run["hardware"]["processes"]
+        if processes not in launched:
+            launched.add(processes)
+            alike = [other for other in asked if other["hardware"]["processes"] == processes]
+            one_of_several.start({folders[json.dumps(other)]: other for other in alike})
+        return folders[json.dumps(run)]
+
+    return find
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes leave that are stopped in the eighth step: sharded checkpoints of steps 3 and 6."""
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
+        with pytest.raises(SystemExit):
+            one_of_several.start({folder: options(2, "fsdp", stop_at=7)})
     return folder
 
 
@@ -58,96 +94,97 @@ def assert_same(found: Path, expected: Path) -> None:
         torch.testing.assert_close(weights[name], weight, **FOUR_DIGITS, msg=name)
 
 
-@pytest.mark.parametrize("objective", one_of_several.OBJECTIVES)
-def test_a_batch_taken_in_parts_trains_the_model_that_a_whole_one_trains(alone, tmp_path, objective):
-    one_of_several.main(tmp_path, options(1, "ddp", 4, objective=objective))
-    assert_same(tmp_path, alone[objective])
+def assert_sharded(folder: Path, expected: bool) -> None:
+    """Its checkpoints are folders with a file of each process, or else files."""
+    sharded = [path.is_dir() for path in (folder / "scratch").glob("step-*")]
+    assert sharded == [expected] * len(sharded) != []
 
 
-@pytest.mark.parametrize("shares", [(2, "ddp", 2), (4, "ddp", 1), (2, "fsdp", 1), (2, "fsdp", 2)], ids=str)
-def test_several_processes_train_the_model_that_one_trains(alone, tmp_path, shares):
-    one_of_several.start(tmp_path, options(*shares))
+@pytest.mark.parametrize("run", [*one_of_several.OBJECTIVES, "muon"])
+def test_a_batch_taken_in_parts_trains_the_model_that_a_whole_one_trains(alone, tmp_path, run):
+    changes = {"muon": True} if run == "muon" else {"objective": run}
+    one_of_several.main({tmp_path: options(1, "ddp", 4, **changes)})
+    assert_same(tmp_path, alone[run])
+
+
+@pytest.mark.parametrize("shares", ALIKE, ids=str)
+def test_several_processes_train_the_model_that_one_trains(alone, together, shares):
+    assert_same(together(options(*shares)), alone["md4"])
+
+
+@pytest.mark.parametrize("shares", COMPILED, ids=str)
+def test_compiled_layers_are_shared_and_spread_like_plain_ones(alone, together, shares):
+    assert_same(together(options(*shares, compile=True)), alone["md4"])
+
+
+@pytest.mark.parametrize("shares", WITH_MUON, ids=str)
+def test_muon_trains_the_same_model_however_many_processes_share_the_matrices(alone, together, shares):
+    assert_same(together(options(*shares, muon=True)), alone["muon"])
+
+
+@pytest.mark.parametrize("shares", LEARNING, ids=str)
+def test_what_an_objective_learns_is_shared_as_well(alone, together, shares):
+    assert_same(together(options(*shares, objective="genmd4")), alone["genmd4"])
+
+
+@pytest.mark.parametrize("shares", OF_ONE, ids=str)
+def test_a_group_of_one_takes_the_way_of_many_to_the_same_model(alone, together, shares):
+    folder = together(options(*shares))
+    assert_same(folder, alone["md4"])
+    assert_sharded(folder, shares[1] == "fsdp")
+
+
+@NEEDS_GPU
+@pytest.mark.parametrize("shares", OF_ONE, ids=str)
+def test_a_group_of_one_shows_ddp_and_fsdp2_on_one_gpu(alone, tmp_path, shares):
+    one_of_several.start({tmp_path: options(*shares, device="cuda")})
     assert_same(tmp_path, alone["md4"])
+    assert_sharded(tmp_path, shares[1] == "fsdp")
 
 
-@pytest.mark.parametrize("shares", [(2, "ddp", 2), (2, "fsdp", 1)], ids=str)
-def test_compiled_layers_are_shared_and_spread_like_plain_ones(alone, tmp_path, shares):
-    compiled = options(*shares)
-    compiled["hardware"]["compile"] = True
-    one_of_several.start(tmp_path, compiled)
-    assert_same(tmp_path, alone["md4"])
-
-
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("shares", [(1, "ddp", 1), (1, "fsdp", 2)], ids=str)
-def test_a_group_of_one_takes_the_way_of_many_to_the_same_model(alone, tmp_path, shares, device):
-    """So that one GPU can show that DDP and FSDP2 work on it."""
-    one_of_several.start(tmp_path, options(*shares, device=device))
-    assert_same(tmp_path, alone["md4"])
-    sharded = [path.is_dir() for path in (tmp_path / "scratch").glob("step-*")]
-    assert sharded == [shares[1] == "fsdp"] * len(sharded) != []
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@NEEDS_GPU
 @pytest.mark.parametrize("change", [{"compile": True}, {"recompute": True}, {"precision": "bfloat16"}], ids=str)
 def test_on_a_gpu_every_way_of_computing_gives_the_losses_of_a_cpu(alone, tmp_path, change):
-    one_of_several.main(tmp_path, {"objective": "md4", "hardware": change, "device": "cuda"})
+    one_of_several.main({tmp_path: {"objective": "md4", "hardware": change, "device": "cuda"}})
     found, wanted = (json.loads((folder / "losses.json").read_text()) for folder in (tmp_path, alone["md4"]))
     assert found == pytest.approx(wanted, abs=2e-2 if "precision" in change else 1e-5)
 
 
-@pytest.mark.parametrize("shares", [(1, "ddp", 4), (2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1)], ids=str)
-def test_muon_trains_the_same_model_however_many_processes_share_the_matrices(alone_with_muon, tmp_path, shares):
-    one_of_several.start(tmp_path, options(*shares, muon=True))
-    assert_same(tmp_path, alone_with_muon)
-
-
-@pytest.mark.parametrize("shares", [(2, "ddp", 1), (2, "fsdp", 1)], ids=str)
-def test_what_an_objective_learns_is_shared_as_well(alone, tmp_path, shares):
-    one_of_several.start(tmp_path, options(*shares, objective="genmd4"))
-    assert_same(tmp_path, alone["genmd4"])
-
-
-@pytest.mark.parametrize(
-    "shares", [[(2, "fsdp"), (4, "fsdp"), (1, "ddp"), (2, "fsdp")], [(2, "fsdp"), (2, "ddp")]], ids=str
-)
-def test_a_run_goes_on_among_another_number_of_processes(alone, tmp_path, shares, capfd):
+def test_a_run_goes_on_among_another_number_of_processes(alone, tmp_path, capfd):
     """Whatever the form in which those before it have left their checkpoint."""
-    for stop_at, before in zip((4, 7, 10), shares[:-1], strict=False):
-        with pytest.raises(SystemExit) as stopped:
-            one_of_several.start(tmp_path, options(*before, stop_at=stop_at))
-        assert stopped.value.code == 75
-    one_of_several.start(tmp_path, options(*shares[-1]))
+    for stop_at, before in zip((4, 7, 10), [(2, "fsdp"), (4, "fsdp"), (2, "ddp")], strict=True):
+        with pytest.raises(SystemExit) as ended:
+            one_of_several.start({tmp_path: options(*before, stop_at=stop_at)})
+        assert ended.value.code == 75
+    one_of_several.start({tmp_path: options(2, "fsdp")})
     log = capfd.readouterr().err
-    for step in (3, 6, 9)[: len(shares) - 1]:
+    for step in (3, 6, 9):
         assert log.count(f"going on from the checkpoint of step {step} of 12") == 1
     assert_same(tmp_path, alone["md4"])
 
 
-def test_a_process_reads_its_own_part_of_a_sharded_checkpoint(tmp_path):
+def test_a_process_reads_its_own_part_of_a_sharded_checkpoint(stopped, tmp_path):
     """And every one what none has a part of, such as AdamW's count of steps."""
-    with pytest.raises(SystemExit):
-        one_of_several.start(tmp_path, options(2, "fsdp", stop_at=4))
-    stored = [load_file(file) for file in (tmp_path / "scratch/step-000000003.sharded").glob("*.safetensors")]
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    stored = [load_file(file) for file in (tmp_path / "scratch/step-000000006.sharded").glob("*.safetensors")]
     spread = stored[0].keys() & stored[1].keys()
     assert {"weights/embedding.weight", "moments/0.0.exp_avg", "average/embedding.weight"} <= spread
     in_parts = sum(part[name].nbytes for part in stored for name in spread)
     by_all = sum(tensor.nbytes for part in stored for name, tensor in part.items() if name not in spread)
-    one_of_several.start(tmp_path, options(2, "fsdp"))
+    one_of_several.start({tmp_path: options(2, "fsdp")})
     read = [json.loads((tmp_path / f"read-{rank}.json").read_text()) for rank in range(2)]
     assert sum(read) == in_parts + 2 * by_all
     assert max(read) < 0.6 * (in_parts + by_all)
 
 
-def test_a_damaged_part_of_a_checkpoint_is_found_by_the_process_that_looks_at_it(alone, tmp_path, capfd):
+def test_a_damaged_part_of_a_checkpoint_is_found_by_the_process_that_looks_at_it(alone, stopped, tmp_path, capfd):
     """Which is not the one that leads; all of them then go on from the checkpoint before it."""
-    with pytest.raises(SystemExit):
-        one_of_several.start(tmp_path, options(2, "fsdp", stop_at=7))
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
     file = sorted((tmp_path / "scratch/step-000000006.sharded").glob("*.safetensors"))[1]
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    one_of_several.start(tmp_path, options(2, "fsdp"))
+    one_of_several.start({tmp_path: options(2, "fsdp")})
     log = capfd.readouterr().err
     assert "step-000000006.sharded cannot be read" in log
     assert "going on from the checkpoint of step 3 of 12" in log
@@ -163,7 +200,7 @@ def test_two_machines_meet_where_they_are_told_to(alone, tmp_path):
     asked = json.dumps(options(processes=2))
     program = (
         "import json, pathlib, sys; from tests.training.one_of_several import start;"
-        " start(pathlib.Path(sys.argv[1]), json.loads(sys.argv[2]))"
+        " start({pathlib.Path(sys.argv[1]): json.loads(sys.argv[2])})"
     )
     command = [sys.executable, "-c", program, str(tmp_path), asked]
     machines = [subprocess.Popen(command, env={**os.environ, **meeting}) for _ in range(2)]
