@@ -100,8 +100,8 @@ def train(
 ) -> None:
     """Training on random tokens: each shape, batch, precision and optimizer in a process of its own.
 
-    Shapes: letters as in the default suite; text8, gpt2-small and cifar10 as in the paper; text8-11m and cifar10-small
-    for a small machine.
+    Shapes: letters as in the default suite; text8, gpt2-small, cifar10 and imagenet64 as in the paper; text8-11m and
+    cifar10-small for a small machine.
     """
     with told_plainly():
         from mdpipe.benchmarks.apart import measured_apart

@@ -29,6 +29,19 @@ def _unet(width: int, blocks: int, batch: int) -> Shape:
     return Shape("unet", network, 256, (32, 32, 3), batch)
 
 
+def _uvit(width: int, blocks: int, middle_width: int, layers: int, heads: int, batch: int) -> Shape:
+    network = {
+        "width": width,
+        "blocks": blocks,
+        "middle_width": middle_width,
+        "layers": layers,
+        "heads": heads,
+        "time_conditioning": True,
+        "dropout": 0.0,
+    }
+    return Shape("uvit", network, 256, (64, 64, 3), batch)
+
+
 SHAPES = {
     "letters": _transformer(4, 4, 128, 27, 128, 8, time_conditioning=False),
     "text8-11m": _transformer(6, 6, 384, 27, 256, 8),
@@ -36,9 +49,10 @@ SHAPES = {
     "gpt2-small": _transformer(12, 12, 768, 50257, 1024, 8),
     "cifar10-small": _unet(64, 4, 4),
     "cifar10": _unet(128, 32, 4),
+    "imagenet64": _uvit(256, 24, 768, 12, 12, 1),
 }
-"""letters is the default suite's; text8, gpt2-small and cifar10 are the paper's; the others are of their kind for a
-small machine."""
+"""letters is the default suite's; text8, gpt2-small, cifar10 and imagenet64 are the paper's; the others are of their
+kind for a small machine."""
 OPTIMIZERS = ("adamw", "muon")
 
 

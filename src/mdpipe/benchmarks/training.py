@@ -1,9 +1,9 @@
 """Training measured: tokens a second, the share of the machine's matrix product, and the memory that it took.
 
 It is the step of `mdpipe train` that is timed, optimizer and average of the weights included, on random tokens. Muon's
-orthogonalization, which is a part of it, is timed once more by itself after every step. As a
-program (`python -m mdpipe.benchmarks.training`) it reads a configuration from the standard input and writes the
-measurement to the standard output, both as JSON: memory is only known of a process as a whole.
+orthogonalization, which is a part of it, is timed once more by itself. As a program (`python -m
+mdpipe.benchmarks.training`) it reads a configuration from the standard input and writes the measurement to the standard
+output, both as JSON: memory is only known of a process as a whole.
 """
 
 import json
@@ -16,22 +16,18 @@ import torch
 from torch import Tensor
 
 from mdpipe.benchmarks.train_configuration import OBJECTIVES, SHAPES, TrainConfiguration
+from mdpipe.benchmarks.training_step import OPTIMIZER_SETTINGS, Hardware, Train, build_step, summarize_speed, time_steps
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.build import build_objective
 from mdpipe.networks.base import Network
 from mdpipe.networks.build import build_network, parameter_count
 from mdpipe.networks.process import set_up_process
-from mdpipe.params import AdamW, HardwareSettings, Muon, TrainSettings
-from mdpipe.training.acceleration import accelerate
 from mdpipe.training.flops import training_flops
 from mdpipe.training.muon import orthogonalize_together
 from mdpipe.training.optimizer import layer_matrices
-from mdpipe.training.parallel import Loss
 from mdpipe.training.peak import product_peak, wait_for
 from mdpipe.training.progress import peak_memory
-from mdpipe.training.state import TrainingState
-from mdpipe.training.step import Batch, Step
-from mdpipe.training.world import World
+from mdpipe.training.step import Batch
 
 
 def measure(configuration: TrainConfiguration) -> dict[str, Any]:
@@ -45,43 +41,32 @@ def measure(configuration: TrainConfiguration) -> dict[str, Any]:
     length = torch.Size(shape.shape).numel()
     flops = training_flops(network, length)
     objective = build_objective(configuration.objective, shape.vocabulary, **OBJECTIVES[configuration.objective])
-    hardware = _hardware(configuration)
-    accelerate(network, objective, hardware)
-    settings = _settings(configuration)
-    state = TrainingState(network, objective, settings)
-    step = Step(state, Loss(network, objective), settings, hardware, Noise(configuration.seed, "bench"), World())
+    train = Train(
+        steps=configuration.warm_up + configuration.steps,
+        batch_size=configuration.batch,
+        optimizer=OPTIMIZER_SETTINGS[configuration.optimizer],
+    )
+    hardware = Hardware(
+        configuration.precision,
+        configuration.threads,
+        compile=configuration.compile,
+        recompute=configuration.recompute,
+    )
+    step = build_step(network, objective, train, hardware, Noise(configuration.seed, "bench"))
     random = torch.Generator().manual_seed(configuration.seed)
     tokens = torch.randint(shape.vocabulary, (configuration.batch, length), generator=random)
     memory_before = peak_memory(device)
+    seconds = time_steps(step, lambda _, rows: Batch(tokens[rows.start : rows.stop]), train.steps)
+    step.state.record.check(train.steps)
+    peak = peaks[configuration.precision]
+    speed = summarize_speed(seconds[configuration.warm_up :], len(tokens), length, flops, peak)
     matrices = _matrices(network) if configuration.optimizer == "muon" else []
-    seconds, orthogonalizing = [], []
-    for _ in range(settings.steps):
-        wait_for(device)
-        start = perf_counter()
-        step.take(lambda _, rows: Batch(tokens[rows.start : rows.stop]))
-        wait_for(device)
-        seconds.append(perf_counter() - start)
-        start = perf_counter()
-        for alike in matrices:
-            orthogonalize_together(alike)
-        wait_for(device)
-        orthogonalizing.append(perf_counter() - start)
-    state.record.check(settings.steps)
-    timed = seconds[configuration.warm_up :]
-    mean = statistics.mean(timed)
-    orthogonalizing_mean = statistics.mean(orthogonalizing[configuration.warm_up :]) if matrices else 0.0
-    flops_per_second = flops * tokens.numel() / mean
+    orthogonalization = statistics.mean(_time_orthogonalization(matrices, device, configuration))
     return {
-        "tokens_per_second": tokens.numel() / mean,
-        "examples_per_second": len(tokens) / mean,
-        "seconds_a_step": mean,
-        "seconds_stderr": statistics.stdev(timed) / len(timed) ** 0.5 if len(timed) > 1 else None,
+        **speed,
         "first_step_seconds": seconds[0],
-        "orthogonalization_seconds": orthogonalizing_mean,
-        "orthogonalization_share": orthogonalizing_mean / mean,
-        "flops_per_second": flops_per_second,
-        "product_peak": peaks[configuration.precision],
-        "share_of_peak": flops_per_second / peaks[configuration.precision],
+        "orthogonalization_seconds": orthogonalization,
+        "orthogonalization_share": orthogonalization / speed["seconds_a_step"],
         "float32_product_peak": peaks["float32"],
         "memory_mib": peak_memory(device),
         "memory_mib_before": memory_before,
@@ -90,44 +75,26 @@ def measure(configuration: TrainConfiguration) -> dict[str, Any]:
 
 
 def _matrices(network: Network) -> list[list[Tensor]]:
-    """Copies of the matrices that Muon has, those of one shape together."""
+    """Return copies of the matrices that Muon has, those of one shape together."""
     by_shape: dict[torch.Size, list[Tensor]] = {}
     for matrix in layer_matrices(network):
         by_shape.setdefault(matrix.shape, []).append(matrix.detach().clone())
     return list(by_shape.values())
 
 
-def _hardware(configuration: TrainConfiguration) -> HardwareSettings:
-    return HardwareSettings.model_validate(
-        {
-            "precision": configuration.precision,
-            "threads": configuration.threads,
-            "processes": 1,
-            "strategy": "ddp",
-            "micro_batches": 1,
-            "compile": configuration.compile,
-            "recompute": configuration.recompute,
-        }
-    )
-
-
-def _settings(configuration: TrainConfiguration) -> TrainSettings:
-    """The paper's, and the default suite's with Muon; these numbers do not change what a step costs."""
-    optimizers: dict[str, AdamW | Muon] = {
-        "adamw": AdamW(kind="adamw", beta2=0.999, weight_decay=0.03),
-        "muon": Muon(kind="muon", momentum=0.95, beta2=0.99, weight_decay=0.03),
-    }
-    return TrainSettings(
-        steps=configuration.warm_up + configuration.steps,
-        batch_size=configuration.batch,
-        learning_rate=3e-4,
-        warmup_steps=0,
-        optimizer=optimizers[configuration.optimizer],
-        gradient_clip=1.0,
-        ema_decay=0.9999,
-        checkpoint_every=1,
-        keep_checkpoints=1,
-    )
+def _time_orthogonalization(
+    matrices: list[list[Tensor]], device: torch.device, configuration: TrainConfiguration
+) -> list[float]:
+    """Return the seconds that Muon's orthogonalization takes in each of as many steps as are timed."""
+    seconds = []
+    for _ in range(configuration.warm_up + configuration.steps):
+        wait_for(device)
+        start = perf_counter()
+        for alike in matrices:
+            orthogonalize_together(alike)
+        wait_for(device)
+        seconds.append(perf_counter() - start)
+    return seconds[configuration.warm_up :]
 
 
 if __name__ == "__main__":
