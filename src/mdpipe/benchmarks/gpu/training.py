@@ -1,0 +1,178 @@
+"""A training run on characters that takes the time that is left, and the likelihood bound of what it learned."""
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from mdpipe.benchmarks.gpu.part import Report, Row
+from mdpipe.benchmarks.gpu.sizes import OBJECTIVES, Training
+from mdpipe.benchmarks.gpu.text import write_text
+from mdpipe.benchmarks.training_step import Hardware, Train, build_step, time_steps
+from mdpipe.data.encoded.batches import training_batch
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.build import build_objective
+from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
+from mdpipe.networks.base import Network
+from mdpipe.networks.build import build_network, parameter_count
+from mdpipe.training.progress import print_line
+from mdpipe.training.state import TrainingState
+from mdpipe.training.step import Batch, Batches, Step
+
+if TYPE_CHECKING:
+    from mdpipe.params import TrainSettings
+    from mdpipe.params.runs import Draws
+
+SEED = 0
+FIRST_STEPS, TIMED_STEPS = 3, 10
+"""Taken to compile, and then to measure the speed; the run then starts again from its initial weights."""
+MARGIN = 0.9
+"""Of the time that is left for training, the fraction that the steps are planned for."""
+WARMUP, AVERAGED = 0.1, 0.1
+"""Fractions of the steps: of warm-up, and of those that the averaged weights reach back."""
+CURVE = 40
+"""Points of the training curve, about."""
+SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass(frozen=True)
+class DrawSettings:
+    """How a bound is estimated."""
+
+    draws: int
+    batch_size: int
+
+
+def run(report: Report) -> None:
+    """Plan the steps from the measured speed, train, evaluate and report."""
+    settings = report.sizes.training
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "text"
+        characters = write_text(folder, settings.package, settings.shape.shape[0], settings.held_out)
+        train, test = (EncodedDataset.open(folder, split) for split in ("train", "test"))
+        step, batches = _prepare(report, train)
+        time_steps(step, batches, FIRST_STEPS)
+        (seconds_per_step,) = time_steps(step, batches, 1, TIMED_STEPS)
+        network = _plain_network(report)
+        step.state.network.load_state_dict(network.state_dict())
+        untrained = _timed_bound(report, network, test, draws=2)
+        evaluation_seconds = untrained.seconds * settings.draws / 2
+        end = time.time() + min(report.seconds_left() - evaluation_seconds, settings.seconds)
+        steps = max(2, int(MARGIN * (end - time.time()) / seconds_per_step))
+        data = f"docstrings of the package {settings.package} in text8's alphabet; this is not text8"
+        report.document |= {"data": data, "characters": characters, "planned_steps": steps}
+        report.add({"what": "before training", "seconds_per_step": seconds_per_step, **untrained.row()})
+        step = _restart(step, settings, steps)
+        started = time.time()
+        _train(step, batches, steps, end)
+        seconds = time.time() - started
+        step.state.record.check(step.state.step)
+        network.load_state_dict(step.state.averaged_weights()[0])
+        bound = _timed_bound(report, network, test, draws=settings.draws)
+        report.add(
+            {
+                "what": "after training",
+                **bound.row(),
+                **_training_row(step, steps, seconds, settings.shape.batch * train.length, characters["train"]),
+                "parameters": parameter_count(network),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class TimedBound:
+    """A bound and the seconds that it took."""
+
+    likelihood: Likelihood
+    seconds: float
+
+    def row(self) -> Row:
+        """Return the bound in bits per character."""
+        bits = self.likelihood.bits_per_token()
+        return {
+            "bits_per_character": bits.value,
+            "stderr": bits.stderr,
+            "stderr_draws": bits.stderr_draws,
+            "uniform_bits_per_character": math.log2(27),
+            "examples": self.likelihood.examples,
+            "held_out_characters": self.likelihood.tokens,
+            "draws": self.likelihood.draws,
+            "evaluation_seconds": self.seconds,
+        }
+
+
+def _prepare(report: Report, dataset: EncodedDataset) -> tuple[Step, Batches]:
+    sizes, settings = report.sizes, report.sizes.training
+    network = _plain_network(report)
+    objective = build_objective("md4", settings.shape.vocabulary, **OBJECTIVES["md4"])
+    hardware = Hardware(sizes.precision, sizes.threads, compile=sizes.compile)
+    train = _train_settings(settings, FIRST_STEPS + TIMED_STEPS)
+    step = build_step(network, objective, train, hardware, Noise(SEED, "train"))
+
+    def batches(step: int, rows: range) -> Batch:
+        return Batch(torch.from_numpy(training_batch(dataset, SEED, step, settings.shape.batch, rows)))
+
+    return step, batches
+
+
+def _plain_network(report: Report) -> Network:
+    """Return the network with its initial weights, not compiled: evaluation has other shapes and is short."""
+    shape = report.sizes.training.shape
+    network = build_network(shape.kind, shape.vocabulary, shape.shape, seed=SEED, **shape.network)
+    return network.to(report.device)
+
+
+def _train_settings(settings: Training, steps: int) -> Train:
+    return Train(
+        steps=steps,
+        batch_size=settings.shape.batch,
+        learning_rate=settings.peak_learning_rate,
+        warmup_steps=max(1, int(WARMUP * steps)),
+        ema_decay=max(0.0, min(0.9999, 1 - 1 / (AVERAGED * steps))),
+    )
+
+
+def _restart(step: Step, settings: Training, steps: int) -> Step:
+    """Return the step of a new run of `steps` steps of the same, already compiled network, as its weights are now."""
+    train = cast("TrainSettings", _train_settings(settings, steps))
+    return replace(step, state=TrainingState(step.state.network, step.state.objective, train), settings=train)
+
+
+def _train(step: Step, batches: Batches, steps: int, end: float) -> None:
+    """Take the steps, fewer if the time ends before."""
+    line = time.time()
+    while step.state.step < steps and time.time() < end:
+        step.take(batches)
+        if time.time() - line > SECONDS_BETWEEN_LINES:
+            line = time.time()
+            done = step.state.step
+            loss = step.state.record.loss(max(0, done - 50), done)
+            print_line(f"training: step {done} of {steps}, loss {loss:.4f} bits")
+
+
+def _timed_bound(report: Report, network: Network, dataset: EncodedDataset, draws: int) -> TimedBound:
+    settings, start = report.sizes.training, time.time()
+    objective = build_objective("md4", settings.shape.vocabulary, **OBJECTIVES["md4"])
+    how = cast("Draws", DrawSettings(draws, settings.evaluation_batch))
+    likelihood = likelihood_bound(objective, network, dataset, how, Noise(SEED, "evaluate"))
+    return TimedBound(likelihood, time.time() - start)
+
+
+def _training_row(step: Step, planned: int, seconds: float, tokens_per_step: int, characters: int) -> Row:
+    done, record = step.state.step, step.state.record
+    every = max(1, done // CURVE)
+    curve = [[last, record.loss(last - every, last)] for last in range(every, done + 1, every)]
+    return {
+        "steps": done,
+        "stopped_by_the_clock": done < planned,
+        "batch": step.settings.batch_size,
+        "training_seconds": seconds,
+        "tokens_per_second": done * tokens_per_step / seconds,
+        "epochs": done * tokens_per_step / characters,
+        "curve": curve,
+    }

@@ -1,0 +1,256 @@
+"""The GPU run: rehearsed whole on a CPU; whatever a part does, the others run and what was measured is kept."""
+
+import io
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from mdpipe.benchmarks.gpu import correctness, part, speed
+from mdpipe.benchmarks.gpu.__main__ import PARTS, Part, run
+from mdpipe.benchmarks.gpu.correctness import FLOAT32, Trace, differences
+from mdpipe.benchmarks.gpu.part import Report
+from mdpipe.benchmarks.gpu.sizes import FULL, OBJECTIVES, TINY
+from mdpipe.benchmarks.gpu.summary import failed_checks, summarize
+from mdpipe.diffusion.objectives import masked
+from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.kinds import kinds_of
+from mdpipe.networks.build import empty_network, parameter_count
+
+ROOT = Path(__file__).parents[2]
+ABSENT = ("pydantic", "dvc", "snakemake", "datasets", "polars", "PIL", "sklearn", "sentencepiece", "typer")
+"""Packages that the lent machine does not have, or that no GPU run should need."""
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    """The documents of a tiny run where none of `ABSENT` can be imported."""
+    absent, out = tmp_path_factory.mktemp("absent"), tmp_path_factory.mktemp("out")
+    for name in ABSENT:
+        (absent / f"{name}.py").write_text(f"raise ModuleNotFoundError({name!r})\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(absent), str(ROOT / "src")])}
+    command = [sys.executable, "-m", "mdpipe.benchmarks.gpu", "--out", str(out), "--tiny", "--commit", "abc"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (out / "summary.md").read_text()
+    return {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
+
+
+def test_every_part_of_a_rehearsal_finishes_and_says_where_it_ran(rehearsal):
+    assert list(rehearsal) and rehearsal.keys() == {part.name for part in PARTS}
+    for document in rehearsal.values():
+        assert document["status"] == "finished" and document["tiny"]
+        assert document["machine"]["commit"] == "abc" and document["machine"]["torch"] == torch.__version__
+        assert 0 < document["seconds"] <= document["limit"]
+
+
+def test_a_rehearsal_compares_every_variant_of_every_check(rehearsal):
+    for name in ("correctness", "parallel"):
+        rows = rehearsal[name]["results"]
+        compared = [row for row in rows if "gradient" in row]
+        assert {row["check"] for row in compared} == set(TINY.checks)
+        assert all(row["passed"] for row in compared) and not failed_checks(rehearsal[name])
+    variants = {row["variant"] for row in rehearsal["correctness"]["results"]}
+    assert {"float32", "bfloat16", "float32, recompute", "float32, compiled"} <= variants
+    assert {row["variant"] for row in rehearsal["parallel"]["results"]} == {"float32, ddp", "float32, fsdp"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the steps are watched")
+def test_waits_are_looked_for_in_every_objective_and_need_a_gpu(rehearsal):
+    rows = [row for row in rehearsal["correctness"]["results"] if row["check"].startswith("no step waits")]
+    assert {f"no step waits, {objective}" for objective in OBJECTIVES} <= {row["check"] for row in rows}
+    assert {row["skipped"] for row in rows} == {"needs a GPU"}
+
+
+def test_speeds_agree_with_each_other(rehearsal):
+    document = rehearsal["speed"]
+    rows = document["results"]
+    assert {(row["network"], row["batch"]) for row in rows} >= {(name, 4) for name in TINY.speeds}
+    assert [row["chunk_bytes"] for row in rows if "chunk_bytes" in row] == list(TINY.chunk_bytes)
+    for row in rows:
+        assert row["examples_per_second"] * row["seconds_a_step"] == pytest.approx(row["batch"])
+        assert row["share_of_peak"] == pytest.approx(row["flops_per_second"] / document["matmul_peak"])
+
+
+def test_samplers_are_compared_at_one_batch(rehearsal):
+    rows = rehearsal["samplers"]["results"]
+    assert [row["sampler"] for row in rows] == ["ancestral", "reveal_first"]
+    assert all(row["tokens_per_second"] * row["seconds"] == pytest.approx(2 * 8) for row in rows)
+
+
+def test_training_starts_at_the_uniform_bound_and_ends_below(rehearsal):
+    document = rehearsal["training"]
+    before, after = document["results"]
+    uniform = math.log2(27)
+    assert abs(before["bits_per_character"] - uniform) < 5 * before["stderr_draws"]
+    assert after["bits_per_character"] < uniform and after["stderr"] > 0
+    assert 0 < after["steps"] <= document["planned_steps"]
+    assert "not text8" in document["data"]
+    assert "not text8" in summarize([document])
+
+
+@pytest.fixture(scope="module")
+def mishaps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bool]:
+    """A run whose parts fail in every way, and then one that does not."""
+    out = tmp_path_factory.mktemp("mishaps")
+    ways = {"fail": 0.5, "hang": 0.1, "die": 0.5, "never": 0.5, "finish": 0.5}
+    parts = [Part(way, ("tests.benchmarks.fake_part", way), fraction) for way, fraction in ways.items()]
+    patch = pytest.MonkeyPatch()
+    patch.chdir(ROOT)
+    try:
+        return out, run(out, parts=parts, budget=60)
+    finally:
+        patch.undo()
+
+
+@pytest.mark.parametrize(
+    ("way", "status", "error"),
+    [
+        ("fail", "failed", "ValueError: no"),
+        ("hang", "out of time", "it was ended after 6 s"),
+        ("die", "failed", "its process ended with status -11; what it printed says more"),
+        ("never", "failed", "its process ended with status 3; what it printed says more"),
+        ("finish", "finished", None),
+    ],
+)
+def test_how_a_part_ended_is_recorded_and_the_next_one_runs(mishaps, way, status, error):
+    out, fine = mishaps
+    document = json.loads((out / f"{way}.json").read_text())
+    assert (document["status"], document["error"]) == (status, error)
+    assert document["results"] == ([] if way == "never" else [{"row": 1}])
+    assert f"| {way} " in (out / "summary.md").read_text() and status in (out / "summary.md").read_text()
+    assert not fine
+
+
+def test_no_part_starts_when_the_budget_is_spent(tmp_path):
+    assert not run(tmp_path, parts=[Part("late", ("tests.benchmarks.fake_part", "finish"), 1.0)], budget=0)
+    assert json.loads((tmp_path / "late.json").read_text())["status"] == "out of time"
+
+
+def report_of(tmp_path: Path, seconds: float = 1000) -> Report:
+    return Report(tmp_path / "part.json", TINY, CPU, part.time.time() + seconds)
+
+
+def test_memory_that_runs_out_is_a_row_and_the_next_measurement_runs(tmp_path):
+    def too_large():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 PiB\nand more")
+
+    report = report_of(tmp_path)
+    assert report.attempt({"batch": 1}, too_large) is None
+    assert report.attempt({"batch": 2}, lambda: {"value": 3})["value"] == 3
+    first, second = json.loads(report.path.read_text())["results"]
+    assert (first["error"], first["detail"]) == ("out of memory", "CUDA out of memory. Tried to allocate 1 PiB")
+    assert second["value"] == 3
+
+
+def test_a_measurement_that_takes_longer_than_is_left_is_skipped(tmp_path):
+    report = report_of(tmp_path, seconds=20)
+    assert report.attempt({}, lambda: {"value": 1}, seconds=60) is None
+    assert "skipped" in report.document["results"][0]
+
+
+def test_a_kernel_without_a_deterministic_form_is_run_as_it_is_and_noted(tmp_path):
+    def measure():
+        if torch.get_deterministic_debug_mode() == 2:
+            raise RuntimeError("x does not have a deterministic implementation")
+        return {"value": 1}
+
+    torch.set_deterministic_debug_mode("error")
+    row = report_of(tmp_path).attempt({}, measure)
+    assert row["value"] == 1 and "deterministic" in row["not_deterministic"]
+
+
+def test_a_part_that_raises_is_written_as_failed(tmp_path, monkeypatch):
+    module = ModuleType("raising")
+    module.run = lambda report: report.add({"row": 1}) or [][0]
+    monkeypatch.setitem(sys.modules, "raising", module)
+    job = {"part": "x", "path": str(tmp_path / "x.json"), "end": part.time.time() + 9, "tiny": True, "commit": None}
+    monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
+    with pytest.raises(IndexError):
+        part.main("raising")
+    document = json.loads((tmp_path / "x.json").read_text())
+    assert document["status"] == "failed" and document["error"].startswith("IndexError: list index")
+    assert document["results"] == [{"row": 1}]
+
+
+def test_batches_are_doubled_until_memory_or_speed_ends():
+    """Of three networks one runs out of memory at 8, one is no faster at 4, and one could go on."""
+    asked = []
+
+    def measure(name, batch, seconds):
+        asked.append((name, batch))
+        if name == "large" and batch == 8:
+            return None
+        speed = 100 if name == "slow" else 100 * batch
+        return {"batch": batch, "tokens_per_second": speed, "wall_seconds": 1}
+
+    first = {"batch": 2, "tokens_per_second": 100, "wall_seconds": 1}
+    speed.grow_batches({"large": first, "slow": first, "small": first, "failed": None}, 3, measure)
+    assert asked == [
+        ("large", 4),
+        ("slow", 4),
+        ("small", 4),
+        ("large", 8),
+        ("small", 8),
+        ("small", 16),
+    ]
+
+
+def test_a_size_of_chunks_holds_for_its_measurement_only(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(speed.Measurement, "speed", lambda _: seen.append(masked.CHUNK_BYTES) or {})
+    report = report_of(tmp_path)
+    before = masked.CHUNK_BYTES
+    speed.Measurement(report, TINY.speeds["text8"], 1, False).speed_of_chunks(5)
+    assert seen == [5] and before == masked.CHUNK_BYTES
+
+
+def test_a_gradient_that_is_off_in_one_small_parameter_does_not_pass():
+    """Its share in the whole gradient is far below the tolerance."""
+    reference = Trace([1.0], {"large": torch.full((10,), 100.0), "small": torch.full((2,), 1.0)})
+    same = differences(reference, reference, FLOAT32)
+    assert same["passed"] and same["loss"] == same["gradient"] == same["parameter"] == 0
+    off = Trace([1.0], {**reference.gradients, "small": torch.full((2,), 1.02)})
+    row = differences(off, reference, FLOAT32)
+    assert row["gradient"] <= FLOAT32.gradient and not row["passed"] and row["worst_parameter"] == "small"
+
+
+def test_a_loss_that_is_not_finite_does_not_pass():
+    reference = Trace([1.0, 2.0], {"weight": torch.ones(2)})
+    for losses in ([math.nan, 2.0], [1.0, math.nan]):
+        assert not differences(Trace(losses, reference.gradients), reference, FLOAT32)["passed"]
+
+
+def test_every_objective_and_check_is_watched():
+    assert OBJECTIVES.keys() == kinds_of("mdpipe.diffusion.objectives", Objective).keys()
+    assert {check.objective for check in FULL.checks.values()} == {"md4", "genmd4"}
+    assert {check.shape.kind for check in FULL.checks.values()} == {"transformer", "unet", "uvit"}
+    for sizes in (FULL, TINY):
+        assert {name for name, _ in sizes.compiled_checks} <= sizes.checks.keys()
+        assert sizes.chunk_shape in sizes.speeds
+
+
+def test_the_measured_networks_have_the_published_sizes():
+    networks = {
+        name: empty_network(shape.kind, shape.vocabulary, shape.shape, **shape.network)
+        for name, shape in FULL.speeds.items()
+    }
+    millions = {name: round(parameter_count(network) / 1e6, 1) for name, network in networks.items()}
+    assert millions == {"text8": 88.7, "gpt2-small": 165.9, "cifar10": 28.4, "imagenet64": 198.3}
+    lengths = {name: shape.shape for name, shape in FULL.speeds.items()}
+    assert lengths["text8"] == (256,) and lengths["gpt2-small"] == (1024,)
+    samplers = {(row.length, row.vocabulary, row.steps) for row in FULL.samplers}
+    assert samplers == {(1024, 50257, 1000)}
+
+
+def test_weights_of_checks_have_no_zeros():
+    """Or gradients behind them would be zero, and nothing would be compared."""
+    network = correctness.perturbed_network(TINY.checks["uvit, md4"].shape)
+    assert all(parameter.count_nonzero() == parameter.numel() for parameter in network.parameters())
