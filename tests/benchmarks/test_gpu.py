@@ -14,10 +14,10 @@ import torch
 
 from mdpipe.benchmarks.gpu import correctness, part, speed
 from mdpipe.benchmarks.gpu.__main__ import PARTS, Part, run
-from mdpipe.benchmarks.gpu.correctness import FLOAT32, Trace, differences
+from mdpipe.benchmarks.gpu.correctness import FLOAT32, Trace, compare_traces
 from mdpipe.benchmarks.gpu.part import Report
 from mdpipe.benchmarks.gpu.sizes import FULL, OBJECTIVES, TINY
-from mdpipe.benchmarks.gpu.summary import failed_checks, summarize
+from mdpipe.benchmarks.gpu.summary import find_failed_checks, summarize
 from mdpipe.diffusion.objectives import masked
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.kinds import kinds_of
@@ -36,7 +36,18 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     for name in ABSENT:
         (absent / f"{name}.py").write_text(f"raise ModuleNotFoundError({name!r})\n")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(absent), str(ROOT / "src")])}
-    command = [sys.executable, "-m", "mdpipe.benchmarks.gpu", "--out", str(out), "--tiny", "--commit", "abc"]
+    command = [
+        sys.executable,
+        "-m",
+        "mdpipe.benchmarks.gpu",
+        "--out",
+        str(out),
+        "--tiny",
+        "--budget",
+        "6000",
+        "--commit",
+        "abc",
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (out / "summary.md").read_text()
@@ -56,14 +67,14 @@ def test_a_rehearsal_compares_every_variant_of_every_check(rehearsal):
         rows = rehearsal[name]["results"]
         compared = [row for row in rows if "gradient" in row]
         assert {row["check"] for row in compared} == set(TINY.checks)
-        assert all(row["passed"] for row in compared) and not failed_checks(rehearsal[name])
+        assert all(row["passed"] for row in compared) and not find_failed_checks(rehearsal[name])
     variants = {row["variant"] for row in rehearsal["correctness"]["results"]}
     assert {"float32", "bfloat16", "float32, recompute", "float32, compiled"} <= variants
     assert {row["variant"] for row in rehearsal["parallel"]["results"]} == {"float32, ddp", "float32, fsdp"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the steps are watched")
-def test_waits_are_looked_for_in_every_objective_and_need_a_gpu(rehearsal):
+def test_waits_are_looked_for_in_every_objective(rehearsal):
     rows = [row for row in rehearsal["correctness"]["results"] if row["check"].startswith("no step waits")]
     assert {f"no step waits, {objective}" for objective in OBJECTIVES} <= {row["check"] for row in rows}
     assert {row["skipped"] for row in rows} == {"needs a GPU"}
@@ -134,15 +145,15 @@ def test_no_part_starts_when_the_budget_is_spent(tmp_path):
     assert json.loads((tmp_path / "late.json").read_text())["status"] == "out of time"
 
 
-def report_of(tmp_path: Path, seconds: float = 1000) -> Report:
+def make_report(tmp_path: Path, seconds: float = 1000) -> Report:
     return Report(tmp_path / "part.json", TINY, CPU, part.time.time() + seconds)
 
 
-def test_memory_that_runs_out_is_a_row_and_the_next_measurement_runs(tmp_path):
+def test_running_out_of_memory_stops_one_measurement_only(tmp_path):
     def too_large():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 PiB\nand more")
 
-    report = report_of(tmp_path)
+    report = make_report(tmp_path)
     assert report.attempt({"batch": 1}, too_large) is None
     assert report.attempt({"batch": 2}, lambda: {"value": 3})["value"] == 3
     first, second = json.loads(report.path.read_text())["results"]
@@ -150,20 +161,20 @@ def test_memory_that_runs_out_is_a_row_and_the_next_measurement_runs(tmp_path):
     assert second["value"] == 3
 
 
-def test_a_measurement_that_takes_longer_than_is_left_is_skipped(tmp_path):
-    report = report_of(tmp_path, seconds=20)
+def test_a_measurement_without_enough_time_is_skipped(tmp_path):
+    report = make_report(tmp_path, seconds=20)
     assert report.attempt({}, lambda: {"value": 1}, seconds=60) is None
     assert "skipped" in report.document["results"][0]
 
 
-def test_a_kernel_without_a_deterministic_form_is_run_as_it_is_and_noted(tmp_path):
+def test_missing_deterministic_kernels_are_noted_and_retried(tmp_path):
     def measure():
         if torch.get_deterministic_debug_mode() == 2:
             raise RuntimeError("x does not have a deterministic implementation")
         return {"value": 1}
 
     torch.set_deterministic_debug_mode("error")
-    row = report_of(tmp_path).attempt({}, measure)
+    row = make_report(tmp_path).attempt({}, measure)
     assert row["value"] == 1 and "deterministic" in row["not_deterministic"]
 
 
@@ -205,27 +216,27 @@ def test_batches_are_doubled_until_memory_or_speed_ends():
 
 def test_a_size_of_chunks_holds_for_its_measurement_only(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(speed.Measurement, "speed", lambda _: seen.append(masked.CHUNK_BYTES) or {})
-    report = report_of(tmp_path)
+    monkeypatch.setattr(speed.Measurement, "measure_speed", lambda _: seen.append(masked.CHUNK_BYTES) or {})
+    report = make_report(tmp_path)
     before = masked.CHUNK_BYTES
-    speed.Measurement(report, TINY.speeds["text8"], 1, False).speed_of_chunks(5)
+    speed.Measurement(report, TINY.speeds["text8"], 1, False).measure_chunks(5)
     assert seen == [5] and before == masked.CHUNK_BYTES
 
 
-def test_a_gradient_that_is_off_in_one_small_parameter_does_not_pass():
+def test_an_error_in_one_small_parameter_does_not_pass():
     """Its share in the whole gradient is far below the tolerance."""
     reference = Trace([1.0], {"large": torch.full((10,), 100.0), "small": torch.full((2,), 1.0)})
-    same = differences(reference, reference, FLOAT32)
+    same = compare_traces(reference, reference, FLOAT32)
     assert same["passed"] and same["loss"] == same["gradient"] == same["parameter"] == 0
     off = Trace([1.0], {**reference.gradients, "small": torch.full((2,), 1.02)})
-    row = differences(off, reference, FLOAT32)
+    row = compare_traces(off, reference, FLOAT32)
     assert row["gradient"] <= FLOAT32.gradient and not row["passed"] and row["worst_parameter"] == "small"
 
 
 def test_a_loss_that_is_not_finite_does_not_pass():
     reference = Trace([1.0, 2.0], {"weight": torch.ones(2)})
     for losses in ([math.nan, 2.0], [1.0, math.nan]):
-        assert not differences(Trace(losses, reference.gradients), reference, FLOAT32)["passed"]
+        assert not compare_traces(Trace(losses, reference.gradients), reference, FLOAT32)["passed"]
 
 
 def test_every_objective_and_check_is_watched():
@@ -252,5 +263,5 @@ def test_the_measured_networks_have_the_published_sizes():
 
 def test_weights_of_checks_have_no_zeros():
     """Or gradients behind them would be zero, and nothing would be compared."""
-    network = correctness.perturbed_network(TINY.checks["uvit, md4"].shape)
+    network = correctness.build_perturbed_network(TINY.checks["uvit, md4"].shape)
     assert all(parameter.count_nonzero() == parameter.numel() for parameter in network.parameters())

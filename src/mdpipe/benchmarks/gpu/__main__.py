@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mdpipe.benchmarks.gpu.summary import failed_checks, summarize
+from mdpipe.benchmarks.gpu.summary import find_failed_checks, summarize
 from mdpipe.data.artifacts.aside import write_aside
 
 BUDGET = 520.0
@@ -66,7 +66,7 @@ def run(
         limit = min(part.fraction * budget, end - time.time())
         documents.append(_run_part(part, out / f"{part.name}.json", limit, tiny, commit))
         write_aside(out / "summary.md", summarize(documents).encode())
-    return all(document["status"] == "finished" and not failed_checks(document) for document in documents)
+    return all(document["status"] == "finished" and not find_failed_checks(document) for document in documents)
 
 
 def _run_part(part: Part, path: Path, limit: float, tiny: bool, commit: str | None) -> dict[str, Any]:

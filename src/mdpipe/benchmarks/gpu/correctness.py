@@ -86,7 +86,8 @@ def run(report: Report) -> None:
     """Compare eager variants, look for waits, compare samples, and then compiled variants, which take longest."""
     checks = report.sizes.checks
     references = {
-        name: trace(check, Variant(), torch.device("cpu"), report.sizes.threads) for name, check in checks.items()
+        name: record_trace(check, Variant(), torch.device("cpu"), report.sizes.threads)
+        for name, check in checks.items()
     }
     variants = {
         "float32": Variant(),
@@ -139,13 +140,13 @@ def compare(
     """Add a row with the differences between a variant on the device and the reference."""
 
     def measure() -> Row:
-        found = trace(check, variant, report.device, report.sizes.threads, world)
-        return differences(found, reference, variant.tolerance)
+        found = record_trace(check, variant, report.device, report.sizes.threads, world)
+        return compare_traces(found, reference, variant.tolerance)
 
     report.attempt(labels, measure, seconds)
 
 
-def trace(
+def record_trace(
     check: Check,
     variant: Variant,
     device: torch.device,
@@ -155,7 +156,7 @@ def trace(
     """Train for a few steps."""
     step, batches = prepare(check, variant, device, threads, world=world)
     gradients = {}
-    with convolutions(tf32=variant.tf32):
+    with allow_tf32(tf32=variant.tf32):
         for index in range(STEPS):
             step.take(batches)
             if index == 0:
@@ -178,7 +179,7 @@ def prepare(
 ) -> tuple[Step, Batches]:
     """Return the step of a new training run of a small network, and its batches."""
     shape = check.shape
-    network = perturbed_network(shape, causal=objective_class(check.objective).causal)
+    network = build_perturbed_network(shape, causal=objective_class(check.objective).causal)
     objective = build_check_objective(check)
     hardware = Hardware(
         variant.precision,
@@ -195,7 +196,7 @@ def prepare(
     return step, lambda _, rows: Batch(tokens[rows.start : rows.stop])
 
 
-def perturbed_network(shape: Shape, *, causal: bool = False) -> Network:
+def build_perturbed_network(shape: Shape, *, causal: bool = False) -> Network:
     """Return a network on the CPU none of whose weights are all zero."""
     network = build_network(shape.kind, shape.vocabulary, shape.shape, seed=0, causal=causal, **shape.network)
     generator = torch.Generator().manual_seed(1)
@@ -218,7 +219,7 @@ def named_parameters(step: Step) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 @contextmanager
-def convolutions(*, tf32: bool) -> Iterator[None]:
+def allow_tf32(*, tf32: bool) -> Iterator[None]:
     """Let float32 convolutions of a GPU round their inputs to TF32, or not."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = tf32
@@ -228,7 +229,7 @@ def convolutions(*, tf32: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def differences(found: Trace, reference: Trace, tolerance: Tolerance) -> Row:
+def compare_traces(found: Trace, reference: Trace, tolerance: Tolerance) -> Row:
     """Return the relative differences, what they may be, and whether they all pass."""
     expected = torch.tensor(reference.losses, dtype=torch.float64)
     losses = float(((torch.tensor(found.losses, dtype=torch.float64) - expected) / expected).abs().max())
@@ -265,7 +266,7 @@ def look_for_waits(report: Report, labels: Row, check: Check, variant: Variant, 
         step, batches = prepare(check, variant, report.device, report.sizes.threads, micro_batches=parts)
         for _ in range(STEPS):  # Compiled, and with all that the first step makes.
             step.take(batches)
-        with waits_forbidden():
+        with forbid_waits():
             for _ in range(STEPS):
                 step.take(batches)
         step.state.record.check(2 * STEPS)
@@ -275,7 +276,7 @@ def look_for_waits(report: Report, labels: Row, check: Check, variant: Variant, 
 
 
 @contextmanager
-def waits_forbidden() -> Iterator[None]:
+def forbid_waits() -> Iterator[None]:
     """Have every call that waits for the GPU raise an error."""
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -293,7 +294,7 @@ def compare_samples(device: torch.device, kind: str, vocabulary: int) -> Row:
     shape = Shape("transformer", network, vocabulary, (SAMPLE_LENGTH,), 2)
 
     def sample(where: torch.device) -> Tensor:
-        denoiser = cast("Denoiser", perturbed_network(shape).double().to(where).eval())
+        denoiser = cast("Denoiser", build_perturbed_network(shape).double().to(where).eval())
         masks = torch.full((shape.batch, SAMPLE_LENGTH), vocabulary, device=where)
         sampler = build_sampler(kind, steps=SAMPLE_STEPS, grid="uniform")
         examples = torch.arange(shape.batch, device=where)

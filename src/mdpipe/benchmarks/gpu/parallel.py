@@ -5,7 +5,7 @@ import socket
 
 import torch
 
-from mdpipe.benchmarks.gpu.correctness import Variant, compare, trace
+from mdpipe.benchmarks.gpu.correctness import Variant, compare, record_trace
 from mdpipe.benchmarks.gpu.part import Report, free_memory
 from mdpipe.training.acceleration import compiler_problem
 from mdpipe.training.world import LOCAL_RANK, WORLD_SIZE, joined
@@ -16,7 +16,7 @@ STRATEGIES = ("ddp", "fsdp")
 def run(report: Report) -> None:
     """Compare each strategy, in float32 and eager, then as presets for several GPUs train: compiled, in bfloat16."""
     checks, device, threads = report.sizes.checks, report.device, report.sizes.threads
-    references = {name: trace(check, Variant(), torch.device("cpu"), threads) for name, check in checks.items()}
+    references = {name: record_trace(check, Variant(), torch.device("cpu"), threads) for name, check in checks.items()}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

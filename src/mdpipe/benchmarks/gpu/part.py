@@ -62,12 +62,12 @@ class Report:
             self.add({**labels, "skipped": f"{left:.0f} s were left, and it takes about {seconds:.0f} s"})
             return None
         start = time.time()
-        row = {**labels, **self._columns(measure)}
+        row = {**labels, **self._measure_columns(measure)}
         row["wall_seconds"] = time.time() - start
         self.add(row)
         return None if "error" in row else row
 
-    def _columns(self, measure: Callable[[], Row]) -> Row:
+    def _measure_columns(self, measure: Callable[[], Row]) -> Row:
         try:
             return measure()
         except torch.OutOfMemoryError as error:
@@ -79,7 +79,7 @@ class Report:
         if "deterministic" in problem["error"] and torch.get_deterministic_debug_mode() == 2:
             torch.set_deterministic_debug_mode("default")
             self.document["not_deterministic"] = problem["error"]
-            return {**self._columns(measure), "not_deterministic": problem["error"]}
+            return {**self._measure_columns(measure), "not_deterministic": problem["error"]}
         return problem
 
     def finish(self) -> None:
@@ -100,8 +100,8 @@ def free_memory() -> None:
     """Release what tensors and compiled code of earlier measurements hold."""
     if "torch._dynamo" in sys.modules:  # Loading it takes seconds.
         torch.compiler.reset()
-    gc.collect()
     if torch.cuda.is_available():
+        gc.collect()
         torch.cuda.empty_cache()
 
 

@@ -76,7 +76,7 @@ class Sizes:
     training: Training
 
 
-def _with(shape: Shape, *, batch: int, dropout: float) -> Shape:
+def _replace(shape: Shape, *, batch: int, dropout: float) -> Shape:
     return Shape(shape.kind, {**shape.network, "dropout": dropout}, shape.vocabulary, shape.shape, batch)
 
 
@@ -143,10 +143,10 @@ FULL = Sizes(
         ("transformer, genmd4", "bfloat16"),
     ),
     speeds={
-        "text8": _with(SHAPES["text8"], batch=128, dropout=0.0),
-        "gpt2-small": _with(SHAPES["gpt2-small"], batch=32, dropout=0.0),
-        "cifar10": _with(SHAPES["cifar10"], batch=128, dropout=0.0),
-        "imagenet64": _with(SHAPES["imagenet64"], batch=16, dropout=0.0),
+        "text8": _replace(SHAPES["text8"], batch=128, dropout=0.0),
+        "gpt2-small": _replace(SHAPES["gpt2-small"], batch=32, dropout=0.0),
+        "cifar10": _replace(SHAPES["cifar10"], batch=128, dropout=0.0),
+        "imagenet64": _replace(SHAPES["imagenet64"], batch=16, dropout=0.0),
     },
     compile=True,
     doublings=4,
@@ -165,7 +165,7 @@ FULL = Sizes(
     ),
     training=Training(
         package="python",
-        shape=_with(SHAPES["text8"], batch=64, dropout=0.05),
+        shape=_replace(SHAPES["text8"], batch=64, dropout=0.05),
         held_out=130_000,
         draws=8,
         evaluation_batch=256,

@@ -31,7 +31,7 @@ def run(report: Report) -> None:
     report.document |= {
         "precision": sizes.precision,
         "matmul_peak": product_peak(device, dtype, sizes.peak_edge),
-        "data_sheet_peak": data_sheet_peak(device),
+        "data_sheet_peak": find_data_sheet_peak(device),
     }
     for name, shape in sizes.speeds.items():
         labels = {"network": name, "batch": shape.batch, "compiled": False}
@@ -43,7 +43,7 @@ def run(report: Report) -> None:
     grow_batches(rows, sizes.doublings, lambda name, batch, seconds: measure_batch(report, name, batch, seconds))
 
 
-def data_sheet_peak(device: torch.device) -> float | None:
+def find_data_sheet_peak(device: torch.device) -> float | None:
     """Return the FLOP/s that the data sheet gives for the device's bfloat16 products, if it is known."""
     if device.type != "cuda":
         return None
@@ -64,13 +64,13 @@ class Measurement:
         self.flops = training_flops(network, self.length)
         self.parameters = parameter_count(network)
         objective = build_objective("md4", shape.vocabulary, **OBJECTIVES["md4"])
-        train = Train(steps=steps_in_all(sizes), batch_size=batch)
+        train = Train(steps=count_steps(sizes), batch_size=batch)
         hardware = Hardware(sizes.precision, sizes.threads, compile=compile)
         self.step = build_step(network, objective, train, hardware, Noise(0, "bench"))
         generator = torch.Generator().manual_seed(0)
         self._tokens = torch.randint(shape.vocabulary, (batch, self.length), generator=generator)
 
-    def speed(self) -> Row:
+    def measure_speed(self) -> Row:
         """Time the steps after some that warm up, the first of which compiles."""
         sizes, document = self.report.sizes, self.report.document
         first, *_ = time_steps(self.step, self._batches, sizes.warm_up)
@@ -86,13 +86,13 @@ class Measurement:
             "parameters": self.parameters,
         }
 
-    def speed_of_chunks(self, size: int) -> Row:
+    def measure_chunks(self, size: int) -> Row:
         """Time the steps with chunks of logits of at most so many bytes in float32."""
         before = masked.CHUNK_BYTES
         reset_peak_memory(self.report.device)
         masked.CHUNK_BYTES = size
         try:
-            return self.speed()
+            return self.measure_speed()
         finally:
             masked.CHUNK_BYTES = before
 
@@ -102,10 +102,10 @@ class Measurement:
 
 def measure_speed(report: Report, shape: Shape, batch: int, compile: bool) -> Row:
     """Return the speed of a new training run."""
-    return Measurement(report, shape, batch, compile).speed()
+    return Measurement(report, shape, batch, compile).measure_speed()
 
 
-def steps_in_all(sizes: Sizes) -> int:
+def count_steps(sizes: Sizes) -> int:
     """Return how many steps a measurement can take: some for the batch, and as many for each size of chunks."""
     return (1 + len(sizes.chunk_bytes)) * (sizes.warm_up + sizes.groups * sizes.steps)
 
@@ -116,12 +116,12 @@ def measure_compiled(report: Report, name: str, shape: Shape, chunk_bytes: tuple
 
     def measure() -> Row:
         made.append(Measurement(report, shape, shape.batch, compile))
-        return made[0].speed()
+        return made[0].measure_speed()
 
     labels = {"network": name, "batch": shape.batch, "compiled": compile}
     row = report.attempt(labels, measure, COMPILED_SECONDS if compile else 0)
     for size in chunk_bytes if row else ():
-        report.attempt({**labels, "chunk_bytes": size}, partial(made[0].speed_of_chunks, size), EAGER_SECONDS)
+        report.attempt({**labels, "chunk_bytes": size}, partial(made[0].measure_chunks, size), EAGER_SECONDS)
     made.clear()
     free_memory()
     return row

@@ -8,19 +8,19 @@ from mdpipe.benchmarks.table import Columns, Result, hardware, markdown
 Document = dict[str, Any]
 
 
-def _number(result: Result, key: str, form: str) -> str:
+def _format_number(result: Result, key: str, form: str) -> str:
     value = result.get(key)
     return "" if value is None else format(value, form)
 
 
-def _problem(result: Result) -> str:
+def _describe_problem(result: Result) -> str:
     for key in ("error", "skipped", "not_deterministic"):
         if key in result:
             return f"{key.replace('_', ' ')}: {result[key]}".replace("|", "/").replace("\n", " ")[:160]
     return ""
 
 
-def _verdict(result: Result) -> str:
+def _describe_result(result: Result) -> str:
     if "skipped" in result:
         return "skipped"
     return "passed" if result.get("passed") else "FAILED"
@@ -29,44 +29,46 @@ def _verdict(result: Result) -> str:
 CHECKS: Columns = {
     "check": lambda result: result["check"],
     "variant": lambda result: result["variant"],
-    "result": _verdict,
-    "loss": lambda result: _against(result, "loss"),
-    "gradient": lambda result: _against(result, "gradient"),
-    "worst parameter": lambda result: _against(result, "parameter"),
-    "note": _problem,
+    "result": _describe_result,
+    "loss": lambda result: _format_difference(result, "loss"),
+    "gradient": lambda result: _format_difference(result, "gradient"),
+    "worst parameter": lambda result: _format_difference(result, "parameter"),
+    "note": _describe_problem,
 }
 SPEED: Columns = {
     "network": lambda result: result["network"],
     "batch": lambda result: str(result["batch"]),
     "compiled": lambda result: "yes" if result["compiled"] else "no",
     "chunk": lambda result: f"{result['chunk_bytes'] / 2**20:,.3g} MiB" if "chunk_bytes" in result else "",
-    "tokens/s": lambda result: _number(result, "tokens_per_second", ",.0f"),
-    "examples/s": lambda result: _number(result, "examples_per_second", ",.4g"),
-    "MFU, measured peak": lambda result: _number(result, "share_of_peak", ".1%"),
-    "MFU, data sheet": lambda result: _number(result, "share_of_data_sheet_peak", ".1%"),
-    "peak MiB": lambda result: _number(result, "memory_mib", ",.0f"),
-    "first step s": lambda result: _number(result, "first_step_seconds", ",.1f"),
-    "note": _problem,
+    "tokens/s": lambda result: _format_number(result, "tokens_per_second", ",.0f"),
+    "examples/s": lambda result: _format_number(result, "examples_per_second", ",.4g"),
+    "MFU, measured peak": lambda result: _format_number(result, "share_of_peak", ".1%"),
+    "MFU, data sheet": lambda result: _format_number(result, "share_of_data_sheet_peak", ".1%"),
+    "peak MiB": lambda result: _format_number(result, "memory_mib", ",.0f"),
+    "first step s": lambda result: _format_number(result, "first_step_seconds", ",.1f"),
+    "note": _describe_problem,
 }
 SAMPLERS: Columns = {
     "sampler": lambda result: result["sampler"],
     "batch": lambda result: str(result["batch"]),
-    "tokens/s": lambda result: _number(result, "tokens_per_second", ",.4g"),
-    "seconds": lambda result: _number(result, "seconds", ",.4g"),
-    "network calls": lambda result: _number(result, "network_calls", ",.0f"),
-    "MFU, measured peak": lambda result: _number(result, "share_of_peak", ".1%"),
-    "peak MiB": lambda result: _number(result, "memory_mib", ",.0f"),
-    "steps measured": lambda result: _number(result, "steps_measured", ","),
-    "note": _problem,
+    "tokens/s": lambda result: _format_number(result, "tokens_per_second", ",.4g"),
+    "seconds": lambda result: _format_number(result, "seconds", ",.4g"),
+    "network calls": lambda result: _format_number(result, "network_calls", ",.0f"),
+    "MFU, measured peak": lambda result: _format_number(result, "share_of_peak", ".1%"),
+    "peak MiB": lambda result: _format_number(result, "memory_mib", ",.0f"),
+    "steps measured": lambda result: _format_number(result, "steps_measured", ","),
+    "note": _describe_problem,
 }
 TRAINING: Columns = {
     "when": lambda result: result["what"],
-    "bits per character, at most": lambda result: _number(result, "bits_per_character", ".4f"),
-    "standard error": lambda result: _number(result, "stderr", ".4f"),
-    "of the draws": lambda result: _number(result, "stderr_draws", ".4f"),
-    "steps": lambda result: _number(result, "steps", ",") + (", clock" if result.get("stopped_by_the_clock") else ""),
-    "epochs": lambda result: _number(result, "epochs", ".1f"),
-    "tokens/s": lambda result: _number(result, "tokens_per_second", ",.0f"),
+    "bits per character, at most": lambda result: _format_number(result, "bits_per_character", ".4f"),
+    "standard error": lambda result: _format_number(result, "stderr", ".4f"),
+    "of the draws": lambda result: _format_number(result, "stderr_draws", ".4f"),
+    "steps": lambda result: (
+        _format_number(result, "steps", ",") + (", clock" if result.get("stopped_by_the_clock") else "")
+    ),
+    "epochs": lambda result: _format_number(result, "epochs", ".1f"),
+    "tokens/s": lambda result: _format_number(result, "tokens_per_second", ",.0f"),
 }
 COLUMNS: dict[str, Columns] = {
     "correctness": CHECKS,
@@ -83,7 +85,7 @@ NOTES = {
     " products, forward and backward, over all positions; the head runs at masked positions only, so the MFU credits"
     " what that saves. Memory is the most that tensors took (on a CPU, the process).",
     "samplers": "The plain ancestral sampler and two_stage were measured over a few steps and scaled to all, since all"
-    " their steps cost the same.",
+    " their steps cost the same. Kernels need not be deterministic.",
     "training": "The text is made of docstrings of Python's standard library in text8's alphabet. It is not text8:"
     " the bounds are not comparable with published ones.",
 }
@@ -106,7 +108,7 @@ def summarize(documents: Sequence[Document]) -> str:
     return "\n".join(lines)
 
 
-def failed_checks(document: Document) -> list[Result]:
+def find_failed_checks(document: Document) -> list[Result]:
     """Return the checks of a part that did not pass."""
     checks = [result for result in document["results"] if "check" in result]
     return [result for result in checks if "skipped" not in result and not result.get("passed")]
@@ -116,10 +118,10 @@ PARTS: Columns = {
     "part": lambda document: document["part"],
     "status": lambda document: document["status"],
     "seconds": lambda document: f"{document['seconds']:.0f}",
-    "failed checks": lambda document: str(len(failed_checks(document))),
+    "failed checks": lambda document: str(len(find_failed_checks(document))),
     "note": lambda document: (document["error"] or "").replace("|", "/"),
 }
 
 
-def _against(result: Result, key: str) -> str:
+def _format_difference(result: Result, key: str) -> str:
     return f"{result[key]:.1e} ({result[f'{key}_tolerance']:.0e})" if key in result else ""

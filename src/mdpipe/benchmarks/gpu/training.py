@@ -33,6 +33,8 @@ FIRST_STEPS, TIMED_STEPS = 3, 10
 """Taken to compile, and then to measure the speed; the run then starts again from its initial weights."""
 MARGIN = 0.9
 """Of the time that is left for training, the fraction that the steps are planned for."""
+SPARE_SECONDS = 5.0
+"""For what comes between training and evaluation, and for one that takes longer than planned."""
 WARMUP, AVERAGED = 0.1, 0.1
 """Fractions of the steps: of warm-up, and of those that the averaged weights reach back."""
 CURVE = 40
@@ -58,15 +60,15 @@ def run(report: Report) -> None:
         step, batches = _prepare(report, train)
         time_steps(step, batches, FIRST_STEPS)
         (seconds_per_step,) = time_steps(step, batches, 1, TIMED_STEPS)
-        network = _plain_network(report)
+        network = _build_network(report)
         step.state.network.load_state_dict(network.state_dict())
         untrained = _timed_bound(report, network, test, draws=2)
         evaluation_seconds = untrained.seconds * settings.draws / 2
-        end = time.time() + min(report.seconds_left() - evaluation_seconds, settings.seconds)
+        end = time.time() + min(report.seconds_left() - evaluation_seconds - SPARE_SECONDS, settings.seconds)
         steps = max(2, int(MARGIN * (end - time.time()) / seconds_per_step))
         data = f"docstrings of the package {settings.package} in text8's alphabet; this is not text8"
         report.document |= {"data": data, "characters": characters, "planned_steps": steps}
-        report.add({"what": "before training", "seconds_per_step": seconds_per_step, **untrained.row()})
+        report.add({"what": "before training", "seconds_per_step": seconds_per_step, **untrained.to_row()})
         step = _restart(step, settings, steps)
         started = time.time()
         _train(step, batches, steps, end)
@@ -77,8 +79,8 @@ def run(report: Report) -> None:
         report.add(
             {
                 "what": "after training",
-                **bound.row(),
-                **_training_row(step, steps, seconds, settings.shape.batch * train.length, characters["train"]),
+                **bound.to_row(),
+                **_describe_training(step, steps, seconds, settings.shape.batch * train.length, characters["train"]),
                 "parameters": parameter_count(network),
             }
         )
@@ -91,7 +93,7 @@ class TimedBound:
     likelihood: Likelihood
     seconds: float
 
-    def row(self) -> Row:
+    def to_row(self) -> Row:
         """Return the bound in bits per character."""
         bits = self.likelihood.bits_per_token()
         return {
@@ -108,10 +110,10 @@ class TimedBound:
 
 def _prepare(report: Report, dataset: EncodedDataset) -> tuple[Step, Batches]:
     sizes, settings = report.sizes, report.sizes.training
-    network = _plain_network(report)
+    network = _build_network(report)
     objective = build_objective("md4", settings.shape.vocabulary, **OBJECTIVES["md4"])
     hardware = Hardware(sizes.precision, sizes.threads, compile=sizes.compile)
-    train = _train_settings(settings, FIRST_STEPS + TIMED_STEPS)
+    train = _build_settings(settings, FIRST_STEPS + TIMED_STEPS)
     step = build_step(network, objective, train, hardware, Noise(SEED, "train"))
 
     def batches(step: int, rows: range) -> Batch:
@@ -120,14 +122,14 @@ def _prepare(report: Report, dataset: EncodedDataset) -> tuple[Step, Batches]:
     return step, batches
 
 
-def _plain_network(report: Report) -> Network:
+def _build_network(report: Report) -> Network:
     """Return the network with its initial weights, not compiled: evaluation has other shapes and is short."""
     shape = report.sizes.training.shape
     network = build_network(shape.kind, shape.vocabulary, shape.shape, seed=SEED, **shape.network)
     return network.to(report.device)
 
 
-def _train_settings(settings: Training, steps: int) -> Train:
+def _build_settings(settings: Training, steps: int) -> Train:
     return Train(
         steps=steps,
         batch_size=settings.shape.batch,
@@ -139,7 +141,7 @@ def _train_settings(settings: Training, steps: int) -> Train:
 
 def _restart(step: Step, settings: Training, steps: int) -> Step:
     """Return the step of a new run of `steps` steps of the same, already compiled network, as its weights are now."""
-    train = cast("TrainSettings", _train_settings(settings, steps))
+    train = cast("TrainSettings", _build_settings(settings, steps))
     return replace(step, state=TrainingState(step.state.network, step.state.objective, train), settings=train)
 
 
@@ -163,7 +165,7 @@ def _timed_bound(report: Report, network: Network, dataset: EncodedDataset, draw
     return TimedBound(likelihood, time.time() - start)
 
 
-def _training_row(step: Step, planned: int, seconds: float, tokens_per_step: int, characters: int) -> Row:
+def _describe_training(step: Step, planned: int, seconds: float, tokens_per_step: int, characters: int) -> Row:
     done, record = step.state.step, step.state.record
     every = max(1, done // CURVE)
     curve = [[last, record.loss(last - every, last)] for last in range(every, done + 1, every)]
