@@ -25,7 +25,7 @@ from mdpipe.networks.build import empty_network, parameter_count
 
 ROOT = Path(__file__).parents[2]
 ABSENT = ("pydantic", "dvc", "snakemake", "datasets", "polars", "PIL", "sklearn", "sentencepiece", "typer")
-"""Packages that the lent machine does not have, or that no GPU run should need."""
+"""Packages that no GPU run may need."""
 CPU = torch.device("cpu")
 
 
@@ -176,6 +176,8 @@ def test_missing_deterministic_kernels_are_noted_and_retried(tmp_path):
     torch.set_deterministic_debug_mode("error")
     row = make_report(tmp_path).attempt({}, measure)
     assert row["value"] == 1 and "deterministic" in row["not_deterministic"]
+    assert torch.get_deterministic_debug_mode() == 2
+    assert find_failed_checks({"results": [{**row, "check": "a", "passed": True}]})
 
 
 def test_a_part_that_raises_is_written_as_failed(tmp_path, monkeypatch):

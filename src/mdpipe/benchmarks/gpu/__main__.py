@@ -16,7 +16,7 @@ from mdpipe.benchmarks.gpu.summary import find_failed_checks, summarize
 from mdpipe.data.artifacts.aside import write_aside
 
 BUDGET = 520.0
-"""Seconds: a command on a lent machine may take ten minutes, with some left for its start."""
+"""Seconds: under nine minutes, so that a job of ten minutes has time to start and to copy files."""
 RESERVE = 2.0
 """Seconds kept for writing the summary."""
 GRACE = 3.0

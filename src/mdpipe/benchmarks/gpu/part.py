@@ -51,7 +51,7 @@ class Report:
         Args:
             labels: what the row is about.
             measure: returns the other columns. Where a kernel is missing in a deterministic form, it is called a second
-                time without that demand, which holds from then on.
+                time without that demand, and the row has the column `not_deterministic`.
             seconds: that it takes, about; if fewer are left, it is skipped.
 
         Returns:
@@ -78,8 +78,10 @@ class Report:
         free_memory()
         if "deterministic" in problem["error"] and torch.get_deterministic_debug_mode() == 2:
             torch.set_deterministic_debug_mode("default")
-            self.document["not_deterministic"] = problem["error"]
-            return {**self._measure_columns(measure), "not_deterministic": problem["error"]}
+            try:
+                return {**self._measure_columns(measure), "not_deterministic": problem["error"]}
+            finally:
+                torch.set_deterministic_debug_mode("error")
         return problem
 
     def finish(self) -> None:

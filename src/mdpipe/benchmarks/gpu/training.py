@@ -4,6 +4,7 @@ import math
 import tempfile
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -51,39 +52,47 @@ class DrawSettings:
 
 
 def run(report: Report) -> None:
-    """Plan the steps from the measured speed, train, evaluate and report."""
+    """Train and evaluate, with one row before and one after.
+
+    Raises:
+        RuntimeError: it was not completed; the row says why.
+    """
     settings = report.sizes.training
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "text"
         characters = write_text(folder, settings.package, settings.shape.shape[0], settings.held_out)
-        train, test = (EncodedDataset.open(folder, split) for split in ("train", "test"))
-        step, batches = _prepare(report, train)
-        time_steps(step, batches, FIRST_STEPS)
-        (seconds_per_step,) = time_steps(step, batches, 1, TIMED_STEPS)
-        network = _build_network(report)
-        step.state.network.load_state_dict(network.state_dict())
-        untrained = _timed_bound(report, network, test, draws=2)
-        evaluation_seconds = untrained.seconds * settings.draws / 2
-        end = time.time() + min(report.seconds_left() - evaluation_seconds - SPARE_SECONDS, settings.seconds)
-        steps = max(2, int(MARGIN * (end - time.time()) / seconds_per_step))
         data = f"docstrings of the package {settings.package} in text8's alphabet; this is not text8"
-        report.document |= {"data": data, "characters": characters, "planned_steps": steps}
-        report.add({"what": "before training", "seconds_per_step": seconds_per_step, **untrained.to_row()})
-        step = _restart(step, settings, steps)
-        started = time.time()
-        _train(step, batches, steps, end)
-        seconds = time.time() - started
-        step.state.record.check(step.state.step)
-        network.load_state_dict(step.state.averaged_weights()[0])
-        bound = _timed_bound(report, network, test, draws=settings.draws)
-        report.add(
-            {
-                "what": "after training",
-                **bound.to_row(),
-                **_describe_training(step, steps, seconds, settings.shape.batch * train.length, characters["train"]),
-                "parameters": parameter_count(network),
-            }
-        )
+        report.document |= {"data": data, "characters": characters}
+        train, test = (EncodedDataset.open(folder, split) for split in ("train", "test"))
+        if report.attempt({"what": "after training"}, partial(_train_and_evaluate, report, train, test)) is None:
+            raise RuntimeError("no training run was completed; the row says why")
+
+
+def _train_and_evaluate(report: Report, train: EncodedDataset, test: EncodedDataset) -> Row:
+    """Plan the steps from the measured speed, take them and bound the likelihood with the averaged weights."""
+    settings = report.sizes.training
+    step, batches = _prepare(report, train)
+    time_steps(step, batches, FIRST_STEPS)
+    (seconds_per_step,) = time_steps(step, batches, 1, TIMED_STEPS)
+    network = _build_network(report)
+    step.state.network.load_state_dict(network.state_dict())
+    untrained = _timed_bound(report, network, test, draws=2)
+    evaluation_seconds = untrained.seconds * settings.draws / 2
+    end = time.time() + min(report.seconds_left() - evaluation_seconds - SPARE_SECONDS, settings.seconds)
+    steps = max(2, int(MARGIN * (end - time.time()) / seconds_per_step))
+    report.document["planned_steps"] = steps
+    report.add({"what": "before training", "seconds_per_step": seconds_per_step, **untrained.to_row()})
+    step = _restart(step, settings, steps)
+    started = time.time()
+    _train(step, batches, steps, end)
+    seconds = time.time() - started
+    step.state.record.check(step.state.step)
+    network.load_state_dict(step.state.averaged_weights()[0])
+    return {
+        **_timed_bound(report, network, test, draws=settings.draws).to_row(),
+        **_describe_training(step, steps, seconds, train),
+        "parameters": parameter_count(network),
+    }
 
 
 @dataclass(frozen=True)
@@ -165,16 +174,16 @@ def _timed_bound(report: Report, network: Network, dataset: EncodedDataset, draw
     return TimedBound(likelihood, time.time() - start)
 
 
-def _describe_training(step: Step, planned: int, seconds: float, tokens_per_step: int, characters: int) -> Row:
+def _describe_training(step: Step, planned: int, seconds: float, dataset: EncodedDataset) -> Row:
     done, record = step.state.step, step.state.record
+    tokens = done * step.settings.batch_size * dataset.length
     every = max(1, done // CURVE)
-    curve = [[last, record.loss(last - every, last)] for last in range(every, done + 1, every)]
     return {
         "steps": done,
         "stopped_by_the_clock": done < planned,
         "batch": step.settings.batch_size,
         "training_seconds": seconds,
-        "tokens_per_second": done * tokens_per_step / seconds,
-        "epochs": done * tokens_per_step / characters,
-        "curve": curve,
+        "tokens_per_second": tokens / seconds,
+        "epochs": tokens / len(dataset.tokens),
+        "curve": [[last, record.loss(last - every, last)] for last in range(every, done + 1, every)],
     }
