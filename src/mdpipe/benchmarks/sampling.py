@@ -54,20 +54,16 @@ class Counted:
         return self.rows * trunk_flops(self.network, length) + self.positions * head_flops(self.network)
 
 
-def measure(configuration: Configuration, peak: float | None = None) -> dict[str, Any]:
+def measure(configuration: Configuration) -> dict[str, Any]:
     """Draw a batch of nothing but masks, several times; the means over these walks.
 
     A sampler whose steps all cost the same may walk fewer of them: seconds and network calls are then scaled to all,
     and `steps_measured` says how many there were.
-
-    Args:
-        configuration: what to measure.
-        peak: FLOP/s of a large matrix product in the same precision; measured here if None.
     """
     torch.set_num_threads(configuration.threads)
     keep_freed_memory()
     device = torch.device(configuration.device)
-    peak = product_peak(device, getattr(torch, configuration.dtype)) if peak is None else peak
+    peak = product_peak(device, getattr(torch, configuration.dtype))
     network = network_of(configuration).to(device, getattr(torch, configuration.dtype))
     memory_before = peak_memory(device)
     _warm_up(network, configuration, device)

@@ -46,7 +46,7 @@ class Choice:
         if self.top_k is not None:
             falling[..., self.top_k :] = 0
         if self.top_p is not None:
-            reached = falling.cumsum(dim=-1)
+            reached = categorical.cumulative_distribution(falling).to(torch.float64)
             before = torch.cat([torch.zeros_like(reached[..., :1]), reached[..., :-1]], dim=-1)
             falling = falling.where(before < self.top_p * reached[..., -1:], 0)
         kept = torch.zeros_like(p).scatter(-1, order, falling)

@@ -52,8 +52,6 @@ class Sizes:
 
     threads: int
     """CPU threads of a process."""
-    peak_edge: int
-    """Rows and columns of the matrices whose product is the measured peak."""
     precision: str
     """Of the measured steps."""
     checks: dict[str, Check]
@@ -124,7 +122,6 @@ def _sampler(kind: str, batch: int, *, tiny: bool = False) -> Configuration:
 
 FULL = Sizes(
     threads=8,
-    peak_edge=8192,
     precision="bfloat16",
     checks={
         "transformer, md4": Check(_transformer(2, 128, 27, 64, 8), "md4"),
@@ -177,7 +174,6 @@ FULL = Sizes(
 
 TINY = Sizes(
     threads=1,
-    peak_edge=256,
     precision="float32",
     checks={
         "transformer, md4": Check(_transformer(1, 16, 11, 8, 4), "md4"),

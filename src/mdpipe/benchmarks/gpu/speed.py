@@ -30,7 +30,7 @@ def run(report: Report) -> None:
     dtype = getattr(torch, sizes.precision)
     report.document |= {
         "precision": sizes.precision,
-        "matmul_peak": product_peak(device, dtype, sizes.peak_edge),
+        "matmul_peak": product_peak(device, dtype),
         "data_sheet_peak": find_data_sheet_peak(device),
     }
     for name, shape in sizes.speeds.items():
