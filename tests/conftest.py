@@ -8,6 +8,7 @@ from hypothesis import settings
 
 # One thread a process: tests run side by side, and small tensors gain nothing from more.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # Otherwise a process that compiles starts others, which load torch.
 
 settings.register_profile("mdpipe", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("mdpipe")

@@ -1,13 +1,15 @@
 """Tiny real runs, made once by the pipeline's own stages, and the command line to use them by."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from mdpipe.cli import app
+from mdpipe.data.sources import docstrings
 from mdpipe.params import Params, load_params
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
@@ -16,6 +18,14 @@ from mdpipe.stages.tokenizer import tokenizer
 from mdpipe.stages.train import train
 
 SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packages_are_read_once() -> Iterator[None]:
+    """Parsing a package takes seconds, and most plans and downloads here ask for the same one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(docstrings, "_package", cache(docstrings._package))
+        yield
 
 
 @pytest.fixture(scope="session")
