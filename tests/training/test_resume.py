@@ -20,7 +20,8 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.training.loop import TrainResult
 
 Same = Callable[[TrainResult, TrainResult], None]
-PATIENCE = 60
+PATIENCE = 300
+"""Seconds after which a process hangs, however busy the machine is."""
 
 
 KILLS, LONG = 20, 90
