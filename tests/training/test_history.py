@@ -102,8 +102,8 @@ def network(tiny: SimpleNamespace) -> Transformer:
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("mlp", "attention.1.inner.output.weight, attention.1.inner.input.weight, mlp.0.inner.output.weight"),
-        ("attention", "mlp.0.inner.output.weight, mlp.0.inner.input.weight, attention.0.inner.output.weight"),
+        ("mlp", "mlp.1.norm.weight, attention.1.inner.output.weight, attention.1.inner.input.weight"),
+        ("attention", "attention.1.norm.weight, mlp.0.inner.output.weight, mlp.0.inner.input.weight"),
     ],
 )
 def test_of_a_gradient_that_breaks_on_the_way_back_the_parameters_next_to_the_break_are_named(

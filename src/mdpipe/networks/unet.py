@@ -76,11 +76,12 @@ class UNet(Network):
     def initialise(self, generator: torch.Generator) -> None:
         """Initialize the weights as the official implementation does; no residual block adds anything at first.
 
-        With `init: ordinal` only the embedding differs: near values start near each other.
+        With `init: ordinal` near values start near each other, and attention adds nothing at first.
         """
         init_weights(self, generator)
         if self.init == "ordinal":
             init_ordinal_embedding_(self.embedding)
+            zero_init_(self.attention.output)
         blocks = [*self.down, *self.middle, *self.up]
         zero_init_(self.output, *(block.output for block in blocks), *(block.modulation for block in blocks))
 

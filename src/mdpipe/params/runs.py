@@ -53,7 +53,7 @@ class UNet(Section):
     """The rate, of single elements before the second convolution of a block."""
     init: Literal["md4", "ordinal"] = "md4"
     """The initial weights: as in the official implementation, or with an embedding in which near values start near each
-    other, which short trainings gain from."""
+    other, which short training gains from."""
 
 
 class UViT(Section):
@@ -73,7 +73,7 @@ class UViT(Section):
     """The rate, of single elements before the second convolution of a block and within the transformer."""
     init: Literal["md4", "ordinal"] = "md4"
     """The initial weights: as in the official implementation, or with an embedding in which near values start near each
-    other, which short trainings gain from."""
+    other, which short training gains from."""
 
     @model_validator(mode="after")
     def _heads_fit_the_width(self) -> Self:
