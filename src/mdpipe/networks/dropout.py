@@ -6,8 +6,9 @@ whether a layer runs for the first time or is recomputed. A training step hands 
 
 Masks come from Philox4x32 with 7 rounds, the fewest that pass BigCrush (Salmon et al., 2011, Table 2). A block of four
 32-bit words serves eight elements, 16 bits each, so a rate is rounded to a multiple of 2^-16. That is a dozen integer
-operations an element, which a compiler fuses into one loop. Without a compiler each is a pass over memory: training then
-takes 8 % longer for a U-Net of width 128 and 11 % for a transformer of width 768 and length 256, on one core.
+operations for each element, which a compiler fuses into one loop. Without a compiler each is a pass over memory:
+training then takes 8 % longer for a U-Net of width 128 and 11 % for a transformer of width 768 and length 256, on one
+core.
 
 Shapes: B batch, C channels.
 """

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 INITS = ("md4", "ordinal")
 """Initial weights: those of the official implementation, or the same for short training.
 
-With `ordinal` the embedding knows that values are ordered, and the U-Net's attention adds nothing at first. A U-Net with
-one block of width 48, after 160 steps on four photos of 32 x 32 pixels and 256 levels each, had a bound of 6.53 bits per
-dimension with `md4` and 5.33 with `ordinal` (5.49 with its embedding only). On digits of 8 x 8 pixels and 17 levels the
-difference is small: 2.05 and 2.02 after 450 steps, with a standard error of 0.02.
+With `ordinal` the embedding knows that values are ordered, and the U-Net's attention adds nothing at first. A U-Net
+with one block of width 48, after 160 steps on four photos of 32 x 32 pixels and 256 levels each, had a bound of 6.53
+bits per dimension with `md4` and 5.33 with `ordinal` (5.49 with its embedding only). On digits of 8 x 8 pixels and 17
+levels the difference is small: 2.05 and 2.02 after 450 steps, with a standard error of 0.02.
 """
 
 
