@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from mdpipe.diffusion.noise import Noise
 from mdpipe.networks.attention import SMALL, attend
+from mdpipe.networks.dropout import keep_mask
 
 LONG = math.isqrt(SMALL // 2)
 """Most positions that two heads attend over by plain products."""
@@ -53,3 +55,18 @@ def test_in_bfloat16_only_what_is_stored_is_rounded(spread):
     torch.testing.assert_close(attend(query, key, ones), ones, rtol=0, atol=2**-7)
     rounded = (shares.to(torch.bfloat16).double() @ value.double()).to(torch.bfloat16)
     torch.testing.assert_close(attend(query, key, value), rounded, rtol=2**-7, atol=2**-9)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [7, LONG + 1])
+def test_single_probabilities_are_dropped_after_the_softmax(length: int, causal: bool) -> None:
+    """Each of the L x L of every head for itself, the others scaled; they do not add up to 1 any more."""
+    random = torch.Generator().manual_seed(0)
+    query, key, value = torch.randn(3, 2, 2, length, 8, generator=random, dtype=torch.float64).unbind()
+    keys = Noise(0, "test/dropout").keys(0, torch.arange(2))
+    kept = keep_mask(keys, 0.25, 2 * length**2).view(2, 2, length, length)
+    scores = query @ key.transpose(-1, -2) / math.sqrt(8)
+    if causal:
+        scores = scores.masked_fill(torch.ones(length, length, dtype=torch.bool).triu(1), -torch.inf)
+    expected = (scores.softmax(dim=-1) * kept / 0.75) @ value
+    torch.testing.assert_close(attend(query, key, value, causal=causal, dropout_keys=keys, rate=0.25), expected)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from mdpipe.diffusion.noise import Noise
+from mdpipe.networks.conditioning import Conditioning
 from mdpipe.networks.dropout import DenoiserWithDropout
 
 CLASSES = 5
@@ -96,3 +97,17 @@ def test_a_label_that_is_no_class_is_refused_with_those_there_are(kind, build, t
 def test_a_condition_that_is_not_a_label_an_example_is_refused(kind, build, tokens, times, condition):
     with pytest.raises(ValueError, match=r"it must be one int64 label for each of the 6 examples"):
         build(kind, classes=CLASSES)(tokens, times, condition)
+
+
+def test_the_class_vector_is_appended_to_the_sinusoids_and_without_time_is_the_conditioning(tokens, times):
+    """As CondEmbedding of the official implementation: [sin, cos, class] through two layers, and nothing after them."""
+    width = 8
+    timed, untimed = (Conditioning(width, time_conditioning=on, num_classes=CLASSES) for on in (True, False))
+    with torch.no_grad():
+        assert torch.equal(untimed(tokens, times, LABELS), untimed.classes.weight)
+        frequencies = torch.tensor([10_000 ** (-k / 3) for k in range(4)])
+        angles = 1000 * times.float()[:, None] * frequencies
+        joined = torch.cat([angles.sin(), angles.cos(), timed.classes.weight], dim=1)
+        expected = timed.time.output(torch.nn.functional.silu(timed.time.input(joined)))
+        torch.testing.assert_close(timed(tokens, times, LABELS), expected, rtol=1e-3, atol=1e-4)
+    assert Conditioning(width, time_conditioning=False, num_classes=0)(tokens, times, None) is None
