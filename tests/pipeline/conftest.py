@@ -65,6 +65,17 @@ class WorkingCopy:
         """Whether DVC finds every stage as its lock says."""
         return "up to date" in self.run("dvc", "status")
 
+    def planned(self) -> list[str]:
+        """Return the sorted stages that Snakemake would run, from the table `job count` that a dry run ends with."""
+        rows = [line.split() for line in self.run("snakemake", "--dry-run", "--quiet", "rules").splitlines()]
+        return sorted({row[0] for row in rows if len(row) == 2 and row[1] == "1"} - {"all"})
+
+    def commit(self) -> None:
+        """Commit everything to git."""
+        self.run("git", "add", "--all")
+        author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
+        self.run("git", *author, "commit", "--quiet", "--message", "all")
+
     def edit_params(self, path: str, value: Any) -> None:
         """Set the key at a dotted path of params.yaml."""
         file = self.root / "params.yaml"
@@ -112,9 +123,7 @@ def fresh_copy(directory: Path) -> WorkingCopy:
     shutil.copy(root / "tests/pipeline/params.yaml", root / "params.yaml")
     copy = WorkingCopy(root, directory / "calls")
     copy.run("git", "init", "--quiet")
-    copy.run("git", "add", "--all")
-    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    copy.run("git", *author, "commit", "--quiet", "--message", "start")
+    copy.commit()
     return copy
 
 

@@ -15,10 +15,8 @@ MADE = ("data", "models", "samples", "metrics", "results")
 def test_an_experiment_changes_one_param_and_compares_and_can_be_taken_back(made):
     before = {folder: made.digest(folder) for folder in MADE}
     lock = made.lock()
-    author = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    made.run("git", "add", "--all")
-    made.run("git", *author, "commit", "--quiet", "--message", "made")
-    made.run("dvc", "exp", "run", "-S", "runs.digits.train.learning_rate=0.001")
+    made.commit()
+    made.run("dvc", "exp", "run", "-n", "lower", "-S", "runs.digits.train.learning_rate=0.001")
     assert [call for call in made.stages_run() if call.startswith("train")] == ["train digits"]
     params = json.loads(made.run("dvc", "params", "diff", "--json"))
     assert params["params.yaml"]["runs.digits.train.learning_rate"] == {"old": 0.003, "new": 0.001, "diff": -0.002}
@@ -36,6 +34,10 @@ def test_an_experiment_changes_one_param_and_compares_and_can_be_taken_back(made
     assert made.stages_run() in ([], ["report"])
     assert {folder: made.digest(folder) for folder in MADE} == before
     assert made.lock() == lock
+    # The experiment can be taken again, and neither engine finds anything to do.
+    made.run("dvc", "exp", "apply", "lower")
+    assert made.is_up_to_date()
+    assert made.planned() == []
 
 
 @pytest.mark.parametrize("engine", [("snakemake",), ("dvc", "repro")], ids=lambda engine: engine[0])
