@@ -1,11 +1,17 @@
 """dvc.yaml names all the code that a stage runs: what it imports, directly or through others, makes it stale."""
 
 import ast
+import inspect
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from mdpipe.diffusion.samplers.base import Sampler
+from mdpipe.kinds import find_kind
+from mdpipe.networks.base import Network
+from mdpipe.params.base import Section
 from mdpipe.stages import data_fingerprint, fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -18,11 +24,14 @@ NO_INFLUENCE = (
     "mdpipe/stages/paths.py",
     "mdpipe/stages/data_fingerprint.py",
     "mdpipe/stages/digest.py",
+    "mdpipe/stages/parent.py",
+    "mdpipe/stages/provenance.py",
     "mdpipe/stages/__init__.py",
     "mdpipe/__init__.py",
 )
 """Params are watched by their values, kinds by the files they are found in, and DVC watches the paths themselves.
-Fingerprints name scratch folders, of which no trace is in an artifact."""
+Fingerprints name scratch folders, of which no trace is in an artifact. The provenance of a stage decides whether its
+artifacts are recorded, and never what is in them."""
 
 
 def module_file(name: str) -> Path | None:
@@ -148,3 +157,29 @@ def test_fingerprints_hash_the_code_that_dvc_names():
     assert sorted(fingerprint.CODE) == sorted(code_of("train"))
     for stage, code in (("download", data_fingerprint.SOURCE_CODE), ("encode", data_fingerprint.ENCODING_CODE)):
         assert sorted(code) == sorted(name for name in code_of(stage) if name.startswith("data/"))
+
+
+def defaults(section: type[Section]) -> dict[str, Any]:
+    """The defaults of a section of params.yaml by key."""
+    return {name: field.default for name, field in section.model_fields.items() if not field.is_required()}
+
+
+def sections(base: type[Section] = Section) -> list[type[Section]]:
+    """All sections of params.yaml that the package defines."""
+    found = [section for section in base.__subclasses__() if section.__module__.startswith("mdpipe.")]
+    return [*found, *(deeper for section in found for deeper in sections(section))]
+
+
+def test_a_default_of_params_is_a_default_of_the_code_that_stages_watch():
+    """DVC does not see a value that is not in params.yaml: a changed default must change a watched file."""
+    with_defaults = [section for section in sections() if defaults(section)]
+    assert {section.__name__ for section in with_defaults} >= {"Transformer", "UNet", "UViT", "Ancestral"}
+    for section in with_defaults:
+        if "kind" not in section.model_fields:  # A base of others.
+            continue
+        (kind,) = section.model_fields["kind"].annotation.__args__
+        is_network = "dropout" in section.model_fields
+        of_network, of_sampler = ("mdpipe.networks", Network), ("mdpipe.diffusion.samplers", Sampler)
+        package, base = of_network if is_network else of_sampler
+        parameters = inspect.signature(find_kind(package, kind, base, "kind")).parameters
+        assert {name: parameters[name].default for name in defaults(section)} == defaults(section)

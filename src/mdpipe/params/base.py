@@ -14,7 +14,10 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """A mapping of params.yaml. Every key is required: DVC, which watches the file, thus sees every value there is."""
+    """A mapping of params.yaml.
+
+    DVC watches the values in the file, so a key has a default only if the code that the stages watch has it, too.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
