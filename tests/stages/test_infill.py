@@ -130,7 +130,7 @@ def test_every_sampler_leaves_the_pixels_that_are_not_masked(
 
 def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]) -> None:
     for label in (0, 9):
-        arguments = ("--image", "digit.png", "--mask", "mask.png", "--label", label, "--guidance", 5)
+        arguments = ("--image", "digit.png", "--mask", "mask.png", "--label", label, "--guidance", 100)
         assert mdpipe("infill", "digits", *arguments, "--out", f"{label}.png").exit_code == 0
     assert Path("0.png").read_bytes() != Path("9.png").read_bytes()
 
