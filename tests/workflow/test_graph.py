@@ -1,5 +1,6 @@
 """The rules that Snakemake gets are the stages that DVC has."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,22 @@ def test_outputs_with_a_suffix_are_files_and_the_others_folders(stages):
 
 def test_dvc_yaml_stays_readable_at_one_sitting():
     assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 150
+
+
+def test_a_value_that_names_a_dependency_is_among_the_params():
+    """`dvc repro` fills dependencies in when it starts. If the value is edited before the stage runs, dvc.lock must say
+    what the stage has read.
+    """
+    definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    named = [(name, *use) for name, entry in definition.items() if "foreach" in entry for use in values_in_deps(entry)]
+    assert ("train", "runs.${key}", "dataset") in named
+    for name, section, value in named:
+        assert {section, f"{section}.{value}"} & set(definition[name]["do"]["params"]), f"{name}: {section}.{value}"
+
+
+def values_in_deps(entry) -> list[tuple[str, str]]:
+    """Return the section of params.yaml and the key in it for each `${item.KEY}` in a stage's dependencies."""
+    section = entry["foreach"].strip("${}") + ".${key}"
+    return [
+        (section, key) for dependency in entry["do"]["deps"] for key in re.findall(r"\$\{item\.(\w+)\}", dependency)
+    ]
