@@ -61,7 +61,7 @@ def measure(configuration: TrainConfiguration) -> dict[str, Any]:
     peak = peaks[configuration.precision]
     speed = summarize_speed(seconds[configuration.warm_up :], len(tokens), length, flops, peak)
     matrices = _matrices(network) if configuration.optimizer == "muon" else []
-    orthogonalization = statistics.mean(_time_orthogonalization(matrices, device, configuration))
+    orthogonalization = statistics.mean(_time_orthogonalization(matrices, device, configuration)) if matrices else 0.0
     return {
         **speed,
         "first_step_seconds": seconds[0],
