@@ -82,10 +82,10 @@ def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
         else:
             request.touch()
             os.utime(request, BEFORE_ALL_OUTPUTS)
-    # An edge of DVC's graph points from a stage to what it needs.
-    graph = repo.index.graph
-    found = [stage for stage in graph if stage.addressing in stale]
-    return stale.union(*({later.addressing for later in networkx.ancestors(graph, stage)} for stage in found))
+    # An edge of DVC's graph points from a stage to what it needs. The graph is built only if something is stale.
+    found = [stage for stage in repo.index.stages if stage.addressing in stale]
+    later = (networkx.ancestors(repo.index.graph, stage) for stage in found)
+    return stale.union(stage.addressing for stages in later for stage in stages)
 
 
 def request_file(stage: str) -> Path:
