@@ -52,9 +52,9 @@ def shown(path, stage):
     return directory(path)
 
 
-# Times of files say nothing: DVC compares contents, and the requests have its answer. The exception is an output that is
-# to be made anew, with which Snakemake plans what depends on it.
-made_anew = {output for stage in stages if stage.name in planned for output in stage.outputs}
+# Modification times do not count: DVC compares contents, and the requests hold its answer. Outputs that will
+# be remade are the exception, because Snakemake plans what depends on them by their times.
+remade = {output for stage in stages if stage.name in planned for output in stage.outputs}
 
 # Of the stages that could start, the first of dvc.yaml does: models before what is made with them, and of the runs the
 # first in params.yaml, which should therefore list the longest first.
@@ -67,7 +67,7 @@ for place, stage in enumerate(stages):
             stage.description
         input:
             request=str(request_file(stage.name)),
-            dependencies=[path if path in made_anew else ancient(path) for path in inputs_of(stage, stages)],
+            dependencies=[path if path in remade else ancient(path) for path in inputs_of(stage, stages)],
         output:
             [shown(path, stage) for path in stage.outputs],
         log:

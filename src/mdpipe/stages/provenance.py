@@ -46,9 +46,9 @@ class StageInputs:
 
     def differences(self, later: "StageInputs") -> list[str]:
         """Return the params and files that are not the same in both."""
-        keys = [key for key, value in self.params.items() if later.params[key] != value]
-        paths = sorted(path for path, _ in self.files.items() ^ later.files.items())
-        return [*(f"{PARAMS_FILE}: {key}" for key in keys), *dict.fromkeys(paths)]
+        keys = sorted(key for key, value in self.params.items() if later.params.get(key) != value)
+        paths = sorted({path for path, _ in self.files.items() ^ later.files.items()})
+        return [*(f"{PARAMS_FILE}: {key}" for key in keys), *paths]
 
 
 @dataclass(frozen=True)
