@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 RUN = "letters"
-CHECKPOINT_EVERY = 25
+CHECKPOINT_EVERY = 10
 MADE_BY_THE_DEFAULT_SUITE = (
     "dvc.lock",
     "metrics",
@@ -164,7 +164,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> W
         copy.edit_params("zero_shot.runs", [])
         copy.edit_params("zero_shot.sources", [])
         copy.edit_params("samplers.runs", {})
-        copy.edit_params(f"runs.{RUN}.train.steps", 400)
+        copy.edit_params(f"runs.{RUN}.train.steps", 600)
         copy.edit_params(f"runs.{RUN}.train.checkpoint_every", CHECKPOINT_EVERY)
         copy.run("snakemake")
         return copy
@@ -192,11 +192,17 @@ def untrained(uninterrupted: WorkingCopy, tmp_path: Path) -> Iterator[WorkingCop
 
 
 def wait_for_checkpoints(copy: WorkingCopy, engine: "subprocess.Popen[str]") -> None:
-    """Wait until the training is well under way: until there is a checkpoint after the very first."""
-    first = f"step-{CHECKPOINT_EVERY:09d}"
-    while not [path for path in copy.root.glob(f".mdpipe/scratch/{RUN}-*/step-*.safetensors") if path.stem != first]:
+    """Wait until the training is well under way: until it has written two more checkpoints."""
+    before = newest_checkpoint(copy)
+    while newest_checkpoint(copy) < before + 2 * CHECKPOINT_EVERY:
         assert engine.poll() is None, "the engine ended before it could be interrupted"
         time.sleep(0.02)
+
+
+def newest_checkpoint(copy: WorkingCopy) -> int:
+    """Return the step of the newest checkpoint, or 0."""
+    checkpoints = copy.root.glob(f".mdpipe/scratch/{RUN}-*/step-*.safetensors")
+    return max((int(path.stem.removeprefix("step-")) for path in checkpoints), default=0)
 
 
 @pytest.fixture

@@ -35,42 +35,39 @@ def find(engine: psutil.Process, wanted) -> psutil.Process | None:
     return None
 
 
-@pytest.mark.parametrize(
-    ("engine", "victim", "again"),
-    [
-        (("snakemake",), is_engine, ("snakemake",)),
-        (("snakemake",), is_engine, ("dvc", "repro")),
-        (("snakemake",), is_job, ("snakemake",)),
-        (("snakemake",), is_job, ("dvc", "repro")),
-        (("snakemake",), is_training, ("snakemake",)),
-        (("dvc", "repro"), is_engine, ("dvc", "repro")),
-        (("dvc", "repro"), is_engine, ("snakemake",)),
-        (("dvc", "repro"), is_training, ("snakemake",)),
-    ],
-    ids=lambda value: value[0] if isinstance(value, tuple) else value.__name__.removeprefix("is_"),
-)
-def test_training_goes_on_where_it_was_killed(untrained, uninterrupted, engine, victim, again):
-    process = interrupt(untrained, engine, victim, signal.SIGKILL)
-    process.wait()
-    if again[0] == "dvc":
-        wait_until_gone(untrained)
-    untrained.run(*again)
+SNAKEMAKE, DVC = ("snakemake",), ("dvc", "repro")
+KILL, PREEMPT = signal.SIGKILL, signal.SIGUSR1
+
+INTERRUPTIONS = [
+    (SNAKEMAKE, is_engine, KILL),
+    (SNAKEMAKE, is_engine, KILL),
+    (DVC, is_engine, KILL),
+    (DVC, is_engine, KILL),
+    (SNAKEMAKE, is_job, KILL),
+    (SNAKEMAKE, is_job, KILL),
+    (DVC, is_training, KILL),
+    (SNAKEMAKE, is_training, KILL),
+    (SNAKEMAKE, is_job, PREEMPT),
+    (SNAKEMAKE, is_training, PREEMPT),
+]
+"""One after another in one training, so that either engine follows either, whatever was killed.
+
+A signal to the job asks for the machine, and the engine ends. A signal to the training alone has it run again: the last
+engine finishes.
+"""
+
+
+def test_training_goes_on_where_it_was_interrupted_again_and_again(untrained, uninterrupted):
+    for place, (engine, victim, number) in enumerate(INTERRUPTIONS):
+        finishes = place == len(INTERRUPTIONS) - 1
+        process = interrupt(untrained, engine, victim, number)
+        assert (process.wait() == 0) is finishes, f"{place}: {engine} {victim.__name__} {number.name}"
+        if not finishes and INTERRUPTIONS[place + 1][0] == DVC:
+            wait_until_gone(untrained)
     assert untrained.is_up_to_date()
     assert untrained.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
     assert untrained.lock() == uninterrupted.lock()
-    assert untrained.stages_run().count(f"train {RUN}") == 2
-
-
-@pytest.mark.parametrize(("victim", "finishes"), [(is_training, True), (is_job, False)], ids=["training", "job"])
-def test_a_preempted_training_goes_on_at_once_or_with_the_next_engine(untrained, uninterrupted, victim, finishes):
-    """Whoever asks the training alone to end has it run again; whoever asks its job wants the machine."""
-    process = interrupt(untrained, ("snakemake",), victim, signal.SIGUSR1)
-    assert (process.wait() == 0) is finishes
-    if not finishes:
-        untrained.run("snakemake")
-    assert untrained.is_up_to_date()
-    assert untrained.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
-    assert untrained.stages_run().count(f"train {RUN}") == 2
+    assert untrained.stages_run().count(f"train {RUN}") == len(INTERRUPTIONS) + 1
 
 
 def interrupt(copy: WorkingCopy, engine, victim, number: signal.Signals) -> "subprocess.Popen[str]":
