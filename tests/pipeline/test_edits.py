@@ -15,6 +15,7 @@ RUNS = ("letters", "letters_ar", "digits")
 RUNS_WITH_STEPS = ("letters", "digits")
 """Those whose sampler walks a grid."""
 CODE = "src/mdpipe/training/optimizer.py"
+SNAKEMAKE, DVC = ("snakemake",), ("dvc", "repro")
 
 
 class Editor:
@@ -97,14 +98,12 @@ class Editor:
         return self.random.choice([path for path in files if path.name != ".snakemake_timestamp"])
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_any_order_of_edits_and_engines_ends_up_to_date_and_trains_nothing_twice(made, seed):
-    editor = Editor(made, seed)
-    engines = 2 * [("snakemake",), ("dvc", "repro")]
-    editor.random.shuffle(engines)
+def test_any_edits_end_up_to_date_and_nothing_is_trained_twice(made):
+    """Either engine follows either."""
+    editor = Editor(made, seed=1)
     story = []
-    for engine in engines:
-        for _ in range(editor.random.randint(1, 4)):
+    for engine in (SNAKEMAKE, SNAKEMAKE, DVC, DVC, SNAKEMAKE):
+        for _ in range(editor.random.randint(2, 4)):
             try:
                 story.append(editor.edit())
             except FileNotFoundError:  # an earlier edit of this round deleted it
