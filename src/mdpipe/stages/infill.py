@@ -2,7 +2,9 @@
 
 import re
 import sys
+from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -60,10 +62,10 @@ def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, ou
         raise ValueError(f"run {run!r} draws text; give --text instead of --image and --mask")
     height, width, channels = trained.shape
     pixels = _pixels(image, "L" if channels == 1 else "RGB", (height, width))
-    hidden = _pixels(mask, "L", (height, width)).reshape(height, width, 1) > 0
+    hidden = _pixels(mask, "L", (height, width)) > 0
     if not hidden.any():
         raise ValueError(f"{mask} is black all over, which leaves nothing to draw")
-    tokens = masked_tokens(trained, pixels.reshape(trained.shape), hidden)
+    tokens = masked_tokens(trained, pixels, hidden)
     drawn = fill(trained, tokens.expand(count, -1), wish).tokens
     known = torch.where(tokens == trained.objective.mask, 0, tokens)
     path = out or Path(f"{run}.png")
@@ -77,16 +79,11 @@ def masked_tokens(trained: TrainedRun, pixels: NDArray[np.uint8], hidden: NDArra
     return torch.from_numpy(np.where(hidden, trained.objective.mask, levels).reshape(1, -1))
 
 
-def _pixels(path: Path, mode: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    from PIL import Image  # A machine that only infills text may not have Pillow.
+def _pixels(path: Path, mode: Literal["L", "RGB"], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(H, W, C)."""
+    from mdpipe.data.sources.pictures import Wanted, pixels_of  # Pillow, which a machine that infills text may lack.
 
-    try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert(mode))
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError):  # Pillow's words for what is broken name no file.
-        raise ValueError(f"{path} is no picture that can be read; give a PNG") from None
+    pixels = pixels_of(path, str(path), Wanted(mode, None), Counter())
     if pixels.shape[:2] != size:
         found = " x ".join(map(str, pixels.shape[:2]))
         raise ValueError(f"{path} has {found} pixels; the run's pictures have {size[0]} x {size[1]}")

@@ -23,13 +23,13 @@ class PictureFiles(PartOf[FileGroup]):
     class_names: tuple[str, ...]
     wanted: Wanted
 
-    def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
+    def read(self, counts: Counter[str]) -> Iterator[Pictures]:
         """The pictures in order, in batches.
 
         Raises:
             ValueError: one cannot be read, or differs from the first in size or mode.
         """
-        alike = Alike(self.wanted)
+        alike = Alike(self.wanted, counts)
         for start in range(0, len(self.extent.files), BATCH):
             files = [found.file for found in self.extent.files[start : start + BATCH]]
             images = alike.stacked((str(file), file) for file in files)

@@ -25,7 +25,7 @@ class PictureRows(PartOf[Table]):
     class_names: tuple[str, ...]
     wanted: Wanted
 
-    def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
+    def read(self, counts: Counter[str]) -> Iterator[Pictures]:
         """The pictures in order, in batches.
 
         Raises:
@@ -33,7 +33,7 @@ class PictureRows(PartOf[Table]):
                 label that is out of range.
         """
         rows = self.extent.rows([self.image] if self.label is None else [self.image, self.label])
-        alike = Alike(self.wanted)
+        alike = Alike(self.wanted, counts)
         while batch := list(islice(rows, BATCH)):
             images = alike.stacked((name, _content(values[self.image], name, self.image)) for name, values in batch)
             yield Pictures(images, None, 255, self._labels(batch), self.class_names)

@@ -22,13 +22,13 @@ class PictureTar(PartOf[Found]):
 
     wanted: Wanted
 
-    def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
+    def read(self, counts: Counter[str]) -> Iterator[Pictures]:
         """The pictures in the archive's order, in batches.
 
         Raises:
             ValueError: the archive is broken, or a picture is, or differs from the first in size or mode.
         """
-        alike, files = Alike(self.wanted), _files(self.extent.file)
+        alike, files = Alike(self.wanted, counts), _files(self.extent.file)
         while batch := list(islice(files, BATCH)):
             yield Pictures(alike.stacked(batch), None, 255, None)
 
