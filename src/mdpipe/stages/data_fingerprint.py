@@ -1,5 +1,7 @@
 """What the finished shards of a source or of a dataset depend on: they are only used where it fits."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from mdpipe.params import Params
@@ -39,6 +41,17 @@ def encoding_fingerprint(params: Params, dataset: str) -> str:
 
 def _seen(path: Path) -> list[tuple[str, int, int]]:
     """Name, size and time of a file, or of all files of a folder: to read a large corpus twice would take too long."""
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    found = [(str(file), file.stat()) for file in files if file.exists()]
-    return [(name, told.st_size, told.st_mtime_ns) for name, told in found]
+    found = [(str(file), file.stat()) for file in (_files_below(path) if path.is_dir() else [path]) if file.exists()]
+    return sorted((name, told.st_size, told.st_mtime_ns) for name, told in found)
+
+
+def _files_below(path: Path) -> Iterator[Path]:
+    """All files of a folder and of the folders linked there, each folder once."""
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield from (Path(folder) / name for name in files)

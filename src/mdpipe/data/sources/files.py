@@ -1,21 +1,33 @@
-"""The user's files that a source reads: one file, or those of a folder that fit a pattern."""
+"""The user's files that a source reads: one file, or those of a folder that fit a pattern.
+
+Patterns work as in a shell: `*` and `?` stay within a name, `**` is any number of folders, and neither matches a hidden
+name. Linked folders are followed.
+"""
 
 import bz2
 import gzip
 import io
 import lzma
+import os
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 PART_BYTES = 32 * 2**20
 """What one process reads at a time, about."""
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+
+LITTER = ("__macosx", "desktop.ini", "thumbs.db")
+"""Names, in lower case, that operating systems leave in folders. Like hidden names, they are no data."""
+
+Glob = tuple[str, ...]
+"""A pattern for each component of a path; `**` stands for any number of folders."""
 
 
 @dataclass(frozen=True)
@@ -42,10 +54,12 @@ class Found:
 def matching_files(path: Path, pattern: str | Mapping[str, str]) -> list[Found]:
     """Sorted by name: the path itself if it is a file, else the folder's files that fit the glob pattern.
 
+    Hidden files and folders do not count, nor what operating systems leave behind, unless the pattern names them.
+
     A mapping of the source's own splits to patterns gives the files of one split after those of another.
 
     Raises:
-        ValueError: the path does not exist, no file fits, or one fits the patterns of two splits.
+        ValueError: the path does not exist, no file fits, one fits the patterns of two splits, or a link leads nowhere.
     """
     if path.is_file():
         return [Found(path.name, path, None)]
@@ -61,18 +75,65 @@ def matching_files(path: Path, pattern: str | Mapping[str, str]) -> list[Found]:
 
 
 def _matching(path: Path, pattern: str, split: str | None) -> list[Found]:
-    try:
-        found = [(file.relative_to(path).as_posix(), file) for file in path.glob(pattern) if file.is_file()]
-    except (ValueError, NotImplementedError) as error:
+    glob = PurePosixPath(pattern)
+    if not glob.parts or glob.is_absolute() or ".." in glob.parts:
         raise ValueError(
-            f"the source's pattern = {pattern!r} is no relative glob such as '**/*.txt' ({error})"
-        ) from None
+            f"the source's pattern = {pattern!r} is no relative glob such as '**/*.txt' within the folder {path};"
+            " correct it in params.yaml"
+        )
+    found = [Found(name, path / name, split) for name in sorted(_names(path, {glob.parts}, "", frozenset()))]
     if not found:
         raise ValueError(f"no file in the folder {path} fits {pattern!r}; correct the source's `path` or `pattern`")
-    for name, _ in found:
-        if any("\ud800" <= character <= "\udfff" for character in name):
-            raise ValueError(f"{name!r} in {path} is no name in UTF-8; rename the file")
-    return [Found(name, file, split) for name, file in sorted(found)]
+    for file in found:
+        if any("\ud800" <= character <= "\udfff" for character in file.name):
+            raise ValueError(f"{file.name!r} in {path} is no name in UTF-8; rename the file")
+    return found
+
+
+def _names(folder: Path, globs: Set[Glob], prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
+    """Names, which begin with `prefix`, of the files below a folder that fit one of the globs.
+
+    Only folders are listed that a glob leads into. A link to one of the folders `above` (device, inode), which would
+    never end, is passed over: what it leads to is found without it.
+
+    Raises:
+        ValueError: a link that fits leads nowhere, as where a disk is not mounted.
+    """
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            rests = {rest for glob in globs for rest in _rests(entry.name, glob)}
+            if not rests:
+                continue
+            if entry.is_symlink() and not Path(entry.path).exists():
+                raise ValueError(f"{entry.path} is a link that leads nowhere; restore what it leads to, or remove it")
+            if entry.is_dir():
+                yield from _names(Path(entry.path), rests - {()}, f"{prefix}{entry.name}/", above | {here})
+            elif () in rests and entry.is_file():
+                yield prefix + entry.name
+
+
+def _rests(name: str, glob: Glob) -> Iterator[Glob]:
+    """What is left of a glob below a name that its beginning fits; nothing is left for a file that fits."""
+    if not glob:
+        return
+    first, *others = glob
+    rest = tuple(others)
+    if first == "**":
+        if not _is_hidden(name):
+            yield glob
+            if not rest:
+                yield ()
+        yield from _rests(name, rest)
+    elif fnmatchcase(name, first) and (not _is_hidden(name) or name == first or first.startswith(".")):
+        yield rest
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in LITTER
 
 
 @dataclass(frozen=True)
