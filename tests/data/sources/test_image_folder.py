@@ -107,3 +107,41 @@ def test_pictures_of_many_sizes_are_brought_to_one(tmp_path):
     pictures = read(tmp_path, resize=4)
     assert pictures.images.shape == (4, 4, 4, 3)
     assert [set(image.ravel().tolist()) for image in pictures.images] == [{ord(name)} for name in "abcd"]
+
+
+def in_folders(tmp_path, *names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        save(tmp_path / f"{name}.png", RGB[0])
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern", "written"),
+    [
+        (("train/cat/a", "test/cat/b"), "**/*.png", r'{test: "test/\*/\*\.png", train: "train/\*/\*\.png"}'),
+        (("train/cat/a", "val/cat/b"), "*/*/*.png", r'{train: "train/\*/\*\.png", val: "val/\*/\*\.png"}'),
+        (("train/cat/a", "train/dog/b"), "**/*.png", r'{train: "train/\*/\*\.png"}'),
+        (("in/Train/cat/a", "in/TEST/cat/b"), "in/**/*", r'{TEST: "in/TEST/\*/\*", Train: "in/Train/\*/\*"}'),
+        (("train/cat/a", "test/cat/b", "extra/cat/c"), "**/*.png", r'{test: "test/\*/\*\.png", train: .*}'),
+    ],
+)
+def test_splits_are_refused_as_classes_with_what_to_write(tmp_path, names, pattern, written):
+    in_folders(tmp_path, *names)
+    with pytest.raises(ValueError, match=rf"would be the classes, but are splits .* `pattern` .* to {written}$"):
+        parts_of("image_folder", tmp_path, pattern=pattern, labels="folder")
+    assert parts_of("image_folder", tmp_path, pattern=pattern, labels=None)
+
+
+def test_what_the_refusal_says_to_write_works(tmp_path):
+    in_folders(tmp_path, "train/cat/a", "test/dog/b")
+    written = {"test": "test/*/*.png", "train": "train/*/*.png"}
+    parts = parts_of("image_folder", tmp_path, pattern=written, labels="folder")
+    assert [(part.split, part.class_names, part.labels) for part in parts] == [
+        ("test", ("cat", "dog"), (1,)),
+        ("train", ("cat", "dog"), (0,)),
+    ]
+
+
+def test_a_class_among_others_may_be_called_train(tmp_path):
+    in_folders(tmp_path, "bus/a", "train/b")
+    assert read(tmp_path, pattern="*/*.png", labels="folder").class_names == ("bus", "train")

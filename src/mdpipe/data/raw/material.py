@@ -56,13 +56,15 @@ class Pictures:
     labels: NDArray[np.int64] | None = None
     class_names: tuple[str, ...] = ()
     """What the labels stand for, where the source has names for them."""
+    stated_classes: int = 0
+    """How many classes there are, where the source says so without names for them."""
 
     @property
     def classes(self) -> int:
         """Number of classes, 0 without labels."""
         if self.labels is None:
             return 0
-        return max(int(self.labels.max()) + 1, len(self.class_names))
+        return max(int(self.labels.max()) + 1, len(self.class_names), self.stated_classes)
 
     def keys(self) -> NDArray[np.bytes_]:
         """What decides each picture's split: (N,)."""

@@ -15,7 +15,7 @@ from mdpipe.data.artifacts.linked import place
 from mdpipe.data.artifacts.room import require_room
 from mdpipe.data.artifacts.stable_json import write_json
 from mdpipe.data.raw.material import KEY, Document, Pictures
-from mdpipe.data.work.piecewise import piecewise, scratch_beside
+from mdpipe.data.work.piecewise import Piece, piecewise, scratch_beside
 from mdpipe.data.work.progress import Progress
 
 NOTHING = "the source has no documents or pictures; check its settings in params.yaml under `sources`"
@@ -65,8 +65,8 @@ def write_parts(
         expected: what is published of it: characters, or documents or pictures of its own splits by their names.
 
     Raises:
-        ValueError: there is nothing to keep, a part is broken, pictures differ in size or in number of channels, or it
-            is not what was expected.
+        ValueError: there is nothing to keep, a part is broken, pictures differ in size or in number of channels, labels
+            are not numbered from 0 on, or it is not what was expected.
     """
     total = sum(part.size for part in parts)
     require_room(scratch, ROOM * total, f"reading {directory.name}")
@@ -79,6 +79,8 @@ def write_parts(
     for piece in pieces:
         left_out.update(piece.summary["counts"])
     modality = "image" if "images" in shards[0] else "text"
+    if modality == "image":
+        _check_labels(pieces, shards[0]["stated_classes"])
     described = _text(shards) if modality == "text" else _images(shards)
     _check_expected(shards, left_out, expected or {})
     with folder_aside(directory) as folder:
@@ -94,8 +96,10 @@ def _check_expected(shards: Sequence[Mapping[str, Any]], left_out: Counter[str],
     found = Counter[str](characters=sum(shard.get("characters", 0) for shard in shards))
     for shard in shards:
         found[str(shard["split"])] += shard["images"] if "images" in shard else shard["documents"]
+    # What else is counted of pictures, such as those that were turned, changes no number.
+    complete = not any(what.endswith(("left out", "replaced")) for what in left_out)
     for what, count in expected.items():
-        if not left_out and found[what] != count and (what == "characters" or what in found):
+        if complete and found[what] != count and (what == "characters" or what in found):
             raise ValueError(
                 f"{what} should be {count:,} by the catalogue, and there are {found[what]:,}: this is not the published"
                 " data set. To use it all the same, make the settings that `mdpipe datasets NAME` prints a source of"
@@ -206,6 +210,7 @@ def _write_images(folder: Path, number: str, batches: Iterator[Pictures]) -> dic
         "maximum": first.maximum,
         "classes": classes,
         "class_names": list(first.class_names),
+        "stated_classes": max(len(first.class_names), first.stated_classes),
     }
 
 
@@ -217,10 +222,16 @@ def _images(shards: list[dict[str, Any]]) -> dict[str, Any]:
     """What all pictures have in common; it moves there from the shards.
 
     Raises:
-        ValueError: shards differ in the size of their pictures or in the number of channels.
+        ValueError: shards differ in the size of their pictures, in the number of channels, or in the names of classes.
     """
     first = shards[0]
     for shard in shards[1:]:
+        if shard["class_names"] != first["class_names"]:
+            raise ValueError(
+                f"files of the source have different names for their classes, {first['class_names'][:10]} and"
+                f" {shard['class_names'][:10]}, so that one number would be two classes; save them with the same names,"
+                " or narrow the source's `pattern` in params.yaml"
+            )
         if shard["shape"] != first["shape"]:
             raise ValueError(
                 f"pictures of {first['shape']} are followed by pictures of {shard['shape']} (height, width, channels);"
@@ -234,6 +245,30 @@ def _images(shards: list[dict[str, Any]]) -> dict[str, Any]:
         "class_names": first["class_names"],
     }
     for shard in shards:
-        for key in ("shape", "maximum", "classes", "class_names"):
+        for key in ("shape", "maximum", "classes", "class_names", "stated_classes"):
             del shard[key]
     return described
+
+
+def _check_labels(pieces: Sequence[Piece], stated: int) -> None:
+    """Pass if labels are numbers of classes and not ids: a network has weights for every number up to the largest.
+
+    Where the source states its classes, some of them may be without pictures.
+
+    Raises:
+        ValueError: a label is none of the stated classes, or where none are stated, numbers from 0 on are left out.
+    """
+    files = [file for piece in pieces for file in sorted(piece.folder.glob("labels-*.npy"))]
+    if not files:
+        return
+    found = np.unique(np.concatenate([np.unique(np.load(file, allow_pickle=False)) for file in files]))
+    if stated and found[-1] >= stated:
+        raise ValueError(f"a picture has the label {found[-1]}, but the source has the classes 0 to {stated - 1}")
+    if not stated and found[-1] >= len(found):
+        missing = int(np.flatnonzero(found != np.arange(len(found)))[0])
+        raise ValueError(
+            f"labels are not consecutive from 0: there are {len(found):,} different ones from {found[0]} to"
+            f" {found[-1]}, and no picture has {missing}; number the classes, for example with"
+            " `numpy.unique(labels, return_inverse=True)[1]`, or set the source's `labels` (or `label`) in params.yaml"
+            " to null"
+        )

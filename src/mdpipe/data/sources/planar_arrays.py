@@ -75,7 +75,8 @@ class PlanarFile(PartOf[Found]):
                 labels = self.labels.batches(classes[0], count)
             for rows, numbers in zip(pixels.batches(count), labels, strict=False):
                 images = rows.reshape(-1, *self.shape).transpose(0, 2, 3, 1)
-                yield Pictures(np.ascontiguousarray(images), None, 255, numbers)
+                stated = 0 if self.labels is None else self.labels.classes
+                yield Pictures(np.ascontiguousarray(images), None, 255, numbers, stated_classes=stated)
 
     def _check_pixels(self, pixels: Rows) -> None:
         if pixels.dtype != np.uint8:
