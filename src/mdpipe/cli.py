@@ -36,7 +36,7 @@ Grid = Annotated[str, typer.Option(help="Spacing of these steps: uniform or cosi
 Temperature = Annotated[float, typer.Option(help="Below 1 sharpens, above 1 flattens.")]
 TopK = Annotated[int | None, typer.Option(help="Draw from the so many likeliest tokens alone.")]
 TopP = Annotated[float | None, typer.Option(help="Draw from the fewest tokens that hold this much probability.")]
-Label = Annotated[int | None, typer.Option(help="The class to draw, for a run that knows classes.")]
+Label = Annotated[str | None, typer.Option(help="Name or number of the class, for a class-conditional run.")]
 Guidance = Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with another number, last digits may differ.")]

@@ -22,6 +22,7 @@ OF_SPLIT: Columns = {
     "split": pl.String,
     "documents": pl.Int64,
     "images": pl.Int64,
+    "classes": pl.Int64,
     "tokens": pl.Int64,
     "bytes": pl.Int64,
     "characters": pl.Int64,
@@ -32,7 +33,8 @@ OF_SPLIT: Columns = {
     "leaked": pl.Float64,
     "content": pl.String,
 }
-"""`leaked` is the share of the split's windows of 50 characters that stand in the training text."""
+"""`classes` counts those that have pictures in the split. `leaked` is the share of the split's windows of 50 characters
+that stand in the training text."""
 
 
 def datasets_table(encodings: Iterable[Mapping[str, Any]]) -> pl.DataFrame:

@@ -25,6 +25,8 @@ class Exhibit:
     run: str
     pictures: Sequence[bytes] = ()
     text: str = ""
+    classes: Sequence[str] = ()
+    """The name of each sample's class, in the order of the samples; empty where classes have no names."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def _exhibit(exhibit: Exhibit) -> str:
         for data in exhibit.pictures
     )
     text = f"<pre>{escape(exhibit.text)}</pre>\n" if exhibit.text else ""
-    return f'<h3>{escape(exhibit.run)}</h3>\n<div class="exhibit">{images}</div>\n{text}'
+    names = ", ".join(dict.fromkeys(exhibit.classes))  # The samples take the classes in turn.
+    caption = f'<p class="muted">Classes in turn, row by row: {escape(names)}.</p>\n' if names else ""
+    return f'<h3>{escape(exhibit.run)}</h3>\n<div class="exhibit">{images}</div>\n{caption}{text}'
 
 
 def _provenance(report: Report) -> str:

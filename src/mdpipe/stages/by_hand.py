@@ -1,5 +1,6 @@
 """What `mdpipe generate` and `mdpipe infill` have in common: the model, the sampler asked for, progress, results."""
 
+import difflib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ from mdpipe.stages.trained import TrainedRun, load_run
 COLUMNS = 8
 """Pictures in a row."""
 
+LISTED = 12
+"""Names of classes in a message."""
+
 SHOWN_EDGE = 64
 """Pictures are enlarged to about so many pixels."""
 
@@ -48,7 +52,8 @@ class Wish:
     temperature: float
     top_k: int | None
     top_p: float | None
-    label: int | None
+    label: str | None
+    """Name or number of a class."""
     guidance: float | None
     seed: int
     threads: int
@@ -58,24 +63,39 @@ def open_run(run: str, wish: Wish) -> TrainedRun:
     """The model, ready to be sampled from.
 
     Raises:
-        ValueError: it is missing or broken, or knows no such class.
+        ValueError: it is missing or broken, or guidance has no class to go by.
     """
     set_up_process(wish.threads)
     trained = load_run(run)
-    if wish.label is not None and not 0 <= wish.label < trained.classes:
-        known = f"the classes 0 to {trained.classes - 1}" if trained.classes else "no classes"
-        raise ValueError(f"--label {wish.label} is not known: run {run!r} knows {known}")
     if wish.guidance is not None and wish.label is None:
         raise ValueError("--guidance needs a class to be guided by; give one with --label")
     return trained
+
+
+def class_number(trained: TrainedRun, label: str) -> int:
+    """The class that has this name, or else this number.
+
+    Raises:
+        ValueError: the run knows no such class; the message lists those it knows, similar names first.
+    """
+    if label in trained.class_names:
+        return trained.class_names.index(label)
+    if label.isdecimal() and int(label) < trained.classes:
+        return int(label)
+    known = f"the classes 0 to {trained.classes - 1}" if trained.classes else "no classes"
+    if trained.class_names:
+        similar = difflib.get_close_matches(label, trained.class_names, LISTED)
+        listed = list(dict.fromkeys([*similar, *trained.class_names]))[:LISTED]
+        known += f", named {', '.join(listed)}{' and others' * (len(trained.class_names) > len(listed))}"
+    raise ValueError(f"--label {label} is not known: run {trained.directory.name!r} knows {known}")
 
 
 def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
     """Fill the masks of tokens (N, L) as wished, with a progress bar on the standard error.
 
     Raises:
-        ValueError: the sampler does not exist or does not fit the run's objective, or the run draws from left to right
-            and something is known behind a mask.
+        ValueError: the sampler does not exist or does not fit the run's objective, the run knows no such class, or it
+            draws from left to right and something is known behind a mask.
     """
     allowed = samplers_for(trained.kind)
     kind = wish.sampler or (PREFERRED if PREFERRED in allowed else allowed[0])
@@ -95,7 +115,7 @@ def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
             tokens,
             Noise(wish.seed, "by hand"),
             choice=Choice(wish.temperature, wish.top_k, wish.top_p),
-            classes=None if wish.label is None else torch.full((len(tokens),), wish.label),
+            classes=None if wish.label is None else torch.full((len(tokens),), class_number(trained, wish.label)),
             guidance=wish.guidance,
             on_step=on_step,
         )

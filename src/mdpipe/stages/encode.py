@@ -1,13 +1,17 @@
 """Stage `encode`: a source, split and tokenized, and what general-purpose compressors make of its held-out parts."""
 
 import shutil
+import sys
 from typing import Any
+
+import numpy as np
 
 from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.artifacts.stable_json import read_json
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.data.encoding.images import encode_images
 from mdpipe.data.encoding.text import encode_text
+from mdpipe.data.splits.held import SPLITS
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.evaluation.references import reference_rates
 from mdpipe.params import Params
@@ -19,6 +23,9 @@ from mdpipe.stages.data_fingerprint import encoding_fingerprint
 from mdpipe.stages.held_out import held_out
 from mdpipe.stages.packed import packed
 from mdpipe.stages.provenance import require_unchanged_inputs
+
+LISTED = 10
+"""Classes in a line of the log."""
 
 
 def encode(params: Params, dataset: str) -> None:
@@ -41,13 +48,29 @@ def encode(params: Params, dataset: str) -> None:
     require_unchanged_inputs()
     for made in paths.all_pieces("encode", dataset):
         shutil.rmtree(made)
-    held_out_splits = [EncodedDataset.open(directory, split) for split in ("validation", "test")]
-    references = [rate for split in held_out_splits for rate in reference_rates(split)]
+    splits = {split: EncodedDataset.open(directory, split) for split in SPLITS}
+    for split in splits.values():
+        _say_missing_classes(split)
+    references = [rate for split in ("validation", "test") for rate in reference_rates(splits[split])]
     manifest = read_json(directory / "manifest.json", "run the stage again")
     for counts in manifest["splits"].values():
         counts.pop("lengths", None)  # thirty numbers, for the manifest alone
     metrics = {"dataset": dataset, "modality": modality_of(settings), **manifest, "references": references}
     write_metrics(paths.metrics("encode", dataset), metrics)
+
+
+def _say_missing_classes(split: EncodedDataset) -> None:
+    """Log which classes have no example in a split: a model cannot learn them, or is not measured on them."""
+    if split.labels is None:
+        return
+    missing = np.setdiff1d(np.arange(split.classes), np.asarray(split.labels)).tolist()
+    if missing:
+        named = [f"{number} ({split.class_names[number]})" if split.class_names else str(number) for number in missing]
+        listed = ", ".join(named[:LISTED]) + ", ..." * (len(named) > LISTED)
+        sys.stderr.write(
+            f"{split.directory.name}: {len(missing):,} of {split.classes:,} classes have no example in the"
+            f" {split.split} split: {listed}\n"
+        )
 
 
 def _provenance(params: Params, dataset: str) -> dict[str, Any]:

@@ -37,6 +37,11 @@ def samples(run: str) -> Path:
     return Path("samples") / run
 
 
+def sampled_classes(run: str) -> Path:
+    """The name of each sample's class, where the classes have names."""
+    return samples(run) / "classes.json"
+
+
 def exponents(run: str) -> Path:
     """GenMD4: the exponent of every token's schedule."""
     return samples(run) / "exponents.csv"

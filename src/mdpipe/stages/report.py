@@ -12,6 +12,7 @@ import yaml
 
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.artifacts.metrics import read_metrics
+from mdpipe.data.artifacts.stable_json import read_json
 from mdpipe.evaluation.estimate import paired_difference
 from mdpipe.params import Params
 from mdpipe.params.runs import Comparison
@@ -96,8 +97,10 @@ def _exhibit(run: str) -> Exhibit:
     folder = paths.samples(run)
     pictures = [folder / "unmasking.gif", folder / "samples.png"]
     text = folder / "samples.txt"
+    classes = paths.sampled_classes(run)
     return Exhibit(
         run=run,
         pictures=[path.read_bytes() for path in pictures if path.exists()],
         text=text.read_text(encoding="utf-8")[:SHOWN_CHARACTERS] if text.exists() else "",
+        classes=read_json(classes, f"run `dvc repro sample@{run}` again")["classes"] if classes.exists() else (),
     )

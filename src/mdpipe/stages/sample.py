@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mdpipe.data.artifacts.aside import folder_aside
 from mdpipe.data.artifacts.metrics import write_metrics
+from mdpipe.data.artifacts.stable_json import write_json
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.choice import Choice
@@ -43,6 +44,7 @@ def sample(params: Params, run: str) -> None:
     samples.txt or samples.png   what was drawn
     unmasking.gif                how the first of them came out of the mask
     tokens.npy                   int64 (count, L)
+    classes.json                 of a run that knows classes with names, the name of each sample's class, in order
     exponents.csv                GenMD4: the exponent of every token's schedule
 
     Raises:
@@ -56,6 +58,8 @@ def sample(params: Params, run: str) -> None:
     if settings.steps is not None:
         described["steps"] = settings.steps
     start = unknown(trained, settings.count)
+    # Every class in turn.
+    classes = torch.arange(settings.count) % trained.classes if trained.classes else None
     moments: list[Tensor] = []
     drawn = draw(
         trained,
@@ -63,13 +67,13 @@ def sample(params: Params, run: str) -> None:
         start,
         Noise(params.seed, "sample"),
         choice=Choice(settings.temperature, settings.top_k, settings.top_p),
-        # Every class in turn.
-        classes=torch.arange(settings.count) % trained.classes if trained.classes else None,
+        classes=classes,
         guidance=settings.guidance,
         on_step=lambda _, __, tokens: moments.append(tokens[:ANIMATED].cpu()),
     )
     frames = torch.stack([start[:ANIMATED], *moments]).numpy()
-    _write_samples(trained, run, drawn.tokens.numpy(), frames)
+    names = [trained.class_names[number] for number in classes] if classes is not None and trained.class_names else []
+    _write_samples(trained, run, drawn.tokens.numpy(), frames, names)
     metrics = {
         "run": run,
         "dataset": trained.dataset,
@@ -85,9 +89,13 @@ def sample(params: Params, run: str) -> None:
     write_metrics(paths.metrics("sample", run), metrics)
 
 
-def _write_samples(trained: TrainedRun, run: str, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
+def _write_samples(
+    trained: TrainedRun, run: str, tokens: NDArray[np.int64], frames: NDArray[np.int64], names: list[str]
+) -> None:
     with folder_aside(paths.samples(run)) as folder:
         np.save(folder / "tokens.npy", tokens, allow_pickle=False)
+        if names:
+            write_json(folder / paths.sampled_classes(run).name, {"classes": names})
         if trained.modality == "text":
             _write_texts(folder, load_tokenizer(trained.directory), tokens, frames[:, :ANIMATED_TEXTS])
         else:

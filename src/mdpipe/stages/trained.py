@@ -62,6 +62,8 @@ class TrainedRun:
     """(L,) for text, (H, W, C) for pictures."""
     classes: int
     """Number of classes that the model is told of; 0 for none."""
+    class_names: tuple[str, ...]
+    """What they are called, where the dataset has names for them."""
 
     @property
     def denoiser(self) -> Denoiser:
@@ -122,6 +124,8 @@ def save_run(
     }
     causal = objective_of(settings, dataset.vocabulary).causal
     classes = told_classes(settings, dataset)
+    if classes and dataset.class_names:
+        described["class_names"] = list(dataset.class_names)
     with folder_aside(paths.model(name)) as folder:
         save_network(folder, weights, kind, dataset.vocabulary, dataset.shape, network, classes=classes, causal=causal)
         if objective_weights:
@@ -160,4 +164,5 @@ def load_run(name: str) -> TrainedRun:
         tokenizer=described["tokenizer"],
         shape=tuple(described_network["shape"]),
         classes=described_network["classes"],
+        class_names=tuple(described.get("class_names", ())),
     )

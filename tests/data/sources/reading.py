@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mdpipe.data.raw.material import Document, Pictures
-from mdpipe.data.raw.writing import Part
+from mdpipe.data.raw.writing import FOUND, Part
 from mdpipe.data.sources import files, hub, lines, source_parts, table_files, text_files
 
 ROWS = {"empty_rows": "error", "detokenizer": None}
@@ -59,7 +59,7 @@ def counts_of(kind: str, path: Path, **settings: Any) -> dict[str, int]:
     counts = Counter[str]()
     for part in parts_of(kind, path, **settings):
         list(part.read(counts))
-    return dict(counts)
+    return {what: count for what, count in counts.items() if count and what not in FOUND}
 
 
 def pictures_of(kind: str, path: Path, **settings: Any) -> Pictures:

@@ -408,7 +408,7 @@ def test_postscript_is_refused_and_ghostscript_is_not_started(tmp_path, monkeypa
     (tmp_path / "a.png").write_bytes(postscript())
     for source in (postscript(), tmp_path / "a.png"):
         with pytest.raises(
-            ValueError, match=r"^a\.png is truncated or no picture \(it begins like EPS, and only AVIF, "
+            ValueError, match=r"^a\.png has the format EPS, which is not opened; convert it to one of AVIF"
         ):
             pixels_of(source, "a.png", Wanted("L", None), Counter())
     assert not started
@@ -441,5 +441,5 @@ def test_a_format_that_a_plugin_adds_is_refused_by_name(monkeypatch):
     monkeypatch.setitem(
         Image.OPEN, "PLUGIN", (lambda *_: pytest.fail("opened"), lambda head: head == b"plugin's content")
     )
-    with pytest.raises(ValueError, match="it begins like PLUGIN"):
+    with pytest.raises(ValueError, match="it has the format PLUGIN, which is not opened"):
         pixels_of(b"plugin's content and more", "it", AS_IT_IS, Counter())

@@ -3,6 +3,7 @@
 import gzip
 import re
 import struct
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -43,9 +44,8 @@ def test_files_can_stand_for_the_splits_of_the_source(tmp_path):
         (tmp_path / f"{name}-labels").write_bytes(encoded(CLASSES[chosen]))
     images = {"train": "train-images", "test": "t10k-images"}
     labels = {"test": "t10k-labels", "train": "train-labels"}
-    found = {
-        part.split: joined(list(part.read({}))) for part in parts_of("idx", tmp_path, images=images, labels=labels)
-    }
+    parts = parts_of("idx", tmp_path, images=images, labels=labels)
+    found = {part.split: joined(list(part.read(Counter()))) for part in parts}
     assert list(found) == ["test", "train"]
     assert np.array_equal(found["train"].images[..., 0], PIXELS[:300])
     assert np.array_equal(found["test"].labels, CLASSES[300:])

@@ -1,5 +1,7 @@
 """Picture files of the user's own."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -73,7 +75,7 @@ def test_the_folder_below_what_the_patterns_of_splits_state_is_the_class(tmp_pat
         save(tmp_path / f"{name}.png", RGB[0])
     patterns = {"train": "train/*/*.png", "test": "val/**/*.png"}
     parts = parts_of("image_folder", tmp_path, pattern=patterns, labels="folder")
-    found = [(part.split, joined(list(part.read({})))) for part in parts]
+    found = [(part.split, joined(list(part.read(Counter())))) for part in parts]
     assert [(split, pictures.labels.tolist()) for split, pictures in found] == [("test", [0, 2]), ("train", [1, 2])]
     assert {pictures.class_names for _, pictures in found} == {("ant", "cat", "dog")}
 

@@ -1,6 +1,7 @@
 """JSON lines of the user's own."""
 
 import json
+from collections import Counter
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_patterns_can_stand_for_the_splits_of_the_source(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / f"{split}-0.jsonl").write_text(json.dumps({"text": split}))
     parts = parts_of("jsonl", tmp_path, pattern={"validation": "validation-*", "train": "train-*"})
-    assert [(part.split, next(part.read({})).text) for part in parts] == [
+    assert [(part.split, next(part.read(Counter())).text) for part in parts] == [
         ("train", "train"),
         ("validation", "validation"),
     ]

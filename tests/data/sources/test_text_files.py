@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -83,7 +84,7 @@ def test_patterns_can_stand_for_the_splits_of_the_source(tmp_path):
     patterns = {"train": "train-*.txt", "test": "test*.txt"}
     for documents in ("file", "line"):
         parts = parts_of("text_files", tmp_path, pattern=patterns, documents=documents)
-        found = [(part.split, document.text.strip()) for part in parts for document in part.read({})]
+        found = [(part.split, document.text.strip()) for part in parts for document in part.read(Counter())]
         assert found == [("test", "test.txt"), ("train", "train-a.txt"), ("train", "train-b.txt")]
     assert {part.split for part in parts_of("text_files", tmp_path)} == {None}
 

@@ -1,6 +1,7 @@
 """Encoded datasets: the tokens of one split, memory-mapped, with what is needed to read them.
 
-dataset.json                      modality, vocabulary, shape, length, tokenizer, classes, packing, counts of each split
+dataset.json                      modality, vocabulary, shape, length, tokenizer, classes, packing, counts of splits,
+                                  the names of classes that have any
 train-00000.npy, ...              text: the stream of tokens, shard by shard; pictures: (n, H*W*C) in the order H, W, C
 train_labels-00000.npy, ...       pictures that have labels: int64 (n,), from 0 to classes - 1
 unigram.npy                       int64 (V,): how often each token occurs in the training split
@@ -56,6 +57,8 @@ class EncodedDataset:
     """Number of classes, 0 where there are no labels."""
     labels: NDArray[np.int64] | Joined[np.int64] | None
     """(N,), the class of each picture, where it has one."""
+    class_names: tuple[str, ...]
+    """What the classes are called, where the source has names for them."""
 
     @classmethod
     def open(cls, directory: Path, split: str) -> Self:
@@ -76,6 +79,7 @@ class EncodedDataset:
                 "classes": int(header["classes"]),
                 "blocks": bool(header["blocks"]),
                 "block_ends": tuple(header["block_ends"]),
+                "class_names": tuple(header.get("class_names", ())),
             }
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{directory / 'dataset.json'} is incomplete ({error!r}); {_cure(directory)}") from None
@@ -214,11 +218,12 @@ def write_header(
     shape: tuple[int, ...],
     counts: Mapping[str, Mapping[str, int]],
     classes: int = 0,
+    class_names: Sequence[str] = (),
     blocks: bool = False,
     block_ends: Sequence[int] = (),
 ) -> None:
     """Write dataset.json."""
-    header = {
+    header: dict[str, Any] = {
         "modality": modality,
         "tokenizer": tokenizer,
         "vocabulary": vocabulary,
@@ -229,6 +234,8 @@ def write_header(
         "block_ends": list(block_ends),
         "splits": counts,
     }
+    if class_names:
+        header["class_names"] = list(class_names)
     write_json(folder / "dataset.json", header)
 
 

@@ -69,6 +69,7 @@ def encode_images(
             pieces = piecewise(_encode_shard, shards, pieces_in / "tokens", progress)
         folder = stack.enter_context(folder_aside(directory))
         counts: dict[str, dict[str, int]] = {}
+        present: dict[str, dict[str, int]] = {split: {} for split in SPLITS}
         for split in SPLITS:
             kept = [piece for piece in pieces if piece.summary["images"][split]]
             for number, piece in enumerate(kept):
@@ -80,6 +81,11 @@ def encode_images(
                     f"the {split} split of {raw} has no pictures; correct the dataset's shares in params.yaml"
                 )
             counts[split] = {"images": images, "tokens": images * int(np.prod(shape))}
+            if pictures.classes:
+                labels = [
+                    np.unique(np.load(piece.folder / f"{split}_labels.npy", allow_pickle=False)) for piece in kept
+                ]
+                present[split] = {"classes": len(np.unique(np.concatenate(labels)))}
         unigram = sum(np.load(piece.folder / "unigram.npy", allow_pickle=False) for piece in pieces)
         np.save(folder / "unigram.npy", unigram, allow_pickle=False)
         write_header(
@@ -90,10 +96,13 @@ def encode_images(
             shape=shape,
             counts=counts,
             classes=pictures.classes,
+            class_names=pictures.class_names,
         )
         repeated = duplicates(dict.fromkeys(SPLITS, pieces))
         about = {"tokenizer": "pixels", "vocabulary": levels, "classes": pictures.classes, **(provenance or {})}
-        write_manifest(folder, about, {split: {**counts[split], **repeated[split]} for split in SPLITS})
+        write_manifest(
+            folder, about, {split: {**counts[split], **present[split], **repeated[split]} for split in SPLITS}
+        )
 
 
 @dataclass(frozen=True)

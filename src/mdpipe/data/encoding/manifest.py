@@ -2,7 +2,8 @@
 
 manifest.json      source and tokenizer, and under "splits" what each has: documents, tokens, bytes, characters, unknown
                    tokens, longest document, histogram of lengths (bin k: 2^k to 2^(k+1) - 1 tokens), content hash,
-                   duplicates, leaked windows; the parts of a text that comes in several have lengths of their own
+                   duplicates, leaked windows; the parts of a text that comes in several have lengths of their own;
+                   of pictures with labels how many of the classes occur
 manifest.parquet   the same with a row a split
 """
 

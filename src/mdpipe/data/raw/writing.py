@@ -1,6 +1,7 @@
 """From the parts of a source to the folder that `raw_shards` reads."""
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -27,6 +28,8 @@ ONE_SIZE = (
     "all pictures of a source must have one size and one mode: convert them, narrow its `pattern`, or let its `resize`"
     " in params.yaml cut them"
 )
+FOUND = ("files", "rows")
+"""What parts count of what they find; all else that they count is left out, replaced or converted."""
 MOST_CHARACTERS = 64 * 2**20
 """Of one document in memory: several of these fit beside each other in a gigabyte, as they must on several cores."""
 
@@ -43,7 +46,7 @@ class Part(Protocol):
         """Bytes, about, for progress."""
 
     def read(self, counts: Counter[str]) -> Iterator[Document] | Iterator[Pictures]:
-        """Documents in order or pictures of one size, and in `counts` what was left out or replaced.
+        """Documents in order or pictures of one size, and in `counts` what was found, left out, replaced or converted.
 
         Raises:
             ValueError: something is broken; the message names file and cure.
@@ -73,31 +76,37 @@ def write_parts(
     with Progress(f"reading {directory.name}", total or None) as progress:
         pieces = piecewise(_write_part, parts, scratch, progress)
     shards = [shard for piece in pieces for shard in piece.summary["shards"]]
-    if not shards:
-        raise ValueError(NOTHING)
-    left_out = Counter[str]()
+    counts = Counter[str]()
     for piece in pieces:
-        left_out.update(piece.summary["counts"])
+        counts.update(piece.summary["counts"])
+    counted = {what: counts[what] for what in (*FOUND, *sorted(counts.keys() - set(FOUND))) if counts[what]}
+    said = "; ".join(f"{count:,} {what}" for what, count in counted.items())
+    if not shards:
+        raise ValueError(f"{NOTHING} (found: {said})" if said else NOTHING)
     modality = "image" if "images" in shards[0] else "text"
     if modality == "image":
         _check_labels(pieces, shards[0]["stated_classes"])
     described = _text(shards) if modality == "text" else _images(shards)
-    _check_expected(shards, left_out, expected or {})
+    _check_expected(shards, counts, expected or {})
     with folder_aside(directory) as folder:
         places = [(piece, number) for piece in pieces for number in range(len(piece.summary["shards"]))]
         for index, (piece, number) in enumerate(places):
             for file in piece.folder.glob(f"*-{number:05d}.*"):
                 place(file, folder / file.name.replace(f"-{number:05d}.", f"-{index:05d}."))
-        header = {"kind": kind, "modality": modality, "shards": shards, "read": dict(left_out), **described}
+        header = {"kind": kind, "modality": modality, "shards": shards, "read": counted, **described}
         write_json(folder / "source.json", header)
+    made = f"{described['documents']:,} documents" if modality == "text" else f"{described['images']:,} pictures"
+    if described.get("classes"):
+        made += f" of {described['classes']:,} classes"
+    sys.stderr.write(f"{directory.name}: {made}{' from ' if said else ''}{said}\n")
 
 
-def _check_expected(shards: Sequence[Mapping[str, Any]], left_out: Counter[str], expected: Mapping[str, int]) -> None:
+def _check_expected(shards: Sequence[Mapping[str, Any]], counts: Counter[str], expected: Mapping[str, int]) -> None:
     found = Counter[str](characters=sum(shard.get("characters", 0) for shard in shards))
     for shard in shards:
         found[str(shard["split"])] += shard["images"] if "images" in shard else shard["documents"]
-    # What else is counted of pictures, such as those that were turned, changes no number.
-    complete = not any(what.endswith(("left out", "replaced")) for what in left_out)
+    # What else is counted, such as pictures that were turned, changes no number.
+    complete = not any(what.endswith(("left out", "replaced")) for what in counts)
     for what, count in expected.items():
         if complete and found[what] != count and (what == "characters" or what in found):
             raise ValueError(

@@ -14,7 +14,7 @@ from mdpipe.data.sources.whole import Whole
 
 def parts(path: Path, field: str, labels: str | None) -> list[Whole]:
     """All pictures at once."""
-    return [Whole(read, {"path": path, "field": field, "labels": labels})]
+    return [Whole(read, {"path": path, "field": field, "labels": labels}, files=1)]
 
 
 def read(path: Path, field: str, labels: str | None = None) -> Pictures:

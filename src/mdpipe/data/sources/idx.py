@@ -34,12 +34,13 @@ class IdxFiles:
         """Bytes."""
         return self.images.stat().st_size
 
-    def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
+    def read(self, counts: Counter[str]) -> Iterator[Pictures]:
         """The pictures in order, in batches.
 
         Raises:
             ValueError: a file is truncated or something else, or there is not one label for each picture.
         """
+        counts["files"] += 1 if self.labels is None else 2
         with opened(self.images) as stream:
             shape = _shape(stream, self.images)
             if len(shape) != 3 or not math.prod(shape):

@@ -32,6 +32,7 @@ class PictureFiles(PartOf[FileGroup]):
         Raises:
             ValueError: one cannot be read, or differs from the first in size or mode.
         """
+        counts["files"] += len(self.extent.files)
         alike = Alike(self.wanted, counts)
         for start in range(0, len(self.extent.files), BATCH):
             files = [found.file for found in self.extent.files[start : start + BATCH]]

@@ -26,7 +26,9 @@ class LineDocuments(PartOf[LineRange], ABC):
             ValueError: a line is no UTF-8, or `document` says so; the message names file and line.
         """
         found = self.extent.found
+        counts["files"] += self.extent.start == 0  # Of a long file, other parts have the rest.
         for position, raw in self.extent.lines():
+            counts["rows"] += 1
             try:
                 line = decoded(raw, self.broken_utf8, counts, "it", position)
                 if line is not None:

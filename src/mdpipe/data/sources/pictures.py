@@ -134,7 +134,7 @@ def _loaded(source: Path | bytes, where: str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ValueError(f"{where} says that it has too many pixels ({error}); replace or remove it") from None
     except UnidentifiedImageError:
-        raise ValueError(f"{where} is truncated or no picture ({_format_of(source)}); replace or remove it") from None
+        raise ValueError(f"{where} {_unopened(source)}") from None
     except FileNotFoundError:
         raise
     except Exception as error:
@@ -254,14 +254,14 @@ def _on_white(image: Image.Image) -> Image.Image | None:
     return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
 
 
-def _format_of(source: Path | bytes) -> str:
-    """What a file that was not opened begins like, for a message; nothing of it is decoded to find out."""
-    prefix = _head(source)[:PREFIX]
+def _unopened(source: Path | bytes) -> str:
+    """What is wrong with a file of none of the formats, by how it begins; nothing of it is decoded to find out."""
+    prefix, known = _head(source)[:PREFIX], ", ".join(FORMATS)
     for name in sorted(set(Image.ID) - set(FORMATS)):
         accepts = Image.OPEN[name][1]
         if accepts is not None and accepts(prefix) is True:
-            return f"it begins like {name}, and only {', '.join(FORMATS)} are opened"
-    return f"it begins like none of {', '.join(FORMATS)}"
+            return f"has the format {name}, which is not opened; convert it to one of {known}, or remove it"
+    return f"is truncated or no picture in one of the formats {known}; replace or remove it"
 
 
 def _head(source: Path | bytes) -> bytes:

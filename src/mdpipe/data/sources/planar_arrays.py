@@ -59,13 +59,14 @@ class PlanarFile(PartOf[Found]):
     """(C, H, W)."""
     labels: Labels | None
 
-    def read(self, counts: Counter[str]) -> Iterator[Pictures]:  # noqa: ARG002
+    def read(self, counts: Counter[str]) -> Iterator[Pictures]:
         """The pictures in order, in batches.
 
         Raises:
             ValueError: the file is broken, or an array is missing, of another type or shape, or has a wrong label.
         """
         fields = [self.field] if self.labels is None else [self.field, self.labels.field]
+        counts["files"] += 1
         with opened_arrays(self.extent.file, fields) as [pixels, *classes]:
             self._check_pixels(pixels)
             count = max(1, BATCH_BYTES // math.prod(self.shape))

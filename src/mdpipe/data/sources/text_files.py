@@ -32,6 +32,7 @@ class Files(PartOf[FileGroup]):
         Raises:
             ValueError: a file is not UTF-8, has no text, or is too long for a detokenizer.
         """
+        counts["files"] += len(self.extent.files)
         for found in self.extent.files:
             with opened(found.file) as stream:
                 raw = stream.read(PART_BYTES)

@@ -19,9 +19,12 @@ class Whole:
     settings: dict[str, Any] = field(default_factory=dict)
     split: str | None = None
     size: int = 0
+    files: int = 0
+    """The user's files that it is read from; what comes with packages is none."""
 
-    def read(self, counts: Counter[str]) -> Iterator[Document] | Iterator[Pictures]:  # noqa: ARG002
+    def read(self, counts: Counter[str]) -> Iterator[Document] | Iterator[Pictures]:
         """All of it."""
+        counts["files"] += self.files
         material = self.function(**self.settings)
         return _batches(material) if isinstance(material, Pictures) else material
 
