@@ -124,7 +124,7 @@ class Resized(Source):
     """What picture files have in common."""
 
     mode: Literal["L", "RGB"] | None
-    """What pictures are converted to, grey or RGB; null to refuse those that are neither."""
+    """What pictures are converted to, grey or RGB, transparent ones on white; null to refuse those that are neither."""
     resize: Positive | None
     """Edge of the squares to which pictures are cut, in the middle, and shrunk by a box filter; null for pictures that
     have one size."""
@@ -136,7 +136,7 @@ class ImageFolder(Resized):
     kind: Literal["image_folder"]
     pattern: Pattern
     labels: Literal["folder"] | None
-    """Whether the name of the folder that a file is in is its class; null for pictures without classes."""
+    """Whether the first folder below those that the pattern names is the class; null for pictures without classes."""
 
 
 class ImageTable(Resized):
