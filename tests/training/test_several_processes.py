@@ -150,12 +150,15 @@ def test_on_a_gpu_every_way_of_computing_gives_the_losses_of_a_cpu(alone, tmp_pa
     assert found == pytest.approx(wanted, abs=2e-2 if "precision" in change else 1e-5)
 
 
-def test_a_run_goes_on_among_another_number_of_processes(alone, tmp_path, capfd):
-    """Whatever the form in which those before it have left their checkpoint."""
-    for stop_at, before in zip((4, 7, 10), [(2, "fsdp"), (4, "fsdp"), (2, "ddp")], strict=True):
-        with pytest.raises(SystemExit) as ended:
-            one_of_several.start({tmp_path: options(*before, stop_at=stop_at)})
-        assert ended.value.code == 75
+def test_a_run_goes_on_among_another_number_of_processes(alone, stopped, tmp_path, capfd):
+    """Whatever the form in which those before it have left their checkpoint: two, four, one and two processes."""
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(tmp_path / "scratch/step-000000006.sharded")
+    with pytest.raises(SystemExit) as ended:
+        one_of_several.start({tmp_path: options(4, "fsdp", stop_at=7)})
+    assert ended.value.code == 75
+    with pytest.raises(SystemExit):
+        one_of_several.main({tmp_path: options(stop_at=10)})
     one_of_several.start({tmp_path: options(2, "fsdp")})
     log = capfd.readouterr().err
     for step in (3, 6, 9):
@@ -163,32 +166,34 @@ def test_a_run_goes_on_among_another_number_of_processes(alone, tmp_path, capfd)
     assert_same(tmp_path, alone["md4"])
 
 
-def test_a_process_reads_its_own_part_of_a_sharded_checkpoint(stopped, tmp_path):
-    """And every one what none has a part of, such as AdamW's count of steps."""
-    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    stored = [load_file(file) for file in (tmp_path / "scratch/step-000000006.sharded").glob("*.safetensors")]
+def test_a_process_reads_its_own_part_of_a_sharded_checkpoint_and_finds_damage_in_it(alone, stopped, tmp_path, capfd):
+    """And every one what none has a part of, such as AdamW's count of steps.
+
+    The process that finds a damaged file is not the one that leads; all then go on from the checkpoint before it.
+    """
+    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
+    for folder in (whole, damaged):
+        shutil.copytree(stopped, folder)
+    files = sorted((damaged / "scratch/step-000000006.sharded").glob("*.safetensors"))
+    stored = [load_file(file) for file in files]
+    content = bytearray(files[1].read_bytes())
+    content[-1] ^= 1
+    files[1].write_bytes(content)
+    one_of_several.start({folder: options(2, "fsdp") for folder in (whole, damaged)})
+
     spread = stored[0].keys() & stored[1].keys()
     assert {"weights/embedding.weight", "moments/0.0.exp_avg", "average/embedding.weight"} <= spread
     in_parts = sum(part[name].nbytes for part in stored for name in spread)
     by_all = sum(tensor.nbytes for part in stored for name, tensor in part.items() if name not in spread)
-    one_of_several.start({tmp_path: options(2, "fsdp")})
-    read = [json.loads((tmp_path / f"read-{rank}.json").read_text()) for rank in range(2)]
+    read = [json.loads((whole / f"read-{rank}.json").read_text()) for rank in range(2)]
     assert sum(read) == in_parts + 2 * by_all
     assert max(read) < 0.6 * (in_parts + by_all)
 
-
-def test_a_damaged_part_of_a_checkpoint_is_found_by_the_process_that_looks_at_it(alone, stopped, tmp_path, capfd):
-    """Which is not the one that leads; all of them then go on from the checkpoint before it."""
-    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    file = sorted((tmp_path / "scratch/step-000000006.sharded").glob("*.safetensors"))[1]
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    one_of_several.start({tmp_path: options(2, "fsdp")})
     log = capfd.readouterr().err
     assert "step-000000006.sharded cannot be read" in log
     assert "going on from the checkpoint of step 3 of 12" in log
-    assert_same(tmp_path, alone["md4"])
+    for folder in (whole, damaged):
+        assert_same(folder, alone["md4"])
 
 
 def test_two_machines_meet_where_they_are_told_to(alone, tmp_path):
