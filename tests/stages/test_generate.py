@@ -148,6 +148,11 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
             "the prompt has 32 tokens and leaves nothing of 32; give a larger --length",
         ),
         (("letters", "--prompt", "abc", "--length", 3), "the prompt has 3 tokens and leaves nothing of 3"),
+        (
+            ("letters", "--prompt", "привет"),
+            "the tokenizer 'letters' keeps nothing of 'привет'; write it in",
+        ),
+        (("pieces", "--prompt", "half \udcff"), "the text 'half \\udcff' is not UTF-8; set the terminal to it"),
         (("letters", "--temperature", 0), "sample.temperature must be positive, not 0.0"),
         (("letters", "--top-k", 0), "sample.top_k must be at least 1, not 0"),
         (("letters", "--top-p", 2), "sample.top_p must lie in (0, 1], not 2.0"),

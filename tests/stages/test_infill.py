@@ -90,6 +90,18 @@ def test_pieces_come_back_around_gaps_of_pieces(mdpipe: Command) -> None:
     assert all(text.startswith(before) and text.endswith(after) for text in texts)
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("A [gap] b", "mdpipe: the run's tokenizer reads 'A ' as 'a '\n"),
+        ("a [gap]\n", "mdpipe: the run's tokenizer reads '\\n' as ' '\n"),
+        ("a [gap] b", ""),
+    ],
+)
+def test_text_that_the_tokenizer_alters_is_reported(mdpipe: Command, text: str, line: str) -> None:
+    assert mdpipe("infill", "letters", "--text", text, "--count", 1).stderr == line
+
+
 def test_a_file_holds_what_would_have_been_printed(mdpipe: Command) -> None:
     printed = mdpipe("infill", "letters", "--text", "a [gap]").stdout
     assert mdpipe("infill", "letters", "--text", "a [gap]", "--out", "texts.txt").stdout == ""
@@ -142,6 +154,7 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
         (("letters", "--text", "[gap]", "--image", "digit.png"), "give either --text, or --image and --mask"),
         (("digits", "--image", "digit.png"), "give either --text, or --image and --mask"),
         (("letters", "--text", "no marker"), "the text has no gap to fill"),
+        (("letters", "--text", "[gap] 漢字"), "the tokenizer 'letters' keeps nothing of ' 漢字'; write it in"),
         (("digits", "--text", "[gap]"), "run 'digits' draws pictures; give --image and --mask instead of --text"),
         (
             ("letters", "--image", "digit.png", "--mask", "mask.png"),

@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -37,9 +37,6 @@ SHOWN_EDGE = 64
 
 PREFERRED = "reveal_first"
 """The sampler where none is asked for and the objective has none of its own: exact, and the fastest."""
-
-LETTER = "a"
-"""Something that no tokenizer drops, to put around what one may drop at the ends."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +118,23 @@ def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
         )
 
 
-def encode_part(tokenizer: Tokenizer, text: str) -> NDArray[np.int64]:
-    """The tokens of a part of a text as they are within the whole, spaces at the part's ends included.
+def encode_prompt(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Encode the parts of a text between which tokens will be sampled; say on the standard error which are altered.
 
-    A tokenizer that normalizes text drops these; letters around the part, which are taken off again, keep them in.
+    Raises:
+        ValueError: a part is not UTF-8, or the tokenizer cannot spell it.
     """
-    return tokenizer.encode(text) if tokenizer.lossless else tokenizer.encode(LETTER + text + LETTER)[1:-1]
+    spans: list[NDArray[np.int64]] = []
+    for part in parts:
+        try:
+            part.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the text {part!r} is not UTF-8; set the terminal to it, or convert the text") from None
+        span = tokenizer.encode_span(part, begins=not spans)
+        if span.text != part:
+            sys.stderr.write(f"mdpipe: the run's tokenizer reads {part!r} as {span.text!r}\n")
+        spans.append(span.ids)
+    return spans
 
 
 def write_texts(tokenizer: Tokenizer, tokens: Tensor, path: Path | None) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from mdpipe.data.tokenizers import load_tokenizer
-from mdpipe.stages.by_hand import Wish, encode_part, fill, open_run, write_pictures, write_texts
+from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run, write_pictures, write_texts
 from mdpipe.stages.drawing import unknown
 
 
@@ -14,7 +14,8 @@ def generate(run: str, wish: Wish, count: int, prompt: str, length: int | None, 
     """Write texts to `out`, or print them; write pictures to `out`, or to RUN.png.
 
     Raises:
-        ValueError: the model is missing or broken, the wish does not fit it, or the prompt leaves no room.
+        ValueError: the model is missing or broken, the wish does not fit it, or the prompt leaves no room or
+            cannot be spelled by the run's tokenizer.
     """
     trained = open_run(run, wish)
     if trained.modality == "image":
@@ -25,7 +26,8 @@ def generate(run: str, wish: Wish, count: int, prompt: str, length: int | None, 
         sys.stdout.write(f"{path}\n")
         return
     tokenizer = load_tokenizer(trained.directory)
-    given = torch.from_numpy(encode_part(tokenizer, prompt))
+    [ids] = encode_prompt(tokenizer, [prompt])
+    given = torch.from_numpy(ids)
     tokens = unknown(trained, count, length)
     if len(given) >= tokens.shape[1]:
         raise ValueError(

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mdpipe.data.pixels import quantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
-from mdpipe.stages.by_hand import Wish, encode_part, fill, open_run, write_pictures, write_texts
+from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run, write_pictures, write_texts
 from mdpipe.stages.trained import TrainedRun
 
 GAP = re.compile(r"\[gap(?::(\d+))?\]")
@@ -24,7 +24,7 @@ def infill_text(run: str, wish: Wish, count: int, text: str, gap: int, out: Path
     """Write the text with its gaps filled, `count` times, to `out`, or print it.
 
     Raises:
-        ValueError: the text has no gap, the run draws pictures, or the wish does not fit it.
+        ValueError: the text has no gap or cannot be spelled, the run draws pictures, or the wish does not fit it.
     """
     trained = open_run(run, wish)
     if trained.modality != "text":
@@ -38,12 +38,13 @@ def with_gaps(tokenizer: Tokenizer, text: str, gap: int) -> Tensor:
     """The tokens (1, L) of a text with masks for its gaps.
 
     Raises:
-        ValueError: there is no gap.
+        ValueError: there is no gap, or the tokenizer cannot spell a part of the text.
     """
     pieces = GAP.split(text)
-    parts = [encode_part(tokenizer, pieces[0])]
-    for size, after in zip(pieces[1::2], pieces[2::2], strict=True):
-        parts += [np.full(int(size or gap), tokenizer.vocabulary), encode_part(tokenizer, after)]
+    first, *rest = encode_prompt(tokenizer, pieces[::2])
+    parts = [first]
+    for size, after in zip(pieces[1::2], rest, strict=True):
+        parts += [np.full(int(size or gap), tokenizer.vocabulary), after]
     tokens = torch.from_numpy(np.concatenate(parts))[None]
     if not (tokens == tokenizer.vocabulary).any():
         raise ValueError("the text has no gap to fill; mark one with [gap], or with [gap:12] for twelve tokens")

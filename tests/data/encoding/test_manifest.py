@@ -162,6 +162,14 @@ def test_the_leaked_share_is_that_of_the_windows_that_stand_in_a_training_docume
     assert "leaked" not in splits["train"]
 
 
+@pytest.mark.parametrize("between", ["\0", "", "\n"])
+def test_no_leak_spans_two_training_documents(tmp_path, between):
+    first, second = "a" * (WINDOW // 2), "b" * (WINDOW // 2)
+    texts = [first, second, f"{first}{between}{second}", "held out"]
+    splits = splits_of(write_texts(tmp_path / "r", named(texts)), tmp_path / "e", Last(1), Last(1))
+    assert (splits["validation"]["windows"], splits["validation"]["leaked"]) == (1, 0.0)
+
+
 def test_where_blocks_of_the_stream_are_dealt_to_splits_no_leak_is_stated(tmp_path, texts):
     """A document's beginning is trained on, and its end held out: there is nothing to look for."""
     splits = splits_of(write_texts(tmp_path / "r", named(texts)), tmp_path / "e", Chunks(0.3), 0.2)

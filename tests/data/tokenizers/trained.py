@@ -1,9 +1,11 @@
 """A small trained tokenizer of the `tokenizers` library, and the files it comes in."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from mdpipe.data.tokenizers.bpe import JsonTokenizer
 
@@ -44,3 +46,66 @@ def write_in(folder: Path, tokenizer: tokenizers.Tokenizer) -> Path:
     """Its tokenizer.json."""
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder / "tokenizer.json"
+
+
+def of_every_kind(folder: Path) -> dict[str, JsonTokenizer]:
+    """A tokenizer.json of every kind, as Qwen, BERT, T5, Llama and their relatives have it, trained on the lines."""
+    special = ["[UNK]", END, "[PAD]"]
+    byte_level = {"pre_tokenizer": pre_tokenizers.ByteLevel(False), "decoder": decoders.ByteLevel()}
+    metaspace = {"pre_tokenizer": pre_tokenizers.Metaspace(), "decoder": decoders.Metaspace()}
+    split_metaspace = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+    bert = {"pre_tokenizer": pre_tokenizers.BertPreTokenizer(), "decoder": decoders.WordPiece()}
+    byte_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
+    llama = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    bpe, unigram = models.BPE(unk_token="[UNK]"), models.Unigram()
+    kinds: dict[str, tuple[models.Model, dict[str, Any], list[str]]] = {
+        "bpe": (models.BPE(), byte_level, []),
+        "bpe_nfc": (models.BPE(), byte_level | {"normalizer": normalizers.NFC()}, []),
+        "bpe_prefix_space": (models.BPE(), byte_level | {"pre_tokenizer": pre_tokenizers.ByteLevel(True)}, []),
+        "wordpiece": (models.WordPiece(unk_token="[UNK]"), bert | {"normalizer": normalizers.BertNormalizer()}, []),
+        "wordpiece_cased": (models.WordPiece(unk_token="[UNK]"), bert, []),
+        "unigram_metaspace": (unigram, metaspace, []),
+        "unigram_t5": (
+            models.Unigram(),
+            metaspace | {"pre_tokenizer": split_metaspace, "normalizer": normalizers.NFKC()},
+            [],
+        ),
+        "bpe_metaspace": (bpe, metaspace, []),
+        "bpe_byte_fallback": (
+            models.BPE(unk_token="[UNK]", byte_fallback=True, fuse_unk=True),
+            {
+                "normalizer": normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]),
+                "decoder": llama,
+            },
+            byte_tokens,
+        ),
+        "bpe_suffix": (
+            models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"),
+            {"pre_tokenizer": pre_tokenizers.BertPreTokenizer(), "decoder": decoders.BPEDecoder("</w>")},
+            [],
+        ),
+        "words": (models.WordLevel(unk_token="[UNK]"), {"pre_tokenizer": pre_tokenizers.Whitespace()}, []),
+    }
+    found = {}
+    for kind, (model, parts, more) in kinds.items():
+        tokenizer = tokenizers.Tokenizer(model)
+        for name, part in parts.items():
+            setattr(tokenizer, name, part)
+        alphabet = pre_tokenizers.ByteLevel.alphabet() if parts.get("decoder") is byte_level["decoder"] else []
+        settings: dict[str, Any] = {"special_tokens": [*special, *more], "vocab_size": 700, "show_progress": False}
+        if not isinstance(model, models.WordLevel):
+            settings["initial_alphabet"] = alphabet
+        if isinstance(model, models.BPE) and model.end_of_word_suffix:
+            settings["end_of_word_suffix"] = model.end_of_word_suffix
+        if isinstance(model, models.Unigram):
+            settings["unk_token"] = "[UNK]"
+        tokenizer.train_from_iterator(LINES, type(tokenizer.model.get_trainer())(**settings))
+        (folder / kind).mkdir()
+        path = write_in(folder / kind, tokenizer)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in more]
+        path.write_text(json.dumps(content), encoding="utf-8")
+        found[kind] = JsonTokenizer.from_file(path, END)
+    return found

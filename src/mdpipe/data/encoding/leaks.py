@@ -18,6 +18,7 @@ from mdpipe.data.work.progress import Progress
 HELD_OUT = ("validation", "test")
 SEARCHED_AT_ONCE = 2**22
 """Characters of training text that are searched together."""
+BETWEEN_DOCUMENTS = "\ud800"
 
 
 def windows_of(folder: Path, split: str) -> Path:
@@ -64,8 +65,9 @@ def _search(search: _Search, folder: Path) -> dict[str, Any]:
 
 
 def _joined(documents: Iterable[Document]) -> Iterator[str]:
-    """Many documents as few texts, since each search has its price. The sign between them is in no text that people
-    write, so no window is found across it.
+    """Join documents into large texts to amortize the cost of a search.
+
+    No text contains half a surrogate pair, so no match spans two documents.
     """
     texts: list[str] = []
     size = 0
@@ -73,6 +75,6 @@ def _joined(documents: Iterable[Document]) -> Iterator[str]:
         texts.append(document.text)
         size += len(document.text)
         if size >= SEARCHED_AT_ONCE:
-            yield "\0".join(texts)
+            yield BETWEEN_DOCUMENTS.join(texts)
             texts, size = [], 0
-    yield "\0".join(texts)
+    yield BETWEEN_DOCUMENTS.join(texts)

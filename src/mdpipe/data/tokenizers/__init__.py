@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.stable_json import read_json
+from mdpipe.data.tokenizers.span import Span
 
 
 class Tokenizer(Protocol):
@@ -42,6 +43,17 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """The ids of a text, without a separator."""
+
+    def encode_span(self, text: str, *, begins: bool) -> Span:
+        """Encode a part of a text as it is within the whole, white space at its ends included.
+
+        Args:
+            text: the part; sampled tokens may come before and after it.
+            begins: whether the part is the beginning of the whole, so that no token comes before it.
+
+        Raises:
+            ValueError: the tokenizer cannot spell the part.
+        """
 
     def decode(self, ids: NDArray[np.integer]) -> str:
         """The text of any ids, whether or not they came from a text."""

@@ -5,9 +5,10 @@ the end-of-text id stands between documents and nowhere else. Nothing is added, 
 """
 
 import json
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,8 +18,13 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers
 
 from mdpipe.data.artifacts.stable_json import read_json, write_json
+from mdpipe.data.tokenizers.span import Span
 
 GPT2_FILES = ("vocab.json", "merges.txt")
+
+CONTEXTS = ("a", "q", "7", "\n", ".", "\u263a")
+"""What the continuation of a text is encoded after, one by one, until it shares no token with the context and comes
+back unchanged."""
 
 
 class JsonTokenizer:
@@ -43,7 +49,12 @@ class JsonTokenizer:
         self.joint: tuple[int, ...] = ()
         stated = content["model"].get("unk_token")
         self.unknown: int | None = ids.get(stated) if stated is not None else content["model"].get("unk_id")
-        self.lossless: bool = _keeps_every_byte(json.loads(self._tokenizer.to_str()))
+        complete = json.loads(self._tokenizer.to_str())
+        spelled = [ids[token] for byte in range(256) if (token := f"<0x{byte:02X}>") in ids]
+        falls_back = len(spelled) == 256 and '"ByteFallback"' in json.dumps(complete["decoder"])
+        self._id_of_byte: list[int] = spelled if falls_back else []
+        self._byte_of = {id: byte for byte, id in enumerate(self._id_of_byte)}
+        self.lossless: bool = _keeps_every_byte(complete)
 
     @classmethod
     def from_gpt2(
@@ -118,10 +129,61 @@ class JsonTokenizer:
         cuts = [0, *(start + 1 for start, _ in spans), len(text)]
         return [id for start, stop in pairwise(cuts) for id in self._encode(text[start:stop])]
 
+    def encode_span(self, text: str, *, begins: bool) -> Span:
+        """Encode a part of a text so that decoding gives it back within the whole.
+
+        By itself, a part that does not begin the text would get the mark of a new word, and so a space before it.
+
+        Raises:
+            ValueError: it comes back with other characters, case, accents and white space aside.
+        """
+        if self.lossless:
+            return Span(self.encode(text), text)
+        spans = [self._span([], self._encode(text))] if begins else self._continuations(text)
+        span = min(spans, key=lambda span: (span.text != text, _essence(span.text) != _essence(text)))
+        if _essence(span.text) != _essence(text) or self.unknown in span.ids.tolist():
+            raise ValueError(
+                f"the run's tokenizer cannot spell {text!r}: it reads {span.text!r}; leave out what is missing there"
+            )
+        return span
+
+    def _continuations(self, text: str) -> list[Span]:
+        """Encode a text after each context that it shares no token with, and by itself."""
+        spans: list[Span] = []
+        before: list[int] = []
+        for context in CONTEXTS:
+            found: list[int] = self._tokenizer.encode(context, add_special_tokens=False).ids
+            if not found or found == [*self.separator]:
+                continue
+            before = before or found
+            ids = self._encode(context + text)
+            if ids[: len(found)] == found:
+                spans.append(self._span(found, ids[len(found) :]))
+        return [*spans, self._span(before, self._encode(text))]
+
+    def _span(self, before: list[int], ids: list[int]) -> Span:
+        text = self._decode(before + ids).removeprefix(self._decode(before))
+        return Span(np.array(ids, dtype=np.int64), text)
+
     def decode(self, ids: NDArray[np.integer]) -> str:
         """The text of the ids; special tokens have none, and bytes that are no UTF-8 become U+FFFD."""
-        text: str = self._tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+        return self._decode(ids.tolist())
+
+    def _decode(self, ids: list[int]) -> str:
+        whole = self._with_whole_characters(ids) if self._byte_of else ids
+        text: str = self._tokenizer.decode(whole, skip_special_tokens=True)
         return text
+
+    def _with_whole_characters(self, ids: list[int]) -> list[int]:
+        """Replace bytes that are not UTF-8, since the library would replace the valid ones next to them as well."""
+        whole: list[int] = []
+        for are_bytes, run in groupby(ids, key=self._byte_of.__contains__):
+            if are_bytes:
+                text = bytes(self._byte_of[id] for id in run).decode("utf-8", errors="replace")
+                whole += [self._id_of_byte[byte] for byte in text.encode()]
+            else:
+                whole += run
+        return whole
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json, and the library's own file as model.json."""
@@ -147,6 +209,12 @@ def resolve(name_or_path: str, files: Sequence[str], revision: str | None) -> Pa
         failure = f"{name_or_path} is no path here, and the Hugging Face Hub gives no {' and '.join(files)} for it"
         cure = "put the named files into a local folder and name that in params.yaml"
         raise ValueError(f"{failure} ({type(error).__name__}); {cure}") from None
+
+
+def _essence(text: str) -> str:
+    """Return what normalizers preserve: not case, accents, compatibility forms, white space and control characters."""
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return "".join(letter for letter in letters if not unicodedata.category(letter).startswith(("C", "Mn", "Z")))
 
 
 def _keeps_every_byte(content: dict[str, Any]) -> bool:

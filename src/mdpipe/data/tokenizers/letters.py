@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.stable_json import write_json
+from mdpipe.data.tokenizers.span import Span
 
 ALPHABET = b" abcdefghijklmnopqrstuvwxyz"
 DIGITS = (b"zero", b"one", b"two", b"three", b"four", b"five", b"six", b"seven", b"eight", b"nine")
@@ -30,6 +31,17 @@ class Letters:
     def encode(self, text: str) -> NDArray[np.int64]:
         """The ids of the normalised text, which neither begins nor ends with a space: (n,)."""
         return _ID_OF_LETTER[np.frombuffer(_normalised(text), dtype=np.uint8)]
+
+    def encode_span(self, text: str, *, begins: bool) -> Span:  # noqa: ARG002
+        """Encode a part of a text; letters around it, which are removed again, keep the spaces at its ends.
+
+        Raises:
+            ValueError: it has letters or digits, none of which are left.
+        """
+        ids = self.encode(f"a{text}a")[1:-1]
+        if any(letter.isalnum() for letter in text) and not ids.any():
+            raise ValueError(f"the tokenizer 'letters' keeps nothing of {text!r}; write it in the letters a to z")
+        return Span(ids, self.decode(ids))
 
     def decode(self, ids: NDArray[np.integer]) -> str:
         """One letter an id."""

@@ -16,6 +16,7 @@ import sentencepiece
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.stable_json import write_json
+from mdpipe.data.tokenizers.span import Span
 
 SPACE_SIGN = "\u2581"
 CHUNK = 1000
@@ -96,6 +97,10 @@ class Pieces:
         for ids in rest:
             first += self._space_sign + ids
         return np.array(first, dtype=np.int64)
+
+    def encode_span(self, text: str, *, begins: bool) -> Span:  # noqa: ARG002
+        """Return the ids of the text, which are the same wherever it is."""
+        return Span(self.encode(text), text)
 
     def decode(self, ids: NDArray[np.integer]) -> str:
         """The text of the pieces; the end of text has none, bytes that are no UTF-8 become U+FFFD."""

@@ -1,0 +1,126 @@
+"""Prompts and the text around gaps: a sample contains them, or the tokenizer refuses them."""
+
+import unicodedata
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mdpipe.data.tokenizers import fit_tokenizer
+from tests.data.tokenizers.trained import SPECIAL, of_every_kind
+
+KINDS = [
+    "letters",
+    "bytes",
+    "pieces",
+    "bpe",
+    "bpe_nfc",
+    "bpe_prefix_space",
+    "wordpiece",
+    "wordpiece_cased",
+    "unigram_metaspace",
+    "unigram_t5",
+    "bpe_metaspace",
+    "bpe_byte_fallback",
+    "bpe_suffix",
+    "words",
+]
+known = st.sampled_from(
+    ["the", " value", " is ", "true\n", "stat", "ement", "naïve", ", ", "  ", "\t", " ", "12", "T", "é"]
+)
+anything = st.one_of(known, st.sampled_from(SPECIAL), st.text(st.characters(exclude_categories=["Cs"]), max_size=5))
+part_of_known = st.lists(known, max_size=5).map("".join)
+part_of_anything = st.lists(anything, max_size=5).map("".join)
+
+
+@pytest.fixture(scope="module")
+def tokenizers(pieces, tmp_path_factory):
+    trained = of_every_kind(tmp_path_factory.mktemp("kinds"))
+    return {kind: fit_tokenizer(kind, []) for kind in ("letters", "bytes")} | {"pieces": pieces} | trained
+
+
+def unaccented(text):
+    """The letters of a text without case, accents and white space: what normalizers keep."""
+    letters = unicodedata.normalize("NFKD", text).casefold()
+    return [letter for letter in letters if unicodedata.category(letter)[0] not in "CMZ"]
+
+
+def sampled(tokenizer, spans, gaps):
+    return np.concatenate([ids for pair in zip([span.ids for span in spans], gaps, strict=True) for ids in pair])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=100, deadline=None)
+@given(parts=st.lists(st.one_of(part_of_known, part_of_anything), min_size=1, max_size=3), data=st.data())
+def test_every_sample_contains_the_text_around_its_gaps(tokenizers, kind, parts, data):
+    """Whatever tokens are sampled; text that a tokenizer cannot spell is refused instead."""
+    tokenizer = tokenizers[kind]
+    spans = []
+    for part in parts:
+        try:
+            spans.append(tokenizer.encode_span(part, begins=not spans))
+        except ValueError as refusal:
+            assert repr(part) in str(refusal)
+            assert not tokenizer.lossless
+            return
+    ids = st.lists(st.integers(0, tokenizer.vocabulary - 1), min_size=1, max_size=4).map(np.array)
+    text = tokenizer.decode(sampled(tokenizer, spans, [data.draw(ids) for _ in spans]))
+    place = 0
+    for number, (part, span) in enumerate(zip(parts, spans, strict=True)):
+        # A space before the first word of a text is not shown, nor is a word's end in the middle of one.
+        shown = span.text if number and parts[0].strip() and kind != "bpe_suffix" else span.text.strip()
+        assert shown in text[place:]
+        place = text.index(shown, place) + len(shown)
+        if tokenizer.lossless:
+            assert span.text == part
+        elif kind != "letters":
+            assert unaccented(span.text) == unaccented(part)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("parts", [["the value"], ["the", " value", " is"], ["the", ", is"]])
+def test_known_words_come_back_unchanged(tokenizers, kind, parts):
+    spans = [tokenizers[kind].encode_span(part, begins=not number) for number, part in enumerate(parts)]
+    altered = {("letters", ", is"): " is", ("bpe_prefix_space", parts[0]): f" {parts[0]}"}
+    assert [span.text for span in spans] == [altered.get((kind, part), part) for part in parts]
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "read"),
+    [
+        ("letters", "漢字", None),
+        ("letters", "Fields, 2 of", "fields two of"),
+        ("bpe_nfc", "nai\u0308ve", "naïve"),
+        ("wordpiece", "The NAÏVE value ", "the naive value"),
+        ("wordpiece", "the zoo", None),
+        ("wordpiece_cased", "TRUE", None),
+        ("unigram_metaspace", "the 漢 value", None),
+        ("unigram_t5", "the  value", "the value"),
+        ("bpe_metaspace", "a\u2581b", None),
+        ("bpe_byte_fallback", "漢字", "漢字"),
+        ("words", "the\nvalue", "the value"),
+    ],
+)
+def test_what_a_tokenizer_cannot_spell_is_refused(tokenizers, kind, text, read):
+    if read is None:
+        with pytest.raises(ValueError, match=r"tokenizer .*(keeps nothing of|cannot spell) '.*'"):
+            tokenizers[kind].encode_span(text, begins=True)
+    else:
+        assert tokenizers[kind].encode_span(text, begins=True).text == read
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "letters"])
+@settings(max_examples=100, deadline=None)
+@given(text=part_of_anything)
+def test_no_text_contains_the_end_of_text(tokenizers, kind, text):
+    """NUL, the names of special tokens and control pieces are text like any other."""
+    tokenizer = tokenizers[kind]
+    assert not {*tokenizer.separator} & {*tokenizer.encode(text).tolist()}
+
+
+def test_characters_beside_broken_bytes_survive(tokenizers):
+    """The library by itself replaces every byte of a run in which one is wrong."""
+    tokenizer = tokenizers["bpe_byte_fallback"]
+    ids = tokenizer.encode_span("漢字", begins=True).ids
+    assert tokenizer.decode(np.append(ids, ids[-3])) == "漢字\ufffd"
