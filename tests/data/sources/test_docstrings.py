@@ -21,6 +21,7 @@ def package(tmp_path, monkeypatch):
         "silent.py": "x = 1\n",
         "broken.py": "def {{ template }}:\n",
         "latin.py": b"# -*- coding: latin-1 -*-\n'''caf\xe9'''\n",
+        "half.py": '"""Half \\udcb2 a pair."""\n',
         "inner/__init__.py": "",
         "inner/deep.py": "r'''Deep \\d.'''\n",
         "tests/test_plain.py": '"""A test."""\n',
@@ -40,6 +41,7 @@ def package(tmp_path, monkeypatch):
 def test_a_document_is_the_docstrings_of_a_module_in_the_order_of_its_source(package):
     assert documents_of("docstrings", Path(), packages=[package]) == [
         Document("hoard", "The package."),
+        Document("hoard.half", "Half \ufffd a pair."),
         Document("hoard.inner.deep", "Deep \\d."),
         Document("hoard.latin", "caf\u00e9"),
         Document("hoard.plain", "First.\n\nIndented.\n\nA box.\n\nOpen it.\n\nRun."),

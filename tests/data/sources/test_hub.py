@@ -66,6 +66,13 @@ def repository(tmp_path):
     return folder
 
 
+def test_text_that_is_not_utf_8_is_named(tmp_path, repository):
+    broken = pa.table({"text": pa.array([b"fine", b"caf\xe9"]).view(pa.string())})
+    pq.write_table(broken, repository / "raw/train-00000-of-00001.parquet")
+    with pytest.raises(ValueError, match=r"the split 'train' has text that is not UTF-8 in one of the rows 0 to 1 \("):
+        texts_of("hub", tmp_path / "downloads", name=str(repository), config="raw")
+
+
 @pytest.fixture
 def gallery(tmp_path):
     """Pictures with classes, as `datasets` uploads them."""

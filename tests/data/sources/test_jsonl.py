@@ -44,7 +44,7 @@ def test_documents_of_all_files_are_sorted_as_raw_folders_need_them(tmp_path):
         (b'{"text": ""}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_rows`"),
         (b'{"text": null}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_rows`"),
         (b'{"text": 7}', r"a\.jsonl:2: there is no text under 'text' but 7; correct or remove the line"),
-        (b'{"text": "\\ud800"}', r"a\.jsonl:2: the field 'text' has half a surrogate pair"),
+        (b'{"text": "\\ud800"}', r"a\.jsonl:2: the field 'text' has half a surrogate pair, .* `broken_utf8` in"),
         (b'{"text": "caf\xe9"}', r"a\.jsonl:2: it is not UTF-8: byte 29 is 0xe9 .* `iconv"),
     ],
 )
@@ -74,6 +74,15 @@ def test_empty_texts_and_broken_utf_8_follow_their_settings_and_are_counted(tmp_
     done = "left out" if settings["broken_utf8"] == "skip" else "replaced"
     assert texts_of("jsonl", tmp_path, **settings) == texts
     assert counts_of("jsonl", tmp_path, **settings) == {**counts, f"documents with broken UTF-8 {done}": 1}
+
+
+@pytest.mark.parametrize(("policy", "middle"), [("skip", []), ("replace", ["half \ufffd a pair \U0001f600"])])
+def test_half_a_surrogate_pair_follows_the_policy_for_broken_utf_8(tmp_path, policy, middle):
+    lines = ['{"text": "one"}', r'{"text": "half \udcb2 a pair \ud83d\ude00"}', '{"text": "two"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    assert texts_of("jsonl", tmp_path, broken_utf8=policy) == ["one", *middle, "two"]
+    done = "left out" if policy == "skip" else "replaced"
+    assert counts_of("jsonl", tmp_path, broken_utf8=policy) == {f"documents with broken UTF-8 {done}": 1}
 
 
 def test_a_detokenizer_is_applied_to_every_text(tmp_path):

@@ -117,9 +117,9 @@ def test_a_file_that_is_damaged_behind_a_sound_header_is_named(tmp_path):
 
 
 def test_text_that_is_no_utf_8_is_named(tmp_path):
-    broken = pa.array([b"caf\xe9"]).view(pa.string())
+    broken = pa.array([b"fine", b"caf\xe9"]).view(pa.string())
     write_file(tmp_path / "a.arrow", pa.table({"text": broken}))
-    with pytest.raises(ValueError, match=r"a\.arrow is truncated or no \.arrow file \('utf-8' codec can't decode"):
+    with pytest.raises(ValueError, match=r"a\.arrow has text that is not UTF-8 in one of the rows 0 to 1 \("):
         texts_of("table", tmp_path, pattern="*")
 
 

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mdpipe.data.raw.material import Document
+from mdpipe.data.sources.decoding import HALF_A_PAIR
 from mdpipe.data.sources.whole import Whole
 
 STANDARD_LIBRARY = "python"
@@ -91,4 +92,4 @@ def _module(path: Path, name: str) -> list[Document]:
     nodes = [node for node in ast.walk(tree) if isinstance(node, documented)]
     nodes.sort(key=lambda node: getattr(node, "lineno", 0))
     text = "\n\n".join(doc for node in nodes if (doc := (ast.get_docstring(node) or "").strip()))
-    return [Document(name, text)] if text else []
+    return [Document(name, HALF_A_PAIR.sub("\ufffd", text))] if text else []

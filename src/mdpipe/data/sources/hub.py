@@ -8,7 +8,7 @@ from typing import Any
 from mdpipe.data.sources.files import PART_BYTES
 from mdpipe.data.sources.rows import Empty, Rows
 from mdpipe.data.sources.table import TextRows
-from mdpipe.data.sources.table_files import DIGITS, ROWS_AT_ONCE
+from mdpipe.data.sources.table_files import DIGITS, ROWS_AT_ONCE, not_utf8
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,17 @@ class HubRows:
     size: int
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(name, values by column) of each."""
+        """(name, values by column) of each.
+
+        Raises:
+            ValueError: a text is not UTF-8.
+        """
         for start in range(0, len(self.table), ROWS_AT_ONCE):
-            some = self.table[start : start + ROWS_AT_ONCE]
+            try:
+                some = self.table[start : start + ROWS_AT_ONCE]
+            except UnicodeDecodeError as error:
+                first, count = self.first_row + start, min(ROWS_AT_ONCE, len(self.table) - start)
+                raise ValueError(not_utf8(f"the split {self.split!r}", first, count, error)) from None
             for offset, values in enumerate(zip(*(some[column] for column in columns), strict=True)):
                 row = self.first_row + start + offset
                 yield f"{self.split}:{row:0{DIGITS}d}", dict(zip(columns, map(_content, values), strict=True))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdpipe.data.raw.material import Document
-from mdpipe.data.sources.decoding import Policy
+from mdpipe.data.sources.decoding import Policy, without_half_pairs
 from mdpipe.data.sources.files import matching_files
 from mdpipe.data.sources.line_documents import LineDocuments
 from mdpipe.data.sources.lines import line_ranges
@@ -28,7 +28,9 @@ class JsonLines(LineDocuments):
         """
         if not line.strip():
             return None
-        return self.rows.document(name, _text(line, self.field), counts, f"the field {self.field!r}")
+        where = f"the field {self.field!r}"
+        text = without_half_pairs(_text(line, self.field), self.broken_utf8, counts, where)
+        return None if text is None else self.rows.document(name, text, counts, where)
 
 
 def parts(

@@ -23,7 +23,7 @@ class Rows:
         """The document of a row, or None if it is left out.
 
         Raises:
-            ValueError: the row is empty and may not be, or its text cannot be written as UTF-8.
+            ValueError: the row is empty and may not be.
         """
         if not text.strip():
             if self.empty_rows == "error":
@@ -34,8 +34,4 @@ class Rows:
             if self.empty_rows == "drop":
                 counts["empty rows left out"] += 1
                 return None
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{where} has half a surrogate pair, which is no text; correct it") from None
         return Document(name, DETOKENIZERS[self.detokenizer](text) if self.detokenizer else text)

@@ -39,12 +39,16 @@ class TableRows:
         """(name, values by column) of each.
 
         Raises:
-            ValueError: the file is broken.
+            ValueError: the file is broken, or its text is not UTF-8.
         """
         row = self.first_row
         with _readable(self.found.file):
             for batch in self._batches(columns):
-                for values in batch.to_pylist():
+                try:
+                    some = batch.to_pylist()
+                except UnicodeDecodeError as error:
+                    raise ValueError(not_utf8(str(self.found.file), row, len(batch), error)) from None
+                for values in some:
                     yield f"{self.found.name}:{row:0{DIGITS}d}", values
                     row += 1
 
@@ -58,6 +62,14 @@ class TableRows:
                 chosen = batch.select(list(columns))
                 for start in range(0, len(chosen), ROWS_AT_ONCE):
                     yield chosen.slice(start, ROWS_AT_ONCE)
+
+
+def not_utf8(where: str, first: int, count: int, error: UnicodeDecodeError) -> str:
+    """Explain that text among these rows of a table is not UTF-8."""
+    return (
+        f"{where} has text that is not UTF-8 in one of the rows {first} to {first + count - 1} ({error.reason}); write"
+        " the column again as UTF-8"
+    )
 
 
 def table_parts(path: Path, pattern: str | Mapping[str, str], columns: Sequence[str]) -> list[TableRows]:
