@@ -1,6 +1,7 @@
 """params.yaml: what is accepted, and how what is wrong is told."""
 
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,14 @@ UVIT = {
         ({"datasets.digits.source": "typer_docs"}, ["datasets.digits.tokenizer", "'typer_docs' has texts"]),
         ({"datasets.docs_letters.source": "digits"}, ["datasets.docs_letters.tokenizer", "'digits' has images"]),
         ({"datasets.digits.test": 0.95}, ["datasets.digits.validation: 0.1", "nothing to train on"]),
+        (
+            {"datasets.docs_letters.validation": {"chunks": 0.5}, "datasets.docs_letters.test": {"chunks": 0.5}},
+            ["datasets.docs_letters.validation.chunks: 0.5", "nothing to train on"],
+        ),
+        (
+            {"datasets.docs_letters.validation": {"last": 5}, "datasets.docs_letters.test": {"last_characters": 5}},
+            ["datasets.docs_letters.test", "count both in documents or both in characters"],
+        ),
         ({"datasets.docs_letters.lenght": 1}, ["datasets.docs_letters", "did you mean 'length'"]),
         ({"sources.digits.kind": "mnist"}, ["sources.digits", "'mnist'", "'docstrings', 'text_files'"]),
         ({"zero_shot.runs": ["digits"]}, ["zero_shot.runs.0", "'digits'", "letters, letters_ar, pieces"]),
@@ -113,6 +122,55 @@ def test_what_is_wrong_names_its_path_its_value_and_what_is_allowed(change, part
     message = refused(change)
     for part in parts:
         assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (10, "10 is refused: a share is a number between 0 and 1, such as 0.1; .* write {last: 10}$"),
+        (1, "1 is refused: .* write {last: 1}$"),
+        (1.0, "1.0 is refused: .* write {last: 1}$"),
+        (0, "0 is refused: a share is a number between 0 and 1, such as 0.1$"),
+        (-0.1, "-0.1 is refused: a share is a number between 0 and 1, such as 0.1$"),
+        (2.5, "2.5 is refused: a share is a number between 0 and 1, such as 0.1$"),
+        (float("nan"), "nan is refused: a share is a number between 0 and 1, such as 0.1$"),
+        ("10%", "'10%' is refused: .*; write 0.1$"),
+        ("12.5 %", "'12.5 %' is refused: .*; write 0.125$"),
+        ("1/20", "'1/20' is refused: .*; write 0.05$"),
+        ("0.1", "'0.1' is refused: .*; write 0.1$"),
+        ("1/0", "'1/0' is refused: a share is a number between 0 and 1, such as 0.1$"),
+        (True, "True is refused: .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
+        (None, "None is refused: .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
+        ([0.1], ".* is refused: .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
+        ({}, "a share is .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
+        ({"share": 0.1}, "a share is .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
+        ({"last": 1, "chunks": 0.1}, "a share is .* the name of a split of the source, {last: N}, .*$"),
+    ],
+)
+@pytest.mark.parametrize("key", ["datasets.docs_letters.validation", "datasets.digits.test"])
+def test_what_is_held_out_is_refused_in_one_line(key, value, rule):
+    message = refused({key: value})
+    assert re.fullmatch(f"params.yaml: {key}: {rule}", message), message
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ({"last": 0}, "last: 0 is refused: Input should be greater than or equal to 1"),
+        ({"last": 0.1}, "last: 0.1 is refused: Input should be a valid integer"),
+        ({"last_characters": "5M"}, "last_characters: '5M' is refused: Input should be a valid integer"),
+        ({"chunks": 10}, "chunks: 10 is refused: Input should be less than 1"),
+    ],
+)
+def test_only_the_form_that_is_meant_is_reported(value, line):
+    assert refused({"datasets.docs_letters.test": value}) == f"params.yaml: datasets.docs_letters.test.{line}"
+
+
+@pytest.mark.parametrize("name", ["test", "10", "fold 1", "train[:10%]", "1.5b"])
+def test_the_name_of_a_split_is_no_share(name):
+    data = deepcopy(SMOKE)
+    data["datasets"]["docs_letters"]["validation"] = name
+    assert parse_params(data).datasets["docs_letters"].validation == name
 
 
 def test_a_run_that_names_no_dataset_is_refused():

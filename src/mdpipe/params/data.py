@@ -1,8 +1,10 @@
 """What a model sees of a source: the `datasets` of params.yaml."""
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import PydanticCustomError
 
 from mdpipe.params.base import Fraction, Name, Positive, Section
 from mdpipe.params.sources import Modality
@@ -65,6 +67,35 @@ class Pixels(Section):
 TextTokenizer = Annotated[Letters | Bytes | Pieces | Gpt2 | Json, Field(discriminator="kind")]
 
 
+A_SHARE = "a share is a number between 0 and 1, such as 0.1"
+OTHER_FORMS = "the name of a split of the source, {last: N}, {last_characters: N} or {chunks: 0.1}"
+HELD_FORMS = f"{A_SHARE}; otherwise write {OTHER_FORMS}"
+WRITTEN_SHARE = re.compile(r"\s*([-+]?\d*\.?\d+)\s*(?:(%)|/\s*(\d+)|(?<=\.\d))\s*")
+"""Text that means a number: 10%, 1/10, and "0.1" in quotation marks."""
+
+
+def _require_share(value: Any) -> Any:
+    """Refuse what is not a share, and say how to write what was probably meant."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if 0 < value < 1:
+            return value
+        count = f"; for a number of documents or pictures write {{last: {value:.0f}}}"
+        raise _refused(A_SHARE + (count if value >= 1 and value % 1 == 0 else ""))
+    raise _refused(HELD_FORMS)
+
+
+def _require_name(value: str) -> str:
+    """Refuse text that means a share."""
+    if found := WRITTEN_SHARE.fullmatch(value):
+        share = float(found[1]) / (100 if found[2] else int(found[3] or 1) or 1)
+        raise _refused(f"{A_SHARE}; write {share:g}" if 0 < share < 1 else A_SHARE)
+    return value
+
+
+def _refused(rule: str) -> PydanticCustomError:
+    return PydanticCustomError("rule", "{rule}", {"rule": rule})
+
+
 class Last(Section):
     """The last documents of the source."""
 
@@ -88,7 +119,29 @@ class Chunks(Section):
     """The share."""
 
 
-Held = Fraction | str | Last | LastCharacters | Chunks
+def _form_of_held(data: Any) -> str | None:
+    """Return which of the forms is meant, so that only its rule is reported; None for any other mapping."""
+    if isinstance(data, str):
+        return "split"
+    for form, section in (("last", Last), ("last_characters", LastCharacters), ("chunks", Chunks)):
+        if isinstance(data, section) or (isinstance(data, dict) and [*data] == [form]):
+            return form
+    return None if isinstance(data, dict) else "share"
+
+
+Held = Annotated[
+    Annotated[Fraction, BeforeValidator(_require_share), Tag("share")]
+    | Annotated[str, AfterValidator(_require_name), Tag("split")]
+    | Annotated[Last, Tag("last")]
+    | Annotated[LastCharacters, Tag("last_characters")]
+    | Annotated[Chunks, Tag("chunks")],
+    Discriminator(
+        _form_of_held,
+        custom_error_type="rule",
+        custom_error_message="{rule}",
+        custom_error_context={"rule": HELD_FORMS},
+    ),
+]
 """What is held out. A number is a share of the documents or pictures, where equal ones stay together; a text is the
 name of a split that the source itself has."""
 

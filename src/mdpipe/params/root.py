@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.params.base import Name, Section
-from mdpipe.params.data import AnyDataset, Chunks, ImageDataset, LastCharacters, TextDataset, modality_of
+from mdpipe.params.data import AnyDataset, Chunks, ImageDataset, Last, LastCharacters, TextDataset, modality_of
 from mdpipe.params.problems import listed, no_such, problem
 from mdpipe.params.runs import Comparison, Run, UNet, UViT, ZeroShot
 from mdpipe.params.sampling import OnGrid, SamplerSuite
@@ -55,8 +55,16 @@ class Params(Section):
         where = ("datasets", name)
         shares = [held for held in (dataset.validation, dataset.test) if isinstance(held, float)]
         if sum(shares) >= 1:
-            rule = f"validation and test together leave nothing to train on (test is {dataset.test})"
+            rule = f"validation and test together leave nothing to train on (test is {dataset.test}); lower them"
             found.append(problem((*where, "validation"), dataset.validation, rule))
+        chunks = [held.chunks for held in (dataset.validation, dataset.test) if isinstance(held, Chunks)]
+        if sum(chunks) >= 1:
+            rule = "the chunks of validation and test leave nothing to train on; lower them"
+            found.append(problem((*where, "validation", "chunks"), chunks[0], rule))
+        kinds: set[type] = {type(dataset.validation), type(dataset.test)}
+        if kinds == {Last, LastCharacters}:
+            rule = "validation and test are both to be last; count both in documents or both in characters"
+            found.append(problem((*where, "test"), dataset.test, rule))
         if isinstance(dataset.validation, str) and dataset.validation == dataset.test:
             rule = (
                 "validation and test are the same split of the source; what is chosen on one is measured on the other"

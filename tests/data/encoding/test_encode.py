@@ -13,7 +13,7 @@ from mdpipe.data.encoding.images import encode_images
 from mdpipe.data.encoding.text import encode_corpus, encode_text
 from mdpipe.data.raw.material import Document, Pictures
 from mdpipe.data.raw.writing import write_raw
-from mdpipe.data.splits.held import SPLITS
+from mdpipe.data.splits.held import SPLITS, Chunks, Last
 from mdpipe.data.tokenizers import fit_tokenizer, load_tokenizer
 from tests.data.shards import splits_of
 
@@ -95,6 +95,34 @@ def test_a_document_of_which_nothing_is_left_gets_no_separator(raw_text, tmp_pat
 def test_a_corpus_of_which_nothing_is_left_is_refused(raw_text, tmp_path):
     with pytest.raises(ValueError, match=r"no token is left of the test split: .*'letters'"):
         encode_corpus(raw_text(["漢字"]), fit_tokenizer("letters", []), tmp_path / "e", 4)
+
+
+@pytest.mark.parametrize(
+    ("texts", "validation", "test", "message"),
+    [
+        (["one", "two", "漢字"], Last(1), Last(1), r"test split: the tokenizer 'letters' drops all of its text"),
+        (
+            ["one", "two", "three"],
+            0.3,
+            Last(2),
+            "no document of the source is in the (train|validation) split; correct",
+        ),
+        (
+            ["one two three four five six"],
+            Chunks(0.01),
+            Chunks(0.9),
+            r"no block of length = 4 is in the validation split",
+        ),
+    ],
+)
+def test_a_split_without_text_is_explained(raw_text, tmp_path, texts, validation, test, message):
+    with pytest.raises(ValueError, match=message):
+        encode_text(raw_text(texts), fit_tokenizer("letters", []), tmp_path / "e", 4, 0, validation, test)
+
+
+def test_a_split_of_empty_documents_is_explained(raw_text, tmp_path):
+    with pytest.raises(ValueError, match="test split has 1 tokens and no character: its documents are empty"):
+        encode_text(raw_text(["one", "two", ""]), fit_tokenizer("bytes", []), tmp_path / "e", 4, 0, Last(1), Last(1))
 
 
 def test_text_shorter_than_a_window_is_refused_and_leaves_nothing(raw_text, texts, tmp_path):

@@ -244,6 +244,25 @@ def test_what_leaves_nothing_to_train_on_is_refused(tmp_path, validation, test, 
         planned(tmp_path / "r", named(["abc", "def", "ghi"]), validation, test)
 
 
+@pytest.mark.parametrize("held", [(Last(1), Last(1)), (Last(1), 0.1), (0.1, 0.1)], ids=str)
+def test_one_document_is_split_by_characters_or_chunks(tmp_path, held):
+    with pytest.raises(ValueError, match=r"hold out \{last_characters: N\} or \{chunks: 0\.1\}, which cut within"):
+        planned(tmp_path / "r", named(["abc " * 100]), *held)
+
+
+@pytest.mark.parametrize(
+    ("held", "stated"),
+    [
+        (Named("dev"), "dev"),
+        (Last(7), "{last: 7}"),
+        (LastCharacters(7), "{last_characters: 7}"),
+        (Chunks(0.1), "{chunks: 0.1}"),
+    ],
+)
+def test_messages_say_what_is_held_out_as_params_do(held, stated):
+    assert str(held) == stated
+
+
 def test_all_blocks_of_the_stream_cannot_be_held_out(tmp_path):
     with pytest.raises(ValueError, match="leave nothing of the source to train on"):
         planned(tmp_path / "r", named(["abc", "def"]), Chunks(0.6), Chunks(0.4))

@@ -1,6 +1,7 @@
 """Splits never overlap."""
 
 import math
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -20,7 +21,7 @@ keys = st.lists(st.text("abc", max_size=3), min_size=8, max_size=60)
 
 def assign_splits(keys, seed, validation, test):
     orders = key_orders(np.array(keys, dtype=KEY), seed)
-    return by_order(orders, *thresholds(orders, validation, test)).tolist()
+    return by_order(orders, *thresholds(orders, validation, test, "text")).tolist()
 
 
 def enough(keys, validation, test):
@@ -67,6 +68,28 @@ def test_seeds_differ():
 def test_an_empty_split_is_refused(count, validation, test):
     with pytest.raises(ValueError, match=r"cannot be split with validation = .* params\.yaml"):
         assign_splits([str(index) for index in range(count)], 0, validation, test)
+
+
+@pytest.mark.parametrize(
+    ("count", "validation", "test", "modality", "hint"),
+    [
+        (
+            1,
+            0.1,
+            0.1,
+            "text",
+            "hold out {last_characters: N} or {chunks: 0.1}, which cut within documents, or give more",
+        ),
+        (2, 0.1, 0.1, "text", "hold out {last_characters: N} or {chunks: 0.1}"),
+        (2, 0.6, 0.0, "text", "lower these shares, or give more data, in params.yaml"),
+        (9, 0.5, 0.5, "text", "lower these shares, or give more data, in params.yaml"),
+        (2, 0.1, 0.1, "image", "every split needs at least one; give more data, in params.yaml"),
+    ],
+)
+def test_the_hint_for_an_empty_split_can_help(count, validation, test, modality, hint):
+    orders = key_orders(np.array([str(index) for index in range(count)], dtype=KEY), 0)
+    with pytest.raises(ValueError, match=re.escape(hint)):
+        thresholds(orders, validation, test, modality)
 
 
 def test_copies_of_a_document_share_its_split(raw_text, texts):

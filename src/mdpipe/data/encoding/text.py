@@ -71,7 +71,7 @@ def encode_text(
             content = packing.content(length)
             pieces |= deal_blocks(plan, stream, pieces_in / TOKENIZER, packing, content, pieces_in)
         folder = stack.enter_context(folder_aside(directory))
-        counts = _finish(folder, tokenizer, length, packing, pieces, str(raw))
+        counts = _finish(folder, tokenizer, length, packing, pieces, plan)
         repeated = duplicates(pieces)
         splits = {
             split: {**counts[split], **_described(pieces[split], split), **repeated[split], **leaks.get(split, {})}
@@ -90,8 +90,9 @@ def encode_corpus(
         ValueError: no token is left of the corpus.
     """
     with scratch_beside(directory) as scratch, folder_aside(directory) as folder:
-        pieces = _encode_shards(whole(raw, "text", "test"), tokenizer, packing, scratch)
-        _finish(folder, tokenizer, length, packing, {"test": pieces}, str(raw))
+        plan = whole(raw, "text", "test")
+        pieces = _encode_shards(plan, tokenizer, packing, scratch)
+        _finish(folder, tokenizer, length, packing, {"test": pieces}, plan)
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _finish(
     length: int,
     packing: Packing,
     pieces: Mapping[str, list[Piece]],
-    raw: str,
+    plan: SplitPlan,
 ) -> dict[str, dict[str, int]]:
     """Put the pieces of each split in place and say what they are; give the counts of each split."""
     counts: dict[str, dict[str, int]] = {}
@@ -162,16 +163,13 @@ def _finish(
         else:
             for number, file in enumerate(files):
                 place(file, folder / f"{split}-{number:05d}.npy")
-        if not counts[split]["tokens"]:
-            raise ValueError(
-                f"no token is left of the {split} split: the tokenizer {tokenizer.kind!r} drops all of its text, or it"
-                f" is shorter than one block of length = {length}; choose another tokenizer or length in params.yaml"
-            )
+        if not counts[split]["characters"]:
+            raise ValueError(_why_empty(plan, split, tokenizer, length, counts[split]["tokens"]))
     if "train" in pieces:
         if counts["train"]["tokens"] < length:
             raise ValueError(
-                f"the training split of {raw} has {counts['train']['tokens']} tokens, fewer than one window of"
-                f" length = {length}; lower the dataset's `length` in params.yaml, or give more text"
+                f"the training split of {plan.shards[0].directory} has {counts['train']['tokens']} tokens, fewer than"
+                f" one window of length = {length}; lower the dataset's `length` in params.yaml, or give more text"
             )
         if packing.block_ends:
             unigram[list(tokenizer.separator)] += 2 * counts["train"]["tokens"] // length
@@ -188,6 +186,30 @@ def _finish(
         block_ends=list(tokenizer.separator) if packing.block_ends else [],
     )
     return counts
+
+
+def _why_empty(plan: SplitPlan, split: str, tokenizer: Tokenizer, length: int, tokens: int) -> str:
+    """Explain why a split has no text, and so no bits per character."""
+    if tokens:
+        return (
+            f"the {split} split has {tokens} tokens and no character: its documents are empty or unknown to the"
+            f" tokenizer {tokenizer.kind!r}; set the source's `empty_rows` to drop, or choose another tokenizer in"
+            " params.yaml"
+        )
+    if dict(zip(HELD_OUT, plan.chunks, strict=True)).get(split):
+        return (
+            f"no block of length = {length} is in the {split} split: the text has too few of them for the split's"
+            " `chunks`; lower the dataset's `length` or raise `chunks` in params.yaml, or give more text"
+        )
+    if not any(split == found for index in range(len(plan.shards)) for found, _ in plan.documents(index)):
+        return (
+            f"no document of the source is in the {split} split; correct the dataset's `validation` and `test` in"
+            " params.yaml, or give more documents"
+        )
+    return (
+        f"no token is left of the {split} split: the tokenizer {tokenizer.kind!r} drops all of its text, or it is"
+        f" shorter than one block of length = {length}; choose another tokenizer or length in params.yaml"
+    )
 
 
 def _files(pieces: list[Piece], split: str) -> list[Path]:

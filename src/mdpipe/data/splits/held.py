@@ -11,12 +11,20 @@ class Named:
 
     name: str
 
+    def __str__(self) -> str:
+        """Return how params.yaml says it."""
+        return self.name
+
 
 @dataclass(frozen=True)
 class Last:
     """The last ones of the source, in its order."""
 
     documents: int
+
+    def __str__(self) -> str:
+        """Return how params.yaml says it."""
+        return f"{{last: {self.documents}}}"
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,10 @@ class LastCharacters:
 
     characters: int
 
+    def __str__(self) -> str:
+        """Return how params.yaml says it."""
+        return f"{{last_characters: {self.characters}}}"
+
 
 @dataclass(frozen=True)
 class Chunks:
@@ -32,6 +44,13 @@ class Chunks:
 
     share: float
 
+    def __str__(self) -> str:
+        """Return how params.yaml says it."""
+        return f"{{chunks: {self.share}}}"
+
 
 Held = float | Named | Last | LastCharacters | Chunks
 """What is held out; a number is a share of the keys."""
+
+WITHIN_DOCUMENTS = "hold out {last_characters: N} or {chunks: 0.1}, which cut within documents"
+"""The way out for text in too few documents."""

@@ -3,9 +3,12 @@
 from fractions import Fraction
 from hashlib import sha256
 from math import ceil
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mdpipe.data.splits.held import WITHIN_DOCUMENTS
 
 
 def key_orders(keys: NDArray[np.bytes_], seed: int) -> NDArray[np.uint64]:
@@ -18,7 +21,9 @@ def order_of(seed: str, key: str) -> int:
     return int.from_bytes(sha256(f"{seed}:{key}".encode()).digest()[:8])
 
 
-def thresholds(orders: NDArray[np.uint64], validation: float, test: float) -> tuple[int, int]:
+def thresholds(
+    orders: NDArray[np.uint64], validation: float, test: float, modality: Literal["text", "image"]
+) -> tuple[int, int]:
     """Below which orders keys are for validation, and from there on for testing.
 
     Of the n different orders the first ceil(validation * n) are for validation, the next ceil(test * n) for testing.
@@ -30,9 +35,12 @@ def thresholds(orders: NDArray[np.uint64], validation: float, test: float) -> tu
     held_out = _share(validation, len(distinct))
     trained_from = held_out + _share(test, len(distinct))
     if not trained_from < len(distinct):
+        things = "documents" if modality == "text" else "pictures or groups of them"
+        splits = 1 + (validation > 0) + (test > 0)
+        hints = ["lower these shares"] if len(distinct) >= splits else [WITHIN_DOCUMENTS] if modality == "text" else []
         raise ValueError(
-            f"{len(distinct)} different documents or groups of pictures cannot be split with validation = {validation}"
-            f" and test = {test}: every split needs at least one; lower these shares in params.yaml, or give more data"
+            f"{len(distinct)} different {things} cannot be split with validation = {validation} and test = {test}:"
+            f" every split needs at least one; {', or '.join([*hints, 'give more data'])}, in params.yaml"
         )
     return int(distinct[held_out]) if held_out else 0, int(distinct[trained_from])
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from mdpipe.data.raw.material import Document, RawShard, raw_shards
-from mdpipe.data.splits.held import Chunks, Held, Last, LastCharacters, Named
+from mdpipe.data.splits.held import WITHIN_DOCUMENTS, Chunks, Held, Last, LastCharacters, Named
 from mdpipe.data.splits.keys import by_order, key_orders, order_of, thresholds
 
 NEVER = 2**63 - 1
@@ -98,9 +98,9 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, valida
     shares = [held if isinstance(held, float) else 0.0 for held in (validation, test)]
     # Eight bytes a document is all that is ever held of all of them at once.
     orders = [key_orders(shard.keys, seed) for shard in free] if any(shares) else []
-    below = thresholds(np.concatenate(orders), shares[0], shares[1]) if orders else (0, 0)
+    below = thresholds(np.concatenate(orders), shares[0], shares[1], modality) if orders else (0, 0)
     starts = _starts(shards, {shard.index for shard in free})
-    ends = _ends(free, validation, test)
+    ends = _ends(free, validation, test, modality)
     chunks = [held.share if isinstance(held, Chunks) else 0.0 for held in (validation, test)]
     pool = frozenset(shard.index for shard in free)
     if not pool or sum(chunks) >= 1:
@@ -160,7 +160,9 @@ def _starts(shards: Sequence[RawShard], pool: set[int]) -> list[tuple[int, int]]
     return starts
 
 
-def _ends(shards: Sequence[RawShard], validation: Held, test: Held) -> tuple[tuple[int, int], tuple[int, int]]:
+def _ends(
+    shards: Sequence[RawShard], validation: Held, test: Held, modality: Literal["text", "image"]
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """Where the parts of the pool begin that are held out because they come last."""
     documents, characters = 0, sum(shard.characters for shard in shards)
     found = []
@@ -173,9 +175,10 @@ def _ends(shards: Sequence[RawShard], validation: Held, test: Held) -> tuple[tup
             characters -= held.characters
             begins = (NEVER, characters)
         if min(begins) <= 0:
+            hint = f", or {WITHIN_DOCUMENTS}" if isinstance(held, Last) and modality == "text" else ""
             raise ValueError(
                 f"what is held out at the end of the source ({held}) leaves nothing to train on; lower it in"
-                " params.yaml"
+                f" params.yaml{hint}"
             )
         found.append(begins)
     return found[1], found[0]
