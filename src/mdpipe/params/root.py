@@ -61,8 +61,8 @@ class Params(Section):
         if sum(chunks) >= 1:
             rule = "the chunks of validation and test leave nothing to train on; lower them"
             found.append(problem((*where, "validation", "chunks"), chunks[0], rule))
-        kinds: set[type] = {type(dataset.validation), type(dataset.test)}
-        if kinds == {Last, LastCharacters}:
+        pair = (dataset.validation, dataset.test)
+        if any(isinstance(held, Last) for held in pair) and any(isinstance(held, LastCharacters) for held in pair):
             rule = "validation and test are both to be last; count both in documents or both in characters"
             found.append(problem((*where, "test"), dataset.test, rule))
         if isinstance(dataset.validation, str) and dataset.validation == dataset.test:

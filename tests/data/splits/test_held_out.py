@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mdpipe.data.raw.material import Document, Pictures
 from mdpipe.data.splits.held import Chunks, Last, LastCharacters, Named
-from mdpipe.data.splits.plan import plan_splits, training_texts, whole
+from mdpipe.data.splits.plan import PASSAGES, plan_splits, training_texts, whole
 from mdpipe.data.work.piecewise import WORKERS
 from tests.data.shards import Texts, by_split, in_parts, named, write_all, write_pictures, write_texts
 
@@ -278,6 +278,23 @@ class TestTrainingTexts:
     def test_they_end_where_held_out_characters_begin(self, tmp_path):
         plan = planned(tmp_path / "r", named(["abc", "def"]), LastCharacters(1), LastCharacters(1))
         assert list(training_texts(plan)) == ["abc", "d"]
+
+    @pytest.mark.parametrize("lengths", [[200_000], [150_000, 50_000], [150_000, *[50] * 1000]], ids=str)
+    @pytest.mark.parametrize("sample", [2000, 20_000])
+    def test_a_sample_of_few_long_documents_has_about_so_many_characters(self, tmp_path, lengths, sample):
+        """One passage in a hundred would be none or all of a corpus in one document."""
+        words = "".join(f"{number:04d} " for number in range(40_000))
+        ends = np.cumsum(lengths)
+        documents = [words[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+        plan = planned(tmp_path / "r", named(documents), LastCharacters(1000), LastCharacters(1000), shards=2)
+        passages = list(training_texts(plan, sample))
+        size = sum(map(len, passages))
+        assert abs(size - sample) < FALSE_ALARM_Z * sample * (2 / PASSAGES) ** 0.5
+        assert all(any(passage in document for document in documents) for passage in passages)
+        places = [words.index(passage) for passage in passages]
+        assert places == sorted(places)
+        assert all(words[place] == " " or place in {0, *ends.tolist()} for place in places)
+        assert max(places) - min(places) > 100_000
 
     @pytest.mark.parametrize("parts", [False, True], ids=["documents", "parts of one text"])
     def test_a_sample_has_about_so_many_characters_from_all_over(self, tmp_path, parts):

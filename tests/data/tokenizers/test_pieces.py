@@ -77,9 +77,18 @@ def test_a_vocabulary_too_small_for_the_characters_is_refused_with_the_limit():
         Pieces.fit(greek, 300)
 
 
-def test_documents_without_text_are_refused():
-    with pytest.raises(ValueError, match=r"vocabulary = 300 .* is there any text in it\?"):
-        Pieces.fit([""], 300)
+@pytest.mark.parametrize("documents", [[], [""], ["\n" * 99], ["\0" * 99], ["\u2581"]])
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+def test_documents_without_text_are_refused(documents, model):
+    with pytest.raises(ValueError, match=r"the training text has nothing but .*; give more text \(tokenizer\.sample"):
+        Pieces.fit(documents, 300, model)
+
+
+@pytest.mark.parametrize("document", [" " * 5000, "\t \n" * 900, "a", "ab " * 400, "漢" * 500, "x" * 100_000])
+@pytest.mark.parametrize("model", ["unigram", "bpe"])
+def test_documents_with_too_little_text_are_refused_with_the_limit(document, model):
+    with pytest.raises(ValueError, match=r"supports 2\d\d pieces at most; lower it .*, or give more text \(t"):
+        Pieces.fit([document], 300, model)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model"])

@@ -1,6 +1,5 @@
 """One split of one shard of text on its way to its file: tokens, and counts of what they stand for."""
 
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from hashlib import sha256
@@ -16,12 +15,11 @@ from mdpipe.data.artifacts.joined import Joined
 from mdpipe.data.encoded.dataset import token_dtype
 from mdpipe.data.encoding.packing import Packing
 from mdpipe.data.raw.material import Document
+from mdpipe.data.splits.plan import WORD
 from mdpipe.data.tokenizers import Tokenizer
 
 PIECE = 2**20
 """Characters that a tokenizer is given at once; a longer text is cut before a word."""
-WORD = re.compile(r"\s(?=\S)")
-"""Where a text is cut: before a word and the white space that belongs to it."""
 BINS = 32
 """Of the histogram of lengths: bin k has the documents of 2^k to 2^(k+1) - 1 tokens."""
 SHARED = 4

@@ -38,9 +38,10 @@ def thresholds(
         things = "documents" if modality == "text" else "pictures or groups of them"
         splits = 1 + (validation > 0) + (test > 0)
         hints = ["lower these shares"] if len(distinct) >= splits else [WITHIN_DOCUMENTS] if modality == "text" else []
+        hint = ", or ".join([*hints, "give more data"])
         raise ValueError(
-            f"{len(distinct)} different {things} cannot be split with validation = {validation} and test = {test}:"
-            f" every split needs at least one; {', or '.join([*hints, 'give more data'])}, in params.yaml"
+            f"the different {things} of the source ({len(distinct)}) cannot be split with validation = {validation} and"
+            f" test = {test}: every split needs at least one; {hint}, in params.yaml"
         )
     return int(distinct[held_out]) if held_out else 0, int(distinct[trained_from])
 

@@ -3,6 +3,7 @@
 Things that share a key share a split, so nothing that is held out by a share was ever trained on.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from mdpipe.data.splits.keys import by_order, key_orders, order_of, thresholds
 
 NEVER = 2**63 - 1
 """A place that no source reaches."""
+WORD = re.compile(r"\s(?=\S)")
+"""Where a text is cut: before a word and the white space that belongs to it."""
+PASSAGES = 100
+"""That a sample of a text in few long documents has at least: its size then varies by a tenth."""
 
 
 @dataclass(frozen=True)
@@ -127,17 +132,37 @@ def training_texts(plan: SplitPlan, sample: int | None = None) -> Iterator[str]:
 
     Args:
         plan: which they are.
-        sample: about so many characters, from all over the split; None for all.
+        sample: about how many characters, from all over the split; None for all. A document that is long in comparison
+            is sampled in passages, which end before a word where there is one.
     """
-    training = sorted(plan.pool)
-    characters = sum(plan.shards[index].characters for index in training)
-    share = 1.0 if sample is None else min(1.0, sample / max(characters, 1))
-    for index in training:
-        for split, document in plan.documents(index):
-            # The parts of a text have one key in common, of which all or nothing would be taken.
-            key = f"{document.key()}{document.part or ''}"
-            if split == "train" and (share == 1 or order_of(f"tokenizer:{plan.seed}", key) < share * 2**64):
-                yield document.text
+    characters = sum(plan.shards[index].characters for index in plan.pool)
+    if sample is None or sample >= characters:
+        yield from (document.text for document in _training_documents(plan))
+        return
+    share = sample / characters
+    for document in _training_documents(plan):
+        # The parts of a text have one key in common, of which all or nothing would be taken.
+        key = f"{document.key()}{document.part or ''}"
+        for number, passage in enumerate(_passages(document.text, max(1, sample // PASSAGES))):
+            place = f"{key}:{number}" if number else key
+            if order_of(f"tokenizer:{plan.seed}", place) < share * 2**64:
+                yield passage
+
+
+def _training_documents(plan: SplitPlan) -> Iterator[Document]:
+    for index in sorted(plan.pool):
+        yield from (document for split, document in plan.documents(index) if split == "train")
+
+
+def _passages(text: str, size: int) -> Iterator[str]:
+    """Cut a text into passages of `size` characters, or up to twice as many where no word begins earlier."""
+    start = 0
+    while len(text) - start > 2 * size:
+        word = WORD.search(text, start + size, start + 2 * size)
+        end = word.start() if word else start + 2 * size
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def _check_pair(validation: Held, test: Held) -> None:

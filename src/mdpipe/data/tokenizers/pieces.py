@@ -24,6 +24,7 @@ CHUNK = 1000
 COVERAGE = 0.9995
 """Share of the characters that get a piece of their own at least; the rest are rare and cheaper in bytes."""
 UNKNOWN, END_OF_TEXT = 0, 1
+MORE_TEXT = "give more text (tokenizer.sample limits it as well), or choose the tokenizer `bytes`"
 
 
 class Pieces:
@@ -124,7 +125,10 @@ def _chunks(documents: Iterable[str]) -> Iterator[str]:
 def _explained(message: str, vocabulary: int) -> str:
     setting = f"tokenizer.vocabulary = {vocabulary}"
     if most := re.search(r"value <= (\d+)", message):
-        return f"{setting} is too large for this text, which supports {most[1]} pieces at most; lower it in params.yaml"
+        supported = f"the training text, which supports {most[1]} pieces at most"
+        return f"{setting} is too large for {supported}; lower it in params.yaml, or {MORE_TEXT}"
     if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
         return f"{setting} is too small for the characters of this text; raise it in params.yaml to {least[1]} or more"
-    return f"SentencePiece learned no {setting} from the training split ({message}); is there any text in it?"
+    if "sentences_.empty()" in message or "all_chars_count" in message:
+        return f"the training text has nothing but line ends and NUL that SentencePiece could learn from; {MORE_TEXT}"
+    return f"SentencePiece learned no {setting} from the training text ({message}); {MORE_TEXT}"
