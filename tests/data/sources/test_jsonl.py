@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from mdpipe.data.raw.material import read_documents
-from mdpipe.data.raw.writing import write_raw
+from mdpipe.data.raw.writing import write_parts, write_raw
 from tests.data.sources.reading import counts_of, documents_of, parts_of, texts_of
 
 
@@ -83,6 +83,14 @@ def test_half_a_surrogate_pair_follows_the_policy_for_broken_utf_8(tmp_path, pol
     assert texts_of("jsonl", tmp_path, broken_utf8=policy) == ["one", *middle, "two"]
     done = "left out" if policy == "skip" else "replaced"
     assert counts_of("jsonl", tmp_path, broken_utf8=policy) == {f"documents with broken UTF-8 {done}": 1}
+
+
+def test_a_source_of_which_all_was_left_out_says_so(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": ""}\n{"text": "\\ud800"}\n{"text": " "}')
+    parts = parts_of("jsonl", tmp_path, empty_rows="drop", broken_utf8="skip")
+    counted = "1 documents with broken UTF-8 left out; 2 empty rows left out"
+    with pytest.raises(ValueError, match=rf"no documents or pictures; check its settings .*; {counted}$"):
+        write_parts(tmp_path / "raw", "jsonl", parts, tmp_path / "scratch")
 
 
 def test_a_detokenizer_is_applied_to_every_text(tmp_path):

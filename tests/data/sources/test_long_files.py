@@ -115,6 +115,17 @@ def test_broken_bytes_are_replaced_as_in_the_whole_file_where_there_is_no_white_
         assert "".join(texts_of("text_files", file, broken_utf8="replace")) == content.decode(errors="replace")
 
 
+def test_a_long_file_of_white_space_follows_the_setting_for_empty_rows(tmp_path):
+    (tmp_path / "a.txt").write_text(" \n" * 20)
+    (tmp_path / "b.txt").write_text(" " * 20 + "text at the end")
+    with part_bytes(5):
+        with pytest.raises(ValueError, match=r"a\.txt has no text but ''; .*`empty_rows`"):
+            texts_of("text_files", tmp_path)
+        assert "".join(texts_of("text_files", tmp_path, empty_rows="drop")) == " " * 20 + "text at the end"
+        assert counts_of("text_files", tmp_path, empty_rows="drop") == {"empty rows left out": 1}
+        assert "".join(texts_of("text_files", tmp_path / "a.txt", empty_rows="keep")) == " \n" * 20
+
+
 def test_a_detokenizer_refuses_a_file_that_it_would_get_in_parts(tmp_path):
     (tmp_path / "a.txt").write_text("it was n't long\n" * 3)
     with part_bytes(20):

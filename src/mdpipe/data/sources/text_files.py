@@ -57,6 +57,10 @@ class Files(PartOf[FileGroup]):
             # Before the first part is given, which could not be taken back.
             for _ in self._texts(found, broken):
                 pass
+        if not broken and not any(text.strip() for text, _ in self._texts(found, Counter())):
+            empty = self.rows.document(found.name, "", counts, str(found.file))
+            if empty is None:
+                return
         if not broken:
             for number, (text, unfinished) in enumerate(self._texts(found, broken)):
                 yield Document(found.name, text, number, unfinished)
