@@ -138,7 +138,7 @@ class TestContent:
 sentences = st.sampled_from(
     [f"{word} jumps over the lazy dog, and sleeps until noon. " for word in ("Fox", "Cat", "Hen")]
 )
-paragraphs = st.lists(sentences | st.text("ab", max_size=30), max_size=5).map("".join)
+paragraphs = st.lists(sentences | st.text("ab", max_size=30), max_size=5).map("".join).filter(bool)
 
 
 @settings(max_examples=25)
