@@ -8,13 +8,23 @@ from contextlib import contextmanager
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
-    """Bad input and missing or corrupt files end in a line that says what to do; only bugs show a traceback."""
+    """Bad input and missing or corrupt files end in a line that says what to do; only bugs show a traceback.
+
+    The line has no escape codes, whatever names and values it quotes, and no password or token of a URL.
+    """
     try:
         yield
     except OSError as error:
-        sys.exit(f"mdpipe: {error}")
+        sys.exit(_shown(error))
     except ValueError as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
         if not frame.f_globals["__name__"].startswith("mdpipe."):
             raise
-        sys.exit(f"mdpipe: {error}")
+        sys.exit(_shown(error))
+
+
+def _shown(error: Exception) -> str:
+    # Code of stages is not loaded before their inputs are recorded.
+    from mdpipe.messages import printable_lines, without_secrets
+
+    return f"mdpipe: {printable_lines(without_secrets(str(error)))}"

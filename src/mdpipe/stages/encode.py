@@ -14,6 +14,7 @@ from mdpipe.data.encoding.text import encode_text
 from mdpipe.data.splits.held import SPLITS
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.evaluation.references import reference_rates
+from mdpipe.messages import without_secrets
 from mdpipe.params import Params
 from mdpipe.params.catalogue import entry
 from mdpipe.params.data import ImageDataset, modality_of
@@ -98,7 +99,9 @@ def _origin(source: dict[str, Any]) -> str:
     if source["kind"] == "docstrings":
         return ", ".join(source["packages"])
     bundled = {"digits": "scikit-learn", "photos": "scikit-learn"}
-    return str(source.get("url") or bundled.get(source["kind"]) or source["path"])
+    if source["kind"] == "url":
+        return without_secrets(source["url"])
+    return str(bundled.get(source["kind"]) or source["path"])
 
 
 def _licence(name: str | None) -> str | None:

@@ -54,6 +54,10 @@ class Site:
     pause: float = 0.0
     """Seconds before every answer."""
     asked: list[tuple[str | None, str | None]] = field(default_factory=list)
+    location: str | None = None
+    """Where the next requests are sent on to."""
+    needs_password: bool = False
+    """Whether user "me" and password "s3cret" are asked for."""
     paths: list[str] = field(default_factory=list)
     encodings: list[str | None] = field(default_factory=list)
 
@@ -75,6 +79,12 @@ class Handler(BaseHTTPRequestHandler):
         site.paths.append(self.path)
         site.encodings.append(self.headers["Accept-Encoding"])
         time.sleep(site.pause)
+        if site.location is not None:
+            self.answer(302, {"Location": site.location, "Content-Length": "0"}, b"")
+            return
+        if site.needs_password and self.headers["Authorization"] != "Basic bWU6czNjcmV0":
+            self.answer(401, {"Content-Length": "0"}, b"")
+            return
         if self.path.startswith("/moved"):
             self.answer(302, {"Location": site.url, "Content-Length": "0"}, b"")
             return
@@ -101,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
     def described(self, length: int) -> dict[str, str]:
         """The headers of so many bytes of the file."""
         announced = {"Content-Length": str(length + self.site.lie)} if self.site.length else {}
-        return self.site.version | self.site.more | announced
+        return announced | self.site.version | self.site.more
 
     def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
         """Send all this, or break off."""

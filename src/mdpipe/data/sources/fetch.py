@@ -4,6 +4,7 @@ Until a file NAME is complete, there are beside its place NAME.partial, the byte
 which the server tells versions of the file apart, so that one file never has bytes of two. NAME.lock stays.
 """
 
+import errno
 import hashlib
 import os
 import re
@@ -11,12 +12,14 @@ import shutil
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import requests
 import urllib3
 from filelock import FileLock
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
+
+from mdpipe.messages import reason, without_secrets
 
 CHUNK = 2**20
 """Bytes that are written, hashed and reported at a time, and so what a killed download loses at most."""
@@ -35,9 +38,22 @@ OFFLINE = ("MDPIPE_OFFLINE", "HF_HUB_OFFLINE")
 YES = {"1", "true", "yes", "on"}
 MIRROR = "MDPIPE_MIRROR"
 
-TRANSIENT = (requests.ConnectionError, requests.Timeout, requests.HTTPError, urllib3.exceptions.HTTPError)
+TRANSIENT = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.HTTPError,
+    urllib3.exceptions.ProtocolError,
+    urllib3.exceptions.SSLError,
+    urllib3.exceptions.TimeoutError,
+)
 """What another attempt may cure. `HTTPError` of requests is raised here alone, for statuses that pass."""
-GOES_ON = re.compile(r"bytes (?P<first>\d+)-\d+/(?P<total>\d+)")
+MALFORMED = (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError)
+"""What no attempt cures: redirections that never end or leave the web, addresses that are none."""
+MAX_DIGITS = 18
+"""Of a length that a server states: a file of more bytes is not meant."""
+GOES_ON = re.compile(rf"bytes (?P<first>\d{{1,{MAX_DIGITS}}})-\d+/(?P<total>\d{{1,{MAX_DIGITS}}})")
+LENGTH = re.compile(rf"\d{{1,{MAX_DIGITS}}}")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 Progress = Callable[[int, int | None], None]
 
@@ -53,7 +69,8 @@ def fetch(url: str, sha256: str | None, folder: Path, *, progress: Progress | No
     once take turns, and the later ones find it.
 
     Environment variables: with MDPIPE_OFFLINE or HF_HUB_OFFLINE nothing is downloaded; MDPIPE_MIRROR takes the place
-    of the URL's scheme and host, which changes no file's name; HTTPS_PROXY and its kin name a proxy.
+    of the URL's scheme and host, which changes no file's name; HTTPS_PROXY and its kin name a proxy. User and password
+    of a server may be in ~/.netrc, or in the file that NETRC names. No message has those of a URL, or its query.
 
     Args:
         url: An address of http or https.
@@ -64,10 +81,11 @@ def fetch(url: str, sha256: str | None, folder: Path, *, progress: Progress | No
 
     Raises:
         ValueError: the file, present or downloaded, has another checksum; it is not there and must not be downloaded;
-            the server refuses it, or all attempts failed; it does not fit the disk; the address is not http or https.
+            the server refuses it, or all attempts failed, or its answer is malformed; it does not fit the disk, which
+            gets its room back; the address is not http or https.
     """
     digits = hashlib.sha256(url.encode()).hexdigest()[:NAME_DIGITS]
-    file = folder / f"{digits}-{urlsplit(url).path.rpartition('/')[2]}"
+    file = folder / f"{digits}-{_split(url).path.rpartition('/')[2]}"
     if not file.exists():
         _refuse_offline(url, file)
         folder.mkdir(parents=True, exist_ok=True)
@@ -94,14 +112,19 @@ def _download(url: str, sha256: str | None, file: Path, progress: Progress | Non
         attempts(_attempt, address, partial, progress)
     except TRANSIENT as error:
         raise ValueError(
-            f"{address} was not downloaded in {ATTEMPTS} attempts ({error}); run again (it goes on where it stopped), "
-            f"or put the file at {file.absolute()} by hand"
-        ) from error
+            f"{without_secrets(address)} was not downloaded in {ATTEMPTS} attempts ({reason(error)}); run again (it"
+            f" goes on where it stopped), or put the file at {file.absolute()} by hand"
+        ) from None
+    except MALFORMED as error:
+        raise ValueError(
+            f"{without_secrets(address)} cannot be downloaded ({reason(error)}); correct the source's URL, or put the"
+            f" file at {file.absolute()} by hand"
+        ) from None
     if sha256 is not None and (found := _sha256(partial)) != sha256.lower():
         _forget(partial)
         raise ValueError(
-            f"{address} has SHA-256 {found} where {sha256.lower()} is expected; what was downloaded is deleted, so run "
-            "again, or correct sources.*.sha256"
+            f"{without_secrets(address)} has SHA-256 {found} where {sha256.lower()} is expected; what was downloaded is"
+            " deleted, so run again, or correct sources.*.sha256"
         )
     partial.replace(file)
     _forget(partial)
@@ -115,17 +138,41 @@ def _attempt(address: str, partial: Path, progress: Progress | None) -> None:
     done = partial.stat().st_size if partial.exists() and tag.exists() else 0
     if done:
         headers |= {"Range": f"bytes={done}-", "If-Range": tag.read_text("utf-8")}
-    with requests.get(address, headers=headers, stream=True, timeout=SILENCE) as response:
+    with _get(address, headers) as response:
         done, total = _begin(response, address, partial, done)
-        with partial.open("ab") as file:
-            # Not iter_content, which would unpack a .gz that the server declares to be packed text.
-            for chunk in response.raw.stream(CHUNK, decode_content=False):
-                file.write(chunk)
-                done += len(chunk)
-                if progress is not None:
-                    progress(done, total)
+        # Not iter_content, which would unpack a .gz that the server declares to be packed text.
+        for chunk in response.raw.stream(CHUNK, decode_content=False):
+            _append(partial, chunk, done, address)
+            done += len(chunk)
+            if progress is not None:
+                progress(done, total)
+        partial.touch()  # of an empty file no chunk comes
     if total is not None and done < total:
         raise requests.ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
+
+
+def _get(address: str, headers: dict[str, str]) -> requests.Response:
+    try:
+        return requests.get(address, headers=headers, stream=True, timeout=SILENCE)
+    except ValueError as error:  # of a redirection, which the library splits without looking
+        raise requests.exceptions.InvalidURL(str(error)) from None
+
+
+def _append(partial: Path, chunk: bytes, done: int, address: str) -> None:
+    """Add bytes to the partial file; if the disk has no room for them, remove it, so that others have the room."""
+    try:
+        if shutil.disk_usage(partial.parent).free < len(chunk):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with partial.open("ab") as file:
+            file.write(chunk)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        _forget(partial)
+        raise ValueError(
+            f"{without_secrets(address)} does not fit the disk of {partial.parent}, which is full after {done:,} bytes;"
+            " what was downloaded is deleted: make room, or correct the source's URL"
+        ) from None
 
 
 def _begin(response: requests.Response, address: str, partial: Path, done: int) -> tuple[int, int | None]:
@@ -143,16 +190,31 @@ def _begin(response: requests.Response, address: str, partial: Path, done: int) 
         total = int(follows["total"])
     elif status == HTTPStatus.OK:
         _forget(partial)
-        done, length = 0, response.headers.get("Content-Length")
-        total = None if length is None else int(length)
+        done, total = 0, _length(response, address)
     else:
-        raise ValueError(f"{address} is refused with status {status}; correct the URL or the access to it")
+        raise ValueError(
+            f"{without_secrets(address)} is refused with status {status}; correct the URL or the access to it"
+        )
     free = shutil.disk_usage(partial.parent).free
     if total is not None and total - done > free:
-        raise ValueError(f"{address} needs {total - done:,} bytes, but the disk of {partial.parent} has {free:,} free")
+        needed = f"{without_secrets(address)} needs {total - done:,} bytes"
+        raise ValueError(f"{needed}, but the disk of {partial.parent} has {free:,} free")
     if not done and version is not None:
         tag.write_text(version, "utf-8")
     return done, total
+
+
+def _length(response: requests.Response, address: str) -> int | None:
+    """Return the length that the server states, or None where it states none."""
+    length = response.headers.get("Content-Length")
+    if length is None:
+        return None
+    if not LENGTH.fullmatch(length.strip()):
+        raise ValueError(
+            f"the server of {without_secrets(address)} states the Content-Length {length[:40]!r}, which is no number of"
+            " bytes; correct the server or the source's URL"
+        )
+    return int(length)
 
 
 def _version(response: requests.Response) -> str | None:
@@ -170,16 +232,27 @@ def _forget(partial: Path) -> None:
 def _refuse_offline(url: str, file: Path) -> None:
     for variable in OFFLINE:
         if os.environ.get(variable, "").strip().lower() in YES:
-            raise ValueError(f"{variable} forbids downloads; put {url} at {file.absolute()} by hand")
+            raise ValueError(f"{variable} forbids downloads; put {without_secrets(url)} at {file.absolute()} by hand")
 
 
 def _address(url: str) -> str:
     """Where a URL is downloaded from: itself, or the same path of the mirror."""
-    parts, mirror = urlsplit(url), os.environ.get(MIRROR, "")
+    parts, mirror = _split(url), os.environ.get(MIRROR, "")
     address = mirror.rstrip("/") + urlunsplit(("", "", parts.path, parts.query, "")) if mirror else url
-    if urlsplit(address).scheme not in ("http", "https"):
-        raise ValueError(f"{address} is no address of http or https; correct the source's URL or {MIRROR}")
+    if _split(address).scheme not in ("http", "https"):
+        raise ValueError(
+            f"{without_secrets(address)} is no address of http or https; correct the source's URL or {MIRROR}"
+        )
     return address
+
+
+def _split(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise ValueError(
+            f"{without_secrets(address)} is no URL ({reason(error)}); correct the source's URL or {MIRROR}"
+        ) from None
 
 
 def _sha256(file: Path) -> str:

@@ -11,6 +11,7 @@ from mdpipe.data.sources.lines import line_ranges
 from mdpipe.data.sources.rows import Empty, Rows
 from mdpipe.data.sources.text_files import Files, Lines, Unit, text_parts
 from mdpipe.data.work.progress import Progress
+from mdpipe.messages import without_secrets
 
 
 def parts(
@@ -40,7 +41,7 @@ def parts(
     Raises:
         ValueError: it cannot be fetched, is not what it should be, or the archive has no such member.
     """
-    with Progress(f"fetching {url}", None) as progress:
+    with Progress(f"fetching {without_secrets(url)}", None) as progress:
 
         def told(done: int, total: int | None) -> None:
             progress.total = total

@@ -1,0 +1,57 @@
+"""User, password and query of a source's URL reach the server and nothing that the pipeline writes."""
+
+import json
+from pathlib import Path
+
+import yaml
+from typer.testing import CliRunner
+
+from mdpipe.cli import app
+from mdpipe.params import parse_params
+from mdpipe.stages.download import download
+from mdpipe.stages.encode import encode
+from mdpipe.stages.tokenizer import tokenizer
+from tests.data.sources.misbehaving import make_quick, served
+
+SMOKE = yaml.safe_load((Path(__file__).parents[2] / "workflow/presets/smoke.yaml").read_text())
+SECRETS = ("s3cret", "t0ken", "me:")
+
+
+def test_no_artifact_metric_or_log_has_the_secrets_of_a_url(tmp_path, monkeypatch, capfd):
+    make_quick(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mdpipe.data.work.progress.SECONDS_A_LINE", 0.0)
+    with served() as site:
+        site.needs_password = True
+        site.body = "\n".join(f"hello world of text number {number}" for number in range(300)).encode()
+        url = site.url.replace("//", "//me:s3cret@") + "?token=t0ken"
+        source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "field": None}
+        source |= {"documents": "line", "broken_utf8": "error", "empty_rows": "error", "detokenizer": None}
+        dataset = {"source": "notes", "tokenizer": {"kind": "bytes"}, "packing": "stream", "length": 32}
+        dataset |= {"validation": 0.2, "test": 0.2}
+        data = {**SMOKE, "sources": {**SMOKE["sources"], "notes": source}}
+        params = parse_params({**data, "datasets": {**SMOKE["datasets"], "notes": dataset}})
+        download(params, "notes")
+        tokenizer(params, "notes")
+        encode(params, "notes")
+        assert site.paths == ["/dc/text8.zip?token=t0ken"]
+    manifest = json.loads(Path("data/encoded/notes/manifest.json").read_text())
+    assert manifest["origin"] == f"http://127.0.0.1:{site.port}/dc/text8.zip"
+    written = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert {file.suffix for file in written} >= {".json", ".jsonl", ".npy", ".parquet"}
+    for file in written:
+        assert not [secret for secret in SECRETS if secret in file.name or secret.encode() in file.read_bytes()], file
+    out = "".join(capfd.readouterr())
+    assert "fetching http://127.0.0.1" in out
+    assert not [secret for secret in SECRETS if secret in out]
+
+
+def test_the_command_line_refuses_a_url_without_printing_its_secrets(tmp_path):
+    url = "ftp://me:s3cret@example.org/a?token=t0ken"
+    source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "field": None}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**SMOKE, "sources": {"notes": source}}))
+    result = CliRunner().invoke(app, ["check", str(tmp_path / "params.yaml")])
+    assert result.exit_code != 0
+    shown = result.output + str(result.exception)
+    assert "sources.notes.url: 'ftp://example.org/a' is refused" in shown
+    assert not [secret for secret in SECRETS if secret in shown]
