@@ -20,6 +20,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 
 NO_INFLUENCE = (
     "mdpipe/params",
+    "mdpipe/file_formats.py",
     "mdpipe/kinds.py",
     "mdpipe/stages/paths.py",
     "mdpipe/stages/data_fingerprint.py",
@@ -30,6 +31,7 @@ NO_INFLUENCE = (
     "mdpipe/__init__.py",
 )
 """Params are watched by their values, kinds by the files they are found in, and DVC watches the paths themselves.
+By the format of a file a source is refused, and never read otherwise.
 Fingerprints name scratch folders, of which no trace is in an artifact. The provenance of a stage decides whether its
 artifacts are recorded, and never what is in them."""
 

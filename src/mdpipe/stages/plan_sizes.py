@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mdpipe.data.artifacts.stable_json import read_json
+from mdpipe.file_formats import COMPRESSED
 from mdpipe.params.catalogue import entry
 from mdpipe.params.sources import (
     Arrays,
@@ -42,7 +43,6 @@ PACKED = 0.31
 """Bytes of a packed text for every byte of it: text8.zip has 31,344,016 for 100,000,000 letters."""
 PARQUET = 0.6
 """The same for the parquet files of a hub: OpenWebText's have 24 GB for 40."""
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 KEY_BYTES = 64
 """What decides a document's or picture's split, kept beside its content."""
 LABEL_BYTES = 8

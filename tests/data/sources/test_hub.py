@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from textwrap import dedent
 
@@ -103,7 +104,7 @@ def test_a_row_is_a_document_named_by_split_and_number_whatever_the_size_of_the_
         *((f"train:{number:010d}", text) for number, text in enumerate(TRAIN)),
         *((f"test:{number:010d}", text) for number, text in enumerate(TEST)),
     ]
-    assert [document for part in parts for document in part.read({})] == documents
+    assert [document for part in parts for document in part.read(Counter())] == documents
     assert [part.split for part in parts] == (["train"] * 7 + ["test"] * 2 if size == 1 else ["train", "test"])
     assert all(part.size > 0 for part in parts)
 
@@ -185,7 +186,7 @@ def test_a_row_is_a_picture_with_the_class_that_the_hub_has_names_for(tmp_path, 
     settings = {"name": str(gallery), "splits": ["train", "test"], "label": "label"}
     with part_bytes(size):
         parts = parts_of("hub_images", tmp_path / "downloads", **settings)
-    found = [(part.split, joined(list(part.read({})))) for part in parts]
+    found = [(part.split, joined(list(part.read(Counter())))) for part in parts]
     together = joined([pictures for _, pictures in found])
     assert np.array_equal(together.images, RGB)
     assert together.labels.tolist() == LABELS

@@ -1,5 +1,7 @@
 """Pictures in parquet and arrow files, as hubs keep them."""
 
+from collections import Counter
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -156,6 +158,6 @@ def test_patterns_can_stand_for_the_splits_of_the_source(tmp_path):
     write(tmp_path / "train-0.parquet", content()[:4])
     write(tmp_path / "test-0.parquet", content()[4:])
     parts = parts_of("image_table", tmp_path, pattern={"train": "train-*", "test": "test-*"})
-    found = {part.split: joined(list(part.read({}))).images for part in parts}
+    found = {part.split: joined(list(part.read(Counter()))).images for part in parts}
     assert np.array_equal(found["train"], RGB[:4])
     assert np.array_equal(found["test"], RGB[4:])

@@ -3,16 +3,21 @@
 import io
 import tarfile
 import tracemalloc
+import zipfile
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mdpipe.data.raw.writing import write_parts
 from mdpipe.data.sources import image_tar
+from mdpipe.data.sources.files import compression
 from mdpipe.data.sources.pictures import BATCH
 from tests.data.sources.reading import joined, parts_of, pictures_of
 from tests.data.sources.test_decoded_pictures import encoded
+from tests.data.sources.test_packed_files import pack as compressed
 
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (BATCH + 20, 4, 5, 3), dtype=np.uint8)
@@ -152,3 +157,98 @@ def test_an_archive_of_any_size_takes_a_few_batches_of_memory(tmp_path):
         tracemalloc.stop()
     assert read == 20 * BATCH
     assert peak < 4 * BATCH * 1000
+
+
+@pytest.mark.parametrize("padding", [0, 512, 10240])
+def test_archives_that_were_joined_are_all_read(tmp_path, padding):
+    """As `cat a.tar b.tar` makes them."""
+    content = bytearray()
+    for start in (0, 3, 5):
+        pack(tmp_path / "a.tar", {f"{index}.png": encoded(PIXELS[index]) for index in range(start, start + 2)})
+        content += (tmp_path / "a.tar").read_bytes() + bytes(padding)
+    (tmp_path / "a.tar").write_bytes(content)
+    assert np.array_equal(pictures_of("image_tar", tmp_path).images, PIXELS[[0, 1, 3, 4, 5, 6]])
+    (tmp_path / "a.tar").write_bytes(content + b"more")
+    with pytest.raises(ValueError, match=r"a\.tar is truncated, .* \(it breaks off at byte [\d,]+\)"):
+        pictures_of("image_tar", tmp_path)
+
+
+PACKED = [".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".TAR.GZ"]
+
+
+@pytest.mark.parametrize("suffix", PACKED)
+def test_a_packed_archive_gives_the_pictures_of_the_plain_one(tmp_path, suffix):
+    pack(tmp_path / "a.tar", {f"{index}.png": encoded(image) for index, image in enumerate(PIXELS)})
+    content = (tmp_path / "a.tar").read_bytes()
+    how = compression(Path(f"a{suffix}"))
+    (tmp_path / f"b{suffix}").write_bytes(compressed(content, how))
+    assert np.array_equal(pictures_of("image_tar", tmp_path, pattern=f"*{suffix}").images, PIXELS)
+    (tmp_path / f"b{suffix}").write_bytes(compressed(content, how)[:-20])
+    with pytest.raises(ValueError, match=rf"b{suffix} is truncated or no \{how} file .*; replace it"):
+        pictures_of("image_tar", tmp_path, pattern=f"*{suffix}")
+
+
+@pytest.mark.parametrize("how", [".gz", ".bz2", ".xz", ".zst"])
+def test_a_packed_archive_with_the_name_of_a_plain_one_is_refused_with_the_name_to_give(tmp_path, how):
+    pack(tmp_path / "a.tar", {"0.png": encoded(PIXELS[0])})
+    (tmp_path / "a.tar").write_bytes(compressed((tmp_path / "a.tar").read_bytes(), how))
+    with pytest.raises(ValueError, match=rf"a\.tar is packed as \{how} files are; rename it to a\.tar\{how}"):
+        parts_of("image_tar", tmp_path)
+
+
+def test_files_beside_the_pictures_and_hidden_ones_are_left_out_and_counted(tmp_path):
+    """As WebDataset and macOS have them."""
+    files = {}
+    for index in range(3):
+        files[f"{index}.png"] = encoded(PIXELS[index])
+        files |= {f"{index}.cls": b"3", f"{index}.json": b"{}", f"{index}.txt": b"a"}
+        files |= {f"x/._{index}.png": b"resource fork", f"__MACOSX/x/{index}.png": b"", ".DS_Store": b""}
+    pack(tmp_path / "a.tar", files)
+    counts = Counter()
+    [part] = parts_of("image_tar", tmp_path)
+    assert np.array_equal(joined(list(part.read(counts))).images, PIXELS[:3])
+    assert counts == {"files": 1, "hidden files left out": 7, "files that are no pictures by their names left out": 9}
+
+
+@pytest.mark.parametrize("name", ["./0.png", "../0.png", "x.y/0.PNG", "0"])
+def test_names_with_dots_are_not_hidden(tmp_path, name):
+    pack(tmp_path / "a.tar", {name: encoded(PIXELS[0])})
+    assert np.array_equal(pictures_of("image_tar", tmp_path).images, PIXELS[:1])
+
+
+def test_an_archive_of_other_files_says_what_it_has(tmp_path):
+    pack(tmp_path / "a.tar", {"a.txt": b"hello", "b.txt": b"hello"})
+    message = r"no documents or pictures; .* \(found: 1 files; 2 files that are no pictures by their names left out\)"
+    with pytest.raises(ValueError, match=message):
+        write_parts(tmp_path / "raw", "image_tar", parts_of("image_tar", tmp_path), tmp_path / "scratch")
+
+
+def test_pictures_of_one_name_are_all_read_and_counted(tmp_path):
+    content = bytearray()
+    for start in (0, 3):
+        pack(tmp_path / "a.tar", {f"{index}.png": encoded(PIXELS[start + index]) for index in range(3)})
+        content += (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(content)
+    counts = Counter()
+    [part] = parts_of("image_tar", tmp_path)
+    assert np.array_equal(joined(list(part.read(counts))).images, PIXELS[:6])
+    assert counts == {"files": 1, "pictures with the name of an earlier one": 3}
+
+
+def test_a_name_with_escape_codes_is_shown_without_them(tmp_path):
+    pack(tmp_path / "a.tar", {"\x1b[2J\x1b[1;31m\nok.png": b"no picture"})
+    message = r"a\.tar: \\x1b\[2J\\x1b\[1;31m\\nok\.png is truncated or no picture"
+    with pytest.raises(ValueError, match=message) as refused:
+        pictures_of("image_tar", tmp_path)
+    assert str(refused.value).isprintable()
+    assert "0x" not in str(refused.value)
+
+
+def test_a_zip_archive_is_refused_with_what_to_do(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("0.png", encoded(PIXELS[0]))
+    with pytest.raises(ValueError, match=r"a\.zip is not for this source: .* does not read \.zip files: unpack it"):
+        parts_of("image_tar", tmp_path, pattern="*")
+    (tmp_path / "a.zip").rename(tmp_path / "a.tar")
+    with pytest.raises(ValueError, match=r"a\.tar begins as a \.zip file does: .* unpack it"):
+        parts_of("image_tar", tmp_path)

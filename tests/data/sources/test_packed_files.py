@@ -4,12 +4,17 @@ import bz2
 import gzip
 import json
 import lzma
+import shutil
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.data.sources.reading import documents_of, part_bytes
+from mdpipe.data.raw import writing
+from mdpipe.data.raw.writing import write_parts
+from mdpipe.data.sources import files
+from tests.data.sources.reading import documents_of, part_bytes, parts_of
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 LINES = [f"{number} caf\u00e9" for number in np.random.default_rng(0).integers(0, 2**60, 3000)]
@@ -103,3 +108,37 @@ def test_a_line_of_a_packed_file_is_named_by_its_number(tmp_path, suffix):
     (tmp_path / f"a.txt{suffix}").write_bytes(pack(b"one\ntwo\nca\xe9f\n", suffix))
     with pytest.raises(ValueError, match=rf"a\.txt\{suffix}:3: it is not UTF-8: byte 10 is 0xe9"):
         read(tmp_path, "line")
+
+
+@packed
+@units
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, suffix, documents):
+    monkeypatch.setattr(files, "BLOCK", 1024)  # so that a small one will do
+    line = b"the quick brown fox\n"
+    bomb = pack(line * 100_000, suffix)
+    (tmp_path / f"a.txt{suffix}").write_bytes(bomb)
+    read_lines = 0
+    message = rf"a\.txt\{suffix} has [\d,]+ bytes and unpacks to more than 200 times as many: a decompression bomb"
+    with pytest.raises(ValueError, match=message):
+        for part in parts_of("text_files", tmp_path, pattern="*", documents=documents):
+            for _ in part.read(Counter()):
+                read_lines += 1
+    assert read_lines <= 200 * max(1024, len(bomb)) // len(line) < 100_000
+
+
+@packed
+def test_a_full_disk_names_the_source_and_gets_its_room_back(tmp_path, monkeypatch, suffix):
+    """A file that unpacks to more than the disk has."""
+    (tmp_path / f"a.txt{suffix}").write_bytes(pack(TEXT * 20, suffix))
+    monkeypatch.setenv("MDPIPE_WORKERS", "1")
+    monkeypatch.setattr(writing, "SHARD_BYTES", len(TEXT))
+    usage = shutil.disk_usage(tmp_path)
+    answers = [usage, usage, usage, usage._replace(free=len(TEXT))]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: answers.pop(0) if len(answers) > 1 else answers[0])
+    parts = parts_of("text_files", tmp_path, pattern="*", documents="line")
+    with pytest.raises(
+        ValueError, match=r"reading notes: the disk of .*scratch is full, .* removed from it; make room"
+    ):
+        write_parts(tmp_path / "notes", "text_files", parts, tmp_path / "scratch")
+    assert not [file for file in (tmp_path / "scratch").rglob("*") if file.is_file()]
+    assert not (tmp_path / "notes").exists()

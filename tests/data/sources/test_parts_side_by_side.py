@@ -77,13 +77,16 @@ def kept(tmp_path, monkeypatch, parts, workers):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
-def test_several_processes_keep_the_texts_that_one_keeps(tmp_path, monkeypatch, text_parts):
+def test_several_processes_keep_the_texts_that_one_keeps(tmp_path, monkeypatch, text_parts, capfd):
     alone = kept(tmp_path, monkeypatch, text_parts, 1)
     assert kept(tmp_path, monkeypatch, text_parts, 3) == alone
     header = json.loads(alone["source.json"])
     assert header["documents"] == len(TEXTS) * 5 + 2 + 1
     left_out = {what: count for what, count in header["read"].items() if what not in FOUND}
     assert left_out == {"empty rows left out": 2, "documents with broken UTF-8 replaced": 1}
+    said = capfd.readouterr().err
+    assert f"raw: {header['documents']} documents from {header['read']['files']} files; " in said
+    assert "1 documents with broken UTF-8 replaced" in said
     assert len(text_parts) >= len(header["shards"]) > 30
     texts = [document.text for document in read_documents(tmp_path / "3" / "raw")]
     assert texts == [*TEXTS, "broken \ufffd", "whole", *TEXTS, *TEXTS, *TEXTS, *TEXTS, ""]

@@ -1,6 +1,7 @@
 """Text in parquet and arrow files of the user's own."""
 
 import json
+from collections import Counter
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -70,7 +71,7 @@ def test_patterns_can_stand_for_the_splits_of_the_source(tmp_path):
     for split in ("train", "test"):
         write_parquet(tmp_path / f"{split}.parquet", table([split]))
     parts = parts_of("table", tmp_path, pattern={"train": "train*", "test": "test*"})
-    assert [(part.split, next(part.read({})).text) for part in parts] == [("test", "test"), ("train", "train")]
+    assert [(part.split, next(part.read(Counter())).text) for part in parts] == [("test", "test"), ("train", "train")]
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())])
@@ -126,7 +127,8 @@ def test_text_that_is_no_utf_8_is_named(tmp_path):
 @pytest.mark.parametrize("content", [b"id,text\n1,one\n", json.dumps({"text": "one"}).encode()])
 def test_a_file_of_another_format_is_named(tmp_path, content):
     (tmp_path / "a.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.csv is neither \.parquet nor \.arrow; narrow the source's `pattern`"):
+    message = r"a\.csv is not for this source: `kind: table` does not read \.csv files: use `kind: csv`, or narrow"
+    with pytest.raises(ValueError, match=message):
         parts_of("table", tmp_path, pattern="*")
     (tmp_path / "a.csv").rename(tmp_path / "a.parquet")
     with pytest.raises(ValueError, match=r"a\.parquet is truncated or no \.parquet file"):
@@ -141,6 +143,25 @@ def test_rows_without_text_follow_their_setting(tmp_path, empty):
     assert texts_of("table", tmp_path, empty_rows="drop") == ["one", "two"]
     assert counts_of("table", tmp_path, empty_rows="drop") == {"empty rows left out": 1}
     assert texts_of("table", tmp_path, empty_rows="keep") == ["one", empty or "", "two"]
+
+
+@formats
+def test_two_columns_of_the_name_are_refused_and_others_do_not_matter(tmp_path, name, write):
+    write(tmp_path / name, pa.table([TEXTS, TEXTS[::-1], TEXTS], names=["text", "text", "id"]))
+    with pytest.raises(ValueError, match=rf"{name} has 2 columns 'text'; rename all but one"):
+        parts_of("table", tmp_path, pattern="*")
+    assert texts_of("table", tmp_path, pattern="*", column="id") == TEXTS
+
+
+@pytest.mark.parametrize("size", [1, 2**25])
+def test_files_and_rows_are_counted_whatever_the_size_of_the_parts(tmp_path, size):
+    for name, rows in {"a": table(), "b": table().slice(0, 0), "c": table(["x", None])}.items():
+        write_parquet(tmp_path / f"{name}.parquet", rows)
+    counts = Counter()
+    with part_bytes(size):
+        for part in parts_of("table", tmp_path, empty_rows="drop"):
+            list(part.read(counts))
+    assert counts == {"files": 3, "rows": 12, "empty rows left out": 1}
 
 
 def test_a_file_without_rows_adds_nothing(tmp_path):

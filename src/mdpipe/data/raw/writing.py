@@ -1,6 +1,9 @@
 """From the parts of a source to the folder that `raw_shards` reads."""
 
+import errno
 import json
+import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -149,6 +152,9 @@ def _write_part(part: Part, folder: Path) -> dict[str, Any]:
     previous: tuple[str, int] | None = None
     for first in material:
         number = f"{len(shards):05d}"
+        # A packed file may be of any size: stop while others have room.
+        if shards and shutil.disk_usage(folder).free < 2 * SHARD_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         rest = chain([first], material)
         if isinstance(first, Pictures):
             if not len(first.images):

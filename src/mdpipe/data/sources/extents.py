@@ -20,6 +20,10 @@ class Extent(Protocol):
 class Table(Extent, Protocol):
     """Some rows of a table."""
 
+    @property
+    def files(self) -> int:
+        """Files that begin here."""
+
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """(name, values by column) of each."""
 

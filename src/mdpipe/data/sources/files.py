@@ -5,6 +5,7 @@ name. Linked folders are followed.
 """
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -16,12 +17,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING
+
+from mdpipe.data.sources.archives import BLOCK, MOST_EXPANSION
+from mdpipe.file_formats import COMPRESSED, TAR_SUFFIXES
+from mdpipe.messages import reason
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 PART_BYTES = 32 * 2**20
 """What one process reads at a time, about."""
-
-COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 LITTER = ("__macosx", "desktop.ini", "thumbs.db")
 """Names, in lower case, that operating systems leave in folders. Like hidden names, they are no data."""
@@ -48,7 +54,7 @@ class Found:
     @property
     def compressed(self) -> bool:
         """Whether it can only be read from its beginning on."""
-        return self.file.suffix in COMPRESSED
+        return compression(self.file) is not None
 
 
 def matching_files(path: Path, pattern: str | Mapping[str, str]) -> list[Found]:
@@ -169,33 +175,65 @@ def in_groups(files: Sequence[Found]) -> Iterator[FileGroup]:
 
 @contextmanager
 def opened(file: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where its name ends in .gz, .bz2, .xz or .zst.
+    """The bytes of a file, unpacked where its name ends in .gz, .bz2, .xz or .zst, or .tgz and its kin.
 
     Raises:
-        ValueError: it is truncated or not what its name says.
+        ValueError: it is truncated, not what its name says, or a decompression bomb.
     """
-    try:
-        if file.suffix in COMPRESSED and not file.stat().st_size:
-            raise EOFError("it is empty")  # which gzip takes for no text
-        with _open(file) as stream:
+    suffix = compression(file)
+    if suffix is None:
+        with file.open("rb") as stream:
             yield stream
+        return
+    try:
+        if not file.stat().st_size:
+            raise EOFError("it is empty")  # which gzip takes for no text
+        with _decompressed(file, suffix) as packed, io.BufferedReader(_Bounded(packed, file), BLOCK) as unpacked:
+            yield unpacked
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        if file.suffix not in COMPRESSED:
-            raise
-        raise ValueError(f"{file} is truncated or no {file.suffix} file ({error}); replace it") from None
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # a full disk is not the file's fault
+        raise ValueError(f"{file} is truncated or no {suffix} file ({reason(error)}); replace it") from None
 
 
-def _open(file: Path) -> IO[bytes]:
-    match file.suffix:
+def compression(file: Path) -> str | None:
+    """Return which of `COMPRESSED` a file is packed as, by its name; None for a plain one."""
+    suffix = TAR_SUFFIXES.get(file.suffix.lower(), file.suffix.lower())
+    return suffix if suffix in COMPRESSED else None
+
+
+def _decompressed(file: Path, suffix: str) -> io.BufferedIOBase:
+    match suffix:
         case ".gz":
-            return cast("IO[bytes]", gzip.open(file, "rb"))
+            return gzip.GzipFile(file, "rb")
         case ".bz2":
-            return bz2.open(file, "rb")
+            return bz2.BZ2File(file)
         case ".xz":
-            return lzma.open(file, "rb")
-        case ".zst":
-            import pyarrow
+            return lzma.LZMAFile(file)
+    import pyarrow
 
-            # The library `zstandard` ends a truncated file without a word.
-            return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd"))
-    return file.open("rb")
+    # The library `zstandard` ends a truncated file without a word.
+    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd"))
+
+
+class _Bounded(io.RawIOBase):
+    """The unpacked bytes of a file, which may not be many times more than the packed ones."""
+
+    def __init__(self, unpacked: io.BufferedIOBase, file: Path) -> None:
+        self._unpacked = unpacked
+        self._file = file
+        self._packed_size = file.stat().st_size
+        self._left = MOST_EXPANSION * max(self._packed_size, BLOCK)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        count = self._unpacked.readinto(buffer)
+        self._left -= count
+        if self._left < 0:
+            raise ValueError(
+                f"{self._file} has {self._packed_size:,} bytes and unpacks to more than {MOST_EXPANSION} times as many:"
+                " a decompression bomb; unpack it by hand if you trust it"
+            )
+        return count

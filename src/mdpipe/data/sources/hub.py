@@ -20,6 +20,8 @@ class HubRows:
     """`datasets.Dataset`."""
     first_row: int
     size: int
+    files: int = 0
+    """None is known: a repository has files of any layout."""
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """(name, values by column) of each.

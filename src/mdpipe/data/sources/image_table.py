@@ -34,7 +34,9 @@ class PictureRows(PartOf[Table]):
         """
         rows = self.extent.rows([self.image] if self.label is None else [self.image, self.label])
         alike = Alike(self.wanted, counts)
+        counts.update(files=self.extent.files)
         while batch := list(islice(rows, BATCH)):
+            counts["rows"] += len(batch)
             images = alike.stacked((name, _content(values[self.image], name, self.image)) for name, values in batch)
             yield Pictures(images, None, 255, self._labels(batch), self.class_names)
 
@@ -63,7 +65,7 @@ def parts(
     """
     columns = [image] if label is None else [image, label]
     found = []
-    for table in table_parts(path, pattern, columns):
+    for table in table_parts(path, pattern, columns, "image_table"):
         names = features(table.found.file).get(label or "", {}).get("names", ())
         found.append(PictureRows(table, image, label, tuple(names), Wanted(mode, resize)))
     return found

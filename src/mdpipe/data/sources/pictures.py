@@ -21,6 +21,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from mdpipe.data.raw.writing import ONE_SIZE
+from mdpipe.messages import reason
 
 MODES = ("L", "RGB")
 Mode = Literal["L", "RGB"]
@@ -139,7 +140,7 @@ def _loaded(source: Path | bytes, where: str) -> Image.Image:
         raise
     except Exception as error:
         # Of a damaged file, Pillow's parsers let through whatever they run into.
-        raise ValueError(f"{where} is truncated or no picture ({error}); replace or remove it") from None
+        raise ValueError(f"{where} is truncated or no picture ({reason(error)}); replace or remove it") from None
     if frames > 1:
         raise ValueError(
             f"{where} has {frames} frames or pages ({image.format}) where a picture has one; save those that are meant"

@@ -24,7 +24,9 @@ class TextRows(PartOf[Table]):
         Raises:
             ValueError: the table is broken, the column holds no text, or a row has none where it must.
         """
+        counts.update(files=self.extent.files)
         for name, values in self.extent.rows([self.column]):
+            counts["rows"] += 1
             text = values[self.column]
             if text is not None and not isinstance(text, str):
                 raise ValueError(
@@ -44,4 +46,4 @@ def parts(
         ValueError: no file is found, one is broken, or it has no such column.
     """
     rows = Rows(empty_rows, detokenizer)
-    return [TextRows(table, column, rows) for table in table_parts(path, pattern, [column])]
+    return [TextRows(table, column, rows) for table in table_parts(path, pattern, [column], "table")]

@@ -11,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mdpipe.data.sources.files import PART_BYTES, Found, matching_files
+from mdpipe.data.sources.formats import refuse_other_formats
+from mdpipe.messages import listed_names, reason
 
 ROWS_AT_ONCE = 256
 """Rows that are in memory together."""
@@ -34,6 +36,11 @@ class TableRows:
     def split(self) -> str | None:
         """That of its file."""
         return self.found.split
+
+    @property
+    def files(self) -> int:
+        """Files that begin here."""
+        return int(not self.groups or self.groups[0] == 0)
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """(name, values by column) of each.
@@ -72,13 +79,15 @@ def not_utf8(where: str, first: int, count: int, error: UnicodeDecodeError) -> s
     )
 
 
-def table_parts(path: Path, pattern: str | Mapping[str, str], columns: Sequence[str]) -> list[TableRows]:
-    """The files in parts of bounded size.
+def table_parts(path: Path, pattern: str | Mapping[str, str], columns: Sequence[str], kind: str) -> list[TableRows]:
+    """The files of a source of this kind in parts of bounded size.
 
     Raises:
-        ValueError: no file is found, one is broken or of another format, or a column is missing.
+        ValueError: no file is found, one is broken or of another format, or a column is missing or there twice.
     """
-    return [part for found in matching_files(path, pattern) for part in _parts_of(found, columns)]
+    files = matching_files(path, pattern)
+    refuse_other_formats(files, kind)
+    return [part for found in files for part in _parts_of(found, columns)]
 
 
 def features(file: Path) -> dict[str, Any]:
@@ -104,15 +113,12 @@ def _parts_of(found: Found, columns: Sequence[str]) -> list[TableRows]:
             sizes = [(len(batch), batch.nbytes) for batch in _arrow_batches(found.file)]
         else:
             raise ValueError(f"{found.file} is neither .parquet nor .arrow; narrow the source's `pattern`")
-    for column in columns:
-        if column not in names:
-            raise ValueError(
-                f"{found.file} has no column {column!r}, only {', '.join(map(repr, names))}; correct it in"
-                " the source's settings in params.yaml"
-            )
+    check_columns(str(found.file), names, columns)
     parts: list[TableRows] = []
     groups: list[int] = []
     size = rows = first = 0
+    if not sizes:
+        return [TableRows(found, (), 0, 0)]
     for group, (count, bytes_) in enumerate(sizes):
         groups.append(group)
         rows, size = rows + count, size + bytes_
@@ -122,13 +128,29 @@ def _parts_of(found: Found, columns: Sequence[str]) -> list[TableRows]:
     return parts
 
 
+def check_columns(where: str, names: Sequence[str], columns: Sequence[str]) -> None:
+    """Make sure that a table has each of these columns once: of two, readers take one or the other.
+
+    Raises:
+        ValueError: it has not; the message begins with `where`.
+    """
+    for column in columns:
+        if column not in names:
+            raise ValueError(
+                f"{where} has no column {column!r}, only {listed_names(list(names))}; correct it in the source's"
+                " settings in params.yaml"
+            )
+        if list(names).count(column) > 1:
+            raise ValueError(f"{where} has {list(names).count(column)} columns {column!r}; rename all but one")
+
+
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
     """Turns what arrow says of a broken file into a ValueError that names it."""
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is truncated or no {file.suffix} file ({error}); replace it") from None
+        raise ValueError(f"{file} is truncated or no {file.suffix} file ({reason(error)}); replace it") from None
 
 
 def _arrow_batches(file: Path) -> Iterator[pa.RecordBatch]:

@@ -4,6 +4,7 @@ A piece is a folder of its own that appears whole or not at all. What is in it d
 of processes changes nothing but the time.
 """
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -22,6 +23,7 @@ from mdpipe.data.artifacts.stable_json import read_json, write_json
 from mdpipe.data.work.progress import Progress
 
 Item = TypeVar("Item")
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 SUMMARY = "piece.json"
 WORKERS = "MDPIPE_WORKERS"
 """Environment variable: how many processes a stage that prepares data may use; by default one a core."""
@@ -48,7 +50,8 @@ def piecewise(
         progress: told of every piece.
 
     Raises:
-        ValueError: a piece could not be made, or a process was killed; the pieces that were made stay.
+        ValueError: a piece could not be made, the disk is full, or a process was killed; the pieces that were made
+            stay, of others nothing does.
     """
     folders = [scratch / f"{index:05d}" for index in range(len(items))]
     missing = [index for index, folder in enumerate(folders) if not folder.exists()]
@@ -56,10 +59,18 @@ def piecewise(
         if folder.exists():
             progress.advance(_summary(folder).get("bytes", 0), made_before=True)
     with _mapper(min(workers(), len(missing))) as apply:
-        for made in apply(_make, [(work, items[index], folders[index]) for index in missing]):
-            if isinstance(made, ValueError):
-                raise made
-            progress.advance(made.get("bytes", 0))
+        try:
+            for made in apply(_make, [(work, items[index], folders[index]) for index in missing]):
+                if isinstance(made, ValueError):
+                    raise made
+                progress.advance(made.get("bytes", 0))
+        except OSError as error:
+            if error.errno not in DISK_FULL:
+                raise
+            raise ValueError(
+                f"{progress.what}: the disk of {scratch} is full, and what was half done is removed from it; make room"
+                " and run the stage again, which goes on with what is finished"
+            ) from None
     return [Piece(folder, _summary(folder)) for folder in folders]
 
 
