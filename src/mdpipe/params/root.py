@@ -1,16 +1,18 @@
 """The whole of params.yaml, with the rules that span its sections."""
 
+from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails, ValidationError
 
+from mdpipe.file_formats import ending, refusal
 from mdpipe.params.base import Name, Section
 from mdpipe.params.data import AnyDataset, Chunks, ImageDataset, Last, LastCharacters, TextDataset, modality_of
 from mdpipe.params.problems import listed, no_such, problem
 from mdpipe.params.runs import Comparison, Run, UNet, UViT, ZeroShot
 from mdpipe.params.sampling import OnGrid, SamplerSuite
-from mdpipe.params.sources import AnySource, has_classes, modality_of_source
+from mdpipe.params.sources import AnySource, Hub, HubImages, has_classes, modality_of_source
 
 
 class Params(Section):
@@ -28,6 +30,7 @@ class Params(Section):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         problems = [
+            *self._source_problems(),
             *self._dataset_problems(),
             *self._run_problems(),
             *self._comparison_problems(),
@@ -37,6 +40,24 @@ class Params(Section):
         if problems:
             raise ValidationError.from_exception_data("Params", problems)
         return self
+
+    def _source_problems(self) -> list[InitErrorDetails]:
+        """Files that the kind of a source does not read, by their names, and folders that DVC would not watch."""
+        found = []
+        for name, source in self.sources.items():
+            where, path = ("sources", name), Path(source.path)
+            if isinstance(source, Hub | HubImages) and Path(source.name).is_dir() and not _is_within(source.name, path):
+                rule = f"`name` is a folder here, and DVC watches only `path`: set it to {source.name!r}, too"
+                found.append(problem((*where, "path"), source.path, rule))
+            if not path.is_dir() and (why := refusal(source.kind, ending(source.path))):
+                found.append(problem((*where, "path"), source.path, why))
+            pattern = getattr(source, "pattern", "")
+            globs = pattern if isinstance(pattern, dict) else {None: pattern}
+            for split, glob in {} if path.is_file() else globs.items():
+                if why := refusal(source.kind, ending(glob)):
+                    place = (*where, "pattern") if split is None else (*where, "pattern", split)
+                    found.append(problem(place, glob, why))
+        return found
 
     def _dataset_problems(self) -> list[InitErrorDetails]:
         found = []
@@ -156,3 +177,7 @@ class Params(Section):
             rule = "samplers that walk a grid need at least one number of steps"
             found.append(problem(("samplers", "steps"), self.samplers.steps, rule))
         return found
+
+
+def _is_within(folder: str, watched: Path) -> bool:
+    return Path(folder).resolve().is_relative_to(watched.resolve())

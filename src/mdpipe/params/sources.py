@@ -1,8 +1,9 @@
 """Where data come from: the `sources` of params.yaml."""
 
+import codecs
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from mdpipe.params.base import Positive, Section
 from mdpipe.params.catalogue import entry
@@ -85,6 +86,30 @@ class Table(TextRows):
     pattern: Pattern
     column: str
     """The column with the text."""
+
+
+def _is_encoding(name: str) -> str:
+    try:
+        if codecs.lookup(name)._is_text_encoding:
+            return name
+    except LookupError:
+        pass
+    raise ValueError("Python knows no such text encoding; usual ones are utf-8, utf-16, cp1252 and latin-1")
+
+
+class Csv(TextRows):
+    """CSV or TSV files, one document a row, perhaps packed as .gz, .bz2, .xz or .zst."""
+
+    kind: Literal["csv"]
+    pattern: Pattern
+    columns: Annotated[list[str], Field(min_length=1)]
+    """The columns with the text; of several, those that are not empty are joined by a line break."""
+    delimiter: Annotated[str, Field(pattern=r'^[^"\r\n]$')]
+    """The character between values: a comma, a semicolon as Excel writes it in much of Europe, or "\\t"."""
+    header: Literal[True] | Annotated[list[str], Field(min_length=1)]
+    """true where the first row names the columns; else the names of all columns in their order."""
+    encoding: Annotated[str, AfterValidator(_is_encoding)]
+    """Such as utf-8, or cp1252 or utf-16 for files of Excel; a byte-order mark at the beginning is no text."""
 
 
 class Hub(TextRows):
@@ -233,13 +258,14 @@ class Catalogued(Source):
         return self
 
 
-TEXT = (Docstrings, TextFiles, JsonLines, Table, Hub, Url)
+TEXT = (Docstrings, TextFiles, JsonLines, Csv, Table, Hub, Url)
 IMAGES = (Digits, Photos, ImageFolder, ImageTable, ImageTar, HubImages, Arrays, PlanarArrays, Idx)
 
 AnySource = Annotated[
     Docstrings
     | TextFiles
     | JsonLines
+    | Csv
     | Table
     | Hub
     | Url

@@ -1,15 +1,20 @@
 """`mdpipe check`: what params.yaml asks for, in a few lines."""
 
+from mdpipe.file_formats import KIND_OF, ending
 from mdpipe.params import Params
 from mdpipe.params.base import Section
 from mdpipe.params.data import modality_of
 from mdpipe.params.diffusion import Scheduled
+from mdpipe.params.sources import TextFiles
 
 
 def describe(params: Params) -> str:
     """The stages that would run, by name, and what each run is."""
     lines = [f"seed {params.seed}; the params are valid. They ask for:"]
-    lines += [f"  download@{name}: {source.kind} from {source.path}" for name, source in params.sources.items()]
+    for name, source in params.sources.items():
+        lines.append(f"  download@{name}: {source.kind} from {source.path}")
+        if isinstance(source, TextFiles):
+            lines += [f"    {note}" for note in as_plain_text(source)]
     for name, dataset in params.datasets.items():
         lines.append(f"  tokenizer@{name}, encode@{name}: {dataset.tokenizer.kind} of {dataset.source}")
     for name, run in params.runs.items():
@@ -23,6 +28,13 @@ def describe(params: Params) -> str:
         lines += [f"  zero_shot@{run_name}-{source}" for source in params.zero_shot.sources]
     lines += [f"  samplers@{run}: judged by {judged.judge}" for run, judged in params.samplers.runs.items()]
     return "\n".join([*lines, "  report"])
+
+
+def as_plain_text(source: TextFiles) -> list[str]:
+    """Return a note for each ending of the source's files that another kind would read as rows of a table."""
+    globs = source.pattern.values() if isinstance(source.pattern, dict) else [source.pattern]
+    endings = sorted({ending(name) for name in (source.path, *globs)} & KIND_OF.keys())
+    return [f"{suffix} files as plain text; `kind: {KIND_OF[suffix]}` reads their rows" for suffix in endings]
 
 
 def _schedule(settings: Section) -> str:

@@ -18,6 +18,7 @@ from mdpipe.params.catalogue import entry
 from mdpipe.params.sources import (
     Arrays,
     Catalogued,
+    Csv,
     Digits,
     Docstrings,
     Hub,
@@ -172,7 +173,7 @@ def _parts(source: Source) -> tuple[Parts, Shape | None]:
             return {None: _pictures(squares)}, (photos.region, photos.region, RGB)
         case Docstrings() as docstrings:
             return {None: _docstrings(docstrings.packages)}, None
-        case TextFiles() | JsonLines() | Table() as files:
+        case TextFiles() | JsonLines() | Csv() | Table() as files:
             one_a_file = isinstance(files, TextFiles) and files.documents == "file"
             return _text_files(Path(files.path), files.pattern, one_a_file), None
         case ImageFolder() as folder:

@@ -16,6 +16,14 @@ from mdpipe.data.sources import files, hub, lines, source_parts, table_files, te
 ROWS = {"empty_rows": "error", "detokenizer": None}
 SETTINGS: dict[str, dict[str, Any]] = {
     "arrays": {"field": "x", "labels": None},
+    "csv": {
+        "pattern": "*.csv",
+        "columns": ["text"],
+        "delimiter": ",",
+        "header": True,
+        "encoding": "utf-8",
+        **ROWS,
+    },
     "hub": {"config": None, "splits": ["train"], "column": "text", "revision": None, **ROWS},
     "hub_images": {
         "config": None,

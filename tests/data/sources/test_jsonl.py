@@ -37,7 +37,7 @@ def test_documents_of_all_files_are_sorted_as_raw_folders_need_them(tmp_path):
     ("line", "message"),
     [
         (b'{"text": "x"', r"a\.jsonl:2: this is no JSON .*; correct the line"),
-        (b"[" * 100_000, r"a\.jsonl:2: this is no JSON .*; correct the line"),
+        (b'{"a":' * 100_000, r"a\.jsonl:2: this is no JSON .*; correct the line"),
         (b'"text"', r"a\.jsonl:2: this is no JSON object but str"),
         (b'{"body": "x", "id": 1}', r"a\.jsonl:2: there is no field 'text', only 'body', 'id'; correct the .*`field`"),
         (b"{}", r"a\.jsonl:2: there is no field 'text', only none"),
@@ -106,3 +106,16 @@ def test_patterns_can_stand_for_the_splits_of_the_source(tmp_path):
         ("train", "train"),
         ("validation", "validation"),
     ]
+
+
+@pytest.mark.parametrize("content", ['[{"text": "one"}, {"text": "two"}]', '[\n {"text": "one"}\n]\n'])
+def test_an_array_is_refused_with_what_to_do(tmp_path, content):
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError, match=r"a\.json:1: this begins a JSON array; write one object a line, .* `jq -c"):
+        texts_of("jsonl", tmp_path, pattern="*.json")
+
+
+def test_a_field_that_is_there_twice_is_refused(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one", "id": 1, "id": 2}\n{"text": "one", "text": "two"}\n')
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: there are two fields 'text'; correct or remove the line"):
+        texts_of("jsonl", tmp_path)

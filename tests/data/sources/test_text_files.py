@@ -161,3 +161,12 @@ def test_a_detokenizer_is_applied_to_every_document(tmp_path, documents):
     (tmp_path / "a.txt").write_text("the <unk> said it was n't so")
     texts = texts_of("text_files", tmp_path, documents=documents, detokenizer="ptb")
     assert texts == ["the ? said it wasn't so"]
+
+
+def test_tables_are_read_as_plain_text_with_a_word_and_other_formats_are_refused(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("id,text\n1,one\n")
+    assert texts_of("text_files", tmp_path, pattern="*.csv") == ["id,text\n1,one\n"]
+    assert ".csv files are read as plain text; `kind: csv` reads their rows" in capsys.readouterr().err
+    (tmp_path / "b.txt").write_bytes(b"PAR1" + bytes(100))
+    with pytest.raises(ValueError, match=r"b\.txt begins as a \.parquet file does: .* use `kind: table`"):
+        texts_of("text_files", tmp_path)

@@ -11,7 +11,18 @@ BUNDLED = ("digits", "docstrings", "photos")
 """Kinds that come with the pinned packages."""
 FETCHED = ("hub", "hub_images", "url")
 """Kinds that come over the network."""
-LOCAL = ("arrays", "idx", "image_folder", "image_table", "image_tar", "jsonl", "planar_arrays", "table", "text_files")
+LOCAL = (
+    "arrays",
+    "csv",
+    "idx",
+    "image_folder",
+    "image_table",
+    "image_tar",
+    "jsonl",
+    "planar_arrays",
+    "table",
+    "text_files",
+)
 """Kinds that read the user's own files."""
 
 

@@ -10,14 +10,14 @@ MAGIC = {
     b"PAR1": ".parquet",
     b"ARROW1": ".arrow",
     b"\x1f\x8b": ".gz",
-    b"BZh": ".bz2",
+    b"BZh9": ".bz2",
     b"\xfd7zXZ\x00": ".xz",
     b"\x28\xb5\x2f\xfd": ".zst",
     b"PK\x03\x04": ".zip",
     b"%PDF-": ".pdf",
     b"\x93NUMPY": ".npy",
     b"7z\xbc\xaf\x27\x1c": ".7z",
-    b"Rar!": ".rar",
+    b"Rar!\x1a\x07": ".rar",
 }
 """How files of some formats begin."""
 

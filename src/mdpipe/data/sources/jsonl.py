@@ -4,11 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mdpipe.data.raw.material import Document
 from mdpipe.data.sources.decoding import Policy, without_half_pairs
 from mdpipe.data.sources.files import matching_files
+from mdpipe.data.sources.formats import refuse_other_formats
 from mdpipe.data.sources.line_documents import LineDocuments
 from mdpipe.data.sources.lines import line_ranges
 from mdpipe.data.sources.rows import Empty, Rows
@@ -49,12 +52,28 @@ def parts(
     rows = Rows(empty_rows, detokenizer)
     # By name and colon, as in the documents' names, because "a-b" sorts before "a:" but after "a".
     files = sorted(matching_files(path, pattern), key=lambda found: (found.split or "", f"{found.name}:"))
+    refuse_other_formats(files, "jsonl")
     return [JsonLines(lines, broken_utf8, rows, field) for lines in line_ranges(files)]
 
 
+class _RepeatedError(ValueError):
+    """A key is in an object twice."""
+
+
+def _without_repeated(field: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entry = dict(pairs)
+    if len(entry) < len(pairs) and sum(key == field for key, _ in pairs) > 1:
+        raise _RepeatedError(f"there are two fields {field!r}; correct or remove the line")
+    return entry
+
+
 def _text(line: str, field: str) -> str:
+    if line.lstrip().startswith("["):
+        raise ValueError("this begins a JSON array; write one object a line, for example with `jq -c '.[]' FILE`")
     try:
-        entry = json.loads(line)
+        entry = json.loads(line, object_pairs_hook=partial(_without_repeated, field))
+    except _RepeatedError as error:
+        raise ValueError(error.args[0]) from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this is no JSON ({error}); correct the line") from None
     if not isinstance(entry, dict):

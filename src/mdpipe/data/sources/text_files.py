@@ -1,5 +1,6 @@
 """Text files of the user's own, packed or not: a file or a line is a document."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from mdpipe.data.raw.material import Document
 from mdpipe.data.sources.decoding import Policy, decoded
 from mdpipe.data.sources.extents import PartOf
 from mdpipe.data.sources.files import PART_BYTES, FileGroup, Found, in_groups, matching_files, opened
+from mdpipe.data.sources.formats import refuse_other_formats
 from mdpipe.data.sources.line_documents import LineDocuments
 from mdpipe.data.sources.lines import line_ranges
 from mdpipe.data.sources.rows import Empty, Rows
+from mdpipe.file_formats import KIND_OF, ending
 
 Unit = Literal["file", "line"]
 LONGEST_CHARACTER = 4
@@ -107,7 +110,11 @@ def parts(
     Raises:
         ValueError: no file fits.
     """
-    return text_parts(matching_files(path, pattern), documents, broken_utf8, Rows(empty_rows, detokenizer))
+    files = matching_files(path, pattern)
+    refuse_other_formats(files, "text_files")
+    for suffix in sorted({ending(found.name) for found in files} & KIND_OF.keys()):
+        sys.stderr.write(f"{path}: {suffix} files are read as plain text; `kind: {KIND_OF[suffix]}` reads their rows\n")
+    return text_parts(files, documents, broken_utf8, Rows(empty_rows, detokenizer))
 
 
 def text_parts(found: list[Found], documents: Unit, broken_utf8: Policy, rows: Rows) -> list[Files] | list[Lines]:
