@@ -255,7 +255,7 @@ def _arrays(source: Arrays | Idx) -> tuple[Parts, Shape | None]:
                 count, height, width = np.frombuffer(stream.read(16)[4:], dtype=">u4").tolist()
             parts[split] = _pictures(count)
         return parts, (height, width, 1)
-    except (OSError, ValueError):  # not here, or something else
+    except (OSError, ValueError, OverflowError, TypeError):  # not here, or something else
         return {None: NOT_KNOWN}, None
 
 

@@ -206,3 +206,27 @@ def test_a_disk_that_is_too_small_is_named(write, folder, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5}))
     with pytest.raises(ValueError, match=r"unpacks to 6,000 bytes, but .*out has room for 5"):
         member_of(archive, "a.txt", folder)
+
+
+def test_a_program_before_the_archive_does_not_matter_and_another_archive_is_refused(write, folder):
+    archive = write({"a.txt": CONTENT})
+    content = archive.read_bytes()
+    archive.write_bytes(b"#!/bin/sh\nexit\n" + content)
+    assert member_of(archive, "a.txt", folder).read_bytes() == CONTENT
+    other = write({"a.txt": b"other"}).read_bytes()
+    archive.write_bytes(content + other)
+    with pytest.raises(ValueError, match=r"corpus\.zip is two archives that were joined"):
+        member_of(archive, "a.txt", folder)
+
+
+def test_a_member_that_is_there_twice_is_refused(tmp_path, folder):
+    with (
+        pytest.warns(UserWarning, match="Duplicate name"),
+        zipfile.ZipFile(tmp_path / "corpus.zip", "w") as file,
+    ):
+        for content in ("one", "two"):
+            file.writestr("a.txt", content)
+        file.writestr("b.txt", "three")
+    with pytest.raises(ValueError, match=r"corpus\.zip has 2 members 'a\.txt'; pack it again with one"):
+        member_of(tmp_path / "corpus.zip", "a.txt", folder)
+    assert member_of(tmp_path / "corpus.zip", "b.txt", folder).read_bytes() == b"three"

@@ -165,17 +165,14 @@ def test_damage_never_goes_unnoticed(tmp_path, pack):
             assert np.array_equal(pictures.labels, CLASSES[:5])
 
 
-@pytest.mark.parametrize(
-    ("promised", "message"),
-    [(49, "is longer than"), (51, "ends before what"), (10**15, "ends before what")],
-)
-def test_a_header_that_does_not_fit_its_array_is_named(tmp_path, promised, message):
+@pytest.mark.parametrize("promised", [49, 51, 10**15])
+def test_a_header_that_does_not_fit_its_array_is_named(tmp_path, promised):
     """Also one that promises more than any memory has."""
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("data.npy", "w") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": (promised, 24)}
         np.lib.format.write_array_header_1_0(stream, header)
         stream.write(rows(PIXELS).tobytes())
-    with pytest.raises(ValueError, match=rf"a\.npz\['data'\] {message} its header"):
+    with pytest.raises(ValueError, match=rf"a\.npz\['data'\] has 1,200 bytes and is uint8 of shape \({promised}, 24\)"):
         read(tmp_path, labels=None)
 
 

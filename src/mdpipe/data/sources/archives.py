@@ -10,7 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
+from mdpipe.messages import printable, reason
+
 BLOCK = 2**20
+LOCAL_HEADER = b"PK\x03\x04"
+"""How the first member of an archive begins."""
 MOST_EXPANSION = 200
 """Times that a member may be larger than its packed form. Text seldom exceeds 10; a decompression bomb has 1,000."""
 
@@ -38,7 +42,9 @@ def member_of(archive: Path, member: str, folder: Path) -> Path:
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # a full disk is not the archive's fault
-        raise ValueError(f"{archive} is truncated or no zip archive ({error}); delete it and run again") from None
+        raise ValueError(
+            f"{archive} is truncated or no zip archive ({reason(error)}); delete it and run again"
+        ) from None
     return target
 
 
@@ -57,9 +63,22 @@ def _entry(files: zipfile.ZipFile, archive: Path, member: str) -> zipfile.ZipInf
     if unsafe is not None:
         raise ValueError(f"{archive} has a member {unsafe!r} that leads out of it; it is not to be trusted")
     if member not in names or member.endswith("/"):
-        there = ", ".join(sorted(name for name in names if not name.endswith("/"))[:10])
+        there = ", ".join(sorted(printable(name) for name in names if not name.endswith("/"))[:10])
         raise ValueError(f"{archive} has no member {member!r}; it has: {there}; correct the source's `member`")
+    if names.count(member) > 1:
+        raise ValueError(f"{archive} has {names.count(member)} members {member!r}; pack it again with one")
+    _refuse_joined(files, archive)
     return files.getinfo(member)
+
+
+def _refuse_joined(files: zipfile.ZipFile, archive: Path) -> None:
+    """A program may stand before an archive, which unpacks itself; another archive would be passed over."""
+    first = min(entry.header_offset for entry in files.infolist())
+    with archive.open("rb") as stream:
+        if first > 0 and stream.read(len(LOCAL_HEADER)) == LOCAL_HEADER:
+            raise ValueError(
+                f"{archive} is two archives that were joined, of which readers see the last; separate them"
+            )
 
 
 def _is_unpacked(target: Path, archive: Path, entry: zipfile.ZipInfo) -> bool:

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.raw.material import Pictures
+from mdpipe.data.sources.npz_rows import BROKEN, check_array
 from mdpipe.data.sources.whole import Whole
+from mdpipe.messages import reason
 
 
 def parts(path: Path, field: str, labels: str | None) -> list[Whole]:
@@ -31,7 +33,7 @@ def read(path: Path, field: str, labels: str | None = None) -> Pictures:
     if not path.is_file():
         raise ValueError(f"{path} is no file; correct the source's `path` in params.yaml")
     if path.suffix == ".npy":
-        images, name = open_array(path, "save it again with numpy.save"), str(path)
+        images, name = _from_npy(path), str(path)
     else:
         images, name = _from_npz(path, field, "field"), f"{path}[{field!r}]"
     if images.dtype != np.uint8:
@@ -68,15 +70,21 @@ def _labels(path: Path, field: str, count: int) -> NDArray[np.int64]:
 def _from_npz(path: Path, field: str, key: str) -> NDArray[Any]:
     cure = "save it again with numpy.savez_compressed"
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if field not in archive.files:
-                names = ", ".join(archive.files) or "none"
-                raise KeyError(
-                    f"{path} has no array {field!r}, only {names}; correct the source's `{key}` in params.yaml"
-                )
-            array: NDArray[Any] = archive[field]
-    except KeyError as error:
-        raise ValueError(error.args[0]) from None
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, AttributeError, TypeError) as error:
-        raise ValueError(f"{path} is empty, truncated, pickled or no .npz file ({error}); {cure}") from None
+        with zipfile.ZipFile(path) as archive:
+            check_array(archive, path, field, f"`{key}`")
+    except BROKEN as error:
+        raise ValueError(f"{path} is empty, truncated, pickled or no .npz file ({reason(error)}); {cure}") from None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            array: NDArray[Any] = arrays[field]
+    except (ValueError, *BROKEN) as error:
+        raise ValueError(f"{path} is empty, truncated, pickled or no .npz file ({reason(error)}); {cure}") from None
     return array
+
+
+def _from_npy(path: Path) -> NDArray[Any]:
+    cure = "save it again with numpy.save"
+    try:
+        return open_array(path, cure)
+    except (OverflowError, TypeError) as error:  # of a shape that is none
+        raise ValueError(f"{path} has a broken header ({reason(error)}); {cure}") from None

@@ -15,6 +15,7 @@ from mdpipe.data.sources.formats import refuse_other_formats
 from mdpipe.data.sources.line_documents import LineDocuments
 from mdpipe.data.sources.lines import line_ranges
 from mdpipe.data.sources.rows import Empty, Rows
+from mdpipe.messages import reason
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def _text(line: str, field: str) -> str:
     except _RepeatedError as error:
         raise ValueError(error.args[0]) from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"this is no JSON ({error}); correct the line") from None
+        raise ValueError(f"this is no JSON ({reason(error)}); correct the line") from None
     if not isinstance(entry, dict):
         raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{field!r}: text}} a line")  # noqa: TRY004
     if field not in entry:

@@ -13,6 +13,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mdpipe.data.sources.archives import BLOCK, MOST_EXPANSION
+from mdpipe.messages import printable, reason
+
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError)
 """What `zipfile` raises for an archive that is none, or is damaged."""
 
@@ -29,20 +32,49 @@ class Rows:
     """Its content."""
 
     def batches(self, count: int) -> Iterator[NDArray[Any]]:
-        """All rows in order, so many at a time: (count, ...), and the last batch may have fewer.
-
-        Raises:
-            ValueError: there are fewer or more rows than the array's header says.
-        """
+        """All rows in order, so many at a time: (count, ...), and the last batch may have fewer."""
         width = self.dtype.itemsize * math.prod(self.shape[1:])
         for start in range(0, self.shape[0], count):
             rows = min(count, self.shape[0] - start)
             content = self.stream.read(rows * width)
-            if len(content) != rows * width:
-                raise ValueError(f"{self.name} ends before what its header promises; replace the file")
-            if start + rows == self.shape[0] and self.stream.read(1):
-                raise ValueError(f"{self.name} is longer than its header says; replace the file")
             yield np.frombuffer(content, self.dtype).reshape(rows, *self.shape[1:])
+
+
+def check_array(archive: zipfile.ZipFile, path: Path, field: str, key: str = "settings") -> None:
+    """Check that an array of an .npz file is there once and is as large as its header says, before it is read.
+
+    Args:
+        archive: the file, opened.
+        path: its place, for messages.
+        field: the name of the array.
+        key: what of the source names it.
+
+    Raises:
+        ValueError: there is no such array or there are two, its header is broken or says another size than the archive,
+            or it unpacks to many times the size that it has there.
+    """
+    names = archive.namelist()
+    if (found := names.count(f"{field}.npy")) != 1:
+        there = ", ".join(printable(name.removesuffix(".npy")) for name in names) or "none"
+        raise ValueError(
+            f"{path} has {found} arrays {field!r}; save it again with numpy.savez_compressed"
+            if found
+            else f"{path} has no array {field!r}, only {there}; correct the source's {key} in params.yaml"
+        )
+    entry, name = archive.getinfo(f"{field}.npy"), f"{path}[{field!r}]"
+    with archive.open(entry) as stream:
+        shape, _, dtype = _header(name, stream)
+        content = entry.file_size - stream.tell()
+    if content != dtype.itemsize * math.prod(shape) and not dtype.hasobject:
+        raise ValueError(
+            f"{name} has {content:,} bytes and is {dtype} of shape {shape} by its header; replace the file, which is"
+            " truncated or damaged"
+        )
+    if entry.file_size > MOST_EXPANSION * max(entry.compress_size, BLOCK):
+        raise ValueError(
+            f"{name} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes: a decompression bomb; save it"
+            " again with numpy.savez if you trust it"
+        )
 
 
 @contextmanager
@@ -54,28 +86,30 @@ def opened_arrays(path: Path, fields: Sequence[str]) -> Iterator[list[Rows]]:
     """
     try:
         with zipfile.ZipFile(path) as archive, ExitStack() as streams:
-            yield [_rows(path, field, streams.enter_context(_member(archive, path, field))) for field in fields]
+            for field in fields:
+                check_array(archive, path, field)
+            yield [_rows(path, field, streams.enter_context(archive.open(f"{field}.npy"))) for field in fields]
     except BROKEN as error:
-        why = str(error) or type(error).__name__
-        raise ValueError(f"{path} is truncated, damaged or no .npz file ({why}); replace it") from None
+        raise ValueError(f"{path} is truncated, damaged or no .npz file ({reason(error)}); replace it") from None
 
 
-def _member(archive: zipfile.ZipFile, path: Path, field: str) -> IO[bytes]:
-    if f"{field}.npy" not in archive.namelist():
-        there = ", ".join(name.removesuffix(".npy") for name in archive.namelist()) or "none"
-        raise ValueError(f"{path} has no array {field!r}, only {there}; correct the source's settings in params.yaml")
-    return archive.open(f"{field}.npy")
-
-
-def _rows(path: Path, field: str, stream: IO[bytes]) -> Rows:
-    name = f"{path}[{field!r}]"
+def _header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether it is in Fortran order, and type; any size is possible, but no negative one."""
     try:
         version = np.lib.format.read_magic(stream)
         # Later versions are for structured arrays alone.
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, in_fortran_order, dtype = read(stream)
+        if any(isinstance(size, bool) or size < 0 for size in shape):
+            raise ValueError(f"shape is not valid: {shape}")
     except ValueError as error:
-        raise ValueError(f"{name} has a broken header ({error}); replace the file") from None
+        raise ValueError(f"{name} has a broken header ({reason(error)}); replace the file") from None
+    return shape, in_fortran_order, dtype
+
+
+def _rows(path: Path, field: str, stream: IO[bytes]) -> Rows:
+    name = f"{path}[{field!r}]"
+    shape, in_fortran_order, dtype = _header(name, stream)
     if in_fortran_order:
         raise ValueError(f"{name} is in Fortran order; save it again from numpy.ascontiguousarray(...)")
     return Rows(name, dtype, shape, stream)
