@@ -129,7 +129,7 @@ def test_a_row_without_text_is_named(tmp_path, repository):
         ({"config": "fine"}, r"'fine' not found\. Available: \['plain', 'raw'\]"),
         ({"config": None}, r"Please pick one among the available configs: \['plain', 'raw'\]"),
         ({"config": "raw", "splits": ["train", "test"]}, 'Unknown split "test"'),
-        ({"column": "body"}, r"has no column 'body', only 'id', 'text'; correct the source's settings"),
+        ({"column": "body"}, r"has no column 'body', only 'id', 'text'; correct it in the source's settings"),
     ],
 )
 def test_what_a_data_set_does_not_have_is_named_with_what_it_has(tmp_path, repository, settings, message):
@@ -140,7 +140,9 @@ def test_what_a_data_set_does_not_have_is_named_with_what_it_has(tmp_path, repos
 @pytest.mark.parametrize("name", ["nowhere", "empty"])
 def test_a_folder_without_data_is_named(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=rf"the data set .*{name} .* cannot be had: .* correct it in params\.yaml"):
+    with pytest.raises(
+        ValueError, match=rf"the data set .*{name} .* cannot be had \(.*\); .* correct it in params\.yaml"
+    ):
         parts_of("hub", tmp_path / "downloads", name=str(tmp_path / name))
 
 
@@ -175,10 +177,10 @@ def test_a_name_that_cannot_be_had_is_told_with_what_to_do(tmp_path, case):
     environment = {**os.environ, "HF_HUB_OFFLINE": offline, "HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", dedent(script), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=ROOT)
-    assert done.stdout.startswith("the data set owner/name (config None, split train, revision v1) cannot be had: ")
-    assert "fetch it elsewhere with `hf download --repo-type dataset` and give the folder as the source's `name`" in (
-        done.stdout
-    )
+    assert done.stdout.startswith("the data set owner/name (config None, split train, revision v1) cannot be had (")
+    assert "fetch it elsewhere with `hf download --repo-type dataset owner/name --local-dir FOLDER` and" in done.stdout
+    assert done.stdout.removesuffix("\n").isprintable()
+    assert "0x" not in done.stdout
 
 
 @pytest.mark.parametrize("size", [1, 2**25])
@@ -221,3 +223,20 @@ def test_a_data_set_of_picture_files_is_read_as_one_of_rows(tmp_path):
     assert np.array_equal(pictures.images, RGB[order])
     assert pictures.labels.tolist() == sorted(LABELS)
     assert pictures.class_names == tuple(NAMES)
+
+
+def test_a_local_folder_is_read_again_when_it_changes(tmp_path, repository):
+    """DVC, which watches the folder, runs the stage again; the library must not give the rows that it keeps."""
+    settings = {"name": str(repository), "config": "plain", "splits": ["test"]}
+    assert texts_of("hub", tmp_path / "downloads", **settings) == TEST
+    changed = [text.upper() for text in TEST]
+    file = repository / "data" / "test-00000-of-00001.parquet"
+    pq.write_table(pa.table({"id": list(range(len(changed))), "text": changed}), file)
+    assert texts_of("hub", tmp_path / "downloads", **settings) == changed
+
+
+def test_rows_are_counted(tmp_path, repository):
+    counts = Counter()
+    for part in parts_of("hub", tmp_path / "downloads", name=str(repository), config="raw", empty_rows="drop"):
+        list(part.read(counts))
+    assert counts == {"files": 0, "rows": 3, "empty rows left out": 2}

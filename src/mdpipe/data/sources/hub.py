@@ -1,5 +1,6 @@
 """Text of a data set on a hub, by its name and through `datasets`: one document a row."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +9,11 @@ from typing import Any
 from mdpipe.data.sources.files import PART_BYTES
 from mdpipe.data.sources.rows import Empty, Rows
 from mdpipe.data.sources.table import TextRows
-from mdpipe.data.sources.table_files import DIGITS, ROWS_AT_ONCE, not_utf8
+from mdpipe.data.sources.table_files import DIGITS, ROWS_AT_ONCE, check_columns, not_utf8
+from mdpipe.messages import reason
+
+STATE_DIGITS = 12
+"""Hex digits of a hash: 48 bits tell any number of states apart."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +88,15 @@ def hub_tables(
     from datasets import Image, load_dataset
 
     datasets.logging.set_verbosity_error()
+    cache = _cache(downloads / "hub", Path(name))
     tables = []
     for split in splits:
         try:
-            table = load_dataset(name, config, split=split, revision=revision, cache_dir=str(downloads / "hub"))
+            table = load_dataset(name, config, split=split, revision=revision, cache_dir=str(cache))
         except Exception as error:
             # The library lets through whatever the one below it raises, which has an HTTP client of its own.
             raise ValueError(_explained(name, config, split, revision, error)) from None
-        missing = [column for column in columns if column not in table.column_names]
-        if missing:
-            raise ValueError(
-                f"{name} has no column {missing[0]!r}, only {', '.join(map(repr, table.column_names))}; correct the"
-                " source's settings in params.yaml"
-            )
+        check_columns(name, table.column_names, columns)
         table = table.select_columns(list(columns))
         for column in columns:
             if isinstance(table.features[column], Image):
@@ -108,6 +109,18 @@ def hub_tables(
     return tables
 
 
+def _cache(folder: Path, name: Path) -> Path:
+    """Return where the library keeps its rows: of a local folder, which it takes for unchanged, a place for each state.
+
+    A state is the names, sizes and times of the files.
+    """
+    if not name.is_dir():
+        return folder
+    files = [(file, file.stat()) for file in sorted(name.rglob("*")) if file.is_file()]
+    state = [(str(file), status.st_size, status.st_mtime_ns) for file, status in files]
+    return folder / hashlib.sha256(repr(state).encode()).hexdigest()[:STATE_DIGITS]
+
+
 def _content(value: Any) -> Any:
     """Of a data set that consists of picture files, `datasets` keeps no more than where they are."""
     if isinstance(value, dict) and value.get("bytes") is None and value.get("path") is not None:
@@ -116,9 +129,9 @@ def _content(value: Any) -> Any:
 
 
 def _explained(name: str, config: str | None, split: str, revision: str | None, error: Exception) -> str:
-    told = " ".join(str(error).split())[:300]
     return (
-        f"the data set {name} (config {config}, split {split}, revision {revision}) cannot be had: {told} — If this"
-        " machine has no network, fetch it elsewhere with `hf download --repo-type dataset` and give the folder as the"
-        " source's `name`; if the name is wrong, correct it in params.yaml"
+        f"the data set {name} (config {config}, split {split}, revision {revision}) cannot be had ({reason(error)}); if"
+        f" this machine has no network, fetch it elsewhere with `hf download --repo-type dataset {name} --local-dir"
+        " FOLDER` and give the folder as the source's `name` and `path`; if the name is wrong, correct it in"
+        " params.yaml"
     )
