@@ -16,7 +16,7 @@ SECTIONS = {section.model_fields["kind"].annotation.__args__[0]: section for sec
 
 def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path):
     with pytest.raises(
-        ValueError, match=r"sources\.\*\.kind = 'files' is not one of arrays, digits, docstrings, hub, hub_images"
+        ValueError, match=r"sources\.\*\.kind = 'files' is not one of arrays, csv, digits, docstrings, hub, hub_images"
     ):
         source_parts("files", tmp_path, tmp_path)
 
