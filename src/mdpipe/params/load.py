@@ -1,41 +1,29 @@
 """Reading params.yaml: every problem is told with the key's path, the value and what is allowed."""
 
 import json
-import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from mdpipe.params.root import Params
+from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
 
 PARAMS_FILE = Path("params.yaml")
+
+EMPTY = {
+    "dict_type": "write {} if there shall be nothing",
+    "list_type": "write [] if there shall be nothing",
+    "model_type": "docs/data.md, README.md and workflow/presets have examples",
+}
+"""What to do about a section without a value, by the type of pydantic's problem."""
+
+MOST_SHOWN = 200
+"""Characters of a value in an error."""
 
 
 class ParamsError(ValueError):
     """params.yaml is not what the pipeline can run; the text says where, what and what is allowed."""
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as DVC reads it: `1e-3` is a number (YAML 1.2), and a key that stands twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = key_node.value
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands here a second time", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
@@ -51,21 +39,19 @@ def read_params(path: Path = PARAMS_FILE) -> Any:
     """Return the content of a params file without checking what it asks for.
 
     Raises:
-        ParamsError: the file is missing or is not valid YAML.
+        ParamsError: the file is missing, is not valid YAML or means one thing to YAML 1.1 and another to 1.2.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ParamsError(
             f"{path} is missing: run from the repository's root, or take a preset:"
             f" cp workflow/presets/smoke.yaml {path}"
         ) from None
-    except UnicodeDecodeError as error:
-        raise ParamsError(f"{path} is not UTF-8 text: {error}") from None
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not valid YAML: {error}") from None
+        return read_yaml(content)
+    except StrictYAMLError as error:
+        raise ParamsError(f"{path}: {error}") from None
 
 
 def parse_params(data: Any, name: str = "params") -> Params:
@@ -97,10 +83,16 @@ def _describe(problem: Any, data: Any) -> str:
             return f"{_path([*keys, str(part)])}: is missing"
         # Else the part is the tag of a union ("transformer"), which is no key of the file.
     message = problem["msg"].removeprefix("Value error, ")
+    if value is None and problem["type"] in EMPTY:
+        return f"{_path(keys)}: is empty; {EMPTY[problem['type']]}"
     if isinstance(value, dict) or problem["type"] == "unknown_keys":
         return f"{_path(keys)}: {message}"
-    return f"{_path(keys)}: {value!r} is refused: {message}"
+    return f"{_path(keys)}: {_shortened(repr(value))} is refused: {message}"
 
 
 def _path(keys: list[str]) -> str:
     return ".".join(keys) or "top level"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."

@@ -1,0 +1,190 @@
+"""Read YAML strictly: a file means the same in YAML 1.1 and 1.2, hence to PyYAML and DVC, or it is refused.
+
+Refused are plain scalars that the two versions read differently (`010`, `1_000`, `0x1F`, `1:30`, `no`, dates), tags,
+directives, duplicate keys and keys that are not text, infinite numbers and control characters; and everything that
+would take unbounded time: deep nesting, long numbers, aliases that expand to many values.
+"""
+
+import math
+import re
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+MOST_LEVELS = 50
+"""Of nesting; the deepest setting of params.yaml has 6."""
+MOST_VALUES = 100_000
+"""Of a file with its aliases expanded: the settings of more than a thousand runs."""
+MOST_DIGITS = 40
+"""Of a number: twice those of the largest seed."""
+
+NULL = re.compile(r"~|null|Null|NULL|")
+BOOLEAN = re.compile(r"true|True|TRUE|false|False|FALSE")
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.[0-9]+([eE][-+][0-9]+)?)")
+"""Also `1e-3`, which YAML 1.1 takes for a text: a number is meant, and DVC reads one."""
+INTEGER_1_2 = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|[0-9_]+|0x[0-9a-fA-F_]+)")
+"""As DVC reads YAML 1.2; a float of it is one of Python, too."""
+
+UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
+)
+"""Controls of a terminal or of the direction of text, other line ends, and halves of characters."""
+
+PLAIN, QUOTED = "plain", "quoted"
+MERGE = "<<"
+
+
+class StrictYAMLError(ValueError):
+    """A file is no YAML, or YAML with more than one meaning; the message names the line and, where known, the key."""
+
+
+def read_yaml(content: bytes) -> Any:
+    """Return the value of a YAML document; None of an empty one.
+
+    Raises:
+        StrictYAMLError: it is refused.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise StrictYAMLError(f"line {_line(content[: error.start])}: is not UTF-8 text: {error.reason}") from None
+    text = text.replace("\r\n", "\n")
+    if found := UNPRINTABLE.search(text):
+        raise StrictYAMLError(f"line {_line(text[: found.start()])}: has the character {found[0]!r}; remove it")
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        what = ", ".join(filter(None, [error.context, error.problem]))
+        raise StrictYAMLError(f"{where}is not valid YAML: {what}") from None
+    if loader.yaml_version is not None:
+        raise StrictYAMLError("states a version of YAML; remove the line that begins with %YAML")
+    return None if node is None else _Reader().value(node, ())
+
+
+def _line(before: bytes | str) -> int:
+    return (before.count(b"\n") if isinstance(before, bytes) else before.count("\n")) + 1
+
+
+class _Loader(yaml.SafeLoader):
+    """Makes nodes that know whether they are plain, and refuses tags and deep nesting."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._level = 0
+
+    def resolve(self, kind: type[Node], value: Any, implicit: Any) -> str:  # noqa: ARG002
+        # Called for nodes without a tag. Of a scalar, `implicit` has whether it is plain.
+        return PLAIN if kind is ScalarNode and implicit[0] else QUOTED
+
+    def compose_node(self, parent: Node | None, index: int) -> Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        if tag := getattr(event, "tag", None):
+            raise yaml.MarkedYAMLError(problem=f"remove the tag {tag!r}", problem_mark=event.start_mark)
+        if self._level > MOST_LEVELS:
+            raise yaml.MarkedYAMLError(
+                problem=f"is nested more than {MOST_LEVELS} levels deep", problem_mark=event.start_mark
+            )
+        self._level += 1
+        node = super().compose_node(parent, index)
+        self._level -= 1
+        return node
+
+
+class _Reader:
+    """From nodes to values, with the key of each in what is refused."""
+
+    def __init__(self) -> None:
+        self._values = 0
+
+    def value(self, node: Node, keys: tuple[str, ...]) -> Any:
+        """Return the value of the node at these keys."""
+        self._values += 1
+        if self._values > MOST_VALUES:
+            raise _refused(node, keys, f"expands to more than {MOST_VALUES:,} values; write fewer aliases")
+        if len(keys) > MOST_LEVELS:
+            raise _refused(node, keys, "is an alias of what it is in, or nested too deep")
+        match node:
+            case MappingNode():
+                return self._mapping(node, keys)
+            case SequenceNode():
+                return [self.value(entry, (*keys, str(index))) for index, entry in enumerate(node.value)]
+        return _scalar(node, keys)
+
+    def _mapping(self, node: MappingNode, keys: tuple[str, ...]) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        seen = set()
+        for key_node, value_node in node.value:
+            is_merge = key_node.tag == PLAIN and key_node.value == MERGE
+            key = MERGE if is_merge else _key(key_node, keys)
+            if (is_merge, key) in seen:
+                raise _refused(key_node, keys, f"{key!r} stands here a second time; remove one")
+            seen.add((is_merge, key))
+            value = self.value(value_node, (*keys, key))
+            if not is_merge:
+                found[key] = value
+                continue
+            for mapping in value if isinstance(value, list) else [value]:
+                if not isinstance(mapping, dict):
+                    raise _refused(value_node, keys, "<< takes a mapping, or a list of mappings")
+                merged = mapping | merged
+        return merged | found
+
+
+def _key(node: Node, keys: tuple[str, ...]) -> str:
+    key = _scalar(node, keys) if isinstance(node, ScalarNode) else node.value
+    if not isinstance(key, str):
+        shown = repr(node.value) if isinstance(node, ScalarNode) else "a list or mapping"
+        raise _refused(node, keys, f"has {shown} as a key; a key is a text: put it in quotes")
+    return key
+
+
+def _scalar(node: Node, keys: tuple[str, ...]) -> Any:
+    """Return the text, number, boolean or null of a scalar."""
+    text: str = node.value
+    if node.tag == QUOTED or not _is_special(text):
+        if found := UNPRINTABLE.search(text):
+            raise _refused(node, keys, f"has the character {found[0]!r}; remove it")
+        return text
+    if NULL.fullmatch(text):
+        return None
+    if BOOLEAN.fullmatch(text):
+        return text.lower() == "true"
+    if len(text) > MOST_DIGITS:
+        raise _refused(node, keys, f"is a number of {len(text):,} characters; the most are {MOST_DIGITS}")
+    if INTEGER.fullmatch(text):
+        return int(text)
+    if FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
+        return number
+    if text.lower() in ("yes", "no", "on", "off"):
+        rule = f'{text} is a truth value in YAML 1.1 and a text in 1.2; write true or false, or "{text}" for the text'
+    else:
+        rule = (
+            f"{text} is not the same finite number or text in YAML 1.1, YAML 1.2 and Python; write a number in decimal,"
+            f' such as 10, 0.5 or 1e-3, or "{text}" for the text'
+        )
+    raise _refused(node, keys, rule)
+
+
+def _is_special(text: str) -> bool:
+    """Return True for a plain scalar that is no text for some reader: YAML 1.1, YAML 1.2 or Python."""
+    first = text[:1]
+    resolvers = yaml.SafeLoader.yaml_implicit_resolvers.get(first, [])
+    return any(pattern.match(text) for _, pattern in resolvers) or bool(INTEGER_1_2.fullmatch(text)) or _is_float(text)
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _refused(node: Node, keys: tuple[str, ...], rule: str) -> StrictYAMLError:
+    return StrictYAMLError(f"line {node.start_mark.line + 1}: {'.'.join(keys) or 'top level'}: {rule}")
