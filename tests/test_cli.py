@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     shutil.copy(ROOT / "workflow/presets/smoke.yaml", tmp_path / "params.yaml")
+    (tmp_path / "constraints.txt").touch()  # What the sources of the preset are watched by.
     return tmp_path
 
 

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -44,7 +45,8 @@ def own_devices(count: int) -> Iterator[None]:
 def visible_devices() -> list[str]:
     """The GPUs that this process may use, by the names that CUDA takes; none where there is no driver."""
     if VISIBLE in os.environ:
-        return [name for name in os.environ[VISIBLE].split(",") if name]
+        names = [name.strip() for name in os.environ[VISIBLE].split(",")]
+        return list(takewhile(lambda name: name not in ("", "-1", "NoDevFiles"), names))  # As CUDA reads it.
     command = ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

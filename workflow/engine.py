@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import IO
 
 import networkx
+from dvc.exceptions import NotDvcRepoError
 from dvc.repo import Repo
+from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_yaml
 
 from workflow.graph import Stage
@@ -58,6 +60,20 @@ def become_the_engine() -> None:
     for mark in Path(".snakemake/incomplete").rglob("*"):
         if mark.is_file():
             mark.unlink()
+
+
+def open_repo(root: Path) -> Repo:
+    """Open the repository as DVC does.
+
+    Raises:
+        ValueError: git or DVC does not know it, as in an archive of it or in an image of a container.
+    """
+    try:
+        return Repo(str(root))
+    except SCMError:
+        raise ValueError(f"{root} is not a git repository, which DVC needs: run `git init` there") from None
+    except NotDvcRepoError:
+        raise ValueError(f"{root} has no folder .dvc: copy the hidden files, too, or run `dvc init` there") from None
 
 
 def mend_lock_file() -> None:

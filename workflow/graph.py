@@ -76,4 +76,5 @@ def _stage(name: str, entry: dict[str, Any]) -> Stage:
 def _paths(entries: list[Any]) -> Iterator[str]:
     """Entries are paths, or one-key mappings from a path to its options."""
     for entry in entries:
-        yield entry if isinstance(entry, str) else next(iter(entry))
+        path = entry if isinstance(entry, str) else next(iter(entry))
+        yield str(PurePosixPath(path))  # Snakemake refuses `a//b`, and knows outputs by one spelling.

@@ -2,34 +2,42 @@
 # `shell`, a lambda or a `run` body, which would see the last stage of the loop).
 import os
 import sys
+from pathlib import Path
 
 # The code of this repository, also where another clone is installed; jobs inherit it.
 SOURCES = [workflow.basedir, f"{workflow.basedir}/src"]
 sys.path[:0] = SOURCES
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.get("PYTHONPATH")]))
 
-from dvc.repo import Repo
-
-from mdpipe.params import ParamsError, load_params
-from workflow.engine import announce_engine, become_the_engine, mend_lock_file, request_file, request_stale_stages
+from mdpipe.params import load_params
+from mdpipe.stages.preflight import require_usable
+from workflow.engine import (
+    announce_engine,
+    become_the_engine,
+    mend_lock_file,
+    open_repo,
+    request_file,
+    request_stale_stages,
+)
 from workflow.graph import inputs_of, is_folder, read_stages
 from workflow.sort_lock import sort_lock
 
 try:
-    load_params()
-except ParamsError as error:
+    asked = load_params()
+    repo = open_repo(Path(workflow.basedir))
+except ValueError as error:
     raise WorkflowError(str(error)) from None
 
 announce_engine()
-repo = Repo(workflow.basedir)
 stages = read_stages(repo)
 planned = set()
 
 # A job's process reads this file too: only the main one may ask DVC, and only while no stage runs.
 if workflow.is_main_process:
     try:
+        require_usable(asked, with_sources=False)
         become_the_engine()
-    except BlockingIOError as error:
+    except (ValueError, BlockingIOError) as error:
         raise WorkflowError(str(error)) from None
     mend_lock_file()
     planned = request_stale_stages(repo, stages)

@@ -13,7 +13,8 @@ import typer
 from mdpipe.cli_bench import bench
 from mdpipe.cli_errors import told_plainly
 from mdpipe.params import Params, ParamsError, json_schema, load_params, parse_params, read_params
-from mdpipe.stages.parent import end_with_parent, run_again_after
+from mdpipe.stages.parent import DVC_MARK, end_with_parent, run_again_after
+from mdpipe.stages.preflight import require_usable, working_copy_problems
 from mdpipe.stages.provenance import require_unchanged_inputs, watch_inputs
 
 app = typer.Typer(
@@ -109,7 +110,9 @@ def check(file: Annotated[Path, typer.Argument(help="The params file.")] = Path(
     with told_plainly():
         from mdpipe.stages.check import describe
 
-        typer.echo(describe(load_params(file)))
+        params = load_params(file)
+        typer.echo(describe(params))
+        require_usable(params, with_sources=True)
 
 
 @app.command()
@@ -212,6 +215,8 @@ def _run_stage(stage: str, **names: str) -> None:
         params = parse_params(content, name="params.yaml")
         for section, name in names.items():
             _require(params, section, name)
+        if DVC_MARK in os.environ and (problem := next(working_copy_problems(params), None)):
+            raise ValueError(problem)
         module = importlib.import_module(f"mdpipe.stages.{stage}")
         getattr(module, stage)(params, *names.values())
         require_unchanged_inputs()

@@ -116,6 +116,32 @@ UVIT = {
         ),
         ({"samplers.steps": []}, ["samplers.steps", "at least one number of steps"]),
         ({"runs.Upper-case": SMOKE["runs"]["letters"]}, ["runs.Upper-case", "^[a-z][a-z0-9_]*$"]),
+        ({"runs.a\nb": SMOKE["runs"]["letters"]}, [r"runs.'a\nb'", "^[a-z][a-z0-9_]*$"]),
+        ({"runs." + "a" * 65: SMOKE["runs"]["letters"]}, ["runs.aaaa", "at most 64 characters"]),
+        ({"runs.nul": SMOKE["runs"]["letters"]}, ["runs.nul", "a device on Windows"]),
+        ({"datasets.com1": SMOKE["datasets"]["digits"]}, ["datasets.com1", "a device on Windows"]),
+        ({"zero_shot.runs": ["letters", "letters"]}, ["zero_shot.runs", "letters is there a second time"]),
+        ({"samplers.steps": [4, 8, 4]}, ["samplers.steps", "4 is there a second time"]),
+        ({"sources.typer_docs.packages": ["rich", "rich"]}, ["sources.typer_docs", "rich is there a second time"]),
+        (
+            {"samplers.samplers": [{"kind": "ancestral", "grid": "cosine"}, {"kind": "ancestral", "grid": "uniform"}]},
+            ["samplers.samplers.1.kind: 'ancestral'", "one of each kind"],
+        ),
+        (
+            {"comparisons": [{"run": "letters", "against": "letters"}]},
+            ["comparisons.0.against: 'letters'", "differs from itself"],
+        ),
+        (
+            {"comparisons": [{"run": "letters", "against": "letters_ar"}] * 2},
+            ["comparisons", "is there a second time"],
+        ),
+        ({"sources.digits.path": "my/{x}"}, ["sources.digits.path: 'my/{x}'", "wildcard"]),
+        ({"sources.digits.path": ""}, ["sources.digits.path: ''", "not empty"]),
+        ({"sources.digits.path": " my"}, ["sources.digits.path: ' my'", "no spaces around it"]),
+        ({"sources.digits.path": "my\ntexts"}, ["sources.digits.path: 'my\\ntexts'", "no line breaks"]),
+        ({"sources.digits.path": "s3://bucket/x"}, ["sources.digits.path: 's3://bucket/x'", "on this machine"]),
+        ({"sources.digits.path": "my/x.dvc"}, ["sources.digits.path: 'my/x.dvc'", "file of its own"]),
+        ({"sources.digits.path": "my/" + "é" * 128}, ["sources.digits.path", "at most 255 bytes"]),
     ],
 )
 def test_what_is_wrong_names_its_path_its_value_and_what_is_allowed(change, parts):
@@ -171,6 +197,19 @@ def test_the_name_of_a_split_is_no_share(name):
     data = deepcopy(SMOKE)
     data["datasets"]["docs_letters"]["validation"] = name
     assert parse_params(data).datasets["docs_letters"].validation == name
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("my/a b", "my/a#b", "$HOME/$x", "my/50%", "a@b", "*", "my/[x]?", "~/x", "-b", "./q", "my//q/", "../x", "/x"),
+        *("a:b", "my/a\"b'", "my\\x", "my/\u00e9", "my/e\u0301", "my/" + "l" * 250),
+    ],
+)
+def test_a_path_may_have_any_other_character(path):
+    data = deepcopy(SMOKE)
+    data["sources"]["digits"]["path"] = path
+    assert parse_params(data).sources["digits"].path == path
 
 
 def test_a_run_that_names_no_dataset_is_refused():

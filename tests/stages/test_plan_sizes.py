@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from dvc.utils.serialize import dump_yaml
 
+from mdpipe.data.artifacts import room
 from mdpipe.params import parse_params
 from mdpipe.params.sampling import OnGrid
 from mdpipe.stages import paths
 from mdpipe.stages.download import download
-from mdpipe.stages.plan import Plan
+from mdpipe.stages.plan import Plan, describe
 from mdpipe.stages.plan_costs import network_calls
 from mdpipe.stages.plan_figures import UNKNOWN, Figure
 from mdpipe.stages.plan_sizes import folder_size
@@ -168,14 +170,17 @@ def test_what_is_planned_without_data_is_near_what_the_data_are(place, params, t
     )
 
 
+ADAMW = {"kind": "adamw", "beta2": 0.99, "weight_decay": 0.0}
+MUON = {"kind": "muon", "momentum": 0.95, "beta2": 0.99, "weight_decay": 0.0}
+
+
 @pytest.mark.parametrize(
-    "optimizer",
-    [
-        {"kind": "adamw", "beta2": 0.99, "weight_decay": 0.0},
-        {"kind": "muon", "momentum": 0.95, "beta2": 0.99, "weight_decay": 0.0},
-    ],
+    ("optimizer", "every", "keep", "states", "left"),
+    [(ADAMW, 2, 2, 3, 2), (MUON, 2, 2, 3, 2), (ADAMW, 2, 1_000_000, 3, 3), (ADAMW, 4, 1, 2, 1), (ADAMW, 100, 9, 1, 1)],
 )
-def test_a_run_keeps_as_many_bytes_as_planned(place, optimizer):
+def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimizer, every, keep, states, left):
+    """Of its states one is in the making, unless there are fewer than it may keep."""
+    monkeypatch.setattr(room, "WORTH_SAYING", 0)
     content = smoke()
     run = copy.deepcopy(content["runs"]["letters"])
     run["network"] |= {"layers": 2, "width": 128}
@@ -183,14 +188,15 @@ def test_a_run_keeps_as_many_bytes_as_planned(place, optimizer):
         "optimizer": optimizer,
         "steps": 6,
         "warmup_steps": 1,
-        "checkpoint_every": 2,
-        "keep_checkpoints": 2,
+        "checkpoint_every": every,
+        "keep_checkpoints": keep,
     }
     content["runs"]["letters"] = run
     params = parse_params(content)
     train(params, "letters")
     [scratch] = place.glob(".mdpipe/scratch/letters-*")
-    kept = folder_size(scratch) * 3 / 2 + folder_size(paths.model("letters"))
+    assert f"training letters with {states} states" in capsys.readouterr().err
+    kept = folder_size(scratch) * states / left + folder_size(paths.model("letters"))
     planned = rows_of(params)["train@letters"].disk
     assert kept == pytest.approx(planned.value, rel=0.02)
 
@@ -211,6 +217,50 @@ def test_a_header_that_is_broken_is_named(place, params):
     (paths.encoded("digits") / "dataset.json").write_text("{")
     with pytest.raises(ValueError, match=r"data/encoded/digits/dataset\.json is broken"):
         Plan.of(params)
+
+
+def record(params):
+    """Leave a dvc.lock that has these sources and datasets, as DVC writes it."""
+    content = params.model_dump(mode="json")
+    stages = {
+        f"{stage}@{name}": {
+            "cmd": "",
+            "params": {"params.yaml": {"seed": 0, f"{section}.{name}": content[section][name]}},
+        }
+        for stage, section in (("download", "sources"), ("encode", "datasets"))
+        for name in content[section]
+    }
+    dump_yaml("dvc.lock", {"schema": "2.0", "stages": stages})
+
+
+def test_sizes_of_an_older_definition_are_not_those_of_the_new_one(place, params):
+    record(params)
+    there = rows_of(params)
+    assert there["download@pydantic_docs"].disk == Figure(folder_size(paths.raw("pydantic_docs")))
+    texts = {"kind": "text_files", "path": "nowhere", "pattern": "*", "documents": "file", "broken_utf8": "error"}
+    moved = with_source(texts | {"empty_rows": "error", "detokenizer": None})
+    rows = rows_of(moved)
+    for stage in ("download@pydantic_docs", "encode@docs_letters", "encode@docs_pieces"):
+        assert rows[stage].disk.unknown
+    assert rows["encode@digits"] == there["encode@digits"]
+    assert rows["evaluate@letters"].tokens.unknown
+    assert "Not known (?)" in describe(parse_params(moved), 0.4, 989.0)
+
+
+def test_a_dataset_of_another_definition_is_counted_anew(place, params):
+    record(params)
+    content = smoke()
+    content["datasets"]["digits"]["stride"] = 4
+    content["datasets"]["digits"]["size"] = 4
+    rows = rows_of(content)
+    assert rows["encode@digits"].disk != Figure(folder_size(paths.encoded("digits")))
+    assert rows["download@digits"] == rows_of(params)["download@digits"]
+
+
+@pytest.mark.parametrize("broken", [b"", b"stages: [", b"- 1\n", b"stages: {download@digits: null}\n"])
+def test_a_plan_is_made_beside_a_broken_lock_file(place, params, broken):
+    (place / "dvc.lock").write_bytes(broken)
+    assert rows_of(params)["download@digits"].disk == Figure(folder_size(paths.raw("digits")))
 
 
 def test_a_vocabulary_that_is_yet_to_be_fetched_leaves_only_tokens_known(empty):

@@ -102,6 +102,14 @@ def test_a_changed_input_is_named(place, edit, named):
         require_unchanged_inputs()
 
 
+def test_a_rank_that_another_launcher_left_behind_does_not_keep_the_stage_from_comparing(place, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    watch_inputs("train", ["a"], read_params())
+    Path("code/network.py").write_text("second\n")
+    with pytest.raises(StaleInputsError):
+        require_unchanged_inputs()
+
+
 @pytest.mark.parametrize(
     "edit",
     [
@@ -120,9 +128,12 @@ def test_what_the_stage_does_not_read_may_change(place, edit):
     require_unchanged_inputs()
 
 
-@pytest.mark.parametrize(("variable", "value"), [("DVC_STAGE", ""), ("DVC_STAGE", "other@a"), ("RANK", "1")])
-def test_only_the_process_that_dvc_waits_for_compares(place, monkeypatch, variable, value):
-    monkeypatch.setenv(variable, value)
+@pytest.mark.parametrize(
+    "variables", [{"DVC_STAGE": ""}, {"DVC_STAGE": "other@a"}, {"RANK": "1", "TORCHELASTIC_RUN_ID": "mdpipe"}]
+)
+def test_only_the_process_that_dvc_waits_for_compares(place, monkeypatch, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     watch_inputs("train", ["a"], read_params())
     Path("code/network.py").write_text("second\n")
     require_unchanged_inputs()

@@ -11,6 +11,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from mdpipe.params import Params, parse_params
+from mdpipe.stages.train import train as train_here
 from tests.stages.conftest import SMOKE
 
 SRC = Path(__file__).parents[2] / "src"
@@ -40,6 +42,51 @@ def test_two_processes_write_the_run_that_one_writes_but_for_last_digits(place, 
     assert found == metrics
     for name, weight in load_file(files[0]).items():
         torch.testing.assert_close(weight, weights[name], rtol=0, atol=2e-2, msg=name)
+
+
+LEFT_BEHIND = {
+    "RANK": "3",
+    "WORLD_SIZE": "4",
+    "LOCAL_RANK": "3",
+    "MASTER_ADDR": "nowhere.invalid",
+    "MASTER_PORT": "1",
+    "SLURM_PROCID": "3",
+    "SLURM_NTASKS": "4",
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "CUDA_VISIBLE_DEVICES": "",
+}
+"""What an interactive job of Slurm, mpirun and scripts for torchrun leave in a shell."""
+
+
+def test_variables_that_another_launcher_left_behind_change_nothing(place, params, monkeypatch):
+    file = place / "models/letters/model.safetensors"
+    weights = file.read_bytes()
+    file.unlink()
+    for name, value in LEFT_BEHIND.items():
+        monkeypatch.setenv(name, value)
+    train_here(params, "letters")
+    assert file.read_bytes() == weights
+
+
+def with_processes(number: int) -> Params:
+    content = yaml.safe_load(SMOKE.read_text())
+    content["runs"]["letters"]["hardware"]["processes"] = number
+    return parse_params(content)
+
+
+def test_several_processes_beside_another_launcher_say_what_to_unset(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match=r"WORLD_SIZE = 2 is of another launcher: `unset RANK LOCAL_RANK WORLD_SIZE`"):
+        train_here(with_processes(2), "letters")
+
+
+@pytest.mark.parametrize("nodes", ["0", "1:2", "", "3"])
+def test_a_number_of_machines_that_cannot_be_says_what_to_unset(monkeypatch, nodes):
+    monkeypatch.setenv("PET_NNODES", nodes)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(ValueError, match=r"PET_NNODES = '?[\d:]*'? .*unset"):
+        train_here(with_processes(2), "letters")
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_and_says_so(place):

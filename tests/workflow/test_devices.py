@@ -66,6 +66,14 @@ def test_more_gpus_than_there_are_is_an_error_that_names_them(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize(
+    ("visible", "devices"), [("", []), ("-1", []), ("NoDevFiles", []), ("0, 1", ["0", "1"]), ("2,-1,3", ["2"])]
+)
+def test_gpus_are_those_that_cuda_would_show(monkeypatch, visible, devices):
+    monkeypatch.setenv(VISIBLE, visible)
+    assert visible_devices() == devices
+
+
 def test_a_machine_without_a_driver_has_no_gpus_and_nothing_is_changed(monkeypatch):
     monkeypatch.delenv(VISIBLE, raising=False)
     monkeypatch.setenv("PATH", "")

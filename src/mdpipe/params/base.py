@@ -3,11 +3,53 @@
 import difflib
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, model_validator
 from pydantic_core import PydanticCustomError
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+MOST_LETTERS = 64
+"""Of a name: two and the stage's make a file name, of which file systems take 255 bytes, some 143."""
+DEVICES = {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))}
+"""Names that Windows does not take for files, where a repository with results of these is cloned, too."""
+MOST_PATH_BYTES, MOST_FILE_NAME_BYTES = 4095, 255
+"""Of a path and of its parts, as file systems have it."""
+
+
+def _is_no_device(name: str) -> str:
+    if name in DEVICES:
+        raise ValueError("names a device on Windows; choose another name")
+    return name
+
+
+def _is_fit_for_engines(path: str) -> str:
+    if not path or path != path.strip() or set(path) & set("\t\n"):
+        raise ValueError("a path is not empty and has no spaces around it, no tabs and no line breaks")
+    if set(path) & set("{}"):
+        raise ValueError("Snakemake takes braces in a path for a wildcard; rename the folder or file, or link to it")
+    if "://" in path:
+        raise ValueError("DVC watches a path on this machine; sources of the kinds url and hub are fetched")
+    if path.endswith(".dvc") or path.rpartition("/")[2] in ("dvc.yaml", "dvc.lock"):
+        raise ValueError("DVC takes no file of its own for a dependency; rename it")
+    if len(path.encode()) > MOST_PATH_BYTES or max(map(len, path.encode().split(b"/"))) > MOST_FILE_NAME_BYTES:
+        raise ValueError(f"the parts of a path have at most {MOST_FILE_NAME_BYTES} bytes each")
+    return path
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=MOST_LETTERS), AfterValidator(_is_no_device)]
 """Name of a source, dataset or run: part of file names and of DVC's stage names, where `-` and `@` mean something."""
+
+
+def _are_distinct(entries: list[Any]) -> list[Any]:
+    twice = [entry for index, entry in enumerate(entries) if entry in entries[:index]]
+    if twice:
+        raise ValueError(f"{twice[0]} is there a second time; remove one")
+    return entries
+
+
+Distinct = AfterValidator(_are_distinct)
+"""Of a list: without duplicates, which would be two stages or rows of one name."""
+
+WatchedPath = Annotated[str, AfterValidator(_is_fit_for_engines)]
+"""Path of a file or folder that both engines watch."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from mdpipe.params.root import Params
-from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
+from mdpipe.params.strict_yaml import StrictYAMLError, dotted, read_yaml
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -80,18 +80,14 @@ def _describe(problem: Any, data: Any) -> str:
             keys.append(str(part))
             value = value[part]
         elif problem["type"] == "missing" and part == problem["loc"][-1]:
-            return f"{_path([*keys, str(part)])}: is missing"
+            return f"{dotted([*keys, str(part)])}: is missing"
         # Else the part is the tag of a union ("transformer"), which is no key of the file.
     message = problem["msg"].removeprefix("Value error, ")
     if value is None and problem["type"] in EMPTY:
-        return f"{_path(keys)}: is empty; {EMPTY[problem['type']]}"
+        return f"{dotted(keys)}: is empty; {EMPTY[problem['type']]}"
     if isinstance(value, dict) or problem["type"] == "unknown_keys":
-        return f"{_path(keys)}: {message}"
-    return f"{_path(keys)}: {_shortened(repr(value))} is refused: {message}"
-
-
-def _path(keys: list[str]) -> str:
-    return ".".join(keys) or "top level"
+        return f"{dotted(keys)}: {message}"
+    return f"{dotted(keys)}: {_shortened(repr(value))} is refused: {message}"
 
 
 def _shortened(text: str) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.file_formats import ending, refusal
-from mdpipe.params.base import Name, Section
+from mdpipe.params.base import Distinct, Name, Section
 from mdpipe.params.data import AnyDataset, Chunks, ImageDataset, Last, LastCharacters, TextDataset, modality_of
 from mdpipe.params.problems import listed, no_such, problem
 from mdpipe.params.runs import Comparison, Run, UNet, UViT, ZeroShot
@@ -23,7 +23,7 @@ class Params(Section):
     sources: dict[Name, AnySource]
     datasets: dict[Name, AnyDataset]
     runs: dict[Name, Run]
-    comparisons: list[Comparison]
+    comparisons: Annotated[list[Comparison], Distinct]
     zero_shot: ZeroShot
     samplers: SamplerSuite
 
@@ -128,6 +128,8 @@ class Params(Section):
             for key, name in (("run", pair.run), ("against", pair.against)):
                 if name not in self.runs:
                     found.append(no_such(("comparisons", index, key), name, "runs", self.runs))
+            if pair.run == pair.against:
+                found.append(problem(("comparisons", index, "against"), pair.against, "a run differs from itself by 0"))
             if pair.run in self.runs and pair.against in self.runs:
                 first, second = self.runs[pair.run], self.runs[pair.against]
                 if (first.dataset, first.evaluate.split) != (second.dataset, second.evaluate.split):
@@ -173,6 +175,11 @@ class Params(Section):
                 )
             if judged.dataset != dataset:
                 found.append(problem((*where, "dataset"), judged.dataset, f"run {name!r} is on {dataset!r}"))
+        kinds = [sampler.kind for sampler in self.samplers.samplers]
+        for index, kind in enumerate(kinds):
+            if kind in kinds[:index]:
+                rule = "a sampler's rows are known by its kind and steps: compare one of each kind"
+                found.append(problem(("samplers", "samplers", index, "kind"), kind, rule))
         if not self.samplers.steps and any(isinstance(sampler, OnGrid) for sampler in self.samplers.samplers):
             rule = "samplers that walk a grid need at least one number of steps"
             found.append(problem(("samplers", "steps"), self.samplers.steps, rule))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, create_model, model_validator
 
 from mdpipe.params import diffusion
-from mdpipe.params.base import Name, Positive, Section
+from mdpipe.params.base import Distinct, Name, Positive, Section
 from mdpipe.params.data import Packing
 from mdpipe.params.hardware import HardwareSettings
 from mdpipe.params.optimizer import AnyOptimizer
@@ -108,6 +108,12 @@ class TrainSettings(Section):
     """Steps between two checkpoints."""
     keep_checkpoints: Positive
     """The so many newest are kept while a run trains; where the newest is damaged, it goes on from the one before."""
+
+    @property
+    def most_checkpoints(self) -> int:
+        """Checkpoints on the disk at once: those that are kept, and the one that is being written."""
+        written = -(-self.steps // self.checkpoint_every)  # The last step has one in any case.
+        return min(self.keep_checkpoints + 1, written)
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:
@@ -259,9 +265,9 @@ Run = Annotated[
 class ZeroShot(Draws):
     """Every run of `runs` is measured on every source of `sources`, which it was not trained on."""
 
-    runs: list[Name]
+    runs: Annotated[list[Name], Distinct]
     """Text runs, keys of the params' `runs`."""
-    sources: list[Name]
+    sources: Annotated[list[Name], Distinct]
     """Text sources, keys of the params' `sources`."""
     packing: Packing
     """The convention by which a corpus becomes windows."""

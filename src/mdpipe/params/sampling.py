@@ -6,7 +6,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from mdpipe.kinds import is_module
-from mdpipe.params.base import Name, Positive, Section
+from mdpipe.params.base import Distinct, Name, Positive, Section
 from mdpipe.params.diffusion import Grid
 from mdpipe.params.own import OrOwn, own_kind, section_of
 
@@ -153,7 +153,7 @@ class SamplerSuite(Section):
 
     runs: dict[Name, Judged]
     samplers: list[AnySampler]
-    steps: list[Positive]
+    steps: Annotated[list[Positive], Distinct]
     """Lengths of grid that each sampler with a grid is tried at."""
     count: Annotated[int, Field(ge=2)]
     """Samples drawn each time."""

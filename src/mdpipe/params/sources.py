@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mdpipe.params.base import Positive, Section
+from mdpipe.params.base import Distinct, Positive, Section, WatchedPath
 from mdpipe.params.catalogue import entry
 
 Modality = Literal["text", "image"]
@@ -20,7 +20,7 @@ Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Source(Section):
     """Raw text or pictures, as the `download` stage fetches them."""
 
-    path: str
+    path: WatchedPath
     """The file or folder that the source is read from and that DVC watches. Bundled sources come with the pinned
     packages, so theirs is the file that pins them; fetched ones are watched by their other settings, and may have any
     file here whose change shall fetch them again."""
@@ -40,7 +40,7 @@ class Docstrings(Source):
     """The documentation inside installed Python packages, one document a module; `python` is the standard library."""
 
     kind: Literal["docstrings"]
-    packages: Annotated[list[str], Field(min_length=1)]
+    packages: Annotated[list[str], Field(min_length=1), Distinct]
 
 
 class Digits(Source):
@@ -120,7 +120,7 @@ class Hub(TextRows):
     """On the hub, `owner/name`, or a local folder of the same layout."""
     config: str | None
     """Which of the data set's configurations; null for its only one."""
-    splits: Annotated[list[str], Field(min_length=1)]
+    splits: Annotated[list[str], Field(min_length=1), Distinct]
     """Which of its splits to fetch."""
     column: str
     """The column with the text."""
@@ -191,7 +191,7 @@ class HubImages(Resized):
     """On the hub, `owner/name`, or a local folder of the same layout."""
     config: str | None
     """Which of the data set's configurations; null for its only one."""
-    splits: Annotated[list[str], Field(min_length=1)]
+    splits: Annotated[list[str], Field(min_length=1), Distinct]
     """Which of its splits to fetch."""
     image: str
     """The column with the pictures."""

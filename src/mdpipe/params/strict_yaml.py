@@ -7,6 +7,7 @@ would take unbounded time: deep nesting, long numbers, aliases that expand to ma
 
 import math
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import yaml
@@ -187,4 +188,9 @@ def _is_float(text: str) -> bool:
 
 
 def _refused(node: Node, keys: tuple[str, ...], rule: str) -> StrictYAMLError:
-    return StrictYAMLError(f"line {node.start_mark.line + 1}: {'.'.join(keys) or 'top level'}: {rule}")
+    return StrictYAMLError(f"line {node.start_mark.line + 1}: {dotted(keys)}: {rule}")
+
+
+def dotted(keys: Iterable[str]) -> str:
+    """Return the path of a key as an error shows it, on one line."""
+    return ".".join(key if key.isprintable() else repr(key) for key in keys) or "top level"

@@ -12,6 +12,7 @@ from mdpipe.params.sampling import OnGrid, fits
 from mdpipe.stages.plan_costs import COUNT_BYTES, HEADER_BYTES, RESULT_BYTES, Model, model_of
 from mdpipe.stages.plan_datasets import PIECE, Encoded, encoded_of, tokenizer_sizes, tokenizer_tokens, tokens_of
 from mdpipe.stages.plan_figures import NOTHING, Figure, at_least, counted, in_bytes, in_hours, total
+from mdpipe.stages.plan_recorded import is_of_another, recorded_params
 from mdpipe.stages.plan_sizes import Material, fetched, material_of
 
 TERA = 1e12
@@ -47,6 +48,8 @@ class Plan:
     materials: dict[str, Material]
     datasets: dict[str, Encoded]
     models: dict[str, Model]
+    outdated: frozenset[str]
+    """Sources and datasets whose artifacts are of another definition, as `sources.NAME`."""
 
     @classmethod
     def of(cls, params: Params) -> "Plan":
@@ -55,13 +58,22 @@ class Plan:
         Raises:
             ValueError: a network does not fit its dataset, or a tokenizer's file is broken.
         """
-        materials = {name: material_of(name, source) for name, source in params.sources.items()}
+        outdated = _outdated(params)
+        materials = {
+            name: material_of(name, source, f"sources.{name}" in outdated) for name, source in params.sources.items()
+        }
         datasets = {
-            name: encoded_of(name, dataset, params.sources[dataset.source], materials[dataset.source])
+            name: encoded_of(
+                name,
+                dataset,
+                params.sources[dataset.source],
+                materials[dataset.source],
+                f"datasets.{name}" in outdated,
+            )
             for name, dataset in params.datasets.items()
         }
         models = {name: model_of(run, datasets[run.dataset]) for name, run in params.runs.items()}
-        return cls(params, materials, datasets, models)
+        return cls(params, materials, datasets, models, outdated)
 
     def rows(self) -> Iterator[Row]:
         """One a stage, in the order and by the names of `mdpipe check`."""
@@ -70,7 +82,11 @@ class Plan:
             yield Row(f"download@{name}", fetched(source, material.content), material.disk)
         for name, dataset in self.params.datasets.items():
             encoded = self.datasets[name]
-            yield Row(f"tokenizer@{name}", *tokenizer_sizes(name, dataset), tokenizer_tokens(dataset, encoded))
+            yield Row(
+                f"tokenizer@{name}",
+                *tokenizer_sizes(name, dataset, f"datasets.{name}" in self.outdated),
+                tokenizer_tokens(dataset, encoded),
+            )
             yield Row(f"encode@{name}", disk=encoded.disk, tokens=encoded.tokens)
         for name in self.params.runs:
             yield from self._run(name)
@@ -120,6 +136,22 @@ class Plan:
         held_out = encoded.splits["test"]
         judged = judge.evaluation(1, drawn + held_out.over(encoded.length))
         return Row(f"samplers@{name}", tokens=drawn * encoded.length + held_out, flops=total(costs) + judged)
+
+
+def _outdated(params: Params) -> frozenset[str]:
+    """Return the sources and datasets that dvc.lock records with another definition, and datasets of such sources."""
+    recorded = recorded_params()
+    sources = {
+        name
+        for name, source in params.sources.items()
+        if is_of_another(recorded.get(f"download@{name}", {}), "sources", name, source)
+    }
+    datasets = {
+        name
+        for name, dataset in params.datasets.items()
+        if dataset.source in sources or is_of_another(recorded.get(f"encode@{name}", {}), "datasets", name, dataset)
+    }
+    return frozenset({f"sources.{name}" for name in sources} | {f"datasets.{name}" for name in datasets})
 
 
 def summed(rows: Sequence[Row]) -> Row:

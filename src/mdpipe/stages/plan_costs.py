@@ -51,14 +51,14 @@ class Model:
         return self.forward * (1 + BACKWARD) * run.train.batch_size * run.train.steps * masks(run)
 
     def kept(self, run: Run) -> Figure:
-        """Bytes of models/RUN, 4 P, and of keep_checkpoints + 1 resume states, one of them in the making, 16 P each.
+        """Bytes of models/RUN, 4 P, and of the resume states, one of them in the making, 16 P each.
 
         Of a matrix that Muon moves it is 12; the loss and gradient norm of every step come on top of a state, and how
         often each token occurs on top of the model.
         """
         model = self.weights * WEIGHT_BYTES + Figure(COUNT_BYTES * self.vocabulary)
         state = self.weights * STATE_BYTES + self.matrices * -WEIGHT_BYTES + Figure(2 * WEIGHT_BYTES * run.train.steps)
-        return model + state * (run.train.keep_checkpoints + 1)
+        return model + state * run.train.most_checkpoints
 
     def evaluation(self, draws: int, examples: Figure) -> Figure:
         """F for every draw and example."""

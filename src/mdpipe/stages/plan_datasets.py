@@ -66,14 +66,17 @@ class Encoded:
         return total(self.splits.values())
 
 
-def encoded_of(name: str, dataset: AnyDataset, source: Source, material: Material) -> Encoded:
-    """What is known of a dataset, from its settings, its source and what is known of that.
+def encoded_of(
+    name: str, dataset: AnyDataset, source: Source, material: Material, is_outdated: bool = False
+) -> Encoded:
+    """What is known of a dataset, from its settings, its source and what is known of that; and from what is encoded,
+    unless that is of an older definition.
 
     The disk that it will take is, for every token, the smallest integer that holds an id, and eight bytes for every
     picture's label and for every token of the vocabulary.
     """
     folder, vocabulary = paths.encoded(name), vocabulary_of(dataset)
-    if (header := read_header(folder / "dataset.json")) is not None:
+    if not is_outdated and (header := read_header(folder / "dataset.json")) is not None:
         shape = (dataset.length,) if isinstance(dataset, TextDataset) else (*[dataset.size] * 2, header["shape"][-1])
         splits = {split: Figure(counts["tokens"]) for split, counts in header["splits"].items()}
         disk, vocabulary = Figure(folder_size(folder)), vocabulary or int(header["vocabulary"])
@@ -115,7 +118,7 @@ def vocabulary_of(dataset: AnyDataset) -> int | None:
             return fit_tokenizer(ready.kind, [], **ready.model_dump(exclude={"kind"})).vocabulary
 
 
-def tokenizer_sizes(name: str, dataset: AnyDataset) -> tuple[Figure, Figure]:
+def tokenizer_sizes(name: str, dataset: AnyDataset, is_outdated: bool = False) -> tuple[Figure, Figure]:
     """Bytes over the network and on the disk; a tokenizer with nothing to keep but its name counts as nothing."""
     download, disk = NOTHING, NOTHING
     match dataset.tokenizer:
@@ -128,7 +131,7 @@ def tokenizer_sizes(name: str, dataset: AnyDataset) -> tuple[Figure, Figure]:
         case Json():
             download = disk = UNKNOWN
     kept = paths.tokenizer(name)
-    return download, Figure(folder_size(kept)) if kept.is_dir() else disk.roughly()
+    return download, Figure(folder_size(kept)) if kept.is_dir() and not is_outdated else disk.roughly()
 
 
 def tokenizer_tokens(dataset: AnyDataset, encoded: Encoded) -> Figure:

@@ -93,13 +93,13 @@ class Material:
         return total(part.amount for part in self.parts.values())
 
 
-def material_of(name: str, source: Source) -> Material:
-    """What is known of a source.
+def material_of(name: str, source: Source, is_outdated: bool = False) -> Material:
+    """What is known of a source; of its raw folder nothing is taken where that is of an older definition of it.
 
     The disk that it will take is its content and for every document or picture a key, for a picture perhaps a label.
     """
     folder = paths.raw(name)
-    if (header := read_header(folder / "source.json")) is not None:
+    if not is_outdated and (header := read_header(folder / "source.json")) is not None:
         shape = tuple(header["shape"]) if "shape" in header else None
         parts = _measured(header["shards"])
         content = Figure(header["bytes"]) if shape is None else _pixels(parts, shape)

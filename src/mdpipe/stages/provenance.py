@@ -24,6 +24,8 @@ from mdpipe.stages.parent import DVC_MARK
 
 DVC_FILE = Path("dvc.yaml")
 IGNORE_FILE = Path(".dvcignore")
+TORCHRUN = "TORCHELASTIC_RUN_ID"
+"""Set in the processes that torchrun starts; without it, RANK is of another launcher that has left it behind."""
 NAMED_INPUTS = 3
 """Changed inputs that the error lists by name; the others are counted."""
 
@@ -73,7 +75,8 @@ def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
         params: content of params.yaml, from which the stage takes its settings.
     """
     runs_in_dvc = os.environ.get(DVC_MARK, "").partition("@")[0] == command
-    if runs_in_dvc and os.environ.get("RANK", "0") == "0":
+    leads = TORCHRUN not in os.environ or os.environ.get("RANK", "0") == "0"
+    if runs_in_dvc and leads:
         _watched[:] = [_Watch(stage_inputs(command, names, params), command, names)]
 
 

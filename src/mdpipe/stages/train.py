@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import astuple, fields
 
 import torch
+from torch import distributed
 
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.artifacts.metrics import write_metrics
@@ -53,12 +54,20 @@ def train(params: Params, run: str) -> None:
         SystemExit: it was interrupted, and the same command goes on; with the status that says so.
     """
     processes = params.runs[run].hardware.processes
-    if processes > 1 and WORLD_SIZE not in os.environ:
+    if processes > 1 and not distributed.is_torchelastic_launched():
+        if WORLD_SIZE in os.environ:
+            raise ValueError(
+                f"runs.{run}.hardware.processes = {processes}, which `mdpipe train` starts itself, and WORLD_SIZE ="
+                f" {os.environ[WORLD_SIZE]} is of another launcher: `unset RANK LOCAL_RANK WORLD_SIZE`"
+            )
         launch(processes, [sys.executable, "-m", "mdpipe", "train", run])
         return
     with joined() as world:
         if world.size != processes:
-            raise ValueError(f"runs.{run}.hardware.processes = {processes}, and {world.size} processes were started")
+            raise ValueError(
+                f"runs.{run}.hardware.processes = {processes}, and torchrun has started {world.size}: start as many, or"
+                " `unset TORCHELASTIC_RUN_ID WORLD_SIZE` where torchrun is long gone"
+            )
         try:
             _train_in(world, params, run)
         except InterruptedTrainingError as interrupted:
@@ -85,9 +94,8 @@ def _train_in(world: World, params: Params, run: str) -> None:
     scratch = paths.scratch(run, fingerprint)
     noise = Noise(params.seed, "train")
     if world.leads:
-        # Weights, their average and two moments in every state that is kept and the one that is being written; then the
-        # model itself.
-        states = settings.train.keep_checkpoints + 1
+        # Weights, their average and two moments in every state; then the model itself.
+        states = settings.train.most_checkpoints
         require_room(scratch, parameters * FLOAT * (4 * states + 1), f"training {run} with {states} states")
 
     def batches(step: int, rows: range) -> Batch:

@@ -22,13 +22,18 @@ def launch(processes: int, command: Sequence[str]) -> None:
     """Run the command in so many processes, divided evenly among the machines, and wait for those that run here.
 
     Raises:
-        ValueError: the machines cannot have equally many.
+        ValueError: the machines cannot have equally many, or their number is none.
         SystemExit: a process failed; with its status, after the others have been ended. Or this one was asked to end,
             which it has passed on to them.
     """
-    nodes = int(os.environ.get(NODES, "1"))
+    stated = os.environ.get(NODES, "1")
+    if not stated.isdecimal() or not (nodes := int(stated)):
+        raise ValueError(f"{NODES} = {stated!r} must be the number of machines, or be unset")
     if processes % nodes:
-        raise ValueError(f"hardware.processes = {processes} cannot be divided evenly among {NODES} = {nodes} machines")
+        raise ValueError(
+            f"hardware.processes = {processes} cannot be divided evenly among {NODES} = {nodes} machines;"
+            f" `unset {NODES}` for one machine"
+        )
     config = LaunchConfig(
         min_nodes=nodes,
         max_nodes=nodes,

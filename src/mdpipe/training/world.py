@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 
 LOCAL_RANK, WORLD_SIZE = "LOCAL_RANK", "WORLD_SIZE"
-"""What torchrun, and `launch`, tell a process in its environment."""
+"""Variables that torchrun, and `launch`, set for each process; other launchers leave them behind in a shell."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,12 @@ class World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The world that the environment tells of, with torch's process group: NCCL on GPUs, gloo on CPUs.
+    """The world that torchrun's variables describe, with torch's process group: NCCL on GPUs, gloo on CPUs.
 
-    Each process has a GPU of its own, the one that `cuda` then means.
+    Each process has a GPU of its own, the one that `cuda` then means. A process that torchrun has not started is alone,
+    whatever RANK and WORLD_SIZE another launcher has left in the environment.
     """
-    if WORLD_SIZE not in os.environ:
+    if not distributed.is_torchelastic_launched():
         yield World()
         return
     device = None

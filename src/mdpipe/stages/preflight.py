@@ -1,0 +1,89 @@
+"""What must hold before anything runs and params.yaml does not say: the sources' paths, and the working copy itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mdpipe.params import Params
+from mdpipe.params.sources import Source
+from mdpipe.stages import paths
+
+
+def require_usable(params: Params, *, with_sources: bool) -> None:
+    """Raise ValueError with a line for each problem of the working copy and of the sources' paths.
+
+    Args:
+        params: what would run.
+        with_sources: whether the sources' files must be here, too. Who has fetched the artifacts needs none.
+    """
+    missing = _missing_paths(params) if with_sources else ()
+    if problems := [*working_copy_problems(params), *_circular_paths(params), *missing]:
+        raise ValueError("\n".join(problems))
+
+
+def working_copy_problems(params: Params) -> Iterator[str]:
+    """Yield what keeps DVC from recording any stage: it says so only after the stage has run."""
+    here = Path.cwd()
+    if set("{}") & set(str(here)):
+        yield f"the working copy is at {str(here)!r}: DVC takes no braces in a path; rename the folder that has them"
+    links = {
+        folder
+        for artifact, _ in _artifacts(params)
+        for folder in (artifact if not artifact.suffix else artifact.parent, *artifact.parents)
+        if folder.is_symlink()
+    }
+    for link in sorted(links):
+        yield (
+            f"{link} is a symbolic link to {str(link.readlink())!r}; DVC records nothing behind it: make it a folder"
+            " and move DVC's cache there: `dvc cache dir --local FOLDER; dvc config --local cache.type symlink`"
+        )
+
+
+def _circular_paths(params: Params) -> Iterator[str]:
+    """Yield which sources are read from what is made from them."""
+    artifacts = list(_artifacts(params))
+    for name, source in params.sources.items():
+        before, seen = _maker(params, name), set[str]()
+        while before is not None and before not in seen | {name}:
+            seen.add(before)
+            before = _maker(params, before)
+        inside = [artifact for artifact, _ in artifacts if _is_inside(artifact, source.path)]
+        if before is not None:
+            yield f"{_key(name, source)} is made from the source itself; name files that are not"
+        elif inside and not seen:
+            yield f"{_key(name, source)} contains {inside[0]}, which the pipeline writes; put its files elsewhere"
+
+
+def _missing_paths(params: Params) -> Iterator[str]:
+    """Yield which sources have no files, and will have none."""
+    for name, source in params.sources.items():
+        if not Path(source.path).exists() and _maker(params, name) is None:
+            yield f"{_key(name, source)} does not exist; correct it, or put the files there"
+
+
+def _key(name: str, source: Source) -> str:
+    return f"sources.{name}.path: {source.path!r}"
+
+
+def _maker(params: Params, source: str) -> str | None:
+    """Return the source from whose data the pipeline makes the path of this one; None where it is a user's."""
+    path = params.sources[source].path
+    return next((owner for artifact, owner in _artifacts(params) if _is_inside(path, artifact)), None)
+
+
+def _artifacts(params: Params) -> Iterator[tuple[Path, str | None]]:
+    """Yield what the stages write, with the source that it is made from where it is one."""
+    for name in params.sources:
+        yield paths.raw(name), name
+    for name, dataset in params.datasets.items():
+        for artifact in (paths.tokenizer(name), paths.encoded(name), paths.metrics("encode", name)):
+            yield artifact, dataset.source
+    for name, run in params.runs.items():
+        source = params.datasets[run.dataset].source
+        for artifact in (paths.model(name), paths.samples(name), paths.evaluation(name), paths.metrics("train", name)):
+            yield artifact, source
+    yield paths.REPORT, None
+    yield paths.RESULTS / "likelihood.csv", None  # The other tables are beside it.
+
+
+def _is_inside(path: str | Path, folder: str | Path) -> bool:
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())

@@ -1,0 +1,120 @@
+"""What is refused before anything runs: sources without files or made from themselves, working copies unfit for DVC."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from mdpipe.cli import app
+from mdpipe.params import parse_params
+from mdpipe.stages.preflight import require_usable
+from tests.stages.planning import FILES, smoke
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("constraints.txt").touch()
+    Path("params.yaml").write_bytes(FILES["smoke"].read_bytes())
+    return tmp_path
+
+
+def with_paths(**paths: str) -> Any:
+    """The smoke preset with other paths of its sources."""
+    content = deepcopy(smoke())
+    for source, path in paths.items():
+        content["sources"][source]["path"] = path
+    return parse_params(content)
+
+
+def check() -> Any:
+    return CliRunner().invoke(app, ["check"])
+
+
+def refusal(params: Any) -> str:
+    with pytest.raises(ValueError) as error:
+        require_usable(params, with_sources=True)
+    return str(error.value)
+
+
+def test_the_smoke_preset_is_usable_where_its_files_are(place):
+    require_usable(parse_params(smoke()), with_sources=True)
+    assert check().exit_code == 0
+
+
+def test_check_names_every_path_that_is_missing(place):
+    Path("constraints.txt").unlink()
+    result = check()
+    assert result.exit_code == 1
+    assert "train@letters" in result.output  # What would run is said all the same.
+    for source in smoke()["sources"]:
+        assert f"sources.{source}.path: 'constraints.txt' does not exist" in result.output
+
+
+def test_who_has_the_artifacts_needs_no_files_of_sources(place):
+    Path("constraints.txt").unlink()
+    require_usable(parse_params(smoke()), with_sources=False)
+
+
+@pytest.mark.parametrize("path", ["data/raw/pydantic_docs", "data/tokenizers/docs_pieces/x", "./models//letters/"])
+def test_a_path_that_an_earlier_stage_makes_need_not_exist(place, path):
+    require_usable(with_paths(typer_docs=path), with_sources=True)
+
+
+@pytest.mark.parametrize(
+    ("paths", "part"),
+    [
+        ({"digits": "data/raw/digits"}, "sources.digits.path: 'data/raw/digits' is made from the source itself"),
+        ({"digits": "models/digits/x"}, "sources.digits.path: 'models/digits/x' is made from the source itself"),
+        (
+            {"digits": "data/raw/typer_docs", "typer_docs": "models/digits"},
+            "sources.typer_docs.path: 'models/digits' is made from the source itself",
+        ),
+        ({"digits": "."}, "sources.digits.path: '.' contains data/raw/"),
+        ({"digits": "data"}, "contains data/raw/"),
+        ({"digits": "/"}, "contains data/raw/"),
+        ({"digits": "metrics"}, "contains metrics/encode/"),
+        ({"digits": "results"}, "contains results/likelihood.csv"),
+        ({"digits": "models"}, "contains models/"),
+    ],
+)
+def test_a_source_that_holds_what_is_made_from_it_is_refused(place, paths, part):
+    assert part in refusal(with_paths(**paths))
+
+
+def test_a_folder_of_the_users_beside_the_artifacts_is_a_source(place):
+    Path("data/texts").mkdir(parents=True)
+    require_usable(with_paths(digits="data/texts"), with_sources=True)
+
+
+@pytest.mark.parametrize("link", ["models", "data", "data/raw", "models/letters", "evaluations", "report"])
+def test_an_output_behind_a_symbolic_link_is_refused_before_a_stage_runs(place, tmp_path_factory, monkeypatch, link):
+    disk = tmp_path_factory.mktemp("disk")
+    (place / link).parent.mkdir(exist_ok=True)
+    (place / link).symlink_to(disk)
+    assert f"{link} is a symbolic link to '{disk}'" in refusal(parse_params(smoke()))
+    monkeypatch.setenv("DVC_STAGE", "download@digits")
+    monkeypatch.setattr("mdpipe.cli.watch_inputs", lambda *_: None)
+    monkeypatch.setattr("mdpipe.cli.end_with_parent", lambda: None)
+    result = CliRunner().invoke(app, ["download", "digits"])
+    assert result.exit_code == 1
+    assert "is a symbolic link" in result.output
+    assert list(disk.iterdir()) == []
+
+
+def test_files_that_dvc_links_into_its_cache_are_no_such_links(place, tmp_path_factory):
+    """`cache.type symlink`: the folders of an artifact are its own, the files links."""
+    Path("evaluations").mkdir()
+    Path("models/letters").mkdir(parents=True)
+    for file in ("evaluations/letters.npy", "models/letters/run.json"):
+        Path(file).symlink_to(tmp_path_factory.getbasetemp() / "cached")
+    require_usable(parse_params(smoke()), with_sources=True)
+
+
+def test_a_working_copy_with_braces_in_its_path_is_refused(place, monkeypatch):
+    (place / "a{x}b").mkdir()
+    monkeypatch.chdir(place / "a{x}b")
+    Path("constraints.txt").touch()
+    assert "DVC takes no braces in a path" in refusal(parse_params(smoke()))
