@@ -43,6 +43,14 @@ def test_the_committed_schema_is_the_one_of_the_types():
     assert (ROOT / "workflow/params.schema.json").read_text() == json_schema()
 
 
+TEXTS = {
+    "kind": "text_files",
+    "path": "my",
+    "documents": "file",
+    "broken_utf8": "error",
+    "empty_rows": "error",
+    "detokenizer": None,
+}
 UVIT = {
     "kind": "uvit",
     "width": 8,
@@ -140,6 +148,18 @@ UVIT = {
         ({"sources.digits.path": " my"}, ["sources.digits.path: ' my'", "no spaces around it"]),
         ({"sources.digits.path": "my\ntexts"}, ["sources.digits.path: 'my\\ntexts'", "no line breaks"]),
         ({"sources.digits.path": "s3://bucket/x"}, ["sources.digits.path: 's3://bucket/x'", "on this machine"]),
+        ({"sources.digits": TEXTS | {"pattern": "/etc/*"}}, ["sources.digits.pattern: '/etc/*'", "stays in there"]),
+        ({"sources.digits": TEXTS | {"pattern": ""}}, ["sources.digits.pattern: ''", "stays in there"]),
+        (
+            {"sources.digits": TEXTS | {"pattern": {"a": "../x"}}},
+            ["sources.digits.pattern.a: '../x'", "stays in there"],
+        ),
+        (
+            {"sources.digits": TEXTS | {"pattern": "a/**.txt"}},
+            ["sources.digits.pattern: 'a/**.txt'", "between slashes"],
+        ),
+        ({"sources.digits": TEXTS | {"pattern": {}}}, ["sources.digits.pattern", "at least 1"]),
+        ({"sources.typer_docs.packages": ["../rich"]}, ["sources.typer_docs.packages.0: '../rich'", "match pattern"]),
         ({"sources.digits.path": "my/x.dvc"}, ["sources.digits.path: 'my/x.dvc'", "file of its own"]),
         ({"sources.digits.path": "my/" + "é" * 128}, ["sources.digits.path", "at most 255 bytes"]),
     ],

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from mdpipe.cli import app
 from mdpipe.params import parse_params
+from mdpipe.stages.check import describe
 from mdpipe.stages.preflight import require_usable
 from tests.stages.planning import FILES, smoke
 
@@ -51,6 +52,14 @@ def test_check_names_every_path_that_is_missing(place):
     assert "train@letters" in result.output  # What would run is said all the same.
     for source in smoke()["sources"]:
         assert f"sources.{source}.path: 'constraints.txt' does not exist" in result.output
+
+
+def test_check_says_that_without_runs_there_is_no_report(place):
+    content = smoke()
+    content["runs"] = content["samplers"]["runs"] = {}
+    content["comparisons"] = content["zero_shot"]["runs"] = []
+    assert describe(parse_params(content)).splitlines()[-1].startswith("  no report, which needs a run")
+    assert describe(parse_params(smoke())).endswith("  report")
 
 
 def test_who_has_the_artifacts_needs_no_files_of_sources(place):

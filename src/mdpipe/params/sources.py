@@ -10,10 +10,22 @@ from mdpipe.params.catalogue import entry
 
 Modality = Literal["text", "image"]
 
-Pattern = str | dict[str, str]
+
+def _stays_in_the_folder(path: str) -> str:
+    parts = path.split("/")
+    if not path or path.startswith("/") or ".." in parts:
+        raise ValueError("is relative to the source's path, which DVC watches, and stays in there")
+    if any("**" in part and part != "**" for part in parts):
+        raise ValueError("`**` stands for folders, between slashes: `**/*.txt`")
+    return path
+
+
+Within = Annotated[str, AfterValidator(_stays_in_the_folder)]
+Pattern = Within | Annotated[dict[str, Within], Field(min_length=1)]
 """Which files of the folder count, as a glob: `*.txt`, or `**/*.md` for all levels. A mapping of names to globs where
 the source comes in splits of its own: `{train: "train-*.parquet", test: "test-*.parquet"}`."""
 
+PackageName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
 Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -40,7 +52,7 @@ class Docstrings(Source):
     """The documentation inside installed Python packages, one document a module; `python` is the standard library."""
 
     kind: Literal["docstrings"]
-    packages: Annotated[list[str], Field(min_length=1), Distinct]
+    packages: Annotated[list[PackageName], Field(min_length=1), Distinct]
 
 
 class Digits(Source):
@@ -239,9 +251,9 @@ class Idx(Source):
     """Pictures in the IDX files of MNIST and its kin, perhaps packed."""
 
     kind: Literal["idx"]
-    images: str | dict[str, str]
+    images: Within | Annotated[dict[str, Within], Field(min_length=1)]
     """The file of pictures within the folder, or one for each of the source's own splits."""
-    labels: str | dict[str, str] | None
+    labels: Within | Annotated[dict[str, Within], Field(min_length=1)] | None
     """The same for their classes; null for none."""
 
 

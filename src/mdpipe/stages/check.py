@@ -7,6 +7,8 @@ from mdpipe.params.data import modality_of
 from mdpipe.params.diffusion import Scheduled
 from mdpipe.params.sources import TextFiles
 
+NO_REPORT = "  no report, which needs a run: ask for stages by name, as `dvc repro encode@DATASET` does"
+
 
 def describe(params: Params) -> str:
     """The stages that would run, by name, and what each run is."""
@@ -27,7 +29,7 @@ def describe(params: Params) -> str:
     for run_name in params.zero_shot.runs:
         lines += [f"  zero_shot@{run_name}-{source}" for source in params.zero_shot.sources]
     lines += [f"  samplers@{run}: judged by {judged.judge}" for run, judged in params.samplers.runs.items()]
-    return "\n".join([*lines, "  report"])
+    return "\n".join([*lines, "  report" if params.runs else NO_REPORT])
 
 
 def as_plain_text(source: TextFiles) -> list[str]:
