@@ -1,4 +1,4 @@
-"""What Snakemake's main process does before it plans: be alone, mend what a kill left behind, ask DVC what is stale.
+"""What Snakemake's main process does before it plans: be alone, repair what a kill left behind, ask DVC what is stale.
 
 DVC decides what is stale, by content, and Snakemake only orders the work. Each rule has a request file as its one input
 whose modification time counts. A stage that DVC calls stale gets a new nonce there, so that Snakemake plans it whatever
@@ -7,16 +7,20 @@ it remembers of its last run; for all others the request is older than any outpu
 
 import fcntl
 import os
+import re
+import sys
 import uuid
 from pathlib import Path
 from typing import IO
 
 import networkx
 from dvc.exceptions import NotDvcRepoError
+from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_yaml
 
+from mdpipe.stages.unlock import lock_holders, repair_rwlock
 from workflow.graph import Stage
 from workflow.job import ENGINE_PID, JOBS_LOCK
 from workflow.sort_lock import LOCK_FILE
@@ -24,10 +28,17 @@ from workflow.sort_lock import LOCK_FILE
 STATE = Path(".mdpipe")
 REQUESTS = STATE / "requests"
 ENGINE_LOCK = STATE / "engine.lock"
+CONFLICT = re.compile(rb"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+"""The lines that git puts around the two sides of a conflict."""
+
 BEFORE_ALL_OUTPUTS = (0, 0)
 """Times of access and modification, in seconds since 1970."""
 
 _held: list[IO[str]] = []
+
+
+class LockFileError(ValueError):
+    """dvc.lock cannot be read, and nothing is done about it without the user."""
 
 
 def become_the_engine() -> None:
@@ -76,21 +87,49 @@ def open_repo(root: Path) -> Repo:
         raise ValueError(f"{root} has no folder .dvc: copy the hidden files, too, or run `dvc init` there") from None
 
 
-def mend_lock_file() -> None:
-    """Put a dvc.lock aside that a kill cut short: DVC's run cache then gives every artifact back without computing."""
+def repair_lock_file(*, dry_run: bool) -> None:
+    """Set a dvc.lock aside that a kill cut short: DVC's run cache then restores every artifact without computing it.
+
+    Raises:
+        LockFileError: it holds the conflict of a merge, which the user decides, or is cut short in a dry run.
+    """
     try:
-        lock = load_yaml(str(LOCK_FILE)) if LOCK_FILE.exists() else {"stages": {}}
-        broken = not (lock and isinstance(lock, dict))
+        content = load_yaml(str(LOCK_FILE)) if LOCK_FILE.exists() else {"stages": {}}
+        if content and isinstance(content, dict):
+            return
     except ParseError:
-        broken = True
-    if broken:
-        LOCK_FILE.replace(STATE / "dvc.lock.broken")
+        if CONFLICT.search(LOCK_FILE.read_bytes()):
+            raise LockFileError(
+                f"{LOCK_FILE} holds the conflict of a merge; resolve params.yaml, take either side of {LOCK_FILE}"
+                f" (`git checkout --ours {LOCK_FILE}` or `--theirs`), and run snakemake: it restores or makes what the"
+                " other side had"
+            ) from None
+    if dry_run:
+        raise LockFileError(
+            f"{LOCK_FILE} is no YAML mapping, as after a kill; without --dry-run, snakemake sets it aside and restores"
+            " every artifact from DVC's cache"
+        )
+    aside = STATE / f"{LOCK_FILE}.broken"
+    LOCK_FILE.replace(aside)
+    sys.stderr.write(f"{LOCK_FILE} was cut short, as by a kill; it is now {aside}, and DVC's cache has what it named\n")
 
 
 def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
-    """Request every stage that DVC does not call up to date and no other; return them and all that depend on them."""
+    """Request every stage that DVC does not call up to date and no other; return them and all that depend on them.
+
+    Raises:
+        BlockingIOError: another DVC is at work.
+    """
     REQUESTS.mkdir(parents=True, exist_ok=True)
-    stale = set(repo.status())
+    try:
+        for line in repair_rwlock(repo):
+            sys.stderr.write(f"{line}\n")
+        stale = set(repo.status())
+    except LockError as error:
+        holders = ", ".join(lock_holders(repo))
+        raise BlockingIOError(
+            f"DVC is at work in this folder ({holders or error}); wait until it ends, then run the same command again"
+        ) from None
     for stage in stages:
         request = request_file(stage.name)
         if stage.name in stale:

@@ -11,11 +11,12 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.ge
 
 from mdpipe.params import load_params
 from mdpipe.stages.preflight import require_usable
+from workflow.cache import verify_objects
 from workflow.engine import (
     announce_engine,
     become_the_engine,
-    mend_lock_file,
     open_repo,
+    repair_lock_file,
     request_file,
     request_stale_stages,
 )
@@ -34,13 +35,14 @@ planned = set()
 
 # A job's process reads this file too: only the main one may ask DVC, and only while no stage runs.
 if workflow.is_main_process:
+    verify_objects(remove=not workflow.dryrun)
     try:
         require_usable(asked, with_sources=False)
         become_the_engine()
+        repair_lock_file(dry_run=workflow.dryrun)
+        planned = request_stale_stages(repo, stages)
     except (ValueError, BlockingIOError) as error:
         raise WorkflowError(str(error)) from None
-    mend_lock_file()
-    planned = request_stale_stages(repo, stages)
 
     onsuccess:
         sort_lock()

@@ -140,6 +140,24 @@ def datasets(
 
 
 @app.command()
+def verify() -> None:
+    """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard what is broken."""
+    with told_plainly():
+        from mdpipe.stages.verify import verify as verify_artifacts
+
+        typer.echo(verify_artifacts())
+
+
+@app.command()
+def unlock() -> None:
+    """Remove the locks that killed DVC processes left behind."""
+    with told_plainly():
+        from mdpipe.stages.unlock import unlock as remove_stale_locks
+
+        typer.echo(remove_stale_locks())
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of params.yaml, for editors."""
     typer.echo(json_schema(), nl=False)

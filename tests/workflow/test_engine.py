@@ -1,4 +1,4 @@
-"""What the main process of Snakemake does first, and what it says where it cannot."""
+"""What Snakemake's main process repairs, what it leaves to the user, and what it says where it cannot start."""
 
 import subprocess
 from pathlib import Path
@@ -6,7 +6,52 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from workflow.engine import open_repo
+from workflow.engine import STATE, LockFileError, open_repo, repair_lock_file
+
+CONFLICT = """\
+schema: '2.0'
+stages:
+<<<<<<< HEAD
+  a: {cmd: one}
+=======
+  a: {cmd: two}
+>>>>>>> branch
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    STATE.mkdir()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_merge_conflict_is_named_and_left_alone(dry_run):
+    Path("dvc.lock").write_text(CONFLICT)
+    with pytest.raises(LockFileError, match=r"conflict of a merge.*git checkout --ours dvc\.lock"):
+        repair_lock_file(dry_run=dry_run)
+    assert Path("dvc.lock").read_text() == CONFLICT
+
+
+@pytest.mark.parametrize("content", ["", "schema: '2.0'\nstages:\n  a: {cmd", "- a\n"])
+def test_a_lock_file_cut_short_is_set_aside_but_not_by_a_dry_run(content, capsys):
+    Path("dvc.lock").write_text(content)
+    with pytest.raises(LockFileError, match="without --dry-run"):
+        repair_lock_file(dry_run=True)
+    assert Path("dvc.lock").read_text() == content
+    repair_lock_file(dry_run=False)
+    assert not Path("dvc.lock").exists()
+    assert (STATE / "dvc.lock.broken").read_text() == content
+    assert "dvc.lock was cut short" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [None, "schema: '2.0'\nstages: {}\n"])
+def test_a_whole_or_missing_lock_file_is_left_alone(content):
+    if content is not None:
+        Path("dvc.lock").write_text(content)
+    repair_lock_file(dry_run=False)
+    assert not (STATE / "dvc.lock.broken").exists()
+    assert Path("dvc.lock").exists() is (content is not None)
 
 
 def test_a_folder_that_git_does_not_know_says_to_run_git_init(tmp_path: Path) -> None:
