@@ -9,6 +9,8 @@ SOURCES = [workflow.basedir, f"{workflow.basedir}/src"]
 sys.path[:0] = SOURCES
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.get("PYTHONPATH")]))
 
+import snakemake.logging
+
 from mdpipe.params import load_params
 from mdpipe.stages.preflight import require_usable
 from workflow.cache import verify_objects
@@ -20,6 +22,7 @@ from workflow.engine import (
     request_file,
     request_stale_stages,
 )
+from workflow.failed_logs import last_lines
 from workflow.graph import inputs_of, is_folder, read_stages
 from workflow.sort_lock import sort_lock
 
@@ -28,6 +31,9 @@ try:
     repo = open_repo(Path(workflow.basedir))
 except ValueError as error:
     raise WorkflowError(str(error)) from None
+
+# What `show-failed-logs` prints: a log has thousands of lines of progress before the one that matters.
+snakemake.logging.show_logs = last_lines
 
 announce_engine()
 stages = read_stages(repo)

@@ -38,11 +38,32 @@ def test_nothing_runs_where_nothing_changed(made):
     assert made.stages_run() in ([], ["report"])
 
 
-def test_an_artifact_is_stored_once(made):
-    """What lies in the working copy is a link into DVC's cache."""
-    made.edit_params("seed", 1)  # The copy of the session's artifacts was made by a program that knows no links.
-    made.run("dvc", "repro", "download@digits", "encode@digits")
-    tokens = made.root / "data/encoded/digits/train-00000.npy"
-    digest = hashlib.md5(tokens.read_bytes()).hexdigest()
-    assert tokens.samefile(made.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:])
-    assert not tokens.stat().st_mode & 0o222
+@pytest.mark.parametrize("engine", [("snakemake",), ("dvc", "repro")], ids=lambda engine: engine[0])
+def test_a_byte_changed_in_an_artifact_is_restored(made, engine):
+    """An artifact and its object in DVC's cache are two files, so that an edit of one leaves the other alone."""
+    model = made.root / "models/letters/model.safetensors"
+    before = made.digest("models")
+    content = bytearray(model.read_bytes())
+    content[-5] ^= 0x40
+    model.chmod(0o644)
+    model.write_bytes(content)
+    made.run(*engine)
+    assert made.digest("models") == before
+    assert made.is_up_to_date()
+    assert "train letters" not in made.stages_run()
+
+
+def test_a_broken_object_in_the_cache_is_named_and_its_stage_runs_again(made):
+    model = made.root / "models/letters/model.safetensors"
+    whole = model.read_bytes()
+    digest = hashlib.md5(whole).hexdigest()
+    broken = made.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    broken.chmod(0o644)
+    broken.write_bytes(whole[:-5] + bytes([whole[-5] ^ 0x40]) + whole[-4:])
+    broken.chmod(0o444)
+    model.unlink()
+    assert f"{digest[2:]} is broken" in made.run("snakemake")
+    assert "train letters" in made.stages_run()
+    assert model.read_bytes() == whole
+    assert broken.read_bytes() == whole
+    assert made.is_up_to_date()

@@ -1,0 +1,57 @@
+"""A failed job's cause is on the screen, and its progress is not."""
+
+import logging
+from pathlib import Path
+
+import snakemake.logging
+from snakemake.logging import DefaultFormatter
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from workflow.failed_logs import LINES, last_lines
+
+
+def test_the_last_lines_are_shown_under_the_path(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"step {step}\n" for step in range(5000)) + "mdpipe: the cause\nERROR: failed\n")
+    heading, *lines = last_lines([str(log)])
+    assert heading == f"The end of {log}:"
+    assert len(lines) == LINES
+    assert lines[-2:] == ["    mdpipe: the cause", "    ERROR: failed"]
+
+
+def test_of_a_progress_bar_the_last_state_is_shown(tmp_path: Path) -> None:
+    log = tmp_path / "encode.log"
+    log.write_bytes(b"start\n" + b"".join(b"%d%%\r" % done for done in range(100)) + b"\nbroken \xff\n\n")
+    _, *lines = last_lines([str(log)])
+    assert lines == ["    start", "    99%", "    broken \ufffd"]
+
+
+def test_of_a_huge_log_the_end_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "train.log"
+    log.write_bytes(b"x" * 5_000_000 + b"\nthe cause\n")
+    _, line, cause = last_lines([str(log)])
+    assert len(line) < 2000
+    assert cause == "    the cause"
+
+
+def test_a_log_that_is_missing_or_empty_is_said(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    missing, empty = last_lines([str(tmp_path / "missing"), str(tmp_path / "empty")])
+    assert missing == f"{tmp_path / 'missing'} was not written: the job did not start"
+    assert empty == f"The end of {tmp_path / 'empty'}:"
+
+
+def test_snakemake_shows_a_failed_job_by_the_function_that_the_snakefile_replaces(tmp_path, monkeypatch) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"step {step}\n" for step in range(100)) + "the cause\n")
+    monkeypatch.setattr(snakemake.logging, "show_logs", last_lines)
+    formatter = DefaultFormatter(quiet=set(), show_failed_logs=True)
+    record = logging.LogRecord("snakemake", logging.ERROR, "", 0, "", None, None)
+    record.event = LogEvent.JOB_ERROR
+    fields = {"rule_name": "train@letters", "jobid": 1, "input": [], "output": [], "log": [str(log)], "conda_env": None}
+    fields |= {"container_img": None, "shellcmd": None, "aux": {}, "indent": False, "rule_msg": None}
+    for name, value in fields.items():
+        setattr(record, name, value)
+    shown = formatter.format(record)
+    assert "the cause" in shown
+    assert "step 10\n" not in shown
