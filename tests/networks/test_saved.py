@@ -83,7 +83,7 @@ def test_a_damaged_file_is_named_with_its_cure(saved, name, damage):
     path.unlink()
     if damage != "missing":
         path.write_bytes({"empty": b"", "truncated": content[:-20], "garbage": b"\x93" * 100}[damage])
-    with pytest.raises(ValueError, match=rf"{name} does not .*dvc repro train@RUN"):
+    with pytest.raises(ValueError, match=rf"{name} (does not|is broken) .*dvc repro train@RUN"):
         load_network(saved)
 
 
@@ -91,7 +91,9 @@ def test_weights_of_another_network_are_refused(saved, shaken):
     vocabulary, shape, settings = SETTINGS["transformer"]
     wider = shaken("transformer", width=32).state_dict()
     save_network(saved, wider, "transformer", vocabulary, shape, settings)
-    with pytest.raises(ValueError, match=r"(?s)model.safetensors does not hold the weights.*size mismatch"):
+    with pytest.raises(
+        ValueError, match=r"model.safetensors holds \S+ as float32 \(.*32.*\) where float32 \(.*16.*\) is"
+    ):
         load_network(saved)
 
 
@@ -110,3 +112,51 @@ def test_weights_that_are_not_finite_are_refused(saved, shaken):
     save_network(saved, state, "transformer", *SETTINGS["transformer"])
     with pytest.raises(ValueError, match=r"model.safetensors holds .* not finite in head.weight; .*dvc repro"):
         load_network(saved)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_weights_of_another_type_are_refused(saved, shaken, dtype):
+    state = {name: tensor.to(dtype) for name, tensor in shaken("transformer").state_dict().items()}
+    save_network(saved, state, "transformer", *SETTINGS["transformer"])
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(ValueError, match=rf"model.safetensors holds \S+ as {name} .* where float32 .*; .*dvc repro"):
+        load_network(saved)
+
+
+@pytest.mark.parametrize("change", ["missing", "more"])
+def test_weights_with_other_names_are_refused(saved, shaken, change):
+    state = shaken("transformer").state_dict()
+    if change == "missing":
+        del state["head.weight"]
+    else:
+        state["head.scale"] = torch.ones(1)
+    save_network(saved, state, "transformer", *SETTINGS["transformer"])
+    with pytest.raises(
+        ValueError, match=r"model.safetensors does not hold the weights .*: head\.(weight|scale) \w+ "
+    ) as e:
+        load_network(saved)
+    assert "\n" not in str(e.value)
+
+
+WRONG = (None, "true", 1.5, -1, [], [0], [1, 1], {"a": 1})
+"""A value of each type of JSON. Where a key has that type, it means nothing there."""
+
+
+@pytest.mark.parametrize("key", ["kind", "vocabulary", "shape", "classes", "causal", "settings"])
+@pytest.mark.parametrize("value", WRONG, ids=str)
+def test_every_key_of_the_description_has_its_type(saved, key, value):
+    description = json.loads((saved / "network.json").read_text())
+    (saved / "network.json").write_text(json.dumps(description | {key: value}))
+    with pytest.raises(ValueError, match=rf"network.json(: {key}| does not describe).*; train it again") as error:
+        load_network(saved)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["kind", "vocabulary", "shape", "classes", "causal", "settings"])
+def test_a_description_without_a_key_or_with_an_unknown_one_is_refused(saved, key):
+    description = json.loads((saved / "network.json").read_text())
+    content = {name: value for name, value in description.items() if name != key}
+    for changed in (content, content | {f"{key}_": description[key]}, description | {"other": 1}):
+        (saved / "network.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=r"network.json: \w+( = .*)?: "):
+            load_network(saved)

@@ -1,7 +1,7 @@
 """What is trained, sampled and measured: the `runs` of params.yaml and the zero-shot suite."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, create_model, model_validator
 
@@ -260,6 +260,14 @@ Run = Annotated[
     Field(discriminator="objective"),
     OrOwn("objective", "mdpipe.diffusion.objectives", "Objective", _own_run),
 ]
+
+
+def diffusion_section(objective: str, implementation: type) -> Any:
+    """Return the section `diffusion` of a run with this objective, which the class implements."""
+    for run in get_args(get_args(Run)[0]):
+        if get_args(run.model_fields["objective"].annotation) == (objective,):
+            return run.model_fields["diffusion"].annotation
+    return _own_run(objective, implementation).model_fields["diffusion"].annotation
 
 
 class ZeroShot(Draws):

@@ -11,28 +11,34 @@ import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import TypeAdapter, ValidationError
+from safetensors.torch import save_file
 from torch import Tensor
 
+from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.artifacts.aside import folder_aside
 from mdpipe.data.artifacts.stable_json import read_json, write_json
+from mdpipe.data.artifacts.typed_json import Header, first_problem, read_typed_json
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.build import build_objective
+from mdpipe.diffusion.objectives.build import build_objective, objective_class
 from mdpipe.networks.base import Network
 from mdpipe.networks.build import parameter_count
-from mdpipe.networks.saved import DESCRIPTION, load_network, save_network
+from mdpipe.networks.saved import DESCRIPTION, Description, load_network, read_description, read_weights, save_network
 from mdpipe.params import Run
+from mdpipe.params.runs import AnyNetwork, diffusion_section
 from mdpipe.stages import paths
 
+RUN = "run.json"
 OBJECTIVE = "objective.safetensors"
+TOKENIZER = "tokenizer.json"
 UNIGRAM = "unigram.npy"
-COPIED_FILES = (UNIGRAM, "tokenizer.json", "pieces.model", "model.json")
+COPIED_FILES = (UNIGRAM, TOKENIZER, "pieces.model", "model.json")
 """What a model takes along of its dataset, where the dataset has it."""
 
 UNITS = {
@@ -130,39 +136,98 @@ def save_run(
         save_network(folder, weights, kind, dataset.vocabulary, dataset.shape, network, classes=classes, causal=causal)
         if objective_weights:
             save_file(objective_weights, folder / OBJECTIVE)
-        write_json(folder / "run.json", described)
+        write_json(folder / RUN, described)
         for file in COPIED_FILES:
             if (dataset.directory / file).exists():
                 shutil.copyfile(dataset.directory / file, folder / file)
+
+
+class DescribedRun(Header):
+    """run.json."""
+
+    objective: str
+    """Its name in params.yaml."""
+    diffusion: dict[str, Any]
+    """The objective's settings."""
+    dataset: str
+    modality: Literal["text", "image"]
+    tokenizer: str
+    """The tokenizer's kind."""
+    class_names: tuple[str, ...] = ()
 
 
 def load_run(name: str) -> TrainedRun:
     """Read models/RUN.
 
     Raises:
-        ValueError: a file of it is missing or broken; the message says which and what to do.
+        ValueError: a file of it is missing or broken, or contradicts another; the message says which and what to do.
     """
     directory = paths.model(name)
     cure = f"run `dvc repro train@{name}`"
-    described = read_json(directory / "run.json", cure)
-    described_network = read_json(directory / DESCRIPTION, cure)
-    objective = build_objective(described["objective"], described_network["vocabulary"], **described["diffusion"])
-    if objective.state_dict():
-        path = directory / OBJECTIVE
-        try:
-            objective.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{path} does not hold what the objective has learned ({error}); {cure}") from error
+    described = read_typed_json(directory / RUN, DescribedRun, cure)
+    described_network = read_description(directory)
+    _check_settings(directory, described, described_network, cure)
+    _check_tokens(directory, described, described_network, cure)
+    objective = build_objective(described.objective, described_network.vocabulary, **described.diffusion)
+    if expected := objective.state_dict():
+        objective.load_state_dict(read_weights(directory / OBJECTIVE, expected, cure))
+    if objective.causal != described_network.causal:
+        raise ValueError(
+            f"{directory / DESCRIPTION}: causal = {described_network.causal} does not fit the objective"
+            f" {described.objective} of {RUN}; {cure}"
+        )
     device = compute_device()
     return TrainedRun(
         network=load_network(directory).to(device).eval(),
         objective=objective.to(device),
-        kind=described["objective"],
+        kind=described.objective,
         directory=directory,
-        dataset=described["dataset"],
-        modality=described["modality"],
-        tokenizer=described["tokenizer"],
-        shape=tuple(described_network["shape"]),
-        classes=described_network["classes"],
-        class_names=tuple(described.get("class_names", ())),
+        dataset=described.dataset,
+        modality=described.modality,
+        tokenizer=described.tokenizer,
+        shape=described_network.shape,
+        classes=described_network.classes,
+        class_names=described.class_names,
     )
+
+
+def _check_settings(directory: Path, described: DescribedRun, network: Description, cure: str) -> None:
+    """Check the settings of the objective and the network as those of params.yaml are checked."""
+    file = RUN
+    try:
+        diffusion = diffusion_section(described.objective, objective_class(described.objective))
+        diffusion.model_validate(described.diffusion)
+        file = DESCRIPTION
+        TypeAdapter(AnyNetwork).validate_python({"kind": network.kind, **network.settings})
+    except ValidationError as error:
+        raise ValueError(f"{directory / file}: {first_problem(error)}; {cure}") from None
+    except ValueError as error:
+        raise ValueError(f"{directory / file}: {error}; {cure}") from None
+
+
+def _check_tokens(directory: Path, described: DescribedRun, network: Description, cure: str) -> None:
+    """Check that modality, shape, tokenizer and vocabulary are those of one dataset."""
+    is_image = described.tokenizer == "pixels"
+    if described.tokenizer not in UNITS:
+        raise ValueError(
+            f"{directory / RUN}: tokenizer = {described.tokenizer!r} is not one of {', '.join(UNITS)}; {cure}"
+        )
+    if (described.modality == "image") != is_image or (len(network.shape) == 3) != is_image:
+        raise ValueError(
+            f"{directory / RUN}: modality = {described.modality!r} does not fit the tokenizer {described.tokenizer!r}"
+            f" and the shape {list(network.shape)} of {DESCRIPTION}; {cure}"
+        )
+    if not is_image:
+        tokenizer = read_json(directory / TOKENIZER, cure)
+        for key, wanted in (("kind", described.tokenizer), ("vocabulary", network.vocabulary)):
+            if tokenizer.get(key) != wanted:
+                raise ValueError(
+                    f"{directory / TOKENIZER}: {key} = {tokenizer.get(key)!r} is not that of the model, {wanted!r};"
+                    f" {cure}"
+                )
+    unigram = open_array(directory / UNIGRAM, cure)
+    if unigram.dtype != np.int64 or unigram.shape != (network.vocabulary,):
+        raise ValueError(
+            f"{directory / UNIGRAM} should be int64 ({network.vocabulary},), not {unigram.dtype} {unigram.shape};"
+            f" {cure}"
+        )

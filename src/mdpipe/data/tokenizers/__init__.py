@@ -106,15 +106,23 @@ def load_tokenizer(directory: Path) -> Tokenizer:
         ValueError: a file of it is missing or broken.
     """
     cure = f"run the stage that wrote {directory} again"
-    kind = read_json(directory / "tokenizer.json", cure).get("kind")
-    if kind == "pieces":
-        from mdpipe.data.tokenizers.pieces import Pieces
+    described = read_json(directory / "tokenizer.json", cure)
+    match described.get("kind"):
+        case "pieces":
+            from mdpipe.data.tokenizers.pieces import Pieces
 
-        return Pieces.load(directory, cure)
-    if kind == "json":
-        from mdpipe.data.tokenizers.bpe import JsonTokenizer
+            tokenizer: Tokenizer = Pieces.load(directory, cure)
+        case "json":
+            from mdpipe.data.tokenizers.bpe import JsonTokenizer
 
-        return JsonTokenizer.load(directory, cure)
-    if kind not in ("letters", "bytes"):
-        raise ValueError(f"{directory / 'tokenizer.json'} has the unknown kind {kind!r}; {cure}")
-    return fit_tokenizer(kind, [])
+            tokenizer = JsonTokenizer.load(directory, cure)
+        case "letters" | "bytes" as kind:
+            tokenizer = fit_tokenizer(kind, [])
+        case kind:
+            raise ValueError(f"{directory / 'tokenizer.json'} has the unknown kind {kind!r}; {cure}")
+    if described.get("vocabulary") != tokenizer.vocabulary:
+        raise ValueError(
+            f"{directory / 'tokenizer.json'}: vocabulary = {described.get('vocabulary')!r}, and the tokenizer has"
+            f" {tokenizer.vocabulary}; {cure}"
+        )
+    return tokenizer
