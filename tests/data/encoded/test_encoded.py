@@ -103,7 +103,16 @@ def test_an_incomplete_header_is_named_with_the_cure(text_dataset, key):
     header = json.loads((text_dataset / "dataset.json").read_text())
     del header[key]
     (text_dataset / "dataset.json").write_text(json.dumps(header))
-    with pytest.raises(ValueError, match=rf"dataset\.json is incomplete .*{key}.*run `dvc repro encode@words` again"):
+    with pytest.raises(ValueError, match=rf"dataset\.json: {key}: Field required; run `dvc repro encode@words` again"):
+        EncodedDataset.open(text_dataset, "train")
+
+
+@pytest.mark.parametrize("value", [None, "3", -1, 1.5, [0], {"train": 3}], ids=str)
+@pytest.mark.parametrize("key", ["modality", "vocabulary", "shape", "length", "classes", "blocks", "splits"])
+def test_a_key_of_another_type_is_named_with_the_cure(text_dataset, key, value):
+    header = json.loads((text_dataset / "dataset.json").read_text())
+    (text_dataset / "dataset.json").write_text(json.dumps(header | {key: value}))
+    with pytest.raises(ValueError, match=rf"dataset\.json: {key}.*; run `dvc repro encode@words` again"):
         EncodedDataset.open(text_dataset, "train")
 
 

@@ -12,19 +12,39 @@ tokenizer.json, pieces.model or model.json   text: the tokenizer
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from pydantic import Field
 
 from mdpipe.data.artifacts.arrays import open_array, open_labels
 from mdpipe.data.artifacts.joined import Joined, joined
-from mdpipe.data.artifacts.stable_json import read_json, write_json
+from mdpipe.data.artifacts.stable_json import write_json
+from mdpipe.data.artifacts.typed_json import Header, read_typed_json
+
+Positive = Annotated[int, Field(ge=1)]
 
 
 def token_dtype(vocabulary: int) -> DTypeLike:
     """The smallest unsigned type that holds every id."""
     return np.min_scalar_type(vocabulary - 1)
+
+
+class Description(Header):
+    """dataset.json; `EncodedDataset` says what its keys mean."""
+
+    modality: Literal["text", "image"]
+    tokenizer: str
+    vocabulary: Positive
+    shape: tuple[Positive] | tuple[Positive, Positive, Positive]
+    length: Positive
+    classes: Annotated[int, Field(ge=0)]
+    blocks: bool
+    block_ends: tuple[Annotated[int, Field(ge=0)], ...]
+    splits: dict[str, dict[str, int]]
+    """The counts of each split."""
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,32 +87,32 @@ class EncodedDataset:
         Raises:
             ValueError: no such split, or a file is missing, truncated, or not what dataset.json says.
         """
-        header = read_json(directory / "dataset.json", _cure(directory))
-        try:
-            splits = header["splits"]
-            fields: dict[str, Any] = {
-                "modality": header["modality"],
-                "vocabulary": int(header["vocabulary"]),
-                "shape": tuple(header["shape"]),
-                "length": int(header["length"]),
-                "tokenizer": header["tokenizer"],
-                "classes": int(header["classes"]),
-                "blocks": bool(header["blocks"]),
-                "block_ends": tuple(header["block_ends"]),
-                "class_names": tuple(header.get("class_names", ())),
-            }
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{directory / 'dataset.json'} is incomplete ({error!r}); {_cure(directory)}") from None
-        if split not in splits:
-            raise ValueError(f"{directory} has no split {split!r}; it has {', '.join(sorted(splits))}")
-        counts, classes, labels = splits[split], fields["classes"], None
+        header = read_typed_json(directory / "dataset.json", Description, _cure(directory))
+        if split not in header.splits:
+            raise ValueError(f"{directory} has no split {split!r}; it has {', '.join(sorted(header.splits))}")
+        classes, labels = header.classes, None
         arrays = [open_array(path, _cure(directory)) for path in _shards(directory, split)]
         tokens = _joined(arrays, directory, split)
         if classes:
             paths = [directory / f"{split}_labels-{number:05d}.npy" for number in range(len(arrays))]
             pairs = zip(paths, arrays, strict=True)
             labels = joined([open_labels(path, len(array), classes, _cure(directory)) for path, array in pairs])
-        dataset = cls(directory=directory, split=split, counts=counts, tokens=tokens, labels=labels, **fields)
+        dataset = cls(
+            directory=directory,
+            split=split,
+            modality=header.modality,
+            vocabulary=header.vocabulary,
+            shape=header.shape,
+            length=header.length,
+            tokenizer=header.tokenizer,
+            counts=header.splits[split],
+            tokens=tokens,
+            blocks=header.blocks,
+            block_ends=header.block_ends,
+            classes=classes,
+            labels=labels,
+            class_names=header.class_names,
+        )
         dataset._check_header()
         return dataset
 
