@@ -12,15 +12,19 @@ from typing import Any
 
 from dvc.stage.cache import StageCache
 from dvc_data.fsutils import _localfs_info
+from dvc_data.hashfile import transfer
 from dvc_data.hashfile.db.local import LocalHashFileDB
 from dvc_data.hashfile.hash import hash_file
 from dvc_data.hashfile.meta import Meta
 from dvc_objects.errors import ObjectFormatError
 
+from mdpipe.data.artifacts.room import no_room
+
 FOLDER = ".dir"
 """The end of a folder's hash in names, but not in all that DVC remembers."""
 
 _restore = StageCache.restore
+_log_exception = transfer._log_exception
 
 
 def verify_objects(*, remove: bool) -> None:
@@ -59,3 +63,17 @@ def verify_objects(*, remove: bool) -> None:
 
     LocalHashFileDB.check = check  # type: ignore[method-assign]
     StageCache.restore = restore
+
+
+def stop_at_full_disk() -> None:
+    """Have DVC in this process fail where it cannot store an output for lack of room.
+
+    It would say so, store what fits, and end as if nothing had happened.
+    """
+
+    def log_exception(oid: str, exc: BaseException) -> None:
+        if no_room(exc) is not None:
+            raise exc
+        _log_exception(oid, exc)
+
+    transfer._log_exception = log_exception

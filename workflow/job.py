@@ -25,7 +25,7 @@ from dvc.cli import main as dvc
 from dvc.utils.serialize import _yaml
 
 from mdpipe.stages.parent import AGAIN
-from workflow.cache import verify_objects
+from workflow.cache import stop_at_full_disk, verify_objects
 from workflow.devices import own_devices
 
 POLL_SECONDS = 0.5
@@ -38,6 +38,7 @@ def main(stage: str, gpus: int) -> int:
     threading.Thread(target=_end_with, args=(int(os.environ[ENGINE_PID]), os.getppid()), daemon=True).start()
     read_lock_file_fast()
     verify_objects(remove=True)
+    stop_at_full_disk()
     asked = _pass_signals_on()
     again = AGAIN / stage
     with JOBS_LOCK.open("w") as lock, own_devices(gpus):

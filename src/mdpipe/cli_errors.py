@@ -4,6 +4,9 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from mdpipe.data.artifacts.room import needs_room
 
 
 @contextmanager
@@ -13,7 +16,8 @@ def told_plainly() -> Iterator[None]:
     The line has no escape codes, whatever names and values it quotes, and no password or token of a URL.
     """
     try:
-        yield
+        with needs_room(Path.cwd()):
+            yield
     except OSError as error:
         sys.exit(_shown(error))
     except ValueError as error:

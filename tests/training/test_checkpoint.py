@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from mdpipe.data.artifacts.room import DiskFullError
 from mdpipe.training import checkpoint
 from mdpipe.training.checkpoint import (
     Checkpoint,
@@ -17,6 +18,7 @@ from mdpipe.training.checkpoint import (
     save_checkpoint,
 )
 from mdpipe.training.world import World
+from tests.small_disk import small_disk
 
 ALONE = World()
 
@@ -114,3 +116,13 @@ def test_a_disk_that_fills_up_leaves_what_was_saved_before(tmp_path: Path, monke
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2)
     assert_step(load(tmp_path), 1)
+
+
+def test_a_checkpoint_that_does_not_fit_is_named_and_harms_no_other(tmp_path: Path) -> None:
+    save(tmp_path, 10)
+    large = Checkpoint(20, {"weights/a": torch.zeros(10**6)})
+    place = tmp_path / "step-000000020.safetensors"
+    with small_disk(10**5), pytest.raises(DiskFullError, match=rf"^{place} cannot be written: File too large, "):
+        save_checkpoint(tmp_path, large, "f", 2, ALONE)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000010.safetensors"]
+    assert_step(load(tmp_path), 10)

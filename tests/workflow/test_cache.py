@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 from dvc.stage.cache import StageCache
+from dvc_data.hashfile import transfer
 from dvc_data.hashfile.db.local import LocalHashFileDB
 
-from workflow.cache import verify_objects
+from tests.small_disk import small_disk
+from workflow.cache import stop_at_full_disk, verify_objects
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
@@ -35,6 +37,7 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LocalHashFileDB, "check", LocalHashFileDB.check)  # Put back afterwards.
     monkeypatch.setattr(StageCache, "restore", StageCache.restore)
+    monkeypatch.setattr(transfer, "_log_exception", transfer._log_exception)
     Repo.init(no_scm=True)
     settings = (ROOT / ".dvc/config").read_text().replace("[core]\n", "[core]\n    no_scm = true\n")
     Path(".dvc/config").write_text(settings)
@@ -124,3 +127,12 @@ def test_whole_objects_are_restored_without_running(repo):
     Repo().reproduce()
     assert Path("runs").read_text() == "x"
     assert Repo().status() == {}
+
+
+def test_an_output_that_does_not_fit_the_cache_is_named_and_not_recorded(repo):
+    lock = Path("dvc.lock").read_bytes()
+    Path("file").write_bytes(bytes(10**7))
+    stop_at_full_disk()
+    with small_disk(5 * 10**6), pytest.raises(OSError, match=r"File too large: .*/file' -> .*/cache/"):
+        Repo().commit(force=True)
+    assert Path("dvc.lock").read_bytes() == lock

@@ -94,9 +94,9 @@ def _train_in(world: World, params: Params, run: str) -> None:
     scratch = paths.scratch(run, fingerprint)
     noise = Noise(params.seed, "train")
     if world.leads:
-        # Weights, their average and two moments in every state; then the model itself.
+        # Weights, their average and two moments in every state; then the model itself, and its copy in DVC's cache.
         states = settings.train.most_checkpoints
-        require_room(scratch, parameters * FLOAT * (4 * states + 1), f"training {run} with {states} states")
+        require_room(scratch, parameters * FLOAT * (4 * states + 2), f"training {run} with {states} states")
 
     def batches(step: int, rows: range) -> Batch:
         drawn = (dataset, params.seed, step, settings.train.batch_size, rows)

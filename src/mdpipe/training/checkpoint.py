@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mdpipe.data.artifacts.room import DiskFullError, needs_room
 from mdpipe.training.parallel import is_spread
 from mdpipe.training.shards import read_description, read_shards, write_shards
 from mdpipe.training.world import World
@@ -55,14 +56,23 @@ class Checkpoint:
 
 
 def save_checkpoint(scratch: Path, checkpoint: Checkpoint, fingerprint: str, keep: int, world: World) -> None:
-    """Add this checkpoint to the folder and leave the newest `keep` of them. All processes of the run call this."""
+    """Add this checkpoint to the folder and leave the newest `keep` of them. All processes of the run call this.
+
+    Raises:
+        DiskFullError: there is no room for it; those that are there stay.
+    """
     place = scratch / f"step-{checkpoint.step:0{DIGITS}d}{FOLDER if is_spread(checkpoint.tensors.values()) else FILE}"
     partial = place.with_name(f"{place.name}.partial")
     metadata = {"step": checkpoint.step, "fingerprint": fingerprint}
-    if place.suffix == FOLDER:
-        write_shards(partial, checkpoint.tensors, metadata, world)
-    elif world.leads:
-        _write_file(partial, checkpoint.tensors, metadata)
+    try:
+        with needs_room(place):
+            if place.suffix == FOLDER:
+                write_shards(partial, checkpoint.tensors, metadata, world)
+            elif world.leads:
+                _write_file(partial, checkpoint.tensors, metadata)
+    except DiskFullError:
+        _remove(partial)
+        raise
     if world.leads:
         if place.is_dir():
             shutil.rmtree(place)  # A folder cannot be renamed to one that is there.
@@ -162,6 +172,6 @@ def _newest_first(scratch: Path) -> list[Path]:
 
 def _remove(place: Path) -> None:
     if place.is_dir():
-        shutil.rmtree(place)
+        shutil.rmtree(place, ignore_errors=True)  # Several processes may do this at once.
     else:
         place.unlink(missing_ok=True)

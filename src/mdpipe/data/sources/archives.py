@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
+from mdpipe.data.artifacts.room import needs_room
 from mdpipe.messages import printable, reason
 
 BLOCK = 2**20
@@ -103,7 +104,7 @@ def _check_size(entry: zipfile.ZipInfo, archive: Path, folder: Path) -> None:
 def _unpack(files: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     try:
-        with files.open(entry) as packed, partial.open("wb") as plain:
+        with needs_room(target), files.open(entry) as packed, partial.open("wb") as plain:
             shutil.copyfileobj(packed, plain, BLOCK)
         if partial.stat().st_size != entry.file_size:
             raise EOFError(f"{entry.filename} has fewer bytes than it says")

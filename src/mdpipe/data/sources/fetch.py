@@ -19,6 +19,7 @@ import urllib3
 from filelock import FileLock
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
+from mdpipe.data.artifacts.room import needs_room
 from mdpipe.messages import reason, without_secrets
 
 CHUNK = 2**20
@@ -109,7 +110,8 @@ def _download(url: str, sha256: str | None, file: Path, progress: Progress | Non
         reraise=True,
     )
     try:
-        attempts(_attempt, address, partial, progress)
+        with needs_room(partial):
+            attempts(_attempt, address, partial, progress)
     except TRANSIENT as error:
         raise ValueError(
             f"{without_secrets(address)} was not downloaded in {ATTEMPTS} attempts ({reason(error)}); run again (it"

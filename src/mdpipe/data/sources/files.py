@@ -19,6 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
+from mdpipe.data.artifacts.room import no_room
 from mdpipe.data.sources.archives import BLOCK, MOST_EXPANSION
 from mdpipe.file_formats import COMPRESSED, TAR_SUFFIXES
 from mdpipe.messages import reason
@@ -191,8 +192,9 @@ def opened(file: Path) -> Iterator[IO[bytes]]:
         with _decompressed(file, suffix) as packed, io.BufferedReader(_Bounded(packed, file), BLOCK) as unpacked:
             yield unpacked
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
-            raise  # a full disk is not the file's fault
+        # What reads the file may write another, for which the disk has no room.
+        if no_room(error) is not None or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+            raise
         raise ValueError(f"{file} is truncated or no {suffix} file ({reason(error)}); replace it") from None
 
 
