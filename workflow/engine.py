@@ -20,6 +20,7 @@ from dvc.repo import Repo
 from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_yaml
 
+from mdpipe.stages.paths import ENGINE_LOCK
 from mdpipe.stages.unlock import lock_holders, repair_rwlock
 from workflow.graph import Stage
 from workflow.job import ENGINE_PID, JOBS_LOCK
@@ -27,7 +28,6 @@ from workflow.sort_lock import LOCK_FILE
 
 STATE = Path(".mdpipe")
 REQUESTS = STATE / "requests"
-ENGINE_LOCK = STATE / "engine.lock"
 CONFLICT = re.compile(rb"^(<{7} |={7}$|>{7} )", re.MULTILINE)
 """The lines that git puts around the two sides of a conflict."""
 

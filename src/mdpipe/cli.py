@@ -149,6 +149,17 @@ def verify() -> None:
 
 
 @app.command()
+def clean(
+    force: Annotated[bool, typer.Option("--force", help="Remove it, instead of only listing it.")] = False,
+) -> None:
+    """List what earlier params left behind and params.yaml no longer asks for, with sizes."""
+    with told_plainly():
+        from mdpipe.stages.clean import clean as remove_leftovers
+
+        typer.echo(remove_leftovers(load_params(), force=force))
+
+
+@app.command()
 def unlock() -> None:
     """Remove the locks that killed DVC processes left behind."""
     with told_plainly():

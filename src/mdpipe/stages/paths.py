@@ -7,9 +7,12 @@ REPORT = Path("report")
 SPEEDS = Path("results/speed/samplers.csv")
 """How fast the samplers are: measured by hand on some machine, and kept in git."""
 
-
 DOWNLOADS = Path(".mdpipe/downloads")
 """What sources fetched, as it came. No artifact: git ignores it and DVC does not know it."""
+
+
+ENGINE_LOCK = Path(".mdpipe/engine.lock")
+"""Locked by the Snakemake that is at work in this folder."""
 
 
 def raw(source: str) -> Path:

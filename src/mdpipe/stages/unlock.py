@@ -16,6 +16,8 @@ from dvc.repo import Repo
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
 from voluptuous import Invalid
 
+from mdpipe.stages.repository import open_repository
+
 REPO_LOCK = "lock"
 """The file in .dvc/tmp whose lock a DVC process holds while it runs no command of a stage; its content is the PID."""
 
@@ -25,7 +27,7 @@ Entry = dict[str, Any]
 
 def unlock() -> str:
     """Repair the table of locks of the repository in this folder; return what was done and who still holds locks."""
-    with Repo() as repo:
+    with open_repository() as repo:
         lines = repair_rwlock(repo)
         lines += [f"in use by {holder}" for holder in lock_holders(repo)]
     return "\n".join(lines or ["no process holds a lock of DVC"])

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dvc.repo import Repo
 from dvc_data.hashfile.hash import hash_file
 from dvc_data.hashfile.state import StateNoop
+
+from mdpipe.stages.repository import open_repository
 
 FOLDER = ".dir"
 """The end of the name of an object that lists a folder's files."""
@@ -30,7 +31,7 @@ def verify() -> str:
     Raises:
         BrokenArtifactsError: something is broken; the message names each file and says how to restore it.
     """
-    with Repo() as repo:
+    with open_repository() as repo:
         cache = repo.cache.local
         cache.state = StateNoop()  # What it remembers of files is what is to be verified.
         objects = [path for path in Path(cache.path).glob("??/*") if OBJECT.fullmatch(_oid(path).removesuffix(FOLDER))]

@@ -85,8 +85,7 @@ def fetch(url: str, sha256: str | None, folder: Path, *, progress: Progress | No
             the server refuses it, or all attempts failed, or its answer is malformed; it does not fit the disk, which
             gets its room back; the address is not http or https.
     """
-    digits = hashlib.sha256(url.encode()).hexdigest()[:NAME_DIGITS]
-    file = folder / f"{digits}-{_split(url).path.rpartition('/')[2]}"
+    file = destination(url, folder)
     if not file.exists():
         _refuse_offline(url, file)
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +98,12 @@ def fetch(url: str, sha256: str | None, folder: Path, *, progress: Progress | No
             f"{file} has SHA-256 {found} where {sha256.lower()} is expected; delete it, or correct sources.*.sha256"
         )
     return file
+
+
+def destination(url: str, folder: Path) -> Path:
+    """Return the file that `fetch` keeps a download in."""
+    digits = hashlib.sha256(url.encode()).hexdigest()[:NAME_DIGITS]
+    return folder / f"{digits}-{_split(url).path.rpartition('/')[2]}"
 
 
 def _download(url: str, sha256: str | None, file: Path, progress: Progress | None) -> None:

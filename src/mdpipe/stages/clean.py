@@ -1,0 +1,185 @@
+"""Command `mdpipe clean`: what earlier params have left, and params.yaml and dvc.yaml no longer ask for.
+
+A renamed or deleted run, dataset or source leaves artifacts, metrics, logs, unfinished work and entries in dvc.lock.
+DVC's cache keeps the artifacts, so that earlier params give them back, until `dvc gc --workspace` removes them there.
+"""
+
+import fcntl
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dvc.repo import Repo
+from dvc.utils.serialize import dump_yaml, load_yaml
+
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.sources.fetch import destination
+from mdpipe.params import Params
+from mdpipe.params.sources import Url, resolved
+from mdpipe.stages import paths
+from mdpipe.stages.data_fingerprint import encoding_fingerprint, source_fingerprint
+from mdpipe.stages.plan_sizes import folder_size
+from mdpipe.stages.provenance import DVC_FILE
+from mdpipe.stages.repository import open_repository
+from mdpipe.stages.unlock import lock_holders
+from mdpipe.training.lock import FILE as TRAINING_LOCK
+
+LOCK_FILE = Path("dvc.lock")
+
+ANY = "*"
+MADE_IN = (
+    *(place(ANY) for place in (paths.raw, paths.tokenizer, paths.encoded, paths.model, paths.samples)),
+    *(place(ANY) for place in (paths.evaluation, paths.curve, paths.samplers)),
+    *(paths.metrics(stage, ANY) for stage in ("encode", "train", "sample", "evaluate", "zero_shot")),
+)
+"""What stages write, for any name of a source, dataset or run."""
+
+NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*)?(\.(npy|json|csv))?)(\.partial|\.scratch)?")
+"""What stages name their outputs by, also before these are whole. Other files in the same folders are the user's."""
+
+BY_STAGE = {"logs": ".log", "benchmarks": ".tsv", ".mdpipe/requests": "", ".mdpipe/again": ""}
+"""Folders with a file for each stage, and what its name ends with."""
+
+
+def clean(params: Params, *, force: bool) -> str:
+    """Return a list of what nothing asks for, with sizes; with `force`, remove it.
+
+    Raises:
+        ValueError: it is to be removed, and an engine is at work.
+    """
+    with open_repository() as repo:
+        stages = {stage.addressing for stage in repo.index.stages}
+        outputs = {Path(out.def_path) for stage in repo.index.stages for out in stage.outs}
+        found = sorted({*_artifacts(params, outputs), *_by_stage(stages), *_state(params)})
+        entries = [name for name in _recorded().get("stages", {}) if name not in stages]
+        sizes = [folder_size(path) for path in found]
+        if force and (found or entries):
+            with _no_engine(repo):
+                for path in found:
+                    _remove(path)
+                _forget(entries)
+    if not found and not entries:
+        return "nothing is left over: params.yaml asks for all that is here"
+    end = "removed" if force else "that params.yaml does not ask for; `mdpipe clean --force` removes it"
+    return "\n".join(
+        [
+            *(f"{_megabytes(size)}  {path}" for path, size in zip(found, sizes, strict=True)),
+            *(f"{LOCK_FILE}: {name}" for name in entries),
+            f"{_megabytes(sum(sizes))} {end}",
+        ]
+    )
+
+
+def _artifacts(params: Params, outputs: set[Path]) -> Iterator[Path]:
+    """Yield outputs, whole or not, of stages that there are no more."""
+    tokenizers = (getattr(dataset.tokenizer, "path", None) for dataset in params.datasets.values())
+    own = {Path(path) for path in (*(source.path for source in params.sources.values()), *tokenizers) if path}
+    for pattern in MADE_IN:
+        for path in pattern.parent.glob(ANY):
+            name = NAME.fullmatch(path.name)
+            if name is None or Path(name["whole"]).suffix != pattern.suffix:
+                continue
+            whole = path.with_name(name["whole"])
+            is_own = any(path.is_relative_to(kept) or kept.is_relative_to(path) for kept in own)
+            if whole not in outputs and not is_own:
+                yield path
+
+
+def _by_stage(stages: set[str]) -> Iterator[Path]:
+    """Yield logs and notes of stages that there are no more."""
+    kinds = load_yaml(str(DVC_FILE))["stages"]
+    for folder, end in BY_STAGE.items():
+        for path in Path(folder).glob(f"*{end}"):
+            stage = path.name.removesuffix(end)
+            if stage not in stages and stage.partition("@")[0] in kinds:
+                yield path
+
+
+def _state(params: Params) -> Iterator[Path]:
+    """Yield downloads, unfinished work and events that no source, dataset or run goes on from."""
+    addresses = [source.url for source in map(resolved, params.sources.values()) if isinstance(source, Url)]
+    wanted = tuple(destination(url, paths.DOWNLOADS).name.partition("-")[0] for url in addresses)
+    yield from (path for path in paths.DOWNLOADS.glob(ANY) if not path.name.lstrip(".").startswith(wanted))
+
+    unfinished = {
+        "download": {name: source_fingerprint(params, name) for name in params.sources},
+        "encode": {name: encoding_fingerprint(params, name) for name in params.datasets},
+    }
+    for stage, fingerprints in unfinished.items():
+        kept = {paths.pieces(stage, name, fingerprint) for name, fingerprint in fingerprints.items()}
+        yield from (path for path in paths.all_pieces(stage, ANY) if path not in kept)
+
+    kept = set()
+    for name in params.runs:
+        fingerprint = _training_fingerprint(params, name)
+        kept |= set(paths.scratches(name)) if fingerprint is None else {paths.scratch(name, fingerprint)}
+    yield from (path for path in paths.scratches(ANY) if path not in kept and not _is_training(path))
+    yield from (path for path in paths.events(ANY).parent.glob(ANY) if path.name not in params.runs)
+
+
+def _training_fingerprint(params: Params, run: str) -> str | None:
+    """Return the fingerprint that a run's checkpoints have now, or None while there are no data to compute it from."""
+    from mdpipe.stages.fingerprint import training_fingerprint  # It loads torch.
+
+    try:
+        return training_fingerprint(params, run, EncodedDataset.open(paths.encoded(params.runs[run].dataset), "train"))
+    except ValueError:
+        return None
+
+
+def _is_training(scratch: Path) -> bool:
+    """Return whether a process trains in the folder of checkpoints."""
+    if not (scratch / TRAINING_LOCK).exists():
+        return False
+    with (scratch / TRAINING_LOCK).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextmanager
+def _no_engine(repo: Repo) -> Iterator[None]:
+    """Keep Snakemake out while the block runs; raise ValueError if it or DVC is at work."""
+    paths.ENGINE_LOCK.parent.mkdir(exist_ok=True)
+    with paths.ENGINE_LOCK.open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise ValueError(
+                f"snakemake is at work in this folder ({lock.read().strip()}); wait until it ends"
+            ) from None
+        if holders := lock_holders(repo):
+            raise ValueError(f"DVC is at work in this folder ({', '.join(holders)}); wait until it ends")
+        yield
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _recorded() -> dict[str, Any]:
+    return dict(load_yaml(str(LOCK_FILE))) if LOCK_FILE.exists() else {}
+
+
+def _forget(entries: list[str]) -> None:
+    """Remove entries of dvc.lock."""
+    if not entries:
+        return
+    lock = _recorded()
+    lock["stages"] = {name: entry for name, entry in lock["stages"].items() if name not in entries}
+    partial = LOCK_FILE.with_suffix(".lock.new")
+    dump_yaml(str(partial), lock)
+    partial.replace(LOCK_FILE)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:10,.1f} MB"

@@ -1,0 +1,229 @@
+"""`mdpipe clean` removes exactly what no params ask for, and lists it first."""
+
+import fcntl
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.params import Params, parse_params
+from mdpipe.stages import paths
+from mdpipe.stages.clean import clean
+from mdpipe.stages.data_fingerprint import encoding_fingerprint, source_fingerprint
+from mdpipe.stages.fingerprint import training_fingerprint
+
+ROOT = Path(__file__).parents[2]
+NOTHING = "nothing is left over: params.yaml asks for all that is here"
+
+
+def smoke() -> Any:
+    return yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
+
+
+@pytest.fixture
+def suite(place: Path) -> Params:
+    """The smoke suite in a repository of DVC, with everything in the places that dvc.yaml says."""
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    Repo.init(no_scm=True)
+    return use(smoke(), make=True)
+
+
+def use(content: Any, *, make: bool = False) -> Params:
+    """Take these as the params; `make` puts something wherever a stage writes and nothing is."""
+    Path("params.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    if make:
+        stages = Repo().index.stages
+        for out in (out for stage in stages for out in stage.outs):
+            path = Path(out.def_path)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch() if path.suffix else path.mkdir()
+        entries = {stage.addressing: {"cmd": stage.cmd} for stage in stages}
+        Path("dvc.lock").write_text(yaml.safe_dump({"schema": "2.0", "stages": entries}))
+        for stage in entries:
+            for note in (f"logs/{stage}.log", f"benchmarks/{stage}.tsv", f".mdpipe/requests/{stage}"):
+                Path(note).parent.mkdir(parents=True, exist_ok=True)
+                Path(note).touch()
+    return parse_params(content)
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path().rglob("*") if ".dvc" not in path.parts}
+
+
+def entries() -> set[str]:
+    return set(yaml.safe_load(Path("dvc.lock").read_text())["stages"])
+
+
+def without_run(content: Any) -> None:
+    """The GenMD4 run on pieces, whose name no other run's begins with."""
+    del content["runs"]["pieces"]
+    content["zero_shot"]["runs"].remove("pieces")
+
+
+def without_dataset(content: Any) -> None:
+    without_run(content)
+    del content["datasets"]["docs_pieces"]
+
+
+def without_source(content: Any) -> None:
+    del content["sources"]["typer_docs"]
+    content["zero_shot"] |= {"runs": [], "sources": []}
+
+
+def without_comparison_of_samplers(content: Any) -> None:
+    content["samplers"]["runs"] = {}
+
+
+def test_what_params_ask_for_is_left_alone(suite):
+    before = files()
+    assert clean(suite, force=False) == NOTHING
+    assert clean(suite, force=True) == NOTHING
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("edit", "stages"),
+    [
+        (without_run, {"train@pieces", "sample@pieces", "evaluate@pieces", "zero_shot@pieces-typer_docs"}),
+        (
+            without_dataset,
+            {"train@pieces", "sample@pieces", "evaluate@pieces", "zero_shot@pieces-typer_docs"}
+            | {"tokenizer@docs_pieces", "encode@docs_pieces"},
+        ),
+        (without_source, {"download@typer_docs", "zero_shot@pieces-typer_docs", "zero_shot@letters-typer_docs"}),
+        (without_comparison_of_samplers, {"samplers@letters"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_of_what_was_removed_from_params_everything_goes_and_nothing_else(
+    suite: Params, edit: Callable[[Any], None], stages: set[str]
+):
+    made = {stage.addressing: {str(out.def_path) for out in stage.outs} for stage in Repo().index.stages}
+    gone = {path for stage in stages for path in made[stage]}
+    gone |= {note for stage in stages for note in (f"logs/{stage}.log", f"benchmarks/{stage}.tsv")}
+    gone |= {f".mdpipe/requests/{stage}" for stage in stages}
+    gone |= {f"logs/events/{stage.removeprefix('train@')}" for stage in stages if stage.startswith("train@")}
+    content = smoke()
+    edit(content)
+    params, before, recorded = use(content), files(), entries()
+
+    listed = clean(params, force=False)
+    assert files() == before
+    assert entries() == recorded
+    assert {line.split()[-1] for line in listed.splitlines()[:-1]} == gone | stages
+    assert "MB that params.yaml does not ask for; `mdpipe clean --force` removes it" in listed.splitlines()[-1]
+
+    clean(params, force=True)
+    assert before - files() == {path for path in before if any(Path(path).is_relative_to(each) for each in gone)}
+    assert recorded - entries() == stages
+    assert clean(params, force=False) == NOTHING
+
+
+def test_files_that_no_stage_writes_stay(suite):
+    """A user's data may lie in the folders of the pipeline, and editors leave files there."""
+    content = smoke()
+    for path in (
+        "data/raw/mine/a.txt",
+        "data/novels/a.txt",
+        "models/README.md",
+        "models/notes.txt",
+        "metrics/mine.json",
+    ):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text("mine")
+    Path("logs/mine.log").touch()
+    Path("evaluations/.gitkeep").touch()
+    content["sources"]["mine"] = {"kind": "text_files", "path": "data/raw/mine", "pattern": "*", "documents": "file"}
+    content["sources"]["mine"] |= {"broken_utf8": "error", "empty_rows": "error", "detokenizer": None}
+    before = files()
+    clean(use(content), force=True)
+    assert before - files() == set()
+
+
+def test_what_a_kill_left_of_a_run_that_is_no_more_goes_and_of_one_that_is_stays(suite):
+    for name in ("models/.gone.partial", "metrics/train/.gone.json.partial", "data/encoded/.gone.scratch"):
+        Path(name).mkdir()
+    Path("models/.letters.partial").mkdir()
+    clean(suite, force=True)
+    assert not list(Path().rglob(".gone*"))
+    assert Path("models/.letters.partial").is_dir()
+
+
+def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
+    dataset = EncodedDataset.open(paths.encoded("docs_letters"), "train")
+    now = paths.scratch("letters", training_fingerprint(suite, "letters", dataset))
+    earlier, abandoned = paths.scratch("letters", "0" * 16), paths.scratch("gone", "0" * 16)
+    busy = paths.scratch("letters_ar", "1" * 16)
+    for folder in (now, earlier, abandoned, busy):
+        folder.mkdir(parents=True)
+        (folder / "lock").touch()
+    with (busy / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        clean(suite, force=True)
+    assert [folder.exists() for folder in (now, earlier, abandoned, busy)] == [True, False, False, True]
+
+
+def test_checkpoints_stay_while_the_data_that_say_whose_they_are_is_missing(suite):
+    folder = paths.scratch("letters", "0" * 16)
+    folder.mkdir(parents=True)
+    shutil.rmtree(paths.encoded("docs_letters"))
+    clean(suite, force=True)
+    assert folder.exists()
+
+
+def test_finished_shards_stay_if_their_stage_goes_on_from_them(suite):
+    kept = [
+        paths.pieces("download", "digits", source_fingerprint(suite, "digits")),
+        paths.pieces("encode", "digits", encoding_fingerprint(suite, "digits")),
+    ]
+    gone = [paths.pieces("download", "gone", "0" * 16), paths.pieces("encode", "digits", "0" * 16)]
+    for folder in (*kept, *gone):
+        folder.mkdir(parents=True)
+    clean(suite, force=True)
+    assert [folder.exists() for folder in (*kept, *gone)] == [True, True, False, False]
+
+
+def test_downloads_stay_as_long_as_a_source_has_their_address(suite):
+    content = smoke()
+    settings = {"kind": "url", "url": "http://localhost/a.txt", "sha256": None, "member": None, "field": None}
+    settings |= {"documents": "file", "broken_utf8": "error", "empty_rows": "error", "detokenizer": None}
+    content["sources"]["mine"] = {**settings, "path": "constraints.txt"}
+    Path("constraints.txt").touch()
+    from mdpipe.data.sources.fetch import destination
+
+    kept = destination("http://localhost/a.txt", paths.DOWNLOADS)
+    gone = destination("http://localhost/b.txt", paths.DOWNLOADS)
+    kept.parent.mkdir(parents=True)
+    for file in (kept, gone):
+        file.touch()
+        Path(f"{file}.partial").touch()
+        file.with_name(f".{file.name}.lock").touch()
+    clean(use(content), force=True)
+    assert len(list(paths.DOWNLOADS.iterdir())) == 3
+    assert kept.exists()
+
+
+def test_nothing_is_removed_while_an_engine_is_at_work(suite):
+    content = smoke()
+    without_run(content)
+    params = use(content)
+    before = files()
+    paths.ENGINE_LOCK.write_text("process 7\n")
+    with paths.ENGINE_LOCK.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match=r"snakemake is at work in this folder \(process 7\); wait"):
+            clean(params, force=True)
+        assert "models/pieces" in clean(params, force=False)
+    assert before <= files()
+
+
+def test_outside_of_a_repository_the_commands_say_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="not inside of a DVC repository"):
+        clean(parse_params(smoke()), force=False)
