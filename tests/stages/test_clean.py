@@ -11,6 +11,7 @@ import yaml
 from dvc.repo import Repo
 
 from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.sources.fetch import destination
 from mdpipe.params import Params, parse_params
 from mdpipe.stages import paths
 from mdpipe.stages.clean import clean
@@ -195,18 +196,18 @@ def test_downloads_stay_as_long_as_a_source_has_their_address(suite):
     settings |= {"documents": "file", "broken_utf8": "error", "empty_rows": "error", "detokenizer": None}
     content["sources"]["mine"] = {**settings, "path": "constraints.txt"}
     Path("constraints.txt").touch()
-    from mdpipe.data.sources.fetch import destination
-
     kept = destination("http://localhost/a.txt", paths.DOWNLOADS)
     gone = destination("http://localhost/b.txt", paths.DOWNLOADS)
-    kept.parent.mkdir(parents=True)
+    hub = paths.DOWNLOADS / "hub"
+    hub.mkdir(parents=True)
     for file in (kept, gone):
         file.touch()
         Path(f"{file}.partial").touch()
         file.with_name(f".{file.name}.lock").touch()
     clean(use(content), force=True)
-    assert len(list(paths.DOWNLOADS.iterdir())) == 3
+    assert len(list(paths.DOWNLOADS.iterdir())) == 4
     assert kept.exists()
+    assert hub.exists()
 
 
 def test_nothing_is_removed_while_an_engine_is_at_work(suite):

@@ -16,7 +16,7 @@ from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
 from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.sources.fetch import destination
+from mdpipe.data.sources.fetch import NAME_DIGITS, destination
 from mdpipe.params import Params
 from mdpipe.params.sources import Url, resolved
 from mdpipe.stages import paths
@@ -39,6 +39,9 @@ MADE_IN = (
 
 NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*)?(\.(npy|json|csv))?)(\.partial|\.scratch)?")
 """What stages name their outputs by, also before these are whole. Other files in the same folders are the user's."""
+
+DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{NAME_DIGITS}}})-")
+"""What a file that was fetched is named by. Beside these is the cache of `datasets`, which is not looked into."""
 
 BY_STAGE = {"logs": ".log", "benchmarks": ".tsv", ".mdpipe/requests": "", ".mdpipe/again": ""}
 """Folders with a file for each stage, and what its name ends with."""
@@ -101,8 +104,11 @@ def _by_stage(stages: set[str]) -> Iterator[Path]:
 def _state(params: Params) -> Iterator[Path]:
     """Yield downloads, unfinished work and events that no source, dataset or run goes on from."""
     addresses = [source.url for source in map(resolved, params.sources.values()) if isinstance(source, Url)]
-    wanted = tuple(destination(url, paths.DOWNLOADS).name.partition("-")[0] for url in addresses)
-    yield from (path for path in paths.DOWNLOADS.glob(ANY) if not path.name.lstrip(".").startswith(wanted))
+    wanted = {destination(url, paths.DOWNLOADS).name[:NAME_DIGITS] for url in addresses}
+    for path in paths.DOWNLOADS.glob(ANY):
+        fetched = DOWNLOAD.match(path.name)
+        if fetched is not None and fetched["url"] not in wanted:
+            yield path
 
     unfinished = {
         "download": {name: source_fingerprint(params, name) for name in params.sources},

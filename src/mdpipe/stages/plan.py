@@ -205,7 +205,8 @@ def _basis(rows: Sequence[Row], mfu: float, peak: float) -> list[str]:
         f"GPU-hours: at {mfu:.0%} of {peak:g} TFLOP/s. FLOPs: the products of the networks, with the head's at every"
         " position; three forward passes an example in training. Sizes: those of data/, where it is there.",
         f"~ is an estimate, from the sizes of files, the catalogue's counts and {PIECE} characters a token of pieces."
-        " Not counted: metrics, pictures of samples, the report.",
+        " Not counted: metrics, pictures of samples, the report, and DVC's cache, which takes as much disk again where"
+        " the file system has no reflinks.",
     ]
     unknown = [f"{row.stage} ({', '.join(missing)})" for row in rows if (missing := _unknown(row))]
     if unknown:
