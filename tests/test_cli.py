@@ -49,6 +49,8 @@ def test_schema_prints_the_committed_schema(place):
         (("sample", "letters"), "mdpipe: models/letters/run.json does not exist; run `dvc repro train@letters`"),
         (("report",), "mdpipe: metrics/evaluate/letters.json does not exist"),
         (("check", "missing.yaml"), "mdpipe: missing.yaml is missing"),
+        *((command, "mdpipe: DVC: you are not inside of a DVC repository") for command in [("verify",), ("clean",)]),
+        (("unlock",), "mdpipe: DVC: you are not inside of a DVC repository"),
     ],
 )
 def test_a_mistake_ends_in_one_line_that_says_the_cure(place, arguments, message):

@@ -47,7 +47,7 @@ if workflow.is_main_process:
         become_the_engine()
         repair_lock_file(dry_run=workflow.dryrun)
         planned = request_stale_stages(repo, stages)
-    except (ValueError, BlockingIOError) as error:
+    except (OSError, ValueError) as error:
         raise WorkflowError(str(error)) from None
 
     onsuccess:
