@@ -8,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
 
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.data.encoding.images import encode_images
@@ -73,6 +77,28 @@ def test_text_is_compressed_as_its_tokens_decode(encoded_text: Callable[[str], E
             rate = rates[name, unit]
             assert rate["value"] == 8 * len(packed) / dataset.counts[count]
             assert (rate["split"], rate["stderr"]) == ("test", None)
+
+
+def test_compressors_read_the_same_text_by_every_lossless_tokenizer(tmp_path: Path) -> None:
+    """A NUL for each separator, whichever token it is: the bits per byte of bytes are those of pieces and of BPE."""
+    vocabulary = {"<end>": 0} | {letter: n + 1 for n, letter in enumerate(sorted(ByteLevel.alphabet()))}
+    byte_level = tokenizers.Tokenizer(BPE(vocab=vocabulary, merges=[]))
+    byte_level.pre_tokenizer, byte_level.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    byte_level.add_special_tokens(["<end>"])
+    byte_level.save(str(tmp_path / "tokenizer.json"))
+    write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
+    content = "".join(f"{text}\0" for text in TEXTS).encode()
+    sizes = {"xz": len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)), "bzip2": len(bz2.compress(content))}
+    for tokenizer in (
+        fit_tokenizer("bytes", []),
+        fit_tokenizer("pieces", TEXTS, vocabulary=288),
+        fit_tokenizer("json", [], path=str(tmp_path / "tokenizer.json"), revision=None, end_of_text="<end>"),
+    ):
+        encode_corpus(tmp_path / "raw", tokenizer, tmp_path / tokenizer.kind, 50)
+        rates = by_name(compressor_rates(EncodedDataset.open(tmp_path / tokenizer.kind, "test")))
+        text = sum(len(text.encode()) for text in TEXTS)
+        for name, size in sizes.items():
+            assert rates[name, "bits/byte"]["value"] == 8 * size / text
 
 
 def test_compressed_text_can_be_had_back() -> None:

@@ -1,7 +1,9 @@
 """Reference rates: what general-purpose compressors and a table of frequencies make of a split.
 
-Rows to be shown beside a model's. xz and bzip2 read the split's text as one file; PNG and WebP read its pictures as one
-sheet, so that no picture pays for a file header. A compressor's size is exact for the split and has no standard error.
+Rows to be shown beside a model's. xz and bzip2 read the split's text as one file, with a NUL for each separator between
+documents, since the model pays for separators too; the separator of `letters` is a space of its text and remains one.
+PNG and WebP read the pictures as one sheet, so that no picture pays for a file header. A compressor's size is exact for
+the split and has no standard error.
 """
 
 import bz2
@@ -23,6 +25,9 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 SHEET_EDGE = 4096
 """Largest edge of a sheet of pictures in pixels; WebP has a limit of 16,383. More pictures make more sheets."""
+
+NUL = "\0"
+"""Written for a separator that is no text: a byte that hardly any text has."""
 
 TOKENS_AT_ONCE = 2**20
 """Tokens that are decoded together."""
@@ -117,16 +122,29 @@ def sheets(tokens: Rows[np.uint8], shape: tuple[int, ...]) -> Iterator[NDArray[n
 
 
 def _texts(dataset: EncodedDataset) -> Iterator[str]:
-    """What the tokens of a split stand for, in parts that end with a document where there is an end."""
+    """Yield the text of a split with its separators, in parts that end with a document where there is an end."""
     tokenizer = load_tokenizer(dataset.directory)
+    separator_is_text = bool(tokenizer.decode(np.array(tokenizer.separator)))  # the space of letters, the NUL of bytes
     start = 0
     while start < len(dataset.tokens):
         tokens = dataset.tokens[start : start + TOKENS_AT_ONCE]
         ends = np.flatnonzero(np.isin(tokens, tokenizer.separator))
         if len(ends) and start + len(tokens) < len(dataset.tokens):
             tokens = tokens[: ends[-1] + 1]
-        yield tokenizer.decode(tokens)
+        if separator_is_text:
+            yield tokenizer.decode(tokens)
+        else:
+            yield NUL.join(tokenizer.decode(part) for part in _documents(tokens, ends))
         start += len(tokens)
+
+
+def _documents(tokens: NDArray[np.unsignedinteger], ends: NDArray[np.intp]) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield the tokens before each separator, and those after the last one."""
+    first = 0
+    for end in ends:
+        yield tokens[first:end]
+        first = end + 1
+    yield tokens[first:]
 
 
 def unigram_entropy(dataset: EncodedDataset) -> Estimate:

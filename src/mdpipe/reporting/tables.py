@@ -69,7 +69,13 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
         bound = {name: value for name, value in record.items() if name != "references"}
         row = _bound_row(bound, ZERO_SHOT, where)
         rows.append(row)
-        rates += [{**rate, **{field: row[field] for field in key}} for rate in _checked_rates(record, where)]
+        for rate in _checked_rates(record, where):
+            if rate["split"] != row["split"]:
+                raise MetricsError(
+                    f"{where}: reference {rate['reference']!r} is of split {rate['split']!r}, and the bound of"
+                    f" {row['split']!r}; `dvc repro` makes the file again"
+                )
+            rates.append({**rate, **{field: row[field] for field in key}})
     refuse_twins(rows, "metrics/zero_shot", ("run", *key))
     return _sorted(_frame([*rows, *_reference_rows(rates, rows, key)], ZERO_SHOT), key)
 

@@ -43,12 +43,13 @@ COPIED_FILES = (UNIGRAM, TOKENIZER, "pieces.model", "model.json")
 
 UNITS = {
     "letters": "bits/char",
-    "bytes": "bits/byte",
+    "bytes": "bits/token",
     "pieces": "bits/token",
     "json": "bits/token",
     "pixels": "bits/dim",
 }
-"""What a token is, for each tokenizer."""
+"""The unit of bits per token, by tokenizer. A token of `letters` is a character, separators included; one of `bytes`
+may be a separator, which is no byte of the text, so its unit is not bits/byte."""
 
 
 @dataclass(frozen=True)

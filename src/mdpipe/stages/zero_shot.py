@@ -18,6 +18,9 @@ from mdpipe.stages.bounds import bound_metrics
 from mdpipe.stages.packed import packed
 from mdpipe.stages.trained import UNIGRAM, load_run
 
+WHOLE = "all"
+"""The split of a bound, or of a reference, that is of the whole source."""
+
 
 def zero_shot(params: Params, run: str, source: str) -> None:
     """Encode the source with the run's tokenizer and bound it; write metrics/zero_shot/RUN-SOURCE.json.
@@ -36,13 +39,13 @@ def zero_shot(params: Params, run: str, source: str) -> None:
         corpus = EncodedDataset.open(directory, "test")
         noise = Noise(params.seed, "zero shot")
         result = bound_corpus(trained.objective, trained.network, corpus, params.zero_shot, noise)
-        references = reference_rates(corpus)
+        references = [{**rate, "split": WHOLE} for rate in reference_rates(corpus)]
     metrics = {
         "run": run,
         "dataset": trained.dataset,
         "source": source,
         "tokenizer": trained.tokenizer,
-        "split": "all",
+        "split": WHOLE,
         "seed": params.seed,
         "references": references,
         **bound_metrics(trained, result.likelihood, corpus.counts),

@@ -111,6 +111,14 @@ def test_an_empty_document_is_kept_by_its_end_alone(tmp_path, convention, expect
     assert dataset.counts["documents"] == 4
 
 
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_token_of_letters_is_a_character_of_the_text(tmp_path, convention):
+    """Ends of documents and of blocks included, so bits per token are bits per character and per byte."""
+    dataset = corpus(tmp_path, DOCUMENTS, 4, CONVENTIONS[convention], LETTERS)
+    tokens, size, characters = counts(dataset)
+    assert tokens == size == characters == len("".join(examples(dataset, LETTERS)))
+
+
 def test_block_ends_need_whole_blocks():
     with pytest.raises(ValueError, match=r"block_ends needs whole blocks; set packing\.remainder to drop"):
         Packing(end_of_text=True, block_ends=True, remainder="keep")

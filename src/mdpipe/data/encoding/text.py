@@ -239,7 +239,7 @@ def _place_blocks(
     counts: dict[str, int],
 ) -> NDArray[np.int64]:
     """Put whole blocks in place and correct the counts; give the tokens that are left out."""
-    content = packing.content(length)
+    content, separator = packing.content(length), np.array(tokenizer.separator)
     arrays = [np.load(file, mmap_mode="r", allow_pickle=False) for file in files]
     blocks = counts["tokens"] // content
     room = blocks * content
@@ -252,8 +252,10 @@ def _place_blocks(
         room -= min(room, len(tokens))
     stream = joined(arrays)
     text = text_between(tokenizer, stream, blocks * content, len(stream))
-    counts["characters"] -= len(text)
-    counts["bytes"] -= len(text.encode())
+    # The text of a lossy tokenizer is what its tokens decode to: the ends of blocks are spaces of letters.
+    ends = "" if tokenizer.lossless or not packing.block_ends else 2 * blocks * tokenizer.decode(separator)
+    counts["characters"] += len(ends) - len(text)
+    counts["bytes"] += len(ends.encode()) - len(text.encode())
     counts["tokens"] = blocks * length
     return stream[blocks * content :].astype(np.int64)
 

@@ -1,0 +1,68 @@
+"""One unit, one meaning: whatever the tokenizer, two rates of a record in the same unit are the same rate."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.encoding.packing import CONVENTIONS
+from mdpipe.data.encoding.text import encode_corpus
+from mdpipe.data.raw.material import Document
+from mdpipe.data.raw.writing import write_raw
+from mdpipe.data.tokenizers import Tokenizer, fit_tokenizer
+from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.evaluation.likelihood import likelihood_bound
+from mdpipe.evaluation.references import compressor_rates
+from mdpipe.networks.build import build_network
+from mdpipe.stages.bounds import bound_metrics
+from mdpipe.stages.trained import UNITS, TrainedRun
+
+TEXTS = [f"Text {number}, naïve as it is, of {'so many ' * (number % 5)}words." for number in range(30)]
+
+
+def tokenizer_of(kind: str, folder: Path) -> Tokenizer:
+    """A tokenizer of the kind; the lossy one of `json` has words of lower case alone."""
+    if kind != "json":
+        return fit_tokenizer(kind, TEXTS, **({"vocabulary": 288} if kind == "pieces" else {}))
+    words = sorted({word for text in TEXTS for word in text.lower().replace(",", " ").replace(".", " ").split()})
+    model = {"type": "WordLevel", "unk_token": "[UNK]"}
+    model["vocab"] = {word: number for number, word in enumerate(["[SEP]", "[UNK]", ",", ".", *words])}
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    added = [{"id": number, "content": content, **special} for number, content in enumerate(["[SEP]", "[UNK]"])]
+    content = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added, "post_processor": None}
+    content |= {"normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "BertPreTokenizer"}}
+    content |= {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}, "model": model}
+    (folder / "words.json").write_text(json.dumps(content))
+    return fit_tokenizer("json", [], path=str(folder / "words.json"), revision=None, end_of_text="[SEP]")
+
+
+@pytest.mark.parametrize("convention", ["stream", "mdlm"])
+@pytest.mark.parametrize("kind", sorted(UNITS.keys() - {"pixels"}))
+def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: str) -> None:
+    """All of them are the same bits, divided by the tokens, the bytes or the characters of the text."""
+    write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
+    tokenizer = tokenizer_of(kind, tmp_path)
+    encode_corpus(tmp_path / "raw", tokenizer, tmp_path / "corpus", 16, CONVENTIONS[convention])
+    corpus = EncodedDataset.open(tmp_path / "corpus", "test")
+    objective = MD4(Linear(), corpus.vocabulary)
+    sizes = {"layers": 1, "heads": 1, "width": 8, "time_conditioning": False, "dropout": 0.0}
+    network = build_network(
+        vocabulary=corpus.vocabulary, shape=(16,), seed=0, classes=0, causal=False, kind="transformer", **sizes
+    )
+    draws = SimpleNamespace(draws=2, batch_size=64)
+    likelihood = likelihood_bound(objective, network, corpus, draws, Noise(0, "units"))
+    trained = TrainedRun(network, objective, "md4", tmp_path, "corpus", "text", kind, (16,), 0)
+    found = bound_metrics(trained, likelihood, corpus.counts)
+    counts = {"bits/token": "tokens", "bits/byte": "bytes", "bits/char": "characters"}
+    bits = float(likelihood.per_example.sum()) / math.log(2)
+    rates = [(found["unit"], found["value"]), ("bits/byte", found["bits_per_byte"])]
+    for unit, value in [*rates, ("bits/char", found["bits_per_char"])]:
+        assert value == pytest.approx(bits / corpus.counts[counts[unit]])
+    for rate in compressor_rates(corpus):
+        size = rate["value"] * corpus.counts[counts[rate["unit"]]] / 8
+        assert size == pytest.approx(round(size))
