@@ -14,6 +14,7 @@ def evaluation(run: str, dataset: str, modality: str = "image", **changes: Any) 
         "run": run,
         "dataset": dataset,
         "split": "test",
+        "condition": None,
         "modality": modality,
         "unit": "bits/dim",
         "value": 2.2134,
@@ -56,14 +57,14 @@ TEXT_RATES = [
 
 def encoding(dataset: str, references: list[dict[str, Any]]) -> dict[str, Any]:
     """What metrics/encode holds of a dataset."""
-    splits = {
-        "test": {"images": 180, "tokens": 11520, "duplicates": 0, "duplicates_of_training": 0, "content": "c0ffee"}
-    }
+    sizes = {"images": 180, "examples": 180, "tokens": 11520}
+    splits = {"test": {**sizes, "duplicates": 0, "duplicates_of_training": 0, "content": "c0ffee"}}
     about = {"source": "digits", "origin": "scikit-learn", "revision": None, "licence": None, "tokenizer": "pixels"}
     return {
         "dataset": dataset,
         "modality": "image",
         "vocabulary": 17,
+        "length": 64,
         **about,
         "splits": splits,
         "references": references,
@@ -85,7 +86,8 @@ def difference(run: str, against: str, dataset: str = "digits", **changes: Any) 
 def zero_shot(run: str, source: str, dataset: str = "docs", **changes: Any) -> dict[str, Any]:
     """What metrics/zero_shot holds of a run and a source."""
     record = evaluation(run, dataset, "text", split="all")
-    return record | {"source": source, "tokenizer": "pieces", "references": TEXT_RATES} | changes
+    references = [rate | {"split": "all"} for rate in TEXT_RATES]
+    return record | {"source": source, "tokenizer": "pieces", "references": references} | changes
 
 
 def sample(run: str, **changes: Any) -> dict[str, Any]:
@@ -99,7 +101,13 @@ def sample(run: str, **changes: Any) -> dict[str, Any]:
         "grid": "cosine",
         "network_calls": 65,
         "sampler": "ancestral",
+        "temperature": 1.0,
+        "top_k": None,
+        "top_p": None,
+        "condition": None,
+        "guidance": None,
         "seed": 0,
+        "unit": "bits/token",
     } | changes
 
 
@@ -111,6 +119,7 @@ def training(run: str, **changes: Any) -> dict[str, Any]:
         "tokens": 3072000,
         "parameters": 905000,
         "final_loss": 2.4,
+        "final_loss_rows": 20,
         "unit": "bits/dim",
     } | changes
 

@@ -11,6 +11,7 @@ from mdpipe.reporting.likelihood_figure import likelihood_figure
 from mdpipe.reporting.tables import likelihood_table
 from tests.reporting.records import IMAGE_RATES, TEXT_RATES, encoding, evaluation
 
+UNITS = {"a": "bits/dim", "b": "bits/char", "c": "bits/token"}
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -54,17 +55,25 @@ def test_numbers_are_those_of_the_table_rounded_by_their_errors():
     assert "8.200 ± 0.011" not in shown, "text is compared in bits/byte"
 
 
-@pytest.mark.parametrize("draw", [lambda: likelihood_figure(likelihood()), lambda: training_curves_figure(curves())])
+@pytest.mark.parametrize(
+    "draw", [lambda: likelihood_figure(likelihood()), lambda: training_curves_figure(curves(), UNITS)]
+)
 def test_figures_are_the_same_each_time_and_follow_the_readers_colours(draw):
     assert draw() == draw()
     assert "prefers-color-scheme: dark" in draw()
     ElementTree.fromstring(draw())
 
 
+def test_a_bar_says_that_its_bound_was_given_the_class_label():
+    evaluations = [evaluation("plain", "digits"), evaluation("told", "digits", condition="class label")]
+    shown = texts(likelihood_figure(likelihood_table(evaluations, [])))
+    assert {"plain", "told, class label"} < set(shown)
+
+
 def test_names_are_escaped():
     name = "<b>&\"'"
     ElementTree.fromstring(likelihood_figure(likelihood().with_columns(dataset=pl.lit(name))))
-    assert name in texts(training_curves_figure({name: curve([3.0, 2.0])}))
+    assert name in texts(training_curves_figure({name: curve([3.0, 2.0])}, {name: "bits/dim"}))
 
 
 def curve(losses: list[float]) -> pl.DataFrame:
@@ -77,7 +86,7 @@ def curves() -> dict[str, pl.DataFrame]:
 
 @given(losses=st.lists(st.floats(0.001, 30), min_size=1, max_size=60))
 def test_curves_stay_inside_the_figure_however_they_run(losses):
-    root = ElementTree.fromstring(training_curves_figure({"run": curve(losses)}))
+    root = ElementTree.fromstring(training_curves_figure({"run": curve(losses)}, {"run": "bits/dim"}))
     height = float(root.attrib["viewBox"].split()[3])
     for line in root.iter(f"{SVG}polyline"):
         for point in line.attrib["points"].split():
@@ -86,16 +95,21 @@ def test_curves_stay_inside_the_figure_however_they_run(losses):
             assert 0 <= y <= height
 
 
+def test_every_curve_has_the_unit_of_its_run():
+    shown = texts(training_curves_figure(curves(), UNITS))
+    assert [text for text in shown if text in UNITS.values()] == ["bits/dim", "bits/char", "bits/token"]
+
+
 def test_runs_are_drawn_in_the_order_of_their_names():
-    assert [text for text in texts(training_curves_figure(curves())) if text in "abc"] == ["a", "b", "c"]
+    assert [text for text in texts(training_curves_figure(curves(), UNITS)) if text in "abc"] == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(
     ("draw", "named"),
     [
         (lambda: likelihood_figure(likelihood().clear()), "no rows"),
-        (lambda: training_curves_figure({}), "no training curves"),
-        (lambda: training_curves_figure({"a": curve([])}), "'a' has no rows"),
+        (lambda: training_curves_figure({}, {}), "no training curves"),
+        (lambda: training_curves_figure({"a": curve([])}, UNITS), "'a' has no rows"),
     ],
 )
 def test_nothing_to_draw_is_an_error(draw, named):

@@ -133,6 +133,7 @@ def test_nothing_that_is_shown_can_become_markup():
         replace(
             report(),
             likelihood=likelihood_table([evaluation(evil, evil)], [encoding(evil, IMAGE_RATES)]),
+            training=training_table([training(evil)]),
             curves={evil: report().curves["small"]},
             samplers=samplers(evil),
             exponents={evil: exponents_frame([evil[:12]], [1.0])},

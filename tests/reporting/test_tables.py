@@ -66,7 +66,7 @@ def test_a_difference_stands_in_the_row_of_its_run_alone():
     assert rows(compared, "run", "against", "difference", "difference_stderr") == [("small", "big", -0.0123, 0.0031)]
     alone = likelihood_table(EVALUATIONS, ENCODINGS)
     assert_frame_equal(table.drop(*COMPARED), alone.drop(*COMPARED))
-    assert alone.select(*COMPARED).null_count().row(0) == (alone.height,) * 3
+    assert alone.select(*COMPARED).null_count().row(0) == (alone.height,) * len(COMPARED)
 
 
 def test_a_run_is_compared_on_every_dataset_and_split_that_it_was_evaluated_on():
@@ -97,6 +97,27 @@ def test_a_run_is_compared_on_every_dataset_and_split_that_it_was_evaluated_on()
 def test_a_difference_between_what_was_not_evaluated_alike_is_refused(record, named):
     with pytest.raises(MetricsError, match=named):
         likelihood_table(EVALUATIONS, ENCODINGS, [record])
+
+
+def test_a_difference_says_what_either_run_was_given():
+    evaluations = [evaluation("told", "digits", condition="class label"), evaluation("plain", "digits")]
+    columns = ("run", "condition", "against", "against_condition")
+    for run, against in (("told", "plain"), ("plain", "told")):
+        table = likelihood_table(evaluations, [], [difference(run, against)])
+        given = {"told": "class label", "plain": None}
+        assert rows(table.filter(run=run), *columns) == [(run, given[run], against, given[against])]
+
+
+def test_a_bound_without_a_word_on_its_condition_is_refused():
+    record = evaluation("old", "digits")
+    del record["condition"]
+    with pytest.raises(MetricsError, match="of run 'old' lacks condition"):
+        likelihood_table([record], [])
+
+
+def test_a_reference_of_another_split_than_the_bound_is_refused():
+    with pytest.raises(MetricsError, match="reference 'xz' is of split 'test', and the bound of 'all'"):
+        zero_shot_table([zero_shot("one", "numpy", references=TEXT_RATES)])
 
 
 def test_a_run_has_one_difference():

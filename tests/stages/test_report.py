@@ -160,3 +160,19 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     assert found["difference"] == pytest.approx(values[0] - values[1], abs=2e-5)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert all(run in page for run in real.runs)
+    conditions = dict(tables["likelihood"].select("run", "condition").drop_nulls("run").iter_rows())
+    assert conditions == {name: run.condition and "class label" for name, run in real.runs.items()}
+    guided = tables["samples"].filter(run="digits").select("condition", "guidance", "unit")
+    assert guided.rows() == [("class label", 1.0, "bits/dim")]
+    assert "| class label |" in (paths.RESULTS / "likelihood.md").read_text()
+    heading = (paths.RESULTS / "datasets.md").read_text().splitlines()[0]
+    assert all(f" {name} |" in heading for name in ("length", "examples", "tokens", "contamination windows"))
+
+
+def test_the_final_loss_is_the_mean_of_the_last_rows_of_the_curve(params: Params, place: Path) -> None:
+    for run in params.runs:
+        trained = read_metrics(paths.metrics("train", run))
+        losses = pl.read_csv(paths.curve(run))["loss"]
+        assert trained["final_loss_rows"] == min(20, len(losses)) > 1
+        assert trained["final_loss"] == pytest.approx(losses.tail(20).mean(), rel=1e-5)
+        assert trained["final_loss"] != pytest.approx(losses[-1], rel=1e-5)

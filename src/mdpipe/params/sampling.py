@@ -136,7 +136,8 @@ class SampleSettings(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] | None
     """Draw from the fewest tokens that hold this much probability; null for all."""
     guidance: Annotated[float, Field(ge=0)] | None
-    """Scale of classifier-free guidance where the run knows classes, which the samples then take in turn; else null."""
+    """Scale s of classifier-free guidance where the run knows classes, which the samples then take in turn; else null.
+    Log-probabilities are (1 + s) conditional - s unconditional: 0 is the conditional model."""
 
 
 class Judged(Section):

@@ -14,6 +14,7 @@ Columns = dict[str, type[pl.String | pl.Int64 | pl.Float64]]
 
 BOUND: Columns = {
     "split": pl.String,
+    "condition": pl.String,
     "modality": pl.String,
     "unit": pl.String,
     "value": pl.Float64,
@@ -38,6 +39,9 @@ BOUND: Columns = {
 }
 """What is told of every likelihood."""
 
+CONDITION = frozenset({"condition"})
+"""Null where the model is given nothing besides the data."""
+
 TEXT_ONLY = frozenset(
     {
         "bits_per_byte",
@@ -51,8 +55,14 @@ TEXT_ONLY = frozenset(
 )
 
 LIKELIHOOD: Columns = {"run": pl.String, "dataset": pl.String, **BOUND}
-COMPARED: Columns = {"against": pl.String, "difference": pl.Float64, "difference_stderr": pl.Float64}
-"""How a run stands to another on the same examples; null where nobody asked."""
+COMPARED: Columns = {
+    "against": pl.String,
+    "against_condition": pl.String,
+    "difference": pl.Float64,
+    "difference_stderr": pl.Float64,
+}
+"""How a run compares with another on the same examples; null where params.yaml asks for no comparison. A difference is
+between conditions too where `condition` and `against_condition` differ."""
 
 ZERO_SHOT: Columns = {"run": pl.String, "source": pl.String, "dataset": pl.String, "tokenizer": pl.String, **BOUND}
 
@@ -84,11 +94,21 @@ SAMPLES: Columns = {
     "grid": pl.String,
     "network_calls": pl.Int64,
     "sampler": pl.String,
+    "temperature": pl.Float64,
+    "top_k": pl.Int64,
+    "top_p": pl.Float64,
+    "condition": pl.String,
+    "guidance": pl.Float64,
     "seed": pl.Int64,
+    "unit": pl.String,
 }
+"""`unit` is that of the entropy, which each record has besides."""
 
 WITHOUT_GRID = frozenset({"steps", "grid"})
 """What a sampler that takes its times from elsewhere lacks."""
+
+SETTINGS_OFF = frozenset({"top_k", "top_p", "guidance"})
+"""Settings of sampling that are null where they are off."""
 
 SAMPLERS: Columns = {
     "run": pl.String,
@@ -126,14 +146,24 @@ TRAINING: Columns = {
     "tokens": pl.Int64,
     "parameters": pl.Int64,
     "final_loss": pl.Float64,
+    "final_loss_rows": pl.Int64,
     "unit": pl.String,
 }
+"""`final_loss` is the mean of the last `final_loss_rows` rows of the training curve."""
 
 
 def checked_record(
-    record: Mapping[str, Any], columns: Columns, where: str, *, optional: Set[str] = frozenset(), more: bool = False
+    record: Mapping[str, Any],
+    columns: Columns,
+    where: str,
+    *,
+    optional: Set[str] = frozenset(),
+    nullable: Set[str] = frozenset(),
+    more: bool = False,
 ) -> dict[str, Any]:
     """The record with every field of the right type; `more` lets it have numbers under other names as well.
+
+    Fields that are `optional` may be missing or null, those that are `nullable` must be there and may be null.
 
     Raises:
         MetricsError: fields are missing, unknown or of a wrong type; the message names `where` and all of them.
@@ -146,7 +176,7 @@ def checked_record(
         )
         raise MetricsError(f"{where} {' and '.join(problems)}; its fields are {', '.join(columns)}")
     return {
-        name: _typed(value, columns.get(name, pl.Float64), f"{where}: {name}", may_be_null=name in optional)
+        name: _typed(value, columns.get(name, pl.Float64), f"{where}: {name}", may_be_null=name in optional | nullable)
         for name, value in record.items()
     }
 

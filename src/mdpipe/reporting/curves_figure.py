@@ -23,8 +23,12 @@ LEAST_RANGE = 0.1
 Points = list[tuple[float, float]]
 
 
-def training_curves_figure(curves: Mapping[str, pl.DataFrame]) -> str:
-    """Draw loss against step for every run, by name; frames have the columns `step` and `loss` (bits per token).
+def training_curves_figure(curves: Mapping[str, pl.DataFrame], units: Mapping[str, str]) -> str:
+    """Draw loss against step for every run, by name.
+
+    Args:
+        curves: of each run, with the columns `step` and `loss` (bits per token).
+        units: how each run's bits per token are called: bits/dim for images.
 
     Raises:
         ValueError: there are no curves, or one of them has no rows.
@@ -37,15 +41,13 @@ def training_curves_figure(curves: Mapping[str, pl.DataFrame]) -> str:
             raise ValueError(f"the training curve of run {run!r} has no rows")
         left = index % COLUMNS * (PANEL_WIDTH + GUTTER)
         top = index // COLUMNS * (PANEL_HEIGHT + PANEL_GAP)
-        body += _panel(left, top, run, curves[run]["step"].to_list(), curves[run]["loss"].to_list())
+        body += _panel(left, top, run, units[run], curves[run]["step"].to_list(), curves[run]["loss"].to_list())
     rows = -(-len(curves) // COLUMNS)
     height = rows * (PANEL_HEIGHT + PANEL_GAP) - PANEL_GAP
-    return svg.figure(
-        body, height, f"Training loss of {', '.join(sorted(curves))}, in bits per token, along the steps."
-    )
+    return svg.figure(body, height, f"Training loss of {', '.join(sorted(curves))}, in bits, along the steps.")
 
 
-def _panel(left: float, top: float, run: str, steps: Sequence[int], losses: Sequence[float]) -> str:
+def _panel(left: float, top: float, run: str, unit: str, steps: Sequence[int], losses: Sequence[float]) -> str:
     bold = _smoothed(losses)
     low = min(losses)
     high = max(*bold, low + LEAST_RANGE)
@@ -60,7 +62,7 @@ def _panel(left: float, top: float, run: str, steps: Sequence[int], losses: Sequ
         return max(north, south - (south - north) * (loss - low) / (high - low))
 
     drawn = svg.text(left, top + 14, run, kind="title")
-    drawn += svg.text(east, top + 14, "bits/token", kind="muted small", anchor="end")
+    drawn += svg.text(east, top + 14, unit, kind="muted small", anchor="end")
     for tick in y_ticks:
         drawn += svg.line([(west, y(tick)), (east, y(tick))], kind="grid")
         drawn += svg.text(west - 6, y(tick) + 4, f"{tick:g}", kind="muted small", anchor="end")

@@ -17,12 +17,16 @@ OF_DATASET: Columns = {
     "licence": pl.String,
     "tokenizer": pl.String,
     "vocabulary": pl.Int64,
+    "length": pl.Int64,
 }
+"""`length` is the number of tokens per example."""
+
 OF_SPLIT: Columns = {
     "split": pl.String,
     "documents": pl.Int64,
     "images": pl.Int64,
     "classes": pl.Int64,
+    "examples": pl.Int64,
     "tokens": pl.Int64,
     "bytes": pl.Int64,
     "characters": pl.Int64,
@@ -30,11 +34,13 @@ OF_SPLIT: Columns = {
     "longest": pl.Int64,
     "duplicates": pl.Int64,
     "duplicates_of_training": pl.Int64,
+    "contamination_windows": pl.Int64,
     "leaked": pl.Float64,
     "content": pl.String,
 }
-"""`classes` counts those that have pictures in the split. `leaked` is the share of the split's windows of 50 characters
-that stand in the training text."""
+"""`classes` counts those that have pictures in the split. `examples` are what evaluation reads: images, or windows of
+`length` tokens one after another. `leaked` is the share of the split's `contamination_windows`, of 50 characters each,
+that also occur in the training text."""
 
 
 def datasets_table(encodings: Iterable[Mapping[str, Any]]) -> pl.DataFrame:

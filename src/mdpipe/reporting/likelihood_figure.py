@@ -1,7 +1,8 @@
 """The overview: bits per unit of every run beside its references, one small bar chart a (dataset, split)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
@@ -34,7 +35,7 @@ def likelihood_figure(likelihood: pl.DataFrame) -> str:
     """Draw the likelihood table: models coloured, references grey, the fewest bits on top, error bars of one stderr.
 
     Text is in bits/byte, which does not depend on the tokenizer; images are in the table's own unit, bits/dim. A
-    reference that has no number in that unit is left out.
+    reference that has no number in that unit is left out. A bound given the class label says so at its name.
 
     Raises:
         ValueError: the table has no rows.
@@ -61,9 +62,15 @@ def _bars(frame: pl.DataFrame) -> tuple[str, list[_Bar]]:
     else:
         unit, rows = model["unit"], frame.filter(pl.col("unit") == model["unit"])
     return unit, [
-        _Bar(row["run"] or row["estimator"], row["value"], row["stderr"], is_model=row["run"] is not None)
+        _Bar(_label(row), row["value"], row["stderr"], is_model=row["run"] is not None)
         for row in rows.drop_nulls("value").sort("value", maintain_order=True).iter_rows(named=True)
     ]
+
+
+def _label(row: Mapping[str, Any]) -> str:
+    """Return the name of a bar, with the condition of a bound that is not one on the data alone."""
+    name: str = row["run"] or row["estimator"]
+    return f"{name}, {row['condition']}" if row["condition"] else name
 
 
 def _panel(left: float, top: float, title: str, unit: str, bars: Sequence[_Bar]) -> str:

@@ -98,7 +98,8 @@ def _exponents(report: Report) -> str:
 
 
 def _training(report: Report) -> str:
-    return (_chart(training_curves_figure(report.curves)) if report.curves else "") + _table(report.training)
+    units = dict(report.training.select("run", "unit").iter_rows())
+    return (_chart(training_curves_figure(report.curves, units)) if report.curves else "") + _table(report.training)
 
 
 def _chart(figure: str) -> str:

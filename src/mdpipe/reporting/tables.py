@@ -12,10 +12,12 @@ import polars as pl
 from mdpipe.data.artifacts.metrics import MetricsError
 from mdpipe.reporting.columns import (
     COMPARED,
+    CONDITION,
     DIFFERENCE,
     LIKELIHOOD,
     REFERENCE,
     SAMPLES,
+    SETTINGS_OFF,
     TEXT_ONLY,
     TRAINING,
     WITHOUT_GRID,
@@ -88,7 +90,7 @@ def samples_table(samples: Iterable[Record]) -> pl.DataFrame:
     Raises:
         MetricsError: a record has missing or mistyped fields, or two records are about the same run.
     """
-    return _open_table(samples, SAMPLES, "metrics/sample", optional=WITHOUT_GRID)
+    return _open_table(samples, SAMPLES, "metrics/sample", optional=WITHOUT_GRID, nullable=SETTINGS_OFF | CONDITION)
 
 
 def training_table(trainings: Iterable[Record]) -> pl.DataFrame:
@@ -105,9 +107,8 @@ def _bound_row(record: Record, columns: Columns, where: str) -> dict[str, Any]:
     if not isinstance(parts, Mapping):
         raise MetricsError(f"{where}: parts should be a mapping with {', '.join(PARTS)}, not {parts!r}")
     flat = {**{name: value for name, value in record.items() if name != "parts"}, **parts}
-    return checked_record(
-        flat, columns, where, optional=TEXT_ONLY if record.get("modality") == "image" else frozenset()
-    )
+    optional = TEXT_ONLY if record.get("modality") == "image" else frozenset()
+    return checked_record(flat, columns, where, optional=optional, nullable=CONDITION)
 
 
 def _put_differences(rows: Sequence[dict[str, Any]], differences: Iterable[Record], key: tuple[str, ...]) -> None:
@@ -129,6 +130,7 @@ def _put_differences(rows: Sequence[dict[str, Any]], differences: Iterable[Recor
                 )
         of_run[record["run"], *place] |= {
             "against": record["against"],
+            "against_condition": of_run[record["against"], *place]["condition"],
             "difference": record["value"],
             "difference_stderr": record["stderr"],
         }
@@ -172,19 +174,21 @@ def _reference_rows(rates: Sequence[Record], models: Sequence[Record], key: tupl
 
 
 def _open_table(
-    records: Iterable[Record], columns: Columns, where: str, *, optional: Set[str] = frozenset()
+    records: Iterable[Record],
+    columns: Columns,
+    where: str,
+    *,
+    optional: Set[str] = frozenset(),
+    nullable: Set[str] = frozenset(),
 ) -> pl.DataFrame:
     rows = []
     for record in records:
-        more = record.keys() - columns
-        rows.append(
-            checked_record(
-                record, columns, f"{where} of run {record.get('run')!r}", optional=more | optional, more=True
-            )
-        )
+        named = f"{where} of run {record.get('run')!r}"
+        measured = record.keys() - columns
+        rows.append(checked_record(record, columns, named, optional=optional | measured, nullable=nullable, more=True))
     refuse_twins(rows, where, ("run",))
-    measured = sorted({name for row in rows for name in row} - columns.keys())
-    return _frame(rows, {**columns, **dict.fromkeys(measured, pl.Float64)}).sort("run")
+    numbers = sorted({name for row in rows for name in row} - columns.keys())
+    return _frame(rows, {**columns, **dict.fromkeys(numbers, pl.Float64)}).sort("run")
 
 
 def _frame(rows: Sequence[Record], columns: Columns) -> pl.DataFrame:

@@ -22,7 +22,6 @@ DETAILS = frozenset(
         "prior",
         "diffusion",
         "bits_per_char",
-        "tokens",
         "bytes",
         "seed",
         "revision",
@@ -34,11 +33,14 @@ DETAILS = frozenset(
 )
 """Columns that only the CSV shows."""
 
+BOUND_DETAILS = frozenset({"tokens"})
+"""Columns that a table of bounds shows only in the CSV: its examples say how much was measured."""
+
 FIRST = ("run", "estimator")
 """The columns that say what gave the row's numbers; a person reads them together."""
 
 LAST = ("examples", "draws", "parameters")
-"""The columns that say what it took; a person reads them after the numbers."""
+"""The columns that say what a model's numbers took; a person reads them after the numbers."""
 
 HEADINGS = {"bits_per_byte": "bits/byte", "tokens_per_second": "tokens/s"}
 """Columns whose heading is not simply their name with spaces."""
@@ -95,9 +97,11 @@ def write_table(frame: pl.DataFrame, stem: Path) -> None:
 def _shown(frame: pl.DataFrame) -> Iterator[tuple[str, str | None]]:
     """Column names, each with that of its standard error."""
     errors = {name: error for name in frame.columns if (error := ERROR_OF.get(name, f"{name}_stderr")) in frame.columns}
-    for name in sorted(frame.columns, key=lambda name: (name not in FIRST, name in LAST)):
+    details = DETAILS | BOUND_DETAILS if "value" in frame.columns else DETAILS
+    last = LAST if "parameters" in frame.columns else ()
+    for name in sorted(frame.columns, key=lambda name: (name not in FIRST, name in last)):
         empty = frame.height > 0 and frame[name].null_count() == frame.height
-        if name not in DETAILS and name not in errors.values() and not empty:
+        if name not in details and name not in errors.values() and not empty:
             yield name, errors.get(name)
 
 

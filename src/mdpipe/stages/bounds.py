@@ -8,7 +8,7 @@ from mdpipe.stages.trained import TrainedRun
 
 
 def bound_metrics(trained: TrainedRun, likelihood: Likelihood, counts: Mapping[str, int]) -> dict[str, Any]:
-    """The bound in the run's own unit with its errors and parts; for text also what any tokenizer can be compared by.
+    """The bound in bits per token with its errors and parts; for text also what any tokenizer can be compared by.
 
     Args:
         trained: the model.
@@ -18,6 +18,7 @@ def bound_metrics(trained: TrainedRun, likelihood: Likelihood, counts: Mapping[s
     bits = likelihood.bits_per_token()
     metrics: dict[str, Any] = {
         "modality": trained.modality,
+        "condition": trained.condition,
         "unit": trained.unit,
         "value": bits.value,
         "stderr": bits.stderr,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import astuple, fields
+from statistics import fmean
 
 import torch
 from torch import distributed
@@ -37,6 +38,9 @@ from mdpipe.training.world import WORLD_SIZE, World, joined
 
 FLOAT = 4
 """Bytes of a number in float32."""
+
+FINAL_ROWS = 20
+"""Rows of the history that the final loss is the mean of: the loss of a single row depends on a few batches."""
 
 CURVE_DIGITS = 6
 """Significant digits of the curve: more would only show the last bits of sums."""
@@ -130,7 +134,8 @@ def _train_in(world: World, params: Params, run: str) -> None:
         "steps": settings.train.steps,
         "tokens": settings.train.steps * settings.train.batch_size * dataset.length,
         "parameters": parameters,
-        "final_loss": result.history[-1].loss,
+        "final_loss": fmean(row.loss for row in result.history[-FINAL_ROWS:]),
+        "final_loss_rows": min(FINAL_ROWS, len(result.history)),
         "unit": UNITS[dataset.tokenizer],
     }
     write_metrics(paths.metrics("train", run), metrics)

@@ -51,6 +51,9 @@ UNITS = {
 """The unit of bits per token, by tokenizer. A token of `letters` is a character, separators included; one of `bytes`
 may be a separator, which is no byte of the text, so its unit is not bits/byte."""
 
+CLASS_LABEL = "class label"
+"""The condition of a run whose network is given the class of each example."""
+
 
 @dataclass(frozen=True)
 class TrainedRun:
@@ -93,8 +96,13 @@ class TrainedRun:
         return parameter_count(self.network) + parameter_count(self.objective)
 
     @property
+    def condition(self) -> str | None:
+        """What the model is given besides the data, as tables name it; None for nothing."""
+        return CLASS_LABEL if self.classes else None
+
+    @property
     def unit(self) -> str:
-        """What bits are counted by."""
+        """The unit of bits per token."""
         return UNITS[self.tokenizer]
 
 

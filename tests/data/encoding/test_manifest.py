@@ -44,6 +44,21 @@ def told(splits, what):
     return [splits[split][what] for split in SPLITS]
 
 
+@pytest.mark.parametrize("packing", ["stream", "mdlm"])
+def test_examples_are_what_evaluation_reads(tmp_path, texts, packing):
+    """Text by the stream and in blocks; the windows of the contamination search are other ones."""
+    splits = splits_of(
+        write_texts(tmp_path / "r", named(texts)), tmp_path / "e", 0.2, Last(5), length=7, packing=packing
+    )
+    assert manifest(tmp_path / "e")["length"] == 7
+    for split in SPLITS:
+        dataset = EncodedDataset.open(tmp_path / "e", split)
+        read = [row for _, tokens in dataset.evaluation_batches(3) for row in tokens]
+        assert splits[split]["examples"] == dataset.examples == len(read)
+        assert splits[split]["tokens"] == sum(map(len, read))
+    assert not any("windows" in counts for counts in splits.values())
+
+
 class TestDuplicates:
     def test_documents_that_repeat_one_of_their_split_or_of_the_training_split_are_counted(self, tmp_path):
         parts = [
@@ -157,7 +172,7 @@ def test_the_leaked_share_is_that_of_the_windows_that_stand_in_a_training_docume
             text[start : start + WINDOW] for text in documents for start in range(0, len(text) - WINDOW + 1, WINDOW)
         ]
         leaked = sum(any(window in text for text in trained) for window in windows)
-        assert splits[split]["windows"] == len(windows)
+        assert splits[split]["contamination_windows"] == len(windows)
         assert splits[split]["leaked"] == (leaked / len(windows) if windows else None)
     assert "leaked" not in splits["train"]
 

@@ -99,10 +99,11 @@ def encode_images(
             class_names=pictures.class_names,
         )
         repeated = duplicates(dict.fromkeys(SPLITS, pieces))
-        about = {"tokenizer": "pixels", "vocabulary": levels, "classes": pictures.classes, **(provenance or {})}
-        write_manifest(
-            folder, about, {split: {**counts[split], **present[split], **repeated[split]} for split in SPLITS}
-        )
+        about = {"tokenizer": "pixels", "vocabulary": levels, "length": int(np.prod(shape))}
+        about |= {"classes": pictures.classes, **(provenance or {})}
+        examples = {split: {"examples": counts[split]["images"]} for split in SPLITS}
+        splits = {split: {**counts[split], **examples[split], **present[split], **repeated[split]} for split in SPLITS}
+        write_manifest(folder, about, splits)
 
 
 @dataclass(frozen=True)

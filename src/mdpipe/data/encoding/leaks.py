@@ -36,7 +36,7 @@ class _Search:
 
 
 def leaks_into(plan: SplitPlan, pieces: list[Piece], scratch: Path) -> dict[str, dict[str, Any]]:
-    """Of each held-out split the share of its windows that stand in the training text."""
+    """Of each held-out split, how many windows were searched for and the share that the training text also has."""
     windows = {
         split: np.concatenate([np.load(windows_of(piece.folder, split), allow_pickle=False) for piece in pieces])
         for split in HELD_OUT
@@ -50,7 +50,7 @@ def leaks_into(plan: SplitPlan, pieces: list[Piece], scratch: Path) -> dict[str,
         found = piecewise(_search, searches, scratch / "leaks", progress)
     hits = np.unique(np.concatenate([np.load(piece.folder / "found.npy", allow_pickle=False) for piece in found]))
     return {
-        split: {"windows": len(hashes), "leaked": share_found(hashes, hits) if len(hashes) else None}
+        split: {"contamination_windows": len(hashes), "leaked": share_found(hashes, hits) if len(hashes) else None}
         for split, hashes in windows.items()
     }
 

@@ -1,9 +1,11 @@
 """The manifest of an encoded dataset: where it came from and what is in each split, as JSON and as a table.
 
-manifest.json      source and tokenizer, and under "splits" what each has: documents, tokens, bytes, characters, unknown
-                   tokens, longest document, histogram of lengths (bin k: 2^k to 2^(k+1) - 1 tokens), content hash,
-                   duplicates, leaked windows; the parts of a text that comes in several have lengths of their own;
-                   of pictures with labels how many of the classes occur
+manifest.json      source, tokenizer, and tokens per example, and under "splits" what each has: documents or images,
+                   tokens, bytes, characters, examples, unknown tokens, longest document, histogram of lengths (bin k:
+                   2^k to 2^(k+1) - 1 tokens), content hash, duplicates, of pictures with labels how many of the classes
+                   occur, and of a held-out split of text the windows of 50 characters that the contamination search
+                   looked for, and the share that leaked; the parts of a text that comes in several have lengths of
+                   their own
 manifest.parquet   the same with a row a split
 """
 

@@ -74,10 +74,17 @@ def encode_text(
         counts = _finish(folder, tokenizer, length, packing, pieces, plan)
         repeated = duplicates(pieces)
         splits = {
-            split: {**counts[split], **_described(pieces[split], split), **repeated[split], **leaks.get(split, {})}
+            split: {
+                **counts[split],
+                "examples": -(-counts[split]["tokens"] // length),
+                **_described(pieces[split], split),
+                **repeated[split],
+                **leaks.get(split, {}),
+            }
             for split in SPLITS
         }
-        about = {"tokenizer": tokenizer.kind, "vocabulary": tokenizer.vocabulary, **(provenance or {})}
+        about = {"tokenizer": tokenizer.kind, "vocabulary": tokenizer.vocabulary, "length": length}
+        about |= provenance or {}
         write_manifest(folder, about, splits)
 
 
