@@ -5,14 +5,18 @@ A stage's module is imported when its command runs, so that light stages do not 
 
 import importlib
 import os
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape  # for help with brackets, which typer takes for markup
 
 from mdpipe.cli_bench import bench
 from mdpipe.cli_errors import told_plainly
 from mdpipe.params import Params, ParamsError, json_schema, load_params, parse_params, read_params
+from mdpipe.params.nearest import did_you_mean
+from mdpipe.params.sampling import KINDS
 from mdpipe.stages.parent import DVC_MARK, end_with_parent, run_again_after
 from mdpipe.stages.preflight import require_usable, working_copy_problems
 from mdpipe.stages.provenance import require_unchanged_inputs, watch_inputs
@@ -30,15 +34,52 @@ DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A key of `d
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A key of `runs` in params.yaml.")]
 
 Count = Annotated[int, typer.Option(min=1, help="Number of samples.")]
-Out = Annotated[Path | None, typer.Option(help="File to write; by default texts are printed, pictures in RUN.png.")]
-Sampler = Annotated[str | None, typer.Option(help="Kind of sampler; by default the fastest exact one.")]
+Out = Annotated[
+    str | None,  # no Path, which would lose the slash at the end of a folder
+    typer.Option(
+        metavar="PATH",
+        help="Where to write. Texts: .txt, or .jsonl with a text per line; printed by default. Images: .png, .jpg or"
+        " .webp, a sheet of all, enlarged; .npy or .npz (key images), uint8 (N, H, W, C); a folder, with / at its end,"
+        " a PNG each at its own size; RUN.png by default.",
+    ),
+]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help=f"One of {', '.join(KINDS)}, or the name of an added one. By default, the one of the objective, or"
+        " reveal_first: exact, and the fastest.",
+    ),
+]
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="A setting of the sampler, may be given several times. ancestral, two_stage and reveal_first have decode"
+        " (sample or argmax), confidence has noise_scale, remasking has eta, predictor_corrector has correctors."
+        " By default as in params.yaml: the run's, if its sampler is of this kind, or the comparison's; else the"
+        " sampler's own default.",
+    ),
+]
 Steps = Annotated[int, typer.Option(min=1, help="Steps of a sampler that walks a grid.")]
-Grid = Annotated[str, typer.Option(help="Spacing of these steps: uniform or cosine.")]
+Grid = Annotated[
+    str | None,
+    typer.Option(
+        help="Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or cosine."
+    ),
+]
 Temperature = Annotated[float, typer.Option(help="Below 1 sharpens, above 1 flattens.")]
 TopK = Annotated[int | None, typer.Option(help="Draw from the so many likeliest tokens alone.")]
 TopP = Annotated[float | None, typer.Option(help="Draw from the fewest tokens that hold this much probability.")]
 Label = Annotated[str | None, typer.Option(help="Name or number of the class, for a class-conditional run.")]
-Guidance = Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")]
+Guidance = Annotated[
+    float | None,
+    typer.Option(
+        help="Scale s of classifier-free guidance: log-probabilities are (1 + s) conditional - s unconditional, so 0 is"
+        " the conditional model.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with another number, last digits may differ.")]
 
@@ -82,14 +123,14 @@ def evaluate(run: RunName) -> None:
 
 @app.command("zero_shot")
 def zero_shot(run: RunName, source: SourceName) -> None:
-    """Bound the likelihood of text that a run was not trained on."""
-    _run_stage("zero_shot", runs=run, sources=source)
+    """Bound the likelihood of text that a run was not trained on; `zero_shot` of params.yaml has both."""
+    _run_stage("zero_shot", **{"zero_shot.runs": run, "zero_shot.sources": source})
 
 
 @app.command()
 def samplers(run: RunName) -> None:
-    """Compare the samplers on a run."""
-    _run_stage("samplers", runs=run)
+    """Compare the samplers on a run that `samplers.runs` of params.yaml has."""
+    _run_stage("samplers", **{"samplers.runs": run})
 
 
 @app.command()
@@ -130,7 +171,7 @@ def plan(
 
 @app.command()
 def datasets(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Say everything about these.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Say everything about these.")] = None,
 ) -> None:
     """List the data sets of the catalogue, and how params.yaml asks for one."""
     with told_plainly():
@@ -182,8 +223,9 @@ def generate(
     length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text; the model's window by default.")] = None,
     out: Out = None,
     sampler: Sampler = None,
+    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
     steps: Steps = 128,
-    grid: Grid = "cosine",
+    grid: Grid = None,
     temperature: Temperature = 1.0,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -197,22 +239,23 @@ def generate(
         from mdpipe.stages.by_hand import Wish
         from mdpipe.stages.generate import generate as draw_samples
 
-        wish = Wish(sampler, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
+        wish = Wish(sampler, settings, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
         draw_samples(run, wish, count, prompt, length, out)
 
 
 @app.command()
 def infill(
     run: RunName,
-    text: Annotated[str | None, typer.Option(help="A text with gaps: [gap:12] has twelve tokens.")] = None,
-    gap: Annotated[int, typer.Option(min=1, help="Tokens of a gap marked [gap].")] = 16,
+    text: Annotated[str | None, typer.Option(help=escape("A text with gaps: [gap:12] has twelve tokens."))] = None,
+    gap: Annotated[int, typer.Option(min=1, help=escape("Tokens of a gap marked [gap]."))] = 16,
     image: Annotated[Path | None, typer.Option(help="A picture of the run's size.")] = None,
     mask: Annotated[Path | None, typer.Option(help="A picture that is black where the other is kept.")] = None,
     count: Count = 4,
     out: Out = None,
     sampler: Sampler = None,
+    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
     steps: Steps = 128,
-    grid: Grid = "cosine",
+    grid: Grid = None,
     temperature: Temperature = 1.0,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -226,7 +269,7 @@ def infill(
         from mdpipe.stages.by_hand import Wish
         from mdpipe.stages.infill import infill_picture, infill_text
 
-        wish = Wish(sampler, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
+        wish = Wish(sampler, settings, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
         if text is not None and image is None and mask is None:
             infill_text(run, wish, count, text, gap, out)
         elif text is None and image is not None and mask is not None:
@@ -252,8 +295,9 @@ def _run_stage(stage: str, **names: str) -> None:
 
 
 def _require(params: Params, section: str, name: str) -> None:
-    known = getattr(params, section)
+    known = attrgetter(section)(params)
     if name not in known:
+        hint = did_you_mean(name, known)
         raise ParamsError(
-            f"{name!r} is not in `{section}` of params.yaml; it has: {', '.join(sorted(known)) or 'none'}"
+            f"{name!r} is not in `{section}` of params.yaml{hint}; it has: {', '.join(sorted(known)) or 'none'}"
         )

@@ -83,7 +83,7 @@ def sample(
 
 @bench.command()
 def train(
-    shape: Annotated[list[str], typer.Option(help="A network and its data, see below; several.")] = ["text8-11m"],  # noqa: B006
+    shape: Annotated[list[str], typer.Option(help="A network and its data, see above; several.")] = ["text8-11m"],  # noqa: B006
     precision: Annotated[list[str], typer.Option(help="float32 or bfloat16; several.")] = ["float32"],  # noqa: B006
     batch: Annotated[list[int], typer.Option(help="Examples a step, instead of the shape's; several.")] = [],  # noqa: B006
     objective: Annotated[str, typer.Option(help="md4 or genmd4.")] = "md4",

@@ -1,5 +1,7 @@
 """`mdpipe generate`: samples that begin as asked, are the same for the same seed, and mistakes told in a line."""
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,10 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+from PIL import Image
 from typer.testing import Result
 
+from mdpipe.data.pixels import quantize
+from mdpipe.params import Params
 from mdpipe.params.sampling import KINDS, samplers_for
-from tests.stages.reading import levels_of, texts_of
+from tests.stages.conftest import SMOKE
+from tests.stages.reading import LEVELS, levels_of, texts_of
 
 Command = Callable[..., Result]
 WINDOW = 32
@@ -90,6 +97,92 @@ def test_every_sampler_that_fits_works_by_its_name(mdpipe: Command, run: str, sa
     assert mdpipe("generate", run, "--sampler", sampler, "--steps", 4, "--count", 2).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("sampler", "setting", "other"),
+    [
+        ("confidence", "noise_scale=0.5", "0.0"),
+        ("remasking", "eta=1", "0"),
+        ("predictor_corrector", "correctors=2", "0"),
+    ],
+)
+def test_a_setting_of_a_sampler_changes_its_samples_and_defaults_to_params(
+    mdpipe: Command, params: Params, sampler: str, setting: str, other: str
+) -> None:
+    """The run's own where it uses the sampler, before that of the comparison; with the command line before both."""
+
+    def drawn(*given: object) -> bytes:
+        result = mdpipe("generate", "letters", "--sampler", sampler, "--steps", 8, *given)
+        assert result.exit_code == 0
+        return result.stdout_bytes
+
+    key, _, value = setting.partition("=")
+    without = drawn("--set", f"{key}={other}")
+    asked = drawn("--set", setting)
+    assert without != asked
+    data = params.model_dump(mode="json")
+    compared, own = ({"kind": sampler, "grid": "cosine", key: json.loads(text)} for text in (value, other))
+    data["samplers"]["samplers"] = [compared]
+    Path("params.yaml").write_text(yaml.safe_dump(data))
+    assert drawn() == asked
+    data["runs"]["letters"]["sample"]["sampler"] = own
+    Path("params.yaml").write_text(yaml.safe_dump(data))
+    assert drawn() == without
+    assert drawn("--set", setting) == asked
+
+
+def test_the_grid_defaults_to_that_of_params(mdpipe: Command, params: Params) -> None:
+    uniform, cosine = (mdpipe("generate", "letters", "--grid", grid).stdout for grid in ("uniform", "cosine"))
+    assert mdpipe("generate", "letters").stdout == cosine != uniform
+    assert mdpipe("generate", "letters", "--set", "grid=uniform").stdout == uniform
+    data = params.model_dump(mode="json")
+    data["runs"]["letters"]["sample"]["sampler"] = {"kind": "reveal_first", "grid": "uniform"}
+    Path("params.yaml").write_text(yaml.safe_dump(data))
+    assert mdpipe("generate", "letters").stdout == uniform
+    assert mdpipe("generate", "letters", "--grid", "cosine").stdout == cosine
+
+
+def test_a_run_that_params_has_and_nothing_was_trained_for_can_be_trained(refusal: Callable[..., str]) -> None:
+    shutil.copy(SMOKE, "params.yaml")
+    shutil.rmtree("models/letters")
+    assert refusal("generate", "letters").startswith(
+        "mdpipe: models/letters/run.json does not exist; run `dvc repro train@letters`"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "jpg", "JPEG"])
+def test_a_sheet_is_in_the_format_of_its_name(mdpipe: Command, suffix: str) -> None:
+    """All formats have the pixels of the PNG, JPEG nearly so."""
+    assert mdpipe("generate", "digits", "--out", f"sheet.{suffix}").stdout == f"sheet.{suffix}\n"
+    mdpipe("generate", "digits", "--out", "plain.png")
+    with Image.open(f"sheet.{suffix}") as sheet, Image.open("plain.png") as plain:
+        assert sheet.format == {"png": "PNG", "webp": "WEBP"}.get(suffix, "JPEG")
+        pixels, expected = (np.asarray(image.convert("RGB")).astype(int) for image in (sheet, plain))
+    error = np.abs(pixels - expected)
+    assert error.max() == 0 if suffix in ("png", "webp") else error.mean() < 3
+
+
+def test_arrays_and_folders_have_the_images_at_their_own_size(mdpipe: Command) -> None:
+    for out in ("a.npy", "new/a.npz", "each/", "each", "sheet.png"):
+        assert mdpipe("generate", "digits", "--count", 3, "--out", out).stdout == f"{out}\n"
+    images = np.load("a.npy")
+    assert (images.shape, images.dtype) == ((3, 8, 8, 1), np.uint8)
+    assert np.array_equal(np.load("new/a.npz")["images"], images)
+    files = sorted(Path("each").iterdir())
+    assert [file.name for file in files] == [f"digits-000{number}.png" for number in (1, 2, 3)]
+    for file, image in zip(files, images, strict=True):
+        with Image.open(file) as picture:
+            assert (picture.mode, picture.size) == ("L", (8, 8))
+            assert np.array_equal(np.asarray(picture), image[:, :, 0])
+    assert np.array_equal(levels_of(Path("sheet.png")), quantize(images[..., 0], 255, LEVELS))
+
+
+def test_lines_of_json_hold_the_texts(mdpipe: Command) -> None:
+    printed = texts_of(mdpipe("generate", "pieces", "--count", 3).stdout)
+    assert mdpipe("generate", "pieces", "--count", 3, "--out", "new.jsonl").stdout == ""
+    lines = Path("new.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == [{"text": text} for text in printed]
+
+
 @pytest.mark.parametrize("run", list(OBJECTIVE))
 def test_every_other_sampler_is_refused_with_those_that_fit(refusal: Callable[..., str], run: str) -> None:
     allowed = samplers_for(OBJECTIVE[run])
@@ -135,7 +228,8 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("nobody",), "models/nobody/run.json does not exist; run `dvc repro train@nobody`"),
+        (("nobody",), "there is no run 'nobody'; trained in models/: digits, letters, letters_ar, pieces"),
+        (("leters",), "there is no run 'leters' (did you mean 'letters'?); trained in models/: digits, letters,"),
         (("digits", "--label", 10), "--label 10 is not known: run 'digits' knows the classes 0 to 9"),
         (("digits", "--label", -1), "--label -1 is not known: run 'digits' knows the classes 0 to 9"),
         (("letters", "--label", 0), "--label 0 is not known: run 'letters' knows no classes"),
@@ -156,7 +250,39 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
         (("letters", "--temperature", 0), "sample.temperature must be positive, not 0.0"),
         (("letters", "--top-k", 0), "sample.top_k must be at least 1, not 0"),
         (("letters", "--top-p", 2), "sample.top_p must lie in (0, 1], not 2.0"),
-        (("letters", "--grid", "log"), "sample.sampler.grid"),
+        (("letters", "--grid", "log"), "--grid log is refused: Input should be 'uniform' or 'cosine'"),
+        (("letters", "--set", "decode"), "--set decode sets nothing; write --set KEY=VALUE"),
+        (
+            ("letters", "--set", "decod=argmax"),
+            "--set decod=argmax: the sampler reveal_first has no setting 'decod' (did you mean 'decode'?); it has:"
+            " grid, decode",
+        ),
+        (("letters", "--set", "decode=best"), "--set decode=best is refused: Input should be 'sample' or 'argmax'"),
+        (
+            ("letters", "--set", "kind=ancestral"),
+            "--set kind=ancestral: the sampler reveal_first has no setting 'kind'",
+        ),
+        (("letters", "--sampler", "remasking", "--set", "eta=2"), "--set eta=2 is refused: Input should be less than"),
+        (("letters", "--sampler", "remasking", "--set", "eta=["), "--set eta=[: the value is not valid YAML"),
+        (
+            ("letters", "--sampler", "first_hitting", "--set", "grid=cosine"),
+            "--set grid=cosine: the sampler first_hitting has no setting 'grid'; it has: none",
+        ),
+        (
+            ("letters", "--sampler", "two_stages"),
+            "--sampler two_stages does not fit a run of md4 (did you mean 'two_stage'?); allowed: ancestral, two",
+        ),
+        (
+            ("digits", "--out", "new.gif"),
+            "--out new.gif does not say how to write images; allowed: .png, .jpg, .jpeg, .webp (a sheet of all), .npy,"
+            " .npz (an array), or a folder, with / at its end (a PNG each)",
+        ),
+        (("digits", "--out", "new"), "--out new does not say how to write images; allowed: .png"),
+        (("letters", "--out", "new.png"), "--out new.png does not say how to write texts; allowed: .txt, .jsonl"),
+        (("letters", "--out", "new.txt/"), "--out new.txt/ does not say how to write texts; allowed: .txt, .jsonl"),
+        (("letters", "--out", "models"), "--out models does not say how to write texts; allowed: .txt, .jsonl"),
+        (("digits", "--out", "models/digits/run.json/a.png"), "--out models/digits/run.json/a.png cannot be written: "),
+        (("digits", "--out", "models/digits/run.json/"), "--out models/digits/run.json/ cannot be written: "),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_writes_nothing(

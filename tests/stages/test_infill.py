@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import Result
 
-from mdpipe.data.pixels import dequantize
+from mdpipe.data.pixels import dequantize, quantize
 from mdpipe.data.raw.material import read_images
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params.sampling import samplers_for
@@ -140,6 +140,23 @@ def test_every_sampler_leaves_the_pixels_that_are_not_masked(
     assert len(np.unique(levels[1:, HIDDEN], axis=0)) == 5
 
 
+def test_arrays_have_the_filled_images_alone(mdpipe: Command, digit: NDArray[np.uint8]) -> None:
+    arguments = ("--image", "digit.png", "--mask", "mask.png", "--count", 3)
+    for out in ("filled.npy", "filled.png"):
+        assert mdpipe("infill", "digits", *arguments, "--out", out).exit_code == 0
+    images = np.load("filled.npy")
+    assert images.shape == (3, EDGE, EDGE, 1)
+    assert np.array_equal(quantize(images[..., 0], 255, LEVELS), levels_of(Path("filled.png"))[1:])
+
+
+def test_a_setting_of_the_sampler_reaches_the_filling(mdpipe: Command) -> None:
+    drawn = [
+        mdpipe("infill", "letters", "--text", "a [gap:20]", "--sampler", "remasking", "--set", f"eta={eta}").stdout
+        for eta in (0, 1)
+    ]
+    assert drawn[0] != drawn[1]
+
+
 def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]) -> None:
     for label in (0, 9):
         arguments = ("--image", "digit.png", "--mask", "mask.png", "--label", label, "--guidance", 100)
@@ -178,6 +195,19 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
             "black.png is black all over, which leaves nothing",
         ),
         (("digits", "--image", "digit.png", "--mask", "mask.png", "--label", 10), "--label 10 is not known"),
+        (("nobody", "--text", "[gap]"), "there is no run 'nobody'; trained in models/: digits, letters"),
+        (
+            ("letters", "--text", "[gap]", "--set", "eta=1"),
+            "--set eta=1: the sampler reveal_first has no setting 'eta'",
+        ),
+        (
+            ("letters", "--text", "[gap]", "--out", "a.png"),
+            "--out a.png does not say how to write texts; allowed: .txt",
+        ),
+        (
+            ("digits", "--image", "digit.png", "--mask", "mask.png", "--out", "a.txt"),
+            "--out a.txt does not say how to write images; allowed: .png",
+        ),
         (("letters", "--text", "[gap]", "--sampler", "generalized"), "--sampler generalized does not fit a run of md4"),
     ],
 )

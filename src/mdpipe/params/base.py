@@ -1,10 +1,11 @@
 """What every section of params.yaml has in common: no unknown keys, no silent conversions, names fit for files."""
 
-import difflib
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, model_validator
 from pydantic_core import PydanticCustomError
+
+from mdpipe.params.nearest import did_you_mean
 
 MOST_LETTERS = 64
 """Of a name: two and the stage's make a file name, of which file systems take 255 bytes, some 143."""
@@ -75,7 +76,5 @@ class Section(BaseModel):
     @classmethod
     def _unknown_message(cls, unknown: list[Any]) -> str:
         allowed = list(cls.model_fields)
-        near = difflib.get_close_matches(str(unknown[0]), allowed, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
         keys = ", ".join(repr(key) for key in unknown)
-        return f"unknown key {keys}{hint}; allowed: {', '.join(allowed)}"
+        return f"unknown key {keys}{did_you_mean(str(unknown[0]), allowed)}; allowed: {', '.join(allowed)}"

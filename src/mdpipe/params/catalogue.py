@@ -4,7 +4,6 @@ The facts are in catalogue.yaml beside this file. Nothing here fetches anything:
 source, and those of a dataset that follows the published convention, as params.yaml would have them.
 """
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +12,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import yaml
+
+from mdpipe.params.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,6 @@ def entry(name: str) -> Entry:
     """
     entries = catalogue()
     if name not in entries:
-        near = difflib.get_close_matches(name, entries, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(name, entries)
         raise ValueError(f"the catalogue has no data set {name!r}{hint}; it has: {', '.join(entries)}")
     return entries[name]

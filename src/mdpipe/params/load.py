@@ -54,6 +54,18 @@ def read_params(path: Path = PARAMS_FILE) -> Any:
         raise ParamsError(f"{path}: {error}") from None
 
 
+def parse_value(text: str, name: str) -> Any:
+    """Return the value that a text has in a params file: 1e-3 is a number, null is None.
+
+    Raises:
+        ParamsError: the text is not valid YAML, or ambiguous; the message begins with `name`.
+    """
+    try:
+        return read_yaml(text.encode())
+    except StrictYAMLError as error:
+        raise ParamsError(f"{name}: {error}; quote a text that has signs of YAML in it") from None
+
+
 def parse_params(data: Any, name: str = "params") -> Params:
     """Check what a params file holds; `name` stands before each problem.
 

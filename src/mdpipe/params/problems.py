@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from mdpipe.params.nearest import did_you_mean
+
 
 def problem(where: tuple[int | str, ...], value: Any, rule: str) -> InitErrorDetails:
     """The key at a path has a value that breaks a rule."""
@@ -13,7 +15,8 @@ def problem(where: tuple[int | str, ...], value: Any, rule: str) -> InitErrorDet
 
 def no_such(where: tuple[int | str, ...], value: str, table: str, allowed: Iterable[str]) -> InitErrorDetails:
     """The key at a path names something that is not in a table."""
-    return problem(where, value, f"not one of {table}; allowed: {listed(allowed)}")
+    names = list(allowed)
+    return problem(where, value, f"not one of {table}{did_you_mean(value, names)}; allowed: {listed(names)}")
 
 
 def listed(names: Iterable[str]) -> str:

@@ -1,14 +1,18 @@
 """How samples are drawn: the samplers and their settings in params.yaml."""
 
 import inspect
+from importlib import import_module
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from mdpipe.kinds import is_module
+from mdpipe.kinds import find_kind, is_module
 from mdpipe.params.base import Distinct, Name, Positive, Section
 from mdpipe.params.diffusion import Grid
 from mdpipe.params.own import OrOwn, own_kind, section_of
+
+PACKAGE = "mdpipe.diffusion.samplers"
+"""Where every kind of sampler has its file."""
 
 
 class OnGrid(Section):
@@ -101,13 +105,27 @@ AnySampler = Annotated[
     | FirstHitting
     | LeftToRight,
     Field(discriminator="kind"),
-    OrOwn("kind", "mdpipe.diffusion.samplers", "Sampler", _own_sampler),
+    OrOwn("kind", PACKAGE, "Sampler", _own_sampler),
 ]
+
 
 OWN_SAMPLERS = {"genmd4": "generalized", "autoregressive": "autoregressive"}
 """Objectives with a sampler of their own; all others take any of the rest."""
 
-KINDS = [sampler.model_fields["kind"].annotation.__args__[0] for sampler in get_args(get_args(AnySampler)[0])]
+SECTIONS: tuple[type[Section], ...] = get_args(get_args(AnySampler)[0])
+KINDS = [get_args(section.model_fields["kind"].annotation)[0] for section in SECTIONS]
+
+
+def section_of_sampler(kind: str) -> type[Section]:
+    """Return the section of a kind of sampler, which may be one's own.
+
+    Raises:
+        ValueError: there is no such kind.
+    """
+    if kind in KINDS:
+        return SECTIONS[KINDS.index(kind)]
+    base = import_module(f"{PACKAGE}.base").Sampler  # By name, and only now: this loads torch.
+    return _own_sampler(kind, find_kind(PACKAGE, kind, base, "sample.sampler.kind"))
 
 
 def samplers_for(objective: str) -> list[str]:
@@ -119,7 +137,7 @@ def fits(sampler: str, objective: str) -> bool:
     """Whether a run of the objective can be sampled by the sampler, which may be one's own, as the objective may."""
     if objective in OWN_SAMPLERS:
         return sampler == OWN_SAMPLERS[objective]
-    known = sampler in KINDS or is_module("mdpipe.diffusion.samplers", sampler)
+    known = sampler in KINDS or is_module(PACKAGE, sampler)
     return known and sampler not in OWN_SAMPLERS.values()
 
 

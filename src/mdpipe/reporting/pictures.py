@@ -1,7 +1,9 @@
-"""Samples as pictures: a grid of small images, enlarged so that every pixel is seen, as a PNG with stable bytes."""
+"""Samples as pictures: a grid of small images, enlarged so that every pixel is seen, in files with stable bytes."""
 
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +12,15 @@ from PIL import Image
 from mdpipe.data.artifacts.aside import write_aside
 
 Pixels = npt.NDArray[np.uint8]
+
+JPEG: dict[str, Any] = {"format": "JPEG", "quality": 95, "subsampling": 0}
+FORMATS: dict[str, dict[str, Any]] = {
+    ".png": {"format": "PNG", "optimize": True},
+    ".jpg": JPEG,
+    ".jpeg": JPEG,
+    ".webp": {"format": "WebP", "lossless": True},
+}
+"""Pillow's settings for each suffix."""
 
 GAP = 4
 """Pixels between two images and around them all."""
@@ -64,7 +75,16 @@ def compose(images: Pixels, columns: int) -> Image.Image:
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Write the pixels and nothing else: no time, no software's name."""
-    bare = Image.fromarray(np.asarray(image))  # leaves behind what `image.info` would have added
+    # As an array, which leaves behind what `image.info` would have added.
+    _save(np.asarray(image), path, FORMATS[".png"])
+
+
+def save_image(pixels: Pixels, path: Path) -> None:
+    """Write an image (H, W, 1 or 3) in the format of the path's suffix, one of `FORMATS`; JPEG changes its pixels."""
+    _save(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels, path, FORMATS[path.suffix.lower()])
+
+
+def _save(pixels: Pixels, path: Path, settings: Mapping[str, Any]) -> None:
     buffer = BytesIO()
-    bare.save(buffer, format="PNG", optimize=True)
+    Image.fromarray(pixels).save(buffer, **settings)
     write_aside(path, buffer.getvalue())

@@ -31,8 +31,10 @@ def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, rep
     """Write the speeds to `out`, and to the same name in .json the machine and how they were measured.
 
     Raises:
-        ValueError: a model is missing or broken.
+        ValueError: `out` does not end in .csv, or a model is missing or broken.
     """
+    if out.suffix != ".csv":
+        raise ValueError(f"--out {out} must end in .csv; the machine is described under the same name in .json")
     set_up_process(threads)
     rows = [row for run in params.samplers.runs for row in _speeds(params, run, repeats)]
     write_aside(out, pl.DataFrame(rows, schema=SPEEDS).write_csv().encode())

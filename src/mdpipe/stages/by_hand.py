@@ -1,11 +1,10 @@
-"""What `mdpipe generate` and `mdpipe infill` have in common: the model, the sampler asked for, progress, results."""
+"""What `mdpipe generate` and `mdpipe infill` have in common: the model, the sampler asked for, progress."""
 
 import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,29 +13,20 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
-from mdpipe.data.artifacts.aside import write_aside
-from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
-from mdpipe.diffusion.samplers.build import build_sampler, sampler_class
 from mdpipe.networks.process import set_up_process
-from mdpipe.params.sampling import fits, samplers_for
+from mdpipe.params import PARAMS_FILE, load_params
+from mdpipe.params.nearest import did_you_mean
+from mdpipe.stages import paths
+from mdpipe.stages.chosen_sampler import chosen_sampler
 from mdpipe.stages.drawing import Drawn, draw
 from mdpipe.stages.trained import TrainedRun, load_run
 
-COLUMNS = 8
-"""Pictures in a row."""
-
 LISTED = 12
 """Names of classes in a message."""
-
-SHOWN_EDGE = 64
-"""Pictures are enlarged to about so many pixels."""
-
-PREFERRED = "reveal_first"
-"""The sampler where none is asked for and the objective has none of its own: exact, and the fastest."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +34,10 @@ class Wish:
     """How a person wants to sample."""
 
     sampler: str | None
+    settings: Sequence[str]
+    """Of the sampler, as KEY=VALUE."""
     steps: int
-    grid: str
+    grid: str | None
     temperature: float
     top_k: int | None
     top_p: float | None
@@ -62,6 +54,7 @@ def open_run(run: str, wish: Wish) -> TrainedRun:
     Raises:
         ValueError: it is missing or broken, or guidance has no class to go by.
     """
+    _require_run(run)
     set_up_process(wish.threads)
     trained = load_run(run)
     if wish.guidance is not None and wish.label is None:
@@ -91,24 +84,20 @@ def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
     """Fill the masks of tokens (N, L) as wished, with a progress bar on the standard error.
 
     Raises:
-        ValueError: the sampler does not exist or does not fit the run's objective, the run knows no such class, or it
-            draws from left to right and something is known behind a mask.
+        ValueError: the sampler does not exist or does not fit the run's objective, a setting of it is wrong, the run
+            knows no such class, or it draws from left to right and something is known behind a mask.
     """
-    allowed = samplers_for(trained.kind)
-    kind = wish.sampler or (PREFERRED if PREFERRED in allowed else allowed[0])
-    if not fits(kind, trained.kind):
-        raise ValueError(f"--sampler {kind} does not fit a run of {trained.kind}; allowed: {', '.join(allowed)}")
+    sampler = chosen_sampler(trained.name, trained.kind, wish.sampler, wish.steps, wish.grid, wish.settings)
     masked = tokens == trained.objective.mask
     if trained.objective.causal and (masked[:, :-1] & ~masked[:, 1:]).any():
         raise ValueError(
             f"a run of {trained.kind} draws from left to right and cannot heed what stands behind a gap: it fills one"
             " gap, at the end"
         )
-    walks = {field.name for field in fields(sampler_class(kind))} >= {"steps", "grid"}
     with _progress() as on_step:
         return draw(
             trained,
-            build_sampler(kind, **({"steps": wish.steps, "grid": wish.grid} if walks else {})),
+            sampler,
             tokens,
             Noise(wish.seed, "by hand"),
             choice=Choice(wish.temperature, wish.top_k, wish.top_p),
@@ -137,22 +126,19 @@ def encode_prompt(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np
     return spans
 
 
-def write_texts(tokenizer: Tokenizer, tokens: Tensor, path: Path | None) -> None:
-    """Write texts (N, L) under numbered headings, on the standard output if there is no path."""
-    texts = [tokenizer.decode(row) for row in tokens.numpy()]
-    numbered = "".join(f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1))
-    if path is None:
-        sys.stdout.write(numbered)
-    else:
-        write_aside(path, numbered.encode())
+def _require_run(run: str) -> None:
+    """Pass if the run is trained, or in params.yaml, in which case it can be.
 
-
-def write_pictures(trained: TrainedRun, tokens: Tensor, path: Path) -> None:
-    """Write pictures (N, H W C) as a PNG of rows."""
-    from mdpipe.reporting.pictures import image_grid, save_png  # Pillow, which a machine that samples text may lack.
-
-    pictures = dequantize(tokens.numpy(), trained.objective.vocabulary).reshape(-1, *trained.shape)
-    save_png(image_grid(pictures, COLUMNS, max(1, SHOWN_EDGE // trained.shape[0])), path)
+    Raises:
+        ValueError: it is neither; the message names the nearest and all there are.
+    """
+    trained = paths.trained_runs()
+    wanted = load_params().runs if PARAMS_FILE.exists() else {}
+    if run not in trained and run not in wanted:
+        hint = did_you_mean(run, [*trained, *wanted])
+        untrained = sorted(wanted.keys() - set(trained))
+        others = f"; in params.yaml and not trained: {', '.join(untrained)}" if untrained else ""
+        raise ValueError(f"there is no run {run!r}{hint}; trained in models/: {', '.join(trained) or 'none'}{others}")
 
 
 @contextmanager

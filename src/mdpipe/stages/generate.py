@@ -1,29 +1,26 @@
 """`mdpipe generate`: samples of a run by hand, from nothing or after a prompt."""
 
-import sys
-from pathlib import Path
-
 import torch
 
 from mdpipe.data.tokenizers import load_tokenizer
-from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run, write_pictures, write_texts
+from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run
 from mdpipe.stages.drawing import unknown
+from mdpipe.stages.sample_files import require_writable, write_images, write_texts
 
 
-def generate(run: str, wish: Wish, count: int, prompt: str, length: int | None, out: Path | None) -> None:
-    """Write texts to `out`, or print them; write pictures to `out`, or to RUN.png.
+def generate(run: str, wish: Wish, count: int, prompt: str, length: int | None, out: str | None) -> None:
+    """Write texts to `out`, or print them; write pictures to `out`, or to RUN.png. See `sample_files` for names.
 
     Raises:
-        ValueError: the model is missing or broken, the wish does not fit it, or the prompt leaves no room or
-            cannot be spelled by the run's tokenizer.
+        ValueError: the model is missing or broken, the wish does not fit it, `out` cannot be written, or the prompt
+            leaves no room or cannot be spelled by the run's tokenizer.
     """
     trained = open_run(run, wish)
+    require_writable(out, trained.modality)
     if trained.modality == "image":
         if prompt or length is not None:
             raise ValueError(f"run {run!r} draws pictures, which have no --prompt and no --length; see `mdpipe infill`")
-        path = out or Path(f"{run}.png")
-        write_pictures(trained, fill(trained, unknown(trained, count), wish).tokens, path)
-        sys.stdout.write(f"{path}\n")
+        write_images(trained, fill(trained, unknown(trained, count), wish).tokens, out or f"{run}.png")
         return
     tokenizer = load_tokenizer(trained.directory)
     [ids] = encode_prompt(tokenizer, [prompt])

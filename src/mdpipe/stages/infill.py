@@ -1,7 +1,6 @@
 """`mdpipe infill`: fill the gaps of a text, or the masked part of a picture, with a run."""
 
 import re
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Literal
@@ -13,14 +12,15 @@ from torch import Tensor
 
 from mdpipe.data.pixels import quantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
-from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run, write_pictures, write_texts
+from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run
+from mdpipe.stages.sample_files import require_writable, write_images, write_texts
 from mdpipe.stages.trained import TrainedRun
 
 GAP = re.compile(r"\[gap(?::(\d+))?\]")
 """`[gap:12]` is a gap of twelve tokens, `[gap]` one of as many as --gap says."""
 
 
-def infill_text(run: str, wish: Wish, count: int, text: str, gap: int, out: Path | None) -> None:
+def infill_text(run: str, wish: Wish, count: int, text: str, gap: int, out: str | None) -> None:
     """Write the text with its gaps filled, `count` times, to `out`, or print it.
 
     Raises:
@@ -29,6 +29,7 @@ def infill_text(run: str, wish: Wish, count: int, text: str, gap: int, out: Path
     trained = open_run(run, wish)
     if trained.modality != "text":
         raise ValueError(f"run {run!r} draws pictures; give --image and --mask instead of --text")
+    require_writable(out, "text")
     tokenizer = load_tokenizer(trained.directory)
     tokens = with_gaps(tokenizer, text, gap).expand(count, -1)
     write_texts(tokenizer, fill(trained, tokens, wish).tokens, out)
@@ -51,8 +52,8 @@ def with_gaps(tokenizer: Tokenizer, text: str, gap: int) -> Tensor:
     return tokens
 
 
-def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, out: Path | None) -> None:
-    """Write the picture, and beside it `count` pictures with its masked part drawn anew, to `out` (or RUN.png).
+def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, out: str | None) -> None:
+    """Write `count` pictures with the masked part of one drawn anew to `out` (or RUN.png); a sheet has that one first.
 
     Raises:
         ValueError: a picture has not the size of the run's pictures or cannot be read, the mask hides nothing, the run
@@ -61,6 +62,7 @@ def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, ou
     trained = open_run(run, wish)
     if trained.modality != "image":
         raise ValueError(f"run {run!r} draws text; give --text instead of --image and --mask")
+    require_writable(out, "image")
     height, width, channels = trained.shape
     pixels = _pixels(image, "L" if channels == 1 else "RGB", (height, width))
     hidden = _pixels(mask, "L", (height, width)) > 0
@@ -69,9 +71,7 @@ def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, ou
     tokens = masked_tokens(trained, pixels, hidden)
     drawn = fill(trained, tokens.expand(count, -1), wish).tokens
     known = torch.where(tokens == trained.objective.mask, 0, tokens)
-    path = out or Path(f"{run}.png")
-    write_pictures(trained, torch.cat([known, drawn]), path)
-    sys.stdout.write(f"{path}\n")
+    write_images(trained, drawn, out or f"{run}.png", known)
 
 
 def masked_tokens(trained: TrainedRun, pixels: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> Tensor:

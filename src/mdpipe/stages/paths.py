@@ -35,6 +35,11 @@ def model(run: str) -> Path:
     return Path("models") / run
 
 
+def trained_runs() -> list[str]:
+    """Return the names of the runs that have a trained model, sorted."""
+    return sorted(folder.name for folder in Path("models").glob("*") if (folder / "run.json").exists())
+
+
 def samples(run: str) -> Path:
     """What a model drew."""
     return Path("samples") / run

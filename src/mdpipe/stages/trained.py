@@ -64,6 +64,7 @@ class TrainedRun:
     kind: str
     """The objective's name in params.yaml."""
     directory: Path
+    """models/RUN."""
     dataset: str
     modality: str
     tokenizer: str
@@ -74,6 +75,11 @@ class TrainedRun:
     """Number of classes that the model is told of; 0 for none."""
     class_names: tuple[str, ...]
     """What they are called, where the dataset has names for them."""
+
+    @property
+    def name(self) -> str:
+        """The run's name in params.yaml."""
+        return self.directory.name
 
     @property
     def denoiser(self) -> Denoiser:
