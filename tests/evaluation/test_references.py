@@ -101,6 +101,17 @@ def test_compressors_read_the_same_text_by_every_lossless_tokenizer(tmp_path: Pa
             assert rates[name, "bits/byte"]["value"] == 8 * size / text
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 7, 64])
+def test_compressors_read_whole_characters_however_the_tokens_are_parted(
+    encoded_text: Callable[[str], EncodedDataset], monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """A text longer than a part is cut within characters and within documents."""
+    dataset = encoded_text("bytes")
+    whole = compressor_rates(dataset)
+    monkeypatch.setattr("mdpipe.evaluation.references.TOKENS_AT_ONCE", at_once)
+    assert compressor_rates(dataset) == whole
+
+
 def test_compressed_text_can_be_had_back() -> None:
     """The sizes are those of whole files, headers and all."""
     text = "naïve " * 50

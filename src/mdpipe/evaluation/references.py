@@ -11,6 +11,7 @@ import io
 import lzma
 import math
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any, TypedDict, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.joined import Joined
 from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.encoding.token_stream import text_between
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 
@@ -124,27 +126,23 @@ def sheets(tokens: Rows[np.uint8], shape: tuple[int, ...]) -> Iterator[NDArray[n
 def _texts(dataset: EncodedDataset) -> Iterator[str]:
     """Yield the text of a split with its separators, in parts that end with a document where there is an end."""
     tokenizer = load_tokenizer(dataset.directory)
-    separator_is_text = bool(tokenizer.decode(np.array(tokenizer.separator)))  # the space of letters, the NUL of bytes
     start = 0
     while start < len(dataset.tokens):
         tokens = dataset.tokens[start : start + TOKENS_AT_ONCE]
         ends = np.flatnonzero(np.isin(tokens, tokenizer.separator))
         if len(ends) and start + len(tokens) < len(dataset.tokens):
             tokens = tokens[: ends[-1] + 1]
-        if separator_is_text:
+        if not tokenizer.lossless and tokenizer.decode(np.array(tokenizer.separator)):  # the space of letters
             yield tokenizer.decode(tokens)
         else:
-            yield NUL.join(tokenizer.decode(part) for part in _documents(tokens, ends))
+            bounds = [(end + 1, stop) for end, stop in pairwise([-1, *ends.tolist(), len(tokens)])]
+            texts = [tokenizer.decode(tokens[first:stop]) for first, stop in bounds]
+            if tokenizer.lossless:
+                for number in (0, -1):  # These may begin or end within a character.
+                    first, stop = bounds[number]
+                    texts[number] = text_between(tokenizer, dataset.tokens, start + first, start + stop)
+            yield NUL.join(texts)
         start += len(tokens)
-
-
-def _documents(tokens: NDArray[np.unsignedinteger], ends: NDArray[np.intp]) -> Iterator[NDArray[np.unsignedinteger]]:
-    """Yield the tokens before each separator, and those after the last one."""
-    first = 0
-    for end in ends:
-        yield tokens[first:end]
-        first = end + 1
-    yield tokens[first:]
 
 
 def unigram_entropy(dataset: EncodedDataset) -> Estimate:
