@@ -1,0 +1,72 @@
+"""A small suite through all stages: its tables, its page and its README say what each number is of."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from mdpipe.params import Params
+from mdpipe.stages import paths
+from mdpipe.stages.download import download
+from mdpipe.stages.readme import PICTURES, README, TABLES, readme
+from mdpipe.stages.report import report
+from mdpipe.stages.sample import sample
+from mdpipe.stages.samplers import samplers
+from mdpipe.stages.zero_shot import zero_shot
+
+
+@pytest.fixture(scope="module")
+def finished_place(params: Params, trained_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which every stage of the suite has run."""
+    place = tmp_path_factory.mktemp("finished") / "suite"
+    shutil.copytree(trained_place, place, ignore=shutil.ignore_patterns(".mdpipe"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        for source in params.zero_shot.sources:
+            download(params, source)
+            for run in params.zero_shot.runs:
+                zero_shot(params, run, source)
+        for run in params.runs:
+            sample(params, run)
+        for run in params.samplers.runs:
+            samplers(params, run)
+        report(params)
+    return place
+
+
+@pytest.fixture(autouse=True)
+def finished(finished_place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished_place)
+
+
+def rows(table: str) -> list[dict[str, str]]:
+    with (paths.RESULTS / f"{table}.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_record_and_row_says_what_it_is_of(params: Params) -> None:
+    for path in Path("metrics/zero_shot").iterdir():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert {record["split"], *(rate["split"] for rate in record["references"])} == {"all"}
+        assert {rate["reference"] for rate in record["references"]} == {"xz", "bzip2", "unigram"}
+    assert {row["split"] for row in rows("zero_shot")} == {"all"}
+    for table in ("likelihood", "zero_shot"):
+        for row in rows(table):
+            assert row["unit"] != "bits/byte"
+            assert row["unit"] != "bits/char" or float(row["value"]) == float(row["bits_per_byte"])
+    conditions = {row["run"]: row["condition"] for row in rows("likelihood") if row["run"]}
+    assert conditions == {run: "class label" if settings.condition else "" for run, settings in params.runs.items()}
+    page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    assert all(shown in page for shown in ("digits, class label", "final loss rows", "(1 + s) × conditional"))
+
+
+def test_the_readme_has_the_remade_tables(params: Params) -> None:
+    sections = [f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\n" for name in TABLES]
+    README.write_text("\n".join(sections), encoding="utf-8")
+    readme(params)
+    text = README.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert all((paths.RESULTS / f"{name}.md").read_text(encoding="utf-8") in text for name in TABLES)
+    assert {path.stem for path in PICTURES.glob("*.svg")} == {"likelihood", "samplers", "exponents"}
