@@ -133,8 +133,10 @@ def _require_run(run: str) -> None:
         ValueError: it is neither; the message names the nearest and all there are.
     """
     trained = paths.trained_runs()
+    if run in trained:
+        return
     wanted = load_params().runs if PARAMS_FILE.exists() else {}
-    if run not in trained and run not in wanted:
+    if run not in wanted:
         hint = did_you_mean(run, [*trained, *wanted])
         untrained = sorted(wanted.keys() - set(trained))
         others = f"; in params.yaml and not trained: {', '.join(untrained)}" if untrained else ""
