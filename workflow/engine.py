@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import IO
 
 import networkx
+import voluptuous
 from dvc.exceptions import NotDvcRepoError
 from dvc.lock import LockError
 from dvc.repo import Repo
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_yaml
 
@@ -93,10 +95,14 @@ def repair_lock_file(*, dry_run: bool) -> None:
     Raises:
         LockFileError: it holds the conflict of a merge, which the user decides, or is cut short in a dry run.
     """
+    if not LOCK_FILE.exists():
+        return
     try:
-        content = load_yaml(str(LOCK_FILE)) if LOCK_FILE.exists() else {"stages": {}}
-        if content and isinstance(content, dict):
+        if content := load_yaml(str(LOCK_FILE)):
+            COMPILED_LOCKFILE_SCHEMA(content)
             return
+    except voluptuous.Invalid:
+        pass  # A beginning of it that is valid YAML.
     except ParseError:
         if CONFLICT.search(LOCK_FILE.read_bytes()):
             raise LockFileError(
@@ -106,7 +112,7 @@ def repair_lock_file(*, dry_run: bool) -> None:
             ) from None
     if dry_run:
         raise LockFileError(
-            f"{LOCK_FILE} is no YAML mapping, as after a kill; without --dry-run, snakemake sets it aside and restores"
+            f"{LOCK_FILE} is cut short, as after a kill; without --dry-run, snakemake sets it aside and restores"
             " every artifact from DVC's cache"
         )
     aside = STATE / f"{LOCK_FILE}.broken"

@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mdpipe.data.artifacts.room import needs_room
-
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
@@ -16,19 +14,17 @@ def told_plainly() -> Iterator[None]:
     The line has no escape codes, whatever names and values it quotes, and no password or token of a URL.
     """
     try:
-        with needs_room(Path.cwd()):
-            yield
-    except OSError as error:
-        sys.exit(_shown(error))
-    except ValueError as error:
-        *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals["__name__"].startswith("mdpipe."):
-            raise
-        sys.exit(_shown(error))
+        yield
+    except Exception:
+        # Code of stages is not loaded before their inputs are recorded.
+        from mdpipe.data.artifacts.room import needs_room
+        from mdpipe.messages import printable_lines, without_secrets
 
-
-def _shown(error: Exception) -> str:
-    # Code of stages is not loaded before their inputs are recorded.
-    from mdpipe.messages import printable_lines, without_secrets
-
-    return f"mdpipe: {printable_lines(without_secrets(str(error)))}"
+        try:
+            with needs_room(Path.cwd()):
+                raise
+        except (OSError, ValueError) as error:
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if isinstance(error, ValueError) and not frame.f_globals["__name__"].startswith("mdpipe."):
+                raise
+            sys.exit(f"mdpipe: {printable_lines(without_secrets(str(error)))}")

@@ -284,7 +284,7 @@ def test_an_empty_section_says_how_to_write_nothing(tmp_path):
 
 def test_a_very_long_value_is_not_shown_whole():
     assert len(refused({"runs.letters.train.steps": "9" * 10_000})) < 500
-    assert len(refused({"seed": [["lol"] * 10_000] * 10_000})) < 500
+    assert len(refused({"seed": [["lol"] * 1_000] * 1_000})) < 500
 
 
 def test_a_missing_file_says_where_to_get_one(tmp_path):

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import time
 
 import psutil
@@ -58,9 +57,22 @@ engine finishes.
 
 
 def test_training_goes_on_where_it_was_interrupted_again_and_again(untrained, uninterrupted):
+    """Meanwhile a second engine in the same place is refused, and harms nothing."""
     for place, (engine, victim, number) in enumerate(INTERRUPTIONS):
         finishes = place == len(INTERRUPTIONS) - 1
-        process = interrupt(untrained, engine, victim, number)
+        process = untrained.start(*engine)
+        while not (training := find(psutil.Process(process.pid), is_training)):  # Not one that a killed engine left.
+            assert process.poll() is None, "the engine ended before it trained"
+            time.sleep(0.02)
+        wait_for_checkpoints(untrained, process)
+        if place == 0:
+            training.suspend()
+            refusal = untrained.run("snakemake", succeeds=False)
+            assert f"another snakemake is at work in this folder (process {process.pid})" in refusal
+            training.resume()
+        found = find(psutil.Process(process.pid), victim)
+        assert found is not None
+        found.send_signal(number)
         assert (process.wait() == 0) is finishes, f"{place}: {engine} {victim.__name__} {number.name}"
         if not finishes and INTERRUPTIONS[place + 1][0] == DVC:
             wait_until_gone(untrained)
@@ -68,16 +80,6 @@ def test_training_goes_on_where_it_was_interrupted_again_and_again(untrained, un
     assert untrained.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
     assert untrained.lock() == uninterrupted.lock()
     assert untrained.stages_run().count(f"train {RUN}") == len(INTERRUPTIONS) + 1
-
-
-def interrupt(copy: WorkingCopy, engine, victim, number: signal.Signals) -> "subprocess.Popen[str]":
-    """Start an engine and send a signal to a part of it in the middle of the training."""
-    process = copy.start(*engine)
-    wait_for_checkpoints(copy, process)
-    found = find(psutil.Process(process.pid), victim)
-    assert found is not None
-    found.send_signal(number)
-    return process
 
 
 def wait_until_gone(copy: WorkingCopy) -> None:
@@ -89,13 +91,3 @@ def wait_until_gone(copy: WorkingCopy) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f"still running: {[p.info['cmdline'] for p in alive]}")
-
-
-def test_a_second_engine_in_the_same_place_is_refused_and_harms_nothing(untrained, uninterrupted):
-    first = untrained.start("snakemake")
-    wait_for_checkpoints(untrained, first)
-    refusal = untrained.run("snakemake", succeeds=False)
-    assert f"another snakemake is at work in this folder (process {first.pid})" in refusal
-    assert first.wait() == 0
-    assert untrained.is_up_to_date()
-    assert untrained.lock() == uninterrupted.lock()

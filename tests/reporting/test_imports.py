@@ -5,6 +5,9 @@ import sys
 
 import pytest
 
+SIZES = {"width": 8, "middle_width": 8, "blocks": 1, "layers": 1, "heads": 2}
+UVIT = {"vocabulary": 5, "shape": (2, 2, 3), "time_conditioning": True, "dropout": 0.0, **SIZES}
+
 
 @pytest.mark.parametrize(
     ("module", "unwanted"),
@@ -12,10 +15,11 @@ import pytest
         ("data.artifacts.metrics", {"torch", "polars", "PIL", "numpy"}),
         ("reporting.page", {"torch", "PIL", "pydantic"}),
         ("reporting.text_animation", {"torch", "polars"}),
+        ("networks.build; mdpipe.networks.build.empty_network('uvit', **UVIT)", {"torch._dynamo", "pydantic"}),
     ],
 )
 def test_a_module_loads_only_the_libraries_it_needs(module, unwanted):
     """A GPU node that trains and evaluates writes metrics, and has neither polars nor Pillow."""
-    program = f"import sys, mdpipe.{module}; print(*sys.modules)"
+    program = f"UVIT = {UVIT!r}; import sys, mdpipe.{module}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not unwanted & set(loaded)

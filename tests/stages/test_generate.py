@@ -263,7 +263,7 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
             "--set kind=ancestral: the sampler reveal_first has no setting 'kind'",
         ),
         (("letters", "--sampler", "remasking", "--set", "eta=2"), "--set eta=2 is refused: Input should be less than"),
-        (("letters", "--sampler", "remasking", "--set", "eta=["), "--set eta=[: the value is not valid YAML"),
+        (("letters", "--sampler", "remasking", "--set", "eta=["), "--set eta=[: line 1, column 2: is not valid YAML"),
         (
             ("letters", "--sampler", "first_hitting", "--set", "grid=cosine"),
             "--set grid=cosine: the sampler first_hitting has no setting 'grid'; it has: none",

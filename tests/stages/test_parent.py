@@ -1,4 +1,4 @@
-"""A stage that DVC started ends when DVC is killed; one started by hand does not."""
+"""A stage that DVC or torchrun started ends when these are killed; one started by hand does not."""
 
 import os
 import signal
@@ -19,9 +19,9 @@ time.sleep(60)
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {STAGE!r}])"
 
 
-@pytest.mark.parametrize("under_dvc", [True, False])
-def test_a_stage_ends_with_its_parent_only_under_dvc(under_dvc):
-    environment = {**os.environ, "DVC_STAGE": "train@x"} if under_dvc else dict(os.environ)
+@pytest.mark.parametrize("mark", [{"DVC_STAGE": "train@x"}, {"TORCHELASTIC_RUN_ID": "mdpipe"}, {}], ids=str)
+def test_a_stage_ends_with_its_parent_only_under_dvc_or_torchrun(mark):
+    environment = {**os.environ, **mark}
     parent = subprocess.Popen([sys.executable, "-c", PARENT], env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert parent.stdout.readline() == "up\n"
@@ -31,6 +31,6 @@ def test_a_stage_ends_with_its_parent_only_under_dvc(under_dvc):
     time.sleep(2)
     # Where nobody collects orphans, an ended one stays as a zombie.
     ended = not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
-    assert ended is under_dvc
-    if not under_dvc:
+    assert ended is bool(mark)
+    if not mark:
         stage.kill()

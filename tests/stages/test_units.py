@@ -56,7 +56,7 @@ def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: s
     )
     draws = SimpleNamespace(draws=2, batch_size=64)
     likelihood = likelihood_bound(objective, network, corpus, draws, Noise(0, "units"))
-    trained = TrainedRun(network, objective, "md4", tmp_path, "corpus", "text", kind, (16,), 0)
+    trained = TrainedRun(network, objective, "md4", tmp_path, "corpus", "text", kind, (16,), 0, ())
     found = bound_metrics(trained, likelihood, corpus.counts)
     counts = {"bits/token": "tokens", "bits/byte": "bytes", "bits/char": "characters"}
     bits = float(likelihood.per_example.sum()) / math.log(2)

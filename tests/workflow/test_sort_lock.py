@@ -4,7 +4,7 @@ from dvc.utils.serialize import dump_yaml, load_yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow.engine import mend_lock_file
+from workflow.engine import repair_lock_file
 from workflow.sort_lock import LAST_STAGE, sort_lock
 
 stage_names = st.from_regex(r"[a-z_]{1,6}(@[a-z]{1,4})?", fullmatch=True)
@@ -35,10 +35,10 @@ def test_a_lock_file_cut_short_is_put_aside_and_a_good_one_left(tmp_path, monkey
     lock = tmp_path / "dvc.lock"
     for good in ("schema: '2.0'\nstages: {}\n",):
         lock.write_text(good)
-        mend_lock_file()
+        repair_lock_file(dry_run=False)
         assert lock.read_text() == good
     for broken in ("", "schema: '2.0'\nstages:\n  train@a:\n    cmd: 'mdp"):
         lock.write_text(broken)
-        mend_lock_file()
+        repair_lock_file(dry_run=False)
         assert not lock.exists()
         assert (tmp_path / ".mdpipe/dvc.lock.broken").read_text() == broken

@@ -1,10 +1,12 @@
 """Networks by the name that params.yaml gives them."""
 
 import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from mdpipe.kinds import find_kind
 from mdpipe.networks.base import Network
@@ -50,10 +52,26 @@ def empty_network(
         ValueError: as `build_network`.
     """
     network = find_kind("mdpipe.networks", kind, Network, "network.kind")
-    with torch.device("meta"):
+    with torch.device("meta"), _SkipInitialization():
         return network(vocabulary, shape, classes=classes, causal=causal, **settings)
 
 
 def parameter_count(network: nn.Module) -> int:
     """Number of weights that are trained."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+class _SkipInitialization(TorchFunctionMode):
+    """Skip torch.nn.init: weights without memory have no values, and normal_ on them takes seconds (torch._dynamo)."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -15,6 +15,8 @@ from pathlib import Path
 POLL_SECONDS = 0.5
 DVC_MARK = "DVC_STAGE"
 """Set by DVC in the environment of the commands it runs; a stage started by hand may outlive its shell."""
+TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"
+"""Set by torchrun in the environment of the processes that train a run together."""
 
 ORPHANED = 75
 """Exit status: EX_TEMPFAIL, try again."""
@@ -24,8 +26,8 @@ AGAIN = Path(".mdpipe/again")
 
 
 def end_with_parent() -> None:
-    """Watch the parent from a thread; leave at once when it is gone."""
-    if DVC_MARK in os.environ:
+    """Watch the parent, DVC or torchrun, from a thread; leave at once when it is gone."""
+    if DVC_MARK in os.environ or TORCHRUN_MARK in os.environ:
         threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
 
 

@@ -122,7 +122,7 @@ def read_checkpoint(place: Path, fingerprint: str, like: Callable[[str], Tensor]
         step, written_by = metadata["step"], metadata["fingerprint"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         problem = error
-    if world.largest(int(problem is not None)):
+    if any(world.largest(int(problem is not None))):
         raise CorruptCheckpointError(f"{place} cannot be read ({problem or 'by another process'})") from problem
     if written_by != fingerprint:
         raise FingerprintMismatchError(

@@ -102,12 +102,13 @@ def train(
         while state.step < settings.steps:
             meter.count(step.take(batches))
             finished = state.step == settings.steps
-            if meter.due() or finished:
+            # A report may read what is spread over the processes, so they must agree on when it is due.
+            due, status = world.largest(int(meter.due()), interruption.status)
+            if due or finished:
                 state.record.check(state.step)
                 progress = meter.read(learning_rate_at(state.step - 1, settings))
                 if world.leads:
                     report(progress)
-            status = world.largest(interruption.status)
             if state.step % settings.checkpoint_every == 0 or finished or status:
                 state.record.check(state.step)
                 save_checkpoint(scratch, state.checkpoint(), fingerprint, settings.keep_checkpoints, world)

@@ -39,13 +39,16 @@ class World:
         if self.size > 1:
             distributed.barrier()
 
-    def largest(self, number: int) -> int:
-        """The largest of the numbers that all processes call this with, by way of their CPUs: no GPU is waited for."""
+    def largest(self, *numbers: int) -> list[int]:
+        """The largest of each of the numbers that all processes call this with.
+
+        They are exchanged by way of the CPUs, so no GPU is waited for.
+        """
         if self.size == 1:
-            return number
-        shared = torch.tensor(number)
+            return list(numbers)
+        shared = torch.tensor(numbers)
         distributed.all_reduce(shared, distributed.ReduceOp.MAX)
-        return int(shared)
+        return shared.tolist()
 
 
 @contextmanager

@@ -182,7 +182,7 @@ def test_no_leak_spans_two_training_documents(tmp_path, between):
     first, second = "a" * (WINDOW // 2), "b" * (WINDOW // 2)
     texts = [first, second, f"{first}{between}{second}", "held out"]
     splits = splits_of(write_texts(tmp_path / "r", named(texts)), tmp_path / "e", Last(1), Last(1))
-    assert (splits["validation"]["windows"], splits["validation"]["leaked"]) == (1, 0.0)
+    assert (splits["validation"]["contamination_windows"], splits["validation"]["leaked"]) == (1, 0.0)
 
 
 def test_where_blocks_of_the_stream_are_dealt_to_splits_no_leak_is_stated(tmp_path, texts):

@@ -88,8 +88,8 @@ def test_half_a_surrogate_pair_follows_the_policy_for_broken_utf_8(tmp_path, pol
 def test_a_source_of_which_all_was_left_out_says_so(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n{"text": "\\ud800"}\n{"text": " "}')
     parts = parts_of("jsonl", tmp_path, empty_rows="drop", broken_utf8="skip")
-    counted = "1 documents with broken UTF-8 left out; 2 empty rows left out"
-    with pytest.raises(ValueError, match=rf"no documents or pictures; check its settings .*; {counted}$"):
+    counted = r"\(found: 1 files; 3 rows; 1 documents with broken UTF-8 left out; 2 empty rows left out\)"
+    with pytest.raises(ValueError, match=rf"no documents or pictures; check its settings .* {counted}$"):
         write_parts(tmp_path / "raw", "jsonl", parts, tmp_path / "scratch")
 
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 
 from mdpipe.data.artifacts.arrays import ArrayFile
-from mdpipe.data.encoded.dataset import token_dtype, write_header
+from mdpipe.data.encoded.dataset import EncodedDataset, token_dtype
 from mdpipe.data.sources.docstrings import read
 from mdpipe.data.tokenizers.letters import Letters
 
 SPLITS = ("train", "test")
 
 
-def write_text(folder: Path, package: str, length: int, held_out: int) -> dict[str, int]:
-    """Write an encoded dataset of windows of `length` characters and return the characters of each split.
+def write_text(folder: Path, package: str, length: int, held_out: int) -> dict[str, EncodedDataset]:
+    """Write the tokens of text and return each split as windows of `length` characters.
 
     Whole documents are held out, in the order of a hash of their names, until they have `held_out` characters.
     Docstrings repeat themselves across modules, so some held-out sentences are in the training text, too.
@@ -33,12 +33,22 @@ def write_text(folder: Path, package: str, length: int, held_out: int) -> dict[s
             file, split = (test, "test") if counts["test"] < held_out else (train, "train")
             file.append(tokens)
             counts[split] += len(tokens)
-    write_header(
-        folder,
-        modality="text",
-        tokenizer=tokenizer.kind,
-        vocabulary=tokenizer.vocabulary,
-        shape=(length,),
-        counts={split: {"tokens": count} for split, count in counts.items()},
-    )
-    return counts
+    return {
+        split: EncodedDataset(
+            directory=folder,
+            split=split,
+            modality="text",
+            vocabulary=tokenizer.vocabulary,
+            shape=(length,),
+            length=length,
+            tokenizer=tokenizer.kind,
+            counts={"tokens": counts[split]},
+            tokens=np.load(folder / f"{split}-00000.npy", mmap_mode="r", allow_pickle=False),
+            blocks=False,
+            block_ends=(),
+            classes=0,
+            labels=None,
+            class_names=(),
+        )
+        for split in SPLITS
+    }

@@ -60,11 +60,12 @@ def run(report: Report) -> None:
     settings = report.sizes.training
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "text"
-        characters = write_text(folder, settings.package, settings.shape.shape[0], settings.held_out)
+        splits = write_text(folder, settings.package, settings.shape.shape[0], settings.held_out)
+        characters = {split: len(dataset.tokens) for split, dataset in splits.items()}
         data = f"docstrings of the package {settings.package} in text8's alphabet; this is not text8"
         report.document |= {"data": data, "characters": characters}
-        train, test = (EncodedDataset.open(folder, split) for split in ("train", "test"))
-        if report.attempt({"what": "after training"}, partial(_train_and_evaluate, report, train, test)) is None:
+        train_and_evaluate = partial(_train_and_evaluate, report, splits["train"], splits["test"])
+        if report.attempt({"what": "after training"}, train_and_evaluate) is None:
             raise RuntimeError("no training run was completed; the row says why")
 
 

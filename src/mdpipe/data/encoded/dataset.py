@@ -12,39 +12,19 @@ tokenizer.json, pieces.model or model.json   text: the tokenizer
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from pydantic import Field
 
 from mdpipe.data.artifacts.arrays import open_array, open_labels
 from mdpipe.data.artifacts.joined import Joined, joined
 from mdpipe.data.artifacts.stable_json import write_json
-from mdpipe.data.artifacts.typed_json import Header, read_typed_json
-
-Positive = Annotated[int, Field(ge=1)]
 
 
 def token_dtype(vocabulary: int) -> DTypeLike:
     """The smallest unsigned type that holds every id."""
     return np.min_scalar_type(vocabulary - 1)
-
-
-class Description(Header):
-    """dataset.json; `EncodedDataset` says what its keys mean."""
-
-    modality: Literal["text", "image"]
-    tokenizer: str
-    vocabulary: Positive
-    shape: tuple[Positive] | tuple[Positive, Positive, Positive]
-    length: Positive
-    classes: Annotated[int, Field(ge=0)]
-    blocks: bool
-    block_ends: tuple[Annotated[int, Field(ge=0)], ...]
-    splits: dict[str, dict[str, int]]
-    """The counts of each split."""
-    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +67,10 @@ class EncodedDataset:
         Raises:
             ValueError: no such split, or a file is missing, truncated, or not what dataset.json says.
         """
+        # A GPU machine that trains on tokens at hand does without pydantic.
+        from mdpipe.data.artifacts.typed_json import read_typed_json
+        from mdpipe.data.encoded.description import Description
+
         header = read_typed_json(directory / "dataset.json", Description, _cure(directory))
         if split not in header.splits:
             raise ValueError(f"{directory} has no split {split!r}; it has {', '.join(sorted(header.splits))}")
