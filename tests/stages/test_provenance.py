@@ -11,28 +11,27 @@ import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
-from mdpipe.params import load_params, read_params
+from mdpipe.params import Params, load_params, read_params
 from mdpipe.stages import provenance
 from mdpipe.stages.provenance import StaleInputsError, require_unchanged_inputs, stage_inputs, watch_inputs
 
 ROOT = Path(__file__).parents[2]
 
 
-def names_of(stage: str) -> list[str]:
+def names_of(stage: str, params: Params) -> list[str]:
     """Split the address of a stage into the arguments of its command."""
     command, _, key = stage.partition("@")
     if command != "zero_shot":
         return [key] if key else []
-    (names,) = [
-        [run, source] for run in load_params().runs for source in load_params().sources if f"{run}-{source}" == key
-    ]
+    (names,) = [[run, source] for run in params.runs for source in params.sources if f"{run}-{source}" == key]
     return names
 
 
 def test_inputs_are_the_params_and_dependencies_that_dvc_resolves(monkeypatch):
     monkeypatch.chdir(ROOT)
+    loaded, content = load_params(), read_params()
     for stage in Repo(str(ROOT)).index.stages:
-        ours = stage_inputs(stage.addressing.partition("@")[0], names_of(stage.addressing), read_params())
+        ours = stage_inputs(stage.addressing.partition("@")[0], names_of(stage.addressing, loaded), content)
         params = [dependency for dependency in stage.deps if isinstance(dependency, ParamsDependency)]
         assert ours.params == {key: value for each in params for key, value in each.read_params().items()}
         paths = {dependency.def_path for dependency in stage.deps if not isinstance(dependency, ParamsDependency)}
