@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from typer.testing import CliRunner
 
 from mdpipe.cli import app
-from mdpipe.params import parse_params
+from mdpipe.params import ParamsError, parse_params
+from mdpipe.params.load import MOST_SHOWN
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.tokenizer import tokenizer
@@ -44,6 +46,27 @@ def test_no_artifact_metric_or_log_has_the_secrets_of_a_url(tmp_path, monkeypatc
     out = "".join(capfd.readouterr())
     assert "fetching http://127.0.0.1" in out
     assert not [secret for secret in SECRETS if secret in out]
+
+
+SECRET_URLS = {
+    "ftp://me:s3cret@example.org/a?token=t0ken": "sources.notes.url: 'ftp://example.org/a' is refused",
+    f"ftp://me:s3cret{'x' * MOST_SHOWN}@example.org/a": "sources.notes.url: 'ftp://example.org/a' is refused",
+    "me:s3cret@example.org/a?token=t0ken": "sources.notes.url: is refused",
+    "example.org/a?token=t0ken": "sources.notes.url: is refused",
+    "https:/me:s3cret@example.org": "sources.notes.url: is refused",
+    "ftp://me:s3/cret?s3cret@example.org/a": "sources.notes.url: is refused",
+}
+
+
+@pytest.mark.parametrize("url", [*SECRET_URLS, ["me:s3cret@example.org"]], ids=str)
+def test_params_refuse_a_url_without_printing_its_secrets(url):
+    """Snakemake prints this error as it is."""
+    source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "field": None}
+    with pytest.raises(ParamsError) as error:
+        parse_params({**SMOKE, "sources": {"notes": source}})
+    shown = str(error.value)
+    assert (SECRET_URLS[url] if isinstance(url, str) else "sources.notes.url: is refused") in shown
+    assert not [secret for secret in (*SECRETS, "s3/cret") if secret in shown]
 
 
 def test_the_command_line_refuses_a_url_without_printing_its_secrets(tmp_path):

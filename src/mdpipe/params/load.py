@@ -1,11 +1,13 @@
 """Reading params.yaml: every problem is told with the key's path, the value and what is allowed."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from mdpipe.messages import without_secrets
 from mdpipe.params.root import Params
 from mdpipe.params.strict_yaml import StrictYAMLError, dotted, read_yaml
 
@@ -20,6 +22,9 @@ EMPTY = {
 
 MOST_SHOWN = 200
 """Characters of a value in an error."""
+
+SHOWN_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^\s/?#@'\"<>]*@)?[^\s@'\"<>]*")
+"""A URL whose user, password and query are where they should be, so that an error can leave them out."""
 
 
 class ParamsError(ValueError):
@@ -99,7 +104,9 @@ def _describe(problem: Any, data: Any) -> str:
         return f"{dotted(keys)}: is empty; {EMPTY[problem['type']]}"
     if isinstance(value, dict) or problem["type"] == "unknown_keys":
         return f"{dotted(keys)}: {message}"
-    return f"{dotted(keys)}: {_shortened(repr(value))} is refused: {message}"
+    if keys[-1:] == ["url"] and not SHOWN_URL.fullmatch(str(value)):
+        return f"{dotted(keys)}: is refused (it is not shown, since it may hold a password): {message}"
+    return f"{dotted(keys)}: {_shortened(without_secrets(repr(value)))} is refused: {message}"
 
 
 def _shortened(text: str) -> str:
