@@ -213,6 +213,15 @@ def test_counts_are_those_of_the_dataset(tmp_path, texts, packing):
         assert set(counts) == {"documents", "tokens", "bytes", "characters"}
 
 
+@pytest.mark.parametrize(("held", "expected"), [(LAST, [2, None, 1]), ((Chunks(0.4), Chunks(0.3)), [3, None, None])])
+def test_documents_of_which_the_tokenizer_leaves_nothing_are_counted(tmp_path, capfd, held, expected):
+    texts = ["one", "1234", "...", "two " * 40, "\u6f22", "five", "six", "seven", "!"]
+    raw = write_texts(tmp_path / "r", named(texts), 3)
+    splits = splits_of(raw, tmp_path / "e", *held, tokenizer=LETTERS, packing="sedd")
+    assert [splits[split].get("documents_left_out") for split in SPLITS] == expected
+    assert f"train: the tokenizer 'letters' leaves nothing of {expected[0]} documents" in capfd.readouterr().err
+
+
 PROVENANCE = {"source": "words", "catalogue": None, "read": {"empty rows left out": 3}, "licence": "CC0"}
 
 

@@ -1,5 +1,7 @@
 """Encoding text: from the shards of a raw folder to the folder that `EncodedDataset` opens, shard by shard."""
 
+import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -72,7 +74,7 @@ def encode_text(
             pieces |= deal_blocks(plan, stream, pieces_in / TOKENIZER, packing, content, pieces_in)
         folder = stack.enter_context(folder_aside(directory))
         counts = _finish(folder, tokenizer, length, packing, pieces, plan)
-        repeated = duplicates(pieces)
+        repeated, left_out = duplicates(pieces), _left_out(shards)
         splits = {
             split: {
                 **counts[split],
@@ -80,6 +82,7 @@ def encode_text(
                 **_described(pieces[split], split),
                 **repeated[split],
                 **leaks.get(split, {}),
+                **({"documents_left_out": left_out[split]} if split in left_out else {}),
             }
             for split in SPLITS
         }
@@ -122,7 +125,20 @@ def _encode_shards(plan: SplitPlan, tokenizer: Tokenizer, packing: Packing, scra
     # A token a character is the most that any tokenizer but bytes makes of a text; one of bytes takes a byte each.
     require_room(scratch, characters * np.dtype(token_dtype(tokenizer.vocabulary)).itemsize, "tokenizing")
     with Progress("tokenizing", characters) as progress:
-        return piecewise(_encode_shard, shards, scratch / "tokens", progress)
+        pieces = piecewise(_encode_shard, shards, scratch / "tokens", progress)
+    for split, count in _left_out(pieces).items():
+        sys.stderr.write(
+            f"{split}: the tokenizer {tokenizer.kind!r} leaves nothing of {count:,} documents, which are left out\n"
+        )
+    return pieces
+
+
+def _left_out(shards: Sequence[Piece]) -> Counter[str]:
+    """Return how many documents of each split have no token; only of the splits where there are any."""
+    counts = Counter[str]()
+    for piece in shards:
+        counts.update({split: found["left_out"] for split, found in piece.summary["splits"].items()})
+    return +counts
 
 
 def _encode_shard(shard: _Shard, folder: Path) -> dict[str, Any]:

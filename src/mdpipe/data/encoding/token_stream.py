@@ -36,6 +36,8 @@ class TokenStream:
 
     def __init__(self, path: Path, tokenizer: Tokenizer, packing: Packing, files: ExitStack) -> None:
         self.counts = {"documents": 0, "tokens": 0, "bytes": 0, "characters": 0, "unknown": 0, "longest": 0}
+        self.left_out = 0
+        """Whole documents of which the tokenizer leaves no token."""
         self.lengths = np.zeros(BINS, dtype=np.int64)
         self.unigram = np.zeros(tokenizer.vocabulary, dtype=np.int64)
         self.digests = bytearray()
@@ -63,6 +65,7 @@ class TokenStream:
         """Counts, and what shards need where they meet."""
         return {
             **self.counts,
+            "left_out": self.left_out,
             "lengths": self.lengths.tolist(),
             "continues": bool(self._continues),
             "closes": self._closes,
@@ -75,6 +78,7 @@ class TokenStream:
         """Add a document, or a part of one, with its end."""
         tokens = self.tokens(document)
         if not len(tokens):
+            self.left_out += document.part is None
             return
         decoded = document.text if self._tokenizer.lossless else self._tokenizer.decode(tokens)
         if not document.part:
