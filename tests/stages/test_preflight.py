@@ -98,6 +98,22 @@ def test_a_folder_of_the_users_beside_the_artifacts_is_a_source(place):
     require_usable(with_paths(digits="data/texts"), with_sources=True)
 
 
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [("my/hidden", "my/.dvcignore:2:/hid*"), ("a.swp", ".dvcignore:1:*.swp"), (".git/x", "DVC's own rule '.git'")],
+)
+def test_a_source_that_dvc_does_not_see_is_refused(place, path, rule):
+    Path(".dvcignore").write_text("*.swp\n")
+    Path("my").mkdir()
+    Path("my/.dvcignore").write_text("# mine\n/hid*\n")
+    assert f"sources.digits.path: {path!r} is hidden from DVC by {rule};" in refusal(with_paths(digits=path))
+
+
+def test_a_source_that_an_ignore_file_keeps_is_usable(place):
+    Path(".dvcignore").write_text("*.txt\n!constraints.txt\n")
+    require_usable(parse_params(smoke()), with_sources=True)
+
+
 @pytest.mark.parametrize("link", ["models", "data", "data/raw", "models/letters", "evaluations", "report"])
 def test_an_output_behind_a_symbolic_link_is_refused_before_a_stage_runs(place, tmp_path_factory, monkeypatch, link):
     disk = tmp_path_factory.mktemp("disk")

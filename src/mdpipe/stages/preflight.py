@@ -16,7 +16,7 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
         with_sources: whether the sources' files must be here, too. Who has fetched the artifacts needs none.
     """
     missing = _missing_paths(params) if with_sources else ()
-    if problems := [*working_copy_problems(params), *_circular_paths(params), *missing]:
+    if problems := [*working_copy_problems(params), *_circular_paths(params), *_ignored_paths(params), *missing]:
         raise ValueError("\n".join(problems))
 
 
@@ -51,6 +51,21 @@ def _circular_paths(params: Params) -> Iterator[str]:
             yield f"{_key(name, source)} is made from the source itself; name files that are not"
         elif inside and not seen:
             yield f"{_key(name, source)} contains {inside[0]}, which the pipeline writes; put its files elsewhere"
+
+
+def _ignored_paths(params: Params) -> Iterator[str]:
+    """Yield which sources are hidden from DVC; on a machine without DVC, none."""
+    try:
+        from dvc.fs import localfs
+        from dvc.ignore import DvcIgnoreFilter
+    except ImportError:
+        return
+    ignores = DvcIgnoreFilter(localfs, str(Path.cwd()))
+    for name, source in params.sources.items():
+        result = ignores.check_ignore(source.path)
+        if result.match:
+            rule = result.pattern_infos[-1].file_info or f"DVC's own rule {result.pattern_infos[-1].patterns!r}"
+            yield f"{_key(name, source)} is hidden from DVC by {rule}; change that line, or put the files elsewhere"
 
 
 def _missing_paths(params: Params) -> Iterator[str]:
