@@ -23,6 +23,7 @@ from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_yaml
 
 from mdpipe.stages.paths import ENGINE_LOCK
+from mdpipe.stages.preflight import home_problems
 from mdpipe.stages.unlock import lock_holders, repair_rwlock
 from workflow.graph import Stage
 from workflow.job import ENGINE_PID, JOBS_LOCK
@@ -79,8 +80,10 @@ def open_repo(root: Path) -> Repo:
     """Open the repository as DVC does.
 
     Raises:
-        ValueError: git or DVC does not know it, as in an archive of it or in an image of a container.
+        ValueError: git or DVC does not know it, as in an archive of it or in an image of a container, or HOME is none.
     """
+    if problem := next(home_problems(), None):
+        raise ValueError(problem)
     try:
         return Repo(str(root))
     except SCMError:

@@ -1,5 +1,6 @@
 """What is refused before anything runs: sources without files or made from themselves, working copies unfit for DVC."""
 
+import os
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mdpipe.params import parse_params
 from mdpipe.stages.check import describe
 from mdpipe.stages.preflight import require_usable
 from tests.stages.planning import FILES, smoke
+from workflow.engine import open_repo
 
 
 @pytest.fixture
@@ -96,6 +98,26 @@ def test_a_source_that_holds_what_is_made_from_it_is_refused(place, paths, part)
 def test_a_folder_of_the_users_beside_the_artifacts_is_a_source(place):
     Path("data/texts").mkdir(parents=True)
     require_usable(with_paths(digits="data/texts"), with_sources=True)
+
+
+@pytest.mark.parametrize("home", ["file", "file/below"])
+def test_a_home_that_is_a_file_is_refused(place, monkeypatch, home):
+    Path("file").touch()
+    monkeypatch.setenv("HOME", str(place / home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+    assert f"HOME is '{place / home}', and {place / 'file'} is a file" in refusal(parse_params(smoke()))
+    with pytest.raises(ValueError, match="is a file; set HOME"):
+        open_repo(place)
+
+
+def test_a_home_that_cannot_be_written_needs_another_cache(place, monkeypatch):
+    monkeypatch.setenv("HOME", str(place / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(os, "access", lambda path, _: path != place)
+    assert "Snakemake cannot write its cache to" in refusal(parse_params(smoke()))
+    (place / "cache").mkdir()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place / "cache"))
+    require_usable(parse_params(smoke()), with_sources=True)
 
 
 @pytest.mark.parametrize(
