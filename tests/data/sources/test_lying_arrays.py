@@ -87,6 +87,15 @@ def test_a_bomb_and_an_array_that_is_there_twice_are_refused(tmp_path, kind):
     assert "a.npz has 2 arrays 'x'; save it again" in refused(kind, tmp_path / "a.npz", **settings)
 
 
+@pytest.mark.parametrize("kind", ["arrays", "planar_arrays"])
+def test_two_archives_that_were_joined_are_refused(tmp_path, kind):
+    stream = io.BytesIO()
+    np.savez(stream, x=np.zeros((2, 64), np.uint8))
+    (tmp_path / "a.npz").write_bytes(2 * stream.getvalue())
+    settings = {"field": "x"} | ({"shape": (1, 8, 8)} if kind == "planar_arrays" else {})
+    assert "a.npz is two archives that were joined" in refused(kind, tmp_path / "a.npz", **settings)
+
+
 def test_an_array_in_fortran_order_is_read(tmp_path):
     images = np.asfortranarray(np.arange(2 * 8 * 8, dtype=np.uint8).reshape(2, 8, 8))
     stream = io.BytesIO()

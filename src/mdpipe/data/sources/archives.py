@@ -68,12 +68,15 @@ def _entry(files: zipfile.ZipFile, archive: Path, member: str) -> zipfile.ZipInf
         raise ValueError(f"{archive} has no member {member!r}; it has: {there}; correct the source's `member`")
     if names.count(member) > 1:
         raise ValueError(f"{archive} has {names.count(member)} members {member!r}; pack it again with one")
-    _refuse_joined(files, archive)
+    refuse_joined(files, archive)
     return files.getinfo(member)
 
 
-def _refuse_joined(files: zipfile.ZipFile, archive: Path) -> None:
-    """A program may stand before an archive, which unpacks itself; another archive would be passed over."""
+def refuse_joined(files: zipfile.ZipFile, archive: Path) -> None:
+    """Raise ValueError for an archive that follows another one, which would be passed over.
+
+    A program may stand before it: such an archive unpacks itself.
+    """
     first = min(entry.header_offset for entry in files.infolist())
     with archive.open("rb") as stream:
         if first > 0 and stream.read(len(LOCAL_HEADER)) == LOCAL_HEADER:

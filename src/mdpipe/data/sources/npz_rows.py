@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.sources.archives import BLOCK, MOST_EXPANSION
+from mdpipe.data.sources.archives import BLOCK, MOST_EXPANSION, refuse_joined
 from mdpipe.messages import printable, reason
 
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError)
@@ -51,7 +51,7 @@ def check_array(archive: zipfile.ZipFile, path: Path, field: str, key: str = "se
 
     Raises:
         ValueError: there is no such array or there are two, its header is broken or says another size than the archive,
-            or it unpacks to many times the size that it has there.
+            it unpacks to many times the size that it has there, or another archive stands before this one.
     """
     names = archive.namelist()
     if (found := names.count(f"{field}.npy")) != 1:
@@ -61,6 +61,7 @@ def check_array(archive: zipfile.ZipFile, path: Path, field: str, key: str = "se
             if found
             else f"{path} has no array {field!r}, only {there}; correct the source's {key} in params.yaml"
         )
+    refuse_joined(archive, path)
     entry, name = archive.getinfo(f"{field}.npy"), f"{path}[{field!r}]"
     with archive.open(entry) as stream:
         shape, _, dtype = _header(name, stream)
