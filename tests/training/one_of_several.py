@@ -3,12 +3,14 @@
 RUNS is JSON: the folder of each run and its options, `objective`, whether to take `muon`, changes to `hardware`, the
 `device` if it is not the CPU, and `stop_at`, a step in which all processes end with status 75.
 The runs are trained one after the other, since most of the time of a process goes into its start.
-The process that leads writes what came out; each writes how many bytes of a sharded checkpoint it read.
+The process that leads writes what came out; each writes what it said, and how many bytes of a sharded checkpoint it
+read.
 """
 
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,13 @@ def main(runs: Mapping[Path, Options]) -> None:
         if world.size > 1:  # Clocks differ: one process finds a report due at every step, the others never do.
             progress.SECONDS_BETWEEN_LINES = 0 if world.rank == 1 else sys.maxsize
         for folder, options in runs.items():
-            train(folder, options, world)
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / f"said-{world.rank}.txt").open("a") as said, redirect_stderr(said):
+                train(folder, options, world)
 
 
 def train(folder: Path, options: Options, world: World) -> None:
     """Train the tiny run as the options say, and write its weights and losses."""
-    folder.mkdir(parents=True, exist_ok=True)
     Counted.bytes_read = 0
 
     def batches(step: int) -> Tensor:

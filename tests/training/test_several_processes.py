@@ -6,7 +6,8 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +40,11 @@ LEARNING = [(2, "ddp", 1), (2, "fsdp", 1)]
 OF_ONE = [(1, "ddp", 1), (1, "fsdp", 2)]
 
 
-@pytest.fixture(autouse=True)
-def found_by_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
+@pytest.fixture(scope="module", autouse=True)
+def found_by_every_process() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,10 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
+STOPPED = {processes: options(processes, "fsdp", stop_at=7) for processes in (2, 4)}
+"""They leave sharded checkpoints of steps 3 and 6; those of four processes go on from those of two."""
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Path]:
     """What several processes make of a run. All that asks for as many of them is trained in one launch."""
@@ -60,6 +67,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, An
     asked += [options(*shares, muon=True) for shares in WITH_MUON]
     asked += [options(*shares, objective="genmd4") for shares in LEARNING]
     asked += [options(*shares, compile=True) for shares in COMPILED]
+    asked += STOPPED.values()  # The last ones, since with them the processes end.
     folders = {json.dumps(run): tmp_path_factory.mktemp("together") for run in asked}
     launched: set[int] = set()
 
@@ -67,22 +75,47 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, An
         processes = run["hardware"]["processes"]
         if processes not in launched:
             launched.add(processes)
-            alike = [other for other in asked if other["hardware"]["processes"] == processes]
-            one_of_several.start({folders[json.dumps(other)]: other for other in alike})
+            if processes == 4:
+                copy_checkpoints(find(STOPPED[2]), folders[json.dumps(STOPPED[4])], {3})
+            alike = {folders[json.dumps(each)]: each for each in asked if each["hardware"]["processes"] == processes}
+            with pytest.raises(SystemExit) if processes in STOPPED else nullcontext() as ended:
+                one_of_several.start(alike)
+            assert ended is None or ended.value.code == 75
         return folders[json.dumps(run)]
 
     return find
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes leave that are stopped in the eighth step: sharded checkpoints of steps 3 and 6."""
-    folder = tmp_path_factory.mktemp("stopped")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT)]))
-        with pytest.raises(SystemExit):
-            one_of_several.start({folder: options(2, "fsdp", stop_at=7)})
-    return folder
+def gone_on(together: Callable[[dict[str, Any]], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """What two processes make of the checkpoints that four, two, and two with a damaged file have left."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("four", "two", "damaged")}
+    copy_checkpoints(together(STOPPED[4]), folders["four"], {3, 6})
+    with pytest.raises(SystemExit):
+        one_of_several.main({folders["four"]: options(stop_at=10)})
+    for name in ("two", "damaged"):
+        copy_checkpoints(together(STOPPED[2]), folders[name], {3, 6})
+    file = sharded_files(folders["damaged"])[1]
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    one_of_several.start({folder: options(2, "fsdp") for folder in folders.values()})
+    return folders
+
+
+def copy_checkpoints(stopped: Path, folder: Path, steps: set[int]) -> None:
+    for step in steps:
+        name = f"scratch/step-{step:09}.sharded"
+        shutil.copytree(stopped / name, folder / name)
+
+
+def sharded_files(folder: Path) -> list[Path]:
+    return sorted((folder / "scratch/step-000000006.sharded").glob("*.safetensors"))
+
+
+def said(folder: Path) -> str:
+    """All that the processes of a run have said."""
+    return "".join(path.read_text() for path in folder.glob("said-*.txt"))
 
 
 def assert_same(found: Path, expected: Path) -> None:
@@ -150,50 +183,32 @@ def test_on_a_gpu_every_way_of_computing_gives_the_losses_of_a_cpu(alone, tmp_pa
     assert found == pytest.approx(wanted, abs=2e-2 if "precision" in change else 1e-5)
 
 
-def test_a_run_goes_on_among_another_number_of_processes(alone, stopped, tmp_path, capfd):
+def test_a_run_goes_on_among_another_number_of_processes(alone, together, gone_on):
     """Whatever the form in which those before it have left their checkpoint: two, four, one and two processes."""
-    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    shutil.rmtree(tmp_path / "scratch/step-000000006.sharded")
-    with pytest.raises(SystemExit) as ended:
-        one_of_several.start({tmp_path: options(4, "fsdp", stop_at=7)})
-    assert ended.value.code == 75
-    with pytest.raises(SystemExit):
-        one_of_several.main({tmp_path: options(stop_at=10)})
-    one_of_several.start({tmp_path: options(2, "fsdp")})
-    log = capfd.readouterr().err
-    for step in (3, 6, 9):
-        assert log.count(f"going on from the checkpoint of step {step} of 12") == 1
-    assert_same(tmp_path, alone["md4"])
+    assert said(together(STOPPED[4])).count("going on from the checkpoint of step 3 of 12") == 1
+    for step in (6, 9):
+        assert said(gone_on["four"]).count(f"going on from the checkpoint of step {step} of 12") == 1
+    assert_same(gone_on["four"], alone["md4"])
 
 
-def test_a_process_reads_its_own_part_of_a_sharded_checkpoint_and_finds_damage_in_it(alone, stopped, tmp_path, capfd):
-    """And every one what none has a part of, such as AdamW's count of steps.
-
-    The process that finds a damaged file is not the one that leads; all then go on from the checkpoint before it.
-    """
-    whole, damaged = tmp_path / "whole", tmp_path / "damaged"
-    for folder in (whole, damaged):
-        shutil.copytree(stopped, folder)
-    files = sorted((damaged / "scratch/step-000000006.sharded").glob("*.safetensors"))
-    stored = [load_file(file) for file in files]
-    content = bytearray(files[1].read_bytes())
-    content[-1] ^= 1
-    files[1].write_bytes(content)
-    one_of_several.start({folder: options(2, "fsdp") for folder in (whole, damaged)})
-
+def test_a_process_reads_its_own_part_of_a_sharded_checkpoint(alone, together, gone_on):
+    """And every one what none has a part of, such as AdamW's count of steps."""
+    stored = [load_file(file) for file in sharded_files(together(STOPPED[2]))]
     spread = stored[0].keys() & stored[1].keys()
     assert {"weights/embedding.weight", "moments/0.0.exp_avg", "average/embedding.weight"} <= spread
     in_parts = sum(part[name].nbytes for part in stored for name in spread)
     by_all = sum(tensor.nbytes for part in stored for name, tensor in part.items() if name not in spread)
-    read = [json.loads((whole / f"read-{rank}.json").read_text()) for rank in range(2)]
+    read = [json.loads((gone_on["two"] / f"read-{rank}.json").read_text()) for rank in range(2)]
     assert sum(read) == in_parts + 2 * by_all
     assert max(read) < 0.6 * (in_parts + by_all)
+    assert_same(gone_on["two"], alone["md4"])
 
-    log = capfd.readouterr().err
-    assert "step-000000006.sharded cannot be read" in log
-    assert "going on from the checkpoint of step 3 of 12" in log
-    for folder in (whole, damaged):
-        assert_same(folder, alone["md4"])
+
+def test_where_one_process_finds_damage_all_go_on_from_the_checkpoint_before(alone, gone_on):
+    """It is not the one that leads."""
+    assert "step-000000006.sharded cannot be read" in said(gone_on["damaged"])
+    assert "going on from the checkpoint of step 3 of 12" in said(gone_on["damaged"])
+    assert_same(gone_on["damaged"], alone["md4"])
 
 
 def test_two_machines_meet_where_they_are_told_to(alone, tmp_path):
