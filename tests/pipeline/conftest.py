@@ -164,7 +164,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> W
         copy.edit_params("zero_shot.runs", [])
         copy.edit_params("zero_shot.sources", [])
         copy.edit_params("samplers.runs", {})
-        copy.edit_params(f"runs.{RUN}.train.steps", 900)
+        copy.edit_params(f"runs.{RUN}.train.steps", 700)
         copy.edit_params(f"runs.{RUN}.train.checkpoint_every", CHECKPOINT_EVERY)
         copy.run("snakemake")
         return copy

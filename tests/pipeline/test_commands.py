@@ -50,7 +50,7 @@ def test_params_that_cannot_be_run_are_refused_before_anything_is_lost(made, eng
     assert refused == ([] if engine == ("snakemake",) else ["train letters"])
     made.edit_params("runs.letters.network.heads", 2)
     made.edit_params("runs.letters.train.learning_rate", 0.003)
-    made.run("snakemake")
+    made.run(*engine)
     assert {folder: made.digest(folder) for folder in MADE} == before
     assert "train letters" not in made.stages_run()
 

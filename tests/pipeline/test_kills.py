@@ -43,7 +43,6 @@ INTERRUPTIONS = [
     (DVC, is_engine, KILL),
     (DVC, is_engine, KILL),
     (SNAKEMAKE, is_job, KILL),
-    (SNAKEMAKE, is_job, KILL),
     (DVC, is_training, KILL),
     (SNAKEMAKE, is_training, KILL),
     (SNAKEMAKE, is_job, PREEMPT),
