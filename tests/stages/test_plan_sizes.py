@@ -201,6 +201,14 @@ def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimi
     assert kept == pytest.approx(planned.value, rel=0.02)
 
 
+def test_a_run_that_goes_on_needs_room_for_what_is_not_there_yet():
+    train = parse_params(smoke()).runs["letters"].train
+    train = train.model_copy(update={"steps": 10, "checkpoint_every": 2, "keep_checkpoints": 2})
+    assert [train.most_checkpoints(newest, kept) for newest, kept in [(0, 0), (2, 1), (4, 2), (8, 2)]] == [3, 3, 3, 3]
+    assert train.most_checkpoints(newest=8, kept=1) == 2
+    assert train.most_checkpoints(newest=10, kept=2) == 2
+
+
 def test_samplers_are_called_as_often_as_planned(place, params):
     suite = params.samplers
     samplers(params, "letters")

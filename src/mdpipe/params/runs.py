@@ -109,11 +109,17 @@ class TrainSettings(Section):
     keep_checkpoints: Positive
     """The so many newest are kept while a run trains; where the newest is damaged, it goes on from the one before."""
 
-    @property
-    def most_checkpoints(self) -> int:
-        """Checkpoints on the disk at once: those that are kept, and the one that is being written."""
-        written = -(-self.steps // self.checkpoint_every)  # The last step has one in any case.
-        return min(self.keep_checkpoints + 1, written)
+    def most_checkpoints(self, newest: int = 0, kept: int = 0) -> int:
+        """Return the largest number of checkpoints on the disk at once: those that are kept, and the one being written.
+
+        Args:
+            newest: step of the newest checkpoint that is there,
+            kept: and how many are there, which stay until newer ones replace them.
+        """
+        if newest >= self.steps:
+            return kept
+        written = -(-self.steps // self.checkpoint_every) - newest // self.checkpoint_every  # The last step has one.
+        return max(kept, min(self.keep_checkpoints + 1, kept + written))
 
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:

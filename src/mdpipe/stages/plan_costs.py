@@ -58,7 +58,7 @@ class Model:
         """
         model = self.weights * WEIGHT_BYTES + Figure(COUNT_BYTES * self.vocabulary)
         state = self.weights * STATE_BYTES + self.matrices * -WEIGHT_BYTES + Figure(2 * WEIGHT_BYTES * run.train.steps)
-        return model + state * run.train.most_checkpoints
+        return model + state * run.train.most_checkpoints()
 
     def evaluation(self, draws: int, examples: Figure) -> Figure:
         """F for every draw and example."""

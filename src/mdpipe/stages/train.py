@@ -25,6 +25,7 @@ from mdpipe.stages import paths
 from mdpipe.stages.fingerprint import training_fingerprint
 from mdpipe.stages.provenance import require_unchanged_inputs
 from mdpipe.stages.trained import UNITS, compute_device, objective_of, save_run, told_classes
+from mdpipe.training.checkpoint import saved_steps
 from mdpipe.training.classes import with_classes_dropped
 from mdpipe.training.history import HistoryRow
 from mdpipe.training.interruption import InterruptedTrainingError
@@ -99,8 +100,9 @@ def _train_in(world: World, params: Params, run: str) -> None:
     noise = Noise(params.seed, "train")
     if world.leads:
         # Weights, their average and two moments in every state; then the model itself, and its copy in DVC's cache.
-        states = settings.train.most_checkpoints
-        require_room(scratch, parameters * FLOAT * (4 * states + 2), f"training {run} with {states} states")
+        steps = saved_steps(scratch)
+        states = settings.train.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
+        require_room(scratch, parameters * FLOAT * (4 * states + 2), f"training {run} with {states} states to write")
 
     def batches(step: int, rows: range) -> Batch:
         drawn = (dataset, params.seed, step, settings.train.batch_size, rows)

@@ -132,6 +132,11 @@ def read_checkpoint(place: Path, fingerprint: str, like: Callable[[str], Tensor]
     return Checkpoint(step, read_shards(place, like) if place.suffix == FOLDER else tensors)
 
 
+def saved_steps(scratch: Path) -> list[int]:
+    """Return the steps of the folder's checkpoints, the newest first; none where there is no folder."""
+    return [int(place.name.split(".")[0].removeprefix("step-")) for place in _newest_first(scratch)]
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -167,7 +172,7 @@ def _checksum(tensors: Mapping[str, Tensor]) -> int:
 
 def _newest_first(scratch: Path) -> list[Path]:
     # Of one step there may be a file and a folder, where a run went on from it among other processes.
-    return sorted((path for path in scratch.iterdir() if NAME.fullmatch(path.name)), reverse=True)
+    return sorted((path for path in scratch.glob("step-*") if NAME.fullmatch(path.name)), reverse=True)
 
 
 def _remove(place: Path) -> None:
