@@ -195,10 +195,12 @@ def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimi
     params = parse_params(content)
     train(params, "letters")
     [scratch] = place.glob(".mdpipe/scratch/letters-*")
-    assert f"training letters with {states} states" in capsys.readouterr().err
+    assert f"training letters with {states} states to write" in capsys.readouterr().err
     kept = folder_size(scratch) * states / left + folder_size(paths.model("letters"))
     planned = rows_of(params)["train@letters"].disk
     assert kept == pytest.approx(planned.value, rel=0.02)
+    train(params, "letters")
+    assert "training letters with 0 states to write" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_needs_room_for_what_is_not_there_yet():
