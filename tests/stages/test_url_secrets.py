@@ -69,6 +69,13 @@ def test_params_refuse_a_url_without_printing_its_secrets(url):
     assert not [secret for secret in (*SECRETS, "s3/cret") if secret in shown]
 
 
+def test_params_refuse_a_url_as_a_path_without_printing_its_secrets():
+    source = {**SMOKE["sources"]["digits"], "path": "https://me:s3cret@example.org/a?token=t0ken"}
+    with pytest.raises(ParamsError, match=r"path: 'https://example\.org/a' is refused: DVC watches") as error:
+        parse_params({**SMOKE, "sources": {**SMOKE["sources"], "digits": source}})
+    assert not [secret for secret in SECRETS if secret in str(error.value)]
+
+
 def test_the_command_line_refuses_a_url_without_printing_its_secrets(tmp_path):
     url = "ftp://me:s3cret@example.org/a?token=t0ken"
     source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "field": None}

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mdpipe.messages import without_secrets
 from mdpipe.params.root import Params
 from mdpipe.params.strict_yaml import StrictYAMLError, dotted, read_yaml
 
@@ -23,7 +22,7 @@ EMPTY = {
 MOST_SHOWN = 200
 """Characters of a value in an error."""
 
-SHOWN_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^\s/?#@'\"<>]*@)?[^\s@'\"<>]*")
+SHOWN_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/?#@'\"<>]*@)?([^\s?#@'\"<>]*)(?:[?#][^\s@'\"<>]*)?")
 """A URL whose user, password and query are where they should be, so that an error can leave them out."""
 
 
@@ -104,9 +103,12 @@ def _describe(problem: Any, data: Any) -> str:
         return f"{dotted(keys)}: is empty; {EMPTY[problem['type']]}"
     if isinstance(value, dict) or problem["type"] == "unknown_keys":
         return f"{dotted(keys)}: {message}"
-    if keys[-1:] == ["url"] and not SHOWN_URL.fullmatch(str(value)):
-        return f"{dotted(keys)}: is refused (it is not shown, since it may hold a password): {message}"
-    return f"{dotted(keys)}: {_shortened(without_secrets(repr(value)))} is refused: {message}"
+    shown = repr(value)
+    if keys[-1:] == ["url"] or "://" in shown:
+        if not (found := SHOWN_URL.fullmatch(str(value))):
+            return f"{dotted(keys)}: is refused (it is not shown, since it may hold a password): {message}"
+        shown = repr(found[1] + found[2])
+    return f"{dotted(keys)}: {_shortened(shown)} is refused: {message}"
 
 
 def _shortened(text: str) -> str:
