@@ -10,10 +10,12 @@ import os
 import re
 import sys
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
 import networkx
+import snakemake.api  # noqa: F401 (before its parts, which import each other in a circle)
 import voluptuous
 from dvc.exceptions import NotDvcRepoError
 from dvc.lock import LockError
@@ -21,6 +23,9 @@ from dvc.repo import Repo
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_yaml
+from snakemake.dag import DAG
+from snakemake.io import _IOFile
+from snakemake.jobs import Job
 
 from mdpipe.stages.paths import ENGINE_LOCK
 from mdpipe.stages.preflight import home_problems
@@ -36,6 +41,9 @@ CONFLICT = re.compile(rb"^(<{7} |={7}$|>{7} )", re.MULTILINE)
 
 BEFORE_ALL_OUTPUTS = (0, 0)
 """Times of access and modification, in seconds since 1970."""
+
+FOLDER_TIMESTAMP = ".snakemake_timestamp"
+"""The file whose modification time Snakemake takes for that of the folder it is in."""
 
 _held: list[IO[str]] = []
 
@@ -143,6 +151,7 @@ def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
         request = request_file(stage.name)
         if stage.name in stale:
             request.write_text(uuid.uuid4().hex + "\n")
+            _set_times_before(request.stat().st_mtime, stage.outputs)
         else:
             request.touch()
             os.utime(request, BEFORE_ALL_OUTPUTS)
@@ -155,6 +164,29 @@ def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
 def request_file(stage: str) -> Path:
     """The file whose new content makes Snakemake run a stage."""
     return REQUESTS / stage
+
+
+def ignore_clock_skew() -> None:
+    """Have Snakemake in this process accept outputs that are older than an input, as after the clock was set back.
+
+    It would fail the job, whose results DVC has stored, although times of inputs do not count here.
+    """
+
+    async def accept(self: DAG, job: Job, expanded_output: list[_IOFile]) -> None:
+        pass
+
+    DAG.check_output_mtime = accept
+
+
+def _set_times_before(requested: float, outputs: Iterable[str]) -> None:
+    """Give outputs from the future, as after the clock was set back, a time before the request.
+
+    Snakemake would take them for newer than any request, and never run their stage again.
+    """
+    for output in outputs:
+        for path in (Path(output), Path(output, FOLDER_TIMESTAMP)):
+            if path.exists() and path.stat().st_mtime >= requested:
+                os.utime(path, (requested - 1, requested - 1))
 
 
 def announce_engine() -> None:

@@ -17,6 +17,7 @@ from workflow.cache import verify_objects
 from workflow.engine import (
     announce_engine,
     become_the_engine,
+    ignore_clock_skew,
     open_repo,
     repair_lock_file,
     request_file,
@@ -36,6 +37,7 @@ except ValueError as error:
 snakemake.logging.show_logs = last_lines
 
 announce_engine()
+ignore_clock_skew()
 stages = read_stages(repo)
 planned = set()
 

@@ -1,12 +1,26 @@
 """What Snakemake's main process repairs, what it leaves to the user, and what it says where it cannot start."""
 
+import asyncio
+import os
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dvc.repo import Repo
 
-from workflow.engine import STATE, LockFileError, open_repo, repair_lock_file
+from workflow.engine import (
+    DAG,
+    FOLDER_TIMESTAMP,
+    STATE,
+    LockFileError,
+    ignore_clock_skew,
+    open_repo,
+    repair_lock_file,
+    request_file,
+    request_stale_stages,
+)
+from workflow.graph import Stage
 
 CONFLICT = """\
 schema: '2.0'
@@ -66,3 +80,22 @@ def test_a_folder_that_git_does_not_know_says_to_run_git_init(tmp_path: Path) ->
 def test_a_folder_without_dvcs_settings_says_so(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has no folder \.dvc"):
         open_repo(tmp_path)
+
+
+def test_a_stale_stage_is_newer_than_outputs_of_the_future(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock was set back: Snakemake would take such outputs for newer than the request."""
+    monkeypatch.setattr("workflow.engine.repair_rwlock", lambda repo: [])
+    outputs = [Path("folder", FOLDER_TIMESTAMP), Path("file.json")]
+    outputs[0].parent.mkdir()
+    for path in outputs:
+        path.touch()
+        os.utime(path, (2**32, 2**32))
+    stage = Stage("stale", "", (), ("folder", "file.json", "missing.json"), 1, 0, 1, 1, "", ())
+    request_stale_stages(SimpleNamespace(status=lambda: {"stale": []}, index=SimpleNamespace(stages=[])), [stage])
+    assert all(path.stat().st_mtime < request_file("stale").stat().st_mtime for path in outputs)
+
+
+def test_snakemake_accepts_outputs_older_than_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DAG, "check_output_mtime", DAG.check_output_mtime)  # Put back afterwards.
+    ignore_clock_skew()
+    asyncio.run(DAG.check_output_mtime(None, None, None))
