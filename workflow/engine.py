@@ -161,6 +161,20 @@ def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
     return stale.union(stage.addressing for stages in later for stage in stages)
 
 
+def require_writable_folders(repo: Repo, stages: Iterable[Stage]) -> None:
+    """Pass if the stages can write their outputs and logs, and DVC its cache.
+
+    Raises:
+        ValueError: a folder is read-only, on which Snakemake ends in a traceback or DVC only after a stage has run.
+    """
+    places = [Path(output).parent for stage in stages for output in stage.outputs]
+    if places:
+        places += [Path("logs"), Path("benchmarks"), Path(repo.cache.local.path), Path(repo.tmp_dir)]
+    folders = {next(folder for folder in (place, *place.absolute().parents) if folder.exists()) for place in places}
+    if closed := sorted(os.path.relpath(folder) for folder in folders if not os.access(folder, os.W_OK | os.X_OK)):
+        raise ValueError(f"no files can be made in {', '.join(closed)}, where stages write: change owner or mode")
+
+
 def request_file(stage: str) -> Path:
     """The file whose new content makes Snakemake run a stage."""
     return REQUESTS / stage

@@ -22,6 +22,7 @@ from workflow.engine import (
     repair_lock_file,
     request_file,
     request_stale_stages,
+    require_writable_folders,
 )
 from workflow.failed_logs import last_lines
 from workflow.graph import inputs_of, is_folder, read_stages
@@ -49,6 +50,7 @@ if workflow.is_main_process:
         become_the_engine()
         repair_lock_file(dry_run=workflow.dryrun)
         planned = request_stale_stages(repo, stages)
+        require_writable_folders(repo, (stage for stage in stages if stage.name in planned))
     except (OSError, ValueError) as error:
         raise WorkflowError(str(error)) from None
 

@@ -19,6 +19,7 @@ from workflow.engine import (
     repair_lock_file,
     request_file,
     request_stale_stages,
+    require_writable_folders,
 )
 from workflow.graph import Stage
 
@@ -99,3 +100,13 @@ def test_snakemake_accepts_outputs_older_than_inputs(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(DAG, "check_output_mtime", DAG.check_output_mtime)  # Put back afterwards.
     ignore_clock_skew()
     asyncio.run(DAG.check_output_mtime(None, None, None))
+
+
+def test_a_read_only_folder_of_an_output_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("models").mkdir()
+    monkeypatch.setattr(os, "access", lambda folder, _: Path(folder).name != "models")  # Root may write anywhere.
+    repo = SimpleNamespace(cache=SimpleNamespace(local=SimpleNamespace(path=str(tmp_path))), tmp_dir=str(tmp_path))
+    stage = Stage("train", "", (), ("models/letters", "metrics/train.json"), 1, 0, 1, 1, "", ())
+    require_writable_folders(repo, [])
+    with pytest.raises(ValueError, match=r"^no files can be made in models, where stages write"):
+        require_writable_folders(repo, [stage])
