@@ -28,7 +28,7 @@ from snakemake.io import _IOFile
 from snakemake.jobs import Job
 
 from mdpipe.stages.paths import ENGINE_LOCK
-from mdpipe.stages.preflight import home_problems
+from mdpipe.stages.preflight import home_problems, nearest_existing
 from mdpipe.stages.unlock import lock_holders, repair_rwlock
 from workflow.graph import Stage
 from workflow.job import ENGINE_PID, JOBS_LOCK
@@ -170,7 +170,7 @@ def require_writable_folders(repo: Repo, stages: Iterable[Stage]) -> None:
     places = [Path(output).parent for stage in stages for output in stage.outputs]
     if places:
         places += [Path("logs"), Path("benchmarks"), Path(repo.cache.local.path), Path(repo.tmp_dir)]
-    folders = {next(folder for folder in (place, *place.absolute().parents) if folder.exists()) for place in places}
+    folders = set(map(nearest_existing, places))
     if closed := sorted(os.path.relpath(folder) for folder in folders if not os.access(folder, os.W_OK | os.X_OK)):
         raise ValueError(f"no files can be made in {', '.join(closed)}, where stages write: change owner or mode")
 

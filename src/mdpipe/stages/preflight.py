@@ -30,15 +30,15 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
 def home_problems() -> Iterator[str]:
     """Yield why DVC, git or Snakemake cannot keep in HOME what they do: they end in a traceback."""
     home = Path.home()
-    if not (there := _existing(home)).is_dir():
+    if not (there := nearest_existing(home)).is_dir():
         yield f"HOME is {str(home)!r}, and {there} is a file; set HOME to a folder, which DVC, git and Snakemake need"
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache", "snakemake")
-    if not os.access(_existing(cache), os.W_OK):
+    if not os.access(nearest_existing(cache), os.W_OK):
         yield f"Snakemake cannot write its cache to {str(cache)!r}; set XDG_CACHE_HOME to a folder that can be written"
 
 
-def _existing(path: Path) -> Path:
+def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder or file above it that is there."""
     return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))  # noqa: PTH110 (pathlib raises where it may not look)
 
