@@ -40,7 +40,8 @@ class WorkingCopy:
         shim.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\nexec "{sys.executable}" -m mdpipe "$@"\n')
         shim.chmod(shim.stat().st_mode | stat.S_IEXEC)
         path = os.pathsep.join([str(shim.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
-        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(root / "src")}
+        # DVC runs commands by this shell. That of Debian forks for a command where others exec.
+        self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(root / "src"), "SHELL": "/bin/sh"}
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
         """Start a command in the copy; its output goes to a file beside it."""
@@ -185,7 +186,7 @@ def untrained(uninterrupted: WorkingCopy, tmp_path: Path) -> Iterator[WorkingCop
     del lock["stages"][f"train@{RUN}"]
     (copy.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
     for remembered in (copy.root / ".dvc/cache/runs").glob("*/*/*"):
-        if f"cmd: mdpipe train {RUN}\n" in remembered.read_text():
+        if f"cmd: exec mdpipe train {RUN}\n" in remembered.read_text():
             shutil.rmtree(remembered.parent)
     yield copy
     shutil.rmtree(copy.root)
