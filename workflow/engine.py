@@ -10,7 +10,7 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +28,7 @@ from snakemake.io import _IOFile
 from snakemake.jobs import Job
 
 from mdpipe.stages.paths import ENGINE_LOCK
-from mdpipe.stages.preflight import home_problems, nearest_existing
+from mdpipe.stages.preflight import dvc_places, home_problems, require_writable, state_folders
 from mdpipe.stages.unlock import lock_holders, repair_rwlock
 from workflow.graph import Stage
 from workflow.job import ENGINE_PID, JOBS_LOCK
@@ -60,7 +60,9 @@ def become_the_engine() -> None:
 
     Raises:
         BlockingIOError: another Snakemake, still alive, has it.
+        ValueError: it cannot write where it keeps its state.
     """
+    require_writable([*state_folders(), ENGINE_LOCK, JOBS_LOCK, Path(".snakemake")])
     STATE.mkdir(exist_ok=True)
     lock = ENGINE_LOCK.open("a+")
     try:
@@ -161,18 +163,18 @@ def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
     return stale.union(stage.addressing for stages in later for stage in stages)
 
 
-def require_writable_folders(repo: Repo, stages: Iterable[Stage]) -> None:
-    """Pass if the stages can write their outputs and logs, and DVC its cache.
+def require_writable_folders(stages: Iterable[Stage]) -> None:
+    """Raise ValueError if a stage cannot write its outputs and logs, or DVC its cache and dvc.lock."""
+    if outputs := [Path(output).parent for stage in stages for output in stage.outputs]:
+        require_writable([*outputs, Path("logs"), Path("benchmarks"), *dvc_places()])
 
-    Raises:
-        ValueError: a folder is read-only, on which Snakemake ends in a traceback or DVC only after a stage has run.
-    """
-    places = [Path(output).parent for stage in stages for output in stage.outputs]
-    if places:
-        places += [Path("logs"), Path("benchmarks"), Path(repo.cache.local.path), Path(repo.tmp_dir)]
-    folders = set(map(nearest_existing, places))
-    if closed := sorted(os.path.relpath(folder) for folder in folders if not os.access(folder, os.W_OK | os.X_OK)):
-        raise ValueError(f"no files can be made in {', '.join(closed)}, where stages write: change owner or mode")
+
+def left_over(stage: Stage, stages: list[Stage]) -> Iterator[Path]:
+    """Yield what a stage reads in folders that several stages write into, and that no stage makes any more."""
+    outputs = [output for other in stages for output in other.outputs]
+    for folder in stage.dependencies:
+        if folder not in outputs:
+            yield from _not_made(Path(folder), outputs)
 
 
 def request_file(stage: str) -> Path:
@@ -201,6 +203,16 @@ def _set_times_before(requested: float, outputs: Iterable[str]) -> None:
         for path in (Path(output), Path(output, FOLDER_TIMESTAMP)):
             if path.exists() and path.stat().st_mtime >= requested:
                 os.utime(path, (requested - 1, requested - 1))
+
+
+def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:
+    if not any(output.startswith(f"{folder}/") for output in outputs):
+        return
+    for path in sorted(folder.glob("[!.]*")):
+        if any(output.startswith(f"{path}/") for output in outputs):
+            yield from _not_made(path, outputs)
+        elif str(path) not in outputs:
+            yield path
 
 
 def announce_engine() -> None:

@@ -41,13 +41,15 @@ def read_stages(repo: Repo) -> list[Stage]:
 def inputs_of(stage: Stage, stages: list[Stage]) -> list[str]:
     """The outputs of other stages that a stage waits for, and its other dependencies as they stand.
 
-    A dependency on a folder that several stages write into (`metrics`) means all of their outputs.
+    A dependency on a folder that several stages write into (`metrics`) means all of their outputs; one on a file in an
+    output means that output.
     """
     made = [output for other in stages if other != stage for output in other.outputs]
     found: list[str] = []
     for dependency in stage.dependencies:
         inside = [output for output in made if f"{output}/".startswith(f"{dependency}/")]
-        found += inside or [dependency]
+        around = [output for output in made if f"{dependency}/".startswith(f"{output}/")]
+        found += inside or around or [dependency]
     return found
 
 

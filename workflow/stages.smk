@@ -18,6 +18,7 @@ from workflow.engine import (
     announce_engine,
     become_the_engine,
     ignore_clock_skew,
+    left_over,
     open_repo,
     repair_lock_file,
     request_file,
@@ -27,12 +28,13 @@ from workflow.engine import (
 from workflow.failed_logs import last_lines
 from workflow.graph import inputs_of, is_folder, read_stages
 from workflow.sort_lock import sort_lock
+from workflow.targets import check_targets, exit_with
 
 try:
     asked = load_params()
     repo = open_repo(Path(workflow.basedir))
 except ValueError as error:
-    raise WorkflowError(str(error)) from None
+    exit_with(error)
 
 # What `show-failed-logs` prints: a log has thousands of lines of progress before the one that matters.
 snakemake.logging.show_logs = last_lines
@@ -44,15 +46,21 @@ planned = set()
 
 # A job's process reads this file too: only the main one may ask DVC, and only while no stage runs.
 if workflow.is_main_process:
-    verify_objects(remove=not workflow.dryrun)
+    dry_run = workflow.output_settings.dryrun  # `workflow.dryrun` is not set yet.
+    verify_objects(remove=not dry_run)
     try:
         require_usable(asked, with_sources=False)
         become_the_engine()
-        repair_lock_file(dry_run=workflow.dryrun)
+        repair_lock_file(dry_run=dry_run)
         planned = request_stale_stages(repo, stages)
-        require_writable_folders(repo, (stage for stage in stages if stage.name in planned))
+        due = [stage for stage in stages if stage.name in planned]
+        require_writable_folders(due)
     except (OSError, ValueError) as error:
-        raise WorkflowError(str(error)) from None
+        exit_with(error)
+    for stage in due:
+        for path in left_over(stage, stages):
+            sys.stderr.write(f"{stage.name} reads {path}, which no stage makes any more; `mdpipe clean` lists such files\n")
+    check_targets(asked, stages)
 
     onsuccess:
         sort_lock()

@@ -13,6 +13,8 @@ def test_a_lock_file_cut_short_by_a_kill_is_made_again_without_computing(uninter
     lock = copy.root / "dvc.lock"
     whole = lock.read_text()
     lock.write_text(whole[: len(whole) // 2])
+    assert "dvc.lock is cut short" in copy.run("snakemake", "--dry-run", succeeds=False)
+    assert lock.read_text() == whole[: len(whole) // 2]
     copy.run("snakemake", "--cores", "1")
     assert copy.is_up_to_date()
     assert copy.lock() == whole

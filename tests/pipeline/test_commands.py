@@ -71,6 +71,22 @@ def test_one_stage_can_be_asked_for_by_name(made):
     assert made.stages_run() == ["sample digits"]
 
 
+def test_a_stage_that_cannot_run_is_refused_in_one_line(made):
+    (made.root / "results/speed/samplers.csv").rename(made.root / "elsewhere.csv")
+    said = made.run("snakemake", succeeds=False).splitlines()
+    assert said[-1] == "error: report depends on results/speed/samplers.csv, which does not exist; put it back"
+    said = made.run("snakemake", "sample@digts", succeeds=False).splitlines()
+    assert said[-1].startswith("error: no stage makes 'sample@digts' (did you mean 'sample@digits'?)")
+    assert not [line for line in said if "Exception" in line]
+
+
+def test_a_dry_run_is_short(made):
+    made.edit_params("runs.digits.sample.steps", 5)
+    said = made.run("snakemake", "--dry-run")
+    assert "Draw samples from digits" in said
+    assert max(map(len, said.splitlines())) < 150
+
+
 def test_snakemake_makes_its_own_report_with_tables_pictures_and_the_page(made):
     made.run("snakemake", "--report", "report.zip")
     with ZipFile(made.root / "report.zip") as report:

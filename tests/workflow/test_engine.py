@@ -14,7 +14,9 @@ from workflow.engine import (
     FOLDER_TIMESTAMP,
     STATE,
     LockFileError,
+    become_the_engine,
     ignore_clock_skew,
+    left_over,
     open_repo,
     repair_lock_file,
     request_file,
@@ -102,11 +104,31 @@ def test_snakemake_accepts_outputs_older_than_inputs(monkeypatch: pytest.MonkeyP
     asyncio.run(DAG.check_output_mtime(None, None, None))
 
 
-def test_a_read_only_folder_of_an_output_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder_of_an_output_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("models").mkdir()
     monkeypatch.setattr(os, "access", lambda folder, _: Path(folder).name != "models")  # Root may write anywhere.
-    repo = SimpleNamespace(cache=SimpleNamespace(local=SimpleNamespace(path=str(tmp_path))), tmp_dir=str(tmp_path))
     stage = Stage("train", "", (), ("models/letters", "metrics/train.json"), 1, 0, 1, 1, "", ())
-    require_writable_folders(repo, [])
-    with pytest.raises(ValueError, match=r"^no files can be made in models, where stages write"):
-        require_writable_folders(repo, [stage])
+    require_writable_folders([])
+    with pytest.raises(ValueError, match=r"^cannot write in models, where stages keep files: change owner or mode"):
+        require_writable_folders([stage])
+
+
+@pytest.mark.parametrize("closed", [".mdpipe", ".mdpipe/requests", ".mdpipe/engine.lock"])
+def test_read_only_state_is_named_with_a_remedy(closed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".mdpipe/requests").mkdir()
+    Path(".mdpipe/engine.lock").touch()
+    monkeypatch.setattr(os, "access", lambda place, _: Path(place).absolute() != Path(closed).absolute())
+    with pytest.raises(ValueError, match=rf"^cannot write in {closed}, .*: change owner or mode"):
+        become_the_engine()
+
+
+def test_files_of_earlier_params_in_a_shared_folder_are_found() -> None:
+    for name in ("metrics/encode/a.json", "metrics/encode/old.json", "metrics/encode/.gitignore", "metrics/old/x.csv"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    made = Stage("encode@a", "", ("src",), ("metrics/encode/a.json",), 1, 0, 1, 1, "", ())
+    report = Stage("report", "", ("metrics", "src"), ("report",), 1, 0, 1, 1, "", ())
+    Path("src/code").mkdir(parents=True)
+    found = [Path("metrics/encode/old.json"), Path("metrics/old")]
+    assert list(left_over(report, [made, report])) == found
+    assert list(left_over(made, [made, report])) == []

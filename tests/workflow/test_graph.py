@@ -51,6 +51,12 @@ def test_a_dependency_on_a_folder_means_all_that_is_made_in_it():
     assert inputs_of(report, [report, first, second]) == ["metrics/a.json", "metrics/b/c.json", "src"]
 
 
+def test_a_dependency_on_a_file_in_an_output_means_that_output():
+    late = Stage("b", "", ("data/raw/a/texts.txt",), (), 1, 0, 1, 1, "", ())
+    early = Stage("a", "", (), ("data/raw/a",), 1, 0, 1, 1, "", ())
+    assert inputs_of(late, [early, late]) == ["data/raw/a"]
+
+
 def test_stages_come_in_the_order_of_dvc_yaml_and_of_params(repo, stages):
     definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert list(dict.fromkeys(stage.name.partition("@")[0] for stage in stages)) == list(definition)

@@ -1,12 +1,15 @@
 """What must hold before anything runs and params.yaml does not say: the sources' paths, and the working copy itself."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mdpipe.params import Params
 from mdpipe.params.sources import Source
 from mdpipe.stages import paths
+
+NAMED_PLACES = 3
+"""Read-only places that the error lists by name; the others are counted."""
 
 
 def require_usable(params: Params, *, with_sources: bool) -> None:
@@ -16,7 +19,7 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
         params: what would run.
         with_sources: whether the sources' files must be here, too. Who has fetched the artifacts needs none.
     """
-    missing = _missing_paths(params) if with_sources else ()
+    missing = missing_paths(params, params.sources) if with_sources else ()
     if problems := [
         *home_problems(),
         *working_copy_problems(params),
@@ -41,6 +44,37 @@ def home_problems() -> Iterator[str]:
 def nearest_existing(path: Path) -> Path:
     """Return the path, or the nearest folder or file above it that is there."""
     return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))  # noqa: PTH110 (pathlib raises where it may not look)
+
+
+def require_writable(places: Iterable[Path]) -> None:
+    """Pass if files can be made in the folders, or where they will be, and the files among the places can be written.
+
+    Raises:
+        ValueError: some are read-only, which an engine would notice late, or report without a remedy.
+    """
+    existing = set(map(nearest_existing, places))
+    if closed := sorted(os.path.relpath(place) for place in existing if not os.access(place, _modes(place))):
+        more = f" and {len(closed) - NAMED_PLACES} more" if len(closed) > NAMED_PLACES else ""
+        raise ValueError(
+            f"cannot write in {', '.join(closed[:NAMED_PLACES])}{more}, where stages keep files: change owner or mode,"
+            " or, on a read-only disk, how it is mounted"
+        )
+
+
+def state_folders() -> list[Path]:
+    """Return .mdpipe and its folders, which every stage may write to."""
+    state = paths.ENGINE_LOCK.parent
+    return [state, *(path for path in state.glob("*") if path.is_dir())]
+
+
+def dvc_places() -> list[Path]:
+    """Return what DVC writes after a stage: its cache, its state and dvc.lock."""
+    from dvc.config import Config  # A machine without DVC can run stages, too.
+
+    folder = Path(".dvc")
+    cache = Path(Config(dvc_dir=str(folder))["cache"].get("dir") or folder / "cache")
+    objects = [cache / "runs", cache / "files" / "md5", *(cache / "files" / "md5").glob("*")]
+    return [cache, *objects, folder / "tmp", Path("dvc.lock")]
 
 
 def working_copy_problems(params: Params) -> Iterator[str]:
@@ -91,9 +125,10 @@ def _ignored_paths(params: Params) -> Iterator[str]:
             yield f"{_key(name, source)} is hidden from DVC by {rule}; change that line, or put the files elsewhere"
 
 
-def _missing_paths(params: Params) -> Iterator[str]:
-    """Yield which sources have no files, and will have none."""
-    for name, source in params.sources.items():
+def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
+    """Yield which of the named sources have no files, and will have none."""
+    for name in names:
+        source = params.sources[name]
         if not Path(source.path).exists() and _maker(params, name) is None:
             yield f"{_key(name, source)} does not exist; correct it, or put the files there"
 
@@ -125,3 +160,7 @@ def _artifacts(params: Params) -> Iterator[tuple[Path, str | None]]:
 
 def _is_inside(path: str | Path, folder: str | Path) -> bool:
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
+
+
+def _modes(place: Path) -> int:
+    return os.W_OK | os.X_OK if place.is_dir() else os.W_OK
