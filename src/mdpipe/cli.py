@@ -18,8 +18,8 @@ from mdpipe.params import Params, ParamsError, json_schema, load_params, parse_p
 from mdpipe.params.nearest import did_you_mean
 from mdpipe.params.sampling import KINDS
 from mdpipe.stages.parent import DVC_MARK, end_with_parent, run_again_after
-from mdpipe.stages.preflight import require_usable, working_copy_problems
-from mdpipe.stages.provenance import require_unchanged_inputs, watch_inputs
+from mdpipe.stages.preflight import dvc_places, require_usable, require_writable, state_folders, working_copy_problems
+from mdpipe.stages.provenance import require_unchanged_inputs, stage_outputs, watch_inputs
 
 app = typer.Typer(
     help="Masked diffusion models of text and images, as a reproducible pipeline.",
@@ -287,8 +287,11 @@ def _run_stage(stage: str, **names: str) -> None:
         params = parse_params(content, name="params.yaml")
         for section, name in names.items():
             _require(params, section, name)
-        if DVC_MARK in os.environ and (problem := next(working_copy_problems(params), None)):
-            raise ValueError(problem)
+        if DVC_MARK in os.environ:
+            if problem := next(working_copy_problems(params), None):
+                raise ValueError(problem)
+            outputs = stage_outputs(stage, list(names.values()), content)
+            require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_places()])
         module = importlib.import_module(f"mdpipe.stages.{stage}")
         getattr(module, stage)(params, *names.values())
         require_unchanged_inputs()

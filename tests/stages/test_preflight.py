@@ -1,6 +1,7 @@
 """What is refused before anything runs: sources without files or made from themselves, working copies unfit for DVC."""
 
 import os
+import shutil
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from mdpipe.stages.check import describe
 from mdpipe.stages.preflight import require_usable
 from tests.stages.planning import FILES, smoke
 from workflow.engine import open_repo
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -149,6 +152,21 @@ def test_an_output_behind_a_symbolic_link_is_refused_before_a_stage_runs(place, 
     assert result.exit_code == 1
     assert "is a symbolic link" in result.output
     assert list(disk.iterdir()) == []
+
+
+@pytest.mark.parametrize("closed", ["data/raw", ".mdpipe/scratch", ".dvc/cache/files/md5/0a", ".dvc/tmp", "dvc.lock"])
+def test_a_read_only_place_is_refused_before_a_stage_runs(place, monkeypatch, closed):
+    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    for folder in ("data/raw", ".mdpipe/scratch", ".dvc/cache/files/md5/0a", ".dvc/tmp"):
+        Path(folder).mkdir(parents=True)
+    Path("dvc.lock").touch()
+    monkeypatch.setattr(os, "access", lambda name, _: Path(name).absolute() != place / closed)
+    monkeypatch.setenv("DVC_STAGE", "download@digits")
+    monkeypatch.setattr("mdpipe.cli.watch_inputs", lambda *_: None)
+    monkeypatch.setattr("mdpipe.cli.end_with_parent", lambda: None)
+    result = CliRunner().invoke(app, ["download", "digits"])
+    assert f"cannot write in {closed}, where stages keep files: change owner or mode" in result.output
+    assert not Path("data/raw/digits").exists()
 
 
 def test_files_that_dvc_links_into_its_cache_are_no_such_links(place, tmp_path_factory):

@@ -13,7 +13,13 @@ from dvc.repo import Repo
 
 from mdpipe.params import Params, load_params, read_params
 from mdpipe.stages import provenance
-from mdpipe.stages.provenance import StaleInputsError, require_unchanged_inputs, stage_inputs, watch_inputs
+from mdpipe.stages.provenance import (
+    StaleInputsError,
+    require_unchanged_inputs,
+    stage_inputs,
+    stage_outputs,
+    watch_inputs,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,6 +43,14 @@ def test_inputs_are_the_params_and_dependencies_that_dvc_resolves(monkeypatch):
         paths = {dependency.def_path for dependency in stage.deps if not isinstance(dependency, ParamsDependency)}
         assert {path for path in ours.files if not any(f"{path}/".startswith(f"{place}/") for place in paths)} == set()
         assert {path for path in paths if not any(f"{file}/".startswith(f"{path}/") for file in ours.files)} == set()
+
+
+def test_outputs_are_those_that_dvc_resolves(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    loaded, content = load_params(), read_params()
+    for stage in Repo(str(ROOT)).index.stages:
+        ours = stage_outputs(stage.addressing.partition("@")[0], names_of(stage.addressing, loaded), content)
+        assert sorted(map(str, ours)) == sorted(out.def_path for out in stage.outs)
 
 
 def test_no_code_of_a_stage_is_loaded_before_its_inputs_are_recorded():

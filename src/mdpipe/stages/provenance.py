@@ -114,6 +114,15 @@ def stage_inputs(command: str, names: Sequence[str], params: Any) -> StageInputs
     )
 
 
+def stage_outputs(command: str, names: Sequence[str], params: Any) -> list[Path]:
+    """Return the outputs of a stage of dvc.yaml."""
+    entry = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][command]
+    scope = _loop_variables(entry, names, params)
+    definition = entry.get("do", entry)
+    listed = [out for key in ("outs", "metrics", "plots") for out in definition.get(key, [])]
+    return [Path(_filled(out if isinstance(out, str) else next(iter(out)), scope)) for out in listed]
+
+
 def _loop_variables(entry: Mapping[str, Any], names: Sequence[str], params: Any) -> dict[str, Any]:
     """Return what `${key}` and `${item}` stand for in a stage with `foreach` or `matrix`."""
     if "matrix" in entry:
