@@ -8,6 +8,7 @@ it remembers of its last run; for all others the request is older than any outpu
 import fcntl
 import os
 import re
+import shutil
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
@@ -39,6 +40,9 @@ REQUESTS = STATE / "requests"
 CONFLICT = re.compile(rb"^(<{7} |={7}$|>{7} )", re.MULTILINE)
 """The lines that git puts around the two sides of a conflict."""
 
+ROOM = 2**20
+"""Bytes that Snakemake needs at least for its state and logs; without them, each log record ends in a traceback."""
+
 BEFORE_ALL_OUTPUTS = (0, 0)
 """Times of access and modification, in seconds since 1970."""
 
@@ -60,8 +64,10 @@ def become_the_engine() -> None:
 
     Raises:
         BlockingIOError: another Snakemake, still alive, has it.
-        ValueError: it cannot write where it keeps its state.
+        ValueError: it cannot write where it keeps its state, or the disk is full.
     """
+    if (free := shutil.disk_usage(Path.cwd()).free) < ROOM:
+        raise ValueError(f"the disk is full: {free / 1e6:,.1f} MB free; make room, and run the same command again")
     require_writable([*state_folders(), ENGINE_LOCK, JOBS_LOCK, Path(".snakemake")])
     STATE.mkdir(exist_ok=True)
     lock = ENGINE_LOCK.open("a+")

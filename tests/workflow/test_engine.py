@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,6 +121,13 @@ def test_read_only_state_is_named_with_a_remedy(closed: str, monkeypatch: pytest
     monkeypatch.setattr(os, "access", lambda place, _: Path(place).absolute() != Path(closed).absolute())
     with pytest.raises(ValueError, match=rf"^cannot write in {closed}, .*: change owner or mode"):
         become_the_engine()
+
+
+def test_a_full_disk_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    with pytest.raises(ValueError, match=r"^the disk is full: 0\.0 MB free; make room, and run the same"):
+        become_the_engine()
+    assert not Path(".mdpipe/engine.lock").exists()
 
 
 def test_files_of_earlier_params_in_a_shared_folder_are_found() -> None:
