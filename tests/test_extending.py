@@ -76,14 +76,14 @@ def test_the_pages_kinds_are_trained_evaluated_and_sampled_from(copy):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"diffusion__power": "much"}, "runs.mine.diffusion.power: 'much' is refused: Input should be a valid number"),
+        ({"diffusion__power": "much"}, "runs.mine.diffusion.power: 'much' is refused: must be a number"),
         ({"diffusion__schedule": {"kind": "root"}}, "runs.mine.diffusion.schedule.degree: is missing"),
         (
             {"network__depth": 3},
             "runs.mine.network: unknown key 'depth' (did you mean 'width'?); allowed: kind, width, layers",
         ),
-        ({"sample__sampler__kind": "thirds"}, "runs.mine.sample.sampler: Input tag 'thirds'"),
-        ({"sample__steps": 4}, "sample.steps = 4 must be null for the sampler halves"),
+        ({"sample__sampler__kind": "thirds"}, "runs.mine.sample.sampler.kind: 'thirds' is refused"),
+        ({"sample__steps": 4}, "runs.mine.sample.steps: 4 is refused: must be null for the sampler halves"),
     ],
 )
 def test_a_wrong_setting_of_ones_own_kind_is_refused_like_any_other(copy, changes, message):

@@ -18,7 +18,7 @@ def find_kind(package: str, kind: str, base: type[Base], key: str) -> type[Base]
     Raises:
         ValueError: there is no such module or no such class in it, or more than one; names `key`, of params.yaml.
     """
-    found = _classes(package, kind, base) if is_module(package, kind) else []
+    found = classes_in(package, kind, base) if is_module(package, kind) else []
     if len(found) != 1:
         if found:
             raise ValueError(
@@ -31,7 +31,7 @@ def find_kind(package: str, kind: str, base: type[Base], key: str) -> type[Base]
 def kinds_of(package: str, base: type[Base]) -> dict[str, type[Base]]:
     """All kinds of a package, by name."""
     modules = [module.name for module in pkgutil.iter_modules(import_module(package).__path__)]
-    classes = {name: _classes(package, name, base) for name in modules}
+    classes = {name: classes_in(package, name, base) for name in modules}
     return {name: found[0] for name, found in classes.items() if len(found) == 1}
 
 
@@ -40,7 +40,8 @@ def is_module(package: str, name: str) -> bool:
     return name.isidentifier() and find_spec(f"{package}.{name}") is not None
 
 
-def _classes(package: str, name: str, base: type[Base]) -> list[type[Base]]:
+def classes_in(package: str, name: str, base: type[Base]) -> list[type[Base]]:
+    """Return the classes of a module of the package that inherit `base` and are not abstract."""
     module = import_module(f"{package}.{name}")
     return [
         value

@@ -250,19 +250,19 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
         (("letters", "--temperature", 0), "sample.temperature must be positive, not 0.0"),
         (("letters", "--top-k", 0), "sample.top_k must be at least 1, not 0"),
         (("letters", "--top-p", 2), "sample.top_p must lie in (0, 1], not 2.0"),
-        (("letters", "--grid", "log"), "--grid log is refused: Input should be 'uniform' or 'cosine'"),
+        (("letters", "--grid", "log"), "--grid log is refused: must be 'uniform' or 'cosine'"),
         (("letters", "--set", "decode"), "--set decode sets nothing; write --set KEY=VALUE"),
         (
             ("letters", "--set", "decod=argmax"),
             "--set decod=argmax: the sampler reveal_first has no setting 'decod' (did you mean 'decode'?); it has:"
             " grid, decode",
         ),
-        (("letters", "--set", "decode=best"), "--set decode=best is refused: Input should be 'sample' or 'argmax'"),
+        (("letters", "--set", "decode=best"), "--set decode=best is refused: must be 'sample' or 'argmax'"),
         (
             ("letters", "--set", "kind=ancestral"),
             "--set kind=ancestral: the sampler reveal_first has no setting 'kind'",
         ),
-        (("letters", "--sampler", "remasking", "--set", "eta=2"), "--set eta=2 is refused: Input should be less than"),
+        (("letters", "--sampler", "remasking", "--set", "eta=2"), "--set eta=2 is refused: must be at most 1"),
         (("letters", "--sampler", "remasking", "--set", "eta=["), "--set eta=[: line 1, column 2: is not valid YAML"),
         (
             ("letters", "--sampler", "first_hitting", "--set", "grid=cosine"),

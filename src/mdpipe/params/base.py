@@ -1,11 +1,20 @@
 """What every section of params.yaml has in common: no unknown keys, no silent conversions, names fit for files."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ValidatorFunctionWrapHandler,
+    model_validator,
+)
 
 from mdpipe.params.nearest import did_you_mean
+from mdpipe.params.problems import Missing, refused
+from mdpipe.params.wording import NAME_PATTERN
 
 MOST_LETTERS = 64
 """Of a name: two and the stage's make a file name, of which file systems take 255 bytes, some 143."""
@@ -35,7 +44,7 @@ def _is_fit_for_engines(path: str) -> str:
     return path
 
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=MOST_LETTERS), AfterValidator(_is_no_device)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MOST_LETTERS), AfterValidator(_is_no_device)]
 """Name of a source, dataset or run: part of file names and of DVC's stage names, where `-` and `@` mean something."""
 
 
@@ -52,6 +61,19 @@ Distinct = AfterValidator(_are_distinct)
 WatchedPath = Annotated[str, AfterValidator(_is_fit_for_engines)]
 """Path of a file or folder that both engines watch."""
 
+FORMS = {str: "a text", dict: "a mapping", list: "a list", bool: "a truth value"}
+"""Tags of the members of unions that the type of a value in YAML tells apart. None of them is a name or a key."""
+
+
+def by_form(rule: str) -> Discriminator:
+    """Return what tells the members of a union apart by their tags in `FORMS`; any other value breaks the rule."""
+    return Discriminator(
+        lambda value: "a mapping" if isinstance(value, BaseModel) else FORMS.get(type(value)),
+        custom_error_type="rule",
+        custom_error_message=rule,
+    )
+
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -66,15 +88,29 @@ class Section(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _name_unknown_keys(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> "Section":
-        unknown = [key for key in data if key not in cls.model_fields] if isinstance(data, dict) else []
-        if unknown:
-            raise PydanticCustomError("unknown_keys", "{message}", {"message": cls._unknown_message(unknown)})
+    def _name_wrong_keys(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> "Section":
+        if isinstance(data, dict):
+            if unknown := [key for key in data if key not in cls.model_fields]:
+                raise refused(cls._unknown_message(unknown), kind="unknown_keys")
+            # The field's own rule then says what may be written there.
+            required = {key: field for key, field in cls.model_fields.items() if field.is_required()}
+            missing = {
+                key: Missing(key, field.description, type(None) in get_args(field.annotation))
+                for key, field in required.items()
+            }
+            data = missing | data
+        elif not isinstance(data, BaseModel):
+            keys = f"a mapping with the keys {', '.join(cls._keys())}" if cls.model_fields else "{}, without any keys"
+            raise refused(f"must be {keys}", kind="section")
         section: Section = handler(data)
         return section
 
     @classmethod
+    def _keys(cls) -> list[str]:
+        return sorted(cls.model_fields, key=lambda key: key != "kind")
+
+    @classmethod
     def _unknown_message(cls, unknown: list[Any]) -> str:
-        allowed = list(cls.model_fields)
-        keys = ", ".join(repr(key) for key in unknown)
-        return f"unknown key {keys}{did_you_mean(str(unknown[0]), allowed)}; allowed: {', '.join(allowed)}"
+        allowed = cls._keys()
+        keys = ", ".join(f"{key!r}{did_you_mean(str(key), allowed)}" for key in unknown)
+        return f"unknown key{'s' * (len(unknown) > 1)} {keys}; allowed: {', '.join(allowed) or 'none'}"

@@ -1,12 +1,13 @@
 """What a model sees of a source: the `datasets` of params.yaml."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
-from pydantic_core import PydanticCustomError
 
-from mdpipe.params.base import Fraction, Name, Positive, Section
+from mdpipe.params.base import Fraction, Positive, Section, by_form
+from mdpipe.params.own import ByKind, kinds_in, require_kind
+from mdpipe.params.problems import refused
 from mdpipe.params.sources import Modality
 
 
@@ -64,7 +65,8 @@ class Pixels(Section):
     levels: Annotated[int, Field(ge=2, le=256)]
 
 
-TextTokenizer = Annotated[Letters | Bytes | Pieces | Gpt2 | Json, Field(discriminator="kind")]
+AnyTextTokenizer = Letters | Bytes | Pieces | Gpt2 | Json
+TextTokenizer = Annotated[AnyTextTokenizer, Field(discriminator="kind"), ByKind("kind", "pixels")]
 
 
 A_SHARE = "a share is a number between 0 and 1, such as 0.1"
@@ -80,20 +82,16 @@ def _require_share(value: Any) -> Any:
         if 0 < value < 1:
             return value
         count = f"; for a number of documents or pictures write {{last: {value:.0f}}}"
-        raise _refused(A_SHARE + (count if value >= 1 and value % 1 == 0 else ""))
-    raise _refused(HELD_FORMS)
+        raise refused(A_SHARE + (count if value >= 1 and value % 1 == 0 else ""))
+    raise refused(HELD_FORMS)
 
 
 def _require_name(value: str) -> str:
     """Refuse text that means a share."""
     if found := WRITTEN_SHARE.fullmatch(value):
         share = float(found[1]) / (100 if found[2] else int(found[3] or 1) or 1)
-        raise _refused(f"{A_SHARE}; write {share:g}" if 0 < share < 1 else A_SHARE)
+        raise refused(f"{A_SHARE}; write {share:g}" if 0 < share < 1 else A_SHARE)
     return value
-
-
-def _refused(rule: str) -> PydanticCustomError:
-    return PydanticCustomError("rule", "{rule}", {"rule": rule})
 
 
 class Last(Section):
@@ -158,7 +156,14 @@ class PackingSettings(Section):
     where they are dropped, it reads the blocks in random orders."""
 
 
-Packing = Literal["stream", "text8", "sedd", "mdlm", "mdlm_zero_shot"] | PackingSettings
+Convention = Literal["stream", "text8", "sedd", "mdlm", "mdlm_zero_shot"]
+Packing = Annotated[
+    Annotated[Convention, Tag("a text")] | Annotated[PackingSettings, Tag("a mapping")],
+    by_form(
+        f"must be one of {', '.join(get_args(Convention))}, or a mapping with the keys"
+        f" {', '.join(PackingSettings.model_fields)}"
+    ),
+]
 """A convention by name, or one of one's own: `stream` counts every token once, and has the end-of-text token after
 every document; `text8` is one text in blocks; `sedd` is `stream` in blocks; `mdlm` has the end-of-text token at both
 ends of every block as well, and `mdlm_zero_shot` has it there alone."""
@@ -167,7 +172,7 @@ ends of every block as well, and `mdlm_zero_shot` has it there alone."""
 class Dataset(Section):
     """A source, split into training, validation and test parts and turned into tokens."""
 
-    source: Name
+    source: str
     """A key of `sources`."""
     validation: Held
     """What is held out for validation."""
@@ -195,6 +200,14 @@ class ImageDataset(Dataset):
     """Step between training tiles, which may overlap; held-out tiles never do."""
 
 
+def _require_tokenizer(data: Any) -> Any:
+    """Refuse an unknown tokenizer here, where all are allowed: it decides which other keys a dataset has."""
+    if isinstance(data, dict) and "tokenizer" in data:
+        known = kinds_in(AnyTextTokenizer | Pixels, "kind")
+        require_kind(data["tokenizer"], "kind", known, within=("tokenizer",))
+    return data
+
+
 def _shape_of_dataset(data: Any) -> str:
     """Pixels make a dataset of pictures; all other tokenizers are for text."""
     tokenizer = data.get("tokenizer") if isinstance(data, dict) else getattr(data, "tokenizer", None)
@@ -203,7 +216,9 @@ def _shape_of_dataset(data: Any) -> str:
 
 
 AnyDataset = Annotated[
-    Annotated[TextDataset, Tag("text")] | Annotated[ImageDataset, Tag("image")], Discriminator(_shape_of_dataset)
+    Annotated[TextDataset, Tag("text")] | Annotated[ImageDataset, Tag("image")],
+    Discriminator(_shape_of_dataset),
+    BeforeValidator(_require_tokenizer),
 ]
 
 

@@ -7,17 +7,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mdpipe.params.problems import Missing
 from mdpipe.params.root import Params
 from mdpipe.params.strict_yaml import StrictYAMLError, dotted, read_yaml
+from mdpipe.params.wording import in_yaml, rule_of
 
 PARAMS_FILE = Path("params.yaml")
 
+EXAMPLES = "docs/data.md, README.md and workflow/presets have examples"
 EMPTY = {
     "dict_type": "write {} if there shall be nothing",
     "list_type": "write [] if there shall be nothing",
-    "model_type": "docs/data.md, README.md and workflow/presets have examples",
+    "section": EXAMPLES,
+    "kind": EXAMPLES,
 }
-"""What to do about a section without a value, by the type of pydantic's problem."""
+"""What to do about a section without a value, by the type of the problem."""
 
 MOST_SHOWN = 200
 """Characters of a value in an error."""
@@ -89,21 +93,29 @@ def json_schema() -> str:
 
 
 def _describe(problem: Any, data: Any) -> str:
-    """`runs.letters.train.steps: 0 is refused: Input should be greater than or equal to 1`."""
-    keys, value = [], data
+    """Return a line such as `runs.letters.train.steps: 0 is refused: must be at least 1`."""
+    keys, value, is_tagged = [], data, False
     for part in problem["loc"]:
-        if part in (value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()):
+        if not is_tagged and isinstance(value, dict) and part in (value.get("kind"), value.get("objective")):
+            is_tagged = True  # The tag of a union comes before the keys, of which one may have the same name ("url").
+        elif part in (value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()):
             keys.append(str(part))
-            value = value[part]
-        elif problem["type"] == "missing" and part == problem["loc"][-1]:
-            return f"{dotted([*keys, str(part)])}: is missing"
-        # Else the part is the tag of a union ("transformer"), which is no key of the file.
-    message = problem["msg"].removeprefix("Value error, ")
+            value, is_tagged = value[part], False
+        # Else the part is another tag ("image"), which is no key of the file.
+    given = problem["input"]
+    message = rule_of(problem["type"], problem["msg"], problem.get("ctx", {}), given)
+    if isinstance(given, Missing):
+        note = " ".join((given.note or "").split()).partition(". ")[0].rstrip(".")
+        note = f" ({note})" if note else ""
+        return f"{dotted([*keys, given.key])}: is missing; {message}{', or null' * given.may_be_null}{note}"
     if value is None and problem["type"] in EMPTY:
-        return f"{dotted(keys)}: is empty; {EMPTY[problem['type']]}"
+        rule = "" if problem["type"] in ("dict_type", "list_type") else f"{message}; "
+        return f"{dotted(keys)}: is empty; {rule}{EMPTY[problem['type']]}"
+    if problem["loc"][-1:] == ("[key]",):
+        return f"{dotted(keys)}: the name {_shortened(repr(given))} is refused: {message}"
     if isinstance(value, dict) or problem["type"] == "unknown_keys":
         return f"{dotted(keys)}: {message}"
-    shown = repr(value)
+    shown = in_yaml(value)
     if keys[-1:] == ["url"] or "://" in shown:
         if not (found := SHOWN_URL.fullmatch(str(value))):
             return f"{dotted(keys)}: is refused (it is not shown, since it may hold a password): {message}"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mdpipe.params.base import Section
+from mdpipe.params.own import ByKind
 
 
 class AdamW(Section):
@@ -30,4 +31,4 @@ class Muon(Section):
     weight_decay: Annotated[float, Field(ge=0, lt=1)]
 
 
-AnyOptimizer = Annotated[AdamW | Muon, Field(discriminator="kind")]
+AnyOptimizer = Annotated[AdamW | Muon, Field(discriminator="kind"), ByKind("kind")]

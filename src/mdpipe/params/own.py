@@ -1,20 +1,50 @@
-"""Kinds of one's own in params.yaml: a file that a user has added to a package, with the settings its class takes.
+"""Sections of several kinds in params.yaml, and kinds of one's own: a file that a user has added to a package.
 
 The kinds that come with mdpipe have typed sections, which are read without loading torch. Of any other kind the section
 is read off the class's constructor: a key for every argument, of the annotated type.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from typing import Any, Literal, get_args, get_type_hints
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidatorFunctionWrapHandler, create_model
+from pydantic import (
+    BaseModel,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    create_model,
+)
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 
-from mdpipe.kinds import find_kind, is_module
+from mdpipe.kinds import classes_in, is_module
 from mdpipe.params.base import Section
+from mdpipe.params.nearest import did_you_mean
+from mdpipe.params.problems import Missing, refused
+
+
+class ByKind:
+    """Annotates a union of sections that the value of `key` tells apart, to say what is wrong with that value.
+
+    Args:
+        key: whose value is the kind.
+        others: kinds that are allowed in the union's place.
+    """
+
+    def __init__(self, key: str, *others: str) -> None:
+        self.key, self.others = key, others
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        known = kinds_in(source, self.key)
+
+        def validate(data: Any, built_in: ValidatorFunctionWrapHandler) -> Any:
+            require_kind(data, self.key, [*known, *self.others])
+            return built_in(data)
+
+        return core_schema.no_info_wrap_validator_function(validate, handler(source))
 
 
 class OrOwn:
@@ -31,15 +61,20 @@ class OrOwn:
         self.key, self.package, self.base, self.section = key, package, base, section
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        known = {get_args(section.model_fields[self.key].annotation)[0] for section in get_args(source)}
+        known = kinds_in(source, self.key)
 
         def validate(data: Any, built_in: ValidatorFunctionWrapHandler) -> Any:
             kind = data.get(self.key) if isinstance(data, dict) else None
             if not isinstance(kind, str) or kind in known or not is_module(self.package, kind):
+                require_kind(data, self.key, known, or_added=f"the name of an added file of {self.package}")
                 return built_in(data)
             # By name, and only now: this loads torch.
             base = getattr(import_module(f"{self.package}.base"), self.base)
-            return self.section(kind, find_kind(self.package, kind, base, self.key)).model_validate(data)
+            found = classes_in(self.package, kind, base)
+            if len(found) != 1:
+                rule = f"{kind}.py has {len(found)} classes that inherit {self.base}, and must have one"
+                raise _at((self.key,), kind, f"{rule}; kinds that come with mdpipe: {', '.join(known)}")
+            return self.section(kind, found[0]).model_validate(data)
 
         return core_schema.no_info_wrap_validator_function(
             validate,
@@ -53,6 +88,48 @@ class OrOwn:
         known = sorted(built_in["discriminator"]["mapping"])
         own = {"type": "object", "required": [self.key], "properties": {self.key: {"not": {"enum": known}}}}
         return {"anyOf": [built_in, own]}
+
+
+def kinds_in(union: Any, key: str) -> list[str]:
+    """Return the values of `key` by which the sections of a union are told apart, in their order."""
+    return [get_args(section.model_fields[key].annotation)[0] for section in get_args(union)]
+
+
+def require_kind(
+    data: Any, key: str, known: Sequence[str], *, within: tuple[str, ...] = (), or_added: str | None = None
+) -> None:
+    """Pass if the section names one of the known kinds.
+
+    Args:
+        data: the section.
+        key: whose value is the kind.
+        known: all kinds.
+        within: where the section is, below what is being checked.
+        or_added: what else a kind may be.
+
+    Raises:
+        ValidationError: it is no mapping, or the key is missing or has another value.
+    """
+    if isinstance(data, BaseModel):
+        return
+    allowed = f"one of {', '.join(known)}" + f", or {or_added}" * (or_added is not None)
+    if not isinstance(data, dict):
+        hint = did_you_mean(data, known) if isinstance(data, str) else ""
+        written = f"; write {{{key}: {data}}}, with its settings" if data in known else hint
+        rule = f"must be a mapping whose `{key}` is {allowed}{written}"
+        raise _at(within, data, rule, kind="kind")
+    value = data.get(key, Missing(key))
+    if value not in known:
+        # `objective: {kind: md4}`, as other sections are written, means md4.
+        name = value.get("kind") if isinstance(value, dict) else value
+        hint = did_you_mean(name, known) if isinstance(name, str) else ""
+        raise _at((*within, key), value, f"must be {allowed}{hint}")
+
+
+def _at(where: tuple[str, ...], value: Any, rule: str, kind: str = "rule") -> ValidationError:
+    return ValidationError.from_exception_data(
+        "params", [InitErrorDetails(type=refused(rule, kind), loc=where, input=value)]
+    )
 
 
 def section_of(

@@ -1,6 +1,7 @@
-"""How a rule of params.yaml that spans several keys is told when it is broken."""
+"""How a rule of params.yaml that pydantic does not know, or that spans several keys, is reported when it is broken."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -8,17 +9,32 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from mdpipe.params.nearest import did_you_mean
 
 
+@dataclass(frozen=True)
+class Missing:
+    """Stands for the value of a key that a mapping lacks: no type takes it, so each says what it would take."""
+
+    key: str
+    note: str | None = None
+    """What the value is for."""
+    may_be_null: bool = False
+
+
+def refused(rule: str, kind: str = "rule") -> PydanticCustomError:
+    """Return the error that a validator raises where a value breaks a rule."""
+    return PydanticCustomError(kind, "{rule}", {"rule": rule})
+
+
 def problem(where: tuple[int | str, ...], value: Any, rule: str) -> InitErrorDetails:
-    """The key at a path has a value that breaks a rule."""
-    return InitErrorDetails(type=PydanticCustomError("rule", "{rule}", {"rule": rule}), loc=where, input=value)
+    """Return the problem that the key at a path has a value that breaks a rule."""
+    return InitErrorDetails(type=refused(rule), loc=where, input=value)
 
 
 def no_such(where: tuple[int | str, ...], value: str, table: str, allowed: Iterable[str]) -> InitErrorDetails:
-    """The key at a path names something that is not in a table."""
+    """Return the problem that the key at a path names something that is not in a table."""
     names = list(allowed)
     return problem(where, value, f"not one of {table}{did_you_mean(value, names)}; allowed: {listed(names)}")
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names as an error message lists them."""
+    """Return names as an error message lists them."""
     return ", ".join(sorted(names)) or "none is defined"

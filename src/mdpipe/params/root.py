@@ -41,6 +41,10 @@ class Params(Section):
             raise ValidationError.from_exception_data("Params", problems)
         return self
 
+    def _has_dataset(self, run: str) -> bool:
+        """Return True if the run is there and its dataset, too; what a missing one leads to is not reported."""
+        return run in self.runs and self.runs[run].dataset in self.datasets
+
     def _source_problems(self) -> list[InitErrorDetails]:
         """Files that the kind of a source does not read, by their names, and folders that DVC would not watch."""
         found = []
@@ -130,7 +134,7 @@ class Params(Section):
                     found.append(no_such(("comparisons", index, key), name, "runs", self.runs))
             if pair.run == pair.against:
                 found.append(problem(("comparisons", index, "against"), pair.against, "a run differs from itself by 0"))
-            if pair.run in self.runs and pair.against in self.runs:
+            if self._has_dataset(pair.run) and self._has_dataset(pair.against):
                 first, second = self.runs[pair.run], self.runs[pair.against]
                 if (first.dataset, first.evaluate.split) != (second.dataset, second.evaluate.split):
                     rule = f"{pair.run!r} and {pair.against!r} are not evaluated on the same split of the same dataset"
@@ -142,12 +146,16 @@ class Params(Section):
         text_sources = [key for key, source in self.sources.items() if modality_of_source(source) == "text"]
         text_runs = [
             key
-            for key, run in self.runs.items()
-            if run.dataset in self.datasets and modality_of(self.datasets[run.dataset]) == "text"
+            for key in self.runs
+            if self._has_dataset(key) and modality_of(self.datasets[self.runs[key].dataset]) == "text"
         ]
         for index, name in enumerate(self.zero_shot.runs):
+            if name in self.runs and not self._has_dataset(name):
+                continue
             if name not in text_runs:
-                found.append(no_such(("zero_shot", "runs", index), name, "the text runs", text_runs))
+                where = ("zero_shot", "runs", index)
+                rule = f"its dataset {self.runs[name].dataset!r} has pictures" if name in self.runs else None
+                found.append(_not_among(where, name, "the text runs", text_runs, why=rule))
                 continue
             trained_on = self.datasets[self.runs[name].dataset].source
             if trained_on in self.zero_shot.sources:
@@ -155,7 +163,9 @@ class Params(Section):
                 found.append(problem(("zero_shot", "sources"), self.zero_shot.sources, rule))
         for index, name in enumerate(self.zero_shot.sources):
             if name not in text_sources:
-                found.append(no_such(("zero_shot", "sources", index), name, "the text sources", text_sources))
+                why = "it has pictures" if name in self.sources else None
+                where = ("zero_shot", "sources", index)
+                found.append(_not_among(where, name, "the text sources", text_sources, why=why))
         return found
 
     def _sampler_problems(self) -> list[InitErrorDetails]:
@@ -165,11 +175,13 @@ class Params(Section):
             if name not in self.runs:
                 found.append(no_such(where, name, "runs", self.runs))
                 continue
+            if not self._has_dataset(name):
+                continue
             dataset = self.runs[name].dataset
             judges = [
                 key for key, run in self.runs.items() if run.objective == "autoregressive" and run.dataset == dataset
             ]
-            if judged.judge not in judges:
+            if judged.judge not in judges and (judged.judge not in self.runs or self._has_dataset(judged.judge)):
                 found.append(
                     no_such((*where, "judge"), judged.judge, f"the autoregressive runs on {dataset!r}", judges)
                 )
@@ -184,6 +196,15 @@ class Params(Section):
             rule = "samplers that walk a grid need at least one number of steps"
             found.append(problem(("samplers", "steps"), self.samplers.steps, rule))
         return found
+
+
+def _not_among(
+    where: tuple[int | str, ...], name: str, table: str, allowed: list[str], why: str | None
+) -> InitErrorDetails:
+    """Return the problem that a name is in no table, or that what it names is of another sort, and `why`."""
+    if why is None:
+        return no_such(where, name, table, allowed)
+    return problem(where, name, f"{why}; allowed are {table}: {listed(allowed)}")
 
 
 def _is_within(folder: str, watched: Path) -> bool:

@@ -4,13 +4,15 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, create_model, model_validator
+from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.params import diffusion
-from mdpipe.params.base import Distinct, Name, Positive, Section
+from mdpipe.params.base import Distinct, Positive, Section
 from mdpipe.params.data import Packing
 from mdpipe.params.hardware import HardwareSettings
 from mdpipe.params.optimizer import AnyOptimizer
 from mdpipe.params.own import OrOwn, own_kind, section_of
+from mdpipe.params.problems import problem
 from mdpipe.params.sampling import OnGrid, SampleSettings, fits, samplers_for
 
 
@@ -33,10 +35,11 @@ class Transformer(Section):
     def _heads_fit_the_width(self) -> Self:
         if self.width % (2 * self.heads):
             even = [heads for heads in range(1, self.width // 2 + 1) if self.width % (2 * heads) == 0]
-            raise ValueError(
-                f"heads = {self.heads} does not divide width = {self.width} into even parts (rotary embeddings turn"
-                f" pairs of channels); heads allowed at this width: {', '.join(map(str, even)) or 'none'}"
+            rule = (
+                f"does not divide width = {self.width} into even parts (rotary embeddings turn pairs of channels);"
+                f" allowed at this width: {', '.join(map(str, even)) or 'none'}"
             )
+            raise ValidationError.from_exception_data("network", [problem(("heads",), self.heads, rule)])
         return self
 
 
@@ -78,7 +81,8 @@ class UViT(Section):
     @model_validator(mode="after")
     def _heads_fit_the_width(self) -> Self:
         if self.middle_width % self.heads:
-            raise ValueError(f"heads = {self.heads} does not divide middle_width = {self.middle_width}")
+            rule = f"does not divide middle_width = {self.middle_width}"
+            raise ValidationError.from_exception_data("network", [problem(("heads",), self.heads, rule)])
         return self
 
 
@@ -124,7 +128,8 @@ class TrainSettings(Section):
     @model_validator(mode="after")
     def _warm_up_ends(self) -> Self:
         if self.warmup_steps >= self.steps:
-            raise ValueError(f"warmup_steps = {self.warmup_steps} must be below steps = {self.steps}")
+            rule = f"must be below steps = {self.steps}"
+            raise ValidationError.from_exception_data("train", [problem(("warmup_steps",), self.warmup_steps, rule)])
         return self
 
 
@@ -157,7 +162,7 @@ class BaseRun(Section):
     """One model: data, objective, network, training, samples and evaluation."""
 
     objective: str
-    dataset: Name
+    dataset: str
     """A key of `datasets`."""
     condition: Condition | None
     """How classes are told; null for a model that knows none."""
@@ -169,41 +174,49 @@ class BaseRun(Section):
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
-        rules = [*self._network_rules(), *self._sample_rules(), *self._hardware_rules(), *self._optimizer_rules()]
-        if rules:
-            raise ValueError("; ".join(rules))
+        found = [
+            *self._network_problems(),
+            *self._sample_problems(),
+            *self._hardware_problems(),
+            *self._optimizer_problems(),
+        ]
+        if found:
+            raise ValidationError.from_exception_data("run", found)
         return self
 
-    def _network_rules(self) -> Iterator[str]:
+    def _network_problems(self) -> Iterator[InitErrorDetails]:
         if self.objective == "autoregressive" and isinstance(self.network, UNet | UViT):
-            yield f"an autoregressive run needs a network that can be causal, not {self.network.kind}: transformer"
+            rule = "an autoregressive run needs a network that can be causal: transformer"
+            yield problem(("network", "kind"), self.network.kind, rule)
         if self.objective in TIMELESS and getattr(self.network, "time_conditioning", False):
-            yield f"{self.objective} has no time to tell: network.time_conditioning must be false"
+            rule = f"{self.objective} has no time to condition on: must be false"
+            yield problem(("network", "time_conditioning"), True, rule)
 
-    def _optimizer_rules(self) -> Iterator[str]:
+    def _optimizer_problems(self) -> Iterator[InitErrorDetails]:
         if self.train.optimizer.kind == "muon" and isinstance(self.network, UNet):
-            yield "train.optimizer.kind = 'muon' is for matrices, and the layers of a unet are convolutions: adamw"
+            rule = "muon is for matrices, and the layers of a unet are convolutions: adamw"
+            yield problem(("train", "optimizer", "kind"), "muon", rule)
 
-    def _sample_rules(self) -> Iterator[str]:
-        sample = self.sample
-        if not fits(sample.sampler.kind, self.objective):
-            yield (
-                f"sample.sampler.kind = {sample.sampler.kind!r} does not fit a run of {self.objective}; allowed:"
-                f" {', '.join(samplers_for(self.objective))}"
-            )
-        if isinstance(sample.sampler, OnGrid) != (sample.steps is not None):
-            need = "a number" if isinstance(sample.sampler, OnGrid) else "null"
-            yield f"sample.steps = {sample.steps} must be {need} for the sampler {sample.sampler.kind}"
+    def _sample_problems(self) -> Iterator[InitErrorDetails]:
+        sample, kind = self.sample, self.sample.sampler.kind
+        if not fits(kind, self.objective):
+            rule = f"does not fit a run of {self.objective}; allowed: {', '.join(samplers_for(self.objective))}"
+            yield problem(("sample", "sampler", "kind"), kind, rule)
+        elif isinstance(sample.sampler, OnGrid) != (sample.steps is not None):
+            need = "a number, such as 128," if isinstance(sample.sampler, OnGrid) else "null"
+            yield problem(("sample", "steps"), sample.steps, f"must be {need} for the sampler {kind}")
         if sample.guidance is not None and self.condition is None:
-            yield f"sample.guidance = {sample.guidance} needs classes, and condition is null"
+            rule = "guidance needs classes, and condition is null: must be null"
+            yield problem(("sample", "guidance"), sample.guidance, rule)
 
-    def _hardware_rules(self) -> Iterator[str]:
+    def _hardware_problems(self) -> Iterator[InitErrorDetails]:
         parts = self.hardware.processes * self.hardware.micro_batches
         if self.train.batch_size % parts:
-            yield (
-                f"train.batch_size = {self.train.batch_size} cannot be divided evenly among hardware.processes ="
-                f" {self.hardware.processes} with hardware.micro_batches = {self.hardware.micro_batches} each"
+            rule = (
+                f"must be a multiple of {parts}: hardware.processes = {self.hardware.processes} times"
+                f" hardware.micro_batches = {self.hardware.micro_batches}"
             )
+            yield problem(("train", "batch_size"), self.train.batch_size, rule)
 
 
 class MD4Run(BaseRun):
@@ -279,9 +292,9 @@ def diffusion_section(objective: str, implementation: type) -> Any:
 class ZeroShot(Draws):
     """Every run of `runs` is measured on every source of `sources`, which it was not trained on."""
 
-    runs: Annotated[list[Name], Distinct]
+    runs: Annotated[list[str], Distinct]
     """Text runs, keys of the params' `runs`."""
-    sources: Annotated[list[Name], Distinct]
+    sources: Annotated[list[str], Distinct]
     """Text sources, keys of the params' `sources`."""
     packing: Packing
     """The convention by which a corpus becomes windows."""
@@ -290,5 +303,5 @@ class ZeroShot(Draws):
 class Comparison(Section):
     """Two runs on the same examples: the table of likelihoods shows their difference with its paired error."""
 
-    run: Name
-    against: Name
+    run: str
+    against: str

@@ -161,9 +161,9 @@ class SampleSettings(Section):
 class Judged(Section):
     """What the samples of a run are compared with."""
 
-    judge: Name
+    judge: str
     """An autoregressive run on the same dataset, whose exact likelihood says how likely the samples are."""
-    dataset: Name
+    dataset: str
     """The dataset of both, whose held-out split is judged as well. DVC's templates need it here."""
 
 

@@ -3,10 +3,14 @@
 import codecs
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, Tag, model_validator
+from pydantic_core import ValidationError
 
-from mdpipe.params.base import Distinct, Positive, Section, WatchedPath
+from mdpipe.params.base import Distinct, Positive, Section, WatchedPath, by_form
 from mdpipe.params.catalogue import entry
+from mdpipe.params.own import ByKind
+from mdpipe.params.problems import problem
+from mdpipe.params.wording import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN
 
 Modality = Literal["text", "image"]
 
@@ -21,12 +25,15 @@ def _stays_in_the_folder(path: str) -> str:
 
 
 Within = Annotated[str, AfterValidator(_stays_in_the_folder)]
-Pattern = Within | Annotated[dict[str, Within], Field(min_length=1)]
+Pattern = Annotated[
+    Annotated[Within, Tag("a text")] | Annotated[dict[str, Within], Field(min_length=1), Tag("a mapping")],
+    by_form("must be text, or a mapping of the source's own splits to texts, such as {train: a, test: b}"),
+]
 """Which files of the folder count, as a glob: `*.txt`, or `**/*.md` for all levels. A mapping of names to globs where
 the source comes in splits of its own: `{train: "train-*.parquet", test: "test-*.parquet"}`."""
 
-PackageName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_.]*$")]
-Checksum = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+PackageName = Annotated[str, Field(pattern=PACKAGE_PATTERN)]
+Checksum = Annotated[str, Field(pattern=CHECKSUM_PATTERN)]
 
 
 class Source(Section):
@@ -116,9 +123,12 @@ class Csv(TextRows):
     pattern: Pattern
     columns: Annotated[list[str], Field(min_length=1)]
     """The columns with the text; of several, those that are not empty are joined by a line break."""
-    delimiter: Annotated[str, Field(pattern=r'^[^"\r\n]$')]
+    delimiter: Annotated[str, Field(pattern=DELIMITER_PATTERN)]
     """The character between values: a comma, a semicolon as Excel writes it in much of Europe, or "\\t"."""
-    header: Literal[True] | Annotated[list[str], Field(min_length=1)]
+    header: Annotated[
+        Annotated[Literal[True], Tag("a truth value")] | Annotated[list[str], Field(min_length=1), Tag("a list")],
+        by_form("must be true, or a list with the names of all columns"),
+    ]
     """true where the first row names the columns; else the names of all columns in their order."""
     encoding: Annotated[str, AfterValidator(_is_encoding)]
     """Such as utf-8, or cp1252 or utf-16 for files of Excel; a byte-order mark at the beginning is no text."""
@@ -144,7 +154,7 @@ class Url(TextRows):
     """A text behind a URL: plain, packed, or a member of a zip archive."""
 
     kind: Literal["url"]
-    url: Annotated[str, Field(pattern=r"^https?://")]
+    url: Annotated[str, Field(pattern=URL_PATTERN)]
     sha256: Checksum | None
     """Of what is fetched; null to take it as it comes."""
     member: str | None
@@ -251,9 +261,9 @@ class Idx(Source):
     """Pictures in the IDX files of MNIST and its kin, perhaps packed."""
 
     kind: Literal["idx"]
-    images: Within | Annotated[dict[str, Within], Field(min_length=1)]
+    images: Pattern
     """The file of pictures within the folder, or one for each of the source's own splits."""
-    labels: Within | Annotated[dict[str, Within], Field(min_length=1)] | None
+    labels: Pattern | None
     """The same for their classes; null for none."""
 
 
@@ -266,7 +276,10 @@ class Catalogued(Source):
 
     @model_validator(mode="after")
     def _is_known(self) -> "Catalogued":
-        entry(self.name)
+        try:
+            entry(self.name)
+        except ValueError as error:
+            raise ValidationError.from_exception_data("source", [problem(("name",), self.name, str(error))]) from None
         return self
 
 
@@ -292,6 +305,7 @@ AnySource = Annotated[
     | Idx
     | Catalogued,
     Field(discriminator="kind"),
+    ByKind("kind"),
 ]
 
 

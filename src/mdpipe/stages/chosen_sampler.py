@@ -11,6 +11,7 @@ from mdpipe.diffusion.samplers.build import build_sampler, sampler_class
 from mdpipe.params import PARAMS_FILE, load_params, parse_value
 from mdpipe.params.nearest import did_you_mean
 from mdpipe.params.sampling import KINDS, fits, samplers_for, section_of_sampler
+from mdpipe.params.wording import rule_of
 
 PREFERRED = "reveal_first"
 """The sampler where none is asked for and the objective has none of its own: exact, and the fastest."""
@@ -89,4 +90,5 @@ def _refusal(error: ValidationError, kind: str, given: Mapping[str, tuple[str, A
     if key not in given:
         return f"the sampler {kind} needs its setting {key!r}; give it with --set {key}=VALUE"
     option, _ = given[key]
-    return f"{option} is refused: {problem['msg']}"
+    rule = rule_of(problem["type"], problem["msg"], problem.get("ctx", {}), problem["input"])
+    return f"{option} is refused: {rule}"
