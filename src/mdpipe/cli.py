@@ -47,8 +47,8 @@ Sampler = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help=f"One of {', '.join(KINDS)}, or the name of an added one. By default, the one of the objective, or"
-        " reveal_first: exact, and the fastest.",
+        help=f"One of {', '.join(KINDS)}, or the name of an added one. By default, the run's in params.yaml, or"
+        " else reveal_first: exact, and the fastest.",
     ),
 ]
 Settings = Annotated[
@@ -58,26 +58,44 @@ Settings = Annotated[
         metavar="KEY=VALUE",
         help="A setting of the sampler, may be given several times. ancestral, two_stage and reveal_first have decode"
         " (sample or argmax), confidence has noise_scale, remasking has eta, predictor_corrector has correctors."
-        " By default as in params.yaml: the run's, if its sampler is of this kind, or the comparison's; else the"
+        " By default as in params.yaml: the run's, if its sampler is of this kind, or the comparison's; or else the"
         " sampler's own default.",
     ),
 ]
-Steps = Annotated[int, typer.Option(min=1, help="Steps of a sampler that walks a grid.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Steps of a sampler that walks a grid.", show_default="the run's in params.yaml, or else 128"
+    ),
+]
 Grid = Annotated[
     str | None,
     typer.Option(
-        help="Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or cosine."
+        help="Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or else cosine."
     ),
 ]
-Temperature = Annotated[float, typer.Option(help="Below 1 sharpens, above 1 flattens.")]
-TopK = Annotated[int | None, typer.Option(help="Draw from the so many likeliest tokens alone.")]
-TopP = Annotated[float | None, typer.Option(help="Draw from the fewest tokens that hold this much probability.")]
+Temperature = Annotated[
+    float | None,
+    typer.Option(help="Below 1 sharpens, above 1 flattens.", show_default="the run's in params.yaml, or else 1"),
+]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="Sample from the K most likely tokens.", show_default="the run's in params.yaml, or else all"),
+]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Sample from the fewest tokens that hold this much probability; 1 is all.",
+        show_default="the run's in params.yaml, or else 1",
+    ),
+]
 Label = Annotated[str | None, typer.Option(help="Name or number of the class, for a class-conditional run.")]
 Guidance = Annotated[
     float | None,
     typer.Option(
         help="Scale s of classifier-free guidance: log-probabilities are (1 + s) conditional - s unconditional, so 0 is"
-        " the conditional model.",
+        " the conditional model. Needs --label.",
+        show_default="the run's in params.yaml, or else none",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
@@ -224,9 +242,9 @@ def generate(
     out: Out = None,
     sampler: Sampler = None,
     settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
-    steps: Steps = 128,
+    steps: Steps = None,
     grid: Grid = None,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
     label: Label = None,
@@ -254,9 +272,9 @@ def infill(
     out: Out = None,
     sampler: Sampler = None,
     settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
-    steps: Steps = 128,
+    steps: Steps = None,
     grid: Grid = None,
-    temperature: Temperature = 1.0,
+    temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
     label: Label = None,
@@ -274,6 +292,9 @@ def infill(
             infill_text(run, wish, count, text, gap, out)
         elif text is None and image is not None and mask is not None:
             infill_picture(run, wish, count, image, mask, out)
+        elif text is None and (image is None) is not (mask is None):
+            given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")
+            raise ParamsError(f"{given} needs {lacking}: the mask is a picture that is black where the image is kept")
         else:
             raise ParamsError("give either --text, or --image and --mask")
 

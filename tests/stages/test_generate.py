@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from typer.testing import Result
 from mdpipe.data.pixels import quantize
 from mdpipe.params import Params
 from mdpipe.params.sampling import KINDS, samplers_for
+from mdpipe.stages import by_hand, sample_files
 from tests.stages.conftest import SMOKE
 from tests.stages.reading import LEVELS, levels_of, texts_of
 
@@ -53,7 +55,7 @@ def test_samples_do_not_depend_on_how_many_are_drawn(mdpipe: Command) -> None:
 
 def test_a_file_holds_what_would_have_been_printed(mdpipe: Command) -> None:
     printed = mdpipe("generate", "pieces").stdout
-    assert mdpipe("generate", "pieces", "--out", "new/texts.txt").stdout == ""
+    assert mdpipe("generate", "pieces", "--out", "new/texts.txt").stdout == "new/texts.txt\n"
     assert Path("new/texts.txt").read_text(encoding="utf-8") == printed
 
 
@@ -131,14 +133,57 @@ def test_a_setting_of_a_sampler_changes_its_samples_and_defaults_to_params(
 
 
 def test_the_grid_defaults_to_that_of_params(mdpipe: Command, params: Params) -> None:
-    uniform, cosine = (mdpipe("generate", "letters", "--grid", grid).stdout for grid in ("uniform", "cosine"))
-    assert mdpipe("generate", "letters").stdout == cosine != uniform
-    assert mdpipe("generate", "letters", "--set", "grid=uniform").stdout == uniform
+    def drawn(*given: object) -> str:
+        return mdpipe("generate", "letters", "--steps", 8, *given).stdout
+
+    uniform, cosine = (drawn("--grid", grid) for grid in ("uniform", "cosine"))
+    assert drawn() == cosine != uniform
+    assert drawn("--set", "grid=uniform") == uniform
     data = params.model_dump(mode="json")
     data["runs"]["letters"]["sample"]["sampler"] = {"kind": "reveal_first", "grid": "uniform"}
     Path("params.yaml").write_text(yaml.safe_dump(data))
-    assert mdpipe("generate", "letters").stdout == uniform
-    assert mdpipe("generate", "letters", "--grid", "cosine").stdout == cosine
+    assert drawn() == uniform
+    assert drawn("--grid", "cosine") == cosine
+
+
+def test_what_is_not_given_is_as_the_run_has_it_in_params(mdpipe: Command, params: Params) -> None:
+    """Sampler, steps, temperature, top_k and top_p; with the command line before them."""
+    data = params.model_dump(mode="json")
+    own = {"sampler": {"kind": "confidence", "grid": "uniform", "noise_scale": 2.0}, "steps": 5}
+    data["runs"]["letters"]["sample"] |= {**own, "temperature": 0.5, "top_k": 9, "top_p": 0.9}
+    given = ("--sampler", "confidence", "--set", "noise_scale=2.0", "--grid", "uniform", "--steps", 5)
+    choice = ("--temperature", 0.5, "--top-k", 9, "--top-p", 0.9)
+    plain, asked = mdpipe("generate", "letters").stdout, mdpipe("generate", "letters", *given, *choice).stdout
+    Path("params.yaml").write_text(yaml.safe_dump(data))
+    assert mdpipe("generate", "letters").stdout == asked != plain
+    arguments = ("--sampler", "reveal_first", "--steps", 128, "--temperature", 1, "--top-k", 27, "--top-p", 1)
+    assert mdpipe("generate", "letters", *arguments).stdout == plain
+
+
+def test_the_guidance_of_params_holds_where_there_is_a_label(mdpipe: Command, params: Params) -> None:
+    data = params.model_dump(mode="json")
+    data["runs"]["digits"]["sample"] |= {"guidance": 8.0}
+    Path("params.yaml").write_text(yaml.safe_dump(data))
+    for name, guidance in (("params", ()), ("same", ("--guidance", 8)), ("other", ("--guidance", 0))):
+        mdpipe("generate", "digits", "--label", 9, *guidance, "--out", f"{name}.png")
+    pictures = [Path(f"{name}.png").read_bytes() for name in ("params", "same", "other")]
+    assert pictures[0] == pictures[1] != pictures[2]
+    assert mdpipe("generate", "digits").exit_code == 0
+
+
+@pytest.mark.parametrize("option", [("--steps", 8), ("--grid", "cosine")])
+def test_a_setting_that_the_sampler_does_not_have_is_said_to_be_ignored(mdpipe: Command, option: Any) -> None:
+    done = mdpipe("generate", "letters", "--sampler", "first_hitting", *option)
+    name, value = option
+    assert done.stderr == f"mdpipe: {name} {value} is ignored: the sampler first_hitting has no grid of steps\n"
+
+
+def test_the_default_file_is_checked_before_sampling(
+    refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sample_files.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(by_hand, "draw", None)
+    assert refusal("generate", "digits").startswith("mdpipe: --out digits.png cannot be written: ")
 
 
 def test_a_run_that_params_has_and_nothing_was_trained_for_can_be_trained(refusal: Callable[..., str]) -> None:
@@ -178,7 +223,7 @@ def test_arrays_and_folders_have_the_images_at_their_own_size(mdpipe: Command) -
 
 def test_lines_of_json_hold_the_texts(mdpipe: Command) -> None:
     printed = texts_of(mdpipe("generate", "pieces", "--count", 3).stdout)
-    assert mdpipe("generate", "pieces", "--count", 3, "--out", "new.jsonl").stdout == ""
+    assert mdpipe("generate", "pieces", "--count", 3, "--out", "new.jsonl").stdout == "new.jsonl\n"
     lines = Path("new.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [{"text": text} for text in printed]
 
@@ -234,7 +279,7 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
         (("digits", "--label", -1), "--label -1 is not known: run 'digits' knows the classes 0 to 9"),
         (("letters", "--label", 0), "--label 0 is not known: run 'letters' knows no classes"),
         (("digits", "--guidance", 1), "--guidance needs a class to be guided by; give one with --label"),
-        (("digits", "--label", 1, "--guidance", -1), "sample.guidance must be at least 0, not -1.0"),
+        (("digits", "--label", 1, "--guidance", -1), "--guidance -1.0 is refused: must be at least 0"),
         (("digits", "--prompt", "a"), "run 'digits' draws pictures, which have no --prompt and no --length"),
         (("digits", "--length", 64), "run 'digits' draws pictures, which have no --prompt and no --length"),
         (
@@ -247,9 +292,10 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
             "the tokenizer 'letters' keeps nothing of 'привет'; write it in",
         ),
         (("pieces", "--prompt", "half \udcff"), "the text 'half \\udcff' is not UTF-8; set the terminal to it"),
-        (("letters", "--temperature", 0), "sample.temperature must be positive, not 0.0"),
-        (("letters", "--top-k", 0), "sample.top_k must be at least 1, not 0"),
-        (("letters", "--top-p", 2), "sample.top_p must lie in (0, 1], not 2.0"),
+        (("letters", "--temperature", 0), "--temperature 0.0 is refused: must be above 0"),
+        (("letters", "--temperature", "nan"), "--temperature nan is refused: must be above 0"),
+        (("letters", "--top-k", 0), "--top-k 0 is refused: must be at least 1"),
+        (("letters", "--top-p", 2), "--top-p 2.0 is refused: must be above 0 and at most 1"),
         (("letters", "--grid", "log"), "--grid log is refused: must be 'uniform' or 'cosine'"),
         (("letters", "--set", "decode"), "--set decode sets nothing; write --set KEY=VALUE"),
         (

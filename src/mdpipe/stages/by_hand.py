@@ -1,10 +1,12 @@
 """What `mdpipe generate` and `mdpipe infill` have in common: the model, the sampler asked for, progress."""
 
 import difflib
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from mdpipe.networks.process import set_up_process
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.nearest import did_you_mean
 from mdpipe.stages import paths
-from mdpipe.stages.chosen_sampler import chosen_sampler
+from mdpipe.stages.chosen_sampler import chosen_sampler, settings_of
 from mdpipe.stages.drawing import Drawn, draw
 from mdpipe.stages.trained import TrainedRun, load_run
 
@@ -31,14 +33,14 @@ LISTED = 12
 
 @dataclass(frozen=True)
 class Wish:
-    """How a person wants to sample."""
+    """How a person wants to sample; what is None is as in the run's `sample` in params.yaml."""
 
     sampler: str | None
     settings: Sequence[str]
     """Of the sampler, as KEY=VALUE."""
-    steps: int
+    steps: int | None
     grid: str | None
-    temperature: float
+    temperature: float | None
     top_k: int | None
     top_p: float | None
     label: str | None
@@ -52,9 +54,10 @@ def open_run(run: str, wish: Wish) -> TrainedRun:
     """The model, ready to be sampled from.
 
     Raises:
-        ValueError: it is missing or broken, or guidance has no class to go by.
+        ValueError: it is missing or broken, a value of the wish is out of range, or guidance has no class to go by.
     """
     _require_run(run)
+    _require_in_range(wish)
     set_up_process(wish.threads)
     trained = load_run(run)
     if wish.guidance is not None and wish.label is None:
@@ -87,7 +90,14 @@ def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
         ValueError: the sampler does not exist or does not fit the run's objective, a setting of it is wrong, the run
             knows no such class, or it draws from left to right and something is known behind a mask.
     """
+    own = settings_of(trained.name)
     sampler = chosen_sampler(trained.name, trained.kind, wish.sampler, wish.steps, wish.grid, wish.settings)
+    choice = Choice(
+        temperature=_first(wish.temperature, own and own.temperature, 1.0),
+        top_k=_first(wish.top_k, own and own.top_k),
+        top_p=_first(wish.top_p, own and own.top_p),
+    )
+    guidance = None if wish.label is None else _first(wish.guidance, own and own.guidance)
     masked = tokens == trained.objective.mask
     if trained.objective.causal and (masked[:, :-1] & ~masked[:, 1:]).any():
         raise ValueError(
@@ -100,11 +110,34 @@ def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
             sampler,
             tokens,
             Noise(wish.seed, "by hand"),
-            choice=Choice(wish.temperature, wish.top_k, wish.top_p),
+            choice=choice,
             classes=None if wish.label is None else torch.full((len(tokens),), class_number(trained, wish.label)),
-            guidance=wish.guidance,
+            guidance=guidance,
             on_step=on_step,
         )
+
+
+def _first(*values: Any) -> Any:
+    """Return the first value that is not None, if there is one."""
+    return next((value for value in values if value is not None), None)
+
+
+def _require_in_range(wish: Wish) -> None:
+    """Pass if the values are those that params.yaml may have, too.
+
+    Raises:
+        ValueError: one is not; the message names its option.
+    """
+    temperature, top_k, top_p, guidance = wish.temperature, wish.top_k, wish.top_p, wish.guidance
+    rules = [
+        ("--temperature", temperature, temperature is None or temperature > 0, "above 0"),
+        ("--top-k", top_k, top_k is None or top_k >= 1, "at least 1"),
+        ("--top-p", top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1"),
+        ("--guidance", guidance, guidance is None or 0 <= guidance < math.inf, "at least 0, and finite"),
+    ]
+    for option, value, is_in_range, rule in rules:
+        if not is_in_range:
+            raise ValueError(f"{option} {value} is refused: must be {rule}")
 
 
 def encode_prompt(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np.int64]]:

@@ -1,5 +1,6 @@
 """The sampler of `mdpipe generate` and `infill`: set on the command line, in params.yaml, or by its defaults."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from typing import Any
@@ -10,26 +11,30 @@ from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler, sampler_class
 from mdpipe.params import PARAMS_FILE, load_params, parse_value
 from mdpipe.params.nearest import did_you_mean
-from mdpipe.params.sampling import KINDS, fits, samplers_for, section_of_sampler
+from mdpipe.params.sampling import KINDS, SampleSettings, fits, samplers_for, section_of_sampler
 from mdpipe.params.wording import rule_of
 
 PREFERRED = "reveal_first"
-"""The sampler where none is asked for and the objective has none of its own: exact, and the fastest."""
+"""The sampler where neither the command line nor params.yaml has one and the objective has none of its own: exact, and
+the fastest."""
+
+STEPS = 128
+"""The length of a grid where neither has one."""
 
 GRID = "cosine"
 """The grid of a sampler of which params.yaml says nothing."""
 
 
 def chosen_sampler(
-    run: str, objective: str, kind: str | None, steps: int, grid: str | None, assignments: Sequence[str]
+    run: str, objective: str, kind: str | None, steps: int | None, grid: str | None, assignments: Sequence[str]
 ) -> Sampler[Any]:
     """Build the sampler; what the command line does not set is as in params.yaml, or else the sampler's default.
 
     Args:
         run: name of the run.
         objective: kind of its objective.
-        kind: of sampler, or None for the fastest exact one.
-        steps: of a sampler with a grid.
+        kind: of sampler, or None for the run's in params.yaml, or else the fastest exact one.
+        steps: of a sampler with a grid, or None for the run's.
         grid: of such a sampler, or None.
         assignments: "key=value", settings of the sampler with values as in params.yaml.
 
@@ -37,6 +42,9 @@ def chosen_sampler(
         ValueError: the sampler does not exist or does not fit the objective, or a setting is unknown, wrong or missing.
     """
     allowed = samplers_for(objective)
+    own = settings_of(run)
+    if kind is None and own is not None and fits(own.sampler.kind, objective):
+        kind = own.sampler.kind
     kind = kind or (PREFERRED if PREFERRED in allowed else allowed[0])
     if not fits(kind, objective):
         hint = "" if kind in KINDS else did_you_mean(kind, allowed)
@@ -44,7 +52,9 @@ def chosen_sampler(
     section = section_of_sampler(kind)
     known = [key for key in section.model_fields if key != "kind"]
     given = _given(assignments, kind, known)
-    if grid is not None and "grid" in known:
+    if "grid" not in known:
+        _say_ignored(kind, {"--steps": steps, "--grid": grid})
+    elif grid is not None:
         given.setdefault("grid", (f"--grid {grid}", grid))
     defaults = {"grid": GRID} | {
         field.name: field.default for field in fields(sampler_class(kind)) if field.default is not MISSING
@@ -55,7 +65,21 @@ def chosen_sampler(
         described = section.model_validate({"kind": kind, **settings}).model_dump(exclude={"kind"})
     except ValidationError as error:
         raise ValueError(_refusal(error, kind, given)) from None
-    return build_sampler(kind, **described, **({"steps": steps} if "grid" in known else {}))
+    if "grid" in known:
+        described["steps"] = steps or (own and own.steps) or STEPS
+    return build_sampler(kind, **described)
+
+
+def settings_of(run: str) -> SampleSettings | None:
+    """Return how params.yaml has the run sampled, or None where it does not have the run."""
+    params = load_params() if PARAMS_FILE.exists() else None
+    return params.runs[run].sample if params is not None and run in params.runs else None
+
+
+def _say_ignored(kind: str, options: Mapping[str, object]) -> None:
+    for option, value in options.items():
+        if value is not None:
+            sys.stderr.write(f"mdpipe: {option} {value} is ignored: the sampler {kind} has no grid of steps\n")
 
 
 def _given(assignments: Sequence[str], kind: str, known: Sequence[str]) -> dict[str, tuple[str, Any]]:

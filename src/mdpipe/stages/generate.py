@@ -16,12 +16,14 @@ def generate(run: str, wish: Wish, count: int, prompt: str, length: int | None, 
             leaves no room or cannot be spelled by the run's tokenizer.
     """
     trained = open_run(run, wish)
-    require_writable(out, trained.modality)
     if trained.modality == "image":
+        out = out or f"{run}.png"
+        require_writable(out, "image")
         if prompt or length is not None:
             raise ValueError(f"run {run!r} draws pictures, which have no --prompt and no --length; see `mdpipe infill`")
-        write_images(trained, fill(trained, unknown(trained, count), wish).tokens, out or f"{run}.png")
+        write_images(trained, fill(trained, unknown(trained, count), wish).tokens, out)
         return
+    require_writable(out, "text")
     tokenizer = load_tokenizer(trained.directory)
     [ids] = encode_prompt(tokenizer, [prompt])
     given = torch.from_numpy(ids)

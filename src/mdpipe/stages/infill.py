@@ -16,8 +16,10 @@ from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run
 from mdpipe.stages.sample_files import require_writable, write_images, write_texts
 from mdpipe.stages.trained import TrainedRun
 
-GAP = re.compile(r"\[gap(?::(\d+))?\]")
+GAP = re.compile(r"\[gap(?::(\d{1,6}))?\]", re.ASCII)
 """`[gap:12]` is a gap of twelve tokens, `[gap]` one of as many as --gap says."""
+MARKER = re.compile(r"\[\s*gap\s*(?:[:=][^\]]*|\d*\s*)\]", re.IGNORECASE)
+"""What looks like the mark of a gap."""
 
 
 def infill_text(run: str, wish: Wish, count: int, text: str, gap: int, out: str | None) -> None:
@@ -41,6 +43,9 @@ def with_gaps(tokenizer: Tokenizer, text: str, gap: int) -> Tensor:
     Raises:
         ValueError: there is no gap, or the tokenizer cannot spell a part of the text.
     """
+    for marker in MARKER.findall(text):
+        if not (found := GAP.fullmatch(marker)) or found[1] == "0":
+            raise ValueError(f"{marker} marks no gap; write [gap], or [gap:12] for a gap of twelve tokens")
     pieces = GAP.split(text)
     first, *rest = encode_prompt(tokenizer, pieces[::2])
     parts = [first]
@@ -62,6 +67,7 @@ def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, ou
     trained = open_run(run, wish)
     if trained.modality != "image":
         raise ValueError(f"run {run!r} draws text; give --text instead of --image and --mask")
+    out = out or f"{run}.png"
     require_writable(out, "image")
     height, width, channels = trained.shape
     pixels = _pixels(image, "L" if channels == 1 else "RGB", (height, width))
@@ -71,7 +77,7 @@ def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, ou
     tokens = masked_tokens(trained, pixels, hidden)
     drawn = fill(trained, tokens.expand(count, -1), wish).tokens
     known = torch.where(tokens == trained.objective.mask, 0, tokens)
-    write_images(trained, drawn, out or f"{run}.png", known)
+    write_images(trained, drawn, out, known)
 
 
 def masked_tokens(trained: TrainedRun, pixels: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> Tensor:
@@ -84,6 +90,8 @@ def _pixels(path: Path, mode: Literal["L", "RGB"], size: tuple[int, int]) -> NDA
     """(H, W, C)."""
     from mdpipe.data.sources.pictures import Wanted, pixels_of  # Pillow, which a machine that infills text may lack.
 
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; name a picture of {size[0]} x {size[1]} pixels")
     pixels = pixels_of(path, str(path), Wanted(mode, None), Counter())
     if pixels.shape[:2] != size:
         found = " x ".join(map(str, pixels.shape[:2]))

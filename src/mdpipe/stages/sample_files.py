@@ -38,7 +38,7 @@ DIGITS = 4
 
 
 def require_writable(out: str | None, modality: str) -> None:
-    """Pass if samples of a modality can be written to `out`; None is the default.
+    """Pass if samples of a modality can be written to `out`; None is the standard output.
 
     Raises:
         ValueError: its suffix or kind is not one of those for the modality, or no file can be made there.
@@ -58,19 +58,20 @@ def require_writable(out: str | None, modality: str) -> None:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise ValueError(f"--out {out} cannot be written: {place} is not a folder in which files can be made")
+    if Path(out).exists() and not os.access(out, os.W_OK):
+        raise ValueError(f"--out {out} cannot be written: it is write-protected")
 
 
 def write_texts(tokenizer: Tokenizer, tokens: Tensor, out: str | None) -> None:
-    """Write texts (N, L), under numbered headings on the standard output if there is no `out`."""
+    """Write texts (N, L) and print where they are; without `out`, print them under numbered headings."""
     texts = [tokenizer.decode(row) for row in tokens.numpy()]
     numbered = "".join(f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1))
     if out is None:
         sys.stdout.write(numbered)
-    elif Path(out).suffix.lower() == ".jsonl":
-        lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-        write_aside(Path(out), lines.encode())
-    else:
-        write_aside(Path(out), numbered.encode())
+        return
+    lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
+    write_aside(Path(out), (lines if Path(out).suffix.lower() == ".jsonl" else numbered).encode())
+    sys.stdout.write(f"{out}\n")
 
 
 def write_images(trained: TrainedRun, tokens: Tensor, out: str, known: Tensor | None = None) -> None:
