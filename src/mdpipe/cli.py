@@ -17,6 +17,7 @@ from mdpipe.cli_errors import told_plainly
 from mdpipe.params import Params, ParamsError, json_schema, load_params, parse_params, read_params
 from mdpipe.params.nearest import did_you_mean
 from mdpipe.params.sampling import KINDS
+from mdpipe.stages.full_keys import full_keys
 from mdpipe.stages.parent import DVC_MARK, end_with_parent, run_again_after
 from mdpipe.stages.preflight import dvc_places, require_usable, require_writable, state_folders, working_copy_problems
 from mdpipe.stages.provenance import require_unchanged_inputs, stage_outputs, watch_inputs
@@ -314,7 +315,8 @@ def _run_stage(stage: str, **names: str) -> None:
             outputs = stage_outputs(stage, list(names.values()), content)
             require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_places()])
         module = importlib.import_module(f"mdpipe.stages.{stage}")
-        getattr(module, stage)(params, *names.values())
+        with full_keys(params, names):
+            getattr(module, stage)(params, *names.values())
         require_unchanged_inputs()
 
 

@@ -1,0 +1,59 @@
+"""Errors of stages name a key of params.yaml by its full path."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mdpipe.params import Params
+from mdpipe.stages.full_keys import with_full_keys
+
+DATASET = {"datasets": "docs_pieces"}
+RUN = {"runs": "letters"}
+SOURCE = {"sources": "digits"}
+
+
+@pytest.mark.parametrize(
+    ("names", "message", "expected"),
+    [
+        (
+            DATASET,
+            "tokenizer.vocabulary = 9 is",
+            "datasets.docs_pieces.tokenizer.vocabulary = 9 is",
+        ),
+        (DATASET, "lower the dataset's `length`", "lower `datasets.docs_pieces.length`"),
+        (DATASET, "lower `length` in params.yaml", "lower `datasets.docs_pieces.length` in params.yaml"),
+        (DATASET, "set the source's `path` to x", "set `sources.pydantic_docs.path` to x"),
+        (
+            DATASET,
+            "no end_of_text; change it in params.yaml",
+            "no end_of_text; change it in params.yaml (under d",
+        ),
+        (DATASET, "data/x/tokenizer.json is broken", "data/x/tokenizer.json is broken"),
+        (DATASET, "a tokenizer.json of the library", "a tokenizer.json of the library"),
+        (RUN, "network.heads = 3 does not", "runs.letters.network.heads = 3 does not"),
+        (RUN, "runs.letters.hardware.processes = 2", "runs.letters.hardware.processes = 2"),
+        (RUN, "lower the dataset's `length`", "lower `datasets.docs_letters.length`"),
+        (SOURCE, "narrow its `path` or its `color`", "narrow `sources.digits.path` or its `color`"),
+        (
+            {"zero_shot.runs": "letters", "zero_shot.sources": "typer_docs"},
+            "the source's `path`",
+            "`sources.typer_docs.",
+        ),
+        ({}, "metrics/x.json does not exist", "metrics/x.json does not exist"),
+    ],
+)
+def test_keys_are_completed(params: Params, names: dict[str, str], message: str, expected: str) -> None:
+    assert with_full_keys(message, params, names).startswith(expected)
+
+
+def test_the_tokenizer_names_the_key_to_lower(mdpipe: Callable[..., object], params: Params) -> None:
+    data = params.model_dump(mode="json")
+    data["datasets"]["docs_pieces"]["tokenizer"]["vocabulary"] = 60_000
+    Path("params.yaml").write_text(yaml.safe_dump(data))
+    line = mdpipe("tokenizer", "docs_pieces").output  # type: ignore[attr-defined]
+    assert line.startswith(
+        "mdpipe: datasets.docs_pieces.tokenizer.vocabulary = 60000 is too large for the training text"
+    )
+    assert "(datasets.docs_pieces.tokenizer.sample limits it as well)" in line
