@@ -370,6 +370,11 @@ def test_every_missing_key_says_what_it_may_be() -> None:
     assert any(line.startswith("params.yaml: sources.x.sha256: 'abc' is refused: must be the 64 hex") for line in lines)
 
 
+def test_a_folder_in_the_place_of_the_file_is_refused_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match=r"is a folder; name the params file in it, such as .*/params\.yaml"):
+        load_params(tmp_path)
+
+
 def test_a_missing_file_says_where_to_get_one(tmp_path):
     with pytest.raises(ParamsError, match=r"cp workflow/presets/smoke\.yaml"):
         load_params(tmp_path / "params.yaml")

@@ -56,6 +56,8 @@ def read_params(path: Path = PARAMS_FILE) -> Any:
             f"{path} is missing: run from the repository's root, or take a preset:"
             f" cp workflow/presets/smoke.yaml {path}"
         ) from None
+    except IsADirectoryError:
+        raise ParamsError(f"{path} is a folder; name the params file in it, such as {path / PARAMS_FILE}") from None
     try:
         return read_yaml(content)
     except StrictYAMLError as error:

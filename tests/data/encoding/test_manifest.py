@@ -222,6 +222,20 @@ def test_documents_of_which_the_tokenizer_leaves_nothing_are_counted(tmp_path, c
     assert f"train: the tokenizer 'letters' leaves nothing of {expected[0]} documents" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize(("packing", "shards"), [("sedd", 1), ("text8", 1), ("text8", 3), ("text8", 5), ("text8", 9)])
+def test_a_document_in_parts_of_which_nothing_is_left_is_counted_once(tmp_path, packing, shards):
+    """Wherever shards are cut; one of which a part is left is not counted."""
+    parts = {"b": ["!", "?", "."], "c": ["!", "?", "three", "."], "d": ["!", "?"]}
+    whole = {"a": "one two", "e": "...", "f": "five six", "g": "seven", "h": "eight"}
+    texts = [Document(name, text) for name, text in whole.items()]
+    for name, some in parts.items():
+        texts += [Document(name, text, part, part < len(some) - 1) for part, text in enumerate(some)]
+    texts.sort(key=lambda document: (document.name, document.part or 0))
+    raw = write_texts(tmp_path / "r", texts, shards)
+    splits = splits_of(raw, tmp_path / "e", *LAST, tokenizer=LETTERS, packing=packing)
+    assert [splits[split].get("documents_left_out") for split in SPLITS] == [2, 1, None]
+
+
 PROVENANCE = {"source": "words", "catalogue": None, "read": {"empty rows left out": 3}, "licence": "CC0"}
 
 

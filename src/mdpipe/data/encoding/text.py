@@ -134,10 +134,20 @@ def _encode_shards(plan: SplitPlan, tokenizer: Tokenizer, packing: Packing, scra
 
 
 def _left_out(shards: Sequence[Piece]) -> Counter[str]:
-    """Return how many documents of each split have no token; only of the splits where there are any."""
+    """Return how many documents of each split have no token; only of the splits where there are any.
+
+    A document in parts may begin in one shard and end in another. It counts in the split that it begins in.
+    """
     counts = Counter[str]()
-    for piece in shards:
-        counts.update({split: found["left_out"] for split, found in piece.summary["splits"].items()})
+    for split in SPLITS:
+        pending = False
+        for told in (piece.summary["splits"][split] for piece in shards):
+            if pending and (told["head_ends"] or not told["head_is_empty"]):
+                counts[split] += told["head_is_empty"]
+                pending = False
+            counts[split] += told["left_out"]
+            pending = told["open_and_empty"] if told["begun"] else pending
+        counts[split] += pending
     return +counts
 
 

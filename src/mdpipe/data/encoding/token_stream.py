@@ -37,7 +37,17 @@ class TokenStream:
     def __init__(self, path: Path, tokenizer: Tokenizer, packing: Packing, files: ExitStack) -> None:
         self.counts = {"documents": 0, "tokens": 0, "bytes": 0, "characters": 0, "unknown": 0, "longest": 0}
         self.left_out = 0
-        """Whole documents of which the tokenizer leaves no token."""
+        """Documents that begin and end here, of which the tokenizer leaves no token."""
+        self._begun = False
+        """Whether a document begins here; the parts before it belong to one of an earlier shard."""
+        self._is_empty = True
+        """Whether no token is left of the document at hand, as far as it is here."""
+        self._is_open = False
+        """Whether it goes on in a later shard."""
+        self._head_is_empty = True
+        """Whether no token is left of the document of an earlier shard."""
+        self._head_ends = False
+        """Whether that one ends here."""
         self.lengths = np.zeros(BINS, dtype=np.int64)
         self.unigram = np.zeros(tokenizer.vocabulary, dtype=np.int64)
         self.digests = bytearray()
@@ -66,6 +76,10 @@ class TokenStream:
         return {
             **self.counts,
             "left_out": self.left_out,
+            "begun": self._begun,
+            "open_and_empty": self._is_open and self._is_empty,
+            "head_is_empty": self._head_is_empty,
+            "head_ends": self._head_ends,
             "lengths": self.lengths.tolist(),
             "continues": bool(self._continues),
             "closes": self._closes,
@@ -77,8 +91,8 @@ class TokenStream:
     def append(self, document: Document) -> None:
         """Add a document, or a part of one, with its end."""
         tokens = self.tokens(document)
+        self._note_left_out(document, not len(tokens))
         if not len(tokens):
-            self.left_out += document.part is None
             return
         decoded = document.text if self._tokenizer.lossless else self._tokenizer.decode(tokens)
         if not document.part:
@@ -88,6 +102,17 @@ class TokenStream:
         length = len(tokens) - joined * len(self._joint)
         self.counts["longest"] = max(self.counts["longest"], length)
         self.lengths[min(int(np.log2(length)), BINS - 1)] += 1
+
+    def _note_left_out(self, document: Document, is_empty: bool) -> None:
+        """Count the document if this is its end and nothing is left of any of its parts."""
+        if not document.part:
+            self._begun, self._is_empty = True, True
+        self._is_empty &= is_empty
+        self._is_open = document.unfinished
+        if self._begun:
+            self.left_out += self._is_empty and not document.unfinished
+        else:
+            self._head_is_empty, self._head_ends = self._is_empty, not document.unfinished
 
     def tokens(self, document: Document) -> NDArray[np.int64]:
         """The tokens of the next document: int64 (n,); none, and no end, where a lossy tokenizer leaves nothing of it.
