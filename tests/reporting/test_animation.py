@@ -5,16 +5,20 @@ import pytest
 from PIL import Image, ImageSequence
 
 from mdpipe.reporting.animation import (
-    FEWEST_MOMENTS,
-    HATCH_COLOUR,
+    HATCH_COLOR,
+    INK,
     LAST_MILLISECONDS,
-    MASK_COLOUR,
-    MOST_MOMENTS,
+    MASK,
+    MASK_COLOR,
+    MAX_FRAMES,
+    MIN_FRAMES,
+    NEW_BACKGROUND,
     SIZE_LIMIT,
+    TEXT_WIDTH,
     image_unmasking_gif,
+    text_unmasking_gif,
 )
-from mdpipe.reporting.pictures import image_grid
-from mdpipe.reporting.text_animation import INK, MASK, NEW_GROUND, WIDTH, text_unmasking_gif
+from mdpipe.reporting.images import image_grid
 
 
 def unmasking(images, moments):
@@ -29,12 +33,12 @@ def shown(gif: bytes) -> list[np.ndarray]:
     return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(Image.open(BytesIO(gif)))]
 
 
-def hexadecimal(colour: str) -> list[int]:
-    return [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
+def hexadecimal(color: str) -> list[int]:
+    return [int(color[at : at + 2], 16) for at in (1, 3, 5)]
 
 
-def holds(image: np.ndarray, colour: str) -> bool:
-    return bool((image == hexadecimal(colour)).all(axis=-1).any())
+def holds(image: np.ndarray, color: str) -> bool:
+    return bool((image == hexadecimal(color)).all(axis=-1).any())
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +50,12 @@ def digits() -> np.ndarray:
 def test_images_start_hatched_and_end_as_drawn(digits):
     first, *_, last = shown(image_unmasking_gif(*unmasking(digits, 65), columns=8, scale=6))
     inside = first[4:52, 4:52].reshape(-1, 3).tolist()
-    assert {tuple(pixel) for pixel in inside} == {MASK_COLOUR, HATCH_COLOUR}
+    assert {tuple(pixel) for pixel in inside} == {MASK_COLOR, HATCH_COLOR}
     difference = last.astype(int) - np.asarray(image_grid(digits, 8, 6)).astype(int)
-    assert abs(difference).max() <= 8, "one palette for all frames may move a colour a little"
+    assert abs(difference).max() <= 8, "one palette for all frames may move a color a little"
 
 
-def test_a_pixel_half_known_is_grey_of_what_is_known():
+def test_a_pixel_half_known_is_gray_of_what_is_known():
     frames = np.array([10, 200, 90], dtype=np.uint8).reshape(1, 1, 1, 1, 3)
     masked = np.array([False, False, True]).reshape(frames.shape)
     pixel = shown(image_unmasking_gif(frames, masked, columns=1, scale=8))[0][6, 6]
@@ -76,7 +80,7 @@ def test_an_animation_of_noise_shows_fewer_moments_to_stay_small():
     noise = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
     gif = image_unmasking_gif(*unmasking(noise, 129), columns=4, scale=4)
     assert len(gif) <= SIZE_LIMIT
-    assert FEWEST_MOMENTS <= len(shown(gif)) < MOST_MOMENTS
+    assert MIN_FRAMES <= len(shown(gif)) < MAX_FRAMES
 
 
 def test_frames_and_masks_of_different_shapes_are_refused(digits):
@@ -92,20 +96,20 @@ def moments_of(tokens, *known):
     return [[[token if at in places else None for at, token in enumerate(tokens)]] for places in known]
 
 
-def test_text_comes_out_of_blocks_is_marked_while_new_and_rests_black():
+def test_unmasked_text_is_marked_while_new_and_then_black():
     everything = range(len(WORDS))
     gif = text_unmasking_gif(moments_of(WORDS, [], [0, 1], [0, 1, 2], everything))
     masked, new, *_, last = shown(gif)
-    assert (holds(masked, MASK), holds(masked, NEW_GROUND), holds(masked, INK)) == (True, False, False)
-    assert (holds(new, MASK), holds(new, NEW_GROUND)) == (True, True)
-    assert (holds(last, MASK), holds(last, NEW_GROUND), holds(last, INK)) == (False, False, True)
+    assert (holds(masked, MASK), holds(masked, NEW_BACKGROUND), holds(masked, INK)) == (True, False, False)
+    assert (holds(new, MASK), holds(new, NEW_BACKGROUND)) == (True, True)
+    assert (holds(last, MASK), holds(last, NEW_BACKGROUND), holds(last, INK)) == (False, False, True)
     assert masked.shape == last.shape
 
 
 def test_letters_break_between_words_and_fit_the_page():
     letters = list("a word and another and " * 8)
     image = shown(text_unmasking_gif(moments_of(letters, range(len(letters)))))[-1]
-    assert image.shape[1] == WIDTH
+    assert image.shape[1] == TEXT_WIDTH
     assert (image[10:-10, -12:-2] == 255).all()
 
 

@@ -14,7 +14,7 @@ UVIT = {"vocabulary": 5, "shape": (2, 2, 3), "time_conditioning": True, "dropout
     [
         ("data.artifacts.metrics", {"torch", "polars", "PIL", "numpy"}),
         ("reporting.page", {"torch", "PIL", "pydantic"}),
-        ("reporting.text_animation", {"torch", "polars"}),
+        ("reporting.animation", {"torch", "polars"}),
         ("networks.build; mdpipe.networks.build.empty_network('uvit', **UVIT)", {"torch._dynamo", "pydantic"}),
     ],
 )

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mdpipe.data.pixels import quantize
-from mdpipe.reporting.pictures import GAP
+from mdpipe.reporting.images import GAP
 
 EDGE, LEVELS = 8, 17
 """Of a digit."""

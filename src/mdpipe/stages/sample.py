@@ -20,9 +20,8 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.networks.process import set_up_process
 from mdpipe.params import Params
-from mdpipe.reporting.animation import image_unmasking_gif
-from mdpipe.reporting.pictures import image_grid, save_png
-from mdpipe.reporting.text_animation import text_unmasking_gif
+from mdpipe.reporting.animation import image_unmasking_gif, text_unmasking_gif
+from mdpipe.reporting.images import image_grid, save_png
 from mdpipe.stages import paths
 from mdpipe.stages.drawing import draw, unknown
 from mdpipe.stages.trained import TrainedRun, load_run

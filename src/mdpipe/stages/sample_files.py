@@ -83,7 +83,7 @@ def write_images(trained: TrainedRun, tokens: Tensor, out: str, known: Tensor | 
         out: a file or a folder.
         known: (1, H W C) what they were filled into, which a sheet shows first.
     """
-    from mdpipe.reporting.pictures import image_grid, save_image  # Pillow, which a machine that samples text may lack.
+    from mdpipe.reporting.images import image_grid, save_image  # Pillow, which a machine that samples text may lack.
 
     path, images = Path(out), _pixels(trained, tokens)
     if _is_folder(out):

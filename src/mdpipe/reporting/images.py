@@ -1,4 +1,4 @@
-"""Samples as pictures: a grid of small images, enlarged so that every pixel is seen, in files with stable bytes."""
+"""Image files: a grid of small images, enlarged so that every pixel is visible, in files with stable bytes."""
 
 from collections.abc import Mapping
 from io import BytesIO
@@ -24,8 +24,8 @@ FORMATS: dict[str, dict[str, Any]] = {
 
 GAP = 4
 """Pixels between two images and around them all."""
-GROUND = (255, 255, 255)
-"""Colour of the gaps."""
+BACKGROUND = (255, 255, 255)
+"""Color of the gaps."""
 
 
 def image_grid(images: Pixels, columns: int, scale: int) -> Image.Image:
@@ -34,11 +34,11 @@ def image_grid(images: Pixels, columns: int, scale: int) -> Image.Image:
     Raises:
         ValueError: the array is not (N, H, W, 1) or (N, H, W, 3) uint8 with N > 0, or a number is below 1.
     """
-    return compose(enlarged(images, scale), columns)
+    return compose(enlarge(images, scale), columns)
 
 
-def enlarged(images: Pixels, scale: int) -> Pixels:
-    """Images (N, H, W, 1 or 3) in RGB, (N, H * scale, W * scale, 3), by repeating their pixels.
+def enlarge(images: Pixels, scale: int) -> Pixels:
+    """Return images (N, H, W, 1 or 3) in RGB, (N, H * scale, W * scale, 3), by repeating their pixels.
 
     Raises:
         ValueError: see `image_grid`.
@@ -49,8 +49,8 @@ def enlarged(images: Pixels, scale: int) -> Pixels:
         raise ValueError(f"images should be uint8, not {images.dtype}")
     if scale < 1:
         raise ValueError(f"scale should be at least 1, not {scale}")
-    colour = np.broadcast_to(images, (*images.shape[:-1], 3))
-    return colour.repeat(scale, axis=1).repeat(scale, axis=2)
+    color = np.broadcast_to(images, (*images.shape[:-1], 3))
+    return color.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def compose(images: Pixels, columns: int) -> Image.Image:
@@ -65,7 +65,7 @@ def compose(images: Pixels, columns: int) -> Image.Image:
     columns = min(columns, count)
     rows = -(-count // columns)
     canvas = np.empty((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), dtype=np.uint8)
-    canvas[:] = GROUND
+    canvas[:] = BACKGROUND
     for index, image in enumerate(images):
         top = GAP + index // columns * (height + GAP)
         left = GAP + index % columns * (width + GAP)
@@ -74,7 +74,7 @@ def compose(images: Pixels, columns: int) -> Image.Image:
 
 
 def save_png(image: Image.Image, path: Path) -> None:
-    """Write the pixels and nothing else: no time, no software's name."""
+    """Write only the pixels: no time and no name of a program."""
     # As an array, which leaves behind what `image.info` would have added.
     _save(np.asarray(image), path, FORMATS[".png"])
 

@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mdpipe.reporting.pictures import GAP, GROUND, image_grid, save_png
+from mdpipe.reporting.images import BACKGROUND, GAP, image_grid, save_png
 
 SIZES = st.integers(1, 5)
 
 
 @given(count=st.integers(1, 9), height=SIZES, width=SIZES, channels=st.sampled_from([1, 3]), columns=SIZES, scale=SIZES)
-def test_every_pixel_is_where_its_image_is_and_nothing_else_is_drawn(count, height, width, channels, columns, scale):
+def test_every_pixel_is_in_its_images_place_and_no_other(count, height, width, channels, columns, scale):
     images = np.random.default_rng(0).integers(0, 200, (count, height, width, channels), dtype=np.uint8)
     shown = np.asarray(image_grid(images, columns, scale))
     drawn = np.zeros(shown.shape[:2], dtype=bool)
@@ -24,7 +24,7 @@ def test_every_pixel_is_where_its_image_is_and_nothing_else_is_drawn(count, heig
             expected = np.broadcast_to(image[y // scale], (width, 3)).repeat(scale, axis=0)
             np.testing.assert_array_equal(shown[top, left : left + width * scale], expected)
             drawn[top, left : left + width * scale] = True
-    assert (shown[~drawn] == GROUND).all()
+    assert (shown[~drawn] == BACKGROUND).all()
 
 
 def test_a_png_has_the_pixels_and_nothing_else(tmp_path):
