@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mdpipe.reporting.conventions import CONVENTIONS
+from mdpipe.reporting.definitions import DEFINITIONS
 
 PAGE = Path(__file__).parents[1] / "docs/numbers.md"
 
@@ -10,7 +10,7 @@ PAGE = Path(__file__).parents[1] / "docs/numbers.md"
 def test_the_page_has_every_convention_in_the_reports_words_and_no_other() -> None:
     _, _, *paragraphs = PAGE.read_text(encoding="utf-8").split("\n\n")
     assert [" ".join(paragraph.split()) for paragraph in paragraphs] == [
-        f"**{term}**: {meaning}" for term, meaning in CONVENTIONS
+        f"**{term}**: {meaning}" for term, meaning in DEFINITIONS
     ]
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import polars as pl
 
-from mdpipe.reporting.columns import EXPONENTS, SAMPLERS
+from mdpipe.reporting.schemas import EXPONENTS, SAMPLERS
 
 
 def evaluation(run: str, dataset: str, modality: str = "image", **changes: Any) -> dict[str, Any]:
-    """What metrics/evaluate holds of a run."""
+    """Return the record of a run in metrics/evaluate."""
     record = {
         "run": run,
         "dataset": dataset,
@@ -43,7 +43,7 @@ def evaluation(run: str, dataset: str, modality: str = "image", **changes: Any) 
 
 
 def rate(reference: str, unit: str, value: float, stderr: float | None = None, split: str = "test") -> dict[str, Any]:
-    """One of the references in a metrics file."""
+    """Return one of the references in a metrics file."""
     return {"reference": reference, "split": split, "unit": unit, "value": value, "stderr": stderr}
 
 
@@ -56,7 +56,7 @@ TEXT_RATES = [
 
 
 def encoding(dataset: str, references: list[dict[str, Any]]) -> dict[str, Any]:
-    """What metrics/encode holds of a dataset."""
+    """Return the record of a dataset in metrics/encode."""
     sizes = {"images": 180, "examples": 180, "tokens": 11520}
     splits = {"test": {**sizes, "duplicates": 0, "duplicates_of_training": 0, "content": "c0ffee"}}
     about = {"source": "digits", "origin": "scikit-learn", "revision": None, "licence": None, "tokenizer": "pixels"}
@@ -72,7 +72,7 @@ def encoding(dataset: str, references: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def difference(run: str, against: str, dataset: str = "digits", **changes: Any) -> dict[str, Any]:
-    """How a run stands to another."""
+    """Return the difference of a run to another."""
     return {
         "run": run,
         "against": against,
@@ -84,14 +84,14 @@ def difference(run: str, against: str, dataset: str = "digits", **changes: Any) 
 
 
 def zero_shot(run: str, source: str, dataset: str = "docs", **changes: Any) -> dict[str, Any]:
-    """What metrics/zero_shot holds of a run and a source."""
+    """Return the record of a run and a source in metrics/zero_shot."""
     record = evaluation(run, dataset, "text", split="all")
     references = [rate | {"split": "all"} for rate in TEXT_RATES]
     return record | {"source": source, "tokenizer": "pieces", "references": references} | changes
 
 
 def sample(run: str, **changes: Any) -> dict[str, Any]:
-    """What metrics/sample holds of a run."""
+    """Return the record of a run in metrics/sample."""
     return {
         "run": run,
         "dataset": "docs",
@@ -112,7 +112,7 @@ def sample(run: str, **changes: Any) -> dict[str, Any]:
 
 
 def training(run: str, **changes: Any) -> dict[str, Any]:
-    """What metrics/train holds of a run."""
+    """Return the record of a run in metrics/train."""
     return {
         "run": run,
         "steps": 1500,
@@ -125,7 +125,7 @@ def training(run: str, **changes: Any) -> dict[str, Any]:
 
 
 def judged(run: str, sampler: str, steps: int | None, **changes: Any) -> dict[str, Any]:
-    """One row of metrics/samplers."""
+    """Return one row of metrics/samplers."""
     return {
         "run": run,
         "dataset": "docs",
@@ -144,10 +144,10 @@ def judged(run: str, sampler: str, steps: int | None, **changes: Any) -> dict[st
 
 
 def judged_frame(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
-    """What metrics/samplers holds of a run."""
+    """Return the table of a run in metrics/samplers."""
     return pl.DataFrame(list(rows), schema=SAMPLERS)
 
 
 def exponents_frame(symbols: Sequence[str | None], exponents: Sequence[float]) -> pl.DataFrame:
-    """A learned schedule, the tokens being numbered in the order of their symbols."""
+    """Return a learned schedule; tokens are numbered in the order of their symbols."""
     return pl.DataFrame([range(len(symbols)), symbols, exponents], schema=EXPONENTS)

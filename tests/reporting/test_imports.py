@@ -1,4 +1,4 @@
-"""What a machine must have to write and read results."""
+"""Tests that modules load only the libraries they need."""
 
 import subprocess
 import sys
@@ -13,8 +13,11 @@ UVIT = {"vocabulary": 5, "shape": (2, 2, 3), "time_conditioning": True, "dropout
     ("module", "unwanted"),
     [
         ("data.artifacts.metrics", {"torch", "polars", "PIL", "numpy"}),
-        ("reporting.page", {"torch", "PIL", "pydantic"}),
+        ("reporting.page", {"torch", "PIL", "pydantic", "matplotlib"}),
+        ("reporting.figures", {"torch", "pydantic", "matplotlib.pyplot"}),
         ("reporting.animation", {"torch", "polars"}),
+        ("cli", {"torch", "polars", "matplotlib", "jinja2"}),
+        ("training.loop", {"polars", "matplotlib", "jinja2"}),
         ("networks.build; mdpipe.networks.build.empty_network('uvit', **UVIT)", {"torch._dynamo", "pydantic"}),
     ],
 )

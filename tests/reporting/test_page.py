@@ -1,18 +1,22 @@
 from dataclasses import replace
 from html.parser import HTMLParser
 
-import polars as pl
 import pytest
 
-from mdpipe.reporting.conventions import CONVENTIONS
-from mdpipe.reporting.page import Exhibit, Report, report_page
-from mdpipe.reporting.samplers_table import samplers_comparison
-from mdpipe.reporting.tables import likelihood_table, samples_table, training_table, zero_shot_table
+from mdpipe.reporting.definitions import DEFINITIONS
+from mdpipe.reporting.page import PageImage, Report, SampleGallery, report_page
+from mdpipe.reporting.tables import (
+    datasets_table,
+    likelihood_table,
+    samplers_table,
+    samples_table,
+    training_table,
+    zero_shot_table,
+)
 from tests.reporting.records import (
     IMAGE_RATES,
     encoding,
     evaluation,
-    exponents_frame,
     judged,
     judged_frame,
     sample,
@@ -21,10 +25,11 @@ from tests.reporting.records import (
 )
 
 VOID = {"meta", "img", "br"}
+FIGURES = ("likelihood", "samplers", "exponents", "training")
 
 
 class Outline(HTMLParser):
-    """Every tag with its attributes, all text, and a check that what opens closes."""
+    """Every tag with its attributes, all text, and a check that every tag is closed."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -39,36 +44,34 @@ class Outline(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
         self.text += data
 
-
-LEVELS = exponents_frame([str(level) for level in range(64)], [1.0 + level / 64 for level in range(64)])
-PIECES = exponents_frame([f"piece{token}" for token in range(64)], [1.0 + token / 64 for token in range(64)])
-
-
-def samplers(run: str) -> pl.DataFrame:
-    return samplers_comparison({run: judged_frame([judged(run, "ancestral", 8), judged(run, "data", None)])})
+    def images(self) -> list[tuple[str, str]]:
+        """Return the type and the alternative text of every image."""
+        images = [attributes for tag, attributes in self.tags if tag == "img"]
+        return [(image["src"].removeprefix("data:").split(";")[0], image["alt"]) for image in images]
 
 
-def report() -> Report:
+def report(run: str = "pieces") -> Report:
+    rows = [judged(run, "ancestral", 8), judged(run, "data", None)]
     return Report(
-        likelihood=likelihood_table([evaluation("small", "digits")], [encoding("digits", IMAGE_RATES)]),
-        zero_shot=zero_shot_table([zero_shot("pieces", "numpy_docs")]),
-        samples=samples_table([sample("pieces")]),
-        training=training_table([training("small")]),
-        curves={"small": pl.DataFrame({"step": [10, 20], "loss": [3.0, 2.5]})},
-        exhibits=[Exhibit("small", pictures=[b"\x89PNG\r\n", b"GIF89a"]), Exhibit("pieces", text="a sample")],
+        likelihood=likelihood_table([evaluation(run, "digits")], [encoding("digits", IMAGE_RATES)]),
+        zero_shot=zero_shot_table([zero_shot(run, "numpy_docs")]),
+        samples=samples_table([sample(run)]),
+        training=training_table([training(run)]),
+        samplers=samplers_table({run: judged_frame(rows)}),
+        datasets=datasets_table([encoding("digits", [])]),
+        figures={name: PageImage(b"<?xml version='1.0'?><svg/>", f"The {name} of {run}") for name in FIGURES},
+        galleries=[
+            SampleGallery("small", [PageImage(b"GIF89a", "Unmasking"), PageImage(b"\x89PNG\r\n", "Samples")]),
+            SampleGallery(run, text="a sample", classes=["zero", "one", "zero"]),
+        ],
         params="seed: 0\n",
         versions={"torch": "2.13.0", "numpy": "2.4.6"},
-        samplers=samplers("pieces"),
-        exponents={"small": LEVELS, "pieces": PIECES},
     )
 
 
@@ -85,70 +88,63 @@ def test_the_page_needs_no_other_file_no_network_and_no_script():
 
 def test_every_link_leads_to_a_section():
     tags = Outline(report_page(report())).tags
-    targets = {attributes.get("id") for _, attributes in tags}
+    targets = [attributes["id"] for tag, attributes in tags if tag == "h2"]
     links = [attributes["href"] for tag, attributes in tags if tag == "a"]
-    assert len(links) == 8
-    assert all(link.removeprefix("#") in targets for link in links)
+    assert links == [f"#{target}" for target in targets]
+    assert len(links) == 9
 
 
-def test_numbers_samples_params_versions_and_conventions_are_there():
+def test_numbers_samples_versions_and_definitions_are_there():
     text = Outline(report_page(report())).text
-    terms = [term for term, _ in CONVENTIONS]
+    terms = [term for term, _ in DEFINITIONS]
     for expected in ("2.21 ± 0.02", "numpy_docs", "3.00 ± 0.03", "a sample", "seed: 0", "2.13.0", *terms):
         assert expected in text
+    assert "Classes in turn, row by row: zero, one." in text
 
 
-def test_pictures_are_embedded_with_their_type():
-    sources = [attributes["src"] for tag, attributes in Outline(report_page(report())).tags if tag == "img"]
-    assert [source.split(";")[0] for source in sources] == ["data:image/png", "data:image/gif"]
+def test_images_are_embedded_with_their_type_and_alternative_text():
+    figures = [("image/svg+xml", f"The {name} of pieces") for name in FIGURES]
+    samples = [("image/gif", "Unmasking"), ("image/png", "Samples")]
+    assert Outline(report_page(report())).images() == [*figures[:2], *samples, *figures[2:]]
 
 
-def test_what_is_empty_is_left_out():
-    empty = Report(
-        *(frame.clear() for frame in (report().likelihood, report().zero_shot, report().samples)),
-        report().training.clear(),
-        {},
-        [],
-        "",
-        {},
-    )
-    text = Outline(report_page(empty)).text
-    for title in ("Zero-shot", "Samplers", "Learned schedules"):
-        assert title not in text
-    assert "Params and versions" in text
+def test_a_screen_reader_finds_language_regions_and_headings():
+    tags = Outline(report_page(report())).tags
+    assert ("html", {"lang": "en"}) in tags
+    assert {"main", "nav", "h1"} <= {tag for tag, _ in tags}
+    assert {attributes.get("scope") for tag, attributes in tags if tag == "th"} == {"col"}
 
 
-def test_grey_levels_are_drawn_in_their_order_and_pieces_are_not():
-    text = Outline(report_page(report())).text
-    assert "the 15 largest" in text
-    assert "piece63" in text
-    curves_alone = Outline(report_page(replace(report(), exponents={"small": LEVELS}))).text
-    assert "revealed early" in curves_alone
-    assert "the 15 largest" not in curves_alone
+def test_the_page_follows_the_readers_color_scheme():
+    assert "@media (prefers-color-scheme: dark)" in report_page(report())
 
 
-def test_nothing_that_is_shown_can_become_markup():
+def test_rows_of_references_and_columns_of_numbers_are_marked():
+    tags = Outline(report_page(replace(report(), samplers=report().samplers.clear()))).tags
+    references = [attributes for tag, attributes in tags if tag == "tr" and attributes.get("class") == "reference"]
+    assert len(references) == 5
+    assert ("td", {"class": "number"}) in tags
+
+
+def test_empty_sections_are_left_out():
+    full = report()
+    tables = ("likelihood", "zero_shot", "samples", "training", "samplers", "datasets")
+    empty = replace(full, **{name: getattr(full, name).clear() for name in tables}, figures={}, galleries=[])
+    titles = [attributes["id"] for tag, attributes in Outline(report_page(empty)).tags if tag == "h2"]
+    assert titles == ["how-the-numbers-are-made", "params-and-versions"]
+
+
+def test_names_and_texts_cannot_become_markup():
     evil = "<script>\"&'</script>"
-    page = report_page(
-        replace(
-            report(),
-            likelihood=likelihood_table([evaluation(evil, evil)], [encoding(evil, IMAGE_RATES)]),
-            training=training_table([training(evil)]),
-            curves={evil: report().curves["small"]},
-            samplers=samplers(evil),
-            exponents={evil: exponents_frame([evil[:12]], [1.0])},
-            exhibits=[Exhibit(evil, pictures=[b"GIF89a"], text=evil)],
-            params=evil,
-            versions={evil: evil},
-        )
-    )
+    gallery = SampleGallery(evil, [PageImage(b"GIF89a", evil)], text=evil, classes=[evil])
+    page = report_page(replace(report(evil), galleries=[gallery], params=evil, versions={evil: evil}))
     assert "<script" not in page
     outline = Outline(page)
     assert outline.text.count(evil) >= 12
-    assert outline.text.count(evil[:12]) > outline.text.count(evil)
-    assert [attributes["alt"] for tag, attributes in outline.tags if tag == "img"] == [f"Samples of {evil}"]
+    assert ("image/gif", evil) in outline.images()
 
 
-def test_a_picture_of_unknown_type_is_refused_with_its_run():
-    with pytest.raises(ValueError, match="picture of run 'small' is neither PNG nor GIF"):
-        report_page(replace(report(), exhibits=[Exhibit("small", pictures=[b"JFIF"])]))
+def test_an_image_of_unknown_type_is_an_error_that_names_it():
+    gallery = SampleGallery("small", [PageImage(b"JFIF", "Samples of small")])
+    with pytest.raises(ValueError, match="image 'Samples of small' is neither PNG, GIF nor SVG"):
+        report_page(replace(report(), galleries=[gallery]))

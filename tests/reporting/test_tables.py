@@ -1,18 +1,28 @@
 import random
+from io import BytesIO
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 from mdpipe.data.artifacts.metrics import MetricsError
-from mdpipe.reporting.columns import COMPARED, LIKELIHOOD, ZERO_SHOT
-from mdpipe.reporting.tables import likelihood_table, samples_table, training_table, zero_shot_table
+from mdpipe.reporting.schemas import COMPARISON, LIKELIHOOD, SAMPLERS, SPEEDS, ZERO_SHOT
+from mdpipe.reporting.tables import (
+    datasets_table,
+    likelihood_table,
+    samplers_table,
+    samples_table,
+    training_table,
+    zero_shot_table,
+)
 from tests.reporting.records import (
     IMAGE_RATES,
     TEXT_RATES,
     difference,
     encoding,
     evaluation,
+    judged,
+    judged_frame,
     rate,
     sample,
     training,
@@ -31,9 +41,9 @@ def rows(frame, *columns):
     return frame.select(columns).rows()
 
 
-def test_models_stand_sorted_with_their_references_below_them():
+def test_models_are_sorted_with_their_references_below_them():
     table = likelihood_table(EVALUATIONS, ENCODINGS)
-    assert table.columns == [*LIKELIHOOD, *COMPARED]
+    assert table.columns == [*LIKELIHOOD, *COMPARISON]
     assert rows(table, "dataset", "split", "run", "estimator") == [
         ("digits", "test", "big", "md4 bound"),
         ("digits", "test", "small", "md4 bound"),
@@ -57,19 +67,19 @@ def test_a_model_row_holds_the_record_and_its_parts():
     record = evaluation("pieces", "docs", "text")
     (row,) = likelihood_table([record], []).rows(named=True)
     expected = {**{name: value for name, value in record.items() if name != "parts"}, **record["parts"]}
-    assert row == expected | dict.fromkeys(COMPARED)
+    assert row == expected | dict.fromkeys(COMPARISON)
 
 
-def test_a_difference_stands_in_the_row_of_its_run_alone():
+def test_a_difference_is_only_in_the_row_of_its_run():
     table = likelihood_table(EVALUATIONS, ENCODINGS, [difference("small", "big")])
     compared = table.drop_nulls("difference")
     assert rows(compared, "run", "against", "difference", "difference_stderr") == [("small", "big", -0.0123, 0.0031)]
     alone = likelihood_table(EVALUATIONS, ENCODINGS)
-    assert_frame_equal(table.drop(*COMPARED), alone.drop(*COMPARED))
-    assert alone.select(*COMPARED).null_count().row(0) == (alone.height,) * len(COMPARED)
+    assert_frame_equal(table.drop(*COMPARISON), alone.drop(*COMPARISON))
+    assert alone.select(*COMPARISON).null_count().row(0) == (alone.height,) * len(COMPARISON)
 
 
-def test_a_run_is_compared_on_every_dataset_and_split_that_it_was_evaluated_on():
+def test_a_run_is_compared_on_every_dataset_and_split():
     places = [("digits", "test"), ("digits", "train"), ("letters", "test")]
     evaluations = [evaluation(run, dataset, split=split) for run in ("a", "b") for dataset, split in places]
     differences = [
@@ -94,7 +104,7 @@ def test_a_run_is_compared_on_every_dataset_and_split_that_it_was_evaluated_on()
         (difference("small", "big", unit="bits/dim"), "has unknown unit;"),
     ],
 )
-def test_a_difference_between_what_was_not_evaluated_alike_is_refused(record, named):
+def test_a_difference_of_runs_on_other_data_is_an_error(record, named):
     with pytest.raises(MetricsError, match=named):
         likelihood_table(EVALUATIONS, ENCODINGS, [record])
 
@@ -126,7 +136,7 @@ def test_a_run_has_one_difference():
         likelihood_table(evaluations, [], [difference("a", "b"), difference("a", "c")])
 
 
-def test_a_reference_takes_the_unit_of_its_models_and_tells_bits_per_byte_besides():
+def test_a_reference_has_its_models_unit_and_bits_per_byte():
     table = likelihood_table(EVALUATIONS, ENCODINGS).filter(pl.col("run").is_null(), dataset="docs")
     columns = ("estimator", "unit", "value", "stderr", "bits_per_byte", "bits_per_byte_stderr", "parameters", "seed")
     assert rows(table, *columns) == [
@@ -135,13 +145,13 @@ def test_a_reference_takes_the_unit_of_its_models_and_tells_bits_per_byte_beside
     ]
 
 
-def test_references_of_splits_that_nothing_was_measured_on_are_left_out():
+def test_references_of_splits_without_models_are_left_out():
     rates = [rate("png", "bits/dim", 4.0, split="validation"), rate("png", "bits/dim", 4.1, split="test")]
     table = likelihood_table([evaluation("small", "digits")], [encoding("digits", rates)])
     assert rows(table.filter(pl.col("run").is_null()), "split", "value") == [("test", 4.1)]
 
 
-def test_zero_shot_references_stand_once_for_all_runs_of_a_dataset():
+def test_zero_shot_references_occur_once_per_dataset():
     records = [zero_shot(run, source) for source in ("scipy", "numpy") for run in ("two", "one")]
     table = zero_shot_table(records)
     assert table.columns == list(ZERO_SHOT)
@@ -167,7 +177,7 @@ def test_a_sampler_without_a_grid_has_no_steps():
 
 
 def test_tables_of_nothing_have_their_columns():
-    assert likelihood_table([], []).columns == [*LIKELIHOOD, *COMPARED]
+    assert likelihood_table([], []).columns == [*LIKELIHOOD, *COMPARISON]
     assert zero_shot_table([]).columns == list(ZERO_SHOT)
     assert samples_table([]).height == training_table([]).height == 0
 
@@ -200,6 +210,132 @@ def without(record, *names):
         (lambda: training_table([training("a")] * 2), "two records of a;"),
     ],
 )
-def test_what_is_wrong_with_a_record_is_named(make, named):
+def test_a_wrong_field_of_a_record_is_named(make, named):
+    with pytest.raises(MetricsError, match=named):
+        make()
+
+
+def test_every_split_is_a_row_and_other_fields_are_null():
+    text = encoding("docs", []) | {
+        "splits": {"train": {"documents": 9, "tokens": 90, "content": "aa"}, "test": {"documents": 1, "leaked": 0.25}}
+    }
+    table = datasets_table([text, encoding("digits", [])])
+    assert table.select("dataset", "split").rows() == [("digits", "test"), ("docs", "test"), ("docs", "train")]
+    assert table["leaked"].to_list() == [None, 0.25, None]
+    assert table["images"].to_list() == [180, None, None]
+
+
+@pytest.mark.parametrize("missing", ["source", "vocabulary", "splits"])
+def test_a_missing_field_of_a_dataset_is_named(missing):
+    record = encoding("docs", [])
+    del record[missing]
+    with pytest.raises(MetricsError, match=rf"metrics/encode of dataset 'docs' has no {missing}; `dvc repro`"):
+        datasets_table([record])
+
+
+LETTERS = [
+    judged("letters", "first_hitting", None),
+    judged("letters", "ancestral", 16),
+    judged("letters", "ancestral", 8),
+    judged("letters", "zigzag", 8),
+    judged("letters", "data", None),
+]
+BYTES = [judged("bytes", "data", None), judged("bytes", "ancestral", 8, parameters=5)]
+FRAMES = {"letters": judged_frame(LETTERS), "bytes": judged_frame(BYTES)}
+
+
+def speed(run, sampler, steps, parameters, tokens_per_second):
+    return dict(zip(SPEEDS, (run, sampler, steps, parameters, tokens_per_second), strict=True))
+
+
+def test_the_data_come_before_the_samplers_of_their_run():
+    table = samplers_table(FRAMES)
+    assert table.select("run", "sampler", "steps").rows() == [
+        ("bytes", "data", None),
+        ("bytes", "ancestral", 8),
+        ("letters", "data", None),
+        ("letters", "ancestral", 8),
+        ("letters", "ancestral", 16),
+        ("letters", "first_hitting", None),
+        ("letters", "zigzag", 8),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_sampler_rows_and_columns_does_not_matter(seed):
+    shuffled = random.Random(seed)
+    names = shuffled.sample(list(SAMPLERS), len(SAMPLERS))
+    frames = {"letters": judged_frame(shuffled.sample(LETTERS, len(LETTERS))), "bytes": judged_frame(BYTES)}
+    turned = {run: frames[run].select(names) for run in shuffled.sample(list(frames), 2)}
+    assert_frame_equal(samplers_table(turned), samplers_table(FRAMES))
+
+
+def test_a_table_read_from_its_file_is_the_same():
+    """A column without any number, or with whole ones alone, has another type when it comes from CSV."""
+    rows = [judged("a", "data", None), judged("a", "first_hitting", None, bits=3)]
+    read = pl.read_csv(BytesIO(judged_frame(rows).write_csv().encode()))
+    assert_frame_equal(samplers_table({"a": read}), samplers_table({"a": judged_frame(rows)}))
+
+
+def test_a_speed_belongs_to_a_sampler_its_steps_and_network():
+    speeds = pl.DataFrame(
+        [
+            speed("letters", "ancestral", 8, 809856, 800.5),
+            speed("letters", "ancestral", 32, 809856, 1.0),
+            speed("letters", "zigzag", 8, 1, 2.0),
+            speed("letters", "first_hitting", None, 809856, 64.0),
+            speed("bytes", "ancestral", None, 5, 3.0),
+        ],
+        schema=SPEEDS,
+    )
+    table = samplers_table(FRAMES, speeds)
+    assert table.drop_nulls("tokens_per_second").select("run", "sampler", "steps", "tokens_per_second").rows() == [
+        ("letters", "ancestral", 8, 800.5),
+        ("letters", "first_hitting", None, 64.0),
+    ]
+    assert_frame_equal(table.drop("tokens_per_second"), samplers_table(FRAMES).drop("tokens_per_second"))
+
+
+def test_a_comparison_of_nothing_has_its_columns():
+    assert samplers_table({}).columns == [*SAMPLERS, "tokens_per_second"]
+
+
+def of_a(*rows):
+    return lambda: samplers_table({"a": judged_frame(rows)})
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (
+            lambda: samplers_table({"letters": FRAMES["letters"].drop("bits")}),
+            r"letters\.csv has the columns run,",
+        ),
+        (lambda: samplers_table({"letters": FRAMES["letters"].drop("steps")}), "they should be run, dataset"),
+        (lambda: samplers_table({"a": FRAMES["letters"]}), r"a\.csv: run should be 'a', not 'letters'"),
+        (
+            lambda: samplers_table({"letters": FRAMES["letters"].with_columns(bits=pl.lit("x"))}),
+            r"letters\.csv: bits should be a number, not 'x'",
+        ),
+        (of_a(judged("a", "euler", 8, entropy=None)), "entropy should be a number, not None"),
+        (of_a(judged("a", "euler", 8, samples=None)), "samples should be a whole number, not None"),
+        (
+            of_a(judged("a", "euler", 8, network_calls=None)),
+            "network_calls of sampler 'euler' should be 1 at least, not N",
+        ),
+        (
+            of_a(judged("a", "euler", 8, network_calls=0)),
+            "network_calls of sampler 'euler' should be 1 at least, not 0",
+        ),
+        (of_a(*[judged("a", "euler", 8)] * 2), "two records of critic, euler, 8"),
+        (of_a(*[judged("a", "data", None)] * 2), "two records of critic, data, None"),
+        (
+            lambda: samplers_table({}, pl.DataFrame([speed("a", "euler", 8, 1, 1.0)] * 2, schema=SPEEDS)),
+            "measured speeds has two records of a, euler, 8, 1",
+        ),
+        (lambda: samplers_table({}, pl.DataFrame({"run": ["a"]})), "measured speeds has the columns run; they"),
+    ],
+)
+def test_a_wrong_field_of_a_samplers_file_is_named(make, named):
     with pytest.raises(MetricsError, match=named):
         make()

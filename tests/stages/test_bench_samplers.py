@@ -8,8 +8,8 @@ import polars as pl
 from typer.testing import Result
 
 from mdpipe.params import Params
-from mdpipe.reporting.columns import SPEEDS
-from mdpipe.reporting.samplers_table import samplers_comparison
+from mdpipe.reporting.schemas import SPEEDS
+from mdpipe.reporting.tables import samplers_table
 from mdpipe.stages import paths
 from mdpipe.stages.samplers import fitting_samplers, samplers
 from mdpipe.stages.trained import load_run
@@ -30,7 +30,7 @@ def test_every_sampler_of_the_comparison_gets_its_speed(
     assert speeds["tokens_per_second"].min() > 0
 
     samplers(params, "letters")
-    table = samplers_comparison({"letters": pl.read_csv(paths.samplers("letters"))}, speeds)
+    table = samplers_table({"letters": pl.read_csv(paths.samplers("letters"))}, speeds)
     assert table.filter(pl.col("sampler") != "data")["tokens_per_second"].null_count() == 0
 
 

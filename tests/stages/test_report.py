@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.metrics import MetricsError, read_metrics
 from mdpipe.params import Params, parse_params
-from mdpipe.reporting.columns import SPEEDS
+from mdpipe.reporting.schemas import SPEEDS
 from mdpipe.stages import paths
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample

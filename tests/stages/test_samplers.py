@@ -14,7 +14,7 @@ from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.params import Params, parse_params
-from mdpipe.reporting.columns import SAMPLERS
+from mdpipe.reporting.schemas import SAMPLERS
 from mdpipe.stages import paths
 from mdpipe.stages.drawing import draw, unknown
 from mdpipe.stages.samplers import fitting_samplers, samplers

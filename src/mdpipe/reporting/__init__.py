@@ -1,5 +1,5 @@
-"""Metrics files, tables, pictures, figures and the page: what a person reads of the results.
+"""Reporting: tables, figures, the page, and samples as images and animations.
 
-Everything written here has stable bytes: equal content gives equal files on one machine, whatever ran before. Import
-the module that is meant, such as `mdpipe.data.artifacts.metrics`, which needs nothing but the standard library.
+All files have stable bytes: equal content gives equal files on one machine. Import the module that you need: training
+and evaluation import none of them, only stage `report` imports `figures` and with it matplotlib.
 """

@@ -18,7 +18,7 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.networks.process import set_up_process
 from mdpipe.params import Params
-from mdpipe.reporting.columns import SPEEDS
+from mdpipe.reporting.schemas import SPEEDS
 from mdpipe.stages.drawing import draw, unknown
 from mdpipe.stages.samplers import fitting_samplers
 from mdpipe.stages.trained import TrainedRun, load_run

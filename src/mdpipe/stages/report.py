@@ -1,7 +1,7 @@
-"""Stage `report`: the tables of all runs and the page that shows them."""
+"""Stage `report`: the tables and figures of all runs, and the page that shows them."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
@@ -10,29 +10,37 @@ import numpy as np
 import polars as pl
 import yaml
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.aside import folder_aside
 from mdpipe.data.artifacts.metrics import read_metrics
 from mdpipe.data.artifacts.stable_json import read_json
 from mdpipe.evaluation.estimate import paired_difference
 from mdpipe.params import Params
+from mdpipe.params.data import modality_of
 from mdpipe.params.runs import Comparison
-from mdpipe.reporting.columns import EXPONENTS, SPEEDS
-from mdpipe.reporting.datasets_table import datasets_table
-from mdpipe.reporting.page import Exhibit, Report, report_page
-from mdpipe.reporting.samplers_table import samplers_comparison
-from mdpipe.reporting.tables import likelihood_table, samples_table, training_table, zero_shot_table
-from mdpipe.reporting.written import write_table
+from mdpipe.reporting.figures import exponents_chart, likelihood_chart, samplers_chart, training_chart
+from mdpipe.reporting.page import PageImage, Report, SampleGallery, report_page
+from mdpipe.reporting.schemas import EXPONENTS, SPEEDS
+from mdpipe.reporting.style import Chart
+from mdpipe.reporting.tables import (
+    datasets_table,
+    likelihood_table,
+    samplers_table,
+    samples_table,
+    training_table,
+    zero_shot_table,
+)
+from mdpipe.reporting.tables_io import write_table
 from mdpipe.stages import paths
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
-"""What the numbers depend on."""
+"""The packages that the numbers depend on."""
 
-SHOWN_CHARACTERS = 1200
-"""How much of the text samples the page shows."""
+DISPLAYED_CHARACTERS = 1200
+"""Characters of the text samples that the page shows."""
 
 
 def report(params: Params) -> None:
-    """Write the tables of results/ (.csv and .md each), and report/index.html.
+    """Write the tables of results/ (.csv and .md each), and report/: index.html and the figures as SVG.
 
     Raises:
         MetricsError: a metrics file is missing or broken.
@@ -40,42 +48,69 @@ def report(params: Params) -> None:
     pairs = [f"{run}-{source}" for run in params.zero_shot.runs for source in params.zero_shot.sources]
     tables = {
         "likelihood": likelihood_table(
-            _all("evaluate", params.runs), _all("encode", params.datasets), map(_difference, params.comparisons)
+            _read_all("evaluate", params.runs),
+            _read_all("encode", params.datasets),
+            map(_difference, params.comparisons),
         ),
-        "datasets": datasets_table(_all("encode", params.datasets)),
-        "zero_shot": zero_shot_table(_all("zero_shot", pairs)),
-        "samples": samples_table(_all("sample", params.runs)),
-        "samplers": samplers_comparison(
-            {run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}, _speeds()
+        "datasets": datasets_table(_read_all("encode", params.datasets)),
+        "zero_shot": zero_shot_table(_read_all("zero_shot", pairs)),
+        "samples": samples_table(_read_all("sample", params.runs)),
+        "samplers": samplers_table(
+            {run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}, _read_speeds()
         ),
     }
+    training = training_table(_read_all("train", params.runs))
     for name, table in tables.items():
         write_table(table, paths.RESULTS / name)
+    charts = _charts(params, tables["likelihood"], tables["samplers"], training)
+    figures = {name: PageImage(chart.to_svg().encode(), chart.alt) for name, chart in charts.items()}
     page = report_page(
         Report(
             **tables,
-            training=training_table(_all("train", params.runs)),
-            curves={run: pl.read_csv(paths.curve(run)) for run in params.runs},
-            exhibits=[_exhibit(run) for run in params.runs],
+            training=training,
+            figures=figures,
+            galleries=[_gallery(run) for run in params.runs],
             params=yaml.safe_dump(params.model_dump(mode="json")),
             versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
-            exponents={
-                run: pl.read_csv(path, schema_overrides=EXPONENTS)
-                for run in params.runs
-                if (path := paths.exponents(run)).exists()
-            },
         )
     )
-    write_aside(paths.REPORT / "index.html", page.encode())
+    with folder_aside(paths.REPORT) as folder:
+        (folder / "index.html").write_text(page, encoding="utf-8")
+        for name, figure in figures.items():
+            (folder / f"{name}.svg").write_bytes(figure.content)
 
 
-def _speeds() -> pl.DataFrame | None:
-    """What `mdpipe bench samplers` measured on some machine, if it did."""
+def _charts(
+    params: Params, likelihood: pl.DataFrame, samplers: pl.DataFrame, training: pl.DataFrame
+) -> Mapping[str, Chart]:
+    """Draw each figure for which there are results."""
+    exponents = {
+        run: pl.read_csv(path, schema_overrides=EXPONENTS)
+        for run in params.runs
+        if (path := paths.exponents(run)).exists()
+    }
+    charts = {}
+    if likelihood.height:
+        charts["likelihood"] = likelihood_chart(likelihood)
+    if samplers.height:
+        charts["samplers"] = samplers_chart(samplers)
+    if exponents:
+        # Gray levels have an order, tokens of text have none.
+        is_image = {run: modality_of(params.datasets[params.runs[run].dataset]) == "image" for run in exponents}
+        charts["exponents"] = exponents_chart(exponents, is_image)
+    if training.height:
+        curves = {run: pl.read_csv(paths.curve(run)) for run in params.runs}
+        charts["training"] = training_chart(curves, dict(training.select("run", "unit").iter_rows()))
+    return charts
+
+
+def _read_speeds() -> pl.DataFrame | None:
+    """Return the speeds that `mdpipe bench samplers` measured, if it was run."""
     return pl.read_csv(paths.SPEEDS, schema_overrides=SPEEDS) if paths.SPEEDS.exists() else None
 
 
 def _difference(pair: Comparison) -> dict[str, Any]:
-    """Bits per token of a run less those of another, with the error of the difference example by example."""
+    """Return bits per token of a run minus those of another, with the error of the differences example by example."""
     first, second = (np.load(paths.evaluation(run), allow_pickle=False) for run in (pair.run, pair.against))
     bits = paired_difference(first[:, 0], second[:, 0], first[:, 1]).scaled(1 / math.log(2))
     evaluated = read_metrics(paths.metrics("evaluate", pair.run))
@@ -89,18 +124,21 @@ def _difference(pair: Comparison) -> dict[str, Any]:
     }
 
 
-def _all(stage: str, names: Iterable[str]) -> list[dict[str, Any]]:
+def _read_all(stage: str, names: Iterable[str]) -> list[dict[str, Any]]:
     return [read_metrics(paths.metrics(stage, name)) for name in names]
 
 
-def _exhibit(run: str) -> Exhibit:
+def _gallery(run: str) -> SampleGallery:
     folder = paths.samples(run)
-    pictures = [folder / "unmasking.gif", folder / "samples.png"]
+    alts = {"unmasking.gif": f"Unmasking of samples of {run}", "samples.png": f"Samples of {run}"}
+    images = {folder / name: alt for name, alt in alts.items()}
     text = folder / "samples.txt"
     classes = paths.sampled_classes(run)
-    return Exhibit(
+    return SampleGallery(
         run=run,
-        pictures=[path.read_bytes() for path in pictures if path.exists()],
-        text=text.read_text(encoding="utf-8")[:SHOWN_CHARACTERS] if text.exists() else "",
+        images=[
+            PageImage((folder / name).read_bytes(), alt) for name, alt in images.items() if (folder / name).exists()
+        ],
+        text=text.read_text(encoding="utf-8")[:DISPLAYED_CHARACTERS] if text.exists() else "",
         classes=read_json(classes, f"run `dvc repro sample@{run}` again")["classes"] if classes.exists() else (),
     )

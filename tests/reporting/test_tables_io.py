@@ -1,9 +1,8 @@
 import polars as pl
 import pytest
 
-from mdpipe.reporting.samplers_table import samplers_comparison
-from mdpipe.reporting.tables import likelihood_table, samples_table
-from mdpipe.reporting.written import markdown, readable, write_table
+from mdpipe.reporting.tables import likelihood_table, samplers_table, samples_table
+from mdpipe.reporting.tables_io import to_display, to_markdown, write_table
 from tests.reporting.records import IMAGE_RATES, difference, encoding, evaluation, judged, judged_frame, sample
 
 
@@ -26,7 +25,7 @@ def test_the_csv_holds_every_digit_and_every_column(tmp_path, likelihood):
 
 
 def test_the_markdown_reads_well(likelihood):
-    assert markdown(likelihood) == (
+    assert to_markdown(likelihood) == (
         "| run   | estimator | dataset | split | unit     |       value | examples | draws | parameters |\n"
         "| ----- | --------- | ------- | ----- | -------- | ----------: | -------: | ----: | ---------: |\n"
         "| small | md4 bound | digits  | test  | bits/dim | 2.21 ± 0.02 |      180 |    16 |    905,000 |\n"
@@ -36,31 +35,31 @@ def test_the_markdown_reads_well(likelihood):
     )
 
 
-def test_references_are_told_from_models(likelihood):
-    assert readable(likelihood).references == [False, True, True, True]
+def test_rows_of_references_are_marked(likelihood):
+    assert to_display(likelihood).is_reference == [False, True, True, True]
 
 
-def test_the_data_among_samplers_are_a_reference_that_names_its_run():
+def test_held_out_data_among_samplers_are_a_reference():
     rows = [judged("a", "ancestral", 8), judged("a", "data", None)]
-    table = readable(samplers_comparison({"a": judged_frame(rows)}))
-    assert table.references == [True, False]
+    table = to_display(samplers_table({"a": judged_frame(rows)}))
+    assert table.is_reference == [True, False]
     assert [row[0] for row in table.rows] == ["a", "a"]
 
 
-def test_a_difference_is_one_column_beside_the_name_of_the_other_run():
+def test_a_difference_is_one_column_after_the_other_runs_name():
     evaluations = [evaluation("small", "digits"), evaluation("big", "digits")]
-    table = readable(likelihood_table(evaluations, [], [difference("small", "big")]))
+    table = to_display(likelihood_table(evaluations, [], [difference("small", "big")]))
     assert table.headings[5:8] == ["value", "against", "difference"]
     assert [row[6:8] for row in table.rows] == [["", ""], ["big", "-0.012 ± 0.003"]]
 
 
 def test_a_number_and_its_standard_error_share_a_column():
-    table = readable(samples_table([sample("a", words_known=0.4123, words_known_stderr=0.021)]))
+    table = to_display(samples_table([sample("a", words_known=0.4123, words_known_stderr=0.021)]))
     assert table.headings[-1] == "words known"
     assert table.rows[0][-1] == "0.41 ± 0.02"
 
 
 def test_a_cell_cannot_break_the_markdown():
-    lines = markdown(pl.DataFrame({"run": ["a|b\nc\\"], "dataset": ["x"]})).splitlines()
+    lines = to_markdown(pl.DataFrame({"run": ["a|b\nc\\"], "dataset": ["x"]})).splitlines()
     assert lines[2] == "| a\\|b c\\\\ | x       |"
     assert len(lines) == 3

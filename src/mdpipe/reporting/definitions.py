@@ -1,6 +1,6 @@
-"""What each reported number means, as the report page and docs/numbers.md say it: pairs of a term and its meaning."""
+"""Definitions of the reported numbers for the report page and docs/numbers.md: pairs of a term and its meaning."""
 
-CONVENTIONS: tuple[tuple[str, str], ...] = (
+DEFINITIONS: tuple[tuple[str, str], ...] = (
     (
         "value ± stderr",
         "The mean over the whole split and one standard error of it as an estimate for all data of this kind, the"

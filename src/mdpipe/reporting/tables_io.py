@@ -1,0 +1,104 @@
+"""Tables as files: CSV with every digit for programs, Markdown for people."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.reporting.markdown import format_measurement, markdown_table
+from mdpipe.reporting.schemas import DATA
+
+ERROR_OF = {"value": "stderr"}
+"""Columns whose standard error is not named COLUMN_stderr."""
+
+CSV_ONLY = frozenset(
+    {
+        "modality",
+        "stderr_draws",
+        "reconstruction",
+        "prior",
+        "diffusion",
+        "bits_per_char",
+        "bytes",
+        "seed",
+        "revision",
+        "licence",
+        "content",
+        "unknown",
+        "longest",
+    }
+)
+"""Columns that only the CSV file has."""
+
+BOUNDS_CSV_ONLY = frozenset({"tokens"})
+"""Columns that a table of bounds has only in the CSV file: its examples give the size of the split."""
+
+FIRST = ("run", "estimator")
+"""The columns that identify a row's numbers come first, next to each other."""
+
+LAST = ("examples", "draws", "parameters")
+"""The columns that give a model's size and cost come after its numbers."""
+
+HEADINGS = {"bits_per_byte": "bits/byte", "tokens_per_second": "tokens/s"}
+"""Headings that are not the column's name with spaces."""
+
+
+@dataclass(frozen=True)
+class DisplayTable:
+    """A table to read: headings, rows of texts, and the kind of each column and row."""
+
+    headings: list[str]
+    rows: list[list[str]]
+    is_numeric: list[bool]
+    """One per column."""
+    is_reference: list[bool]
+    """One per row: True if it comes from no run, or is the held-out data among samplers."""
+
+
+def to_display(frame: pl.DataFrame) -> DisplayTable:
+    """Put each measurement and its standard error into one column, rounded together; leave empty columns out."""
+    names = _displayed_columns(frame)
+    return DisplayTable(
+        headings=[HEADINGS.get(name, name.replace("_", " ")) for name in names],
+        rows=[list(row) for row in zip(*(_cells(frame, name) for name in names), strict=True)],
+        is_numeric=[frame[name].dtype.is_numeric() for name in names],
+        is_reference=[row.get("run", "") is None or row.get("sampler") == DATA for row in frame.iter_rows(named=True)],
+    )
+
+
+def to_markdown(frame: pl.DataFrame) -> str:
+    """Return the displayed table in Markdown, numbers aligned to the right."""
+    table = to_display(frame)
+    return markdown_table(table.headings, table.rows, table.is_numeric)
+
+
+def write_table(frame: pl.DataFrame, stem: Path) -> None:
+    """Write STEM.csv and STEM.md; equal tables give equal bytes."""
+    write_aside(stem.with_name(f"{stem.name}.csv"), frame.write_csv().encode("utf-8"))
+    write_aside(stem.with_name(f"{stem.name}.md"), to_markdown(frame).encode("utf-8"))
+
+
+def _displayed_columns(frame: pl.DataFrame) -> list[str]:
+    hidden = CSV_ONLY | {_error_of(name) for name in frame.columns}
+    if "value" in frame.columns:
+        hidden |= BOUNDS_CSV_ONLY
+    if frame.height:
+        hidden |= {name for name in frame.columns if frame[name].null_count() == frame.height}
+    last = LAST if "parameters" in frame.columns else ()
+    names = sorted(frame.columns, key=lambda name: (name not in FIRST, name in last))
+    return [name for name in names if name not in hidden]
+
+
+def _cells(frame: pl.DataFrame, name: str) -> list[str]:
+    error = _error_of(name)
+    errors = frame[error].to_list() if error in frame.columns else [None] * frame.height
+    return [
+        "" if value is None else value if isinstance(value, str) else format_measurement(value, stderr)
+        for value, stderr in zip(frame[name].to_list(), errors, strict=True)
+    ]
+
+
+def _error_of(name: str) -> str:
+    """Return the column of the standard errors of a column."""
+    return ERROR_OF.get(name, f"{name}_stderr")
