@@ -149,6 +149,18 @@ def test_a_bar_says_that_its_bound_was_given_the_class_label():
     assert names(axes) == ["plain", "told, class label"]
 
 
+def test_long_names_have_room_beside_their_bars():
+    runs = ["letters", "letters_genmd4", "letters_autoregressive", "letters_any_order", "letters_score_entropy"]
+    evaluations = [evaluation(run, "docs", "text", bits_per_byte=3 - at / 100) for at, run in enumerate(runs)]
+    chart = likelihood_chart(likelihood_table(evaluations, [encoding("docs", TEXT_RATES)]))
+    chart.to_svg()
+    (axes,) = chart.figure.axes
+    boxes = [label.get_window_extent() for label in axes.get_yticklabels()]
+    assert min(box.x0 for box in boxes) >= 0
+    assert max(box.x1 for box in boxes) <= axes.get_window_extent().x0
+    assert all(text.get_window_extent().x1 <= chart.figure.bbox.x1 for text in axes.texts)
+
+
 def test_a_training_panel_has_the_losses_and_unit_of_its_run():
     shown = panels(training_chart(curves(), UNITS))
     assert list(shown) == ["a", "b", "c"]
@@ -234,6 +246,26 @@ def test_the_legend_is_below_the_panels_and_inside_the_figure(letters):
     box = shown.get_window_extent()
     assert box.y1 <= min(axes.get_tightbbox().y0 for axes in chart.figure.axes)
     assert letters > 30 or box.x1 <= chart.figure.bbox.x1
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    rows=st.lists(
+        st.tuples(st.integers(1, 10**6), st.floats(0, 40), st.floats(0, 10)),
+        min_size=1,
+        max_size=6,
+        unique_by=lambda row: row[0],
+    )
+)
+def test_every_sampler_is_inside_its_panel_with_its_errors(rows):
+    measured = [
+        judged("a", "euler", steps, bits=bits, bits_stderr=error, network_calls=steps) for steps, bits, error in rows
+    ]
+    (axes,) = samplers_chart(compared(*measured, judged("a", "data", None))).figure.axes
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    for x, y in np.concatenate([*error_bars(axes), [(left, value) for value in mean_line(axes)]]):
+        assert left <= x <= right
+        assert low <= y <= high
 
 
 def test_held_out_data_can_be_drawn_without_any_sampler():

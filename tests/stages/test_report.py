@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.metrics import MetricsError, read_metrics
 from mdpipe.params import Params, parse_params
-from mdpipe.reporting.schemas import SPEEDS
+from mdpipe.reporting.schemas import EXPONENTS, SPEEDS
 from mdpipe.stages import paths
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
@@ -105,6 +105,24 @@ def test_the_table_shows_the_difference_with_its_error_and_the_references_withou
     assert [row["run"] for row in compared] == ["letters"]
     assert "±" in compared[0]["difference"]
     assert {row["estimator"] for row in cells if not row["run"]} == {"xz", "unigram"}
+
+
+def test_figures_are_files_beside_the_page_and_stale_ones_go(two_runs: Params) -> None:
+    put_costs("letters", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("letters_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    put(paths.exponents("letters"), f"{','.join(EXPONENTS)}\n0, ,1.5\n1,a,0.5\n")
+    report(two_runs)
+    assert {path.name for path in paths.REPORT.iterdir()} == {
+        "index.html",
+        "likelihood.svg",
+        "training.svg",
+        "exponents.svg",
+    }
+    shown = (paths.REPORT / "exponents.svg").read_text(encoding="utf-8")
+    assert all(f">{text}</text>" in shown for text in ("letters", "␣", "a", "mean 1.000 of 2 tokens"))
+    paths.exponents("letters").unlink()
+    report(two_runs)
+    assert not (paths.REPORT / "exponents.svg").exists()
 
 
 def test_runs_that_were_not_measured_on_the_same_examples_are_not_compared(two_runs: Params) -> None:
