@@ -144,9 +144,9 @@ def test_text_is_in_bits_per_byte_and_images_in_their_own_unit():
 
 
 def test_a_bar_says_that_its_bound_was_given_the_class_label():
-    evaluations = [evaluation("plain", "digits"), evaluation("told", "digits", condition="class label")]
+    evaluations = [evaluation("plain", "digits"), evaluation("conditional", "digits", condition="class label")]
     (axes,) = likelihood_chart(likelihood_table(evaluations, [])).figure.axes
-    assert names(axes) == ["plain", "told, class label"]
+    assert names(axes) == ["conditional, class label", "plain"]
 
 
 def test_long_names_have_room_beside_their_bars():

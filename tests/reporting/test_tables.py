@@ -74,9 +74,9 @@ def test_a_difference_is_only_in_the_row_of_its_run():
     table = likelihood_table(EVALUATIONS, ENCODINGS, [difference("small", "big")])
     compared = table.drop_nulls("difference")
     assert rows(compared, "run", "against", "difference", "difference_stderr") == [("small", "big", -0.0123, 0.0031)]
-    alone = likelihood_table(EVALUATIONS, ENCODINGS)
-    assert_frame_equal(table.drop(*COMPARISON), alone.drop(*COMPARISON))
-    assert alone.select(*COMPARISON).null_count().row(0) == (alone.height,) * len(COMPARISON)
+    uncompared = likelihood_table(EVALUATIONS, ENCODINGS)
+    assert_frame_equal(table.drop(*COMPARISON), uncompared.drop(*COMPARISON))
+    assert uncompared.select(*COMPARISON).null_count().row(0) == (uncompared.height,) * len(COMPARISON)
 
 
 def test_a_run_is_compared_on_every_dataset_and_split():
@@ -110,11 +110,11 @@ def test_a_difference_of_runs_on_other_data_is_an_error(record, named):
 
 
 def test_a_difference_says_what_either_run_was_given():
-    evaluations = [evaluation("told", "digits", condition="class label"), evaluation("plain", "digits")]
+    evaluations = [evaluation("conditional", "digits", condition="class label"), evaluation("plain", "digits")]
     columns = ("run", "condition", "against", "against_condition")
-    for run, against in (("told", "plain"), ("plain", "told")):
+    for run, against in (("conditional", "plain"), ("plain", "conditional")):
         table = likelihood_table(evaluations, [], [difference(run, against)])
-        given = {"told": "class label", "plain": None}
+        given = {"conditional": "class label", "plain": None}
         assert rows(table.filter(run=run), *columns) == [(run, given[run], against, given[against])]
 
 
@@ -191,7 +191,7 @@ def without(record, *names):
     [
         (lambda: likelihood_table([without(evaluation("a", "x"), "stderr", "seed")], []), "'a' lacks seed, stderr;"),
         (lambda: likelihood_table([without(evaluation("a", "x", "text"), "perplexity")], []), "lacks perplexity;"),
-        (lambda: likelihood_table([evaluation("a", "x", colour=1)], []), "'a' has unknown colour;"),
+        (lambda: likelihood_table([evaluation("a", "x", color=1)], []), "'a' has unknown color;"),
         (lambda: likelihood_table([evaluation("a", "x", value="2")], []), "value should be a number, not '2'"),
         (lambda: likelihood_table([evaluation("a", "x", draws=2.5)], []), "draws should be a whole number, not 2.5"),
         (lambda: likelihood_table([evaluation("a", "x", split=None)], []), "split should be a text, not None"),
@@ -271,7 +271,7 @@ def test_the_order_of_sampler_rows_and_columns_does_not_matter(seed):
 
 
 def test_a_table_read_from_its_file_is_the_same():
-    """A column without any number, or with whole ones alone, has another type when it comes from CSV."""
+    """A column without any number, or with whole numbers only, has another type when it comes from CSV."""
     rows = [judged("a", "data", None), judged("a", "first_hitting", None, bits=3)]
     read = pl.read_csv(BytesIO(judged_frame(rows).write_csv().encode()))
     assert_frame_equal(samplers_table({"a": read}), samplers_table({"a": judged_frame(rows)}))

@@ -1,4 +1,4 @@
-"""The report: its tables hold what the metrics files say, and two runs' difference is that of their examples."""
+"""The report: its tables hold the metrics files, and the difference of two runs is that of their examples."""
 
 import json
 import math
@@ -23,7 +23,7 @@ from tests.reporting import records
 
 @pytest.fixture
 def two_runs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """Two runs on one dataset, the first compared with the second, all of whose files are written by hand."""
+    """Two runs on one dataset, the first compared with the second, with files written by the test."""
     monkeypatch.chdir(tmp_path)
     data: dict[str, Any] = params.model_dump(mode="json")
     names = ("letters", "letters_ar")
@@ -56,22 +56,22 @@ def put_costs(run: str, nats: list[float], sizes: list[float]) -> None:
 
 
 def row_of(run: str) -> dict[str, Any]:
-    """A run's row in results/likelihood.csv."""
+    """Return a run's row in results/likelihood.csv."""
     return pl.read_csv(paths.RESULTS / "likelihood.csv").row(by_predicate=pl.col("run") == run, named=True)
 
 
 def difference_by_hand(
     first: NDArray[np.float64], second: NDArray[np.float64], sizes: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """In bits a token, with the error of a ratio: N / (N - 1) times the squared residuals, by the tokens in all."""
+    """Return bits per token, with a ratio's error: N / (N - 1) times the squared residuals, by all tokens."""
     tokens, count = sum(sizes), len(sizes)
     nats = (sum(first) - sum(second)) / tokens
     squares = sum((a - b - nats * n) ** 2 for a, b, n in zip(first, second, sizes, strict=True))
     return nats / math.log(2), math.sqrt(count / (count - 1) * squares) / tokens / math.log(2)
 
 
-def test_a_constant_difference_is_known_without_doubt(two_runs: Params) -> None:
-    """One bit a token, however the examples' own costs scatter; only the run that asks for it has one."""
+def test_a_constant_difference_has_no_error(two_runs: Params) -> None:
+    """One bit per token, however the examples' own costs scatter; only the run that asks for it has one."""
     put_costs("letters", [4 * math.log(2) + 9, 4 * math.log(2), math.log(2) + 1], [4, 4, 1])
     put_costs("letters_ar", [9, 0, 1], [4, 4, 1])
     report(two_runs)
@@ -94,7 +94,7 @@ def test_a_difference_is_the_one_computed_by_hand(two_runs: Params) -> None:
     assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
 
 
-def test_the_table_shows_the_difference_with_its_error_and_the_references_without(two_runs: Params) -> None:
+def test_the_table_shows_the_difference_with_its_error(two_runs: Params) -> None:
     put_costs("letters", [5.0, 8.0, 6.0], [4, 4, 4])
     put_costs("letters_ar", [5.5, 7.0, 5.0], [4, 4, 4])
     report(two_runs)
@@ -125,7 +125,7 @@ def test_figures_are_files_beside_the_page_and_stale_ones_go(two_runs: Params) -
     assert not (paths.REPORT / "exponents.svg").exists()
 
 
-def test_runs_that_were_not_measured_on_the_same_examples_are_not_compared(two_runs: Params) -> None:
+def test_runs_with_other_examples_are_not_compared(two_runs: Params) -> None:
     put_costs("letters", [5.0, 8.0, 6.0], [4, 4, 4])
     put_costs("letters_ar", [5.5, 7.0], [4, 4])
     with pytest.raises(ValueError, match="costs of 3 and of 2"):
@@ -141,8 +141,8 @@ def test_a_missing_metrics_file_is_named(two_runs: Params) -> None:
         report(two_runs)
 
 
-def test_measured_speeds_stand_in_the_table_of_samplers(params: Params, place: Path) -> None:
-    """Those of the rows that were measured, read with their types where no sampler walks a grid."""
+def test_measured_speeds_are_in_the_table_of_samplers(params: Params, place: Path) -> None:
+    """Speeds of the measured rows, read with their types also if no sampler has a time grid."""
     data = params.model_dump(mode="json")
     data["zero_shot"] |= {"runs": [], "sources": []}
     data["samplers"]["samplers"] = [{"kind": "first_hitting"}]
@@ -158,7 +158,7 @@ def test_measured_speeds_stand_in_the_table_of_samplers(params: Params, place: P
 
 
 def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path) -> None:
-    """And their difference is that of their bounds, up to the six digits that the metrics keep."""
+    """Their difference is that of their bounds, up to the six digits of the metrics."""
     data = params.model_dump(mode="json")
     data["zero_shot"] |= {"runs": [], "sources": []}
     real = parse_params(data)
