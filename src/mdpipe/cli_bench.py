@@ -1,4 +1,4 @@
-"""The commands `mdpipe bench ...`: how fast things run on this machine. No artifact depends on what they measure."""
+"""The commands `mdpipe bench ...`: speed and memory on this machine. No artifact depends on them."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ from mdpipe.stages.paths import SPEEDS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mdpipe.benchmarks.table import Columns, Result
+    from mdpipe.benchmarks.runner import Columns, Result
 
 bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
 
@@ -34,13 +34,11 @@ def sample(
     sampler: Annotated[
         list[str], typer.Option(help="ancestral, two_stage, reveal_first or first_hitting; may be given several times.")
     ] = ["reveal_first", "ancestral"],  # noqa: B006 (typer reads the default, nobody changes it)
-    batch: Annotated[list[int], typer.Option(help="Samples drawn at once; may be given several times.")] = [1, 8],  # noqa: B006
+    batch: Annotated[list[int], typer.Option(help="Samples at a time; may be given several times.")] = [1, 8],  # noqa: B006
     length: Annotated[int, typer.Option(help="Tokens of a sample.")] = 1024,
     vocabulary: Annotated[int, typer.Option(help="Tokens to choose from.")] = 50257,
     steps: Annotated[int, typer.Option(help="Steps from masks to samples.")] = 1000,
-    steady_steps: Annotated[
-        int, typer.Option(help="Run only so many steps of a sampler whose steps all cost the same.")
-    ] = 10,
+    steady_steps: Annotated[int, typer.Option(help="Steps to run of a sampler whose steps all cost the same.")] = 10,
     layers: Annotated[int, typer.Option(help="Of the transformer.")] = 4,
     heads: Annotated[int, typer.Option(help="Of the transformer.")] = 4,
     width: Annotated[int, typer.Option(help="Of the transformer.")] = 128,
@@ -52,14 +50,13 @@ def sample(
     as_json: AsJson = False,
     out: Stem = None,
 ) -> None:
-    """Sampling from masks alone, with a random transformer: each sampler at each batch, in a process of its own."""
+    """Measure sampling from masks with a random transformer: each sampler and batch in a separate process."""
     with told_plainly():
-        from mdpipe.benchmarks.apart import measured_apart
-        from mdpipe.benchmarks.configuration import Configuration
-        from mdpipe.benchmarks.sampling_table import COLUMNS, compared, page
+        from mdpipe.benchmarks.runner import run_in_subprocess
+        from mdpipe.benchmarks.sampling import COLUMNS, SamplingBenchmark, add_ratios, to_markdown
 
-        configurations = [
-            Configuration(
+        benchmarks = [
+            SamplingBenchmark(
                 sampler=kind,
                 batch=size,
                 length=length,
@@ -77,15 +74,15 @@ def sample(
             )
             for size, kind in product(batch, sampler)
         ]
-        results = compared([measured_apart(configuration) for configuration in configurations])
-        _tell(results, COLUMNS, page, device, threads, as_json, out)
+        results = add_ratios([run_in_subprocess(benchmark) for benchmark in benchmarks])
+        _print_results(results, COLUMNS, to_markdown, device, threads, as_json, out)
 
 
 @bench.command()
 def train(
     shape: Annotated[list[str], typer.Option(help="A network and its data, see above; several.")] = ["text8-11m"],  # noqa: B006
     precision: Annotated[list[str], typer.Option(help="float32 or bfloat16; several.")] = ["float32"],  # noqa: B006
-    batch: Annotated[list[int], typer.Option(help="Examples a step, instead of the shape's; several.")] = [],  # noqa: B006
+    batch: Annotated[list[int], typer.Option(help="Examples per step, instead of the shape's; several.")] = [],  # noqa: B006
     objective: Annotated[str, typer.Option(help="md4 or genmd4.")] = "md4",
     optimizer: Annotated[list[str], typer.Option(help="adamw or muon; several.")] = ["adamw"],  # noqa: B006
     compile: Annotated[bool, typer.Option("--compile", help="With torch.compile.")] = False,
@@ -98,18 +95,17 @@ def train(
     as_json: AsJson = False,
     out: Stem = None,
 ) -> None:
-    """Training on random tokens: each shape, batch, precision and optimizer in a process of its own.
+    """Measure training on random tokens: each shape, batch, precision and optimizer in a separate process.
 
     Shapes: letters as in the default suite; text8, gpt2-small, cifar10 and imagenet64 as in the paper; text8-11m and
     cifar10-small for a small machine.
     """
     with told_plainly():
-        from mdpipe.benchmarks.apart import measured_apart
-        from mdpipe.benchmarks.train_configuration import SHAPES, TrainConfiguration
-        from mdpipe.benchmarks.training_table import COLUMNS, page
+        from mdpipe.benchmarks.runner import run_in_subprocess
+        from mdpipe.benchmarks.training import COLUMNS, SHAPES, TrainingBenchmark, to_markdown
 
-        configurations = [
-            TrainConfiguration(
+        benchmarks = [
+            TrainingBenchmark(
                 shape=name,
                 batch=size,
                 objective=objective,
@@ -128,8 +124,8 @@ def train(
             for kind in precision
             for method in optimizer
         ]
-        results = [measured_apart(configuration) for configuration in configurations]
-        _tell(results, COLUMNS, page, device, threads, as_json, out)
+        results = [run_in_subprocess(benchmark) for benchmark in benchmarks]
+        _print_results(results, COLUMNS, to_markdown, device, threads, as_json, out)
 
 
 @bench.command()
@@ -137,21 +133,20 @@ def data(
     size: Annotated[list[int], typer.Option(help="MB of JSON lines; may be given several times.")] = [2000],  # noqa: B006
     tokenizer: Annotated[list[str], typer.Option(help="bytes, letters, pieces or gpt2; several.")] = ["bytes"],  # noqa: B006
     workers: Annotated[list[int], typer.Option(help="Processes that read and encode; several.")] = [1],  # noqa: B006
-    kill: Annotated[bool, typer.Option("--kill", help="Encode once more, killed halfway and run again.")] = False,
+    kill: Annotated[bool, typer.Option("--kill", help="Encode once more, kill it halfway and run it again.")] = False,
     path: Annotated[str | None, typer.Option(help="The folder of GPT-2's vocab.json and merges.txt.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where all files are written, and kept.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of text, splits and batches.")] = 0,
     as_json: AsJson = False,
     out: Stem = None,
 ) -> None:
-    """Preparing data, from made-up text to training batches: each size, tokenizer and number of workers by itself."""
+    """Measure data preparation, from synthetic text to training batches: each size, tokenizer and number of workers."""
     with told_plainly():
-        from mdpipe.benchmarks.apart import measured_apart
-        from mdpipe.benchmarks.data_configuration import DataConfiguration
-        from mdpipe.benchmarks.data_table import COLUMNS, compared, page
+        from mdpipe.benchmarks.data import COLUMNS, DataBenchmark, add_same_bytes, to_markdown
+        from mdpipe.benchmarks.runner import run_in_subprocess
 
-        configurations = [
-            DataConfiguration(
+        benchmarks = [
+            DataBenchmark(
                 size=megabytes,
                 tokenizer=kind,
                 workers=count,
@@ -162,43 +157,42 @@ def data(
             )
             for megabytes, kind, count in product(size, tokenizer, workers)
         ]
-        results = compared([measured_apart(configuration) for configuration in configurations])
-        _tell(results, COLUMNS, page, "cpu", 1, as_json, out)
+        results = add_same_bytes([run_in_subprocess(benchmark) for benchmark in benchmarks])
+        _print_results(results, COLUMNS, to_markdown, "cpu", 1, as_json, out)
 
 
 @bench.command()
 def samplers(
     threads: Threads = 1,
     repeats: Repeats = 3,
-    out: Annotated[Path, typer.Option(help="CSV to write; the machine is described beside it, in .json.")] = SPEEDS,
+    out: Annotated[Path, typer.Option(help="CSV to write; a .json next to it describes the machine.")] = SPEEDS,
 ) -> None:
-    """The samplers of the comparison in params.yaml, on the trained runs in models/: what its column tokens/s shows."""
+    """Measure the samplers of the comparison in params.yaml on the trained runs, for its column tokens/s."""
     with told_plainly():
-        from mdpipe.benchmarks.machine import describe
-        from mdpipe.stages.bench_samplers import bench_samplers
+        from mdpipe.benchmarks.runner import describe_machine
+        from mdpipe.benchmarks.samplers import bench_samplers
         from mdpipe.stages.trained import compute_device
 
-        bench_samplers(load_params(), describe(compute_device().type, threads), threads, repeats, out)
+        bench_samplers(load_params(), describe_machine(compute_device().type, threads), threads, repeats, out)
         typer.echo(out.read_text(), nl=False)
 
 
-def _tell(
+def _print_results(
     results: "Sequence[Result]",
     columns: "Columns",
-    page: "Callable[[Result, str, Sequence[Result]], str]",
+    to_markdown: "Callable[[Result, str, Sequence[Result]], str]",
     device: str,
     threads: int,
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Print the results, and write them where asked to."""
-    from mdpipe.benchmarks.machine import describe  # Loads torch, which would count in the measured processes' memory.
-    from mdpipe.benchmarks.table import markdown
+    """Print the results, and write STEM.json and STEM.md if asked for."""
+    from mdpipe.benchmarks.runner import describe_machine, to_table
     from mdpipe.data.artifacts.aside import write_aside
 
-    machine, command = describe(device, threads), shlex.join(["mdpipe", *sys.argv[1:]])
+    machine, command = describe_machine(device, threads), shlex.join(["mdpipe", *sys.argv[1:]])
     document = json.dumps({"command": command, "machine": machine, "results": results}, indent=2) + "\n"
     if out is not None:
         write_aside(out.with_name(f"{out.name}.json"), document.encode())
-        write_aside(out.with_name(f"{out.name}.md"), page(machine, command, results).encode())
-    typer.echo(document if as_json else markdown(results, columns), nl=False)
+        write_aside(out.with_name(f"{out.name}.md"), to_markdown(machine, command, results).encode())
+    typer.echo(document if as_json else to_table(results, columns), nl=False)

@@ -1,10 +1,10 @@
-"""A configuration that takes no time."""
+"""A benchmark that takes no time."""
 
 from dataclasses import replace
 
-from mdpipe.benchmarks.configuration import Configuration
+from mdpipe.benchmarks.sampling import SamplingBenchmark
 
-TINY = Configuration(
+TINY = SamplingBenchmark(
     sampler="ancestral",
     batch=2,
     length=7,
@@ -22,5 +22,5 @@ TINY = Configuration(
 )
 
 
-def tiny(sampler: str, **changes: object) -> Configuration:
+def tiny(sampler: str, **changes: object) -> SamplingBenchmark:
     return replace(TINY, sampler=sampler, **changes)

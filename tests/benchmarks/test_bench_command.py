@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from mdpipe.benchmarks.sampling_table import COLUMNS
+from mdpipe.benchmarks.sampling import COLUMNS
 from mdpipe.cli import app
 
 TINY = "--batch 2 --length 7 --vocabulary 11 --steps 20 --steady-steps 4 --layers 1 --heads 2 --width 16 --repeats 2"
@@ -27,8 +27,8 @@ KEYS = {
     "seconds",
     "network_calls",
     "flops_per_second",
-    "share_of_peak",
-    "memory_mib",
+    "mfu",
+    "peak_mem_mib",
     "steps_measured",
 }
 

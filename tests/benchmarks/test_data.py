@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from mdpipe.benchmarks import synthetic
-from mdpipe.benchmarks.data import digest
-from mdpipe.benchmarks.data_table import COLUMNS, compared
+from mdpipe.benchmarks.data import COLUMNS, add_same_bytes, hash_folder
 from mdpipe.data.encoded.dataset import EncodedDataset
 
 KEYS = {
@@ -144,7 +143,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_text_is_a_function_of_the_seed(text, tmp_path):
     for seed, same in ((0, True), (1, False)):
         synthetic.write_text(tmp_path / str(seed), 3_000_000, seed)
-        assert (digest(tmp_path / str(seed)) == digest(text)) is same
+        assert (hash_folder(tmp_path / str(seed)) == hash_folder(text)) is same
 
 
 def test_a_smaller_text_is_the_beginning_of_a_larger_one(text, tmp_path):
@@ -171,4 +170,4 @@ def test_rows_of_one_text_and_tokenizer_are_compared():
         return {**described, "sha256": sha256, "sha256_after_kill": after_kill}
 
     rows = [row("bytes", "a"), row("letters", "b"), row("bytes", "a"), row("pieces", "c", "d"), row("gpt2", "e", "e")]
-    assert [result["same_bytes"] for result in compared(rows)] == [True, None, True, False, True]
+    assert [result["same_bytes"] for result in add_same_bytes(rows)] == [True, None, True, False, True]

@@ -6,18 +6,19 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from mdpipe.benchmarks.gpu import correctness, part, speed
-from mdpipe.benchmarks.gpu.__main__ import PARTS, Part, run
+from mdpipe.benchmarks.gpu import correctness, speed
+from mdpipe.benchmarks.gpu.__main__ import PARTS, Part, find_failed_checks, run, summarize
 from mdpipe.benchmarks.gpu.correctness import FLOAT32, Trace, compare_traces
-from mdpipe.benchmarks.gpu.part import Report
+from mdpipe.benchmarks.gpu.report import Report
+from mdpipe.benchmarks.gpu.report import main as run_part
 from mdpipe.benchmarks.gpu.sizes import FULL, OBJECTIVES, TINY
-from mdpipe.benchmarks.gpu.summary import find_failed_checks, summarize
 from mdpipe.diffusion.objectives import masked
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.kinds import kinds_of
@@ -86,8 +87,8 @@ def test_speeds_agree_with_each_other(rehearsal):
     assert {(row["network"], row["batch"]) for row in rows} >= {(name, 4) for name in TINY.speeds}
     assert [row["chunk_bytes"] for row in rows if "chunk_bytes" in row] == list(TINY.chunk_bytes)
     for row in rows:
-        assert row["examples_per_second"] * row["seconds_a_step"] == pytest.approx(row["batch"])
-        assert row["share_of_peak"] == pytest.approx(row["flops_per_second"] / document["matmul_peak"])
+        assert row["examples_per_second"] * row["seconds_per_step"] == pytest.approx(row["batch"])
+        assert row["mfu"] == pytest.approx(row["flops_per_second"] / document["matmul_peak"])
 
 
 def test_samplers_are_compared_at_one_batch(rehearsal):
@@ -146,7 +147,7 @@ def test_no_part_starts_when_the_budget_is_spent(tmp_path):
 
 
 def make_report(tmp_path: Path, seconds: float = 1000) -> Report:
-    return Report(tmp_path / "part.json", TINY, CPU, part.time.time() + seconds)
+    return Report(tmp_path / "part.json", TINY, CPU, time.time() + seconds)
 
 
 def test_running_out_of_memory_stops_one_measurement_only(tmp_path):
@@ -184,10 +185,10 @@ def test_a_part_that_raises_is_written_as_failed(tmp_path, monkeypatch):
     module = ModuleType("raising")
     module.run = lambda report: report.add({"row": 1}) or [][0]
     monkeypatch.setitem(sys.modules, "raising", module)
-    job = {"part": "x", "path": str(tmp_path / "x.json"), "end": part.time.time() + 9, "tiny": True, "commit": None}
+    job = {"part": "x", "path": str(tmp_path / "x.json"), "end": time.time() + 9, "tiny": True, "commit": None}
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(job)))
     with pytest.raises(IndexError):
-        part.main("raising")
+        run_part("raising:run")
     document = json.loads((tmp_path / "x.json").read_text())
     assert document["status"] == "failed" and document["error"].startswith("IndexError: list index")
     assert document["results"] == [{"row": 1}]

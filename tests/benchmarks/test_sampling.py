@@ -2,16 +2,15 @@
 
 import pytest
 
-from mdpipe.benchmarks.apart import measured_apart
-from mdpipe.benchmarks.sampling import measure
+from mdpipe.benchmarks.runner import run_in_subprocess
 from tests.benchmarks.configurations import tiny
 
 
 def test_numbers_agree_with_each_other():
-    result = measure(tiny("ancestral"))
+    result = tiny("ancestral").measure()
     assert result["tokens_per_second"] * result["seconds"] == pytest.approx(2 * 7)
-    assert result["share_of_peak"] == pytest.approx(result["flops_per_second"] / result["product_peak"])
-    assert 0 < result["memory_mib_before"] <= result["memory_mib"]
+    assert result["mfu"] == pytest.approx(result["flops_per_second"] / result["peak_flops"])
+    assert 0 < result["peak_mem_mib_before"] <= result["peak_mem_mib"]
     assert result["seconds_stderr"] >= 0
 
 
@@ -19,31 +18,31 @@ def test_numbers_agree_with_each_other():
     ("kind", "measured", "calls"), [("ancestral", 4, 20), ("two_stage", 4, 20), ("first_hitting", 7, 7)]
 )
 def test_network_calls_are_those_of_the_whole_walk(kind, measured, calls):
-    result = measure(tiny(kind))
+    result = tiny(kind).measure()
     assert (result["steps_measured"], result["network_calls"]) == (measured, calls)
 
 
 def test_planned_sampling_is_always_measured_whole():
-    result = measure(tiny("reveal_first", steady_steps=1))
+    result = tiny("reveal_first", steady_steps=1).measure()
     assert result["steps_measured"] == 20
     assert 1 < result["network_calls"] <= 14
 
 
 def test_no_more_steps_are_measured_than_there_are():
-    assert measure(tiny("ancestral", steps=3))["steps_measured"] == 3
+    assert tiny("ancestral", steps=3).measure()["steps_measured"] == 3
 
 
 def test_one_walk_has_no_standard_error():
-    assert measure(tiny("reveal_first", repeats=1))["seconds_stderr"] is None
+    assert tiny("reveal_first", repeats=1).measure()["seconds_stderr"] is None
 
 
 def test_a_measurement_in_bfloat16():
-    assert measure(tiny("reveal_first", dtype="bfloat16"))["tokens_per_second"] > 0
+    assert tiny("reveal_first", dtype="bfloat16").measure()["tokens_per_second"] > 0
 
 
 def test_a_process_that_fails_says_why_in_a_line():
     with pytest.raises(ValueError, match=r"ancestral at batch 2 was not measured: ValueError: network\.heads = 3 does"):
-        measured_apart(tiny("ancestral", heads=3))
+        run_in_subprocess(tiny("ancestral", heads=3))
 
 
 @pytest.mark.parametrize(

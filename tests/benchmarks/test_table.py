@@ -1,16 +1,16 @@
 """Results side by side."""
 
-from mdpipe.benchmarks.sampling_table import COLUMNS, compared
-from mdpipe.benchmarks.table import markdown
+from mdpipe.benchmarks.runner import to_table
+from mdpipe.benchmarks.sampling import COLUMNS, add_ratios
 
 MEASURED = {
     "seconds": 2.0,
     "seconds_stderr": 0.5,
     "network_calls": 3.0,
     "flops_per_second": 2e9,
-    "share_of_peak": 0.25,
-    "memory_mib": 1234.5,
-    "memory_mib_before": 300.0,
+    "mfu": 0.25,
+    "peak_mem_mib": 1234.5,
+    "peak_mem_mib_before": 300.0,
     "steps_measured": 4,
 }
 
@@ -29,13 +29,13 @@ RESULTS = [
 
 
 def test_each_is_compared_with_plain_sampling_at_its_own_batch():
-    assert [row["times_ancestral"] for row in compared(RESULTS)] == [4.0, 1.0, 2.5, None, 1.0]
+    assert [row["times_ancestral"] for row in add_ratios(RESULTS)] == [4.0, 1.0, 2.5, None, 1.0]
 
 
 def test_a_row_shows_measurements_with_their_units():
-    headings, _, first, _, _, last, _ = markdown(compared(RESULTS), COLUMNS).splitlines()
+    headings, _, first, _, _, last, _ = to_table(add_ratios(RESULTS), COLUMNS).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (headings, first, last)]
     shown, without = (dict(zip(cells[0], row, strict=True)) for row in cells[1:])
     assert shown["tokens/s"] == "12" and shown["x ancestral"] == "4" and shown["seconds"] == "2.0 ± 0.5"
-    assert shown["GFLOP/s"] == "2.0" and shown["of peak"] == "25.0%" and shown["peak MiB"] == "1,234"
+    assert shown["GFLOP/s"] == "2.0" and shown["MFU"] == "25.0%" and shown["peak MiB"] == "1,234"
     assert without["sampler"] == "two_stage" and without["x ancestral"] == ""

@@ -6,14 +6,12 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from mdpipe.benchmarks.train_configuration import SHAPES, Shape, TrainConfiguration
-from mdpipe.benchmarks.training import measure
-from mdpipe.benchmarks.training_table import COLUMNS
+from mdpipe.benchmarks.training import COLUMNS, SHAPES, Shape, TrainingBenchmark
 from mdpipe.cli import app
 from mdpipe.networks.build import empty_network, parameter_count
 
 NETWORK = {"layers": 1, "heads": 2, "width": 16, "time_conditioning": True, "dropout": 0.0}
-TINY = TrainConfiguration(
+TINY = TrainingBenchmark(
     shape="text8",
     batch=3,
     objective="md4",
@@ -38,15 +36,15 @@ def small_text8(monkeypatch: pytest.MonkeyPatch) -> None:
     "changes", [{}, {"objective": "genmd4"}, {"precision": "bfloat16", "recompute": True}, {"optimizer": "muon"}]
 )
 def test_numbers_agree_with_each_other(small_text8, changes):
-    result = measure(replace(TINY, **changes))
-    assert result["tokens_per_second"] * result["seconds_a_step"] == pytest.approx(3 * 8)
+    result = replace(TINY, **changes).measure()
+    assert result["tokens_per_second"] * result["seconds_per_step"] == pytest.approx(3 * 8)
     assert result["tokens_per_second"] == pytest.approx(8 * result["examples_per_second"])
-    assert result["share_of_peak"] == pytest.approx(result["flops_per_second"] / result["product_peak"])
-    assert 0 < result["memory_mib_before"] <= result["memory_mib"]
+    assert result["mfu"] == pytest.approx(result["flops_per_second"] / result["peak_flops"])
+    assert 0 < result["peak_mem_mib_before"] <= result["peak_mem_mib"]
     assert result["first_step_seconds"] > 0
     assert (result["orthogonalization_seconds"] > 0) == ("optimizer" in changes)
     assert result["orthogonalization_seconds"] == pytest.approx(
-        result["orthogonalization_share"] * result["seconds_a_step"]
+        result["orthogonalization_fraction"] * result["seconds_per_step"]
     )
 
 

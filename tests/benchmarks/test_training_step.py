@@ -4,7 +4,7 @@ from dataclasses import asdict, fields
 
 import pytest
 
-from mdpipe.benchmarks.training_step import AdamW, Hardware, Muon, Train, summarize_speed
+from mdpipe.benchmarks.training import AdamW, Hardware, Muon, Train, summarize_speed
 from mdpipe.params import AdamW as AdamWParams
 from mdpipe.params import HardwareSettings, TrainSettings
 from mdpipe.params import Muon as MuonParams
@@ -27,8 +27,8 @@ def test_benchmark_settings_are_those_of_params(settings, model):
 
 
 def test_speed_is_the_mean_of_the_measured_steps():
-    speed = summarize_speed([1.0, 3.0], examples=4, length=10, flops=5.0, peak=1000.0)
-    assert speed["seconds_a_step"] == 2 and speed["seconds_stderr"] == pytest.approx(1)
+    speed = summarize_speed([1.0, 3.0], batch=4, length=10, flops=5.0, peak_flops=1000.0)
+    assert speed["seconds_per_step"] == 2 and speed["seconds_stderr"] == pytest.approx(1)
     assert speed["tokens_per_second"] == 20 and speed["examples_per_second"] == 2
-    assert speed["flops_per_second"] == 100 and speed["share_of_peak"] == 0.1
+    assert speed["flops_per_second"] == 100 and speed["mfu"] == 0.1
     assert summarize_speed([1.0], 4, 10, 5.0, 1000.0)["seconds_stderr"] is None

@@ -4,7 +4,6 @@ import copy
 import csv
 import json
 
-import numpy as np
 import pytest
 from dvc.utils.serialize import dump_yaml
 
@@ -13,11 +12,8 @@ from mdpipe.params import parse_params
 from mdpipe.params.sampling import OnGrid
 from mdpipe.stages import paths
 from mdpipe.stages.download import download
-from mdpipe.stages.plan import Plan, describe
-from mdpipe.stages.plan_costs import network_calls
-from mdpipe.stages.plan_figures import UNKNOWN, Figure
-from mdpipe.stages.plan_sizes import folder_size
-from mdpipe.stages.sample import sample
+from mdpipe.stages.plan import Plan, describe, network_calls
+from mdpipe.stages.plan_sizes import Estimate, folder_size
 from mdpipe.stages.samplers import samplers
 from mdpipe.stages.train import train
 from tests.stages.planning import GPT2, owt_small, rows_of, smoke, with_source
@@ -40,10 +36,10 @@ def without_classes():
 
 def test_openwebtext_counts_what_is_published_of_it_and_no_more(empty):
     rows = rows_of(owt_small())
-    assert rows["tokenizer@owt"].download == Figure(1_498_619)
-    for figure in (rows["download@owt"].download, rows["encode@owt"].tokens, rows["evaluate@owt"].flops):
-        assert figure.unknown
-    assert not rows["train@owt"].disk.unknown
+    assert rows["tokenizer@owt"].download == Estimate(1_498_619)
+    for figure in (rows["download@owt"].download, rows["encode@owt"].tokens, rows["evaluate@owt"].FLOPs):
+        assert figure.is_unknown
+    assert not rows["train@owt"].disk.is_unknown
 
 
 def test_letters_of_a_published_length_count_as_a_token_each(empty):
@@ -54,8 +50,8 @@ def test_letters_of_a_published_length_count_as_a_token_each(empty):
             test={"last_characters": 5_000_000},
         )
     )
-    assert rows["evaluate@letters"].tokens == Figure(5_000_000, estimated=True)
-    assert rows["encode@docs_letters"].tokens == Figure(100_000_000, estimated=True)
+    assert rows["evaluate@letters"].tokens == Estimate(5_000_000, is_guess=True)
+    assert rows["encode@docs_letters"].tokens == Estimate(100_000_000, is_guess=True)
     assert rows["download@pydantic_docs"].download.value == pytest.approx(31_344_016, rel=0.02)
 
 
@@ -65,8 +61,8 @@ def test_pictures_of_the_catalogue_are_counted_from_its_splits(empty):
     content["datasets"]["digits"] |= {"size": 32, "stride": 32, "test": "test"}
     row = rows_of(content)
     assert row["encode@digits"].tokens.value == 60_000 * 3072
-    assert row["evaluate@digits"].tokens == Figure(10_000 * 3072)
-    assert not row["train@digits"].flops.unknown
+    assert row["evaluate@digits"].tokens == Estimate(10_000 * 3072)
+    assert not row["train@digits"].FLOPs.is_unknown
 
 
 def test_photos_are_counted_square_by_square_and_tile_by_tile(empty):
@@ -76,8 +72,8 @@ def test_photos_are_counted_square_by_square_and_tile_by_tile(empty):
     content["datasets"]["digits"] |= {"size": 32, "stride": 4, "test": 0.2}
     rows = rows_of(content)
     tile = 32 * 32 * 3
-    assert rows["encode@digits"].tokens == Figure((84 * 81 + (12 + 24) * 4) * tile)
-    assert rows["evaluate@digits"].tokens == Figure(24 * 4 * tile)
+    assert rows["encode@digits"].tokens.value == (84 * 81 + (12 + 24) * 4) * tile
+    assert rows["evaluate@digits"].tokens.value == 24 * 4 * tile
 
 
 def test_files_of_ones_own_are_as_long_as_they_are_large(empty):
@@ -96,36 +92,30 @@ def test_files_of_ones_own_are_as_long_as_they_are_large(empty):
     content = with_source(source, test="test")
     content["datasets"]["docs_pieces"]["tokenizer"] = GPT2
     rows = rows_of(content)
-    assert rows["evaluate@letters"].tokens == Figure(43_000, estimated=True)
-    assert rows["encode@docs_letters"].tokens == Figure(129_000, estimated=True)
+    assert rows["evaluate@letters"].tokens == Estimate(43_000, is_guess=True)
+    assert rows["encode@docs_letters"].tokens == Estimate(129_000, is_guess=True)
     # Without a split of its own named, only what is called train is used.
     assert rows["encode@docs_pieces"].tokens.value == pytest.approx(86_000 / 4.3)
-    assert rows["download@pydantic_docs"].download == Figure()
-    assert rows["download@pydantic_docs"].disk == Figure(129_000 + 3 * 64, estimated=True)
+    assert rows["download@pydantic_docs"].download == Estimate()
+    assert rows["download@pydantic_docs"].disk == Estimate(129_000, is_guess=True)
 
 
-def test_arrays_say_how_many_pictures_they_have(empty):
-    np.save(empty / "pictures.npy", np.zeros((50, 8, 8), dtype=np.uint8))
-    content = without_classes()
-    content["sources"]["digits"] = {"kind": "arrays", "path": "pictures.npy", "field": "x", "labels": None}
-    assert rows_of(content)["encode@digits"].tokens.value == 50 * 64
-
-
-def test_flat_rows_say_how_many_pictures_they_have_by_split_and_how_many_classes(empty):
-    """Of two training files and one held out, without unpacking them."""
-    for name, count in (("train_1", 20), ("train_2", 30), ("val", 10)):
-        np.savez_compressed(empty / f"{name}.npz", data=np.zeros((count, 192), np.uint8), labels=np.ones(count, int))
+def test_settings_of_flat_rows_say_the_shape_and_the_classes(empty):
+    """So the network's operations are exact before the files are there."""
     content = smoke()
-    source = {"kind": "planar_arrays", "path": ".", "pattern": {"train": "train_*.npz", "test": "val.npz"}}
     labels = {"field": "labels", "first": 1, "classes": 10}
-    content["sources"]["digits"] = source | {"field": "data", "shape": [3, 8, 8], "labels": labels}
-    content["datasets"]["digits"] |= {"test": "test"}
-    there = rows_of(content)
-    assert there["encode@digits"].tokens.value == 60 * 192
-    assert there["evaluate@digits"].tokens == Figure(10 * 192)
-    assert not there["train@digits"].flops.estimated
-    content["sources"]["digits"]["path"] = "elsewhere"
-    assert rows_of(content)["encode@digits"].tokens.unknown
+    source = {"kind": "planar_arrays", "path": ".", "pattern": "*.npz", "field": "data", "shape": [3, 8, 8]}
+    content["sources"]["digits"] = source | {"labels": labels}
+    rows = rows_of(content)
+    assert rows["encode@digits"].tokens.is_unknown
+    assert not rows["train@digits"].FLOPs.is_guess and not rows["train@digits"].FLOPs.is_unknown
+
+
+def test_a_compressed_text_has_an_unknown_length(empty):
+    (empty / "texts.jsonl.gz").write_bytes(b"x" * 100)
+    source = {"kind": "jsonl", "path": "texts.jsonl.gz", "pattern": "*", "field": "text", "broken_utf8": "error"}
+    content = with_source(source | {"empty_rows": "error", "detokenizer": None})
+    assert rows_of(content)["encode@docs_letters"].tokens.is_unknown
 
 
 @pytest.mark.parametrize(
@@ -137,37 +127,31 @@ def test_imagenet_is_counted_before_its_files_are_there(empty, name, held_out, p
     content["datasets"]["digits"] |= {"size": 64, "stride": 64, "validation": 0.01, "test": "validation"}
     rows = rows_of(content)
     assert rows["encode@digits"].tokens.value == pictures * 12_288
-    assert rows["evaluate@digits"].tokens == Figure(held_out * 12_288)
-    assert rows["download@digits"].download == Figure()
+    assert rows["evaluate@digits"].tokens == Estimate(held_out * 12_288)
+    assert rows["download@digits"].download == Estimate()
 
 
 def test_the_stages_leave_what_the_plan_says(place, params):
-    sample(params, "letters")
     download(params, "typer_docs")
     rows = rows_of(params)
     for name in params.datasets:
         header = json.loads((paths.encoded(name) / "dataset.json").read_text())
-        assert rows[f"encode@{name}"].disk == Figure(folder_size(paths.encoded(name)))
-        assert rows[f"encode@{name}"].tokens == Figure(sum(split["tokens"] for split in header["splits"].values()))
-        assert rows[f"tokenizer@{name}"].disk == Figure(folder_size(paths.tokenizer(name)))
+        assert rows[f"encode@{name}"].disk == Estimate(folder_size(paths.encoded(name)))
+        assert rows[f"encode@{name}"].tokens == Estimate(sum(split["tokens"] for split in header["splits"].values()))
+        assert rows[f"tokenizer@{name}"].disk == Estimate(folder_size(paths.tokenizer(name)))
     for name in params.sources:
-        assert rows[f"download@{name}"].disk == Figure(folder_size(paths.raw(name)))
-    for name in params.runs:
-        assert rows[f"evaluate@{name}"].disk == Figure(paths.evaluation(name).stat().st_size)
-    assert rows["sample@letters"].disk == Figure((paths.samples("letters") / "tokens.npy").stat().st_size)
+        assert rows[f"download@{name}"].disk == Estimate(folder_size(paths.raw(name)))
 
 
 def test_what_is_planned_without_data_is_near_what_the_data_are(place, params, tmp_path_factory, monkeypatch):
     there = rows_of(params)
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
     before = rows_of(params)
-    assert before["encode@digits"].tokens == there["encode@digits"].tokens
-    assert before["evaluate@digits"].flops == there["evaluate@digits"].flops
-    for stage in ("download@digits", "download@pydantic_docs", "encode@digits", "encode@docs_letters"):
-        assert before[stage].disk.value == pytest.approx(there[stage].disk.value, rel=0.2)
-    assert before["encode@docs_letters"].tokens.value == pytest.approx(
-        there["encode@docs_letters"].tokens.value, rel=0.2
-    )
+    assert before["encode@digits"].tokens.value == there["encode@digits"].tokens.value
+    assert before["evaluate@digits"].FLOPs.value == there["evaluate@digits"].FLOPs.value
+    assert before["encode@digits"].disk.value == pytest.approx(there["encode@digits"].disk.value, rel=0.2)
+    for run in params.runs:
+        assert before[f"train@{run}"].FLOPs == there[f"train@{run}"].FLOPs
 
 
 ADAMW = {"kind": "adamw", "beta2": 0.99, "weight_decay": 0.0}
@@ -198,7 +182,10 @@ def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimi
     assert f"training letters with {states} states to write" in capsys.readouterr().err
     kept = folder_size(scratch) * states / left + folder_size(paths.model("letters"))
     planned = rows_of(params)["train@letters"].disk
-    assert kept == pytest.approx(planned.value, rel=0.02)
+    if optimizer is ADAMW:
+        assert kept == pytest.approx(planned.value, rel=0.02) and not planned.is_guess
+    else:  # Muon has one moment for matrices.
+        assert 0.75 * planned.value < kept < planned.value and planned.is_guess
     train(params, "letters")
     assert "training letters with 0 states to write" in capsys.readouterr().err
 
@@ -246,15 +233,15 @@ def record(params):
 def test_sizes_of_an_older_definition_are_not_those_of_the_new_one(place, params):
     record(params)
     there = rows_of(params)
-    assert there["download@pydantic_docs"].disk == Figure(folder_size(paths.raw("pydantic_docs")))
+    assert there["download@pydantic_docs"].disk == Estimate(folder_size(paths.raw("pydantic_docs")))
     texts = {"kind": "text_files", "path": "nowhere", "pattern": "*", "documents": "file", "broken_utf8": "error"}
     moved = with_source(texts | {"empty_rows": "error", "detokenizer": None})
     rows = rows_of(moved)
     for stage in ("download@pydantic_docs", "encode@docs_letters", "encode@docs_pieces"):
-        assert rows[stage].disk.unknown
+        assert rows[stage].disk.is_unknown
     assert rows["encode@digits"] == there["encode@digits"]
-    assert rows["evaluate@letters"].tokens.unknown
-    assert "Not known (?)" in describe(parse_params(moved), 0.4, 989.0)
+    assert rows["evaluate@letters"].tokens.is_unknown
+    assert "? is unknown until" in describe(parse_params(moved), 0.4, 989.0)
 
 
 def test_a_dataset_of_another_definition_is_counted_anew(place, params):
@@ -263,14 +250,14 @@ def test_a_dataset_of_another_definition_is_counted_anew(place, params):
     content["datasets"]["digits"]["stride"] = 4
     content["datasets"]["digits"]["size"] = 4
     rows = rows_of(content)
-    assert rows["encode@digits"].disk != Figure(folder_size(paths.encoded("digits")))
+    assert rows["encode@digits"].disk != Estimate(folder_size(paths.encoded("digits")))
     assert rows["download@digits"] == rows_of(params)["download@digits"]
 
 
 @pytest.mark.parametrize("broken", [b"", b"stages: [", b"- 1\n", b"stages: {download@digits: null}\n"])
 def test_a_plan_is_made_beside_a_broken_lock_file(place, params, broken):
     (place / "dvc.lock").write_bytes(broken)
-    assert rows_of(params)["download@digits"].disk == Figure(folder_size(paths.raw("digits")))
+    assert rows_of(params)["download@digits"].disk == Estimate(folder_size(paths.raw("digits")))
 
 
 def test_a_vocabulary_that_is_yet_to_be_fetched_leaves_only_tokens_known(empty):
@@ -278,6 +265,6 @@ def test_a_vocabulary_that_is_yet_to_be_fetched_leaves_only_tokens_known(empty):
     content = smoke()
     content["datasets"]["docs_pieces"]["tokenizer"] = tokenizer
     rows = rows_of(content)
-    assert rows["train@pieces"].flops.unknown
-    assert rows["tokenizer@docs_pieces"].download == UNKNOWN
-    assert rows["train@pieces"].tokens == Figure(30 * 8 * 16)
+    assert rows["train@pieces"].FLOPs.is_unknown
+    assert rows["tokenizer@docs_pieces"].download.is_unknown
+    assert rows["train@pieces"].tokens == Estimate(30 * 8 * 16)

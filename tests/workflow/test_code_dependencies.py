@@ -22,6 +22,7 @@ NO_INFLUENCE = (
     "mdpipe/params",
     "mdpipe/file_formats.py",
     "mdpipe/kinds.py",
+    "mdpipe/memory.py",
     "mdpipe/stages/paths.py",
     "mdpipe/stages/data_fingerprint.py",
     "mdpipe/stages/digest.py",
@@ -32,6 +33,7 @@ NO_INFLUENCE = (
 )
 """Params are watched by their values, kinds by the files they are found in, and DVC watches the paths themselves.
 By the format of a file a source is refused, and never read otherwise.
+The memory that a process takes is logged, and never written to an artifact.
 Fingerprints name scratch folders, of which no trace is in an artifact. The provenance of a stage decides whether its
 artifacts are recorded, and never what is in them."""
 

@@ -1,1 +1,1 @@
-"""Benchmarks: how fast the parts run on this machine, each measurement in a process of its own."""
+"""Benchmarks: the speed and memory of data preparation, training and sampling on this machine."""

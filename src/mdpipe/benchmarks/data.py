@@ -1,27 +1,27 @@
-"""Preparing data measured: MB and tokens a second from JSON lines to training batches, and the memory that it took.
+"""Speed and memory of preparing data: from JSON lines to training batches.
 
-Each step is a process of its own; this one starts them, looks at their memory meanwhile and hashes what they wrote. As
-a program (`python -m mdpipe.benchmarks.data`) it reads a configuration from the standard input and writes the
-measurement to the standard output, both as JSON.
+Each step runs in a group of processes; this one starts them, samples their memory and hashes what they wrote. A step is
+run by `python -m mdpipe.benchmarks.data STEP SETTINGS FOLDER [NAME]`, with the settings as JSON, which writes its
+measurement to the standard output, as JSON.
 
-Two numbers tell the memory of a step. `peak_mib` is the largest resident set that any single one of its processes ever
-had, as the system recorded it (ru_maxrss of the step and of its workers): what must fit a core's share of the memory.
-`peak_together_mib` is the largest sum over all of them that was seen by looking ten times a second: pages that they
-share, of libraries and of mapped files, count once for each.
+Two numbers describe the memory of a step. `peak_mib` is the largest resident set of any single process, as the system
+recorded it (ru_maxrss): what must fit in a core's share of the memory. `peak_together_mib` is the largest sum over all
+processes seen when sampling ten times per second; pages that they share, of libraries and mapped files, count for each.
 
-Whatever is read was written just before, so it comes from the system's cache as far as that holds it: these are speeds
-of the code, not of a cold disk.
+Files are read just after they were written, so mostly from the system's cache: these are speeds of the code, not of a
+disk.
 """
 
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
@@ -30,114 +30,167 @@ from typing import Any
 
 import psutil
 
-from mdpipe.benchmarks.data_configuration import DataConfiguration
+from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_machine, to_table
+from mdpipe.benchmarks.synthetic import write_pictures, write_text
 from mdpipe.data.artifacts.room import require_room
+from mdpipe.data.artifacts.stable_json import read_json
+from mdpipe.data.encoded.batches import training_batch
+from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.encoding.text import encode_text
+from mdpipe.data.raw.writing import write_parts
+from mdpipe.data.sources import source_parts
+from mdpipe.data.tokenizers import fit_tokenizer, load_tokenizer
 from mdpipe.data.work.piecewise import WORKERS
+from mdpipe.memory import MEBIBYTE, peak_rss_mib
 
-STEPS = "mdpipe.benchmarks.data_steps"
-"""The module that does the steps."""
-SECONDS_BETWEEN_LOOKS = 0.1
+TOKENIZERS = ("bytes", "letters", "pieces", "gpt2")
 MEGABYTE = 10**6
-MEBIBYTE = 2**20
-ROOM = 5
-"""Bytes on the disk for one of text, about: as JSON lines, as raw material, as tokens, as tokens after the kill, and
-the pictures."""
+SAMPLING_SECONDS = 0.1
+DISK_FACTOR = 5
+"""Approximate bytes on disk per byte of text: JSON lines, raw shards, tokens, tokens after the kill, and images."""
+LENGTH = 1024
+"""Tokens of a window."""
+HELD_OUT = 0.005
+"""Fraction of the documents for validation, and the same for testing."""
+PIECES = 4096
+"""Vocabulary of SentencePiece."""
+FITTED_CHARACTERS = 2_000_000
+"""Characters that SentencePiece learns from."""
+TEXT_BATCH, PICTURE_BATCH = 64, 256
+BATCHES = 500
+"""Batches read of each, after one that warms up."""
 
 
-def measure(configuration: DataConfiguration) -> dict[str, Any]:
-    """Write, read, encode, draw; where that is asked for, encode once more with a kill in the middle."""
-    with _place(configuration) as folder:
-        require_room(folder, ROOM * configuration.size * MEGABYTE, "measuring")
-        steps = _Steps(configuration, folder)
-        written, read, encoded = steps.run("write"), steps.run("read"), steps.run("encode", "encoded")
-        sha256 = digest(folder / "encoded")
-        killed = steps.run_after_kill(encoded) if configuration.kill else {}
-        drawn = steps.run("draw")
-    return {
-        "bytes": written["bytes"],
-        "text_bytes": read["text_bytes"],
-        "documents": read["documents"],
-        "shards": read["shards"],
-        "vocabulary": written["vocabulary"],
-        "tokens": encoded["tokens"],
-        "write_seconds": written["seconds"],
-        "write_mb_per_second": written["bytes"] / MEGABYTE / written["seconds"],
-        "read_seconds": read["seconds"],
-        "read_mb_per_second": written["bytes"] / MEGABYTE / read["seconds"],
-        "read_cpu_seconds": read["cpu_seconds"],
-        "read_peak_mib": read["peak_mib"],
-        "read_peak_together_mib": read["peak_together_mib"],
-        "encode_seconds": encoded["seconds"],
-        "encode_mb_per_second": read["text_bytes"] / MEGABYTE / encoded["seconds"],
-        "tokens_per_second": encoded["tokens"] / encoded["seconds"],
-        "encode_cpu_seconds": encoded["cpu_seconds"],
-        "encode_peak_mib": encoded["peak_mib"],
-        "encode_peak_together_mib": encoded["peak_together_mib"],
-        "sha256": sha256,
-        "shards_kept": killed.get("tokens_kept"),
-        "searches_kept": killed.get("leaks_kept"),
-        "again_seconds": killed.get("seconds"),
-        "sha256_after_kill": killed.get("sha256"),
-        "training_tokens_per_second": drawn["tokens_per_second"],
-        "pictures_per_second": drawn["pictures_per_second"],
-    }
+@dataclass(frozen=True)
+class DataBenchmark(Benchmark):
+    """An amount of text, a tokenizer and a number of processes.
 
+    Raises:
+        ValueError: a tokenizer that cannot be measured or has no files, or a number below 1.
+    """
 
-def digest(directory: Path) -> str:
-    """Of the names and the bytes of all files in a folder."""
-    found = hashlib.sha256()
-    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        found.update(f"{path.relative_to(directory).as_posix()} {content}\n".encode())
-    return found.hexdigest()
+    size: int
+    """MB of text as JSON lines."""
+    tokenizer: str
+    workers: int
+    """Processes that read and encode."""
+    kill: bool
+    """Also kill encoding halfway and run it again."""
+    seed: int
+    """Of the text, the splits and the batches."""
+    path: str | None
+    """The folder of GPT-2's files."""
+    folder: str | None
+    """Where everything is written and kept; None for a temporary folder."""
+
+    def __post_init__(self) -> None:
+        self.require_choice("tokenizer", TOKENIZERS)
+        if self.tokenizer == "gpt2" and self.path is None:
+            raise ValueError("--tokenizer gpt2 needs --path, a folder with GPT-2's vocab.json and merges.txt")
+        self.require_positive("size", "workers")
+
+    @property
+    def title(self) -> str:
+        """Name the measurement in error messages."""
+        return f"{self.size} MB by {self.tokenizer} with {self.workers} workers"
+
+    def measure(self) -> Result:
+        """Write, read, encode and draw batches; if asked for, encode once more with a kill halfway."""
+        # As an exception, so that processes and files go when this process is terminated.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("it was terminated"))
+        with self._open_folder() as folder:
+            require_room(folder, DISK_FACTOR * self.size * MEGABYTE, "measuring")
+            steps = _Steps(self, folder)
+            written, read, encoded = steps.run("write"), steps.run("read"), steps.run("encode", "encoded")
+            sha256 = hash_folder(folder / "encoded")
+            killed = steps.run_after_kill(encoded) if self.kill else {}
+            drawn = steps.run("draw")
+        return {
+            "bytes": written["bytes"],
+            "text_bytes": read["text_bytes"],
+            "documents": read["documents"],
+            "shards": read["shards"],
+            "vocabulary": written["vocabulary"],
+            "tokens": encoded["tokens"],
+            "write_seconds": written["seconds"],
+            "write_mb_per_second": written["bytes"] / MEGABYTE / written["seconds"],
+            "read_seconds": read["seconds"],
+            "read_mb_per_second": written["bytes"] / MEGABYTE / read["seconds"],
+            "read_cpu_seconds": read["cpu_seconds"],
+            "read_peak_mib": read["peak_mib"],
+            "read_peak_together_mib": read["peak_together_mib"],
+            "encode_seconds": encoded["seconds"],
+            "encode_mb_per_second": read["text_bytes"] / MEGABYTE / encoded["seconds"],
+            "tokens_per_second": encoded["tokens"] / encoded["seconds"],
+            "encode_cpu_seconds": encoded["cpu_seconds"],
+            "encode_peak_mib": encoded["peak_mib"],
+            "encode_peak_together_mib": encoded["peak_together_mib"],
+            "sha256": sha256,
+            "shards_kept": killed.get("tokens_kept"),
+            "searches_kept": killed.get("leaks_kept"),
+            "again_seconds": killed.get("seconds"),
+            "sha256_after_kill": killed.get("sha256"),
+            "training_tokens_per_second": drawn["tokens_per_second"],
+            "pictures_per_second": drawn["pictures_per_second"],
+        }
+
+    @contextmanager
+    def _open_folder(self) -> Iterator[Path]:
+        """Yield a new folder, which is removed in the end unless its parent was given."""
+        if self.folder is None:
+            with TemporaryDirectory(prefix="mdpipe-") as temporary:
+                yield Path(temporary)
+            return
+        directory = Path(self.folder) / f"{self.tokenizer}-{self.size}-{self.workers}"
+        directory.mkdir(parents=True)  # Must not exist: finished pieces in it would be taken for this benchmark's.
+        yield directory
 
 
 class _Steps:
-    """The steps of a configuration, each a group of processes that does not outlive it."""
+    """The steps of a benchmark, each a group of processes that does not outlive this one."""
 
-    def __init__(self, configuration: DataConfiguration, folder: Path) -> None:
+    def __init__(self, settings: DataBenchmark, folder: Path) -> None:
         self._folder = folder
-        self._arguments = [json.dumps(asdict(configuration)), str(folder)]
-        self._environment = {**os.environ, WORKERS: str(configuration.workers)}
+        self._arguments = [json.dumps(asdict(settings)), str(folder)]
+        self._environment = {**os.environ, WORKERS: str(settings.workers)}
 
-    def run(self, step: str, *name: str) -> dict[str, Any]:
-        """What the step measured, `peak_together_mib`, and the seconds from its process's start to its end.
+    def run(self, step: str, *name: str) -> Result:
+        """Return what the step measured, `peak_together_mib`, and the seconds from its process's start to its end.
 
         Raises:
             ValueError: it was killed.
             SystemExit: it failed, and has said why.
         """
         start = perf_counter()
-        with self._started(step, *name) as process:
-            together = _most_together(process)
+        with self._start(step, *name) as process:
+            together = _sample_memory(process)
             ended = perf_counter()
             if process.returncode < 0:
                 raise ValueError(f"the step {step!r} was killed; perhaps memory ran out")
             if process.returncode:
                 sys.exit(process.returncode)
             measured = json.loads(process.communicate()[0])
-        # It may have been at its largest between two looks.
+        # The peak may have been between two samples.
         return {**measured, "peak_together_mib": max(together, measured["peak_mib"]), "process_seconds": ended - start}
 
-    def run_after_kill(self, whole: dict[str, Any]) -> dict[str, Any]:
-        """Encode, but kill it when half of the time is over that `whole` took; then encode to the end."""
+    def run_after_kill(self, whole: Result) -> Result:
+        """Encode, kill it after half of the time that `whole` took, and then encode to the end."""
         pieces = self._folder / "again-pieces"
         delay = whole["process_seconds"] - whole["seconds"] / 2
-        while not self._killed_after(delay):  # It was faster this time.
+        while not self._is_killed_after(delay):  # It was faster this time.
             rmtree(pieces, ignore_errors=True)
             delay /= 2
         kept = {f"{what}_kept": len(list((pieces / what).glob("[0-9]*"))) for what in ("tokens", "leaks")}
-        return {**self.run("encode", "again"), **kept, "sha256": digest(self._folder / "again")}
+        return {**self.run("encode", "again"), **kept, "sha256": hash_folder(self._folder / "again")}
 
-    def _killed_after(self, delay: float) -> bool:
-        with self._started("encode", "again") as process, suppress(subprocess.TimeoutExpired):
+    def _is_killed_after(self, delay: float) -> bool:
+        with self._start("encode", "again") as process, suppress(subprocess.TimeoutExpired):
             process.wait(delay)
         return process.returncode < 0
 
     @contextmanager
-    def _started(self, step: str, *name: str) -> Iterator["subprocess.Popen[str]"]:
-        command = [sys.executable, "-m", STEPS, step, *self._arguments, *name]
+    def _start(self, step: str, *name: str) -> Iterator["subprocess.Popen[str]"]:
+        command = [sys.executable, "-m", "mdpipe.benchmarks.data", step, *self._arguments, *name]
         with subprocess.Popen(
             command, env=self._environment, stdout=subprocess.PIPE, text=True, process_group=0
         ) as process:
@@ -148,40 +201,182 @@ class _Steps:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-@contextmanager
-def _place(configuration: DataConfiguration) -> Iterator[Path]:
-    """A folder of the configuration's own, which goes again unless one was named."""
-    if configuration.folder is None:
-        with TemporaryDirectory(prefix="mdpipe-") as temporary:
-            yield Path(temporary)
-        return
-    name = f"{configuration.tokenizer}-{configuration.size}-{configuration.workers}"
-    directory = Path(configuration.folder) / name
-    directory.mkdir(parents=True)  # Not one that is there: finished pieces in it would be taken for this one's.
-    yield directory
-
-
-def _most_together(process: "subprocess.Popen[str]") -> float:
-    """Wait for the end, and give the most MiB that it and its descendants were seen to hold."""
+def _sample_memory(process: "subprocess.Popen[str]") -> float:
+    """Wait for the process to end and return the most MiB that it and its descendants were seen to hold together."""
     largest = 0
     while True:
-        largest = max(largest, _together(process.pid))
+        with suppress(psutil.Error):
+            parent, total = psutil.Process(process.pid), 0
+            for member in (parent, *parent.children(recursive=True)):
+                with suppress(psutil.Error):
+                    total += member.memory_info().rss
+            largest = max(largest, total)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(SECONDS_BETWEEN_LOOKS)
+            process.wait(SAMPLING_SECONDS)
             return largest / MEBIBYTE
 
 
-def _together(pid: int) -> int:
-    total = 0
-    with suppress(psutil.Error):
-        parent = psutil.Process(pid)
-        for process in (parent, *parent.children(recursive=True)):
-            with suppress(psutil.Error):
-                total += process.memory_info().rss
-    return total
+def hash_folder(directory: Path) -> str:
+    """Return a hash of the names and bytes of all files in a folder."""
+    found = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(f"{path.relative_to(directory).as_posix()} {content}\n".encode())
+    return found.hexdigest()
+
+
+def write(settings: DataBenchmark, folder: Path) -> Result:
+    """Write the text as JSON lines, a pure function of size and seed; fit the tokenizer, which is not timed."""
+    start = perf_counter()
+    size = write_text(folder / "text", settings.size * MEGABYTE, settings.seed)
+    seconds = perf_counter() - start
+    options: dict[str, dict[str, Any]] = {
+        "pieces": {"vocabulary": PIECES, "model": "unigram"},
+        "gpt2": {"path": settings.path, "revision": None},
+    }
+    texts = _first_texts(folder / "text")
+    tokenizer = fit_tokenizer(settings.tokenizer, texts, **options.get(settings.tokenizer, {}))
+    (folder / "tokenizer").mkdir()
+    tokenizer.save(folder / "tokenizer")
+    return {"bytes": size, "seconds": seconds, "vocabulary": tokenizer.vocabulary}
+
+
+def read(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001
+    """Do the work of the stage `download` for local files."""
+    options = {"pattern": "*.jsonl", "field": "text", "broken_utf8": "error", "empty_rows": "error"}
+    start = perf_counter()
+    parts = source_parts("jsonl", folder / "text", folder, detokenizer=None, **options)
+    write_parts(folder / "raw", "jsonl", parts, folder / "raw-pieces")
+    seconds = perf_counter() - start
+    header = read_json(folder / "raw" / "source.json", "measure again")
+    counts = {"text_bytes": header["bytes"], "documents": header["documents"], "shards": len(header["shards"])}
+    return {**counts, "seconds": seconds}
+
+
+def encode(settings: DataBenchmark, folder: Path, name: str) -> Result:
+    """Do the work of the stage `encode`: splits, tokens, the search for contamination, the manifest."""
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    held_out = (settings.seed, HELD_OUT, HELD_OUT)
+    start = perf_counter()
+    encode_text(folder / "raw", tokenizer, folder / name, LENGTH, *held_out, scratch=folder / f"{name}-pieces")
+    seconds = perf_counter() - start
+    splits = read_json(folder / name / "dataset.json", "measure again")["splits"]
+    return {"tokens": sum(counts["tokens"] for counts in splits.values()), "seconds": seconds}
+
+
+def draw(settings: DataBenchmark, folder: Path) -> Result:
+    """Read training batches from the memory-mapped shards: random windows of text, and images in random orders."""
+    write_pictures(folder / "pictures", settings.seed)
+    windows = _rows_per_second(EncodedDataset.open(folder / "encoded", "train"), settings.seed, TEXT_BATCH)
+    pictures = _rows_per_second(EncodedDataset.open(folder / "pictures", "train"), settings.seed, PICTURE_BATCH)
+    return {"tokens_per_second": windows * LENGTH, "pictures_per_second": pictures}
+
+
+STEPS: dict[str, Callable[..., Result]] = {"write": write, "read": read, "encode": encode, "draw": draw}
+
+
+def _rows_per_second(dataset: EncodedDataset, seed: int, batch: int) -> float:
+    training_batch(dataset, seed, 0, batch)
+    start = perf_counter()
+    for step in range(1, BATCHES + 1):
+        training_batch(dataset, seed, step, batch)
+    return BATCHES * batch / (perf_counter() - start)
+
+
+def _first_texts(directory: Path) -> Iterator[str]:
+    characters = 0
+    for path in sorted(directory.iterdir()):
+        with path.open("rb") as lines:
+            for line in lines:
+                text = json.loads(line)["text"]
+                characters += len(text)
+                yield text
+                if characters >= FITTED_CHARACTERS:
+                    return
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+COLUMNS: Columns = {
+    "tokenizer": lambda result: result["tokenizer"],
+    "MB": lambda result: f"{result['size']:,}",
+    "workers": lambda result: str(result["workers"]),
+    "read MB/s (CPU)": lambda result: _format_speed(result, "read", "bytes"),
+    "read MiB": lambda result: f"{result['read_peak_mib']:,.0f} / {result['read_peak_together_mib']:,.0f}",
+    "encode MB/s (CPU)": lambda result: _format_speed(result, "encode", "text_bytes"),
+    "tokens/s": lambda result: f"{result['tokens_per_second']:,.0f}",
+    "encode MiB": lambda result: f"{result['encode_peak_mib']:,.0f} / {result['encode_peak_together_mib']:,.0f}",
+    "after a kill": lambda result: _describe_kill(result),
+    "same bytes": lambda result: {True: "yes", False: "NO", None: ""}[result["same_bytes"]],
+    "training tokens/s": lambda result: f"{result['training_tokens_per_second']:,.0f}",
+    "pictures/s": lambda result: f"{result['pictures_per_second']:,.0f}",
+}
+
+
+def add_same_bytes(results: Sequence[Result]) -> list[Result]:
+    """Add `same_bytes`: True if all rows with this text and tokenizer, killed ones included, wrote the same files.
+
+    It is None where nothing else encoded this text with this tokenizer.
+    """
+    return [{**result, "same_bytes": _is_same(result, results)} for result in results]
+
+
+def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str:
+    """Return a page with the table and what a reader needs to judge and repeat it."""
+    first = results[0]
+    return f"""# Speed of preparing data
+
+    {command}
+
+{format_machine(machine)}
+Synthetic text as JSON lines in eight files, written at {first["write_mb_per_second"]:,.0f} MB/s: documents of \
+log-normal length, 2 kB in the median, of words from a Zipf distribution over 50,000.
+
+{to_table(results, COLUMNS)}
+Read: the files to raw shards, as `download` does, in MB of JSON lines. Encode: raw shards to tokens, with the splits, \
+the search for contamination and the manifest, in MB of text. In parentheses: MB per second of CPU time, which is the \
+cost while others use the machine too.
+MiB: the largest resident set of any one process / the largest sum over all at once, sampled, where shared pages count \
+for each.
+After a kill: all processes were killed halfway through encoding; how many shards were then encoded and how many were \
+searched, which was not repeated, and the seconds that the second run took, next to those without a kill. \
+Same bytes: all rows of one text and tokenizer, killed ones included, wrote the same files.
+Training tokens/s: batches of 64 random windows of 1,024 tokens from the memory-mapped shards; pictures/s: batches of \
+256 out of 50,000 images of 32 x 32 x 3. One process reads files that were just written: no cold disk.
+"""
+
+
+def _format_speed(result: Result, step: str, what: str) -> str:
+    per_cpu_second = result[what] / MEGABYTE / result[f"{step}_cpu_seconds"]
+    return f"{result[f'{step}_mb_per_second']:,.1f} ({per_cpu_second:,.1f})"
+
+
+def _describe_kill(result: Result) -> str:
+    if result["again_seconds"] is None:
+        return ""
+    kept = f"{result['shards_kept']} + {result['searches_kept']} of {result['shards']}"
+    return f"{kept}, {result['again_seconds']:,.1f} / {result['encode_seconds']:,.1f} s"
+
+
+def _is_same(one: Result, results: Sequence[Result]) -> bool | None:
+    alike = [other for other in results if all(one[key] == other[key] for key in ("size", "tokenizer", "path", "seed"))]
+    hashes = [row[key] for row in alike for key in ("sha256", "sha256_after_kill") if row[key] is not None]
+    return len(set(hashes)) == 1 if len(hashes) > 1 else None
+
+
+def main() -> None:
+    """Run the step that the command line names."""
+    step, settings, folder, *name = sys.argv[1:]
+    before = _cpu_seconds()
+    measured = STEPS[step](DataBenchmark(**json.loads(settings)), Path(folder), *name)
+    cpu_seconds, peak = _cpu_seconds() - before, peak_rss_mib(include_children=True)
+    json.dump({**measured, "cpu_seconds": cpu_seconds, "peak_mib": peak}, sys.stdout)
 
 
 if __name__ == "__main__":
-    # As an exception, so that processes and files go when this one is told to.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("it was told to end"))
-    json.dump(measure(DataConfiguration(**json.load(sys.stdin))), sys.stdout)
+    main()

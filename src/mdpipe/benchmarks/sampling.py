@@ -1,20 +1,18 @@
-"""Sampling measured: tokens a second, what was computed for them, and the memory that it took.
+"""Speed and memory of samplers, from masks to samples, with a random transformer.
 
-As a program (`python -m mdpipe.benchmarks.sampling`) it reads a configuration from the standard input and writes the
-measurement to the standard output, both as JSON: memory is only known of a process as a whole.
+Shapes: B batch, L length, V vocabulary.
 """
 
-import json
 import statistics
-import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.configuration import Configuration
-from mdpipe.benchmarks.flops import head_flops, trunk_flops
+from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_error, format_machine, to_table
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler
@@ -22,14 +20,115 @@ from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.build import build_network
 from mdpipe.networks.memory import keep_freed_memory
 from mdpipe.networks.transformer import Transformer
+from mdpipe.training.flops import forward_flops
 from mdpipe.training.peak import product_peak, wait_for
 from mdpipe.training.progress import peak_memory
 
-WHOLE = Linear(0.0)
-"""The schedule: with nothing masked at time 0, a walk has its T steps and none for what is left over."""
+SAMPLERS = ("ancestral", "two_stage", "reveal_first", "first_hitting")
+"""Samplers of one distribution, up to the grid: they differ in cost only."""
+STEADY = ("ancestral", "two_stage")
+"""Samplers that run the whole network at every position in every step, whatever is masked: all steps cost the same."""
+BASELINE = "ancestral"
+DTYPES = ("float32", "bfloat16")
+SCHEDULE = Linear(0.0)
+"""With no token masked at time 0, a sampler on a grid takes exactly T steps."""
 
 
-class Counted:
+@dataclass(frozen=True)
+class SamplingBenchmark(Benchmark):
+    """A sampler and a transformer without time conditioning, under the linear schedule.
+
+    Raises:
+        ValueError: a sampler or type that cannot be measured, or a number below 1.
+    """
+
+    sampler: str
+    batch: int
+    length: int
+    vocabulary: int
+    steps: int
+    """T, over a uniform grid; ignored by the first-hitting sampler."""
+    steady_steps: int
+    """Where all steps cost the same, only this many are run, spread evenly from time 1 to 0, and scaled to T."""
+    layers: int
+    heads: int
+    width: int
+    repeats: int
+    """Batches timed, each with its own noise."""
+    threads: int
+    device: str
+    dtype: str
+    """Of the network; samplers compute probabilities in float64."""
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.require_choice("sampler", SAMPLERS)
+        self.require_choice("dtype", DTYPES)
+        self.require_positive(*(name for name in vars(self) if name not in ("sampler", "device", "dtype", "seed")))
+
+    @property
+    def title(self) -> str:
+        """Name the measurement in error messages."""
+        return f"sampler {self.sampler} at batch {self.batch}"
+
+    @property
+    def total_steps(self) -> int:
+        """The number of steps that the speed is reported for."""
+        return self.length if self.sampler == "first_hitting" else self.steps
+
+    @property
+    def measured_steps(self) -> int:
+        """The number of steps that are timed."""
+        return min(self.steady_steps, self.steps) if self.sampler in STEADY else self.total_steps
+
+    def measure(self) -> Result:
+        """Fill a batch of masks several times and return the means.
+
+        Where fewer steps are timed, seconds and network calls are scaled to all of them; `steps_measured` says how many
+        there were.
+        """
+        torch.set_num_threads(self.threads)
+        keep_freed_memory()
+        device, dtype = torch.device(self.device), getattr(torch, self.dtype)
+        peak = product_peak(device, dtype)
+        network = build_random_network(self).to(device, dtype)
+        memory_before = peak_memory(device)
+        self._warm_up(network, device)
+        denoiser, seconds = CountingDenoiser(network), []
+        masks = torch.full((self.batch, self.length), self.vocabulary, device=device)
+        for repeat in range(self.repeats):
+            wait_for(device)
+            start = perf_counter()
+            sampler = build_grid_sampler(self.sampler, self.measured_steps)
+            _sample(sampler, denoiser, masks, Noise(self.seed, f"bench/{repeat}"))
+            wait_for(device)
+            seconds.append(perf_counter() - start)
+        flops_per_second = denoiser.flops(self.length) / sum(seconds)
+        scale = self.total_steps / self.measured_steps
+        scaled = [value * scale for value in seconds]
+        return {
+            "tokens_per_second": masks.numel() / statistics.mean(scaled),
+            "seconds": statistics.mean(scaled),
+            "seconds_stderr": statistics.stdev(scaled) / len(scaled) ** 0.5 if len(scaled) > 1 else None,
+            "network_calls": denoiser.calls * scale / self.repeats,
+            "steps_measured": self.measured_steps,
+            "flops_per_second": flops_per_second,
+            "peak_flops": peak,
+            "mfu": flops_per_second / peak,
+            "peak_mem_mib": peak_memory(device),
+            "peak_mem_mib_before": memory_before,
+            "parameters": sum(weight.numel() for weight in network.parameters()),
+        }
+
+    def _warm_up(self, network: Transformer, device: torch.device) -> None:
+        """Sample one mask per row in one step: every kernel runs once, with no more memory than later."""
+        tokens = torch.zeros(self.batch, self.length, dtype=torch.int64, device=device)
+        tokens[:, 0] = self.vocabulary
+        sampler = build_grid_sampler(self.sampler, 1)
+        _sample(sampler, CountingDenoiser(network), tokens, Noise(self.seed, "bench/warm-up"))
+
+
+class CountingDenoiser:
     """A denoiser that counts its calls, the rows that its trunk ran on and the positions that its head ran on."""
 
     def __init__(self, network: Transformer) -> None:
@@ -37,98 +136,98 @@ class Counted:
         self.calls = self.rows = self.positions = 0
 
     def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        """The network's hidden states."""
+        """Return the network's hidden states."""
         self.calls += 1
         self.rows += len(tokens)
         hidden: Tensor = self.network(tokens, time, condition)
         return hidden
 
     def head(self, hidden: Tensor) -> Tensor:
-        """The network's logits."""
+        """Return the network's logits."""
         self.positions += hidden.shape[:-1].numel()
         logits: Tensor = self.network.head(hidden)
         return logits
 
     def flops(self, length: int) -> int:
-        """Operations of the dense products so far, all rows having L tokens."""
-        return self.rows * trunk_flops(self.network, length) + self.positions * head_flops(self.network)
+        """Return the operations of the dense products so far, where all rows have L tokens."""
+        head = 2 * self.network.head.weight.numel()
+        trunk = forward_flops(self.network, length) - length * head
+        return self.rows * trunk + self.positions * head
 
 
-def measure(configuration: Configuration) -> dict[str, Any]:
-    """Draw a batch of nothing but masks, several times; the means over these walks.
-
-    A sampler whose steps all cost the same may walk fewer of them: seconds and network calls are then scaled to all,
-    and `steps_measured` says how many there were.
-    """
-    torch.set_num_threads(configuration.threads)
-    keep_freed_memory()
-    device = torch.device(configuration.device)
-    peak = product_peak(device, getattr(torch, configuration.dtype))
-    network = network_of(configuration).to(device, getattr(torch, configuration.dtype))
-    memory_before = peak_memory(device)
-    _warm_up(network, configuration, device)
-    denoiser, seconds = Counted(network), []
-    masks = torch.full((configuration.batch, configuration.length), configuration.vocabulary, device=device)
-    for repeat in range(configuration.repeats):
-        wait_for(device)
-        start = perf_counter()
-        sampler = sampler_of(configuration.sampler, configuration.steps_measured)
-        _fill(sampler, denoiser, masks, Noise(configuration.seed, f"bench/{repeat}"))
-        wait_for(device)
-        seconds.append(perf_counter() - start)
-    flops_per_second = denoiser.flops(configuration.length) / sum(seconds)
-    scale = configuration.steps_in_all / configuration.steps_measured
-    whole = [walk * scale for walk in seconds]
-    return {
-        "tokens_per_second": masks.numel() / statistics.mean(whole),
-        "seconds": statistics.mean(whole),
-        "seconds_stderr": statistics.stdev(whole) / len(whole) ** 0.5 if len(whole) > 1 else None,
-        "network_calls": denoiser.calls * scale / configuration.repeats,
-        "steps_measured": configuration.steps_measured,
-        "flops_per_second": flops_per_second,
-        "product_peak": peak,
-        "share_of_peak": flops_per_second / peak,
-        "memory_mib": peak_memory(device),
-        "memory_mib_before": memory_before,
-        "parameters": sum(weight.numel() for weight in network.parameters()),
-    }
-
-
-def network_of(configuration: Configuration) -> Transformer:
-    """The network, with a random head: a fresh one is zero, and no speed should be owed to equal logits."""
+def build_random_network(settings: SamplingBenchmark) -> Transformer:
+    """Return a transformer with a random head: the usual initial head is zero, and all logits would be equal."""
     built = build_network(
         "transformer",
-        configuration.vocabulary,
-        (configuration.length,),
-        seed=configuration.seed,
-        layers=configuration.layers,
-        heads=configuration.heads,
-        width=configuration.width,
+        settings.vocabulary,
+        (settings.length,),
+        seed=settings.seed,
+        layers=settings.layers,
+        heads=settings.heads,
+        width=settings.width,
         time_conditioning=False,
         dropout=0.0,
     )
     network = cast("Transformer", built)
-    generator = torch.Generator().manual_seed(configuration.seed)
-    torch.nn.init.normal_(network.head.weight, std=configuration.width**-0.5, generator=generator)
+    generator = torch.Generator().manual_seed(settings.seed)
+    torch.nn.init.normal_(network.head.weight, std=settings.width**-0.5, generator=generator)
     return network.eval()
 
 
-def sampler_of(kind: str, steps: int) -> Sampler[Any]:
-    """The sampler of this kind, walking so many steps if it walks a grid."""
+def build_grid_sampler(kind: str, steps: int) -> Sampler[Any]:
+    """Return the sampler of this kind, with this many steps if it has a grid."""
     return build_sampler(kind) if kind == "first_hitting" else build_sampler(kind, steps=steps, grid="uniform")
 
 
-def _warm_up(network: Transformer, configuration: Configuration, device: torch.device) -> None:
-    """One mask a row and one step: every kernel runs once, and no sampler takes more memory than in its walk."""
-    tokens = torch.zeros(configuration.batch, configuration.length, dtype=torch.int64, device=device)
-    tokens[:, 0] = configuration.vocabulary
-    _fill(sampler_of(configuration.sampler, 1), Counted(network), tokens, Noise(configuration.seed, "bench/warm-up"))
-
-
-def _fill(sampler: Sampler[Any], denoiser: Counted, tokens: Tensor, noise: Noise) -> Tensor:
+def _sample(sampler: Sampler[Any], denoiser: CountingDenoiser, tokens: Tensor, noise: Noise) -> Tensor:
     examples = torch.arange(len(tokens), device=tokens.device)
-    return sampler(denoiser, WHOLE, denoiser.network.vocabulary, tokens, noise, examples)
+    return sampler(denoiser, SCHEDULE, denoiser.network.vocabulary, tokens, noise, examples)
 
 
-if __name__ == "__main__":
-    json.dump(measure(Configuration(**json.load(sys.stdin))), sys.stdout)
+COLUMNS: Columns = {
+    "sampler": lambda result: result["sampler"],
+    "batch": lambda result: str(result["batch"]),
+    "tokens/s": lambda result: f"{result['tokens_per_second']:,.3g}",
+    "x ancestral": lambda result: "" if result["times_ancestral"] is None else f"{result['times_ancestral']:.3g}",
+    "seconds": lambda result: format_error(result["seconds"], result["seconds_stderr"]),
+    "network calls": lambda result: f"{result['network_calls']:,.0f}",
+    "GFLOP/s": lambda result: f"{result['flops_per_second'] / 1e9:,.1f}",
+    "MFU": lambda result: f"{result['mfu']:.1%}",
+    "peak MiB": lambda result: f"{result['peak_mem_mib']:,.0f}",
+    "MiB before": lambda result: f"{result['peak_mem_mib_before']:,.0f}",
+    "steps measured": lambda result: f"{result['steps_measured']:,}",
+}
+
+
+def add_ratios(results: Sequence[Result]) -> list[Result]:
+    """Add `times_ancestral`: tokens/s relative to the plain sampler at the same batch, None where it has none."""
+    baseline = {result["batch"]: result["tokens_per_second"] for result in results if result["sampler"] == BASELINE}
+    ratios = [
+        result["tokens_per_second"] / baseline[result["batch"]] if result["batch"] in baseline else None
+        for result in results
+    ]
+    return [{**result, "times_ancestral": ratio} for result, ratio in zip(results, ratios, strict=True)]
+
+
+def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str:
+    """Return a page with the table and what a reader needs to judge and repeat it."""
+    first = results[0]
+    return f"""# Speed of sampling
+
+    {command}
+
+{format_machine(machine)}
+Sequences of {first["length"]:,} tokens from masks only, {first["steps"]:,} steps on the uniform grid, a vocabulary \
+of {first["vocabulary"]:,}; a transformer of {first["layers"]} layers, {first["heads"]} heads and width \
+{first["width"]} in {first["dtype"]} ({first["parameters"]:,} weights). The weights are random: time does not depend \
+on their values.
+
+{to_table(results, COLUMNS)}
+ancestral, two_stage and reveal_first sample from the same distribution; first_hitting from its limit of many steps.
+Seconds are for all steps of one batch: the mean of {first["repeats"]} batches and its standard error. Where fewer \
+steps were measured, every step costs the same, whatever is masked: those steps, spread evenly from time 1 to 0, were \
+timed and the seconds scaled to all.
+FLOP/s count the dense products that were computed; MFU is relative to the matmul peak, the speed of a large matrix \
+product ({first["peak_flops"] / 1e9:,.0f} GFLOP/s in the first row's process). Memory is the largest resident set of a \
+process that does nothing else (on a GPU, the most that its tensors took); "before" is the same without any sampling.
+"""

@@ -1,101 +1,343 @@
-"""Training measured: tokens a second, the share of the machine's matrix product, and the memory that it took.
+"""Speed and memory of training: the step of `mdpipe train`, optimizer and average of the weights included.
 
-It is the step of `mdpipe train` that is timed, optimizer and average of the weights included, on random tokens. Muon's
-orthogonalization, which is a part of it, is timed once more by itself. As a program (`python -m
-mdpipe.benchmarks.training`) it reads a configuration from the standard input and writes the measurement to the standard
-output, both as JSON: memory is only known of a process as a whole.
+The settings `Train`, `Hardware`, `AdamW` and `Muon` have the attributes of the models in `mdpipe.params` (tested). They
+exist because benchmarks also run on machines that have little more than torch.
 """
 
-import json
 import statistics
-import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.train_configuration import OBJECTIVES, SHAPES, TrainConfiguration
-from mdpipe.benchmarks.training_step import OPTIMIZER_SETTINGS, Hardware, Train, build_step, summarize_speed, time_steps
+from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_error, format_machine, to_table
 from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.build import build_objective
 from mdpipe.networks.base import Network
 from mdpipe.networks.build import build_network, parameter_count
 from mdpipe.networks.process import set_up_process
+from mdpipe.training.acceleration import accelerate
 from mdpipe.training.flops import training_flops
 from mdpipe.training.muon import orthogonalize_together
 from mdpipe.training.optimizer import layer_matrices
+from mdpipe.training.parallel import Loss, parallel
 from mdpipe.training.peak import product_peak, wait_for
 from mdpipe.training.progress import peak_memory
-from mdpipe.training.step import Batch
+from mdpipe.training.state import TrainingState
+from mdpipe.training.step import Batch, Batches, Step
+from mdpipe.training.world import World
+
+if TYPE_CHECKING:
+    from mdpipe.params import HardwareSettings, TrainSettings
+
+PRECISIONS = ("float32", "bfloat16")
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "md4": {"schedule": {"kind": "linear"}},
+    "genmd4": {"initial_exponent": 1.0},
+}
+"""Objectives that can be measured, with settings; GenMD4 calls its network twice per step."""
 
 
-def measure(configuration: TrainConfiguration) -> dict[str, Any]:
-    """Take the warm-up's steps, then time the others one by one."""
-    shape, device = SHAPES[configuration.shape], torch.device(configuration.device)
-    set_up_process(configuration.threads)
-    peaks = {name: product_peak(device, getattr(torch, name)) for name in {"float32", configuration.precision}}
-    network = build_network(shape.kind, shape.vocabulary, shape.shape, seed=configuration.seed, **shape.network).to(
-        device
-    )
-    length = torch.Size(shape.shape).numel()
-    flops = training_flops(network, length)
-    objective = build_objective(configuration.objective, shape.vocabulary, **OBJECTIVES[configuration.objective])
-    train = Train(
-        steps=configuration.warm_up + configuration.steps,
-        batch_size=configuration.batch,
-        optimizer=OPTIMIZER_SETTINGS[configuration.optimizer],
-    )
-    hardware = Hardware(
-        configuration.precision,
-        configuration.threads,
-        compile=configuration.compile,
-        recompute=configuration.recompute,
-    )
-    step = build_step(network, objective, train, hardware, Noise(configuration.seed, "bench"))
-    random = torch.Generator().manual_seed(configuration.seed)
-    tokens = torch.randint(shape.vocabulary, (configuration.batch, length), generator=random)
-    memory_before = peak_memory(device)
-    seconds = time_steps(step, lambda _, rows: Batch(tokens[rows.start : rows.stop]), train.steps)
-    step.state.record.check(train.steps)
-    peak = peaks[configuration.precision]
-    speed = summarize_speed(seconds[configuration.warm_up :], len(tokens), length, flops, peak)
-    matrices = _matrices(network) if configuration.optimizer == "muon" else []
-    orthogonalization = statistics.mean(_time_orthogonalization(matrices, device, configuration)) if matrices else 0.0
+@dataclass(frozen=True)
+class AdamW:
+    """AdamW with the paper's settings for text8."""
+
+    kind: str = "adamw"
+    beta2: float = 0.999
+    weight_decay: float = 0.03
+
+
+@dataclass(frozen=True)
+class Muon:
+    """Muon with the default suite's settings."""
+
+    kind: str = "muon"
+    momentum: float = 0.95
+    beta2: float = 0.99
+    weight_decay: float = 0.03
+
+
+OPTIMIZERS: dict[str, AdamW | Muon] = {"adamw": AdamW(), "muon": Muon()}
+"""By kind; their numbers do not change the cost of a step."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Optimizer and length of a training run."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float = 3e-4
+    warmup_steps: int = 0
+    optimizer: AdamW | Muon = field(default_factory=AdamW)
+    gradient_clip: float | None = 1.0
+    ema_decay: float = 0.9999
+    checkpoint_every: int = 1
+    keep_checkpoints: int = 1
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """How a training run is computed."""
+
+    precision: str
+    threads: int
+    processes: int = 1
+    strategy: str = "ddp"
+    micro_batches: int = 1
+    compile: bool = False
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A network and the shape of its data."""
+
+    kind: str
+    network: dict[str, Any]
+    vocabulary: int
+    shape: tuple[int, ...]
+    batch: int
+
+    @property
+    def length(self) -> int:
+        """Tokens per example."""
+        return torch.Size(self.shape).numel()
+
+    def build_network(self, seed: int, **changes: Any) -> Network:
+        """Return the network with its initial weights, on the CPU."""
+        return build_network(self.kind, self.vocabulary, self.shape, seed=seed, **self.network, **changes)
+
+    def random_tokens(self, batch: int, seed: int) -> Tensor:
+        """Return uniform tokens (B, L) on the CPU."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(self.vocabulary, (batch, self.length), generator=generator)
+
+
+def transformer_shape(
+    layers: int,
+    heads: int,
+    width: int,
+    vocabulary: int,
+    length: int,
+    batch: int,
+    *,
+    time_conditioning: bool = True,
+    dropout: float = 0.0,
+) -> Shape:
+    """Return a transformer on sequences."""
+    sizes = {"layers": layers, "heads": heads, "width": width}
+    network = {**sizes, "time_conditioning": time_conditioning, "dropout": dropout}
+    return Shape("transformer", network, vocabulary, (length,), batch)
+
+
+def unet_shape(width: int, blocks: int, edge: int, batch: int, *, dropout: float = 0.0) -> Shape:
+    """Return a U-Net on color images of `edge` x `edge` pixels."""
+    network = {"width": width, "blocks": blocks, "time_conditioning": True, "dropout": dropout}
+    return Shape("unet", network, 256, (edge, edge, 3), batch)
+
+
+def uvit_shape(
+    width: int, blocks: int, middle: tuple[int, int, int], edge: int, batch: int, *, dropout: float = 0.0
+) -> Shape:
+    """Return a U-ViT on color images; `middle` has the width, layers and heads of its transformer."""
+    middle_width, layers, heads = middle
+    sizes = {"width": width, "blocks": blocks, "middle_width": middle_width, "layers": layers, "heads": heads}
+    return Shape("uvit", {**sizes, "time_conditioning": True, "dropout": dropout}, 256, (edge, edge, 3), batch)
+
+
+SHAPES = {
+    "letters": transformer_shape(4, 4, 128, 27, 128, 8, time_conditioning=False),
+    "text8-11m": transformer_shape(6, 6, 384, 27, 256, 8),
+    "text8": transformer_shape(12, 12, 768, 27, 256, 8),
+    "gpt2-small": transformer_shape(12, 12, 768, 50257, 1024, 8),
+    "cifar10-small": unet_shape(64, 4, 32, 4),
+    "cifar10": unet_shape(128, 32, 32, 4),
+    "imagenet64": uvit_shape(256, 24, (768, 12, 12), 64, 1),
+}
+"""letters is the default suite's; text8, gpt2-small, cifar10 and imagenet64 are the paper's; the others are smaller
+versions of them."""
+
+
+@dataclass(frozen=True)
+class TrainingBenchmark(Benchmark):
+    """A network of `SHAPES` and how it is trained.
+
+    Raises:
+        ValueError: an unknown shape, precision, objective or optimizer, Muon for a U-Net, or a number below 1.
+    """
+
+    shape: str
+    batch: int
+    objective: str
+    optimizer: str
+    precision: str
+    compile: bool
+    recompute: bool
+    steps: int
+    """Steps timed, each individually."""
+    warm_up: int
+    """Steps before them."""
+    threads: int
+    device: str
+    seed: int
+
+    def __post_init__(self) -> None:
+        self.require_choice("shape", SHAPES)
+        self.require_choice("precision", PRECISIONS)
+        self.require_choice("objective", OBJECTIVES)
+        self.require_choice("optimizer", OPTIMIZERS)
+        if self.optimizer == "muon" and SHAPES[self.shape].kind == "unet":
+            raise ValueError(f"--optimizer muon is for matrices, and the layers of {self.shape} are convolutions")
+        self.require_positive("batch", "steps", "warm_up", "threads")
+
+    @property
+    def title(self) -> str:
+        """Name the measurement in error messages."""
+        return f"{self.shape} by {self.optimizer} in {self.precision} at batch {self.batch}"
+
+    def measure(self) -> Result:
+        """Take the warm-up steps, then time the others one by one; time Muon's orthogonalization once more alone."""
+        shape, device = SHAPES[self.shape], torch.device(self.device)
+        set_up_process(self.threads)
+        peaks = {name: product_peak(device, getattr(torch, name)) for name in {"float32", self.precision}}
+        network = shape.build_network(self.seed).to(device)
+        flops = training_flops(network, shape.length)
+        objective = build_objective(self.objective, shape.vocabulary, **OBJECTIVES[self.objective])
+        steps = self.warm_up + self.steps
+        train = Train(steps=steps, batch_size=self.batch, optimizer=OPTIMIZERS[self.optimizer])
+        hardware = Hardware(self.precision, self.threads, compile=self.compile, recompute=self.recompute)
+        step = build_step(network, objective, train, hardware, Noise(self.seed, "bench"))
+        tokens = shape.random_tokens(self.batch, self.seed)
+        memory_before = peak_memory(device)
+        seconds = time_steps(step, lambda _, rows: Batch(tokens[rows.start : rows.stop]), steps)
+        step.state.record.check(steps)
+        speed = summarize_speed(seconds[self.warm_up :], self.batch, shape.length, flops, peaks[self.precision])
+        matrices = layer_matrices(network) if self.optimizer == "muon" else []
+        orthogonalization = time_orthogonalization(matrices, device, steps)[self.warm_up :]
+        mean = statistics.mean(orthogonalization)
+        return {
+            **speed,
+            "first_step_seconds": seconds[0],
+            "orthogonalization_seconds": mean,
+            "orthogonalization_fraction": mean / speed["seconds_per_step"],
+            "float32_peak_flops": peaks["float32"],
+            "peak_mem_mib": peak_memory(device),
+            "peak_mem_mib_before": memory_before,
+            "parameters": parameter_count(network) + parameter_count(objective),
+        }
+
+
+def build_step(
+    network: Network,
+    objective: Objective,
+    train: Train,
+    hardware: Hardware,
+    noise: Noise,
+    world: World = World(),  # noqa: B008 (frozen)
+) -> Step:
+    """Return the step of a new training run, built in the order of `training.loop.train`."""
+    settings, machine = cast("TrainSettings", train), cast("HardwareSettings", hardware)
+    accelerate(network, objective, machine)
+    loss = parallel(Loss(network, objective.to(next(network.parameters()).device)), machine, world)
+    return Step(TrainingState(network, objective, settings), loss, settings, machine, noise, world)
+
+
+def time_steps(step: Step, batches: Batches, groups: int, steps: int = 1) -> list[float]:
+    """Return the seconds per step of each group of steps. A GPU is synchronized between groups only."""
+    seconds = []
+    for _ in range(groups):
+        wait_for(step.state.device)
+        start = perf_counter()
+        for _ in range(steps):
+            step.take(batches)
+        wait_for(step.state.device)
+        seconds.append((perf_counter() - start) / steps)
+    return seconds
+
+
+def time_orthogonalization(matrices: Sequence[Tensor], device: torch.device, steps: int) -> list[float]:
+    """Return the seconds that Muon's orthogonalization takes in each of several steps; zeros without matrices."""
+    by_shape: dict[torch.Size, list[Tensor]] = {}
+    for matrix in matrices:
+        by_shape.setdefault(matrix.shape, []).append(matrix.detach().clone())
+    if not by_shape:
+        return [0.0] * steps
+    seconds = []
+    for _ in range(steps):
+        wait_for(device)
+        start = perf_counter()
+        for same_shape in by_shape.values():
+            orthogonalize_together(same_shape)
+        wait_for(device)
+        seconds.append(perf_counter() - start)
+    return seconds
+
+
+def summarize_speed(seconds: Sequence[float], batch: int, length: int, flops: float, peak_flops: float) -> Result:
+    """Return the speed of steps that took `seconds` each.
+
+    Args:
+        seconds: per step, measured several times.
+        batch: examples per step.
+        length: tokens per example.
+        flops: per token, as `training_flops` counts them.
+        peak_flops: FLOP/s of a large matrix product in the same precision.
+    """
+    mean = statistics.mean(seconds)
+    flops_per_second = flops * batch * length / mean
     return {
-        **speed,
-        "first_step_seconds": seconds[0],
-        "orthogonalization_seconds": orthogonalization,
-        "orthogonalization_share": orthogonalization / speed["seconds_a_step"],
-        "float32_product_peak": peaks["float32"],
-        "memory_mib": peak_memory(device),
-        "memory_mib_before": memory_before,
-        "parameters": parameter_count(network) + parameter_count(objective),
+        "tokens_per_second": batch * length / mean,
+        "examples_per_second": batch / mean,
+        "seconds_per_step": mean,
+        "seconds_stderr": statistics.stdev(seconds) / len(seconds) ** 0.5 if len(seconds) > 1 else None,
+        "flops_per_second": flops_per_second,
+        "peak_flops": peak_flops,
+        "mfu": flops_per_second / peak_flops,
     }
 
 
-def _matrices(network: Network) -> list[list[Tensor]]:
-    """Return copies of the matrices that Muon has, those of one shape together."""
-    by_shape: dict[torch.Size, list[Tensor]] = {}
-    for matrix in layer_matrices(network):
-        by_shape.setdefault(matrix.shape, []).append(matrix.detach().clone())
-    return list(by_shape.values())
+COLUMNS: Columns = {
+    "shape": lambda result: result["shape"],
+    "parameters": lambda result: f"{result['parameters']:,}",
+    "batch": lambda result: str(result["batch"]),
+    "optimizer": lambda result: result["optimizer"],
+    "precision": lambda result: result["precision"],
+    "with": lambda result: " ".join(name for name in ("compile", "recompute") if result[name]),
+    "tokens/s": lambda result: f"{result['tokens_per_second']:,.0f}",
+    "examples/s": lambda result: f"{result['examples_per_second']:,.3g}",
+    "ms per step": lambda result: format_error(
+        1000 * result["seconds_per_step"], None if result["seconds_stderr"] is None else 1000 * result["seconds_stderr"]
+    ),
+    "orthogonalization": lambda result: (
+        f"{result['orthogonalization_fraction']:.0%}" if result["optimizer"] == "muon" else ""
+    ),
+    "GFLOP/s": lambda result: f"{result['flops_per_second'] / 1e9:,.1f}",
+    "matmul peak": lambda result: f"{result['peak_flops'] / 1e9:,.0f}",
+    "MFU": lambda result: f"{result['mfu']:.0%}",
+    "peak MiB": lambda result: f"{result['peak_mem_mib']:,.0f}",
+}
 
 
-def _time_orthogonalization(
-    matrices: list[list[Tensor]], device: torch.device, configuration: TrainConfiguration
-) -> list[float]:
-    """Return the seconds that Muon's orthogonalization takes in each of as many steps as are timed."""
-    seconds = []
-    for _ in range(configuration.warm_up + configuration.steps):
-        wait_for(device)
-        start = perf_counter()
-        for alike in matrices:
-            orthogonalize_together(alike)
-        wait_for(device)
-        seconds.append(perf_counter() - start)
-    return seconds[configuration.warm_up :]
+def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str:
+    """Return a page with the table and what a reader needs to judge and repeat it."""
+    first = results[0]
+    return f"""# Speed of training
 
+    {command}
 
-if __name__ == "__main__":
-    json.dump(measure(TrainConfiguration(**json.load(sys.stdin))), sys.stdout)
+{format_machine(machine)}
+The step of `mdpipe train` on random tokens, with {first["objective"]}: the mean of {first["steps"]} steps \
+after {first["warm_up"]}, and its standard error.
+
+{to_table(results, COLUMNS)}
+FLOP/s count the network's dense products, forward and backward, over all positions; the head runs at masked positions
+only, so what it saves counts as done. The matmul peak is the speed of a large matrix product in the same process and
+precision; MFU is relative to it. Orthogonalization is a part of Muon's step, timed separately afterwards, as a fraction
+of the step. Memory is the largest resident set of a process that does nothing else (on a GPU, the most that its tensors
+took).
+"""

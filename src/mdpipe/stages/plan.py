@@ -1,226 +1,327 @@
-"""`mdpipe plan`: what the stages of params.yaml will fetch, keep, read and compute, counted before anything runs."""
+"""`mdpipe plan`: what the stages of params.yaml will download, store, read and compute, before anything runs.
 
+Shapes: F operations of a forward pass per example, P weights, B batch, T steps, L length.
+"""
+
+import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from mdpipe.params import Params
-from mdpipe.params.sampling import OnGrid, fits
-from mdpipe.stages.plan_costs import COUNT_BYTES, HEADER_BYTES, RESULT_BYTES, Model, model_of
-from mdpipe.stages.plan_datasets import PIECE, Encoded, encoded_of, tokenizer_sizes, tokenizer_tokens, tokens_of
-from mdpipe.stages.plan_figures import NOTHING, Figure, at_least, counted, in_bytes, in_hours, total
-from mdpipe.stages.plan_recorded import is_of_another, recorded_params
-from mdpipe.stages.plan_sizes import Material, fetched, material_of
+from mdpipe.params import Params, Run
+from mdpipe.params.base import Section
+from mdpipe.params.load import PARAMS_FILE
+from mdpipe.params.sampling import AnySampler, OnGrid, fits
+from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
+from mdpipe.stages.plan_sizes import (
+    CHARACTERS_PER_TOKEN,
+    NOTHING,
+    UNKNOWN,
+    DatasetSize,
+    Estimate,
+    SourceSize,
+    dataset_size,
+    download_size,
+    source_size,
+    text_tokens,
+    tokenizer_size,
+    total,
+)
 
-TERA = 1e12
-HOUR = 3600
 WIDTH = 120
-COLUMNS = ("download", "disk", "tokens", "FLOPs")
-WRITTEN = (in_bytes, in_bytes, counted, counted, in_hours)
+UNITS = {"download": "B", "disk": "B", "tokens": "", "FLOPs": ""}
+"""Of the columns, whose headings are the attributes of a row."""
+TERA, SECONDS_PER_HOUR = 1e12, 3600
+BACKWARD = 2
+"""Forward passes that a backward pass costs."""
+WEIGHT_BYTES = 4
+STATE_BYTES = 16
+"""Per weight in a checkpoint, in float32: the weight, its average and AdamW's two moments."""
+ONE_CALL_PER_STEP = ("confidence", "generalized")
+"""Samplers whose last step unmasks everything; others have one more call, at time 0."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a stage takes."""
+    """The cost of a stage."""
 
     stage: str
-    download: Figure = NOTHING
-    """Bytes fetched over the network."""
-    disk: Figure = NOTHING
-    """Bytes that its outputs take, and its resume states."""
-    tokens: Figure = NOTHING
-    """Read, trained on or drawn."""
-    flops: Figure = NOTHING
+    download: Estimate = NOTHING
+    """Bytes."""
+    disk: Estimate = NOTHING
+    """Bytes of data, models and checkpoints."""
+    tokens: Estimate = NOTHING
+    """Read, trained on or sampled."""
+    FLOPs: Estimate = NOTHING
 
-    def hours(self, mfu: float, peak: float) -> Figure:
-        """FLOPs / (mfu * peak), of one GPU."""
-        return self.flops * (1 / (mfu * peak * TERA * HOUR))
+
+@dataclass(frozen=True)
+class ModelCost:
+    """The cost of a run's network; unknown if its vocabulary is."""
+
+    forward: Estimate = UNKNOWN
+    """F."""
+    prefixes: Estimate = UNKNOWN
+    """The sum of F over examples of 1, 2, ..., L tokens: the cost of an autoregressive sample."""
+    weights: Estimate = UNKNOWN
+    """P, including the objective's."""
+    is_exact: bool = False
+    """True if one Monte Carlo sample is enough, since the likelihood is exact."""
+
+    def training(self, run: Run) -> Estimate:
+        """Return (1 + 2) F B T for each mask sampled of an example (two in GenMD4)."""
+        masks: int = getattr(run.diffusion, "masks", 2 if run.objective == "genmd4" else 1)
+        return self.forward * ((1 + BACKWARD) * run.train.batch_size * run.train.steps * masks)
+
+    def state(self, run: Run) -> Estimate:
+        """Return 16 P bytes: weights, averages and two moments; Muon has one for matrices, so it is a guess there."""
+        return (self.weights * STATE_BYTES).estimated(run.train.optimizer.kind == "muon")
+
+    def disk(self, run: Run) -> Estimate:
+        """Return the bytes of models/RUN and of the checkpoints, which also have 8 bytes of metrics per step."""
+        checkpoint = self.state(run) + Estimate(2 * WEIGHT_BYTES * run.train.steps)
+        return self.weights * WEIGHT_BYTES + checkpoint * run.train.most_checkpoints()
+
+    def evaluation(self, samples: int, examples: Estimate) -> Estimate:
+        """Return F for each Monte Carlo sample and example."""
+        return self.forward * (1 if self.is_exact else samples) * examples
+
+    def sampling(self, sampler: AnySampler, steps: int | None, count: int, length: int, guided: bool) -> Estimate:
+        """Return F for each network call and sample, and twice that with guidance.
+
+        `reveal_first` skips steps at random; one call per token, the most, is taken for it.
+        """
+        cost = self.forward * network_calls(sampler, steps, length)
+        if sampler.kind == "autoregressive":
+            cost = self.prefixes
+        return cost.estimated(sampler.kind == "reveal_first") * (count * (2 if guided else 1))
+
+
+def model_cost(run: Run, size: DatasetSize) -> ModelCost:
+    """Return the cost of a run on a dataset.
+
+    Raises:
+        ValueError: the network does not fit the dataset.
+    """
+    if size.vocabulary is None:
+        return ModelCost()
+    from mdpipe.diffusion.objectives.build import build_objective
+    from mdpipe.networks.build import empty_network, parameter_count
+    from mdpipe.training.flops import forward_flops
+
+    objective = build_objective(run.objective, size.vocabulary, **run.diffusion.model_dump())
+    network = empty_network(
+        vocabulary=size.vocabulary,
+        shape=size.shape,
+        classes=0 if run.condition is None else max(size.classes, 1),
+        causal=objective.causal,
+        **run.network.model_dump(),
+    )
+    # Newton's series of the sum, since F has a constant, a linear and a square part.
+    first, second, third = (forward_flops(network, length) if objective.causal else 0 for length in (1, 2, 3))
+    differences = (first, second - first, third - 2 * second + first)
+    prefixes = sum(math.comb(size.length, order + 1) * difference for order, difference in enumerate(differences))
+    return ModelCost(
+        forward=Estimate(forward_flops(network, size.length), size.is_guess),
+        prefixes=Estimate(prefixes, size.is_guess),
+        weights=Estimate(parameter_count(network) + parameter_count(objective), size.is_guess),
+        is_exact=objective.causal,
+    )
+
+
+def network_calls(sampler: AnySampler, steps: int | None, length: int) -> int:
+    """Return one call per step of the grid, or per token without a grid, and as many for each corrector."""
+    if steps is None:
+        return length
+    if sampler.kind in ONE_CALL_PER_STEP:
+        return steps
+    calls: int = (steps + 1) * (1 + getattr(sampler, "correctors", 0))
+    return min(calls, length) if sampler.kind == "reveal_first" else calls
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Params, and what is known of what they name."""
+    """Params, and the sizes of the sources, datasets and networks that they name."""
 
     params: Params
-    materials: dict[str, Material]
-    datasets: dict[str, Encoded]
-    models: dict[str, Model]
     outdated: frozenset[str]
-    """Sources and datasets whose artifacts are of another definition, as `sources.NAME`."""
+    """Sources and datasets whose artifacts have another definition, as `sources.NAME`."""
+    sources: dict[str, SourceSize]
+    datasets: dict[str, DatasetSize]
+    models: dict[str, ModelCost]
 
     @classmethod
     def of(cls, params: Params) -> "Plan":
-        """Find out what there is to know.
+        """Collect the sizes.
 
         Raises:
-            ValueError: a network does not fit its dataset, or a tokenizer's file is broken.
+            ValueError: a network does not fit its dataset, or a file in data/ or of a tokenizer is broken.
         """
-        outdated = _outdated(params)
-        materials = {
-            name: material_of(name, source, f"sources.{name}" in outdated) for name, source in params.sources.items()
+        outdated = find_outdated(params)
+        sources = {
+            name: source_size(name, source, f"sources.{name}" in outdated) for name, source in params.sources.items()
         }
         datasets = {
-            name: encoded_of(
-                name,
-                dataset,
-                params.sources[dataset.source],
-                materials[dataset.source],
-                f"datasets.{name}" in outdated,
+            name: dataset_size(
+                name, data, params.sources[data.source], sources[data.source], f"datasets.{name}" in outdated
             )
-            for name, dataset in params.datasets.items()
+            for name, data in params.datasets.items()
         }
-        models = {name: model_of(run, datasets[run.dataset]) for name, run in params.runs.items()}
-        return cls(params, materials, datasets, models, outdated)
+        models = {name: model_cost(run, datasets[run.dataset]) for name, run in params.runs.items()}
+        return cls(params, outdated, sources, datasets, models)
 
     def rows(self) -> Iterator[Row]:
-        """One a stage, in the order and by the names of `mdpipe check`."""
-        for name, source in self.params.sources.items():
-            material = self.materials[name]
-            yield Row(f"download@{name}", fetched(source, material.content), material.disk)
-        for name, dataset in self.params.datasets.items():
+        """Yield the cost of every stage, in the order and with the names of `mdpipe check`."""
+        params = self.params
+        for name, source in params.sources.items():
+            size = self.sources[name]
+            yield Row(f"download@{name}", download_size(source, size.content), size.disk)
+        for name, dataset in params.datasets.items():
+            yield Row(f"tokenizer@{name}", *tokenizer_size(name, dataset, f"datasets.{name}" in self.outdated))
             encoded = self.datasets[name]
-            yield Row(
-                f"tokenizer@{name}",
-                *tokenizer_sizes(name, dataset, f"datasets.{name}" in self.outdated),
-                tokenizer_tokens(dataset, encoded),
-            )
-            yield Row(f"encode@{name}", disk=encoded.disk, tokens=encoded.tokens)
-        for name in self.params.runs:
+            yield Row(f"encode@{name}", disk=encoded.disk, tokens=total(encoded.tokens.values()))
+        for name in params.runs:
             yield from self._run(name)
-        for name in self.params.zero_shot.runs:
-            for corpus in self.params.zero_shot.sources:
-                yield self._zero_shot(name, corpus)
-        for name in self.params.samplers.runs:
+        for name in params.zero_shot.runs:
+            for source_name in params.zero_shot.sources:
+                yield self._zero_shot(name, source_name)
+        for name in params.samplers.runs:
             yield self._samplers(name)
         yield Row("report")
 
     def _run(self, name: str) -> Iterator[Row]:
-        """Training, samples and evaluation."""
         run, model = self.params.runs[name], self.models[name]
-        encoded = self.datasets[run.dataset]
-        trained_on = Figure(run.train.steps * run.train.batch_size * encoded.length)
-        yield Row(f"train@{name}", disk=model.kept(run), tokens=trained_on, flops=model.training(run))
-        sample = run.sample
-        drawn = Figure(sample.count * encoded.length)
-        guided = sample.guidance is not None
-        cost = model.drawing(sample.sampler, sample.steps, sample.count, encoded.length, guided)
-        yield Row(f"sample@{name}", disk=drawn * COUNT_BYTES + Figure(HEADER_BYTES), tokens=drawn, flops=cost)
-        held_out = encoded.splits[run.evaluate.split]
-        examples = held_out.over(encoded.length)
-        cost = model.evaluation(run.evaluate.draws, examples)
-        kept = examples * RESULT_BYTES + Figure(HEADER_BYTES)
-        yield Row(f"evaluate@{name}", disk=kept, tokens=held_out, flops=cost)
+        sample, data = run.sample, self.datasets[run.dataset]
+        trained_on = Estimate(run.train.steps * run.train.batch_size * data.length)
+        yield Row(f"train@{name}", disk=model.disk(run), tokens=trained_on, FLOPs=model.training(run))
+        sampled = Estimate(sample.count * data.length)
+        cost = model.sampling(sample.sampler, sample.steps, sample.count, data.length, sample.guidance is not None)
+        yield Row(f"sample@{name}", tokens=sampled, FLOPs=cost)
+        held_out = data.tokens[run.evaluate.split]
+        cost = model.evaluation(run.evaluate.draws, (held_out * (1 / data.length)).ceil())
+        yield Row(f"evaluate@{name}", tokens=held_out, FLOPs=cost)
 
     def _zero_shot(self, name: str, source: str) -> Row:
-        """All of a source, by the tokenizer of the run's own dataset."""
+        """Return the cost of all of a source, by the tokenizer of the run's dataset."""
         run = self.params.runs[name]
-        tokens = tokens_of(self.materials[source].amount, self.params.datasets[run.dataset].tokenizer)
-        examples = tokens.over(self.datasets[run.dataset].length)
+        characters = total(self.sources[source].amounts.values())
+        tokens = text_tokens(characters, self.params.datasets[run.dataset])
+        examples = (tokens * (1 / self.datasets[run.dataset].length)).ceil()
         cost = self.models[name].evaluation(self.params.zero_shot.draws, examples)
-        return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=cost)
+        return Row(f"zero_shot@{name}-{source}", tokens=tokens, FLOPs=cost)
 
     def _samplers(self, name: str) -> Row:
-        """Every sampler that fits, at every number of steps; all samples, and the test split, pass by the judge."""
+        """Return the cost of every fitting sampler at every number of steps, and of scoring samples and test split."""
         suite, run, model = self.params.samplers, self.params.runs[name], self.models[name]
-        encoded, judge = self.datasets[run.dataset], self.models[suite.runs[name].judge]
+        data, judge = self.datasets[run.dataset], self.models[suite.runs[name].judge]
         costs = [
-            model.drawing(sampler, steps, suite.count, encoded.length)
+            model.sampling(sampler, steps, suite.count, data.length, guided=False)
             for sampler in suite.samplers
             if fits(sampler.kind, run.objective)
             for steps in (suite.steps if isinstance(sampler, OnGrid) else [None])
         ]
-        drawn = Figure(len(costs) * suite.count)
-        held_out = encoded.splits["test"]
-        judged = judge.evaluation(1, drawn + held_out.over(encoded.length))
-        return Row(f"samplers@{name}", tokens=drawn * encoded.length + held_out, flops=total(costs) + judged)
+        samples, held_out = Estimate(len(costs) * suite.count), data.tokens["test"]
+        scored = judge.evaluation(1, samples + (held_out * (1 / data.length)).ceil())
+        return Row(f"samplers@{name}", tokens=samples * data.length + held_out, FLOPs=total(costs) + scored)
 
 
-def _outdated(params: Params) -> frozenset[str]:
-    """Return the sources and datasets that dvc.lock records with another definition, and datasets of such sources."""
-    recorded = recorded_params()
-    sources = {
-        name
-        for name, source in params.sources.items()
-        if is_of_another(recorded.get(f"download@{name}", {}), "sources", name, source)
-    }
+def find_outdated(params: Params) -> frozenset[str]:
+    """Return sources and datasets that dvc.lock records with another definition, and datasets of such sources."""
+    try:
+        stages = read_yaml(Path("dvc.lock").read_bytes())["stages"]
+    except (FileNotFoundError, StrictYAMLError, TypeError, KeyError):  # There is none, or it is broken.
+        stages = None
+
+    def is_changed(stage: str, section: str, name: str, stated: Section) -> bool:
+        try:
+            recorded = stages[f"{stage}@{name}"]["params"][str(PARAMS_FILE)][f"{section}.{name}"]
+            return type(stated).model_validate(recorded) != stated
+        except (KeyError, TypeError):
+            return False
+        except ValidationError:
+            return True
+
+    sources = {name for name, source in params.sources.items() if is_changed("download", "sources", name, source)}
     datasets = {
         name
         for name, dataset in params.datasets.items()
-        if dataset.source in sources or is_of_another(recorded.get(f"encode@{name}", {}), "datasets", name, dataset)
+        if dataset.source in sources or is_changed("encode", "datasets", name, dataset)
     }
     return frozenset({f"sources.{name}" for name in sources} | {f"datasets.{name}" for name in datasets})
 
 
-def summed(rows: Sequence[Row]) -> Row:
-    """The last row."""
-    return Row(
-        "total",
-        download=total(row.download for row in rows),
-        disk=total(row.disk for row in rows),
-        tokens=total(row.tokens for row in rows),
-        flops=total(row.flops for row in rows),
-    )
-
-
 def describe(params: Params, mfu: float, peak: float) -> str:
-    """The table, and what its figures rest on.
+    """Return the table and what it rests on.
 
     Args:
-        params: what would run.
-        mfu: share of the peak that the network's products reach.
-        peak: of the GPU, TFLOP/s.
+        params: the stages that would run.
+        mfu: fraction of the peak that the networks' matrix products reach.
+        peak: TFLOP/s of the GPU.
 
     Raises:
-        ValueError: the share or the peak is out of range, or a network does not fit its dataset.
+        ValueError: `mfu` or `peak` is out of range, or a network does not fit its dataset.
     """
     if not 0 < mfu <= 1:
-        raise ValueError(f"--mfu = {mfu} must lie in (0, 1]: it is the share of the peak that is reached")
+        raise ValueError(f"--mfu = {mfu} must lie in (0, 1]: it is the fraction of the peak that is reached")
     if not peak > 0:
         raise ValueError(f"--peak = {peak} must be positive: TFLOP/s of one GPU")
-    rows = list(Plan.of(params).rows())
+    plan = Plan.of(params)
+    rows = list(plan.rows())
     table = Table("stage", box=None, pad_edge=False)
     table.columns[0].no_wrap = True
-    for column in (*COLUMNS, "GPU-hours"):
+    for column in (*UNITS, "GPU-hours"):
         table.add_column(column, justify="right", no_wrap=True)
-    last = summed(rows)
-    for row in [*rows, last]:
-        figures = (row.download, row.disk, row.tokens, row.flops, row.hours(mfu, peak))
-        cells = zip(WRITTEN, figures, strict=True)
-        table.add_row(
-            row.stage, *(at_least(write, figure) if row is last else write(figure) for write, figure in cells)
-        )
+    per_hour = mfu * peak * TERA * SECONDS_PER_HOUR
+    for row in rows:
+        hours = (row.FLOPs * (1 / per_hour)).format("h")
+        table.add_row(row.stage, *(getattr(row, name).format(unit) for name, unit in UNITS.items()), hours)
+    sums = [format_sum([getattr(row, name) for row in rows], unit) for name, unit in UNITS.items()]
+    table.add_row("total", *sums, format_sum([row.FLOPs * (1 / per_hour) for row in rows], "h"))
     console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
     with console.capture() as captured:
         console.print(table)
     lines = [line.rstrip() for line in captured.get().splitlines()]
-    return "\n".join([*lines, "", *_basis(rows, mfu, peak), *_slow_precision(params)])
+    notes = [*_notes(plan, rows, mfu, peak), *_slow_precision(params)]
+    return "\n".join([*lines, "", *(textwrap.fill(note, WIDTH, break_on_hyphens=False) for note in notes)])
 
 
-def _basis(rows: Sequence[Row], mfu: float, peak: float) -> list[str]:
-    """What the figures rest on, and which are not known."""
-    told = [
-        f"GPU-hours: at {mfu:.0%} of {peak:g} TFLOP/s. FLOPs: the products of the networks, with the head's at every"
-        " position; three forward passes an example in training. Sizes: those of data/, where it is there.",
-        f"~ is an estimate, from the sizes of files, the catalogue's counts and {PIECE} characters a token of pieces."
-        " Not counted: metrics, pictures of samples, the report, and DVC's cache, which takes as much disk again where"
-        " the file system has no reflinks.",
+def format_sum(estimates: Sequence[Estimate], unit: str) -> str:
+    """Return the sum; if some are unknown, `at least` the sum of the others, unless that says nothing."""
+    text = total(estimate for estimate in estimates if not estimate.is_unknown).format(unit)
+    if not any(estimate.is_unknown for estimate in estimates):
+        return text
+    return "?" if text.startswith(("-", "<")) else f"at least {text}"
+
+
+def _notes(plan: Plan, rows: Sequence[Row], mfu: float, peak: float) -> Iterator[str]:
+    """Yield what the numbers rest on, the memory of training, and whether something is unknown."""
+    yield (
+        f"GPU-hours: at {mfu:.0%} of {peak:g} TFLOP/s. FLOPs: the networks' matrix products, with the head at every"
+        " position; three forward passes per example in training. Sizes: those of data/, where it exists."
+    )
+    memory = [
+        f"{name} {(plan.models[name].state(run) + plan.models[name].weights * WEIGHT_BYTES).format('B')}"
+        for name, run in plan.params.runs.items()
     ]
-    unknown = [f"{row.stage} ({', '.join(missing)})" for row in rows if (missing := _unknown(row))]
-    if unknown:
-        told.append(f"Not known (?), so that totals are what there is at least: {'; '.join(unknown)}.")
+    yield f"Memory for weights, gradients, averages and moments, without activations: {', '.join(memory) or 'none'}."
+    yield (
+        f"~ is an estimate, from the sizes of files, the catalog's counts and {CHARACTERS_PER_TOKEN} characters per"
+        " token of a larger vocabulary. Not counted: metrics, samples, the report, and DVC's cache, which takes as much"
+        " disk space again where the file system has no reflinks."
+    )
+    if any(getattr(row, name).is_unknown for row in rows for name in UNITS):
+        yield "? is unknown until the data are downloaded and encoded; totals are then lower bounds."
     else:
-        told.append("Nothing is unknown.")
-    return [textwrap.fill(line, WIDTH, break_on_hyphens=False) for line in told]
+        yield "Nothing is unknown."
 
 
 def _slow_precision(params: Params) -> list[str]:
-    """Say which runs ask for bfloat16 where this machine is slow at it, which does not matter if they train elsewhere.
-
-    A machine with a GPU is not measured: `mdpipe train` says it there.
-    """
+    """Return a note on runs in bfloat16 if this machine has no GPU and is slow in bfloat16."""
     runs = [name for name, run in params.runs.items() if run.hardware.precision == "bfloat16"]
     if not runs:
         return []
@@ -230,11 +331,4 @@ def _slow_precision(params: Params) -> list[str]:
 
     if torch.cuda.is_available() or not (problem := bfloat16_problem(torch.device("cpu"))):
         return []
-    return [
-        textwrap.fill(f"Trained here, without a GPU ({', '.join(runs)}): {problem}.", WIDTH, break_on_hyphens=False)
-    ]
-
-
-def _unknown(row: Row) -> list[str]:
-    figures = (row.download, row.disk, row.tokens, row.flops)
-    return [name for name, figure in zip(COLUMNS, figures, strict=True) if figure.unknown]
+    return [f"Trained here, without a GPU ({', '.join(runs)}): {problem}."]

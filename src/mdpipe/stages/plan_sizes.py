@@ -1,11 +1,10 @@
-"""How much there is of a source, before it is fetched and as far as is known.
+"""Sizes of sources and datasets before anything runs: exact where data/ has them, else from the catalog's counts.
 
-What lies under data/raw is taken as it is; else the user's own files say it by their sizes, what comes with the
-packages by its content, and what is fetched by the counts that the catalogue has.
+Text files on this machine are estimated at one character per byte. All else is unknown until it is downloaded.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,135 +13,290 @@ import numpy as np
 
 from mdpipe.data.artifacts.stable_json import read_json
 from mdpipe.file_formats import COMPRESSED
+from mdpipe.params import data, sources
 from mdpipe.params.catalogue import entry
-from mdpipe.params.sources import (
-    Arrays,
-    Catalogued,
-    Csv,
-    Digits,
-    Docstrings,
-    Hub,
-    HubImages,
-    Idx,
-    ImageFolder,
-    JsonLines,
-    Photos,
-    PlanarArrays,
-    Resized,
-    Source,
-    Table,
-    TextFiles,
-    Url,
-    has_classes,
-    modality_of_source,
-    resolved,
-)
+from mdpipe.params.data import Held, ImageDataset, TextDataset
+from mdpipe.params.sources import Source, has_classes, modality_of_source, resolved
 from mdpipe.stages import paths
-from mdpipe.stages.plan_figures import NOTHING, UNKNOWN, Figure, total
 
-PACKED = 0.31
-"""Bytes of a packed text for every byte of it: text8.zip has 31,344,016 for 100,000,000 letters."""
-PARQUET = 0.6
-"""The same for the parquet files of a hub: OpenWebText's have 24 GB for 40."""
-KEY_BYTES = 64
-"""What decides a document's or picture's split, kept beside its content."""
-LABEL_BYTES = 8
+PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
+MIN_HOURS = 0.01
+ZIP_RATIO, PARQUET_RATIO = 0.31, 0.6
+"""Bytes downloaded per byte of text: 31,344,016 for the 100,000,000 of text8, 24 GB for OpenWebText's 40 in parquet."""
+CHARACTERS_PER_TOKEN = 4.3
+"""Of English text, for GPT-2's vocabulary or a similar one."""
+GPT2_VOCABULARY, GPT2_BYTES = 50_257, 1_042_301 + 456_318
+"""GPT-2's tokens, and the bytes of its vocab.json and merges.txt."""
+DIGITS, PHOTOS, PHOTO_EDGES = 1797, 2, (427, 640)
+"""Images that come with scikit-learn."""
+GRAY = ("mnist", "fashion_mnist")
+"""Datasets of the catalog with one channel; all others have three."""
 
-Shape = tuple[int, int, int]
-"""(H, W, C) of pictures."""
-DIGITS, DIGIT_CLASSES, DIGIT_SHAPE = 1797, 10, (8, 8, 1)
-PHOTOS, PHOTO_EDGES = 2, (427, 640)
-"""What comes with scikit-learn."""
-GREY = {"mnist", "fashion_mnist"}
-"""Data sets of the catalogue with one channel; all others have three."""
-RGB = 3
+AnyDataset = TextDataset | ImageDataset
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a source has in one of its own splits."""
+class Estimate:
+    """A number that may be a guess, or unknown (NaN); sums and products keep both."""
 
-    units: Figure
-    """Documents, or pictures."""
-    amount: Figure
-    """Characters of text; of pictures their number again."""
-
-
-Parts = Mapping[str | None, Part]
-"""By the source's own splits; None where it has none."""
-NOT_KNOWN = Part(UNKNOWN, UNKNOWN)
-
-
-@dataclass(frozen=True)
-class Material:
-    """What is known of a source."""
-
-    parts: Parts
-    content: Figure
-    """Bytes of its text or pixels."""
-    disk: Figure
-    """Bytes of data/raw/SOURCE."""
-    shape: Shape | None
-    """Of its pictures, where that is known."""
-    classes: int
-    """0 where it has none, or nothing says how many."""
+    value: float = 0
+    is_guess: bool = False
 
     @property
-    def amount(self) -> Figure:
-        """Characters, or pictures, in all."""
-        return total(part.amount for part in self.parts.values())
+    def is_unknown(self) -> bool:
+        """True if nothing says how large it is."""
+        return math.isnan(self.value)
+
+    def __add__(self, other: "Estimate") -> "Estimate":
+        return Estimate(self.value + other.value, self.is_guess or other.is_guess)
+
+    def __mul__(self, factor: "Estimate | float") -> "Estimate":
+        by = factor if isinstance(factor, Estimate) else Estimate(factor)
+        return Estimate(self.value * by.value, self.is_guess or by.is_guess)
+
+    def ceil(self) -> "Estimate":
+        """Return the number rounded up."""
+        return self if self.is_unknown else Estimate(math.ceil(self.value), self.is_guess)
+
+    def estimated(self, is_guess: bool = True) -> "Estimate":
+        """Return the same number, marked as a guess if `is_guess`; nothing at all is exact."""
+        return Estimate(self.value, self.is_guess or (is_guess and self.value != 0))
+
+    def format(self, unit: str = "") -> str:
+        """Return `1.54 MB`, or `12 h`; `?` for unknown, `-` for nothing, `~` before a guess."""
+        if self.is_unknown or not self.value:
+            return "?" if self.is_unknown else "-"
+        if unit == "h":
+            if self.value < MIN_HOURS:
+                return f"<{MIN_HOURS} h"
+            return f"{'~' * self.is_guess}{_round(self.value, 2)} h"  # The hardware is a guess: two digits.
+        power = 0
+        while power + 1 < len(PREFIXES) and float(f"{self.value / 1000**power:.3g}") >= 1000:
+            power += 1
+        text = f"{_round(self.value / 1000**power, 3)} {PREFIXES[power]}{unit}"
+        return f"{'~' * self.is_guess}{text.rstrip()}"
 
 
-def material_of(name: str, source: Source, is_outdated: bool = False) -> Material:
-    """What is known of a source; of its raw folder nothing is taken where that is of an older definition of it.
+NOTHING, UNKNOWN = Estimate(), Estimate(math.nan)
 
-    The disk that it will take is its content and for every document or picture a key, for a picture perhaps a label.
-    """
-    folder = paths.raw(name)
-    if not is_outdated and (header := read_header(folder / "source.json")) is not None:
+
+def total(estimates: Iterable[Estimate]) -> Estimate:
+    """Return the sum."""
+    return sum(estimates, NOTHING)
+
+
+@dataclass(frozen=True)
+class SourceSize:
+    """The size of a source."""
+
+    amounts: Mapping[str | None, Estimate]
+    """Characters or images in each of its own splits; the key is None if it has none."""
+    shape: Shape | None
+    """(H, W, C) of its images, if known."""
+    classes: int
+    """0 if there are none or their number is unknown."""
+    content: Estimate
+    """Bytes of text or pixels."""
+    disk: Estimate
+    """Bytes of data/raw/SOURCE."""
+
+
+def source_size(name: str, source: Source, is_outdated: bool) -> SourceSize:
+    """Return the size of a source: from data/raw, unless that has an older definition, else as far as it is known."""
+    if not is_outdated and (header := read_header(paths.raw(name) / "source.json")) is not None:
+        amounts: dict[str | None, Estimate] = {}
+        for shard in header["shards"]:
+            count = Estimate(shard["images"] if "images" in shard else shard["characters"])
+            amounts[shard["split"]] = amounts.get(shard["split"], NOTHING) + count
         shape = tuple(header["shape"]) if "shape" in header else None
-        parts = _measured(header["shards"])
-        content = Figure(header["bytes"]) if shape is None else _pixels(parts, shape)
-        return Material(parts, content, Figure(folder_size(folder)), shape, header.get("classes", 0))
-    parts, shape = _parts(source)
+        content = Estimate(header["bytes"]) if shape is None else total(amounts.values()) * math.prod(shape)
+        disk = Estimate(folder_size(paths.raw(name)))
+        return SourceSize(amounts, shape, header.get("classes", 0), content, disk)
+    amounts, shape, classes = _known_amounts(source)
+    bytes_per_unit: float = 1
     if modality_of_source(source) == "image":
-        content = _pixels(parts, shape)
-    else:
-        content = total(part.amount for part in parts.values()).roughly()
-    units = total(part.units for part in parts.values())
-    beside = NOTHING if units.unknown else units * (KEY_BYTES + LABEL_BYTES * has_classes(source))
-    return Material(parts, content, (content + beside).roughly(), shape, _classes(source))
+        bytes_per_unit = math.nan if shape is None else math.prod(shape)
+    content = (total(amounts.values()) * bytes_per_unit).estimated()
+    return SourceSize(amounts, shape, classes, content, content)
 
 
-def fetched(source: Source, content: Figure) -> Figure:
-    """Bytes over the network: as many as the content has, PACKED times so many of an archive, PARQUET of a hub."""
+def _known_amounts(source: Source) -> tuple[dict[str | None, Estimate], Shape | None, int]:
+    """Return amounts, shape and classes by the catalog, the settings, or the sizes of text files."""
+    found, shape, classes = resolved(source), None, 0
+    if isinstance(found, sources.PlanarArrays):
+        channels, height, width = found.shape
+        shape, classes = (height, width, channels), found.labels.classes if found.labels else 0
+    if isinstance(source, sources.Catalogued):
+        facts = entry(source.name)
+        counts = {split: Estimate(count) for split, count in (facts.counts or {}).items()}
+        if edge := getattr(found, "resize", None) or (facts.dataset or {}).get("size"):
+            shape = (edge, edge, 1 if source.name in GRAY else 3)
+        if not facts.splits:
+            return {None: counts.get("characters", UNKNOWN)}, None, 0
+        is_image = facts.modality == "image"  # The counts of a text's splits are documents.
+        return {split: counts.get(split, UNKNOWN) if is_image else UNKNOWN for split in facts.splits}, shape, classes
+    match found:
+        case sources.Digits():
+            return {None: Estimate(DIGITS)}, (8, 8, 1), 10
+        case sources.Photos(region=edge):
+            squares = math.prod(length // edge for length in PHOTO_EDGES)
+            return {None: Estimate(PHOTOS * squares)}, (edge, edge, 3), 0
+        case sources.TextFiles() | sources.JsonLines() | sources.Csv():
+            return _file_sizes(found.path, found.pattern), None, 0
+    return {None: UNKNOWN}, shape, classes
+
+
+def _file_sizes(path: str, pattern: str | dict[str, str]) -> dict[str | None, Estimate]:
+    """Return one character per byte for the text files of a source, by split; unknown if one is compressed."""
+    from mdpipe.data.sources.files import matching_files
+
+    amounts: dict[str | None, Estimate] = {}
+    try:
+        for file in matching_files(Path(path), pattern):
+            size = UNKNOWN if file.compressed else Estimate(file.size, is_guess=True)
+            amounts[file.split] = amounts.get(file.split, NOTHING) + size
+    except ValueError:  # The files are not here.
+        return {None: UNKNOWN}
+    return amounts
+
+
+def download_size(source: Source, content: Estimate) -> Estimate:
+    """Estimate the bytes that are downloaded for a source; images that are resized come in an unknown size."""
     match resolved(source):
-        case Url() as url:
-            packed = url.member is not None or url.url.endswith(COMPRESSED)
-            return (content * (PACKED if packed else 1)).roughly()
-        case Hub() as hub if not Path(hub.name).is_dir():
-            return (content * PARQUET).roughly()
-        case HubImages() as hub if not Path(hub.name).is_dir():
-            # What is made smaller here is fetched in the size that it has there.
-            return content.roughly() if hub.resize is None else UNKNOWN
+        case sources.Url(url=url, member=member):
+            return content * (ZIP_RATIO if member or url.endswith(COMPRESSED) else 1)
+        case sources.Hub(name=name) if not Path(name).is_dir():
+            return content * PARQUET_RATIO
+        case sources.HubImages(name=name, resize=resize) if not Path(name).is_dir():
+            return content if resize is None else UNKNOWN
     return NOTHING
 
 
-def channels(source: Source, found: Material) -> tuple[int, bool]:
-    """Of its pictures, and whether that is a guess."""
-    if found.shape is not None:
-        return found.shape[2], False
-    grey = isinstance(source, Idx) or (isinstance(source, Catalogued) and source.name in GREY)
-    return 1 if grey else RGB, not isinstance(source, Idx | Catalogued)
+@dataclass(frozen=True)
+class DatasetSize:
+    """The size of a dataset."""
+
+    tokens: Mapping[str, Estimate]
+    """By split."""
+    disk: Estimate
+    """Bytes of data/encoded/DATASET."""
+    shape: Shape
+    """(L,) or (H, W, C)."""
+    vocabulary: int | None
+    """None if the tokenizer is not downloaded yet."""
+    classes: int
+    """0 if there are none or their number is unknown."""
+    is_guess: bool
+    """True if the number of channels or classes is a guess."""
+
+    @property
+    def length(self) -> int:
+        """Tokens per example."""
+        return math.prod(self.shape)
+
+
+def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSize, is_outdated: bool) -> DatasetSize:
+    """Return the size of a dataset: from data/encoded, unless that has an older definition, else from its source."""
+    folder, vocabulary = paths.encoded(name), vocabulary_size(dataset)
+    if not is_outdated and (header := read_header(folder / "dataset.json")) is not None:
+        tokens = {split: Estimate(counts["tokens"]) for split, counts in header["splits"].items()}
+        if isinstance(dataset, TextDataset):
+            shape: Shape = (dataset.length,)
+        else:
+            shape = (dataset.size, dataset.size, header["shape"][-1])
+        vocabulary, disk = vocabulary or int(header["vocabulary"]), Estimate(folder_size(folder))
+        return DatasetSize(tokens, disk, shape, vocabulary, header["classes"], is_guess=False)
+    amounts = _split_amounts(dataset, size.amounts)
+    if isinstance(dataset, TextDataset):
+        shape = (dataset.length,)
+        tokens = {split: text_tokens(amount, dataset) for split, amount in amounts.items()}
+        is_guess = False
+    else:
+        shape = (dataset.size, dataset.size, size.shape[2] if size.shape else 3)
+        tokens = {
+            split: amount * (_tiles(dataset, split, size.shape) * math.prod(shape)) for split, amount in amounts.items()
+        }
+        is_guess = size.shape is None or (has_classes(source) and not size.classes)
+    id_bytes = np.min_scalar_type((vocabulary or 2**32) - 1).itemsize
+    disk = (total(tokens.values()) * id_bytes).estimated()
+    return DatasetSize(tokens, disk, shape, vocabulary, size.classes, is_guess)
+
+
+def text_tokens(characters: Estimate, dataset: AnyDataset) -> Estimate:
+    """Return one token for each letter or byte, else one for CHARACTERS_PER_TOKEN characters."""
+    is_character = isinstance(dataset.tokenizer, data.Letters | data.Bytes)
+    return (characters * (1 if is_character else 1 / CHARACTERS_PER_TOKEN)).estimated()
+
+
+def _tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> Estimate:
+    """Return ((H - size) // stride + 1) ((W - size) // stride + 1), the tiles of an image; 1 if its shape is unknown.
+
+    The stride of held-out tiles is their size.
+    """
+    if shape is None:
+        return Estimate(1, is_guess=True)
+    stride = dataset.stride if split == "train" else dataset.size
+    return Estimate(math.prod(max((edge - dataset.size) // stride + 1, 0) for edge in shape[:2]))
+
+
+def _split_amounts(dataset: AnyDataset, amounts: Mapping[str | None, Estimate]) -> dict[str, Estimate]:
+    """Return the characters or images of each split, given those of the source's own splits.
+
+    Held out is one of these, or a part of the rest, which is the source's split "train" if it has one.
+    """
+    held_out = {"validation": dataset.validation, "test": dataset.test}
+    rest = [
+        split for split in amounts if split not in held_out.values() and ("train" not in amounts or split == "train")
+    ]
+    pool = total(amounts[split] for split in rest)
+    taken = {split: _part_of(pool, held, dataset) for split, held in held_out.items() if not isinstance(held, str)}
+    named = {split: amounts.get(held, UNKNOWN) for split, held in held_out.items() if isinstance(held, str)}
+    return {"train": pool + total(taken.values()) * -1, **taken, **named}
+
+
+def _part_of(pool: Estimate, held: Held, dataset: AnyDataset) -> Estimate:
+    match held:
+        case data.Last(last=count) if isinstance(dataset, ImageDataset):
+            return Estimate(count)
+        case data.LastCharacters(last_characters=count):
+            return Estimate(count)
+        case float() | data.Chunks():
+            return (pool * (held if isinstance(held, float) else held.chunks)).ceil().estimated()
+    return UNKNOWN  # Documents have different lengths.
+
+
+def vocabulary_size(dataset: AnyDataset) -> int | None:
+    """Return the number of tokens; None if it is in a file that is not downloaded yet."""
+    match dataset.tokenizer:
+        case data.Pixels(levels=count) | data.Pieces(vocabulary=count):
+            return count
+        case data.Gpt2(path=path) if not Path(path).exists():
+            return GPT2_VOCABULARY
+        case data.Json(path=path) if not Path(path).exists():
+            return None
+        case tokenizer:
+            from mdpipe.data.tokenizers import fit_tokenizer
+
+            return fit_tokenizer(tokenizer.kind, [], **tokenizer.model_dump(exclude={"kind"})).vocabulary
+
+
+def tokenizer_size(name: str, dataset: AnyDataset, is_outdated: bool) -> tuple[Estimate, Estimate]:
+    """Return the bytes downloaded for a tokenizer and its bytes on disk; one that is fitted here has none before."""
+    download = NOTHING
+    if isinstance(dataset.tokenizer, data.Gpt2 | data.Json) and not Path(dataset.tokenizer.path).exists():
+        download = Estimate(GPT2_BYTES) if isinstance(dataset.tokenizer, data.Gpt2) else UNKNOWN
+    kept = paths.tokenizer(name)
+    return download, Estimate(folder_size(kept)) if kept.is_dir() and not is_outdated else download
 
 
 def folder_size(path: Path) -> int:
-    """Bytes of a file, or of all files of a folder."""
+    """Return the bytes of a file, or of all files of a folder."""
     return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """What a folder says of itself, or None where it is not there yet.
+    """Read the header of a folder in data/, or return None if it does not exist yet.
 
     Raises:
         ValueError: it is broken.
@@ -150,146 +304,8 @@ def read_header(path: Path) -> dict[str, Any] | None:
     return read_json(path, f"remove {path.parent}, and plan without it") if path.exists() else None
 
 
-def _measured(shards: list[dict[str, Any]]) -> Parts:
-    """Of the shards of a raw folder."""
-    parts: dict[str | None, Part] = defaultdict(lambda: Part(NOTHING, NOTHING))
-    for shard in shards:
-        units = Figure(shard["images"] if "images" in shard else shard["documents"])
-        amount = Figure(shard["characters"]) if "characters" in shard else units
-        so_far = parts[shard["split"]]
-        parts[shard["split"]] = Part(so_far.units + units, so_far.amount + amount)
-    return parts
-
-
-def _parts(source: Source) -> tuple[Parts, Shape | None]:
-    """Of a source that is not there yet, with the shape of its pictures where that is known."""
-    if isinstance(source, Catalogued):
-        return _published(source)
-    match resolved(source):
-        case Digits():
-            return {None: _pictures(DIGITS)}, DIGIT_SHAPE
-        case Photos() as photos:
-            squares = PHOTOS * (PHOTO_EDGES[0] // photos.region) * (PHOTO_EDGES[1] // photos.region)
-            return {None: _pictures(squares)}, (photos.region, photos.region, RGB)
-        case Docstrings() as docstrings:
-            return {None: _docstrings(docstrings.packages)}, None
-        case TextFiles() | JsonLines() | Csv() | Table() as files:
-            one_a_file = isinstance(files, TextFiles) and files.documents == "file"
-            return _text_files(Path(files.path), files.pattern, one_a_file), None
-        case ImageFolder() as folder:
-            found = {split: _pictures(len(sizes)) for split, sizes in _sizes(folder.path, folder.pattern).items()}
-            return found or {None: NOT_KNOWN}, None
-        case Arrays() | Idx() as arrays:
-            return _arrays(arrays)
-        case PlanarArrays() as arrays:
-            return _planar_arrays(arrays)
-        case Hub() | HubImages() as hub:
-            return dict.fromkeys(hub.splits, NOT_KNOWN), None
-    return {None: NOT_KNOWN}, None
-
-
-def _published(source: Catalogued) -> tuple[Parts, Shape | None]:
-    """By the catalogue's counts: characters, or documents or pictures by split."""
-    facts, found = entry(source.name), resolved(source)
-    counts = facts.counts or {}
-    if not facts.splits:
-        return {None: Part(Figure(1), Figure(counts["characters"])) if "characters" in counts else NOT_KNOWN}, None
-    known = {split: Figure(counts[split]) if split in counts else UNKNOWN for split in facts.splits}
-    if facts.modality == "text":
-        return {split: Part(count, UNKNOWN) for split, count in known.items()}, None
-    edge = found.resize if isinstance(found, Resized) and found.resize else (facts.dataset or {}).get("size")
-    shape = None if edge is None else (edge, edge, 1 if source.name in GREY else RGB)
-    return {split: Part(count, count) for split, count in known.items()}, shape
-
-
-def _docstrings(packages: list[str]) -> Part:
-    """By reading them, as `download` does, in some seconds."""
-    from mdpipe.data.sources.docstrings import read
-
-    try:
-        lengths = [len(document.text) for document in read(packages)]
-    except ValueError:  # a package is not installed here
-        return NOT_KNOWN
-    return Part(Figure(len(lengths)), Figure(sum(lengths)))
-
-
-def _text_files(path: Path, pattern: str | dict[str, str], one_a_file: bool) -> Parts:
-    """A character a byte, and more where files are packed."""
-    found = {
-        split: Part(
-            Figure(len(sizes)) if one_a_file else UNKNOWN,
-            total(Figure(size / (PACKED if packed else 1), estimated=True) for size, packed in sizes),
-        )
-        for split, sizes in _sizes(str(path), pattern).items()
-    }
-    return found or {None: NOT_KNOWN}
-
-
-def _sizes(path: str, pattern: str | dict[str, str]) -> dict[str | None, list[tuple[int, bool]]]:
-    """Bytes of each file of a source, and whether it is packed, by split; nothing where the files are not here."""
-    from mdpipe.data.sources.files import matching_files
-
-    sizes: dict[str | None, list[tuple[int, bool]]] = defaultdict(list)
-    try:
-        for file in matching_files(Path(path), pattern):
-            sizes[file.split].append((file.size, file.compressed))
-    except ValueError:
-        return {}
-    return sizes
-
-
-def _arrays(source: Arrays | Idx) -> tuple[Parts, Shape | None]:
-    """By the first bytes of their files."""
-    from mdpipe.data.sources.files import opened
-
-    try:
-        if isinstance(source, Arrays):
-            if not source.path.endswith(".npy"):
-                return {None: NOT_KNOWN}, None
-            count, height, width, *channel = np.load(source.path, mmap_mode="r").shape
-            return {None: _pictures(count)}, (height, width, channel[0] if channel else 1)
-        named = {None: source.images} if isinstance(source.images, str) else source.images
-        parts: dict[str | None, Part] = {}
-        for split, name in named.items():
-            with opened(Path(source.path) / name) as stream:
-                count, height, width = np.frombuffer(stream.read(16)[4:], dtype=">u4").tolist()
-            parts[split] = _pictures(count)
-        return parts, (height, width, 1)
-    except (OSError, ValueError, OverflowError, TypeError):  # not here, or something else
-        return {None: NOT_KNOWN}, None
-
-
-def _planar_arrays(source: PlanarArrays) -> tuple[Parts, Shape]:
-    """By the headers of their files."""
-    from mdpipe.data.sources.files import matching_files
-    from mdpipe.data.sources.npz_rows import opened_arrays
-
-    channels, height, width = source.shape
-    counts: dict[str | None, int] = defaultdict(int)
-    try:
-        for found in matching_files(Path(source.path), source.pattern):
-            with opened_arrays(found.file, [source.field]) as [pixels]:
-                counts[found.split] += pixels.shape[0]
-    except ValueError:  # not here, or something else
-        return {None: NOT_KNOWN}, (height, width, channels)
-    return {split: _pictures(count) for split, count in counts.items()}, (height, width, channels)
-
-
-def _classes(source: Source) -> int:
-    """How many there are, where the source itself says so."""
-    match resolved(source):
-        case Digits():
-            return DIGIT_CLASSES
-        case PlanarArrays(labels=labels) if labels is not None:
-            return labels.classes
-    return 0
-
-
-def _pictures(count: int) -> Part:
-    return Part(Figure(count), Figure(count))
-
-
-def _pixels(parts: Parts, shape: Shape | None) -> Figure:
-    """Bytes of all pictures."""
-    pictures = total(part.amount for part in parts.values())
-    return UNKNOWN if shape is None else pictures * int(np.prod(shape))
+def _round(value: float, digits: int) -> str:
+    """Return a number with this many significant digits, without an exponent."""
+    places = max(0, digits - 1 - math.floor(math.log10(value)))
+    text = f"{float(f'{value:.{digits}g}'):,.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -3,7 +3,6 @@
 Nothing here goes into an artifact, since speeds differ from one run to the next.
 """
 
-import resource
 import sys
 import time
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mdpipe.memory import MEBIBYTE, peak_rss_mib
 from mdpipe.training.peak import product_peak
 
 if TYPE_CHECKING:
     from mdpipe.training.state import TrainingState
 
-MEBIBYTE = 2**20
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -115,8 +114,7 @@ def peak_memory(device: torch.device) -> float:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MEBIBYTE
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest * (1 if sys.platform == "darwin" else 1024) / MEBIBYTE
+    return peak_rss_mib()
 
 
 def print_progress(progress: Progress) -> None:

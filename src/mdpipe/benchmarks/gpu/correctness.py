@@ -1,8 +1,11 @@
-"""Whether training computes on a GPU what it computes on a CPU, and no step waits for the device.
+"""Check that training on a GPU computes what it computes on a CPU, and that no step waits for the device.
 
-Losses of a few training steps, and the gradient of the first, are compared with those of a CPU in float32.
+Losses of a few training steps, and the gradient of the first, are compared with those of a CPU in float32. DDP and
+FSDP2 in a group of one process must train what a process without a group trains on a CPU.
 """
 
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +15,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mdpipe.benchmarks.gpu.part import Report, Row, free_memory
+from mdpipe.benchmarks.gpu.report import Report, Row, free_memory
 from mdpipe.benchmarks.gpu.sizes import OBJECTIVES, Check
-from mdpipe.benchmarks.train_configuration import Shape
-from mdpipe.benchmarks.training_step import Hardware, Train, build_step
+from mdpipe.benchmarks.training import Hardware, Shape, Train, build_step, transformer_shape
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
@@ -23,18 +25,18 @@ from mdpipe.diffusion.objectives.build import build_objective, objective_class
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import Network
-from mdpipe.networks.build import build_network
 from mdpipe.training.acceleration import compiler_problem
 from mdpipe.training.parallel import whole
 from mdpipe.training.step import Batch, Batches, Step
-from mdpipe.training.world import World
+from mdpipe.training.world import LOCAL_RANK, WORLD_SIZE, World, joined
 
 STEPS = 3
 """Compared; the second and third also depend on the optimizer."""
+STRATEGIES = ("ddp", "fsdp")
 NEEDS_GPU = "needs a GPU"
 SAMPLE_LENGTH, SAMPLE_STEPS = 16, 4
 NOISE_OF_WEIGHTS = 0.02
-"""Standard deviation of what is added to all initial weights: heads and branches of zero would hide their gradients."""
+"""Standard deviation of the noise added to all initial weights: zero heads and branches would hide their gradients."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Variant:
 
     @property
     def tolerance(self) -> Tolerance:
-        """Return what rounding may change."""
+        """Return the differences that rounding may cause."""
         if self.precision == "bfloat16":
             return BFLOAT16
         return TF32 if self.tf32 else FLOAT32
@@ -75,7 +77,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Trace:
-    """What a short training run computed."""
+    """The numbers that a short training run computed."""
 
     losses: list[float]
     gradients: dict[str, Tensor]
@@ -84,11 +86,7 @@ class Trace:
 
 def run(report: Report) -> None:
     """Compare eager variants, look for waits, compare samples, and then compiled variants, which take longest."""
-    checks = report.sizes.checks
-    references = {
-        name: record_trace(check, Variant(), torch.device("cpu"), report.sizes.threads)
-        for name, check in checks.items()
-    }
+    checks, references = report.sizes.checks, record_references(report)
     variants = {
         "float32": Variant(),
         "bfloat16": Variant("bfloat16"),
@@ -114,8 +112,36 @@ def run(report: Report) -> None:
     compare_compiled(report, references)
 
 
+def run_parallel(report: Report) -> None:
+    """Compare each strategy, in float32 and eager, then as presets for several GPUs train: compiled, in bfloat16."""
+    checks, references = report.sizes.checks, record_references(report)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {WORLD_SIZE: "1", "RANK": "0", LOCAL_RANK: "0", "TORCHELASTIC_RUN_ID": "none"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    with joined() as world:
+        for name, check in checks.items():
+            for strategy in STRATEGIES:
+                labels = {"check": name, "variant": f"float32, {strategy}"}
+                compare(report, labels, check, Variant(strategy=strategy), references[name], world)
+        if not report.sizes.compile or compiler_problem(report.device):
+            return
+        for strategy in STRATEGIES:
+            free_memory()
+            name, variant = "transformer, md4", Variant("bfloat16", compile=True, strategy=strategy)
+            labels = {"check": name, "variant": f"bfloat16, compiled, {strategy}"}
+            compare(report, labels, checks[name], variant, references[name], world, seconds=10)
+
+
+def record_references(report: Report) -> dict[str, Trace]:
+    """Train every check on the CPU in float32, without a group."""
+    cpu, threads = torch.device("cpu"), report.sizes.threads
+    return {name: record_trace(check, Variant(), cpu, threads) for name, check in report.sizes.checks.items()}
+
+
 def compare_compiled(report: Report, references: dict[str, Trace]) -> None:
-    """Compare compiled variants, as many as there is time for."""
+    """Compare compiled variants while there is time."""
     checks = report.sizes.checks
     problem = compiler_problem(report.device)
     for name, precision in report.sizes.compiled_checks:
@@ -191,14 +217,13 @@ def prepare(
     )
     train = Train(steps=2 * STEPS, batch_size=shape.batch, learning_rate=1e-3)
     step = build_step(network.to(device), objective, train, hardware, Noise(0, "gpu"), world)
-    generator = torch.Generator().manual_seed(0)
-    tokens = torch.randint(shape.vocabulary, (shape.batch, torch.Size(shape.shape).numel()), generator=generator)
+    tokens = shape.random_tokens(shape.batch, seed=0)
     return step, lambda _, rows: Batch(tokens[rows.start : rows.stop])
 
 
 def build_perturbed_network(shape: Shape, *, causal: bool = False) -> Network:
-    """Return a network on the CPU none of whose weights are all zero."""
-    network = build_network(shape.kind, shape.vocabulary, shape.shape, seed=0, causal=causal, **shape.network)
+    """Return a network on the CPU that has no zero weights."""
+    network = shape.build_network(seed=0, causal=causal)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -230,7 +255,7 @@ def allow_tf32(*, tf32: bool) -> Iterator[None]:
 
 
 def compare_traces(found: Trace, reference: Trace, tolerance: Tolerance) -> Row:
-    """Return the relative differences, what they may be, and whether they all pass."""
+    """Return the relative differences, their tolerances, and whether all pass."""
     expected = torch.tensor(reference.losses, dtype=torch.float64)
     losses = float(((torch.tensor(found.losses, dtype=torch.float64) - expected) / expected).abs().max())
     if found.gradients.keys() != reference.gradients.keys():
@@ -256,7 +281,7 @@ def compare_traces(found: Trace, reference: Trace, tolerance: Tolerance) -> Row:
 
 
 def look_for_waits(report: Report, labels: Row, check: Check, variant: Variant, seconds: float = 0) -> None:
-    """Add a row that says whether a training step makes the host wait for the device by a synchronizing call."""
+    """Add a row that says whether a training step makes a synchronizing call."""
     if report.device.type != "cuda":
         report.add({**labels, "skipped": NEEDS_GPU})
         return
@@ -290,8 +315,7 @@ def compare_samples(device: torch.device, kind: str, vocabulary: int) -> Row:
 
     Kernels have to be deterministic, as in the stages that sample.
     """
-    network = {"layers": 1, "heads": 2, "width": 32, "time_conditioning": False, "dropout": 0.0}
-    shape = Shape("transformer", network, vocabulary, (SAMPLE_LENGTH,), 2)
+    shape = transformer_shape(1, 2, 32, vocabulary, SAMPLE_LENGTH, 2, time_conditioning=False)
 
     def sample(where: torch.device) -> Tensor:
         denoiser = cast("Denoiser", build_perturbed_network(shape).double().to(where).eval())

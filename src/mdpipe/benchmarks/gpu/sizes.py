@@ -1,10 +1,10 @@
-"""What the GPU run measures: at full size, and tiny for a rehearsal. Does not import torch."""
+"""The settings of the GPU run: at full size, and tiny for a rehearsal."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from mdpipe.benchmarks.configuration import Configuration
-from mdpipe.benchmarks.train_configuration import SHAPES, Shape
+from mdpipe.benchmarks.sampling import SamplingBenchmark
+from mdpipe.benchmarks.training import SHAPES, Shape, transformer_shape, unet_shape, uvit_shape
 
 DATA_SHEET_PEAKS = {"H200": 989.4e12, "H100 80GB HBM3": 989.4e12, "A100": 312e12}
 """FLOP/s of dense bfloat16 products by the data sheets of NVIDIA's SXM modules; keys are parts of device names."""
@@ -70,39 +70,12 @@ class Sizes:
     chunk_bytes: tuple[int, ...]
     sampled_vocabulary: int
     """Of the samples that are compared."""
-    samplers: tuple[Configuration, ...]
+    samplers: tuple[SamplingBenchmark, ...]
     training: Training
 
 
-def _replace(shape: Shape, *, batch: int, dropout: float) -> Shape:
-    return Shape(shape.kind, {**shape.network, "dropout": dropout}, shape.vocabulary, shape.shape, batch)
-
-
-def _transformer(layers: int, width: int, vocabulary: int, length: int, batch: int) -> Shape:
-    network = {"layers": layers, "heads": 2, "width": width, "time_conditioning": True, "dropout": 0.1}
-    return Shape("transformer", network, vocabulary, (length,), batch)
-
-
-def _unet(width: int, blocks: int, edge: int, batch: int) -> Shape:
-    network = {"width": width, "blocks": blocks, "time_conditioning": True, "dropout": 0.1}
-    return Shape("unet", network, 256, (edge, edge, 3), batch)
-
-
-def _uvit(width: int, edge: int, batch: int) -> Shape:
-    network = {
-        "width": width,
-        "blocks": 1,
-        "middle_width": 2 * width,
-        "layers": 2,
-        "heads": 2,
-        "time_conditioning": True,
-        "dropout": 0.1,
-    }
-    return Shape("uvit", network, 256, (edge, edge, 3), batch)
-
-
-def _sampler(kind: str, batch: int, *, tiny: bool = False) -> Configuration:
-    return Configuration(
+def _sampler(kind: str, batch: int, *, tiny: bool = False) -> SamplingBenchmark:
+    return SamplingBenchmark(
         sampler=kind,
         batch=batch,
         length=8 if tiny else 1024,
@@ -124,10 +97,10 @@ FULL = Sizes(
     threads=8,
     precision="bfloat16",
     checks={
-        "transformer, md4": Check(_transformer(2, 128, 27, 64, 8), "md4"),
-        "transformer, genmd4": Check(_transformer(2, 128, 27, 64, 8), "genmd4"),
-        "unet, md4": Check(_unet(32, 2, 16, 4), "md4"),
-        "uvit, md4": Check(_uvit(32, 16, 4), "md4"),
+        "transformer, md4": Check(transformer_shape(2, 2, 128, 27, 64, 8, dropout=0.1), "md4"),
+        "transformer, genmd4": Check(transformer_shape(2, 2, 128, 27, 64, 8, dropout=0.1), "genmd4"),
+        "unet, md4": Check(unet_shape(32, 2, 16, 4, dropout=0.1), "md4"),
+        "uvit, md4": Check(uvit_shape(32, 1, (64, 2, 2), 16, 4, dropout=0.1), "md4"),
     },
     compiled_checks=(
         ("transformer, md4", "float32"),
@@ -140,10 +113,10 @@ FULL = Sizes(
         ("transformer, genmd4", "bfloat16"),
     ),
     speeds={
-        "text8": _replace(SHAPES["text8"], batch=128, dropout=0.0),
-        "gpt2-small": _replace(SHAPES["gpt2-small"], batch=32, dropout=0.0),
-        "cifar10": _replace(SHAPES["cifar10"], batch=128, dropout=0.0),
-        "imagenet64": _replace(SHAPES["imagenet64"], batch=16, dropout=0.0),
+        "text8": replace(SHAPES["text8"], batch=128),
+        "gpt2-small": replace(SHAPES["gpt2-small"], batch=32),
+        "cifar10": replace(SHAPES["cifar10"], batch=128),
+        "imagenet64": replace(SHAPES["imagenet64"], batch=16),
     },
     compile=True,
     doublings=4,
@@ -162,7 +135,7 @@ FULL = Sizes(
     ),
     training=Training(
         package="python",
-        shape=_replace(SHAPES["text8"], batch=64, dropout=0.05),
+        shape=transformer_shape(12, 12, 768, 27, 256, 64, dropout=0.05),
         held_out=130_000,
         draws=8,
         evaluation_batch=256,
@@ -176,17 +149,17 @@ TINY = Sizes(
     threads=1,
     precision="float32",
     checks={
-        "transformer, md4": Check(_transformer(1, 16, 11, 8, 4), "md4"),
-        "transformer, genmd4": Check(_transformer(1, 16, 11, 8, 4), "genmd4"),
-        "unet, md4": Check(_unet(8, 1, 4, 2), "md4"),
-        "uvit, md4": Check(_uvit(8, 4, 2), "md4"),
+        "transformer, md4": Check(transformer_shape(1, 2, 16, 11, 8, 4, dropout=0.1), "md4"),
+        "transformer, genmd4": Check(transformer_shape(1, 2, 16, 11, 8, 4, dropout=0.1), "genmd4"),
+        "unet, md4": Check(unet_shape(8, 1, 4, 2, dropout=0.1), "md4"),
+        "uvit, md4": Check(uvit_shape(8, 1, (16, 2, 2), 4, 2, dropout=0.1), "md4"),
     },
     compiled_checks=(("transformer, md4", "float32"),),
     speeds={
-        "text8": _transformer(1, 16, 11, 8, 2),
-        "gpt2-small": _transformer(1, 16, 500, 16, 2),
-        "cifar10": _unet(8, 1, 4, 2),
-        "imagenet64": _uvit(8, 4, 2),
+        "text8": transformer_shape(1, 2, 16, 11, 8, 2, dropout=0.1),
+        "gpt2-small": transformer_shape(1, 2, 16, 500, 16, 2, dropout=0.1),
+        "cifar10": unet_shape(8, 1, 4, 2, dropout=0.1),
+        "imagenet64": uvit_shape(8, 1, (16, 2, 2), 4, 2, dropout=0.1),
     },
     compile=False,
     doublings=1,
@@ -199,7 +172,7 @@ TINY = Sizes(
     samplers=tuple(_sampler(kind, 2, tiny=True) for kind in ("ancestral", "reveal_first")),
     training=Training(
         package="json",
-        shape=_transformer(1, 32, 27, 32, 8),
+        shape=transformer_shape(1, 2, 32, 27, 32, 8, dropout=0.1),
         held_out=2_000,
         draws=2,
         evaluation_batch=32,

@@ -1,18 +1,18 @@
-"""How fast training steps are, and the memory they take: eager and compiled, at growing batches."""
+"""Speed and memory of training steps, eager and compiled, at growing batches; and the speed of samplers."""
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 
 import torch
 
-from mdpipe.benchmarks.gpu.part import Report, Row, free_memory, reset_peak_memory
+from mdpipe.benchmarks.gpu.report import Report, Row, free_memory, reset_peak_memory
 from mdpipe.benchmarks.gpu.sizes import DATA_SHEET_PEAKS, OBJECTIVES, Sizes
-from mdpipe.benchmarks.train_configuration import Shape
-from mdpipe.benchmarks.training_step import Hardware, Train, build_step, summarize_speed, time_steps
+from mdpipe.benchmarks.training import Hardware, Shape, Train, build_step, summarize_speed, time_steps
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives import masked
 from mdpipe.diffusion.objectives.build import build_objective
-from mdpipe.networks.build import build_network, parameter_count
+from mdpipe.networks.build import parameter_count
 from mdpipe.training.flops import training_flops
 from mdpipe.training.peak import product_peak
 from mdpipe.training.progress import peak_memory
@@ -21,7 +21,7 @@ from mdpipe.training.step import Batch
 GAIN = 1.03
 """A doubled batch that is not faster by this factor ends the doubling."""
 EAGER_SECONDS, COMPILED_SECONDS = 8, 30
-"""About what a measurement takes before one was made."""
+"""Estimates of the duration of a measurement before one was made."""
 
 
 def run(report: Report) -> None:
@@ -44,7 +44,7 @@ def run(report: Report) -> None:
 
 
 def find_data_sheet_peak(device: torch.device) -> float | None:
-    """Return the FLOP/s that the data sheet gives for the device's bfloat16 products, if it is known."""
+    """Return the data sheet's FLOP/s of bfloat16 products on the device, or None if it is not known."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device)
@@ -57,18 +57,17 @@ class Measurement:
     def __init__(self, report: Report, shape: Shape, batch: int, compile: bool) -> None:
         sizes = report.sizes
         reset_peak_memory(report.device)
-        network = build_network(shape.kind, shape.vocabulary, shape.shape, seed=0, **shape.network).to(report.device)
+        network = shape.build_network(seed=0).to(report.device)
         self.report = report
         self.batch = batch
-        self.length = torch.Size(shape.shape).numel()
+        self.length = shape.length
         self.flops = training_flops(network, self.length)
         self.parameters = parameter_count(network)
         objective = build_objective("md4", shape.vocabulary, **OBJECTIVES["md4"])
         train = Train(steps=count_steps(sizes), batch_size=batch)
         hardware = Hardware(sizes.precision, sizes.threads, compile=compile)
         self.step = build_step(network, objective, train, hardware, Noise(0, "bench"))
-        generator = torch.Generator().manual_seed(0)
-        self._tokens = torch.randint(shape.vocabulary, (batch, self.length), generator=generator)
+        self._tokens = shape.random_tokens(batch, seed=0)
 
     def measure_speed(self) -> Row:
         """Time the steps after some that warm up, the first of which compiles."""
@@ -80,14 +79,14 @@ class Measurement:
         data_sheet = document["data_sheet_peak"]
         return {
             **speed,
-            "share_of_data_sheet_peak": None if data_sheet is None else speed["flops_per_second"] / data_sheet,
+            "mfu_data_sheet": None if data_sheet is None else speed["flops_per_second"] / data_sheet,
             "first_step_seconds": first,
-            "memory_mib": peak_memory(self.report.device),
+            "peak_mem_mib": peak_memory(self.report.device),
             "parameters": self.parameters,
         }
 
     def measure_chunks(self, size: int) -> Row:
-        """Time the steps with chunks of logits of at most so many bytes in float32."""
+        """Time the steps with chunks of logits of at most `size` bytes in float32."""
         before = masked.CHUNK_BYTES
         reset_peak_memory(self.report.device)
         masked.CHUNK_BYTES = size
@@ -106,7 +105,7 @@ def measure_speed(report: Report, shape: Shape, batch: int, compile: bool) -> Ro
 
 
 def count_steps(sizes: Sizes) -> int:
-    """Return how many steps a measurement can take: some for the batch, and as many for each size of chunks."""
+    """Return the number of steps of a measurement: those of the batch, and as many for each chunk size."""
     return (1 + len(sizes.chunk_bytes)) * (sizes.warm_up + sizes.groups * sizes.steps)
 
 
@@ -141,7 +140,7 @@ def grow_batches(rows: dict[str, Row | None], doublings: int, measure: Callable[
 
     Args:
         rows: for each network the row of its first batch, None where that failed.
-        doublings: at most so many.
+        doublings: the most that are tried.
         measure: called with network, batch and the seconds that it takes at least; returns a row or None.
     """
     best = {name: row for name, row in rows.items() if row is not None}
@@ -152,3 +151,13 @@ def grow_batches(rows: dict[str, Row | None], doublings: int, measure: Callable[
                 del best[name]
             else:
                 best[name] = after
+
+
+def run_samplers(report: Report) -> None:
+    """Measure every sampler of the sizes, in the precision and with the steps that it says."""
+    torch.set_deterministic_debug_mode("default")  # As `mdpipe bench sample` measures.
+    for benchmark in report.sizes.samplers:
+        here = replace(benchmark, device=report.device.type)
+        reset_peak_memory(report.device)
+        report.attempt(asdict(here), here.measure)
+        free_memory()

@@ -1,5 +1,10 @@
-"""A training run on characters that takes the time that is left, and the likelihood bound of what it learned."""
+"""A training run on characters that takes the remaining time, and the likelihood bound of held-out text.
 
+The text is docstrings of Python's standard library, which every machine has, in the alphabet of text8. It is not text8,
+and bounds on it are not comparable with published ones.
+"""
+
+import hashlib
 import math
 import tempfile
 import time
@@ -8,19 +13,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 
-from mdpipe.benchmarks.gpu.part import Report, Row
+from mdpipe.benchmarks.gpu.report import Report, Row
 from mdpipe.benchmarks.gpu.sizes import OBJECTIVES, Training
-from mdpipe.benchmarks.gpu.text import write_text
-from mdpipe.benchmarks.training_step import Hardware, Train, build_step, time_steps
+from mdpipe.benchmarks.training import Hardware, Train, build_step, time_steps
+from mdpipe.data.artifacts.arrays import ArrayFile
 from mdpipe.data.encoded.batches import training_batch
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.encoded.dataset import EncodedDataset, token_dtype
+from mdpipe.data.sources.docstrings import read
+from mdpipe.data.tokenizers.letters import Letters
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.build import build_objective
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
 from mdpipe.networks.base import Network
-from mdpipe.networks.build import build_network, parameter_count
+from mdpipe.networks.build import parameter_count
 from mdpipe.training.progress import print_line
 from mdpipe.training.state import TrainingState
 from mdpipe.training.step import Batch, Batches, Step
@@ -29,23 +37,24 @@ if TYPE_CHECKING:
     from mdpipe.params import TrainSettings
     from mdpipe.params.runs import Draws
 
+SPLITS = ("train", "test")
 SEED = 0
 FIRST_STEPS, TIMED_STEPS = 3, 10
 """Taken to compile, and then to measure the speed; the run then starts again from its initial weights."""
 MARGIN = 0.9
-"""Of the time that is left for training, the fraction that the steps are planned for."""
+"""The fraction of the remaining time that the steps are planned for."""
 SPARE_SECONDS = 5.0
-"""For what comes between training and evaluation, and for one that takes longer than planned."""
+"""For the time between training and evaluation, and for an evaluation that takes longer than planned."""
 WARMUP, AVERAGED = 0.1, 0.1
-"""Fractions of the steps: of warm-up, and of those that the averaged weights reach back."""
+"""Fractions of the steps: the warm-up, and the horizon of the averaged weights."""
 CURVE = 40
-"""Points of the training curve, about."""
+"""Approximate number of points of the training curve."""
 SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """How a bound is estimated."""
+    """How to estimate a bound."""
 
     draws: int
     batch_size: int
@@ -134,9 +143,7 @@ def _prepare(report: Report, dataset: EncodedDataset) -> tuple[Step, Batches]:
 
 def _build_network(report: Report) -> Network:
     """Return the network with its initial weights, not compiled: evaluation has other shapes and is short."""
-    shape = report.sizes.training.shape
-    network = build_network(shape.kind, shape.vocabulary, shape.shape, seed=SEED, **shape.network)
-    return network.to(report.device)
+    return report.sizes.training.shape.build_network(SEED).to(report.device)
 
 
 def _build_settings(settings: Training, steps: int) -> Train:
@@ -150,7 +157,7 @@ def _build_settings(settings: Training, steps: int) -> Train:
 
 
 def _restart(step: Step, settings: Training, steps: int) -> Step:
-    """Return the step of a new run of `steps` steps of the same, already compiled network, as its weights are now."""
+    """Return the step of a new run of `steps` steps with the same, already compiled network and its weights."""
     train = cast("TrainSettings", _build_settings(settings, steps))
     return replace(step, state=TrainingState(step.state.network, step.state.objective, train), settings=train)
 
@@ -187,4 +194,42 @@ def _describe_training(step: Step, planned: int, seconds: float, dataset: Encode
         "tokens_per_second": tokens / seconds,
         "epochs": tokens / len(dataset.tokens),
         "curve": [[last, record.loss(last - every, last)] for last in range(every, done + 1, every)],
+    }
+
+
+def write_text(folder: Path, package: str, length: int, held_out: int) -> dict[str, EncodedDataset]:
+    """Write the tokens of text and return each split as windows of `length` characters.
+
+    Whole documents are held out, in the order of a hash of their names, until they have `held_out` characters.
+    Docstrings repeat themselves across modules, so some held-out sentences are in the training text, too.
+    """
+    tokenizer = Letters()
+    documents = sorted(read([package]), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest())
+    counts = dict.fromkeys(SPLITS, 0)
+    folder.mkdir(parents=True)
+    dtype = token_dtype(tokenizer.vocabulary)
+    with ArrayFile(folder / "train-00000.npy", dtype) as train, ArrayFile(folder / "test-00000.npy", dtype) as test:
+        for document in documents:
+            tokens = np.append(tokenizer.encode(document.text), tokenizer.separator)
+            file, split = (test, "test") if counts["test"] < held_out else (train, "train")
+            file.append(tokens)
+            counts[split] += len(tokens)
+    return {
+        split: EncodedDataset(
+            directory=folder,
+            split=split,
+            modality="text",
+            vocabulary=tokenizer.vocabulary,
+            shape=(length,),
+            length=length,
+            tokenizer=tokenizer.kind,
+            counts={"tokens": counts[split]},
+            tokens=np.load(folder / f"{split}-00000.npy", mmap_mode="r", allow_pickle=False),
+            blocks=False,
+            block_ends=(),
+            classes=0,
+            labels=None,
+            class_names=(),
+        )
+        for split in SPLITS
     }

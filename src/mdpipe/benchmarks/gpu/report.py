@@ -1,7 +1,7 @@
-"""One part of the GPU run, in a process of its own: `python -m mdpipe.benchmarks.gpu.part MODULE`.
+"""One part of the GPU run, in its own process: `python -m mdpipe.benchmarks.gpu.report MODULE:FUNCTION`.
 
-It reads a job from the standard input, as JSON, and calls `run(report)` of the module. The part's file is written again
-after every measurement.
+It reads a job from the standard input, as JSON, and calls `FUNCTION(report)` of the module. The part's file is written
+again after every measurement.
 """
 
 import gc
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from mdpipe.benchmarks.gpu.sizes import FULL, TINY, Sizes
-from mdpipe.benchmarks.machine import describe
+from mdpipe.benchmarks.runner import describe_machine
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.networks.process import set_up_process
 from mdpipe.training.progress import print_line
@@ -46,13 +46,13 @@ class Report:
         print_line(f"{self.path.stem}: " + json.dumps(row)[:400])
 
     def attempt(self, labels: Row, measure: Callable[[], Row], seconds: float = 0) -> Row | None:
-        """Add the row that `measure` returns, or the reason why there is none, which stops nothing else.
+        """Add the row that `measure` returns, or the reason why there is none; later measurements go on.
 
         Args:
             labels: what the row is about.
-            measure: returns the other columns. Where a kernel is missing in a deterministic form, it is called a second
-                time without that demand, and the row has the column `not_deterministic`.
-            seconds: that it takes, about; if fewer are left, it is skipped.
+            measure: returns the other columns. If a kernel has no deterministic form, it is called again without that
+                demand, and the row has the column `not_deterministic`.
+            seconds: its approximate duration; it is skipped if less time is left.
 
         Returns:
             The row, or None if `measure` failed or was skipped.
@@ -90,7 +90,7 @@ class Report:
         self._write()
 
     def fail(self, error: Exception) -> None:
-        """Write what the part failed with."""
+        """Write the error that the part failed with."""
         self.document |= {"status": "failed", "error": f"{type(error).__name__}: {_first_line(error)}"}
         self._write()
 
@@ -108,7 +108,7 @@ def free_memory() -> None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Count a GPU's peak memory from now on; that of a CPU's process cannot be reset."""
+    """Reset a GPU's peak memory; that of a CPU process cannot be reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -118,7 +118,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _describe(device: torch.device, threads: int, commit: str | None) -> Row:
-    machine = describe(device.type, threads)
+    machine = describe_machine(device.type, threads)
     if commit is not None:
         machine["commit"] = commit
     if device.type == "cuda":
@@ -130,8 +130,8 @@ def _describe(device: torch.device, threads: int, commit: str | None) -> Row:
     return machine
 
 
-def main(module: str) -> None:
-    """Run the part that the module is."""
+def main(program: str) -> None:
+    """Run the part MODULE:FUNCTION."""
     job = json.load(sys.stdin)
     sizes = TINY if job["tiny"] else FULL
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -141,7 +141,8 @@ def main(module: str) -> None:
     try:
         if device.type != "cuda" and not job["tiny"]:
             raise RuntimeError("torch sees no GPU here; --tiny rehearses on a CPU")
-        import_module(module).run(report)
+        module, _, function = program.partition(":")
+        getattr(import_module(module), function)(report)
     except Exception as error:
         report.fail(error)
         raise

@@ -1,7 +1,7 @@
-"""The speed of the samplers that stage `samplers` compares, on the trained runs and this machine.
+"""Speed of the samplers that the stage `samplers` compares, on the trained runs and this machine.
 
-No stage: times differ from one machine and moment to the next, and no artifact of the pipeline may. They are measured
-by hand, kept in git, and the report shows them beside the samplers' quality.
+Not a stage: its times differ between machines and moments, and no artifact of the pipeline may. They are measured from
+the command line, kept in git, and shown in the report next to the samplers' quality.
 """
 
 from collections.abc import Mapping
@@ -24,11 +24,11 @@ from mdpipe.stages.samplers import fitting_samplers
 from mdpipe.stages.trained import TrainedRun, load_run
 
 DIGITS = 4
-"""Significant digits of a speed in the file, more than it is good for."""
+"""Significant digits of a speed in the file, more than its precision."""
 
 
 def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, repeats: int, out: Path) -> None:
-    """Write the speeds to `out`, and to the same name in .json the machine and how they were measured.
+    """Write the speeds to `out`, and the machine and how they were measured to the same name in .json.
 
     Raises:
         ValueError: `out` does not end in .csv, or a model is missing or broken.
@@ -56,7 +56,7 @@ def _speeds(params: Params, run: str, repeats: int) -> list[dict[str, Any]]:
 
 
 def _tokens_per_second(trained: TrainedRun, sampler: Sampler[Any], params: Params, repeats: int) -> float:
-    """The best of several draws of the same samples, after one that warms up; samples lie on the CPU in the end."""
+    """Return the best speed of several repetitions, after one that warms up, with the samples moved to the CPU."""
     tokens, seconds = unknown(trained, params.samplers.count), []
     for _ in range(1 + repeats):
         start = perf_counter()
