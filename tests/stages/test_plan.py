@@ -250,8 +250,8 @@ def test_memory_of_training_is_that_of_its_tensors(empty):
 
 def test_a_plan_does_not_import_the_compiler_or_the_optimizers(empty):
     code = (
-        "import sys; from mdpipe.params import load_params; from mdpipe.stages.plan import describe;"
-        f"describe(load_params({str(FILES['params'])!r}), 0.4, 989); print(*sys.modules)"
+        "import sys, pathlib; from mdpipe.params import load_params; from mdpipe.stages.plan import describe;"
+        f"describe(load_params(pathlib.Path({str(FILES['params'])!r})), 0.4, 989); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch._dynamo", "torch.distributed.tensor", "polars", "datasets"} & set(done.stdout.split())
