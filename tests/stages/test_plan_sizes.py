@@ -37,7 +37,7 @@ def without_classes():
 def test_openwebtext_counts_what_is_published_of_it_and_no_more(empty):
     rows = rows_of(owt_small())
     assert rows["tokenizer@owt"].download == Estimate(1_498_619)
-    for figure in (rows["download@owt"].download, rows["encode@owt"].tokens, rows["evaluate@owt"].FLOPs):
+    for figure in (rows["download@owt"].download, rows["encode@owt"].tokens, rows["evaluate@owt"].flops):
         assert figure.is_unknown
     assert not rows["train@owt"].disk.is_unknown
 
@@ -62,7 +62,7 @@ def test_pictures_of_the_catalogue_are_counted_from_its_splits(empty):
     row = rows_of(content)
     assert row["encode@digits"].tokens.value == 60_000 * 3072
     assert row["evaluate@digits"].tokens == Estimate(10_000 * 3072)
-    assert not row["train@digits"].FLOPs.is_unknown
+    assert not row["train@digits"].flops.is_unknown
 
 
 def test_photos_are_counted_square_by_square_and_tile_by_tile(empty):
@@ -108,7 +108,7 @@ def test_settings_of_flat_rows_say_the_shape_and_the_classes(empty):
     content["sources"]["digits"] = source | {"labels": labels}
     rows = rows_of(content)
     assert rows["encode@digits"].tokens.is_unknown
-    assert not rows["train@digits"].FLOPs.is_guess and not rows["train@digits"].FLOPs.is_unknown
+    assert not rows["train@digits"].flops.is_guess and not rows["train@digits"].flops.is_unknown
 
 
 def test_a_compressed_text_has_an_unknown_length(empty):
@@ -148,10 +148,10 @@ def test_what_is_planned_without_data_is_near_what_the_data_are(place, params, t
     monkeypatch.chdir(tmp_path_factory.mktemp("empty"))
     before = rows_of(params)
     assert before["encode@digits"].tokens.value == there["encode@digits"].tokens.value
-    assert before["evaluate@digits"].FLOPs.value == there["evaluate@digits"].FLOPs.value
+    assert before["evaluate@digits"].flops.value == there["evaluate@digits"].flops.value
     assert before["encode@digits"].disk.value == pytest.approx(there["encode@digits"].disk.value, rel=0.2)
     for run in params.runs:
-        assert before[f"train@{run}"].FLOPs == there[f"train@{run}"].FLOPs
+        assert before[f"train@{run}"].flops == there[f"train@{run}"].flops
 
 
 ADAMW = {"kind": "adamw", "beta2": 0.99, "weight_decay": 0.0}
@@ -265,6 +265,6 @@ def test_a_vocabulary_that_is_yet_to_be_fetched_leaves_only_tokens_known(empty):
     content = smoke()
     content["datasets"]["docs_pieces"]["tokenizer"] = tokenizer
     rows = rows_of(content)
-    assert rows["train@pieces"].FLOPs.is_unknown
+    assert rows["train@pieces"].flops.is_unknown
     assert rows["tokenizer@docs_pieces"].download.is_unknown
     assert rows["train@pieces"].tokens == Estimate(30 * 8 * 16)

@@ -34,8 +34,8 @@ from mdpipe.stages.plan_sizes import (
 )
 
 WIDTH = 120
-UNITS = {"download": "B", "disk": "B", "tokens": "", "FLOPs": ""}
-"""Of the columns, whose headings are the attributes of a row."""
+UNITS = {"download": "B", "disk": "B", "tokens": "", "flops": ""}
+"""Of the columns of the table, which are attributes of a row."""
 TERA, SECONDS_PER_HOUR = 1e12, 3600
 BACKWARD = 2
 """Forward passes that a backward pass costs."""
@@ -57,7 +57,7 @@ class Row:
     """Bytes of data, models and checkpoints."""
     tokens: Estimate = NOTHING
     """Read, trained on or sampled."""
-    FLOPs: Estimate = NOTHING
+    flops: Estimate = NOTHING
 
 
 @dataclass(frozen=True)
@@ -198,22 +198,22 @@ class Plan:
         run, model = self.params.runs[name], self.models[name]
         sample, data = run.sample, self.datasets[run.dataset]
         trained_on = Estimate(run.train.steps * run.train.batch_size * data.length)
-        yield Row(f"train@{name}", disk=model.disk(run), tokens=trained_on, FLOPs=model.training(run))
+        yield Row(f"train@{name}", disk=model.disk(run), tokens=trained_on, flops=model.training(run))
         sampled = Estimate(sample.count * data.length)
         cost = model.sampling(sample.sampler, sample.steps, sample.count, data.length, sample.guidance is not None)
-        yield Row(f"sample@{name}", tokens=sampled, FLOPs=cost)
+        yield Row(f"sample@{name}", tokens=sampled, flops=cost)
         held_out = data.tokens[run.evaluate.split]
-        cost = model.evaluation(run.evaluate.draws, (held_out * (1 / data.length)).ceil())
-        yield Row(f"evaluate@{name}", tokens=held_out, FLOPs=cost)
+        cost = model.evaluation(run.evaluate.draws, data.examples(held_out))
+        yield Row(f"evaluate@{name}", tokens=held_out, flops=cost)
 
     def _zero_shot(self, name: str, source: str) -> Row:
         """Return the cost of all of a source, by the tokenizer of the run's dataset."""
         run = self.params.runs[name]
         characters = total(self.sources[source].amounts.values())
         tokens = text_tokens(characters, self.params.datasets[run.dataset])
-        examples = (tokens * (1 / self.datasets[run.dataset].length)).ceil()
+        examples = self.datasets[run.dataset].examples(tokens)
         cost = self.models[name].evaluation(self.params.zero_shot.draws, examples)
-        return Row(f"zero_shot@{name}-{source}", tokens=tokens, FLOPs=cost)
+        return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=cost)
 
     def _samplers(self, name: str) -> Row:
         """Return the cost of every fitting sampler at every number of steps, and of scoring samples and test split."""
@@ -226,8 +226,8 @@ class Plan:
             for steps in (suite.steps if isinstance(sampler, OnGrid) else [None])
         ]
         samples, held_out = Estimate(len(costs) * suite.count), data.tokens["test"]
-        scored = judge.evaluation(1, samples + (held_out * (1 / data.length)).ceil())
-        return Row(f"samplers@{name}", tokens=samples * data.length + held_out, FLOPs=total(costs) + scored)
+        scored = judge.evaluation(1, samples + data.examples(held_out))
+        return Row(f"samplers@{name}", tokens=samples * data.length + held_out, flops=total(costs) + scored)
 
 
 def find_outdated(params: Params) -> frozenset[str]:
@@ -274,14 +274,14 @@ def describe(params: Params, mfu: float, peak: float) -> str:
     rows = list(plan.rows())
     table = Table("stage", box=None, pad_edge=False)
     table.columns[0].no_wrap = True
-    for column in (*UNITS, "GPU-hours"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for heading in ("download", "disk", "tokens", "FLOPs", "GPU-hours"):
+        table.add_column(heading, justify="right", no_wrap=True)
     per_hour = mfu * peak * TERA * SECONDS_PER_HOUR
     for row in rows:
-        hours = (row.FLOPs * (1 / per_hour)).format("h")
+        hours = (row.flops * (1 / per_hour)).format("h")
         table.add_row(row.stage, *(getattr(row, name).format(unit) for name, unit in UNITS.items()), hours)
     sums = [format_sum([getattr(row, name) for row in rows], unit) for name, unit in UNITS.items()]
-    table.add_row("total", *sums, format_sum([row.FLOPs * (1 / per_hour) for row in rows], "h"))
+    table.add_row("total", *sums, format_sum([row.flops * (1 / per_hour) for row in rows], "h"))
     console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
     with console.capture() as captured:
         console.print(table)

@@ -6,6 +6,7 @@ Text files on this machine are estimated at one character per byte. All else is 
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +56,9 @@ class Estimate:
         by = factor if isinstance(factor, Estimate) else Estimate(factor)
         return Estimate(self.value * by.value, self.is_guess or by.is_guess)
 
-    def ceil(self) -> "Estimate":
-        """Return the number rounded up."""
-        return self if self.is_unknown else Estimate(math.ceil(self.value), self.is_guess)
+    def ceil_times(self, factor: Fraction) -> "Estimate":
+        """Return ceil(factor * n), without the rounding errors of floats."""
+        return self if self.is_unknown else Estimate(math.ceil(factor * Fraction(self.value)), self.is_guess)
 
     def estimated(self, is_guess: bool = True) -> "Estimate":
         """Return the same number, marked as a guess if `is_guess`; nothing at all is exact."""
@@ -195,6 +196,10 @@ class DatasetSize:
         """Tokens per example."""
         return math.prod(self.shape)
 
+    def examples(self, tokens: Estimate) -> Estimate:
+        """Return the number of examples that this many tokens fill, the last perhaps in part."""
+        return tokens.ceil_times(Fraction(1, self.length))
+
 
 def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSize, is_outdated: bool) -> DatasetSize:
     """Return the size of a dataset: from data/encoded, unless that has an older definition, else from its source."""
@@ -262,7 +267,7 @@ def _part_of(pool: Estimate, held: Held, dataset: AnyDataset) -> Estimate:
         case data.LastCharacters(last_characters=count):
             return Estimate(count)
         case float() | data.Chunks():
-            return (pool * (held if isinstance(held, float) else held.chunks)).ceil().estimated()
+            return pool.ceil_times(Fraction(str(held if isinstance(held, float) else held.chunks))).estimated()
     return UNKNOWN  # Documents have different lengths.
 
 
