@@ -24,16 +24,16 @@ class Bytes(Section):
 
 
 class Pieces(Section):
-    """SentencePiece with byte fallback, trained on the training split alone."""
+    """SentencePiece with byte fallback, trained on the training split."""
 
     kind: Literal["pieces"]
     model: Literal["unigram", "bpe"]
-    """How pieces are chosen: by likelihood, or by merging the most frequent pairs."""
+    """SentencePiece algorithm: unigram likelihood, or merges of the most frequent pairs."""
     vocabulary: Annotated[int, Field(ge=300, le=65_536)]
-    """Number of pieces; the 256 bytes, the end of text and the control symbols are among them."""
+    """Vocabulary size, including the 256 bytes, the end-of-text token and the control symbols."""
     sample: Positive | None
-    """Train on about so many characters from all over the training split; null for all of it. Training needs some
-    twenty bytes of memory a character."""
+    """Train on about this many characters, sampled from the whole training split; null for all of it. Training needs
+    about twenty bytes of memory per character."""
 
 
 class Gpt2(Section):
@@ -41,9 +41,9 @@ class Gpt2(Section):
 
     kind: Literal["gpt2"]
     path: str
-    """The folder that has them, or a repository of the hub, such as openai-community/gpt2."""
+    """The folder with both files, or a repository on the Hub, such as openai-community/gpt2."""
     revision: str | None
-    """Of the repository; null for the newest, or for a folder."""
+    """Revision of the repository; null for the newest, or for a folder."""
 
 
 class Json(Section):
@@ -51,9 +51,9 @@ class Json(Section):
 
     kind: Literal["json"]
     path: str
-    """The file, or a repository of the hub that has one."""
+    """The file, or a repository on the Hub that has one."""
     revision: str | None
-    """Of the repository; null for the newest, or for a file."""
+    """Revision of the repository; null for the newest, or for a file."""
     end_of_text: str
     """The token that ends a document."""
 
@@ -63,6 +63,7 @@ class Pixels(Section):
 
     kind: Literal["pixels"]
     levels: Annotated[int, Field(ge=2, le=256)]
+    """Vocabulary size; 256 keeps 8-bit values as they are."""
 
 
 AnyTextTokenizer = Letters | Bytes | Pieces | Gpt2 | Json
@@ -98,23 +99,23 @@ class Last(Section):
     """The last documents of the source."""
 
     last: Positive
-    """How many."""
+    """Number of documents or images."""
 
 
 class LastCharacters(Section):
     """The last characters of the source."""
 
     last_characters: Positive
-    """How many."""
+    """Number of characters."""
 
 
 class Chunks(Section):
-    """A share of the blocks that the token stream is cut into, as MD4 splits OpenWebText. Parts of one document end up
-    on both sides: for comparison with that number, not for a new one.
+    """A fraction of the blocks of the token stream, as MD4 splits OpenWebText. Parts of one document end up on both
+    sides: use it to compare with that number, not for a new one.
     """
 
     chunks: Fraction
-    """The share."""
+    """Fraction of the blocks."""
 
 
 def _form_of_held(data: Any) -> str | None:
@@ -145,15 +146,15 @@ name of a split that the source itself has."""
 
 
 class PackingSettings(Section):
-    """How documents become one stream of tokens, and the stream examples."""
+    """How documents become one stream of tokens, and the stream becomes examples."""
 
     end_of_text: bool
-    """Whether the end-of-text token follows every document."""
+    """Append the end-of-text token to every document."""
     block_ends: bool
-    """Whether every block begins and ends with it; needs remainder: drop."""
+    """Begin and end every block with the end-of-text token; needs `remainder: drop`."""
     remainder: Literal["keep", "drop"]
-    """What becomes of the tokens that fill no block. Where they are kept, training reads windows from anywhere;
-    where they are dropped, it reads the blocks in random orders."""
+    """Keep or drop the tokens after the last whole block. With `keep`, training reads windows from any position; with
+    `drop`, it reads the blocks in random order."""
 
 
 Convention = Literal["stream", "text8", "sedd", "mdlm", "mdlm_zero_shot"]
@@ -175,29 +176,31 @@ class Dataset(Section):
     source: str
     """A key of `sources`."""
     validation: Held
-    """What is held out for validation."""
+    """Held out for validation: a fraction, the name of a split of the source, or one of the mappings."""
     test: Held
-    """What is held out for testing."""
+    """Held out for testing, in the same forms."""
 
 
 class TextDataset(Dataset):
     """Text as one stream of tokens, read in windows."""
 
     tokenizer: TextTokenizer
+    """How text becomes tokens."""
     packing: Packing
-    """The convention by which documents become windows."""
+    """The convention by which documents become windows: its name, or a mapping."""
     length: Annotated[int, Field(ge=4, le=65_536)]
-    """Tokens a window, or a block."""
+    """Tokens per window or block: the sequence length of the model."""
 
 
 class ImageDataset(Dataset):
-    """Pictures as arrays of levels, cut into square tiles where they are larger than a tile."""
+    """Images as arrays of levels. Images larger than a tile are cut into square tiles."""
 
     tokenizer: Pixels
+    """How pixel values become tokens."""
     size: Positive
     """Edge of a tile in pixels."""
     stride: Positive
-    """Step between training tiles, which may overlap; held-out tiles never do."""
+    """Distance between training tiles in pixels. Training tiles may overlap; held-out tiles never do."""
 
 
 def _require_tokenizer(data: Any) -> Any:

@@ -24,6 +24,7 @@ class Polynomial(Section):
 
     kind: Literal["polynomial"]
     exponent: Annotated[float, Field(ge=1)]
+    """The power w of t; 1 is the linear schedule."""
 
 
 class Geometric(Section):
@@ -31,7 +32,9 @@ class Geometric(Section):
 
     kind: Literal["geometric"]
     beta_min: Annotated[float, Field(gt=0)]
+    """Noise at t = 0: alpha(0) = exp(-beta_min)."""
     beta_max: Annotated[float, Field(gt=0)]
+    """Noise at t = 1: alpha(1) = exp(-beta_max)."""
 
 
 class Cosine(Section):
@@ -56,6 +59,7 @@ class Scheduled(Section):
     """An objective under a fixed masking schedule."""
 
     schedule: AnySchedule
+    """How fast tokens are masked as time runs from 0 to 1 (Table 4 of the paper)."""
 
 
 class MD4(Scheduled):
@@ -64,25 +68,26 @@ class MD4(Scheduled):
     timesteps: Positive | None
     """Steps of the discrete-time bound, or null for continuous time."""
     grid: Grid
-    """Where these steps are; continuous time has none."""
+    """Spacing of these steps: even, or cosine, with small steps near t = 1 (eq. 6). Unused in continuous time."""
     masks: Positive
-    """Mask draws an example and training step. GenMD4 needs two: a fair comparison gives MD4 as many."""
+    """Mask samples per example and training step. GenMD4 needs two; give MD4 two in a fair comparison with it."""
 
 
 class GenMD4(Section):
-    """Every token has a schedule of its own, 1 - (1 - epsilon) t^w, with a learned exponent w (Section 6)."""
+    """One schedule per token, 1 - (1 - epsilon) t^w, with a learned exponent w (Section 6)."""
 
     initial_exponent: Annotated[float, Field(gt=0)]
+    """Value of every exponent w before training; 1 is the linear schedule."""
     exponent_learning_rate: LearningRate
     """Peak learning rate of the exponents; it follows the network's warm-up and decay."""
     timesteps: Positive | None
     """Steps of the discrete-time bound, or null for continuous time."""
     grid: Grid
-    """Where these steps are; continuous time has none."""
+    """Spacing of these steps: even, or cosine, with small steps near t = 1 (eq. 6). Unused in continuous time."""
 
 
 class MaskGIT(Scheduled):
-    """Unweighted cross entropy at exactly the schedule's share of masks (eq 28); bounded as MD4 is."""
+    """Unweighted cross entropy at exactly the masked fraction of the schedule (eq. 28); evaluated by MD4's bound."""
 
 
 class SEDD(Scheduled):
@@ -93,12 +98,13 @@ class D3PM(Scheduled):
     """The discrete-time absorbing process with an auxiliary cross entropy."""
 
     timesteps: Positive
+    """Steps of the discrete-time process."""
     auxiliary: Annotated[float, Field(ge=0)]
     """Weight of the auxiliary cross entropy in the loss; 0.001 in D3PM."""
 
 
 class AnyOrder(Section):
-    """The any-order autoregressive bound: a uniform number of masks, then a uniform set of so many."""
+    """The any-order autoregressive bound: a uniform number of masks, then a uniform set of that size."""
 
 
 class Autoregressive(Section):

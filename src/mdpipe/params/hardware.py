@@ -6,26 +6,25 @@ from mdpipe.params.base import Positive, Section
 
 
 class HardwareSettings(Section):
-    """The machine's part in a training run.
+    """How training uses the machine.
 
-    All of it is a param, since it decides the bytes of the result: precision how far products are rounded (and
-    `compile` how often, in bfloat16 convolutions on a CPU), and all else in which order sums are taken, hence no more
-    than last digits.
+    These settings only change floating-point rounding, except `precision` (and `compile` for bfloat16 convolutions on
+    a CPU). They are params because they decide the bytes of the result.
     """
 
     precision: Literal["float32", "bfloat16"]
-    """What the matrix products compute in; weights, averages and losses are float32 always."""
+    """Data type of the matrix products. Weights, averages, losses and the optimizer state stay float32."""
     threads: Positive
-    """CPU threads of a process."""
+    """CPU threads per process."""
     processes: Positive
-    """Processes that share every batch, each with a GPU of its own where there are any."""
+    """Processes that share each batch, one per GPU where there are GPUs. `mdpipe train` starts them."""
     strategy: Literal["ddp", "fsdp"]
-    """Whether each process holds all weights (ddp), or a part of them and of the optimizer's state (fsdp)."""
+    """`ddp`: each process holds all weights. `fsdp`: weights and optimizer state are sharded."""
     micro_batches: Positive
-    """Parts of its share of a batch that a process takes one after another, to need less memory."""
+    """Gradient accumulation: micro-batches per process and step. More of them use less memory."""
     compile: bool
-    """Whether torch.compile makes the kernels of the network's layers and of what its logits cost: a minute or two at
-    the start, which long runs earn back. On a CPU the 3 x 3 convolutions then take half the multiplications (Winograd),
-    with up to twice the rounding error in bfloat16."""
+    """Compile the network's layers and the loss with torch.compile, which takes a minute or two at the start. On a CPU,
+    3 x 3 convolutions then take half the multiplications (Winograd), with up to twice the rounding error in
+    bfloat16."""
     recompute: bool
-    """Whether layers keep only their input and are computed again on the way back (activation checkpointing)."""
+    """Activation checkpointing: recompute activations in the backward pass."""

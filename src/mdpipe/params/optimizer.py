@@ -9,12 +9,13 @@ from mdpipe.params.own import ByKind
 
 
 class AdamW(Section):
-    """AdamW on all weights, as in the paper. The decay of the gradient is 0.9."""
+    """AdamW on all weights, as in the paper; beta1 is 0.9."""
 
     kind: Literal["adamw"]
     beta2: Annotated[float, Field(gt=0, lt=1)]
-    """Decay of the squared gradient."""
+    """Decay rate of the second moment."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    """Decoupled weight decay, multiplied by the learning rate."""
 
 
 class Muon(Section):
@@ -26,9 +27,11 @@ class Muon(Section):
 
     kind: Literal["muon"]
     momentum: Annotated[float, Field(ge=0, lt=1)]
+    """Momentum of the matrices' gradients (Nesterov)."""
     beta2: Annotated[float, Field(gt=0, lt=1)]
-    """AdamW's decay of the squared gradient."""
+    """Decay rate of AdamW's second moment."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)]
+    """Decoupled weight decay, multiplied by the learning rate."""
 
 
 AnyOptimizer = Annotated[AdamW | Muon, Field(discriminator="kind"), ByKind("kind")]

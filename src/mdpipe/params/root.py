@@ -21,11 +21,17 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     """Key of all randomness: splits, initial weights, batches, masks, samples."""
     sources: dict[Name, AnySource]
+    """Raw text or images, by name (stage `download`)."""
     datasets: dict[Name, AnyDataset]
+    """Sources with their splits and tokenizers, by name (stages `tokenizer`, `encode`)."""
     runs: dict[Name, Run]
+    """Models: data, objective, network, training, samples and evaluation (stages `train`, `sample`, `evaluate`)."""
     comparisons: Annotated[list[Comparison], Distinct]
+    """Pairs of runs. The likelihood table shows their difference with its paired standard error (stage `report`)."""
     zero_shot: ZeroShot
+    """Which text runs are measured on which other sources (stage `zero_shot`)."""
     samplers: SamplerSuite
+    """Which samplers are compared, and on which runs (stage `samplers`)."""
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:

@@ -21,15 +21,18 @@ class Transformer(Section):
 
     kind: Literal["transformer"]
     layers: Positive
+    """Number of transformer blocks."""
     heads: Positive
+    """Attention heads; `width` must be a multiple of twice this number."""
     width: Positive
+    """Hidden size."""
     time_conditioning: bool
-    """Whether the network is told the time. Without it one network serves every schedule and any-order bound."""
+    """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    """The rate: of whole channels of what a layer adds, of attention probabilities and of elements of the embedding."""
+    """Dropout rate: of whole channels of each residual branch, of attention probabilities and of the embedding."""
     embed_dim: Positive | None = None
-    """Channels of the token embedding, which a linear layer brings to the width; null for the width itself. The paper's
-    text8 networks have 64."""
+    """Width of a factored token embedding, projected to `width`; null for `width` itself. The paper's text8 networks
+    have 64."""
 
     @model_validator(mode="after")
     def _heads_fit_the_width(self) -> Self:
@@ -48,15 +51,16 @@ class UNet(Section):
 
     kind: Literal["unet"]
     width: Annotated[int, Field(ge=8, multiple_of=8)]
+    """Number of channels."""
     blocks: Positive
-    """Residual blocks on the way down; the way up has one more."""
+    """Residual blocks of the encoder; the decoder has one more."""
     time_conditioning: bool
-    """Whether the network is told the time."""
+    """Condition the network on the time."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    """The rate, of single elements before the second convolution of a block."""
+    """Dropout rate of single elements before the second convolution of a block."""
     init: Literal["md4", "ordinal"] = "md4"
-    """The initial weights: as in the official implementation, or with an embedding in which near values start near each
-    other, which short training gains from."""
+    """Initial weights: `md4` as in the official implementation; `ordinal` starts with similar embeddings for similar
+    pixel values, which helps short training."""
 
 
 class UViT(Section):
@@ -64,19 +68,22 @@ class UViT(Section):
 
     kind: Literal["uvit"]
     width: Annotated[int, Field(ge=8, multiple_of=8)]
+    """Number of channels."""
     blocks: Positive
-    """Residual blocks on the way down; the way up has one more."""
+    """Residual blocks of the encoder; the decoder has one more."""
     middle_width: Annotated[int, Field(ge=4, multiple_of=4)]
+    """Hidden size of the transformer in the middle; a multiple of `heads`."""
     layers: Positive
-    """Of the transformer in the middle."""
+    """Transformer blocks in the middle."""
     heads: Positive
+    """Attention heads of the transformer in the middle."""
     time_conditioning: bool
-    """Whether the network is told the time."""
+    """Condition the network on the time."""
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    """The rate, of single elements before the second convolution of a block and within the transformer."""
+    """Dropout rate of single elements, before the second convolution of a block and within the transformer."""
     init: Literal["md4", "ordinal"] = "md4"
-    """The initial weights: as in the official implementation, or with an embedding in which near values start near each
-    other, which short training gains from."""
+    """Initial weights: `md4` as in the official implementation; `ordinal` starts with similar embeddings for similar
+    pixel values, which helps short training."""
 
     @model_validator(mode="after")
     def _heads_fit_the_width(self) -> Self:
@@ -99,19 +106,23 @@ class TrainSettings(Section):
     """Optimizer and length of a training run."""
 
     steps: Positive
+    """Optimizer steps."""
     batch_size: Positive
+    """Examples per step, over all processes and micro-batches."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
-    """The peak, reached after the warm-up; a cosine brings it to 0 at the last step."""
+    """Peak learning rate, reached after the warm-up; a cosine then decays it to 0 at the last step."""
     warmup_steps: Annotated[int, Field(ge=0)]
+    """Steps of linear warm-up; fewer than `steps`."""
     optimizer: AnyOptimizer
+    """How gradients become steps."""
     gradient_clip: Annotated[float, Field(gt=0)] | None
-    """Largest global norm of the gradient, or null for none."""
+    """Clip the global gradient norm to this value; null for no clipping."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
-    """Decay of the averaged weights, which are the ones evaluated."""
+    """Decay of the moving average of the weights. The averaged weights are the model."""
     checkpoint_every: Positive
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
     keep_checkpoints: Positive
-    """The so many newest are kept while a run trains; where the newest is damaged, it goes on from the one before."""
+    """Number of checkpoints kept. If the newest is corrupt, training resumes from the one before."""
 
     def most_checkpoints(self, newest: int = 0, kept: int = 0) -> int:
         """Return the largest number of checkpoints on the disk at once: those that are kept, and the one being written.
@@ -137,14 +148,16 @@ class Draws(Section):
     """How a bound is estimated."""
 
     draws: Annotated[int, Field(ge=2, multiple_of=2)]
-    """Monte Carlo draws of (time, mask) an example; even, because two halves give the estimator its own error."""
+    """Monte Carlo samples of (time, mask) per example; even, because two halves give the estimator's own error."""
     batch_size: Positive
+    """Examples per batch."""
 
 
 class EvaluateSettings(Draws):
     """The bound on the run's own held-out data, over the whole split."""
 
     split: Literal["validation", "test"]
+    """The held-out split that is evaluated."""
 
 
 TIMELESS = ("any_order", "autoregressive")
@@ -152,10 +165,10 @@ TIMELESS = ("any_order", "autoregressive")
 
 
 class Condition(Section):
-    """A model that is told the class of each example, where the dataset has classes."""
+    """Class conditioning, for datasets with classes."""
 
     dropout: Annotated[float, Field(ge=0, lt=1)]
-    """Share of the training examples whose class is kept from it, which classifier-free guidance needs."""
+    """Fraction of the training examples whose label is dropped, as classifier-free guidance needs."""
 
 
 class BaseRun(Section):
@@ -165,12 +178,17 @@ class BaseRun(Section):
     dataset: str
     """A key of `datasets`."""
     condition: Condition | None
-    """How classes are told; null for a model that knows none."""
+    """Class conditioning; null for an unconditional model."""
     network: AnyNetwork
+    """The denoiser."""
     train: TrainSettings
+    """The optimization."""
     hardware: HardwareSettings
+    """Processes, precision and memory."""
     sample: SampleSettings
+    """The samples drawn from the trained model."""
     evaluate: EvaluateSettings
+    """The likelihood bound on held-out data."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -224,6 +242,7 @@ class MD4Run(BaseRun):
 
     objective: Literal["md4"]
     diffusion: diffusion.MD4
+    """Settings of the objective."""
 
 
 class GenMD4Run(BaseRun):
@@ -231,6 +250,7 @@ class GenMD4Run(BaseRun):
 
     objective: Literal["genmd4"]
     diffusion: diffusion.GenMD4
+    """Settings of the objective."""
 
 
 class MaskGITRun(BaseRun):
@@ -238,6 +258,7 @@ class MaskGITRun(BaseRun):
 
     objective: Literal["maskgit"]
     diffusion: diffusion.MaskGIT
+    """Settings of the objective."""
 
 
 class SEDDRun(BaseRun):
@@ -245,6 +266,7 @@ class SEDDRun(BaseRun):
 
     objective: Literal["sedd"]
     diffusion: diffusion.SEDD
+    """Settings of the objective."""
 
 
 class D3PMRun(BaseRun):
@@ -252,6 +274,7 @@ class D3PMRun(BaseRun):
 
     objective: Literal["d3pm"]
     diffusion: diffusion.D3PM
+    """Settings of the objective."""
 
 
 class AnyOrderRun(BaseRun):
@@ -259,6 +282,7 @@ class AnyOrderRun(BaseRun):
 
     objective: Literal["any_order"]
     diffusion: diffusion.AnyOrder
+    """Settings of the objective."""
 
 
 class AutoregressiveRun(BaseRun):
@@ -266,6 +290,7 @@ class AutoregressiveRun(BaseRun):
 
     objective: Literal["autoregressive"]
     diffusion: diffusion.Autoregressive
+    """Settings of the objective."""
 
 
 def _own_run(kind: str, objective: type) -> type[Section]:
@@ -290,18 +315,20 @@ def diffusion_section(objective: str, implementation: type) -> Any:
 
 
 class ZeroShot(Draws):
-    """Every run of `runs` is measured on every source of `sources`, which it was not trained on."""
+    """Evaluate each run on each source; no run was trained on any of them."""
 
     runs: Annotated[list[str], Distinct]
-    """Text runs, keys of the params' `runs`."""
+    """Text runs: keys of `runs`."""
     sources: Annotated[list[str], Distinct]
-    """Text sources, keys of the params' `sources`."""
+    """Text sources: keys of `sources`. None of the runs may be trained on one."""
     packing: Packing
-    """The convention by which a corpus becomes windows."""
+    """The convention by which a corpus becomes windows, as for datasets."""
 
 
 class Comparison(Section):
-    """Two runs on the same examples: the table of likelihoods shows their difference with its paired error."""
+    """Two runs on the same examples. The likelihood table shows their difference with its paired standard error."""
 
     run: str
+    """A key of `runs`."""
     against: str
+    """The baseline: another run, evaluated on the same split of the same dataset."""

@@ -19,48 +19,49 @@ class OnGrid(Section):
     """A sampler that walks a grid of `steps` times from 1 to 0."""
 
     grid: Grid
+    """Spacing of the steps: even, or cosine, with small steps near t = 1, where most tokens are masked (eq. 6)."""
 
 
 class PaperSampler(OnGrid):
     """One of the paper's samplers."""
 
     decode: Literal["sample", "argmax"] = "sample"
-    """How tokens that the schedule's epsilon leaves masked at time 0 are filled: drawn, which keeps the distribution of
-    the reverse process, or by the likeliest token, as in the official implementation."""
+    """How to fill tokens that are still masked at time 0 (one in 10,000): sampled, which keeps the distribution of the
+    reverse process, or by the most likely token, as in the official implementation."""
 
 
 class Ancestral(PaperSampler):
-    """One categorical over the vocabulary and the mask at every masked position and step (Alg. 2)."""
+    """The plain reference: one categorical over vocabulary and mask per masked position and step (Alg. 2)."""
 
     kind: Literal["ancestral"]
 
 
 class TwoStage(PaperSampler):
-    """First a guess at every masked token, then which guesses stay (Alg. 3)."""
+    """First predict every masked token, then choose which predictions to keep (Alg. 3)."""
 
     kind: Literal["two_stage"]
 
 
 class RevealFirst(PaperSampler):
-    """Ancestral sampling with all reveal times drawn first: the same distribution for a fraction of the work."""
+    """Ancestral sampling with all unmasking times drawn first: the same distribution at a fraction of the cost."""
 
     kind: Literal["reveal_first"]
 
 
 class Confidence(OnGrid):
-    """MaskGIT's parallel decoding: the most confident guesses stay."""
+    """MaskGIT's parallel decoding: keep the most confident predictions."""
 
     kind: Literal["confidence"]
     noise_scale: Annotated[float, Field(ge=0)]
-    """How much Gumbel noise is added to the confidence at first; it falls with time."""
+    """Scale of the Gumbel noise added to the confidence; it decreases with time."""
 
 
 class Remasking(OnGrid):
-    """ReMDM: revealed tokens may go back to the mask."""
+    """ReMDM: unmasked tokens may be masked again."""
 
     kind: Literal["remasking"]
     eta: Annotated[float, Field(ge=0, le=1)]
-    """Share of the largest possible remasking probability; 0 is ancestral sampling."""
+    """Fraction of the largest possible remasking probability; 0 is ancestral sampling."""
 
 
 class PredictorCorrector(OnGrid):
@@ -68,17 +69,17 @@ class PredictorCorrector(OnGrid):
 
     kind: Literal["predictor_corrector"]
     correctors: Annotated[int, Field(ge=0)]
-    """Rounds after a step."""
+    """Corrector rounds after each step."""
 
 
 class Generalized(OnGrid):
-    """The sampler of GenMD4, whose reveal probabilities depend on the token."""
+    """The sampler of GenMD4, whose unmasking probabilities depend on the token."""
 
     kind: Literal["generalized"]
 
 
 class FirstHitting(Section):
-    """Continuous time: one token a call, at the moment it is revealed."""
+    """Continuous time: one token per network call, at the moment it is unmasked."""
 
     kind: Literal["first_hitting"]
 
@@ -145,34 +146,39 @@ class SampleSettings(Section):
     """How many samples are drawn, and how."""
 
     count: Positive
+    """Number of samples."""
     sampler: AnySampler
+    """How samples are drawn; it must fit the objective."""
     steps: Positive | None
-    """Steps of the sampler's grid; null for a sampler without one."""
+    """Steps of the sampler; null for a sampler without a time grid."""
     temperature: Annotated[float, Field(gt=0)]
+    """Divides the logits: below 1 sharpens, above 1 flattens."""
     top_k: Positive | None
-    """Draw from the so many likeliest tokens alone; null for all."""
+    """Sample from the k most likely tokens; null for all."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None
-    """Draw from the fewest tokens that hold this much probability; null for all."""
+    """Sample from the smallest set of tokens with this total probability; null for all."""
     guidance: Annotated[float, Field(ge=0)] | None
-    """Scale s of classifier-free guidance where the run knows classes, which the samples then take in turn; else null.
-    Log-probabilities are (1 + s) conditional - s unconditional: 0 is the conditional model."""
+    """Scale s of classifier-free guidance for a class-conditional run, else null. Log-probabilities are (1 + s)
+    conditional - s unconditional: 0 is the conditional model. The samples take the classes in turn."""
 
 
 class Judged(Section):
-    """What the samples of a run are compared with."""
+    """What the samples of a run are scored by."""
 
     judge: str
-    """An autoregressive run on the same dataset, whose exact likelihood says how likely the samples are."""
+    """Reference model: an autoregressive run on the same dataset, whose exact likelihood scores the samples."""
     dataset: str
-    """The dataset of both, whose held-out split is judged as well. DVC's templates need it here."""
+    """The dataset of both; its held-out split is scored as well. DVC's templates need it here."""
 
 
 class SamplerSuite(Section):
-    """The comparison of samplers: quality against network calls, on some of the runs."""
+    """Compare samplers: quality against the number of network calls."""
 
     runs: dict[Name, Judged]
+    """The runs to sample from, keys of `runs`, each with its reference model."""
     samplers: list[AnySampler]
+    """The samplers, at most one of each kind."""
     steps: Annotated[list[Positive], Distinct]
-    """Lengths of grid that each sampler with a grid is tried at."""
+    """Numbers of steps at which each sampler with a time grid is run."""
     count: Annotated[int, Field(ge=2)]
-    """Samples drawn each time."""
+    """Samples per sampler and number of steps."""

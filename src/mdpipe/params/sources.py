@@ -40,36 +40,36 @@ class Source(Section):
     """Raw text or pictures, as the `download` stage fetches them."""
 
     path: WatchedPath
-    """The file or folder that the source is read from and that DVC watches. Bundled sources come with the pinned
-    packages, so theirs is the file that pins them; fetched ones are watched by their other settings, and may have any
-    file here whose change shall fetch them again."""
+    """The file or folder that the source is read from and that DVC watches. A bundled source names the file that pins
+    its package; a downloaded source, any file whose change should download it again."""
 
 
 class TextRows(Source):
     """What rows, lines and files of text have in common."""
 
     empty_rows: Literal["error", "drop", "keep"]
-    """What to do with one that has no text: refuse it, leave it out and count it, or keep it as a document that is
-    nothing but its end, as the published zero-shot protocols do."""
+    """What to do with a row without text: refuse it, leave it out and count it, or keep it as an empty document, as the
+    published zero-shot protocols do."""
     detokenizer: Literal["wikitext", "ptb", "lm1b", "lambada", "scientific_papers"] | None
     """Undo the spacing of tokenized benchmark text; null for plain text."""
 
 
 class Docstrings(Source):
-    """The documentation inside installed Python packages, one document a module; `python` is the standard library."""
+    """The docstrings of installed Python packages, one document per module; `python` is the standard library."""
 
     kind: Literal["docstrings"]
     packages: Annotated[list[PackageName], Field(min_length=1), Distinct]
+    """Import names of the packages, such as `numpy`, or `python`."""
 
 
 class Digits(Source):
-    """The 1,797 handwritten digits that come with scikit-learn: 8x8 pixels, 17 grey levels."""
+    """The 1,797 handwritten digits of scikit-learn: 8x8 pixels, 17 gray levels."""
 
     kind: Literal["digits"]
 
 
 class Photos(Source):
-    """The two colour photographs that come with scikit-learn, cut into disjoint squares."""
+    """The two color photographs of scikit-learn, cut into disjoint squares."""
 
     kind: Literal["photos"]
     region: Annotated[int, Field(ge=8, le=427)]
@@ -77,32 +77,35 @@ class Photos(Source):
 
 
 class TextFiles(TextRows):
-    """UTF-8 text files, perhaps packed as .gz, .bz2, .xz or .zst."""
+    """UTF-8 text files, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
     kind: Literal["text_files"]
     pattern: Pattern
+    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
     documents: Literal["file", "line"]
-    """What a document is."""
+    """Whether a file or a line is one document."""
     broken_utf8: Literal["error", "replace", "skip"]
-    """What to do with a document that is no UTF-8: refuse it, put U+FFFD, or leave it out; the last two are counted."""
+    """Refuse a document that is not UTF-8, insert U+FFFD, or leave the document out; the last two are counted."""
 
 
 class JsonLines(TextRows):
-    """JSON lines, one document a line, perhaps packed as .gz, .bz2, .xz or .zst."""
+    """JSON lines, one document per line, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
     kind: Literal["jsonl"]
     pattern: Pattern
+    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
     field: str
-    """The key under which a line has its text."""
+    """The key of the text in each line."""
     broken_utf8: Literal["error", "replace", "skip"]
-    """As for text files."""
+    """Refuse a document that is not UTF-8, insert U+FFFD, or leave the document out; the last two are counted."""
 
 
 class Table(TextRows):
-    """Parquet or arrow files, one document a row."""
+    """Parquet or Arrow files, one document per row."""
 
     kind: Literal["table"]
     pattern: Pattern
+    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
     column: str
     """The column with the text."""
 
@@ -117,10 +120,11 @@ def _is_encoding(name: str) -> str:
 
 
 class Csv(TextRows):
-    """CSV or TSV files, one document a row, perhaps packed as .gz, .bz2, .xz or .zst."""
+    """CSV or TSV files, one document per row, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
     kind: Literal["csv"]
     pattern: Pattern
+    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
     columns: Annotated[list[str], Field(min_length=1)]
     """The columns with the text; of several, those that are not empty are joined by a line break."""
     delimiter: Annotated[str, Field(pattern=DELIMITER_PATTERN)]
@@ -131,11 +135,11 @@ class Csv(TextRows):
     ]
     """true where the first row names the columns; else the names of all columns in their order."""
     encoding: Annotated[str, AfterValidator(_is_encoding)]
-    """Such as utf-8, or cp1252 or utf-16 for files of Excel; a byte-order mark at the beginning is no text."""
+    """Such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
 
 
 class Hub(TextRows):
-    """A text data set on a hub, through `datasets`; one document a row."""
+    """A text data set on the Hugging Face Hub, through `datasets`; one document per row."""
 
     kind: Literal["hub"]
     name: str
@@ -143,70 +147,72 @@ class Hub(TextRows):
     config: str | None
     """Which of the data set's configurations; null for its only one."""
     splits: Annotated[list[str], Field(min_length=1), Distinct]
-    """Which of its splits to fetch."""
+    """The splits to download."""
     column: str
     """The column with the text."""
     revision: str | None
-    """Of the repository, a commit at best; null for the newest."""
+    """Revision of the repository, preferably a commit; null for the newest."""
 
 
 class Url(TextRows):
-    """A text behind a URL: plain, packed, or a member of a zip archive."""
+    """A text at a URL: plain, compressed, or a member of a zip archive."""
 
     kind: Literal["url"]
     url: Annotated[str, Field(pattern=URL_PATTERN)]
+    """Without user, password or token: params.yaml and dvc.lock are under version control."""
     sha256: Checksum | None
-    """Of what is fetched; null to take it as it comes."""
+    """SHA-256 of the download; null to accept any."""
     member: str | None
-    """The file of a zip archive that is meant; null for no archive."""
+    """The file to take from a zip archive; null if the URL is not an archive."""
     field: str | None
-    """For JSON lines the key of the text; null for plain text."""
+    """The key of the text in JSON lines; null for plain text."""
     documents: Literal["file", "line"]
-    """What a document is; JSON lines are always one a line."""
+    """Whether a file or a line is one document; JSON lines are always one per line."""
     broken_utf8: Literal["error", "replace", "skip"]
-    """As for text files."""
+    """Refuse a document that is not UTF-8, insert U+FFFD, or leave the document out; the last two are counted."""
 
 
 class Resized(Source):
     """What picture files have in common."""
 
     mode: Literal["L", "RGB"] | None
-    """What pictures are converted to, grey or RGB, transparent ones on white; null to refuse those that are neither."""
+    """Convert images to 8-bit gray (L) or RGB, transparent ones on white; null to refuse images in any other mode."""
     resize: Positive | None
-    """Edge of the squares to which pictures are cut, in the middle, and shrunk by a box filter; null for pictures that
-    have one size."""
+    """Crop images to the central square and shrink it to this edge with a box filter; null if all have one size."""
 
 
 class ImageFolder(Resized):
-    """Picture files, grey or RGB, 8 bits a channel."""
+    """Image files, gray or RGB, 8 bits per channel."""
 
     kind: Literal["image_folder"]
     pattern: Pattern
+    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
     labels: Literal["folder"] | None
-    """Whether the first folder below those that the pattern names is the class; null for pictures without classes."""
+    """`folder`: the first folder below those named in `pattern` is the class; null for images without classes."""
 
 
 class ImageTable(Resized):
-    """Pictures in parquet or arrow files, one a row, as the bytes of a picture file."""
+    """Images in Parquet or Arrow files, one per row, as the bytes of an image file."""
 
     kind: Literal["image_table"]
     pattern: Pattern
+    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
     image: str
-    """The column with the pictures."""
+    """The column with the images."""
     label: str | None
-    """The column with the classes' numbers; null for none."""
+    """The column with the class numbers; null for none."""
 
 
 class ImageTar(Resized):
-    """Picture files in .tar archives, without classes."""
+    """Image files in .tar archives, without classes."""
 
     kind: Literal["image_tar"]
     pattern: Pattern
-    """Which archives count."""
+    """Which archives of the folder are read, as a glob, or a mapping of split names to globs."""
 
 
 class HubImages(Resized):
-    """A data set of pictures on a hub, through `datasets`; one picture a row."""
+    """An image data set on the Hugging Face Hub, through `datasets`; one image per row."""
 
     kind: Literal["hub_images"]
     name: str
@@ -214,65 +220,66 @@ class HubImages(Resized):
     config: str | None
     """Which of the data set's configurations; null for its only one."""
     splits: Annotated[list[str], Field(min_length=1), Distinct]
-    """Which of its splits to fetch."""
+    """The splits to download."""
     image: str
-    """The column with the pictures."""
+    """The column with the images."""
     label: str | None
-    """The column with the classes' numbers; null for none."""
+    """The column with the class numbers; null for none."""
     revision: str | None
-    """Of the repository, a commit at best; null for the newest."""
+    """Revision of the repository, preferably a commit; null for the newest."""
 
 
 class Arrays(Source):
-    """Pictures in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C)."""
+    """Images in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C)."""
 
     kind: Literal["arrays"]
     field: str
     """The array's name in an .npz file; ignored for .npy, which has just one."""
     labels: str | None
-    """The name of the array with the pictures' classes, whole numbers from 0, in an .npz file; null for none."""
+    """The array with the class numbers, integers from 0, in an .npz file; null for none."""
 
 
 class PlanarLabels(Section):
-    """The classes of pictures in .npz files."""
+    """The classes of images in .npz files."""
 
     field: str
     """The array's name."""
     first: Annotated[int, Field(ge=0)]
-    """The number that the first class has there; it becomes 0."""
+    """Number of the first class in the file; it becomes 0."""
     classes: Positive
-    """How many there are. A label that is not among them is refused."""
+    """Number of classes. Labels outside this range are refused."""
 
 
 class PlanarArrays(Source):
-    """Pictures in .npz files, each a flat row and channel by channel: uint8 of shape (N, C * H * W)."""
+    """Images in .npz files as flat rows, channel by channel: uint8 of shape (N, C * H * W)."""
 
     kind: Literal["planar_arrays"]
     pattern: Pattern
+    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
     field: str
     """The array's name."""
     shape: Annotated[tuple[Literal[1, 3], Positive, Positive], Field(strict=False)]
-    """Of a picture, (C, H, W)."""
+    """Shape (C, H, W) of one image."""
     labels: PlanarLabels | None
-    """Where their classes are; null for none."""
+    """Where the classes are stored; null for none."""
 
 
 class Idx(Source):
-    """Pictures in the IDX files of MNIST and its kin, perhaps packed."""
+    """Images in IDX files, as MNIST has them, compressed or not."""
 
     kind: Literal["idx"]
     images: Pattern
-    """The file of pictures within the folder, or one for each of the source's own splits."""
+    """The file with the images, relative to `path`, or a mapping of split names to files."""
     labels: Pattern | None
-    """The same for their classes; null for none."""
+    """The file with the classes, in the same form; null for none."""
 
 
 class Catalogued(Source):
-    """A data set of the literature, as `mdpipe datasets` lists it."""
+    """A benchmark data set of the catalog, as listed by `mdpipe datasets`."""
 
     kind: Literal["catalogue"]
     name: str
-    """Its name in the catalogue."""
+    """Name in the catalog, as listed by `mdpipe datasets`."""
 
     @model_validator(mode="after")
     def _is_known(self) -> "Catalogued":
