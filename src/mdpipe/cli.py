@@ -160,7 +160,7 @@ def report() -> None:
 
 @app.command()
 def readme() -> None:
-    """Put the tables and pictures of the latest results into README.md."""
+    """Write the tables and figures of the latest results into README.md and results/README.md."""
     _run_stage("readme")
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mdpipe.reporting.definitions import DEFINITIONS
 
-PAGE = Path(__file__).parents[1] / "docs/numbers.md"
+PAGE = Path(__file__).parents[2] / "docs/numbers.md"
 
 
 def test_the_page_has_every_convention_in_the_reports_words_and_no_other() -> None:

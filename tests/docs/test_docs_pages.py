@@ -1,33 +1,111 @@
-"""docs/data.md and README.md: what they tell people to write into params.yaml is valid as it stands."""
+"""README.md and docs/: what they tell people to type is valid, and what they link to exists."""
 
+import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
+from pydantic import TypeAdapter
 
+from mdpipe.cli import app
 from mdpipe.params import parse_params
+from mdpipe.params.optimizer import AnyOptimizer
 from mdpipe.params.sources import AnySource
 
-ROOT = Path(__file__).parents[1]
-PAGES = ("docs/data.md", "README.md")
-PIECES = [
-    piece
-    for page in PAGES
-    for piece in re.findall(r"```yaml\n(sources:.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in PAGES}
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = [(page, *block) for page, text in TEXTS.items() for block in BLOCK.findall(text)]
+PIECES = [text for _, language, text in BLOCKS if language == "yaml"]
+SECTIONS = [piece for piece in PIECES if re.match(r"(sources|datasets|runs):", piece)]
+COMMANDS = sorted(
+    {
+        command.strip()
+        for _, language, text in BLOCKS
+        if not language
+        for line in text.splitlines()
+        for command in line.partition(" #")[0].split("; ")
+    }
+)
+GENERATED = {"docs/params.md", "docs/commands.md"}
+GROUP = typer.main.get_group(app)
 
 
-@pytest.mark.parametrize("piece", PIECES)
-def test_every_piece_of_yaml_is_valid(piece: str) -> None:
+def commands(program: str) -> list[str]:
+    return [command for command in COMMANDS if command.split(" ")[0] == program]
+
+
+@pytest.mark.parametrize("piece", SECTIONS)
+def test_every_section_of_params_on_a_page_is_valid(piece: str) -> None:
     data = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
-    for section, entries in yaml.safe_load(piece).items():
-        data[section] |= entries
-    params = parse_params(data)
-    assert set(yaml.safe_load(piece)["sources"]) <= set(params.sources)
+    anchored = f"anchor: &letters {json.dumps(data['runs']['letters'])}\n{piece}"
+    for section, entries in yaml.safe_load(anchored).items():
+        if section == "comparisons":
+            data[section] += entries
+        elif section != "anchor":
+            data[section] |= entries
+    for run in data["runs"].values():  # The dataset of a run may be in another piece.
+        data["datasets"].setdefault(run["dataset"], data["datasets"]["docs_letters"])
+    parse_params(data)
 
 
-def test_there_is_one_of_each_kind() -> None:
-    shown = {source["kind"] for piece in PIECES for source in yaml.safe_load(piece)["sources"].values()}
+def test_every_other_piece_of_yaml_is_an_optimizer() -> None:
+    lines = [line for piece in PIECES if piece not in SECTIONS for line in piece.splitlines()]
+    for line in lines:
+        TypeAdapter(AnyOptimizer).validate_python(yaml.safe_load(line)["optimizer"])
+
+
+def test_there_is_a_source_of_each_kind() -> None:
+    pieces = [yaml.safe_load(piece) for piece in SECTIONS if "<<" not in piece]
+    shown = {source["kind"] for piece in pieces for source in piece.get("sources", {}).values()}
     known = {section.model_fields["kind"].annotation.__args__[0] for section in AnySource.__origin__.__args__}
     assert shown >= known - {"digits", "photos"}
+
+
+@pytest.mark.parametrize("command", commands("mdpipe"))
+def test_every_mdpipe_command_is_one_with_its_options(command: str) -> None:
+    _, *words = shlex.split(command)
+    found = GROUP
+    while name := words.pop(0):
+        found = found.commands[name]
+        if not hasattr(found, "commands"):
+            break
+    found.make_context(name, words)
+
+
+def test_every_command_names_what_exists() -> None:
+    targets = re.search(r"\.PHONY: (.*)", (ROOT / "Makefile").read_text())[1].split()
+    assert {command.split()[1] for command in commands("make")} <= set(targets)
+    for command in commands("cp"):
+        assert (ROOT / command.split()[1]).exists(), command
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for key in re.findall(r"-S '?([\w.]+)=", "\n".join(COMMANDS)):
+        value = params
+        for part in key.split("."):
+            value = value[part]
+    for run in re.findall(r"(?:train@|mdpipe (?:train|generate|infill) )(\w+)", "\n".join(COMMANDS)):
+        assert run in {*params["runs"], "RUN", "manual"}, run
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_link_to_a_file_leads_to_one(page: str) -> None:
+    for target in re.findall(r"\]\(([^)\s#:]+)(?:#[^)\s]*)?\)", BLOCK.sub("", TEXTS[page])):
+        path = (ROOT / page).parent.joinpath(target).resolve()
+        assert path.exists() or path.relative_to(ROOT).as_posix() in GENERATED, target
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_path_in_the_repository_that_is_named_exists(page: str) -> None:
+    for path in re.findall(r"`((?:src|tests|workflow|docs)/[\w/.-]+)`(?!:\n\n```python)", TEXTS[page]):
+        assert (ROOT / path).exists(), path
+
+
+def test_the_readme_is_one_page() -> None:
+    assert len(TEXTS["README.md"].splitlines()) <= 150

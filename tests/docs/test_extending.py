@@ -14,13 +14,13 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILE = re.compile(r"`(src/mdpipe/\S+\.py)`:\n\n```python\n(.*?)```", re.DOTALL)
 
 OWN = {
     "objective": "tempered",
     "diffusion": {"schedule": {"kind": "root", "degree": 2.0}, "power": 0.5},
-    "network": {"kind": "neighbours", "width": 16, "layers": 2},
+    "network": {"kind": "neighbors", "width": 16, "layers": 2},
 }
 SAMPLER = {"sampler": {"kind": "halves", "remainder": 0}, "steps": None}
 

@@ -10,7 +10,7 @@ import pytest
 from mdpipe.params import Params
 from mdpipe.stages import paths
 from mdpipe.stages.download import download
-from mdpipe.stages.readme import PICTURES, README, TABLES, readme
+from mdpipe.stages.readme import PICTURES, TABLES, readme
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
 from mdpipe.stages.samplers import samplers
@@ -63,11 +63,13 @@ def test_every_record_and_row_says_what_it_is_of(params: Params) -> None:
     assert "digits, class label" in (paths.REPORT / "likelihood.svg").read_text(encoding="utf-8")
 
 
-def test_the_readme_has_the_remade_tables(params: Params) -> None:
-    sections = [f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\n" for name in TABLES]
-    README.write_text("\n".join(sections), encoding="utf-8")
+def test_both_readmes_have_the_remade_tables(params: Params) -> None:
+    for page, names in TABLES.items():
+        sections = [f"<!-- {name}:begin -->\nold\n<!-- {name}:end -->\n" for name in names]
+        page.write_text("\n".join(sections), encoding="utf-8")
     readme(params)
-    text = README.read_text(encoding="utf-8")
-    assert "old" not in text
-    assert all((paths.RESULTS / f"{name}.md").read_text(encoding="utf-8") in text for name in TABLES)
+    for page, names in TABLES.items():
+        text = page.read_text(encoding="utf-8")
+        assert "old" not in text
+        assert all((paths.RESULTS / f"{name}.md").read_text(encoding="utf-8") in text for name in names)
     assert {path.stem for path in PICTURES.glob("*.svg")} == {"likelihood", "samplers", "exponents"}

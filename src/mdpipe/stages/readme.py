@@ -1,4 +1,4 @@
-"""`mdpipe readme`: the tables and images of README.md from the latest results, so that no number is typed by hand."""
+"""`mdpipe readme`: the tables and figures of README.md and results/README.md, from the latest results."""
 
 import shutil
 from pathlib import Path
@@ -10,20 +10,22 @@ from mdpipe.stages import paths
 
 README = Path("README.md")
 PICTURES = Path("docs/pictures")
-TABLES = ("likelihood", "zero_shot", "samples", "samplers")
+TABLES = {README: ("likelihood",), paths.RESULTS / "README.md": ("zero_shot", "samples", "samplers")}
 FIGURES = ("likelihood", "samplers", "exponents")
 
 
 def readme(params: Params) -> None:
-    """Put results/*.md between README.md's markers; copy the report's figures and the samples into docs/pictures.
+    """Put results/*.md between the markers of both pages; copy the report's figures and the samples into docs/pictures.
 
     Raises:
-        ValueError: README.md lacks a marker.
+        ValueError: a page lacks a marker.
         FileNotFoundError: a table of results/ is missing.
     """
-    text = README.read_text(encoding="utf-8")
-    for name in TABLES:
-        text = replace_section(text, name, (paths.RESULTS / f"{name}.md").read_text(encoding="utf-8"))
+    for page, names in TABLES.items():
+        text = page.read_text(encoding="utf-8")
+        for name in names:
+            text = replace_section(text, name, (paths.RESULTS / f"{name}.md").read_text(encoding="utf-8"))
+        write_aside(page, text.encode())
     copies = {paths.REPORT / f"{name}.svg": f"{name}.svg" for name in FIGURES}
     for run in params.runs:
         copies |= {paths.samples(run) / image: f"{run}_{image}" for image in ("unmasking.gif", "samples.png")}
@@ -31,4 +33,3 @@ def readme(params: Params) -> None:
     for source, name in copies.items():
         if source.exists():
             shutil.copyfile(source, PICTURES / name)
-    write_aside(README, text.encode())
