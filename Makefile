@@ -4,12 +4,14 @@ BIN := $(CURDIR)/$(VENV)/bin
 PYTHON ?= python3
 export PATH := $(BIN):$(PATH)
 
-.PHONY: help setup reproduce test lint smoke schema
+.PHONY: help setup reproduce test test-fast lint docs smoke schema
 
 help:
 	@echo "make reproduce   set up, then make every result of params.yaml: snakemake --cores all"
-	@echo "make test        set up, then run all the tests"
-	@echo "make lint        set up, then ruff and mypy"
+	@echo "make test        set up, then run all tests"
+	@echo "make test-fast   set up, then run the tests that are not marked as slow"
+	@echo "make lint        set up, then ruff, mypy, codespell, snakefmt and snakemake --lint"
+	@echo "make docs        set up, then build the documentation into site/"
 	@echo "make smoke       set up, then the smoke preset from clean clones, through both engines"
 	@echo "make schema      write the JSON Schema of params.yaml that editors use"
 
@@ -26,10 +28,21 @@ reproduce: setup
 test: setup
 	pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+test-fast: setup
+	pytest -n auto --maxprocesses 4 --dist loadfile -m "not pipeline and not slow"
+
 lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
+	codespell README.md CONTRIBUTING.md CHANGELOG.md docs results src/mdpipe/params workflow tests/docs
+	snakefmt --check Snakefile workflow
+	workflow/lint.sh
+
+# Material for MkDocs prints a notice about its successor otherwise.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: setup
+	mkdocs build --quiet
 
 smoke: setup
 	workflow/smoke.sh

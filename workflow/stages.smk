@@ -91,8 +91,6 @@ for place, stage in enumerate(stages):
     rule:
         name:
             stage.name
-        message:
-            stage.description
         input:
             request=str(request_file(stage.name)),
             dependencies=[path if path in remade else ancient(path) for path in inputs_of(stage, stages)],
@@ -110,5 +108,7 @@ for place, stage in enumerate(stages):
         params:
             stage=stage.name,
             gpus=stage.gpus,
+        message:
+            stage.description
         shell:
             "python -m workflow.job {params.stage} {params.gpus} > {log} 2>&1"
