@@ -4,7 +4,7 @@ include: "workflow/stages.smk"
 
 rule all:
     default_target: True
-    message:
-        "Everything that params.yaml asks for"
     input:
         [output for stage in stages for output in stage.outputs],
+    message:
+        "Everything that params.yaml asks for"

@@ -59,7 +59,9 @@ if workflow.is_main_process:
         exit_with(error)
     for stage in due:
         for path in left_over(stage, stages):
-            sys.stderr.write(f"{stage.name} reads {path}, which no stage makes any more; `mdpipe clean` lists such files\n")
+            sys.stderr.write(
+                f"{stage.name} reads {path}, which no stage makes any more; `mdpipe clean` lists such files\n"
+            )
     check_targets(asked, stages)
 
     onsuccess:
