@@ -320,6 +320,8 @@ def _default(parameter: Any) -> str:
     if parameter.required:
         return "required"
     value = parameter.default
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
     if value is None or value == "" or value == [] or callable(value) or value is False:
         return ""
     return f"`{' '.join(map(str, value)) if isinstance(value, list | tuple) else value}`"
