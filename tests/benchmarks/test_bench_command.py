@@ -9,6 +9,8 @@ from typer.testing import CliRunner, Result
 from mdpipe.benchmarks.sampling import COLUMNS
 from mdpipe.cli import app
 
+pytestmark = pytest.mark.slow
+
 TINY = "--batch 2 --length 7 --vocabulary 11 --steps 20 --steady-steps 4 --layers 1 --heads 2 --width 16 --repeats 2"
 KEYS = {
     "sampler",

@@ -13,6 +13,8 @@ from mdpipe.benchmarks import synthetic
 from mdpipe.benchmarks.data import COLUMNS, add_same_bytes, hash_folder
 from mdpipe.data.encoded.dataset import EncodedDataset
 
+pytestmark = pytest.mark.slow
+
 KEYS = {
     "size",
     "tokenizer",

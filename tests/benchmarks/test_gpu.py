@@ -24,6 +24,8 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.kinds import kinds_of
 from mdpipe.networks.build import empty_network, parameter_count
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ABSENT = ("pydantic", "dvc", "snakemake", "datasets", "polars", "PIL", "sklearn", "sentencepiece", "typer")
 """Packages that no GPU run may need."""

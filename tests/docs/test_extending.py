@@ -14,6 +14,8 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FILE = re.compile(r"`(src/mdpipe/\S+\.py)`:\n\n```python\n(.*?)```", re.DOTALL)
 

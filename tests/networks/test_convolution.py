@@ -17,6 +17,8 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.networks.base import layers
 from mdpipe.networks.convolution import INPUTS, KERNEL, OUTPUTS, ROWS, Convolution, winograd
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_matrices_are_exactly_those_of_a_convolution_with_three_rows():
     """Summed over products p, OUTPUTS[o][p] KERNEL[p][k] INPUTS[p][i] is 1 where i = o + k, else 0."""

@@ -365,7 +365,7 @@ def test_each_misuse_is_told_once_in_the_words_of_params(change: dict[str, Any],
 def test_every_missing_key_says_what_it_may_be() -> None:
     source = {"kind": "url", "path": "my", "url": "https://x", "sha256": "abc"}
     lines = refused({"sources.x": source}).splitlines()
-    assert "params.yaml: sources.x.member: is missing; must be text, or null (The file of a zip archive" in lines[3]
+    assert "params.yaml: sources.x.member: is missing; must be text, or null (The file to take from a zip" in lines[3]
     assert all(": is missing; must be " in line for line in lines if "sha256" not in line)
     assert any(line.startswith("params.yaml: sources.x.sha256: 'abc' is refused: must be the 64 hex") for line in lines)
 

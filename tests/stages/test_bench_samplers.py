@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
+import pytest
 from typer.testing import Result
 
 from mdpipe.params import Params
@@ -14,6 +15,8 @@ from mdpipe.stages import paths
 from mdpipe.stages.samplers import fitting_samplers, samplers
 from mdpipe.stages.trained import load_run
 from tests.stages.conftest import SMOKE
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_sampler_of_the_comparison_gets_its_speed(

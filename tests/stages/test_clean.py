@@ -18,6 +18,8 @@ from mdpipe.stages.clean import clean
 from mdpipe.stages.data_fingerprint import encoding_fingerprint, source_fingerprint
 from mdpipe.stages.fingerprint import training_fingerprint
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NOTHING = "nothing is left over: params.yaml asks for all that is here"
 

@@ -21,6 +21,8 @@ from mdpipe.stages import by_hand, sample_files
 from tests.stages.conftest import SMOKE
 from tests.stages.reading import LEVELS, levels_of, texts_of
 
+pytestmark = pytest.mark.slow
+
 Command = Callable[..., Result]
 WINDOW = 32
 """Letters that the network takes."""

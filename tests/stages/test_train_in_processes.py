@@ -15,6 +15,8 @@ from mdpipe.params import Params, parse_params
 from mdpipe.stages.train import train as train_here
 from tests.stages.conftest import SMOKE
 
+pytestmark = pytest.mark.slow
+
 SRC = Path(__file__).parents[2] / "src"
 
 

@@ -16,6 +16,8 @@ from mdpipe.stages.sample import sample
 from mdpipe.stages.samplers import samplers
 from mdpipe.stages.zero_shot import zero_shot
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished_place(params: Params, trained_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

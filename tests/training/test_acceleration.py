@@ -17,6 +17,8 @@ from mdpipe.training.acceleration import accelerate
 from mdpipe.training.loop import TrainResult
 from tests.diffusion.every import every_objective
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("change", [{"recompute": True}, {"compile": True, "recompute": True}], ids=str)
 def test_a_run_is_the_same_however_its_network_is_run(

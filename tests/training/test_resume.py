@@ -19,6 +19,8 @@ from torch import Tensor
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.training.loop import TrainResult
 
+pytestmark = pytest.mark.slow
+
 Same = Callable[[TrainResult, TrainResult], None]
 PATIENCE = 300
 """Seconds after which a process hangs, however busy the machine is."""

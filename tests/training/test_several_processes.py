@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 from tests.training import one_of_several
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SIX_DIGITS = {"rtol": 0, "atol": 3e-6}
 """For losses of one to three bits, in float32."""
