@@ -22,7 +22,7 @@ from mdpipe.benchmarks.gpu.sizes import FULL, OBJECTIVES, TINY
 from mdpipe.diffusion.objectives import masked
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.kinds import kinds_of
-from mdpipe.networks.build import empty_network, parameter_count
+from mdpipe.networks.base import build_on_meta, count_parameters
 
 pytestmark = pytest.mark.slow
 
@@ -255,10 +255,10 @@ def test_every_objective_and_check_is_watched():
 
 def test_the_measured_networks_have_the_published_sizes():
     networks = {
-        name: empty_network(shape.kind, shape.vocabulary, shape.shape, **shape.network)
+        name: build_on_meta(shape.kind, shape.vocabulary, shape.shape, **shape.network)
         for name, shape in FULL.speeds.items()
     }
-    millions = {name: round(parameter_count(network) / 1e6, 1) for name, network in networks.items()}
+    millions = {name: round(count_parameters(network) / 1e6, 1) for name, network in networks.items()}
     assert millions == {"text8": 88.7, "gpt2-small": 165.9, "cifar10": 28.4, "imagenet64": 198.3}
     lengths = {name: shape.shape for name, shape in FULL.speeds.items()}
     assert lengths["text8"] == (256,) and lengths["gpt2-small"] == (1024,)

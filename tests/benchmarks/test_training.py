@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mdpipe.benchmarks.training import COLUMNS, SHAPES, Shape, TrainingBenchmark
 from mdpipe.cli import app
-from mdpipe.networks.build import empty_network, parameter_count
+from mdpipe.networks.base import build_on_meta, count_parameters
 
 NETWORK = {"layers": 1, "heads": 2, "width": 16, "time_conditioning": True, "dropout": 0.0}
 TINY = TrainingBenchmark(
@@ -51,10 +51,10 @@ def test_numbers_agree_with_each_other(small_text8, changes):
 def test_the_shapes_are_networks_of_these_sizes():
     """In millions of weights: 88.7, 165.9, 28.4 and 198 (here 198.3) are the paper's."""
     networks = {
-        name: empty_network(shape.kind, shape.vocabulary, shape.shape, **shape.network)
+        name: build_on_meta(shape.kind, shape.vocabulary, shape.shape, **shape.network)
         for name, shape in SHAPES.items()
     }
-    millions = {name: round(parameter_count(network) / 1e6, 1) for name, network in networks.items()}
+    millions = {name: round(count_parameters(network) / 1e6, 1) for name, network in networks.items()}
     assert millions == {
         "letters": 0.8,
         "text8-11m": 11.6,

@@ -1,4 +1,4 @@
-"""Weights start with the distribution that they have in the official implementation at the paper's sizes."""
+"""Initial weights have the official implementation's distribution at the paper's sizes."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from mdpipe.networks.build import build_network, empty_network, parameter_count
+from mdpipe.networks.base import build_network, build_on_meta, count_parameters
 from tests.networks.official import FOLDER
 
 OFFICIAL: dict[str, dict[str, Any]] = json.loads((FOLDER / "initial_weights.json").read_text())
@@ -26,7 +26,7 @@ EXPERIMENTS: dict[str, tuple[str, int, tuple[int, ...], dict[str, Any]]] = {
     ),
 }
 FEWER: dict[str, dict[str, Any]] = {"cifar": {"blocks": 1}, "imagenet": {"blocks": 1, "layers": 1}}
-"""Settings on which no weight's distribution depends, but on which the time to draw them does."""
+"""Settings that make the test faster and on which no weight's distribution depends."""
 
 CONDITIONING = {
     r"conditioning\.time\.input\.weight": "CondEmbedding_0/dense0/kernel",
@@ -84,14 +84,14 @@ UVIT = {
 
 @pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
 def test_networks_have_exactly_the_official_number_of_parameters(experiment: str) -> None:
-    kind, vocabulary, shape, settings = EXPERIMENTS[experiment]
-    assert parameter_count(empty_network(kind, vocabulary, shape, **settings)) == OFFICIAL[experiment]["total"]
+    kind, vocab_size, shape, settings = EXPERIMENTS[experiment]
+    assert count_parameters(build_on_meta(kind, vocab_size, shape, **settings)) == OFFICIAL[experiment]["total"]
 
 
 def check(network: nn.Module, names: dict[str, str], official: dict[str, dict[str, Any]]) -> None:
-    """Compare every weight with the official one of the same place.
+    """Compare every weight with its official counterpart.
 
-    A deviation is estimated from n numbers with a relative error of 1 / sqrt(2 n) at most: both are within six of it.
+    A standard deviation of n numbers has a relative error of at most 1 / sqrt(2 n); both must be within six of it.
     """
     for name, weight in network.named_parameters():
         path = next(path for pattern, path in names.items() if re.fullmatch(pattern, name))
@@ -102,18 +102,18 @@ def check(network: nn.Module, names: dict[str, str], official: dict[str, dict[st
             continue
         error = std * (1 / math.sqrt(2 * count) + 1 / math.sqrt(2 * math.prod(expected["shape"])))
         assert weight.std().item() == pytest.approx(std, abs=6 * error + 1e-6), name
-        if "embed" not in path.lower():  # Kernels are cut off at two standard deviations.
+        if "embed" not in path.lower():  # Kernels are truncated at two standard deviations.
             assert expected["absmax"] * 0.95 < weight.abs().max().item() <= 2 * std / 0.8796 * 1.01, name
 
 
 @pytest.mark.parametrize(("experiment", "names"), [("text8", TRANSFORMER), ("cifar", UNET), ("imagenet", UVIT)])
 def test_initial_weights_have_the_official_distribution(experiment: str, names: dict[str, str]) -> None:
-    kind, vocabulary, shape, settings = EXPERIMENTS[experiment]
-    network = build_network(kind, vocabulary, shape, seed=0, **{**settings, **FEWER.get(experiment, {})})
+    kind, vocab_size, shape, settings = EXPERIMENTS[experiment]
+    network = build_network(kind, vocab_size, shape, seed=0, **{**settings, **FEWER.get(experiment, {})})
     check(network, names, OFFICIAL[experiment]["parameters"])
 
 
-def test_without_a_projection_the_embedding_is_as_small_as_the_official_one_of_openwebtext() -> None:
+def test_embedding_without_projection_is_as_small_as_official() -> None:
     settings = {**TEXT, "layers": 1}
     network = build_network("transformer", 1000, (8,), seed=0, **settings)
     std = OFFICIAL["owt"]["parameters"]["classifier/Transformer_0/Embed_0/embedding"]["std"][0]

@@ -11,7 +11,7 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.networks.build import build_network
+from mdpipe.networks.base import build_network
 from mdpipe.training.parallel import Loss
 from tests.networks import official
 
@@ -21,10 +21,10 @@ UVIT = {**UNET, "layers": 2, "heads": 3, "middle_width": 48, "time_conditioning"
 
 
 def load(
-    kind: str, vocabulary: int, shape: tuple[int, ...], settings: dict[str, Any], weights: official.Weights
+    kind: str, vocab_size: int, shape: tuple[int, ...], settings: dict[str, Any], weights: official.Weights
 ) -> nn.Module:
     """Build a network with exactly these weights."""
-    network = build_network(kind, vocabulary, shape, seed=0, **settings)
+    network = build_network(kind, vocab_size, shape, seed=0, **settings)
     network.load_state_dict({name: weight.contiguous() for name, weight in weights.items()})
     return network
 

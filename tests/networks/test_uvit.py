@@ -1,11 +1,11 @@
-"""What holds for the U-ViT alone."""
+"""Laws of the U-ViT."""
 
 import math
 
 import pytest
 import torch
 
-from mdpipe.networks.build import build_network
+from mdpipe.networks.base import build_network
 from mdpipe.networks.uvit import sincos_positions
 
 SIZES = {
@@ -20,8 +20,8 @@ SIZES = {
 NO_DROPOUT = [None] * 8
 
 
-def test_patches_come_back_to_where_they_were():
-    """With a middle that gives every patch what it was given, the pixels that went in come out."""
+def test_splitting_into_patches_is_inverted():
+    """With an identity in place of the transformer, the output is the input."""
     network = build_network("uvit", 5, (4, 6, 1), seed=0, **{**SIZES, "width": 4, "middle_width": 16, "layers": 1})
     network.middle = torch.nn.ModuleList()
     network.middle_norm.forward = lambda x, _: x
@@ -31,19 +31,19 @@ def test_patches_come_back_to_where_they_were():
             linear.weight.copy_(torch.eye(16))
             linear.bias.zero_()
         x = torch.randn(2, 4, 4, 6)
-        assert torch.equal(network._through_patches(x, None, NO_DROPOUT), x)
+        assert torch.equal(network._transform_patches(x, None, NO_DROPOUT), x)
 
 
-def test_the_middle_mixes_patches_and_is_nothing_at_first(shaken):
+def test_transformer_connects_all_patches_and_is_initially_zero(perturbed):
     network = build_network("uvit", 5, (4, 4, 1), seed=0, **SIZES)
     x = torch.randn(1, 8, 4, 4)
-    assert not network._through_patches(x, None, NO_DROPOUT).any()
-    mixed = shaken("uvit", shape=(4, 4, 1))
+    assert not network._transform_patches(x, None, NO_DROPOUT).any()
+    network = perturbed("uvit", shape=(4, 4, 1))
     changed = x.clone()
     changed[0, 0, 0, 0] += 1
     with torch.no_grad():
         difference = (
-            (mixed._through_patches(changed, None, NO_DROPOUT) - mixed._through_patches(x, None, NO_DROPOUT))
+            (network._transform_patches(changed, None, NO_DROPOUT) - network._transform_patches(x, None, NO_DROPOUT))
             .abs()
             .amax(dim=1)[0]
         )
@@ -61,13 +61,13 @@ def test_the_middle_mixes_patches_and_is_nothing_at_first(shaken):
         ((4, 4, 1), {"causal": True}, r"network.kind = uvit .* cannot be causal"),
     ],
 )
-def test_what_it_cannot_be_is_refused(shape, changes, message):
+def test_uvit_shape_widths_and_heads_are_checked(shape, changes, message):
     with pytest.raises(ValueError, match=message):
         build_network("uvit", 5, shape, seed=0, **{**SIZES, **changes})
 
 
-def test_positions_start_as_sines_and_cosines_of_column_and_row() -> None:
-    """Equal to their definition, and in the paper's case of the size in the official implementation."""
+def test_positions_are_sines_and_cosines_of_column_and_row() -> None:
+    """By their definition, and for the paper's size by the official implementation's mean and deviation."""
     positions = sincos_positions(3, 5, 16)
     for row, column, channel in [(0, 0, 0), (2, 1, 3), (1, 4, 5), (2, 3, 9), (2, 4, 15)]:
         value, (part, k) = (column if channel < 8 else row), divmod(channel % 8, 4)

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 SIZES = {"width": 8, "middle_width": 8, "blocks": 1, "layers": 1, "heads": 2}
-UVIT = {"vocabulary": 5, "shape": (2, 2, 3), "time_conditioning": True, "dropout": 0.0, **SIZES}
+UVIT = {"vocab_size": 5, "shape": (2, 2, 3), "time_conditioning": True, "dropout": 0.0, **SIZES}
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ UVIT = {"vocabulary": 5, "shape": (2, 2, 3), "time_conditioning": True, "dropout
         ("reporting.animation", {"torch", "polars"}),
         ("cli", {"torch", "polars", "matplotlib", "jinja2"}),
         ("training.loop", {"polars", "matplotlib", "jinja2"}),
-        ("networks.build; mdpipe.networks.build.empty_network('uvit', **UVIT)", {"torch._dynamo", "pydantic"}),
+        ("networks.base; mdpipe.networks.base.build_on_meta('uvit', **UVIT)", {"torch._dynamo", "pydantic"}),
     ],
 )
 def test_a_module_loads_only_the_libraries_it_needs(module, unwanted):

@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from mdpipe.networks.build import empty_network
+from mdpipe.networks.base import build_on_meta
 from mdpipe.params import load_params, parse_params
 from mdpipe.stages.plan import Plan, describe, format_sum
 from mdpipe.stages.plan_sizes import UNKNOWN, Estimate, total
@@ -141,7 +141,7 @@ def test_an_exact_likelihood_needs_one_draw(empty):
 def test_left_to_right_costs_the_sum_over_what_each_call_reads(empty):
     params = parse_params(smoke())
     run, data = params.runs["letters_ar"], Plan.of(params).datasets["docs_letters"]
-    network = empty_network(vocabulary=27, shape=data.shape, causal=True, **run.network.model_dump())
+    network = build_on_meta(vocab_size=27, shape=data.shape, causal=True, **run.network.model_dump())
     once = sum(forward_flops(network, length) for length in range(1, data.length + 1))
     assert rows_of(params)["sample@letters_ar"].flops == Estimate(run.sample.count * once)
 

@@ -18,7 +18,7 @@ from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.evaluation.references import compressor_rates
-from mdpipe.networks.build import build_network
+from mdpipe.networks.base import build_network
 from mdpipe.stages.bounds import bound_metrics
 from mdpipe.stages.trained import UNITS, TrainedRun
 
@@ -52,7 +52,7 @@ def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: s
     objective = MD4(Linear(), corpus.vocabulary)
     sizes = {"layers": 1, "heads": 1, "width": 8, "time_conditioning": False, "dropout": 0.0}
     network = build_network(
-        vocabulary=corpus.vocabulary, shape=(16,), seed=0, classes=0, causal=False, kind="transformer", **sizes
+        vocab_size=corpus.vocabulary, shape=(16,), seed=0, num_classes=0, causal=False, kind="transformer", **sizes
     )
     draws = SimpleNamespace(draws=2, batch_size=64)
     likelihood = likelihood_bound(objective, network, corpus, draws, Noise(0, "units"))

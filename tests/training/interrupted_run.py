@@ -24,7 +24,7 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.networks.build import build_network
+from mdpipe.networks.base import build_network
 from mdpipe.params import AdamW, HardwareSettings, Muon, TrainSettings
 from mdpipe.training import checkpoint, progress
 from mdpipe.training.interruption import InterruptedTrainingError

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.networks.build import build_network
+from mdpipe.networks.base import build_network
 from mdpipe.networks.unet import ResidualBlock
 from mdpipe.training import acceleration
 from mdpipe.training.acceleration import accelerate
@@ -85,7 +85,7 @@ def test_compiled_residual_blocks_in_bfloat16_have_at_most_twice_the_error_of_pl
     def run(compiled: bool, precision: torch.dtype) -> Tensor:
         torch.manual_seed(0)
         network = nn.Module()
-        network.blocks = nn.ModuleList(ResidualBlock(16, 16, is_conditioned=True, dropout=0.0) for _ in range(2))
+        network.blocks = nn.ModuleList(ResidualBlock(16, 16, cond_dim=16, dropout=0.0) for _ in range(2))
         x, cond, back = torch.randn(4, 16, 8, 5), torch.randn(4, 16), torch.randn(4, 16, 8, 5)
         accelerate(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": compiled}))
         x = x.to(memory_format=torch.channels_last).requires_grad_()

@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from mdpipe.kinds import kinds_of
-from mdpipe.networks.base import Network
-from mdpipe.networks.build import empty_network
+from mdpipe.networks.base import Network, build_on_meta
 from mdpipe.networks.transformer import Transformer
 from mdpipe.training.flops import forward_flops, forward_flops_by_torch, training_flops
 
@@ -30,7 +29,7 @@ def test_every_built_in_network_is_compared():
 @pytest.mark.parametrize(("kind", "shape"), CASES)
 def test_count_from_shapes_equals_torchs_count(kind, shape, time_conditioning, classes):
     settings = {**SETTINGS[kind], "time_conditioning": time_conditioning, "dropout": 0.1}
-    network = empty_network(kind, 11, shape, classes=classes, **settings)
+    network = build_on_meta(kind, 11, shape, num_classes=classes, **settings)
     length = math.prod(shape)
     assert forward_flops(network, length) == forward_flops_by_torch(network, length) > 0
     assert training_flops(network, length) * length == 3 * forward_flops(network, length)
@@ -39,7 +38,7 @@ def test_count_from_shapes_equals_torchs_count(kind, shape, time_conditioning, c
 @pytest.mark.parametrize("length", [1, 2, 12])
 @pytest.mark.parametrize("settings", [{"causal": True}, {"embed_dim": 8}])
 def test_shorter_sequences_and_other_transformers_are_counted(settings, length):
-    network = empty_network(
+    network = build_on_meta(
         "transformer", 11, (12,), **SETTINGS["transformer"], **settings, time_conditioning=True, dropout=0.0
     )
     assert forward_flops(network, length) == forward_flops_by_torch(network, length)
@@ -50,7 +49,13 @@ def test_networks_of_ones_own_are_counted_by_torch():
         def forward(self, *arguments, **named):
             return super().forward(*arguments, **named) + super().forward(*arguments, **named)
 
-    settings = {**SETTINGS["transformer"], "time_conditioning": False, "dropout": 0.0, "classes": 0, "causal": False}
+    settings = {
+        **SETTINGS["transformer"],
+        "time_conditioning": False,
+        "dropout": 0.0,
+        "num_classes": 0,
+        "causal": False,
+    }
     once = forward_flops(Transformer(11, (12,), **settings), 12)
     head = 2 * 12 * 16 * 11
     assert forward_flops(Twice(11, (12,), **settings), 12) == 2 * once - head
@@ -58,8 +63,8 @@ def test_networks_of_ones_own_are_counted_by_torch():
 
 def test_counting_does_not_import_the_compiler():
     code = (
-        "import sys; from mdpipe.networks.build import empty_network; from mdpipe.training.flops import forward_flops;"
-        "n = empty_network('unet', 256, (8, 8, 3), width=16, blocks=1, time_conditioning=True, dropout=0.0);"
+        "import sys; from mdpipe.networks.base import build_on_meta; from mdpipe.training.flops import forward_flops;"
+        "n = build_on_meta('unet', 256, (8, 8, 3), width=16, blocks=1, time_conditioning=True, dropout=0.0);"
         "assert forward_flops(n, 192) > 0; sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

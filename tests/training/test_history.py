@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.networks.build import build_network
+from mdpipe.networks.base import build_network
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params import TrainSettings
 from mdpipe.training.history import NonFiniteLossError, Record

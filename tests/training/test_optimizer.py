@@ -9,7 +9,7 @@ from torch import nn
 
 from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
-from mdpipe.networks.build import build_network
+from mdpipe.networks.base import build_network
 from mdpipe.params import TrainSettings
 from mdpipe.training.optimizer import (
     build_optimizers,

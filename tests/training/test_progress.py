@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mdpipe.networks.build import build_network
+from mdpipe.networks.base import build_network
 from mdpipe.training import progress
 from mdpipe.training.flops import training_flops
 from mdpipe.training.history import Record

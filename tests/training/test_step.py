@@ -6,7 +6,7 @@ import torch
 from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.networks.build import build_network
+from mdpipe.networks.base import build_network
 from mdpipe.training.parallel import Loss
 from mdpipe.training.state import TrainingState
 from mdpipe.training.step import Batch, Step

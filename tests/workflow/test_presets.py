@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from mdpipe.networks.build import empty_network, parameter_count
+from mdpipe.networks.base import build_on_meta, count_parameters
 from mdpipe.params import load_params
 from workflow.graph import read_stages
 
@@ -59,7 +59,7 @@ def test_the_medium_network_has_its_published_size():
 def network_size(preset: str, run: str, vocabulary: int, shape: tuple[int, ...]) -> int:
     params = load_params(ROOT / f"workflow/presets/{preset}.yaml")
     settings = params.runs[run].network.model_dump()
-    return parameter_count(empty_network(vocabulary=vocabulary, shape=shape, classes=0, causal=False, **settings))
+    return count_parameters(build_on_meta(vocab_size=vocabulary, shape=shape, num_classes=0, causal=False, **settings))
 
 
 @pytest.mark.parametrize(

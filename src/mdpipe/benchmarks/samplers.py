@@ -16,7 +16,7 @@ from mdpipe.data.artifacts.stable_json import write_json
 from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import Sampler
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.reporting.schemas import SPEEDS
 from mdpipe.stages.drawing import draw, unknown
@@ -35,7 +35,7 @@ def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, rep
     """
     if out.suffix != ".csv":
         raise ValueError(f"--out {out} must end in .csv; the machine is described under the same name in .json")
-    set_up_process(threads)
+    configure_runtime(threads)
     rows = [row for run in params.samplers.runs for row in _speeds(params, run, repeats)]
     write_aside(out, pl.DataFrame(rows, schema=SPEEDS).write_csv().encode())
     write_json(out.with_suffix(".json"), {**machine, "repeats": repeats, "samples": params.samplers.count})

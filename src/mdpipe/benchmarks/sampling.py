@@ -17,8 +17,8 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.networks.build import build_network
-from mdpipe.networks.memory import keep_freed_memory
+from mdpipe.networks.base import build_network
+from mdpipe.networks.runtime import disable_malloc_trim
 from mdpipe.networks.transformer import Transformer
 from mdpipe.training.flops import forward_flops
 from mdpipe.training.peak import product_peak, wait_for
@@ -88,7 +88,7 @@ class SamplingBenchmark(Benchmark):
         there were.
         """
         torch.set_num_threads(self.threads)
-        keep_freed_memory()
+        disable_malloc_trim()
         device, dtype = torch.device(self.device), getattr(torch, self.dtype)
         peak = product_peak(device, dtype)
         network = build_random_network(self).to(device, dtype)
@@ -181,7 +181,7 @@ def build_grid_sampler(kind: str, steps: int) -> Sampler[Any]:
 
 def _sample(sampler: Sampler[Any], denoiser: CountingDenoiser, tokens: Tensor, noise: Noise) -> Tensor:
     examples = torch.arange(len(tokens), device=tokens.device)
-    return sampler(denoiser, SCHEDULE, denoiser.network.vocabulary, tokens, noise, examples)
+    return sampler(denoiser, SCHEDULE, denoiser.network.vocab_size, tokens, noise, examples)
 
 
 COLUMNS: Columns = {

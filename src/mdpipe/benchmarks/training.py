@@ -17,9 +17,8 @@ from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_error, f
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.build import build_objective
-from mdpipe.networks.base import Network
-from mdpipe.networks.build import build_network, parameter_count
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.base import Network, build_network, count_parameters
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.training.acceleration import accelerate
 from mdpipe.training.flops import training_flops
 from mdpipe.training.muon import orthogonalize_together
@@ -203,7 +202,7 @@ class TrainingBenchmark(Benchmark):
     def measure(self) -> Result:
         """Take the warm-up steps, then time the others one by one; time Muon's orthogonalization once more alone."""
         shape, device = SHAPES[self.shape], torch.device(self.device)
-        set_up_process(self.threads)
+        configure_runtime(self.threads)
         peaks = {name: product_peak(device, getattr(torch, name)) for name in {"float32", self.precision}}
         network = shape.build_network(self.seed).to(device)
         flops = training_flops(network, shape.length)
@@ -228,7 +227,7 @@ class TrainingBenchmark(Benchmark):
             "float32_peak_flops": peaks["float32"],
             "peak_mem_mib": peak_memory(device),
             "peak_mem_mib_before": memory_before,
-            "parameters": parameter_count(network) + parameter_count(objective),
+            "parameters": count_parameters(network) + count_parameters(objective),
         }
 
 

@@ -1,1 +1,11 @@
-"""Networks: denoisers, from corrupted tokens to hidden states and on to logits. No loss and no schedule in here."""
+"""Networks: denoisers that map partially masked tokens to hidden states, and hidden states to logits.
+
+A network knows neither losses nor schedules. Three kinds come with the package, each in the file of its name:
+
+- `transformer`: the paper's transformer for text, bidirectional or causal.
+- `unet`: the paper's U-Net for small images.
+- `uvit`: the paper's U-ViT for larger images.
+
+`base` defines their interface and builds them by name, `io` saves and loads them. `attention`, `conditioning`,
+`dropout`, `image_utils` and `initialization` hold what they share; `runtime` configures the process that runs them.
+"""

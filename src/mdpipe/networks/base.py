@@ -1,45 +1,138 @@
-"""What a network is, beyond a torch module: something that can be built from params.yaml, trained and saved.
+"""The interface of a network, and how one is built from its settings in params.yaml.
 
-Letters: B examples, L positions, D width, V vocabulary; the mask's index is V.
+Shapes: B batch, L length, D width, V vocabulary; token index V is the mask.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from mdpipe.kinds import find_kind
 
 
 class Network(nn.Module, ABC):
-    """A denoiser. Its constructor takes the vocabulary V and the shape, (L,) or (H, W, C), by position.
+    """Base class of all denoisers.
 
-    By name it takes `classes`, the number of classes that it is told (0 for none), `causal`, whether a position may
-    only depend on those up to it, and the other keys of a run's `network` in params.yaml.
+    A subclass's constructor takes `vocab_size` (V) and `shape`, (L,) or (H, W, C), by position, and by name
+    `num_classes` (0 for an unconditional network), `causal` (each position depends only on itself and earlier ones)
+    and the keys of a run's `network` in params.yaml.
 
-    Its `head`, a module of its own, turns hidden states (..., D) into logits (..., V) of the real tokens.
+    Its submodule `head` maps hidden states (..., D) to logits (..., V) over the real tokens, without the mask.
     """
 
     dropout: float = 0.0
-    """The rate of dropout in training; 0 for a network without."""
+    """Dropout rate in training; 0 for a network without dropout."""
 
     @abstractmethod
-    def initialise(self, generator: torch.Generator) -> None:
-        """Set all weights, from nothing but the generator; with a head of zeros every token is as likely at first."""
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Initialize all weights from the generator only.
+
+        Initialize the head to zeros to start from equal logits, that is a loss of log V.
+        """
 
     @abstractmethod
     def forward(
-        self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout_keys: Tensor | None = None
+        self, tokens: Tensor, t: Tensor, class_labels: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
-        """Hidden states (B, L, D) of tokens (B, L) int64, mask included.
+        """Compute hidden states (B, L, D).
 
         Args:
-            tokens: (B, L) int64, at most V.
-            time: (B,), which a network need not heed.
-            condition: (B,) int64 class labels, the number of classes meaning "no class"; None if there is none at all.
-            dropout_keys: (B, 2) int64, the source of this step's dropout masks (`mdpipe.networks.dropout`), or None for
+            tokens: (B, L) int64 from 0 to V, where V is the mask.
+            t: (B,) times in [0, 1]; a network without time conditioning ignores them.
+            class_labels: (B,) int64 from 0 to num_classes, where num_classes means "no class", or None for "no class"
+                in every example.
+            dropout_keys: (B, 2) int64 keys of this step's dropout masks (see `mdpipe.networks.dropout`), or None for
                 no dropout.
         """
 
 
-def layers(network: nn.Module) -> list[nn.Module]:
-    """The blocks that a network is made of, which it has in lists: what is sharded and recomputed as a unit."""
-    return [layer for child in network.children() if isinstance(child, nn.ModuleList) for layer in child]
+def get_blocks(network: nn.Module) -> list[nn.Module]:
+    """Return the blocks of a network, the units of sharding, compilation and activation checkpointing.
+
+    These are the modules in the `nn.ModuleList`s that are direct children of the network.
+    """
+    return [block for child in network.children() if isinstance(child, nn.ModuleList) for block in child]
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def build_network(
+    kind: str,
+    vocab_size: int,
+    shape: tuple[int, ...],
+    *,
+    seed: int,
+    num_classes: int = 0,
+    causal: bool = False,
+    **settings: Any,
+) -> Network:
+    """Build a network on the CPU; its initial weights are a function of the arguments.
+
+    Args:
+        kind: Name of the network's module in `mdpipe.networks`, for example "transformer".
+        vocab_size: Number of real tokens, without the mask.
+        shape: (L,) for text or (H, W, C) for images.
+        seed: Seed of the initial weights.
+        num_classes: Number of classes to condition on; 0 for an unconditional network.
+        causal: Whether each position may depend only on itself and earlier ones.
+        settings: The other keys of the run's `network` in params.yaml.
+
+    Returns:
+        The network with initial weights, in training mode.
+
+    Raises:
+        ValueError: The kind does not exist, or it does not support the shape, the settings or `causal`.
+    """
+    network = build_on_meta(kind, vocab_size, shape, num_classes=num_classes, causal=causal, **settings)
+    network.to_empty(device="cpu")
+    digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
+    network.init_weights(torch.Generator().manual_seed(int.from_bytes(digest[:8], "little")))
+    return network
+
+
+def build_on_meta(
+    kind: str, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False, **settings: Any
+) -> Network:
+    """Build a network on the meta device: parameters have shapes, but neither memory nor values.
+
+    Args:
+        kind: Name of the network's module in `mdpipe.networks`, for example "transformer".
+        vocab_size: Number of real tokens, without the mask.
+        shape: (L,) for text or (H, W, C) for images.
+        num_classes: Number of classes to condition on; 0 for an unconditional network.
+        causal: Whether each position may depend only on itself and earlier ones.
+        settings: The other keys of the run's `network` in params.yaml.
+
+    Returns:
+        The network without weights.
+
+    Raises:
+        ValueError: The kind does not exist, or it does not support the shape, the settings or `causal`.
+    """
+    network_class = find_kind("mdpipe.networks", kind, Network, "network.kind")
+    with torch.device("meta"), _SkipInit():
+        return network_class(vocab_size, shape, num_classes=num_classes, causal=causal, **settings)
+
+
+class _SkipInit(TorchFunctionMode):
+    """Skip torch.nn.init: meta tensors have no values, and normal_ on them takes seconds (it loads torch._dynamo)."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)

@@ -1,6 +1,6 @@
-"""Conditioning: one vector for each example that says which time it is and which class, where a network is given them.
+"""Conditioning: one vector per example from its time and its class, and the layer norms that it modulates.
 
-Shapes: B batch, D width.
+Shapes: B batch, L length, D width, C width of the conditioning vector.
 """
 
 import math
@@ -10,28 +10,32 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 HIDDEN_RATIO = 4
-"""Hidden channels for each channel of the vector."""
+"""Hidden channels per channel of the conditioning vector."""
+
 LONGEST_WAVELENGTH = 10_000.0
+"""Ratio of the longest to the shortest wavelength of the sinusoids (Vaswani et al., 2017)."""
+
 TIME_SCALE = 1000.0
-"""Times in [0, 1] are spread over this range before the sinusoids, which were made for whole positions."""
+"""Times in [0, 1] are multiplied by this, because the sinusoids were designed for integer positions."""
 
 
 class ClassEmbedding(nn.Embedding):
-    """A learned vector (D,) for each class, and one more, the last, for "no class"."""
+    """Embedding (num_classes + 1, C) of class labels; the last row represents "no class"."""
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__(num_classes + 1, width)
 
     @property
     def no_class(self) -> int:
-        """The label that stands for no class."""
+        """Label that represents no class."""
         return self.num_embeddings - 1
 
 
 class TimeEmbedding(nn.Module):
-    """[sinusoids(1000 t), class vector] -> Linear(., 4 D) -> SiLU -> Linear(4 D, D), as in the paper's networks.
+    """Embed time and class: [sinusoids(1000 t), class vector] -> Linear(., 4 C) -> SiLU -> Linear(4 C, C).
 
-    Nothing follows the last layer: what activation there is belongs to the network that uses the vector.
+    This is CondEmbedding of the official implementation (google-deepmind/md4, md4/networks). No activation follows the
+    last layer; a network that needs one applies it.
     """
 
     def __init__(self, width: int, class_width: int) -> None:
@@ -40,65 +44,103 @@ class TimeEmbedding(nn.Module):
         self.input = nn.Linear(width + class_width, HIDDEN_RATIO * width)
         self.output = nn.Linear(HIDDEN_RATIO * width, width)
 
-    def forward(self, time: Tensor, class_vector: Tensor | None) -> Tensor:
-        """Embed times (B,) and class vectors (B, class_width), if there are any, as (B, D)."""
+    def forward(self, t: Tensor, class_vector: Tensor | None) -> Tensor:
+        """Embed times (B,) and class vectors (B, class_width), if there are any, as (B, C)."""
         half = self.width // 2
-        exponents = torch.arange(half, device=time.device) / (half - 1)
-        angles = TIME_SCALE * time.float()[:, None] * torch.exp(-math.log(LONGEST_WAVELENGTH) * exponents)
-        parts = [angles.sin(), angles.cos()] if class_vector is None else [angles.sin(), angles.cos(), class_vector]
-        embedded: Tensor = self.output(functional.silu(self.input(torch.cat(parts, dim=-1))))
+        exponents = torch.arange(half, device=t.device) / (half - 1)
+        angles = TIME_SCALE * t.float()[:, None] * torch.exp(-math.log(LONGEST_WAVELENGTH) * exponents)
+        features = [angles.sin(), angles.cos()] if class_vector is None else [angles.sin(), angles.cos(), class_vector]
+        embedded: Tensor = self.output(functional.silu(self.input(torch.cat(features, dim=-1))))
         return embedded
 
 
 class Conditioning(nn.Module):
-    """The vector of time and class; None for a network that is given neither.
+    """The conditioning vector (B, C) of times and class labels.
 
-    A network with classes and without time is given the class vector as it is.
+    With time conditioning it is the `TimeEmbedding`, of time and class if there are classes. Without it, it is the
+    class embedding, or None if there are no classes either.
+
+    Args:
+        width: C.
+        time_conditioning: Whether the network depends on the time.
+        num_classes: Number of classes; 0 for none.
     """
 
     def __init__(self, width: int, *, time_conditioning: bool, num_classes: int) -> None:
         super().__init__()
         self.time = TimeEmbedding(width, width if num_classes else 0) if time_conditioning else None
         self.classes = ClassEmbedding(num_classes, width) if num_classes else None
+        self.cond_dim = width if time_conditioning or num_classes else None
+        """C, or None for a network without conditioning."""
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing to be conditioned on."""
-        return self.time is None and self.classes is None
+    def forward(self, tokens: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor | None:
+        """Compute the conditioning vector (B, C), or None for a network without conditioning.
 
-    def forward(self, tokens: Tensor, time: Tensor, labels: Tensor | None) -> Tensor | None:
-        """Compute the vector (B, D). No labels mean "no class" for every example.
-
-        Labels are compared with the number of classes only if they are on the CPU: on a GPU that would synchronize in
-        every call, and the embedding's kernel checks its indices by itself.
+        The range of the labels is checked only if they are on the CPU. On a GPU the check would synchronize in every
+        call, and the embedding kernel asserts its indices itself.
 
         Args:
             tokens: (B, L).
-            time: (B,).
-            labels: (B,) int64 up to the number of classes, which is "no class", or None.
+            t: (B,) times.
+            class_labels: (B,) int64 from 0 to num_classes, which means "no class"; None for "no class" in every
+                example.
+
+        Returns:
+            (B, C), or None.
 
         Raises:
-            ValueError: labels for a network without classes, or not one label for each example.
+            ValueError: There are labels but no classes, or the labels have the wrong shape, type or range.
         """
         class_vector: Tensor | None = None
         if self.classes is not None:
-            if labels is None:
-                labels = torch.full(tokens.shape[:1], self.classes.no_class, device=tokens.device)
-            _check(labels, len(tokens), self.classes.no_class)
-            class_vector = self.classes(labels)
-        elif labels is not None:
-            raise ValueError("a network built with classes = 0 takes no condition")
-        return class_vector if self.time is None else self.time(time, class_vector)
+            if class_labels is None:
+                class_labels = torch.full(tokens.shape[:1], self.classes.no_class, device=tokens.device)
+            _check_labels(class_labels, len(tokens), self.classes.no_class)
+            class_vector = self.classes(class_labels)
+        elif class_labels is not None:
+            raise ValueError("a network built with num_classes = 0 takes no class labels")
+        return class_vector if self.time is None else self.time(t, class_vector)
 
 
-def _check(labels: Tensor, examples: int, no_class: int) -> None:
-    if labels.dtype != torch.int64 or labels.shape != (examples,):
+def build_norm(width: int, cond_dim: int | None, eps: float) -> nn.Module:
+    """Build an RMSNorm, or, where the conditioning provides scale and shift, a LayerNorm without parameters."""
+    if cond_dim is None:
+        return nn.RMSNorm(width, eps=eps)
+    return nn.LayerNorm(width, eps=eps, elementwise_affine=False)
+
+
+class AdaLayerNorm(nn.Module):
+    """Adaptive layer norm: norm(x) (1 + scale(cond)) + shift(cond) (DiT, Peebles and Xie, 2023), or an RMSNorm.
+
+    Args:
+        width: D.
+        cond_dim: C, or None for an RMSNorm without conditioning.
+        eps: Added to variances.
+    """
+
+    def __init__(self, width: int, cond_dim: int | None, eps: float) -> None:
+        super().__init__()
+        self.norm = build_norm(width, cond_dim, eps)
+        self.modulation = None if cond_dim is None else nn.Linear(cond_dim, 2 * width)
+
+    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
+        """Normalize x (B, L, D), given the conditioning vector `cond` (B, C) or None."""
+        normalized: Tensor = self.norm(x)
+        if self.modulation is None:
+            return normalized
+        modulation: Tensor = self.modulation(cond)[:, None]
+        shift, scale = modulation.chunk(2, dim=-1)
+        return normalized * (1 + scale) + shift
+
+
+def _check_labels(labels: Tensor, batch_size: int, no_class: int) -> None:
+    if labels.dtype != torch.int64 or labels.shape != (batch_size,):
         raise ValueError(
-            f"the condition is {labels.dtype} {tuple(labels.shape)}; it must be one int64 label for each of the"
-            f" {examples} examples"
+            f"the class labels are {labels.dtype} {tuple(labels.shape)}; they must be int64 ({batch_size},), one label"
+            " per example"
         )
     if labels.device.type == "cpu" and not ((labels >= 0) & (labels <= no_class)).all():
         raise ValueError(
-            f"the condition has labels from {labels.min()} to {labels.max()}; a network built with classes ="
-            f" {no_class} takes 0 to {no_class}, the last of which means no class"
+            f"the class labels range from {labels.min()} to {labels.max()}; a network built with num_classes ="
+            f" {no_class} takes 0 to {no_class}, where {no_class} means no class"
         )

@@ -1,11 +1,10 @@
-"""The paper's transformer: pre-norm branches of attention and gated MLPs, rotary positions, no biases.
+"""The paper's transformer: pre-norm attention and gated MLPs, rotary position embeddings, no biases.
 
-Attention is bidirectional, or causal for autoregressive models. With equal weights it computes what the official
-implementation does (google-deepmind/md4, md4/networks/transformer.py), and dropout has the same sites: single elements
-of the embedding, if it is as wide as the network, and of the attention's probabilities, and whole channels of what each
-branch adds.
+With equal weights it computes the same as the official implementation (google-deepmind/md4,
+md4/networks/transformer.py), and dropout has the same sites: single elements of the embedding, if it is as wide as the
+network, and of the attention probabilities, and whole channels of the output of every branch.
 
-Shapes: B batch, L length, D width, H heads, V vocabulary.
+Shapes: B batch, L length, D width, H heads, d channels of a head, V vocabulary, C conditioning vector.
 """
 
 import math
@@ -15,37 +14,47 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mdpipe.networks.attention import attend
+from mdpipe.networks.attention import attention
 from mdpipe.networks.base import Network
-from mdpipe.networks.conditioning import Conditioning
+from mdpipe.networks.conditioning import AdaLayerNorm, Conditioning, build_norm
 from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
-from mdpipe.networks.initial import init_fan_in_, init_weights, zero_init_
+from mdpipe.networks.initialization import init_fan_in_, init_flax_defaults_, zero_init_
 
-COND_WIDTH = 64
-"""Channels of the conditioning vector."""
+COND_DIM = 64
+"""C."""
 
-ROTARY_BASE = 10_000.0
-"""Ratio of the longest to the shortest wavelength of the rotary positions."""
+ROPE_BASE = 10_000.0
+"""Ratio of the longest to the shortest wavelength of the rotary position embedding."""
 
-EPSILON = 1e-5
-"""What the norms add to variances: `norm_eps` of the official implementation."""
+NORM_EPS = 1e-5
+"""Added to variances: `norm_eps` of the official implementation."""
 
-HIDDEN_MULTIPLE = 32
-"""The MLP's hidden width, 8/3 of the width, is rounded up to a multiple of this."""
+MLP_MULTIPLE = 32
+"""The MLP's hidden width, 8/3 D, is rounded up to a multiple of this."""
 
 
 class Transformer(Network):
-    """A denoiser for sequences of at most prod(shape) tokens.
+    """Transformer denoiser for sequences of at most L = prod(shape) tokens, bidirectional or causal.
 
-    A causal one's hidden state at a position depends on the tokens up to that position alone.
+    Args:
+        vocab_size: V.
+        shape: (L,) for text; images are the sequence of their sub-pixels.
+        layers: Number of layers, each of attention and an MLP.
+        heads: H.
+        width: D, a multiple of 2 H.
+        time_conditioning: Whether the network depends on the time.
+        dropout: Dropout rate.
+        num_classes: Number of classes; 0 for an unconditional network.
+        causal: Whether a hidden state depends only on the tokens up to its position.
+        embed_dim: Width of the token embedding, projected to D; None for D without a projection.
 
     Raises:
-        ValueError: the heads do not divide the width into even parts.
+        ValueError: The width is not a multiple of twice the number of heads.
     """
 
     def __init__(
         self,
-        vocabulary: int,
+        vocab_size: int,
         shape: tuple[int, ...],
         *,
         layers: int,
@@ -53,7 +62,7 @@ class Transformer(Network):
         width: int,
         time_conditioning: bool,
         dropout: float,
-        classes: int,
+        num_classes: int,
         causal: bool,
         embed_dim: int | None = None,
     ) -> None:
@@ -61,118 +70,121 @@ class Transformer(Network):
         if width % (2 * heads):
             raise ValueError(
                 f"network.heads = {heads} does not divide network.width = {width} into even parts"
-                " (rotary positions turn pairs of channels)"
+                " (rotary position embeddings rotate pairs of channels)"
             )
-        self.vocabulary = vocabulary
+        self.vocab_size = vocab_size
         self.shape = shape
-        self.length = math.prod(shape)
-        self.head_width = width // heads
+        self.max_seq_len = math.prod(shape)
+        self.head_dim = width // heads
         self.dropout = dropout
-        self.embedding = nn.Embedding(vocabulary + 1, embed_dim or width)
+        self.embedding = nn.Embedding(vocab_size + 1, embed_dim or width)
         self.embed_proj = None if embed_dim is None else nn.Linear(embed_dim, width)
-        self.conditioning = Conditioning(COND_WIDTH, time_conditioning=time_conditioning, num_classes=classes)
-        is_conditioned = not self.conditioning.is_empty
+        self.conditioning = Conditioning(COND_DIM, time_conditioning=time_conditioning, num_classes=num_classes)
+        cond_dim = self.conditioning.cond_dim
         self.attention = nn.ModuleList(
-            Branch(Attention(width, heads, causal, dropout), width, is_conditioned, dropout) for _ in range(layers)
+            ResidualBranch(Attention(width, heads, causal, dropout), width, cond_dim, dropout) for _ in range(layers)
         )
-        self.mlp = nn.ModuleList(Branch(GatedMLP(width), width, is_conditioned, dropout) for _ in range(layers))
-        self.norm = AdaLN(width, is_conditioned)
-        self.head = nn.Linear(width, vocabulary, bias=False)
+        self.mlp = nn.ModuleList(ResidualBranch(GLU(width), width, cond_dim, dropout) for _ in range(layers))
+        self.norm = AdaLayerNorm(width, cond_dim, NORM_EPS)
+        self.head = nn.Linear(width, vocab_size, bias=False)
 
-    def initialise(self, generator: torch.Generator) -> None:
-        """Initialize the weights as the official configs do, with the MLPs' variance times 2 / layers.
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Initialize as the official configs do: Flax's defaults, with the MLPs' variance multiplied by 2 / layers.
 
-        If conditioned, every branch adds nothing at first.
+        The head and all modulations are 0, so that conditioned branches initially add 0.
         """
-        init_weights(self, generator)
-        for part in self.modules():
-            if isinstance(part, GatedMLP):
-                init_fan_in_(part.input, generator, scale=2 / len(self.mlp))
-                init_fan_in_(part.output, generator, scale=2 / len(self.mlp))
+        init_flax_defaults_(self, generator)
+        for module in self.modules():
+            if isinstance(module, GLU):
+                init_fan_in_(module.input, generator, scale=2 / len(self.mlp))
+                init_fan_in_(module.output, generator, scale=2 / len(self.mlp))
         zero_init_(self.head, self.norm.modulation, *(branch.modulation for branch in [*self.attention, *self.mlp]))
 
     def forward(
-        self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout_keys: Tensor | None = None
+        self, tokens: Tensor, t: Tensor, class_labels: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
         """Compute hidden states (B, L, D).
 
         Args:
-            tokens: (B, L) int64, at most V, which is the mask.
-            time: (B,), read if the network is time-conditioned.
-            condition: (B,) int64 class labels, the number of classes meaning "no class"; None if there is none at all.
+            tokens: (B, L) int64 from 0 to V, where V is the mask.
+            t: (B,) times, used if the network is time-conditioned.
+            class_labels: (B,) int64 from 0 to num_classes, which means "no class"; None for "no class" in every
+                example.
             dropout_keys: (B, 2) int64, or None for no dropout.
 
+        Returns:
+            (B, L, D).
+
         Raises:
-            ValueError: more tokens than the network is made for, or a condition that `Conditioning` refuses.
+            ValueError: There are more tokens than prod(shape), or `Conditioning` refuses the class labels.
         """
-        if tokens.shape[1] > self.length:
-            raise ValueError(f"the transformer takes at most {self.length} tokens, not {tokens.shape[1]}")
-        rotation = rotary(tokens.shape[1], self.head_width, tokens.device)
-        cond = self.conditioning(tokens, time, condition)
+        if tokens.shape[1] > self.max_seq_len:
+            raise ValueError(f"the transformer takes at most {self.max_seq_len} tokens, not {tokens.shape[1]}")
+        cos, sin = build_rope(tokens.shape[1], self.head_dim, tokens.device)
+        cond = self.conditioning(tokens, t, class_labels)
         if cond is not None:
-            cond = cond.sigmoid()  # The activation of the gated MLPs. The networks for images have none here.
+            cond = cond.sigmoid()  # The activation of the MLPs; the U-Net's residual blocks apply none.
         keys = split_keys(dropout_keys if self.dropout else None, 1 + 3 * len(self.mlp))
         x = self.embedding(tokens)
         x = dropout(x, keys[0], self.dropout) if self.embed_proj is None else self.embed_proj(x)
-        for attention, mlp, of_probabilities, of_attention, of_mlp in zip(
+        for attention_branch, mlp_branch, probs_keys, attention_keys, mlp_keys in zip(
             self.attention, self.mlp, keys[1::3], keys[2::3], keys[3::3], strict=True
         ):
-            x = attention(x, cond, of_attention, of_probabilities, *rotation)
-            x = mlp(x, cond, of_mlp)
+            x = attention_branch(x, cond, attention_keys, probs_keys, cos, sin)
+            x = mlp_branch(x, cond, mlp_keys)
         hidden: Tensor = self.norm(x, cond)
         return hidden
 
 
-def norm(width: int, is_conditioned: bool) -> nn.Module:
-    """Return an RMSNorm, or, if its scale comes from the conditioning vector, a LayerNorm without weights."""
-    if is_conditioned:
-        return nn.LayerNorm(width, eps=EPSILON, elementwise_affine=False)
-    return nn.RMSNorm(width, eps=EPSILON)
+class ResidualBranch(nn.Module):
+    """Pre-norm residual branch: x + dropout(f(norm(x))) or, conditioned, adaLN-zero (DiT, Peebles and Xie, 2023).
 
+    With shift, scale and gate linear in the conditioning vector, the latter is
+    x + gate dropout(f(norm(x) (1 + scale) + shift)). The gate is initially 0.
 
-class AdaLN(nn.Module):
-    """A norm, then, if conditioned, a scale and a shift that depend on the conditioning vector."""
-
-    def __init__(self, width: int, is_conditioned: bool) -> None:
-        super().__init__()
-        self.norm = norm(width, is_conditioned)
-        self.modulation = nn.Linear(COND_WIDTH, 2 * width) if is_conditioned else None
-
-    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """(B, L, D) to the same; `cond` is (B, 64) or None."""
-        normal: Tensor = self.norm(x)
-        if self.modulation is None:
-            return normal
-        modulation: Tensor = self.modulation(cond)[:, None]
-        shift, scale = modulation.chunk(2, dim=-1)
-        return normal * (1 + scale) + shift
-
-
-class Branch(nn.Module):
-    """x + drop(inner(norm(x))), or x + gate * drop(inner(norm(x) * (1 + scale) + shift)) if conditioned (adaLN-zero).
-
-    The gate is 0 at first, so such a network starts as its embedding and head alone.
+    Args:
+        inner: The module f.
+        width: D.
+        cond_dim: C, or None without conditioning.
+        dropout: Rate of channel dropout.
     """
 
-    def __init__(self, inner: nn.Module, width: int, is_conditioned: bool, dropout: float) -> None:
+    def __init__(self, inner: nn.Module, width: int, cond_dim: int | None, dropout: float) -> None:
         super().__init__()
         self.inner = inner
         self.dropout = dropout
-        self.norm = norm(width, is_conditioned)
-        self.modulation = nn.Linear(COND_WIDTH, 3 * width) if is_conditioned else None
+        self.norm = build_norm(width, cond_dim, NORM_EPS)
+        self.modulation = None if cond_dim is None else nn.Linear(cond_dim, 3 * width)
 
-    def forward(self, x: Tensor, cond: Tensor | None, keys: Tensor | None, *context: Any) -> Tensor:
-        """(B, L, D) to the same; `cond` is (B, 64) or None, `keys` (B, 2) or None, `context` for the inner module."""
+    def forward(self, x: Tensor, cond: Tensor | None, keys: Tensor | None, *args: Any) -> Tensor:
+        """Apply the branch to x (B, L, D).
+
+        Args:
+            x: (B, L, D).
+            cond: (B, C), or None.
+            keys: (B, 2) dropout keys, or None.
+            args: Further arguments of `inner`.
+
+        Returns:
+            (B, L, D).
+        """
         if self.modulation is None:
-            return x + channel_dropout(self.inner(self.norm(x), *context), keys, self.dropout)
+            return x + channel_dropout(self.inner(self.norm(x), *args), keys, self.dropout)
         shift, scale, gate = self.modulation(cond)[:, None].chunk(3, dim=-1)
-        update: Tensor = self.inner(self.norm(x) * (1 + scale) + shift, *context)
+        update: Tensor = self.inner(self.norm(x) * (1 + scale) + shift, *args)
         gated: Tensor = gate * channel_dropout(update, keys, self.dropout)
         return x + gated
 
 
 class Attention(nn.Module):
-    """Attention of every position to every position, or, if causal, to itself and those before it."""
+    """Multi-head self-attention with rotary position embeddings, bidirectional or causal.
+
+    Args:
+        width: D.
+        heads: H.
+        causal: Whether a position attends only to itself and earlier positions.
+        dropout: Rate of dropout of the attention probabilities.
+    """
 
     def __init__(self, width: int, heads: int, causal: bool, dropout: float) -> None:
         super().__init__()
@@ -182,40 +194,63 @@ class Attention(nn.Module):
         self.input = nn.Linear(width, 3 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
 
-    def forward(self, x: Tensor, keys: Tensor | None, cosines: Tensor, sines: Tensor) -> Tensor:
-        """(B, L, D) to the same; `keys` are (B, 2) or None, and the rotation is as `rotary` gives it."""
-        projected: Tensor = self.input(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
-        query_key, value = projected[:, : 2 * self.heads], projected[:, 2 * self.heads :]
-        query, key = rotate(query_key, cosines, sines).chunk(2, dim=1)
-        mixed = attend(query, key, value, causal=self.causal, dropout_keys=keys, rate=self.dropout)
-        update: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
-        return update
+    def forward(self, x: Tensor, keys: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
+        """Compute attention from x (B, L, D).
+
+        Args:
+            x: (B, L, D).
+            keys: (B, 2) dropout keys, or None.
+            cos: (L, d / 2), from `build_rope`.
+            sin: (L, d / 2).
+
+        Returns:
+            (B, L, D).
+        """
+        qkv: Tensor = self.input(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
+        query_key, value = qkv[:, : 2 * self.heads], qkv[:, 2 * self.heads :]
+        query, key = apply_rope(query_key, cos, sin).chunk(2, dim=1)
+        y = attention(query, key, value, causal=self.causal, dropout_keys=keys, dropout_rate=self.dropout)
+        out: Tensor = self.output(y.transpose(1, 2).flatten(2))
+        return out
 
 
-class GatedMLP(nn.Module):
-    """output(sigmoid(gate) * value): a gated linear unit."""
+class GLU(nn.Module):
+    """MLP with a gated linear unit, W_out (a * sigmoid(b)) with (a, b) = W_in x (Dauphin et al., 2017).
+
+    Args:
+        width: D.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        hidden = HIDDEN_MULTIPLE * math.ceil(8 * width / 3 / HIDDEN_MULTIPLE)
-        self.input = nn.Linear(width, 2 * hidden, bias=False)
-        self.output = nn.Linear(hidden, width, bias=False)
+        hidden_width = MLP_MULTIPLE * math.ceil(8 * width / 3 / MLP_MULTIPLE)
+        self.input = nn.Linear(width, 2 * hidden_width, bias=False)
+        self.output = nn.Linear(hidden_width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, L, D) to the same."""
-        update: Tensor = self.output(functional.glu(self.input(x)))
-        return update
+        """Apply the MLP to x (B, L, D)."""
+        out: Tensor = self.output(functional.glu(self.input(x)))
+        return out
 
 
-def rotary(length: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines, each (L, head_width / 2), of the angles by which rotary positions turn pairs of channels."""
-    exponents = torch.arange(0, head_width, 2, device=device) / head_width
-    angles = torch.arange(length, device=device)[:, None] * ROTARY_BASE**-exponents
+def build_rope(seq_len: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Compute the rotation angles l base^(-2 i / d) of rotary position embeddings (Su et al., 2021, section 3.4.2).
+
+    Args:
+        seq_len: L.
+        head_dim: d.
+        device: Device of the result.
+
+    Returns:
+        Cosines and sines of position l and channel pair i, each (L, d / 2).
+    """
+    exponents = torch.arange(0, head_dim, 2, device=device) / head_dim
+    angles = torch.arange(seq_len, device=device)[:, None] * ROPE_BASE**-exponents
     return angles.cos(), angles.sin()
 
 
-def rotate(x: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-    """Turn channel i of x (..., L, head_width) against channel i + head_width / 2 by the position's angle."""
-    first, second = x.chunk(2, dim=-1)
-    turned = torch.cat([first * cosines - second * sines, first * sines + second * cosines], dim=-1)
-    return turned.to(x.dtype)
+def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate channels i and i + d / 2 of x (..., L, d) as a pair by the angle of the position (L, d / 2)."""
+    x1, x2 = x.chunk(2, dim=-1)
+    rotated = torch.cat([x1 * cos - x2 * sin, x1 * sin + x2 * cos], dim=-1)
+    return rotated.to(x.dtype)

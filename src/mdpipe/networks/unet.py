@@ -1,84 +1,99 @@
-"""The paper's U-Net for images: residual convolutions at full resolution with skip connections; no down-sampling.
+"""The paper's U-Net for images: residual convolutions at full resolution with skip connections, no downsampling.
 
-With equal weights it computes what the official implementation does (google-deepmind/md4, md4/networks/unet.py), and
+With equal weights it computes the same as the official implementation (google-deepmind/md4, md4/networks/unet.py), and
 dropout has the same site: single elements before a block's second convolution.
 
 Shapes: B batch, H x W x C images, D width, V vocabulary. A sub-pixel is one channel of one pixel.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mdpipe.networks.attention import attend
+from mdpipe.networks.attention import attention
 from mdpipe.networks.base import Network
 from mdpipe.networks.conditioning import Conditioning
-from mdpipe.networks.convolution import Convolution
 from mdpipe.networks.dropout import dropout, split_keys
-from mdpipe.networks.group_norm import SMALL_GROUP, GroupNorm, num_groups
-from mdpipe.networks.initial import init_ordinal_embedding_, init_weights, zero_init_
-from mdpipe.networks.pictures import as_picture, as_sub_pixels, check_init, down_and_up
+from mdpipe.networks.image_utils import (
+    SMALL_GROUP_SIZE,
+    Conv3x3,
+    GroupNorm,
+    feature_map_to_logits,
+    num_groups,
+    tokens_to_feature_map,
+    unet_forward,
+)
+from mdpipe.networks.initialization import check_init, init_flax_defaults_, init_ordinal_embedding_, zero_init_
 
 
 class UNet(Network):
-    """A denoiser for pictures.
+    """U-Net denoiser for images.
 
-    Every sub-pixel's value is embedded and a pixel's embeddings are concatenated. `blocks` residual blocks go down, one
-    attends in the middle, `blocks` + 1 go up, each of which also sees what a block on the way down was given or gave.
-    The last convolution gives the logits of all sub-pixels of a pixel: they are the hidden states; the head is nothing.
+    Each sub-pixel's value is embedded, and the embeddings of a pixel are concatenated. Then follow `blocks` residual
+    blocks down, one block of attention between two residual blocks, and `blocks` + 1 residual blocks up, each with a
+    skip connection from the way down. The last convolution computes the logits of all sub-pixels of a pixel: these are
+    the hidden states, and the head is the identity.
+
+    Args:
+        vocab_size: V.
+        shape: (H, W, C).
+        width: D, a multiple of 4.
+        blocks: Number of residual blocks on the way down.
+        time_conditioning: Whether the network depends on the time.
+        dropout: Dropout rate.
+        num_classes: Number of classes; 0 for an unconditional network.
+        causal: Must be False.
+        init: Initial weights, one of `INITS`.
 
     Raises:
-        ValueError: the shape is not one of a picture, the width does not divide into groups, or it is to be causal.
+        ValueError: The shape is not that of an image, the width is not a multiple of 4, or `causal` is True.
     """
 
     def __init__(
         self,
-        vocabulary: int,
+        vocab_size: int,
         shape: tuple[int, ...],
         *,
         width: int,
         blocks: int,
         time_conditioning: bool,
         dropout: float,
-        classes: int,
+        num_classes: int,
         causal: bool,
         init: str = "md4",
     ) -> None:
         super().__init__()
         check_init(init)
         if causal:
-            raise ValueError("network.kind = unet sees every pixel at once and cannot be causal; take a transformer")
+            raise ValueError("network.kind = unet sees every pixel at once and cannot be causal; use a transformer")
         if len(shape) != 3:
-            raise ValueError(f"network.kind = unet takes pictures of shape (height, width, channels), not {shape}")
-        if width % SMALL_GROUP:
-            raise ValueError(f"network.width = {width} must be a multiple of {SMALL_GROUP} for a U-Net")
-        self.vocabulary = vocabulary
+            raise ValueError(f"network.kind = unet takes images of shape (height, width, channels), not {shape}")
+        if width % SMALL_GROUP_SIZE:
+            raise ValueError(f"network.width = {width} must be a multiple of {SMALL_GROUP_SIZE} for a U-Net")
+        self.vocab_size = vocab_size
         self.shape = shape
-        self.length = math.prod(shape)
         self.width = width
         self.dropout = dropout
         self.init = init
         channels = shape[2]
-        self.embedding = nn.Embedding(vocabulary + 1, width)
-        self.conditioning = Conditioning(width, time_conditioning=time_conditioning, num_classes=classes)
-        is_conditioned = not self.conditioning.is_empty
-        self.input = Convolution(channels * width, width)
-        self.down = nn.ModuleList(ResidualBlock(width, width, is_conditioned, dropout) for _ in range(blocks))
-        self.middle = nn.ModuleList(ResidualBlock(width, width, is_conditioned, dropout) for _ in range(2))
-        self.attention = PixelAttention(width)
-        self.up = nn.ModuleList(ResidualBlock(2 * width, width, is_conditioned, dropout) for _ in range(blocks + 1))
+        self.embedding = nn.Embedding(vocab_size + 1, width)
+        self.conditioning = Conditioning(width, time_conditioning=time_conditioning, num_classes=num_classes)
+        cond_dim = self.conditioning.cond_dim
+        self.input = Conv3x3(channels * width, width)
+        self.down = nn.ModuleList(ResidualBlock(width, width, cond_dim, dropout) for _ in range(blocks))
+        self.middle = nn.ModuleList(ResidualBlock(width, width, cond_dim, dropout) for _ in range(2))
+        self.attention = AttentionBlock(width)
+        self.up = nn.ModuleList(ResidualBlock(2 * width, width, cond_dim, dropout) for _ in range(blocks + 1))
         self.norm = GroupNorm(num_groups(width), width)
-        self.output = Convolution(width, channels * vocabulary)
+        self.output = Conv3x3(width, channels * vocab_size)
         self.head = nn.Identity()
 
-    def initialise(self, generator: torch.Generator) -> None:
-        """Initialize the weights as the official implementation does; no residual block adds anything at first.
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Initialize as the official implementation does; residual blocks initially add 0.
 
-        With `init: ordinal` near values start near each other, and attention adds nothing at first.
+        With `init: ordinal`, the embedding encodes the order of the values and attention initially adds 0.
         """
-        init_weights(self, generator)
+        init_flax_defaults_(self, generator)
         if self.init == "ordinal":
             init_ordinal_embedding_(self.embedding)
             zero_init_(self.attention.output)
@@ -86,64 +101,89 @@ class UNet(Network):
         zero_init_(self.output, *(block.output for block in blocks), *(block.modulation for block in blocks))
 
     def forward(
-        self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout_keys: Tensor | None = None
+        self, tokens: Tensor, t: Tensor, class_labels: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
-        """Compute logits (B, H W C, V) of every sub-pixel.
+        """Compute the logits of every sub-pixel.
 
         Args:
-            tokens: (B, H W C) int64 in the order (H, W, C), at most V, which is the mask.
-            time: (B,), read if the network is time-conditioned.
-            condition: (B,) int64 class labels, the number of classes meaning "no class"; None if there is none at all.
+            tokens: (B, H W C) int64 in the order (H, W, C), from 0 to V, where V is the mask.
+            t: (B,) times, used if the network is time-conditioned.
+            class_labels: (B,) int64 from 0 to num_classes, which means "no class"; None for "no class" in every
+                example.
             dropout_keys: (B, 2) int64, or None for no dropout.
 
+        Returns:
+            (B, H W C, V).
+
         Raises:
-            ValueError: a condition that `Conditioning` refuses.
+            ValueError: `Conditioning` refuses the class labels.
         """
-        cond = self.conditioning(tokens, time, condition)
-        sites = len(self.down) + len(self.middle) + len(self.up)
-        keys = iter(split_keys(dropout_keys if self.dropout else None, sites))
+        cond = self.conditioning(tokens, t, class_labels)
+        num_sites = len(self.down) + len(self.middle) + len(self.up)
+        keys = iter(split_keys(dropout_keys if self.dropout else None, num_sites))
         before, after = self.middle
 
         def middle(x: Tensor) -> Tensor:
-            attended: Tensor = self.attention(before(x, cond, next(keys)))
-            left: Tensor = after(attended, cond, next(keys))
-            return left
+            x = before(x, cond, next(keys))
+            x = self.attention(x)
+            out: Tensor = after(x, cond, next(keys))
+            return out
 
-        x = self.input(as_picture(self.embedding(tokens), self.shape))
-        x = down_and_up(x, self.down, middle, self.up, cond, keys)
-        return as_sub_pixels(self.output(functional.silu(self.norm(x))), self.vocabulary)
+        x = self.input(tokens_to_feature_map(self.embedding(tokens), self.shape))
+        x = unet_forward(x, self.down, middle, self.up, cond, keys)
+        return feature_map_to_logits(self.output(functional.silu(self.norm(x))), self.vocab_size)
 
 
 class ResidualBlock(nn.Module):
-    """shortcut(x) + output(drop(silu(norm(input(silu(norm(x))))))), both convolutions 3 x 3.
+    """Residual block: shortcut(x) + conv(dropout(silu(norm(conv(silu(norm(x))) + W cond)))).
 
-    If conditioned, a linear function of the conditioning vector, nothing at first, is added before the second norm.
+    The convolutions are 3 x 3. The shortcut is the identity, or a 1 x 1 convolution where the number of channels
+    changes. Without conditioning there is no W; initially it is 0.
+
+    Args:
+        channels: Number of input channels.
+        width: D.
+        cond_dim: Width of the conditioning vector, or None without conditioning.
+        dropout: Dropout rate.
     """
 
-    def __init__(self, channels: int, width: int, is_conditioned: bool, dropout: float) -> None:
+    def __init__(self, channels: int, width: int, cond_dim: int | None, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
         self.first_norm = GroupNorm(num_groups(width), channels)
-        self.input = Convolution(channels, width)
+        self.input = Conv3x3(channels, width)
         self.second_norm = GroupNorm(num_groups(width), width)
-        self.output = Convolution(width, width)
+        self.output = Conv3x3(width, width)
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
-        self.modulation = nn.Linear(width, width, bias=False) if is_conditioned else None
+        self.modulation = None if cond_dim is None else nn.Linear(cond_dim, width, bias=False)
 
     def forward(self, x: Tensor, cond: Tensor | None, keys: Tensor | None) -> Tensor:
-        """(B, channels, H, W) to (B, D, H, W); `cond` is (B, D) or None, `keys` (B, 2) or None."""
-        inner = self.input(functional.silu(self.first_norm(x)))
+        """Apply the block to a feature map.
+
+        Args:
+            x: (B, channels, H, W).
+            cond: (B, cond_dim), or None.
+            keys: (B, 2) dropout keys, or None.
+
+        Returns:
+            (B, D, H, W).
+        """
+        h = self.input(functional.silu(self.first_norm(x)))
         if self.modulation is not None:
-            inner = inner + self.modulation(cond)[:, :, None, None]
-        inner = functional.silu(self.second_norm(inner))
-        # Numbered with the channels last, as they are in memory.
-        inner = dropout(inner.permute(0, 2, 3, 1), keys, self.dropout).permute(0, 3, 1, 2)
-        result: Tensor = self.shortcut(x) + self.output(inner)
-        return result
+            h = h + self.modulation(cond)[:, :, None, None]
+        h = functional.silu(self.second_norm(h))
+        # Dropout numbers the elements in the order (H, W, D), which is that of channels-last memory.
+        h = dropout(h.permute(0, 2, 3, 1), keys, self.dropout).permute(0, 3, 1, 2)
+        out: Tensor = self.shortcut(x) + self.output(h)
+        return out
 
 
-class PixelAttention(nn.Module):
-    """x + output(attention(norm(x))): one head, every pixel to every pixel."""
+class AttentionBlock(nn.Module):
+    """Single-head self-attention over pixels: x + W_out attention(W_qkv norm(x)).
+
+    Args:
+        width: D.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -152,9 +192,9 @@ class PixelAttention(nn.Module):
         self.output = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, D, H, W) to the same."""
-        pixels_BPD = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
-        query, key, value = self.input(pixels_BPD)[:, None].chunk(3, dim=-1)
-        mixed = attend(query, key, value)[:, 0]
-        update: Tensor = self.output(mixed).view(len(x), *x.shape[2:], -1)
-        return x + update.permute(0, 3, 1, 2)
+        """Apply the block to a feature map x (B, D, H, W)."""
+        pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
+        query, key, value = self.input(pixels)[:, None].chunk(3, dim=-1)
+        y = attention(query, key, value)[:, 0]
+        out: Tensor = self.output(y).view(len(x), *x.shape[2:], -1)
+        return x + out.permute(0, 3, 1, 2)

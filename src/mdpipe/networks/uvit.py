@@ -1,50 +1,76 @@
-"""The paper's U-ViT for larger images: the U-Net's two sides, with a transformer over patches (a DiT) in the middle.
+"""The paper's U-ViT for larger images: the two sides of the U-Net with a transformer over patches (DiT) in the middle.
 
-The norms' scale and shift depend on the conditioning vector. With equal weights the network computes what the official
-implementation does (google-deepmind/md4, md4/networks/uvit.py and dit.py), and dropout has the same sites: single
-elements before a block's second convolution, of the attention's probabilities and twice in an MLP, and whole channels
-of what attention adds.
+The norms' scale and shift depend on the conditioning vector. With equal weights the network computes the same as the
+official implementation (google-deepmind/md4, md4/networks/uvit.py and dit.py), and dropout has the same sites: single
+elements before a block's second convolution, of the attention probabilities and twice in an MLP, and whole channels of
+attention's output.
 
 Shapes: B batch, H x W x C images, D width, V vocabulary, P patches, E width of the transformer.
 """
-
-import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mdpipe.networks.attention import attend
+from mdpipe.networks.attention import attention
 from mdpipe.networks.base import Network
-from mdpipe.networks.conditioning import Conditioning
-from mdpipe.networks.convolution import Convolution
+from mdpipe.networks.conditioning import AdaLayerNorm, Conditioning, build_norm
 from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
-from mdpipe.networks.group_norm import EPSILON, SMALL_GROUP, GroupNorm, num_groups
-from mdpipe.networks.initial import init_ordinal_embedding_, init_weights, zero_init_
-from mdpipe.networks.pictures import as_picture, as_sub_pixels, check_init, down_and_up
+from mdpipe.networks.image_utils import (
+    NORM_EPS,
+    SMALL_GROUP_SIZE,
+    Conv3x3,
+    GroupNorm,
+    feature_map_to_logits,
+    num_groups,
+    tokens_to_feature_map,
+    unet_forward,
+)
+from mdpipe.networks.initialization import check_init, init_flax_defaults_, init_ordinal_embedding_, zero_init_
 
-PATCH = 2
-"""Rows and columns of a patch."""
+PATCH_SIZE = 2
+"""Height and width of a patch in pixels."""
+
 LONGEST_WAVELENGTH = 10_000.0
+"""Ratio of the longest to the shortest wavelength of the position embedding."""
+
 MLP_RATIO = 4
-SITES = 4
-"""Dropout sites of a layer of the transformer."""
+"""Hidden channels of an MLP per channel of the transformer."""
+
+SITES_PER_BLOCK = 4
+"""Dropout sites of a transformer block."""
 
 
 class UViT(Network):
-    """A denoiser for images of even height and width.
+    """U-ViT denoiser for images of even height and width.
 
-    As in the U-Net, `blocks` residual blocks go down and `blocks` + 1 go up at full resolution, each of which also sees
-    what a block on the way down was given or gave. In between, patches of 2 x 2 pixels go through `layers` layers of
-    attention of width `middle_width`. The last convolution gives the logits of all sub-pixels; the head is nothing.
+    As in the U-Net, `blocks` residual blocks go down and `blocks` + 1 go up at full resolution, with skip connections.
+    In between, `layers` transformer blocks of width `middle_width` process patches of 2 x 2 pixels. The last
+    convolution computes the logits of all sub-pixels of a pixel: these are the hidden states, and the head is the
+    identity.
+
+    Args:
+        vocab_size: V.
+        shape: (H, W, C) with even H and W.
+        width: D, a multiple of 4.
+        blocks: Number of residual blocks on the way down.
+        middle_width: E, a multiple of 4 and of `heads`.
+        layers: Number of transformer blocks.
+        heads: Number of attention heads.
+        time_conditioning: Whether the network depends on the time.
+        dropout: Dropout rate.
+        num_classes: Number of classes; 0 for an unconditional network.
+        causal: Must be False.
+        init: Initial weights, one of `INITS`.
 
     Raises:
-        ValueError: the shape is not one of an image with even sides, a width does not divide, or it is to be causal.
+        ValueError: The shape is not that of an image of even size, a width is not a multiple of what it must be, or
+            `causal` is True.
     """
 
     def __init__(
         self,
-        vocabulary: int,
+        vocab_size: int,
         shape: tuple[int, ...],
         *,
         width: int,
@@ -54,171 +80,206 @@ class UViT(Network):
         heads: int,
         time_conditioning: bool,
         dropout: float,
-        classes: int,
+        num_classes: int,
         causal: bool,
         init: str = "md4",
     ) -> None:
         super().__init__()
         check_init(init)
         if causal:
-            raise ValueError("network.kind = uvit sees every pixel at once and cannot be causal; take a transformer")
-        if len(shape) != 3 or shape[0] % PATCH or shape[1] % PATCH:
-            raise ValueError(f"network.kind = uvit takes pictures (height, width, channels) of even size, not {shape}")
-        if width % SMALL_GROUP:
-            raise ValueError(f"network.width = {width} must be a multiple of {SMALL_GROUP} for a U-ViT")
+            raise ValueError("network.kind = uvit sees every pixel at once and cannot be causal; use a transformer")
+        if len(shape) != 3 or shape[0] % PATCH_SIZE or shape[1] % PATCH_SIZE:
+            raise ValueError(f"network.kind = uvit takes images (height, width, channels) of even size, not {shape}")
+        if width % SMALL_GROUP_SIZE:
+            raise ValueError(f"network.width = {width} must be a multiple of {SMALL_GROUP_SIZE} for a U-ViT")
         if middle_width % 4:
-            raise ValueError(f"network.middle_width = {middle_width} must be a multiple of 4 for a U-ViT (positions)")
+            raise ValueError(
+                f"network.middle_width = {middle_width} must be a multiple of 4 for a U-ViT (position embedding)"
+            )
         if middle_width % heads:
             raise ValueError(f"network.heads = {heads} does not divide network.middle_width = {middle_width}")
-        self.vocabulary = vocabulary
+        self.vocab_size = vocab_size
         self.shape = shape
-        self.length = math.prod(shape)
         self.middle_width = middle_width
         self.dropout = dropout
         self.init = init
-        height, breadth, channels = shape
-        self.embedding = nn.Embedding(vocabulary + 1, width)
-        self.conditioning = Conditioning(width, time_conditioning=time_conditioning, num_classes=classes)
-        cond_width = None if self.conditioning.is_empty else width
-        self.input = Convolution(channels * width, width)
-        self.down = nn.ModuleList(ResidualBlock(width, width, cond_width, dropout) for _ in range(blocks))
-        self.patches = nn.Linear(PATCH**2 * width, middle_width)
-        self.positions = nn.Parameter(torch.empty(height * breadth // PATCH**2, middle_width))
-        self.middle = nn.ModuleList(TransformerBlock(middle_width, heads, cond_width, dropout) for _ in range(layers))
-        self.middle_norm = AdaLayerNorm(middle_width, cond_width)
-        self.pixels = nn.Linear(middle_width, PATCH**2 * width)
-        self.up = nn.ModuleList(ResidualBlock(2 * width, width, cond_width, dropout) for _ in range(blocks + 1))
-        self.norm = AdaGroupNorm(width, width, cond_width)
-        self.output = Convolution(width, channels * vocabulary)
+        channels = shape[2]
+        num_patches = shape[0] * shape[1] // PATCH_SIZE**2
+        self.embedding = nn.Embedding(vocab_size + 1, width)
+        self.conditioning = Conditioning(width, time_conditioning=time_conditioning, num_classes=num_classes)
+        cond_dim = self.conditioning.cond_dim
+        self.input = Conv3x3(channels * width, width)
+        self.down = nn.ModuleList(ResidualBlock(width, width, cond_dim, dropout) for _ in range(blocks))
+        self.patches = nn.Linear(PATCH_SIZE**2 * width, middle_width)
+        self.positions = nn.Parameter(torch.empty(num_patches, middle_width))
+        self.middle = nn.ModuleList(TransformerBlock(middle_width, heads, cond_dim, dropout) for _ in range(layers))
+        self.middle_norm = AdaLayerNorm(middle_width, cond_dim, NORM_EPS)
+        self.pixels = nn.Linear(middle_width, PATCH_SIZE**2 * width)
+        self.up = nn.ModuleList(ResidualBlock(2 * width, width, cond_dim, dropout) for _ in range(blocks + 1))
+        self.norm = AdaGroupNorm(width, width, cond_dim)
+        self.output = Conv3x3(width, channels * vocab_size)
         self.head = nn.Identity()
 
-    def initialise(self, generator: torch.Generator) -> None:
-        """Initialize the weights as the official implementation does; blocks and layers add nothing at first.
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Initialize as the official implementation does; residual and conditioned transformer blocks add 0.
 
-        The middle as a whole returns 0, and the positions are sinusoids of their row and column. With
-        `init: ordinal` only the embedding differs: near values start near each other.
+        The whole middle initially returns 0, and the position embedding is `sincos_positions`. With `init: ordinal`,
+        the embedding encodes the order of the values.
         """
-        init_weights(self, generator)
+        init_flax_defaults_(self, generator)
         if self.init == "ordinal":
             init_ordinal_embedding_(self.embedding)
+        rows, columns = self.shape[0] // PATCH_SIZE, self.shape[1] // PATCH_SIZE
         with torch.no_grad():
-            self.positions.copy_(sincos_positions(self.shape[0] // PATCH, self.shape[1] // PATCH, self.middle_width))
+            self.positions.copy_(sincos_positions(rows, columns, self.middle_width))
         zero_init_(self.output, self.pixels, *(block.output for block in [*self.down, *self.up]))
         adaptive = (TransformerBlock, AdaLayerNorm, AdaGroupNorm)
-        zero_init_(*(part.modulation for part in self.modules() if isinstance(part, adaptive)))
+        zero_init_(*(module.modulation for module in self.modules() if isinstance(module, adaptive)))
 
     def forward(
-        self, tokens: Tensor, time: Tensor, condition: Tensor | None = None, dropout_keys: Tensor | None = None
+        self, tokens: Tensor, t: Tensor, class_labels: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
-        """Compute logits (B, H W C, V) of every sub-pixel.
+        """Compute the logits of every sub-pixel.
 
         Args:
-            tokens: (B, H W C) int64 in the order (H, W, C), at most V, which is the mask.
-            time: (B,), read if the network is time-conditioned.
-            condition: (B,) int64 class labels, the number of classes meaning "no class"; None if there is none at all.
+            tokens: (B, H W C) int64 in the order (H, W, C), from 0 to V, where V is the mask.
+            t: (B,) times, used if the network is time-conditioned.
+            class_labels: (B,) int64 from 0 to num_classes, which means "no class"; None for "no class" in every
+                example.
             dropout_keys: (B, 2) int64, or None for no dropout.
 
+        Returns:
+            (B, H W C, V).
+
         Raises:
-            ValueError: a condition that `Conditioning` refuses.
+            ValueError: `Conditioning` refuses the class labels.
         """
-        cond = self.conditioning(tokens, time, condition)
-        in_middle = SITES * len(self.middle)
-        keys = split_keys(dropout_keys if self.dropout else None, in_middle + len(self.down) + len(self.up))
+        cond = self.conditioning(tokens, t, class_labels)
+        middle_sites = SITES_PER_BLOCK * len(self.middle)
+        num_sites = middle_sites + len(self.down) + len(self.up)
+        keys = split_keys(dropout_keys if self.dropout else None, num_sites)
 
         def middle(x: Tensor) -> Tensor:
-            return self._through_patches(x, cond, keys[:in_middle])
+            return self._transform_patches(x, cond, keys[:middle_sites])
 
-        x = self.input(as_picture(self.embedding(tokens), self.shape))
-        x = down_and_up(x, self.down, middle, self.up, cond, iter(keys[in_middle:]))
-        return as_sub_pixels(self.output(functional.silu(self.norm(x, cond))), self.vocabulary)
+        x = self.input(tokens_to_feature_map(self.embedding(tokens), self.shape))
+        x = unet_forward(x, self.down, middle, self.up, cond, iter(keys[middle_sites:]))
+        return feature_map_to_logits(self.output(functional.silu(self.norm(x, cond))), self.vocab_size)
 
-    def _through_patches(self, x: Tensor, cond: Tensor | None, keys: list[Tensor | None]) -> Tensor:
-        """(B, D, H, W) to the same."""
-        patches_BPE = self.patches(functional.pixel_unshuffle(x, PATCH).flatten(2).transpose(1, 2)) + self.positions
+    def _transform_patches(self, x: Tensor, cond: Tensor | None, keys: list[Tensor | None]) -> Tensor:
+        """Split x (B, D, H, W) into patches (B, P, E), apply the transformer and reassemble (B, D, H, W)."""
+        patches = functional.pixel_unshuffle(x, PATCH_SIZE).flatten(2).transpose(1, 2)
+        h = self.patches(patches) + self.positions
         if cond is not None:
-            cond = functional.silu(cond)  # The residual blocks are given the vector itself.
-        for index, layer in enumerate(self.middle):
-            patches_BPE = layer(patches_BPE, cond, *keys[SITES * index : SITES * (index + 1)])
-        pixels_BPE = self.pixels(self.middle_norm(patches_BPE, cond))
-        rows, columns = x.shape[2] // PATCH, x.shape[3] // PATCH
-        return functional.pixel_shuffle(pixels_BPE.transpose(1, 2).unflatten(2, (rows, columns)), PATCH)
+            cond = functional.silu(cond)  # The residual blocks take the vector without an activation.
+        for index, block in enumerate(self.middle):
+            h = block(h, cond, *keys[SITES_PER_BLOCK * index : SITES_PER_BLOCK * (index + 1)])
+        pixels = self.pixels(self.middle_norm(h, cond)).transpose(1, 2)
+        rows, columns = x.shape[2] // PATCH_SIZE, x.shape[3] // PATCH_SIZE
+        return functional.pixel_shuffle(pixels.unflatten(2, (rows, columns)), PATCH_SIZE)
 
 
 class AdaGroupNorm(nn.Module):
-    """norm(x) (1 + scale) + shift by the conditioning vector, both 0 at first; unconditioned a norm with weights."""
+    """Adaptive group norm: norm(x) (1 + scale(cond)) + shift(cond), or a group norm with weights if unconditioned.
 
-    def __init__(self, channels: int, width: int, cond_width: int | None) -> None:
+    Args:
+        channels: Number of channels.
+        width: D, which decides the number of groups.
+        cond_dim: Width of the conditioning vector, or None without conditioning.
+    """
+
+    def __init__(self, channels: int, width: int, cond_dim: int | None) -> None:
         super().__init__()
-        self.norm = GroupNorm(num_groups(width), channels, affine=cond_width is None)
-        self.modulation = None if cond_width is None else nn.Linear(cond_width, 2 * channels)
+        self.norm = GroupNorm(num_groups(width), channels, affine=cond_dim is None)
+        self.modulation = None if cond_dim is None else nn.Linear(cond_dim, 2 * channels)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """(B, C, H, W) to the same, in float32; `cond` is (B, D) or None."""
-        normal: Tensor = self.norm(x)
+        """Normalize x (B, channels, H, W), given `cond` (B, cond_dim) or None; the result is float32."""
+        normalized: Tensor = self.norm(x)
         if self.modulation is None:
-            return normal
+            return normalized
         modulation: Tensor = self.modulation(cond)[:, :, None, None]
         scale, shift = modulation.chunk(2, dim=1)
-        return normal * (1 + scale) + shift
-
-
-class AdaLayerNorm(nn.Module):
-    """norm(x) (1 + scale) + shift by the conditioning vector, both 0 at first; unconditioned an RMSNorm."""
-
-    def __init__(self, width: int, cond_width: int | None) -> None:
-        super().__init__()
-        self.norm = norm(width, cond_width)
-        self.modulation = None if cond_width is None else nn.Linear(cond_width, 2 * width)
-
-    def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """(B, P, E) to the same; `cond` is (B, D) or None."""
-        normal: Tensor = self.norm(x)
-        if self.modulation is None:
-            return normal
-        modulation: Tensor = self.modulation(cond)[:, None]
-        shift, scale = modulation.chunk(2, dim=2)
-        return normal * (1 + scale) + shift
+        return normalized * (1 + scale) + shift
 
 
 class ResidualBlock(nn.Module):
-    """shortcut(x) + output(drop(silu(norm(input(silu(norm(x))))))), both convolutions 3 x 3, both norms conditioned."""
+    """Residual block: shortcut(x) + conv(dropout(silu(norm(conv(silu(norm(x))))))), with `AdaGroupNorm` as norm.
 
-    def __init__(self, channels: int, width: int, cond_width: int | None, dropout: float) -> None:
+    The convolutions are 3 x 3. The shortcut is the identity, or a 1 x 1 convolution where the number of channels
+    changes.
+
+    Args:
+        channels: Number of input channels.
+        width: D.
+        cond_dim: Width of the conditioning vector, or None without conditioning.
+        dropout: Dropout rate.
+    """
+
+    def __init__(self, channels: int, width: int, cond_dim: int | None, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
-        self.first_norm = AdaGroupNorm(channels, width, cond_width)
-        self.input = Convolution(channels, width)
-        self.second_norm = AdaGroupNorm(width, width, cond_width)
-        self.output = Convolution(width, width)
+        self.first_norm = AdaGroupNorm(channels, width, cond_dim)
+        self.input = Conv3x3(channels, width)
+        self.second_norm = AdaGroupNorm(width, width, cond_dim)
+        self.output = Conv3x3(width, width)
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
 
     def forward(self, x: Tensor, cond: Tensor | None, keys: Tensor | None) -> Tensor:
-        """(B, channels, H, W) to (B, D, H, W); `cond` is (B, D) or None, `keys` (B, 2) or None."""
-        inner = self.input(functional.silu(self.first_norm(x, cond)))
-        inner = functional.silu(self.second_norm(inner, cond))
-        # Numbered with the channels last, as they are in memory.
-        inner = dropout(inner.permute(0, 2, 3, 1), keys, self.dropout).permute(0, 3, 1, 2)
-        result: Tensor = self.shortcut(x) + self.output(inner)
-        return result
+        """Apply the block to a feature map.
+
+        Args:
+            x: (B, channels, H, W).
+            cond: (B, cond_dim), or None.
+            keys: (B, 2) dropout keys, or None.
+
+        Returns:
+            (B, D, H, W).
+        """
+        h = self.input(functional.silu(self.first_norm(x, cond)))
+        h = functional.silu(self.second_norm(h, cond))
+        # Dropout numbers the elements in the order (H, W, D), which is that of channels-last memory.
+        h = dropout(h.permute(0, 2, 3, 1), keys, self.dropout).permute(0, 3, 1, 2)
+        out: Tensor = self.shortcut(x) + self.output(h)
+        return out
 
 
 class TransformerBlock(nn.Module):
-    """x + gate * attention(norm(x)), then x + gate * mlp(norm(x)); norms and gates are conditioned (adaLN-zero)."""
+    """Transformer block of DiT with adaLN-zero (Peebles and Xie, 2023): attention, then an MLP.
 
-    def __init__(self, width: int, heads: int, cond_width: int | None, dropout: float) -> None:
+    Each is x + gate f(norm(x) (1 + scale) + shift), with shift, scale and gate linear in the conditioning vector and
+    initially 0; without conditioning it is x + f(norm(x)).
+
+    Args:
+        width: E.
+        heads: Number of attention heads.
+        cond_dim: Width of the conditioning vector, or None without conditioning.
+        dropout: Dropout rate.
+    """
+
+    def __init__(self, width: int, heads: int, cond_dim: int | None, dropout: float) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.first_norm = norm(width, cond_width)
+        self.first_norm = build_norm(width, cond_dim, NORM_EPS)
         self.qkv_proj = nn.Linear(width, 3 * width)
         self.out_proj = nn.Linear(width, width, bias=False)
-        self.second_norm = norm(width, cond_width)
+        self.second_norm = build_norm(width, cond_dim, NORM_EPS)
         self.up_proj = nn.Linear(width, MLP_RATIO * width)
         self.down_proj = nn.Linear(MLP_RATIO * width, width)
-        self.modulation = None if cond_width is None else nn.Linear(cond_width, 6 * width)
+        self.modulation = None if cond_dim is None else nn.Linear(cond_dim, 6 * width)
 
     def forward(self, x: Tensor, cond: Tensor | None, *keys: Tensor | None) -> Tensor:
-        """(B, P, E) to the same; `cond` is (B, D) or None, `keys` (B, 2) for each of the four sites, or None."""
+        """Apply the block to patches.
+
+        Args:
+            x: (B, P, E).
+            cond: (B, cond_dim), or None.
+            keys: Dropout keys (B, 2), or None, of each of the four sites.
+
+        Returns:
+            (B, P, E).
+        """
         attention_keys, mlp_keys = keys[:2], keys[2:]
         if self.modulation is None:
             x = x + self._attention(self.first_norm(x), *attention_keys)
@@ -230,30 +291,31 @@ class TransformerBlock(nn.Module):
         shift, scale, gate = second.chunk(3, dim=2)
         return x + gate * self._mlp(self.second_norm(x) * (1 + scale) + shift, *mlp_keys)
 
-    def _attention(self, x: Tensor, of_probabilities: Tensor | None, of_output: Tensor | None) -> Tensor:
+    def _attention(self, x: Tensor, probs_keys: Tensor | None, out_keys: Tensor | None) -> Tensor:
         query, key, value = self.qkv_proj(x).unflatten(2, (3 * self.heads, -1)).transpose(1, 2).chunk(3, dim=1)
-        mixed = attend(query, key, value, dropout_keys=of_probabilities, rate=self.dropout)
-        return channel_dropout(self.out_proj(mixed.transpose(1, 2).flatten(2)), of_output, self.dropout)
+        y = attention(query, key, value, dropout_keys=probs_keys, dropout_rate=self.dropout)
+        return channel_dropout(self.out_proj(y.transpose(1, 2).flatten(2)), out_keys, self.dropout)
 
-    def _mlp(self, x: Tensor, of_hidden: Tensor | None, of_output: Tensor | None) -> Tensor:
-        hidden = dropout(functional.gelu(self.up_proj(x), approximate="tanh"), of_hidden, self.dropout)
-        return dropout(self.down_proj(hidden), of_output, self.dropout)
-
-
-def norm(width: int, cond_width: int | None) -> nn.Module:
-    """Return an RMSNorm, or, if its scale comes from a conditioning vector, a LayerNorm without weights."""
-    if cond_width is None:
-        return nn.RMSNorm(width, eps=EPSILON)
-    return nn.LayerNorm(width, eps=EPSILON, elementwise_affine=False)
+    def _mlp(self, x: Tensor, hidden_keys: Tensor | None, out_keys: Tensor | None) -> Tensor:
+        hidden = dropout(functional.gelu(self.up_proj(x), approximate="tanh"), hidden_keys, self.dropout)
+        return dropout(self.down_proj(hidden), out_keys, self.dropout)
 
 
 def sincos_positions(rows: int, columns: int, width: int) -> Tensor:
-    """Compute fixed 2-d positions (rows * columns, width): sines and cosines of the column, then those of the row.
+    """Compute the fixed 2D position embedding of DiT (Peebles and Xie, 2023): sines and cosines of column, then row.
 
-    Each half has width / 4 frequencies, 10000^(-k / (width / 4)) for k = 0, 1, ... (DiT, Peebles and Xie, 2023).
+    Each of the four parts has width / 4 frequencies, 10000^(-k / (width / 4)) for k = 0, 1, ...
+
+    Args:
+        rows: Number of rows of patches.
+        columns: Number of columns of patches.
+        width: E, a multiple of 4.
+
+    Returns:
+        (rows * columns, E) float32.
     """
-    quarter = width // 4
-    frequencies = LONGEST_WAVELENGTH ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
+    num_frequencies = width // 4
+    frequencies = LONGEST_WAVELENGTH ** -(torch.arange(num_frequencies, dtype=torch.float64) / num_frequencies)
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     angles = torch.stack([column, row], dim=-1).flatten(0, 1)[:, :, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1).float()

@@ -94,7 +94,7 @@ class UViT(Section):
 
 
 def _own_network(kind: str, network: type) -> type[Section]:
-    return section_of(network, given=["vocabulary", "shape", "classes", "causal"], named=own_kind(kind))
+    return section_of(network, given=["vocab_size", "shape", "num_classes", "causal"], named=own_kind(kind))
 
 
 AnyNetwork = Annotated[

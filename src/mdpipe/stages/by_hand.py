@@ -19,7 +19,7 @@ from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.samplers.base import OnStep
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.nearest import did_you_mean
 from mdpipe.stages import paths
@@ -58,7 +58,7 @@ def open_run(run: str, wish: Wish) -> TrainedRun:
     """
     _require_run(run)
     _require_in_range(wish)
-    set_up_process(wish.threads)
+    configure_runtime(wish.threads)
     trained = load_run(run)
     if wish.guidance is not None and wish.label is None:
         raise ValueError("--guidance needs a class to be guided by; give one with --label")

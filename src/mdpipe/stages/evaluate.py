@@ -9,7 +9,7 @@ from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.noise import Noise
 from mdpipe.evaluation.likelihood import likelihood_bound
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.stages import paths
 from mdpipe.stages.bounds import bound_metrics
@@ -26,7 +26,7 @@ def evaluate(params: Params, run: str) -> None:
         ValueError: the model or the dataset is missing or broken.
     """
     settings = params.runs[run].evaluate
-    set_up_process(threads=1)
+    configure_runtime(threads=1)
     trained = load_run(run)
     dataset = EncodedDataset.open(paths.encoded(trained.dataset), settings.split)
     noise = Noise(params.seed, "evaluate")

@@ -111,14 +111,14 @@ def model_cost(run: Run, size: DatasetSize) -> ModelCost:
     if size.vocabulary is None:
         return ModelCost()
     from mdpipe.diffusion.objectives.build import build_objective
-    from mdpipe.networks.build import empty_network, parameter_count
+    from mdpipe.networks.base import build_on_meta, count_parameters
     from mdpipe.training.flops import forward_flops
 
     objective = build_objective(run.objective, size.vocabulary, **run.diffusion.model_dump())
-    network = empty_network(
-        vocabulary=size.vocabulary,
+    network = build_on_meta(
+        vocab_size=size.vocabulary,
         shape=size.shape,
-        classes=0 if run.condition is None else max(size.classes, 1),
+        num_classes=0 if run.condition is None else max(size.classes, 1),
         causal=objective.causal,
         **run.network.model_dump(),
     )
@@ -129,7 +129,7 @@ def model_cost(run: Run, size: DatasetSize) -> ModelCost:
     return ModelCost(
         forward=Estimate(forward_flops(network, size.length), size.is_guess),
         prefixes=Estimate(prefixes, size.is_guess),
-        weights=Estimate(parameter_count(network) + parameter_count(objective), size.is_guess),
+        weights=Estimate(count_parameters(network) + count_parameters(objective), size.is_guess),
         is_exact=objective.causal,
     )
 

@@ -18,7 +18,7 @@ from mdpipe.diffusion.choice import Choice
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.reporting.animation import image_unmasking_gif, text_unmasking_gif
 from mdpipe.reporting.images import image_grid, save_png
@@ -50,7 +50,7 @@ def sample(params: Params, run: str) -> None:
         ValueError: the model is missing or broken.
     """
     settings = params.runs[run].sample
-    set_up_process(threads=1)
+    configure_runtime(threads=1)
     trained = load_run(run)
     described = settings.sampler.model_dump()
     kind = described.pop("kind")

@@ -22,7 +22,7 @@ from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.evaluation.estimate import mean_estimate
 from mdpipe.evaluation.quality import judged_bits, surprisals
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.params.sampling import OnGrid, fits
 from mdpipe.stages import paths
@@ -59,7 +59,7 @@ def samplers(params: Params, run: str) -> None:
         ValueError: a model or the dataset is missing or broken.
     """
     suite = params.samplers
-    set_up_process(threads=1)
+    configure_runtime(threads=1)
     trained, judge = load_run(run), load_run(suite.runs[run].judge)
     dataset = EncodedDataset.open(paths.encoded(trained.dataset), "test")
     told = {

@@ -18,8 +18,8 @@ from mdpipe.data.artifacts.room import require_room
 from mdpipe.data.encoded.batches import training_batch, training_labels
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.noise import Noise
-from mdpipe.networks.build import build_network, parameter_count
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.base import build_network, count_parameters
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.stages import paths
 from mdpipe.stages.fingerprint import training_fingerprint
@@ -83,18 +83,18 @@ def train(params: Params, run: str) -> None:
 
 def _train_in(world: World, params: Params, run: str) -> None:
     settings = params.runs[run]
-    set_up_process(settings.hardware.threads)  # Before the weights are drawn, which is a first computation.
+    configure_runtime(settings.hardware.threads)  # Before the weights are drawn, which is a first computation.
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
     objective = objective_of(settings, dataset.vocabulary)
     network = build_network(
-        vocabulary=dataset.vocabulary,
+        vocab_size=dataset.vocabulary,
         shape=dataset.shape,
         seed=params.seed,
-        classes=told_classes(settings, dataset),
+        num_classes=told_classes(settings, dataset),
         causal=objective.causal,
         **settings.network.model_dump(),
     ).to(compute_device())
-    parameters = parameter_count(network) + parameter_count(objective)
+    parameters = count_parameters(network) + count_parameters(objective)
     fingerprint = training_fingerprint(params, run, dataset)
     scratch = paths.scratch(run, fingerprint)
     noise = Noise(params.seed, "train")

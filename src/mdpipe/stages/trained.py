@@ -27,9 +27,8 @@ from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.build import build_objective, objective_class
-from mdpipe.networks.base import Network
-from mdpipe.networks.build import parameter_count
-from mdpipe.networks.saved import DESCRIPTION, Description, load_network, read_description, read_weights, save_network
+from mdpipe.networks.base import Network, count_parameters
+from mdpipe.networks.io import CONFIG_NAME, NetworkConfig, from_pretrained, load_weights, read_config, save_pretrained
 from mdpipe.params import Run
 from mdpipe.params.runs import AnyNetwork, diffusion_section
 from mdpipe.stages import paths
@@ -99,7 +98,7 @@ class TrainedRun:
     @property
     def parameters(self) -> int:
         """Number of weights, those of the objective among them."""
-        return parameter_count(self.network) + parameter_count(self.objective)
+        return count_parameters(self.network) + count_parameters(self.objective)
 
     @property
     def condition(self) -> str | None:
@@ -148,7 +147,9 @@ def save_run(
     if classes and dataset.class_names:
         described["class_names"] = list(dataset.class_names)
     with folder_aside(paths.model(name)) as folder:
-        save_network(folder, weights, kind, dataset.vocabulary, dataset.shape, network, classes=classes, causal=causal)
+        save_pretrained(
+            folder, weights, kind, dataset.vocabulary, dataset.shape, network, num_classes=classes, causal=causal
+        )
         if objective_weights:
             save_file(objective_weights, folder / OBJECTIVE)
         write_json(folder / RUN, described)
@@ -180,20 +181,20 @@ def load_run(name: str) -> TrainedRun:
     directory = paths.model(name)
     cure = f"run `dvc repro train@{name}`"
     described = read_typed_json(directory / RUN, DescribedRun, cure)
-    described_network = read_description(directory)
+    described_network = read_config(directory)
     _check_settings(directory, described, described_network, cure)
     _check_tokens(directory, described, described_network, cure)
     objective = build_objective(described.objective, described_network.vocabulary, **described.diffusion)
     if expected := objective.state_dict():
-        objective.load_state_dict(read_weights(directory / OBJECTIVE, expected, cure))
+        objective.load_state_dict(load_weights(directory / OBJECTIVE, expected, cure))
     if objective.causal != described_network.causal:
         raise ValueError(
-            f"{directory / DESCRIPTION}: causal = {described_network.causal} does not fit the objective"
+            f"{directory / CONFIG_NAME}: causal = {described_network.causal} does not fit the objective"
             f" {described.objective} of {RUN}; {cure}"
         )
     device = compute_device()
     return TrainedRun(
-        network=load_network(directory).to(device).eval(),
+        network=from_pretrained(directory).to(device).eval(),
         objective=objective.to(device),
         kind=described.objective,
         directory=directory,
@@ -206,13 +207,13 @@ def load_run(name: str) -> TrainedRun:
     )
 
 
-def _check_settings(directory: Path, described: DescribedRun, network: Description, cure: str) -> None:
+def _check_settings(directory: Path, described: DescribedRun, network: NetworkConfig, cure: str) -> None:
     """Check the settings of the objective and the network as those of params.yaml are checked."""
     file = RUN
     try:
         diffusion = diffusion_section(described.objective, objective_class(described.objective))
         diffusion.model_validate(described.diffusion)
-        file = DESCRIPTION
+        file = CONFIG_NAME
         TypeAdapter(AnyNetwork).validate_python({"kind": network.kind, **network.settings})
     except ValidationError as error:
         raise ValueError(f"{directory / file}: {first_problem(error)}; {cure}") from None
@@ -220,7 +221,7 @@ def _check_settings(directory: Path, described: DescribedRun, network: Descripti
         raise ValueError(f"{directory / file}: {error}; {cure}") from None
 
 
-def _check_tokens(directory: Path, described: DescribedRun, network: Description, cure: str) -> None:
+def _check_tokens(directory: Path, described: DescribedRun, network: NetworkConfig, cure: str) -> None:
     """Check that modality, shape, tokenizer and vocabulary are those of one dataset."""
     is_image = described.tokenizer == "pixels"
     if described.tokenizer not in UNITS:
@@ -230,7 +231,7 @@ def _check_tokens(directory: Path, described: DescribedRun, network: Description
     if (described.modality == "image") != is_image or (len(network.shape) == 3) != is_image:
         raise ValueError(
             f"{directory / RUN}: modality = {described.modality!r} does not fit the tokenizer {described.tokenizer!r}"
-            f" and the shape {list(network.shape)} of {DESCRIPTION}; {cure}"
+            f" and the shape {list(network.shape)} of {CONFIG_NAME}; {cure}"
         )
     if not is_image:
         tokenizer = read_json(directory / TOKENIZER, cure)

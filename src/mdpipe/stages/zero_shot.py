@@ -11,7 +11,7 @@ from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.noise import Noise
 from mdpipe.evaluation.references import reference_rates
 from mdpipe.evaluation.zero_shot import zero_shot as bound_corpus
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.stages import paths
 from mdpipe.stages.bounds import bound_metrics
@@ -28,7 +28,7 @@ def zero_shot(params: Params, run: str, source: str) -> None:
     Raises:
         ValueError: the model or the source is missing or broken.
     """
-    set_up_process(threads=1)
+    configure_runtime(threads=1)
     trained = load_run(run)
     with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
         directory = Path(scratch) / source

@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.networks.base import layers
+from mdpipe.networks.base import get_blocks
 from mdpipe.training.progress import print_line
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def accelerate(
     compiled for any number of tokens, since how many are masked differs from step to step.
     """
     if hardware.recompute:
-        for layer in layers(network):
+        for layer in get_blocks(network):
             layer.forward = partial(_recomputed, layer.forward)
     if hardware.compile:
         if problem := compiler_problem(next(network.parameters()).device):
@@ -37,7 +37,7 @@ def accelerate(
         else:
             # The compiler is told that kernels are to be deterministic, if they already are.
             torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
-            for layer in layers(network):
+            for layer in get_blocks(network):
                 layer.compile(dynamic=False)
             objective.costs = torch.compile(objective.costs, dynamic=True)  # type: ignore[method-assign]
 

@@ -15,7 +15,7 @@ from torch import nn
 from mdpipe.networks.base import Network
 from mdpipe.networks.transformer import Transformer
 from mdpipe.networks.unet import UNet
-from mdpipe.networks.uvit import PATCH, UViT
+from mdpipe.networks.uvit import PATCH_SIZE, UViT
 
 BACKWARD = 2
 """A product's gradient takes two products of its size, one for each factor."""
@@ -44,7 +44,7 @@ def forward_flops(network: Network, length: int) -> int:
     elif type(network) is UNet:
         positions, attention_width = pixels, network.width
     elif type(network) is UViT:
-        positions, attention_width = pixels // PATCH**2, len(network.middle) * network.middle_width
+        positions, attention_width = pixels // PATCH_SIZE**2, len(network.middle) * network.middle_width
     else:
         return forward_flops_by_torch(network, length)
     flops = 4 * positions**2 * attention_width

@@ -16,7 +16,7 @@ from torch import Tensor
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import Network
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.training.acceleration import accelerate
 from mdpipe.training.checkpoint import load_checkpoint, save_checkpoint
 from mdpipe.training.flops import training_flops
@@ -82,7 +82,7 @@ def train(
         FingerprintMismatchError: the scratch folder belongs to another run.
         InterruptedTrainingError: SIGTERM, SIGUSR1 or Ctrl-C came; the last step taken is in a checkpoint.
     """
-    set_up_process(hardware.threads)
+    configure_runtime(hardware.threads)
     network.train()
     with held(scratch, print_line) if world.leads else nullcontext(), noted() as interruption:
         world.wait_for_all()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.networks.base import layers
+from mdpipe.networks.base import get_blocks
 from mdpipe.training.muon import Muon
 from mdpipe.training.parallel import is_spread, norm_of_parts, part_here
 
@@ -86,7 +86,7 @@ def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
 
     Not the embedding and the head, which map from and to tokens, nor what turns a time or class into scales and shifts.
     """
-    named = [entry for layer in layers(network) for entry in layer.named_parameters()]
+    named = [entry for layer in get_blocks(network) for entry in layer.named_parameters()]
     return [parameter for name, parameter in named if parameter.ndim == 2 and "modulation" not in name]
 
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.networks.base import layers
+from mdpipe.networks.base import get_blocks
 from mdpipe.networks.dropout import DenoiserWithDropout, SupportsDropout
 from mdpipe.training.world import World
 
@@ -54,7 +54,7 @@ def parallel(loss: Loss, hardware: "HardwareSettings", world: World) -> nn.Modul
     if hardware.strategy == "ddp":
         return DistributedDataParallel(loss)
     mesh = init_device_mesh(next(loss.parameters()).device.type, (world.size,))
-    for layer in layers(loss.network):  # Each is gathered by itself, just before it is needed.
+    for layer in get_blocks(loss.network):  # Each is gathered by itself, just before it is needed.
         fully_shard(layer, mesh=mesh)
     fully_shard(loss, mesh=mesh)
     return loss

@@ -18,7 +18,7 @@ import torch
 from mdpipe.benchmarks.gpu.sizes import FULL, TINY, Sizes
 from mdpipe.benchmarks.runner import describe_machine
 from mdpipe.data.artifacts.aside import write_aside
-from mdpipe.networks.process import set_up_process
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.training.progress import print_line
 
 Row = dict[str, Any]
@@ -135,7 +135,7 @@ def main(program: str) -> None:
     job = json.load(sys.stdin)
     sizes = TINY if job["tiny"] else FULL
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    set_up_process(sizes.threads)
+    configure_runtime(sizes.threads)
     machine = _describe(device, sizes.threads, job["commit"])
     report = Report(Path(job["path"]), sizes, device, job["end"], part=job["part"], tiny=job["tiny"], machine=machine)
     try:

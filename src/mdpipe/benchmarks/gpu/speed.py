@@ -12,7 +12,7 @@ from mdpipe.benchmarks.training import Hardware, Shape, Train, build_step, summa
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives import masked
 from mdpipe.diffusion.objectives.build import build_objective
-from mdpipe.networks.build import parameter_count
+from mdpipe.networks.base import count_parameters
 from mdpipe.training.flops import training_flops
 from mdpipe.training.peak import product_peak
 from mdpipe.training.progress import peak_memory
@@ -62,7 +62,7 @@ class Measurement:
         self.batch = batch
         self.length = shape.length
         self.flops = training_flops(network, self.length)
-        self.parameters = parameter_count(network)
+        self.parameters = count_parameters(network)
         objective = build_objective("md4", shape.vocabulary, **OBJECTIVES["md4"])
         train = Train(steps=count_steps(sizes), batch_size=batch)
         hardware = Hardware(sizes.precision, sizes.threads, compile=compile)

@@ -27,8 +27,7 @@ from mdpipe.data.tokenizers.letters import Letters
 from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.build import build_objective
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
-from mdpipe.networks.base import Network
-from mdpipe.networks.build import parameter_count
+from mdpipe.networks.base import Network, count_parameters
 from mdpipe.training.progress import print_line
 from mdpipe.training.state import TrainingState
 from mdpipe.training.step import Batch, Batches, Step
@@ -101,7 +100,7 @@ def _train_and_evaluate(report: Report, train: EncodedDataset, test: EncodedData
     return {
         **_timed_bound(report, network, test, draws=settings.draws).to_row(),
         **_describe_training(step, steps, seconds, train),
-        "parameters": parameter_count(network),
+        "parameters": count_parameters(network),
     }
 
 
