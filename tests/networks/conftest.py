@@ -32,7 +32,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def build() -> Callable[..., nn.Module]:
-    """Return build("unet", seed=1, dropout=0.5), which builds a small network with initial weights."""
+    """Return a function that builds a small network: `build("unet", seed=1, dropout=0.5)`."""
 
     def small(kind: str, **settings: Any) -> nn.Module:
         return build_network(kind, **{"seed": 0, "time_conditioning": False, "dropout": 0.0, **SMALL[kind], **settings})
@@ -56,7 +56,7 @@ def perturbed(build) -> Callable[..., nn.Module]:
 
 @pytest.fixture
 def learn() -> Callable[..., list[float]]:
-    """Return learn(network, data, masked): train to a loss below 0.1 nats per masked token; return all losses."""
+    """Return a function that trains to a loss below 0.1 nats per masked token and returns the loss of every step."""
 
     def train(network: nn.Module, data: Tensor, masked: Tensor, class_labels: Tensor | None = None) -> list[float]:
         # With Adam's default beta2 the small transformer's loss has spikes.

@@ -48,6 +48,9 @@ class Network(nn.Module, ABC):
                 in every example.
             dropout_keys: (B, 2) int64 keys of this step's dropout masks (see `mdpipe.networks.dropout`), or None for
                 no dropout.
+
+        Returns:
+            (B, L, D).
         """
 
 
@@ -83,7 +86,7 @@ def build_network(
         seed: Seed of the initial weights.
         num_classes: Number of classes to condition on; 0 for an unconditional network.
         causal: Whether each position may depend only on itself and earlier ones.
-        settings: The other keys of the run's `network` in params.yaml.
+        **settings: The other keys of the run's `network` in params.yaml.
 
     Returns:
         The network with initial weights, in training mode.
@@ -109,7 +112,7 @@ def build_on_meta(
         shape: (L,) for text or (H, W, C) for images.
         num_classes: Number of classes to condition on; 0 for an unconditional network.
         causal: Whether each position may depend only on itself and earlier ones.
-        settings: The other keys of the run's `network` in params.yaml.
+        **settings: The other keys of the run's `network` in params.yaml.
 
     Returns:
         The network without weights.

@@ -20,7 +20,12 @@ TIME_SCALE = 1000.0
 
 
 class ClassEmbedding(nn.Embedding):
-    """Embedding (num_classes + 1, C) of class labels; the last row represents "no class"."""
+    """Embedding (num_classes + 1, C) of class labels; the last row represents "no class".
+
+    Args:
+        num_classes: Number of classes.
+        width: C.
+    """
 
     def __init__(self, num_classes: int, width: int) -> None:
         super().__init__(num_classes + 1, width)
@@ -32,10 +37,15 @@ class ClassEmbedding(nn.Embedding):
 
 
 class TimeEmbedding(nn.Module):
-    """Embed time and class: [sinusoids(1000 t), class vector] -> Linear(., 4 C) -> SiLU -> Linear(4 C, C).
+    """Embed time and class: [sin(1000 t f), cos(1000 t f), class vector] -> Linear(., 4 C) -> SiLU -> Linear(4 C, C).
 
-    This is CondEmbedding of the official implementation (google-deepmind/md4, md4/networks). No activation follows the
-    last layer; a network that needs one applies it.
+    The frequencies are f_k = 10000^(-k / (C / 2 - 1)), k = 0, ..., C / 2 - 1. This is CondEmbedding of the official
+    implementation (google-deepmind/md4, md4/models/backward.py). No activation follows the last layer; a network that
+    needs one applies it.
+
+    Args:
+        width: C.
+        class_width: Width of the class vector; 0 without classes.
     """
 
     def __init__(self, width: int, class_width: int) -> None:
@@ -103,7 +113,17 @@ class Conditioning(nn.Module):
 
 
 def build_norm(width: int, cond_dim: int | None, eps: float) -> nn.Module:
-    """Build an RMSNorm, or, where the conditioning provides scale and shift, a LayerNorm without parameters."""
+    """Build the norm of a pre-norm branch.
+
+    Args:
+        width: D.
+        cond_dim: Width of the conditioning vector, or None without conditioning.
+        eps: Added to variances.
+
+    Returns:
+        An RMSNorm (Zhang and Sennrich, 2019), x / sqrt(mean(x^2) + eps) weight, without conditioning; a layer norm
+        without parameters if the conditioning provides scale and shift.
+    """
     if cond_dim is None:
         return nn.RMSNorm(width, eps=eps)
     return nn.LayerNorm(width, eps=eps, elementwise_affine=False)

@@ -100,7 +100,15 @@ def num_groups(width: int) -> int:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group norm in float32 under any autocast (bfloat16 would also have a slow gradient on a CPU)."""
+    """Group norm (Wu and He, 2018), (x - mean) / sqrt(variance + eps) weight + bias with moments of a group.
+
+    It is in float32 under any autocast; in bfloat16, the gradient would also be slow on a CPU.
+
+    Args:
+        groups: G.
+        channels: C, a multiple of G.
+        affine: Whether there are a weight and a bias.
+    """
 
     def __init__(self, groups: int, channels: int, *, affine: bool = True) -> None:
         super().__init__(groups, channels, eps=NORM_EPS, affine=affine)
@@ -131,7 +139,12 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Conv3x3(nn.Conv2d):
-    """3 x 3 convolution with padding 1; compiled on a CPU it needs half the multiplications (`winograd_conv2d`)."""
+    """3 x 3 convolution with padding 1; compiled on a CPU it needs half the multiplications (`winograd_conv2d`).
+
+    Args:
+        in_channels: C.
+        out_channels: O.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 3, padding=1)

@@ -73,7 +73,13 @@ def save_pretrained(
 
 
 def from_pretrained(directory: Path) -> Network:
-    """Load a network onto the CPU from a folder that `save_pretrained` wrote.
+    """Load a network.
+
+    Args:
+        directory: A folder that `save_pretrained` wrote.
+
+    Returns:
+        The network on the CPU, in training mode.
 
     Raises:
         ValueError: A file is missing or broken, or the two do not match.
@@ -96,7 +102,13 @@ def from_pretrained(directory: Path) -> Network:
 
 
 def read_config(directory: Path) -> NetworkConfig:
-    """Read network.json from a folder that `save_pretrained` wrote.
+    """Read network.json.
+
+    Args:
+        directory: A folder that `save_pretrained` wrote.
+
+    Returns:
+        The configuration of the network.
 
     Raises:
         ValueError: The file is missing or broken, or a key has the wrong type.

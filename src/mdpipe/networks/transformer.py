@@ -163,7 +163,7 @@ class ResidualBranch(nn.Module):
             x: (B, L, D).
             cond: (B, C), or None.
             keys: (B, 2) dropout keys, or None.
-            args: Further arguments of `inner`.
+            *args: Further arguments of `inner`.
 
         Returns:
             (B, L, D).

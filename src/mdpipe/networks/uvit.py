@@ -275,7 +275,7 @@ class TransformerBlock(nn.Module):
         Args:
             x: (B, P, E).
             cond: (B, cond_dim), or None.
-            keys: Dropout keys (B, 2), or None, of each of the four sites.
+            *keys: Dropout keys (B, 2), or None, of each of the four sites.
 
         Returns:
             (B, P, E).
