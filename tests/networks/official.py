@@ -1,4 +1,4 @@
-"""Weights of the official implementation under the names and in the layouts that our networks have.
+"""Convert weights of the official implementation to the names and layouts of our networks.
 
 Official names are Flax paths, kernels are (in, out) and of convolutions (H, W, in, out).
 """
@@ -62,7 +62,7 @@ def map_transformer(official: Weights, heads: int) -> Weights:
 
 
 def neighbors_to_halves(kernel: Tensor, heads: int) -> Tensor:
-    """Reorder each head's columns: the official rotary positions turn neighbors, ours channel i against i + d / 2."""
+    """Reorder each head's columns: official rotary embeddings rotate adjacent channels, ours i and i + d / 2."""
     return kernel.unflatten(1, (heads, -1, 2)).transpose(2, 3).flatten(1)
 
 
