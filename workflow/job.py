@@ -24,7 +24,7 @@ import psutil
 from dvc.cli import main as dvc
 from dvc.utils.serialize import _yaml
 
-from mdpipe.stages.parent import AGAIN
+from mdpipe.stages.parent import REQUEUE_DIR
 from workflow.cache import stop_at_full_disk, verify_objects
 from workflow.devices import own_devices
 
@@ -40,13 +40,13 @@ def main(stage: str, gpus: int) -> int:
     verify_objects(remove=True)
     stop_at_full_disk()
     asked = _pass_signals_on()
-    again = AGAIN / stage
+    requeue = REQUEUE_DIR / stage
     with JOBS_LOCK.open("w") as lock, own_devices(gpus):
         fcntl.flock(lock, fcntl.LOCK_SH)
         while True:
-            again.unlink(missing_ok=True)
+            requeue.unlink(missing_ok=True)
             status = int(dvc(["--wait-for-lock", "repro", "--single-item", stage]))
-            if asked or not again.exists():
+            if asked or not requeue.exists():
                 return status
 
 

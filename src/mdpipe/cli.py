@@ -14,11 +14,12 @@ from rich.markup import escape  # for help with brackets, which typer takes for 
 
 from mdpipe.cli_bench import bench
 from mdpipe.cli_errors import told_plainly
+from mdpipe.logs import configure_logging
 from mdpipe.params import Params, ParamsError, json_schema, load_params, parse_params, read_params
 from mdpipe.params.nearest import did_you_mean
 from mdpipe.params.sampling import KINDS
 from mdpipe.stages.full_keys import full_keys
-from mdpipe.stages.parent import DVC_MARK, end_with_parent, run_again_after
+from mdpipe.stages.parent import DVC_MARK, end_with_parent, request_requeue
 from mdpipe.stages.preflight import dvc_places, require_usable, require_writable, state_folders, working_copy_problems
 from mdpipe.stages.provenance import require_unchanged_inputs, stage_outputs, watch_inputs
 
@@ -124,7 +125,7 @@ def encode(dataset: DatasetName) -> None:
 @app.command()
 def train(run: RunName) -> None:
     """Train a run; goes on from its last checkpoint."""
-    with run_again_after(os.EX_TEMPFAIL):
+    with request_requeue(os.EX_TEMPFAIL):
         _run_stage("train", runs=run)
 
 
@@ -303,6 +304,7 @@ def infill(
 def _run_stage(stage: str, **names: str) -> None:
     """Check params and the names asked for, then call the function that its module has by the stage's name."""
     end_with_parent()
+    configure_logging()
     with told_plainly():
         content = read_params()
         watch_inputs(stage, list(names.values()), content)

@@ -12,7 +12,7 @@ from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import build_network
-from mdpipe.training.parallel import Loss
+from mdpipe.training.loop import LossModule
 from tests.networks import official
 
 TRANSFORMER = {"layers": 2, "heads": 2, "width": 32, "time_conditioning": True, "dropout": 0.0}
@@ -51,7 +51,7 @@ def losses_and_gradients(objective: Objective, network: nn.Module) -> tuple[Tens
     times = (stored["u0"] + torch.arange(4, dtype=torch.float64) / 4) % 1
     uniforms = torch.cat([stored["uniforms_1"], stored["uniforms_2"]], dim=1)[:, : objective.loss_uniforms(12)]
     arguments = (stored["tokens"].long(), times, uniforms, None, None)
-    loss = functional_call(Loss(network, objective), parameters, arguments).mean()
+    loss = functional_call(LossModule(network, objective), parameters, arguments).mean()
     loss.backward()
     return loss.detach(), {name: weight.grad for name, weight in (weights | own).items() if weight.grad is not None}
 

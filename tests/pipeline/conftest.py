@@ -181,7 +181,7 @@ def untrained(uninterrupted: WorkingCopy, tmp_path: Path) -> Iterator[WorkingCop
     """
     copy = uninterrupted.twin(tmp_path)
     shutil.rmtree(copy.root / "models" / RUN)
-    shutil.rmtree(copy.root / ".mdpipe/scratch")
+    shutil.rmtree(copy.root / ".mdpipe/checkpoints")
     lock = yaml.safe_load(copy.lock())
     del lock["stages"][f"train@{RUN}"]
     (copy.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
@@ -202,7 +202,7 @@ def wait_for_checkpoints(copy: WorkingCopy, engine: "subprocess.Popen[str]") -> 
 
 def newest_checkpoint(copy: WorkingCopy) -> int:
     """Return the step of the newest checkpoint, or 0."""
-    checkpoints = copy.root.glob(f".mdpipe/scratch/{RUN}-*/step-*.safetensors")
+    checkpoints = copy.root.glob(f".mdpipe/checkpoints/{RUN}-*/step-*.safetensors")
     return max((int(path.stem.removeprefix("step-")) for path in checkpoints), default=0)
 
 

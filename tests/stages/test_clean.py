@@ -160,9 +160,9 @@ def test_what_a_kill_left_of_a_run_that_is_no_more_goes_and_of_one_that_is_stays
 
 def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
     dataset = EncodedDataset.open(paths.encoded("docs_letters"), "train")
-    now = paths.scratch("letters", training_fingerprint(suite, "letters", dataset))
-    earlier, abandoned = paths.scratch("letters", "0" * 16), paths.scratch("gone", "0" * 16)
-    busy = paths.scratch("letters_ar", "1" * 16)
+    now = paths.checkpoint_dir("letters", training_fingerprint(suite, "letters", dataset))
+    earlier, abandoned = paths.checkpoint_dir("letters", "0" * 16), paths.checkpoint_dir("gone", "0" * 16)
+    busy = paths.checkpoint_dir("letters_ar", "1" * 16)
     for folder in (now, earlier, abandoned, busy):
         folder.mkdir(parents=True)
         (folder / "lock").touch()
@@ -173,7 +173,7 @@ def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
 
 
 def test_checkpoints_stay_while_the_data_that_say_whose_they_are_is_missing(suite):
-    folder = paths.scratch("letters", "0" * 16)
+    folder = paths.checkpoint_dir("letters", "0" * 16)
     folder.mkdir(parents=True)
     shutil.rmtree(paths.encoded("docs_letters"))
     clean(suite, force=True)

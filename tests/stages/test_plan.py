@@ -13,7 +13,7 @@ from mdpipe.networks.base import build_on_meta
 from mdpipe.params import load_params, parse_params
 from mdpipe.stages.plan import Plan, describe, format_sum
 from mdpipe.stages.plan_sizes import UNKNOWN, Estimate, total
-from mdpipe.training import peak
+from mdpipe.training import performance
 from mdpipe.training.flops import forward_flops
 from tests.stages.planning import FILES, asked_for, owt_small, rows_of, smoke, with_source
 
@@ -171,7 +171,7 @@ def test_runs_in_bfloat16_are_named_where_it_is_slow(empty, monkeypatch):
     content = smoke()
     content["runs"]["pieces"]["hardware"]["precision"] = "bfloat16"
     for problem in ("", "bfloat16 is slow"):
-        monkeypatch.setattr(peak, "bfloat16_problem", lambda device, problem=problem: problem)
+        monkeypatch.setattr(performance, "find_bfloat16_problem", lambda device, problem=problem: problem)
         printed = describe(parse_params(content), 0.4, 989)
         assert printed.endswith("Trained here, without a GPU (pieces): bfloat16 is slow.") == bool(problem)
     assert "Trained here" not in describe(load_params(FILES["smoke"]), 0.4, 989)

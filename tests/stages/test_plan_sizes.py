@@ -178,9 +178,9 @@ def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimi
     content["runs"]["letters"] = run
     params = parse_params(content)
     train(params, "letters")
-    [scratch] = place.glob(".mdpipe/scratch/letters-*")
+    [checkpoint_dir] = place.glob(".mdpipe/checkpoints/letters-*")
     assert f"training letters with {states} states to write" in capsys.readouterr().err
-    kept = folder_size(scratch) * states / left + folder_size(paths.model("letters"))
+    kept = folder_size(checkpoint_dir) * states / left + folder_size(paths.model("letters"))
     planned = rows_of(params)["train@letters"].disk
     if optimizer is ADAMW:
         assert kept == pytest.approx(planned.value, rel=0.02) and not planned.is_guess

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mdpipe.training import loop, progress
+from mdpipe.logs import configure_logging
+from mdpipe.training import loop, metrics
 from mdpipe.training.loop import TrainResult
 
 PROGRAM = Path(__file__).parent / "interrupted_run.py"
@@ -16,8 +17,14 @@ PROGRAM = Path(__file__).parent / "interrupted_run.py"
 @pytest.fixture(autouse=True)
 def known_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run here takes a second, of which measuring the machine would be a good part; processes of their own do."""
-    monkeypatch.setattr(progress, "product_peak", lambda device, dtype: 1e11)
-    monkeypatch.setattr(loop, "bfloat16_problem", lambda device: "")
+    monkeypatch.setattr(metrics, "measure_peak_flops", lambda device, dtype: 1e11)
+    monkeypatch.setattr(loop, "find_bfloat16_problem", lambda device: "")
+
+
+@pytest.fixture(autouse=True)
+def logging_to_stderr() -> None:
+    """Log messages go where the command line sends them."""
+    configure_logging()
 
 
 @pytest.fixture(scope="session")
@@ -28,9 +35,9 @@ def tiny() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def uninterrupted(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, TrainResult]:
-    """The scratch folder and the result of the tiny run in one go."""
-    scratch = tmp_path_factory.mktemp("uninterrupted")
-    return scratch, tiny.tiny_run(scratch)
+    """The checkpoint_dir folder and the result of the tiny run in one go."""
+    checkpoint_dir = tmp_path_factory.mktemp("uninterrupted")
+    return checkpoint_dir, tiny.tiny_run(checkpoint_dir)
 
 
 @pytest.fixture(scope="session")

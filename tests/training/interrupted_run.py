@@ -24,12 +24,12 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.logs import configure_logging
 from mdpipe.networks.base import build_network
 from mdpipe.params import AdamW, HardwareSettings, Muon, TrainSettings
-from mdpipe.training import checkpoint, progress
-from mdpipe.training.interruption import InterruptedTrainingError
-from mdpipe.training.loop import TrainResult, train
-from mdpipe.training.step import Batch
+from mdpipe.training import checkpoint, metrics
+from mdpipe.training.loop import Batch, TrainResult, train
+from mdpipe.training.signals import InterruptedTrainingError
 
 VOCABULARY, LENGTH = 5, 8
 SETTINGS = TrainSettings(
@@ -63,11 +63,11 @@ def batch(step: int) -> Tensor:
 
 
 def tiny_run(
-    scratch: Path,
+    checkpoint_dir: Path,
     batches: Callable[[int], Tensor] = batch,
     settings: TrainSettings = SETTINGS,
     hardware: HardwareSettings = HARDWARE,
-    fingerprint: str = "tiny",
+    run_hash: str = "tiny",
     dropout: float = 0.1,
     objective: Objective | None = None,
     device: str = "cpu",
@@ -99,8 +99,8 @@ def tiny_run(
         hardware,
         length=LENGTH,
         noise=noise,
-        scratch=scratch,
-        fingerprint=fingerprint,
+        checkpoint_dir=checkpoint_dir,
+        run_hash=run_hash,
         **options,
     )
 
@@ -111,7 +111,7 @@ def die(*_: Any, **__: Any) -> None:
 
 def die_while_saving(moment: str, step: int) -> None:
     """Have the process killed at a moment of writing the checkpoint of a step."""
-    save_file, flush, save = checkpoint.save_file, checkpoint.flush, checkpoint.save_checkpoint
+    save_file, fsync, save = checkpoint.save_file, checkpoint.fsync, checkpoint.save_checkpoint
 
     def save_half(tensors: Any, path: Path, **options: Any) -> None:
         save_file(tensors, path, **options)
@@ -119,40 +119,40 @@ def die_while_saving(moment: str, step: int) -> None:
             file.truncate(path.stat().st_size // 2)
         die()
 
-    def flush_and_die(path: Path) -> None:
-        flush(path)
+    def fsync_and_die(path: Path) -> None:
+        fsync(path)
         if path.is_dir() == (moment == "named"):
             die()
 
     patches = {
         "half written": ("save_file", save_half),
-        "flushed": ("flush", flush_and_die),
-        "named": ("flush", flush_and_die),
+        "flushed": ("fsync", fsync_and_die),
+        "named": ("fsync", fsync_and_die),
     }
 
-    def save_checkpoint(scratch: Path, state: checkpoint.Checkpoint, *others: Any) -> None:
+    def save_checkpoint(checkpoint_dir: Path, state: checkpoint.Checkpoint, *others: Any) -> None:
         if state.step == step:
             setattr(checkpoint, *patches[moment])
-        save(scratch, state, *others)
+        save(checkpoint_dir, state, *others)
 
     train.__globals__["save_checkpoint"] = save_checkpoint
 
 
-def main(scratch: Path, steps: int, moment: str, step: int) -> None:
+def main(checkpoint_dir: Path, steps: int, moment: str, step: int) -> None:
     def batches(asked: int) -> Tensor:
         if moment == "step" and asked == step:
             die()
         if moment.startswith("signal") and asked == step:
             os.kill(os.getpid(), int(moment.split()[1]))
         while moment == "stuck" and asked == step:
-            (scratch / "stuck").touch()
+            (checkpoint_dir / "stuck").touch()
             time.sleep(0.1)
         return batch(asked)
 
     if moment in MOMENTS_OF_SAVING:
         die_while_saving(moment, step)
     try:
-        tiny_run(scratch, batches, SETTINGS.model_copy(update={"steps": steps}))
+        tiny_run(checkpoint_dir, batches, SETTINGS.model_copy(update={"steps": steps}))
     except InterruptedTrainingError as error:
         sys.stderr.write(f"{error}\n")
         sys.stderr.flush()
@@ -160,7 +160,8 @@ def main(scratch: Path, steps: int, moment: str, step: int) -> None:
 
 
 if __name__ == "__main__":
-    progress.product_peak = lambda device, dtype: 1e11  # Measuring the machine would take longer than the run.
+    configure_logging()
+    metrics.measure_peak_flops = lambda device, dtype: 1e11  # Measuring the machine would take longer than the run.
     for asked in sys.argv[3:]:
         # A fork starts in no time; before the first one, torch has done nothing that a fork could not carry on.
         if child := os.fork():

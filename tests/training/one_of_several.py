@@ -21,9 +21,9 @@ from torch import Tensor
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.training import progress
-from mdpipe.training.launch import launch
-from mdpipe.training.world import World, joined
+from mdpipe.logs import configure_logging
+from mdpipe.training import metrics
+from mdpipe.training.distributed import World, init_distributed, launch
 from tests.training.interrupted_run import HARDWARE, MUON, SETTINGS, VOCABULARY, batch, tiny_run
 
 OBJECTIVES = {"md4": lambda: MD4(Linear(), VOCABULARY), "genmd4": lambda: GenMD4(VOCABULARY, initial_exponent=1.0)}
@@ -60,9 +60,9 @@ Options = dict[str, Any]
 
 def main(runs: Mapping[Path, Options]) -> None:
     """Train each run, as one of the processes that the environment tells of."""
-    with joined() as world:
+    with init_distributed() as world:
         if world.size > 1:  # Clocks differ: one process finds a report due at every step, the others never do.
-            progress.SECONDS_BETWEEN_LINES = 0 if world.rank == 1 else sys.maxsize
+            metrics.LOG_SECONDS = 0 if world.rank == 1 else sys.maxsize
         for folder, options in runs.items():
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / f"said-{world.rank}.txt").open("a") as said, redirect_stderr(said):
@@ -80,7 +80,7 @@ def train(folder: Path, options: Options, world: World) -> None:
         return batch(step)
 
     result = tiny_run(
-        folder / "scratch",
+        folder / "checkpoints",
         batches,
         settings=MUON if options.get("muon") else SETTINGS,
         hardware=HARDWARE.model_copy(update=options["hardware"]),
@@ -88,7 +88,7 @@ def train(folder: Path, options: Options, world: World) -> None:
         device=options.get("device", "cpu"),
         world=world,
     )
-    if world.leads:
+    if world.is_main_process:
         learned = {f"objective.{name}": tensor for name, tensor in result.objective_weights.items()}
         save_file({**result.weights, **learned}, folder / "weights.safetensors")
         (folder / "losses.json").write_text(json.dumps([row.loss for row in result.history]))
@@ -102,6 +102,7 @@ def start(runs: Mapping[Path, Options]) -> None:
 
 
 if __name__ == "__main__":
+    configure_logging()
     opened = safetensors.safe_open
     safetensors.safe_open = lambda *where, **how: Counted(opened(*where, **how))
     main({Path(folder): options for folder, options in json.loads(sys.argv[1])})

@@ -12,25 +12,25 @@ from mdpipe.training import checkpoint
 from mdpipe.training.checkpoint import (
     Checkpoint,
     CorruptCheckpointError,
-    FingerprintMismatchError,
+    RunHashMismatchError,
     load_checkpoint,
     read_checkpoint,
     save_checkpoint,
 )
-from mdpipe.training.world import World
+from mdpipe.training.distributed import World
 from tests.small_disk import small_disk
 
 ALONE = World()
 
 
-def save(folder: Path, step: int, fingerprint: str = "f", keep: int = 2) -> Path:
+def save(folder: Path, step: int, run_hash: str = "f", keep: int = 2) -> Path:
     """Save the state of a step; give the file that it must be in."""
-    save_checkpoint(folder, state(step), fingerprint, keep, ALONE)
+    save_checkpoint(folder, state(step), run_hash, keep, ALONE)
     return folder / f"step-{step:09d}.safetensors"
 
 
-def load(folder: Path, fingerprint: str = "f") -> Checkpoint | None:
-    return load_checkpoint(folder, fingerprint, state(0).tensors.__getitem__, ALONE)
+def load(folder: Path, run_hash: str = "f") -> Checkpoint | None:
+    return load_checkpoint(folder, run_hash, state(0).tensors.__getitem__, ALONE)
 
 
 def read(place: Path) -> Checkpoint:
@@ -38,7 +38,7 @@ def read(place: Path) -> Checkpoint:
 
 
 def state(step: int) -> Checkpoint:
-    tensors = {"weights/a": torch.arange(6.0).reshape(2, 3) + step, "moments/0.step": torch.tensor(float(step))}
+    tensors = {"weights/a": torch.arange(6.0).reshape(2, 3) + step, "optimizer/0.step": torch.tensor(float(step))}
     return Checkpoint(step, tensors)
 
 
@@ -67,9 +67,9 @@ def test_equal_states_make_equal_bytes(tmp_path: Path) -> None:
         assert len(file.metadata()) == 1
 
 
-def test_another_fingerprint_is_refused_and_both_are_named(tmp_path: Path) -> None:
+def test_another_run_hash_is_refused_and_both_are_named(tmp_path: Path) -> None:
     save(tmp_path, 1, "theirs")
-    with pytest.raises(FingerprintMismatchError, match=r"theirs.*ours.*Remove the folder"):
+    with pytest.raises(RunHashMismatchError, match=r"theirs.*ours.*Remove the folder"):
         load(tmp_path, "ours")
     assert_step(load(tmp_path, "theirs"), 1)
 
@@ -112,7 +112,7 @@ def test_a_disk_that_fills_up_leaves_what_was_saved_before(tmp_path: Path, monke
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "flush", full)
+    monkeypatch.setattr(checkpoint, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2)
     assert_step(load(tmp_path), 1)

@@ -12,11 +12,10 @@ from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.training import loop, step
-from mdpipe.training.checkpoint import FingerprintMismatchError
-from mdpipe.training.history import NonFiniteLossError
+from mdpipe.training import loop
+from mdpipe.training.checkpoint import RunHashMismatchError
 from mdpipe.training.loop import TrainResult
-from mdpipe.training.progress import Progress
+from mdpipe.training.metrics import NonFiniteLossError, TrainMetrics
 from tests.diffusion.every import every_objective
 
 
@@ -91,9 +90,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    right = step.learning_rate_at
+    right = loop.learning_rate_at
     with monkeypatch.context() as patch:
-        patch.setattr(step, "learning_rate_at", lambda k, settings: float("nan") if k == 6 else right(k, settings))
+        patch.setattr(loop, "learning_rate_at", lambda k, settings: float("nan") if k == 6 else right(k, settings))
         with pytest.raises(NonFiniteLossError, match="step 8 of 12"):
             tiny.tiny_run(tmp_path)
     assert_same_bytes(tiny.tiny_run(tmp_path), uninterrupted[1])
@@ -103,8 +102,8 @@ def test_another_runs_scratch_folder_is_refused(
     tiny: SimpleNamespace, uninterrupted: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:
     shutil.copytree(uninterrupted[0], tmp_path / "copy")
-    with pytest.raises(FingerprintMismatchError, match=r"fingerprint tiny, this one has other"):
-        tiny.tiny_run(tmp_path / "copy", fingerprint="other")
+    with pytest.raises(RunHashMismatchError, match=r"hash tiny, this one has other"):
+        tiny.tiny_run(tmp_path / "copy", run_hash="other")
 
 
 def test_each_step_has_its_own_masks_and_times_spread_evenly_over_its_batch(
@@ -151,7 +150,7 @@ def test_every_objective_trains_in_both_precisions(tiny: SimpleNamespace, tmp_pa
     for name, objective in every_objective(tiny.VOCABULARY, Cosine()).items():
         history = tiny.tiny_run(tmp_path / name, hardware=hardware, objective=objective).history
         assert len(history) == tiny.SETTINGS.steps
-        assert all(0 < row.loss < 20 and row.gradient_norm > 0 for row in history), name
+        assert all(0 < row.loss < 20 and row.grad_norm > 0 for row in history), name
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -162,14 +161,14 @@ def test_slow_bfloat16_is_said_in_one_line(
     capfd: pytest.CaptureFixture[str],
     precision: str,
 ) -> None:
-    monkeypatch.setattr(loop, "bfloat16_problem", lambda device: f"bfloat16 is slow on {device}")
+    monkeypatch.setattr(loop, "find_bfloat16_problem", lambda device: f"bfloat16 is slow on {device}")
     tiny.tiny_run(tmp_path, hardware=tiny.HARDWARE.model_copy(update={"precision": precision}))
     assert capfd.readouterr().err.splitlines().count("bfloat16 is slow on cpu") == (precision == "bfloat16")
 
 
 def test_reports_end_with_the_last_step(tiny: SimpleNamespace, tmp_path: Path) -> None:
-    reports: list[Progress] = []
-    tiny.tiny_run(tmp_path, report=reports.append)
+    reports: list[TrainMetrics] = []
+    tiny.tiny_run(tmp_path, log_metrics=reports.append)
     assert (reports[-1].step, reports[-1].steps) == (12, 12)
-    assert reports[-1].seconds_left == 0
+    assert reports[-1].eta_s == 0
     assert reports[-1].loss > 0

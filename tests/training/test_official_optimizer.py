@@ -7,8 +7,7 @@ from torch import nn
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.params import AdamW
-from mdpipe.training.ema import WeightAverage
-from mdpipe.training.optimizer import build_optimizers, learning_rate_at, set_learning_rate
+from mdpipe.training.optimizer import EMA, build_optimizers, learning_rate_at, set_learning_rate
 from tests.networks.official import tensors
 from tests.training.interrupted_run import SETTINGS
 
@@ -34,7 +33,7 @@ def test_learning_rates_after_the_warm_up_and_one_step_ahead_in_it() -> None:
     assert rates[PAPER.warmup_steps :] == pytest.approx(official[PAPER.warmup_steps :], rel=1e-4, abs=1e-11)
 
 
-def test_sixty_steps_of_adamw_and_of_the_averaged_weights() -> None:
+def test_sixty_steps_of_adamw_and_of_the_ema_state_dicts() -> None:
     """Of twelve numbers whose gradients span ten orders of magnitude, at the official learning rates.
 
     Averages of the first steps are shorter than the official ones, so they are compared as of the millionth step.
@@ -42,7 +41,7 @@ def test_sixty_steps_of_adamw_and_of_the_averaged_weights() -> None:
     module = nn.Module()
     module.weight = nn.Parameter(STORED["initial"].clone())
     optimizers = build_optimizers(module, MD4(Linear(), 5), PAPER)
-    average = WeightAverage(module, PAPER.ema_decay)
+    average = EMA(module, PAPER.ema_decay)
     for step in range(PAPER.steps):
         set_learning_rate(optimizers, STORED["learning_rate"][step].item())
         module.weight.grad = STORED["gradients"][step]
@@ -50,4 +49,4 @@ def test_sixty_steps_of_adamw_and_of_the_averaged_weights() -> None:
             optimizer.step()
         average.update(1_000_000 + step)
         torch.testing.assert_close(module.weight.detach(), STORED["weights"][step], rtol=0, atol=2e-6)
-        torch.testing.assert_close(average.tensors()["weight"], STORED["average"][step], rtol=0, atol=2e-6)
+        torch.testing.assert_close(average.state_dict()["weight"], STORED["average"][step], rtol=0, atol=2e-6)

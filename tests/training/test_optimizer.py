@@ -11,10 +11,10 @@ from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.networks.base import build_network
 from mdpipe.params import TrainSettings
+from mdpipe.training.distributed import global_grad_norms
 from mdpipe.training.optimizer import (
     build_optimizers,
     clip_gradient,
-    gradient_norms,
     learning_rate_at,
     set_learning_rate,
 )
@@ -127,7 +127,7 @@ def test_clipping_keeps_the_direction_and_bounds_the_norm(largest: float | None)
     gradients = [torch.tensor([3.0, 4.0]), torch.tensor([12.0])]
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient.clone()
-    norms = gradient_norms([*parameters, nn.Parameter(torch.zeros(3))])
+    norms = global_grad_norms([*parameters, nn.Parameter(torch.zeros(3))])
     assert norms.tolist() == pytest.approx([5, 12, 0])
     clip_gradient(parameters, norms.norm(), largest)
     factor = 1 if largest is None else min(1, largest / 13)

@@ -31,8 +31,8 @@ KILLS, LONG = 20, 90
 MOMENTS = ("step", "half written", "flushed", "named")
 
 
-def start(program: Path, scratch: Path, steps: int, *moments: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, program, scratch, str(steps), *moments]
+def start(program: Path, checkpoint_dir: Path, steps: int, *moments: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, program, checkpoint_dir, str(steps), *moments]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -64,7 +64,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(
     )
     assert log.count(f"ended with {-signal.SIGKILL}") == KILLS, log
     for part, (moment, came_from) in zip(log.split("ended with"), moments, strict=False):
-        assert ("going on from" in part) == (came_from is not None), (moment, part)
+        assert ("resuming from" in part) == (came_from is not None), (moment, part)
         if came_from is not None:
             assert f"checkpoint of step {came_from} of {LONG}" in part
     assert_same_bytes(tiny.tiny_run(tmp_path / "killed", settings=settings), expected)
@@ -88,9 +88,9 @@ def test_asked_to_end_it_saves_the_step_it_is_in_and_goes_on_from_there(
     program = start(tiny.program, tmp_path, 12, f"signal {number.value}:7")
     _, log = program.communicate(timeout=PATIENCE)
     assert f"ended with {status}" in log
-    assert "interrupted after step 8 of 12; the same command goes on from there" in log
+    assert "interrupted after step 8 of 12; run the same command to resume" in log
     assert_same_bytes(tiny.tiny_run(tmp_path), uninterrupted[1])
-    assert "going on from the checkpoint of step 8 of 12" in capfd.readouterr().err
+    assert "resuming from the checkpoint of step 8 of 12" in capfd.readouterr().err
 
 
 def test_what_an_objective_learns_and_what_muon_remembers_go_on_like_the_weights(
@@ -121,8 +121,8 @@ def test_what_an_objective_learns_and_what_muon_remembers_go_on_like_the_weights
 def test_a_finished_run_is_read_from_its_checkpoint(
     tiny: SimpleNamespace, uninterrupted: tuple[Path, TrainResult], assert_same_bytes: Same, tmp_path: Path
 ) -> None:
-    scratch, expected = uninterrupted
-    shutil.copytree(scratch, tmp_path / "copy")
+    checkpoint_dir, expected = uninterrupted
+    shutil.copytree(checkpoint_dir, tmp_path / "copy")
 
     def no_batches(step: int) -> None:
         pytest.fail(f"step {step} was taken again")
@@ -139,13 +139,13 @@ def test_a_truncated_checkpoint_is_passed_over_for_the_one_before_it(
     kept: float,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    scratch, expected = uninterrupted
-    shutil.copytree(scratch, tmp_path / "copy")
+    checkpoint_dir, expected = uninterrupted
+    shutil.copytree(checkpoint_dir, tmp_path / "copy")
     newest = tmp_path / "copy" / "step-000000012.safetensors"
     content = newest.read_bytes()
     newest.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
     assert_same_bytes(tiny.tiny_run(tmp_path / "copy"), expected)
-    assert "going on from the checkpoint of step 9 of 12" in capfd.readouterr().err
+    assert "resuming from the checkpoint of step 9 of 12" in capfd.readouterr().err
 
 
 def test_a_second_process_waits_and_goes_on_from_the_checkpoint_of_the_first(
@@ -175,7 +175,7 @@ def test_a_second_process_waits_and_goes_on_from_the_checkpoint_of_the_first(
         first.communicate()
     second.join(PATIENCE)
     assert_same_bytes(results[0], uninterrupted[1])
-    assert "going on from the checkpoint of step 6 of 12" in capfd.readouterr().err
+    assert "resuming from the checkpoint of step 6 of 12" in capfd.readouterr().err
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

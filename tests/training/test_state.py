@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
-from mdpipe.training.optimizer import gradient_norms
+from mdpipe.training.distributed import global_grad_norms
 from mdpipe.training.state import TrainingState
 
 
@@ -14,9 +14,9 @@ def step(state: TrainingState, images: Tensor) -> None:
     loss = state.network(images).square().mean() + state.objective.exponents.square().mean()
     loss.backward()
     state.optimizers[0].step()
-    state.average.update(state.step)
-    state.objective_average.update(state.step)
-    state.record.write(state.step, loss, loss, gradient_norms(state.parameters))
+    state.ema.update(state.step)
+    state.objective_ema.update(state.step)
+    state.history.record(state.step, loss, loss, global_grad_norms(state.parameters))
     state.step += 1
 
 
@@ -37,14 +37,14 @@ def test_a_restored_state_goes_on_like_the_one_that_was_saved(
     whole = build(tiny.SETTINGS, memory_format)
     for index in range(3):
         step(whole, images[index])
-    saved = whole.checkpoint()
+    saved = whole.to_checkpoint()
     tensors = {name: tensor.detach().clone().contiguous() for name, tensor in saved.tensors.items()}
     restored = build(tiny.SETTINGS, memory_format)
     restored.restore(type(saved)(saved.step, tensors))
     for index in (3, 4):
         step(whole, images[index])
         step(restored, images[index])
-    expected, found = whole.checkpoint(), restored.checkpoint()
+    expected, found = whole.to_checkpoint(), restored.to_checkpoint()
     assert expected.step == found.step == 5
     assert expected.tensors.keys() == found.tensors.keys()
     for name, tensor in expected.tensors.items():
@@ -54,11 +54,11 @@ def test_a_restored_state_goes_on_like_the_one_that_was_saved(
 def test_the_result_has_averages_for_parameters_and_buffers_as_they_are(tiny: SimpleNamespace) -> None:
     state = build(tiny.SETTINGS, torch.contiguous_format)
     step(state, torch.ones(2, 3, 6, 6))
-    weights, objective_weights = state.averaged_weights()
+    weights, objective_weights = state.ema_state_dicts()
     assert weights.keys() == state.network.state_dict().keys()
-    assert torch.equal(weights["0.weight"], state.average.tensors()["0.weight"])
+    assert torch.equal(weights["0.weight"], state.ema.state_dict()["0.weight"])
     assert not torch.equal(weights["0.weight"], state.network.state_dict()["0.weight"])
     assert torch.equal(weights["1.running_mean"], state.network.state_dict()["1.running_mean"])
     assert objective_weights.keys() == state.objective.state_dict().keys() == {"schedule.raw"}
-    assert torch.equal(objective_weights["schedule.raw"], state.objective_average.tensors()["schedule.raw"])
+    assert torch.equal(objective_weights["schedule.raw"], state.objective_ema.state_dict()["schedule.raw"])
     assert not torch.equal(objective_weights["schedule.raw"], state.objective.state_dict()["schedule.raw"])

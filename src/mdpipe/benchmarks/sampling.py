@@ -21,8 +21,7 @@ from mdpipe.networks.base import build_network
 from mdpipe.networks.runtime import disable_malloc_trim
 from mdpipe.networks.transformer import Transformer
 from mdpipe.training.flops import forward_flops
-from mdpipe.training.peak import product_peak, wait_for
-from mdpipe.training.progress import peak_memory
+from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops, synchronize
 
 SAMPLERS = ("ancestral", "two_stage", "reveal_first", "first_hitting")
 """Samplers of one distribution, up to the grid: they differ in cost only."""
@@ -90,18 +89,18 @@ class SamplingBenchmark(Benchmark):
         torch.set_num_threads(self.threads)
         disable_malloc_trim()
         device, dtype = torch.device(self.device), getattr(torch, self.dtype)
-        peak = product_peak(device, dtype)
+        peak = measure_peak_flops(device, dtype)
         network = build_random_network(self).to(device, dtype)
-        memory_before = peak_memory(device)
+        memory_before = get_peak_memory_mib(device)
         self._warm_up(network, device)
         denoiser, seconds = CountingDenoiser(network), []
         masks = torch.full((self.batch, self.length), self.vocabulary, device=device)
         for repeat in range(self.repeats):
-            wait_for(device)
+            synchronize(device)
             start = perf_counter()
             sampler = build_grid_sampler(self.sampler, self.measured_steps)
             _sample(sampler, denoiser, masks, Noise(self.seed, f"bench/{repeat}"))
-            wait_for(device)
+            synchronize(device)
             seconds.append(perf_counter() - start)
         flops_per_second = denoiser.flops(self.length) / sum(seconds)
         scale = self.total_steps / self.measured_steps
@@ -115,7 +114,7 @@ class SamplingBenchmark(Benchmark):
             "flops_per_second": flops_per_second,
             "peak_flops": peak,
             "mfu": flops_per_second / peak,
-            "peak_mem_mib": peak_memory(device),
+            "peak_mem_mib": get_peak_memory_mib(device),
             "peak_mem_mib_before": memory_before,
             "parameters": sum(weight.numel() for weight in network.parameters()),
         }

@@ -19,16 +19,16 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.build import build_objective
 from mdpipe.networks.base import Network, build_network, count_parameters
 from mdpipe.networks.runtime import configure_runtime
-from mdpipe.training.acceleration import accelerate
+from mdpipe.training.distributed import World
 from mdpipe.training.flops import training_flops
+from mdpipe.training.loop import Batch, Batches, Trainer
 from mdpipe.training.muon import orthogonalize_together
 from mdpipe.training.optimizer import layer_matrices
-from mdpipe.training.parallel import Loss, parallel
-from mdpipe.training.peak import product_peak, wait_for
-from mdpipe.training.progress import peak_memory
-from mdpipe.training.state import TrainingState
-from mdpipe.training.step import Batch, Batches, Step
-from mdpipe.training.world import World
+from mdpipe.training.performance import (
+    get_peak_memory_mib,
+    measure_peak_flops,
+    synchronize,
+)
 
 if TYPE_CHECKING:
     from mdpipe.params import HardwareSettings, TrainSettings
@@ -203,7 +203,7 @@ class TrainingBenchmark(Benchmark):
         """Take the warm-up steps, then time the others one by one; time Muon's orthogonalization once more alone."""
         shape, device = SHAPES[self.shape], torch.device(self.device)
         configure_runtime(self.threads)
-        peaks = {name: product_peak(device, getattr(torch, name)) for name in {"float32", self.precision}}
+        peaks = {name: measure_peak_flops(device, getattr(torch, name)) for name in {"float32", self.precision}}
         network = shape.build_network(self.seed).to(device)
         flops = training_flops(network, shape.length)
         objective = build_objective(self.objective, shape.vocabulary, **OBJECTIVES[self.objective])
@@ -212,9 +212,9 @@ class TrainingBenchmark(Benchmark):
         hardware = Hardware(self.precision, self.threads, compile=self.compile, recompute=self.recompute)
         step = build_step(network, objective, train, hardware, Noise(self.seed, "bench"))
         tokens = shape.random_tokens(self.batch, self.seed)
-        memory_before = peak_memory(device)
+        memory_before = get_peak_memory_mib(device)
         seconds = time_steps(step, lambda _, rows: Batch(tokens[rows.start : rows.stop]), steps)
-        step.state.record.check(steps)
+        step.state.history.require_finite(steps)
         speed = summarize_speed(seconds[self.warm_up :], self.batch, shape.length, flops, peaks[self.precision])
         matrices = layer_matrices(network) if self.optimizer == "muon" else []
         orthogonalization = time_orthogonalization(matrices, device, steps)[self.warm_up :]
@@ -225,7 +225,7 @@ class TrainingBenchmark(Benchmark):
             "orthogonalization_seconds": mean,
             "orthogonalization_fraction": mean / speed["seconds_per_step"],
             "float32_peak_flops": peaks["float32"],
-            "peak_mem_mib": peak_memory(device),
+            "peak_mem_mib": get_peak_memory_mib(device),
             "peak_mem_mib_before": memory_before,
             "parameters": count_parameters(network) + count_parameters(objective),
         }
@@ -238,23 +238,21 @@ def build_step(
     hardware: Hardware,
     noise: Noise,
     world: World = World(),  # noqa: B008 (frozen)
-) -> Step:
+) -> Trainer:
     """Return the step of a new training run, built in the order of `training.loop.train`."""
     settings, machine = cast("TrainSettings", train), cast("HardwareSettings", hardware)
-    accelerate(network, objective, machine)
-    loss = parallel(Loss(network, objective.to(next(network.parameters()).device)), machine, world)
-    return Step(TrainingState(network, objective, settings), loss, settings, machine, noise, world)
+    return Trainer.build(network, objective, settings, machine, noise, world)
 
 
-def time_steps(step: Step, batches: Batches, groups: int, steps: int = 1) -> list[float]:
+def time_steps(step: Trainer, batches: Batches, groups: int, steps: int = 1) -> list[float]:
     """Return the seconds per step of each group of steps. A GPU is synchronized between groups only."""
     seconds = []
     for _ in range(groups):
-        wait_for(step.state.device)
+        synchronize(step.state.device)
         start = perf_counter()
         for _ in range(steps):
-            step.take(batches)
-        wait_for(step.state.device)
+            step.train_step(batches)
+        synchronize(step.state.device)
         seconds.append((perf_counter() - start) / steps)
     return seconds
 
@@ -268,11 +266,11 @@ def time_orthogonalization(matrices: Sequence[Tensor], device: torch.device, ste
         return [0.0] * steps
     seconds = []
     for _ in range(steps):
-        wait_for(device)
+        synchronize(device)
         start = perf_counter()
         for same_shape in by_shape.values():
             orthogonalize_together(same_shape)
-        wait_for(device)
+        synchronize(device)
         seconds.append(perf_counter() - start)
     return seconds
 

@@ -25,7 +25,6 @@ from mdpipe.stages.plan_sizes import folder_size
 from mdpipe.stages.provenance import DVC_FILE
 from mdpipe.stages.repository import open_repository
 from mdpipe.stages.unlock import lock_holders
-from mdpipe.training.lock import FILE as TRAINING_LOCK
 
 LOCK_FILE = Path("dvc.lock")
 
@@ -43,7 +42,7 @@ NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*)?(\.(npy|json|
 DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{NAME_DIGITS}}})-")
 """What a file that was fetched is named by. Beside these is the cache of `datasets`, which is not looked into."""
 
-BY_STAGE = {"logs": ".log", "benchmarks": ".tsv", ".mdpipe/requests": "", ".mdpipe/again": ""}
+BY_STAGE = {"logs": ".log", "benchmarks": ".tsv", ".mdpipe/requests": "", ".mdpipe/requeue": ""}
 """Folders with a file for each stage, and what its name ends with."""
 
 
@@ -121,8 +120,8 @@ def _state(params: Params) -> Iterator[Path]:
     kept = set()
     for name in params.runs:
         fingerprint = _training_fingerprint(params, name)
-        kept |= set(paths.scratches(name)) if fingerprint is None else {paths.scratch(name, fingerprint)}
-    yield from (path for path in paths.scratches(ANY) if path not in kept and not _is_training(path))
+        kept |= set(paths.checkpoint_dirs(name)) if fingerprint is None else {paths.checkpoint_dir(name, fingerprint)}
+    yield from (path for path in paths.checkpoint_dirs(ANY) if path not in kept and not _is_training(path))
     yield from (path for path in paths.events(ANY).parent.glob(ANY) if path.name not in params.runs)
 
 
@@ -136,11 +135,13 @@ def _training_fingerprint(params: Params, run: str) -> str | None:
         return None
 
 
-def _is_training(scratch: Path) -> bool:
-    """Return whether a process trains in the folder of checkpoints."""
-    if not (scratch / TRAINING_LOCK).exists():
+def _is_training(checkpoint_dir: Path) -> bool:
+    """Return True if a process trains in the folder of checkpoints."""
+    from mdpipe.training.checkpoint import LOCK_FILE as TRAINING_LOCK  # It loads torch.
+
+    if not (checkpoint_dir / TRAINING_LOCK).exists():
         return False
-    with (scratch / TRAINING_LOCK).open("a") as lock:
+    with (checkpoint_dir / TRAINING_LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -21,8 +21,8 @@ TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"
 ORPHANED = 75
 """Exit status: EX_TEMPFAIL, try again."""
 
-AGAIN = Path(".mdpipe/again")
-"""A stage that is to be run again leaves a file of its name here, since DVC passes no status of a command on."""
+REQUEUE_DIR = Path(".mdpipe/requeue")
+"""A stage that asks to be run again creates a file of its name here, since DVC does not pass on exit statuses."""
 
 
 def end_with_parent() -> None:
@@ -38,12 +38,12 @@ def _watch(parent: int) -> None:
 
 
 @contextmanager
-def run_again_after(status: int) -> Iterator[None]:
-    """Where the block ends the process with this status, ask the job that runs it under DVC to run it again."""
+def request_requeue(status: int) -> Iterator[None]:
+    """If the block exits with this status under DVC, ask the job (workflow/job.py) to run the stage again."""
     try:
         yield
     except SystemExit as ended:
         if ended.code == status and DVC_MARK in os.environ:
-            AGAIN.mkdir(parents=True, exist_ok=True)
-            (AGAIN / os.environ[DVC_MARK]).touch()
+            REQUEUE_DIR.mkdir(parents=True, exist_ok=True)
+            (REQUEUE_DIR / os.environ[DVC_MARK]).touch()
         raise

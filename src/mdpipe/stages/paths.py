@@ -65,14 +65,14 @@ def events(run: str) -> Path:
     return Path("logs/events") / run
 
 
-def scratch(run: str, fingerprint: str) -> Path:
-    """The resume state of a training run. No artifact: git ignores it and DVC does not know it."""
-    return Path(".mdpipe/scratch") / f"{run}-{fingerprint}"
+def checkpoint_dir(run: str, run_hash: str) -> Path:
+    """Return the folder of a training run's checkpoints, which git ignores and DVC does not track."""
+    return Path(".mdpipe/checkpoints") / f"{run}-{run_hash}"
 
 
-def scratches(run: str) -> list[Path]:
-    """The resume states of a run under all its fingerprints."""
-    return sorted(Path(".mdpipe/scratch").glob(f"{run}-*"))
+def checkpoint_dirs(run: str) -> list[Path]:
+    """Return the checkpoint folders of a run under all its hashes."""
+    return sorted(Path(".mdpipe/checkpoints").glob(f"{run}-*"))
 
 
 def pieces(stage: str, name: str, fingerprint: str) -> Path:

@@ -327,8 +327,8 @@ def _slow_precision(params: Params) -> list[str]:
         return []
     import torch
 
-    from mdpipe.training.peak import bfloat16_problem
+    from mdpipe.training.performance import find_bfloat16_problem
 
-    if torch.cuda.is_available() or not (problem := bfloat16_problem(torch.device("cpu"))):
+    if torch.cuda.is_available() or not (problem := find_bfloat16_problem(torch.device("cpu"))):
         return []
     return [f"Trained here, without a GPU ({', '.join(runs)}): {problem}."]

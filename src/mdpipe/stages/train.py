@@ -1,12 +1,12 @@
-"""Stage `train`: one run's model, its training curve and what it took."""
+"""Stage `train`: train one run and write its model, training curve and metrics."""
 
 import csv
 import io
+import logging
 import os
 import sys
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import astuple, fields
 from statistics import fmean
 
 import torch
@@ -25,65 +25,63 @@ from mdpipe.stages import paths
 from mdpipe.stages.fingerprint import training_fingerprint
 from mdpipe.stages.provenance import require_unchanged_inputs
 from mdpipe.stages.trained import UNITS, compute_device, objective_of, save_run, told_classes
-from mdpipe.training.checkpoint import saved_steps
-from mdpipe.training.classes import with_classes_dropped
-from mdpipe.training.history import HistoryRow
-from mdpipe.training.interruption import InterruptedTrainingError
-from mdpipe.training.launch import launch
-from mdpipe.training.live import live
-from mdpipe.training.lock import discard_finished, mark_finished
+from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
+from mdpipe.training.distributed import WORLD_SIZE, World, init_distributed, launch
+from mdpipe.training.loggers import log_to_console, open_loggers
+from mdpipe.training.loop import Batch, drop_labels
 from mdpipe.training.loop import train as train_network
-from mdpipe.training.progress import print_line, print_progress
-from mdpipe.training.step import Batch
-from mdpipe.training.world import WORLD_SIZE, World, joined
+from mdpipe.training.metrics import HistoryRow
+from mdpipe.training.signals import InterruptedTrainingError
 
-FLOAT = 4
-"""Bytes of a number in float32."""
+FLOAT32_BYTES = 4
 
 FINAL_ROWS = 20
-"""Rows of the history that the final loss is the mean of: the loss of a single row depends on a few batches."""
+"""Rows of the history that the final loss averages: a single row depends on a few batches."""
 
 CURVE_DIGITS = 6
-"""Significant digits of the curve: more would only show the last bits of sums."""
+"""Significant digits of the curve: more would only show rounding."""
+
+logger = logging.getLogger(__name__)
 
 
 def train(params: Params, run: str) -> None:
-    """Write models/RUN, metrics/train/RUN.json and metrics/curves/RUN.csv; goes on from an earlier checkpoint.
+    """Train a run, or resume it from its newest checkpoint.
 
-    Starts the processes that `hardware` asks for, unless it is one of them itself.
+    Write models/RUN, metrics/train/RUN.json and metrics/curves/RUN.csv. Start the processes that `hardware`
+    asks for, unless this is already one of them.
 
     Raises:
-        ValueError: the dataset is missing or broken, or the network does not fit it; or this is one of another number
-            of processes.
+        ValueError: the dataset is missing or broken, or the network does not fit it, or another launcher has started a
+            different number of processes.
         NonFiniteLossError: training diverged.
-        SystemExit: it was interrupted, and the same command goes on; with the status that says so.
+        SystemExit: it was interrupted and can be resumed with the same command; the status says so.
     """
-    processes = params.runs[run].hardware.processes
-    if processes > 1 and not distributed.is_torchelastic_launched():
+    num_processes = params.runs[run].hardware.processes
+    if num_processes > 1 and not distributed.is_torchelastic_launched():
         if WORLD_SIZE in os.environ:
             raise ValueError(
-                f"runs.{run}.hardware.processes = {processes}, which `mdpipe train` starts itself, and WORLD_SIZE ="
+                f"runs.{run}.hardware.processes = {num_processes}, which `mdpipe train` starts itself, and WORLD_SIZE ="
                 f" {os.environ[WORLD_SIZE]} is of another launcher: `unset RANK LOCAL_RANK WORLD_SIZE`"
             )
-        launch(processes, [sys.executable, "-m", "mdpipe", "train", run])
+        launch(num_processes, [sys.executable, "-m", "mdpipe", "train", run])
         return
-    with joined() as world:
-        if world.size != processes:
+    with init_distributed() as world:
+        if world.size != num_processes:
             raise ValueError(
-                f"runs.{run}.hardware.processes = {processes}, and torchrun has started {world.size}: start as many, or"
-                " `unset TORCHELASTIC_RUN_ID WORLD_SIZE` where torchrun is long gone"
+                f"runs.{run}.hardware.processes = {num_processes}, and torchrun has started {world.size}: start as"
+                " many, or `unset TORCHELASTIC_RUN_ID WORLD_SIZE` if torchrun is no longer running"
             )
         try:
-            _train_in(world, params, run)
+            _train_in_world(world, params, run)
         except InterruptedTrainingError as interrupted:
-            if world.leads:
-                print_line(str(interrupted))
+            if world.is_main_process:
+                logger.warning("%s", interrupted)
             raise SystemExit(interrupted.status) from None
 
 
-def _train_in(world: World, params: Params, run: str) -> None:
+def _train_in_world(world: World, params: Params, run: str) -> None:
     settings = params.runs[run]
-    configure_runtime(settings.hardware.threads)  # Before the weights are drawn, which is a first computation.
+    configure_runtime(settings.hardware.threads)  # Before the weights are initialized, which is a first computation.
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
     objective = objective_of(settings, dataset.vocabulary)
     network = build_network(
@@ -94,26 +92,27 @@ def _train_in(world: World, params: Params, run: str) -> None:
         causal=objective.causal,
         **settings.network.model_dump(),
     ).to(compute_device())
-    parameters = count_parameters(network) + count_parameters(objective)
-    fingerprint = training_fingerprint(params, run, dataset)
-    scratch = paths.scratch(run, fingerprint)
+    num_parameters = count_parameters(network) + count_parameters(objective)
+    run_hash = training_fingerprint(params, run, dataset)
+    checkpoint_dir = paths.checkpoint_dir(run, run_hash)
     noise = Noise(params.seed, "train")
-    if world.leads:
-        # Weights, their average and two moments in every state; then the model itself, and its copy in DVC's cache.
-        steps = saved_steps(scratch)
-        states = settings.train.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
-        require_room(scratch, parameters * FLOAT * (4 * states + 2), f"training {run} with {states} states to write")
+    if world.is_main_process:
+        # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
+        steps = saved_steps(checkpoint_dir)
+        new = settings.train.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
+        require_room(
+            checkpoint_dir, num_parameters * FLOAT32_BYTES * (4 * new + 2), f"training {run} with {new} states to write"
+        )
 
     def batches(step: int, rows: range) -> Batch:
-        drawn = (dataset, params.seed, step, settings.train.batch_size, rows)
-        tokens = torch.from_numpy(training_batch(*drawn))
+        selection = (dataset, params.seed, step, settings.train.batch_size, rows)
+        tokens = torch.from_numpy(training_batch(*selection))
         if settings.condition is None:
             return Batch(tokens)
-        labels = torch.from_numpy(training_labels(*drawn))
-        told = with_classes_dropped(labels, settings.condition.dropout, dataset.classes, noise, step, rows)
-        return Batch(tokens, told)
+        labels = torch.from_numpy(training_labels(*selection))
+        return Batch(tokens, drop_labels(labels, settings.condition.dropout, dataset.classes, noise, step, rows))
 
-    with live(paths.events(run)) if world.leads else nullcontext(print_progress) as report:
+    with open_loggers(paths.events(run)) if world.is_main_process else nullcontext(log_to_console) as log_metrics:
         result = train_network(
             network,
             objective,
@@ -122,38 +121,38 @@ def _train_in(world: World, params: Params, run: str) -> None:
             settings.hardware,
             length=dataset.length,
             noise=noise,
-            scratch=scratch,
-            fingerprint=fingerprint,
-            report=report,
+            checkpoint_dir=checkpoint_dir,
+            run_hash=run_hash,
+            log_metrics=log_metrics,
             world=world,
         )
-    if not world.leads:
+    if not world.is_main_process:
         return
     save_run(run, settings, result.weights, result.objective_weights, dataset)
-    write_aside(paths.curve(run), _curve(result.history).encode())
+    write_aside(paths.curve(run), _to_csv(result.history).encode())
     metrics = {
         "run": run,
         "steps": settings.train.steps,
         "tokens": settings.train.steps * settings.train.batch_size * dataset.length,
-        "parameters": parameters,
+        "parameters": num_parameters,
         "final_loss": fmean(row.loss for row in result.history[-FINAL_ROWS:]),
         "final_loss_rows": min(FINAL_ROWS, len(result.history)),
         "unit": UNITS[dataset.tokenizer],
     }
     write_metrics(paths.metrics("train", run), metrics)
-    # No cache has the model if an input changed meanwhile, so its checkpoint is kept like that of an unfinished run.
+    # If an input has changed meanwhile, DVC does not cache the model, so its checkpoint is kept as if unfinished.
     require_unchanged_inputs()
-    # This state stays until the next run ends: if DVC is killed before it takes note, the next try finds it complete.
-    for other in paths.scratches(run):
-        if other != scratch:
+    # This checkpoint stays until the next run ends, in case DVC is killed before it records the outputs.
+    for other in paths.checkpoint_dirs(run):
+        if other != checkpoint_dir:
             discard_finished(other)
-    mark_finished(scratch)
+    mark_finished(checkpoint_dir)
 
 
-def _curve(history: Iterable[HistoryRow]) -> str:
+def _to_csv(history: Iterable[HistoryRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(HistoryRow))
+    writer.writerow(["step", "train/loss", "train/lr", "train/grad_norm"])
     for row in history:
-        writer.writerow(f"{value:.{CURVE_DIGITS}g}" for value in astuple(row))
+        writer.writerow(f"{value:.{CURVE_DIGITS}g}" for value in (row.step, row.loss, row.lr, row.grad_norm))
     return text.getvalue()

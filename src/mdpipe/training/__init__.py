@@ -1,1 +1,1 @@
-"""Training: the loop, the optimizer, the averaged weights, checkpoints and the lock of a run's scratch folder."""
+"""Training: the loop, optimizers, distributed training, checkpoints, metrics and loggers."""

@@ -1,10 +1,10 @@
 """Checkpoints: the whole state of a training run, written so that it survives kill -9 at any moment.
 
-    step-000000300.safetensors      of a run whose processes all hold the whole state
-    step-000000300.sharded/         of one that is spread over its processes: a file of each, see `shards.py`
+    step-000000300.safetensors      every process holds the full state
+    step-000000300.sharded/         sharded state (FSDP2), one file per process, from torch.distributed.checkpoint
 
-Each is written aside, flushed to the disk and renamed; then the oldest are removed. It holds the step, the fingerprint
-of all that the run depends on, and a checksum.
+A checkpoint is written under a temporary name, flushed to disk and renamed; then the oldest are removed. It records the
+step, the run's hash and checksums. The folder also holds the lock that keeps a second process from training in it.
 """
 
 import json
@@ -12,133 +12,153 @@ import logging
 import os
 import re
 import shutil
+import socket
+import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from mdpipe.data.artifacts.room import DiskFullError, needs_room
-from mdpipe.training.parallel import is_spread
-from mdpipe.training.shards import read_description, read_shards, write_shards
-from mdpipe.training.world import World
+from mdpipe.training.distributed import World, is_sharded
 
 FILE, FOLDER = ".safetensors", ".sharded"
 NAME = re.compile(r"step-(\d+)(\.safetensors|\.sharded)")
-DIGITS = 9
-"""Of the step in a name, so that names sort as steps do."""
+STEP_DIGITS = 9
+"""Digits of the step in a name, so that names sort in the order of steps."""
 
 METADATA_KEY = "training"
 # One key only: safetensors writes several in an order that changes from file to file.
+METADATA_FILE = "training.json"
+"""Metadata of a sharded checkpoint, with a checksum for each of its files."""
 
-log = logging.getLogger(__name__)
+BLOCK_BYTES = 2**20
+"""Bytes read at once for a checksum, enough to read at the disk's full speed."""
+
+LOCK_FILE = "lock"
+FINISHED_FILE = "finished"
+
+logger = logging.getLogger(__name__)
+
+Template = Callable[[str], Tensor]
+"""Returns, for the name of a checkpoint's tensor, a tensor of the run that is sharded as that one should be."""
 
 
-class FingerprintMismatchError(ValueError):
+class RunHashMismatchError(ValueError):
     """A checkpoint belongs to a run with other params, data or code."""
 
 
 class CorruptCheckpointError(ValueError):
-    """A checkpoint is truncated, or its bytes are not those that were written."""
+    """A checkpoint is truncated, or its bytes have changed."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The state after `step` steps: tensors by name, which once read are whole on the CPU, or spread as in the run."""
+    """The state after `step` steps: tensors by name, when read either full on the CPU or sharded as in the run."""
 
     step: int
     tensors: Mapping[str, Tensor]
 
 
-def save_checkpoint(scratch: Path, checkpoint: Checkpoint, fingerprint: str, keep: int, world: World) -> None:
-    """Add this checkpoint to the folder and leave the newest `keep` of them. All processes of the run call this.
+def save_checkpoint(checkpoint_dir: Path, checkpoint: Checkpoint, run_hash: str, keep: int, world: World) -> None:
+    """Save a checkpoint and keep the newest `keep`. All processes call this.
 
     Raises:
-        DiskFullError: there is no room for it; those that are there stay.
+        DiskFullError: the disk is full; existing checkpoints stay.
     """
-    place = scratch / f"step-{checkpoint.step:0{DIGITS}d}{FOLDER if is_spread(checkpoint.tensors.values()) else FILE}"
-    partial = place.with_name(f"{place.name}.partial")
-    metadata = {"step": checkpoint.step, "fingerprint": fingerprint}
+    end = FOLDER if any(map(is_sharded, checkpoint.tensors.values())) else FILE
+    path = checkpoint_dir / f"step-{checkpoint.step:0{STEP_DIGITS}d}{end}"
+    partial = path.with_name(f"{path.name}.partial")
+    metadata = {"step": checkpoint.step, "run_hash": run_hash}
     try:
-        with needs_room(place):
-            if place.suffix == FOLDER:
-                write_shards(partial, checkpoint.tensors, metadata, world)
-            elif world.leads:
+        with needs_room(path):
+            if end == FOLDER:
+                _write_sharded(partial, checkpoint.tensors, metadata, world)
+            elif world.is_main_process:
                 _write_file(partial, checkpoint.tensors, metadata)
     except DiskFullError:
         _remove(partial)
         raise
-    if world.leads:
-        if place.is_dir():
-            shutil.rmtree(place)  # A folder cannot be renamed to one that is there.
-        partial.replace(place)
-        flush(scratch)
-        for old in _newest_first(scratch)[keep:]:
+    if world.is_main_process:
+        if path.is_dir():
+            shutil.rmtree(path)  # A folder cannot be renamed to an existing one.
+        partial.replace(path)
+        fsync(checkpoint_dir)
+        for old in _newest_first(checkpoint_dir)[keep:]:
             _remove(old)
-    world.wait_for_all()
+    world.barrier()
 
 
-def load_checkpoint(scratch: Path, fingerprint: str, like: Callable[[str], Tensor], world: World) -> Checkpoint | None:
-    """The newest checkpoint of the folder that can be read; None where there is none. All processes call this.
+def load_checkpoint(checkpoint_dir: Path, run_hash: str, template: Template, world: World) -> Checkpoint | None:
+    """Return the newest readable checkpoint, or None if there is none. All processes call this.
 
     Args:
-        scratch: the folder.
-        fingerprint: of the run.
-        like: what the run has in the place of a checkpoint's tensor: read ones may be spread as it is.
+        checkpoint_dir: the folder.
+        run_hash: of the run.
+        template: how tensors of a sharded checkpoint are to be sharded.
         world: the processes of the run.
 
     Raises:
-        FingerprintMismatchError: it was made by a run with another fingerprint.
+        RunHashMismatchError: it belongs to a run with another hash.
     """
-    for place in _newest_first(scratch):
+    for path in _newest_first(checkpoint_dir):
         try:
-            return read_checkpoint(place, fingerprint, like, world)
+            return read_checkpoint(path, run_hash, template, world)
         except CorruptCheckpointError as error:
-            if world.leads:
-                log.warning("%s; it is removed, and the one before it is used", error)
-                _remove(place)  # Otherwise it would count as one of those that are kept, and push out a good one.
+            if world.is_main_process:
+                logger.warning("%s; it is removed, and the previous one is used", error)
+                _remove(path)  # Otherwise it would count as one of the kept ones and push out a good one.
     return None
 
 
-def read_checkpoint(place: Path, fingerprint: str, like: Callable[[str], Tensor], world: World) -> Checkpoint:
-    """Read one checkpoint; arguments as in `load_checkpoint`. All processes call this, and raise the same errors.
+def read_checkpoint(path: Path, run_hash: str, template: Template, world: World) -> Checkpoint:
+    """Read one checkpoint. All processes call this and raise the same errors.
+
+    Args:
+        path: the file or folder.
+        run_hash: of the run.
+        template: how tensors of a sharded checkpoint are to be sharded.
+        world: the processes of the run.
 
     Raises:
-        FingerprintMismatchError: it was made by a run with another fingerprint.
+        RunHashMismatchError: it belongs to a run with another hash.
         CorruptCheckpointError: it is truncated or its bytes have changed.
     """
     problem = None
     tensors: Mapping[str, Tensor] = {}
     try:
-        if place.suffix == FOLDER:
-            metadata = read_description(place, world)
+        if path.suffix == FOLDER:
+            metadata = _verify_sharded(path, world)
         else:
-            tensors, metadata = _read_file(place)
-        step, written_by = metadata["step"], metadata["fingerprint"]
+            tensors, metadata = _read_file(path)
+        step, found_hash = metadata["step"], metadata["run_hash"]
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         problem = error
-    if any(world.largest(int(problem is not None))):
-        raise CorruptCheckpointError(f"{place} cannot be read ({problem or 'by another process'})") from problem
-    if written_by != fingerprint:
-        raise FingerprintMismatchError(
-            f"{place} belongs to a run with the fingerprint {written_by}, this one has {fingerprint}: its params, data"
-            f" or code differ. Remove the folder {place.parent} to train from the start."
+    if any(world.all_reduce_max(int(problem is not None))):
+        raise CorruptCheckpointError(f"{path} cannot be read ({problem or 'by another process'})") from problem
+    if found_hash != run_hash:
+        raise RunHashMismatchError(
+            f"{path} belongs to a run with the hash {found_hash}, this one has {run_hash}: its params, data"
+            f" or code differ. Remove the folder {path.parent} to train from the start."
         )
-    return Checkpoint(step, read_shards(place, like) if place.suffix == FOLDER else tensors)
+    return Checkpoint(step, _read_sharded(path, template) if path.suffix == FOLDER else tensors)
 
 
-def saved_steps(scratch: Path) -> list[int]:
-    """Return the steps of the folder's checkpoints, the newest first; none where there is no folder."""
-    return [int(place.name.split(".")[0].removeprefix("step-")) for place in _newest_first(scratch)]
+def saved_steps(checkpoint_dir: Path) -> list[int]:
+    """Return the steps of the folder's checkpoints, newest first; empty if there is no folder."""
+    return [int(path.name.split(".")[0].removeprefix("step-")) for path in _newest_first(checkpoint_dir)]
 
 
-def flush(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+def fsync(path: Path) -> None:
+    """Flush a file, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -146,37 +166,141 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def lock_checkpoint_dir(checkpoint_dir: Path) -> Iterator[None]:
+    """Create and lock the folder within the block, waiting for any other process that trains in it.
+
+    The kernel releases the lock when its process ends, kill -9 included.
+    """
+    path = checkpoint_dir / LOCK_FILE
+    lock = FileLock(path)
+    while not lock.is_locked:
+        checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # The other process may discard the folder.
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                owner = path.read_text().strip() or "another process"
+                logger.info("%s is training in %s: waiting until it ends", owner, checkpoint_dir)
+                lock.acquire()
+    try:
+        path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n")
+        yield
+    finally:
+        lock.release()
+
+
+def mark_finished(checkpoint_dir: Path) -> None:
+    """Mark the folder's run as finished, so that its checkpoints may be discarded."""
+    (checkpoint_dir / FINISHED_FILE).touch()
+
+
+def discard_finished(checkpoint_dir: Path) -> None:
+    """Remove a folder that is marked as finished, unless a process trains in it."""
+    if not (checkpoint_dir / FINISHED_FILE).exists():
+        return
+    with suppress(Timeout), FileLock(checkpoint_dir / LOCK_FILE, blocking=False):
+        # Rename first: a waiting process might otherwise create a new lock in the half-removed folder.
+        shutil.rmtree(checkpoint_dir.rename(f"{checkpoint_dir}.discarded"))
+
+
 def _write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    signed = {**metadata, "checksum": _checksum(held)}
-    save_file(held, path, metadata={METADATA_KEY: json.dumps(signed, sort_keys=True)})
-    flush(path)
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with_checksum = {**metadata, "checksum": _checksum_tensors(on_cpu)}
+    save_file(on_cpu, path, metadata={METADATA_KEY: json.dumps(with_checksum, sort_keys=True)})
+    fsync(path)
 
 
 def _read_file(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     with safe_open(path, framework="pt") as file:
         metadata = json.loads(file.metadata()[METADATA_KEY])
-        # A copy, since the file's own memory is aligned otherwise than that of a tensor torch makes.
+        # Clone, because the file's memory is aligned differently from memory that torch allocates.
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    if metadata["checksum"] != _checksum(tensors):
+    if metadata["checksum"] != _checksum_tensors(tensors):
         raise ValueError(f"its tensors do not have the checksum {metadata['checksum']}")
     return tensors, metadata
 
 
-def _checksum(tensors: Mapping[str, Tensor]) -> int:
+def _write_sharded(folder: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object], world: World) -> None:
+    """Write the folder, replacing an existing one; all processes call this, and the files are on disk afterwards.
+
+    The format is safetensors: torch.distributed.checkpoint's own is a pickle, which a reader would have to trust.
+    """
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    if world.is_main_process and folder.exists():
+        shutil.rmtree(folder)
+    world.barrier()
+    state_dict = {name: tensor.detach() for name, tensor in tensors.items()}
+    save(state_dict, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
+    if world.is_main_process:
+        files = sorted(folder.iterdir())
+        checksums = {file.name: _checksum_file(file) for file in files}
+        metadata_file = folder / METADATA_FILE
+        metadata_file.write_text(json.dumps({**metadata, "checksums": checksums}, sort_keys=True))
+        for file in (*files, metadata_file):
+            fsync(file)
+    world.barrier()
+
+
+def _verify_sharded(folder: Path, world: World) -> dict[str, Any]:
+    """Return the metadata; each process verifies the checksums of some of the files, together all of them."""
+    metadata: dict[str, Any] = json.loads((folder / METADATA_FILE).read_text())
+    for name, checksum in sorted(metadata["checksums"].items())[world.rank :: world.size]:
+        if _checksum_file(folder / name) != checksum:
+            raise ValueError(f"{name} does not have the checksum {checksum}")
+    return metadata
+
+
+def _read_sharded(folder: Path, template: Template) -> dict[str, Tensor]:
+    """Read the tensors without communication, whatever the number of processes that wrote them.
+
+    This process reads only its own shard of a tensor whose template is sharded, and all others in full, to the CPU.
+    """
+    from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
+    def allocate(stored: TensorStorageMetadata, like: Tensor) -> Tensor:
+        # A scalar of a sharded parameter's state, such as AdamW's step, is not sharded itself.
+        if is_sharded(like) and like.shape == stored.size:
+            return torch.empty_like(like, dtype=stored.properties.dtype, requires_grad=False)
+        return torch.empty(stored.size, dtype=stored.properties.dtype)
+
+    reader = HuggingFaceStorageReader(str(folder))
+    entries = reader.read_metadata().state_dict_metadata.items()
+    tensors = {
+        name: allocate(entry, template(name)) for name, entry in entries if isinstance(entry, TensorStorageMetadata)
+    }
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # On purpose.
+        load(tensors, storage_reader=reader, no_dist=True)
+    return tensors
+
+
+def _checksum_tensors(tensors: Mapping[str, Tensor]) -> int:
     checksum = 0
     for _, tensor in sorted(tensors.items()):
         checksum = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, checksum)
     return checksum
 
 
-def _newest_first(scratch: Path) -> list[Path]:
-    # Of one step there may be a file and a folder, where a run went on from it among other processes.
-    return sorted((path for path in scratch.glob("step-*") if NAME.fullmatch(path.name)), reverse=True)
+def _checksum_file(path: Path) -> int:
+    checksum = 0
+    with path.open("rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            checksum = zlib.crc32(block, checksum)
+    return checksum
 
 
-def _remove(place: Path) -> None:
-    if place.is_dir():
-        shutil.rmtree(place, ignore_errors=True)  # Several processes may do this at once.
+def _newest_first(checkpoint_dir: Path) -> list[Path]:
+    # A step may have a file and a folder, if the run was resumed by another number of processes.
+    return sorted((path for path in checkpoint_dir.glob("step-*") if NAME.fullmatch(path.name)), reverse=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)  # Several processes may do this at once.
     else:
-        place.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)

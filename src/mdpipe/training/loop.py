@@ -1,48 +1,66 @@
-"""The training loop.
+"""The training loop and its step (Alg. 1).
 
-A run is a function of its settings, data and seed: stopped at any moment and started again, it ends with equal bytes.
+A run is a function of its settings, data and seed: interrupted at any moment and resumed, it ends with the same bytes.
 
-Letters: B examples of the batch, L positions.
+Shapes: B batch (rows of a micro-batch), L length, K uniforms per example, P parameters.
 """
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.networks.base import Network
+from mdpipe.networks.base import Network, get_blocks
+from mdpipe.networks.dropout import DenoiserWithDropout, SupportsDropout
 from mdpipe.networks.runtime import configure_runtime
-from mdpipe.training.acceleration import accelerate
-from mdpipe.training.checkpoint import load_checkpoint, save_checkpoint
+from mdpipe.training.checkpoint import load_checkpoint, lock_checkpoint_dir, save_checkpoint
+from mdpipe.training.distributed import World, global_grad_norms, no_sync_unless_last, parallelize
 from mdpipe.training.flops import training_flops
-from mdpipe.training.history import HistoryRow
-from mdpipe.training.interruption import InterruptedTrainingError, noted
-from mdpipe.training.lock import held
-from mdpipe.training.optimizer import learning_rate_at
-from mdpipe.training.parallel import Loss, parallel
-from mdpipe.training.peak import bfloat16_problem
-from mdpipe.training.progress import Meter, Progress, print_line, print_progress
+from mdpipe.training.loggers import MetricsLogger, log_to_console
+from mdpipe.training.metrics import HistoryRow, MetricsProcessor
+from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learning_rate
+from mdpipe.training.performance import apply_compile_and_checkpointing, find_bfloat16_problem
+from mdpipe.training.signals import InterruptedTrainingError, handle_signals
 from mdpipe.training.state import TrainingState
-from mdpipe.training.step import Batches, Step
-from mdpipe.training.world import World
 
 if TYPE_CHECKING:
     from mdpipe.params import HardwareSettings, TrainSettings
 
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tokens (B, L) int64 and, for class-conditional runs, class labels (B,) int64."""
+
+    tokens: Tensor
+    condition: Tensor | None = None
+
+
+Batches = Callable[[int, range], Batch]
+"""Returns the rows with these global indices in the batch of step k = 0, 1, ...; the same in every call."""
+
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training leaves behind."""
+    """The result of a training run.
+
+    Attributes:
+        weights: the network's state dict with its EMA, float32 on the CPU, for evaluation and sampling.
+        objective_weights: the same for the objective's own parameters; empty for most objectives.
+        history: metrics along the way.
+    """
 
     weights: dict[str, Tensor]
-    """The network's state with the averaged weights, float32 on the CPU: what is evaluated and sampled from."""
     objective_weights: dict[str, Tensor]
-    """The same of what the objective learns itself; empty for most."""
     history: list[HistoryRow]
 
 
@@ -55,66 +73,168 @@ def train(
     *,
     length: int,
     noise: Noise,
-    scratch: Path,
-    fingerprint: str,
-    report: Callable[[Progress], None] = print_progress,
+    checkpoint_dir: Path,
+    run_hash: str,
+    log_metrics: MetricsLogger = log_to_console,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> TrainResult:
-    """Train for `settings.steps` steps, from the start or from the scratch folder's checkpoint.
+    """Train for `settings.steps` steps, from the start or from the newest checkpoint.
 
     Args:
-        network: a denoiser on the device to train on, with its initial weights; it holds the last ones afterwards.
-        objective: gives the loss to be minimised. It is moved to the network's device, and holds the last values of its
-            own parameters afterwards.
-        batches: of step k = 0, 1, ... the rows with these indices in the batch of all processes; the same whenever they
-            are asked for.
-        settings: optimizer and length.
-        hardware: threads and precision, processes and how they share the work.
-        length: tokens of an example.
-        noise: source of the times and masks.
-        scratch: folder of the run's checkpoints. While another process trains in it, this one waits.
-        fingerprint: of all that the result depends on; checkpoints with another are refused.
-        report: called every few seconds, and after the last step.
-        world: the processes of the run; each calls this with equal arguments but for its own world.
+        network: denoiser with its initial weights, on the device to train on; it holds the last weights afterwards.
+        objective: its loss is minimized. It is moved to the network's device and holds its last parameters afterwards.
+        batches: the data.
+        settings: optimizer and number of steps.
+        hardware: threads, precision, processes and how they share the work.
+        length: tokens per example.
+        noise: source of times and masks.
+        checkpoint_dir: folder of the run's checkpoints. If another process trains in it, this one waits.
+        run_hash: hash of everything that the result depends on; checkpoints with another hash are refused.
+        log_metrics: called on the main process every few seconds and after the last step.
+        world: the processes of the run; all call this with the same arguments except `world`.
 
     Raises:
         NonFiniteLossError: a loss or gradient was not finite; the last good checkpoint stays.
-        FingerprintMismatchError: the scratch folder belongs to another run.
-        InterruptedTrainingError: SIGTERM, SIGUSR1 or Ctrl-C came; the last step taken is in a checkpoint.
+        RunHashMismatchError: the checkpoints belong to another run.
+        InterruptedTrainingError: SIGTERM, SIGUSR1 or Ctrl-C was received; a checkpoint of the last step is saved.
     """
     configure_runtime(hardware.threads)
     network.train()
-    with held(scratch, print_line) if world.leads else nullcontext(), noted() as interruption:
-        world.wait_for_all()
-        device = next(network.parameters()).device
+    with lock_checkpoint_dir(checkpoint_dir) if world.is_main_process else nullcontext(), handle_signals() as signals:
+        world.barrier()
         flops = training_flops(network, length)
-        accelerate(network, objective, hardware)
-        loss = parallel(Loss(network, objective.to(device)), hardware, world)
-        state = TrainingState(network, objective, settings)
-        if checkpoint := load_checkpoint(scratch, fingerprint, state.layout(), world):
+        trainer = Trainer.build(network, objective, settings, hardware, noise, world)
+        state = trainer.state
+        if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), world):
             state.restore(checkpoint)
-            if world.leads:
-                print_line(f"going on from the checkpoint of step {state.step} of {settings.steps}")
-        if world.leads and hardware.precision == "bfloat16" and (problem := bfloat16_problem(device)):
-            print_line(problem)
-        step = Step(state, loss, settings, hardware, noise, world)
-        meter = Meter(state, settings.steps, flops, hardware.precision)
+            if world.is_main_process:
+                logger.info("resuming from the checkpoint of step %d of %d", state.step, settings.steps)
+        is_bfloat16 = hardware.precision == "bfloat16"
+        if world.is_main_process and is_bfloat16 and (problem := find_bfloat16_problem(state.device)):
+            logger.warning(problem)
+        processor = MetricsProcessor(state, settings.steps, flops, hardware.precision)
         while state.step < settings.steps:
-            meter.count(step.take(batches))
-            finished = state.step == settings.steps
-            # A report may read what is spread over the processes, so they must agree on when it is due.
-            due, status = world.largest(int(meter.due()), interruption.status)
-            if due or finished:
-                state.record.check(state.step)
-                progress = meter.read(learning_rate_at(state.step - 1, settings))
-                if world.leads:
-                    report(progress)
-            if state.step % settings.checkpoint_every == 0 or finished or status:
-                state.record.check(state.step)
-                save_checkpoint(scratch, state.checkpoint(), fingerprint, settings.keep_checkpoints, world)
-            if status and not finished:
+            processor.add_tokens(trainer.train_step(batches))
+            is_last = state.step == settings.steps
+            # Metrics may read sharded tensors, so all processes must agree on when they are due.
+            is_due, status = world.all_reduce_max(int(processor.is_due()), signals.status)
+            if is_due or is_last:
+                state.history.require_finite(state.step)
+                metrics = processor.compute(learning_rate_at(state.step - 1, settings))
+                if world.is_main_process:
+                    log_metrics(metrics)
+            if state.step % settings.checkpoint_every == 0 or is_last or status:
+                state.history.require_finite(state.step)
+                save_checkpoint(checkpoint_dir, state.to_checkpoint(), run_hash, settings.keep_checkpoints, world)
+            if status and not is_last:
                 raise InterruptedTrainingError(
-                    f"interrupted after step {state.step} of {settings.steps}; the same command goes on from there",
-                    status,
+                    f"interrupted after step {state.step} of {settings.steps}; run the same command to resume", status
                 )
-        return TrainResult(*state.averaged_weights(), state.record.rows())
+        return TrainResult(*state.ema_state_dicts(), state.history.rows())
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A training run: its state, and how it takes a step. `loss` is a LossModule, possibly wrapped by DDP or FSDP2."""
+
+    state: TrainingState
+    loss: nn.Module
+    settings: "TrainSettings"
+    hardware: "HardwareSettings"
+    noise: Noise
+    world: World
+
+    @classmethod
+    def build(
+        cls,
+        network: Network,
+        objective: Objective,
+        settings: "TrainSettings",
+        hardware: "HardwareSettings",
+        noise: Noise,
+        world: World = World(),  # noqa: B008 (frozen)
+    ) -> Self:
+        """Build the trainer of a new run. The optimizers come last, since FSDP2 replaces the parameters."""
+        apply_compile_and_checkpointing(network, objective, hardware)
+        loss = LossModule(network, objective.to(next(network.parameters()).device))
+        parallel_loss = parallelize(loss, get_blocks(network), hardware, world)
+        return cls(TrainingState(network, objective, settings), parallel_loss, settings, hardware, noise, world)
+
+    def train_step(self, batches: Batches) -> int:
+        """Take the next step and return the number of tokens in the batch of all processes."""
+        state = self.state
+        for optimizer in state.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        micro_batches = self.world.local_rows(self.settings.batch_size, self.hardware.micro_batches)
+        losses, tokens = [], 0
+        for rows in micro_batches:
+            batch = batches(state.step, rows)
+            with no_sync_unless_last(self.loss, is_last=rows == micro_batches[-1]):
+                # The mean over this process's rows; gradients are then averaged over the processes.
+                loss = self.compute_losses(batch, rows).mean() / len(micro_batches)
+                loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+            tokens += self.world.size * batch.tokens.numel()
+        norms_P = global_grad_norms(state.parameters)
+        grad_norm = norms_P[: state.num_network_parameters].norm()
+        clip_gradient(state.network.parameters(), grad_norm, self.settings.gradient_clip)
+        set_learning_rate(state.optimizers, learning_rate_at(state.step, self.settings))
+        for optimizer in state.optimizers:
+            optimizer.step()
+        state.update_ema()
+        state.history.record(state.step, self.world.all_reduce_mean(torch.stack(losses).sum()), grad_norm, norms_P)
+        state.step += 1
+        return tokens
+
+    def compute_losses(self, batch: Batch, rows: range) -> Tensor:
+        """Return the losses (B,) of these rows in nats per token, at times spread evenly over the global batch."""
+        state, length = self.state, batch.tokens.shape[1]
+        device = state.device
+        tokens_BL = _to_device(batch.tokens, device)
+        condition_B = None if batch.condition is None else _to_device(batch.condition, device)
+        indices_B = torch.arange(rows.start, rows.stop, device=device)
+        t_B = stratified_times(self.noise, state.step, indices_B, self.settings.batch_size)
+        u_BK = self.noise.uniform(state.step, indices_B, state.objective.loss_uniforms(length))
+        dropout_keys = None
+        if cast("SupportsDropout", state.network).dropout > 0:
+            dropout_keys = Noise(self.noise.seed, f"{self.noise.purpose}/dropout").keys(state.step, indices_B)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bfloat16"):
+            losses_B: Tensor = self.loss(tokens_BL, t_B, u_BK, condition_B, dropout_keys)
+        return losses_B / length
+
+
+class LossModule(nn.Module):
+    """The losses of examples, with network and objective as submodules, so that DDP and FSDP2 see all parameters."""
+
+    def __init__(self, network: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.network = network
+        self.objective = objective
+
+    def forward(
+        self,
+        tokens: Tensor,
+        t: Tensor,
+        u: Tensor,
+        condition: Tensor | None,
+        dropout_keys: Tensor | None,
+    ) -> Tensor:
+        """Return `Objective.loss`, (B,); `dropout_keys` is (B, 2), or None without dropout."""
+        denoiser = cast("Denoiser", self.network)
+        if dropout_keys is not None:
+            denoiser = DenoiserWithDropout(cast("SupportsDropout", self.network), dropout_keys)
+        return self.objective.loss(denoiser, tokens, t, u, condition)
+
+
+def drop_labels(labels: Tensor, prob: float, no_class: int, noise: Noise, step: int, rows: range) -> Tensor:
+    """Replace class labels by `no_class` with probability `prob`, for classifier-free guidance.
+
+    Dropped labels depend only on the noise, the step and the global row index. Shapes: labels and result (B,) int64.
+    """
+    u_B = Noise(noise.seed, f"{noise.purpose}/classes").uniform(step, torch.arange(rows.start, rows.stop), 1)[:, 0]
+    return torch.where(u_B < prob, no_class, labels)
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy a host tensor to the device without synchronizing it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

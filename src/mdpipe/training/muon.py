@@ -1,4 +1,4 @@
-"""Muon: momentum whose steps are orthogonalized, for the matrices of a network's layers.
+"""Muon: momentum with orthogonalized updates, for the matrices of a network's layers.
 
 Shapes: N matrices of one shape, R rows, C columns.
 """
@@ -8,24 +8,23 @@ from functools import reduce
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
 
-from mdpipe.training.parallel import part_here, whole
+from mdpipe.training.distributed import full_tensor, is_sharded, to_local
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """a, b and c of the quintic a x + b x^3 + c x^5 (Jordan et al. 2024): steep at 0, and within about 0.3 of 1 after
 enough steps."""
 STEPS = 5
-SMALLEST_NORM = 1e-7
-"""A matrix is divided by its norm, or by this if its norm is smaller."""
+MIN_NORM = 1e-7
+"""Lower bound on the norm that a matrix is divided by."""
 RMS = 0.2
-"""The root mean square of AdamW's steps, about (Liu et al. 2025, arXiv:2502.16982, section 2.2)."""
-SQUARE = 1.5
+"""Approximate root mean square of AdamW's updates (Liu et al. 2025, arXiv:2502.16982, section 2.2)."""
+MAX_ASPECT_RATIO = 1.5
 """Columns per row up to which the plain iteration takes fewer products than the one on Gram matrices."""
 
 
 class Muon(torch.optim.Optimizer):
-    r"""Muon with Nesterov momentum and decoupled weight decay, its steps as large as AdamW's.
+    r"""Muon with Nesterov momentum and decoupled weight decay, its updates scaled to the size of AdamW's.
 
     With the gradient G, the learning rate r, the momentum mu and the weight decay d, each step is
 
@@ -46,26 +45,26 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
-        """Take one step with the gradients that the parameters have."""
+        """Update the parameters from their gradients."""
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[nn.Parameter]] = {}
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
-                directions = map(_gathered, self._directions(parameters, group["momentum"]), parameters)
-                steps = list(map(_local, orthogonalize_together(list(directions)), parameters))
-                weights = [part_here(parameter) for parameter in parameters]
+                directions = map(_gather, self._directions(parameters, group["momentum"]), parameters)
+                updates = list(map(_shard, orthogonalize_together(list(directions)), parameters))
+                weights = [to_local(parameter) for parameter in parameters]
                 torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-                torch._foreach_add_(weights, steps, alpha=-RMS * max(shape) ** 0.5 * group["lr"])
+                torch._foreach_add_(weights, updates, alpha=-RMS * max(shape) ** 0.5 * group["lr"])
 
     def _directions(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
-        """Update the momentum and return what is to be orthogonalized, of sharded parameters the local part."""
+        """Update the momentum and return the matrices to orthogonalize, local shards for sharded parameters."""
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-        gradients = [part_here(parameter.grad) for parameter in parameters if parameter.grad is not None]
-        buffers = [part_here(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
+        gradients = [to_local(parameter.grad) for parameter in parameters if parameter.grad is not None]
+        buffers = [to_local(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         return list(torch._foreach_lerp(gradients, buffers, momentum))
 
@@ -89,8 +88,8 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         return orthogonalize(matrix.transpose(-2, -1)).transpose(-2, -1)
     a, b, c = COEFFICIENTS
     add_product = torch.addmm if matrix.ndim == 2 else torch.baddbmm
-    x: Tensor = matrix / matrix.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
-    if x.dtype != torch.float32 or x.shape[-1] <= SQUARE * x.shape[-2]:
+    x: Tensor = matrix / matrix.norm(dim=(-2, -1), keepdim=True).clamp(min=MIN_NORM)
+    if x.dtype != torch.float32 or x.shape[-1] <= MAX_ASPECT_RATIO * x.shape[-2]:
         for _ in range(STEPS):
             gram = x @ x.mT
             x = add_product(x, add_product(gram, gram, gram, beta=b, alpha=c), x, beta=a)
@@ -114,17 +113,23 @@ def orthogonalize_together(matrices: Sequence[Tensor]) -> list[Tensor]:
     return [orthogonalize(matrix.float()).to(dtype) for matrix in matrices]
 
 
-def _gathered(direction: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return the whole matrix of which this is the part that lies where the local part of the parameter does."""
-    if not isinstance(parameter, DTensor):
+def _gather(direction: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return the full matrix of which `direction` is the local shard, sharded like the parameter."""
+    if not is_sharded(parameter):
         return direction
+    from torch.distributed.tensor import DTensor
+
     mesh, placements = parameter.device_mesh, parameter.placements
-    return whole(DTensor.from_local(direction, mesh, placements, shape=parameter.shape, stride=parameter.stride()))
+    return full_tensor(
+        DTensor.from_local(direction, mesh, placements, shape=parameter.shape, stride=parameter.stride())
+    )
 
 
-def _local(matrix: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return the part of a whole matrix that lies where the local part of the parameter does."""
-    if not isinstance(parameter, DTensor):
+def _shard(matrix: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return the local shard of a full matrix, sharded like the parameter."""
+    if not is_sharded(parameter):
         return matrix
+    from torch.distributed.tensor import DTensor, Replicate
+
     replicated = DTensor.from_local(matrix, parameter.device_mesh, [Replicate()])
-    return part_here(replicated.redistribute(placements=parameter.placements))
+    return to_local(replicated.redistribute(placements=parameter.placements))

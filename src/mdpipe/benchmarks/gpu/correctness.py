@@ -25,10 +25,9 @@ from mdpipe.diffusion.objectives.build import build_objective, objective_class
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import Network
-from mdpipe.training.acceleration import compiler_problem
-from mdpipe.training.parallel import whole
-from mdpipe.training.step import Batch, Batches, Step
-from mdpipe.training.world import LOCAL_RANK, WORLD_SIZE, World, joined
+from mdpipe.training.distributed import LOCAL_RANK, WORLD_SIZE, World, full_tensor, init_distributed
+from mdpipe.training.loop import Batch, Batches, Trainer
+from mdpipe.training.performance import find_compiler_problem
 
 STEPS = 3
 """Compared; the second and third also depend on the optimizer."""
@@ -120,12 +119,12 @@ def run_parallel(report: Report) -> None:
         port = free.getsockname()[1]
     os.environ |= {WORLD_SIZE: "1", "RANK": "0", LOCAL_RANK: "0", "TORCHELASTIC_RUN_ID": "none"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with joined() as world:
+    with init_distributed() as world:
         for name, check in checks.items():
             for strategy in STRATEGIES:
                 labels = {"check": name, "variant": f"float32, {strategy}"}
                 compare(report, labels, check, Variant(strategy=strategy), references[name], world)
-        if not report.sizes.compile or compiler_problem(report.device):
+        if not report.sizes.compile or find_compiler_problem(report.device):
             return
         for strategy in STRATEGIES:
             free_memory()
@@ -143,7 +142,7 @@ def record_references(report: Report) -> dict[str, Trace]:
 def compare_compiled(report: Report, references: dict[str, Trace]) -> None:
     """Compare compiled variants while there is time."""
     checks = report.sizes.checks
-    problem = compiler_problem(report.device)
+    problem = find_compiler_problem(report.device)
     for name, precision in report.sizes.compiled_checks:
         labels, variant = {"check": name, "variant": f"{precision}, compiled"}, Variant(precision, compile=True)
         if problem:
@@ -184,14 +183,14 @@ def record_trace(
     gradients = {}
     with allow_tf32(tf32=variant.tf32):
         for index in range(STEPS):
-            step.take(batches)
+            step.train_step(batches)
             if index == 0:
                 gradients = {
-                    name: whole(parameter.grad).detach().float().to("cpu", copy=True)
+                    name: full_tensor(parameter.grad).detach().float().to("cpu", copy=True)
                     for name, parameter in named_parameters(step)
                     if parameter.grad is not None
                 }
-    return Trace(step.state.record.tensors()["losses"][:STEPS].tolist(), gradients)
+    return Trace(step.state.history.state_dict()["losses"][:STEPS].tolist(), gradients)
 
 
 def prepare(
@@ -202,7 +201,7 @@ def prepare(
     *,
     micro_batches: int = 1,
     world: World = World(),  # noqa: B008 (frozen)
-) -> tuple[Step, Batches]:
+) -> tuple[Trainer, Batches]:
     """Return the step of a new training run of a small network, and its batches."""
     shape = check.shape
     network = build_perturbed_network(shape, causal=objective_class(check.objective).causal)
@@ -236,7 +235,7 @@ def build_check_objective(check: Check) -> Objective:
     return build_objective(check.objective, check.shape.vocabulary, **OBJECTIVES[check.objective])
 
 
-def named_parameters(step: Step) -> Iterator[tuple[str, nn.Parameter]]:
+def named_parameters(step: Trainer) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield the parameters of network and objective."""
     yield from step.state.network.named_parameters()
     for name, parameter in step.state.objective.named_parameters():
@@ -290,11 +289,11 @@ def look_for_waits(report: Report, labels: Row, check: Check, variant: Variant, 
         parts = 1 if variant.compile else 2  # Parts of a batch have another shape, which would be compiled again.
         step, batches = prepare(check, variant, report.device, report.sizes.threads, micro_batches=parts)
         for _ in range(STEPS):  # Compiled, and with all that the first step makes.
-            step.take(batches)
+            step.train_step(batches)
         with forbid_waits():
             for _ in range(STEPS):
-                step.take(batches)
-        step.state.record.check(2 * STEPS)
+                step.train_step(batches)
+        step.state.history.require_finite(2 * STEPS)
         return {"passed": True}
 
     report.attempt(labels, measure, seconds)

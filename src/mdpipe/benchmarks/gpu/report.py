@@ -6,6 +6,7 @@ again after every measurement.
 
 import gc
 import json
+import logging
 import sys
 import time
 from collections.abc import Callable
@@ -18,10 +19,12 @@ import torch
 from mdpipe.benchmarks.gpu.sizes import FULL, TINY, Sizes
 from mdpipe.benchmarks.runner import describe_machine
 from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.logs import configure_logging
 from mdpipe.networks.runtime import configure_runtime
-from mdpipe.training.progress import print_line
 
 Row = dict[str, Any]
+
+logger = logging.getLogger("mdpipe.benchmarks.gpu")
 
 
 class Report:
@@ -43,7 +46,7 @@ class Report:
         """Add a row, write the file and print the row."""
         self.document["results"].append(row)
         self._write()
-        print_line(f"{self.path.stem}: " + json.dumps(row)[:400])
+        logger.info(f"{self.path.stem}: " + json.dumps(row)[:400])
 
     def attempt(self, labels: Row, measure: Callable[[], Row], seconds: float = 0) -> Row | None:
         """Add the row that `measure` returns, or the reason why there is none; later measurements go on.
@@ -132,6 +135,7 @@ def _describe(device: torch.device, threads: int, commit: str | None) -> Row:
 
 def main(program: str) -> None:
     """Run the part MODULE:FUNCTION."""
+    configure_logging()
     job = json.load(sys.stdin)
     sizes = TINY if job["tiny"] else FULL
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

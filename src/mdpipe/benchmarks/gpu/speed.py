@@ -14,9 +14,8 @@ from mdpipe.diffusion.objectives import masked
 from mdpipe.diffusion.objectives.build import build_objective
 from mdpipe.networks.base import count_parameters
 from mdpipe.training.flops import training_flops
-from mdpipe.training.peak import product_peak
-from mdpipe.training.progress import peak_memory
-from mdpipe.training.step import Batch
+from mdpipe.training.loop import Batch
+from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops
 
 GAIN = 1.03
 """A doubled batch that is not faster by this factor ends the doubling."""
@@ -30,7 +29,7 @@ def run(report: Report) -> None:
     dtype = getattr(torch, sizes.precision)
     report.document |= {
         "precision": sizes.precision,
-        "matmul_peak": product_peak(device, dtype),
+        "matmul_peak": measure_peak_flops(device, dtype),
         "data_sheet_peak": find_data_sheet_peak(device),
     }
     for name, shape in sizes.speeds.items():
@@ -74,14 +73,14 @@ class Measurement:
         sizes, document = self.report.sizes, self.report.document
         first, *_ = time_steps(self.step, self._batches, sizes.warm_up)
         seconds = time_steps(self.step, self._batches, sizes.groups, sizes.steps)
-        self.step.state.record.check(self.step.state.step)
+        self.step.state.history.require_finite(self.step.state.step)
         speed = summarize_speed(seconds, self.batch, self.length, self.flops, document["matmul_peak"])
         data_sheet = document["data_sheet_peak"]
         return {
             **speed,
             "mfu_data_sheet": None if data_sheet is None else speed["flops_per_second"] / data_sheet,
             "first_step_seconds": first,
-            "peak_mem_mib": peak_memory(self.report.device),
+            "peak_mem_mib": get_peak_memory_mib(self.report.device),
             "parameters": self.parameters,
         }
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
-from mdpipe.benchmarks.gpu.report import Report, Row
+from mdpipe.benchmarks.gpu.report import Report, Row, logger
 from mdpipe.benchmarks.gpu.sizes import OBJECTIVES, Training
 from mdpipe.benchmarks.training import Hardware, Train, build_step, time_steps
 from mdpipe.data.artifacts.arrays import ArrayFile
@@ -28,9 +28,8 @@ from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.build import build_objective
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
 from mdpipe.networks.base import Network, count_parameters
-from mdpipe.training.progress import print_line
+from mdpipe.training.loop import Batch, Batches, Trainer
 from mdpipe.training.state import TrainingState
-from mdpipe.training.step import Batch, Batches, Step
 
 if TYPE_CHECKING:
     from mdpipe.params import TrainSettings
@@ -95,8 +94,8 @@ def _train_and_evaluate(report: Report, train: EncodedDataset, test: EncodedData
     started = time.time()
     _train(step, batches, steps, end)
     seconds = time.time() - started
-    step.state.record.check(step.state.step)
-    network.load_state_dict(step.state.averaged_weights()[0])
+    step.state.history.require_finite(step.state.step)
+    network.load_state_dict(step.state.ema_state_dicts()[0])
     return {
         **_timed_bound(report, network, test, draws=settings.draws).to_row(),
         **_describe_training(step, steps, seconds, train),
@@ -126,7 +125,7 @@ class TimedBound:
         }
 
 
-def _prepare(report: Report, dataset: EncodedDataset) -> tuple[Step, Batches]:
+def _prepare(report: Report, dataset: EncodedDataset) -> tuple[Trainer, Batches]:
     sizes, settings = report.sizes, report.sizes.training
     network = _build_network(report)
     objective = build_objective("md4", settings.shape.vocabulary, **OBJECTIVES["md4"])
@@ -155,22 +154,22 @@ def _build_settings(settings: Training, steps: int) -> Train:
     )
 
 
-def _restart(step: Step, settings: Training, steps: int) -> Step:
+def _restart(step: Trainer, settings: Training, steps: int) -> Trainer:
     """Return the step of a new run of `steps` steps with the same, already compiled network and its weights."""
     train = cast("TrainSettings", _build_settings(settings, steps))
     return replace(step, state=TrainingState(step.state.network, step.state.objective, train), settings=train)
 
 
-def _train(step: Step, batches: Batches, steps: int, end: float) -> None:
+def _train(step: Trainer, batches: Batches, steps: int, end: float) -> None:
     """Take the steps, fewer if the time ends before."""
     line = time.time()
     while step.state.step < steps and time.time() < end:
-        step.take(batches)
+        step.train_step(batches)
         if time.time() - line > SECONDS_BETWEEN_LINES:
             line = time.time()
             done = step.state.step
-            loss = step.state.record.loss(max(0, done - 50), done)
-            print_line(f"training: step {done} of {steps}, loss {loss:.4f} bits")
+            loss = step.state.history.mean_loss(max(0, done - 50), done)
+            logger.info(f"training: step {done} of {steps}, loss {loss:.4f} bits")
 
 
 def _timed_bound(report: Report, network: Network, dataset: EncodedDataset, draws: int) -> TimedBound:
@@ -181,8 +180,8 @@ def _timed_bound(report: Report, network: Network, dataset: EncodedDataset, draw
     return TimedBound(likelihood, time.time() - start)
 
 
-def _describe_training(step: Step, planned: int, seconds: float, dataset: EncodedDataset) -> Row:
-    done, record = step.state.step, step.state.record
+def _describe_training(step: Trainer, planned: int, seconds: float, dataset: EncodedDataset) -> Row:
+    done, history = step.state.step, step.state.history
     tokens = done * step.settings.batch_size * dataset.length
     every = max(1, done // CURVE)
     return {
@@ -192,7 +191,7 @@ def _describe_training(step: Step, planned: int, seconds: float, dataset: Encode
         "training_seconds": seconds,
         "tokens_per_second": tokens / seconds,
         "epochs": tokens / len(dataset.tokens),
-        "curve": [[last, record.loss(last - every, last)] for last in range(every, done + 1, every)],
+        "curve": [[last, history.mean_loss(last - every, last)] for last in range(every, done + 1, every)],
     }
 
 

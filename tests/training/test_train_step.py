@@ -7,10 +7,9 @@ from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import build_network
-from mdpipe.training.parallel import Loss
+from mdpipe.training.distributed import World
+from mdpipe.training.loop import Batch, LossModule, Trainer
 from mdpipe.training.state import TrainingState
-from mdpipe.training.step import Batch, Step
-from mdpipe.training.world import World
 from tests.diffusion.every import every_objective
 from tests.training.interrupted_run import HARDWARE, SETTINGS
 
@@ -18,24 +17,24 @@ V, L, B = 5, 8, 6
 TOKENS = torch.randint(V, (B, L), generator=torch.Generator().manual_seed(0))
 
 
-def step_of(objective, *, micro_batches=1, device="cpu", dropout=0.0):
+def trainer_of(objective, *, micro_batches=1, device="cpu", dropout=0.0):
     shape = {"layers": 1, "heads": 2, "width": 8, "time_conditioning": True, "causal": objective.causal}
     network = build_network("transformer", V, (L,), seed=0, dropout=dropout, **shape).to(device)
     hardware = HARDWARE.model_copy(update={"micro_batches": micro_batches})
     settings = SETTINGS.model_copy(update={"batch_size": B})
     state = TrainingState(network, objective, settings)
-    return Step(state, Loss(network, objective), settings, hardware, Noise(0, "train"), World())
+    return Trainer(state, LossModule(network, objective), settings, hardware, Noise(0, "train"), World())
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_the_loss_of_a_step_is_the_objectives_with_the_noise_of_the_rows_places(micro_batches):
     objective = MD4(Linear(), V, masks=2)
-    step = step_of(objective, micro_batches=micro_batches)
+    trainer = trainer_of(objective, micro_batches=micro_batches)
     examples = torch.arange(B)
-    times, uniforms = stratified_times(step.noise, 0, examples, B), step.noise.uniform(0, examples, 2 * L)
-    expected = objective.loss(step.state.network, TOKENS, times, uniforms).mean() / L
-    step.take(lambda _, rows: Batch(TOKENS[rows.start : rows.stop]))
-    torch.testing.assert_close(step.state.record.tensors()["losses"][0], expected.detach().float())
+    times, uniforms = stratified_times(trainer.noise, 0, examples, B), trainer.noise.uniform(0, examples, 2 * L)
+    expected = objective.loss(trainer.state.network, TOKENS, times, uniforms).mean() / L
+    trainer.train_step(lambda _, rows: Batch(TOKENS[rows.start : rows.stop]))
+    torch.testing.assert_close(trainer.state.history.state_dict()["losses"][0], expected.detach().float())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -43,12 +42,14 @@ def test_the_loss_of_a_step_is_the_objectives_with_the_noise_of_the_rows_places(
 @pytest.mark.parametrize("kind", sorted(every_objective(V, Linear())))
 def test_on_a_gpu_no_step_stops_it_and_losses_are_the_cpus(kind, micro_batches):
     def losses(device):
-        step = step_of(every_objective(V, Linear())[kind], micro_batches=micro_batches, device=device, dropout=0.1)
-        for index in range(step.settings.steps):
+        trainer = trainer_of(
+            every_objective(V, Linear())[kind], micro_batches=micro_batches, device=device, dropout=0.1
+        )
+        for index in range(trainer.settings.steps):
             if device == "cuda":  # The first step makes what later ones have.
                 torch.cuda.set_sync_debug_mode("error" if index else "default")
-            step.take(lambda _, rows: Batch(TOKENS[rows.start : rows.stop]))
+            trainer.train_step(lambda _, rows: Batch(TOKENS[rows.start : rows.stop]))
         torch.cuda.set_sync_debug_mode("default")
-        return step.state.record.tensors()["losses"].cpu()
+        return trainer.state.history.state_dict()["losses"].cpu()
 
     torch.testing.assert_close(losses("cuda"), losses("cpu"), rtol=1e-4, atol=1e-5)

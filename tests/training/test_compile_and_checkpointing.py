@@ -12,9 +12,9 @@ from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import build_network
 from mdpipe.networks.unet import ResidualBlock
-from mdpipe.training import acceleration
-from mdpipe.training.acceleration import accelerate
+from mdpipe.training import performance
 from mdpipe.training.loop import TrainResult
+from mdpipe.training.performance import apply_compile_and_checkpointing
 from tests.diffusion.every import every_objective
 
 pytestmark = pytest.mark.slow
@@ -38,7 +38,9 @@ def test_recomputing_keeps_less_and_gives_the_same_gradient_to_the_last_bit(tiny
         network = build_network(
             "transformer", 5, (32,), seed=0, layers=4, heads=2, width=16, time_conditioning=True, dropout=0.0
         )
-        accelerate(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"recompute": recompute}))
+        apply_compile_and_checkpointing(
+            network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"recompute": recompute})
+        )
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1)
@@ -62,18 +64,17 @@ def test_recomputing_keeps_less_and_gives_the_same_gradient_to_the_last_bit(tiny
 
 
 def test_without_a_compiler_a_line_says_so_and_the_network_runs(
-    tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+    tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object, **__: object) -> Callable[..., None]:
         raise RuntimeError("g++ was not found\nand more")
 
-    monkeypatch.setattr(acceleration.torch, "compile", broken)
-    lines: list[str] = []
+    monkeypatch.setattr(performance.torch, "compile", broken)
     network = build_network(
         "transformer", 5, (4,), seed=0, layers=1, heads=1, width=8, time_conditioning=False, dropout=0.0
     )
-    accelerate(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": True}), lines.append)
-    assert lines == ["hardware.compile is left out, since no compiler works here: g++ was not found"]
+    apply_compile_and_checkpointing(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": True}))
+    assert caplog.messages == ["hardware.compile is ignored, because no compiler works here: g++ was not found"]
     assert network(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1)).shape == (1, 4, 8)
 
 
@@ -87,7 +88,9 @@ def test_compiled_residual_blocks_in_bfloat16_have_at_most_twice_the_error_of_pl
         network = nn.Module()
         network.blocks = nn.ModuleList(ResidualBlock(16, 16, cond_dim=16, dropout=0.0) for _ in range(2))
         x, cond, back = torch.randn(4, 16, 8, 5), torch.randn(4, 16), torch.randn(4, 16, 8, 5)
-        accelerate(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": compiled}))
+        apply_compile_and_checkpointing(
+            network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": compiled})
+        )
         x = x.to(memory_format=torch.channels_last).requires_grad_()
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             first, second = network.blocks
@@ -122,7 +125,7 @@ def test_compiled_costs_of_any_number_of_tokens_have_the_values_and_gradients_of
 
     def run(compiled: bool) -> list[Tensor]:
         network, objective = Bigrams(vocabulary), every_objective(vocabulary, Linear())[kind]
-        accelerate(network, objective, tiny.HARDWARE.model_copy(update={"compile": compiled}))
+        apply_compile_and_checkpointing(network, objective, tiny.HARDWARE.model_copy(update={"compile": compiled}))
         found = []
         for batch in (3, 4, 1):
             random = torch.Generator().manual_seed(batch)

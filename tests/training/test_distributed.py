@@ -107,12 +107,12 @@ def gone_on(together: Callable[[dict[str, Any]], Path], tmp_path_factory: pytest
 
 def copy_checkpoints(stopped: Path, folder: Path, steps: set[int]) -> None:
     for step in steps:
-        name = f"scratch/step-{step:09}.sharded"
+        name = f"checkpoints/step-{step:09}.sharded"
         shutil.copytree(stopped / name, folder / name)
 
 
 def sharded_files(folder: Path) -> list[Path]:
-    return sorted((folder / "scratch/step-000000006.sharded").glob("*.safetensors"))
+    return sorted((folder / "checkpoints/step-000000006.sharded").glob("*.safetensors"))
 
 
 def said(folder: Path) -> str:
@@ -131,7 +131,7 @@ def assert_same(found: Path, expected: Path) -> None:
 
 def assert_sharded(folder: Path, expected: bool) -> None:
     """Its checkpoints are folders with a file of each process, or else files."""
-    sharded = [path.is_dir() for path in (folder / "scratch").glob("step-*")]
+    sharded = [path.is_dir() for path in (folder / "checkpoints").glob("step-*")]
     assert sharded == [expected] * len(sharded) != []
 
 
@@ -187,9 +187,9 @@ def test_on_a_gpu_every_way_of_computing_gives_the_losses_of_a_cpu(alone, tmp_pa
 
 def test_a_run_goes_on_among_another_number_of_processes(alone, together, gone_on):
     """Whatever the form in which those before it have left their checkpoint: two, four, one and two processes."""
-    assert said(together(STOPPED[4])).count("going on from the checkpoint of step 3 of 12") == 1
+    assert said(together(STOPPED[4])).count("resuming from the checkpoint of step 3 of 12") == 1
     for step in (6, 9):
-        assert said(gone_on["four"]).count(f"going on from the checkpoint of step {step} of 12") == 1
+        assert said(gone_on["four"]).count(f"resuming from the checkpoint of step {step} of 12") == 1
     assert_same(gone_on["four"], alone["md4"])
 
 
@@ -197,7 +197,7 @@ def test_a_process_reads_its_own_part_of_a_sharded_checkpoint(alone, together, g
     """And every one what none has a part of, such as AdamW's count of steps."""
     stored = [load_file(file) for file in sharded_files(together(STOPPED[2]))]
     spread = stored[0].keys() & stored[1].keys()
-    assert {"weights/embedding.weight", "moments/0.0.exp_avg", "average/embedding.weight"} <= spread
+    assert {"network/embedding.weight", "optimizer/0.0.exp_avg", "ema/embedding.weight"} <= spread
     in_parts = sum(part[name].nbytes for part in stored for name in spread)
     by_all = sum(tensor.nbytes for part in stored for name, tensor in part.items() if name not in spread)
     read = [json.loads((gone_on["two"] / f"read-{rank}.json").read_text()) for rank in range(2)]
@@ -209,7 +209,7 @@ def test_a_process_reads_its_own_part_of_a_sharded_checkpoint(alone, together, g
 def test_where_one_process_finds_damage_all_go_on_from_the_checkpoint_before(alone, gone_on):
     """It is not the one that leads."""
     assert "step-000000006.sharded cannot be read" in said(gone_on["damaged"])
-    assert "going on from the checkpoint of step 3 of 12" in said(gone_on["damaged"])
+    assert "resuming from the checkpoint of step 3 of 12" in said(gone_on["damaged"])
     assert_same(gone_on["damaged"], alone["md4"])
 
 

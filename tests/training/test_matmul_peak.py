@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mdpipe.training import peak
-from mdpipe.training.peak import PRODUCTS, bfloat16_problem, product_peak, product_seconds
+from mdpipe.training import performance
+from mdpipe.training.performance import NUM_TIMED, find_bfloat16_problem, measure_peak_flops, time_matmul
 
 CPU = torch.device("cpu")
 OVERHEAD = 1e-5
@@ -20,10 +20,10 @@ def machine(monkeypatch):
     def install(rates):
         def seconds(edge, device, dtype):
             taken = OVERHEAD + 2 * edge**3 / rates[dtype]
-            spent.append((1 + PRODUCTS) * taken)
+            spent.append((1 + NUM_TIMED) * taken)
             return taken
 
-        monkeypatch.setattr(peak, "product_seconds", seconds)
+        monkeypatch.setattr(performance, "time_matmul", seconds)
         return spent
 
     return install
@@ -32,18 +32,18 @@ def machine(monkeypatch):
 @pytest.mark.parametrize("rate", RATES.values(), ids=RATES)
 def test_a_peak_is_right_and_quick_on_every_machine(machine, rate):
     spent = machine({torch.float32: rate})
-    assert product_peak(CPU, torch.float32) == pytest.approx(rate, rel=0.02)
+    assert measure_peak_flops(CPU, torch.float32) == pytest.approx(rate, rel=0.02)
     assert sum(spent) < 0.5
 
 
 def test_a_peak_is_that_of_some_product_on_this_machine():
-    seconds = product_seconds(128, CPU, torch.float32)
+    seconds = time_matmul(128, CPU, torch.float32)
     assert 0 < 2 * 128**3 / seconds < 1e15
-    assert 0 < product_peak(CPU, torch.float32) < 1e15
+    assert 0 < measure_peak_flops(CPU, torch.float32) < 1e15
 
 
 def test_bfloat16_is_a_problem_only_where_it_is_slower(machine):
     machine({torch.float32: 5e10, torch.bfloat16: 1e11})
-    assert bfloat16_problem(CPU) == ""
+    assert find_bfloat16_problem(CPU) == ""
     machine({torch.float32: 5e10, torch.bfloat16: 5e8})
-    assert "at 0.5 GFLOP/s in bfloat16 and at 50 in float32" in bfloat16_problem(CPU)
+    assert "0.5 GFLOP/s in bfloat16 and 50 in float32" in find_bfloat16_problem(CPU)

@@ -3,7 +3,7 @@
 import torch
 
 from mdpipe.diffusion.noise import Noise
-from mdpipe.training.classes import with_classes_dropped
+from mdpipe.training.loop import drop_labels
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 
 CLASSES = 10
@@ -12,7 +12,7 @@ NOISE = Noise(0, "train")
 
 def test_the_share_asked_for_is_dropped_and_the_rest_is_left_alone():
     labels = torch.arange(20_000) % CLASSES
-    shown = with_classes_dropped(labels, 0.1, CLASSES, NOISE, 0, range(20_000))
+    shown = drop_labels(labels, 0.1, CLASSES, NOISE, 0, range(20_000))
     dropped = shown == CLASSES
     assert torch.equal(shown[~dropped], labels[~dropped])
     counts = torch.tensor([dropped.sum(), (~dropped).sum()])
@@ -21,13 +21,11 @@ def test_the_share_asked_for_is_dropped_and_the_rest_is_left_alone():
 
 def test_steps_drop_different_examples_and_one_step_always_the_same():
     labels = torch.zeros(1000, dtype=torch.int64)
-    first, again, later = (
-        with_classes_dropped(labels, 0.5, CLASSES, NOISE, step, range(len(labels))) for step in (0, 0, 1)
-    )
+    first, again, later = (drop_labels(labels, 0.5, CLASSES, NOISE, step, range(len(labels))) for step in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
 
 
 def test_at_share_zero_every_class_is_told():
     labels = torch.arange(1000) % CLASSES
-    assert torch.equal(with_classes_dropped(labels, 0.0, CLASSES, NOISE, 3, range(len(labels))), labels)
+    assert torch.equal(drop_labels(labels, 0.0, CLASSES, NOISE, 3, range(len(labels))), labels)

@@ -1,0 +1,203 @@
+"""Distributed training: the launcher, the process group, DDP and FSDP2, collectives and sharded tensors.
+
+Rows of a batch have global indices that key all randomness, so the number of processes changes only the order of sums.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeGuard, cast
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.nn.parallel import DistributedDataParallel
+
+from mdpipe.training.signals import EXIT_INTERRUPTED, EXIT_STATUS
+
+if TYPE_CHECKING:
+    # Importing them takes seconds, which only a run with FSDP2 should pay.
+    from torch.distributed.fsdp import FSDPModule
+    from torch.distributed.tensor import DTensor
+
+    from mdpipe.params import HardwareSettings
+
+LOCAL_RANK, WORLD_SIZE = "LOCAL_RANK", "WORLD_SIZE"
+"""Variables that torchrun and `launch` set for each process; other launchers leave them behind in a shell."""
+
+NUM_NODES, RDZV_ENDPOINT, RDZV_ID = "PET_NNODES", "PET_RDZV_ENDPOINT", "PET_RDZV_ID"
+"""torchrun's variables for several machines."""
+SIGNALS_TO_HANDLE = "TORCHELASTIC_SIGNALS_TO_HANDLE"
+MONITOR_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class World:
+    """Rank of the current process and number of processes."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_main_process(self) -> bool:
+        """True on rank 0, which writes files and logs."""
+        return self.rank == 0
+
+    def local_rows(self, batch_size: int, gradient_accumulation_steps: int) -> list[range]:
+        """Return the global indices of this process's rows, one range per micro-batch."""
+        size = batch_size // (self.size * gradient_accumulation_steps)
+        first = self.rank * size * gradient_accumulation_steps
+        return [range(start, start + size) for start in range(first, first + size * gradient_accumulation_steps, size)]
+
+    def barrier(self) -> None:
+        """Wait until all processes have called this."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def all_reduce_max(self, *numbers: int) -> list[int]:
+        """Return the maximum of each number over all ranks (over gloo, without synchronizing the GPU)."""
+        if self.size == 1:
+            return list(numbers)
+        maxima = torch.tensor(numbers)
+        distributed.all_reduce(maxima, distributed.ReduceOp.MAX)
+        return maxima.tolist()
+
+    def all_reduce_mean(self, value: Tensor) -> Tensor:
+        """Return the mean of a scalar over all ranks, on its device."""
+        if self.size > 1:
+            distributed.all_reduce(value)
+            value = value / self.size
+        return value
+
+
+def launch(num_processes: int, command: Sequence[str]) -> None:
+    """Run the command in `num_processes` processes with torchrun's API and wait for those on this machine.
+
+    On several machines, start `mdpipe train RUN` once on each, as `srun` does, with torchrun's variables PET_NNODES,
+    PET_RDZV_ENDPOINT and PET_RDZV_ID set.
+
+    Raises:
+        ValueError: PET_NNODES is invalid or does not divide the number of processes.
+        SystemExit: a process failed, with its exit status and after the others have been stopped; or this process
+            received a signal, which it has passed on to them.
+    """
+    stated = os.environ.get(NUM_NODES, "1")
+    if not stated.isdecimal() or not (nodes := int(stated)):
+        raise ValueError(f"{NUM_NODES} = {stated!r} must be the number of machines, or be unset")
+    if num_processes % nodes:
+        raise ValueError(
+            f"hardware.processes = {num_processes} cannot be divided evenly among {NUM_NODES} = {nodes} machines;"
+            f" `unset {NUM_NODES}` for one machine"
+        )
+    config = LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=num_processes // nodes,
+        run_id=os.environ.get(RDZV_ID, "mdpipe"),
+        rdzv_backend="c10d",
+        rdzv_endpoint=os.environ.get(RDZV_ENDPOINT, "localhost:0"),
+        max_restarts=0,
+        monitor_interval=MONITOR_SECONDS,
+    )
+    os.environ.setdefault(SIGNALS_TO_HANDLE, ",".join(["SIGHUP", *(number.name for number in EXIT_STATUS)]))
+    try:
+        elastic_launch(config, command[0])(*command[1:])
+    except ChildFailedError as error:
+        # The process has printed its own error; torch's summary would only bury it.
+        raise SystemExit(max(1, error.get_first_failure()[1].exitcode)) from None
+    except SignalException as error:
+        raise SystemExit(EXIT_STATUS.get(error.sigval, EXIT_INTERRUPTED)) from None
+
+
+@contextmanager
+def init_distributed() -> Iterator[World]:
+    """Create torch's process group from torchrun's variables, with NCCL on GPUs and gloo on CPUs, and yield the world.
+
+    Each process gets its own GPU as its current CUDA device. A process that torchrun has not started is a world of one,
+    even if another launcher has left RANK and WORLD_SIZE in the environment.
+    """
+    if not distributed.is_torchelastic_launched():
+        yield World()
+        return
+    device = None
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ[LOCAL_RANK]))
+        torch.cuda.set_device(device)
+    backend = "gloo" if device is None else "cpu:gloo,cuda:nccl"
+    distributed.init_process_group(backend, device_id=device)
+    try:
+        yield World(distributed.get_rank(), distributed.get_world_size())
+    finally:
+        distributed.destroy_process_group()
+
+
+def parallelize(loss: nn.Module, layers: Iterable[nn.Module], hardware: "HardwareSettings", world: World) -> nn.Module:
+    """Wrap the loss with DDP or FSDP2, so that gradients are the mean over all processes.
+
+    FSDP2 turns the parameters into DTensors, so build the optimizer afterwards. Without a process group the loss is
+    returned unchanged; a group of one process uses the same code path as a larger one.
+
+    Args:
+        loss: module that returns the losses of this process's rows.
+        layers: its submodules that FSDP2 gathers one at a time.
+        hardware: names the strategy.
+        world: the processes of the run.
+    """
+    if not distributed.is_initialized():
+        return loss
+    if hardware.strategy == "ddp":
+        return DistributedDataParallel(loss)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(next(loss.parameters()).device.type, (world.size,))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(loss, mesh=mesh)
+    return loss
+
+
+@contextmanager
+def no_sync_unless_last(loss: nn.Module, is_last: bool) -> Iterator[None]:
+    """Accumulate gradients locally and synchronize them in the last micro-batch only."""
+    if isinstance(loss, DistributedDataParallel):
+        with nullcontext() if is_last else loss.no_sync():
+            yield
+        return
+    if distributed.is_initialized():
+        cast("FSDPModule", loss).set_requires_gradient_sync(is_last)
+    yield
+
+
+def global_grad_norms(parameters: Sequence[nn.Parameter]) -> Tensor:
+    """Return the norm of each parameter's gradient, (P,) float32, 0 without a gradient; no GPU is synchronized.
+
+    The norms of sharded gradients are combined in one all-reduce.
+    """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norms = iter(torch._foreach_norm([to_local(gradient) for gradient in gradients]))
+    zero = torch.zeros((), device=parameters[0].device)
+    norms_P = torch.stack([zero if parameter.grad is None else next(norms) for parameter in parameters])
+    if not any(map(is_sharded, gradients)):
+        return norms_P
+    squares = norms_P.square()
+    distributed.all_reduce(squares)
+    return squares.sqrt()
+
+
+def is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Return True if the tensor is a DTensor."""
+    return hasattr(tensor, "full_tensor")
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Gather a sharded tensor, a collective call; return any other as it is."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
+
+
+def to_local(tensor: Tensor) -> Tensor:
+    """Return this process's shard of a sharded tensor, and any other as it is."""
+    return tensor.to_local() if is_sharded(tensor) else tensor

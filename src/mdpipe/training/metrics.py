@@ -1,0 +1,245 @@
+"""Training metrics: the history that a run keeps, and the metrics that it logs every few seconds.
+
+Shapes: P parameters.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from mdpipe.training.optimizer import learning_rate_at
+from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops
+
+if TYPE_CHECKING:
+    from mdpipe.params import TrainSettings
+    from mdpipe.training.state import TrainingState
+
+MIN_ROWS = 200
+"""Rows of a history: at least this many and at most twice as many, or one per step in short runs."""
+MAX_NAMES = 3
+"""Parameters that an error names, out of perhaps hundreds."""
+LOG_SECONDS = 5.0
+"""Interval between logged metrics."""
+
+
+class NonFiniteLossError(ValueError):
+    """The loss or the gradient of a step was infinite or NaN."""
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """Metrics of the steps since the previous row, up to number `step` (counted from 1).
+
+    `loss` (bits per token or dimension) and `grad_norm` (before clipping) are means; `lr` is that of the last step.
+    """
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+
+
+class MetricsHistory:
+    """Loss (nats per token) and gradient norm of every step, on the device.
+
+    Recording does not synchronize the device; reading does, so it is only done now and then.
+
+    Args:
+        settings: of the run.
+        device: device of the losses.
+        names: of all P parameters.
+    """
+
+    def __init__(self, settings: "TrainSettings", device: torch.device, names: Sequence[str]) -> None:
+        self._settings = settings
+        self._names = names
+        self._first_bad_step = torch.full((len(names),), settings.steps, device=device)
+        self._losses = torch.zeros(settings.steps, device=device)
+        self._grad_norms = torch.zeros(settings.steps, device=device)
+        self._checked = 0
+
+    def record(self, step: int, loss: Tensor, grad_norm: Tensor, parameter_norms: Tensor) -> None:
+        """Record step k: its loss (), its gradient's norm (), and the gradient norm of each parameter (P,)."""
+        self._losses[step] = loss.detach()
+        self._grad_norms[step] = grad_norm
+        self._first_bad_step.clamp_(max=torch.where(parameter_norms.isfinite(), self._settings.steps, step))
+
+    def require_finite(self, steps: int) -> None:
+        """Check the steps since the last check, up to `steps`.
+
+        Raises:
+            NonFiniteLossError: a loss or gradient is not finite; the message names the parameters.
+        """
+        is_finite = self._losses[:steps].isfinite() & self._grad_norms[:steps].isfinite()
+        bad = (~is_finite[self._checked :]).nonzero()
+        if len(bad):
+            step = self._checked + int(bad[0])
+            names = [self._names[index] for index in (self._first_bad_step <= step).nonzero().flatten().tolist()]
+            others = f" and {len(names) - MAX_NAMES} others" if len(names) > MAX_NAMES else ""
+            where = f"Parameters with non-finite gradients: {', '.join(names[:MAX_NAMES])}{others}. " if names else ""
+            raise NonFiniteLossError(
+                f"step {step + 1} of {self._settings.steps}: the loss is {self._losses[step].item()} and the gradient"
+                f" norm {self._grad_norms[step].item()}, at the learning rate"
+                f" {learning_rate_at(step, self._settings):.3g}. {where}The last good checkpoint is kept."
+                " Lower train.learning_rate, lengthen train.warmup_steps or set train.gradient_clip."
+            )
+        self._checked = steps
+
+    def mean_loss(self, first: int, end: int) -> float:
+        """Return the mean loss of steps first, ..., end - 1 in bits per token."""
+        return _mean(self._losses[first:end]) / math.log(2)
+
+    def max_loss(self, first: int, end: int) -> float:
+        """Return the maximum loss of these steps, far above the mean at a spike."""
+        return float(self._losses[first:end].max()) / math.log(2)
+
+    def mean_grad_norm(self, first: int, end: int) -> float:
+        """Return the mean gradient norm of these steps, before clipping."""
+        return _mean(self._grad_norms[first:end])
+
+    def rows(self) -> list[HistoryRow]:
+        """Return the history of the whole run."""
+        steps = self._settings.steps
+        interval = max(1, steps // MIN_ROWS)
+        ends = [*range(interval, steps, interval), steps]
+        return [
+            HistoryRow(
+                step=end,
+                loss=self.mean_loss(first, end),
+                lr=learning_rate_at(end - 1, self._settings),
+                grad_norm=self.mean_grad_norm(first, end),
+            )
+            for first, end in zip([0, *ends], ends, strict=False)
+        ]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the tensors that a checkpoint keeps."""
+        return {"losses": self._losses, "grad_norms": self._grad_norms}
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], steps: int) -> None:
+        """Restore the history of the first `steps` steps, which were checked before the checkpoint was saved."""
+        self._losses.copy_(state_dict["losses"])
+        self._grad_norms.copy_(state_dict["grad_norms"])
+        self._checked = steps
+
+
+@dataclass(frozen=True)
+class TrainMetrics:
+    """Metrics of a run after `step` of `steps` steps, since the last log. They depend on the speed of the machine.
+
+    Attributes:
+        step: steps taken.
+        steps: steps of the run.
+        loss: mean, in bits per token or dimension.
+        max_loss: maximum of a step, which shows spikes.
+        grad_norm: mean, before clipping.
+        lr: learning rate of the last step.
+        tokens_per_sec: of all processes.
+        flops_per_sec: matmuls of forward and backward pass, the head at every position included.
+        mfu: model FLOPs utilization, `flops_per_sec` as a fraction of the machine's matmul peak in the same precision.
+        peak_mem_mib: peak memory of this process.
+        eta_s: estimated seconds left.
+        objective: what the objective has learned, in a few words; empty for most.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    max_loss: float
+    grad_norm: float
+    lr: float
+    tokens_per_sec: float
+    flops_per_sec: float
+    mfu: float
+    peak_mem_mib: float
+    eta_s: float
+    objective: str
+
+    def scalars(self) -> dict[str, float]:
+        """Return the metrics by their tags in loggers."""
+        return {
+            "train/loss": self.loss,
+            "train/max_loss": self.max_loss,
+            "train/lr": self.lr,
+            "train/grad_norm": self.grad_norm,
+            "perf/tokens_per_sec": self.tokens_per_sec,
+            "perf/flops_per_sec": self.flops_per_sec,
+            "perf/mfu": self.mfu,
+            "perf/peak_mem_mib": self.peak_mem_mib,
+            "perf/eta_s": self.eta_s,
+        }
+
+    def __str__(self) -> str:
+        width = len(str(self.steps))
+        objective = f"  {self.objective}" if self.objective else ""
+        return (
+            f"step {self.step:{width}d}/{self.steps}  {self.step / self.steps:4.0%}  loss {self.loss:.4f} bits"
+            f" (max {self.max_loss:.3g})  lr {self.lr:.2e}  grad_norm {self.grad_norm:.3g}"
+            f"  {self.tokens_per_sec:,.0f} tokens/s  {self.flops_per_sec / 1e9:,.3g} GFLOP/s  MFU {self.mfu:.0%}"
+            f"  {self.peak_mem_mib:,.0f} MiB  {_format_duration(self.eta_s)} left{objective}"
+        )
+
+
+class MetricsProcessor:
+    """Measures throughput and computes the metrics to log.
+
+    Args:
+        state: of the run.
+        steps: of the run.
+        flops: per token, from `training_flops`.
+        precision: of the network's matmuls.
+    """
+
+    def __init__(self, state: "TrainingState", steps: int, flops: float, precision: str) -> None:
+        self._state, self._steps, self._flops = state, steps, flops
+        self._peak_flops = measure_peak_flops(state.device, getattr(torch, precision))
+        self._first_step = self._logged_step = state.step
+        self._started = self._logged = time.monotonic()
+        self._tokens = 0
+
+    def add_tokens(self, tokens: int) -> None:
+        """Count the tokens of a step."""
+        self._tokens += tokens
+
+    def is_due(self) -> bool:
+        """Return True if the last log, or the start, was LOG_SECONDS ago."""
+        return time.monotonic() - self._logged >= LOG_SECONDS
+
+    def compute(self, lr: float) -> TrainMetrics:
+        """Return the metrics since the last call, with the estimated time left from the speed since the start."""
+        now, state = time.monotonic(), self._state
+        steps = (self._logged_step, state.step)
+        seconds_per_step = (now - self._started) / max(1, state.step - self._first_step)
+        tokens_per_sec = self._tokens / max(now - self._logged, 1e-9)
+        flops_per_sec = tokens_per_sec * self._flops
+        metrics = TrainMetrics(
+            step=state.step,
+            steps=self._steps,
+            loss=state.history.mean_loss(*steps),
+            max_loss=state.history.max_loss(*steps),
+            grad_norm=state.history.mean_grad_norm(*steps),
+            lr=lr,
+            tokens_per_sec=tokens_per_sec,
+            flops_per_sec=flops_per_sec,
+            mfu=flops_per_sec / self._peak_flops,
+            peak_mem_mib=get_peak_memory_mib(state.device),
+            eta_s=seconds_per_step * (self._steps - state.step),
+            objective=state.objective.learned(),
+        )
+        self._logged, self._tokens, self._logged_step = now, 0, state.step
+        return metrics
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.double().mean())
+
+
+def _format_duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h {minutes:02d}m" if hours else f"{minutes}m {seconds:02d}s"

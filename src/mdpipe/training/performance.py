@@ -1,0 +1,122 @@
+"""Speed and memory: torch.compile, activation checkpointing, the machine's matmul peak and peak memory."""
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.memory import MEBIBYTE, peak_rss_mib
+from mdpipe.networks.base import get_blocks
+
+if TYPE_CHECKING:
+    from mdpipe.params import HardwareSettings
+
+MIN_EDGE, MAX_EDGE = 128, 8192
+"""Rows and columns of the square matrices. The largest take milliseconds on a GPU and 256 MiB in float32."""
+MIN_SECONDS = 0.01
+"""Duration of a matmul that is large enough: overhead is negligible, and a slow processor is done soon."""
+NUM_TIMED = 3
+"""Matmuls timed per size, after one warm-up."""
+
+logger = logging.getLogger(__name__)
+
+
+def apply_compile_and_checkpointing(network: nn.Module, objective: Objective, hardware: "HardwareSettings") -> None:
+    """Apply activation checkpointing and torch.compile to network and objective, as `hardware` says.
+
+    They only change floating-point rounding. If no compiler works, a warning is logged and both run uncompiled. Layers
+    are compiled one by one, since equal layers share their code, and once per shape, since a run has one or two shapes.
+    The token losses are compiled for any number of tokens, because the number of masked tokens varies.
+    """
+    if hardware.recompute:
+        for layer in get_blocks(network):
+            layer.forward = partial(_checkpointed_forward, layer.forward)
+    if hardware.compile:
+        if problem := find_compiler_problem(next(network.parameters()).device):
+            logger.warning("hardware.compile is ignored, because no compiler works here: %s", problem)
+            return
+        # Tell the compiler that kernels must be deterministic, if they already are.
+        torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
+        for layer in get_blocks(network):
+            layer.compile(dynamic=False)
+        objective.costs = torch.compile(objective.costs, dynamic=True)  # type: ignore[method-assign]
+
+
+def find_compiler_problem(device: torch.device) -> str:
+    """Compile a trivial function and return the first line of the error, or an empty string if it works."""
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except Exception as error:
+        return str(error).strip().splitlines()[0]
+    return ""
+
+
+def _checkpointed_forward(forward: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a layer and keep only its input; its activations are recomputed in the backward pass."""
+    return checkpoint(forward, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
+def measure_peak_flops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the FLOP/s of the fastest square matmul, on the current number of threads.
+
+    The matrices grow until a matmul takes MIN_SECONDS. A processor that emulates the number format, a hundred times
+    slower than another, therefore takes no longer to measure: a few tenths of a second.
+    """
+    edge, best = MIN_EDGE, 0.0
+    while True:
+        seconds = time_matmul(edge, device, dtype)
+        best = max(best, 2 * edge**3 / seconds)
+        if seconds >= MIN_SECONDS or edge >= MAX_EDGE:
+            return best
+        edge *= 2
+
+
+def time_matmul(edge: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Return the seconds of a matmul of two matrices with `edge` rows and columns: the best of several, warmed up."""
+    generator = torch.Generator(device).manual_seed(0)
+    left, right = (torch.randn(edge, edge, generator=generator, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(1 + NUM_TIMED):
+        synchronize(device)
+        start = perf_counter()
+        left @ right
+        synchronize(device)
+        seconds.append(perf_counter() - start)
+    return min(seconds[1:])
+
+
+def find_bfloat16_problem(device: torch.device) -> str:
+    """Return a warning if bfloat16 matmuls are slower than float32 on the device, otherwise an empty string.
+
+    It is measured, because no list of CPU features is reliable: some processors emulate bfloat16 a hundred times slower
+    than float32, and ONEDNN_MAX_CPU_ISA can hide a feature.
+    """
+    rate, float32_rate = (measure_peak_flops(device, dtype) / 1e9 for dtype in (torch.bfloat16, torch.float32))
+    if rate >= float32_rate:
+        return ""
+    return (
+        f"precision: bfloat16 is slow on this machine: its matmuls reach {rate:,.3g} GFLOP/s in bfloat16 and"
+        f" {float32_rate:,.3g} in float32; consider precision: float32"
+    )
+
+
+def get_peak_memory_mib(device: torch.device) -> float:
+    """Return the peak memory in MiB: allocated by tensors on a GPU, resident set size of the process on a CPU.
+
+    Both are high-water marks since the process started; separate measurements need separate processes.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MEBIBYTE
+    return peak_rss_mib()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the GPU to finish its queued work; do nothing on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

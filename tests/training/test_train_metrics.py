@@ -1,0 +1,84 @@
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mdpipe.networks.base import build_network
+from mdpipe.training import metrics
+from mdpipe.training.flops import training_flops
+from mdpipe.training.loggers import log_to_console
+from mdpipe.training.metrics import MetricsHistory, MetricsProcessor, TrainMetrics
+
+
+@pytest.mark.parametrize(("learned", "end"), [("", ""), ("exponents 0.5 / 1 / 2", "  exponents 0.5 / 1 / 2")])
+def test_a_line_tells_where_the_run_stands(capfd: pytest.CaptureFixture[str], learned: str, end: str) -> None:
+    log_to_console(
+        TrainMetrics(
+            step=250,
+            steps=1000,
+            loss=2.5,
+            max_loss=7.25,
+            grad_norm=0.5,
+            lr=3e-4,
+            tokens_per_sec=31234.5,
+            flops_per_sec=1.5e11,
+            mfu=0.64,
+            peak_mem_mib=1234.5,
+            eta_s=3725,
+            objective=learned,
+        )
+    )
+    assert capfd.readouterr().err == (
+        "step  250/1000   25%  loss 2.5000 bits (max 7.25)  lr 3.00e-04  grad_norm 0.5  31,234 tokens/s  150 GFLOP/s"
+        f"  MFU 64%  1,234 MiB  1h 02m left{end}\n"
+    )
+
+
+def test_speed_and_time_left_come_from_the_clock_and_losses_from_the_steps_since_the_last_report(
+    tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: now)
+    history = MetricsHistory(tiny.SETTINGS.model_copy(update={"steps": 50}), torch.device("cpu"), [])
+    for step in range(50):
+        history.record(step, torch.tensor(step * math.log(2)), torch.tensor(float(step)), torch.zeros(0))
+    state = SimpleNamespace(
+        step=10, device=torch.device("cpu"), history=history, objective=SimpleNamespace(learned=lambda: "much")
+    )
+    processor = MetricsProcessor(state, steps=50, flops=3.0, precision="float32")
+    processor.add_tokens(400)
+    assert not processor.is_due()
+    now += 5
+    assert processor.is_due()
+    state.step = 20
+    first = processor.compute(0.1)
+    assert (first.tokens_per_sec, first.flops_per_sec, first.eta_s) == (80, 240, 15)
+    assert (first.loss, first.max_loss, first.grad_norm) == pytest.approx((14.5, 19, 14.5))
+    assert (first.objective, processor.is_due()) == ("much", False)
+    assert first.peak_mem_mib > 1
+    processor.add_tokens(100)
+    now += 10
+    state.step = 40
+    second = processor.compute(0.1)
+    assert (second.tokens_per_sec, second.eta_s) == (10, 5)
+    assert second.loss == pytest.approx(29.5)
+
+
+def test_flops_are_those_of_the_products_three_times_over() -> None:
+    """2 a weight and token, 4 L D a layer and token for attention; the network stays on its device."""
+    length, width, vocabulary = 8, 16, 5
+    network = build_network(
+        "transformer",
+        vocabulary,
+        (length,),
+        seed=0,
+        layers=2,
+        heads=2,
+        width=width,
+        time_conditioning=False,
+        dropout=0.0,
+    )
+    weights = sum(w.numel() for name, w in network.named_parameters() if w.ndim == 2 and name != "embedding.weight")
+    assert training_flops(network, length) == 3 * (2 * weights + 2 * 4 * length * width)
+    assert next(network.parameters()).device.type == "cpu"
