@@ -43,7 +43,7 @@ def likelihood() -> pl.DataFrame:
 
 
 def curve(losses: list[float]) -> pl.DataFrame:
-    return pl.DataFrame({"step": [7 * (at + 1) for at in range(len(losses))], "loss": losses})
+    return pl.DataFrame({"step": [7 * (at + 1) for at in range(len(losses))], "train/loss": losses})
 
 
 def curves() -> dict[str, pl.DataFrame]:

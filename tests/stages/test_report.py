@@ -37,7 +37,7 @@ def two_runs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         write(paths.metrics("evaluate", name), evaluation)
         write(paths.metrics("sample", name), records.sample(name, dataset="docs_letters"))
         write(paths.metrics("train", name), records.training(name))
-        put(paths.curve(name), "step,loss,gradient_norm\n1,4.5,1\n2,4.25,0.5\n")
+        put(paths.curve(name), "step,train/loss,train/grad_norm\n1,4.5,1\n2,4.25,0.5\n")
     return parse_params(data)
 
 
@@ -190,7 +190,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
 def test_the_final_loss_is_the_mean_of_the_last_rows_of_the_curve(params: Params, place: Path) -> None:
     for run in params.runs:
         trained = read_metrics(paths.metrics("train", run))
-        losses = pl.read_csv(paths.curve(run))["loss"]
+        losses = pl.read_csv(paths.curve(run))["train/loss"]
         assert trained["final_loss_rows"] == min(20, len(losses)) > 1
         assert trained["final_loss"] == pytest.approx(losses.tail(20).mean(), rel=1e-5)
         assert trained["final_loss"] != pytest.approx(losses[-1], rel=1e-5)

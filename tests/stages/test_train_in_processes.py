@@ -30,7 +30,7 @@ def train(place: Path, run: str, **hardware: object) -> "subprocess.CompletedPro
 
 
 @pytest.mark.parametrize(("run", "strategy"), [("pieces", "fsdp"), ("digits", "ddp")])
-def test_two_processes_write_the_run_that_one_writes_but_for_last_digits(place, run, strategy):
+def test_two_processes_write_the_run_of_one_up_to_rounding(place, run, strategy):
     """GenMD4 with dropout, sharded; a U-Net that is told classes, replicated."""
     files = [place / f"models/{run}/model.safetensors", place / f"metrics/train/{run}.json"]
     weights, metrics = load_file(files[0]), json.loads(files[1].read_text())
@@ -61,7 +61,7 @@ LEFT_BEHIND = {
 """What an interactive job of Slurm, mpirun and scripts for torchrun leave in a shell."""
 
 
-def test_variables_that_another_launcher_left_behind_change_nothing(place, params, monkeypatch):
+def test_variables_left_by_another_launcher_change_nothing(place, params, monkeypatch):
     file = place / "models/letters/model.safetensors"
     weights = file.read_bytes()
     file.unlink()
@@ -77,7 +77,7 @@ def with_processes(number: int) -> Params:
     return parse_params(content)
 
 
-def test_several_processes_beside_another_launcher_say_what_to_unset(monkeypatch):
+def test_another_launcher_is_refused_with_what_to_unset(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"WORLD_SIZE = 2 is of another launcher: `unset RANK LOCAL_RANK WORLD_SIZE`"):
         train_here(with_processes(2), "letters")
@@ -94,5 +94,5 @@ def test_a_number_of_machines_that_cannot_be_says_what_to_unset(monkeypatch, nod
 def test_a_batch_that_cannot_be_divided_is_refused_and_says_so(place):
     done = train(place, "letters", processes=3)
     assert done.returncode == 1
-    assert "train.batch_size = 8 cannot be divided evenly among hardware.processes = 3" in done.stderr
+    assert "runs.letters.train.batch_size: 8 is refused: must be a multiple of 3" in done.stderr
     assert "\n" not in done.stderr.strip()

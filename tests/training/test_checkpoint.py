@@ -50,7 +50,7 @@ def assert_step(checkpoint: Checkpoint | None, step: int) -> None:
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])
-def test_the_newest_checkpoint_is_read_and_as_many_are_kept_as_asked_for(tmp_path: Path, keep: int) -> None:
+def test_newest_checkpoint_is_read_and_the_newest_few_are_kept(tmp_path: Path, keep: int) -> None:
     assert load(tmp_path) is None
     files = []
     for step in (10, 20, 30, 1000):
@@ -75,7 +75,7 @@ def test_another_run_hash_is_refused_and_both_are_named(tmp_path: Path) -> None:
 
 
 @given(data=st.data())
-def test_a_damaged_file_is_told_from_a_good_one(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_corrupt_file_is_detected(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     """Cut off anywhere, or one bit of a tensor's bytes turned over."""
     file = save(tmp_path_factory.mktemp("damaged"), 1)
     content = bytearray(file.read_bytes())
@@ -89,9 +89,7 @@ def test_a_damaged_file_is_told_from_a_good_one(tmp_path_factory: pytest.TempPat
         read(file)
 
 
-def test_a_damaged_checkpoint_does_not_push_out_the_good_one_before_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_corrupt_checkpoint_does_not_push_out_a_good_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     good, damaged = save(tmp_path, 1), save(tmp_path, 2)
     damaged.write_bytes(b"nonsense" * 9)
     assert_step(load(tmp_path), 1)
@@ -118,7 +116,7 @@ def test_a_disk_that_fills_up_leaves_what_was_saved_before(tmp_path: Path, monke
     assert_step(load(tmp_path), 1)
 
 
-def test_a_checkpoint_that_does_not_fit_is_named_and_harms_no_other(tmp_path: Path) -> None:
+def test_checkpoint_that_does_not_fit_is_named_and_others_stay(tmp_path: Path) -> None:
     save(tmp_path, 10)
     large = Checkpoint(20, {"weights/a": torch.zeros(10**6)})
     place = tmp_path / "step-000000020.safetensors"

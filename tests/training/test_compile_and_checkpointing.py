@@ -33,7 +33,7 @@ def test_a_run_is_the_same_however_its_network_is_run(
         torch.testing.assert_close(result.weights[name], weight, rtol=0, atol=1e-3, msg=name)
 
 
-def test_recomputing_keeps_less_and_gives_the_same_gradient_to_the_last_bit(tiny: SimpleNamespace) -> None:
+def test_activation_checkpointing_saves_memory_with_equal_gradients(tiny: SimpleNamespace) -> None:
     def run(recompute: bool) -> tuple[int, dict[str, torch.Tensor]]:
         network = build_network(
             "transformer", 5, (32,), seed=0, layers=4, heads=2, width=16, time_conditioning=True, dropout=0.0
@@ -78,7 +78,7 @@ def test_without_a_compiler_a_line_says_so_and_the_network_runs(
     assert network(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1)).shape == (1, 4, 8)
 
 
-def test_compiled_residual_blocks_in_bfloat16_have_at_most_twice_the_error_of_plain_ones(
+def test_compiled_bfloat16_residual_blocks_at_most_double_the_error(
     tiny: SimpleNamespace,
 ) -> None:
     """Their convolutions round more often; that they and the norms are right is a test of tests/networks."""
@@ -118,9 +118,7 @@ class Bigrams(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["genmd4", "genmd4 in steps", "sedd"])
-def test_compiled_costs_of_any_number_of_tokens_have_the_values_and_gradients_of_plain_ones(
-    tiny: SimpleNamespace, kind: str
-) -> None:
+def test_compiled_token_losses_match_eager_for_any_number_of_tokens(tiny: SimpleNamespace, kind: str) -> None:
     vocabulary, length = 6, 5
 
     def run(compiled: bool) -> list[Tensor]:

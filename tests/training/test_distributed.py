@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.training import one_of_several
+from tests.training import distributed_worker
 
 pytestmark = pytest.mark.slow
 
@@ -52,9 +52,9 @@ def found_by_every_process() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What one process makes of each objective, with its whole batch at once, and of MD4 with Muon."""
-    runs = {name: options(objective=name) for name in one_of_several.OBJECTIVES} | {"muon": options(muon=True)}
+    runs = {name: options(objective=name) for name in distributed_worker.OBJECTIVES} | {"muon": options(muon=True)}
     folders = {name: tmp_path_factory.mktemp(name) for name in runs}
-    one_of_several.main({folders[name]: asked for name, asked in runs.items()})
+    distributed_worker.main({folders[name]: asked for name, asked in runs.items()})
     return folders
 
 
@@ -81,7 +81,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, An
                 copy_checkpoints(find(STOPPED[2]), folders[json.dumps(STOPPED[4])], {3})
             alike = {folders[json.dumps(each)]: each for each in asked if each["hardware"]["processes"] == processes}
             with pytest.raises(SystemExit) if processes in STOPPED else nullcontext() as ended:
-                one_of_several.start(alike)
+                distributed_worker.start(alike)
             assert ended is None or ended.value.code == 75
         return folders[json.dumps(run)]
 
@@ -94,14 +94,14 @@ def gone_on(together: Callable[[dict[str, Any]], Path], tmp_path_factory: pytest
     folders = {name: tmp_path_factory.mktemp(name) for name in ("four", "two", "damaged")}
     copy_checkpoints(together(STOPPED[4]), folders["four"], {3, 6})
     with pytest.raises(SystemExit):
-        one_of_several.main({folders["four"]: options(stop_at=10)})
+        distributed_worker.main({folders["four"]: options(stop_at=10)})
     for name in ("two", "damaged"):
         copy_checkpoints(together(STOPPED[2]), folders[name], {3, 6})
     file = sharded_files(folders["damaged"])[1]
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    one_of_several.start({folder: options(2, "fsdp") for folder in folders.values()})
+    distributed_worker.start({folder: options(2, "fsdp") for folder in folders.values()})
     return folders
 
 
@@ -135,10 +135,10 @@ def assert_sharded(folder: Path, expected: bool) -> None:
     assert sharded == [expected] * len(sharded) != []
 
 
-@pytest.mark.parametrize("run", [*one_of_several.OBJECTIVES, "muon"])
-def test_a_batch_taken_in_parts_trains_the_model_that_a_whole_one_trains(alone, tmp_path, run):
+@pytest.mark.parametrize("run", [*distributed_worker.OBJECTIVES, "muon"])
+def test_gradient_accumulation_trains_the_same_model(alone, tmp_path, run):
     changes = {"muon": True} if run == "muon" else {"objective": run}
-    one_of_several.main({tmp_path: options(1, "ddp", 4, **changes)})
+    distributed_worker.main({tmp_path: options(1, "ddp", 4, **changes)})
     assert_same(tmp_path, alone[run])
 
 
@@ -148,22 +148,22 @@ def test_several_processes_train_the_model_that_one_trains(alone, together, shar
 
 
 @pytest.mark.parametrize("shares", COMPILED, ids=str)
-def test_compiled_layers_are_shared_and_spread_like_plain_ones(alone, together, shares):
+def test_compiled_layers_work_with_ddp_and_fsdp2(alone, together, shares):
     assert_same(together(options(*shares, compile=True)), alone["md4"])
 
 
 @pytest.mark.parametrize("shares", WITH_MUON, ids=str)
-def test_muon_trains_the_same_model_however_many_processes_share_the_matrices(alone, together, shares):
+def test_muon_trains_the_same_model_in_any_number_of_processes(alone, together, shares):
     assert_same(together(options(*shares, muon=True)), alone["muon"])
 
 
 @pytest.mark.parametrize("shares", LEARNING, ids=str)
-def test_what_an_objective_learns_is_shared_as_well(alone, together, shares):
+def test_objective_parameters_are_trained_by_all_processes(alone, together, shares):
     assert_same(together(options(*shares, objective="genmd4")), alone["genmd4"])
 
 
 @pytest.mark.parametrize("shares", OF_ONE, ids=str)
-def test_a_group_of_one_takes_the_way_of_many_to_the_same_model(alone, together, shares):
+def test_group_of_one_trains_the_same_model(alone, together, shares):
     folder = together(options(*shares))
     assert_same(folder, alone["md4"])
     assert_sharded(folder, shares[1] == "fsdp")
@@ -171,21 +171,21 @@ def test_a_group_of_one_takes_the_way_of_many_to_the_same_model(alone, together,
 
 @NEEDS_GPU
 @pytest.mark.parametrize("shares", OF_ONE, ids=str)
-def test_a_group_of_one_shows_ddp_and_fsdp2_on_one_gpu(alone, tmp_path, shares):
-    one_of_several.start({tmp_path: options(*shares, device="cuda")})
+def test_group_of_one_uses_ddp_and_fsdp2_on_one_gpu(alone, tmp_path, shares):
+    distributed_worker.start({tmp_path: options(*shares, device="cuda")})
     assert_same(tmp_path, alone["md4"])
     assert_sharded(tmp_path, shares[1] == "fsdp")
 
 
 @NEEDS_GPU
 @pytest.mark.parametrize("change", [{"compile": True}, {"recompute": True}, {"precision": "bfloat16"}], ids=str)
-def test_on_a_gpu_every_way_of_computing_gives_the_losses_of_a_cpu(alone, tmp_path, change):
-    one_of_several.main({tmp_path: {"objective": "md4", "hardware": change, "device": "cuda"}})
+def test_gpu_losses_match_the_cpu_in_every_mode(alone, tmp_path, change):
+    distributed_worker.main({tmp_path: {"objective": "md4", "hardware": change, "device": "cuda"}})
     found, wanted = (json.loads((folder / "losses.json").read_text()) for folder in (tmp_path, alone["md4"]))
     assert found == pytest.approx(wanted, abs=2e-2 if "precision" in change else 1e-5)
 
 
-def test_a_run_goes_on_among_another_number_of_processes(alone, together, gone_on):
+def test_run_resumes_in_another_number_of_processes(alone, together, gone_on):
     """Whatever the form in which those before it have left their checkpoint: two, four, one and two processes."""
     assert said(together(STOPPED[4])).count("resuming from the checkpoint of step 3 of 12") == 1
     for step in (6, 9):
@@ -193,7 +193,7 @@ def test_a_run_goes_on_among_another_number_of_processes(alone, together, gone_o
     assert_same(gone_on["four"], alone["md4"])
 
 
-def test_a_process_reads_its_own_part_of_a_sharded_checkpoint(alone, together, gone_on):
+def test_process_reads_only_its_own_shard_of_a_checkpoint(alone, together, gone_on):
     """And every one what none has a part of, such as AdamW's count of steps."""
     stored = [load_file(file) for file in sharded_files(together(STOPPED[2]))]
     spread = stored[0].keys() & stored[1].keys()
@@ -206,14 +206,14 @@ def test_a_process_reads_its_own_part_of_a_sharded_checkpoint(alone, together, g
     assert_same(gone_on["two"], alone["md4"])
 
 
-def test_where_one_process_finds_damage_all_go_on_from_the_checkpoint_before(alone, gone_on):
+def test_all_processes_skip_a_checkpoint_that_one_finds_corrupt(alone, gone_on):
     """It is not the one that leads."""
     assert "step-000000006.sharded cannot be read" in said(gone_on["damaged"])
     assert "resuming from the checkpoint of step 3 of 12" in said(gone_on["damaged"])
     assert_same(gone_on["damaged"], alone["md4"])
 
 
-def test_two_machines_meet_where_they_are_told_to(alone, tmp_path):
+def test_two_machines_rendezvous(alone, tmp_path):
     """Each is started by itself, as srun does; here both are this one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -221,7 +221,7 @@ def test_two_machines_meet_where_they_are_told_to(alone, tmp_path):
     meeting = {"PET_NNODES": "2", "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}", "PET_RDZV_ID": "both"}
     asked = json.dumps(options(processes=2))
     program = (
-        "import json, pathlib, sys; from tests.training.one_of_several import start;"
+        "import json, pathlib, sys; from tests.training.distributed_worker import start;"
         " start({pathlib.Path(sys.argv[1]): json.loads(sys.argv[2])})"
     )
     command = [sys.executable, "-c", program, str(tmp_path), asked]

@@ -10,7 +10,7 @@ CLASSES = 10
 NOISE = Noise(0, "train")
 
 
-def test_the_share_asked_for_is_dropped_and_the_rest_is_left_alone():
+def test_labels_are_dropped_with_the_given_probability():
     labels = torch.arange(20_000) % CLASSES
     shown = drop_labels(labels, 0.1, CLASSES, NOISE, 0, range(20_000))
     dropped = shown == CLASSES
@@ -19,13 +19,13 @@ def test_the_share_asked_for_is_dropped_and_the_rest_is_left_alone():
     assert chi_square_chance(counts, torch.tensor([2_000.0, 18_000.0])) > FALSE_ALARM
 
 
-def test_steps_drop_different_examples_and_one_step_always_the_same():
+def test_dropped_labels_depend_on_the_step_only():
     labels = torch.zeros(1000, dtype=torch.int64)
     first, again, later = (drop_labels(labels, 0.5, CLASSES, NOISE, step, range(len(labels))) for step in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, later)
 
 
-def test_at_share_zero_every_class_is_told():
+def test_probability_zero_drops_no_label():
     labels = torch.arange(1000) % CLASSES
     assert torch.equal(drop_labels(labels, 0.0, CLASSES, NOISE, 3, range(len(labels))), labels)

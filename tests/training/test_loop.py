@@ -73,7 +73,7 @@ def test_settings_decide_the_weights(
         assert any(not torch.equal(weight, expected.weights[name]) for name, weight in result.weights.items()), options
 
 
-def test_how_often_it_is_checkpointed_does_not_matter(
+def test_checkpoint_interval_does_not_change_the_result(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
     assert_same_bytes: Callable[[TrainResult, TrainResult], None],
@@ -83,7 +83,7 @@ def test_how_often_it_is_checkpointed_does_not_matter(
     assert_same_bytes(tiny.tiny_run(tmp_path, settings=settings), uninterrupted[1])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
     assert_same_bytes: Callable[[TrainResult, TrainResult], None],
@@ -106,7 +106,7 @@ def test_another_runs_scratch_folder_is_refused(
         tiny.tiny_run(tmp_path / "copy", run_hash="other")
 
 
-def test_each_step_has_its_own_masks_and_times_spread_evenly_over_its_batch(
+def test_each_step_has_its_own_masks_and_stratified_times(
     tiny: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
@@ -154,7 +154,7 @@ def test_every_objective_trains_in_both_precisions(tiny: SimpleNamespace, tmp_pa
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_slow_bfloat16_is_said_in_one_line(
+def test_slow_bfloat16_is_logged_once(
     tiny: SimpleNamespace,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -166,7 +166,7 @@ def test_slow_bfloat16_is_said_in_one_line(
     assert capfd.readouterr().err.splitlines().count("bfloat16 is slow on cpu") == (precision == "bfloat16")
 
 
-def test_reports_end_with_the_last_step(tiny: SimpleNamespace, tmp_path: Path) -> None:
+def test_last_step_is_logged(tiny: SimpleNamespace, tmp_path: Path) -> None:
     reports: list[TrainMetrics] = []
     tiny.tiny_run(tmp_path, log_metrics=reports.append)
     assert (reports[-1].step, reports[-1].steps) == (12, 12)

@@ -42,7 +42,7 @@ def test_rows_are_means_over_the_steps_since_the_row_before(settings: TrainSetti
 
 
 @pytest.mark.parametrize("steps", [1, 199, 200, 399, 401, 1001])
-def test_every_step_is_in_one_row_and_the_last_row_is_the_last_step(settings: TrainSettings, steps: int) -> None:
+def test_every_step_is_in_one_row_and_the_last_row_ends_the_run(settings: TrainSettings, steps: int) -> None:
     rows = filled(settings.model_copy(update={"steps": steps})).rows()
     ends = [row.step for row in rows]
     assert ends == sorted(set(ends))

@@ -25,7 +25,7 @@ def polynomial_of_singular_values(matrix: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_orthogonalizing_applies_the_quintic_to_the_singular_values(shape):
+def test_orthogonalize_applies_the_quintic_to_singular_values(shape):
     matrix = gaussian(shape)
     found = orthogonalize(matrix)
     torch.testing.assert_close(found.double(), polynomial_of_singular_values(matrix), rtol=0, atol=1e-5)
@@ -80,7 +80,7 @@ def test_steps_are_those_of_torch_to_bfloat16s_accuracy():
             other.data.copy_(weight.detach())
 
 
-def test_momentum_and_decay_are_those_of_torch_to_the_last_digits():
+def test_momentum_and_decay_match_torch_to_the_last_digits():
     """Where the direction is known: orthogonalizing a matrix of one row divides it by its norm, up to a factor."""
     weight, other = (nn.Parameter(gaussian((1, 6))) for _ in range(2))
     muon = Muon([{"params": [weight]}], lr=0.02, momentum=0.9, weight_decay=0.1)

@@ -25,7 +25,7 @@ PAPER = SETTINGS.model_copy(
 STORED = tensors("optimizer")
 
 
-def test_learning_rates_after_the_warm_up_and_one_step_ahead_in_it() -> None:
+def test_learning_rates_match_with_warm_up_one_step_ahead() -> None:
     """The official warm-up starts with a step of rate 0, which ours leaves out."""
     official = STORED["learning_rate"].tolist()
     rates = [learning_rate_at(step, PAPER) for step in range(PAPER.steps + 1)]

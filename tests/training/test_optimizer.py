@@ -36,7 +36,7 @@ def settings(**changes: object) -> TrainSettings:
 
 
 @given(steps=st.integers(1, 500), data=st.data())
-def test_the_learning_rate_climbs_to_its_peak_and_falls_to_nothing(steps: int, data: st.DataObject) -> None:
+def test_learning_rate_rises_to_its_peak_and_falls_to_zero(steps: int, data: st.DataObject) -> None:
     warmup = data.draw(st.integers(0, steps - 1))
     chosen = settings(steps=steps, warmup_steps=warmup)
     rates = [learning_rate_at(step, chosen) for step in range(steps + 1)]
@@ -106,7 +106,7 @@ def test_muon_without_a_matrix_to_move_is_refused() -> None:
 
 
 @pytest.mark.parametrize("own_rate", [None, 0.05])
-def test_an_objective_has_its_own_learning_rate_on_the_same_course_and_no_decay(own_rate: float | None) -> None:
+def test_objective_has_its_own_learning_rate_and_no_weight_decay(own_rate: float | None) -> None:
     """The first step of AdamW moves every parameter by the learning rate, against its gradient."""
     chosen = settings()
     network, objective = nn.Linear(1, 1, bias=False), GenMD4(2, initial_exponent=1.0, exponent_learning_rate=own_rate)

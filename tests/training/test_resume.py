@@ -50,7 +50,7 @@ def random_moments(seed: int, steps: int, every: int) -> Iterator[tuple[str, int
         saved = step if moment == "named" else (step if moment == "step" else step - 1) // every * every
 
 
-def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(
+def test_run_killed_at_twenty_random_moments_ends_with_equal_bytes(
     tiny: SimpleNamespace, assert_same_bytes: Same, tmp_path: Path
 ) -> None:
     """Between two checkpoints, at each moment of saving one, and before the first one there was."""
@@ -75,7 +75,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)], ids=str
 )
-def test_asked_to_end_it_saves_the_step_it_is_in_and_goes_on_from_there(
+def test_signal_saves_the_current_step_and_training_resumes_there(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
     assert_same_bytes: Same,
@@ -93,7 +93,7 @@ def test_asked_to_end_it_saves_the_step_it_is_in_and_goes_on_from_there(
     assert "resuming from the checkpoint of step 8 of 12" in capfd.readouterr().err
 
 
-def test_what_an_objective_learns_and_what_muon_remembers_go_on_like_the_weights(
+def test_objective_parameters_and_muon_momentum_resume_bit_exactly(
     tiny: SimpleNamespace, assert_same_bytes: Same, tmp_path: Path
 ) -> None:
     """GenMD4's exponents, trained beside Muon and stopped in the eighth step; the whole run has moved them."""
@@ -131,7 +131,7 @@ def test_a_finished_run_is_read_from_its_checkpoint(
 
 
 @pytest.mark.parametrize("kept", [0, 7, 0.5, 0.999])
-def test_a_truncated_checkpoint_is_passed_over_for_the_one_before_it(
+def test_truncated_checkpoint_is_skipped_for_the_previous_one(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
     assert_same_bytes: Same,
@@ -148,7 +148,7 @@ def test_a_truncated_checkpoint_is_passed_over_for_the_one_before_it(
     assert "resuming from the checkpoint of step 9 of 12" in capfd.readouterr().err
 
 
-def test_a_second_process_waits_and_goes_on_from_the_checkpoint_of_the_first(
+def test_second_process_waits_and_resumes_from_the_first_ones_state(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
     assert_same_bytes: Same,

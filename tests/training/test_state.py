@@ -51,7 +51,7 @@ def test_a_restored_state_goes_on_like_the_one_that_was_saved(
         assert torch.equal(found.tensors[name], tensor), name
 
 
-def test_the_result_has_averages_for_parameters_and_buffers_as_they_are(tiny: SimpleNamespace) -> None:
+def test_result_has_the_ema_of_parameters_and_buffers_unchanged(tiny: SimpleNamespace) -> None:
     state = build(tiny.SETTINGS, torch.contiguous_format)
     step(state, torch.ones(2, 3, 6, 6))
     weights, objective_weights = state.ema_state_dicts()

@@ -12,7 +12,7 @@ from mdpipe.training.metrics import MetricsHistory, MetricsProcessor, TrainMetri
 
 
 @pytest.mark.parametrize(("learned", "end"), [("", ""), ("exponents 0.5 / 1 / 2", "  exponents 0.5 / 1 / 2")])
-def test_a_line_tells_where_the_run_stands(capfd: pytest.CaptureFixture[str], learned: str, end: str) -> None:
+def test_log_line_format(capfd: pytest.CaptureFixture[str], learned: str, end: str) -> None:
     log_to_console(
         TrainMetrics(
             step=250,
@@ -35,9 +35,7 @@ def test_a_line_tells_where_the_run_stands(capfd: pytest.CaptureFixture[str], le
     )
 
 
-def test_speed_and_time_left_come_from_the_clock_and_losses_from_the_steps_since_the_last_report(
-    tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_metrics_cover_the_steps_since_the_last_log(tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr(metrics.time, "monotonic", lambda: now)
     history = MetricsHistory(tiny.SETTINGS.model_copy(update={"steps": 50}), torch.device("cpu"), [])

@@ -27,7 +27,7 @@ def trainer_of(objective, *, micro_batches=1, device="cpu", dropout=0.0):
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
-def test_the_loss_of_a_step_is_the_objectives_with_the_noise_of_the_rows_places(micro_batches):
+def test_loss_of_a_step_uses_the_noise_of_global_row_indices(micro_batches):
     objective = MD4(Linear(), V, masks=2)
     trainer = trainer_of(objective, micro_batches=micro_batches)
     examples = torch.arange(B)

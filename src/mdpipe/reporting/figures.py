@@ -123,7 +123,7 @@ def training_chart(curves: Mapping[str, pl.DataFrame], units: Mapping[str, str])
     """Draw loss against step, one panel per run, by name.
 
     Args:
-        curves: one per run, with the columns `step` and `loss` (bits per token).
+        curves: one per run, with the columns `step` and `train/loss` (bits per token).
         units: the unit of each run's loss: bits/dim for images.
 
     Raises:
@@ -135,7 +135,7 @@ def training_chart(curves: Mapping[str, pl.DataFrame], units: Mapping[str, str])
     for axes, run in zip(panels, sorted(curves), strict=True):
         if not curves[run].height:
             raise ValueError(f"the training curve of run {run!r} has no rows")
-        steps, losses = curves[run]["step"].to_list(), curves[run]["loss"].to_list()
+        steps, losses = curves[run]["step"].to_list(), curves[run]["train/loss"].to_list()
         smoothed = _smooth(losses)
         axes.plot(steps, losses, color=MODEL, alpha=0.3, linewidth=1)
         axes.plot(steps, smoothed, color=MODEL, linewidth=2)

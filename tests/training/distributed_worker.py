@@ -1,4 +1,4 @@
-"""A process of runs that several share, started by `launch`: `python one_of_several.py RUNS`.
+"""A process of runs that several share, started by `launch`: `python distributed_worker.py RUNS`.
 
 RUNS is JSON: the folder of each run and its options, `objective`, whether to take `muon`, changes to `hardware`, the
 `device` if it is not the CPU, and `stop_at`, a step in which all processes end with status 75.
@@ -97,8 +97,8 @@ def train(folder: Path, options: Options, world: World) -> None:
 def start(runs: Mapping[Path, Options]) -> None:
     """Launch as many processes as the options ask for, in all runs equally many, and wait for them."""
     (processes,) = {options["hardware"]["processes"] for options in runs.values()}
-    told = json.dumps([[str(folder), options] for folder, options in runs.items()])
-    launch(processes, [sys.executable, __file__, told])
+    job = json.dumps([[str(folder), options] for folder, options in runs.items()])
+    launch(processes, [sys.executable, __file__, job])
 
 
 if __name__ == "__main__":
