@@ -19,7 +19,7 @@ from mdpipe.benchmarks.gpu.correctness import FLOAT32, Trace, compare_traces
 from mdpipe.benchmarks.gpu.report import Report
 from mdpipe.benchmarks.gpu.report import main as run_part
 from mdpipe.benchmarks.gpu.sizes import FULL, OBJECTIVES, TINY
-from mdpipe.diffusion.objectives import masked
+from mdpipe.diffusion.objectives import md4
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.kinds import kinds_of
 from mdpipe.networks.base import build_on_meta, count_parameters
@@ -221,11 +221,11 @@ def test_batches_are_doubled_until_memory_or_speed_ends():
 
 def test_a_size_of_chunks_holds_for_its_measurement_only(tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(speed.Measurement, "measure_speed", lambda _: seen.append(masked.CHUNK_BYTES) or {})
+    monkeypatch.setattr(speed.Measurement, "measure_speed", lambda _: seen.append(md4.CHUNK_BYTES) or {})
     report = make_report(tmp_path)
-    before = masked.CHUNK_BYTES
+    before = md4.CHUNK_BYTES
     speed.Measurement(report, TINY.speeds["text8"], 1, False).measure_chunks(5)
-    assert seen == [5] and before == masked.CHUNK_BYTES
+    assert seen == [5] and before == md4.CHUNK_BYTES
 
 
 def test_an_error_in_one_small_parameter_does_not_pass():

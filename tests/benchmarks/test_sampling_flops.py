@@ -11,7 +11,7 @@ from mdpipe.benchmarks.sampling import (
     build_grid_sampler,
     build_random_network,
 )
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from tests.benchmarks.configurations import tiny
 
 STEPS = 5
@@ -22,7 +22,7 @@ def test_the_count_is_that_of_torch(kind):
     benchmark = tiny(kind)
     denoiser, tokens = CountingDenoiser(build_random_network(benchmark)), torch.full((2, benchmark.length), 11)
     with FlopCounterMode(display=False) as counter:
-        build_grid_sampler(kind, STEPS)(denoiser, SCHEDULE, 11, tokens, Noise(0, "test"), torch.arange(2))
+        build_grid_sampler(kind, STEPS)(denoiser, SCHEDULE, 11, tokens, CounterRNG(0, "test"), torch.arange(2))
     assert denoiser.flops(benchmark.length) == counter.get_total_flops() > 0
 
 
@@ -36,14 +36,16 @@ def test_all_steps_of_a_steady_sampler_run_the_whole_network(kind):
     def note(*_):
         done.append((denoiser.calls, denoiser.rows, denoiser.positions))
 
-    build_grid_sampler(kind, STEPS)(denoiser, SCHEDULE, 11, tokens, Noise(0, "test"), torch.arange(2), on_step=note)
+    build_grid_sampler(kind, STEPS)(
+        denoiser, SCHEDULE, 11, tokens, CounterRNG(0, "test"), torch.arange(2), on_step=note
+    )
     assert done == [(step, 2 * step, 2 * benchmark.length * step) for step in range(1, STEPS + 1)]
 
 
 def test_planned_sampling_runs_the_head_once_a_token_and_the_trunk_no_more_often():
     benchmark = tiny("reveal_first")
     denoiser, tokens = CountingDenoiser(build_random_network(benchmark)), torch.full((2, benchmark.length), 11)
-    build_grid_sampler("reveal_first", STEPS)(denoiser, SCHEDULE, 11, tokens, Noise(0, "test"), torch.arange(2))
+    build_grid_sampler("reveal_first", STEPS)(denoiser, SCHEDULE, 11, tokens, CounterRNG(0, "test"), torch.arange(2))
     assert denoiser.positions == tokens.numel()
     assert denoiser.calls <= STEPS and denoiser.rows <= 2 * STEPS
 

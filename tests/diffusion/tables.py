@@ -8,7 +8,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from mdpipe.diffusion.vector_schedule import VectorSchedule
+from mdpipe.diffusion.objectives.genmd4 import PerTokenSchedule
 
 
 def contexts(vocabulary: int, length: int) -> Tensor:
@@ -68,17 +68,17 @@ class Posterior:
     P(x_0^n | x_t), which depends on the time: a mask is the more likely to hide a token the sooner that is masked.
     """
 
-    def __init__(self, joint: Tensor, schedule: VectorSchedule) -> None:
+    def __init__(self, joint: Tensor, schedule: PerTokenSchedule) -> None:
         self.schedule = schedule
         self.sequences = joint.nonzero()
         self.chances = joint[joint > 0]
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        mask = len(self.schedule.exponents)
+        mask = len(self.schedule.w)
         masked = (tokens == mask)[:, None]
         agreeing = (masked | (tokens[:, None] == self.sequences)).all(dim=2)
-        hiding = torch.where(masked, self.schedule.masked(time)[:, self.sequences], 1).prod(dim=2)
+        hiding = torch.where(masked, self.schedule.one_minus_alpha(time)[:, self.sequences], 1).prod(dim=2)
         weights = agreeing * hiding * self.chances
         return torch.einsum("bs,slv->blv", weights, nn.functional.one_hot(self.sequences, mask).double()).log()
 

@@ -41,21 +41,23 @@ def test_derivative_is_that_of_alpha(schedule: Schedule, time):
     """By autodiff."""
     time.requires_grad_()
     (slope,) = torch.autograd.grad(schedule.alpha(time), time)
-    assert torch.allclose(schedule.derivative(time), slope, rtol=1e-12)
+    assert torch.allclose(schedule.alpha_derivative(time), slope, rtol=1e-12)
 
 
 @given(schedule=schedules, time=interior_times)
 def test_weight_is_the_log_derivative_of_the_masked_share(schedule: Schedule, time):
     """-alpha' / (1 - alpha) = d/dt log(1 - alpha), by autodiff; positive, so that the loss is."""
     time.requires_grad_()
-    (slope,) = torch.autograd.grad(schedule.masked(time).log(), time)
+    (slope,) = torch.autograd.grad(schedule.one_minus_alpha(time).log(), time)
     assert torch.allclose(schedule.weight(time), slope, rtol=1e-9)
     assert schedule.weight(time) > 0
 
 
 @given(schedule=schedules, time=times)
 def test_the_masked_share_is_what_is_not_visible(schedule: Schedule, time):
-    assert torch.allclose(schedule.alpha(time) + schedule.masked(time), torch.ones_like(time), rtol=0, atol=1e-15)
+    assert torch.allclose(
+        schedule.alpha(time) + schedule.one_minus_alpha(time), torch.ones_like(time), rtol=0, atol=1e-15
+    )
 
 
 @given(schedule=schedules, time=interior_times)
@@ -63,7 +65,7 @@ def test_log_snr_is_the_logit_of_alpha(schedule: Schedule, time):
     """Its sigmoids are both shares, each to relative accuracy."""
     log_snr = schedule.log_snr(time)
     assert torch.allclose(log_snr.sigmoid(), schedule.alpha(time), rtol=1e-12, atol=0)
-    assert torch.allclose((-log_snr).sigmoid(), schedule.masked(time), rtol=1e-12, atol=0)
+    assert torch.allclose((-log_snr).sigmoid(), schedule.one_minus_alpha(time), rtol=1e-12, atol=0)
 
 
 @given(schedule=schedules, time=times)
@@ -105,7 +107,7 @@ def test_alpha_falls_from_one_to_zero_up_to_epsilon(schedule: Schedule):
 
 @given(schedule=cushioned, end=st.sampled_from([0.0, 1.0]).map(scalar))
 def test_with_epsilon_everything_is_finite_at_both_ends(schedule: Schedule, end):
-    for value in (schedule.alpha, schedule.derivative, schedule.weight, schedule.log_snr):
+    for value in (schedule.alpha, schedule.alpha_derivative, schedule.weight, schedule.log_snr):
         assert value(end).isfinite()
 
 

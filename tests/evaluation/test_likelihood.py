@@ -15,9 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.objectives.base import Bound
+from mdpipe.diffusion.objectives.base import ELBO
 from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import Schedule
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
@@ -84,7 +84,7 @@ def test_it_is_unbiased_and_knows_the_error_of_its_draws(
             network,
             windows(whole, tail),
             draws(draws=8, batch_size=200),
-            Noise(seed, "evaluate"),
+            CounterRNG(seed, "evaluate"),
         )
         scores.append((estimate.value - expected) / estimate.stderr_draws)
         assert estimate.stderr > estimate.stderr_draws
@@ -102,7 +102,11 @@ def test_its_standard_error_is_that_of_the_source(
     for seed in range(REPEATS):
         examples = windows(drawn(120, seed=100 + seed))
         estimate = likelihood_bound(
-            MD4(Linear(EPSILON), VOCABULARY), network, examples, draws(draws=2, batch_size=200), Noise(seed, "evaluate")
+            MD4(Linear(EPSILON), VOCABULARY),
+            network,
+            examples,
+            draws(draws=2, batch_size=200),
+            CounterRNG(seed, "evaluate"),
         )
         scores.append((estimate.value - expected / LENGTH) / estimate.stderr)
     assert abs(np.mean(scores)) < FALSE_ALARM_Z * np.std(scores) / math.sqrt(REPEATS)
@@ -124,10 +128,8 @@ def test_each_replicate_has_one_time_in_each_part(network: nn.Module, windows: A
 class OfTimeAlone(MD4):
     """An objective whose every example costs t nats."""
 
-    def bound(
-        self, denoiser: object, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
-    ) -> Bound:
-        return Bound(torch.zeros_like(time), torch.zeros_like(time), time)
+    def elbo(self, model: object, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
+        return ELBO(torch.zeros_like(t), torch.zeros_like(t), t)
 
 
 def test_the_error_from_times_falls_with_the_cube_of_their_number(network: nn.Module, windows: Any, draws: Any) -> None:
@@ -136,14 +138,14 @@ def test_the_error_from_times_falls_with_the_cube_of_their_number(network: nn.Mo
     for number in (2, 8, 32):
         settings = draws(draws=number, batch_size=2000)
         objective = OfTimeAlone(Linear(), VOCABULARY)
-        estimate = likelihood_bound(objective, network, examples, settings, Noise(0, "evaluate"))
+        estimate = likelihood_bound(objective, network, examples, settings, CounterRNG(0, "evaluate"))
         variance = 2000 * (1 / 12 / (number / 2) ** 3) / 2
         assert estimate.stderr_draws * estimate.tokens == pytest.approx(math.sqrt(variance), rel=0.1)
         assert abs(estimate.value - 1 / 2 / LENGTH) < FALSE_ALARM_Z * estimate.stderr_draws
 
 
 def bound(network: nn.Module, examples: Any, settings: Any, epsilon: float = EPSILON) -> Likelihood:
-    return likelihood_bound(MD4(Linear(epsilon), VOCABULARY), network, examples, settings, Noise(0, "evaluate"))
+    return likelihood_bound(MD4(Linear(epsilon), VOCABULARY), network, examples, settings, CounterRNG(0, "evaluate"))
 
 
 def test_every_token_is_counted_once_in_whatever_batches(network: nn.Module, windows: Any, draws: Any) -> None:

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.autoregressive import Autoregressive
 from mdpipe.diffusion.objectives.base import Objective
@@ -18,6 +17,7 @@ from mdpipe.diffusion.objectives.d3pm import D3PM
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.objectives.sedd import SEDD
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.diffusion.schedules.polynomial import Polynomial
@@ -67,7 +67,7 @@ def drawn(count: int) -> NDArray[np.int64]:
 
 
 def estimate(objective: Objective, network: Tabular, tokens: NDArray[np.int64], settings: Any, seed: int) -> Likelihood:
-    return likelihood_bound(objective, network, Windows(tokens), settings, Noise(seed, "evaluate"))
+    return likelihood_bound(objective, network, Windows(tokens), settings, CounterRNG(seed, "evaluate"))
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
@@ -122,7 +122,7 @@ def test_the_denoiser_is_told_each_examples_condition(draws: Any) -> None:
         Told(random_table(V, L, 0).table.detach()),
         Windows(tokens),
         draws(draws=2, batch_size=4),
-        Noise(0, "evaluate"),
+        CounterRNG(0, "evaluate"),
         labels,
     )
     assert found.per_example[labels == 9].max() < 0.1 < found.per_example[labels == 0].min()

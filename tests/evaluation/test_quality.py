@@ -1,4 +1,4 @@
-"""Quality of samples: the judge's likelihood is a distribution's, and surprisals add up to the entropy."""
+"""Sample quality: the likelihood is that of a distribution, and unigram entropies average to the entropy."""
 
 import math
 from itertools import product
@@ -15,7 +15,7 @@ from mdpipe.diffusion.objectives.autoregressive import Autoregressive
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.evaluation.estimate import mean_estimate
-from mdpipe.evaluation.quality import BATCH_SIZE, judged_bits, surprisals
+from mdpipe.evaluation.quality import BATCH_SIZE, generative_bits, unigram_entropy_per_sample
 
 VOCABULARY, LENGTH = 3, 5
 EVERY_TEXT = torch.tensor(list(product(range(VOCABULARY), repeat=LENGTH)))
@@ -24,7 +24,7 @@ EVERY_TEXT = torch.tensor(list(product(range(VOCABULARY), repeat=LENGTH)))
 
 def test_probabilities_of_all_texts_add_up_to_one(network: Any) -> None:
     assert len(EVERY_TEXT) > BATCH_SIZE
-    bits = judged_bits(Autoregressive(VOCABULARY), network, EVERY_TEXT)
+    bits = generative_bits(Autoregressive(VOCABULARY), network, EVERY_TEXT)
     assert bits.shape == (len(EVERY_TEXT),)
     assert np.exp2(-bits * LENGTH).sum() == pytest.approx(1, abs=1e-5)
 
@@ -37,21 +37,21 @@ def test_bits_are_those_of_one_token_after_the_other(network: Any) -> None:
         hidden = network(torch.cat([begin, EVERY_TEXT[:, :place]], dim=1), torch.zeros(len(EVERY_TEXT)), None)
         log_p = network.head(hidden[:, -1]).double().log_softmax(dim=-1)
         expected -= log_p.gather(1, EVERY_TEXT[:, place, None]).squeeze(1).detach().numpy()
-    bits = judged_bits(Autoregressive(VOCABULARY), network, EVERY_TEXT)
+    bits = generative_bits(Autoregressive(VOCABULARY), network, EVERY_TEXT)
     np.testing.assert_allclose(bits, expected / (LENGTH * math.log(2)), atol=1e-6)
 
 
-def test_a_judge_that_only_has_a_bound_is_refused(network: Any) -> None:
-    with pytest.raises(ValueError, match=r"judged by an exact likelihood, and this model has a .*bound"):
-        judged_bits(MD4(Linear(), VOCABULARY), network, EVERY_TEXT)
+def test_a_reference_model_that_only_has_a_bound_is_refused(network: Any) -> None:
+    with pytest.raises(ValueError, match=r"reference model must have an exact likelihood, and has the md4 bound"):
+        generative_bits(MD4(Linear(), VOCABULARY), network, EVERY_TEXT)
 
 
 @given(tokens=arrays.arrays(np.int64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.integers(0, 4)))
 def test_mean_surprisal_is_the_entropy_of_all_tokens(tokens: np.ndarray) -> None:
     p = np.bincount(tokens.flatten()) / tokens.size
     entropy = -sum(share * math.log2(share) for share in p if share)
-    assert surprisals(tokens).shape == (len(tokens),)
-    assert surprisals(tokens).mean() == pytest.approx(entropy, abs=1e-9)
+    assert unigram_entropy_per_sample(tokens).shape == (len(tokens),)
+    assert unigram_entropy_per_sample(tokens).mean() == pytest.approx(entropy, abs=1e-9)
 
 
 def test_a_surprisal_is_by_how_rare_a_texts_tokens_are() -> None:
@@ -59,7 +59,7 @@ def test_a_surprisal_is_by_how_rare_a_texts_tokens_are() -> None:
     tokens = np.array([[0, 0], [0, 1], [0, 0], [7, 0]])
     often, rare = -math.log2(6 / 8), 3
     mixed = (often + rare) / 2
-    np.testing.assert_allclose(surprisals(tokens), [often, mixed, often, mixed])
+    np.testing.assert_allclose(unigram_entropy_per_sample(tokens), [often, mixed, often, mixed])
 
 
 def test_the_mean_of_surprisals_is_as_sure_as_their_spread_says() -> None:

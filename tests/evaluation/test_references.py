@@ -24,7 +24,7 @@ from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.evaluation.references import (
     Rate,
     compressor_rates,
-    picture_sizes,
+    image_sizes,
     reference_rates,
     sheets,
     text_sizes,
@@ -108,7 +108,7 @@ def test_compressors_read_whole_characters_however_the_tokens_are_parted(
     """A text longer than a part is cut within characters and within documents."""
     dataset = encoded_text("bytes")
     whole = compressor_rates(dataset)
-    monkeypatch.setattr("mdpipe.evaluation.references.TOKENS_AT_ONCE", at_once)
+    monkeypatch.setattr("mdpipe.evaluation.references.DECODE_BATCH", at_once)
     assert compressor_rates(dataset) == whole
 
 
@@ -167,7 +167,7 @@ def test_a_corpus_without_a_training_split_is_rated_by_compressors(tmp_path: Pat
 
 
 def test_pictures_of_two_channels_have_no_png() -> None:
-    assert picture_sizes(np.zeros((2, 18), np.uint8), (3, 3, 2)) == {}
+    assert image_sizes(np.zeros((2, 18), np.uint8), (3, 3, 2)) == {}
 
 
 @given(count=st.integers(1, 30), height=st.integers(1, 9), width=st.integers(1, 9), edge=st.integers(9, 40))

@@ -12,10 +12,10 @@ from mdpipe.data.encoding.text import encode_corpus
 from mdpipe.data.raw.material import Document, Pictures
 from mdpipe.data.raw.writing import write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.evaluation.zero_shot import ZeroShot, zero_shot
+from mdpipe.evaluation.likelihood import Likelihood, zero_shot_bound
 
 TEXTS = ["Plain text.", "Naïve text, as it is.", "A third one that is somewhat longer than these were."]
 
@@ -26,32 +26,32 @@ def large(network: nn.Module) -> nn.Module:
     return type(network)(256)
 
 
-def measured(corpus: EncodedDataset, network: nn.Module, settings: Any) -> ZeroShot:
-    return zero_shot(MD4(Linear(), 256), network, corpus, settings, Noise(0, "zero shot"))
+def measured(corpus: EncodedDataset, network: nn.Module, settings: Any) -> Likelihood:
+    return zero_shot_bound(MD4(Linear(), 256), network, corpus, settings, CounterRNG(0, "zero shot"))
 
 
 def test_all_bits_are_shared_out_over_the_text_without_separators(large: nn.Module, draws: Any, tmp_path: Path) -> None:
     write_raw(tmp_path / "raw", "text_files", [Document(str(n), text) for n, text in enumerate(TEXTS)])
     encode_corpus(tmp_path / "raw", fit_tokenizer("bytes", []), tmp_path / "corpus", 16)
-    result = measured(EncodedDataset.open(tmp_path / "corpus", "test"), large, draws(draws=4, batch_size=4))
+    corpus = EncodedDataset.open(tmp_path / "corpus", "test")
+    likelihood = measured(corpus, large, draws(draws=4, batch_size=4))
     characters, size = sum(map(len, TEXTS)), sum(len(text.encode()) for text in TEXTS)
-    likelihood = result.likelihood
-    assert (result.characters, result.bytes) == (characters, size)
+    assert (corpus.counts["characters"], corpus.counts["bytes"]) == (characters, size)
     assert likelihood.tokens == size + len(TEXTS)
     assert likelihood.examples == math.ceil((size + len(TEXTS)) / 16)
     bits = likelihood.value * likelihood.tokens / math.log(2)
-    assert result.bits_per_byte().value == pytest.approx(bits / size)
-    assert result.bits_per_character().value == pytest.approx(bits / characters)
-    assert result.bits_per_byte().stderr == pytest.approx(likelihood.stderr * likelihood.tokens / math.log(2) / size)
+    assert likelihood.bits_per(corpus.counts["bytes"]).value == pytest.approx(bits / size)
+    assert likelihood.bits_per(corpus.counts["characters"]).value == pytest.approx(bits / characters)
+    assert likelihood.bits_per(size).stderr == pytest.approx(likelihood.stderr * likelihood.tokens / math.log(2) / size)
 
 
 def test_perplexity_is_per_token_with_its_own_error(large: nn.Module, draws: Any, tmp_path: Path) -> None:
     write_raw(tmp_path / "raw", "text_files", [Document(str(n), text) for n, text in enumerate(TEXTS)])
     encode_corpus(tmp_path / "raw", fit_tokenizer("bytes", []), tmp_path / "corpus", 16)
-    result = measured(EncodedDataset.open(tmp_path / "corpus", "test"), large, draws(draws=4, batch_size=4))
-    perplexity = result.perplexity()
-    assert perplexity.value == pytest.approx(math.exp(result.likelihood.value))
-    assert perplexity.stderr == pytest.approx(perplexity.value * result.likelihood.stderr)
+    likelihood = measured(EncodedDataset.open(tmp_path / "corpus", "test"), large, draws(draws=4, batch_size=4))
+    perplexity = likelihood.perplexity()
+    assert perplexity.value == pytest.approx(math.exp(likelihood.value))
+    assert perplexity.stderr == pytest.approx(perplexity.value * likelihood.stderr)
 
 
 def test_pictures_are_no_corpus(large: nn.Module, draws: Any, tmp_path: Path) -> None:

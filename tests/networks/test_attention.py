@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.attention import MAX_UNFUSED_SCORES, attention
 from mdpipe.networks.dropout import dropout_mask
 
@@ -63,7 +63,7 @@ def test_dropout_applies_to_probabilities_after_the_softmax(length: int, causal:
     """Each of the L x L probabilities of a head is dropped independently; the others are scaled, and not normalized."""
     random = torch.Generator().manual_seed(0)
     query, key, value = torch.randn(3, 2, 2, length, 8, generator=random, dtype=torch.float64).unbind()
-    keys = Noise(0, "test/dropout").keys(0, torch.arange(2))
+    keys = CounterRNG(0, "test/dropout").keys(0, torch.arange(2))
     mask = dropout_mask(keys, 0.25, 2 * length**2).view(2, 2, length, length)
     scores = query @ key.transpose(-1, -2) / math.sqrt(8)
     if causal:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.conditioning import Conditioning
 from mdpipe.networks.dropout import DenoiserWithDropout
 
@@ -64,7 +64,7 @@ def test_every_weight_and_every_class_gets_a_gradient(kind, perturbed, tokens, t
 
 def test_a_denoiser_with_dropout_passes_the_class_on(kind, perturbed, tokens, times):
     network = perturbed(kind, num_classes=NUM_CLASSES, dropout=0.5)
-    step = DenoiserWithDropout(network, Noise(0, "test").keys(0, torch.arange(6)))
+    step = DenoiserWithDropout(network, CounterRNG(0, "test").keys(0, torch.arange(6)))
     with torch.no_grad():
         differences = (step(tokens, times, LABELS) - step(tokens, times, None)).abs().amax(dim=(1, 2))
     assert differences[:NUM_CLASSES].min() > 1e-4

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.noise import Noise, philox
+from mdpipe.diffusion.rng import CounterRNG, philox
 from mdpipe.networks.dropout import (
     NUM_LEVELS,
     PHILOX_ROUNDS,
@@ -21,7 +21,7 @@ RATE = 0.25
 
 
 def keys(examples: int, step: int = 0) -> Tensor:
-    return Noise(0, "test/dropout").keys(step, torch.arange(examples))
+    return CounterRNG(0, "test/dropout").keys(step, torch.arange(examples))
 
 
 def test_philox_gives_the_known_answers_of_random123() -> None:
@@ -85,7 +85,9 @@ def test_runs_of_eight_elements_have_their_binomial_frequencies() -> None:
 
 def test_a_mask_does_not_depend_on_the_batch() -> None:
     full = dropout_mask(keys(6), RATE, 21)
-    parts = [dropout_mask(Noise(0, "test/dropout").keys(0, torch.arange(a, b)), RATE, 21) for a, b in ((0, 2), (2, 6))]
+    parts = [
+        dropout_mask(CounterRNG(0, "test/dropout").keys(0, torch.arange(a, b)), RATE, 21) for a, b in ((0, 2), (2, 6))
+    ]
     assert torch.equal(full, torch.cat(parts))
 
 

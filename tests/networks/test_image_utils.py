@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import get_blocks
 from mdpipe.networks.image_utils import (
     INPUT_TRANSFORM,
@@ -117,7 +117,7 @@ def test_compiled_networks_have_the_same_values_and_gradients(perturbed, kind: s
             for block in get_blocks(network):
                 block.compile(backend="aot_eager")
         tokens = torch.randint(6, (3, 16), generator=torch.Generator().manual_seed(3))
-        keys = Noise(0, "test/dropout").keys(0, torch.arange(3))
+        keys = CounterRNG(0, "test/dropout").keys(0, torch.arange(3))
         logits = network(tokens, torch.linspace(0, 1, 3), None, keys)
         return [logits.detach(), *torch.autograd.grad(logits.square().sum(), list(network.parameters()))]
 

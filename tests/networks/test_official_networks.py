@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
+from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import build_network
@@ -49,7 +49,7 @@ def losses_and_gradients(objective: Objective, network: nn.Module) -> tuple[Tens
     parameters = {f"network.{name}": weight for name, weight in official.map_transformer(weights, 2).items()}
     parameters |= {f"objective.{name}": weight for name, weight in own.items()}
     times = (stored["u0"] + torch.arange(4, dtype=torch.float64) / 4) % 1
-    uniforms = torch.cat([stored["uniforms_1"], stored["uniforms_2"]], dim=1)[:, : objective.loss_uniforms(12)]
+    uniforms = torch.cat([stored["uniforms_1"], stored["uniforms_2"]], dim=1)[:, : objective.num_loss_uniforms(12)]
     arguments = (stored["tokens"].long(), times, uniforms, None, None)
     loss = functional_call(LossModule(network, objective), parameters, arguments).mean()
     loss.backward()
@@ -78,7 +78,7 @@ def assert_gradients_equal(found: official.Weights, prefix: str, factor: float) 
 def test_md4_loss_and_gradients_of_the_transformer(transformer: nn.Module) -> None:
     stored, objective = official.tensors("transformer"), MD4(Linear(), 11)
     loss, gradients = losses_and_gradients(objective, transformer)
-    prior = objective.with_ends(torch.zeros(1, dtype=torch.float64), 12).prior
+    prior = objective.add_boundary_terms(torch.zeros(1, dtype=torch.float64), 12).prior
     torch.testing.assert_close(loss - prior[0], stored["md4/loss"], rtol=1e-6, atol=0)
     assert_gradients_equal(gradients, "md4_grad/", 1)
 
@@ -88,7 +88,7 @@ def test_genmd4_loss_and_gradients_of_the_transformer(transformer: nn.Module) ->
     stored, objective = official.tensors("transformer"), GenMD4(11, initial_exponent=1.0)
     loss, gradients = losses_and_gradients(objective, transformer)
     prior = 12 * objective.schedule.epsilon * torch.tensor(11.0).double().log()
-    length = 1 - FIRST_TIME
+    length = 1 - T_MIN
     expected = length * stored["genmd4/loss_diff"] + stored["genmd4/loss_recon"]
     torch.testing.assert_close(loss - prior, expected, rtol=1e-6, atol=0)
     assert_gradients_equal(gradients, "genmd4_grad/", length)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.stages.drawing import Drawn, draw, unknown
 from mdpipe.stages.trained import TrainedRun, load_run
 
-NOISE = Noise(0, "test")
+NOISE = CounterRNG(0, "test")
 WINDOW = 32
 
 
@@ -53,7 +53,7 @@ Load = Callable[[str], tuple[TrainedRun, Overheard]]
 
 def drawn_by(trained: TrainedRun, kind: str, tokens: Tensor, **settings: Any) -> Drawn:
     grid = {"steps": 4, "grid": "cosine"} if kind in ("ancestral", "reveal_first", "generalized") else {}
-    return draw(trained, build_sampler(kind, **grid), tokens, NOISE, choice=Choice(), **settings)
+    return draw(trained, build_sampler(kind, **grid), tokens, NOISE, choice=TokenSampler(), **settings)
 
 
 @pytest.mark.parametrize(("run", "length"), [("letters", 32), ("pieces", 16), ("digits", 64)])

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params import Params, parse_params
 from mdpipe.reporting.schemas import SAMPLERS
 from mdpipe.stages import paths
@@ -105,8 +105,8 @@ def test_samples_are_judged_as_the_data_are(params: Params, rows: list[Row]) -> 
     """Drawn again from the same noise, of which every row has its own."""
     trained = load_run("letters")
     for row, (kind, steps, sampler) in zip(rows[1:], fitting_samplers(params, "letters"), strict=True):
-        noise = Noise(params.seed, f"samplers/{kind}/{steps}")
-        tokens = draw(trained, sampler, unknown(trained, 2), noise, choice=Choice()).tokens
+        noise = CounterRNG(params.seed, f"samplers/{kind}/{steps}")
+        tokens = draw(trained, sampler, unknown(trained, 2), noise, choice=TokenSampler()).tokens
         first, second = bits_by_chaining(tokens)
         assert float(row["bits"]) == pytest.approx((first + second) / 2, rel=1e-5)
         assert float(row["bits_stderr"]) == pytest.approx(abs(first - second) / 2, rel=1e-4)
@@ -151,6 +151,6 @@ def test_a_judge_that_only_has_a_bound_is_refused(params: Params, place: Path) -
     """The params already say so; where the models on the disk are others than these, the stage does."""
     judged = params.samplers.runs["letters"].model_copy(update={"judge": "letters"})
     suite = params.samplers.model_copy(update={"runs": {"letters": judged}})
-    with pytest.raises(ValueError, match="judged by an exact likelihood"):
+    with pytest.raises(ValueError, match="must have an exact likelihood"):
         samplers(params.model_copy(update={"samplers": suite}), "letters")
     assert not paths.samplers("letters").exists()

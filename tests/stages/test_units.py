@@ -13,8 +13,8 @@ from mdpipe.data.encoding.text import encode_corpus
 from mdpipe.data.raw.material import Document
 from mdpipe.data.raw.writing import write_raw
 from mdpipe.data.tokenizers import Tokenizer, fit_tokenizer
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.evaluation.references import compressor_rates
@@ -55,7 +55,7 @@ def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: s
         vocab_size=corpus.vocabulary, shape=(16,), seed=0, num_classes=0, causal=False, kind="transformer", **sizes
     )
     draws = SimpleNamespace(draws=2, batch_size=64)
-    likelihood = likelihood_bound(objective, network, corpus, draws, Noise(0, "units"))
+    likelihood = likelihood_bound(objective, network, corpus, draws, CounterRNG(0, "units"))
     trained = TrainedRun(network, objective, "md4", tmp_path, "corpus", "text", kind, (16,), 0, ())
     found = bound_metrics(trained, likelihood, corpus.counts)
     counts = {"bits/token": "tokens", "bits/byte": "bytes", "bits/char": "characters"}

@@ -20,9 +20,9 @@ import torch
 import torch._dynamo  # The optimizers load it when they are first used: here once for all forks.
 from torch import Tensor
 
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.logs import configure_logging
 from mdpipe.networks.base import build_network
@@ -86,7 +86,7 @@ def tiny_run(
         dropout=dropout,
     ).to(device)
     objective = objective or MD4(Linear(), VOCABULARY)
-    noise = Noise(0, "train")
+    noise = CounterRNG(0, "train")
 
     def wrapped(step: int, rows: range) -> Batch:
         return Batch(batches(step)[rows.start : rows.stop])

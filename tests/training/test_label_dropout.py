@@ -2,12 +2,12 @@
 
 import torch
 
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.training.loop import drop_labels
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 
 CLASSES = 10
-NOISE = Noise(0, "train")
+NOISE = CounterRNG(0, "train")
 
 
 def test_labels_are_dropped_with_the_given_probability():

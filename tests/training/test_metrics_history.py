@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import build_network
 from mdpipe.networks.transformer import Transformer
@@ -86,7 +86,7 @@ def test_parameters_with_non_finite_gradients_are_named(tiny: SimpleNamespace) -
     assert isinstance(network, Transformer)
     network.attention[0].inner = FiniteOnlyForward(network.attention[0].inner)
     objective = MD4(Linear(), tiny.VOCABULARY)
-    trainer = Trainer.build(network, objective, tiny.SETTINGS, tiny.HARDWARE, Noise(0, "train"))
+    trainer = Trainer.build(network, objective, tiny.SETTINGS, tiny.HARDWARE, CounterRNG(0, "train"))
     trainer.train_step(lambda number, rows: Batch(tiny.batch(number)[rows.start : rows.stop]))
     with pytest.raises(NonFiniteLossError, match=r"non-finite gradients: embedding\.weight, [\w.]+\. The last"):
         trainer.state.history.require_finite(1)

@@ -11,7 +11,7 @@ from mdpipe.training.state import TrainingState
 
 def step(state: TrainingState, images: Tensor) -> None:
     state.optimizers[0].zero_grad()
-    loss = state.network(images).square().mean() + state.objective.exponents.square().mean()
+    loss = state.network(images).square().mean() + state.objective.schedule.w.square().mean()
     loss.backward()
     state.optimizers[0].step()
     state.ema.update(state.step)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.rng import CounterRNG, stratified_times
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import build_network
 from mdpipe.training.distributed import World
@@ -18,12 +18,12 @@ TOKENS = torch.randint(V, (B, L), generator=torch.Generator().manual_seed(0))
 
 
 def trainer_of(objective, *, micro_batches=1, device="cpu", dropout=0.0):
-    shape = {"layers": 1, "heads": 2, "width": 8, "time_conditioning": True, "causal": objective.causal}
+    shape = {"layers": 1, "heads": 2, "width": 8, "time_conditioning": True, "causal": objective.is_causal}
     network = build_network("transformer", V, (L,), seed=0, dropout=dropout, **shape).to(device)
     hardware = HARDWARE.model_copy(update={"micro_batches": micro_batches})
     settings = SETTINGS.model_copy(update={"batch_size": B})
     state = TrainingState(network, objective, settings)
-    return Trainer(state, LossModule(network, objective), settings, hardware, Noise(0, "train"), World())
+    return Trainer(state, LossModule(network, objective), settings, hardware, CounterRNG(0, "train"), World())
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])

@@ -13,9 +13,9 @@ import polars as pl
 
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.artifacts.stable_json import write_json
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler
+from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.reporting.schemas import SPEEDS
@@ -60,6 +60,6 @@ def _tokens_per_second(trained: TrainedRun, sampler: Sampler[Any], params: Param
     tokens, seconds = unknown(trained, params.samplers.count), []
     for _ in range(1 + repeats):
         start = perf_counter()
-        draw(trained, sampler, tokens, Noise(params.seed, "bench samplers"), choice=Choice())
+        draw(trained, sampler, tokens, CounterRNG(params.seed, "bench samplers"), choice=TokenSampler())
         seconds.append(perf_counter() - start)
     return float(f"{tokens.numel() / min(seconds[1:]):.{DIGITS}g}")

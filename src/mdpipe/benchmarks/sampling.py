@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_error, format_machine, to_table
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.schedules.linear import Linear
@@ -99,7 +99,7 @@ class SamplingBenchmark(Benchmark):
             synchronize(device)
             start = perf_counter()
             sampler = build_grid_sampler(self.sampler, self.measured_steps)
-            _sample(sampler, denoiser, masks, Noise(self.seed, f"bench/{repeat}"))
+            _sample(sampler, denoiser, masks, CounterRNG(self.seed, f"bench/{repeat}"))
             synchronize(device)
             seconds.append(perf_counter() - start)
         flops_per_second = denoiser.flops(self.length) / sum(seconds)
@@ -124,7 +124,7 @@ class SamplingBenchmark(Benchmark):
         tokens = torch.zeros(self.batch, self.length, dtype=torch.int64, device=device)
         tokens[:, 0] = self.vocabulary
         sampler = build_grid_sampler(self.sampler, 1)
-        _sample(sampler, CountingDenoiser(network), tokens, Noise(self.seed, "bench/warm-up"))
+        _sample(sampler, CountingDenoiser(network), tokens, CounterRNG(self.seed, "bench/warm-up"))
 
 
 class CountingDenoiser:
@@ -178,7 +178,7 @@ def build_grid_sampler(kind: str, steps: int) -> Sampler[Any]:
     return build_sampler(kind) if kind == "first_hitting" else build_sampler(kind, steps=steps, grid="uniform")
 
 
-def _sample(sampler: Sampler[Any], denoiser: CountingDenoiser, tokens: Tensor, noise: Noise) -> Tensor:
+def _sample(sampler: Sampler[Any], denoiser: CountingDenoiser, tokens: Tensor, noise: CounterRNG) -> Tensor:
     examples = torch.arange(len(tokens), device=tokens.device)
     return sampler(denoiser, SCHEDULE, denoiser.network.vocab_size, tokens, noise, examples)
 

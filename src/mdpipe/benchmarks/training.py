@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_error, format_machine, to_table
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.build import build_objective
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import Network, build_network, count_parameters
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.training.distributed import World
@@ -210,7 +210,7 @@ class TrainingBenchmark(Benchmark):
         steps = self.warm_up + self.steps
         train = Train(steps=steps, batch_size=self.batch, optimizer=OPTIMIZERS[self.optimizer])
         hardware = Hardware(self.precision, self.threads, compile=self.compile, recompute=self.recompute)
-        step = build_step(network, objective, train, hardware, Noise(self.seed, "bench"))
+        step = build_step(network, objective, train, hardware, CounterRNG(self.seed, "bench"))
         tokens = shape.random_tokens(self.batch, self.seed)
         memory_before = get_peak_memory_mib(device)
         seconds = time_steps(step, lambda _, rows: Batch(tokens[rows.start : rows.stop]), steps)
@@ -236,7 +236,7 @@ def build_step(
     objective: Objective,
     train: Train,
     hardware: Hardware,
-    noise: Noise,
+    noise: CounterRNG,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> Trainer:
     """Return the step of a new training run, built in the order of `training.loop.train`."""

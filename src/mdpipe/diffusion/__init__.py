@@ -1,1 +1,1 @@
-"""Masked diffusion: schedules, objectives and samplers. No network, no file and no dataset in here."""
+"""Masked diffusion: schedules, objectives and samplers. This package knows no network, file or dataset."""

@@ -1,1 +1,1 @@
-"""Evaluation: likelihood bounds with their standard errors, zero-shot corpora, and reference rates."""
+"""Evaluation: likelihood bounds with standard errors, sample quality, and reference rates."""

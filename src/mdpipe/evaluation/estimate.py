@@ -1,4 +1,7 @@
-"""Estimates: a number and how sure it is."""
+"""Estimates: values with standard errors.
+
+Shapes: N examples.
+"""
 
 import math
 from dataclasses import dataclass
@@ -15,27 +18,30 @@ class Estimate:
     stderr: float
 
     def scaled(self, factor: float) -> "Estimate":
-        """The same in another unit."""
+        """Return the estimate in another unit."""
         return Estimate(self.value * factor, self.stderr * factor)
 
     def exponential(self) -> "Estimate":
-        """exp(value), with the delta method's standard error exp(value) * stderr."""
+        """Return exp(value), with the standard error exp(value) * stderr of the delta method."""
         value = math.exp(self.value)
         return Estimate(value, value * self.stderr)
 
 
 def ratio_estimate(totals: NDArray[np.float64], sizes: NDArray[np.int64]) -> Estimate:
-    r"""Cost a token of a source, from N examples with costs y_e and sizes n_e.
+    r"""Estimate the cost per token of a source, from N examples with costs y_e and sizes n_e.
 
     r = sum y_e / sum n_e,  stderr = sqrt(N / (N - 1) * sum (y_e - r n_e)^2) / sum n_e
 
-    A ratio estimator, since the last window of a text may be shorter than the others. The examples are taken to be
-    independent draws from the source, so the error also holds what was drawn by chance within each example.
+    This is the ratio estimator, since the last window of a text may be shorter than the others. The examples are
+    assumed to be independent draws from the source, so the error includes the randomness of the costs within each
+    example.
 
-    Shapes: (N,) both.
+    Args:
+        totals: costs, (N,).
+        sizes: tokens of each example, (N,).
 
     Raises:
-        ValueError: there are fewer than two examples.
+        ValueError: if there are fewer than two examples.
     """
     if len(totals) < 2:
         raise ValueError(
@@ -49,23 +55,26 @@ def ratio_estimate(totals: NDArray[np.float64], sizes: NDArray[np.int64]) -> Est
 
 
 def mean_estimate(values: NDArray[np.float64]) -> Estimate:
-    """The mean of independent values (N,) and its standard error.
+    """Estimate the mean of independent values (N,).
 
     Raises:
-        ValueError: there are fewer than two.
+        ValueError: if there are fewer than two.
     """
     return ratio_estimate(values, np.ones(len(values), dtype=np.int64))
 
 
 def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64], sizes: NDArray[np.int64]) -> Estimate:
-    """How much more a token costs under the first model than under the second, from their costs of the same examples.
+    """Estimate how much more a token costs under the first model than under the second, on the same examples.
 
-    What makes an example hard for both cancels, so the error is below that of two separate estimates.
+    Variation between examples that both models share cancels, so the error is below that of two separate estimates.
 
-    Shapes: (N,) all; sizes as in `ratio_estimate`.
+    Args:
+        first: costs under the first model, (N,).
+        second: costs under the second model, (N,).
+        sizes: tokens of each example, (N,).
 
     Raises:
-        ValueError: the models were not measured on the same number of examples, or on fewer than two.
+        ValueError: if the models were not measured on the same number of examples, or on fewer than two.
     """
     if not len(first) == len(second) == len(sizes):
         raise ValueError(

@@ -1,12 +1,12 @@
-"""The likelihood bound of a whole split, with its standard error.
+"""The likelihood bound of a whole split or corpus, with its standard error.
 
-Each example gets `draws` draws of (time, mask), in two replicates that know nothing of each other. A replicate has one
-time in each of draws / 2 equal parts of [0, 1], uniform within its part. Both replicates' means estimate the example's
-bound without bias, and their difference says how far they are off.
+Each example gets `draws` draws of (time, mask), in two independent replicates. A replicate has one time in each of
+draws / 2 equal intervals of [0, 1], uniform within its interval. The means of both replicates are unbiased estimates of
+the example's bound, and their difference gives the Monte Carlo error.
 
-An objective that gives the likelihood itself is asked once for each example, and its draws have no error.
+An objective with an exact likelihood is evaluated once for each example, without Monte Carlo error.
 
-Letters: B examples of a batch, N examples in all, D draws, L positions.
+Shapes: B examples of a batch, N examples of the data set, D draws, L length.
 """
 
 import math
@@ -20,29 +20,30 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 
 if TYPE_CHECKING:
+    from mdpipe.data.encoded.dataset import EncodedDataset
     from mdpipe.params.runs import Draws
 
 REPLICATES = 2
 
 
 class Examples(Protocol):
-    """What is evaluated: an `EncodedDataset`, or anything that reads like one."""
+    """The data to evaluate: an `EncodedDataset`, or anything with this interface."""
 
     @property
     def vocabulary(self) -> int:
-        """Number of tokens there are, the mask left out."""
+        """Return the number of tokens, without the mask."""
 
     @property
     def examples(self) -> int:
-        """How many examples all batches hold together."""
+        """Return the number of examples in all batches."""
 
     def evaluation_batches(self, batch_size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Batches (B, L), each with the index of its first example; one batch may have another L."""
+        """Yield batches (B, L), each with the index of its first example; one batch may have another L."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,11 @@ class Likelihood:
     """An upper bound on the negative log-likelihood, in nats per token."""
 
     value: float
-    """Sum over the examples divided by their tokens; the sum of the three parts."""
+    """Sum over the examples divided by their tokens; equals the sum of the three parts."""
     stderr: float
-    """Standard error as an estimate of the source's bound: the examples are a sample of it. Holds the draws' error."""
+    """Standard error as an estimate of the source's bound, the examples being a sample of it; includes the next one."""
     stderr_draws: float
-    """Standard error as an estimate of the bound of just these examples: the error of the Monte Carlo draws alone."""
+    """Standard error as an estimate of the bound on exactly these examples: the Monte Carlo error."""
     reconstruction: float
     prior: float
     diffusion: float
@@ -77,14 +78,14 @@ class Likelihood:
     examples: int
     draws: int
     per_example: NDArray[np.float64]
-    """What each example costs, (N,), in nats: for the differences between models on the same examples."""
+    """Bound on each example, (N,), in nats: for differences between models on the same examples."""
     sizes: NDArray[np.int64]
     """Tokens of each example, (N,)."""
 
     def bits_per(self, units: int) -> Bits:
-        """The same in bits per unit, of which the examples hold `units` in all: their characters or bytes, say.
+        """Return the bound in bits per unit, where the examples contain `units` units, such as characters or bytes.
 
-        The number of units a token is taken as known, so the errors are those per token in another unit.
+        The number of units per token is taken as known, so the errors are those per token in another unit.
         """
         factor = self.tokens / (units * math.log(2))
         return Bits(
@@ -97,11 +98,11 @@ class Likelihood:
         )
 
     def bits_per_token(self) -> Bits:
-        """The same in bits per token. A token is a dimension of a picture, and a character in a letter-level text."""
+        """Return the bound in bits per token: per dimension of an image, or character of a character-level text."""
         return self.bits_per(self.tokens)
 
     def perplexity(self) -> Estimate:
-        """An upper bound on the perplexity: exp of the nats per token."""
+        """Return an upper bound on the perplexity per token; it is comparable for the same tokenizer only."""
         return Estimate(self.value, self.stderr).exponential()
 
 
@@ -110,10 +111,10 @@ def likelihood_bound(
     network: nn.Module,
     dataset: Examples,
     settings: "Draws",
-    noise: Noise,
-    condition: NDArray[np.int64] | None = None,
+    rng: CounterRNG,
+    class_labels: NDArray[np.int64] | None = None,
 ) -> Likelihood:
-    r"""Estimate the objective's bound over all of a dataset's examples.
+    r"""Estimate the objective's bound over all examples of a data set.
 
     With m_er the mean of replicate r of example e, and n_e its tokens:
 
@@ -125,13 +126,13 @@ def likelihood_bound(
     Args:
         objective: gives the bound; moved to the network's device.
         network: a denoiser, put into evaluation mode.
-        dataset: the examples; all are read, a shorter last window too.
+        dataset: the examples; all are read, including a shorter last window.
         settings: `draws` (even) and `batch_size`. The batch size only changes the last digits.
-        noise: source of the times and masks, one number each per (draw, example).
-        condition: (N,) what the denoiser is told of each example, or None.
+        rng: source of the times and masks, a function of draw and example.
+        class_labels: (N,) for the denoiser, or None.
 
     Raises:
-        ValueError: the dataset has another vocabulary than the model, or fewer than two examples.
+        ValueError: if the data set has another vocabulary than the model, or fewer than two examples.
     """
     if dataset.vocabulary != objective.vocabulary:
         raise ValueError(
@@ -141,30 +142,30 @@ def likelihood_bound(
     network.eval()
     device = next(network.parameters()).device
     objective.to(device)
-    draws = 1 if objective.exact else settings.draws
+    draws = 1 if objective.is_exact else settings.draws
     means = np.zeros((dataset.examples, REPLICATES))
     sizes = np.zeros(dataset.examples, dtype=np.int64)
     parts = np.zeros(3)
     for first, tokens in dataset.evaluation_batches(settings.batch_size):
         batch = slice(first, first + len(tokens))
-        told = None if condition is None else torch.tensor(condition[batch], device=device)
-        draws_DB3 = _draw_bounds(objective, network, torch.from_numpy(tokens).to(device), first, draws, noise, told)
-        halves = draws_DB3.reshape(min(draws, REPLICATES), -1, len(tokens), 3)
-        means[batch] = halves.sum(axis=3).mean(axis=1).T
+        labels = None if class_labels is None else torch.tensor(class_labels[batch], device=device)
+        draws_DB3 = _draw_elbos(objective, network, torch.from_numpy(tokens).to(device), first, draws, rng, labels)
+        replicates = draws_DB3.reshape(min(draws, REPLICATES), -1, len(tokens), 3)
+        means[batch] = replicates.sum(axis=3).mean(axis=1).T
         sizes[batch] = tokens.shape[1]
         parts += draws_DB3.mean(axis=0).sum(axis=0)
-    tokens_in_all = int(sizes.sum())
+    num_tokens = int(sizes.sum())
     per_example = means.mean(axis=1)
     over_examples = ratio_estimate(per_example, sizes)
-    reconstruction, prior, diffusion = (parts / tokens_in_all).tolist()
+    reconstruction, prior, diffusion = (parts / num_tokens).tolist()
     return Likelihood(
         value=over_examples.value,
         stderr=over_examples.stderr,
-        stderr_draws=float(np.sqrt(np.square(means[:, 0] - means[:, 1]).sum() / 4) / tokens_in_all),
+        stderr_draws=float(np.sqrt(np.square(means[:, 0] - means[:, 1]).sum() / 4) / num_tokens),
         reconstruction=reconstruction,
         prior=prior,
         diffusion=diffusion,
-        tokens=tokens_in_all,
+        tokens=num_tokens,
         examples=dataset.examples,
         draws=draws,
         per_example=per_example,
@@ -172,27 +173,51 @@ def likelihood_bound(
     )
 
 
+def zero_shot_bound(
+    objective: Objective, network: nn.Module, corpus: "EncodedDataset", settings: "Draws", rng: CounterRNG
+) -> Likelihood:
+    """Estimate the bound on a text corpus that the model was not trained on.
+
+    The convention decides the number as much as the model does:
+
+    - The whole corpus is evaluated; it is not split, since nothing of it was trained on.
+    - Its text is encoded as it is, with the tokenizer of the model's training data, each document followed by the
+      tokenizer's separator. The documents are one stream, cut from its first token on into windows of the model's
+      length. Windows do not overlap, and the rest is one shorter window: every token is counted exactly once.
+    - Perplexity is exp of the bound in nats per token, where separators are tokens.
+    - Bits per byte and per character are the bits of all tokens, separators included, divided by the size of the text
+      only. For a lossy tokenizer (letters) the text is the decoded one, separators included.
+    - As in all evaluation, the bound is an average over several draws of time and mask, with the averaged weights.
+
+    Raises:
+        ValueError: if the corpus is not text, has another vocabulary than the model, or fewer than two windows.
+    """
+    if corpus.modality != "text":
+        raise ValueError(f"{corpus.directory} holds {corpus.modality} data; zero-shot corpora are text")
+    return likelihood_bound(objective, network, corpus, settings, rng)
+
+
 @torch.inference_mode()
-def _draw_bounds(
+def _draw_elbos(
     objective: Objective,
     network: nn.Module,
     tokens: Tensor,
     first: int,
     draws: int,
-    noise: Noise,
-    condition: Tensor | None,
+    rng: CounterRNG,
+    class_labels: Tensor | None,
 ) -> NDArray[np.float64]:
-    """All draws for tokens (B, L): (draws, B, 3), the parts reconstruction, prior, diffusion in nats per example.
+    """Return all draws for tokens (B, L): (D, B, 3), the parts reconstruction, prior, diffusion in nats per example.
 
-    The first half of the draws is one replicate, the second the other; a single draw is both.
+    The first half of the draws is one replicate, the second half the other; a single draw is both.
     """
     examples_B = torch.arange(first, first + len(tokens), device=tokens.device)
     strata = max(1, draws // REPLICATES)
-    count = objective.bound_uniforms(tokens.shape[1])
+    num_uniforms = objective.num_uniforms(tokens.shape[1])
     results = []
     for draw in range(draws):
-        uniforms = noise.uniform(draw, examples_B, 1 + count)
-        time_B = (draw % strata + uniforms[:, 0]) / strata
-        bound = objective.bound(cast("Denoiser", network), tokens, time_B, uniforms[:, 1:], condition)
-        results.append(torch.stack([bound.reconstruction, bound.prior, bound.diffusion], dim=-1))
+        u = rng.uniform(draw, examples_B, 1 + num_uniforms)
+        t_B = (draw % strata + u[:, 0]) / strata
+        elbo = objective.elbo(cast("Denoiser", network), tokens, t_B, u[:, 1:], class_labels)
+        results.append(torch.stack([elbo.reconstruction, elbo.prior, elbo.diffusion], dim=-1))
     return torch.stack(results).double().cpu().numpy()

@@ -1,6 +1,8 @@
-"""Quality of samples: how likely they are under a model with an exact likelihood, and how varied.
+"""Sample quality: the likelihood of samples under a reference model, and their entropy.
 
-The two belong together: a sampler that repeats the commonest token makes samples that are very likely.
+The two belong together: a sampler that repeats the most frequent token makes samples of very high likelihood.
+
+Shapes: N samples, L length, V vocabulary.
 """
 
 import math
@@ -18,42 +20,41 @@ BATCH_SIZE = 64
 
 
 @torch.inference_mode()
-def judged_bits(objective: Objective, network: nn.Module, tokens: Tensor) -> NDArray[np.float64]:
-    """Exact bits per token of each sample: -log2 p(x) / L.
+def generative_bits(objective: Objective, network: nn.Module, tokens: Tensor) -> NDArray[np.float64]:
+    """Compute -log2 p(x) / L of each sample under a reference model: the log2 of its generative perplexity.
 
     Args:
-        objective: the judge's, with an exact likelihood.
-        network: the judge's.
+        objective: the reference model's, with an exact likelihood.
+        network: the reference model's.
         tokens: (N, L) int64 below V.
 
     Returns:
-        (N,).
+        (N,) bits per token.
 
     Raises:
-        ValueError: the judge only has a bound.
+        ValueError: if the reference model only has a bound.
     """
-    if not objective.exact:
-        raise ValueError(f"samples are judged by an exact likelihood, and this model has a {objective.estimator}")
+    if not objective.is_exact:
+        raise ValueError(f"the reference model must have an exact likelihood, and has the {objective.estimator}")
     device = next(network.parameters()).device
     network.eval()
     nats = []
     for first in range(0, len(tokens), BATCH_SIZE):
         batch = tokens[first : first + BATCH_SIZE]
-        nothing = torch.zeros(len(batch), 0, dtype=torch.float64, device=device)
-        time = torch.zeros(len(batch), dtype=torch.float64, device=device)
-        nats.append(objective.bound(cast("Denoiser", network), batch.to(device), time, nothing).total.cpu())
+        no_uniforms = torch.zeros(len(batch), 0, dtype=torch.float64, device=device)
+        t = torch.zeros(len(batch), dtype=torch.float64, device=device)
+        nats.append(objective.elbo(cast("Denoiser", network), batch.to(device), t, no_uniforms).total.cpu())
     bits: NDArray[np.float64] = torch.cat(nats).double().numpy() / (tokens.shape[1] * math.log(2))
     return bits
 
 
-def surprisals(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Mean of -log2 f(token) over each sample, f being how often the token occurs in all samples.
+def unigram_entropy_per_sample(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute the mean of -log2 f(token) over each sample (N, L), where f is the token's frequency in all samples.
 
-    Their mean is the entropy of the samples' tokens, in bits per token; their spread says how sure it is.
-
-    Shapes: tokens (N, L), result (N,).
+    The mean of the result (N,) is the unigram entropy of the samples in bits per token; its spread gives the standard
+    error.
     """
-    _, places, counts = np.unique(tokens, return_inverse=True, return_counts=True)
-    cost = -np.log2(counts / tokens.size)
-    mean: NDArray[np.float64] = cost[places.reshape(tokens.shape)].mean(axis=1)
+    _, index, counts = np.unique(tokens, return_inverse=True, return_counts=True)
+    bits = -np.log2(counts / tokens.size)
+    mean: NDArray[np.float64] = bits[index.reshape(tokens.shape)].mean(axis=1)
     return mean

@@ -1,9 +1,10 @@
-"""Reference rates: what general-purpose compressors and a table of frequencies make of a split.
+"""Reference rates for comparison with a model: general-purpose compressors, and the unigram entropy of a split.
 
-Rows to be shown beside a model's. xz and bzip2 read the split's text as one file, with a NUL for each separator between
-documents, since the model pays for separators too; the separator of `letters` is a space of its text and remains one.
-PNG and WebP read the pictures as one sheet, so that no picture pays for a file header. A compressor's size is exact for
-the split and has no standard error.
+xz and bzip2 read the split's text as one file, with a NUL for each separator between documents, since the model encodes
+separators too; the separator of `letters` is a space of its text and remains one. PNG and WebP read the images as one
+large sheet, to spare each image a file header. A compressor's size is exact for the split and has no standard error.
+
+Shapes: N images of H x W pixels and C channels.
 """
 
 import bz2
@@ -26,18 +27,18 @@ from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 SHEET_EDGE = 4096
-"""Largest edge of a sheet of pictures in pixels; WebP has a limit of 16,383. More pictures make more sheets."""
+"""Largest edge of a sheet of images in pixels; WebP has a limit of 16,383. More images make more sheets."""
 
 NUL = "\0"
-"""Written for a separator that is no text: a byte that hardly any text has."""
+"""Replaces a separator that is not text: a byte that hardly any text contains."""
 
-TOKENS_AT_ONCE = 2**20
+DECODE_BATCH = 2**20
 """Tokens that are decoded together."""
 
 Rows = NDArray[Scalar] | Joined[Scalar]
 
 MODES = {1: "L", 3: "RGB"}
-"""Pillow's name for pictures of so many channels, for those that PNG and WebP can both hold."""
+"""Pillow's mode by number of channels, for those that both PNG and WebP support."""
 
 
 class Rate(TypedDict):
@@ -51,12 +52,12 @@ class Rate(TypedDict):
 
 
 def reference_rates(dataset: EncodedDataset) -> list[Rate]:
-    """All references that apply to a split of a dataset with a training split: compressors and unigram.
+    """Compute all references that apply to a split of a data set with a training split: compressors and unigram.
 
-    Text is rated in bits/byte, bits/char and bits/token, pictures in bits/dim.
+    The units are bits/byte, bits/char and bits/token for text, and bits/dim for images.
 
     Raises:
-        ValueError: the split has a single example, or a file of the dataset is missing or broken.
+        ValueError: if the split has a single example, or a file of the data set is missing or broken.
     """
     tokens = dataset.counts["tokens"]
     bits = unigram_entropy(dataset).scaled(tokens / math.log(2))
@@ -64,18 +65,18 @@ def reference_rates(dataset: EncodedDataset) -> list[Rate]:
 
 
 def compressor_rates(dataset: EncodedDataset) -> list[Rate]:
-    """The references that need no training split: xz and bzip2 of text, PNG and WebP of pictures.
+    """Compute the references that need no training split: xz and bzip2 of text, PNG and WebP of images.
 
     Raises:
-        ValueError: a file of the dataset is missing or broken.
+        ValueError: if a file of the data set is missing or broken.
     """
     image = dataset.modality == "image"
-    sizes = picture_sizes(dataset.tokens, dataset.shape) if image else text_sizes(_texts(dataset))
+    sizes = image_sizes(dataset.tokens, dataset.shape) if image else text_sizes(_texts(dataset))
     return [rate for name, size in sizes.items() for rate in _rates(dataset, name, 8 * size, None)]
 
 
 def text_sizes(texts: Iterable[str]) -> dict[str, int]:
-    """Bytes of a text, which comes in parts, as compressed by xz and bzip2, each at its strongest setting."""
+    """Return the bytes of a text, given in parts, compressed by xz and bzip2 at their strongest settings."""
     compressors: dict[str, Any] = {
         "xz": lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME),
         "bzip2": bz2.BZ2Compressor(9),
@@ -87,9 +88,9 @@ def text_sizes(texts: Iterable[str]) -> dict[str, int]:
     return {name: size + len(compressors[name].flush()) for name, size in sizes.items()}
 
 
-def picture_sizes(tokens: Rows[np.uint8], shape: tuple[int, ...]) -> dict[str, int]:
-    """Bytes of pictures (N, H W C) on sheets in PNG and in lossless WebP; empty for C other than 1 or 3."""
-    from PIL import Image  # Here because a machine that only evaluates models may not have it.
+def image_sizes(tokens: Rows[np.uint8], shape: tuple[int, ...]) -> dict[str, int]:
+    """Return the bytes of images (N, H W C) on sheets in PNG and lossless WebP; empty unless C is 1 or 3."""
+    from PIL import Image  # Imported here because a machine that only evaluates models may not have it.
 
     if shape[2] not in MODES:
         return {}
@@ -99,23 +100,23 @@ def picture_sizes(tokens: Rows[np.uint8], shape: tuple[int, ...]) -> dict[str, i
     }
     sizes = dict.fromkeys(settings, 0)
     for sheet in sheets(tokens, shape):
-        picture = Image.fromarray(sheet.squeeze(axis=2) if sheet.shape[2] == 1 else sheet)
+        image = Image.fromarray(sheet.squeeze(axis=2) if sheet.shape[2] == 1 else sheet)
         for name, options in settings.items():
             file = io.BytesIO()
-            picture.save(file, **options)
+            image.save(file, **options)
             sizes[name] += file.tell()
     return sizes
 
 
 def sheets(tokens: Rows[np.uint8], shape: tuple[int, ...]) -> Iterator[NDArray[np.uint8]]:
-    """Pictures (N, H W C) side by side on sheets (h, w, C) about as high as wide; what is left over is zero."""
+    """Yield images (N, H W C) side by side on approximately square sheets (h, w, C), padded with zeros."""
     height, width, channels = shape
-    most_rows, most_columns = max(1, SHEET_EDGE // height), max(1, SHEET_EDGE // width)
-    room = most_rows * most_columns
-    for first in range(0, len(tokens), room):
-        batch = tokens[first : first + room].reshape(-1, *shape)
+    max_rows, max_columns = max(1, SHEET_EDGE // height), max(1, SHEET_EDGE // width)
+    capacity = max_rows * max_columns
+    for first in range(0, len(tokens), capacity):
+        batch = tokens[first : first + capacity].reshape(-1, *shape)
         square = math.ceil(math.sqrt(len(batch) * height / width))
-        columns = max(min(most_columns, square), math.ceil(len(batch) / most_rows))
+        columns = max(min(max_columns, square), math.ceil(len(batch) / max_rows))
         rows = math.ceil(len(batch) / columns)
         sheet = np.zeros((rows * columns, height, width, channels), dtype=np.uint8)
         sheet[: len(batch)] = batch
@@ -124,11 +125,11 @@ def sheets(tokens: Rows[np.uint8], shape: tuple[int, ...]) -> Iterator[NDArray[n
 
 
 def _texts(dataset: EncodedDataset) -> Iterator[str]:
-    """Yield the text of a split with its separators, in parts that end with a document where there is an end."""
+    """Yield the text of a split with its separators, in parts that end with a document where possible."""
     tokenizer = load_tokenizer(dataset.directory)
     start = 0
     while start < len(dataset.tokens):
-        tokens = dataset.tokens[start : start + TOKENS_AT_ONCE]
+        tokens = dataset.tokens[start : start + DECODE_BATCH]
         ends = np.flatnonzero(np.isin(tokens, tokenizer.separator))
         if len(ends) and start + len(tokens) < len(dataset.tokens):
             tokens = tokens[: ends[-1] + 1]
@@ -138,7 +139,7 @@ def _texts(dataset: EncodedDataset) -> Iterator[str]:
             bounds = [(end + 1, stop) for end, stop in pairwise([-1, *ends.tolist(), len(tokens)])]
             texts = [tokenizer.decode(tokens[first:stop]) for first, stop in bounds]
             if tokenizer.lossless:
-                for number in (0, -1):  # These may begin or end within a character.
+                for number in (0, -1):  # These may start or end within a character.
                     first, stop = bounds[number]
                     texts[number] = text_between(tokenizer, dataset.tokens, start + first, start + stop)
             yield NUL.join(texts)
@@ -146,22 +147,22 @@ def _texts(dataset: EncodedDataset) -> Iterator[str]:
 
 
 def unigram_entropy(dataset: EncodedDataset) -> Estimate:
-    """Cross entropy in nats per token under the training split's token frequencies, with one added to each count."""
+    """Estimate the cross entropy in nats per token under the training split's token counts plus one."""
     counts = dataset.unigram() + 1
-    cost = np.log(counts.sum()) - np.log(counts)
-    costs, sizes = [], []
+    nats = np.log(counts.sum()) - np.log(counts)
+    totals, sizes = [], []
     for _, tokens in dataset.evaluation_batches(batch_size=1024):
-        costs.append(cost[tokens].sum(axis=1))
+        totals.append(nats[tokens].sum(axis=1))
         sizes.append(np.full(len(tokens), tokens.shape[1]))
-    return ratio_estimate(np.concatenate(costs), np.concatenate(sizes))
+    return ratio_estimate(np.concatenate(totals), np.concatenate(sizes))
 
 
 def _rates(dataset: EncodedDataset, reference: str, bits: float, stderr: float | None) -> list[Rate]:
-    """What a reference needs for the whole split, shared out over each kind of unit that the split has."""
+    """Return the rates of a reference that needs `bits` for the whole split, in each unit that the split has."""
     names = {"bits/dim": "tokens"}
     if dataset.modality == "text":
         names = {"bits/byte": "bytes", "bits/char": "characters", "bits/token": "tokens"}
-    units = {unit: dataset.counts[count] for unit, count in names.items()}
+    units = {unit: dataset.counts[name] for unit, name in names.items()}
     return [
         {
             "reference": reference,

@@ -18,7 +18,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.noise import philox
+from mdpipe.diffusion.rng import philox
 
 PHILOX_ROUNDS = 7
 NUM_LEVELS = 2**16

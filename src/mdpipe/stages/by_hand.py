@@ -16,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from torch import Tensor
 
 from mdpipe.data.tokenizers import Tokenizer
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep
+from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.nearest import did_you_mean
@@ -92,14 +92,14 @@ def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
     """
     own = settings_of(trained.name)
     sampler = chosen_sampler(trained.name, trained.kind, wish.sampler, wish.steps, wish.grid, wish.settings)
-    choice = Choice(
+    choice = TokenSampler(
         temperature=_first(wish.temperature, own and own.temperature, 1.0),
         top_k=_first(wish.top_k, own and own.top_k),
         top_p=_first(wish.top_p, own and own.top_p),
     )
     guidance = None if wish.label is None else _first(wish.guidance, own and own.guidance)
-    masked = tokens == trained.objective.mask
-    if trained.objective.causal and (masked[:, :-1] & ~masked[:, 1:]).any():
+    masked = tokens == trained.objective.mask_id
+    if trained.objective.is_causal and (masked[:, :-1] & ~masked[:, 1:]).any():
         raise ValueError(
             f"a run of {trained.kind} draws from left to right and cannot heed what stands behind a gap: it fills one"
             " gap, at the end"
@@ -109,7 +109,7 @@ def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
             trained,
             sampler,
             tokens,
-            Noise(wish.seed, "by hand"),
+            CounterRNG(wish.seed, "by hand"),
             choice=choice,
             classes=None if wish.label is None else torch.full((len(tokens),), class_number(trained, wish.label)),
             guidance=guidance,

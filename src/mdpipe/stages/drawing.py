@@ -7,12 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.guidance import Guided
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers.base import OnStep, Sampler
-from mdpipe.diffusion.samplers.blocks import in_blocks
+from mdpipe.diffusion.denoiser import ClassifierFreeGuidance, Denoiser
+from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.diffusion.samplers.base import OnStep, Sampler, sample_sliding_window
+from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.stages.trained import TrainedRun
 
 OVERLAP = 2
@@ -47,16 +45,16 @@ class CountedCalls:
 
 def unknown(trained: TrainedRun, count: int, length: int | None = None) -> Tensor:
     """`count` samples of nothing but masks, of the model's own length if no other is asked for."""
-    return torch.full((count, length or trained.length), trained.objective.mask)
+    return torch.full((count, length or trained.length), trained.objective.mask_id)
 
 
 def draw(
     trained: TrainedRun,
     sampler: Sampler[Any],
     tokens: Tensor,
-    noise: Noise,
+    noise: CounterRNG,
     *,
-    choice: Choice,
+    choice: TokenSampler,
     classes: Tensor | None = None,
     guidance: float | None = None,
     on_step: OnStep | None = None,
@@ -75,8 +73,8 @@ def draw(
     """
     device = next(trained.network.parameters()).device
     calls = CountedCalls(trained.denoiser)
-    denoiser: Denoiser = calls if guidance is None else Guided(calls, guidance, trained.classes)
-    fill = partial(in_blocks, sampler, window=trained.length, overlap=trained.length // OVERLAP)
+    denoiser: Denoiser = calls if guidance is None else ClassifierFreeGuidance(calls, guidance, trained.classes)
+    fill = partial(sample_sliding_window, sampler, window=trained.length, overlap=trained.length // OVERLAP)
     filled = (fill if tokens.shape[1] > trained.length else sampler)(
         denoiser,
         trained.schedule,
@@ -84,8 +82,8 @@ def draw(
         tokens.to(device),
         noise,
         torch.arange(len(tokens), device=device),
-        condition=None if classes is None else classes.to(device),
-        choice=choice,
+        class_labels=None if classes is None else classes.to(device),
+        token_sampler=choice,
         on_step=on_step,
     )
     return Drawn(filled.cpu(), calls.count)

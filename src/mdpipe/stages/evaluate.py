@@ -7,7 +7,7 @@ import numpy as np
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
@@ -29,7 +29,7 @@ def evaluate(params: Params, run: str) -> None:
     configure_runtime(threads=1)
     trained = load_run(run)
     dataset = EncodedDataset.open(paths.encoded(trained.dataset), settings.split)
-    noise = Noise(params.seed, "evaluate")
+    noise = CounterRNG(params.seed, "evaluate")
     condition = np.asarray(dataset.known_labels()) if trained.classes else None
     likelihood = likelihood_bound(trained.objective, trained.network, dataset, settings, noise, condition)
     metrics = {

@@ -76,14 +76,14 @@ def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, ou
         raise ValueError(f"{mask} is black all over, which leaves nothing to draw")
     tokens = masked_tokens(trained, pixels, hidden)
     drawn = fill(trained, tokens.expand(count, -1), wish).tokens
-    known = torch.where(tokens == trained.objective.mask, 0, tokens)
+    known = torch.where(tokens == trained.objective.mask_id, 0, tokens)
     write_images(trained, drawn, out, known)
 
 
 def masked_tokens(trained: TrainedRun, pixels: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> Tensor:
     """Tokens (1, H W C) of a picture (H, W, C) of 8-bit values, masked where `hidden` (H, W, 1)."""
     levels = quantize(pixels, maximum=255, levels=trained.objective.vocabulary).astype(np.int64)
-    return torch.from_numpy(np.where(hidden, trained.objective.mask, levels).reshape(1, -1))
+    return torch.from_numpy(np.where(hidden, trained.objective.mask_id, levels).reshape(1, -1))
 
 
 def _pixels(path: Path, mode: Literal["L", "RGB"], size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -119,18 +119,18 @@ def model_cost(run: Run, size: DatasetSize) -> ModelCost:
         vocab_size=size.vocabulary,
         shape=size.shape,
         num_classes=0 if run.condition is None else max(size.classes, 1),
-        causal=objective.causal,
+        causal=objective.is_causal,
         **run.network.model_dump(),
     )
     # Newton's series of the sum, since F has a constant, a linear and a square part.
-    first, second, third = (forward_flops(network, length) if objective.causal else 0 for length in (1, 2, 3))
+    first, second, third = (forward_flops(network, length) if objective.is_causal else 0 for length in (1, 2, 3))
     differences = (first, second - first, third - 2 * second + first)
     prefixes = sum(math.comb(size.length, order + 1) * difference for order, difference in enumerate(differences))
     return ModelCost(
         forward=Estimate(forward_flops(network, size.length), size.is_guess),
         prefixes=Estimate(prefixes, size.is_guess),
         weights=Estimate(count_parameters(network) + count_parameters(objective), size.is_guess),
-        is_exact=objective.causal,
+        is_exact=objective.is_causal,
     )
 
 

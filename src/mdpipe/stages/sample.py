@@ -14,10 +14,10 @@ from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.artifacts.stable_json import write_json
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.reporting.animation import image_unmasking_gif, text_unmasking_gif
@@ -64,8 +64,8 @@ def sample(params: Params, run: str) -> None:
         trained,
         build_sampler(kind, **described),
         start,
-        Noise(params.seed, "sample"),
-        choice=Choice(settings.temperature, settings.top_k, settings.top_p),
+        CounterRNG(params.seed, "sample"),
+        choice=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
         classes=classes,
         guidance=settings.guidance,
         on_step=lambda _, __, tokens: moments.append(tokens[:ANIMATED].cpu()),
@@ -134,7 +134,7 @@ def _write_pictures(folder: Path, trained: TrainedRun, tokens: NDArray[np.int64]
 
 def _exponents(trained: TrainedRun, objective: GenMD4) -> str:
     """Which tokens are revealed early in sampling (large exponents) and which late, as CSV."""
-    exponents = objective.exponents.tolist()
+    exponents = objective.schedule.w.tolist()
     symbols = (
         _symbols(load_tokenizer(trained.directory)) if trained.modality == "text" else map(str, range(len(exponents)))
     )

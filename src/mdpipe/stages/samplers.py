@@ -16,12 +16,12 @@ from torch import Tensor
 
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.evaluation.estimate import mean_estimate
-from mdpipe.evaluation.quality import judged_bits, surprisals
+from mdpipe.evaluation.quality import generative_bits, unigram_entropy_per_sample
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.params.sampling import OnGrid, fits
@@ -71,8 +71,8 @@ def samplers(params: Params, run: str) -> None:
     }
     rows = [{**told, "sampler": DATA, **_judged(judge, _whole_windows(dataset))}]
     for kind, steps, sampler in fitting_samplers(params, run):
-        noise = Noise(params.seed, f"samplers/{kind}/{steps}")
-        drawn = draw(trained, sampler, unknown(trained, suite.count), noise, choice=Choice())
+        noise = CounterRNG(params.seed, f"samplers/{kind}/{steps}")
+        drawn = draw(trained, sampler, unknown(trained, suite.count), noise, choice=TokenSampler())
         row = {"sampler": kind, "steps": steps, "network_calls": drawn.network_calls}
         rows.append({**told, **row, **_judged(judge, drawn.tokens)})
     write_aside(paths.samplers(run), _csv(rows).encode())
@@ -98,8 +98,8 @@ def _whole_windows(dataset: EncodedDataset) -> Tensor:
 
 
 def _judged(judge: TrainedRun, tokens: Tensor) -> dict[str, Any]:
-    bits = mean_estimate(judged_bits(judge.objective, judge.network, tokens))
-    entropy = mean_estimate(surprisals(tokens.numpy()))
+    bits = mean_estimate(generative_bits(judge.objective, judge.network, tokens))
+    entropy = mean_estimate(unigram_entropy_per_sample(tokens.numpy()))
     return {
         "samples": len(tokens),
         "bits": bits.value,

@@ -17,7 +17,7 @@ from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.artifacts.room import require_room
 from mdpipe.data.encoded.batches import training_batch, training_labels
 from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import build_network, count_parameters
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
@@ -89,13 +89,13 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         shape=dataset.shape,
         seed=params.seed,
         num_classes=told_classes(settings, dataset),
-        causal=objective.causal,
+        causal=objective.is_causal,
         **settings.network.model_dump(),
     ).to(compute_device())
     num_parameters = count_parameters(network) + count_parameters(objective)
     run_hash = training_fingerprint(params, run, dataset)
     checkpoint_dir = paths.checkpoint_dir(run, run_hash)
-    noise = Noise(params.seed, "train")
+    noise = CounterRNG(params.seed, "train")
     if world.is_main_process:
         # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
         steps = saved_steps(checkpoint_dir)

@@ -142,7 +142,7 @@ def save_run(
         "modality": dataset.modality,
         "tokenizer": dataset.tokenizer,
     }
-    causal = objective_of(settings, dataset.vocabulary).causal
+    causal = objective_of(settings, dataset.vocabulary).is_causal
     classes = told_classes(settings, dataset)
     if classes and dataset.class_names:
         described["class_names"] = list(dataset.class_names)
@@ -187,7 +187,7 @@ def load_run(name: str) -> TrainedRun:
     objective = build_objective(described.objective, described_network.vocabulary, **described.diffusion)
     if expected := objective.state_dict():
         objective.load_state_dict(load_weights(directory / OBJECTIVE, expected, cure))
-    if objective.causal != described_network.causal:
+    if objective.is_causal != described_network.causal:
         raise ValueError(
             f"{directory / CONFIG_NAME}: causal = {described_network.causal} does not fit the objective"
             f" {described.objective} of {RUN}; {cure}"

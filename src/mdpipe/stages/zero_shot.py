@@ -8,9 +8,9 @@ from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.data.encoding.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.evaluation.likelihood import zero_shot_bound
 from mdpipe.evaluation.references import reference_rates
-from mdpipe.evaluation.zero_shot import zero_shot as bound_corpus
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.stages import paths
@@ -37,8 +37,8 @@ def zero_shot(params: Params, run: str, source: str) -> None:
         # The unigram reference, like the model, knows the frequencies of the training data alone.
         shutil.copyfile(trained.directory / UNIGRAM, directory / UNIGRAM)
         corpus = EncodedDataset.open(directory, "test")
-        noise = Noise(params.seed, "zero shot")
-        result = bound_corpus(trained.objective, trained.network, corpus, params.zero_shot, noise)
+        noise = CounterRNG(params.seed, "zero shot")
+        likelihood = zero_shot_bound(trained.objective, trained.network, corpus, params.zero_shot, noise)
         references = [{**rate, "split": WHOLE} for rate in reference_rates(corpus)]
     metrics = {
         "run": run,
@@ -48,6 +48,6 @@ def zero_shot(params: Params, run: str, source: str) -> None:
         "split": WHOLE,
         "seed": params.seed,
         "references": references,
-        **bound_metrics(trained, result.likelihood, corpus.counts),
+        **bound_metrics(trained, likelihood, corpus.counts),
     }
     write_metrics(paths.metrics("zero_shot", f"{run}-{source}"), metrics)

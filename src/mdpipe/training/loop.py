@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.rng import CounterRNG, stratified_times
 from mdpipe.networks.base import Network, get_blocks
 from mdpipe.networks.dropout import DenoiserWithDropout, SupportsDropout
 from mdpipe.networks.runtime import configure_runtime
@@ -72,7 +72,7 @@ def train(
     hardware: "HardwareSettings",
     *,
     length: int,
-    noise: Noise,
+    noise: CounterRNG,
     checkpoint_dir: Path,
     run_hash: str,
     log_metrics: MetricsLogger = log_to_console,
@@ -141,7 +141,7 @@ class Trainer:
     loss: nn.Module
     settings: "TrainSettings"
     hardware: "HardwareSettings"
-    noise: Noise
+    noise: CounterRNG
     world: World
 
     @classmethod
@@ -151,7 +151,7 @@ class Trainer:
         objective: Objective,
         settings: "TrainSettings",
         hardware: "HardwareSettings",
-        noise: Noise,
+        noise: CounterRNG,
         world: World = World(),  # noqa: B008 (frozen)
     ) -> Self:
         """Build the trainer of a new run. The optimizers come last, since FSDP2 replaces the parameters."""
@@ -194,10 +194,10 @@ class Trainer:
         condition_B = None if batch.condition is None else _to_device(batch.condition, device)
         indices_B = torch.arange(rows.start, rows.stop, device=device)
         t_B = stratified_times(self.noise, state.step, indices_B, self.settings.batch_size)
-        u_BK = self.noise.uniform(state.step, indices_B, state.objective.loss_uniforms(length))
+        u_BK = self.noise.uniform(state.step, indices_B, state.objective.num_loss_uniforms(length))
         dropout_keys = None
         if cast("SupportsDropout", state.network).dropout > 0:
-            dropout_keys = Noise(self.noise.seed, f"{self.noise.purpose}/dropout").keys(state.step, indices_B)
+            dropout_keys = self.noise.child("dropout").keys(state.step, indices_B)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bfloat16"):
             losses_B: Tensor = self.loss(tokens_BL, t_B, u_BK, condition_B, dropout_keys)
         return losses_B / length
@@ -226,12 +226,12 @@ class LossModule(nn.Module):
         return self.objective.loss(denoiser, tokens, t, u, condition)
 
 
-def drop_labels(labels: Tensor, prob: float, no_class: int, noise: Noise, step: int, rows: range) -> Tensor:
+def drop_labels(labels: Tensor, prob: float, no_class: int, noise: CounterRNG, step: int, rows: range) -> Tensor:
     """Replace class labels by `no_class` with probability `prob`, for classifier-free guidance.
 
     Dropped labels depend only on the noise, the step and the global row index. Shapes: labels and result (B,) int64.
     """
-    u_B = Noise(noise.seed, f"{noise.purpose}/classes").uniform(step, torch.arange(rows.start, rows.stop), 1)[:, 0]
+    u_B = noise.child("classes").uniform(step, torch.arange(rows.start, rows.stop), 1)[:, 0]
     return torch.where(u_B < prob, no_class, labels)
 
 

@@ -229,7 +229,7 @@ class MetricsProcessor:
             mfu=flops_per_sec / self._peak_flops,
             peak_mem_mib=get_peak_memory_mib(state.device),
             eta_s=seconds_per_step * (self._steps - state.step),
-            objective=state.objective.learned(),
+            objective=", ".join(f"{name} {value:.3g}" for name, value in state.objective.extra_metrics().items()),
         )
         self._logged, self._tokens, self._logged_step = now, 0, state.step
         return metrics

@@ -45,7 +45,7 @@ def apply_compile_and_checkpointing(network: nn.Module, objective: Objective, ha
         torch.use_deterministic_algorithms(torch.are_deterministic_algorithms_enabled())
         for layer in get_blocks(network):
             layer.compile(dynamic=False)
-        objective.costs = torch.compile(objective.costs, dynamic=True)  # type: ignore[method-assign]
+        objective.token_loss = torch.compile(objective.token_loss, dynamic=True)  # type: ignore[method-assign]
 
 
 def find_compiler_problem(device: torch.device) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
+from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.schedules.base import Schedule
 from tests.diffusion.tables import Tabular, masks
 
@@ -56,7 +56,7 @@ class Draws:
 def every_draw(objective: Objective, tokens: Tensor) -> Draws:
     """All that can be drawn for the bound of tokens (L,); chances add up to 1 over the masks of a time."""
     length = len(tokens)
-    if objective.exact:
+    if objective.is_exact:
         return Draws(torch.zeros(1).double(), torch.zeros(1, 0).double(), torch.ones(1).double())
     if isinstance(objective, AnyOrder):
         orders = torch.tensor(list(itertools.permutations(range(length)))).double() / length
@@ -71,13 +71,13 @@ def every_draw(objective: Objective, tokens: Tensor) -> Draws:
 
 def every_time(objective: Objective) -> tuple[Tensor, Tensor]:
     """Times that the caller of a bound may draw, and what each counts for: the middles of steps, or quadrature."""
-    if getattr(objective, "steps", None):
-        return middles(objective.steps.count)
+    if getattr(objective, "discrete_time", None):
+        return middles(objective.discrete_time.timesteps)
     if isinstance(objective, GenMD4):
         # In log t, where the powers of t are exponentials.
-        log_times, weights = legendre(math.log(FIRST_TIME), 0, NODES)
+        log_times, weights = legendre(math.log(T_MIN), 0, NODES)
         time = log_times.exp()
-        return (time - FIRST_TIME) / (1 - FIRST_TIME), weights * time / (1 - FIRST_TIME)
+        return (time - T_MIN) / (1 - T_MIN), weights * time / (1 - T_MIN)
     # In sqrt(t), where half-integer powers of t are polynomials.
     roots, weights = legendre(0, 1, NODES)
     return roots**2, weights * 2 * roots
@@ -85,10 +85,10 @@ def every_time(objective: Objective) -> tuple[Tensor, Tensor]:
 
 def visible_chances(objective: Objective, time: Tensor, tokens: Tensor) -> Tensor:
     """The chance (T, L) that each of tokens (L,) is visible in a draw at caller's times (T,)."""
-    if getattr(objective, "steps", None):
-        _, time = objective.steps.drawn(time)
+    if getattr(objective, "discrete_time", None):
+        _, time = objective.discrete_time.interval(time)
     elif isinstance(objective, GenMD4):
-        time = FIRST_TIME + (1 - FIRST_TIME) * time
+        time = T_MIN + (1 - T_MIN) * time
     alpha = objective.schedule.alpha(time)
     return alpha[:, tokens] if isinstance(objective, GenMD4) else alpha[:, None].expand(-1, len(tokens))
 
@@ -109,7 +109,7 @@ def crossed(time: Tensor, weights: Tensor, uniforms: Tensor, chances: Tensor) ->
 def expectation(objective: Objective, denoiser, tokens: Tensor) -> Tensor:
     """The mean of `objective.bound` for tokens (L,), differentiable: the code run at every draw."""
     draws = every_draw(objective, tokens)
-    bound = objective.bound(denoiser, tokens.expand(len(draws.time), -1), draws.time, draws.uniforms)
+    bound = objective.elbo(denoiser, tokens.expand(len(draws.time), -1), draws.time, draws.uniforms)
     return (draws.chance * bound.total).sum()
 
 
@@ -139,7 +139,7 @@ def enumerated_bound(denoiser: Tabular, tokens: Tensor, schedule: Schedule) -> T
 
     A polynomial, so that L nodes integrate it exactly.
     """
-    length, (first, last) = len(tokens), schedule.masked(torch.tensor([0.0, 1.0]).double()).tolist()
+    length, (first, last) = len(tokens), schedule.one_minus_alpha(torch.tensor([0.0, 1.0]).double()).tolist()
     rates, weights = legendre(first, last, length)
     inside = (weights * cost_at_rate(average_entropies(denoiser, tokens), rates)).sum()
     return length * (inside + (first + 1 - last) * math.log(denoiser.vocabulary))

@@ -8,11 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.any_order import AnyOrder
-from mdpipe.diffusion.objectives.masked import exactly_masked
 from mdpipe.diffusion.objectives.maskgit import MaskGIT
-from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.objectives.md4 import MD4, mask_exactly_k
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
@@ -38,7 +37,7 @@ def test_the_time_says_how_many_are_masked_and_the_denoiser_is_told(time):
     seen = []
     denoiser = random_table(V, L, 0)
     denoiser.register_forward_pre_hook(lambda _, arguments: seen.append(arguments))
-    AnyOrder(V).bound(denoiser, X.expand(len(ORDERS), -1), torch.full((len(ORDERS),), time).double(), ORDERS)
+    AnyOrder(V).elbo(denoiser, X.expand(len(ORDERS), -1), torch.full((len(ORDERS),), time).double(), ORDERS)
     ((corrupted, told, _),) = seen
     count = min(math.floor(3 * time) + 1, 3)
     assert ((corrupted == V).sum(dim=1) == count).all()
@@ -50,7 +49,7 @@ def test_maskgits_loss_is_the_average_entropy_of_a_fixed_share(time, schedule):
     """L D[n] with n = ceil((1 - alpha) L), one at least, over all sets of n."""
     denoiser, t = random_table(V, L, 0), torch.tensor(time).double()
     loss = MaskGIT(schedule, V).loss(denoiser, X.expand(len(ORDERS), -1), t.expand(len(ORDERS)), ORDERS)
-    count = max(math.ceil(schedule.masked(t).item() * L), 1)
+    count = max(math.ceil(schedule.one_minus_alpha(t).item() * L), 1)
     assert loss.mean().item() == pytest.approx(L * average_entropies(denoiser, X)[count - 1].item(), rel=1e-12)
 
 
@@ -62,8 +61,8 @@ def test_maskgit_is_evaluated_by_md4():
 
 def test_all_sets_of_a_size_are_as_likely():
     """Chi-square of 20,000 sets of 2 out of 4 positions."""
-    uniforms = Noise(0, "test").uniform(0, torch.arange(20_000), 4)
-    masked = exactly_masked(torch.full((20_000,), 2), uniforms)
+    uniforms = CounterRNG(0, "test").uniform(0, torch.arange(20_000), 4)
+    masked = mask_exactly_k(torch.full((20_000,), 2), uniforms)
     assert (masked.sum(dim=1) == 2).all()
     counts = torch.bincount((masked * torch.tensor([8, 4, 2, 1])).sum(dim=1), minlength=16)
     assert counts.count_nonzero() == 6

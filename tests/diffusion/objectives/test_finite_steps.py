@@ -9,15 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.grids import GRIDS, build_grid
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.d3pm import D3PM
-from mdpipe.diffusion.objectives.masked import masked_costs
-from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.objectives.steps import Steps
+from mdpipe.diffusion.objectives.md4 import MD4, masked_token_loss
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import Schedule
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.time_grids import TIME_GRIDS, DiscreteTime, build_time_grid
 from tests.diffusion.every import every_schedule
 from tests.diffusion.objectives.enumeration import average_entropies, cost_at_rate, every_draw, expectation
 from tests.diffusion.tables import SOURCES, exact_table, random_table
@@ -29,7 +27,7 @@ sources = pytest.mark.parametrize("source", sorted(SOURCES))
 
 def riemann_sum(average: Tensor, schedule: Schedule, times: Tensor) -> Tensor:
     """L sum_i (p_i - p_(i-1)) c(p_i), with p the mask rates at the times."""
-    rates = schedule.masked(times)
+    rates = schedule.one_minus_alpha(times)
     return len(average) * (rates.diff() * cost_at_rate(average, rates[1:])).sum()
 
 
@@ -43,19 +41,19 @@ def average_over(source: str) -> tuple[Tensor, list[tuple[float, Tensor]]]:
 @given(
     schedule=st.sampled_from([schedule for epsilon in (0.0, 1e-4, 0.1) for schedule in every_schedule(epsilon)]),
     timesteps=st.integers(1, 20),
-    grid=st.sampled_from(sorted(GRIDS)),
+    grid=st.sampled_from(sorted(TIME_GRIDS)),
     seed=st.integers(0, 1000),
 )
 def test_it_is_the_riemann_sum_and_the_ends(schedule: Schedule, timesteps, grid, seed):
     denoiser, objective = random_table(V, L, seed), MD4(schedule, V, timesteps=timesteps, grid=grid)
-    first, last = schedule.masked(torch.tensor([0.0, 1.0]).double()).tolist()
-    expected = riemann_sum(average_entropies(denoiser, X), schedule, build_grid(grid, timesteps))
+    first, last = schedule.one_minus_alpha(torch.tensor([0.0, 1.0]).double()).tolist()
+    expected = riemann_sum(average_entropies(denoiser, X), schedule, build_time_grid(grid, timesteps))
     expected = expected.item() + L * (first + 1 - last) * math.log(V)
     assert expectation(objective, denoiser, X).item() == pytest.approx(expected, rel=1e-10)
 
 
 @sources
-@pytest.mark.parametrize("grid", sorted(GRIDS))
+@pytest.mark.parametrize("grid", sorted(TIME_GRIDS))
 def test_dividing_the_steps_lowers_it_towards_the_entropy(source, grid):
     """Strictly, unless the tokens are independent: then a mask tells nothing and one step is enough."""
     joint = SOURCES[source]
@@ -90,7 +88,7 @@ def test_one_step_costs_each_token_given_nothing(source):
 def test_the_excess_of_many_steps_is_the_rise_of_the_cost_over_twice_their_number(source):
     """T (L_T - L_inf) -> L (c(1) - c(0)) / 2 under the linear schedule."""
     average, _ = average_over(source)
-    times, schedule = build_grid("uniform", 2000), Linear(0.0)
+    times, schedule = build_time_grid("uniform", 2000), Linear(0.0)
     excess = riemann_sum(average, schedule, times) - average.sum()
     rise = cost_at_rate(average, torch.tensor([0.0, 1.0]).double()).diff()
     assert (2000 * excess).item() == pytest.approx((len(average) * rise / 2).item(), rel=1e-2, abs=1e-9)
@@ -104,14 +102,14 @@ def test_linear_schedule_on_the_cosine_grid_is_the_cosine_schedule_on_the_unifor
     assert on_cosine_grid.item() == pytest.approx(on_uniform_grid.item(), rel=1e-12)
 
 
-@given(timesteps=st.integers(1, 50), grid=st.sampled_from(sorted(GRIDS)), data=st.data())
+@given(timesteps=st.integers(1, 50), grid=st.sampled_from(sorted(TIME_GRIDS)), data=st.data())
 def test_each_step_is_drawn_by_as_many_times(timesteps, grid, data):
     """A time in [(i - 1) / T, i / T) draws step i; the largest time below 1 the last one."""
     step = data.draw(st.integers(1, timesteps))
     inside = data.draw(st.floats(0.01, 0.99))
-    times, steps = build_grid(grid, timesteps), Steps(timesteps, grid)
+    times, steps = build_time_grid(grid, timesteps), DiscreteTime(timesteps, grid)
     for time, expected in (((step - 1 + inside) / timesteps, step), (1 - 2.0**-53, timesteps)):
-        start, end = steps.drawn(torch.tensor([time]).double())
+        start, end = steps.interval(torch.tensor([time]).double())
         assert (start, end) == (times[expected - 1], times[expected])
 
 
@@ -120,11 +118,11 @@ def test_d3pm_has_the_bound_of_md4_and_a_loss_that_also_descends_on_the_plain_cr
     md4, d3pm = MD4(schedule, V, timesteps=6), D3PM(schedule, V, timesteps=6, auxiliary=0.3)
     draws = every_draw(md4, X)
     arguments = (X.expand(len(draws.time), -1), draws.time, draws.uniforms)
-    total = md4.bound(denoiser, *arguments).total
-    assert torch.equal(d3pm.bound(denoiser, *arguments).total, total)
-    _, end = md4.steps.drawn(draws.time)
-    corrupted = md4.corrupt(arguments[0], end, draws.uniforms)
-    entropies = masked_costs(denoiser, corrupted, V, end, None, md4.costs, arguments[0])
+    total = md4.elbo(denoiser, *arguments).total
+    assert torch.equal(d3pm.elbo(denoiser, *arguments).total, total)
+    _, end = md4.discrete_time.interval(draws.time)
+    corrupted = md4.q_sample(arguments[0], end, draws.uniforms)
+    entropies = masked_token_loss(md4, denoiser, corrupted, end, None, arguments[0])
     (expected,) = torch.autograd.grad((draws.chance * (total + 0.3 * entropies)).sum(), denoiser.table)
     (gradient,) = torch.autograd.grad((draws.chance * d3pm.loss(denoiser, *arguments)).sum(), denoiser.table)
     assert torch.allclose(gradient, expected, rtol=1e-12)
@@ -132,9 +130,9 @@ def test_d3pm_has_the_bound_of_md4_and_a_loss_that_also_descends_on_the_plain_cr
 
 def test_several_masks_at_one_time_are_averaged():
     denoiser, examples = random_table(V, L, 0), torch.arange(50)
-    tokens, time = X.expand(50, -1), Noise(0, "time").uniform(0, examples, 1)[:, 0]
+    tokens, time = X.expand(50, -1), CounterRNG(0, "time").uniform(0, examples, 1)[:, 0]
     objective = MD4(Linear(), V, masks=3)
-    uniforms = Noise(0, "masks").uniform(0, examples, objective.loss_uniforms(L))
-    draws = [objective.bound(denoiser, tokens, time, draw).total for draw in uniforms.split(L, dim=1)]
+    uniforms = CounterRNG(0, "masks").uniform(0, examples, objective.num_loss_uniforms(L))
+    draws = [objective.elbo(denoiser, tokens, time, draw).total for draw in uniforms.split(L, dim=1)]
     assert len(draws) == 3
     assert torch.allclose(objective.loss(denoiser, tokens, time, uniforms), sum(draws) / 3, rtol=1e-12)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
+from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.polynomial import Polynomial
 from tests.diffusion.objectives.enumeration import LAST, every_draw, expectation
@@ -29,19 +29,19 @@ def generalized(exponents: list[float], **settings) -> GenMD4:
 
 @given(exponent=st.floats(1, 10), timesteps=st.sampled_from([None, 1, 7]), seed=st.integers(0, 1000))
 def test_with_equal_exponents_it_is_md4_in_loss_and_gradient(exponent, timesteps, seed):
-    """Of the polynomial schedule without epsilon, path by path, from FIRST_TIME on where time is continuous."""
+    """Of the polynomial schedule without epsilon, path by path, from T_MIN on where time is continuous."""
     denoiser = random_timed(V, L, seed)
     learned = generalized([exponent] * V, timesteps=timesteps, epsilon=0.0)
-    fixed = MD4(Polynomial(0.0, exponent=learned.exponents[0].item()), V, timesteps=timesteps, masks=2)
+    fixed = MD4(Polynomial(0.0, exponent=learned.schedule.w[0].item()), V, timesteps=timesteps, masks=2)
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
     uniforms = masks(L)[pairs].flatten(1) * LAST
     own_time = torch.linspace(0.01, 0.99, len(pairs)).double()
     time, share = own_time, 1.0
     if timesteps is None:
-        time, share = FIRST_TIME + (1 - FIRST_TIME) * own_time, 1 - FIRST_TIME
+        time, share = T_MIN + (1 - T_MIN) * own_time, 1 - T_MIN
     x = X.expand(len(pairs), -1)
     found, expected = learned.loss(denoiser, x, own_time, uniforms), share * fixed.loss(denoiser, x, time, uniforms)
-    bound = learned.bound(denoiser, x, own_time, uniforms[:, :L])
+    bound = learned.elbo(denoiser, x, own_time, uniforms[:, :L])
     assert torch.allclose(found - bound.reconstruction - bound.prior, expected, rtol=1e-9)
     weights = (denoiser.table, denoiser.drift)
     for gradient, wanted in zip(
@@ -82,7 +82,7 @@ def test_differentiating_the_draws_alone_is_biased_in_the_exponents_and_only_the
     exact = gradients(expectation(objective, denoiser, X), objective, denoiser)
     draws = every_draw(objective, X)
     x = X.expand(len(draws.time), -1)
-    total = objective.bound(denoiser, x, draws.time, draws.uniforms).total
+    total = objective.elbo(denoiser, x, draws.time, draws.uniforms).total
     naive = gradients((draws.chance.detach() * total).sum(), objective, denoiser)
     assert (naive[0] - exact[0]).norm() > 0.1 * exact[0].norm()
     for found, wanted in zip(naive[1:], exact[1:], strict=True):
@@ -99,7 +99,7 @@ def mean_bound(source: str, objective: GenMD4, denoiser) -> float:
 
 @pytest.mark.parametrize("source", sorted(SOURCES))
 def test_it_is_tight_at_the_exact_conditionals_of_each_time_and_not_without_the_time(source):
-    """To the guess at FIRST_TIME, where a share of about 1e-6 is masked. Conditionals without the time are MD4's."""
+    """To the guess at T_MIN, where a share of about 1e-6 is masked. ConditionalModel without the time are MD4's."""
     joint = SOURCES[source]
     objective = generalized([4.0, 2.0, 3.0][: len(joint)], epsilon=0.0)
     chances = joint[joint > 0]
@@ -111,7 +111,7 @@ def test_it_is_tight_at_the_exact_conditionals_of_each_time_and_not_without_the_
 
 
 def test_many_steps_are_continuous_time():
-    """With an error of order 1 / T, which extrapolation from T and 2 T leaves out; up to the guess at FIRST_TIME."""
+    """With an error of order 1 / T, which extrapolation from T and 2 T leaves out; up to the guess at T_MIN."""
     denoiser = random_timed(V, L, 0)
     exponents = [2.0, 3.0, 4.0]
     continuous = expectation(generalized(exponents), denoiser, X).item()
@@ -131,9 +131,9 @@ def test_a_step_costs_the_divergence_of_its_two_ways_back(exponents, timesteps, 
     denoiser, objective = random_timed(V, 1, seed), generalized(exponents, timesteps=timesteps)
     step, token = data.draw(st.integers(1, timesteps)), data.draw(st.integers(0, V - 1))
     time = torch.tensor([(step - 0.5) / timesteps]).double()
-    start, end = objective.steps.drawn(time)
-    cost = objective.bound(denoiser, torch.tensor([[token]]), time, torch.ones(1, 1)).diffusion / timesteps
-    reveal = 1 - (objective.schedule.masked(start) / objective.schedule.masked(end))[0]
+    start, end = objective.discrete_time.interval(time)
+    cost = objective.elbo(denoiser, torch.tensor([[token]]), time, torch.ones(1, 1)).diffusion / timesteps
+    reveal = 1 - (objective.schedule.one_minus_alpha(start) / objective.schedule.one_minus_alpha(end))[0]
     mu = denoiser.head(denoiser(torch.tensor([[V]]), end, None))[0, 0].softmax(dim=0)
     truth = torch.cat([torch.eye(V)[token] * reveal[token], 1 - reveal[token, None]])
     model = torch.cat([mu * reveal, ((1 - reveal) * mu).sum()[None]])
@@ -145,9 +145,9 @@ def test_its_end_terms_are_exact():
     """prior: the divergence of the marginal at time 1; reconstruction: Bayes's guess from the masks alone."""
     objective = generalized(UNEQUAL, epsilon=0.01)
     draws = every_draw(objective, X)
-    bound = objective.bound(random_timed(V, L, 0), X.expand(len(draws.time), -1), draws.time, draws.uniforms)
+    bound = objective.elbo(random_timed(V, L, 0), X.expand(len(draws.time), -1), draws.time, draws.uniforms)
     assert torch.allclose(bound.prior, torch.full_like(bound.prior, 2 * 0.01 * math.log(V)))
-    masked = 0.99 * FIRST_TIME**objective.exponents
+    masked = 0.99 * T_MIN**objective.schedule.w
     expected = -(masked[X] * (masked[X] / masked.sum()).log()).sum()
     assert torch.allclose(bound.reconstruction, expected, rtol=1e-9)
     found, wanted = (

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.noise import Noise, stratified_times
 from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.rng import CounterRNG, stratified_times
 from mdpipe.diffusion.schedules.base import EPSILON, Schedule
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.geometric import Geometric
@@ -51,9 +51,12 @@ def test_the_monte_carlo_mean_is_the_enumerated_bound(kind, epsilon):
     """100,000 independent draws, within 4.5 of their own standard errors: false alarm 7e-6."""
     draws, x = 100_000, torch.tensor([2, 0, 1])
     denoiser, examples = random_table(V, L, 0), torch.arange(draws)
-    times, uniforms = Noise(0, "times").uniform(0, examples, 1)[:, 0], Noise(0, "masks").uniform(0, examples, L)
+    times, uniforms = (
+        CounterRNG(0, "times").uniform(0, examples, 1)[:, 0],
+        CounterRNG(0, "masks").uniform(0, examples, L),
+    )
     with torch.no_grad():
-        total = MD4(kind(epsilon), V).bound(denoiser, x.expand(draws, L), times, uniforms).total
+        total = MD4(kind(epsilon), V).elbo(denoiser, x.expand(draws, L), times, uniforms).total
     exact = enumerated_bound(denoiser, x, kind(epsilon))
     standard_error = total.std() / draws**0.5
     assert 0 < standard_error < 0.01 * exact
@@ -98,7 +101,7 @@ def test_an_uninformed_network_costs_exactly_log_v_a_token(schedule: Schedule, v
     """The end terms make up for what epsilon cuts off: epsilon + epsilon + (1 - 2 epsilon)."""
     objective, tokens = MD4(schedule, vocabulary), torch.zeros(length, dtype=torch.int64)
     token = math.log(vocabulary)
-    bound = objective.bound(Uninformed(vocabulary), tokens[None], torch.tensor([0.5]).double(), torch.zeros(1, length))
+    bound = objective.elbo(Uninformed(vocabulary), tokens[None], torch.tensor([0.5]).double(), torch.zeros(1, length))
     first, last = schedule.alpha(torch.tensor([0.0, 1.0]).double())
     assert bound.reconstruction.item() == pytest.approx((1 - first).item() * length * token, abs=1e-12)
     assert bound.prior.item() == pytest.approx(last.item() * length * token, abs=1e-12)
@@ -115,10 +118,10 @@ def test_an_uninformed_network_costs_exactly_log_v_a_token(schedule: Schedule, v
 )
 def test_an_uninformed_network_pays_weight_times_masked_count(tokens, time, schedule, seed):
     x, t = torch.tensor([tokens]), torch.tensor([time], dtype=torch.float64)
-    uniforms = Noise(seed, "test").uniform(0, torch.tensor([0]), len(tokens))
+    uniforms = CounterRNG(seed, "test").uniform(0, torch.tensor([0]), len(tokens))
     objective = MD4(schedule, 10)
-    count = (objective.corrupt(x, t, uniforms) == 10).sum()
-    bound = objective.bound(Uninformed(10), x, t, uniforms)
+    count = (objective.q_sample(x, t, uniforms) == 10).sum()
+    bound = objective.elbo(Uninformed(10), x, t, uniforms)
     assert bound.diffusion.dtype == torch.float64
     assert torch.allclose(bound.diffusion, schedule.weight(t) * count * math.log(10), rtol=1e-12)
     assert torch.equal(bound.total, bound.reconstruction + bound.prior + bound.diffusion)
@@ -133,12 +136,12 @@ def test_an_uninformed_network_pays_weight_times_masked_count(tokens, time, sche
 def test_more_time_masks_more_and_nothing_else_is_ever_written(tokens, schedule: Schedule, times, seed):
     """With the same uniforms the masked sets are nested; a token that is visible is the given one."""
     x, objective = torch.tensor(tokens), MD4(schedule, 10)
-    before, uniforms = x.clone(), Noise(seed, "test").uniform(0, torch.arange(len(x)), 4)
-    early, late = (objective.corrupt(x, torch.full((len(x),), t, dtype=torch.float64), uniforms) for t in times)
+    before, uniforms = x.clone(), CounterRNG(seed, "test").uniform(0, torch.arange(len(x)), 4)
+    early, late = (objective.q_sample(x, torch.full((len(x),), t, dtype=torch.float64), uniforms) for t in times)
     assert torch.equal(x, before)
     for corrupted in (early, late):
-        assert ((corrupted == x) | (corrupted == objective.mask)).all()
-    assert ((early != objective.mask) | (late == objective.mask)).all()
+        assert ((corrupted == x) | (corrupted == objective.mask_id)).all()
+    assert ((early != objective.mask_id) | (late == objective.mask_id)).all()
 
 
 @kinds
@@ -147,8 +150,8 @@ def test_the_masked_count_is_binomial(kind, time):
     """Chi-square of 20,000 counts of 6 tokens against Binomial(6, 1 - alpha)."""
     draws, length, schedule = 20_000, 6, kind()
     t = torch.full((draws,), time, dtype=torch.float64)
-    uniforms = Noise(0, "test").uniform(0, torch.arange(draws), length)
-    corrupted = MD4(schedule, V).corrupt(torch.zeros(draws, length, dtype=torch.int64), t, uniforms)
+    uniforms = CounterRNG(0, "test").uniform(0, torch.arange(draws), length)
+    corrupted = MD4(schedule, V).q_sample(torch.zeros(draws, length, dtype=torch.int64), t, uniforms)
     counts = torch.bincount((corrupted == V).sum(dim=1), minlength=length + 1)
     share = 1 - schedule.alpha(t[0]).item()
     chances = [math.comb(length, n) * share**n * (1 - share) ** (length - n) for n in range(length + 1)]
@@ -158,8 +161,11 @@ def test_the_masked_count_is_binomial(kind, time):
 def test_with_the_linear_schedule_the_masked_count_of_a_random_time_is_uniform():
     """Chi-square of 20,000 counts of 4 tokens, one time each."""
     draws, length, examples = 20_000, 4, torch.arange(20_000)
-    times, uniforms = Noise(0, "times").uniform(0, examples, 1)[:, 0], Noise(0, "masks").uniform(0, examples, length)
-    corrupted = MD4(Linear(0.0), V).corrupt(torch.zeros(draws, length, dtype=torch.int64), times, uniforms)
+    times, uniforms = (
+        CounterRNG(0, "times").uniform(0, examples, 1)[:, 0],
+        CounterRNG(0, "masks").uniform(0, examples, length),
+    )
+    corrupted = MD4(Linear(0.0), V).q_sample(torch.zeros(draws, length, dtype=torch.int64), times, uniforms)
     counts = torch.bincount((corrupted == V).sum(dim=1), minlength=length + 1)
     assert chi_square_chance(counts, torch.full((length + 1,), draws / (length + 1))) > FALSE_ALARM
 
@@ -168,13 +174,13 @@ def test_with_the_linear_schedule_the_masked_count_of_a_random_time_is_uniform()
 def test_the_head_at_masked_positions_equals_the_dense_form_in_value_and_gradient(kind):
     """The dense form: logits everywhere, then the cross entropies times the mask."""
     batch, denoiser, objective = 64, random_table(V, L, 0), MD4(kind(), V)
-    noise, examples = Noise(0, "test"), torch.arange(batch)
+    noise, examples = CounterRNG(0, "test"), torch.arange(batch)
     tokens = (noise.uniform(1, examples, L) * V).long()
     times, uniforms = stratified_times(noise, 0, examples, batch), noise.uniform(0, examples, L)
-    corrupted = objective.corrupt(tokens, times, uniforms)
-    masked = corrupted == objective.mask
+    corrupted = objective.q_sample(tokens, times, uniforms)
+    masked = corrupted == objective.mask_id
 
-    sparse = objective.bound(denoiser, tokens, times, uniforms).diffusion
+    sparse = objective.elbo(denoiser, tokens, times, uniforms).diffusion
     assert denoiser.head_rows == masked.sum() < tokens.numel()
 
     logits = denoiser.head(denoiser(corrupted, times, None))
@@ -192,7 +198,7 @@ def test_the_head_at_masked_positions_equals_the_dense_form_in_value_and_gradien
 def test_nothing_masked_costs_nothing_and_has_a_gradient():
     denoiser = random_table(V, L, 0)
     time, uniforms = torch.zeros(1, dtype=torch.float64), torch.zeros(1, L, dtype=torch.float64)
-    diffusion = MD4(Linear(), V).bound(denoiser, torch.tensor([[2, 0, 1]]), time, uniforms).diffusion
+    diffusion = MD4(Linear(), V).elbo(denoiser, torch.tensor([[2, 0, 1]]), time, uniforms).diffusion
     assert diffusion.item() == 0
     assert not any(gradient.any() for gradient in torch.autograd.grad(diffusion.sum(), list(denoiser.parameters())))
 
@@ -206,7 +212,7 @@ def test_logits_of_low_precision_meet_a_softmax_in_float32():
 
     tokens = torch.tensor([[2, 0, 1]])
     time, uniforms = torch.ones(1, dtype=torch.float64), torch.full((1, L), LAST, dtype=torch.float64)
-    diffusion = MD4(Linear(), V).bound(Coarse(V), tokens, time, uniforms).diffusion
+    diffusion = MD4(Linear(), V).elbo(Coarse(V), tokens, time, uniforms).diffusion
     logits = torch.linspace(-3, 3, V).bfloat16().double()
     expected = Linear().weight(time) * -logits.log_softmax(dim=0)[tokens].sum(dim=1)
     assert torch.allclose(diffusion, expected, rtol=1e-6)
@@ -222,5 +228,5 @@ def test_the_denoiser_sees_the_corrupted_tokens_the_times_and_the_condition():
 
     tokens, time = torch.tensor([[2, 0, 1]]), torch.tensor([0.25], dtype=torch.float64)
     uniforms = torch.tensor([[0.0, LAST, 0.5]], dtype=torch.float64)
-    MD4(Linear(), V).bound(Recording(V), tokens, time, uniforms, torch.tensor([7]))
+    MD4(Linear(), V).elbo(Recording(V), tokens, time, uniforms, torch.tensor([7]))
     assert seen == [([[2, V, 1]], [0.25], [7])]

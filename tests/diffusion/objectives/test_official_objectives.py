@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mdpipe.diffusion.objectives.genmd4 import FIRST_TIME, GenMD4
+from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.base import Schedule
 from mdpipe.diffusion.schedules.cosine import Cosine
@@ -52,7 +52,7 @@ def test_md4_has_the_official_values_and_gradients(
     schedule: str, timesteps: int | None, denoiser: FixtureDenoiser
 ) -> None:
     objective = MD4(SCHEDULES[schedule], VOCABULARY, timesteps=timesteps)
-    bound = objective.bound(denoiser, STORED["x"], times(), STORED["U1"])
+    bound = objective.elbo(denoiser, STORED["x"], times(), STORED["U1"])
     name = f"md4_{schedule}_{timesteps or 'continuous'}"
     loss = (bound.diffusion + bound.reconstruction).mean()
     for part, value in (("loss", loss), ("loss_diff", bound.diffusion.mean()), ("loss_recon", bound.reconstruction[0])):
@@ -65,10 +65,10 @@ def test_md4_has_the_official_values_and_gradients(
 
 def test_genmd4_has_the_official_values_and_gradients(denoiser: FixtureDenoiser) -> None:
     """Ours multiplies the integral over [t1, 1] by the length of that range, which the official one leaves out."""
-    objective, length = GenMD4(VOCABULARY, initial_exponent=1.0).double(), 1 - FIRST_TIME
+    objective, length = GenMD4(VOCABULARY, initial_exponent=1.0).double(), 1 - T_MIN
     with torch.no_grad():
         objective.schedule.raw.copy_(STORED["raw"])
-    draws = [objective.bound(denoiser, STORED["x"], times(), STORED[name]) for name in ("U1", "U2")]
+    draws = [objective.elbo(denoiser, STORED["x"], times(), STORED[name]) for name in ("U1", "U2")]
     diffusion = torch.stack([draw.diffusion for draw in draws]).mean()
     torch.testing.assert_close(diffusion / length, STORED["gen/loss_diff"], rtol=1e-11, atol=0)
     torch.testing.assert_close(draws[0].reconstruction.mean(), STORED["gen/loss_recon"], rtol=1e-11, atol=0)

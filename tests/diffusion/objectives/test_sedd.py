@@ -25,7 +25,7 @@ def both(schedule: Schedule, denoiser: Tabular) -> tuple[Tensor, Tensor]:
     """Score entropy and MD4 at the same draws, all of them: times, masks and their totals, (R,)."""
     draws = every_draw(MD4(schedule, V), X)
     arguments = (denoiser, X.expand(len(draws.time), -1), draws.time, draws.uniforms)
-    return SEDD(schedule, V).bound(*arguments).total, MD4(schedule, V).bound(*arguments).total
+    return SEDD(schedule, V).elbo(*arguments).total, MD4(schedule, V).elbo(*arguments).total
 
 
 @given(schedule=schedules, seed=st.integers(0, 1000))
@@ -47,16 +47,16 @@ def test_ratios_that_do_not_add_up_only_cost_more(schedule: Schedule, seed):
 def test_it_is_equation_24(schedule: Schedule, time, seed):
     """-alpha' (s summed over j, minus r log s_x, plus r log r - r) / alpha a masked token, r = alpha / (1 - alpha)."""
     denoiser, t = random_table(V, 1, seed), torch.tensor([time]).double()
-    ratio = schedule.alpha(t) / schedule.masked(t)
+    ratio = schedule.alpha(t) / schedule.one_minus_alpha(t)
     scores = ratio * denoiser.table[V, 0].exp() / V
     written = scores.sum() - ratio * scores[1].log() + ratio * ratio.log() - ratio
-    expected = -schedule.derivative(t) / schedule.alpha(t) * written
-    draw = SEDD(schedule, V).bound(denoiser, torch.tensor([[1]]), t, torch.full((1, 1), LAST).double())
+    expected = -schedule.alpha_derivative(t) / schedule.alpha(t) * written
+    draw = SEDD(schedule, V).elbo(denoiser, torch.tensor([[1]]), t, torch.full((1, 1), LAST).double())
     assert draw.diffusion.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 def test_logits_of_zero_cost_log_v_a_masked_token():
-    draw = SEDD(Linear(), V).bound(
+    draw = SEDD(Linear(), V).elbo(
         Tabular(torch.zeros((V + 1) ** L, L, V).double()),
         X[None],
         torch.tensor([0.5]).double(),

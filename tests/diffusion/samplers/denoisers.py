@@ -5,12 +5,12 @@ from dataclasses import MISSING, fields
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.samplers.build import build_sampler, sampler_class
 from tests.diffusion.tables import Tabular
 
-NOISE = Noise(0, "test")
+NOISE = CounterRNG(0, "test")
 
 
 def sampler_of(kind: str, steps: int, grid: str = "uniform", **settings: float) -> Sampler:

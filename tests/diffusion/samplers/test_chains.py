@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.grids import build_grid
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.time_grids import build_time_grid
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.chains import counts_of, levels, move, outcome
 from tests.diffusion.samplers.denoisers import NOISE, Mixing, Tempered, masks, sampler_of
@@ -48,7 +48,7 @@ def test_three_ways_to_draw_follow_algorithm_2(kind, schedule, grid, start):
     begin, denoiser = torch.tensor(start), table()
     moves = [
         move(denoiser, t, (alpha_s - alpha_t) / (1 - alpha_t), 0, begin)
-        for t, alpha_t, alpha_s in levels(schedule, build_grid(grid, STEPS))
+        for t, alpha_t, alpha_s in levels(schedule, build_time_grid(grid, STEPS))
     ]
     assert agree(samples_of(sampler_of(kind, STEPS, grid), denoiser, schedule, start), outcome(begin, moves, MASK))
 
@@ -58,7 +58,7 @@ def test_three_ways_to_draw_follow_algorithm_2(kind, schedule, grid, start):
 @pytest.mark.parametrize("eta", [0.3, 1.0])
 def test_remasking_forgets_and_makes_up_for_it(schedule, grid, start, eta):
     begin, denoiser, moves = torch.tensor(start), table(), []
-    for t, alpha_t, alpha_s in levels(schedule, build_grid(grid, STEPS)):
+    for t, alpha_t, alpha_s in levels(schedule, build_time_grid(grid, STEPS)):
         sigma = eta * min(1, (1 - alpha_s) / alpha_t)
         moves.append(move(denoiser, t, (alpha_s - (1 - sigma) * alpha_t) / (1 - alpha_t), sigma, begin))
     samples = samples_of(sampler_of("remasking", STEPS, grid, eta=eta), denoiser, schedule, start)
@@ -67,7 +67,7 @@ def test_remasking_forgets_and_makes_up_for_it(schedule, grid, start, eta):
 
 def corrected(denoiser: Tabular, schedule, grid: str, steps: int, correctors: int, start: Tensor) -> Tensor:
     moves = []
-    for t, alpha_t, alpha_s in levels(schedule, build_grid(grid, steps)):
+    for t, alpha_t, alpha_s in levels(schedule, build_time_grid(grid, steps)):
         back = move(denoiser, t, (alpha_s - alpha_t) / (1 - alpha_t), 0, start)
         forth = move(denoiser, t, 0.0, 1 - alpha_t / alpha_s, start)
         moves += [back, *[forth, back] * correctors]
@@ -99,11 +99,11 @@ class Powers:
     """alpha_i(t) = 1 - (1 - epsilon) t^w_i, the schedule of GenMD4."""
 
     def __init__(self, *exponents: float, epsilon: float = 1e-4) -> None:
-        self.exponents = torch.tensor(exponents, dtype=torch.float64)
+        self.w = torch.tensor(exponents, dtype=torch.float64)
         self.epsilon = epsilon
 
     def alpha(self, time: Tensor) -> Tensor:
-        return 1 - (1 - self.epsilon) * time[..., None] ** self.exponents
+        return 1 - (1 - self.epsilon) * time[..., None] ** self.w
 
 
 @starts
@@ -115,10 +115,8 @@ def test_generalized_sampling_reveals_each_token_at_its_own_pace(start, steps, e
     (1/2)^60 vanishes beside 1, so that alpha rounds to 1 at a time at which masks are left.
     """
     begin, denoiser, schedule = torch.tensor(start), table(), Powers(*exponents)
-    times = build_grid("cosine", steps).flip(0)
-    moves = [
-        move(denoiser, float(t), 1 - (s / t) ** schedule.exponents, 0, begin) for t, s in itertools.pairwise(times)
-    ]
+    times = build_time_grid("cosine", steps).flip(0)
+    moves = [move(denoiser, float(t), 1 - (s / t) ** schedule.w, 0, begin) for t, s in itertools.pairwise(times)]
     samples = samples_of(sampler_of("generalized", steps, "cosine"), denoiser, schedule, start)
     assert agree(samples, outcome(begin, moves, MASK))
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.grids import build_grid
-from mdpipe.diffusion.samplers.confidence import SMALLEST_UNIFORM, Confidence, gumbel
+from mdpipe.diffusion.samplers.confidence import MIN_UNIFORM, Confidence, gumbel
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.time_grids import build_time_grid
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.denoisers import NOISE, Independent, masks
 
@@ -47,7 +47,7 @@ def test_of_n_unknown_tokens_the_masked_share_rounded_up_stays_masked_and_none_i
         torch.arange(9),
         on_step=lambda _done, _of, state: trace.append((state == MASK).sum(dim=1).tolist()),
     )
-    alphas = schedule.alpha(build_grid(grid, 5)).flip(0)[1:].tolist()
+    alphas = schedule.alpha(build_time_grid(grid, 5)).flip(0)[1:].tolist()
     expected = [[math.ceil((8 - row) * (1 - alpha)) for row in range(9)] for alpha in alphas[:-1]]
     assert trace == [*expected, [0] * 9]
 
@@ -128,7 +128,7 @@ def test_equally_confident_tokens_are_revealed_from_left_to_right():
 
 def test_gumbel_numbers_are_finite_and_have_their_distribution_function():
     """P(G < g) = exp(-exp(-g)), so that the uniform comes back."""
-    uniforms = torch.tensor([0.0, SMALLEST_UNIFORM, 0.1, 0.5, 1 - 2.0**-53], dtype=torch.float64)
+    uniforms = torch.tensor([0.0, MIN_UNIFORM, 0.1, 0.5, 1 - 2.0**-53], dtype=torch.float64)
     numbers = gumbel(uniforms)
     assert numbers.isfinite().all()
     assert torch.allclose(torch.exp(-torch.exp(-numbers)), uniforms, rtol=1e-9, atol=1e-15)

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.kinds import kinds_of
 from tests.diffusion.samplers.denoisers import NOISE, Independent, Labelled, Mixing, masks, sampler_of
 
@@ -25,7 +25,7 @@ ways = st.sampled_from([(Linear(), "cosine"), (Cosine(0.2), "uniform")])
 def start_for(kind: str, rows: list[list[int]]) -> Tensor:
     """The sequences, what follows the first mask being masked too for a sampler that goes left to right."""
     tokens = torch.tensor(rows, dtype=torch.int64).view(-1, L)
-    if SAMPLERS[kind].causal:
+    if SAMPLERS[kind].is_causal:
         tokens = tokens.where((tokens == V).cumsum(dim=1) == 0, V)
     return tokens
 
@@ -38,7 +38,7 @@ def test_masks_are_filled_and_given_tokens_never_change(kind, rows, way, steps):
     tokens = start_for(kind, rows)
     before, trace = tokens.clone(), []
     samples = sampler_of(kind, steps, grid)(
-        Mixing(V, SAMPLERS[kind].causal),
+        Mixing(V, SAMPLERS[kind].is_causal),
         schedule,
         V,
         tokens,
@@ -65,7 +65,7 @@ def test_a_sample_does_not_depend_on_its_batch(kind, rows, first, cut, way):
     examples, sampler = first + torch.arange(len(tokens)), sampler_of(kind, 4, grid)
 
     def sample(part: slice) -> Tensor:
-        return sampler(Mixing(V, SAMPLERS[kind].causal), schedule, V, tokens[part], NOISE, examples[part])
+        return sampler(Mixing(V, SAMPLERS[kind].is_causal), schedule, V, tokens[part], NOISE, examples[part])
 
     assert torch.equal(sample(slice(None)), torch.cat([sample(slice(cut)), sample(slice(cut, None))]))
 
@@ -74,12 +74,12 @@ def test_a_sample_does_not_depend_on_its_batch(kind, rows, first, cut, way):
 def test_the_seed_and_the_purpose_decide_the_samples(kind):
     """Two sets of 50 x 4 tokens that have nothing in common agree in all of them with chance 1e-60."""
 
-    def sample(noise: Noise) -> Tensor:
+    def sample(noise: CounterRNG) -> Tensor:
         return sampler_of(kind, 4)(Independent(0.2, 0.3, 0.5), Linear(), V, masks(50, L, V), noise, torch.arange(50))
 
-    assert torch.equal(sample(Noise(1, "a")), sample(Noise(1, "a")))
-    assert not torch.equal(sample(Noise(1, "a")), sample(Noise(2, "a")))
-    assert not torch.equal(sample(Noise(1, "a")), sample(Noise(1, "b")))
+    assert torch.equal(sample(CounterRNG(1, "a")), sample(CounterRNG(1, "a")))
+    assert not torch.equal(sample(CounterRNG(1, "a")), sample(CounterRNG(2, "a")))
+    assert not torch.equal(sample(CounterRNG(1, "a")), sample(CounterRNG(1, "b")))
 
 
 @every_sampler
@@ -87,7 +87,7 @@ def test_the_condition_is_handed_on_row_by_row(kind):
     """Rows of different classes, some of which have nothing left to draw."""
     classes, start = torch.arange(60) % V, masks(60, L, V)
     start[:20] = classes[:20, None]
-    samples = sampler_of(kind, 4)(Labelled(V), Linear(), V, start, NOISE, torch.arange(60), condition=classes)
+    samples = sampler_of(kind, 4)(Labelled(V), Linear(), V, start, NOISE, torch.arange(60), class_labels=classes)
     assert torch.equal(samples, classes[:, None].expand(60, L))
 
 
@@ -95,14 +95,20 @@ def test_the_condition_is_handed_on_row_by_row(kind):
 def test_the_choice_is_heeded(kind):
     """Of the tokens' probabilities 0.2, 0.3 and 0.5 the largest alone is left."""
     samples = sampler_of(kind, 4)(
-        Independent(0.2, 0.3, 0.5), Linear(), V, masks(20, L, V), NOISE, torch.arange(20), choice=Choice(top_k=1)
+        Independent(0.2, 0.3, 0.5),
+        Linear(),
+        V,
+        masks(20, L, V),
+        NOISE,
+        torch.arange(20),
+        token_sampler=TokenSampler(top_k=1),
     )
     assert (samples == 2).all()
 
 
 @every_sampler
 def test_the_denoiser_is_told_times_that_fall_from_one_to_zero(kind):
-    denoiser = Mixing(V, SAMPLERS[kind].causal)
+    denoiser = Mixing(V, SAMPLERS[kind].is_causal)
     sampler_of(kind, 5)(denoiser, Linear(0.2), V, masks(1, L, V), NOISE, torch.arange(1))
     times = torch.cat(denoiser.times)
     assert times.dtype == torch.float64 and ((times >= 0) & (times <= 1)).all()

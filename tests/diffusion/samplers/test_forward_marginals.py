@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.grids import build_grid, cosine_grid, uniform_grid
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.schedules.base import Schedule
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.time_grids import build_time_grid, cosine_grid, uniform_grid
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.denoisers import NOISE, CopiedBit, Independent, masks, sampler_of
 
@@ -43,7 +43,7 @@ def test_two_copies_of_a_bit_disagree_as_often_as_one_step_reveals_both(kind, sc
     count = 10_000
     sampler = sampler_of(kind, steps, grid)
     samples = sampler(CopiedBit(), schedule, 2, masks(count, 2), NOISE, torch.arange(count))
-    expected = 0.5 * (shares_per_step(schedule, build_grid(grid, steps)) ** 2).sum().item()
+    expected = 0.5 * (shares_per_step(schedule, build_time_grid(grid, steps)) ** 2).sum().item()
     disagreeing = (samples[:, 0] != samples[:, 1]).double().mean().item()
     assert abs(disagreeing - expected) < 4.5 * (expected * (1 - expected) / count) ** 0.5
     assert abs(samples[:, 0].double().mean() - 0.5) < 4.5 * (0.25 / count) ** 0.5
@@ -65,7 +65,7 @@ def test_reveals_are_jointly_multinomial_and_independent_of_the_network(kind, sc
     )
     when = torch.stack(left).sum(dim=0)
     counts = torch.bincount(when[:, 0] * (steps + 1) + when[:, 1], minlength=(steps + 1) ** 2)
-    shares = shares_per_step(schedule, build_grid(grid, steps))
+    shares = shares_per_step(schedule, build_time_grid(grid, steps))
     assert chi_square_chance(counts, count * torch.outer(shares, shares)) > FALSE_ALARM
 
 
@@ -114,21 +114,21 @@ def test_the_two_equivalent_ways_of_sampling_draw_the_same_samples(kind):
 @pytest.mark.parametrize("steps", [1, 7, 50])
 def test_euler_steps_and_tau_leaping_are_ancestral_for_the_linear_schedule_on_the_uniform_grid(steps):
     """The reverse rate at t, -alpha'(t) / (1 - alpha(t)), times the step's length is the share that it reveals."""
-    walk = build_sampler("ancestral", steps=steps, grid="uniform").walk(Linear())
+    walk = build_sampler("ancestral", steps=steps, grid="uniform").time_steps(Linear())
     for step in walk[:steps]:
-        rate = Linear().weight(torch.tensor(step.time, dtype=torch.float64)).item()
-        assert step.share == pytest.approx(rate / steps, rel=1e-9)
+        rate = Linear().weight(torch.tensor(step.t, dtype=torch.float64)).item()
+        assert step.unmask_prob == pytest.approx(rate / steps, rel=1e-9)
 
 
 def test_on_the_cosine_grid_an_euler_step_reveals_less_than_an_ancestral_one():
     """By the curvature of the cosine schedule, which falls ever more slowly towards time 1."""
-    for step in build_sampler("ancestral", steps=8, grid="uniform").walk(Cosine())[1:7]:
-        rate = Cosine().weight(torch.tensor(step.time, dtype=torch.float64)).item()
-        assert step.share > 1.03 * rate / 8
+    for step in build_sampler("ancestral", steps=8, grid="uniform").time_steps(Cosine())[1:7]:
+        rate = Cosine().weight(torch.tensor(step.t, dtype=torch.float64)).item()
+        assert step.unmask_prob > 1.03 * rate / 8
 
 
 def test_a_schedule_that_leaves_nothing_masked_needs_no_step_at_time_0():
     assert cosine_grid(5)[0] == 0
     for schedule, steps in ((Linear(0.0), 5), (Linear(), 6)):
-        walk = build_sampler("ancestral", steps=5, grid="cosine").walk(schedule)
-        assert len(walk) == steps and walk[-1].alpha_s == 1 and walk[-1].share == 1
+        walk = build_sampler("ancestral", steps=5, grid="cosine").time_steps(schedule)
+        assert len(walk) == steps and walk[-1].alpha_s == 1 and walk[-1].unmask_prob == 1

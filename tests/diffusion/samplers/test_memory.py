@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mdpipe.diffusion.denoiser import MAX_PROBABILITIES
 from mdpipe.diffusion.samplers.base import Sampler
-from mdpipe.diffusion.samplers.conditionals import PROBABILITIES_AT_ONCE
 from mdpipe.diffusion.schedules.linear import Linear
 from tests.diffusion.samplers.denoisers import NOISE, masks, sampler_of
 
@@ -50,7 +50,7 @@ def test_no_tensor_is_as_large_as_all_probabilities(steps):
     """Those of 4 texts of 1,000 tokens would take 1.6 GB; even where all are revealed at once, a bounded part is."""
     batch, length = 4, 1_000
     elements = largest(sampler_of("reveal_first", steps), batch, length)
-    assert VOCABULARY < elements <= PROBABILITIES_AT_ONCE + VOCABULARY < batch * length * VOCABULARY / 5
+    assert VOCABULARY < elements <= MAX_PROBABILITIES + VOCABULARY < batch * length * VOCABULARY / 5
 
 
 def test_plain_sampling_does_make_one():

@@ -4,16 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.noise import Noise
+from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.ancestral import Ancestral
-from mdpipe.diffusion.samplers.base import Sampler
+from mdpipe.diffusion.samplers.base import Sampler, TimeStep
 from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.samplers.walk import Step
 from mdpipe.diffusion.schedules.base import Schedule
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.token_sampling import TokenSampler
 from tests.diffusion.objectives.test_official_objectives import FixtureDenoiser
 from tests.diffusion.samplers.denoisers import NOISE, Independent, masks
 from tests.networks.official import tensors
@@ -24,10 +23,10 @@ SCHEDULES: dict[str, Schedule] = {"linear": Linear(), "cosine": Cosine()}
 PAPER = pytest.mark.parametrize("kind", ["ancestral", "two_stage", "reveal_first"])
 
 
-def mu(step: Step, choice: Choice) -> Tensor:
-    conditionals = Conditionals(FixtureDenoiser(STORED), VOCABULARY, None, choice)
+def mu(step: TimeStep, choice: TokenSampler) -> Tensor:
+    model = ConditionalModel(FixtureDenoiser(STORED), VOCABULARY, None, choice)
     with torch.no_grad():
-        return conditionals.probabilities(STORED["x"][:2], step.time)
+        return model.probabilities(STORED["x"][:2], step.t)
 
 
 @pytest.mark.parametrize("index", [0, 7, 15])
@@ -35,40 +34,40 @@ def mu(step: Step, choice: Choice) -> Tensor:
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_transition_probabilities(schedule: str, grid: str, index: int) -> None:
     """Of ancestral sampling, with top-p, and of both stages of two-stage sampling, at masked positions."""
-    step = Ancestral(STEPS, grid).walk(SCHEDULES[schedule])[index]
+    step = Ancestral(STEPS, grid).time_steps(SCHEDULES[schedule])[index]
     masked = STORED["x"][:2] == VOCABULARY
-    for name, choice in (("ancestral", Choice()), ("topp", Choice(top_p=TOP_P))):
-        found = torch.cat([step.share * mu(step, choice), torch.full((2, 9, 1), 1 - step.share)], dim=-1)
+    for name, choice in (("ancestral", TokenSampler()), ("topp", TokenSampler(top_p=TOP_P))):
+        found = torch.cat([step.unmask_prob * mu(step, choice), torch.full((2, 9, 1), 1 - step.unmask_prob)], dim=-1)
         expected = STORED[f"{schedule}_{grid}_{name}_{index}"]
         torch.testing.assert_close(found[masked].float(), expected[masked], rtol=0, atol=2e-6)
     expected = STORED[f"{schedule}_{grid}_mean_{index}"]
-    torch.testing.assert_close(mu(step, Choice())[masked].float(), expected[masked], rtol=0, atol=2e-6)
-    assert step.share == pytest.approx(STORED[f"{schedule}_{grid}_mean_{index}_unmask"].item(), abs=2e-6)
+    torch.testing.assert_close(mu(step, TokenSampler())[masked].float(), expected[masked], rtol=0, atol=2e-6)
+    assert step.unmask_prob == pytest.approx(STORED[f"{schedule}_{grid}_mean_{index}_unmask"].item(), abs=2e-6)
 
 
 class AllLeft(Linear):
     """A schedule so slow that nearly all that is masked is left so: 1 - alpha is 1 at every time but for 1e-9."""
 
-    def alpha(self, time: Tensor) -> Tensor:
-        return 1e-9 * (1 - time)
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1e-9 * (1 - t)
 
-    def masked(self, time: Tensor) -> Tensor:
-        return 1 - self.alpha(time)
+    def one_minus_alpha(self, t: Tensor) -> Tensor:
+        return 1 - self.alpha(t)
 
 
 @PAPER
-@pytest.mark.parametrize("choice", [Choice(), Choice(top_p=0.5), Choice(temperature=3.0)], ids=str)
-def test_masks_left_at_the_end_become_the_official_tokens(kind: str, choice: Choice) -> None:
+@pytest.mark.parametrize("choice", [TokenSampler(), TokenSampler(top_p=0.5), TokenSampler(temperature=3.0)], ids=str)
+def test_masks_left_at_the_end_become_the_official_tokens(kind: str, choice: TokenSampler) -> None:
     sampler = build_sampler(kind, steps=4, grid="uniform", decode="argmax")
     denoiser = FixtureDenoiser(STORED)
-    samples = sampler(denoiser, AllLeft(), VOCABULARY, STORED["x"], NOISE, torch.arange(4), choice=choice)
+    samples = sampler(denoiser, AllLeft(), VOCABULARY, STORED["x"], NOISE, torch.arange(4), token_sampler=choice)
     assert torch.equal(samples, STORED["decode"].long())
 
 
 def left_at_zero(sampler: Sampler, count: int) -> Tensor:
     """Return how often each of two tokens comes out, of 40 % that are left masked at time 0."""
     tokens = masks(count, 1, 2)
-    samples = sampler(Independent(0.3, 0.7), Linear(0.4), 2, tokens, Noise(0, "test"), torch.arange(count))
+    samples = sampler(Independent(0.3, 0.7), Linear(0.4), 2, tokens, CounterRNG(0, "test"), torch.arange(count))
     return samples.flatten().bincount(minlength=2).double() / count
 
 

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.grids import uniform_grid
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers import conditionals
+from mdpipe.diffusion import denoiser as denoiser_module
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.reveal_first import RevealFirst
 from mdpipe.diffusion.schedules.base import Schedule
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.time_grids import uniform_grid
 from tests.diffusion.samplers.denoisers import NOISE, CopiedBit, Counted, Independent, Mixing, masks
 
 schedules = pytest.mark.parametrize("schedule", [Linear(), Cosine(), Linear(0.2)], ids=["linear", "cosine", "epsilon"])
@@ -82,7 +82,7 @@ def test_a_step_that_reveals_everything_takes_the_probabilities_in_parts(monkeyp
     """At most 10 tokens of the 60 at a time, and the samples are the same."""
     start, examples = masks(10, 6, 3), torch.arange(10)
     whole = RevealFirst(1, "uniform")(Mixing(3, False), Linear(), 3, start, NOISE, examples)
-    monkeypatch.setattr(conditionals, "PROBABILITIES_AT_ONCE", 30)
+    monkeypatch.setattr(denoiser_module, "MAX_PROBABILITIES", 30)
     denoiser = Counted(Mixing(3, False))
     assert torch.equal(RevealFirst(1, "uniform")(denoiser, Linear(), 3, start, NOISE, examples), whole)
     assert max(denoiser.head_rows) <= 10 and sum(denoiser.head_rows) == 60
@@ -110,7 +110,7 @@ def test_a_step_waits_for_no_result_of_another(monkeypatch):
         Linear(),
         2,
         masks(50, 2),
-        Noise(0, "test"),
+        CounterRNG(0, "test"),
         torch.arange(50),
         on_step=lambda done, _of, _tokens: steps_begun.append(done),
     )

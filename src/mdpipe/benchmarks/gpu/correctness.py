@@ -19,9 +19,9 @@ from mdpipe.benchmarks.gpu.report import Report, Row, free_memory
 from mdpipe.benchmarks.gpu.sizes import OBJECTIVES, Check
 from mdpipe.benchmarks.training import Hardware, Shape, Train, build_step, transformer_shape
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.build import build_objective, objective_class
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import Network
@@ -204,7 +204,7 @@ def prepare(
 ) -> tuple[Trainer, Batches]:
     """Return the step of a new training run of a small network, and its batches."""
     shape = check.shape
-    network = build_perturbed_network(shape, causal=objective_class(check.objective).causal)
+    network = build_perturbed_network(shape, causal=objective_class(check.objective).is_causal)
     objective = build_check_objective(check)
     hardware = Hardware(
         variant.precision,
@@ -215,7 +215,7 @@ def prepare(
         recompute=variant.recompute,
     )
     train = Train(steps=2 * STEPS, batch_size=shape.batch, learning_rate=1e-3)
-    step = build_step(network.to(device), objective, train, hardware, Noise(0, "gpu"), world)
+    step = build_step(network.to(device), objective, train, hardware, CounterRNG(0, "gpu"), world)
     tokens = shape.random_tokens(shape.batch, seed=0)
     return step, lambda _, rows: Batch(tokens[rows.start : rows.stop])
 
@@ -321,7 +321,7 @@ def compare_samples(device: torch.device, kind: str, vocabulary: int) -> Row:
         masks = torch.full((shape.batch, SAMPLE_LENGTH), vocabulary, device=where)
         sampler = build_sampler(kind, steps=SAMPLE_STEPS, grid="uniform")
         examples = torch.arange(shape.batch, device=where)
-        samples: Tensor = sampler(denoiser, Linear(), vocabulary, masks, Noise(0, "gpu"), examples)
+        samples: Tensor = sampler(denoiser, Linear(), vocabulary, masks, CounterRNG(0, "gpu"), examples)
         return samples.cpu()
 
     equal = float((sample(device) == sample(torch.device("cpu"))).double().mean())

@@ -9,9 +9,9 @@ import torch
 from mdpipe.benchmarks.gpu.report import Report, Row, free_memory, reset_peak_memory
 from mdpipe.benchmarks.gpu.sizes import DATA_SHEET_PEAKS, OBJECTIVES, Sizes
 from mdpipe.benchmarks.training import Hardware, Shape, Train, build_step, summarize_speed, time_steps
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.objectives import masked
+from mdpipe.diffusion.objectives import md4
 from mdpipe.diffusion.objectives.build import build_objective
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import count_parameters
 from mdpipe.training.flops import training_flops
 from mdpipe.training.loop import Batch
@@ -65,7 +65,7 @@ class Measurement:
         objective = build_objective("md4", shape.vocabulary, **OBJECTIVES["md4"])
         train = Train(steps=count_steps(sizes), batch_size=batch)
         hardware = Hardware(sizes.precision, sizes.threads, compile=compile)
-        self.step = build_step(network, objective, train, hardware, Noise(0, "bench"))
+        self.step = build_step(network, objective, train, hardware, CounterRNG(0, "bench"))
         self._tokens = shape.random_tokens(batch, seed=0)
 
     def measure_speed(self) -> Row:
@@ -86,13 +86,13 @@ class Measurement:
 
     def measure_chunks(self, size: int) -> Row:
         """Time the steps with chunks of logits of at most `size` bytes in float32."""
-        before = masked.CHUNK_BYTES
+        before = md4.CHUNK_BYTES
         reset_peak_memory(self.report.device)
-        masked.CHUNK_BYTES = size
+        md4.CHUNK_BYTES = size
         try:
             return self.measure_speed()
         finally:
-            masked.CHUNK_BYTES = before
+            md4.CHUNK_BYTES = before
 
     def _batches(self, _: int, rows: range) -> Batch:
         return Batch(self._tokens[rows.start : rows.stop])

@@ -24,8 +24,8 @@ from mdpipe.data.encoded.batches import training_batch
 from mdpipe.data.encoded.dataset import EncodedDataset, token_dtype
 from mdpipe.data.sources.docstrings import read
 from mdpipe.data.tokenizers.letters import Letters
-from mdpipe.diffusion.noise import Noise
 from mdpipe.diffusion.objectives.build import build_objective
+from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
 from mdpipe.networks.base import Network, count_parameters
 from mdpipe.training.loop import Batch, Batches, Trainer
@@ -131,7 +131,7 @@ def _prepare(report: Report, dataset: EncodedDataset) -> tuple[Trainer, Batches]
     objective = build_objective("md4", settings.shape.vocabulary, **OBJECTIVES["md4"])
     hardware = Hardware(sizes.precision, sizes.threads, compile=sizes.compile)
     train = _build_settings(settings, FIRST_STEPS + TIMED_STEPS)
-    step = build_step(network, objective, train, hardware, Noise(SEED, "train"))
+    step = build_step(network, objective, train, hardware, CounterRNG(SEED, "train"))
 
     def batches(step: int, rows: range) -> Batch:
         return Batch(torch.from_numpy(training_batch(dataset, SEED, step, settings.shape.batch, rows)))
@@ -176,7 +176,7 @@ def _timed_bound(report: Report, network: Network, dataset: EncodedDataset, draw
     settings, start = report.sizes.training, time.time()
     objective = build_objective("md4", settings.shape.vocabulary, **OBJECTIVES["md4"])
     how = cast("Draws", DrawSettings(draws, settings.evaluation_batch))
-    likelihood = likelihood_bound(objective, network, dataset, how, Noise(SEED, "evaluate"))
+    likelihood = likelihood_bound(objective, network, dataset, how, CounterRNG(SEED, "evaluate"))
     return TimedBound(likelihood, time.time() - start)
 
 

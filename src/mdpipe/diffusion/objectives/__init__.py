@@ -1,1 +1,1 @@
-"""Objectives: what a denoiser is trained by and how its likelihood is bounded, one a file."""
+"""Objectives: losses that train a denoiser and likelihood bounds that evaluate it, one kind per file."""

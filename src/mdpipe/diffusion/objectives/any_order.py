@@ -4,39 +4,37 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import Bound, Objective
-from mdpipe.diffusion.objectives.masked import exactly_masked, masked_costs
+from mdpipe.diffusion.objectives.base import ELBO, Objective
+from mdpipe.diffusion.objectives.md4 import mask_exactly_k, masked_token_loss
 from mdpipe.diffusion.schedules.linear import Linear
 
 
 class AnyOrder(Objective):
-    """The mean over orders of the cost of a token after a token, each given those before it.
+    """The cost of predicting one token after another, averaged over all orders.
 
-    A number n of 1, ..., L is drawn, and n tokens are masked:
+    A uniform number k of 1, ..., L is drawn, and k tokens are masked:
 
         diffusion = L times the mean over the masked tokens of -log mu[x]
 
-    whose mean is the sum over n of the average cross entropy of a token when n are masked. There is no schedule and
-    there are no ends; a denoiser that asks for the time is told n / L.
+    whose mean is the sum over k of the average cross entropy of a token when k are masked. There is no schedule and
+    there are no boundary terms; a time-conditioned denoiser gets the time k / L.
     """
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__(vocabulary)
         self.schedule = Linear()
-        """What a sampler may walk along; the bound does not use it."""
+        """For samplers; the bound does not use it."""
 
     @property
     def estimator(self) -> str:
-        """The bound over all orders."""
+        """Return the name of the bound."""
         return "any-order bound"
 
-    def bound(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
-    ) -> Bound:
-        """One draw of the bound; the time decides n."""
-        length = tokens.shape[1]
-        counts = ((time * length).floor() + 1).clamp(max=length)
-        corrupted = torch.where(exactly_masked(counts, uniforms), self.mask, tokens)
-        entropies = masked_costs(denoiser, corrupted, self.mask, counts / length, condition, self.costs, tokens)
-        nothing = torch.zeros_like(time)
-        return Bound(reconstruction=nothing, prior=nothing, diffusion=length / counts * entropies)
+    def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
+        """Return one draw of the bound; t decides k."""
+        length = x0.shape[1]
+        k = ((t * length).floor() + 1).clamp(max=length)
+        x_t = torch.where(mask_exactly_k(k, u), self.mask_id, x0)
+        cross_entropy = masked_token_loss(self, model, x_t, k / length, class_labels, x0)
+        zero = torch.zeros_like(t)
+        return ELBO(reconstruction=zero, prior=zero, diffusion=length / k * cross_entropy)

@@ -1,4 +1,4 @@
-"""The autoregressive model: -log p(x) itself, one token after the other from the left."""
+"""The autoregressive model: the exact -log p(x), one token after the other from the left."""
 
 from typing import ClassVar
 
@@ -7,36 +7,36 @@ from torch import Tensor
 from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import Bound, Objective
-from mdpipe.diffusion.objectives.masked import in_chunks
+from mdpipe.diffusion.objectives.base import ELBO, Objective
+from mdpipe.diffusion.objectives.md4 import chunked_token_loss
 
 
 class Autoregressive(Objective):
     """-log p(x) = -sum_n log p(x^n | x^1, ..., x^(n - 1)), by a causal denoiser.
 
-    It reads the tokens one position to the right, with the mask in front, so that its output at position n knows what
-    precedes x^n. It is told time 0. There is no noise: all draws are the same.
+    The denoiser reads the tokens shifted right by one position, with the mask in front as the start token, so that its
+    output at position n depends on the tokens before x^n. Its time is 0. There is no randomness.
     """
 
-    causal: ClassVar[bool] = True
-    exact: ClassVar[bool] = True
+    is_causal: ClassVar[bool] = True
+    is_exact: ClassVar[bool] = True
 
     @property
     def estimator(self) -> str:
-        """No bound."""
+        """Return the name of the estimator."""
         return "exact likelihood"
 
-    def bound(
+    def elbo(
         self,
-        denoiser: Denoiser,
-        tokens: Tensor,
-        time: Tensor,
-        uniforms: Tensor,  # noqa: ARG002 (there is no noise)
-        condition: Tensor | None = None,
-    ) -> Bound:
-        """-log p(x), all of it in `diffusion`."""
-        before = functional.pad(tokens[:, :-1], (1, 0), value=self.mask)
-        nothing = torch.zeros_like(time)
-        hidden = denoiser(before, nothing, condition).flatten(0, 1)
-        entropies = in_chunks(denoiser, hidden, self.vocabulary, self.costs, tokens.flatten()).view(tokens.shape)
-        return Bound(reconstruction=nothing, prior=nothing, diffusion=entropies.double().sum(dim=1))
+        model: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        u: Tensor,  # noqa: ARG002 (there is no randomness)
+        class_labels: Tensor | None = None,
+    ) -> ELBO:
+        """Return -log p(x), all of it in `diffusion`."""
+        shifted = functional.pad(x0[:, :-1], (1, 0), value=self.mask_id)
+        zero = torch.zeros_like(t)
+        hidden = model(shifted, zero, class_labels).flatten(0, 1)
+        cross_entropy = chunked_token_loss(self, model, hidden, x0.flatten()).view(x0.shape)
+        return ELBO(reconstruction=zero, prior=zero, diffusion=cross_entropy.double().sum(dim=1))

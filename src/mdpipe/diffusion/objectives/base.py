@@ -1,7 +1,7 @@
-"""What training and evaluation ask of an objective.
+"""The interface that training and evaluation use of an objective.
 
-Letters: B examples, L positions, K uniforms an example, V vocabulary; the mask's index is V. Everything is in nats per
-example.
+Shapes: B batch, L length, K uniforms per example, N masked positions of a batch, V vocabulary; the mask's index is V.
+Everything is in nats per example.
 """
 
 from abc import ABC, abstractmethod
@@ -16,99 +16,102 @@ from mdpipe.diffusion.denoiser import Denoiser
 
 
 @dataclass(frozen=True)
-class Bound:
-    """An estimate of an upper bound on -log p(x), in its parts, each (B,) float64."""
+class ELBO:
+    """An estimate of an upper bound on -log p(x) (the negative ELBO), in its three parts, each (B,) float64."""
 
     reconstruction: Tensor
     """Cost of the tokens that are already masked at the first time."""
     prior: Tensor
-    """Cost of the tokens that are still visible at time 1."""
+    """Cost of the tokens that are still unmasked at time 1."""
     diffusion: Tensor
-    """The integrand, or T times a term of the sum, at the drawn time and mask; its mean is the integral or the sum.
+    """The integrand, or T times one term of the sum, at the drawn time and mask; its mean is the integral or the sum.
 
-    An objective without time has all of its cost in here.
+    Objectives without time put their whole cost here.
     """
 
     @property
     def total(self) -> Tensor:
-        """The sum of the parts, (B,)."""
+        """Return the sum of the parts, (B,)."""
         return self.reconstruction + self.prior + self.diffusion
 
 
 class Objective(nn.Module, ABC):
-    """A loss to train a denoiser by and a bound to evaluate it by.
+    """A loss that trains a denoiser, and a bound that evaluates it.
 
-    What an objective learns itself, as GenMD4 its exponents, are its own parameters.
+    An objective that learns something itself, as GenMD4 learns its schedule, has parameters.
     """
 
-    causal: ClassVar[bool] = False
-    """Whether the denoiser must be causal: its output at a position depends on the tokens up to there only."""
-    exact: ClassVar[bool] = False
-    """Whether `bound` is -log p(x) itself, the same whatever the time and the uniforms."""
+    is_causal: ClassVar[bool] = False
+    """True if the denoiser must be causal: its output at a position depends on the tokens up to there only."""
+    is_exact: ClassVar[bool] = False
+    """True if `elbo` is -log p(x) itself, the same for all times and uniforms."""
     learning_rate: float | None = None
-    """Peak learning rate of the objective's own parameters; None for that of the network."""
+    """Peak learning rate of the objective's parameters; None for that of the network."""
+    masks: int = 1
+    """Masks that the loss of an example is averaged over."""
 
     def __init__(self, vocabulary: int) -> None:
         super().__init__()
         self.vocabulary = vocabulary
 
     @property
-    def mask(self) -> int:
-        """Index of the mask."""
+    def mask_id(self) -> int:
+        """Return the index of the mask."""
         return self.vocabulary
 
     @property
     @abstractmethod
     def estimator(self) -> str:
-        """What the bound is called in tables."""
+        """Return the name of the bound in tables."""
 
-    def learned(self) -> str:
-        """What it has learned itself so far, in a few words for the log of training."""
-        return ""
+    def extra_metrics(self) -> dict[str, float]:
+        """Return what the objective has learned so far, for the training log."""
+        return {}
 
-    def loss_uniforms(self, length: int) -> int:
-        """Uniforms an example of so many tokens that `loss` takes: as many as `bound`, if not told otherwise."""
-        return self.bound_uniforms(length)
+    def num_uniforms(self, length: int) -> int:
+        """Return the number of uniforms per example that `elbo` takes: one per token, none if there is no chance."""
+        return 0 if self.is_exact else length
 
-    def bound_uniforms(self, length: int) -> int:
-        """Uniforms an example of so many tokens that `bound` takes: one a token, or none where there is no chance."""
-        return 0 if self.exact else length
+    def num_loss_uniforms(self, length: int) -> int:
+        """Return the number of uniforms per example that `loss` takes, for all of its masks."""
+        return self.masks * self.num_uniforms(length)
 
-    def costs(self, logits: Tensor, *values: Tensor) -> Tensor:
-        """What n hidden tokens cost, (n,), from their logits (n, V) in any precision, and `values`, each (n,)."""
-        return self.cost(logits.to(torch.promote_types(logits.dtype, torch.float32)), *values)
+    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Return the training loss (B,): the mean of the bound over `masks` masks at the same time.
 
-    def cost(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """The same of logits in float32 at least: the cross entropy -log mu[x], if not told otherwise."""
-        return functional.cross_entropy(logits, tokens, reduction="none")
-
-    def loss(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
-    ) -> Tensor:
-        """What training minimises, (B,): here the bound's own draw.
-
-        Its value is what is reported along training; its gradient, in the denoiser's weights and in the objective's
-        own parameters, has the gradient of the expected loss as its mean.
+        The value is logged during training. The gradient, in the denoiser's and in the objective's own parameters, is
+        an unbiased estimate of the gradient of the expected loss.
 
         Args:
-            denoiser: the model.
-            tokens: (B, L) int64 below V.
-            time: (B,) float64, uniform on [0, 1).
-            uniforms: (B, loss_uniforms(L)) float64 in [0, 1).
-            condition: (B,) or None, handed to the denoiser.
+            model: the denoiser.
+            x0: (B, L) int64 below V.
+            t: (B,) float64, uniform on [0, 1).
+            u: (B, num_loss_uniforms(L)) float64 in [0, 1).
+            class_labels: (B,) or None, passed to the denoiser.
         """
-        return self.bound(denoiser, tokens, time, uniforms, condition).total
+        draws = u.chunk(self.masks, dim=1)
+        return torch.stack([self.elbo(model, x0, t, draw, class_labels).total for draw in draws]).mean(dim=0)
 
     @abstractmethod
-    def bound(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
-    ) -> Bound:
-        """One draw whose mean over times and uniforms is an upper bound on -log p(x).
+    def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
+        """Return one draw, whose mean over times and uniforms is an upper bound on -log p(x).
 
         Args:
-            denoiser: the model.
-            tokens: (B, L) int64 below V.
-            time: (B,) float64, uniform on [0, 1).
-            uniforms: (B, bound_uniforms(L)) float64 in [0, 1).
-            condition: (B,) or None, handed to the denoiser.
+            model: the denoiser.
+            x0: (B, L) int64 below V.
+            t: (B,) float64, uniform on [0, 1).
+            u: (B, num_uniforms(L)) float64 in [0, 1).
+            class_labels: (B,) or None, passed to the denoiser.
         """
+
+    def token_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss (N,) of predicting target (N,) from logits (N, V): the cross entropy -log mu[target].
+
+        Subclasses may take more arguments, each (N,). It is compiled as a whole, so conversions belong inside.
+        """
+        return functional.cross_entropy(at_least_float32(logits), target, reduction="none")
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Convert logits of lower precision to float32."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""Objectives by the name that params.yaml gives them."""
+"""Build an objective by its name in params.yaml."""
 
 from typing import Any
 
@@ -8,15 +8,15 @@ from mdpipe.kinds import find_kind
 
 
 def build_objective(kind: str, vocabulary: int, **settings: Any) -> Objective:
-    """The objective that params.yaml calls `kind`, with its settings in `diffusion`.
+    """Build the objective that params.yaml calls `kind`, with its settings in `diffusion`.
 
     Args:
         kind: the name of its file.
         vocabulary: V.
-        settings: the keys of the run's `diffusion`; a `schedule` is a mapping, as in params.yaml.
+        settings: the keys of the run's `diffusion`; `schedule` is a mapping, as in params.yaml.
 
     Raises:
-        ValueError: there is no such kind or schedule, or a setting is out of range.
+        ValueError: if there is no such kind or schedule, or a setting is out of range.
     """
     if "schedule" in settings:
         settings["schedule"] = build_schedule(**settings["schedule"])
@@ -24,9 +24,9 @@ def build_objective(kind: str, vocabulary: int, **settings: Any) -> Objective:
 
 
 def objective_class(kind: str) -> type[Objective]:
-    """The class of an objective.
+    """Return the class of an objective.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: if there is no such kind.
     """
     return find_kind("mdpipe.diffusion.objectives", kind, Objective, "objective")

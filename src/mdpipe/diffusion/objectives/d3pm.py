@@ -3,27 +3,27 @@
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.objectives.md4 import MD4, masked_token_loss
 from mdpipe.diffusion.schedules.base import Schedule
 
 
 class D3PM(MD4):
-    """MD4's bound in T steps. The loss descends on
+    """MD4's bound in T steps, with a loss whose gradient is that of
 
         bound + auxiliary * sum over masked n of -log mu^n(x_t, t)[x_0^n]
 
-    whose second term does not weigh small times more; its value, as reported, is the bound alone. Their code scales
-    the bound by 1 / T, so its coefficient of 0.001 is 0.001 T here.
+    The second term does not weight small times more. The loss has the value of the bound, without this term. The
+    original code scales the bound by 1 / T, so its coefficient of 0.001 is 0.001 T here.
 
     Args:
         schedule: gives alpha.
         vocabulary: V.
         timesteps: T.
-        auxiliary: what the cross entropy is multiplied by.
+        auxiliary: coefficient of the cross entropy.
         grid: the spacing of the steps.
 
     Raises:
-        ValueError: a negative `auxiliary`, fewer than one step, or a grid that does not exist.
+        ValueError: if `auxiliary` is negative, there is no step, or no such grid.
     """
 
     def __init__(
@@ -36,13 +36,13 @@ class D3PM(MD4):
 
     @property
     def estimator(self) -> str:
-        """The bound in T steps."""
+        """Return the name of the bound."""
         return "d3pm bound"
 
-    def loss(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
-    ) -> Tensor:
-        """The bound's draw, with the gradient of the auxiliary term on top of its own."""
-        weight, entropies = self.weighed(denoiser, tokens, time, uniforms, condition)
-        auxiliary = self.auxiliary * entropies
-        return self.with_ends(weight * entropies, tokens.shape[1]).total + auxiliary - auxiliary.detach()
+    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Return one draw of the bound, (B,), with the gradient of the auxiliary term added to its own."""
+        t, weight = self.time_and_weight(t)
+        x_t = self.q_sample(x0, t, u)
+        cross_entropy = masked_token_loss(self, model, x_t, t, class_labels, x0)
+        auxiliary = self.auxiliary * cross_entropy
+        return self.add_boundary_terms(weight * cross_entropy, x0.shape[1]).total + auxiliary - auxiliary.detach()

@@ -1,22 +1,64 @@
-"""GenMD4: masked diffusion in which every token has a masking speed of its own, learned with the denoiser (Sec. 6).
+"""GenMD4: masked diffusion in which each token of the vocabulary has its own, learned masking schedule (Sec. 6).
 
-Letters: B examples, L positions, N masked positions of a batch, V vocabulary. Everything is in nats per example.
+Shapes: B batch, L length, N masked positions of a batch, V vocabulary. Everything is in nats per example.
 """
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import Bound, Objective
-from mdpipe.diffusion.objectives.masked import masked_costs
-from mdpipe.diffusion.objectives.steps import Steps
+from mdpipe.diffusion.objectives.base import ELBO, Objective, at_least_float32
+from mdpipe.diffusion.objectives.md4 import masked_token_loss
 from mdpipe.diffusion.schedules.base import EPSILON
-from mdpipe.diffusion.vector_schedule import VectorSchedule
+from mdpipe.diffusion.time_grids import DiscreteTime
 
-FIRST_TIME = 1e-3
-"""Where the integral over time begins: 1 / t would give the times below it draws of huge weight."""
+T_MIN = 1e-3
+"""Lower limit of the integral over time: below it, the factor 1 / t would give draws of huge weight."""
+
+SOFTPLUS_THRESHOLD = 40
+"""Where softplus(x) = x in float64. PyTorch's default of 20 leaves a jump of 2e-9."""
+
+
+class PerTokenSchedule(nn.Module):
+    """The schedules alpha_i(t) = 1 - (1 - epsilon) t^(w_i) of V tokens (Sec. 6 and App. J.1), equal at first.
+
+    A token with a large exponent w_i stays unmasked for longer. All are unmasked at time 0, and a fraction epsilon of
+    each is at time 1. The learned parameter is raw, w_i = softplus(raw_i). Everything is computed in float64.
+
+    Raises:
+        ValueError: if the initial exponent is not positive, or epsilon is outside [0, 1).
+    """
+
+    def __init__(self, vocabulary: int, initial_exponent: float, epsilon: float = EPSILON) -> None:
+        super().__init__()
+        if not 0 < initial_exponent < math.inf:
+            raise ValueError(f"diffusion.initial_exponent must be positive, not {initial_exponent}")
+        if not 0 <= epsilon < 1:
+            raise ValueError(f"schedule: epsilon must lie in [0, 1), not {epsilon}")
+        self.epsilon = epsilon
+        # The inverse of softplus, log(e^w - 1), in the form that does not overflow.
+        raw = initial_exponent + math.log(-math.expm1(-initial_exponent))
+        self.raw = nn.Parameter(torch.full((vocabulary,), raw))  # This name is part of saved models.
+
+    @property
+    def w(self) -> Tensor:
+        """Return the exponents, (V,) float64, differentiable in the parameter."""
+        return functional.softplus(self.raw.double(), threshold=SOFTPLUS_THRESHOLD)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """Return the probability (..., V) that each token is still unmasked at times (...)."""
+        return -torch.expm1(self.log_one_minus_alpha(self.w, t[..., None]))
+
+    def one_minus_alpha(self, t: Tensor) -> Tensor:
+        """Return 1 - alpha (..., V) at times (...), to full relative accuracy."""
+        return self.log_one_minus_alpha(self.w, t[..., None]).exp()
+
+    def log_one_minus_alpha(self, w: Tensor, t: Tensor) -> Tensor:
+        """Return log(1 - alpha) = log(1 - epsilon) + w log t, for w and t of shapes that broadcast together."""
+        return math.log1p(-self.epsilon) + w * t.log()
 
 
 class GenMD4(Objective):
@@ -24,30 +66,32 @@ class GenMD4(Objective):
 
         diffusion = (1 / t) * sum over masked n of w^T mu - w_x - w_x log mu_x                              (eq. 12)
 
-    with t uniform on [FIRST_TIME, 1], multiplied by the length of that range; or, in T steps down to time 0, T times
-    the Kullback-Leibler divergence between the two ways back from t to s,
+    with t uniform on [T_MIN, 1], multiplied by the length of that interval; or, in T steps down to time 0, T times the
+    Kullback-Leibler divergence between the true and the model's reverse transition from t to s,
 
         sum over masked n of -r_x log mu_x + (1 - r_x) (log(1 - r_x) - log sum_i (1 - r_i) mu_i),  1 - r_i = (s / t)^w_i
 
-    The end terms are exact: prior = L epsilon log V, and at FIRST_TIME, in continuous time, a masked token i is guessed
-    with a probability proportional to 1 - alpha_i.
+    The boundary terms are exact: prior = L epsilon log V, and in continuous time, a token i that is masked at T_MIN is
+    guessed with a probability proportional to 1 - alpha_i.
 
-    Which tokens are masked depends on w, so the gradient in w has a part that differentiating the draw does not see.
-    The loss takes two draws at a time and estimates it by leave-one-out (eq. 33). A masked token's distribution depends
-    on the time when exponents differ, so that only a time-conditioned denoiser can reach it.
+    The mask's distribution depends on w, so the gradient in w has a part that differentiating the draw misses. The loss
+    takes two masks at each time and estimates it by leave-one-out (eq. 33). With unequal exponents a masked token's
+    distribution depends on the time, so that only a time-conditioned denoiser can represent it.
 
     Args:
         vocabulary: V.
-        initial_exponent: of all tokens, before training.
+        initial_exponent: initial w of all tokens.
         timesteps: T, or None for continuous time.
         grid: the spacing of the steps.
-        exponent_learning_rate: peak learning rate of w's parameters; None for that of the network.
-        epsilon: share of each token that is visible at time 1.
+        exponent_learning_rate: peak learning rate of the schedule's parameters; None for that of the network.
+        epsilon: fraction of each token that is unmasked at time 1.
 
     Raises:
-        ValueError: an initial exponent or a learning rate that is not positive, an epsilon outside [0, 1), fewer than
-            one step, or a grid that does not exist.
+        ValueError: if an initial exponent or a learning rate is not positive, epsilon is outside [0, 1), there is no
+            step, or no such grid.
     """
+
+    masks = 2
 
     def __init__(
         self,
@@ -65,111 +109,96 @@ class GenMD4(Objective):
                 f"diffusion.exponent_learning_rate must be positive, or null for the network's,"
                 f" not {exponent_learning_rate}"
             )
-        self.schedule = VectorSchedule(vocabulary, initial_exponent, epsilon)
-        self.steps = None if timesteps is None else Steps(timesteps, grid)
+        self.schedule = PerTokenSchedule(vocabulary, initial_exponent, epsilon)
+        self.discrete_time = None if timesteps is None else DiscreteTime(timesteps, grid)
         self.learning_rate = exponent_learning_rate
 
     @property
-    def exponents(self) -> Tensor:
-        """w, (V,) float64."""
-        return self.schedule.exponents
-
-    @property
     def estimator(self) -> str:
-        """The bound, with its number of steps where that is finite."""
-        return "genmd4 bound" if self.steps is None else f"genmd4 bound, T = {self.steps.count}"
+        """Return the name of the bound, with its number of steps in discrete time."""
+        return "genmd4 bound" if self.discrete_time is None else f"genmd4 bound, T = {self.discrete_time.timesteps}"
 
-    def learned(self) -> str:
-        """The smallest, the median and the largest exponent."""
-        exponents = self.exponents.detach()
-        ends = (exponents.min(), exponents.median(), exponents.max())
-        return "exponents " + " / ".join(f"{exponent.item():.3g}" for exponent in ends)
+    def extra_metrics(self) -> dict[str, float]:
+        """Return the smallest, the median and the largest exponent."""
+        w = self.schedule.w.detach()
+        return {"w_min": w.min().item(), "w_median": w.median().item(), "w_max": w.max().item()}
 
-    def loss_uniforms(self, length: int) -> int:
-        """One a token and mask, of two masks."""
-        return 2 * length
+    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Return the mean of the bound over two masks at the same time, with the leave-one-out gradient (eq. 33).
 
-    def loss(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
-    ) -> Tensor:
-        """The mean of the bound over two draws at the same time, with the leave-one-out gradient (eq. 33).
-
-        With f the draws' integrands, (f1 - f2) (grad log q1 - grad log q2) / 2 is added to their mean's own gradient.
+        With f1 and f2 the integrands, (f1 - f2) (grad log q1 - grad log q2) / 2 is added to the gradient of their mean.
         """
-        (first, first_log_q), (second, second_log_q) = (
-            self._draw(denoiser, tokens, time, draw, condition) for draw in uniforms.chunk(2, dim=1)
+        (f1, log_q1), (f2, log_q2) = (
+            self._integrand(model, x0, t, draw, class_labels) for draw in u.chunk(self.masks, dim=1)
         )
-        score = (first - second).detach() * (first_log_q - second_log_q) / 2
-        return self._with_ends((first + second) / 2, tokens).total + score - score.detach()
+        score = (f1 - f2).detach() * (log_q1 - log_q2) / 2
+        return self._add_boundary_terms((f1 + f2) / 2, x0).total + score - score.detach()
 
-    def bound(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
-    ) -> Bound:
-        """One draw of the bound."""
-        diffusion, _ = self._draw(denoiser, tokens, time, uniforms, condition)
-        return self._with_ends(diffusion, tokens)
+    def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
+        """Return one draw of the bound."""
+        diffusion, _ = self._integrand(model, x0, t, u, class_labels)
+        return self._add_boundary_terms(diffusion, x0)
 
-    def _draw(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None
+    def _integrand(
+        self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The diffusion part of one mask, (B,), and log q of the mask, (B,)."""
-        if self.steps is None:
-            time = FIRST_TIME + (1 - FIRST_TIME) * time
-            masked, log_q = self._hide(tokens, time, uniforms)
-            corrupted = torch.where(masked, self.mask, tokens)
-            costs = masked_costs(denoiser, corrupted, self.mask, time, condition, self.costs, tokens)
-            return (1 - FIRST_TIME) / time * costs, log_q
-        start, time = self.steps.drawn(time)
-        masked, log_q = self._hide(tokens, time, uniforms)
-        final = start == 0
-        # The last step, to time 0, reveals everything: any finite ratio will do.
-        log_ratio = (torch.where(final, time, start) / time).log()
-        corrupted = torch.where(masked, self.mask, tokens)
-        values = (tokens, *(value[:, None].expand_as(tokens) for value in (log_ratio, final)))
-        costs = masked_costs(denoiser, corrupted, self.mask, time, condition, self.costs, *values)
-        return self.steps.count * costs, log_q
+        """Return the diffusion part (B,) at one mask, and log q (B,) of that mask."""
+        if self.discrete_time is None:
+            t = T_MIN + (1 - T_MIN) * t
+            x_t, log_q = self._q_sample(x0, t, u)
+            return (1 - T_MIN) / t * masked_token_loss(self, model, x_t, t, class_labels, x0), log_q
+        s, t = self.discrete_time.interval(t)
+        x_t, log_q = self._q_sample(x0, t, u)
+        is_last = s == 0
+        # The last step, to time 0, unmasks everything: any finite ratio will do.
+        log_ratio = (torch.where(is_last, t, s) / t).log()
+        per_position = (value[:, None].expand_as(x0) for value in (log_ratio, is_last))
+        divergence = masked_token_loss(self, model, x_t, t, class_labels, x0, *per_position)
+        return self.discrete_time.timesteps * divergence, log_q
 
-    def _hide(self, tokens: Tensor, time: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the tokens (B, L) are masked at times (B,), and log q of that, (B,)."""
-        log_masked_BL = self.schedule.log_masked(self.exponents[tokens], time[:, None])
-        masked = uniforms >= -torch.expm1(log_masked_BL.detach())
-        # Filled, since the gradient of log alpha is infinite where alpha = 0, even if it is not what is taken there.
-        log_visible_BL = (-torch.expm1(log_masked_BL.masked_fill(masked, -1))).log()
-        return masked, torch.where(masked, log_masked_BL, log_visible_BL).sum(dim=1)
+    def _q_sample(self, x0: Tensor, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Sample x_t (B, L) from q(x_t | x_0) at t (B,); return it with log q of its mask, (B,)."""
+        log_mask_prob = self.schedule.log_one_minus_alpha(self.schedule.w[x0], t[:, None])
+        is_masked = u >= -torch.expm1(log_mask_prob.detach())
+        # Filled, since the gradient of log alpha is infinite where alpha = 0, even if `where` does not select it there.
+        log_alpha = (-torch.expm1(log_mask_prob.masked_fill(is_masked, -1))).log()
+        x_t = torch.where(is_masked, self.mask_id, x0)
+        return x_t, torch.where(is_masked, log_mask_prob, log_alpha).sum(dim=1)
 
-    def cost(self, logits: Tensor, hidden: Tensor, *of_step: Tensor) -> Tensor:
-        """The rate of the integrand, or, in steps, with log(s / t) and whether s = 0, the divergence."""
-        return self._rates(logits, hidden) if self.steps is None else self._divergences(logits, hidden, *of_step)
+    def token_loss(self, logits: Tensor, target: Tensor, *step: Tensor) -> Tensor:
+        """Return the integrand's rate (N,), or, in discrete time, given log(s / t) and s == 0, the divergence (N,)."""
+        log_mu = at_least_float32(logits).log_softmax(dim=1)
+        w = self.schedule.w.to(log_mu.dtype)
+        return _rate(log_mu, w, target) if self.discrete_time is None else _divergence(log_mu, w, target, *step)
 
-    def _rates(self, logits: Tensor, hidden: Tensor) -> Tensor:
-        """w^T mu - w_x - w_x log mu_x, (N,), of mu's logits (N, V) and the hidden tokens x (N,)."""
-        log_mu = logits.log_softmax(dim=1)
-        exponents = self.exponents.to(log_mu.dtype)
-        log_mu_N = log_mu.gather(1, hidden[:, None]).squeeze(1)
-        return (log_mu.exp() * exponents).sum(dim=1) - exponents[hidden] * (1 + log_mu_N)
-
-    def _divergences(self, logits: Tensor, hidden: Tensor, log_ratio: Tensor, final: Tensor) -> Tensor:
-        """The divergences (N,), of mu's logits (N, V), with log(s / t) (N,), and whether s = 0 (N,).
-
-        Written as -r_x log mu_x - (1 - r_x) log(1 + sum_i mu_i ((s / t)^(w_i - w_x) - 1)), where nothing cancels when
-        the step is short.
-        """
-        log_mu = logits.log_softmax(dim=1)
-        exponents, log_ratio = self.exponents.to(log_mu.dtype), log_ratio.to(log_mu.dtype)
-        log_mu_N = log_mu.gather(1, hidden[:, None]).squeeze(1)
-        log_stay_N = exponents[hidden] * log_ratio
-        reveal_N = torch.where(final, 1, -torch.expm1(log_stay_N))
-        differences_NV = (exponents - exponents[hidden][:, None]) * log_ratio[:, None]
-        surplus_N = (log_mu.exp() * torch.expm1(differences_NV)).sum(dim=1)
-        return -reveal_N * log_mu_N - log_stay_N.exp() * torch.log1p(surplus_N)
-
-    def _with_ends(self, diffusion: Tensor, tokens: Tensor) -> Bound:
-        """The bound of this diffusion part, (B,)."""
+    def _add_boundary_terms(self, diffusion: Tensor, x0: Tensor) -> ELBO:
+        """Add the costs at both ends of time to the diffusion part (B,)."""
         reconstruction = torch.zeros_like(diffusion)
-        if self.steps is None:
-            log_time = math.log(FIRST_TIME)
-            log_masked_BL = math.log1p(-self.schedule.epsilon) + self.exponents[tokens] * log_time
-            log_guess_BL = (self.exponents * log_time).log_softmax(dim=0)[tokens]
-            reconstruction = -(log_masked_BL.exp() * log_guess_BL).sum(dim=1)
-        prior = torch.full_like(diffusion, tokens.shape[1] * self.schedule.epsilon * math.log(self.vocabulary))
-        return Bound(reconstruction, prior, diffusion)
+        if self.discrete_time is None:
+            log_t = math.log(T_MIN)
+            log_mask_prob = math.log1p(-self.schedule.epsilon) + self.schedule.w[x0] * log_t
+            log_guess = (self.schedule.w * log_t).log_softmax(dim=0)[x0]
+            reconstruction = -(log_mask_prob.exp() * log_guess).sum(dim=1)
+        prior = torch.full_like(diffusion, x0.shape[1] * self.schedule.epsilon * math.log(self.vocabulary))
+        return ELBO(reconstruction, prior, diffusion)
+
+
+def _rate(log_mu: Tensor, w: Tensor, target: Tensor) -> Tensor:
+    """Return w^T mu - w_x - w_x log mu_x, (N,), for log mu (N, V), w (V,) and targets x (N,)."""
+    log_mu_x = log_mu.gather(1, target[:, None]).squeeze(1)
+    return (log_mu.exp() * w).sum(dim=1) - w[target] * (1 + log_mu_x)
+
+
+def _divergence(log_mu: Tensor, w: Tensor, target: Tensor, log_ratio: Tensor, is_last: Tensor) -> Tensor:
+    """Return the divergences (N,) of a step, for log(s / t) (N,) and s == 0 (N,); the others as in `_rate`.
+
+    Computed as -r_x log mu_x - (1 - r_x) log(1 + sum_i mu_i ((s / t)^(w_i - w_x) - 1)), in which nothing cancels when
+    the step is short.
+    """
+    log_ratio = log_ratio.to(log_mu.dtype)
+    log_mu_x = log_mu.gather(1, target[:, None]).squeeze(1)
+    log_stay_prob = w[target] * log_ratio
+    unmask_prob = torch.where(is_last, 1, -torch.expm1(log_stay_prob))
+    exponents = (w - w[target][:, None]) * log_ratio[:, None]
+    surplus = (log_mu.exp() * torch.expm1(exponents)).sum(dim=1)
+    return -unmask_prob * log_mu_x - log_stay_prob.exp() * torch.log1p(surplus)

@@ -1,37 +1,49 @@
-"""MD4: the bound of masked diffusion, an integral of weighted cross entropies at masked positions.
+"""MD4: the evidence bound of masked diffusion, an integral of weighted cross entropies at masked positions.
 
-Letters: B examples, L positions, V vocabulary; the mask's index is V. Everything is in nats per example.
+The head and the softmax run at the N masked positions only, and on a bounded number of them at a time: no tensor over
+all positions, or all masked ones, and the vocabulary is ever made. With several chunks, each recomputes its logits in
+the backward pass, which adds a third to the head's work and keeps the gradient exact with the losses' weights in it.
+(torch's `linear_cross_entropy`, from 2.13 on, fuses this for a linear head and a cross entropy; the objectives here
+need other functions of the logits too, and torch 2.11 does not have it.)
+
+Shapes: B batch, L length, N masked positions of a batch, D width, V vocabulary; the mask's index is V. Everything is in
+nats per example.
 """
+
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import Bound
-from mdpipe.diffusion.objectives.masked import masked_costs
-from mdpipe.diffusion.objectives.scheduled import Scheduled
-from mdpipe.diffusion.objectives.steps import Steps
+from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.time_grids import DiscreteTime
+
+CHUNK_BYTES = 2**26
+"""Maximum size of the float32 logits of a chunk."""
 
 
-class MD4(Scheduled):
-    r"""The bound for a masking schedule and a vocabulary, in continuous time (eq. 5) or in T steps (eq. 2).
+class MD4(Objective):
+    r"""The bound for a masking schedule, in continuous time (eq. 5) or in T steps (eq. 2).
 
     diffusion = -alpha'(t) / (1 - alpha(t)) * sum over masked n of -log mu^n(x_t, t)[x_0^n]
 
-    or, in steps, T (alpha(s) - alpha(t)) / (1 - alpha(t)) times the same sum, for one of the T steps from t to s. The
-    steps go down to time 0, so both forms have the same end terms. The finite bound is a right Riemann sum of the
-    integral: it lies above it, and falls to it as steps are divided.
+    or, in discrete time, T (alpha(s) - alpha(t)) / (1 - alpha(t)) times the same sum, for one of the T steps from t to
+    s. The steps go down to time 0, so both forms have the same boundary terms. The discrete bound is a right Riemann
+    sum of the integral: it lies above it, and converges to it as steps are divided.
 
     Args:
         schedule: gives alpha.
         vocabulary: V.
         timesteps: T, or None for continuous time.
         grid: the spacing of the steps.
-        masks: mask draws, at one time, that the loss of an example is the mean of; GenMD4 always takes two.
+        masks: masks, at one time, that the loss of an example is averaged over; GenMD4 always takes two.
 
     Raises:
-        ValueError: fewer than one step or mask, or a grid that does not exist.
+        ValueError: if there is no step, no mask, or no such grid.
     """
 
     def __init__(
@@ -43,44 +55,110 @@ class MD4(Scheduled):
         grid: str = "uniform",
         masks: int = 1,
     ) -> None:
-        super().__init__(schedule, vocabulary)
+        super().__init__(vocabulary)
         if masks < 1:
             raise ValueError(f"diffusion.masks must be at least 1, not {masks}")
-        self.steps = None if timesteps is None else Steps(timesteps, grid)
+        self.schedule = schedule
+        self.discrete_time = None if timesteps is None else DiscreteTime(timesteps, grid)
         self.masks = masks
 
     @property
     def estimator(self) -> str:
-        """The bound, with its number of steps where that is finite."""
-        return "md4 bound" if self.steps is None else f"md4 bound, T = {self.steps.count}"
+        """Return the name of the bound, with its number of steps in discrete time."""
+        return "md4 bound" if self.discrete_time is None else f"md4 bound, T = {self.discrete_time.timesteps}"
 
-    def loss_uniforms(self, length: int) -> int:
-        """One a token and mask."""
-        return self.masks * length
+    def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
+        """Return one draw of the bound (eq. 5)."""
+        t, weight = self.time_and_weight(t)
+        x_t = self.q_sample(x0, t, u)
+        cross_entropy = masked_token_loss(self, model, x_t, t, class_labels, x0)
+        return self.add_boundary_terms(weight * cross_entropy, x0.shape[1])
 
-    def loss(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
-    ) -> Tensor:
-        """The mean of the bound over `masks` draws at the same time."""
-        draws = uniforms.chunk(self.masks, dim=1)
-        return torch.stack([self.bound(denoiser, tokens, time, draw, condition).total for draw in draws]).mean(dim=0)
+    def time_and_weight(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the time (B,) to mask at and the weight (B,) of the cross entropy, for a uniform t (B,)."""
+        if self.discrete_time is None:
+            return t, self.schedule.weight(t)
+        s, t = self.discrete_time.interval(t)
+        mask_prob = self.schedule.one_minus_alpha(t)
+        return t, self.discrete_time.timesteps * (mask_prob - self.schedule.one_minus_alpha(s)) / mask_prob
 
-    def bound(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None = None
-    ) -> Bound:
-        """One draw of the bound."""
-        weight, entropies = self.weighed(denoiser, tokens, time, uniforms, condition)
-        return self.with_ends(weight * entropies, tokens.shape[1])
+    def q_sample(self, x0: Tensor, t: Tensor, u: Tensor) -> Tensor:
+        """Sample x_t (B, L) from q(x_t | x_0): each token stays with probability alpha(t), else it is masked."""
+        return torch.where(u < self.schedule.alpha(t)[:, None], x0, self.mask_id)
 
-    def weighed(
-        self, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, condition: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """The weight (B,) and the sum of the masked tokens' cross entropies (B,); in steps, at the end of a step."""
-        if self.steps is None:
-            weight = self.schedule.weight(time)
-        else:
-            start, time = self.steps.drawn(time)
-            masked = self.schedule.masked(time)
-            weight = self.steps.count * (masked - self.schedule.masked(start)) / masked
-        corrupted = self.corrupt(tokens, time, uniforms)
-        return weight, masked_costs(denoiser, corrupted, self.mask, time, condition, self.costs, tokens)
+    def add_boundary_terms(self, diffusion: Tensor, length: int) -> ELBO:
+        """Add the costs at both ends of time, where the schedule's epsilon keeps alpha from 1 and 0.
+
+        reconstruction = L (1 - alpha(0)) log V      (the tokens masked at time 0, guessed at random)
+        prior = L alpha(1) log V                     (App. E)
+        """
+        guess = length * math.log(self.vocabulary)
+        return ELBO(
+            reconstruction=guess * (1 - self.schedule.alpha(torch.zeros_like(diffusion))),
+            prior=guess * self.schedule.alpha(torch.ones_like(diffusion)),
+            diffusion=diffusion,
+        )
+
+
+def masked_token_loss(
+    objective: Objective, model: Denoiser, x_t: Tensor, t: Tensor, class_labels: Tensor | None, *targets: Tensor
+) -> Tensor:
+    """Sum `objective.token_loss` over the masked positions of each example of x_t (B, L).
+
+    Args:
+        objective: gives the token loss and the mask's index.
+        model: the denoiser.
+        x_t: (B, L).
+        t: (B,), passed to the denoiser like the `class_labels`, (B,) or None.
+        class_labels: see t.
+        targets: (B, L) each, further arguments of the token loss: what is to be predicted comes first.
+
+    Returns:
+        (B,).
+    """
+    is_masked = (x_t == objective.mask_id).flatten()
+    # The head's shapes depend on this number; a GPU runs the denoiser while the host waits for it.
+    num_masked = async_item(is_masked.sum())
+    hidden = model(x_t, t, class_labels)
+    positions = is_masked.nonzero_static(size=num_masked()).squeeze(1)
+    hidden, *targets_N = (tensor.flatten(0, 1).index_select(0, positions) for tensor in (hidden, *targets))
+    losses = chunked_token_loss(objective, model, hidden, *targets_N)
+    return losses.new_zeros(len(is_masked)).index_copy(0, positions, losses).view(x_t.shape).sum(dim=1)
+
+
+def chunked_token_loss(objective: Objective, model: Denoiser, hidden: Tensor, *targets: Tensor) -> Tensor:
+    """Return the token losses (N,) of hidden states (N, D), with a bounded number of logits at a time."""
+
+    def token_loss(states: Tensor, *chunk: Tensor) -> Tensor:
+        return objective.token_loss(model.head(states), *chunk)
+
+    count = 1 + torch.float32.itemsize * len(hidden) * objective.vocabulary // CHUNK_BYTES
+    if count == 1:
+        return token_loss(hidden, *targets)
+    chunks = zip(*(tensor.chunk(count) for tensor in (hidden, *targets)), strict=True)
+    losses = [checkpoint(token_loss, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
+    return torch.cat(losses)
+
+
+def async_item(scalar: Tensor) -> Callable[[], int]:
+    """Start copying a scalar () to the host; call the result to wait for it and read it.
+
+    `int(scalar)` at that point would make the GPU finish all work queued in between, and then idle until more arrives.
+    """
+    if scalar.device.type != "cuda":
+        return lambda: int(scalar)
+    host = torch.empty((), dtype=scalar.dtype, pin_memory=True).copy_(scalar, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def read() -> int:
+        copied.synchronize()
+        return int(host)
+
+    return read
+
+
+def mask_exactly_k(k: Tensor, u: Tensor) -> Tensor:
+    """Return a mask (B, L) bool of the k (B,) smallest uniforms u (B, L): a uniform subset of k positions."""
+    ranks = u.argsort(dim=1).argsort(dim=1)
+    return ranks < k[:, None]

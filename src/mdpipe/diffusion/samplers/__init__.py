@@ -1,1 +1,1 @@
-"""Samplers: ways to turn masks into tokens, all drawing from a denoiser's distribution at each masked position."""
+"""Samplers: algorithms that replace masks by tokens, drawn from a denoiser's distributions, one kind per file."""

@@ -1,60 +1,43 @@
-"""Ancestral sampling: Algorithm 2 to the letter, in float64. The other samplers are measured against it."""
+"""Ancestral sampling: Algorithm 2 as written, in float64. It is the reference for the other samplers."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.categorical import draw
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers.base import OnStep
-from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.samplers.walk import PaperSampler
-from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.samplers.base import PaperSampler, Start, TimeStep
+from mdpipe.diffusion.token_sampling import sample_categorical
 
 
 @dataclass(frozen=True)
-class Ancestral(PaperSampler[Schedule]):
-    r"""From t to s every masked token is drawn from one distribution over the vocabulary and the mask:
+class Ancestral(PaperSampler):
+    r"""From t to s, each masked token is drawn from a distribution over the vocabulary and the mask (Alg. 2):
 
     (alpha(s) - alpha(t)) / (1 - alpha(t)) mu(x_t, t)  +  (1 - alpha(s)) / (1 - alpha(t)) mask
 
-    A token is therefore drawn once; at all other steps its probabilities are computed for nothing.
+    The probabilities of a token are computed at all steps, but it is unmasked at only one of them.
     """
 
-    def fill(
-        self,
-        conditionals: Conditionals,
-        schedule: Schedule,
-        tokens: Tensor,
-        noise: Noise,
-        examples: Tensor,
-        on_step: OnStep,
-    ) -> Tensor:
-        """Steps 1, 2, ... draw from the noise's steps 1, 2, ..."""
-        walk = self.walk(schedule)
-        for done, step in enumerate(walk, start=1):
-            if self.takes_mode(step):
-                likeliest = conditionals.mode(conditionals.hidden(tokens, step.time))
-                tokens = torch.where(tokens == conditionals.mask, likeliest, tokens)
-            else:
-                uniforms = noise.uniform(done, examples, tokens.shape[1])
-                tokens = reveal(conditionals, tokens, step.time, step.share, uniforms)
-            on_step(done, len(walk), tokens)
-        return tokens
+    def step(self, model: ConditionalModel, x_t: Tensor, step: TimeStep, start: Start) -> Tensor:
+        """Return x_s; step i draws from step i of the random source."""
+        if self.takes_mode(step):
+            return torch.where(x_t == model.mask_id, model.mode(model.hidden(x_t, step.t)), x_t)
+        (u,) = start.uniform(step.index)
+        return unmask(model, x_t, step.t, step.unmask_prob, u)
 
 
-def reveal(conditionals: Conditionals, tokens: Tensor, time: float, share: float | Tensor, uniforms: Tensor) -> Tensor:
-    """One step: a masked token becomes i with probability share_i mu_i, and stays masked with what remains.
+def unmask(model: ConditionalModel, x_t: Tensor, t: float, unmask_prob: float | Tensor, u: Tensor) -> Tensor:
+    """Replace each mask by token i with probability unmask_prob_i mu_i, and keep it with the remaining probability.
 
     Args:
-        conditionals: the model.
-        tokens: (B, L), at most V.
-        time: t.
-        share: in [0, 1], one for all tokens or (V,) one for each.
-        uniforms: (B, L).
+        model: gives mu.
+        x_t: (B, L).
+        t: the time.
+        unmask_prob: in [0, 1], one for all tokens or (V,).
+        u: (B, L) uniforms.
     """
-    mu = conditionals.probabilities(tokens, time)
-    stays = ((1 - share) * mu).sum(dim=-1, keepdim=True)
-    drawn = draw(torch.cat([share * mu, stays], dim=-1), uniforms)
-    return torch.where(tokens == conditionals.mask, drawn, tokens)
+    mu = model.probabilities(x_t, t)
+    stay_prob = ((1 - unmask_prob) * mu).sum(dim=-1, keepdim=True)
+    samples = sample_categorical(torch.cat([unmask_prob * mu, stay_prob], dim=-1), u)
+    return torch.where(x_t == model.mask_id, samples, x_t)

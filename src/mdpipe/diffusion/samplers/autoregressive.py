@@ -1,4 +1,4 @@
-"""Autoregressive sampling: left to right, each token drawn from what a causal network says of those before it."""
+"""Autoregressive sampling: from left to right, each token from a causal network's prediction given those before it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -6,48 +6,48 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers.base import OnStep, Sampler
-from mdpipe.diffusion.samplers.conditionals import Conditionals
+from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.samplers.base import Sampler, Start
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """A position, and the uniforms (B,) that decide its tokens."""
+
+    position: int
+    u: Tensor
 
 
 @dataclass(frozen=True)
 class Autoregressive(Sampler[object]):
-    """x^l ~ p(x^l | x^1, ..., x^(l-1)), with as many network calls as tokens, each on the tokens so far alone.
+    """x^l ~ p(x^l | x^1, ..., x^(l-1)), with one network call per token, each on the tokens so far only.
 
-    The network reads the sequence shifted right by one, the mask standing in front as the token that begins it, so
-    its hidden state at position l tells of token l. The schedule is of no concern, and the time is 0.
+    The network reads the sequence shifted right by one, with the mask as the start token, so its hidden state at
+    position l predicts token l. The schedule is not used, and the time is 0.
 
     Raises:
-        ValueError: a token is given to the right of an unknown one: what was drawn before could not heed it.
+        ValueError: if a token is given to the right of an unknown one: what was drawn before could not depend on it.
     """
 
-    causal: ClassVar[bool] = True
+    is_causal: ClassVar[bool] = True
 
-    def fill(
-        self,
-        conditionals: Conditionals,
-        schedule: object,  # noqa: ARG002
-        tokens: Tensor,
-        noise: Noise,
-        examples: Tensor,
-        on_step: OnStep,
-    ) -> Tensor:
-        """All from step 0 of the noise, one uniform a token."""
-        unknown = tokens == conditionals.mask
-        if (unknown[:, :-1] & ~unknown[:, 1:]).any():
+    def plan(self, schedule: object, start: Start) -> list[NextToken]:  # noqa: ARG002
+        """Return the positions from the first that is unknown in any row; step 0 of the source has all uniforms."""
+        is_masked, length = start.is_masked, start.tokens.shape[1]
+        if (is_masked[:, :-1] & ~is_masked[:, 1:]).any():
             raise ValueError(
                 "sample.sampler.kind is 'autoregressive', which cannot fill a gap: tokens may be given at the"
                 " beginning of a sequence only, not to the right of an unknown one"
             )
-        length = tokens.shape[1]
-        given_to_all = length - int(unknown.sum(dim=1).max()) if len(tokens) else length
-        uniforms = noise.uniform(0, examples, length)
-        begin = torch.full_like(tokens[:, :1], conditionals.mask)
-        for position in range(given_to_all, length):
-            hidden = conditionals.hidden(torch.cat([begin, tokens[:, :position]], dim=1), 0.0)
-            drawn = conditionals.draw(hidden[:, position], uniforms[:, position])
-            tokens = tokens.clone()
-            tokens[:, position] = torch.where(unknown[:, position], drawn, tokens[:, position])
-            on_step(position + 1 - given_to_all, length - given_to_all, tokens)
-        return tokens
+        first = length - int(is_masked.sum(dim=1).max()) if len(is_masked) else length
+        (u,) = start.uniform(0)
+        return [NextToken(position, u[:, position]) for position in range(first, length)]
+
+    def step(self, model: ConditionalModel, x_t: Tensor, step: NextToken, start: Start) -> Tensor:
+        """Return x_t with the next token where it is unknown."""
+        begin = torch.full_like(x_t[:, :1], model.mask_id)
+        hidden = model.hidden(torch.cat([begin, x_t[:, : step.position]], dim=1), 0.0)
+        samples = model.sample(hidden[:, step.position], step.u)
+        x_t = x_t.clone()
+        x_t[:, step.position] = torch.where(start.is_masked[:, step.position], samples, x_t[:, step.position])
+        return x_t

@@ -1,40 +1,63 @@
-"""What a sampler is: a way to turn masks into tokens, with a denoiser, without touching the tokens that are given.
+"""The loop that all samplers share, the times that most of them step through, and sequences longer than the network.
 
-Letters: B examples, L positions, V vocabulary; the mask's index is V.
+Shapes: B batch, L length, V vocabulary; the mask's index is V.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers.conditionals import Conditionals
+from mdpipe.diffusion.denoiser import ConditionalModel, Denoiser
+from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.time_grids import build_time_grid
+from mdpipe.diffusion.token_sampling import TokenSampler
 
 AnySchedule = TypeVar("AnySchedule", contravariant=True)
-"""The schedule that a sampler needs: a scalar one, or for GenMD4 a vector over the vocabulary."""
+"""The schedule that a sampler needs: a scalar one, or for GenMD4 one per token of the vocabulary."""
 
 OnStep = Callable[[int, int, Tensor], None]
-"""Told the number of steps done, of steps in all, and the tokens (B, L), which are never written to afterwards."""
+"""Called with the number of steps done, the number of all steps, and x_t (B, L), which is never modified afterwards."""
 
-PLAIN = Choice()
+DEFAULT = TokenSampler()
+
+
+@dataclass(frozen=True)
+class Start:
+    """The tokens that a sampler starts from, and its randomness."""
+
+    tokens: Tensor
+    """(B, L) int64, the mask's index where unknown."""
+    mask_id: int
+    rng: CounterRNG
+    """The source of all randomness, for this call only."""
+    examples: Tensor
+    """(B,) int64, global indices of the samples."""
+
+    @property
+    def is_masked(self) -> Tensor:
+        """Return the positions (B, L) that are to be sampled; the others stay as they are."""
+        return self.tokens == self.mask_id
+
+    def uniform(self, step: int, per_token: int = 1) -> tuple[Tensor, ...]:
+        """Return uniforms in [0, 1), as many tensors (B, L) as asked for."""
+        return self.rng.uniform(step, self.examples, per_token * self.tokens.shape[1]).chunk(per_token, dim=1)
 
 
 @dataclass(frozen=True)
 class Sampler(ABC, Generic[AnySchedule]):
-    """Fills the masked positions of token sequences; its fields are its settings in params.yaml.
+    """Samples the masked positions of token sequences; its fields are its settings in params.yaml.
 
-    Any subset of the positions may be given, none or a prompt or the surroundings of a gap, and stays as it is.
-    A sample is a function of the noise and its example's index, not of the batch that it is drawn in.
+    Any subset of the positions may be given (none, a prompt, the text around a gap), and stays as it is.
+    A sample is a function of the random source and its example's index, not of the batch that it is in.
     """
 
-    causal: ClassVar[bool] = False
-    """Whether the denoiser must be causal."""
+    is_causal: ClassVar[bool] = False
+    """True if the denoiser must be causal."""
 
     @torch.inference_mode()
     def __call__(
@@ -43,44 +66,173 @@ class Sampler(ABC, Generic[AnySchedule]):
         schedule: AnySchedule,
         vocabulary: int,
         tokens: Tensor,
-        noise: Noise,
+        rng: CounterRNG,
         examples: Tensor,
         *,
-        condition: Tensor | None = None,
-        choice: Choice = PLAIN,
+        class_labels: Tensor | None = None,
+        token_sampler: TokenSampler = DEFAULT,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Fill `tokens`, which are left as they are; the samples are a tensor of their own.
+        """Sample the masked positions of `tokens`; the result is a new tensor.
 
         Args:
             denoiser: the model.
-            schedule: the masking schedule that the sampler undoes.
-            vocabulary: V, which is the index of the mask too.
+            schedule: the masking schedule that the sampler reverses.
+            vocabulary: V, which is also the index of the mask.
             tokens: (B, L) int64, V where unknown.
-            noise: the source of all randomness, for this call alone.
+            rng: the source of all randomness, for this call only.
             examples: (B,) int64, global indices of the samples.
-            condition: (B,) class labels for the denoiser, or None.
-            choice: how a token is chosen from its logits.
+            class_labels: (B,) for the denoiser, or None.
+            token_sampler: temperature, top-k and top-p.
             on_step: called after each step.
 
         Returns:
             (B, L) int64 below V.
         """
-        conditionals = Conditionals(denoiser, vocabulary, condition, choice)
-        return self.fill(conditionals, schedule, tokens.clone(), noise, examples, on_step or _tell_nobody)
+        model = ConditionalModel(denoiser, vocabulary, class_labels, token_sampler)
+        start = Start(tokens, vocabulary, rng, examples)
+        steps = self.plan(schedule, start)
+        x_t = tokens.clone()
+        for done, step in enumerate(steps, start=1):
+            x_t = self.step(model, x_t, step, start)
+            if on_step is not None:
+                on_step(done, len(steps), x_t)
+        return x_t
 
     @abstractmethod
-    def fill(
-        self,
-        conditionals: Conditionals,
-        schedule: AnySchedule,
-        tokens: Tensor,
-        noise: Noise,
-        examples: Tensor,
-        on_step: OnStep,
-    ) -> Tensor:
-        """The sampler's algorithm; the arguments are those of the call, the model's being in `conditionals`."""
+    def plan(self, schedule: AnySchedule, start: Start) -> Sequence[Any]:
+        """Return the steps, after which nothing is masked, in the form that `step` takes. No network runs here."""
+
+    @abstractmethod
+    def step(self, model: ConditionalModel, x_t: Tensor, step: Any, start: Start) -> Tensor:
+        """Return the tokens (B, L) after one step from x_t (B, L), which is not modified."""
 
 
-def _tell_nobody(done: int, steps: int, tokens: Tensor) -> None:
-    pass
+@dataclass(frozen=True)
+class TimeStep:
+    """A step from t to s < t; alpha(s) = 1 in the last one, after which nothing is masked."""
+
+    index: int
+    """1, 2, ...; the step of the random source."""
+    t: float
+    alpha_t: float
+    alpha_s: float
+
+    @property
+    def unmask_prob(self) -> float:
+        """Return the probability (alpha(s) - alpha(t)) / (1 - alpha(t)) that a masked token is unmasked."""
+        return (self.alpha_s - self.alpha_t) / (1 - self.alpha_t)
+
+
+@dataclass(frozen=True)
+class DiscreteTimeSampler(Sampler[Any]):
+    """A sampler that steps through a grid of times from 1 to 0.
+
+    Raises:
+        ValueError: if there is no such grid, or no step.
+    """
+
+    steps: int
+    grid: str
+
+    def __post_init__(self) -> None:
+        build_time_grid(self.grid, self.steps)
+
+    @property
+    def times(self) -> Tensor:
+        """Return the times (steps + 1,) float64, falling from 1 to 0."""
+        return build_time_grid(self.grid, self.steps).flip(0)
+
+    def time_steps(self, schedule: Schedule) -> list[TimeStep]:
+        """Return the steps through the grid, and one more at time 0 for the tokens that are still masked there.
+
+        A schedule with alpha(0) = 1 needs no such step.
+        """
+        times = self.times
+        alphas = [*schedule.alpha(times).tolist(), 1.0]
+        ends = zip(times.tolist(), alphas[:-1], alphas[1:], strict=True)
+        steps = [TimeStep(index, *step) for index, step in enumerate(ends, start=1)]
+        return steps if alphas[-2] < 1 else steps[:-1]
+
+    def plan(self, schedule: Any, start: Start) -> Sequence[Any]:  # noqa: ARG002
+        """Return the time steps."""
+        return self.time_steps(schedule)
+
+
+DECODES = ("sample", "argmax")
+
+
+@dataclass(frozen=True)
+class PaperSampler(DiscreteTimeSampler):
+    """A sampler of the paper, which treats the tokens that are still masked at time 0 in one of two ways.
+
+    `decode: sample` draws them like all others. The samples then have exactly the distribution of the reverse process.
+    `decode: argmax` takes the most probable token for each, as the official implementation does after the last step of
+    all its samplers. With the schedules' epsilon of 1e-4 that is one token in 10,000: 0.1 of a sequence of 1024.
+
+    Raises:
+        ValueError: as `DiscreteTimeSampler`, or if `decode` is neither.
+    """
+
+    decode: str = "sample"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.decode not in DECODES:
+            raise ValueError(f"sample.sampler.decode is {self.decode!r}; it must be one of {', '.join(DECODES)}")
+
+    def takes_mode(self, step: TimeStep) -> bool:
+        """Return True if masked tokens become the most probable ones in this step: the additional one at time 0."""
+        return step.t == 0 and self.decode == "argmax"
+
+
+def sample_sliding_window(
+    sampler: Sampler[AnySchedule],
+    denoiser: Denoiser,
+    schedule: AnySchedule,
+    vocabulary: int,
+    tokens: Tensor,
+    rng: CounterRNG,
+    examples: Tensor,
+    *,
+    window: int,
+    overlap: int,
+    class_labels: Tensor | None = None,
+    token_sampler: TokenSampler = DEFAULT,
+    on_step: OnStep | None = None,
+) -> Tensor:
+    """Sample the masked positions of tokens (B, N) of any length N, window by window from left to right.
+
+    Each window is given the last `overlap` tokens of the one before. Every window is full, so the last one of a long
+    sequence starts early enough to end with it, and is given more. The arguments are those of a sampler; `on_step` is
+    called after each window instead of each step. Each window has its own stream of random numbers.
+
+    Args:
+        sampler: samples one window.
+        denoiser: as for the sampler, like the arguments that are not listed here.
+        window: tokens that the network takes.
+        overlap: tokens of a window that it shares with the one before.
+
+    Raises:
+        ValueError: if the overlap is negative or not smaller than the window.
+    """
+    if not 0 <= overlap < window:
+        raise ValueError(f"sample.blocks.overlap must lie in [0, {window}), window being {window}, not {overlap}")
+    last = max(0, tokens.shape[1] - window)
+    starts = [*range(0, last, window - overlap), last]
+    tokens = tokens.clone()
+    for done, start in enumerate(starts, start=1):
+        block = slice(start, start + window)
+        tokens[:, block] = sampler(
+            denoiser,
+            schedule,
+            vocabulary,
+            tokens[:, block],
+            rng.child(f"window {done}"),
+            examples,
+            class_labels=class_labels,
+            token_sampler=token_sampler,
+        )
+        if on_step is not None:
+            on_step(done, len(starts), tokens.clone())
+    return tokens

@@ -1,4 +1,4 @@
-"""Samplers by the name that params.yaml gives them."""
+"""Build a sampler by its name in params.yaml."""
 
 from dataclasses import MISSING, fields
 from typing import Any
@@ -8,10 +8,10 @@ from mdpipe.kinds import find_kind
 
 
 def build_sampler(kind: str, **settings: Any) -> Sampler[Any]:
-    """The sampler that params.yaml calls `kind`, with its settings there.
+    """Build the sampler that params.yaml calls `kind`, with its settings there.
 
     Raises:
-        ValueError: there is no such kind, a setting that it does not have or lacks, or a value that is not allowed.
+        ValueError: if there is no such kind, a setting is unknown or missing, or a value is not allowed.
     """
     sampler = sampler_class(kind)
     known = {field.name: field.default is MISSING for field in fields(sampler)}
@@ -26,9 +26,9 @@ def build_sampler(kind: str, **settings: Any) -> Sampler[Any]:
 
 
 def sampler_class(kind: str) -> type[Sampler[Any]]:
-    """The class of a sampler.
+    """Return the class of a sampler.
 
     Raises:
-        ValueError: there is no such kind.
+        ValueError: if there is no such kind.
     """
     return find_kind("mdpipe.diffusion.samplers", kind, Sampler, "sample.sampler.kind")

@@ -1,58 +1,43 @@
-"""Predictor and corrector: after every ancestral step, rounds of masking and revealing at the same level of noise."""
+"""Predictor-corrector sampling: after each ancestral step, rounds of masking and unmasking at the same noise level."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers.ancestral import reveal
-from mdpipe.diffusion.samplers.base import OnStep
-from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.samplers.walk import GridSampler
-from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.samplers.ancestral import unmask
+from mdpipe.diffusion.samplers.base import DiscreteTimeSampler, Start, TimeStep
 
 
 @dataclass(frozen=True)
-class PredictorCorrector(GridSampler[Schedule]):
+class PredictorCorrector(DiscreteTimeSampler):
     """An ancestral step from t to s, then `correctors` times: forward from s to t, and an ancestral step back to s.
 
-    Forward, a visible token that was not given is masked with probability 1 - alpha(t) / alpha(s). A round goes back
-    exactly as far as the step came: as many tokens as the step drew at once are drawn again among others, and the
-    denoiser meets no time that is not on the grid. The masked share at s stays what it was. With exact conditionals
-    and small steps so does the distribution at s, up to the error of drawing several tokens at once.
+    Forward, an unmasked token that was not given is masked with probability 1 - alpha(t) / alpha(s). A round goes back
+    exactly as far as the step came: as many tokens as the step drew at once are drawn again, given other tokens, and
+    the denoiser sees only times on the grid. The mask probability at s is unchanged. With exact conditionals and small
+    steps so is the distribution at s, up to the error of drawing several tokens at once.
 
     Raises:
-        ValueError: as every sampler on a grid, or a negative number of correctors.
+        ValueError: as `DiscreteTimeSampler`, or if correctors is negative.
     """
 
     correctors: int = 1
-    """Rounds a step; each is one more network call."""
+    """Rounds per step; each is one more network call."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.correctors < 0:
             raise ValueError(f"sample.sampler.correctors must be at least 0, not {self.correctors}")
 
-    def fill(
-        self,
-        conditionals: Conditionals,
-        schedule: Schedule,
-        tokens: Tensor,
-        noise: Noise,
-        examples: Tensor,
-        on_step: OnStep,
-    ) -> Tensor:
-        """Every network call draws from a step of the noise of its own, counted from 1."""
-        walk, given, length = self.walk(schedule), tokens != conditionals.mask, tokens.shape[1]
-        call = 0
-        for done, step in enumerate(walk, start=1):
-            for round_ in range(1 + self.correctors):
-                call += 1
-                back, forth = noise.uniform(call, examples, 2 * length).chunk(2, dim=1)
-                if round_ > 0:
-                    masked_again = ~given & (forth >= step.alpha_t / step.alpha_s)
-                    tokens = torch.where(masked_again, conditionals.mask, tokens)
-                tokens = reveal(conditionals, tokens, step.time, step.share, back)
-            on_step(done, len(walk), tokens)
-        return tokens
+    def step(self, model: ConditionalModel, x_t: Tensor, step: TimeStep, start: Start) -> Tensor:
+        """Return x_s; network call i draws from step i of the random source."""
+        calls_per_step = 1 + self.correctors
+        for call in range(calls_per_step):
+            u_unmask, u_mask = start.uniform((step.index - 1) * calls_per_step + call + 1, per_token=2)
+            if call > 0:
+                is_masked_again = start.is_masked & (u_mask >= step.alpha_t / step.alpha_s)
+                x_t = torch.where(is_masked_again, model.mask_id, x_t)
+            x_t = unmask(model, x_t, step.t, step.unmask_prob, u_unmask)
+        return x_t

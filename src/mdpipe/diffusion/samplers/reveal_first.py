@@ -1,8 +1,8 @@
-"""Ancestral sampling that decides first when each token is revealed, then computes nothing but those tokens.
+"""Ancestral sampling that first decides at which step each token is unmasked, then computes only those tokens.
 
-The probability that a masked token is revealed in a step does not depend on the network, so the steps of all tokens
-can be drawn beforehand. What then has to be computed is known from the start: the trunk for rows that reveal
-something, the head for the tokens revealed. The distribution is that of Algorithm 2, exactly.
+The probability that a masked token is unmasked in a step does not depend on the network, so the steps of all tokens can
+be drawn beforehand. The necessary computation is then known from the start: the network's body for rows that unmask
+something, its head for the tokens that are unmasked. The distribution is exactly that of Algorithm 2.
 """
 
 from dataclasses import dataclass
@@ -10,82 +10,71 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers.base import OnStep
-from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.samplers.walk import PaperSampler, Step
+from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.samplers.base import PaperSampler, Start, TimeStep
 from mdpipe.diffusion.schedules.base import Schedule
 
 
 @dataclass(frozen=True)
-class RevealFirst(PaperSampler[Schedule]):
-    """A token masked at time 1 is visible at s with probability (alpha(s) - alpha(1)) / (1 - alpha(1)).
+class UnmaskingStep(TimeStep):
+    """A step with the N tokens that it unmasks, in R rows."""
 
-    One uniform a token, looked up among these, says in which step it is revealed. A step that reveals nothing calls
-    nothing. After the plan is made, a step on an accelerator waits for no result of another.
-    """
-
-    def fill(
-        self,
-        conditionals: Conditionals,
-        schedule: Schedule,
-        tokens: Tensor,
-        noise: Noise,
-        examples: Tensor,
-        on_step: OnStep,
-    ) -> Tensor:
-        """All from step 0 of the noise: a uniform for the time of each token, and one for the token."""
-        walk, length = self.walk(schedule), tokens.shape[1]
-        when, what = noise.uniform(0, examples, 2 * length).chunk(2, dim=1)
-        plan = Plan.draw(tokens == conditionals.mask, when, walk)
-        uniforms = what.flatten().index_select(0, plan.places)
-        for done, step in enumerate(walk, start=1):
-            revealed, involved = plan.revealed[done - 1], plan.involved[done - 1]
-            if revealed.start < revealed.stop:
-                rows = plan.rows[involved]
-                hidden = conditionals.of_rows(rows).hidden(tokens.index_select(0, rows), step.time)
-                states = hidden.flatten(0, 1).index_select(0, plan.states[revealed])
-                is_mode = self.takes_mode(step)
-                drawn = conditionals.mode(states) if is_mode else conditionals.draw(states, uniforms[revealed])
-                tokens = tokens.flatten().index_copy(0, plan.places[revealed], drawn).view_as(tokens)
-            on_step(done, len(walk), tokens)
-        return tokens
+    active_rows: Tensor
+    """(R,) indices of the rows in which something is unmasked."""
+    positions: Tensor
+    """(N,) indices into the flattened x_t (B, L)."""
+    active_positions: Tensor
+    """(N,) the same positions as indices into the flattened active rows (R, L)."""
+    u: Tensor
+    """(N,) uniforms that decide the tokens."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Which tokens are revealed in which step, N in all, and in which rows, one entry a (step, row): R in all."""
+class RevealFirst(PaperSampler):
+    """A token masked at time 1 is unmasked at s with probability (alpha(s) - alpha(1)) / (1 - alpha(1)).
 
-    places: Tensor
-    """(N,) indices into the flattened (B, L) tokens, step after step and in order within a step."""
-    states: Tensor
-    """(N,) the same indices counted in the rows of its step alone."""
-    rows: Tensor
-    """(R,) indices of rows, step after step."""
-    revealed: list[slice]
-    """For each step, its part of the N."""
-    involved: list[slice]
-    """For each step, its part of the R."""
+    One uniform per token, looked up among these, determines the step in which it is unmasked. A step that unmasks
+    nothing calls no network. After the plan is made, a step on a GPU waits for no result of another.
+    """
 
-    @classmethod
-    def draw(cls, masked: Tensor, uniforms: Tensor, walk: list[Step]) -> "Plan":
-        """The plan for masked positions (B, L) and as many uniforms."""
-        batch, length = masked.shape
-        start = walk[0].alpha_t
-        visible = torch.tensor([(step.alpha_s - start) / (1 - start) for step in walk], dtype=torch.float64)
-        steps = torch.searchsorted(visible.to(uniforms.device), uniforms.contiguous(), right=True).flatten()
-        places = masked.flatten().nonzero().squeeze(1)
-        ordered, order = steps[places].sort(stable=True)
-        places = places[order]
-        pairs, pair = torch.unique_consecutive(ordered * batch + places // length, return_inverse=True)
-        pair_steps, rows = pairs // batch, pairs % batch
-        involved = _slices(pair_steps, len(walk))
-        first = torch.tensor([part.start for part in involved], device=places.device)
-        states = (pair - first[ordered]) * length + places % length
-        return cls(places, states, rows, _slices(ordered, len(walk)), involved)
+    def plan(self, schedule: Schedule, start: Start) -> list[UnmaskingStep]:
+        """Return the steps; step 0 of the random source gives all uniforms, two per token: its step and value.
+
+        Shapes: N tokens to unmask, R pairs of a step and a row in which it unmasks something; both sorted by step.
+        """
+        u_step, u_token = start.uniform(0, per_token=2)
+        length, batch = start.tokens.shape[1], len(start.tokens)
+        steps = self.time_steps(schedule)
+        positions_N = start.is_masked.flatten().nonzero().squeeze(1)
+        step_N, order = _draw_steps(steps, u_step).flatten()[positions_N].sort(stable=True)
+        positions_N = positions_N[order]
+        pairs_R, pair_N = torch.unique_consecutive(step_N * batch + positions_N // length, return_inverse=True)
+        step_R, rows_R = pairs_R // batch, pairs_R % batch
+        tokens_per_step, rows_per_step = (x.bincount(minlength=len(steps)) for x in (step_N, step_R))
+        first_pair = rows_per_step.cumsum(0) - rows_per_step
+        active_N = (pair_N - first_pair[step_N]) * length + positions_N % length
+        u_N = u_token.flatten().index_select(0, positions_N)
+        per_token = zip(*(x.split(tokens_per_step.tolist()) for x in (positions_N, active_N, u_N)), strict=True)
+        return [
+            UnmaskingStep(**vars(step), active_rows=rows, positions=positions, active_positions=active, u=u)
+            for step, rows, (positions, active, u) in zip(
+                steps, rows_R.split(rows_per_step.tolist()), per_token, strict=True
+            )
+        ]
+
+    def step(self, model: ConditionalModel, x_t: Tensor, step: UnmaskingStep, start: Start) -> Tensor:  # noqa: ARG002
+        """Return x_s."""
+        if len(step.positions) == 0:
+            return x_t
+        model = model.select_rows(step.active_rows)
+        hidden = model.hidden(x_t.index_select(0, step.active_rows), step.t)
+        states = hidden.flatten(0, 1).index_select(0, step.active_positions)
+        samples = model.mode(states) if self.takes_mode(step) else model.sample(states, step.u)
+        return x_t.flatten().index_copy(0, step.positions, samples).view_as(x_t)
 
 
-def _slices(steps: Tensor, count: int) -> list[slice]:
-    """Where each of `count` steps lies in a sorted tensor of steps."""
-    ends = steps.bincount(minlength=count).cumsum(0).tolist()
-    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+def _draw_steps(steps: list[TimeStep], u: Tensor) -> Tensor:
+    """Return for each uniform the index in `steps` at which its token is unmasked."""
+    alpha_1 = steps[0].alpha_t
+    unmasked = torch.tensor([(step.alpha_s - alpha_1) / (1 - alpha_1) for step in steps], dtype=torch.float64)
+    return torch.searchsorted(unmasked.to(u.device), u.contiguous(), right=True)

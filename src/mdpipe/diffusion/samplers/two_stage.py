@@ -1,42 +1,25 @@
-"""Two-stage ancestral sampling (App. G, Alg. 3, "mean"): first what a token would be, then whether it shows."""
+"""Two-stage ancestral sampling (App. G, Alg. 3, "mean"): first draw x_0, then decide which tokens to unmask."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers.base import OnStep
-from mdpipe.diffusion.samplers.conditionals import Conditionals
-from mdpipe.diffusion.samplers.walk import PaperSampler
-from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.samplers.base import PaperSampler, Start, TimeStep
 
 
 @dataclass(frozen=True)
-class TwoStage(PaperSampler[Schedule]):
-    """At every masked position x_0 ~ mu(x_t, t), revealed with probability (alpha(s) - alpha(t)) / (1 - alpha(t)).
+class TwoStage(PaperSampler):
+    """At each masked position x_0 ~ mu(x_t, t), unmasked with probability (alpha(s) - alpha(t)) / (1 - alpha(t)).
 
-    The distribution is that of Algorithm 2. In float32 it is not: there the share makes rare tokens rarer still, and
+    The distribution is that of Algorithm 2. In float32 they differ: there the factor makes rare tokens rarer still, and
     Gumbel noise then loses them.
     """
 
-    def fill(
-        self,
-        conditionals: Conditionals,
-        schedule: Schedule,
-        tokens: Tensor,
-        noise: Noise,
-        examples: Tensor,
-        on_step: OnStep,
-    ) -> Tensor:
-        """Steps 1, 2, ... draw from the noise's steps 1, 2, ..."""
-        walk, length = self.walk(schedule), tokens.shape[1]
-        for done, step in enumerate(walk, start=1):
-            uniforms = noise.uniform(done, examples, 2 * length)
-            hidden = conditionals.hidden(tokens, step.time)
-            is_mode = self.takes_mode(step)
-            drawn = conditionals.mode(hidden) if is_mode else conditionals.draw(hidden, uniforms[:, :length])
-            shown = (tokens == conditionals.mask) & (uniforms[:, length:] < step.share)
-            tokens = torch.where(shown, drawn, tokens)
-            on_step(done, len(walk), tokens)
-        return tokens
+    def step(self, model: ConditionalModel, x_t: Tensor, step: TimeStep, start: Start) -> Tensor:
+        """Return x_s; step i draws from step i of the random source."""
+        u_token, u_unmask = start.uniform(step.index, per_token=2)
+        hidden = model.hidden(x_t, step.t)
+        x0 = model.mode(hidden) if self.takes_mode(step) else model.sample(hidden, u_token)
+        return torch.where((x_t == model.mask_id) & (u_unmask < step.unmask_prob), x0, x_t)

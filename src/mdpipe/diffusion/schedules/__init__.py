@@ -1,1 +1,1 @@
-"""Masking schedules: how fast tokens turn into the mask as time runs from 0 (data) to 1 (all masked), one a file."""
+"""Masking schedules: how the probability of the mask grows from time 0 (data) to time 1 (all masked)."""

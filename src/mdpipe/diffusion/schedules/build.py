@@ -1,4 +1,4 @@
-"""Schedules by the name that params.yaml gives them."""
+"""Build a schedule by its name in params.yaml."""
 
 from typing import Any
 
@@ -7,9 +7,9 @@ from mdpipe.kinds import find_kind
 
 
 def build_schedule(kind: str, **settings: Any) -> Schedule:
-    """The schedule that params.yaml calls `kind`, with its other keys as settings.
+    """Build the schedule that params.yaml calls `kind`, with its other keys as settings.
 
     Raises:
-        ValueError: there is no such kind, or a setting is out of range.
+        ValueError: if there is no such kind, or a setting is out of range.
     """
     return find_kind("mdpipe.diffusion.schedules", kind, Schedule, "schedule.kind")(**settings)

@@ -1,4 +1,4 @@
-"""The geometric schedule: noise grows by a constant factor."""
+"""The geometric schedule: the noise b(t) grows by a constant factor."""
 
 import math
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from mdpipe.diffusion.schedules.base import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class Geometric(Schedule):
-    """raw(t) = exp(-b(t)) with b(t) = beta_min^(1 - t) beta_max^t (Table 4): noise grows by a constant factor.
+    """Geometric schedule raw(t) = exp(-b(t)), b(t) = beta_min^(1 - t) beta_max^t (Table 4).
 
     Its derivative is -raw(t) b(t) log(beta_max / beta_min); the paper's row has one sign too many. raw runs from
-    exp(-beta_min) to exp(-beta_max) and is not stretched to reach 1 and 0: the end terms pay for the rest.
+    exp(-beta_min) to exp(-beta_max) and is not stretched to reach 1 and 0: the boundary terms account for the rest.
 
     Raises:
-        ValueError: not 0 < beta_min < beta_max < infinity; or epsilon as above.
+        ValueError: unless 0 < beta_min < beta_max < infinity, or if epsilon is out of range.
     """
 
     beta_min: float = 1e-5
@@ -31,25 +31,25 @@ class Geometric(Schedule):
                 f" not {self.beta_min} and {self.beta_max}"
             )
 
-    def raw(self, time: Tensor) -> Tensor:
-        """exp(-b(t))."""
-        return torch.exp(-self._noise(time))
+    def raw(self, t: Tensor) -> Tensor:
+        """Return exp(-b(t))."""
+        return torch.exp(-self._b(t))
 
-    def raw_masked(self, time: Tensor) -> Tensor:
-        """1 - exp(-b(t))."""
-        return -torch.expm1(-self._noise(time))
+    def one_minus_raw(self, t: Tensor) -> Tensor:
+        """Return 1 - exp(-b(t))."""
+        return -torch.expm1(-self._b(t))
 
-    def raw_derivative(self, time: Tensor) -> Tensor:
-        """-exp(-b(t)) b(t) log(beta_max / beta_min)."""
-        return -self.raw(time) * self._noise(time) * self._growth
+    def raw_derivative(self, t: Tensor) -> Tensor:
+        """Return -exp(-b(t)) b(t) log(beta_max / beta_min)."""
+        return -self.raw(t) * self._b(t) * self._log_ratio
 
     def raw_inverse(self, raw: Tensor) -> Tensor:
-        """log(-log(raw) / beta_min) / log(beta_max / beta_min)."""
-        return (-raw.log() / self.beta_min).log() / self._growth
+        """Return log(-log(raw) / beta_min) / log(beta_max / beta_min)."""
+        return (-raw.log() / self.beta_min).log() / self._log_ratio
 
     @property
-    def _growth(self) -> float:
+    def _log_ratio(self) -> float:
         return math.log(self.beta_max / self.beta_min)
 
-    def _noise(self, time: Tensor) -> Tensor:
-        return self.beta_min * torch.exp(self._growth * time)
+    def _b(self, t: Tensor) -> Tensor:
+        return self.beta_min * torch.exp(self._log_ratio * t)

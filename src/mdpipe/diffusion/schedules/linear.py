@@ -1,4 +1,4 @@
-"""The linear schedule: the masked share is the time."""
+"""The linear schedule: the mask probability is the time."""
 
 import torch
 from torch import Tensor
@@ -7,20 +7,20 @@ from mdpipe.diffusion.schedules.base import Schedule
 
 
 class Linear(Schedule):
-    """raw(t) = 1 - t (Table 4): the masked share is the time, and the weight is about 1 / t."""
+    """Linear schedule raw(t) = 1 - t (Table 4): the mask probability is the time, and the weight is about 1 / t."""
 
-    def raw(self, time: Tensor) -> Tensor:
-        """1 - t."""
-        return 1 - time
+    def raw(self, t: Tensor) -> Tensor:
+        """Return 1 - t."""
+        return 1 - t
 
-    def raw_masked(self, time: Tensor) -> Tensor:
-        """T."""
-        return time
+    def one_minus_raw(self, t: Tensor) -> Tensor:
+        """Return t."""
+        return t
 
-    def raw_derivative(self, time: Tensor) -> Tensor:
-        """-1."""
-        return -torch.ones_like(time)
+    def raw_derivative(self, t: Tensor) -> Tensor:
+        """Return -1."""
+        return -torch.ones_like(t)
 
     def raw_inverse(self, raw: Tensor) -> Tensor:
-        """1 - raw."""
+        """Return 1 - raw."""
         return 1 - raw

@@ -1,10 +1,10 @@
-"""Noise is Philox4x32-10, keyed by (seed, purpose, step, example), and uniform."""
+"""CounterRNG is Philox4x32-10, keyed by (seed, purpose, step, example), and uniform."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.noise import Noise, Words, philox, stratified_times
+from mdpipe.diffusion.rng import CounterRNG, Words, philox, stratified_times
 
 
 def words(*values: int) -> Words:
@@ -36,7 +36,7 @@ def test_philox_gives_the_known_answers_of_random123():
     count=st.integers(0, 9),
 )
 def test_an_example_has_the_same_noise_in_any_batch(examples, cut, step, count):
-    noise, together = Noise(3, "test"), torch.tensor(examples)
+    noise, together = CounterRNG(3, "test"), torch.tensor(examples)
     whole = noise.uniform(step, together, count)
     assert whole.shape == (len(examples), count)
     parts = [noise.uniform(step, part, count) for part in (together[:cut], together[cut:])]
@@ -44,25 +44,25 @@ def test_an_example_has_the_same_noise_in_any_batch(examples, cut, step, count):
 
 
 def test_fewer_numbers_are_the_first_of_more():
-    noise, examples = Noise(0, "test"), torch.arange(4)
+    noise, examples = CounterRNG(0, "test"), torch.arange(4)
     assert torch.equal(noise.uniform(5, examples, 7), noise.uniform(5, examples, 10)[:, :7])
 
 
 def test_seed_purpose_step_and_example_all_matter():
     examples = torch.arange(2)
     draws = [
-        Noise(0, "a").uniform(0, examples, 4),
-        Noise(1, "a").uniform(0, examples, 4),
-        Noise(0, "b").uniform(0, examples, 4),
-        Noise(0, "a").uniform(1, examples, 4),
-        Noise(0, "a").uniform(0, examples + 2**40, 4),
+        CounterRNG(0, "a").uniform(0, examples, 4),
+        CounterRNG(1, "a").uniform(0, examples, 4),
+        CounterRNG(0, "b").uniform(0, examples, 4),
+        CounterRNG(0, "a").uniform(1, examples, 4),
+        CounterRNG(0, "a").uniform(0, examples + 2**40, 4),
     ]
     assert torch.cat(draws).unique().numel() == 5 * 2 * 4
 
 
 def test_uniforms_are_uniform_independent_and_use_53_bits():
     """Chi-square over 64 bins and over 8 x 8 bins of neighbours; within 5 sigma: false alarm 3e-5 each."""
-    uniforms = Noise(0, "test").uniform(0, torch.arange(256), 1024)
+    uniforms = CounterRNG(0, "test").uniform(0, torch.arange(256), 1024)
     assert uniforms.dtype == torch.float64
     assert uniforms.min() >= 0 and uniforms.max() < 1
     lowest_bits = (uniforms * 2**53).long() % 2
@@ -77,7 +77,7 @@ def test_uniforms_are_uniform_independent_and_use_53_bits():
 
 def test_the_stream_never_changes():
     """A change here changes every result of the pipeline."""
-    drawn = Noise(0, "train").uniform(1, torch.tensor([2]), 3)
+    drawn = CounterRNG(0, "train").uniform(1, torch.tensor([2]), 3)
     assert [number.hex() for number in drawn[0].tolist()] == [
         "0x1.acc45245f9a30p-4",
         "0x1.f36a586b325eap-1",
@@ -87,7 +87,7 @@ def test_the_stream_never_changes():
 
 @given(seed=st.integers(0, 100), step=st.integers(0, 1000), batch=st.integers(1, 64))
 def test_stratified_times_fall_once_in_every_stratum(seed, step, batch):
-    times = stratified_times(Noise(seed, "test"), step, torch.arange(batch), batch)
+    times = stratified_times(CounterRNG(seed, "test"), step, torch.arange(batch), batch)
     assert times.dtype == torch.float64
     assert times.min() >= 0 and times.max() < 1
     gaps = times.sort().values.diff()
@@ -95,17 +95,17 @@ def test_stratified_times_fall_once_in_every_stratum(seed, step, batch):
 
 
 def test_a_rank_has_its_part_of_the_global_batch_of_times():
-    whole = stratified_times(Noise(0, "test"), 3, torch.arange(8), 8)
-    assert torch.equal(whole[4:], stratified_times(Noise(0, "test"), 3, torch.arange(4, 8), 8))
+    whole = stratified_times(CounterRNG(0, "test"), 3, torch.arange(8), 8)
+    assert torch.equal(whole[4:], stratified_times(CounterRNG(0, "test"), 3, torch.arange(4, 8), 8))
 
 
 def test_one_time_is_uniform_over_steps():
     """Mean and variance over 4,096 steps, within five standard errors."""
-    times = torch.cat([stratified_times(Noise(0, "test"), step, torch.tensor([5]), 8) for step in range(4096)])
+    times = torch.cat([stratified_times(CounterRNG(0, "test"), step, torch.tensor([5]), 8) for step in range(4096)])
     assert abs(times.mean() - 1 / 2) < 5 * (1 / 12 / 4096) ** 0.5
     assert abs(times.var() - 1 / 12) < 5 * (1 / 180 / 4096) ** 0.5
 
 
 def test_times_share_no_number_with_masks():
-    noise, examples = Noise(0, "test"), torch.arange(4)
+    noise, examples = CounterRNG(0, "test"), torch.arange(4)
     assert not torch.isin(stratified_times(noise, 0, examples, 1), noise.uniform(0, examples, 64)).any()

@@ -1,7 +1,9 @@
-"""Counter-based noise: a random number is a pure function of (seed, purpose, step, example, position).
+"""Counter-based random numbers: each is a pure function of (seed, stream, step, example, position).
 
-Nothing is a stream, so the numbers do not depend on the batch, the rank, the device or what was drawn before.
+There is no generator state, so the numbers do not depend on the batch, the rank, the device or earlier draws.
 The function is Philox4x32-10 (Salmon et al., 2011), written in 64-bit integer operations that every device has.
+
+Shapes: B batch.
 """
 
 import hashlib
@@ -18,7 +20,7 @@ _KEY_STEPS = (0x9E37_79B9, 0xBB67_AE85)
 
 
 def philox(counter: Words, key: tuple[int, int] | tuple[Tensor, Tensor], rounds: int = 10) -> Words:
-    """Compute Philox4x32: four 32-bit words that look random, one block for each counter.
+    """Compute Philox4x32: one block of four pseudorandom 32-bit words for each counter.
 
     Args:
         counter: four int64 tensors of values below 2^32, of shapes that broadcast together.
@@ -31,7 +33,7 @@ def philox(counter: Words, key: tuple[int, int] | tuple[Tensor, Tensor], rounds:
     word0, word1, word2, word3 = counter
     key0, key1 = key
     for _ in range(rounds):
-        # A product of two 32-bit words overflows int64's sign; both of its halves are right all the same.
+        # The product of two 32-bit words overflows into int64's sign bit; both of its halves are still correct.
         product0, product1 = word0 * _MULTIPLIERS[0], word2 * _MULTIPLIERS[1]
         word0, word1, word2, word3 = (
             ((product1 >> 32) & _LOW) ^ word1 ^ key0,
@@ -44,26 +46,30 @@ def philox(counter: Words, key: tuple[int, int] | tuple[Tensor, Tensor], rounds:
 
 
 @dataclass(frozen=True)
-class Noise:
-    """A source of uniforms for one purpose. Two purposes, or two seeds, never share a number."""
+class CounterRNG:
+    """A stateless source of uniforms. Two streams, or two seeds, never share a number."""
 
     seed: int
-    purpose: str
+    stream: str
 
     @property
     def key(self) -> tuple[int, int]:
-        """Philox's key: the first 64 bits of the SHA-256 of seed and purpose."""
-        digest = hashlib.sha256(f"{self.seed}:{self.purpose}".encode()).digest()
+        """Return Philox's key: the first 64 bits of the SHA-256 of seed and stream."""
+        digest = hashlib.sha256(f"{self.seed}:{self.stream}".encode()).digest()
         return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
-    def uniform(self, step: int, examples: Tensor, count: int) -> Tensor:
-        """Uniforms in [0, 1) with all 53 bits that a float64 has there.
+    def child(self, stream: str) -> "CounterRNG":
+        """Return the source of a stream below this one, which shares no number with it."""
+        return CounterRNG(self.seed, f"{self.stream}/{stream}")
 
-        The first n of `count` numbers are those that count = n would have given.
+    def uniform(self, step: int, examples: Tensor, count: int) -> Tensor:
+        """Return uniforms in [0, 1) with the full 53-bit resolution of float64.
+
+        The first n of `count` numbers are the numbers of count = n.
 
         Args:
-            step: which step of training, sampling or evaluation; below 2^32.
-            examples: (B,) int64, global example indices; the result lies on their device.
+            step: the step of training, sampling or evaluation; below 2^32.
+            examples: (B,) int64, global example indices; the result is on their device.
             count: numbers per example.
 
         Returns:
@@ -76,7 +82,7 @@ class Noise:
         return (bits.to(torch.float64) * 2.0**-53).flatten(1)[:, :count]
 
     def keys(self, step: int, examples: Tensor) -> Tensor:
-        """Return a 64-bit key for each example, (B, 2) int64 words below 2^32, to derive more noise from (dropout)."""
+        """Return a 64-bit key for each example, (B, 2) int64 words below 2^32, from which dropout masks are derived."""
         return torch.cat(self._words(step, examples, torch.zeros_like(examples[:1]))[:2], dim=1)
 
     def _words(self, step: int, examples: Tensor, block: Tensor) -> Words:
@@ -86,17 +92,17 @@ class Noise:
         return philox(counter, self.key)
 
 
-def stratified_times(noise: Noise, step: int, examples: Tensor, batch: int) -> Tensor:
-    """Times (u + i / batch) mod 1 with one u a step: each is uniform, together they are evenly spread (Alg. 1).
+def stratified_times(rng: CounterRNG, step: int, examples: Tensor, batch: int) -> Tensor:
+    """Return times t_i = (u + i / batch) mod 1 with one u per step (Alg. 1): each is uniform, together evenly spread.
 
     Args:
-        noise: the source; the u comes from a purpose of its own, so masks may be drawn from the same source.
-        step: as in `Noise.uniform`.
+        rng: the source; u comes from a separate stream, so the same source may serve for the masks.
+        step: as in `CounterRNG.uniform`.
         examples: (B,) int64, indices i in the global batch, of which a rank may hold a part.
         batch: size of the global batch.
 
     Returns:
         (B,) float64 in [0, 1).
     """
-    shared = Noise(noise.seed, f"{noise.purpose}/times").uniform(step, torch.zeros_like(examples[:1]), 1)[:, 0]
+    shared = rng.child("times").uniform(step, torch.zeros_like(examples[:1]), 1)[:, 0]
     return (shared + (examples % batch).to(torch.float64) / batch) % 1

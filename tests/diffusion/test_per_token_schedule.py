@@ -7,16 +7,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.vector_schedule import VectorSchedule
+from mdpipe.diffusion.objectives.genmd4 import PerTokenSchedule
 
 exponents = st.floats(0.05, 50)
 distances = st.floats(-12, math.log10(0.5)).map(lambda exponent: 10**exponent)
 times = st.one_of(distances, distances.map(lambda distance: 1 - distance), st.sampled_from([0.0, 1.0]))
 
 
-def vector(values: list[float], epsilon: float) -> VectorSchedule:
+def vector(values: list[float], epsilon: float) -> PerTokenSchedule:
     """The schedule with these exponents, in float64."""
-    schedule = VectorSchedule(len(values), 1.0, epsilon).double()
+    schedule = PerTokenSchedule(len(values), 1.0, epsilon).double()
     schedule.raw.data = torch.tensor(values, dtype=torch.float64).expm1().log()
     return schedule
 
@@ -25,7 +25,7 @@ def vector(values: list[float], epsilon: float) -> VectorSchedule:
 def test_every_token_has_the_polynomial_of_its_exponent(values, epsilon, time):
     schedule = vector(values, epsilon)
     t = torch.tensor([[time]], dtype=torch.float64)
-    alpha, masked = schedule.alpha(t), schedule.masked(t)
+    alpha, masked = schedule.alpha(t), schedule.one_minus_alpha(t)
     assert alpha.shape == masked.shape == (1, 1, len(values))
     expected = torch.tensor([(1 - epsilon) * time**value for value in values], dtype=torch.float64)
     assert torch.allclose(masked, expected, rtol=1e-9, atol=1e-300)
@@ -42,7 +42,7 @@ def test_all_is_visible_at_time_zero_and_epsilon_at_time_one(values, epsilon):
 @given(initial=st.floats(1e-3, 1e3))
 def test_exponents_are_equal_at_first(initial):
     """To the float32 of what is learned."""
-    found = VectorSchedule(3, initial).exponents
+    found = PerTokenSchedule(3, initial).w
     assert found.tolist() == pytest.approx([initial] * 3, rel=1e-5)
     assert found.dtype == torch.float64
 
@@ -50,6 +50,6 @@ def test_exponents_are_equal_at_first(initial):
 def test_impossible_settings_are_refused():
     for initial in (0.0, -1.0, math.inf):
         with pytest.raises(ValueError, match=r"diffusion.initial_exponent must be positive, not"):
-            VectorSchedule(2, initial)
+            PerTokenSchedule(2, initial)
     with pytest.raises(ValueError, match="epsilon"):
-        VectorSchedule(2, 1.0, epsilon=1.0)
+        PerTokenSchedule(2, 1.0, epsilon=1.0)

@@ -8,36 +8,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.choice import Choice
-from mdpipe.diffusion.noise import Noise
-from mdpipe.diffusion.samplers.base import OnStep, Sampler
-from mdpipe.diffusion.samplers.blocks import in_blocks
+from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.diffusion.samplers.base import Sampler, Start, sample_sliding_window
 from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.diffusion.samplers.conditionals import Conditionals
 from mdpipe.diffusion.schedules.base import Schedule
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.token_sampling import TokenSampler
 from tests.diffusion.samplers.denoisers import NOISE, Independent, Labelled, Mixing
 
-V = 9
+V = 99  # More than there are windows, so that no window is numbered like the mask.
 
 
 @dataclass(frozen=True)
 class Numbering(Sampler[Schedule]):
     """Fills window k with tokens k, and keeps what it was called with."""
 
-    calls: list[tuple[Tensor, Noise]] = field(default_factory=list)
+    calls: list[tuple[Tensor, CounterRNG]] = field(default_factory=list)
 
-    def fill(
-        self,
-        conditionals: Conditionals,
-        schedule: Schedule,
-        tokens: Tensor,
-        noise: Noise,
-        examples: Tensor,
-        on_step: OnStep,
-    ) -> Tensor:
-        self.calls.append((tokens, noise))
-        return tokens.where(tokens != conditionals.mask, len(self.calls))
+    def plan(self, schedule: Schedule, start: Start) -> list[None]:
+        return [None]
+
+    def step(self, model: ConditionalModel, x_t: Tensor, step: None, start: Start) -> Tensor:
+        self.calls.append((x_t, start.rng))
+        return x_t.where(x_t != model.mask_id, len(self.calls))
 
 
 @given(length=st.integers(1, 12), window=st.integers(2, 6), overlap=st.integers(0, 5), known=st.integers(0, 11))
@@ -46,7 +40,7 @@ def test_windows_are_full_and_given_the_end_of_the_one_before(length, window, ov
     overlap = min(overlap, window - 1)
     tokens, sampler = torch.full((2, length), V), Numbering()
     tokens[1, known % length] = 0
-    filled = in_blocks(
+    filled = sample_sliding_window(
         sampler, Mixing(V, False), Linear(), V, tokens, NOISE, torch.arange(2), window=window, overlap=overlap
     )
     shown = [seen for seen, _ in sampler.calls]
@@ -66,7 +60,7 @@ def test_the_noise_of_two_windows_differs():
     """Windows of 32 bits from the same noise would be equal; from their own they are, with chance 2^-32 a row."""
     sampler = build_sampler("reveal_first", steps=4, grid="uniform")
     tokens = torch.full((3, 64), 2)
-    samples = in_blocks(
+    samples = sample_sliding_window(
         sampler, Independent(0.5, 0.5), Linear(), 2, tokens, NOISE, torch.arange(3), window=32, overlap=0
     )
     assert (samples[:, :32] != samples[:, 32:]).any(dim=1).all()
@@ -75,7 +69,7 @@ def test_the_noise_of_two_windows_differs():
 def test_the_condition_and_the_choice_are_handed_on_and_windows_are_told():
     sampler, told = build_sampler("first_hitting"), []
     classes, tokens = torch.tensor([2, 0]), torch.full((2, 7), 3)
-    samples = in_blocks(
+    samples = sample_sliding_window(
         sampler,
         Labelled(3),
         Linear(),
@@ -85,12 +79,12 @@ def test_the_condition_and_the_choice_are_handed_on_and_windows_are_told():
         torch.arange(2),
         window=4,
         overlap=2,
-        condition=classes,
+        class_labels=classes,
         on_step=lambda done, of, state: told.append((done, of, int((state == 3).sum()))),
     )
     assert torch.equal(samples, classes[:, None].expand(2, 7))
     assert told == [(1, 3, 6), (2, 3, 2), (3, 3, 0)]
-    likeliest = in_blocks(
+    likeliest = sample_sliding_window(
         sampler,
         Independent(0.2, 0.3, 0.5),
         Linear(),
@@ -100,7 +94,7 @@ def test_the_condition_and_the_choice_are_handed_on_and_windows_are_told():
         torch.arange(2),
         window=4,
         overlap=2,
-        choice=Choice(top_k=1),
+        token_sampler=TokenSampler(top_k=1),
     )
     assert (likeliest == 2).all() and (tokens == 3).all()
 
@@ -108,7 +102,7 @@ def test_the_condition_and_the_choice_are_handed_on_and_windows_are_told():
 @pytest.mark.parametrize("overlap", [-1, 4])
 def test_an_overlap_that_leaves_nothing_of_the_window_is_refused(overlap):
     with pytest.raises(ValueError, match=r"sample.blocks.overlap must lie in \[0, 4\), window being 4"):
-        in_blocks(
+        sample_sliding_window(
             Numbering(),
             Mixing(V, False),
             Linear(),

@@ -5,14 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.grids import GRIDS, build_grid, cosine_grid, uniform_grid
 from mdpipe.diffusion.schedules.cosine import Cosine
 from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.time_grids import TIME_GRIDS, build_time_grid, cosine_grid, uniform_grid
 
 
-@given(kind=st.sampled_from(sorted(GRIDS)), steps=st.integers(1, 1000))
+@given(kind=st.sampled_from(sorted(TIME_GRIDS)), steps=st.integers(1, 1000))
 def test_a_grid_rises_from_exactly_zero_to_exactly_one(kind, steps):
-    grid = build_grid(kind, steps)
+    grid = build_time_grid(kind, steps)
     assert grid.shape == (steps + 1,) and grid.dtype == torch.float64
     assert grid[0] == 0 and grid[-1] == 1
     assert (grid.diff() > 0).all()
@@ -28,6 +28,6 @@ def test_linear_schedule_on_the_cosine_grid_is_the_cosine_schedule_on_the_unifor
 
 def test_unknown_grids_and_no_steps_are_refused():
     with pytest.raises(ValueError, match=r"sample.sampler.grid is 'square'.*cosine, uniform"):
-        build_grid("square", 4)
+        build_time_grid("square", 4)
     with pytest.raises(ValueError, match=r"sample.sampler.steps must be at least 1, not 0"):
-        build_grid("uniform", 0)
+        build_time_grid("uniform", 0)
