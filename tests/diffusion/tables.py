@@ -1,6 +1,6 @@
 """Denoisers that are tables: a row of logits for every corrupted sequence, so that all masks can be enumerated.
 
-Letters: L positions, V vocabulary, C = (V + 1)^L corrupted sequences ("contexts").
+Shapes: L positions, V vocabulary, C = (V + 1)^L corrupted sequences ("contexts").
 """
 
 import itertools

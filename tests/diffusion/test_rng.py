@@ -1,4 +1,4 @@
-"""CounterRNG is Philox4x32-10, keyed by (seed, purpose, step, example), and uniform."""
+"""CounterRNG is Philox4x32-10, keyed by (seed, stream, step, example), and uniform."""
 
 import torch
 from hypothesis import given
@@ -48,7 +48,7 @@ def test_fewer_numbers_are_the_first_of_more():
     assert torch.equal(noise.uniform(5, examples, 7), noise.uniform(5, examples, 10)[:, :7])
 
 
-def test_seed_purpose_step_and_example_all_matter():
+def test_seed_stream_step_and_example_all_matter():
     examples = torch.arange(2)
     draws = [
         CounterRNG(0, "a").uniform(0, examples, 4),

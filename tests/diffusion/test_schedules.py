@@ -45,7 +45,7 @@ def test_derivative_is_that_of_alpha(schedule: Schedule, time):
 
 
 @given(schedule=schedules, time=interior_times)
-def test_weight_is_the_log_derivative_of_the_masked_share(schedule: Schedule, time):
+def test_weight_is_log_derivative_of_mask_probability(schedule: Schedule, time):
     """-alpha' / (1 - alpha) = d/dt log(1 - alpha), by autodiff; positive, so that the loss is."""
     time.requires_grad_()
     (slope,) = torch.autograd.grad(schedule.one_minus_alpha(time).log(), time)
@@ -54,7 +54,7 @@ def test_weight_is_the_log_derivative_of_the_masked_share(schedule: Schedule, ti
 
 
 @given(schedule=schedules, time=times)
-def test_the_masked_share_is_what_is_not_visible(schedule: Schedule, time):
+def test_one_minus_alpha_and_alpha_sum_to_one(schedule: Schedule, time):
     assert torch.allclose(
         schedule.alpha(time) + schedule.one_minus_alpha(time), torch.ones_like(time), rtol=0, atol=1e-15
     )

@@ -19,7 +19,7 @@ def test_a_grid_rises_from_exactly_zero_to_exactly_one(kind, steps):
 
 
 @given(steps=st.integers(1, 1000), epsilon=st.sampled_from([0.0, 1e-4, 0.1]))
-def test_linear_schedule_on_the_cosine_grid_is_the_cosine_schedule_on_the_uniform_grid(steps, epsilon):
+def test_linear_on_cosine_grid_is_cosine_on_uniform_grid(steps, epsilon):
     """The same alphas, to rounding: the two ways of sampling are one."""
     on_cosine_grid = Linear(epsilon).alpha(cosine_grid(steps))
     on_uniform_grid = Cosine(epsilon).alpha(uniform_grid(steps))

@@ -36,13 +36,13 @@ def test_the_temperature_divides_the_logits(row, temperature):
     assert torch.allclose(kept, softmax(row, temperature), atol=ROUNDING)
 
 
-def test_a_tiny_temperature_is_the_most_probable_token_and_does_not_overflow():
+def test_tiny_temperature_is_argmax_without_overflow():
     kept = TokenSampler(1e-300).probabilities(torch.tensor([300.0, 299.0, -300.0]))
     assert kept.tolist() == [1, 0, 0]
 
 
 @given(row=logits, temperature=temperatures, top_k=st.integers(1, 9))
-def test_top_k_keeps_the_k_most_probable_tokens_and_their_proportions(row, temperature, top_k):
+def test_top_k_keeps_the_k_most_probable_in_proportion(row, temperature, top_k):
     p = softmax(row, temperature)
     kept = TokenSampler(temperature, top_k).probabilities(torch.tensor(row, dtype=torch.float64))
     first = sorted(range(len(row)), key=lambda token: (-p[token].item(), token))[:top_k]
@@ -93,7 +93,7 @@ def test_top_p_of_one_keeps_even_a_token_of_probability_1e_12():
 @given(
     row=logits, top_p=st.none() | st.floats(0.01, 1), top_k=st.none() | st.integers(1, 9), uniform=st.floats(0, 0.999)
 )
-def test_what_is_drawn_was_kept(row, top_p, top_k, uniform):
+def test_sampled_tokens_were_kept(row, top_p, top_k, uniform):
     choice, tensor = TokenSampler(1.0, top_k, top_p), torch.tensor([row], dtype=torch.float64)
     token = choice.sample(tensor, torch.tensor([uniform], dtype=torch.float64))
     assert choice.probabilities(tensor)[0, token] > 0
@@ -122,7 +122,7 @@ def test_a_constant_added_to_the_logits_changes_nothing(row, top_p, shift):
         ({"top_p": 1.5}, r"sample.top_p must lie in \(0, 1\], not 1.5"),
     ],
 )
-def test_choices_that_keep_nothing_are_refused(settings, message):
+def test_token_samplers_that_keep_nothing_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         TokenSampler(**settings)
 

@@ -26,7 +26,7 @@ def test_the_exponential_has_the_error_of_its_tangent() -> None:
     assert (estimate.value, estimate.stderr) == pytest.approx((10, 0.1))
 
 
-def test_what_two_models_find_equally_hard_cancels_in_their_difference() -> None:
+def test_shared_difficulty_cancels_in_paired_difference() -> None:
     """Costs that differ by 3 a token say so without any doubt, however they are scattered."""
     sizes = np.array([4, 4, 1])
     second = np.array([80.0, -7.0, 2.0])

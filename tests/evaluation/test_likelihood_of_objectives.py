@@ -86,7 +86,7 @@ def test_it_is_unbiased_and_knows_the_error_of_its_draws(name: str, draws: Any) 
     assert low < np.mean(np.square(scores)) < high
 
 
-def test_an_exact_likelihood_is_asked_once_and_has_no_error_of_draws(draws: Any) -> None:
+def test_exact_likelihood_is_evaluated_once_without_draw_error(draws: Any) -> None:
     network, tokens, objective = Causal(random_table(V, L, 0).table.detach()), drawn(20), Autoregressive(V)
     asked: list[int] = []
     network.register_forward_hook(lambda _, arguments, __: asked.append(len(arguments[0])))

@@ -79,7 +79,7 @@ def test_text_is_compressed_as_its_tokens_decode(encoded_text: Callable[[str], E
             assert (rate["split"], rate["stderr"]) == ("test", None)
 
 
-def test_compressors_read_the_same_text_by_every_lossless_tokenizer(tmp_path: Path) -> None:
+def test_compressors_read_the_same_text_from_lossless_tokenizers(tmp_path: Path) -> None:
     """A NUL for each separator, whichever token it is: the bits per byte of bytes are those of pieces and of BPE."""
     vocabulary = {"<end>": 0} | {letter: n + 1 for n, letter in enumerate(sorted(ByteLevel.alphabet()))}
     byte_level = tokenizers.Tokenizer(BPE(vocab=vocabulary, merges=[]))
@@ -102,7 +102,7 @@ def test_compressors_read_the_same_text_by_every_lossless_tokenizer(tmp_path: Pa
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 7, 64])
-def test_compressors_read_whole_characters_however_the_tokens_are_parted(
+def test_compressors_read_whole_characters_for_any_batching(
     encoded_text: Callable[[str], EncodedDataset], monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """A text longer than a part is cut within characters and within documents."""
@@ -119,7 +119,7 @@ def test_compressed_text_can_be_had_back() -> None:
     assert text_sizes("")["xz"] > 0
 
 
-def test_unigram_is_the_cross_entropy_under_training_counts_plus_one(
+def test_unigram_is_cross_entropy_under_training_counts_plus_one(
     encoded_text: Callable[[str], EncodedDataset],
 ) -> None:
     dataset = encoded_text("letters")
@@ -146,7 +146,7 @@ def test_a_token_that_training_never_saw_has_a_finite_cost(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_noise_costs_a_byte_a_dimension_and_one_colour_next_to_nothing(
+def test_noise_costs_a_byte_per_dimension_and_one_color_nothing(
     encoded_images: Callable[[np.ndarray, int], EncodedDataset], channels: int
 ) -> None:
     random = np.random.default_rng(0)

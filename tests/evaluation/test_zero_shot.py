@@ -54,7 +54,7 @@ def test_perplexity_is_per_token_with_its_own_error(large: nn.Module, draws: Any
     assert perplexity.stderr == pytest.approx(perplexity.value * likelihood.stderr)
 
 
-def test_pictures_are_no_corpus(large: nn.Module, draws: Any, tmp_path: Path) -> None:
+def test_images_are_refused_as_corpus(large: nn.Module, draws: Any, tmp_path: Path) -> None:
     images = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
     write_raw(tmp_path / "raw", "arrays", Pictures(images, np.arange(20, dtype=np.int32), maximum=255))
     encode_images(tmp_path / "raw", 256, 4, 4, tmp_path / "images", seed=0, validation=0.2, test=0.2)

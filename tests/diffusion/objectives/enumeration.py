@@ -1,7 +1,7 @@
 """Expectations without sampling: every mask, every step, and quadrature over times that is exact to rounding.
 
 D[n] is the mean, over the sets of n masked positions, of the average cross entropy of a masked token.
-Letters: R draws, L positions, V vocabulary.
+Shapes: R draws, L positions, V vocabulary.
 """
 
 import itertools

@@ -24,7 +24,7 @@ ORDERS = torch.tensor(list(itertools.permutations(range(L)))).double() / L
 
 
 @given(seed=st.integers(0, 1000))
-def test_the_any_order_bound_is_the_sum_of_average_entropies_and_md4s(seed):
+def test_any_order_bound_is_sum_of_average_entropies_and_md4(seed):
     denoiser = random_table(V, L, seed)
     bound = expectation(AnyOrder(V), denoiser, X).item()
     assert bound == pytest.approx(average_entropies(denoiser, X).sum().item(), rel=1e-12)
@@ -32,7 +32,7 @@ def test_the_any_order_bound_is_the_sum_of_average_entropies_and_md4s(seed):
 
 
 @pytest.mark.parametrize("time", [0.0, 0.2, 1 / 3, 0.5, 0.7, 1 - 2.0**-53])
-def test_the_time_says_how_many_are_masked_and_the_denoiser_is_told(time):
+def test_time_decides_the_mask_count_and_reaches_the_denoiser(time):
     """N = 1, 2, 3 on thirds of [0, 1): each as likely."""
     seen = []
     denoiser = random_table(V, L, 0)

@@ -77,7 +77,7 @@ def test_the_loss_has_the_value_of_the_bound(name):
 
 
 @names
-def test_loss_and_bound_take_the_uniforms_that_they_ask_for_in_any_precision(name):
+def test_loss_and_elbo_work_with_logits_of_any_precision(name):
     """Results are (B,) float64 with a gradient in every weight, from logits of bfloat16 as well."""
     objective = every_objective(V, Linear())[name]
     denoiser = denoiser_for(objective, 0).bfloat16()
@@ -99,7 +99,7 @@ def test_loss_and_bound_take_the_uniforms_that_they_ask_for_in_any_precision(nam
 
 
 @names
-def test_the_denoiser_sees_no_token_that_it_is_asked_for_and_its_condition(name):
+def test_the_denoiser_sees_its_labels_but_not_its_targets(name):
     objective = every_objective(V, Linear())[name]
     seen = []
 

@@ -85,7 +85,7 @@ def test_one_step_costs_each_token_given_nothing(source):
 
 
 @sources
-def test_the_excess_of_many_steps_is_the_rise_of_the_cost_over_twice_their_number(source):
+def test_discretization_excess_is_cost_rise_over_2t(source):
     """T (L_T - L_inf) -> L (c(1) - c(0)) / 2 under the linear schedule."""
     average, _ = average_over(source)
     times, schedule = build_time_grid("uniform", 2000), Linear(0.0)
@@ -95,7 +95,7 @@ def test_the_excess_of_many_steps_is_the_rise_of_the_cost_over_twice_their_numbe
 
 
 @given(timesteps=st.integers(1, 12), epsilon=st.sampled_from([0.0, 1e-4]), seed=st.integers(0, 1000))
-def test_linear_schedule_on_the_cosine_grid_is_the_cosine_schedule_on_the_uniform_grid(timesteps, epsilon, seed):
+def test_linear_bound_on_cosine_grid_is_cosine_on_uniform(timesteps, epsilon, seed):
     denoiser = random_table(V, L, seed)
     on_cosine_grid = expectation(MD4(Linear(epsilon), V, timesteps=timesteps, grid="cosine"), denoiser, X)
     on_uniform_grid = expectation(MD4(Cosine(epsilon), V, timesteps=timesteps), denoiser, X)
@@ -113,7 +113,7 @@ def test_each_step_is_drawn_by_as_many_times(timesteps, grid, data):
         assert (start, end) == (times[expected - 1], times[expected])
 
 
-def test_d3pm_has_the_bound_of_md4_and_a_loss_that_also_descends_on_the_plain_cross_entropy():
+def test_d3pm_is_md4_with_auxiliary_cross_entropy_gradient():
     schedule, denoiser = Linear(), random_table(V, L, 0)
     md4, d3pm = MD4(schedule, V, timesteps=6), D3PM(schedule, V, timesteps=6, auxiliary=0.3)
     draws = every_draw(md4, X)

@@ -57,7 +57,7 @@ def gradients(value: Tensor, objective: GenMD4, denoiser) -> tuple[Tensor, ...]:
 @steps
 @settings(max_examples=5)
 @given(exponents=st.lists(st.floats(0.3, 5), min_size=V, max_size=V, unique=True), seed=st.integers(0, 1000))
-def test_the_mean_of_the_leave_one_out_gradient_is_the_gradient_of_the_bound(timesteps, exponents, seed):
+def test_mean_leave_one_out_gradient_is_gradient_of_bound(timesteps, exponents, seed):
     """Over all pairs of masks and all times, in the exponents and in the denoiser's weights."""
     denoiser, objective = random_timed(V, L, seed), generalized(exponents, timesteps=timesteps)
     exact = gradients(expectation(objective, denoiser, X), objective, denoiser)
@@ -77,7 +77,7 @@ def test_the_mean_of_the_leave_one_out_gradient_is_the_gradient_of_the_bound(tim
 
 
 @steps
-def test_differentiating_the_draws_alone_is_biased_in_the_exponents_and_only_there(timesteps):
+def test_naive_gradient_is_biased_only_in_the_exponents(timesteps):
     denoiser, objective = random_timed(V, L, 0), generalized(UNEQUAL, timesteps=timesteps)
     exact = gradients(expectation(objective, denoiser, X), objective, denoiser)
     draws = every_draw(objective, X)
@@ -98,8 +98,8 @@ def mean_bound(source: str, objective: GenMD4, denoiser) -> float:
 
 
 @pytest.mark.parametrize("source", sorted(SOURCES))
-def test_it_is_tight_at_the_exact_conditionals_of_each_time_and_not_without_the_time(source):
-    """To the guess at T_MIN, where a share of about 1e-6 is masked. ConditionalModel without the time are MD4's."""
+def test_tight_at_exact_timed_conditionals_only(source):
+    """To the guess at T_MIN, where a share of about 1e-6 is masked. Conditionals without the time are MD4's."""
     joint = SOURCES[source]
     objective = generalized([4.0, 2.0, 3.0][: len(joint)], epsilon=0.0)
     chances = joint[joint > 0]
@@ -157,7 +157,7 @@ def test_its_end_terms_are_exact():
     assert torch.allclose(found, wanted, rtol=1e-9)
 
 
-def test_the_gradient_is_finite_where_everything_is_masked_for_certain():
+def test_gradient_is_finite_where_all_is_masked_with_certainty():
     """At time 1 without epsilon, where log alpha is minus infinity."""
     objective = generalized(UNEQUAL, timesteps=1, epsilon=0.0)
     loss = objective.loss(random_timed(V, L, 0), X[None], torch.zeros(1).double(), torch.zeros(1, 2 * L).double())

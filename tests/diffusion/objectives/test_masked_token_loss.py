@@ -44,7 +44,7 @@ def gradients(objective: Objective, network: Small) -> tuple[Tensor, list[Tensor
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_chunks_change_neither_losses_nor_gradients_and_bound_the_logits(kind, monkeypatch):
+def test_chunks_keep_losses_and_gradients_and_bound_the_logits(kind, monkeypatch):
     objective, network = every_objective(V, Linear())[kind].double(), Small()
     losses, expected = gradients(objective, network)
     whole = max(network.asked)

@@ -38,7 +38,7 @@ complete = pytest.mark.parametrize(
 
 @settings(max_examples=25)
 @given(schedule=schedules, tokens=st.tuples(*[st.integers(0, V - 1)] * L), seed=st.integers(0, 1000))
-def test_the_expectation_is_the_enumerated_bound_whatever_the_schedule(schedule: Schedule, tokens, seed):
+def test_expectation_is_enumerated_bound_for_all_schedules(schedule: Schedule, tokens, seed):
     """It depends on the schedule through alpha's ends alone."""
     denoiser, x = random_table(V, L, seed), torch.tensor(tokens)
     exact = enumerated_bound(denoiser, x, schedule)
@@ -158,7 +158,7 @@ def test_the_masked_count_is_binomial(kind, time):
     assert chi_square_chance(counts, draws * torch.tensor(chances, dtype=torch.float64)) > FALSE_ALARM
 
 
-def test_with_the_linear_schedule_the_masked_count_of_a_random_time_is_uniform():
+def test_linear_schedule_masks_a_uniform_number_of_tokens():
     """Chi-square of 20,000 counts of 4 tokens, one time each."""
     draws, length, examples = 20_000, 4, torch.arange(20_000)
     times, uniforms = (
@@ -171,7 +171,7 @@ def test_with_the_linear_schedule_the_masked_count_of_a_random_time_is_uniform()
 
 
 @kinds
-def test_the_head_at_masked_positions_equals_the_dense_form_in_value_and_gradient(kind):
+def test_head_at_masked_positions_equals_the_dense_form(kind):
     """The dense form: logits everywhere, then the cross entropies times the mask."""
     batch, denoiser, objective = 64, random_table(V, L, 0), MD4(kind(), V)
     noise, examples = CounterRNG(0, "test"), torch.arange(batch)
@@ -218,7 +218,7 @@ def test_logits_of_low_precision_meet_a_softmax_in_float32():
     assert torch.allclose(diffusion, expected, rtol=1e-6)
 
 
-def test_the_denoiser_sees_the_corrupted_tokens_the_times_and_the_condition():
+def test_the_denoiser_sees_x_t_times_and_class_labels():
     seen = []
 
     class Recording(Uninformed):

@@ -1,6 +1,6 @@
 """Walks over all sequences of tokens and masks, enumerated: the exact distributions that samplers draw from.
 
-Letters: L positions, V vocabulary, C = (V + 1)^L corrupted sequences, as `contexts` lists them.
+Shapes: L positions, V vocabulary, C = (V + 1)^L corrupted sequences, as `contexts` lists them.
 """
 
 from collections.abc import Iterable

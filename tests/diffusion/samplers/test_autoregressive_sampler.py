@@ -52,7 +52,7 @@ def test_a_prompt_is_continued():
     assert chi_square_chance(counts, 20_000 * expected / expected.sum()) > FALSE_ALARM
 
 
-def test_the_network_is_shown_the_sequence_shifted_right_behind_the_mask_and_nothing_to_come():
+def test_the_network_reads_only_the_shifted_prefix():
     denoiser = Chain()
     samples = sample(denoiser, masks(5, 4))
     shifted = torch.cat([masks(5, 1), samples[:, :-1]], dim=1)

@@ -109,7 +109,7 @@ class Powers:
 @starts
 @pytest.mark.parametrize("steps", [2, 3])
 @pytest.mark.parametrize("exponents", [(1.0, 1.0), (0.5, 2.0), (0.5, 60.0)], ids=["equal", "unequal", "vanishing"])
-def test_generalized_sampling_reveals_each_token_at_its_own_pace(start, steps, exponents):
+def test_genmd4_sampling_unmasks_each_token_by_its_schedule(start, steps, exponents):
     """From (s/t)^w, not from alphas: P(x_s = i) = (1 - (s/t)^w_i) mu_i.
 
     (1/2)^60 vanishes beside 1, so that alpha rounds to 1 at a time at which masks are left.
@@ -131,7 +131,7 @@ def test_what_adds_nothing_draws_the_samples_of_algorithm_2(kind, settings, sche
     assert torch.equal(samples_of(sampler_of(kind, STEPS, grid, **settings), table(), schedule, [MASK, 1, MASK]), plain)
 
 
-def test_generalized_sampling_calls_once_a_step_since_nothing_is_left_at_time_0():
+def test_genmd4_sampling_calls_the_network_once_per_step():
     denoiser = Mixing(2, False)
     sampler_of("generalized", 5)(denoiser, Powers(0.5, 2.0), 2, masks(4, 3), NOISE, torch.arange(4))
     assert torch.cat(denoiser.times).unique().tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])

@@ -33,7 +33,7 @@ class Places:
 
 @pytest.mark.parametrize("grid", ["uniform", "cosine"])
 @pytest.mark.parametrize("schedule", [Linear(), Cosine(), Linear(0.2)], ids=["linear", "cosine", "epsilon"])
-def test_of_n_unknown_tokens_the_masked_share_rounded_up_stays_masked_and_none_in_the_end(schedule, grid):
+def test_mask_count_follows_the_schedule_and_ends_at_zero(schedule, grid):
     """Rows with 0 to 8 unknown tokens of 8."""
     start, trace = masks(9, 8), []
     for row in range(9):
@@ -52,7 +52,7 @@ def test_of_n_unknown_tokens_the_masked_share_rounded_up_stays_masked_and_none_i
     assert trace == [*expected, [0] * 9]
 
 
-def test_without_noise_the_more_confident_of_two_tokens_stays_and_the_other_is_drawn_again():
+def test_without_noise_the_more_confident_token_stays():
     """Chi-square of 20,000 pairs, against both draws of the first step enumerated."""
     count, denoiser = 20_000, Places(0.3, 0.8)
     first, second = denoiser.p
@@ -92,7 +92,7 @@ def test_noise_makes_the_first_of_two_tokens_a_logistic_choice(noise_scale):
     assert chi_square_chance(counts[possible], count * chances.flatten()[possible]) > FALSE_ALARM
 
 
-def test_with_much_noise_tokens_are_revealed_in_any_order_alike():
+def test_with_much_noise_tokens_are_unmasked_in_random_order():
     """Which two of four are revealed first: chi-square over the 6 pairs of 6,000 rows, whatever the confidence."""
     count, trace = 6000, []
     Confidence(2, "uniform", noise_scale=1e9)(
@@ -126,7 +126,7 @@ def test_equally_confident_tokens_are_revealed_from_left_to_right():
         assert torch.equal(visible, places < 100 * done)
 
 
-def test_gumbel_numbers_are_finite_and_have_their_distribution_function():
+def test_gumbel_numbers_are_finite_and_gumbel_distributed():
     """P(G < g) = exp(-exp(-g)), so that the uniform comes back."""
     uniforms = torch.tensor([0.0, MIN_UNIFORM, 0.1, 0.5, 1 - 2.0**-53], dtype=torch.float64)
     numbers = gumbel(uniforms)

@@ -71,7 +71,7 @@ def test_a_sample_does_not_depend_on_its_batch(kind, rows, first, cut, way):
 
 
 @every_sampler
-def test_the_seed_and_the_purpose_decide_the_samples(kind):
+def test_the_seed_and_the_stream_decide_the_samples(kind):
     """Two sets of 50 x 4 tokens that have nothing in common agree in all of them with chance 1e-60."""
 
     def sample(noise: CounterRNG) -> Tensor:
@@ -83,7 +83,7 @@ def test_the_seed_and_the_purpose_decide_the_samples(kind):
 
 
 @every_sampler
-def test_the_condition_is_handed_on_row_by_row(kind):
+def test_class_labels_are_passed_on_row_by_row(kind):
     """Rows of different classes, some of which have nothing left to draw."""
     classes, start = torch.arange(60) % V, masks(60, L, V)
     start[:20] = classes[:20, None]
@@ -92,7 +92,7 @@ def test_the_condition_is_handed_on_row_by_row(kind):
 
 
 @every_sampler
-def test_the_choice_is_heeded(kind):
+def test_the_token_sampler_is_used(kind):
     """Of the tokens' probabilities 0.2, 0.3 and 0.5 the largest alone is left."""
     samples = sampler_of(kind, 4)(
         Independent(0.2, 0.3, 0.5),

@@ -19,7 +19,7 @@ MASK = 2
 
 
 @given(rows=st.lists(st.lists(st.integers(0, MASK), min_size=4, max_size=4), min_size=1, max_size=6))
-def test_there_are_as_many_calls_as_masks_in_the_row_with_most_and_a_row_reveals_one_token_a_call(rows):
+def test_one_token_per_row_and_call(rows):
     denoiser, tokens, trace = Counted(Mixing(2, False)), torch.tensor(rows), []
     FirstHitting()(
         denoiser,
@@ -37,7 +37,7 @@ def test_there_are_as_many_calls_as_masks_in_the_row_with_most_and_a_row_reveals
 
 
 @pytest.mark.parametrize("schedule", [Linear(0.0), Cosine(0.0)], ids=["linear", "cosine"])
-def test_the_masked_shares_at_the_reveals_are_order_statistics_of_uniforms(schedule):
+def test_mask_probs_at_hits_are_uniform_order_statistics(schedule):
     """Of n uniforms u_1 > u_2 > ..., (u_k / u_(k-1))^(n-k+1) are uniform and independent: chi-square of 5,000 rows."""
     count, length, denoiser = 5000, 3, Mixing(2, False)
     FirstHitting()(denoiser, schedule, 2, masks(count, length), NOISE, torch.arange(count))
@@ -49,7 +49,7 @@ def test_the_masked_shares_at_the_reveals_are_order_statistics_of_uniforms(sched
 
 
 @pytest.mark.parametrize("schedule", [Linear(0.2), Cosine(0.2)], ids=["linear", "cosine"])
-def test_tokens_left_over_are_drawn_at_time_0_and_the_others_before(schedule):
+def test_tokens_below_epsilon_are_drawn_at_time_0(schedule):
     """A share (1 - alpha(0)) / (1 - alpha(1)) = 1/4 of 15,000, within 4.5 standard errors: false alarm 7e-6."""
     count, length, denoiser = 5000, 3, Mixing(2, False)
     FirstHitting()(denoiser, schedule, 2, masks(count, length), NOISE, torch.arange(count))

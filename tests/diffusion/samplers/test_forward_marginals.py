@@ -35,7 +35,7 @@ def shares_per_step(schedule: Schedule, times: Tensor) -> Tensor:
 @algorithm_2
 @ways
 @pytest.mark.parametrize("steps", [1, 4, 16])
-def test_two_copies_of_a_bit_disagree_as_often_as_one_step_reveals_both(kind, schedule, grid, steps):
+def test_copied_bits_disagree_as_often_as_unmasked_together(kind, schedule, grid, steps):
     """P = 0.5 sum (delta alpha / (1 - epsilon))^2, the tokens left over being the last step.
 
     10,000 samples, both assertions within 4.5 standard errors: false alarm 7e-6 each.
@@ -51,7 +51,7 @@ def test_two_copies_of_a_bit_disagree_as_often_as_one_step_reveals_both(kind, sc
 
 @algorithm_2
 @ways
-def test_reveals_are_jointly_multinomial_and_independent_of_the_network(kind, schedule, grid):
+def test_unmasking_steps_are_multinomial_and_independent_of_network(kind, schedule, grid):
     """The steps of the two tokens of 10,000 samples, jointly, though each token decides what the other is."""
     count, steps, left = 10_000, 4, []
     sampler_of(kind, steps, grid)(
@@ -112,7 +112,7 @@ def test_the_two_equivalent_ways_of_sampling_draw_the_same_samples(kind):
 
 
 @pytest.mark.parametrize("steps", [1, 7, 50])
-def test_euler_steps_and_tau_leaping_are_ancestral_for_the_linear_schedule_on_the_uniform_grid(steps):
+def test_euler_and_tau_leaping_are_ancestral_for_linear_uniform(steps):
     """The reverse rate at t, -alpha'(t) / (1 - alpha(t)), times the step's length is the share that it reveals."""
     walk = build_sampler("ancestral", steps=steps, grid="uniform").time_steps(Linear())
     for step in walk[:steps]:
@@ -120,14 +120,14 @@ def test_euler_steps_and_tau_leaping_are_ancestral_for_the_linear_schedule_on_th
         assert step.unmask_prob == pytest.approx(rate / steps, rel=1e-9)
 
 
-def test_on_the_cosine_grid_an_euler_step_reveals_less_than_an_ancestral_one():
+def test_euler_step_unmasks_less_than_ancestral_on_cosine():
     """By the curvature of the cosine schedule, which falls ever more slowly towards time 1."""
     for step in build_sampler("ancestral", steps=8, grid="uniform").time_steps(Cosine())[1:7]:
         rate = Cosine().weight(torch.tensor(step.t, dtype=torch.float64)).item()
         assert step.unmask_prob > 1.03 * rate / 8
 
 
-def test_a_schedule_that_leaves_nothing_masked_needs_no_step_at_time_0():
+def test_alpha_0_of_one_needs_no_step_at_time_0():
     assert cosine_grid(5)[0] == 0
     for schedule, steps in ((Linear(0.0), 5), (Linear(), 6)):
         walk = build_sampler("ancestral", steps=5, grid="cosine").time_steps(schedule)

@@ -27,7 +27,7 @@ def shares(schedule: Schedule, steps: int) -> Tensor:
 
 
 @schedules
-def test_the_trunk_runs_on_a_row_with_the_chance_that_the_row_reveals_something(schedule):
+def test_body_runs_on_rows_that_unmask_something(schedule):
     """Expected rows B sum_i [1 - (1 - delta_i)^L], within 4.5 standard errors: false alarm 7e-6.
 
     The number of different steps of L tokens has the variance of a sum of indicators; the pairs' covariance is that
@@ -45,7 +45,7 @@ def test_the_trunk_runs_on_a_row_with_the_chance_that_the_row_reveals_something(
 
 
 @schedules
-def test_the_network_is_called_as_often_as_a_network_without_time_would_have_to_be(schedule):
+def test_number_of_calls_is_that_of_a_network_without_time(schedule):
     """E = sum_i [1 - (1 - delta_i)^(B L)] calls, over 400 batches, within 4.5 of their own standard errors."""
     batch, length, steps, batches = 2, 3, 6, 400
     calls = torch.zeros(batches, dtype=torch.float64)
@@ -61,7 +61,7 @@ def test_the_network_is_called_as_often_as_a_network_without_time_would_have_to_
 @given(
     rows=st.lists(st.lists(st.integers(0, 2), min_size=4, max_size=4), min_size=1, max_size=6), steps=st.integers(1, 9)
 )
-def test_the_head_runs_once_for_every_token_drawn_and_the_trunk_no_more_often(rows, steps):
+def test_head_runs_per_sampled_token_and_body_per_active_row(rows, steps):
     denoiser, tokens = Counted(Independent(0.5, 0.5)), torch.tensor(rows)
     trace = [tokens]
     RevealFirst(steps, "uniform")(
@@ -78,7 +78,7 @@ def test_the_head_runs_once_for_every_token_drawn_and_the_trunk_no_more_often(ro
     assert denoiser.head_rows == [int(change.sum()) for change in changes]
 
 
-def test_a_step_that_reveals_everything_takes_the_probabilities_in_parts(monkeypatch):
+def test_a_step_that_unmasks_everything_samples_in_chunks(monkeypatch):
     """At most 10 tokens of the 60 at a time, and the samples are the same."""
     start, examples = masks(10, 6, 3), torch.arange(10)
     whole = RevealFirst(1, "uniform")(Mixing(3, False), Linear(), 3, start, NOISE, examples)

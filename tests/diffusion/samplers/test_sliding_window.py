@@ -66,7 +66,7 @@ def test_the_noise_of_two_windows_differs():
     assert (samples[:, :32] != samples[:, 32:]).any(dim=1).all()
 
 
-def test_the_condition_and_the_choice_are_handed_on_and_windows_are_told():
+def test_labels_and_token_sampler_are_passed_to_each_window():
     sampler, told = build_sampler("first_hitting"), []
     classes, tokens = torch.tensor([2, 0]), torch.full((2, 7), 3)
     samples = sample_sliding_window(
