@@ -12,9 +12,10 @@ def test_a_lock_file_cut_short_by_a_kill_is_made_again_without_computing(uninter
     copy = uninterrupted.twin(tmp_path)
     lock = copy.root / "dvc.lock"
     whole = lock.read_text()
-    lock.write_text(whole[: len(whole) // 2])
+    beginning = whole[: whole.index("md5:", len(whole) // 2) + len("md")]  # Half a key is not YAML.
+    lock.write_text(beginning)
     assert "dvc.lock is cut short" in copy.run("snakemake", "--dry-run", succeeds=False)
-    assert lock.read_text() == whole[: len(whole) // 2]
+    assert lock.read_text() == beginning
     copy.run("snakemake", "--cores", "1")
     assert copy.is_up_to_date()
     assert copy.lock() == whole
