@@ -45,7 +45,7 @@ def test_params_that_cannot_be_run_are_refused_before_anything_is_lost(made, eng
     before = {folder: made.digest(folder) for folder in MADE}
     made.edit_params("runs.letters.network.heads", 3)
     made.edit_params("runs.letters.train.learning_rate", 0.5)
-    assert "runs.letters.network: heads = 3 does not divide width = 32" in made.run(*engine, succeeds=False)
+    assert "runs.letters.network.heads: 3 is refused: does not divide width = 32" in made.run(*engine, succeeds=False)
     refused = made.stages_run()
     assert refused == ([] if engine == ("snakemake",) else ["train letters"])
     made.edit_params("runs.letters.network.heads", 2)
