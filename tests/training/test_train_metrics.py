@@ -42,7 +42,10 @@ def test_metrics_cover_the_steps_since_the_last_log(tiny: SimpleNamespace, monke
     for step in range(50):
         history.record(step, torch.tensor(step * math.log(2)), torch.tensor(float(step)), torch.zeros(0))
     state = SimpleNamespace(
-        step=10, device=torch.device("cpu"), history=history, objective=SimpleNamespace(learned=lambda: "much")
+        step=10,
+        device=torch.device("cpu"),
+        history=history,
+        objective=SimpleNamespace(extra_metrics=lambda: {"w": 0.5}),
     )
     processor = MetricsProcessor(state, steps=50, flops=3.0, precision="float32")
     processor.add_tokens(400)
@@ -53,7 +56,7 @@ def test_metrics_cover_the_steps_since_the_last_log(tiny: SimpleNamespace, monke
     first = processor.compute(0.1)
     assert (first.tokens_per_sec, first.flops_per_sec, first.eta_s) == (80, 240, 15)
     assert (first.loss, first.max_loss, first.grad_norm) == pytest.approx((14.5, 19, 14.5))
-    assert (first.objective, processor.is_due()) == ("much", False)
+    assert (first.objective, processor.is_due()) == ("w 0.5", False)
     assert first.peak_mem_mib > 1
     processor.add_tokens(100)
     now += 10
