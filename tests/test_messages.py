@@ -4,6 +4,7 @@ import socket
 
 import pytest
 import requests
+import torch
 
 from mdpipe.cli_errors import told_plainly
 from mdpipe.messages import listed_names, printable, printable_lines, reason, without_secrets
@@ -76,3 +77,10 @@ def test_the_command_line_prints_no_escape_codes_and_no_password(error):
     finally:
         bad_input.__globals__["__name__"] = before
     assert ended.value.code == "mdpipe: \\x1b[2Ja.png of http://h/a is bad\nsecond line"
+
+
+def test_lack_of_memory_is_one_sentence_and_no_other_error_of_torch():
+    with pytest.raises(SystemExit, match="mdpipe: not enough memory for this"), told_plainly():
+        torch.empty(2**62, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="shape"), told_plainly():
+        torch.zeros(2) @ torch.zeros(3, 4)

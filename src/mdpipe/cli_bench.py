@@ -5,7 +5,7 @@ import shlex
 import sys
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 bench = typer.Typer(help="Measure speed and memory on this machine.", no_args_is_help=True)
 
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to measure.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Stem = Annotated[
     Path | None, typer.Option(metavar="STEM", help="Write STEM.json and STEM.md as well.", show_default=False)
@@ -55,6 +55,7 @@ def sample(
         from mdpipe.benchmarks.runner import run_in_subprocess
         from mdpipe.benchmarks.sampling import COLUMNS, SamplingBenchmark, add_ratios, to_markdown
 
+        _require_device(device)
         benchmarks = [
             SamplingBenchmark(
                 sampler=kind,
@@ -104,6 +105,7 @@ def train(
         from mdpipe.benchmarks.runner import run_in_subprocess
         from mdpipe.benchmarks.training import COLUMNS, SHAPES, TrainingBenchmark, to_markdown
 
+        _require_device(device)
         benchmarks = [
             TrainingBenchmark(
                 shape=name,
@@ -175,6 +177,13 @@ def samplers(
 
         bench_samplers(load_params(), describe_machine(compute_device().type, threads), threads, repeats, out)
         typer.echo(out.read_text(), nl=False)
+
+
+def _require_device(device: str) -> None:
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU on this machine; take cpu")
 
 
 def _print_results(

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+"""What torch's errors of a GPU and of a CPU that lack memory say; that of a CPU has no type."""
+
 
 @contextmanager
 def told_plainly() -> Iterator[None]:
@@ -23,6 +26,10 @@ def told_plainly() -> Iterator[None]:
         try:
             with needs_room(Path.cwd()):
                 raise
+        except RuntimeError as error:
+            if not any(words in str(error) for words in OUT_OF_MEMORY):
+                raise
+            sys.exit("mdpipe: not enough memory for this; ask for fewer or shorter samples, or smaller batches")
         except (OSError, ValueError) as error:
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
             if isinstance(error, ValueError) and not frame.f_globals["__name__"].startswith("mdpipe."):

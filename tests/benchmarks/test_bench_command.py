@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from mdpipe.benchmarks.sampling import COLUMNS
@@ -76,3 +77,11 @@ def test_a_mistake_ends_in_one_line():
     result = bench_sample("--sampler", "zigzag")
     assert result.exit_code == 1
     assert result.output.startswith("mdpipe: --sampler must be one of") and result.output.count("\n") == 1
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("benchmark", ["sample", "train"])
+def test_a_gpu_that_is_not_there_is_refused_in_a_line(benchmark):
+    result = CliRunner().invoke(app, ["bench", benchmark, "--device", "cuda"])
+    assert result.exit_code == 1
+    assert result.output == "mdpipe: --device cuda: torch finds no GPU on this machine; take cpu\n"

@@ -237,7 +237,7 @@ def test_every_other_sampler_is_refused_with_those_that_fit(refusal: Callable[..
         if kind not in allowed:
             line = refusal("generate", run, "--sampler", kind)
             assert line == (
-                f"mdpipe: --sampler {kind} does not fit a run of {OBJECTIVE[run]}; allowed: {', '.join(allowed)}\n"
+                f"mdpipe: --sampler {kind!r} does not fit a run of {OBJECTIVE[run]}; allowed: {', '.join(allowed)}\n"
             )
 
 
@@ -318,7 +318,7 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
         ),
         (
             ("letters", "--sampler", "two_stages"),
-            "--sampler two_stages does not fit a run of md4 (did you mean 'two_stage'?); allowed: ancestral, two",
+            "--sampler 'two_stages' does not fit a run of md4 (did you mean 'two_stage'?); allowed: ancestral, two",
         ),
         (
             ("digits", "--out", "new.gif"),

@@ -217,7 +217,10 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
             ("digits", "--image", "digit.png", "--mask", "mask.png", "--out", "a.txt"),
             "--out a.txt does not say how to write images; allowed: .png",
         ),
-        (("letters", "--text", "[gap]", "--sampler", "generalized"), "--sampler generalized does not fit a run of md4"),
+        (
+            ("letters", "--text", "[gap]", "--sampler", "generalized"),
+            "--sampler 'generalized' does not fit a run of md4",
+        ),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_writes_nothing(

@@ -45,10 +45,11 @@ def chosen_sampler(
     own = settings_of(run)
     if kind is None and own is not None and fits(own.sampler.kind, objective):
         kind = own.sampler.kind
-    kind = kind or (PREFERRED if PREFERRED in allowed else allowed[0])
+    if kind is None:
+        kind = PREFERRED if PREFERRED in allowed else allowed[0]
     if not fits(kind, objective):
         hint = "" if kind in KINDS else did_you_mean(kind, allowed)
-        raise ValueError(f"--sampler {kind} does not fit a run of {objective}{hint}; allowed: {', '.join(allowed)}")
+        raise ValueError(f"--sampler {kind!r} does not fit a run of {objective}{hint}; allowed: {', '.join(allowed)}")
     section = section_of_sampler(kind)
     known = [key for key in section.model_fields if key != "kind"]
     given = _given(assignments, kind, known)
