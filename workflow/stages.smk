@@ -58,9 +58,10 @@ if workflow.is_main_process:
     except (OSError, ValueError) as error:
         exit_with(error)
     for stage in due:
-        for path in left_over(stage, stages):
+        if files := list(left_over(stage, stages)):
+            more = f" and {len(files) - 1} more files" if files[1:] else ""
             sys.stderr.write(
-                f"{stage.name} reads {path}, which no stage makes any more; `mdpipe clean` lists such files\n"
+                f"{stage.name} reads {files[0]}{more} that no stage makes now; `mdpipe clean` lists such files\n"
             )
     check_targets(asked, stages)
 

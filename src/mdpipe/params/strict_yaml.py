@@ -124,7 +124,7 @@ class _Reader:
             is_merge = key_node.tag == PLAIN and key_node.value == MERGE
             key = MERGE if is_merge else _key(key_node, keys)
             if (is_merge, key) in seen:
-                raise _refused(key_node, keys, f"{key!r} stands here a second time; remove one")
+                raise _refused(key_node, keys, f"{key!r} stands here a second time; merge the two")
             seen.add((is_merge, key))
             value = self.value(value_node, (*keys, key))
             if not is_merge:
