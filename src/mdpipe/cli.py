@@ -172,8 +172,8 @@ def check(file: Annotated[Path, typer.Argument(help="The params file.")] = Path(
         from mdpipe.stages.check import describe
 
         params = load_params(file)
-        require_usable(params, with_sources=True)
         typer.echo(describe(params))
+        require_usable(params, with_sources=True)
 
 
 @app.command()
