@@ -81,7 +81,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Hardware:
-    """How a training run is computed."""
+    """Hardware settings of a measured training run, as params.yaml has them."""
 
     precision: str
     threads: int

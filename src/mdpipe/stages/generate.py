@@ -5,7 +5,7 @@ import torch
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run
 from mdpipe.stages.drawing import unknown
-from mdpipe.stages.sample_files import require_writable, write_images, write_texts
+from mdpipe.stages.sample_files import require_sample_path, write_images, write_texts
 
 
 def generate(run: str, wish: Wish, count: int, prompt: str, length: int | None, out: str | None) -> None:
@@ -18,12 +18,12 @@ def generate(run: str, wish: Wish, count: int, prompt: str, length: int | None, 
     trained = open_run(run, wish)
     if trained.modality == "image":
         out = out or f"{run}.png"
-        require_writable(out, "image")
+        require_sample_path(out, "image")
         if prompt or length is not None:
             raise ValueError(f"run {run!r} draws pictures, which have no --prompt and no --length; see `mdpipe infill`")
         write_images(trained, fill(trained, unknown(trained, count), wish).tokens, out)
         return
-    require_writable(out, "text")
+    require_sample_path(out, "text")
     tokenizer = load_tokenizer(trained.directory)
     [ids] = encode_prompt(tokenizer, [prompt])
     given = torch.from_numpy(ids)

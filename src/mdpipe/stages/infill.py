@@ -13,7 +13,7 @@ from torch import Tensor
 from mdpipe.data.pixels import quantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run
-from mdpipe.stages.sample_files import require_writable, write_images, write_texts
+from mdpipe.stages.sample_files import require_sample_path, write_images, write_texts
 from mdpipe.stages.trained import TrainedRun
 
 GAP = re.compile(r"\[gap(?::(\d{1,6}))?\]", re.ASCII)
@@ -31,7 +31,7 @@ def infill_text(run: str, wish: Wish, count: int, text: str, gap: int, out: str 
     trained = open_run(run, wish)
     if trained.modality != "text":
         raise ValueError(f"run {run!r} draws pictures; give --image and --mask instead of --text")
-    require_writable(out, "text")
+    require_sample_path(out, "text")
     tokenizer = load_tokenizer(trained.directory)
     tokens = with_gaps(tokenizer, text, gap).expand(count, -1)
     write_texts(tokenizer, fill(trained, tokens, wish).tokens, out)
@@ -68,7 +68,7 @@ def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, ou
     if trained.modality != "image":
         raise ValueError(f"run {run!r} draws text; give --text instead of --image and --mask")
     out = out or f"{run}.png"
-    require_writable(out, "image")
+    require_sample_path(out, "image")
     height, width, channels = trained.shape
     pixels = _pixels(image, "L" if channels == 1 else "RGB", (height, width))
     hidden = _pixels(mask, "L", (height, width)) > 0

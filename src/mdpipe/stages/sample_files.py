@@ -37,7 +37,7 @@ DIGITS = 4
 """Of the number in the name of an image in a folder, at least."""
 
 
-def require_writable(out: str | None, modality: str) -> None:
+def require_sample_path(out: str | None, modality: str) -> None:
     """Pass if samples of a modality can be written to `out`; None is the standard output.
 
     Raises:

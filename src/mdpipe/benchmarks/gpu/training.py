@@ -52,7 +52,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 @dataclass(frozen=True)
 class DrawSettings:
-    """How to estimate a bound."""
+    """Settings of the Monte Carlo estimate of a bound."""
 
     draws: int
     batch_size: int
