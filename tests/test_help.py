@@ -7,8 +7,8 @@ import typer
 from typer.testing import CliRunner
 
 from mdpipe.cli import app
+from mdpipe.commands.sample_files import ARRAY_SUFFIXES, SHEET_SUFFIXES, TEXT_SUFFIXES
 from mdpipe.params.sampling import KINDS, SECTIONS
-from mdpipe.stages.sample_files import ARRAY_SUFFIXES, SHEET_SUFFIXES, TEXT_SUFFIXES
 
 GROUP = typer.main.get_group(app)
 COMMANDS = {(name,): command for name, command in GROUP.commands.items()}

@@ -28,9 +28,9 @@ from snakemake.dag import DAG
 from snakemake.io import _IOFile
 from snakemake.jobs import Job
 
-from mdpipe.stages.paths import ENGINE_LOCK
-from mdpipe.stages.preflight import dvc_places, home_problems, require_writable, state_folders
-from mdpipe.stages.unlock import lock_holders, repair_rwlock
+from mdpipe.commands.unlock import lock_holders, repair_rwlock
+from mdpipe.pipeline.paths import ENGINE_LOCK
+from mdpipe.pipeline.preflight import dvc_places, home_problems, require_writable, state_folders
 from workflow.graph import Stage
 from workflow.job import ENGINE_PID, JOBS_LOCK
 from workflow.sort_lock import LOCK_FILE

@@ -24,7 +24,7 @@ import psutil
 from dvc.cli import main as dvc
 from dvc.utils.serialize import _yaml
 
-from mdpipe.stages.parent import REQUEUE_DIR
+from mdpipe.pipeline.supervision import REQUEUE_DIR
 from workflow.cache import stop_at_full_disk, verify_objects
 from workflow.devices import own_devices
 

@@ -12,7 +12,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.ge
 import snakemake.logging
 
 from mdpipe.params import load_params
-from mdpipe.stages.preflight import require_usable
+from mdpipe.pipeline.preflight import require_usable
 from workflow.cache import verify_objects
 from workflow.engine import (
     announce_engine,

@@ -13,7 +13,7 @@ from snakemake.workflow import Workflow
 from mdpipe.messages import printable_lines, without_secrets
 from mdpipe.params import Params
 from mdpipe.params.nearest import did_you_mean
-from mdpipe.stages.preflight import missing_paths
+from mdpipe.pipeline.preflight import missing_paths
 from workflow.graph import Stage, inputs_of
 
 ALL = "all"

@@ -18,10 +18,10 @@ from mdpipe.logs import configure_logging
 from mdpipe.params import Params, ParamsError, json_schema, load_params, parse_params, read_params
 from mdpipe.params.nearest import did_you_mean
 from mdpipe.params.sampling import KINDS
-from mdpipe.stages.full_keys import full_keys
-from mdpipe.stages.parent import DVC_MARK, end_with_parent, request_requeue
-from mdpipe.stages.preflight import dvc_places, require_usable, require_writable, state_folders, working_copy_problems
-from mdpipe.stages.provenance import require_unchanged_inputs, stage_outputs, watch_inputs
+from mdpipe.pipeline.full_keys import full_keys
+from mdpipe.pipeline.preflight import dvc_places, require_usable, require_writable, state_folders, working_copy_problems
+from mdpipe.pipeline.provenance import require_unchanged_inputs, stage_outputs, watch_inputs
+from mdpipe.pipeline.supervision import DVC_MARK, end_with_parent, request_requeue
 
 app = typer.Typer(
     help="Masked diffusion models of text and images, as a reproducible pipeline.",
@@ -169,7 +169,7 @@ def readme() -> None:
 def check(file: Annotated[Path, typer.Argument(help="The params file.")] = Path("params.yaml")) -> None:
     """Validate params and print what would run."""
     with told_plainly():
-        from mdpipe.stages.check import describe
+        from mdpipe.commands.check import describe
 
         params = load_params(file)
         typer.echo(describe(params))
@@ -184,7 +184,7 @@ def plan(
 ) -> None:
     """Count what every stage will fetch, keep, read and compute, before anything runs."""
     with told_plainly():
-        from mdpipe.stages.plan import describe
+        from mdpipe.commands.plan import describe
 
         typer.echo(describe(load_params(file), mfu, peak))
 
@@ -195,7 +195,7 @@ def datasets(
 ) -> None:
     """List the data sets of the catalogue, and how params.yaml asks for one."""
     with told_plainly():
-        from mdpipe.stages.datasets import describe
+        from mdpipe.commands.datasets import describe
 
         typer.echo(describe(names or []))
 
@@ -204,7 +204,7 @@ def datasets(
 def verify() -> None:
     """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard what is broken."""
     with told_plainly():
-        from mdpipe.stages.verify import verify as verify_artifacts
+        from mdpipe.commands.verify import verify as verify_artifacts
 
         typer.echo(verify_artifacts())
 
@@ -215,7 +215,7 @@ def clean(
 ) -> None:
     """List what earlier params left behind and params.yaml no longer asks for, with sizes."""
     with told_plainly():
-        from mdpipe.stages.clean import clean as remove_leftovers
+        from mdpipe.commands.clean import clean as remove_leftovers
 
         typer.echo(remove_leftovers(load_params(), force=force))
 
@@ -224,7 +224,7 @@ def clean(
 def unlock() -> None:
     """Remove the locks that killed DVC processes left behind."""
     with told_plainly():
-        from mdpipe.stages.unlock import unlock as remove_stale_locks
+        from mdpipe.commands.unlock import unlock as remove_stale_locks
 
         typer.echo(remove_stale_locks())
 
@@ -256,8 +256,8 @@ def generate(
 ) -> None:
     """Draw samples of a run by hand: texts are printed, pictures written to a file."""
     with told_plainly():
-        from mdpipe.stages.by_hand import Wish
-        from mdpipe.stages.generate import generate as draw_samples
+        from mdpipe.commands.generate import generate as draw_samples
+        from mdpipe.commands.interactive import Wish
 
         wish = Wish(sampler, settings, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
         draw_samples(run, wish, count, prompt, length, out)
@@ -286,8 +286,8 @@ def infill(
 ) -> None:
     """Fill the gaps of a text, or the masked part of a picture."""
     with told_plainly():
-        from mdpipe.stages.by_hand import Wish
-        from mdpipe.stages.infill import infill_picture, infill_text
+        from mdpipe.commands.infill import infill_picture, infill_text
+        from mdpipe.commands.interactive import Wish
 
         wish = Wish(sampler, settings, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
         if text is not None and image is None and mask is None:

@@ -11,7 +11,7 @@ import typer
 
 from mdpipe.cli_errors import told_plainly
 from mdpipe.params import load_params
-from mdpipe.stages.paths import SPEEDS
+from mdpipe.pipeline.paths import SPEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -173,7 +173,7 @@ def samplers(
     with told_plainly():
         from mdpipe.benchmarks.runner import describe_machine
         from mdpipe.benchmarks.samplers import bench_samplers
-        from mdpipe.stages.trained import compute_device
+        from mdpipe.stages.model_io import compute_device
 
         bench_samplers(load_params(), describe_machine(compute_device().type, threads), threads, repeats, out)
         typer.echo(out.read_text(), nl=False)

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mdpipe.commands.datasets import WIDTH, describe, piece
 from mdpipe.data.sources import FETCHED
 from mdpipe.params.catalogue import catalogue, entry
 from mdpipe.params.load import parse_params
 from mdpipe.params.sources import IMAGES, TEXT, Catalogued, has_classes, modality_of_source, resolved
-from mdpipe.stages.datasets import WIDTH, describe, piece
 
 ROOT = Path(__file__).parents[2]
 SMOKE = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mdpipe.commands.check import describe
 from mdpipe.file_formats import ending
 from mdpipe.params import ParamsError, parse_params
-from mdpipe.stages.check import describe
 
 SMOKE = yaml.safe_load((Path(__file__).parents[2] / "workflow/presets/smoke.yaml").read_text())
 TEXT = {"empty_rows": "error", "detokenizer": None}

@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
+from mdpipe.commands.check import describe as checked
+from mdpipe.commands.plan import Plan, Row
 from mdpipe.params import Params, parse_params
-from mdpipe.stages.check import describe as checked
-from mdpipe.stages.plan import Plan, Row
 
 ROOT = Path(__file__).parents[2]
 FILES = {"smoke": ROOT / "workflow/presets/smoke.yaml", "params": ROOT / "params.yaml"}

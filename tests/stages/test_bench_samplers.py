@@ -9,11 +9,11 @@ import pytest
 from typer.testing import Result
 
 from mdpipe.params import Params
+from mdpipe.pipeline import paths
 from mdpipe.reporting.schemas import SPEEDS
 from mdpipe.reporting.tables import samplers_table
-from mdpipe.stages import paths
+from mdpipe.stages.model_io import load_run
 from mdpipe.stages.samplers import fitting_samplers, samplers
-from mdpipe.stages.trained import load_run
 from tests.stages.conftest import SMOKE
 
 pytestmark = pytest.mark.slow

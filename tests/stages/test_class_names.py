@@ -16,15 +16,15 @@ from mdpipe.cli import app
 from mdpipe.data.artifacts.stable_json import read_json
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.params import Params, parse_params
-from mdpipe.stages import paths
+from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.evaluate import evaluate
+from mdpipe.stages.model_io import load_run
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
 from mdpipe.stages.tokenizer import tokenizer
 from mdpipe.stages.train import train
-from mdpipe.stages.trained import load_run
 
 FOLDERS = ("2", "<b>owl<", "airplane", "truck")
 """In the order of the folders: "2" is class 0, and the owl needs escaping in HTML."""

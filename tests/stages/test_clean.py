@@ -10,13 +10,13 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
+from mdpipe.commands.clean import clean
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.data.sources.fetch import destination
 from mdpipe.params import Params, parse_params
-from mdpipe.stages import paths
-from mdpipe.stages.clean import clean
-from mdpipe.stages.data_fingerprint import encoding_fingerprint, source_fingerprint
-from mdpipe.stages.fingerprint import training_fingerprint
+from mdpipe.pipeline import paths
+from mdpipe.pipeline.data_fingerprint import encoding_fingerprint, source_fingerprint
+from mdpipe.pipeline.fingerprint import training_fingerprint
 
 pytestmark = pytest.mark.slow
 

@@ -20,7 +20,7 @@ from mdpipe.data.encoded.batches import training_labels
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.params import Params, parse_params
-from mdpipe.stages import paths
+from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.evaluate import evaluate

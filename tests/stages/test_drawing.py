@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
-from mdpipe.stages.drawing import Drawn, draw, unknown
-from mdpipe.stages.trained import TrainedRun, load_run
+from mdpipe.stages.model_io import TrainedRun, load_run
+from mdpipe.stages.sampling import Drawn, draw, unknown
 
 NOISE = CounterRNG(0, "test")
 WINDOW = 32

@@ -13,7 +13,7 @@ from mdpipe.data.raw.material import Document, Pictures
 from mdpipe.data.raw.writing import write_raw
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params import parse_params
-from mdpipe.stages.fingerprint import training_fingerprint
+from mdpipe.pipeline.fingerprint import training_fingerprint
 
 SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mdpipe.params import Params
-from mdpipe.stages.full_keys import with_full_keys
+from mdpipe.pipeline.full_keys import with_full_keys
 
 DATASET = {"datasets": "docs_pieces"}
 RUN = {"runs": "letters"}

@@ -14,10 +14,10 @@ import yaml
 from PIL import Image
 from typer.testing import Result
 
+from mdpipe.commands import interactive, sample_files
 from mdpipe.data.pixels import quantize
 from mdpipe.params import Params
 from mdpipe.params.sampling import KINDS, samplers_for
-from mdpipe.stages import by_hand, sample_files
 from tests.stages.conftest import SMOKE
 from tests.stages.reading import LEVELS, levels_of, texts_of
 
@@ -184,7 +184,7 @@ def test_the_default_file_is_checked_before_sampling(
     refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sample_files.os, "access", lambda path, mode: False)
-    monkeypatch.setattr(by_hand, "draw", None)
+    monkeypatch.setattr(interactive, "draw", None)
     assert refusal("generate", "digits").startswith("mdpipe: --out digits.png cannot be written: ")
 
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import Result
 
+from mdpipe.commands.infill import with_gaps
 from mdpipe.data.pixels import dequantize, quantize
 from mdpipe.data.raw.material import read_images
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params.sampling import samplers_for
-from mdpipe.stages.infill import with_gaps
 from tests.stages.reading import EDGE, LEVELS, levels_of, texts_of
 
 Command = Callable[..., Result]

@@ -9,8 +9,8 @@ from PIL import Image
 from mdpipe.data.raw.material import read_images
 from mdpipe.params import parse_params
 from mdpipe.params.catalogue import Entry, catalogue
+from mdpipe.pipeline import paths
 from mdpipe.stages import download as stage
-from mdpipe.stages import paths
 from mdpipe.stages.download import download
 from tests.stages.planning import smoke
 

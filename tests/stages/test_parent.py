@@ -11,7 +11,7 @@ import pytest
 
 STAGE = """
 import time
-from mdpipe.stages.parent import end_with_parent
+from mdpipe.pipeline.supervision import end_with_parent
 end_with_parent()
 print("up", flush=True)
 time.sleep(60)

@@ -9,10 +9,10 @@ from fractions import Fraction
 import pytest
 import torch
 
+from mdpipe.commands.plan import Plan, describe, format_sum
+from mdpipe.commands.plan_sizes import UNKNOWN, Estimate, total
 from mdpipe.networks.base import build_on_meta
 from mdpipe.params import load_params, parse_params
-from mdpipe.stages.plan import Plan, describe, format_sum
-from mdpipe.stages.plan_sizes import UNKNOWN, Estimate, total
 from mdpipe.training import performance
 from mdpipe.training.flops import forward_flops
 from tests.stages.planning import FILES, asked_for, owt_small, rows_of, smoke, with_source
@@ -251,7 +251,7 @@ def test_memory_of_training_is_that_of_its_tensors(empty):
 
 def test_a_plan_does_not_import_the_compiler_or_the_optimizers(empty):
     code = (
-        "import sys, pathlib; from mdpipe.params import load_params; from mdpipe.stages.plan import describe;"
+        "import sys, pathlib; from mdpipe.params import load_params; from mdpipe.commands.plan import describe;"
         f"describe(load_params(pathlib.Path({str(FILES['params'])!r})), 0.4, 989); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,13 +7,13 @@ import json
 import pytest
 from dvc.utils.serialize import dump_yaml
 
+from mdpipe.commands.plan import Plan, describe, network_calls
+from mdpipe.commands.plan_sizes import Estimate, folder_size
 from mdpipe.data.artifacts import room
 from mdpipe.params import parse_params
 from mdpipe.params.sampling import OnGrid
-from mdpipe.stages import paths
+from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
-from mdpipe.stages.plan import Plan, describe, network_calls
-from mdpipe.stages.plan_sizes import Estimate, folder_size
 from mdpipe.stages.samplers import samplers
 from mdpipe.stages.train import train
 from tests.stages.planning import GPT2, owt_small, rows_of, smoke, with_source

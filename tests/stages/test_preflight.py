@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mdpipe.cli import app
+from mdpipe.commands.check import describe
 from mdpipe.params import parse_params
-from mdpipe.stages.check import describe
-from mdpipe.stages.preflight import require_usable
+from mdpipe.pipeline.preflight import require_usable
 from tests.stages.planning import FILES, smoke
 from workflow.engine import open_repo
 

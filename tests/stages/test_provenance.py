@@ -12,8 +12,8 @@ from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
 from mdpipe.params import Params, load_params, read_params
-from mdpipe.stages import provenance
-from mdpipe.stages.provenance import (
+from mdpipe.pipeline import provenance
+from mdpipe.pipeline.provenance import (
     StaleInputsError,
     require_unchanged_inputs,
     stage_inputs,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.metrics import MetricsError, read_metrics
 from mdpipe.params import Params, parse_params
+from mdpipe.pipeline import paths
 from mdpipe.reporting.schemas import EXPONENTS, SPEEDS
-from mdpipe.stages import paths
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
 from mdpipe.stages.samplers import samplers

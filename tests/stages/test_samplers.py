@@ -14,11 +14,11 @@ from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params import Params, parse_params
+from mdpipe.pipeline import paths
 from mdpipe.reporting.schemas import SAMPLERS
-from mdpipe.stages import paths
-from mdpipe.stages.drawing import draw, unknown
+from mdpipe.stages.model_io import load_run
 from mdpipe.stages.samplers import fitting_samplers, samplers
-from mdpipe.stages.trained import load_run
+from mdpipe.stages.sampling import draw, unknown
 
 WINDOW = 32
 Row = dict[str, str]

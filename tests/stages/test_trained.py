@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mdpipe.stages.trained import load_run
+from mdpipe.stages.model_io import load_run
 
 LETTERS, PIECES, DIGITS = Path("models/letters"), Path("models/pieces"), Path("models/digits")
 

@@ -19,8 +19,8 @@ from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.evaluation.references import compressor_rates
 from mdpipe.networks.base import build_network
-from mdpipe.stages.bounds import bound_metrics
-from mdpipe.stages.trained import UNITS, TrainedRun
+from mdpipe.stages.bound_metrics import bound_metrics
+from mdpipe.stages.model_io import UNITS, TrainedRun
 
 TEXTS = [f"Text {number}, naïve as it is, of {'so many ' * (number % 5)}words." for number in range(30)]
 

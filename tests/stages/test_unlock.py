@@ -11,7 +11,7 @@ import pytest
 from dvc.lock import LockError
 from dvc.repo import Repo
 
-from mdpipe.stages.unlock import lock_holders, repair_rwlock, unlock
+from mdpipe.commands.unlock import lock_holders, repair_rwlock, unlock
 from workflow.engine import request_stale_stages
 
 TABLE = Path(".dvc/tmp/rwlock")

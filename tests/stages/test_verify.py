@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from mdpipe.stages.verify import BrokenArtifactsError, verify
+from mdpipe.commands.verify import BrokenArtifactsError, verify
 
 MAKE = "mkdir -p folder; echo one > file; echo two > folder/part; echo three > folder/other; echo 4 > metric.json"
 STAGES = f"""

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mdpipe.commands.readme import PICTURES, TABLES, readme
 from mdpipe.params import Params
-from mdpipe.stages import paths
+from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
-from mdpipe.stages.readme import PICTURES, TABLES, readme
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
 from mdpipe.stages.samplers import samplers

@@ -12,7 +12,7 @@ from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.kinds import find_kind
 from mdpipe.networks.base import Network
 from mdpipe.params.base import Section
-from mdpipe.stages import data_fingerprint, fingerprint
+from mdpipe.pipeline import data_fingerprint, fingerprint
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -23,11 +23,12 @@ NO_INFLUENCE = (
     "mdpipe/file_formats.py",
     "mdpipe/kinds.py",
     "mdpipe/memory.py",
-    "mdpipe/stages/paths.py",
-    "mdpipe/stages/data_fingerprint.py",
-    "mdpipe/stages/digest.py",
-    "mdpipe/stages/parent.py",
-    "mdpipe/stages/provenance.py",
+    "mdpipe/pipeline/paths.py",
+    "mdpipe/pipeline/data_fingerprint.py",
+    "mdpipe/pipeline/hashing.py",
+    "mdpipe/pipeline/supervision.py",
+    "mdpipe/pipeline/provenance.py",
+    "mdpipe/pipeline/__init__.py",
     "mdpipe/stages/__init__.py",
     "mdpipe/__init__.py",
 )

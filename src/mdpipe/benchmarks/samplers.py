@@ -19,9 +19,9 @@ from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.reporting.schemas import SPEEDS
-from mdpipe.stages.drawing import draw, unknown
+from mdpipe.stages.model_io import TrainedRun, load_run
 from mdpipe.stages.samplers import fitting_samplers
-from mdpipe.stages.trained import TrainedRun, load_run
+from mdpipe.stages.sampling import draw, unknown
 
 DIGITS = 4
 """Significant digits of a speed in the file, more than its precision."""

@@ -1,1 +1,1 @@
-"""One module a stage of dvc.yaml. Only code in here knows where the pipeline's files are."""
+"""The stages of dvc.yaml, a module each, and what they share."""

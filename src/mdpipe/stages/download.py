@@ -10,9 +10,9 @@ from mdpipe.data.sources import source_parts
 from mdpipe.params import Params
 from mdpipe.params.catalogue import Entry, entry
 from mdpipe.params.sources import Catalogued, resolved
-from mdpipe.stages import paths
-from mdpipe.stages.data_fingerprint import source_fingerprint
-from mdpipe.stages.provenance import require_unchanged_inputs
+from mdpipe.pipeline import paths
+from mdpipe.pipeline.data_fingerprint import source_fingerprint
+from mdpipe.pipeline.provenance import require_unchanged_inputs
 
 
 def download(params: Params, source: str) -> None:

@@ -19,11 +19,11 @@ from mdpipe.params import Params
 from mdpipe.params.catalogue import entry
 from mdpipe.params.data import ImageDataset, modality_of
 from mdpipe.params.sources import Catalogued, resolved
-from mdpipe.stages import paths
-from mdpipe.stages.data_fingerprint import encoding_fingerprint
+from mdpipe.pipeline import paths
+from mdpipe.pipeline.data_fingerprint import encoding_fingerprint
+from mdpipe.pipeline.provenance import require_unchanged_inputs
 from mdpipe.stages.held_out import held_out
 from mdpipe.stages.packed import packed
-from mdpipe.stages.provenance import require_unchanged_inputs
 
 LISTED = 10
 """Classes in a line of the log."""

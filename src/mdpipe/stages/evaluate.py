@@ -11,9 +11,9 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
-from mdpipe.stages import paths
-from mdpipe.stages.bounds import bound_metrics
-from mdpipe.stages.trained import load_run
+from mdpipe.pipeline import paths
+from mdpipe.stages.bound_metrics import bound_metrics
+from mdpipe.stages.model_io import load_run
 
 
 def evaluate(params: Params, run: str) -> None:

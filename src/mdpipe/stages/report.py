@@ -17,6 +17,7 @@ from mdpipe.evaluation.estimate import paired_difference
 from mdpipe.params import Params
 from mdpipe.params.data import modality_of
 from mdpipe.params.runs import Comparison
+from mdpipe.pipeline import paths
 from mdpipe.reporting.figures import exponents_chart, likelihood_chart, samplers_chart, training_chart
 from mdpipe.reporting.page import PageImage, Report, SampleGallery, report_page
 from mdpipe.reporting.schemas import EXPONENTS, SPEEDS
@@ -30,7 +31,6 @@ from mdpipe.reporting.tables import (
     zero_shot_table,
 )
 from mdpipe.reporting.tables_io import write_table
-from mdpipe.stages import paths
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""

@@ -20,11 +20,11 @@ from mdpipe.diffusion.samplers.build import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
+from mdpipe.pipeline import paths
 from mdpipe.reporting.animation import image_unmasking_gif, text_unmasking_gif
 from mdpipe.reporting.images import image_grid, save_png
-from mdpipe.stages import paths
-from mdpipe.stages.drawing import draw, unknown
-from mdpipe.stages.trained import TrainedRun, load_run
+from mdpipe.stages.model_io import TrainedRun, load_run
+from mdpipe.stages.sampling import draw, unknown
 
 ANIMATED = 32
 """Samples shown on their way out of the mask; of texts, which are larger on a screen, the first four."""

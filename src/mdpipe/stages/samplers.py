@@ -25,9 +25,9 @@ from mdpipe.evaluation.quality import generative_bits, unigram_entropy_per_sampl
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.params.sampling import OnGrid, fits
-from mdpipe.stages import paths
-from mdpipe.stages.drawing import draw, unknown
-from mdpipe.stages.trained import TrainedRun, load_run
+from mdpipe.pipeline import paths
+from mdpipe.stages.model_io import TrainedRun, load_run
+from mdpipe.stages.sampling import draw, unknown
 
 DATA = "data"
 """Stands in place of a sampler in the row of the held-out data."""

@@ -8,7 +8,7 @@ from mdpipe.data.splits.plan import plan_splits, training_texts
 from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.params import Params
 from mdpipe.params.data import ImageDataset, TextDataset
-from mdpipe.stages import paths
+from mdpipe.pipeline import paths
 from mdpipe.stages.held_out import held_out
 
 

@@ -21,10 +21,10 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import build_network, count_parameters
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
-from mdpipe.stages import paths
-from mdpipe.stages.fingerprint import training_fingerprint
-from mdpipe.stages.provenance import require_unchanged_inputs
-from mdpipe.stages.trained import UNITS, compute_device, objective_of, save_run, told_classes
+from mdpipe.pipeline import paths
+from mdpipe.pipeline.fingerprint import training_fingerprint
+from mdpipe.pipeline.provenance import require_unchanged_inputs
+from mdpipe.stages.model_io import UNITS, compute_device, objective_of, save_run, told_classes
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
 from mdpipe.training.distributed import WORLD_SIZE, World, init_distributed, launch
 from mdpipe.training.loggers import log_to_console, open_loggers

@@ -13,10 +13,10 @@ from mdpipe.evaluation.likelihood import zero_shot_bound
 from mdpipe.evaluation.references import reference_rates
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
-from mdpipe.stages import paths
-from mdpipe.stages.bounds import bound_metrics
+from mdpipe.pipeline import paths
+from mdpipe.stages.bound_metrics import bound_metrics
+from mdpipe.stages.model_io import UNIGRAM, load_run
 from mdpipe.stages.packed import packed
-from mdpipe.stages.trained import UNIGRAM, load_run
 
 WHOLE = "all"
 """The split of a bound, or of a reference, that is of the whole source."""

@@ -11,7 +11,7 @@ from mdpipe.diffusion.denoiser import ClassifierFreeGuidance, Denoiser
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep, Sampler, sample_sliding_window
 from mdpipe.diffusion.token_sampling import TokenSampler
-from mdpipe.stages.trained import TrainedRun
+from mdpipe.stages.model_io import TrainedRun
 
 OVERLAP = 2
 """Of a window, the inverse of the share that is carried over to the next where samples are longer than a window."""

@@ -2,10 +2,10 @@
 
 import torch
 
+from mdpipe.commands.interactive import Wish, encode_prompt, fill, open_run
+from mdpipe.commands.sample_files import require_sample_path, write_images, write_texts
 from mdpipe.data.tokenizers import load_tokenizer
-from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run
-from mdpipe.stages.drawing import unknown
-from mdpipe.stages.sample_files import require_sample_path, write_images, write_texts
+from mdpipe.stages.sampling import unknown
 
 
 def generate(run: str, wish: Wish, count: int, prompt: str, length: int | None, out: str | None) -> None:

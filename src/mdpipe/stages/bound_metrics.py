@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mdpipe.evaluation.likelihood import Likelihood
-from mdpipe.stages.trained import TrainedRun
+from mdpipe.stages.model_io import TrainedRun
 
 
 def bound_metrics(trained: TrainedRun, likelihood: Likelihood, counts: Mapping[str, int]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from dvc.repo import Repo
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
 from voluptuous import Invalid
 
-from mdpipe.stages.repository import open_repository
+from mdpipe.pipeline.repository import open_repository
 
 REPO_LOCK = "lock"
 """The file in .dvc/tmp whose lock a DVC process holds while it runs no command of a stage; its content is the PID."""

@@ -4,7 +4,7 @@ import torch
 
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.params import Params
-from mdpipe.stages.digest import code_files, digest_of
+from mdpipe.pipeline.hashing import code_files, digest_of
 
 CODE = (
     "data/artifacts",
@@ -12,8 +12,8 @@ CODE = (
     "diffusion",
     "networks",
     "training",
-    "stages/trained.py",
-    "stages/fingerprint.py",
+    "stages/model_io.py",
+    "pipeline/fingerprint.py",
     "stages/train.py",
 )
 """What dvc.yaml names as the training stage's code."""

@@ -18,7 +18,7 @@ from mdpipe.params import data, sources
 from mdpipe.params.catalogue import entry
 from mdpipe.params.data import Held, ImageDataset, TextDataset
 from mdpipe.params.sources import Source, has_classes, modality_of_source, resolved
-from mdpipe.stages import paths
+from mdpipe.pipeline import paths
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 MIN_HOURS = 0.01

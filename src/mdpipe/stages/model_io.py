@@ -31,7 +31,7 @@ from mdpipe.networks.base import Network, count_parameters
 from mdpipe.networks.io import CONFIG_NAME, NetworkConfig, from_pretrained, load_weights, read_config, save_pretrained
 from mdpipe.params import Run
 from mdpipe.params.runs import AnyNetwork, diffusion_section
-from mdpipe.stages import paths
+from mdpipe.pipeline import paths
 
 RUN = "run.json"
 OBJECTIVE = "objective.safetensors"

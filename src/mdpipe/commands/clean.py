@@ -15,16 +15,16 @@ from typing import Any
 from dvc.repo import Repo
 from dvc.utils.serialize import dump_yaml, load_yaml
 
+from mdpipe.commands.plan_sizes import folder_size
+from mdpipe.commands.unlock import lock_holders
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.data.sources.fetch import NAME_DIGITS, destination
 from mdpipe.params import Params
 from mdpipe.params.sources import Url, resolved
-from mdpipe.stages import paths
-from mdpipe.stages.data_fingerprint import encoding_fingerprint, source_fingerprint
-from mdpipe.stages.plan_sizes import folder_size
-from mdpipe.stages.provenance import DVC_FILE
-from mdpipe.stages.repository import open_repository
-from mdpipe.stages.unlock import lock_holders
+from mdpipe.pipeline import paths
+from mdpipe.pipeline.data_fingerprint import encoding_fingerprint, source_fingerprint
+from mdpipe.pipeline.provenance import DVC_FILE
+from mdpipe.pipeline.repository import open_repository
 
 LOCK_FILE = Path("dvc.lock")
 
@@ -127,7 +127,7 @@ def _state(params: Params) -> Iterator[Path]:
 
 def _training_fingerprint(params: Params, run: str) -> str | None:
     """Return the fingerprint that a run's checkpoints have now, or None while there are no data to compute it from."""
-    from mdpipe.stages.fingerprint import training_fingerprint  # It loads torch.
+    from mdpipe.pipeline.fingerprint import training_fingerprint  # It loads torch.
 
     try:
         return training_fingerprint(params, run, EncodedDataset.open(paths.encoded(params.runs[run].dataset), "train"))

@@ -21,7 +21,7 @@ from torch import Tensor
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer
-from mdpipe.stages.trained import TrainedRun
+from mdpipe.stages.model_io import TrainedRun
 
 COLUMNS = 8
 """Images per row of a sheet."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mdpipe.params import Params
 from mdpipe.params.sources import Source
-from mdpipe.stages import paths
+from mdpipe.pipeline import paths
 
 NAMED_PLACES = 3
 """Read-only places that the error lists by name; the others are counted."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mdpipe.params import Params
 from mdpipe.params.sources import resolved
-from mdpipe.stages import paths
-from mdpipe.stages.digest import code_files, digest_of
+from mdpipe.pipeline import paths
+from mdpipe.pipeline.hashing import code_files, digest_of
 
 SOURCE_CODE = ("data/artifacts", "data/pixels.py", "data/raw", "data/sources", "data/work")
 """What dvc.yaml names of `data` as the code that reads a source."""

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
+from mdpipe.commands.chosen_sampler import chosen_sampler, settings_of
 from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep
@@ -22,10 +23,9 @@ from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.nearest import did_you_mean
-from mdpipe.stages import paths
-from mdpipe.stages.chosen_sampler import chosen_sampler, settings_of
-from mdpipe.stages.drawing import Drawn, draw
-from mdpipe.stages.trained import TrainedRun, load_run
+from mdpipe.pipeline import paths
+from mdpipe.stages.model_io import TrainedRun, load_run
+from mdpipe.stages.sampling import Drawn, draw
 
 LISTED = 12
 """Names of classes in a message."""

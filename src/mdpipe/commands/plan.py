@@ -13,12 +13,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from mdpipe.params import Params, Run
-from mdpipe.params.base import Section
-from mdpipe.params.load import PARAMS_FILE
-from mdpipe.params.sampling import AnySampler, OnGrid, fits
-from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
-from mdpipe.stages.plan_sizes import (
+from mdpipe.commands.plan_sizes import (
     CHARACTERS_PER_TOKEN,
     NOTHING,
     UNKNOWN,
@@ -32,6 +27,11 @@ from mdpipe.stages.plan_sizes import (
     tokenizer_size,
     total,
 )
+from mdpipe.params import Params, Run
+from mdpipe.params.base import Section
+from mdpipe.params.load import PARAMS_FILE
+from mdpipe.params.sampling import AnySampler, OnGrid, fits
+from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
 
 WIDTH = 120
 UNITS = {"download": "B", "disk": "B", "tokens": "", "flops": ""}

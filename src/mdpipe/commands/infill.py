@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mdpipe.commands.interactive import Wish, encode_prompt, fill, open_run
+from mdpipe.commands.sample_files import require_sample_path, write_images, write_texts
 from mdpipe.data.pixels import quantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
-from mdpipe.stages.by_hand import Wish, encode_prompt, fill, open_run
-from mdpipe.stages.sample_files import require_sample_path, write_images, write_texts
-from mdpipe.stages.trained import TrainedRun
+from mdpipe.stages.model_io import TrainedRun
 
 GAP = re.compile(r"\[gap(?::(\d{1,6}))?\]", re.ASCII)
 """`[gap:12]` is a gap of twelve tokens, `[gap]` one of as many as --gap says."""

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.params import Params
+from mdpipe.pipeline import paths
 from mdpipe.reporting.markdown import replace_section
-from mdpipe.stages import paths
 
 README = Path("README.md")
 PICTURES = Path("docs/pictures")

@@ -1,0 +1,1 @@
+"""What surrounds a stage: paths, fingerprints, provenance, supervision and preflight checks."""
