@@ -21,7 +21,8 @@ def is_job(process: psutil.Process) -> bool:
 
 
 def is_training(process: psutil.Process) -> bool:
-    return process.cmdline()[-2:] == ["train", RUN] and "mdpipe" in process.cmdline()[2]
+    command = process.cmdline()  # Once: in the moment of an exec it may be short.
+    return command[-2:] == ["train", RUN] and "mdpipe" in command[-3:-2]
 
 
 def find(engine: psutil.Process, wanted) -> psutil.Process | None:
