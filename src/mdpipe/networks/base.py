@@ -95,7 +95,9 @@ def build_network(
         ValueError: The kind does not exist, or it does not support the shape, the settings or `causal`.
     """
     network = build_on_meta(kind, vocab_size, shape, num_classes=num_classes, causal=causal, **settings)
-    network.to_empty(device="cpu")
+    # Not by `to_empty`, which for meta tensors loads sympy and more: a second of every start.
+    empty = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in network.state_dict().items()}
+    network.load_state_dict(empty, assign=True)
     digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
     network.init_weights(torch.Generator().manual_seed(int.from_bytes(digest[:8], "little")))
     return network

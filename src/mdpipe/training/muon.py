@@ -3,6 +3,7 @@
 Shapes: N matrices of one shape, R rows, C columns.
 """
 
+import inspect
 from collections.abc import Iterable, Sequence
 from functools import reduce
 
@@ -23,7 +24,19 @@ MAX_ASPECT_RATIO = 1.5
 """Columns per row up to which the plain iteration takes fewer products than the one on Gram matrices."""
 
 
-class Muon(torch.optim.Optimizer):
+class EagerOptimizer(torch.optim.Optimizer):
+    """An optimizer whose methods do not load torch's compiler, which takes longer to start than short trainings run.
+
+    In torch.optim, the first call of these methods imports torch._dynamo only to exclude them from compilation.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class Muon(EagerOptimizer):
     r"""Muon with Nesterov momentum and decoupled weight decay, its updates scaled to the size of AdamW's.
 
     With the gradient G, the learning rate r, the momentum mu and the weight decay d, each step is

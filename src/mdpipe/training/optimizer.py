@@ -3,6 +3,7 @@
 The objective's own parameters have their own peak learning rate, on the same schedule, and no weight decay.
 """
 
+import inspect
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import get_blocks
-from mdpipe.training.muon import Muon
+from mdpipe.training.muon import EagerOptimizer, Muon
 
 if TYPE_CHECKING:
     from mdpipe.params import TrainSettings
@@ -36,6 +37,12 @@ def learning_rate_at(step: int, settings: "TrainSettings") -> float:
     return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+class AdamW(EagerOptimizer, torch.optim.AdamW):
+    """torch.optim.AdamW without the compiler."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
 def build_optimizers(
     network: nn.Module, objective: Objective, settings: "TrainSettings"
 ) -> list[torch.optim.Optimizer]:
@@ -55,7 +62,7 @@ def build_optimizers(
         raise ValueError("train.optimizer.kind = 'muon' needs a network with matrices in its layers; take adamw")
     muon_ids = set(map(id, matrices))
     rest = [parameter for parameter in network.parameters() if id(parameter) not in muon_ids]
-    adamw = torch.optim.AdamW(
+    adamw = AdamW(
         [
             {"params": rest, "relative_rate": 1.0},
             {
