@@ -53,6 +53,17 @@ def inputs_of(stage: Stage, stages: list[Stage]) -> list[str]:
     return found
 
 
+def with_dependents(names: set[str], stages: list[Stage]) -> set[str]:
+    """Return the named stages and all that depend on them."""
+    found, added = set[str](), names
+    inputs = {stage.name: inputs_of(stage, stages) for stage in stages}
+    while added:
+        found |= added
+        made = {output for stage in stages if stage.name in added for output in stage.outputs}
+        added = {name for name, needed in inputs.items() if name not in found and not made.isdisjoint(needed)}
+    return found
+
+
 def is_folder(output: str) -> bool:
     """Folders have no dot in their last name, files do: the convention of dvc.yaml."""
     return not PurePosixPath(output).suffix

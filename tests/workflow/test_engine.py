@@ -95,7 +95,7 @@ def test_a_stale_stage_is_newer_than_outputs_of_the_future(monkeypatch: pytest.M
         path.touch()
         os.utime(path, (2**32, 2**32))
     stage = Stage("stale", "", (), ("folder", "file.json", "missing.json"), 1, 0, 1, 1, "", ())
-    request_stale_stages(SimpleNamespace(status=lambda: {"stale": []}, index=SimpleNamespace(stages=[])), [stage])
+    request_stale_stages(SimpleNamespace(status=lambda: {"stale": []}), [stage])
     assert all(path.stat().st_mtime < request_file("stale").stat().st_mtime for path in outputs)
 
 

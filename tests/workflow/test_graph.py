@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
+import networkx
 import pytest
 import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
-from workflow.graph import Stage, inputs_of, is_folder, read_stages
+from workflow.graph import Stage, inputs_of, is_folder, read_stages, with_dependents
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,6 +43,13 @@ def test_what_a_stage_waits_for_is_what_dvc_says_it_comes_after(repo, stages):
     }
     theirs = {(late.name, early.name) for late, early in repo.index.graph.edges}
     assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["download@pydantic_docs", "train@letters_ar", "report"])
+def test_dependents_of_a_stage_are_those_in_dvcs_graph(repo, stages, name):
+    (changed,) = [stage for stage in repo.index.stages if stage.addressing == name]
+    expected = {name, *(stage.addressing for stage in networkx.ancestors(repo.index.graph, changed))}
+    assert with_dependents({name}, stages) == expected
 
 
 def test_a_dependency_on_a_folder_means_all_that_is_made_in_it():
