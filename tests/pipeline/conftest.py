@@ -42,6 +42,8 @@ class WorkingCopy:
         path = os.pathsep.join([str(shim.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
         # DVC runs commands by this shell. That of Debian forks for a command where others exec.
         self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(root / "src"), "SHELL": "/bin/sh"}
+        # Users have bytecode beside the code: it makes nothing stale, and every start is faster.
+        self.environment.pop("PYTHONDONTWRITEBYTECODE", None)
 
     def start(self, *command: str) -> "subprocess.Popen[str]":
         """Start a command in the copy; its output goes to a file beside it."""
