@@ -69,9 +69,8 @@ class WorkingCopy:
         return "up to date" in self.run("dvc", "status")
 
     def planned(self) -> list[str]:
-        """Return the sorted stages that Snakemake would run, from the table `job count` that a dry run ends with."""
-        rows = [line.split() for line in self.run("snakemake", "--dry-run", "--quiet", "rules").splitlines()]
-        return sorted({row[0] for row in rows if len(row) == 2 and row[1] == "1"} - {"all"})
+        """Return the sorted stages that Snakemake would run."""
+        return planned(self.run("snakemake", "--dry-run", "--quiet", "rules"))
 
     def commit(self) -> None:
         """Commit everything to git."""
@@ -111,6 +110,12 @@ class WorkingCopy:
         """A second copy with all artifacts, caches and memories of the engines."""
         shutil.copytree(self.root, directory / "copy", symlinks=True)
         return WorkingCopy(directory / "copy", directory / "calls")
+
+
+def planned(output: str) -> list[str]:
+    """Return the sorted stages that Snakemake would run, from the table `job count` that a dry run ends with."""
+    rows = [line.split() for line in output.splitlines()]
+    return sorted({row[0] for row in rows if len(row) == 2 and row[1] == "1"} - {"all"})
 
 
 def fresh_copy(directory: Path) -> WorkingCopy:

@@ -31,7 +31,7 @@ def test_nothing_runs_where_nothing_changed(made):
 @pytest.mark.parametrize("engine", [("snakemake",), ("dvc", "repro")], ids=lambda engine: engine[0])
 def test_a_byte_changed_in_an_artifact_is_restored(made, engine):
     """An artifact and its object in DVC's cache are two files, so that an edit of one leaves the other alone."""
-    model = made.root / "models/letters/model.safetensors"
+    model = made.root / "models/digits/model.safetensors"
     before = made.digest("models")
     content = bytearray(model.read_bytes())
     content[-5] ^= 0x40
@@ -40,11 +40,11 @@ def test_a_byte_changed_in_an_artifact_is_restored(made, engine):
     made.run(*engine)
     assert made.digest("models") == before
     assert made.is_up_to_date()
-    assert "train letters" not in made.stages_run()
+    assert "train digits" not in made.stages_run()
 
 
 def test_a_broken_object_in_the_cache_is_named_and_its_stage_runs_again(made):
-    model = made.root / "models/letters/model.safetensors"
+    model = made.root / "models/digits/model.safetensors"
     whole = model.read_bytes()
     digest = hashlib.md5(whole).hexdigest()
     broken = made.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
@@ -53,7 +53,7 @@ def test_a_broken_object_in_the_cache_is_named_and_its_stage_runs_again(made):
     broken.chmod(0o444)
     model.unlink()
     assert f"{digest[2:]} is broken" in made.run("snakemake")
-    assert "train letters" in made.stages_run()
+    assert "train digits" in made.stages_run()
     assert model.read_bytes() == whole
     assert broken.read_bytes() == whole
     assert made.is_up_to_date()

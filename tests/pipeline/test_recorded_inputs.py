@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.pipeline.conftest import RUN, WorkingCopy, wait_for_checkpoints
+from tests.pipeline.conftest import RUN, WorkingCopy, planned, wait_for_checkpoints
 
 pytestmark = pytest.mark.pipeline
 
@@ -72,10 +72,9 @@ def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(made, tmp_path):
     (made.root / CODE).touch()  # Saved unchanged.
     for path in (made.root / "data/raw/digits").iterdir():
         path.touch()
-    assert made.planned() == []
-    (source / ".optimizer.py.swp").unlink()
     touch_new(made.root / ".snakemake/incomplete/left")  # Interrupted, and then finished by DVC.
     assert made.planned() == []
+    (source / ".optimizer.py.swp").unlink()
     shutil.rmtree(made.root / ".snakemake")
     shutil.rmtree(made.root / ".mdpipe/requests")
     assert made.planned() == []
@@ -86,7 +85,10 @@ def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(made, tmp_path):
 
 def test_snakemake_plans_what_dvc_calls_stale_and_what_follows(made):
     made.edit_params("runs.digits.sample.steps", 6)
-    assert made.planned() == ["report", "sample@digits"]
+    said = made.run("snakemake", "--dry-run")
+    assert planned(said) == ["report", "sample@digits"]
+    assert "Draw samples from digits" in said
+    assert max(map(len, said.splitlines())) < 150
     made.edit_params("runs.letters_ar.train.steps", 20)
     of_letters_ar = {f"{stage}@letters_ar" for stage in ("train", "sample", "evaluate")}
     assert set(made.planned()) == {*of_letters_ar, "samplers@letters", "sample@digits", "report"}
