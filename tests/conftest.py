@@ -22,6 +22,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (item.get_closest_marker("pipeline") is None, "built" in item.fixturenames))
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark as slow what needs the trained runs, which take longest of all that tests of stages share."""
+    if "trained_place" in getattr(item, "fixturenames", ()):
+        item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def determinism_stays_here() -> Iterator[None]:
     """Training and most stages switch it on for their process, which other tests share."""

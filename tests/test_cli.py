@@ -95,6 +95,7 @@ def test_light_commands_do_not_load_torch():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_load_only_what_a_bare_gpu_node_has():
     code = (
         "import sys, mdpipe.stages.train, mdpipe.stages.evaluate\n"

@@ -40,6 +40,7 @@ def test_a_measurement_in_bfloat16():
     assert tiny("reveal_first", dtype="bfloat16").measure()["tokens_per_second"] > 0
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_says_why_in_a_line():
     with pytest.raises(ValueError, match=r"ancestral at batch 2 was not measured: ValueError: network\.heads = 3 does"):
         run_in_subprocess(tiny("ancestral", heads=3))

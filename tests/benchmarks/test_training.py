@@ -10,6 +10,8 @@ from mdpipe.benchmarks.training import COLUMNS, SHAPES, Shape, TrainingBenchmark
 from mdpipe.cli import app
 from mdpipe.networks.base import build_on_meta, count_parameters
 
+pytestmark = pytest.mark.slow
+
 NETWORK = {"layers": 1, "heads": 2, "width": 16, "time_conditioning": True, "dropout": 0.0}
 TINY = TrainingBenchmark(
     shape="text8",

@@ -1,5 +1,6 @@
 """CounterRNG is Philox4x32-10, keyed by (seed, stream, step, example), and uniform."""
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,6 +100,7 @@ def test_a_rank_has_its_part_of_the_global_batch_of_times():
     assert torch.equal(whole[4:], stratified_times(CounterRNG(0, "test"), 3, torch.arange(4, 8), 8))
 
 
+@pytest.mark.slow
 def test_one_time_is_uniform_over_steps():
     """Mean and variance over 4,096 steps, within five standard errors."""
     times = torch.cat([stratified_times(CounterRNG(0, "test"), step, torch.tensor([5]), 8) for step in range(4096)])

@@ -69,6 +69,7 @@ def drawn(count: int, seed: int) -> NDArray[np.int64]:
 PROBABILITIES = (0.6, 0.3, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(EPSILON), Cosine(EPSILON)])
 def test_it_is_unbiased_and_knows_the_error_of_its_draws(
     network: nn.Module, exact: dict[int, Any], windows: Any, draws: Any, schedule: Schedule

@@ -11,6 +11,8 @@ from torch import nn
 from mdpipe.networks.base import build_network, build_on_meta, count_parameters
 from tests.networks.official import FOLDER
 
+pytestmark = pytest.mark.slow
+
 OFFICIAL: dict[str, dict[str, Any]] = json.loads((FOLDER / "initial_weights.json").read_text())
 TEXT = {"layers": 12, "heads": 12, "width": 768, "time_conditioning": True, "dropout": 0.0}
 IMAGES = {"time_conditioning": True, "dropout": 0.1}

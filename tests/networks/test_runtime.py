@@ -12,6 +12,8 @@ from torch import Tensor
 
 from mdpipe.networks.runtime import set_determinism
 
+pytestmark = pytest.mark.slow
+
 SIZE = 512
 """Size of a square matrix that torch splits among threads."""
 

@@ -40,6 +40,7 @@ def refusal(content: str | bytes) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow
 @settings(max_examples=2000)
 @given(scalar=SCALARS)
 @example(".5e3")

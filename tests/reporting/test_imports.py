@@ -18,6 +18,7 @@ optimizer.load_state_dict(optimizer.state_dict())
 """torch's own optimizers, and `to_empty`, load the compiler, two seconds of every start."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [

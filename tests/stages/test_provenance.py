@@ -33,6 +33,7 @@ def names_of(stage: str, params: Params) -> list[str]:
     return names
 
 
+@pytest.mark.slow
 def test_inputs_are_the_params_and_dependencies_that_dvc_resolves(monkeypatch):
     monkeypatch.chdir(ROOT)
     loaded, content = load_params(), read_params()

@@ -65,6 +65,7 @@ def lock_here(checkpoint_dir: Path, log: Messages) -> threading.Thread:
     return thread
 
 
+@pytest.mark.slow
 def test_lock_is_released_when_its_process_is_killed(tmp_path: Path, log: Messages) -> None:
     folder = tmp_path / "checkpoints"
     other = lock_elsewhere(folder)
@@ -79,6 +80,7 @@ def test_lock_is_released_when_its_process_is_killed(tmp_path: Path, log: Messag
     assert log.messages[1:] == ["locked"]
 
 
+@pytest.mark.slow
 def test_removed_folder_is_created_and_locked_again(tmp_path: Path, log: Messages) -> None:
     """Otherwise the waiting process would hold a lock file that no third one can see."""
     folder = tmp_path / "checkpoints"

@@ -61,6 +61,7 @@ def test_networks_of_ones_own_are_counted_by_torch():
     assert forward_flops(Twice(11, (12,), **settings), 12) == 2 * once - head
 
 
+@pytest.mark.slow
 def test_counting_does_not_import_the_compiler():
     code = (
         "import sys; from mdpipe.networks.base import build_on_meta; from mdpipe.training.flops import forward_flops;"

@@ -50,6 +50,7 @@ def test_tensorboard_reads_the_curves(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert capfd.readouterr().err.count("\n") == 2
 
 
+@pytest.mark.slow
 def test_on_a_terminal_there_is_one_line_that_changes(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     root = Path(__file__).parents[2]

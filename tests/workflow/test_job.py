@@ -11,6 +11,7 @@ from workflow.job import read_lock_file_fast
 LOCK_FILE = Path(__file__).parents[2] / "dvc.lock"
 
 
+@pytest.mark.slow
 def test_the_fast_way_to_update_the_lock_file_writes_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

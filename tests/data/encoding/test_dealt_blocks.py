@@ -15,6 +15,8 @@ from mdpipe.data.tokenizers import fit_tokenizer
 from mdpipe.data.work.piecewise import WORKERS
 from tests.data.shards import by_split, in_parts, named, streams, write_texts
 
+pytestmark = pytest.mark.slow
+
 BYTES = fit_tokenizer("bytes", [])
 LENGTH = 8
 FALSE_ALARM_Z = 5.0

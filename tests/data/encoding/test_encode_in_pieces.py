@@ -23,6 +23,8 @@ from mdpipe.data.work.piecewise import WORKERS
 from tests.data.killing import marks, run_until
 from tests.data.shards import folder_bytes, in_parts, named, streams, write_pictures, write_texts
 
+pytestmark = pytest.mark.slow
+
 BYTES = fit_tokenizer("bytes", [])
 
 

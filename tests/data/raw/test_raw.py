@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from mdpipe.data.raw.material import Document, Pictures, read_documents, read_images
 from mdpipe.data.raw.writing import write_parts, write_raw
 
+pytestmark = pytest.mark.slow
+
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 PICTURES = Pictures(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
 LABELLED = replace(PICTURES, labels=np.array([1, 0]), class_names=("cat", "dog"))

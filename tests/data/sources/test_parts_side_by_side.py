@@ -16,6 +16,8 @@ from mdpipe.data.raw.writing import FOUND, write_parts
 from tests.data.sources.reading import part_bytes, parts_of
 from tests.data.sources.test_decoded_pictures import encoded
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [f"text {number} of caf\u00e9s" for number in range(40)]
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 4), dtype=np.uint8)
 

@@ -36,6 +36,7 @@ def write(tmp_path):
     return partial(write_in, tmp_path)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(text=any_text)
 def test_any_text_survives_encoding_and_decoding(tokenizer, text):

@@ -45,6 +45,7 @@ def largest(sampler: Sampler, batch: int, length: int) -> int:
     return seen.elements
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 50])
 def test_no_tensor_is_as_large_as_all_probabilities(steps):
     """Those of 4 texts of 1,000 tokens would take 1.6 GB; even where all are revealed at once, a bounded part is."""
