@@ -15,11 +15,8 @@ settings.load_profile("mdpipe")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The real engines first: their files take longest, and the others fill in beside them.
-
-    Of these, first what needs no copy that is made once for all: another worker makes that one meanwhile.
-    """
-    items.sort(key=lambda item: (item.get_closest_marker("pipeline") is None, "built" in item.fixturenames))
+    """The real engines first: their files take longest, and the others fill in beside them."""
+    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
