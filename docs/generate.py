@@ -104,8 +104,15 @@ class Key:
 
     @property
     def default(self) -> str:
-        """Its default as YAML, or that it is required."""
-        return "required" if self.required else f"`{json.dumps(self.schema.get('default'))}`"
+        """Its default as YAML, or that it is required, or follows from other keys."""
+        if self.required:
+            return "required"
+        if "default" not in self.schema:
+            return "see meaning"
+        value = self.schema["default"]
+        if isinstance(value, dict) and value:  # The table of the mapping has the defaults of its keys.
+            return f"`{value['kind']}`" if "kind" in value else "its defaults"
+        return f"`{json.dumps(value)}`"
 
     @property
     def rule(self) -> str:
@@ -138,7 +145,8 @@ def params_page() -> str:
         "# params.yaml",
         "",
         "All keys of params.yaml, from the types that `mdpipe check` validates. Unknown keys are refused."
-        " `mdpipe schema` prints the same as JSON Schema, for editors.",
+        " `mdpipe check --resolved` prints params.yaml with all defaults filled in, and `mdpipe schema` prints this"
+        " page as JSON Schema, for editors.",
         "",
     ]
     return "\n".join([*head, *(line for place in places() for line in _place_lines(place))])

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mdpipe.cli import app
+from mdpipe.params import load_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -38,6 +40,34 @@ def test_check_says_what_would_run(capsys):
 def test_check_takes_any_params_file(capsys):
     assert exit_code("check", str(ROOT / "params.yaml")) == 0
     assert "train@photos" in capsys.readouterr().out
+
+
+def test_check_prints_resolved_params_that_are_a_params_file(capsys):
+    assert exit_code("check", "--resolved") == 0
+    Path("resolved.yaml").write_text(capsys.readouterr().out)
+    assert load_params(Path("resolved.yaml")) == load_params()
+    assert exit_code("check", "resolved.yaml", "--resolved") == 0
+    assert capsys.readouterr().out == Path("resolved.yaml").read_text()
+
+
+def test_check_needs_no_optional_section(capsys):
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    Path("params.yaml").write_text(yaml.safe_dump({key: content[key] for key in ("sources", "datasets", "runs")}))
+    assert exit_code("check") == 0
+    printed = capsys.readouterr().out
+    assert "train@letters" in printed and "zero_shot" not in printed and "samplers@" not in printed
+
+
+def test_resolve_writes_what_check_prints_and_leaves_an_equal_file(capsys):
+    assert exit_code("check", "--resolved") == 0
+    file, printed = Path("params.resolved.yaml"), capsys.readouterr().out
+    for content in ("", "seed: 3\n"):
+        file.write_text(content)
+        assert exit_code("resolve") == 0
+        assert file.read_text() == printed
+    before = file.stat()
+    assert exit_code("resolve") == 0
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 
 def test_schema_prints_the_committed_schema(capsys):

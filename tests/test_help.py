@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mdpipe.cli import app
 from mdpipe.commands.sample_files import ARRAY_SUFFIXES, SHEET_SUFFIXES, TEXT_SUFFIXES
-from mdpipe.params.sampling import KINDS, SECTIONS
+from mdpipe.params.sampling import SamplerConfig
 
 GROUP = typer.main.get_group(app)
 COMMANDS = {(name,): command for name, command in GROUP.commands.items()}
@@ -46,8 +46,15 @@ def test_every_command_has_help() -> None:
 @pytest.mark.parametrize("command", ["generate", "infill"])
 def test_help_names_every_sampler_every_setting_and_every_kind_of_file(command: str) -> None:
     text = shown(command)
-    settings = {key for section in SECTIONS for key in section.model_fields} - {"kind"}
+    settings = {key for config in SamplerConfig.kinds.values() for key in config.model_fields} - {"kind", "time_grid"}
     assert settings > {"decode", "eta"}
-    for word in [*KINDS, *settings, *TEXT_SUFFIXES, *ARRAY_SUFFIXES, *set(SHEET_SUFFIXES) - {".jpeg"}]:
+    for word in [
+        *SamplerConfig.kinds,
+        *settings,
+        "--time-grid",
+        *TEXT_SUFFIXES,
+        *ARRAY_SUFFIXES,
+        *set(SHEET_SUFFIXES) - {".jpeg"},
+    ]:
         assert re.search(rf"(?<![\w.]){re.escape(word)}(?!\w)", text), word
     assert "(1 + s) conditional - s unconditional" in text

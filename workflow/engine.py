@@ -12,6 +12,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -30,8 +31,11 @@ from snakemake.io import _IOFile
 from snakemake.jobs import Job
 
 from mdpipe.commands.unlock import lock_holders, repair_rwlock
+from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 from mdpipe.pipeline.paths import ENGINE_LOCK
 from mdpipe.pipeline.preflight import dvc_places, home_problems, require_writable, state_folders
+from mdpipe.pipeline.provenance import RESOLVE
 from workflow.graph import Stage, with_dependents
 from workflow.job import ENGINE_PID, JOBS_LOCK
 from workflow.sort_lock import LOCK_FILE
@@ -140,8 +144,10 @@ def repair_lock_file(*, dry_run: bool) -> None:
     sys.stderr.write(f"{LOCK_FILE} was cut short, as by a kill; it is now {aside}, and DVC's cache has what it named\n")
 
 
-def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
+def request_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -> set[str]:
     """Request every stage that DVC does not call up to date and no other; return them and all that depend on them.
+
+    The stage that resolves params runs here, at once: only then does DVC know which values have changed.
 
     Raises:
         BlockingIOError: another DVC is at work.
@@ -150,16 +156,18 @@ def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
     try:
         for line in repair_rwlock(repo):
             sys.stderr.write(f"{line}\n")
-        # DVC would parse params.yaml once per stage, which takes half the time of its answer.
-        param.load_path = cache(load_path)
-        stale = set(repo.status())
+        if dry_run:
+            with _resolved(params):
+                stale = _stale_stages(repo) - {RESOLVE}
+        else:
+            if repo.status(targets=[RESOLVE]):
+                repo.reproduce(targets=[RESOLVE], single_item=True)
+            stale = _stale_stages(repo)
     except LockError as error:
         holders = ", ".join(lock_holders(repo))
         raise BlockingIOError(
             f"DVC is at work in this folder ({holders or error}); wait until it ends, then run the same command again"
         ) from None
-    finally:
-        param.load_path = load_path
     for stage in stages:
         request = request_file(stage.name)
         if stage.name in stale:
@@ -169,6 +177,34 @@ def request_stale_stages(repo: Repo, stages: list[Stage]) -> set[str]:
             request.touch()
             os.utime(request, BEFORE_ALL_OUTPUTS)
     return with_dependents(stale, stages)
+
+
+def _stale_stages(repo: Repo) -> set[str]:
+    """Return the stages that DVC does not call up to date."""
+    # DVC would parse the params once per stage, which takes half the time of its answer.
+    param.load_path = cache(load_path)
+    try:
+        return set(repo.status())
+    finally:
+        param.load_path = load_path
+
+
+@contextmanager
+def _resolved(params: Params) -> Iterator[None]:
+    """Have the resolved params on the disk that a run would start with, and those of before when the block ends."""
+    before = RESOLVED_PARAMS_FILE.read_bytes() if RESOLVED_PARAMS_FILE.exists() else None
+    content = dump_params(params).encode()
+    if content == before:
+        yield
+        return
+    write_aside(RESOLVED_PARAMS_FILE, content)
+    try:
+        yield
+    finally:
+        if before is None:
+            RESOLVED_PARAMS_FILE.unlink()
+        else:
+            write_aside(RESOLVED_PARAMS_FILE, before)
 
 
 def require_writable_folders(stages: Iterable[Stage]) -> None:

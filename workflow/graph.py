@@ -9,6 +9,9 @@ from dvc.parsing import DataResolver
 from dvc.repo import Repo
 from dvc.utils.serialize import load_yaml
 
+from mdpipe.params import Params
+from mdpipe.pipeline.provenance import RESOLVE
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -28,14 +31,16 @@ class Stage:
     """What of a folder belongs on the page of `snakemake --report`: an index.html, or patterns of file names."""
 
 
-def read_stages(repo: Repo) -> list[Stage]:
+def read_stages(repo: Repo, params: Params) -> list[Stage]:
     """Resolve dvc.yaml; the stages come in its order, and those of one kind in the order of params.yaml.
+
+    The stage that resolves params is not among them: the main process runs it before it plans.
 
     The lock file is left alone: DVC writes it in place, so it cannot be read while stages run.
     """
     definition = load_yaml(str(Path(repo.root_dir) / "dvc.yaml"))
     resolved = DataResolver(repo, repo.root_dir, definition).resolve()
-    return [_stage(name, entry) for name, entry in resolved["stages"].items()]
+    return [_stage(name, entry, params) for name, entry in resolved["stages"].items() if name != RESOLVE]
 
 
 def inputs_of(stage: Stage, stages: list[Stage]) -> list[str]:
@@ -69,7 +74,14 @@ def is_folder(output: str) -> bool:
     return not PurePosixPath(output).suffix
 
 
-def _stage(name: str, entry: dict[str, Any]) -> Stage:
+def _stage(name: str, entry: dict[str, Any], params: Params) -> Stage:
+    def number(key: str) -> int:
+        """Return a number, or the setting of the run's `hardware` that stands for it."""
+        value = entry["meta"][key]
+        if isinstance(value, str):
+            return int(getattr(params.runs[name.partition("@")[2]].hardware, value.removeprefix("hardware.")))
+        return int(value)
+
     outputs = [path for key in ("outs", "metrics", "plots") for path in _paths(entry.get(key, []))]
     meta = entry["meta"]
     return Stage(
@@ -77,10 +89,10 @@ def _stage(name: str, entry: dict[str, Any]) -> Stage:
         description=entry["desc"],
         dependencies=tuple(_paths(entry.get("deps", []))),
         outputs=tuple(outputs),
-        threads=int(meta["threads"]),
-        gpus=int(meta["gpus"]),
-        mem_mb=int(meta["mem_mb"]),
-        runtime=int(meta["runtime"]),
+        threads=number("threads"),
+        gpus=number("gpus"),
+        mem_mb=number("mem_mb"),
+        runtime=number("runtime"),
         category=meta["category"],
         shown=tuple(meta.get("shown", [])),
     )

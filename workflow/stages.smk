@@ -41,7 +41,7 @@ snakemake.logging.show_logs = last_lines
 
 announce_engine()
 ignore_clock_skew()
-stages = read_stages(repo)
+stages = read_stages(repo, asked)
 planned = set()
 
 # A job's process reads this file too: only the main one may ask DVC, and only while no stage runs.
@@ -52,7 +52,7 @@ if workflow.is_main_process:
         require_usable(asked, with_sources=False)
         become_the_engine()
         repair_lock_file(dry_run=dry_run)
-        planned = request_stale_stages(repo, stages)
+        planned = request_stale_stages(repo, stages, asked, dry_run=dry_run)
         due = [stage for stage in stages if stage.name in planned]
         require_writable_folders(due)
     except (OSError, ValueError) as error:

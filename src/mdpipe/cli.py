@@ -15,12 +15,12 @@ from rich.markup import escape  # for help with brackets, which typer takes for 
 from mdpipe.cli_bench import bench
 from mdpipe.cli_errors import told_plainly
 from mdpipe.logs import configure_logging
-from mdpipe.params import Params, ParamsError, json_schema, load_params, parse_params, read_params
+from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
 from mdpipe.params.nearest import did_you_mean
-from mdpipe.params.sampling import KINDS
+from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline.full_keys import full_keys
 from mdpipe.pipeline.preflight import dvc_places, require_usable, require_writable, state_folders, working_copy_problems
-from mdpipe.pipeline.provenance import require_unchanged_inputs, stage_outputs, watch_inputs
+from mdpipe.pipeline.provenance import require_unchanged_inputs, stage_outputs, stage_params_file, watch_inputs
 from mdpipe.pipeline.supervision import DVC_MARK, end_with_parent, request_requeue
 
 app = typer.Typer(
@@ -49,8 +49,8 @@ Sampler = Annotated[
     str | None,
     typer.Option(
         metavar="KIND",
-        help=f"One of {', '.join(KINDS)}, or the name of an added one. By default, the run's in params.yaml, or"
-        " else reveal_first: exact, and the fastest.",
+        help=f"One of {', '.join(SamplerConfig.kinds)}, or the name of an added one. By default, the run's in"
+        " params.yaml, or else ancestral: exact, and the fastest.",
     ),
 ]
 Settings = Annotated[
@@ -58,8 +58,9 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting of the sampler, may be given several times. ancestral, two_stage and reveal_first have decode"
-        " (sample or argmax), confidence has noise_scale, remasking has eta, predictor_corrector has correctors."
+        help="A setting of the sampler, may be given several times. ancestral, ancestral_stepwise and two_stage have"
+        " decode (sample or argmax), maskgit has noise_scale, remdm has eta, predictor_corrector has"
+        " num_corrector_steps."
         " By default as in params.yaml: the run's, if its sampler is of this kind, or the comparison's; or else the"
         " sampler's own default.",
     ),
@@ -70,7 +71,7 @@ Steps = Annotated[
         min=1, help="Steps of a sampler that walks a grid.", show_default="the run's in params.yaml, or else 128"
     ),
 ]
-Grid = Annotated[
+TimeGrid = Annotated[
     str | None,
     typer.Option(
         help="Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or else cosine."
@@ -102,6 +103,12 @@ Guidance = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with another number, last digits may differ.")]
+
+
+@app.command()
+def resolve() -> None:
+    """Write params.resolved.yaml: params.yaml with all defaults filled in."""
+    _run_stage("resolve")
 
 
 @app.command()
@@ -166,13 +173,16 @@ def readme() -> None:
 
 
 @app.command()
-def check(file: Annotated[Path, typer.Argument(help="The params file.")] = Path("params.yaml")) -> None:
+def check(
+    file: Annotated[Path, typer.Argument(help="The params file.")] = Path("params.yaml"),
+    resolved: Annotated[bool, typer.Option("--resolved", help="Print the params with all defaults filled in.")] = False,
+) -> None:
     """Validate params and print what would run."""
     with told_plainly():
         from mdpipe.commands.check import describe
 
         params = load_params(file)
-        typer.echo(describe(params))
+        typer.echo(dump_params(params).rstrip() if resolved else describe(params))
         require_usable(params, with_sources=True)
 
 
@@ -245,7 +255,7 @@ def generate(
     sampler: Sampler = None,
     settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
     steps: Steps = None,
-    grid: Grid = None,
+    time_grid: TimeGrid = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -257,10 +267,12 @@ def generate(
     """Draw samples of a run by hand: texts are printed, pictures written to a file."""
     with told_plainly():
         from mdpipe.commands.generate import generate as draw_samples
-        from mdpipe.commands.interactive import Wish
+        from mdpipe.commands.sampling_options import SamplingOptions
 
-        wish = Wish(sampler, settings, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
-        draw_samples(run, wish, count, prompt, length, out)
+        options = SamplingOptions(
+            sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance, seed, threads
+        )
+        draw_samples(run, options, count, prompt, length, out)
 
 
 @app.command()
@@ -275,7 +287,7 @@ def infill(
     sampler: Sampler = None,
     settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
     steps: Steps = None,
-    grid: Grid = None,
+    time_grid: TimeGrid = None,
     temperature: Temperature = None,
     top_k: TopK = None,
     top_p: TopP = None,
@@ -287,13 +299,15 @@ def infill(
     """Fill the gaps of a text, or the masked part of a picture."""
     with told_plainly():
         from mdpipe.commands.infill import infill_picture, infill_text
-        from mdpipe.commands.interactive import Wish
+        from mdpipe.commands.sampling_options import SamplingOptions
 
-        wish = Wish(sampler, settings, steps, grid, temperature, top_k, top_p, label, guidance, seed, threads)
+        options = SamplingOptions(
+            sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance, seed, threads
+        )
         if text is not None and image is None and mask is None:
-            infill_text(run, wish, count, text, gap, out)
+            infill_text(run, options, count, text, gap, out)
         elif text is None and image is not None and mask is not None:
-            infill_picture(run, wish, count, image, mask, out)
+            infill_picture(run, options, count, image, mask, out)
         elif text is None and (image is None) is not (mask is None):
             given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")
             raise ParamsError(f"{given} needs {lacking}: the mask is a picture that is black where the image is kept")
@@ -306,9 +320,10 @@ def _run_stage(stage: str, **names: str) -> None:
     end_with_parent()
     configure_logging()
     with told_plainly():
-        content = read_params()
+        file = stage_params_file()
+        content = read_params(file)
         watch_inputs(stage, list(names.values()), content)
-        params = parse_params(content, name="params.yaml")
+        params = parse_params(content, name=str(file))
         for section, name in names.items():
             _require(params, section, name)
         if DVC_MARK in os.environ:

@@ -32,16 +32,17 @@ Repeats = Annotated[int, typer.Option(min=1, help="How often each is timed.")]
 @bench.command()
 def sample(
     sampler: Annotated[
-        list[str], typer.Option(help="ancestral, two_stage, reveal_first or first_hitting; may be given several times.")
-    ] = ["reveal_first", "ancestral"],  # noqa: B006 (typer reads the default, nobody changes it)
+        list[str],
+        typer.Option(help="ancestral, ancestral_stepwise, two_stage or first_hitting; several."),
+    ] = ["ancestral", "ancestral_stepwise"],  # noqa: B006 (typer reads the default, nobody changes it)
     batch: Annotated[list[int], typer.Option(help="Samples at a time; may be given several times.")] = [1, 8],  # noqa: B006
     length: Annotated[int, typer.Option(help="Tokens of a sample.")] = 1024,
-    vocabulary: Annotated[int, typer.Option(help="Tokens to choose from.")] = 50257,
+    vocab_size: Annotated[int, typer.Option(help="Tokens to choose from.")] = 50257,
     steps: Annotated[int, typer.Option(help="Steps from masks to samples.")] = 1000,
     steady_steps: Annotated[int, typer.Option(help="Steps to run of a sampler whose steps all cost the same.")] = 10,
-    layers: Annotated[int, typer.Option(help="Of the transformer.")] = 4,
-    heads: Annotated[int, typer.Option(help="Of the transformer.")] = 4,
-    width: Annotated[int, typer.Option(help="Of the transformer.")] = 128,
+    num_layers: Annotated[int, typer.Option(help="Of the transformer.")] = 4,
+    num_heads: Annotated[int, typer.Option(help="Of the transformer.")] = 4,
+    hidden_size: Annotated[int, typer.Option(help="Of the transformer.")] = 128,
     repeats: Repeats = 3,
     threads: Threads = 1,
     device: Device = "cpu",
@@ -61,12 +62,12 @@ def sample(
                 sampler=kind,
                 batch=size,
                 length=length,
-                vocabulary=vocabulary,
+                vocab_size=vocab_size,
                 steps=steps,
                 steady_steps=steady_steps,
-                layers=layers,
-                heads=heads,
-                width=width,
+                num_layers=num_layers,
+                num_heads=num_heads,
+                hidden_size=hidden_size,
                 repeats=repeats,
                 threads=threads,
                 device=device,
@@ -87,7 +88,9 @@ def train(
     objective: Annotated[str, typer.Option(help="md4 or genmd4.")] = "md4",
     optimizer: Annotated[list[str], typer.Option(help="adamw or muon; several.")] = ["adamw"],  # noqa: B006
     compile: Annotated[bool, typer.Option("--compile", help="With torch.compile.")] = False,
-    recompute: Annotated[bool, typer.Option("--recompute", help="With layers that keep only their input.")] = False,
+    activation_checkpointing: Annotated[
+        bool, typer.Option("--activation-checkpointing", help="With layers that keep only their input.")
+    ] = False,
     steps: Annotated[int, typer.Option(help="Steps timed.")] = 10,
     warm_up: Annotated[int, typer.Option(help="Steps before them.")] = 3,
     threads: Threads = 1,
@@ -114,7 +117,7 @@ def train(
                 optimizer=method,
                 precision=kind,
                 compile=compile,
-                recompute=recompute,
+                activation_checkpointing=activation_checkpointing,
                 steps=steps,
                 warm_up=warm_up,
                 threads=threads,

@@ -1,19 +1,19 @@
-"""A benchmark that takes no time."""
+"""A benchmark of sampling that takes no time."""
 
 from dataclasses import replace
 
 from mdpipe.benchmarks.sampling import SamplingBenchmark
 
 TINY = SamplingBenchmark(
-    sampler="ancestral",
+    sampler="ancestral_stepwise",
     batch=2,
     length=7,
-    vocabulary=11,
+    vocab_size=11,
     steps=20,
     steady_steps=4,
-    layers=2,
-    heads=2,
-    width=16,
+    num_layers=2,
+    num_heads=2,
+    hidden_size=16,
     repeats=2,
     threads=1,
     device="cpu",

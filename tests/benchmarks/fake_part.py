@@ -1,4 +1,4 @@
-"""A part of a GPU run that measures nothing: `python -m tests.benchmarks.fake_part WHAT`, with its job as input."""
+"""A part of a GPU run that measures nothing: `python -m tests.benchmarks.fake_part WAY` reads its job as input."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The count of a sampler's operations is torch's, and samplers do what the comparison says of them."""
+"""FLOPs of sampling equal torch's count, and samplers cost what the benchmark assumes."""
 
 import pytest
 import torch
@@ -17,8 +17,8 @@ from tests.benchmarks.configurations import tiny
 STEPS = 5
 
 
-@pytest.mark.parametrize("kind", ["ancestral", "two_stage", "reveal_first", "first_hitting"])
-def test_the_count_is_that_of_torch(kind):
+@pytest.mark.parametrize("kind", ["ancestral_stepwise", "two_stage", "ancestral", "first_hitting"])
+def test_flops_equal_torchs_count(kind):
     benchmark = tiny(kind)
     denoiser, tokens = CountingDenoiser(build_random_network(benchmark)), torch.full((2, benchmark.length), 11)
     with FlopCounterMode(display=False) as counter:
@@ -28,7 +28,7 @@ def test_the_count_is_that_of_torch(kind):
 
 @pytest.mark.parametrize("kind", STEADY)
 def test_all_steps_of_a_steady_sampler_run_the_whole_network(kind):
-    """So a shorter walk stands for a longer one."""
+    """Therefore fewer steps can be timed and scaled."""
     benchmark = tiny(kind)
     denoiser, done = CountingDenoiser(build_random_network(benchmark)), []
     tokens = torch.full((2, benchmark.length), 11)
@@ -42,17 +42,17 @@ def test_all_steps_of_a_steady_sampler_run_the_whole_network(kind):
     assert done == [(step, 2 * step, 2 * benchmark.length * step) for step in range(1, STEPS + 1)]
 
 
-def test_planned_sampling_runs_the_head_once_a_token_and_the_trunk_no_more_often():
-    benchmark = tiny("reveal_first")
+def test_ancestral_sampling_runs_the_head_once_per_token():
+    benchmark = tiny("ancestral")
     denoiser, tokens = CountingDenoiser(build_random_network(benchmark)), torch.full((2, benchmark.length), 11)
-    build_grid_sampler("reveal_first", STEPS)(denoiser, SCHEDULE, 11, tokens, CounterRNG(0, "test"), torch.arange(2))
+    build_grid_sampler("ancestral", STEPS)(denoiser, SCHEDULE, 11, tokens, CounterRNG(0, "test"), torch.arange(2))
     assert denoiser.positions == tokens.numel()
     assert denoiser.calls <= STEPS and denoiser.rows <= 2 * STEPS
 
 
-def test_the_head_is_not_the_zero_that_a_fresh_network_has():
+def test_random_network_has_a_head_that_is_not_zero():
     """Logits of about unit spread."""
-    network = build_random_network(tiny("ancestral", width=64, vocabulary=500))
+    network = build_random_network(tiny("ancestral_stepwise", hidden_size=64, vocab_size=500))
     with torch.no_grad():
         logits = network.head(network(torch.arange(7)[None], torch.zeros(1)))
     assert 0.5 < logits.std() < 2

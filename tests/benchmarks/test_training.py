@@ -1,4 +1,4 @@
-"""What a measurement of training says of itself, and the command that makes it."""
+"""Measurements of training, and `mdpipe bench train`."""
 
 import json
 from dataclasses import replace
@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from mdpipe.benchmarks.training import COLUMNS, SHAPES, Shape, TrainingBenchmark
+from mdpipe.benchmarks.training import COLUMNS, SHAPES, Shape, TrainingBenchmark, summarize_speed
 from mdpipe.cli import app
 from mdpipe.networks.base import build_on_meta, count_parameters
+from mdpipe.params.networks import TransformerConfig
 
 pytestmark = pytest.mark.slow
 
-NETWORK = {"layers": 1, "heads": 2, "width": 16, "time_conditioning": True, "dropout": 0.0}
+NETWORK = TransformerConfig(num_layers=1, num_heads=2, hidden_size=16, time_conditioning=True)
 TINY = TrainingBenchmark(
     shape="text8",
     batch=3,
@@ -20,7 +21,7 @@ TINY = TrainingBenchmark(
     optimizer="adamw",
     precision="float32",
     compile=False,
-    recompute=False,
+    activation_checkpointing=False,
     steps=2,
     warm_up=1,
     threads=1,
@@ -31,11 +32,17 @@ TINY = TrainingBenchmark(
 
 @pytest.fixture
 def small_text8(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SHAPES, "text8", Shape("transformer", NETWORK, 27, (8,), 2))
+    monkeypatch.setitem(SHAPES, "text8", Shape(NETWORK, 27, (8,), 2))
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"objective": "genmd4"}, {"precision": "bfloat16", "recompute": True}, {"optimizer": "muon"}]
+    "changes",
+    [
+        {},
+        {"objective": "genmd4"},
+        {"precision": "bfloat16", "activation_checkpointing": True},
+        {"optimizer": "muon"},
+    ],
 )
 def test_numbers_agree_with_each_other(small_text8, changes):
     result = replace(TINY, **changes).measure()
@@ -50,12 +57,17 @@ def test_numbers_agree_with_each_other(small_text8, changes):
     )
 
 
-def test_the_shapes_are_networks_of_these_sizes():
+def test_speed_is_the_mean_of_the_measured_steps():
+    speed = summarize_speed([1.0, 3.0], batch=4, length=10, flops=5.0, peak_flops=1000.0)
+    assert speed["seconds_per_step"] == 2 and speed["seconds_stderr"] == pytest.approx(1)
+    assert speed["tokens_per_second"] == 20 and speed["examples_per_second"] == 2
+    assert speed["flops_per_second"] == 100 and speed["mfu"] == 0.1
+    assert summarize_speed([1.0], 4, 10, 5.0, 1000.0)["seconds_stderr"] is None
+
+
+def test_shapes_have_the_published_parameter_counts():
     """In millions of weights: 88.7, 165.9, 28.4 and 198 (here 198.3) are the paper's."""
-    networks = {
-        name: build_on_meta(shape.kind, shape.vocabulary, shape.shape, **shape.network)
-        for name, shape in SHAPES.items()
-    }
+    networks = {name: build_on_meta(shape.network, shape.vocab_size, shape.shape) for name, shape in SHAPES.items()}
     millions = {name: round(count_parameters(network) / 1e6, 1) for name, network in networks.items()}
     assert millions == {
         "letters": 0.8,
@@ -79,12 +91,12 @@ def test_the_shapes_are_networks_of_these_sizes():
         ({"warm_up": 0}, "--warm-up must be at least 1, not 0"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(changes, message):
+def test_settings_that_cannot_be_measured_are_errors(changes, message):
     with pytest.raises(ValueError, match=message):
         replace(TINY, **changes)
 
 
-def test_the_command_measures_a_process_of_its_own_and_writes_what_it_prints(tmp_path):
+def test_the_command_writes_what_it_prints(tmp_path):
     stem = tmp_path / "training"
     arguments = [
         "--shape",

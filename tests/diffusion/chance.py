@@ -1,4 +1,4 @@
-"""How likely a test by sampling is to cry wolf."""
+"""Statistical tests of samples, with their false-alarm rates."""
 
 import math
 
@@ -6,17 +6,17 @@ import torch
 from torch import Tensor
 
 FALSE_ALARM = 1e-5
-"""Share of the seeds at which a right program would fail a chi-square test of ours."""
+"""Fraction of the seeds at which a correct program would fail a chi-square test."""
 
 SMALLEST_CELL = 5
-"""Expected count from which the chi-square distribution is a fair approximation; rarer cells are put together."""
+"""Expected count from which the chi-square distribution is a good approximation; rarer cells are merged."""
 
 FALSE_ALARM_Z = 3.89
 """Two-sided probability 1e-4 of a standard normal."""
 
 
 def chi_square_chance(counts: Tensor, expected: Tensor) -> float:
-    """Chance of counts at least as far from the expected ones, cells x, if these are right."""
+    """Return the p-value of counts per cell, given the expected counts."""
     counts, expected = counts.double().flatten(), expected.double().flatten()
     if not torch.isclose(counts.sum(), expected.sum()):
         raise ValueError(f"{counts.sum()} were counted and {expected.sum()} expected")
@@ -29,7 +29,7 @@ def chi_square_chance(counts: Tensor, expected: Tensor) -> float:
 
 
 def normal_quantiles_of_variance(count: int) -> tuple[float, float]:
-    """Where the mean square of `count` standard normals lies but for 1e-4 (Wilson and Hilferty)."""
+    """Return the interval with probability 1 - 1e-4 of the mean square of standard normals (Wilson and Hilferty)."""
     spread = 2 / (9 * count)
     low, high = ((1 - spread + sign * FALSE_ALARM_Z * math.sqrt(spread)) ** 3 for sign in (-1, 1))
     return low, high

@@ -1,4 +1,4 @@
-"""One of every schedule and of every objective, for what holds for all of them."""
+"""All schedules and all objectives, for laws that hold for each of them."""
 
 from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.autoregressive import Autoregressive
@@ -8,33 +8,43 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.maskgit import MaskGIT
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.objectives.sedd import SEDD
-from mdpipe.diffusion.schedules.base import EPSILON, Schedule
-from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.diffusion.schedules.geometric import Geometric
-from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.diffusion.schedules.polynomial import Polynomial
+from mdpipe.diffusion.schedules.base import Cosine, Geometric, Linear, Polynomial, Schedule
+from mdpipe.params.diffusion import (
+    EPSILON,
+    AnyOrderConfig,
+    AutoregressiveConfig,
+    CosineConfig,
+    D3PMConfig,
+    GenMD4Config,
+    GeometricConfig,
+    LinearConfig,
+    MaskGITConfig,
+    MD4Config,
+    PolynomialConfig,
+    SEDDConfig,
+)
 
 
 def every_schedule(epsilon: float = EPSILON) -> list[Schedule]:
     return [
-        Linear(epsilon),
-        Polynomial(epsilon, exponent=1.5),
-        Polynomial(epsilon, exponent=3.0),
-        Geometric(epsilon),
-        Cosine(epsilon),
+        Linear(LinearConfig(epsilon=epsilon)),
+        Polynomial(PolynomialConfig(epsilon=epsilon, exponent=1.5)),
+        Polynomial(PolynomialConfig(epsilon=epsilon, exponent=3.0)),
+        Geometric(GeometricConfig(epsilon=epsilon)),
+        Cosine(CosineConfig(epsilon=epsilon)),
     ]
 
 
-def every_objective(vocabulary: int, schedule: Schedule) -> dict[str, Objective]:
-    """By their kind, and their steps where there are some."""
+def every_objective(vocab_size: int, schedule: Schedule) -> dict[str, Objective]:
+    """Return all objectives by name: their kind, and whether time is discrete."""
     return {
-        "md4": MD4(schedule, vocabulary),
-        "md4 in steps": MD4(schedule, vocabulary, timesteps=5),
-        "genmd4": GenMD4(vocabulary, initial_exponent=2.0),
-        "genmd4 in steps": GenMD4(vocabulary, initial_exponent=2.0, timesteps=5, grid="cosine"),
-        "maskgit": MaskGIT(schedule, vocabulary),
-        "sedd": SEDD(schedule, vocabulary),
-        "d3pm": D3PM(schedule, vocabulary, timesteps=5, auxiliary=0.1),
-        "any_order": AnyOrder(vocabulary),
-        "autoregressive": Autoregressive(vocabulary),
+        "md4": MD4(MD4Config(schedule=schedule.config), vocab_size),
+        "md4 in steps": MD4(MD4Config(schedule=schedule.config, timesteps=5), vocab_size),
+        "genmd4": GenMD4(GenMD4Config(initial_exponent=2.0), vocab_size),
+        "genmd4 in steps": GenMD4(GenMD4Config(initial_exponent=2.0, timesteps=5, time_grid="cosine"), vocab_size),
+        "maskgit": MaskGIT(MaskGITConfig(schedule=schedule.config), vocab_size),
+        "sedd": SEDD(SEDDConfig(schedule=schedule.config), vocab_size),
+        "d3pm": D3PM(D3PMConfig(schedule=schedule.config, timesteps=5, auxiliary=0.1), vocab_size),
+        "any_order": AnyOrder(AnyOrderConfig(), vocab_size),
+        "autoregressive": Autoregressive(AutoregressiveConfig(), vocab_size),
     }

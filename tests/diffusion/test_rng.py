@@ -37,16 +37,16 @@ def test_philox_gives_the_known_answers_of_random123():
     count=st.integers(0, 9),
 )
 def test_an_example_has_the_same_noise_in_any_batch(examples, cut, step, count):
-    noise, together = CounterRNG(3, "test"), torch.tensor(examples)
-    whole = noise.uniform(step, together, count)
+    rng, together = CounterRNG(3, "test"), torch.tensor(examples)
+    whole = rng.uniform(step, together, count)
     assert whole.shape == (len(examples), count)
-    parts = [noise.uniform(step, part, count) for part in (together[:cut], together[cut:])]
+    parts = [rng.uniform(step, part, count) for part in (together[:cut], together[cut:])]
     assert torch.equal(whole, torch.cat(parts))
 
 
 def test_fewer_numbers_are_the_first_of_more():
-    noise, examples = CounterRNG(0, "test"), torch.arange(4)
-    assert torch.equal(noise.uniform(5, examples, 7), noise.uniform(5, examples, 10)[:, :7])
+    rng, examples = CounterRNG(0, "test"), torch.arange(4)
+    assert torch.equal(rng.uniform(5, examples, 7), rng.uniform(5, examples, 10)[:, :7])
 
 
 def test_seed_stream_step_and_example_all_matter():
@@ -62,14 +62,14 @@ def test_seed_stream_step_and_example_all_matter():
 
 
 def test_uniforms_are_uniform_independent_and_use_53_bits():
-    """Chi-square over 64 bins and over 8 x 8 bins of neighbours; within 5 sigma: false alarm 3e-5 each."""
-    uniforms = CounterRNG(0, "test").uniform(0, torch.arange(256), 1024)
-    assert uniforms.dtype == torch.float64
-    assert uniforms.min() >= 0 and uniforms.max() < 1
-    lowest_bits = (uniforms * 2**53).long() % 2
-    assert abs(lowest_bits.double().mean() - 0.5) < 5 * 0.5 / uniforms.numel() ** 0.5
-    neighbours = (uniforms[:, ::2] * 8).long() * 8 + (uniforms[:, 1::2] * 8).long()
-    for bins in ((uniforms * 64).long(), neighbours):
+    """Chi-square over 64 bins and over 8 x 8 bins of neighbors; within 5 sigma: false alarm 3e-5 each."""
+    u = CounterRNG(0, "test").uniform(0, torch.arange(256), 1024)
+    assert u.dtype == torch.float64
+    assert u.min() >= 0 and u.max() < 1
+    lowest_bits = (u * 2**53).long() % 2
+    assert abs(lowest_bits.double().mean() - 0.5) < 5 * 0.5 / u.numel() ** 0.5
+    neighbors = (u[:, ::2] * 8).long() * 8 + (u[:, 1::2] * 8).long()
+    for bins in ((u * 64).long(), neighbors):
         counts = torch.bincount(bins.flatten(), minlength=64).double()
         expected = bins.numel() / 64
         statistic = ((counts - expected) ** 2 / expected).sum()
@@ -78,8 +78,8 @@ def test_uniforms_are_uniform_independent_and_use_53_bits():
 
 def test_the_stream_never_changes():
     """A change here changes every result of the pipeline."""
-    drawn = CounterRNG(0, "train").uniform(1, torch.tensor([2]), 3)
-    assert [number.hex() for number in drawn[0].tolist()] == [
+    numbers = CounterRNG(0, "train").uniform(1, torch.tensor([2]), 3)
+    assert [number.hex() for number in numbers[0].tolist()] == [
         "0x1.acc45245f9a30p-4",
         "0x1.f36a586b325eap-1",
         "0x1.2d08983ca4678p-3",
@@ -109,5 +109,5 @@ def test_one_time_is_uniform_over_steps():
 
 
 def test_times_share_no_number_with_masks():
-    noise, examples = CounterRNG(0, "test"), torch.arange(4)
-    assert not torch.isin(stratified_times(noise, 0, examples, 1), noise.uniform(0, examples, 64)).any()
+    rng, examples = CounterRNG(0, "test"), torch.arange(4)
+    assert not torch.isin(stratified_times(rng, 0, examples, 1), rng.uniform(0, examples, 64)).any()

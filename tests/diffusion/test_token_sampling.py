@@ -72,7 +72,7 @@ def test_top_p_keeps_the_token_that_crosses_p():
 
 
 def test_top_p_is_a_share_of_what_top_k_has_left():
-    """Of 0.5, 0.3 and 0.2 the first two are left; 0.6 of their 0.8 is 0.48, which the first alone reaches."""
+    """Of 0.5, 0.3 and 0.2 the first two are left; 0.6 of their 0.8 is 0.48, which the first reaches by itself."""
     kept = TokenSampler(top_k=2, top_p=0.6).probabilities(torch.tensor([0.3, 0.2, 0.5], dtype=torch.float64).log())
     assert kept.tolist() == [0, 0, 1]
 
@@ -132,8 +132,8 @@ NEXT_TO_ONE = 1 - 2.0**-53
 
 def test_a_uniform_falls_in_the_stretch_of_its_class():
     chances = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).expand(6, 3)
-    uniforms = torch.tensor([0.0, 0.4999, 0.5001, 0.7499, 0.7501, NEXT_TO_ONE], dtype=torch.float64)
-    assert sample_categorical(chances, uniforms).tolist() == [0, 0, 1, 1, 2, 2]
+    u = torch.tensor([0.0, 0.4999, 0.5001, 0.7499, 0.7501, NEXT_TO_ONE], dtype=torch.float64)
+    assert sample_categorical(chances, u).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_token_of_probability_1e_12_can_be_drawn():
@@ -156,8 +156,8 @@ def test_shares_are_the_probabilities():
     """An even lattice of uniforms gives every class its probability to within one lattice point."""
     probabilities = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     lattice = torch.arange(1000, dtype=torch.float64) / 1000 + 0.0005
-    drawn = sample_categorical(probabilities.expand(1000, 4), lattice)
-    assert ((torch.bincount(drawn) - 1000 * probabilities).abs() <= 1).all()
+    samples = sample_categorical(probabilities.expand(1000, 4), lattice)
+    assert ((torch.bincount(samples) - 1000 * probabilities).abs() <= 1).all()
 
 
 def test_a_float32_gumbel_cannot_reach_what_this_draw_does():
@@ -170,8 +170,8 @@ def test_a_float32_gumbel_cannot_reach_what_this_draw_does():
     rare = torch.tensor(1e-10).log()
     assert rare + highest < lowest
     chances = torch.tensor([1.0, 1e-10], dtype=torch.float64)
-    uniforms = torch.tensor([1 - 0.9e-10, 1 - 1.1e-10], dtype=torch.float64)
-    assert sample_categorical(chances.expand(2, 2), uniforms).tolist() == [1, 0]
+    u = torch.tensor([1 - 0.9e-10, 1 - 1.1e-10], dtype=torch.float64)
+    assert sample_categorical(chances.expand(2, 2), u).tolist() == [1, 0]
 
 
 def test_no_weights_give_no_draws():

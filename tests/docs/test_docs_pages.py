@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 
 from mdpipe.cli import app
 from mdpipe.params import parse_params
-from mdpipe.params.optimizer import AnyOptimizer
+from mdpipe.params.diffusion import AnyObjective
 from mdpipe.params.sources import AnySource
+from mdpipe.params.training import AnyOptimizer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -56,10 +57,11 @@ def test_every_section_of_params_on_a_page_is_valid(piece: str) -> None:
     parse_params(data)
 
 
-def test_every_other_piece_of_yaml_is_an_optimizer() -> None:
-    lines = [line for piece in PIECES if piece not in SECTIONS for line in piece.splitlines()]
-    for line in lines:
-        TypeAdapter(AnyOptimizer).validate_python(yaml.safe_load(line)["optimizer"])
+def test_every_other_piece_of_yaml_is_an_objective_or_an_optimizer() -> None:
+    kinds = {"objective": TypeAdapter(AnyObjective), "optimizer": TypeAdapter(AnyOptimizer)}
+    for line in [line for piece in PIECES if piece not in SECTIONS for line in piece.splitlines()]:
+        for key, value in yaml.safe_load(line).items():
+            kinds[key].validate_python(value)
 
 
 def test_there_is_a_source_of_each_kind() -> None:
@@ -107,5 +109,7 @@ def test_every_path_in_the_repository_that_is_named_exists(page: str) -> None:
         assert (ROOT / path).exists(), path
 
 
-def test_the_readme_is_one_page() -> None:
+def test_the_readme_is_one_page_and_its_run_has_six_lines() -> None:
     assert len(TEXTS["README.md"].splitlines()) <= 150
+    (runs,) = re.findall(r"^runs:\n((?:  .*\n)+)", TEXTS["README.md"], re.MULTILINE)
+    assert len(runs.splitlines()) <= 6

@@ -21,11 +21,10 @@ ROOT = Path(__file__).parents[2]
 FILE = re.compile(r"`(src/mdpipe/\S+\.py)`:\n\n```python\n(.*?)```", re.DOTALL)
 
 OWN = {
-    "objective": "tempered",
-    "diffusion": {"schedule": {"kind": "root", "degree": 2.0}, "power": 0.5},
-    "network": {"kind": "neighbors", "width": 16, "layers": 2},
+    "objective": {"kind": "tempered", "schedule": {"kind": "root", "degree": 2.0}},
+    "network": {"kind": "neighbors", "hidden_size": 16, "num_layers": 2},
+    "sample": {"count": 2, "sampler": {"kind": "halves"}},
 }
-SAMPLER = {"sampler": {"kind": "halves", "remainder": 0}, "steps": None}
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +72,8 @@ def write_params(copy: Path, name: str = "params.yaml", **changes: Any) -> None:
     params = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
     run = params["runs"]["letters"]
     run.update(deepcopy(OWN))
-    run["sample"].update(deepcopy(SAMPLER))
     params["runs"] = {"mine": run}
-    params["comparisons"], params["samplers"]["runs"], params["zero_shot"]["runs"] = [], {}, []
+    del params["comparisons"], params["samplers"], params["zero_shot"]
     for path, value in changes.items():
         *parents, last = path.split("__")
         section = run
@@ -89,21 +87,24 @@ def test_the_pages_kinds_are_trained_evaluated_and_sampled_from(copy):
     write_params(copy)
     data = [["check"], ["download", "pydantic_docs"], ["tokenizer", "docs_letters"], ["encode", "docs_letters"]]
     run = [["train", "mine"], ["evaluate", "mine"], ["sample", "mine"]]
-    by_hand = ["generate", "mine", "--sampler", "reveal_first", "--steps", "4"]
-    assert exit_codes(copy, *data, *run, by_hand) == [0] * 8
+    options = ["generate", "mine", "--sampler", "ancestral", "--steps", "4"]
+    assert exit_codes(copy, *data, *run, options) == [0] * 8
     assert "mix.1.weight" in load_file(copy / "models/mine/model.safetensors")
     assert np.load(copy / "samples/mine/tokens.npy").max() < 27
 
 
 WRONG = [
-    ({"diffusion__power": "much"}, "runs.mine.diffusion.power: 'much' is refused: must be a number"),
-    ({"diffusion__schedule": {"kind": "root"}}, "runs.mine.diffusion.schedule.degree: is missing"),
+    ({"objective__power": "much"}, "runs.mine.objective.power: 'much' is refused: must be a number"),
     (
-        {"network__depth": 3},
-        "runs.mine.network: unknown key 'depth' (did you mean 'width'?); allowed: kind, width, layers",
+        {"objective__schedule": "root"},
+        "runs.mine.objective.schedule.degree: is missing; must be a number (Deg",
+    ),
+    (
+        {"network__layers": 3},
+        "runs.mine.network: unknown key 'layers', now `num_layers`; allowed: kind, time_conditioning, dropout, hidden",
     ),
     ({"sample__sampler__kind": "thirds"}, "runs.mine.sample.sampler.kind: 'thirds' is refused"),
-    ({"sample__steps": 4}, "runs.mine.sample.steps: 4 is refused: must be null for the sampler halves"),
+    ({"sample__sampler__steps": 4}, "runs.mine.sample.sampler: unknown key 'steps'; allowed: kind, remainder"),
 ]
 """Changes of params, and how they are refused."""
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,20 +9,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-VOCABULARY = 3
+VOCAB_SIZE = 3
 
 
 class Fixed(nn.Module):
     """Two layers with fixed weights; each position sees all tokens. It does not look at the time."""
 
-    def __init__(self, vocabulary: int = VOCABULARY) -> None:
+    def __init__(self, vocabulary: int = VOCAB_SIZE) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(0)
         self.embedding = nn.Parameter(torch.randn(vocabulary + 1, 4, generator=random))
         self.mixing = nn.Parameter(torch.randn(4, 4, generator=random))
         self.output = nn.Parameter(torch.randn(4, vocabulary, generator=random))
 
-    def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
         embedded = self.embedding[tokens]
         positions = torch.arange(tokens.shape[1])[:, None] / 3
         return torch.tanh(embedded + embedded.cumsum(dim=1) @ self.mixing + positions)
@@ -38,7 +37,7 @@ class Windows:
 
     whole: NDArray[np.int64]
     tail: NDArray[np.int64] | None = None
-    vocabulary: int = VOCABULARY
+    vocabulary: int = VOCAB_SIZE
 
     @property
     def examples(self) -> int:
@@ -59,9 +58,3 @@ def network() -> Fixed:
 @pytest.fixture(scope="session")
 def windows() -> type[Windows]:
     return Windows
-
-
-@pytest.fixture(scope="session")
-def draws() -> type[SimpleNamespace]:
-    """Makes settings: draws(draws=8, batch_size=16)."""
-    return SimpleNamespace

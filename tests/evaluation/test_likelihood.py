@@ -18,41 +18,41 @@ from torch import Tensor, nn
 from mdpipe.diffusion.objectives.base import ELBO
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
+from mdpipe.params import EstimatorConfig
+from mdpipe.params.diffusion import CosineConfig, LinearConfig, MD4Config
 from tests.diffusion.chance import FALSE_ALARM_Z, normal_quantiles_of_variance
 
 EPSILON = 0.05
 """Larger than in training: windows of three tokens with small epsilon have rare draws of huge weight, whose errors are
 far from normal."""
-LENGTH, VOCABULARY = 3, 3
+LENGTH, VOCAB_SIZE = 3, 3
 REPEATS = 200
 
 
 def enumerated(network: nn.Module, tokens: tuple[int, ...]) -> float:
     r"""The bound of one window in nats, all masks S taken one by one.
 
-    A mask of n out of L positions weighs int p^(n-1) (1 - p)^(L-n) dp over the masked share p from epsilon to
+    A mask of n out of L positions weighs int p^(n-1) (1 - p)^(L-n) dp over the mask probability p from epsilon to
     1 - epsilon, whatever the schedule.
     """
     length = len(tokens)
     nodes, weights = np.polynomial.legendre.leggauss(length + 1)
-    shares, weights = 0.5 + nodes * (0.5 - EPSILON), weights * (0.5 - EPSILON)
-    total = 2 * EPSILON * length * math.log(VOCABULARY)
+    mask_probs, weights = 0.5 + nodes * (0.5 - EPSILON), weights * (0.5 - EPSILON)
+    total = 2 * EPSILON * length * math.log(VOCAB_SIZE)
     for size in range(1, length + 1):
-        integral = float((weights * shares ** (size - 1) * (1 - shares) ** (length - size)).sum())
+        integral = float((weights * mask_probs ** (size - 1) * (1 - mask_probs) ** (length - size)).sum())
         for mask in itertools.combinations(range(length), size):
-            corrupted = torch.tensor([[VOCABULARY if n in mask else token for n, token in enumerate(tokens)]])
+            x_t = torch.tensor([[VOCAB_SIZE if n in mask else token for n, token in enumerate(tokens)]])
             with torch.inference_mode():
-                log_mu = network.head(network(corrupted, torch.zeros(1), None)).log_softmax(dim=-1)[0]
+                log_mu = network.head(network(x_t, torch.zeros(1), None)).log_softmax(dim=-1)[0]
             total -= integral * sum(log_mu[n, tokens[n]].item() for n in mask)
     return total
 
 
 def table(network: nn.Module, length: int) -> dict[tuple[int, ...], float]:
-    return {tokens: enumerated(network, tokens) for tokens in itertools.product(range(VOCABULARY), repeat=length)}
+    return {tokens: enumerated(network, tokens) for tokens in itertools.product(range(VOCAB_SIZE), repeat=length)}
 
 
 @pytest.fixture(scope="module")
@@ -61,30 +61,30 @@ def exact(network: nn.Module) -> dict[int, dict[tuple[int, ...], float]]:
     return {length: table(network, length) for length in (2, LENGTH)}
 
 
-def drawn(count: int, seed: int) -> NDArray[np.int64]:
-    """Windows of independent, unevenly distributed tokens."""
-    return np.random.default_rng(seed).choice(VOCABULARY, size=(count, LENGTH), p=PROBABILITIES)
+def random_windows(count: int, seed: int) -> NDArray[np.int64]:
+    """Return windows of independent, unevenly distributed tokens."""
+    return np.random.default_rng(seed).choice(VOCAB_SIZE, size=(count, LENGTH), p=PROBABILITIES)
 
 
 PROBABILITIES = (0.6, 0.3, 0.1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("schedule", [Linear(EPSILON), Cosine(EPSILON)])
+@pytest.mark.parametrize("schedule", [Linear(LinearConfig(epsilon=EPSILON)), Cosine(CosineConfig(epsilon=EPSILON))])
 def test_it_is_unbiased_and_knows_the_error_of_its_draws(
-    network: nn.Module, exact: dict[int, Any], windows: Any, draws: Any, schedule: Schedule
+    network: nn.Module, exact: dict[int, Any], windows: Any, schedule: Schedule
 ) -> None:
     """z-scores against the enumerated bound of the very same windows, the short one included; false alarms 2e-4."""
-    whole, tail = drawn(120, seed=1), np.array([2, 0])
+    whole, tail = random_windows(120, seed=1), np.array([2, 0])
     nats = sum(exact[LENGTH][tuple(row)] for row in whole.tolist()) + exact[2][tuple(tail.tolist())]
     expected = nats / (whole.size + tail.size)
     scores = []
     for seed in range(REPEATS):
         estimate = likelihood_bound(
-            MD4(schedule, VOCABULARY),
+            MD4(MD4Config(schedule=schedule.config), VOCAB_SIZE),
             network,
             windows(whole, tail),
-            draws(draws=8, batch_size=200),
+            EstimatorConfig(num_mc_samples=8, batch_size=200),
             CounterRNG(seed, "evaluate"),
         )
         scores.append((estimate.value - expected) / estimate.stderr_draws)
@@ -94,19 +94,17 @@ def test_it_is_unbiased_and_knows_the_error_of_its_draws(
     assert low < np.mean(np.square(scores)) < high
 
 
-def test_its_standard_error_is_that_of_the_source(
-    network: nn.Module, exact: dict[int, Any], windows: Any, draws: Any
-) -> None:
+def test_its_standard_error_is_that_of_the_source(network: nn.Module, exact: dict[int, Any], windows: Any) -> None:
     """z-scores against the expectation over all windows of the source, fresh windows each time; false alarms 2e-4."""
     expected = sum(math.prod(PROBABILITIES[token] for token in tokens) * nats for tokens, nats in exact[LENGTH].items())
     scores = []
     for seed in range(REPEATS):
-        examples = windows(drawn(120, seed=100 + seed))
+        examples = windows(random_windows(120, seed=100 + seed))
         estimate = likelihood_bound(
-            MD4(Linear(EPSILON), VOCABULARY),
+            MD4(MD4Config(schedule=LinearConfig(epsilon=EPSILON)), VOCAB_SIZE),
             network,
             examples,
-            draws(draws=2, batch_size=200),
+            EstimatorConfig(num_mc_samples=2, batch_size=200),
             CounterRNG(seed, "evaluate"),
         )
         scores.append((estimate.value - expected / LENGTH) / estimate.stderr)
@@ -115,43 +113,51 @@ def test_its_standard_error_is_that_of_the_source(
     assert low < np.mean(np.square(scores)) < high
 
 
-def test_each_replicate_has_one_time_in_each_part(network: nn.Module, windows: Any, draws: Any) -> None:
+def test_each_replicate_has_one_time_in_each_part(network: nn.Module, windows: Any) -> None:
     """For every example its own times, and none of them in both replicates."""
     times = []
     spy = copy.deepcopy(network)
     spy.register_forward_pre_hook(lambda _, arguments: times.append(arguments[1]))
-    bound(spy, windows(drawn(50, seed=0)), draws(draws=8, batch_size=50))
+    bound(spy, windows(random_windows(50, seed=0)), EstimatorConfig(num_mc_samples=8, batch_size=50))
     times_RS50 = torch.stack(times).reshape(2, 4, 50)
     assert torch.equal((times_RS50 * 4).floor(), torch.arange(4.0, dtype=torch.float64)[None, :, None].expand(2, 4, 50))
     assert len(times_RS50.flatten().unique()) == 8 * 50
 
 
-class OfTimeAlone(MD4):
+class CostOfTime(MD4):
     """An objective whose every example costs t nats."""
 
     def elbo(self, model: object, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
         return ELBO(torch.zeros_like(t), torch.zeros_like(t), t)
 
 
-def test_the_error_from_times_falls_with_the_cube_of_their_number(network: nn.Module, windows: Any, draws: Any) -> None:
+def test_the_error_from_times_falls_with_the_cube_of_their_number(network: nn.Module, windows: Any) -> None:
     """The mean of S jittered times has the variance 1 / (12 S^3); 10 % is six standard errors of its estimate here."""
-    examples = windows(drawn(2000, seed=0))
+    examples = windows(random_windows(2000, seed=0))
     for number in (2, 8, 32):
-        settings = draws(draws=number, batch_size=2000)
-        objective = OfTimeAlone(Linear(), VOCABULARY)
+        settings = EstimatorConfig(num_mc_samples=number, batch_size=2000)
+        objective = CostOfTime(MD4Config(), VOCAB_SIZE)
         estimate = likelihood_bound(objective, network, examples, settings, CounterRNG(0, "evaluate"))
         variance = 2000 * (1 / 12 / (number / 2) ** 3) / 2
         assert estimate.stderr_draws * estimate.tokens == pytest.approx(math.sqrt(variance), rel=0.1)
         assert abs(estimate.value - 1 / 2 / LENGTH) < FALSE_ALARM_Z * estimate.stderr_draws
 
 
-def bound(network: nn.Module, examples: Any, settings: Any, epsilon: float = EPSILON) -> Likelihood:
-    return likelihood_bound(MD4(Linear(epsilon), VOCABULARY), network, examples, settings, CounterRNG(0, "evaluate"))
+def bound(network: nn.Module, examples: Any, settings: EstimatorConfig, epsilon: float = EPSILON) -> Likelihood:
+    return likelihood_bound(
+        MD4(MD4Config(schedule=LinearConfig(epsilon=epsilon)), VOCAB_SIZE),
+        network,
+        examples,
+        settings,
+        CounterRNG(0, "evaluate"),
+    )
 
 
-def test_every_token_is_counted_once_in_whatever_batches(network: nn.Module, windows: Any, draws: Any) -> None:
-    examples = windows(drawn(23, seed=0), tail=np.array([1]))
-    estimates = [bound(network, examples, draws(draws=4, batch_size=size)) for size in (1, 7, 23, 100)]
+def test_every_token_is_counted_once_in_whatever_batches(network: nn.Module, windows: Any) -> None:
+    examples = windows(random_windows(23, seed=0), tail=np.array([1]))
+    estimates = [
+        bound(network, examples, EstimatorConfig(num_mc_samples=4, batch_size=size)) for size in (1, 7, 23, 100)
+    ]
     for estimate in estimates:
         assert (estimate.tokens, estimate.examples, estimate.draws) == (70, 24, 4)
         assert estimate.value == pytest.approx(estimates[0].value, rel=1e-6)
@@ -159,19 +165,25 @@ def test_every_token_is_counted_once_in_whatever_batches(network: nn.Module, win
         assert estimate.stderr_draws == pytest.approx(estimates[0].stderr_draws, rel=1e-6)
 
 
-def test_the_parts_add_up(network: nn.Module, windows: Any, draws: Any) -> None:
-    estimate = bound(network, windows(drawn(23, seed=0), tail=np.array([1])), draws(draws=4, batch_size=8))
-    assert estimate.reconstruction == pytest.approx(EPSILON * math.log(VOCABULARY))
-    assert estimate.prior == pytest.approx(EPSILON * math.log(VOCABULARY))
+def test_the_parts_add_up(network: nn.Module, windows: Any) -> None:
+    estimate = bound(
+        network,
+        windows(random_windows(23, seed=0), tail=np.array([1])),
+        EstimatorConfig(num_mc_samples=4, batch_size=8),
+    )
+    assert estimate.reconstruction == pytest.approx(EPSILON * math.log(VOCAB_SIZE))
+    assert estimate.prior == pytest.approx(EPSILON * math.log(VOCAB_SIZE))
     assert estimate.value == pytest.approx(estimate.reconstruction + estimate.prior + estimate.diffusion)
 
 
-def test_a_network_that_knows_nothing_needs_log2_v_bits_a_token(network: nn.Module, windows: Any, draws: Any) -> None:
+def test_a_network_that_knows_nothing_needs_log2_v_bits_a_token(network: nn.Module, windows: Any) -> None:
     """An output layer of zeros, as at the start of training; false alarms 1e-4."""
     network = copy.deepcopy(network)
     network.output.data.zero_()
-    estimate = bound(network, windows(drawn(300, seed=0)), draws(draws=16, batch_size=300)).bits_per_token()
-    assert abs(estimate.value - math.log2(VOCABULARY)) < FALSE_ALARM_Z * estimate.stderr_draws
+    estimate = bound(
+        network, windows(random_windows(300, seed=0)), EstimatorConfig(num_mc_samples=16, batch_size=300)
+    ).bits_per_token()
+    assert abs(estimate.value - math.log2(VOCAB_SIZE)) < FALSE_ALARM_Z * estimate.stderr_draws
 
 
 def test_units_are_those_of_the_whole_split() -> None:
@@ -198,11 +210,13 @@ def test_units_are_those_of_the_whole_split() -> None:
     assert (perplexity.value, perplexity.stderr) == pytest.approx((8, 0.8))
 
 
-def test_data_of_another_vocabulary_are_refused(network: nn.Module, windows: Any, draws: Any) -> None:
+def test_data_of_another_vocabulary_are_refused(network: nn.Module, windows: Any) -> None:
     with pytest.raises(ValueError, match="the model knows 3 tokens, but the data have 7"):
-        bound(network, windows(drawn(4, seed=0), vocabulary=7), draws(draws=2, batch_size=2))
+        bound(
+            network, windows(random_windows(4, seed=0), vocabulary=7), EstimatorConfig(num_mc_samples=2, batch_size=2)
+        )
 
 
-def test_a_single_example_has_no_standard_error_and_is_refused(network: nn.Module, windows: Any, draws: Any) -> None:
+def test_a_single_example_has_no_standard_error_and_is_refused(network: nn.Module, windows: Any) -> None:
     with pytest.raises(ValueError, match="needs two examples"):
-        bound(network, windows(drawn(1, seed=0)), draws(draws=2, batch_size=2))
+        bound(network, windows(random_windows(1, seed=0)), EstimatorConfig(num_mc_samples=2, batch_size=2))

@@ -1,4 +1,4 @@
-"""The estimator with every kind of objective: right on average, as wrong as it says, and kept example by example."""
+"""The estimator with every kind of objective: unbiased, with the stated error, and with a cost per example."""
 
 import itertools
 import math
@@ -18,10 +18,19 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.objectives.sedd import SEDD
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.diffusion.schedules.polynomial import Polynomial
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
+from mdpipe.params import EstimatorConfig
+from mdpipe.params.diffusion import (
+    AnyOrderConfig,
+    AutoregressiveConfig,
+    CosineConfig,
+    D3PMConfig,
+    GenMD4Config,
+    LinearConfig,
+    MD4Config,
+    PolynomialConfig,
+    SEDDConfig,
+)
 from tests.diffusion.chance import FALSE_ALARM_Z, normal_quantiles_of_variance
 from tests.diffusion.objectives.enumeration import expectation
 from tests.diffusion.tables import Causal, Tabular, Timed, random_table, random_timed
@@ -33,18 +42,18 @@ REPEATS = 100
 
 
 def genmd4() -> GenMD4:
-    objective = GenMD4(V, initial_exponent=1.0, epsilon=EPSILON)
+    objective = GenMD4(GenMD4Config(epsilon=EPSILON), V)
     objective.schedule.raw.data = torch.tensor([1.5, 2.0, 3.0]).expm1().log()
     return objective
 
 
 OBJECTIVES = {
-    "md4": MD4(Polynomial(EPSILON, exponent=2.0), V),
-    "md4 in steps": MD4(Linear(EPSILON), V, timesteps=6),
+    "md4": MD4(MD4Config(schedule=PolynomialConfig(epsilon=EPSILON, exponent=2.0)), V),
+    "md4 in steps": MD4(MD4Config(schedule=LinearConfig(epsilon=EPSILON), timesteps=6), V),
     "genmd4": genmd4(),
-    "sedd": SEDD(Cosine(EPSILON), V),
-    "d3pm": D3PM(Linear(EPSILON), V, timesteps=6, auxiliary=1.0),
-    "any_order": AnyOrder(V),
+    "sedd": SEDD(SEDDConfig(schedule=CosineConfig(epsilon=EPSILON)), V),
+    "d3pm": D3PM(D3PMConfig(schedule=LinearConfig(epsilon=EPSILON), timesteps=6, auxiliary=1.0), V),
+    "any_order": AnyOrder(AnyOrderConfig(), V),
 }
 
 
@@ -62,47 +71,54 @@ class Windows:
             yield first, self.tokens[first : first + batch_size]
 
 
-def drawn(count: int) -> NDArray[np.int64]:
+def random_windows(count: int) -> NDArray[np.int64]:
     return np.random.default_rng(0).choice(V, size=(count, L), p=(0.6, 0.3, 0.1))
 
 
-def estimate(objective: Objective, network: Tabular, tokens: NDArray[np.int64], settings: Any, seed: int) -> Likelihood:
+def estimate(
+    objective: Objective, network: Tabular, tokens: NDArray[np.int64], settings: EstimatorConfig, seed: int
+) -> Likelihood:
     return likelihood_bound(objective, network, Windows(tokens), settings, CounterRNG(seed, "evaluate"))
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_it_is_unbiased_and_knows_the_error_of_its_draws(name: str, draws: Any) -> None:
+def test_it_is_unbiased_and_knows_the_error_of_its_draws(name: str) -> None:
     """z-scores against the enumerated bound of the very same windows; false alarms 2e-4."""
-    objective, tokens = OBJECTIVES[name], drawn(80)
+    objective, tokens = OBJECTIVES[name], random_windows(80)
     network: Timed = random_timed(V, L, 0)
     costs = {x: expectation(objective, network, torch.tensor(x)).item() for x in itertools.product(range(V), repeat=L)}
     expected = sum(costs[tuple(row)] for row in tokens.tolist()) / tokens.size
     scores = []
     for seed in range(REPEATS):
-        found = estimate(objective, network, tokens, draws(draws=8, batch_size=80), seed)
+        found = estimate(objective, network, tokens, EstimatorConfig(num_mc_samples=8, batch_size=80), seed)
         scores.append((found.value - expected) / found.stderr_draws)
     assert abs(np.mean(scores)) < FALSE_ALARM_Z * np.std(scores) / math.sqrt(REPEATS)
     low, high = normal_quantiles_of_variance(REPEATS)
     assert low < np.mean(np.square(scores)) < high
 
 
-def test_exact_likelihood_is_evaluated_once_without_draw_error(draws: Any) -> None:
-    network, tokens, objective = Causal(random_table(V, L, 0).table.detach()), drawn(20), Autoregressive(V)
-    asked: list[int] = []
-    network.register_forward_hook(lambda _, arguments, __: asked.append(len(arguments[0])))
-    found = estimate(objective, network, tokens, draws(draws=8, batch_size=7), seed=0)
-    assert asked == [7, 7, 6]
+def test_exact_likelihood_is_evaluated_once_without_draw_error() -> None:
+    network, tokens, objective = (
+        Causal(random_table(V, L, 0).table.detach()),
+        random_windows(20),
+        Autoregressive(AutoregressiveConfig(), V),
+    )
+    batch_sizes: list[int] = []
+    network.register_forward_hook(lambda _, arguments, __: batch_sizes.append(len(arguments[0])))
+    found = estimate(objective, network, tokens, EstimatorConfig(num_mc_samples=8, batch_size=7), seed=0)
+    assert batch_sizes == [7, 7, 6]
     assert (found.stderr_draws, found.draws) == (0, 1)
     costs = [expectation(objective, network, torch.tensor(row)).item() for row in tokens]
     np.testing.assert_allclose(found.per_example, costs, rtol=1e-12)
     assert found.stderr == pytest.approx(np.std(costs, ddof=1) / math.sqrt(20) / L)
 
 
-def test_each_example_keeps_its_cost_and_its_size(draws: Any) -> None:
-    """They make up the value, and do not depend on the batches but for the last digits."""
-    tokens, network = drawn(23), random_timed(V, L, 0)
+def test_each_example_keeps_its_cost_and_its_size() -> None:
+    """They add up to the value, and depend on the batches only in the last digits."""
+    tokens, network = random_windows(23), random_timed(V, L, 0)
     whole, batched = (
-        estimate(OBJECTIVES["md4"], network, tokens, draws(draws=4, batch_size=size), seed=0) for size in (23, 5)
+        estimate(OBJECTIVES["md4"], network, tokens, EstimatorConfig(num_mc_samples=4, batch_size=size), seed=0)
+        for size in (23, 5)
     )
     assert whole.per_example.shape == whole.sizes.shape == (23,)
     assert (whole.sizes == L).all()
@@ -110,18 +126,18 @@ def test_each_example_keeps_its_cost_and_its_size(draws: Any) -> None:
     np.testing.assert_allclose(batched.per_example, whole.per_example, rtol=1e-12)
 
 
-def test_the_denoiser_is_told_each_examples_condition(draws: Any) -> None:
-    class Told(Tabular):
-        def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-            assert condition is not None
-            return super().forward(tokens, time, condition) + condition[:, None, None] * torch.tensor([1.0, 0, 0])
+def test_the_denoiser_gets_the_class_label_of_each_example() -> None:
+    class AddsLabels(Tabular):
+        def forward(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
+            assert class_labels is not None
+            return super().forward(tokens, time, class_labels) + class_labels[:, None, None] * torch.tensor([1.0, 0, 0])
 
     tokens, labels = np.zeros((6, L), dtype=np.int64), np.array([0, 9, 0, 9, 0, 9])
     found = likelihood_bound(
         OBJECTIVES["any_order"],
-        Told(random_table(V, L, 0).table.detach()),
+        AddsLabels(random_table(V, L, 0).table.detach()),
         Windows(tokens),
-        draws(draws=2, batch_size=4),
+        EstimatorConfig(num_mc_samples=2, batch_size=4),
         CounterRNG(0, "evaluate"),
         labels,
     )

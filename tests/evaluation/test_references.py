@@ -150,8 +150,8 @@ def test_noise_costs_a_byte_per_dimension_and_one_color_nothing(
     encoded_images: Callable[[np.ndarray, int], EncodedDataset], channels: int
 ) -> None:
     random = np.random.default_rng(0)
-    noise = random.integers(0, 256, (150, 16, 16, channels), dtype=np.uint8)
-    for images, low, high in ((noise, 7.9, 8.2), (np.full_like(noise, 7), 0, 0.1)):
+    rng = random.integers(0, 256, (150, 16, 16, channels), dtype=np.uint8)
+    for images, low, high in ((rng, 7.9, 8.2), (np.full_like(rng, 7), 0, 0.1)):
         rates = by_name(reference_rates(encoded_images(images, 256)))
         assert rates.keys() == {(name, "bits/dim") for name in ("png", "webp", "unigram")}
         for name in ("png", "webp"):

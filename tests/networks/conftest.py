@@ -9,19 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpipe.networks.base import build_network
+from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 
-SMALL: dict[str, dict[str, Any]] = {
-    "transformer": {"vocab_size": 5, "shape": (12,), "layers": 2, "heads": 2, "width": 16},
-    "unet": {"vocab_size": 5, "shape": (3, 2, 2), "blocks": 1, "width": 8},
-    "uvit": {
-        "vocab_size": 5,
-        "shape": (2, 2, 3),
-        "blocks": 1,
-        "width": 8,
-        "middle_width": 8,
-        "layers": 1,
-        "heads": 2,
-    },
+SMALL: dict[str, tuple[NetworkConfig, tuple[int, ...]]] = {
+    "transformer": (TransformerConfig(num_layers=2, num_heads=2, hidden_size=16), (12,)),
+    "unet": (UNetConfig(hidden_size=8, num_blocks=1), (3, 2, 2)),
+    "uvit": (UViTConfig(hidden_size=8, num_blocks=1, transformer_width=8, num_layers=1, num_heads=2), (2, 2, 3)),
 }
 
 
@@ -32,10 +25,20 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def build() -> Callable[..., nn.Module]:
-    """Return a function that builds a small network: `build("unet", seed=1, dropout=0.5)`."""
+    """Return a function that builds a small network with V = 5: `build("unet", seed=1, dropout=0.5)`."""
 
-    def small(kind: str, **settings: Any) -> nn.Module:
-        return build_network(kind, **{"seed": 0, "time_conditioning": False, "dropout": 0.0, **SMALL[kind], **settings})
+    def small(
+        kind: str,
+        *,
+        shape: tuple[int, ...] | None = None,
+        seed: int = 0,
+        num_classes: int = 0,
+        causal: bool = False,
+        **changes: Any,
+    ) -> nn.Module:
+        config, default_shape = SMALL[kind]
+        changed = config.model_validate(config.model_dump() | changes)
+        return build_network(changed, 5, shape or default_shape, seed=seed, num_classes=num_classes, causal=causal)
 
     return small
 
@@ -44,8 +47,8 @@ def build() -> Callable[..., nn.Module]:
 def perturbed(build) -> Callable[..., nn.Module]:
     """Like `build`, with random numbers added to all weights, because many are initially zero."""
 
-    def build_perturbed(kind: str, **settings: Any) -> nn.Module:
-        network, random = build(kind, **settings), torch.Generator().manual_seed(0)
+    def build_perturbed(kind: str, **changes: Any) -> nn.Module:
+        network, random = build(kind, **changes), torch.Generator().manual_seed(0)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.3 * torch.randn(parameter.shape, generator=random))

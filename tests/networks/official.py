@@ -149,8 +149,8 @@ def map_uvit(official: Weights, blocks: int, layers: int) -> Weights:
     for index in range(layers):
         theirs, ours = f"DiT_0/blocks_{index}", f"middle.{index}"
         for part, name in (("kernel", "weight"), ("bias", "bias")):
-            joined = torch.cat([inner[f"{theirs}/attn/{x}/{part}"] for x in ("wq", "wk", "wv")], dim=-1)
-            mapped[f"{ours}.qkv_proj.{name}"] = joined.T if part == "kernel" else joined
+            stacked = torch.cat([inner[f"{theirs}/attn/{x}/{part}"] for x in ("wq", "wk", "wv")], dim=-1)
+            mapped[f"{ours}.qkv_proj.{name}"] = stacked.T if part == "kernel" else stacked
         mapped[f"{ours}.out_proj.weight"] = inner[f"{theirs}/attn/wo/kernel"].T
         mapped |= _linear(inner, f"{theirs}/mlp/fc1", f"{ours}.up_proj")
         mapped |= _linear(inner, f"{theirs}/mlp/fc2", f"{ours}.down_proj")

@@ -1,38 +1,49 @@
-"""Building networks by name: the published sizes, and initial weights that depend only on the seed."""
+"""Building networks from configurations: the published sizes, and initial weights that depend only on the seed."""
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from mdpipe.networks.base import build_network, build_on_meta, count_parameters
+from mdpipe.networks.base import build_on_meta, count_parameters
+from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 
 
 @pytest.mark.parametrize(
-    ("vocab_size", "shape", "sizes", "millions"),
-    [
-        (27, (256,), {"layers": 12, "heads": 12, "width": 768}, 88.7),
-        (50257, (1024,), {"layers": 12, "heads": 12, "width": 768}, 165.9),
-        (50257, (1024,), {"layers": 24, "heads": 16, "width": 1024}, 416.2),
-    ],
+    ("vocab_size", "length", "num_layers", "num_heads", "hidden_size", "millions"),
+    [(27, 256, 12, 12, 768, 88.7), (50257, 1024, 12, 12, 768, 165.9), (50257, 1024, 24, 16, 1024, 416.2)],
     ids=["text8", "OpenWebText small", "OpenWebText medium"],
 )
-def test_transformer_has_the_published_parameter_counts(vocab_size, shape, sizes, millions):
-    network = build_on_meta("transformer", vocab_size, shape, **sizes, time_conditioning=True, dropout=0.0)
+def test_transformer_has_the_published_parameter_counts(
+    vocab_size, length, num_layers, num_heads, hidden_size, millions
+):
+    config = TransformerConfig(
+        num_layers=num_layers, num_heads=num_heads, hidden_size=hidden_size, time_conditioning=True
+    )
+    network = build_on_meta(config, vocab_size, (length,))
     assert round(count_parameters(network) / 1e6, 1) == millions
     assert all(parameter.is_meta for parameter in network.parameters())
 
 
 def test_unet_has_the_published_parameter_count():
     """28.43M, recomputed from the paper's code for CIFAR-10."""
-    sizes = {"width": 128, "blocks": 32, "time_conditioning": True, "dropout": 0.1}
-    assert round(count_parameters(build_on_meta("unet", 256, (32, 32, 3), **sizes)) / 1e6, 2) == 28.43
+    config = UNetConfig(hidden_size=128, num_blocks=32, time_conditioning=True)
+    assert round(count_parameters(build_on_meta(config, 256, (32, 32, 3))) / 1e6, 2) == 28.43
 
 
-@pytest.mark.parametrize(("blocks", "layers", "millions"), [(24, 12, 198.28), (48, 12, 288.03), (8, 20, 204.60)])
-def test_uvit_has_the_published_parameter_counts(blocks, layers, millions):
+@pytest.mark.parametrize(
+    ("num_blocks", "num_layers", "millions"), [(24, 12, 198.28), (48, 12, 288.03), (8, 20, 204.60)]
+)
+def test_uvit_has_the_published_parameter_counts(num_blocks, num_layers, millions):
     """ImageNet 64 x 64: the model of Table 3, a variant with 48 blocks per side, and the small model of Table 6."""
-    sizes = {"width": 256, "middle_width": 768, "heads": 12, "time_conditioning": True, "dropout": 0.1}
-    network = build_on_meta("uvit", 256, (64, 64, 3), blocks=blocks, layers=layers, **sizes)
-    assert round(count_parameters(network) / 1e6, 2) == millions
+    config = UViTConfig(
+        hidden_size=256,
+        num_blocks=num_blocks,
+        transformer_width=768,
+        num_layers=num_layers,
+        num_heads=12,
+        time_conditioning=True,
+    )
+    assert round(count_parameters(build_on_meta(config, 256, (64, 64, 3))) / 1e6, 2) == millions
 
 
 def test_weights_are_equal_exactly_for_equal_seeds(kind, build):
@@ -52,5 +63,5 @@ def test_building_neither_reads_nor_changes_the_global_rng(kind, build):
 
 
 def test_unknown_kind_is_an_error():
-    with pytest.raises(ValueError, match=r"network.kind is 'mamba'.*transformer, unet, uvit"):
-        build_network("mamba", 5, (8,), seed=0)
+    with pytest.raises(ValidationError, match=r"must be one of transformer, unet, uvit, or the name of an added file"):
+        NetworkConfig.parse({"kind": "mamba"})

@@ -73,7 +73,7 @@ def test_a_denoiser_with_dropout_passes_the_class_on(kind, perturbed, tokens, ti
 @with_and_without_time
 def test_tokens_that_only_the_class_determines_are_learned(kind, build, learn, time_conditioning):
     """Six examples show the same six tokens; the class determines the six masked ones."""
-    network = build(kind, width=8, num_classes=NUM_CLASSES, time_conditioning=time_conditioning)
+    network = build(kind, hidden_size=8, num_classes=NUM_CLASSES, time_conditioning=time_conditioning)
     masked = (torch.arange(12) % 2 == 0).expand(6, 12)
     data = torch.where(masked, LABELS[:, None] % 5, torch.arange(12) // 2 % 5)
     losses = learn(network, data, masked, LABELS)

@@ -6,39 +6,25 @@ import pytest
 import torch
 
 from mdpipe.networks.io import from_pretrained, save_pretrained
+from tests.networks.conftest import SMALL
 
-SETTINGS = {
-    "transformer": (5, (12,), {"layers": 2, "heads": 2, "width": 16, "time_conditioning": False, "dropout": 0.1}),
-    "unet": (5, (3, 2, 2), {"blocks": 1, "width": 8, "time_conditioning": False, "dropout": 0.1}),
-    "uvit": (
-        5,
-        (2, 2, 3),
-        {
-            "blocks": 1,
-            "width": 8,
-            "middle_width": 8,
-            "layers": 1,
-            "heads": 2,
-            "time_conditioning": False,
-            "dropout": 0.1,
-        },
-    ),
-}
+TRANSFORMER, SHAPE = SMALL["transformer"]
 
 
 @pytest.fixture
 def saved(perturbed, tmp_path):
     """Save a transformer and return its folder."""
-    save_pretrained(tmp_path, perturbed("transformer").state_dict(), "transformer", *SETTINGS["transformer"])
+    save_pretrained(tmp_path, perturbed("transformer").state_dict(), TRANSFORMER, 5, SHAPE)
     return tmp_path
 
 
 def test_a_loaded_network_equals_the_saved_one(kind, perturbed, tmp_path, tokens, times):
     network = perturbed(kind, dropout=0.1)
-    save_pretrained(tmp_path, network.state_dict(), kind, *SETTINGS[kind])
+    save_pretrained(tmp_path, network.state_dict(), network.config, 5, network.shape)
     loaded = from_pretrained(tmp_path)
     assert type(loaded) is type(network)
-    assert (loaded.vocab_size, loaded.shape, loaded.dropout) == (5, network.shape, 0.1)
+    assert (loaded.config, loaded.vocab_size, loaded.shape) == (network.config, 5, network.shape)
+    assert loaded.dropout == 0.1
     assert all(torch.equal(weight, loaded.state_dict()[name]) for name, weight in network.state_dict().items())
     assert all(parameter.requires_grad for parameter in loaded.parameters())
     with torch.no_grad():
@@ -46,19 +32,20 @@ def test_a_loaded_network_equals_the_saved_one(kind, perturbed, tmp_path, tokens
 
 
 def test_classes_and_causality_are_saved(perturbed, tmp_path, tokens, times):
-    network = perturbed("transformer", dropout=0.1, num_classes=3, causal=True)
-    save_pretrained(tmp_path, network.state_dict(), "transformer", *SETTINGS["transformer"], num_classes=3, causal=True)
+    network = perturbed("transformer", num_classes=3, causal=True)
+    save_pretrained(tmp_path, network.state_dict(), TRANSFORMER, 5, SHAPE, num_classes=3, causal=True)
     labels = torch.tensor([0, 1, 2, 3, 1, 0])
     with torch.no_grad():
         assert torch.equal(from_pretrained(tmp_path)(tokens, times, labels), network(tokens, times, labels))
 
 
 def test_equal_networks_are_saved_as_equal_bytes(kind, perturbed, tmp_path):
-    vocab_size, shape, settings = SETTINGS[kind]
+    config, shape = SMALL[kind]
     for folder, order in (("first", 1), ("second", -1)):
         (tmp_path / folder).mkdir()
         state = dict(list(perturbed(kind).state_dict().items())[::order])
-        save_pretrained(tmp_path / folder, state, kind, vocab_size, shape, dict(list(settings.items())[::order]))
+        reordered = config.model_validate(dict(list(config.model_dump().items())[::order]))
+        save_pretrained(tmp_path / folder, state, reordered, 5, shape)
     for name in ("model.safetensors", "network.json"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
@@ -71,7 +58,14 @@ def test_config_is_readable_json(saved):
         "shape": [12],
         "classes": 0,
         "causal": False,
-        "settings": SETTINGS["transformer"][2],
+        "settings": {
+            "num_layers": 2,
+            "num_heads": 2,
+            "hidden_size": 16,
+            "time_conditioning": False,
+            "dropout": 0.0,
+            "embed_dim": None,
+        },
     }
 
 
@@ -88,9 +82,8 @@ def test_a_damaged_file_is_named_with_a_hint(saved, name, damage):
 
 
 def test_weights_of_another_network_are_an_error(saved, perturbed):
-    vocab_size, shape, settings = SETTINGS["transformer"]
-    wider = perturbed("transformer", width=32).state_dict()
-    save_pretrained(saved, wider, "transformer", vocab_size, shape, settings)
+    wider = perturbed("transformer", hidden_size=32).state_dict()
+    save_pretrained(saved, wider, TRANSFORMER, 5, SHAPE)
     with pytest.raises(
         ValueError, match=r"model.safetensors holds \S+ as float32 \(.*32.*\) where float32 \(.*16.*\) is"
     ):
@@ -98,18 +91,26 @@ def test_weights_of_another_network_are_an_error(saved, perturbed):
 
 
 def test_an_impossible_config_is_an_error(saved):
-    settings = SETTINGS["transformer"][2]
-    for impossible in ({**settings, "heads": 3}, {**settings, "color": "red"}):
-        config = json.loads((saved / "network.json").read_text()) | {"settings": impossible}
-        (saved / "network.json").write_text(json.dumps(config))
-        with pytest.raises(ValueError, match=r"network.json does not describe a network \(.*(heads|color)"):
+    config = json.loads((saved / "network.json").read_text())
+    for changes in ({"num_heads": 3}, {"color": "red"}):
+        impossible = config | {"settings": config["settings"] | changes}
+        (saved / "network.json").write_text(json.dumps(impossible))
+        with pytest.raises(ValueError, match=r"network.json does not describe a network \(.*(num_heads|color)"):
             from_pretrained(saved)
+
+
+def test_a_config_of_another_version_names_the_new_keys(saved):
+    config = json.loads((saved / "network.json").read_text())
+    config["settings"]["layers"] = config["settings"].pop("num_layers")
+    (saved / "network.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"unknown key 'layers', now `num_layers`.*dvc repro train@RUN"):
+        from_pretrained(saved)
 
 
 def test_weights_that_are_not_finite_are_an_error(saved, perturbed):
     state = perturbed("transformer").state_dict()
     state["head.weight"][0, 0] = torch.nan
-    save_pretrained(saved, state, "transformer", *SETTINGS["transformer"])
+    save_pretrained(saved, state, TRANSFORMER, 5, SHAPE)
     with pytest.raises(ValueError, match=r"model.safetensors holds values that are not finite in head.weight; .*dvc"):
         from_pretrained(saved)
 
@@ -117,7 +118,7 @@ def test_weights_that_are_not_finite_are_an_error(saved, perturbed):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
 def test_weights_of_another_dtype_are_an_error(saved, perturbed, dtype):
     state = {name: tensor.to(dtype) for name, tensor in perturbed("transformer").state_dict().items()}
-    save_pretrained(saved, state, "transformer", *SETTINGS["transformer"])
+    save_pretrained(saved, state, TRANSFORMER, 5, SHAPE)
     name = str(dtype).removeprefix("torch.")
     with pytest.raises(ValueError, match=rf"model.safetensors holds \S+ as {name} .* where float32 .*; .*dvc repro"):
         from_pretrained(saved)
@@ -130,7 +131,7 @@ def test_weights_with_other_names_are_an_error(saved, perturbed, change):
         del state["head.weight"]
     else:
         state["head.scale"] = torch.ones(1)
-    save_pretrained(saved, state, "transformer", *SETTINGS["transformer"])
+    save_pretrained(saved, state, TRANSFORMER, 5, SHAPE)
     with pytest.raises(
         ValueError, match=r"model.safetensors does not match network.json: head\.(weight|scale) \w+ "
     ) as e:

@@ -9,25 +9,31 @@ import pytest
 from torch import nn
 
 from mdpipe.networks.base import build_network, build_on_meta, count_parameters
+from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from tests.networks.official import FOLDER
 
 pytestmark = pytest.mark.slow
 
 OFFICIAL: dict[str, dict[str, Any]] = json.loads((FOLDER / "initial_weights.json").read_text())
-TEXT = {"layers": 12, "heads": 12, "width": 768, "time_conditioning": True, "dropout": 0.0}
-IMAGES = {"time_conditioning": True, "dropout": 0.1}
-EXPERIMENTS: dict[str, tuple[str, int, tuple[int, ...], dict[str, Any]]] = {
-    "text8": ("transformer", 27, (256,), {**TEXT, "embed_dim": 64}),
-    "owt": ("transformer", 50257, (1024,), TEXT),
-    "cifar": ("unet", 256, (32, 32, 3), {**IMAGES, "width": 128, "blocks": 32}),
+TEXT = TransformerConfig(num_layers=12, num_heads=12, hidden_size=768, time_conditioning=True)
+EXPERIMENTS: dict[str, tuple[NetworkConfig, int, tuple[int, ...]]] = {
+    "text8": (TEXT.model_copy(update={"embed_dim": 64}), 27, (256,)),
+    "owt": (TEXT, 50257, (1024,)),
+    "cifar": (UNetConfig(hidden_size=128, num_blocks=32, time_conditioning=True), 256, (32, 32, 3)),
     "imagenet": (
-        "uvit",
+        UViTConfig(
+            hidden_size=256,
+            num_blocks=24,
+            transformer_width=768,
+            num_layers=12,
+            num_heads=12,
+            time_conditioning=True,
+        ),
         256,
         (64, 64, 3),
-        {**IMAGES, "width": 256, "blocks": 24, "middle_width": 768, "layers": 12, "heads": 12},
     ),
 }
-FEWER: dict[str, dict[str, Any]] = {"cifar": {"blocks": 1}, "imagenet": {"blocks": 1, "layers": 1}}
+FEWER: dict[str, dict[str, int]] = {"cifar": {"num_blocks": 1}, "imagenet": {"num_blocks": 1, "num_layers": 1}}
 """Settings that make the test faster and on which no weight's distribution depends."""
 
 CONDITIONING = {
@@ -86,8 +92,7 @@ UVIT = {
 
 @pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
 def test_networks_have_exactly_the_official_number_of_parameters(experiment: str) -> None:
-    kind, vocab_size, shape, settings = EXPERIMENTS[experiment]
-    assert count_parameters(build_on_meta(kind, vocab_size, shape, **settings)) == OFFICIAL[experiment]["total"]
+    assert count_parameters(build_on_meta(*EXPERIMENTS[experiment])) == OFFICIAL[experiment]["total"]
 
 
 def check(network: nn.Module, names: dict[str, str], official: dict[str, dict[str, Any]]) -> None:
@@ -110,13 +115,13 @@ def check(network: nn.Module, names: dict[str, str], official: dict[str, dict[st
 
 @pytest.mark.parametrize(("experiment", "names"), [("text8", TRANSFORMER), ("cifar", UNET), ("imagenet", UVIT)])
 def test_initial_weights_have_the_official_distribution(experiment: str, names: dict[str, str]) -> None:
-    kind, vocab_size, shape, settings = EXPERIMENTS[experiment]
-    network = build_network(kind, vocab_size, shape, seed=0, **{**settings, **FEWER.get(experiment, {})})
+    config, vocab_size, shape = EXPERIMENTS[experiment]
+    fewer = config.model_copy(update=FEWER.get(experiment))
+    network = build_network(fewer, vocab_size, shape, seed=0)
     check(network, names, OFFICIAL[experiment]["parameters"])
 
 
 def test_embedding_without_projection_is_as_small_as_official() -> None:
-    settings = {**TEXT, "layers": 1}
-    network = build_network("transformer", 1000, (8,), seed=0, **settings)
+    network = build_network(TEXT.model_copy(update={"num_layers": 1}), 1000, (8,), seed=0)
     std = OFFICIAL["owt"]["parameters"]["classifier/Transformer_0/Embed_0/embedding"]["std"][0]
     assert network.embedding.weight.std().item() == pytest.approx(std, rel=0.01)

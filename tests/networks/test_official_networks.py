@@ -1,7 +1,5 @@
 """With the official implementation's weights, our networks return its outputs and gradients (tests/fixtures/md4)."""
 
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,28 +8,29 @@ from torch.func import functional_call
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import build_network
+from mdpipe.params.diffusion import GenMD4Config, MD4Config
+from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.training.loop import LossModule
 from tests.networks import official
 
-TRANSFORMER = {"layers": 2, "heads": 2, "width": 32, "time_conditioning": True, "dropout": 0.0}
-UNET = {"width": 128, "blocks": 1, "dropout": 0.0}
-UVIT = {**UNET, "layers": 2, "heads": 3, "middle_width": 48, "time_conditioning": True}
+TRANSFORMER = TransformerConfig(num_layers=2, num_heads=2, hidden_size=32, time_conditioning=True)
+UNET = UNetConfig(hidden_size=128, num_blocks=1, time_conditioning=True)
+UVIT = UViTConfig(
+    hidden_size=128, num_blocks=1, transformer_width=48, num_layers=2, num_heads=3, time_conditioning=True
+)
 
 
-def load(
-    kind: str, vocab_size: int, shape: tuple[int, ...], settings: dict[str, Any], weights: official.Weights
-) -> nn.Module:
+def load(config: NetworkConfig, vocab_size: int, shape: tuple[int, ...], weights: official.Weights) -> nn.Module:
     """Build a network with exactly these weights."""
-    network = build_network(kind, vocab_size, shape, seed=0, **settings)
+    network = build_network(config, vocab_size, shape, seed=0)
     network.load_state_dict({name: weight.contiguous() for name, weight in weights.items()})
     return network
 
 
 @pytest.fixture(scope="module")
 def transformer() -> nn.Module:
-    return load("transformer", 11, (12,), TRANSFORMER, official.map_transformer(official.transformer_weights(), 2))
+    return load(TRANSFORMER, 11, (12,), official.map_transformer(official.transformer_weights(), 2))
 
 
 def test_transformer_logits(transformer: nn.Module) -> None:
@@ -76,7 +75,7 @@ def assert_gradients_equal(found: official.Weights, prefix: str, factor: float) 
 
 
 def test_md4_loss_and_gradients_of_the_transformer(transformer: nn.Module) -> None:
-    stored, objective = official.tensors("transformer"), MD4(Linear(), 11)
+    stored, objective = official.tensors("transformer"), MD4(MD4Config(), 11)
     loss, gradients = losses_and_gradients(objective, transformer)
     prior = objective.add_boundary_terms(torch.zeros(1, dtype=torch.float64), 12).prior
     torch.testing.assert_close(loss - prior[0], stored["md4/loss"], rtol=1e-6, atol=0)
@@ -85,7 +84,7 @@ def test_md4_loss_and_gradients_of_the_transformer(transformer: nn.Module) -> No
 
 def test_genmd4_loss_and_gradients_of_the_transformer(transformer: nn.Module) -> None:
     """The official integral over [t1, 1] is not multiplied by the length of that range, ours is."""
-    stored, objective = official.tensors("transformer"), GenMD4(11, initial_exponent=1.0)
+    stored, objective = official.tensors("transformer"), GenMD4(GenMD4Config(), 11)
     loss, gradients = losses_and_gradients(objective, transformer)
     prior = 12 * objective.schedule.epsilon * torch.tensor(11.0).double().log()
     length = 1 - T_MIN
@@ -97,12 +96,11 @@ def test_genmd4_loss_and_gradients_of_the_transformer(transformer: nn.Module) ->
 
 
 @pytest.mark.parametrize(("array", "time"), [("logits", None), ("logits_at_time_half", 0.5)])
-@pytest.mark.parametrize("kind", ["unet", "uvit"])
-def test_image_network_logits(kind: str, array: str, time: float | None) -> None:
-    weights = official.image_weights(kind)
-    mapped = official.map_unet(weights, 1) if kind == "unet" else official.map_uvit(weights, 1, 2)
-    settings = {**UNET, "time_conditioning": True} if kind == "unet" else UVIT
-    network, stored = load(kind, 8, (4, 4, 3), settings, mapped), official.tensors(kind)
+@pytest.mark.parametrize("config", [UNET, UVIT], ids=["unet", "uvit"])
+def test_image_network_logits(config: NetworkConfig, array: str, time: float | None) -> None:
+    weights = official.image_weights(config.kind)
+    mapped = official.map_unet(weights, 1) if config is UNET else official.map_uvit(weights, 1, 2)
+    network, stored = load(config, 8, (4, 4, 3), mapped), official.tensors(config.kind)
     times = stored["time"] if time is None else torch.full((2,), time)
     with torch.no_grad():
         logits = network(stored["corrupted"].long().flatten(1), times)
@@ -111,10 +109,7 @@ def test_image_network_logits(kind: str, array: str, time: float | None) -> None
 
 def test_untimed_unet_logits() -> None:
     weights = official.map_unet(official.without_time(official.image_weights("unet")), 1)
-    network, stored = (
-        load("unet", 8, (4, 4, 3), {**UNET, "time_conditioning": False}, weights),
-        official.tensors("unet"),
-    )
+    network, stored = load(UNetConfig(hidden_size=128, num_blocks=1), 8, (4, 4, 3), weights), official.tensors("unet")
     with torch.no_grad():
         logits = network(stored["corrupted"].long().flatten(1), stored["time"])
     torch.testing.assert_close(logits.view_as(stored["logits_untimed"]), stored["logits_untimed"], rtol=0, atol=1e-4)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from mdpipe.networks.base import build_network
 from mdpipe.networks.transformer import apply_rope, build_rope
+from mdpipe.params.networks import TransformerConfig
 
 
 def test_shorter_sequences_are_accepted_and_longer_ones_not(build, tokens, times):
@@ -78,5 +79,5 @@ def test_images_are_sequences_of_sub_pixels(perturbed, tokens, times):
 
 
 def test_heads_that_do_not_divide_the_width_are_an_error():
-    with pytest.raises(ValueError, match=r"network.heads = 3 does not divide network.width = 16"):
-        build_network("transformer", 5, (8,), seed=0, layers=1, heads=3, width=16, time_conditioning=False, dropout=0.0)
+    with pytest.raises(ValidationError, match=r"num_heads\n *does not divide hidden_size = 16"):
+        TransformerConfig(num_layers=1, num_heads=3, hidden_size=16)

@@ -1,28 +1,22 @@
 """Laws of the U-ViT."""
 
 import math
+import re
 
 import pytest
 import torch
+from pydantic import ValidationError
 
-from mdpipe.networks.base import build_network
 from mdpipe.networks.uvit import sincos_positions
+from mdpipe.params.networks import UViTConfig
+from tests.networks.conftest import SMALL
 
-SIZES = {
-    "width": 8,
-    "blocks": 1,
-    "middle_width": 8,
-    "layers": 2,
-    "heads": 2,
-    "time_conditioning": False,
-    "dropout": 0.0,
-}
 NO_DROPOUT = [None] * 8
 
 
-def test_splitting_into_patches_is_inverted():
+def test_splitting_into_patches_is_inverted(build):
     """With an identity in place of the transformer, the output is the input."""
-    network = build_network("uvit", 5, (4, 6, 1), seed=0, **{**SIZES, "width": 4, "middle_width": 16, "layers": 1})
+    network = build("uvit", shape=(4, 6, 1), hidden_size=4, transformer_width=16)
     network.middle = torch.nn.ModuleList()
     network.middle_norm.forward = lambda x, _: x
     with torch.no_grad():
@@ -34,8 +28,8 @@ def test_splitting_into_patches_is_inverted():
         assert torch.equal(network._transform_patches(x, None, NO_DROPOUT), x)
 
 
-def test_transformer_connects_all_patches_and_is_initially_zero(perturbed):
-    network = build_network("uvit", 5, (4, 4, 1), seed=0, **SIZES)
+def test_transformer_connects_all_patches_and_is_initially_zero(build, perturbed):
+    network = build("uvit", shape=(4, 4, 1))
     x = torch.randn(1, 8, 4, 4)
     assert not network._transform_patches(x, None, NO_DROPOUT).any()
     network = perturbed("uvit", shape=(4, 4, 1))
@@ -50,20 +44,28 @@ def test_transformer_connects_all_patches_and_is_initially_zero(perturbed):
     assert (difference > 1e-6).all()
 
 
+@pytest.mark.parametrize("shape", [(5, 4, 1), (4, 5, 1), (64,)])
+def test_uvit_takes_images_of_even_size(build, shape):
+    with pytest.raises(ValueError, match=rf"network.kind = uvit takes .*, not {re.escape(str(shape))}"):
+        build("uvit", shape=shape)
+
+
+def test_causal_uvit_is_an_error(build):
+    with pytest.raises(ValueError, match=r"network.kind = uvit .* cannot be causal"):
+        build("uvit", causal=True)
+
+
 @pytest.mark.parametrize(
-    ("shape", "changes", "message"),
+    ("changes", "message"),
     [
-        ((5, 4, 1), {}, r"of even size, not \(5, 4, 1\)"),
-        ((64,), {}, r"of even size, not \(64,\)"),
-        ((4, 4, 1), {"heads": 3}, r"network.heads = 3 does not divide network.middle_width = 8"),
-        ((4, 4, 1), {"middle_width": 6}, r"network.middle_width = 6 must be a multiple of 4"),
-        ((4, 4, 1), {"width": 6}, r"network.width = 6 must be a multiple of 4"),
-        ((4, 4, 1), {"causal": True}, r"network.kind = uvit .* cannot be causal"),
+        ({"num_heads": 3}, r"num_heads\n *does not divide transformer_width = 8"),
+        ({"transformer_width": 6}, r"transformer_width\n *.* multiple of 4"),
+        ({"hidden_size": 6}, r"hidden_size\n *.* multiple of 4"),
     ],
 )
-def test_uvit_shape_widths_and_heads_are_checked(shape, changes, message):
-    with pytest.raises(ValueError, match=message):
-        build_network("uvit", 5, shape, seed=0, **{**SIZES, **changes})
+def test_uvit_widths_and_heads_are_checked(changes, message):
+    with pytest.raises(ValidationError, match=message):
+        UViTConfig.model_validate(SMALL["uvit"][0].model_dump() | changes)
 
 
 def test_positions_are_sines_and_cosines_of_column_and_row() -> None:

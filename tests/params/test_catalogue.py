@@ -123,7 +123,7 @@ def test_params_accept_the_piece_that_is_printed(name):
     data["sources"] |= asked["sources"]
     data["datasets"] |= asked.get("datasets", {})
     if "datasets" not in asked:
-        data["zero_shot"]["sources"].append(name)
+        data["zero_shot"]["sources"][name] = None
     params = parse_params(data)
     assert name in params.sources
     assert (name in params.datasets) == (entry(name).dataset is not None)

@@ -1,6 +1,7 @@
-"""params.yaml: what is accepted, and how what is wrong is told."""
+"""params.yaml: what is accepted, and how what is wrong is reported."""
 
 import json
+import math
 import re
 from copy import deepcopy
 from pathlib import Path
@@ -19,6 +20,10 @@ PARAMS_FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("
 SMOKE = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
 
 
+SCHEDULE = "runs.letters.objective.schedule"
+POLYNOMIAL = {"runs.letters.objective": {"kind": "md4", "schedule": {"kind": "polynomial"}}}
+
+
 def refused(change: dict[str, Any]) -> str:
     """The message for the smoke preset with some keys, given by their dotted path, set to other values."""
     data = deepcopy(SMOKE)
@@ -26,8 +31,8 @@ def refused(change: dict[str, Any]) -> str:
         *parents, last = path.split(".")
         section = data
         for key in parents:
-            section = section[key]
-        section[last] = value
+            section = section.setdefault(key, {})
+        section[last] = deepcopy(value)
     with pytest.raises(ParamsError) as error:
         parse_params(data, "params.yaml")
     return str(error.value)
@@ -53,13 +58,11 @@ TEXTS = {
 }
 UVIT = {
     "kind": "uvit",
-    "width": 8,
-    "blocks": 1,
-    "middle_width": 8,
-    "layers": 1,
-    "heads": 2,
-    "time_conditioning": True,
-    "dropout": 0.0,
+    "hidden_size": 8,
+    "num_blocks": 1,
+    "transformer_width": 8,
+    "num_layers": 1,
+    "num_heads": 2,
 }
 
 
@@ -76,19 +79,19 @@ UVIT = {
         ),
         (
             {"runs.letters.train.warmup_steps": 30},
-            ["runs.letters.train.warmup_steps: 30 is refused: must be below"],
+            ["runs.letters.train.warmup_steps: 30 is refused: must be below steps = 30"],
         ),
-        ({"runs.letters.network.heads": 3}, ["runs.letters.network.heads: 3", "width = 32", "1, 2, 4, 8, 16"]),
+        ({"runs.letters.network.num_heads": 3}, ["runs.letters.network.num_heads: 3", "size = 32", "1, 2, 4, 8, 16"]),
         ({"runs.letters.network.kind": "mlp"}, ["runs.letters.network.kind: 'mlp'", "one of transformer, unet, uvit"]),
-        ({"runs.digits.dataset": "docs_letters"}, ["runs.digits.dataset", "a unet needs pictures", "digits"]),
-        ({"runs.letters.network": UVIT}, ["runs.letters.dataset", "a uvit needs pictures", "digits"]),
+        ({"runs.digits.dataset": "docs_letters"}, ["runs.digits.dataset", "a unet needs images", "digits"]),
+        ({"runs.letters.network": UVIT}, ["runs.letters.dataset", "a uvit needs images", "digits"]),
         (
-            {"runs.digits.network": UVIT | {"heads": 3}},
-            ["network.heads: 3", "does not divide middle_width = 8"],
+            {"runs.digits.network": UVIT | {"num_heads": 3}},
+            ["network.num_heads: 3", "does not divide transformer_width = 8"],
         ),
-        ({"runs.digits.network": UVIT, "datasets.digits.size": 7}, ["pictures of 'digits' have an odd size"]),
+        ({"runs.digits.network": UVIT, "datasets.digits.size": 7}, ["patches of 2 x 2 pixels", "images of 7 x 7"]),
         ({"runs.letters.dataset": "nowhere"}, ["runs.letters.dataset", "'nowhere'", "digits, docs_letters"]),
-        ({"runs.letters.evaluate.draws": 3}, ["runs.letters.evaluate.draws: 3", "a multiple of 2"]),
+        ({"runs.letters.evaluate.num_mc_samples": 3}, ["evaluate.num_mc_samples: 3", "a multiple of 2"]),
         ({"datasets.digits.source": "typer_docs"}, ["datasets.digits.tokenizer", "'typer_docs' has texts"]),
         ({"datasets.docs_letters.source": "digits"}, ["datasets.docs_letters.tokenizer", "'digits' has images"]),
         ({"datasets.digits.test": 0.95}, ["datasets.digits.validation: 0.1", "nothing to train on"]),
@@ -102,37 +105,48 @@ UVIT = {
         ),
         ({"datasets.docs_letters.lenght": 1}, ["datasets.docs_letters", "did you mean 'length'"]),
         ({"sources.digits.kind": "mnist"}, ["sources.digits.kind: 'mnist'", "one of docstrings, text_files"]),
-        ({"zero_shot.runs": ["digits"]}, ["zero_shot.runs.0", "'digits'", "letters, letters_ar, pieces"]),
-        ({"zero_shot.sources": ["pydantic_docs"]}, ["zero_shot.sources", "would not be zero-shot"]),
+        ({"zero_shot.runs": {"digits": None}}, ["zero_shot.runs.digits: 'digits'", "letters, letters_ar, pieces"]),
+        ({"zero_shot.sources": {"pydantic_docs": None}}, ["zero_shot.sources", "would not be zero-shot"]),
         (
-            {"runs.letters.sample.sampler.kind": "generalized"},
-            ["runs.letters.sample.sampler.kind: 'generalized'", "allowed: ancestral"],
+            {"runs.letters.sample.sampler": {"kind": "genmd4_ancestral"}},
+            ["runs.letters.sample.sampler.kind: 'genmd4_ancestral'", "allowed: ancestral, ancestral_stepwise"],
         ),
         (
-            {"runs.letters.sample.steps": None},
-            ["runs.letters.sample.steps: null", "must be a number"],
+            {"runs.letters.sample.sampler.steps": None},
+            ["runs.letters.sample.sampler.steps: null", "must be a whole number"],
         ),
         (
             {"runs.letters.objective": "md5"},
             ["runs.letters.objective: 'md5'", "one of md4", "mean 'md4'?"],
         ),
-        ({"runs.letters.diffusion.masks": 0}, ["runs.letters.diffusion.masks: 0", "at least 1"]),
+        ({"runs.letters.objective": {"kind": "md4", "num_mask_samples": 0}}, ["num_mask_samples: 0", "at least 1"]),
+        (POLYNOMIAL | {f"{SCHEDULE}.exponent": 0.0}, [f"{SCHEDULE}.exponent: 0.0", "at least 1"]),
+        (POLYNOMIAL | {f"{SCHEDULE}.exponent": math.inf}, [f"{SCHEDULE}.exponent: inf", "must be finite"]),
         (
-            {"runs.letters.diffusion.schedule": {"kind": "polynomial", "exponent": 0.0}},
-            ["runs.letters.diffusion.schedule.exponent: 0.0", "at least 1"],
+            {"runs.letters.objective": {"kind": "md4", "schedule": {"kind": "geometric", "beta_min": 30.0}}},
+            [f"{SCHEDULE}.beta_min: 30.0", "must be below beta_max = 20"],
+        ),
+        (
+            {"runs.letters.hardware": {"num_processes": 3}},
+            ["runs.letters.train.batch_size: 8", "hardware.num_processes = 3"],
+        ),
+        ({"runs.digits.train.optimizer": "muon"}, ["runs.digits.train.optimizer: 'muon'", "convolutions"]),
+        (
+            {"runs.letters_ar.network": UVIT},
+            ["runs.letters_ar.network.kind: 'uvit'", "needs a network that can be causal: transformer"],
         ),
         (
             {"runs.letters_ar.network.time_conditioning": True},
             ["network.time_conditioning: true", "no time", "must be false"],
         ),
-        ({"runs.letters.condition": {"dropout": 0.1}}, ["runs.letters.condition", "'pydantic_docs' has no classes"]),
-        ({"runs.digits.condition": None}, ["runs.digits.sample.guidance: 1.0", "needs classes"]),
+        ({"runs.letters.class_cond": {}}, ["runs.letters.class_cond", "'pydantic_docs' has no classes"]),
+        ({"runs.digits.class_cond": None}, ["runs.digits.sample.guidance_scale: 1.0", "needs classes"]),
         (
-            {"comparisons": [{"run": "letters", "against": "digits"}]},
-            ["comparisons.0.against", "not evaluated on"],
+            {"comparisons": [{"run": "letters", "baseline": "digits"}]},
+            ["comparisons.0.baseline", "not evaluated on"],
         ),
-        ({"comparisons": [{"run": "letters", "against": "x"}]}, ["comparisons.0.against: 'x'", "digits, letters"]),
-        ({"samplers.runs.letters.judge": "pieces"}, ["samplers.runs.letters.judge: 'pieces'", "allowed: letters_ar"]),
+        ({"comparisons": [{"run": "letters", "baseline": "x"}]}, ["comparisons.0.baseline: 'x'", "digits, letters"]),
+        ({"samplers.runs.letters.reference_model": "pieces"}, ["reference_model: 'pieces'", "allowed: letters_ar"]),
         (
             {"samplers.runs.letters.dataset": "digits"},
             ["samplers.runs.letters.dataset", "is on 'docs_letters'"],
@@ -146,19 +160,18 @@ UVIT = {
         ({"runs." + "a" * 65: SMOKE["runs"]["letters"]}, ["runs.aaaa", "at most 64 characters"]),
         ({"runs.nul": SMOKE["runs"]["letters"]}, ["runs.nul", "a device on Windows"]),
         ({"datasets.com1": SMOKE["datasets"]["digits"]}, ["datasets.com1", "a device on Windows"]),
-        ({"zero_shot.runs": ["letters", "letters"]}, ["zero_shot.runs", "letters is there a second time"]),
         ({"samplers.steps": [4, 8, 4]}, ["samplers.steps", "4 is there a second time"]),
         ({"sources.typer_docs.packages": ["rich", "rich"]}, ["sources.typer_docs", "rich is there a second time"]),
         (
-            {"samplers.samplers": [{"kind": "ancestral", "grid": "cosine"}, {"kind": "ancestral", "grid": "uniform"}]},
+            {"samplers.samplers": ["ancestral", {"kind": "ancestral", "time_grid": "uniform"}]},
             ["samplers.samplers.1.kind: 'ancestral'", "one of each kind"],
         ),
         (
-            {"comparisons": [{"run": "letters", "against": "letters"}]},
-            ["comparisons.0.against: 'letters'", "differs from itself"],
+            {"comparisons": [{"run": "letters", "baseline": "letters"}]},
+            ["comparisons.0.baseline: 'letters'", "differs from itself"],
         ),
         (
-            {"comparisons": [{"run": "letters", "against": "letters_ar"}] * 2},
+            {"comparisons": [{"run": "letters", "baseline": "letters_ar"}] * 2},
             ["comparisons", "is there a second time"],
         ),
         ({"sources.digits.path": "my/{x}"}, ["sources.digits.path: 'my/{x}'", "wildcard"]),
@@ -253,24 +266,19 @@ def test_a_path_may_have_any_other_character(path):
     assert parse_params(data).sources["digits"].path == path
 
 
-def test_a_run_that_names_no_dataset_is_refused():
-    data = deepcopy(SMOKE)
-    del data["runs"]["letters"]["dataset"]
-    with pytest.raises(ParamsError, match=r"runs\.letters\.dataset: is missing"):
-        parse_params(data)
-
-
-def test_every_problem_of_a_file_is_told_at_once():
-    message = refused({"runs.letters.train.steps": 0, "runs.digits.network.width": 9, "seed": -1})
+def test_every_problem_of_a_file_is_reported_at_once():
+    message = refused({"runs.letters.train.steps": 0, "runs.digits.network.hidden_size": 9, "seed": -1})
     assert {line.split(":")[1].strip() for line in message.splitlines()} == {
         "runs.letters.train.steps",
-        "runs.digits.network.width",
+        "runs.digits.network.hidden_size",
         "seed",
     }
 
 
 @given(
-    path=st.sampled_from(["seed", "runs.letters.train.steps", "runs.digits.network.blocks", "datasets.digits.size"]),
+    path=st.sampled_from(
+        ["seed", "runs.letters.train.steps", "runs.digits.network.num_blocks", "datasets.digits.size"]
+    ),
     value=st.one_of(st.text(), st.floats(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2)),
 )
 def test_no_value_is_quietly_turned_into_a_whole_number(path, value):
@@ -299,7 +307,7 @@ def test_an_empty_section_says_how_to_write_nothing(tmp_path):
     with pytest.raises(ParamsError, match="top level: is empty"):
         load_params(path)
     assert refused({"sources": None}).startswith("params.yaml: sources: is empty; write {}")
-    assert refused({"zero_shot.runs": None}).startswith("params.yaml: zero_shot.runs: is empty; write []")
+    assert refused({"zero_shot.runs": None}).startswith("params.yaml: zero_shot.runs: is empty; write {}")
     assert "zero_shot: is empty" in refused({"zero_shot": None})
 
 
@@ -309,18 +317,27 @@ def test_a_very_long_value_is_not_shown_whole():
 
 
 MISUSES: list[tuple[dict[str, Any], str]] = [
-    ({"runs.letters.objective": {"kind": "md5"}}, "runs.letters.objective: must be one of md4, .* mean 'md4'?)$"),
+    ({"runs.letters.objective": {"kind": "md5"}}, "runs.letters.objective.kind: 'md5' is refused: .* mean 'md4'?)$"),
     ({"runs.letters.objective": "MD4"}, "runs.letters.objective: 'MD4' is refused: .* mean 'md4'?)$"),
-    ({"runs.x": {}}, "runs.x.objective: is missing; must be one of md4, "),
-    ({"runs.x": None}, "runs.x: is empty; must be a mapping whose `objective` is one of md4, "),
-    ({"runs.letters.diffusion": None}, "runs.letters.diffusion: is empty; must be .* keys schedule, "),
-    ({"runs.letters.diffusion.schedule": "linear"}, "runs.letters.diffusion.schedule: .* write {kind: linear}, "),
-    ({"runs.letters.diffusion.schedule": {"kind": "linaer"}}, ".*schedule.kind: 'linaer' .* mean 'linear'?)$"),
-    ({"runs.letters.diffusion.schedule": {"kind": "base"}}, ".*schedule.kind: 'base' .*: linear, polynomial, "),
-    ({"runs.letters.diffusion.schedule": {"kind": "polynomial"}}, ".*schedule.exponent: is missing; must be a number"),
-    ({"runs.letters.diffusion.grid": "cosin"}, ".*grid: 'cosin' is refused: must be 'uniform' or 'cosine' (did you "),
-    ({"runs.letters.network": []}, "runs.letters.network: .* must be a mapping whose `kind` is one of transformer, "),
-    ({"runs.letters.network.kind": "unet"}, "runs.letters.network: unknown keys 'layers', 'heads'; allowed: kind, "),
+    ({"runs.x": None}, "runs.x: is empty; must be a mapping with the keys dataset, objective, network, "),
+    ({"runs.letters.objective": None}, "runs.letters.objective: is empty; must be a kind, or a mapping whose `kind` "),
+    ({"runs.letters.objective": {"kind": None}}, "runs.letters.objective.kind: null is refused: must be one of md4, "),
+    ({"runs.letters.objective": {"kind": "md4", "schedule": "linaer"}}, ".*schedule: 'linaer' .* mean 'linear'?)$"),
+    (
+        {"runs.letters.objective": {"kind": "md4", "schedule": {"kind": "base"}}},
+        ".*schedule.kind: 'base' is refused: mdpipe.diffusion.schedules.base has no ScheduleConfig whose kind is ",
+    ),
+    (POLYNOMIAL, ".*schedule.exponent: is missing; must be a number (The power w"),
+    (
+        {"runs.letters.objective": {"kind": "md4", "time_grid": "cosin"}},
+        ".*time_grid: 'cosin' is refused: must be 'uniform' or 'cosine' (did you ",
+    ),
+    ({"runs.letters.network": []}, "runs.letters.network: .* must be a kind, or a mapping whose `kind` is one of "),
+    (
+        {"runs.letters.network.kind": "unet"},
+        "runs.letters.network: unknown keys 'num_layers' .*, 'num_heads'; allowed: kind, ",
+    ),
+    ({"runs.letters.train": {"batch_size": 8}}, "runs.letters.train.steps: is missing; must be a whole number"),
     ({"runs.letters.network.time_conditioning": "true"}, ".*: must be true or false, without quotes$"),
     ({"runs.letters.sample.sampler": {"kind": "Ancestral"}}, ".*sampler.kind: 'Ancestral' .* mean 'ancestral'?)$"),
     ({"runs.letters.sample.temperature": 0}, "runs.letters.sample.temperature: 0 is refused: must be above 0$"),
@@ -344,10 +361,15 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"sources.typer_docs.packages": "rich"}, "sources.typer_docs.packages: .* must be a list; write "),
     (
         {"comparisons": ["letters"]},
-        "comparisons.0: 'letters' is refused: must be a mapping .* run, against$",
+        "comparisons.0: 'letters' is refused: must be a mapping .* run, baseline$",
     ),
-    ({"zero_shot.runs": ["digits"]}, "zero_shot.runs.0: 'digits' is refused: its dataset 'digits' has pictures; "),
-    ({"zero_shot.runs": "letters"}, "zero_shot.runs: 'letters' is refused: must be a list; write "),
+    (
+        {"zero_shot.runs": {"digits": None}},
+        "zero_shot.runs.digits: 'digits' is refused: its dataset 'digits' has pictures; ",
+    ),
+    ({"zero_shot.runs": ["letters", "pieces"]}, "zero_shot.runs: .* is refused: .*; write {letters, pieces}$"),
+    ({"zero_shot.runs": "letters"}, "zero_shot.runs: 'letters' is refused: .*; write {letters}$"),
+    ({"zero_shot.runs": {"letters": 1}}, "zero_shot.runs.letters: 1 is refused: takes no value$"),
     ({"samplers.samplers": [{"kind": "ancestal"}]}, "samplers.samplers.0.kind: 'ancestal' .* mean 'ancestral'?)$"),
     ({"seed": None}, "seed: null is refused: must be a whole number$"),
 ]
@@ -355,7 +377,7 @@ WORDS_OF_PYDANTIC = re.compile(r"Input|String should|dictionary|instance|discrim
 
 
 @pytest.mark.parametrize(("change", "line"), MISUSES)
-def test_each_misuse_is_told_once_in_the_words_of_params(change: dict[str, Any], line: str) -> None:
+def test_each_misuse_is_reported_once_in_the_words_of_params(change: dict[str, Any], line: str) -> None:
     message = refused(change)
     pattern = "params.yaml: " + line.replace("(", r"\(").replace("?)", r"\?\)")
     assert re.match(pattern, message) and "\n" not in message, message

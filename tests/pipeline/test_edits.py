@@ -38,7 +38,7 @@ class Editor:
         return path
 
     def sample_param(self) -> str:
-        path = f"runs.{self.random.choice(RUNS_WITH_STEPS)}.sample.steps"
+        path = f"runs.{self.random.choice(RUNS_WITH_STEPS)}.sample.sampler.steps"
         self.copy.edit_params(path, self.random.choice([8, 6]))
         return path
 

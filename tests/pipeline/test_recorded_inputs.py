@@ -25,8 +25,9 @@ def test_edits_while_training_leave_it_stale_and_lose_nothing(untrained, uninter
         rewrite(untrained.root / name, files[name] + b"\n")
     assert process.wait() != 0
     said = (untrained.root.parent / "output.log").read_text()
-    for name in (f"params.yaml: runs.{RUN}.train", CODE, DATA):
-        assert name in next(line for line in said.splitlines() if f"train@{RUN} is stale" in line)
+    stale = next(line for line in said.splitlines() if f"train@{RUN} is stale" in line)
+    assert CODE in stale and DATA in stale
+    assert "params" not in stale  # The stage reads the values that were resolved when the engine started.
     assert f"train@{RUN}" not in yaml.safe_load(untrained.lock())["stages"]
     assert not untrained.is_up_to_date()
 
@@ -37,6 +38,18 @@ def test_edits_while_training_leave_it_stale_and_lose_nothing(untrained, uninter
     assert untrained.is_up_to_date()
     assert untrained.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
     assert untrained.lock() == uninterrupted.lock()
+
+
+def test_params_edited_while_training_belong_to_the_next_training(untrained, uninterrupted):
+    """dvc.lock records the values that the stage ran with, and the engines call the run stale afterwards."""
+    process = untrained.start("snakemake")
+    wait_for_checkpoints(untrained, process)
+    untrained.edit_params(PARAM, 0.001)
+    assert process.wait() == 0
+    assert untrained.digest(f"models/{RUN}") == uninterrupted.digest(f"models/{RUN}")
+    assert untrained.lock() == uninterrupted.lock()
+    assert not untrained.is_up_to_date()
+    assert f"train@{RUN}" in untrained.planned()
 
 
 def rewrite(path: Path, content: bytes) -> None:
@@ -57,7 +70,7 @@ def test_an_experiment_in_a_copy_runs_the_code_of_the_copy(made):
     references = made.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
     (queued,) = [reference for reference in references if reference.endswith("/queued")]
     lock = yaml.safe_load(made.run("git", "show", f"{queued}:dvc.lock"))["stages"]["train@digits"]
-    assert lock["params"]["params.yaml"]["runs.digits.train"]["steps"] == 6
+    assert lock["params"]["params.resolved.yaml"]["runs.digits.train"]["steps"] == 6
     assert lock["deps"] == yaml.safe_load(made.lock())["stages"]["train@digits"]["deps"]
     # Of what is edited when it starts, a copy has the edited state.
     said = made.run("dvc", "exp", "run", "--temp", "-S", "runs.digits.train.steps=7", "train@digits", succeeds=False)
@@ -84,7 +97,7 @@ def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(made, tmp_path):
 
 
 def test_snakemake_plans_what_dvc_calls_stale_and_what_follows(made):
-    made.edit_params("runs.digits.sample.steps", 6)
+    made.edit_params("runs.digits.sample.sampler.steps", 6)
     said = made.run("snakemake", "--dry-run")
     assert planned(said) == ["report", "sample@digits"]
     assert "Draw samples from digits" in said

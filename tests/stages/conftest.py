@@ -30,7 +30,7 @@ def packages_are_read_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def params() -> Params:
-    """The smoke preset: md4 on letters, its autoregressive judge, genmd4 on pieces, md4 on digits with classes."""
+    """Return the smoke preset: md4 and an autoregressive model of letters, genmd4 of pieces, md4 of digits by class."""
     return load_params(SMOKE)
 
 

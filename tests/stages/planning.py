@@ -51,12 +51,10 @@ def owt_small() -> dict[str, Any]:
         }
     }
     run = content["runs"]["letters"] | {"dataset": "owt"}
-    run["network"] |= {"layers": 12, "heads": 12, "width": 768}
+    run["network"] |= {"num_layers": 12, "num_heads": 12, "hidden_size": 768}
     run["train"] |= {"steps": 1_000_000, "batch_size": 512}
     content["runs"] = {"owt": run}
-    content["comparisons"] = []
-    content["zero_shot"] |= {"runs": [], "sources": []}
-    content["samplers"]["runs"] = {}
+    del content["comparisons"], content["zero_shot"], content["samplers"]
     return content
 
 

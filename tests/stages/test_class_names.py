@@ -35,21 +35,17 @@ def animals(params: Params) -> Params:
     """The smoke preset's run on digits, on pictures in folders instead."""
     data: dict[str, Any] = yaml.safe_load(yaml.safe_dump(params.model_dump(mode="json")))
     run = data["runs"]["digits"]
-    run |= {"dataset": "animals", "condition": {"dropout": 0.1}}
+    run |= {"dataset": "animals", "class_cond": {"label_dropout": 0.1}}
     run["train"] |= {"steps": 30, "learning_rate": 0.02}
-    run["sample"] |= {"count": 6, "guidance": None}
-    plain = data["runs"]["digits"] | {"condition": None}
+    run["sample"] |= {"count": 6, "guidance_scale": None}
+    plain = data["runs"]["digits"] | {"class_cond": None}
     source = {"kind": "image_folder", "path": "pets", "pattern": "*/*.png", "labels": "folder"}
     tiles = {"tokenizer": {"kind": "pixels", "levels": 4}, "size": 4, "stride": 4}
     return parse_params(
         {
-            "seed": 0,
             "sources": {"animals": source | {"mode": None, "resize": None}},
             "datasets": {"animals": {"source": "animals", "validation": 0.2, "test": {"last": 5}, **tiles}},
             "runs": {"animals": run, "plain": plain},
-            "comparisons": [],
-            "zero_shot": {**data["zero_shot"], "runs": [], "sources": []},
-            "samplers": {**data["samplers"], "runs": {}},
         }
     )
 

@@ -66,7 +66,7 @@ def entries() -> set[str]:
 def without_run(content: Any) -> None:
     """The GenMD4 run on pieces, whose name no other run's begins with."""
     del content["runs"]["pieces"]
-    content["zero_shot"]["runs"].remove("pieces")
+    del content["zero_shot"]["runs"]["pieces"]
 
 
 def without_dataset(content: Any) -> None:
@@ -76,7 +76,7 @@ def without_dataset(content: Any) -> None:
 
 def without_source(content: Any) -> None:
     del content["sources"]["typer_docs"]
-    content["zero_shot"] |= {"runs": [], "sources": []}
+    content["zero_shot"] |= {"runs": {}, "sources": {}}
 
 
 def without_comparison_of_samplers(content: Any) -> None:

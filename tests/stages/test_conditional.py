@@ -1,4 +1,4 @@
-"""A run with `condition` learns what its classes look like, all the way from a file of labelled pictures.
+"""A run with `class_cond` learns what its classes look like, all the way from a file of labelled pictures.
 
 The pictures of class 0 are black and those of class 1 are white, so the class says all there is to know.
 """
@@ -46,19 +46,15 @@ def toy(params: Params) -> Params:
     """The smoke preset's run on digits, on black and white pictures instead."""
     data: dict[str, Any] = yaml.safe_load(yaml.safe_dump(params.model_dump(mode="json")))
     run = data["runs"]["digits"]
-    run |= {"dataset": "toy", "condition": {"dropout": DROPOUT}}
+    run |= {"dataset": "toy", "class_cond": {"label_dropout": DROPOUT}}
     run["train"] |= {"steps": STEPS, "batch_size": BATCH, "learning_rate": 0.02}
-    run["sample"] |= {"count": 6, "guidance": None}
+    run["sample"] |= {"count": 6, "guidance_scale": None}
     dataset = {"source": "toy", "validation": 0.1, "test": 0.2, "size": EDGE, "stride": EDGE}
     return parse_params(
         {
-            "seed": 0,
             "sources": {"toy": {"kind": "arrays", "path": "toy.npz", "field": "images", "labels": "labels"}},
             "datasets": {"toy": {**dataset, "tokenizer": {"kind": "pixels", "levels": 2}}},
             "runs": {"toy": run},
-            "comparisons": [],
-            "zero_shot": {**data["zero_shot"], "runs": [], "sources": []},
-            "samplers": {**data["samplers"], "runs": {}},
         }
     )
 
@@ -155,7 +151,7 @@ def test_guidance_changes_what_the_sample_stage_draws(params: Params, place: Pat
     drawn = []
     for guidance in (0.0, 0.0, 6.0):
         run = params.runs["digits"]
-        guided = run.model_copy(update={"sample": run.sample.model_copy(update={"guidance": guidance})})
+        guided = run.model_copy(update={"sample": run.sample.model_copy(update={"guidance_scale": guidance})})
         sample(params.model_copy(update={"runs": {"digits": guided}}), "digits")
         drawn.append(np.load(paths.samples("digits") / "tokens.npy"))
     assert np.array_equal(drawn[0], drawn[1])

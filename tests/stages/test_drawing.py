@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
+from mdpipe.params.sampling import SamplerConfig
 from mdpipe.stages.model_io import TrainedRun, load_run
 from mdpipe.stages.sampling import Drawn, draw, unknown
 
@@ -20,7 +21,7 @@ WINDOW = 32
 
 
 class Overheard(nn.Module):
-    """A network whose calls are noted."""
+    """A network that records its calls."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -52,25 +53,26 @@ Load = Callable[[str], tuple[TrainedRun, Overheard]]
 
 
 def drawn_by(trained: TrainedRun, kind: str, tokens: Tensor, **settings: Any) -> Drawn:
-    grid = {"steps": 4, "grid": "cosine"} if kind in ("ancestral", "reveal_first", "generalized") else {}
-    return draw(trained, build_sampler(kind, **grid), tokens, NOISE, choice=TokenSampler(), **settings)
+    config = SamplerConfig.parse(kind)
+    sampler = build_sampler(config.model_copy(update={"steps": 4}) if hasattr(config, "steps") else config)
+    return draw(trained, sampler, tokens, NOISE, choice=TokenSampler(), **settings)
 
 
 @pytest.mark.parametrize(("run", "length"), [("letters", 32), ("pieces", 16), ("digits", 64)])
 def test_unknown_samples_are_masks_of_the_models_own_length(place: Path, run: str, length: int) -> None:
     trained = load_run(run)
-    assert torch.equal(unknown(trained, 3), torch.full((3, length), trained.objective.vocabulary))
+    assert torch.equal(unknown(trained, 3), torch.full((3, length), trained.objective.vocab_size))
     assert unknown(trained, 2, 5).shape == (2, 5)
 
 
 @pytest.mark.parametrize(
     ("run", "kind", "fewest", "most"),
     [
-        ("letters", "ancestral", 4, 5),
-        ("letters", "reveal_first", 1, 5),
+        ("letters", "ancestral_stepwise", 4, 5),
+        ("letters", "ancestral", 1, 5),
         ("letters", "first_hitting", WINDOW, WINDOW),
         ("letters_ar", "autoregressive", WINDOW, WINDOW),
-        ("pieces", "generalized", 4, 5),
+        ("pieces", "genmd4_ancestral", 4, 5),
     ],
 )
 def test_network_calls_are_counted(overheard: Load, run: str, kind: str, fewest: int, most: int) -> None:
@@ -79,13 +81,13 @@ def test_network_calls_are_counted(overheard: Load, run: str, kind: str, fewest:
     drawn = drawn_by(trained, kind, unknown(trained, 3))
     assert drawn.network_calls == len(network.heard)
     assert fewest <= drawn.network_calls <= most
-    assert drawn.tokens.max() < trained.objective.vocabulary
+    assert drawn.tokens.max() < trained.objective.vocab_size
 
 
 def test_guidance_is_one_call_on_the_batch_with_its_classes_and_without(overheard: Load) -> None:
     trained, network = overheard("digits")
     classes = torch.tensor([3, 1, 4])
-    drawn = drawn_by(trained, "ancestral", unknown(trained, 3), classes=classes, guidance=2.0)
+    drawn = drawn_by(trained, "ancestral_stepwise", unknown(trained, 3), classes=classes, guidance=2.0)
     assert drawn.network_calls == len(network.heard)
     for tokens, condition in network.heard:
         assert condition is not None
@@ -93,12 +95,12 @@ def test_guidance_is_one_call_on_the_batch_with_its_classes_and_without(overhear
         assert torch.equal(tokens[:3], tokens[3:])
 
 
-def test_classes_are_told_as_they_are_and_no_class_is_told_by_silence(overheard: Load) -> None:
+def test_the_network_gets_the_classes_or_none(overheard: Load) -> None:
     trained, network = overheard("digits")
-    drawn_by(trained, "ancestral", unknown(trained, 2), classes=torch.tensor([9, 0]))
+    drawn_by(trained, "ancestral_stepwise", unknown(trained, 2), classes=torch.tensor([9, 0]))
     assert all(condition is not None and condition.tolist() == [9, 0] for _, condition in network.heard)
     network.heard.clear()
-    drawn_by(trained, "ancestral", unknown(trained, 2))
+    drawn_by(trained, "ancestral_stepwise", unknown(trained, 2))
     assert network.heard
     assert all(condition is None for _, condition in network.heard)
 
@@ -125,6 +127,6 @@ def test_what_is_given_in_a_long_text_stays(place: Path) -> None:
     trained = load_run("letters")
     tokens = unknown(trained, 2, 3 * WINDOW + 5)
     tokens[:, ::3] = torch.arange(len(tokens[0, ::3])) % 27
-    drawn = drawn_by(trained, "reveal_first", tokens).tokens
+    drawn = drawn_by(trained, "ancestral", tokens).tokens
     assert torch.equal(drawn[:, ::3], tokens[:, ::3])
     assert drawn.max() < 27

@@ -31,7 +31,7 @@ def fingerprint(dataset: EncodedDataset, **changes: object) -> str:
         *parents, last = path.split("__")
         section = data
         for key in parents:
-            section = section[key]
+            section = section.setdefault(key, {})
         section[last] = value
     return training_fingerprint(parse_params(data), "letters", dataset)
 
@@ -41,8 +41,8 @@ def fingerprint(dataset: EncodedDataset, **changes: object) -> str:
     [
         {"seed": 1},
         {"runs__letters__train__steps": 31},
-        {"runs__letters__network__layers": 2},
-        {"runs__letters__diffusion__schedule": {"kind": "cosine"}},
+        {"runs__letters__network__num_layers": 2},
+        {"runs__letters__objective": {"kind": "md4", "schedule": "cosine"}},
     ],
 )
 def test_it_changes_with_seed_settings_and_schedule(dataset, change):
@@ -52,11 +52,11 @@ def test_it_changes_with_seed_settings_and_schedule(dataset, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"runs__letters__train__checkpoint_every": 7},
-        {"runs__letters__train__keep_checkpoints": 9},
-        {"runs__letters__hardware__processes": 4},
+        {"runs__letters__train__save_every": 7},
+        {"runs__letters__train__save_total_limit": 9},
+        {"runs__letters__hardware__num_processes": 4},
         {"runs__letters__hardware__strategy": "fsdp"},
-        {"runs__letters__sample__steps": 9},
+        {"runs__letters__sample__sampler__steps": 9},
         {"runs__pieces__train__steps": 99},
     ],
 )

@@ -32,8 +32,8 @@ SOURCE = {"sources": "digits"}
         ),
         (DATASET, "data/x/tokenizer.json is broken", "data/x/tokenizer.json is broken"),
         (DATASET, "a tokenizer.json of the library", "a tokenizer.json of the library"),
-        (RUN, "network.heads = 3 does not", "runs.letters.network.heads = 3 does not"),
-        (RUN, "runs.letters.hardware.processes = 2", "runs.letters.hardware.processes = 2"),
+        (RUN, "network.num_heads = 3 does not", "runs.letters.network.num_heads = 3 does not"),
+        (RUN, "runs.letters.hardware.num_processes = 2", "runs.letters.hardware.num_processes = 2"),
         (RUN, "lower the dataset's `length`", "lower `datasets.docs_letters.length`"),
         (SOURCE, "narrow its `path` or its `color`", "narrow `sources.digits.path` or its `color`"),
         (

@@ -17,7 +17,8 @@ from typer.testing import Result
 from mdpipe.commands import interactive, sample_files
 from mdpipe.data.pixels import quantize
 from mdpipe.params import Params
-from mdpipe.params.sampling import KINDS, samplers_for
+from mdpipe.params.diffusion import ObjectiveConfig
+from mdpipe.params.sampling import SamplerConfig, compatible_samplers
 from tests.stages.conftest import SMOKE
 from tests.stages.reading import LEVELS, levels_of, texts_of
 
@@ -28,6 +29,11 @@ WINDOW = 32
 """Letters that the network takes."""
 
 OBJECTIVE = {"letters": "md4", "letters_ar": "autoregressive", "pieces": "genmd4", "digits": "md4"}
+
+
+def samplers_of(run: str) -> list[str]:
+    """Return the kinds of samplers that fit a run."""
+    return compatible_samplers(ObjectiveConfig.kinds[OBJECTIVE[run]])
 
 
 @pytest.mark.parametrize("run", ["letters", "letters_ar", "pieces"])
@@ -94,9 +100,7 @@ def test_a_prompt_may_be_longer_than_the_window(mdpipe: Command) -> None:
     assert all(text.startswith(prompt) and len(text) == 60 for text in texts)
 
 
-@pytest.mark.parametrize(
-    ("run", "sampler"), [(run, kind) for run in OBJECTIVE for kind in samplers_for(OBJECTIVE[run])]
-)
+@pytest.mark.parametrize(("run", "sampler"), [(run, kind) for run in OBJECTIVE for kind in samplers_of(run)])
 def test_every_sampler_that_fits_works_by_its_name(mdpipe: Command, run: str, sampler: str) -> None:
     assert mdpipe("generate", run, "--sampler", sampler, "--steps", 4, "--count", 2).exit_code == 0
 
@@ -104,9 +108,9 @@ def test_every_sampler_that_fits_works_by_its_name(mdpipe: Command, run: str, sa
 @pytest.mark.parametrize(
     ("sampler", "setting", "other"),
     [
-        ("confidence", "noise_scale=0.5", "0.0"),
-        ("remasking", "eta=1", "0"),
-        ("predictor_corrector", "correctors=2", "0"),
+        ("maskgit", "noise_scale=0.5", "0.0"),
+        ("remdm", "eta=1", "0"),
+        ("predictor_corrector", "num_corrector_steps=2", "0"),
     ],
 )
 def test_a_setting_of_a_sampler_changes_its_samples_and_defaults_to_params(
@@ -124,7 +128,7 @@ def test_a_setting_of_a_sampler_changes_its_samples_and_defaults_to_params(
     asked = drawn("--set", setting)
     assert without != asked
     data = params.model_dump(mode="json")
-    compared, own = ({"kind": sampler, "grid": "cosine", key: json.loads(text)} for text in (value, other))
+    compared, own = ({"kind": sampler, "time_grid": "cosine", key: json.loads(text)} for text in (value, other))
     data["samplers"]["samplers"] = [compared]
     Path("params.yaml").write_text(yaml.safe_dump(data))
     assert drawn() == asked
@@ -138,33 +142,33 @@ def test_the_grid_defaults_to_that_of_params(mdpipe: Command, params: Params) ->
     def drawn(*given: object) -> str:
         return mdpipe("generate", "letters", "--steps", 8, *given).stdout
 
-    uniform, cosine = (drawn("--grid", grid) for grid in ("uniform", "cosine"))
+    uniform, cosine = (drawn("--time-grid", grid) for grid in ("uniform", "cosine"))
     assert drawn() == cosine != uniform
-    assert drawn("--set", "grid=uniform") == uniform
+    assert drawn("--set", "time_grid=uniform") == uniform
     data = params.model_dump(mode="json")
-    data["runs"]["letters"]["sample"]["sampler"] = {"kind": "reveal_first", "grid": "uniform"}
+    data["runs"]["letters"]["sample"]["sampler"] = {"kind": "ancestral", "time_grid": "uniform"}
     Path("params.yaml").write_text(yaml.safe_dump(data))
     assert drawn() == uniform
-    assert drawn("--grid", "cosine") == cosine
+    assert drawn("--time-grid", "cosine") == cosine
 
 
 def test_what_is_not_given_is_as_the_run_has_it_in_params(mdpipe: Command, params: Params) -> None:
     """Sampler, steps, temperature, top_k and top_p; with the command line before them."""
     data = params.model_dump(mode="json")
-    own = {"sampler": {"kind": "confidence", "grid": "uniform", "noise_scale": 2.0}, "steps": 5}
+    own = {"sampler": {"kind": "maskgit", "time_grid": "uniform", "noise_scale": 2.0, "steps": 5}}
     data["runs"]["letters"]["sample"] |= {**own, "temperature": 0.5, "top_k": 9, "top_p": 0.9}
-    given = ("--sampler", "confidence", "--set", "noise_scale=2.0", "--grid", "uniform", "--steps", 5)
+    given = ("--sampler", "maskgit", "--set", "noise_scale=2.0", "--time-grid", "uniform", "--steps", 5)
     choice = ("--temperature", 0.5, "--top-k", 9, "--top-p", 0.9)
     plain, asked = mdpipe("generate", "letters").stdout, mdpipe("generate", "letters", *given, *choice).stdout
     Path("params.yaml").write_text(yaml.safe_dump(data))
     assert mdpipe("generate", "letters").stdout == asked != plain
-    arguments = ("--sampler", "reveal_first", "--steps", 128, "--temperature", 1, "--top-k", 27, "--top-p", 1)
+    arguments = ("--sampler", "ancestral", "--steps", 128, "--temperature", 1, "--top-k", 27, "--top-p", 1)
     assert mdpipe("generate", "letters", *arguments).stdout == plain
 
 
 def test_the_guidance_of_params_holds_where_there_is_a_label(mdpipe: Command, params: Params) -> None:
     data = params.model_dump(mode="json")
-    data["runs"]["digits"]["sample"] |= {"guidance": 8.0}
+    data["runs"]["digits"]["sample"] |= {"guidance_scale": 8.0}
     Path("params.yaml").write_text(yaml.safe_dump(data))
     for name, guidance in (("params", ()), ("same", ("--guidance", 8)), ("other", ("--guidance", 0))):
         mdpipe("generate", "digits", "--label", 9, *guidance, "--out", f"{name}.png")
@@ -173,7 +177,7 @@ def test_the_guidance_of_params_holds_where_there_is_a_label(mdpipe: Command, pa
     assert mdpipe("generate", "digits").exit_code == 0
 
 
-@pytest.mark.parametrize("option", [("--steps", 8), ("--grid", "cosine")])
+@pytest.mark.parametrize("option", [("--steps", 8), ("--time-grid", "cosine")])
 def test_a_setting_that_the_sampler_does_not_have_is_said_to_be_ignored(mdpipe: Command, option: Any) -> None:
     done = mdpipe("generate", "letters", "--sampler", "first_hitting", *option)
     name, value = option
@@ -232,8 +236,8 @@ def test_lines_of_json_hold_the_texts(mdpipe: Command) -> None:
 
 @pytest.mark.parametrize("run", list(OBJECTIVE))
 def test_every_other_sampler_is_refused_with_those_that_fit(refusal: Callable[..., str], run: str) -> None:
-    allowed = samplers_for(OBJECTIVE[run])
-    for kind in [*KINDS, "nobody"]:
+    allowed = samplers_of(run)
+    for kind in [*SamplerConfig.kinds, "nobody"]:
         if kind not in allowed:
             line = refusal("generate", run, "--sampler", kind)
             assert line == (
@@ -295,30 +299,34 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
         ),
         (("pieces", "--prompt", "half \udcff"), "the text 'half \\udcff' is not UTF-8; set the terminal to it"),
         (("letters", "--temperature", 0), "--temperature 0.0 is refused: must be above 0"),
-        (("letters", "--temperature", "nan"), "--temperature nan is refused: must be above 0"),
+        (("letters", "--temperature", "nan"), "--temperature nan is refused: must be finite"),
         (("letters", "--top-k", 0), "--top-k 0 is refused: must be at least 1"),
-        (("letters", "--top-p", 2), "--top-p 2.0 is refused: must be above 0 and at most 1"),
-        (("letters", "--grid", "log"), "--grid log is refused: must be 'uniform' or 'cosine'"),
+        (("letters", "--top-p", 2), "--top-p 2.0 is refused: must be at most 1"),
+        (("letters", "--time-grid", "log"), "--time-grid log is refused: must be 'uniform' or 'cosine'"),
         (("letters", "--set", "decode"), "--set decode sets nothing; write --set KEY=VALUE"),
         (
             ("letters", "--set", "decod=argmax"),
-            "--set decod=argmax: the sampler reveal_first has no setting 'decod' (did you mean 'decode'?); it has:"
-            " grid, decode",
+            "--set decod=argmax: the sampler ancestral has no setting 'decod' (did you mean 'decode'?); it has:"
+            " steps, time_grid, decode",
         ),
         (("letters", "--set", "decode=best"), "--set decode=best is refused: must be 'sample' or 'argmax'"),
         (
             ("letters", "--set", "kind=ancestral"),
-            "--set kind=ancestral: the sampler reveal_first has no setting 'kind'",
+            "--set kind=ancestral: the sampler ancestral has no setting 'kind'",
         ),
-        (("letters", "--sampler", "remasking", "--set", "eta=2"), "--set eta=2 is refused: must be at most 1"),
-        (("letters", "--sampler", "remasking", "--set", "eta=["), "--set eta=[: line 1, column 2: is not valid YAML"),
+        (("letters", "--sampler", "remdm", "--set", "eta=2"), "--set eta=2 is refused: must be at most 1"),
+        (("letters", "--sampler", "remdm", "--set", "eta=["), "--set eta=[: line 1, column 2: is not valid YAML"),
         (
-            ("letters", "--sampler", "first_hitting", "--set", "grid=cosine"),
-            "--set grid=cosine: the sampler first_hitting has no setting 'grid'; it has: none",
+            ("letters", "--sampler", "first_hitting", "--set", "steps=3"),
+            "--set steps=3: the sampler first_hitting has no setting 'steps'; it has: none",
         ),
         (
             ("letters", "--sampler", "two_stages"),
-            "--sampler 'two_stages' does not fit a run of md4 (did you mean 'two_stage'?); allowed: ancestral, two",
+            "--sampler 'two_stages' does not fit a run of md4 (did you mean 'two_stage'?); allowed: ancestral, ance",
+        ),
+        (
+            ("letters", "--sampler", "remasking"),
+            "--sampler 'remasking' does not fit a run of md4; remasking is now called remdm",
         ),
         (
             ("digits", "--out", "new.gif"),

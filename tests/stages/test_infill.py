@@ -16,7 +16,8 @@ from mdpipe.commands.infill import with_gaps
 from mdpipe.data.pixels import dequantize, quantize
 from mdpipe.data.raw.material import read_images
 from mdpipe.data.tokenizers import fit_tokenizer
-from mdpipe.params.sampling import samplers_for
+from mdpipe.params.diffusion import MD4Config
+from mdpipe.params.sampling import compatible_samplers
 from tests.stages.reading import EDGE, LEVELS, levels_of, texts_of
 
 Command = Callable[..., Result]
@@ -74,7 +75,7 @@ def test_what_looks_like_a_gap_and_is_none_is_refused(marker: str) -> None:
         with_gaps(fit_tokenizer("letters", []), f"a [gap] and {marker}", gap=3)
 
 
-@pytest.mark.parametrize("sampler", samplers_for("md4"))
+@pytest.mark.parametrize("sampler", compatible_samplers(MD4Config))
 @pytest.mark.parametrize("words", ["words", "words and many more of them so that windows are filled one by one"])
 def test_every_sampler_leaves_the_text_around_gaps_as_it_is(mdpipe: Command, sampler: str, words: str) -> None:
     arguments = ("--sampler", sampler, "--steps", 4, "--count", 5)
@@ -123,7 +124,7 @@ def test_a_seed_gives_the_same_filling_and_another_seed_another(mdpipe: Command)
 def test_left_to_right_a_gap_with_text_behind_it_is_refused(refusal: Callable[..., str], text: str) -> None:
     """Also where the gap ends with the network's window of 32 letters, in which nothing follows it."""
     assert refusal("infill", "letters_ar", "--text", text).startswith(
-        "mdpipe: a run of autoregressive draws from left to right and cannot heed what stands behind a gap"
+        "mdpipe: a run of autoregressive samples from left to right, without regard to the text after a gap"
     )
 
 
@@ -132,7 +133,7 @@ def test_left_to_right_a_gap_at_the_end_is_filled(mdpipe: Command) -> None:
     assert all(text.startswith("the ") and len(text) == 13 for text in texts)
 
 
-@pytest.mark.parametrize("sampler", samplers_for("md4"))
+@pytest.mark.parametrize("sampler", compatible_samplers(MD4Config))
 def test_every_sampler_leaves_the_pixels_that_are_not_masked(
     mdpipe: Command, digit: NDArray[np.uint8], sampler: str
 ) -> None:
@@ -156,7 +157,7 @@ def test_arrays_have_the_filled_images_alone(mdpipe: Command, digit: NDArray[np.
 
 def test_a_setting_of_the_sampler_reaches_the_filling(mdpipe: Command) -> None:
     drawn = [
-        mdpipe("infill", "letters", "--text", "a [gap:20]", "--sampler", "remasking", "--set", f"eta={eta}").stdout
+        mdpipe("infill", "letters", "--text", "a [gap:20]", "--sampler", "remdm", "--set", f"eta={eta}").stdout
         for eta in (0, 1)
     ]
     assert drawn[0] != drawn[1]
@@ -207,7 +208,7 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
         (("nobody", "--text", "[gap]"), "there is no run 'nobody'; trained in models/: digits, letters"),
         (
             ("letters", "--text", "[gap]", "--set", "eta=1"),
-            "--set eta=1: the sampler reveal_first has no setting 'eta'",
+            "--set eta=1: the sampler ancestral has no setting 'eta'",
         ),
         (
             ("letters", "--text", "[gap]", "--out", "a.png"),
@@ -218,8 +219,8 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
             "--out a.txt does not say how to write images; allowed: .png",
         ),
         (
-            ("letters", "--text", "[gap]", "--sampler", "generalized"),
-            "--sampler 'generalized' does not fit a run of md4",
+            ("letters", "--text", "[gap]", "--sampler", "genmd4_ancestral"),
+            "--sampler 'genmd4_ancestral' does not fit a run of md4",
         ),
     ],
 )

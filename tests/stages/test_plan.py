@@ -73,7 +73,7 @@ def test_training_costs_what_a_count_by_hand_gives(default_suite):
     """
     params, rows = default_suite
     run = params.runs["letters"]
-    layers, width, length, vocabulary = run.network.layers, run.network.width, 128, 27
+    layers, width, length, vocabulary = run.network.num_layers, run.network.hidden_size, 128, 27
     hidden = 32 * math.ceil(8 * width / 3 / 32)
     layer = 2 * length * (4 * width**2 + 3 * width * hidden) + 4 * length**2 * width
     forward = layers * layer + 2 * length * width * vocabulary
@@ -113,11 +113,10 @@ def test_half_the_peak_takes_twice_the_hours(empty):
 def test_every_mask_of_an_example_is_a_network_call(empty):
     content = smoke()
     once = rows_of(content)["train@letters"].flops.value
-    content["runs"]["letters"]["diffusion"]["masks"] = 3
+    content["runs"]["letters"]["objective"] = {"kind": "md4", "num_mask_samples": 3}
     assert rows_of(content)["train@letters"].flops.value == 3 * once
     content["runs"]["letters"] |= {
         "objective": "genmd4",
-        "diffusion": content["runs"]["pieces"]["diffusion"],
         "sample": content["runs"]["pieces"]["sample"],
     }
     assert rows_of(content)["train@letters"].flops.value == 2 * once
@@ -126,7 +125,7 @@ def test_every_mask_of_an_example_is_a_network_call(empty):
 def test_guidance_doubles_the_cost_of_a_sample(empty):
     content = smoke()
     guided = rows_of(content)["sample@digits"].flops.value
-    content["runs"]["digits"]["sample"]["guidance"] = None
+    content["runs"]["digits"]["sample"]["guidance_scale"] = None
     assert guided == 2 * rows_of(content)["sample@digits"].flops.value
 
 
@@ -142,7 +141,7 @@ def test_an_exact_likelihood_needs_one_draw(empty):
 def test_left_to_right_costs_the_sum_over_what_each_call_reads(empty):
     params = parse_params(smoke())
     run, data = params.runs["letters_ar"], Plan.of(params).datasets["docs_letters"]
-    network = build_on_meta(vocab_size=27, shape=data.shape, causal=True, **run.network.model_dump())
+    network = build_on_meta(run.network, 27, data.shape, causal=True)
     once = sum(forward_flops(network, length) for length in range(1, data.length + 1))
     assert rows_of(params)["sample@letters_ar"].flops == Estimate(run.sample.count * once)
 
@@ -160,8 +159,7 @@ def test_where_all_is_known_no_total_says_at_least(empty):
     content = smoke()
     content["runs"] = {"digits": content["runs"]["digits"]}
     content["datasets"], content["sources"] = ({"digits": content[key]["digits"]} for key in ("datasets", "sources"))
-    content["zero_shot"] |= {"runs": [], "sources": []}
-    content["samplers"]["runs"], content["comparisons"] = {}, []
+    del content["zero_shot"], content["samplers"], content["comparisons"]
     printed = describe(parse_params(content), 0.4, 989)
     assert "at least" not in printed
     assert "Nothing is unknown" in printed
@@ -170,7 +168,7 @@ def test_where_all_is_known_no_total_says_at_least(empty):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="runs would train on the GPU")
 def test_runs_in_bfloat16_are_named_where_it_is_slow(empty, monkeypatch):
     content = smoke()
-    content["runs"]["pieces"]["hardware"]["precision"] = "bfloat16"
+    content["runs"]["pieces"]["hardware"] = {"precision": "bfloat16"}
     for problem in ("", "bfloat16 is slow"):
         monkeypatch.setattr(performance, "find_bfloat16_problem", lambda device, problem=problem: problem)
         printed = describe(parse_params(content), 0.4, 989)

@@ -11,7 +11,6 @@ from mdpipe.commands.plan import Plan, describe, network_calls
 from mdpipe.commands.plan_sizes import Estimate, folder_size
 from mdpipe.data.artifacts import room
 from mdpipe.params import parse_params
-from mdpipe.params.sampling import OnGrid
 from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
 from mdpipe.stages.samplers import samplers
@@ -29,8 +28,8 @@ def empty(tmp_path, monkeypatch):
 def without_classes():
     """The smoke preset whose pictures have no classes."""
     content = smoke()
-    content["runs"]["digits"]["condition"] = None
-    content["runs"]["digits"]["sample"]["guidance"] = None
+    content["runs"]["digits"]["class_cond"] = None
+    content["runs"]["digits"]["sample"]["guidance_scale"] = None
     return content
 
 
@@ -167,13 +166,13 @@ def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimi
     monkeypatch.setattr(room, "WORTH_SAYING", 0)
     content = smoke()
     run = copy.deepcopy(content["runs"]["letters"])
-    run["network"] |= {"layers": 2, "width": 128}
+    run["network"] |= {"num_layers": 2, "hidden_size": 128}
     run["train"] |= {
         "optimizer": optimizer,
         "steps": 6,
         "warmup_steps": 1,
-        "checkpoint_every": every,
-        "keep_checkpoints": keep,
+        "save_every": every,
+        "save_total_limit": keep,
     }
     content["runs"]["letters"] = run
     params = parse_params(content)
@@ -192,22 +191,20 @@ def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimi
 
 def test_a_run_that_goes_on_needs_room_for_what_is_not_there_yet():
     train = parse_params(smoke()).runs["letters"].train
-    train = train.model_copy(update={"steps": 10, "checkpoint_every": 2, "keep_checkpoints": 2})
+    train = train.model_copy(update={"steps": 10, "save_every": 2, "save_total_limit": 2})
     assert [train.most_checkpoints(newest, kept) for newest, kept in [(0, 0), (2, 1), (4, 2), (8, 2)]] == [3, 3, 3, 3]
     assert train.most_checkpoints(newest=8, kept=1) == 2
     assert train.most_checkpoints(newest=10, kept=2) == 2
 
 
 def test_samplers_are_called_as_often_as_planned(place, params):
-    suite = params.samplers
     samplers(params, "letters")
     with paths.samplers("letters").open() as file:
-        told = {(row["sampler"], row["steps"]): row["network_calls"] for row in csv.DictReader(file)}
-    for settings in suite.samplers:
-        for steps in suite.steps if isinstance(settings, OnGrid) else [None]:
-            calls = int(told[settings.kind, str(steps or "")])
-            planned = network_calls(settings, steps, 32)
-            assert calls <= planned if settings.kind == "reveal_first" else calls == planned
+        counted = {(row["sampler"], row["steps"]): row["network_calls"] for row in csv.DictReader(file)}
+    for config in params.samplers.samplers_for(params.runs["letters"].objective):
+        calls = int(counted[config.kind, str(getattr(config, "steps", ""))])
+        planned = network_calls(config, 32)
+        assert calls <= planned if config.kind == "ancestral" else calls == planned
 
 
 def test_a_header_that_is_broken_is_named(place, params):
@@ -222,7 +219,7 @@ def record(params):
     stages = {
         f"{stage}@{name}": {
             "cmd": "",
-            "params": {"params.yaml": {"seed": 0, f"{section}.{name}": content[section][name]}},
+            "params": {"params.resolved.yaml": {"seed": 0, f"{section}.{name}": content[section][name]}},
         }
         for stage, section in (("download", "sources"), ("encode", "datasets"))
         for name in content[section]

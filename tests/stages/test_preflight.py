@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mdpipe.cli import app
 from mdpipe.commands.check import describe
-from mdpipe.params import parse_params
+from mdpipe.params import dump_params, load_params, parse_params
 from mdpipe.pipeline.preflight import require_usable
 from tests.stages.planning import FILES, smoke
 from workflow.engine import open_repo
@@ -24,6 +24,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("constraints.txt").touch()
     Path("params.yaml").write_bytes(FILES["smoke"].read_bytes())
+    Path("params.resolved.yaml").write_text(dump_params(load_params()))
     return tmp_path
 
 
@@ -61,8 +62,8 @@ def test_check_names_every_path_that_is_missing(place):
 
 def test_check_says_that_without_runs_there_is_no_report(place):
     content = smoke()
-    content["runs"] = content["samplers"]["runs"] = {}
-    content["comparisons"] = content["zero_shot"]["runs"] = []
+    content["runs"] = {}
+    del content["comparisons"], content["zero_shot"], content["samplers"]
     assert describe(parse_params(content)).splitlines()[-1].startswith("  no report, which needs a run")
     assert describe(parse_params(smoke())).endswith("  report")
 

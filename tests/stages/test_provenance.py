@@ -11,7 +11,7 @@ import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
-from mdpipe.params import Params, load_params, read_params
+from mdpipe.params import RESOLVED_PARAMS_FILE, Params, load_params, read_params
 from mdpipe.pipeline import provenance
 from mdpipe.pipeline.provenance import (
     StaleInputsError,
@@ -22,6 +22,7 @@ from mdpipe.pipeline.provenance import (
 )
 
 ROOT = Path(__file__).parents[2]
+RESOLVED = str(RESOLVED_PARAMS_FILE)
 
 
 def names_of(stage: str, params: Params) -> list[str]:
@@ -36,11 +37,12 @@ def names_of(stage: str, params: Params) -> list[str]:
 @pytest.mark.slow
 def test_inputs_are_the_params_and_dependencies_that_dvc_resolves(monkeypatch):
     monkeypatch.chdir(ROOT)
-    loaded, content = load_params(), read_params()
+    loaded, content = load_params(), read_params(RESOLVED_PARAMS_FILE)
     for stage in Repo(str(ROOT)).index.stages:
         ours = stage_inputs(stage.addressing.partition("@")[0], names_of(stage.addressing, loaded), content)
         params = [dependency for dependency in stage.deps if isinstance(dependency, ParamsDependency)]
-        assert ours.params == {key: value for each in params for key, value in each.read_params().items()}
+        read = {f"{each.def_path}: {key}": value for each in params for key, value in each.read_params().items()}
+        assert ours.params == read
         paths = {dependency.def_path for dependency in stage.deps if not isinstance(dependency, ParamsDependency)}
         assert {path for path in ours.files if not any(f"{path}/".startswith(f"{place}/") for place in paths)} == set()
         assert {path for path in paths if not any(f"{file}/".startswith(f"{path}/") for file in ours.files)} == set()
@@ -48,7 +50,7 @@ def test_inputs_are_the_params_and_dependencies_that_dvc_resolves(monkeypatch):
 
 def test_outputs_are_those_that_dvc_resolves(monkeypatch):
     monkeypatch.chdir(ROOT)
-    loaded, content = load_params(), read_params()
+    loaded, content = load_params(), read_params(RESOLVED_PARAMS_FILE)
     for stage in Repo(str(ROOT)).index.stages:
         ours = stage_outputs(stage.addressing.partition("@")[0], names_of(stage.addressing, loaded), content)
         assert sorted(map(str, ours)) == sorted(out.def_path for out in stage.outs)
@@ -59,8 +61,10 @@ def test_no_code_of_a_stage_is_loaded_before_its_inputs_are_recorded():
         "import mdpipe.cli, sys; print(*(module.__file__ for name, module in sys.modules.items() if 'mdpipe' in name))"
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
-    code = {ROOT / name for stage in stages for name in stage.get("do", stage)["deps"] if name.startswith("src/")}
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    # The stage `resolve` has the code of params, with which any command begins.
+    listed = [stage.get("do", stage)["deps"] for name, stage in stages.items() if name != "resolve"]
+    code = {ROOT / name for names in listed for name in names if name.startswith("src/")}
     assert [file for file in loaded if any(Path(file).is_relative_to(place) for place in code)] == []
 
 
@@ -71,9 +75,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_STAGE", "train@a")
     monkeypatch.setattr(provenance, "_watched", [])
     dependencies = ["code", "data/${item.dataset}", "constraints.txt"]
-    stage = {"foreach": "${runs}", "do": {"deps": dependencies, "params": ["seed", "runs.${key}.train"]}}
+    stage = {"foreach": "${runs}", "do": {"deps": dependencies, "params": [{RESOLVED: ["seed", "runs.${key}.train"]}]}}
     Path("dvc.yaml").write_text(yaml.safe_dump({"stages": {"train": stage}}))
-    Path("params.yaml").write_text(yaml.safe_dump(PARAMS))
+    Path(RESOLVED).write_text(yaml.safe_dump(PARAMS))
     shutil.copy(ROOT / ".dvcignore", ".dvcignore")
     for name in ("code/network.py", "data/d/tokens.npy", "data/other/tokens.npy", "constraints.txt"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +89,7 @@ PARAMS = {"seed": 0, "runs": {"a": {"dataset": "d", "train": {"steps": 1}}, "b":
 
 
 def edit_params(**runs):
-    Path("params.yaml").write_text(yaml.safe_dump({**PARAMS, "runs": {**PARAMS["runs"], **runs}}))
+    Path(RESOLVED).write_text(yaml.safe_dump({**PARAMS, "runs": {**PARAMS["runs"], **runs}}))
 
 
 def restore(name):
@@ -96,9 +100,9 @@ def restore(name):
 @pytest.mark.parametrize(
     ("edit", "named"),
     [
-        (lambda: edit_params(a={"dataset": "d", "train": {"steps": 2}}), "params.yaml: runs.a.train"),
-        (lambda: Path("params.yaml").write_text("seed: ["), "params.yaml"),
-        (lambda: Path("params.yaml").unlink(), "params.yaml"),
+        (lambda: edit_params(a={"dataset": "d", "train": {"steps": 2}}), f"{RESOLVED}: runs.a.train"),
+        (lambda: Path(RESOLVED).write_text("seed: ["), RESOLVED),
+        (lambda: Path(RESOLVED).unlink(), RESOLVED),
         (lambda: Path("code/network.py").write_text("second\n"), "code/network.py"),
         (lambda: restore("code/network.py"), "code/network.py"),
         (lambda: Path("code/new.py").touch(), "code/new.py"),
@@ -110,7 +114,7 @@ def restore(name):
     ids=["param", "broken", "missing", "code", "restored", "added", "removed", "data", "folder", "file"],
 )
 def test_a_changed_input_is_named(place, edit, named):
-    watch_inputs("train", ["a"], read_params())
+    watch_inputs("train", ["a"], read_params(RESOLVED_PARAMS_FILE))
     edit()
     with pytest.raises(StaleInputsError, match=rf"train@a is stale: .*{named}"):
         require_unchanged_inputs()
@@ -118,7 +122,7 @@ def test_a_changed_input_is_named(place, edit, named):
 
 def test_a_rank_that_another_launcher_left_behind_does_not_keep_the_stage_from_comparing(place, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    watch_inputs("train", ["a"], read_params())
+    watch_inputs("train", ["a"], read_params(RESOLVED_PARAMS_FILE))
     Path("code/network.py").write_text("second\n")
     with pytest.raises(StaleInputsError):
         require_unchanged_inputs()
@@ -129,7 +133,7 @@ def test_a_rank_that_another_launcher_left_behind_does_not_keep_the_stage_from_c
     [
         lambda: None,
         lambda: edit_params(b={"train": {"steps": 2}}),
-        lambda: Path("params.yaml").write_text("# A comment.\n" + Path("params.yaml").read_text()),
+        lambda: Path(RESOLVED).write_text("# A comment.\n" + Path(RESOLVED).read_text()),
         lambda: Path("data/other/tokens.npy").write_text("second\n"),
         lambda: Path("code/.network.py.swp").touch(),
         lambda: Path("code/__pycache__").mkdir(),
@@ -137,7 +141,7 @@ def test_a_rank_that_another_launcher_left_behind_does_not_keep_the_stage_from_c
     ids=["nothing", "other_run", "comment", "other_data", "swap_file", "bytecode"],
 )
 def test_what_the_stage_does_not_read_may_change(place, edit):
-    watch_inputs("train", ["a"], read_params())
+    watch_inputs("train", ["a"], read_params(RESOLVED_PARAMS_FILE))
     edit()
     require_unchanged_inputs()
 
@@ -148,7 +152,7 @@ def test_what_the_stage_does_not_read_may_change(place, edit):
 def test_only_the_process_that_dvc_waits_for_compares(place, monkeypatch, variables):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    watch_inputs("train", ["a"], read_params())
+    watch_inputs("train", ["a"], read_params(RESOLVED_PARAMS_FILE))
     Path("code/network.py").write_text("second\n")
     require_unchanged_inputs()
 

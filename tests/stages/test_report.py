@@ -29,8 +29,7 @@ def two_runs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     names = ("letters", "letters_ar")
     data["runs"] = {name: data["runs"][name] for name in names}
     data["datasets"] = {"docs_letters": data["datasets"]["docs_letters"]}
-    data["zero_shot"] |= {"runs": [], "sources": []}
-    data["samplers"] |= {"runs": {}}
+    del data["zero_shot"], data["samplers"]
     write(paths.metrics("encode", "docs_letters"), records.encoding("docs_letters", records.TEXT_RATES))
     for name, value in zip(names, (2.5, 2.25), strict=True):
         evaluation = records.evaluation(name, "docs_letters", "text", unit="bits/char", value=value)
@@ -144,7 +143,7 @@ def test_a_missing_metrics_file_is_named(two_runs: Params) -> None:
 def test_measured_speeds_are_in_the_table_of_samplers(params: Params, place: Path) -> None:
     """Speeds of the measured rows, read with their types also if no sampler has a time grid."""
     data = params.model_dump(mode="json")
-    data["zero_shot"] |= {"runs": [], "sources": []}
+    del data["zero_shot"]
     data["samplers"]["samplers"] = [{"kind": "first_hitting"}]
     real = parse_params(data)
     for run in real.runs:
@@ -160,7 +159,7 @@ def test_measured_speeds_are_in_the_table_of_samplers(params: Params, place: Pat
 def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path) -> None:
     """Their difference is that of their bounds, up to the six digits of the metrics."""
     data = params.model_dump(mode="json")
-    data["zero_shot"] |= {"runs": [], "sources": []}
+    del data["zero_shot"]
     real = parse_params(data)
     for run in real.runs:
         sample(real, run)
@@ -179,7 +178,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert all(run in page for run in real.runs)
     conditions = dict(tables["likelihood"].select("run", "condition").drop_nulls("run").iter_rows())
-    assert conditions == {name: run.condition and "class label" for name, run in real.runs.items()}
+    assert conditions == {name: run.class_cond and "class label" for name, run in real.runs.items()}
     guided = tables["samples"].filter(run="digits").select("condition", "guidance", "unit")
     assert guided.rows() == [("class label", 1.0, "bits/dim")]
     assert "| class label |" in (paths.RESULTS / "likelihood.md").read_text()

@@ -12,12 +12,13 @@ from torch.nn.functional import pad
 
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.schemas import SAMPLERS
 from mdpipe.stages.model_io import load_run
-from mdpipe.stages.samplers import fitting_samplers, samplers
+from mdpipe.stages.samplers import STREAMS, samplers
 from mdpipe.stages.sampling import draw, unknown
 
 WINDOW = 32
@@ -72,16 +73,21 @@ def test_there_is_a_row_for_the_data_and_for_each_sampler_at_each_number_of_step
     assert {tuple(row) for row in rows} == {tuple(SAMPLERS)}
     assert [(row["sampler"], row["steps"], row["samples"]) for row in rows] == [
         ("data", "", str(len(held_out()))),
+        ("ancestral_stepwise", "4", "2"),
+        ("ancestral_stepwise", "8", "2"),
         ("ancestral", "4", "2"),
         ("ancestral", "8", "2"),
-        ("reveal_first", "4", "2"),
-        ("reveal_first", "8", "2"),
         ("first_hitting", "", "2"),
     ]
     parameters = str(load_run("letters").parameters)
     for row in rows:
-        told = [row[name] for name in ("run", "dataset", "judge", "unit", "parameters")]
-        assert told == ["letters", "docs_letters", "letters_ar", "bits/char", parameters]
+        assert [row[name] for name in ("run", "dataset", "judge", "unit", "parameters")] == [
+            "letters",
+            "docs_letters",
+            "letters_ar",
+            "bits/char",
+            parameters,
+        ]
 
 
 def test_network_calls_are_at_most_one_a_step_and_one_for_the_rest(rows: list[Row]) -> None:
@@ -104,9 +110,11 @@ def test_the_data_are_judged_whole(rows: list[Row]) -> None:
 def test_samples_are_judged_as_the_data_are(params: Params, rows: list[Row]) -> None:
     """Drawn again from the same noise, of which every row has its own."""
     trained = load_run("letters")
-    for row, (kind, steps, sampler) in zip(rows[1:], fitting_samplers(params, "letters"), strict=True):
-        noise = CounterRNG(params.seed, f"samplers/{kind}/{steps}")
-        tokens = draw(trained, sampler, unknown(trained, 2), noise, choice=TokenSampler()).tokens
+    compared = params.samplers.samplers_for(params.runs["letters"].objective)
+    for row, config in zip(rows[1:], compared, strict=True):
+        stream = STREAMS.get(config.kind, config.kind)
+        noise = CounterRNG(params.seed, f"samplers/{stream}/{getattr(config, 'steps', None)}")
+        tokens = draw(trained, build_sampler(config), unknown(trained, 2), noise, choice=TokenSampler()).tokens
         first, second = bits_by_chaining(tokens)
         assert float(row["bits"]) == pytest.approx((first + second) / 2, rel=1e-5)
         assert float(row["bits_stderr"]) == pytest.approx(abs(first - second) / 2, rel=1e-4)
@@ -126,30 +134,27 @@ def test_only_samplers_that_fit_the_run_are_tried(params: Params) -> None:
     """At every number of steps where they walk a grid, with the settings that the suite gives them."""
     suite = with_samplers(
         params,
-        {"kind": "remasking", "grid": "uniform", "eta": 0.3},
-        {"kind": "generalized", "grid": "cosine"},
+        {"kind": "remdm", "time_grid": "uniform", "eta": 0.3},
+        {"kind": "genmd4_ancestral"},
         {"kind": "first_hitting"},
         {"kind": "autoregressive"},
     )
-    tried = {run: list(fitting_samplers(suite, run)) for run in ("letters", "pieces", "letters_ar")}
-    assert [(kind, steps) for kind, steps, _ in tried["letters"]] == [
-        ("remasking", 4),
-        ("remasking", 8),
-        ("first_hitting", None),
-    ]
-    assert [(kind, steps) for kind, steps, _ in tried["pieces"]] == [("generalized", 4), ("generalized", 8)]
-    assert [(kind, steps) for kind, steps, _ in tried["letters_ar"]] == [("autoregressive", None)]
-    remasking = tried["letters"][1][2]
-    assert {name: getattr(remasking, name) for name in ("steps", "grid", "eta")} == {
-        "steps": 8,
-        "grid": "uniform",
-        "eta": 0.3,
+    tried = {
+        run: [config.model_dump() for config in suite.samplers.samplers_for(suite.runs[run].objective)]
+        for run in ("letters", "pieces", "letters_ar")
+    }
+    remdm = {"kind": "remdm", "time_grid": "uniform", "eta": 0.3}
+    genmd4 = {"kind": "genmd4_ancestral", "time_grid": "cosine"}
+    assert tried == {
+        "letters": [*({**remdm, "steps": steps} for steps in (4, 8)), {"kind": "first_hitting"}],
+        "pieces": [{**genmd4, "steps": steps} for steps in (4, 8)],
+        "letters_ar": [{"kind": "autoregressive"}],
     }
 
 
 def test_a_judge_that_only_has_a_bound_is_refused(params: Params, place: Path) -> None:
     """The params already say so; where the models on the disk are others than these, the stage does."""
-    judged = params.samplers.runs["letters"].model_copy(update={"judge": "letters"})
+    judged = params.samplers.runs["letters"].model_copy(update={"reference_model": "letters"})
     suite = params.samplers.model_copy(update={"runs": {"letters": judged}})
     with pytest.raises(ValueError, match="must have an exact likelihood"):
         samplers(params.model_copy(update={"samplers": suite}), "letters")

@@ -22,7 +22,7 @@ SRC = Path(__file__).parents[2] / "src"
 
 def train(place: Path, run: str, **hardware: object) -> "subprocess.CompletedProcess[str]":
     params = yaml.safe_load(SMOKE.read_text())
-    params["runs"][run]["hardware"].update(hardware)
+    params["runs"][run]["hardware"] = hardware
     (place / "params.yaml").write_text(yaml.safe_dump(params))
     command = [sys.executable, "-m", "mdpipe", "train", run]
     environment = {**os.environ, "PYTHONPATH": str(SRC)}
@@ -36,7 +36,7 @@ def test_two_processes_write_the_run_of_one_up_to_rounding(place, run, strategy)
     weights, metrics = load_file(files[0]), json.loads(files[1].read_text())
     for file in files:
         file.unlink()
-    done = train(place, run, processes=2, strategy=strategy, precision="float32")
+    done = train(place, run, num_processes=2, strategy=strategy, precision="float32")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("step 30/30") == 1
     found = json.loads(files[1].read_text())
@@ -73,7 +73,7 @@ def test_variables_left_by_another_launcher_change_nothing(place, params, monkey
 
 def with_processes(number: int) -> Params:
     content = yaml.safe_load(SMOKE.read_text())
-    content["runs"]["letters"]["hardware"]["processes"] = number
+    content["runs"]["letters"]["hardware"] = {"num_processes": number}
     return parse_params(content)
 
 
@@ -92,7 +92,7 @@ def test_a_number_of_machines_that_cannot_be_says_what_to_unset(monkeypatch, nod
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_and_says_so(place):
-    done = train(place, "letters", processes=3)
+    done = train(place, "letters", num_processes=3)
     assert done.returncode == 1
     assert "runs.letters.train.batch_size: 8 is refused: must be a multiple of 3" in done.stderr
     assert "\n" not in done.stderr.strip()

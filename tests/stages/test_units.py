@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,10 +14,12 @@ from mdpipe.data.raw.writing import write_raw
 from mdpipe.data.tokenizers import Tokenizer, fit_tokenizer
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.evaluation.references import compressor_rates
 from mdpipe.networks.base import build_network
+from mdpipe.params import EstimatorConfig
+from mdpipe.params.diffusion import MD4Config
+from mdpipe.params.networks import TransformerConfig
 from mdpipe.stages.bound_metrics import bound_metrics
 from mdpipe.stages.model_io import UNITS, TrainedRun
 
@@ -49,14 +50,12 @@ def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: s
     tokenizer = tokenizer_of(kind, tmp_path)
     encode_corpus(tmp_path / "raw", tokenizer, tmp_path / "corpus", 16, CONVENTIONS[convention])
     corpus = EncodedDataset.open(tmp_path / "corpus", "test")
-    objective = MD4(Linear(), corpus.vocabulary)
-    sizes = {"layers": 1, "heads": 1, "width": 8, "time_conditioning": False, "dropout": 0.0}
+    objective = MD4(MD4Config(), corpus.vocabulary)
     network = build_network(
-        vocab_size=corpus.vocabulary, shape=(16,), seed=0, num_classes=0, causal=False, kind="transformer", **sizes
+        TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), corpus.vocabulary, (16,), seed=0
     )
-    draws = SimpleNamespace(draws=2, batch_size=64)
-    likelihood = likelihood_bound(objective, network, corpus, draws, CounterRNG(0, "units"))
-    trained = TrainedRun(network, objective, "md4", tmp_path, "corpus", "text", kind, (16,), 0, ())
+    likelihood = likelihood_bound(objective, network, corpus, EstimatorConfig(num_mc_samples=2), CounterRNG(0, "units"))
+    trained = TrainedRun(network, objective, tmp_path, "corpus", "text", kind, (16,), 0, ())
     found = bound_metrics(trained, likelihood, corpus.counts)
     counts = {"bits/token": "tokens", "bits/byte": "bytes", "bits/char": "characters"}
     bits = float(likelihood.per_example.sum()) / math.log(2)

@@ -59,7 +59,7 @@ def test_every_record_and_row_says_what_it_is_of(params: Params) -> None:
             assert row["unit"] != "bits/byte"
             assert row["unit"] != "bits/char" or float(row["value"]) == float(row["bits_per_byte"])
     conditions = {row["run"]: row["condition"] for row in rows("likelihood") if row["run"]}
-    assert conditions == {run: "class label" if settings.condition else "" for run, settings in params.runs.items()}
+    assert conditions == {run: "class label" if settings.class_cond else "" for run, settings in params.runs.items()}
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert all(shown in page for shown in ("class label", "final loss rows", "(1 + s) × conditional"))
     assert "digits, class label" in (paths.REPORT / "likelihood.svg").read_text(encoding="utf-8")

@@ -1,10 +1,10 @@
-"""A process of runs that several share, started by `launch`: `python distributed_worker.py RUNS`.
+"""A process of distributed runs, started by `launch`: `python distributed_worker.py RUNS`.
 
-RUNS is JSON: the folder of each run and its options, `objective`, whether to take `muon`, changes to `hardware`, the
-`device` if it is not the CPU, and `stop_at`, a step in which all processes end with status 75.
-The runs are trained one after the other, since most of the time of a process goes into its start.
-The process that leads writes what came out; each writes what it said, and how many bytes of a sharded checkpoint it
-read.
+RUNS is JSON: the folder of each run and its options: `objective`, whether to use `muon`, the settings of `hardware`,
+the `device` if it is not the CPU, and `stop_at`, a step in which all processes end with status 75.
+The runs are trained one after another, since most of the time of a process goes into its start.
+The main process writes the results; each process writes its log, and the number of bytes that it read of a sharded
+checkpoint.
 """
 
 import json
@@ -20,13 +20,17 @@ from torch import Tensor
 
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.logs import configure_logging
+from mdpipe.params import HardwareConfig
+from mdpipe.params.diffusion import GenMD4Config, MD4Config
 from mdpipe.training import metrics
 from mdpipe.training.distributed import World, init_distributed, launch
-from tests.training.interrupted_run import HARDWARE, MUON, SETTINGS, VOCABULARY, batch, tiny_run
+from tests.training.interrupted_run import MUON, SETTINGS, VOCABULARY, batch, tiny_run
 
-OBJECTIVES = {"md4": lambda: MD4(Linear(), VOCABULARY), "genmd4": lambda: GenMD4(VOCABULARY, initial_exponent=1.0)}
+OBJECTIVES = {
+    "md4": lambda: MD4(MD4Config(), VOCABULARY),
+    "genmd4": lambda: GenMD4(GenMD4Config(), VOCABULARY),
+}
 
 
 class Counted:
@@ -59,18 +63,18 @@ Options = dict[str, Any]
 
 
 def main(runs: Mapping[Path, Options]) -> None:
-    """Train each run, as one of the processes that the environment tells of."""
+    """Train each run, as one of the processes of torchrun's environment variables."""
     with init_distributed() as world:
-        if world.size > 1:  # Clocks differ: one process finds a report due at every step, the others never do.
+        if world.size > 1:  # Clocks differ: one process finds a log due at every step, the others never do.
             metrics.LOG_SECONDS = 0 if world.rank == 1 else sys.maxsize
         for folder, options in runs.items():
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / f"said-{world.rank}.txt").open("a") as said, redirect_stderr(said):
+            with (folder / f"log-{world.rank}.txt").open("a") as log, redirect_stderr(log):
                 train(folder, options, world)
 
 
 def train(folder: Path, options: Options, world: World) -> None:
-    """Train the tiny run as the options say, and write its weights and losses."""
+    """Train the tiny run with these options, and write its weights and losses."""
     Counted.bytes_read = 0
 
     def batches(step: int) -> Tensor:
@@ -83,7 +87,7 @@ def train(folder: Path, options: Options, world: World) -> None:
         folder / "checkpoints",
         batches,
         settings=MUON if options.get("muon") else SETTINGS,
-        hardware=HARDWARE.model_copy(update=options["hardware"]),
+        hardware=HardwareConfig(**options["hardware"]),
         objective=OBJECTIVES[options["objective"]](),
         device=options.get("device", "cpu"),
         world=world,
@@ -95,10 +99,10 @@ def train(folder: Path, options: Options, world: World) -> None:
 
 
 def start(runs: Mapping[Path, Options]) -> None:
-    """Launch as many processes as the options ask for, in all runs equally many, and wait for them."""
-    (processes,) = {options["hardware"]["processes"] for options in runs.values()}
+    """Launch the processes of the runs, the same number for all, and wait for them."""
+    (num_processes,) = {options["hardware"]["num_processes"] for options in runs.values()}
     job = json.dumps([[str(folder), options] for folder, options in runs.items()])
-    launch(processes, [sys.executable, __file__, job])
+    launch(num_processes, [sys.executable, __file__, job])
 
 
 if __name__ == "__main__":

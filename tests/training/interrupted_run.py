@@ -1,11 +1,11 @@
-"""A training run of a second, and a main program that is killed (SIGKILL, by itself) at the moments it is told.
+"""A training run of a second, and a program that kills its own process (SIGKILL) at given moments.
 
     python interrupted_run.py SCRATCH STEPS MOMENT...
 
-MOMENT is `step:K` (as step K asks for its batch), or, while the checkpoint of step K is saved, `half written:K`,
-`flushed:K` (before it gets its name) and `named:K` (before an older one is removed). `stuck:K` waits for ever in step K
-instead, and in `signal N:K` it gets the signal N. For each moment there is a process, one after the other, in each of
-which the run goes on.
+MOMENT is `step:K` (when step K reads its batch), or, while the checkpoint of step K is saved, `half written:K`,
+`flushed:K` (before it is renamed) and `named:K` (before an older one is removed). `stuck:K` waits forever in step K
+instead, and `signal N:K` sends the signal N. There is one process per moment, one after another, and each resumes the
+run.
 """
 
 import os
@@ -23,69 +23,50 @@ from torch import Tensor
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.logs import configure_logging
 from mdpipe.networks.base import build_network
-from mdpipe.params import AdamW, HardwareSettings, Muon, TrainSettings
+from mdpipe.params import AdamWConfig, HardwareConfig, MuonConfig, TrainConfig
+from mdpipe.params.diffusion import MD4Config
+from mdpipe.params.networks import TransformerConfig
 from mdpipe.training import checkpoint, metrics
 from mdpipe.training.loop import Batch, TrainResult, train
 from mdpipe.training.signals import InterruptedTrainingError
 
 VOCABULARY, LENGTH = 5, 8
-SETTINGS = TrainSettings(
+SETTINGS = TrainConfig(
     steps=12,
     batch_size=4,
     learning_rate=0.01,
     warmup_steps=3,
-    optimizer=AdamW(kind="adamw", beta2=0.99, weight_decay=0.01),
-    gradient_clip=1.0,
+    optimizer=AdamWConfig(beta2=0.99, weight_decay=0.01),
     ema_decay=0.9,
-    checkpoint_every=3,
-    keep_checkpoints=2,
+    save_every=3,
 )
 MOMENTS_OF_SAVING = ("half written", "flushed", "named")
-MUON = SETTINGS.model_copy(update={"optimizer": Muon(kind="muon", momentum=0.9, beta2=0.99, weight_decay=0.01)})
-HARDWARE = HardwareSettings(
-    precision="float32",
-    threads=1,
-    processes=1,
-    strategy="ddp",
-    micro_batches=1,
-    compile=False,
-    recompute=False,
-)
+MUON = SETTINGS.model_copy(update={"optimizer": MuonConfig(momentum=0.9, beta2=0.99, weight_decay=0.01)})
 
 
 def batch(step: int) -> Tensor:
-    """Copies of one letter, the step and the row deciding which."""
-    letters = (step + torch.arange(SETTINGS.batch_size)) % VOCABULARY
-    return letters[:, None].expand(-1, LENGTH)
+    """Return copies of one token, which depends on the step and the row."""
+    tokens = (step + torch.arange(SETTINGS.batch_size)) % VOCABULARY
+    return tokens[:, None].expand(-1, LENGTH)
 
 
 def tiny_run(
     checkpoint_dir: Path,
     batches: Callable[[int], Tensor] = batch,
-    settings: TrainSettings = SETTINGS,
-    hardware: HardwareSettings = HARDWARE,
+    settings: TrainConfig = SETTINGS,
+    hardware: HardwareConfig = HardwareConfig(),  # noqa: B008 (frozen)
     run_hash: str = "tiny",
     dropout: float = 0.1,
     objective: Objective | None = None,
     device: str = "cpu",
     **options: Any,
 ) -> TrainResult:
-    """Train a transformer of one layer on `batches`, by MD4 if not by another objective."""
-    network = build_network(
-        "transformer",
-        VOCABULARY,
-        (LENGTH,),
-        seed=0,
-        layers=1,
-        heads=2,
-        width=8,
-        time_conditioning=True,
-        dropout=dropout,
-    ).to(device)
-    objective = objective or MD4(Linear(), VOCABULARY)
+    """Train a transformer of one layer on `batches`, with MD4 by default."""
+    config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=True, dropout=dropout)
+    network = build_network(config, VOCABULARY, (LENGTH,), seed=0).to(device)
+    objective = objective or MD4(MD4Config(), VOCABULARY)
     noise = CounterRNG(0, "train")
 
     def wrapped(step: int, rows: range) -> Batch:
@@ -110,7 +91,7 @@ def die(*_: Any, **__: Any) -> None:
 
 
 def die_while_saving(moment: str, step: int) -> None:
-    """Have the process killed at a moment of writing the checkpoint of a step."""
+    """Kill the process at a moment of writing the checkpoint of a step."""
     save_file, fsync, save = checkpoint.save_file, checkpoint.fsync, checkpoint.save_checkpoint
 
     def save_half(tensors: Any, path: Path, **options: Any) -> None:
@@ -139,15 +120,15 @@ def die_while_saving(moment: str, step: int) -> None:
 
 
 def main(checkpoint_dir: Path, steps: int, moment: str, step: int) -> None:
-    def batches(asked: int) -> Tensor:
-        if moment == "step" and asked == step:
+    def batches(current: int) -> Tensor:
+        if moment == "step" and current == step:
             die()
-        if moment.startswith("signal") and asked == step:
+        if moment.startswith("signal") and current == step:
             os.kill(os.getpid(), int(moment.split()[1]))
-        while moment == "stuck" and asked == step:
+        while moment == "stuck" and current == step:
             (checkpoint_dir / "stuck").touch()
             time.sleep(0.1)
-        return batch(asked)
+        return batch(current)
 
     if moment in MOMENTS_OF_SAVING:
         die_while_saving(moment, step)
@@ -162,12 +143,12 @@ def main(checkpoint_dir: Path, steps: int, moment: str, step: int) -> None:
 if __name__ == "__main__":
     configure_logging()
     metrics.measure_peak_flops = lambda device, dtype: 1e11  # Measuring the machine would take longer than the run.
-    for asked in sys.argv[3:]:
+    for moment in sys.argv[3:]:
         # A fork starts in no time; before the first one, torch has done nothing that a fork could not carry on.
         if child := os.fork():
             _, status = os.waitpid(child, 0)
-            sys.stderr.write(f"{asked} ended with {os.waitstatus_to_exitcode(status)}\n")
+            sys.stderr.write(f"{moment} ended with {os.waitstatus_to_exitcode(status)}\n")
         else:
-            name, number = asked.split(":")
+            name, number = moment.split(":")
             main(Path(sys.argv[1]), int(sys.argv[2]), name, int(number))
             os._exit(0)

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import build_network
 from mdpipe.networks.unet import ResidualBlock
+from mdpipe.params import HardwareConfig
+from mdpipe.params.diffusion import MD4Config
+from mdpipe.params.networks import TransformerConfig
 from mdpipe.training import performance
 from mdpipe.training.loop import TrainResult
 from mdpipe.training.performance import apply_compile_and_checkpointing
@@ -20,11 +23,11 @@ from tests.diffusion.every import every_objective
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("change", [{"recompute": True}, {"compile": True, "recompute": True}], ids=str)
+@pytest.mark.parametrize("compile", [False, True])
 def test_a_run_is_the_same_however_its_network_is_run(
-    tiny: SimpleNamespace, uninterrupted: tuple[Path, TrainResult], tmp_path: Path, change: dict[str, bool]
+    tiny: SimpleNamespace, uninterrupted: tuple[Path, TrainResult], tmp_path: Path, compile: bool
 ) -> None:
-    result = tiny.tiny_run(tmp_path, hardware=tiny.HARDWARE.model_copy(update=change))
+    result = tiny.tiny_run(tmp_path, hardware=HardwareConfig(activation_checkpointing=True, compile=compile))
     expected = uninterrupted[1]
     found, wanted = ([row.loss for row in run.history] for run in (result, expected))
     assert found == pytest.approx(wanted, abs=1e-5)
@@ -33,14 +36,12 @@ def test_a_run_is_the_same_however_its_network_is_run(
         torch.testing.assert_close(result.weights[name], weight, rtol=0, atol=1e-3, msg=name)
 
 
-def test_activation_checkpointing_saves_memory_with_equal_gradients(tiny: SimpleNamespace) -> None:
-    def run(recompute: bool) -> tuple[int, dict[str, torch.Tensor]]:
-        network = build_network(
-            "transformer", 5, (32,), seed=0, layers=4, heads=2, width=16, time_conditioning=True, dropout=0.0
-        )
-        apply_compile_and_checkpointing(
-            network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"recompute": recompute})
-        )
+def test_activation_checkpointing_saves_memory_with_equal_gradients() -> None:
+    def run(checkpointing: bool) -> tuple[int, dict[str, torch.Tensor]]:
+        config = TransformerConfig(num_layers=4, num_heads=2, hidden_size=16, time_conditioning=True)
+        network = build_network(config, 5, (32,), seed=0)
+        hardware = HardwareConfig(activation_checkpointing=checkpointing)
+        apply_compile_and_checkpointing(network, MD4(MD4Config(), 5), hardware)
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.add_(0.1)
@@ -57,30 +58,26 @@ def test_activation_checkpointing_saves_memory_with_equal_gradients(tiny: Simple
         gradients = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
         return kept, gradients
 
-    plain, expected = run(recompute=False)
-    less, found = run(recompute=True)
+    plain, expected = run(checkpointing=False)
+    less, found = run(checkpointing=True)
     assert less < plain / 3
     assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
 
 
 def test_without_a_compiler_a_line_says_so_and_the_network_runs(
-    tiny: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object, **__: object) -> Callable[..., None]:
         raise RuntimeError("g++ was not found\nand more")
 
     monkeypatch.setattr(performance.torch, "compile", broken)
-    network = build_network(
-        "transformer", 5, (4,), seed=0, layers=1, heads=1, width=8, time_conditioning=False, dropout=0.0
-    )
-    apply_compile_and_checkpointing(network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": True}))
+    network = build_network(TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), 5, (4,), seed=0)
+    apply_compile_and_checkpointing(network, MD4(MD4Config(), 5), HardwareConfig(compile=True))
     assert caplog.messages == ["hardware.compile is ignored, because no compiler works here: g++ was not found"]
     assert network(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1)).shape == (1, 4, 8)
 
 
-def test_compiled_bfloat16_residual_blocks_at_most_double_the_error(
-    tiny: SimpleNamespace,
-) -> None:
+def test_compiled_bfloat16_residual_blocks_at_most_double_the_error() -> None:
     """Their convolutions round more often; that they and the norms are right is a test of tests/networks."""
 
     def run(compiled: bool, precision: torch.dtype) -> Tensor:
@@ -88,9 +85,7 @@ def test_compiled_bfloat16_residual_blocks_at_most_double_the_error(
         network = nn.Module()
         network.blocks = nn.ModuleList(ResidualBlock(16, 16, cond_dim=16, dropout=0.0) for _ in range(2))
         x, cond, back = torch.randn(4, 16, 8, 5), torch.randn(4, 16), torch.randn(4, 16, 8, 5)
-        apply_compile_and_checkpointing(
-            network, MD4(Linear(), 5), tiny.HARDWARE.model_copy(update={"compile": compiled})
-        )
+        apply_compile_and_checkpointing(network, MD4(MD4Config(), 5), HardwareConfig(compile=compiled))
         x = x.to(memory_format=torch.channels_last).requires_grad_()
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             first, second = network.blocks
@@ -118,12 +113,12 @@ class Bigrams(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["genmd4", "genmd4 in steps", "sedd"])
-def test_compiled_token_losses_match_eager_for_any_number_of_tokens(tiny: SimpleNamespace, kind: str) -> None:
+def test_compiled_token_losses_match_eager_for_any_number_of_tokens(kind: str) -> None:
     vocabulary, length = 6, 5
 
     def run(compiled: bool) -> list[Tensor]:
         network, objective = Bigrams(vocabulary), every_objective(vocabulary, Linear())[kind]
-        apply_compile_and_checkpointing(network, objective, tiny.HARDWARE.model_copy(update={"compile": compiled}))
+        apply_compile_and_checkpointing(network, objective, HardwareConfig(compile=compiled))
         found = []
         for batch in (3, 4, 1):
             random = torch.Generator().manual_seed(batch)

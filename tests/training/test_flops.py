@@ -6,41 +6,41 @@ import sys
 
 import pytest
 
-from mdpipe.kinds import kinds_of
-from mdpipe.networks.base import Network, build_on_meta
+from mdpipe.networks.base import build_on_meta
 from mdpipe.networks.transformer import Transformer
+from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.training.flops import forward_flops, forward_flops_by_torch, training_flops
 
+TRANSFORMER = TransformerConfig(num_layers=3, num_heads=2, hidden_size=16)
+CONFIGS = [
+    TRANSFORMER,
+    UNetConfig(hidden_size=16, num_blocks=2),
+    UViTConfig(hidden_size=16, num_blocks=2, transformer_width=24, num_layers=3, num_heads=2),
+]
 SEQUENCES, IMAGES = [(12,), (7,)], [(4, 4, 1), (6, 4, 3)]
-SETTINGS = {
-    "transformer": {"layers": 3, "heads": 2, "width": 16},
-    "unet": {"width": 16, "blocks": 2},
-    "uvit": {"width": 16, "blocks": 2, "middle_width": 24, "layers": 3, "heads": 2},
-}
-CASES = [(kind, shape) for kind in SETTINGS for shape in (SEQUENCES if kind == "transformer" else IMAGES)]
+CASES = [(config, shape) for config in CONFIGS for shape in (SEQUENCES if config.takes_text else IMAGES)]
 
 
 def test_every_built_in_network_is_compared():
-    assert SETTINGS.keys() == kinds_of("mdpipe.networks", Network).keys()
+    assert {config.kind for config in CONFIGS} == NetworkConfig.kinds.keys()
 
 
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("time_conditioning", [False, True])
-@pytest.mark.parametrize(("kind", "shape"), CASES)
-def test_count_from_shapes_equals_torchs_count(kind, shape, time_conditioning, classes):
-    settings = {**SETTINGS[kind], "time_conditioning": time_conditioning, "dropout": 0.1}
-    network = build_on_meta(kind, 11, shape, num_classes=classes, **settings)
+@pytest.mark.parametrize(("config", "shape"), CASES, ids=lambda value: getattr(value, "kind", None))
+def test_count_from_shapes_equals_torchs_count(config, shape, time_conditioning, classes):
+    config = config.model_copy(update={"time_conditioning": time_conditioning})
+    network = build_on_meta(config, 11, shape, num_classes=classes)
     length = math.prod(shape)
     assert forward_flops(network, length) == forward_flops_by_torch(network, length) > 0
     assert training_flops(network, length) * length == 3 * forward_flops(network, length)
 
 
 @pytest.mark.parametrize("length", [1, 2, 12])
-@pytest.mark.parametrize("settings", [{"causal": True}, {"embed_dim": 8}])
-def test_shorter_sequences_and_other_transformers_are_counted(settings, length):
-    network = build_on_meta(
-        "transformer", 11, (12,), **SETTINGS["transformer"], **settings, time_conditioning=True, dropout=0.0
-    )
+@pytest.mark.parametrize(("embed_dim", "causal"), [(None, True), (8, False)])
+def test_shorter_sequences_and_other_transformers_are_counted(embed_dim, causal, length):
+    config = TRANSFORMER.model_copy(update={"embed_dim": embed_dim, "time_conditioning": True})
+    network = build_on_meta(config, 11, (12,), causal=causal)
     assert forward_flops(network, length) == forward_flops_by_torch(network, length)
 
 
@@ -49,23 +49,17 @@ def test_networks_of_ones_own_are_counted_by_torch():
         def forward(self, *arguments, **named):
             return super().forward(*arguments, **named) + super().forward(*arguments, **named)
 
-    settings = {
-        **SETTINGS["transformer"],
-        "time_conditioning": False,
-        "dropout": 0.0,
-        "num_classes": 0,
-        "causal": False,
-    }
-    once = forward_flops(Transformer(11, (12,), **settings), 12)
+    once = forward_flops(Transformer(TRANSFORMER, 11, (12,)), 12)
     head = 2 * 12 * 16 * 11
-    assert forward_flops(Twice(11, (12,), **settings), 12) == 2 * once - head
+    assert forward_flops(Twice(TRANSFORMER, 11, (12,)), 12) == 2 * once - head
 
 
 @pytest.mark.slow
 def test_counting_does_not_import_the_compiler():
     code = (
-        "import sys; from mdpipe.networks.base import build_on_meta; from mdpipe.training.flops import forward_flops;"
-        "n = build_on_meta('unet', 256, (8, 8, 3), width=16, blocks=1, time_conditioning=True, dropout=0.0);"
+        "import sys; from mdpipe.networks.base import build_on_meta; from mdpipe.params.networks import UNetConfig;"
+        "from mdpipe.training.flops import forward_flops;"
+        "n = build_on_meta(UNetConfig(hidden_size=16, num_blocks=1), 256, (8, 8, 3));"
         "assert forward_flops(n, 192) > 0; sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Dropped classes: the right share of them, the same whoever asks."""
+"""Label dropout: the right fraction of labels, as a function of the step and the row."""
 
 import torch
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules.cosine import Cosine
+from mdpipe.diffusion.schedules.base import Cosine
+from mdpipe.params import HardwareConfig
+from mdpipe.params.diffusion import GenMD4Config
 from mdpipe.training import loop
 from mdpipe.training.checkpoint import RunHashMismatchError
 from mdpipe.training.loop import TrainResult
@@ -33,7 +35,7 @@ def test_the_loss_falls_on_copies_of_one_letter(tiny: SimpleNamespace, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("changes", "precision"), [({}, "bfloat16"), ({"gradient_clip": None, "warmup_steps": 0}, "float32")]
+    ("changes", "precision"), [({}, "bfloat16"), ({"max_grad_norm": None, "warmup_steps": 0}, "float32")]
 )
 def test_a_run_is_a_function_of_its_settings(
     tiny: SimpleNamespace,
@@ -43,7 +45,7 @@ def test_a_run_is_a_function_of_its_settings(
     precision: str,
 ) -> None:
     settings = tiny.SETTINGS.model_copy(update=changes)
-    hardware = tiny.HARDWARE.model_copy(update={"precision": precision})
+    hardware = HardwareConfig(precision=precision)
     first, second = (tiny.tiny_run(tmp_path / name, settings=settings, hardware=hardware) for name in "ab")
     assert_same_bytes(first, second)
     assert {weight.dtype for weight in first.weights.values()} == {torch.float32}
@@ -63,11 +65,11 @@ def test_settings_decide_the_weights(
             {"optimizer": tiny.SETTINGS.optimizer.model_copy(update={"beta2": 0.9})},
             {"optimizer": tiny.MUON.optimizer},
             {"optimizer": tiny.MUON.optimizer.model_copy(update={"momentum": 0.5})},
-            {"gradient_clip": 1e-4},
+            {"max_grad_norm": 1e-4},
             {"ema_decay": 0.05},
         )
     ]
-    others.append({"hardware": tiny.HARDWARE.model_copy(update={"precision": "bfloat16"})})
+    others.append({"hardware": HardwareConfig(precision="bfloat16")})
     for number, options in enumerate(others):
         result = tiny.tiny_run(tmp_path / str(number), **options)
         assert any(not torch.equal(weight, expected.weights[name]) for name, weight in result.weights.items()), options
@@ -79,7 +81,7 @@ def test_checkpoint_interval_does_not_change_the_result(
     assert_same_bytes: Callable[[TrainResult, TrainResult], None],
     tmp_path: Path,
 ) -> None:
-    settings = tiny.SETTINGS.model_copy(update={"checkpoint_every": 100})
+    settings = tiny.SETTINGS.model_copy(update={"save_every": 100})
     assert_same_bytes(tiny.tiny_run(tmp_path, settings=settings), uninterrupted[1])
 
 
@@ -127,13 +129,13 @@ def test_each_step_has_its_own_masks_and_stratified_times(
 def test_clipping_is_of_the_networks_gradient_alone(tiny: SimpleNamespace, tmp_path: Path) -> None:
     """Clipped to far below AdamW's epsilon of 1e-8 the network stays where it was; GenMD4's exponents move on."""
     still = tiny.SETTINGS.optimizer.model_copy(update={"weight_decay": 0.0})
-    settings = tiny.SETTINGS.model_copy(update={"gradient_clip": 1e-12, "optimizer": still, "ema_decay": 0.0})
+    settings = tiny.SETTINGS.model_copy(update={"max_grad_norm": 1e-12, "optimizer": still, "ema_decay": 0.0})
     still = settings.model_copy(update={"steps": 1, "warmup_steps": 0, "learning_rate": 1e-30})
     start, end = (
         tiny.tiny_run(
             tmp_path / name,
             settings=chosen,
-            objective=GenMD4(tiny.VOCABULARY, initial_exponent=1.0, exponent_learning_rate=10 * chosen.learning_rate),
+            objective=GenMD4(GenMD4Config(exponent_learning_rate=10 * chosen.learning_rate), tiny.VOCABULARY),
         )
         for name, chosen in (("start", still), ("end", settings))
     )
@@ -146,7 +148,7 @@ def test_clipping_is_of_the_networks_gradient_alone(tiny: SimpleNamespace, tmp_p
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_every_objective_trains_in_both_precisions(tiny: SimpleNamespace, tmp_path: Path, precision: str) -> None:
     """A few steps of each have a loss of the right size and a gradient."""
-    hardware = tiny.HARDWARE.model_copy(update={"precision": precision})
+    hardware = HardwareConfig(precision=precision)
     for name, objective in every_objective(tiny.VOCABULARY, Cosine()).items():
         history = tiny.tiny_run(tmp_path / name, hardware=hardware, objective=objective).history
         assert len(history) == tiny.SETTINGS.steps
@@ -162,7 +164,7 @@ def test_slow_bfloat16_is_logged_once(
     precision: str,
 ) -> None:
     monkeypatch.setattr(loop, "find_bfloat16_problem", lambda device: f"bfloat16 is slow on {device}")
-    tiny.tiny_run(tmp_path, hardware=tiny.HARDWARE.model_copy(update={"precision": precision}))
+    tiny.tiny_run(tmp_path, hardware=HardwareConfig(precision=precision))
     assert capfd.readouterr().err.splitlines().count("bfloat16 is slow on cpu") == (precision == "bfloat16")
 
 

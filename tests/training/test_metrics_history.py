@@ -8,22 +8,23 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.schedules.linear import Linear
 from mdpipe.networks.base import build_network
 from mdpipe.networks.transformer import Transformer
-from mdpipe.params import TrainSettings
+from mdpipe.params import HardwareConfig, TrainConfig
+from mdpipe.params.diffusion import MD4Config
+from mdpipe.params.networks import TransformerConfig
 from mdpipe.training.loop import Batch, Trainer
 from mdpipe.training.metrics import MetricsHistory, NonFiniteLossError
 from mdpipe.training.optimizer import learning_rate_at
 
 
 @pytest.fixture
-def settings(tiny: SimpleNamespace) -> TrainSettings:
-    chosen: TrainSettings = tiny.SETTINGS.model_copy(update={"steps": 500})
+def settings(tiny: SimpleNamespace) -> TrainConfig:
+    chosen: TrainConfig = tiny.SETTINGS.model_copy(update={"steps": 500})
     return chosen
 
 
-def filled(settings: TrainSettings) -> MetricsHistory:
+def filled(settings: TrainConfig) -> MetricsHistory:
     """Loss k bits and gradient norm 2 k at step k."""
     names = ["embedding", "mlp.0", "mlp.1", "norm", "head"]
     history = MetricsHistory(settings, torch.device("cpu"), names)
@@ -32,7 +33,7 @@ def filled(settings: TrainSettings) -> MetricsHistory:
     return history
 
 
-def test_rows_are_means_over_the_steps_since_the_row_before(settings: TrainSettings) -> None:
+def test_rows_are_means_over_the_steps_since_the_row_before(settings: TrainConfig) -> None:
     rows = filled(settings).rows()
     assert [row.step for row in rows] == list(range(2, 501, 2))
     for row in rows:
@@ -42,7 +43,7 @@ def test_rows_are_means_over_the_steps_since_the_row_before(settings: TrainSetti
 
 
 @pytest.mark.parametrize("steps", [1, 199, 200, 399, 401, 1001])
-def test_every_step_is_in_one_row_and_the_last_row_ends_the_run(settings: TrainSettings, steps: int) -> None:
+def test_every_step_is_in_one_row_and_the_last_row_ends_the_run(settings: TrainConfig, steps: int) -> None:
     rows = filled(settings.model_copy(update={"steps": steps})).rows()
     ends = [row.step for row in rows]
     assert ends == sorted(set(ends))
@@ -56,7 +57,7 @@ def test_every_step_is_in_one_row_and_the_last_row_ends_the_run(settings: TrainS
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_the_first_step_that_is_not_finite_is_named(settings: TrainSettings, bad: float, what: str) -> None:
+def test_the_first_step_that_is_not_finite_is_named(settings: TrainConfig, bad: float, what: str) -> None:
     history = filled(settings)
     history.require_finite(100)
     for step in (123, 150):
@@ -81,18 +82,18 @@ class FiniteOnlyForward(nn.Module):
 
 def test_parameters_with_non_finite_gradients_are_named(tiny: SimpleNamespace) -> None:
     """The backward pass breaks in the first of two layers; the second and the head are finite."""
-    sizes = {"layers": 2, "heads": 2, "width": 8, "time_conditioning": False, "dropout": 0.0}
-    network = build_network("transformer", tiny.VOCABULARY, (tiny.LENGTH,), seed=0, **sizes)
+    config = TransformerConfig(num_layers=2, num_heads=2, hidden_size=8)
+    network = build_network(config, tiny.VOCABULARY, (tiny.LENGTH,), seed=0)
     assert isinstance(network, Transformer)
     network.attention[0].inner = FiniteOnlyForward(network.attention[0].inner)
-    objective = MD4(Linear(), tiny.VOCABULARY)
-    trainer = Trainer.build(network, objective, tiny.SETTINGS, tiny.HARDWARE, CounterRNG(0, "train"))
+    objective = MD4(MD4Config(), tiny.VOCABULARY)
+    trainer = Trainer.build(network, objective, tiny.SETTINGS, HardwareConfig(), CounterRNG(0, "train"))
     trainer.train_step(lambda number, rows: Batch(tiny.batch(number)[rows.start : rows.stop]))
     with pytest.raises(NonFiniteLossError, match=r"non-finite gradients: embedding\.weight, [\w.]+\. The last"):
         trainer.state.history.require_finite(1)
 
 
-def test_only_parameters_of_the_first_bad_step_are_named(settings: TrainSettings) -> None:
+def test_only_parameters_of_the_first_bad_step_are_named(settings: TrainConfig) -> None:
     history = filled(settings)
     bad, worse = torch.ones(5), torch.full((5,), math.nan)
     bad[1] = math.inf
@@ -102,7 +103,7 @@ def test_only_parameters_of_the_first_bad_step_are_named(settings: TrainSettings
         history.require_finite(200)
 
 
-def test_an_error_names_a_few_parameters_and_counts_the_others(settings: TrainSettings) -> None:
+def test_an_error_names_a_few_parameters_and_counts_the_others(settings: TrainConfig) -> None:
     history = filled(settings)
     history.record(123, torch.tensor(math.nan), torch.tensor(math.nan), torch.full((5,), math.nan))
     with pytest.raises(NonFiniteLossError, match=r"gradients: embedding, mlp\.0, mlp\.1 and 2 others\. The"):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.params import AdamW
+from mdpipe.params import AdamWConfig
+from mdpipe.params.diffusion import MD4Config
 from mdpipe.training.optimizer import EMA, build_optimizers, learning_rate_at, set_learning_rate
 from tests.networks.official import tensors
 from tests.training.interrupted_run import SETTINGS
@@ -16,7 +16,7 @@ PAPER = SETTINGS.model_copy(
         "steps": 60,
         "warmup_steps": 10,
         "learning_rate": 3e-4,
-        "optimizer": AdamW(kind="adamw", beta2=0.999, weight_decay=0.03),
+        "optimizer": AdamWConfig(beta2=0.999),
         "ema_decay": 0.9999,
     }
 )
@@ -40,7 +40,7 @@ def test_sixty_steps_of_adamw_and_of_the_ema_state_dicts() -> None:
     """
     module = nn.Module()
     module.weight = nn.Parameter(STORED["initial"].clone())
-    optimizers = build_optimizers(module, MD4(Linear(), 5), PAPER)
+    optimizers = build_optimizers(module, MD4(MD4Config(), 5), PAPER)
     average = EMA(module, PAPER.ema_decay)
     for step in range(PAPER.steps):
         set_learning_rate(optimizers, STORED["learning_rate"][step].item())

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,29 +11,22 @@ from torch import nn
 from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.networks.base import build_network
-from mdpipe.params import TrainSettings
+from mdpipe.params import AdamWConfig, MuonConfig, TrainConfig
+from mdpipe.params.diffusion import AnyOrderConfig, GenMD4Config
+from mdpipe.params.networks import TransformerConfig
 from mdpipe.training.distributed import global_grad_norms
-from mdpipe.training.optimizer import (
-    build_optimizers,
-    clip_gradient,
-    learning_rate_at,
-    set_learning_rate,
-)
+from mdpipe.training.optimizer import build_optimizers, clip_gradient, learning_rate_at, set_learning_rate
 
 
-def settings(**changes: object) -> TrainSettings:
+def settings(**changes: Any) -> TrainConfig:
     values = {
         "steps": 100,
         "batch_size": 1,
         "learning_rate": 0.5,
         "warmup_steps": 10,
-        "optimizer": {"kind": "adamw", "beta2": 0.95, "weight_decay": 0.1},
-        "gradient_clip": None,
-        "ema_decay": 0.9,
-        "checkpoint_every": 10,
-        "keep_checkpoints": 2,
+        "optimizer": AdamWConfig(beta2=0.95, weight_decay=0.1),
     }
-    return TrainSettings.model_validate(values | changes)
+    return TrainConfig(**values | changes)
 
 
 @given(steps=st.integers(1, 500), data=st.data())
@@ -57,7 +51,7 @@ def test_steps_follow_adamw_with_the_decay_on_every_parameter() -> None:
     random = np.random.default_rng(0)
     values = [random.normal(size=shape) for shape in ((3, 2), (4,))]
     parameters = nn.ParameterList(torch.tensor(value, dtype=torch.float64) for value in values)
-    (optimizer,) = build_optimizers(parameters, AnyOrder(3), chosen)
+    (optimizer,) = build_optimizers(parameters, AnyOrder(AnyOrderConfig(), 3), chosen)
     first, second = ([np.zeros_like(value) for value in values] for _ in range(2))
     for step in range(1, 6):
         rate = learning_rate_at(step, chosen)
@@ -76,11 +70,10 @@ def test_steps_follow_adamw_with_the_decay_on_every_parameter() -> None:
 
 def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else() -> None:
     """Its first step is the learning rate times an orthogonal matrix, scaled to the size that AdamW's would have."""
-    chosen = settings(optimizer={"kind": "muon", "momentum": 0.9, "beta2": 0.95, "weight_decay": 0.0})
-    network = build_network(
-        "transformer", 5, (4,), seed=0, layers=2, heads=2, width=32, time_conditioning=True, dropout=0.0
-    )
-    adamw, muon = build_optimizers(network, AnyOrder(5), chosen)
+    chosen = settings(optimizer=MuonConfig(momentum=0.9, beta2=0.95, weight_decay=0.0))
+    config = TransformerConfig(num_layers=2, num_heads=2, hidden_size=32, time_conditioning=True)
+    network = build_network(config, 5, (4,), seed=0)
+    adamw, muon = build_optimizers(network, AnyOrder(AnyOrderConfig(), 5), chosen)
     of_muon = {id(parameter) for group in muon.param_groups for parameter in group["params"]}
     of_adamw = {id(parameter) for group in adamw.param_groups for parameter in group["params"]}
     assert not of_muon & of_adamw
@@ -100,16 +93,17 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else() -> None:
 
 
 def test_muon_without_a_matrix_to_move_is_refused() -> None:
-    chosen = settings(optimizer={"kind": "muon", "momentum": 0.9, "beta2": 0.95, "weight_decay": 0.0})
+    chosen = settings(optimizer=MuonConfig(momentum=0.9, beta2=0.95, weight_decay=0.0))
     with pytest.raises(ValueError, match="needs a network with matrices in its layers"):
-        build_optimizers(nn.Linear(3, 3), AnyOrder(3), chosen)
+        build_optimizers(nn.Linear(3, 3), AnyOrder(AnyOrderConfig(), 3), chosen)
 
 
 @pytest.mark.parametrize("own_rate", [None, 0.05])
 def test_objective_has_its_own_learning_rate_and_no_weight_decay(own_rate: float | None) -> None:
     """The first step of AdamW moves every parameter by the learning rate, against its gradient."""
     chosen = settings()
-    network, objective = nn.Linear(1, 1, bias=False), GenMD4(2, initial_exponent=1.0, exponent_learning_rate=own_rate)
+    network = nn.Linear(1, 1, bias=False)
+    objective = GenMD4(GenMD4Config(exponent_learning_rate=own_rate), 2)
     (optimizer,) = build_optimizers(network, objective, chosen)
     set_learning_rate([optimizer], learning_rate_at(3, chosen))
     before = objective.schedule.raw.detach().clone()

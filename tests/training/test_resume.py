@@ -17,6 +17,7 @@ import pytest
 from torch import Tensor
 
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.params.diffusion import GenMD4Config
 from mdpipe.training.loop import TrainResult
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,7 @@ def test_run_killed_at_twenty_random_moments_ends_with_equal_bytes(
     """Between two checkpoints, at each moment of saving one, and before the first one there was."""
     settings = tiny.SETTINGS.model_copy(update={"steps": LONG})
     expected = tiny.tiny_run(tmp_path / "whole", settings=settings)
-    moments = list(random_moments(0, LONG, settings.checkpoint_every))
+    moments = list(random_moments(0, LONG, settings.save_every))
     assert len(moments) == KILLS
     assert {moment.partition(":")[0] for moment, _ in moments} == set(MOMENTS)
     _, log = start(tiny.program, tmp_path / "killed", LONG, *(moment for moment, _ in moments)).communicate(
@@ -108,7 +109,7 @@ def test_objective_parameters_and_muon_momentum_resume_bit_exactly(
         return batch
 
     def fresh() -> GenMD4:
-        return GenMD4(tiny.VOCABULARY, initial_exponent=1.0, exponent_learning_rate=0.1)
+        return GenMD4(GenMD4Config(exponent_learning_rate=0.1), tiny.VOCABULARY)
 
     expected = tiny.tiny_run(tmp_path / "whole", settings=tiny.MUON, objective=fresh())
     with pytest.raises(StoppedError):

@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.params import TrainConfig
+from mdpipe.params.diffusion import GenMD4Config
 from mdpipe.training.distributed import global_grad_norms
 from mdpipe.training.state import TrainingState
 
@@ -20,12 +22,12 @@ def step(state: TrainingState, images: Tensor) -> None:
     state.step += 1
 
 
-def build(settings: object, memory_format: torch.memory_format) -> TrainingState:
+def build(settings: TrainConfig, memory_format: torch.memory_format) -> TrainingState:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
     random = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         parameter.data = torch.randn(parameter.shape, generator=random)
-    return TrainingState(network.to(memory_format=memory_format), GenMD4(3, initial_exponent=1.0), settings)
+    return TrainingState(network.to(memory_format=memory_format), GenMD4(GenMD4Config(), 3), settings)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

@@ -5,30 +5,30 @@ import torch
 
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import build_network
-from mdpipe.training.distributed import World
-from mdpipe.training.loop import Batch, LossModule, Trainer
-from mdpipe.training.state import TrainingState
+from mdpipe.params import HardwareConfig
+from mdpipe.params.diffusion import MD4Config
+from mdpipe.params.networks import TransformerConfig
+from mdpipe.training.loop import Batch, Trainer
 from tests.diffusion.every import every_objective
-from tests.training.interrupted_run import HARDWARE, SETTINGS
+from tests.training.interrupted_run import SETTINGS
 
 V, L, B = 5, 8, 6
 TOKENS = torch.randint(V, (B, L), generator=torch.Generator().manual_seed(0))
 
 
 def trainer_of(objective, *, micro_batches=1, device="cpu", dropout=0.0):
-    shape = {"layers": 1, "heads": 2, "width": 8, "time_conditioning": True, "causal": objective.is_causal}
-    network = build_network("transformer", V, (L,), seed=0, dropout=dropout, **shape).to(device)
-    hardware = HARDWARE.model_copy(update={"micro_batches": micro_batches})
+    config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=True, dropout=dropout)
+    network = build_network(config, V, (L,), seed=0, causal=objective.is_causal).to(device)
+    hardware = HardwareConfig(gradient_accumulation_steps=micro_batches)
     settings = SETTINGS.model_copy(update={"batch_size": B})
-    state = TrainingState(network, objective, settings)
-    return Trainer(state, LossModule(network, objective), settings, hardware, CounterRNG(0, "train"), World())
+    return Trainer.build(network, objective, settings, hardware, CounterRNG(0, "train"))
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
 def test_loss_of_a_step_uses_the_noise_of_global_row_indices(micro_batches):
-    objective = MD4(Linear(), V, masks=2)
+    objective = MD4(MD4Config(num_mask_samples=2), V)
     trainer = trainer_of(objective, micro_batches=micro_batches)
     examples = torch.arange(B)
     times, uniforms = stratified_times(trainer.noise, 0, examples, B), trainer.noise.uniform(0, examples, 2 * L)

@@ -1,17 +1,12 @@
 """dvc.yaml names all the code that a stage runs: what it imports, directly or through others, makes it stale."""
 
 import ast
-import inspect
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
-from mdpipe.diffusion.samplers.base import Sampler
-from mdpipe.kinds import find_kind
-from mdpipe.networks.base import Network
-from mdpipe.params.base import Section
+from mdpipe.params.kinds import KindConfig
 from mdpipe.pipeline import data_fingerprint, fingerprint
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +16,6 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NO_INFLUENCE = (
     "mdpipe/params",
     "mdpipe/file_formats.py",
-    "mdpipe/kinds.py",
     "mdpipe/memory.py",
     "mdpipe/pipeline/paths.py",
     "mdpipe/pipeline/data_fingerprint.py",
@@ -32,7 +26,7 @@ NO_INFLUENCE = (
     "mdpipe/stages/__init__.py",
     "mdpipe/__init__.py",
 )
-"""Params are watched by their values, kinds by the files they are found in, and DVC watches the paths themselves.
+"""Params are watched by their values, and DVC watches the paths themselves.
 By the format of a file a source is refused, and never read otherwise.
 The memory that a process takes is logged, and never written to an artifact.
 Fingerprints name scratch folders, of which no trace is in an artifact. The provenance of a stage decides whether its
@@ -73,8 +67,8 @@ def imported(path: Path) -> set[Path]:
 def by_name(call: ast.Call, path: Path) -> set[str]:
     """All modules of a package, where the call may load any of them by its name."""
     match ast.unparse(call.func), call.args:
-        case "find_kind", [ast.Constant(str(package)), *_]:
-            folder = SOURCE / package.replace(".", "/")
+        case "implementation", [_]:  # The class of a configuration, in the package of the calling file.
+            folder = path.parent
         case "import_module", [ast.JoinedStr([ast.FormattedValue(ast.Name("__name__")), *_])]:
             folder = path.parent
         case _:
@@ -113,6 +107,8 @@ def test_every_file_that_a_stage_imports_is_among_its_dependencies(stage):
 
 @pytest.mark.parametrize("stage", sorted(STAGES))
 def test_a_stage_depends_on_no_package_that_it_does_not_import(stage):
+    if stage == "resolve":
+        pytest.skip("it imports kinds of a user, which may be there or not")
     needed = closure(SOURCE / f"mdpipe/stages/{stage}.py")
     declared = [SOURCE / "mdpipe" / name for name in code_of(stage) if not name.endswith(".yaml")]
     assert [place for place in declared if not any(file.is_relative_to(place) for file in needed)] == []
@@ -164,27 +160,14 @@ def test_fingerprints_hash_the_code_that_dvc_names():
         assert sorted(code) == sorted(name for name in code_of(stage) if name.startswith("data/"))
 
 
-def defaults(section: type[Section]) -> dict[str, Any]:
-    """The defaults of a section of params.yaml by key."""
-    return {name: field.default for name, field in section.model_fields.items() if not field.is_required()}
+def test_no_stage_but_resolve_watches_the_code_that_has_the_defaults():
+    """Their values are watched instead, in the resolved params: else a new default would make every stage stale."""
+    watching = {stage for stage in STAGES if any(name == "params" for name in code_of(stage))}
+    assert watching == {"resolve"}
 
 
-def sections(base: type[Section] = Section) -> list[type[Section]]:
-    """All sections of params.yaml that the package defines."""
-    found = [section for section in base.__subclasses__() if section.__module__.startswith("mdpipe.")]
-    return [*found, *(deeper for section in found for deeper in sections(section))]
-
-
-def test_a_default_of_params_is_a_default_of_the_code_that_stages_watch():
-    """DVC does not see a value that is not in params.yaml: a changed default must change a watched file."""
-    with_defaults = [section for section in sections() if defaults(section)]
-    assert {section.__name__ for section in with_defaults} >= {"Transformer", "UNet", "UViT", "Ancestral"}
-    for section in with_defaults:
-        if "kind" not in section.model_fields:  # A base of others.
-            continue
-        (kind,) = section.model_fields["kind"].annotation.__args__
-        is_network = "dropout" in section.model_fields
-        of_network, of_sampler = ("mdpipe.networks", Network), ("mdpipe.diffusion.samplers", Sampler)
-        package, base = of_network if is_network else of_sampler
-        parameters = inspect.signature(find_kind(package, kind, base, "kind")).parameters
-        assert {name: parameters[name].default for name in defaults(section)} == defaults(section)
+def test_resolve_watches_every_package_that_may_have_kinds_of_a_user():
+    packages = {family.package for family in KindConfig.__subclasses__() if family.package}
+    folders = {name.replace("/", ".") for name in code_of("resolve")}
+    assert packages
+    assert all(any(f"{package}.".startswith(f"mdpipe.{folder}.") for folder in folders) for package in packages)

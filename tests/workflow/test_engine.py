@@ -10,6 +10,8 @@ from types import SimpleNamespace
 import pytest
 from dvc.repo import Repo
 
+from mdpipe.params import RESOLVED_PARAMS_FILE, dump_params, load_params
+from mdpipe.pipeline.provenance import RESOLVE
 from workflow.engine import (
     DAG,
     FOLDER_TIMESTAMP,
@@ -25,6 +27,8 @@ from workflow.engine import (
     require_writable_folders,
 )
 from workflow.graph import Stage
+
+SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
 
 CONFLICT = """\
 schema: '2.0'
@@ -95,7 +99,8 @@ def test_a_stale_stage_is_newer_than_outputs_of_the_future(monkeypatch: pytest.M
         path.touch()
         os.utime(path, (2**32, 2**32))
     stage = Stage("stale", "", (), ("folder", "file.json", "missing.json"), 1, 0, 1, 1, "", ())
-    request_stale_stages(SimpleNamespace(status=lambda: {"stale": []}), [stage])
+    repo = SimpleNamespace(status=lambda targets=None: {} if targets else {"stale": []})
+    request_stale_stages(repo, [stage], load_params(SMOKE), dry_run=False)
     assert all(path.stat().st_mtime < request_file("stale").stat().st_mtime for path in outputs)
 
 
@@ -140,3 +145,21 @@ def test_files_of_earlier_params_in_a_shared_folder_are_found() -> None:
     found = [Path("metrics/encode/old.json"), Path("metrics/old")]
     assert list(left_over(report, [made, report])) == found
     assert list(left_over(made, [made, report])) == []
+
+
+def test_a_dry_run_asks_with_new_params_and_leaves_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only with the new values on the disk does DVC know what is stale; a dry run changes nothing."""
+    monkeypatch.setattr("workflow.engine.repair_rwlock", lambda repo: [])
+    seen: list[str] = []
+
+    def status(targets: list[str] | None = None) -> dict[str, list[object]]:
+        seen.append(RESOLVED_PARAMS_FILE.read_text())
+        return {RESOLVE: [], "train@letters": []}
+
+    RESOLVED_PARAMS_FILE.write_text("seed: 1\n")
+    params = load_params(SMOKE)
+    repo = SimpleNamespace(status=status)
+    planned = request_stale_stages(repo, [], params, dry_run=True)
+    assert planned == {"train@letters"}
+    assert seen == [dump_params(params)]
+    assert RESOLVED_PARAMS_FILE.read_text() == "seed: 1\n"

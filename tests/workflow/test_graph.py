@@ -9,6 +9,8 @@ import yaml
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
+from mdpipe.params import RESOLVED_PARAMS_FILE, load_params
+from mdpipe.pipeline.provenance import RESOLVE
 from workflow.graph import Stage, inputs_of, is_folder, read_stages, with_dependents
 
 ROOT = Path(__file__).parents[2]
@@ -21,11 +23,11 @@ def repo() -> Repo:
 
 @pytest.fixture(scope="module")
 def stages(repo: Repo) -> list[Stage]:
-    return read_stages(repo)
+    return read_stages(repo, load_params(ROOT / "params.yaml"))
 
 
 def test_names_dependencies_and_outputs_are_those_that_dvc_resolves(repo, stages):
-    theirs = {stage.name: stage for stage in repo.index.stages}
+    theirs = {stage.name: stage for stage in repo.index.stages if stage.name != RESOLVE}
     assert {stage.name for stage in stages} == set(theirs)
     for stage in stages:
         other = theirs[stage.name]
@@ -41,7 +43,7 @@ def test_what_a_stage_waits_for_is_what_dvc_says_it_comes_after(repo, stages):
         for needed in inputs_of(stage, stages)
         if needed in by_output
     }
-    theirs = {(late.name, early.name) for late, early in repo.index.graph.edges}
+    theirs = {(late.name, early.name) for late, early in repo.index.graph.edges if early.name != RESOLVE}
     assert ours == theirs
 
 
@@ -67,7 +69,9 @@ def test_a_dependency_on_a_file_in_an_output_means_that_output():
 
 def test_stages_come_in_the_order_of_dvc_yaml_and_of_params(repo, stages):
     definition = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    assert list(dict.fromkeys(stage.name.partition("@")[0] for stage in stages)) == list(definition)
+    assert list(dict.fromkeys(stage.name.partition("@")[0] for stage in stages)) == [
+        name for name in definition if name != RESOLVE
+    ]
     runs = yaml.safe_load((ROOT / "params.yaml").read_text())["runs"]
     assert [stage.name for stage in stages if stage.name.startswith("train@")] == [f"train@{run}" for run in runs]
 
@@ -90,7 +94,9 @@ def test_a_value_that_names_a_dependency_is_among_the_params():
     named = [(name, *use) for name, entry in definition.items() if "foreach" in entry for use in values_in_deps(entry)]
     assert ("train", "runs.${key}", "dataset") in named
     for name, section, value in named:
-        assert {section, f"{section}.{value}"} & set(definition[name]["do"]["params"]), f"{name}: {section}.{value}"
+        (watched,) = definition[name]["do"]["params"]
+        keys = set(watched[str(RESOLVED_PARAMS_FILE)])
+        assert {section, f"{section}.{value}"} & keys, f"{name}: {section}.{value}"
 
 
 def values_in_deps(entry) -> list[tuple[str, str]]:
@@ -99,3 +105,17 @@ def values_in_deps(entry) -> list[tuple[str, str]]:
     return [
         (section, key) for dependency in entry["do"]["deps"] for key in re.findall(r"\$\{item\.(\w+)\}", dependency)
     ]
+
+
+def test_every_stage_of_dvc_comes_after_resolve(repo):
+    """`dvc repro` of any stage resolves params first."""
+    after = {late.name for late, early in repo.index.graph.edges if early.name == RESOLVE}
+    assert after == {stage.name for stage in repo.index.stages} - {RESOLVE}
+
+
+def test_training_gets_the_threads_and_gpus_of_its_run(repo, stages):
+    runs = load_params(ROOT / "params.yaml").runs
+    training = {stage.name.removeprefix("train@"): stage for stage in stages if stage.name.startswith("train@")}
+    assert {name: (stage.threads, stage.gpus) for name, stage in training.items()} == {
+        name: (run.hardware.threads, run.hardware.num_processes) for name, run in runs.items()
+    }

@@ -20,8 +20,8 @@ FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"
 def test_a_params_file_is_valid_and_every_run_of_it_is_trained_sampled_and_evaluated(file, tmp_path):
     shutil.copy(file, tmp_path / "params.yaml")
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
-    names = {stage.name for stage in read_stages(Repo.init(str(tmp_path), no_scm=True))}
     params = load_params(tmp_path / "params.yaml")
+    names = {stage.name for stage in read_stages(Repo.init(str(tmp_path), no_scm=True), params)}
     asked = {f"{stage}@{run}" for run in params.runs for stage in ("train", "sample", "evaluate")}
     assert asked | {"report"} <= names
 
@@ -58,8 +58,7 @@ def test_the_medium_network_has_its_published_size():
 
 def network_size(preset: str, run: str, vocabulary: int, shape: tuple[int, ...]) -> int:
     params = load_params(ROOT / f"workflow/presets/{preset}.yaml")
-    settings = params.runs[run].network.model_dump()
-    return count_parameters(build_on_meta(vocab_size=vocabulary, shape=shape, num_classes=0, causal=False, **settings))
+    return count_parameters(build_on_meta(params.runs[run].network, vocabulary, shape))
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,19 @@ from dataclasses import asdict, dataclass
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from pydantic import ValidationError
+
+from mdpipe.data.artifacts.typed_json import first_problem
+from mdpipe.params.training import HardwareConfig
 from mdpipe.reporting.markdown import markdown_table
 
 Result = dict[str, Any]
 Columns = dict[str, Callable[[Result], str]]
 """For each heading the cell of a result; the first column says what was measured and is aligned to the left."""
+
+PRECISIONS: tuple[str, ...] = get_args(HardwareConfig.model_fields["precision"].annotation)
 
 PACKAGES = ("mdpipe", "torch", "numpy")
 """Packages that speeds depend on."""
@@ -135,7 +141,11 @@ def main() -> None:
     """Measure the benchmark that the command line names."""
     module, _, name = sys.argv[1].partition(":")
     benchmark: Benchmark = getattr(import_module(module), name)(**json.load(sys.stdin))
-    json.dump(benchmark.measure(), sys.stdout)
+    try:
+        result = benchmark.measure()
+    except ValidationError as error:
+        raise ValueError(first_problem(error)) from None
+    json.dump(result, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,12 @@ import polars as pl
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.artifacts.stable_json import write_json
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import Sampler
+from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.reporting.schemas import SPEEDS
 from mdpipe.stages.model_io import TrainedRun, load_run
-from mdpipe.stages.samplers import fitting_samplers
 from mdpipe.stages.sampling import draw, unknown
 
 DIGITS = 4
@@ -46,12 +45,12 @@ def _speeds(params: Params, run: str, repeats: int) -> list[dict[str, Any]]:
     return [
         {
             "run": run,
-            "sampler": kind,
-            "steps": steps,
+            "sampler": config.kind,
+            "steps": getattr(config, "steps", None),
             "parameters": trained.parameters,
-            "tokens_per_second": _tokens_per_second(trained, sampler, params, repeats),
+            "tokens_per_second": _tokens_per_second(trained, build_sampler(config), params, repeats),
         }
-        for kind, steps, sampler in fitting_samplers(params, run)
+        for config in params.samplers.samplers_for(params.runs[run].objective)
     ]
 
 

@@ -12,24 +12,25 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_error, format_machine, to_table
+from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Columns, Result, format_error, format_machine, to_table
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import Sampler
-from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.samplers.base import Sampler, build_sampler
+from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import build_network
 from mdpipe.networks.runtime import disable_malloc_trim
 from mdpipe.networks.transformer import Transformer
+from mdpipe.params.diffusion import LinearConfig
+from mdpipe.params.networks import TransformerConfig
+from mdpipe.params.sampling import SamplerConfig
 from mdpipe.training.flops import forward_flops
 from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops, synchronize
 
-SAMPLERS = ("ancestral", "two_stage", "reveal_first", "first_hitting")
+SAMPLERS = ("ancestral_stepwise", "two_stage", "ancestral", "first_hitting")
 """Samplers of one distribution, up to the grid: they differ in cost only."""
-STEADY = ("ancestral", "two_stage")
+STEADY = ("ancestral_stepwise", "two_stage")
 """Samplers that run the whole network at every position in every step, whatever is masked: all steps cost the same."""
-BASELINE = "ancestral"
-DTYPES = ("float32", "bfloat16")
-SCHEDULE = Linear(0.0)
+BASELINE = "ancestral_stepwise"
+SCHEDULE = Linear(LinearConfig(epsilon=0.0))
 """With no token masked at time 0, a sampler on a grid takes exactly T steps."""
 
 
@@ -44,14 +45,14 @@ class SamplingBenchmark(Benchmark):
     sampler: str
     batch: int
     length: int
-    vocabulary: int
+    vocab_size: int
     steps: int
     """T, over a uniform grid; ignored by the first-hitting sampler."""
     steady_steps: int
     """Where all steps cost the same, only this many are run, spread evenly from time 1 to 0, and scaled to T."""
-    layers: int
-    heads: int
-    width: int
+    num_layers: int
+    num_heads: int
+    hidden_size: int
     repeats: int
     """Batches timed, each with its own noise."""
     threads: int
@@ -62,7 +63,7 @@ class SamplingBenchmark(Benchmark):
 
     def __post_init__(self) -> None:
         self.require_choice("sampler", SAMPLERS)
-        self.require_choice("dtype", DTYPES)
+        self.require_choice("dtype", PRECISIONS)
         self.require_positive(*(name for name in vars(self) if name not in ("sampler", "device", "dtype", "seed")))
 
     @property
@@ -94,7 +95,7 @@ class SamplingBenchmark(Benchmark):
         memory_before = get_peak_memory_mib(device)
         self._warm_up(network, device)
         denoiser, seconds = CountingDenoiser(network), []
-        masks = torch.full((self.batch, self.length), self.vocabulary, device=device)
+        masks = torch.full((self.batch, self.length), self.vocab_size, device=device)
         for repeat in range(self.repeats):
             synchronize(device)
             start = perf_counter()
@@ -122,7 +123,7 @@ class SamplingBenchmark(Benchmark):
     def _warm_up(self, network: Transformer, device: torch.device) -> None:
         """Sample one mask per row in one step: every kernel runs once, with no more memory than later."""
         tokens = torch.zeros(self.batch, self.length, dtype=torch.int64, device=device)
-        tokens[:, 0] = self.vocabulary
+        tokens[:, 0] = self.vocab_size
         sampler = build_grid_sampler(self.sampler, 1)
         _sample(sampler, CountingDenoiser(network), tokens, CounterRNG(self.seed, "bench/warm-up"))
 
@@ -156,26 +157,20 @@ class CountingDenoiser:
 
 def build_random_network(settings: SamplingBenchmark) -> Transformer:
     """Return a transformer with a random head: the usual initial head is zero, and all logits would be equal."""
-    built = build_network(
-        "transformer",
-        settings.vocabulary,
-        (settings.length,),
-        seed=settings.seed,
-        layers=settings.layers,
-        heads=settings.heads,
-        width=settings.width,
-        time_conditioning=False,
-        dropout=0.0,
+    config = TransformerConfig(
+        num_layers=settings.num_layers, num_heads=settings.num_heads, hidden_size=settings.hidden_size
     )
+    built = build_network(config, settings.vocab_size, (settings.length,), seed=settings.seed)
     network = cast("Transformer", built)
     generator = torch.Generator().manual_seed(settings.seed)
-    torch.nn.init.normal_(network.head.weight, std=settings.width**-0.5, generator=generator)
+    torch.nn.init.normal_(network.head.weight, std=settings.hidden_size**-0.5, generator=generator)
     return network.eval()
 
 
 def build_grid_sampler(kind: str, steps: int) -> Sampler[Any]:
     """Return the sampler of this kind, with this many steps if it has a grid."""
-    return build_sampler(kind) if kind == "first_hitting" else build_sampler(kind, steps=steps, grid="uniform")
+    grid = {} if kind == "first_hitting" else {"steps": steps, "time_grid": "uniform"}
+    return build_sampler(SamplerConfig.parse({"kind": kind, **grid}))
 
 
 def _sample(sampler: Sampler[Any], denoiser: CountingDenoiser, tokens: Tensor, noise: CounterRNG) -> Tensor:
@@ -187,7 +182,7 @@ COLUMNS: Columns = {
     "sampler": lambda result: result["sampler"],
     "batch": lambda result: str(result["batch"]),
     "tokens/s": lambda result: f"{result['tokens_per_second']:,.3g}",
-    "x ancestral": lambda result: "" if result["times_ancestral"] is None else f"{result['times_ancestral']:.3g}",
+    "x stepwise": lambda result: "" if result["times_stepwise"] is None else f"{result['times_stepwise']:.3g}",
     "seconds": lambda result: format_error(result["seconds"], result["seconds_stderr"]),
     "network calls": lambda result: f"{result['network_calls']:,.0f}",
     "GFLOP/s": lambda result: f"{result['flops_per_second'] / 1e9:,.1f}",
@@ -199,13 +194,13 @@ COLUMNS: Columns = {
 
 
 def add_ratios(results: Sequence[Result]) -> list[Result]:
-    """Add `times_ancestral`: tokens/s relative to the plain sampler at the same batch, None where it has none."""
+    """Add `times_stepwise`: tokens/s relative to `BASELINE` at the same batch, None where it has none."""
     baseline = {result["batch"]: result["tokens_per_second"] for result in results if result["sampler"] == BASELINE}
     ratios = [
         result["tokens_per_second"] / baseline[result["batch"]] if result["batch"] in baseline else None
         for result in results
     ]
-    return [{**result, "times_ancestral": ratio} for result, ratio in zip(results, ratios, strict=True)]
+    return [{**result, "times_stepwise": ratio} for result, ratio in zip(results, ratios, strict=True)]
 
 
 def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str:
@@ -217,12 +212,13 @@ def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str
 
 {format_machine(machine)}
 Sequences of {first["length"]:,} tokens from masks only, {first["steps"]:,} steps on the uniform grid, a vocabulary \
-of {first["vocabulary"]:,}; a transformer of {first["layers"]} layers, {first["heads"]} heads and width \
-{first["width"]} in {first["dtype"]} ({first["parameters"]:,} weights). The weights are random: time does not depend \
-on their values.
+of {first["vocab_size"]:,}; a transformer of {first["num_layers"]} layers, {first["num_heads"]} heads and width \
+{first["hidden_size"]} in {first["dtype"]} ({first["parameters"]:,} weights). The weights are random: time does not \
+depend on their values.
 
 {to_table(results, COLUMNS)}
-ancestral, two_stage and reveal_first sample from the same distribution; first_hitting from its limit of many steps.
+ancestral_stepwise, two_stage and ancestral sample from the same distribution; first_hitting from its limit of many
+steps. "x stepwise" is the speed relative to ancestral_stepwise at the same batch.
 Seconds are for all steps of one batch: the mean of {first["repeats"]} batches and its standard error. Where fewer \
 steps were measured, every step costs the same, whatever is masked: those steps, spread evenly from time 1 to 0, were \
 timed and the seconds scaled to all.

@@ -1,104 +1,37 @@
-"""Speed and memory of training: the step of `mdpipe train`, optimizer and average of the weights included.
-
-The settings `Train`, `Hardware`, `AdamW` and `Muon` have the attributes of the models in `mdpipe.params` (tested). They
-exist because benchmarks also run on machines that have little more than torch.
-"""
+"""Speed and memory of training: the step of `mdpipe train`, optimizer and average of the weights included."""
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_error, format_machine, to_table
-from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.build import build_objective
+from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Columns, Result, format_error, format_machine, to_table
+from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import Network, build_network, count_parameters
 from mdpipe.networks.runtime import configure_runtime
-from mdpipe.training.distributed import World
+from mdpipe.params.diffusion import ObjectiveConfig
+from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
+from mdpipe.params.training import HardwareConfig, OptimizerConfig, TrainConfig
 from mdpipe.training.flops import training_flops
 from mdpipe.training.loop import Batch, Batches, Trainer
 from mdpipe.training.muon import orthogonalize_together
 from mdpipe.training.optimizer import layer_matrices
-from mdpipe.training.performance import (
-    get_peak_memory_mib,
-    measure_peak_flops,
-    synchronize,
-)
+from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops, synchronize
 
-if TYPE_CHECKING:
-    from mdpipe.params import HardwareSettings, TrainSettings
-
-PRECISIONS = ("float32", "bfloat16")
-OBJECTIVES: dict[str, dict[str, Any]] = {
-    "md4": {"schedule": {"kind": "linear"}},
-    "genmd4": {"initial_exponent": 1.0},
-}
-"""Objectives that can be measured, with settings; GenMD4 calls its network twice per step."""
-
-
-@dataclass(frozen=True)
-class AdamW:
-    """AdamW with the paper's settings for text8."""
-
-    kind: str = "adamw"
-    beta2: float = 0.999
-    weight_decay: float = 0.03
-
-
-@dataclass(frozen=True)
-class Muon:
-    """Muon with the default suite's settings."""
-
-    kind: str = "muon"
-    momentum: float = 0.95
-    beta2: float = 0.99
-    weight_decay: float = 0.03
-
-
-OPTIMIZERS: dict[str, AdamW | Muon] = {"adamw": AdamW(), "muon": Muon()}
-"""By kind; their numbers do not change the cost of a step."""
-
-
-@dataclass(frozen=True)
-class Train:
-    """Optimizer and length of a training run."""
-
-    steps: int
-    batch_size: int
-    learning_rate: float = 3e-4
-    warmup_steps: int = 0
-    optimizer: AdamW | Muon = field(default_factory=AdamW)
-    gradient_clip: float | None = 1.0
-    ema_decay: float = 0.9999
-    checkpoint_every: int = 1
-    keep_checkpoints: int = 1
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Hardware settings of a measured training run, as params.yaml has them."""
-
-    precision: str
-    threads: int
-    processes: int = 1
-    strategy: str = "ddp"
-    micro_batches: int = 1
-    compile: bool = False
-    recompute: bool = False
+OBJECTIVES = ("md4", "genmd4")
+"""Objectives that can be measured; GenMD4 calls its network twice per step."""
 
 
 @dataclass(frozen=True)
 class Shape:
     """A network and the shape of its data."""
 
-    kind: str
-    network: dict[str, Any]
-    vocabulary: int
+    network: NetworkConfig
+    vocab_size: int
     shape: tuple[int, ...]
     batch: int
 
@@ -107,56 +40,42 @@ class Shape:
         """Tokens per example."""
         return torch.Size(self.shape).numel()
 
-    def build_network(self, seed: int, **changes: Any) -> Network:
+    def build_network(self, seed: int, *, causal: bool = False) -> Network:
         """Return the network with its initial weights, on the CPU."""
-        return build_network(self.kind, self.vocabulary, self.shape, seed=seed, **self.network, **changes)
+        return build_network(self.network, self.vocab_size, self.shape, seed=seed, causal=causal)
 
     def random_tokens(self, batch: int, seed: int) -> Tensor:
         """Return uniform tokens (B, L) on the CPU."""
         generator = torch.Generator().manual_seed(seed)
-        return torch.randint(self.vocabulary, (batch, self.length), generator=generator)
-
-
-def transformer_shape(
-    layers: int,
-    heads: int,
-    width: int,
-    vocabulary: int,
-    length: int,
-    batch: int,
-    *,
-    time_conditioning: bool = True,
-    dropout: float = 0.0,
-) -> Shape:
-    """Return a transformer on sequences."""
-    sizes = {"layers": layers, "heads": heads, "width": width}
-    network = {**sizes, "time_conditioning": time_conditioning, "dropout": dropout}
-    return Shape("transformer", network, vocabulary, (length,), batch)
-
-
-def unet_shape(width: int, blocks: int, edge: int, batch: int, *, dropout: float = 0.0) -> Shape:
-    """Return a U-Net on color images of `edge` x `edge` pixels."""
-    network = {"width": width, "blocks": blocks, "time_conditioning": True, "dropout": dropout}
-    return Shape("unet", network, 256, (edge, edge, 3), batch)
-
-
-def uvit_shape(
-    width: int, blocks: int, middle: tuple[int, int, int], edge: int, batch: int, *, dropout: float = 0.0
-) -> Shape:
-    """Return a U-ViT on color images; `middle` has the width, layers and heads of its transformer."""
-    middle_width, layers, heads = middle
-    sizes = {"width": width, "blocks": blocks, "middle_width": middle_width, "layers": layers, "heads": heads}
-    return Shape("uvit", {**sizes, "time_conditioning": True, "dropout": dropout}, 256, (edge, edge, 3), batch)
+        return torch.randint(self.vocab_size, (batch, self.length), generator=generator)
 
 
 SHAPES = {
-    "letters": transformer_shape(4, 4, 128, 27, 128, 8, time_conditioning=False),
-    "text8-11m": transformer_shape(6, 6, 384, 27, 256, 8),
-    "text8": transformer_shape(12, 12, 768, 27, 256, 8),
-    "gpt2-small": transformer_shape(12, 12, 768, 50257, 1024, 8),
-    "cifar10-small": unet_shape(64, 4, 32, 4),
-    "cifar10": unet_shape(128, 32, 32, 4),
-    "imagenet64": uvit_shape(256, 24, (768, 12, 12), 64, 1),
+    "letters": Shape(TransformerConfig(num_layers=4, num_heads=4, hidden_size=128), 27, (128,), 8),
+    "text8-11m": Shape(
+        TransformerConfig(num_layers=6, num_heads=6, hidden_size=384, time_conditioning=True), 27, (256,), 8
+    ),
+    "text8": Shape(
+        TransformerConfig(num_layers=12, num_heads=12, hidden_size=768, time_conditioning=True), 27, (256,), 8
+    ),
+    "gpt2-small": Shape(
+        TransformerConfig(num_layers=12, num_heads=12, hidden_size=768, time_conditioning=True), 50257, (1024,), 8
+    ),
+    "cifar10-small": Shape(UNetConfig(hidden_size=64, num_blocks=4, time_conditioning=True), 256, (32, 32, 3), 4),
+    "cifar10": Shape(UNetConfig(hidden_size=128, num_blocks=32, time_conditioning=True), 256, (32, 32, 3), 4),
+    "imagenet64": Shape(
+        UViTConfig(
+            hidden_size=256,
+            num_blocks=24,
+            transformer_width=768,
+            num_layers=12,
+            num_heads=12,
+            time_conditioning=True,
+        ),
+        256,
+        (64, 64, 3),
+        1,
+    ),
 }
 """letters is the default suite's; text8, gpt2-small, cifar10 and imagenet64 are the paper's; the others are smaller
 versions of them."""
@@ -176,7 +95,7 @@ class TrainingBenchmark(Benchmark):
     optimizer: str
     precision: str
     compile: bool
-    recompute: bool
+    activation_checkpointing: bool
     steps: int
     """Steps timed, each individually."""
     warm_up: int
@@ -189,8 +108,8 @@ class TrainingBenchmark(Benchmark):
         self.require_choice("shape", SHAPES)
         self.require_choice("precision", PRECISIONS)
         self.require_choice("objective", OBJECTIVES)
-        self.require_choice("optimizer", OPTIMIZERS)
-        if self.optimizer == "muon" and SHAPES[self.shape].kind == "unet":
+        self.require_choice("optimizer", OptimizerConfig.kinds)
+        if self.optimizer == "muon" and not SHAPES[self.shape].network.has_matrices:
             raise ValueError(f"--optimizer muon is for matrices, and the layers of {self.shape} are convolutions")
         self.require_positive("batch", "steps", "warm_up", "threads")
 
@@ -206,11 +125,19 @@ class TrainingBenchmark(Benchmark):
         peaks = {name: measure_peak_flops(device, getattr(torch, name)) for name in {"float32", self.precision}}
         network = shape.build_network(self.seed).to(device)
         flops = training_flops(network, shape.length)
-        objective = build_objective(self.objective, shape.vocabulary, **OBJECTIVES[self.objective])
+        objective = build_objective(ObjectiveConfig.parse(self.objective), shape.vocab_size)
         steps = self.warm_up + self.steps
-        train = Train(steps=steps, batch_size=self.batch, optimizer=OPTIMIZERS[self.optimizer])
-        hardware = Hardware(self.precision, self.threads, compile=self.compile, recompute=self.recompute)
-        step = build_step(network, objective, train, hardware, CounterRNG(self.seed, "bench"))
+        optimizer = OptimizerConfig.parse(self.optimizer)
+        train = TrainConfig(steps=steps, batch_size=self.batch, warmup_steps=0, optimizer=optimizer)
+        hardware = HardwareConfig.model_validate(
+            {
+                "precision": self.precision,
+                "threads": self.threads,
+                "compile": self.compile,
+                "activation_checkpointing": self.activation_checkpointing,
+            }
+        )
+        step = Trainer.build(network, objective, train, hardware, CounterRNG(self.seed, "bench"))
         tokens = shape.random_tokens(self.batch, self.seed)
         memory_before = get_peak_memory_mib(device)
         seconds = time_steps(step, lambda _, rows: Batch(tokens[rows.start : rows.stop]), steps)
@@ -229,19 +156,6 @@ class TrainingBenchmark(Benchmark):
             "peak_mem_mib_before": memory_before,
             "parameters": count_parameters(network) + count_parameters(objective),
         }
-
-
-def build_step(
-    network: Network,
-    objective: Objective,
-    train: Train,
-    hardware: Hardware,
-    noise: CounterRNG,
-    world: World = World(),  # noqa: B008 (frozen)
-) -> Trainer:
-    """Return the step of a new training run, built in the order of `training.loop.train`."""
-    settings, machine = cast("TrainSettings", train), cast("HardwareSettings", hardware)
-    return Trainer.build(network, objective, settings, machine, noise, world)
 
 
 def time_steps(step: Trainer, batches: Batches, groups: int, steps: int = 1) -> list[float]:
@@ -304,7 +218,7 @@ COLUMNS: Columns = {
     "batch": lambda result: str(result["batch"]),
     "optimizer": lambda result: result["optimizer"],
     "precision": lambda result: result["precision"],
-    "with": lambda result: " ".join(name for name in ("compile", "recompute") if result[name]),
+    "with": lambda result: " ".join(name for name in ("compile", "activation_checkpointing") if result[name]),
     "tokens/s": lambda result: f"{result['tokens_per_second']:,.0f}",
     "examples/s": lambda result: f"{result['examples_per_second']:,.3g}",
     "ms per step": lambda result: format_error(

@@ -2,9 +2,9 @@
 
 from mdpipe.file_formats import KIND_OF, ending
 from mdpipe.params import Params
-from mdpipe.params.base import Section
 from mdpipe.params.data import modality_of
-from mdpipe.params.diffusion import Scheduled
+from mdpipe.params.diffusion import ObjectiveConfig, ScheduledConfig
+from mdpipe.params.networks import NetworkConfig
 from mdpipe.params.sources import TextFiles
 
 NO_REPORT = "  no report, which needs a run: ask for stages by name, as `dvc repro encode@DATASET` does"
@@ -22,13 +22,13 @@ def describe(params: Params) -> str:
     for name, run in params.runs.items():
         network, train = run.network, run.train
         lines.append(
-            f"  train@{name}, sample@{name}, evaluate@{name}: {run.objective}{_schedule(run.diffusion)}, a"
-            f" {network.kind} of width {network.width}, {train.steps} steps of {train.batch_size} examples of the"
+            f"  train@{name}, sample@{name}, evaluate@{name}: {run.objective.kind}{_schedule(run.objective)}, a"
+            f" {network.kind}{_size(network)}, {train.steps} steps of {train.batch_size} examples of the"
             f" {modality_of(params.datasets[run.dataset])} dataset {run.dataset}"
         )
     for run_name in params.zero_shot.runs:
         lines += [f"  zero_shot@{run_name}-{source}" for source in params.zero_shot.sources]
-    lines += [f"  samplers@{run}: judged by {judged.judge}" for run, judged in params.samplers.runs.items()]
+    lines += [f"  samplers@{run}: scored by {scored.reference_model}" for run, scored in params.samplers.runs.items()]
     return "\n".join([*lines, "  report" if params.runs else NO_REPORT])
 
 
@@ -39,5 +39,11 @@ def as_plain_text(source: TextFiles) -> list[str]:
     return [f"{suffix} files as plain text; `kind: {KIND_OF[suffix]}` reads their rows" for suffix in endings]
 
 
-def _schedule(settings: Section) -> str:
-    return f" with the {settings.schedule.kind} schedule" if isinstance(settings, Scheduled) else ""
+def _schedule(objective: ObjectiveConfig) -> str:
+    return f" with the {objective.schedule.kind} schedule" if isinstance(objective, ScheduledConfig) else ""
+
+
+def _size(network: NetworkConfig) -> str:
+    """Return the width of a network, which one of a user's own may not have."""
+    width = getattr(network, "hidden_size", None)
+    return "" if width is None else f" of hidden size {width}"

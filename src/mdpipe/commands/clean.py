@@ -55,7 +55,7 @@ def clean(params: Params, *, force: bool) -> str:
     with open_repository() as repo:
         stages = {stage.addressing for stage in repo.index.stages}
         outputs = {Path(out.def_path) for stage in repo.index.stages for out in stage.outs}
-        found = sorted({*_artifacts(params, outputs), *_by_stage(stages), *_state(params)})
+        found = sorted({*_artifacts(params, outputs), *_by_stage(stages), *_state(params, repo)})
         entries = [name for name in _recorded().get("stages", {}) if name not in stages]
         sizes = [folder_size(path) for path in found]
         if force and (found or entries):
@@ -100,8 +100,8 @@ def _by_stage(stages: set[str]) -> Iterator[Path]:
                 yield path
 
 
-def _state(params: Params) -> Iterator[Path]:
-    """Yield downloads, unfinished work and events that no source, dataset or run goes on from."""
+def _state(params: Params, repo: Repo) -> Iterator[Path]:
+    """Yield downloads, unfinished work, checkpoints and events that no source, dataset or run goes on from."""
     addresses = [source.url for source in map(resolved, params.sources.values()) if isinstance(source, Url)]
     wanted = {destination(url, paths.DOWNLOADS).name[:NAME_DIGITS] for url in addresses}
     for path in paths.DOWNLOADS.glob(ANY):
@@ -119,10 +119,18 @@ def _state(params: Params) -> Iterator[Path]:
 
     kept = set()
     for name in params.runs:
+        if _is_recorded(repo, name):
+            continue  # The model is in DVC's cache; another run starts from the beginning.
         fingerprint = _training_fingerprint(params, name)
         kept |= set(paths.checkpoint_dirs(name)) if fingerprint is None else {paths.checkpoint_dir(name, fingerprint)}
     yield from (path for path in paths.checkpoint_dirs(ANY) if path not in kept and not _is_training(path))
     yield from (path for path in paths.events(ANY).parent.glob(ANY) if path.name not in params.runs)
+
+
+def _is_recorded(repo: Repo, run: str) -> bool:
+    """Return True if dvc.lock has the run's model as params, code and data are now."""
+    stage = f"train@{run}"
+    return stage in _recorded().get("stages", {}) and not repo.status(targets=[stage])
 
 
 def _training_fingerprint(params: Params, run: str) -> str | None:
@@ -189,4 +197,5 @@ def _forget(entries: list[str]) -> None:
 
 
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:10,.1f} MB"
+    """Return a size in megabytes, or in kilobytes where it is less than one."""
+    return f"{size / 1e6:10,.1f} MB" if size >= 1e6 else f"{size / 1e3:10,.1f} kB"

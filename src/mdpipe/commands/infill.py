@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.commands.interactive import Wish, encode_prompt, fill, open_run
+from mdpipe.commands.interactive import encode_prompt, fill, open_run
 from mdpipe.commands.sample_files import require_sample_path, write_images, write_texts
+from mdpipe.commands.sampling_options import SamplingOptions
 from mdpipe.data.pixels import quantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.stages.model_io import TrainedRun
@@ -22,19 +23,19 @@ MARKER = re.compile(r"\[\s*gap\s*(?:[:=][^\]]*|\d*\s*)\]", re.IGNORECASE)
 """What looks like the mark of a gap."""
 
 
-def infill_text(run: str, wish: Wish, count: int, text: str, gap: int, out: str | None) -> None:
+def infill_text(run: str, options: SamplingOptions, count: int, text: str, gap: int, out: str | None) -> None:
     """Write the text with its gaps filled, `count` times, to `out`, or print it.
 
     Raises:
-        ValueError: the text has no gap or cannot be spelled, the run draws pictures, or the wish does not fit it.
+        ValueError: the text has no gap or cannot be spelled, the run draws pictures, or an option does not fit it.
     """
-    trained = open_run(run, wish)
+    trained = open_run(run, options)
     if trained.modality != "text":
         raise ValueError(f"run {run!r} draws pictures; give --image and --mask instead of --text")
     require_sample_path(out, "text")
     tokenizer = load_tokenizer(trained.directory)
     tokens = with_gaps(tokenizer, text, gap).expand(count, -1)
-    write_texts(tokenizer, fill(trained, tokens, wish).tokens, out)
+    write_texts(tokenizer, fill(trained, tokens, options).tokens, out)
 
 
 def with_gaps(tokenizer: Tokenizer, text: str, gap: int) -> Tensor:
@@ -57,14 +58,14 @@ def with_gaps(tokenizer: Tokenizer, text: str, gap: int) -> Tensor:
     return tokens
 
 
-def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, out: str | None) -> None:
+def infill_picture(run: str, options: SamplingOptions, count: int, image: Path, mask: Path, out: str | None) -> None:
     """Write `count` pictures with the masked part of one drawn anew to `out` (or RUN.png); a sheet has that one first.
 
     Raises:
         ValueError: a picture has not the size of the run's pictures or cannot be read, the mask hides nothing, the run
-            draws text, or the wish does not fit it.
+            draws text, or an option does not fit it.
     """
-    trained = open_run(run, wish)
+    trained = open_run(run, options)
     if trained.modality != "image":
         raise ValueError(f"run {run!r} draws text; give --text instead of --image and --mask")
     out = out or f"{run}.png"
@@ -75,14 +76,14 @@ def infill_picture(run: str, wish: Wish, count: int, image: Path, mask: Path, ou
     if not hidden.any():
         raise ValueError(f"{mask} is black all over, which leaves nothing to draw")
     tokens = masked_tokens(trained, pixels, hidden)
-    drawn = fill(trained, tokens.expand(count, -1), wish).tokens
+    drawn = fill(trained, tokens.expand(count, -1), options).tokens
     known = torch.where(tokens == trained.objective.mask_id, 0, tokens)
     write_images(trained, drawn, out, known)
 
 
 def masked_tokens(trained: TrainedRun, pixels: NDArray[np.uint8], hidden: NDArray[np.bool_]) -> Tensor:
     """Tokens (1, H W C) of a picture (H, W, C) of 8-bit values, masked where `hidden` (H, W, 1)."""
-    levels = quantize(pixels, maximum=255, levels=trained.objective.vocabulary).astype(np.int64)
+    levels = quantize(pixels, maximum=255, levels=trained.objective.vocab_size).astype(np.int64)
     return torch.from_numpy(np.where(hidden, trained.objective.mask_id, levels).reshape(1, -1))
 
 

@@ -1,12 +1,9 @@
 """What `mdpipe generate` and `mdpipe infill` have in common: the model, the sampler asked for, progress."""
 
 import difflib
-import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
-from mdpipe.commands.chosen_sampler import chosen_sampler, settings_of
+from mdpipe.commands.sampling_options import SamplingOptions
 from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.nearest import did_you_mean
@@ -31,38 +27,16 @@ LISTED = 12
 """Names of classes in a message."""
 
 
-@dataclass(frozen=True)
-class Wish:
-    """How a person wants to sample; what is None is as in the run's `sample` in params.yaml."""
-
-    sampler: str | None
-    settings: Sequence[str]
-    """Of the sampler, as KEY=VALUE."""
-    steps: int | None
-    grid: str | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    label: str | None
-    """Name or number of a class."""
-    guidance: float | None
-    seed: int
-    threads: int
-
-
-def open_run(run: str, wish: Wish) -> TrainedRun:
-    """The model, ready to be sampled from.
+def open_run(run: str, options: SamplingOptions) -> TrainedRun:
+    """Load the model, ready to be sampled from.
 
     Raises:
-        ValueError: it is missing or broken, a value of the wish is out of range, or guidance has no class to go by.
+        ValueError: it is missing or broken, or an option is out of range.
     """
     _require_run(run)
-    _require_in_range(wish)
-    configure_runtime(wish.threads)
-    trained = load_run(run)
-    if wish.guidance is not None and wish.label is None:
-        raise ValueError("--guidance needs a class to be guided by; give one with --label")
-    return trained
+    options.require_in_range()
+    configure_runtime(options.threads)
+    return load_run(run)
 
 
 def class_number(trained: TrainedRun, label: str) -> int:
@@ -83,61 +57,32 @@ def class_number(trained: TrainedRun, label: str) -> int:
     raise ValueError(f"--label {label} is not known: run {trained.directory.name!r} knows {known}")
 
 
-def fill(trained: TrainedRun, tokens: Tensor, wish: Wish) -> Drawn:
-    """Fill the masks of tokens (N, L) as wished, with a progress bar on the standard error.
+def fill(trained: TrainedRun, tokens: Tensor, options: SamplingOptions) -> Drawn:
+    """Sample the masked positions of tokens (N, L), with a progress bar on the standard error.
 
     Raises:
         ValueError: the sampler does not exist or does not fit the run's objective, a setting of it is wrong, the run
-            knows no such class, or it draws from left to right and something is known behind a mask.
+            has no such class, or it samples from left to right and a token is known to the right of a mask.
     """
-    own = settings_of(trained.name)
-    sampler = chosen_sampler(trained.name, trained.kind, wish.sampler, wish.steps, wish.grid, wish.settings)
-    choice = TokenSampler(
-        temperature=_first(wish.temperature, own and own.temperature, 1.0),
-        top_k=_first(wish.top_k, own and own.top_k),
-        top_p=_first(wish.top_p, own and own.top_p),
-    )
-    guidance = None if wish.label is None else _first(wish.guidance, own and own.guidance)
+    objective = trained.objective.config
+    sampler = options.build_sampler(trained.name, objective)
     masked = tokens == trained.objective.mask_id
-    if trained.objective.is_causal and (masked[:, :-1] & ~masked[:, 1:]).any():
+    if objective.is_causal and (masked[:, :-1] & ~masked[:, 1:]).any():
         raise ValueError(
-            f"a run of {trained.kind} draws from left to right and cannot heed what stands behind a gap: it fills one"
-            " gap, at the end"
+            f"a run of {objective.kind} samples from left to right, without regard to the text after a gap: it fills"
+            " one gap, at the end"
         )
     with _progress() as on_step:
         return draw(
             trained,
             sampler,
             tokens,
-            CounterRNG(wish.seed, "by hand"),
-            choice=choice,
-            classes=None if wish.label is None else torch.full((len(tokens),), class_number(trained, wish.label)),
-            guidance=guidance,
+            CounterRNG(options.seed, "by hand"),
+            choice=options.token_sampler(trained.name),
+            classes=None if options.label is None else torch.full((len(tokens),), class_number(trained, options.label)),
+            guidance=options.guidance_scale(trained.name),
             on_step=on_step,
         )
-
-
-def _first(*values: Any) -> Any:
-    """Return the first value that is not None, if there is one."""
-    return next((value for value in values if value is not None), None)
-
-
-def _require_in_range(wish: Wish) -> None:
-    """Pass if the values are those that params.yaml may have, too.
-
-    Raises:
-        ValueError: one is not; the message names its option.
-    """
-    temperature, top_k, top_p, guidance = wish.temperature, wish.top_k, wish.top_p, wish.guidance
-    rules = [
-        ("--temperature", temperature, temperature is None or temperature > 0, "above 0"),
-        ("--top-k", top_k, top_k is None or top_k >= 1, "at least 1"),
-        ("--top-p", top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1"),
-        ("--guidance", guidance, guidance is None or 0 <= guidance < math.inf, "at least 0, and finite"),
-    ]
-    for option, value, is_in_range, rule in rules:
-        if not is_in_range:
-            raise ValueError(f"{option} {value} is refused: must be {rule}")
 
 
 def encode_prompt(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np.int64]]:

@@ -28,9 +28,9 @@ from mdpipe.commands.plan_sizes import (
     total,
 )
 from mdpipe.params import Params, Run
-from mdpipe.params.base import Section
-from mdpipe.params.load import PARAMS_FILE
-from mdpipe.params.sampling import AnySampler, OnGrid, fits
+from mdpipe.params.base import Config
+from mdpipe.params.load import RESOLVED_PARAMS_FILE
+from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
 
 WIDTH = 120
@@ -42,7 +42,7 @@ BACKWARD = 2
 WEIGHT_BYTES = 4
 STATE_BYTES = 16
 """Per weight in a checkpoint, in float32: the weight, its average and AdamW's two moments."""
-ONE_CALL_PER_STEP = ("confidence", "generalized")
+ONE_CALL_PER_STEP = ("maskgit", "genmd4_ancestral")
 """Samplers whose last step unmasks everything; others have one more call, at time 0."""
 
 
@@ -75,7 +75,7 @@ class ModelCost:
 
     def training(self, run: Run) -> Estimate:
         """Return (1 + 2) F B T for each mask sampled of an example (two in GenMD4)."""
-        masks: int = getattr(run.diffusion, "masks", 2 if run.objective == "genmd4" else 1)
+        masks: int = getattr(run.objective, "num_mask_samples", 2 if run.objective.kind == "genmd4" else 1)
         return self.forward * ((1 + BACKWARD) * run.train.batch_size * run.train.steps * masks)
 
     def state(self, run: Run) -> Estimate:
@@ -91,15 +91,15 @@ class ModelCost:
         """Return F for each Monte Carlo sample and example."""
         return self.forward * (1 if self.is_exact else samples) * examples
 
-    def sampling(self, sampler: AnySampler, steps: int | None, count: int, length: int, guided: bool) -> Estimate:
+    def sampling(self, sampler: SamplerConfig, count: int, length: int, *, guided: bool) -> Estimate:
         """Return F for each network call and sample, and twice that with guidance.
 
-        `reveal_first` skips steps at random; one call per token, the most, is taken for it.
+        `ancestral` skips steps at random; one call per token, the most, is taken for it.
         """
-        cost = self.forward * network_calls(sampler, steps, length)
+        cost = self.forward * network_calls(sampler, length)
         if sampler.kind == "autoregressive":
             cost = self.prefixes
-        return cost.estimated(sampler.kind == "reveal_first") * (count * (2 if guided else 1))
+        return cost.estimated(sampler.kind == "ancestral") * (count * (2 if guided else 1))
 
 
 def model_cost(run: Run, size: DatasetSize) -> ModelCost:
@@ -110,17 +110,17 @@ def model_cost(run: Run, size: DatasetSize) -> ModelCost:
     """
     if size.vocabulary is None:
         return ModelCost()
-    from mdpipe.diffusion.objectives.build import build_objective
+    from mdpipe.diffusion.objectives.base import build_objective
     from mdpipe.networks.base import build_on_meta, count_parameters
     from mdpipe.training.flops import forward_flops
 
-    objective = build_objective(run.objective, size.vocabulary, **run.diffusion.model_dump())
+    objective = build_objective(run.objective, size.vocabulary)
     network = build_on_meta(
-        vocab_size=size.vocabulary,
-        shape=size.shape,
-        num_classes=0 if run.condition is None else max(size.classes, 1),
+        run.network,
+        size.vocabulary,
+        size.shape,
+        num_classes=0 if run.class_cond is None else max(size.classes, 1),
         causal=objective.is_causal,
-        **run.network.model_dump(),
     )
     # Newton's series of the sum, since F has a constant, a linear and a square part.
     first, second, third = (forward_flops(network, length) if objective.is_causal else 0 for length in (1, 2, 3))
@@ -134,14 +134,14 @@ def model_cost(run: Run, size: DatasetSize) -> ModelCost:
     )
 
 
-def network_calls(sampler: AnySampler, steps: int | None, length: int) -> int:
+def network_calls(sampler: SamplerConfig, length: int) -> int:
     """Return one call per step of the grid, or per token without a grid, and as many for each corrector."""
-    if steps is None:
+    if not isinstance(sampler, DiscreteTimeSamplerConfig):
         return length
     if sampler.kind in ONE_CALL_PER_STEP:
-        return steps
-    calls: int = (steps + 1) * (1 + getattr(sampler, "correctors", 0))
-    return min(calls, length) if sampler.kind == "reveal_first" else calls
+        return sampler.steps
+    calls: int = (sampler.steps + 1) * (1 + getattr(sampler, "num_corrector_steps", 0))
+    return min(calls, length) if sampler.kind == "ancestral" else calls
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,10 @@ class Plan:
         trained_on = Estimate(run.train.steps * run.train.batch_size * data.length)
         yield Row(f"train@{name}", disk=model.disk(run), tokens=trained_on, flops=model.training(run))
         sampled = Estimate(sample.count * data.length)
-        cost = model.sampling(sample.sampler, sample.steps, sample.count, data.length, sample.guidance is not None)
+        cost = model.sampling(sample.sampler, sample.count, data.length, guided=sample.guidance_scale is not None)
         yield Row(f"sample@{name}", tokens=sampled, flops=cost)
         held_out = data.tokens[run.evaluate.split]
-        cost = model.evaluation(run.evaluate.draws, data.examples(held_out))
+        cost = model.evaluation(run.evaluate.num_mc_samples, data.examples(held_out))
         yield Row(f"evaluate@{name}", tokens=held_out, flops=cost)
 
     def _zero_shot(self, name: str, source: str) -> Row:
@@ -212,21 +212,19 @@ class Plan:
         characters = total(self.sources[source].amounts.values())
         tokens = text_tokens(characters, self.params.datasets[run.dataset])
         examples = self.datasets[run.dataset].examples(tokens)
-        cost = self.models[name].evaluation(self.params.zero_shot.draws, examples)
+        cost = self.models[name].evaluation(self.params.zero_shot.num_mc_samples, examples)
         return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=cost)
 
     def _samplers(self, name: str) -> Row:
         """Return the cost of every fitting sampler at every number of steps, and of scoring samples and test split."""
         suite, run, model = self.params.samplers, self.params.runs[name], self.models[name]
-        data, judge = self.datasets[run.dataset], self.models[suite.runs[name].judge]
+        data, reference = self.datasets[run.dataset], self.models[suite.runs[name].reference_model]
         costs = [
-            model.sampling(sampler, steps, suite.count, data.length, guided=False)
-            for sampler in suite.samplers
-            if fits(sampler.kind, run.objective)
-            for steps in (suite.steps if isinstance(sampler, OnGrid) else [None])
+            model.sampling(sampler, suite.count, data.length, guided=False)
+            for sampler in suite.samplers_for(run.objective)
         ]
         samples, held_out = Estimate(len(costs) * suite.count), data.tokens["test"]
-        scored = judge.evaluation(1, samples + data.examples(held_out))
+        scored = reference.evaluation(1, samples + data.examples(held_out))
         return Row(f"samplers@{name}", tokens=samples * data.length + held_out, flops=total(costs) + scored)
 
 
@@ -237,9 +235,9 @@ def find_outdated(params: Params) -> frozenset[str]:
     except (FileNotFoundError, StrictYAMLError, TypeError, KeyError):  # There is none, or it is broken.
         stages = None
 
-    def is_changed(stage: str, section: str, name: str, stated: Section) -> bool:
+    def is_changed(stage: str, section: str, name: str, stated: Config) -> bool:
         try:
-            recorded = stages[f"{stage}@{name}"]["params"][str(PARAMS_FILE)][f"{section}.{name}"]
+            recorded = stages[f"{stage}@{name}"]["params"][str(RESOLVED_PARAMS_FILE)][f"{section}.{name}"]
             return type(stated).model_validate(recorded) != stated
         except (KeyError, TypeError):
             return False

@@ -105,7 +105,7 @@ def write_images(trained: TrainedRun, tokens: Tensor, out: str, known: Tensor | 
 
 def _pixels(trained: TrainedRun, tokens: Tensor) -> NDArray[np.uint8]:
     """Return images as uint8 (N, H, W, C)."""
-    return dequantize(tokens.numpy(), trained.objective.vocabulary).reshape(-1, *trained.shape)
+    return dequantize(tokens.numpy(), trained.objective.vocab_size).reshape(-1, *trained.shape)
 
 
 def _is_folder(out: str) -> bool:

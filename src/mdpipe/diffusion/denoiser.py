@@ -34,7 +34,7 @@ class ConditionalModel:
     """The distributions mu(x_t, t) of a denoiser as `token_sampler` sharpens them."""
 
     denoiser: Denoiser
-    vocabulary: int
+    vocab_size: int
     class_labels: Tensor | None
     """(B,) or None."""
     token_sampler: TokenSampler
@@ -42,7 +42,7 @@ class ConditionalModel:
     @property
     def mask_id(self) -> int:
         """Return the index of the mask."""
-        return self.vocabulary
+        return self.vocab_size
 
     def hidden(self, x_t: Tensor, t: float | Tensor) -> Tensor:
         """Return hidden states (B, L, D) of x_t (B, L) at one time, or at times (B,)."""
@@ -56,14 +56,14 @@ class ConditionalModel:
 
     def sample(self, hidden: Tensor, u: Tensor) -> Tensor:
         """Sample a token (...) for each of the hidden states (..., D), by uniforms u (...), in bounded memory."""
-        count = 1 + u.numel() * self.vocabulary // MAX_PROBABILITIES
+        count = 1 + u.numel() * self.vocab_size // MAX_PROBABILITIES
         chunks = zip(hidden.flatten(0, -2).chunk(count), u.flatten().chunk(count), strict=True)
         samples = [self.token_sampler.sample(self.denoiser.head(states), uniforms) for states, uniforms in chunks]
         return torch.cat(samples).view(u.shape)
 
     def mode(self, hidden: Tensor) -> Tensor:
         """Return the most probable token (...) for each of the hidden states (..., D), the first one of a tie."""
-        count = 1 + hidden[..., 0].numel() * self.vocabulary // MAX_PROBABILITIES
+        count = 1 + hidden[..., 0].numel() * self.vocab_size // MAX_PROBABILITIES
         modes = [self.denoiser.head(states).argmax(dim=-1) for states in hidden.flatten(0, -2).chunk(count)]
         return torch.cat(modes).view(hidden.shape[:-1])
 
@@ -85,7 +85,7 @@ class ClassifierFreeGuidance:
 
     def __init__(self, denoiser: Denoiser, scale: float, no_class: int) -> None:
         if not scale >= 0:
-            raise ValueError(f"sample.guidance must be at least 0, not {scale}")
+            raise ValueError(f"the scale of guidance must be at least 0, not {scale}")
         self._denoiser = denoiser
         self._scale = scale
         self._no_class = no_class
@@ -97,7 +97,7 @@ class ClassifierFreeGuidance:
             ValueError: if there are no class labels.
         """
         if class_labels is None:
-            raise ValueError("sample.guidance needs classes to guide by, and there are none")
+            raise ValueError("guidance needs class labels, and there are none")
         labels = torch.cat([class_labels, torch.full_like(class_labels, self._no_class)])
         hidden = self._denoiser(x_t.repeat(2, 1), t.repeat(2), labels)
         return torch.cat(hidden.chunk(2), dim=-1)

@@ -1,8 +1,8 @@
 """The likelihood bound of a whole split or corpus, with its standard error.
 
-Each example gets `draws` draws of (time, mask), in two independent replicates. A replicate has one time in each of
-draws / 2 equal intervals of [0, 1], uniform within its interval. The means of both replicates are unbiased estimates of
-the example's bound, and their difference gives the Monte Carlo error.
+Each example gets `num_mc_samples` draws of (time, mask), in two independent replicates. A replicate has one time in
+each of num_mc_samples / 2 equal intervals of [0, 1], uniform within its interval. The means of both replicates are
+unbiased estimates of the example's bound, and their difference gives the Monte Carlo error.
 
 An objective with an exact likelihood is evaluated once for each example, without Monte Carlo error.
 
@@ -26,7 +26,7 @@ from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 
 if TYPE_CHECKING:
     from mdpipe.data.encoded.dataset import EncodedDataset
-    from mdpipe.params.runs import Draws
+    from mdpipe.params import EstimatorConfig
 
 REPLICATES = 2
 
@@ -110,7 +110,7 @@ def likelihood_bound(
     objective: Objective,
     network: nn.Module,
     dataset: Examples,
-    settings: "Draws",
+    settings: "EstimatorConfig",
     rng: CounterRNG,
     class_labels: NDArray[np.int64] | None = None,
 ) -> Likelihood:
@@ -127,22 +127,22 @@ def likelihood_bound(
         objective: gives the bound; moved to the network's device.
         network: a denoiser, put into evaluation mode.
         dataset: the examples; all are read, including a shorter last window.
-        settings: `draws` (even) and `batch_size`. The batch size only changes the last digits.
+        settings: `num_mc_samples` (even) and `batch_size`. The batch size only changes the last digits.
         rng: source of the times and masks, a function of draw and example.
         class_labels: (N,) for the denoiser, or None.
 
     Raises:
         ValueError: if the data set has another vocabulary than the model, or fewer than two examples.
     """
-    if dataset.vocabulary != objective.vocabulary:
+    if dataset.vocabulary != objective.vocab_size:
         raise ValueError(
-            f"the model knows {objective.vocabulary} tokens, but the data have {dataset.vocabulary}; encode them with"
+            f"the model knows {objective.vocab_size} tokens, but the data have {dataset.vocabulary}; encode them with"
             " the tokenizer of the model's own dataset"
         )
     network.eval()
     device = next(network.parameters()).device
     objective.to(device)
-    draws = 1 if objective.is_exact else settings.draws
+    draws = 1 if objective.is_exact else settings.num_mc_samples
     means = np.zeros((dataset.examples, REPLICATES))
     sizes = np.zeros(dataset.examples, dtype=np.int64)
     parts = np.zeros(3)
@@ -174,7 +174,7 @@ def likelihood_bound(
 
 
 def zero_shot_bound(
-    objective: Objective, network: nn.Module, corpus: "EncodedDataset", settings: "Draws", rng: CounterRNG
+    objective: Objective, network: nn.Module, corpus: "EncodedDataset", settings: "EstimatorConfig", rng: CounterRNG
 ) -> Likelihood:
     """Estimate the bound on a text corpus that the model was not trained on.
 

@@ -1,4 +1,4 @@
-"""The interface of a network, and how one is built from its settings in params.yaml.
+"""The interface of a network, and how one is built from its configuration.
 
 Shapes: B batch, L length, D width, V vocabulary; token index V is the mask.
 """
@@ -12,21 +12,48 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mdpipe.kinds import find_kind
+from mdpipe.params.kinds import Configurable, implementation
+from mdpipe.params.networks import NetworkConfig
 
 
-class Network(nn.Module, ABC):
+class Network(Configurable, nn.Module, ABC):
     """Base class of all denoisers.
 
-    A subclass's constructor takes `vocab_size` (V) and `shape`, (L,) or (H, W, C), by position, and by name
-    `num_classes` (0 for an unconditional network), `causal` (each position depends only on itself and earlier ones)
-    and the keys of a run's `network` in params.yaml.
+    Args:
+        config: Settings.
+        vocab_size: Number of real tokens V, without the mask.
+        shape: (L,) for text or (H, W, C) for images.
+        num_classes: Number of classes to condition on; 0 for an unconditional network.
+        causal: Whether each position depends only on itself and earlier ones.
 
     Its submodule `head` maps hidden states (..., D) to logits (..., V) over the real tokens, without the mask.
     """
 
-    dropout: float = 0.0
-    """Dropout rate in training; 0 for a network without dropout."""
+    def __init__(
+        self,
+        config: NetworkConfig,
+        vocab_size: int,
+        shape: tuple[int, ...],
+        *,
+        num_classes: int = 0,
+        causal: bool = False,
+    ) -> None:
+        super().__init__()
+        if causal and not config.can_be_causal:
+            raise ValueError(f"network.kind = {config.kind} sees every position at once and cannot be causal")
+        if len(shape) != 3 and not config.takes_text:
+            raise ValueError(
+                f"network.kind = {config.kind} takes images of shape (height, width, channels), not {shape}"
+            )
+        patch = config.patch_size
+        if len(shape) == 3 and (shape[0] % patch or shape[1] % patch):
+            raise ValueError(f"network.kind = {config.kind} takes patches of {patch} x {patch} pixels, not {shape}")
+        self.config = config
+        self.vocab_size = vocab_size
+        self.shape = shape
+        self.num_classes = num_classes
+        self.causal = causal
+        self.dropout = config.dropout
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator) -> None:
@@ -68,33 +95,28 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def build_network(
-    kind: str,
+    config: NetworkConfig,
     vocab_size: int,
     shape: tuple[int, ...],
     *,
     seed: int,
     num_classes: int = 0,
     causal: bool = False,
-    **settings: Any,
 ) -> Network:
-    """Build a network on the CPU; its initial weights are a function of the arguments.
+    """Build a network on the CPU, in training mode; its initial weights are a function of the arguments.
 
     Args:
-        kind: Name of the network's module in `mdpipe.networks`, for example "transformer".
+        config: Settings.
         vocab_size: Number of real tokens, without the mask.
         shape: (L,) for text or (H, W, C) for images.
         seed: Seed of the initial weights.
         num_classes: Number of classes to condition on; 0 for an unconditional network.
         causal: Whether each position may depend only on itself and earlier ones.
-        **settings: The other keys of the run's `network` in params.yaml.
-
-    Returns:
-        The network with initial weights, in training mode.
 
     Raises:
-        ValueError: The kind does not exist, or it does not support the shape, the settings or `causal`.
+        ValueError: The kind does not support the shape or `causal`.
     """
-    network = build_on_meta(kind, vocab_size, shape, num_classes=num_classes, causal=causal, **settings)
+    network = build_on_meta(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     # Not by `to_empty`, which for meta tensors loads sympy and more: a second of every start.
     empty = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in network.state_dict().items()}
     network.load_state_dict(empty, assign=True)
@@ -104,27 +126,18 @@ def build_network(
 
 
 def build_on_meta(
-    kind: str, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False, **settings: Any
+    config: NetworkConfig, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False
 ) -> Network:
     """Build a network on the meta device: parameters have shapes, but neither memory nor values.
 
-    Args:
-        kind: Name of the network's module in `mdpipe.networks`, for example "transformer".
-        vocab_size: Number of real tokens, without the mask.
-        shape: (L,) for text or (H, W, C) for images.
-        num_classes: Number of classes to condition on; 0 for an unconditional network.
-        causal: Whether each position may depend only on itself and earlier ones.
-        **settings: The other keys of the run's `network` in params.yaml.
-
-    Returns:
-        The network without weights.
+    The arguments are those of `build_network`.
 
     Raises:
-        ValueError: The kind does not exist, or it does not support the shape, the settings or `causal`.
+        ValueError: The kind does not support the shape or `causal`.
     """
-    network_class = find_kind("mdpipe.networks", kind, Network, "network.kind")
     with torch.device("meta"), _SkipInit():
-        return network_class(vocab_size, shape, num_classes=num_classes, causal=causal, **settings)
+        network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
+    return network
 
 
 class _SkipInit(TorchFunctionMode):

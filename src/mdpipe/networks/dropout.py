@@ -1,7 +1,7 @@
 """Counter-based dropout: a mask is a pure function of (seed, step, example, site, element).
 
 There is no generator state, so a mask depends neither on the batch, the process or the device that computes it, nor on
-whether activations are recomputed. A training step passes one key per example (`Noise.keys`). A site is a place in
+whether activations are recomputed. A training step passes one key per example (`CounterRNG.keys`). A site is a place in
 a network where dropout applies: `split_keys` derives a key for every site, and the site its mask from its key.
 
 Masks come from Philox4x32 with 7 rounds, the fewest that pass BigCrush (Salmon et al., 2011, Table 2). A block of four

@@ -3,46 +3,53 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mdpipe.data.artifacts.typed_json import Header, read_typed_json
+from mdpipe.data.artifacts.typed_json import Header, first_problem, read_typed_json
 from mdpipe.networks.base import Network, build_on_meta
+from mdpipe.params.networks import NetworkConfig
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "network.json"
 HINT = "train it again: `dvc repro train@RUN`"
 
-Positive = Annotated[int, Field(ge=1)]
 
-
-class NetworkConfig(Header):
+class NetworkHeader(Header):
     """Content of network.json: the arguments of `build_on_meta` under the file's own key names."""
 
     kind: str
-    vocabulary: Positive
+    vocabulary: PositiveInt
     """Number of real tokens, without the mask."""
-    shape: tuple[Positive] | tuple[Positive, Positive, Positive]
+    shape: tuple[PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
     """(L,) for text, (H, W, C) for images."""
-    classes: Annotated[int, Field(ge=0)]
+    classes: NonNegativeInt
     """Number of classes; 0 for an unconditional network."""
     causal: bool
     settings: dict[str, Any]
-    """The other keys of the run's `network` in params.yaml."""
+    """The other keys of `network` in params.yaml."""
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Return the network's settings.
+
+        Raises:
+            ValidationError: They break a rule.
+        """
+        return NetworkConfig.parse({"kind": self.kind, **self.settings})
 
 
 def save_pretrained(
     directory: Path,
     state: Mapping[str, Tensor],
-    kind: str,
+    config: NetworkConfig,
     vocab_size: int,
     shape: tuple[int, ...],
-    settings: Mapping[str, Any],
     *,
     num_classes: int = 0,
     causal: bool = False,
@@ -52,22 +59,21 @@ def save_pretrained(
     Args:
         directory: An existing folder.
         state: State dict of the network; its tensors may be on any device.
-        kind: Name of the network's module, as in `build_network`.
+        config: Settings of the network.
         vocab_size: Number of real tokens, without the mask.
         shape: (L,) for text or (H, W, C) for images.
-        settings: The other keys of the run's `network` in params.yaml.
         num_classes: Number of classes; 0 for an unconditional network.
         causal: Whether each position depends only on itself and earlier ones.
     """
-    config = {
-        "kind": kind,
+    header = {
+        "kind": config.kind,
         "vocabulary": vocab_size,
         "shape": list(shape),
         "classes": num_classes,
         "causal": causal,
-        "settings": dict(settings),
+        "settings": config.model_dump(exclude={"kind"}),
     }
-    text = json.dumps(config, sort_keys=True, indent=2) + "\n"
+    text = json.dumps(header, sort_keys=True, indent=2) + "\n"
     (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, directory / WEIGHTS_NAME)
 
@@ -84,24 +90,20 @@ def from_pretrained(directory: Path) -> Network:
     Raises:
         ValueError: A file is missing or broken, or the two do not match.
     """
-    config = read_config(directory)
+    header = read_config(directory)
+    path = directory / CONFIG_NAME
     try:
         network = build_on_meta(
-            config.kind,
-            config.vocabulary,
-            config.shape,
-            num_classes=config.classes,
-            causal=config.causal,
-            **config.settings,
+            header.config, header.vocabulary, header.shape, num_classes=header.classes, causal=header.causal
         )
     except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
-        path = directory / CONFIG_NAME
-        raise ValueError(f"{path} does not describe a network ({_first_line(error)}); {HINT}") from error
+        problem = first_problem(error) if isinstance(error, ValidationError) else _first_line(error)
+        raise ValueError(f"{path} does not describe a network ({problem}); {HINT}") from error
     network.load_state_dict(load_weights(directory / WEIGHTS_NAME, network.state_dict(), HINT), assign=True)
     return network
 
 
-def read_config(directory: Path) -> NetworkConfig:
+def read_config(directory: Path) -> NetworkHeader:
     """Read network.json.
 
     Args:
@@ -113,7 +115,7 @@ def read_config(directory: Path) -> NetworkConfig:
     Raises:
         ValueError: The file is missing or broken, or a key has the wrong type.
     """
-    return read_typed_json(directory / CONFIG_NAME, NetworkConfig, HINT)
+    return read_typed_json(directory / CONFIG_NAME, NetworkHeader, HINT)
 
 
 def load_weights(path: Path, expected: Mapping[str, Tensor], hint: str) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from mdpipe.networks.base import Network
 from mdpipe.networks.conditioning import AdaLayerNorm, Conditioning, build_norm
 from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
 from mdpipe.networks.initialization import init_fan_in_, init_flax_defaults_, zero_init_
+from mdpipe.params.networks import TransformerConfig
 
 COND_DIM = 64
 """C."""
@@ -33,53 +34,27 @@ MLP_MULTIPLE = 32
 """The MLP's hidden width, 8/3 D, is rounded up to a multiple of this."""
 
 
-class Transformer(Network):
-    """Transformer denoiser for sequences of at most L = prod(shape) tokens, bidirectional or causal.
+class Transformer(Network, config=TransformerConfig):
+    """Transformer denoiser for sequences of at most L = prod(shape) tokens, bidirectional or causal."""
 
-    Args:
-        vocab_size: V.
-        shape: (L,) for text; images are the sequence of their sub-pixels.
-        layers: Number of layers, each of attention and an MLP.
-        heads: H.
-        width: D, a multiple of 2 H.
-        time_conditioning: Whether the network depends on the time.
-        dropout: Dropout rate.
-        num_classes: Number of classes; 0 for an unconditional network.
-        causal: Whether a hidden state depends only on the tokens up to its position.
-        embed_dim: Width of the token embedding, projected to D; None for D without a projection.
-
-    Raises:
-        ValueError: The width is not a multiple of twice the number of heads.
-    """
+    config: TransformerConfig
 
     def __init__(
         self,
+        config: TransformerConfig,
         vocab_size: int,
         shape: tuple[int, ...],
         *,
-        layers: int,
-        heads: int,
-        width: int,
-        time_conditioning: bool,
-        dropout: float,
-        num_classes: int,
-        causal: bool,
-        embed_dim: int | None = None,
+        num_classes: int = 0,
+        causal: bool = False,
     ) -> None:
-        super().__init__()
-        if width % (2 * heads):
-            raise ValueError(
-                f"network.heads = {heads} does not divide network.width = {width} into even parts"
-                " (rotary position embeddings rotate pairs of channels)"
-            )
-        self.vocab_size = vocab_size
-        self.shape = shape
+        super().__init__(config, vocab_size, shape, num_classes=num_classes, causal=causal)
+        width, heads, layers, dropout = config.hidden_size, config.num_heads, config.num_layers, config.dropout
         self.max_seq_len = math.prod(shape)
         self.head_dim = width // heads
-        self.dropout = dropout
-        self.embedding = nn.Embedding(vocab_size + 1, embed_dim or width)
-        self.embed_proj = None if embed_dim is None else nn.Linear(embed_dim, width)
-        self.conditioning = Conditioning(COND_DIM, time_conditioning=time_conditioning, num_classes=num_classes)
+        self.embedding = nn.Embedding(vocab_size + 1, config.embed_dim or width)
+        self.embed_proj = None if config.embed_dim is None else nn.Linear(config.embed_dim, width)
+        self.conditioning = Conditioning(COND_DIM, time_conditioning=config.time_conditioning, num_classes=num_classes)
         cond_dim = self.conditioning.cond_dim
         self.attention = nn.ModuleList(
             ResidualBranch(Attention(width, heads, causal, dropout), width, cond_dim, dropout) for _ in range(layers)

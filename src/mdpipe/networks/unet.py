@@ -15,7 +15,6 @@ from mdpipe.networks.base import Network
 from mdpipe.networks.conditioning import Conditioning
 from mdpipe.networks.dropout import dropout, split_keys
 from mdpipe.networks.image_utils import (
-    SMALL_GROUP_SIZE,
     Conv3x3,
     GroupNorm,
     feature_map_to_logits,
@@ -23,61 +22,29 @@ from mdpipe.networks.image_utils import (
     tokens_to_feature_map,
     unet_forward,
 )
-from mdpipe.networks.initialization import check_init, init_flax_defaults_, init_ordinal_embedding_, zero_init_
+from mdpipe.networks.initialization import init_flax_defaults_, init_ordinal_embedding_, zero_init_
+from mdpipe.params.networks import UNetConfig
 
 
-class UNet(Network):
+class UNet(Network, config=UNetConfig):
     """U-Net denoiser for images.
 
-    Each sub-pixel's value is embedded, and the embeddings of a pixel are concatenated. Then follow `blocks` residual
-    blocks down, one block of attention between two residual blocks, and `blocks` + 1 residual blocks up, each with a
-    skip connection from the way down. The last convolution computes the logits of all sub-pixels of a pixel: these are
-    the hidden states, and the head is the identity.
-
-    Args:
-        vocab_size: V.
-        shape: (H, W, C).
-        width: D, a multiple of 4.
-        blocks: Number of residual blocks on the way down.
-        time_conditioning: Whether the network depends on the time.
-        dropout: Dropout rate.
-        num_classes: Number of classes; 0 for an unconditional network.
-        causal: Must be False.
-        init: Initial weights, one of `INITS`.
-
-    Raises:
-        ValueError: The shape is not that of an image, the width is not a multiple of 4, or `causal` is True.
+    Each sub-pixel's value is embedded, and the embeddings of a pixel are concatenated. Then follow `num_blocks`
+    residual blocks down, one block of attention between two residual blocks, and `num_blocks` + 1 residual blocks up,
+    each with a skip connection from the way down. The last convolution computes the logits of all sub-pixels of a
+    pixel: these are the hidden states, and the head is the identity.
     """
 
+    config: UNetConfig
+
     def __init__(
-        self,
-        vocab_size: int,
-        shape: tuple[int, ...],
-        *,
-        width: int,
-        blocks: int,
-        time_conditioning: bool,
-        dropout: float,
-        num_classes: int,
-        causal: bool,
-        init: str = "md4",
+        self, config: UNetConfig, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False
     ) -> None:
-        super().__init__()
-        check_init(init)
-        if causal:
-            raise ValueError("network.kind = unet sees every pixel at once and cannot be causal; use a transformer")
-        if len(shape) != 3:
-            raise ValueError(f"network.kind = unet takes images of shape (height, width, channels), not {shape}")
-        if width % SMALL_GROUP_SIZE:
-            raise ValueError(f"network.width = {width} must be a multiple of {SMALL_GROUP_SIZE} for a U-Net")
-        self.vocab_size = vocab_size
-        self.shape = shape
-        self.width = width
-        self.dropout = dropout
-        self.init = init
+        super().__init__(config, vocab_size, shape, num_classes=num_classes, causal=causal)
+        width, blocks, dropout = config.hidden_size, config.num_blocks, config.dropout
         channels = shape[2]
         self.embedding = nn.Embedding(vocab_size + 1, width)
-        self.conditioning = Conditioning(width, time_conditioning=time_conditioning, num_classes=num_classes)
+        self.conditioning = Conditioning(width, time_conditioning=config.time_conditioning, num_classes=num_classes)
         cond_dim = self.conditioning.cond_dim
         self.input = Conv3x3(channels * width, width)
         self.down = nn.ModuleList(ResidualBlock(width, width, cond_dim, dropout) for _ in range(blocks))
@@ -94,7 +61,7 @@ class UNet(Network):
         With `init: ordinal`, the embedding encodes the order of the values and attention initially adds 0.
         """
         init_flax_defaults_(self, generator)
-        if self.init == "ordinal":
+        if self.config.init == "ordinal":
             init_ordinal_embedding_(self.embedding)
             zero_init_(self.attention.output)
         blocks = [*self.down, *self.middle, *self.up]

@@ -18,7 +18,6 @@ from mdpipe.networks.conditioning import AdaLayerNorm, Conditioning, build_norm
 from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
 from mdpipe.networks.image_utils import (
     NORM_EPS,
-    SMALL_GROUP_SIZE,
     Conv3x3,
     GroupNorm,
     feature_map_to_logits,
@@ -26,9 +25,10 @@ from mdpipe.networks.image_utils import (
     tokens_to_feature_map,
     unet_forward,
 )
-from mdpipe.networks.initialization import check_init, init_flax_defaults_, init_ordinal_embedding_, zero_init_
+from mdpipe.networks.initialization import init_flax_defaults_, init_ordinal_embedding_, zero_init_
+from mdpipe.params.networks import UViTConfig
 
-PATCH_SIZE = 2
+PATCH_SIZE = UViTConfig.patch_size
 """Height and width of a patch in pixels."""
 
 LONGEST_WAVELENGTH = 10_000.0
@@ -41,80 +41,35 @@ SITES_PER_BLOCK = 4
 """Dropout sites of a transformer block."""
 
 
-class UViT(Network):
+class UViT(Network, config=UViTConfig):
     """U-ViT denoiser for images of even height and width.
 
-    As in the U-Net, `blocks` residual blocks go down and `blocks` + 1 go up at full resolution, with skip connections.
-    In between, `layers` transformer blocks of width `middle_width` process patches of 2 x 2 pixels. The last
-    convolution computes the logits of all sub-pixels of a pixel: these are the hidden states, and the head is the
-    identity.
-
-    Args:
-        vocab_size: V.
-        shape: (H, W, C) with even H and W.
-        width: D, a multiple of 4.
-        blocks: Number of residual blocks on the way down.
-        middle_width: E, a multiple of 4 and of `heads`.
-        layers: Number of transformer blocks.
-        heads: Number of attention heads.
-        time_conditioning: Whether the network depends on the time.
-        dropout: Dropout rate.
-        num_classes: Number of classes; 0 for an unconditional network.
-        causal: Must be False.
-        init: Initial weights, one of `INITS`.
-
-    Raises:
-        ValueError: The shape is not that of an image of even size, a width is not a multiple of what it must be, or
-            `causal` is True.
+    As in the U-Net, `num_blocks` residual blocks go down and `num_blocks` + 1 go up at full resolution, with skip
+    connections. In between, `num_layers` transformer blocks of width `transformer_width` process patches of 2 x 2
+    pixels. The last convolution computes the logits of all sub-pixels of a pixel: these are the hidden states, and the
+    head is the identity.
     """
 
+    config: UViTConfig
+
     def __init__(
-        self,
-        vocab_size: int,
-        shape: tuple[int, ...],
-        *,
-        width: int,
-        blocks: int,
-        middle_width: int,
-        layers: int,
-        heads: int,
-        time_conditioning: bool,
-        dropout: float,
-        num_classes: int,
-        causal: bool,
-        init: str = "md4",
+        self, config: UViTConfig, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False
     ) -> None:
-        super().__init__()
-        check_init(init)
-        if causal:
-            raise ValueError("network.kind = uvit sees every pixel at once and cannot be causal; use a transformer")
-        if len(shape) != 3 or shape[0] % PATCH_SIZE or shape[1] % PATCH_SIZE:
-            raise ValueError(f"network.kind = uvit takes images (height, width, channels) of even size, not {shape}")
-        if width % SMALL_GROUP_SIZE:
-            raise ValueError(f"network.width = {width} must be a multiple of {SMALL_GROUP_SIZE} for a U-ViT")
-        if middle_width % 4:
-            raise ValueError(
-                f"network.middle_width = {middle_width} must be a multiple of 4 for a U-ViT (position embedding)"
-            )
-        if middle_width % heads:
-            raise ValueError(f"network.heads = {heads} does not divide network.middle_width = {middle_width}")
-        self.vocab_size = vocab_size
-        self.shape = shape
-        self.middle_width = middle_width
-        self.dropout = dropout
-        self.init = init
+        super().__init__(config, vocab_size, shape, num_classes=num_classes, causal=causal)
+        width, blocks, dropout = config.hidden_size, config.num_blocks, config.dropout
+        inner, heads = config.transformer_width, config.num_heads
         channels = shape[2]
         num_patches = shape[0] * shape[1] // PATCH_SIZE**2
         self.embedding = nn.Embedding(vocab_size + 1, width)
-        self.conditioning = Conditioning(width, time_conditioning=time_conditioning, num_classes=num_classes)
+        self.conditioning = Conditioning(width, time_conditioning=config.time_conditioning, num_classes=num_classes)
         cond_dim = self.conditioning.cond_dim
         self.input = Conv3x3(channels * width, width)
         self.down = nn.ModuleList(ResidualBlock(width, width, cond_dim, dropout) for _ in range(blocks))
-        self.patches = nn.Linear(PATCH_SIZE**2 * width, middle_width)
-        self.positions = nn.Parameter(torch.empty(num_patches, middle_width))
-        self.middle = nn.ModuleList(TransformerBlock(middle_width, heads, cond_dim, dropout) for _ in range(layers))
-        self.middle_norm = AdaLayerNorm(middle_width, cond_dim, NORM_EPS)
-        self.pixels = nn.Linear(middle_width, PATCH_SIZE**2 * width)
+        self.patches = nn.Linear(PATCH_SIZE**2 * width, inner)
+        self.positions = nn.Parameter(torch.empty(num_patches, inner))
+        self.middle = nn.ModuleList(TransformerBlock(inner, heads, cond_dim, dropout) for _ in range(config.num_layers))
+        self.middle_norm = AdaLayerNorm(inner, cond_dim, NORM_EPS)
+        self.pixels = nn.Linear(inner, PATCH_SIZE**2 * width)
         self.up = nn.ModuleList(ResidualBlock(2 * width, width, cond_dim, dropout) for _ in range(blocks + 1))
         self.norm = AdaGroupNorm(width, width, cond_dim)
         self.output = Conv3x3(width, channels * vocab_size)
@@ -127,11 +82,11 @@ class UViT(Network):
         the embedding encodes the order of the values.
         """
         init_flax_defaults_(self, generator)
-        if self.init == "ordinal":
+        if self.config.init == "ordinal":
             init_ordinal_embedding_(self.embedding)
         rows, columns = self.shape[0] // PATCH_SIZE, self.shape[1] // PATCH_SIZE
         with torch.no_grad():
-            self.positions.copy_(sincos_positions(rows, columns, self.middle_width))
+            self.positions.copy_(sincos_positions(rows, columns, self.config.transformer_width))
         zero_init_(self.output, self.pixels, *(block.output for block in [*self.down, *self.up]))
         adaptive = (TransformerBlock, AdaLayerNorm, AdaGroupNorm)
         zero_init_(*(module.modulation for module in self.modules() if isinstance(module, adaptive)))

@@ -1,32 +1,36 @@
 """params.yaml, typed: what the whole pipeline is asked to do, checked before anything runs."""
 
-from mdpipe.params.hardware import HardwareSettings
 from mdpipe.params.load import (
     PARAMS_FILE,
+    RESOLVED_PARAMS_FILE,
     ParamsError,
+    dump_params,
     json_schema,
     load_params,
     parse_params,
     parse_value,
     read_params,
 )
-from mdpipe.params.optimizer import AdamW, Muon
 from mdpipe.params.root import Params
-from mdpipe.params.runs import EvaluateSettings, Run, TrainSettings, ZeroShot
-from mdpipe.params.sampling import SampleSettings
+from mdpipe.params.runs import EstimatorConfig, EvaluateConfig, Run, ZeroShot
+from mdpipe.params.sampling import SampleConfig
+from mdpipe.params.training import AdamWConfig, HardwareConfig, MuonConfig, TrainConfig
 
 __all__ = [
     "PARAMS_FILE",
-    "AdamW",
-    "EvaluateSettings",
-    "HardwareSettings",
-    "Muon",
+    "RESOLVED_PARAMS_FILE",
+    "AdamWConfig",
+    "EstimatorConfig",
+    "EvaluateConfig",
+    "HardwareConfig",
+    "MuonConfig",
     "Params",
     "ParamsError",
     "Run",
-    "SampleSettings",
-    "TrainSettings",
+    "SampleConfig",
+    "TrainConfig",
     "ZeroShot",
+    "dump_params",
     "json_schema",
     "load_params",
     "parse_params",

@@ -1,19 +1,21 @@
 """What every section of params.yaml has in common: no unknown keys, no silent conversions, names fit for files."""
 
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, cast, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     ValidatorFunctionWrapHandler,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.params.nearest import did_you_mean
-from mdpipe.params.problems import Missing, refused
+from mdpipe.params.problems import Missing, again, refused
 from mdpipe.params.wording import NAME_PATTERN
 
 MOST_LETTERS = 64
@@ -48,6 +50,17 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MOST_LETTERS), Afte
 """Name of a source, dataset or run: part of file names and of DVC's stage names, where `-` and `@` mean something."""
 
 
+def _is_mapping_of_names(names: Any) -> Any:
+    if isinstance(names, list | str):
+        listed = ", ".join(map(str, names)) if isinstance(names, list) else names
+        raise refused(f"must be a mapping of names without values; write {{{listed}}}")
+    return names
+
+
+Names = Annotated[dict[Name, None], BeforeValidator(_is_mapping_of_names)]
+"""Names as keys without values, `{letters, digits}`, over which DVC's `foreach` and `matrix` iterate."""
+
+
 def _are_distinct(entries: list[Any]) -> list[Any]:
     twice = [entry for index, entry in enumerate(entries) if entry in entries[:index]]
     if twice:
@@ -78,32 +91,39 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
-class Section(BaseModel):
-    """A mapping of params.yaml.
+class Config(BaseModel):
+    """A mapping of params.yaml. Stages see its values with all defaults filled in (see `mdpipe.pipeline.resolve`)."""
 
-    DVC watches the values in the file, so a key has a default only if the code that the stages watch has it, too.
-    """
+    renamed: ClassVar[dict[str, str]] = {}
+    """Keys under the names that they had in earlier versions, with those of today."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True)
 
     @model_validator(mode="wrap")
     @classmethod
-    def _name_wrong_keys(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> "Section":
-        if isinstance(data, dict):
-            if unknown := [key for key in data if key not in cls.model_fields]:
-                raise refused(cls._unknown_message(unknown), kind="unknown_keys")
-            # The field's own rule then says what may be written there.
-            required = {key: field for key, field in cls.model_fields.items() if field.is_required()}
-            missing = {
-                key: Missing(key, field.description, type(None) in get_args(field.annotation))
-                for key, field in required.items()
-            }
-            data = missing | data
-        elif not isinstance(data, BaseModel):
+    def _name_wrong_keys(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> "Config":
+        if isinstance(data, BaseModel):
+            return cast("Config", handler(data))
+        if not isinstance(data, dict):
             keys = f"a mapping with the keys {', '.join(cls._keys())}" if cls.model_fields else "{}, without any keys"
             raise refused(f"must be {keys}", kind="section")
-        section: Section = handler(data)
-        return section
+        # The field's own rule then says what may be written there.
+        missing = {
+            key: Missing(key, field.description, type(None) in get_args(field.annotation))
+            for key, field in cls.model_fields.items()
+            if field.is_required()
+        }
+        known = missing | {key: value for key, value in data.items() if key in cls.model_fields}
+        unknown = [key for key in data if key not in known]
+        if not unknown:
+            return cast("Config", handler(known))
+        problems = [InitErrorDetails(type=refused(cls._unknown_message(unknown), "unknown_keys"), input=data)]
+        try:
+            handler(known)
+        except ValidationError as error:
+            # A key that is missing here may be the one that is misspelled.
+            problems += [again(found) for found in error.errors() if found["input"] not in missing.values()]
+        raise ValidationError.from_exception_data(cls.__name__, problems)
 
     @classmethod
     def _keys(cls) -> list[str]:
@@ -112,5 +132,7 @@ class Section(BaseModel):
     @classmethod
     def _unknown_message(cls, unknown: list[Any]) -> str:
         allowed = cls._keys()
-        keys = ", ".join(f"{key!r}{did_you_mean(str(key), allowed)}" for key in unknown)
+        new = {key: cls.renamed[key] for key in unknown if key in cls.renamed}
+        hints = {key: f", now `{name}`" for key, name in new.items() if name.partition(":")[0] in cls.model_fields}
+        keys = ", ".join(f"{key!r}{hints.get(key) or did_you_mean(str(key), allowed)}" for key in unknown)
         return f"unknown key{'s' * (len(unknown) > 1)} {keys}; allowed: {', '.join(allowed) or 'none'}"

@@ -5,25 +5,25 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from mdpipe.params.base import Fraction, Positive, Section, by_form
+from mdpipe.params.base import Config, Fraction, Positive, by_form
 from mdpipe.params.own import ByKind, kinds_in, require_kind
 from mdpipe.params.problems import refused
 from mdpipe.params.sources import Modality
 
 
-class Letters(Section):
+class Letters(Config):
     """text8's alphabet: a to z and the space; everything else is spelled out or dropped."""
 
     kind: Literal["letters"]
 
 
-class Bytes(Section):
+class Bytes(Config):
     """The 256 bytes of UTF-8."""
 
     kind: Literal["bytes"]
 
 
-class Pieces(Section):
+class Pieces(Config):
     """SentencePiece with byte fallback, trained on the training split."""
 
     kind: Literal["pieces"]
@@ -36,7 +36,7 @@ class Pieces(Section):
     about twenty bytes of memory per character."""
 
 
-class Gpt2(Section):
+class Gpt2(Config):
     """GPT-2's byte pairs, from vocab.json and merges.txt."""
 
     kind: Literal["gpt2"]
@@ -46,7 +46,7 @@ class Gpt2(Section):
     """Revision of the repository; null for the newest, or for a folder."""
 
 
-class Json(Section):
+class Json(Config):
     """Any tokenizer.json of the `tokenizers` library."""
 
     kind: Literal["json"]
@@ -58,7 +58,7 @@ class Json(Section):
     """The token that ends a document."""
 
 
-class Pixels(Section):
+class Pixels(Config):
     """Pixel values, quantized evenly to a number of levels."""
 
     kind: Literal["pixels"]
@@ -95,21 +95,21 @@ def _require_name(value: str) -> str:
     return value
 
 
-class Last(Section):
+class Last(Config):
     """The last documents of the source."""
 
     last: Positive
     """Number of documents or images."""
 
 
-class LastCharacters(Section):
+class LastCharacters(Config):
     """The last characters of the source."""
 
     last_characters: Positive
     """Number of characters."""
 
 
-class Chunks(Section):
+class Chunks(Config):
     """A fraction of the blocks of the token stream, as MD4 splits OpenWebText. Parts of one document end up on both
     sides: use it to compare with that number, not for a new one.
     """
@@ -145,7 +145,7 @@ Held = Annotated[
 name of a split that the source itself has."""
 
 
-class PackingSettings(Section):
+class PackingSettings(Config):
     """How documents become one stream of tokens, and the stream becomes examples."""
 
     end_of_text: bool
@@ -170,7 +170,7 @@ every document; `text8` is one text in blocks; `sedd` is `stream` in blocks; `md
 ends of every block as well, and `mdlm_zero_shot` has it there alone."""
 
 
-class Dataset(Section):
+class Dataset(Config):
     """A source, split into training, validation and test parts and turned into tokens."""
 
     source: str

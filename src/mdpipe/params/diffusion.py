@@ -1,111 +1,156 @@
-"""What a run learns: its objective and the settings of it, the `diffusion` of a run in params.yaml."""
+"""What a run learns: masking schedules and objectives."""
 
-from typing import Annotated, Literal
+import math
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
+from pydantic_core import ValidationError
 
-from mdpipe.params.base import Positive, Section
-from mdpipe.params.own import OrOwn, own_kind, section_of
+from mdpipe.params.base import Positive
+from mdpipe.params.kinds import AnyKind, KindConfig
+from mdpipe.params.problems import problem
 
-Grid = Literal["uniform", "cosine"]
-"""Spacing of the times: even, or small steps near time 1, where most is masked (eq 6)."""
-
-LearningRate = Annotated[float, Field(gt=0, lt=1)]
+TimeGrid = Literal["uniform", "cosine"]
+"""Spacing of the times: even, or small steps near time 1, where most is masked (eq. 6)."""
 
 
-class Linear(Section):
+EPSILON = 1e-4
+"""Fraction of tokens masked at time 0 and unmasked at time 1 (App. J.1); it keeps the weight finite."""
+
+
+class ScheduleConfig(KindConfig, package="mdpipe.diffusion.schedules", is_family=True):
+    """Masking schedule alpha(t), the probability that a token is still unmasked at time t (Table 4)."""
+
+    epsilon: Annotated[float, Field(ge=0, lt=0.5)] = EPSILON
+    """Fraction of tokens masked at time 0 and unmasked at time 1; alpha(t) is stretched to run between the two."""
+
+
+class LinearConfig(ScheduleConfig):
     """alpha(t) = 1 - t."""
 
-    kind: Literal["linear"]
+    kind: Literal["linear"] = "linear"
 
 
-class Polynomial(Section):
+class PolynomialConfig(ScheduleConfig):
     """alpha(t) = 1 - t^exponent."""
 
-    kind: Literal["polynomial"]
-    exponent: Annotated[float, Field(ge=1)]
-    """The power w of t; 1 is the linear schedule."""
+    kind: Literal["polynomial"] = "polynomial"
+    exponent: Annotated[float, Field(ge=1, lt=math.inf)]
+    """The power w of t; 1 is the linear schedule. Below 1 the slope at time 0 would be infinite."""
 
 
-class Geometric(Section):
-    """alpha(t) = exp(-beta_min^(1 - t) beta_max^t); the paper's figure has 1e-5 and 20."""
+class GeometricConfig(ScheduleConfig):
+    """alpha(t) = exp(-beta_min^(1 - t) beta_max^t); the defaults are those of the paper's figure."""
 
-    kind: Literal["geometric"]
-    beta_min: Annotated[float, Field(gt=0)]
+    kind: Literal["geometric"] = "geometric"
+    beta_min: Annotated[float, Field(gt=0)] = 1e-5
     """Noise at t = 0: alpha(0) = exp(-beta_min)."""
-    beta_max: Annotated[float, Field(gt=0)]
-    """Noise at t = 1: alpha(1) = exp(-beta_max)."""
+    beta_max: Annotated[float, Field(gt=0, lt=math.inf)] = 20.0
+    """Noise at t = 1: alpha(1) = exp(-beta_max); above `beta_min`."""
+
+    @model_validator(mode="after")
+    def _noise_grows(self) -> Self:
+        if self.beta_min >= self.beta_max:
+            rule = f"must be below beta_max = {self.beta_max:g}"
+            raise ValidationError.from_exception_data("schedule", [problem(("beta_min",), self.beta_min, rule)])
+        return self
 
 
-class Cosine(Section):
+class CosineConfig(ScheduleConfig):
     """alpha(t) = 1 - cos(pi/2 (1 - t))."""
 
-    kind: Literal["cosine"]
+    kind: Literal["cosine"] = "cosine"
 
 
-def _own_schedule(kind: str, schedule: type) -> type[Section]:
-    return section_of(schedule, given=["epsilon"], named=own_kind(kind))
+AnySchedule = Annotated[ScheduleConfig, AnyKind(ScheduleConfig)]
 
 
-AnySchedule = Annotated[
-    Linear | Polynomial | Geometric | Cosine,
-    Field(discriminator="kind"),
-    OrOwn("kind", "mdpipe.diffusion.schedules", "Schedule", _own_schedule),
-]
-"""How fast tokens turn into the mask as time runs from 0 to 1 (Table 4 of the paper)."""
+class ObjectiveConfig(KindConfig, package="mdpipe.diffusion.objectives", is_family=True):
+    """Training loss and likelihood bound."""
+
+    has_time: ClassVar[bool] = True
+    """False if the denoiser is not given a time."""
+    is_causal: ClassVar[bool] = False
+    """True if the denoiser must be causal."""
+    sampler: ClassVar[str | None] = None
+    """The one sampler of the objective; None if it takes all those that are no other objective's."""
 
 
-class Scheduled(Section):
+class ScheduledConfig(ObjectiveConfig):
     """An objective under a fixed masking schedule."""
 
-    schedule: AnySchedule
-    """How fast tokens are masked as time runs from 0 to 1 (Table 4 of the paper)."""
+    schedule: AnySchedule = LinearConfig()
+    """How fast tokens are masked as time runs from 0 to 1 (Table 4)."""
 
 
-class MD4(Scheduled):
-    """The paper's bound, weighted cross entropies at masked positions (eq 5)."""
+class DiscreteTimeConfig(ObjectiveConfig):
+    """An objective in continuous time or in T steps."""
 
-    timesteps: Positive | None
+    timesteps: Positive | None = None
     """Steps of the discrete-time bound, or null for continuous time."""
-    grid: Grid
+    time_grid: TimeGrid = "uniform"
     """Spacing of these steps: even, or cosine, with small steps near t = 1 (eq. 6). Unused in continuous time."""
-    masks: Positive
+    renamed: ClassVar[dict[str, str]] = {"grid": "time_grid"}
+
+
+class MD4Config(DiscreteTimeConfig, ScheduledConfig):
+    """The paper's bound, weighted cross entropies at masked positions (eq. 5)."""
+
+    kind: Literal["md4"] = "md4"
+    num_mask_samples: Positive = 1
     """Mask samples per example and training step. GenMD4 needs two; give MD4 two in a fair comparison with it."""
+    renamed: ClassVar[dict[str, str]] = {"grid": "time_grid", "masks": "num_mask_samples"}
 
 
-class GenMD4(Section):
+class GenMD4Config(DiscreteTimeConfig):
     """One schedule per token, 1 - (1 - epsilon) t^w, with a learned exponent w (Section 6)."""
 
-    initial_exponent: Annotated[float, Field(gt=0)]
+    kind: Literal["genmd4"] = "genmd4"
+    initial_exponent: Annotated[float, Field(gt=0, lt=math.inf)] = 1.0
     """Value of every exponent w before training; 1 is the linear schedule."""
-    exponent_learning_rate: LearningRate
-    """Peak learning rate of the exponents; it follows the network's warm-up and decay."""
-    timesteps: Positive | None
-    """Steps of the discrete-time bound, or null for continuous time."""
-    grid: Grid
-    """Spacing of these steps: even, or cosine, with small steps near t = 1 (eq. 6). Unused in continuous time."""
+    exponent_learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Peak learning rate of the exponents, which follows the network's warm-up and decay; null for the network's."""
+    epsilon: Annotated[float, Field(ge=0, lt=1)] = EPSILON
+    """Fraction of each token that is unmasked at time 1."""
+    sampler: ClassVar[str | None] = "genmd4_ancestral"
 
 
-class MaskGIT(Scheduled):
+class MaskGITConfig(ScheduledConfig):
     """Unweighted cross entropy at exactly the masked fraction of the schedule (eq. 28); evaluated by MD4's bound."""
 
-
-class SEDD(Scheduled):
-    """Score entropy of the absorbing process (eq 24), the scores' sum left free."""
+    kind: Literal["maskgit"] = "maskgit"
 
 
-class D3PM(Scheduled):
+class SEDDConfig(ScheduledConfig):
+    """Score entropy of the absorbing process (eq. 24), without normalizing the scores."""
+
+    kind: Literal["sedd"] = "sedd"
+
+
+class D3PMConfig(ScheduledConfig):
     """The discrete-time absorbing process with an auxiliary cross entropy."""
 
-    timesteps: Positive
-    """Steps of the discrete-time process."""
-    auxiliary: Annotated[float, Field(ge=0)]
-    """Weight of the auxiliary cross entropy in the loss; 0.001 in D3PM."""
+    kind: Literal["d3pm"] = "d3pm"
+    timesteps: Positive = 1000
+    """Steps of the discrete-time process; D3PM's default."""
+    auxiliary: Annotated[float, Field(ge=0, lt=math.inf)] = 0.001
+    """Weight of the auxiliary cross entropy in the loss; D3PM's default."""
 
 
-class AnyOrder(Section):
+class AnyOrderConfig(ObjectiveConfig):
     """The any-order autoregressive bound: a uniform number of masks, then a uniform set of that size."""
 
+    kind: Literal["any_order"] = "any_order"
+    has_time: ClassVar[bool] = False
 
-class Autoregressive(Section):
+
+class AutoregressiveConfig(ObjectiveConfig):
     """Left to right, with the exact likelihood."""
+
+    kind: Literal["autoregressive"] = "autoregressive"
+    has_time: ClassVar[bool] = False
+    is_causal: ClassVar[bool] = True
+    sampler: ClassVar[str | None] = "autoregressive"
+
+
+AnyObjective = Annotated[ObjectiveConfig, AnyKind(ObjectiveConfig)]

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
 
 from mdpipe.params.problems import Missing
@@ -13,6 +14,8 @@ from mdpipe.params.strict_yaml import StrictYAMLError, dotted, read_yaml
 from mdpipe.params.wording import in_yaml, rule_of
 
 PARAMS_FILE = Path("params.yaml")
+RESOLVED_PARAMS_FILE = Path("params.resolved.yaml")
+"""The same with all defaults filled in, made by the stage `resolve`: the stages that DVC runs read this file."""
 
 EXAMPLES = "docs/data.md, README.md and workflow/presets have examples"
 EMPTY = {
@@ -22,6 +25,9 @@ EMPTY = {
     "kind": EXAMPLES,
 }
 """What to do about a section without a value, by the type of the problem."""
+
+DEPENDENT_DEFAULT = "default_factory_not_called"
+"""Pydantic's problem of a default that depends on a setting with a problem."""
 
 MOST_SHOWN = 200
 """Characters of a value in an error."""
@@ -85,8 +91,20 @@ def parse_params(data: Any, name: str = "params") -> Params:
     try:
         return Params.model_validate(data)
     except ValidationError as error:
-        lines = [f"{name}: {_describe(problem, data)}" for problem in error.errors(include_url=False)]
-        raise ParamsError("\n".join(lines)) from None
+        raise ParamsError("\n".join(f"{name}: {line}" for line in problem_lines(error, data))) from None
+
+
+def problem_lines(error: ValidationError, data: Any) -> list[str]:
+    """Return a line for each problem of a mapping: its key, its value and what is allowed there."""
+    # A default that depends on a refused setting is no problem of its own.
+    problems = [found for found in error.errors(include_url=False) if found["type"] != DEPENDENT_DEFAULT]
+    return [_describe(problem, data) for problem in problems]
+
+
+def dump_params(params: Params) -> str:
+    """Return params as YAML, with all defaults filled in."""
+    note = f"# {PARAMS_FILE} with all defaults filled in, written by the stage `resolve`. Edit {PARAMS_FILE} instead.\n"
+    return note + yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, width=120, default_flow_style=None)
 
 
 def json_schema() -> str:
@@ -117,7 +135,7 @@ def _describe(problem: Any, data: Any) -> str:
         return f"{dotted(keys)}: the name {_shortened(repr(given))} is refused: {message}"
     if isinstance(value, dict) or problem["type"] == "unknown_keys":
         return f"{dotted(keys)}: {message}"
-    shown = in_yaml(value)
+    shown = in_yaml(given if value is None else value)  # Of a name without a value, the name.
     if keys[-1:] == ["url"] or "://" in shown:
         if not (found := SHOWN_URL.fullmatch(str(value))):
             return f"{dotted(keys)}: is refused (it is not shown, since it may hold a password): {message}"

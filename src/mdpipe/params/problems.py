@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic_core.core_schema import ErrorType
 
 from mdpipe.params.nearest import did_you_mean
 
@@ -22,6 +23,15 @@ class Missing:
 def refused(rule: str, kind: str = "rule") -> PydanticCustomError:
     """Return the error that a validator raises where a value breaks a rule."""
     return PydanticCustomError(kind, "{rule}", {"rule": rule})
+
+
+def again(found: ErrorDetails) -> InitErrorDetails:
+    """Return a problem that pydantic has reported, to be reported with others."""
+    kind, context = found["type"], found.get("ctx", {})
+    is_known = kind in get_args(ErrorType)
+    return InitErrorDetails(
+        type=kind if is_known else refused(found["msg"], kind), loc=found["loc"], input=found["input"], ctx=context
+    )
 
 
 def problem(where: tuple[int | str, ...], value: Any, rule: str) -> InitErrorDetails:

@@ -7,18 +7,18 @@ from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.file_formats import ending, refusal
-from mdpipe.params.base import Distinct, Name, Section
+from mdpipe.params.base import Config, Distinct, Name
 from mdpipe.params.data import AnyDataset, Chunks, ImageDataset, Last, LastCharacters, TextDataset, modality_of
 from mdpipe.params.problems import listed, no_such, problem
-from mdpipe.params.runs import Comparison, Run, UNet, UViT, ZeroShot
-from mdpipe.params.sampling import OnGrid, SamplerSuite
+from mdpipe.params.runs import Comparison, Run, ZeroShot
+from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerSuite
 from mdpipe.params.sources import AnySource, Hub, HubImages, has_classes, modality_of_source
 
 
-class Params(Section):
+class Params(Config):
     """Sources, datasets, runs, and the suites that compare them."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Key of all randomness: splits, initial weights, batches, masks, samples."""
     sources: dict[Name, AnySource]
     """Raw text or images, by name (stage `download`)."""
@@ -26,11 +26,11 @@ class Params(Section):
     """Sources with their splits and tokenizers, by name (stages `tokenizer`, `encode`)."""
     runs: dict[Name, Run]
     """Models: data, objective, network, training, samples and evaluation (stages `train`, `sample`, `evaluate`)."""
-    comparisons: Annotated[list[Comparison], Distinct]
+    comparisons: Annotated[list[Comparison], Distinct] = []
     """Pairs of runs. The likelihood table shows their difference with its paired standard error (stage `report`)."""
-    zero_shot: ZeroShot
+    zero_shot: ZeroShot = ZeroShot()
     """Which text runs are measured on which other sources (stage `zero_shot`)."""
-    samplers: SamplerSuite
+    samplers: SamplerSuite = SamplerSuite()
     """Which samplers are compared, and on which runs (stage `samplers`)."""
 
     @model_validator(mode="after")
@@ -118,33 +118,36 @@ class Params(Section):
                 found.append(no_such((*where, "dataset"), run.dataset, "datasets", self.datasets))
                 continue
             dataset = self.datasets[run.dataset]
-            if isinstance(run.network, UNet | UViT) and modality_of(dataset) == "text":
+            if not run.network.takes_text and modality_of(dataset) == "text":
                 images = [key for key, other in self.datasets.items() if modality_of(other) == "image"]
-                rule = f"a {run.network.kind} needs pictures and {run.dataset!r} is text; datasets of pictures:"
+                rule = f"a {run.network.kind} needs images and {run.dataset!r} is text; datasets of images:"
                 rule += f" {listed(images)}"
                 found.append(problem((*where, "dataset"), run.dataset, rule))
-            if isinstance(run.network, UViT) and isinstance(dataset, ImageDataset) and dataset.size % 2:
-                rule = f"a uvit takes patches of 2 x 2 pixels, and pictures of {run.dataset!r} have an odd size"
-                found.append(problem((*where, "dataset"), run.dataset, rule))
+            patch = run.network.patch_size
+            if isinstance(dataset, ImageDataset) and dataset.size % patch:
+                rule = f"a {run.network.kind} takes patches of {patch} x {patch} pixels, and {run.dataset!r} has images"
+                found.append(problem((*where, "dataset"), run.dataset, f"{rule} of {dataset.size} x {dataset.size}"))
             source = self.sources.get(dataset.source)
-            if run.condition is not None and source is not None and not has_classes(source):
-                rule = f"source {dataset.source!r} has no classes to be told; set condition to null"
-                found.append(problem((*where, "condition"), run.condition, rule))
+            if run.class_cond is not None and source is not None and not has_classes(source):
+                rule = f"source {dataset.source!r} has no classes; set class_cond to null"
+                found.append(problem((*where, "class_cond"), run.class_cond, rule))
         return found
 
     def _comparison_problems(self) -> list[InitErrorDetails]:
         found = []
         for index, pair in enumerate(self.comparisons):
-            for key, name in (("run", pair.run), ("against", pair.against)):
+            for key, name in (("run", pair.run), ("baseline", pair.baseline)):
                 if name not in self.runs:
                     found.append(no_such(("comparisons", index, key), name, "runs", self.runs))
-            if pair.run == pair.against:
-                found.append(problem(("comparisons", index, "against"), pair.against, "a run differs from itself by 0"))
-            if self._has_dataset(pair.run) and self._has_dataset(pair.against):
-                first, second = self.runs[pair.run], self.runs[pair.against]
+            if pair.run == pair.baseline:
+                found.append(
+                    problem(("comparisons", index, "baseline"), pair.baseline, "a run differs from itself by 0")
+                )
+            if self._has_dataset(pair.run) and self._has_dataset(pair.baseline):
+                first, second = self.runs[pair.run], self.runs[pair.baseline]
                 if (first.dataset, first.evaluate.split) != (second.dataset, second.evaluate.split):
-                    rule = f"{pair.run!r} and {pair.against!r} are not evaluated on the same split of the same dataset"
-                    found.append(problem(("comparisons", index, "against"), pair.against, rule))
+                    rule = f"{pair.run!r} and {pair.baseline!r} are not evaluated on the same split of the same dataset"
+                    found.append(problem(("comparisons", index, "baseline"), pair.baseline, rule))
         return found
 
     def _zero_shot_problems(self) -> list[InitErrorDetails]:
@@ -155,28 +158,28 @@ class Params(Section):
             for key in self.runs
             if self._has_dataset(key) and modality_of(self.datasets[self.runs[key].dataset]) == "text"
         ]
-        for index, name in enumerate(self.zero_shot.runs):
+        for name in self.zero_shot.runs:
             if name in self.runs and not self._has_dataset(name):
                 continue
             if name not in text_runs:
-                where = ("zero_shot", "runs", index)
+                where = ("zero_shot", "runs", name)
                 rule = f"its dataset {self.runs[name].dataset!r} has pictures" if name in self.runs else None
                 found.append(_not_among(where, name, "the text runs", text_runs, why=rule))
                 continue
             trained_on = self.datasets[self.runs[name].dataset].source
             if trained_on in self.zero_shot.sources:
                 rule = f"run {name!r} was trained on source {trained_on!r}: that would not be zero-shot"
-                found.append(problem(("zero_shot", "sources"), self.zero_shot.sources, rule))
-        for index, name in enumerate(self.zero_shot.sources):
+                found.append(problem(("zero_shot", "sources", trained_on), trained_on, rule))
+        for name in self.zero_shot.sources:
             if name not in text_sources:
                 why = "it has pictures" if name in self.sources else None
-                where = ("zero_shot", "sources", index)
+                where = ("zero_shot", "sources", name)
                 found.append(_not_among(where, name, "the text sources", text_sources, why=why))
         return found
 
     def _sampler_problems(self) -> list[InitErrorDetails]:
         found = []
-        for name, judged in self.samplers.runs.items():
+        for name, scored in self.samplers.runs.items():
             where = ("samplers", "runs", name)
             if name not in self.runs:
                 found.append(no_such(where, name, "runs", self.runs))
@@ -184,22 +187,23 @@ class Params(Section):
             if not self._has_dataset(name):
                 continue
             dataset = self.runs[name].dataset
-            judges = [
-                key for key, run in self.runs.items() if run.objective == "autoregressive" and run.dataset == dataset
-            ]
-            if judged.judge not in judges and (judged.judge not in self.runs or self._has_dataset(judged.judge)):
+            causal = [key for key, run in self.runs.items() if type(run.objective).is_causal and run.dataset == dataset]
+            reference = scored.reference_model
+            if reference not in causal and (reference not in self.runs or self._has_dataset(reference)):
                 found.append(
-                    no_such((*where, "judge"), judged.judge, f"the autoregressive runs on {dataset!r}", judges)
+                    no_such((*where, "reference_model"), reference, f"the autoregressive runs on {dataset!r}", causal)
                 )
-            if judged.dataset != dataset:
-                found.append(problem((*where, "dataset"), judged.dataset, f"run {name!r} is on {dataset!r}"))
+            if scored.dataset != dataset:
+                found.append(problem((*where, "dataset"), scored.dataset, f"run {name!r} is on {dataset!r}"))
         kinds = [sampler.kind for sampler in self.samplers.samplers]
         for index, kind in enumerate(kinds):
             if kind in kinds[:index]:
                 rule = "a sampler's rows are known by its kind and steps: compare one of each kind"
                 found.append(problem(("samplers", "samplers", index, "kind"), kind, rule))
-        if not self.samplers.steps and any(isinstance(sampler, OnGrid) for sampler in self.samplers.samplers):
-            rule = "samplers that walk a grid need at least one number of steps"
+        if not self.samplers.steps and any(
+            isinstance(sampler, DiscreteTimeSamplerConfig) for sampler in self.samplers.samplers
+        ):
+            rule = "samplers with a time grid need at least one number of steps"
             found.append(problem(("samplers", "steps"), self.samplers.steps, rule))
         return found
 

@@ -1,28 +1,37 @@
-"""How samples are drawn: the samplers and their settings in params.yaml."""
+"""How samples are drawn: samplers, a run's `sample`, and the suite that compares samplers."""
 
-import inspect
-from importlib import import_module
-from typing import Annotated, Literal, get_args
+import math
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mdpipe.kinds import find_kind, is_module
-from mdpipe.params.base import Distinct, Name, Positive, Section
-from mdpipe.params.diffusion import Grid
-from mdpipe.params.own import OrOwn, own_kind, section_of
-
-PACKAGE = "mdpipe.diffusion.samplers"
-"""Where every kind of sampler has its file."""
+from mdpipe.params.base import Config, Distinct, Name, Positive
+from mdpipe.params.diffusion import ObjectiveConfig, TimeGrid
+from mdpipe.params.kinds import AnyKind, KindConfig
 
 
-class OnGrid(Section):
-    """A sampler that walks a grid of `steps` times from 1 to 0."""
+class SamplerConfig(KindConfig, package="mdpipe.diffusion.samplers", is_family=True):
+    """Algorithm that replaces masks by tokens."""
 
-    grid: Grid
+    renamed_kinds: ClassVar[dict[str, str]] = {
+        "reveal_first": "ancestral (and the old `ancestral` is `ancestral_stepwise`)",
+        "confidence": "maskgit",
+        "remasking": "remdm",
+        "generalized": "genmd4_ancestral",
+    }
+
+
+class DiscreteTimeSamplerConfig(SamplerConfig):
+    """A sampler that steps through a grid of times from 1 to 0."""
+
+    steps: Positive = 128
+    """Number of steps."""
+    time_grid: TimeGrid = "cosine"
     """Spacing of the steps: even, or cosine, with small steps near t = 1, where most tokens are masked (eq. 6)."""
+    renamed: ClassVar[dict[str, str]] = {"grid": "time_grid", "correctors": "num_corrector_steps"}
 
 
-class PaperSampler(OnGrid):
+class PaperSamplerConfig(DiscreteTimeSamplerConfig):
     """One of the paper's samplers."""
 
     decode: Literal["sample", "argmax"] = "sample"
@@ -30,155 +39,136 @@ class PaperSampler(OnGrid):
     reverse process, or by the most likely token, as in the official implementation."""
 
 
-class Ancestral(PaperSampler):
+class AncestralConfig(PaperSamplerConfig):
+    """Ancestral sampling with all unmasking times drawn first: the exact distribution at a fraction of the cost."""
+
+    kind: Literal["ancestral"] = "ancestral"
+
+
+class AncestralStepwiseConfig(PaperSamplerConfig):
     """The plain reference: one categorical over vocabulary and mask per masked position and step (Alg. 2)."""
 
-    kind: Literal["ancestral"]
+    kind: Literal["ancestral_stepwise"] = "ancestral_stepwise"
 
 
-class TwoStage(PaperSampler):
+class TwoStageConfig(PaperSamplerConfig):
     """First predict every masked token, then choose which predictions to keep (Alg. 3)."""
 
-    kind: Literal["two_stage"]
+    kind: Literal["two_stage"] = "two_stage"
 
 
-class RevealFirst(PaperSampler):
-    """Ancestral sampling with all unmasking times drawn first: the same distribution at a fraction of the cost."""
-
-    kind: Literal["reveal_first"]
-
-
-class Confidence(OnGrid):
+class MaskGITSamplerConfig(DiscreteTimeSamplerConfig):
     """MaskGIT's parallel decoding: keep the most confident predictions."""
 
-    kind: Literal["confidence"]
-    noise_scale: Annotated[float, Field(ge=0)]
-    """Scale of the Gumbel noise added to the confidence; it decreases with time."""
+    kind: Literal["maskgit"] = "maskgit"
+    noise_scale: Annotated[float, Field(ge=0, lt=math.inf)] = 4.5
+    """Scale of the Gumbel noise added to the confidence; it decreases with time. 4.5 is MaskGIT's."""
 
 
-class Remasking(OnGrid):
+class ReMDMConfig(DiscreteTimeSamplerConfig):
     """ReMDM: unmasked tokens may be masked again."""
 
-    kind: Literal["remasking"]
-    eta: Annotated[float, Field(ge=0, le=1)]
+    kind: Literal["remdm"] = "remdm"
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Fraction of the largest possible remasking probability; 0 is ancestral sampling."""
 
 
-class PredictorCorrector(OnGrid):
+class PredictorCorrectorConfig(DiscreteTimeSamplerConfig):
     """Ancestral steps, each followed by rounds of noising and denoising."""
 
-    kind: Literal["predictor_corrector"]
-    correctors: Annotated[int, Field(ge=0)]
-    """Corrector rounds after each step."""
+    kind: Literal["predictor_corrector"] = "predictor_corrector"
+    num_corrector_steps: Annotated[int, Field(ge=0)] = 1
+    """Corrector steps after each step."""
 
 
-class Generalized(OnGrid):
+class GenMD4AncestralConfig(DiscreteTimeSamplerConfig):
     """The sampler of GenMD4, whose unmasking probabilities depend on the token."""
 
-    kind: Literal["generalized"]
+    kind: Literal["genmd4_ancestral"] = "genmd4_ancestral"
 
 
-class FirstHitting(Section):
+class FirstHittingConfig(SamplerConfig):
     """Continuous time: one token per network call, at the moment it is unmasked."""
 
-    kind: Literal["first_hitting"]
+    kind: Literal["first_hitting"] = "first_hitting"
 
 
-class LeftToRight(Section):
+class AutoregressiveSamplerConfig(SamplerConfig):
     """The sampler of autoregressive models."""
 
-    kind: Literal["autoregressive"]
+    kind: Literal["autoregressive"] = "autoregressive"
 
 
-def _own_sampler(kind: str, sampler: type) -> type[Section]:
-    walks = "grid" in inspect.signature(sampler).parameters
-    return section_of(sampler, given=["steps"], named=own_kind(kind), base=OnGrid if walks else Section)
+AnySampler = Annotated[SamplerConfig, AnyKind(SamplerConfig)]
+
+DEFAULT_SAMPLER = "ancestral"
+"""Of objectives without a sampler of their own: exact, and the fastest."""
 
 
-AnySampler = Annotated[
-    Ancestral
-    | TwoStage
-    | RevealFirst
-    | Confidence
-    | Remasking
-    | PredictorCorrector
-    | Generalized
-    | FirstHitting
-    | LeftToRight,
-    Field(discriminator="kind"),
-    OrOwn("kind", PACKAGE, "Sampler", _own_sampler),
-]
+def is_compatible(sampler: str, objective: type[ObjectiveConfig]) -> bool:
+    """Return True if a run of the objective can be sampled by this kind of sampler."""
+    if objective.sampler is not None:
+        return sampler == objective.sampler
+    owned = {other.sampler for other in ObjectiveConfig.kinds.values()}
+    return sampler not in owned and SamplerConfig.find(sampler) is not None
 
 
-OWN_SAMPLERS = {"genmd4": "generalized", "autoregressive": "autoregressive"}
-"""Objectives with a sampler of their own; all others take any of the rest."""
-
-SECTIONS: tuple[type[Section], ...] = get_args(get_args(AnySampler)[0])
-KINDS = [get_args(section.model_fields["kind"].annotation)[0] for section in SECTIONS]
-
-
-def section_of_sampler(kind: str) -> type[Section]:
-    """Return the section of a kind of sampler, which may be one's own.
-
-    Raises:
-        ValueError: there is no such kind.
-    """
-    if kind in KINDS:
-        return SECTIONS[KINDS.index(kind)]
-    base = import_module(f"{PACKAGE}.base").Sampler  # By name, and only now: this loads torch.
-    return _own_sampler(kind, find_kind(PACKAGE, kind, base, "sample.sampler.kind"))
+def compatible_samplers(objective: type[ObjectiveConfig]) -> list[str]:
+    """Return the built-in samplers that a run of the objective can be sampled by, its default first."""
+    found = [kind for kind in SamplerConfig.kinds if is_compatible(kind, objective)]
+    return sorted(found, key=lambda kind: kind != DEFAULT_SAMPLER)
 
 
-def samplers_for(objective: str) -> list[str]:
-    """The kinds of sampler, of those that come with mdpipe, that a run of this objective can be sampled by."""
-    return [kind for kind in KINDS if fits(kind, objective)]
-
-
-def fits(sampler: str, objective: str) -> bool:
-    """Whether a run of the objective can be sampled by the sampler, which may be one's own, as the objective may."""
-    if objective in OWN_SAMPLERS:
-        return sampler == OWN_SAMPLERS[objective]
-    known = sampler in KINDS or is_module(PACKAGE, sampler)
-    return known and sampler not in OWN_SAMPLERS.values()
-
-
-class SampleSettings(Section):
+class SampleConfig(Config):
     """How many samples are drawn, and how."""
 
-    count: Positive
+    count: Positive = 16
     """Number of samples."""
-    sampler: AnySampler
-    """How samples are drawn; it must fit the objective."""
-    steps: Positive | None
-    """Steps of the sampler; null for a sampler without a time grid."""
-    temperature: Annotated[float, Field(gt=0)]
+    sampler: AnySampler = AncestralConfig()
+    """How samples are drawn; it must fit the objective. By default the objective's own sampler, or `ancestral`."""
+    temperature: Annotated[float, Field(gt=0, lt=math.inf)] = 1.0
     """Divides the logits: below 1 sharpens, above 1 flattens."""
-    top_k: Positive | None
+    top_k: Positive | None = None
     """Sample from the k most likely tokens; null for all."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Sample from the smallest set of tokens with this total probability; null for all."""
-    guidance: Annotated[float, Field(ge=0)] | None
+    guidance_scale: Annotated[float, Field(ge=0, lt=math.inf)] | None = None
     """Scale s of classifier-free guidance for a class-conditional run, else null. Log-probabilities are (1 + s)
     conditional - s unconditional: 0 is the conditional model. The samples take the classes in turn."""
+    renamed: ClassVar[dict[str, str]] = {"guidance": "guidance_scale", "steps": "sampler: {kind: KIND, steps: N}"}
 
 
-class Judged(Section):
-    """What the samples of a run are scored by."""
+class ReferenceModel(Config):
+    """The model that scores the samples of a run."""
 
-    judge: str
-    """Reference model: an autoregressive run on the same dataset, whose exact likelihood scores the samples."""
+    reference_model: str
+    """An autoregressive run on the same dataset, whose exact likelihood gives the generative perplexity."""
     dataset: str
     """The dataset of both; its held-out split is scored as well. DVC's templates need it here."""
+    renamed: ClassVar[dict[str, str]] = {"judge": "reference_model"}
 
 
-class SamplerSuite(Section):
+class SamplerSuite(Config):
     """Compare samplers: quality against the number of network calls."""
 
-    runs: dict[Name, Judged]
+    runs: dict[Name, ReferenceModel] = {}
     """The runs to sample from, keys of `runs`, each with its reference model."""
-    samplers: list[AnySampler]
+    samplers: list[AnySampler] = []
     """The samplers, at most one of each kind."""
-    steps: Annotated[list[Positive], Distinct]
-    """Numbers of steps at which each sampler with a time grid is run."""
-    count: Annotated[int, Field(ge=2)]
+    steps: Annotated[list[Positive], Distinct] = [8, 16, 32, 64]
+    """Numbers of steps at which each sampler with a time grid is run; the samplers' own are not used."""
+    count: Annotated[int, Field(ge=2)] = 32
     """Samples per sampler and number of steps."""
+
+    def samplers_for(self, objective: ObjectiveConfig) -> list[SamplerConfig]:
+        """Return the samplers that a run of the objective is sampled by, those with a grid at every number of steps."""
+        return [
+            expanded
+            for sampler in self.samplers
+            if is_compatible(sampler.kind, type(objective))
+            for expanded in (
+                [sampler.model_copy(update={"steps": steps}) for steps in self.steps]
+                if isinstance(sampler, DiscreteTimeSamplerConfig)
+                else [sampler]
+            )
+        ]

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, Tag, model_validator
 from pydantic_core import ValidationError
 
-from mdpipe.params.base import Distinct, Positive, Section, WatchedPath, by_form
+from mdpipe.params.base import Config, Distinct, Positive, WatchedPath, by_form
 from mdpipe.params.catalogue import entry
 from mdpipe.params.own import ByKind
 from mdpipe.params.problems import problem
@@ -36,7 +36,7 @@ PackageName = Annotated[str, Field(pattern=PACKAGE_PATTERN)]
 Checksum = Annotated[str, Field(pattern=CHECKSUM_PATTERN)]
 
 
-class Source(Section):
+class Source(Config):
     """Raw text or pictures, as the `download` stage fetches them."""
 
     path: WatchedPath
@@ -239,7 +239,7 @@ class Arrays(Source):
     """The array with the class numbers, integers from 0, in an .npz file; null for none."""
 
 
-class PlanarLabels(Section):
+class PlanarLabels(Config):
     """The classes of images in .npz files."""
 
     field: str

@@ -1,5 +1,6 @@
 """What pydantic finds wrong with a value, in the words of params.yaml: what is allowed there."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -49,7 +50,7 @@ def rule_of(kind: str, message: str, context: Mapping[str, Any], value: Any) -> 
         case "string_type":
             return "must be text" + f'; write "{value}"' * (isinstance(value, int | float) and value is not True)
         case "list_type":
-            return "must be a list" + f"; write [{value}]" * isinstance(value, str | int)
+            return "must be a list" + f"; write [{value}]" * (isinstance(value, str | int) and value is not True)
         case "dict_type":
             return "must be a mapping of names to settings"
         case "tuple_type":
@@ -58,6 +59,10 @@ def rule_of(kind: str, message: str, context: Mapping[str, Any], value: Any) -> 
             return f"must be above {_number(context['gt'])}"
         case "greater_than_equal":
             return f"must be at least {_number(context['ge'])}"
+        case "none_required":
+            return "takes no value"
+        case "less_than" if context["lt"] == math.inf:
+            return "must be finite"
         case "less_than":
             return f"must be below {_number(context['lt'])}"
         case "less_than_equal":

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from mdpipe.params import Params
-from mdpipe.params.base import Section
+from mdpipe.params.base import Config
 
 SECTION_OF = {
     "tokenizer": "datasets",
     "packing": "datasets",
-    **dict.fromkeys(("diffusion", "network", "train", "hardware", "sample", "evaluate"), "runs"),
+    **dict.fromkeys(("objective", "network", "train", "hardware", "sample", "evaluate"), "runs"),
 }
 """Where the keys are whose settings errors name like `network.width`."""
 
@@ -44,7 +44,7 @@ def with_full_keys(message: str, params: Params, names: Mapping[str, str]) -> st
     """Return a message with the full path of the keys in it, or of the section that it must be about."""
     owners = _owners(params, names)
     own = next((section for section in owners if section in names), None)
-    keys = _keys(Section)
+    keys = _keys(Config)
 
     def dotted(found: re.Match[str]) -> str:
         section = SECTION_OF[found[1]]
@@ -79,6 +79,6 @@ def _owners(params: Params, names: Mapping[str, str]) -> dict[str, str]:
     return owners
 
 
-def _keys(section: type[Section]) -> set[str]:
+def _keys(section: type[Config]) -> set[str]:
     """Return the keys of a section and of all that inherit it: other words after a dot are endings of files."""
     return set(section.model_fields).union(*map(_keys, section.__subclasses__()))

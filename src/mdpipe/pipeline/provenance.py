@@ -19,10 +19,12 @@ from typing import Any
 
 import yaml
 
-from mdpipe.params.load import PARAMS_FILE, ParamsError, read_params
+from mdpipe.params.load import PARAMS_FILE, RESOLVED_PARAMS_FILE, ParamsError, read_params
 from mdpipe.pipeline.supervision import DVC_MARK
 
 DVC_FILE = Path("dvc.yaml")
+RESOLVE = "resolve"
+"""The stage that makes the resolved params."""
 IGNORE_FILE = Path(".dvcignore")
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """Set in the processes that torchrun starts; without it, RANK is of another launcher that has left it behind."""
@@ -42,7 +44,7 @@ class StageInputs:
     """Everything that dvc.yaml lists for one stage, as it was at one moment."""
 
     params: dict[str, Any]
-    """The value at each key of params.yaml."""
+    """The value at each key of a params file, by `FILE: KEY`."""
     files: dict[str, FileStamp]
     """Every file of every dependency, code and data."""
 
@@ -50,7 +52,7 @@ class StageInputs:
         """Return the params and files that are not the same in both."""
         keys = sorted(key for key, value in self.params.items() if later.params.get(key) != value)
         paths = sorted({path for path, _ in self.files.items() ^ later.files.items()})
-        return [*(f"{PARAMS_FILE}: {key}" for key in keys), *paths]
+        return [*keys, *paths]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
     Args:
         command: name of the stage in dvc.yaml.
         names: its arguments on the command line: the key of a `foreach`, or one value per axis of a `matrix`.
-        params: content of params.yaml, from which the stage takes its settings.
+        params: content of the params file from which the stage takes its settings.
     """
     runs_in_dvc = os.environ.get(DVC_MARK, "").partition("@")[0] == command
     leads = TORCHRUN not in os.environ or os.environ.get("RANK", "0") == "0"
@@ -84,9 +86,11 @@ def require_unchanged_inputs() -> None:
     """Raise StaleInputsError if an input of the watched stage was written since `watch_inputs`."""
     for watch in _watched:
         try:
-            changed = watch.inputs.differences(stage_inputs(watch.command, watch.names, read_params()))
+            changed = watch.inputs.differences(
+                stage_inputs(watch.command, watch.names, read_params(stage_params_file()))
+            )
         except ParamsError:
-            changed = [str(PARAMS_FILE)]
+            changed = [str(stage_params_file())]
         if changed:
             shown = ", ".join(changed[:NAMED_INPUTS])
             more = f" and {len(changed) - NAMED_INPUTS} more" if len(changed) > NAMED_INPUTS else ""
@@ -102,16 +106,29 @@ def stage_inputs(command: str, names: Sequence[str], params: Any) -> StageInputs
     entry = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][command]
     scope = _loop_variables(entry, names, params)
     definition = entry.get("do", entry)
-    keys = [_filled(key, scope) for key in definition.get("params", [])]
+    watched = {file: keys for entry in definition.get("params", []) for file, keys in entry.items()}
     ignored = _ignored_names()
     return StageInputs(
-        params={key: _value_at(key, params) for key in keys},
+        params={
+            f"{file}: {key}": _value_at(key, params)
+            for file, keys in watched.items()
+            for key in (_filled(template, scope) for template in keys)
+        },
         files={
             str(path): _stamp(path)
             for dependency in definition["deps"]
             for path in _files(Path(_filled(dependency, scope)), ignored)
         },
     )
+
+
+def stage_params_file() -> Path:
+    """Return the file that a stage takes its settings from: under DVC, the one that dvc.lock will record.
+
+    The stage `resolve` makes that file. A person who calls a stage means params.yaml as it is now.
+    """
+    stage = os.environ.get(DVC_MARK, RESOLVE)
+    return PARAMS_FILE if stage == RESOLVE else RESOLVED_PARAMS_FILE
 
 
 def stage_outputs(command: str, names: Sequence[str], params: Any) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -25,12 +25,11 @@ from mdpipe.data.artifacts.stable_json import read_json, write_json
 from mdpipe.data.artifacts.typed_json import Header, first_problem, read_typed_json
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.build import build_objective, objective_class
+from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.networks.base import Network, count_parameters
-from mdpipe.networks.io import CONFIG_NAME, NetworkConfig, from_pretrained, load_weights, read_config, save_pretrained
+from mdpipe.networks.io import CONFIG_NAME, NetworkHeader, from_pretrained, load_weights, read_config, save_pretrained
 from mdpipe.params import Run
-from mdpipe.params.runs import AnyNetwork, diffusion_section
+from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.pipeline import paths
 
 RUN = "run.json"
@@ -60,8 +59,6 @@ class TrainedRun:
 
     network: Network
     objective: Objective
-    kind: str
-    """The objective's name in params.yaml."""
     directory: Path
     """models/RUN."""
     dataset: str
@@ -116,14 +113,9 @@ def compute_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def objective_of(settings: Run, vocabulary: int) -> Objective:
-    """The objective that a run of params.yaml asks for."""
-    return build_objective(settings.objective, vocabulary, **settings.diffusion.model_dump())
-
-
-def told_classes(settings: Run, dataset: EncodedDataset) -> int:
-    """Number of classes that the run's network is told of: the dataset's, or 0 where it asks for no condition."""
-    if settings.condition is None:
+def num_classes(settings: Run, dataset: EncodedDataset) -> int:
+    """Return the number of classes that the run's network is conditioned on: the dataset's, or 0 for none."""
+    if settings.class_cond is None:
         return 0
     dataset.known_labels()
     return dataset.classes
@@ -133,22 +125,24 @@ def save_run(
     name: str, settings: Run, weights: dict[str, Tensor], objective_weights: dict[str, Tensor], dataset: EncodedDataset
 ) -> None:
     """Write models/RUN."""
-    network = settings.network.model_dump()
-    kind = network.pop("kind")
     described: dict[str, Any] = {
-        "objective": settings.objective,
-        "diffusion": settings.diffusion.model_dump(),
+        "objective": settings.objective.model_dump(),
         "dataset": settings.dataset,
         "modality": dataset.modality,
         "tokenizer": dataset.tokenizer,
     }
-    causal = objective_of(settings, dataset.vocabulary).is_causal
-    classes = told_classes(settings, dataset)
+    classes = num_classes(settings, dataset)
     if classes and dataset.class_names:
         described["class_names"] = list(dataset.class_names)
     with folder_aside(paths.model(name)) as folder:
         save_pretrained(
-            folder, weights, kind, dataset.vocabulary, dataset.shape, network, num_classes=classes, causal=causal
+            folder,
+            weights,
+            settings.network,
+            dataset.vocabulary,
+            dataset.shape,
+            num_classes=classes,
+            causal=settings.objective.is_causal,
         )
         if objective_weights:
             save_file(objective_weights, folder / OBJECTIVE)
@@ -161,10 +155,8 @@ def save_run(
 class DescribedRun(Header):
     """run.json."""
 
-    objective: str
-    """Its name in params.yaml."""
-    diffusion: dict[str, Any]
-    """The objective's settings."""
+    objective: dict[str, Any]
+    """Kind and settings of the objective."""
     dataset: str
     modality: Literal["text", "image"]
     tokenizer: str
@@ -182,21 +174,20 @@ def load_run(name: str) -> TrainedRun:
     cure = f"run `dvc repro train@{name}`"
     described = read_typed_json(directory / RUN, DescribedRun, cure)
     described_network = read_config(directory)
-    _check_settings(directory, described, described_network, cure)
+    config = _read_objective(directory, described, described_network, cure)
     _check_tokens(directory, described, described_network, cure)
-    objective = build_objective(described.objective, described_network.vocabulary, **described.diffusion)
+    objective = build_objective(config, described_network.vocabulary)
     if expected := objective.state_dict():
         objective.load_state_dict(load_weights(directory / OBJECTIVE, expected, cure))
     if objective.is_causal != described_network.causal:
         raise ValueError(
             f"{directory / CONFIG_NAME}: causal = {described_network.causal} does not fit the objective"
-            f" {described.objective} of {RUN}; {cure}"
+            f" {config.kind} of {RUN}; {cure}"
         )
     device = compute_device()
     return TrainedRun(
         network=from_pretrained(directory).to(device).eval(),
         objective=objective.to(device),
-        kind=described.objective,
         directory=directory,
         dataset=described.dataset,
         modality=described.modality,
@@ -207,21 +198,19 @@ def load_run(name: str) -> TrainedRun:
     )
 
 
-def _check_settings(directory: Path, described: DescribedRun, network: NetworkConfig, cure: str) -> None:
-    """Check the settings of the objective and the network as those of params.yaml are checked."""
+def _read_objective(directory: Path, described: DescribedRun, network: NetworkHeader, cure: str) -> ObjectiveConfig:
+    """Return the objective's settings; they and the network's keep the rules of params.yaml."""
     file = RUN
     try:
-        diffusion = diffusion_section(described.objective, objective_class(described.objective))
-        diffusion.model_validate(described.diffusion)
+        objective = ObjectiveConfig.parse(described.objective)
         file = CONFIG_NAME
-        TypeAdapter(AnyNetwork).validate_python({"kind": network.kind, **network.settings})
+        _ = network.config
     except ValidationError as error:
         raise ValueError(f"{directory / file}: {first_problem(error)}; {cure}") from None
-    except ValueError as error:
-        raise ValueError(f"{directory / file}: {error}; {cure}") from None
+    return objective
 
 
-def _check_tokens(directory: Path, described: DescribedRun, network: NetworkConfig, cure: str) -> None:
+def _check_tokens(directory: Path, described: DescribedRun, network: NetworkHeader, cure: str) -> None:
     """Check that modality, shape, tokenizer and vocabulary are those of one dataset."""
     is_image = described.tokenizer == "pixels"
     if described.tokenizer not in UNITS:

@@ -111,12 +111,12 @@ def _read_speeds() -> pl.DataFrame | None:
 
 def _difference(pair: Comparison) -> dict[str, Any]:
     """Return bits per token of a run minus those of another, with the error of the differences example by example."""
-    first, second = (np.load(paths.evaluation(run), allow_pickle=False) for run in (pair.run, pair.against))
+    first, second = (np.load(paths.evaluation(run), allow_pickle=False) for run in (pair.run, pair.baseline))
     bits = paired_difference(first[:, 0], second[:, 0], first[:, 1]).scaled(1 / math.log(2))
     evaluated = read_metrics(paths.metrics("evaluate", pair.run))
     return {
         "run": pair.run,
-        "against": pair.against,
+        "against": pair.baseline,
         "dataset": evaluated["dataset"],
         "split": evaluated["split"],
         "value": bits.value,

@@ -16,7 +16,7 @@ from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
@@ -52,22 +52,18 @@ def sample(params: Params, run: str) -> None:
     settings = params.runs[run].sample
     configure_runtime(threads=1)
     trained = load_run(run)
-    described = settings.sampler.model_dump()
-    kind = described.pop("kind")
-    if settings.steps is not None:
-        described["steps"] = settings.steps
     start = unknown(trained, settings.count)
     # Every class in turn.
     classes = torch.arange(settings.count) % trained.classes if trained.classes else None
     moments: list[Tensor] = []
     drawn = draw(
         trained,
-        build_sampler(kind, **described),
+        build_sampler(settings.sampler),
         start,
         CounterRNG(params.seed, "sample"),
         choice=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
         classes=classes,
-        guidance=settings.guidance,
+        guidance=settings.guidance_scale,
         on_step=lambda _, __, tokens: moments.append(tokens[:ANIMATED].cpu()),
     )
     frames = torch.stack([start[:ANIMATED], *moments]).numpy()
@@ -77,19 +73,19 @@ def sample(params: Params, run: str) -> None:
         "run": run,
         "dataset": trained.dataset,
         "modality": trained.modality,
-        "sampler": kind,
+        "sampler": settings.sampler.kind,
         "samples": settings.count,
-        "steps": settings.steps,
-        "grid": described.get("grid"),
+        "steps": getattr(settings.sampler, "steps", None),
+        "grid": getattr(settings.sampler, "time_grid", None),
         "temperature": settings.temperature,
         "top_k": settings.top_k,
         "top_p": settings.top_p,
         "condition": trained.condition,
-        "guidance": settings.guidance,
+        "guidance": settings.guidance_scale,
         "unit": trained.unit,
         "network_calls": drawn.network_calls,
         "seed": params.seed,
-        "entropy": _entropy(drawn.tokens.flatten().bincount(minlength=trained.objective.vocabulary).numpy()),
+        "entropy": _entropy(drawn.tokens.flatten().bincount(minlength=trained.objective.vocab_size).numpy()),
     }
     write_metrics(paths.metrics("sample", run), metrics)
 
@@ -121,7 +117,7 @@ def _write_texts(folder: Path, tokenizer: Tokenizer, tokens: NDArray[np.int64], 
 
 
 def _write_pictures(folder: Path, trained: TrainedRun, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
-    levels = trained.objective.vocabulary
+    levels = trained.objective.vocab_size
     scale = max(1, SHOWN_EDGE // trained.shape[0])
     pictures = dequantize(tokens, levels).reshape(-1, *trained.shape)
     save_png(image_grid(pictures, COLUMNS, scale), folder / "samples.png")

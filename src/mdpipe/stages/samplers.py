@@ -7,7 +7,6 @@ themselves are judged in the same way.
 
 import csv
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,27 @@ from torch import Tensor
 from mdpipe.data.artifacts.aside import write_aside
 from mdpipe.data.encoded.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import Sampler
-from mdpipe.diffusion.samplers.build import build_sampler
+from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.evaluation.estimate import mean_estimate
 from mdpipe.evaluation.quality import generative_bits, unigram_entropy_per_sample
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
-from mdpipe.params.sampling import OnGrid, fits
 from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import TrainedRun, load_run
 from mdpipe.stages.sampling import draw, unknown
 
 DATA = "data"
 """Stands in place of a sampler in the row of the held-out data."""
+
+STREAMS = {
+    "ancestral_stepwise": "ancestral",
+    "ancestral": "reveal_first",
+    "maskgit": "confidence",
+    "remdm": "remasking",
+    "genmd4_ancestral": "generalized",
+}
+"""Streams of random numbers with other names than their samplers, so that renaming a sampler changed no result."""
 
 COLUMNS = (
     "run",
@@ -60,36 +66,23 @@ def samplers(params: Params, run: str) -> None:
     """
     suite = params.samplers
     configure_runtime(threads=1)
-    trained, judge = load_run(run), load_run(suite.runs[run].judge)
+    trained, judge = load_run(run), load_run(suite.runs[run].reference_model)
     dataset = EncodedDataset.open(paths.encoded(trained.dataset), "test")
     told = {
         "run": run,
         "dataset": trained.dataset,
-        "judge": suite.runs[run].judge,
+        "judge": suite.runs[run].reference_model,
         "unit": trained.unit,
         "parameters": trained.parameters,
     }
     rows = [{**told, "sampler": DATA, **_judged(judge, _whole_windows(dataset))}]
-    for kind, steps, sampler in fitting_samplers(params, run):
-        noise = CounterRNG(params.seed, f"samplers/{kind}/{steps}")
-        drawn = draw(trained, sampler, unknown(trained, suite.count), noise, choice=TokenSampler())
+    for config in suite.samplers_for(params.runs[run].objective):
+        kind, steps = config.kind, getattr(config, "steps", None)
+        noise = CounterRNG(params.seed, f"samplers/{STREAMS.get(kind, kind)}/{steps}")
+        drawn = draw(trained, build_sampler(config), unknown(trained, suite.count), noise, choice=TokenSampler())
         row = {"sampler": kind, "steps": steps, "network_calls": drawn.network_calls}
         rows.append({**told, **row, **_judged(judge, drawn.tokens)})
     write_aside(paths.samplers(run), _csv(rows).encode())
-
-
-def fitting_samplers(params: Params, run: str) -> Iterator[tuple[str, int | None, Sampler[Any]]]:
-    """The samplers of the suite that fit a run: kind, steps where it has any, and the sampler."""
-    for settings in params.samplers.samplers:
-        if not fits(settings.kind, params.runs[run].objective):
-            continue
-        described = settings.model_dump()
-        kind = described.pop("kind")
-        if isinstance(settings, OnGrid):
-            for steps in params.samplers.steps:
-                yield kind, steps, build_sampler(kind, steps=steps, **described)
-        else:
-            yield kind, None, build_sampler(kind, **described)
 
 
 def _whole_windows(dataset: EncodedDataset) -> Tensor:

@@ -78,7 +78,7 @@ def draw(
     filled = (fill if tokens.shape[1] > trained.length else sampler)(
         denoiser,
         trained.schedule,
-        trained.objective.vocabulary,
+        trained.objective.vocab_size,
         tokens.to(device),
         noise,
         torch.arange(len(tokens), device=device),

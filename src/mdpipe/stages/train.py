@@ -17,6 +17,7 @@ from mdpipe.data.artifacts.metrics import write_metrics
 from mdpipe.data.artifacts.room import require_room
 from mdpipe.data.encoded.batches import training_batch, training_labels
 from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import build_network, count_parameters
 from mdpipe.networks.runtime import configure_runtime
@@ -24,7 +25,7 @@ from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.fingerprint import training_fingerprint
 from mdpipe.pipeline.provenance import require_unchanged_inputs
-from mdpipe.stages.model_io import UNITS, compute_device, objective_of, save_run, told_classes
+from mdpipe.stages.model_io import UNITS, compute_device, num_classes, save_run
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
 from mdpipe.training.distributed import WORLD_SIZE, World, init_distributed, launch
 from mdpipe.training.loggers import log_to_console, open_loggers
@@ -56,19 +57,19 @@ def train(params: Params, run: str) -> None:
         NonFiniteLossError: training diverged.
         SystemExit: it was interrupted and can be resumed with the same command; the status says so.
     """
-    num_processes = params.runs[run].hardware.processes
+    num_processes = params.runs[run].hardware.num_processes
     if num_processes > 1 and not distributed.is_torchelastic_launched():
         if WORLD_SIZE in os.environ:
             raise ValueError(
-                f"runs.{run}.hardware.processes = {num_processes}, which `mdpipe train` starts itself, and WORLD_SIZE ="
-                f" {os.environ[WORLD_SIZE]} is of another launcher: `unset RANK LOCAL_RANK WORLD_SIZE`"
+                f"runs.{run}.hardware.num_processes = {num_processes}, which `mdpipe train` starts itself, and"
+                f" WORLD_SIZE = {os.environ[WORLD_SIZE]} is of another launcher: `unset RANK LOCAL_RANK WORLD_SIZE`"
             )
         launch(num_processes, [sys.executable, "-m", "mdpipe", "train", run])
         return
     with init_distributed() as world:
         if world.size != num_processes:
             raise ValueError(
-                f"runs.{run}.hardware.processes = {num_processes}, and torchrun has started {world.size}: start as"
+                f"runs.{run}.hardware.num_processes = {num_processes}, and torchrun has started {world.size}: start as"
                 " many, or `unset TORCHELASTIC_RUN_ID WORLD_SIZE` if torchrun is no longer running"
             )
         try:
@@ -83,14 +84,14 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     settings = params.runs[run]
     configure_runtime(settings.hardware.threads)  # Before the weights are initialized, which is a first computation.
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
-    objective = objective_of(settings, dataset.vocabulary)
+    objective = build_objective(settings.objective, dataset.vocabulary)
     network = build_network(
-        vocab_size=dataset.vocabulary,
-        shape=dataset.shape,
+        settings.network,
+        dataset.vocabulary,
+        dataset.shape,
         seed=params.seed,
-        num_classes=told_classes(settings, dataset),
-        causal=objective.is_causal,
-        **settings.network.model_dump(),
+        num_classes=num_classes(settings, dataset),
+        causal=settings.objective.is_causal,
     ).to(compute_device())
     num_parameters = count_parameters(network) + count_parameters(objective)
     run_hash = training_fingerprint(params, run, dataset)
@@ -107,10 +108,10 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     def batches(step: int, rows: range) -> Batch:
         selection = (dataset, params.seed, step, settings.train.batch_size, rows)
         tokens = torch.from_numpy(training_batch(*selection))
-        if settings.condition is None:
+        if settings.class_cond is None:
             return Batch(tokens)
         labels = torch.from_numpy(training_labels(*selection))
-        return Batch(tokens, drop_labels(labels, settings.condition.dropout, dataset.classes, noise, step, rows))
+        return Batch(tokens, drop_labels(labels, settings.class_cond.label_dropout, dataset.classes, noise, step, rows))
 
     with open_loggers(paths.events(run)) if world.is_main_process else nullcontext(log_to_console) as log_metrics:
         result = train_network(

@@ -16,6 +16,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
+from mdpipe.params.training import HardwareConfig
 from mdpipe.training.signals import EXIT_INTERRUPTED, EXIT_STATUS
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor import DTensor
 
-    from mdpipe.params import HardwareSettings
 
 LOCAL_RANK, WORLD_SIZE = "LOCAL_RANK", "WORLD_SIZE"
 """Variables that torchrun and `launch` set for each process; other launchers leave them behind in a shell."""
@@ -89,7 +89,7 @@ def launch(num_processes: int, command: Sequence[str]) -> None:
         raise ValueError(f"{NUM_NODES} = {stated!r} must be the number of machines, or be unset")
     if num_processes % nodes:
         raise ValueError(
-            f"hardware.processes = {num_processes} cannot be divided evenly among {NUM_NODES} = {nodes} machines;"
+            f"hardware.num_processes = {num_processes} cannot be divided evenly among {NUM_NODES} = {nodes} machines;"
             f" `unset {NUM_NODES}` for one machine"
         )
     config = LaunchConfig(
@@ -134,7 +134,7 @@ def init_distributed() -> Iterator[World]:
         distributed.destroy_process_group()
 
 
-def parallelize(loss: nn.Module, layers: Iterable[nn.Module], hardware: "HardwareSettings", world: World) -> nn.Module:
+def parallelize(loss: nn.Module, layers: Iterable[nn.Module], hardware: HardwareConfig, world: World) -> nn.Module:
     """Wrap the loss with DDP or FSDP2, so that gradients are the mean over all processes.
 
     FSDP2 turns the parameters into DTensors, so build the optimizer afterwards. Without a process group the loss is

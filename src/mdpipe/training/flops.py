@@ -42,9 +42,9 @@ def forward_flops(network: Network, length: int) -> int:
     if type(network) is Transformer:
         positions, attention_width = length, len(network.attention) * network.head.in_features
     elif type(network) is UNet:
-        positions, attention_width = pixels, network.width
+        positions, attention_width = pixels, network.config.hidden_size
     elif type(network) is UViT:
-        positions, attention_width = pixels // PATCH_SIZE**2, len(network.middle) * network.middle_width
+        positions, attention_width = pixels // PATCH_SIZE**2, len(network.middle) * network.config.transformer_width
     else:
         return forward_flops_by_torch(network, length)
     flops = 4 * positions**2 * attention_width

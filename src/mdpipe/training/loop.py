@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from mdpipe.diffusion.rng import CounterRNG, stratified_times
 from mdpipe.networks.base import Network, get_blocks
 from mdpipe.networks.dropout import DenoiserWithDropout, SupportsDropout
 from mdpipe.networks.runtime import configure_runtime
+from mdpipe.params.training import HardwareConfig, TrainConfig
 from mdpipe.training.checkpoint import load_checkpoint, lock_checkpoint_dir, save_checkpoint
 from mdpipe.training.distributed import World, global_grad_norms, no_sync_unless_last, parallelize
 from mdpipe.training.flops import training_flops
@@ -30,9 +31,6 @@ from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learn
 from mdpipe.training.performance import apply_compile_and_checkpointing, find_bfloat16_problem
 from mdpipe.training.signals import InterruptedTrainingError, handle_signals
 from mdpipe.training.state import TrainingState
-
-if TYPE_CHECKING:
-    from mdpipe.params import HardwareSettings, TrainSettings
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +66,8 @@ def train(
     network: Network,
     objective: Objective,
     batches: Batches,
-    settings: "TrainSettings",
-    hardware: "HardwareSettings",
+    settings: TrainConfig,
+    hardware: HardwareConfig,
     *,
     length: int,
     noise: CounterRNG,
@@ -123,9 +121,9 @@ def train(
                 metrics = processor.compute(learning_rate_at(state.step - 1, settings))
                 if world.is_main_process:
                     log_metrics(metrics)
-            if state.step % settings.checkpoint_every == 0 or is_last or status:
+            if state.step % settings.save_every == 0 or is_last or status:
                 state.history.require_finite(state.step)
-                save_checkpoint(checkpoint_dir, state.to_checkpoint(), run_hash, settings.keep_checkpoints, world)
+                save_checkpoint(checkpoint_dir, state.to_checkpoint(), run_hash, settings.save_total_limit, world)
             if status and not is_last:
                 raise InterruptedTrainingError(
                     f"interrupted after step {state.step} of {settings.steps}; run the same command to resume", status
@@ -139,8 +137,8 @@ class Trainer:
 
     state: TrainingState
     loss: nn.Module
-    settings: "TrainSettings"
-    hardware: "HardwareSettings"
+    settings: TrainConfig
+    hardware: HardwareConfig
     noise: CounterRNG
     world: World
 
@@ -149,8 +147,8 @@ class Trainer:
         cls,
         network: Network,
         objective: Objective,
-        settings: "TrainSettings",
-        hardware: "HardwareSettings",
+        settings: TrainConfig,
+        hardware: HardwareConfig,
         noise: CounterRNG,
         world: World = World(),  # noqa: B008 (frozen)
     ) -> Self:
@@ -165,7 +163,7 @@ class Trainer:
         state = self.state
         for optimizer in state.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        micro_batches = self.world.local_rows(self.settings.batch_size, self.hardware.micro_batches)
+        micro_batches = self.world.local_rows(self.settings.batch_size, self.hardware.gradient_accumulation_steps)
         losses, tokens = [], 0
         for rows in micro_batches:
             batch = batches(state.step, rows)
@@ -177,7 +175,7 @@ class Trainer:
             tokens += self.world.size * batch.tokens.numel()
         norms_P = global_grad_norms(state.parameters)
         grad_norm = norms_P[: state.num_network_parameters].norm()
-        clip_gradient(state.network.parameters(), grad_norm, self.settings.gradient_clip)
+        clip_gradient(state.network.parameters(), grad_norm, self.settings.max_grad_norm)
         set_learning_rate(state.optimizers, learning_rate_at(state.step, self.settings))
         for optimizer in state.optimizers:
             optimizer.step()

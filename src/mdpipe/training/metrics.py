@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from mdpipe.params.training import TrainConfig
 from mdpipe.training.optimizer import learning_rate_at
 from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops
 
 if TYPE_CHECKING:
-    from mdpipe.params import TrainSettings
     from mdpipe.training.state import TrainingState
 
 MIN_ROWS = 200
@@ -55,7 +55,7 @@ class MetricsHistory:
         names: of all P parameters.
     """
 
-    def __init__(self, settings: "TrainSettings", device: torch.device, names: Sequence[str]) -> None:
+    def __init__(self, settings: TrainConfig, device: torch.device, names: Sequence[str]) -> None:
         self._settings = settings
         self._names = names
         self._first_bad_step = torch.full((len(names),), settings.steps, device=device)
@@ -86,7 +86,7 @@ class MetricsHistory:
                 f"step {step + 1} of {self._settings.steps}: the loss is {self._losses[step].item()} and the gradient"
                 f" norm {self._grad_norms[step].item()}, at the learning rate"
                 f" {learning_rate_at(step, self._settings):.3g}. {where}The last good checkpoint is kept."
-                " Lower train.learning_rate, lengthen train.warmup_steps or set train.gradient_clip."
+                " Lower train.learning_rate, lengthen train.warmup_steps or set train.max_grad_norm."
             )
         self._checked = steps
 

@@ -6,23 +6,20 @@ The objective's own parameters have their own peak learning rate, on the same sc
 import inspect
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import get_blocks
+from mdpipe.params.training import MuonConfig, TrainConfig
 from mdpipe.training.muon import EagerOptimizer, Muon
-
-if TYPE_CHECKING:
-    from mdpipe.params import TrainSettings
 
 BETA1 = 0.9
 """AdamW's decay of the first moment; every recipe of the paper uses this value."""
 
 
-def learning_rate_at(step: int, settings: "TrainSettings") -> float:
+def learning_rate_at(step: int, settings: TrainConfig) -> float:
     r"""Return the learning rate of step k = 0, 1, ..., steps - 1: linear warm-up over W steps, then cosine decay.
 
         r (k + 1) / W                                          for k < W
@@ -43,9 +40,7 @@ class AdamW(EagerOptimizer, torch.optim.AdamW):
     step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
 
 
-def build_optimizers(
-    network: nn.Module, objective: Objective, settings: "TrainSettings"
-) -> list[torch.optim.Optimizer]:
+def build_optimizers(network: nn.Module, objective: Objective, settings: TrainConfig) -> list[torch.optim.Optimizer]:
     """Build AdamW, and Muon as the second optimizer if `train.optimizer.kind` is `muon`.
 
     Every network parameter has weight decay, as in the paper's code. With Muon, AdamW has the parameters that are not
@@ -57,8 +52,8 @@ def build_optimizers(
     """
     optimizer = settings.optimizer
     objective_peak = settings.learning_rate if objective.learning_rate is None else objective.learning_rate
-    matrices = layer_matrices(network) if optimizer.kind == "muon" else []
-    if optimizer.kind == "muon" and not matrices:
+    matrices = layer_matrices(network) if isinstance(optimizer, MuonConfig) else []
+    if isinstance(optimizer, MuonConfig) and not matrices:
         raise ValueError("train.optimizer.kind = 'muon' needs a network with matrices in its layers; take adamw")
     muon_ids = set(map(id, matrices))
     rest = [parameter for parameter in network.parameters() if id(parameter) not in muon_ids]
@@ -76,7 +71,7 @@ def build_optimizers(
         weight_decay=optimizer.weight_decay,
         fused=True,
     )
-    if optimizer.kind == "adamw":
+    if not isinstance(optimizer, MuonConfig):
         return [adamw]
     muon = Muon(
         [{"params": matrices, "relative_rate": 1.0}],

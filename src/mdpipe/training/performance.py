@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,9 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.memory import MEBIBYTE, peak_rss_mib
 from mdpipe.networks.base import get_blocks
-
-if TYPE_CHECKING:
-    from mdpipe.params import HardwareSettings
+from mdpipe.params.training import HardwareConfig
 
 MIN_EDGE, MAX_EDGE = 128, 8192
 """Rows and columns of the square matrices. The largest take milliseconds on a GPU and 256 MiB in float32."""
@@ -27,14 +25,14 @@ NUM_TIMED = 3
 logger = logging.getLogger(__name__)
 
 
-def apply_compile_and_checkpointing(network: nn.Module, objective: Objective, hardware: "HardwareSettings") -> None:
+def apply_compile_and_checkpointing(network: nn.Module, objective: Objective, hardware: HardwareConfig) -> None:
     """Apply activation checkpointing and torch.compile to network and objective, as `hardware` says.
 
     They only change floating-point rounding. If no compiler works, a warning is logged and both run uncompiled. Layers
     are compiled one by one, since equal layers share their code, and once per shape, since a run has one or two shapes.
     The token losses are compiled for any number of tokens, because the number of masked tokens varies.
     """
-    if hardware.recompute:
+    if hardware.activation_checkpointing:
         for layer in get_blocks(network):
             layer.forward = partial(_checkpointed_forward, layer.forward)
     if hardware.compile:

@@ -1,19 +1,16 @@
 """Training state: everything that the next step depends on, converted to and from a checkpoint's named tensors."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.params.training import TrainConfig
 from mdpipe.training.checkpoint import Checkpoint
 from mdpipe.training.distributed import full_tensor, is_sharded
 from mdpipe.training.metrics import MetricsHistory
 from mdpipe.training.optimizer import EMA, build_optimizers
-
-if TYPE_CHECKING:
-    from mdpipe.params import TrainSettings
 
 
 class TrainingState:
@@ -26,7 +23,7 @@ class TrainingState:
         num_network_parameters: number of `parameters` that are the network's.
     """
 
-    def __init__(self, network: nn.Module, objective: Objective, settings: "TrainSettings") -> None:
+    def __init__(self, network: nn.Module, objective: Objective, settings: TrainConfig) -> None:
         self.device = next(network.parameters()).device
         self.step = 0
         self.network = network

@@ -1,4 +1,4 @@
-"""Expectations without sampling: every mask, every step, and quadrature over times that is exact to rounding.
+"""Expectations without sampling: all masks, all steps, and quadrature over times that is exact up to rounding.
 
 D[n] is the mean, over the sets of n masked positions, of the average cross entropy of a masked token.
 Shapes: R draws, L positions, V vocabulary.
@@ -26,35 +26,35 @@ NODES = 64
 
 
 class Uninformed:
-    """A network at initialisation: all logits are 0."""
+    """A network at initialization: all logits are 0."""
 
-    def __init__(self, vocabulary: int) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
         return torch.zeros(*tokens.shape, 1, dtype=torch.float64)
 
     def head(self, hidden: Tensor) -> Tensor:
-        return hidden.expand(*hidden.shape[:-1], self.vocabulary)
+        return hidden.expand(*hidden.shape[:-1], self.vocab_size)
 
 
 def legendre(start: float, end: float, count: int) -> tuple[Tensor, Tensor]:
-    """Nodes and weights of Gauss-Legendre quadrature, exact for polynomials of degree below 2 count."""
+    """Return nodes and weights of Gauss-Legendre quadrature, exact for polynomials of degree below 2 count."""
     nodes, weights = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(count))
     return start + (end - start) * (nodes + 1) / 2, weights * (end - start) / 2
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Arguments (R,) and (R, L) of `Objective.bound`, with the chance of each, (R,), differentiable in exponents."""
+    """Arguments (R,) and (R, L) of `Objective.elbo`, each with its probability (R,), differentiable in exponents."""
 
     time: Tensor
-    uniforms: Tensor
+    u: Tensor
     chance: Tensor
 
 
 def every_draw(objective: Objective, tokens: Tensor) -> Draws:
-    """All that can be drawn for the bound of tokens (L,); chances add up to 1 over the masks of a time."""
+    """Return all draws of the bound of tokens (L,); at each time, the probabilities of the masks sum to 1."""
     length = len(tokens)
     if objective.is_exact:
         return Draws(torch.zeros(1).double(), torch.zeros(1, 0).double(), torch.ones(1).double())
@@ -64,13 +64,13 @@ def every_draw(objective: Objective, tokens: Tensor) -> Draws:
         return crossed(time, weights, orders, torch.full((length, len(orders)), 1 / len(orders), dtype=torch.float64))
     time, weights = every_time(objective)
     masked = masks(length)
-    alpha_TL = visible_chances(objective, time, tokens)
+    alpha_TL = unmasked_probs(objective, time, tokens)
     chances_TM = torch.where(masked, 1 - alpha_TL[:, None], alpha_TL[:, None]).prod(dim=2)
     return crossed(time, weights, masked * LAST, chances_TM)
 
 
 def every_time(objective: Objective) -> tuple[Tensor, Tensor]:
-    """Times that the caller of a bound may draw, and what each counts for: the middles of steps, or quadrature."""
+    """Return uniform times and their weights: the middles of the steps, or quadrature nodes."""
     if getattr(objective, "discrete_time", None):
         return middles(objective.discrete_time.timesteps)
     if isinstance(objective, GenMD4):
@@ -83,8 +83,8 @@ def every_time(objective: Objective) -> tuple[Tensor, Tensor]:
     return roots**2, weights * 2 * roots
 
 
-def visible_chances(objective: Objective, time: Tensor, tokens: Tensor) -> Tensor:
-    """The chance (T, L) that each of tokens (L,) is visible in a draw at caller's times (T,)."""
+def unmasked_probs(objective: Objective, time: Tensor, tokens: Tensor) -> Tensor:
+    """Return the probability (T, L) that each of tokens (L,) is unmasked, for uniform times (T,)."""
     if getattr(objective, "discrete_time", None):
         _, time = objective.discrete_time.interval(time)
     elif isinstance(objective, GenMD4):
@@ -97,28 +97,28 @@ def middles(count: int) -> tuple[Tensor, Tensor]:
     return (torch.arange(count).double() + 0.5) / count, torch.full((count,), 1 / count, dtype=torch.float64)
 
 
-def crossed(time: Tensor, weights: Tensor, uniforms: Tensor, chances: Tensor) -> Draws:
-    """Times (T,) of these weights with rows of uniforms (M, L) whose chances (T, M) depend on the time."""
+def crossed(time: Tensor, weights: Tensor, u: Tensor, chances: Tensor) -> Draws:
+    """Combine times (T,) and their weights with uniforms (M, L), whose probabilities (T, M) depend on the time."""
     return Draws(
-        time.repeat_interleave(len(uniforms)),
-        uniforms.double().repeat(len(time), 1),
+        time.repeat_interleave(len(u)),
+        u.double().repeat(len(time), 1),
         (weights[:, None] * chances).flatten(),
     )
 
 
 def expectation(objective: Objective, denoiser, tokens: Tensor) -> Tensor:
-    """The mean of `objective.bound` for tokens (L,), differentiable: the code run at every draw."""
+    """Return the expectation of `objective.elbo` for tokens (L,), differentiable: its sum over all draws."""
     draws = every_draw(objective, tokens)
-    bound = objective.elbo(denoiser, tokens.expand(len(draws.time), -1), draws.time, draws.uniforms)
+    bound = objective.elbo(denoiser, tokens.expand(len(draws.time), -1), draws.time, draws.u)
     return (draws.chance * bound.total).sum()
 
 
 @torch.no_grad()
 def average_entropies(denoiser: Tabular, tokens: Tensor) -> Tensor:
-    """D[1] to D[L], (L,), straight from the table."""
+    """Return D[1] to D[L], (L,), directly from the table."""
     masked = masks(len(tokens))
-    corrupted = torch.where(masked, denoiser.vocabulary, tokens)
-    logits = denoiser.head(denoiser(corrupted, torch.zeros(len(masked)), None))
+    x_t = torch.where(masked, denoiser.vocab_size, tokens)
+    logits = denoiser.head(denoiser(x_t, torch.zeros(len(masked)), None))
     entropies = -logits.log_softmax(dim=2)[:, torch.arange(len(tokens)), tokens]
     sizes = masked.sum(dim=1)
     averages = torch.where(masked, entropies, 0).sum(dim=1) / sizes
@@ -126,7 +126,7 @@ def average_entropies(denoiser: Tabular, tokens: Tensor) -> Tensor:
 
 
 def cost_at_rate(average: Tensor, rates: Tensor) -> Tensor:
-    """c(p) = sum_n C(L-1, n-1) p^(n-1) (1-p)^(L-n) D[n], (...): cost of a masked token where a share p is masked."""
+    """Return c(p) = sum_n C(L-1, n-1) p^(n-1) (1-p)^(L-n) D[n], the cost of a masked token at mask probability p."""
     length = len(average)
     return sum(
         math.comb(length - 1, n - 1) * rates ** (n - 1) * (1 - rates) ** (length - n) * average[n - 1]
@@ -135,11 +135,11 @@ def cost_at_rate(average: Tensor, rates: Tensor) -> Tensor:
 
 
 def enumerated_bound(denoiser: Tabular, tokens: Tensor, schedule: Schedule) -> Tensor:
-    """L int c(p) dp over the schedule's mask rates, and log V for the share of tokens beyond either end.
+    """Return L int c(p) dp over the schedule's mask probabilities, plus log V per token masked beyond either end.
 
-    A polynomial, so that L nodes integrate it exactly.
+    c is a polynomial, so L nodes integrate it exactly.
     """
     length, (first, last) = len(tokens), schedule.one_minus_alpha(torch.tensor([0.0, 1.0]).double()).tolist()
     rates, weights = legendre(first, last, length)
     inside = (weights * cost_at_rate(average_entropies(denoiser, tokens), rates)).sum()
-    return length * (inside + (first + 1 - last) * math.log(denoiser.vocabulary))
+    return length * (inside + (first + 1 - last) * math.log(denoiser.vocab_size))

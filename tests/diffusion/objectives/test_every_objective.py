@@ -1,4 +1,4 @@
-"""What holds for every objective, by enumeration of all its draws."""
+"""Laws of every objective, by enumeration of all its draws."""
 
 import itertools
 import math
@@ -8,14 +8,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.build import build_objective, objective_class
+from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
-from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.diffusion.schedules.polynomial import Polynomial
-from mdpipe.kinds import kinds_of
+from mdpipe.diffusion.schedules.base import Cosine, Linear, Polynomial
+from mdpipe.diffusion.time_grids import cosine_grid
+from mdpipe.params.diffusion import (
+    CosineConfig,
+    D3PMConfig,
+    GenMD4Config,
+    LinearConfig,
+    MD4Config,
+    ObjectiveConfig,
+    PolynomialConfig,
+)
 from tests.diffusion.every import every_objective, every_schedule
 from tests.diffusion.objectives.enumeration import Uninformed, every_draw, expectation
 from tests.diffusion.tables import Causal, random_timed
@@ -37,8 +43,8 @@ def denoiser_for(objective: Objective, seed: int):
 
 
 def test_every_kind_is_among_those_tested():
-    assert {type(objective) for objective in every_objective(V, Linear()).values()} == set(
-        kinds_of("mdpipe.diffusion.objectives", Objective).values()
+    assert {type(objective.config) for objective in every_objective(V, Linear()).values()} == set(
+        ObjectiveConfig.kinds.values()
     )
 
 
@@ -52,7 +58,16 @@ def test_an_uninformed_network_costs_exactly_log_v_a_token(name, schedule):
 
 @names
 @settings(max_examples=5)
-@given(seed=st.integers(0, 1000), schedule=st.sampled_from([Linear(0.1), Cosine(0.0), Polynomial(exponent=2.0)]))
+@given(
+    seed=st.integers(0, 1000),
+    schedule=st.sampled_from(
+        [
+            Linear(LinearConfig(epsilon=0.1)),
+            Cosine(CosineConfig(epsilon=0.0)),
+            Polynomial(PolynomialConfig(exponent=2.0)),
+        ]
+    ),
+)
 def test_it_bounds_the_cost_of_a_distribution(name, seed, schedule):
     """exp(-bound) is below a model's probability of each sequence, and those add up to 1; a likelihood reaches it."""
     objective = with_unequal_exponents(every_objective(V, schedule)[name])
@@ -64,7 +79,7 @@ def test_it_bounds_the_cost_of_a_distribution(name, seed, schedule):
 
 @names
 def test_the_loss_has_the_value_of_the_bound(name):
-    """On the same draws, whatever else its gradient descends on; MaskGIT's loss is another thing."""
+    """On the same draws. Its gradient may differ; MaskGIT's loss is not a bound."""
     if name == "maskgit":
         return
     objective = with_unequal_exponents(every_objective(V, Linear())[name])
@@ -72,8 +87,8 @@ def test_the_loss_has_the_value_of_the_bound(name):
     draws = every_draw(objective, tokens)
     rows = tokens.expand(len(draws.time), -1)
     copies = objective.num_loss_uniforms(L) // (objective.num_uniforms(L) or 1)
-    loss = objective.loss(denoiser, rows, draws.time, draws.uniforms.repeat(1, copies))
-    assert torch.allclose(loss, objective.elbo(denoiser, rows, draws.time, draws.uniforms).total, rtol=1e-12)
+    loss = objective.loss(denoiser, rows, draws.time, draws.u.repeat(1, copies))
+    assert torch.allclose(loss, objective.elbo(denoiser, rows, draws.time, draws.u).total, rtol=1e-12)
 
 
 @names
@@ -104,19 +119,19 @@ def test_the_denoiser_sees_its_labels_but_not_its_targets(name):
     seen = []
 
     class Recording(Uninformed):
-        def __call__(self, tokens, time, condition):
-            seen.append((tokens, condition.tolist()))
-            return super().__call__(tokens, time, condition)
+        def __call__(self, tokens, time, class_labels):
+            seen.append((tokens, class_labels.tolist()))
+            return super().__call__(tokens, time, class_labels)
 
     draws = every_draw(objective, torch.tensor([0, 1]))
     rows = torch.tensor([0, 1]).expand(len(draws.time), -1)
-    objective.elbo(Recording(V), rows, draws.time, draws.uniforms, torch.arange(len(rows)))
-    ((corrupted, condition),) = seen
-    assert condition == list(range(len(rows)))
+    objective.elbo(Recording(V), rows, draws.time, draws.u, torch.arange(len(rows)))
+    ((x_t, class_labels),) = seen
+    assert class_labels == list(range(len(rows)))
     if objective.is_causal:
-        assert corrupted.tolist() == [[V, 0]]
+        assert x_t.tolist() == [[V, 0]]
     else:
-        assert ((corrupted == rows) | (corrupted == objective.mask_id)).all()
+        assert ((x_t == rows) | (x_t == objective.mask_id)).all()
 
 
 def test_estimators_tell_the_bounds_apart():
@@ -133,32 +148,20 @@ def test_estimators_tell_the_bounds_apart():
     }
 
 
-def test_names_of_params_build_objectives():
-    schedule = {"kind": "polynomial", "exponent": 2.0}
-    built = build_objective("md4", 5, schedule=schedule, timesteps=10, grid="cosine", masks=2)
-    assert (built.vocabulary, built.mask_id, built.masks, built.discrete_time.timesteps) == (5, 5, 2, 10)
-    assert built.schedule == Polynomial(exponent=2.0)
-    assert build_objective("d3pm", 5, schedule=schedule, timesteps=4, auxiliary=0.5).auxiliary == 0.5
-    learned = build_objective("genmd4", 5, initial_exponent=2.0, exponent_learning_rate=0.1)
-    assert (learned.learning_rate, len(learned.schedule.w)) == (0.1, 5)
-    for kind in ("any_order", "autoregressive"):
-        assert isinstance(build_objective(kind, 5), objective_class(kind))
-    with pytest.raises(ValueError, match=r"objective is 'md5'.*any_order, autoregressive, d3pm, genmd4"):
-        build_objective("md5", 5)
+@names
+def test_a_config_builds_its_objective(name):
+    objective = every_objective(V, Linear())[name]
+    built = build_objective(objective.config, V)
+    assert type(built) is type(objective)
+    assert (built.config, built.vocab_size, built.mask_id) == (objective.config, V, V)
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings", "message"),
-    [
-        ("md4", {"timesteps": 0}, "diffusion.timesteps must be at least 1, or null for continuous time, not 0"),
-        ("md4", {"timesteps": 2, "grid": "square"}, "diffusion.grid is 'square'; it must be one of cosine, uniform"),
-        ("md4", {"masks": 0}, "diffusion.masks must be at least 1, not 0"),
-        ("d3pm", {"timesteps": 2, "auxiliary": -1.0}, "diffusion.auxiliary must not be negative, and it is -1.0"),
-        ("genmd4", {"initial_exponent": 0.0}, "diffusion.initial_exponent must be positive, not 0.0"),
-        ("genmd4", {"initial_exponent": 1.0, "exponent_learning_rate": 0.0}, "exponent_learning_rate must be positive"),
-    ],
-)
-def test_impossible_settings_are_refused(kind, settings, message):
-    schedule = {} if kind == "genmd4" else {"schedule": {"kind": "linear"}}
-    with pytest.raises(ValueError, match=message):
-        build_objective(kind, 5, **schedule, **settings)
+def test_settings_reach_the_objective():
+    schedule = PolynomialConfig(exponent=2.0)
+    built = build_objective(MD4Config(schedule=schedule, timesteps=10, time_grid="cosine", num_mask_samples=2), 5)
+    assert (built.num_mask_samples, built.schedule.config) == (2, schedule)
+    assert torch.equal(built.discrete_time.times, cosine_grid(10))
+    assert build_objective(D3PMConfig(timesteps=4, auxiliary=0.5), 5).auxiliary == 0.5
+    learned = build_objective(GenMD4Config(initial_exponent=2.0, exponent_learning_rate=0.1, epsilon=0.2), 5)
+    assert (learned.learning_rate, learned.schedule.epsilon) == (0.1, 0.2)
+    assert learned.schedule.w.tolist() == pytest.approx([2.0] * 5)

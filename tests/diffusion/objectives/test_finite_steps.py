@@ -12,10 +12,9 @@ from torch import Tensor
 from mdpipe.diffusion.objectives.d3pm import D3PM
 from mdpipe.diffusion.objectives.md4 import MD4, masked_token_loss
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.diffusion.time_grids import TIME_GRIDS, DiscreteTime, build_time_grid
+from mdpipe.diffusion.schedules.base import Linear, Schedule
+from mdpipe.diffusion.time_grids import TIME_GRIDS, DiscreteTime
+from mdpipe.params.diffusion import CosineConfig, D3PMConfig, LinearConfig, MD4Config
 from tests.diffusion.every import every_schedule
 from tests.diffusion.objectives.enumeration import average_entropies, cost_at_rate, every_draw, expectation
 from tests.diffusion.tables import SOURCES, exact_table, random_table
@@ -41,27 +40,35 @@ def average_over(source: str) -> tuple[Tensor, list[tuple[float, Tensor]]]:
 @given(
     schedule=st.sampled_from([schedule for epsilon in (0.0, 1e-4, 0.1) for schedule in every_schedule(epsilon)]),
     timesteps=st.integers(1, 20),
-    grid=st.sampled_from(sorted(TIME_GRIDS)),
+    time_grid=st.sampled_from(sorted(TIME_GRIDS)),
     seed=st.integers(0, 1000),
 )
-def test_it_is_the_riemann_sum_and_the_ends(schedule: Schedule, timesteps, grid, seed):
-    denoiser, objective = random_table(V, L, seed), MD4(schedule, V, timesteps=timesteps, grid=grid)
+def test_it_is_the_riemann_sum_and_the_ends(schedule: Schedule, timesteps, time_grid, seed):
+    denoiser, objective = (
+        random_table(V, L, seed),
+        MD4(MD4Config(schedule=schedule.config, timesteps=timesteps, time_grid=time_grid), V),
+    )
     first, last = schedule.one_minus_alpha(torch.tensor([0.0, 1.0]).double()).tolist()
-    expected = riemann_sum(average_entropies(denoiser, X), schedule, build_time_grid(grid, timesteps))
+    expected = riemann_sum(average_entropies(denoiser, X), schedule, TIME_GRIDS[time_grid](timesteps))
     expected = expected.item() + L * (first + 1 - last) * math.log(V)
     assert expectation(objective, denoiser, X).item() == pytest.approx(expected, rel=1e-10)
 
 
 @sources
-@pytest.mark.parametrize("grid", sorted(TIME_GRIDS))
-def test_dividing_the_steps_lowers_it_towards_the_entropy(source, grid):
-    """Strictly, unless the tokens are independent: then a mask tells nothing and one step is enough."""
+@pytest.mark.parametrize("time_grid", sorted(TIME_GRIDS))
+def test_dividing_the_steps_lowers_it_towards_the_entropy(source, time_grid):
+    """Strictly, unless the tokens are independent: then masks carry no information and one step is enough."""
     joint = SOURCES[source]
     _, sequences = average_over(source)
     entropy = -sum(chance * math.log(chance) for chance, _ in sequences)
     bounds = [
         sum(
-            chance * expectation(MD4(Linear(0.0), len(joint), timesteps=count, grid=grid), exact_table(joint), x).item()
+            chance
+            * expectation(
+                MD4(MD4Config(schedule=LinearConfig(epsilon=0.0), timesteps=count, time_grid=time_grid), len(joint)),
+                exact_table(joint),
+                x,
+            ).item()
             for chance, x in sequences
         )
         for count in (1, 2, 4, 8, 16, 32)
@@ -75,11 +82,11 @@ def test_dividing_the_steps_lowers_it_towards_the_entropy(source, grid):
 
 
 @sources
-def test_one_step_costs_each_token_given_nothing(source):
+def test_one_step_predicts_each_token_from_masks_only(source):
     """L_1 = L D[L]."""
     average, sequences = average_over(source)
     joint = SOURCES[source]
-    objective = MD4(Linear(0.0), len(joint), timesteps=1)
+    objective = MD4(MD4Config(schedule=LinearConfig(epsilon=0.0), timesteps=1), len(joint))
     bound = sum(chance * expectation(objective, exact_table(joint), x).item() for chance, x in sequences)
     assert bound == pytest.approx((len(average) * average[-1]).item(), rel=1e-12)
 
@@ -88,7 +95,7 @@ def test_one_step_costs_each_token_given_nothing(source):
 def test_discretization_excess_is_cost_rise_over_2t(source):
     """T (L_T - L_inf) -> L (c(1) - c(0)) / 2 under the linear schedule."""
     average, _ = average_over(source)
-    times, schedule = build_time_grid("uniform", 2000), Linear(0.0)
+    times, schedule = TIME_GRIDS["uniform"](2000), Linear(LinearConfig(epsilon=0.0))
     excess = riemann_sum(average, schedule, times) - average.sum()
     rise = cost_at_rate(average, torch.tensor([0.0, 1.0]).double()).diff()
     assert (2000 * excess).item() == pytest.approx((len(average) * rise / 2).item(), rel=1e-2, abs=1e-9)
@@ -97,17 +104,21 @@ def test_discretization_excess_is_cost_rise_over_2t(source):
 @given(timesteps=st.integers(1, 12), epsilon=st.sampled_from([0.0, 1e-4]), seed=st.integers(0, 1000))
 def test_linear_bound_on_cosine_grid_is_cosine_on_uniform(timesteps, epsilon, seed):
     denoiser = random_table(V, L, seed)
-    on_cosine_grid = expectation(MD4(Linear(epsilon), V, timesteps=timesteps, grid="cosine"), denoiser, X)
-    on_uniform_grid = expectation(MD4(Cosine(epsilon), V, timesteps=timesteps), denoiser, X)
+    on_cosine_grid = expectation(
+        MD4(MD4Config(schedule=LinearConfig(epsilon=epsilon), timesteps=timesteps, time_grid="cosine"), V), denoiser, X
+    )
+    on_uniform_grid = expectation(
+        MD4(MD4Config(schedule=CosineConfig(epsilon=epsilon), timesteps=timesteps), V), denoiser, X
+    )
     assert on_cosine_grid.item() == pytest.approx(on_uniform_grid.item(), rel=1e-12)
 
 
-@given(timesteps=st.integers(1, 50), grid=st.sampled_from(sorted(TIME_GRIDS)), data=st.data())
-def test_each_step_is_drawn_by_as_many_times(timesteps, grid, data):
+@given(timesteps=st.integers(1, 50), time_grid=st.sampled_from(sorted(TIME_GRIDS)), data=st.data())
+def test_each_step_is_drawn_by_as_many_times(timesteps, time_grid, data):
     """A time in [(i - 1) / T, i / T) draws step i; the largest time below 1 the last one."""
     step = data.draw(st.integers(1, timesteps))
     inside = data.draw(st.floats(0.01, 0.99))
-    times, steps = build_time_grid(grid, timesteps), DiscreteTime(timesteps, grid)
+    times, steps = TIME_GRIDS[time_grid](timesteps), DiscreteTime(timesteps, time_grid)
     for time, expected in (((step - 1 + inside) / timesteps, step), (1 - 2.0**-53, timesteps)):
         start, end = steps.interval(torch.tensor([time]).double())
         assert (start, end) == (times[expected - 1], times[expected])
@@ -115,14 +126,17 @@ def test_each_step_is_drawn_by_as_many_times(timesteps, grid, data):
 
 def test_d3pm_is_md4_with_auxiliary_cross_entropy_gradient():
     schedule, denoiser = Linear(), random_table(V, L, 0)
-    md4, d3pm = MD4(schedule, V, timesteps=6), D3PM(schedule, V, timesteps=6, auxiliary=0.3)
+    md4, d3pm = (
+        MD4(MD4Config(schedule=schedule.config, timesteps=6), V),
+        D3PM(D3PMConfig(schedule=schedule.config, timesteps=6, auxiliary=0.3), V),
+    )
     draws = every_draw(md4, X)
-    arguments = (X.expand(len(draws.time), -1), draws.time, draws.uniforms)
+    arguments = (X.expand(len(draws.time), -1), draws.time, draws.u)
     total = md4.elbo(denoiser, *arguments).total
     assert torch.equal(d3pm.elbo(denoiser, *arguments).total, total)
     _, end = md4.discrete_time.interval(draws.time)
-    corrupted = md4.q_sample(arguments[0], end, draws.uniforms)
-    entropies = masked_token_loss(md4, denoiser, corrupted, end, None, arguments[0])
+    x_t = md4.q_sample(arguments[0], end, draws.u)
+    entropies = masked_token_loss(md4, denoiser, x_t, end, None, arguments[0])
     (expected,) = torch.autograd.grad((draws.chance * (total + 0.3 * entropies)).sum(), denoiser.table)
     (gradient,) = torch.autograd.grad((draws.chance * d3pm.loss(denoiser, *arguments)).sum(), denoiser.table)
     assert torch.allclose(gradient, expected, rtol=1e-12)
@@ -131,8 +145,8 @@ def test_d3pm_is_md4_with_auxiliary_cross_entropy_gradient():
 def test_several_masks_at_one_time_are_averaged():
     denoiser, examples = random_table(V, L, 0), torch.arange(50)
     tokens, time = X.expand(50, -1), CounterRNG(0, "time").uniform(0, examples, 1)[:, 0]
-    objective = MD4(Linear(), V, masks=3)
-    uniforms = CounterRNG(0, "masks").uniform(0, examples, objective.num_loss_uniforms(L))
-    draws = [objective.elbo(denoiser, tokens, time, draw).total for draw in uniforms.split(L, dim=1)]
+    objective = MD4(MD4Config(num_mask_samples=3), V)
+    u = CounterRNG(0, "masks").uniform(0, examples, objective.num_loss_uniforms(L))
+    draws = [objective.elbo(denoiser, tokens, time, draw).total for draw in u.split(L, dim=1)]
     assert len(draws) == 3
-    assert torch.allclose(objective.loss(denoiser, tokens, time, uniforms), sum(draws) / 3, rtol=1e-12)
+    assert torch.allclose(objective.loss(denoiser, tokens, time, u), sum(draws) / 3, rtol=1e-12)

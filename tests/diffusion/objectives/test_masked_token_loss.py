@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives import md4
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.base import Linear
 from tests.diffusion.every import every_objective
 
 V, L, B = 7, 6, 5
@@ -14,20 +14,20 @@ KINDS = sorted(every_objective(V, Linear()))
 
 
 class Small(nn.Module):
-    """A denoiser in float64, whose head notes how many logits it was asked for."""
+    """A denoiser in float64 that records the number of logits of each call of its head."""
 
     def __init__(self) -> None:
         super().__init__()
         random = torch.Generator().manual_seed(0)
         self.embedding = nn.Parameter(torch.randn(V + 1, 4, generator=random, dtype=torch.float64))
         self.weight = nn.Parameter(torch.randn(V, 4, generator=random, dtype=torch.float64))
-        self.asked: list[int] = []
+        self.logit_counts: list[int] = []
 
-    def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
         return self.embedding[tokens].cumsum(dim=1) + time[:, None, None]
 
     def head(self, hidden: Tensor) -> Tensor:
-        self.asked.append(hidden.shape[:-1].numel() * V)
+        self.logit_counts.append(hidden.shape[:-1].numel() * V)
         return hidden @ self.weight.T
 
 
@@ -36,8 +36,8 @@ def gradients(objective: Objective, network: Small) -> tuple[Tensor, list[Tensor
     random = torch.Generator().manual_seed(1)
     tokens = torch.randint(V, (B, L), generator=random)
     time = torch.rand(B, generator=random, dtype=torch.float64)
-    uniforms = torch.rand(B, objective.num_loss_uniforms(L), generator=random, dtype=torch.float64)
-    losses = objective.loss(network, tokens, time, uniforms)
+    u = torch.rand(B, objective.num_loss_uniforms(L), generator=random, dtype=torch.float64)
+    losses = objective.loss(network, tokens, time, u)
     weights = torch.arange(1.0, B + 1, dtype=torch.float64)
     parameters = [*network.parameters(), *objective.parameters()]
     return losses.detach(), list(torch.autograd.grad((weights * losses).sum(), parameters))
@@ -47,12 +47,12 @@ def gradients(objective: Objective, network: Small) -> tuple[Tensor, list[Tensor
 def test_chunks_keep_losses_and_gradients_and_bound_the_logits(kind, monkeypatch):
     objective, network = every_objective(V, Linear())[kind].double(), Small()
     losses, expected = gradients(objective, network)
-    whole = max(network.asked)
-    network.asked.clear()
+    whole = max(network.logit_counts)
+    network.logit_counts.clear()
     limit = 3 * V
     monkeypatch.setattr(md4, "CHUNK_BYTES", limit * torch.float32.itemsize)
     chunked, found = gradients(objective, network)
-    assert max(network.asked) <= limit < whole
+    assert max(network.logit_counts) <= limit < whole
     torch.testing.assert_close(chunked, losses, rtol=1e-12, atol=1e-12)
     for gradient, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-10)
@@ -87,7 +87,7 @@ def test_the_mask_count_is_copied_during_the_forward_pass(kind, monkeypatch):
         return recorded_read
 
     class Denoiser:
-        def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+        def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
             happened.append("run")
             return torch.nn.functional.one_hot(tokens, V + 1)[..., :V].to(torch.float64)
 
@@ -99,8 +99,8 @@ def test_the_mask_count_is_copied_during_the_forward_pass(kind, monkeypatch):
     random = torch.Generator().manual_seed(1)
     tokens = torch.randint(V, (B, L), generator=random)
     time = torch.rand(B, generator=random, dtype=torch.float64)
-    uniforms = torch.rand(B, objective.num_loss_uniforms(L), generator=random, dtype=torch.float64)
-    objective.loss(Denoiser(), tokens, time, uniforms)
+    u = torch.rand(B, objective.num_loss_uniforms(L), generator=random, dtype=torch.float64)
+    objective.loss(Denoiser(), tokens, time, u)
     draws = len(happened) // 4
     assert draws >= 1
     assert happened == ["copy", "run", "read", "head"] * draws

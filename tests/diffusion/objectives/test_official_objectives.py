@@ -6,18 +6,16 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.diffusion.schedules.polynomial import Polynomial
+from mdpipe.diffusion.schedules.base import Cosine, Linear, Polynomial, Schedule
+from mdpipe.params.diffusion import GenMD4Config, MD4Config, PolynomialConfig
 from tests.networks.official import tensors
 
-VOCABULARY, LENGTH, BATCH = 11, 9, 6
+VOCAB_SIZE, LENGTH, BATCH = 11, 9, 6
 SCHEDULES: dict[str, Schedule] = {
     "linear": Linear(),
     "cosine": Cosine(),
-    "poly3": Polynomial(exponent=3.0),
-    "poly1p5": Polynomial(exponent=1.5),
+    "poly3": Polynomial(PolynomialConfig(exponent=3.0)),
+    "poly1p5": Polynomial(PolynomialConfig(exponent=1.5)),
 }
 STORED = tensors("losses")
 
@@ -29,7 +27,7 @@ class FixtureDenoiser(nn.Module):
         super().__init__()
         self.E, self.E2, self.c, self.H = (nn.Parameter(arrays[f"theta_{name}"]) for name in ("E", "E2", "c", "H"))
 
-    def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None = None) -> Tensor:
         shifted = self.E2[tokens].roll(1, dims=1)
         return (self.E[tokens] + shifted + time.to(self.c.dtype)[:, None, None] * self.c).tanh()
 
@@ -51,7 +49,7 @@ def times() -> Tensor:
 def test_md4_has_the_official_values_and_gradients(
     schedule: str, timesteps: int | None, denoiser: FixtureDenoiser
 ) -> None:
-    objective = MD4(SCHEDULES[schedule], VOCABULARY, timesteps=timesteps)
+    objective = MD4(MD4Config(schedule=SCHEDULES[schedule].config, timesteps=timesteps), VOCAB_SIZE)
     bound = objective.elbo(denoiser, STORED["x"], times(), STORED["U1"])
     name = f"md4_{schedule}_{timesteps or 'continuous'}"
     loss = (bound.diffusion + bound.reconstruction).mean()
@@ -65,15 +63,15 @@ def test_md4_has_the_official_values_and_gradients(
 
 def test_genmd4_has_the_official_values_and_gradients(denoiser: FixtureDenoiser) -> None:
     """Ours multiplies the integral over [t1, 1] by the length of that range, which the official one leaves out."""
-    objective, length = GenMD4(VOCABULARY, initial_exponent=1.0).double(), 1 - T_MIN
+    objective, length = GenMD4(GenMD4Config(), VOCAB_SIZE).double(), 1 - T_MIN
     with torch.no_grad():
         objective.schedule.raw.copy_(STORED["raw"])
     draws = [objective.elbo(denoiser, STORED["x"], times(), STORED[name]) for name in ("U1", "U2")]
     diffusion = torch.stack([draw.diffusion for draw in draws]).mean()
     torch.testing.assert_close(diffusion / length, STORED["gen/loss_diff"], rtol=1e-11, atol=0)
     torch.testing.assert_close(draws[0].reconstruction.mean(), STORED["gen/loss_recon"], rtol=1e-11, atol=0)
-    uniforms = torch.cat([STORED["U1"], STORED["U2"]], dim=1)
-    objective.loss(denoiser, STORED["x"], times(), uniforms).mean().backward()
+    u = torch.cat([STORED["U1"], STORED["U2"]], dim=1)
+    objective.loss(denoiser, STORED["x"], times(), u).mean().backward()
     for weight in ("E", "E2", "c", "H", "raw"):
         gradient = (objective.schedule.raw if weight == "raw" else getattr(denoiser, weight)).grad
         whole, part = STORED[f"gen/loss/g_{weight}"], STORED[f"gen/loss_recon/g_{weight}"]

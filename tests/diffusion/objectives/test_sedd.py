@@ -10,8 +10,8 @@ from torch import Tensor
 
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.objectives.sedd import SEDD
-from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.base import Linear, Schedule
+from mdpipe.params.diffusion import MD4Config, SEDDConfig
 from tests.diffusion.every import every_schedule
 from tests.diffusion.objectives.enumeration import LAST, every_draw
 from tests.diffusion.tables import Tabular, random_table
@@ -23,9 +23,11 @@ schedules = st.sampled_from(every_schedule())
 
 def both(schedule: Schedule, denoiser: Tabular) -> tuple[Tensor, Tensor]:
     """Score entropy and MD4 at the same draws, all of them: times, masks and their totals, (R,)."""
-    draws = every_draw(MD4(schedule, V), X)
-    arguments = (denoiser, X.expand(len(draws.time), -1), draws.time, draws.uniforms)
-    return SEDD(schedule, V).elbo(*arguments).total, MD4(schedule, V).elbo(*arguments).total
+    draws = every_draw(MD4(MD4Config(schedule=schedule.config), V), X)
+    arguments = (denoiser, X.expand(len(draws.time), -1), draws.time, draws.u)
+    return SEDD(SEDDConfig(schedule=schedule.config), V).elbo(*arguments).total, MD4(
+        MD4Config(schedule=schedule.config), V
+    ).elbo(*arguments).total
 
 
 @given(schedule=schedules, seed=st.integers(0, 1000))
@@ -51,12 +53,14 @@ def test_it_is_equation_24(schedule: Schedule, time, seed):
     scores = ratio * denoiser.table[V, 0].exp() / V
     written = scores.sum() - ratio * scores[1].log() + ratio * ratio.log() - ratio
     expected = -schedule.alpha_derivative(t) / schedule.alpha(t) * written
-    draw = SEDD(schedule, V).elbo(denoiser, torch.tensor([[1]]), t, torch.full((1, 1), LAST).double())
+    draw = SEDD(SEDDConfig(schedule=schedule.config), V).elbo(
+        denoiser, torch.tensor([[1]]), t, torch.full((1, 1), LAST).double()
+    )
     assert draw.diffusion.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
 def test_logits_of_zero_cost_log_v_a_masked_token():
-    draw = SEDD(Linear(), V).elbo(
+    draw = SEDD(SEDDConfig(), V).elbo(
         Tabular(torch.zeros((V + 1) ** L, L, V).double()),
         X[None],
         torch.tensor([0.5]).double(),

@@ -1,29 +1,28 @@
-"""Denoisers small enough to reason about, and what the samplers' tests share."""
-
-from dataclasses import MISSING, fields
+"""Small denoisers with known distributions, and helpers of the tests of samplers."""
 
 import torch
 from torch import Tensor
 
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import Sampler
-from mdpipe.diffusion.samplers.build import build_sampler, sampler_class
+from mdpipe.diffusion.samplers.base import Sampler, build_sampler
+from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig
 from tests.diffusion.tables import Tabular
 
-NOISE = CounterRNG(0, "test")
+RNG = CounterRNG(0, "test")
 
 
-def sampler_of(kind: str, steps: int, grid: str = "uniform", **settings: float) -> Sampler:
-    """The sampler of this kind, at this grid if it walks one."""
-    required = {field.name for field in fields(sampler_class(kind)) if field.default is MISSING}
-    walk = {"steps": steps, "grid": grid}
-    return build_sampler(kind, **{name: walk[name] for name in required}, **settings)
+def sampler_of(kind: str, steps: int, time_grid: str = "uniform", **settings: float | str) -> Sampler:
+    """Return the sampler of a kind, on this grid of times if it has one."""
+    config = SamplerConfig.kinds[kind]
+    if issubclass(config, DiscreteTimeSamplerConfig):
+        settings |= {"steps": steps, "time_grid": time_grid}
+    return build_sampler(config(**settings))
 
 
 class CopiedBit:
     """Exact conditionals of two tokens that are one fair bit twice: log-probabilities (B, 2, 2)."""
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
         other = tokens.flip(1)
         chances = torch.stack([other == 0, other == 1], dim=-1).double()
         return torch.where((other == 2)[..., None], 0.5, chances).log()
@@ -33,54 +32,54 @@ class CopiedBit:
 
 
 class Independent:
-    """Every token has these probabilities whatever the others are, so only the walk itself matters."""
+    """Independent tokens with these probabilities, so only the choice of positions matters."""
 
     def __init__(self, *chances: float) -> None:
         self.logits = torch.tensor(chances, dtype=torch.float64).log()
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
         return self.logits.expand(*tokens.shape, -1)
 
     def head(self, hidden: Tensor) -> Tensor:
         return hidden
 
 
-class Labelled:
-    """The class of a sequence is all its tokens, for certain."""
+class Labeled:
+    """Every token of a sequence is its class, with certainty."""
 
-    def __init__(self, vocabulary: int) -> None:
-        self.vocabulary = vocabulary
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        assert condition is not None and len(condition) == len(tokens) == len(time)
-        return condition[:, None, None].expand(*tokens.shape, 1)
+    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
+        assert class_labels is not None and len(class_labels) == len(tokens) == len(time)
+        return class_labels[:, None, None].expand(*tokens.shape, 1)
 
     def head(self, hidden: Tensor) -> Tensor:
-        return torch.nn.functional.one_hot(hidden.squeeze(-1), self.vocabulary).double().log()
+        return torch.nn.functional.one_hot(hidden.squeeze(-1), self.vocab_size).double().log()
 
 
 class Tempered(Tabular):
-    """A table whose logits grow with time, so that it matters which time it is told."""
+    """A table whose logits grow with time, so that the time matters."""
 
-    def forward(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        return super().forward(tokens, time, condition) * (0.5 + 2 * time[:, None, None])
+    def forward(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
+        return super().forward(tokens, time, class_labels) * (0.5 + 2 * time[:, None, None])
 
 
 class Mixing:
-    """Random weights, for sequences of any length up to 8; everything depends on all that a network may look at.
+    """Random weights, for sequences of any length up to 8; every output depends on all positions that it may see.
 
-    Keeps the times that it is told, call by call.
+    Records the times of each call.
     """
 
-    def __init__(self, vocabulary: int, causal: bool) -> None:
+    def __init__(self, vocab_size: int, causal: bool) -> None:
         random = torch.Generator().manual_seed(0)
-        self.embedding = torch.randn(vocabulary + 1, 4, generator=random, dtype=torch.float64)
+        self.embedding = torch.randn(vocab_size + 1, 4, generator=random, dtype=torch.float64)
         self.places = torch.randn(8, 4, generator=random, dtype=torch.float64)
-        self.output = torch.randn(4, vocabulary, generator=random, dtype=torch.float64)
+        self.output = torch.randn(4, vocab_size, generator=random, dtype=torch.float64)
         self.causal = causal
         self.times: list[Tensor] = []
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
         self.times.append(time)
         x = self.embedding[tokens] * self.places[: tokens.shape[1]]
         past = x.cumsum(dim=1)
@@ -91,21 +90,21 @@ class Mixing:
 
 
 class Counted:
-    """Another denoiser, and the rows that its trunk and its head were called on, call by call."""
+    """Wraps a denoiser and records the number of rows of each call of its body and of its head."""
 
     def __init__(self, denoiser) -> None:
         self.denoiser = denoiser
-        self.trunk_rows: list[int] = []
+        self.body_rows: list[int] = []
         self.head_rows: list[int] = []
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        self.trunk_rows.append(len(tokens))
-        return self.denoiser(tokens, time, condition)
+    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
+        self.body_rows.append(len(tokens))
+        return self.denoiser(tokens, time, class_labels)
 
     def head(self, hidden: Tensor) -> Tensor:
         self.head_rows.append(hidden.shape[:-1].numel())
         return self.denoiser.head(hidden)
 
 
-def masks(batch: int, length: int, vocabulary: int = 2) -> Tensor:
-    return torch.full((batch, length), vocabulary)
+def masks(batch: int, length: int, vocab_size: int = 2) -> Tensor:
+    return torch.full((batch, length), vocab_size)

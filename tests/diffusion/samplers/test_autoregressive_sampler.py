@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.samplers.autoregressive import Autoregressive
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.base import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
-from tests.diffusion.samplers.denoisers import NOISE, Mixing, masks
+from tests.diffusion.samplers.denoisers import RNG, Mixing, masks
 from tests.diffusion.tables import markov_chain
 
 MASK = 2
@@ -25,7 +25,7 @@ class Chain:
         self.p = torch.cat([pairs / pairs.sum(dim=1, keepdim=True), pairs.sum(dim=1)[None]])
         self.shown: list[Tensor] = []
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
         self.shown.append(tokens)
         return self.p[tokens].log()
 
@@ -34,7 +34,7 @@ class Chain:
 
 
 def sample(denoiser, start: Tensor) -> Tensor:
-    return Autoregressive()(denoiser, Linear(), 2, start, NOISE, torch.arange(len(start)))
+    return Autoregressive()(denoiser, Linear(), 2, start, RNG, torch.arange(len(start)))
 
 
 def test_samples_have_the_distribution_of_the_model():
@@ -72,5 +72,5 @@ def test_calls_begin_behind_the_shortest_prompt():
 
 @pytest.mark.parametrize("start", [[MASK, 1, MASK], [0, MASK, 1], [MASK, MASK, 0]])
 def test_a_gap_is_refused(start):
-    with pytest.raises(ValueError, match="'autoregressive', which cannot fill a gap"):
+    with pytest.raises(ValueError, match="autoregressive sampler cannot fill a gap"):
         sample(Mixing(2, True), torch.tensor([[0, 1, MASK], start]))

@@ -7,14 +7,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mdpipe.diffusion.denoiser import MAX_PROBABILITIES
 from mdpipe.diffusion.samplers.base import Sampler
-from mdpipe.diffusion.schedules.linear import Linear
-from tests.diffusion.samplers.denoisers import NOISE, masks, sampler_of
+from mdpipe.diffusion.schedules.base import Linear
+from tests.diffusion.samplers.denoisers import RNG, masks, sampler_of
 
-VOCABULARY = 50_257
+VOCAB_SIZE = 50_257
 
 
 class LargestTensor(TorchDispatchMode):
-    """Keeps the number of elements of the largest tensor that an operation gave."""
+    """Records the number of elements of the largest result of an operation."""
 
     elements = 0
 
@@ -30,9 +30,9 @@ class Wide:
     """A large vocabulary on two channels."""
 
     def __init__(self) -> None:
-        self.output = torch.randn(2, VOCABULARY, generator=torch.Generator().manual_seed(0))
+        self.output = torch.randn(2, VOCAB_SIZE, generator=torch.Generator().manual_seed(0))
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
         return torch.stack([tokens.cos(), tokens.sin()], dim=-1)
 
     def head(self, hidden: Tensor) -> Tensor:
@@ -41,19 +41,19 @@ class Wide:
 
 def largest(sampler: Sampler, batch: int, length: int) -> int:
     with LargestTensor() as seen:
-        sampler(Wide(), Linear(), VOCABULARY, masks(batch, length, VOCABULARY), NOISE, torch.arange(batch))
+        sampler(Wide(), Linear(), VOCAB_SIZE, masks(batch, length, VOCAB_SIZE), RNG, torch.arange(batch))
     return seen.elements
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 50])
 def test_no_tensor_is_as_large_as_all_probabilities(steps):
-    """Those of 4 texts of 1,000 tokens would take 1.6 GB; even where all are revealed at once, a bounded part is."""
+    """Those of 4 texts of 1,000 tokens would take 1.6 GB. The bound holds even if one step unmasks everything."""
     batch, length = 4, 1_000
-    elements = largest(sampler_of("reveal_first", steps), batch, length)
-    assert VOCABULARY < elements <= MAX_PROBABILITIES + VOCABULARY < batch * length * VOCABULARY / 5
+    elements = largest(sampler_of("ancestral", steps), batch, length)
+    assert VOCAB_SIZE < elements <= MAX_PROBABILITIES + VOCAB_SIZE < batch * length * VOCAB_SIZE / 5
 
 
 def test_plain_sampling_does_make_one():
-    """So that the other test would notice."""
-    assert largest(sampler_of("ancestral", 1), 2, 10) >= 2 * 10 * VOCABULARY
+    """Show that the other test would notice."""
+    assert largest(sampler_of("ancestral_stepwise", 1), 2, 10) >= 2 * 10 * VOCAB_SIZE

@@ -1,6 +1,4 @@
-"""Long sequences: which windows there are, what each is given, and that their noise is their own."""
-
-from dataclasses import dataclass, field
+"""Long sequences: the windows, the tokens that each is given, and that each has its own random numbers."""
 
 import pytest
 import torch
@@ -11,20 +9,19 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import ConditionalModel
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler, Start, sample_sliding_window
-from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.samplers.first_hitting import FirstHitting
+from mdpipe.diffusion.schedules.base import Linear, Schedule
 from mdpipe.diffusion.token_sampling import TokenSampler
-from tests.diffusion.samplers.denoisers import NOISE, Independent, Labelled, Mixing
+from tests.diffusion.samplers.denoisers import RNG, Independent, Labeled, Mixing, sampler_of
 
 V = 99  # More than there are windows, so that no window is numbered like the mask.
 
 
-@dataclass(frozen=True)
 class Numbering(Sampler[Schedule]):
-    """Fills window k with tokens k, and keeps what it was called with."""
+    """Fills window k with tokens k, and keeps the tokens and random sources that it is called with."""
 
-    calls: list[tuple[Tensor, CounterRNG]] = field(default_factory=list)
+    def __init__(self) -> None:
+        self.calls: list[tuple[Tensor, CounterRNG]] = []
 
     def plan(self, schedule: Schedule, start: Start) -> list[None]:
         return [None]
@@ -36,12 +33,12 @@ class Numbering(Sampler[Schedule]):
 
 @given(length=st.integers(1, 12), window=st.integers(2, 6), overlap=st.integers(0, 5), known=st.integers(0, 11))
 def test_windows_are_full_and_given_the_end_of_the_one_before(length, window, overlap, known):
-    """None draws what another has drawn; a token given anywhere stays."""
+    """No window resamples another one's tokens; given tokens stay."""
     overlap = min(overlap, window - 1)
     tokens, sampler = torch.full((2, length), V), Numbering()
     tokens[1, known % length] = 0
     filled = sample_sliding_window(
-        sampler, Mixing(V, False), Linear(), V, tokens, NOISE, torch.arange(2), window=window, overlap=overlap
+        sampler, Mixing(V, False), Linear(), V, tokens, RNG, torch.arange(2), window=window, overlap=overlap
     )
     shown = [seen for seen, _ in sampler.calls]
     assert all(seen.shape == (2, min(window, length)) for seen in shown)
@@ -53,44 +50,44 @@ def test_windows_are_full_and_given_the_end_of_the_one_before(length, window, ov
         given_before = int((seen[0] != V).sum())
         assert (seen[0, :given_before] < number).all()
         assert given_before == overlap if number < len(shown) else given_before >= overlap
-    assert len({noise for _, noise in sampler.calls}) == len(shown)
+    assert len({rng for _, rng in sampler.calls}) == len(shown)
 
 
-def test_the_noise_of_two_windows_differs():
-    """Windows of 32 bits from the same noise would be equal; from their own they are, with chance 2^-32 a row."""
-    sampler = build_sampler("reveal_first", steps=4, grid="uniform")
+def test_windows_have_different_random_numbers():
+    """From the same numbers, windows of 32 bits would be equal; from different ones, with probability 2^-32 per row."""
+    sampler = sampler_of("ancestral", steps=4)
     tokens = torch.full((3, 64), 2)
     samples = sample_sliding_window(
-        sampler, Independent(0.5, 0.5), Linear(), 2, tokens, NOISE, torch.arange(3), window=32, overlap=0
+        sampler, Independent(0.5, 0.5), Linear(), 2, tokens, RNG, torch.arange(3), window=32, overlap=0
     )
     assert (samples[:, :32] != samples[:, 32:]).any(dim=1).all()
 
 
 def test_labels_and_token_sampler_are_passed_to_each_window():
-    sampler, told = build_sampler("first_hitting"), []
+    sampler, progress = FirstHitting(), []
     classes, tokens = torch.tensor([2, 0]), torch.full((2, 7), 3)
     samples = sample_sliding_window(
         sampler,
-        Labelled(3),
+        Labeled(3),
         Linear(),
         3,
         tokens,
-        NOISE,
+        RNG,
         torch.arange(2),
         window=4,
         overlap=2,
         class_labels=classes,
-        on_step=lambda done, of, state: told.append((done, of, int((state == 3).sum()))),
+        on_step=lambda done, of, state: progress.append((done, of, int((state == 3).sum()))),
     )
     assert torch.equal(samples, classes[:, None].expand(2, 7))
-    assert told == [(1, 3, 6), (2, 3, 2), (3, 3, 0)]
+    assert progress == [(1, 3, 6), (2, 3, 2), (3, 3, 0)]
     likeliest = sample_sliding_window(
         sampler,
         Independent(0.2, 0.3, 0.5),
         Linear(),
         3,
         tokens,
-        NOISE,
+        RNG,
         torch.arange(2),
         window=4,
         overlap=2,
@@ -101,14 +98,14 @@ def test_labels_and_token_sampler_are_passed_to_each_window():
 
 @pytest.mark.parametrize("overlap", [-1, 4])
 def test_an_overlap_that_leaves_nothing_of_the_window_is_refused(overlap):
-    with pytest.raises(ValueError, match=r"sample.blocks.overlap must lie in \[0, 4\), window being 4"):
+    with pytest.raises(ValueError, match=r"overlap must lie in \[0, 4\), window being 4"):
         sample_sliding_window(
             Numbering(),
             Mixing(V, False),
             Linear(),
             V,
             torch.full((1, 9), V),
-            NOISE,
+            RNG,
             torch.arange(1),
             window=4,
             overlap=overlap,

@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python -m mdpipe.benchmarks.gpu --out DIR
 
-It needs a checkout, torch, numpy, safetensors and rich. Every part runs in a process of its own, within a time limit,
-and writes its file after every measurement, so that a part that fails or hangs costs no result of another. `--tiny`
-rehearses all of it on a CPU.
+It needs a checkout, torch, numpy, pydantic, PyYAML, safetensors and rich. Every part runs in a process of its own,
+within a time limit, and writes its file after every measurement, so that a part that fails or hangs costs no result of
+another. `--tiny` rehearses all of it on a CPU.
 """

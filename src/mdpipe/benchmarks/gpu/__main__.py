@@ -180,7 +180,7 @@ NOTES = {
     "speed": "The training step of `mdpipe train` on random tokens, by MD4 and AdamW. FLOP/s count the network's dense"
     " products, forward and backward, over all positions; the head runs at masked positions only, so the MFU credits"
     " what that saves. Memory is the most that tensors took (on a CPU, the process).",
-    "samplers": "The plain ancestral sampler and two_stage were measured over a few steps and scaled to all, since all"
+    "samplers": "ancestral_stepwise and two_stage were measured over a few steps and scaled to all, since all"
     " their steps cost the same. Kernels need not be deterministic.",
     "training": "The text is made of docstrings of Python's standard library in text8's alphabet. It is not text8:"
     " the bounds are not comparable with published ones.",

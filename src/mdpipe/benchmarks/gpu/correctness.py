@@ -16,22 +16,26 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.benchmarks.gpu.report import Report, Row, free_memory
-from mdpipe.benchmarks.gpu.sizes import OBJECTIVES, Check
-from mdpipe.benchmarks.training import Hardware, Shape, Train, build_step, transformer_shape
+from mdpipe.benchmarks.gpu.sizes import Check
+from mdpipe.benchmarks.training import Shape
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.build import build_objective, objective_class
+from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.build import build_sampler
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.samplers.base import build_sampler
+from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import Network
+from mdpipe.params.diffusion import ObjectiveConfig
+from mdpipe.params.networks import TransformerConfig
+from mdpipe.params.sampling import SamplerConfig
+from mdpipe.params.training import HardwareConfig, TrainConfig
 from mdpipe.training.distributed import LOCAL_RANK, WORLD_SIZE, World, full_tensor, init_distributed
 from mdpipe.training.loop import Batch, Batches, Trainer
 from mdpipe.training.performance import find_compiler_problem
 
 STEPS = 3
 """Compared; the second and third also depend on the optimizer."""
-STRATEGIES = ("ddp", "fsdp")
+EAGER = HardwareConfig()
+STRATEGIES = (EAGER, HardwareConfig(strategy="fsdp"))
 NEEDS_GPU = "needs a GPU"
 SAMPLE_LENGTH, SAMPLE_STEPS = 16, 4
 NOISE_OF_WEIGHTS = 0.02
@@ -59,17 +63,14 @@ BFLOAT16 = Tolerance(loss=2e-3, gradient=4e-2, parameter=1e-1)
 class Variant:
     """A way of computing the same training run."""
 
-    precision: str = "float32"
-    compile: bool = False
-    recompute: bool = False
+    hardware: HardwareConfig = EAGER
     tf32: bool = False
     """Whether float32 convolutions may round their inputs to TF32, as torch's default is on a GPU."""
-    strategy: str = "ddp"
 
     @property
     def tolerance(self) -> Tolerance:
         """Return the differences that rounding may cause."""
-        if self.precision == "bfloat16":
+        if self.hardware.precision == "bfloat16":
             return BFLOAT16
         return TF32 if self.tf32 else FLOAT32
 
@@ -86,27 +87,29 @@ class Trace:
 def run(report: Report) -> None:
     """Compare eager variants, look for waits, compare samples, and then compiled variants, which take longest."""
     checks, references = report.sizes.checks, record_references(report)
+    bfloat16 = Variant(HardwareConfig(precision="bfloat16"))
     variants = {
         "float32": Variant(),
-        "bfloat16": Variant("bfloat16"),
-        "float32, recompute": Variant(recompute=True),
+        "bfloat16": bfloat16,
+        "float32, activation checkpointing": Variant(HardwareConfig(activation_checkpointing=True)),
     }
     for name, check in checks.items():
         for title, variant in variants.items():
             compare(report, {"check": name, "variant": title}, check, variant, references[name])
-        if report.device.type == "cuda" and check.shape.kind != "transformer":
+        if report.device.type == "cuda" and check.shape.network.kind != "transformer":
             compare(report, {"check": name, "variant": "float32, TF32"}, check, Variant(tf32=True), references[name])
-    for objective in OBJECTIVES:
-        labels = {"check": f"no step waits, {objective}", "variant": "float32"}
-        look_for_waits(report, labels, Check(checks["transformer, md4"].shape, objective), Variant())
+    for kind in ObjectiveConfig.kinds:
+        labels = {"check": f"no step waits, {kind}", "variant": "float32"}
+        check = Check(checks["transformer, md4"].shape, ObjectiveConfig.parse(kind))
+        look_for_waits(report, labels, check, Variant())
     for name in ("unet, md4", "uvit, md4"):
         labels = {"check": f"no step waits, {name}", "variant": "bfloat16"}
-        look_for_waits(report, labels, checks[name], Variant("bfloat16"))
-    vocabulary = report.sizes.sampled_vocabulary
-    for kind in ("ancestral", "reveal_first"):
+        look_for_waits(report, labels, checks[name], bfloat16)
+    vocab_size = report.sizes.sampled_vocab_size
+    for kind in ("ancestral_stepwise", "ancestral"):
         report.attempt(
             {"check": f"sampler {kind}", "variant": "float64"},
-            partial(compare_samples, report.device, kind, vocabulary),
+            partial(compare_samples, report.device, kind, vocab_size),
         )
     compare_compiled(report, references)
 
@@ -121,30 +124,31 @@ def run_parallel(report: Report) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with init_distributed() as world:
         for name, check in checks.items():
-            for strategy in STRATEGIES:
-                labels = {"check": name, "variant": f"float32, {strategy}"}
-                compare(report, labels, check, Variant(strategy=strategy), references[name], world)
-        if not report.sizes.compile or find_compiler_problem(report.device):
+            for hardware in STRATEGIES:
+                labels = {"check": name, "variant": f"float32, {hardware.strategy}"}
+                compare(report, labels, check, Variant(hardware), references[name], world)
+        if not report.sizes.hardware.compile or find_compiler_problem(report.device):
             return
-        for strategy in STRATEGIES:
+        for hardware in STRATEGIES:
             free_memory()
-            name, variant = "transformer, md4", Variant("bfloat16", compile=True, strategy=strategy)
-            labels = {"check": name, "variant": f"bfloat16, compiled, {strategy}"}
-            compare(report, labels, checks[name], variant, references[name], world, seconds=10)
+            name = "transformer, md4"
+            compiled = Variant(hardware.model_copy(update={"precision": "bfloat16", "compile": True}))
+            labels = {"check": name, "variant": f"bfloat16, compiled, {hardware.strategy}"}
+            compare(report, labels, checks[name], compiled, references[name], world, seconds=10)
 
 
 def record_references(report: Report) -> dict[str, Trace]:
     """Train every check on the CPU in float32, without a group."""
-    cpu, threads = torch.device("cpu"), report.sizes.threads
-    return {name: record_trace(check, Variant(), cpu, threads) for name, check in report.sizes.checks.items()}
+    cpu = torch.device("cpu")
+    return {name: record_trace(check, Variant(), cpu) for name, check in report.sizes.checks.items()}
 
 
 def compare_compiled(report: Report, references: dict[str, Trace]) -> None:
     """Compare compiled variants while there is time."""
     checks = report.sizes.checks
     problem = find_compiler_problem(report.device)
-    for name, precision in report.sizes.compiled_checks:
-        labels, variant = {"check": name, "variant": f"{precision}, compiled"}, Variant(precision, compile=True)
+    for name, hardware in report.sizes.compiled_checks:
+        labels, variant = {"check": name, "variant": f"{hardware.precision}, compiled"}, Variant(hardware)
         if problem:
             report.add({**labels, "skipped": f"no compiler works here: {problem}"})
             continue
@@ -165,7 +169,7 @@ def compare(
     """Add a row with the differences between a variant on the device and the reference."""
 
     def measure() -> Row:
-        found = record_trace(check, variant, report.device, report.sizes.threads, world)
+        found = record_trace(check, variant, report.device, world)
         return compare_traces(found, reference, variant.tolerance)
 
     report.attempt(labels, measure, seconds)
@@ -175,11 +179,10 @@ def record_trace(
     check: Check,
     variant: Variant,
     device: torch.device,
-    threads: int,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> Trace:
     """Train for a few steps."""
-    step, batches = prepare(check, variant, device, threads, world=world)
+    step, batches = prepare(check, variant, device, world=world)
     gradients = {}
     with allow_tf32(tf32=variant.tf32):
         for index in range(STEPS):
@@ -197,25 +200,17 @@ def prepare(
     check: Check,
     variant: Variant,
     device: torch.device,
-    threads: int,
     *,
-    micro_batches: int = 1,
+    gradient_accumulation_steps: int = 1,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> tuple[Trainer, Batches]:
     """Return the step of a new training run of a small network, and its batches."""
     shape = check.shape
-    network = build_perturbed_network(shape, causal=objective_class(check.objective).is_causal)
-    objective = build_check_objective(check)
-    hardware = Hardware(
-        variant.precision,
-        threads,
-        strategy=variant.strategy,
-        micro_batches=micro_batches,
-        compile=variant.compile,
-        recompute=variant.recompute,
-    )
-    train = Train(steps=2 * STEPS, batch_size=shape.batch, learning_rate=1e-3)
-    step = build_step(network.to(device), objective, train, hardware, CounterRNG(0, "gpu"), world)
+    network = build_perturbed_network(shape, causal=check.objective.is_causal)
+    objective = build_objective(check.objective, shape.vocab_size)
+    hardware = variant.hardware.model_copy(update={"gradient_accumulation_steps": gradient_accumulation_steps})
+    train = TrainConfig(steps=2 * STEPS, batch_size=shape.batch, learning_rate=1e-3, warmup_steps=0)
+    step = Trainer.build(network.to(device), objective, train, hardware, CounterRNG(0, "gpu"), world)
     tokens = shape.random_tokens(shape.batch, seed=0)
     return step, lambda _, rows: Batch(tokens[rows.start : rows.stop])
 
@@ -228,11 +223,6 @@ def build_perturbed_network(shape: Shape, *, causal: bool = False) -> Network:
         for parameter in network.parameters():
             parameter.add_(NOISE_OF_WEIGHTS * torch.randn(parameter.shape, generator=generator))
     return network
-
-
-def build_check_objective(check: Check) -> Objective:
-    """Return the objective of a check."""
-    return build_objective(check.objective, check.shape.vocabulary, **OBJECTIVES[check.objective])
 
 
 def named_parameters(step: Trainer) -> Iterator[tuple[str, nn.Parameter]]:
@@ -286,8 +276,10 @@ def look_for_waits(report: Report, labels: Row, check: Check, variant: Variant, 
         return
 
     def measure() -> Row:
-        parts = 1 if variant.compile else 2  # Parts of a batch have another shape, which would be compiled again.
-        step, batches = prepare(check, variant, report.device, report.sizes.threads, micro_batches=parts)
+        parts = (
+            1 if variant.hardware.compile else 2
+        )  # Parts of a batch have another shape, which would be compiled again.
+        step, batches = prepare(check, variant, report.device, gradient_accumulation_steps=parts)
         for _ in range(STEPS):  # Compiled, and with all that the first step makes.
             step.train_step(batches)
         with forbid_waits():
@@ -309,19 +301,20 @@ def forbid_waits() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def compare_samples(device: torch.device, kind: str, vocabulary: int) -> Row:
+def compare_samples(device: torch.device, kind: str, vocab_size: int) -> Row:
     """Return which fraction of sampled tokens equals the CPU's, in float64.
 
     Kernels have to be deterministic, as in the stages that sample.
     """
-    shape = transformer_shape(1, 2, 32, vocabulary, SAMPLE_LENGTH, 2, time_conditioning=False)
+    config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=32)
+    shape = Shape(config, vocab_size, (SAMPLE_LENGTH,), batch=2)
 
     def sample(where: torch.device) -> Tensor:
         denoiser = cast("Denoiser", build_perturbed_network(shape).double().to(where).eval())
-        masks = torch.full((shape.batch, SAMPLE_LENGTH), vocabulary, device=where)
-        sampler = build_sampler(kind, steps=SAMPLE_STEPS, grid="uniform")
+        masks = torch.full((shape.batch, SAMPLE_LENGTH), vocab_size, device=where)
+        sampler = build_sampler(SamplerConfig.parse({"kind": kind, "steps": SAMPLE_STEPS, "time_grid": "uniform"}))
         examples = torch.arange(shape.batch, device=where)
-        samples: Tensor = sampler(denoiser, Linear(), vocabulary, masks, CounterRNG(0, "gpu"), examples)
+        samples: Tensor = sampler(denoiser, Linear(), vocab_size, masks, CounterRNG(0, "gpu"), examples)
         return samples.cpu()
 
     equal = float((sample(device) == sample(torch.device("cpu"))).double().mean())

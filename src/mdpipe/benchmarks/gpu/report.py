@@ -77,7 +77,7 @@ class Report:
             problem = {"error": "out of memory", "detail": _first_line(error)}
         except Exception as error:
             problem = {"error": f"{type(error).__name__}: {_first_line(error)}"}
-        # The exception, whose traceback held on to tensors, is gone here.
+        # The exception, whose traceback kept tensors alive, is gone here.
         free_memory()
         if "deterministic" in problem["error"] and torch.get_deterministic_debug_mode() == 2:
             torch.set_deterministic_debug_mode("default")
@@ -139,8 +139,8 @@ def main(program: str) -> None:
     job = json.load(sys.stdin)
     sizes = TINY if job["tiny"] else FULL
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    configure_runtime(sizes.threads)
-    machine = _describe(device, sizes.threads, job["commit"])
+    configure_runtime(sizes.hardware.threads)
+    machine = _describe(device, sizes.hardware.threads, job["commit"])
     report = Report(Path(job["path"]), sizes, device, job["end"], part=job["part"], tiny=job["tiny"], machine=machine)
     try:
         if device.type != "cuda" and not job["tiny"]:

@@ -1,24 +1,42 @@
 """The settings of the GPU run: at full size, and tiny for a rehearsal."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mdpipe.benchmarks.sampling import SamplingBenchmark
-from mdpipe.benchmarks.training import SHAPES, Shape, transformer_shape, unet_shape, uvit_shape
+from mdpipe.benchmarks.training import SHAPES, Shape
+from mdpipe.params.diffusion import GenMD4Config, MD4Config, ObjectiveConfig
+from mdpipe.params.networks import TransformerConfig, UNetConfig, UViTConfig
+from mdpipe.params.training import HardwareConfig
 
 DATA_SHEET_PEAKS = {"H200": 989.4e12, "H100 80GB HBM3": 989.4e12, "A100": 312e12}
 """FLOP/s of dense bfloat16 products by the data sheets of NVIDIA's SXM modules; keys are parts of device names."""
 
-OBJECTIVES: dict[str, dict[str, Any]] = {
-    "md4": {"schedule": {"kind": "linear"}},
-    "genmd4": {"initial_exponent": 1.0},
-    "maskgit": {"schedule": {"kind": "linear"}},
-    "sedd": {"schedule": {"kind": "linear"}},
-    "d3pm": {"schedule": {"kind": "linear"}, "timesteps": 5, "grid": "uniform", "auxiliary": 0.1},
-    "any_order": {},
-    "autoregressive": {},
-}
-"""Every objective, with settings: no training step of any may wait for the device."""
+COMPILED, COMPILED_BFLOAT16 = HardwareConfig(compile=True), HardwareConfig(precision="bfloat16", compile=True)
+
+SMALL_TRANSFORMER = TransformerConfig(num_layers=2, num_heads=2, hidden_size=128, time_conditioning=True, dropout=0.1)
+SMALL_UNET = UNetConfig(hidden_size=32, num_blocks=2, time_conditioning=True, dropout=0.1)
+SMALL_UVIT = UViTConfig(
+    hidden_size=32,
+    num_blocks=1,
+    transformer_width=64,
+    num_layers=2,
+    num_heads=2,
+    time_conditioning=True,
+    dropout=0.1,
+)
+"""Networks whose losses and gradients are compared."""
+
+TINY_TRANSFORMER = TransformerConfig(num_layers=1, num_heads=2, hidden_size=16, time_conditioning=True, dropout=0.1)
+TINY_UNET = UNetConfig(hidden_size=8, num_blocks=1, time_conditioning=True, dropout=0.1)
+TINY_UVIT = UViTConfig(
+    hidden_size=8,
+    num_blocks=1,
+    transformer_width=16,
+    num_layers=2,
+    num_heads=2,
+    time_conditioning=True,
+    dropout=0.1,
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +44,7 @@ class Check:
     """A small training run whose losses and gradients are compared."""
 
     shape: Shape
-    objective: str
+    objective: ObjectiveConfig
 
 
 @dataclass(frozen=True)
@@ -50,16 +68,13 @@ class Training:
 class Sizes:
     """All settings of a run."""
 
-    threads: int
-    """CPU threads of a process."""
-    precision: str
-    """Of the measured steps."""
+    hardware: HardwareConfig
+    """Of the measured steps; the threads are those of all parts."""
     checks: dict[str, Check]
-    compiled_checks: tuple[tuple[str, str], ...]
-    """Name of a check and precision, the most important first: each is compiled, which takes long."""
+    compiled_checks: tuple[tuple[str, HardwareConfig], ...]
+    """Names of checks and how they are compiled, the most important first, since compiling takes long."""
     speeds: dict[str, Shape]
     """Networks by name; a shape's batch is where the doubling begins."""
-    compile: bool
     doublings: int
     groups: int
     steps: int
@@ -68,7 +83,7 @@ class Sizes:
     chunk_shape: str
     """The network of `speeds` whose head is measured with chunks of each size in `chunk_bytes`."""
     chunk_bytes: tuple[int, ...]
-    sampled_vocabulary: int
+    sampled_vocab_size: int
     """Of the samples that are compared."""
     samplers: tuple[SamplingBenchmark, ...]
     training: Training
@@ -79,12 +94,12 @@ def _sampler(kind: str, batch: int, *, tiny: bool = False) -> SamplingBenchmark:
         sampler=kind,
         batch=batch,
         length=8 if tiny else 1024,
-        vocabulary=11 if tiny else 50257,
+        vocab_size=11 if tiny else 50257,
         steps=10 if tiny else 1000,
         steady_steps=3 if tiny else 10,
-        layers=1 if tiny else 12,
-        heads=2 if tiny else 12,
-        width=16 if tiny else 768,
+        num_layers=1 if tiny else 12,
+        num_heads=2 if tiny else 12,
+        hidden_size=16 if tiny else 768,
         repeats=2,
         threads=1 if tiny else 8,
         device="cpu",
@@ -94,23 +109,22 @@ def _sampler(kind: str, batch: int, *, tiny: bool = False) -> SamplingBenchmark:
 
 
 FULL = Sizes(
-    threads=8,
-    precision="bfloat16",
+    hardware=HardwareConfig(precision="bfloat16", threads=8, compile=True),
     checks={
-        "transformer, md4": Check(transformer_shape(2, 2, 128, 27, 64, 8, dropout=0.1), "md4"),
-        "transformer, genmd4": Check(transformer_shape(2, 2, 128, 27, 64, 8, dropout=0.1), "genmd4"),
-        "unet, md4": Check(unet_shape(32, 2, 16, 4, dropout=0.1), "md4"),
-        "uvit, md4": Check(uvit_shape(32, 1, (64, 2, 2), 16, 4, dropout=0.1), "md4"),
+        "transformer, md4": Check(Shape(SMALL_TRANSFORMER, 27, (64,), 8), MD4Config()),
+        "transformer, genmd4": Check(Shape(SMALL_TRANSFORMER, 27, (64,), 8), GenMD4Config()),
+        "unet, md4": Check(Shape(SMALL_UNET, 256, (16, 16, 3), 4), MD4Config()),
+        "uvit, md4": Check(Shape(SMALL_UVIT, 256, (16, 16, 3), 4), MD4Config()),
     },
     compiled_checks=(
-        ("transformer, md4", "float32"),
-        ("uvit, md4", "float32"),
-        ("unet, md4", "float32"),
-        ("transformer, genmd4", "float32"),
-        ("transformer, md4", "bfloat16"),
-        ("uvit, md4", "bfloat16"),
-        ("unet, md4", "bfloat16"),
-        ("transformer, genmd4", "bfloat16"),
+        ("transformer, md4", COMPILED),
+        ("uvit, md4", COMPILED),
+        ("unet, md4", COMPILED),
+        ("transformer, genmd4", COMPILED),
+        ("transformer, md4", COMPILED_BFLOAT16),
+        ("uvit, md4", COMPILED_BFLOAT16),
+        ("unet, md4", COMPILED_BFLOAT16),
+        ("transformer, genmd4", COMPILED_BFLOAT16),
     ),
     speeds={
         "text8": replace(SHAPES["text8"], batch=128),
@@ -118,24 +132,28 @@ FULL = Sizes(
         "cifar10": replace(SHAPES["cifar10"], batch=128),
         "imagenet64": replace(SHAPES["imagenet64"], batch=16),
     },
-    compile=True,
     doublings=4,
     groups=3,
     steps=5,
     warm_up=3,
     chunk_shape="gpt2-small",
     chunk_bytes=(2**24, 2**26, 2**28, 2**30, 2**34),
-    sampled_vocabulary=50257,
+    sampled_vocab_size=50257,
     samplers=(
+        _sampler("ancestral_stepwise", 1),
         _sampler("ancestral", 1),
-        _sampler("reveal_first", 1),
+        _sampler("ancestral_stepwise", 16),
         _sampler("ancestral", 16),
-        _sampler("reveal_first", 16),
         _sampler("two_stage", 16),
     ),
     training=Training(
         package="python",
-        shape=transformer_shape(12, 12, 768, 27, 256, 64, dropout=0.05),
+        shape=Shape(
+            TransformerConfig(num_layers=12, num_heads=12, hidden_size=768, time_conditioning=True, dropout=0.05),
+            27,
+            (256,),
+            64,
+        ),
         held_out=130_000,
         draws=8,
         evaluation_batch=256,
@@ -146,33 +164,31 @@ FULL = Sizes(
 """For one GPU of about 140 GiB, within nine minutes."""
 
 TINY = Sizes(
-    threads=1,
-    precision="float32",
+    hardware=HardwareConfig(),
     checks={
-        "transformer, md4": Check(transformer_shape(1, 2, 16, 11, 8, 4, dropout=0.1), "md4"),
-        "transformer, genmd4": Check(transformer_shape(1, 2, 16, 11, 8, 4, dropout=0.1), "genmd4"),
-        "unet, md4": Check(unet_shape(8, 1, 4, 2, dropout=0.1), "md4"),
-        "uvit, md4": Check(uvit_shape(8, 1, (16, 2, 2), 4, 2, dropout=0.1), "md4"),
+        "transformer, md4": Check(Shape(TINY_TRANSFORMER, 11, (8,), 4), MD4Config()),
+        "transformer, genmd4": Check(Shape(TINY_TRANSFORMER, 11, (8,), 4), GenMD4Config()),
+        "unet, md4": Check(Shape(TINY_UNET, 256, (4, 4, 3), 2), MD4Config()),
+        "uvit, md4": Check(Shape(TINY_UVIT, 256, (4, 4, 3), 2), MD4Config()),
     },
-    compiled_checks=(("transformer, md4", "float32"),),
+    compiled_checks=(("transformer, md4", COMPILED),),
     speeds={
-        "text8": transformer_shape(1, 2, 16, 11, 8, 2, dropout=0.1),
-        "gpt2-small": transformer_shape(1, 2, 16, 500, 16, 2, dropout=0.1),
-        "cifar10": unet_shape(8, 1, 4, 2, dropout=0.1),
-        "imagenet64": uvit_shape(8, 1, (16, 2, 2), 4, 2, dropout=0.1),
+        "text8": Shape(TINY_TRANSFORMER, 11, (8,), 2),
+        "gpt2-small": Shape(TINY_TRANSFORMER, 500, (16,), 2),
+        "cifar10": Shape(TINY_UNET, 256, (4, 4, 3), 2),
+        "imagenet64": Shape(TINY_UVIT, 256, (4, 4, 3), 2),
     },
-    compile=False,
     doublings=1,
     groups=2,
     steps=2,
     warm_up=1,
     chunk_shape="gpt2-small",
     chunk_bytes=(2**10, 2**26),
-    sampled_vocabulary=500,
-    samplers=tuple(_sampler(kind, 2, tiny=True) for kind in ("ancestral", "reveal_first")),
+    sampled_vocab_size=500,
+    samplers=tuple(_sampler(kind, 2, tiny=True) for kind in ("ancestral_stepwise", "ancestral")),
     training=Training(
         package="json",
-        shape=transformer_shape(1, 2, 32, 27, 32, 8, dropout=0.1),
+        shape=Shape(TINY_TRANSFORMER.model_copy(update={"hidden_size": 32}), 27, (32,), 8),
         held_out=2_000,
         draws=2,
         evaluation_batch=32,

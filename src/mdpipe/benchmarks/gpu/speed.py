@@ -7,14 +7,16 @@ from functools import partial
 import torch
 
 from mdpipe.benchmarks.gpu.report import Report, Row, free_memory, reset_peak_memory
-from mdpipe.benchmarks.gpu.sizes import DATA_SHEET_PEAKS, OBJECTIVES, Sizes
-from mdpipe.benchmarks.training import Hardware, Shape, Train, build_step, summarize_speed, time_steps
+from mdpipe.benchmarks.gpu.sizes import DATA_SHEET_PEAKS, Sizes
+from mdpipe.benchmarks.training import Shape, summarize_speed, time_steps
 from mdpipe.diffusion.objectives import md4
-from mdpipe.diffusion.objectives.build import build_objective
+from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import count_parameters
+from mdpipe.params.diffusion import MD4Config
+from mdpipe.params.training import TrainConfig
 from mdpipe.training.flops import training_flops
-from mdpipe.training.loop import Batch
+from mdpipe.training.loop import Batch, Trainer
 from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops
 
 GAIN = 1.03
@@ -26,9 +28,9 @@ EAGER_SECONDS, COMPILED_SECONDS = 8, 30
 def run(report: Report) -> None:
     """Measure every network at its first batch, then the sizes of the head's chunks, then doubled batches in turn."""
     sizes, device = report.sizes, report.device
-    dtype = getattr(torch, sizes.precision)
+    dtype = getattr(torch, sizes.hardware.precision)
     report.document |= {
-        "precision": sizes.precision,
+        "precision": sizes.hardware.precision,
         "matmul_peak": measure_peak_flops(device, dtype),
         "data_sheet_peak": find_data_sheet_peak(device),
     }
@@ -62,10 +64,10 @@ class Measurement:
         self.length = shape.length
         self.flops = training_flops(network, self.length)
         self.parameters = count_parameters(network)
-        objective = build_objective("md4", shape.vocabulary, **OBJECTIVES["md4"])
-        train = Train(steps=count_steps(sizes), batch_size=batch)
-        hardware = Hardware(sizes.precision, sizes.threads, compile=compile)
-        self.step = build_step(network, objective, train, hardware, CounterRNG(0, "bench"))
+        objective = build_objective(MD4Config(), shape.vocab_size)
+        train = TrainConfig(steps=count_steps(sizes), batch_size=batch, warmup_steps=0)
+        hardware = sizes.hardware.model_copy(update={"compile": compile})
+        self.step = Trainer.build(network, objective, train, hardware, CounterRNG(0, "bench"))
         self._tokens = shape.random_tokens(batch, seed=0)
 
     def measure_speed(self) -> Row:
@@ -109,8 +111,8 @@ def count_steps(sizes: Sizes) -> int:
 
 
 def measure_compiled(report: Report, name: str, shape: Shape, chunk_bytes: tuple[int, ...]) -> Row | None:
-    """Add the row of a network's first batch, compiled if that is asked for, and rows for sizes of chunks."""
-    compile, made = report.sizes.compile, []
+    """Add the row of a network's first batch, compiled if the sizes say so, and rows for sizes of chunks."""
+    compile, made = report.sizes.hardware.compile, []
 
     def measure() -> Row:
         made.append(Measurement(report, shape, shape.batch, compile))
@@ -127,9 +129,9 @@ def measure_compiled(report: Report, name: str, shape: Shape, chunk_bytes: tuple
 
 def measure_batch(report: Report, name: str, batch: int, seconds: float) -> Row | None:
     """Add the row of a network at another batch."""
-    sizes = report.sizes
-    labels = {"network": name, "batch": batch, "compiled": sizes.compile}
-    row = report.attempt(labels, partial(measure_speed, report, sizes.speeds[name], batch, sizes.compile), seconds)
+    shape, compile = report.sizes.speeds[name], report.sizes.hardware.compile
+    labels = {"network": name, "batch": batch, "compiled": compile}
+    row = report.attempt(labels, partial(measure_speed, report, shape, batch, compile), seconds)
     free_memory()
     return row
 

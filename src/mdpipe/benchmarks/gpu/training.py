@@ -11,29 +11,26 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 
 from mdpipe.benchmarks.gpu.report import Report, Row, logger
-from mdpipe.benchmarks.gpu.sizes import OBJECTIVES, Training
-from mdpipe.benchmarks.training import Hardware, Train, build_step, time_steps
+from mdpipe.benchmarks.gpu.sizes import Training
+from mdpipe.benchmarks.training import time_steps
 from mdpipe.data.artifacts.arrays import ArrayFile
 from mdpipe.data.encoded.batches import training_batch
 from mdpipe.data.encoded.dataset import EncodedDataset, token_dtype
 from mdpipe.data.sources.docstrings import read
 from mdpipe.data.tokenizers.letters import Letters
-from mdpipe.diffusion.objectives.build import build_objective
+from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
 from mdpipe.networks.base import Network, count_parameters
+from mdpipe.params import EstimatorConfig, TrainConfig
+from mdpipe.params.diffusion import MD4Config
 from mdpipe.training.loop import Batch, Batches, Trainer
 from mdpipe.training.state import TrainingState
-
-if TYPE_CHECKING:
-    from mdpipe.params import TrainSettings
-    from mdpipe.params.runs import Draws
 
 SPLITS = ("train", "test")
 SEED = 0
@@ -48,14 +45,6 @@ WARMUP, AVERAGED = 0.1, 0.1
 CURVE = 40
 """Approximate number of points of the training curve."""
 SECONDS_BETWEEN_LINES = 10.0
-
-
-@dataclass(frozen=True)
-class DrawSettings:
-    """Settings of the Monte Carlo estimate of a bound."""
-
-    draws: int
-    batch_size: int
 
 
 def run(report: Report) -> None:
@@ -126,12 +115,11 @@ class TimedBound:
 
 
 def _prepare(report: Report, dataset: EncodedDataset) -> tuple[Trainer, Batches]:
-    sizes, settings = report.sizes, report.sizes.training
+    settings = report.sizes.training
     network = _build_network(report)
-    objective = build_objective("md4", settings.shape.vocabulary, **OBJECTIVES["md4"])
-    hardware = Hardware(sizes.precision, sizes.threads, compile=sizes.compile)
+    objective = build_objective(MD4Config(), settings.shape.vocab_size)
     train = _build_settings(settings, FIRST_STEPS + TIMED_STEPS)
-    step = build_step(network, objective, train, hardware, CounterRNG(SEED, "train"))
+    step = Trainer.build(network, objective, train, report.sizes.hardware, CounterRNG(SEED, "train"))
 
     def batches(step: int, rows: range) -> Batch:
         return Batch(torch.from_numpy(training_batch(dataset, SEED, step, settings.shape.batch, rows)))
@@ -144,8 +132,8 @@ def _build_network(report: Report) -> Network:
     return report.sizes.training.shape.build_network(SEED).to(report.device)
 
 
-def _build_settings(settings: Training, steps: int) -> Train:
-    return Train(
+def _build_settings(settings: Training, steps: int) -> TrainConfig:
+    return TrainConfig(
         steps=steps,
         batch_size=settings.shape.batch,
         learning_rate=settings.peak_learning_rate,
@@ -156,7 +144,7 @@ def _build_settings(settings: Training, steps: int) -> Train:
 
 def _restart(step: Trainer, settings: Training, steps: int) -> Trainer:
     """Return the step of a new run of `steps` steps with the same, already compiled network and its weights."""
-    train = cast("TrainSettings", _build_settings(settings, steps))
+    train = _build_settings(settings, steps)
     return replace(step, state=TrainingState(step.state.network, step.state.objective, train), settings=train)
 
 
@@ -174,8 +162,8 @@ def _train(step: Trainer, batches: Batches, steps: int, end: float) -> None:
 
 def _timed_bound(report: Report, network: Network, dataset: EncodedDataset, draws: int) -> TimedBound:
     settings, start = report.sizes.training, time.time()
-    objective = build_objective("md4", settings.shape.vocabulary, **OBJECTIVES["md4"])
-    how = cast("Draws", DrawSettings(draws, settings.evaluation_batch))
+    objective = build_objective(MD4Config(), settings.shape.vocab_size)
+    how = EstimatorConfig(num_mc_samples=draws, batch_size=settings.evaluation_batch)
     likelihood = likelihood_bound(objective, network, dataset, how, CounterRNG(SEED, "evaluate"))
     return TimedBound(likelihood, time.time() - start)
 

@@ -6,10 +6,11 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.objectives.md4 import mask_exactly_k, masked_token_loss
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.schedules.base import Linear
+from mdpipe.params.diffusion import AnyOrderConfig
 
 
-class AnyOrder(Objective):
+class AnyOrder(Objective, config=AnyOrderConfig):
     """The cost of predicting one token after another, averaged over all orders.
 
     A uniform number k of 1, ..., L is drawn, and k tokens are masked:
@@ -20,8 +21,8 @@ class AnyOrder(Objective):
     there are no boundary terms; a time-conditioned denoiser gets the time k / L.
     """
 
-    def __init__(self, vocabulary: int) -> None:
-        super().__init__(vocabulary)
+    def __init__(self, config: AnyOrderConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
         self.schedule = Linear()
         """For samplers; the bound does not use it."""
 

@@ -9,16 +9,16 @@ from torch.nn import functional
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.objectives.md4 import chunked_token_loss
+from mdpipe.params.diffusion import AutoregressiveConfig
 
 
-class Autoregressive(Objective):
+class Autoregressive(Objective, config=AutoregressiveConfig):
     """-log p(x) = -sum_n log p(x^n | x^1, ..., x^(n - 1)), by a causal denoiser.
 
     The denoiser reads the tokens shifted right by one position, with the mask in front as the start token, so that its
     output at position n depends on the tokens before x^n. Its time is 0. There is no randomness.
     """
 
-    is_causal: ClassVar[bool] = True
     is_exact: ClassVar[bool] = True
 
     @property

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.params.diffusion import ObjectiveConfig
+from mdpipe.params.kinds import Configurable, implementation
 
 
 @dataclass(frozen=True)
@@ -35,29 +37,37 @@ class ELBO:
         return self.reconstruction + self.prior + self.diffusion
 
 
-class Objective(nn.Module, ABC):
+class Objective(Configurable, nn.Module, ABC):
     """A loss that trains a denoiser, and a bound that evaluates it.
 
     An objective that learns something itself, as GenMD4 learns its schedule, has parameters.
+
+    Args:
+        config: its settings.
+        vocab_size: V.
     """
 
-    is_causal: ClassVar[bool] = False
-    """True if the denoiser must be causal: its output at a position depends on the tokens up to there only."""
     is_exact: ClassVar[bool] = False
     """True if `elbo` is -log p(x) itself, the same for all times and uniforms."""
     learning_rate: float | None = None
     """Peak learning rate of the objective's parameters; None for that of the network."""
-    masks: int = 1
+    num_mask_samples: int = 1
     """Masks that the loss of an example is averaged over."""
 
-    def __init__(self, vocabulary: int) -> None:
+    def __init__(self, config: ObjectiveConfig, vocab_size: int) -> None:
         super().__init__()
-        self.vocabulary = vocabulary
+        self.config = config
+        self.vocab_size = vocab_size
+
+    @property
+    def is_causal(self) -> bool:
+        """Return True if the denoiser must be causal: its output at a position depends on the tokens up to there."""
+        return self.config.is_causal
 
     @property
     def mask_id(self) -> int:
         """Return the index of the mask."""
-        return self.vocabulary
+        return self.vocab_size
 
     @property
     @abstractmethod
@@ -74,10 +84,10 @@ class Objective(nn.Module, ABC):
 
     def num_loss_uniforms(self, length: int) -> int:
         """Return the number of uniforms per example that `loss` takes, for all of its masks."""
-        return self.masks * self.num_uniforms(length)
+        return self.num_mask_samples * self.num_uniforms(length)
 
     def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return the training loss (B,): the mean of the bound over `masks` masks at the same time.
+        """Return the training loss (B,): the mean of the bound over `num_mask_samples` masks at the same time.
 
         The value is logged during training. The gradient, in the denoiser's and in the objective's own parameters, is
         an unbiased estimate of the gradient of the expected loss.
@@ -89,7 +99,7 @@ class Objective(nn.Module, ABC):
             u: (B, num_loss_uniforms(L)) float64 in [0, 1).
             class_labels: (B,) or None, passed to the denoiser.
         """
-        draws = u.chunk(self.masks, dim=1)
+        draws = u.chunk(self.num_mask_samples, dim=1)
         return torch.stack([self.elbo(model, x0, t, draw, class_labels).total for draw in draws]).mean(dim=0)
 
     @abstractmethod
@@ -115,3 +125,9 @@ class Objective(nn.Module, ABC):
 def at_least_float32(logits: Tensor) -> Tensor:
     """Convert logits of lower precision to float32."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
+def build_objective(config: ObjectiveConfig, vocab_size: int) -> Objective:
+    """Build the objective that a configuration describes, for V = `vocab_size` tokens."""
+    objective: Objective = implementation(config)(config, vocab_size)
+    return objective

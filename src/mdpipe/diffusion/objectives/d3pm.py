@@ -3,36 +3,24 @@
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.md4 import MD4, masked_token_loss
-from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.objectives.md4 import AbsorbingObjective, masked_token_loss
+from mdpipe.diffusion.time_grids import DiscreteTime
+from mdpipe.params.diffusion import D3PMConfig
 
 
-class D3PM(MD4):
+class D3PM(AbsorbingObjective, config=D3PMConfig):
     """MD4's bound in T steps, with a loss whose gradient is that of
 
         bound + auxiliary * sum over masked n of -log mu^n(x_t, t)[x_0^n]
 
     The second term does not weight small times more. The loss has the value of the bound, without this term. The
     original code scales the bound by 1 / T, so its coefficient of 0.001 is 0.001 T here.
-
-    Args:
-        schedule: gives alpha.
-        vocabulary: V.
-        timesteps: T.
-        auxiliary: coefficient of the cross entropy.
-        grid: the spacing of the steps.
-
-    Raises:
-        ValueError: if `auxiliary` is negative, there is no step, or no such grid.
     """
 
-    def __init__(
-        self, schedule: Schedule, vocabulary: int, *, timesteps: int, auxiliary: float, grid: str = "uniform"
-    ) -> None:
-        super().__init__(schedule, vocabulary, timesteps=timesteps, grid=grid)
-        if not auxiliary >= 0:
-            raise ValueError(f"diffusion.auxiliary must not be negative, and it is {auxiliary}")
-        self.auxiliary = auxiliary
+    def __init__(self, config: D3PMConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.auxiliary = config.auxiliary
+        self.discrete_time = DiscreteTime(config.timesteps, "uniform")
 
     @property
     def estimator(self) -> str:

@@ -12,8 +12,8 @@ from torch.nn import functional
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective, at_least_float32
 from mdpipe.diffusion.objectives.md4 import masked_token_loss
-from mdpipe.diffusion.schedules.base import EPSILON
 from mdpipe.diffusion.time_grids import DiscreteTime
+from mdpipe.params.diffusion import GenMD4Config
 
 T_MIN = 1e-3
 """Lower limit of the integral over time: below it, the factor 1 / t would give draws of huge weight."""
@@ -28,20 +28,18 @@ class PerTokenSchedule(nn.Module):
     A token with a large exponent w_i stays unmasked for longer. All are unmasked at time 0, and a fraction epsilon of
     each is at time 1. The learned parameter is raw, w_i = softplus(raw_i). Everything is computed in float64.
 
-    Raises:
-        ValueError: if the initial exponent is not positive, or epsilon is outside [0, 1).
+    Args:
+        vocab_size: V.
+        initial_exponent: initial w of all tokens, positive.
+        epsilon: fraction of each token that is unmasked at time 1, in [0, 1).
     """
 
-    def __init__(self, vocabulary: int, initial_exponent: float, epsilon: float = EPSILON) -> None:
+    def __init__(self, vocab_size: int, initial_exponent: float, epsilon: float) -> None:
         super().__init__()
-        if not 0 < initial_exponent < math.inf:
-            raise ValueError(f"diffusion.initial_exponent must be positive, not {initial_exponent}")
-        if not 0 <= epsilon < 1:
-            raise ValueError(f"schedule: epsilon must lie in [0, 1), not {epsilon}")
         self.epsilon = epsilon
         # The inverse of softplus, log(e^w - 1), in the form that does not overflow.
         raw = initial_exponent + math.log(-math.expm1(-initial_exponent))
-        self.raw = nn.Parameter(torch.full((vocabulary,), raw))  # This name is part of saved models.
+        self.raw = nn.Parameter(torch.full((vocab_size,), raw))  # This name is part of saved models.
 
     @property
     def w(self) -> Tensor:
@@ -61,7 +59,7 @@ class PerTokenSchedule(nn.Module):
         return math.log1p(-self.epsilon) + w * t.log()
 
 
-class GenMD4(Objective):
+class GenMD4(Objective, config=GenMD4Config):
     r"""The bound under alpha_i(t) = 1 - (1 - epsilon) t^(w_i), with x a masked token and mu the denoiser's output:
 
         diffusion = (1 / t) * sum over masked n of w^T mu - w_x - w_x log mu_x                              (eq. 12)
@@ -77,41 +75,15 @@ class GenMD4(Objective):
     The mask's distribution depends on w, so the gradient in w has a part that differentiating the draw misses. The loss
     takes two masks at each time and estimates it by leave-one-out (eq. 33). With unequal exponents a masked token's
     distribution depends on the time, so that only a time-conditioned denoiser can represent it.
-
-    Args:
-        vocabulary: V.
-        initial_exponent: initial w of all tokens.
-        timesteps: T, or None for continuous time.
-        grid: the spacing of the steps.
-        exponent_learning_rate: peak learning rate of the schedule's parameters; None for that of the network.
-        epsilon: fraction of each token that is unmasked at time 1.
-
-    Raises:
-        ValueError: if an initial exponent or a learning rate is not positive, epsilon is outside [0, 1), there is no
-            step, or no such grid.
     """
 
-    masks = 2
+    num_mask_samples = 2
 
-    def __init__(
-        self,
-        vocabulary: int,
-        *,
-        initial_exponent: float,
-        timesteps: int | None = None,
-        grid: str = "uniform",
-        exponent_learning_rate: float | None = None,
-        epsilon: float = EPSILON,
-    ) -> None:
-        super().__init__(vocabulary)
-        if exponent_learning_rate is not None and not exponent_learning_rate > 0:
-            raise ValueError(
-                f"diffusion.exponent_learning_rate must be positive, or null for the network's,"
-                f" not {exponent_learning_rate}"
-            )
-        self.schedule = PerTokenSchedule(vocabulary, initial_exponent, epsilon)
-        self.discrete_time = None if timesteps is None else DiscreteTime(timesteps, grid)
-        self.learning_rate = exponent_learning_rate
+    def __init__(self, config: GenMD4Config, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.schedule = PerTokenSchedule(vocab_size, config.initial_exponent, config.epsilon)
+        self.discrete_time = None if config.timesteps is None else DiscreteTime(config.timesteps, config.time_grid)
+        self.learning_rate = config.exponent_learning_rate
 
     @property
     def estimator(self) -> str:
@@ -129,7 +101,7 @@ class GenMD4(Objective):
         With f1 and f2 the integrands, (f1 - f2) (grad log q1 - grad log q2) / 2 is added to the gradient of their mean.
         """
         (f1, log_q1), (f2, log_q2) = (
-            self._integrand(model, x0, t, draw, class_labels) for draw in u.chunk(self.masks, dim=1)
+            self._integrand(model, x0, t, draw, class_labels) for draw in u.chunk(self.num_mask_samples, dim=1)
         )
         score = (f1 - f2).detach() * (log_q1 - log_q2) / 2
         return self._add_boundary_terms((f1 + f2) / 2, x0).total + score - score.detach()
@@ -179,7 +151,7 @@ class GenMD4(Objective):
             log_mask_prob = math.log1p(-self.schedule.epsilon) + self.schedule.w[x0] * log_t
             log_guess = (self.schedule.w * log_t).log_softmax(dim=0)[x0]
             reconstruction = -(log_mask_prob.exp() * log_guess).sum(dim=1)
-        prior = torch.full_like(diffusion, x0.shape[1] * self.schedule.epsilon * math.log(self.vocabulary))
+        prior = torch.full_like(diffusion, x0.shape[1] * self.schedule.epsilon * math.log(self.vocab_size))
         return ELBO(reconstruction, prior, diffusion)
 
 

@@ -4,19 +4,21 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.md4 import MD4, mask_exactly_k, masked_token_loss
-from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.objectives.md4 import AbsorbingObjective, mask_exactly_k, masked_token_loss
+from mdpipe.params.diffusion import MaskGITConfig
 
 
-class MaskGIT(MD4):
-    """A loss that is no bound; evaluated by MD4's bound in continuous time under the same schedule.
+class MaskGIT(AbsorbingObjective, config=MaskGITConfig):
+    """A loss that is not a bound; evaluated by MD4's bound in continuous time under the same schedule.
 
     At time t exactly k = ceil((1 - alpha(t)) L) tokens are masked, at least one, and the loss is L times the mean of
     their cross entropies, without the weight -alpha' / (1 - alpha) that would make it MD4's.
     """
 
-    def __init__(self, schedule: Schedule, vocabulary: int) -> None:
-        super().__init__(schedule, vocabulary)
+    @property
+    def estimator(self) -> str:
+        """Return the name of the bound."""
+        return "md4 bound"
 
     def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Return L times the mean cross entropy of the masked tokens, (B,)."""

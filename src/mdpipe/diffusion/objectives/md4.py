@@ -19,53 +19,28 @@ from torch.utils.checkpoint import checkpoint
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
-from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.schedules.base import build_schedule
 from mdpipe.diffusion.time_grids import DiscreteTime
+from mdpipe.params.diffusion import MD4Config, ScheduledConfig
 
 CHUNK_BYTES = 2**26
 """Maximum size of the float32 logits of a chunk."""
 
 
-class MD4(Objective):
-    r"""The bound for a masking schedule, in continuous time (eq. 5) or in T steps (eq. 2).
+class AbsorbingObjective(Objective):
+    r"""The bound under a masking schedule, in continuous time (eq. 5) or in T steps (eq. 2).
 
     diffusion = -alpha'(t) / (1 - alpha(t)) * sum over masked n of -log mu^n(x_t, t)[x_0^n]
 
     or, in discrete time, T (alpha(s) - alpha(t)) / (1 - alpha(t)) times the same sum, for one of the T steps from t to
     s. The steps go down to time 0, so both forms have the same boundary terms. The discrete bound is a right Riemann
-    sum of the integral: it lies above it, and converges to it as steps are divided.
-
-    Args:
-        schedule: gives alpha.
-        vocabulary: V.
-        timesteps: T, or None for continuous time.
-        grid: the spacing of the steps.
-        masks: masks, at one time, that the loss of an example is averaged over; GenMD4 always takes two.
-
-    Raises:
-        ValueError: if there is no step, no mask, or no such grid.
+    sum of the integral: it is above it, and converges to it as steps are divided.
     """
 
-    def __init__(
-        self,
-        schedule: Schedule,
-        vocabulary: int,
-        *,
-        timesteps: int | None = None,
-        grid: str = "uniform",
-        masks: int = 1,
-    ) -> None:
-        super().__init__(vocabulary)
-        if masks < 1:
-            raise ValueError(f"diffusion.masks must be at least 1, not {masks}")
-        self.schedule = schedule
-        self.discrete_time = None if timesteps is None else DiscreteTime(timesteps, grid)
-        self.masks = masks
-
-    @property
-    def estimator(self) -> str:
-        """Return the name of the bound, with its number of steps in discrete time."""
-        return "md4 bound" if self.discrete_time is None else f"md4 bound, T = {self.discrete_time.timesteps}"
+    def __init__(self, config: ScheduledConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.schedule = build_schedule(config.schedule)
+        self.discrete_time: DiscreteTime | None = None
 
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
         """Return one draw of the bound (eq. 5)."""
@@ -92,12 +67,27 @@ class MD4(Objective):
         reconstruction = L (1 - alpha(0)) log V      (the tokens masked at time 0, guessed at random)
         prior = L alpha(1) log V                     (App. E)
         """
-        guess = length * math.log(self.vocabulary)
+        guess = length * math.log(self.vocab_size)
         return ELBO(
             reconstruction=guess * (1 - self.schedule.alpha(torch.zeros_like(diffusion))),
             prior=guess * self.schedule.alpha(torch.ones_like(diffusion)),
             diffusion=diffusion,
         )
+
+
+class MD4(AbsorbingObjective, config=MD4Config):
+    """The paper's objective: the bound itself is the loss."""
+
+    def __init__(self, config: MD4Config, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.num_mask_samples = config.num_mask_samples
+        if config.timesteps is not None:
+            self.discrete_time = DiscreteTime(config.timesteps, config.time_grid)
+
+    @property
+    def estimator(self) -> str:
+        """Return the name of the bound, with its number of steps in discrete time."""
+        return "md4 bound" if self.discrete_time is None else f"md4 bound, T = {self.discrete_time.timesteps}"
 
 
 def masked_token_loss(
@@ -132,7 +122,7 @@ def chunked_token_loss(objective: Objective, model: Denoiser, hidden: Tensor, *t
     def token_loss(states: Tensor, *chunk: Tensor) -> Tensor:
         return objective.token_loss(model.head(states), *chunk)
 
-    count = 1 + torch.float32.itemsize * len(hidden) * objective.vocabulary // CHUNK_BYTES
+    count = 1 + torch.float32.itemsize * len(hidden) * objective.vocab_size // CHUNK_BYTES
     if count == 1:
         return token_loss(hidden, *targets)
     chunks = zip(*(tensor.chunk(count) for tensor in (hidden, *targets)), strict=True)

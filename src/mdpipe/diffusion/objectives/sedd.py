@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.objectives.base import at_least_float32
-from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.diffusion.objectives.md4 import AbsorbingObjective
+from mdpipe.params.diffusion import SEDDConfig
 
 
-class SEDD(MD4):
+class SEDD(AbsorbingObjective, config=SEDDConfig):
     r"""The bound (eq. 24) of the scores s(m, t)_j = alpha / (1 - alpha) * exp(l_j) / V, a model of q_t(j) / q_t(m).
 
     With Z = sum_j exp(l_j) / V, which is 1 for the true ratios,
@@ -21,9 +21,6 @@ class SEDD(MD4):
     0 cost log V per token.
     """
 
-    def __init__(self, schedule: Schedule, vocabulary: int) -> None:
-        super().__init__(schedule, vocabulary)
-
     @property
     def estimator(self) -> str:
         """Return the name of the bound."""
@@ -33,4 +30,4 @@ class SEDD(MD4):
         """Return Z - 1 - l_x + log V."""
         logits = at_least_float32(logits)
         surplus = torch.expm1(logits).mean(dim=1)
-        return surplus - logits.gather(1, target[:, None]).squeeze(1) + math.log(self.vocabulary)
+        return surplus - logits.gather(1, target[:, None]).squeeze(1) + math.log(self.vocab_size)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import ConditionalModel
 from mdpipe.diffusion.samplers.base import Sampler, Start
+from mdpipe.params.sampling import AutoregressiveSamplerConfig
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,7 @@ class NextToken:
     u: Tensor
 
 
-@dataclass(frozen=True)
-class Autoregressive(Sampler[object]):
+class Autoregressive(Sampler[object], config=AutoregressiveSamplerConfig):
     """x^l ~ p(x^l | x^1, ..., x^(l-1)), with one network call per token, each on the tokens so far only.
 
     The network reads the sequence shifted right by one, with the mask as the start token, so its hidden state at
@@ -36,7 +36,7 @@ class Autoregressive(Sampler[object]):
         is_masked, length = start.is_masked, start.tokens.shape[1]
         if (is_masked[:, :-1] & ~is_masked[:, 1:]).any():
             raise ValueError(
-                "sample.sampler.kind is 'autoregressive', which cannot fill a gap: tokens may be given at the"
+                "the autoregressive sampler cannot fill a gap: tokens may be given at the"
                 " beginning of a sequence only, not to the right of an unknown one"
             )
         first = length - int(is_masked.sum(dim=1).max()) if len(is_masked) else length

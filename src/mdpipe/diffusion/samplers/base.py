@@ -14,10 +14,12 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import ConditionalModel, Denoiser
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.diffusion.time_grids import build_time_grid
+from mdpipe.diffusion.time_grids import TIME_GRIDS
 from mdpipe.diffusion.token_sampling import TokenSampler
+from mdpipe.params.kinds import Configurable, implementation
+from mdpipe.params.sampling import SamplerConfig
 
-AnySchedule = TypeVar("AnySchedule", contravariant=True)
+ScheduleT = TypeVar("ScheduleT", contravariant=True)
 """The schedule that a sampler needs: a scalar one, or for GenMD4 one per token of the vocabulary."""
 
 OnStep = Callable[[int, int, Tensor], None]
@@ -44,27 +46,32 @@ class Start:
         return self.tokens == self.mask_id
 
     def uniform(self, step: int, per_token: int = 1) -> tuple[Tensor, ...]:
-        """Return uniforms in [0, 1), as many tensors (B, L) as asked for."""
+        """Return `per_token` tensors (B, L) of uniforms in [0, 1)."""
         return self.rng.uniform(step, self.examples, per_token * self.tokens.shape[1]).chunk(per_token, dim=1)
 
 
-@dataclass(frozen=True)
-class Sampler(ABC, Generic[AnySchedule]):
-    """Samples the masked positions of token sequences; its fields are its settings in params.yaml.
+class Sampler(Configurable, ABC, Generic[ScheduleT]):
+    """Samples the masked positions of token sequences.
 
     Any subset of the positions may be given (none, a prompt, the text around a gap), and stays as it is.
     A sample is a function of the random source and its example's index, not of the batch that it is in.
+
+    Args:
+        config: its settings; by default those of its kind.
     """
 
     is_causal: ClassVar[bool] = False
     """True if the denoiser must be causal."""
 
+    def __init__(self, config: SamplerConfig | None = None) -> None:
+        self.config: Any = type(self).config_class.model_validate({}) if config is None else config
+
     @torch.inference_mode()
     def __call__(
         self,
         denoiser: Denoiser,
-        schedule: AnySchedule,
-        vocabulary: int,
+        schedule: ScheduleT,
+        vocab_size: int,
         tokens: Tensor,
         rng: CounterRNG,
         examples: Tensor,
@@ -78,7 +85,7 @@ class Sampler(ABC, Generic[AnySchedule]):
         Args:
             denoiser: the model.
             schedule: the masking schedule that the sampler reverses.
-            vocabulary: V, which is also the index of the mask.
+            vocab_size: V, which is also the index of the mask.
             tokens: (B, L) int64, V where unknown.
             rng: the source of all randomness, for this call only.
             examples: (B,) int64, global indices of the samples.
@@ -89,8 +96,8 @@ class Sampler(ABC, Generic[AnySchedule]):
         Returns:
             (B, L) int64 below V.
         """
-        model = ConditionalModel(denoiser, vocabulary, class_labels, token_sampler)
-        start = Start(tokens, vocabulary, rng, examples)
+        model = ConditionalModel(denoiser, vocab_size, class_labels, token_sampler)
+        start = Start(tokens, vocab_size, rng, examples)
         steps = self.plan(schedule, start)
         x_t = tokens.clone()
         for done, step in enumerate(steps, start=1):
@@ -100,7 +107,7 @@ class Sampler(ABC, Generic[AnySchedule]):
         return x_t
 
     @abstractmethod
-    def plan(self, schedule: AnySchedule, start: Start) -> Sequence[Any]:
+    def plan(self, schedule: ScheduleT, start: Start) -> Sequence[Any]:
         """Return the steps, after which nothing is masked, in the form that `step` takes. No network runs here."""
 
     @abstractmethod
@@ -124,24 +131,13 @@ class TimeStep:
         return (self.alpha_s - self.alpha_t) / (1 - self.alpha_t)
 
 
-@dataclass(frozen=True)
 class DiscreteTimeSampler(Sampler[Any]):
-    """A sampler that steps through a grid of times from 1 to 0.
-
-    Raises:
-        ValueError: if there is no such grid, or no step.
-    """
-
-    steps: int
-    grid: str
-
-    def __post_init__(self) -> None:
-        build_time_grid(self.grid, self.steps)
+    """A sampler that steps through a grid of times from 1 to 0."""
 
     @property
     def times(self) -> Tensor:
         """Return the times (steps + 1,) float64, falling from 1 to 0."""
-        return build_time_grid(self.grid, self.steps).flip(0)
+        return TIME_GRIDS[self.config.time_grid](self.config.steps).flip(0)
 
     def time_steps(self, schedule: Schedule) -> list[TimeStep]:
         """Return the steps through the grid, and one more at time 0 for the tokens that are still masked there.
@@ -159,38 +155,30 @@ class DiscreteTimeSampler(Sampler[Any]):
         return self.time_steps(schedule)
 
 
-DECODES = ("sample", "argmax")
-
-
-@dataclass(frozen=True)
 class PaperSampler(DiscreteTimeSampler):
     """A sampler of the paper, which treats the tokens that are still masked at time 0 in one of two ways.
 
     `decode: sample` draws them like all others. The samples then have exactly the distribution of the reverse process.
     `decode: argmax` takes the most probable token for each, as the official implementation does after the last step of
     all its samplers. With the schedules' epsilon of 1e-4 that is one token in 10,000: 0.1 of a sequence of 1024.
-
-    Raises:
-        ValueError: as `DiscreteTimeSampler`, or if `decode` is neither.
     """
-
-    decode: str = "sample"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.decode not in DECODES:
-            raise ValueError(f"sample.sampler.decode is {self.decode!r}; it must be one of {', '.join(DECODES)}")
 
     def takes_mode(self, step: TimeStep) -> bool:
         """Return True if masked tokens become the most probable ones in this step: the additional one at time 0."""
-        return step.t == 0 and self.decode == "argmax"
+        return step.t == 0 and self.config.decode == "argmax"
+
+
+def build_sampler(config: SamplerConfig) -> Sampler[Any]:
+    """Build the sampler that a configuration describes."""
+    sampler: Sampler[Any] = implementation(config)(config)
+    return sampler
 
 
 def sample_sliding_window(
-    sampler: Sampler[AnySchedule],
+    sampler: Sampler[ScheduleT],
     denoiser: Denoiser,
-    schedule: AnySchedule,
-    vocabulary: int,
+    schedule: ScheduleT,
+    vocab_size: int,
     tokens: Tensor,
     rng: CounterRNG,
     examples: Tensor,
@@ -217,7 +205,7 @@ def sample_sliding_window(
         ValueError: if the overlap is negative or not smaller than the window.
     """
     if not 0 <= overlap < window:
-        raise ValueError(f"sample.blocks.overlap must lie in [0, {window}), window being {window}, not {overlap}")
+        raise ValueError(f"overlap must lie in [0, {window}), window being {window}, not {overlap}")
     last = max(0, tokens.shape[1] - window)
     starts = [*range(0, last, window - overlap), last]
     tokens = tokens.clone()
@@ -226,7 +214,7 @@ def sample_sliding_window(
         tokens[:, block] = sampler(
             denoiser,
             schedule,
-            vocabulary,
+            vocab_size,
             tokens[:, block],
             rng.child(f"window {done}"),
             examples,

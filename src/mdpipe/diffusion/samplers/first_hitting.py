@@ -8,6 +8,7 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import ConditionalModel
 from mdpipe.diffusion.samplers.base import Sampler, Start
 from mdpipe.diffusion.schedules.base import Schedule
+from mdpipe.params.sampling import FirstHittingConfig
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,13 @@ class Hit:
     """(R,) uniforms that decide the tokens."""
 
 
-@dataclass(frozen=True)
-class FirstHitting(Sampler[Schedule]):
+class FirstHitting(Sampler[Schedule], config=FirstHittingConfig):
     """One token per row and network call, at the time at which it is unmasked: as many calls as masks in a row.
 
     The mask probability 1 - alpha at the time when a token is unmasked is uniform on [0, 1 - alpha(1)], independently
     for each token. The sorted values of a row are thus the order statistics of uniforms, in a random order of
     positions. Two tokens of a row are never drawn at once, so with exact conditionals the samples are exact. A token
-    whose value is below 1 - alpha(0) is drawn at time 0, still on its own.
+    whose value is below 1 - alpha(0) is sampled at time 0, in a call of its own.
     """
 
     def plan(self, schedule: Schedule, start: Start) -> list[Hit]:

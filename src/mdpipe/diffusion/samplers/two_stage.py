@@ -1,16 +1,14 @@
 """Two-stage ancestral sampling (App. G, Alg. 3, "mean"): first draw x_0, then decide which tokens to unmask."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import ConditionalModel
 from mdpipe.diffusion.samplers.base import PaperSampler, Start, TimeStep
+from mdpipe.params.sampling import TwoStageConfig
 
 
-@dataclass(frozen=True)
-class TwoStage(PaperSampler):
+class TwoStage(PaperSampler, config=TwoStageConfig):
     """At each masked position x_0 ~ mu(x_t, t), unmasked with probability (alpha(s) - alpha(t)) / (1 - alpha(t)).
 
     The distribution is that of Algorithm 2. In float32 they differ: there the factor makes rare tokens rarer still, and

@@ -3,31 +3,32 @@
 Shapes: times (...), float64 where accuracy matters; every result has the shape and type of its times.
 """
 
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-EPSILON = 1e-4
-"""Fraction of tokens masked at time 0 and unmasked at time 1 (App. J.1); it keeps the weight finite."""
+from mdpipe.params.diffusion import CosineConfig, GeometricConfig, LinearConfig, PolynomialConfig, ScheduleConfig
+from mdpipe.params.kinds import Configurable, implementation
 
 
-@dataclass(frozen=True)
-class Schedule(ABC):
+class Schedule(Configurable, ABC):
     """alpha(t) = (1 - 2 epsilon) raw(t) + epsilon, where raw falls from 1 to 0, or from nearly 1 to nearly 0.
 
     The bound's boundary terms take alpha(0) and alpha(1) as they are, so it is a bound for all epsilon in [0, 1/2).
     With epsilon = 0 the weight may be infinite at time 0, and the log signal-to-noise ratio at both ends.
 
-    Raises:
-        ValueError: if epsilon is outside [0, 1/2).
+    Args:
+        config: its settings; by default those of its kind.
     """
 
-    epsilon: float = EPSILON
+    config_class: ClassVar[type[ScheduleConfig]]
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.epsilon < 0.5:
-            raise ValueError(f"schedule: epsilon must lie in [0, 0.5), not {self.epsilon}")
+    def __init__(self, config: ScheduleConfig | None = None) -> None:
+        self.config = type(self).config_class.model_validate({}) if config is None else config
+        self.epsilon = self.config.epsilon
 
     @abstractmethod
     def raw(self, t: Tensor) -> Tensor:
@@ -69,3 +70,110 @@ class Schedule(ABC):
         """Return the time at which a token is unmasked with probability alpha; the nearest end if there is none."""
         raw = (alpha - self.epsilon) / (1 - 2 * self.epsilon)
         return self.raw_inverse(raw.clamp(0, 1)).clamp(0, 1)
+
+
+class Linear(Schedule, config=LinearConfig):
+    """Linear schedule raw(t) = 1 - t (Table 4): the mask probability is the time, and the weight is about 1 / t."""
+
+    def raw(self, t: Tensor) -> Tensor:
+        """Return 1 - t."""
+        return 1 - t
+
+    def one_minus_raw(self, t: Tensor) -> Tensor:
+        """Return t."""
+        return t
+
+    def raw_derivative(self, t: Tensor) -> Tensor:
+        """Return -1."""
+        return -torch.ones_like(t)
+
+    def raw_inverse(self, raw: Tensor) -> Tensor:
+        """Return 1 - raw."""
+        return 1 - raw
+
+
+class Polynomial(Schedule, config=PolynomialConfig):
+    """Polynomial schedule raw(t) = 1 - t^w (Table 4; w = 1 is the linear schedule).
+
+    The weight is about w / t: few tokens are masked for most of the time.
+    """
+
+    config: PolynomialConfig
+
+    def raw(self, t: Tensor) -> Tensor:
+        """Return 1 - t^w."""
+        return 1 - t**self.config.exponent
+
+    def one_minus_raw(self, t: Tensor) -> Tensor:
+        """Return t^w."""
+        return t**self.config.exponent
+
+    def raw_derivative(self, t: Tensor) -> Tensor:
+        """Return -w t^(w - 1)."""
+        return -self.config.exponent * t ** (self.config.exponent - 1)
+
+    def raw_inverse(self, raw: Tensor) -> Tensor:
+        """Return (1 - raw)^(1 / w)."""
+        return (1 - raw) ** (1 / self.config.exponent)
+
+
+class Geometric(Schedule, config=GeometricConfig):
+    """Geometric schedule raw(t) = exp(-b(t)), b(t) = beta_min^(1 - t) beta_max^t (Table 4).
+
+    Its derivative is -raw(t) b(t) log(beta_max / beta_min); the paper's row has one sign too many. raw runs from
+    exp(-beta_min) to exp(-beta_max) and is not stretched to reach 1 and 0: the boundary terms account for the rest.
+    """
+
+    config: GeometricConfig
+
+    def raw(self, t: Tensor) -> Tensor:
+        """Return exp(-b(t))."""
+        return torch.exp(-self._b(t))
+
+    def one_minus_raw(self, t: Tensor) -> Tensor:
+        """Return 1 - exp(-b(t))."""
+        return -torch.expm1(-self._b(t))
+
+    def raw_derivative(self, t: Tensor) -> Tensor:
+        """Return -exp(-b(t)) b(t) log(beta_max / beta_min)."""
+        return -self.raw(t) * self._b(t) * self._log_ratio
+
+    def raw_inverse(self, raw: Tensor) -> Tensor:
+        """Return log(-log(raw) / beta_min) / log(beta_max / beta_min)."""
+        return (-raw.log() / self.config.beta_min).log() / self._log_ratio
+
+    @property
+    def _log_ratio(self) -> float:
+        return math.log(self.config.beta_max / self.config.beta_min)
+
+    def _b(self, t: Tensor) -> Tensor:
+        return self.config.beta_min * torch.exp(self._log_ratio * t)
+
+
+class Cosine(Schedule, config=CosineConfig):
+    """Cosine schedule raw(t) = 1 - cos(pi/2 (1 - t)) (Table 4): few tokens are unmasked for most of the time.
+
+    The weight is about pi/2 tan(pi/2 (1 - t)), zero at time 1. Half angles keep raw accurate where it is small.
+    """
+
+    def raw(self, t: Tensor) -> Tensor:
+        """Return 1 - cos(pi/2 (1 - t)) = 2 sin^2(pi/4 (1 - t))."""
+        return 2 * torch.sin(math.pi / 4 * (1 - t)) ** 2
+
+    def one_minus_raw(self, t: Tensor) -> Tensor:
+        """Return cos(pi/2 (1 - t)) = sin(pi/2 t)."""
+        return torch.sin(math.pi / 2 * t)
+
+    def raw_derivative(self, t: Tensor) -> Tensor:
+        """Return -pi/2 sin(pi/2 (1 - t))."""
+        return -math.pi / 2 * torch.sin(math.pi / 2 * (1 - t))
+
+    def raw_inverse(self, raw: Tensor) -> Tensor:
+        """Return 1 - 4/pi arcsin(sqrt(raw / 2))."""
+        return 1 - 4 / math.pi * torch.asin((raw / 2).sqrt())
+
+
+def build_schedule(config: ScheduleConfig) -> Schedule:
+    """Build the schedule that a configuration describes."""
+    schedule: Schedule = implementation(config)(config)
+    return schedule

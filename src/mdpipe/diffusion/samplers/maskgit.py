@@ -1,6 +1,4 @@
-"""Confidence sampling: MaskGIT's parallel decoding (Chang et al., 2022), which keeps the most confident tokens."""
-
-from dataclasses import dataclass
+"""MaskGIT's parallel decoding (Chang et al., 2022), which keeps the most confident tokens."""
 
 import torch
 from torch import Tensor
@@ -9,34 +7,24 @@ from mdpipe.diffusion.denoiser import ConditionalModel
 from mdpipe.diffusion.samplers.base import DiscreteTimeSampler, Start, TimeStep
 from mdpipe.diffusion.schedules.base import Schedule
 from mdpipe.diffusion.token_sampling import sample_categorical
+from mdpipe.params.sampling import MaskGITSamplerConfig
 
 MIN_UNIFORM = 2.0**-54
 """Replaces a uniform of exactly 0, whose Gumbel number would be infinite."""
 
 
-@dataclass(frozen=True)
-class Confidence(DiscreteTimeSampler):
+class MaskGIT(DiscreteTimeSampler, config=MaskGITSamplerConfig):
     """All masked tokens are drawn at each step; of n, all but ceil(n (1 - alpha(s))) are kept, the most confident ones.
 
-    A token's confidence is log p of the sampled token plus noise_scale * Gumbel * (fraction of steps that remain).
+    A token's confidence is log p of the sampled token plus noise_scale * Gumbel * (fraction of steps that remain): a
+    noise_scale of 0 unmasks by confidence only, a large one in random order.
     After the last step nothing is masked. The choice of tokens is not that of the reverse process: samples are more
     probable and less varied than the model's distribution.
-
-    Raises:
-        ValueError: as `DiscreteTimeSampler`, or if noise_scale is negative.
     """
-
-    noise_scale: float = 4.5
-    """0 unmasks by confidence only; a large one, in random order. MaskGIT uses 4.5."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.noise_scale >= 0:
-            raise ValueError(f"sample.sampler.noise_scale must be at least 0, not {self.noise_scale}")
 
     def plan(self, schedule: Schedule, start: Start) -> list[TimeStep]:  # noqa: ARG002
         """Return the steps of the grid; the last one leaves nothing for another at time 0."""
-        return self.time_steps(schedule)[: self.steps]
+        return self.time_steps(schedule)[: self.config.steps]
 
     def step(self, model: ConditionalModel, x_t: Tensor, step: TimeStep, start: Start) -> Tensor:
         """Return x_s; step i draws from step i of the random source."""
@@ -44,10 +32,10 @@ class Confidence(DiscreteTimeSampler):
         p = model.probabilities(x_t, step.t)
         samples = sample_categorical(p, u_token)
         confidence = p.gather(-1, samples[..., None]).squeeze(-1).log()
-        confidence += self.noise_scale * (1 - step.index / self.steps) * gumbel(u_gumbel)
+        confidence += self.config.noise_scale * (1 - step.index / self.config.steps) * gumbel(u_gumbel)
         is_masked = x_t == model.mask_id
         num_unknown = start.is_masked.sum(dim=1, keepdim=True, dtype=torch.float64)
-        num_left = torch.ceil(num_unknown * (1 - step.alpha_s)) if step.index < self.steps else 0
+        num_left = torch.ceil(num_unknown * (1 - step.alpha_s)) if step.index < self.config.steps else 0
         order = confidence.where(is_masked, -torch.inf).argsort(dim=1, descending=True, stable=True)
         rank = order.argsort(dim=1)
         return torch.where(is_masked & (rank < is_masked.sum(dim=1, keepdim=True) - num_left), samples, x_t)

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import ConditionalModel
-from mdpipe.diffusion.samplers.ancestral import unmask
+from mdpipe.diffusion.samplers.ancestral_stepwise import unmask
 from mdpipe.diffusion.samplers.base import DiscreteTimeSampler, Start
+from mdpipe.params.sampling import GenMD4AncestralConfig
 
 
 class HasAlpha(Protocol):
@@ -30,8 +31,7 @@ class PerTokenStep:
     unmask_prob: Tensor
 
 
-@dataclass(frozen=True)
-class Generalized(DiscreteTimeSampler):
+class GenMD4Ancestral(DiscreteTimeSampler, config=GenMD4AncestralConfig):
     r"""From t to s a masked token becomes i with probability (alpha_i(s) - alpha_i(t)) / (1 - alpha_i(t)) mu_i.
 
     It stays masked with the remaining probability, sum_i (1 - alpha_i(s)) / (1 - alpha_i(t)) mu_i. When a token is

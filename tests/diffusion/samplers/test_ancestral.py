@@ -1,4 +1,4 @@
-"""Revealing by plan: what the network is asked, which is all that it saves; its distribution is tested with others."""
+"""Ancestral sampling by plan: the network calls that it saves. Other tests cover its distribution."""
 
 import itertools
 
@@ -10,18 +10,20 @@ from torch import Tensor
 
 from mdpipe.diffusion import denoiser as denoiser_module
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.reveal_first import RevealFirst
-from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.diffusion.schedules.linear import Linear
+from mdpipe.diffusion.samplers.ancestral import Ancestral
+from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule
 from mdpipe.diffusion.time_grids import uniform_grid
-from tests.diffusion.samplers.denoisers import NOISE, CopiedBit, Counted, Independent, Mixing, masks
+from mdpipe.params.diffusion import LinearConfig
+from mdpipe.params.sampling import AncestralConfig
+from tests.diffusion.samplers.denoisers import RNG, CopiedBit, Counted, Independent, Mixing, masks
 
-schedules = pytest.mark.parametrize("schedule", [Linear(), Cosine(), Linear(0.2)], ids=["linear", "cosine", "epsilon"])
+schedules = pytest.mark.parametrize(
+    "schedule", [Linear(), Cosine(), Linear(LinearConfig(epsilon=0.2))], ids=["linear", "cosine", "epsilon"]
+)
 
 
-def shares(schedule: Schedule, steps: int) -> Tensor:
-    """Chance that a token is revealed in each step, the last being that of the tokens left over."""
+def unmask_probs(schedule: Schedule, steps: int) -> Tensor:
+    """Return the probability that a token is unmasked in each step; the last is for tokens masked at time 0."""
     alphas = schedule.alpha(uniform_grid(steps)).flip(0)
     return torch.cat([alphas.diff(), 1 - alphas[-1:]]) / (1 - alphas[0])
 
@@ -34,14 +36,16 @@ def test_body_runs_on_rows_that_unmask_something(schedule):
     of both steps staying empty.
     """
     batch, length, steps = 4000, 8, 6
-    denoiser, delta = Counted(Independent(0.5, 0.5)), shares(schedule, steps)
-    RevealFirst(steps, "uniform")(denoiser, schedule, 2, masks(batch, length), NOISE, torch.arange(batch))
+    denoiser, delta = Counted(Independent(0.5, 0.5)), unmask_probs(schedule, steps)
+    Ancestral(AncestralConfig(steps=steps, time_grid="uniform"))(
+        denoiser, schedule, 2, masks(batch, length), RNG, torch.arange(batch)
+    )
     empty = (1 - delta) ** length
     both = (1 - delta[:, None] - delta).clamp(min=0) ** length
     covariance = both - torch.outer(empty, empty)
     covariance.diagonal().copy_(empty * (1 - empty))
     expected, error = batch * (1 - empty).sum(), (batch * covariance.sum()) ** 0.5
-    assert (sum(denoiser.trunk_rows) - expected).abs() < 4.5 * error
+    assert (sum(denoiser.body_rows) - expected).abs() < 4.5 * error
 
 
 @schedules
@@ -52,9 +56,11 @@ def test_number_of_calls_is_that_of_a_network_without_time(schedule):
     for index in range(batches):
         denoiser = Counted(Independent(0.5, 0.5))
         examples = torch.arange(batch) + batch * index
-        RevealFirst(steps, "uniform")(denoiser, schedule, 2, masks(batch, length), NOISE, examples)
-        calls[index] = len(denoiser.trunk_rows)
-    expected = (1 - (1 - shares(schedule, steps)) ** (batch * length)).sum()
+        Ancestral(AncestralConfig(steps=steps, time_grid="uniform"))(
+            denoiser, schedule, 2, masks(batch, length), RNG, examples
+        )
+        calls[index] = len(denoiser.body_rows)
+    expected = (1 - (1 - unmask_probs(schedule, steps)) ** (batch * length)).sum()
     assert (calls.mean() - expected).abs() < 4.5 * calls.std() / batches**0.5
 
 
@@ -64,27 +70,31 @@ def test_number_of_calls_is_that_of_a_network_without_time(schedule):
 def test_head_runs_per_sampled_token_and_body_per_active_row(rows, steps):
     denoiser, tokens = Counted(Independent(0.5, 0.5)), torch.tensor(rows)
     trace = [tokens]
-    RevealFirst(steps, "uniform")(
+    Ancestral(AncestralConfig(steps=steps, time_grid="uniform"))(
         denoiser,
         Linear(),
         2,
         tokens,
-        NOISE,
+        RNG,
         torch.arange(len(rows)),
         on_step=lambda _done, _of, state: trace.append(state),
     )
     changes = [(later != earlier) for earlier, later in itertools.pairwise(trace) if (later != earlier).any()]
-    assert denoiser.trunk_rows == [int(change.any(dim=1).sum()) for change in changes]
+    assert denoiser.body_rows == [int(change.any(dim=1).sum()) for change in changes]
     assert denoiser.head_rows == [int(change.sum()) for change in changes]
 
 
 def test_a_step_that_unmasks_everything_samples_in_chunks(monkeypatch):
     """At most 10 tokens of the 60 at a time, and the samples are the same."""
     start, examples = masks(10, 6, 3), torch.arange(10)
-    whole = RevealFirst(1, "uniform")(Mixing(3, False), Linear(), 3, start, NOISE, examples)
+    whole = Ancestral(AncestralConfig(steps=1, time_grid="uniform"))(
+        Mixing(3, False), Linear(), 3, start, RNG, examples
+    )
     monkeypatch.setattr(denoiser_module, "MAX_PROBABILITIES", 30)
     denoiser = Counted(Mixing(3, False))
-    assert torch.equal(RevealFirst(1, "uniform")(denoiser, Linear(), 3, start, NOISE, examples), whole)
+    assert torch.equal(
+        Ancestral(AncestralConfig(steps=1, time_grid="uniform"))(denoiser, Linear(), 3, start, RNG, examples), whole
+    )
     assert max(denoiser.head_rows) <= 10 and sum(denoiser.head_rows) == 60
 
 
@@ -105,7 +115,7 @@ def test_a_step_waits_for_no_result_of_another(monkeypatch):
     steps_begun: list[int] = []
     for name in ("item", "tolist", "nonzero", "__bool__", "__int__", "__float__", "masked_scatter", "cpu"):
         monkeypatch.setattr(Tensor, name, spy(name))
-    RevealFirst(8, "uniform")(
+    Ancestral(AncestralConfig(steps=8, time_grid="uniform"))(
         denoiser,
         Linear(),
         2,
@@ -119,12 +129,17 @@ def test_a_step_waits_for_no_result_of_another(monkeypatch):
 
 def test_nothing_unknown_needs_no_network_call():
     denoiser, start = Counted(CopiedBit()), torch.zeros(3, 2, dtype=torch.int64)
-    assert torch.equal(RevealFirst(4, "uniform")(denoiser, Linear(), 2, start, NOISE, torch.arange(3)), start)
-    assert denoiser.trunk_rows == []
+    assert torch.equal(
+        Ancestral(AncestralConfig(steps=4, time_grid="uniform"))(denoiser, Linear(), 2, start, RNG, torch.arange(3)),
+        start,
+    )
+    assert denoiser.body_rows == []
 
 
 def test_what_is_known_decides_what_is_not():
     start = masks(100, 2)
     start[:, 0] = torch.arange(100) % 2
-    samples = RevealFirst(4, "uniform")(CopiedBit(), Linear(), 2, start, NOISE, torch.arange(100))
+    samples = Ancestral(AncestralConfig(steps=4, time_grid="uniform"))(
+        CopiedBit(), Linear(), 2, start, RNG, torch.arange(100)
+    )
     assert torch.equal(samples, start[:, :1].expand(-1, 2))

@@ -1,4 +1,4 @@
-"""Confidence sampling: how many tokens it keeps, and which."""
+"""MaskGIT's sampler: how many tokens it keeps, and which."""
 
 import itertools
 import math
@@ -7,54 +7,57 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.samplers.confidence import MIN_UNIFORM, Confidence, gumbel
-from mdpipe.diffusion.schedules.cosine import Cosine
-from mdpipe.diffusion.schedules.linear import Linear
-from mdpipe.diffusion.time_grids import build_time_grid
+from mdpipe.diffusion.samplers.maskgit import MIN_UNIFORM, MaskGIT, gumbel
+from mdpipe.diffusion.schedules.base import Cosine, Linear
+from mdpipe.diffusion.time_grids import TIME_GRIDS
+from mdpipe.params.diffusion import LinearConfig
+from mdpipe.params.sampling import MaskGITSamplerConfig
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
-from tests.diffusion.samplers.denoisers import NOISE, Independent, masks
+from tests.diffusion.samplers.denoisers import RNG, Independent, masks
 
 MASK = 2
 
 
-class Places:
-    """Independent bits, each of its own probability of 1."""
+class IndependentBits:
+    """Independent bits, each with its own probability of 1."""
 
     def __init__(self, *chances: float) -> None:
         ones = torch.tensor(chances, dtype=torch.float64)
         self.p = torch.stack([1 - ones, ones], dim=1)
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
         return self.p.log().expand(len(tokens), -1, -1)
 
     def head(self, hidden: Tensor) -> Tensor:
         return hidden
 
 
-@pytest.mark.parametrize("grid", ["uniform", "cosine"])
-@pytest.mark.parametrize("schedule", [Linear(), Cosine(), Linear(0.2)], ids=["linear", "cosine", "epsilon"])
-def test_mask_count_follows_the_schedule_and_ends_at_zero(schedule, grid):
+@pytest.mark.parametrize("time_grid", ["uniform", "cosine"])
+@pytest.mark.parametrize(
+    "schedule", [Linear(), Cosine(), Linear(LinearConfig(epsilon=0.2))], ids=["linear", "cosine", "epsilon"]
+)
+def test_mask_count_follows_the_schedule_and_ends_at_zero(schedule, time_grid):
     """Rows with 0 to 8 unknown tokens of 8."""
     start, trace = masks(9, 8), []
     for row in range(9):
         start[row, :row] = 1
-    Confidence(5, grid)(
+    MaskGIT(MaskGITSamplerConfig(steps=5, time_grid=time_grid))(
         Independent(0.4, 0.6),
         schedule,
         2,
         start,
-        NOISE,
+        RNG,
         torch.arange(9),
         on_step=lambda _done, _of, state: trace.append((state == MASK).sum(dim=1).tolist()),
     )
-    alphas = schedule.alpha(build_time_grid(grid, 5)).flip(0)[1:].tolist()
+    alphas = schedule.alpha(TIME_GRIDS[time_grid](5)).flip(0)[1:].tolist()
     expected = [[math.ceil((8 - row) * (1 - alpha)) for row in range(9)] for alpha in alphas[:-1]]
     assert trace == [*expected, [0] * 9]
 
 
 def test_without_noise_the_more_confident_token_stays():
     """Chi-square of 20,000 pairs, against both draws of the first step enumerated."""
-    count, denoiser = 20_000, Places(0.3, 0.8)
+    count, denoiser = 20_000, IndependentBits(0.3, 0.8)
     first, second = denoiser.p
     chances = torch.zeros(2, 2, dtype=torch.float64)
     for a, b, again in itertools.product(range(2), repeat=3):
@@ -62,8 +65,8 @@ def test_without_noise_the_more_confident_token_stays():
             chances[a, again] += first[a] * second[b] * second[again]
         else:
             chances[again, b] += first[a] * second[b] * first[again]
-    sampler = Confidence(2, "uniform", noise_scale=0)
-    samples = sampler(denoiser, Linear(0.0), 2, masks(count, 2), NOISE, torch.arange(count))
+    sampler = MaskGIT(MaskGITSamplerConfig(steps=2, time_grid="uniform", noise_scale=0))
+    samples = sampler(denoiser, Linear(LinearConfig(epsilon=0.0)), 2, masks(count, 2), RNG, torch.arange(count))
     counts = torch.bincount(samples @ torch.tensor([2, 1]), minlength=4)
     assert chi_square_chance(counts, count * chances) > FALSE_ALARM
 
@@ -71,19 +74,19 @@ def test_without_noise_the_more_confident_token_stays():
 @pytest.mark.parametrize("noise_scale", [0.5, 4.5])
 def test_noise_makes_the_first_of_two_tokens_a_logistic_choice(noise_scale):
     """Two Gumbel numbers differ by a logistic one, scaled by the half of the steps that remains: chi-square."""
-    count, denoiser, trace = 20_000, Places(0.3, 0.8), []
+    count, denoiser, trace = 20_000, IndependentBits(0.3, 0.8), []
     first, second = denoiser.p
     chances = torch.zeros(3, 3, dtype=torch.float64)
     for a, b in itertools.product(range(2), repeat=2):
         first_stays = torch.sigmoid((first[a].log() - second[b].log()) / (noise_scale / 2))
         chances[a, MASK] += first[a] * second[b] * first_stays
         chances[MASK, b] += first[a] * second[b] * (1 - first_stays)
-    Confidence(2, "uniform", noise_scale)(
+    MaskGIT(MaskGITSamplerConfig(steps=2, time_grid="uniform", noise_scale=noise_scale))(
         denoiser,
-        Linear(0.0),
+        Linear(LinearConfig(epsilon=0.0)),
         2,
         masks(count, 2),
-        NOISE,
+        RNG,
         torch.arange(count),
         on_step=lambda _done, _of, state: trace.append(state),
     )
@@ -93,14 +96,14 @@ def test_noise_makes_the_first_of_two_tokens_a_logistic_choice(noise_scale):
 
 
 def test_with_much_noise_tokens_are_unmasked_in_random_order():
-    """Which two of four are revealed first: chi-square over the 6 pairs of 6,000 rows, whatever the confidence."""
+    """Which two of four are unmasked first: chi-square over the 6 pairs of 6,000 rows, whatever the confidence."""
     count, trace = 6000, []
-    Confidence(2, "uniform", noise_scale=1e9)(
-        Places(0.01, 0.2, 0.5, 0.9),
-        Linear(0.0),
+    MaskGIT(MaskGITSamplerConfig(steps=2, time_grid="uniform", noise_scale=1e9))(
+        IndependentBits(0.01, 0.2, 0.5, 0.9),
+        Linear(LinearConfig(epsilon=0.0)),
         2,
         masks(count, 4),
-        NOISE,
+        RNG,
         torch.arange(count),
         on_step=lambda _done, _of, state: trace.append(state != MASK),
     )
@@ -110,25 +113,25 @@ def test_with_much_noise_tokens_are_unmasked_in_random_order():
     assert chi_square_chance(counts[pairs], torch.full((6,), count / 6)) > FALSE_ALARM
 
 
-def test_equally_confident_tokens_are_revealed_from_left_to_right():
+def test_equally_confident_tokens_are_unmasked_from_left_to_right():
     """A sequence long enough for a sort that is not stable to show."""
     places, trace = torch.arange(400), []
-    Confidence(4, "uniform", noise_scale=0)(
+    MaskGIT(MaskGITSamplerConfig(steps=4, time_grid="uniform", noise_scale=0))(
         Independent(0.5, 0.5),
-        Linear(0.0),
+        Linear(LinearConfig(epsilon=0.0)),
         2,
         masks(1, 400),
-        NOISE,
+        RNG,
         torch.arange(1),
         on_step=lambda _done, _of, state: trace.append(state[0] != MASK),
     )
-    for done, visible in enumerate(trace, start=1):
-        assert torch.equal(visible, places < 100 * done)
+    for done, is_unmasked in enumerate(trace, start=1):
+        assert torch.equal(is_unmasked, places < 100 * done)
 
 
 def test_gumbel_numbers_are_finite_and_gumbel_distributed():
     """P(G < g) = exp(-exp(-g)), so that the uniform comes back."""
-    uniforms = torch.tensor([0.0, MIN_UNIFORM, 0.1, 0.5, 1 - 2.0**-53], dtype=torch.float64)
-    numbers = gumbel(uniforms)
+    u = torch.tensor([0.0, MIN_UNIFORM, 0.1, 0.5, 1 - 2.0**-53], dtype=torch.float64)
+    numbers = gumbel(u)
     assert numbers.isfinite().all()
-    assert torch.allclose(torch.exp(-torch.exp(-numbers)), uniforms, rtol=1e-9, atol=1e-15)
+    assert torch.allclose(torch.exp(-torch.exp(-numbers)), u, rtol=1e-9, atol=1e-15)

@@ -1,0 +1,123 @@
+"""Denoisers: the settings of networks."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import ValidationError
+
+from mdpipe.params.base import Positive
+from mdpipe.params.kinds import AnyKind, KindConfig
+from mdpipe.params.problems import problem
+
+DropoutRate = Annotated[float, Field(ge=0, lt=1)]
+ConvChannels = Annotated[int, Field(ge=4, multiple_of=4)]
+"""Group normalization has groups of 4 channels."""
+
+RENAMED = {
+    "width": "hidden_size",
+    "blocks": "num_blocks",
+    "middle_width": "transformer_width",
+    "layers": "num_layers",
+    "heads": "num_heads",
+}
+
+
+class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
+    """Network that maps tokens, time and class to hidden states."""
+
+    can_be_causal: ClassVar[bool] = False
+    """True if the network can be built so that each position depends on earlier ones only."""
+    takes_text: ClassVar[bool] = True
+    """False if the network is for images only."""
+    patch_size: ClassVar[int] = 1
+    """Height and width of images must be a multiple of this."""
+    has_matrices: ClassVar[bool] = True
+    """True if layers have weight matrices, which Muon is for."""
+    renamed: ClassVar[dict[str, str]] = RENAMED
+
+    time_conditioning: bool = False
+    """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
+    dropout: DropoutRate = 0.0
+    """Dropout rate."""
+
+
+class TransformerConfig(NetworkConfig):
+    """A transformer over the token sequence."""
+
+    can_be_causal: ClassVar[bool] = True
+
+    kind: Literal["transformer"] = "transformer"
+    num_layers: Positive
+    """Number of transformer blocks."""
+    num_heads: Positive
+    """Attention heads; `hidden_size` must be a multiple of twice this number."""
+    hidden_size: Positive
+    """Width of the hidden states."""
+    dropout: DropoutRate = 0.0
+    """Dropout rate: of whole channels of each residual branch, of attention probabilities and of the embedding."""
+    embed_dim: Positive | None = None
+    """Width of a factored token embedding, projected to `hidden_size`; null for `hidden_size` itself. The paper's text8
+    networks have 64."""
+
+    @model_validator(mode="after")
+    def _heads_fit_the_width(self) -> Self:
+        if self.hidden_size % (2 * self.num_heads):
+            even = [n for n in range(1, self.hidden_size // 2 + 1) if self.hidden_size % (2 * n) == 0]
+            rule = (
+                f"does not divide hidden_size = {self.hidden_size} into even parts (rotary embeddings turn pairs of"
+                f" channels); allowed at this size: {', '.join(map(str, even)) or 'none'}"
+            )
+            raise ValidationError.from_exception_data("network", [problem(("num_heads",), self.num_heads, rule)])
+        return self
+
+
+class UNetConfig(NetworkConfig):
+    """A convolutional network at full resolution with skip connections, for images."""
+
+    takes_text: ClassVar[bool] = False
+    has_matrices: ClassVar[bool] = False
+
+    kind: Literal["unet"] = "unet"
+    hidden_size: ConvChannels
+    """Number of channels."""
+    num_blocks: Positive
+    """Residual blocks of the encoder; the decoder has one more."""
+    dropout: DropoutRate = 0.0
+    """Dropout rate of single elements before the second convolution of a block."""
+    init: Literal["md4", "ordinal"] = "md4"
+    """Initial weights: `md4` as in the official implementation; `ordinal` starts with similar embeddings for similar
+    pixel values, which helps short training."""
+
+
+class UViTConfig(NetworkConfig):
+    """The U-Net with a transformer over patches of 2 x 2 pixels in the middle, for images of even size."""
+
+    takes_text: ClassVar[bool] = False
+    patch_size: ClassVar[int] = 2
+
+    kind: Literal["uvit"] = "uvit"
+    hidden_size: ConvChannels
+    """Number of channels."""
+    num_blocks: Positive
+    """Residual blocks of the encoder; the decoder has one more."""
+    transformer_width: Annotated[int, Field(ge=4, multiple_of=4)]
+    """Hidden size of the transformer in the middle; a multiple of `num_heads`."""
+    num_layers: Positive
+    """Transformer blocks in the middle."""
+    num_heads: Positive
+    """Attention heads of the transformer in the middle."""
+    dropout: DropoutRate = 0.0
+    """Dropout rate of single elements, before the second convolution of a block and within the transformer."""
+    init: Literal["md4", "ordinal"] = "md4"
+    """Initial weights: `md4` as in the official implementation; `ordinal` starts with similar embeddings for similar
+    pixel values, which helps short training."""
+
+    @model_validator(mode="after")
+    def _heads_fit_the_width(self) -> Self:
+        if self.transformer_width % self.num_heads:
+            rule = f"does not divide transformer_width = {self.transformer_width}"
+            raise ValidationError.from_exception_data("network", [problem(("num_heads",), self.num_heads, rule)])
+        return self
+
+
+AnyNetwork = Annotated[NetworkConfig, AnyKind(NetworkConfig)]

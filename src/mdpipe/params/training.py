@@ -1,0 +1,123 @@
+"""How a run is trained: optimizers, the `train` of a run, and its `hardware`."""
+
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import ValidationError
+
+from mdpipe.params.base import Config, Positive
+from mdpipe.params.kinds import AnyKind, KindConfig
+from mdpipe.params.problems import problem
+
+
+class OptimizerConfig(KindConfig, is_family=True):
+    """Optimizer; its learning rate is that of `train`."""
+
+    beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
+    """Decay rate of AdamW's second moment; the official configs have 0.999 for text, 0.99 for images."""
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Decoupled weight decay, multiplied by the learning rate; the official configs have 0.03 for text, 0.01 for
+    images."""
+
+
+class AdamWConfig(OptimizerConfig):
+    """AdamW on all weights, as in the paper; beta1 is 0.9."""
+
+    kind: Literal["adamw"] = "adamw"
+
+
+class MuonConfig(OptimizerConfig):
+    """Muon on the matrices of the layers, whose steps are made orthogonal, and AdamW on all other weights.
+
+    Its steps are scaled to the size of AdamW's, so one learning rate and one weight decay serve both. They are computed
+    in float32 on a CPU and in bfloat16 on a GPU, whatever the precision of the network's products.
+    """
+
+    kind: Literal["muon"] = "muon"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Momentum of the matrices' gradients (Nesterov)."""
+
+
+AnyOptimizer = Annotated[OptimizerConfig, AnyKind(OptimizerConfig)]
+
+
+def default_warmup(steps: int) -> int:
+    """Return the steps of warm-up of a run that states none."""
+    return min(2000, steps // 10)
+
+
+class TrainConfig(Config):
+    """Optimizer and length of a training run."""
+
+    steps: Positive
+    """Optimizer steps."""
+    batch_size: Positive
+    """Examples per step, over all processes and micro-batches."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-4
+    """Peak learning rate, reached after the warm-up; a cosine then decays it to 0 at the last step."""
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default_factory=lambda data: default_warmup(data["steps"]))
+    """Steps of linear warm-up; fewer than `steps`. By default the paper's 2,000, or a tenth of a shorter run."""
+    optimizer: AnyOptimizer = AdamWConfig()
+    """How gradients become steps."""
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    """Clip the global gradient norm to this value; null for no clipping."""
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    """Decay of the moving average of the weights. The averaged weights are the model."""
+    save_every: Positive = 1000
+    """Steps between checkpoints."""
+    save_total_limit: Positive = 2
+    """Number of checkpoints kept. If the newest is corrupt, training resumes from the one before."""
+    renamed: ClassVar[dict[str, str]] = {
+        "gradient_clip": "max_grad_norm",
+        "checkpoint_every": "save_every",
+        "keep_checkpoints": "save_total_limit",
+    }
+
+    def most_checkpoints(self, newest: int = 0, kept: int = 0) -> int:
+        """Return the largest number of checkpoints on the disk at once, including the one that is being written.
+
+        Args:
+            newest: step of the newest checkpoint that is there.
+            kept: number of checkpoints that are there, which stay until newer ones replace them.
+        """
+        if newest >= self.steps:
+            return kept
+        written = -(-self.steps // self.save_every) - newest // self.save_every  # The last step has one.
+        return max(kept, min(self.save_total_limit + 1, kept + written))
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.warmup_steps >= self.steps:
+            rule = f"must be below steps = {self.steps}"
+            raise ValidationError.from_exception_data("train", [problem(("warmup_steps",), self.warmup_steps, rule)])
+        return self
+
+
+class HardwareConfig(Config):
+    """How training uses the machine.
+
+    These settings only change floating-point rounding, except `precision` (and `compile` for bfloat16 convolutions on
+    a CPU). They are params because they decide the bytes of the result.
+    """
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Data type of the matrix products. Weights, averages, losses and the optimizer state stay float32."""
+    threads: Positive = 1
+    """CPU threads per process."""
+    num_processes: Positive = 1
+    """Processes that share each batch, one per GPU where there are GPUs. `mdpipe train` starts them."""
+    strategy: Literal["ddp", "fsdp"] = "ddp"
+    """`ddp`: each process holds all weights. `fsdp`: weights and optimizer state are sharded."""
+    gradient_accumulation_steps: Positive = 1
+    """Micro-batches per process and step. More of them use less memory."""
+    compile: bool = False
+    """Compile the network's layers and the loss with torch.compile, which takes a minute or two at the start. On a CPU,
+    3 x 3 convolutions then take half the multiplications (Winograd), with up to twice the rounding error in
+    bfloat16."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass, which uses less memory."""
+    renamed: ClassVar[dict[str, str]] = {
+        "processes": "num_processes",
+        "micro_batches": "gradient_accumulation_steps",
+        "recompute": "activation_checkpointing",
+    }

@@ -1,0 +1,192 @@
+"""Every configuration class: what it calls its keys, what it says of wrong ones, and which defaults it fills in."""
+
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from mdpipe.params import ParamsError, dump_params, json_schema, load_params, parse_params
+from mdpipe.params.base import Config
+from mdpipe.params.diffusion import ObjectiveConfig
+from mdpipe.params.kinds import KindConfig
+from mdpipe.params.load import problem_lines
+from mdpipe.params.sampling import SamplerConfig
+
+ROOT = Path(__file__).parents[2]
+PARAMS_FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"))]
+SMOKE = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
+OLD = yaml.safe_load((Path(__file__).parent / "params_before_renaming.yaml").read_text())
+"""The params of the default suite before keys were renamed."""
+
+WORDS_OF_PYDANTIC = re.compile(r"Input|String should|dictionary|instance|discriminator|required|None|True|factory")
+WRONG_VALUES = [None, True, -1, 0, 3, 0.5, float("inf"), "no such", "", [], ["no such"], {}, {"kind": "no such"}, [[]]]
+
+
+def subclasses(parent: type[Config]) -> Iterator[type[Config]]:
+    for child in parent.__subclasses__():
+        yield child
+        yield from subclasses(child)
+
+
+def is_in_params(config: type[Config]) -> bool:
+    """Return True if the class is no base of others only, and comes with the package."""
+    is_abstract = issubclass(config, KindConfig) and config.model_fields["kind"].annotation is str
+    return config.__module__.startswith("mdpipe.params") and not is_abstract
+
+
+CONFIGS = [config for config in subclasses(Config) if is_in_params(config)]
+FAMILIES = [family for family in KindConfig.__subclasses__() if family.__module__.startswith("mdpipe.params")]
+
+
+def name_of(item: Any) -> str | None:
+    return item.__name__ if isinstance(item, type) else None
+
+
+def problems(config: type[Config], data: Any) -> list[str]:
+    """Return the lines that the params of a config are refused with; none if they are accepted."""
+    try:
+        config.model_validate(data)
+    except ValidationError as error:
+        return problem_lines(error, data)
+    return []
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=name_of)
+def test_an_unknown_key_is_named_with_the_allowed_ones(config):
+    assert any("unknown key 'unheard_of'" in line for line in problems(config, {"unheard_of": 1}))
+    for key in config.model_fields:
+        (line,) = [line for line in problems(config, {f"{key}_": 1}) if "unknown key" in line]
+        assert re.search(rf"allowed: (.*, )?{key}(,|$)", line)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=name_of)
+def test_a_missing_key_says_what_it_may_be(config):
+    lines = problems(config, {})
+    required = [key for key, field in config.model_fields.items() if field.is_required()]
+    assert [line.partition(":")[0] for line in lines] == required
+    for line in lines:
+        assert ": is missing; must be " in line or ": is missing; a share is" in line
+        assert not WORDS_OF_PYDANTIC.search(line)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=name_of)
+def test_no_message_is_in_the_words_of_pydantic(config):
+    for key in config.model_fields:
+        for value in WRONG_VALUES:
+            for line in problems(config, {key: value}):
+                assert not WORDS_OF_PYDANTIC.search(line), line
+                assert re.match(r"(top level|[\w.]+): ", line), line
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=name_of)
+def test_every_field_says_what_it_is_for(config):
+    assert all(field.description for key, field in config.model_fields.items() if key != "kind")
+
+
+RENAMED = [(config, old) for config in CONFIGS for old in config.renamed]
+
+
+@pytest.mark.parametrize(("config", "old"), RENAMED)
+def test_the_old_name_of_a_key_is_refused_with_the_new_one(config, old):
+    new = config.renamed[old]
+    is_here = new.partition(":")[0] in config.model_fields  # A network or sampler without the key has no hint.
+    (line,) = [line for line in problems(config, {old: 1}) if "unknown key" in line]
+    assert (f"'{old}', now `{new}`" in line) == is_here
+    assert old not in config.model_fields
+
+
+def test_every_new_name_is_a_key_of_some_config():
+    for old, new in {(old, config.renamed[old]) for config, old in RENAMED}:
+        key = new.partition(":")[0]
+        assert any(config.renamed.get(old) == new and key in config.model_fields for config in CONFIGS), old
+
+
+RENAMED_KINDS = [(family, old) for family in FAMILIES for old in family.renamed_kinds]
+
+
+@pytest.mark.parametrize(("family", "old"), RENAMED_KINDS)
+@pytest.mark.parametrize("with_settings", [True, False])
+def test_the_old_name_of_a_kind_is_refused_with_the_new_one(family, old, with_settings):
+    new = family.renamed_kinds[old]
+    assert family.find(new.split(" ")[0]) is not None
+    with pytest.raises(ValidationError) as error:
+        family.parse({"kind": old, "grid": "cosine"} if with_settings else old)
+    assert f"{old} is now called {new}" in str(error.value)
+
+
+def test_all_new_names_of_an_old_params_file_are_given_at_once():
+    with pytest.raises(ParamsError) as error:
+        parse_params(OLD)
+    lines = str(error.value).splitlines()
+    assert not WORDS_OF_PYDANTIC.search(str(error.value))
+    for run in OLD["runs"]:
+        message = " ".join(line for line in lines if f"runs.{run}" in line)
+        for new in ("class_cond", "objective: {kind: KIND, ...}", "hidden_size", "guidance_scale", "num_mc_samples"):
+            assert f"now `{new}`" in message
+        for new in ("max_grad_norm", "save_every", "save_total_limit", "num_processes", "activation_checkpointing"):
+            assert f"now `{new}`" in message
+        assert "now `sampler: {kind: KIND, steps: N}`" in message
+    for kind in ("maskgit", "remdm", "genmd4_ancestral", "ancestral (and the old `ancestral` is `ancestral_stepwise`)"):
+        assert f"is now called {kind}" in str(error.value)
+    for part in ("comparisons.0: unknown key 'against', now `baseline`", "now `num_corrector_steps`", "`time_grid`"):
+        assert part in str(error.value)
+    for part in ("samplers.runs.letters: unknown key 'judge', now `reference_model`", "write {letters, pieces}"):
+        assert part in str(error.value)
+
+
+@pytest.mark.parametrize("path", PARAMS_FILES, ids=lambda path: path.stem)
+def test_resolved_params_are_equal_params_that_fit_the_schema(path):
+    params = load_params(path)
+    resolved = yaml.safe_load(dump_params(params))
+    assert parse_params(resolved) == params
+    assert dump_params(parse_params(resolved)) == dump_params(params)
+    jsonschema.validate(resolved, yaml.safe_load(json_schema()))
+
+
+def test_resolved_params_state_every_setting():
+    resolved = yaml.safe_load(dump_params(parse_params(minimal())))
+    for run in resolved["runs"].values():
+        assert set(run) == {"dataset", "objective", "network", "class_cond", "train", "hardware", "sample", "evaluate"}
+        assert run["train"]["warmup_steps"] == 2
+        assert run["sample"]["sampler"]["kind"] == (
+            ObjectiveConfig.kinds[run["objective"]["kind"]].sampler or "ancestral"
+        )
+    assert set(resolved) == {"seed", "sources", "datasets", "runs", "comparisons", "zero_shot", "samplers"}
+
+
+def test_the_committed_resolved_params_are_those_of_params_yaml():
+    assert (ROOT / "params.resolved.yaml").read_text() == dump_params(load_params(ROOT / "params.yaml"))
+
+
+def minimal() -> dict[str, Any]:
+    """Return params with a run of each objective, which state what has no default."""
+    run = {"dataset": "docs_letters", "train": {"steps": 20, "batch_size": 8}}
+    network = {"kind": "transformer", "num_layers": 1, "num_heads": 2, "hidden_size": 32}
+    runs = {kind: run | {"objective": kind, "network": network} for kind in ObjectiveConfig.kinds}
+    return deepcopy({"sources": SMOKE["sources"], "datasets": SMOKE["datasets"], "runs": runs})
+
+
+def test_seed_comparisons_zero_shot_and_samplers_may_be_absent():
+    params = parse_params(minimal())
+    assert (params.seed, params.comparisons) == (0, [])
+    assert not params.zero_shot.runs and not params.zero_shot.sources and not params.samplers.runs
+    jsonschema.validate(minimal(), yaml.safe_load(json_schema()))
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=name_of)
+def test_a_kind_without_settings_is_written_as_its_name(family):
+    for kind, config in family.kinds.items():
+        if not any(field.is_required() for field in config.model_fields.values()):
+            assert family.parse(kind) == family.parse({"kind": kind}) == config()
+
+
+@pytest.mark.parametrize("kind", ObjectiveConfig.kinds)
+def test_every_objective_has_a_default_sampler_that_fits(kind):
+    sampler = parse_params(minimal()).runs[kind].sample.sampler
+    assert sampler == SamplerConfig.parse(ObjectiveConfig.kinds[kind].sampler or "ancestral")
