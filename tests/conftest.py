@@ -25,12 +25,6 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.slow)
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark as slow what needs the trained runs, which take longest of all that tests of stages share."""
-    if "trained_place" in getattr(item, "fixturenames", ()):
-        item.add_marker(pytest.mark.slow)
-
-
 @pytest.fixture(autouse=True)
 def determinism_stays_here() -> Iterator[None]:
     """Training and most stages switch it on for their process, which other tests share."""

@@ -133,3 +133,16 @@ def test_training_and_evaluation_load_only_what_a_bare_gpu_node_has():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_readme_puts_the_tables_of_results_into_both_pages(capsys):
+    for folder in ("results", "docs"):
+        shutil.copytree(ROOT / folder, folder)
+    for artifact in ("report", "samples"):
+        Path(artifact).mkdir()
+    page = (ROOT / "README.md").read_text()
+    begin = page.index("<!-- likelihood:begin -->") + len("<!-- likelihood:begin -->")
+    Path("README.md").write_text(page[:begin] + page[page.index("<!-- likelihood:end -->") :])
+    code = exit_code("readme")
+    assert code == 0, code
+    assert Path("README.md").read_text() == page

@@ -18,7 +18,7 @@ from dvc_data.hashfile.hash import hash_file
 from dvc_data.hashfile.meta import Meta
 from dvc_objects.errors import ObjectFormatError
 
-from mdpipe.data.artifacts.room import no_room
+from mdpipe.data.artifacts.disk_space import disk_full_errno
 
 FOLDER = ".dir"
 """The end of a folder's hash in names, but not in all that DVC remembers."""
@@ -72,7 +72,7 @@ def stop_at_full_disk() -> None:
     """
 
     def log_exception(oid: str, exc: BaseException) -> None:
-        if no_room(exc) is not None:
+        if disk_full_errno(exc) is not None:
             raise exc
         _log_exception(oid, exc)
 

@@ -31,7 +31,7 @@ from snakemake.io import _IOFile
 from snakemake.jobs import Job
 
 from mdpipe.commands.unlock import lock_holders, repair_rwlock
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 from mdpipe.pipeline.paths import ENGINE_LOCK
 from mdpipe.pipeline.preflight import dvc_places, home_problems, require_writable, state_folders
@@ -197,14 +197,14 @@ def _resolved(params: Params) -> Iterator[None]:
     if content == before:
         yield
         return
-    write_aside(RESOLVED_PARAMS_FILE, content)
+    atomic_write(RESOLVED_PARAMS_FILE, content)
     try:
         yield
     finally:
         if before is None:
             RESOLVED_PARAMS_FILE.unlink()
         else:
-            write_aside(RESOLVED_PARAMS_FILE, before)
+            atomic_write(RESOLVED_PARAMS_FILE, before)
 
 
 def require_writable_folders(stages: Iterable[Stage]) -> None:

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # The smoke preset from two clean clones at once, one through each engine: both must end with the same dvc.lock.
 set -euo pipefail
+set -m # each engine has a process group, which ends as a whole
 root=$(cd "$(dirname "$0")/.." && pwd)
 place=$(mktemp -d)
-trap 'rm -rf "$place"' EXIT
+trap 'kill -- $(jobs -p | sed "s/^/-/") 2>/dev/null || true; rm -rf "$place"' EXIT
 
 make_all() (
     clone=$place/${1%% *}

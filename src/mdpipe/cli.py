@@ -169,7 +169,10 @@ def report() -> None:
 @app.command()
 def readme() -> None:
     """Write the tables and figures of the latest results into README.md and results/README.md."""
-    _run_stage("readme")
+    with told_plainly():
+        from mdpipe.commands.readme import readme as write_results
+
+        write_results(load_params())
 
 
 @app.command()
@@ -203,7 +206,7 @@ def plan(
 def datasets(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Say everything about these.")] = None,
 ) -> None:
-    """List the data sets of the catalogue, and how params.yaml asks for one."""
+    """List the data sets of the catalog, and how params.yaml asks for one."""
     with told_plainly():
         from mdpipe.commands.datasets import describe
 

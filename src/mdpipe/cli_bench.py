@@ -136,7 +136,7 @@ def train(
 @bench.command()
 def data(
     size: Annotated[list[int], typer.Option(help="MB of JSON lines; may be given several times.")] = [2000],  # noqa: B006
-    tokenizer: Annotated[list[str], typer.Option(help="bytes, letters, pieces or gpt2; several.")] = ["bytes"],  # noqa: B006
+    tokenizer: Annotated[list[str], typer.Option(help="bytes, text8, sentencepiece or gpt2; several.")] = ["bytes"],  # noqa: B006
     workers: Annotated[list[int], typer.Option(help="Processes that read and encode; several.")] = [1],  # noqa: B006
     kill: Annotated[bool, typer.Option("--kill", help="Encode once more, kill it halfway and run it again.")] = False,
     path: Annotated[str | None, typer.Option(help="The folder of GPT-2's vocab.json and merges.txt.")] = None,
@@ -200,11 +200,11 @@ def _print_results(
 ) -> None:
     """Print the results, and write STEM.json and STEM.md if asked for."""
     from mdpipe.benchmarks.runner import describe_machine, to_table
-    from mdpipe.data.artifacts.aside import write_aside
+    from mdpipe.data.artifacts.files import atomic_write
 
     machine, command = describe_machine(device, threads), shlex.join(["mdpipe", *sys.argv[1:]])
     document = json.dumps({"command": command, "machine": machine, "results": results}, indent=2) + "\n"
     if out is not None:
-        write_aside(out.with_name(f"{out.name}.json"), document.encode())
-        write_aside(out.with_name(f"{out.name}.md"), to_markdown(machine, command, results).encode())
+        atomic_write(out.with_name(f"{out.name}.json"), document.encode())
+        atomic_write(out.with_name(f"{out.name}.md"), to_markdown(machine, command, results).encode())
     typer.echo(document if as_json else to_table(results, columns), nl=False)

@@ -20,11 +20,11 @@ def told_plainly() -> Iterator[None]:
         yield
     except Exception:
         # Code of stages is not loaded before their inputs are recorded.
-        from mdpipe.data.artifacts.room import needs_room
+        from mdpipe.data.artifacts.disk_space import explain_disk_full
         from mdpipe.messages import printable_lines, without_secrets
 
         try:
-            with needs_room(Path.cwd()):
+            with explain_disk_full(Path.cwd()):
                 raise
         except RuntimeError as error:
             if not any(words in str(error) for words in OUT_OF_MEMORY):

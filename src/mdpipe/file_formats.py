@@ -1,4 +1,4 @@
-"""Which kind of source reads which files, by their names: params.yaml is checked by it, and what `download` finds."""
+"""Which kind of source reads which files, by their names: checked in params.yaml and for files that are found."""
 
 from pathlib import PurePosixPath
 
@@ -6,19 +6,19 @@ COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 TAR_SUFFIXES = {".tgz": ".gz", ".tbz": ".bz2", ".tbz2": ".bz2", ".txz": ".xz", ".tzst": ".zst"}
 """Short for .tar.gz and its kin."""
 
-TEXT_KINDS = ("csv", "jsonl", "table", "text_files")
+TEXT_KINDS = ("csv", "jsonl", "parquet", "text")
 KIND_OF = {
     ".csv": "csv",
     ".tsv": "csv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
-    ".parquet": "table",
-    ".arrow": "table",
+    ".parquet": "parquet",
+    ".arrow": "parquet",
     ".tar": "image_tar",
-    ".npz": "arrays",
-    ".npy": "arrays",
+    ".npz": "npy",
+    ".npy": "npy",
 }
-"""The kind that reads files of this ending, packed or not."""
+"""The kind that reads files of this ending, compressed or not."""
 EXPORT = "save it as CSV (UTF-8) and use `kind: csv`"
 UNPACK = "unpack it, and read what is in it"
 HINTS = {
@@ -34,17 +34,17 @@ HINTS = {
 """What to do with files that no kind reads."""
 READABLE = {
     "csv": (".csv", ".tsv"),
-    "image_table": (".parquet", ".arrow"),
     "image_tar": (".tar",),
     "jsonl": (".jsonl", ".ndjson"),
-    "table": (".parquet", ".arrow"),
-    "text_files": (".csv", ".tsv", ".jsonl", ".ndjson"),
+    "parquet": (".parquet", ".arrow"),
+    "parquet_images": (".parquet", ".arrow"),
+    "text": (".csv", ".tsv", ".jsonl", ".ndjson"),
 }
-"""Of the endings above those that a kind reads; a kind that is not here looks at its files itself."""
+"""The endings above that a kind reads; a kind that is not listed checks its files itself."""
 
 
 def ending(name: str) -> str:
-    """Return the ending that says what is in a file, or in those that fit a pattern: ".csv" for "*.csv.gz"."""
+    """Return the ending that tells the format of a file or of a glob's files: ".csv" for "*.csv.gz"."""
     suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
     if suffixes and suffixes[-1] in TAR_SUFFIXES:
         return ".tar"
@@ -54,13 +54,13 @@ def ending(name: str) -> str:
 
 
 def refusal(kind: str, suffix: str) -> str | None:
-    """Return why a kind does not read files of this ending and what to do with them; None where it may read them."""
+    """Return why a kind does not read files of this ending and what to do; None if it may read them."""
     if kind not in READABLE or suffix in READABLE[kind]:
         return None
     if suffix in HINTS:
         return f"`kind: {kind}` does not read {suffix} files: {HINTS[suffix]}"
     if suffix in KIND_OF:
-        text = " (pictures)" if kind in TEXT_KINDS and KIND_OF[suffix] not in TEXT_KINDS else ""
-        other = "image_table" if kind == "image_tar" and KIND_OF[suffix] == "table" else KIND_OF[suffix]
+        text = " (images)" if kind in TEXT_KINDS and KIND_OF[suffix] not in TEXT_KINDS else ""
+        other = "parquet_images" if kind == "image_tar" and KIND_OF[suffix] == "parquet" else KIND_OF[suffix]
         return f"`kind: {kind}` does not read {suffix} files{text}: use `kind: {other}`"
     return None

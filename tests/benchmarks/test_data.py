@@ -11,7 +11,7 @@ import pytest
 
 from mdpipe.benchmarks import synthetic
 from mdpipe.benchmarks.data import COLUMNS, add_same_bytes, hash_folder
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.dataset import EncodedDataset
 
 pytestmark = pytest.mark.slow
 
@@ -112,18 +112,18 @@ def test_the_files_hold_what_is_printed_and_a_table_of_it(written):
 
 
 def test_files_are_kept_where_a_folder_is_named_and_never_mixed_with_others(tmp_path):
-    arguments = ("--size", "1", "--tokenizer", "letters", "--folder", str(tmp_path))
+    arguments = ("--size", "1", "--tokenizer", "text8", "--folder", str(tmp_path))
     assert bench_data(*arguments).returncode == 0
-    train = EncodedDataset.open(tmp_path / "letters-1-1" / "encoded", "train")
+    train = EncodedDataset.open(tmp_path / "text8-1-1" / "encoded", "train")
     assert train.tokenizer == "letters" and train.length == 1024
     again = bench_data(*arguments)
-    assert again.returncode == 1 and "1 MB by letters with 1 workers was not measured: FileExistsError" in again.stderr
+    assert again.returncode == 1 and "1 MB by text8 with 1 workers was not measured: FileExistsError" in again.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--tokenizer", "runes"), "--tokenizer must be one of bytes, letters, pieces, gpt2, not 'runes'"),
+        (("--tokenizer", "runes"), "--tokenizer must be one of bytes, text8, sentencepiece, gpt2, not 'runes'"),
         (("--tokenizer", "gpt2"), "--tokenizer gpt2 needs --path, a folder with GPT-2's vocab.json and merges.txt"),
         (("--size", "0"), "--size must be at least 1, not 0"),
         (("--workers", "0"), "--workers must be at least 1, not 0"),

@@ -7,12 +7,10 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-from mdpipe.data.encoding.images import encode_images
-from mdpipe.data.encoding.text import encode_text
-from mdpipe.data.raw.material import Document, Pictures
-from mdpipe.data.raw.writing import write_raw
-from mdpipe.data.tokenizers import fit_tokenizer
-from mdpipe.data.tokenizers.pieces import Pieces
+from mdpipe.data.raw.schema import Document, ImageBatch
+from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.tokenizers.sentencepiece import SentencePiece
+from tests.data.building import encode_images, encode_text, make_tokenizer
 
 WORDS = ["the ", "model ", "reads\n", "Each token, ", "of 12 texts. ", "    ", "naïve ", "(mask) ", "once "]
 
@@ -31,8 +29,8 @@ def articles() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def pieces(articles: list[str]) -> Pieces:
-    return Pieces.fit(articles, 500)
+def pieces(articles: list[str]) -> SentencePiece:
+    return make_tokenizer("sentencepiece", articles, vocab_size=500)
 
 
 @pytest.fixture
@@ -41,7 +39,7 @@ def raw_text(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
 
     def write(texts: Sequence[str]) -> Path:
         documents = [Document(f"{index:06d}", text) for index, text in enumerate(texts)]
-        write_raw(tmp_path / "raw" / "corpus", "text_files", documents)
+        write_raw(tmp_path / "raw" / "corpus", "text", documents)
         return tmp_path / "raw" / "corpus"
 
     return write
@@ -51,7 +49,7 @@ def raw_text(tmp_path: Path) -> Callable[[Sequence[str]], Path]:
 def text_dataset(tmp_path: Path, raw_text: Callable[[Sequence[str]], Path], texts: list[str]) -> Path:
     """Forty texts as bytes, in windows of 32."""
     directory = tmp_path / "encoded" / "words"
-    encode_text(raw_text(texts), fit_tokenizer("bytes", []), directory, 32, seed=3, validation=0.2, test=0.2)
+    encode_text(raw_text(texts), make_tokenizer("bytes"), directory, 32, seed=3, validation=0.2, test=0.2)
     return directory
 
 
@@ -60,7 +58,7 @@ def image_dataset(tmp_path: Path) -> Path:
     """Thirty pictures of 4 x 4 x 1 with 17 levels, each filled with its own number but for one pixel."""
     images = np.minimum(np.arange(30)[:, None, None, None] // 2, 16).astype(np.uint8) * np.ones((1, 4, 4, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(30) % 2
-    pictures = Pictures(images, np.arange(30, dtype=np.int32), maximum=16)
+    pictures = ImageBatch(images, np.arange(30, dtype=np.int32), maximum=16)
     write_raw(tmp_path / "raw" / "numbers", "digits", pictures)
     directory = tmp_path / "encoded" / "numbers"
     encode_images(tmp_path / "raw" / "numbers", 17, 4, 4, directory, seed=0, validation=0.1, test=0.1)

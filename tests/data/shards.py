@@ -2,47 +2,40 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.raw.material import Document, Pictures
-from mdpipe.data.raw.writing import Part, write_parts
-from mdpipe.data.splits.held import SPLITS, Held
-from mdpipe.data.splits.plan import SplitPlan, plan_splits
-from mdpipe.data.work.piecewise import scratch_beside
+from mdpipe.data.artifacts.files import scratch_dir
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.raw.schema import Document, ImageBatch
+from mdpipe.data.raw.writer import SourceShard, write_shards
+from mdpipe.data.splits import SPLITS, SplitPlan
+from mdpipe.params.data import SplitSpec
+from tests.data.building import plan_splits
 
 
-@dataclass(frozen=True)
-class Texts:
-    """A part of a source: these documents."""
-
-    documents: tuple[Document, ...]
-    split: str | None = None
-    size: int = 1
-
-    def read(self, counts: Counter[str]) -> Iterator[Document]:
-        """Give them."""
-        counts["documents seen"] += len(self.documents)
-        yield from self.documents
+def text_shard(documents: Sequence[Document], split: str | None = None) -> SourceShard:
+    """Return a shard of a source that has these documents."""
+    return SourceShard(split, 1, partial(_documents, tuple(documents)))
 
 
-@dataclass(frozen=True)
-class Images:
-    """A part of a source: these pictures."""
+def image_shard(images: ImageBatch, split: str | None = None) -> SourceShard:
+    """Return a shard of a source that has these images."""
+    return SourceShard(split, 1, partial(_images, images))
 
-    pictures: Pictures
-    split: str | None = None
-    size: int = 1
 
-    def read(self, counts: Counter[str]) -> Iterator[Pictures]:
-        """Give them."""
-        counts["pictures seen"] += len(self.pictures.images)
-        yield self.pictures
+def _documents(documents: Sequence[Document], counts: Counter[str]) -> Iterator[Document]:
+    counts["documents seen"] += len(documents)
+    yield from documents
+
+
+def _images(images: ImageBatch, counts: Counter[str]) -> Iterator[ImageBatch]:
+    counts["pictures seen"] += len(images.images)
+    yield images
 
 
 def named(texts: Sequence[str]) -> list[Document]:
@@ -60,25 +53,25 @@ def in_parts(text: str, cuts: Sequence[int], name: str = "text") -> list[Documen
 def write_texts(directory: Path, documents: Sequence[Document], shards: int = 1, split: str | None = None) -> Path:
     """A raw folder of these documents in at most so many shards of neighbours."""
     ends = [len(documents) * number // shards for number in range(shards + 1)]
-    parts = [Texts(tuple(documents[first:end]), split) for first, end in pairwise(ends)]
+    parts = [text_shard(documents[first:end], split) for first, end in pairwise(ends)]
     return write_all(directory, parts)
 
 
-def write_pictures(directory: Path, pictures: Pictures, shards: int = 1) -> Path:
+def write_pictures(directory: Path, pictures: ImageBatch, shards: int = 1) -> Path:
     """A raw folder of these pictures in so many shards of neighbours."""
     parts = []
     for rows in np.array_split(np.arange(len(pictures.images)), shards):
         groups = None if pictures.groups is None else pictures.groups[rows]
         labels = None if pictures.labels is None else pictures.labels[rows]
-        some = Pictures(pictures.images[rows], groups, pictures.maximum, labels, pictures.class_names)
-        parts.append(Images(some))
+        some = ImageBatch(pictures.images[rows], groups, pictures.maximum, labels, pictures.class_names)
+        parts.append(image_shard(some))
     return write_all(directory, parts)
 
 
-def write_all(directory: Path, parts: Sequence[Part]) -> Path:
+def write_all(directory: Path, parts: Sequence[SourceShard]) -> Path:
     """A raw folder of these parts, one shard each."""
-    with scratch_beside(directory) as scratch:
-        write_parts(directory, "parts", parts, scratch)
+    with scratch_dir(directory) as scratch:
+        write_shards(directory, "parts", parts, scratch)
     return directory
 
 
@@ -86,12 +79,12 @@ def by_split(plan: SplitPlan) -> dict[str, list[Document]]:
     """The documents of every split in order."""
     found: dict[str, list[Document]] = {split: [] for split in SPLITS}
     for index in range(len(plan.shards)):
-        for split, document in plan.documents(index):
+        for split, document, _ in plan.documents(index):
             found[split].append(document)
     return found
 
 
-def splits_of(raw: Path, seed: int, validation: Held, test: Held) -> list[str | None]:
+def splits_of(raw: Path, seed: int, validation: SplitSpec, test: SplitSpec) -> list[str | None]:
     """The split of each document of a raw text folder."""
     plan = plan_splits(raw, "text", seed, validation, test)
     return [split for index in range(len(plan.shards)) for split in plan.of_shard(index)]

@@ -78,7 +78,7 @@ def test_tiles_are_the_squares_of_the_pictures_in_reading_order(images, size, st
 
 
 def test_tiles_larger_than_the_picture_are_refused():
-    with pytest.raises(ValueError, match="size = 9 do not fit pictures of 8 x 12"):
+    with pytest.raises(ValueError, match="size = 9 do not fit images of 8 x 12"):
         tile(np.zeros((1, 8, 12, 1), np.uint8), 9, 1)
 
 

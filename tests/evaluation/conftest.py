@@ -37,7 +37,7 @@ class Windows:
 
     whole: NDArray[np.int64]
     tail: NDArray[np.int64] | None = None
-    vocabulary: int = VOCAB_SIZE
+    vocab_size: int = VOCAB_SIZE
 
     @property
     def examples(self) -> int:

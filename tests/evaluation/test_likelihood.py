@@ -213,7 +213,7 @@ def test_units_are_those_of_the_whole_split() -> None:
 def test_data_of_another_vocabulary_are_refused(network: nn.Module, windows: Any) -> None:
     with pytest.raises(ValueError, match="the model knows 3 tokens, but the data have 7"):
         bound(
-            network, windows(random_windows(4, seed=0), vocabulary=7), EstimatorConfig(num_mc_samples=2, batch_size=2)
+            network, windows(random_windows(4, seed=0), vocab_size=7), EstimatorConfig(num_mc_samples=2, batch_size=2)
         )
 
 

@@ -60,7 +60,7 @@ OBJECTIVES = {
 class Windows:
     """Tokens (N, L)."""
 
-    vocabulary = V
+    vocab_size = V
 
     def __init__(self, tokens: NDArray[np.int64]) -> None:
         self.tokens = tokens

@@ -15,12 +15,10 @@ from tokenizers import decoders
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.encoding.images import encode_images
-from mdpipe.data.encoding.text import encode_corpus, encode_text
-from mdpipe.data.raw.material import Document, Pictures
-from mdpipe.data.raw.writing import write_raw
-from mdpipe.data.tokenizers import fit_tokenizer
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.raw.schema import Document, ImageBatch
+from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.evaluation.references import (
     Rate,
     compressor_rates,
@@ -30,6 +28,7 @@ from mdpipe.evaluation.references import (
     text_sizes,
     unigram_entropy,
 )
+from tests.data.building import encode_images, encode_text, make_tokenizer
 
 TEXTS = [f"Text {number} of a few: " + "so many words, " * (number % 7 + 3) + "é." for number in range(40)]
 
@@ -39,8 +38,8 @@ def encoded_text(tmp_path: Path) -> Callable[[str], EncodedDataset]:
     """The test split of TEXTS by a kind of tokenizer, in windows of 50."""
 
     def encode(kind: str) -> EncodedDataset:
-        write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
-        encode_text(tmp_path / "raw", fit_tokenizer(kind, []), tmp_path / kind, 50, seed=0, validation=0.2, test=0.3)
+        write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
+        encode_text(tmp_path / "raw", make_tokenizer(kind), tmp_path / kind, 50, seed=0, validation=0.2, test=0.3)
         return EncodedDataset.open(tmp_path / kind, "test")
 
     return encode
@@ -50,7 +49,7 @@ def encoded_text(tmp_path: Path) -> Callable[[str], EncodedDataset]:
 def encoded_images(tmp_path: Path) -> Callable[[np.ndarray, int], EncodedDataset]:
     def encode(images: np.ndarray, levels: int) -> EncodedDataset:
         groups = np.arange(len(images), dtype=np.int32)
-        write_raw(tmp_path / "raw", "arrays", Pictures(images, groups, maximum=255))
+        write_raw(tmp_path / "raw", "npy", ImageBatch(images, groups, maximum=255))
         size = images.shape[1]
         encode_images(tmp_path / "raw", levels, size, size, tmp_path / "images", seed=0, validation=0.1, test=0.5)
         return EncodedDataset.open(tmp_path / "images", "test")
@@ -62,13 +61,13 @@ def by_name(rates: Sequence[Rate]) -> dict[tuple[str, str], Rate]:
     return {(rate["reference"], rate["unit"]): rate for rate in rates}
 
 
-@pytest.mark.parametrize("kind", ["letters", "bytes"])
+@pytest.mark.parametrize("kind", ["text8", "bytes"])
 def test_text_is_compressed_as_its_tokens_decode(encoded_text: Callable[[str], EncodedDataset], kind: str) -> None:
     dataset = encoded_text(kind)
     rates = by_name(reference_rates(dataset))
     units = {"bits/byte": "bytes", "bits/char": "characters", "bits/token": "tokens"}
     assert rates.keys() == {(name, unit) for name in ("xz", "bzip2", "unigram") for unit in units}
-    content = fit_tokenizer(kind, []).decode(np.array(dataset.tokens)).encode()
+    content = make_tokenizer(kind).decode(np.array(dataset.tokens)).encode()
     for name, packed in (
         ("xz", lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)),
         ("bzip2", bz2.compress(content)),
@@ -86,13 +85,13 @@ def test_compressors_read_the_same_text_from_lossless_tokenizers(tmp_path: Path)
     byte_level.pre_tokenizer, byte_level.decoder = ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     byte_level.add_special_tokens(["<end>"])
     byte_level.save(str(tmp_path / "tokenizer.json"))
-    write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
+    write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
     content = "".join(f"{text}\0" for text in TEXTS).encode()
     sizes = {"xz": len(lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)), "bzip2": len(bz2.compress(content))}
     for tokenizer in (
-        fit_tokenizer("bytes", []),
-        fit_tokenizer("pieces", TEXTS, vocabulary=288),
-        fit_tokenizer("json", [], path=str(tmp_path / "tokenizer.json"), revision=None, end_of_text="<end>"),
+        make_tokenizer("bytes"),
+        make_tokenizer("sentencepiece", TEXTS, vocab_size=288),
+        make_tokenizer("hf_tokenizer", path=str(tmp_path / "tokenizer.json"), revision=None, eos_token="<end>"),
     ):
         encode_corpus(tmp_path / "raw", tokenizer, tmp_path / tokenizer.kind, 50)
         rates = by_name(compressor_rates(EncodedDataset.open(tmp_path / tokenizer.kind, "test")))
@@ -122,7 +121,7 @@ def test_compressed_text_can_be_had_back() -> None:
 def test_unigram_is_cross_entropy_under_training_counts_plus_one(
     encoded_text: Callable[[str], EncodedDataset],
 ) -> None:
-    dataset = encoded_text("letters")
+    dataset = encoded_text("text8")
     counts = dataset.unigram() + 1
     cost = -np.log(counts / counts.sum())[np.array(dataset.tokens)]
     estimate = unigram_entropy(dataset)
@@ -160,8 +159,8 @@ def test_noise_costs_a_byte_per_dimension_and_one_color_nothing(
 
 
 def test_a_corpus_without_a_training_split_is_rated_by_compressors(tmp_path: Path) -> None:
-    write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
-    encode_corpus(tmp_path / "raw", fit_tokenizer("bytes", []), tmp_path / "corpus", 50)
+    write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
+    encode_corpus(tmp_path / "raw", make_tokenizer("bytes"), tmp_path / "corpus", 50)
     rates = by_name(compressor_rates(EncodedDataset.open(tmp_path / "corpus", "test")))
     assert {name for name, _ in rates} == {"xz", "bzip2"}
 

@@ -5,17 +5,16 @@ import numpy as np
 import pytest
 from torch import nn
 
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.encoding.images import encode_images
-from mdpipe.data.encoding.text import encode_corpus
-from mdpipe.data.raw.material import Document, Pictures
-from mdpipe.data.raw.writing import write_raw
-from mdpipe.data.tokenizers import fit_tokenizer
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.raw.schema import Document, ImageBatch
+from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import Likelihood, zero_shot_bound
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.diffusion import MD4Config
+from tests.data.building import encode_images, make_tokenizer
 
 TEXTS = ["Plain text.", "Naïve text, as it is.", "A third one that is somewhat longer than these were."]
 
@@ -31,8 +30,8 @@ def measured(corpus: EncodedDataset, network: nn.Module, settings: EstimatorConf
 
 
 def test_all_bits_are_shared_out_over_the_text_without_separators(large: nn.Module, tmp_path: Path) -> None:
-    write_raw(tmp_path / "raw", "text_files", [Document(str(n), text) for n, text in enumerate(TEXTS)])
-    encode_corpus(tmp_path / "raw", fit_tokenizer("bytes", []), tmp_path / "corpus", 16)
+    write_raw(tmp_path / "raw", "text", [Document(str(n), text) for n, text in enumerate(TEXTS)])
+    encode_corpus(tmp_path / "raw", make_tokenizer("bytes"), tmp_path / "corpus", 16)
     corpus = EncodedDataset.open(tmp_path / "corpus", "test")
     likelihood = measured(corpus, large, EstimatorConfig(num_mc_samples=4, batch_size=4))
     characters, size = sum(map(len, TEXTS)), sum(len(text.encode()) for text in TEXTS)
@@ -46,8 +45,8 @@ def test_all_bits_are_shared_out_over_the_text_without_separators(large: nn.Modu
 
 
 def test_perplexity_is_per_token_with_its_own_error(large: nn.Module, tmp_path: Path) -> None:
-    write_raw(tmp_path / "raw", "text_files", [Document(str(n), text) for n, text in enumerate(TEXTS)])
-    encode_corpus(tmp_path / "raw", fit_tokenizer("bytes", []), tmp_path / "corpus", 16)
+    write_raw(tmp_path / "raw", "text", [Document(str(n), text) for n, text in enumerate(TEXTS)])
+    encode_corpus(tmp_path / "raw", make_tokenizer("bytes"), tmp_path / "corpus", 16)
     likelihood = measured(
         EncodedDataset.open(tmp_path / "corpus", "test"), large, EstimatorConfig(num_mc_samples=4, batch_size=4)
     )
@@ -58,7 +57,7 @@ def test_perplexity_is_per_token_with_its_own_error(large: nn.Module, tmp_path: 
 
 def test_images_are_refused_as_corpus(large: nn.Module, tmp_path: Path) -> None:
     images = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 4, 1), np.uint8)
-    write_raw(tmp_path / "raw", "arrays", Pictures(images, np.arange(20, dtype=np.int32), maximum=255))
+    write_raw(tmp_path / "raw", "npy", ImageBatch(images, np.arange(20, dtype=np.int32), maximum=255))
     encode_images(tmp_path / "raw", 256, 4, 4, tmp_path / "images", seed=0, validation=0.2, test=0.2)
     with pytest.raises(ValueError, match="holds image data; zero-shot corpora are text"):
         measured(

@@ -179,13 +179,6 @@ def test_seed_comparisons_zero_shot_and_samplers_may_be_absent():
     jsonschema.validate(minimal(), yaml.safe_load(json_schema()))
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=name_of)
-def test_a_kind_without_settings_is_written_as_its_name(family):
-    for kind, config in family.kinds.items():
-        if not any(field.is_required() for field in config.model_fields.values()):
-            assert family.parse(kind) == family.parse({"kind": kind}) == config()
-
-
 @pytest.mark.parametrize("kind", ObjectiveConfig.kinds)
 def test_every_objective_has_a_default_sampler_that_fits(kind):
     sampler = parse_params(minimal()).runs[kind].sample.sampler

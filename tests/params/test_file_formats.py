@@ -10,14 +10,8 @@ from mdpipe.file_formats import ending
 from mdpipe.params import ParamsError, parse_params
 
 SMOKE = yaml.safe_load((Path(__file__).parents[2] / "workflow/presets/smoke.yaml").read_text())
-TEXT = {"empty_rows": "error", "detokenizer": None}
-TABLE = {"kind": "table", "column": "text", **TEXT}
-JSON_LINES = {"kind": "jsonl", "field": "text", "broken_utf8": "error", **TEXT}
-PLAIN = {"kind": "text_files", "documents": "line", "broken_utf8": "error", **TEXT}
-CSV = {"kind": "csv", "columns": ["text"], "delimiter": ",", "header": True, "encoding": "utf-8", **TEXT}
-RESIZED = {"mode": None, "resize": None}
-IMAGE_TABLE = {"kind": "image_table", "image": "image", "label": None, **RESIZED}
-IMAGE_TAR = {"kind": "image_tar", **RESIZED}
+PARQUET, JSON_LINES, PLAIN, CSV = {"kind": "parquet"}, {"kind": "jsonl"}, {"kind": "text"}, {"kind": "csv"}
+PARQUET_IMAGES, IMAGE_TAR = {"kind": "parquet_images"}, {"kind": "image_tar"}
 
 
 def parsed(source):
@@ -33,22 +27,22 @@ def refused(source):
 @pytest.mark.parametrize(
     ("source", "name", "hint"),
     [
-        (TABLE, "*.csv", "`kind: table` does not read .csv files: use `kind: csv`"),
-        (TABLE, "*.tsv.gz", "use `kind: csv`"),
-        (TABLE, "*.jsonl", "use `kind: jsonl`"),
-        (TABLE, "*.xlsx", "save it as CSV (UTF-8) and use `kind: csv`"),
-        (JSON_LINES, "*.parquet", "use `kind: table`"),
+        (PARQUET, "*.csv", "`kind: parquet` does not read .csv files: use `kind: csv`"),
+        (PARQUET, "*.tsv.gz", "use `kind: csv`"),
+        (PARQUET, "*.jsonl", "use `kind: jsonl`"),
+        (PARQUET, "*.xlsx", "save it as CSV (UTF-8) and use `kind: csv`"),
+        (JSON_LINES, "*.parquet", "use `kind: parquet`"),
         (JSON_LINES, "*.csv", "use `kind: csv`"),
-        (PLAIN, "**/*.parquet", "use `kind: table`"),
+        (PLAIN, "**/*.parquet", "use `kind: parquet`"),
         (PLAIN, "*.xlsx", "save it as CSV"),
         (PLAIN, "*.zip", "unpack it"),
-        (PLAIN, "*.npz", "does not read .npz files (pictures)"),
-        (CSV, "*.parquet", "use `kind: table`"),
+        (PLAIN, "*.npz", "does not read .npz files (images)"),
+        (CSV, "*.parquet", "use `kind: parquet`"),
         (CSV, "*.jsonl.zst", "use `kind: jsonl`"),
         (IMAGE_TAR, "*.zip", "unpack it"),
-        (IMAGE_TAR, "*.parquet", "use `kind: image_table`"),
-        (IMAGE_TABLE, "*.csv", "does not read .csv files"),
-        (IMAGE_TABLE, "*.tar", "use `kind: image_tar`"),
+        (IMAGE_TAR, "*.parquet", "use `kind: parquet_images`"),
+        (PARQUET_IMAGES, "*.csv", "does not read .csv files"),
+        (PARQUET_IMAGES, "*.tar", "use `kind: image_tar`"),
     ],
 )
 def test_files_of_another_kind_are_refused_by_path_and_by_pattern(source, name, hint):
@@ -64,7 +58,7 @@ def test_files_of_another_kind_are_refused_by_path_and_by_pattern(source, name, 
 @pytest.mark.parametrize(
     ("source", "name"),
     [
-        (TABLE, "*.arrow"),
+        (PARQUET, "*.arrow"),
         (JSON_LINES, "*.json.gz"),
         (JSON_LINES, "*.ndjson"),
         (PLAIN, "*.txt.gz"),
@@ -83,7 +77,7 @@ def test_files_that_the_kind_may_read_are_not(source, name):
 
 def test_the_pattern_does_not_count_where_the_path_is_a_file(tmp_path):
     (tmp_path / "a.parquet").touch()
-    assert parsed({**TABLE, "path": str(tmp_path / "a.parquet"), "pattern": "*.csv"})
+    assert parsed({**PARQUET, "path": str(tmp_path / "a.parquet"), "pattern": "*.csv"})
 
 
 def test_check_says_that_rows_of_tables_are_read_as_plain_text():
@@ -108,10 +102,9 @@ def test_settings_of_a_csv_source_are_checked(change, part):
     assert part in refused({**CSV, "path": "my/a.csv", "pattern": "*", **change})
 
 
-@pytest.mark.parametrize("kind", ["hub", "hub_images"])
-def test_a_local_folder_of_a_hub_source_is_the_path_that_dvc_watches(tmp_path, kind):
-    source = {"kind": kind, "name": str(tmp_path), "config": None, "splits": ["train"], "revision": None}
-    source |= {"column": "text", **TEXT} if kind == "hub" else {"image": "image", "label": None, **RESIZED}
+@pytest.mark.parametrize("columns", [{}, {"image_column": "image"}])
+def test_a_local_hub_folder_is_the_path_that_dvc_watches(tmp_path, columns):
+    source = {"kind": "huggingface", "name": str(tmp_path), **columns}
     told = refused({**source, "path": "constraints.txt"})
     assert (
         "sources.notes.path: 'constraints.txt' is refused: `name` is a folder here, and DVC watches only `path`" in told
@@ -119,6 +112,31 @@ def test_a_local_folder_of_a_hub_source_is_the_path_that_dvc_watches(tmp_path, k
     assert parsed({**source, "path": str(tmp_path)})
     assert parsed({**source, "path": str(tmp_path.parent)})
     assert parsed({**source, "name": "owner/name", "path": "constraints.txt"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_column": "label"}, "label_column: 'label' is refused: is for images: name their column in `image_col"),
+        ({"mode": "RGB"}, "mode: 'RGB' is refused: is for images"),
+        (
+            {"image_column": "image", "column": "body"},
+            "column: 'body' is refused: is for text, and with `image_column`",
+        ),
+        ({"image_column": "image", "empty_documents": "keep"}, "empty_documents: 'keep' is refused: is for text"),
+    ],
+)
+def test_a_hub_source_has_text_or_images(settings, message):
+    source = {"kind": "huggingface", "name": "owner/name", "path": "constraints.txt"}
+    assert f"sources.notes.{message}" in refused({**source, **settings})
+
+
+@pytest.mark.parametrize("labels", ["train-labels", {"train": "train-labels", "validation": "train-labels"}])
+def test_labels_of_other_splits_than_the_images_are_refused(labels):
+    source = {"kind": "mnist_idx", "path": "my", "images": {"train": "train-images"}, "labels": labels}
+    told = refused(source)
+    assert "sources.notes.labels: " in told
+    assert "`images` and `labels` must name the same splits" in told
 
 
 @pytest.mark.parametrize(

@@ -49,11 +49,11 @@ def test_the_committed_schema_is_the_one_of_the_types():
 
 
 TEXTS = {
-    "kind": "text_files",
+    "kind": "text",
     "path": "my",
-    "documents": "file",
-    "broken_utf8": "error",
-    "empty_rows": "error",
+    "sample_by": "document",
+    "decode_errors": "strict",
+    "empty_documents": "error",
     "detokenizer": None,
 }
 UVIT = {
@@ -94,17 +94,23 @@ UVIT = {
         ({"runs.letters.evaluate.num_mc_samples": 3}, ["evaluate.num_mc_samples: 3", "a multiple of 2"]),
         ({"datasets.digits.source": "typer_docs"}, ["datasets.digits.tokenizer", "'typer_docs' has texts"]),
         ({"datasets.docs_letters.source": "digits"}, ["datasets.docs_letters.tokenizer", "'digits' has images"]),
-        ({"datasets.digits.test": 0.95}, ["datasets.digits.validation: 0.1", "nothing to train on"]),
+        ({"datasets.digits.splits.test": 0.95}, ["datasets.digits.splits.validation: 0.1", "nothing to train on"]),
         (
-            {"datasets.docs_letters.validation": {"chunks": 0.5}, "datasets.docs_letters.test": {"chunks": 0.5}},
-            ["datasets.docs_letters.validation.chunks: 0.5", "nothing to train on"],
+            {
+                "datasets.docs_letters.splits.validation": {"windows": 0.5},
+                "datasets.docs_letters.splits.test": {"windows": 0.5},
+            },
+            ["datasets.docs_letters.splits.validation: ", "nothing to train on"],
         ),
         (
-            {"datasets.docs_letters.validation": {"last": 5}, "datasets.docs_letters.test": {"last_characters": 5}},
-            ["datasets.docs_letters.test", "count both in documents or both in characters"],
+            {
+                "datasets.docs_letters.splits.validation": {"last_documents": 5},
+                "datasets.docs_letters.splits.test": {"last_characters": 5},
+            },
+            ["datasets.docs_letters.splits.test", "count both in documents or both in characters"],
         ),
-        ({"datasets.docs_letters.lenght": 1}, ["datasets.docs_letters", "did you mean 'length'"]),
-        ({"sources.digits.kind": "mnist"}, ["sources.digits.kind: 'mnist'", "one of docstrings, text_files"]),
+        ({"datasets.docs_letters.seq_lne": 1}, ["datasets.docs_letters", "did you mean 'seq_len'"]),
+        ({"sources.digits.kind": "mnist"}, ["sources.digits.kind: 'mnist'", "one of docstrings, text, "]),
         ({"zero_shot.runs": {"digits": None}}, ["zero_shot.runs.digits: 'digits'", "letters, letters_ar, pieces"]),
         ({"zero_shot.sources": {"pydantic_docs": None}}, ["zero_shot.sources", "would not be zero-shot"]),
         (
@@ -207,27 +213,32 @@ def test_what_is_wrong_names_its_path_its_value_and_what_is_allowed(change, part
 @pytest.mark.parametrize(
     ("value", "rule"),
     [
-        (10, "10 is refused: a share is a number between 0 and 1, such as 0.1; .* write {last: 10}$"),
-        (1, "1 is refused: .* write {last: 1}$"),
-        (1.0, "1.0 is refused: .* write {last: 1}$"),
-        (0, "0 is refused: a share is a number between 0 and 1, such as 0.1$"),
-        (-0.1, "-0.1 is refused: a share is a number between 0 and 1, such as 0.1$"),
-        (2.5, "2.5 is refused: a share is a number between 0 and 1, such as 0.1$"),
-        (float("nan"), "nan is refused: a share is a number between 0 and 1, such as 0.1$"),
+        (10, "10 is refused: a fraction is a number between 0 and 1, such as 0.1; .* write {last_documents: 10}$"),
+        (1, "1 is refused: .* write {last_documents: 1}$"),
+        (1.0, "1.0 is refused: .* write {last_documents: 1}$"),
+        (0, "0 is refused: a fraction is a number between 0 and 1, such as 0.1$"),
+        (-0.1, "-0.1 is refused: a fraction is a number between 0 and 1, such as 0.1$"),
+        (2.5, "2.5 is refused: a fraction is a number between 0 and 1, such as 0.1$"),
+        (float("nan"), "nan is refused: a fraction is a number between 0 and 1, such as 0.1$"),
         ("10%", "'10%' is refused: .*; write 0.1$"),
         ("12.5 %", "'12.5 %' is refused: .*; write 0.125$"),
         ("1/20", "'1/20' is refused: .*; write 0.05$"),
         ("0.1", "'0.1' is refused: .*; write 0.1$"),
-        ("1/0", "'1/0' is refused: a share is a number between 0 and 1, such as 0.1$"),
-        (True, "true is refused: .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
-        (None, "null is refused: .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
-        ([0.1], ".* is refused: .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
-        ({}, "a share is .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
-        ({"share": 0.1}, "a share is .* the name of a split of the source, {last: N}, .* or {chunks: 0.1}$"),
-        ({"last": 1, "chunks": 0.1}, "a share is .* the name of a split of the source, {last: N}, .*$"),
+        ("1/0", "'1/0' is refused: a fraction is a number between 0 and 1, such as 0.1$"),
+        (True, "true is refused: .* the name of a split of the source, {last_documents: N}, .* or {windows: 0.1}$"),
+        ([0.1], ".* is refused: .* the name of a split of the source, {last_documents: N}, .* or {windows: 0.1}$"),
+        ({}, "a fraction is .* the name of a split of the source, {last_documents: N}, .* or {windows: 0.1}$"),
+        (
+            {"share": 0.1},
+            "a fraction is .* the name of a split of the source, {last_documents: N}, .* or {windows: 0.1}$",
+        ),
+        (
+            {"last_documents": 1, "windows": 0.1},
+            "a fraction is .* the name of a split of the source, {last_documents: N}, .*$",
+        ),
     ],
 )
-@pytest.mark.parametrize("key", ["datasets.docs_letters.validation", "datasets.digits.test"])
+@pytest.mark.parametrize("key", ["datasets.docs_letters.splits.validation", "datasets.digits.splits.test"])
 def test_what_is_held_out_is_refused_in_one_line(key, value, rule):
     message = refused({key: value})
     assert re.fullmatch(f"params.yaml: {key}: {rule}", message), message
@@ -236,21 +247,24 @@ def test_what_is_held_out_is_refused_in_one_line(key, value, rule):
 @pytest.mark.parametrize(
     ("value", "line"),
     [
-        ({"last": 0}, "last: 0 is refused: must be at least 1"),
-        ({"last": 0.1}, "last: 0.1 is refused: must be a whole number"),
+        ({"last_documents": 0}, "last_documents: 0 is refused: must be at least 1"),
+        ({"last_documents": 0.1}, "last_documents: 0.1 is refused: must be a whole number"),
         ({"last_characters": "5M"}, "last_characters: '5M' is refused: must be a whole number"),
-        ({"chunks": 10}, "chunks: 10 is refused: must be below 1"),
+        ({"windows": 10}, "windows: 10 is refused: must be below 1"),
     ],
 )
 def test_only_the_form_that_is_meant_is_reported(value, line):
-    assert refused({"datasets.docs_letters.test": value}) == f"params.yaml: datasets.docs_letters.test.{line}"
+    assert (
+        refused({"datasets.docs_letters.splits.test": value})
+        == f"params.yaml: datasets.docs_letters.splits.test.{line}"
+    )
 
 
 @pytest.mark.parametrize("name", ["test", "10", "fold 1", "train[:10%]", "1.5b"])
 def test_the_name_of_a_split_is_no_share(name):
     data = deepcopy(SMOKE)
-    data["datasets"]["docs_letters"]["validation"] = name
-    assert parse_params(data).datasets["docs_letters"].validation == name
+    data["datasets"]["docs_letters"]["splits"]["validation"] = name
+    assert parse_params(data).datasets["docs_letters"].splits.validation == name
 
 
 @pytest.mark.parametrize(
@@ -346,17 +360,23 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"runs.letters.evaluate.split": None}, "runs.letters.evaluate.split: null is refused: must be 'validation' or "),
     ({"runs.letters.dataset": "Docs"}, "runs.letters.dataset: 'Docs' is refused: .* (did you mean 'docs_letters'?); "),
     ({"runs.letters.dataset": "doc_letters"}, "runs.letters.dataset: 'doc_letters' is refused: .* mean 'docs_letters'"),
-    ({"datasets.docs_letters.tokenizer": {"kind": "pieces", "model": "bpe", "vocabulary": 300}}, ".*sample: .*null"),
+    (
+        {"datasets.docs_letters.tokenizer": {"kind": "hf_tokenizer", "eos_token": "a"}},
+        "datasets.docs_letters.tokenizer.path: is missing; ",
+    ),
     ({"datasets.digits.tokenizer.kind": "pixles"}, "datasets.digits.tokenizer.kind: 'pixles' .* mean 'pixels'?)$"),
-    ({"datasets.docs_letters.packing": "steam"}, "datasets.docs_letters.packing: .*'mdlm_zero_shot' .*'stream'?)$"),
+    (
+        {"datasets.docs_letters.packing": "steam"},
+        "datasets.docs_letters.packing: .*mdlm_zero_shot .*'stream'?).* map",
+    ),
     (
         {"datasets.docs_letters.packing": 3},
         "datasets.docs_letters.packing: 3 .* or a mapping with the keys ",
     ),
-    ({"datasets.docs_letters.packing": {"kind": 1}}, "datasets.docs_letters.packing: unknown key 'kind'; allowed: end"),
-    ({"sources.x": {"kind": "text"}}, "sources.x.kind: 'text' is refused: .* (did you mean 'text_files'?)$"),
+    ({"datasets.docs_letters.packing": {"kind": 1}}, "datasets.docs_letters.packing: unknown key 'kind'; allowed: app"),
+    ({"sources.x": {"kind": "texts"}}, "sources.x.kind: 'texts' is refused: .* (did you mean 'text'?)$"),
     ({"sources.x": TEXTS | {"pattern": 3}}, "sources.x.pattern: 3 is refused: must be text, or a mapping "),
-    ({"sources.x": {"kind": "catalogue", "path": "my", "name": "text9"}}, "sources.x.name: 'text9' .* mean 'text8'?"),
+    ({"sources.x": {"kind": "catalog", "path": "my", "name": "text9"}}, "sources.x.name: 'text9' .* mean 'text8'?"),
     ({"sources.digits.kind": "Digits"}, "sources.digits.kind: 'Digits' is refused: .* mean 'digits'?)$"),
     ({"sources.typer_docs.packages": "rich"}, "sources.typer_docs.packages: .* must be a list; write "),
     (
@@ -385,10 +405,9 @@ def test_each_misuse_is_reported_once_in_the_words_of_params(change: dict[str, A
 
 
 def test_every_missing_key_says_what_it_may_be() -> None:
-    source = {"kind": "url", "path": "my", "url": "https://x", "sha256": "abc"}
+    source = {"kind": "url", "path": "my", "sha256": "abc"}
     lines = refused({"sources.x": source}).splitlines()
-    assert "params.yaml: sources.x.member: is missing; must be text, or null (The file to take from a zip" in lines[3]
-    assert all(": is missing; must be " in line for line in lines if "sha256" not in line)
+    assert "params.yaml: sources.x.url: is missing; must be text (Without user, password or token: " in lines[0]
     assert any(line.startswith("params.yaml: sources.x.sha256: 'abc' is refused: must be the 64 hex") for line in lines)
 
 

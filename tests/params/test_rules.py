@@ -202,14 +202,6 @@ def test_an_unknown_setting_is_refused_with_those_there_are(config):
     assert all(key in str(error.value) for key in config.model_fields)
 
 
-@every_config
-def test_a_setting_under_its_former_name_is_refused_with_the_new_one(config):
-    for former, name in config.renamed.items():
-        with pytest.raises(ValidationError) as error:
-            config.model_validate(REQUIRED.get(config, {}) | {former: 1})
-        assert f"'{former}', now `{name}`" in str(error.value)
-
-
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_a_kind_that_is_not_there_is_refused_with_those_there_are(family):
     for unknown in ("no_such_kind", "", 3):
@@ -220,10 +212,6 @@ def test_a_kind_that_is_not_there_is_refused_with_those_there_are(family):
     near = next(iter(family.kinds))
     with pytest.raises(ValidationError, match=f"did you mean '{near}'"):
         family.parse(near[:-1])
-    for former, name in family.renamed_kinds.items():
-        with pytest.raises(ValidationError) as error:
-            family.parse(former)
-        assert f"{former} is now called {name}" in str(error.value)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)

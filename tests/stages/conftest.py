@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mdpipe.cli import app
-from mdpipe.data.sources import docstrings
+from mdpipe.data.sources import bundled
 from mdpipe.params import Params, load_params
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
@@ -24,7 +24,7 @@ SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
 def packages_are_read_once() -> Iterator[None]:
     """Parsing a package takes seconds, and most plans and downloads here ask for the same one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(docstrings, "_package", cache(docstrings._package))
+        patch.setattr(bundled, "_package", cache(bundled._package))
         yield
 
 

@@ -39,15 +39,14 @@ def rows_of(params: Params | dict[str, Any]) -> dict[str, Row]:
 def owt_small() -> dict[str, Any]:
     """GPT-2's shape on OpenWebText for a million steps."""
     content = smoke()
-    content["sources"] = {"owt": {"kind": "catalogue", "name": "openwebtext", "path": "constraints.txt"}}
+    content["sources"] = {"owt": {"kind": "catalog", "name": "openwebtext", "path": "constraints.txt"}}
     content["datasets"] = {
         "owt": {
             "source": "owt",
             "tokenizer": GPT2,
             "packing": "mdlm",
-            "length": 1024,
-            "validation": {"last": 100_000},
-            "test": 0.001,
+            "seq_len": 1024,
+            "splits": {"validation": {"last_documents": 100_000}, "test": 0.001},
         }
     }
     run = content["runs"]["letters"] | {"dataset": "owt"}

@@ -13,8 +13,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from mdpipe.cli import app
-from mdpipe.data.artifacts.stable_json import read_json
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.artifacts.files import read_json
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
@@ -40,11 +40,12 @@ def animals(params: Params) -> Params:
     run["sample"] |= {"count": 6, "guidance_scale": None}
     plain = data["runs"]["digits"] | {"class_cond": None}
     source = {"kind": "image_folder", "path": "pets", "pattern": "*/*.png", "labels": "folder"}
-    tiles = {"tokenizer": {"kind": "pixels", "levels": 4}, "size": 4, "stride": 4}
+    tiles = {"tokenizer": {"kind": "pixels", "levels": 4}, "size": 4}
+    tiles |= {"splits": {"validation": 0.2, "test": {"last_documents": 5}}}
     return parse_params(
         {
             "sources": {"animals": source | {"mode": None, "resize": None}},
-            "datasets": {"animals": {"source": "animals", "validation": 0.2, "test": {"last": 5}, **tiles}},
+            "datasets": {"animals": {"source": "animals", **tiles}},
             "runs": {"animals": run, "plain": plain},
         }
     )

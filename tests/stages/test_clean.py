@@ -11,8 +11,8 @@ import yaml
 from dvc.repo import Repo
 
 from mdpipe.commands.clean import clean
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.sources.fetch import destination
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.sources.download import destination
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.data_fingerprint import encoding_fingerprint, source_fingerprint
@@ -120,7 +120,7 @@ def test_of_what_was_removed_from_params_everything_goes_and_nothing_else(
     assert files() == before
     assert entries() == recorded
     assert {line.split()[-1] for line in listed.splitlines()[:-1]} == gone | stages
-    assert "MB that params.yaml does not ask for; `mdpipe clean --force` removes it" in listed.splitlines()[-1]
+    assert listed.endswith("B that params.yaml does not ask for; `mdpipe clean --force` removes it")
 
     clean(params, force=True)
     assert before - files() == {path for path in before if any(Path(path).is_relative_to(each) for each in gone)}
@@ -142,8 +142,8 @@ def test_files_that_no_stage_writes_stay(suite):
         Path(path).write_text("mine")
     Path("logs/mine.log").touch()
     Path("evaluations/.gitkeep").touch()
-    content["sources"]["mine"] = {"kind": "text_files", "path": "data/raw/mine", "pattern": "*", "documents": "file"}
-    content["sources"]["mine"] |= {"broken_utf8": "error", "empty_rows": "error", "detokenizer": None}
+    content["sources"]["mine"] = {"kind": "text", "path": "data/raw/mine", "pattern": "*", "sample_by": "document"}
+    content["sources"]["mine"] |= {"decode_errors": "strict", "empty_documents": "error", "detokenizer": None}
     before = files()
     clean(use(content), force=True)
     assert before - files() == set()
@@ -195,7 +195,7 @@ def test_finished_shards_stay_if_their_stage_goes_on_from_them(suite):
 def test_downloads_stay_as_long_as_a_source_has_their_address(suite):
     content = smoke()
     settings = {"kind": "url", "url": "http://localhost/a.txt", "sha256": None, "member": None, "field": None}
-    settings |= {"documents": "file", "broken_utf8": "error", "empty_rows": "error", "detokenizer": None}
+    settings |= {"sample_by": "document", "decode_errors": "strict", "empty_documents": "error", "detokenizer": None}
     content["sources"]["mine"] = {**settings, "path": "constraints.txt"}
     Path("constraints.txt").touch()
     kept = destination("http://localhost/a.txt", paths.DOWNLOADS)

@@ -16,8 +16,7 @@ from typer.testing import CliRunner
 
 from mdpipe.cli import app
 from mdpipe.data.artifacts.metrics import read_metrics
-from mdpipe.data.encoded.batches import training_labels
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.dataset import EncodedDataset, training_labels
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
@@ -49,10 +48,10 @@ def toy(params: Params) -> Params:
     run |= {"dataset": "toy", "class_cond": {"label_dropout": DROPOUT}}
     run["train"] |= {"steps": STEPS, "batch_size": BATCH, "learning_rate": 0.02}
     run["sample"] |= {"count": 6, "guidance_scale": None}
-    dataset = {"source": "toy", "validation": 0.1, "test": 0.2, "size": EDGE, "stride": EDGE}
+    dataset = {"source": "toy", "splits": {"validation": 0.1, "test": 0.2}, "size": EDGE, "stride": EDGE}
     return parse_params(
         {
-            "sources": {"toy": {"kind": "arrays", "path": "toy.npz", "field": "images", "labels": "labels"}},
+            "sources": {"toy": {"kind": "npy", "path": "toy.npz", "field": "images", "labels": "labels"}},
             "datasets": {"toy": {**dataset, "tokenizer": {"kind": "pixels", "levels": 2}}},
             "runs": {"toy": run},
         }

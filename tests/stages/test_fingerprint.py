@@ -6,22 +6,20 @@ import numpy as np
 import pytest
 import yaml
 
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.encoding.images import encode_images
-from mdpipe.data.encoding.text import encode_text
-from mdpipe.data.raw.material import Document, Pictures
-from mdpipe.data.raw.writing import write_raw
-from mdpipe.data.tokenizers import fit_tokenizer
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.raw.schema import Document, ImageBatch
+from mdpipe.data.raw.writer import write_raw
 from mdpipe.params import parse_params
 from mdpipe.pipeline.fingerprint import training_fingerprint
+from tests.data.building import encode_images, encode_text, make_tokenizer
 
 SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
 
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> EncodedDataset:
-    write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", f"text number {n} " * 9) for n in range(30)])
-    encode_text(tmp_path / "raw", fit_tokenizer("letters", []), tmp_path / "encoded", 8, 0, 0.1, 0.1)
+    write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", f"text number {n} " * 9) for n in range(30)])
+    encode_text(tmp_path / "raw", make_tokenizer("text8"), tmp_path / "encoded", 8, 0, 0.1, 0.1)
     return EncodedDataset.open(tmp_path / "encoded", "train")
 
 
@@ -68,14 +66,14 @@ def test_it_changes_with_one_token_of_the_training_data(dataset):
     before = fingerprint(dataset)
     path = dataset.directory / "train-00000.npy"
     tokens = np.load(path)
-    tokens[5] = (tokens[5] + 1) % dataset.vocabulary
+    tokens[5] = (tokens[5] + 1) % dataset.vocab_size
     np.save(path, tokens)
     assert fingerprint(dataset) != before
 
 
 def test_it_changes_with_one_label_of_the_training_data(tmp_path):
     images = np.zeros((20, 4, 4, 1), np.uint8)
-    write_raw(tmp_path / "raw", "arrays", Pictures(images, np.arange(20, dtype=np.int32), 1, np.arange(20) % 2))
+    write_raw(tmp_path / "raw", "npy", ImageBatch(images, np.arange(20, dtype=np.int32), 1, np.arange(20) % 2))
     encode_images(tmp_path / "raw", 2, 4, 4, tmp_path / "encoded", 0, 0.1, 0.1)
     dataset = EncodedDataset.open(tmp_path / "encoded", "train")
     before = fingerprint(dataset)

@@ -19,11 +19,11 @@ SOURCE = {"sources": "digits"}
     [
         (
             DATASET,
-            "tokenizer.vocabulary = 9 is",
-            "datasets.docs_pieces.tokenizer.vocabulary = 9 is",
+            "tokenizer.vocab_size = 9 is",
+            "datasets.docs_pieces.tokenizer.vocab_size = 9 is",
         ),
-        (DATASET, "lower the dataset's `length`", "lower `datasets.docs_pieces.length`"),
-        (DATASET, "lower `length` in params.yaml", "lower `datasets.docs_pieces.length` in params.yaml"),
+        (DATASET, "lower the dataset's `seq_len`", "lower `datasets.docs_pieces.seq_len`"),
+        (DATASET, "lower `seq_len` in params.yaml", "lower `datasets.docs_pieces.seq_len` in params.yaml"),
         (DATASET, "set the source's `path` to x", "set `sources.pydantic_docs.path` to x"),
         (
             DATASET,
@@ -34,7 +34,7 @@ SOURCE = {"sources": "digits"}
         (DATASET, "a tokenizer.json of the library", "a tokenizer.json of the library"),
         (RUN, "network.num_heads = 3 does not", "runs.letters.network.num_heads = 3 does not"),
         (RUN, "runs.letters.hardware.num_processes = 2", "runs.letters.hardware.num_processes = 2"),
-        (RUN, "lower the dataset's `length`", "lower `datasets.docs_letters.length`"),
+        (RUN, "lower the dataset's `seq_len`", "lower `datasets.docs_letters.seq_len`"),
         (SOURCE, "narrow its `path` or its `color`", "narrow `sources.digits.path` or its `color`"),
         (
             {"zero_shot.runs": "letters", "zero_shot.sources": "typer_docs"},
@@ -50,10 +50,10 @@ def test_keys_are_completed(params: Params, names: dict[str, str], message: str,
 
 def test_the_tokenizer_names_the_key_to_lower(mdpipe: Callable[..., object], params: Params) -> None:
     data = params.model_dump(mode="json")
-    data["datasets"]["docs_pieces"]["tokenizer"]["vocabulary"] = 60_000
+    data["datasets"]["docs_pieces"]["tokenizer"]["vocab_size"] = 60_000
     Path("params.yaml").write_text(yaml.safe_dump(data))
     line = mdpipe("tokenizer", "docs_pieces").output  # type: ignore[attr-defined]
     assert line.startswith(
-        "mdpipe: datasets.docs_pieces.tokenizer.vocabulary = 60000 is too large for the training text"
+        "mdpipe: datasets.docs_pieces.tokenizer.vocab_size = 60000 is too large for the training text"
     )
-    assert "(datasets.docs_pieces.tokenizer.sample limits it as well)" in line
+    assert "(datasets.docs_pieces.tokenizer.max_train_chars limits it as well)" in line

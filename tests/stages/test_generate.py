@@ -295,7 +295,7 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
         (("letters", "--prompt", "abc", "--length", 3), "the prompt has 3 tokens and leaves nothing of 3"),
         (
             ("letters", "--prompt", "привет"),
-            "the tokenizer 'letters' keeps nothing of 'привет'; write it in",
+            "the tokenizer 'text8' keeps nothing of 'привет'; write it in",
         ),
         (("pieces", "--prompt", "half \udcff"), "the text 'half \\udcff' is not UTF-8; set the terminal to it"),
         (("letters", "--temperature", 0), "--temperature 0.0 is refused: must be above 0"),

@@ -14,10 +14,10 @@ from typer.testing import Result
 
 from mdpipe.commands.infill import with_gaps
 from mdpipe.data.pixels import dequantize, quantize
-from mdpipe.data.raw.material import read_images
-from mdpipe.data.tokenizers import fit_tokenizer
+from mdpipe.data.raw.schema import read_images
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.sampling import compatible_samplers
+from tests.data.building import make_tokenizer
 from tests.stages.reading import EDGE, LEVELS, levels_of, texts_of
 
 Command = Callable[..., Result]
@@ -60,7 +60,7 @@ def digit(place: Path) -> NDArray[np.uint8]:
     ],
 )
 def test_gaps_stand_where_they_are_marked_and_spaces_beside_them_stay(text: str, shown: str | None) -> None:
-    letters = fit_tokenizer("letters", [])
+    letters = make_tokenizer("text8")
     if shown is None:
         with pytest.raises(ValueError, match=r"no gap to fill; mark one with \[gap\], or with \[gap:12\]"):
             with_gaps(letters, text, gap=3)
@@ -72,7 +72,7 @@ def test_gaps_stand_where_they_are_marked_and_spaces_beside_them_stay(text: str,
 @pytest.mark.parametrize("marker", ["[gap:x]", "[gap:0]", "[gap 12]", "[gap=3]", "[GAP]", "[gap:1234567]", "[gap:²]"])
 def test_what_looks_like_a_gap_and_is_none_is_refused(marker: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"{marker} marks no gap; write [gap], or [gap:12]")):
-        with_gaps(fit_tokenizer("letters", []), f"a [gap] and {marker}", gap=3)
+        with_gaps(make_tokenizer("text8"), f"a [gap] and {marker}", gap=3)
 
 
 @pytest.mark.parametrize("sampler", compatible_samplers(MD4Config))
@@ -178,7 +178,7 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
         (("digits", "--image", "digit.png"), "--image needs --mask: the mask is a picture that is black where"),
         (("digits", "--mask", "mask.png"), "--mask needs --image: "),
         (("letters", "--text", "no marker"), "the text has no gap to fill"),
-        (("letters", "--text", "[gap] 漢字"), "the tokenizer 'letters' keeps nothing of ' 漢字'; write it in"),
+        (("letters", "--text", "[gap] 漢字"), "the tokenizer 'text8' keeps nothing of ' 漢字'; write it in"),
         (("digits", "--text", "[gap]"), "run 'digits' draws pictures; give --image and --mask instead of --text"),
         (
             ("letters", "--image", "digit.png", "--mask", "mask.png"),
@@ -192,10 +192,10 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
             ("digits", "--image", "digit.png", "--mask", "wide.png"),
             "wide.png has 8 x 9 pixels; the run's pictures have 8 x 8",
         ),
-        (("digits", "--image", "no.png", "--mask", "mask.png"), "no.png is truncated or no picture"),
-        (("digits", "--image", "digit.png", "--mask", "cut.png"), "cut.png is truncated or no picture"),
-        (("digits", "--image", "digit.png", "--mask", "bad.png"), "bad.png is truncated or no picture"),
-        (("digits", "--image", "odd.png", "--mask", "mask.png"), "odd.png is truncated or no picture"),
+        (("digits", "--image", "no.png", "--mask", "mask.png"), "no.png is truncated or no image"),
+        (("digits", "--image", "digit.png", "--mask", "cut.png"), "cut.png is truncated or no image"),
+        (("digits", "--image", "digit.png", "--mask", "bad.png"), "bad.png is truncated or no image"),
+        (("digits", "--image", "odd.png", "--mask", "mask.png"), "odd.png is truncated or no image"),
         (
             ("digits", "--image", "gone.png", "--mask", "mask.png"),
             "gone.png is no file; name a picture of 8 x 8",

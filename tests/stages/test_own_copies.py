@@ -1,4 +1,4 @@
-"""Sets of the catalogue that everybody has to get: what is said where a file is missing, and what is made of them."""
+"""Sets of the catalog that everybody has to get: what is said where a file is missing, and what is made of them."""
 
 import tarfile
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdpipe.data.raw.material import read_images
+from mdpipe.data.raw.schema import read_images
 from mdpipe.params import parse_params
-from mdpipe.params.catalogue import Entry, catalogue
+from mdpipe.params.catalog import CatalogEntry, load_catalog
 from mdpipe.pipeline import paths
 from mdpipe.stages import download as stage
 from mdpipe.stages.download import download
@@ -21,7 +21,7 @@ FILES = {"imagenet64": ["train_64x64.tar", "valid_64x64.tar"], "imagenet64_box":
 
 def asked(name, path="my"):
     content = smoke()
-    content["sources"]["own"] = {"kind": "catalogue", "name": name, "path": path}
+    content["sources"]["own"] = {"kind": "catalog", "name": name, "path": path}
     return parse_params(content)
 
 
@@ -35,11 +35,11 @@ def place(tmp_path, monkeypatch):
 
 @pytest.fixture
 def small(monkeypatch):
-    """The catalogue, as if these were the published numbers."""
+    """The catalog, as if these were the published numbers."""
 
     def publish(name, **counts):
-        facts = catalogue()[name]
-        monkeypatch.setattr(stage, "entry", lambda _: Entry(**{**vars(facts), "counts": counts}))
+        facts = load_catalog()[name]
+        monkeypatch.setattr(stage, "find_entry", lambda _: CatalogEntry(**{**vars(facts), "counts": counts}))
 
     return publish
 
@@ -95,5 +95,5 @@ def test_the_files_as_they_are_give_pictures_by_split(place, small, name, put):
 @pytest.mark.parametrize("name", FILES)
 def test_a_set_of_another_size_is_not_the_published_one(place, name):
     {"imagenet64": put_original, "imagenet64_box": put_box}[name](place)
-    with pytest.raises(ValueError, match=r"train should be 1,281,1\d\d by the catalogue, and there are 2"):
+    with pytest.raises(ValueError, match=r"train should be 1,281,1\d\d by the catalog, and there are 2"):
         download(asked(name), "own")

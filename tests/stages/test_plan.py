@@ -19,7 +19,7 @@ from mdpipe.training.flops import forward_flops
 from tests.stages.planning import FILES, asked_for, owt_small, rows_of, smoke, with_source
 
 HOUR = 0.4 * 989e12 * 3600
-FINEWEB = {"kind": "catalogue", "name": "fineweb_edu_100bt", "path": "constraints.txt"}
+FINEWEB = {"kind": "catalog", "name": "fineweb_edu_100bt", "path": "constraints.txt"}
 
 
 @pytest.fixture(scope="module")

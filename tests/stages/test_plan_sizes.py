@@ -9,7 +9,7 @@ from dvc.utils.serialize import dump_yaml
 
 from mdpipe.commands.plan import Plan, describe, network_calls
 from mdpipe.commands.plan_sizes import Estimate, folder_size
-from mdpipe.data.artifacts import room
+from mdpipe.data.artifacts import disk_space
 from mdpipe.params import parse_params
 from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
@@ -44,9 +44,8 @@ def test_openwebtext_counts_what_is_published_of_it_and_no_more(empty):
 def test_letters_of_a_published_length_count_as_a_token_each(empty):
     rows = rows_of(
         with_source(
-            {"kind": "catalogue", "name": "text8", "path": "constraints.txt"},
-            validation={"last_characters": 5_000_000},
-            test={"last_characters": 5_000_000},
+            {"kind": "catalog", "name": "text8", "path": "constraints.txt"},
+            splits={"validation": {"last_characters": 5_000_000}, "test": {"last_characters": 5_000_000}},
         )
     )
     assert rows["evaluate@letters"].tokens == Estimate(5_000_000, is_guess=True)
@@ -54,10 +53,10 @@ def test_letters_of_a_published_length_count_as_a_token_each(empty):
     assert rows["download@pydantic_docs"].download.value == pytest.approx(31_344_016, rel=0.02)
 
 
-def test_pictures_of_the_catalogue_are_counted_from_its_splits(empty):
+def test_pictures_of_the_catalog_are_counted_from_its_splits(empty):
     content = smoke()
-    content["sources"]["digits"] = {"kind": "catalogue", "name": "cifar10", "path": "constraints.txt"}
-    content["datasets"]["digits"] |= {"size": 32, "stride": 32, "test": "test"}
+    content["sources"]["digits"] = {"kind": "catalog", "name": "cifar10", "path": "constraints.txt"}
+    content["datasets"]["digits"] |= {"size": 32, "stride": 32, "splits": {"validation": 0.1, "test": "test"}}
     row = rows_of(content)
     assert row["encode@digits"].tokens.value == 60_000 * 3072
     assert row["evaluate@digits"].tokens == Estimate(10_000 * 3072)
@@ -68,7 +67,7 @@ def test_photos_are_counted_square_by_square_and_tile_by_tile(empty):
     """Of 2 x 6 x 10 squares of 64 pixels 12 and 24 are held out, in 4 tiles each; of the rest there are 9 x 9 tiles."""
     content = without_classes()
     content["sources"]["digits"] = {"kind": "photos", "region": 64, "path": "constraints.txt"}
-    content["datasets"]["digits"] |= {"size": 32, "stride": 4, "test": 0.2}
+    content["datasets"]["digits"] |= {"size": 32, "stride": 4, "splits": {"validation": 0.1, "test": 0.2}}
     rows = rows_of(content)
     tile = 32 * 32 * 3
     assert rows["encode@digits"].tokens.value == (84 * 81 + (12 + 24) * 4) * tile
@@ -80,15 +79,15 @@ def test_files_of_ones_own_are_as_long_as_they_are_large(empty):
     for name in ("train-a", "train-b", "test"):
         (empty / f"texts/{name}.txt").write_text("x" * 43_000)
     source = {
-        "kind": "text_files",
+        "kind": "text",
         "path": "texts",
         "pattern": {"train": "train-*.txt", "test": "test.txt"},
-        "documents": "file",
-        "broken_utf8": "error",
-        "empty_rows": "error",
+        "sample_by": "document",
+        "decode_errors": "strict",
+        "empty_documents": "error",
         "detokenizer": None,
     }
-    content = with_source(source, test="test")
+    content = with_source(source, splits={"validation": 0.1, "test": "test"})
     content["datasets"]["docs_pieces"]["tokenizer"] = GPT2
     rows = rows_of(content)
     assert rows["evaluate@letters"].tokens == Estimate(43_000, is_guess=True)
@@ -102,8 +101,8 @@ def test_files_of_ones_own_are_as_long_as_they_are_large(empty):
 def test_settings_of_flat_rows_say_the_shape_and_the_classes(empty):
     """So the network's operations are exact before the files are there."""
     content = smoke()
-    labels = {"field": "labels", "first": 1, "classes": 10}
-    source = {"kind": "planar_arrays", "path": ".", "pattern": "*.npz", "field": "data", "shape": [3, 8, 8]}
+    labels = {"field": "labels", "first": 1, "num_classes": 10}
+    source = {"kind": "npz_flat", "path": ".", "pattern": "*.npz", "field": "data", "shape": [3, 8, 8]}
     content["sources"]["digits"] = source | {"labels": labels}
     rows = rows_of(content)
     assert rows["encode@digits"].tokens.is_unknown
@@ -112,8 +111,8 @@ def test_settings_of_flat_rows_say_the_shape_and_the_classes(empty):
 
 def test_a_compressed_text_has_an_unknown_length(empty):
     (empty / "texts.jsonl.gz").write_bytes(b"x" * 100)
-    source = {"kind": "jsonl", "path": "texts.jsonl.gz", "pattern": "*", "field": "text", "broken_utf8": "error"}
-    content = with_source(source | {"empty_rows": "error", "detokenizer": None})
+    source = {"kind": "jsonl", "path": "texts.jsonl.gz", "pattern": "*", "field": "text", "decode_errors": "strict"}
+    content = with_source(source | {"empty_documents": "error", "detokenizer": None})
     assert rows_of(content)["encode@docs_letters"].tokens.is_unknown
 
 
@@ -122,8 +121,8 @@ def test_a_compressed_text_has_an_unknown_length(empty):
 )
 def test_imagenet_is_counted_before_its_files_are_there(empty, name, held_out, pictures):
     content = without_classes()
-    content["sources"]["digits"] = {"kind": "catalogue", "name": name, "path": "my"}
-    content["datasets"]["digits"] |= {"size": 64, "stride": 64, "validation": 0.01, "test": "validation"}
+    content["sources"]["digits"] = {"kind": "catalog", "name": name, "path": "my"}
+    content["datasets"]["digits"] |= {"size": 64, "splits": {"validation": 0.01, "test": "validation"}}
     rows = rows_of(content)
     assert rows["encode@digits"].tokens.value == pictures * 12_288
     assert rows["evaluate@digits"].tokens == Estimate(held_out * 12_288)
@@ -163,7 +162,7 @@ MUON = {"kind": "muon", "momentum": 0.95, "beta2": 0.99, "weight_decay": 0.0}
 )
 def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimizer, every, keep, states, left):
     """Of its states one is in the making, unless there are fewer than it may keep."""
-    monkeypatch.setattr(room, "WORTH_SAYING", 0)
+    monkeypatch.setattr(disk_space, "MIN_REPORTED_BYTES", 0)
     content = smoke()
     run = copy.deepcopy(content["runs"]["letters"])
     run["network"] |= {"num_layers": 2, "hidden_size": 128}
@@ -209,7 +208,7 @@ def test_samplers_are_called_as_often_as_planned(place, params):
 
 def test_a_header_that_is_broken_is_named(place, params):
     (paths.encoded("digits") / "dataset.json").write_text("{")
-    with pytest.raises(ValueError, match=r"data/encoded/digits/dataset\.json is broken"):
+    with pytest.raises(ValueError, match=r"data/encoded/digits/dataset\.json is not JSON"):
         Plan.of(params)
 
 
@@ -231,8 +230,8 @@ def test_sizes_of_an_older_definition_are_not_those_of_the_new_one(place, params
     record(params)
     there = rows_of(params)
     assert there["download@pydantic_docs"].disk == Estimate(folder_size(paths.raw("pydantic_docs")))
-    texts = {"kind": "text_files", "path": "nowhere", "pattern": "*", "documents": "file", "broken_utf8": "error"}
-    moved = with_source(texts | {"empty_rows": "error", "detokenizer": None})
+    texts = {"kind": "text", "path": "nowhere", "pattern": "*", "sample_by": "document", "decode_errors": "strict"}
+    moved = with_source(texts | {"empty_documents": "error", "detokenizer": None})
     rows = rows_of(moved)
     for stage in ("download@pydantic_docs", "encode@docs_letters", "encode@docs_pieces"):
         assert rows[stage].disk.is_unknown
@@ -258,7 +257,7 @@ def test_a_plan_is_made_beside_a_broken_lock_file(place, params, broken):
 
 
 def test_a_vocabulary_that_is_yet_to_be_fetched_leaves_only_tokens_known(empty):
-    tokenizer = {"kind": "json", "path": "someone/something", "revision": None, "end_of_text": "</s>"}
+    tokenizer = {"kind": "hf_tokenizer", "path": "someone/something", "eos_token": "</s>"}
     content = smoke()
     content["datasets"]["docs_pieces"]["tokenizer"] = tokenizer
     rows = rows_of(content)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler

@@ -6,30 +6,33 @@ from pathlib import Path
 
 import pytest
 
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.encoding.packing import CONVENTIONS
-from mdpipe.data.encoding.text import encode_corpus
-from mdpipe.data.raw.material import Document
-from mdpipe.data.raw.writing import write_raw
-from mdpipe.data.tokenizers import Tokenizer, fit_tokenizer
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.raw.schema import Document
+from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.tokenize.text import encode_corpus
+from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.evaluation.references import compressor_rates
 from mdpipe.networks.base import build_network
 from mdpipe.params import EstimatorConfig
+from mdpipe.params.data import PACKINGS
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.stages.bound_metrics import bound_metrics
 from mdpipe.stages.model_io import UNITS, TrainedRun
+from tests.data.building import make_tokenizer
 
 TEXTS = [f"Text {number}, naïve as it is, of {'so many ' * (number % 5)}words." for number in range(30)]
 
 
 def tokenizer_of(kind: str, folder: Path) -> Tokenizer:
     """A tokenizer of the kind; the lossy one of `json` has words of lower case alone."""
+    if kind == "pieces":
+        return make_tokenizer("sentencepiece", TEXTS, vocab_size=288)
     if kind != "json":
-        return fit_tokenizer(kind, TEXTS, **({"vocabulary": 288} if kind == "pieces" else {}))
+        return make_tokenizer({"letters": "text8"}.get(kind, kind))
     words = sorted({word for text in TEXTS for word in text.lower().replace(",", " ").replace(".", " ").split()})
     model = {"type": "WordLevel", "unk_token": "[UNK]"}
     model["vocab"] = {word: number for number, word in enumerate(["[SEP]", "[UNK]", ",", ".", *words])}
@@ -39,20 +42,20 @@ def tokenizer_of(kind: str, folder: Path) -> Tokenizer:
     content |= {"normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "BertPreTokenizer"}}
     content |= {"decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}, "model": model}
     (folder / "words.json").write_text(json.dumps(content))
-    return fit_tokenizer("json", [], path=str(folder / "words.json"), revision=None, end_of_text="[SEP]")
+    return make_tokenizer("hf_tokenizer", path=str(folder / "words.json"), revision=None, eos_token="[SEP]")
 
 
 @pytest.mark.parametrize("convention", ["stream", "mdlm"])
 @pytest.mark.parametrize("kind", sorted(UNITS.keys() - {"pixels"}))
 def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: str) -> None:
     """All of them are the same bits, divided by the tokens, the bytes or the characters of the text."""
-    write_raw(tmp_path / "raw", "text_files", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
+    write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
     tokenizer = tokenizer_of(kind, tmp_path)
-    encode_corpus(tmp_path / "raw", tokenizer, tmp_path / "corpus", 16, CONVENTIONS[convention])
+    encode_corpus(tmp_path / "raw", tokenizer, tmp_path / "corpus", 16, PACKINGS[convention])
     corpus = EncodedDataset.open(tmp_path / "corpus", "test")
-    objective = MD4(MD4Config(), corpus.vocabulary)
+    objective = MD4(MD4Config(), corpus.vocab_size)
     network = build_network(
-        TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), corpus.vocabulary, (16,), seed=0
+        TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), corpus.vocab_size, (16,), seed=0
     )
     likelihood = likelihood_bound(objective, network, corpus, EstimatorConfig(num_mc_samples=2), CounterRNG(0, "units"))
     trained = TrainedRun(network, objective, tmp_path, "corpus", "text", kind, (16,), 0, ())

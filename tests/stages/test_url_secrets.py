@@ -13,7 +13,7 @@ from mdpipe.params.load import MOST_SHOWN
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.tokenizer import tokenizer
-from tests.data.sources.misbehaving import make_quick, served
+from tests.data.sources.http_server import make_quick, served
 
 SMOKE = yaml.safe_load((Path(__file__).parents[2] / "workflow/presets/smoke.yaml").read_text())
 SECRETS = ("s3cret", "t0ken", "me:")
@@ -22,15 +22,15 @@ SECRETS = ("s3cret", "t0ken", "me:")
 def test_no_artifact_metric_or_log_has_the_secrets_of_a_url(tmp_path, monkeypatch, capfd):
     make_quick(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mdpipe.data.work.progress.SECONDS_A_LINE", 0.0)
+    monkeypatch.setattr("mdpipe.data.parallel.LOG_INTERVAL", 0.0)
     with served() as site:
         site.needs_password = True
         site.body = "\n".join(f"hello world of text number {number}" for number in range(300)).encode()
         url = site.url.replace("//", "//me:s3cret@") + "?token=t0ken"
         source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "field": None}
-        source |= {"documents": "line", "broken_utf8": "error", "empty_rows": "error", "detokenizer": None}
-        dataset = {"source": "notes", "tokenizer": {"kind": "bytes"}, "packing": "stream", "length": 32}
-        dataset |= {"validation": 0.2, "test": 0.2}
+        source |= {"sample_by": "line", "decode_errors": "strict", "empty_documents": "error", "detokenizer": None}
+        dataset = {"source": "notes", "tokenizer": "bytes", "seq_len": 32}
+        dataset |= {"splits": {"validation": 0.2, "test": 0.2}}
         data = {**SMOKE, "sources": {**SMOKE["sources"], "notes": source}}
         params = parse_params({**data, "datasets": {**SMOKE["datasets"], "notes": dataset}})
         download(params, "notes")

@@ -26,24 +26,32 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
 import psutil
 
 from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_machine, to_table
 from mdpipe.benchmarks.synthetic import write_pictures, write_text
-from mdpipe.data.artifacts.room import require_room
-from mdpipe.data.artifacts.stable_json import read_json
-from mdpipe.data.encoded.batches import training_batch
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.encoding.text import encode_text
-from mdpipe.data.raw.writing import write_parts
-from mdpipe.data.sources import source_parts
-from mdpipe.data.tokenizers import fit_tokenizer, load_tokenizer
-from mdpipe.data.work.piecewise import WORKERS
+from mdpipe.data.artifacts.disk_space import check_disk_space
+from mdpipe.data.artifacts.files import read_json
+from mdpipe.data.dataset import EncodedDataset, training_batch
+from mdpipe.data.parallel import WORKERS
+from mdpipe.data.raw.writer import write_shards
+from mdpipe.data.sources import open_source
+from mdpipe.data.tokenize.text import encode_text
+from mdpipe.data.tokenizers import build_tokenizer, load_tokenizer
 from mdpipe.memory import MEBIBYTE, peak_rss_mib
+from mdpipe.params.data import (
+    PACKINGS,
+    BytesTokenizer,
+    GPT2Tokenizer,
+    SentencePieceTokenizer,
+    Splits,
+    Text8Tokenizer,
+    TextTokenizer,
+)
+from mdpipe.params.sources import JsonLinesSource
 
-TOKENIZERS = ("bytes", "letters", "pieces", "gpt2")
+TOKENIZERS = ("bytes", "text8", "sentencepiece", "gpt2")
 MEGABYTE = 10**6
 SAMPLING_SECONDS = 0.1
 DISK_FACTOR = 5
@@ -52,8 +60,7 @@ LENGTH = 1024
 """Tokens of a window."""
 HELD_OUT = 0.005
 """Fraction of the documents for validation, and the same for testing."""
-PIECES = 4096
-"""Vocabulary of SentencePiece."""
+SENTENCEPIECE_VOCAB_SIZE = 4096
 FITTED_CHARACTERS = 2_000_000
 """Characters that SentencePiece learns from."""
 TEXT_BATCH, PICTURE_BATCH = 64, 256
@@ -99,7 +106,7 @@ class DataBenchmark(Benchmark):
         # As an exception, so that processes and files go when this process is terminated.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("it was terminated"))
         with self._open_folder() as folder:
-            require_room(folder, DISK_FACTOR * self.size * MEGABYTE, "measuring")
+            check_disk_space(folder, DISK_FACTOR * self.size * MEGABYTE, "measuring")
             steps = _Steps(self, folder)
             written, read, encoded = steps.run("write"), steps.run("read"), steps.run("encode", "encoded")
             sha256 = hash_folder(folder / "encoded")
@@ -175,12 +182,13 @@ class _Steps:
 
     def run_after_kill(self, whole: Result) -> Result:
         """Encode, kill it after half of the time that `whole` took, and then encode to the end."""
-        pieces = self._folder / "again-pieces"
+        shards = self._folder / "again-shards"
         delay = whole["process_seconds"] - whole["seconds"] / 2
         while not self._is_killed_after(delay):  # It was faster this time.
-            rmtree(pieces, ignore_errors=True)
+            rmtree(shards, ignore_errors=True)
             delay /= 2
-        kept = {f"{what}_kept": len(list((pieces / what).glob("[0-9]*"))) for what in ("tokens", "leaks")}
+        folders = {"tokens_kept": "tokens", "leaks_kept": "contamination"}
+        kept = {key: len(list((shards / name).glob("[0-9]*"))) for key, name in folders.items()}
         return {**self.run("encode", "again"), **kept, "sha256": hash_folder(self._folder / "again")}
 
     def _is_killed_after(self, delay: float) -> bool:
@@ -231,23 +239,23 @@ def write(settings: DataBenchmark, folder: Path) -> Result:
     start = perf_counter()
     size = write_text(folder / "text", settings.size * MEGABYTE, settings.seed)
     seconds = perf_counter() - start
-    options: dict[str, dict[str, Any]] = {
-        "pieces": {"vocabulary": PIECES, "model": "unigram"},
-        "gpt2": {"path": settings.path, "revision": None},
+    configs: dict[str, TextTokenizer] = {
+        "bytes": BytesTokenizer(),
+        "text8": Text8Tokenizer(),
+        "sentencepiece": SentencePieceTokenizer(vocab_size=SENTENCEPIECE_VOCAB_SIZE),
+        "gpt2": GPT2Tokenizer(path=settings.path or ""),
     }
-    texts = _first_texts(folder / "text")
-    tokenizer = fit_tokenizer(settings.tokenizer, texts, **options.get(settings.tokenizer, {}))
+    tokenizer = build_tokenizer(configs[settings.tokenizer], _first_texts(folder / "text"))
     (folder / "tokenizer").mkdir()
     tokenizer.save(folder / "tokenizer")
-    return {"bytes": size, "seconds": seconds, "vocabulary": tokenizer.vocabulary}
+    return {"bytes": size, "seconds": seconds, "vocabulary": tokenizer.vocab_size}
 
 
 def read(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001
     """Do the work of the stage `download` for local files."""
-    options = {"pattern": "*.jsonl", "field": "text", "broken_utf8": "error", "empty_rows": "error"}
+    source = JsonLinesSource(kind="jsonl", path=str(folder / "text"))
     start = perf_counter()
-    parts = source_parts("jsonl", folder / "text", folder, detokenizer=None, **options)
-    write_parts(folder / "raw", "jsonl", parts, folder / "raw-pieces")
+    write_shards(folder / "raw", source.kind, open_source(source, folder), folder / "raw-pieces")
     seconds = perf_counter() - start
     header = read_json(folder / "raw" / "source.json", "measure again")
     counts = {"text_bytes": header["bytes"], "documents": header["documents"], "shards": len(header["shards"])}
@@ -257,12 +265,13 @@ def read(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001
 def encode(settings: DataBenchmark, folder: Path, name: str) -> Result:
     """Do the work of the stage `encode`: splits, tokens, the search for contamination, the manifest."""
     tokenizer = load_tokenizer(folder / "tokenizer")
-    held_out = (settings.seed, HELD_OUT, HELD_OUT)
+    splits, packing = Splits(validation=HELD_OUT, test=HELD_OUT), PACKINGS["stream"]
+    scratch = folder / f"{name}-shards"
     start = perf_counter()
-    encode_text(folder / "raw", tokenizer, folder / name, LENGTH, *held_out, scratch=folder / f"{name}-pieces")
+    encode_text(folder / "raw", tokenizer, folder / name, LENGTH, settings.seed, splits, packing, scratch)
     seconds = perf_counter() - start
-    splits = read_json(folder / name / "dataset.json", "measure again")["splits"]
-    return {"tokens": sum(counts["tokens"] for counts in splits.values()), "seconds": seconds}
+    counts = read_json(folder / name / "dataset.json", "measure again")["splits"].values()
+    return {"tokens": sum(count["tokens"] for count in counts), "seconds": seconds}
 
 
 def draw(settings: DataBenchmark, folder: Path) -> Result:

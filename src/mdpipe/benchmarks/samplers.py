@@ -11,8 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from mdpipe.data.artifacts.aside import write_aside
-from mdpipe.data.artifacts.stable_json import write_json
+from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
@@ -36,7 +35,7 @@ def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, rep
         raise ValueError(f"--out {out} must end in .csv; the machine is described under the same name in .json")
     configure_runtime(threads)
     rows = [row for run in params.samplers.runs for row in _speeds(params, run, repeats)]
-    write_aside(out, pl.DataFrame(rows, schema=SPEEDS).write_csv().encode())
+    atomic_write(out, pl.DataFrame(rows, schema=SPEEDS).write_csv().encode())
     write_json(out.with_suffix(".json"), {**machine, "repeats": repeats, "samples": params.samplers.count})
 
 

@@ -5,7 +5,7 @@ from mdpipe.params import Params
 from mdpipe.params.data import modality_of
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduledConfig
 from mdpipe.params.networks import NetworkConfig
-from mdpipe.params.sources import TextFiles
+from mdpipe.params.sources import TextSource
 
 NO_REPORT = "  no report, which needs a run: ask for stages by name, as `dvc repro encode@DATASET` does"
 
@@ -15,7 +15,7 @@ def describe(params: Params) -> str:
     lines = [f"seed {params.seed}; the params are valid. They ask for:"]
     for name, source in params.sources.items():
         lines.append(f"  download@{name}: {source.kind} from {source.path}")
-        if isinstance(source, TextFiles):
+        if isinstance(source, TextSource):
             lines += [f"    {note}" for note in as_plain_text(source)]
     for name, dataset in params.datasets.items():
         lines.append(f"  tokenizer@{name}, encode@{name}: {dataset.tokenizer.kind} of {dataset.source}")
@@ -32,7 +32,7 @@ def describe(params: Params) -> str:
     return "\n".join([*lines, "  report" if params.runs else NO_REPORT])
 
 
-def as_plain_text(source: TextFiles) -> list[str]:
+def as_plain_text(source: TextSource) -> list[str]:
     """Return a note for each ending of the source's files that another kind would read as rows of a table."""
     globs = source.pattern.values() if isinstance(source.pattern, dict) else [source.pattern]
     endings = sorted({ending(name) for name in (source.path, *globs)} & KIND_OF.keys())

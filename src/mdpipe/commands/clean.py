@@ -17,10 +17,10 @@ from dvc.utils.serialize import dump_yaml, load_yaml
 
 from mdpipe.commands.plan_sizes import folder_size
 from mdpipe.commands.unlock import lock_holders
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.sources.fetch import NAME_DIGITS, destination
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.sources.download import URL_DIGITS, destination
 from mdpipe.params import Params
-from mdpipe.params.sources import Url, resolved
+from mdpipe.params.sources import UrlSource
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.data_fingerprint import encoding_fingerprint, source_fingerprint
 from mdpipe.pipeline.provenance import DVC_FILE
@@ -39,7 +39,7 @@ MADE_IN = (
 NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*)?(\.(npy|json|csv))?)(\.partial|\.scratch)?")
 """What stages name their outputs by, also before these are whole. Other files in the same folders are the user's."""
 
-DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{NAME_DIGITS}}})-")
+DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{URL_DIGITS}}})-")
 """What a file that was fetched is named by. Beside these is the cache of `datasets`, which is not looked into."""
 
 BY_STAGE = {"logs": ".log", "benchmarks": ".tsv", ".mdpipe/requests": "", ".mdpipe/requeue": ""}
@@ -102,8 +102,9 @@ def _by_stage(stages: set[str]) -> Iterator[Path]:
 
 def _state(params: Params, repo: Repo) -> Iterator[Path]:
     """Yield downloads, unfinished work, checkpoints and events that no source, dataset or run goes on from."""
-    addresses = [source.url for source in map(resolved, params.sources.values()) if isinstance(source, Url)]
-    wanted = {destination(url, paths.DOWNLOADS).name[:NAME_DIGITS] for url in addresses}
+    resolved = [source.resolve() for source in params.sources.values()]
+    addresses = [source.url for source in resolved if isinstance(source, UrlSource)]
+    wanted = {destination(url, paths.DOWNLOADS).name[:URL_DIGITS] for url in addresses}
     for path in paths.DOWNLOADS.glob(ANY):
         fetched = DOWNLOAD.match(path.name)
         if fetched is not None and fetched["url"] not in wanted:

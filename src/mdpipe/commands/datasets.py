@@ -1,4 +1,4 @@
-"""`mdpipe datasets`: the catalogue as a table, and an entry with the piece of params.yaml that asks for it."""
+"""`mdpipe datasets`: the catalog as a table, and an entry with the piece of params.yaml that asks for it."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -8,25 +8,24 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from mdpipe.params.catalogue import Entry, catalogue, entry
+from mdpipe.params.catalog import CatalogEntry, find_entry, load_catalog
 
-COLUMNS = {"name": 26, "modality": 8, "from": 34, "splits": 11, "licence": 17, "counts": 19}
+COLUMNS = {"name": 26, "modality": 8, "from": 34, "splits": 11, "license": 17, "counts": 19}
 WIDTH = 120
-GPT2 = {"kind": "gpt2", "path": "openai-community/gpt2", "revision": None}
-TOKENIZERS = {"text": GPT2, "image": {"kind": "pixels", "levels": 256}}
-OWN_TOKENIZERS = {"text8": {"kind": "letters"}, "tiny_shakespeare": {"kind": "bytes"}}
+TOKENIZERS = {"text": "gpt2", "image": "pixels"}
+OWN_TOKENIZERS = {"text8": "text8", "tiny_shakespeare": "bytes"}
 
 
 def describe(names: Sequence[str] = ()) -> str:
-    """All data sets in a table, or everything about some of them; ValueError where the catalogue has no such one."""
+    """All data sets in a table, or everything about some of them; ValueError if the catalog has no such one."""
     if names:
         return "\n".join(_everything(name) for name in names)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for heading, width in COLUMNS.items():
         table.add_column(heading, width=width, overflow="fold")
-    for name, facts in catalogue().items():
+    for name, facts in load_catalog().items():
         splits = ", ".join(facts.splits) or "one text"
-        table.add_row(name, facts.modality, _origin(facts), splits, facts.licence, _counted(facts.counts))
+        table.add_row(name, facts.modality, _origin(facts), splits, facts.license, _counted(facts.counts))
     console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
     with console.capture() as captured:
         console.print(table)
@@ -36,9 +35,9 @@ def describe(names: Sequence[str] = ()) -> str:
 
 def piece(name: str) -> str:
     """What params.yaml needs for this data set, as YAML."""
-    facts = entry(name)
+    facts = find_entry(name)
     path = "constraints.txt" if facts.files is None else f"my/{name}"
-    asked: dict[str, Any] = {"sources": {name: {"kind": "catalogue", "name": name, "path": path}}}
+    asked: dict[str, Any] = {"sources": {name: {"kind": "catalog", "name": name, "path": path}}}
     if facts.dataset is None:
         return f"{_yaml(asked)}# It is only evaluated: name it in zero_shot.sources.\n"
     tokenizer = OWN_TOKENIZERS.get(name, TOKENIZERS[facts.modality])
@@ -46,19 +45,19 @@ def piece(name: str) -> str:
 
 
 def _everything(name: str) -> str:
-    facts = entry(name)
-    licence, counts = f"Licence: {facts.licence}", f"Counts: {_counted(facts.counts)}"
-    told = [facts.citation, facts.home, licence, counts, facts.note, facts.files]
+    facts = find_entry(name)
+    counts = f"Counts: {_counted(facts.counts)}"
+    told = [facts.citation, facts.home, f"License: {facts.license}", counts, facts.note, facts.files]
     wrap = textwrap.TextWrapper(WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     lines = [wrap.fill(line) for line in told if line]
     source, ready = (textwrap.indent(part, "    ") for part in (_yaml(facts.source), piece(name)))
     return "\n".join([f"{name}: {facts.title}", *lines, "  It stands for", source, "  In params.yaml", ready])
 
 
-def _origin(facts: Entry) -> str:
+def _origin(facts: CatalogEntry) -> str:
     if facts.files is not None:
         return "files that you get yourself"
-    return facts.source.get("url") or " ".join(filter(None, [facts.source["name"], facts.source["config"]]))
+    return facts.source.get("url") or " ".join(filter(None, [facts.source["name"], facts.source.get("config")]))
 
 
 def _counted(counts: Mapping[str, int] | None) -> str:

@@ -51,9 +51,9 @@ def with_gaps(tokenizer: Tokenizer, text: str, gap: int) -> Tensor:
     first, *rest = encode_prompt(tokenizer, pieces[::2])
     parts = [first]
     for size, after in zip(pieces[1::2], rest, strict=True):
-        parts += [np.full(int(size or gap), tokenizer.vocabulary), after]
+        parts += [np.full(int(size or gap), tokenizer.vocab_size), after]
     tokens = torch.from_numpy(np.concatenate(parts))[None]
-    if not (tokens == tokenizer.vocabulary).any():
+    if not (tokens == tokenizer.vocab_size).any():
         raise ValueError("the text has no gap to fill; mark one with [gap], or with [gap:12] for twelve tokens")
     return tokens
 
@@ -89,11 +89,11 @@ def masked_tokens(trained: TrainedRun, pixels: NDArray[np.uint8], hidden: NDArra
 
 def _pixels(path: Path, mode: Literal["L", "RGB"], size: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W, C)."""
-    from mdpipe.data.sources.pictures import Wanted, pixels_of  # Pillow, which a machine that infills text may lack.
+    from mdpipe.data.sources.images import decode_image  # Pillow, which a machine that infills text may lack.
 
     if not path.is_file():
         raise ValueError(f"{path} is no file; name a picture of {size[0]} x {size[1]} pixels")
-    pixels = pixels_of(path, str(path), Wanted(mode, None), Counter())
+    pixels = decode_image(path, str(path), Counter(), mode)
     if pixels.shape[:2] != size:
         found = " x ".join(map(str, pixels.shape[:2]))
         raise ValueError(f"{path} has {found} pixels; the run's pictures have {size[0]} x {size[1]}")

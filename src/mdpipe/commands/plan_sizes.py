@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from mdpipe.data.artifacts.stable_json import read_json
+from mdpipe.data.artifacts.files import read_json
 from mdpipe.file_formats import COMPRESSED
 from mdpipe.params import data, sources
-from mdpipe.params.catalogue import entry
-from mdpipe.params.data import Held, ImageDataset, TextDataset
-from mdpipe.params.sources import Source, has_classes, modality_of_source, resolved
+from mdpipe.params.catalog import find_entry
+from mdpipe.params.data import ImageDataset, SplitSpec, TextDataset
+from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
@@ -116,7 +116,7 @@ def source_size(name: str, source: Source, is_outdated: bool) -> SourceSize:
         return SourceSize(amounts, shape, header.get("classes", 0), content, disk)
     amounts, shape, classes = _known_amounts(source)
     bytes_per_unit: float = 1
-    if modality_of_source(source) == "image":
+    if source.modality == "image":
         bytes_per_unit = math.nan if shape is None else math.prod(shape)
     content = (total(amounts.values()) * bytes_per_unit).estimated()
     return SourceSize(amounts, shape, classes, content, content)
@@ -124,12 +124,12 @@ def source_size(name: str, source: Source, is_outdated: bool) -> SourceSize:
 
 def _known_amounts(source: Source) -> tuple[dict[str | None, Estimate], Shape | None, int]:
     """Return amounts, shape and classes by the catalog, the settings, or the sizes of text files."""
-    found, shape, classes = resolved(source), None, 0
-    if isinstance(found, sources.PlanarArrays):
+    found, shape, classes = source.resolve(), None, 0
+    if isinstance(found, sources.NpzFlatSource):
         channels, height, width = found.shape
-        shape, classes = (height, width, channels), found.labels.classes if found.labels else 0
-    if isinstance(source, sources.Catalogued):
-        facts = entry(source.name)
+        shape, classes = (height, width, channels), found.labels.num_classes if found.labels else 0
+    if isinstance(source, sources.CatalogSource):
+        facts = find_entry(source.name)
         counts = {split: Estimate(count) for split, count in (facts.counts or {}).items()}
         if edge := getattr(found, "resize", None) or (facts.dataset or {}).get("size"):
             shape = (edge, edge, 1 if source.name in GRAY else 3)
@@ -138,24 +138,24 @@ def _known_amounts(source: Source) -> tuple[dict[str | None, Estimate], Shape | 
         is_image = facts.modality == "image"  # The counts of a text's splits are documents.
         return {split: counts.get(split, UNKNOWN) if is_image else UNKNOWN for split in facts.splits}, shape, classes
     match found:
-        case sources.Digits():
+        case sources.DigitsSource():
             return {None: Estimate(DIGITS)}, (8, 8, 1), 10
-        case sources.Photos(region=edge):
+        case sources.PhotosSource(region=edge):
             squares = math.prod(length // edge for length in PHOTO_EDGES)
             return {None: Estimate(PHOTOS * squares)}, (edge, edge, 3), 0
-        case sources.TextFiles() | sources.JsonLines() | sources.Csv():
+        case sources.TextSource() | sources.JsonLinesSource() | sources.CsvSource():
             return _file_sizes(found.path, found.pattern), None, 0
     return {None: UNKNOWN}, shape, classes
 
 
 def _file_sizes(path: str, pattern: str | dict[str, str]) -> dict[str | None, Estimate]:
     """Return one character per byte for the text files of a source, by split; unknown if one is compressed."""
-    from mdpipe.data.sources.files import matching_files
+    from mdpipe.data.sources.files import find_files
 
     amounts: dict[str | None, Estimate] = {}
     try:
-        for file in matching_files(Path(path), pattern):
-            size = UNKNOWN if file.compressed else Estimate(file.size, is_guess=True)
+        for file in find_files(Path(path), pattern):
+            size = UNKNOWN if file.is_compressed else Estimate(file.size, is_guess=True)
             amounts[file.split] = amounts.get(file.split, NOTHING) + size
     except ValueError:  # The files are not here.
         return {None: UNKNOWN}
@@ -164,12 +164,12 @@ def _file_sizes(path: str, pattern: str | dict[str, str]) -> dict[str | None, Es
 
 def download_size(source: Source, content: Estimate) -> Estimate:
     """Estimate the bytes that are downloaded for a source; images that are resized come in an unknown size."""
-    match resolved(source):
-        case sources.Url(url=url, member=member):
+    match source.resolve():
+        case sources.UrlSource(url=url, member=member):
             return content * (ZIP_RATIO if member or url.endswith(COMPRESSED) else 1)
-        case sources.Hub(name=name) if not Path(name).is_dir():
+        case sources.HuggingFaceSource(name=name, modality="text") if not Path(name).is_dir():
             return content * PARQUET_RATIO
-        case sources.HubImages(name=name, resize=resize) if not Path(name).is_dir():
+        case sources.HuggingFaceSource(name=name, resize=resize) if not Path(name).is_dir():
             return content if resize is None else UNKNOWN
     return NOTHING
 
@@ -207,14 +207,14 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
     if not is_outdated and (header := read_header(folder / "dataset.json")) is not None:
         tokens = {split: Estimate(counts["tokens"]) for split, counts in header["splits"].items()}
         if isinstance(dataset, TextDataset):
-            shape: Shape = (dataset.length,)
+            shape: Shape = (dataset.seq_len,)
         else:
             shape = (dataset.size, dataset.size, header["shape"][-1])
         vocabulary, disk = vocabulary or int(header["vocabulary"]), Estimate(folder_size(folder))
         return DatasetSize(tokens, disk, shape, vocabulary, header["classes"], is_guess=False)
     amounts = _split_amounts(dataset, size.amounts)
     if isinstance(dataset, TextDataset):
-        shape = (dataset.length,)
+        shape = (dataset.seq_len,)
         tokens = {split: text_tokens(amount, dataset) for split, amount in amounts.items()}
         is_guess = False
     else:
@@ -222,7 +222,7 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
         tokens = {
             split: amount * (_tiles(dataset, split, size.shape) * math.prod(shape)) for split, amount in amounts.items()
         }
-        is_guess = size.shape is None or (has_classes(source) and not size.classes)
+        is_guess = size.shape is None or (source.has_classes and not size.classes)
     id_bytes = np.min_scalar_type((vocabulary or 2**32) - 1).itemsize
     disk = (total(tokens.values()) * id_bytes).estimated()
     return DatasetSize(tokens, disk, shape, vocabulary, size.classes, is_guess)
@@ -230,7 +230,7 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
 
 def text_tokens(characters: Estimate, dataset: AnyDataset) -> Estimate:
     """Return one token for each letter or byte, else one for CHARACTERS_PER_TOKEN characters."""
-    is_character = isinstance(dataset.tokenizer, data.Letters | data.Bytes)
+    is_character = isinstance(dataset.tokenizer, data.Text8Tokenizer | data.BytesTokenizer)
     return (characters * (1 if is_character else 1 / CHARACTERS_PER_TOKEN)).estimated()
 
 
@@ -241,7 +241,7 @@ def _tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> Estimate:
     """
     if shape is None:
         return Estimate(1, is_guess=True)
-    stride = dataset.stride if split == "train" else dataset.size
+    stride = dataset.stride if split == "train" and dataset.stride else dataset.size
     return Estimate(math.prod(max((edge - dataset.size) // stride + 1, 0) for edge in shape[:2]))
 
 
@@ -250,47 +250,48 @@ def _split_amounts(dataset: AnyDataset, amounts: Mapping[str | None, Estimate]) 
 
     Held out is one of these, or a part of the rest, which is the source's split "train" if it has one.
     """
-    held_out = {"validation": dataset.validation, "test": dataset.test}
-    rest = [
-        split for split in amounts if split not in held_out.values() and ("train" not in amounts or split == "train")
-    ]
+    specs = dataset.splits.resolve([split for split in amounts if split is not None])
+    rest = [split for split in amounts if split not in specs.values() and ("train" not in amounts or split == "train")]
     pool = total(amounts[split] for split in rest)
-    taken = {split: _part_of(pool, held, dataset) for split, held in held_out.items() if not isinstance(held, str)}
-    named = {split: amounts.get(held, UNKNOWN) for split, held in held_out.items() if isinstance(held, str)}
+    taken = {split: _part_of(pool, spec, dataset) for split, spec in specs.items() if not isinstance(spec, str)}
+    named = {split: amounts.get(spec, UNKNOWN) for split, spec in specs.items() if isinstance(spec, str)}
     return {"train": pool + total(taken.values()) * -1, **taken, **named}
 
 
-def _part_of(pool: Estimate, held: Held, dataset: AnyDataset) -> Estimate:
-    match held:
-        case data.Last(last=count) if isinstance(dataset, ImageDataset):
+def _part_of(pool: Estimate, spec: SplitSpec, dataset: AnyDataset) -> Estimate:
+    match spec:
+        case data.LastDocuments(last_documents=count) if isinstance(dataset, ImageDataset):
             return Estimate(count)
         case data.LastCharacters(last_characters=count):
             return Estimate(count)
-        case float() | data.Chunks():
-            return pool.ceil_times(Fraction(str(held if isinstance(held, float) else held.chunks))).estimated()
+        case float() | data.Windows():
+            return pool.ceil_times(Fraction(str(spec if isinstance(spec, float) else spec.windows))).estimated()
     return UNKNOWN  # Documents have different lengths.
 
 
 def vocabulary_size(dataset: AnyDataset) -> int | None:
     """Return the number of tokens; None if it is in a file that is not downloaded yet."""
     match dataset.tokenizer:
-        case data.Pixels(levels=count) | data.Pieces(vocabulary=count):
+        case data.PixelTokenizer(levels=count) | data.SentencePieceTokenizer(vocab_size=count):
             return count
-        case data.Gpt2(path=path) if not Path(path).exists():
+        case data.GPT2Tokenizer(path=path) if not Path(path).exists():
             return GPT2_VOCABULARY
-        case data.Json(path=path) if not Path(path).exists():
+        case data.HFTokenizerFile(path=path) if not Path(path).exists():
             return None
         case tokenizer:
-            from mdpipe.data.tokenizers import fit_tokenizer
+            from mdpipe.data.tokenizers import build_tokenizer
 
-            return fit_tokenizer(tokenizer.kind, [], **tokenizer.model_dump(exclude={"kind"})).vocabulary
+            return build_tokenizer(tokenizer).vocab_size
 
 
 def tokenizer_size(name: str, dataset: AnyDataset, is_outdated: bool) -> tuple[Estimate, Estimate]:
     """Return the bytes downloaded for a tokenizer and its bytes on disk; one that is fitted here has none before."""
     download = NOTHING
-    if isinstance(dataset.tokenizer, data.Gpt2 | data.Json) and not Path(dataset.tokenizer.path).exists():
-        download = Estimate(GPT2_BYTES) if isinstance(dataset.tokenizer, data.Gpt2) else UNKNOWN
+    if (
+        isinstance(dataset.tokenizer, data.GPT2Tokenizer | data.HFTokenizerFile)
+        and not Path(dataset.tokenizer.path).exists()
+    ):
+        download = Estimate(GPT2_BYTES) if isinstance(dataset.tokenizer, data.GPT2Tokenizer) else UNKNOWN
     kept = paths.tokenizer(name)
     return download, Estimate(folder_size(kept)) if kept.is_dir() and not is_outdated else download
 

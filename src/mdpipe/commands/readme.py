@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.markdown import replace_section
@@ -25,7 +25,7 @@ def readme(params: Params) -> None:
         text = page.read_text(encoding="utf-8")
         for name in names:
             text = replace_section(text, name, (paths.RESULTS / f"{name}.md").read_text(encoding="utf-8"))
-        write_aside(page, text.encode())
+        atomic_write(page, text.encode())
     copies = {paths.REPORT / f"{name}.svg": f"{name}.svg" for name in FIGURES}
     for run in params.runs:
         copies |= {paths.samples(run) / image: f"{run}_{image}" for image in ("unmasking.gif", "samples.png")}

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.stages.model_io import TrainedRun
@@ -70,7 +70,7 @@ def write_texts(tokenizer: Tokenizer, tokens: Tensor, out: str | None) -> None:
         sys.stdout.write(numbered)
         return
     lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
-    write_aside(Path(out), (lines if Path(out).suffix.lower() == ".jsonl" else numbered).encode())
+    atomic_write(Path(out), (lines if Path(out).suffix.lower() == ".jsonl" else numbered).encode())
     sys.stdout.write(f"{out}\n")
 
 
@@ -96,7 +96,7 @@ def write_images(trained: TrainedRun, tokens: Tensor, out: str, known: Tensor | 
             np.save(file, images, allow_pickle=False)
         else:
             np.savez(file, images=images)
-        write_aside(path, file.getvalue())
+        atomic_write(path, file.getvalue())
     else:
         shown = images if known is None else np.concatenate([_pixels(trained, known), images])
         save_image(np.asarray(image_grid(shown, COLUMNS, max(1, SHOWN_EDGE // trained.shape[0]))), path)

@@ -25,7 +25,7 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 
 if TYPE_CHECKING:
-    from mdpipe.data.encoded.dataset import EncodedDataset
+    from mdpipe.data.dataset import EncodedDataset
     from mdpipe.params import EstimatorConfig
 
 REPLICATES = 2
@@ -35,7 +35,7 @@ class Examples(Protocol):
     """The data to evaluate: an `EncodedDataset`, or anything with this interface."""
 
     @property
-    def vocabulary(self) -> int:
+    def vocab_size(self) -> int:
         """Return the number of tokens, without the mask."""
 
     @property
@@ -134,9 +134,9 @@ def likelihood_bound(
     Raises:
         ValueError: if the data set has another vocabulary than the model, or fewer than two examples.
     """
-    if dataset.vocabulary != objective.vocab_size:
+    if dataset.vocab_size != objective.vocab_size:
         raise ValueError(
-            f"the model knows {objective.vocab_size} tokens, but the data have {dataset.vocabulary}; encode them with"
+            f"the model knows {objective.vocab_size} tokens, but the data have {dataset.vocab_size}; encode them with"
             " the tokenizer of the model's own dataset"
         )
     network.eval()

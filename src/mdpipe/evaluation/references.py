@@ -1,7 +1,7 @@
 """Reference rates for comparison with a model: general-purpose compressors, and the unigram entropy of a split.
 
 xz and bzip2 read the split's text as one file, with a NUL for each separator between documents, since the model encodes
-separators too; the separator of `letters` is a space of its text and remains one. PNG and WebP read the images as one
+separators too; the separator of `text8` is a space of its text and remains one. PNG and WebP read the images as one
 large sheet, to spare each image a file header. A compressor's size is exact for the split and has no standard error.
 
 Shapes: N images of H x W pixels and C channels.
@@ -18,9 +18,9 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.artifacts.joined import Joined
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.encoding.token_stream import text_between
+from mdpipe.data.artifacts.arrays import ConcatArray
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.tokenize.token_stream import decode_between
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 
@@ -35,7 +35,7 @@ NUL = "\0"
 DECODE_BATCH = 2**20
 """Tokens that are decoded together."""
 
-Rows = NDArray[Scalar] | Joined[Scalar]
+Rows = NDArray[Scalar] | ConcatArray[Scalar]
 
 MODES = {1: "L", 3: "RGB"}
 """Pillow's mode by number of channels, for those that both PNG and WebP support."""
@@ -130,18 +130,18 @@ def _texts(dataset: EncodedDataset) -> Iterator[str]:
     start = 0
     while start < len(dataset.tokens):
         tokens = dataset.tokens[start : start + DECODE_BATCH]
-        ends = np.flatnonzero(np.isin(tokens, tokenizer.separator))
+        ends = np.flatnonzero(tokens == tokenizer.eos_id)
         if len(ends) and start + len(tokens) < len(dataset.tokens):
             tokens = tokens[: ends[-1] + 1]
-        if not tokenizer.lossless and tokenizer.decode(np.array(tokenizer.separator)):  # the space of letters
+        if tokenizer.eos_separates_words:
             yield tokenizer.decode(tokens)
         else:
             bounds = [(end + 1, stop) for end, stop in pairwise([-1, *ends.tolist(), len(tokens)])]
             texts = [tokenizer.decode(tokens[first:stop]) for first, stop in bounds]
-            if tokenizer.lossless:
+            if tokenizer.is_lossless:
                 for number in (0, -1):  # These may start or end within a character.
                     first, stop = bounds[number]
-                    texts[number] = text_between(tokenizer, dataset.tokens, start + first, start + stop)
+                    texts[number] = decode_between(tokenizer, dataset.tokens, start + first, start + stop)
             yield NUL.join(texts)
         start += len(tokens)
 

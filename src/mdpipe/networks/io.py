@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mdpipe.data.artifacts.typed_json import Header, first_problem, read_typed_json
+from mdpipe.data.artifacts.header import Header, first_problem, read_header
 from mdpipe.networks.base import Network, build_on_meta
 from mdpipe.params.networks import NetworkConfig
 
@@ -115,7 +115,7 @@ def read_config(directory: Path) -> NetworkHeader:
     Raises:
         ValueError: The file is missing or broken, or a key has the wrong type.
     """
-    return read_typed_json(directory / CONFIG_NAME, NetworkHeader, HINT)
+    return read_header(directory / CONFIG_NAME, NetworkHeader, HINT)
 
 
 def load_weights(path: Path, expected: Mapping[str, Tensor], hint: str) -> dict[str, Tensor]:

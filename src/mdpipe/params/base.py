@@ -38,7 +38,7 @@ def _is_fit_for_engines(path: str) -> str:
     if set(path) & set("{}"):
         raise ValueError("Snakemake takes braces in a path for a wildcard; rename the folder or file, or link to it")
     if "://" in path:
-        raise ValueError("DVC watches a path on this machine; sources of the kinds url and hub are fetched")
+        raise ValueError("DVC watches a path on this machine; sources of the kinds url and huggingface are fetched")
     if path.endswith(".dvc") or path.rpartition("/")[2] in ("dvc.yaml", "dvc.lock"):
         raise ValueError("DVC takes no file of its own for a dependency; rename it")
     if len(path.encode()) > MOST_PATH_BYTES or max(map(len, path.encode().split(b"/"))) > MOST_FILE_NAME_BYTES:

@@ -1,173 +1,326 @@
-"""What a model sees of a source: the `datasets` of params.yaml."""
+"""The `datasets` of params.yaml: sources with their splits, tokenizers and packing.
+
+These classes are all that defines a setting: `mdpipe.data` takes their objects.
+"""
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Callable, Collection, Iterable
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
-from mdpipe.params.base import Config, Fraction, Positive, by_form
+from mdpipe.params.base import Config, Fraction, Positive
+from mdpipe.params.nearest import did_you_mean
 from mdpipe.params.own import ByKind, kinds_in, require_kind
-from mdpipe.params.problems import refused
+from mdpipe.params.problems import Missing, problem, refused
 from mdpipe.params.sources import Modality
 
-
-class Letters(Config):
-    """text8's alphabet: a to z and the space; everything else is spelled out or dropped."""
-
-    kind: Literal["letters"]
+HELD_OUT_FRACTION = 0.05
+"""Fraction of a source that is for validation, and for testing, if nothing else is specified."""
 
 
-class Bytes(Config):
+def _require_kind(schema: dict[str, Any]) -> None:
+    """Require `kind` in the JSON Schema: its default is for Python."""
+    schema["required"] = ["kind", *schema.get("required", [])]
+
+
+class TokenizerConfig(Config):
+    """A tokenizer. One without other settings may be written as its name: `tokenizer: text8`."""
+
+    model_config = ConfigDict(json_schema_extra=_require_kind)
+
+
+class Text8Tokenizer(TokenizerConfig):
+    """text8's alphabet: a to z and the space; digits are spelled out, and everything else becomes a space."""
+
+    kind: Literal["text8"] = "text8"
+
+
+class BytesTokenizer(TokenizerConfig):
     """The 256 bytes of UTF-8."""
 
-    kind: Literal["bytes"]
+    kind: Literal["bytes"] = "bytes"
 
 
-class Pieces(Config):
+class SentencePieceTokenizer(TokenizerConfig):
     """SentencePiece with byte fallback, trained on the training split."""
 
-    kind: Literal["pieces"]
-    model: Literal["unigram", "bpe"]
+    kind: Literal["sentencepiece"] = "sentencepiece"
+    model_type: Literal["unigram", "bpe"] = "unigram"
     """SentencePiece algorithm: unigram likelihood, or merges of the most frequent pairs."""
-    vocabulary: Annotated[int, Field(ge=300, le=65_536)]
+    vocab_size: Annotated[int, Field(ge=300, le=65_536)] = 8192
     """Vocabulary size, including the 256 bytes, the end-of-text token and the control symbols."""
-    sample: Positive | None
+    max_train_chars: Positive | None = 10_000_000
     """Train on about this many characters, sampled from the whole training split; null for all of it. Training needs
     about twenty bytes of memory per character."""
+    renamed: ClassVar[dict[str, str]] = {
+        "vocabulary": "vocab_size",
+        "model": "model_type",
+        "sample": "max_train_chars",
+    }
 
 
-class Gpt2(Config):
+class GPT2Tokenizer(TokenizerConfig):
     """GPT-2's byte pairs, from vocab.json and merges.txt."""
 
-    kind: Literal["gpt2"]
-    path: str
-    """The folder with both files, or a repository on the Hub, such as openai-community/gpt2."""
-    revision: str | None
+    kind: Literal["gpt2"] = "gpt2"
+    path: str = "openai-community/gpt2"
+    """The folder with both files, or a repository on the Hub."""
+    revision: str | None = None
     """Revision of the repository; null for the newest, or for a folder."""
 
 
-class Json(Config):
+class HFTokenizerFile(TokenizerConfig):
     """Any tokenizer.json of the `tokenizers` library."""
 
-    kind: Literal["json"]
+    kind: Literal["hf_tokenizer"] = "hf_tokenizer"
     path: str
     """The file, or a repository on the Hub that has one."""
-    revision: str | None
+    revision: str | None = None
     """Revision of the repository; null for the newest, or for a file."""
-    end_of_text: str
+    eos_token: str
     """The token that ends a document."""
+    renamed: ClassVar[dict[str, str]] = {"end_of_text": "eos_token"}
 
 
-class Pixels(Config):
+class PixelTokenizer(TokenizerConfig):
     """Pixel values, quantized evenly to a number of levels."""
 
-    kind: Literal["pixels"]
-    levels: Annotated[int, Field(ge=2, le=256)]
+    kind: Literal["pixels"] = "pixels"
+    levels: Annotated[int, Field(ge=2, le=256)] = 256
     """Vocabulary size; 256 keeps 8-bit values as they are."""
 
 
-AnyTextTokenizer = Letters | Bytes | Pieces | Gpt2 | Json
-TextTokenizer = Annotated[AnyTextTokenizer, Field(discriminator="kind"), ByKind("kind", "pixels")]
+TextTokenizer = Text8Tokenizer | BytesTokenizer | SentencePieceTokenizer | GPT2Tokenizer | HFTokenizerFile
+TOKENIZERS = kinds_in(TextTokenizer | PixelTokenizer, "kind")
+RENAMED_TOKENIZERS = {"letters": "text8", "pieces": "sentencepiece", "json": "hf_tokenizer"}
+"""Kinds under the names that they had in earlier versions, with those of today."""
 
 
-A_SHARE = "a share is a number between 0 and 1, such as 0.1"
-OTHER_FORMS = "the name of a split of the source, {last: N}, {last_characters: N} or {chunks: 0.1}"
-HELD_FORMS = f"{A_SHARE}; otherwise write {OTHER_FORMS}"
-WRITTEN_SHARE = re.compile(r"\s*([-+]?\d*\.?\d+)\s*(?:(%)|/\s*(\d+)|(?<=\.\d))\s*")
-"""Text that means a number: 10%, 1/10, and "0.1" in quotation marks."""
+def _expand_name(value: Any) -> Any:
+    """Return the settings of a tokenizer that is written as its name."""
+    return {"kind": value} if isinstance(value, str) and value in TOKENIZERS else value
 
 
-def _require_share(value: Any) -> Any:
-    """Refuse what is not a share, and say how to write what was probably meant."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if 0 < value < 1:
-            return value
-        count = f"; for a number of documents or pictures write {{last: {value:.0f}}}"
-        raise refused(A_SHARE + (count if value >= 1 and value % 1 == 0 else ""))
-    raise refused(HELD_FORMS)
+class ByName:
+    """Annotates a section that may be written as a name.
+
+    Args:
+        expand: returns what is meant by a name, and any other value as it is.
+        names: the names.
+    """
+
+    def __init__(self, expand: Callable[[Any], Any], names: Iterable[str]) -> None:
+        self.expand, self.names = expand, [*names]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.expand, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"enum": self.names}, handler(schema)]}
 
 
-def _require_name(value: str) -> str:
-    """Refuse text that means a share."""
-    if found := WRITTEN_SHARE.fullmatch(value):
-        share = float(found[1]) / (100 if found[2] else int(found[3] or 1) or 1)
-        raise refused(f"{A_SHARE}; write {share:g}" if 0 < share < 1 else A_SHARE)
-    return value
+NamedTextTokenizer = Annotated[
+    TextTokenizer,
+    Field(discriminator="kind"),
+    ByKind("kind", "pixels", renamed=RENAMED_TOKENIZERS),
+    ByName(_expand_name, TOKENIZERS[:-1]),
+]
 
 
-class Last(Config):
-    """The last documents of the source."""
+class SplitMapping(Config):
+    """A split that is written as a mapping of one key."""
 
-    last: Positive
+    def __str__(self) -> str:
+        """Return it as it is written in params.yaml."""
+        ((key, value),) = self
+        return f"{{{key}: {value}}}"
+
+
+class LastDocuments(SplitMapping):
+    """The last documents or images of the source."""
+
+    last_documents: Positive
     """Number of documents or images."""
 
 
-class LastCharacters(Config):
+class LastCharacters(SplitMapping):
     """The last characters of the source."""
 
     last_characters: Positive
     """Number of characters."""
 
 
-class Chunks(Config):
-    """A fraction of the blocks of the token stream, as MD4 splits OpenWebText. Parts of one document end up on both
+class Windows(SplitMapping):
+    """A fraction of the windows of the token stream, as MD4 splits OpenWebText. Parts of one document end up on both
     sides: use it to compare with that number, not for a new one.
     """
 
-    chunks: Fraction
-    """Fraction of the blocks."""
+    windows: Fraction
+    """Fraction of the windows."""
 
 
-def _form_of_held(data: Any) -> str | None:
+FRACTION_RULE = "a fraction is a number between 0 and 1, such as 0.1"
+SPLIT_RULE = (
+    f"{FRACTION_RULE}; otherwise write the name of a split of the source, {{last_documents: N}}, {{last_characters: N}}"
+    " or {windows: 0.1}"
+)
+WRITTEN_FRACTION = re.compile(r"\s*([-+]?\d*\.?\d+)\s*(?:(%)|/\s*(\d+)|(?<=\.\d))\s*")
+"""Text that means a number: 10%, 1/10, and "0.1" in quotation marks."""
+
+
+def _require_fraction(value: Any) -> Any:
+    """Refuse what is not a fraction, and say how to write what was probably meant."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if 0 < value < 1:
+            return value
+        count = f"; for a number of documents or images write {{last_documents: {value:.0f}}}"
+        raise refused(FRACTION_RULE + (count if value >= 1 and value % 1 == 0 else ""))
+    raise refused(SPLIT_RULE)
+
+
+def _require_name(value: str) -> str:
+    """Refuse text that means a fraction."""
+    if found := WRITTEN_FRACTION.fullmatch(value):
+        fraction = float(found[1]) / (100 if found[2] else int(found[3] or 1) or 1)
+        raise refused(f"{FRACTION_RULE}; write {fraction:g}" if 0 < fraction < 1 else FRACTION_RULE)
+    return value
+
+
+def _form_of_split(data: Any) -> str | None:
     """Return which of the forms is meant, so that only its rule is reported; None for any other mapping."""
-    if isinstance(data, str):
-        return "split"
-    for form, section in (("last", Last), ("last_characters", LastCharacters), ("chunks", Chunks)):
-        if isinstance(data, section) or (isinstance(data, dict) and [*data] == [form]):
-            return form
-    return None if isinstance(data, dict) else "share"
+    if data is None or isinstance(data, str):
+        return "null" if data is None else "name"
+    for section in (LastDocuments, LastCharacters, Windows):
+        (key,) = section.model_fields
+        if isinstance(data, section) or (isinstance(data, dict) and [*data] == [key]):
+            return key
+    return None if isinstance(data, dict) else "fraction"
 
 
-Held = Annotated[
-    Annotated[Fraction, BeforeValidator(_require_share), Tag("share")]
-    | Annotated[str, AfterValidator(_require_name), Tag("split")]
-    | Annotated[Last, Tag("last")]
+SplitSpec = float | str | LastDocuments | LastCharacters | Windows
+"""A fraction of the documents or images, where equal ones stay together; the name of a split that the source itself
+has; or one of the mappings."""
+CheckedSplitSpec = Annotated[
+    Annotated[Fraction, BeforeValidator(_require_fraction), Tag("fraction")]
+    | Annotated[str, AfterValidator(_require_name), Tag("name")]
+    | Annotated[LastDocuments, Tag("last_documents")]
     | Annotated[LastCharacters, Tag("last_characters")]
-    | Annotated[Chunks, Tag("chunks")],
+    | Annotated[Windows, Tag("windows")]
+    | Annotated[None, Tag("null")],
     Discriminator(
-        _form_of_held,
+        _form_of_split,
         custom_error_type="rule",
         custom_error_message="{rule}",
-        custom_error_context={"rule": HELD_FORMS},
+        custom_error_context={"rule": SPLIT_RULE},
     ),
 ]
-"""What is held out. A number is a share of the documents or pictures, where equal ones stay together; a text is the
-name of a split that the source itself has."""
 
 
-class PackingSettings(Config):
-    """How documents become one stream of tokens, and the stream becomes examples."""
+class Splits(Config):
+    """What is not trained on. The rest of the source is; of a source with a split `train`, only the rest of that one.
 
-    end_of_text: bool
+    By default, the source's own splits `validation` and `test`, and 5 % of its documents or images where it has none.
+    """
+
+    validation: CheckedSplitSpec = None
+    """For validation: a fraction, the name of a split of the source, or one of the mappings."""
+    test: CheckedSplitSpec = None
+    """For testing, in the same forms."""
+
+    def resolve(self, own: Collection[str]) -> dict[str, SplitSpec]:
+        """Return both splits, given the names of the source's own ones."""
+        specs = {"validation": self.validation, "test": self.test}
+        return {
+            split: spec or (split if split in own and split not in specs.values() else HELD_OUT_FRACTION)
+            for split, spec in specs.items()
+        }
+
+    @model_validator(mode="after")
+    def _leave_something_to_train_on(self) -> Self:
+        validation, test = pair = self.resolve(()).values()
+        key, rule = "validation", ""
+        if sum(spec for spec in pair if isinstance(spec, float)) >= 1:
+            rule = f"validation and test together leave nothing to train on (test is {test}); lower them"
+        elif sum(spec.windows for spec in pair if isinstance(spec, Windows)) >= 1:
+            rule = "the windows of validation and test leave nothing to train on; lower them"
+        elif LastDocuments in (kinds := [*map(type, pair)]) and LastCharacters in kinds:
+            key = "test"
+            rule = "validation and test are both to be last; count both in documents or both in characters"
+        elif isinstance(validation, str) and validation == test:
+            key = "test"
+            rule = "validation and test are the same split of the source, so what is chosen on one is measured on it"
+        if rule:
+            raise ValidationError.from_exception_data("Splits", [problem((key,), getattr(self, key), rule)])
+        return self
+
+
+class Packing(Config):
+    """How documents become one stream of tokens, and the stream becomes examples of `seq_len` tokens."""
+
+    append_eos: bool = True
     """Append the end-of-text token to every document."""
-    block_ends: bool
-    """Begin and end every block with the end-of-text token; needs `remainder: drop`."""
-    remainder: Literal["keep", "drop"]
-    """Keep or drop the tokens after the last whole block. With `keep`, training reads windows from any position; with
-    `drop`, it reads the blocks in random order."""
+    wrap_with_eos: bool = False
+    """Begin and end every window with the end-of-text token; needs `drop_last: true`."""
+    drop_last: bool = False
+    """Drop the tokens that do not fill a last window. If true, training reads the windows in random order; if false, it
+    reads windows that start anywhere, and evaluation reads a shorter last one."""
+    renamed: ClassVar[dict[str, str]] = {
+        "end_of_text": "append_eos",
+        "block_ends": "wrap_with_eos",
+        "remainder": "drop_last",
+    }
+
+    def stream_tokens(self, seq_len: int) -> int:
+        """Return the number of tokens of the stream in a window."""
+        return seq_len - 2 * self.wrap_with_eos
+
+    @model_validator(mode="after")
+    def _wrap_whole_windows(self) -> Self:
+        if self.wrap_with_eos and not self.drop_last:
+            rule = "wrap_with_eos needs windows of one length: set drop_last to true"
+            raise ValidationError.from_exception_data("Packing", [problem(("drop_last",), self.drop_last, rule)])
+        return self
 
 
-Convention = Literal["stream", "text8", "sedd", "mdlm", "mdlm_zero_shot"]
-Packing = Annotated[
-    Annotated[Convention, Tag("a text")] | Annotated[PackingSettings, Tag("a mapping")],
-    by_form(
-        f"must be one of {', '.join(get_args(Convention))}, or a mapping with the keys"
-        f" {', '.join(PackingSettings.model_fields)}"
-    ),
-]
-"""A convention by name, or one of one's own: `stream` counts every token once, and has the end-of-text token after
-every document; `text8` is one text in blocks; `sedd` is `stream` in blocks; `mdlm` has the end-of-text token at both
-ends of every block as well, and `mdlm_zero_shot` has it there alone."""
+PACKINGS = {
+    "stream": Packing(),
+    "text8": Packing(append_eos=False, drop_last=True),
+    "sedd": Packing(drop_last=True),
+    "mdlm": Packing(wrap_with_eos=True, drop_last=True),
+    "mdlm_zero_shot": Packing(append_eos=False, wrap_with_eos=True, drop_last=True),
+}
+"""Every token counts once; text8 as MD4 cuts it; SEDD's, which MD4 follows; MDLM's in training; and in its zero-shot
+evaluation."""
+
+
+def _named_packing(value: Any) -> Any:
+    if isinstance(value, str) and value in PACKINGS:
+        return PACKINGS[value]
+    if isinstance(value, dict | Packing | Missing):
+        return value
+    hint = did_you_mean(value, PACKINGS) if isinstance(value, str) else ""
+    keys = ", ".join(Packing.model_fields)
+    raise refused(f"must be one of {', '.join(PACKINGS)}{hint}, or a mapping with the keys {keys}")
+
+
+NamedPacking = Annotated[Packing, ByName(_named_packing, PACKINGS)]
+"""A convention by name, or a mapping: `stream` counts every token once, and has the end-of-text token after every
+document; `text8` is one text in windows; `sedd` is `stream` in windows; `mdlm` also has the end-of-text token at both
+ends of every window, and `mdlm_zero_shot` has it only there."""
 
 
 class Dataset(Config):
@@ -175,56 +328,66 @@ class Dataset(Config):
 
     source: str
     """A key of `sources`."""
-    validation: Held
-    """Held out for validation: a fraction, the name of a split of the source, or one of the mappings."""
-    test: Held
-    """Held out for testing, in the same forms."""
+    splits: Splits = Splits()
+    """The validation and test splits."""
+    renamed: ClassVar[dict[str, str]] = {
+        "length": "seq_len",
+        "validation": "splits: {validation: ...}",
+        "test": "splits: {test: ...}",
+    }
 
 
 class TextDataset(Dataset):
     """Text as one stream of tokens, read in windows."""
 
-    tokenizer: TextTokenizer
+    tokenizer: Annotated[
+        TextTokenizer,
+        Field(discriminator="kind"),
+        ByKind("kind", "pixels", renamed=RENAMED_TOKENIZERS),
+        ByName(_expand_name, TOKENIZERS[:-1]),
+    ]
     """How text becomes tokens."""
-    packing: Packing
+    packing: NamedPacking = PACKINGS["stream"]
     """The convention by which documents become windows: its name, or a mapping."""
-    length: Annotated[int, Field(ge=4, le=65_536)]
-    """Tokens per window or block: the sequence length of the model."""
+    seq_len: Annotated[int, Field(ge=4, le=65_536)]
+    """Tokens per window: the sequence length of the model."""
 
 
 class ImageDataset(Dataset):
     """Images as arrays of levels. Images larger than a tile are cut into square tiles."""
 
-    tokenizer: Pixels
+    tokenizer: Annotated[PixelTokenizer, ByName(_expand_name, TOKENIZERS[-1:])]
     """How pixel values become tokens."""
     size: Positive
     """Edge of a tile in pixels."""
-    stride: Positive
-    """Distance between training tiles in pixels. Training tiles may overlap; held-out tiles never do."""
+    stride: Positive | None = None
+    """Distance between training tiles in pixels; null for `size`. With a smaller one, training tiles overlap; those of
+    the other splits never do."""
 
 
 def _require_tokenizer(data: Any) -> Any:
     """Refuse an unknown tokenizer here, where all are allowed: it decides which other keys a dataset has."""
     if isinstance(data, dict) and "tokenizer" in data:
-        known = kinds_in(AnyTextTokenizer | Pixels, "kind")
-        require_kind(data["tokenizer"], "kind", known, within=("tokenizer",))
+        require_kind(
+            _expand_name(data["tokenizer"]), "kind", TOKENIZERS, within=("tokenizer",), renamed=RENAMED_TOKENIZERS
+        )
     return data
 
 
-def _shape_of_dataset(data: Any) -> str:
-    """Pixels make a dataset of pictures; all other tokenizers are for text."""
-    tokenizer = data.get("tokenizer") if isinstance(data, dict) else getattr(data, "tokenizer", None)
+def _modality_of_data(data: Any) -> str:
+    """Return "image" for the tokenizer `pixels`; all other tokenizers are for text."""
+    tokenizer = _expand_name(data.get("tokenizer") if isinstance(data, dict) else getattr(data, "tokenizer", None))
     kind = tokenizer.get("kind") if isinstance(tokenizer, dict) else getattr(tokenizer, "kind", None)
     return "image" if kind == "pixels" else "text"
 
 
 AnyDataset = Annotated[
     Annotated[TextDataset, Tag("text")] | Annotated[ImageDataset, Tag("image")],
-    Discriminator(_shape_of_dataset),
+    Discriminator(_modality_of_data),
     BeforeValidator(_require_tokenizer),
 ]
 
 
 def modality_of(dataset: Dataset) -> Modality:
-    """What a dataset's tokens stand for."""
+    """Return the modality of a dataset."""
     return "image" if isinstance(dataset, ImageDataset) else "text"

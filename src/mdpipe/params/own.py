@@ -1,6 +1,6 @@
 """Sections of several kinds in params.yaml that users cannot add to."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError, ValidatorFunctionWrapHandler
@@ -16,16 +16,17 @@ class ByKind:
     Args:
         key: whose value is the kind.
         others: kinds that are allowed in the union's place.
+        renamed: kinds under the names that they had in earlier versions, with those of today.
     """
 
-    def __init__(self, key: str, *others: str) -> None:
-        self.key, self.others = key, others
+    def __init__(self, key: str, *others: str, renamed: Mapping[str, str] | None = None) -> None:
+        self.key, self.others, self.renamed = key, others, renamed or {}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         known = kinds_in(source, self.key)
 
         def validate(data: Any, built_in: ValidatorFunctionWrapHandler) -> Any:
-            require_kind(data, self.key, [*known, *self.others])
+            require_kind(data, self.key, [*known, *self.others], renamed=self.renamed)
             return built_in(data)
 
         return core_schema.no_info_wrap_validator_function(validate, handler(source))
@@ -37,7 +38,7 @@ def kinds_in(union: Any, key: str) -> list[str]:
 
 
 def require_kind(
-    data: Any, key: str, known: Sequence[str], *, within: tuple[str, ...] = (), or_added: str | None = None
+    data: Any, key: str, known: Sequence[str], *, within: tuple[str, ...] = (), renamed: Mapping[str, str]
 ) -> None:
     """Pass if the section names one of the known kinds.
 
@@ -46,16 +47,22 @@ def require_kind(
         key: whose value is the kind.
         known: all kinds.
         within: where the section is, below what is being checked.
-        or_added: what else a kind may be.
+        renamed: kinds under the names that they had in earlier versions, with those of today.
 
     Raises:
         ValidationError: it is no mapping, or the key is missing or has another value.
     """
     if isinstance(data, BaseModel):
         return
-    allowed = f"one of {', '.join(known)}" + f", or {or_added}" * (or_added is not None)
+    allowed = f"one of {', '.join(known)}"
+
+    def hint_for(name: Any) -> str:
+        if not isinstance(name, str):
+            return ""
+        return f"; {name} is now called {renamed[name]}" if name in renamed else did_you_mean(name, known)
+
     if not isinstance(data, dict):
-        hint = did_you_mean(data, known) if isinstance(data, str) else ""
+        hint = hint_for(data)
         written = f"; write {{{key}: {data}}}, with its settings" if data in known else hint
         rule = f"must be a mapping whose `{key}` is {allowed}{written}"
         raise _at(within, data, rule, kind="kind")
@@ -63,8 +70,7 @@ def require_kind(
     if value not in known:
         # `objective: {kind: md4}`, as other sections are written, means md4.
         name = value.get("kind") if isinstance(value, dict) else value
-        hint = did_you_mean(name, known) if isinstance(name, str) else ""
-        raise _at((*within, key), value, f"must be {allowed}{hint}")
+        raise _at((*within, key), value, f"must be {allowed}{hint_for(name)}")
 
 
 def _at(where: tuple[str, ...], value: Any, rule: str, kind: str = "rule") -> ValidationError:

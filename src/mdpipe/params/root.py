@@ -8,11 +8,11 @@ from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.file_formats import ending, refusal
 from mdpipe.params.base import Config, Distinct, Name
-from mdpipe.params.data import AnyDataset, Chunks, ImageDataset, Last, LastCharacters, TextDataset, modality_of
+from mdpipe.params.data import AnyDataset, ImageDataset, LastCharacters, Splits, Windows, modality_of
 from mdpipe.params.problems import listed, no_such, problem
 from mdpipe.params.runs import Comparison, Run, ZeroShot
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerSuite
-from mdpipe.params.sources import AnySource, Hub, HubImages, has_classes, modality_of_source
+from mdpipe.params.sources import AnySource, HuggingFaceSource
 
 
 class Params(Config):
@@ -56,7 +56,11 @@ class Params(Config):
         found = []
         for name, source in self.sources.items():
             where, path = ("sources", name), Path(source.path)
-            if isinstance(source, Hub | HubImages) and Path(source.name).is_dir() and not _is_within(source.name, path):
+            if (
+                isinstance(source, HuggingFaceSource)
+                and Path(source.name).is_dir()
+                and not _is_within(source.name, path)
+            ):
                 rule = f"`name` is a folder here, and DVC watches only `path`: set it to {source.name!r}, too"
                 found.append(problem((*where, "path"), source.path, rule))
             if not path.is_dir() and (why := refusal(source.kind, ending(source.path))):
@@ -75,39 +79,14 @@ class Params(Config):
             where = ("datasets", name)
             if dataset.source not in self.sources:
                 found.append(no_such((*where, "source"), dataset.source, "sources", self.sources))
-            elif (modality := modality_of_source(self.sources[dataset.source])) != modality_of(dataset):
+            elif (modality := self.sources[dataset.source].modality) != modality_of(dataset):
                 rule = f"source {dataset.source!r} has {modality}s, not {modality_of(dataset)}s"
                 found.append(problem((*where, "tokenizer"), dataset.tokenizer.kind, rule))
-            found += self._held_out_problems(name, dataset)
-        return found
-
-    def _held_out_problems(self, name: str, dataset: AnyDataset) -> list[InitErrorDetails]:
-        found = []
-        where = ("datasets", name)
-        shares = [held for held in (dataset.validation, dataset.test) if isinstance(held, float)]
-        if sum(shares) >= 1:
-            rule = f"validation and test together leave nothing to train on (test is {dataset.test}); lower them"
-            found.append(problem((*where, "validation"), dataset.validation, rule))
-        chunks = [held.chunks for held in (dataset.validation, dataset.test) if isinstance(held, Chunks)]
-        if sum(chunks) >= 1:
-            rule = "the chunks of validation and test leave nothing to train on; lower them"
-            found.append(problem((*where, "validation", "chunks"), chunks[0], rule))
-        pair = (dataset.validation, dataset.test)
-        if any(isinstance(held, Last) for held in pair) and any(isinstance(held, LastCharacters) for held in pair):
-            rule = "validation and test are both to be last; count both in documents or both in characters"
-            found.append(problem((*where, "test"), dataset.test, rule))
-        if isinstance(dataset.validation, str) and dataset.validation == dataset.test:
-            rule = (
-                "validation and test are the same split of the source; what is chosen on one is measured on the other"
-            )
-            found.append(problem((*where, "test"), dataset.test, rule))
-        for key, held in (("validation", dataset.validation), ("test", dataset.test)):
-            if isinstance(held, LastCharacters | Chunks) and isinstance(dataset, ImageDataset):
-                found.append(problem((*where, key), held, "pictures have no characters and no chunks"))
-        packing = dataset.packing if isinstance(dataset, TextDataset) else "stream"
-        if not isinstance(packing, str) and packing.block_ends and packing.remainder == "keep":
-            rule = "block_ends needs whole blocks: set remainder to drop"
-            found.append(problem((*where, "packing", "remainder"), packing.remainder, rule))
+            if isinstance(dataset, ImageDataset):
+                rule = "images have no characters and no windows"
+                specs = [(key, getattr(dataset.splits, key)) for key in Splits.model_fields]
+                of_text = [(key, spec) for key, spec in specs if isinstance(spec, LastCharacters | Windows)]
+                found += [problem((*where, "splits", key), spec, rule) for key, spec in of_text]
         return found
 
     def _run_problems(self) -> list[InitErrorDetails]:
@@ -128,7 +107,7 @@ class Params(Config):
                 rule = f"a {run.network.kind} takes patches of {patch} x {patch} pixels, and {run.dataset!r} has images"
                 found.append(problem((*where, "dataset"), run.dataset, f"{rule} of {dataset.size} x {dataset.size}"))
             source = self.sources.get(dataset.source)
-            if run.class_cond is not None and source is not None and not has_classes(source):
+            if run.class_cond is not None and source is not None and not source.has_classes:
                 rule = f"source {dataset.source!r} has no classes; set class_cond to null"
                 found.append(problem((*where, "class_cond"), run.class_cond, rule))
         return found
@@ -152,7 +131,7 @@ class Params(Config):
 
     def _zero_shot_problems(self) -> list[InitErrorDetails]:
         found = []
-        text_sources = [key for key, source in self.sources.items() if modality_of_source(source) == "text"]
+        text_sources = [key for key, source in self.sources.items() if source.modality == "text"]
         text_runs = [
             key
             for key in self.runs

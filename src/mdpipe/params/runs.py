@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.params.base import Config, Names, Positive
-from mdpipe.params.data import Packing
+from mdpipe.params.data import PACKINGS, NamedPacking
 from mdpipe.params.diffusion import AnyObjective, ObjectiveConfig
 from mdpipe.params.networks import AnyNetwork
 from mdpipe.params.problems import problem
@@ -131,7 +131,7 @@ class ZeroShot(EstimatorConfig):
     """Text runs: keys of `runs`."""
     sources: Names = {}
     """Text sources: keys of `sources`. None of the runs may be trained on one."""
-    packing: Packing = "stream"
+    packing: NamedPacking = PACKINGS["stream"]
     """The convention by which a corpus becomes windows, as for datasets."""
 
 

@@ -1,18 +1,30 @@
-"""Where data come from: the `sources` of params.yaml."""
+"""Where data come from: the `sources` of params.yaml, one class per kind, read by `mdpipe.data.sources`."""
 
 import codecs
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, Field, Tag, model_validator
-from pydantic_core import ValidationError
+from pydantic_core import InitErrorDetails, ValidationError
 
 from mdpipe.params.base import Config, Distinct, Positive, WatchedPath, by_form
-from mdpipe.params.catalogue import entry
+from mdpipe.params.catalog import find_entry
 from mdpipe.params.own import ByKind
 from mdpipe.params.problems import problem
 from mdpipe.params.wording import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN
 
 Modality = Literal["text", "image"]
+ImageMode = Literal["L", "RGB"]
+DecodeErrors = Annotated[
+    Literal["strict", "ignore", "replace"],
+    Field(
+        description="What to do with a document that is not UTF-8: refuse it, leave it out, or insert U+FFFD; the last"
+        " two are counted."
+    ),
+]
+SampleBy = Annotated[
+    Literal["document", "line"],
+    Field(description="Whether a file or a line is one document; JSON lines are always one per line."),
+]
 
 
 def _stays_in_the_folder(path: str) -> str:
@@ -25,88 +37,134 @@ def _stays_in_the_folder(path: str) -> str:
 
 
 Within = Annotated[str, AfterValidator(_stays_in_the_folder)]
-Pattern = Annotated[
+Files = Annotated[
     Annotated[Within, Tag("a text")] | Annotated[dict[str, Within], Field(min_length=1), Tag("a mapping")],
     by_form("must be text, or a mapping of the source's own splits to texts, such as {train: a, test: b}"),
 ]
-"""Which files of the folder count, as a glob: `*.txt`, or `**/*.md` for all levels. A mapping of names to globs where
-the source comes in splits of its own: `{train: "train-*.parquet", test: "test-*.parquet"}`."""
+Pattern = Annotated[
+    Files,
+    Field(description="Which files of the folder are read, as a glob, or a mapping of split names to globs."),
+]
+"""For example `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
 
 PackageName = Annotated[str, Field(pattern=PACKAGE_PATTERN)]
 Checksum = Annotated[str, Field(pattern=CHECKSUM_PATTERN)]
 
 
 class Source(Config):
-    """Raw text or pictures, as the `download` stage fetches them."""
+    """Raw text or images, as the `download` stage fetches them."""
 
+    kind: str
     path: WatchedPath
     """The file or folder that the source is read from and that DVC watches. A bundled source names the file that pins
     its package; a downloaded source, any file whose change should download it again."""
+    renamed: ClassVar[dict[str, str]] = {
+        "documents": "sample_by",
+        "broken_utf8": "decode_errors",
+        "empty_rows": "empty_documents",
+        "image": "image_column",
+        "label": "label_column",
+    }
+
+    @property
+    def modality(self) -> Modality:
+        """Return what the source contains."""
+        return "image"
+
+    @property
+    def has_classes(self) -> bool:
+        """Return True if the images come with class labels: their kind has a setting for labels, and it is set."""
+        return any(getattr(self, key, None) is not None for key in ("labels", "label_column"))
+
+    def resolve(self) -> "Source":
+        """Return the source that is read: for a catalog entry the one it stands for, else this one."""
+        return self
 
 
-class TextRows(Source):
-    """What rows, lines and files of text have in common."""
+SourceT = TypeVar("SourceT", bound=Source)
 
-    empty_rows: Literal["error", "drop", "keep"]
-    """What to do with a row without text: refuse it, leave it out and count it, or keep it as an empty document, as the
-    published zero-shot protocols do."""
-    detokenizer: Literal["wikitext", "ptb", "lm1b", "lambada", "scientific_papers"] | None
+
+class DocumentSource(Source):
+    """What all files with text have in common."""
+
+    empty_documents: Literal["error", "drop", "keep"] = "error"
+    """What to do with a document without text: refuse it, leave it out and count it, or keep it as an empty document,
+    as the published zero-shot protocols do."""
+    detokenizer: Literal["wikitext", "ptb", "lm1b", "lambada", "scientific_papers"] | None = None
     """Undo the spacing of tokenized benchmark text; null for plain text."""
 
+    @property
+    def modality(self) -> Modality:
+        """Return what the source contains."""
+        return "text"
 
-class Docstrings(Source):
+
+class DecodedImageSource(Source):
+    """What all image files have in common."""
+
+    mode: ImageMode | None = None
+    """Convert images to 8-bit gray (L) or RGB, transparent ones on white; null to refuse images in any other mode."""
+    resize: Positive | None = None
+    """Crop images to the central square and shrink it to this edge with a box filter; null if all have one size."""
+
+
+class DocstringsSource(Source):
     """The docstrings of installed Python packages, one document per module; `python` is the standard library."""
 
     kind: Literal["docstrings"]
     packages: Annotated[list[PackageName], Field(min_length=1), Distinct]
     """Import names of the packages, such as `numpy`, or `python`."""
 
+    @property
+    def modality(self) -> Modality:
+        """Return what the source contains."""
+        return "text"
 
-class Digits(Source):
+
+class DigitsSource(Source):
     """The 1,797 handwritten digits of scikit-learn: 8x8 pixels, 17 gray levels."""
 
     kind: Literal["digits"]
 
+    @property
+    def has_classes(self) -> bool:
+        """Return True if the images come with class labels."""
+        return True
 
-class Photos(Source):
+
+class PhotosSource(Source):
     """The two color photographs of scikit-learn, cut into disjoint squares."""
 
     kind: Literal["photos"]
-    region: Annotated[int, Field(ge=8, le=427)]
+    region: Annotated[int, Field(ge=8, le=427)] = 64
     """Edge of a square in pixels. A square belongs to one split as a whole."""
 
 
-class TextFiles(TextRows):
+class TextSource(DocumentSource):
     """UTF-8 text files, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
-    kind: Literal["text_files"]
-    pattern: Pattern
-    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
-    documents: Literal["file", "line"]
-    """Whether a file or a line is one document."""
-    broken_utf8: Literal["error", "replace", "skip"]
-    """Refuse a document that is not UTF-8, insert U+FFFD, or leave the document out; the last two are counted."""
+    kind: Literal["text"]
+    pattern: Pattern = "**/*.txt"
+    sample_by: SampleBy = "document"
+    decode_errors: DecodeErrors = "strict"
 
 
-class JsonLines(TextRows):
+class JsonLinesSource(DocumentSource):
     """JSON lines, one document per line, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
     kind: Literal["jsonl"]
-    pattern: Pattern
-    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
-    field: str
+    pattern: Pattern = "**/*.jsonl"
+    field: str = "text"
     """The key of the text in each line."""
-    broken_utf8: Literal["error", "replace", "skip"]
-    """Refuse a document that is not UTF-8, insert U+FFFD, or leave the document out; the last two are counted."""
+    decode_errors: DecodeErrors = "strict"
 
 
-class Table(TextRows):
+class ParquetSource(DocumentSource):
     """Parquet or Arrow files, one document per row."""
 
-    kind: Literal["table"]
-    pattern: Pattern
-    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
-    column: str
+    kind: Literal["parquet"]
+    pattern: Pattern = "**/*.parquet"
+    column: str = "text"
     """The column with the text."""
 
 
@@ -119,220 +177,233 @@ def _is_encoding(name: str) -> str:
     raise ValueError("Python knows no such text encoding; usual ones are utf-8, utf-16, cp1252 and latin-1")
 
 
-class Csv(TextRows):
+class CsvSource(DocumentSource):
     """CSV or TSV files, one document per row, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
     kind: Literal["csv"]
-    pattern: Pattern
-    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
-    columns: Annotated[list[str], Field(min_length=1)]
+    pattern: Pattern = "**/*.csv"
+    columns: Annotated[list[str], Field(min_length=1)] = ["text"]
     """The columns with the text; of several, those that are not empty are joined by a line break."""
-    delimiter: Annotated[str, Field(pattern=DELIMITER_PATTERN)]
+    delimiter: Annotated[str, Field(pattern=DELIMITER_PATTERN)] = ","
     """The character between values: a comma, a semicolon as Excel writes it in much of Europe, or "\\t"."""
     header: Annotated[
         Annotated[Literal[True], Tag("a truth value")] | Annotated[list[str], Field(min_length=1), Tag("a list")],
         by_form("must be true, or a list with the names of all columns"),
-    ]
-    """true where the first row names the columns; else the names of all columns in their order."""
-    encoding: Annotated[str, AfterValidator(_is_encoding)]
+    ] = True
+    """true if the first row names the columns; else the names of all columns in their order."""
+    encoding: Annotated[str, AfterValidator(_is_encoding)] = "utf-8"
     """Such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
 
 
-class Hub(TextRows):
-    """A text data set on the Hugging Face Hub, through `datasets`; one document per row."""
-
-    kind: Literal["hub"]
-    name: str
-    """On the hub, `owner/name`, or a local folder of the same layout."""
-    config: str | None
-    """Which of the data set's configurations; null for its only one."""
-    splits: Annotated[list[str], Field(min_length=1), Distinct]
-    """The splits to download."""
-    column: str
-    """The column with the text."""
-    revision: str | None
-    """Revision of the repository, preferably a commit; null for the newest."""
-
-
-class Url(TextRows):
+class UrlSource(DocumentSource):
     """A text at a URL: plain, compressed, or a member of a zip archive."""
 
     kind: Literal["url"]
     url: Annotated[str, Field(pattern=URL_PATTERN)]
     """Without user, password or token: params.yaml and dvc.lock are under version control."""
-    sha256: Checksum | None
+    sha256: Checksum | None = None
     """SHA-256 of the download; null to accept any."""
-    member: str | None
+    member: str | None = None
     """The file to take from a zip archive; null if the URL is not an archive."""
-    field: str | None
+    field: str | None = None
     """The key of the text in JSON lines; null for plain text."""
-    documents: Literal["file", "line"]
-    """Whether a file or a line is one document; JSON lines are always one per line."""
-    broken_utf8: Literal["error", "replace", "skip"]
-    """Refuse a document that is not UTF-8, insert U+FFFD, or leave the document out; the last two are counted."""
+    sample_by: SampleBy = "document"
+    decode_errors: DecodeErrors = "strict"
 
 
-class Resized(Source):
-    """What picture files have in common."""
+class HuggingFaceSource(DocumentSource, DecodedImageSource):
+    """A data set on the Hugging Face Hub, through `datasets`: one text per row, or with `image_column` one image."""
 
-    mode: Literal["L", "RGB"] | None
-    """Convert images to 8-bit gray (L) or RGB, transparent ones on white; null to refuse images in any other mode."""
-    resize: Positive | None
-    """Crop images to the central square and shrink it to this edge with a box filter; null if all have one size."""
+    kind: Literal["huggingface"]
+    name: str
+    """On the Hub, `owner/name`, or a local folder of the same layout."""
+    config: str | None = None
+    """Which of the data set's configurations; null for its only one."""
+    splits: Annotated[list[str], Field(min_length=1), Distinct] = ["train"]
+    """The splits to download."""
+    revision: str | None = None
+    """Revision of the repository, preferably a commit; null for the newest."""
+    column: str = "text"
+    """The column with the text."""
+    image_column: str | None = None
+    """The column with the images; null for a data set of text."""
+    label_column: str | None = None
+    """The column with the class numbers of the images; null for none."""
+
+    @model_validator(mode="after")
+    def _has_no_keys_of_the_other_modality(self) -> "HuggingFaceSource":
+        if self.image_column is None:
+            keys, rule = ("label_column", "mode", "resize"), "is for images: name their column in `image_column`, too"
+        else:
+            keys = ("column", "empty_documents", "detokenizer")
+            rule = "is for text, and with `image_column` the source has images; remove it"
+        fields = type(self).model_fields
+        wrong = [problem((key,), getattr(self, key), rule) for key in keys if getattr(self, key) != fields[key].default]
+        return _without_problems(self, wrong)
+
+    @property
+    def modality(self) -> Modality:
+        """Return what the source contains."""
+        return "text" if self.image_column is None else "image"
 
 
-class ImageFolder(Resized):
+class ImageFolderSource(DecodedImageSource):
     """Image files, gray or RGB, 8 bits per channel."""
 
     kind: Literal["image_folder"]
-    pattern: Pattern
-    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
-    labels: Literal["folder"] | None
+    pattern: Pattern = "**/*"
+    labels: Literal["folder"] | None = None
     """`folder`: the first folder below those named in `pattern` is the class; null for images without classes."""
 
 
-class ImageTable(Resized):
+class ParquetImagesSource(DecodedImageSource):
     """Images in Parquet or Arrow files, one per row, as the bytes of an image file."""
 
-    kind: Literal["image_table"]
-    pattern: Pattern
-    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
-    image: str
+    kind: Literal["parquet_images"]
+    pattern: Pattern = "**/*.parquet"
+    image_column: str = "image"
     """The column with the images."""
-    label: str | None
+    label_column: str | None = None
     """The column with the class numbers; null for none."""
 
 
-class ImageTar(Resized):
+class ImageTarSource(DecodedImageSource):
     """Image files in .tar archives, without classes."""
 
     kind: Literal["image_tar"]
-    pattern: Pattern
-    """Which archives of the folder are read, as a glob, or a mapping of split names to globs."""
+    pattern: Pattern = "**/*.tar"
 
 
-class HubImages(Resized):
-    """An image data set on the Hugging Face Hub, through `datasets`; one image per row."""
-
-    kind: Literal["hub_images"]
-    name: str
-    """On the hub, `owner/name`, or a local folder of the same layout."""
-    config: str | None
-    """Which of the data set's configurations; null for its only one."""
-    splits: Annotated[list[str], Field(min_length=1), Distinct]
-    """The splits to download."""
-    image: str
-    """The column with the images."""
-    label: str | None
-    """The column with the class numbers; null for none."""
-    revision: str | None
-    """Revision of the repository, preferably a commit; null for the newest."""
-
-
-class Arrays(Source):
+class NpySource(Source):
     """Images in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C)."""
 
-    kind: Literal["arrays"]
-    field: str
+    kind: Literal["npy"]
+    field: str = "images"
     """The array's name in an .npz file; ignored for .npy, which has just one."""
-    labels: str | None
+    labels: str | None = None
     """The array with the class numbers, integers from 0, in an .npz file; null for none."""
 
 
-class PlanarLabels(Config):
+class NpzLabels(Config):
     """The classes of images in .npz files."""
 
-    field: str
+    field: str = "labels"
     """The array's name."""
-    first: Annotated[int, Field(ge=0)]
+    first: Annotated[int, Field(ge=0)] = 0
     """Number of the first class in the file; it becomes 0."""
-    classes: Positive
+    num_classes: Positive
     """Number of classes. Labels outside this range are refused."""
+    renamed: ClassVar[dict[str, str]] = {"classes": "num_classes"}
 
 
-class PlanarArrays(Source):
+class NpzFlatSource(Source):
     """Images in .npz files as flat rows, channel by channel: uint8 of shape (N, C * H * W)."""
 
-    kind: Literal["planar_arrays"]
-    pattern: Pattern
-    """Which files of the folder are read, as a glob, or a mapping of split names to globs."""
-    field: str
+    kind: Literal["npz_flat"]
+    pattern: Pattern = "**/*.npz"
+    field: str = "data"
     """The array's name."""
     shape: Annotated[tuple[Literal[1, 3], Positive, Positive], Field(strict=False)]
     """Shape (C, H, W) of one image."""
-    labels: PlanarLabels | None
+    labels: NpzLabels | None = None
     """Where the classes are stored; null for none."""
 
 
-class Idx(Source):
+class MnistIdxSource(Source):
     """Images in IDX files, as MNIST has them, compressed or not."""
 
-    kind: Literal["idx"]
-    images: Pattern
+    kind: Literal["mnist_idx"]
+    images: Files
     """The file with the images, relative to `path`, or a mapping of split names to files."""
-    labels: Pattern | None
+    labels: Files | None = None
     """The file with the classes, in the same form; null for none."""
 
+    @model_validator(mode="after")
+    def _has_labels_for_the_same_splits(self) -> "MnistIdxSource":
+        images, labels = files_by_split(self.images), files_by_split(self.labels or {})
+        rule = f"`images` and `labels` must name the same splits, and `images` has {', '.join(map(str, images))}"
+        is_wrong = self.labels is not None and set(images) != set(labels)
+        return _without_problems(self, [problem(("labels",), self.labels, rule)] if is_wrong else [])
 
-class Catalogued(Source):
+
+ReadableSource = (
+    DocstringsSource
+    | TextSource
+    | JsonLinesSource
+    | CsvSource
+    | ParquetSource
+    | HuggingFaceSource
+    | UrlSource
+    | DigitsSource
+    | PhotosSource
+    | ImageFolderSource
+    | ParquetImagesSource
+    | ImageTarSource
+    | NpySource
+    | NpzFlatSource
+    | MnistIdxSource
+)
+KINDS: dict[str, type[Source]] = {
+    get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(ReadableSource)
+}
+"""The class of every kind that is read."""
+
+
+class CatalogSource(Source):
     """A benchmark data set of the catalog, as listed by `mdpipe datasets`."""
 
-    kind: Literal["catalogue"]
+    kind: Literal["catalog"]
     name: str
     """Name in the catalog, as listed by `mdpipe datasets`."""
 
     @model_validator(mode="after")
-    def _is_known(self) -> "Catalogued":
+    def _is_known(self) -> "CatalogSource":
         try:
-            entry(self.name)
+            find_entry(self.name)
         except ValueError as error:
-            raise ValidationError.from_exception_data("source", [problem(("name",), self.name, str(error))]) from None
+            return _without_problems(self, [problem(("name",), self.name, str(error))])
         return self
 
+    @property
+    def modality(self) -> Modality:
+        """Return what the source contains."""
+        return self.resolve().modality
 
-TEXT = (Docstrings, TextFiles, JsonLines, Csv, Table, Hub, Url)
-IMAGES = (Digits, Photos, ImageFolder, ImageTable, ImageTar, HubImages, Arrays, PlanarArrays, Idx)
+    @property
+    def has_classes(self) -> bool:
+        """Return True if the images come with class labels."""
+        return self.resolve().has_classes
+
+    def resolve(self) -> Source:
+        """Return the source that the entry stands for."""
+        settings = find_entry(self.name).source
+        return KINDS[settings["kind"]].model_validate({**settings, "path": self.path})
+
+
+RENAMED_KINDS = {
+    "hub": "huggingface",
+    "hub_images": "huggingface (with `image_column`)",
+    "table": "parquet",
+    "image_table": "parquet_images",
+    "arrays": "npy",
+    "planar_arrays": "npz_flat",
+    "idx": "mnist_idx",
+    "text_files": "text",
+    "catalogue": "catalog",
+}
+"""Kinds under the names that they had in earlier versions, with those of today."""
 
 AnySource = Annotated[
-    Docstrings
-    | TextFiles
-    | JsonLines
-    | Csv
-    | Table
-    | Hub
-    | Url
-    | Digits
-    | Photos
-    | ImageFolder
-    | ImageTable
-    | ImageTar
-    | HubImages
-    | Arrays
-    | PlanarArrays
-    | Idx
-    | Catalogued,
-    Field(discriminator="kind"),
-    ByKind("kind"),
+    ReadableSource | CatalogSource, Field(discriminator="kind"), ByKind("kind", renamed=RENAMED_KINDS)
 ]
 
 
-def resolved(source: Source) -> Source:
-    """The source itself, or for one of the catalogue what that stands for."""
-    if not isinstance(source, Catalogued):
-        return source
-    settings = dict(entry(source.name).source)
-    known = {section.model_fields["kind"].annotation.__args__[0]: section for section in (*TEXT, *IMAGES)}  # type: ignore[union-attr]
-    return known[settings["kind"]].model_validate({**settings, "path": source.path})
+def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
+    """Return the globs or files by the name of their split; None stands for a source without splits."""
+    return {None: files} if isinstance(files, str) else dict(files.items())
 
 
-def modality_of_source(source: Source) -> Modality:
-    """What a source has."""
-    return "text" if isinstance(resolved(source), TEXT) else "image"
-
-
-def has_classes(source: Source) -> bool:
-    """Whether the pictures of a source come with classes."""
-    found = resolved(source)
-    if isinstance(found, ImageFolder | Arrays | PlanarArrays | Idx):
-        return found.labels is not None
-    return isinstance(found, Digits) or (isinstance(found, ImageTable | HubImages) and found.label is not None)
+def _without_problems(source: SourceT, problems: list[InitErrorDetails]) -> SourceT:
+    if problems:
+        raise ValidationError.from_exception_data("source", problems)
+    return source

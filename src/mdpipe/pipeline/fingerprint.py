@@ -2,13 +2,13 @@
 
 import torch
 
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.params import Params
 from mdpipe.pipeline.hashing import code_files, digest_of
 
 CODE = (
     "data/artifacts",
-    "data/encoded",
+    "data/dataset.py",
     "diffusion",
     "networks",
     "training",

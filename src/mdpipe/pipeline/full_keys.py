@@ -1,7 +1,7 @@
 """Errors of a stage with the full path of every key of params.yaml that they name.
 
-The library below the stages does not know how a run, a dataset or a source is called: it names `tokenizer.vocabulary`,
-and the key in the file is `datasets.NAME.tokenizer.vocabulary`.
+The library below the stages does not know how a run, a dataset or a source is called: it names `tokenizer.vocab_size`,
+and the key in the file is `datasets.NAME.tokenizer.vocab_size`.
 """
 
 import re
@@ -14,6 +14,7 @@ from mdpipe.params.base import Config
 SECTION_OF = {
     "tokenizer": "datasets",
     "packing": "datasets",
+    "splits": "datasets",
     **dict.fromkeys(("objective", "network", "train", "hardware", "sample", "evaluate"), "runs"),
 }
 """Where the keys are whose settings errors name like `network.width`."""

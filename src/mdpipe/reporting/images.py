@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -87,4 +87,4 @@ def save_image(pixels: Pixels, path: Path) -> None:
 def _save(pixels: Pixels, path: Path, settings: Mapping[str, Any]) -> None:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, **settings)
-    write_aside(path, buffer.getvalue())
+    atomic_write(path, buffer.getvalue())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.reporting.markdown import format_measurement, markdown_table
 from mdpipe.reporting.schemas import DATA
 
@@ -75,8 +75,8 @@ def to_markdown(frame: pl.DataFrame) -> str:
 
 def write_table(frame: pl.DataFrame, stem: Path) -> None:
     """Write STEM.csv and STEM.md; equal tables give equal bytes."""
-    write_aside(stem.with_name(f"{stem.name}.csv"), frame.write_csv().encode("utf-8"))
-    write_aside(stem.with_name(f"{stem.name}.md"), to_markdown(frame).encode("utf-8"))
+    atomic_write(stem.with_name(f"{stem.name}.csv"), frame.write_csv().encode("utf-8"))
+    atomic_write(stem.with_name(f"{stem.name}.md"), to_markdown(frame).encode("utf-8"))
 
 
 def _displayed_columns(frame: pl.DataFrame) -> list[str]:

@@ -1,50 +1,38 @@
-"""Stage `download`: raw text or pictures of a source."""
+"""Stage `download`: raw text or images of a source."""
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from mdpipe.data.raw.writing import write_parts
-from mdpipe.data.sources import source_parts
+from mdpipe.data.raw.writer import write_shards
+from mdpipe.data.sources import open_source
 from mdpipe.params import Params
-from mdpipe.params.catalogue import Entry, entry
-from mdpipe.params.sources import Catalogued, resolved
+from mdpipe.params.catalog import find_entry
+from mdpipe.params.sources import CatalogSource
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.data_fingerprint import source_fingerprint
 from mdpipe.pipeline.provenance import require_unchanged_inputs
 
 
 def download(params: Params, source: str) -> None:
-    """Read the source and keep it under data/raw/SOURCE.
-
-    What is fetched stays in `paths.DOWNLOADS`, for other sources and for the next time.
+    """Read the source and store it in data/raw/SOURCE. Downloads stay in `paths.DOWNLOADS` for the next time.
 
     Raises:
         ValueError: the source cannot be read, is empty or broken.
     """
     stated = params.sources[source]
-    facts = entry(stated.name) if isinstance(stated, Catalogued) else None
-    settings = resolved(stated).model_dump()
-    kind, path = settings.pop("kind"), Path(settings.pop("path"))
-    with _said_where_from(path, facts):
-        parts = source_parts(kind, path, paths.DOWNLOADS, **settings)
-    pieces = paths.pieces("download", source, source_fingerprint(params, source))
-    write_parts(paths.raw(source), kind, parts, pieces, None if facts is None else facts.counts)
-    require_unchanged_inputs()
-    for made in paths.all_pieces("download", source):
-        shutil.rmtree(made)
-
-
-@contextmanager
-def _said_where_from(path: Path, facts: Entry | None) -> Iterator[None]:
-    """Where files are missing that the catalogue cannot fetch, say where they are to be had."""
-    if facts is None or facts.files is None:
-        yield
-        return
-    if not path.is_dir():
-        raise ValueError(f"{path} is no folder, and {facts.title} is to lie there. {facts.files}")
+    found = stated.resolve()
+    entry = find_entry(stated.name) if isinstance(stated, CatalogSource) else None
+    files = entry.files if entry else None
+    if entry and files and not Path(found.path).is_dir():
+        raise ValueError(f"{found.path} is no folder; it must contain {entry.title}. {files}")
     try:
-        yield
+        shards = open_source(found, paths.DOWNLOADS)
     except ValueError as error:
-        raise ValueError(f"{error}. {facts.files}") from None
+        if files is None:
+            raise
+        raise ValueError(f"{error}. {files}") from None  # The files cannot be downloaded: say where they are.
+    scratch = paths.pieces("download", source, source_fingerprint(params, source))
+    write_shards(paths.raw(source), found.kind, shards, scratch, None if entry is None else entry.counts)
+    require_unchanged_inputs()
+    for finished in paths.all_pieces("download", source):
+        shutil.rmtree(finished)

@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.artifacts.metrics import write_metrics
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.runtime import configure_runtime
@@ -30,7 +30,7 @@ def evaluate(params: Params, run: str) -> None:
     trained = load_run(run)
     dataset = EncodedDataset.open(paths.encoded(trained.dataset), settings.split)
     noise = CounterRNG(params.seed, "evaluate")
-    condition = np.asarray(dataset.known_labels()) if trained.classes else None
+    condition = np.asarray(dataset.require_labels()) if trained.classes else None
     likelihood = likelihood_bound(trained.objective, trained.network, dataset, settings, noise, condition)
     metrics = {
         "run": run,
@@ -41,5 +41,5 @@ def evaluate(params: Params, run: str) -> None:
     }
     file = io.BytesIO()
     np.save(file, np.stack([likelihood.per_example, likelihood.sizes], axis=1), allow_pickle=False)
-    write_aside(paths.evaluation(run), file.getvalue())
+    atomic_write(paths.evaluation(run), file.getvalue())
     write_metrics(paths.metrics("evaluate", run), metrics)

@@ -20,10 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mdpipe.data.artifacts.arrays import open_array
-from mdpipe.data.artifacts.aside import folder_aside
-from mdpipe.data.artifacts.stable_json import read_json, write_json
-from mdpipe.data.artifacts.typed_json import Header, first_problem, read_typed_json
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.artifacts.files import atomic_dir, read_json, write_json
+from mdpipe.data.artifacts.header import Header, first_problem, read_header
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.networks.base import Network, count_parameters
@@ -117,7 +116,7 @@ def num_classes(settings: Run, dataset: EncodedDataset) -> int:
     """Return the number of classes that the run's network is conditioned on: the dataset's, or 0 for none."""
     if settings.class_cond is None:
         return 0
-    dataset.known_labels()
+    dataset.require_labels()
     return dataset.classes
 
 
@@ -134,12 +133,12 @@ def save_run(
     classes = num_classes(settings, dataset)
     if classes and dataset.class_names:
         described["class_names"] = list(dataset.class_names)
-    with folder_aside(paths.model(name)) as folder:
+    with atomic_dir(paths.model(name)) as folder:
         save_pretrained(
             folder,
             weights,
             settings.network,
-            dataset.vocabulary,
+            dataset.vocab_size,
             dataset.shape,
             num_classes=classes,
             causal=settings.objective.is_causal,
@@ -172,7 +171,7 @@ def load_run(name: str) -> TrainedRun:
     """
     directory = paths.model(name)
     cure = f"run `dvc repro train@{name}`"
-    described = read_typed_json(directory / RUN, DescribedRun, cure)
+    described = read_header(directory / RUN, DescribedRun, cure)
     described_network = read_config(directory)
     config = _read_objective(directory, described, described_network, cure)
     _check_tokens(directory, described, described_network, cure)

@@ -10,9 +10,8 @@ import numpy as np
 import polars as pl
 import yaml
 
-from mdpipe.data.artifacts.aside import folder_aside
+from mdpipe.data.artifacts.files import atomic_dir, read_json
 from mdpipe.data.artifacts.metrics import read_metrics
-from mdpipe.data.artifacts.stable_json import read_json
 from mdpipe.evaluation.estimate import paired_difference
 from mdpipe.params import Params
 from mdpipe.params.data import modality_of
@@ -74,7 +73,7 @@ def report(params: Params) -> None:
             versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
         )
     )
-    with folder_aside(paths.REPORT) as folder:
+    with atomic_dir(paths.REPORT) as folder:
         (folder / "index.html").write_text(page, encoding="utf-8")
         for name, figure in figures.items():
             (folder / f"{name}.svg").write_bytes(figure.content)

@@ -4,7 +4,7 @@ A setting that params.yaml leaves out is a value like any other: a new default i
 and makes exactly the stages stale that use it.
 """
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 
 
@@ -12,4 +12,4 @@ def resolve(params: Params) -> None:
     """Write params.resolved.yaml; leave the file alone if it is as it should be."""
     content = dump_params(params).encode()
     if not RESOLVED_PARAMS_FILE.exists() or RESOLVED_PARAMS_FILE.read_bytes() != content:
-        write_aside(RESOLVED_PARAMS_FILE, content)
+        atomic_write(RESOLVED_PARAMS_FILE, content)

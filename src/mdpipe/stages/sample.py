@@ -9,9 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.data.artifacts.aside import folder_aside
+from mdpipe.data.artifacts.files import atomic_dir, write_json
 from mdpipe.data.artifacts.metrics import write_metrics
-from mdpipe.data.artifacts.stable_json import write_json
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
@@ -93,7 +92,7 @@ def sample(params: Params, run: str) -> None:
 def _write_samples(
     trained: TrainedRun, run: str, tokens: NDArray[np.int64], frames: NDArray[np.int64], names: list[str]
 ) -> None:
-    with folder_aside(paths.samples(run)) as folder:
+    with atomic_dir(paths.samples(run)) as folder:
         np.save(folder / "tokens.npy", tokens, allow_pickle=False)
         if names:
             write_json(folder / paths.sampled_classes(run).name, {"classes": names})
@@ -143,7 +142,7 @@ def _exponents(trained: TrainedRun, objective: GenMD4) -> str:
 
 
 def _symbols(tokenizer: Tokenizer) -> list[str]:
-    return [tokenizer.decode(np.array([token])) for token in range(tokenizer.vocabulary)]
+    return [tokenizer.decode(np.array([token])) for token in range(tokenizer.vocab_size)]
 
 
 def _entropy(counts: NDArray[np.int64]) -> float:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdpipe.data.artifacts.aside import write_aside
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.artifacts.files import atomic_write
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
@@ -82,11 +82,11 @@ def samplers(params: Params, run: str) -> None:
         drawn = draw(trained, build_sampler(config), unknown(trained, suite.count), noise, choice=TokenSampler())
         row = {"sampler": kind, "steps": steps, "network_calls": drawn.network_calls}
         rows.append({**told, **row, **_judged(judge, drawn.tokens)})
-    write_aside(paths.samplers(run), _csv(rows).encode())
+    atomic_write(paths.samplers(run), _csv(rows).encode())
 
 
 def _whole_windows(dataset: EncodedDataset) -> Tensor:
-    windows = [batch for _, batch in dataset.evaluation_batches(1) if batch.shape[1] == dataset.length]
+    windows = [batch for _, batch in dataset.evaluation_batches(1) if batch.shape[1] == dataset.seq_len]
     return torch.from_numpy(np.concatenate(windows))
 
 

@@ -12,11 +12,10 @@ from statistics import fmean
 import torch
 from torch import distributed
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.disk_space import check_disk_space
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.artifacts.metrics import write_metrics
-from mdpipe.data.artifacts.room import require_room
-from mdpipe.data.encoded.batches import training_batch, training_labels
-from mdpipe.data.encoded.dataset import EncodedDataset
+from mdpipe.data.dataset import EncodedDataset, training_batch, training_labels
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import build_network, count_parameters
@@ -84,10 +83,10 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     settings = params.runs[run]
     configure_runtime(settings.hardware.threads)  # Before the weights are initialized, which is a first computation.
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
-    objective = build_objective(settings.objective, dataset.vocabulary)
+    objective = build_objective(settings.objective, dataset.vocab_size)
     network = build_network(
         settings.network,
-        dataset.vocabulary,
+        dataset.vocab_size,
         dataset.shape,
         seed=params.seed,
         num_classes=num_classes(settings, dataset),
@@ -101,7 +100,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
         steps = saved_steps(checkpoint_dir)
         new = settings.train.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
-        require_room(
+        check_disk_space(
             checkpoint_dir, num_parameters * FLOAT32_BYTES * (4 * new + 2), f"training {run} with {new} states to write"
         )
 
@@ -120,7 +119,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
             batches,
             settings.train,
             settings.hardware,
-            length=dataset.length,
+            length=dataset.seq_len,
             noise=noise,
             checkpoint_dir=checkpoint_dir,
             run_hash=run_hash,
@@ -130,11 +129,11 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     if not world.is_main_process:
         return
     save_run(run, settings, result.weights, result.objective_weights, dataset)
-    write_aside(paths.curve(run), _to_csv(result.history).encode())
+    atomic_write(paths.curve(run), _to_csv(result.history).encode())
     metrics = {
         "run": run,
         "steps": settings.train.steps,
-        "tokens": settings.train.steps * settings.train.batch_size * dataset.length,
+        "tokens": settings.train.steps * settings.train.batch_size * dataset.seq_len,
         "parameters": num_parameters,
         "final_loss": fmean(row.loss for row in result.history[-FINAL_ROWS:]),
         "final_loss_rows": min(FINAL_ROWS, len(result.history)),

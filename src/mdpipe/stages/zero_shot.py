@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 from mdpipe.data.artifacts.metrics import write_metrics
-from mdpipe.data.encoded.dataset import EncodedDataset
-from mdpipe.data.encoding.text import encode_corpus
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import zero_shot_bound
@@ -16,7 +16,6 @@ from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.stages.bound_metrics import bound_metrics
 from mdpipe.stages.model_io import UNIGRAM, load_run
-from mdpipe.stages.packed import packed
 
 WHOLE = "all"
 """The split of a bound, or of a reference, that is of the whole source."""
@@ -32,8 +31,8 @@ def zero_shot(params: Params, run: str, source: str) -> None:
     trained = load_run(run)
     with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
         directory = Path(scratch) / source
-        convention = packed(params.zero_shot.packing)
-        encode_corpus(paths.raw(source), load_tokenizer(trained.directory), directory, trained.shape[0], convention)
+        packing = params.zero_shot.packing
+        encode_corpus(paths.raw(source), load_tokenizer(trained.directory), directory, trained.shape[0], packing)
         # The unigram reference, like the model, knows the frequencies of the training data alone.
         shutil.copyfile(trained.directory / UNIGRAM, directory / UNIGRAM)
         corpus = EncodedDataset.open(directory, "test")

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mdpipe.data.artifacts.room import DiskFullError, needs_room
+from mdpipe.data.artifacts.disk_space import DiskFullError, explain_disk_full
 from mdpipe.training.distributed import World, is_sharded
 
 FILE, FOLDER = ".safetensors", ".sharded"
@@ -79,7 +79,7 @@ def save_checkpoint(checkpoint_dir: Path, checkpoint: Checkpoint, run_hash: str,
     partial = path.with_name(f"{path.name}.partial")
     metadata = {"step": checkpoint.step, "run_hash": run_hash}
     try:
-        with needs_room(path):
+        with explain_disk_full(path):
             if end == FOLDER:
                 _write_sharded(partial, checkpoint.tensors, metadata, world)
             elif world.is_main_process:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.artifacts.metrics import MetricsError, read_metrics, write_metrics
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
@@ -75,12 +75,12 @@ def test_an_unreadable_file_is_named_with_its_cure(tmp_path, content):
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "file"
-    write_aside(path, b"old")
+    atomic_write(path, b"old")
 
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_aside(path, b"new")
+        atomic_write(path, b"new")
     assert path.read_bytes() == b"old"

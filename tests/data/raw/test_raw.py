@@ -1,20 +1,21 @@
-"""Raw folders of documents and pictures."""
+"""Raw folders of documents and images."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.raw.material import Document, Pictures, read_documents, read_images
-from mdpipe.data.raw.writing import write_parts, write_raw
+from mdpipe.data.raw.schema import Document, ImageBatch, read_documents, read_images
+from mdpipe.data.raw.writer import SourceShard, write_raw, write_shards
 
 pytestmark = pytest.mark.slow
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
-PICTURES = Pictures(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
+PICTURES = ImageBatch(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
 LABELLED = replace(PICTURES, labels=np.array([1, 0]), class_names=("cat", "dog"))
 
 
@@ -36,8 +37,8 @@ def test_documents_come_back_as_they_were(tmp_path_factory, texts):
     }
 
 
-def test_pictures_come_back_as_they_were(tmp_path):
-    write_raw(tmp_path / "p", "arrays", PICTURES)
+def test_images_come_back_as_they_were(tmp_path):
+    write_raw(tmp_path / "p", "npy", PICTURES)
     back = read_images(tmp_path / "p")
     assert np.array_equal(back.images, PICTURES.images)
     assert back.shards[0].keys.tolist() == [b"0", b"0"]
@@ -49,7 +50,7 @@ def test_pictures_come_back_as_they_were(tmp_path):
     assert not (tmp_path / "p" / "labels-00000.npy").exists()
 
 
-def test_labels_and_the_names_of_their_classes_come_back_as_they_were(tmp_path):
+def test_labels_and_class_names_round_trip(tmp_path):
     write_raw(tmp_path / "p", "image_folder", LABELLED)
     back = read_images(tmp_path / "p")
     labels = back.labels_of(back.shards[0])
@@ -67,14 +68,14 @@ def test_documents_out_of_order_are_refused(tmp_path, names):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("nothing", [[], Pictures(np.zeros((0, 2, 2, 1), np.uint8), np.zeros(0, np.int32), 255)])
+@pytest.mark.parametrize("nothing", [[], ImageBatch(np.zeros((0, 2, 2, 1), np.uint8), np.zeros(0, np.int32), 255)])
 def test_a_source_of_nothing_is_refused(tmp_path, nothing):
     with pytest.raises(ValueError, match=r"the source has no .* params\.yaml"):
         write_raw(tmp_path / "x", "jsonl", nothing)
 
 
 @pytest.mark.parametrize("line", [b'{"name": "b", "te', b'{"name": "b"}', b"3", b'\xff"'])
-def test_a_broken_line_is_named_with_the_cure(tmp_path, line):
+def test_a_broken_line_is_named_with_a_hint(tmp_path, line):
     write_raw(tmp_path / "docs", "jsonl", [Document("a", "text")])
     with (tmp_path / "docs" / "documents-00000.jsonl").open("ab") as file:
         file.write(line)
@@ -82,7 +83,7 @@ def test_a_broken_line_is_named_with_the_cure(tmp_path, line):
         list(read_documents(tmp_path / "docs"))
 
 
-def test_a_missing_file_is_named_with_the_cure(tmp_path):
+def test_a_missing_file_is_named_with_a_hint(tmp_path):
     write_raw(tmp_path / "docs", "jsonl", [Document("a", "text")])
     (tmp_path / "docs" / "documents-00000.jsonl").unlink()
     with pytest.raises(ValueError, match=r"documents-00000\.jsonl does not exist; run `dvc repro download@docs` again"):
@@ -90,7 +91,7 @@ def test_a_missing_file_is_named_with_the_cure(tmp_path):
 
 
 def test_the_other_modality_is_refused(tmp_path):
-    write_raw(tmp_path / "p", "arrays", PICTURES)
+    write_raw(tmp_path / "p", "npy", PICTURES)
     with pytest.raises(ValueError, match="holds image data, not text"):
         list(read_documents(tmp_path / "p"))
 
@@ -106,16 +107,16 @@ def test_the_other_modality_is_refused(tmp_path):
         ("labels-00000.npy", np.zeros(2, np.int32)),
     ],
 )
-def test_pictures_of_the_wrong_shape_or_type_are_named_with_the_cure(tmp_path, file, array):
-    write_raw(tmp_path / "p", "arrays", LABELLED)
+def test_images_of_the_wrong_shape_or_type_are_named_with_a_hint(tmp_path, file, array):
+    write_raw(tmp_path / "p", "npy", LABELLED)
     np.save(tmp_path / "p" / file, array)
     with pytest.raises(ValueError, match=rf"{file} should be .* `dvc repro download@p` again"):
         read_images(tmp_path / "p")
 
 
 @pytest.mark.parametrize("label", [-1, 2])
-def test_a_label_that_is_no_class_is_named_with_the_cure(tmp_path, label):
-    write_raw(tmp_path / "p", "arrays", LABELLED)
+def test_a_label_that_is_no_class_is_named_with_a_hint(tmp_path, label):
+    write_raw(tmp_path / "p", "npy", LABELLED)
     np.save(tmp_path / "p" / "labels-00000.npy", np.array([0, label]))
     with pytest.raises(
         ValueError, match=rf"labels-00000.npy has labels .*{label}.* 2 classes; run `dvc repro download@p`"
@@ -124,8 +125,8 @@ def test_a_label_that_is_no_class_is_named_with_the_cure(tmp_path, label):
 
 
 @pytest.mark.parametrize("key", ["maximum", "classes", "class_names"])
-def test_an_incomplete_description_is_named_with_the_cure(tmp_path, key):
-    write_raw(tmp_path / "p", "arrays", PICTURES)
+def test_an_incomplete_description_is_named_with_a_hint(tmp_path, key):
+    write_raw(tmp_path / "p", "npy", PICTURES)
     path = tmp_path / "p" / "source.json"
     source = json.loads(path.read_text())
     del source[key]
@@ -138,8 +139,8 @@ class TestWhatIsPublishedOfASetIsCompared:
     @pytest.fixture
     def write(self, tmp_path):
         def write(expected):
-            parts = [_Split("train", ["one", "two"]), _Split("test", ["three"])]
-            write_parts(tmp_path / "docs", "hub", parts, tmp_path / "scratch", expected)
+            shards = [_shard("train", "one", "two"), _shard("test", "three")]
+            write_shards(tmp_path / "docs", "huggingface", shards, tmp_path / "scratch", expected)
 
         return write
 
@@ -150,16 +151,14 @@ class TestWhatIsPublishedOfASetIsCompared:
 
     @pytest.mark.parametrize(("expected", "found"), [({"train": 3}, "and there are 2"), ({"characters": 12}, "are 11")])
     def test_another_one_is_refused_and_nothing_is_written(self, write, expected, found, tmp_path):
-        with pytest.raises(ValueError, match=rf"should be .* by the catalogue, .*{found}.* not the published"):
+        with pytest.raises(ValueError, match=rf"should be .* by the catalog, .*{found}.* not the published"):
             write(expected)
         assert not (tmp_path / "docs").exists()
 
 
-@dataclass(frozen=True)
-class _Split:
-    split: str
-    texts: list[str]
-    size: int = 0
+def _shard(split, *texts):
+    return SourceShard(split, 0, partial(_documents, texts))
 
-    def read(self, counts):
-        return (Document(f"{number}", text) for number, text in enumerate(self.texts))
+
+def _documents(texts, counts):
+    return (Document(f"{number}", text) for number, text in enumerate(texts))

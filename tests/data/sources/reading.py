@@ -1,4 +1,4 @@
-"""All that a source gives at once, and the size of its parts at will."""
+"""Read everything that a source contains, with shards of any size."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -9,87 +9,70 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdpipe.data.raw.material import Document, Pictures
-from mdpipe.data.raw.writing import FOUND, Part
-from mdpipe.data.sources import files, hub, lines, source_parts, table_files, text_files
+from mdpipe.data.raw.schema import Document, ImageBatch
+from mdpipe.data.raw.writer import FOUND, SourceShard
+from mdpipe.data.sources import files, huggingface, open_source, tables, text
+from mdpipe.params.sources import KINDS
 
-ROWS = {"empty_rows": "error", "detokenizer": None}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "arrays": {"field": "x", "labels": None},
-    "csv": {
-        "pattern": "*.csv",
-        "columns": ["text"],
-        "delimiter": ",",
-        "header": True,
-        "encoding": "utf-8",
-        **ROWS,
-    },
-    "hub": {"config": None, "splits": ["train"], "column": "text", "revision": None, **ROWS},
-    "hub_images": {
-        "config": None,
-        "splits": ["train"],
-        "image": "image",
-        "label": None,
-        "revision": None,
-        "mode": None,
-        "resize": None,
-    },
-    "idx": {"images": "images", "labels": None},
-    "image_folder": {"pattern": "*.png", "labels": None, "mode": None, "resize": None},
-    "image_table": {"pattern": "*.parquet", "image": "image", "label": None, "mode": None, "resize": None},
-    "image_tar": {"pattern": "*.tar", "mode": None, "resize": None},
-    "jsonl": {"pattern": "*.jsonl", "field": "text", "broken_utf8": "error", **ROWS},
-    "planar_arrays": {"pattern": "*.npz", "field": "data", "shape": (3, 3, 2), "labels": None},
-    "table": {"pattern": "*.parquet", "column": "text", **ROWS},
-    "text_files": {"pattern": "*.txt", "documents": "file", "broken_utf8": "error", **ROWS},
-    "url": {"sha256": None, "member": None, "field": None, "documents": "file", "broken_utf8": "error", **ROWS},
+    "csv": {"pattern": "*.csv"},
+    "image_folder": {"pattern": "*.png"},
+    "image_tar": {"pattern": "*.tar"},
+    "jsonl": {"pattern": "*.jsonl"},
+    "mnist_idx": {"images": "images"},
+    "npy": {"field": "x"},
+    "npz_flat": {"pattern": "*.npz", "shape": (3, 3, 2)},
+    "parquet": {"pattern": "*.parquet"},
+    "parquet_images": {"pattern": "*.parquet"},
+    "text": {"pattern": "*.txt"},
 }
-"""Of every kind, plain ones that a test can change."""
+"""Settings of some kinds that a test can change."""
 
 
-def parts_of(kind: str, path: Path, **settings: Any) -> Sequence[Part]:
-    """The parts; `path` has the files of a local kind and takes the downloads of a fetched one."""
-    return source_parts(kind, path, path, **{**SETTINGS.get(kind, {}), **settings})
+def shards_of(kind: str, path: Path, **settings: Any) -> Sequence[SourceShard]:
+    """Open a source; `path` has the files of a local kind, and takes the downloads of the others."""
+    given = {"kind": kind, "path": str(path), **SETTINGS.get(kind, {}), **settings}
+    return open_source(KINDS[kind].model_validate(given), path)
 
 
 def documents_of(kind: str, path: Path, **settings: Any) -> list[Document]:
-    """The documents of all parts."""
-    return [document for part in parts_of(kind, path, **settings) for document in part.read(Counter())]
+    """Read the documents of all shards."""
+    return [document for shard in shards_of(kind, path, **settings) for document in shard.read(Counter())]
 
 
 def texts_of(kind: str, path: Path, **settings: Any) -> list[str]:
-    """What the documents say."""
+    """Read the texts of all shards."""
     return [document.text for document in documents_of(kind, path, **settings)]
 
 
 def counts_of(kind: str, path: Path, **settings: Any) -> dict[str, int]:
-    """What was left out or replaced."""
+    """Count what is left out or replaced."""
     counts = Counter[str]()
-    for part in parts_of(kind, path, **settings):
-        list(part.read(counts))
+    for shard in shards_of(kind, path, **settings):
+        list(shard.read(counts))
     return {what: count for what, count in counts.items() if count and what not in FOUND}
 
 
-def pictures_of(kind: str, path: Path, **settings: Any) -> Pictures:
-    """The pictures of all parts, one after the other."""
-    return joined([batch for part in parts_of(kind, path, **settings) for batch in part.read(Counter())])
+def images_of(kind: str, path: Path, **settings: Any) -> ImageBatch:
+    """Read the images of all shards, one after the other."""
+    return concatenated([batch for shard in shards_of(kind, path, **settings) for batch in shard.read(Counter())])
 
 
-def joined(batches: Sequence[Pictures]) -> Pictures:
-    """Batches as one."""
+def concatenated(batches: Sequence[ImageBatch]) -> ImageBatch:
+    """Concatenate batches."""
 
     def together(field: str) -> Any:
         arrays = [getattr(batch, field) for batch in batches]
         return None if arrays[0] is None else np.concatenate(arrays)
 
     first = batches[0]
-    return Pictures(together("images"), together("groups"), first.maximum, together("labels"), first.class_names)
+    return ImageBatch(together("images"), together("groups"), first.maximum, together("labels"), first.class_names)
 
 
 @contextmanager
-def part_bytes(size: int) -> Iterator[None]:
-    """Parts of about so many bytes."""
+def shard_bytes(size: int) -> Iterator[None]:
+    """Read in shards of about this many bytes."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (files, hub, lines, table_files, text_files):
-            patch.setattr(module, "PART_BYTES", size)
+        for module in (files, huggingface, tables, text):
+            patch.setattr(module, "SHARD_BYTES", size)
         yield

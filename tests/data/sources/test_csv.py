@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdpipe.data.sources import csv as reading
-from tests.data.sources.reading import counts_of, documents_of, parts_of, texts_of
+from tests.data.sources.reading import counts_of, documents_of, shards_of, texts_of
 
 AG_NEWS = [
     ["3", "Wall St. Bears Claw Back Into the Black (Reuters)", 'Reuters - Short-sellers, Wall Street\'s "band"\\of'],
@@ -48,13 +48,13 @@ def test_every_delimiter_and_encoding_gives_the_same_texts(tmp_path, delimiter, 
 
 @given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=8), min_size=2, max_size=2)))
 @settings(max_examples=100, deadline=None)
-def test_whatever_is_written_is_read_again(tmp_path_factory, rows):
+def test_written_rows_are_read_back(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("rows")
     content = written([["id", "text"], *rows], quoting=csv.QUOTE_ALL).encode()
     (folder / "a.csv").write_bytes(content)
-    assert texts_of("csv", folder, empty_rows="keep") == [text for _, text in rows]
+    assert texts_of("csv", folder, empty_documents="keep") == [text for _, text in rows]
     (folder / "b.csv.gz").write_bytes(gzip.compress(content))
-    assert texts_of("csv", folder / "b.csv.gz", empty_rows="keep") == [text for _, text in rows]
+    assert texts_of("csv", folder / "b.csv.gz", empty_documents="keep") == [text for _, text in rows]
 
 
 def test_a_row_is_a_document_and_not_a_line(tmp_path):
@@ -63,25 +63,28 @@ def test_a_row_is_a_document_and_not_a_line(tmp_path):
     (tmp_path / "a.csv").write_text(written(rows), newline="")
     assert texts_of("csv", tmp_path) == [row[1] for row in rows[1:]]
     counts = Counter()
-    for part in parts_of("csv", tmp_path):
-        list(part.read(counts))
+    for shard in shards_of("csv", tmp_path):
+        list(shard.read(counts))
     assert counts == {"files": 1, "rows": 300}
 
 
-def test_patterns_can_stand_for_the_splits_of_the_source(tmp_path):
+def test_patterns_can_be_the_splits_of_the_source(tmp_path):
     for split in ("train", "test"):
         (tmp_path / f"{split}.tsv").write_text(f"text\tid\n{split}\t1\n")
-    parts = parts_of("csv", tmp_path, pattern={"train": "train*", "test": "test*"}, delimiter="\t")
-    assert [(part.split, next(part.read(Counter())).text) for part in parts] == [("test", "test"), ("train", "train")]
+    shards = shards_of("csv", tmp_path, pattern={"train": "train*", "test": "test*"}, delimiter="\t")
+    assert [(shard.split, next(shard.read(Counter())).text) for shard in shards] == [
+        ("test", "test"),
+        ("train", "train"),
+    ]
 
 
-def test_blank_lines_are_no_rows_and_empty_rows_follow_their_setting(tmp_path):
+def test_blank_lines_are_skipped_and_empty_documents_follow_settings(tmp_path):
     (tmp_path / "a.csv").write_text('text,id\n\none,1\n\n"",2\n" ",3\ntwo,4\n\n')
-    with pytest.raises(ValueError, match=r"a\.csv:5, 'text', has no text but ''; .*`empty_rows`"):
+    with pytest.raises(ValueError, match=r"a\.csv:5, 'text', has no text but ''; .*`empty_documents`"):
         texts_of("csv", tmp_path)
-    assert texts_of("csv", tmp_path, empty_rows="drop") == ["one", "two"]
-    assert counts_of("csv", tmp_path, empty_rows="drop") == {"empty rows left out": 2}
-    assert texts_of("csv", tmp_path, empty_rows="keep") == ["one", "", " ", "two"]
+    assert texts_of("csv", tmp_path, empty_documents="drop") == ["one", "two"]
+    assert counts_of("csv", tmp_path, empty_documents="drop") == {"empty rows left out": 2}
+    assert texts_of("csv", tmp_path, empty_documents="keep") == ["one", "", " ", "two"]
 
 
 @pytest.mark.parametrize(
@@ -147,10 +150,10 @@ def test_a_file_of_any_size_takes_little_memory(tmp_path):
         file.write("id,text\n")
         for number in range(20_000):
             file.write(f'{number},"{"word " * 40}\n{number}"\n')
-    [part] = parts_of("csv", tmp_path)
+    [shard] = shards_of("csv", tmp_path)
     tracemalloc.start()
     try:
-        read = sum(1 for _ in part.read(Counter()))
+        read = sum(1 for _ in shard.read(Counter()))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mdpipe.data.raw.material import Document
-from mdpipe.data.sources import docstrings
+from mdpipe.data.raw.schema import Document
+from mdpipe.data.sources.bundled import read_docstrings
 from tests.data.sources.reading import documents_of
 
 
@@ -38,7 +38,7 @@ def package(tmp_path, monkeypatch):
     return "hoard"
 
 
-def test_a_document_is_the_docstrings_of_a_module_in_the_order_of_its_source(package):
+def test_a_document_has_the_docstrings_of_a_module_in_order(package):
     assert documents_of("docstrings", Path(), packages=[package]) == [
         Document("hoard", "The package."),
         Document("hoard.half", "Half \ufffd a pair."),
@@ -50,13 +50,13 @@ def test_a_document_is_the_docstrings_of_a_module_in_the_order_of_its_source(pac
 
 
 def test_documents_of_several_packages_are_sorted_by_name(package):
-    names = [document.name for document in docstrings.read(["single_hoard", package])]
+    names = [document.name for document in read_docstrings(["single_hoard", package])]
     assert names == sorted(names)
     assert "single_hoard" in names
 
 
-def test_the_standard_library_gives_about_two_megabytes_under_dotted_names():
-    documents = list(docstrings.read(["python"]))
+def test_the_standard_library_has_two_megabytes_of_docstrings():
+    documents = list(read_docstrings(["python"]))
     names = [document.name for document in documents]
     assert names == sorted(set(names))
     assert 2.0e6 < sum(len(document.text) for document in documents) < 3.0e6
@@ -67,12 +67,12 @@ def test_the_standard_library_gives_about_two_megabytes_under_dotted_names():
 
 
 @pytest.mark.parametrize("name", ["no_such_hoard", "hoard.inner", "no-name", ""])
-def test_a_package_that_is_not_installed_is_named_with_the_cure(package, name):
+def test_a_package_that_is_not_installed_is_named_with_a_hint(package, name):
     with pytest.raises(ValueError, match=rf"package '{name}' is not installed; `pip install` it"):
-        list(docstrings.read([name]))
+        list(read_docstrings([name]))
 
 
 @pytest.mark.parametrize("name", ["mute_hoard", "_heapq"])
 def test_a_package_without_docstrings_is_named(package, name):
     with pytest.raises(ValueError, match=f"package '{name}' has no docstrings"):
-        list(docstrings.read([name]))
+        list(read_docstrings([name]))

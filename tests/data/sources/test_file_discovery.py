@@ -1,4 +1,4 @@
-"""Which files of a folder a source reads: of text and of pictures, and for every other kind of file."""
+"""Which files of a folder a source reads: of text and of images, and for every other kind of file."""
 
 import os
 
@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mdpipe.data.sources.files import matching_files
+from mdpipe.data.sources.files import find_files
 from mdpipe.params import parse_params
 from mdpipe.pipeline.data_fingerprint import source_fingerprint
-from tests.data.sources.reading import documents_of, pictures_of
+from tests.data.sources.reading import documents_of, images_of
 
 LITTER = [
     ".ipynb_checkpoints/a.txt",
@@ -33,7 +33,7 @@ def put(folder, *names):
 
 
 def names(folder, pattern="**/*"):
-    return [found.name for found in matching_files(folder, pattern)]
+    return [found.name for found in find_files(folder, pattern)]
 
 
 @pytest.mark.parametrize("pattern", ["**/*", "**", "**/*.*", "*/*", "*", "*/*/*", "?*/**"])
@@ -51,19 +51,19 @@ def test_a_pattern_can_name_what_is_hidden(tmp_path):
     assert names(tmp_path, "**/__MACOSX/**/*.txt") == ["__MACOSX/a.txt", "deep/__MACOSX/deeper/a.txt"]
 
 
-def test_a_source_may_lie_in_a_hidden_folder(tmp_path):
+def test_a_source_may_be_in_a_hidden_folder(tmp_path):
     put(tmp_path / ".cache" / "corpus", "a.txt")
     assert names(tmp_path / ".cache" / "corpus") == ["a.txt"]
 
 
-def test_a_hidden_folder_is_no_class_of_pictures(tmp_path):
+def test_a_hidden_folder_is_no_class_of_images(tmp_path):
     """It would come first and move the numbers of all others."""
     for name in ("cat/a", "dog/a", ".ipynb_checkpoints/a-checkpoint", "cat/.hidden"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / f"{name}.png")
-    pictures = pictures_of("image_folder", tmp_path, pattern="*/*.png", labels="folder")
-    assert pictures.class_names == ("cat", "dog")
-    assert pictures.labels.tolist() == [0, 1]
+    images = images_of("image_folder", tmp_path, pattern="*/*.png", labels="folder")
+    assert images.class_names == ("cat", "dog")
+    assert images.labels.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("pattern", ["**/*.txt", "*/*.txt", "b/*.txt"])
@@ -72,17 +72,17 @@ def test_linked_folders_are_followed(tmp_path, pattern):
     (tmp_path / "t" / "b").symlink_to("../disk")
     expected = {"**/*.txt": ["a/0.txt", "b/1.txt", "b/deep/2.txt"], "*/*.txt": ["a/0.txt", "b/1.txt"]}
     assert names(tmp_path / "t", pattern) == expected.get(pattern, ["b/1.txt"])
-    read = [document.name for document in documents_of("text_files", tmp_path / "t", pattern=pattern)]
+    read = [document.name for document in documents_of("text", tmp_path / "t", pattern=pattern)]
     assert read == names(tmp_path / "t", pattern)
 
 
-def test_a_linked_folder_of_pictures_is_a_class(tmp_path):
+def test_a_linked_folder_of_images_is_a_class(tmp_path):
     for name in ("t/cat/a.png", "disk/b.png"):
         (tmp_path / name).parent.mkdir(parents=True)
         Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / name)
     (tmp_path / "t" / "dog").symlink_to(tmp_path / "disk")
-    pictures = pictures_of("image_folder", tmp_path / "t", pattern="**/*.png", labels="folder")
-    assert pictures.class_names == ("cat", "dog")
+    images = images_of("image_folder", tmp_path / "t", pattern="**/*.png", labels="folder")
+    assert images.class_names == ("cat", "dog")
 
 
 def test_links_that_lead_back_end_and_give_every_file_once(tmp_path):
@@ -125,12 +125,12 @@ def test_patterns_choose_the_files_that_pathlib_chooses(tmp_path_factory, patter
     assert found == expected
 
 
-def test_what_was_read_is_read_again_if_a_file_behind_a_link_changes(tmp_path):
+def test_a_changed_file_behind_a_link_changes_the_fingerprint(tmp_path):
     put(tmp_path, "t/0.txt", "disk/1.txt")
     (tmp_path / "t" / "b").symlink_to("../disk")
     (tmp_path / "t" / "loop").symlink_to(".")
-    source = {"kind": "text_files", "path": str(tmp_path / "t"), "pattern": "**/*.txt", "documents": "file"}
-    source |= {"broken_utf8": "error", "empty_rows": "error", "detokenizer": None}
+    source = {"kind": "text", "path": str(tmp_path / "t"), "pattern": "**/*.txt", "sample_by": "document"}
+    source |= {"decode_errors": "strict", "empty_documents": "error", "detokenizer": None}
     params = parse_params(
         {
             "seed": 0,
@@ -138,8 +138,6 @@ def test_what_was_read_is_read_again_if_a_file_behind_a_link_changes(tmp_path):
             "datasets": {},
             "runs": {},
             "comparisons": [],
-            "zero_shot": {"runs": [], "sources": [], "packing": "stream", "draws": 2, "batch_size": 64},
-            "samplers": {"runs": {}, "samplers": [], "steps": [], "count": 2},
         }
     )
     before = source_fingerprint(params, "notes")

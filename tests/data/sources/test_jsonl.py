@@ -1,13 +1,13 @@
-"""JSON lines of the user's own."""
+"""JSON lines."""
 
 import json
 from collections import Counter
 
 import pytest
 
-from mdpipe.data.raw.material import read_documents
-from mdpipe.data.raw.writing import write_parts, write_raw
-from tests.data.sources.reading import counts_of, documents_of, parts_of, texts_of
+from mdpipe.data.raw.schema import read_documents
+from mdpipe.data.raw.writer import write_raw, write_shards
+from tests.data.sources.reading import counts_of, documents_of, shards_of, texts_of
 
 
 def read(path, **settings):
@@ -25,7 +25,7 @@ def test_a_line_is_a_document_named_by_file_and_first_byte(tmp_path):
     assert [document.name for document in documents] == ["a.jsonl:00000000000000", f"a.jsonl:{second:014d}"]
 
 
-def test_documents_of_all_files_are_sorted_as_raw_folders_need_them(tmp_path):
+def test_documents_of_all_files_are_sorted_by_name(tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a.jsonl", "a.jsonl-b.jsonl", "b.jsonl"):
         (tmp_path / "in" / name).write_text('{"text": "x"}\n' * 11)
@@ -41,14 +41,14 @@ def test_documents_of_all_files_are_sorted_as_raw_folders_need_them(tmp_path):
         (b'"text"', r"a\.jsonl:2: this is no JSON object but str"),
         (b'{"body": "x", "id": 1}', r"a\.jsonl:2: there is no field 'text', only 'body', 'id'; correct the .*`field`"),
         (b"{}", r"a\.jsonl:2: there is no field 'text', only none"),
-        (b'{"text": ""}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_rows`"),
-        (b'{"text": null}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_rows`"),
+        (b'{"text": ""}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_documents`"),
+        (b'{"text": null}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_documents`"),
         (b'{"text": 7}', r"a\.jsonl:2: there is no text under 'text' but 7; correct or remove the line"),
-        (b'{"text": "\\ud800"}', r"a\.jsonl:2: the field 'text' has half a surrogate pair, .* `broken_utf8` in"),
+        (b'{"text": "\\ud800"}', r"a\.jsonl:2: the field 'text' has half a surrogate pair, .* `decode_errors` in"),
         (b'{"text": "caf\xe9"}', r"a\.jsonl:2: it is not UTF-8: byte 29 is 0xe9 .* `iconv"),
     ],
 )
-def test_a_line_that_cannot_be_used_is_named_with_the_cure(tmp_path, line, message):
+def test_a_line_that_cannot_be_used_is_named_with_a_hint(tmp_path, line, message):
     (tmp_path / "a.jsonl").write_bytes(b'{"text": "one"}' + b"\n" + line + b"\n")
     with pytest.raises(ValueError, match=message):
         read(tmp_path / "a.jsonl")
@@ -62,35 +62,35 @@ def test_a_folder_without_json_lines_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "texts", "counts"),
     [
-        ({"empty_rows": "drop"}, ["one", "caf\ufffd"], {"empty rows left out": 3}),
-        ({"empty_rows": "keep"}, ["one", "", " \n", "", "caf\ufffd"], {}),
-        ({"empty_rows": "drop", "broken_utf8": "skip"}, ["one"], {"empty rows left out": 3}),
+        ({"empty_documents": "drop"}, ["one", "caf\ufffd"], {"empty rows left out": 3}),
+        ({"empty_documents": "keep"}, ["one", "", " \n", "", "caf\ufffd"], {}),
+        ({"empty_documents": "drop", "decode_errors": "ignore"}, ["one"], {"empty rows left out": 3}),
     ],
 )
-def test_empty_texts_and_broken_utf_8_follow_their_settings_and_are_counted(tmp_path, settings, texts, counts):
+def test_empty_and_broken_texts_follow_settings_and_are_counted(tmp_path, settings, texts, counts):
     lines = [b'{"text": "one"}', b'{"text": ""}', b'{"text": " \\n"}', b'{"text": null}', b'{"text": "caf\xe9"}', b""]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
-    settings = {"broken_utf8": "replace", **settings}
-    done = "left out" if settings["broken_utf8"] == "skip" else "replaced"
+    settings = {"decode_errors": "replace", **settings}
+    done = "left out" if settings["decode_errors"] == "ignore" else "replaced"
     assert texts_of("jsonl", tmp_path, **settings) == texts
     assert counts_of("jsonl", tmp_path, **settings) == {**counts, f"documents with broken UTF-8 {done}": 1}
 
 
-@pytest.mark.parametrize(("policy", "middle"), [("skip", []), ("replace", ["half \ufffd a pair \U0001f600"])])
+@pytest.mark.parametrize(("policy", "middle"), [("ignore", []), ("replace", ["half \ufffd a pair \U0001f600"])])
 def test_half_a_surrogate_pair_follows_the_policy_for_broken_utf_8(tmp_path, policy, middle):
     lines = ['{"text": "one"}', r'{"text": "half \udcb2 a pair \ud83d\ude00"}', '{"text": "two"}']
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
-    assert texts_of("jsonl", tmp_path, broken_utf8=policy) == ["one", *middle, "two"]
-    done = "left out" if policy == "skip" else "replaced"
-    assert counts_of("jsonl", tmp_path, broken_utf8=policy) == {f"documents with broken UTF-8 {done}": 1}
+    assert texts_of("jsonl", tmp_path, decode_errors=policy) == ["one", *middle, "two"]
+    done = "left out" if policy == "ignore" else "replaced"
+    assert counts_of("jsonl", tmp_path, decode_errors=policy) == {f"documents with broken UTF-8 {done}": 1}
 
 
 def test_a_source_of_which_all_was_left_out_says_so(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n{"text": "\\ud800"}\n{"text": " "}')
-    parts = parts_of("jsonl", tmp_path, empty_rows="drop", broken_utf8="skip")
+    shards = shards_of("jsonl", tmp_path, empty_documents="drop", decode_errors="ignore")
     counted = r"\(found: 1 files; 3 rows; 1 documents with broken UTF-8 left out; 2 empty rows left out\)"
-    with pytest.raises(ValueError, match=rf"no documents or pictures; check its settings .* {counted}$"):
-        write_parts(tmp_path / "raw", "jsonl", parts, tmp_path / "scratch")
+    with pytest.raises(ValueError, match=rf"no documents or images; check its settings .* {counted}$"):
+        write_shards(tmp_path / "raw", "jsonl", shards, tmp_path / "scratch")
 
 
 def test_a_detokenizer_is_applied_to_every_text(tmp_path):
@@ -98,11 +98,11 @@ def test_a_detokenizer_is_applied_to_every_text(tmp_path):
     assert texts_of("jsonl", tmp_path, detokenizer="ptb") == ["it wasn't", "?"]
 
 
-def test_patterns_can_stand_for_the_splits_of_the_source(tmp_path):
+def test_patterns_can_be_the_splits_of_the_source(tmp_path):
     for split in ("train", "validation"):
         (tmp_path / f"{split}-0.jsonl").write_text(json.dumps({"text": split}))
-    parts = parts_of("jsonl", tmp_path, pattern={"validation": "validation-*", "train": "train-*"})
-    assert [(part.split, next(part.read(Counter())).text) for part in parts] == [
+    shards = shards_of("jsonl", tmp_path, pattern={"validation": "validation-*", "train": "train-*"})
+    assert [(shard.split, next(shard.read(Counter())).text) for shard in shards] == [
         ("train", "train"),
         ("validation", "validation"),
     ]

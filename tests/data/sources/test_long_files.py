@@ -1,14 +1,15 @@
 """Files that are larger than one part."""
 
 import re
+from collections import Counter
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mdpipe.data.sources import lines
-from mdpipe.data.sources.files import Found
-from tests.data.sources.reading import counts_of, documents_of, part_bytes, parts_of, texts_of
+from mdpipe.data.sources import text as reading
+from mdpipe.data.sources.files import SourceFile
+from tests.data.sources.reading import counts_of, documents_of, shard_bytes, shards_of, texts_of
 
 SIZES = st.integers(1, 30)
 TEXTS = st.text(st.sampled_from("ab \n\u00e9\u20ac\U0001f600\u0301"), max_size=60)
@@ -24,8 +25,8 @@ def file(tmp_path_factory):
 @example(text="\ufeff" + "a" * 40, size=2)
 def test_the_parts_of_a_file_put_together_are_the_file(file, text, size):
     file.write_bytes(text.encode())
-    with part_bytes(size):
-        documents = documents_of("text_files", file, empty_rows="keep")
+    with shard_bytes(size):
+        documents = documents_of("text", file, empty_documents="keep")
     assert "".join(document.text for document in documents) == text.removeprefix("\ufeff")
     assert {document.name for document in documents} == {"a.txt"}
     if len(text.encode()) > size:
@@ -40,16 +41,16 @@ def test_the_parts_of_a_file_put_together_are_the_file(file, text, size):
 @given(text=TEXTS.filter(str.strip), size=st.integers(4, 30))
 def test_no_part_is_much_larger_than_it_should_be(file, text, size):
     file.write_bytes(text.encode())
-    with part_bytes(size):
-        texts = texts_of("text_files", file)
+    with shard_bytes(size):
+        texts = texts_of("text", file)
     assert max(len(part.encode()) for part in texts) <= 2 * size
 
 
 @given(content=LINES, size=SIZES)
 def test_the_ranges_of_a_file_have_each_of_its_lines_once(file, content, size):
     file.write_bytes(content)
-    with part_bytes(size):
-        ranges = lines.line_ranges([Found("a.txt", file, None)])
+    with shard_bytes(size):
+        ranges = reading.line_ranges([SourceFile("a.txt", file, None)])
     found = [line for one in ranges for line in one.lines()]
     expected = content.split(b"\n")
     if not expected[-1]:
@@ -61,12 +62,12 @@ def test_the_ranges_of_a_file_have_each_of_its_lines_once(file, content, size):
 
 
 @given(content=LINES, size=SIZES)
-def test_lines_have_the_same_names_and_texts_whatever_the_size_of_the_parts(file, content, size):
+def test_lines_are_the_same_for_any_shard_size(file, content, size):
     file.write_bytes(content)
-    settings = {"documents": "line", "empty_rows": "keep"}
-    whole = documents_of("text_files", file, **settings)
-    with part_bytes(size):
-        assert documents_of("text_files", file, **settings) == whole
+    settings = {"sample_by": "line", "empty_documents": "keep"}
+    whole = documents_of("text", file, **settings)
+    with shard_bytes(size):
+        assert documents_of("text", file, **settings) == whole
     names = [document.name for document in whole]
     assert names == sorted(set(names))
 
@@ -74,69 +75,71 @@ def test_lines_have_the_same_names_and_texts_whatever_the_size_of_the_parts(file
 def test_small_files_share_a_part_and_large_ones_have_their_own(tmp_path):
     for name, size in (("a", 3), ("b", 4), ("c", 4), ("d", 20), ("e", 1)):
         (tmp_path / f"{name}.txt").write_text("x" * size)
-    with part_bytes(10):
-        parts = parts_of("text_files", tmp_path)
-    assert [[found.name[0] for found in part.extent.files] for part in parts] == [["a", "b"], ["c"], ["d"], ["e"]]
-    assert [part.size for part in parts] == [7, 4, 20, 1]
+    with shard_bytes(10):
+        shards = shards_of("text", tmp_path)
+    with shard_bytes(100):
+        names = [[document.name[0] for document in shard.read(Counter())] for shard in shards]
+    assert names == [["a", "b"], ["c"], ["d"], ["e"]]
+    assert [shard.size for shard in shards] == [7, 4, 20, 1]
 
 
 def test_a_byte_order_mark_is_no_text_of_a_long_file(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfone two three")
-    with part_bytes(5):
-        assert "".join(texts_of("text_files", tmp_path)) == "one two three"
+    with shard_bytes(5):
+        assert "".join(texts_of("text", tmp_path)) == "one two three"
 
 
 def test_broken_utf_8_of_a_long_file_is_named_with_its_byte(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one two three caf\xe9 four five six")
-    with part_bytes(5), pytest.raises(ValueError, match=r"a\.txt is not UTF-8: byte 17 is 0xe9"):
-        texts_of("text_files", tmp_path)
+    with shard_bytes(5), pytest.raises(ValueError, match=r"a\.txt is not UTF-8: byte 17 is 0xe9"):
+        texts_of("text", tmp_path)
 
 
-def test_a_long_file_with_broken_utf_8_is_left_out_as_a_whole_and_counts_once(tmp_path):
+def test_a_long_broken_file_is_left_out_as_a_whole_and_counts_once(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one two three caf\xe9 four f\xe9ve six")
     (tmp_path / "b.txt").write_bytes(b"fine and long enough")
-    with part_bytes(5):
-        assert "".join(texts_of("text_files", tmp_path, broken_utf8="skip")) == "fine and long enough"
-        assert counts_of("text_files", tmp_path, broken_utf8="skip") == {"documents with broken UTF-8 left out": 1}
+    with shard_bytes(5):
+        assert "".join(texts_of("text", tmp_path, decode_errors="ignore")) == "fine and long enough"
+        assert counts_of("text", tmp_path, decode_errors="ignore") == {"documents with broken UTF-8 left out": 1}
 
 
 def test_broken_utf_8_of_a_long_file_is_replaced_and_counts_once(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one two three caf\xe9 four f\xe9ve six")
-    with part_bytes(5):
-        texts = texts_of("text_files", tmp_path, broken_utf8="replace")
+    with shard_bytes(5):
+        texts = texts_of("text", tmp_path, decode_errors="replace")
         assert "".join(texts) == "one two three caf\ufffd four f\ufffdve six"
-        assert counts_of("text_files", tmp_path, broken_utf8="replace") == {"documents with broken UTF-8 replaced": 1}
+        assert counts_of("text", tmp_path, decode_errors="replace") == {"documents with broken UTF-8 replaced": 1}
 
 
 @given(content=st.lists(st.sampled_from([b"a", b"\x80", b"\xf0", b"\xf0\x9f\x98\x80"]), min_size=31).map(b"".join))
-def test_broken_bytes_are_replaced_as_in_the_whole_file_where_there_is_no_white_space(file, content):
+def test_broken_bytes_are_replaced_as_in_the_whole_file(file, content):
     file.write_bytes(content)
-    with part_bytes(30):
-        assert "".join(texts_of("text_files", file, broken_utf8="replace")) == content.decode(errors="replace")
+    with shard_bytes(30):
+        assert "".join(texts_of("text", file, decode_errors="replace")) == content.decode(errors="replace")
 
 
-def test_a_long_file_of_white_space_follows_the_setting_for_empty_rows(tmp_path):
+def test_a_long_file_of_white_space_is_an_empty_document(tmp_path):
     (tmp_path / "a.txt").write_text(" \n" * 20)
     (tmp_path / "b.txt").write_text(" " * 20 + "text at the end")
-    with part_bytes(5):
-        with pytest.raises(ValueError, match=r"a\.txt has no text but ''; .*`empty_rows`"):
-            texts_of("text_files", tmp_path)
-        assert "".join(texts_of("text_files", tmp_path, empty_rows="drop")) == " " * 20 + "text at the end"
-        assert counts_of("text_files", tmp_path, empty_rows="drop") == {"empty rows left out": 1}
-        assert "".join(texts_of("text_files", tmp_path / "a.txt", empty_rows="keep")) == " \n" * 20
+    with shard_bytes(5):
+        with pytest.raises(ValueError, match=r"a\.txt has no text but ''; .*`empty_documents`"):
+            texts_of("text", tmp_path)
+        assert "".join(texts_of("text", tmp_path, empty_documents="drop")) == " " * 20 + "text at the end"
+        assert counts_of("text", tmp_path, empty_documents="drop") == {"empty rows left out": 1}
+        assert "".join(texts_of("text", tmp_path / "a.txt", empty_documents="keep")) == " \n" * 20
 
 
 def test_a_detokenizer_refuses_a_file_that_it_would_get_in_parts(tmp_path):
     (tmp_path / "a.txt").write_text("it was n't long\n" * 3)
-    with part_bytes(20):
-        with pytest.raises(ValueError, match=r"a\.txt has more than 20 bytes, but `detokenizer`.*`documents`.* line"):
-            texts_of("text_files", tmp_path, detokenizer="ptb")
-        assert texts_of("text_files", tmp_path, detokenizer="ptb", documents="line") == ["it wasn't long"] * 3
+    with shard_bytes(20):
+        with pytest.raises(ValueError, match=r"a\.txt has more than 20 bytes, but `detokenizer`.*`sample_by`.* line"):
+            texts_of("text", tmp_path, detokenizer="ptb")
+        assert texts_of("text", tmp_path, detokenizer="ptb", sample_by="line") == ["it wasn't long"] * 3
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("text_files", {"documents": "line"}), ("jsonl", {})])
+@pytest.mark.parametrize(("kind", "settings"), [("text", {"sample_by": "line"}), ("jsonl", {})])
 def test_a_line_that_is_too_long_is_named_with_its_byte(tmp_path, monkeypatch, kind, settings):
-    monkeypatch.setattr(lines, "LONGEST_LINE", 20)
+    monkeypatch.setattr(reading, "MAX_LINE", 20)
     line = b'{"text":"12345678"}\n'
     (tmp_path / "a").write_bytes(line + line[:-1] + b" \n")
     with pytest.raises(ValueError, match=r"a has a line of more than 20 bytes that begins at byte 20; .*Cut the line"):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mdpipe.data.sources.fetch import ATTEMPTS, fetch
-from tests.data.sources.misbehaving import BODY, CHUNK, SUM, make_quick, name, partials, served
+from mdpipe.data.sources.download import ATTEMPTS, download
+from tests.data.sources.http_server import BODY, CHUNK, SUM, make_quick, name, partials, served
 
 
 @pytest.fixture(autouse=True)
@@ -29,21 +29,21 @@ def test_a_length_that_is_no_number_is_refused_in_a_sentence(site, tmp_path, len
     site.more = {"Content-Length": length}
     message = rf"{re.escape(site.url)} states the Content-Length {length[:40]!r}, which is no number of bytes; correct"
     with pytest.raises(ValueError, match=message):
-        fetch(site.url, SUM, tmp_path)
-    assert len(site.asked) == 1
+        download(site.url, SUM, tmp_path)
+    assert len(site.requests) == 1
     assert not partials(tmp_path)
 
 
 def test_two_lengths_are_refused_in_a_sentence(site, tmp_path):
     site.more = {"Content-Length": "12, 13"}
     with pytest.raises(ValueError, match=r"cannot be downloaded \(Content-Length contained multiple unmatching values"):
-        fetch(site.url, SUM, tmp_path)
+        download(site.url, SUM, tmp_path)
 
 
 def test_a_length_that_is_too_short_is_found_by_the_checksum(site, tmp_path):
     site.more = {"Content-Length": "1000"}
     with pytest.raises(ValueError, match=r"text8\.zip has SHA-256 .* what was downloaded is deleted"):
-        fetch(site.url, SUM, tmp_path)
+        download(site.url, SUM, tmp_path)
 
 
 @pytest.mark.parametrize("total", ["9" * 5000, "-1", "x"])
@@ -52,7 +52,7 @@ def test_a_range_of_a_malformed_length_is_not_used(site, tmp_path, total):
     with pytest.raises(ValueError, match=rf"not downloaded in {ATTEMPTS} attempts \(status 206, which does not go on"):
         for _ in range(2):
             site.breaks = [CHUNK] * ATTEMPTS
-            fetch(site.url, SUM, tmp_path)
+            download(site.url, SUM, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_a_range_of_a_malformed_length_is_not_used(site, tmp_path, total):
 def test_a_redirection_that_leads_nowhere_is_refused_in_a_sentence(site, tmp_path, location, why):
     site.location = location
     with pytest.raises(ValueError, match=why) as refused:
-        fetch(site.url, SUM, tmp_path)
+        download(site.url, SUM, tmp_path)
     assert str(refused.value).startswith(site.url)
     assert "\n" not in str(refused.value)
     assert not partials(tmp_path)
@@ -78,10 +78,10 @@ def test_a_redirection_that_leads_nowhere_is_refused_in_a_sentence(site, tmp_pat
 @pytest.mark.parametrize("url", ["http://[::1/a", "http://127.0.0.1:99999/a", "http://.../a", f"http://{'a' * 70}/b"])
 def test_an_address_that_is_none_is_refused_in_a_sentence(tmp_path, url):
     with pytest.raises(ValueError, match=re.escape(url.split("/a")[0])):
-        fetch(url, None, tmp_path)
+        download(url, None, tmp_path)
 
 
-def test_a_download_without_a_length_that_fills_the_disk_gives_the_room_back(site, tmp_path, monkeypatch):
+def test_a_download_that_fills_the_disk_is_removed(site, tmp_path, monkeypatch):
     site.length = False
     written = 10 * CHUNK
 
@@ -92,12 +92,12 @@ def test_a_download_without_a_length_that_fills_the_disk_gives_the_room_back(sit
     monkeypatch.setattr(shutil, "disk_usage", left)
     message = rf"{re.escape(site.url)} does not fit the disk of .* full after {written:,} bytes; .* is deleted"
     with pytest.raises(ValueError, match=message):
-        fetch(site.url, SUM, tmp_path)
+        download(site.url, SUM, tmp_path)
     assert not partials(tmp_path)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
-def test_a_disk_that_others_fill_meanwhile_is_named_with_the_source(site, tmp_path, monkeypatch, code):
+def test_a_disk_that_others_fill_is_named_with_the_source(site, tmp_path, monkeypatch, code):
     opened = Path.open
 
     def full(path, mode="r", *more, **settings):
@@ -107,7 +107,7 @@ def test_a_disk_that_others_fill_meanwhile_is_named_with_the_source(site, tmp_pa
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(ValueError, match=r"text8\.zip does not fit the disk"):
-        fetch(site.url, SUM, tmp_path)
+        download(site.url, SUM, tmp_path)
     assert not partials(tmp_path)
 
 
@@ -143,7 +143,7 @@ def test_no_message_has_user_password_or_query_of_a_url(site, tmp_path, monkeypa
         case "hung up":
             site.breaks = [0] * ATTEMPTS
     with pytest.raises(ValueError, match=r"127\.0\.0\.1") as refused:
-        fetch(url, "0" * 64, tmp_path)
+        download(url, "0" * 64, tmp_path)
     assert not re.search("s3cret|t0ken|me:|0x", str(refused.value))
     assert refused.value.__cause__ is None
     assert not [file for file in tmp_path.rglob("*") if re.search("s3cret|t0ken", file.name)]
@@ -152,7 +152,7 @@ def test_no_message_has_user_password_or_query_of_a_url(site, tmp_path, monkeypa
 def test_user_and_password_may_be_in_a_netrc_file(site, tmp_path):
     site.needs_password = True
     with pytest.raises(ValueError, match="is refused with status 401"):
-        fetch(site.url, SUM, tmp_path)
+        download(site.url, SUM, tmp_path)
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password s3cret\n")
-    assert fetch(site.url, SUM, tmp_path) == tmp_path / name(site.url)
+    assert download(site.url, SUM, tmp_path) == tmp_path / name(site.url)
     assert (tmp_path / name(site.url)).read_bytes() == BODY

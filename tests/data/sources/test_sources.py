@@ -1,43 +1,63 @@
 """What all sources have in common."""
 
-import inspect
 import subprocess
 import sys
-from importlib import import_module
+from typing import get_args
 
 import pytest
+from pydantic import ValidationError
 
-from mdpipe.data import sources
-from mdpipe.data.sources import BUNDLED, FETCHED, LOCAL, source_parts
-from mdpipe.params.sources import IMAGES, TEXT
+from mdpipe.data.sources import open_source
+from mdpipe.data.sources.detokenizers import DETOKENIZERS
+from mdpipe.params.sources import KINDS, DocumentSource, Source
+from tests.data.sources.reading import shards_of
 
-SECTIONS = {section.model_fields["kind"].annotation.__args__[0]: section for section in (*TEXT, *IMAGES)}
-
-
-def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"sources\.\*\.kind = 'files' is not one of arrays, csv, digits, docstrings, hub, hub_images"
-    ):
-        source_parts("files", tmp_path, tmp_path)
-
-
-def test_every_kind_of_params_has_a_source():
-    assert sorted(SECTIONS) == sorted((*BUNDLED, *FETCHED, *LOCAL))
+LEAST = {
+    "docstrings": {"packages": ["json"]},
+    "huggingface": {"name": "owner/name"},
+    "mnist_idx": {"images": "images"},
+    "npz_flat": {"shape": [3, 2, 2]},
+    "url": {"url": "ftp://nowhere"},
+}
+"""Settings without a default."""
 
 
-@pytest.mark.parametrize("kind", SECTIONS)
-def test_the_settings_in_params_are_those_that_the_source_is_given(kind):
-    module = import_module(f"{sources.__name__}.{kind}")
-    taken = set(inspect.signature(module.parts).parameters) - {"path", "downloads"}
-    assert taken == set(SECTIONS[kind].model_fields) - {"kind", "path"}
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_defaults_for_the_other_settings(kind):
+    settings = {"kind": kind, "path": "my/data", **LEAST.get(kind, {})}
+    if kind == "url":
+        with pytest.raises(ValidationError):
+            KINDS[kind].model_validate(settings)
+        settings["url"] = "http://example.org/a.txt"
+    assert KINDS[kind].model_validate(settings).resolve().path == "my/data"
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("docstrings", "digits", "photos", "npy")])
+def test_every_kind_has_a_reader_that_names_what_is_missing(kind, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("MDPIPE_OFFLINE", "1")
+    settings = {**LEAST, "url": {"url": "http://nowhere.invalid/a"}, "huggingface": {"name": str(tmp_path / "no")}}
+    with pytest.raises(ValueError, match=r"params\.yaml|does not exist|by hand"):
+        shards_of(kind, tmp_path / "nowhere", **settings.get(kind, {}))
+
+
+def test_a_source_without_a_reader_is_refused(tmp_path):
+    with pytest.raises(TypeError, match="Source has no reader"):
+        open_source(Source(kind="other", path="."), tmp_path)
+
+
+def test_every_detokenizer_can_be_chosen_in_params():
+    names, _ = get_args(DocumentSource.model_fields["detokenizer"].annotation)
+    assert sorted(get_args(names)) == sorted(DETOKENIZERS)
 
 
 def test_a_source_needs_only_its_own_libraries():
     script = (
         "import sys; from collections import Counter; from pathlib import Path;"
-        "from mdpipe.data.sources import source_parts;"
-        "[part] = source_parts('docstrings', Path(), Path(), packages=['json']);"
-        "assert list(part.read(Counter()));"
+        "from mdpipe.data.sources import open_source;"
+        "from mdpipe.params.sources import DocstringsSource;"
+        "[shard] = open_source(DocstringsSource(kind='docstrings', path='.', packages=['json']), Path());"
+        "assert list(shard.read(Counter()));"
         "print(*{'torch', 'PIL', 'sklearn', 'polars', 'pyarrow', 'datasets', 'requests'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

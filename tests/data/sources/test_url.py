@@ -11,26 +11,26 @@ from threading import Thread
 
 import pytest
 
-from mdpipe.data.raw.material import Document
-from tests.data.sources.reading import documents_of, parts_of, texts_of
+from mdpipe.data.raw.schema import Document
+from tests.data.sources.reading import documents_of, shards_of, texts_of
 
 TEXT = "one caf\u00e9\n\ntwo"
 JSON_LINES = "".join(json.dumps({"text": text}) + "\n" for text in ("one", "two"))
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Tells the server what it was asked for."""
+    """Records the requests."""
 
     def log_message(self, *message):
-        self.server.asked.append(self.path)
+        self.server.requests.append(self.path)
 
 
 @pytest.fixture
 def site(tmp_path):
-    """What lies in the folder `www` is served."""
+    """Serve the files of the folder `www`."""
     (tmp_path / "www").mkdir()
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=tmp_path / "www")) as server:
-        server.asked = []
+        server.requests = []
         Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
         server.shutdown()
@@ -74,8 +74,8 @@ def test_a_plain_text_is_a_document_that_has_the_name_of_the_file(read):
     assert read("novel.txt", TEXT.encode()) == [Document("novel.txt", TEXT)]
 
 
-def test_a_line_is_a_document_where_that_is_asked_for(read):
-    assert read("novel.txt", TEXT.encode(), documents="line", empty_rows="drop") == [
+def test_a_line_is_a_document_with_sample_by_line(read):
+    assert read("novel.txt", TEXT.encode(), sample_by="line", empty_documents="drop") == [
         Document("novel.txt:00000000000000", "one caf\u00e9"),
         Document("novel.txt:00000000000011", "two"),
     ]
@@ -99,13 +99,13 @@ def test_json_lines_have_their_texts_under_a_field(read, suffix, pack):
 @pytest.mark.parametrize(
     ("member", "field", "texts"), [("corpus/train.txt", None, [TEXT]), ("corpus/train.jsonl", "text", ["one", "two"])]
 )
-def test_a_member_of_a_zip_archive_can_be_meant(read, archive, member, field, texts):
+def test_a_extract_member_a_zip_archive_can_be_meant(read, archive, member, field, texts):
     documents = read(archive, member=member, field=field)
     assert [document.text for document in documents] == texts
     assert documents[0].name.startswith(f"{archive}.{member.replace('/', '%2F')}")
 
 
-def test_a_member_that_the_archive_does_not_have_is_named_with_those_it_has(read, archive):
+def test_a_missing_member_is_named_with_those_there_are(read, archive):
     with pytest.raises(ValueError, match=r"has no member 'test\.txt'; it has: corpus/train\.jsonl, corpus/train\.txt"):
         read(archive, member="test.txt")
 
@@ -119,7 +119,7 @@ def test_it_is_fetched_once(tmp_path, read, site, archive):
     for _ in range(2):
         for member in ("corpus/train.txt", "corpus/train.jsonl"):
             read(archive, member=member)
-    assert site.asked == [f"/{archive}"]
+    assert site.requests == [f"/{archive}"]
     (tmp_path / "www" / archive).unlink()
     assert [document.text for document in read(archive, member="corpus/train.txt")] == [TEXT]
 
@@ -138,7 +138,7 @@ def test_an_address_that_the_server_does_not_know_is_named(read):
 
 
 def test_broken_utf_8_and_empty_texts_follow_their_settings(read):
-    assert read("a.txt", b"caf\xe9\n\nb", documents="line", broken_utf8="replace", empty_rows="keep") == [
+    assert read("a.txt", b"caf\xe9\n\nb", sample_by="line", decode_errors="replace", empty_documents="keep") == [
         Document("a.txt:00000000000000", "caf\ufffd"),
         Document("a.txt:00000000000005", ""),
         Document("a.txt:00000000000006", "b"),
@@ -153,5 +153,5 @@ def test_broken_utf_8_and_empty_texts_follow_their_settings(read):
 def test_it_has_no_splits_of_its_own(tmp_path, site, read):
     read("novel.txt", TEXT.encode())
     url = f"http://127.0.0.1:{site.server_port}/novel.txt"
-    assert [part.split for part in parts_of("url", tmp_path / "downloads", url=url)] == [None]
+    assert [shard.split for shard in shards_of("url", tmp_path / "downloads", url=url)] == [None]
     assert texts_of("url", tmp_path / "downloads", url=url) == [TEXT]

@@ -9,10 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mdpipe.data.raw.material import KEY
-from mdpipe.data.splits.held import SPLITS
-from mdpipe.data.splits.keys import by_order, key_orders, thresholds
-from mdpipe.data.splits.plan import plan_splits, training_texts
+from mdpipe.data.raw.schema import KEY
+from mdpipe.data.splits import SPLITS, hash_keys, hash_split, thresholds, training_texts
+from tests.data.building import plan_splits
 from tests.data.shards import splits_of
 
 shares = st.integers(1, 40).map(lambda percent: percent / 100)
@@ -20,8 +19,8 @@ keys = st.lists(st.text("abc", max_size=3), min_size=8, max_size=60)
 
 
 def assign_splits(keys, seed, validation, test):
-    orders = key_orders(np.array(keys, dtype=KEY), seed)
-    return by_order(orders, *thresholds(orders, validation, test, "text")).tolist()
+    hashes = hash_keys(np.array(keys, dtype=KEY), seed)
+    return hash_split(hashes, *thresholds(hashes, validation, test, "text")).tolist()
 
 
 def enough(keys, validation, test):
@@ -78,18 +77,18 @@ def test_an_empty_split_is_refused(count, validation, test):
             0.1,
             0.1,
             "text",
-            "hold out {last_characters: N} or {chunks: 0.1}, which cut within documents, or give more",
+            "use {last_characters: N} or {windows: 0.1}, which cut documents, or give more",
         ),
-        (2, 0.1, 0.1, "text", "hold out {last_characters: N} or {chunks: 0.1}"),
-        (2, 0.6, 0.0, "text", "lower these shares, or give more data, in params.yaml"),
-        (9, 0.5, 0.5, "text", "lower these shares, or give more data, in params.yaml"),
+        (2, 0.1, 0.1, "text", "use {last_characters: N} or {windows: 0.1}"),
+        (2, 0.6, 0.0, "text", "lower these fractions, or give more data, in params.yaml"),
+        (9, 0.5, 0.5, "text", "lower these fractions, or give more data, in params.yaml"),
         (2, 0.1, 0.1, "image", "every split needs at least one; give more data, in params.yaml"),
     ],
 )
 def test_the_hint_for_an_empty_split_can_help(count, validation, test, modality, hint):
-    orders = key_orders(np.array([str(index) for index in range(count)], dtype=KEY), 0)
+    hashes = hash_keys(np.array([str(index) for index in range(count)], dtype=KEY), 0)
     with pytest.raises(ValueError, match=re.escape(hint)):
-        thresholds(orders, validation, test, modality)
+        thresholds(hashes, validation, test, modality)
 
 
 def test_copies_of_a_document_share_its_split(raw_text, texts):

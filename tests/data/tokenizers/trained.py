@@ -7,7 +7,8 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from mdpipe.data.tokenizers.bpe import JsonTokenizer
+from mdpipe.data.tokenizers.hf_tokenizer import HFTokenizer
+from mdpipe.params.data import GPT2Tokenizer, HFTokenizerFile
 
 END = "<|endoftext|>"
 LINES = ["the value of the expression is true\n", "a naïve    statement,\r\n\tis executed 12 times\n", "def t(): …"] * 5
@@ -35,11 +36,21 @@ def save_both(folder: Path) -> Path:
     return folder
 
 
-def read_as(form: str, folder: Path) -> JsonTokenizer:
+def from_file(path: Path, eos_token: str) -> HFTokenizer:
+    """The tokenizer of a tokenizer.json."""
+    return HFTokenizer.from_file(HFTokenizerFile(path=str(path), eos_token=eos_token))
+
+
+def from_gpt2(path: Path | str) -> HFTokenizer:
+    """The tokenizer of vocab.json and merges.txt."""
+    return HFTokenizer.from_gpt2(GPT2Tokenizer(path=str(path)))
+
+
+def read_as(form: str, folder: Path) -> HFTokenizer:
     """The byte pairs of "gpt2" or "file", the one form or the other."""
     if form == "gpt2":
-        return JsonTokenizer.from_gpt2(folder)
-    return JsonTokenizer.from_file(folder / "tokenizer.json", END)
+        return from_gpt2(folder)
+    return from_file(folder / "tokenizer.json", END)
 
 
 def write_in(folder: Path, tokenizer: tokenizers.Tokenizer) -> Path:
@@ -48,7 +59,7 @@ def write_in(folder: Path, tokenizer: tokenizers.Tokenizer) -> Path:
     return folder / "tokenizer.json"
 
 
-def of_every_kind(folder: Path) -> dict[str, JsonTokenizer]:
+def of_every_kind(folder: Path) -> dict[str, HFTokenizer]:
     """A tokenizer.json of every kind, as Qwen, BERT, T5, Llama and their relatives have it, trained on the lines."""
     special = ["[UNK]", END, "[PAD]"]
     byte_level = {"pre_tokenizer": pre_tokenizers.ByteLevel(False), "decoder": decoders.ByteLevel()}
@@ -107,5 +118,5 @@ def of_every_kind(folder: Path) -> dict[str, JsonTokenizer]:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] not in more]
         path.write_text(json.dumps(content), encoding="utf-8")
-        found[kind] = JsonTokenizer.from_file(path, END)
+        found[kind] = from_file(path, END)
     return found

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mdpipe.benchmarks.runner import Columns, Result, format_machine, to_table
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 
 BUDGET = 520.0
 """Seconds: under nine minutes, so that a job of ten minutes has time to start and to copy files."""
@@ -64,7 +64,7 @@ def run(
     for part in parts:
         limit = min(part.fraction * budget, end - time.time())
         documents.append(_run_part(part, out / f"{part.name}.json", limit, tiny, commit))
-        write_aside(out / "summary.md", summarize(documents).encode())
+        atomic_write(out / "summary.md", summarize(documents).encode())
     return all(document["status"] == "finished" and not find_failed_checks(document) for document in documents)
 
 
@@ -94,7 +94,7 @@ def _run_part(part: Part, path: Path, limit: float, tiny: bool, commit: str | No
         error = f"its process ended with status {process.returncode}; what it printed says more"
         document |= {"status": "failed", "error": error}
     document |= {"seconds": time.time() - start, "limit": limit}
-    write_aside(path, (json.dumps(document, indent=2) + "\n").encode())
+    atomic_write(path, (json.dumps(document, indent=2) + "\n").encode())
     return document
 
 

@@ -18,7 +18,7 @@ import torch
 
 from mdpipe.benchmarks.gpu.sizes import FULL, TINY, Sizes
 from mdpipe.benchmarks.runner import describe_machine
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.logs import configure_logging
 from mdpipe.networks.runtime import configure_runtime
 
@@ -98,7 +98,7 @@ class Report:
         self._write()
 
     def _write(self) -> None:
-        write_aside(self.path, (json.dumps(self.document, indent=2) + "\n").encode())
+        atomic_write(self.path, (json.dumps(self.document, indent=2) + "\n").encode())
 
 
 def free_memory() -> None:

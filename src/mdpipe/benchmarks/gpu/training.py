@@ -19,10 +19,9 @@ from mdpipe.benchmarks.gpu.report import Report, Row, logger
 from mdpipe.benchmarks.gpu.sizes import Training
 from mdpipe.benchmarks.training import time_steps
 from mdpipe.data.artifacts.arrays import ArrayFile
-from mdpipe.data.encoded.batches import training_batch
-from mdpipe.data.encoded.dataset import EncodedDataset, token_dtype
-from mdpipe.data.sources.docstrings import read
-from mdpipe.data.tokenizers.letters import Letters
+from mdpipe.data.dataset import EncodedDataset, token_dtype, training_batch
+from mdpipe.data.sources.bundled import read_docstrings
+from mdpipe.data.tokenizers.characters import Text8
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
@@ -170,7 +169,7 @@ def _timed_bound(report: Report, network: Network, dataset: EncodedDataset, draw
 
 def _describe_training(step: Trainer, planned: int, seconds: float, dataset: EncodedDataset) -> Row:
     done, history = step.state.step, step.state.history
-    tokens = done * step.settings.batch_size * dataset.length
+    tokens = done * step.settings.batch_size * dataset.seq_len
     every = max(1, done // CURVE)
     return {
         "steps": done,
@@ -189,14 +188,17 @@ def write_text(folder: Path, package: str, length: int, held_out: int) -> dict[s
     Whole documents are held out, in the order of a hash of their names, until they have `held_out` characters.
     Docstrings repeat themselves across modules, so some held-out sentences are in the training text, too.
     """
-    tokenizer = Letters()
-    documents = sorted(read([package]), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest())
+    tokenizer = Text8()
+    documents = sorted(
+        read_docstrings([package]), key=lambda document: hashlib.sha256(document.name.encode()).hexdigest()
+    )
     counts = dict.fromkeys(SPLITS, 0)
     folder.mkdir(parents=True)
-    dtype = token_dtype(tokenizer.vocabulary)
+    dtype = token_dtype(tokenizer.vocab_size)
     with ArrayFile(folder / "train-00000.npy", dtype) as train, ArrayFile(folder / "test-00000.npy", dtype) as test:
         for document in documents:
-            tokens = np.append(tokenizer.encode(document.text), tokenizer.separator)
+            words = np.trim_zeros(tokenizer.encode(document.text))  # without spaces at its ends
+            tokens = np.append(words, tokenizer.eos_id)
             file, split = (test, "test") if counts["test"] < held_out else (train, "train")
             file.append(tokens)
             counts[split] += len(tokens)
@@ -205,14 +207,14 @@ def write_text(folder: Path, package: str, length: int, held_out: int) -> dict[s
             directory=folder,
             split=split,
             modality="text",
-            vocabulary=tokenizer.vocabulary,
+            vocab_size=tokenizer.vocab_size,
             shape=(length,),
-            length=length,
+            seq_len=length,
             tokenizer=tokenizer.kind,
             counts={"tokens": counts[split]},
             tokens=np.load(folder / f"{split}-00000.npy", mmap_mode="r", allow_pickle=False),
-            blocks=False,
-            block_ends=(),
+            drop_last=False,
+            wrap_ids=(),
             classes=0,
             labels=None,
             class_names=(),

@@ -1,1 +1,1 @@
-"""Artifacts on the disk: formats with stable bytes, and files and folders that appear whole or not at all."""
+"""Artifacts on disk: formats with stable bytes, and atomic writes."""

@@ -1,7 +1,7 @@
-"""Metrics files: the small JSON that a stage leaves for each run, in git and shown by `dvc metrics show`.
+"""Metrics files: small sorted JSON, one per stage and run, tracked in git and shown by `dvc metrics show`.
 
-Keys are sorted and floats carry six significant digits: far below any standard error that is reported, and above the
-last bits, in which a sum may differ from one machine to the next.
+Floats carry six significant digits: far below any reported standard error, and above the last bits, in which a sum may
+differ between machines.
 """
 
 import json
@@ -10,41 +10,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mdpipe.data.artifacts.aside import write_aside
+from mdpipe.data.artifacts.files import atomic_write, read_json
 
 SIGNIFICANT_DIGITS = 6
 
 
 class MetricsError(ValueError):
-    """A metrics file, or a record from one, is not what it should be."""
+    """A metrics file, or a record from one, is invalid."""
 
 
 def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
     """Write numbers, texts, and lists and mappings of them, as sorted JSON.
 
     Raises:
-        MetricsError: a number is infinite or undefined, or something is none of these types; the file is left alone.
+        MetricsError: a number is infinite or NaN, or a value has another type; the file is unchanged.
     """
     rounded = {key: _rounded(value, f"{path}: {key}") for key, value in metrics.items()}
     text = json.dumps(rounded, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    write_aside(path, text.encode("utf-8"))
+    atomic_write(path, text.encode("utf-8"))
 
 
 def read_metrics(path: Path) -> dict[str, Any]:
-    """Read what `write_metrics` wrote.
+    """Read a file written by `write_metrics`.
 
     Raises:
-        MetricsError: there is no such file, or it holds no JSON object.
+        MetricsError: the file is missing or holds no JSON object.
     """
-    try:
-        metrics = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise MetricsError(f"{path} does not exist; {_cure(path)}") from None
-    except ValueError as error:
-        raise MetricsError(f"{path} is not JSON ({error}); {_cure(path)}") from None
-    if not isinstance(metrics, dict):
-        raise MetricsError(f"{path} should hold a JSON object, not {type(metrics).__name__}; {_cure(path)}")
-    return metrics
+    return read_json(path, f"`dvc repro` makes the metrics of stage {path.parent.name!r} again", MetricsError)
 
 
 def _rounded(value: Any, where: str) -> Any:
@@ -62,7 +54,3 @@ def _rounded(value: Any, where: str) -> Any:
     raise MetricsError(
         f"{where} is a {type(value).__name__}; a metric is a number, a text, or a list or mapping of them"
     )
-
-
-def _cure(path: Path) -> str:
-    return f"`dvc repro` makes the metrics of stage {path.parent.name!r} again"

@@ -1,1 +1,1 @@
-"""Raw material: the documents and pictures of a source in one form, whatever it was, and how it is written."""
+"""Raw data: the documents and images of any source in one format, and how it is written."""

@@ -1,47 +1,53 @@
-"""Sources: where raw text and pictures come from, one module a kind."""
+"""Read raw text and images from all kinds of sources; `mdpipe.params.sources` has the settings of each kind."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-from mdpipe.data.raw.writing import Part
-
-BUNDLED = ("digits", "docstrings", "photos")
-"""Kinds that come with the pinned packages."""
-FETCHED = ("hub", "hub_images", "url")
-"""Kinds that come over the network."""
-LOCAL = (
-    "arrays",
-    "csv",
-    "idx",
-    "image_folder",
-    "image_table",
-    "image_tar",
-    "jsonl",
-    "planar_arrays",
-    "table",
-    "text_files",
-)
-"""Kinds that read the user's own files."""
+from mdpipe.data.raw.writer import SourceShard
+from mdpipe.params import sources as kinds
 
 
-def source_parts(kind: str, path: Path, downloads: Path, **settings: Any) -> Sequence[Part]:
-    """The parts of a source, which can be read side by side.
+def open_source(source: kinds.Source, downloads: Path) -> Sequence[SourceShard]:
+    """Return the shards of a source, which can be read in parallel. Each kind imports only the libraries it needs.
 
     Args:
-        kind: the module that knows it.
-        path: the user's own files; bundled and fetched kinds do not look at it.
-        downloads: where what is fetched is kept.
-        settings: those of the kind in params.yaml.
+        source: its settings in params.yaml.
+        downloads: the folder for what is fetched.
 
     Raises:
-        ValueError: no such kind, or the source cannot be read; the message names the file and the cure.
+        ValueError: the source cannot be read; the message names the file and a hint.
     """
-    if kind not in BUNDLED + FETCHED + LOCAL:
-        raise ValueError(f"sources.*.kind = {kind!r} is not one of {', '.join(sorted(BUNDLED + FETCHED + LOCAL))}")
-    # Imported by name, so that a source needs only its own libraries.
-    module = import_module(f"{__name__}.{kind}")
-    given: list[Path] = [path] if kind in LOCAL else [downloads] if kind in FETCHED else []
-    parts: Sequence[Part] = module.parts(*given, **settings)
-    return parts
+    match source.resolve():
+        case kinds.DocstringsSource() | kinds.DigitsSource() | kinds.PhotosSource() as found:
+            from mdpipe.data.sources.bundled import open_bundled
+
+            return open_bundled(found)
+        case kinds.TextSource() | kinds.JsonLinesSource() as found:
+            from mdpipe.data.sources.text import open_text
+
+            return open_text(found)
+        case kinds.UrlSource() as found:
+            from mdpipe.data.sources.download import open_url
+
+            return open_url(found, downloads)
+        case kinds.CsvSource() as found:
+            from mdpipe.data.sources.csv import open_csv
+
+            return open_csv(found)
+        case kinds.ParquetSource() | kinds.ParquetImagesSource() as found:
+            from mdpipe.data.sources.tables import open_parquet
+
+            return open_parquet(found)
+        case kinds.HuggingFaceSource() as found:
+            from mdpipe.data.sources.huggingface import open_huggingface
+
+            return open_huggingface(found, downloads)
+        case kinds.ImageFolderSource() | kinds.ImageTarSource() as found:
+            from mdpipe.data.sources.image_files import open_image_files
+
+            return open_image_files(found)
+        case kinds.NpySource() | kinds.NpzFlatSource() | kinds.MnistIdxSource() as found:
+            from mdpipe.data.sources.arrays import open_arrays
+
+            return open_arrays(found)
+    raise TypeError(f"{type(source).__name__} has no reader")

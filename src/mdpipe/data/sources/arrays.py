@@ -1,90 +1,323 @@
-"""Pictures of the user's own in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C), and labels if there are any."""
+"""Images in array files: NumPy's .npy and .npz, flat rows of the down-sampled ImageNet, and MNIST's IDX.
 
+Flat rows and IDX are decompressed while they are read, so a file may be larger than the memory.
+
+Shapes: N images, H height, W width, C channels.
+"""
+
+import lzma
+import math
 import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import open_array
-from mdpipe.data.raw.material import Pictures
-from mdpipe.data.sources.npz_rows import BROKEN, check_array
-from mdpipe.data.sources.whole import Whole
-from mdpipe.messages import reason
+from mdpipe.data.raw.schema import IMAGES_PER_BATCH, ImageBatch
+from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.sources.files import BLOCK, MAX_EXPANSION, SourceFile, find_files, open_decompressed
+from mdpipe.data.sources.zip_archive import refuse_concatenated
+from mdpipe.messages import printable, reason
+from mdpipe.params.sources import MnistIdxSource, NpySource, NpzFlatSource, NpzLabels, files_by_split
+
+BATCH_BYTES = 4 * 2**20
+"""Of the flat rows that are in memory together."""
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError)
+"""What `zipfile` raises for a file that is not an archive, or is damaged."""
+UNSIGNED_BYTES = b"\x00\x00\x08"
+"""How an IDX file of uint8 begins; the next byte is the number of dimensions, each a big-endian uint32."""
 
 
-def parts(path: Path, field: str, labels: str | None) -> list[Whole]:
-    """All pictures at once."""
-    return [Whole(read, {"path": path, "field": field, "labels": labels}, files=1)]
+def open_arrays(source: NpySource | NpzFlatSource | MnistIdxSource) -> list[SourceShard]:
+    """Return one shard per file, or for IDX per split.
+
+    Raises:
+        ValueError: no file matches, or one is missing.
+    """
+    path = Path(source.path)
+    if isinstance(source, NpySource):
+        return [SourceShard(None, 0, partial(_read_npy, source))]
+    if isinstance(source, NpzFlatSource):
+        files = find_files(path, source.pattern)
+        return [SourceShard(file.split, file.size, partial(_read_npz_flat, source, file)) for file in files]
+    images = {split: path / name for split, name in files_by_split(source.images).items()}
+    labels = {split: path / name for split, name in files_by_split(source.labels or {}).items()}
+    for file in [*images.values(), *labels.values()]:
+        if not file.is_file():
+            raise ValueError(f"{file} does not exist; correct the source's `path`, `images` or `labels`")
+    return [
+        SourceShard(split, file.stat().st_size, partial(_read_idx, file, labels.get(split)))
+        for split, file in sorted(images.items(), key=lambda item: item[0] or "")
+    ]
 
 
-def read(path: Path, field: str, labels: str | None = None) -> Pictures:
-    """uint8 (N, H, W, C).
-
-    Args:
-        path: an .npz file, or an .npy file of pictures alone.
-        field: the name of the pictures' array in an .npz file.
-        labels: the name of the labels' array, integers (N,) from 0 on, or None for pictures without labels.
+def _read_npy(source: NpySource, counts: Counter[str]) -> Iterator[ImageBatch]:
+    """Yield the images of an .npz file with labels, or of an .npy file, which has only one array.
 
     Raises:
         ValueError: the file is missing or broken, has no such array, or an array has another type or shape.
     """
+    path = Path(source.path)
+    counts["files"] += 1
     if not path.is_file():
         raise ValueError(f"{path} is no file; correct the source's `path` in params.yaml")
     if path.suffix == ".npy":
-        images, name = _from_npy(path), str(path)
+        images, name = _load_npy(path), str(path)
     else:
-        images, name = _from_npz(path, field, "field"), f"{path}[{field!r}]"
-    if images.dtype != np.uint8:
-        raise ValueError(f"{name} is {images.dtype}, not uint8; save pixel values 0 to 255 with .astype('uint8')")
+        images, name = _load_npz(path, source.field, "field"), f"{path}[{source.field!r}]"
+    _check_uint8(images.dtype, name)
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
         raise ValueError(
-            f"{name} has the shape {images.shape}; pictures must be (N, H, W) or (N, H, W, C) with C 1 or 3, and not"
-            " none: reshape or transpose them"
+            f"{name} has the shape {images.shape}; images must be (N, H, W) or (N, H, W, C) with C 1 or 3, and N at"
+            " least 1: reshape or transpose them"
         )
-    return Pictures(images, None, maximum=255, labels=None if labels is None else _labels(path, labels, len(images)))
+    labels = None if source.labels is None else _npz_labels(path, source.labels, len(images))
+    yield from ImageBatch(images, None, maximum=255, labels=labels).batches()
 
 
-def _labels(path: Path, field: str, count: int) -> NDArray[np.int64]:
+def _npz_labels(path: Path, field: str, count: int) -> NDArray[np.int64]:
     if path.suffix == ".npy":
         raise ValueError(
-            f"{path} has no room for labels = {field!r} beside its one array; save pictures and labels together with"
+            f"{path} has one array and no labels = {field!r}; save images and labels together with"
             " numpy.savez_compressed, or set the source's `labels` in params.yaml to null"
         )
-    found, name = _from_npz(path, field, "labels"), f"{path}[{field!r}]"
-    if not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"{name} is {found.dtype}; labels must be integers: number the classes 0, 1, 2 and so on")
-    if found.shape != (count,):
-        raise ValueError(
-            f"{name} has the shape {found.shape}; there must be one label for each of the {count} pictures, ({count},)"
-        )
+    found, name = _load_npz(path, field, "labels"), f"{path}[{field!r}]"
+    _check_labels(found.dtype, found.shape, count, name)
     labels = found.astype(np.int64)
     if labels.min() < 0:
         raise ValueError(f"{name} has the label {labels.min()}; labels must not be negative: number the classes from 0")
     return labels
 
 
-def _from_npz(path: Path, field: str, key: str) -> NDArray[Any]:
-    cure = "save it again with numpy.savez_compressed"
+def _load_npz(path: Path, field: str, key: str) -> NDArray[Any]:
     try:
         with zipfile.ZipFile(path) as archive:
-            check_array(archive, path, field, f"`{key}`")
+            _check_array(archive, path, field, f"`{key}`")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                array: NDArray[Any] = arrays[field]
+        except ValueError as error:
+            raise OSError(str(error)) from None
     except BROKEN as error:
-        raise ValueError(f"{path} is empty, truncated, pickled or no .npz file ({reason(error)}); {cure}") from None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            array: NDArray[Any] = arrays[field]
-    except (ValueError, *BROKEN) as error:
-        raise ValueError(f"{path} is empty, truncated, pickled or no .npz file ({reason(error)}); {cure}") from None
+        raise ValueError(
+            f"{path} is empty, truncated, pickled or no .npz file ({reason(error)}); save it again with"
+            " numpy.savez_compressed"
+        ) from None
     return array
 
 
-def _from_npy(path: Path) -> NDArray[Any]:
-    cure = "save it again with numpy.save"
+def _load_npy(path: Path) -> NDArray[Any]:
+    hint = "save it again with numpy.save"
     try:
-        return open_array(path, cure)
-    except (OverflowError, TypeError) as error:  # of a shape that is none
-        raise ValueError(f"{path} has a broken header ({reason(error)}); {cure}") from None
+        return open_array(path, hint)
+    except (OverflowError, TypeError) as error:  # of an impossible shape
+        raise ValueError(f"{path} has a broken header ({reason(error)}); {hint}") from None
+
+
+def _check_uint8(dtype: np.dtype[Any], name: str) -> None:
+    if dtype != np.uint8:
+        raise ValueError(f"{name} is {dtype}, not uint8; save pixel values 0 to 255 with .astype('uint8')")
+
+
+def _check_labels(dtype: np.dtype[Any], shape: tuple[int, ...], count: int, name: str) -> None:
+    if not np.issubdtype(dtype, np.integer):
+        raise ValueError(f"{name} is {dtype}; labels must be integers: number the classes 0, 1, 2 and so on")
+    if shape != (count,):
+        raise ValueError(
+            f"{name} has the shape {shape}; there must be one label for each of the {count:,} images, ({count},)"
+        )
+
+
+def _read_npz_flat(source: NpzFlatSource, file: SourceFile, counts: Counter[str]) -> Iterator[ImageBatch]:
+    """Yield the images of one file: a row (C * H * W,) has one channel after the other, each from top left.
+
+    Raises:
+        ValueError: the file is broken, or an array is missing, of another type or shape, or has a wrong label.
+    """
+    fields = [source.field] if source.labels is None else [source.field, source.labels.field]
+    counts["files"] += 1
+    with _open_npz(file.path, fields) as [pixels, *classes]:
+        _check_uint8(pixels.dtype, pixels.name)
+        if pixels.shape[1:] != (math.prod(source.shape),) or pixels.shape[0] < 1:
+            raise ValueError(
+                f"{pixels.name} has the shape {pixels.shape}; by the source's `shape` in params.yaml it must be"
+                f" (N, {' * '.join(map(str, source.shape))}), with N at least 1"
+            )
+        count = max(1, BATCH_BYTES // math.prod(source.shape))
+        labels: Iterator[NDArray[np.int64] | None] = repeat(None)
+        if source.labels is not None:
+            _check_labels(classes[0].dtype, classes[0].shape, pixels.shape[0], classes[0].name)
+            labels = _numbered_from_0(classes[0], source.labels, count)
+        stated = 0 if source.labels is None else source.labels.num_classes
+        for rows, numbers in zip(pixels.batches(count), labels, strict=False):
+            images = rows.reshape(-1, *source.shape).transpose(0, 2, 3, 1)
+            yield ImageBatch(np.ascontiguousarray(images), None, 255, numbers, stated_classes=stated)
+
+
+def _numbered_from_0(labels: "_Rows", settings: NpzLabels, count: int) -> Iterator[NDArray[np.int64]]:
+    last = settings.first + settings.num_classes - 1
+    for found in labels.batches(count):
+        wrong = (found < settings.first) | (found > last)
+        if wrong.any():
+            raise ValueError(
+                f"{labels.name} has the label {found[wrong][0]}, but the source's `labels` in params.yaml say that"
+                f" they go from {settings.first} to {last}"
+            )
+        yield found.astype(np.int64) - settings.first
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """An array of an .npz file that is read once, from its beginning."""
+
+    name: str
+    """Of the file and of the array in it, for messages."""
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    stream: IO[bytes]
+
+    def batches(self, count: int) -> Iterator[NDArray[Any]]:
+        """Yield all rows in order, `count` at a time; the last batch may have fewer."""
+        width = self.dtype.itemsize * math.prod(self.shape[1:])
+        for start in range(0, self.shape[0], count):
+            rows = min(count, self.shape[0] - start)
+            yield np.frombuffer(self.stream.read(rows * width), self.dtype).reshape(rows, *self.shape[1:])
+
+
+@contextmanager
+def _open_npz(path: Path, fields: Sequence[str]) -> Iterator[list[_Rows]]:
+    """Open some arrays of an .npz file to read them in parallel.
+
+    Raises:
+        ValueError: the file is truncated, damaged or no .npz, has no such array, or one that is not in C order.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, ExitStack() as streams:
+            found = []
+            for field in fields:
+                _check_array(archive, path, field, "settings")
+                stream, name = streams.enter_context(archive.open(f"{field}.npy")), f"{path}[{field!r}]"
+                shape, in_fortran_order, dtype = _read_header(name, stream)
+                if in_fortran_order:
+                    raise ValueError(f"{name} is in Fortran order; save it again from numpy.ascontiguousarray(...)")
+                found.append(_Rows(name, dtype, shape, stream))
+            yield found
+    except BROKEN as error:
+        raise ValueError(f"{path} is truncated, damaged or no .npz file ({reason(error)}); replace it") from None
+
+
+def _check_array(archive: zipfile.ZipFile, path: Path, field: str, key: str) -> None:
+    """Check that an array is there once and as large as its header says, before it is read.
+
+    Args:
+        archive: the open .npz file.
+        path: its path, for messages.
+        field: the name of the array.
+        key: which setting of the source names it.
+
+    Raises:
+        ValueError: there is no such array or there are two, its header is broken or disagrees with the archive, it is a
+            decompression bomb, or another archive comes before this one.
+    """
+    names = archive.namelist()
+    if (found := names.count(f"{field}.npy")) != 1:
+        there = ", ".join(printable(name.removesuffix(".npy")) for name in names) or "none"
+        raise ValueError(
+            f"{path} has {found} arrays {field!r}; save it again with numpy.savez_compressed"
+            if found
+            else f"{path} has no array {field!r}, only {there}; correct the source's {key} in params.yaml"
+        )
+    refuse_concatenated(archive, path)
+    entry, name = archive.getinfo(f"{field}.npy"), f"{path}[{field!r}]"
+    with archive.open(entry) as stream:
+        shape, _, dtype = _read_header(name, stream)
+        content = entry.file_size - stream.tell()
+    if content != dtype.itemsize * math.prod(shape) and not dtype.hasobject:
+        raise ValueError(
+            f"{name} has {content:,} bytes and is {dtype} of shape {shape} by its header; replace the file, which is"
+            " truncated or damaged"
+        )
+    if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
+        raise ValueError(
+            f"{name} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes: a decompression bomb; save it"
+            " again with numpy.savez if you trust it"
+        )
+
+
+def _read_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Return shape, whether it is in Fortran order, and type of an .npy stream."""
+    try:
+        version = np.lib.format.read_magic(stream)
+        # Later versions are only for structured arrays.
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, in_fortran_order, dtype = read(stream)
+        if any(isinstance(size, bool) or size < 0 for size in shape):
+            raise ValueError(f"shape is not valid: {shape}")
+    except ValueError as error:
+        raise ValueError(f"{name} has a broken header ({reason(error)}); replace the file") from None
+    return shape, in_fortran_order, dtype
+
+
+def _read_idx(images: Path, labels: Path | None, counts: Counter[str]) -> Iterator[ImageBatch]:
+    """Yield the images of one split.
+
+    Raises:
+        ValueError: a file is truncated or not IDX, or there is not one label for each image.
+    """
+    counts["files"] += 1 if labels is None else 2
+    with open_decompressed(images) as stream:
+        shape = _idx_shape(stream, images)
+        if len(shape) != 3 or not math.prod(shape):
+            raise ValueError(f"{images} has the shape {shape}; images are (N, H, W), with N at least 1")
+        numbers = None if labels is None else _idx_labels(labels, shape[0])
+        for start in range(0, shape[0], IMAGES_PER_BATCH):
+            count = min(IMAGES_PER_BATCH, shape[0] - start)
+            batch = _idx_content(stream, images, (count, *shape[1:]))[..., None]
+            yield ImageBatch(batch, None, 255, None if numbers is None else numbers[start : start + count])
+        _check_end(stream, images)
+
+
+def _idx_labels(path: Path, count: int) -> NDArray[np.int64]:
+    with open_decompressed(path) as stream:
+        shape = _idx_shape(stream, path)
+        if shape != (count,):
+            raise ValueError(f"{path} has the shape {shape}, but there are {count:,} images")
+        labels = _idx_content(stream, path, shape).astype(np.int64)
+        _check_end(stream, path)
+    return labels
+
+
+def _idx_shape(stream: IO[bytes], path: Path) -> tuple[int, ...]:
+    head = stream.read(4)
+    if head[:3] != UNSIGNED_BYTES or len(head) < 4 or not head[3]:
+        raise ValueError(f"{path} is no IDX file of unsigned bytes: it begins with {head.hex(' ') or 'nothing'}")
+    sizes = stream.read(4 * head[3])
+    if len(sizes) != 4 * head[3]:
+        raise ValueError(f"{path} is truncated: its header ends within the sizes; replace it")
+    return tuple(int(size) for size in np.frombuffer(sizes, dtype=">u4"))
+
+
+def _idx_content(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    promised, content = math.prod(shape), bytearray()
+    # Block by block, because a header of a few bytes can promise more than there is memory.
+    while block := stream.read(min(promised - len(content), BLOCK)):
+        content += block
+    if len(content) != promised:
+        raise ValueError(f"{path} is truncated: it ends before what its header promises; replace it")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+
+
+def _check_end(stream: IO[bytes], path: Path) -> None:
+    if stream.read(1):
+        raise ValueError(f"{path} is longer than its header says; replace it")

@@ -1,7 +1,7 @@
-"""Detokenizers: benchmark text as it was written, without the spaces that tokenising put around its marks.
+"""Detokenizers: undo the spaces that tokenized benchmark text has around punctuation.
 
-The zero-shot protocol of SEDD (Lou et al. 2024), which MDLM and later work share, scores the text that these rules
-give. So they do what the protocol does also where plain English would want more, and the rules apply in their order.
+The zero-shot protocol of SEDD (Lou et al. 2024), which MDLM and later work share, scores text after these rules. They
+follow the protocol even where plain English would need more, and apply in the order of the code.
 """
 
 import re
@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping
 
 
 def detokenize_wikitext(text: str) -> str:
-    """WikiText, as SEDD's data preparation restores it (Lou et al. 2024).
+    """Restore WikiText as SEDD's data preparation does (Lou et al. 2024).
 
-    An apostrophe that stands apart after an "s" joins it. " @-@ ", " @,@ " and " @.@ " are the mark alone.
-    A lone : ; . ! ? or comma joins the word before. Brackets and quotes of either kind join what they enclose. Two to
-    four "=" in a row close up into a heading's mark. A lone degree sign joins both sides, a line break has no space
-    around it, " N " is " 1 ", and " 's" joins the word before.
+    " @-@ ", " @,@ " and " @.@ " become the mark. Separate apostrophes after "s", " 's" and : ; . ! ? and commas join
+    the word before, brackets and quotes what they enclose, "=" of a heading each other, degree signs both sides. Spaces
+    at line breaks go, and " N " becomes " 1 ".
     """
     text = text.replace("s '", "s'")
     for mark in "-,.":
@@ -32,11 +31,11 @@ def detokenize_wikitext(text: str) -> str:
 
 
 def detokenize_ptb(text: str) -> str:
-    r"""Penn Treebank, as SEDD's data preparation restores it (Lou et al. 2024).
+    r"""Restore Penn Treebank as SEDD's data preparation does (Lou et al. 2024).
 
-    " 's" and " n't" join the word before, and so does an apostrophe that stands alone after an "s". A line break
-    between two spaces loses both, "\/" is "/". Every number was written N: " N " is " 1 ", and "$" or "#" joins a 1
-    that follows. "<unk>" is "?".
+    " 's", " n't" and a separate apostrophe after "s" join the word before. A line break loses the spaces around it, and
+    "\/" becomes "/". Numbers were replaced by N: " N " becomes " 1 ", and "$" or "#" joins a 1 that follows. "<unk>"
+    becomes "?".
     """
     text = text.replace(" 's", "'s").replace("s ' ", "s' ").replace(" n't", "n't")
     text = text.replace(" \n ", "\n").replace(r"\/", "/")
@@ -46,12 +45,12 @@ def detokenize_ptb(text: str) -> str:
 
 
 def detokenize_lm1b(text: str) -> str:
-    """One Billion Words, as SEDD's data preparation restores it (Lou et al. 2024).
+    """Restore One Billion Words as SEDD's data preparation does (Lou et al. 2024).
 
-    "http : / / " and "https : / / " close up. An apostrophe before a letter joins the word before, which mends every
-    contraction ("don 't", "it 's"). A full stop joins a word of letters and digits alone that has a space before it;
-    ? and ! join the word before, also at the end; comma : and ; do so within the line. A lone "/" joins both sides,
-    quotes of either kind and round or square brackets join what they enclose, "$" and "£" what follows.
+    "http : / / " and "https : / / " lose their spaces. An apostrophe before a letter joins the word before, which
+    restores contractions ("don 't", "it 's"), and so do ? and !, also at the end, and , : and ; within the line. A full
+    stop joins a word of letters and digits after a space. A separate "/" joins both sides, quotes and brackets join
+    what they enclose, "$" and "£" what follows.
     """
     for scheme in ("http", "https"):
         text = text.replace(f"{scheme} : / / ", f"{scheme}://")
@@ -72,15 +71,15 @@ def detokenize_lm1b(text: str) -> str:
 
 
 def detokenize_lambada(text: str) -> str:
-    """LAMBADA, as SEDD's data preparation restores it (Lou et al. 2024).
+    """Restore LAMBADA as SEDD's data preparation does (Lou et al. 2024).
 
-    Curly double quotes become straight; a line break stands before the text, and no other space around it.
+    Curly double quotes become straight; the text begins with a line break and has no other space around it.
     """
     return "\n" + text.replace("\u201c", '"').replace("\u201d", '"').strip()
 
 
 def detokenize_scientific_papers(text: str) -> str:
-    """WikiText's rules and then LM1B's, as MDLM applies them to PubMed and arXiv (Sahoo et al. 2024)."""
+    """Apply WikiText's rules and then LM1B's, as MDLM does for PubMed and arXiv (Sahoo et al. 2024)."""
     return detokenize_lm1b(detokenize_wikitext(text))
 
 

@@ -1,6 +1,6 @@
-"""The user's files that a source reads: one file, or those of a folder that fit a pattern.
+"""The user's files that a source reads: finding them by glob, decompressing them, refusing other formats.
 
-Patterns work as in a shell: `*` and `?` stay within a name, `**` is any number of folders, and neither matches a hidden
+Globs work as in a shell: `*` and `?` stay within a name, `**` is any number of folders, and neither matches a hidden
 name. Linked folders are followed.
 """
 
@@ -19,57 +19,76 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from mdpipe.data.artifacts.room import no_room
-from mdpipe.data.sources.archives import BLOCK, MOST_EXPANSION
-from mdpipe.file_formats import COMPRESSED, TAR_SUFFIXES
-from mdpipe.messages import reason
+from mdpipe.data.artifacts.disk_space import disk_full_errno
+from mdpipe.file_formats import COMPRESSED, READABLE, TAR_SUFFIXES, ending, refusal
+from mdpipe.messages import listed_names, reason
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-PART_BYTES = 32 * 2**20
-"""What one process reads at a time, about."""
+SHARD_BYTES = 32 * 2**20
+"""Approximate size of what one process reads at a time."""
+BLOCK = 2**20
+MAX_EXPANSION = 200
+"""Most bytes per compressed byte. Text seldom exceeds 10; a decompression bomb has 1,000."""
 
 LITTER = ("__macosx", "desktop.ini", "thumbs.db")
-"""Names, in lower case, that operating systems leave in folders. Like hidden names, they are no data."""
+"""Names, in lower case, that operating systems leave in folders. They are skipped like hidden names."""
+
+MAGIC = {
+    b"PAR1": ".parquet",
+    b"ARROW1": ".arrow",
+    b"\x1f\x8b": ".gz",
+    b"BZh9": ".bz2",
+    b"\xfd7zXZ\x00": ".xz",
+    b"\x28\xb5\x2f\xfd": ".zst",
+    b"PK\x03\x04": ".zip",
+    b"%PDF-": ".pdf",
+    b"\x93NUMPY": ".npy",
+    b"7z\xbc\xaf\x27\x1c": ".7z",
+    b"Rar!\x1a\x07": ".rar",
+}
+"""How files of some formats begin."""
+
+ROW_DIGITS = 10
+"""Row numbers are padded with zeros, so that names sort as rows do."""
 
 Glob = tuple[str, ...]
 """A pattern for each component of a path; `**` stands for any number of folders."""
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceFile:
     """A file of a source."""
 
     name: str
-    """Relative to the source's folder, so it does not depend on where that lies."""
-    file: Path
+    """Relative to the source's folder, so that it is the same on every machine."""
+    path: Path
     split: str | None
-    """The split that its pattern stands for."""
+    """The split of its pattern, if any."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
-        return self.file.stat().st_size
+        """Return its bytes."""
+        return self.path.stat().st_size
 
     @property
-    def compressed(self) -> bool:
-        """Whether it can only be read from its beginning on."""
-        return compression(self.file) is not None
+    def is_compressed(self) -> bool:
+        """Return True if it can only be read from its beginning."""
+        return compression(self.path) is not None
 
 
-def matching_files(path: Path, pattern: str | Mapping[str, str]) -> list[Found]:
-    """Sorted by name: the path itself if it is a file, else the folder's files that fit the glob pattern.
+def find_files(path: Path, pattern: str | Mapping[str, str]) -> list[SourceFile]:
+    """Return the path itself if it is a file, else the folder's files that match the glob, sorted by name.
 
-    Hidden files and folders do not count, nor what operating systems leave behind, unless the pattern names them.
-
-    A mapping of the source's own splits to patterns gives the files of one split after those of another.
+    Hidden files and folders and leftovers of operating systems are skipped unless the pattern names them. With a
+    mapping of splits to globs, the files come split by split.
 
     Raises:
-        ValueError: the path does not exist, no file fits, one fits the patterns of two splits, or a link leads nowhere.
+        ValueError: the path does not exist, no file matches, one matches the globs of two splits, or a link is broken.
     """
     if path.is_file():
-        return [Found(path.name, path, None)]
+        return [SourceFile(path.name, path, None)]
     if not path.is_dir():
         raise ValueError(f"{path} does not exist; correct the source's `path` in params.yaml")
     if isinstance(pattern, str):
@@ -81,14 +100,9 @@ def matching_files(path: Path, pattern: str | Mapping[str, str]) -> list[Found]:
     return found
 
 
-def _matching(path: Path, pattern: str, split: str | None) -> list[Found]:
-    glob = PurePosixPath(pattern)
-    if not glob.parts or glob.is_absolute() or ".." in glob.parts:
-        raise ValueError(
-            f"the source's pattern = {pattern!r} is no relative glob such as '**/*.txt' within the folder {path};"
-            " correct it in params.yaml"
-        )
-    found = [Found(name, path / name, split) for name in sorted(_names(path, {glob.parts}, "", frozenset()))]
+def _matching(path: Path, pattern: str, split: str | None) -> list[SourceFile]:
+    glob = PurePosixPath(pattern).parts
+    found = [SourceFile(name, path / name, split) for name in sorted(_names(path, {glob}, "", frozenset()))]
     if not found:
         raise ValueError(f"no file in the folder {path} fits {pattern!r}; correct the source's `path` or `pattern`")
     for file in found:
@@ -98,13 +112,10 @@ def _matching(path: Path, pattern: str, split: str | None) -> list[Found]:
 
 
 def _names(folder: Path, globs: Set[Glob], prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
-    """Names, which begin with `prefix`, of the files below a folder that fit one of the globs.
+    """Yield the names, with `prefix`, of the files below a folder that match one of the globs.
 
-    Only folders are listed that a glob leads into. A link to one of the folders `above` (device, inode), which would
-    never end, is passed over: what it leads to is found without it.
-
-    Raises:
-        ValueError: a link that fits leads nowhere, as where a disk is not mounted.
+    Only folders that a glob leads into are listed. A link to one of the folders `above` (device, inode) would never
+    end and is skipped: what it leads to is found without it.
     """
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
@@ -124,108 +135,87 @@ def _names(folder: Path, globs: Set[Glob], prefix: str, above: frozenset[tuple[i
 
 
 def _rests(name: str, glob: Glob) -> Iterator[Glob]:
-    """What is left of a glob below a name that its beginning fits; nothing is left for a file that fits."""
+    """Yield what is left of a glob below a name that matches its beginning; nothing is left for a matching file."""
     if not glob:
         return
-    first, *others = glob
-    rest = tuple(others)
+    first, rest = glob[0], glob[1:]
+    is_hidden = name.startswith(".") or name.lower() in LITTER
     if first == "**":
-        if not _is_hidden(name):
+        if not is_hidden:
             yield glob
             if not rest:
                 yield ()
         yield from _rests(name, rest)
-    elif fnmatchcase(name, first) and (not _is_hidden(name) or name == first or first.startswith(".")):
+    elif fnmatchcase(name, first) and (not is_hidden or name == first or first.startswith(".")):
         yield rest
 
 
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in LITTER
-
-
-@dataclass(frozen=True)
-class FileGroup:
-    """Some files of one split."""
-
-    files: tuple[Found, ...]
-
-    @property
-    def split(self) -> str | None:
-        """The split that their pattern stands for."""
-        return self.files[0].split
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(found.size for found in self.files)
-
-
-def in_groups(files: Sequence[Found]) -> Iterator[FileGroup]:
-    """Neighbouring files of one split that together are about one part."""
-    group: list[Found] = []
+def group_files(files: Sequence[SourceFile]) -> Iterator[tuple[tuple[SourceFile, ...], int]]:
+    """Yield neighboring files of one split that together have about `SHARD_BYTES`, and their bytes."""
+    group: list[SourceFile] = []
     size = 0
     for file in files:
-        if group and (size + file.size > PART_BYTES or file.split != group[0].split):
-            yield FileGroup(tuple(group))
+        if group and (size + file.size > SHARD_BYTES or file.split != group[0].split):
+            yield tuple(group), size
             group, size = [], 0
         group.append(file)
         size += file.size
     if group:
-        yield FileGroup(tuple(group))
+        yield tuple(group), size
 
 
 @contextmanager
-def opened(file: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, unpacked where its name ends in .gz, .bz2, .xz or .zst, or .tgz and its kin.
+def open_decompressed(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file, decompressed if its name ends in .gz, .bz2, .xz or .zst, or in .tgz and similar.
 
     Raises:
         ValueError: it is truncated, not what its name says, or a decompression bomb.
     """
-    suffix = compression(file)
+    suffix = compression(path)
     if suffix is None:
-        with file.open("rb") as stream:
+        with path.open("rb") as stream:
             yield stream
         return
     try:
-        if not file.stat().st_size:
+        if not path.stat().st_size:
             raise EOFError("it is empty")  # which gzip takes for no text
-        with _decompressed(file, suffix) as packed, io.BufferedReader(_Bounded(packed, file), BLOCK) as unpacked:
+        with _decompressed(path, suffix) as packed, io.BufferedReader(_Bounded(packed, path), BLOCK) as unpacked:
             yield unpacked
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        # What reads the file may write another, for which the disk has no room.
-        if no_room(error) is not None or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+        # The reader of this file may write another one, for which the disk has no room.
+        if disk_full_errno(error) is not None or (
+            isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+        ):
             raise
-        raise ValueError(f"{file} is truncated or no {suffix} file ({reason(error)}); replace it") from None
+        raise ValueError(f"{path} is truncated or no {suffix} file ({reason(error)}); replace it") from None
 
 
-def compression(file: Path) -> str | None:
-    """Return which of `COMPRESSED` a file is packed as, by its name; None for a plain one."""
-    suffix = TAR_SUFFIXES.get(file.suffix.lower(), file.suffix.lower())
+def compression(path: Path) -> str | None:
+    """Return which of `COMPRESSED` a file has by its name; None for a plain one."""
+    suffix = TAR_SUFFIXES.get(path.suffix.lower(), path.suffix.lower())
     return suffix if suffix in COMPRESSED else None
 
 
-def _decompressed(file: Path, suffix: str) -> io.BufferedIOBase:
+def _decompressed(path: Path, suffix: str) -> io.BufferedIOBase:
     match suffix:
         case ".gz":
-            return gzip.GzipFile(file, "rb")
+            return gzip.GzipFile(path, "rb")
         case ".bz2":
-            return bz2.BZ2File(file)
+            return bz2.BZ2File(path)
         case ".xz":
-            return lzma.LZMAFile(file)
+            return lzma.LZMAFile(path)
     import pyarrow
 
-    # The library `zstandard` ends a truncated file without a word.
-    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(file)), "zstd"))
+    # The library `zstandard` ends a truncated file silently.
+    return io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.OSFile(str(path)), "zstd"))
 
 
 class _Bounded(io.RawIOBase):
-    """The unpacked bytes of a file, which may not be many times more than the packed ones."""
+    """The decompressed bytes of a file, at most `MAX_EXPANSION` times the compressed ones."""
 
-    def __init__(self, unpacked: io.BufferedIOBase, file: Path) -> None:
-        self._unpacked = unpacked
-        self._file = file
-        self._packed_size = file.stat().st_size
-        self._left = MOST_EXPANSION * max(self._packed_size, BLOCK)
+    def __init__(self, unpacked: io.BufferedIOBase, path: Path) -> None:
+        self._unpacked, self._path, self._packed_size = unpacked, path, path.stat().st_size
+        self._left = MAX_EXPANSION * max(self._packed_size, BLOCK)
 
     def readable(self) -> bool:
         return True
@@ -235,7 +225,48 @@ class _Bounded(io.RawIOBase):
         self._left -= count
         if self._left < 0:
             raise ValueError(
-                f"{self._file} has {self._packed_size:,} bytes and unpacks to more than {MOST_EXPANSION} times as many:"
+                f"{self._path} has {self._packed_size:,} bytes and unpacks to more than {MAX_EXPANSION} times as many:"
                 " a decompression bomb; unpack it by hand if you trust it"
             )
         return count
+
+
+def refuse_other_formats(files: Sequence[SourceFile], kind: str) -> None:
+    """Check all files by their names, and the first one by how it begins.
+
+    Raises:
+        ValueError: a file is not of a format that the kind reads; the message says what to do.
+    """
+    for found in files:
+        if (why := refusal(kind, ending(found.name))) is not None:
+            raise ValueError(f"{found.path} is not for this source: {why}, or narrow the source's `pattern`")
+    first = files[0]
+    with first.path.open("rb") as stream:
+        head = stream.read(max(map(len, MAGIC)))
+    suffix = next((suffix for magic, suffix in MAGIC.items() if head.startswith(magic)), None)
+    if suffix is None or first.is_compressed or suffix in READABLE[kind]:
+        return
+    if suffix in COMPRESSED:
+        raise ValueError(f"{first.path} is packed as {suffix} files are; rename it to {first.path.name}{suffix}")
+    raise ValueError(f"{first.path} begins as a {suffix} file does: {refusal(kind, suffix)}")
+
+
+def row_name(file: str, row: int) -> str:
+    """Return the name of the document or image in a row of a table."""
+    return f"{file}:{row:0{ROW_DIGITS}d}"
+
+
+def check_columns(where: str, names: Sequence[str], columns: Sequence[str]) -> None:
+    """Check that a table has each of these columns exactly once: of two, readers take one or the other.
+
+    Raises:
+        ValueError: it does not; the message begins with `where`.
+    """
+    for column in columns:
+        if column not in names:
+            raise ValueError(
+                f"{where} has no column {column!r}, only {listed_names(list(names))}; correct it in the source's"
+                " settings in params.yaml"
+            )
+        if list(names).count(column) > 1:
+            raise ValueError(f"{where} has {list(names).count(column)} columns {column!r}; rename all but one")

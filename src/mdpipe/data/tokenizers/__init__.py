@@ -1,102 +1,98 @@
-"""Tokenizers: text to ids and back, with a separator to put after each document."""
+"""Tokenizers: text to token ids and back, with an end-of-text token for document boundaries.
+
+Shapes: ids int64 (n,).
+"""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.artifacts.stable_json import read_json
-from mdpipe.data.tokenizers.span import Span
+from mdpipe.data.artifacts.files import read_json
+
+if TYPE_CHECKING:
+    from mdpipe.params.data import TextTokenizer
+
+
+@dataclass(frozen=True)
+class Span:
+    """Ids of a part of a text, and the text that they decode to within the whole."""
+
+    ids: NDArray[np.int64]
+    text: str
+    """The part itself, or what is left of it where the tokenizer normalizes text."""
 
 
 class Tokenizer(Protocol):
-    """Text to ids in 0..vocabulary-1 and back.
-
-    Shapes: ids are int64 (n,).
-    """
+    """Text to ids in 0..vocab_size-1 and back."""
 
     @property
     def kind(self) -> str:
-        """Its name in params.yaml."""
+        """Name in saved files and metrics: letters, bytes, pieces or json."""
 
     @property
-    def vocabulary(self) -> int:
-        """Number of ids, the separator's included."""
+    def vocab_size(self) -> int:
+        """Number of ids, including the end-of-text token."""
 
     @property
-    def separator(self) -> tuple[int, ...]:
-        """The ids put after each document."""
+    def eos_id(self) -> int:
+        """Id of the end-of-text token."""
 
     @property
-    def joint(self) -> tuple[int, ...]:
-        """The ids between two parts of a text that was cut at white space, where encoding drops that."""
+    def unk_id(self) -> int | None:
+        """Id of the unknown token, if there is one."""
 
     @property
-    def unknown(self) -> int | None:
-        """The id that stands for what has no id, if there is one."""
+    def is_lossless(self) -> bool:
+        """True if decode(encode(text)) is the text, for every text in UTF-8."""
 
     @property
-    def lossless(self) -> bool:
-        """Whether decode(encode(text)) is the text, for every text that UTF-8 can hold."""
+    def eos_separates_words(self) -> bool:
+        """True if the end-of-text token is the space that encode() writes for every run of unknown characters."""
 
     def encode(self, text: str) -> NDArray[np.int64]:
-        """The ids of a text, without a separator."""
+        """Return the ids of a text, without the end-of-text token."""
 
     def encode_span(self, text: str, *, begins: bool) -> Span:
-        """Encode a part of a text as it is within the whole, white space at its ends included.
+        """Encode a part of a text as it is within the whole, including white space at its ends.
 
         Args:
             text: the part; sampled tokens may come before and after it.
-            begins: whether the part is the beginning of the whole, so that no token comes before it.
+            begins: True if no token comes before the part.
 
         Raises:
             ValueError: the tokenizer cannot spell the part.
         """
 
     def decode(self, ids: NDArray[np.integer]) -> str:
-        """The text of any ids, whether or not they came from a text."""
+        """Return the text of any ids, whether or not they were encoded from a text."""
 
     def save(self, directory: Path) -> None:
-        """Write tokenizer.json, and what else the tokenizer needs, into an existing folder."""
+        """Write tokenizer.json and the tokenizer's other files into an existing folder."""
 
 
-def fit_tokenizer(kind: str, documents: Iterable[str], **settings: Any) -> Tokenizer:
-    """Make a tokenizer; `pieces` learns its vocabulary from the documents, the others read none.
-
-    Args:
-        kind: letters, bytes, pieces, gpt2 or json.
-        documents: to learn from.
-        settings: those of the kind in params.yaml.
+def build_tokenizer(config: "TextTokenizer", documents: Iterable[str] = ()) -> Tokenizer:
+    """Build a tokenizer; SentencePiece is trained on the documents, the other kinds read none.
 
     Raises:
-        ValueError: no such kind, the documents do not support the vocabulary, or a tokenizer's file is broken.
+        ValueError: the documents are too few for the vocabulary, or a tokenizer's file is missing or broken.
     """
-    # Imported here because only `pieces` needs SentencePiece, and a machine that trains may not have it.
-    match kind:
-        case "letters":
-            from mdpipe.data.tokenizers.letters import Letters
+    # Imported here because a machine that trains models may have neither `sentencepiece` nor `tokenizers`.
+    match config.kind:
+        case "text8" | "bytes":
+            from mdpipe.data.tokenizers.characters import Bytes, Text8
 
-            return Letters()
-        case "bytes":
-            from mdpipe.data.tokenizers.bytes import Bytes
+            return Text8() if config.kind == "text8" else Bytes()
+        case "sentencepiece":
+            from mdpipe.data.tokenizers.sentencepiece import SentencePiece
 
-            return Bytes()
-        case "pieces":
-            from mdpipe.data.tokenizers.pieces import Pieces
+            return SentencePiece.train(documents, config)
+    from mdpipe.data.tokenizers.hf_tokenizer import HFTokenizer
 
-            return Pieces.fit(documents, **settings)
-        case "gpt2":
-            from mdpipe.data.tokenizers.bpe import JsonTokenizer
-
-            return JsonTokenizer.from_gpt2(settings["path"], revision=settings["revision"])
-        case "json":
-            from mdpipe.data.tokenizers.bpe import JsonTokenizer, resolve
-
-            path = resolve(settings["path"], ["tokenizer.json"], settings["revision"])
-            return JsonTokenizer.from_file(path, settings["end_of_text"])
-    raise ValueError(f"tokenizer.kind = {kind!r} is not one of letters, bytes, pieces, gpt2, json")
+    return HFTokenizer.from_gpt2(config) if config.kind == "gpt2" else HFTokenizer.from_file(config)
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
@@ -105,24 +101,26 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     Raises:
         ValueError: a file of it is missing or broken.
     """
-    cure = f"run the stage that wrote {directory} again"
-    described = read_json(directory / "tokenizer.json", cure)
-    match described.get("kind"):
-        case "pieces":
-            from mdpipe.data.tokenizers.pieces import Pieces
-
-            tokenizer: Tokenizer = Pieces.load(directory, cure)
-        case "json":
-            from mdpipe.data.tokenizers.bpe import JsonTokenizer
-
-            tokenizer = JsonTokenizer.load(directory, cure)
+    hint = f"run the stage that wrote {directory} again"
+    path = directory / "tokenizer.json"
+    header = read_json(path, hint)
+    match header.get("kind"):
         case "letters" | "bytes" as kind:
-            tokenizer = fit_tokenizer(kind, [])
+            from mdpipe.data.tokenizers.characters import Bytes, Text8
+
+            tokenizer: Tokenizer = Text8() if kind == "letters" else Bytes()
+        case "pieces":
+            from mdpipe.data.tokenizers.sentencepiece import SentencePiece
+
+            tokenizer = SentencePiece.load(directory, hint)
+        case "json":
+            from mdpipe.data.tokenizers.hf_tokenizer import HFTokenizer
+
+            tokenizer = HFTokenizer.load(directory, hint)
         case kind:
-            raise ValueError(f"{directory / 'tokenizer.json'} has the unknown kind {kind!r}; {cure}")
-    if described.get("vocabulary") != tokenizer.vocabulary:
+            raise ValueError(f"{path} has the unknown kind {kind!r}; {hint}")
+    if header.get("vocabulary") != tokenizer.vocab_size:
         raise ValueError(
-            f"{directory / 'tokenizer.json'}: vocabulary = {described.get('vocabulary')!r}, and the tokenizer has"
-            f" {tokenizer.vocabulary}; {cure}"
+            f"{path}: vocabulary = {header.get('vocabulary')!r}, and the tokenizer has {tokenizer.vocab_size}; {hint}"
         )
     return tokenizer

@@ -1,0 +1,334 @@
+"""Encoded datasets: the tokens of one split, memory-mapped, and training batches of them.
+
+dataset.json                      modality, vocabulary, shape, length, tokenizer, classes, packing, counts of splits,
+                                  and the names of classes, if any
+train-00000.npy, ...              text: the stream of tokens in shards; images: (n, H*W*C) in the order H, W, C
+train_labels-00000.npy, ...       labeled images: int64 (n,), from 0 to classes - 1
+unigram.npy                       int64 (V,): how often each token occurs in the training split
+manifest.json, manifest.parquet   origin and contents
+tokenizer.json, pieces.model or model.json   text: the tokenizer
+
+Shapes: B batch, L seq_len, N examples, V vocab_size.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from mdpipe.data.artifacts.arrays import ConcatArray, concat_arrays, open_array, open_labels
+from mdpipe.data.artifacts.files import write_json
+
+
+def token_dtype(vocab_size: int) -> DTypeLike:
+    """Return the smallest unsigned type that holds every id."""
+    return np.min_scalar_type(vocab_size - 1)
+
+
+@dataclass(frozen=True)
+class EncodedDataset:
+    """One split of an encoded dataset; open it with `EncodedDataset.open`.
+
+    An example is a window of `seq_len` tokens of text, or an image. Evaluation reads each token exactly once: text in
+    consecutive windows, the last of which may be shorter unless `drop_last`.
+    """
+
+    directory: Path
+    split: str
+    modality: Literal["text", "image"]
+    vocab_size: int
+    shape: tuple[int, ...]
+    """(L,) for text, (H, W, C) for images."""
+    seq_len: int
+    """Tokens per example: L, or H * W * C."""
+    tokenizer: str
+    """The tokenizer's kind, "pixels" for images."""
+    counts: Mapping[str, int]
+    """Text: documents, tokens, bytes, characters. Images: images, tokens."""
+    tokens: NDArray[np.unsignedinteger] | ConcatArray[np.unsignedinteger]
+    """Text: (tokens,), without those that wrap windows. Images: (N, L)."""
+    drop_last: bool
+    """True for text that is a number of whole windows, which training reads in random order."""
+    wrap_ids: tuple[int, ...]
+    """Tokens that every window begins and ends with; `tokens` does not include them."""
+    classes: int
+    """Number of classes, 0 without labels."""
+    labels: NDArray[np.int64] | ConcatArray[np.int64] | None
+    """(N,), the class of each image, if there are labels."""
+    class_names: tuple[str, ...]
+    """Names of the classes, if the source has any."""
+
+    @classmethod
+    def open(cls, directory: Path, split: str) -> Self:
+        """Memory-map a split and check it against dataset.json.
+
+        Raises:
+            ValueError: no such split, or a file is missing, truncated, or disagrees with dataset.json.
+        """
+        # Imported here because a machine that trains on arrays may not have pydantic.
+        from mdpipe.data.artifacts.header import DatasetHeader, read_header
+
+        hint = _hint(directory)
+        header = read_header(directory / "dataset.json", DatasetHeader, hint)
+        if split not in header.splits:
+            raise ValueError(f"{directory} has no split {split!r}; it has {', '.join(sorted(header.splits))}")
+        arrays = [open_array(path, hint) for path in _shards(directory, split)]
+        labels = None
+        try:
+            tokens = concat_arrays(arrays)
+        except ValueError as error:
+            raise ValueError(f"{directory}, split {split}: {error}; {hint}") from None
+        if header.classes:
+            paths = [directory / f"{split}_labels-{number:05d}.npy" for number in range(len(arrays))]
+            pairs = zip(paths, arrays, strict=True)
+            labels = concat_arrays([open_labels(path, len(array), header.classes, hint) for path, array in pairs])
+        dataset = cls(
+            directory=directory,
+            split=split,
+            modality=header.modality,
+            vocab_size=header.vocabulary,
+            shape=header.shape,
+            seq_len=header.length,
+            tokenizer=header.tokenizer,
+            counts=header.splits[split],
+            tokens=tokens,
+            drop_last=header.blocks,
+            wrap_ids=header.block_ends,
+            classes=header.classes,
+            labels=labels,
+            class_names=header.class_names,
+        )
+        dataset._check_header()
+        return dataset
+
+    @property
+    def files(self) -> list[Path]:
+        """All files that decide what training reads of this split."""
+        labels = [] if self.labels is None else _shards(self.directory, f"{self.split}_labels")
+        return [self.directory / "dataset.json", *_shards(self.directory, self.split), *labels]
+
+    @property
+    def examples(self) -> int:
+        """Number of examples that evaluation reads."""
+        return -(-len(self.tokens) // self.stream_tokens) if self.modality == "text" else len(self.tokens)
+
+    @property
+    def stream_tokens(self) -> int:
+        """Number of tokens of the stream in a window of text."""
+        return self.seq_len - 2 * len(self.wrap_ids)
+
+    def windows(self, offsets: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Return the windows of text that begin at these positions of the stream: int64 (B, L).
+
+        Raises:
+            ValueError: a token is no id of the vocabulary.
+        """
+        wrap = np.array(self.wrap_ids, dtype=self.tokens.dtype)
+        rows = [
+            np.concatenate([wrap, self.tokens[first : first + self.stream_tokens], wrap]) for first in offsets.tolist()
+        ]
+        return self.validate_tokens(np.stack(rows)) if rows else np.empty((0, self.seq_len), dtype=np.int64)
+
+    def evaluation_batches(self, batch_size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield the whole split in order, as (index of the first example, tokens).
+
+        Shapes: int64 (B, L) with B at most `batch_size`; a shorter last window of text is a batch (1, rest).
+
+        Raises:
+            ValueError: a token is no id of the vocabulary.
+        """
+        count = len(self.tokens) if self.modality == "image" else len(self.tokens) // self.stream_tokens
+        for first in range(0, count, batch_size):
+            last = min(first + batch_size, count)
+            if self.modality == "image":
+                yield first, self.validate_tokens(self.tokens[first:last])
+            else:
+                yield first, self.windows(np.arange(first, last) * self.stream_tokens)
+        if count < self.examples:
+            rest = self.tokens[count * self.stream_tokens : len(self.tokens)]
+            yield count, self.validate_tokens(rest.reshape(1, -1))
+
+    def evaluation_labels(self, first: int, count: int) -> NDArray[np.int64]:
+        """Return the labels of `count` images from the image `first` on: int64 (count,).
+
+        Raises:
+            ValueError: the dataset has no labels.
+        """
+        return np.array(self.require_labels()[first : first + count])
+
+    def require_labels(self) -> NDArray[np.int64] | ConcatArray[np.int64]:
+        """Return the labels.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.labels is None:
+            raise ValueError(f"{self.directory} has no labels; say in params.yaml which `labels` its source has")
+        return self.labels
+
+    def unigram(self) -> NDArray[np.int64]:
+        """Return how often each token occurs in the training split: int64 (V,).
+
+        Raises:
+            ValueError: the file is missing, truncated or not of this shape.
+        """
+        path, hint = self.directory / "unigram.npy", _hint(self.directory)
+        counts = open_array(path, hint)
+        if counts.dtype != np.int64 or counts.shape != (self.vocab_size,):
+            raise ValueError(f"{path} should be int64 ({self.vocab_size},), not {counts.dtype} {counts.shape}; {hint}")
+        return np.array(counts)
+
+    def validate_tokens(self, tokens: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
+        """Return tokens as int64 after checking that they are ids; an embedding would fail later and say less.
+
+        Raises:
+            ValueError: a token is not below the vocabulary size.
+        """
+        if tokens.max() >= self.vocab_size:
+            raise ValueError(
+                f"{self._pattern} holds the token {tokens.max()}, but the vocabulary has {self.vocab_size};"
+                f" {_hint(self.directory)}"
+            )
+        return tokens.astype(np.int64)
+
+    @property
+    def _pattern(self) -> Path:
+        """Its files, for a message."""
+        files = _shards(self.directory, self.split)
+        return files[0] if len(files) == 1 else self.directory / f"{self.split}-*.npy"
+
+    def _check_header(self) -> None:
+        if self.modality == "image":
+            expected: tuple[Any, ...] = (self.counts.get("images"), self.seq_len)
+        elif self.drop_last:
+            expected = (self.counts.get("tokens", 0) // self.seq_len * self.stream_tokens,)
+        else:
+            expected = (self.counts.get("tokens"),)
+        dtype = token_dtype(self.vocab_size)
+        if self.tokens.shape != expected or self.tokens.dtype != dtype or not self.tokens.size:
+            raise ValueError(
+                f"{self._pattern} should be {dtype} {expected} and not empty, but is {self.tokens.dtype}"
+                f" {self.tokens.shape}; {_hint(self.directory)}"
+            )
+
+
+def write_header(
+    folder: Path,
+    *,
+    modality: Literal["text", "image"],
+    tokenizer: str,
+    vocab_size: int,
+    shape: tuple[int, ...],
+    counts: Mapping[str, Mapping[str, int]],
+    classes: int = 0,
+    class_names: Sequence[str] = (),
+    drop_last: bool = False,
+    wrap_ids: Sequence[int] = (),
+) -> None:
+    """Write dataset.json."""
+    header: dict[str, Any] = {
+        "modality": modality,
+        "tokenizer": tokenizer,
+        "vocabulary": vocab_size,
+        "shape": list(shape),
+        "length": int(np.prod(shape)),
+        "classes": classes,
+        "blocks": drop_last,
+        "block_ends": list(wrap_ids),
+        "splits": counts,
+    }
+    if class_names:
+        header["class_names"] = list(class_names)
+    write_json(folder / "dataset.json", header)
+
+
+def training_batch(
+    dataset: EncodedDataset, seed: int, step: int, batch_size: int, examples: range | None = None
+) -> NDArray[np.int64]:
+    """Return the rows `examples` of the global batch at a step; all of them by default: int64 (B, L).
+
+    A row is a function of (seed, step, row), so any number of processes make the same global batch. Text is read in
+    windows at uniformly random offsets; with `drop_last`, windows are read like images: all of them once per epoch, in
+    random order.
+
+    Raises:
+        ValueError: the text is shorter than a window, a row is outside the batch, or a token is no id.
+    """
+    rows = _rows(batch_size, examples)
+    if dataset.modality == "image":
+        images = dataset.tokens[_epoch_order(len(dataset.tokens), seed, step * batch_size + rows)]
+        return dataset.validate_tokens(images) if len(images) else images.astype(np.int64)
+    if dataset.drop_last:
+        windows = _epoch_order(dataset.examples, seed, step * batch_size + rows)
+        return dataset.windows(windows * dataset.stream_tokens)
+    return dataset.windows(_random_offsets(dataset, seed, step, batch_size)[rows])
+
+
+def training_labels(
+    dataset: EncodedDataset, seed: int, step: int, batch_size: int, examples: range | None = None
+) -> NDArray[np.int64]:
+    """Return the labels of the images that `training_batch` returns for the same arguments: int64 (B,).
+
+    Raises:
+        ValueError: the dataset has no labels, or a row is outside the batch.
+    """
+    labels = dataset.require_labels()
+    rows = _rows(batch_size, examples)
+    return np.array(labels[_epoch_order(len(labels), seed, step * batch_size + rows)])
+
+
+def _rows(batch_size: int, examples: range | None) -> NDArray[np.int64]:
+    rows = range(batch_size) if examples is None else examples
+    if len(rows) and (min(rows) < 0 or max(rows) >= batch_size):
+        raise ValueError(f"examples {rows} are not rows of a batch of {batch_size}")
+    return np.arange(rows.start, rows.stop, rows.step)
+
+
+def _random_offsets(dataset: EncodedDataset, seed: int, step: int, batch_size: int) -> NDArray[np.int64]:
+    """Return the position of each window of a global batch of text: (batch_size,)."""
+    offsets = len(dataset.tokens) - dataset.seq_len + 1
+    if offsets < 1:
+        raise ValueError(
+            f"the {dataset.split} split of {dataset.directory} has {len(dataset.tokens)} tokens, fewer than one window"
+            f" of seq_len = {dataset.seq_len}; lower the dataset's `seq_len` in params.yaml, or give more text"
+        )
+    # 53 bits in [0, 1), times a count far below 2^53: no offset is favored by more than one part in 2^53 / count.
+    uniform = (_random_bits("text windows", seed, step, batch_size) >> np.uint64(11)) * 2.0**-53
+    return (uniform * offsets).astype(np.int64)
+
+
+def _epoch_order(count: int, seed: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the examples at these positions of an endless sequence of epochs, each a random order of all examples."""
+    epochs, within = np.divmod(positions, count)
+    examples = np.empty_like(within)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        examples[here] = _permutation(count, seed, int(epoch))[within[here]]
+    return examples
+
+
+@lru_cache(maxsize=2)  # A batch rarely touches more than two epochs, and sorting all examples at each step is slow.
+def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.argsort(_random_bits("picture order", seed, epoch, count), kind="stable")
+
+
+def _random_bits(purpose: str, seed: int, block: int, count: int) -> NDArray[np.uint64]:
+    """Return the first `count` words of a block of the Philox generator keyed by purpose and seed: uint64 (count,)."""
+    key = int.from_bytes(sha256(f"{purpose}:{seed}".encode()).digest()[:16], "little")
+    # The block is in the counter's upper half, so blocks are 2^128 draws apart and never meet.
+    words: NDArray[np.uint64] = np.random.Philox(key=key, counter=block << 128).random_raw(count)
+    return words
+
+
+def _shards(directory: Path, name: str) -> list[Path]:
+    """Return the files of a split in order; the first one in any case, so that a missing one is named."""
+    return sorted(directory.glob(f"{name}-[0-9]*.npy")) or [directory / f"{name}-00000.npy"]
+
+
+def _hint(directory: Path) -> str:
+    return f"run `dvc repro encode@{directory.name}` again"

@@ -1,1 +1,0 @@
-"""Encoded datasets: what training, evaluation and sampling read."""

@@ -1,1 +1,0 @@
-"""Encoding: from raw documents and pictures to an encoded dataset."""

@@ -1,0 +1,272 @@
+"""Write the shards of a source as the folder that `raw_shards` reads."""
+
+import errno
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from mdpipe.data.artifacts.arrays import ArrayFile
+from mdpipe.data.artifacts.disk_space import check_disk_space
+from mdpipe.data.artifacts.files import atomic_dir, link_or_copy, scratch_dir, write_json
+from mdpipe.data.parallel import Progress, ShardResult, map_shards
+from mdpipe.data.raw.schema import KEY, Document, ImageBatch
+
+EMPTY_SOURCE = "the source has no documents or images; check its settings in params.yaml under `sources`"
+SHARD_BYTES = 64 * 2**20
+"""Approximate size of a raw shard, the unit of parallel work."""
+DISK_FACTOR = 2
+"""Most bytes of a raw folder per byte of uncompressed source: JSON escapes some characters."""
+ONE_SIZE = (
+    "all images of a source must have one size and one mode: convert them, narrow its `pattern`, or set its `resize`"
+    " in params.yaml"
+)
+FOUND = ("files", "rows")
+"""Counts of what a source has; all other counts are of what was left out, replaced or converted."""
+MAX_CHARACTERS = 64 * 2**20
+"""Of one document in memory: several must fit into a gigabyte, one per core."""
+
+
+@dataclass(frozen=True)
+class SourceShard:
+    """One unit of reading: a range of lines, some files, some rows of a table. It is sent to worker processes."""
+
+    split: str | None
+    """The split that the source itself puts it in, if any."""
+    size: int
+    """Approximate bytes, for progress."""
+    read: Callable[[Counter[str]], Iterator[Document] | Iterator[ImageBatch]]
+    """Yields documents in order or images of one size, and counts what was found, left out, replaced or converted.
+    Raises ValueError that names the file and a hint if something is broken."""
+
+
+def write_shards(
+    directory: Path, kind: str, sources: Sequence[SourceShard], scratch: Path, expected: Mapping[str, int] | None = None
+) -> None:
+    """Read the shards of a source in parallel and store them as the folder `directory`.
+
+    Args:
+        directory: the folder that is written.
+        kind: the kind of the source.
+        sources: what is read.
+        scratch: where finished shards are kept, so that a killed stage resumes with the others.
+        expected: published sizes: characters, or documents or images by split.
+
+    Raises:
+        ValueError: the source is empty or broken, images differ in size or in number of channels, labels are not
+            numbered from 0, or the sizes are not the expected ones.
+    """
+    total = sum(source.size for source in sources)
+    check_disk_space(scratch, DISK_FACTOR * total, f"reading {directory.name}")
+    with Progress(f"reading {directory.name}", total or None) as progress:
+        pieces = map_shards(_write_shard, sources, scratch, progress)
+    shards = [shard for piece in pieces for shard in piece.summary["shards"]]
+    counts = Counter[str]()
+    for piece in pieces:
+        counts.update(piece.summary["counts"])
+    counted = {what: counts[what] for what in (*FOUND, *sorted(counts.keys() - set(FOUND))) if counts[what]}
+    listed = "; ".join(f"{count:,} {what}" for what, count in counted.items())
+    if not shards:
+        raise ValueError(f"{EMPTY_SOURCE} (found: {listed})" if listed else EMPTY_SOURCE)
+    modality = "image" if "images" in shards[0] else "text"
+    if modality == "image":
+        _check_labels(pieces, shards[0]["stated_classes"])
+    described = _describe_text(shards) if modality == "text" else _describe_images(shards)
+    _check_expected(shards, counts, expected or {})
+    with atomic_dir(directory) as folder:
+        numbered = [(piece, number) for piece in pieces for number in range(len(piece.summary["shards"]))]
+        for index, (piece, number) in enumerate(numbered):
+            for file in piece.folder.glob(f"*-{number:05d}.*"):
+                link_or_copy(file, folder / file.name.replace(f"-{number:05d}.", f"-{index:05d}."))
+        header = {"kind": kind, "modality": modality, "shards": shards, "read": counted, **described}
+        write_json(folder / "source.json", header)
+    summary = f"{described['documents']:,} documents" if modality == "text" else f"{described['images']:,} images"
+    if described.get("classes"):
+        summary += f" of {described['classes']:,} classes"
+    sys.stderr.write(f"{directory.name}: {summary}{' from ' if listed else ''}{listed}\n")
+
+
+def write_raw(directory: Path, kind: str, content: Iterable[Document] | ImageBatch) -> None:
+    """Store documents or images that are in memory as one shard.
+
+    Raises:
+        ValueError: there are none, or the documents are not sorted by distinct names.
+    """
+    with scratch_dir(directory) as scratch:
+        write_shards(directory, kind, [SourceShard(None, 0, partial(_in_memory, content))], scratch)
+
+
+def _in_memory(
+    content: Iterable[Document] | ImageBatch,
+    counts: Counter[str],  # noqa: ARG001
+) -> Iterator[Document] | Iterator[ImageBatch]:
+    return iter([content]) if isinstance(content, ImageBatch) else iter(content)
+
+
+def _write_shard(source: SourceShard, folder: Path) -> dict[str, Any]:
+    """Write raw shards 00000, 00001, ... of bounded size: a compressed file of any size is a single source shard."""
+    counts = Counter[str]()
+    content = source.read(counts)
+    shards: list[dict[str, Any]] = []
+    previous: tuple[str, int] | None = None
+    for first in content:
+        number = f"{len(shards):05d}"
+        # A compressed file may be of any size: stop while others have room.
+        if shards and shutil.disk_usage(folder).free < 2 * SHARD_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rest = chain([first], content)
+        if isinstance(first, ImageBatch):
+            if not len(first.images):
+                continue
+            shard = _write_images(folder, number, cast("Iterator[ImageBatch]", rest))
+        else:
+            shard, previous = _write_text(folder, number, cast("Iterator[Document]", rest), previous)
+        shards.append({"split": source.split, **shard})
+    return {"shards": shards, "counts": dict(counts), "bytes": source.size}
+
+
+def _write_text(
+    folder: Path, number: str, documents: Iterator[Document], previous: tuple[str, int] | None
+) -> tuple[dict[str, Any], tuple[str, int] | None]:
+    """Write the documents that fit into a shard; return its counts, and name and part of the last one."""
+    count = characters = size = 0
+    with (
+        (folder / f"documents-{number}.jsonl").open("w", encoding="utf-8", newline="\n") as lines,
+        ArrayFile(folder / f"keys-{number}.npy", KEY) as keys,
+    ):
+        for document in documents:
+            position = (document.name, document.part or 0)
+            if previous is not None and position <= previous:
+                raise ValueError(
+                    f"document {document.name!r} follows {previous[0]!r}: names must be distinct and sorted"
+                )
+            if len(document.text) > MAX_CHARACTERS:
+                raise ValueError(
+                    f"document {document.name!r} has {len(document.text):,} characters, more than {MAX_CHARACTERS:,};"
+                    " cut it into several documents"
+                )
+            entry: dict[str, Any] = {"name": document.name, "text": document.text}
+            if document.part is not None:
+                entry |= {"part": document.part, "unfinished": document.unfinished}
+            lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
+            keys.append(np.array([document.key()], dtype=KEY))
+            previous = position
+            count += 1
+            characters += len(document.text)
+            size += len(document.text.encode())
+            if size >= SHARD_BYTES:
+                break
+    return {"documents": count, "characters": characters, "bytes": size}, previous
+
+
+def _write_images(folder: Path, number: str, batches: Iterator[ImageBatch]) -> dict[str, Any]:
+    """Write the images that fit into a shard; return its counts."""
+    first = next(batches)
+    classes = 0
+    with (
+        ArrayFile(folder / f"images-{number}.npy", np.uint8, first.images.shape[1:]) as images,
+        ArrayFile(folder / f"keys-{number}.npy", KEY) as keys,
+        ArrayFile(folder / f"labels-{number}.npy", np.int64) as labels,
+    ):
+        for batch in chain([first], batches):
+            images.append(batch.images)
+            keys.append(batch.keys())
+            classes = max(classes, batch.classes)
+            if batch.labels is not None:
+                labels.append(batch.labels)
+            if images.rows * first.images[0].nbytes >= SHARD_BYTES:
+                break
+    if first.labels is None:
+        (folder / f"labels-{number}.npy").unlink()
+    return {
+        "images": images.rows,
+        "shape": list(first.images.shape[1:]),
+        "maximum": first.maximum,
+        "classes": classes,
+        "class_names": list(first.class_names),
+        "stated_classes": max(len(first.class_names), first.stated_classes),
+    }
+
+
+def _describe_text(shards: list[dict[str, Any]]) -> dict[str, int]:
+    return {what: sum(shard[what] for shard in shards) for what in ("documents", "characters", "bytes")}
+
+
+def _describe_images(shards: list[dict[str, Any]]) -> dict[str, Any]:
+    """Move what all images have in common out of the shards.
+
+    Raises:
+        ValueError: shards differ in image size, number of channels or class names.
+    """
+    first = shards[0]
+    for shard in shards[1:]:
+        if shard["class_names"] != first["class_names"]:
+            raise ValueError(
+                f"files of the source have different names for their classes, {first['class_names'][:10]} and"
+                f" {shard['class_names'][:10]}, so that one number would be two classes; save them with the same names,"
+                " or narrow the source's `pattern` in params.yaml"
+            )
+        if shard["shape"] != first["shape"]:
+            raise ValueError(
+                f"images of {first['shape']} are followed by images of {shard['shape']} (height, width, channels);"
+                f" {ONE_SIZE}"
+            )
+    described = {
+        "images": sum(shard["images"] for shard in shards),
+        "shape": first["shape"],
+        "maximum": first["maximum"],
+        "classes": max(shard["classes"] for shard in shards),
+        "class_names": first["class_names"],
+    }
+    for shard in shards:
+        for key in ("shape", "maximum", "classes", "class_names", "stated_classes"):
+            del shard[key]
+    return described
+
+
+def _check_labels(pieces: Sequence[ShardResult], stated: int) -> None:
+    """Check that labels are class numbers and not ids: a network has weights for every number up to the largest.
+
+    If the source states its classes, some of them may have no images.
+
+    Raises:
+        ValueError: a label is not one of the stated classes, or if none are stated, numbers from 0 are left out.
+    """
+    files = [file for piece in pieces for file in sorted(piece.folder.glob("labels-*.npy"))]
+    if not files:
+        return
+    found = np.unique(np.concatenate([np.unique(np.load(file, allow_pickle=False)) for file in files]))
+    if stated and found[-1] >= stated:
+        raise ValueError(f"an image has the label {found[-1]}, but the source has the classes 0 to {stated - 1}")
+    if not stated and found[-1] >= len(found):
+        missing = int(np.flatnonzero(found != np.arange(len(found)))[0])
+        raise ValueError(
+            f"labels are not consecutive from 0: there are {len(found):,} different ones from {found[0]} to"
+            f" {found[-1]}, and no image has {missing}; number the classes, for example with"
+            " `numpy.unique(labels, return_inverse=True)[1]`, or set the source's `labels` (or `label_column`)"
+            " in params.yaml to null"
+        )
+
+
+def _check_expected(shards: Sequence[Mapping[str, Any]], counts: Counter[str], expected: Mapping[str, int]) -> None:
+    found = Counter[str](characters=sum(shard.get("characters", 0) for shard in shards))
+    for shard in shards:
+        found[str(shard["split"])] += shard["images"] if "images" in shard else shard["documents"]
+    # Other counts, such as of rotated images, change no number.
+    complete = not any(what.endswith(("left out", "replaced")) for what in counts)
+    for what, count in expected.items():
+        if complete and found[what] != count and (what == "characters" or what in found):
+            raise ValueError(
+                f"{what} should be {count:,} by the catalog, and there are {found[what]:,}: this is not the published"
+                " data set. To use it anyway, copy the settings that `mdpipe datasets NAME` prints into a source of"
+                " your own in params.yaml"
+            )

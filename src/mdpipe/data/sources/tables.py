@@ -1,0 +1,242 @@
+"""Parquet and Arrow files, read by pyarrow: one document or image per row, a few row groups at a time."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mdpipe.data.raw.schema import Document, ImageBatch
+from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.sources.files import (
+    SHARD_BYTES,
+    SourceFile,
+    check_columns,
+    find_files,
+    refuse_other_formats,
+    row_name,
+)
+from mdpipe.data.sources.images import decode_batches
+from mdpipe.data.sources.text import make_document
+from mdpipe.messages import reason
+from mdpipe.params.sources import HuggingFaceSource, ParquetImagesSource, ParquetSource
+
+ROWS_PER_BATCH = 256
+"""Rows that are in memory together."""
+ARROW_FILE = b"ARROW1"
+"""How one of the two Arrow formats begins, which can be read from any position; the other is a stream."""
+
+TextTable = ParquetSource | HuggingFaceSource
+ImageTable = ParquetImagesSource | HuggingFaceSource
+
+
+class Rows(Protocol):
+    """Neighboring rows of a table, which are read when they are needed."""
+
+    @property
+    def files(self) -> int:
+        """Return the number of files that begin here."""
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the name and the values of each row."""
+
+
+def open_parquet(source: ParquetSource | ParquetImagesSource) -> list[SourceShard]:
+    """Return neighboring row groups of each file as shards.
+
+    Raises:
+        ValueError: no file matches, one is broken or of another format, or a column is missing or repeated.
+    """
+    files = find_files(Path(source.path), source.pattern)
+    refuse_other_formats(files, source.kind)
+    shards = []
+    for file in files:
+        read: Callable[..., Iterator[Document] | Iterator[ImageBatch]]
+        if isinstance(source, ParquetSource):
+            columns, read = [source.column], partial(read_texts, source)
+        else:
+            names = _features(file.path).get(source.label_column or "", {}).get("names", ())
+            columns, read = image_columns(source), partial(read_images, source, tuple(names))
+        shards += [SourceShard(file.split, size, partial(read, rows)) for rows, size in _row_groups(file, columns)]
+    return shards
+
+
+def read_texts(source: TextTable, table: Rows, counts: Counter[str]) -> Iterator[Document]:
+    """Yield one document per row.
+
+    Raises:
+        ValueError: the table is broken, the column holds no text, or a row has none but must.
+    """
+    counts.update(files=table.files)
+    for name, values in table.rows([source.column]):
+        counts["rows"] += 1
+        text = values[source.column]
+        if text is not None and not isinstance(text, str):
+            raise ValueError(
+                f"{name} has no text in the column {source.column!r} but {type(text).__name__}; choose another column"
+            )
+        document = make_document(source, name, text or "", counts, f"{name}, column {source.column!r},")
+        if document is not None:
+            yield document
+
+
+def image_columns(source: ImageTable) -> list[str]:
+    """Return the columns that are read for images."""
+    return [column for column in (source.image_column, source.label_column) if column is not None]
+
+
+def read_images(
+    source: ImageTable, class_names: tuple[str, ...], table: Rows, counts: Counter[str]
+) -> Iterator[ImageBatch]:
+    """Yield the images in batches: the bytes of an image file in each row, or a structure with them under "bytes".
+
+    Raises:
+        ValueError: the table is broken, or a row has no image, a broken one, one of another size or mode, or a label
+            that is out of range.
+    """
+    counts.update(files=table.files)
+
+    def images() -> Iterator[tuple[str, bytes, int | None]]:
+        for name, values in table.rows(image_columns(source)):
+            counts["rows"] += 1
+            value = values[source.image_column or ""]
+            content = value.get("bytes") if isinstance(value, dict) else value
+            if not isinstance(content, bytes):
+                raise ValueError(  # noqa: TRY004
+                    f"{name} has no bytes of an image in the column {source.image_column!r}; choose another column"
+                )
+            column = source.label_column
+            yield name, content, None if column is None else _label(values[column], name, column, class_names)
+
+    return decode_batches(images(), source, counts, class_names)
+
+
+def _label(value: object, name: str, column: str, class_names: tuple[str, ...]) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ValueError(f"{name} has no class in the column {column!r} but {value!r}; classes are numbers from 0")  # noqa: TRY004
+    if value < 0 or (class_names and value >= len(class_names)):
+        allowed = f"0 to {len(class_names) - 1}" if class_names else "from 0 on"
+        raise ValueError(f"{name} has the class {value} in the column {column!r}; allowed are {allowed}")
+    return value
+
+
+def not_utf8(where: str, first: int, count: int, error: UnicodeDecodeError) -> str:
+    """Explain that text among these rows of a table is not UTF-8."""
+    return (
+        f"{where} has text that is not UTF-8 in one of the rows {first} to {first + count - 1} ({error.reason}); write"
+        " the column again as UTF-8"
+    )
+
+
+@dataclass(frozen=True)
+class RowGroups:
+    """Some row groups of a Parquet file, or record batches of an Arrow file."""
+
+    file: SourceFile
+    groups: tuple[int, ...]
+    first_row: int
+
+    @property
+    def files(self) -> int:
+        """Return 1 if the file begins here."""
+        return int(not self.groups or self.groups[0] == 0)
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the name and the values of each row.
+
+        Raises:
+            ValueError: the file is broken, or its text is not UTF-8.
+        """
+        row = self.first_row
+        with _readable(self.file.path):
+            for batch in self._batches(columns):
+                try:
+                    some = batch.to_pylist()
+                except UnicodeDecodeError as error:
+                    raise ValueError(not_utf8(str(self.file.path), row, len(batch), error)) from None
+                for values in some:
+                    yield row_name(self.file.name, row), values
+                    row += 1
+
+    def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        if self.file.path.suffix == ".parquet":
+            with pq.ParquetFile(self.file.path) as file:
+                yield from file.iter_batches(ROWS_PER_BATCH, row_groups=list(self.groups), columns=list(columns))
+            return
+        for number, batch in enumerate(_arrow_batches(self.file.path)):
+            if number in self.groups:
+                chosen = batch.select(list(columns))
+                for start in range(0, len(chosen), ROWS_PER_BATCH):
+                    yield chosen.slice(start, ROWS_PER_BATCH)
+
+
+def _row_groups(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[RowGroups, int]]:
+    """Yield the row groups of a file that together have about SHARD_BYTES, and their bytes before compression."""
+    path = file.path
+    with _readable(path):
+        if path.suffix == ".parquet":
+            metadata = pq.read_metadata(path)
+            names = metadata.schema.to_arrow_schema().names
+            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+            sizes = [(group.num_rows, group.total_byte_size) for group in groups]
+        elif path.suffix == ".arrow":
+            names = _arrow_schema(path).names
+            sizes = [(len(batch), batch.nbytes) for batch in _arrow_batches(path)]
+        else:
+            raise ValueError(f"{path} is neither .parquet nor .arrow; narrow the source's `pattern`")
+    check_columns(str(path), names, columns)
+    if not sizes:
+        yield RowGroups(file, (), 0), 0
+    first = begin = size = row = 0
+    for group, (rows, bytes_) in enumerate(sizes):
+        row, size = row + rows, size + bytes_
+        if size >= SHARD_BYTES or group == len(sizes) - 1:
+            yield RowGroups(file, tuple(range(begin, group + 1)), first), size
+            begin, first, size = group + 1, row, 0
+
+
+def _features(path: Path) -> Mapping[str, Any]:
+    """Return what `datasets` stores about the columns of a file in its metadata, if it wrote the file."""
+    with _readable(path):
+        schema = pq.read_schema(path) if path.suffix == ".parquet" else _arrow_schema(path)
+    stored = (schema.metadata or {}).get(b"huggingface")
+    found: Mapping[str, Any] = json.loads(stored).get("info", {}).get("features", {}) if stored else {}
+    return found
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise ValueError, which names the file, for whatever arrow raises about a broken one."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is truncated or no {path.suffix} file ({reason(error)}); replace it") from None
+
+
+def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    with _arrow_reader(path) as reader:
+        if isinstance(reader, pa.RecordBatchFileReader):
+            for number in range(reader.num_record_batches):
+                yield reader.get_batch(number)
+        else:
+            yield from reader
+
+
+def _arrow_schema(path: Path) -> pa.Schema:
+    with _arrow_reader(path) as reader:
+        return reader.schema
+
+
+@contextmanager
+def _arrow_reader(path: Path) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatchStreamReader]:
+    """Open either of the two Arrow formats: `datasets` writes streams, others files."""
+    with pa.memory_map(str(path)) as source:
+        is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
+        source.seek(0)
+        yield pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)

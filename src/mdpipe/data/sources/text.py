@@ -1,0 +1,326 @@
+"""Text files and JSON lines, plain or compressed. `datasets` reads them too, but with ten times the memory, and without
+the file and line of an error: docs/architecture.md has the measurements.
+
+A file of lines is cut at line ends into ranges, which are read in parallel. A document is named by the byte at which
+its line begins. Names are stored with the text and decide its order, so they never change.
+"""
+
+import json
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mdpipe.data.raw.schema import Document
+from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.sources.detokenizers import DETOKENIZERS
+from mdpipe.data.sources.files import (
+    SHARD_BYTES,
+    SourceFile,
+    find_files,
+    group_files,
+    open_decompressed,
+    refuse_other_formats,
+)
+from mdpipe.file_formats import KIND_OF, ending
+from mdpipe.messages import reason
+from mdpipe.params.sources import DecodeErrors, DocumentSource, JsonLinesSource, TextSource, UrlSource
+
+MAX_LINE = 64 * 2**20
+"""Bytes of a line. A longer one is probably not text in lines, and several would not fit into memory."""
+BYTE_DIGITS = 14
+"""Byte positions are padded with zeros, so that names sort as lines do."""
+MAX_UTF8_BYTES = 4
+"""Bytes of a character in UTF-8, all but the first of which are 10...... in binary."""
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which escapes can spell but UTF-8 cannot."""
+
+
+def open_text(source: TextSource | JsonLinesSource) -> list[SourceShard]:
+    """Return ranges of lines, or groups of files.
+
+    Raises:
+        ValueError: no file matches, or one is of another format.
+    """
+    files = find_files(Path(source.path), source.pattern)
+    refuse_other_formats(files, source.kind)
+    if isinstance(source, JsonLinesSource):
+        return jsonl_shards(source, source.field, files)
+    for suffix in sorted({ending(file.name) for file in files} & KIND_OF.keys()):
+        hint = f"`kind: {KIND_OF[suffix]}` reads their rows"
+        sys.stderr.write(f"{source.path}: {suffix} files are read as plain text; {hint}\n")
+    return text_shards(source, files)
+
+
+def text_shards(source: TextSource | UrlSource, files: Sequence[SourceFile]) -> list[SourceShard]:
+    """Return shards of these files, a document per file or per line."""
+    if source.sample_by == "line":
+        return [
+            SourceShard(lines.file.split, lines.size, partial(_read_lines, source, lines, _text_of_line))
+            for lines in line_ranges(files)
+        ]
+    return [
+        SourceShard(group[0].split, size, partial(_read_files, source, group)) for group, size in group_files(files)
+    ]
+
+
+def jsonl_shards(source: JsonLinesSource | UrlSource, field: str, files: Sequence[SourceFile]) -> list[SourceShard]:
+    """Return shards of these files of JSON lines, with the text under the key `field`."""
+    # By name and colon, as in the documents' names, because "a-b" sorts before "a:" but after "a".
+    files = sorted(files, key=lambda file: (file.split or "", f"{file.name}:"))
+    text_of = partial(_text_of_json, field)
+    return [
+        SourceShard(lines.file.split, lines.size, partial(_read_lines, source, lines, text_of))
+        for lines in line_ranges(files)
+    ]
+
+
+def make_document(source: DocumentSource, name: str, text: str, counts: Counter[str], where: str) -> Document | None:
+    """Return the document of a text, detokenized; None if it is empty and left out, which is counted.
+
+    Raises:
+        ValueError: it is empty and must not be; the message begins with `where`.
+    """
+    if not text.strip():
+        if source.empty_documents == "error":
+            raise ValueError(
+                f"{where} has no text but {text[:40]!r}; correct or remove it, or set the source's `empty_documents` in"
+                " params.yaml to drop or keep"
+            )
+        if source.empty_documents == "drop":
+            counts["empty rows left out"] += 1
+            return None
+    return Document(name, DETOKENIZERS[source.detokenizer](text) if source.detokenizer else text)
+
+
+@dataclass(frozen=True)
+class LineRange:
+    """The lines of a file that begin at bytes [start, end); end None for all the rest."""
+
+    file: SourceFile
+    start: int
+    end: int | None
+
+    @property
+    def size(self) -> int:
+        """Return its bytes, compressed if the file is."""
+        return (self.file.size if self.end is None else self.end) - self.start
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the byte at which each line begins, and the line without its end.
+
+        Raises:
+            ValueError: a line is too long, or a compressed file is broken.
+        """
+        with open_decompressed(self.file.path) as stream:
+            position = self.start
+            if self.start:
+                # A line that begins before belongs to the range before; one that begins exactly here is ours.
+                stream.seek(self.start - 1)
+                position += len(stream.readline(MAX_LINE)) - 1
+            while self.end is None or position < self.end:
+                line = stream.readline(MAX_LINE + 1)
+                if not line:
+                    return
+                if len(line) > MAX_LINE:
+                    raise ValueError(
+                        f"{self.file.path} has a line of more than {MAX_LINE:,} bytes that begins at byte"
+                        f" {position:,}; is it text in lines? Cut the line, or take the file as one document"
+                    )
+                yield position, line.removesuffix(b"\n").removesuffix(b"\r")
+                position += len(line)
+
+
+def line_ranges(files: Sequence[SourceFile]) -> list[LineRange]:
+    """Cut every file into ranges of SHARD_BYTES; a compressed file, which cannot be entered in its middle, is one."""
+    ranges = []
+    for file in files:
+        starts = [0] if file.is_compressed else [*range(0, max(file.size, 1), SHARD_BYTES)]
+        ends = [*starts[1:], None]
+        ranges += [LineRange(file, start, end) for start, end in zip(starts, ends, strict=True)]
+    return ranges
+
+
+LineToText = Callable[[str, DecodeErrors, Counter[str]], tuple[str, str] | None]
+"""Returns the text of a line and what messages call it; None if the line is left out."""
+
+
+def _read_lines(
+    source: TextSource | JsonLinesSource | UrlSource, lines: LineRange, text_of: LineToText, counts: Counter[str]
+) -> Iterator[Document]:
+    """Yield at most one document per line, without a byte-order mark; errors name file and line."""
+    file = lines.file
+    counts["files"] += lines.start == 0  # Other ranges of a long file do not count it again.
+    for position, raw in lines.lines():
+        counts["rows"] += 1
+        try:
+            line = _decode(raw, source.decode_errors, counts, "it", position)
+            found = None if line is None else text_of(_without_mark(line, position), source.decode_errors, counts)
+            if found is not None:
+                name = f"{file.name}:{position:0{BYTE_DIGITS}d}"
+                document = make_document(source, name, found[0], counts, found[1])
+                if document is not None:
+                    yield document
+        except ValueError as error:
+            raise ValueError(f"{file.path}:{_line_number(file.path, position)}: {error}") from None
+
+
+def _line_number(path: Path, position: int) -> int:
+    """Return which line begins at this byte, counted from 1."""
+    with open_decompressed(path) as stream:
+        number = 1
+        while position > 0 and (block := stream.read(min(position, 2**20))):
+            number += block.count(b"\n")
+            position -= len(block)
+    return number
+
+
+def _text_of_line(line: str, errors: DecodeErrors, counts: Counter[str]) -> tuple[str, str]:  # noqa: ARG001
+    return line, "the line"
+
+
+def _text_of_json(field: str, line: str, errors: DecodeErrors, counts: Counter[str]) -> tuple[str, str] | None:
+    """Return the text under the key `field` of a JSON object; None for a blank line."""
+    if not line.strip():
+        return None
+    where = f"the field {field!r}"
+    text = _parse_json(line, field)
+    if HALF_A_PAIR.search(text):
+        if errors == "strict":
+            raise ValueError(
+                f"{where} has half a surrogate pair, which UTF-8 cannot hold; correct it, or set the source's"
+                " `decode_errors` in params.yaml to replace or ignore"
+            )
+        _count_broken(errors, counts)
+        if errors == "ignore":
+            return None
+        text = HALF_A_PAIR.sub("\ufffd", text)
+    return text, where
+
+
+class _RepeatedError(ValueError):
+    """A key is in an object twice."""
+
+
+def _parse_json(line: str, field: str) -> str:
+    def without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        entry = dict(pairs)
+        if len(entry) < len(pairs) and sum(key == field for key, _ in pairs) > 1:
+            raise _RepeatedError(f"there are two fields {field!r}; correct or remove the line")
+        return entry
+
+    if line.lstrip().startswith("["):
+        raise ValueError("this begins a JSON array; write one object a line, for example with `jq -c '.[]' FILE`")
+    try:
+        entry = json.loads(line, object_pairs_hook=without_repeated)
+    except _RepeatedError as error:
+        raise ValueError(error.args[0]) from None
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"this is no JSON ({reason(error)}); correct the line") from None
+    if not isinstance(entry, dict):
+        raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{field!r}: text}} a line")  # noqa: TRY004
+    if field not in entry:
+        keys = ", ".join(map(repr, entry)) or "none"
+        raise ValueError(f"there is no field {field!r}, only {keys}; correct the source's `field` or the line")
+    text = "" if entry[field] is None else entry[field]
+    if not isinstance(text, str):
+        raise ValueError(f"there is no text under {field!r} but {text!r:.60}; correct or remove the line")  # noqa: TRY004
+    return text
+
+
+def _read_files(
+    source: TextSource | UrlSource, files: Sequence[SourceFile], counts: Counter[str]
+) -> Iterator[Document]:
+    """Yield a document per file, unchanged except for a byte-order mark; a long one comes in parts."""
+    counts["files"] += len(files)
+    for file in files:
+        with open_decompressed(file.path) as stream:
+            raw = stream.read(SHARD_BYTES)
+            is_long = bool(stream.read(1))
+        if is_long:
+            yield from _read_long_file(source, file, counts)
+            continue
+        text = _decode(raw, source.decode_errors, counts, str(file.path))
+        if text is not None:
+            document = make_document(source, file.name, _without_mark(text, 0), counts, str(file.path))
+            if document is not None:
+                yield document
+
+
+def _read_long_file(source: TextSource | UrlSource, file: SourceFile, counts: Counter[str]) -> Iterator[Document]:
+    """Yield a file in parts, each of which ends at white space if there is any."""
+    if source.detokenizer is not None:
+        raise ValueError(
+            f"{file.path} has more than {SHARD_BYTES:,} bytes, but `detokenizer` needs a document as a whole; set"
+            " the source's `sample_by` in params.yaml to line"
+        )
+    broken = Counter[str]()
+    if source.decode_errors == "ignore":
+        # Before the first part is yielded, which could not be taken back.
+        for _ in _file_parts(source, file, broken):
+            pass
+    if not broken:
+        if not any(text.strip() for text, _ in _file_parts(source, file, Counter())):
+            empty = make_document(source, file.name, "", counts, str(file.path))
+            if empty is None:
+                return
+        for number, (text, unfinished) in enumerate(_file_parts(source, file, broken)):
+            yield Document(file.name, text, number, unfinished)
+    counts.update(dict.fromkeys(broken, 1))  # Documents are counted, not their parts.
+
+
+def _file_parts(source: TextSource | UrlSource, file: SourceFile, counts: Counter[str]) -> Iterator[tuple[str, bool]]:
+    """Yield the text of each part of a file, and whether more follows."""
+    with open_decompressed(file.path) as stream:
+        first_byte, block = 0, stream.read(SHARD_BYTES)
+        while block:
+            following = stream.read(SHARD_BYTES)
+            end = _last_gap(block) if following else len(block)
+            text = _decode(block[:end], source.decode_errors, counts, str(file.path), first_byte)
+            if text and (text := _without_mark(text, first_byte)):
+                yield text, bool(following)
+            first_byte += end
+            block = block[end:] + following
+
+
+def _last_gap(block: bytes) -> int:
+    """Return where a block is cut: after its last white space, or else before its last character begins."""
+    gap = max(block.rfind(b" "), block.rfind(b"\n")) + 1
+    if gap:
+        return gap
+    for first in range(len(block) - 1, max(-1, len(block) - 1 - MAX_UTF8_BYTES), -1):
+        if block[first] & 0xC0 != 0x80:
+            return first
+    return len(block)
+
+
+def _without_mark(text: str, position: int) -> str:
+    """Return the text without the byte-order mark that may be at the beginning of a file."""
+    return text if position else text.removeprefix("\ufeff")
+
+
+def _decode(raw: bytes, errors: DecodeErrors, counts: Counter[str], where: str, first_byte: int = 0) -> str | None:
+    """Return the text of bytes that begin at `first_byte` of a file, or None if it is left out.
+
+    Raises:
+        ValueError: they are not UTF-8 and `errors` is "strict"; the message begins with `where` and names the byte.
+    """
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if errors == "strict":
+            raise ValueError(
+                f"{where} is not UTF-8: byte {first_byte + error.start} is 0x{raw[error.start]:02x} ({error.reason});"
+                " convert it, for example with `iconv -f ENCODING -t UTF-8`, or set the source's `decode_errors` in"
+                " params.yaml to replace or ignore"
+            ) from None
+    _count_broken(errors, counts)
+    return raw.decode("utf-8", errors="replace") if errors == "replace" else None
+
+
+def _count_broken(errors: DecodeErrors, counts: Counter[str]) -> None:
+    counts[f"documents with broken UTF-8 {'replaced' if errors == 'replace' else 'left out'}"] += 1

@@ -1,0 +1,280 @@
+"""Splits: which documents or images of a source are for training, validation and testing.
+
+Documents or images with equal keys share a split, so nothing that a fraction holds back was ever trained on.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from hashlib import sha256
+from math import ceil
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdpipe.data.raw.schema import Document, RawShard, raw_shards
+from mdpipe.params.data import LastCharacters, LastDocuments, Splits, SplitSpec, Windows
+
+SPLITS = ("train", "validation", "test")
+NEVER = 2**63 - 1
+"""A position that no source reaches."""
+WORD = re.compile(r"\s(?=\S)")
+"""Where a text may be cut: before a word and its leading white space."""
+MIN_PASSAGES = 100
+"""Passages in a sample of a few long documents, at least: the size of the sample then varies by a tenth."""
+CUT_DOCUMENTS = "use {last_characters: N} or {windows: 0.1}, which cut documents"
+"""Hint for text in too few documents."""
+
+
+class Assigned(NamedTuple):
+    """A document, or a part of one, and its split."""
+
+    split: str
+    document: Document
+    is_cut: bool
+    """True if the document continues in another split."""
+
+
+@dataclass(frozen=True)
+class SplitPlan:
+    """The split of every document or image of a raw folder. Small, whatever the number of documents."""
+
+    seed: int
+    shards: list[RawShard]
+    starts: list[tuple[int, int]]
+    """Documents and characters of the pool before each shard."""
+    named: dict[int, str]
+    """Shards that are in one split as a whole."""
+    pool: frozenset[int]
+    """Shards that are divided."""
+    validation_below: int = 0
+    """Keys that hash below this are for validation,"""
+    test_below: int = 0
+    """those from there to below this for testing."""
+    validation_from: tuple[int, int] = (NEVER, NEVER)
+    """Document and character of the pool from which everything is for validation,"""
+    test_from: tuple[int, int] = (NEVER, NEVER)
+    """or for testing."""
+    window_fractions: tuple[float, float] = (0.0, 0.0)
+    """Fractions of the windows of the pool that are for validation and for testing."""
+
+    def of_shard(self, index: int) -> list[str | None]:
+        """Return the split of each document or image of a shard; None if it is not used."""
+        shard = self.shards[index]
+        if index not in self.pool:
+            return [self.named.get(index)] * shard.count
+        splits = hash_split(hash_keys(shard.keys, self.seed), self.validation_below, self.test_below)
+        positions = self.starts[index][0] + np.arange(shard.count)
+        splits[positions >= self.validation_from[0]] = "validation"
+        splits[positions >= self.test_from[0]] = "test"
+        return list(splits.tolist())
+
+    def documents(self, index: int) -> Iterator[Assigned]:
+        """Yield the documents of a shard with their splits; a document that is cut by characters comes in parts."""
+        position = self.starts[index][1]
+        starts = (("validation", self.validation_from[1]), ("test", self.test_from[1]))
+        cuts = sorted((start, split) for split, start in starts if start != NEVER)
+        for document, split in zip(self.shards[index].documents(), self.of_shard(index), strict=True):
+            if split is None:
+                continue
+            if index not in self.pool or not cuts:
+                yield Assigned(split, document, is_cut=False)
+            else:
+                yield from _cut(split, document, position, cuts)
+            position += len(document.text)
+
+    def parts_before(self, index: int) -> Iterator[Assigned]:
+        """Yield the earlier parts of the document that shard `index` continues, from the last to the first."""
+        for earlier in range(index - 1, -1, -1):
+            parts: list[Assigned] = []
+            for assigned in self.documents(earlier):
+                parts = [*(parts if assigned.document.part else []), assigned]
+            yield from reversed(parts)
+            if parts and not parts[0].document.part:
+                return
+
+
+def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits: Splits) -> SplitPlan:
+    """Divide a source.
+
+    The pool is the source's own split "train" if it has one, otherwise everything that `splits` does not name. Its n
+    distinct keys are sorted by sha256("SEED:KEY"): the first ceil(validation * n) are for validation, the next
+    ceil(test * n) for testing, and the rest for training. If both are the last of the pool, the test split is last.
+
+    Raises:
+        ValueError: a split would be empty, or the source has no split of that name.
+    """
+    shards = raw_shards(raw, modality)
+    own = {shard.split for shard in shards if shard.split is not None}
+    specs = splits.resolve(own)
+    named: dict[int, str] = {}
+    for split, spec in specs.items():
+        if isinstance(spec, str):
+            if spec not in own:
+                raise ValueError(
+                    f"splits.{split}: the source has no split {spec!r} of its own; it has"
+                    f" {', '.join(sorted(own)) or 'none'}"
+                )
+            named |= {shard.index: split for shard in shards if shard.split == spec}
+    pool = [shard for shard in shards if shard.index not in named and (shard.split == "train" or "train" not in own)]
+    if not pool:
+        raise ValueError("splits: all of the source is for validation and testing; correct them in params.yaml")
+    validation, test = specs["validation"], specs["test"]
+    fractions = [spec if isinstance(spec, float) else 0.0 for spec in (validation, test)]
+    windows = [spec.windows if isinstance(spec, Windows) else 0.0 for spec in (validation, test)]
+    # Eight bytes per document are all that is in memory of all of them at once.
+    hashes = [hash_keys(shard.keys, seed) for shard in pool] if any(fractions) else []
+    below = thresholds(np.concatenate(hashes), fractions[0], fractions[1], modality) if hashes else (0, 0)
+    starts = _starts(shards, {shard.index for shard in pool})
+    ends = _ends(pool, validation, test, modality)
+    indices = frozenset(shard.index for shard in pool)
+    return SplitPlan(seed, shards, starts, named, indices, *below, *ends, (windows[0], windows[1]))
+
+
+def single_split(raw: Path, modality: Literal["text", "image"], split: str) -> SplitPlan:
+    """Put a whole source into one split.
+
+    Raises:
+        ValueError: the folder holds another modality, or is broken.
+    """
+    shards = raw_shards(raw, modality)
+    return SplitPlan(0, shards, _starts(shards, set()), {shard.index: split for shard in shards}, frozenset())
+
+
+def training_texts(plan: SplitPlan, max_chars: int | None = None) -> Iterator[str]:
+    """Yield the texts of the training split, the only ones that a tokenizer may be fitted to.
+
+    Args:
+        plan: the splits.
+        max_chars: approximate size of a sample from all over the split in characters; None for all of it. Long
+            documents are sampled in passages, which end before a word where there is one.
+    """
+    characters = sum(plan.shards[index].characters for index in plan.pool)
+    assigned = (entry for index in sorted(plan.pool) for entry in plan.documents(index))
+    documents = (entry.document for entry in assigned if entry.split == "train")
+    if max_chars is None or max_chars >= characters:
+        yield from (document.text for document in documents)
+        return
+    fraction = max_chars / characters
+    for document in documents:
+        # The parts of a document share a key, by which all of them or none would be in the sample.
+        key = f"{document.key()}{document.part or ''}"
+        for number, passage in enumerate(_passages(document.text, max(1, max_chars // MIN_PASSAGES))):
+            if hash_key(f"tokenizer:{plan.seed}", f"{key}:{number}" if number else key) < fraction * 2**64:
+                yield passage
+
+
+def hash_keys(keys: NDArray[np.bytes_], seed: int) -> NDArray[np.uint64]:
+    """Return the first 64 bits of sha256("SEED:KEY") of each key: (n,)."""
+    return np.array([hash_key(str(seed), key.decode()) for key in keys.tolist()], dtype=np.uint64)
+
+
+def hash_key(seed: str, key: str) -> int:
+    """Return the first 64 bits of sha256("SEED:KEY")."""
+    return int.from_bytes(sha256(f"{seed}:{key}".encode()).digest()[:8])
+
+
+def hash_split(hashes: NDArray[np.uint64], validation_below: int, test_below: int) -> NDArray[np.str_]:
+    """Return the split of each hash: (n,)."""
+    splits = np.full(len(hashes), "train", dtype="U10")
+    splits[hashes < test_below] = "test"
+    splits[hashes < validation_below] = "validation"
+    return splits
+
+
+def thresholds(
+    hashes: NDArray[np.uint64], validation: float, test: float, modality: Literal["text", "image"]
+) -> tuple[int, int]:
+    """Return the hashes below which keys are for validation, and from there on for testing.
+
+    Raises:
+        ValueError: nothing would be left to train on.
+    """
+    distinct = np.unique(hashes)
+    # As decimals, because 0.07 * 100 is 7.000000000000001 in floating point, whose ceiling is 8.
+    test_start, train_start = np.cumsum([ceil(Fraction(str(share)) * len(distinct)) for share in (validation, test)])
+    if not train_start < len(distinct):
+        unit = "documents" if modality == "text" else "images or groups of them"
+        count = 1 + (validation > 0) + (test > 0)
+        hints = ["lower these fractions"] if len(distinct) >= count else [CUT_DOCUMENTS] if modality == "text" else []
+        raise ValueError(
+            f"splits: the {len(distinct)} different {unit} of the source cannot be split with validation = {validation}"
+            f" and test = {test}: every split needs at least one; {', or '.join([*hints, 'give more data'])}, in"
+            " params.yaml"
+        )
+    return int(distinct[test_start]) if test_start else 0, int(distinct[train_start])
+
+
+def _starts(shards: Sequence[RawShard], pool: set[int]) -> list[tuple[int, int]]:
+    starts, documents, characters = [], 0, 0
+    for shard in shards:
+        starts.append((documents, characters))
+        if shard.index in pool:
+            documents += shard.count
+            characters += shard.characters
+    return starts
+
+
+def _ends(
+    pool: Sequence[RawShard], validation: SplitSpec, test: SplitSpec, modality: Literal["text", "image"]
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the document and character from which the pool is for validation, and for testing."""
+    documents, characters = 0, sum(shard.characters for shard in pool)
+    found = []
+    for spec in (test, validation):
+        start = (NEVER, NEVER)
+        if isinstance(spec, LastDocuments):
+            documents += spec.last_documents
+            start = (_start_of_last(pool, documents), NEVER)
+        elif isinstance(spec, LastCharacters):
+            characters -= spec.last_characters
+            start = (NEVER, characters)
+        if min(start) <= 0:
+            hint = f", or {CUT_DOCUMENTS}" if isinstance(spec, LastDocuments) and modality == "text" else ""
+            raise ValueError(f"splits: {spec} leaves nothing to train on; lower it in params.yaml{hint}")
+        found.append(start)
+    return found[1], found[0]
+
+
+def _start_of_last(shards: Sequence[RawShard], count: int) -> int:
+    """Return the position of the first of the last `count` documents or images; 0 if there are no more than these.
+
+    The parts of one text are one document. Only the shards that hold these documents are read.
+    """
+    end = sum(shard.count for shard in shards)
+    for shard in reversed(shards):
+        first = end - shard.count
+        begins = [first + offset for offset, is_begin in enumerate(shard.begins()) if is_begin]
+        if len(begins) >= count:
+            return begins[-count]
+        count, end = count - len(begins), first
+    return 0
+
+
+def _cut(split: str, document: Document, position: int, cuts: Sequence[tuple[int, str]]) -> Iterator[Assigned]:
+    """Yield a document that begins at this character of the pool, cut where another split starts."""
+    start, part = 0, document.part
+    end = len(document.text)
+    for cut, following in cuts:
+        here = cut - position
+        if here <= 0:
+            split = following
+        elif here < end:
+            yield Assigned(split, Document(document.name, document.text[start:here], part or 0, True), is_cut=True)
+            split, start, part = following, here, (part or 0) + 1
+    is_cut = document.unfinished and any(cut == position + end for cut, _ in cuts)
+    yield Assigned(split, Document(document.name, document.text[start:], part, document.unfinished), is_cut)
+
+
+def _passages(text: str, size: int) -> Iterator[str]:
+    """Cut a text into passages of `size` characters, or up to twice as many where no word begins earlier."""
+    start = 0
+    while len(text) - start > 2 * size:
+        word = WORD.search(text, start + size, start + 2 * size)
+        end = word.start() if word else start + 2 * size
+        yield text[start:end]
+        start = end
+    yield text[start:]

@@ -1,1 +1,0 @@
-"""Splits: what of a source is for training, validation and testing."""

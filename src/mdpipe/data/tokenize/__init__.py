@@ -1,0 +1,1 @@
+"""Tokenization: from raw documents and images to encoded datasets."""

@@ -1,0 +1,158 @@
+"""Work in pieces: whatever happens to the processes, every piece is made once."""
+
+import os
+import random
+
+import pytest
+
+from mdpipe.cli_errors import told_plainly
+from mdpipe.data.artifacts.files import scratch_dir
+from mdpipe.data.parallel import WORKERS, Progress, map_shards, num_workers
+from tests.data.killing import marks, run, run_until
+from tests.data.parallel import works
+from tests.data.shards import folder_bytes
+
+ITEMS = [5, 0, 7, 2, 4]
+
+SCRIPT = """
+from pathlib import Path
+from mdpipe.data.parallel import map_shards
+from mdpipe.data.parallel import Progress
+from tests.data.parallel.works import write_slowly
+
+if __name__ == "__main__":
+    map_shards(write_slowly, {items}, Path({scratch!r}), Progress("writing", None))
+"""
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch):
+    monkeypatch.setenv(WORKERS, "1")
+
+
+def make(work, items, scratch):
+    return map_shards(work, items, scratch, Progress("testing", None))
+
+
+def test_each_piece_is_made_once_in_the_order_of_the_items(tmp_path):
+    pieces = make(works.write, ITEMS, tmp_path / "scratch")
+    assert [piece.summary["item"] for piece in pieces] == ITEMS
+    assert [piece.folder.name for piece in pieces] == ["00000", "00001", "00002", "00003", "00004"]
+    assert [(piece.folder / "letters.txt").read_text() for piece in pieces] == ["fffff", "", "hhhhhhh", "cc", "eeee"]
+    assert len(list((tmp_path / "scratch").iterdir())) == len(ITEMS)
+
+
+def test_no_items_are_no_pieces(tmp_path):
+    assert make(works.write, [], tmp_path / "scratch") == []
+
+
+def test_the_number_of_processes_changes_no_byte(tmp_path, monkeypatch):
+    found = {}
+    for count in ("1", "2", "3"):
+        monkeypatch.setenv(WORKERS, count)
+        pieces = make(works.write, ITEMS, tmp_path / count)
+        assert [piece.summary["item"] for piece in pieces] == ITEMS
+        found[count] = folder_bytes(tmp_path / count)
+    assert found["1"] == found["2"] == found["3"]
+
+
+def test_pieces_that_are_there_are_not_made_again(tmp_path):
+    make(works.write, ITEMS[:3], tmp_path)
+    before = marks(tmp_path)
+    make(works.write, ITEMS, tmp_path)
+    after = marks(tmp_path)
+    assert before.items() <= after.items()
+    assert len(after) == 2 * len(ITEMS)
+
+
+class Heard:
+    """Notes what progress is told."""
+
+    def __init__(self):
+        self.made, self.before = [], []
+
+    def advance(self, count, *, is_resumed=False):
+        (self.before if is_resumed else self.made).append(count)
+
+
+def test_progress_is_told_which_pieces_were_there_before(tmp_path):
+    make(works.write, ITEMS[:2], tmp_path)
+    heard = Heard()
+    map_shards(works.write, ITEMS, tmp_path, heard)
+    assert (heard.before, heard.made) == (ITEMS[:2], ITEMS[2:])
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_an_error_in_a_piece_names_it_and_keeps_the_others(tmp_path, monkeypatch, count):
+    monkeypatch.setenv(WORKERS, count)
+    items = [0, 1, 2, works.BROKEN, 4]
+    with pytest.raises(ValueError, match="item 3 is broken; mend it"):
+        make(works.write_all_but_one, items, tmp_path)
+    kept = marks(tmp_path)
+    assert {"00000", "00001", "00002"} <= {path.parent.name for path in kept}
+    assert not [path for path in tmp_path.iterdir() if path.name in ("00003", ".00003.partial")]
+    make(works.write, items, tmp_path)
+    assert kept.items() <= marks(tmp_path).items()
+
+
+@pytest.mark.parametrize("count", ["1", "2"])
+def test_bad_input_is_told_plainly_and_a_bug_with_its_traceback(tmp_path, monkeypatch, count):
+    """Whichever process meets it: the command line tells them apart by where the error was raised."""
+    monkeypatch.setenv(WORKERS, count)
+    with pytest.raises(SystemExit, match=r"mdpipe: .*[01]\.json does not exist; give it"), told_plainly():
+        make(works.read_what_is_not_there, [0, 1], tmp_path)
+    with pytest.raises(ValueError, match="item 3 is broken"), told_plainly():
+        make(works.write_all_but_one, [works.BROKEN, works.BROKEN], tmp_path)
+
+
+def test_a_process_that_the_system_kills_is_named_with_the_cure_and_the_others_pieces_stay(tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKERS, "2")
+    with pytest.raises(ValueError, match=rf"a process was killed, .* {WORKERS} below 2 and run .* again"):
+        make(works.die_once_the_others_are_done, [0, 1, 2, works.BROKEN], tmp_path)
+    assert {path.parent.name for path in marks(tmp_path)} == {"00000", "00001", "00002"}
+
+
+def test_killed_at_any_moment_and_run_again_it_makes_the_same_bytes(tmp_path):
+    """SIGKILL while the processes start, and whenever one, two, ... more pieces are there."""
+    items = [3, 8, 1, 6, 9, 2, 7, 5, 4, 8, 3, 6]
+    scratch, script, chance = tmp_path / "scratch", tmp_path / "script.py", random.Random(0)
+    script.write_text(SCRIPT.format(items=items, scratch=str(scratch)))
+    killed = helpers = 0
+    for wanted in (0, 2, 5, 8, 10):
+        delay = chance.uniform(0, 0.05)
+        kept = marks(scratch)
+
+        def reached(wanted=wanted):
+            return len(marks(scratch)) >= 2 * wanted
+
+        was_killed, children = run_until(script, 2, reached, delay)
+        killed, helpers = killed + was_killed, max(helpers, children)
+        assert kept.items() <= marks(scratch).items()
+    assert killed >= 4
+    assert helpers >= 2
+    kept = marks(scratch)
+    run(script, 2)
+    assert kept.items() <= marks(scratch).items()
+    make(works.write_slowly, items, tmp_path / "undisturbed")
+    assert folder_bytes(scratch) == folder_bytes(tmp_path / "undisturbed")
+
+
+def test_a_scratch_folder_for_one_run_is_empty_at_first_and_gone_at_last(tmp_path):
+    (tmp_path / ".made.scratch" / "00000").mkdir(parents=True)
+    with scratch_dir(tmp_path / "made") as scratch:
+        assert not scratch.exists()
+        make(works.write, ITEMS, scratch)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stated", ["0", "-1", "two", "", "1.5", "²"])
+def test_a_wrong_number_of_processes_is_refused(monkeypatch, tmp_path, stated):
+    monkeypatch.setenv(WORKERS, stated)
+    with pytest.raises(ValueError, match=rf"variable {WORKERS} is '{stated}'; it must be a positive number"):
+        make(works.write, ITEMS, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_by_default_there_is_a_process_for_every_core_that_may_be_used(monkeypatch):
+    monkeypatch.delenv(WORKERS)
+    assert num_workers() == len(os.sched_getaffinity(0))
