@@ -77,7 +77,7 @@ def test_a_damaged_file_is_named_with_a_hint(saved, name, damage):
     path.unlink()
     if damage != "missing":
         path.write_bytes({"empty": b"", "truncated": content[:-20], "garbage": b"\x93" * 100}[damage])
-    with pytest.raises(ValueError, match=rf"{name} (does not|is broken) .*dvc repro train@RUN"):
+    with pytest.raises(ValueError, match=rf"{name} (does not|is broken|is not JSON) .*dvc repro train@RUN"):
         from_pretrained(saved)
 
 
