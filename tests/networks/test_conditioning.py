@@ -7,6 +7,8 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.conditioning import Conditioning
 from mdpipe.networks.dropout import DenoiserWithDropout
 
+pytestmark = pytest.mark.slow
+
 NUM_CLASSES = 5
 LABELS = torch.arange(NUM_CLASSES + 1)
 """All labels, including "no class", one per example."""

@@ -26,6 +26,8 @@ from mdpipe.stages.sample import sample
 from mdpipe.stages.tokenizer import tokenizer
 from mdpipe.stages.train import train
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = ("2", "<b>owl<", "airplane", "truck")
 """In the order of the folders: "2" is class 0, and the owl needs escaping in HTML."""
 

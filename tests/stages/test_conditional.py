@@ -29,6 +29,8 @@ from mdpipe.stages.train import train
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.stages.reading import levels_of
 
+pytestmark = pytest.mark.slow
+
 CLASSES = 2
 NO_CLASS = CLASSES
 PICTURES = 60

@@ -14,6 +14,8 @@ from mdpipe.stages import download as stage
 from mdpipe.stages.download import download
 from tests.stages.planning import smoke
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 FILES = {"imagenet64": ["train_64x64.tar", "valid_64x64.tar"], "imagenet64_box": ["Imagenet64_val_npz.zip"]}

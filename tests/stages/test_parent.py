@@ -9,6 +9,8 @@ import time
 import psutil
 import pytest
 
+pytestmark = pytest.mark.slow
+
 STAGE = """
 import time
 from mdpipe.pipeline.supervision import end_with_parent

@@ -20,6 +20,8 @@ from mdpipe.training.loop import TrainResult
 from mdpipe.training.metrics import NonFiniteLossError, TrainMetrics
 from tests.diffusion.every import every_objective
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_loss_falls_on_copies_of_one_letter(tiny: SimpleNamespace, tmp_path: Path) -> None:
     """From log2 5 = 2.32 bits a token, guessing, to less than half; knowing all it would be 2.32 / 8."""

@@ -12,6 +12,8 @@ from tests.data.killing import marks, run, run_until
 from tests.data.parallel import works
 from tests.data.shards import folder_bytes
 
+pytestmark = pytest.mark.slow
+
 ITEMS = [5, 0, 7, 2, 4]
 
 SCRIPT = """

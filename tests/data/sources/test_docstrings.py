@@ -9,6 +9,8 @@ from mdpipe.data.raw.schema import Document
 from mdpipe.data.sources.bundled import read_docstrings
 from tests.data.sources.reading import documents_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):

@@ -24,6 +24,8 @@ from tests.data.sources.reading import (
 )
 from tests.data.sources.test_image_decoding import encoded
 
+pytestmark = pytest.mark.slow
+
 TRAIN = [f"train {number}" for number in range(7)]
 TEST = ["test 0", "test 1"]
 NAMES = ["cat", "dog"]

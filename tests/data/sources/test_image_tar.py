@@ -19,6 +19,8 @@ from tests.data.sources.reading import concatenated, images_of, shards_of
 from tests.data.sources.test_compressed_files import pack as compressed
 from tests.data.sources.test_image_decoding import encoded
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 PIXELS = RANDOM.integers(0, 256, (BATCH + 20, 4, 5, 3), dtype=np.uint8)
 COUNTS = {"train_64x64": BATCH + 15, "valid_64x64": 5}

@@ -10,6 +10,8 @@ import pytest
 from mdpipe.data.sources import arrays
 from tests.data.sources.reading import concatenated, images_of, shards_of
 
+pytestmark = pytest.mark.slow
+
 RANDOM = np.random.default_rng(0)
 SHAPE = (3, 4, 2)
 """(C, H, W)."""

@@ -12,6 +12,8 @@ from PIL.ExifTags import Base
 from mdpipe.data.raw.writer import write_shards
 from tests.data.sources.reading import shard_bytes, shards_of
 
+pytestmark = pytest.mark.slow
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4), dtype=np.uint8)
 
 
