@@ -30,6 +30,8 @@ from mdpipe.evaluation.references import (
 )
 from tests.data.building import encode_images, encode_text, make_tokenizer
 
+pytestmark = pytest.mark.slow
+
 TEXTS = [f"Text {number} of a few: " + "so many words, " * (number % 7 + 3) + "é." for number in range(40)]
 
 

@@ -20,6 +20,8 @@ from mdpipe.reporting.animation import (
 )
 from mdpipe.reporting.images import image_grid
 
+pytestmark = pytest.mark.slow
+
 
 def unmasking(images, moments):
     """Frames and masks of images revealed in a random order, all at the last moment."""

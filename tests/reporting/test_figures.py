@@ -30,6 +30,8 @@ from tests.reporting.records import (
     judged_frame,
 )
 
+pytestmark = pytest.mark.slow
+
 UNITS = {"a": "bits/dim", "b": "bits/char", "c": "bits/token"}
 STEPS = (8, 16, 32, 64, 128)
 LETTERS = list(" abcdefghijklmnopqrstuvwxyz")

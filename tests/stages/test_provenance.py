@@ -21,6 +21,8 @@ from mdpipe.pipeline.provenance import (
     watch_inputs,
 )
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RESOLVED = str(RESOLVED_PARAMS_FILE)
 

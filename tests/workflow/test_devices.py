@@ -13,6 +13,8 @@ import pytest
 
 from workflow.devices import VISIBLE, own_devices, visible_devices
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 JOB = """
 import json, os, sys, time

@@ -15,6 +15,8 @@ from PIL import Image
 from mdpipe.data.raw.writer import write_shards
 from tests.data.sources.reading import shards_of
 
+pytestmark = pytest.mark.slow
+
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 4, 4), dtype=np.uint8)
 
 

@@ -14,6 +14,8 @@ from mdpipe.data.sources import download as downloading
 from mdpipe.data.sources.download import download
 from tests.data.sources.http_server import BODY, CHUNK, HALF, SUM, WHOLE, make_quick, name, partials, served, start
 
+pytestmark = pytest.mark.slow
+
 OTHER_SUM = hashlib.sha256(b"other").hexdigest()
 
 

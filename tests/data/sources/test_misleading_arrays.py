@@ -10,6 +10,8 @@ import pytest
 
 from tests.data.sources.reading import images_of
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [
     (2**40, 8, 8),
     (2**62, 2**62, 1),

@@ -13,6 +13,8 @@ from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tok
 
 from tests.data.tokenizers.trained import END, LINES, SPECIAL, from_file, from_gpt2, read_as, save_both, train, write_in
 
+pytestmark = pytest.mark.slow
+
 GPT2 = Path(__file__).parents[3].parent / "shared/data/gpt2_bpe"
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))

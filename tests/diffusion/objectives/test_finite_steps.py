@@ -19,6 +19,8 @@ from tests.diffusion.every import every_schedule
 from tests.diffusion.objectives.enumeration import average_entropies, cost_at_rate, every_draw, expectation
 from tests.diffusion.tables import SOURCES, exact_table, random_table
 
+pytestmark = pytest.mark.slow
+
 V, L = 3, 3
 X = torch.tensor([2, 0, 1])
 sources = pytest.mark.parametrize("source", sorted(SOURCES))

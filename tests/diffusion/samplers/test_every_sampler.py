@@ -14,6 +14,8 @@ from mdpipe.params.diffusion import CosineConfig, LinearConfig
 from mdpipe.params.sampling import SamplerConfig
 from tests.diffusion.samplers.denoisers import RNG, Independent, Labeled, Mixing, masks, sampler_of
 
+pytestmark = pytest.mark.slow
+
 V, L = 3, 4
 
 CAUSAL = {kind: sampler_of(kind, steps=1).is_causal for kind in SamplerConfig.kinds}
