@@ -34,7 +34,7 @@ def describe(names: Sequence[str] = ()) -> str:
 
 
 def piece(name: str) -> str:
-    """What params.yaml needs for this data set, as YAML."""
+    """Return the entries of params.yaml for this data set, as YAML."""
     facts = find_entry(name)
     path = "constraints.txt" if facts.files is None else f"my/{name}"
     asked: dict[str, Any] = {"sources": {name: {"kind": "catalog", "name": name, "path": path}}}

@@ -231,7 +231,9 @@ CheckedSplitSpec = Annotated[
 
 
 class Splits(Config):
-    """What is not trained on. The rest of the source is; of a source with a split `train`, only the rest of that one.
+    """Parts of a source that are not trained on.
+
+    The rest of the source is; of a source with a split `train`, only the rest of that one.
 
     By default, the source's own splits `validation` and `test`, and 5 % of its documents or images where it has none.
     """
@@ -269,7 +271,7 @@ class Splits(Config):
 
 
 class Packing(Config):
-    """How documents become one stream of tokens, and the stream becomes examples of `seq_len` tokens."""
+    """Convention by which documents become one stream of tokens, and the stream examples of `seq_len` tokens."""
 
     append_eos: bool = True
     """Append the end-of-text token to every document."""

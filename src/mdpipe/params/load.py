@@ -1,4 +1,4 @@
-"""Reading params.yaml: every problem is told with the key's path, the value and what is allowed."""
+"""Read params.yaml; every problem is reported with the key's path, the value and what is allowed."""
 
 import json
 import re

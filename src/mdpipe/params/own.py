@@ -33,7 +33,7 @@ class ByKind:
 
 
 def kinds_in(union: Any, key: str) -> list[str]:
-    """Return the values of `key` by which the sections of a union are told apart, in their order."""
+    """Return the values of `key` that distinguish the sections of a union, in their order."""
     return [get_args(section.model_fields[key].annotation)[0] for section in get_args(union)]
 
 

@@ -48,7 +48,7 @@ class Params(Config):
         return self
 
     def _has_dataset(self, run: str) -> bool:
-        """Return True if the run is there and its dataset, too; what a missing one leads to is not reported."""
+        """Return True if the run and its dataset exist; what a missing one leads to is not reported."""
         return run in self.runs and self.runs[run].dataset in self.datasets
 
     def _source_problems(self) -> list[InitErrorDetails]:

@@ -21,7 +21,7 @@ from mdpipe.params.training import HardwareConfig, TrainConfig
 
 
 class EstimatorConfig(Config):
-    """How a bound is estimated."""
+    """Monte Carlo estimate of a bound."""
 
     num_mc_samples: Annotated[int, Field(ge=2, multiple_of=2)] = 16
     """Monte Carlo samples of (time, mask) per example; even, because two halves give the estimator's own error."""

@@ -1,4 +1,4 @@
-"""How samples are drawn: samplers, a run's `sample`, and the suite that compares samplers."""
+"""Sampling: samplers, a run's `sample`, and the suite that compares samplers."""
 
 import math
 from typing import Annotated, ClassVar, Literal
@@ -120,7 +120,7 @@ def compatible_samplers(objective: type[ObjectiveConfig]) -> list[str]:
 
 
 class SampleConfig(Config):
-    """How many samples are drawn, and how."""
+    """Number of samples, sampler, and choice of tokens."""
 
     count: Positive = 16
     """Number of samples."""

@@ -85,7 +85,7 @@ SourceT = TypeVar("SourceT", bound=Source)
 
 
 class DocumentSource(Source):
-    """What all files with text have in common."""
+    """Settings of every source of text."""
 
     empty_documents: Literal["error", "drop", "keep"] = "error"
     """What to do with a document without text: refuse it, leave it out and count it, or keep it as an empty document,
@@ -100,7 +100,7 @@ class DocumentSource(Source):
 
 
 class DecodedImageSource(Source):
-    """What all image files have in common."""
+    """Settings of every source of image files."""
 
     mode: ImageMode | None = None
     """Convert images to 8-bit gray (L) or RGB, transparent ones on white; null to refuse images in any other mode."""
