@@ -1,4 +1,4 @@
-# The graph of dvc.yaml for Snakemake: plain `snakemake` makes everything, `snakemake train@letters` one stage of it.
+# The graph of dvc.yaml for Snakemake: plain `snakemake` makes everything, `snakemake train@chars_md4` one stage of it.
 include: "workflow/stages.smk"
 
 

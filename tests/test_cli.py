@@ -33,7 +33,7 @@ def exit_code(*arguments: str) -> int | str | None:
 def test_check_says_what_would_run(capsys):
     assert exit_code("check") == 0
     printed = capsys.readouterr().out
-    for expected in ("download@digits", "train@letters", "zero_shot@pieces-typer_docs", "report"):
+    for expected in ("download@digits", "train@chars_md4", "zero_shot@subwords_genmd4-typer_docs", "report"):
         assert expected in printed
 
 
@@ -55,7 +55,7 @@ def test_check_needs_no_optional_section(capsys):
     Path("params.yaml").write_text(yaml.safe_dump({key: content[key] for key in ("sources", "datasets", "runs")}))
     assert exit_code("check") == 0
     printed = capsys.readouterr().out
-    assert "train@letters" in printed and "zero_shot" not in printed and "samplers@" not in printed
+    assert "train@chars_md4" in printed and "zero_shot" not in printed and "samplers@" not in printed
 
 
 def test_resolve_writes_what_check_prints_and_leaves_an_equal_file(capsys):
@@ -80,29 +80,32 @@ def test_schema_prints_the_committed_schema(capsys):
     [
         (
             ("train", "nobody"),
-            "mdpipe: 'nobody' is not in `runs` of params.yaml; it has: digits, letters, letters_ar, pieces",
+            "mdpipe: 'nobody' is not in `runs` of params.yaml; it has: chars_ar, chars_md4, digits, subwords_genmd4",
         ),
         (
-            ("evaluate", "leters"),
-            "mdpipe: 'leters' is not in `runs` of params.yaml (did you mean 'letters'?); it has: digits, letters,",
+            ("evaluate", "chars_md"),
+            "mdpipe: 'chars_md' is not in `runs` of params.yaml (did you mean 'chars_md4'?); it has: chars_ar,",
         ),
-        (("samplers", "digits"), "mdpipe: 'digits' is not in `samplers.runs` of params.yaml; it has: letters"),
+        (("samplers", "digits"), "mdpipe: 'digits' is not in `samplers.runs` of params.yaml; it has: chars_md4"),
         (
             ("tokenizer", "docs_leters"),
             "mdpipe: 'docs_leters' is not in `datasets` of params.yaml (did you mean 'docs_",
         ),
         (("download", "nowhere"), "mdpipe: 'nowhere' is not in `sources`"),
-        (("zero_shot", "letters", "nowhere"), "mdpipe: 'nowhere' is not in `zero_shot.sources` of params.yaml; it has"),
+        (
+            ("zero_shot", "chars_md4", "nowhere"),
+            "mdpipe: 'nowhere' is not in `zero_shot.sources` of params.yaml; it has",
+        ),
         (("zero_shot", "digits", "typer_docs"), "mdpipe: 'digits' is not in `zero_shot.runs` of params.yaml; it has"),
         (
-            ("generate", "leters"),
-            "mdpipe: there is no run 'leters' (did you mean 'letters'?); trained in models/: none;",
+            ("generate", "chars_md"),
+            "mdpipe: there is no run 'chars_md' (did you mean 'chars_md4'?); trained in models/: none;",
         ),
         (("bench", "samplers", "--out", "x.json"), "mdpipe: --out x.json must end in .csv"),
         (("encode", "digits"), "mdpipe: data/raw/digits/source.json does not exist; run `dvc repro download@digits`"),
-        (("train", "letters"), "mdpipe: data/encoded/docs_letters/dataset.json does not exist; run `dvc repro encode@"),
-        (("sample", "letters"), "mdpipe: models/letters/run.json does not exist; run `dvc repro train@letters`"),
-        (("report",), "mdpipe: metrics/evaluate/letters.json does not exist"),
+        (("train", "chars_md4"), "mdpipe: data/encoded/docs_chars/dataset.json does not exist; run `dvc repro encode@"),
+        (("sample", "chars_md4"), "mdpipe: models/chars_md4/run.json does not exist; run `dvc repro train@chars_md4`"),
+        (("report",), "mdpipe: metrics/evaluate/chars_md4.json does not exist"),
         (("check", "missing.yaml"), "mdpipe: missing.yaml is missing"),
         *((command, "mdpipe: DVC: you are not inside of a DVC repository") for command in [("verify",), ("clean",)]),
         (("unlock",), "mdpipe: DVC: you are not inside of a DVC repository"),

@@ -46,14 +46,14 @@ def commands(program: str) -> list[str]:
 @pytest.mark.parametrize("piece", SECTIONS)
 def test_every_section_of_params_on_a_page_is_valid(piece: str) -> None:
     data = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
-    anchored = f"anchor: &letters {json.dumps(data['runs']['letters'])}\n{piece}"
+    anchored = f"anchor: &chars_md4 {json.dumps(data['runs']['chars_md4'])}\n{piece}"
     for section, entries in yaml.safe_load(anchored).items():
         if section == "comparisons":
             data[section] += entries
         elif section != "anchor":
             data[section] |= entries
     for run in data["runs"].values():  # The dataset of a run may be in another piece.
-        data["datasets"].setdefault(run["dataset"], data["datasets"]["docs_letters"])
+        data["datasets"].setdefault(run["dataset"], data["datasets"]["docs_chars"])
     parse_params(data)
 
 

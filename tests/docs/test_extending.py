@@ -70,7 +70,7 @@ def exit_codes(copy: Path, *commands: list[str]) -> list[Any]:
 def write_params(copy: Path, name: str = "params.yaml", **changes: Any) -> None:
     """Write the smoke preset with a run of one's own kinds throughout, changed at dotted paths."""
     params = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
-    run = params["runs"]["letters"]
+    run = params["runs"]["chars_md4"]
     run.update(deepcopy(OWN))
     params["runs"] = {"mine": run}
     del params["comparisons"], params["samplers"], params["zero_shot"]
@@ -85,7 +85,7 @@ def write_params(copy: Path, name: str = "params.yaml", **changes: Any) -> None:
 
 def test_the_pages_kinds_are_trained_evaluated_and_sampled_from(copy):
     write_params(copy)
-    data = [["check"], ["download", "pydantic_docs"], ["tokenizer", "docs_letters"], ["encode", "docs_letters"]]
+    data = [["check"], ["download", "pydantic_docs"], ["tokenizer", "docs_chars"], ["encode", "docs_chars"]]
     run = [["train", "mine"], ["evaluate", "mine"], ["sample", "mine"]]
     options = ["generate", "mine", "--sampler", "ancestral", "--steps", "4"]
     assert exit_codes(copy, *data, *run, options) == [0] * 8

@@ -136,7 +136,10 @@ def test_all_new_names_of_an_old_params_file_are_given_at_once():
         assert f"is now called {kind}" in str(error.value)
     for part in ("comparisons.0: unknown key 'against', now `baseline`", "now `num_corrector_steps`", "`time_grid`"):
         assert part in str(error.value)
-    for part in ("samplers.runs.letters: unknown key 'judge', now `reference_model`", "write {letters, pieces}"):
+    for part in (
+        "samplers.runs.letters: unknown key 'judge', now `reference_model`",
+        "write {letters, pieces}",
+    ):
         assert part in str(error.value)
 
 
@@ -166,7 +169,7 @@ def test_the_committed_resolved_params_are_those_of_params_yaml():
 
 def minimal() -> dict[str, Any]:
     """Return params with a run of each objective, which state what has no default."""
-    run = {"dataset": "docs_letters", "train": {"steps": 20, "batch_size": 8}}
+    run = {"dataset": "docs_chars", "train": {"steps": 20, "batch_size": 8}}
     network = {"kind": "transformer", "num_layers": 1, "num_heads": 2, "hidden_size": 32}
     runs = {kind: run | {"objective": kind, "network": network} for kind in ObjectiveConfig.kinds}
     return deepcopy({"sources": SMOKE["sources"], "datasets": SMOKE["datasets"], "runs": runs})

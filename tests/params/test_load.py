@@ -20,8 +20,8 @@ PARAMS_FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("
 SMOKE = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
 
 
-SCHEDULE = "runs.letters.objective.schedule"
-POLYNOMIAL = {"runs.letters.objective": {"kind": "md4", "schedule": {"kind": "polynomial"}}}
+SCHEDULE = "runs.chars_md4.objective.schedule"
+POLYNOMIAL = {"runs.chars_md4.objective": {"kind": "md4", "schedule": {"kind": "polynomial"}}}
 
 
 def refused(change: dict[str, Any]) -> str:
@@ -69,102 +69,117 @@ UVIT = {
 @pytest.mark.parametrize(
     ("change", "parts"),
     [
-        ({"runs.letters.train.stepz": 3}, ["runs.letters.train", "'stepz'", "did you mean 'steps'"]),
+        ({"runs.chars_md4.train.stepz": 3}, ["runs.chars_md4.train", "'stepz'", "did you mean 'steps'"]),
         ({"extra": 1}, ["top level", "'extra'", "allowed: seed, sources, datasets, runs, comparisons, zero_shot"]),
-        ({"runs.letters.train.steps": "30"}, ["runs.letters.train.steps: '30'", "whole number, without quotes"]),
-        ({"runs.letters.train.steps": 0}, ["runs.letters.train.steps: 0 is refused: must be at least 1"]),
+        ({"runs.chars_md4.train.steps": "30"}, ["runs.chars_md4.train.steps: '30'", "whole number, without quotes"]),
+        ({"runs.chars_md4.train.steps": 0}, ["runs.chars_md4.train.steps: 0 is refused: must be at least 1"]),
         (
-            {"runs.letters.hardware.precision": "fp8"},
-            ["runs.letters.hardware.precision", "'fp8'", "must be 'float32' or 'bfloat16'"],
+            {"runs.chars_md4.hardware.precision": "fp8"},
+            ["runs.chars_md4.hardware.precision", "'fp8'", "must be 'float32' or 'bfloat16'"],
         ),
         (
-            {"runs.letters.train.warmup_steps": 30},
-            ["runs.letters.train.warmup_steps: 30 is refused: must be below steps = 30"],
+            {"runs.chars_md4.train.warmup_steps": 30},
+            ["runs.chars_md4.train.warmup_steps: 30 is refused: must be below steps = 30"],
         ),
-        ({"runs.letters.network.num_heads": 3}, ["runs.letters.network.num_heads: 3", "size = 32", "1, 2, 4, 8, 16"]),
-        ({"runs.letters.network.kind": "mlp"}, ["runs.letters.network.kind: 'mlp'", "one of transformer, unet, uvit"]),
-        ({"runs.digits.dataset": "docs_letters"}, ["runs.digits.dataset", "a unet needs images", "digits"]),
-        ({"runs.letters.network": UVIT}, ["runs.letters.dataset", "a uvit needs images", "digits"]),
+        (
+            {"runs.chars_md4.network.num_heads": 3},
+            ["runs.chars_md4.network.num_heads: 3", "size = 32", "1, 2, 4, 8, 16"],
+        ),
+        (
+            {"runs.chars_md4.network.kind": "mlp"},
+            ["runs.chars_md4.network.kind: 'mlp'", "one of transformer, unet, uvit"],
+        ),
+        ({"runs.digits.dataset": "docs_chars"}, ["runs.digits.dataset", "a unet needs images", "digits"]),
+        ({"runs.chars_md4.network": UVIT}, ["runs.chars_md4.dataset", "a uvit needs images", "digits"]),
         (
             {"runs.digits.network": UVIT | {"num_heads": 3}},
             ["network.num_heads: 3", "does not divide transformer_width = 8"],
         ),
         ({"runs.digits.network": UVIT, "datasets.digits.size": 7}, ["patches of 2 x 2 pixels", "images of 7 x 7"]),
-        ({"runs.letters.dataset": "nowhere"}, ["runs.letters.dataset", "'nowhere'", "digits, docs_letters"]),
-        ({"runs.letters.evaluate.num_mc_samples": 3}, ["evaluate.num_mc_samples: 3", "a multiple of 2"]),
+        ({"runs.chars_md4.dataset": "nowhere"}, ["runs.chars_md4.dataset", "'nowhere'", "digits, docs_chars"]),
+        ({"runs.chars_md4.evaluate.num_mc_samples": 3}, ["evaluate.num_mc_samples: 3", "a multiple of 2"]),
         ({"datasets.digits.source": "typer_docs"}, ["datasets.digits.tokenizer", "'typer_docs' has texts"]),
-        ({"datasets.docs_letters.source": "digits"}, ["datasets.docs_letters.tokenizer", "'digits' has images"]),
+        ({"datasets.docs_chars.source": "digits"}, ["datasets.docs_chars.tokenizer", "'digits' has images"]),
         ({"datasets.digits.splits.test": 0.95}, ["datasets.digits.splits.validation: 0.1", "nothing to train on"]),
         (
             {
-                "datasets.docs_letters.splits.validation": {"windows": 0.5},
-                "datasets.docs_letters.splits.test": {"windows": 0.5},
+                "datasets.docs_chars.splits.validation": {"windows": 0.5},
+                "datasets.docs_chars.splits.test": {"windows": 0.5},
             },
-            ["datasets.docs_letters.splits.validation: ", "nothing to train on"],
+            ["datasets.docs_chars.splits.validation: ", "nothing to train on"],
         ),
         (
             {
-                "datasets.docs_letters.splits.validation": {"last_documents": 5},
-                "datasets.docs_letters.splits.test": {"last_characters": 5},
+                "datasets.docs_chars.splits.validation": {"last_documents": 5},
+                "datasets.docs_chars.splits.test": {"last_characters": 5},
             },
-            ["datasets.docs_letters.splits.test", "count both in documents or both in characters"],
+            ["datasets.docs_chars.splits.test", "count both in documents or both in characters"],
         ),
-        ({"datasets.docs_letters.seq_lne": 1}, ["datasets.docs_letters", "did you mean 'seq_len'"]),
+        ({"datasets.docs_chars.seq_lne": 1}, ["datasets.docs_chars", "did you mean 'seq_len'"]),
         ({"sources.digits.kind": "mnist"}, ["sources.digits.kind: 'mnist'", "one of docstrings, text, "]),
-        ({"zero_shot.runs": {"digits": None}}, ["zero_shot.runs.digits: 'digits'", "letters, letters_ar, pieces"]),
+        (
+            {"zero_shot.runs": {"digits": None}},
+            ["zero_shot.runs.digits: 'digits'", "chars_ar, chars_md4, subwords_genmd4"],
+        ),
         ({"zero_shot.sources": {"pydantic_docs": None}}, ["zero_shot.sources", "would not be zero-shot"]),
         (
-            {"runs.letters.sample.sampler": {"kind": "genmd4_ancestral"}},
-            ["runs.letters.sample.sampler.kind: 'genmd4_ancestral'", "allowed: ancestral, ancestral_stepwise"],
+            {"runs.chars_md4.sample.sampler": {"kind": "genmd4_ancestral"}},
+            ["runs.chars_md4.sample.sampler.kind: 'genmd4_ancestral'", "allowed: ancestral, ancestral_stepwise"],
         ),
         (
-            {"runs.letters.sample.sampler.steps": None},
-            ["runs.letters.sample.sampler.steps: null", "must be a whole number"],
+            {"runs.chars_md4.sample.sampler.steps": None},
+            ["runs.chars_md4.sample.sampler.steps: null", "must be a whole number"],
         ),
         (
-            {"runs.letters.objective": "md5"},
-            ["runs.letters.objective: 'md5'", "one of md4", "mean 'md4'?"],
+            {"runs.chars_md4.objective": "md5"},
+            ["runs.chars_md4.objective: 'md5'", "one of md4", "mean 'md4'?"],
         ),
-        ({"runs.letters.objective": {"kind": "md4", "num_mask_samples": 0}}, ["num_mask_samples: 0", "at least 1"]),
+        ({"runs.chars_md4.objective": {"kind": "md4", "num_mask_samples": 0}}, ["num_mask_samples: 0", "at least 1"]),
         (POLYNOMIAL | {f"{SCHEDULE}.exponent": 0.0}, [f"{SCHEDULE}.exponent: 0.0", "at least 1"]),
         (POLYNOMIAL | {f"{SCHEDULE}.exponent": math.inf}, [f"{SCHEDULE}.exponent: inf", "must be finite"]),
         (
-            {"runs.letters.objective": {"kind": "md4", "schedule": {"kind": "geometric", "beta_min": 30.0}}},
+            {"runs.chars_md4.objective": {"kind": "md4", "schedule": {"kind": "geometric", "beta_min": 30.0}}},
             [f"{SCHEDULE}.beta_min: 30.0", "must be below beta_max = 20"],
         ),
         (
-            {"runs.letters.hardware": {"num_processes": 3}},
-            ["runs.letters.train.batch_size: 8", "hardware.num_processes = 3"],
+            {"runs.chars_md4.hardware": {"num_processes": 3}},
+            ["runs.chars_md4.train.batch_size: 8", "hardware.num_processes = 3"],
         ),
         ({"runs.digits.train.optimizer": "muon"}, ["runs.digits.train.optimizer: 'muon'", "convolutions"]),
         (
-            {"runs.letters_ar.network": UVIT},
-            ["runs.letters_ar.network.kind: 'uvit'", "needs a network that can be causal: transformer"],
+            {"runs.chars_ar.network": UVIT},
+            ["runs.chars_ar.network.kind: 'uvit'", "needs a network that can be causal: transformer"],
         ),
         (
-            {"runs.letters_ar.network.time_conditioning": True},
+            {"runs.chars_ar.network.time_conditioning": True},
             ["network.time_conditioning: true", "no time", "must be false"],
         ),
-        ({"runs.letters.class_cond": {}}, ["runs.letters.class_cond", "'pydantic_docs' has no classes"]),
+        ({"runs.chars_md4.class_cond": {}}, ["runs.chars_md4.class_cond", "'pydantic_docs' has no classes"]),
         ({"runs.digits.class_cond": None}, ["runs.digits.sample.guidance_scale: 1.0", "needs classes"]),
         (
-            {"comparisons": [{"run": "letters", "baseline": "digits"}]},
+            {"comparisons": [{"run": "chars_md4", "baseline": "digits"}]},
             ["comparisons.0.baseline", "not evaluated on"],
         ),
-        ({"comparisons": [{"run": "letters", "baseline": "x"}]}, ["comparisons.0.baseline: 'x'", "digits, letters"]),
-        ({"samplers.runs.letters.reference_model": "pieces"}, ["reference_model: 'pieces'", "allowed: letters_ar"]),
         (
-            {"samplers.runs.letters.dataset": "digits"},
-            ["samplers.runs.letters.dataset", "is on 'docs_letters'"],
+            {"comparisons": [{"run": "chars_md4", "baseline": "x"}]},
+            ["comparisons.0.baseline: 'x'", "chars_ar, chars_md4"],
+        ),
+        (
+            {"samplers.runs.chars_md4.reference_model": "subwords_genmd4"},
+            ["reference_model: 'subwords_genmd4'", "allowed: chars_ar"],
+        ),
+        (
+            {"samplers.runs.chars_md4.dataset": "digits"},
+            ["samplers.runs.chars_md4.dataset", "is on 'docs_chars'"],
         ),
         ({"samplers.steps": []}, ["samplers.steps", "at least one number of steps"]),
         (
-            {"runs.Upper-case": SMOKE["runs"]["letters"]},
+            {"runs.Upper-case": SMOKE["runs"]["chars_md4"]},
             ["runs.Upper-case", "small letters", "write 'upper_case'"],
         ),
-        ({"runs.a\nb": SMOKE["runs"]["letters"]}, [r"runs.'a\nb': the name 'a\nb'", "only small letters"]),
-        ({"runs." + "a" * 65: SMOKE["runs"]["letters"]}, ["runs.aaaa", "at most 64 characters"]),
-        ({"runs.nul": SMOKE["runs"]["letters"]}, ["runs.nul", "a device on Windows"]),
+        ({"runs.a\nb": SMOKE["runs"]["chars_md4"]}, [r"runs.'a\nb': the name 'a\nb'", "only small letters"]),
+        ({"runs." + "a" * 65: SMOKE["runs"]["chars_md4"]}, ["runs.aaaa", "at most 64 characters"]),
+        ({"runs.nul": SMOKE["runs"]["chars_md4"]}, ["runs.nul", "a device on Windows"]),
         ({"datasets.com1": SMOKE["datasets"]["digits"]}, ["datasets.com1", "a device on Windows"]),
         ({"samplers.steps": [4, 8, 4]}, ["samplers.steps", "4 is there a second time"]),
         ({"sources.typer_docs.packages": ["rich", "rich"]}, ["sources.typer_docs", "rich is there a second time"]),
@@ -173,11 +188,11 @@ UVIT = {
             ["samplers.samplers.1.kind: 'ancestral'", "one of each kind"],
         ),
         (
-            {"comparisons": [{"run": "letters", "baseline": "letters"}]},
-            ["comparisons.0.baseline: 'letters'", "differs from itself"],
+            {"comparisons": [{"run": "chars_md4", "baseline": "chars_md4"}]},
+            ["comparisons.0.baseline: 'chars_md4'", "differs from itself"],
         ),
         (
-            {"comparisons": [{"run": "letters", "baseline": "letters_ar"}] * 2},
+            {"comparisons": [{"run": "chars_md4", "baseline": "chars_ar"}] * 2},
             ["comparisons", "is there a second time"],
         ),
         ({"sources.digits.path": "my/{x}"}, ["sources.digits.path: 'my/{x}'", "wildcard"]),
@@ -238,7 +253,7 @@ def test_what_is_wrong_names_its_path_its_value_and_what_is_allowed(change, part
         ),
     ],
 )
-@pytest.mark.parametrize("key", ["datasets.docs_letters.splits.validation", "datasets.digits.splits.test"])
+@pytest.mark.parametrize("key", ["datasets.docs_chars.splits.validation", "datasets.digits.splits.test"])
 def test_what_is_held_out_is_refused_in_one_line(key, value, rule):
     message = refused({key: value})
     assert re.fullmatch(f"params.yaml: {key}: {rule}", message), message
@@ -254,17 +269,14 @@ def test_what_is_held_out_is_refused_in_one_line(key, value, rule):
     ],
 )
 def test_only_the_form_that_is_meant_is_reported(value, line):
-    assert (
-        refused({"datasets.docs_letters.splits.test": value})
-        == f"params.yaml: datasets.docs_letters.splits.test.{line}"
-    )
+    assert refused({"datasets.docs_chars.splits.test": value}) == f"params.yaml: datasets.docs_chars.splits.test.{line}"
 
 
 @pytest.mark.parametrize("name", ["test", "10", "fold 1", "train[:10%]", "1.5b"])
 def test_the_name_of_a_split_is_no_share(name):
     data = deepcopy(SMOKE)
-    data["datasets"]["docs_letters"]["splits"]["validation"] = name
-    assert parse_params(data).datasets["docs_letters"].splits.validation == name
+    data["datasets"]["docs_chars"]["splits"]["validation"] = name
+    assert parse_params(data).datasets["docs_chars"].splits.validation == name
 
 
 @pytest.mark.parametrize(
@@ -281,9 +293,9 @@ def test_a_path_may_have_any_other_character(path):
 
 
 def test_every_problem_of_a_file_is_reported_at_once():
-    message = refused({"runs.letters.train.steps": 0, "runs.digits.network.hidden_size": 9, "seed": -1})
+    message = refused({"runs.chars_md4.train.steps": 0, "runs.digits.network.hidden_size": 9, "seed": -1})
     assert {line.split(":")[1].strip() for line in message.splitlines()} == {
-        "runs.letters.train.steps",
+        "runs.chars_md4.train.steps",
         "runs.digits.network.hidden_size",
         "seed",
     }
@@ -291,7 +303,7 @@ def test_every_problem_of_a_file_is_reported_at_once():
 
 @given(
     path=st.sampled_from(
-        ["seed", "runs.letters.train.steps", "runs.digits.network.num_blocks", "datasets.digits.size"]
+        ["seed", "runs.chars_md4.train.steps", "runs.digits.network.num_blocks", "datasets.digits.size"]
     ),
     value=st.one_of(st.text(), st.floats(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2)),
 )
@@ -303,7 +315,7 @@ def test_no_value_is_quietly_turned_into_a_whole_number(path, value):
 def test_a_number_in_scientific_notation_is_a_number_as_dvc_reads_it(tmp_path):
     text = (ROOT / "workflow/presets/smoke.yaml").read_text().replace("3.0e-3", "3e-3")
     (tmp_path / "params.yaml").write_text(text)
-    assert load_params(tmp_path / "params.yaml").runs["letters"].train.learning_rate == 0.003
+    assert load_params(tmp_path / "params.yaml").runs["chars_md4"].train.learning_rate == 0.003
 
 
 @pytest.mark.parametrize("content", [b"- 1\n", b"word\n"])
@@ -326,70 +338,91 @@ def test_an_empty_section_says_how_to_write_nothing(tmp_path):
 
 
 def test_a_very_long_value_is_not_shown_whole():
-    assert len(refused({"runs.letters.train.steps": "9" * 10_000})) < 500
+    assert len(refused({"runs.chars_md4.train.steps": "9" * 10_000})) < 500
     assert len(refused({"seed": [["lol"] * 1_000] * 1_000})) < 500
 
 
 MISUSES: list[tuple[dict[str, Any], str]] = [
-    ({"runs.letters.objective": {"kind": "md5"}}, "runs.letters.objective.kind: 'md5' is refused: .* mean 'md4'?)$"),
-    ({"runs.letters.objective": "MD4"}, "runs.letters.objective: 'MD4' is refused: .* mean 'md4'?)$"),
-    ({"runs.x": None}, "runs.x: is empty; must be a mapping with the keys dataset, objective, network, "),
-    ({"runs.letters.objective": None}, "runs.letters.objective: is empty; must be a kind, or a mapping whose `kind` "),
-    ({"runs.letters.objective": {"kind": None}}, "runs.letters.objective.kind: null is refused: must be one of md4, "),
-    ({"runs.letters.objective": {"kind": "md4", "schedule": "linaer"}}, ".*schedule: 'linaer' .* mean 'linear'?)$"),
     (
-        {"runs.letters.objective": {"kind": "md4", "schedule": {"kind": "base"}}},
+        {"runs.chars_md4.objective": {"kind": "md5"}},
+        "runs.chars_md4.objective.kind: 'md5' is refused: .* mean 'md4'?)$",
+    ),
+    ({"runs.chars_md4.objective": "MD4"}, "runs.chars_md4.objective: 'MD4' is refused: .* mean 'md4'?)$"),
+    ({"runs.x": None}, "runs.x: is empty; must be a mapping with the keys dataset, objective, network, "),
+    (
+        {"runs.chars_md4.objective": None},
+        "runs.chars_md4.objective: is empty; must be a kind, or a mapping whose `kind` ",
+    ),
+    (
+        {"runs.chars_md4.objective": {"kind": None}},
+        "runs.chars_md4.objective.kind: null is refused: must be one of md4, ",
+    ),
+    ({"runs.chars_md4.objective": {"kind": "md4", "schedule": "linaer"}}, ".*schedule: 'linaer' .* mean 'linear'?)$"),
+    (
+        {"runs.chars_md4.objective": {"kind": "md4", "schedule": {"kind": "base"}}},
         ".*schedule.kind: 'base' is refused: mdpipe.diffusion.schedules.base has no ScheduleConfig whose kind is ",
     ),
     (POLYNOMIAL, ".*schedule.exponent: is missing; must be a number (The power w"),
     (
-        {"runs.letters.objective": {"kind": "md4", "time_grid": "cosin"}},
+        {"runs.chars_md4.objective": {"kind": "md4", "time_grid": "cosin"}},
         ".*time_grid: 'cosin' is refused: must be 'uniform' or 'cosine' (did you ",
     ),
-    ({"runs.letters.network": []}, "runs.letters.network: .* must be a kind, or a mapping whose `kind` is one of "),
+    ({"runs.chars_md4.network": []}, "runs.chars_md4.network: .* must be a kind, or a mapping whose `kind` is one of "),
     (
-        {"runs.letters.network.kind": "unet"},
-        "runs.letters.network: unknown keys 'num_layers' .*, 'num_heads'; allowed: kind, ",
+        {"runs.chars_md4.network.kind": "unet"},
+        "runs.chars_md4.network: unknown keys 'num_layers' .*, 'num_heads'; allowed: kind, ",
     ),
-    ({"runs.letters.train": {"batch_size": 8}}, "runs.letters.train.steps: is missing; must be a whole number"),
-    ({"runs.letters.network.time_conditioning": "true"}, ".*: must be true or false, without quotes$"),
-    ({"runs.letters.sample.sampler": {"kind": "Ancestral"}}, ".*sampler.kind: 'Ancestral' .* mean 'ancestral'?)$"),
-    ({"runs.letters.sample.temperature": 0}, "runs.letters.sample.temperature: 0 is refused: must be above 0$"),
-    ({"runs.letters.train.optimizer": "adam"}, ".*optimizer: 'adam' .* one of adamw, muon (did you mean 'adamw'?)$"),
-    ({"runs.letters.train.steps": 1e3}, "runs.letters.train.steps: 1000.0 .* a whole number; write 1000$"),
-    ({"runs.letters.evaluate.split": None}, "runs.letters.evaluate.split: null is refused: must be 'validation' or "),
-    ({"runs.letters.dataset": "Docs"}, "runs.letters.dataset: 'Docs' is refused: .* (did you mean 'docs_letters'?); "),
-    ({"runs.letters.dataset": "doc_letters"}, "runs.letters.dataset: 'doc_letters' is refused: .* mean 'docs_letters'"),
+    ({"runs.chars_md4.train": {"batch_size": 8}}, "runs.chars_md4.train.steps: is missing; must be a whole number"),
+    ({"runs.chars_md4.network.time_conditioning": "true"}, ".*: must be true or false, without quotes$"),
+    ({"runs.chars_md4.sample.sampler": {"kind": "Ancestral"}}, ".*sampler.kind: 'Ancestral' .* mean 'ancestral'?)$"),
+    ({"runs.chars_md4.sample.temperature": 0}, "runs.chars_md4.sample.temperature: 0 is refused: must be above 0$"),
+    ({"runs.chars_md4.train.optimizer": "adam"}, ".*optimizer: 'adam' .* one of adamw, muon (did you mean 'adamw'?)$"),
+    ({"runs.chars_md4.train.steps": 1e3}, "runs.chars_md4.train.steps: 1000.0 .* a whole number; write 1000$"),
     (
-        {"datasets.docs_letters.tokenizer": {"kind": "hf_tokenizer", "eos_token": "a"}},
-        "datasets.docs_letters.tokenizer.path: is missing; ",
+        {"runs.chars_md4.evaluate.split": None},
+        "runs.chars_md4.evaluate.split: null is refused: must be 'validation' or ",
+    ),
+    (
+        {"runs.chars_md4.dataset": "Docs"},
+        "runs.chars_md4.dataset: 'Docs' is refused: .* (did you mean 'docs_chars'?); ",
+    ),
+    (
+        {"runs.chars_md4.dataset": "doc_chars"},
+        "runs.chars_md4.dataset: 'doc_chars' is refused: .* mean 'docs_chars'",
+    ),
+    (
+        {"datasets.docs_chars.tokenizer": {"kind": "hf_tokenizer", "eos_token": "a"}},
+        "datasets.docs_chars.tokenizer.path: is missing; ",
     ),
     ({"datasets.digits.tokenizer.kind": "pixles"}, "datasets.digits.tokenizer.kind: 'pixles' .* mean 'pixels'?)$"),
     (
-        {"datasets.docs_letters.packing": "steam"},
-        "datasets.docs_letters.packing: .*mdlm_zero_shot .*'stream'?).* map",
+        {"datasets.docs_chars.packing": "steam"},
+        "datasets.docs_chars.packing: .*mdlm_zero_shot .*'stream'?).* map",
     ),
     (
-        {"datasets.docs_letters.packing": 3},
-        "datasets.docs_letters.packing: 3 .* or a mapping with the keys ",
+        {"datasets.docs_chars.packing": 3},
+        "datasets.docs_chars.packing: 3 .* or a mapping with the keys ",
     ),
-    ({"datasets.docs_letters.packing": {"kind": 1}}, "datasets.docs_letters.packing: unknown key 'kind'; allowed: app"),
+    ({"datasets.docs_chars.packing": {"kind": 1}}, "datasets.docs_chars.packing: unknown key 'kind'; allowed: app"),
     ({"sources.x": {"kind": "texts"}}, "sources.x.kind: 'texts' is refused: .* (did you mean 'text'?)$"),
     ({"sources.x": TEXTS | {"pattern": 3}}, "sources.x.pattern: 3 is refused: must be text, or a mapping "),
     ({"sources.x": {"kind": "catalog", "path": "my", "name": "text9"}}, "sources.x.name: 'text9' .* mean 'text8'?"),
     ({"sources.digits.kind": "Digits"}, "sources.digits.kind: 'Digits' is refused: .* mean 'digits'?)$"),
     ({"sources.typer_docs.packages": "rich"}, "sources.typer_docs.packages: .* must be a list; write "),
     (
-        {"comparisons": ["letters"]},
-        "comparisons.0: 'letters' is refused: must be a mapping .* run, baseline$",
+        {"comparisons": ["chars_md4"]},
+        "comparisons.0: 'chars_md4' is refused: must be a mapping .* run, baseline$",
     ),
     (
         {"zero_shot.runs": {"digits": None}},
         "zero_shot.runs.digits: 'digits' is refused: its dataset 'digits' has pictures; ",
     ),
-    ({"zero_shot.runs": ["letters", "pieces"]}, "zero_shot.runs: .* is refused: .*; write {letters, pieces}$"),
-    ({"zero_shot.runs": "letters"}, "zero_shot.runs: 'letters' is refused: .*; write {letters}$"),
-    ({"zero_shot.runs": {"letters": 1}}, "zero_shot.runs.letters: 1 is refused: takes no value$"),
+    (
+        {"zero_shot.runs": ["chars_md4", "subwords_genmd4"]},
+        "zero_shot.runs: .* is refused: .*; write {chars_md4, subwords_genmd4}$",
+    ),
+    ({"zero_shot.runs": "chars_md4"}, "zero_shot.runs: 'chars_md4' is refused: .*; write {chars_md4}$"),
+    ({"zero_shot.runs": {"chars_md4": 1}}, "zero_shot.runs.chars_md4: 1 is refused: takes no value$"),
     ({"samplers.samplers": [{"kind": "ancestal"}]}, "samplers.samplers.0.kind: 'ancestal' .* mean 'ancestral'?)$"),
     ({"seed": None}, "seed: null is refused: must be a whole number$"),
 ]

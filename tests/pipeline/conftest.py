@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
-RUN = "letters"
+RUN = "chars_md4"
 CHECKPOINT_EVERY = 10
 MADE_BY_THE_DEFAULT_SUITE = (
     "dvc.lock",
@@ -60,7 +60,7 @@ class WorkingCopy:
         return done.stdout + done.stderr
 
     def stages_run(self) -> list[str]:
-        """Return the stages whose commands ran since the last call, as `train letters`; `resolve` is not counted."""
+        """Return the stages whose commands ran since the last call, as `train chars_md4`; `resolve` is not counted."""
         calls = self._calls.read_text().splitlines() if self._calls.exists() else []
         self._calls.unlink(missing_ok=True)
         return [call for call in calls if call != "resolve"]
@@ -170,7 +170,7 @@ def uninterrupted(built: WorkingCopy, tmp_path_factory: pytest.TempPathFactory, 
 
     def make(directory: Path) -> WorkingCopy:
         copy = fresh_copy(directory)
-        for section, name in {"sources": "pydantic_docs", "datasets": "docs_letters", "runs": RUN}.items():
+        for section, name in {"sources": "pydantic_docs", "datasets": "docs_chars", "runs": RUN}.items():
             copy.keep_only(section, name)
         copy.edit_params("comparisons", [])
         copy.edit_params("zero_shot", {})

@@ -47,27 +47,27 @@ def test_an_experiment_changes_one_param_and_compares_and_can_be_taken_back(made
 @pytest.mark.parametrize("engine", [("snakemake",), ("dvc", "repro")], ids=lambda engine: engine[0])
 def test_params_that_cannot_be_run_are_refused_before_anything_is_lost(made, engine):
     before = {folder: made.digest(folder) for folder in MADE}
-    made.edit_params("runs.letters.network.num_heads", 3)
-    made.edit_params("runs.letters.train.learning_rate", 0.5)
-    assert "runs.letters.network.num_heads: 3 is refused: does not divide hidden_size = 32" in made.run(
+    made.edit_params("runs.chars_md4.network.num_heads", 3)
+    made.edit_params("runs.chars_md4.train.learning_rate", 0.5)
+    assert "runs.chars_md4.network.num_heads: 3 is refused: does not divide hidden_size = 32" in made.run(
         *engine, succeeds=False
     )
     assert made.stages_run() == []
-    made.edit_params("runs.letters.network.num_heads", 2)
-    made.edit_params("runs.letters.train.learning_rate", 0.003)
+    made.edit_params("runs.chars_md4.network.num_heads", 2)
+    made.edit_params("runs.chars_md4.train.learning_rate", 0.003)
     made.run(*engine)
     assert {folder: made.digest(folder) for folder in MADE} == before
-    assert "train letters" not in made.stages_run()
+    assert "train chars_md4" not in made.stages_run()
 
 
 def test_one_stage_can_be_asked_for_and_a_failing_one_stops_no_other(made):
     made.edit_params("sources.typer_docs.packages", ["no_such_package"])
-    for run in ("digits", "letters"):
+    for run in ("digits", "chars_md4"):
         made.edit_params(f"runs.{run}.sample.sampler.steps", 5)
     made.run("snakemake", "sample@digits")
     assert made.stages_run() == ["sample digits"]
     assert "package 'no_such_package' is not installed" in made.run("snakemake", succeeds=False)
-    assert "sample letters" in made.stages_run()
+    assert "sample chars_md4" in made.stages_run()
     assert not made.is_up_to_date()
 
 
@@ -84,4 +84,4 @@ def test_snakemake_makes_its_own_report_with_tables_pictures_and_the_page(made):
     made.run("snakemake", "--report", "report.zip")
     with ZipFile(made.root / "report.zip") as report:
         names = {PurePosixPath(name).name for name in report.namelist()}
-    assert {"likelihood.csv", "samples.png", "unmasking.gif", "letters.csv", "index.html"} <= names
+    assert {"likelihood.csv", "samples.png", "unmasking.gif", "chars_md4.csv", "index.html"} <= names

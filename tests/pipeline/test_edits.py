@@ -11,8 +11,8 @@ from tests.pipeline.conftest import WorkingCopy
 
 pytestmark = pytest.mark.pipeline
 
-RUNS = ("letters", "letters_ar", "digits")
-RUNS_WITH_STEPS = ("letters", "digits")
+RUNS = ("chars_md4", "chars_ar", "digits")
+RUNS_WITH_STEPS = ("chars_md4", "digits")
 """Those whose sampler walks a grid."""
 CODE = "src/mdpipe/training/optimizer.py"
 SNAKEMAKE, DVC = ("snakemake",), ("dvc", "repro")

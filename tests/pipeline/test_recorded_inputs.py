@@ -11,7 +11,7 @@ from tests.pipeline.conftest import RUN, WorkingCopy, planned, wait_for_checkpoi
 pytestmark = pytest.mark.pipeline
 
 CODE = "src/mdpipe/training/optimizer.py"
-DATA = "data/encoded/docs_letters/unigram.npy"
+DATA = "data/encoded/docs_chars/unigram.npy"
 PARAM = f"runs.{RUN}.train.learning_rate"
 
 
@@ -102,9 +102,9 @@ def test_snakemake_plans_what_dvc_calls_stale_and_what_follows(made):
     assert planned(said) == ["report", "sample@digits"]
     assert "Draw samples from digits" in said
     assert max(map(len, said.splitlines())) < 150
-    made.edit_params("runs.letters_ar.train.steps", 20)
-    of_letters_ar = {f"{stage}@letters_ar" for stage in ("train", "sample", "evaluate")}
-    assert set(made.planned()) == {*of_letters_ar, "samplers@letters", "sample@digits", "report"}
+    made.edit_params("runs.chars_ar.train.steps", 20)
+    of_letters_ar = {f"{stage}@chars_ar" for stage in ("train", "sample", "evaluate")}
+    assert set(made.planned()) == {*of_letters_ar, "samplers@chars_md4", "sample@digits", "report"}
 
 
 def touch_new(path: Path) -> None:

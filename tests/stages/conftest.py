@@ -61,7 +61,7 @@ def place(trained_place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def mdpipe(place: Path) -> Callable[..., Result]:
-    """mdpipe("generate", "letters", "--count", 2): runs the command in `place`."""
+    """mdpipe("generate", "chars_md4", "--count", 2): runs the command in `place`."""
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 

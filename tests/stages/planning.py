@@ -26,7 +26,7 @@ def with_source(source: dict[str, Any], **dataset: Any) -> dict[str, Any]:
     """The smoke preset with another source of text, and other settings of the dataset of its letters."""
     content = smoke()
     content["sources"]["pydantic_docs"] = source
-    content["datasets"]["docs_letters"] |= dataset
+    content["datasets"]["docs_chars"] |= dataset
     return content
 
 
@@ -49,7 +49,7 @@ def owt_small() -> dict[str, Any]:
             "splits": {"validation": {"last_documents": 100_000}, "test": 0.001},
         }
     }
-    run = content["runs"]["letters"] | {"dataset": "owt"}
+    run = content["runs"]["chars_md4"] | {"dataset": "owt"}
     run["network"] |= {"num_layers": 12, "num_heads": 12, "hidden_size": 768}
     run["train"] |= {"steps": 1_000_000, "batch_size": 512}
     content["runs"] = {"owt": run}

@@ -28,13 +28,13 @@ def test_every_sampler_of_the_comparison_gets_its_speed(
     assert result.output == paths.SPEEDS.read_text()
     speeds = pl.read_csv(paths.SPEEDS, schema_overrides=SPEEDS)
     assert speeds.columns == list(SPEEDS)
-    compared = params.samplers.samplers_for(params.runs["letters"].objective)
+    compared = params.samplers.samplers_for(params.runs["chars_md4"].objective)
     assert speeds.select("sampler", "steps").rows() == [(c.kind, getattr(c, "steps", None)) for c in compared]
-    assert set(speeds["parameters"]) == {load_run("letters").parameters}
+    assert set(speeds["parameters"]) == {load_run("chars_md4").parameters}
     assert speeds["tokens_per_second"].min() > 0
 
-    samplers(params, "letters")
-    table = samplers_table({"letters": pl.read_csv(paths.samplers("letters"))}, speeds)
+    samplers(params, "chars_md4")
+    table = samplers_table({"chars_md4": pl.read_csv(paths.samplers("chars_md4"))}, speeds)
     assert table.filter(pl.col("sampler") != "data")["tokens_per_second"].null_count() == 0
 
 
@@ -50,5 +50,5 @@ def test_the_machine_is_described_beside(place: Path, mdpipe: Callable[..., Resu
 
 def test_a_run_that_is_not_trained_is_named(place: Path, refusal: Callable[..., str]) -> None:
     (place / "params.yaml").write_text(SMOKE.read_text())
-    (paths.model("letters") / "run.json").unlink()
-    assert "models/letters/run.json does not exist; run `dvc repro train@letters`" in refusal("bench", "samplers")
+    (paths.model("chars_md4") / "run.json").unlink()
+    assert "models/chars_md4/run.json does not exist; run `dvc repro train@chars_md4`" in refusal("bench", "samplers")

@@ -65,13 +65,13 @@ def entries() -> set[str]:
 
 def without_run(content: Any) -> None:
     """The GenMD4 run on pieces, whose name no other run's begins with."""
-    del content["runs"]["pieces"]
-    del content["zero_shot"]["runs"]["pieces"]
+    del content["runs"]["subwords_genmd4"]
+    del content["zero_shot"]["runs"]["subwords_genmd4"]
 
 
 def without_dataset(content: Any) -> None:
     without_run(content)
-    del content["datasets"]["docs_pieces"]
+    del content["datasets"]["docs_subwords"]
 
 
 def without_source(content: Any) -> None:
@@ -93,14 +93,30 @@ def test_what_params_ask_for_is_left_alone(suite):
 @pytest.mark.parametrize(
     ("edit", "stages"),
     [
-        (without_run, {"train@pieces", "sample@pieces", "evaluate@pieces", "zero_shot@pieces-typer_docs"}),
+        (
+            without_run,
+            {
+                "train@subwords_genmd4",
+                "sample@subwords_genmd4",
+                "evaluate@subwords_genmd4",
+                "zero_shot@subwords_genmd4-typer_docs",
+            },
+        ),
         (
             without_dataset,
-            {"train@pieces", "sample@pieces", "evaluate@pieces", "zero_shot@pieces-typer_docs"}
-            | {"tokenizer@docs_pieces", "encode@docs_pieces"},
+            {
+                "train@subwords_genmd4",
+                "sample@subwords_genmd4",
+                "evaluate@subwords_genmd4",
+                "zero_shot@subwords_genmd4-typer_docs",
+            }
+            | {"tokenizer@docs_subwords", "encode@docs_subwords"},
         ),
-        (without_source, {"download@typer_docs", "zero_shot@pieces-typer_docs", "zero_shot@letters-typer_docs"}),
-        (without_comparison_of_samplers, {"samplers@letters"}),
+        (
+            without_source,
+            {"download@typer_docs", "zero_shot@subwords_genmd4-typer_docs", "zero_shot@chars_md4-typer_docs"},
+        ),
+        (without_comparison_of_samplers, {"samplers@chars_md4"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -152,17 +168,17 @@ def test_files_that_no_stage_writes_stay(suite):
 def test_what_a_kill_left_of_a_run_that_is_no_more_goes_and_of_one_that_is_stays(suite):
     for name in ("models/.gone.partial", "metrics/train/.gone.json.partial", "data/encoded/.gone.scratch"):
         Path(name).mkdir()
-    Path("models/.letters.partial").mkdir()
+    Path("models/.chars_md4.partial").mkdir()
     clean(suite, force=True)
     assert not list(Path().rglob(".gone*"))
-    assert Path("models/.letters.partial").is_dir()
+    assert Path("models/.chars_md4.partial").is_dir()
 
 
 def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
-    dataset = EncodedDataset.open(paths.encoded("docs_letters"), "train")
-    now = paths.checkpoint_dir("letters", training_fingerprint(suite, "letters", dataset))
-    earlier, abandoned = paths.checkpoint_dir("letters", "0" * 16), paths.checkpoint_dir("gone", "0" * 16)
-    busy = paths.checkpoint_dir("letters_ar", "1" * 16)
+    dataset = EncodedDataset.open(paths.encoded("docs_chars"), "train")
+    now = paths.checkpoint_dir("chars_md4", training_fingerprint(suite, "chars_md4", dataset))
+    earlier, abandoned = paths.checkpoint_dir("chars_md4", "0" * 16), paths.checkpoint_dir("gone", "0" * 16)
+    busy = paths.checkpoint_dir("chars_ar", "1" * 16)
     for folder in (now, earlier, abandoned, busy):
         folder.mkdir(parents=True)
         (folder / "lock").touch()
@@ -173,9 +189,9 @@ def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
 
 
 def test_checkpoints_stay_while_the_data_that_say_whose_they_are_is_missing(suite):
-    folder = paths.checkpoint_dir("letters", "0" * 16)
+    folder = paths.checkpoint_dir("chars_md4", "0" * 16)
     folder.mkdir(parents=True)
-    shutil.rmtree(paths.encoded("docs_letters"))
+    shutil.rmtree(paths.encoded("docs_chars"))
     clean(suite, force=True)
     assert folder.exists()
 
@@ -222,7 +238,7 @@ def test_nothing_is_removed_while_an_engine_is_at_work(suite):
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match=r"snakemake is at work in this folder \(process 7\); wait"):
             clean(params, force=True)
-        assert "models/pieces" in clean(params, force=False)
+        assert "models/subwords_genmd4" in clean(params, force=False)
     assert before <= files()
 
 

@@ -58,7 +58,7 @@ def drawn_by(trained: TrainedRun, kind: str, tokens: Tensor, **settings: Any) ->
     return draw(trained, sampler, tokens, NOISE, choice=TokenSampler(), **settings)
 
 
-@pytest.mark.parametrize(("run", "length"), [("letters", 32), ("pieces", 16), ("digits", 64)])
+@pytest.mark.parametrize(("run", "length"), [("chars_md4", 32), ("subwords_genmd4", 16), ("digits", 64)])
 def test_unknown_samples_are_masks_of_the_models_own_length(place: Path, run: str, length: int) -> None:
     trained = load_run(run)
     assert torch.equal(unknown(trained, 3), torch.full((3, length), trained.objective.vocab_size))
@@ -68,11 +68,11 @@ def test_unknown_samples_are_masks_of_the_models_own_length(place: Path, run: st
 @pytest.mark.parametrize(
     ("run", "kind", "fewest", "most"),
     [
-        ("letters", "ancestral_stepwise", 4, 5),
-        ("letters", "ancestral", 1, 5),
-        ("letters", "first_hitting", WINDOW, WINDOW),
-        ("letters_ar", "autoregressive", WINDOW, WINDOW),
-        ("pieces", "genmd4_ancestral", 4, 5),
+        ("chars_md4", "ancestral_stepwise", 4, 5),
+        ("chars_md4", "ancestral", 1, 5),
+        ("chars_md4", "first_hitting", WINDOW, WINDOW),
+        ("chars_ar", "autoregressive", WINDOW, WINDOW),
+        ("subwords_genmd4", "genmd4_ancestral", 4, 5),
     ],
 )
 def test_network_calls_are_counted(overheard: Load, run: str, kind: str, fewest: int, most: int) -> None:
@@ -107,7 +107,7 @@ def test_the_network_gets_the_classes_or_none(overheard: Load) -> None:
 
 def test_a_window_of_a_long_text_begins_with_half_of_the_one_before(overheard: Load) -> None:
     """Left to right the network is shown the tokens so far: 32 for the first window, then 16 for every other."""
-    trained, network = overheard("letters_ar")
+    trained, network = overheard("chars_ar")
     windows: list[tuple[int, int]] = []
     drawn = drawn_by(
         trained,
@@ -124,7 +124,7 @@ def test_a_window_of_a_long_text_begins_with_half_of_the_one_before(overheard: L
 
 
 def test_what_is_given_in_a_long_text_stays(place: Path) -> None:
-    trained = load_run("letters")
+    trained = load_run("chars_md4")
     tokens = unknown(trained, 2, 3 * WINDOW + 5)
     tokens[:, ::3] = torch.arange(len(tokens[0, ::3])) % 27
     drawn = drawn_by(trained, "ancestral", tokens).tokens

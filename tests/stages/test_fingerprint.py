@@ -31,16 +31,16 @@ def fingerprint(dataset: EncodedDataset, **changes: object) -> str:
         for key in parents:
             section = section.setdefault(key, {})
         section[last] = value
-    return training_fingerprint(parse_params(data), "letters", dataset)
+    return training_fingerprint(parse_params(data), "chars_md4", dataset)
 
 
 @pytest.mark.parametrize(
     "change",
     [
         {"seed": 1},
-        {"runs__letters__train__steps": 31},
-        {"runs__letters__network__num_layers": 2},
-        {"runs__letters__objective": {"kind": "md4", "schedule": "cosine"}},
+        {"runs__chars_md4__train__steps": 31},
+        {"runs__chars_md4__network__num_layers": 2},
+        {"runs__chars_md4__objective": {"kind": "md4", "schedule": "cosine"}},
     ],
 )
 def test_it_changes_with_seed_settings_and_schedule(dataset, change):
@@ -50,12 +50,12 @@ def test_it_changes_with_seed_settings_and_schedule(dataset, change):
 @pytest.mark.parametrize(
     "change",
     [
-        {"runs__letters__train__save_every": 7},
-        {"runs__letters__train__save_total_limit": 9},
-        {"runs__letters__hardware__num_processes": 4},
-        {"runs__letters__hardware__strategy": "fsdp"},
-        {"runs__letters__sample__sampler__steps": 9},
-        {"runs__pieces__train__steps": 99},
+        {"runs__chars_md4__train__save_every": 7},
+        {"runs__chars_md4__train__save_total_limit": 9},
+        {"runs__chars_md4__hardware__num_processes": 4},
+        {"runs__chars_md4__hardware__strategy": "fsdp"},
+        {"runs__chars_md4__sample__sampler__steps": 9},
+        {"runs__subwords_genmd4__train__steps": 99},
     ],
 )
 def test_it_does_not_change_with_what_leaves_the_weights_alone(dataset, change):

@@ -9,8 +9,8 @@ import yaml
 from mdpipe.params import Params
 from mdpipe.pipeline.full_keys import with_full_keys
 
-DATASET = {"datasets": "docs_pieces"}
-RUN = {"runs": "letters"}
+DATASET = {"datasets": "docs_subwords"}
+RUN = {"runs": "chars_md4"}
 SOURCE = {"sources": "digits"}
 
 
@@ -20,10 +20,10 @@ SOURCE = {"sources": "digits"}
         (
             DATASET,
             "tokenizer.vocab_size = 9 is",
-            "datasets.docs_pieces.tokenizer.vocab_size = 9 is",
+            "datasets.docs_subwords.tokenizer.vocab_size = 9 is",
         ),
-        (DATASET, "lower the dataset's `seq_len`", "lower `datasets.docs_pieces.seq_len`"),
-        (DATASET, "lower `seq_len` in params.yaml", "lower `datasets.docs_pieces.seq_len` in params.yaml"),
+        (DATASET, "lower the dataset's `seq_len`", "lower `datasets.docs_subwords.seq_len`"),
+        (DATASET, "lower `seq_len` in params.yaml", "lower `datasets.docs_subwords.seq_len` in params.yaml"),
         (DATASET, "set the source's `path` to x", "set `sources.pydantic_docs.path` to x"),
         (
             DATASET,
@@ -32,12 +32,12 @@ SOURCE = {"sources": "digits"}
         ),
         (DATASET, "data/x/tokenizer.json is broken", "data/x/tokenizer.json is broken"),
         (DATASET, "a tokenizer.json of the library", "a tokenizer.json of the library"),
-        (RUN, "network.num_heads = 3 does not", "runs.letters.network.num_heads = 3 does not"),
-        (RUN, "runs.letters.hardware.num_processes = 2", "runs.letters.hardware.num_processes = 2"),
-        (RUN, "lower the dataset's `seq_len`", "lower `datasets.docs_letters.seq_len`"),
+        (RUN, "network.num_heads = 3 does not", "runs.chars_md4.network.num_heads = 3 does not"),
+        (RUN, "runs.chars_md4.hardware.num_processes = 2", "runs.chars_md4.hardware.num_processes = 2"),
+        (RUN, "lower the dataset's `seq_len`", "lower `datasets.docs_chars.seq_len`"),
         (SOURCE, "narrow its `path` or its `color`", "narrow `sources.digits.path` or its `color`"),
         (
-            {"zero_shot.runs": "letters", "zero_shot.sources": "typer_docs"},
+            {"zero_shot.runs": "chars_md4", "zero_shot.sources": "typer_docs"},
             "the source's `path`",
             "`sources.typer_docs.",
         ),
@@ -50,10 +50,10 @@ def test_keys_are_completed(params: Params, names: dict[str, str], message: str,
 
 def test_the_tokenizer_names_the_key_to_lower(mdpipe: Callable[..., object], params: Params) -> None:
     data = params.model_dump(mode="json")
-    data["datasets"]["docs_pieces"]["tokenizer"]["vocab_size"] = 60_000
+    data["datasets"]["docs_subwords"]["tokenizer"]["vocab_size"] = 60_000
     Path("params.yaml").write_text(yaml.safe_dump(data))
-    line = mdpipe("tokenizer", "docs_pieces").output  # type: ignore[attr-defined]
+    line = mdpipe("tokenizer", "docs_subwords").output  # type: ignore[attr-defined]
     assert line.startswith(
-        "mdpipe: datasets.docs_pieces.tokenizer.vocab_size = 60000 is too large for the training text"
+        "mdpipe: datasets.docs_subwords.tokenizer.vocab_size = 60000 is too large for the training text"
     )
-    assert "(datasets.docs_pieces.tokenizer.max_train_chars limits it as well)" in line
+    assert "(datasets.docs_subwords.tokenizer.max_train_chars limits it as well)" in line

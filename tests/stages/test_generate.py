@@ -28,7 +28,7 @@ Command = Callable[..., Result]
 WINDOW = 32
 """Letters that the network takes."""
 
-OBJECTIVE = {"letters": "md4", "letters_ar": "autoregressive", "pieces": "genmd4", "digits": "md4"}
+OBJECTIVE = {"chars_md4": "md4", "chars_ar": "autoregressive", "subwords_genmd4": "genmd4", "digits": "md4"}
 
 
 def samplers_of(run: str) -> list[str]:
@@ -36,7 +36,7 @@ def samplers_of(run: str) -> list[str]:
     return compatible_samplers(ObjectiveConfig.kinds[OBJECTIVE[run]])
 
 
-@pytest.mark.parametrize("run", ["letters", "letters_ar", "pieces"])
+@pytest.mark.parametrize("run", ["chars_md4", "chars_ar", "subwords_genmd4"])
 def test_a_seed_gives_the_same_texts_and_another_seed_others(mdpipe: Command, run: str) -> None:
     drawn = [mdpipe("generate", run, "--seed", seed, "--steps", 8).stdout_bytes for seed in (3, 3, 4)]
     assert drawn[0] == drawn[1]
@@ -56,25 +56,25 @@ def test_pictures_are_written_under_the_runs_name_where_no_other_is_given(mdpipe
 
 
 def test_samples_do_not_depend_on_how_many_are_drawn(mdpipe: Command) -> None:
-    few, many = (texts_of(mdpipe("generate", "letters", "--count", count).stdout) for count in (2, 5))
+    few, many = (texts_of(mdpipe("generate", "chars_md4", "--count", count).stdout) for count in (2, 5))
     assert many[:2] == few
     assert len(set(many)) == 5
 
 
 def test_a_file_holds_what_would_have_been_printed(mdpipe: Command) -> None:
-    printed = mdpipe("generate", "pieces").stdout
-    assert mdpipe("generate", "pieces", "--out", "new/texts.txt").stdout == "new/texts.txt\n"
+    printed = mdpipe("generate", "subwords_genmd4").stdout
+    assert mdpipe("generate", "subwords_genmd4", "--out", "new/texts.txt").stdout == "new/texts.txt\n"
     assert Path("new/texts.txt").read_text(encoding="utf-8") == printed
 
 
 @pytest.mark.parametrize(
     ("run", "prompt", "beginning"),
     [
-        ("letters", "the model ", "the model "),
-        ("letters_ar", "the model ", "the model "),
-        ("letters", "Fields, 2 of", "fields two of"),
-        ("letters", "a [", "a "),
-        ("pieces", "Usage:\n  ü ▁ ", "Usage:\n  ü ▁ "),
+        ("chars_md4", "the model ", "the model "),
+        ("chars_ar", "the model ", "the model "),
+        ("chars_md4", "Fields, 2 of", "fields two of"),
+        ("chars_md4", "a [", "a "),
+        ("subwords_genmd4", "Usage:\n  ü ▁ ", "Usage:\n  ü ▁ "),
     ],
 )
 def test_every_sample_begins_with_the_prompt(mdpipe: Command, run: str, prompt: str, beginning: str) -> None:
@@ -84,7 +84,7 @@ def test_every_sample_begins_with_the_prompt(mdpipe: Command, run: str, prompt: 
     assert all(text.startswith(beginning) for text in texts)
 
 
-@pytest.mark.parametrize("run", ["letters", "letters_ar"])
+@pytest.mark.parametrize("run", ["chars_md4", "chars_ar"])
 @pytest.mark.parametrize("length", [5, WINDOW, WINDOW + 1, 3 * WINDOW + 7])
 def test_texts_have_the_length_asked_for_below_and_above_the_models_window(
     mdpipe: Command, run: str, length: int
@@ -96,7 +96,7 @@ def test_texts_have_the_length_asked_for_below_and_above_the_models_window(
 
 def test_a_prompt_may_be_longer_than_the_window(mdpipe: Command) -> None:
     prompt = "a long prompt of more than thirty two letters"
-    texts = texts_of(mdpipe("generate", "letters", "--length", 60, "--prompt", prompt).stdout)
+    texts = texts_of(mdpipe("generate", "chars_md4", "--length", 60, "--prompt", prompt).stdout)
     assert all(text.startswith(prompt) and len(text) == 60 for text in texts)
 
 
@@ -119,7 +119,7 @@ def test_a_setting_of_a_sampler_changes_its_samples_and_defaults_to_params(
     """The run's own where it uses the sampler, before that of the comparison; with the command line before both."""
 
     def drawn(*given: object) -> bytes:
-        result = mdpipe("generate", "letters", "--sampler", sampler, "--steps", 8, *given)
+        result = mdpipe("generate", "chars_md4", "--sampler", sampler, "--steps", 8, *given)
         assert result.exit_code == 0
         return result.stdout_bytes
 
@@ -132,7 +132,7 @@ def test_a_setting_of_a_sampler_changes_its_samples_and_defaults_to_params(
     data["samplers"]["samplers"] = [compared]
     Path("params.yaml").write_text(yaml.safe_dump(data))
     assert drawn() == asked
-    data["runs"]["letters"]["sample"]["sampler"] = own
+    data["runs"]["chars_md4"]["sample"]["sampler"] = own
     Path("params.yaml").write_text(yaml.safe_dump(data))
     assert drawn() == without
     assert drawn("--set", setting) == asked
@@ -140,13 +140,13 @@ def test_a_setting_of_a_sampler_changes_its_samples_and_defaults_to_params(
 
 def test_the_grid_defaults_to_that_of_params(mdpipe: Command, params: Params) -> None:
     def drawn(*given: object) -> str:
-        return mdpipe("generate", "letters", "--steps", 8, *given).stdout
+        return mdpipe("generate", "chars_md4", "--steps", 8, *given).stdout
 
     uniform, cosine = (drawn("--time-grid", grid) for grid in ("uniform", "cosine"))
     assert drawn() == cosine != uniform
     assert drawn("--set", "time_grid=uniform") == uniform
     data = params.model_dump(mode="json")
-    data["runs"]["letters"]["sample"]["sampler"] = {"kind": "ancestral", "time_grid": "uniform"}
+    data["runs"]["chars_md4"]["sample"]["sampler"] = {"kind": "ancestral", "time_grid": "uniform"}
     Path("params.yaml").write_text(yaml.safe_dump(data))
     assert drawn() == uniform
     assert drawn("--time-grid", "cosine") == cosine
@@ -156,14 +156,14 @@ def test_what_is_not_given_is_as_the_run_has_it_in_params(mdpipe: Command, param
     """Sampler, steps, temperature, top_k and top_p; with the command line before them."""
     data = params.model_dump(mode="json")
     own = {"sampler": {"kind": "maskgit", "time_grid": "uniform", "noise_scale": 2.0, "steps": 5}}
-    data["runs"]["letters"]["sample"] |= {**own, "temperature": 0.5, "top_k": 9, "top_p": 0.9}
+    data["runs"]["chars_md4"]["sample"] |= {**own, "temperature": 0.5, "top_k": 9, "top_p": 0.9}
     given = ("--sampler", "maskgit", "--set", "noise_scale=2.0", "--time-grid", "uniform", "--steps", 5)
     choice = ("--temperature", 0.5, "--top-k", 9, "--top-p", 0.9)
-    plain, asked = mdpipe("generate", "letters").stdout, mdpipe("generate", "letters", *given, *choice).stdout
+    plain, asked = mdpipe("generate", "chars_md4").stdout, mdpipe("generate", "chars_md4", *given, *choice).stdout
     Path("params.yaml").write_text(yaml.safe_dump(data))
-    assert mdpipe("generate", "letters").stdout == asked != plain
+    assert mdpipe("generate", "chars_md4").stdout == asked != plain
     arguments = ("--sampler", "ancestral", "--steps", 128, "--temperature", 1, "--top-k", 27, "--top-p", 1)
-    assert mdpipe("generate", "letters", *arguments).stdout == plain
+    assert mdpipe("generate", "chars_md4", *arguments).stdout == plain
 
 
 def test_the_guidance_of_params_holds_where_there_is_a_label(mdpipe: Command, params: Params) -> None:
@@ -179,7 +179,7 @@ def test_the_guidance_of_params_holds_where_there_is_a_label(mdpipe: Command, pa
 
 @pytest.mark.parametrize("option", [("--steps", 8), ("--time-grid", "cosine")])
 def test_a_setting_that_the_sampler_does_not_have_is_said_to_be_ignored(mdpipe: Command, option: Any) -> None:
-    done = mdpipe("generate", "letters", "--sampler", "first_hitting", *option)
+    done = mdpipe("generate", "chars_md4", "--sampler", "first_hitting", *option)
     name, value = option
     assert done.stderr == f"mdpipe: {name} {value} is ignored: the sampler first_hitting has no grid of steps\n"
 
@@ -194,9 +194,9 @@ def test_the_default_file_is_checked_before_sampling(
 
 def test_a_run_that_params_has_and_nothing_was_trained_for_can_be_trained(refusal: Callable[..., str]) -> None:
     shutil.copy(SMOKE, "params.yaml")
-    shutil.rmtree("models/letters")
-    assert refusal("generate", "letters").startswith(
-        "mdpipe: models/letters/run.json does not exist; run `dvc repro train@letters`"
+    shutil.rmtree("models/chars_md4")
+    assert refusal("generate", "chars_md4").startswith(
+        "mdpipe: models/chars_md4/run.json does not exist; run `dvc repro train@chars_md4`"
     )
 
 
@@ -228,8 +228,8 @@ def test_arrays_and_folders_have_the_images_at_their_own_size(mdpipe: Command) -
 
 
 def test_lines_of_json_hold_the_texts(mdpipe: Command) -> None:
-    printed = texts_of(mdpipe("generate", "pieces", "--count", 3).stdout)
-    assert mdpipe("generate", "pieces", "--count", 3, "--out", "new.jsonl").stdout == "new.jsonl\n"
+    printed = texts_of(mdpipe("generate", "subwords_genmd4", "--count", 3).stdout)
+    assert mdpipe("generate", "subwords_genmd4", "--count", 3, "--out", "new.jsonl").stdout == "new.jsonl\n"
     lines = Path("new.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [{"text": text} for text in printed]
 
@@ -248,7 +248,7 @@ def test_every_other_sampler_is_refused_with_those_that_fit(refusal: Callable[..
 def test_without_a_choice_left_to_right_all_samples_are_one(mdpipe: Command) -> None:
     """The likeliest token each time, by any of the three ways to ask for it, whatever the seed."""
     arguments = [("--top-k", 1), ("--top-p", 1e-9), ("--temperature", 1e-9), ("--top-k", 1, "--seed", 5)]
-    drawn = [texts_of(mdpipe("generate", "letters_ar", *given).stdout) for given in arguments]
+    drawn = [texts_of(mdpipe("generate", "chars_ar", *given).stdout) for given in arguments]
     assert len({text for texts in drawn for text in texts}) == 1
 
 
@@ -258,7 +258,7 @@ def test_temperature_decides_how_varied_the_samples_are(mdpipe: Command) -> None
     Of 27 counts one is five standard errors off at 2e-5 of the seeds.
     """
     cold, hot = (
-        "".join(texts_of(mdpipe("generate", "letters", "--temperature", value, "--count", 100).stdout))
+        "".join(texts_of(mdpipe("generate", "chars_md4", "--temperature", value, "--count", 100).stdout))
         for value in (0.2, 1e9)
     )
     counts = np.array([hot.count(letter) for letter in " abcdefghijklmnopqrstuvwxyz"])
@@ -279,53 +279,59 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("nobody",), "there is no run 'nobody'; trained in models/: digits, letters, letters_ar, pieces"),
-        (("leters",), "there is no run 'leters' (did you mean 'letters'?); trained in models/: digits, letters,"),
+        (("nobody",), "there is no run 'nobody'; trained in models/: chars_ar, chars_md4, digits, subwords_genmd4"),
+        (
+            ("chars_md",),
+            "there is no run 'chars_md' (did you mean 'chars_md4'?); trained in models/: chars_ar, chars_md4,",
+        ),
         (("digits", "--label", 10), "--label 10 is not known: run 'digits' knows the classes 0 to 9"),
         (("digits", "--label", -1), "--label -1 is not known: run 'digits' knows the classes 0 to 9"),
-        (("letters", "--label", 0), "--label 0 is not known: run 'letters' knows no classes"),
+        (("chars_md4", "--label", 0), "--label 0 is not known: run 'chars_md4' knows no classes"),
         (("digits", "--guidance", 1), "--guidance needs a class to be guided by; give one with --label"),
         (("digits", "--label", 1, "--guidance", -1), "--guidance -1.0 is refused: must be at least 0"),
         (("digits", "--prompt", "a"), "run 'digits' draws pictures, which have no --prompt and no --length"),
         (("digits", "--length", 64), "run 'digits' draws pictures, which have no --prompt and no --length"),
         (
-            ("letters", "--prompt", "a" * 32),
+            ("chars_md4", "--prompt", "a" * 32),
             "the prompt has 32 tokens and leaves nothing of 32; give a larger --length",
         ),
-        (("letters", "--prompt", "abc", "--length", 3), "the prompt has 3 tokens and leaves nothing of 3"),
+        (("chars_md4", "--prompt", "abc", "--length", 3), "the prompt has 3 tokens and leaves nothing of 3"),
         (
-            ("letters", "--prompt", "привет"),
+            ("chars_md4", "--prompt", "привет"),
             "the tokenizer 'text8' keeps nothing of 'привет'; write it in",
         ),
-        (("pieces", "--prompt", "half \udcff"), "the text 'half \\udcff' is not UTF-8; set the terminal to it"),
-        (("letters", "--temperature", 0), "--temperature 0.0 is refused: must be above 0"),
-        (("letters", "--temperature", "nan"), "--temperature nan is refused: must be finite"),
-        (("letters", "--top-k", 0), "--top-k 0 is refused: must be at least 1"),
-        (("letters", "--top-p", 2), "--top-p 2.0 is refused: must be at most 1"),
-        (("letters", "--time-grid", "log"), "--time-grid log is refused: must be 'uniform' or 'cosine'"),
-        (("letters", "--set", "decode"), "--set decode sets nothing; write --set KEY=VALUE"),
         (
-            ("letters", "--set", "decod=argmax"),
+            ("subwords_genmd4", "--prompt", "half \udcff"),
+            "the text 'half \\udcff' is not UTF-8; set the terminal to it",
+        ),
+        (("chars_md4", "--temperature", 0), "--temperature 0.0 is refused: must be above 0"),
+        (("chars_md4", "--temperature", "nan"), "--temperature nan is refused: must be finite"),
+        (("chars_md4", "--top-k", 0), "--top-k 0 is refused: must be at least 1"),
+        (("chars_md4", "--top-p", 2), "--top-p 2.0 is refused: must be at most 1"),
+        (("chars_md4", "--time-grid", "log"), "--time-grid log is refused: must be 'uniform' or 'cosine'"),
+        (("chars_md4", "--set", "decode"), "--set decode sets nothing; write --set KEY=VALUE"),
+        (
+            ("chars_md4", "--set", "decod=argmax"),
             "--set decod=argmax: the sampler ancestral has no setting 'decod' (did you mean 'decode'?); it has:"
             " steps, time_grid, decode",
         ),
-        (("letters", "--set", "decode=best"), "--set decode=best is refused: must be 'sample' or 'argmax'"),
+        (("chars_md4", "--set", "decode=best"), "--set decode=best is refused: must be 'sample' or 'argmax'"),
         (
-            ("letters", "--set", "kind=ancestral"),
+            ("chars_md4", "--set", "kind=ancestral"),
             "--set kind=ancestral: the sampler ancestral has no setting 'kind'",
         ),
-        (("letters", "--sampler", "remdm", "--set", "eta=2"), "--set eta=2 is refused: must be at most 1"),
-        (("letters", "--sampler", "remdm", "--set", "eta=["), "--set eta=[: line 1, column 2: is not valid YAML"),
+        (("chars_md4", "--sampler", "remdm", "--set", "eta=2"), "--set eta=2 is refused: must be at most 1"),
+        (("chars_md4", "--sampler", "remdm", "--set", "eta=["), "--set eta=[: line 1, column 2: is not valid YAML"),
         (
-            ("letters", "--sampler", "first_hitting", "--set", "steps=3"),
+            ("chars_md4", "--sampler", "first_hitting", "--set", "steps=3"),
             "--set steps=3: the sampler first_hitting has no setting 'steps'; it has: none",
         ),
         (
-            ("letters", "--sampler", "two_stages"),
+            ("chars_md4", "--sampler", "two_stages"),
             "--sampler 'two_stages' does not fit a run of md4 (did you mean 'two_stage'?); allowed: ancestral, ance",
         ),
         (
-            ("letters", "--sampler", "remasking"),
+            ("chars_md4", "--sampler", "remasking"),
             "--sampler 'remasking' does not fit a run of md4; remasking is now called remdm",
         ),
         (
@@ -334,9 +340,9 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
             " .npz (an array), or a folder, with / at its end (a PNG each)",
         ),
         (("digits", "--out", "new"), "--out new does not say how to write images; allowed: .png"),
-        (("letters", "--out", "new.png"), "--out new.png does not say how to write texts; allowed: .txt, .jsonl"),
-        (("letters", "--out", "new.txt/"), "--out new.txt/ does not say how to write texts; allowed: .txt, .jsonl"),
-        (("letters", "--out", "models"), "--out models does not say how to write texts; allowed: .txt, .jsonl"),
+        (("chars_md4", "--out", "new.png"), "--out new.png does not say how to write texts; allowed: .txt, .jsonl"),
+        (("chars_md4", "--out", "new.txt/"), "--out new.txt/ does not say how to write texts; allowed: .txt, .jsonl"),
+        (("chars_md4", "--out", "models"), "--out models does not say how to write texts; allowed: .txt, .jsonl"),
         (("digits", "--out", "models/digits/run.json/a.png"), "--out models/digits/run.json/a.png cannot be written: "),
         (("digits", "--out", "models/digits/run.json/"), "--out models/digits/run.json/ cannot be written: "),
     ],
@@ -349,7 +355,7 @@ def test_a_mistake_ends_in_one_line_and_writes_nothing(
 
 def test_as_a_program_it_prints_samples_alone(place: Path) -> None:
     """No progress bar and no warning where nobody watches."""
-    command = [sys.executable, "-m", "mdpipe", "generate", "letters", "--prompt", "a ", "--count", "2"]
+    command = [sys.executable, "-m", "mdpipe", "generate", "chars_md4", "--prompt", "a ", "--count", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [text[:2] for text in texts_of(done.stdout)] == ["a ", "a "]
     assert done.stderr == ""

@@ -80,7 +80,7 @@ def test_what_looks_like_a_gap_and_is_none_is_refused(marker: str) -> None:
 def test_every_sampler_leaves_the_text_around_gaps_as_it_is(mdpipe: Command, sampler: str, words: str) -> None:
     arguments = ("--sampler", sampler, "--steps", 4, "--count", 5)
     texts = texts_of(
-        mdpipe("infill", "letters", "--text", f"some [gap:6] {words} [gap]s", "--gap", 2, *arguments).stdout
+        mdpipe("infill", "chars_md4", "--text", f"some [gap:6] {words} [gap]s", "--gap", 2, *arguments).stdout
     )
     assert len(set(texts)) == 5
     for text in texts:
@@ -91,7 +91,7 @@ def test_every_sampler_leaves_the_text_around_gaps_as_it_is(mdpipe: Command, sam
 def test_pieces_come_back_around_gaps_of_pieces(mdpipe: Command) -> None:
     """The text is given back to the letter, whatever pieces it is cut into."""
     before, after = "Größe:\n    [1, 2", "]  ▁ # end\n"
-    texts = texts_of(mdpipe("infill", "pieces", "--text", f"{before}[gap:3]{after}", "--count", 6).stdout)
+    texts = texts_of(mdpipe("infill", "subwords_genmd4", "--text", f"{before}[gap:3]{after}", "--count", 6).stdout)
     assert len(set(texts)) > 1
     assert all(text.startswith(before) and text.endswith(after) for text in texts)
 
@@ -105,17 +105,17 @@ def test_pieces_come_back_around_gaps_of_pieces(mdpipe: Command) -> None:
     ],
 )
 def test_text_that_the_tokenizer_alters_is_reported(mdpipe: Command, text: str, line: str) -> None:
-    assert mdpipe("infill", "letters", "--text", text, "--count", 1).stderr == line
+    assert mdpipe("infill", "chars_md4", "--text", text, "--count", 1).stderr == line
 
 
 def test_a_file_holds_what_would_have_been_printed(mdpipe: Command) -> None:
-    printed = mdpipe("infill", "letters", "--text", "a [gap]").stdout
-    assert mdpipe("infill", "letters", "--text", "a [gap]", "--out", "texts.txt").stdout == "texts.txt\n"
+    printed = mdpipe("infill", "chars_md4", "--text", "a [gap]").stdout
+    assert mdpipe("infill", "chars_md4", "--text", "a [gap]", "--out", "texts.txt").stdout == "texts.txt\n"
     assert Path("texts.txt").read_text() == printed
 
 
 def test_a_seed_gives_the_same_filling_and_another_seed_another(mdpipe: Command) -> None:
-    drawn = [mdpipe("infill", "letters", "--text", "a [gap] b", "--seed", seed).stdout for seed in (1, 1, 2)]
+    drawn = [mdpipe("infill", "chars_md4", "--text", "a [gap] b", "--seed", seed).stdout for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
 
@@ -123,13 +123,13 @@ def test_a_seed_gives_the_same_filling_and_another_seed_another(mdpipe: Command)
 @pytest.mark.parametrize("text", ["a [gap] b", "[gap]b", f"{'a' * 20}[gap:12]{'b' * 8}"])
 def test_left_to_right_a_gap_with_text_behind_it_is_refused(refusal: Callable[..., str], text: str) -> None:
     """Also where the gap ends with the network's window of 32 letters, in which nothing follows it."""
-    assert refusal("infill", "letters_ar", "--text", text).startswith(
+    assert refusal("infill", "chars_ar", "--text", text).startswith(
         "mdpipe: a run of autoregressive samples from left to right, without regard to the text after a gap"
     )
 
 
 def test_left_to_right_a_gap_at_the_end_is_filled(mdpipe: Command) -> None:
-    texts = texts_of(mdpipe("infill", "letters_ar", "--text", "the [gap:9]").stdout)
+    texts = texts_of(mdpipe("infill", "chars_ar", "--text", "the [gap:9]").stdout)
     assert all(text.startswith("the ") and len(text) == 13 for text in texts)
 
 
@@ -157,7 +157,7 @@ def test_arrays_have_the_filled_images_alone(mdpipe: Command, digit: NDArray[np.
 
 def test_a_setting_of_the_sampler_reaches_the_filling(mdpipe: Command) -> None:
     drawn = [
-        mdpipe("infill", "letters", "--text", "a [gap:20]", "--sampler", "remdm", "--set", f"eta={eta}").stdout
+        mdpipe("infill", "chars_md4", "--text", "a [gap:20]", "--sampler", "remdm", "--set", f"eta={eta}").stdout
         for eta in (0, 1)
     ]
     assert drawn[0] != drawn[1]
@@ -173,16 +173,16 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("letters",), "give either --text, or --image and --mask"),
-        (("letters", "--text", "[gap]", "--image", "digit.png"), "give either --text, or --image and --mask"),
+        (("chars_md4",), "give either --text, or --image and --mask"),
+        (("chars_md4", "--text", "[gap]", "--image", "digit.png"), "give either --text, or --image and --mask"),
         (("digits", "--image", "digit.png"), "--image needs --mask: the mask is a picture that is black where"),
         (("digits", "--mask", "mask.png"), "--mask needs --image: "),
-        (("letters", "--text", "no marker"), "the text has no gap to fill"),
-        (("letters", "--text", "[gap] 漢字"), "the tokenizer 'text8' keeps nothing of ' 漢字'; write it in"),
+        (("chars_md4", "--text", "no marker"), "the text has no gap to fill"),
+        (("chars_md4", "--text", "[gap] 漢字"), "the tokenizer 'text8' keeps nothing of ' 漢字'; write it in"),
         (("digits", "--text", "[gap]"), "run 'digits' draws pictures; give --image and --mask instead of --text"),
         (
-            ("letters", "--image", "digit.png", "--mask", "mask.png"),
-            "run 'letters' draws text; give --text instead of --image and --mask",
+            ("chars_md4", "--image", "digit.png", "--mask", "mask.png"),
+            "run 'chars_md4' draws text; give --text instead of --image and --mask",
         ),
         (
             ("digits", "--image", "wide.png", "--mask", "mask.png"),
@@ -205,13 +205,13 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
             "black.png is black all over, which leaves nothing",
         ),
         (("digits", "--image", "digit.png", "--mask", "mask.png", "--label", 10), "--label 10 is not known"),
-        (("nobody", "--text", "[gap]"), "there is no run 'nobody'; trained in models/: digits, letters"),
+        (("nobody", "--text", "[gap]"), "there is no run 'nobody'; trained in models/: chars_ar, chars_md4"),
         (
-            ("letters", "--text", "[gap]", "--set", "eta=1"),
+            ("chars_md4", "--text", "[gap]", "--set", "eta=1"),
             "--set eta=1: the sampler ancestral has no setting 'eta'",
         ),
         (
-            ("letters", "--text", "[gap]", "--out", "a.png"),
+            ("chars_md4", "--text", "[gap]", "--out", "a.png"),
             "--out a.png does not say how to write texts; allowed: .txt",
         ),
         (
@@ -219,7 +219,7 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
             "--out a.txt does not say how to write images; allowed: .png",
         ),
         (
-            ("letters", "--text", "[gap]", "--sampler", "genmd4_ancestral"),
+            ("chars_md4", "--text", "[gap]", "--sampler", "genmd4_ancestral"),
             "--sampler 'genmd4_ancestral' does not fit a run of md4",
         ),
     ],

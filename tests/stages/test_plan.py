@@ -72,13 +72,13 @@ def test_training_costs_what_a_count_by_hand_gives(default_suite):
     operations a layer for L tokens, the head 2 L D V; backward costs twice that.
     """
     params, rows = default_suite
-    run = params.runs["letters"]
+    run = params.runs["chars_md4"]
     layers, width, length, vocabulary = run.network.num_layers, run.network.hidden_size, 128, 27
     hidden = 32 * math.ceil(8 * width / 3 / 32)
     layer = 2 * length * (4 * width**2 + 3 * width * hidden) + 4 * length**2 * width
     forward = layers * layer + 2 * length * width * vocabulary
-    assert rows["train@letters"].flops == Estimate(3 * forward * run.train.batch_size * run.train.steps)
-    assert rows["train@letters"].tokens == Estimate(run.train.steps * run.train.batch_size * length)
+    assert rows["train@chars_md4"].flops == Estimate(3 * forward * run.train.batch_size * run.train.steps)
+    assert rows["train@chars_md4"].tokens == Estimate(run.train.steps * run.train.batch_size * length)
 
 
 def test_openwebtext_takes_the_hours_of_six_operations_a_weight_and_token(empty):
@@ -91,20 +91,20 @@ def test_openwebtext_takes_the_hours_of_six_operations_a_weight_and_token(empty)
 
 def test_twice_the_steps_take_twice_the_operations(empty):
     content = smoke()
-    once = rows_of(content)["train@letters"]
-    content["runs"]["letters"]["train"]["steps"] *= 2
-    twice = rows_of(content)["train@letters"]
+    once = rows_of(content)["train@chars_md4"]
+    content["runs"]["chars_md4"]["train"]["steps"] *= 2
+    twice = rows_of(content)["train@chars_md4"]
     assert twice.flops.value == 2 * once.flops.value
     assert twice.tokens.value == 2 * once.tokens.value
 
 
 def test_half_the_peak_takes_twice_the_hours(empty):
     content = smoke()
-    content["runs"]["letters"]["train"] |= {"steps": 10**9}
+    content["runs"]["chars_md4"]["train"] |= {"steps": 10**9}
     params = parse_params(content)
 
     def hours(mfu, peak):
-        line = next(line for line in describe(params, mfu, peak).splitlines() if line.startswith("train@letters "))
+        line = next(line for line in describe(params, mfu, peak).splitlines() if line.startswith("train@chars_md4 "))
         return float(line.split()[-2].replace(",", ""))
 
     assert hours(0.2, 989) == hours(0.4, 494.5) == pytest.approx(2 * hours(0.4, 989), rel=0.1)
@@ -112,14 +112,14 @@ def test_half_the_peak_takes_twice_the_hours(empty):
 
 def test_every_mask_of_an_example_is_a_network_call(empty):
     content = smoke()
-    once = rows_of(content)["train@letters"].flops.value
-    content["runs"]["letters"]["objective"] = {"kind": "md4", "num_mask_samples": 3}
-    assert rows_of(content)["train@letters"].flops.value == 3 * once
-    content["runs"]["letters"] |= {
+    once = rows_of(content)["train@chars_md4"].flops.value
+    content["runs"]["chars_md4"]["objective"] = {"kind": "md4", "num_mask_samples": 3}
+    assert rows_of(content)["train@chars_md4"].flops.value == 3 * once
+    content["runs"]["chars_md4"] |= {
         "objective": "genmd4",
-        "sample": content["runs"]["pieces"]["sample"],
+        "sample": content["runs"]["subwords_genmd4"]["sample"],
     }
-    assert rows_of(content)["train@letters"].flops.value == 2 * once
+    assert rows_of(content)["train@chars_md4"].flops.value == 2 * once
 
 
 def test_guidance_doubles_the_cost_of_a_sample(empty):
@@ -131,19 +131,20 @@ def test_guidance_doubles_the_cost_of_a_sample(empty):
 
 def test_an_exact_likelihood_needs_one_draw(empty):
     models = Plan.of(parse_params(smoke())).models
-    once, often = (models["letters_ar"].evaluation(samples, Estimate(7)) for samples in (1, 20))
+    once, often = (models["chars_ar"].evaluation(samples, Estimate(7)) for samples in (1, 20))
     assert once == often
     assert (
-        models["letters"].evaluation(20, Estimate(7)).value == 20 * models["letters"].evaluation(1, Estimate(7)).value
+        models["chars_md4"].evaluation(20, Estimate(7)).value
+        == 20 * models["chars_md4"].evaluation(1, Estimate(7)).value
     )
 
 
 def test_left_to_right_costs_the_sum_over_what_each_call_reads(empty):
     params = parse_params(smoke())
-    run, data = params.runs["letters_ar"], Plan.of(params).datasets["docs_letters"]
+    run, data = params.runs["chars_ar"], Plan.of(params).datasets["docs_chars"]
     network = build_on_meta(run.network, 27, data.shape, causal=True)
     once = sum(forward_flops(network, length) for length in range(1, data.length + 1))
-    assert rows_of(params)["sample@letters_ar"].flops == Estimate(run.sample.count * once)
+    assert rows_of(params)["sample@chars_ar"].flops == Estimate(run.sample.count * once)
 
 
 def test_what_is_not_known_shows_and_the_totals_say_at_least(empty):
@@ -151,7 +152,7 @@ def test_what_is_not_known_shows_and_the_totals_say_at_least(empty):
     lines = {line.split()[0]: line for line in printed.splitlines() if line}
     assert re.fullmatch(r"download@pydantic_docs +\? +\? +- +- +-", lines["download@pydantic_docs"])
     assert "at least" in lines["total"]
-    assert re.fullmatch(r"evaluate@letters +- +- +\? +\? +\?", lines["evaluate@letters"])
+    assert re.fullmatch(r"evaluate@chars_md4 +- +- +\? +\? +\?", lines["evaluate@chars_md4"])
     assert "? is unknown until the data are downloaded and encoded" in printed
 
 
@@ -168,11 +169,11 @@ def test_where_all_is_known_no_total_says_at_least(empty):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="runs would train on the GPU")
 def test_runs_in_bfloat16_are_named_where_it_is_slow(empty, monkeypatch):
     content = smoke()
-    content["runs"]["pieces"]["hardware"] = {"precision": "bfloat16"}
+    content["runs"]["subwords_genmd4"]["hardware"] = {"precision": "bfloat16"}
     for problem in ("", "bfloat16 is slow"):
         monkeypatch.setattr(performance, "find_bfloat16_problem", lambda device, problem=problem: problem)
         printed = describe(parse_params(content), 0.4, 989)
-        assert printed.endswith("Trained here, without a GPU (pieces): bfloat16 is slow.") == bool(problem)
+        assert printed.endswith("Trained here, without a GPU (subwords_genmd4): bfloat16 is slow.") == bool(problem)
     assert "Trained here" not in describe(load_params(FILES["smoke"]), 0.4, 989)
 
 
@@ -245,8 +246,8 @@ def test_a_share_or_peak_out_of_range_is_refused_in_a_line(empty, option, value)
 def test_memory_of_training_is_that_of_its_tensors(empty):
     """Weights, gradients, averages and two moments in float32: 20 bytes per weight."""
     params = parse_params(smoke())
-    weights = Plan.of(params).models["letters"].weights
-    assert f"letters {(weights * 20).format('B')}, " in " ".join(describe(params, 0.4, 989).split())
+    weights = Plan.of(params).models["chars_md4"].weights
+    assert f"chars_md4 {(weights * 20).format('B')}, " in " ".join(describe(params, 0.4, 989).split())
 
 
 @pytest.mark.slow

@@ -48,8 +48,8 @@ def test_letters_of_a_published_length_count_as_a_token_each(empty):
             splits={"validation": {"last_characters": 5_000_000}, "test": {"last_characters": 5_000_000}},
         )
     )
-    assert rows["evaluate@letters"].tokens == Estimate(5_000_000, is_guess=True)
-    assert rows["encode@docs_letters"].tokens == Estimate(100_000_000, is_guess=True)
+    assert rows["evaluate@chars_md4"].tokens == Estimate(5_000_000, is_guess=True)
+    assert rows["encode@docs_chars"].tokens == Estimate(100_000_000, is_guess=True)
     assert rows["download@pydantic_docs"].download.value == pytest.approx(31_344_016, rel=0.02)
 
 
@@ -88,12 +88,12 @@ def test_files_of_ones_own_are_as_long_as_they_are_large(empty):
         "detokenizer": None,
     }
     content = with_source(source, splits={"validation": 0.1, "test": "test"})
-    content["datasets"]["docs_pieces"]["tokenizer"] = GPT2
+    content["datasets"]["docs_subwords"]["tokenizer"] = GPT2
     rows = rows_of(content)
-    assert rows["evaluate@letters"].tokens == Estimate(43_000, is_guess=True)
-    assert rows["encode@docs_letters"].tokens == Estimate(129_000, is_guess=True)
+    assert rows["evaluate@chars_md4"].tokens == Estimate(43_000, is_guess=True)
+    assert rows["encode@docs_chars"].tokens == Estimate(129_000, is_guess=True)
     # Without a split of its own named, only what is called train is used.
-    assert rows["encode@docs_pieces"].tokens.value == pytest.approx(86_000 / 4.3)
+    assert rows["encode@docs_subwords"].tokens.value == pytest.approx(86_000 / 4.3)
     assert rows["download@pydantic_docs"].download == Estimate()
     assert rows["download@pydantic_docs"].disk == Estimate(129_000, is_guess=True)
 
@@ -113,7 +113,7 @@ def test_a_compressed_text_has_an_unknown_length(empty):
     (empty / "texts.jsonl.gz").write_bytes(b"x" * 100)
     source = {"kind": "jsonl", "path": "texts.jsonl.gz", "pattern": "*", "field": "text", "decode_errors": "strict"}
     content = with_source(source | {"empty_documents": "error", "detokenizer": None})
-    assert rows_of(content)["encode@docs_letters"].tokens.is_unknown
+    assert rows_of(content)["encode@docs_chars"].tokens.is_unknown
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimi
     """Of its states one is in the making, unless there are fewer than it may keep."""
     monkeypatch.setattr(disk_space, "MIN_REPORTED_BYTES", 0)
     content = smoke()
-    run = copy.deepcopy(content["runs"]["letters"])
+    run = copy.deepcopy(content["runs"]["chars_md4"])
     run["network"] |= {"num_layers": 2, "hidden_size": 128}
     run["train"] |= {
         "optimizer": optimizer,
@@ -173,23 +173,23 @@ def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimi
         "save_every": every,
         "save_total_limit": keep,
     }
-    content["runs"]["letters"] = run
+    content["runs"]["chars_md4"] = run
     params = parse_params(content)
-    train(params, "letters")
-    [checkpoint_dir] = place.glob(".mdpipe/checkpoints/letters-*")
-    assert f"training letters with {states} states to write" in capsys.readouterr().err
-    kept = folder_size(checkpoint_dir) * states / left + folder_size(paths.model("letters"))
-    planned = rows_of(params)["train@letters"].disk
+    train(params, "chars_md4")
+    [checkpoint_dir] = place.glob(".mdpipe/checkpoints/chars_md4-*")
+    assert f"training chars_md4 with {states} states to write" in capsys.readouterr().err
+    kept = folder_size(checkpoint_dir) * states / left + folder_size(paths.model("chars_md4"))
+    planned = rows_of(params)["train@chars_md4"].disk
     if optimizer is ADAMW:
         assert kept == pytest.approx(planned.value, rel=0.02) and not planned.is_guess
     else:  # Muon has one moment for matrices.
         assert 0.75 * planned.value < kept < planned.value and planned.is_guess
-    train(params, "letters")
-    assert "training letters with 0 states to write" in capsys.readouterr().err
+    train(params, "chars_md4")
+    assert "training chars_md4 with 0 states to write" in capsys.readouterr().err
 
 
 def test_a_run_that_goes_on_needs_room_for_what_is_not_there_yet():
-    train = parse_params(smoke()).runs["letters"].train
+    train = parse_params(smoke()).runs["chars_md4"].train
     train = train.model_copy(update={"steps": 10, "save_every": 2, "save_total_limit": 2})
     assert [train.most_checkpoints(newest, kept) for newest, kept in [(0, 0), (2, 1), (4, 2), (8, 2)]] == [3, 3, 3, 3]
     assert train.most_checkpoints(newest=8, kept=1) == 2
@@ -197,10 +197,10 @@ def test_a_run_that_goes_on_needs_room_for_what_is_not_there_yet():
 
 
 def test_samplers_are_called_as_often_as_planned(place, params):
-    samplers(params, "letters")
-    with paths.samplers("letters").open() as file:
+    samplers(params, "chars_md4")
+    with paths.samplers("chars_md4").open() as file:
         counted = {(row["sampler"], row["steps"]): row["network_calls"] for row in csv.DictReader(file)}
-    for config in params.samplers.samplers_for(params.runs["letters"].objective):
+    for config in params.samplers.samplers_for(params.runs["chars_md4"].objective):
         calls = int(counted[config.kind, str(getattr(config, "steps", ""))])
         planned = network_calls(config, 32)
         assert calls <= planned if config.kind == "ancestral" else calls == planned
@@ -233,10 +233,10 @@ def test_sizes_of_an_older_definition_are_not_those_of_the_new_one(place, params
     texts = {"kind": "text", "path": "nowhere", "pattern": "*", "sample_by": "document", "decode_errors": "strict"}
     moved = with_source(texts | {"empty_documents": "error", "detokenizer": None})
     rows = rows_of(moved)
-    for stage in ("download@pydantic_docs", "encode@docs_letters", "encode@docs_pieces"):
+    for stage in ("download@pydantic_docs", "encode@docs_chars", "encode@docs_subwords"):
         assert rows[stage].disk.is_unknown
     assert rows["encode@digits"] == there["encode@digits"]
-    assert rows["evaluate@letters"].tokens.is_unknown
+    assert rows["evaluate@chars_md4"].tokens.is_unknown
     assert "? is unknown until" in describe(parse_params(moved), 0.4, 989.0)
 
 
@@ -259,8 +259,8 @@ def test_a_plan_is_made_beside_a_broken_lock_file(place, params, broken):
 def test_a_vocabulary_that_is_yet_to_be_fetched_leaves_only_tokens_known(empty):
     tokenizer = {"kind": "hf_tokenizer", "path": "someone/something", "eos_token": "</s>"}
     content = smoke()
-    content["datasets"]["docs_pieces"]["tokenizer"] = tokenizer
+    content["datasets"]["docs_subwords"]["tokenizer"] = tokenizer
     rows = rows_of(content)
-    assert rows["train@pieces"].flops.is_unknown
-    assert rows["tokenizer@docs_pieces"].download.is_unknown
-    assert rows["train@pieces"].tokens == Estimate(30 * 8 * 16)
+    assert rows["train@subwords_genmd4"].flops.is_unknown
+    assert rows["tokenizer@docs_subwords"].download.is_unknown
+    assert rows["train@subwords_genmd4"].tokens == Estimate(30 * 8 * 16)

@@ -55,7 +55,7 @@ def test_check_names_every_path_that_is_missing(place):
     Path("constraints.txt").unlink()
     result = check()
     assert result.exit_code == 1
-    assert "train@letters" in result.output  # What would run is said all the same.
+    assert "train@chars_md4" in result.output  # What would run is said all the same.
     for source in smoke()["sources"]:
         assert f"sources.{source}.path: 'constraints.txt' does not exist" in result.output
 
@@ -73,7 +73,7 @@ def test_who_has_the_artifacts_needs_no_files_of_sources(place):
     require_usable(parse_params(smoke()), with_sources=False)
 
 
-@pytest.mark.parametrize("path", ["data/raw/pydantic_docs", "data/tokenizers/docs_pieces/x", "./models//letters/"])
+@pytest.mark.parametrize("path", ["data/raw/pydantic_docs", "data/tokenizers/docs_subwords/x", "./models//chars_md4/"])
 def test_a_path_that_an_earlier_stage_makes_need_not_exist(place, path):
     require_usable(with_paths(typer_docs=path), with_sources=True)
 
@@ -140,7 +140,7 @@ def test_a_source_that_an_ignore_file_keeps_is_usable(place):
     require_usable(parse_params(smoke()), with_sources=True)
 
 
-@pytest.mark.parametrize("link", ["models", "data", "data/raw", "models/letters", "evaluations", "report"])
+@pytest.mark.parametrize("link", ["models", "data", "data/raw", "models/chars_md4", "evaluations", "report"])
 def test_an_output_behind_a_symbolic_link_is_refused_before_a_stage_runs(place, tmp_path_factory, monkeypatch, link):
     disk = tmp_path_factory.mktemp("disk")
     (place / link).parent.mkdir(exist_ok=True)
@@ -173,8 +173,8 @@ def test_a_read_only_place_is_refused_before_a_stage_runs(place, monkeypatch, cl
 def test_files_that_dvc_links_into_its_cache_are_no_such_links(place, tmp_path_factory):
     """`cache.type symlink`: the folders of an artifact are its own, the files links."""
     Path("evaluations").mkdir()
-    Path("models/letters").mkdir(parents=True)
-    for file in ("evaluations/letters.npy", "models/letters/run.json"):
+    Path("models/chars_md4").mkdir(parents=True)
+    for file in ("evaluations/chars_md4.npy", "models/chars_md4/run.json"):
         Path(file).symlink_to(tmp_path_factory.getbasetemp() / "cached")
     require_usable(parse_params(smoke()), with_sources=True)
 

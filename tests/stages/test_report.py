@@ -26,15 +26,15 @@ def two_runs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Two runs on one dataset, the first compared with the second, with files written by the test."""
     monkeypatch.chdir(tmp_path)
     data: dict[str, Any] = params.model_dump(mode="json")
-    names = ("letters", "letters_ar")
+    names = ("chars_md4", "chars_ar")
     data["runs"] = {name: data["runs"][name] for name in names}
-    data["datasets"] = {"docs_letters": data["datasets"]["docs_letters"]}
+    data["datasets"] = {"docs_chars": data["datasets"]["docs_chars"]}
     del data["zero_shot"], data["samplers"]
-    write(paths.metrics("encode", "docs_letters"), records.encoding("docs_letters", records.TEXT_RATES))
+    write(paths.metrics("encode", "docs_chars"), records.encoding("docs_chars", records.TEXT_RATES))
     for name, value in zip(names, (2.5, 2.25), strict=True):
-        evaluation = records.evaluation(name, "docs_letters", "text", unit="bits/char", value=value)
+        evaluation = records.evaluation(name, "docs_chars", "text", unit="bits/char", value=value)
         write(paths.metrics("evaluate", name), evaluation)
-        write(paths.metrics("sample", name), records.sample(name, dataset="docs_letters"))
+        write(paths.metrics("sample", name), records.sample(name, dataset="docs_chars"))
         write(paths.metrics("train", name), records.training(name))
         put(paths.curve(name), "step,train/loss,train/grad_norm\n1,4.5,1\n2,4.25,0.5\n")
     return parse_params(data)
@@ -71,45 +71,45 @@ def difference_by_hand(
 
 def test_a_constant_difference_has_no_error(two_runs: Params) -> None:
     """One bit per token, however the examples' own costs scatter; only the run that asks for it has one."""
-    put_costs("letters", [4 * math.log(2) + 9, 4 * math.log(2), math.log(2) + 1], [4, 4, 1])
-    put_costs("letters_ar", [9, 0, 1], [4, 4, 1])
+    put_costs("chars_md4", [4 * math.log(2) + 9, 4 * math.log(2), math.log(2) + 1], [4, 4, 1])
+    put_costs("chars_ar", [9, 0, 1], [4, 4, 1])
     report(two_runs)
-    compared = row_of("letters")
-    assert compared["against"] == "letters_ar"
+    compared = row_of("chars_md4")
+    assert compared["against"] == "chars_ar"
     assert compared["difference"] == pytest.approx(1)
     assert compared["difference_stderr"] == pytest.approx(0, abs=1e-9)
-    assert [row_of("letters_ar")[name] for name in ("against", "difference", "difference_stderr")] == [None] * 3
+    assert [row_of("chars_ar")[name] for name in ("against", "difference", "difference_stderr")] == [None] * 3
 
 
 def test_a_difference_is_the_one_computed_by_hand(two_runs: Params) -> None:
     random = np.random.default_rng(0)
     sizes = np.array([32.0] * 29 + [7])
     first, second = random.uniform(0, 3, (2, 30)) * sizes
-    put_costs("letters", first, sizes)
-    put_costs("letters_ar", second, sizes)
+    put_costs("chars_md4", first, sizes)
+    put_costs("chars_ar", second, sizes)
     report(two_runs)
-    found = row_of("letters")
+    found = row_of("chars_md4")
     expected = difference_by_hand(first, second, sizes)
     assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_table_shows_the_difference_with_its_error(two_runs: Params) -> None:
-    put_costs("letters", [5.0, 8.0, 6.0], [4, 4, 4])
-    put_costs("letters_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
     report(two_runs)
     header, _, *lines = (paths.RESULTS / "likelihood.md").read_text().splitlines()
     headings = [heading.strip() for heading in header.split("|")]
     cells = [dict(zip(headings, [cell.strip() for cell in line.split("|")], strict=True)) for line in lines]
     compared = [row for row in cells if row["against"]]
-    assert [row["run"] for row in compared] == ["letters"]
+    assert [row["run"] for row in compared] == ["chars_md4"]
     assert "±" in compared[0]["difference"]
     assert {row["estimator"] for row in cells if not row["run"]} == {"xz", "unigram"}
 
 
 def test_figures_are_files_beside_the_page_and_stale_ones_go(two_runs: Params) -> None:
-    put_costs("letters", [5.0, 8.0, 6.0], [4, 4, 4])
-    put_costs("letters_ar", [5.5, 7.0, 5.0], [4, 4, 4])
-    put(paths.exponents("letters"), f"{','.join(EXPONENTS)}\n0, ,1.5\n1,a,0.5\n")
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    put(paths.exponents("chars_md4"), f"{','.join(EXPONENTS)}\n0, ,1.5\n1,a,0.5\n")
     report(two_runs)
     assert {path.name for path in paths.REPORT.iterdir()} == {
         "index.html",
@@ -118,25 +118,25 @@ def test_figures_are_files_beside_the_page_and_stale_ones_go(two_runs: Params) -
         "exponents.svg",
     }
     shown = (paths.REPORT / "exponents.svg").read_text(encoding="utf-8")
-    assert all(f">{text}</text>" in shown for text in ("letters", "␣", "a", "mean 1.000 of 2 tokens"))
-    paths.exponents("letters").unlink()
+    assert all(f">{text}</text>" in shown for text in ("chars_md4", "␣", "a", "mean 1.000 of 2 tokens"))
+    paths.exponents("chars_md4").unlink()
     report(two_runs)
     assert not (paths.REPORT / "exponents.svg").exists()
 
 
 def test_runs_with_other_examples_are_not_compared(two_runs: Params) -> None:
-    put_costs("letters", [5.0, 8.0, 6.0], [4, 4, 4])
-    put_costs("letters_ar", [5.5, 7.0], [4, 4])
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0], [4, 4])
     with pytest.raises(ValueError, match="costs of 3 and of 2"):
         report(two_runs)
     assert not paths.RESULTS.exists()
 
 
 def test_a_missing_metrics_file_is_named(two_runs: Params) -> None:
-    put_costs("letters", [5.0, 8.0], [4, 4])
-    put_costs("letters_ar", [5.5, 7.0], [4, 4])
-    paths.metrics("sample", "letters_ar").unlink()
-    with pytest.raises(MetricsError, match=r"metrics/sample/letters_ar\.json does not exist; `dvc repro` makes"):
+    put_costs("chars_md4", [5.0, 8.0], [4, 4])
+    put_costs("chars_ar", [5.5, 7.0], [4, 4])
+    paths.metrics("sample", "chars_ar").unlink()
+    with pytest.raises(MetricsError, match=r"metrics/sample/chars_ar\.json does not exist; `dvc repro` makes"):
         report(two_runs)
 
 
@@ -148,9 +148,9 @@ def test_measured_speeds_are_in_the_table_of_samplers(params: Params, place: Pat
     real = parse_params(data)
     for run in real.runs:
         sample(real, run)
-    samplers(real, "letters")
-    parameters = pl.read_csv(paths.samplers("letters"))["parameters"][0]
-    put(paths.SPEEDS, f"{','.join(SPEEDS)}\nletters,first_hitting,,{parameters},64.5\n")
+    samplers(real, "chars_md4")
+    parameters = pl.read_csv(paths.samplers("chars_md4"))["parameters"][0]
+    put(paths.SPEEDS, f"{','.join(SPEEDS)}\nchars_md4,first_hitting,,{parameters},64.5\n")
     report(real)
     table = pl.read_csv(paths.RESULTS / "samplers.csv")
     assert table.select("sampler", "tokens_per_second").rows() == [("data", None), ("first_hitting", 64.5)]
@@ -163,17 +163,17 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     real = parse_params(data)
     for run in real.runs:
         sample(real, run)
-    samplers(real, "letters")
+    samplers(real, "chars_md4")
     report(real)
     tables = {name: pl.read_csv(paths.RESULTS / f"{name}.csv") for name in ("likelihood", "samples", "samplers")}
     assert set(tables["likelihood"]["run"].drop_nulls()) == set(tables["samples"]["run"]) == set(real.runs)
     assert tables["samplers"].height == 6
     assert tables["samplers"]["tokens_per_second"].null_count() == 6
-    first, second = (np.load(paths.evaluation(run)) for run in ("letters", "letters_ar"))
+    first, second = (np.load(paths.evaluation(run)) for run in ("chars_md4", "chars_ar"))
     expected = difference_by_hand(first[:, 0], second[:, 0], first[:, 1])
-    found = row_of("letters")
+    found = row_of("chars_md4")
     assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
-    values = [read_metrics(paths.metrics("evaluate", run))["value"] for run in ("letters", "letters_ar")]
+    values = [read_metrics(paths.metrics("evaluate", run))["value"] for run in ("chars_md4", "chars_ar")]
     assert found["difference"] == pytest.approx(values[0] - values[1], abs=2e-5)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert all(run in page for run in real.runs)

@@ -27,9 +27,9 @@ Row = dict[str, str]
 
 @pytest.fixture
 def rows(params: Params, place: Path) -> list[Row]:
-    """The rows of metrics/samplers/letters.csv, as text."""
-    samplers(params, "letters")
-    return rows_of("letters")
+    """The rows of metrics/samplers/chars_md4.csv, as text."""
+    samplers(params, "chars_md4")
+    return rows_of("chars_md4")
 
 
 def rows_of(run: str) -> list[Row]:
@@ -46,14 +46,14 @@ def with_samplers(params: Params, *described: dict[str, object]) -> Params:
 
 def held_out() -> Tensor:
     """The test split's whole windows."""
-    tokens = EncodedDataset.open(paths.encoded("docs_letters"), "test").tokens
+    tokens = EncodedDataset.open(paths.encoded("docs_chars"), "test").tokens
     whole = tokens[: len(tokens) // WINDOW * WINDOW].reshape(-1, WINDOW).astype(np.int64)
     return torch.from_numpy(whole)
 
 
 def bits_by_chaining(tokens: Tensor) -> list[float]:
     """Bits per letter of each text under the judge, which is shown the letters before each one, one after the other."""
-    network = load_run("letters_ar").network
+    network = load_run("chars_ar").network
     bits = torch.zeros(len(tokens), dtype=torch.float64)
     for place in range(WINDOW):
         before = pad(tokens[:, :place], (1, 0), value=27)
@@ -79,12 +79,12 @@ def test_there_is_a_row_for_the_data_and_for_each_sampler_at_each_number_of_step
         ("ancestral", "8", "2"),
         ("first_hitting", "", "2"),
     ]
-    parameters = str(load_run("letters").parameters)
+    parameters = str(load_run("chars_md4").parameters)
     for row in rows:
         assert [row[name] for name in ("run", "dataset", "judge", "unit", "parameters")] == [
-            "letters",
-            "docs_letters",
-            "letters_ar",
+            "chars_md4",
+            "docs_chars",
+            "chars_ar",
             "bits/char",
             parameters,
         ]
@@ -109,8 +109,8 @@ def test_the_data_are_judged_whole(rows: list[Row]) -> None:
 
 def test_samples_are_judged_as_the_data_are(params: Params, rows: list[Row]) -> None:
     """Drawn again from the same noise, of which every row has its own."""
-    trained = load_run("letters")
-    compared = params.samplers.samplers_for(params.runs["letters"].objective)
+    trained = load_run("chars_md4")
+    compared = params.samplers.samplers_for(params.runs["chars_md4"].objective)
     for row, config in zip(rows[1:], compared, strict=True):
         stream = STREAMS.get(config.kind, config.kind)
         noise = CounterRNG(params.seed, f"samplers/{stream}/{getattr(config, 'steps', None)}")
@@ -122,12 +122,12 @@ def test_samples_are_judged_as_the_data_are(params: Params, rows: list[Row]) -> 
 
 
 def test_the_file_is_the_same_each_time_and_another_with_another_seed(params: Params, rows: list[Row]) -> None:
-    first = paths.samplers("letters").read_bytes()
-    samplers(params, "letters")
-    assert paths.samplers("letters").read_bytes() == first
-    samplers(params.model_copy(update={"seed": 1}), "letters")
-    assert rows_of("letters")[0] == rows[0]
-    assert rows_of("letters")[1:] != rows[1:]
+    first = paths.samplers("chars_md4").read_bytes()
+    samplers(params, "chars_md4")
+    assert paths.samplers("chars_md4").read_bytes() == first
+    samplers(params.model_copy(update={"seed": 1}), "chars_md4")
+    assert rows_of("chars_md4")[0] == rows[0]
+    assert rows_of("chars_md4")[1:] != rows[1:]
 
 
 def test_only_samplers_that_fit_the_run_are_tried(params: Params) -> None:
@@ -141,21 +141,21 @@ def test_only_samplers_that_fit_the_run_are_tried(params: Params) -> None:
     )
     tried = {
         run: [config.model_dump() for config in suite.samplers.samplers_for(suite.runs[run].objective)]
-        for run in ("letters", "pieces", "letters_ar")
+        for run in ("chars_md4", "subwords_genmd4", "chars_ar")
     }
     remdm = {"kind": "remdm", "time_grid": "uniform", "eta": 0.3}
     genmd4 = {"kind": "genmd4_ancestral", "time_grid": "cosine"}
     assert tried == {
-        "letters": [*({**remdm, "steps": steps} for steps in (4, 8)), {"kind": "first_hitting"}],
-        "pieces": [{**genmd4, "steps": steps} for steps in (4, 8)],
-        "letters_ar": [{"kind": "autoregressive"}],
+        "chars_md4": [*({**remdm, "steps": steps} for steps in (4, 8)), {"kind": "first_hitting"}],
+        "subwords_genmd4": [{**genmd4, "steps": steps} for steps in (4, 8)],
+        "chars_ar": [{"kind": "autoregressive"}],
     }
 
 
 def test_a_judge_that_only_has_a_bound_is_refused(params: Params, place: Path) -> None:
     """The params already say so; where the models on the disk are others than these, the stage does."""
-    judged = params.samplers.runs["letters"].model_copy(update={"reference_model": "letters"})
-    suite = params.samplers.model_copy(update={"runs": {"letters": judged}})
+    judged = params.samplers.runs["chars_md4"].model_copy(update={"reference_model": "chars_md4"})
+    suite = params.samplers.model_copy(update={"runs": {"chars_md4": judged}})
     with pytest.raises(ValueError, match="must have an exact likelihood"):
-        samplers(params.model_copy(update={"samplers": suite}), "letters")
-    assert not paths.samplers("letters").exists()
+        samplers(params.model_copy(update={"samplers": suite}), "chars_md4")
+    assert not paths.samplers("chars_md4").exists()

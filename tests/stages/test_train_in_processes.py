@@ -29,7 +29,7 @@ def train(place: Path, run: str, **hardware: object) -> "subprocess.CompletedPro
     return subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize(("run", "strategy"), [("pieces", "fsdp"), ("digits", "ddp")])
+@pytest.mark.parametrize(("run", "strategy"), [("subwords_genmd4", "fsdp"), ("digits", "ddp")])
 def test_two_processes_write_the_run_of_one_up_to_rounding(place, run, strategy):
     """GenMD4 with dropout, sharded; a U-Net that is told classes, replicated."""
     files = [place / f"models/{run}/model.safetensors", place / f"metrics/train/{run}.json"]
@@ -62,25 +62,25 @@ LEFT_BEHIND = {
 
 
 def test_variables_left_by_another_launcher_change_nothing(place, params, monkeypatch):
-    file = place / "models/letters/model.safetensors"
+    file = place / "models/chars_md4/model.safetensors"
     weights = file.read_bytes()
     file.unlink()
     for name, value in LEFT_BEHIND.items():
         monkeypatch.setenv(name, value)
-    train_here(params, "letters")
+    train_here(params, "chars_md4")
     assert file.read_bytes() == weights
 
 
 def with_processes(number: int) -> Params:
     content = yaml.safe_load(SMOKE.read_text())
-    content["runs"]["letters"]["hardware"] = {"num_processes": number}
+    content["runs"]["chars_md4"]["hardware"] = {"num_processes": number}
     return parse_params(content)
 
 
 def test_another_launcher_is_refused_with_what_to_unset(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=r"WORLD_SIZE = 2 is of another launcher: `unset RANK LOCAL_RANK WORLD_SIZE`"):
-        train_here(with_processes(2), "letters")
+        train_here(with_processes(2), "chars_md4")
 
 
 @pytest.mark.parametrize("nodes", ["0", "1:2", "", "3"])
@@ -88,11 +88,11 @@ def test_a_number_of_machines_that_cannot_be_says_what_to_unset(monkeypatch, nod
     monkeypatch.setenv("PET_NNODES", nodes)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with pytest.raises(ValueError, match=r"PET_NNODES = '?[\d:]*'? .*unset"):
-        train_here(with_processes(2), "letters")
+        train_here(with_processes(2), "chars_md4")
 
 
 def test_a_batch_that_cannot_be_divided_is_refused_and_says_so(place):
-    done = train(place, "letters", num_processes=3)
+    done = train(place, "chars_md4", num_processes=3)
     assert done.returncode == 1
-    assert "runs.letters.train.batch_size: 8 is refused: must be a multiple of 3" in done.stderr
+    assert "runs.chars_md4.train.batch_size: 8 is refused: must be a multiple of 3" in done.stderr
     assert "\n" not in done.stderr.strip()

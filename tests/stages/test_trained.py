@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from mdpipe.stages.model_io import load_run
 
-LETTERS, PIECES, DIGITS = Path("models/letters"), Path("models/pieces"), Path("models/digits")
+LETTERS, PIECES, DIGITS = Path("models/chars_md4"), Path("models/subwords_genmd4"), Path("models/digits")
 
 
 def refused(run: str) -> str:
@@ -27,13 +27,13 @@ def edit(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("run", ["letters", "letters_ar", "pieces", "digits"])
+@pytest.mark.parametrize("run", ["chars_md4", "chars_ar", "subwords_genmd4", "digits"])
 def test_what_training_wrote_is_taken(place, run):
     assert load_run(run).directory == Path("models") / run
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-@pytest.mark.parametrize(("run", "file"), [("letters", "model"), ("pieces", "objective")])
+@pytest.mark.parametrize(("run", "file"), [("chars_md4", "model"), ("subwords_genmd4", "objective")])
 def test_weights_of_another_type_are_refused(place, run, file, dtype):
     path = Path("models") / run / f"{file}.safetensors"
     save_file({name: tensor.to(dtype) for name, tensor in load_file(path).items()}, path)
@@ -48,14 +48,14 @@ def test_every_key_of_a_run_is_there_and_has_its_type(place, key):
         if key == "dataset" and isinstance(value, str):
             continue
         path.write_text(json.dumps(whole | {key: value}))
-        assert str(path) in refused("letters")
+        assert str(path) in refused("chars_md4")
     path.write_text(json.dumps({name: value for name, value in whole.items() if name != key}))
-    assert f"{path}: {key}: Field required" in refused("letters")
+    assert f"{path}: {key}: Field required" in refused("chars_md4")
     path.write_text(json.dumps(whole | {"other": 1}))
-    assert f"{path}: other" in refused("letters")
+    assert f"{path}: other" in refused("chars_md4")
     for content in ("", "[]", "{", "3"):
         path.write_text(content)
-        assert str(path) in refused("letters")
+        assert str(path) in refused("chars_md4")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_every_key_of_a_run_is_there_and_has_its_type(place, key):
 def test_the_settings_of_an_objective_are_those_of_params(place, settings):
     path = LETTERS / "run.json"
     edit(path, objective=json.loads(path.read_text())["objective"] | settings)
-    assert str(path) in refused("letters")
+    assert str(path) in refused("chars_md4")
 
 
 @pytest.mark.parametrize(
@@ -77,10 +77,10 @@ def test_the_settings_of_an_objective_are_those_of_params(place, settings):
 def test_the_settings_of_a_network_are_those_of_params(place, settings):
     path = LETTERS / "network.json"
     edit(path, settings=json.loads(path.read_text())["settings"] | settings)
-    assert str(path) in refused("letters")
+    assert str(path) in refused("chars_md4")
 
 
-@pytest.mark.parametrize("run", ["letters", "digits"])
+@pytest.mark.parametrize("run", ["chars_md4", "digits"])
 def test_a_modality_that_contradicts_the_tokenizer_is_refused(place, run):
     path = Path("models") / run / "run.json"
     other = {"text": "image", "image": "text"}[json.loads(path.read_text())["modality"]]
@@ -88,7 +88,9 @@ def test_a_modality_that_contradicts_the_tokenizer_is_refused(place, run):
     assert f"{path}: modality = {other!r} does not fit" in refused(run)
 
 
-@pytest.mark.parametrize(("run", "tokenizer"), [("letters", "pixels"), ("digits", "letters"), ("letters", "bytes")])
+@pytest.mark.parametrize(
+    ("run", "tokenizer"), [("chars_md4", "pixels"), ("digits", "chars_md4"), ("chars_md4", "bytes")]
+)
 def test_a_tokenizer_of_another_kind_is_refused(place, run, tokenizer):
     edit(Path("models") / run / "run.json", tokenizer=tokenizer)
     refused(run)
@@ -97,12 +99,14 @@ def test_a_tokenizer_of_another_kind_is_refused(place, run, tokenizer):
 def test_the_tokenizer_of_another_run_is_refused(place):
     for path in (PIECES / "tokenizer.json", PIECES / "unigram.npy"):
         shutil.copy(path, LETTERS / path.name)
-    assert "models/letters/tokenizer.json: kind = 'pieces' is not that of the model, 'letters'" in refused("letters")
+    assert "models/chars_md4/tokenizer.json: kind = 'pieces' is not that of the model, 'letters'" in refused(
+        "chars_md4"
+    )
 
 
 def test_a_vocabulary_that_is_not_the_model_s_is_refused(place):
     edit(PIECES / "tokenizer.json", vocabulary=27)
-    assert f"{PIECES}/tokenizer.json: vocabulary = 27 is not that of the model" in refused("pieces")
+    assert f"{PIECES}/tokenizer.json: vocabulary = 27 is not that of the model" in refused("subwords_genmd4")
 
 
 @pytest.mark.parametrize(
@@ -111,9 +115,9 @@ def test_a_vocabulary_that_is_not_the_model_s_is_refused(place):
 def test_frequencies_of_other_tokens_are_refused(place, counts):
     (LETTERS / "unigram.npy").unlink()
     np.save(LETTERS / "unigram.npy", counts)
-    assert "models/letters/unigram.npy should be int64 (27,)" in refused("letters")
+    assert "models/chars_md4/unigram.npy should be int64 (27,)" in refused("chars_md4")
 
 
 def test_a_causal_network_belongs_to_a_causal_objective(place):
     edit(LETTERS / "network.json", causal=True)
-    assert "causal = True does not fit the objective md4" in refused("letters")
+    assert "causal = True does not fit the objective md4" in refused("chars_md4")

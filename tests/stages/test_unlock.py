@@ -58,11 +58,11 @@ def test_an_unreadable_table_is_set_aside(repo, content):
 
 
 def test_an_entry_does_not_outlive_its_process_although_another_has_its_number(repo, process):
-    write_entry(process.pid, "/usr/bin/dvc repro train@letters")
+    write_entry(process.pid, "/usr/bin/dvc repro train@chars_md4")
     with pytest.raises(LockError):
         Repo().status()
     (line,) = repair_rwlock(repo)
-    assert line == f".dvc/tmp/rwlock: process {process.pid} (dvc repro train@letters) is gone; its locks are removed"
+    assert line == f".dvc/tmp/rwlock: process {process.pid} (dvc repro train@chars_md4) is gone; its locks are removed"
     assert json.loads(TABLE.read_text()) == {"write": {}, "read": {}}
     assert Repo().status() == {}
 

@@ -113,7 +113,7 @@ def test_snakemake_accepts_outputs_older_than_inputs(monkeypatch: pytest.MonkeyP
 def test_a_read_only_folder_of_an_output_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("models").mkdir()
     monkeypatch.setattr(os, "access", lambda folder, _: Path(folder).name != "models")  # Root may write anywhere.
-    stage = Stage("train", "", (), ("models/letters", "metrics/train.json"), 1, 0, 1, 1, "", ())
+    stage = Stage("train", "", (), ("models/chars_md4", "metrics/train.json"), 1, 0, 1, 1, "", ())
     require_writable_folders([])
     with pytest.raises(ValueError, match=r"^cannot write in models, where stages keep files: change owner or mode"):
         require_writable_folders([stage])
@@ -154,12 +154,12 @@ def test_a_dry_run_asks_with_new_params_and_leaves_the_old_ones(monkeypatch: pyt
 
     def status(targets: list[str] | None = None) -> dict[str, list[object]]:
         seen.append(RESOLVED_PARAMS_FILE.read_text())
-        return {RESOLVE: [], "train@letters": []}
+        return {RESOLVE: [], "train@chars_md4": []}
 
     RESOLVED_PARAMS_FILE.write_text("seed: 1\n")
     params = load_params(SMOKE)
     repo = SimpleNamespace(status=status)
     planned = request_stale_stages(repo, [], params, dry_run=True)
-    assert planned == {"train@letters"}
+    assert planned == {"train@chars_md4"}
     assert seen == [dump_params(params)]
     assert RESOLVED_PARAMS_FILE.read_text() == "seed: 1\n"

@@ -48,7 +48,14 @@ def test_snakemake_shows_a_failed_job_by_the_function_that_the_snakefile_replace
     formatter = DefaultFormatter(quiet=set(), show_failed_logs=True)
     record = logging.LogRecord("snakemake", logging.ERROR, "", 0, "", None, None)
     record.event = LogEvent.JOB_ERROR
-    fields = {"rule_name": "train@letters", "jobid": 1, "input": [], "output": [], "log": [str(log)], "conda_env": None}
+    fields = {
+        "rule_name": "train@chars_md4",
+        "jobid": 1,
+        "input": [],
+        "output": [],
+        "log": [str(log)],
+        "conda_env": None,
+    }
     fields |= {"container_img": None, "shellcmd": None, "aux": {}, "indent": False, "rule_msg": None}
     for name, value in fields.items():
         setattr(record, name, value)

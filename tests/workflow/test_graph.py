@@ -47,7 +47,7 @@ def test_what_a_stage_waits_for_is_what_dvc_says_it_comes_after(repo, stages):
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name", ["download@pydantic_docs", "train@letters_ar", "report"])
+@pytest.mark.parametrize("name", ["download@pydantic_docs", "train@chars_ar", "report"])
 def test_dependents_of_a_stage_are_those_in_dvcs_graph(repo, stages, name):
     (changed,) = [stage for stage in repo.index.stages if stage.addressing == name]
     expected = {name, *(stage.addressing for stage in networkx.ancestors(repo.index.graph, changed))}

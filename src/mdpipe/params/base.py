@@ -58,7 +58,7 @@ def _is_mapping_of_names(names: Any) -> Any:
 
 
 Names = Annotated[dict[Name, None], BeforeValidator(_is_mapping_of_names)]
-"""Names as keys without values, `{letters, digits}`, over which DVC's `foreach` and `matrix` iterate."""
+"""Names as keys without values, `{chars_md4, digits}`, over which DVC's `foreach` and `matrix` iterate."""
 
 
 def _are_distinct(entries: list[Any]) -> list[Any]:

@@ -113,7 +113,7 @@ def json_schema() -> str:
 
 
 def _describe(problem: Any, data: Any) -> str:
-    """Return a line such as `runs.letters.train.steps: 0 is refused: must be at least 1`."""
+    """Return a line such as `runs.chars_md4.train.steps: 0 is refused: must be at least 1`."""
     keys, value, is_tagged = [], data, False
     for part in problem["loc"]:
         if not is_tagged and isinstance(value, dict) and part in (value.get("kind"), value.get("objective")):

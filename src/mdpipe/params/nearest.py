@@ -8,7 +8,7 @@ SHORTEST_BEGINNING = 3
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'letters'?)`, or nothing where no known name is close; case makes no difference."""
+    """Return ` (did you mean 'chars_md4'?)`, or nothing where no known name is close; case makes no difference."""
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), list(by_lower_case), n=1)
     if not near and len(name) >= SHORTEST_BEGINNING:
