@@ -1,13 +1,9 @@
 """All schedules and all objectives, for laws that hold for each of them."""
 
-from mdpipe.diffusion.objectives.any_order import AnyOrder
-from mdpipe.diffusion.objectives.autoregressive import Autoregressive
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.d3pm import D3PM
+from mdpipe.diffusion.objectives.baselines import D3PM, SEDD, AnyOrder, Autoregressive, MaskGIT
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
-from mdpipe.diffusion.objectives.maskgit import MaskGIT
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.objectives.sedd import SEDD
 from mdpipe.diffusion.schedules.base import Cosine, Geometric, Linear, Polynomial, Schedule
 from mdpipe.params.diffusion import (
     EPSILON,

@@ -4,8 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.schedules.base import Cosine, Linear
-from mdpipe.diffusion.time_grids import TIME_GRIDS, cosine_grid, uniform_grid
+from mdpipe.diffusion.schedules.base import TIME_GRIDS, Cosine, Linear, cosine_grid, uniform_grid
 from mdpipe.params.diffusion import CosineConfig, LinearConfig
 
 

@@ -10,13 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.diffusion.objectives.any_order import AnyOrder
-from mdpipe.diffusion.objectives.autoregressive import Autoregressive
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.objectives.d3pm import D3PM
+from mdpipe.diffusion.objectives.baselines import D3PM, SEDD, AnyOrder, Autoregressive
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.objectives.sedd import SEDD
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
 from mdpipe.params import EstimatorConfig

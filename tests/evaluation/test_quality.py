@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mdpipe.diffusion.objectives.autoregressive import Autoregressive
+from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.evaluation.estimate import mean_estimate
 from mdpipe.evaluation.quality import BATCH_SIZE, generative_bits, unigram_entropy_per_sample

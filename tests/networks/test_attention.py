@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional
 
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.networks.attention import MAX_UNFUSED_SCORES, attention
 from mdpipe.networks.dropout import dropout_mask
+from mdpipe.networks.transformer import MAX_UNFUSED_SCORES, attention
 
 LONG = math.isqrt(MAX_UNFUSED_SCORES // 2)
 """Longest sequence for which two heads use plain matrix products."""

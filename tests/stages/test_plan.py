@@ -15,7 +15,7 @@ from mdpipe.commands.plan_sizes import UNKNOWN, Estimate, total
 from mdpipe.networks.base import build_on_meta
 from mdpipe.params import load_params, parse_params
 from mdpipe.training import performance
-from mdpipe.training.flops import forward_flops
+from mdpipe.training.performance import forward_flops
 from tests.stages.planning import FILES, asked_for, owt_small, rows_of, smoke, with_source
 
 HOUR = 0.4 * 989e12 * 3600

@@ -9,7 +9,7 @@ import pytest
 from mdpipe.networks.base import build_on_meta
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
-from mdpipe.training.flops import forward_flops, forward_flops_by_torch, training_flops
+from mdpipe.training.performance import forward_flops, forward_flops_by_torch, training_flops
 
 TRANSFORMER = TransformerConfig(num_layers=3, num_heads=2, hidden_size=16)
 CONFIGS = [
@@ -58,7 +58,7 @@ def test_networks_of_ones_own_are_counted_by_torch():
 def test_counting_does_not_import_the_compiler():
     code = (
         "import sys; from mdpipe.networks.base import build_on_meta; from mdpipe.params.networks import UNetConfig;"
-        "from mdpipe.training.flops import forward_flops;"
+        "from mdpipe.training.performance import forward_flops;"
         "n = build_on_meta(UNetConfig(hidden_size=16, num_blocks=1), 256, (8, 8, 3));"
         "assert forward_flops(n, 192) > 0; sys.exit('torch._dynamo' in sys.modules)"
     )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from mdpipe.diffusion.objectives.any_order import AnyOrder
+from mdpipe.diffusion.objectives.baselines import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.networks.base import build_network
 from mdpipe.params import AdamWConfig, MuonConfig, TrainConfig

@@ -7,9 +7,9 @@ import torch
 from mdpipe.networks.base import build_network
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.training import metrics
-from mdpipe.training.flops import training_flops
 from mdpipe.training.loggers import log_to_console
 from mdpipe.training.metrics import MetricsHistory, MetricsProcessor, TrainMetrics
+from mdpipe.training.performance import training_flops
 
 
 @pytest.mark.parametrize(("learned", "end"), [("", ""), ("exponents 0.5 / 1 / 2", "  exponents 0.5 / 1 / 2")])

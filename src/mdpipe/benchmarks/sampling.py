@@ -22,8 +22,7 @@ from mdpipe.networks.transformer import Transformer
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.sampling import SamplerConfig
-from mdpipe.training.flops import forward_flops
-from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops, synchronize
+from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops, synchronize
 
 SAMPLERS = ("ancestral_stepwise", "two_stage", "ancestral", "first_hitting")
 """Samplers of one distribution, up to the grid: they differ in cost only."""

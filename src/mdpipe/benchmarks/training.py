@@ -16,11 +16,10 @@ from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.params.training import HardwareConfig, OptimizerConfig, TrainConfig
-from mdpipe.training.flops import training_flops
 from mdpipe.training.loop import Batch, Batches, Trainer
 from mdpipe.training.muon import orthogonalize_together
 from mdpipe.training.optimizer import layer_matrices
-from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops, synchronize
+from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops, synchronize, training_flops
 
 OBJECTIVES = ("md4", "genmd4")
 """Objectives that can be measured; GenMD4 calls its network twice per step."""

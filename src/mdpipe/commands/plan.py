@@ -112,7 +112,7 @@ def model_cost(run: Run, size: DatasetSize) -> ModelCost:
         return ModelCost()
     from mdpipe.diffusion.objectives.base import build_objective
     from mdpipe.networks.base import build_on_meta, count_parameters
-    from mdpipe.training.flops import forward_flops
+    from mdpipe.training.performance import forward_flops
 
     objective = build_objective(run.objective, size.vocabulary)
     network = build_on_meta(

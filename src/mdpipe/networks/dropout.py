@@ -25,10 +25,8 @@ NUM_LEVELS = 2**16
 """Number of values of the random integer that decides about an element."""
 
 
-def split_keys(keys: Tensor | None, num_sites: int) -> list[Tensor | None]:
-    """Derive independent keys (B, 2) for every site of a network from `keys` (B, 2); None stays None (no dropout)."""
-    if keys is None:
-        return [None] * num_sites
+def split_keys(keys: Tensor, num_sites: int) -> list[Tensor | None]:
+    """Derive independent keys (B, 2) for every site of a network from `keys` (B, 2)."""
     site = torch.arange(num_sites, device=keys.device)[None]
     zero = torch.zeros_like(site)
     word0, word1, _, _ = philox((site, zero, zero, zero), (keys[:, :1], keys[:, 1:]), PHILOX_ROUNDS)

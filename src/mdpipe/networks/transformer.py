@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mdpipe.networks.attention import attention
 from mdpipe.networks.base import Network
 from mdpipe.networks.conditioning import AdaLayerNorm, Conditioning, build_norm
 from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
@@ -32,6 +31,12 @@ NORM_EPS = 1e-5
 
 MLP_MULTIPLE = 32
 """The MLP's hidden width, 8/3 D, is rounded up to a multiple of this."""
+
+
+MAX_UNFUSED_SCORES = 2**22
+"""Largest number of scores of an example (16 MiB) at which plain matrix products are faster on a CPU than torch's fused
+kernel, whose bfloat16 gradient is slow. The batch size does not count: a micro-batch must use the same kernel as the
+whole batch."""
 
 
 class Transformer(Network, config=TransformerConfig):
@@ -99,9 +104,13 @@ class Transformer(Network, config=TransformerConfig):
         cond = self.conditioning(tokens, t, class_labels)
         if cond is not None:
             cond = cond.sigmoid()  # The activation of the MLPs; the U-Net's residual blocks apply none.
-        keys = split_keys(dropout_keys if self.dropout else None, 1 + 3 * len(self.mlp))
+        num_sites = 1 + 3 * len(self.mlp)
+        keys = [None] * num_sites if dropout_keys is None else split_keys(dropout_keys, num_sites)
         x = self.embedding(tokens)
-        x = dropout(x, keys[0], self.dropout) if self.embed_proj is None else self.embed_proj(x)
+        if self.embed_proj is not None:
+            x = self.embed_proj(x)
+        elif keys[0] is not None:
+            x = dropout(x, keys[0], self.dropout)
         for attention_branch, mlp_branch, probs_keys, attention_keys, mlp_keys in zip(
             self.attention, self.mlp, keys[1::3], keys[2::3], keys[3::3], strict=True
         ):
@@ -143,12 +152,14 @@ class ResidualBranch(nn.Module):
         Returns:
             (B, L, D).
         """
-        if self.modulation is None:
-            return x + channel_dropout(self.inner(self.norm(x), *args), keys, self.dropout)
-        shift, scale, gate = self.modulation(cond)[:, None].chunk(3, dim=-1)
-        update: Tensor = self.inner(self.norm(x) * (1 + scale) + shift, *args)
-        gated: Tensor = gate * channel_dropout(update, keys, self.dropout)
-        return x + gated
+        h, gate = self.norm(x), None
+        if self.modulation is not None:
+            shift, scale, gate = self.modulation(cond)[:, None].chunk(3, dim=-1)
+            h = h * (1 + scale) + shift
+        update: Tensor = self.inner(h, *args)
+        if keys is not None:
+            update = channel_dropout(update, keys, self.dropout)
+        return x + (update if gate is None else gate * update)
 
 
 class Attention(nn.Module):
@@ -206,6 +217,42 @@ class GLU(nn.Module):
         """Apply the MLP to x (B, L, D)."""
         out: Tensor = self.output(functional.glu(self.input(x)))
         return out
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    causal: bool = False,
+    dropout_keys: Tensor | None = None,
+    dropout_rate: float = 0.0,
+) -> Tensor:
+    """Compute dropout(softmax(query key^T / sqrt(d))) value (Vaswani et al., 2017, eq. 1).
+
+    Exponentials and sums are in float32 or wider. With dropout all scores are kept in memory, because no fused kernel
+    accepts a mask of ours.
+
+    Args:
+        query: (B, H, L, d).
+        key: (B, H, L, d).
+        value: (B, H, L, d).
+        causal: Whether a position attends only to itself and earlier positions.
+        dropout_keys: (B, 2) keys of the attention probabilities' dropout mask, or None for no dropout.
+        dropout_rate: Probability of dropping an attention probability.
+
+    Returns:
+        (B, H, L, d).
+    """
+    use_fused = query.device.type != "cpu" or query.shape[-3:-1].numel() * key.shape[-2] > MAX_UNFUSED_SCORES
+    if use_fused and dropout_keys is None:
+        return functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    if causal:
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(future, -torch.inf)
+    probs = torch.softmax(scores, dim=-1)
+    return (probs if dropout_keys is None else dropout(probs, dropout_keys, dropout_rate)) @ value
 
 
 def build_rope(seq_len: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:

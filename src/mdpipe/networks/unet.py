@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mdpipe.networks.attention import attention
 from mdpipe.networks.base import Network
 from mdpipe.networks.conditioning import Conditioning
 from mdpipe.networks.dropout import dropout, split_keys
@@ -23,6 +22,7 @@ from mdpipe.networks.image_utils import (
     unet_forward,
 )
 from mdpipe.networks.initialization import init_flax_defaults_, init_ordinal_embedding_, zero_init_
+from mdpipe.networks.transformer import attention
 from mdpipe.params.networks import UNetConfig
 
 
@@ -87,7 +87,7 @@ class UNet(Network, config=UNetConfig):
         """
         cond = self.conditioning(tokens, t, class_labels)
         num_sites = len(self.down) + len(self.middle) + len(self.up)
-        keys = iter(split_keys(dropout_keys if self.dropout else None, num_sites))
+        keys = iter([None] * num_sites if dropout_keys is None else split_keys(dropout_keys, num_sites))
         before, after = self.middle
 
         def middle(x: Tensor) -> Tensor:

@@ -8,11 +8,12 @@ attention's output.
 Shapes: B batch, H x W x C images, D width, V vocabulary, P patches, E width of the transformer.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mdpipe.networks.attention import attention
 from mdpipe.networks.base import Network
 from mdpipe.networks.conditioning import AdaLayerNorm, Conditioning, build_norm
 from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
@@ -26,6 +27,7 @@ from mdpipe.networks.image_utils import (
     unet_forward,
 )
 from mdpipe.networks.initialization import init_flax_defaults_, init_ordinal_embedding_, zero_init_
+from mdpipe.networks.transformer import attention
 from mdpipe.params.networks import UViTConfig
 
 PATCH_SIZE = UViTConfig.patch_size
@@ -112,7 +114,7 @@ class UViT(Network, config=UViTConfig):
         cond = self.conditioning(tokens, t, class_labels)
         middle_sites = SITES_PER_BLOCK * len(self.middle)
         num_sites = middle_sites + len(self.down) + len(self.up)
-        keys = split_keys(dropout_keys if self.dropout else None, num_sites)
+        keys = [None] * num_sites if dropout_keys is None else split_keys(dropout_keys, num_sites)
 
         def middle(x: Tensor) -> Tensor:
             return self._transform_patches(x, cond, keys[:middle_sites])
@@ -121,7 +123,7 @@ class UViT(Network, config=UViTConfig):
         x = unet_forward(x, self.down, middle, self.up, cond, iter(keys[middle_sites:]))
         return feature_map_to_logits(self.output(functional.silu(self.norm(x, cond))), self.vocab_size)
 
-    def _transform_patches(self, x: Tensor, cond: Tensor | None, keys: list[Tensor | None]) -> Tensor:
+    def _transform_patches(self, x: Tensor, cond: Tensor | None, keys: Sequence[Tensor | None]) -> Tensor:
         """Split x (B, D, H, W) into patches (B, P, E), apply the transformer and reassemble (B, D, H, W)."""
         patches = functional.pixel_unshuffle(x, PATCH_SIZE).flatten(2).transpose(1, 2)
         h = self.patches(patches) + self.positions

@@ -119,18 +119,21 @@ class MaskGITConfig(ScheduledConfig):
     """Unweighted cross entropy at exactly the masked fraction of the schedule (eq. 28); evaluated by MD4's bound."""
 
     kind: Literal["maskgit"] = "maskgit"
+    module: ClassVar[str | None] = "baselines"
 
 
 class SEDDConfig(ScheduledConfig):
     """Score entropy of the absorbing process (eq. 24), without normalizing the scores."""
 
     kind: Literal["sedd"] = "sedd"
+    module: ClassVar[str | None] = "baselines"
 
 
 class D3PMConfig(ScheduledConfig):
     """The discrete-time absorbing process with an auxiliary cross entropy."""
 
     kind: Literal["d3pm"] = "d3pm"
+    module: ClassVar[str | None] = "baselines"
     timesteps: Positive = 1000
     """Steps of the discrete-time process; D3PM's default."""
     auxiliary: Annotated[float, Field(ge=0, lt=math.inf)] = 0.001
@@ -141,6 +144,7 @@ class AnyOrderConfig(ObjectiveConfig):
     """The any-order autoregressive bound: a uniform number of masks, then a uniform set of that size."""
 
     kind: Literal["any_order"] = "any_order"
+    module: ClassVar[str | None] = "baselines"
     has_time: ClassVar[bool] = False
 
 
@@ -148,6 +152,7 @@ class AutoregressiveConfig(ObjectiveConfig):
     """Left to right, with the exact likelihood."""
 
     kind: Literal["autoregressive"] = "autoregressive"
+    module: ClassVar[str | None] = "baselines"
     has_time: ClassVar[bool] = False
     is_causal: ClassVar[bool] = True
     sampler: ClassVar[str | None] = "autoregressive"

@@ -33,6 +33,8 @@ class KindConfig(Config):
     """Where each kind has its file; None for a family that users cannot add to."""
     kinds: ClassVar[dict[str, type[Any]]]
     """The configurations of the family, by kind."""
+    module: ClassVar[str | None] = None
+    """File of the package with the class that is built from it; None for the file with the kind's name."""
     renamed_kinds: ClassVar[dict[str, str]] = {}
     """Kinds under the names that they had in earlier versions, with those of today."""
 
@@ -158,10 +160,11 @@ def implementation(config: KindConfig) -> Callable[..., Any]:
     Raises:
         ValueError: the file of the kind has no such class.
     """
+    module = f"{config.package}.{config.module or config.kind}"
     if type(config) not in _implementations:
-        import_module(f"{config.package}.{config.kind}")
+        import_module(module)
     if type(config) not in _implementations:
-        raise ValueError(f"{config.package}.{config.kind} has no class with config={type(config).__name__}")
+        raise ValueError(f"{module} has no class with config={type(config).__name__}")
     return _implementations[type(config)]
 
 

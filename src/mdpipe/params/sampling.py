@@ -49,12 +49,14 @@ class AncestralStepwiseConfig(PaperSamplerConfig):
     """The plain reference: one categorical over vocabulary and mask per masked position and step (Alg. 2)."""
 
     kind: Literal["ancestral_stepwise"] = "ancestral_stepwise"
+    module: ClassVar[str | None] = "ancestral"
 
 
 class TwoStageConfig(PaperSamplerConfig):
     """First predict every masked token, then choose which predictions to keep (Alg. 3)."""
 
     kind: Literal["two_stage"] = "two_stage"
+    module: ClassVar[str | None] = "ancestral"
 
 
 class MaskGITSamplerConfig(DiscreteTimeSamplerConfig):
@@ -69,6 +71,7 @@ class ReMDMConfig(DiscreteTimeSamplerConfig):
     """ReMDM: unmasked tokens may be masked again."""
 
     kind: Literal["remdm"] = "remdm"
+    module: ClassVar[str | None] = "correctors"
     eta: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Fraction of the largest possible remasking probability; 0 is ancestral sampling."""
 
@@ -77,6 +80,7 @@ class PredictorCorrectorConfig(DiscreteTimeSamplerConfig):
     """Ancestral steps, each followed by rounds of noising and denoising."""
 
     kind: Literal["predictor_corrector"] = "predictor_corrector"
+    module: ClassVar[str | None] = "correctors"
     num_corrector_steps: Annotated[int, Field(ge=0)] = 1
     """Corrector steps after each step."""
 
@@ -85,6 +89,7 @@ class GenMD4AncestralConfig(DiscreteTimeSamplerConfig):
     """The sampler of GenMD4, whose unmasking probabilities depend on the token."""
 
     kind: Literal["genmd4_ancestral"] = "genmd4_ancestral"
+    module: ClassVar[str | None] = "ancestral"
 
 
 class FirstHittingConfig(SamplerConfig):

@@ -24,11 +24,10 @@ from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params.training import HardwareConfig, TrainConfig
 from mdpipe.training.checkpoint import load_checkpoint, lock_checkpoint_dir, save_checkpoint
 from mdpipe.training.distributed import World, global_grad_norms, no_sync_unless_last, parallelize
-from mdpipe.training.flops import training_flops
 from mdpipe.training.loggers import MetricsLogger, log_to_console
 from mdpipe.training.metrics import HistoryRow, MetricsProcessor
 from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learning_rate
-from mdpipe.training.performance import apply_compile_and_checkpointing, find_bfloat16_problem
+from mdpipe.training.performance import apply_compile_and_checkpointing, find_bfloat16_problem, training_flops
 from mdpipe.training.signals import InterruptedTrainingError, handle_signals
 from mdpipe.training.state import TrainingState
 
@@ -191,8 +190,9 @@ class Trainer:
         tokens_BL = _to_device(batch.tokens, device)
         condition_B = None if batch.condition is None else _to_device(batch.condition, device)
         indices_B = torch.arange(rows.start, rows.stop, device=device)
+        num_uniforms = state.objective.num_loss_uniforms(length)
         t_B = stratified_times(self.noise, state.step, indices_B, self.settings.batch_size)
-        u_BK = self.noise.uniform(state.step, indices_B, state.objective.num_loss_uniforms(length))
+        u_BK = self.noise.uniform(state.step, indices_B, num_uniforms)
         dropout_keys = None
         if cast("SupportsDropout", state.network).dropout > 0:
             dropout_keys = self.noise.child("dropout").keys(state.step, indices_B)

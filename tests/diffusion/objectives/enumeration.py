@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.objectives.any_order import AnyOrder
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.objectives.baselines import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.schedules.base import Schedule
 from tests.diffusion.tables import Tabular, masks

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.objectives.any_order import AnyOrder
-from mdpipe.diffusion.objectives.maskgit import MaskGIT
+from mdpipe.diffusion.objectives.baselines import AnyOrder, MaskGIT
 from mdpipe.diffusion.objectives.md4 import MD4, mask_exactly_k
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import Cosine, Linear

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.objectives.autoregressive import Autoregressive
+from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.params.diffusion import AutoregressiveConfig
 from tests.diffusion.objectives.enumeration import expectation
 from tests.diffusion.tables import SOURCES, Causal, exact_table, random_table

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
-from mdpipe.diffusion.schedules.base import Cosine, Linear, Polynomial
-from mdpipe.diffusion.time_grids import cosine_grid
+from mdpipe.diffusion.schedules.base import Cosine, Linear, Polynomial, cosine_grid
 from mdpipe.params.diffusion import (
     CosineConfig,
     D3PMConfig,

@@ -9,11 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.objectives.d3pm import D3PM
+from mdpipe.diffusion.objectives.baselines import D3PM
 from mdpipe.diffusion.objectives.md4 import MD4, masked_token_loss
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.schedules.base import Linear, Schedule
-from mdpipe.diffusion.time_grids import TIME_GRIDS, DiscreteTime
+from mdpipe.diffusion.schedules.base import TIME_GRIDS, DiscreteTime, Linear, Schedule
 from mdpipe.params.diffusion import CosineConfig, D3PMConfig, LinearConfig, MD4Config
 from tests.diffusion.every import every_schedule
 from tests.diffusion.objectives.enumeration import average_entropies, cost_at_rate, every_draw, expectation

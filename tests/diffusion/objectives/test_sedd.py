@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mdpipe.diffusion.objectives.baselines import SEDD
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.diffusion.objectives.sedd import SEDD
 from mdpipe.diffusion.schedules.base import Linear, Schedule
 from mdpipe.params.diffusion import MD4Config, SEDDConfig
 from tests.diffusion.every import every_schedule

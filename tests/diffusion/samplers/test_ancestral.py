@@ -11,8 +11,7 @@ from torch import Tensor
 from mdpipe.diffusion import denoiser as denoiser_module
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.ancestral import Ancestral
-from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule
-from mdpipe.diffusion.time_grids import uniform_grid
+from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule, uniform_grid
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.sampling import AncestralConfig
 from tests.diffusion.samplers.denoisers import RNG, CopiedBit, Counted, Independent, Mixing, masks

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.schedules.base import Cosine, Linear
-from mdpipe.diffusion.time_grids import TIME_GRIDS
+from mdpipe.diffusion.schedules.base import TIME_GRIDS, Cosine, Linear
 from mdpipe.params.diffusion import LinearConfig
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.chains import counts_of, levels, move, outcome

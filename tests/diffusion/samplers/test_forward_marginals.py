@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule
-from mdpipe.diffusion.time_grids import TIME_GRIDS, cosine_grid, uniform_grid
+from mdpipe.diffusion.schedules.base import TIME_GRIDS, Cosine, Linear, Schedule, cosine_grid, uniform_grid
 from mdpipe.params.diffusion import CosineConfig, LinearConfig
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.denoisers import RNG, CopiedBit, Independent, masks, sampler_of

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.samplers.maskgit import MIN_UNIFORM, MaskGIT, gumbel
-from mdpipe.diffusion.schedules.base import Cosine, Linear
-from mdpipe.diffusion.time_grids import TIME_GRIDS
+from mdpipe.diffusion.schedules.base import TIME_GRIDS, Cosine, Linear
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.sampling import MaskGITSamplerConfig
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import ConditionalModel
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.ancestral_stepwise import AncestralStepwise
+from mdpipe.diffusion.samplers.ancestral import AncestralStepwise
 from mdpipe.diffusion.samplers.base import Sampler, TimeStep
 from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule
 from mdpipe.diffusion.token_sampling import TokenSampler

@@ -15,9 +15,8 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import count_parameters
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.training import TrainConfig
-from mdpipe.training.flops import training_flops
 from mdpipe.training.loop import Batch, Trainer
-from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops
+from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops, training_flops
 
 GAIN = 1.03
 """A doubled batch that is not faster by this factor ends the doubling."""

@@ -57,17 +57,12 @@ class Objective(Configurable, nn.Module, ABC):
     def __init__(self, config: ObjectiveConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = config
-        self.vocab_size = vocab_size
+        self.vocab_size = self.mask_id = vocab_size
 
     @property
     def is_causal(self) -> bool:
         """Return True if the denoiser must be causal: its output at a position depends on the tokens up to there."""
         return self.config.is_causal
-
-    @property
-    def mask_id(self) -> int:
-        """Return the index of the mask."""
-        return self.vocab_size
 
     @property
     @abstractmethod

@@ -12,7 +12,7 @@ from torch.nn import functional
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective, at_least_float32
 from mdpipe.diffusion.objectives.md4 import masked_token_loss
-from mdpipe.diffusion.time_grids import DiscreteTime
+from mdpipe.diffusion.schedules.base import DiscreteTime
 from mdpipe.params.diffusion import GenMD4Config
 
 T_MIN = 1e-3

@@ -19,8 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
-from mdpipe.diffusion.schedules.base import build_schedule
-from mdpipe.diffusion.time_grids import DiscreteTime
+from mdpipe.diffusion.schedules.base import DiscreteTime, build_schedule
 from mdpipe.params.diffusion import MD4Config, ScheduledConfig
 
 CHUNK_BYTES = 2**26
@@ -118,13 +117,13 @@ def masked_token_loss(
 
 def chunked_token_loss(objective: Objective, model: Denoiser, hidden: Tensor, *targets: Tensor) -> Tensor:
     """Return the token losses (N,) of hidden states (N, D), with a bounded number of logits at a time."""
+    count = 1 + torch.float32.itemsize * len(hidden) * objective.vocab_size // CHUNK_BYTES
+    if count == 1:
+        return objective.token_loss(model.head(hidden), *targets)
 
     def token_loss(states: Tensor, *chunk: Tensor) -> Tensor:
         return objective.token_loss(model.head(states), *chunk)
 
-    count = 1 + torch.float32.itemsize * len(hidden) * objective.vocab_size // CHUNK_BYTES
-    if count == 1:
-        return token_loss(hidden, *targets)
     chunks = zip(*(tensor.chunk(count) for tensor in (hidden, *targets)), strict=True)
     losses = [checkpoint(token_loss, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
     return torch.cat(losses)

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import ConditionalModel, Denoiser
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.diffusion.time_grids import TIME_GRIDS
+from mdpipe.diffusion.schedules.base import TIME_GRIDS, Schedule
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params.kinds import Configurable, implementation
 from mdpipe.params.sampling import SamplerConfig

@@ -1,0 +1,153 @@
+"""Objectives that MD4 is compared with: D3PM, SEDD, MaskGIT, any-order and left-to-right autoregression.
+
+Shapes: B batch, L length, N masked positions of a batch, V vocabulary. Everything is in nats per example.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.objectives.base import ELBO, Objective, at_least_float32
+from mdpipe.diffusion.objectives.md4 import AbsorbingObjective, chunked_token_loss, mask_exactly_k, masked_token_loss
+from mdpipe.diffusion.schedules.base import DiscreteTime, Linear
+from mdpipe.params.diffusion import AnyOrderConfig, AutoregressiveConfig, D3PMConfig, MaskGITConfig, SEDDConfig
+
+
+class D3PM(AbsorbingObjective, config=D3PMConfig):
+    """D3PM with an absorbing state (Austin et al., 2021): MD4's bound in T steps, with a loss whose gradient is that of
+
+        bound + auxiliary * sum over masked n of -log mu^n(x_t, t)[x_0^n]
+
+    The second term does not weight small times more. The loss has the value of the bound, without this term. The
+    original code scales the bound by 1 / T, so its coefficient of 0.001 is 0.001 T here.
+    """
+
+    def __init__(self, config: D3PMConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.auxiliary = config.auxiliary
+        self.discrete_time = DiscreteTime(config.timesteps, "uniform")
+
+    @property
+    def estimator(self) -> str:
+        """Return the name of the bound."""
+        return "d3pm bound"
+
+    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Return one draw of the bound, (B,), with the gradient of the auxiliary term added to its own."""
+        t, weight = self.time_and_weight(t)
+        x_t = self.q_sample(x0, t, u)
+        cross_entropy = masked_token_loss(self, model, x_t, t, class_labels, x0)
+        auxiliary = self.auxiliary * cross_entropy
+        return self.add_boundary_terms(weight * cross_entropy, x0.shape[1]).total + auxiliary - auxiliary.detach()
+
+
+class SEDD(AbsorbingObjective, config=SEDDConfig):
+    r"""SEDD with an absorbing state (Lou et al., 2024): score entropy, with scores that need not sum to one.
+
+    The scores s(m, t)_j = alpha / (1 - alpha) * exp(l_j) / V model q_t(j) / q_t(m), and the bound is eq. 24.
+
+    With Z = sum_j exp(l_j) / V, which is 1 for the true ratios,
+
+        diffusion = -alpha'(t) / (1 - alpha(t)) * sum over masked n of Z - 1 - l_x + log V
+
+    Since Z - 1 >= log Z, it is at least MD4's with the softmax of the same logits, and equal where Z = 1. Logits of
+    0 cost log V per token.
+    """
+
+    @property
+    def estimator(self) -> str:
+        """Return the name of the bound."""
+        return "score-entropy bound"
+
+    def token_loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return Z - 1 - l_x + log V."""
+        logits = at_least_float32(logits)
+        surplus = torch.expm1(logits).mean(dim=1)
+        return surplus - logits.gather(1, target[:, None]).squeeze(1) + math.log(self.vocab_size)
+
+
+class MaskGIT(AbsorbingObjective, config=MaskGITConfig):
+    """MaskGIT (Chang et al., 2022): the unweighted cross entropy of a fixed fraction of masked tokens (eq. 28).
+
+    It is no bound, so MD4's bound in continuous time under the same schedule evaluates it.
+
+    At time t exactly k = ceil((1 - alpha(t)) L) tokens are masked, at least one, and the loss is L times the mean of
+    their cross entropies, without the weight -alpha' / (1 - alpha) that would make it MD4's.
+    """
+
+    @property
+    def estimator(self) -> str:
+        """Return the name of the bound."""
+        return "md4 bound"
+
+    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Return L times the mean cross entropy of the masked tokens, (B,)."""
+        length = x0.shape[1]
+        k = (self.schedule.one_minus_alpha(t) * length).ceil().clamp(1, length)
+        x_t = torch.where(mask_exactly_k(k, u), self.mask_id, x0)
+        return length / k * masked_token_loss(self, model, x_t, t, class_labels, x0)
+
+
+class AnyOrder(Objective, config=AnyOrderConfig):
+    """The any-order autoregressive bound (Hoogeboom et al., 2022): tokens in random order.
+
+    A uniform number k of 1, ..., L is drawn, and k tokens are masked:
+
+        diffusion = L times the mean over the masked tokens of -log mu[x]
+
+    whose mean is the sum over k of the average cross entropy of a token when k are masked. There is no schedule and
+    there are no boundary terms; a time-conditioned denoiser gets the time k / L.
+    """
+
+    def __init__(self, config: AnyOrderConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.schedule = Linear()
+        """For samplers; the bound does not use it."""
+
+    @property
+    def estimator(self) -> str:
+        """Return the name of the bound."""
+        return "any-order bound"
+
+    def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
+        """Return one draw of the bound; t decides k."""
+        length = x0.shape[1]
+        k = ((t * length).floor() + 1).clamp(max=length)
+        x_t = torch.where(mask_exactly_k(k, u), self.mask_id, x0)
+        cross_entropy = masked_token_loss(self, model, x_t, k / length, class_labels, x0)
+        zero = torch.zeros_like(t)
+        return ELBO(reconstruction=zero, prior=zero, diffusion=length / k * cross_entropy)
+
+
+class Autoregressive(Objective, config=AutoregressiveConfig):
+    """Left to right: the exact -log p(x) = -sum_n log p(x^n | x^1, ..., x^(n - 1)), by a causal denoiser.
+
+    The denoiser reads the tokens shifted right by one position, with the mask in front as the start token, so that its
+    output at position n depends on the tokens before x^n. Its time is 0. There is no randomness.
+    """
+
+    is_exact: ClassVar[bool] = True
+
+    @property
+    def estimator(self) -> str:
+        """Return the name of the estimator."""
+        return "exact likelihood"
+
+    def elbo(
+        self,
+        model: Denoiser,
+        x0: Tensor,
+        t: Tensor,
+        u: Tensor,  # noqa: ARG002 (there is no randomness)
+        class_labels: Tensor | None = None,
+    ) -> ELBO:
+        """Return -log p(x), all of it in `diffusion`."""
+        shifted = functional.pad(x0[:, :-1], (1, 0), value=self.mask_id)
+        zero = torch.zeros_like(t)
+        hidden = model(shifted, zero, class_labels).flatten(0, 1)
+        cross_entropy = chunked_token_loss(self, model, hidden, x0.flatten()).view(x0.shape)
+        return ELBO(reconstruction=zero, prior=zero, diffusion=cross_entropy.double().sum(dim=1))
