@@ -46,13 +46,13 @@ def map_transformer(official: Weights, heads: int) -> Weights:
     for index in range(len(blocks)):
         prefix = f"Transformer_0/TransformerBlock_{index}"
         wq, wk, wv, wo = (official[f"{prefix}/attention/{name}/kernel"] for name in ("wq", "wk", "wv", "wo"))
-        mapped[f"attention.{index}.inner.input.weight"] = torch.cat(
+        mapped[f"attention.{index}.inner.qkv_proj.weight"] = torch.cat(
             [neighbors_to_halves(wq, heads), neighbors_to_halves(wk, heads), wv], dim=1
         ).T
-        mapped[f"attention.{index}.inner.output.weight"] = wo.T
+        mapped[f"attention.{index}.inner.out_proj.weight"] = wo.T
         w1, w2, w3 = (official[f"{prefix}/feed_forward/{name}/kernel"] for name in ("w1", "w2", "w3"))
-        mapped[f"mlp.{index}.inner.input.weight"] = torch.cat([w3, w1], dim=1).T
-        mapped[f"mlp.{index}.inner.output.weight"] = w2.T
+        mapped[f"mlp.{index}.inner.up_proj.weight"] = torch.cat([w3, w1], dim=1).T
+        mapped[f"mlp.{index}.inner.down_proj.weight"] = w2.T
         for part in ("kernel", "bias"):
             halves = official[f"{prefix}/Dense_0/{part}"].chunk(2, dim=-1)
             for branch, half in zip(("attention", "mlp"), halves, strict=True):
@@ -69,10 +69,10 @@ def neighbors_to_halves(kernel: Tensor, heads: int) -> Tensor:
 def map_conditioning(official: Weights) -> Weights:
     """Map CondEmbedding."""
     return {
-        "conditioning.time.input.weight": official["CondEmbedding_0/dense0/kernel"].T,
-        "conditioning.time.input.bias": official["CondEmbedding_0/dense0/bias"],
-        "conditioning.time.output.weight": official["CondEmbedding_0/Dense_0/kernel"].T,
-        "conditioning.time.output.bias": official["CondEmbedding_0/Dense_0/bias"],
+        "conditioning.time.up_proj.weight": official["CondEmbedding_0/dense0/kernel"].T,
+        "conditioning.time.up_proj.bias": official["CondEmbedding_0/dense0/bias"],
+        "conditioning.time.down_proj.weight": official["CondEmbedding_0/Dense_0/kernel"].T,
+        "conditioning.time.down_proj.bias": official["CondEmbedding_0/Dense_0/bias"],
     }
 
 
@@ -111,18 +111,18 @@ def map_unet(official: Weights, blocks: int) -> Weights:
     for index, ours in enumerate(_block_names(blocks, with_middle=True)):
         theirs = f"ResBlock_{index}"
         mapped |= _convolutions(inner, theirs, ours)
-        mapped |= _affine(inner, f"{theirs}/GroupNorm_0", f"{ours}.first_norm")
-        mapped |= _affine(inner, f"{theirs}/GroupNorm_1", f"{ours}.second_norm")
+        mapped |= _affine(inner, f"{theirs}/GroupNorm_0", f"{ours}.norm1")
+        mapped |= _affine(inner, f"{theirs}/GroupNorm_1", f"{ours}.norm2")
         mapped |= _shortcut(inner, f"{theirs}/Dense_1", ours)
         if f"{theirs}/Dense_0/kernel" in inner:
             mapped[f"{ours}.modulation.weight"] = inner[f"{theirs}/Dense_0/kernel"].T
     mapped |= _affine(inner, "SelfAttention_0/GroupNorm_0", "attention.norm")
     attention = "SelfAttention_0/MultiHeadDotProductAttention_0"
     qkv = ("query", "key", "value")
-    mapped["attention.input.weight"] = torch.cat([inner[f"{attention}/{x}/kernel"][:, 0] for x in qkv], dim=1).T
-    mapped["attention.input.bias"] = torch.cat([inner[f"{attention}/{x}/bias"][0] for x in qkv])
-    mapped["attention.output.weight"] = inner[f"{attention}/out/kernel"][0].T
-    mapped["attention.output.bias"] = inner[f"{attention}/out/bias"]
+    mapped["attention.qkv_proj.weight"] = torch.cat([inner[f"{attention}/{x}/kernel"][:, 0] for x in qkv], dim=1).T
+    mapped["attention.qkv_proj.bias"] = torch.cat([inner[f"{attention}/{x}/bias"][0] for x in qkv])
+    mapped["attention.out_proj.weight"] = inner[f"{attention}/out/kernel"][0].T
+    mapped["attention.out_proj.bias"] = inner[f"{attention}/out/bias"]
     return mapped | (map_conditioning(official) if "CondEmbedding_0/dense0/kernel" in official else {})
 
 
@@ -134,8 +134,8 @@ def map_uvit(official: Weights, blocks: int, layers: int) -> Weights:
     for index, ours in enumerate(_block_names(blocks, with_middle=False)):
         theirs = f"ResBlock_{index}"
         mapped |= _convolutions(inner, theirs, ours)
-        mapped |= _linear(inner, f"{theirs}/CondGroupNorm_0/Dense_0", f"{ours}.first_norm.modulation")
-        mapped |= _linear(inner, f"{theirs}/CondGroupNorm_1/Dense_0", f"{ours}.second_norm.modulation")
+        mapped |= _linear(inner, f"{theirs}/CondGroupNorm_0/Dense_0", f"{ours}.norm1.modulation")
+        mapped |= _linear(inner, f"{theirs}/CondGroupNorm_1/Dense_0", f"{ours}.norm2.modulation")
         mapped |= _shortcut(inner, f"{theirs}/Dense_0", ours)
     # The official patches are (row, column, channel), ours (channel, row, column).
     mapped["patches.weight"] = inner["DiT_0/x_embedder/proj/kernel"].permute(3, 2, 0, 1).flatten(1)
@@ -176,12 +176,12 @@ def _convolution(inner: Weights, theirs: str, ours: str) -> Weights:
 
 
 def _ends(inner: Weights) -> Weights:
-    return _convolution(inner, "Conv_0", "input") | _convolution(inner, "Conv_1", "output")
+    return _convolution(inner, "Conv_0", "conv_in") | _convolution(inner, "Conv_1", "conv_out")
 
 
 def _convolutions(inner: Weights, theirs: str, ours: str) -> Weights:
-    first = _convolution(inner, f"{theirs}/Conv_0", f"{ours}.input")
-    return first | _convolution(inner, f"{theirs}/Conv_1", f"{ours}.output")
+    first = _convolution(inner, f"{theirs}/Conv_0", f"{ours}.conv1")
+    return first | _convolution(inner, f"{theirs}/Conv_1", f"{ours}.conv2")
 
 
 def _shortcut(inner: Weights, theirs: str, ours: str) -> Weights:

@@ -111,6 +111,6 @@ def test_conditioning_vector_is_that_of_the_official_networks(tokens, times):
         frequencies = torch.tensor([10_000 ** (-k / 3) for k in range(4)])
         angles = 1000 * times.float()[:, None] * frequencies
         features = torch.cat([angles.sin(), angles.cos(), timed.classes.weight], dim=1)
-        expected = timed.time.output(torch.nn.functional.silu(timed.time.input(features)))
+        expected = timed.time.down_proj(torch.nn.functional.silu(timed.time.up_proj(features)))
         torch.testing.assert_close(timed(tokens, times, LABELS), expected, rtol=1e-3, atol=1e-4)
     assert Conditioning(width, time_conditioning=False, num_classes=0)(tokens, times, None) is None

@@ -54,9 +54,9 @@ def test_config_is_readable_json(saved):
     config = json.loads((saved / "network.json").read_text())
     assert config == {
         "kind": "transformer",
-        "vocabulary": 5,
+        "vocab_size": 5,
         "shape": [12],
-        "classes": 0,
+        "num_classes": 0,
         "causal": False,
         "settings": {
             "num_layers": 2,
@@ -143,7 +143,7 @@ WRONG = (None, "true", 1.5, -1, [], [0], [1, 1], {"a": 1})
 """A value of each JSON type; where it has the key's type, it is out of range."""
 
 
-@pytest.mark.parametrize("key", ["kind", "vocabulary", "shape", "classes", "causal", "settings"])
+@pytest.mark.parametrize("key", ["kind", "vocab_size", "shape", "num_classes", "causal", "settings"])
 @pytest.mark.parametrize("value", WRONG, ids=str)
 def test_every_key_of_the_config_has_its_type(saved, key, value):
     config = json.loads((saved / "network.json").read_text())
@@ -153,7 +153,7 @@ def test_every_key_of_the_config_has_its_type(saved, key, value):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("key", ["kind", "vocabulary", "shape", "classes", "causal", "settings"])
+@pytest.mark.parametrize("key", ["kind", "vocab_size", "shape", "num_classes", "causal", "settings"])
 def test_missing_and_unknown_keys_of_the_config_are_errors(saved, key):
     config = json.loads((saved / "network.json").read_text())
     remaining = {name: value for name, value in config.items() if name != key}

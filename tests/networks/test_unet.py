@@ -13,8 +13,8 @@ def test_hidden_states_are_in_the_order_of_the_tokens(build, tokens, times):
     """Row, column, channel: the logits of channel c are output channels c V to (c + 1) V."""
     network = build("unet")
     with torch.no_grad():
-        network.output.weight.zero_()
-        network.output.bias.copy_(torch.arange(10.0))
+        network.conv_out.weight.zero_()
+        network.conv_out.bias.copy_(torch.arange(10.0))
         hidden = network(tokens, times).view(6, 3, 2, 2, 5)
     assert torch.equal(hidden[..., 0, :], torch.arange(5.0).expand(6, 3, 2, 5))
     assert torch.equal(hidden[..., 1, :], torch.arange(5.0, 10.0).expand(6, 3, 2, 5))
@@ -24,7 +24,7 @@ def test_feature_map_has_the_layout_of_the_tokens(build, times):
     """The token of row 2, column 1, channel 0 changes only that place of the first convolution's input."""
     network = build("unet")
     inputs = []
-    network.input.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    network.conv_in.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     tokens = torch.zeros(1, 12, dtype=torch.int64)
     network(tokens, times[:1])
     tokens[0, (2 * 2 + 1) * 2 + 0] = 3
@@ -36,7 +36,7 @@ def test_feature_map_has_the_layout_of_the_tokens(build, times):
 def test_every_up_block_has_its_skip_connection(perturbed, tokens, times):
     """The first up block gets the last down block's output, ..., the last up block the first down block's input."""
     network, down, up = perturbed("unet", num_blocks=2), [], []
-    for layer in (network.input, *network.down):
+    for layer in (network.conv_in, *network.down):
         layer.register_forward_hook(lambda _, inputs, output: down.append(output))
     for block in network.up:
         block.register_forward_pre_hook(lambda _, inputs: up.append(inputs[0][:, 8:]))
@@ -51,7 +51,7 @@ def test_ordinal_init_embeds_near_values_near_each_other(kind):
     official, ordinal = (
         build_network(config.model_copy(update={"init": init}), 256, (2, 2, 3), seed=0) for init in ("md4", "ordinal")
     )
-    zeros = [name for name in official.state_dict() if kind == "unet" and name.startswith("attention.output")]
+    zeros = [name for name in official.state_dict() if kind == "unet" and name.startswith("attention.out_proj")]
     assert not any(ordinal.state_dict()[name].any() for name in zeros)
     others = [name for name in official.state_dict() if name not in ["embedding.weight", *zeros]]
     assert all(torch.equal(official.state_dict()[name], ordinal.state_dict()[name]) for name in others)

@@ -67,7 +67,7 @@ def tiny_run(
     config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=True, dropout=dropout)
     network = build_network(config, VOCABULARY, (LENGTH,), seed=0).to(device)
     objective = objective or MD4(MD4Config(), VOCABULARY)
-    noise = CounterRNG(0, "train")
+    rng = CounterRNG(0, "train")
 
     def wrapped(step: int, rows: range) -> Batch:
         return Batch(batches(step)[rows.start : rows.stop])
@@ -79,7 +79,7 @@ def tiny_run(
         settings,
         hardware,
         length=LENGTH,
-        noise=noise,
+        rng=rng,
         checkpoint_dir=checkpoint_dir,
         run_hash=run_hash,
         **options,

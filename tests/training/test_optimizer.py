@@ -80,7 +80,7 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else() -> None:
     names = {name for name, parameter in network.named_parameters() if id(parameter) in of_muon}
     assert {name for name, _ in network.named_parameters() if ".inner." in name} == names
     assert len(of_muon) + len(of_adamw) == len(list(network.parameters()))
-    weight = network.attention[0].inner.output.weight
+    weight = network.attention[0].inner.out_proj.weight
     before = weight.detach().clone()
     for parameter in network.parameters():
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))

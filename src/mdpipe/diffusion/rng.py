@@ -1,6 +1,6 @@
 """Counter-based random numbers: each is a pure function of (seed, stream, step, example, position).
 
-There is no generator state, so the numbers do not depend on the batch, the rank, the device or earlier draws.
+No generator has a state, so the numbers depend neither on the batch, the rank and the device nor on earlier calls.
 The function is Philox4x32-10 (Salmon et al., 2011), written in 64-bit integer operations that every device has.
 
 Shapes: B batch.

@@ -51,8 +51,8 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int, class_width: int) -> None:
         super().__init__()
         self.width = width
-        self.input = nn.Linear(width + class_width, HIDDEN_RATIO * width)
-        self.output = nn.Linear(HIDDEN_RATIO * width, width)
+        self.up_proj = nn.Linear(width + class_width, HIDDEN_RATIO * width)
+        self.down_proj = nn.Linear(HIDDEN_RATIO * width, width)
 
     def forward(self, t: Tensor, class_vector: Tensor | None) -> Tensor:
         """Embed times (B,) and class vectors (B, class_width), if there are any, as (B, C)."""
@@ -60,7 +60,7 @@ class TimeEmbedding(nn.Module):
         exponents = torch.arange(half, device=t.device) / (half - 1)
         angles = TIME_SCALE * t.float()[:, None] * torch.exp(-math.log(LONGEST_WAVELENGTH) * exponents)
         features = [angles.sin(), angles.cos()] if class_vector is None else [angles.sin(), angles.cos(), class_vector]
-        embedded: Tensor = self.output(functional.silu(self.input(torch.cat(features, dim=-1))))
+        embedded: Tensor = self.down_proj(functional.silu(self.up_proj(torch.cat(features, dim=-1))))
         return embedded
 
 

@@ -21,14 +21,14 @@ HINT = "train it again: `dvc repro train@RUN`"
 
 
 class NetworkHeader(Header):
-    """Content of network.json: the arguments of `build_on_meta` under the file's own key names."""
+    """Content of network.json: the arguments of `build_on_meta`."""
 
     kind: str
-    vocabulary: PositiveInt
+    vocab_size: PositiveInt
     """Number of real tokens, without the mask."""
     shape: tuple[PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
     """(L,) for text, (H, W, C) for images."""
-    classes: NonNegativeInt
+    num_classes: NonNegativeInt
     """Number of classes; 0 for an unconditional network."""
     causal: bool
     settings: dict[str, Any]
@@ -67,9 +67,9 @@ def save_pretrained(
     """
     header = {
         "kind": config.kind,
-        "vocabulary": vocab_size,
+        "vocab_size": vocab_size,
         "shape": list(shape),
-        "classes": num_classes,
+        "num_classes": num_classes,
         "causal": causal,
         "settings": config.model_dump(exclude={"kind"}),
     }
@@ -94,7 +94,7 @@ def from_pretrained(directory: Path) -> Network:
     path = directory / CONFIG_NAME
     try:
         network = build_on_meta(
-            header.config, header.vocabulary, header.shape, num_classes=header.classes, causal=header.causal
+            header.config, header.vocab_size, header.shape, num_classes=header.num_classes, causal=header.causal
         )
     except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else _first_line(error)

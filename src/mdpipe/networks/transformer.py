@@ -76,8 +76,8 @@ class Transformer(Network, config=TransformerConfig):
         init_flax_defaults_(self, generator)
         for module in self.modules():
             if isinstance(module, GLU):
-                init_fan_in_(module.input, generator, scale=2 / len(self.mlp))
-                init_fan_in_(module.output, generator, scale=2 / len(self.mlp))
+                init_fan_in_(module.up_proj, generator, scale=2 / len(self.mlp))
+                init_fan_in_(module.down_proj, generator, scale=2 / len(self.mlp))
         zero_init_(self.head, self.norm.modulation, *(branch.modulation for branch in [*self.attention, *self.mlp]))
 
     def forward(
@@ -177,8 +177,8 @@ class Attention(nn.Module):
         self.heads = heads
         self.causal = causal
         self.dropout = dropout
-        self.input = nn.Linear(width, 3 * width, bias=False)
-        self.output = nn.Linear(width, width, bias=False)
+        self.qkv_proj = nn.Linear(width, 3 * width, bias=False)
+        self.out_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, keys: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
         """Compute attention from x (B, L, D).
@@ -192,11 +192,11 @@ class Attention(nn.Module):
         Returns:
             (B, L, D).
         """
-        qkv: Tensor = self.input(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
+        qkv: Tensor = self.qkv_proj(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
         query_key, value = qkv[:, : 2 * self.heads], qkv[:, 2 * self.heads :]
         query, key = apply_rope(query_key, cos, sin).chunk(2, dim=1)
         y = attention(query, key, value, causal=self.causal, dropout_keys=keys, dropout_rate=self.dropout)
-        out: Tensor = self.output(y.transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
         return out
 
 
@@ -210,12 +210,12 @@ class GLU(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         hidden_width = MLP_MULTIPLE * math.ceil(8 * width / 3 / MLP_MULTIPLE)
-        self.input = nn.Linear(width, 2 * hidden_width, bias=False)
-        self.output = nn.Linear(hidden_width, width, bias=False)
+        self.up_proj = nn.Linear(width, 2 * hidden_width, bias=False)
+        self.down_proj = nn.Linear(hidden_width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the MLP to x (B, L, D)."""
-        out: Tensor = self.output(functional.glu(self.input(x)))
+        out: Tensor = self.down_proj(functional.glu(self.up_proj(x)))
         return out
 
 

@@ -46,13 +46,13 @@ class UNet(Network, config=UNetConfig):
         self.embedding = nn.Embedding(vocab_size + 1, width)
         self.conditioning = Conditioning(width, time_conditioning=config.time_conditioning, num_classes=num_classes)
         cond_dim = self.conditioning.cond_dim
-        self.input = Conv3x3(channels * width, width)
+        self.conv_in = Conv3x3(channels * width, width)
         self.down = nn.ModuleList(ResidualBlock(width, width, cond_dim, dropout) for _ in range(blocks))
         self.middle = nn.ModuleList(ResidualBlock(width, width, cond_dim, dropout) for _ in range(2))
         self.attention = AttentionBlock(width)
         self.up = nn.ModuleList(ResidualBlock(2 * width, width, cond_dim, dropout) for _ in range(blocks + 1))
         self.norm = GroupNorm(num_groups(width), width)
-        self.output = Conv3x3(width, channels * vocab_size)
+        self.conv_out = Conv3x3(width, channels * vocab_size)
         self.head = nn.Identity()
 
     def init_weights(self, generator: torch.Generator) -> None:
@@ -63,9 +63,9 @@ class UNet(Network, config=UNetConfig):
         init_flax_defaults_(self, generator)
         if self.config.init == "ordinal":
             init_ordinal_embedding_(self.embedding)
-            zero_init_(self.attention.output)
+            zero_init_(self.attention.out_proj)
         blocks = [*self.down, *self.middle, *self.up]
-        zero_init_(self.output, *(block.output for block in blocks), *(block.modulation for block in blocks))
+        zero_init_(self.conv_out, *(block.conv2 for block in blocks), *(block.modulation for block in blocks))
 
     def forward(
         self, tokens: Tensor, t: Tensor, class_labels: Tensor | None = None, dropout_keys: Tensor | None = None
@@ -96,9 +96,9 @@ class UNet(Network, config=UNetConfig):
             out: Tensor = after(x, cond, next(keys))
             return out
 
-        x = self.input(tokens_to_feature_map(self.embedding(tokens), self.shape))
+        x = self.conv_in(tokens_to_feature_map(self.embedding(tokens), self.shape))
         x = unet_forward(x, self.down, middle, self.up, cond, keys)
-        return feature_map_to_logits(self.output(functional.silu(self.norm(x))), self.vocab_size)
+        return feature_map_to_logits(self.conv_out(functional.silu(self.norm(x))), self.vocab_size)
 
 
 class ResidualBlock(nn.Module):
@@ -117,10 +117,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, width: int, cond_dim: int | None, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
-        self.first_norm = GroupNorm(num_groups(width), channels)
-        self.input = Conv3x3(channels, width)
-        self.second_norm = GroupNorm(num_groups(width), width)
-        self.output = Conv3x3(width, width)
+        self.norm1 = GroupNorm(num_groups(width), channels)
+        self.conv1 = Conv3x3(channels, width)
+        self.norm2 = GroupNorm(num_groups(width), width)
+        self.conv2 = Conv3x3(width, width)
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
         self.modulation = None if cond_dim is None else nn.Linear(cond_dim, width, bias=False)
 
@@ -135,13 +135,13 @@ class ResidualBlock(nn.Module):
         Returns:
             (B, D, H, W).
         """
-        h = self.input(functional.silu(self.first_norm(x)))
+        h = self.conv1(functional.silu(self.norm1(x)))
         if self.modulation is not None:
             h = h + self.modulation(cond)[:, :, None, None]
-        h = functional.silu(self.second_norm(h))
+        h = functional.silu(self.norm2(h))
         # Dropout numbers the elements in the order (H, W, D), which is that of channels-last memory.
         h = dropout(h.permute(0, 2, 3, 1), keys, self.dropout).permute(0, 3, 1, 2)
-        out: Tensor = self.shortcut(x) + self.output(h)
+        out: Tensor = self.shortcut(x) + self.conv2(h)
         return out
 
 
@@ -155,13 +155,13 @@ class AttentionBlock(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.norm = GroupNorm(num_groups(width), width)
-        self.input = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
+        self.qkv_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the block to a feature map x (B, D, H, W)."""
         pixels = self.norm(x).permute(0, 2, 3, 1).flatten(1, 2)
-        query, key, value = self.input(pixels)[:, None].chunk(3, dim=-1)
+        query, key, value = self.qkv_proj(pixels)[:, None].chunk(3, dim=-1)
         y = attention(query, key, value)[:, 0]
-        out: Tensor = self.output(y).view(len(x), *x.shape[2:], -1)
+        out: Tensor = self.out_proj(y).view(len(x), *x.shape[2:], -1)
         return x + out.permute(0, 3, 1, 2)

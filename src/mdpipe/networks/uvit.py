@@ -65,7 +65,7 @@ class UViT(Network, config=UViTConfig):
         self.embedding = nn.Embedding(vocab_size + 1, width)
         self.conditioning = Conditioning(width, time_conditioning=config.time_conditioning, num_classes=num_classes)
         cond_dim = self.conditioning.cond_dim
-        self.input = Conv3x3(channels * width, width)
+        self.conv_in = Conv3x3(channels * width, width)
         self.down = nn.ModuleList(ResidualBlock(width, width, cond_dim, dropout) for _ in range(blocks))
         self.patches = nn.Linear(PATCH_SIZE**2 * width, inner)
         self.positions = nn.Parameter(torch.empty(num_patches, inner))
@@ -74,7 +74,7 @@ class UViT(Network, config=UViTConfig):
         self.pixels = nn.Linear(inner, PATCH_SIZE**2 * width)
         self.up = nn.ModuleList(ResidualBlock(2 * width, width, cond_dim, dropout) for _ in range(blocks + 1))
         self.norm = AdaGroupNorm(width, width, cond_dim)
-        self.output = Conv3x3(width, channels * vocab_size)
+        self.conv_out = Conv3x3(width, channels * vocab_size)
         self.head = nn.Identity()
 
     def init_weights(self, generator: torch.Generator) -> None:
@@ -89,7 +89,7 @@ class UViT(Network, config=UViTConfig):
         rows, columns = self.shape[0] // PATCH_SIZE, self.shape[1] // PATCH_SIZE
         with torch.no_grad():
             self.positions.copy_(sincos_positions(rows, columns, self.config.transformer_width))
-        zero_init_(self.output, self.pixels, *(block.output for block in [*self.down, *self.up]))
+        zero_init_(self.conv_out, self.pixels, *(block.conv2 for block in [*self.down, *self.up]))
         adaptive = (TransformerBlock, AdaLayerNorm, AdaGroupNorm)
         zero_init_(*(module.modulation for module in self.modules() if isinstance(module, adaptive)))
 
@@ -119,9 +119,9 @@ class UViT(Network, config=UViTConfig):
         def middle(x: Tensor) -> Tensor:
             return self._transform_patches(x, cond, keys[:middle_sites])
 
-        x = self.input(tokens_to_feature_map(self.embedding(tokens), self.shape))
+        x = self.conv_in(tokens_to_feature_map(self.embedding(tokens), self.shape))
         x = unet_forward(x, self.down, middle, self.up, cond, iter(keys[middle_sites:]))
-        return feature_map_to_logits(self.output(functional.silu(self.norm(x, cond))), self.vocab_size)
+        return feature_map_to_logits(self.conv_out(functional.silu(self.norm(x, cond))), self.vocab_size)
 
     def _transform_patches(self, x: Tensor, cond: Tensor | None, keys: Sequence[Tensor | None]) -> Tensor:
         """Split x (B, D, H, W) into patches (B, P, E), apply the transformer and reassemble (B, D, H, W)."""
@@ -176,10 +176,10 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int, width: int, cond_dim: int | None, dropout: float) -> None:
         super().__init__()
         self.dropout = dropout
-        self.first_norm = AdaGroupNorm(channels, width, cond_dim)
-        self.input = Conv3x3(channels, width)
-        self.second_norm = AdaGroupNorm(width, width, cond_dim)
-        self.output = Conv3x3(width, width)
+        self.norm1 = AdaGroupNorm(channels, width, cond_dim)
+        self.conv1 = Conv3x3(channels, width)
+        self.norm2 = AdaGroupNorm(width, width, cond_dim)
+        self.conv2 = Conv3x3(width, width)
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
 
     def forward(self, x: Tensor, cond: Tensor | None, keys: Tensor | None) -> Tensor:
@@ -193,11 +193,11 @@ class ResidualBlock(nn.Module):
         Returns:
             (B, D, H, W).
         """
-        h = self.input(functional.silu(self.first_norm(x, cond)))
-        h = functional.silu(self.second_norm(h, cond))
+        h = self.conv1(functional.silu(self.norm1(x, cond)))
+        h = functional.silu(self.norm2(h, cond))
         # Dropout numbers the elements in the order (H, W, D), which is that of channels-last memory.
         h = dropout(h.permute(0, 2, 3, 1), keys, self.dropout).permute(0, 3, 1, 2)
-        out: Tensor = self.shortcut(x) + self.output(h)
+        out: Tensor = self.shortcut(x) + self.conv2(h)
         return out
 
 
@@ -218,10 +218,10 @@ class TransformerBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.first_norm = build_norm(width, cond_dim, NORM_EPS)
+        self.norm1 = build_norm(width, cond_dim, NORM_EPS)
         self.qkv_proj = nn.Linear(width, 3 * width)
         self.out_proj = nn.Linear(width, width, bias=False)
-        self.second_norm = build_norm(width, cond_dim, NORM_EPS)
+        self.norm2 = build_norm(width, cond_dim, NORM_EPS)
         self.up_proj = nn.Linear(width, MLP_RATIO * width)
         self.down_proj = nn.Linear(MLP_RATIO * width, width)
         self.modulation = None if cond_dim is None else nn.Linear(cond_dim, 6 * width)
@@ -239,14 +239,14 @@ class TransformerBlock(nn.Module):
         """
         attention_keys, mlp_keys = keys[:2], keys[2:]
         if self.modulation is None:
-            x = x + self._attention(self.first_norm(x), *attention_keys)
-            return x + self._mlp(self.second_norm(x), *mlp_keys)
+            x = x + self._attention(self.norm1(x), *attention_keys)
+            return x + self._mlp(self.norm2(x), *mlp_keys)
         modulation: Tensor = self.modulation(cond)[:, None]
         first, second = modulation.chunk(2, dim=2)
         shift, scale, gate = first.chunk(3, dim=2)
-        x = x + gate * self._attention(self.first_norm(x) * (1 + scale) + shift, *attention_keys)
+        x = x + gate * self._attention(self.norm1(x) * (1 + scale) + shift, *attention_keys)
         shift, scale, gate = second.chunk(3, dim=2)
-        return x + gate * self._mlp(self.second_norm(x) * (1 + scale) + shift, *mlp_keys)
+        return x + gate * self._mlp(self.norm2(x) * (1 + scale) + shift, *mlp_keys)
 
     def _attention(self, x: Tensor, probs_keys: Tensor | None, out_keys: Tensor | None) -> Tensor:
         query, key, value = self.qkv_proj(x).unflatten(2, (3 * self.heads, -1)).transpose(1, 2).chunk(3, dim=1)

@@ -175,7 +175,7 @@ def load_run(name: str) -> TrainedRun:
     described_network = read_config(directory)
     config = _read_objective(directory, described, described_network, cure)
     _check_tokens(directory, described, described_network, cure)
-    objective = build_objective(config, described_network.vocabulary)
+    objective = build_objective(config, described_network.vocab_size)
     if expected := objective.state_dict():
         objective.load_state_dict(load_weights(directory / OBJECTIVE, expected, cure))
     if objective.is_causal != described_network.causal:
@@ -192,7 +192,7 @@ def load_run(name: str) -> TrainedRun:
         modality=described.modality,
         tokenizer=described.tokenizer,
         shape=described_network.shape,
-        classes=described_network.classes,
+        classes=described_network.num_classes,
         class_names=described.class_names,
     )
 
@@ -223,15 +223,15 @@ def _check_tokens(directory: Path, described: DescribedRun, network: NetworkHead
         )
     if not is_image:
         tokenizer = read_json(directory / TOKENIZER, cure)
-        for key, wanted in (("kind", described.tokenizer), ("vocabulary", network.vocabulary)):
+        for key, wanted in (("kind", described.tokenizer), ("vocabulary", network.vocab_size)):
             if tokenizer.get(key) != wanted:
                 raise ValueError(
                     f"{directory / TOKENIZER}: {key} = {tokenizer.get(key)!r} is not that of the model, {wanted!r};"
                     f" {cure}"
                 )
     unigram = open_array(directory / UNIGRAM, cure)
-    if unigram.dtype != np.int64 or unigram.shape != (network.vocabulary,):
+    if unigram.dtype != np.int64 or unigram.shape != (network.vocab_size,):
         raise ValueError(
-            f"{directory / UNIGRAM} should be int64 ({network.vocabulary},), not {unigram.dtype} {unigram.shape};"
+            f"{directory / UNIGRAM} should be int64 ({network.vocab_size},), not {unigram.dtype} {unigram.shape};"
             f" {cure}"
         )

@@ -95,7 +95,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     num_parameters = count_parameters(network) + count_parameters(objective)
     run_hash = training_fingerprint(params, run, dataset)
     checkpoint_dir = paths.checkpoint_dir(run, run_hash)
-    noise = CounterRNG(params.seed, "train")
+    rng = CounterRNG(params.seed, "train")
     if world.is_main_process:
         # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
         steps = saved_steps(checkpoint_dir)
@@ -110,7 +110,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         if settings.class_cond is None:
             return Batch(tokens)
         labels = torch.from_numpy(training_labels(*selection))
-        return Batch(tokens, drop_labels(labels, settings.class_cond.label_dropout, dataset.classes, noise, step, rows))
+        return Batch(tokens, drop_labels(labels, settings.class_cond.label_dropout, dataset.classes, rng, step, rows))
 
     with open_loggers(paths.events(run)) if world.is_main_process else nullcontext(log_to_console) as log_metrics:
         result = train_network(
@@ -120,7 +120,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
             settings.train,
             settings.hardware,
             length=dataset.seq_len,
-            noise=noise,
+            rng=rng,
             checkpoint_dir=checkpoint_dir,
             run_hash=run_hash,
             log_metrics=log_metrics,

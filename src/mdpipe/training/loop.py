@@ -39,7 +39,7 @@ class Batch:
     """Tokens (B, L) int64 and, for class-conditional runs, class labels (B,) int64."""
 
     tokens: Tensor
-    condition: Tensor | None = None
+    class_labels: Tensor | None = None
 
 
 Batches = Callable[[int, range], Batch]
@@ -69,7 +69,7 @@ def train(
     hardware: HardwareConfig,
     *,
     length: int,
-    noise: CounterRNG,
+    rng: CounterRNG,
     checkpoint_dir: Path,
     run_hash: str,
     log_metrics: MetricsLogger = log_to_console,
@@ -84,7 +84,7 @@ def train(
         settings: optimizer and number of steps.
         hardware: threads, precision, processes and how they share the work.
         length: tokens per example.
-        noise: source of times and masks.
+        rng: source of times and masks.
         checkpoint_dir: folder of the run's checkpoints. If another process trains in it, this one waits.
         run_hash: hash of everything that the result depends on; checkpoints with another hash are refused.
         log_metrics: called on the main process every few seconds and after the last step.
@@ -100,7 +100,7 @@ def train(
     with lock_checkpoint_dir(checkpoint_dir) if world.is_main_process else nullcontext(), handle_signals() as signals:
         world.barrier()
         flops = training_flops(network, length)
-        trainer = Trainer.build(network, objective, settings, hardware, noise, world)
+        trainer = Trainer.build(network, objective, settings, hardware, rng, world)
         state = trainer.state
         if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), world):
             state.restore(checkpoint)
@@ -138,7 +138,7 @@ class Trainer:
     loss: nn.Module
     settings: TrainConfig
     hardware: HardwareConfig
-    noise: CounterRNG
+    rng: CounterRNG
     world: World
 
     @classmethod
@@ -148,14 +148,14 @@ class Trainer:
         objective: Objective,
         settings: TrainConfig,
         hardware: HardwareConfig,
-        noise: CounterRNG,
+        rng: CounterRNG,
         world: World = World(),  # noqa: B008 (frozen)
     ) -> Self:
         """Build the trainer of a new run. The optimizers come last, since FSDP2 replaces the parameters."""
         apply_compile_and_checkpointing(network, objective, hardware)
         loss = LossModule(network, objective.to(next(network.parameters()).device))
         parallel_loss = parallelize(loss, get_blocks(network), hardware, world)
-        return cls(TrainingState(network, objective, settings), parallel_loss, settings, hardware, noise, world)
+        return cls(TrainingState(network, objective, settings), parallel_loss, settings, hardware, rng, world)
 
     def train_step(self, batches: Batches) -> int:
         """Take the next step and return the number of tokens in the batch of all processes."""
@@ -188,16 +188,16 @@ class Trainer:
         state, length = self.state, batch.tokens.shape[1]
         device = state.device
         tokens_BL = _to_device(batch.tokens, device)
-        condition_B = None if batch.condition is None else _to_device(batch.condition, device)
+        class_labels_B = None if batch.class_labels is None else _to_device(batch.class_labels, device)
         indices_B = torch.arange(rows.start, rows.stop, device=device)
         num_uniforms = state.objective.num_loss_uniforms(length)
-        t_B = stratified_times(self.noise, state.step, indices_B, self.settings.batch_size)
-        u_BK = self.noise.uniform(state.step, indices_B, num_uniforms)
+        t_B = stratified_times(self.rng, state.step, indices_B, self.settings.batch_size)
+        u_BK = self.rng.uniform(state.step, indices_B, num_uniforms)
         dropout_keys = None
         if cast("SupportsDropout", state.network).dropout > 0:
-            dropout_keys = self.noise.child("dropout").keys(state.step, indices_B)
+            dropout_keys = self.rng.child("dropout").keys(state.step, indices_B)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bfloat16"):
-            losses_B: Tensor = self.loss(tokens_BL, t_B, u_BK, condition_B, dropout_keys)
+            losses_B: Tensor = self.loss(tokens_BL, t_B, u_BK, class_labels_B, dropout_keys)
         return losses_B / length
 
 
@@ -214,22 +214,24 @@ class LossModule(nn.Module):
         tokens: Tensor,
         t: Tensor,
         u: Tensor,
-        condition: Tensor | None,
+        class_labels: Tensor | None,
         dropout_keys: Tensor | None,
     ) -> Tensor:
         """Return `Objective.loss`, (B,); `dropout_keys` is (B, 2), or None without dropout."""
         denoiser = cast("Denoiser", self.network)
         if dropout_keys is not None:
             denoiser = DenoiserWithDropout(cast("SupportsDropout", self.network), dropout_keys)
-        return self.objective.loss(denoiser, tokens, t, u, condition)
+        return self.objective.loss(denoiser, tokens, t, u, class_labels)
 
 
-def drop_labels(labels: Tensor, prob: float, no_class: int, noise: CounterRNG, step: int, rows: range) -> Tensor:
+def drop_labels(labels: Tensor, prob: float, no_class: int, rng: CounterRNG, step: int, rows: range) -> Tensor:
     """Replace class labels by `no_class` with probability `prob`, for classifier-free guidance.
 
-    Dropped labels depend only on the noise, the step and the global row index. Shapes: labels and result (B,) int64.
+    Dropped labels depend only on the random source, the step and the global row index.
+
+    Shapes: labels and result (B,) int64.
     """
-    u_B = noise.child("classes").uniform(step, torch.arange(rows.start, rows.stop), 1)[:, 0]
+    u_B = rng.child("classes").uniform(step, torch.arange(rows.start, rows.stop), 1)[:, 0]
     return torch.where(u_B < prob, no_class, labels)
 
 

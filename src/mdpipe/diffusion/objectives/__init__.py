@@ -1,1 +1,1 @@
-"""Objectives: losses that train a denoiser and likelihood bounds that evaluate it, one kind per file."""
+"""Objectives: losses that train a denoiser and likelihood bounds that evaluate it."""

@@ -26,7 +26,7 @@ class ELBO:
     prior: Tensor
     """Cost of the tokens that are still unmasked at time 1."""
     diffusion: Tensor
-    """The integrand, or T times one term of the sum, at the drawn time and mask; its mean is the integral or the sum.
+    """The integrand, or T times one term of the sum, at the sampled time and mask; its mean is the integral or the sum.
 
     Objectives without time put their whole cost here.
     """
@@ -74,7 +74,7 @@ class Objective(Configurable, nn.Module, ABC):
         return {}
 
     def num_uniforms(self, length: int) -> int:
-        """Return the number of uniforms per example that `elbo` takes: one per token, none if there is no chance."""
+        """Return the number of uniforms per example that `elbo` takes: one per token, or 0 without randomness."""
         return 0 if self.is_exact else length
 
     def num_loss_uniforms(self, length: int) -> int:
@@ -94,12 +94,14 @@ class Objective(Configurable, nn.Module, ABC):
             u: (B, num_loss_uniforms(L)) float64 in [0, 1).
             class_labels: (B,) or None, passed to the denoiser.
         """
-        draws = u.chunk(self.num_mask_samples, dim=1)
-        return torch.stack([self.elbo(model, x0, t, draw, class_labels).total for draw in draws]).mean(dim=0)
+        losses = [
+            self.elbo(model, x0, t, u_mask, class_labels).total for u_mask in u.chunk(self.num_mask_samples, dim=1)
+        ]
+        return torch.stack(losses).mean(dim=0)
 
     @abstractmethod
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
-        """Return one draw, whose mean over times and uniforms is an upper bound on -log p(x).
+        """Return one Monte Carlo sample, whose mean over times and uniforms is an upper bound on -log p(x).
 
         Args:
             model: the denoiser.

@@ -37,7 +37,7 @@ class D3PM(AbsorbingObjective, config=D3PMConfig):
         return "d3pm bound"
 
     def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return one draw of the bound, (B,), with the gradient of the auxiliary term added to its own."""
+        """Return one sample of the bound, (B,), with the gradient of the auxiliary term added to its own."""
         t, weight = self.time_and_weight(t)
         x_t = self.q_sample(x0, t, u)
         cross_entropy = masked_token_loss(self, model, x_t, t, class_labels, x0)
@@ -73,7 +73,7 @@ class SEDD(AbsorbingObjective, config=SEDDConfig):
 class MaskGIT(AbsorbingObjective, config=MaskGITConfig):
     """MaskGIT (Chang et al., 2022): the unweighted cross entropy of a fixed fraction of masked tokens (eq. 28).
 
-    It is no bound, so MD4's bound in continuous time under the same schedule evaluates it.
+    This is not a bound, so MD4's in continuous time under the same schedule evaluates it.
 
     At time t exactly k = ceil((1 - alpha(t)) L) tokens are masked, at least one, and the loss is L times the mean of
     their cross entropies, without the weight -alpha' / (1 - alpha) that would make it MD4's.
@@ -95,12 +95,12 @@ class MaskGIT(AbsorbingObjective, config=MaskGITConfig):
 class AnyOrder(Objective, config=AnyOrderConfig):
     """The any-order autoregressive bound (Hoogeboom et al., 2022): tokens in random order.
 
-    A uniform number k of 1, ..., L is drawn, and k tokens are masked:
+    k is uniform on 1, ..., L, and k tokens are masked:
 
         diffusion = L times the mean over the masked tokens of -log mu[x]
 
-    whose mean is the sum over k of the average cross entropy of a token when k are masked. There is no schedule and
-    there are no boundary terms; a time-conditioned denoiser gets the time k / L.
+    whose mean is the sum over k of the average cross entropy of a token when k are masked. It needs no schedule and
+    no boundary terms; a time-conditioned denoiser gets the time k / L.
     """
 
     def __init__(self, config: AnyOrderConfig, vocab_size: int) -> None:
@@ -114,7 +114,7 @@ class AnyOrder(Objective, config=AnyOrderConfig):
         return "any-order bound"
 
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
-        """Return one draw of the bound; t decides k."""
+        """Return one Monte Carlo sample of the bound; t decides k."""
         length = x0.shape[1]
         k = ((t * length).floor() + 1).clamp(max=length)
         x_t = torch.where(mask_exactly_k(k, u), self.mask_id, x0)
@@ -127,7 +127,7 @@ class Autoregressive(Objective, config=AutoregressiveConfig):
     """Left to right: the exact -log p(x) = -sum_n log p(x^n | x^1, ..., x^(n - 1)), by a causal denoiser.
 
     The denoiser reads the tokens shifted right by one position, with the mask in front as the start token, so that its
-    output at position n depends on the tokens before x^n. Its time is 0. There is no randomness.
+    output at position n depends on the tokens before x^n. Its time is 0, and nothing is random.
     """
 
     is_exact: ClassVar[bool] = True

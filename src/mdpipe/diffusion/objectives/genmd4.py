@@ -16,7 +16,7 @@ from mdpipe.diffusion.schedules.base import DiscreteTime
 from mdpipe.params.diffusion import GenMD4Config
 
 T_MIN = 1e-3
-"""Lower limit of the integral over time: below it, the factor 1 / t would give draws of huge weight."""
+"""Lower limit of the integral over time: below it, the factor 1 / t would give samples of huge weight."""
 
 SOFTPLUS_THRESHOLD = 40
 """Where softplus(x) = x in float64. PyTorch's default of 20 leaves a jump of 2e-9."""
@@ -72,9 +72,9 @@ class GenMD4(Objective, config=GenMD4Config):
     The boundary terms are exact: prior = L epsilon log V, and in continuous time, a token i that is masked at T_MIN is
     guessed with a probability proportional to 1 - alpha_i.
 
-    The mask's distribution depends on w, so the gradient in w has a part that differentiating the draw misses. The loss
-    takes two masks at each time and estimates it by leave-one-out (eq. 33). With unequal exponents a masked token's
-    distribution depends on the time, so that only a time-conditioned denoiser can represent it.
+    The mask's distribution depends on w, so the gradient in w has a part that differentiating the sample misses. The
+    loss takes two masks at each time and estimates it by leave-one-out (eq. 33). With unequal exponents a masked
+    token's distribution depends on the time, so that only a time-conditioned denoiser can represent it.
     """
 
     num_mask_samples = 2
@@ -101,13 +101,13 @@ class GenMD4(Objective, config=GenMD4Config):
         With f1 and f2 the integrands, (f1 - f2) (grad log q1 - grad log q2) / 2 is added to the gradient of their mean.
         """
         (f1, log_q1), (f2, log_q2) = (
-            self._integrand(model, x0, t, draw, class_labels) for draw in u.chunk(self.num_mask_samples, dim=1)
+            self._integrand(model, x0, t, u_mask, class_labels) for u_mask in u.chunk(self.num_mask_samples, dim=1)
         )
         score = (f1 - f2).detach() * (log_q1 - log_q2) / 2
         return self._add_boundary_terms((f1 + f2) / 2, x0).total + score - score.detach()
 
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
-        """Return one draw of the bound."""
+        """Return one Monte Carlo sample of the bound."""
         diffusion, _ = self._integrand(model, x0, t, u, class_labels)
         return self._add_boundary_terms(diffusion, x0)
 

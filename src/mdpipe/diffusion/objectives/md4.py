@@ -42,7 +42,7 @@ class AbsorbingObjective(Objective):
         self.discrete_time: DiscreteTime | None = None
 
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
-        """Return one draw of the bound (eq. 5)."""
+        """Return one Monte Carlo sample of the bound (eq. 5)."""
         t, weight = self.time_and_weight(t)
         x_t = self.q_sample(x0, t, u)
         cross_entropy = masked_token_loss(self, model, x_t, t, class_labels, x0)
@@ -100,7 +100,7 @@ def masked_token_loss(
         x_t: (B, L).
         t: (B,), passed to the denoiser like the `class_labels`, (B,) or None.
         class_labels: see t.
-        targets: (B, L) each, further arguments of the token loss: what is to be predicted comes first.
+        targets: (B, L) each, further arguments of the token loss: the prediction target comes first.
 
     Returns:
         (B,).

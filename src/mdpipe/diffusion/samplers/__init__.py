@@ -1,1 +1,1 @@
-"""Samplers: algorithms that replace masks by tokens, drawn from a denoiser's distributions, one kind per file."""
+"""Samplers: algorithms that replace masks by tokens, sampled from a denoiser's distributions."""
