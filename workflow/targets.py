@@ -12,7 +12,7 @@ from snakemake.workflow import Workflow
 
 from mdpipe.messages import printable_lines, without_secrets
 from mdpipe.params import Params
-from mdpipe.params.nearest import did_you_mean
+from mdpipe.params.errors import did_you_mean
 from mdpipe.pipeline.preflight import missing_paths
 from workflow.graph import Stage, inputs_of
 

@@ -16,7 +16,7 @@ from mdpipe.cli_bench import bench
 from mdpipe.cli_errors import told_plainly
 from mdpipe.logs import configure_logging
 from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
-from mdpipe.params.nearest import did_you_mean
+from mdpipe.params.errors import did_you_mean
 from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline.full_keys import full_keys
 from mdpipe.pipeline.preflight import dvc_places, require_usable, require_writable, state_folders, working_copy_problems

@@ -12,10 +12,9 @@ import yaml
 from pydantic import ValidationError
 
 from mdpipe.params import ParamsError, dump_params, json_schema, load_params, parse_params
-from mdpipe.params.base import Config
 from mdpipe.params.diffusion import ObjectiveConfig
-from mdpipe.params.kinds import KindConfig
-from mdpipe.params.load import problem_lines
+from mdpipe.params.errors import problem_lines
+from mdpipe.params.kinds import Config, KindConfig
 from mdpipe.params.sampling import SamplerConfig
 
 ROOT = Path(__file__).parents[2]

@@ -175,9 +175,9 @@ UVIT = {
         ({"samplers.steps": []}, ["samplers.steps", "at least one number of steps"]),
         (
             {"runs.Upper-case": SMOKE["runs"]["chars_md4"]},
-            ["runs.Upper-case", "small letters", "write 'upper_case'"],
+            ["runs.Upper-case", "lowercase letters", "write 'upper_case'"],
         ),
-        ({"runs.a\nb": SMOKE["runs"]["chars_md4"]}, [r"runs.'a\nb': the name 'a\nb'", "only small letters"]),
+        ({"runs.a\nb": SMOKE["runs"]["chars_md4"]}, [r"runs.'a\nb': the name 'a\nb'", "only lowercase letters"]),
         ({"runs." + "a" * 65: SMOKE["runs"]["chars_md4"]}, ["runs.aaaa", "at most 64 characters"]),
         ({"runs.nul": SMOKE["runs"]["chars_md4"]}, ["runs.nul", "a device on Windows"]),
         ({"datasets.com1": SMOKE["datasets"]["digits"]}, ["datasets.com1", "a device on Windows"]),
@@ -415,7 +415,7 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"zero_shot.runs": {"digits": None}},
-        "zero_shot.runs.digits: 'digits' is refused: its dataset 'digits' has pictures; ",
+        "zero_shot.runs.digits: 'digits' is refused: its dataset 'digits' has images; ",
     ),
     (
         {"zero_shot.runs": ["chars_md4", "subwords_genmd4"]},

@@ -9,7 +9,6 @@ import pytest
 from pydantic import ValidationError
 
 from mdpipe.params import EstimatorConfig, EvaluateConfig, HardwareConfig, SampleConfig, TrainConfig
-from mdpipe.params.base import Config
 from mdpipe.params.diffusion import (
     D3PMConfig,
     DiscreteTimeConfig,
@@ -22,8 +21,8 @@ from mdpipe.params.diffusion import (
     ScheduleConfig,
     ScheduledConfig,
 )
-from mdpipe.params.kinds import KindConfig
-from mdpipe.params.load import DEPENDENT_DEFAULT
+from mdpipe.params.errors import DEPENDENT_DEFAULT
+from mdpipe.params.kinds import Config, KindConfig
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.params.runs import ClassConditioning
 from mdpipe.params.sampling import (

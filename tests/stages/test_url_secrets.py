@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mdpipe.cli import app
 from mdpipe.params import ParamsError, parse_params
-from mdpipe.params.load import MOST_SHOWN
+from mdpipe.params.errors import MOST_SHOWN
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.tokenizer import tokenizer

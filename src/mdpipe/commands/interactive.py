@@ -18,7 +18,7 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
-from mdpipe.params.nearest import did_you_mean
+from mdpipe.params.errors import did_you_mean
 from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import TrainedRun, load_run
 from mdpipe.stages.sampling import Drawn, draw

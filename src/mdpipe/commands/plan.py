@@ -28,7 +28,7 @@ from mdpipe.commands.plan_sizes import (
     total,
 )
 from mdpipe.params import Params, Run
-from mdpipe.params.base import Config
+from mdpipe.params.kinds import Config
 from mdpipe.params.load import RESOLVED_PARAMS_FILE
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml

@@ -11,9 +11,8 @@ from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params import PARAMS_FILE, SampleConfig, load_params, parse_value
 from mdpipe.params.diffusion import ObjectiveConfig
-from mdpipe.params.nearest import did_you_mean
+from mdpipe.params.errors import did_you_mean, rule_of
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig, compatible_samplers, is_compatible
-from mdpipe.params.wording import rule_of
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class SamplingOptions:
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             option = {"guidance_scale": "guidance"}.get(str(problem["loc"][0]), str(problem["loc"][0]))
-            rule = rule_of(problem["type"], problem["msg"], problem.get("ctx", {}), problem["input"])
+            rule = rule_of(problem)
             raise ValueError(f"--{option.replace('_', '-')} {problem['input']} is refused: {rule}") from None
         if self.guidance is not None and self.label is None:
             raise ValueError("--guidance needs a class to be guided by; give one with --label")
@@ -101,7 +100,7 @@ class SamplingOptions:
                 raise ValueError(
                     f"the sampler {kind} needs its setting {key!r}; give it with --set {key}=VALUE"
                 ) from None
-            rule = rule_of(problem["type"], problem["msg"], problem.get("ctx", {}), problem["input"])
+            rule = rule_of(problem)
             raise ValueError(f"{given[key][0]} is refused: {rule}") from None
 
     def _given(self, config: type[SamplerConfig], kind: str) -> dict[str, tuple[str, Any]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from mdpipe.params.nearest import did_you_mean
+from mdpipe.params.errors import did_you_mean
 
 
 @dataclass(frozen=True)

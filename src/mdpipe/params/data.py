@@ -1,46 +1,25 @@
-"""The `datasets` of params.yaml: sources with their splits, tokenizers and packing.
-
-These classes are all that defines a setting: `mdpipe.data` takes their objects.
-"""
+"""The `datasets` of params.yaml: sources with their splits, tokenizers and packing."""
 
 import re
-from collections.abc import Callable, Collection, Iterable
-from typing import Annotated, Any, ClassVar, Literal, Self
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from mdpipe.params.base import Config, Fraction, Positive
-from mdpipe.params.nearest import did_you_mean
-from mdpipe.params.own import ByKind, kinds_in, require_kind
-from mdpipe.params.problems import Missing, problem, refused
+from mdpipe.params.errors import Keys, Missing, did_you_mean, refused
+from mdpipe.params.kinds import AnyKind, Config, Fraction, KindConfig, Positive
 from mdpipe.params.sources import Modality
 
 HELD_OUT_FRACTION = 0.05
 """Fraction of a source that is for validation, and for testing, if nothing else is specified."""
 
-
-def _require_kind(schema: dict[str, Any]) -> None:
-    """Require `kind` in the JSON Schema: its default is for Python."""
-    schema["required"] = ["kind", *schema.get("required", [])]
+# Tokenizers
 
 
-class TokenizerConfig(Config):
+class TokenizerConfig(KindConfig, is_family=True):
     """A tokenizer. One without other settings may be written as its name: `tokenizer: text8`."""
 
-    model_config = ConfigDict(json_schema_extra=_require_kind)
+    renamed_kinds: ClassVar[dict[str, str]] = {"letters": "text8", "pieces": "sentencepiece", "json": "hf_tokenizer"}
 
 
 class Text8Tokenizer(TokenizerConfig):
@@ -105,40 +84,8 @@ class PixelTokenizer(TokenizerConfig):
 
 
 TextTokenizer = Text8Tokenizer | BytesTokenizer | SentencePieceTokenizer | GPT2Tokenizer | HFTokenizerFile
-TOKENIZERS = kinds_in(TextTokenizer | PixelTokenizer, "kind")
-RENAMED_TOKENIZERS = {"letters": "text8", "pieces": "sentencepiece", "json": "hf_tokenizer"}
-"""Kinds under the names that they had in earlier versions, with those of today."""
 
-
-def _expand_name(value: Any) -> Any:
-    """Return the settings of a tokenizer that is written as its name."""
-    return {"kind": value} if isinstance(value, str) and value in TOKENIZERS else value
-
-
-class ByName:
-    """Annotates a section that may be written as a name.
-
-    Args:
-        expand: returns what is meant by a name, and any other value as it is.
-        names: the names.
-    """
-
-    def __init__(self, expand: Callable[[Any], Any], names: Iterable[str]) -> None:
-        self.expand, self.names = expand, [*names]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_before_validator_function(self.expand, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [{"enum": self.names}, handler(schema)]}
-
-
-NamedTextTokenizer = Annotated[
-    TextTokenizer,
-    Field(discriminator="kind"),
-    ByKind("kind", "pixels", renamed=RENAMED_TOKENIZERS),
-    ByName(_expand_name, TOKENIZERS[:-1]),
-]
+# Splits
 
 
 class SplitMapping(Config):
@@ -251,23 +198,24 @@ class Splits(Config):
             for split, spec in specs.items()
         }
 
-    @model_validator(mode="after")
-    def _leave_something_to_train_on(self) -> Self:
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that the two splits leave nothing to train on, or contradict each other."""
         validation, test = pair = self.resolve(()).values()
-        key, rule = "validation", ""
         if sum(spec for spec in pair if isinstance(spec, float)) >= 1:
-            rule = f"validation and test together leave nothing to train on (test is {test}); lower them"
+            yield (
+                ("validation",),
+                f"validation and test together leave nothing to train on (test is {test}); lower them",
+            )
         elif sum(spec.windows for spec in pair if isinstance(spec, Windows)) >= 1:
-            rule = "the windows of validation and test leave nothing to train on; lower them"
-        elif LastDocuments in (kinds := [*map(type, pair)]) and LastCharacters in kinds:
-            key = "test"
-            rule = "validation and test are both to be last; count both in documents or both in characters"
+            yield ("validation",), "the windows of validation and test leave nothing to train on; lower them"
+        elif LastDocuments in (forms := [type(spec) for spec in pair]) and LastCharacters in forms:
+            yield ("test",), "validation and test are both to be last; count both in documents or both in characters"
         elif isinstance(validation, str) and validation == test:
-            key = "test"
             rule = "validation and test are the same split of the source, so what is chosen on one is measured on it"
-        if rule:
-            raise ValidationError.from_exception_data("Splits", [problem((key,), getattr(self, key), rule)])
-        return self
+            yield ("test",), rule
+
+
+# Packing
 
 
 class Packing(Config):
@@ -290,12 +238,10 @@ class Packing(Config):
         """Return the number of tokens of the stream in a window."""
         return seq_len - 2 * self.wrap_with_eos
 
-    @model_validator(mode="after")
-    def _wrap_whole_windows(self) -> Self:
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that windows of different lengths cannot be wrapped."""
         if self.wrap_with_eos and not self.drop_last:
-            rule = "wrap_with_eos needs windows of one length: set drop_last to true"
-            raise ValidationError.from_exception_data("Packing", [problem(("drop_last",), self.drop_last, rule)])
-        return self
+            yield ("drop_last",), "wrap_with_eos needs windows of one length: set drop_last to true"
 
 
 PACKINGS = {
@@ -319,10 +265,16 @@ def _named_packing(value: Any) -> Any:
     raise refused(f"must be one of {', '.join(PACKINGS)}{hint}, or a mapping with the keys {keys}")
 
 
-NamedPacking = Annotated[Packing, ByName(_named_packing, PACKINGS)]
-"""A convention by name, or a mapping: `stream` counts every token once, and has the end-of-text token after every
-document; `text8` is one text in windows; `sedd` is `stream` in windows; `mdlm` also has the end-of-text token at both
-ends of every window, and `mdlm_zero_shot` has it only there."""
+NamedPacking = Annotated[
+    Packing,
+    BeforeValidator(
+        _named_packing,
+        json_schema_input_type=Literal[*PACKINGS] | Packing,
+    ),
+]
+"""A convention by name, or a mapping."""
+
+# Datasets
 
 
 class Dataset(Config):
@@ -342,12 +294,7 @@ class Dataset(Config):
 class TextDataset(Dataset):
     """Text as one stream of tokens, read in windows."""
 
-    tokenizer: Annotated[
-        TextTokenizer,
-        Field(discriminator="kind"),
-        ByKind("kind", "pixels", renamed=RENAMED_TOKENIZERS),
-        ByName(_expand_name, TOKENIZERS[:-1]),
-    ]
+    tokenizer: Annotated[TextTokenizer, AnyKind(TokenizerConfig)]
     """How text becomes tokens."""
     packing: NamedPacking = PACKINGS["stream"]
     """The convention by which documents become windows: its name, or a mapping."""
@@ -358,7 +305,7 @@ class TextDataset(Dataset):
 class ImageDataset(Dataset):
     """Images as arrays of levels. Images larger than a tile are cut into square tiles."""
 
-    tokenizer: Annotated[PixelTokenizer, ByName(_expand_name, TOKENIZERS[-1:])]
+    tokenizer: Annotated[PixelTokenizer, AnyKind(TokenizerConfig)]
     """How pixel values become tokens."""
     size: Positive
     """Edge of a tile in pixels."""
@@ -368,19 +315,16 @@ class ImageDataset(Dataset):
 
 
 def _require_tokenizer(data: Any) -> Any:
-    """Refuse an unknown tokenizer here, where all are allowed: it decides which other keys a dataset has."""
+    """Refuse an unknown tokenizer before other keys are checked: it decides which keys a dataset has."""
     if isinstance(data, dict) and "tokenizer" in data:
-        require_kind(
-            _expand_name(data["tokenizer"]), "kind", TOKENIZERS, within=("tokenizer",), renamed=RENAMED_TOKENIZERS
-        )
+        TokenizerConfig.class_of(data["tokenizer"], "tokenizer")
     return data
 
 
-def _modality_of_data(data: Any) -> str:
-    """Return "image" for the tokenizer `pixels`; all other tokenizers are for text."""
-    tokenizer = _expand_name(data.get("tokenizer") if isinstance(data, dict) else getattr(data, "tokenizer", None))
-    kind = tokenizer.get("kind") if isinstance(tokenizer, dict) else getattr(tokenizer, "kind", None)
-    return "image" if kind == "pixels" else "text"
+def _modality_of_data(data: Any) -> Modality:
+    if isinstance(data, dict) and "tokenizer" in data:
+        return "image" if TokenizerConfig.class_of(data["tokenizer"]) is PixelTokenizer else "text"
+    return "image" if isinstance(data, ImageDataset) else "text"
 
 
 AnyDataset = Annotated[

@@ -1,19 +1,16 @@
 """What a run learns: masking schedules and objectives."""
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import ValidationError
+from pydantic import Field
 
-from mdpipe.params.base import Positive
-from mdpipe.params.kinds import AnyKind, KindConfig
-from mdpipe.params.problems import problem
+from mdpipe.params.errors import Keys
+from mdpipe.params.kinds import AnyKind, KindConfig, Positive
 
 TimeGrid = Literal["uniform", "cosine"]
 """Spacing of the times: even, or small steps near time 1, where most is masked (eq. 6)."""
-
-
 EPSILON = 1e-4
 """Fraction of tokens masked at time 0 and unmasked at time 1 (App. J.1); it keeps the weight finite."""
 
@@ -48,12 +45,10 @@ class GeometricConfig(ScheduleConfig):
     beta_max: Annotated[float, Field(gt=0, lt=math.inf)] = 20.0
     """Noise at t = 1: alpha(1) = exp(-beta_max); above `beta_min`."""
 
-    @model_validator(mode="after")
-    def _noise_grows(self) -> Self:
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that the noise does not grow."""
         if self.beta_min >= self.beta_max:
-            rule = f"must be below beta_max = {self.beta_max:g}"
-            raise ValidationError.from_exception_data("schedule", [problem(("beta_min",), self.beta_min, rule)])
-        return self
+            yield ("beta_min",), f"must be below beta_max = {self.beta_max:g}"
 
 
 class CosineConfig(ScheduleConfig):

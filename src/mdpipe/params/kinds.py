@@ -1,29 +1,175 @@
-"""Families of kinds: of a schedule, objective, network, sampler or optimizer, `kind` in params.yaml names one.
+"""Classes of params.yaml: what all mappings have in common, and families of kinds, of which `kind` names one.
 
-A kind is a configuration class, with the types, defaults and rules of its settings, and the class that is built from
-it, which names its configuration in its first line: `class Transformer(Network, config=TransformerConfig)`. The
-configurations of built-in kinds are in `mdpipe.params`, which is loaded without torch. A kind of one's own has both
-in one file NAME.py of the family's package, and nothing else has to be changed.
+A kind is a configuration class, with the types, defaults and rules of its settings, and what is built from it: for
+schedules, objectives, networks and samplers, a class that names its configuration in its first line, `class
+Transformer(Network, config=TransformerConfig)`. The configurations of built-in kinds are in `mdpipe.params`, which is
+loaded without torch. A user's own kind has both in one file NAME.py of the family's package, and nothing else has to
+be changed.
 """
 
 from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Annotated, Any, ClassVar, Self, Union, get_args
+from typing import Annotated, Any, ClassVar, Self, cast, get_args
 
 from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
     ValidatorFunctionWrapHandler,
+    model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
+from pydantic_core.core_schema import ErrorType
 
-from mdpipe.params.base import Config
-from mdpipe.params.nearest import did_you_mean
-from mdpipe.params.problems import Missing, refused
+from mdpipe.params.errors import NAME_PATTERN, Keys, Missing, did_you_mean, error_at, refused
+
+MAX_NAME_LENGTH = 64
+"""A name and its stage's make a file name, of which file systems take 255 bytes, some 143."""
+DEVICES = {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))}
+"""Names that Windows does not take for files, so that a repository with such results could not be cloned there."""
+MAX_PATH_BYTES, MAX_FILE_NAME_BYTES = 4095, 255
+"""Limits of file systems for a path and for each of its parts."""
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+def _is_no_device(name: str) -> str:
+    if name in DEVICES:
+        raise ValueError("names a device on Windows; choose another name")
+    return name
+
+
+def _is_fit_for_engines(path: str) -> str:
+    if not path or path != path.strip() or set(path) & set("\t\n"):
+        raise ValueError("a path is not empty and has no spaces around it, no tabs and no line breaks")
+    if set(path) & set("{}"):
+        raise ValueError("Snakemake takes braces in a path for a wildcard; rename the folder or file, or link to it")
+    if "://" in path:
+        raise ValueError("DVC watches a path on this machine; sources of the kinds url and huggingface are fetched")
+    if path.endswith(".dvc") or path.rpartition("/")[2] in ("dvc.yaml", "dvc.lock"):
+        raise ValueError("DVC takes no file of its own for a dependency; rename it")
+    if len(path.encode()) > MAX_PATH_BYTES or max(map(len, path.encode().split(b"/"))) > MAX_FILE_NAME_BYTES:
+        raise ValueError(f"the parts of a path have at most {MAX_FILE_NAME_BYTES} bytes each")
+    return path
+
+
+def _is_mapping_of_names(names: Any) -> Any:
+    if isinstance(names, list | str):
+        listed = ", ".join(map(str, names)) if isinstance(names, list) else names
+        raise refused(f"must be a mapping of names without values; write {{{listed}}}")
+    return names
+
+
+def _are_distinct(entries: list[Any]) -> list[Any]:
+    duplicates = [entry for index, entry in enumerate(entries) if entry in entries[:index]]
+    if duplicates:
+        raise ValueError(f"{duplicates[0]} is there a second time; remove one")
+    return entries
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH), AfterValidator(_is_no_device)]
+"""Name of a source, dataset or run: part of file names and of DVC's stage names, where `-` and `@` mean something."""
+Names = Annotated[dict[Name, None], BeforeValidator(_is_mapping_of_names)]
+"""Names as keys without values, `{chars_md4, digits}`, over which DVC's `foreach` and `matrix` iterate."""
+WatchedPath = Annotated[str, AfterValidator(_is_fit_for_engines)]
+"""Path of a file or folder that both engines watch."""
+Distinct = AfterValidator(_are_distinct)
+"""Of a list: without duplicates, which would be two stages or rows of one name."""
+
+FORMS = {str: "a text", dict: "a mapping", list: "a list", bool: "a truth value"}
+"""Tags of the members of unions that the type of a value in YAML tells apart. None of them is a name or a key."""
+
+
+def by_form(rule: str) -> Discriminator:
+    """Return what tells the members of a union apart by their tags in `FORMS`; any other value breaks the rule."""
+    return Discriminator(lambda value: FORMS.get(type(value)), custom_error_type="rule", custom_error_message=rule)
+
+
+class Config(BaseModel):
+    """A mapping of params.yaml, with all its problems reported at once. No value is converted."""
+
+    renamed: ClassVar[dict[str, str]] = {}
+    """Keys under the names that they had in earlier versions, with those of today."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, defer_build=True)
+
+    def broken_rules(self) -> Iterable[tuple[Keys, str]]:
+        """Return the path of a key and the rule, for each rule about several settings that is broken."""
+        return ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_wrong_keys(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> "Config":
+        if isinstance(data, BaseModel):
+            return cast("Config", handler(data))
+        if not isinstance(data, dict):
+            keys = f"a mapping with the keys {', '.join(cls._keys())}" if cls.model_fields else "{}, without any keys"
+            raise refused(f"must be {keys}", kind="section")
+        # The field's own rule then says what may be written there.
+        missing = {
+            key: Missing(key, field.description, type(None) in get_args(field.annotation))
+            for key, field in cls.model_fields.items()
+            if field.is_required()
+        }
+        known = missing | {key: value for key, value in data.items() if key in cls.model_fields}
+        unknown = [key for key in data if key not in known]
+        if not unknown:
+            return cast("Config", handler(known))
+        problems = [InitErrorDetails(type=refused(cls._unknown_message(unknown), "unknown_keys"), input=data)]
+        try:
+            handler(known)
+        except ValidationError as error:
+            for found in error.errors():
+                if found["input"] in missing.values():
+                    continue  # It may be the one that is misspelled.
+                kind = found["type"] if found["type"] in get_args(ErrorType) else refused(found["msg"], found["type"])
+                problems.append(
+                    InitErrorDetails(type=kind, loc=found["loc"], input=found["input"], ctx=found.get("ctx", {}))
+                )
+        raise ValidationError.from_exception_data(cls.__name__, problems)
+
+    @model_validator(mode="after")
+    def _report_broken_rules(self) -> Self:
+        if problems := [
+            InitErrorDetails(type=refused(rule), loc=keys, input=self._value_at(keys))
+            for keys, rule in self.broken_rules()
+        ]:
+            raise ValidationError.from_exception_data(type(self).__name__, problems)
+        return self
+
+    def _value_at(self, keys: Keys) -> Any:
+        """Return the value of the key at a path; the name for a name without a value."""
+        value: Any = self
+        for key in keys:
+            found = getattr(value, str(key)) if isinstance(value, BaseModel) else value[key]
+            value = key if found is None and isinstance(value, dict) else found
+        return value
+
+    @classmethod
+    def _keys(cls) -> list[str]:
+        return sorted(cls.model_fields, key=lambda key: key != "kind")
+
+    @classmethod
+    def _unknown_message(cls, unknown: list[Any]) -> str:
+        allowed = cls._keys()
+        new = {key: cls.renamed[key] for key in unknown if key in cls.renamed}
+        hints = {key: f", now `{name}`" for key, name in new.items() if name.partition(":")[0] in cls.model_fields}
+        keys = ", ".join(f"{key!r}{hints.get(key) or did_you_mean(str(key), allowed)}" for key in unknown)
+        return f"unknown key{'s' * (len(unknown) > 1)} {keys}; allowed: {', '.join(allowed) or 'none'}"
+
+
+def _require_kind(schema: dict[str, Any]) -> None:
+    """Require `kind` in the JSON Schema: its default is for Python."""
+    schema["required"] = ["kind", *schema.get("required", [])]
 
 
 class KindConfig(Config):
@@ -37,6 +183,8 @@ class KindConfig(Config):
     """File of the package with the class that is built from it; None for the file with the kind's name."""
     renamed_kinds: ClassVar[dict[str, str]] = {}
     """Kinds under the names that they had in earlier versions, with those of today."""
+
+    model_config = ConfigDict(json_schema_extra=_require_kind)
 
     kind: str
 
@@ -52,6 +200,11 @@ class KindConfig(Config):
             if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise TypeError(f"{cls.__name__} needs a `kind` of its own: {literal[0]!r} is that of {known.__name__}")
             cls.kinds[literal[0]] = cls  # Also where a module is loaded again.
+
+    @classmethod
+    def has_defaults(cls) -> bool:
+        """Return True if every setting has a default, so that the kind may be written as its name."""
+        return not any(field.is_required() for field in cls.model_fields.values())
 
     @classmethod
     def find(cls, kind: str) -> "type[Self] | None":
@@ -74,69 +227,80 @@ class KindConfig(Config):
         return did_you_mean(kind, allowed)
 
     @classmethod
-    def parse(cls, data: Any, *others: str) -> Self:
-        """Return the configuration that a value of params.yaml means: a mapping with `kind`, or a bare kind.
+    def class_of(cls, data: Any, *where: str) -> type[Self]:
+        """Return the configuration class that a value of params.yaml means: a mapping with `kind`, or a bare kind.
 
         Args:
             data: the value.
-            *others: kinds that the key takes besides those of the family, for the error.
+            *where: the path of its key, below what is being checked.
+
+        Raises:
+            ValidationError: the value names no kind of the family.
+        """
+        if isinstance(data, cls):
+            return type(data)
+        is_mapping = isinstance(data, dict)
+        kind = data.get("kind", Missing("kind")) if is_mapping else data
+        at_kind = (*where, "kind") if is_mapping else where
+        try:
+            found = cls.find(kind) if isinstance(kind, str) else None
+        except ValueError as error:
+            raise error_at((*where, "kind"), kind, str(error)) from None
+        if found is not None:
+            return found
+        rule = f"one of {', '.join(cls.kinds)}"
+        if cls.package:
+            rule += f", or the name of an added file of {cls.package}"
+        if not is_mapping and not isinstance(data, str):
+            raise error_at(where, data, f"must be a kind, or a mapping whose `kind` is {rule}", kind="kind")
+        # `objective: {kind: {kind: md4}}` means md4.
+        name = kind.get("kind") if isinstance(kind, dict) else kind
+        hint = cls.hint(name, cls.kinds) if isinstance(name, str) else ""
+        raise error_at(at_kind, kind, f"must be {rule}{hint}")
+
+    @classmethod
+    def parse(cls, data: Any) -> Self:
+        """Return the configuration that a value of params.yaml means: a mapping with `kind`, or a bare kind.
 
         Raises:
             ValidationError: the value names no kind of the family, or its settings break a rule.
         """
         if isinstance(data, cls):
             return data
-        settings = {"kind": data} if isinstance(data, str) else data
-        is_mapping = isinstance(settings, dict)
-        kind = settings.get("kind", Missing("kind")) if is_mapping else None
-        try:
-            config = cls.find(kind) if isinstance(kind, str) else None
-        except ValueError as error:
-            raise _problem(("kind",), kind, str(error)) from None
-        if config is not None:
-            return config.model_validate(settings)
-        allowed = [*cls.kinds, *others]
-        rule = f"one of {', '.join(allowed)}" + (
-            f", or the name of an added file of {cls.package}" if cls.package else ""
-        )
-        if not is_mapping:
-            raise _problem((), data, f"must be a kind, or a mapping whose `kind` is {rule}", kind="kind")
-        # `objective: {kind: {kind: md4}}` means md4.
-        name = kind.get("kind") if isinstance(kind, dict) else kind
-        hint = cls.hint(name, allowed) if isinstance(name, str) else ""
-        raise _problem(() if isinstance(data, str) else ("kind",), kind, f"must be {rule}{hint}")
+        return cls.class_of(data).model_validate({"kind": data} if isinstance(data, str) else data)
 
 
 class AnyKind:
-    """Annotates a family: a value is the configuration of any of its kinds."""
+    """Annotates a setting whose value is the configuration of any kind of a family, or of a union of its kinds."""
 
     def __init__(self, family: type[KindConfig]) -> None:
         self.family = family
+        self.annotated: Any = family
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # The union of the built-in kinds is for the JSON Schema; `parse` finds the one that is meant.
-        union = Union[tuple(self.family.kinds.values())]  # type: ignore[valid-type]  # noqa: UP007
-        built_in = handler.generate_schema(Annotated[union, Field(discriminator="kind")])
-
-        def validate(data: Any, _: ValidatorFunctionWrapHandler) -> KindConfig:
-            return self.family.parse(data)
-
-        return core_schema.no_info_wrap_validator_function(
-            validate,
-            built_in,
+        self.annotated = source
+        return core_schema.no_info_plain_validator_function(
+            self.family.parse,
             serialization=core_schema.plain_serializer_function_ser_schema(lambda config: config.model_dump()),
         )
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        built_in = handler(schema)
-        if self.family.package is None:
-            return {"anyOf": [built_in, {"enum": sorted(self.family.kinds)}]}
-        added = {
-            "type": "object",
-            "required": ["kind"],
-            "properties": {"kind": {"not": {"enum": sorted(self.family.kinds)}}},
+        built_in = {
+            kind: config
+            for kind, config in self.family.kinds.items()
+            if issubclass(config, self.annotated) and config.__module__ == self.family.__module__
         }
-        return {"anyOf": [built_in, added, {"type": "string"}]}
+        for config in built_in.values():
+            config.model_rebuild()  # Its schema is made when it is first needed.
+        schemas = {kind: config.__pydantic_core_schema__ for kind, config in built_in.items()}
+        choices = [handler(core_schema.tagged_union_schema(schemas, discriminator="kind"))]
+        bare = [kind for kind, config in built_in.items() if config.has_defaults()]
+        if self.family.package:
+            added = {"kind": {"not": {"enum": sorted(built_in)}}}
+            choices += [{"type": "object", "required": ["kind"], "properties": added}, {"type": "string"}]
+        elif bare:
+            choices.append({"enum": bare})
+        return {"anyOf": choices} if len(choices) > 1 else choices[0]
 
 
 _implementations: dict[type[KindConfig], type] = {}
@@ -171,9 +335,3 @@ def implementation(config: KindConfig) -> Callable[..., Any]:
 def _is_module(package: str, name: str) -> bool:
     """Return True if the package has a module of this name; it is not loaded to find out."""
     return name.isidentifier() and find_spec(f"{package}.{name}") is not None
-
-
-def _problem(where: tuple[str, ...], value: Any, rule: str, kind: str = "rule") -> ValidationError:
-    return ValidationError.from_exception_data(
-        "params", [InitErrorDetails(type=refused(rule, kind), loc=where, input=value)]
-    )

@@ -1,25 +1,23 @@
 """Denoisers: the settings of networks."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import ValidationError
+from pydantic import Field
 
-from mdpipe.params.base import Positive
-from mdpipe.params.kinds import AnyKind, KindConfig
-from mdpipe.params.problems import problem
+from mdpipe.params.errors import Keys
+from mdpipe.params.kinds import AnyKind, KindConfig, Positive
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 ConvChannels = Annotated[int, Field(ge=4, multiple_of=4)]
 """Group normalization has groups of 4 channels."""
-
-RENAMED = {
-    "width": "hidden_size",
-    "blocks": "num_blocks",
-    "middle_width": "transformer_width",
-    "layers": "num_layers",
-    "heads": "num_heads",
-}
+InitialWeights = Annotated[
+    Literal["md4", "ordinal"],
+    Field(
+        description="Initial weights: `md4` as in the official implementation; `ordinal` starts with similar embeddings"
+        " for similar pixel values, which helps short training."
+    ),
+]
 
 
 class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
@@ -33,7 +31,13 @@ class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
     """Height and width of images must be a multiple of this."""
     has_matrices: ClassVar[bool] = True
     """True if layers have weight matrices, which Muon is for."""
-    renamed: ClassVar[dict[str, str]] = RENAMED
+    renamed: ClassVar[dict[str, str]] = {
+        "width": "hidden_size",
+        "blocks": "num_blocks",
+        "middle_width": "transformer_width",
+        "layers": "num_layers",
+        "heads": "num_heads",
+    }
 
     time_conditioning: bool = False
     """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
@@ -59,16 +63,15 @@ class TransformerConfig(NetworkConfig):
     """Width of a factored token embedding, projected to `hidden_size`; null for `hidden_size` itself. The paper's text8
     networks have 64."""
 
-    @model_validator(mode="after")
-    def _heads_fit_the_width(self) -> Self:
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that the heads do not have an even number of channels each."""
         if self.hidden_size % (2 * self.num_heads):
             even = [n for n in range(1, self.hidden_size // 2 + 1) if self.hidden_size % (2 * n) == 0]
-            rule = (
+            yield (
+                ("num_heads",),
                 f"does not divide hidden_size = {self.hidden_size} into even parts (rotary embeddings turn pairs of"
-                f" channels); allowed at this size: {', '.join(map(str, even)) or 'none'}"
+                f" channels); allowed at this size: {', '.join(map(str, even)) or 'none'}",
             )
-            raise ValidationError.from_exception_data("network", [problem(("num_heads",), self.num_heads, rule)])
-        return self
 
 
 class UNetConfig(NetworkConfig):
@@ -84,9 +87,7 @@ class UNetConfig(NetworkConfig):
     """Residual blocks of the encoder; the decoder has one more."""
     dropout: DropoutRate = 0.0
     """Dropout rate of single elements before the second convolution of a block."""
-    init: Literal["md4", "ordinal"] = "md4"
-    """Initial weights: `md4` as in the official implementation; `ordinal` starts with similar embeddings for similar
-    pixel values, which helps short training."""
+    init: InitialWeights = "md4"
 
 
 class UViTConfig(NetworkConfig):
@@ -108,16 +109,12 @@ class UViTConfig(NetworkConfig):
     """Attention heads of the transformer in the middle."""
     dropout: DropoutRate = 0.0
     """Dropout rate of single elements, before the second convolution of a block and within the transformer."""
-    init: Literal["md4", "ordinal"] = "md4"
-    """Initial weights: `md4` as in the official implementation; `ordinal` starts with similar embeddings for similar
-    pixel values, which helps short training."""
+    init: InitialWeights = "md4"
 
-    @model_validator(mode="after")
-    def _heads_fit_the_width(self) -> Self:
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that the heads do not have the same number of channels."""
         if self.transformer_width % self.num_heads:
-            rule = f"does not divide transformer_width = {self.transformer_width}"
-            raise ValidationError.from_exception_data("network", [problem(("num_heads",), self.num_heads, rule)])
-        return self
+            yield ("num_heads",), f"does not divide transformer_width = {self.transformer_width}"
 
 
 AnyNetwork = Annotated[NetworkConfig, AnyKind(NetworkConfig)]

@@ -1,22 +1,16 @@
 """What is trained, sampled and measured: the `runs` of params.yaml, comparisons of runs, and the zero-shot suite."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
-from pydantic_core import InitErrorDetails, ValidationError
 
-from mdpipe.params.base import Config, Names, Positive
 from mdpipe.params.data import PACKINGS, NamedPacking
 from mdpipe.params.diffusion import AnyObjective, ObjectiveConfig
+from mdpipe.params.errors import Keys
+from mdpipe.params.kinds import Config, Names, Positive
 from mdpipe.params.networks import AnyNetwork
-from mdpipe.params.problems import problem
-from mdpipe.params.sampling import (
-    DEFAULT_SAMPLER,
-    SampleConfig,
-    compatible_samplers,
-    is_compatible,
-)
+from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, compatible_samplers, is_compatible
 from mdpipe.params.training import HardwareConfig, TrainConfig
 
 
@@ -87,41 +81,29 @@ class Run(Config):
         sampler = DEFAULT_SAMPLER if objective is None or objective.sampler is None else objective.sampler
         return {**data, "sample": {**sample, "sampler": sampler}}
 
-    @model_validator(mode="after")
-    def _parts_agree(self) -> Self:
-        if found := [*self._network_problems(), *self._sample_problems(), *self._train_problems()]:
-            raise ValidationError.from_exception_data("run", found)
-        return self
-
-    def _network_problems(self) -> Iterator[InitErrorDetails]:
-        if self.objective.is_causal and not self.network.can_be_causal:
-            rule = f"a run of {self.objective.kind} needs a network that can be causal: transformer"
-            yield problem(("network", "kind"), self.network.kind, rule)
-        if self.network.time_conditioning and not self.objective.has_time:
-            rule = f"{self.objective.kind} has no time to condition on: must be false"
-            yield problem(("network", "time_conditioning"), True, rule)
-
-    def _sample_problems(self) -> Iterator[InitErrorDetails]:
-        kind, objective = self.sample.sampler.kind, type(self.objective)
-        if not is_compatible(kind, objective):
-            allowed = ", ".join(compatible_samplers(objective))
-            rule = f"does not fit a run of {self.objective.kind}; allowed: {allowed}"
-            yield problem(("sample", "sampler", "kind"), kind, rule)
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield settings of network, sampler and training that do not fit each other."""
+        objective, network, sampler = self.objective, self.network, self.sample.sampler.kind
+        if objective.is_causal and not network.can_be_causal:
+            rule = f"a run of {objective.kind} needs a network that can be causal: transformer"
+            yield ("network", "kind"), rule
+        if network.time_conditioning and not objective.has_time:
+            yield ("network", "time_conditioning"), f"{objective.kind} has no time to condition on: must be false"
+        if not is_compatible(sampler, type(objective)):
+            allowed = ", ".join(compatible_samplers(type(objective)))
+            yield ("sample", "sampler", "kind"), f"does not fit a run of {objective.kind}; allowed: {allowed}"
         if self.sample.guidance_scale is not None and self.class_cond is None:
-            rule = "guidance needs classes, and class_cond is null: must be null"
-            yield problem(("sample", "guidance_scale"), self.sample.guidance_scale, rule)
-
-    def _train_problems(self) -> Iterator[InitErrorDetails]:
-        if self.train.optimizer.kind == "muon" and not self.network.has_matrices:
-            rule = f"muon is for matrices, and the layers of a {self.network.kind} are convolutions: adamw"
-            yield problem(("train", "optimizer", "kind"), "muon", rule)
+            yield ("sample", "guidance_scale"), "guidance needs classes, and class_cond is null: must be null"
+        if self.train.optimizer.kind == "muon" and not network.has_matrices:
+            rule = f"muon is for matrices, and the layers of a {network.kind} are convolutions: adamw"
+            yield ("train", "optimizer", "kind"), rule
         micro_batches = self.hardware.num_processes * self.hardware.gradient_accumulation_steps
         if self.train.batch_size % micro_batches:
-            rule = (
+            yield (
+                ("train", "batch_size"),
                 f"must be a multiple of {micro_batches}: hardware.num_processes = {self.hardware.num_processes} times"
-                f" hardware.gradient_accumulation_steps = {self.hardware.gradient_accumulation_steps}"
+                f" hardware.gradient_accumulation_steps = {self.hardware.gradient_accumulation_steps}",
             )
-            yield problem(("train", "batch_size"), self.train.batch_size, rule)
 
 
 class ZeroShot(EstimatorConfig):

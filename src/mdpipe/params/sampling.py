@@ -5,9 +5,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mdpipe.params.base import Config, Distinct, Name, Positive
 from mdpipe.params.diffusion import ObjectiveConfig, TimeGrid
-from mdpipe.params.kinds import AnyKind, KindConfig
+from mdpipe.params.kinds import AnyKind, Config, Distinct, KindConfig, Name, Positive
 
 
 class SamplerConfig(KindConfig, package="mdpipe.diffusion.samplers", is_family=True):

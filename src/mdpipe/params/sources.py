@@ -1,16 +1,14 @@
 """Where data come from: the `sources` of params.yaml, one class per kind, read by `mdpipe.data.sources`."""
 
 import codecs
-from typing import Annotated, ClassVar, Literal, TypeVar, get_args
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, Tag, model_validator
-from pydantic_core import InitErrorDetails, ValidationError
+from pydantic import AfterValidator, Field, Tag
 
-from mdpipe.params.base import Config, Distinct, Positive, WatchedPath, by_form
 from mdpipe.params.catalog import find_entry
-from mdpipe.params.own import ByKind
-from mdpipe.params.problems import problem
-from mdpipe.params.wording import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN
+from mdpipe.params.errors import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN, Keys
+from mdpipe.params.kinds import AnyKind, Config, Distinct, KindConfig, Positive, WatchedPath, by_form
 
 Modality = Literal["text", "image"]
 ImageMode = Literal["L", "RGB"]
@@ -32,8 +30,22 @@ def _stays_in_the_folder(path: str) -> str:
     if not path or path.startswith("/") or ".." in parts:
         raise ValueError("is relative to the source's path, which DVC watches, and stays in there")
     if any("**" in part and part != "**" for part in parts):
-        raise ValueError("`**` stands for folders, between slashes: `**/*.txt`")
+        raise ValueError("`**` matches folders, between slashes: `**/*.txt`")
     return path
+
+
+def _is_encoding(name: str) -> str:
+    try:
+        if codecs.lookup(name)._is_text_encoding:
+            return name
+    except LookupError:
+        pass
+    raise ValueError("Python knows no such text encoding; usual ones are utf-8, utf-16, cp1252 and latin-1")
+
+
+def _is_in_the_catalog(name: str) -> str:
+    find_entry(name)
+    return name
 
 
 Within = Annotated[str, AfterValidator(_stays_in_the_folder)]
@@ -46,15 +58,18 @@ Pattern = Annotated[
     Field(description="Which files of the folder are read, as a glob, or a mapping of split names to globs."),
 ]
 """For example `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
-
 PackageName = Annotated[str, Field(pattern=PACKAGE_PATTERN)]
-Checksum = Annotated[str, Field(pattern=CHECKSUM_PATTERN)]
+NameList = Annotated[list[str], Field(min_length=1)]
 
 
-class Source(Config):
+def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
+    """Return the globs or files by the name of their split, which is None for a source without splits."""
+    return {None: files} if isinstance(files, str) else dict(files.items())
+
+
+class Source(KindConfig, is_family=True):
     """Raw text or images, as the `download` stage fetches them."""
 
-    kind: str
     path: WatchedPath
     """The file or folder that the source is read from and that DVC watches. A bundled source names the file that pins
     its package; a downloaded source, any file whose change should download it again."""
@@ -64,6 +79,17 @@ class Source(Config):
         "empty_rows": "empty_documents",
         "image": "image_column",
         "label": "label_column",
+    }
+    renamed_kinds: ClassVar[dict[str, str]] = {
+        "hub": "huggingface",
+        "hub_images": "huggingface (with `image_column`)",
+        "table": "parquet",
+        "image_table": "parquet_images",
+        "arrays": "npy",
+        "planar_arrays": "npz_flat",
+        "idx": "mnist_idx",
+        "text_files": "text",
+        "catalogue": "catalog",
     }
 
     @property
@@ -77,15 +103,32 @@ class Source(Config):
         return any(getattr(self, key, None) is not None for key in ("labels", "label_column"))
 
     def resolve(self) -> "Source":
-        """Return the source that is read: for a catalog entry the one it stands for, else this one."""
+        """Return the source that is read: the one that a catalog entry refers to, else this one."""
         return self
 
 
-SourceT = TypeVar("SourceT", bound=Source)
+# Text
 
 
-class DocumentSource(Source):
-    """Settings of every source of text."""
+class TextualSource(Source):
+    """Any source of text."""
+
+    @property
+    def modality(self) -> Modality:
+        """Return what the source contains."""
+        return "text"
+
+
+class DocstringsSource(TextualSource):
+    """The docstrings of installed Python packages, one document per module; `python` is the standard library."""
+
+    kind: Literal["docstrings"] = "docstrings"
+    packages: Annotated[list[PackageName], Field(min_length=1), Distinct]
+    """Import names of the packages, such as `numpy`, or `python`."""
+
+
+class DocumentSource(TextualSource):
+    """Settings of every source of text that is read from files."""
 
     empty_documents: Literal["error", "drop", "keep"] = "error"
     """What to do with a document without text: refuse it, leave it out and count it, or keep it as an empty document,
@@ -93,10 +136,51 @@ class DocumentSource(Source):
     detokenizer: Literal["wikitext", "ptb", "lm1b", "lambada", "scientific_papers"] | None = None
     """Undo the spacing of tokenized benchmark text; null for plain text."""
 
-    @property
-    def modality(self) -> Modality:
-        """Return what the source contains."""
-        return "text"
+
+class TextSource(DocumentSource):
+    """UTF-8 text files, plain or compressed (.gz, .bz2, .xz, .zst)."""
+
+    kind: Literal["text"] = "text"
+    pattern: Pattern = "**/*.txt"
+    sample_by: SampleBy = "document"
+    decode_errors: DecodeErrors = "strict"
+
+
+class JsonLinesSource(DocumentSource):
+    """JSON lines, one document per line, plain or compressed (.gz, .bz2, .xz, .zst)."""
+
+    kind: Literal["jsonl"] = "jsonl"
+    pattern: Pattern = "**/*.jsonl"
+    field: str = "text"
+    """The key of the text in each line."""
+    decode_errors: DecodeErrors = "strict"
+
+
+class CsvSource(DocumentSource):
+    """CSV or TSV files, one document per row, plain or compressed (.gz, .bz2, .xz, .zst)."""
+
+    kind: Literal["csv"] = "csv"
+    pattern: Pattern = "**/*.csv"
+    columns: NameList = ["text"]
+    """The columns with the text; of several, those that are not empty are joined by a line break."""
+    delimiter: Annotated[str, Field(pattern=DELIMITER_PATTERN)] = ","
+    """The character between values: a comma, a semicolon as Excel writes it in much of Europe, or "\\t"."""
+    header: Annotated[
+        Annotated[Literal[True], Tag("a truth value")] | Annotated[NameList, Tag("a list")],
+        by_form("must be true, or a list with the names of all columns"),
+    ] = True
+    """true if the first row names the columns; else the names of all columns in their order."""
+    encoding: Annotated[str, AfterValidator(_is_encoding)] = "utf-8"
+    """Such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
+
+
+class ParquetSource(DocumentSource):
+    """Parquet or Arrow files, one document per row."""
+
+    kind: Literal["parquet"] = "parquet"
+    pattern: Pattern = "**/*.parquet"
+    column: str = "text"
+    """The column with the text."""
 
 
 class DecodedImageSource(Source):
@@ -108,118 +192,15 @@ class DecodedImageSource(Source):
     """Crop images to the central square and shrink it to this edge with a box filter; null if all have one size."""
 
 
-class DocstringsSource(Source):
-    """The docstrings of installed Python packages, one document per module; `python` is the standard library."""
-
-    kind: Literal["docstrings"]
-    packages: Annotated[list[PackageName], Field(min_length=1), Distinct]
-    """Import names of the packages, such as `numpy`, or `python`."""
-
-    @property
-    def modality(self) -> Modality:
-        """Return what the source contains."""
-        return "text"
-
-
-class DigitsSource(Source):
-    """The 1,797 handwritten digits of scikit-learn: 8x8 pixels, 17 gray levels."""
-
-    kind: Literal["digits"]
-
-    @property
-    def has_classes(self) -> bool:
-        """Return True if the images come with class labels."""
-        return True
-
-
-class PhotosSource(Source):
-    """The two color photographs of scikit-learn, cut into disjoint squares."""
-
-    kind: Literal["photos"]
-    region: Annotated[int, Field(ge=8, le=427)] = 64
-    """Edge of a square in pixels. A square belongs to one split as a whole."""
-
-
-class TextSource(DocumentSource):
-    """UTF-8 text files, plain or compressed (.gz, .bz2, .xz, .zst)."""
-
-    kind: Literal["text"]
-    pattern: Pattern = "**/*.txt"
-    sample_by: SampleBy = "document"
-    decode_errors: DecodeErrors = "strict"
-
-
-class JsonLinesSource(DocumentSource):
-    """JSON lines, one document per line, plain or compressed (.gz, .bz2, .xz, .zst)."""
-
-    kind: Literal["jsonl"]
-    pattern: Pattern = "**/*.jsonl"
-    field: str = "text"
-    """The key of the text in each line."""
-    decode_errors: DecodeErrors = "strict"
-
-
-class ParquetSource(DocumentSource):
-    """Parquet or Arrow files, one document per row."""
-
-    kind: Literal["parquet"]
-    pattern: Pattern = "**/*.parquet"
-    column: str = "text"
-    """The column with the text."""
-
-
-def _is_encoding(name: str) -> str:
-    try:
-        if codecs.lookup(name)._is_text_encoding:
-            return name
-    except LookupError:
-        pass
-    raise ValueError("Python knows no such text encoding; usual ones are utf-8, utf-16, cp1252 and latin-1")
-
-
-class CsvSource(DocumentSource):
-    """CSV or TSV files, one document per row, plain or compressed (.gz, .bz2, .xz, .zst)."""
-
-    kind: Literal["csv"]
-    pattern: Pattern = "**/*.csv"
-    columns: Annotated[list[str], Field(min_length=1)] = ["text"]
-    """The columns with the text; of several, those that are not empty are joined by a line break."""
-    delimiter: Annotated[str, Field(pattern=DELIMITER_PATTERN)] = ","
-    """The character between values: a comma, a semicolon as Excel writes it in much of Europe, or "\\t"."""
-    header: Annotated[
-        Annotated[Literal[True], Tag("a truth value")] | Annotated[list[str], Field(min_length=1), Tag("a list")],
-        by_form("must be true, or a list with the names of all columns"),
-    ] = True
-    """true if the first row names the columns; else the names of all columns in their order."""
-    encoding: Annotated[str, AfterValidator(_is_encoding)] = "utf-8"
-    """Such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
-
-
-class UrlSource(DocumentSource):
-    """A text at a URL: plain, compressed, or a member of a zip archive."""
-
-    kind: Literal["url"]
-    url: Annotated[str, Field(pattern=URL_PATTERN)]
-    """Without user, password or token: params.yaml and dvc.lock are under version control."""
-    sha256: Checksum | None = None
-    """SHA-256 of the download; null to accept any."""
-    member: str | None = None
-    """The file to take from a zip archive; null if the URL is not an archive."""
-    field: str | None = None
-    """The key of the text in JSON lines; null for plain text."""
-    sample_by: SampleBy = "document"
-    decode_errors: DecodeErrors = "strict"
-
-
 class HuggingFaceSource(DocumentSource, DecodedImageSource):
     """A data set on the Hugging Face Hub, through `datasets`: one text per row, or with `image_column` one image."""
 
-    kind: Literal["huggingface"]
+    kind: Literal["huggingface"] = "huggingface"
     name: str
     """On the Hub, `owner/name`, or a local folder of the same layout."""
     config: str | None = None
     """Which of the data set's configurations; null for its only one."""
-    splits: Annotated[list[str], Field(min_length=1), Distinct] = ["train"]
+    splits: Annotated[NameList, Distinct] = ["train"]
     """The splits to download."""
     revision: str | None = None
     """Revision of the repository, preferably a commit; null for the newest."""
@@ -230,16 +211,16 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
     label_column: str | None = None
     """The column with the class numbers of the images; null for none."""
 
-    @model_validator(mode="after")
-    def _has_no_keys_of_the_other_modality(self) -> "HuggingFaceSource":
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield settings for images of a data set of text, and the other way round."""
         if self.image_column is None:
             keys, rule = ("label_column", "mode", "resize"), "is for images: name their column in `image_column`, too"
         else:
             keys = ("column", "empty_documents", "detokenizer")
             rule = "is for text, and with `image_column` the source has images; remove it"
-        fields = type(self).model_fields
-        wrong = [problem((key,), getattr(self, key), rule) for key in keys if getattr(self, key) != fields[key].default]
-        return _without_problems(self, wrong)
+        for key in keys:
+            if getattr(self, key) != type(self).model_fields[key].default:
+                yield (key,), rule
 
     @property
     def modality(self) -> Modality:
@@ -247,10 +228,48 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
         return "text" if self.image_column is None else "image"
 
 
+class UrlSource(DocumentSource):
+    """A text at a URL: plain, compressed, or a member of a zip archive."""
+
+    kind: Literal["url"] = "url"
+    url: Annotated[str, Field(pattern=URL_PATTERN)]
+    """Without user, password or token: params.yaml and dvc.lock are under version control."""
+    sha256: Annotated[str, Field(pattern=CHECKSUM_PATTERN)] | None = None
+    """SHA-256 of the download; null to accept any."""
+    member: str | None = None
+    """The file to take from a zip archive; null if the URL is not an archive."""
+    field: str | None = None
+    """The key of the text in JSON lines; null for plain text."""
+    sample_by: SampleBy = "document"
+    decode_errors: DecodeErrors = "strict"
+
+
+# Images
+
+
+class DigitsSource(Source):
+    """The 1,797 handwritten digits of scikit-learn: 8x8 pixels, 17 gray levels."""
+
+    kind: Literal["digits"] = "digits"
+
+    @property
+    def has_classes(self) -> bool:
+        """Return True: the digits are the classes."""
+        return True
+
+
+class PhotosSource(Source):
+    """The two color photographs of scikit-learn, cut into disjoint squares."""
+
+    kind: Literal["photos"] = "photos"
+    region: Annotated[int, Field(ge=8, le=427)] = 64
+    """Edge of a square in pixels. A square belongs to one split as a whole."""
+
+
 class ImageFolderSource(DecodedImageSource):
     """Image files, gray or RGB, 8 bits per channel."""
 
-    kind: Literal["image_folder"]
+    kind: Literal["image_folder"] = "image_folder"
     pattern: Pattern = "**/*"
     labels: Literal["folder"] | None = None
     """`folder`: the first folder below those named in `pattern` is the class; null for images without classes."""
@@ -259,7 +278,7 @@ class ImageFolderSource(DecodedImageSource):
 class ParquetImagesSource(DecodedImageSource):
     """Images in Parquet or Arrow files, one per row, as the bytes of an image file."""
 
-    kind: Literal["parquet_images"]
+    kind: Literal["parquet_images"] = "parquet_images"
     pattern: Pattern = "**/*.parquet"
     image_column: str = "image"
     """The column with the images."""
@@ -270,14 +289,14 @@ class ParquetImagesSource(DecodedImageSource):
 class ImageTarSource(DecodedImageSource):
     """Image files in .tar archives, without classes."""
 
-    kind: Literal["image_tar"]
+    kind: Literal["image_tar"] = "image_tar"
     pattern: Pattern = "**/*.tar"
 
 
 class NpySource(Source):
     """Images in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C)."""
 
-    kind: Literal["npy"]
+    kind: Literal["npy"] = "npy"
     field: str = "images"
     """The array's name in an .npz file; ignored for .npy, which has just one."""
     labels: str | None = None
@@ -299,7 +318,7 @@ class NpzLabels(Config):
 class NpzFlatSource(Source):
     """Images in .npz files as flat rows, channel by channel: uint8 of shape (N, C * H * W)."""
 
-    kind: Literal["npz_flat"]
+    kind: Literal["npz_flat"] = "npz_flat"
     pattern: Pattern = "**/*.npz"
     field: str = "data"
     """The array's name."""
@@ -312,57 +331,28 @@ class NpzFlatSource(Source):
 class MnistIdxSource(Source):
     """Images in IDX files, as MNIST has them, compressed or not."""
 
-    kind: Literal["mnist_idx"]
+    kind: Literal["mnist_idx"] = "mnist_idx"
     images: Files
     """The file with the images, relative to `path`, or a mapping of split names to files."""
     labels: Files | None = None
     """The file with the classes, in the same form; null for none."""
 
-    @model_validator(mode="after")
-    def _has_labels_for_the_same_splits(self) -> "MnistIdxSource":
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that images and labels are of other splits."""
         images, labels = files_by_split(self.images), files_by_split(self.labels or {})
-        rule = f"`images` and `labels` must name the same splits, and `images` has {', '.join(map(str, images))}"
-        is_wrong = self.labels is not None and set(images) != set(labels)
-        return _without_problems(self, [problem(("labels",), self.labels, rule)] if is_wrong else [])
-
-
-ReadableSource = (
-    DocstringsSource
-    | TextSource
-    | JsonLinesSource
-    | CsvSource
-    | ParquetSource
-    | HuggingFaceSource
-    | UrlSource
-    | DigitsSource
-    | PhotosSource
-    | ImageFolderSource
-    | ParquetImagesSource
-    | ImageTarSource
-    | NpySource
-    | NpzFlatSource
-    | MnistIdxSource
-)
-KINDS: dict[str, type[Source]] = {
-    get_args(kind.model_fields["kind"].annotation)[0]: kind for kind in get_args(ReadableSource)
-}
-"""The class of every kind that is read."""
+        if self.labels is not None and set(images) != set(labels):
+            yield (
+                ("labels",),
+                f"`images` and `labels` must name the same splits, and `images` has {', '.join(map(str, images))}",
+            )
 
 
 class CatalogSource(Source):
     """A benchmark data set of the catalog, as listed by `mdpipe datasets`."""
 
-    kind: Literal["catalog"]
-    name: str
+    kind: Literal["catalog"] = "catalog"
+    name: Annotated[str, AfterValidator(_is_in_the_catalog)]
     """Name in the catalog, as listed by `mdpipe datasets`."""
-
-    @model_validator(mode="after")
-    def _is_known(self) -> "CatalogSource":
-        try:
-            find_entry(self.name)
-        except ValueError as error:
-            return _without_problems(self, [problem(("name",), self.name, str(error))])
-        return self
 
     @property
     def modality(self) -> Modality:
@@ -375,35 +365,8 @@ class CatalogSource(Source):
         return self.resolve().has_classes
 
     def resolve(self) -> Source:
-        """Return the source that the entry stands for."""
-        settings = find_entry(self.name).source
-        return KINDS[settings["kind"]].model_validate({**settings, "path": self.path})
+        """Return the source that the entry refers to."""
+        return Source.parse({**find_entry(self.name).source, "path": self.path})
 
 
-RENAMED_KINDS = {
-    "hub": "huggingface",
-    "hub_images": "huggingface (with `image_column`)",
-    "table": "parquet",
-    "image_table": "parquet_images",
-    "arrays": "npy",
-    "planar_arrays": "npz_flat",
-    "idx": "mnist_idx",
-    "text_files": "text",
-    "catalogue": "catalog",
-}
-"""Kinds under the names that they had in earlier versions, with those of today."""
-
-AnySource = Annotated[
-    ReadableSource | CatalogSource, Field(discriminator="kind"), ByKind("kind", renamed=RENAMED_KINDS)
-]
-
-
-def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
-    """Return the globs or files by the name of their split; None stands for a source without splits."""
-    return {None: files} if isinstance(files, str) else dict(files.items())
-
-
-def _without_problems(source: SourceT, problems: list[InitErrorDetails]) -> SourceT:
-    if problems:
-        raise ValidationError.from_exception_data("source", problems)
-    return source
+AnySource = Annotated[Source, AnyKind(Source)]

@@ -1,13 +1,12 @@
 """How a run is trained: optimizers, the `train` of a run, and its `hardware`."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
-from pydantic_core import ValidationError
+from pydantic import Field
 
-from mdpipe.params.base import Config, Positive
-from mdpipe.params.kinds import AnyKind, KindConfig
-from mdpipe.params.problems import problem
+from mdpipe.params.errors import Keys
+from mdpipe.params.kinds import AnyKind, Config, KindConfig, Positive
 
 
 class OptimizerConfig(KindConfig, is_family=True):
@@ -41,11 +40,6 @@ class MuonConfig(OptimizerConfig):
 AnyOptimizer = Annotated[OptimizerConfig, AnyKind(OptimizerConfig)]
 
 
-def default_warmup(steps: int) -> int:
-    """Return the steps of warm-up of a run that states none."""
-    return min(2000, steps // 10)
-
-
 class TrainConfig(Config):
     """Optimizer and length of a training run."""
 
@@ -55,7 +49,7 @@ class TrainConfig(Config):
     """Examples per step, over all processes and micro-batches."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-4
     """Peak learning rate, reached after the warm-up; a cosine then decays it to 0 at the last step."""
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(default_factory=lambda data: default_warmup(data["steps"]))
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(default_factory=lambda data: min(2000, data["steps"] // 10))
     """Steps of linear warm-up; fewer than `steps`. By default the paper's 2,000, or a tenth of a shorter run."""
     optimizer: AnyOptimizer = AdamWConfig()
     """How gradients become steps."""
@@ -85,12 +79,10 @@ class TrainConfig(Config):
         written = -(-self.steps // self.save_every) - newest // self.save_every  # The last step has one.
         return max(kept, min(self.save_total_limit + 1, kept + written))
 
-    @model_validator(mode="after")
-    def _warm_up_ends(self) -> Self:
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that the warm-up does not end."""
         if self.warmup_steps >= self.steps:
-            rule = f"must be below steps = {self.steps}"
-            raise ValidationError.from_exception_data("train", [problem(("warmup_steps",), self.warmup_steps, rule)])
-        return self
+            yield ("warmup_steps",), f"must be below steps = {self.steps}"
 
 
 class HardwareConfig(Config):

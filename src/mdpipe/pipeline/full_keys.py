@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from mdpipe.params import Params
-from mdpipe.params.base import Config
+from mdpipe.params.kinds import Config
 
 SECTION_OF = {
     "tokenizer": "datasets",

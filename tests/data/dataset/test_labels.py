@@ -14,7 +14,7 @@ from mdpipe.data.raw.schema import ImageBatch
 from mdpipe.data.raw.writer import write_raw
 from mdpipe.data.sources import open_source
 from mdpipe.data.splits import SPLITS
-from mdpipe.params.sources import KINDS
+from mdpipe.params.sources import Source
 from tests.data.building import encode_images
 
 reuse_the_dataset = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -39,7 +39,7 @@ def encoded(tmp_path):
 
 def read_source(kind, path, scratch, **settings):
     """All pictures of a source at once."""
-    source = KINDS[kind].model_validate({"kind": kind, "path": str(path), **settings})
+    source = Source.parse({"kind": kind, "path": str(path), **settings})
     [shard] = open_source(source, scratch)
     batches = list(shard.read(Counter()))
     images, labels = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("images", "labels"))

@@ -12,7 +12,7 @@ import pytest
 from mdpipe.data.raw.schema import Document, ImageBatch
 from mdpipe.data.raw.writer import FOUND, SourceShard
 from mdpipe.data.sources import files, huggingface, open_source, tables, text
-from mdpipe.params.sources import KINDS
+from mdpipe.params.sources import Source
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "csv": {"pattern": "*.csv"},
@@ -32,7 +32,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def shards_of(kind: str, path: Path, **settings: Any) -> Sequence[SourceShard]:
     """Open a source; `path` has the files of a local kind, and takes the downloads of the others."""
     given = {"kind": kind, "path": str(path), **SETTINGS.get(kind, {}), **settings}
-    return open_source(KINDS[kind].model_validate(given), path)
+    return open_source(Source.parse(given), path)
 
 
 def documents_of(kind: str, path: Path, **settings: Any) -> list[Document]:

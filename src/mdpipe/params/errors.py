@@ -1,0 +1,199 @@
+"""How errors of params.yaml are worded: the key, its value, the rule that it breaks, and a hint."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+
+from mdpipe.params.strict_yaml import dotted
+
+Keys = tuple[int | str, ...]
+"""Path of a key: names of keys, and positions in lists."""
+
+SHORTEST_BEGINNING = 3
+"""Characters from which on the beginning of a name is taken for it."""
+MOST_SHOWN = 200
+"""Characters of a value in an error."""
+
+NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+PACKAGE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*$"
+CHECKSUM_PATTERN = r"^[0-9a-f]{64}$"
+URL_PATTERN = r"^https?://"
+DELIMITER_PATTERN = r'^[^"\r\n]$'
+PATTERN_RULES = {
+    NAME_PATTERN: "a name has only lowercase letters from a to z, digits and _, and begins with a letter",
+    PACKAGE_PATTERN: "must be the name by which Python imports a package, such as scikit-learn's sklearn",
+    CHECKSUM_PATTERN: "must be the 64 hexadecimal digits that `sha256sum FILE` prints, in lowercase",
+    URL_PATTERN: "must begin with http:// or https://",
+    DELIMITER_PATTERN: "must be one character, neither a quotation mark nor a line break",
+}
+RULES = {
+    "dict_type": "must be a mapping of names to settings",
+    "tuple_type": "must be a list",
+    "none_required": "takes no value",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "multiple_of": "must be a multiple of {multiple_of}",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least one entry",
+    "missing": "is too short: an entry is missing",
+    "too_long": "must have at most {max_length} entries, and has {actual_length}",
+}
+"""What is allowed, by pydantic's type of the error, as far as the value makes no difference."""
+
+EXAMPLES = "docs/data.md, README.md and workflow/presets have examples"
+EMPTY = {
+    "dict_type": "write {} for no entries",
+    "list_type": "write [] for no entries",
+    "section": EXAMPLES,
+    "kind": EXAMPLES,
+}
+"""What to do about a section without a value, by the type of the error."""
+DEPENDENT_DEFAULT = "default_factory_not_called"
+"""Pydantic's error of a default that depends on a setting with an error."""
+
+YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
+SHOWN_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/?#@'\"<>]*@)?([^\s?#@'\"<>]*)(?:[?#][^\s@'\"<>]*)?")
+"""A URL whose user, password and query are where they should be, so that an error can leave them out."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Takes the place of a missing value: no type accepts it, so the error says what the key would accept."""
+
+    key: str
+    note: str | None = None
+    """What the value is for."""
+    may_be_null: bool = False
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'chars_md4'?)`, or "" if no known name is close; case makes no difference."""
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), list(by_lower_case), n=1)
+    if not near and len(name) >= SHORTEST_BEGINNING:
+        near = [candidate for candidate in by_lower_case if candidate.startswith(name.lower())]
+    return f" (did you mean {by_lower_case[near[0]]!r}?)" if near else ""
+
+
+def refused(rule: str, kind: str = "rule") -> PydanticCustomError:
+    """Return the error that a validator raises for a value that breaks a rule."""
+    return PydanticCustomError(kind, "{rule}", {"rule": rule})
+
+
+def error_at(keys: Keys, value: Any, rule: str, kind: str = "rule") -> ValidationError:
+    """Return the error that the value of the key at a path breaks a rule."""
+    return ValidationError.from_exception_data(
+        "params", [InitErrorDetails(type=refused(rule, kind), loc=keys, input=value)]
+    )
+
+
+def not_in(table: str, name: str, names: Iterable[str], why: str | None = None) -> str:
+    """Return the rule that a value must be one of the names in a table, and why this one is not, if it is not a typo.
+
+    Args:
+        table: what the names are of, such as `runs`.
+        name: the value.
+        names: what is allowed.
+        why: the reason, for a name that exists.
+    """
+    allowed = sorted(names)
+    listed = ", ".join(allowed) or "none is defined"
+    if why is not None:
+        return f"{why}; allowed are {table}: {listed}"
+    return f"not one of {table}{did_you_mean(name, allowed)}; allowed: {listed}"
+
+
+def problem_lines(error: ValidationError, data: Any) -> list[str]:
+    """Return a line for each error of a mapping: its key, its value and what is allowed there."""
+    # A default that depends on a refused setting is no problem of its own.
+    found = [problem for problem in error.errors(include_url=False) if problem["type"] != DEPENDENT_DEFAULT]
+    return [_line(problem, data) for problem in found]
+
+
+def _line(problem: ErrorDetails, data: Any) -> str:
+    """Return a line such as `runs.chars_md4.train.steps: 0 is refused: must be at least 1`."""
+    keys, value = [], data
+    for part in problem["loc"]:
+        # Other parts are the tags by which pydantic tells the members of a union apart.
+        if part in (value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()):
+            keys.append(str(part))
+            value = value[part]
+    given, kind, rule = problem["input"], problem["type"], rule_of(problem)
+    if isinstance(given, Missing):
+        note = " ".join((given.note or "").split()).partition(". ")[0].rstrip(".")
+        note = f" ({note})" if note else ""
+        return f"{dotted([*keys, given.key])}: is missing; {rule}{', or null' * given.may_be_null}{note}"
+    where = dotted(keys)
+    if value is None and kind in EMPTY:
+        return f"{where}: is empty; {'' if kind in ('dict_type', 'list_type') else f'{rule}; '}{EMPTY[kind]}"
+    if problem["loc"][-1:] == ("[key]",):
+        return f"{where}: the name {_shortened(repr(given))} is refused: {rule}"
+    if isinstance(value, dict) or kind == "unknown_keys":
+        return f"{where}: {rule}"
+    shown = _in_yaml(given if value is None else value)  # Of a name without a value, the name.
+    if keys[-1:] == ["url"] or "://" in shown:
+        if not (url := SHOWN_URL.fullmatch(str(value))):
+            return f"{where}: is refused (it is not shown, since it may hold a password): {rule}"
+        shown = repr(url[1] + url[2])
+    return f"{where}: {_shortened(shown)} is refused: {rule}"
+
+
+def rule_of(problem: ErrorDetails) -> str:
+    """Return what is allowed in the place of a value that pydantic refused."""
+    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
+    match kind:
+        case "int_type" | "int_from_float":
+            return f"must be a whole number{_rewritten(value)}"
+        case "float_type":
+            return f"must be a number{_rewritten(value)}"
+        case "bool_type":
+            return "must be true or false" + ", without quotes" * (value in ("true", "false"))
+        case "string_type":
+            return "must be text" + f'; write "{value}"' * (isinstance(value, int | float) and value is not True)
+        case "list_type":
+            return "must be a list" + f"; write [{value}]" * (isinstance(value, str | int) and value is not True)
+        case "less_than" if context["lt"] == math.inf:
+            return "must be finite"
+        case "literal_error":
+            return _one_of(context["expected"], value)
+        case "string_pattern_mismatch":
+            return PATTERN_RULES[context["pattern"]] + _fit_name(context["pattern"], value)
+    if kind in RULES:
+        return RULES[kind].format_map({key: f"{x:g}" if isinstance(x, float) else x for key, x in context.items()})
+    return problem["msg"].removeprefix("Value error, ")
+
+
+def _in_yaml(value: Any) -> str:
+    return YAML_WORDS.get(repr(value), repr(value))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
+def _rewritten(value: Any) -> str:
+    """Return how to write a number that was written as something else."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d[\d_,]*\.?\d*([eE][-+]?\d+)?\s*", value):
+        return ", without quotes"
+    return f"; write {value:.0f}" if isinstance(value, float) and value.is_integer() else ""
+
+
+def _one_of(expected: str, value: Any) -> str:
+    """Return the values of a literal, which pydantic joins like `'drop' or 'keep'`."""
+    allowed = [YAML_WORDS.get(word, word) for word in re.findall(r"'[^']*'|[^\s,]+", expected) if word != "or"]
+    hint = did_you_mean(value, [word.strip("'") for word in allowed]) if isinstance(value, str) else ""
+    return f"must be {' or '.join(allowed) if len(allowed) < 3 else 'one of ' + ', '.join(allowed)}{hint}"
+
+
+def _fit_name(pattern: str, name: str) -> str:
+    """Return a suggestion for a name that breaks the rule of names."""
+    fit = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+    return f"; write {fit!r}" if pattern == NAME_PATTERN and re.match(NAME_PATTERN, fit) else ""
