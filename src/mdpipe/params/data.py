@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Field
 
 from mdpipe.params.errors import Keys, Missing, did_you_mean, refused
 from mdpipe.params.kinds import AnyKind, Config, Fraction, KindConfig, Positive
@@ -129,52 +129,32 @@ WRITTEN_FRACTION = re.compile(r"\s*([-+]?\d*\.?\d+)\s*(?:(%)|/\s*(\d+)|(?<=\.\d)
 """Text that means a number: 10%, 1/10, and "0.1" in quotation marks."""
 
 
-def _require_fraction(value: Any) -> Any:
-    """Refuse what is not a fraction, and say how to write what was probably meant."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if 0 < value < 1:
+def _parse_split(value: Any) -> "SplitSpec | None":
+    """Return what a split is, or say how to write what was probably meant."""
+    match value:
+        case None | LastDocuments() | LastCharacters() | Windows():
             return value
-        count = f"; for a number of documents or images write {{last_documents: {value:.0f}}}"
-        raise refused(FRACTION_RULE + (count if value >= 1 and value % 1 == 0 else ""))
+        case str():
+            if not (found := WRITTEN_FRACTION.fullmatch(value)):
+                return value
+            fraction = float(found[1]) / (100 if found[2] else int(found[3] or 1) or 1)
+            raise refused(f"{FRACTION_RULE}; write {fraction:g}" if 0 < fraction < 1 else FRACTION_RULE)
+        case int() | float() if not isinstance(value, bool):
+            if 0 < value < 1:
+                return value
+            count = f"; for a number of documents or images write {{last_documents: {value:.0f}}}"
+            raise refused(FRACTION_RULE + (count if value >= 1 and value % 1 == 0 else ""))
+        case dict():
+            for form in (LastDocuments, LastCharacters, Windows):
+                if [*value] == [*form.model_fields]:
+                    return form.model_validate(value)
     raise refused(SPLIT_RULE)
 
 
-def _require_name(value: str) -> str:
-    """Refuse text that means a fraction."""
-    if found := WRITTEN_FRACTION.fullmatch(value):
-        fraction = float(found[1]) / (100 if found[2] else int(found[3] or 1) or 1)
-        raise refused(f"{FRACTION_RULE}; write {fraction:g}" if 0 < fraction < 1 else FRACTION_RULE)
-    return value
-
-
-def _form_of_split(data: Any) -> str | None:
-    """Return which of the forms is meant, so that only its rule is reported; None for any other mapping."""
-    if data is None or isinstance(data, str):
-        return "null" if data is None else "name"
-    for section in (LastDocuments, LastCharacters, Windows):
-        (key,) = section.model_fields
-        if isinstance(data, section) or (isinstance(data, dict) and [*data] == [key]):
-            return key
-    return None if isinstance(data, dict) else "fraction"
-
-
-SplitSpec = float | str | LastDocuments | LastCharacters | Windows
+SplitSpec = Fraction | str | LastDocuments | LastCharacters | Windows
 """A fraction of the documents or images, where equal ones stay together; the name of a split that the source itself
 has; or one of the mappings."""
-CheckedSplitSpec = Annotated[
-    Annotated[Fraction, BeforeValidator(_require_fraction), Tag("fraction")]
-    | Annotated[str, AfterValidator(_require_name), Tag("name")]
-    | Annotated[LastDocuments, Tag("last_documents")]
-    | Annotated[LastCharacters, Tag("last_characters")]
-    | Annotated[Windows, Tag("windows")]
-    | Annotated[None, Tag("null")],
-    Discriminator(
-        _form_of_split,
-        custom_error_type="rule",
-        custom_error_message="{rule}",
-        custom_error_context={"rule": SPLIT_RULE},
-    ),
-]
+AnySplit = Annotated[SplitSpec | None, BeforeValidator(_parse_split)]
 
 
 class Splits(Config):
@@ -185,9 +165,9 @@ class Splits(Config):
     By default, the source's own splits `validation` and `test`, and 5 % of its documents or images where it has none.
     """
 
-    validation: CheckedSplitSpec = None
+    validation: AnySplit = None
     """For validation: a fraction, the name of a split of the source, or one of the mappings."""
-    test: CheckedSplitSpec = None
+    test: AnySplit = None
     """For testing, in the same forms."""
 
     def resolve(self, own: Collection[str]) -> dict[str, SplitSpec]:
@@ -314,24 +294,17 @@ class ImageDataset(Dataset):
     the other splits never do."""
 
 
-def _require_tokenizer(data: Any) -> Any:
-    """Refuse an unknown tokenizer before other keys are checked: it decides which keys a dataset has."""
-    if isinstance(data, dict) and "tokenizer" in data:
-        TokenizerConfig.class_of(data["tokenizer"], "tokenizer")
-    return data
+def _parse_dataset(data: Any) -> Dataset:
+    """Return the dataset, whose tokenizer decides which other keys it has."""
+    if isinstance(data, Dataset):
+        return data
+    is_stated = isinstance(data, dict) and "tokenizer" in data
+    if is_stated and TokenizerConfig.class_of(data["tokenizer"], "tokenizer") is PixelTokenizer:
+        return ImageDataset.model_validate(data)
+    return TextDataset.model_validate(data)
 
 
-def _modality_of_data(data: Any) -> Modality:
-    if isinstance(data, dict) and "tokenizer" in data:
-        return "image" if TokenizerConfig.class_of(data["tokenizer"]) is PixelTokenizer else "text"
-    return "image" if isinstance(data, ImageDataset) else "text"
-
-
-AnyDataset = Annotated[
-    Annotated[TextDataset, Tag("text")] | Annotated[ImageDataset, Tag("image")],
-    Discriminator(_modality_of_data),
-    BeforeValidator(_require_tokenizer),
-]
+AnyDataset = Annotated[TextDataset | ImageDataset, BeforeValidator(_parse_dataset)]
 
 
 def modality_of(dataset: Dataset) -> Modality:

@@ -11,13 +11,6 @@ from mdpipe.params.kinds import AnyKind, KindConfig, Positive
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 ConvChannels = Annotated[int, Field(ge=4, multiple_of=4)]
 """Group normalization has groups of 4 channels."""
-InitialWeights = Annotated[
-    Literal["md4", "ordinal"],
-    Field(
-        description="Initial weights: `md4` as in the official implementation; `ordinal` starts with similar embeddings"
-        " for similar pixel values, which helps short training."
-    ),
-]
 
 
 class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
@@ -74,34 +67,37 @@ class TransformerConfig(NetworkConfig):
             )
 
 
-class UNetConfig(NetworkConfig):
-    """A convolutional network at full resolution with skip connections, for images."""
+class ConvNetConfig(NetworkConfig):
+    """A convolutional network for images."""
 
     takes_text: ClassVar[bool] = False
+
+    hidden_size: ConvChannels
+    """Number of channels."""
+    num_blocks: Positive
+    """Residual blocks of the encoder; the decoder has one more."""
+    init: Literal["md4", "ordinal"] = "md4"
+    """Initial weights: `md4` as in the official implementation; `ordinal` starts with similar embeddings for similar
+    pixel values, which helps short training."""
+
+
+class UNetConfig(ConvNetConfig):
+    """A convolutional network at full resolution with skip connections, for images."""
+
     has_matrices: ClassVar[bool] = False
 
     kind: Literal["unet"] = "unet"
-    hidden_size: ConvChannels
-    """Number of channels."""
-    num_blocks: Positive
-    """Residual blocks of the encoder; the decoder has one more."""
     dropout: DropoutRate = 0.0
     """Dropout rate of single elements before the second convolution of a block."""
-    init: InitialWeights = "md4"
 
 
-class UViTConfig(NetworkConfig):
+class UViTConfig(ConvNetConfig):
     """The U-Net with a transformer over patches of 2 x 2 pixels in the middle, for images of even size."""
 
-    takes_text: ClassVar[bool] = False
     patch_size: ClassVar[int] = 2
 
     kind: Literal["uvit"] = "uvit"
-    hidden_size: ConvChannels
-    """Number of channels."""
-    num_blocks: Positive
-    """Residual blocks of the encoder; the decoder has one more."""
-    transformer_width: Annotated[int, Field(ge=4, multiple_of=4)]
+    transformer_width: ConvChannels
     """Hidden size of the transformer in the middle; a multiple of `num_heads`."""
     num_layers: Positive
     """Transformer blocks in the middle."""
@@ -109,7 +105,6 @@ class UViTConfig(NetworkConfig):
     """Attention heads of the transformer in the middle."""
     dropout: DropoutRate = 0.0
     """Dropout rate of single elements, before the second convolution of a block and within the transformer."""
-    init: InitialWeights = "md4"
 
     def broken_rules(self) -> Iterator[tuple[Keys, str]]:
         """Yield that the heads do not have the same number of channels."""
