@@ -1,4 +1,4 @@
-"""docs/extending.md is right: its files, put where it says, are found by their names, trained and sampled from."""
+"""The files of docs/extending.md are found by their names, trained with and sampled from."""
 
 import json
 import os
@@ -30,15 +30,15 @@ OWN = {
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package with the page's four files in it."""
-    place = tmp_path_factory.mktemp("copy")
-    shutil.copytree(ROOT / "src", place / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     files = FILE.findall((ROOT / "docs/extending.md").read_text())
     assert len(files) == 4
     for name, text in files:
-        assert not (place / name).exists()
-        (place / name).write_text(text)
-    shutil.copy(ROOT / "constraints.txt", place)
-    return place
+        assert not (folder / name).exists()
+        (folder / name).write_text(text)
+    shutil.copy(ROOT / "constraints.txt", folder)
+    return folder
 
 
 PROGRAM = """
@@ -53,12 +53,12 @@ for command in json.loads(sys.argv[1]):
         codes.append(ended.code)
 print(json.dumps(codes))
 """
-"""Runs commands one after the other, since most of the time of a process is its start. The last line of its output says
-how each exited."""
+"""Runs commands in one process, since starting one takes most of its time. The last line of the output has the exit
+codes."""
 
 
 def exit_codes(copy: Path, *commands: list[str]) -> list[Any]:
-    """Run commands in the copy, by its code; a text is what a process would print to stderr before it exits with 1."""
+    """Return the exit codes of commands of the copy; a text is the error of a command that exits with 1."""
     environment = {**os.environ, "PYTHONPATH": str(copy / "src")}
     program = [sys.executable, "-c", PROGRAM, json.dumps(commands)]
     done = subprocess.run(program, cwd=copy, env=environment, capture_output=True, text=True, timeout=120)
@@ -68,7 +68,7 @@ def exit_codes(copy: Path, *commands: list[str]) -> list[Any]:
 
 
 def write_params(copy: Path, name: str = "params.yaml", **changes: Any) -> None:
-    """Write the smoke preset with a run of one's own kinds throughout, changed at dotted paths."""
+    """Write the smoke preset with a run of the page's kinds, changed at dotted paths."""
     params = yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
     run = params["runs"]["chars_md4"]
     run.update(deepcopy(OWN))
@@ -83,7 +83,7 @@ def write_params(copy: Path, name: str = "params.yaml", **changes: Any) -> None:
     (copy / name).write_text(yaml.safe_dump(params))
 
 
-def test_the_pages_kinds_are_trained_evaluated_and_sampled_from(copy):
+def test_kinds_of_the_page_are_trained_evaluated_and_sampled(copy):
     write_params(copy)
     data = [["check"], ["download", "pydantic_docs"], ["tokenizer", "docs_chars"], ["encode", "docs_chars"]]
     run = [["train", "mine"], ["evaluate", "mine"], ["sample", "mine"]]
@@ -111,7 +111,7 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def refusals(copy: Path) -> list[Any]:
-    """What `mdpipe check` says of each."""
+    """Return the error of `mdpipe check` for each."""
     files = [f"wrong{number}.yaml" for number in range(len(WRONG))]
     for file, (changes, _) in zip(files, WRONG, strict=True):
         write_params(copy, file, **changes)
@@ -119,13 +119,13 @@ def refusals(copy: Path) -> list[Any]:
 
 
 @pytest.mark.parametrize("number", range(len(WRONG)), ids=[" ".join(changes) for changes, _ in WRONG])
-def test_a_wrong_setting_of_ones_own_kind_is_refused_like_any_other(refusals, number):
+def test_a_wrong_setting_of_an_added_kind_is_refused(refusals, number):
     assert WRONG[number][1] in refusals[number]
 
 
-def test_every_file_on_the_page_is_as_the_package_s_own_code_must_be(copy):
+def test_files_of_the_page_pass_the_checks_of_the_package(copy):
     files = [str(copy / name) for name, _ in FILE.findall((ROOT / "docs/extending.md").read_text())]
-    # Arguments that a method must have and does not need are marked in the package, which a page would only clutter.
+    # Unused arguments of overridden methods are marked in the package; on a page the marks would be clutter.
     checks = [["ruff", "check", "--ignore", "ARG002"], ["ruff", "format", "--check"]]
     for check in checks:
         command = [sys.executable, "-m", *check, "--config", str(ROOT / "pyproject.toml"), *files]

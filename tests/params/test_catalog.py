@@ -1,4 +1,4 @@
-"""The catalog: every entry can be asked for in params.yaml, and `mdpipe datasets` says how."""
+"""The catalog: every entry is valid in params.yaml, as `mdpipe datasets` prints it."""
 
 import re
 from copy import deepcopy
@@ -53,7 +53,7 @@ MDLM_ZERO_SHOT = {
 every_name = pytest.mark.parametrize("name", load_catalog())
 
 
-def test_the_sets_of_the_literature_are_there():
+def test_benchmark_datasets_of_the_papers_are_there():
     assert set(load_catalog()) >= EXPECTED | SEDD_ZERO_SHOT | MDLM_ZERO_SHOT
 
 
@@ -93,12 +93,12 @@ def test_splits_that_a_dataset_names_are_fetched(name):
 
 
 @every_name
-def test_what_is_not_fetched_is_read_from_files_that_are_named(name):
+def test_files_to_download_by_hand_are_named(name):
     facts = find_entry(name)
     fetched = facts.source["kind"] in ("huggingface", "url")
     assert (facts.files is None) == fetched
-    asked = yaml.safe_load(piece(name))["sources"][name]
-    assert asked["path"] == ("constraints.txt" if fetched else f"my/{name}")
+    printed = yaml.safe_load(piece(name))["sources"][name]
+    assert printed["path"] == ("constraints.txt" if fetched else f"my/{name}")
 
 
 def test_the_datasets_called_imagenet_64_differ():
@@ -115,12 +115,12 @@ def test_the_datasets_called_imagenet_64_differ():
 
 
 @every_name
-def test_params_accept_the_piece_that_is_printed(name):
-    asked = yaml.safe_load(piece(name))
+def test_the_printed_section_of_params_is_valid(name):
+    printed = yaml.safe_load(piece(name))
     data = deepcopy(SMOKE)
-    data["sources"] |= asked["sources"]
-    data["datasets"] |= asked.get("datasets", {})
-    if "datasets" not in asked:
+    data["sources"] |= printed["sources"]
+    data["datasets"] |= printed.get("datasets", {})
+    if "datasets" not in printed:
         data["zero_shot"]["sources"][name] = None
     params = parse_params(data)
     assert name in params.sources
@@ -155,7 +155,7 @@ def test_the_table_names_every_set_within_its_width():
 @every_name
 def test_an_entry_is_described_completely(name):
     facts = find_entry(name)
-    told = " ".join(describe([name]).split())
+    description = " ".join(describe([name]).split())
     stated = (facts.title, facts.citation, facts.home, facts.note or "", facts.files or "")
     for text in (*stated, " ".join(piece(name).split())):
-        assert text in told
+        assert text in description

@@ -1,4 +1,4 @@
-"""The strict reader of YAML: what it reads, DVC reads alike; what has two meanings is refused with its line."""
+"""The strict reader of YAML: DVC reads the same, and what has two meanings is refused with its line."""
 
 import math
 import time
@@ -9,7 +9,7 @@ from dvc.utils.serialize import loads_yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mdpipe.params.strict_yaml import MOST_LEVELS, StrictYAMLError, read_yaml
+from mdpipe.params.strict_yaml import MAX_DEPTH, StrictYAMLError, read_yaml
 
 NUMBER_LIKE = st.text("0123456789" * 3 + "+-._:eExXoObaAf~ TZ", min_size=1, max_size=8)
 WORDS = st.sampled_from(
@@ -29,7 +29,7 @@ def dvc(text: str) -> Any:
         return error
 
 
-def alike(ours: Any, theirs: Any) -> bool:
+def is_identical(ours: Any, theirs: Any) -> bool:
     return type(ours) is type(theirs) and ours == theirs
 
 
@@ -54,14 +54,14 @@ def test_a_scalar_means_the_same_to_dvc_or_is_refused(scalar):
     theirs = dvc(f"key: {scalar}\n")
     assert isinstance(theirs, dict), (ours, theirs)
     for key in ours:
-        assert alike(ours[key], theirs[key]), (ours, theirs)
+        assert is_identical(ours[key], theirs[key]), (ours, theirs)
     assert ours == theirs
 
 
 @given(value=st.one_of(st.integers(-(10**18), 10**18), st.floats(allow_nan=False, allow_infinity=False), st.booleans()))
 def test_a_number_as_it_is_usually_written_is_read(value):
     text = str(value).lower() if isinstance(value, bool) else repr(value)
-    assert alike(read_yaml(f"key: {text}".encode()), {"key": value})
+    assert is_identical(read_yaml(f"key: {text}".encode()), {"key": value})
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_document_means_the_same_to_dvc(text):
         ("!!python/object:os.system x", "remove the tag"),
     ],
 )
-def test_what_has_two_meanings_is_refused_with_its_key_its_line_and_what_to_write(scalar, advice):
+def test_an_ambiguous_scalar_is_refused_with_key_line_and_hint(scalar, advice):
     message = refusal(f"seed: 0\nruns:\n  a:\n    steps: {scalar}\n")
     assert message.startswith("line 4")
     assert advice in message
@@ -118,8 +118,8 @@ def test_what_has_two_meanings_is_refused_with_its_key_its_line_and_what_to_writ
 @pytest.mark.parametrize(
     ("content", "line", "reason"),
     [
-        ("a: 0\na: 1\n", 2, "'a' stands here a second time"),
-        ("b:\n  c: {<<: {}, <<: {}}\n", 2, "'<<' stands here a second time"),
+        ("a: 0\na: 1\n", 2, "'a' is here a second time"),
+        ("b:\n  c: {<<: {}, <<: {}}\n", 2, "'<<' is here a second time"),
         ("b: 1\n[a, b]: 1\n", 2, "a list or mapping as a key"),
         ("b: 1\n{a: b}: 1\n", 2, "a list or mapping as a key"),
         ("1: 1\n", 1, "'1' as a key"),
@@ -138,7 +138,7 @@ def test_what_has_two_meanings_is_refused_with_its_key_its_line_and_what_to_writ
         ("a: 1\n".encode("utf-16-be"), 1, r"'\x00'"),
     ],
 )
-def test_a_broken_document_is_refused_with_its_line_and_the_reason(content, line, reason):
+def test_a_broken_document_is_refused_with_line_and_reason(content, line, reason):
     message = refusal(content)
     assert message.startswith(f"line {line}"), message
     assert reason in message
@@ -174,9 +174,9 @@ def test_what_would_take_long_is_refused_within_seconds(text, reason):
 
 
 def test_nesting_up_to_the_limit_is_read():
-    value = read_yaml(b"[" * MOST_LEVELS + b"]" * MOST_LEVELS)
+    value = read_yaml(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
     depth = 0
     while value:
         value, depth = value[0], depth + 1
-    assert depth == MOST_LEVELS - 1
+    assert depth == MAX_DEPTH - 1
     assert math.isclose(read_yaml(b"a: 1e-3")["a"], 0.001)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mdpipe.cli import app
 from mdpipe.params import ParamsError, parse_params
-from mdpipe.params.errors import MOST_SHOWN
+from mdpipe.params.errors import MAX_SHOWN
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.tokenizer import tokenizer
@@ -50,7 +50,7 @@ def test_no_artifact_metric_or_log_has_the_secrets_of_a_url(tmp_path, monkeypatc
 
 SECRET_URLS = {
     "ftp://me:s3cret@example.org/a?token=t0ken": "sources.notes.url: 'ftp://example.org/a' is refused",
-    f"ftp://me:s3cret{'x' * MOST_SHOWN}@example.org/a": "sources.notes.url: 'ftp://example.org/a' is refused",
+    f"ftp://me:s3cret{'x' * MAX_SHOWN}@example.org/a": "sources.notes.url: 'ftp://example.org/a' is refused",
     "me:s3cret@example.org/a?token=t0ken": "sources.notes.url: is refused",
     "example.org/a?token=t0ken": "sources.notes.url: is refused",
     "https:/me:s3cret@example.org": "sources.notes.url: is refused",

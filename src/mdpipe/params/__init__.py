@@ -1,4 +1,4 @@
-"""params.yaml, typed: what the whole pipeline is asked to do, checked before anything runs."""
+"""Types of params.yaml, by which it is checked before anything runs."""
 
 from mdpipe.params.load import (
     PARAMS_FILE,

@@ -1,4 +1,4 @@
-"""What a run learns: masking schedules and objectives."""
+"""Masking schedules and objectives."""
 
 import math
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ class ObjectiveConfig(KindConfig, package="mdpipe.diffusion.objectives", is_fami
     is_causal: ClassVar[bool] = False
     """True if the denoiser must be causal."""
     sampler: ClassVar[str | None] = None
-    """The one sampler of the objective; None if it takes all those that are no other objective's."""
+    """The one sampler of the objective; None for all samplers that belong to no other objective."""
 
 
 class ScheduledConfig(ObjectiveConfig):
@@ -85,7 +85,7 @@ class DiscreteTimeConfig(ObjectiveConfig):
     """Steps of the discrete-time bound, or null for continuous time."""
     time_grid: TimeGrid = "uniform"
     """Spacing of these steps: even, or cosine, with small steps near t = 1 (eq. 6). Unused in continuous time."""
-    renamed: ClassVar[dict[str, str]] = {"grid": "time_grid"}
+    renamed: ClassVar[dict[str, str]] = {"grid": "time_grid", "masks": "num_mask_samples"}
 
 
 class MD4Config(DiscreteTimeConfig, ScheduledConfig):
@@ -94,7 +94,6 @@ class MD4Config(DiscreteTimeConfig, ScheduledConfig):
     kind: Literal["md4"] = "md4"
     num_mask_samples: Positive = 1
     """Mask samples per example and training step. GenMD4 needs two; give MD4 two in a fair comparison with it."""
-    renamed: ClassVar[dict[str, str]] = {"grid": "time_grid", "masks": "num_mask_samples"}
 
 
 class GenMD4Config(DiscreteTimeConfig):

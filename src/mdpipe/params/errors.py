@@ -1,4 +1,4 @@
-"""How errors of params.yaml are worded: the key, its value, the rule that it breaks, and a hint."""
+"""Wording of the errors of params.yaml: the key, its value, the rule that it breaks, and a hint."""
 
 import difflib
 import math
@@ -15,9 +15,9 @@ from mdpipe.params.strict_yaml import dotted
 Keys = tuple[int | str, ...]
 """Path of a key: names of keys, and positions in lists."""
 
-SHORTEST_BEGINNING = 3
-"""Characters from which on the beginning of a name is taken for it."""
-MOST_SHOWN = 200
+MIN_PREFIX = 3
+"""Length from which on the beginning of a name is taken for the name."""
+MAX_SHOWN = 200
 """Characters of a value in an error."""
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
@@ -78,7 +78,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ` (did you mean 'chars_md4'?)`, or "" if no known name is close; case makes no difference."""
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), list(by_lower_case), n=1)
-    if not near and len(name) >= SHORTEST_BEGINNING:
+    if not near and len(name) >= MIN_PREFIX:
         near = [candidate for candidate in by_lower_case if candidate.startswith(name.lower())]
     return f" (did you mean {by_lower_case[near[0]]!r}?)" if near else ""
 
@@ -176,7 +176,7 @@ def _in_yaml(value: Any) -> str:
 
 
 def _shortened(text: str) -> str:
-    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _rewritten(value: Any) -> str:

@@ -98,7 +98,7 @@ class Config(BaseModel):
     """A mapping of params.yaml, with all its problems reported at once. No value is converted."""
 
     renamed: ClassVar[dict[str, str]] = {}
-    """Keys under the names that they had in earlier versions, with those of today."""
+    """New names of keys, by their names in earlier versions; names that this class does not have give no hint."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, defer_build=True)
 
@@ -112,8 +112,7 @@ class Config(BaseModel):
         if isinstance(data, BaseModel):
             return cast("Config", handler(data))
         if not isinstance(data, dict):
-            keys = f"a mapping with the keys {', '.join(cls._keys())}" if cls.model_fields else "{}, without any keys"
-            raise refused(f"must be {keys}", kind="section")
+            raise refused(f"must be a mapping with the keys {', '.join(cls.model_fields)}", kind="section")
         # The field's own rule then says what may be written there.
         missing = {
             key: Missing(key, field.description, type(None) in get_args(field.annotation))
@@ -155,16 +154,14 @@ class Config(BaseModel):
         return value
 
     @classmethod
-    def _keys(cls) -> list[str]:
-        return sorted(cls.model_fields, key=lambda key: key != "kind")
-
-    @classmethod
     def _unknown_message(cls, unknown: list[Any]) -> str:
-        allowed = cls._keys()
-        new = {key: cls.renamed[key] for key in unknown if key in cls.renamed}
-        hints = {key: f", now `{name}`" for key, name in new.items() if name.partition(":")[0] in cls.model_fields}
-        keys = ", ".join(f"{key!r}{hints.get(key) or did_you_mean(str(key), allowed)}" for key in unknown)
-        return f"unknown key{'s' * (len(unknown) > 1)} {keys}; allowed: {', '.join(allowed) or 'none'}"
+        new = {old: name for old, name in cls.renamed.items() if name.partition(":")[0] in cls.model_fields}
+        keys = [
+            f"{key!r}, now `{new[key]}`" if key in new else f"{key!r}{did_you_mean(str(key), cls.model_fields)}"
+            for key in unknown
+        ]
+        allowed = ", ".join(cls.model_fields) or "none"
+        return f"unknown key{'s' * (len(unknown) > 1)} {', '.join(keys)}; allowed: {allowed}"
 
 
 def _require_kind(schema: dict[str, Any]) -> None:
@@ -182,7 +179,7 @@ class KindConfig(Config):
     module: ClassVar[str | None] = None
     """File of the package with the class that is built from it; None for the file with the kind's name."""
     renamed_kinds: ClassVar[dict[str, str]] = {}
-    """Kinds under the names that they had in earlier versions, with those of today."""
+    """New names of kinds, by their names in earlier versions."""
 
     model_config = ConfigDict(json_schema_extra=_require_kind)
 
@@ -200,11 +197,6 @@ class KindConfig(Config):
             if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise TypeError(f"{cls.__name__} needs a `kind` of its own: {literal[0]!r} is that of {known.__name__}")
             cls.kinds[literal[0]] = cls  # Also where a module is loaded again.
-
-    @classmethod
-    def has_defaults(cls) -> bool:
-        """Return True if every setting has a default, so that the kind may be written as its name."""
-        return not any(field.is_required() for field in cls.model_fields.values())
 
     @classmethod
     def find(cls, kind: str) -> "type[Self] | None":
@@ -239,24 +231,20 @@ class KindConfig(Config):
         """
         if isinstance(data, cls):
             return type(data)
-        is_mapping = isinstance(data, dict)
-        kind = data.get("kind", Missing("kind")) if is_mapping else data
-        at_kind = (*where, "kind") if is_mapping else where
-        try:
-            found = cls.find(kind) if isinstance(kind, str) else None
-        except ValueError as error:
-            raise error_at((*where, "kind"), kind, str(error)) from None
-        if found is not None:
-            return found
-        rule = f"one of {', '.join(cls.kinds)}"
-        if cls.package:
-            rule += f", or the name of an added file of {cls.package}"
-        if not is_mapping and not isinstance(data, str):
+        added = f", or the name of an added file of {cls.package}" if cls.package else ""
+        rule = f"one of {', '.join(cls.kinds)}{added}"
+        if not isinstance(data, dict | str):
             raise error_at(where, data, f"must be a kind, or a mapping whose `kind` is {rule}", kind="kind")
+        kind, keys = (data.get("kind", Missing("kind")), (*where, "kind")) if isinstance(data, dict) else (data, where)
+        try:
+            if isinstance(kind, str) and (found := cls.find(kind)):
+                return found
+        except ValueError as error:
+            raise error_at(keys, kind, str(error)) from None
         # `objective: {kind: {kind: md4}}` means md4.
         name = kind.get("kind") if isinstance(kind, dict) else kind
         hint = cls.hint(name, cls.kinds) if isinstance(name, str) else ""
-        raise error_at(at_kind, kind, f"must be {rule}{hint}")
+        raise error_at(keys, kind, f"must be {rule}{hint}")
 
     @classmethod
     def parse(cls, data: Any) -> Self:
@@ -294,7 +282,11 @@ class AnyKind:
             config.model_rebuild()  # Its schema is made when it is first needed.
         schemas = {kind: config.__pydantic_core_schema__ for kind, config in built_in.items()}
         choices = [handler(core_schema.tagged_union_schema(schemas, discriminator="kind"))]
-        bare = [kind for kind, config in built_in.items() if config.has_defaults()]
+        bare = [  # kinds that may be written as their names, since every setting has a default
+            kind
+            for kind, config in built_in.items()
+            if not any(field.is_required() for field in config.model_fields.values())
+        ]
         if self.family.package:
             added = {"kind": {"not": {"enum": sorted(built_in)}}}
             choices += [{"type": "object", "required": ["kind"], "properties": added}, {"type": "string"}]

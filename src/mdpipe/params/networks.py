@@ -1,4 +1,4 @@
-"""Denoisers: the settings of networks."""
+"""Networks, which are the denoisers of runs."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal

@@ -1,9 +1,9 @@
-"""What is trained, sampled and measured: the `runs` of params.yaml, comparisons of runs, and the zero-shot suite."""
+"""The `runs` of params.yaml, comparisons of runs, and the zero-shot suite."""
 
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mdpipe.params.data import PACKINGS, NamedPacking
 from mdpipe.params.diffusion import AnyObjective, ObjectiveConfig
@@ -55,7 +55,7 @@ class Run(Config):
     hardware: HardwareConfig = HardwareConfig()
     """Processes, precision and memory."""
     sample: SampleConfig = SampleConfig()
-    """The samples drawn from the trained model."""
+    """The samples of the trained model."""
     evaluate: EvaluateConfig = EvaluateConfig()
     """The likelihood bound on held-out data."""
     renamed: ClassVar[dict[str, str]] = {
@@ -66,20 +66,14 @@ class Run(Config):
     @model_validator(mode="before")
     @classmethod
     def _default_sampler(cls, data: Any) -> Any:
-        """Set the sampler, where the run has none, to the one of its objective."""
-        if not isinstance(data, dict):
-            return data
-        sample = data.get("sample", {})
-        if not isinstance(sample, dict) or "sampler" in sample:
-            return data
-        stated = data.get("objective")
-        kind = stated.get("kind") if isinstance(stated, dict) else stated
-        try:
-            objective = ObjectiveConfig.find(kind) if isinstance(kind, str) else None
-        except ValueError:
-            objective = None  # The objective's own error says why.
-        sampler = DEFAULT_SAMPLER if objective is None or objective.sampler is None else objective.sampler
-        return {**data, "sample": {**sample, "sampler": sampler}}
+        """Set the sampler of a run that states none to the one of its objective."""
+        if isinstance(data, dict) and isinstance(sample := data.get("sample", {}), dict) and "sampler" not in sample:
+            try:
+                sampler = ObjectiveConfig.class_of(data.get("objective")).sampler
+            except ValidationError:
+                sampler = None  # The objective's own error says why.
+            return {**data, "sample": {**sample, "sampler": sampler or DEFAULT_SAMPLER}}
+        return data
 
     def broken_rules(self) -> Iterator[tuple[Keys, str]]:
         """Yield settings of network, sampler and training that do not fit each other."""

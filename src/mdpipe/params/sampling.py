@@ -39,7 +39,7 @@ class PaperSamplerConfig(DiscreteTimeSamplerConfig):
 
 
 class AncestralConfig(PaperSamplerConfig):
-    """Ancestral sampling with all unmasking times drawn first: the exact distribution at a fraction of the cost."""
+    """Ancestral sampling with all unmasking times sampled first: the exact distribution at a fraction of the cost."""
 
     kind: Literal["ancestral"] = "ancestral"
 
@@ -106,7 +106,7 @@ class AutoregressiveSamplerConfig(SamplerConfig):
 AnySampler = Annotated[SamplerConfig, AnyKind(SamplerConfig)]
 
 DEFAULT_SAMPLER = "ancestral"
-"""Of objectives without a sampler of their own: exact, and the fastest."""
+"""The sampler of objectives that have none of their own: exact, and the fastest."""
 
 
 def is_compatible(sampler: str, objective: type[ObjectiveConfig]) -> bool:
@@ -129,7 +129,7 @@ class SampleConfig(Config):
     count: Positive = 16
     """Number of samples."""
     sampler: AnySampler = AncestralConfig()
-    """How samples are drawn; it must fit the objective. By default the objective's own sampler, or `ancestral`."""
+    """The sampler; it must fit the objective. By default the objective's own sampler, or `ancestral`."""
     temperature: Annotated[float, Field(gt=0, lt=math.inf)] = 1.0
     """Divides the logits: below 1 sharpens, above 1 flattens."""
     top_k: Positive | None = None

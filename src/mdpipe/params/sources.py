@@ -1,4 +1,4 @@
-"""Where data come from: the `sources` of params.yaml, one class per kind, read by `mdpipe.data.sources`."""
+"""The `sources` of params.yaml, one class per kind; `mdpipe.data.sources` reads them."""
 
 import codecs
 from collections.abc import Iterator
@@ -70,6 +70,8 @@ def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
 class Source(KindConfig, is_family=True):
     """Raw text or images, as the `download` stage fetches them."""
 
+    is_text: ClassVar[bool] = False
+
     path: WatchedPath
     """The file or folder that the source is read from and that DVC watches. A bundled source names the file that pins
     its package; a downloaded source, any file whose change should download it again."""
@@ -95,7 +97,7 @@ class Source(KindConfig, is_family=True):
     @property
     def modality(self) -> Modality:
         """Return what the source contains."""
-        return "image"
+        return "text" if self.is_text else "image"
 
     @property
     def has_classes(self) -> bool:
@@ -110,25 +112,20 @@ class Source(KindConfig, is_family=True):
 # Text
 
 
-class TextualSource(Source):
-    """Any source of text."""
-
-    @property
-    def modality(self) -> Modality:
-        """Return what the source contains."""
-        return "text"
-
-
-class DocstringsSource(TextualSource):
+class DocstringsSource(Source):
     """The docstrings of installed Python packages, one document per module; `python` is the standard library."""
+
+    is_text: ClassVar[bool] = True
 
     kind: Literal["docstrings"] = "docstrings"
     packages: Annotated[list[PackageName], Field(min_length=1), Distinct]
     """Import names of the packages, such as `numpy`, or `python`."""
 
 
-class DocumentSource(TextualSource):
-    """Settings of every source of text that is read from files."""
+class DocumentSource(Source):
+    """Settings of every other source of text."""
+
+    is_text: ClassVar[bool] = True
 
     empty_documents: Literal["error", "drop", "keep"] = "error"
     """What to do with a document without text: refuse it, leave it out and count it, or keep it as an empty document,
@@ -162,7 +159,7 @@ class CsvSource(DocumentSource):
     kind: Literal["csv"] = "csv"
     pattern: Pattern = "**/*.csv"
     columns: NameList = ["text"]
-    """The columns with the text; of several, those that are not empty are joined by a line break."""
+    """The columns with the text; of several, those that are not empty are concatenated with a line break."""
     delimiter: Annotated[str, Field(pattern=DELIMITER_PATTERN)] = ","
     """The character between values: a comma, a semicolon as Excel writes it in much of Europe, or "\\t"."""
     header: Annotated[

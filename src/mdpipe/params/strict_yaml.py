@@ -13,47 +13,48 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-MOST_LEVELS = 50
-"""Of nesting; the deepest setting of params.yaml has 6."""
-MOST_VALUES = 100_000
-"""Of a file with its aliases expanded: the settings of more than a thousand runs."""
-MOST_DIGITS = 40
-"""Of a number: twice those of the largest seed."""
+MAX_DEPTH = 50
+"""The deepest setting of params.yaml is at level 6."""
+MAX_VALUES = 100_000
+"""Values of a file with its aliases expanded: the settings of more than a thousand runs."""
+MAX_DIGITS = 40
+"""Length of a number: twice that of the largest seed."""
 
 NULL = re.compile(r"~|null|Null|NULL|")
 BOOLEAN = re.compile(r"true|True|TRUE|false|False|FALSE")
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.[0-9]+([eE][-+][0-9]+)?)")
-"""Also `1e-3`, which YAML 1.1 takes for a text: a number is meant, and DVC reads one."""
+"""Includes `1e-3`, which is text in YAML 1.1: a number is meant, and DVC reads one."""
 INTEGER_1_2 = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|[0-9_]+|0x[0-9a-fA-F_]+)")
-"""As DVC reads YAML 1.2; a float of it is one of Python, too."""
+"""An integer as DVC reads YAML 1.2; its floats are floats in Python, too."""
 
 UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]"
 )
-"""Controls of a terminal or of the direction of text, other line ends, and halves of characters."""
+"""Controls of a terminal or of the direction of text, other line ends, and surrogates."""
 
 PLAIN, QUOTED = "plain", "quoted"
 MERGE = "<<"
 
 
 class StrictYAMLError(ValueError):
-    """A file is no YAML, or YAML with more than one meaning; the message names the line and, where known, the key."""
+    """A file is not YAML, or has more than one meaning; the message names the line and, if known, the key."""
 
 
 def read_yaml(content: bytes) -> Any:
-    """Return the value of a YAML document; None of an empty one.
+    """Return the value of a YAML document; None if it is empty.
 
     Raises:
         StrictYAMLError: it is refused.
     """
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        raise StrictYAMLError(f"line {_line(content[: error.start])}: is not UTF-8 text: {error.reason}") from None
-    text = text.replace("\r\n", "\n")
+        line = content.count(b"\n", 0, error.start) + 1
+        raise StrictYAMLError(f"line {line}: is not UTF-8 text: {error.reason}") from None
     if found := UNPRINTABLE.search(text):
-        raise StrictYAMLError(f"line {_line(text[: found.start()])}: has the character {found[0]!r}; remove it")
+        line = text.count("\n", 0, found.start()) + 1
+        raise StrictYAMLError(f"line {line}: has the character {found[0]!r}; remove it")
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -67,10 +68,6 @@ def read_yaml(content: bytes) -> Any:
     return None if node is None else _Reader().value(node, ())
 
 
-def _line(before: bytes | str) -> int:
-    return (before.count(b"\n") if isinstance(before, bytes) else before.count("\n")) + 1
-
-
 class _Loader(yaml.SafeLoader):
     """Makes nodes that know whether they are plain, and refuses tags and deep nesting."""
 
@@ -79,17 +76,16 @@ class _Loader(yaml.SafeLoader):
         self._level = 0
 
     def resolve(self, kind: type[Node], value: Any, implicit: Any) -> str:  # noqa: ARG002
-        # Called for nodes without a tag. Of a scalar, `implicit` has whether it is plain.
+        # Called for nodes without a tag; implicit[0] is True for a plain scalar.
         return PLAIN if kind is ScalarNode and implicit[0] else QUOTED
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if tag := getattr(event, "tag", None):
             raise yaml.MarkedYAMLError(problem=f"remove the tag {tag!r}", problem_mark=event.start_mark)
-        if self._level > MOST_LEVELS:
-            raise yaml.MarkedYAMLError(
-                problem=f"is nested more than {MOST_LEVELS} levels deep", problem_mark=event.start_mark
-            )
+        if self._level > MAX_DEPTH:
+            problem = f"is nested more than {MAX_DEPTH} levels deep"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
         self._level += 1
         node = super().compose_node(parent, index)
         self._level -= 1
@@ -97,7 +93,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reader:
-    """From nodes to values, with the key of each in what is refused."""
+    """Turns nodes into values; an error names the key of the node."""
 
     def __init__(self) -> None:
         self._values = 0
@@ -105,9 +101,9 @@ class _Reader:
     def value(self, node: Node, keys: tuple[str, ...]) -> Any:
         """Return the value of the node at these keys."""
         self._values += 1
-        if self._values > MOST_VALUES:
-            raise _refused(node, keys, f"expands to more than {MOST_VALUES:,} values; write fewer aliases")
-        if len(keys) > MOST_LEVELS:
+        if self._values > MAX_VALUES:
+            raise _refused(node, keys, f"expands to more than {MAX_VALUES:,} values; write fewer aliases")
+        if len(keys) > MAX_DEPTH:
             raise _refused(node, keys, "is an alias of what it is in, or nested too deep")
         match node:
             case MappingNode():
@@ -124,7 +120,7 @@ class _Reader:
             is_merge = key_node.tag == PLAIN and key_node.value == MERGE
             key = MERGE if is_merge else _key(key_node, keys)
             if (is_merge, key) in seen:
-                raise _refused(key_node, keys, f"{key!r} stands here a second time; merge the two")
+                raise _refused(key_node, keys, f"{key!r} is here a second time; merge the two")
             seen.add((is_merge, key))
             value = self.value(value_node, (*keys, key))
             if not is_merge:
@@ -156,8 +152,8 @@ def _scalar(node: Node, keys: tuple[str, ...]) -> Any:
         return None
     if BOOLEAN.fullmatch(text):
         return text.lower() == "true"
-    if len(text) > MOST_DIGITS:
-        raise _refused(node, keys, f"is a number of {len(text):,} characters; the most are {MOST_DIGITS}")
+    if len(text) > MAX_DIGITS:
+        raise _refused(node, keys, f"is a number of {len(text):,} characters; the most are {MAX_DIGITS}")
     if INTEGER.fullmatch(text):
         return int(text)
     if FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
@@ -173,13 +169,10 @@ def _scalar(node: Node, keys: tuple[str, ...]) -> Any:
 
 
 def _is_special(text: str) -> bool:
-    """Return True for a plain scalar that is no text for some reader: YAML 1.1, YAML 1.2 or Python."""
-    first = text[:1]
-    resolvers = yaml.SafeLoader.yaml_implicit_resolvers.get(first, [])
-    return any(pattern.match(text) for _, pattern in resolvers) or bool(INTEGER_1_2.fullmatch(text)) or _is_float(text)
-
-
-def _is_float(text: str) -> bool:
+    """Return True for a plain scalar that is not text in YAML 1.1, YAML 1.2 or Python."""
+    resolvers = yaml.SafeLoader.yaml_implicit_resolvers.get(text[:1], [])
+    if any(pattern.match(text) for _, pattern in resolvers) or INTEGER_1_2.fullmatch(text):
+        return True
     try:
         float(text)
     except ValueError:

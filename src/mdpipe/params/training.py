@@ -1,4 +1,4 @@
-"""How a run is trained: optimizers, the `train` of a run, and its `hardware`."""
+"""Training: optimizers, the `train` of a run, and its `hardware`."""
 
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
