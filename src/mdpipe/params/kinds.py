@@ -205,10 +205,11 @@ class KindConfig(Config):
         Raises:
             ValueError: the file of the kind has no configuration of this kind.
         """
-        if kind not in cls.kinds and cls.package is not None and _is_module(cls.package, kind):
-            import_module(f"{cls.package}.{kind}")
+        module = f"{cls.package}.{kind}"
+        if kind not in cls.kinds and cls.package is not None and kind.isidentifier() and find_spec(module) is not None:
+            import_module(module)
             if kind not in cls.kinds:
-                raise ValueError(f"{cls.package}.{kind} has no {cls.__name__} whose kind is {kind!r}")
+                raise ValueError(f"{module} has no {cls.__name__} whose kind is {kind!r}")
         return cls.kinds.get(kind)
 
     @classmethod
@@ -322,8 +323,3 @@ def implementation(config: KindConfig) -> Callable[..., Any]:
     if type(config) not in _implementations:
         raise ValueError(f"{module} has no class with config={type(config).__name__}")
     return _implementations[type(config)]
-
-
-def _is_module(package: str, name: str) -> bool:
-    """Return True if the package has a module of this name; it is not loaded to find out."""
-    return name.isidentifier() and find_spec(f"{package}.{name}") is not None
