@@ -12,6 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from mdpipe.params import ParamsError, dump_params, json_schema, load_params, parse_params
+from mdpipe.params.data import ImageDataset, TextDataset
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import problem_lines
 from mdpipe.params.kinds import Config, KindConfig
@@ -187,6 +188,11 @@ def test_every_missing_key_says_what_it_may_be() -> None:
     lines = refused({"sources.x": source}).splitlines()
     assert "params.yaml: sources.x.url: is missing; must be text (Without user, password or token: " in lines[0]
     assert any(line.startswith("params.yaml: sources.x.sha256: 'abc' is refused: must be the 64 hex") for line in lines)
+
+
+@pytest.mark.parametrize(("config", "tokenizer"), [(TextDataset, "pixels"), (ImageDataset, {"kind": "bytes"})])
+def test_a_dataset_refuses_tokenizers_of_the_other_modality(config, tokenizer):
+    assert any(re.match("tokenizer: .*must be one of ", line) for line in problems(config, {"tokenizer": tokenizer}))
 
 
 RENAMED = [(config, old) for config in CONFIGS for old in config.renamed]

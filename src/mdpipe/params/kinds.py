@@ -269,9 +269,16 @@ class AnyKind:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         self.annotated = source
         return core_schema.no_info_plain_validator_function(
-            self.family.parse,
+            self._parse,
             serialization=core_schema.plain_serializer_function_ser_schema(lambda config: config.model_dump()),
         )
+
+    def _parse(self, data: Any) -> Any:
+        config = self.family.parse(data)
+        if not isinstance(config, self.annotated):
+            allowed = [kind for kind, other in self.family.kinds.items() if issubclass(other, self.annotated)]
+            raise refused(f"must be one of {', '.join(allowed)}")
+        return config
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         built_in = {
