@@ -55,7 +55,7 @@ def test_check_needs_no_optional_section(capsys):
     Path("params.yaml").write_text(yaml.safe_dump({key: content[key] for key in ("sources", "datasets", "runs")}))
     assert exit_code("check") == 0
     printed = capsys.readouterr().out
-    assert "train@chars_md4" in printed and "zero_shot" not in printed and "samplers@" not in printed
+    assert "train@chars_md4" in printed and "zero_shot" not in printed and "compare_samplers@" not in printed
 
 
 def test_resolve_writes_what_check_prints_and_leaves_an_equal_file(capsys):
@@ -86,17 +86,23 @@ def test_schema_prints_the_committed_schema(capsys):
             ("evaluate", "chars_md"),
             "mdpipe: 'chars_md' is not in `runs` of params.yaml (did you mean 'chars_md4'?); it has: chars_ar,",
         ),
-        (("samplers", "digits"), "mdpipe: 'digits' is not in `samplers.runs` of params.yaml; it has: chars_md4"),
         (
-            ("tokenizer", "docs_leters"),
+            ("compare-samplers", "digits"),
+            "mdpipe: 'digits' is not in `samplers.runs` of params.yaml; it has: chars_md4",
+        ),
+        (
+            ("fit-tokenizer", "docs_leters"),
             "mdpipe: 'docs_leters' is not in `datasets` of params.yaml (did you mean 'docs_",
         ),
         (("download", "nowhere"), "mdpipe: 'nowhere' is not in `sources`"),
+        (("tokenizer", "docs_chars"), "mdpipe: `mdpipe tokenizer` is now `mdpipe fit-tokenizer`"),
+        (("samplers", "chars_md4"), "mdpipe: `mdpipe samplers` is now `mdpipe compare-samplers`"),
+        (("zero_shot", "a", "b"), "mdpipe: `mdpipe zero_shot` is now `mdpipe zero-shot`"),
         (
-            ("zero_shot", "chars_md4", "nowhere"),
+            ("zero-shot", "chars_md4", "nowhere"),
             "mdpipe: 'nowhere' is not in `zero_shot.sources` of params.yaml; it has",
         ),
-        (("zero_shot", "digits", "typer_docs"), "mdpipe: 'digits' is not in `zero_shot.runs` of params.yaml; it has"),
+        (("zero-shot", "digits", "typer_docs"), "mdpipe: 'digits' is not in `zero_shot.runs` of params.yaml; it has"),
         (
             ("generate", "chars_md"),
             "mdpipe: there is no run 'chars_md' (did you mean 'chars_md4'?); trained in models/: none;",
@@ -105,7 +111,7 @@ def test_schema_prints_the_committed_schema(capsys):
         (("encode", "digits"), "mdpipe: data/raw/digits/source.json does not exist; run `dvc repro download@digits`"),
         (("train", "chars_md4"), "mdpipe: data/encoded/docs_chars/dataset.json does not exist; run `dvc repro encode@"),
         (("sample", "chars_md4"), "mdpipe: models/chars_md4/run.json does not exist; run `dvc repro train@chars_md4`"),
-        (("report",), "mdpipe: metrics/evaluate/chars_md4.json does not exist"),
+        (("report",), "mdpipe: records/encode/docs_chars.json does not exist"),
         (("check", "missing.yaml"), "mdpipe: missing.yaml is missing"),
         *((command, "mdpipe: DVC: you are not inside of a DVC repository") for command in [("verify",), ("clean",)]),
         (("unlock",), "mdpipe: DVC: you are not inside of a DVC repository"),

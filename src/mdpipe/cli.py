@@ -7,10 +7,11 @@ import importlib
 import os
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape  # for help with brackets, which typer takes for markup
+from typer.core import TyperGroup
 
 from mdpipe.cli_bench import bench
 from mdpipe.cli_errors import told_plainly
@@ -23,7 +24,23 @@ from mdpipe.pipeline.preflight import dvc_places, require_usable, require_writab
 from mdpipe.pipeline.provenance import require_unchanged_inputs, stage_outputs, stage_params_file, watch_inputs
 from mdpipe.pipeline.supervision import DVC_MARK, end_with_parent, request_requeue
 
+RENAMED = {"tokenizer": "fit-tokenizer", "samplers": "compare-samplers", "zero_shot": "zero-shot"}
+"""The present names of commands that had other names."""
+
+
+class Commands(TyperGroup):
+    """The commands; one by its old name is refused with the new one."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of this name."""
+        if cmd_name in RENAMED:
+            with told_plainly():
+                raise ParamsError(f"`mdpipe {cmd_name}` is now `mdpipe {RENAMED[cmd_name]}`")
+        return super().get_command(ctx, cmd_name)
+
+
 app = typer.Typer(
+    cls=Commands,
     help="Masked diffusion models of text and images, as a reproducible pipeline.",
     no_args_is_help=True,
     add_completion=False,
@@ -118,9 +135,9 @@ def download(source: SourceName) -> None:
 
 
 @app.command()
-def tokenizer(dataset: DatasetName) -> None:
+def fit_tokenizer(dataset: DatasetName) -> None:
     """Fit a dataset's tokenizer to its training split."""
-    _run_stage("tokenizer", datasets=dataset)
+    _run_stage("fit_tokenizer", datasets=dataset)
 
 
 @app.command()
@@ -138,7 +155,7 @@ def train(run: RunName) -> None:
 
 @app.command()
 def sample(run: RunName) -> None:
-    """Draw samples from a trained run."""
+    """Sample from a trained run."""
     _run_stage("sample", runs=run)
 
 
@@ -148,16 +165,16 @@ def evaluate(run: RunName) -> None:
     _run_stage("evaluate", runs=run)
 
 
-@app.command("zero_shot")
+@app.command()
 def zero_shot(run: RunName, source: SourceName) -> None:
     """Bound the likelihood of text that a run was not trained on; `zero_shot` of params.yaml has both."""
     _run_stage("zero_shot", **{"zero_shot.runs": run, "zero_shot.sources": source})
 
 
 @app.command()
-def samplers(run: RunName) -> None:
+def compare_samplers(run: RunName) -> None:
     """Compare the samplers on a run that `samplers.runs` of params.yaml has."""
-    _run_stage("samplers", **{"samplers.runs": run})
+    _run_stage("compare_samplers", **{"samplers.runs": run})
 
 
 @app.command()
@@ -267,24 +284,25 @@ def generate(
     seed: Seed = 0,
     threads: Threads = 1,
 ) -> None:
-    """Draw samples of a run by hand: texts are printed, pictures written to a file."""
+    """Sample from a run: texts are printed, images written to a file."""
     with told_plainly():
-        from mdpipe.commands.generate import generate as draw_samples
+        from mdpipe.commands.interactive import generate as generate_samples
         from mdpipe.commands.sampling_options import SamplingOptions
 
         options = SamplingOptions(
             sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance, seed, threads
         )
-        draw_samples(run, options, count, prompt, length, out)
+        generate_samples(run, options, count, prompt, length, out)
 
 
 @app.command()
 def infill(
     run: RunName,
-    text: Annotated[str | None, typer.Option(help=escape("A text with gaps: [gap:12] has twelve tokens."))] = None,
-    gap: Annotated[int, typer.Option(min=1, help=escape("Tokens of a gap marked [gap]."))] = 16,
-    image: Annotated[Path | None, typer.Option(help="A picture of the run's size.")] = None,
-    mask: Annotated[Path | None, typer.Option(help="A picture that is black where the other is kept.")] = None,
+    text: Annotated[str | None, typer.Option(help=escape("A text with masks: [MASK:12] is twelve tokens."))] = None,
+    mask_length: Annotated[int, typer.Option(min=1, help=escape("Tokens of a mask written [MASK]."))] = 16,
+    gap: Annotated[int | None, typer.Option(hidden=True)] = None,
+    image: Annotated[Path | None, typer.Option(help="An image of the run's size.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="An image that is black where the other is kept.")] = None,
     count: Count = 4,
     out: Out = None,
     sampler: Sampler = None,
@@ -299,21 +317,23 @@ def infill(
     seed: Seed = 0,
     threads: Threads = 1,
 ) -> None:
-    """Fill the gaps of a text, or the masked part of a picture."""
+    """Fill the masks of a text, or the masked part of an image."""
     with told_plainly():
-        from mdpipe.commands.infill import infill_picture, infill_text
+        from mdpipe.commands.interactive import infill_image, infill_text
         from mdpipe.commands.sampling_options import SamplingOptions
 
         options = SamplingOptions(
             sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance, seed, threads
         )
+        if gap is not None:
+            raise ParamsError("--gap is now --mask-length, and [gap:12] in a text is [MASK:12]")
         if text is not None and image is None and mask is None:
-            infill_text(run, options, count, text, gap, out)
+            infill_text(run, options, count, text, mask_length, out)
         elif text is None and image is not None and mask is not None:
-            infill_picture(run, options, count, image, mask, out)
+            infill_image(run, options, count, image, mask, out)
         elif text is None and (image is None) is not (mask is None):
             given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")
-            raise ParamsError(f"{given} needs {lacking}: the mask is a picture that is black where the image is kept")
+            raise ParamsError(f"{given} needs {lacking}: the mask is an image that is black where the image is kept")
         else:
             raise ParamsError("give either --text, or --image and --mask")
 

@@ -2,20 +2,18 @@
 
 from pathlib import Path
 
-from mdpipe.reporting.definitions import DEFINITIONS
+from mdpipe.reporting.page import FOLDER, definitions
 
 PAGE = Path(__file__).parents[2] / "docs/numbers.md"
 
 
-def test_the_page_has_every_convention_in_the_reports_words_and_no_other() -> None:
-    _, _, *paragraphs = PAGE.read_text(encoding="utf-8").split("\n\n")
-    assert [" ".join(paragraph.split()) for paragraph in paragraphs] == [
-        f"**{term}**: {meaning}" for term, meaning in DEFINITIONS
-    ]
+def test_the_docs_have_the_definitions_of_the_report_page() -> None:
+    assert PAGE.read_bytes() == (FOLDER / "definitions.md").read_bytes()
+    assert all(term and meaning and "*" not in term + meaning for term, meaning in definitions())
 
 
-def test_no_line_of_it_is_a_list_by_accident() -> None:
-    """Sentences are wrapped, and a sign at the start of a line would be markup."""
+def test_no_wrapped_line_is_a_list_by_accident() -> None:
+    """A sign at the start of a line would be markup."""
     assert not [
         line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(("- ", "+ ", "* ", ">"))
     ]

@@ -5,27 +5,29 @@ from typing import Any
 
 import polars as pl
 
-from mdpipe.reporting.schemas import EXPONENTS, SAMPLERS
+from mdpipe.reporting.tables import EXPONENTS, SAMPLERS
 
 
 def evaluation(run: str, dataset: str, modality: str = "image", **changes: Any) -> dict[str, Any]:
-    """Return the record of a run in metrics/evaluate."""
+    """Return the record of a run of stage evaluate."""
     record = {
         "run": run,
         "dataset": dataset,
         "split": "test",
-        "condition": None,
+        "class_cond": None,
         "modality": modality,
         "unit": "bits/dim",
         "value": 2.2134,
         "stderr": 0.021,
-        "stderr_draws": 0.004,
-        "parts": {"reconstruction": 0.0001, "prior": 0.0002, "diffusion": 2.2131},
+        "stderr_mc": 0.004,
+        "reconstruction": 0.0001,
+        "prior": 0.0002,
+        "diffusion": 2.2131,
         "examples": 180,
         "tokens": 11520,
-        "draws": 16,
+        "num_mc_samples": 16,
         "estimator": "md4 bound",
-        "parameters": 905000,
+        "num_parameters": 905000,
         "seed": 0,
     }
     if modality == "text":
@@ -43,7 +45,7 @@ def evaluation(run: str, dataset: str, modality: str = "image", **changes: Any) 
 
 
 def rate(reference: str, unit: str, value: float, stderr: float | None = None, split: str = "test") -> dict[str, Any]:
-    """Return one of the references in a metrics file."""
+    """Return one of the references of a record."""
     return {"reference": reference, "split": split, "unit": unit, "value": value, "stderr": stderr}
 
 
@@ -56,26 +58,26 @@ TEXT_RATES = [
 
 
 def encoding(dataset: str, references: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the record of a dataset in metrics/encode."""
+    """Return the record of a dataset of stage encode."""
     sizes = {"images": 180, "examples": 180, "tokens": 11520}
-    splits = {"test": {**sizes, "duplicates": 0, "duplicates_of_training": 0, "content": "c0ffee"}}
-    about = {"source": "digits", "origin": "scikit-learn", "revision": None, "licence": None, "tokenizer": "pixels"}
+    splits = {"test": {**sizes, "duplicates": 0, "duplicates_of_training": 0, "content_hash": "c0ffee"}}
+    about = {"source": "digits", "origin": "scikit-learn", "revision": None, "license": None, "tokenizer": "pixels"}
     return {
         "dataset": dataset,
         "modality": "image",
-        "vocabulary": 17,
-        "length": 64,
+        "vocab_size": 17,
+        "seq_len": 64,
         **about,
         "splits": splits,
         "references": references,
     }
 
 
-def difference(run: str, against: str, dataset: str = "digits", **changes: Any) -> dict[str, Any]:
+def difference(run: str, baseline: str, dataset: str = "digits", **changes: Any) -> dict[str, Any]:
     """Return the difference of a run to another."""
     return {
         "run": run,
-        "against": against,
+        "baseline": baseline,
         "dataset": dataset,
         "split": "test",
         "value": -0.0123,
@@ -84,66 +86,67 @@ def difference(run: str, against: str, dataset: str = "digits", **changes: Any) 
 
 
 def zero_shot(run: str, source: str, dataset: str = "docs", **changes: Any) -> dict[str, Any]:
-    """Return the record of a run and a source in metrics/zero_shot."""
+    """Return the record of a run and a source of stage zero_shot."""
     record = evaluation(run, dataset, "text", split="all")
     references = [rate | {"split": "all"} for rate in TEXT_RATES]
     return record | {"source": source, "tokenizer": "pieces", "references": references} | changes
 
 
 def sample(run: str, **changes: Any) -> dict[str, Any]:
-    """Return the record of a run in metrics/sample."""
+    """Return the record of a run of stage sample."""
     return {
         "run": run,
         "dataset": "docs",
         "modality": "text",
         "samples": 8,
         "steps": 64,
-        "grid": "cosine",
-        "network_calls": 65,
+        "time_grid": "cosine",
+        "nfe": 65,
         "sampler": "ancestral",
         "temperature": 1.0,
         "top_k": None,
         "top_p": None,
-        "condition": None,
-        "guidance": None,
+        "class_cond": None,
+        "guidance_scale": None,
         "seed": 0,
         "unit": "bits/token",
+        "entropy": 4.0,
     } | changes
 
 
 def training(run: str, **changes: Any) -> dict[str, Any]:
-    """Return the record of a run in metrics/train."""
+    """Return the record of a run of stage train."""
     return {
         "run": run,
         "steps": 1500,
         "tokens": 3072000,
-        "parameters": 905000,
+        "num_parameters": 905000,
         "final_loss": 2.4,
         "final_loss_rows": 20,
         "unit": "bits/dim",
     } | changes
 
 
-def judged(run: str, sampler: str, steps: int | None, **changes: Any) -> dict[str, Any]:
+def scored(run: str, sampler: str, steps: int | None, **changes: Any) -> dict[str, Any]:
     """Return one row of metrics/samplers."""
     return {
         "run": run,
         "dataset": "docs",
-        "judge": "critic",
+        "reference_model": "critic",
         "sampler": sampler,
         "steps": steps,
-        "network_calls": None if sampler == "data" else (steps or 64),
+        "nfe": None if sampler == "data" else (steps or 64),
         "samples": 32,
         "unit": "bits/char",
         "bits": 2.0 if sampler == "data" else 2.0 + 8 / (steps or 64),
         "bits_stderr": 0.03,
         "entropy": 4.1,
         "entropy_stderr": 0.01,
-        "parameters": 809856,
+        "num_parameters": 809856,
     } | changes
 
 
-def judged_frame(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+def scored_frame(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """Return the table of a run in metrics/samplers."""
     return pl.DataFrame(list(rows), schema=SAMPLERS)
 

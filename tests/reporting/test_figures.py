@@ -26,8 +26,8 @@ from tests.reporting.records import (
     encoding,
     evaluation,
     exponents_frame,
-    judged,
-    judged_frame,
+    scored,
+    scored_frame,
 )
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def curves() -> dict[str, pl.DataFrame]:
 
 def compared(*rows) -> pl.DataFrame:
     runs = sorted({row["run"] for row in rows})
-    return samplers_table({run: judged_frame([row for row in rows if row["run"] == run]) for run in runs})
+    return samplers_table({run: scored_frame([row for row in rows if row["run"] == run]) for run in runs})
 
 
 def schedule(symbols, exponents, ordered=False) -> Chart:
@@ -64,7 +64,7 @@ def schedule(symbols, exponents, ordered=False) -> Chart:
 CHARTS = {
     "likelihood": lambda: likelihood_chart(likelihood()),
     "training": lambda: training_chart(curves(), UNITS),
-    "samplers": lambda: samplers_chart(compared(*[judged("a", name, 8) for name in ("euler", "data")])),
+    "samplers": lambda: samplers_chart(compared(*[scored("a", name, 8) for name in ("euler", "data")])),
     "exponents": lambda: schedule(LETTERS, SPREAD),
     "exponents of levels": lambda: schedule([str(level) for level in range(256)], np.linspace(1, 2, 256), ordered=True),
 }
@@ -146,7 +146,7 @@ def test_text_is_in_bits_per_byte_and_images_in_their_own_unit():
 
 
 def test_a_bar_says_that_its_bound_was_given_the_class_label():
-    evaluations = [evaluation("plain", "digits"), evaluation("conditional", "digits", condition="class label")]
+    evaluations = [evaluation("plain", "digits"), evaluation("conditional", "digits", class_cond="class label")]
     (axes,) = likelihood_chart(likelihood_table(evaluations, [])).figure.axes
     assert names(axes) == ["conditional, class label", "plain"]
 
@@ -185,16 +185,16 @@ def test_the_smoothed_curve_stays_inside_its_panel(losses):
     assert axes.get_xlim()[1] >= 7 * len(losses)
 
 
-def test_samplers_show_bits_by_network_calls_with_their_errors():
-    rows = [judged("a", "euler", 8, bits=4.0, bits_stderr=0.5), judged("a", "euler", 64, bits=3.0, bits_stderr=0.1)]
-    (axes,) = samplers_chart(compared(*rows, judged("a", "data", None, bits=2.0))).figure.axes
+def test_samplers_show_bits_by_nfe_with_their_errors():
+    rows = [scored("a", "euler", 8, bits=4.0, bits_stderr=0.5), scored("a", "euler", 64, bits=3.0, bits_stderr=0.1)]
+    (axes,) = samplers_chart(compared(*rows, scored("a", "data", None, bits=2.0))).figure.axes
     assert series(axes) == [([8, 64], [4.0, 3.0])]
     assert [bar[:, 1].tolist() for bar in error_bars(axes)] == [[3.5, 4.5], pytest.approx([2.9, 3.1])]
     assert mean_line(axes) == [2.0]
 
 
-def test_doubling_the_network_calls_is_always_the_same_distance():
-    (axes,) = samplers_chart(compared(*[judged("a", "euler", steps) for steps in STEPS])).figure.axes
+def test_doubling_the_nfe_is_always_the_same_distance():
+    (axes,) = samplers_chart(compared(*[scored("a", "euler", steps) for steps in STEPS])).figure.axes
     places = axes.transData.transform([(steps, 2) for steps in STEPS])[:, 0]
     assert np.diff(places) == pytest.approx(np.diff(places)[0])
     assert list(axes.get_xticks()) == list(STEPS)
@@ -203,7 +203,7 @@ def test_doubling_the_network_calls_is_always_the_same_distance():
 @given(low=st.integers(1, 10**5), factor=st.integers(1, 10**6))
 @settings(deadline=None, max_examples=20)
 def test_ticks_of_calls_are_few_powers_of_two_evenly_apart(low, factor):
-    rows = [judged("a", "euler", steps, network_calls=steps) for steps in {low, low * factor}]
+    rows = [scored("a", "euler", steps, nfe=steps) for steps in {low, low * factor}]
     (axes,) = samplers_chart(compared(*rows)).figure.axes
     ticks = [int(tick) for tick in axes.get_xticks()]
     assert 1 <= len(ticks) <= MAX_TICKS
@@ -213,15 +213,15 @@ def test_ticks_of_calls_are_few_powers_of_two_evenly_apart(low, factor):
 
 
 def test_a_line_goes_to_more_calls_and_no_grid_is_a_point():
-    rows = [judged("a", "a_few", steps) for steps in reversed(STEPS)] + [judged("a", "b_one", None)]
+    rows = [scored("a", "a_few", steps) for steps in reversed(STEPS)] + [scored("a", "b_one", None)]
     (axes,) = samplers_chart(compared(*rows)).figure.axes
     (many, _), (one, _) = series(axes)
     assert many == list(STEPS)
     assert one == [64]
 
 
-def test_every_panel_names_its_run_judge_and_unit():
-    rows = [judged("b", "euler", 8, judge="critic_b", unit="bits/token"), judged("a", "euler", 8)]
+def test_every_panel_names_its_run_reference_model_and_unit():
+    rows = [scored("b", "euler", 8, reference_model="critic_b", unit="bits/token"), scored("a", "euler", 8)]
     labels = {run: axes.get_ylabel() for run, axes in panels(samplers_chart(compared(*rows))).items()}
     assert labels == {"a": "bits/char under critic", "b": "bits/token under critic_b"}
 
@@ -229,7 +229,7 @@ def test_every_panel_names_its_run_judge_and_unit():
 @pytest.mark.parametrize("count", [1, 8, 40])
 def test_samplers_look_different_and_the_same_in_every_panel(count):
     samplers = [f"sampler{at:02}" for at in range(count)]
-    chart = samplers_chart(compared(*[judged(run, name, 8) for run in "ab" for name in samplers]))
+    chart = samplers_chart(compared(*[scored(run, name, 8) for run in "ab" for name in samplers]))
     (shown,) = chart.figure.legends
     assert legend(chart) == [*samplers, "held-out data"]
     looks = [
@@ -242,7 +242,7 @@ def test_samplers_look_different_and_the_same_in_every_panel(count):
 
 @pytest.mark.parametrize("letters", [1, 12, 30, 100])
 def test_the_legend_is_below_the_panels_and_inside_the_figure(letters):
-    chart = samplers_chart(compared(*[judged("run", letter * letters, 8) for letter in "abcdefgh"]))
+    chart = samplers_chart(compared(*[scored("run", letter * letters, 8) for letter in "abcdefgh"]))
     chart.to_svg()
     (shown,) = chart.figure.legends
     box = shown.get_window_extent()
@@ -260,10 +260,8 @@ def test_the_legend_is_below_the_panels_and_inside_the_figure(letters):
     )
 )
 def test_every_sampler_is_inside_its_panel_with_its_errors(rows):
-    measured = [
-        judged("a", "euler", steps, bits=bits, bits_stderr=error, network_calls=steps) for steps, bits, error in rows
-    ]
-    (axes,) = samplers_chart(compared(*measured, judged("a", "data", None))).figure.axes
+    measured = [scored("a", "euler", steps, bits=bits, bits_stderr=error, nfe=steps) for steps, bits, error in rows]
+    (axes,) = samplers_chart(compared(*measured, scored("a", "data", None))).figure.axes
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     for x, y in np.concatenate([*error_bars(axes), [(left, value) for value in mean_line(axes)]]):
         assert left <= x <= right
@@ -271,7 +269,7 @@ def test_every_sampler_is_inside_its_panel_with_its_errors(rows):
 
 
 def test_held_out_data_can_be_drawn_without_any_sampler():
-    chart = samplers_chart(compared(judged("a", "data", None)))
+    chart = samplers_chart(compared(scored("a", "data", None)))
     assert legend(chart) == ["held-out data"]
     assert mean_line(*chart.figure.axes) == [2.0]
 

@@ -3,8 +3,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from mdpipe.reporting.definitions import DEFINITIONS
-from mdpipe.reporting.page import PageImage, Report, SampleGallery, report_page
+from mdpipe.reporting.page import PageImage, Report, SampleGallery, definitions, report_page
 from mdpipe.reporting.tables import (
     datasets_table,
     likelihood_table,
@@ -17,9 +16,9 @@ from tests.reporting.records import (
     IMAGE_RATES,
     encoding,
     evaluation,
-    judged,
-    judged_frame,
     sample,
+    scored,
+    scored_frame,
     training,
     zero_shot,
 )
@@ -57,13 +56,13 @@ class Outline(HTMLParser):
 
 
 def report(run: str = "pieces") -> Report:
-    rows = [judged(run, "ancestral", 8), judged(run, "data", None)]
+    rows = [scored(run, "ancestral", 8), scored(run, "data", None)]
     return Report(
         likelihood=likelihood_table([evaluation(run, "digits")], [encoding("digits", IMAGE_RATES)]),
         zero_shot=zero_shot_table([zero_shot(run, "numpy_docs")]),
         samples=samples_table([sample(run)]),
         training=training_table([training(run)]),
-        samplers=samplers_table({run: judged_frame(rows)}),
+        samplers=samplers_table({run: scored_frame(rows)}),
         datasets=datasets_table([encoding("digits", [])]),
         figures={name: PageImage(b"<?xml version='1.0'?><svg/>", f"The {name} of {run}") for name in FIGURES},
         galleries=[
@@ -96,7 +95,7 @@ def test_every_link_leads_to_a_section():
 
 def test_numbers_samples_versions_and_definitions_are_there():
     text = Outline(report_page(report())).text
-    terms = [term for term, _ in DEFINITIONS]
+    terms = [term for term, _ in definitions()]
     for expected in ("2.21 ± 0.02", "numpy_docs", "3.00 ± 0.03", "a sample", "seed: 0", "2.13.0", *terms):
         assert expected in text
     assert "Classes in turn, row by row: zero, one." in text

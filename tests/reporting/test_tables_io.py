@@ -1,9 +1,9 @@
 import polars as pl
 import pytest
 
-from mdpipe.reporting.tables import likelihood_table, samplers_table, samples_table
+from mdpipe.reporting.tables import likelihood_table, samplers_table
 from mdpipe.reporting.tables_io import to_display, to_markdown, write_table
-from tests.reporting.records import IMAGE_RATES, difference, encoding, evaluation, judged, judged_frame, sample
+from tests.reporting.records import IMAGE_RATES, difference, encoding, evaluation, scored, scored_frame
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def test_the_csv_holds_every_digit_and_every_column(tmp_path, likelihood):
 
 def test_the_markdown_reads_well(likelihood):
     assert to_markdown(likelihood) == (
-        "| run   | estimator | dataset | split | unit     |       value | examples | draws | parameters |\n"
-        "| ----- | --------- | ------- | ----- | -------- | ----------: | -------: | ----: | ---------: |\n"
-        "| small | md4 bound | digits  | test  | bits/dim | 2.21 ± 0.02 |      180 |    16 |    905,000 |\n"
-        "|       | png       | digits  | test  | bits/dim |       4.120 |          |       |            |\n"
-        "|       | unigram   | digits  | test  | bits/dim | 3.30 ± 0.02 |          |       |            |\n"
-        "|       | webp      | digits  | test  | bits/dim |       3.700 |          |       |            |\n"
+        "| run   | estimator | dataset | split | unit     |       value | examples | MC samples | parameters |\n"
+        "| ----- | --------- | ------- | ----- | -------- | ----------: | -------: | ---------: | ---------: |\n"
+        "| small | md4 bound | digits  | test  | bits/dim | 2.21 ± 0.02 |      180 |         16 |    905,000 |\n"
+        "|       | png       | digits  | test  | bits/dim |       4.120 |          |            |            |\n"
+        "|       | unigram   | digits  | test  | bits/dim | 3.30 ± 0.02 |          |            |            |\n"
+        "|       | webp      | digits  | test  | bits/dim |       3.700 |          |            |            |\n"
     )
 
 
@@ -40,8 +40,8 @@ def test_rows_of_references_are_marked(likelihood):
 
 
 def test_held_out_data_among_samplers_are_a_reference():
-    rows = [judged("a", "ancestral", 8), judged("a", "data", None)]
-    table = to_display(samplers_table({"a": judged_frame(rows)}))
+    rows = [scored("a", "ancestral", 8), scored("a", "data", None)]
+    table = to_display(samplers_table({"a": scored_frame(rows)}))
     assert table.is_reference == [True, False]
     assert [row[0] for row in table.rows] == ["a", "a"]
 
@@ -49,14 +49,15 @@ def test_held_out_data_among_samplers_are_a_reference():
 def test_a_difference_is_one_column_after_the_other_runs_name():
     evaluations = [evaluation("small", "digits"), evaluation("big", "digits")]
     table = to_display(likelihood_table(evaluations, [], [difference("small", "big")]))
-    assert table.headings[5:8] == ["value", "against", "difference"]
+    assert table.headings[5:8] == ["value", "baseline", "difference"]
     assert [row[6:8] for row in table.rows] == [["", ""], ["big", "-0.012 ± 0.003"]]
 
 
 def test_a_number_and_its_standard_error_share_a_column():
-    table = to_display(samples_table([sample("a", words_known=0.4123, words_known_stderr=0.021)]))
-    assert table.headings[-1] == "words known"
-    assert table.rows[0][-1] == "0.41 ± 0.02"
+    rows = [scored("a", "ancestral", 8, entropy=4.123, entropy_stderr=0.021)]
+    table = to_display(samplers_table({"a": scored_frame(rows)}))
+    assert "entropy stderr" not in table.headings
+    assert table.rows[0][table.headings.index("entropy")] == "4.12 ± 0.02"
 
 
 def test_a_cell_cannot_break_the_markdown():

@@ -14,7 +14,7 @@ from mdpipe.params import Params, load_params
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.evaluate import evaluate
-from mdpipe.stages.tokenizer import tokenizer
+from mdpipe.stages.fit_tokenizer import fit_tokenizer
 from mdpipe.stages.train import train
 
 SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
@@ -43,7 +43,7 @@ def trained_place(params: Params, tmp_path_factory: pytest.TempPathFactory) -> P
         for source in ("pydantic_docs", "digits"):
             download(params, source)
         for dataset in params.datasets:
-            tokenizer(params, dataset)
+            fit_tokenizer(params, dataset)
             encode(params, dataset)
         for run in params.runs:
             train(params, run)

@@ -10,10 +10,9 @@ from typer.testing import Result
 
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.reporting.schemas import SPEEDS
-from mdpipe.reporting.tables import samplers_table
-from mdpipe.stages.model_io import load_run
-from mdpipe.stages.samplers import samplers
+from mdpipe.reporting.tables import SPEEDS, samplers_table
+from mdpipe.stages.compare_samplers import compare_samplers
+from mdpipe.stages.model_io import load_model
 from tests.stages.conftest import SMOKE
 
 pytestmark = pytest.mark.slow
@@ -30,10 +29,10 @@ def test_every_sampler_of_the_comparison_gets_its_speed(
     assert speeds.columns == list(SPEEDS)
     compared = params.samplers.samplers_for(params.runs["chars_md4"].objective)
     assert speeds.select("sampler", "steps").rows() == [(c.kind, getattr(c, "steps", None)) for c in compared]
-    assert set(speeds["parameters"]) == {load_run("chars_md4").parameters}
+    assert set(speeds["num_parameters"]) == {load_model("chars_md4").num_parameters}
     assert speeds["tokens_per_second"].min() > 0
 
-    samplers(params, "chars_md4")
+    compare_samplers(params, "chars_md4")
     table = samplers_table({"chars_md4": pl.read_csv(paths.samplers("chars_md4"))}, speeds)
     assert table.filter(pl.col("sampler") != "data")["tokens_per_second"].null_count() == 0
 

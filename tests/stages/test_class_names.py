@@ -20,10 +20,10 @@ from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.evaluate import evaluate
-from mdpipe.stages.model_io import load_run
+from mdpipe.stages.fit_tokenizer import fit_tokenizer
+from mdpipe.stages.model_io import load_model
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
-from mdpipe.stages.tokenizer import tokenizer
 from mdpipe.stages.train import train
 
 pytestmark = pytest.mark.slow
@@ -66,7 +66,7 @@ def made(animals: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         download(animals, "animals")
-        tokenizer(animals, "animals")
+        fit_tokenizer(animals, "animals")
         encode(animals, "animals")
         for run in animals.runs:
             train(animals, run)
@@ -86,8 +86,8 @@ def mdpipe(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calla
 def test_the_dataset_and_the_model_have_the_names(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(made)
     assert EncodedDataset.open(paths.encoded("animals"), "train").class_names == FOLDERS
-    assert load_run("animals").class_names == FOLDERS
-    assert (load_run("plain").classes, load_run("plain").class_names) == (0, ())
+    assert load_model("animals").class_names == FOLDERS
+    assert (load_model("plain").num_classes, load_model("plain").class_names) == (0, ())
 
 
 def test_a_name_draws_the_class_that_its_number_draws(mdpipe: Callable[..., Result]) -> None:
@@ -104,10 +104,10 @@ def test_a_name_draws_the_class_that_its_number_draws(mdpipe: Callable[..., Resu
 @pytest.mark.parametrize(
     ("label", "told"),
     [
-        ("airplan", "knows the classes 0 to 3, named airplane, 2, <b>owl<, truck"),
-        ("Truck", "knows the classes 0 to 3, named truck, 2, <b>owl<, airplane"),
-        ("4", "knows the classes 0 to 3, named 2, <b>owl<, airplane, truck"),
-        ("-1", "knows the classes 0 to 3, named 2, <b>owl<, airplane, truck"),
+        ("airplan", "has the classes 0 to 3, named airplane, 2, <b>owl<, truck"),
+        ("Truck", "has the classes 0 to 3, named truck, 2, <b>owl<, airplane"),
+        ("4", "has the classes 0 to 3, named 2, <b>owl<, airplane, truck"),
+        ("-1", "has the classes 0 to 3, named 2, <b>owl<, airplane, truck"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_known_ones(mdpipe: Callable[..., Result], label: str, told: str) -> None:

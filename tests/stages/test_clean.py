@@ -110,13 +110,13 @@ def test_what_params_ask_for_is_left_alone(suite):
                 "evaluate@subwords_genmd4",
                 "zero_shot@subwords_genmd4-typer_docs",
             }
-            | {"tokenizer@docs_subwords", "encode@docs_subwords"},
+            | {"fit_tokenizer@docs_subwords", "encode@docs_subwords"},
         ),
         (
             without_source,
             {"download@typer_docs", "zero_shot@subwords_genmd4-typer_docs", "zero_shot@chars_md4-typer_docs"},
         ),
-        (without_comparison_of_samplers, {"samplers@chars_md4"}),
+        (without_comparison_of_samplers, {"compare_samplers@chars_md4"}),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -198,10 +198,10 @@ def test_checkpoints_stay_while_the_data_that_say_whose_they_are_is_missing(suit
 
 def test_finished_shards_stay_if_their_stage_goes_on_from_them(suite):
     kept = [
-        paths.pieces("download", "digits", source_fingerprint(suite, "digits")),
-        paths.pieces("encode", "digits", encoding_fingerprint(suite, "digits")),
+        paths.work_dir("download", "digits", source_fingerprint(suite, "digits")),
+        paths.work_dir("encode", "digits", encoding_fingerprint(suite, "digits")),
     ]
-    gone = [paths.pieces("download", "gone", "0" * 16), paths.pieces("encode", "digits", "0" * 16)]
+    gone = [paths.work_dir("download", "gone", "0" * 16), paths.work_dir("encode", "digits", "0" * 16)]
     for folder in (*kept, *gone):
         folder.mkdir(parents=True)
     clean(suite, force=True)

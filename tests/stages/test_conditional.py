@@ -15,7 +15,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from mdpipe.cli import app
-from mdpipe.data.artifacts.metrics import read_metrics
+from mdpipe.data.artifacts.files import read_json
 from mdpipe.data.dataset import EncodedDataset, training_labels
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.params import Params, parse_params
@@ -23,8 +23,8 @@ from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.evaluate import evaluate
+from mdpipe.stages.fit_tokenizer import fit_tokenizer
 from mdpipe.stages.sample import sample
-from mdpipe.stages.tokenizer import tokenizer
 from mdpipe.stages.train import train
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.stages.reading import levels_of
@@ -80,7 +80,7 @@ def told(toy: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
         images = shades[:, None, None].repeat(EDGE, axis=1).repeat(EDGE, axis=2)
         np.savez("toy.npz", images=images, labels=labels)
         download(toy, "toy")
-        tokenizer(toy, "toy")
+        fit_tokenizer(toy, "toy")
         encode(toy, "toy")
         train(toy, "toy")
     return place, conditions
@@ -118,11 +118,11 @@ def test_samples_take_the_classes_in_turn(toy: Params, toy_place: Path) -> None:
 def test_the_bound_is_of_pictures_given_their_classes(toy: Params, toy_place: Path) -> None:
     """Far below the bit that a pixel costs without knowing anything, and far above where the classes are the wrong."""
     evaluate(toy, "toy")
-    right = read_metrics(paths.metrics("evaluate", "toy"))["value"]
+    right = read_json(paths.metrics("evaluate", "toy"), "")["value"]
     labels = paths.encoded("toy") / "test_labels-00000.npy"
     np.save(labels, 1 - np.load(labels))
     evaluate(toy, "toy")
-    wrong = read_metrics(paths.metrics("evaluate", "toy"))["value"]
+    wrong = read_json(paths.metrics("evaluate", "toy"), "")["value"]
     assert right < 0.1
     assert wrong > 0.4
 

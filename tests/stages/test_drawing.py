@@ -13,8 +13,8 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params.sampling import SamplerConfig
-from mdpipe.stages.model_io import TrainedRun, load_run
-from mdpipe.stages.sampling import Drawn, draw, unknown
+from mdpipe.stages.model_io import TrainedModel, load_model
+from mdpipe.stages.sampling import Samples, all_masked, sample
 
 NOISE = CounterRNG(0, "test")
 WINDOW = 32
@@ -38,31 +38,31 @@ class Overheard(nn.Module):
 
 
 @pytest.fixture
-def overheard(place: Path) -> Callable[[str], tuple[TrainedRun, Overheard]]:
+def overheard(place: Path) -> Callable[[str], tuple[TrainedModel, Overheard]]:
     """A trained run, and the network in it that listens."""
 
-    def load(run: str) -> tuple[TrainedRun, Overheard]:
-        trained = load_run(run)
+    def load(run: str) -> tuple[TrainedModel, Overheard]:
+        trained = load_model(run)
         network = Overheard(trained.network)
         return replace(trained, network=network), network  # type: ignore[arg-type]
 
     return load
 
 
-Load = Callable[[str], tuple[TrainedRun, Overheard]]
+Load = Callable[[str], tuple[TrainedModel, Overheard]]
 
 
-def drawn_by(trained: TrainedRun, kind: str, tokens: Tensor, **settings: Any) -> Drawn:
+def drawn_by(trained: TrainedModel, kind: str, tokens: Tensor, **settings: Any) -> Samples:
     config = SamplerConfig.parse(kind)
     sampler = build_sampler(config.model_copy(update={"steps": 4}) if hasattr(config, "steps") else config)
-    return draw(trained, sampler, tokens, NOISE, choice=TokenSampler(), **settings)
+    return sample(trained, sampler, tokens, NOISE, token_sampler=TokenSampler(), **settings)
 
 
 @pytest.mark.parametrize(("run", "length"), [("chars_md4", 32), ("subwords_genmd4", 16), ("digits", 64)])
 def test_unknown_samples_are_masks_of_the_models_own_length(place: Path, run: str, length: int) -> None:
-    trained = load_run(run)
-    assert torch.equal(unknown(trained, 3), torch.full((3, length), trained.objective.vocab_size))
-    assert unknown(trained, 2, 5).shape == (2, 5)
+    trained = load_model(run)
+    assert torch.equal(all_masked(trained, 3), torch.full((3, length), trained.objective.vocab_size))
+    assert all_masked(trained, 2, 5).shape == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -78,17 +78,17 @@ def test_unknown_samples_are_masks_of_the_models_own_length(place: Path, run: st
 def test_network_calls_are_counted(overheard: Load, run: str, kind: str, fewest: int, most: int) -> None:
     """Four steps, and one more at time 0 where the schedule leaves something masked."""
     trained, network = overheard(run)
-    drawn = drawn_by(trained, kind, unknown(trained, 3))
-    assert drawn.network_calls == len(network.heard)
-    assert fewest <= drawn.network_calls <= most
+    drawn = drawn_by(trained, kind, all_masked(trained, 3))
+    assert drawn.nfe == len(network.heard)
+    assert fewest <= drawn.nfe <= most
     assert drawn.tokens.max() < trained.objective.vocab_size
 
 
 def test_guidance_is_one_call_on_the_batch_with_its_classes_and_without(overheard: Load) -> None:
     trained, network = overheard("digits")
     classes = torch.tensor([3, 1, 4])
-    drawn = drawn_by(trained, "ancestral_stepwise", unknown(trained, 3), classes=classes, guidance=2.0)
-    assert drawn.network_calls == len(network.heard)
+    drawn = drawn_by(trained, "ancestral_stepwise", all_masked(trained, 3), class_labels=classes, guidance_scale=2.0)
+    assert drawn.nfe == len(network.heard)
     for tokens, condition in network.heard:
         assert condition is not None
         assert condition.tolist() == [3, 1, 4, 10, 10, 10]
@@ -97,10 +97,10 @@ def test_guidance_is_one_call_on_the_batch_with_its_classes_and_without(overhear
 
 def test_the_network_gets_the_classes_or_none(overheard: Load) -> None:
     trained, network = overheard("digits")
-    drawn_by(trained, "ancestral_stepwise", unknown(trained, 2), classes=torch.tensor([9, 0]))
+    drawn_by(trained, "ancestral_stepwise", all_masked(trained, 2), class_labels=torch.tensor([9, 0]))
     assert all(condition is not None and condition.tolist() == [9, 0] for _, condition in network.heard)
     network.heard.clear()
-    drawn_by(trained, "ancestral_stepwise", unknown(trained, 2))
+    drawn_by(trained, "ancestral_stepwise", all_masked(trained, 2))
     assert network.heard
     assert all(condition is None for _, condition in network.heard)
 
@@ -112,11 +112,11 @@ def test_a_window_of_a_long_text_begins_with_half_of_the_one_before(overheard: L
     drawn = drawn_by(
         trained,
         "autoregressive",
-        unknown(trained, 2, 4 * WINDOW),
+        all_masked(trained, 2, 4 * WINDOW),
         on_step=lambda done, steps, _: windows.append((done, steps)),
     )
     assert windows == [(number, 7) for number in range(1, 8)]
-    assert drawn.network_calls == WINDOW + 6 * WINDOW // 2
+    assert drawn.nfe == WINDOW + 6 * WINDOW // 2
     for window in range(1, 7):
         start = window * WINDOW // 2
         tokens, _ = network.heard[WINDOW + (window - 1) * WINDOW // 2]
@@ -124,8 +124,8 @@ def test_a_window_of_a_long_text_begins_with_half_of_the_one_before(overheard: L
 
 
 def test_what_is_given_in_a_long_text_stays(place: Path) -> None:
-    trained = load_run("chars_md4")
-    tokens = unknown(trained, 2, 3 * WINDOW + 5)
+    trained = load_model("chars_md4")
+    tokens = all_masked(trained, 2, 3 * WINDOW + 5)
     tokens[:, ::3] = torch.arange(len(tokens[0, ::3])) % 27
     drawn = drawn_by(trained, "ancestral", tokens).tokens
     assert torch.equal(drawn[:, ::3], tokens[:, ::3])

@@ -52,7 +52,7 @@ def test_the_tokenizer_names_the_key_to_lower(mdpipe: Callable[..., object], par
     data = params.model_dump(mode="json")
     data["datasets"]["docs_subwords"]["tokenizer"]["vocab_size"] = 60_000
     Path("params.yaml").write_text(yaml.safe_dump(data))
-    line = mdpipe("tokenizer", "docs_subwords").output  # type: ignore[attr-defined]
+    line = mdpipe("fit-tokenizer", "docs_subwords").output  # type: ignore[attr-defined]
     assert line.startswith(
         "mdpipe: datasets.docs_subwords.tokenizer.vocab_size = 60000 is too large for the training text"
     )

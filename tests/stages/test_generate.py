@@ -188,7 +188,7 @@ def test_the_default_file_is_checked_before_sampling(
     refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sample_files.os, "access", lambda path, mode: False)
-    monkeypatch.setattr(interactive, "draw", None)
+    monkeypatch.setattr(interactive.sampling, "sample", None)
     assert refusal("generate", "digits").startswith("mdpipe: --out digits.png cannot be written: ")
 
 
@@ -284,13 +284,13 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
             ("chars_md",),
             "there is no run 'chars_md' (did you mean 'chars_md4'?); trained in models/: chars_ar, chars_md4,",
         ),
-        (("digits", "--label", 10), "--label 10 is not known: run 'digits' knows the classes 0 to 9"),
-        (("digits", "--label", -1), "--label -1 is not known: run 'digits' knows the classes 0 to 9"),
-        (("chars_md4", "--label", 0), "--label 0 is not known: run 'chars_md4' knows no classes"),
+        (("digits", "--label", 10), "--label 10 is not known: run 'digits' has the classes 0 to 9"),
+        (("digits", "--label", -1), "--label -1 is not known: run 'digits' has the classes 0 to 9"),
+        (("chars_md4", "--label", 0), "--label 0 is not known: run 'chars_md4' has no classes"),
         (("digits", "--guidance", 1), "--guidance needs a class to be guided by; give one with --label"),
         (("digits", "--label", 1, "--guidance", -1), "--guidance -1.0 is refused: must be at least 0"),
-        (("digits", "--prompt", "a"), "run 'digits' draws pictures, which have no --prompt and no --length"),
-        (("digits", "--length", 64), "run 'digits' draws pictures, which have no --prompt and no --length"),
+        (("digits", "--prompt", "a"), "run 'digits' samples images, without --prompt and --length"),
+        (("digits", "--length", 64), "run 'digits' samples images, without --prompt and --length"),
         (
             ("chars_md4", "--prompt", "a" * 32),
             "the prompt has 32 tokens and leaves nothing of 32; give a larger --length",

@@ -1,4 +1,4 @@
-"""`mdpipe infill`: gaps are filled, everything around them stays, and mistakes are told in a line."""
+"""`mdpipe infill`: masks are filled, everything around them stays, and mistakes end in one line."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import Result
 
-from mdpipe.commands.infill import with_gaps
+from mdpipe.commands.interactive import encode_with_masks
 from mdpipe.data.pixels import dequantize, quantize
 from mdpipe.data.raw.schema import read_images
 from mdpipe.params.diffusion import MD4Config
@@ -23,6 +23,10 @@ from tests.stages.reading import EDGE, LEVELS, levels_of, texts_of
 Command = Callable[..., Result]
 MASK = 27
 """Of letters."""
+
+MALFORMED = [
+    f"[{text}]" for text in ("MASK:x", "MASK:0", "MASK 12", "MASK=3", "mask", "MASK:1234567", "MASK:²", "gap:12")
+]
 
 HIDDEN = np.zeros((EDGE, EDGE), dtype=bool)
 HIDDEN[2:6, 1:7] = True
@@ -45,42 +49,42 @@ def digit(place: Path) -> NDArray[np.uint8]:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("ab[gap]cd", "ab...cd"),
-        ("ab[gap:5]cd", "ab.....cd"),
-        ("[gap:1]", "."),
-        ("[gap]b[gap:2]", "...b.."),
-        ("[gap:2][gap:2]", "...."),
-        ("the [gap] of [gap:2]s", "the ... of ..s"),
-        ("[gap] [gap]", "... ..."),
-        ("So, [gap], or (in [gap]).", "so ... or in ... "),
-        ("a[gap:2]\nb", "a.. b"),
-        ("[gap:2] 12 [gap:2]", ".. one two .."),
-        ("[gap", None),
+        ("ab[MASK]cd", "ab...cd"),
+        ("ab[MASK:5]cd", "ab.....cd"),
+        ("[MASK:1]", "."),
+        ("[MASK]b[MASK:2]", "...b.."),
+        ("[MASK:2][MASK:2]", "...."),
+        ("the [MASK] of [MASK:2]s", "the ... of ..s"),
+        ("[MASK] [MASK]", "... ..."),
+        ("So, [MASK], or (in [MASK]).", "so ... or in ... "),
+        ("a[MASK:2]\nb", "a.. b"),
+        ("[MASK:2] 12 [MASK:2]", ".. one two .."),
+        ("[MASK", None),
         ("", None),
     ],
 )
-def test_gaps_stand_where_they_are_marked_and_spaces_beside_them_stay(text: str, shown: str | None) -> None:
+def test_masks_are_where_they_are_written_and_spaces_stay(text: str, shown: str | None) -> None:
     letters = make_tokenizer("text8")
     if shown is None:
-        with pytest.raises(ValueError, match=r"no gap to fill; mark one with \[gap\], or with \[gap:12\]"):
-            with_gaps(letters, text, gap=3)
+        with pytest.raises(ValueError, match=r"no mask to fill; write one as \[MASK\], or as \[MASK:12\]"):
+            encode_with_masks(letters, text, mask_length=3)
     else:
-        (tokens,) = with_gaps(letters, text, gap=3).tolist()
+        (tokens,) = encode_with_masks(letters, text, mask_length=3).tolist()
         assert "".join("." if token == MASK else letters.decode(np.array([token])) for token in tokens) == shown
 
 
-@pytest.mark.parametrize("marker", ["[gap:x]", "[gap:0]", "[gap 12]", "[gap=3]", "[GAP]", "[gap:1234567]", "[gap:²]"])
-def test_what_looks_like_a_gap_and_is_none_is_refused(marker: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{marker} marks no gap; write [gap], or [gap:12]")):
-        with_gaps(make_tokenizer("text8"), f"a [gap] and {marker}", gap=3)
+@pytest.mark.parametrize("marker", MALFORMED)
+def test_a_malformed_mask_is_refused(marker: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{marker} is no mask; write [MASK], or [MASK:12]")):
+        encode_with_masks(make_tokenizer("text8"), f"a [MASK] and {marker}", mask_length=3)
 
 
 @pytest.mark.parametrize("sampler", compatible_samplers(MD4Config))
 @pytest.mark.parametrize("words", ["words", "words and many more of them so that windows are filled one by one"])
-def test_every_sampler_leaves_the_text_around_gaps_as_it_is(mdpipe: Command, sampler: str, words: str) -> None:
+def test_every_sampler_keeps_the_text_around_masks(mdpipe: Command, sampler: str, words: str) -> None:
     arguments = ("--sampler", sampler, "--steps", 4, "--count", 5)
     texts = texts_of(
-        mdpipe("infill", "chars_md4", "--text", f"some [gap:6] {words} [gap]s", "--gap", 2, *arguments).stdout
+        mdpipe("infill", "chars_md4", "--text", f"some [MASK:6] {words} [MASK]s", "--mask-length", 2, *arguments).stdout
     )
     assert len(set(texts)) == 5
     for text in texts:
@@ -88,10 +92,10 @@ def test_every_sampler_leaves_the_text_around_gaps_as_it_is(mdpipe: Command, sam
         assert (text[:5], text[11:-3], text[-1]) == ("some ", f" {words} ", "s")
 
 
-def test_pieces_come_back_around_gaps_of_pieces(mdpipe: Command) -> None:
+def test_subwords_around_masks_are_kept(mdpipe: Command) -> None:
     """The text is given back to the letter, whatever pieces it is cut into."""
     before, after = "Größe:\n    [1, 2", "]  ▁ # end\n"
-    texts = texts_of(mdpipe("infill", "subwords_genmd4", "--text", f"{before}[gap:3]{after}", "--count", 6).stdout)
+    texts = texts_of(mdpipe("infill", "subwords_genmd4", "--text", f"{before}[MASK:3]{after}", "--count", 6).stdout)
     assert len(set(texts)) > 1
     assert all(text.startswith(before) and text.endswith(after) for text in texts)
 
@@ -99,9 +103,9 @@ def test_pieces_come_back_around_gaps_of_pieces(mdpipe: Command) -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("A [gap] b", "mdpipe: the run's tokenizer reads 'A ' as 'a '\n"),
-        ("a [gap]\n", "mdpipe: the run's tokenizer reads '\\n' as ' '\n"),
-        ("a [gap] b", ""),
+        ("A [MASK] b", "mdpipe: the run's tokenizer reads 'A ' as 'a '\n"),
+        ("a [MASK]\n", "mdpipe: the run's tokenizer reads '\\n' as ' '\n"),
+        ("a [MASK] b", ""),
     ],
 )
 def test_text_that_the_tokenizer_alters_is_reported(mdpipe: Command, text: str, line: str) -> None:
@@ -109,27 +113,27 @@ def test_text_that_the_tokenizer_alters_is_reported(mdpipe: Command, text: str, 
 
 
 def test_a_file_holds_what_would_have_been_printed(mdpipe: Command) -> None:
-    printed = mdpipe("infill", "chars_md4", "--text", "a [gap]").stdout
-    assert mdpipe("infill", "chars_md4", "--text", "a [gap]", "--out", "texts.txt").stdout == "texts.txt\n"
+    printed = mdpipe("infill", "chars_md4", "--text", "a [MASK]").stdout
+    assert mdpipe("infill", "chars_md4", "--text", "a [MASK]", "--out", "texts.txt").stdout == "texts.txt\n"
     assert Path("texts.txt").read_text() == printed
 
 
 def test_a_seed_gives_the_same_filling_and_another_seed_another(mdpipe: Command) -> None:
-    drawn = [mdpipe("infill", "chars_md4", "--text", "a [gap] b", "--seed", seed).stdout for seed in (1, 1, 2)]
+    drawn = [mdpipe("infill", "chars_md4", "--text", "a [MASK] b", "--seed", seed).stdout for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
 
 
-@pytest.mark.parametrize("text", ["a [gap] b", "[gap]b", f"{'a' * 20}[gap:12]{'b' * 8}"])
-def test_left_to_right_a_gap_with_text_behind_it_is_refused(refusal: Callable[..., str], text: str) -> None:
-    """Also where the gap ends with the network's window of 32 letters, in which nothing follows it."""
+@pytest.mark.parametrize("text", ["a [MASK] b", "[MASK]b", f"{'a' * 20}[MASK:12]{'b' * 8}"])
+def test_left_to_right_a_mask_with_text_behind_it_is_refused(refusal: Callable[..., str], text: str) -> None:
+    """Also where the mask ends with the network's window of 32 letters, in which nothing follows it."""
     assert refusal("infill", "chars_ar", "--text", text).startswith(
-        "mdpipe: a run of autoregressive samples from left to right, without regard to the text after a gap"
+        "mdpipe: a run of autoregressive samples from left to right, without regard to the text after a mask"
     )
 
 
-def test_left_to_right_a_gap_at_the_end_is_filled(mdpipe: Command) -> None:
-    texts = texts_of(mdpipe("infill", "chars_ar", "--text", "the [gap:9]").stdout)
+def test_left_to_right_a_mask_at_the_end_is_filled(mdpipe: Command) -> None:
+    texts = texts_of(mdpipe("infill", "chars_ar", "--text", "the [MASK:9]").stdout)
     assert all(text.startswith("the ") and len(text) == 13 for text in texts)
 
 
@@ -157,7 +161,7 @@ def test_arrays_have_the_filled_images_alone(mdpipe: Command, digit: NDArray[np.
 
 def test_a_setting_of_the_sampler_reaches_the_filling(mdpipe: Command) -> None:
     drawn = [
-        mdpipe("infill", "chars_md4", "--text", "a [gap:20]", "--sampler", "remdm", "--set", f"eta={eta}").stdout
+        mdpipe("infill", "chars_md4", "--text", "a [MASK:20]", "--sampler", "remdm", "--set", f"eta={eta}").stdout
         for eta in (0, 1)
     ]
     assert drawn[0] != drawn[1]
@@ -174,23 +178,27 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
     ("arguments", "line"),
     [
         (("chars_md4",), "give either --text, or --image and --mask"),
-        (("chars_md4", "--text", "[gap]", "--image", "digit.png"), "give either --text, or --image and --mask"),
-        (("digits", "--image", "digit.png"), "--image needs --mask: the mask is a picture that is black where"),
+        (
+            ("chars_md4", "--text", "a [MASK]", "--gap", 3),
+            "--gap is now --mask-length, and [gap:12] in a text is [MASK:12]",
+        ),
+        (("chars_md4", "--text", "[MASK]", "--image", "digit.png"), "give either --text, or --image and --mask"),
+        (("digits", "--image", "digit.png"), "--image needs --mask: the mask is an image that is black where"),
         (("digits", "--mask", "mask.png"), "--mask needs --image: "),
-        (("chars_md4", "--text", "no marker"), "the text has no gap to fill"),
-        (("chars_md4", "--text", "[gap] 漢字"), "the tokenizer 'text8' keeps nothing of ' 漢字'; write it in"),
-        (("digits", "--text", "[gap]"), "run 'digits' draws pictures; give --image and --mask instead of --text"),
+        (("chars_md4", "--text", "no marker"), "the text has no mask to fill"),
+        (("chars_md4", "--text", "[MASK] 漢字"), "the tokenizer 'text8' keeps nothing of ' 漢字'; write it in"),
+        (("digits", "--text", "[MASK]"), "run 'digits' samples images; give --image and --mask instead of --text"),
         (
             ("chars_md4", "--image", "digit.png", "--mask", "mask.png"),
-            "run 'chars_md4' draws text; give --text instead of --image and --mask",
+            "run 'chars_md4' samples text; give --text instead of --image and --mask",
         ),
         (
             ("digits", "--image", "wide.png", "--mask", "mask.png"),
-            "wide.png has 8 x 9 pixels; the run's pictures have 8 x 8",
+            "wide.png has 8 x 9 pixels; the run's images have 8 x 8",
         ),
         (
             ("digits", "--image", "digit.png", "--mask", "wide.png"),
-            "wide.png has 8 x 9 pixels; the run's pictures have 8 x 8",
+            "wide.png has 8 x 9 pixels; the run's images have 8 x 8",
         ),
         (("digits", "--image", "no.png", "--mask", "mask.png"), "no.png is truncated or no image"),
         (("digits", "--image", "digit.png", "--mask", "cut.png"), "cut.png is truncated or no image"),
@@ -198,20 +206,20 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
         (("digits", "--image", "odd.png", "--mask", "mask.png"), "odd.png is truncated or no image"),
         (
             ("digits", "--image", "gone.png", "--mask", "mask.png"),
-            "gone.png is no file; name a picture of 8 x 8",
+            "gone.png is no file; name an image of 8 x 8",
         ),
         (
             ("digits", "--image", "digit.png", "--mask", "black.png"),
-            "black.png is black all over, which leaves nothing",
+            "black.png is black everywhere, which leaves nothing",
         ),
         (("digits", "--image", "digit.png", "--mask", "mask.png", "--label", 10), "--label 10 is not known"),
-        (("nobody", "--text", "[gap]"), "there is no run 'nobody'; trained in models/: chars_ar, chars_md4"),
+        (("nobody", "--text", "[MASK]"), "there is no run 'nobody'; trained in models/: chars_ar, chars_md4"),
         (
-            ("chars_md4", "--text", "[gap]", "--set", "eta=1"),
+            ("chars_md4", "--text", "[MASK]", "--set", "eta=1"),
             "--set eta=1: the sampler ancestral has no setting 'eta'",
         ),
         (
-            ("chars_md4", "--text", "[gap]", "--out", "a.png"),
+            ("chars_md4", "--text", "[MASK]", "--out", "a.png"),
             "--out a.png does not say how to write texts; allowed: .txt",
         ),
         (
@@ -219,7 +227,7 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
             "--out a.txt does not say how to write images; allowed: .png",
         ),
         (
-            ("chars_md4", "--text", "[gap]", "--sampler", "genmd4_ancestral"),
+            ("chars_md4", "--text", "[MASK]", "--sampler", "genmd4_ancestral"),
             "--sampler 'genmd4_ancestral' does not fit a run of md4",
         ),
     ],

@@ -12,8 +12,8 @@ from mdpipe.commands.plan_sizes import Estimate, folder_size
 from mdpipe.data.artifacts import disk_space
 from mdpipe.params import parse_params
 from mdpipe.pipeline import paths
+from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.download import download
-from mdpipe.stages.samplers import samplers
 from mdpipe.stages.train import train
 from tests.stages.planning import GPT2, owt_small, rows_of, smoke, with_source
 
@@ -35,7 +35,7 @@ def without_classes():
 
 def test_openwebtext_counts_what_is_published_of_it_and_no_more(empty):
     rows = rows_of(owt_small())
-    assert rows["tokenizer@owt"].download == Estimate(1_498_619)
+    assert rows["fit_tokenizer@owt"].download == Estimate(1_498_619)
     for figure in (rows["download@owt"].download, rows["encode@owt"].tokens, rows["evaluate@owt"].flops):
         assert figure.is_unknown
     assert not rows["train@owt"].disk.is_unknown
@@ -136,7 +136,7 @@ def test_the_stages_leave_what_the_plan_says(place, params):
         header = json.loads((paths.encoded(name) / "dataset.json").read_text())
         assert rows[f"encode@{name}"].disk == Estimate(folder_size(paths.encoded(name)))
         assert rows[f"encode@{name}"].tokens == Estimate(sum(split["tokens"] for split in header["splits"].values()))
-        assert rows[f"tokenizer@{name}"].disk == Estimate(folder_size(paths.tokenizer(name)))
+        assert rows[f"fit_tokenizer@{name}"].disk == Estimate(folder_size(paths.tokenizer(name)))
     for name in params.sources:
         assert rows[f"download@{name}"].disk == Estimate(folder_size(paths.raw(name)))
 
@@ -197,7 +197,7 @@ def test_a_run_that_goes_on_needs_room_for_what_is_not_there_yet():
 
 
 def test_samplers_are_called_as_often_as_planned(place, params):
-    samplers(params, "chars_md4")
+    compare_samplers(params, "chars_md4")
     with paths.samplers("chars_md4").open() as file:
         counted = {(row["sampler"], row["steps"]): row["network_calls"] for row in csv.DictReader(file)}
     for config in params.samplers.samplers_for(params.runs["chars_md4"].objective):
@@ -262,5 +262,5 @@ def test_a_vocabulary_that_is_yet_to_be_fetched_leaves_only_tokens_known(empty):
     content["datasets"]["docs_subwords"]["tokenizer"] = tokenizer
     rows = rows_of(content)
     assert rows["train@subwords_genmd4"].flops.is_unknown
-    assert rows["tokenizer@docs_subwords"].download.is_unknown
+    assert rows["fit_tokenizer@docs_subwords"].download.is_unknown
     assert rows["train@subwords_genmd4"].tokens == Estimate(30 * 8 * 16)

@@ -90,7 +90,7 @@ def test_a_path_that_an_earlier_stage_makes_need_not_exist(place, path):
         ({"digits": "."}, "sources.digits.path: '.' contains data/raw/"),
         ({"digits": "data"}, "contains data/raw/"),
         ({"digits": "/"}, "contains data/raw/"),
-        ({"digits": "metrics"}, "contains metrics/encode/"),
+        ({"digits": "records"}, "contains records/encode/"),
         ({"digits": "results"}, "contains results/likelihood.csv"),
         ({"digits": "models"}, "contains models/"),
     ],

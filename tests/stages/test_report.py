@@ -1,8 +1,6 @@
 """The report: its tables hold the metrics files, and the difference of two runs is that of their examples."""
 
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +9,13 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from mdpipe.data.artifacts.metrics import MetricsError, read_metrics
+from mdpipe.data.artifacts.metrics import MetricsError, read_record, write_record
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
-from mdpipe.reporting.schemas import EXPONENTS, SPEEDS
+from mdpipe.reporting.tables import EXPONENTS, SPEEDS
+from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
-from mdpipe.stages.samplers import samplers
 from tests.reporting import records
 
 
@@ -30,18 +28,19 @@ def two_runs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     data["runs"] = {name: data["runs"][name] for name in names}
     data["datasets"] = {"docs_chars": data["datasets"]["docs_chars"]}
     del data["zero_shot"], data["samplers"]
-    write(paths.metrics("encode", "docs_chars"), records.encoding("docs_chars", records.TEXT_RATES))
+    encoding = records.encoding("docs_chars", records.TEXT_RATES)
+    write_record(encoding, paths.record("encode", "docs_chars"))
     for name, value in zip(names, (2.5, 2.25), strict=True):
         evaluation = records.evaluation(name, "docs_chars", "text", unit="bits/char", value=value)
-        write(paths.metrics("evaluate", name), evaluation)
-        write(paths.metrics("sample", name), records.sample(name, dataset="docs_chars"))
-        write(paths.metrics("train", name), records.training(name))
+        written = {
+            "evaluate": evaluation,
+            "sample": records.sample(name, dataset="docs_chars"),
+            "train": records.training(name),
+        }
+        for stage, record in written.items():
+            write_record(record, paths.record(stage, name), paths.metrics(stage, name))
         put(paths.curve(name), "step,train/loss,train/grad_norm\n1,4.5,1\n2,4.25,0.5\n")
     return parse_params(data)
-
-
-def write(path: Path, record: Mapping[str, Any]) -> None:
-    put(path, json.dumps(record))
 
 
 def put(path: Path, text: str) -> None:
@@ -75,10 +74,10 @@ def test_a_constant_difference_has_no_error(two_runs: Params) -> None:
     put_costs("chars_ar", [9, 0, 1], [4, 4, 1])
     report(two_runs)
     compared = row_of("chars_md4")
-    assert compared["against"] == "chars_ar"
+    assert compared["baseline"] == "chars_ar"
     assert compared["difference"] == pytest.approx(1)
     assert compared["difference_stderr"] == pytest.approx(0, abs=1e-9)
-    assert [row_of("chars_ar")[name] for name in ("against", "difference", "difference_stderr")] == [None] * 3
+    assert [row_of("chars_ar")[name] for name in ("baseline", "difference", "difference_stderr")] == [None] * 3
 
 
 def test_a_difference_is_the_one_computed_by_hand(two_runs: Params) -> None:
@@ -100,7 +99,7 @@ def test_the_table_shows_the_difference_with_its_error(two_runs: Params) -> None
     header, _, *lines = (paths.RESULTS / "likelihood.md").read_text().splitlines()
     headings = [heading.strip() for heading in header.split("|")]
     cells = [dict(zip(headings, [cell.strip() for cell in line.split("|")], strict=True)) for line in lines]
-    compared = [row for row in cells if row["against"]]
+    compared = [row for row in cells if row["baseline"]]
     assert [row["run"] for row in compared] == ["chars_md4"]
     assert "±" in compared[0]["difference"]
     assert {row["estimator"] for row in cells if not row["run"]} == {"xz", "unigram"}
@@ -148,8 +147,8 @@ def test_measured_speeds_are_in_the_table_of_samplers(params: Params, place: Pat
     real = parse_params(data)
     for run in real.runs:
         sample(real, run)
-    samplers(real, "chars_md4")
-    parameters = pl.read_csv(paths.samplers("chars_md4"))["parameters"][0]
+    compare_samplers(real, "chars_md4")
+    parameters = pl.read_csv(paths.samplers("chars_md4"))["num_parameters"][0]
     put(paths.SPEEDS, f"{','.join(SPEEDS)}\nchars_md4,first_hitting,,{parameters},64.5\n")
     report(real)
     table = pl.read_csv(paths.RESULTS / "samplers.csv")
@@ -163,7 +162,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     real = parse_params(data)
     for run in real.runs:
         sample(real, run)
-    samplers(real, "chars_md4")
+    compare_samplers(real, "chars_md4")
     report(real)
     tables = {name: pl.read_csv(paths.RESULTS / f"{name}.csv") for name in ("likelihood", "samples", "samplers")}
     assert set(tables["likelihood"]["run"].drop_nulls()) == set(tables["samples"]["run"]) == set(real.runs)
@@ -173,22 +172,22 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     expected = difference_by_hand(first[:, 0], second[:, 0], first[:, 1])
     found = row_of("chars_md4")
     assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
-    values = [read_metrics(paths.metrics("evaluate", run))["value"] for run in ("chars_md4", "chars_ar")]
+    values = [read_record(paths.metrics("evaluate", run))["value"] for run in ("chars_md4", "chars_ar")]
     assert found["difference"] == pytest.approx(values[0] - values[1], abs=2e-5)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert all(run in page for run in real.runs)
-    conditions = dict(tables["likelihood"].select("run", "condition").drop_nulls("run").iter_rows())
+    conditions = dict(tables["likelihood"].select("run", "class_cond").drop_nulls("run").iter_rows())
     assert conditions == {name: run.class_cond and "class label" for name, run in real.runs.items()}
-    guided = tables["samples"].filter(run="digits").select("condition", "guidance", "unit")
+    guided = tables["samples"].filter(run="digits").select("class_cond", "guidance_scale", "unit")
     assert guided.rows() == [("class label", 1.0, "bits/dim")]
     assert "| class label |" in (paths.RESULTS / "likelihood.md").read_text()
     heading = (paths.RESULTS / "datasets.md").read_text().splitlines()[0]
-    assert all(f" {name} |" in heading for name in ("length", "examples", "tokens", "contamination windows"))
+    assert all(f" {name} |" in heading for name in ("seq len", "examples", "tokens", "contamination windows"))
 
 
 def test_the_final_loss_is_the_mean_of_the_last_rows_of_the_curve(params: Params, place: Path) -> None:
     for run in params.runs:
-        trained = read_metrics(paths.metrics("train", run))
+        trained = read_record(paths.record("train", run), paths.metrics("train", run))
         losses = pl.read_csv(paths.curve(run))["train/loss"]
         assert trained["final_loss_rows"] == min(20, len(losses)) > 1
         assert trained["final_loss"] == pytest.approx(losses.tail(20).mean(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""The comparison of samplers: one row each and one for the data, judged by a likelihood that is the judge's own."""
+"""The comparison of samplers: one row each and one for the data, scored by the likelihood of the reference model."""
 
 import csv
 import math
@@ -16,10 +16,10 @@ from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
-from mdpipe.reporting.schemas import SAMPLERS
-from mdpipe.stages.model_io import load_run
-from mdpipe.stages.samplers import STREAMS, samplers
-from mdpipe.stages.sampling import draw, unknown
+from mdpipe.reporting.tables import SAMPLERS
+from mdpipe.stages.compare_samplers import STREAMS, compare_samplers
+from mdpipe.stages.model_io import load_model
+from mdpipe.stages.sampling import all_masked, sample
 
 WINDOW = 32
 Row = dict[str, str]
@@ -28,7 +28,7 @@ Row = dict[str, str]
 @pytest.fixture
 def rows(params: Params, place: Path) -> list[Row]:
     """The rows of metrics/samplers/chars_md4.csv, as text."""
-    samplers(params, "chars_md4")
+    compare_samplers(params, "chars_md4")
     return rows_of("chars_md4")
 
 
@@ -52,8 +52,8 @@ def held_out() -> Tensor:
 
 
 def bits_by_chaining(tokens: Tensor) -> list[float]:
-    """Bits per letter of each text under the judge, which is shown the letters before each one, one after the other."""
-    network = load_run("chars_ar").network
+    """Return the bits per letter of each text under the reference model, one letter after the other."""
+    network = load_model("chars_ar").network
     bits = torch.zeros(len(tokens), dtype=torch.float64)
     for place in range(WINDOW):
         before = pad(tokens[:, :place], (1, 0), value=27)
@@ -79,9 +79,9 @@ def test_there_is_a_row_for_the_data_and_for_each_sampler_at_each_number_of_step
         ("ancestral", "8", "2"),
         ("first_hitting", "", "2"),
     ]
-    parameters = str(load_run("chars_md4").parameters)
+    parameters = str(load_model("chars_md4").num_parameters)
     for row in rows:
-        assert [row[name] for name in ("run", "dataset", "judge", "unit", "parameters")] == [
+        assert [row[name] for name in ("run", "dataset", "reference_model", "unit", "num_parameters")] == [
             "chars_md4",
             "docs_chars",
             "chars_ar",
@@ -91,7 +91,7 @@ def test_there_is_a_row_for_the_data_and_for_each_sampler_at_each_number_of_step
 
 
 def test_network_calls_are_at_most_one_a_step_and_one_for_the_rest(rows: list[Row]) -> None:
-    calls = {(row["sampler"], row["steps"]): row["network_calls"] for row in rows}
+    calls = {(row["sampler"], row["steps"]): row["nfe"] for row in rows}
     assert calls["data", ""] == ""
     assert calls["first_hitting", ""] == str(WINDOW)
     for sampler, steps in calls:
@@ -99,7 +99,7 @@ def test_network_calls_are_at_most_one_a_step_and_one_for_the_rest(rows: list[Ro
             assert int(calls[sampler, steps]) in (int(steps), int(steps) + 1)
 
 
-def test_the_data_are_judged_whole(rows: list[Row]) -> None:
+def test_the_data_are_scored_as_a_whole(rows: list[Row]) -> None:
     tokens = held_out()
     bits = bits_by_chaining(tokens)
     assert float(rows[0]["bits"]) == pytest.approx(np.mean(bits), rel=1e-5)
@@ -107,14 +107,16 @@ def test_the_data_are_judged_whole(rows: list[Row]) -> None:
     assert float(rows[0]["entropy"]) == pytest.approx(entropy(tokens), rel=1e-5)
 
 
-def test_samples_are_judged_as_the_data_are(params: Params, rows: list[Row]) -> None:
-    """Drawn again from the same noise, of which every row has its own."""
-    trained = load_run("chars_md4")
+def test_samples_are_scored_as_the_data_are(params: Params, rows: list[Row]) -> None:
+    """Sample again with the stream of random numbers that each row has."""
+    trained = load_model("chars_md4")
     compared = params.samplers.samplers_for(params.runs["chars_md4"].objective)
     for row, config in zip(rows[1:], compared, strict=True):
         stream = STREAMS.get(config.kind, config.kind)
         noise = CounterRNG(params.seed, f"samplers/{stream}/{getattr(config, 'steps', None)}")
-        tokens = draw(trained, build_sampler(config), unknown(trained, 2), noise, choice=TokenSampler()).tokens
+        tokens = sample(
+            trained, build_sampler(config), all_masked(trained, 2), noise, token_sampler=TokenSampler()
+        ).tokens
         first, second = bits_by_chaining(tokens)
         assert float(row["bits"]) == pytest.approx((first + second) / 2, rel=1e-5)
         assert float(row["bits_stderr"]) == pytest.approx(abs(first - second) / 2, rel=1e-4)
@@ -123,9 +125,9 @@ def test_samples_are_judged_as_the_data_are(params: Params, rows: list[Row]) -> 
 
 def test_the_file_is_the_same_each_time_and_another_with_another_seed(params: Params, rows: list[Row]) -> None:
     first = paths.samplers("chars_md4").read_bytes()
-    samplers(params, "chars_md4")
+    compare_samplers(params, "chars_md4")
     assert paths.samplers("chars_md4").read_bytes() == first
-    samplers(params.model_copy(update={"seed": 1}), "chars_md4")
+    compare_samplers(params.model_copy(update={"seed": 1}), "chars_md4")
     assert rows_of("chars_md4")[0] == rows[0]
     assert rows_of("chars_md4")[1:] != rows[1:]
 
@@ -152,10 +154,10 @@ def test_only_samplers_that_fit_the_run_are_tried(params: Params) -> None:
     }
 
 
-def test_a_judge_that_only_has_a_bound_is_refused(params: Params, place: Path) -> None:
+def test_a_reference_model_that_only_has_a_bound_is_refused(params: Params, place: Path) -> None:
     """The params already say so; where the models on the disk are others than these, the stage does."""
-    judged = params.samplers.runs["chars_md4"].model_copy(update={"reference_model": "chars_md4"})
-    suite = params.samplers.model_copy(update={"runs": {"chars_md4": judged}})
+    comparison = params.samplers.runs["chars_md4"].model_copy(update={"reference_model": "chars_md4"})
+    suite = params.samplers.model_copy(update={"runs": {"chars_md4": comparison}})
     with pytest.raises(ValueError, match="must have an exact likelihood"):
-        samplers(params.model_copy(update={"samplers": suite}), "chars_md4")
+        compare_samplers(params.model_copy(update={"samplers": suite}), "chars_md4")
     assert not paths.samplers("chars_md4").exists()

@@ -32,7 +32,11 @@ def train(place: Path, run: str, **hardware: object) -> "subprocess.CompletedPro
 @pytest.mark.parametrize(("run", "strategy"), [("subwords_genmd4", "fsdp"), ("digits", "ddp")])
 def test_two_processes_write_the_run_of_one_up_to_rounding(place, run, strategy):
     """GenMD4 with dropout, sharded; a U-Net that is told classes, replicated."""
-    files = [place / f"models/{run}/model.safetensors", place / f"metrics/train/{run}.json"]
+    files = [
+        place / f"models/{run}/model.safetensors",
+        place / f"metrics/train/{run}.json",
+        place / f"records/train/{run}.json",
+    ]
     weights, metrics = load_file(files[0]), json.loads(files[1].read_text())
     for file in files:
         file.unlink()

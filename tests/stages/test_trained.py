@@ -10,14 +10,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mdpipe.stages.model_io import load_run
+from mdpipe.stages.model_io import load_model
 
 LETTERS, PIECES, DIGITS = Path("models/chars_md4"), Path("models/subwords_genmd4"), Path("models/digits")
 
 
 def refused(run: str) -> str:
     with pytest.raises(ValueError, match=r"; .*(dvc repro|run the stage)") as error:
-        load_run(run)
+        load_model(run)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -29,7 +29,7 @@ def edit(path: Path, **changes: Any) -> None:
 
 @pytest.mark.parametrize("run", ["chars_md4", "chars_ar", "subwords_genmd4", "digits"])
 def test_what_training_wrote_is_taken(place, run):
-    assert load_run(run).directory == Path("models") / run
+    assert load_model(run).directory == Path("models") / run
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -20,8 +20,8 @@ from mdpipe.params import EstimatorConfig
 from mdpipe.params.data import PACKINGS
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
-from mdpipe.stages.bound_metrics import bound_metrics
-from mdpipe.stages.model_io import UNITS, TrainedRun
+from mdpipe.stages.evaluate import bound_record
+from mdpipe.stages.model_io import UNITS, TrainedModel
 from tests.data.building import make_tokenizer
 
 TEXTS = [f"Text {number}, naïve as it is, of {'so many ' * (number % 5)}words." for number in range(30)]
@@ -58,8 +58,8 @@ def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: s
         TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), corpus.vocab_size, (16,), seed=0
     )
     likelihood = likelihood_bound(objective, network, corpus, EstimatorConfig(num_mc_samples=2), CounterRNG(0, "units"))
-    trained = TrainedRun(network, objective, tmp_path, "corpus", "text", kind, (16,), 0, ())
-    found = bound_metrics(trained, likelihood, corpus.counts)
+    trained = TrainedModel(network, objective, tmp_path, "corpus", "text", kind, (16,), 0, ())
+    found = bound_record(trained, likelihood, corpus.counts)
     counts = {"bits/token": "tokens", "bits/byte": "bytes", "bits/char": "characters"}
     bits = float(likelihood.per_example.sum()) / math.log(2)
     rates = [(found["unit"], found["value"]), ("bits/byte", found["bits_per_byte"])]

@@ -12,7 +12,7 @@ from mdpipe.params import ParamsError, parse_params
 from mdpipe.params.errors import MAX_SHOWN
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
-from mdpipe.stages.tokenizer import tokenizer
+from mdpipe.stages.fit_tokenizer import fit_tokenizer
 from tests.data.sources.http_server import make_quick, served
 
 SMOKE = yaml.safe_load((Path(__file__).parents[2] / "workflow/presets/smoke.yaml").read_text())
@@ -34,7 +34,7 @@ def test_no_artifact_metric_or_log_has_the_secrets_of_a_url(tmp_path, monkeypatc
         data = {**SMOKE, "sources": {**SMOKE["sources"], "notes": source}}
         params = parse_params({**data, "datasets": {**SMOKE["datasets"], "notes": dataset}})
         download(params, "notes")
-        tokenizer(params, "notes")
+        fit_tokenizer(params, "notes")
         encode(params, "notes")
         assert site.paths == ["/dc/text8.zip?token=t0ken"]
     manifest = json.loads(Path("data/encoded/notes/manifest.json").read_text())

@@ -10,10 +10,10 @@ import pytest
 from mdpipe.commands.readme import PICTURES, TABLES, readme
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
+from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.download import download
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
-from mdpipe.stages.samplers import samplers
 from mdpipe.stages.zero_shot import zero_shot
 
 pytestmark = pytest.mark.slow
@@ -33,7 +33,7 @@ def finished_place(params: Params, trained_place: Path, tmp_path_factory: pytest
         for run in params.runs:
             sample(params, run)
         for run in params.samplers.runs:
-            samplers(params, run)
+            compare_samplers(params, run)
         report(params)
     return place
 
@@ -49,7 +49,7 @@ def rows(table: str) -> list[dict[str, str]]:
 
 
 def test_every_record_and_row_says_what_it_is_of(params: Params) -> None:
-    for path in Path("metrics/zero_shot").iterdir():
+    for path in Path("records/zero_shot").iterdir():
         record = json.loads(path.read_text(encoding="utf-8"))
         assert {record["split"], *(rate["split"] for rate in record["references"])} == {"all"}
         assert {rate["reference"] for rate in record["references"]} == {"xz", "bzip2", "unigram"}
@@ -58,7 +58,7 @@ def test_every_record_and_row_says_what_it_is_of(params: Params) -> None:
         for row in rows(table):
             assert row["unit"] != "bits/byte"
             assert row["unit"] != "bits/char" or float(row["value"]) == float(row["bits_per_byte"])
-    conditions = {row["run"]: row["condition"] for row in rows("likelihood") if row["run"]}
+    conditions = {row["run"]: row["class_cond"] for row in rows("likelihood") if row["run"]}
     assert conditions == {run: "class label" if settings.class_cond else "" for run, settings in params.runs.items()}
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert all(shown in page for shown in ("class label", "final loss rows", "(1 + s) × conditional"))

@@ -119,7 +119,7 @@ def test_every_code_dependency_exists(stage):
     assert all((SOURCE / "mdpipe" / name).exists() for name in code_of(stage))
 
 
-@pytest.mark.parametrize("stage", ["train", "sample", "evaluate", "samplers"])
+@pytest.mark.parametrize("stage", ["train", "sample", "evaluate", "compare_samplers"])
 def test_an_edit_of_what_prepares_data_leaves_models_alone(stage):
     """A repaired source is read again, and only what comes out otherwise is trained on again."""
     preparing = {f"data/{package}" for package in ("sources", "raw", "splits.py", "parallel.py", "tokenize")}

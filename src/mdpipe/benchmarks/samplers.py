@@ -1,4 +1,4 @@
-"""Speed of the samplers that the stage `samplers` compares, on the trained runs and this machine.
+"""Speed of the samplers that the stage `compare_samplers` compares, on the trained runs and this machine.
 
 Not a stage: its times differ between machines and moments, and no artifact of the pipeline may. They are measured from
 the command line, kept in git, and shown in the report next to the samplers' quality.
@@ -17,9 +17,9 @@ from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
-from mdpipe.reporting.schemas import SPEEDS
-from mdpipe.stages.model_io import TrainedRun, load_run
-from mdpipe.stages.sampling import draw, unknown
+from mdpipe.reporting.tables import SPEEDS
+from mdpipe.stages.model_io import TrainedModel, load_model
+from mdpipe.stages.sampling import all_masked, sample
 
 DIGITS = 4
 """Significant digits of a speed in the file, more than its precision."""
@@ -40,24 +40,24 @@ def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, rep
 
 
 def _speeds(params: Params, run: str, repeats: int) -> list[dict[str, Any]]:
-    trained = load_run(run)
+    trained = load_model(run)
     return [
         {
             "run": run,
             "sampler": config.kind,
             "steps": getattr(config, "steps", None),
-            "parameters": trained.parameters,
+            "num_parameters": trained.num_parameters,
             "tokens_per_second": _tokens_per_second(trained, build_sampler(config), params, repeats),
         }
         for config in params.samplers.samplers_for(params.runs[run].objective)
     ]
 
 
-def _tokens_per_second(trained: TrainedRun, sampler: Sampler[Any], params: Params, repeats: int) -> float:
+def _tokens_per_second(trained: TrainedModel, sampler: Sampler[Any], params: Params, repeats: int) -> float:
     """Return the best speed of several repetitions, after one that warms up, with the samples moved to the CPU."""
-    tokens, seconds = unknown(trained, params.samplers.count), []
+    tokens, seconds = all_masked(trained, params.samplers.count), []
     for _ in range(1 + repeats):
         start = perf_counter()
-        draw(trained, sampler, tokens, CounterRNG(params.seed, "bench samplers"), choice=TokenSampler())
+        sample(trained, sampler, tokens, CounterRNG(params.seed, "bench samplers"), token_sampler=TokenSampler())
         seconds.append(perf_counter() - start)
     return float(f"{tokens.numel() / min(seconds[1:]):.{DIGITS}g}")

@@ -18,7 +18,7 @@ def describe(params: Params) -> str:
         if isinstance(source, TextSource):
             lines += [f"    {note}" for note in as_plain_text(source)]
     for name, dataset in params.datasets.items():
-        lines.append(f"  tokenizer@{name}, encode@{name}: {dataset.tokenizer.kind} of {dataset.source}")
+        lines.append(f"  fit_tokenizer@{name}, encode@{name}: {dataset.tokenizer.kind} of {dataset.source}")
     for name, run in params.runs.items():
         network, train = run.network, run.train
         lines.append(
@@ -28,7 +28,9 @@ def describe(params: Params) -> str:
         )
     for run_name in params.zero_shot.runs:
         lines += [f"  zero_shot@{run_name}-{source}" for source in params.zero_shot.sources]
-    lines += [f"  samplers@{run}: scored by {scored.reference_model}" for run, scored in params.samplers.runs.items()]
+    lines += [
+        f"  compare_samplers@{run}: scored by {scored.reference_model}" for run, scored in params.samplers.runs.items()
+    ]
     return "\n".join([*lines, "  report" if params.runs else NO_REPORT])
 
 

@@ -32,7 +32,11 @@ ANY = "*"
 MADE_IN = (
     *(place(ANY) for place in (paths.raw, paths.tokenizer, paths.encoded, paths.model, paths.samples)),
     *(place(ANY) for place in (paths.evaluation, paths.curve, paths.samplers)),
-    *(paths.metrics(stage, ANY) for stage in ("encode", "train", "sample", "evaluate", "zero_shot")),
+    *(
+        place(stage, ANY)
+        for place in (paths.metrics, paths.record)
+        for stage in ("encode", "train", "sample", "evaluate", "zero_shot")
+    ),
 )
 """What stages write, for any name of a source, dataset or run."""
 
@@ -115,8 +119,8 @@ def _state(params: Params, repo: Repo) -> Iterator[Path]:
         "encode": {name: encoding_fingerprint(params, name) for name in params.datasets},
     }
     for stage, fingerprints in unfinished.items():
-        kept = {paths.pieces(stage, name, fingerprint) for name, fingerprint in fingerprints.items()}
-        yield from (path for path in paths.all_pieces(stage, ANY) if path not in kept)
+        kept = {paths.work_dir(stage, name, fingerprint) for name, fingerprint in fingerprints.items()}
+        yield from (path for path in paths.work_dirs(stage, ANY) if path not in kept)
 
     kept = set()
     for name in params.runs:

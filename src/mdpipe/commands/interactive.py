@@ -1,9 +1,16 @@
-"""What `mdpipe generate` and `mdpipe infill` have in common: the model, the sampler asked for, progress."""
+"""Sampling from the command line: `mdpipe generate` and `mdpipe infill`.
+
+Shapes: N samples, L tokens of each; H, W, C of images.
+"""
 
 import difflib
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,84 +19,186 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
+from mdpipe.commands.sample_files import require_sample_path, write_images, write_texts
 from mdpipe.commands.sampling_options import SamplingOptions
-from mdpipe.data.tokenizers import Tokenizer
+from mdpipe.data.pixels import quantize
+from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.pipeline import paths
-from mdpipe.stages.model_io import TrainedRun, load_run
-from mdpipe.stages.sampling import Drawn, draw
+from mdpipe.stages import model_io, sampling
+from mdpipe.stages.model_io import TrainedModel
 
 LISTED = 12
-"""Names of classes in a message."""
+"""Class names in a message."""
+
+MASK = re.compile(r"\[MASK(?::(\d{1,6}))?\]", re.ASCII)
+"""`[MASK:12]` is twelve masked tokens, `[MASK]` as many as --mask-length says."""
+ALMOST_MASK = re.compile(r"\[\s*(?:mask|gap)\s*(?:[:=][^\]]*|\d*\s*)\]", re.IGNORECASE)
+"""Anything that looks like a mask, including its old form `[gap:12]`."""
 
 
-def open_run(run: str, options: SamplingOptions) -> TrainedRun:
-    """Load the model, ready to be sampled from.
+def generate(run: str, options: SamplingOptions, count: int, prompt: str, length: int | None, out: str | None) -> None:
+    """Sample texts or images; write them to `out`, by default images to RUN.png, and print texts.
 
     Raises:
-        ValueError: it is missing or broken, or an option is out of range.
+        ValueError: the model is missing or broken, an option does not fit it, `out` cannot be written, or the prompt
+            leaves no tokens to sample or contains characters that the run's tokenizer cannot encode.
     """
-    _require_run(run)
+    model = _load_model(run, options)
+    if model.modality == "image":
+        out = out or f"{run}.png"
+        require_sample_path(out, "image")
+        if prompt or length is not None:
+            raise ValueError(f"run {run!r} samples images, without --prompt and --length; see `mdpipe infill`")
+        write_images(model, _sample(model, sampling.all_masked(model, count), options), out)
+        return
+    require_sample_path(out, "text")
+    tokenizer = load_tokenizer(model.directory)
+    [ids] = _encode_parts(tokenizer, [prompt])
+    tokens = sampling.all_masked(model, count, length)
+    if len(ids) >= tokens.shape[1]:
+        raise ValueError(
+            f"the prompt has {len(ids)} tokens and leaves nothing of {tokens.shape[1]}; give a larger --length"
+        )
+    tokens[:, : len(ids)] = torch.from_numpy(ids)
+    write_texts(tokenizer, _sample(model, tokens, options), out)
+
+
+def infill_text(run: str, options: SamplingOptions, count: int, text: str, mask_length: int, out: str | None) -> None:
+    """Fill the masks of a text `count` times; write the texts to `out`, or print them.
+
+    Raises:
+        ValueError: the text has no mask or cannot be encoded, the run samples images, or an option does not fit it.
+    """
+    model = _load_model(run, options)
+    if model.modality != "text":
+        raise ValueError(f"run {run!r} samples images; give --image and --mask instead of --text")
+    require_sample_path(out, "text")
+    tokenizer = load_tokenizer(model.directory)
+    tokens = encode_with_masks(tokenizer, text, mask_length).expand(count, -1)
+    write_texts(tokenizer, _sample(model, tokens, options), out)
+
+
+def infill_image(run: str, options: SamplingOptions, count: int, image: Path, mask: Path, out: str | None) -> None:
+    """Fill the masked part of an image `count` times; write the images to `out`, by default to RUN.png.
+
+    A sheet of images begins with the masked one.
+
+    Raises:
+        ValueError: a file does not have the size of the run's images or cannot be read, the mask is empty, the run
+            samples text, or an option does not fit it.
+    """
+    model = _load_model(run, options)
+    if model.modality != "image":
+        raise ValueError(f"run {run!r} samples text; give --text instead of --image and --mask")
+    out = out or f"{run}.png"
+    require_sample_path(out, "image")
+    height, width, channels = model.shape
+    pixels = _read_image(image, "L" if channels == 1 else "RGB", (height, width))
+    masked = _read_image(mask, "L", (height, width)) > 0  # (H, W, 1)
+    if not masked.any():
+        raise ValueError(f"{mask} is black everywhere, which leaves nothing to fill")
+    mask_id = model.objective.mask_id
+    levels = quantize(pixels, maximum=255, levels=model.objective.vocab_size).astype(np.int64)
+    tokens = torch.from_numpy(np.where(masked, mask_id, levels).reshape(1, -1))
+    samples = _sample(model, tokens.expand(count, -1), options)
+    write_images(model, samples, out, known=torch.where(tokens == mask_id, 0, tokens))
+
+
+def encode_with_masks(tokenizer: Tokenizer, text: str, mask_length: int) -> Tensor:
+    """Return the tokens (1, L) of a text with masks.
+
+    Raises:
+        ValueError: there is no mask, or the tokenizer cannot encode a part of the text.
+    """
+    for marker in ALMOST_MASK.findall(text):
+        if not (found := MASK.fullmatch(marker)) or found[1] == "0":
+            raise ValueError(f"{marker} is no mask; write [MASK], or [MASK:12] for twelve tokens")
+    parts = MASK.split(text)
+    first, *others = _encode_parts(tokenizer, parts[::2])
+    spans = [first]
+    for length, ids in zip(parts[1::2], others, strict=True):
+        spans += [np.full(int(length or mask_length), tokenizer.vocab_size), ids]
+    tokens = torch.from_numpy(np.concatenate(spans))[None]
+    if not (tokens == tokenizer.vocab_size).any():
+        raise ValueError("the text has no mask to fill; write one as [MASK], or as [MASK:12] for twelve tokens")
+    return tokens
+
+
+def class_label(model: TrainedModel, name: str) -> int:
+    """Return the class with this name, or else with this number.
+
+    Raises:
+        ValueError: the run has no such class; the message lists its classes, similar names first.
+    """
+    if name in model.class_names:
+        return model.class_names.index(name)
+    if name.isdecimal() and int(name) < model.num_classes:
+        return int(name)
+    known = f"the classes 0 to {model.num_classes - 1}" if model.num_classes else "no classes"
+    if model.class_names:
+        similar = difflib.get_close_matches(name, model.class_names, LISTED)
+        listed = list(dict.fromkeys([*similar, *model.class_names]))[:LISTED]
+        known += f", named {', '.join(listed)}{' and others' * (len(model.class_names) > len(listed))}"
+    raise ValueError(f"--label {name} is not known: run {model.name!r} has {known}")
+
+
+def _load_model(run: str, options: SamplingOptions) -> TrainedModel:
+    """Load the model of a run that is trained or in params.yaml; check the options first."""
+    trained = paths.trained_runs()
+    if run not in trained:
+        runs = load_params().runs if PARAMS_FILE.exists() else {}
+        if run not in runs:
+            hint = did_you_mean(run, [*trained, *runs])
+            untrained = sorted(runs.keys() - set(trained))
+            others = f"; in params.yaml and not trained: {', '.join(untrained)}" if untrained else ""
+            raise ValueError(
+                f"there is no run {run!r}{hint}; trained in models/: {', '.join(trained) or 'none'}{others}"
+            )
     options.require_in_range()
     configure_runtime(options.threads)
-    return load_run(run)
+    return model_io.load_model(run)
 
 
-def class_number(trained: TrainedRun, label: str) -> int:
-    """The class that has this name, or else this number.
-
-    Raises:
-        ValueError: the run knows no such class; the message lists those it knows, similar names first.
-    """
-    if label in trained.class_names:
-        return trained.class_names.index(label)
-    if label.isdecimal() and int(label) < trained.classes:
-        return int(label)
-    known = f"the classes 0 to {trained.classes - 1}" if trained.classes else "no classes"
-    if trained.class_names:
-        similar = difflib.get_close_matches(label, trained.class_names, LISTED)
-        listed = list(dict.fromkeys([*similar, *trained.class_names]))[:LISTED]
-        known += f", named {', '.join(listed)}{' and others' * (len(trained.class_names) > len(listed))}"
-    raise ValueError(f"--label {label} is not known: run {trained.directory.name!r} knows {known}")
-
-
-def fill(trained: TrainedRun, tokens: Tensor, options: SamplingOptions) -> Drawn:
-    """Sample the masked positions of tokens (N, L), with a progress bar on the standard error.
+def _sample(model: TrainedModel, tokens: Tensor, options: SamplingOptions) -> Tensor:
+    """Fill the masked positions of tokens (N, L), with a progress bar on the standard error.
 
     Raises:
         ValueError: the sampler does not exist or does not fit the run's objective, a setting of it is wrong, the run
             has no such class, or it samples from left to right and a token is known to the right of a mask.
     """
-    objective = trained.objective.config
-    sampler = options.build_sampler(trained.name, objective)
-    masked = tokens == trained.objective.mask_id
+    objective = model.objective.config
+    sampler = options.build_sampler(model.name, objective)
+    masked = tokens == model.objective.mask_id
     if objective.is_causal and (masked[:, :-1] & ~masked[:, 1:]).any():
         raise ValueError(
-            f"a run of {objective.kind} samples from left to right, without regard to the text after a gap: it fills"
-            " one gap, at the end"
+            f"a run of {objective.kind} samples from left to right, without regard to the text after a mask: it fills"
+            " one mask, at the end"
         )
+    labels = None if options.label is None else torch.full((len(tokens),), class_label(model, options.label))
     with _progress() as on_step:
-        return draw(
-            trained,
+        samples = sampling.sample(
+            model,
             sampler,
             tokens,
             CounterRNG(options.seed, "by hand"),
-            choice=options.token_sampler(trained.name),
-            classes=None if options.label is None else torch.full((len(tokens),), class_number(trained, options.label)),
-            guidance=options.guidance_scale(trained.name),
+            token_sampler=options.token_sampler(model.name),
+            class_labels=labels,
+            guidance_scale=options.guidance_scale(model.name),
             on_step=on_step,
         )
+    return samples.tokens
 
 
-def encode_prompt(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Encode the parts of a text between which tokens will be sampled; say on the standard error which are altered.
+def _encode_parts(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Encode the parts of a text between which tokens will be sampled; report on the standard error which change.
 
     Raises:
-        ValueError: a part is not UTF-8, or the tokenizer cannot spell it.
+        ValueError: a part is not UTF-8, or the tokenizer cannot encode it.
     """
     spans: list[NDArray[np.int64]] = []
     for part in parts:
@@ -104,21 +213,17 @@ def encode_prompt(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np
     return spans
 
 
-def _require_run(run: str) -> None:
-    """Pass if the run is trained, or in params.yaml, in which case it can be.
+def _read_image(path: Path, mode: Literal["L", "RGB"], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return the pixels (H, W, C)."""
+    from mdpipe.data.sources.images import decode_image  # Pillow, which a machine that infills text may lack.
 
-    Raises:
-        ValueError: it is neither; the message names the nearest and all there are.
-    """
-    trained = paths.trained_runs()
-    if run in trained:
-        return
-    wanted = load_params().runs if PARAMS_FILE.exists() else {}
-    if run not in wanted:
-        hint = did_you_mean(run, [*trained, *wanted])
-        untrained = sorted(wanted.keys() - set(trained))
-        others = f"; in params.yaml and not trained: {', '.join(untrained)}" if untrained else ""
-        raise ValueError(f"there is no run {run!r}{hint}; trained in models/: {', '.join(trained) or 'none'}{others}")
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; name an image of {size[0]} x {size[1]} pixels")
+    pixels = decode_image(path, str(path), Counter(), mode)
+    if pixels.shape[:2] != size:
+        found = " x ".join(map(str, pixels.shape[:2]))
+        raise ValueError(f"{path} has {found} pixels; the run's images have {size[0]} x {size[1]}")
+    return pixels
 
 
 @contextmanager

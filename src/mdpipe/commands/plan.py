@@ -182,7 +182,7 @@ class Plan:
             size = self.sources[name]
             yield Row(f"download@{name}", download_size(source, size.content), size.disk)
         for name, dataset in params.datasets.items():
-            yield Row(f"tokenizer@{name}", *tokenizer_size(name, dataset, f"datasets.{name}" in self.outdated))
+            yield Row(f"fit_tokenizer@{name}", *tokenizer_size(name, dataset, f"datasets.{name}" in self.outdated))
             encoded = self.datasets[name]
             yield Row(f"encode@{name}", disk=encoded.disk, tokens=total(encoded.tokens.values()))
         for name in params.runs:
@@ -225,7 +225,7 @@ class Plan:
         ]
         samples, held_out = Estimate(len(costs) * suite.count), data.tokens["test"]
         scored = reference.evaluation(1, samples + data.examples(held_out))
-        return Row(f"samplers@{name}", tokens=samples * data.length + held_out, flops=total(costs) + scored)
+        return Row(f"compare_samplers@{name}", tokens=samples * data.length + held_out, flops=total(costs) + scored)
 
 
 def find_outdated(params: Params) -> frozenset[str]:

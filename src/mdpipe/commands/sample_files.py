@@ -21,7 +21,7 @@ from torch import Tensor
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer
-from mdpipe.stages.model_io import TrainedRun
+from mdpipe.stages.model_io import TrainedModel
 
 COLUMNS = 8
 """Images per row of a sheet."""
@@ -74,22 +74,22 @@ def write_texts(tokenizer: Tokenizer, tokens: Tensor, out: str | None) -> None:
     sys.stdout.write(f"{out}\n")
 
 
-def write_images(trained: TrainedRun, tokens: Tensor, out: str, known: Tensor | None = None) -> None:
+def write_images(model: TrainedModel, tokens: Tensor, out: str, known: Tensor | None = None) -> None:
     """Write images (N, H W C) and print where they are.
 
     Args:
-        trained: the model, which knows their shape.
+        model: the model, which knows their shape.
         tokens: the images.
         out: a file or a folder.
         known: (1, H W C) what they were filled into, which a sheet shows first.
     """
     from mdpipe.reporting.images import image_grid, save_image  # Pillow, which a machine that samples text may lack.
 
-    path, images = Path(out), _pixels(trained, tokens)
+    path, images = Path(out), _pixels(model, tokens)
     if _is_folder(out):
         digits = max(DIGITS, len(str(len(images))))
         for number, image in enumerate(images, start=1):
-            save_image(image, path / f"{trained.name}-{number:0{digits}d}.png")
+            save_image(image, path / f"{model.name}-{number:0{digits}d}.png")
     elif path.suffix.lower() in ARRAY_SUFFIXES:
         file = io.BytesIO()
         if path.suffix.lower() == ".npy":
@@ -98,14 +98,14 @@ def write_images(trained: TrainedRun, tokens: Tensor, out: str, known: Tensor | 
             np.savez(file, images=images)
         atomic_write(path, file.getvalue())
     else:
-        shown = images if known is None else np.concatenate([_pixels(trained, known), images])
-        save_image(np.asarray(image_grid(shown, COLUMNS, max(1, SHOWN_EDGE // trained.shape[0]))), path)
+        shown = images if known is None else np.concatenate([_pixels(model, known), images])
+        save_image(np.asarray(image_grid(shown, COLUMNS, max(1, SHOWN_EDGE // model.shape[0]))), path)
     sys.stdout.write(f"{out}\n")
 
 
-def _pixels(trained: TrainedRun, tokens: Tensor) -> NDArray[np.uint8]:
+def _pixels(model: TrainedModel, tokens: Tensor) -> NDArray[np.uint8]:
     """Return images as uint8 (N, H, W, C)."""
-    return dequantize(tokens.numpy(), trained.objective.vocab_size).reshape(-1, *trained.shape)
+    return dequantize(tokens.numpy(), model.objective.vocab_size).reshape(-1, *model.shape)
 
 
 def _is_folder(out: str) -> bool:

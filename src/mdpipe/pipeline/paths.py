@@ -75,19 +75,24 @@ def checkpoint_dirs(run: str) -> list[Path]:
     return sorted(Path(".mdpipe/checkpoints").glob(f"{run}-*"))
 
 
-def pieces(stage: str, name: str, fingerprint: str) -> Path:
-    """What a stage that prepares data has finished so far. No artifact either."""
+def work_dir(stage: str, name: str, fingerprint: str) -> Path:
+    """Return the folder of the shards that a stage has finished, which git ignores and DVC does not track."""
     return Path(".mdpipe/pieces") / f"{stage}-{name}-{fingerprint}"
 
 
-def all_pieces(stage: str, name: str) -> list[Path]:
-    """The same under all fingerprints."""
+def work_dirs(stage: str, name: str) -> list[Path]:
+    """Return the work folders of a stage under all fingerprints."""
     return sorted(Path(".mdpipe/pieces").glob(f"{stage}-{name}-*"))
 
 
 def metrics(stage: str, name: str) -> Path:
-    """The measurements of one stage for one run, dataset or (run, source)."""
+    """Return the results of a stage for one run or (run, source), which DVC shows as metrics."""
     return Path("metrics") / stage / f"{name}.json"
+
+
+def record(stage: str, name: str) -> Path:
+    """Return what describes the results of a stage for one run, dataset or (run, source)."""
+    return Path("records") / stage / f"{name}.json"
 
 
 def samplers(run: str) -> Path:

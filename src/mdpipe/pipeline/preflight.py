@@ -148,7 +148,7 @@ def _artifacts(params: Params) -> Iterator[tuple[Path, str | None]]:
     for name in params.sources:
         yield paths.raw(name), name
     for name, dataset in params.datasets.items():
-        for artifact in (paths.tokenizer(name), paths.encoded(name), paths.metrics("encode", name)):
+        for artifact in (paths.tokenizer(name), paths.encoded(name), paths.record("encode", name)):
             yield artifact, dataset.source
     for name, run in params.runs.items():
         source = params.datasets[run.dataset].source

@@ -13,7 +13,6 @@ from matplotlib.ticker import NullLocator
 
 from mdpipe.data.artifacts.metrics import MetricsError
 from mdpipe.reporting.markdown import format_measurement, format_number
-from mdpipe.reporting.schemas import DATA, EXPONENTS
 from mdpipe.reporting.style import (
     COLUMNS,
     GRAY,
@@ -39,6 +38,7 @@ from mdpipe.reporting.style import (
     round_ticks,
     set_titles,
 )
+from mdpipe.reporting.tables import DATA, EXPONENTS
 
 BAR_ROW_HEIGHT, BAR_HEIGHT = 25, 0.6
 """Pixels per row, and the fraction of it that its bar fills."""
@@ -97,7 +97,7 @@ def _bars(frame: pl.DataFrame) -> tuple[str, pl.DataFrame]:
 def _draw_bars(axes: Axes, unit: str, bars: pl.DataFrame, rows: int) -> None:
     """Draw the bars in as many rows, so that they are as thick as those of a fuller panel."""
     dataset, split = bars.select("dataset", "split").row(0)
-    names = bars.select(pl.coalesce("run", "estimator"), "condition").rows()
+    names = bars.select(pl.coalesce("run", "estimator"), "class_cond").rows()
     is_model = bars["run"].is_not_null().to_list()
     values, errors, ends = bars["value"].to_list(), bars["stderr"].to_list(), []
     axes.barh(range(bars.height), values, BAR_HEIGHT, color=[MODEL if model else GRAY for model in is_model])
@@ -107,7 +107,7 @@ def _draw_bars(axes: Axes, unit: str, bars: pl.DataFrame, rows: int) -> None:
         ends.append(value + (stderr or 0))
         shown = format_measurement(value, stderr)
         axes.annotate(shown, (ends[row], row), (7, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(bars.height), [f"{name}, {condition}" if condition else name for name, condition in names])
+    axes.set_yticks(range(bars.height), [", ".join(filter(None, pair)) for pair in names])
     for label, model in zip(axes.get_yticklabels(), is_model, strict=True):
         label.set_color(INK if model else MUTED)
     axes.set_ylim(rows - 0.4, -0.6)
@@ -170,10 +170,10 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 @in_style
 def samplers_chart(samplers: pl.DataFrame) -> Chart:
-    """Draw a `samplers_table`: bits against network calls on a logarithmic scale, one panel per (run, judge).
+    """Draw a `samplers_table`: bits against NFE on a logarithmic scale, one panel per (run, reference model).
 
     Error bars are one stderr. A sampler without a time grid is a point. The gray line is the held-out data under the
-    same judge.
+    same reference model.
 
     Raises:
         ValueError: the table has no rows.
@@ -185,19 +185,19 @@ def samplers_chart(samplers: pl.DataFrame) -> Chart:
         name: {"color": SERIES[at % len(SERIES)], "marker": MARKERS[at % len(MARKERS)], "markersize": 6}
         for at, name in enumerate(names)
     }
-    groups = [frame for _, frame in samplers.group_by("run", "judge", maintain_order=True)]
+    groups = [frame for _, frame in samplers.group_by("run", "reference_model", maintain_order=True)]
     entries = [Line2D([], [], label=name, **look) for name, look in looks.items()]
     entries.append(Line2D([], [], color=MEAN, label="held-out data"))
     figure, panels = new_panels(len(groups), len(entries) // legend_columns(entries) + 1)
     for axes, frame in zip(panels, groups, strict=True):
-        run, judge, unit = frame.select("run", "judge", "unit").row(0)
+        run, reference_model, unit = frame.select("run", "reference_model", "unit").row(0)
         for bits in frame.filter(sampler=DATA)["bits"]:
             axes.axhline(bits, color=MEAN)
-        drawn = frame.filter(pl.col("sampler") != DATA).sort("sampler", "network_calls")
+        drawn = frame.filter(pl.col("sampler") != DATA).sort("sampler", "nfe")
         for (name,), rows in drawn.group_by("sampler", maintain_order=True):
-            calls, means, errors = (rows[column].to_list() for column in ("network_calls", "bits", "bits_stderr"))
+            calls, means, errors = (rows[column].to_list() for column in ("nfe", "bits", "bits_stderr"))
             axes.errorbar(calls, means, yerr=errors, **looks[str(name)])
-        calls = drawn["network_calls"].to_list() or [1]
+        calls = drawn["nfe"].to_list() or [1]
         axes.set_xscale("log", base=2)
         axes.set_xlim(min(calls) / math.sqrt(2), max(calls) * math.sqrt(2))
         axes.set_xticks(_doubling_ticks(min(calls), max(calls)))
@@ -208,11 +208,11 @@ def samplers_chart(samplers: pl.DataFrame) -> Chart:
         round_ticks(axes.yaxis)
         axes.grid(axis="y")
         set_titles(axes, run)
-        axes.set_xlabel("network calls")
-        axes.set_ylabel(f"{unit} under {judge}")
+        axes.set_xlabel("network calls (NFE)")
+        axes.set_ylabel(f"{unit} under {reference_model}")
     add_legend(figure, entries)
     runs = ", ".join(samplers["run"].unique().sort())
-    return Chart(figure, f"Bits of samples of {runs} under a judge by network calls, one line per sampler.")
+    return Chart(figure, f"Bits of samples of {runs} under a reference model by NFE, one line per sampler.")
 
 
 def _doubling_ticks(low: float, high: float) -> list[int]:

@@ -8,8 +8,9 @@ from pathlib import Path
 import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from mdpipe.reporting.definitions import DEFINITIONS
 from mdpipe.reporting.tables_io import to_display
+
+FOLDER = Path(__file__).parent
 
 MEDIA_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif", b"<?xm": "image/svg+xml"}
 """By the first bytes of a file."""
@@ -64,6 +65,13 @@ class Report:
     """Version of each package that the numbers depend on."""
 
 
+def definitions() -> list[tuple[str, str]]:
+    """Return the terms that tables and figures use, with their meanings."""
+    _, _, *paragraphs = (FOLDER / "definitions.md").read_text(encoding="utf-8").split("\n\n")
+    pairs = (" ".join(paragraph.split()).removeprefix("**").split("**: ") for paragraph in paragraphs)
+    return [(term, meaning) for term, meaning in pairs]
+
+
 def report_page(report: Report) -> str:
     """Render page.html.j2; the page needs no other file and no network, and equal reports give equal bytes.
 
@@ -71,7 +79,7 @@ def report_page(report: Report) -> str:
         ValueError: an image is neither PNG, GIF nor SVG.
     """
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -79,4 +87,4 @@ def report_page(report: Report) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["display"] = to_display
-    return environment.get_template("page.html.j2").render(report=report, definitions=DEFINITIONS)
+    return environment.get_template("page.html.j2").render(report=report, definitions=definitions())

@@ -1,7 +1,10 @@
 """The tables of results: one row per (run, dataset, split), sorted, with reference rows below the models.
 
+A record is what a stage wrote about one run, dataset or (run, source), or one of its `references`. A schema has the
+fields of a record, or the columns of a table, with their types.
+
 A reference row has no `run`: its `estimator` names the source of the number (`xz`, `png`, `unigram`), and it has no
-parameters, draws or seed. In a sorted table it follows the models of the same data.
+number of parameters or Monte Carlo samples, and no seed. In a sorted table it follows the models of the same data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -10,45 +13,157 @@ from typing import Any
 import polars as pl
 
 from mdpipe.data.artifacts.metrics import MetricsError
-from mdpipe.reporting.schemas import (
-    CONDITION,
-    DATA,
-    DATASET,
-    DIFFERENCE,
-    LIKELIHOOD,
-    REFERENCE,
-    SAMPLERS,
-    SAMPLES,
-    SAMPLING_OPTIONS,
-    SPEEDS,
-    SPLIT,
-    TEXT_ONLY,
-    TIME_GRID,
-    TRAINING,
-    ZERO_SHOT,
-    Schema,
-    check_frame,
-    check_record,
-    check_unique,
-)
 
 Record = Mapping[str, Any]
+Schema = dict[str, type[pl.String | pl.Int64 | pl.Float64]]
 
-PARTS = ("reconstruction", "prior", "diffusion")
 
-SPEED_KEY = ("run", "sampler", "steps", "parameters")
+def _texts(*names: str) -> Schema:
+    return dict.fromkeys(names, pl.String)
+
+
+def _integers(*names: str) -> Schema:
+    return dict.fromkeys(names, pl.Int64)
+
+
+def _numbers(*names: str) -> Schema:
+    return dict.fromkeys(names, pl.Float64)
+
+
+TEXT_RATES = _numbers(
+    "bits_per_byte",
+    "bits_per_byte_stderr",
+    "bits_per_char",
+    "bits_per_char_stderr",
+    "perplexity",
+    "perplexity_stderr",
+)
+TEXT_ONLY = {*TEXT_RATES, "bytes"}
+BOUND = {
+    **_texts("split", "class_cond", "modality", "unit"),
+    **_numbers("value", "stderr", "stderr_mc", "reconstruction", "prior", "diffusion"),
+    **TEXT_RATES,
+    **_integers("examples", "num_mc_samples", "tokens", "bytes"),
+    **_texts("estimator"),
+    **_integers("num_parameters", "seed"),
+}
+LIKELIHOOD = {**_texts("run", "dataset"), **BOUND}
+ZERO_SHOT = {**_texts("run", "source", "dataset", "tokenizer"), **BOUND}
+
+COMPARISON = {**_texts("baseline", "baseline_class_cond"), **_numbers("difference", "difference_stderr")}
+"""Difference to another run on the same examples; null if params.yaml asks for no comparison. If `class_cond` and
+`baseline_class_cond` differ, the difference includes the effect of the class labels."""
+
+DIFFERENCE = {**_texts("run", "baseline", "dataset", "split"), **_numbers("value", "stderr")}
+"""Bits of `run` minus bits of `baseline`, in the unit of the run's row, from the differences example by example."""
+
+REFERENCE = {**_texts("reference", "split", "unit"), **_numbers("value", "stderr")}
+"""A rate that comes from no model: `stderr` is null if it is exact."""
+
+DATASET = {
+    **_texts("dataset", "modality", "source", "origin", "revision", "license", "tokenizer"),
+    **_integers("vocab_size", "seq_len"),
+}
+SPLIT = {
+    **_texts("split"),
+    **_integers("documents", "images", "classes", "examples", "tokens", "bytes", "characters", "unk_tokens"),
+    **_integers("longest_document", "duplicates", "duplicates_of_training", "contamination_windows"),
+    **_numbers("ngram_overlap"),
+    **_texts("content_hash"),
+}
+"""`classes` counts the classes that have images in the split. `examples` are the units of evaluation: images, or
+consecutive windows of `seq_len` tokens. `ngram_overlap` is the fraction of the split's `contamination_windows`, of 50
+characters each, that also occur in the training text."""
+
+SAMPLES = {
+    **_texts("run", "dataset", "modality"),
+    **_integers("samples", "steps"),
+    **_texts("time_grid"),
+    **_integers("nfe"),
+    **_texts("sampler"),
+    **_numbers("temperature"),
+    **_integers("top_k"),
+    **_numbers("top_p"),
+    **_texts("class_cond"),
+    **_numbers("guidance_scale"),
+    **_integers("seed"),
+    **_texts("unit"),
+    **_numbers("entropy"),
+}
+"""`unit` is the unit of the entropy. `steps` and `time_grid` are null for a sampler without a time grid."""
+
+TRAINING = {
+    **_texts("run"),
+    **_integers("steps", "tokens", "num_parameters"),
+    **_numbers("final_loss"),
+    **_integers("final_loss_rows"),
+    **_texts("unit"),
+}
+"""`final_loss` is the mean of the last `final_loss_rows` rows of the training curve."""
+
+SAMPLERS = {
+    **_texts("run", "dataset", "reference_model", "sampler"),
+    **_integers("steps", "nfe", "samples"),
+    **_texts("unit"),
+    **_numbers("bits", "bits_stderr", "entropy", "entropy_stderr"),
+    **_integers("num_parameters"),
+}
+"""The columns of metrics/samplers: one row per sampler, and one for the held-out data as the sampler `DATA`."""
+
+DATA = "data"
+
+SPEEDS = {
+    **_texts("run", "sampler"),
+    **_integers("steps", "num_parameters"),
+    **_numbers("tokens_per_second"),
+}
+SPEED_KEY = ("run", "sampler", "steps", "num_parameters")
 """Identifies a speed: a network of another size has another one."""
+
+EXPONENTS = {**_integers("token"), **_texts("symbol"), **_numbers("exponent")}
+"""A learned schedule alpha_i(t) = 1 - t^w_i: the exponent w_i and the text or gray level of each token i."""
+
+NULLABLE = frozenset({"class_cond", "top_k", "top_p", "guidance_scale", "steps", "time_grid"})
+"""Fields of all schemas that are null where they do not apply."""
+
+TYPE_NAMES = {pl.String: "a text", pl.Int64: "a whole number", pl.Float64: "a number"}
+
+
+def check_record(record: Record, schema: Schema, where: str, optional: Set[str] = frozenset()) -> dict[str, Any]:
+    """Return the record if every field has the type of the schema.
+
+    Args:
+        record: the fields by name.
+        schema: the types of the fields; those in `NULLABLE` may be null.
+        where: where the record is from, for the message.
+        optional: fields that may be missing or null.
+
+    Raises:
+        MetricsError: fields are missing, unknown or of a wrong type.
+    """
+    missing = sorted(schema.keys() - record.keys() - optional)
+    unknown = sorted(record.keys() - schema.keys())
+    if missing or unknown:
+        problems = [
+            f"{verb} {', '.join(names)}" for verb, names in (("lacks", missing), ("has unknown", unknown)) if names
+        ]
+        raise MetricsError(f"{where} {' and '.join(problems)}; its fields are {', '.join(schema)}")
+    for name, value in record.items():
+        dtype = schema[name]
+        if not (_has_type(value, dtype) or (value is None and name in NULLABLE | optional)):
+            raise MetricsError(f"{where}: {name} should be {TYPE_NAMES[dtype]}, not {value!r}")
+    return dict(record)
 
 
 def likelihood_table(
     evaluations: Iterable[Record], encodings: Iterable[Record], differences: Iterable[Record] = ()
 ) -> pl.DataFrame:
-    """Return the held-out likelihoods: the records of metrics/evaluate, with the references of metrics/encode.
+    """Return the held-out likelihoods: the records of stage evaluate, with the references of stage encode.
 
     Only the (dataset, split) pairs on which a run was evaluated have references.
 
     Args:
-        evaluations: `LIKELIHOOD`, with the `PARTS` of the bound in a mapping `parts`.
+        evaluations: `LIKELIHOOD`.
         encodings: records with a `dataset` and its `references`.
         differences: `DIFFERENCE`; each goes to the row of its run.
 
@@ -60,20 +175,20 @@ def likelihood_table(
             difference is about runs that were not both evaluated on its dataset and split.
     """
     key = ("dataset", "split")
-    rows = [_bound_row(record, LIKELIHOOD, f"metrics/evaluate of run {record.get('run')!r}") for record in evaluations]
-    check_unique(rows, "metrics/evaluate", ("run", *key))
+    rows = [_bound_row(record, LIKELIHOOD, f"records/evaluate of run {record.get('run')!r}") for record in evaluations]
+    _check_unique(rows, "records/evaluate", ("run", *key))
     models = pl.DataFrame(rows, schema=LIKELIHOOD)
     rates = [
         {**rate, "dataset": encoding.get("dataset")}
         for encoding in encodings
-        for rate in _check_rates(encoding, f"metrics/encode of dataset {encoding.get('dataset')!r}")
+        for rate in _check_rates(encoding, f"records/encode of dataset {encoding.get('dataset')!r}")
     ]
     compared = models.join(_comparisons(models, differences, key), on=["run", *key], how="left")
     return _with_references(compared, rates, key)
 
 
 def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
-    """Return the likelihoods of text from other sources: the records of metrics/zero_shot, columns `ZERO_SHOT`.
+    """Return the likelihoods of text from other sources: the records of stage zero_shot, columns `ZERO_SHOT`.
 
     A reference has one row per source and dataset whose tokenizer encoded it, however many runs were evaluated.
 
@@ -83,9 +198,8 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
     key = ("source", "dataset", "tokenizer", "split")
     rows, rates = [], []
     for record in zero_shots:
-        where = f"metrics/zero_shot of run {record.get('run')!r} on {record.get('source')!r}"
-        bound = {name: value for name, value in record.items() if name != "references"}
-        row = _bound_row(bound, ZERO_SHOT, where)
+        where = f"records/zero_shot of run {record.get('run')!r} on {record.get('source')!r}"
+        row = _bound_row({name: record[name] for name in record if name != "references"}, ZERO_SHOT, where)
         rows.append(row)
         for rate in _check_rates(record, where):
             if rate["split"] != row["split"]:
@@ -94,12 +208,12 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
                     f" {row['split']!r}; `dvc repro` makes the file again"
                 )
             rates.append({**rate, **{field: row[field] for field in key}})
-    check_unique(rows, "metrics/zero_shot", ("run", *key))
+    _check_unique(rows, "records/zero_shot", ("run", *key))
     return _with_references(pl.DataFrame(rows, schema=ZERO_SHOT), rates, key)
 
 
 def datasets_table(encodings: Iterable[Record]) -> pl.DataFrame:
-    """Return one row per dataset and split: the records of metrics/encode; fields that do not apply are null.
+    """Return one row per dataset and split: the records of stage encode; fields that do not apply are null.
 
     Raises:
         MetricsError: a record lacks a field of `DATASET` or its splits.
@@ -108,103 +222,123 @@ def datasets_table(encodings: Iterable[Record]) -> pl.DataFrame:
     for record in encodings:
         missing = [name for name in (*DATASET, "splits") if name not in record]
         if missing or not isinstance(record["splits"], Mapping):
-            where = f"metrics/encode of dataset {record.get('dataset')!r}"
+            where = f"records/encode of dataset {record.get('dataset')!r}"
             raise MetricsError(f"{where} has no {missing[0] if missing else 'splits'}; `dvc repro` makes it again")
-        about = {name: record[name] for name in DATASET}
+        dataset = {name: record[name] for name in DATASET}
         rows += [
-            {**about, **{name: counts.get(name) for name in SPLIT}, "split": split}
+            {**dataset, **{name: counts.get(name) for name in SPLIT}, "split": split}
             for split, counts in record["splits"].items()
         ]
     return pl.DataFrame(rows, schema=DATASET | SPLIT).sort("dataset", "split")
 
 
 def samples_table(samples: Iterable[Record]) -> pl.DataFrame:
-    """Return how samples were drawn, and their statistics: the records of metrics/sample.
-
-    The columns are `SAMPLES` and then, by name, every other number that a record has. `TIME_GRID` may be null.
+    """Return how samples were generated, and their statistics: the records of stage sample, columns `SAMPLES`.
 
     Raises:
-        MetricsError: a record has missing or mistyped fields, or two records are about the same run.
+        MetricsError: a record has missing, unknown or mistyped fields, or two records are about the same run.
     """
-    return _open_table(samples, SAMPLES, "metrics/sample", optional=TIME_GRID, nullable=SAMPLING_OPTIONS | CONDITION)
+    return _table_of_runs(samples, SAMPLES, "records/sample")
 
 
 def training_table(trainings: Iterable[Record]) -> pl.DataFrame:
-    """Return how models were trained: the records of metrics/train, columns `TRAINING` and then any other number.
+    """Return how models were trained: the records of stage train, columns `TRAINING`.
 
     Raises:
-        MetricsError: a record has missing or mistyped fields, or two records are about the same run.
+        MetricsError: a record has missing, unknown or mistyped fields, or two records are about the same run.
     """
-    return _open_table(trainings, TRAINING, "metrics/train")
+    return _table_of_runs(trainings, TRAINING, "records/train")
 
 
 def samplers_table(frames: Mapping[str, pl.DataFrame], speeds: pl.DataFrame | None = None) -> pl.DataFrame:
     """Return the frames of metrics/samplers, by run, as one; columns `SAMPLERS` and then `tokens_per_second`.
 
-    Sorted by run and judge, then the held-out data before the samplers by name, then by steps.
+    Sorted by run and reference model, then the held-out data before the samplers by name, then by steps.
 
     Args:
-        frames: `SAMPLERS`; `steps` is null for a sampler without a time grid, and so is `network_calls` for the data.
+        frames: `SAMPLERS`; `nfe` is null for the data.
         speeds: `SPEEDS`; speeds of other rows are left out, and rows without a speed have null.
 
     Raises:
         MetricsError: columns are missing, unknown or mistyped, a frame names another run, or a sampler twice.
     """
-    checked = pl.concat(
-        [pl.DataFrame(schema=SAMPLERS), *(_check_samplers(run, frame) for run, frame in frames.items())]
-    )
-    measured = pl.DataFrame(schema=SPEEDS) if speeds is None else speeds
+    checked = [_check_samplers(run, frame) for run, frame in frames.items()]
     where = "the table of measured speeds"
-    measured = check_frame(measured, SPEEDS, where, nullable={"steps"})
-    check_unique(measured.rows(named=True), where, SPEED_KEY)
-    return checked.join(measured, on=SPEED_KEY, how="left", nulls_equal=True).sort(
-        "run", "judge", pl.col("sampler") != DATA, "sampler", "steps"
+    measured = _check_frame(pl.DataFrame(schema=SPEEDS) if speeds is None else speeds, SPEEDS, where)
+    _check_unique(measured.rows(named=True), where, SPEED_KEY)
+    return (
+        pl.concat([pl.DataFrame(schema=SAMPLERS), *checked])
+        .join(measured, on=SPEED_KEY, how="left", nulls_equal=True)
+        .sort("run", "reference_model", pl.col("sampler") != DATA, "sampler", "steps")
     )
+
+
+def _has_type(value: Any, dtype: type[pl.DataType]) -> bool:
+    if dtype is pl.String:
+        return isinstance(value, str) and bool(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return whole or (dtype is pl.Float64 and isinstance(value, float))
+
+
+def _check_frame(frame: pl.DataFrame, schema: Schema, where: str, optional: Set[str] = frozenset()) -> pl.DataFrame:
+    """Return the frame with the types of the schema; one read from CSV may have others."""
+    if set(frame.columns) != schema.keys():
+        raise MetricsError(f"{where} has the columns {', '.join(frame.columns)}; they should be {', '.join(schema)}")
+    rows = [check_record(row, schema, where, optional) for row in frame.iter_rows(named=True)]
+    return pl.DataFrame(rows, schema=schema)
+
+
+def _check_unique(rows: Sequence[Record], where: str, key: tuple[str, ...]) -> None:
+    seen = set()
+    for row in rows:
+        name = tuple(row[field] for field in key)
+        if name in seen:
+            raise MetricsError(f"{where} has two records of {', '.join(map(str, name))}; remove the stale file")
+        seen.add(name)
 
 
 def _check_samplers(run: str, frame: pl.DataFrame) -> pl.DataFrame:
     where = f"metrics/samplers/{run}.csv"
-    checked = check_frame(frame, SAMPLERS, where, nullable={"steps", "network_calls"})
+    checked = _check_frame(frame, SAMPLERS, where, optional={"nfe"})
     rows = checked.rows(named=True)
     for row in rows:
         if row["run"] != run:
             raise MetricsError(f"{where}: run should be {run!r}, not {row['run']!r}")
-        if row["sampler"] != DATA and (row["network_calls"] or 0) < 1:
-            raise MetricsError(
-                f"{where}: network_calls of sampler {row['sampler']!r} should be 1 at least, not {row['network_calls']}"
-            )
-    check_unique(rows, where, ("judge", "sampler", "steps"))
+        if row["sampler"] != DATA and (row["nfe"] or 0) < 1:
+            raise MetricsError(f"{where}: nfe of sampler {row['sampler']!r} should be 1 at least, not {row['nfe']}")
+    _check_unique(rows, where, ("reference_model", "sampler", "steps"))
     return checked
 
 
 def _bound_row(record: Record, schema: Schema, where: str) -> dict[str, Any]:
-    parts = record.get("parts")
-    if not isinstance(parts, Mapping):
-        raise MetricsError(f"{where}: parts should be a mapping with {', '.join(PARTS)}, not {parts!r}")
-    flat = {**{name: value for name, value in record.items() if name != "parts"}, **parts}
-    optional = TEXT_ONLY if record.get("modality") == "image" else frozenset()
-    return check_record(flat, schema, where, optional=optional, nullable=CONDITION)
+    return check_record(record, schema, where, TEXT_ONLY if record.get("modality") == "image" else frozenset())
+
+
+def _table_of_runs(records: Iterable[Record], schema: Schema, where: str) -> pl.DataFrame:
+    rows = [check_record(record, schema, f"{where} of run {record.get('run')!r}") for record in records]
+    _check_unique(rows, where, ("run",))
+    return pl.DataFrame(rows, schema=schema).sort("run")
 
 
 def _comparisons(models: pl.DataFrame, differences: Iterable[Record], key: tuple[str, ...]) -> pl.DataFrame:
     """Return the `COMPARISON` of each (run, *key) that has one."""
     rows = [
-        check_record(record, DIFFERENCE, f"the difference of runs {record.get('run')!r} and {record.get('against')!r}")
+        check_record(record, DIFFERENCE, f"the difference of runs {record.get('run')!r} and {record.get('baseline')!r}")
         for record in differences
     ]
-    check_unique(rows, "the likelihood's differences", ("run", *key))
+    _check_unique(rows, "the likelihood's differences", ("run", *key))
     evaluated = set(models.select("run", *key).rows())
     for row in rows:
-        place = tuple(row[field] for field in key)
-        for run in (row["run"], row["against"]):
-            if (run, *place) not in evaluated:
+        data = tuple(row[field] for field in key)
+        for run in (row["run"], row["baseline"]):
+            if (run, *data) not in evaluated:
                 raise MetricsError(
-                    f"there is a difference of runs {row['run']!r} and {row['against']!r} on {', '.join(place)},"
+                    f"there is a difference of runs {row['run']!r} and {row['baseline']!r} on {', '.join(data)},"
                     f" on which run {run!r} was not evaluated"
                 )
-    conditions = models.select(*key, against="run", against_condition="condition")
-    joined = pl.DataFrame(rows, schema=DIFFERENCE).join(conditions, on=["against", *key], how="left")
-    return joined.select("run", *key, "against", "against_condition", difference="value", difference_stderr="stderr")
+    baselines = models.select(*key, baseline="run", baseline_class_cond="class_cond")
+    compared = pl.DataFrame(rows, schema=DIFFERENCE).join(baselines, on=["baseline", *key], how="left")
+    return compared.rename({"value": "difference", "stderr": "difference_stderr"}).select("run", *key, *COMPARISON)
 
 
 def _check_rates(record: Record, where: str) -> list[dict[str, Any]]:
@@ -222,7 +356,7 @@ def _with_references(models: pl.DataFrame, rates: Sequence[Record], key: tuple[s
 
     A reference has the models' unit if it has a rate in that unit, and its rate in bits/byte in a column of its own.
     """
-    schema = {**REFERENCE, **dict.fromkeys(key, pl.String)}
+    schema = {**REFERENCE, **_texts(*key)}
     by_unit = pl.DataFrame(rates, schema=schema).unique([*key, "reference", "unit"], keep="last", maintain_order=True)
     measured = models.unique(key, keep="last").select(*key, "modality", model_unit="unit")
     per_byte = by_unit.filter(unit="bits/byte").select(
@@ -237,21 +371,3 @@ def _with_references(models: pl.DataFrame, rates: Sequence[Record], key: tuple[s
         .drop("model_unit")
     )
     return pl.concat([models, references], how="diagonal").sort([*key, "run", "estimator"], nulls_last=True)
-
-
-def _open_table(
-    records: Iterable[Record],
-    schema: Schema,
-    where: str,
-    *,
-    optional: Set[str] = frozenset(),
-    nullable: Set[str] = frozenset(),
-) -> pl.DataFrame:
-    rows = []
-    for record in records:
-        named = f"{where} of run {record.get('run')!r}"
-        more = record.keys() - schema
-        rows.append(check_record(record, schema, named, optional=optional | more, nullable=nullable, allow_more=True))
-    check_unique(rows, where, ("run",))
-    numbers = sorted({name for row in rows for name in row} - schema.keys())
-    return pl.DataFrame(rows, schema={**schema, **dict.fromkeys(numbers, pl.Float64)}).sort("run")

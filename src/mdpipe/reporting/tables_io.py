@@ -7,28 +7,15 @@ import polars as pl
 
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.reporting.markdown import format_measurement, markdown_table
-from mdpipe.reporting.schemas import DATA
+from mdpipe.reporting.tables import DATA
 
 ERROR_OF = {"value": "stderr"}
 """Columns whose standard error is not named COLUMN_stderr."""
 
-CSV_ONLY = frozenset(
-    {
-        "modality",
-        "stderr_draws",
-        "reconstruction",
-        "prior",
-        "diffusion",
-        "bits_per_char",
-        "bytes",
-        "seed",
-        "revision",
-        "licence",
-        "content",
-        "unknown",
-        "longest",
-    }
-)
+CSV_ONLY = {
+    *("modality", "stderr_mc", "reconstruction", "prior", "diffusion", "bits_per_char", "bytes", "seed", "revision"),
+    *("license", "content_hash", "unk_tokens", "longest_document"),
+}
 """Columns that only the CSV file has."""
 
 BOUNDS_CSV_ONLY = frozenset({"tokens"})
@@ -37,10 +24,17 @@ BOUNDS_CSV_ONLY = frozenset({"tokens"})
 FIRST = ("run", "estimator")
 """The columns that identify a row's numbers come first, next to each other."""
 
-LAST = ("examples", "draws", "parameters")
+LAST = ("examples", "num_mc_samples", "num_parameters")
 """The columns that give a model's size and cost come after its numbers."""
 
-HEADINGS = {"bits_per_byte": "bits/byte", "tokens_per_second": "tokens/s"}
+HEADINGS = {
+    "bits_per_byte": "bits/byte",
+    "tokens_per_second": "tokens/s",
+    "nfe": "NFE",
+    "num_mc_samples": "MC samples",
+    "num_parameters": "parameters",
+    "ngram_overlap": "n-gram overlap",
+}
 """Headings that are not the column's name with spaces."""
 
 
@@ -85,7 +79,7 @@ def _displayed_columns(frame: pl.DataFrame) -> list[str]:
         hidden |= BOUNDS_CSV_ONLY
     if frame.height:
         hidden |= {name for name in frame.columns if frame[name].null_count() == frame.height}
-    last = LAST if "parameters" in frame.columns else ()
+    last = LAST if "num_parameters" in frame.columns else ()
     names = sorted(frame.columns, key=lambda name: (name not in FIRST, name in last))
     return [name for name in names if name not in hidden]
 

@@ -14,25 +14,25 @@ from mdpipe.pipeline.provenance import require_unchanged_inputs
 
 
 def download(params: Params, source: str) -> None:
-    """Read the source and store it in data/raw/SOURCE. Downloads stay in `paths.DOWNLOADS` for the next time.
+    """Read a source and write data/raw/SOURCE; keep downloaded files in `paths.DOWNLOADS` for the next time.
 
     Raises:
         ValueError: the source cannot be read, is empty or broken.
     """
-    stated = params.sources[source]
-    found = stated.resolve()
-    entry = find_entry(stated.name) if isinstance(stated, CatalogSource) else None
+    settings = params.sources[source]
+    resolved = settings.resolve()
+    entry = find_entry(settings.name) if isinstance(settings, CatalogSource) else None
     files = entry.files if entry else None
-    if entry and files and not Path(found.path).is_dir():
-        raise ValueError(f"{found.path} is no folder; it must contain {entry.title}. {files}")
+    if entry and files and not Path(resolved.path).is_dir():
+        raise ValueError(f"{resolved.path} is no folder; it must contain {entry.title}. {files}")
     try:
-        shards = open_source(found, paths.DOWNLOADS)
+        shards = open_source(resolved, paths.DOWNLOADS)
     except ValueError as error:
         if files is None:
             raise
         raise ValueError(f"{error}. {files}") from None  # The files cannot be downloaded: say where they are.
-    scratch = paths.pieces("download", source, source_fingerprint(params, source))
-    write_shards(paths.raw(source), found.kind, shards, scratch, None if entry is None else entry.counts)
+    work_dir = paths.work_dir("download", source, source_fingerprint(params, source))
+    write_shards(paths.raw(source), resolved.kind, shards, work_dir, None if entry is None else entry.counts)
     require_unchanged_inputs()
-    for finished in paths.all_pieces("download", source):
+    for finished in paths.work_dirs("download", source):
         shutil.rmtree(finished)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mdpipe.data.artifacts.files import read_json
-from mdpipe.data.artifacts.metrics import write_metrics
+from mdpipe.data.artifacts.metrics import write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.images import encode_images
@@ -26,36 +26,54 @@ from mdpipe.pipeline.provenance import require_unchanged_inputs
 MAX_LISTED = 10
 """Classes in a line of the log."""
 
+NAMES = {"catalogue": "catalog", "licence": "license", "vocabulary": "vocab_size", "length": "seq_len"}
+SPLIT_NAMES = {
+    "unknown": "unk_tokens",
+    "longest": "longest_document",
+    "leaked": "ngram_overlap",
+    "content": "content_hash",
+}
+"""Names in the record for the keys of manifest.json, whose bytes must not change."""
+
 
 def encode(params: Params, dataset: str) -> None:
-    """Write data/encoded/DATASET and metrics/encode/DATASET.json.
+    """Write data/encoded/DATASET and the record encode/DATASET.
 
     Raises:
         ValueError: a split would be empty, or the raw data are missing or broken.
     """
     settings = params.datasets[dataset]
     raw, directory = paths.raw(settings.source), paths.encoded(dataset)
-    provenance = _provenance(params, dataset)
-    shards = paths.pieces("encode", dataset, encoding_fingerprint(params, dataset))
+    metadata = _provenance(params, dataset)
+    work_dir = paths.work_dir("encode", dataset, encoding_fingerprint(params, dataset))
     if isinstance(settings, ImageDataset):
         levels, size, stride = settings.tokenizer.levels, settings.size, settings.stride or settings.size
-        encode_images(raw, levels, size, stride, directory, params.seed, settings.splits, shards, provenance)
+        encode_images(raw, levels, size, stride, directory, params.seed, settings.splits, work_dir, metadata)
     else:
-        fitted, seq_len = load_tokenizer(paths.tokenizer(dataset)), settings.seq_len
-        packing = settings.packing
-        encode_text(raw, fitted, directory, seq_len, params.seed, settings.splits, packing, shards, provenance)
+        tokenizer, seq_len, packing = load_tokenizer(paths.tokenizer(dataset)), settings.seq_len, settings.packing
+        encode_text(raw, tokenizer, directory, seq_len, params.seed, settings.splits, packing, work_dir, metadata)
     require_unchanged_inputs()
-    for folder in paths.all_pieces("encode", dataset):
-        shutil.rmtree(folder)
+    for finished in paths.work_dirs("encode", dataset):
+        shutil.rmtree(finished)
     splits = {split: EncodedDataset.open(directory, split) for split in SPLITS}
     for split in splits.values():
         _log_missing_classes(split)
-    references = [rate for split in ("validation", "test") for rate in reference_rates(splits[split])]
     manifest = read_json(directory / "manifest.json", "run the stage again")
-    for counts in manifest["splits"].values():
-        counts.pop("lengths", None)  # thirty numbers, for the manifest only
-    metrics = {"dataset": dataset, "modality": modality_of(settings), **manifest, "references": references}
-    write_metrics(paths.metrics("encode", dataset), metrics)
+    counts = {name: _renamed(split, SPLIT_NAMES) for name, split in manifest.pop("splits").items()}
+    for split_counts in counts.values():
+        split_counts.pop("lengths", None)  # thirty numbers, only for the manifest
+    record = {
+        "dataset": dataset,
+        "modality": modality_of(settings),
+        **_renamed(manifest, NAMES),
+        "splits": counts,
+        "references": [rate for split in ("validation", "test") for rate in reference_rates(splits[split])],
+    }
+    write_record(record, paths.record("encode", dataset))
+
+
+def _renamed(fields: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in fields.items()}
 
 
 def _log_missing_classes(split: EncodedDataset) -> None:
@@ -74,33 +92,28 @@ def _log_missing_classes(split: EncodedDataset) -> None:
 
 def _provenance(params: Params, dataset: str) -> dict[str, Any]:
     """Return the origin of the data, for the manifest."""
-    settings = params.datasets[dataset]
-    source = params.sources[settings.source]
-    settings_of_source = source.resolve().model_dump()
-    name = source.name if isinstance(source, CatalogSource) else None
-    header = read_json(paths.raw(settings.source) / "source.json", f"run `dvc repro download@{settings.source}` again")
+    name = params.datasets[dataset].source
+    source = params.sources[name]
+    resolved = source.resolve().model_dump()
+    match resolved["kind"]:
+        case "huggingface":
+            origin = " ".join(filter(None, [resolved["name"], resolved["config"]]))
+        case "docstrings":
+            origin = ", ".join(resolved["packages"])
+        case "digits" | "photos":
+            origin = "scikit-learn"
+        case "url":
+            origin = without_secrets(resolved["url"])
+        case _:
+            origin = str(resolved["path"])
+    header = read_json(paths.raw(name) / "source.json", f"run `dvc repro download@{name}` again")
+    entry = find_entry(source.name) if isinstance(source, CatalogSource) else None
     return {
-        "source": settings.source,
-        "catalogue": name,
-        "kind": settings_of_source["kind"],
-        "origin": _origin(settings_of_source),
-        "revision": settings_of_source.get("revision") or settings_of_source.get("sha256"),
-        "licence": _licence(name),
+        "source": name,
+        "catalogue": source.name if isinstance(source, CatalogSource) else None,
+        "kind": resolved["kind"],
+        "origin": origin,
+        "revision": resolved.get("revision") or resolved.get("sha256"),
+        "licence": entry.license if entry else None,
         "read": header["read"],
     }
-
-
-def _origin(source: dict[str, Any]) -> str:
-    """Return the address, name or path that the data were read from."""
-    if source["kind"] == "huggingface":
-        return " ".join(filter(None, [source["name"], source["config"]]))
-    if source["kind"] == "docstrings":
-        return ", ".join(source["packages"])
-    bundled = {"digits": "scikit-learn", "photos": "scikit-learn"}
-    if source["kind"] == "url":
-        return without_secrets(source["url"])
-    return str(bundled.get(source["kind"]) or source["path"])
-
-
-def _licence(name: str | None) -> str | None:
-    return None if name is None else find_entry(name).license

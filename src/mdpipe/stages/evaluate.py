@@ -1,45 +1,84 @@
 """Stage `evaluate`: the likelihood bound of a run's own held-out split."""
 
 import io
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.data.artifacts.metrics import write_metrics
+from mdpipe.data.artifacts.metrics import write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.likelihood import likelihood_bound
+from mdpipe.evaluation.estimate import Estimate
+from mdpipe.evaluation.likelihood import Bits, Likelihood, likelihood_bound
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.stages.bound_metrics import bound_metrics
-from mdpipe.stages.model_io import load_run
+from mdpipe.stages.model_io import TrainedModel, load_model
 
 
 def evaluate(params: Params, run: str) -> None:
-    """Bound the whole split; write metrics/evaluate/RUN.json and evaluations/RUN.npy.
+    """Bound the likelihood of the whole split; write metrics and record evaluate/RUN, and evaluations/RUN.npy.
 
     The array is float64 (N, 2): nats and tokens of every example, by which two runs are compared example by example.
-    All runs are given the same times and masks, which makes such differences sharper.
+    All runs use the same times and masks, which makes the errors of such differences smaller.
 
     Raises:
         ValueError: the model or the dataset is missing or broken.
     """
     settings = params.runs[run].evaluate
     configure_runtime(threads=1)
-    trained = load_run(run)
-    dataset = EncodedDataset.open(paths.encoded(trained.dataset), settings.split)
-    noise = CounterRNG(params.seed, "evaluate")
-    condition = np.asarray(dataset.require_labels()) if trained.classes else None
-    likelihood = likelihood_bound(trained.objective, trained.network, dataset, settings, noise, condition)
-    metrics = {
-        "run": run,
-        "dataset": trained.dataset,
-        "split": settings.split,
-        "seed": params.seed,
-        **bound_metrics(trained, likelihood, dataset.counts),
-    }
+    model = load_model(run)
+    dataset = EncodedDataset.open(paths.encoded(model.dataset), settings.split)
+    rng = CounterRNG(params.seed, "evaluate")
+    class_labels = np.asarray(dataset.require_labels()) if model.num_classes else None
+    likelihood = likelihood_bound(model.objective, model.network, dataset, settings, rng, class_labels)
     file = io.BytesIO()
     np.save(file, np.stack([likelihood.per_example, likelihood.sizes], axis=1), allow_pickle=False)
     atomic_write(paths.evaluation(run), file.getvalue())
-    write_metrics(paths.metrics("evaluate", run), metrics)
+    record = {
+        "run": run,
+        "dataset": model.dataset,
+        "split": settings.split,
+        "seed": params.seed,
+        **bound_record(model, likelihood, dataset.counts),
+    }
+    write_record(record, paths.record("evaluate", run), paths.metrics("evaluate", run))
+
+
+def bound_record(model: TrainedModel, likelihood: Likelihood, counts: Mapping[str, int]) -> dict[str, Any]:
+    """Return the bound in bits per token with its errors and parts; for text also the numbers to compare tokenizers.
+
+    Args:
+        model: the trained model.
+        likelihood: its bound on a split or corpus.
+        counts: of that split; for text its `bytes` and `characters`.
+    """
+    bits = likelihood.bits_per_token()
+    record: dict[str, Any] = {
+        "modality": model.modality,
+        "class_cond": model.class_cond,
+        "unit": model.unit,
+        "value": bits.value,
+        "stderr": bits.stderr,
+        "stderr_mc": bits.stderr_draws,
+        "reconstruction": bits.reconstruction,
+        "prior": bits.prior,
+        "diffusion": bits.diffusion,
+        "examples": likelihood.examples,
+        "tokens": likelihood.tokens,
+        "num_mc_samples": likelihood.draws,
+        "estimator": model.objective.estimator,
+        "num_parameters": model.num_parameters,
+    }
+    if model.modality == "text":
+        rates: dict[str, Bits | Estimate] = {
+            "bits_per_byte": likelihood.bits_per(counts["bytes"]),
+            "bits_per_char": likelihood.bits_per(counts["characters"]),
+            "perplexity": likelihood.perplexity(),
+        }
+        record["bytes"] = counts["bytes"]
+        for name, rate in rates.items():
+            record |= {name: rate.value, f"{name}_stderr": rate.stderr}
+    return record

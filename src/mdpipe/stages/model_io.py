@@ -1,8 +1,8 @@
-"""A trained run as a folder: weights, what they are the weights of, and the tokenizer to use them with.
+"""A trained model as a folder, models/RUN.
 
-model.safetensors, network.json             the averaged weights and the network's settings
-objective.safetensors                       what the objective has learned itself, where it has: GenMD4's exponents
-run.json                                    objective and what the run knows of its dataset
+model.safetensors, network.json             the EMA weights and the network's settings
+objective.safetensors                       learned parameters of the objective, if any: GenMD4's exponents
+run.json                                    the objective, and the dataset with its modality, tokenizer and class names
 unigram.npy                                 how often each token occurred in training
 tokenizer.json, pieces.model, model.json    text: the tokenizer
 """
@@ -35,8 +35,8 @@ RUN = "run.json"
 OBJECTIVE = "objective.safetensors"
 TOKENIZER = "tokenizer.json"
 UNIGRAM = "unigram.npy"
-COPIED_FILES = (UNIGRAM, TOKENIZER, "pieces.model", "model.json")
-"""What a model takes along of its dataset, where the dataset has it."""
+DATASET_FILES = (UNIGRAM, TOKENIZER, "pieces.model", "model.json")
+"""Files that a model copies from its dataset, if the dataset has them."""
 
 UNITS = {
     "letters": "bits/char",
@@ -46,15 +46,26 @@ UNITS = {
     "pixels": "bits/dim",
 }
 """The unit of bits per token, by tokenizer. A token of `letters` is a character, separators included; one of `bytes`
-may be a separator, which is no byte of the text, so its unit is not bits/byte."""
+may be a separator, which is not a byte of the text, so its unit is not bits/byte."""
 
 CLASS_LABEL = "class label"
-"""The condition of a run whose network is given the class of each example."""
+
+
+class ModelHeader(Header):
+    """Content of run.json."""
+
+    objective: dict[str, Any]
+    """Kind and settings."""
+    dataset: str
+    modality: Literal["text", "image"]
+    tokenizer: str
+    """The tokenizer's kind."""
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class TrainedRun:
-    """A model ready to be evaluated or sampled from, on the machine's GPU where it has one."""
+class TrainedModel:
+    """A model ready for evaluation or sampling, on the machine's GPU if it has one."""
 
     network: Network
     objective: Objective
@@ -65,50 +76,50 @@ class TrainedRun:
     tokenizer: str
     """The tokenizer's kind."""
     shape: tuple[int, ...]
-    """(L,) for text, (H, W, C) for pictures."""
-    classes: int
-    """Number of classes that the model is told of; 0 for none."""
+    """(L,) for text, (H, W, C) for images."""
+    num_classes: int
+    """Number of classes that the model is conditioned on; 0 for none."""
     class_names: tuple[str, ...]
-    """What they are called, where the dataset has names for them."""
+    """Empty if the dataset has no names for its classes."""
 
     @property
     def name(self) -> str:
-        """The run's name in params.yaml."""
+        """Return the run's name in params.yaml."""
         return self.directory.name
 
     @property
     def denoiser(self) -> Denoiser:
-        """The network, as objectives and samplers know it."""
+        """Return the network with the type that objectives and samplers use."""
         return cast("Denoiser", self.network)
 
     @property
     def schedule(self) -> Any:
-        """The masking schedule to sample by: one for all tokens, GenMD4's vector, or None left to right."""
+        """Return the masking schedule: one for all tokens, GenMD4's per-token one, or None for left to right."""
         return getattr(self.objective, "schedule", None)
 
     @property
-    def length(self) -> int:
-        """Tokens of an example."""
+    def seq_len(self) -> int:
+        """Return the tokens of an example."""
         return math.prod(self.shape)
 
     @property
-    def parameters(self) -> int:
-        """Number of weights, those of the objective among them."""
+    def num_parameters(self) -> int:
+        """Return the number of weights, including those of the objective."""
         return count_parameters(self.network) + count_parameters(self.objective)
 
     @property
-    def condition(self) -> str | None:
-        """What the model is given besides the data, as tables name it; None for nothing."""
-        return CLASS_LABEL if self.classes else None
+    def class_cond(self) -> str | None:
+        """Return what the model is conditioned on, as tables name it."""
+        return CLASS_LABEL if self.num_classes else None
 
     @property
     def unit(self) -> str:
-        """The unit of bits per token."""
+        """Return the unit of bits per token."""
         return UNITS[self.tokenizer]
 
 
 def compute_device() -> torch.device:
-    """Where networks run: the GPU if torch sees one."""
+    """Return the GPU if torch sees one, or else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -120,11 +131,11 @@ def num_classes(settings: Run, dataset: EncodedDataset) -> int:
     return dataset.classes
 
 
-def save_run(
+def save_model(
     name: str, settings: Run, weights: dict[str, Tensor], objective_weights: dict[str, Tensor], dataset: EncodedDataset
 ) -> None:
     """Write models/RUN."""
-    described: dict[str, Any] = {
+    header: dict[str, Any] = {
         "objective": settings.objective.model_dump(),
         "dataset": settings.dataset,
         "modality": dataset.modality,
@@ -132,7 +143,7 @@ def save_run(
     }
     classes = num_classes(settings, dataset)
     if classes and dataset.class_names:
-        described["class_names"] = list(dataset.class_names)
+        header["class_names"] = list(dataset.class_names)
     with atomic_dir(paths.model(name)) as folder:
         save_pretrained(
             folder,
@@ -145,93 +156,74 @@ def save_run(
         )
         if objective_weights:
             save_file(objective_weights, folder / OBJECTIVE)
-        write_json(folder / RUN, described)
-        for file in COPIED_FILES:
+        write_json(folder / RUN, header)
+        for file in DATASET_FILES:
             if (dataset.directory / file).exists():
                 shutil.copyfile(dataset.directory / file, folder / file)
 
 
-class DescribedRun(Header):
-    """run.json."""
-
-    objective: dict[str, Any]
-    """Kind and settings of the objective."""
-    dataset: str
-    modality: Literal["text", "image"]
-    tokenizer: str
-    """The tokenizer's kind."""
-    class_names: tuple[str, ...] = ()
-
-
-def load_run(name: str) -> TrainedRun:
+def load_model(run: str) -> TrainedModel:
     """Read models/RUN.
 
     Raises:
-        ValueError: a file of it is missing or broken, or contradicts another; the message says which and what to do.
+        ValueError: one of its files is missing or broken, or contradicts another; the message says which.
     """
-    directory = paths.model(name)
-    cure = f"run `dvc repro train@{name}`"
-    described = read_header(directory / RUN, DescribedRun, cure)
-    described_network = read_config(directory)
-    config = _read_objective(directory, described, described_network, cure)
-    _check_tokens(directory, described, described_network, cure)
-    objective = build_objective(config, described_network.vocab_size)
+    directory = paths.model(run)
+    hint = f"run `dvc repro train@{run}`"
+    header, network = read_header(directory / RUN, ModelHeader, hint), read_config(directory)
+    file = RUN
+    try:
+        config = ObjectiveConfig.parse(header.objective)
+        file = CONFIG_NAME
+        _ = network.config  # The settings of both follow the rules of params.yaml.
+    except ValidationError as error:
+        raise ValueError(f"{directory / file}: {first_problem(error)}; {hint}") from None
+    _check_tokens(directory, header, network, hint)
+    objective = build_objective(config, network.vocab_size)
     if expected := objective.state_dict():
-        objective.load_state_dict(load_weights(directory / OBJECTIVE, expected, cure))
-    if objective.is_causal != described_network.causal:
+        objective.load_state_dict(load_weights(directory / OBJECTIVE, expected, hint))
+    if objective.is_causal != network.causal:
         raise ValueError(
-            f"{directory / CONFIG_NAME}: causal = {described_network.causal} does not fit the objective"
-            f" {config.kind} of {RUN}; {cure}"
+            f"{directory / CONFIG_NAME}: causal = {network.causal} does not fit the objective"
+            f" {config.kind} of {RUN}; {hint}"
         )
     device = compute_device()
-    return TrainedRun(
+    return TrainedModel(
         network=from_pretrained(directory).to(device).eval(),
         objective=objective.to(device),
         directory=directory,
-        dataset=described.dataset,
-        modality=described.modality,
-        tokenizer=described.tokenizer,
-        shape=described_network.shape,
-        classes=described_network.num_classes,
-        class_names=described.class_names,
+        dataset=header.dataset,
+        modality=header.modality,
+        tokenizer=header.tokenizer,
+        shape=network.shape,
+        num_classes=network.num_classes,
+        class_names=header.class_names,
     )
 
 
-def _read_objective(directory: Path, described: DescribedRun, network: NetworkHeader, cure: str) -> ObjectiveConfig:
-    """Return the objective's settings; they and the network's keep the rules of params.yaml."""
-    file = RUN
-    try:
-        objective = ObjectiveConfig.parse(described.objective)
-        file = CONFIG_NAME
-        _ = network.config
-    except ValidationError as error:
-        raise ValueError(f"{directory / file}: {first_problem(error)}; {cure}") from None
-    return objective
-
-
-def _check_tokens(directory: Path, described: DescribedRun, network: NetworkHeader, cure: str) -> None:
+def _check_tokens(directory: Path, header: ModelHeader, network: NetworkHeader, hint: str) -> None:
     """Check that modality, shape, tokenizer and vocabulary are those of one dataset."""
-    is_image = described.tokenizer == "pixels"
-    if described.tokenizer not in UNITS:
+    is_image = header.tokenizer == "pixels"
+    if header.tokenizer not in UNITS:
         raise ValueError(
-            f"{directory / RUN}: tokenizer = {described.tokenizer!r} is not one of {', '.join(UNITS)}; {cure}"
+            f"{directory / RUN}: tokenizer = {header.tokenizer!r} is not one of {', '.join(UNITS)}; {hint}"
         )
-    if (described.modality == "image") != is_image or (len(network.shape) == 3) != is_image:
+    if (header.modality == "image") != is_image or (len(network.shape) == 3) != is_image:
         raise ValueError(
-            f"{directory / RUN}: modality = {described.modality!r} does not fit the tokenizer {described.tokenizer!r}"
-            f" and the shape {list(network.shape)} of {CONFIG_NAME}; {cure}"
+            f"{directory / RUN}: modality = {header.modality!r} does not fit the tokenizer {header.tokenizer!r}"
+            f" and the shape {list(network.shape)} of {CONFIG_NAME}; {hint}"
         )
     if not is_image:
-        tokenizer = read_json(directory / TOKENIZER, cure)
-        for key, wanted in (("kind", described.tokenizer), ("vocabulary", network.vocab_size)):
-            if tokenizer.get(key) != wanted:
+        tokenizer = read_json(directory / TOKENIZER, hint)
+        for key, expected in (("kind", header.tokenizer), ("vocabulary", network.vocab_size)):
+            if tokenizer.get(key) != expected:
                 raise ValueError(
-                    f"{directory / TOKENIZER}: {key} = {tokenizer.get(key)!r} is not that of the model, {wanted!r};"
-                    f" {cure}"
+                    f"{directory / TOKENIZER}: {key} = {tokenizer.get(key)!r} is not that of the model, {expected!r};"
+                    f" {hint}"
                 )
-    unigram = open_array(directory / UNIGRAM, cure)
+    unigram = open_array(directory / UNIGRAM, hint)
     if unigram.dtype != np.int64 or unigram.shape != (network.vocab_size,):
         raise ValueError(
             f"{directory / UNIGRAM} should be int64 ({network.vocab_size},), not {unigram.dtype} {unigram.shape};"
-            f" {cure}"
+            f" {hint}"
         )

@@ -1,4 +1,7 @@
-"""Stage `sample`: what a run draws, as text or as pictures, and how it comes out of the mask."""
+"""Stage `sample`: samples of a run as text or images, and an animation of their unmasking.
+
+Shapes: N samples, L tokens of each, F frames.
+"""
 
 import csv
 import io
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdpipe.data.artifacts.files import atomic_dir, write_json
-from mdpipe.data.artifacts.metrics import write_metrics
+from mdpipe.data.artifacts.metrics import write_record
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
@@ -22,27 +25,25 @@ from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.animation import image_unmasking_gif, text_unmasking_gif
 from mdpipe.reporting.images import image_grid, save_png
-from mdpipe.stages.model_io import TrainedRun, load_run
-from mdpipe.stages.sampling import draw, unknown
+from mdpipe.stages import sampling
+from mdpipe.stages.model_io import TrainedModel, load_model
 
-ANIMATED = 32
-"""Samples shown on their way out of the mask; of texts, which are larger on a screen, the first four."""
-
+ANIMATED_IMAGES = 32
 ANIMATED_TEXTS = 4
 COLUMNS = 8
-"""Pictures in a row."""
+"""Images in a row."""
 
 SHOWN_EDGE = 64
-"""Pictures are enlarged to about so many pixels."""
+"""Images are enlarged to about this many pixels."""
 
 
 def sample(params: Params, run: str) -> None:
-    """Draw samples; write samples/RUN and metrics/sample/RUN.json.
+    """Sample from a run; write samples/RUN, and the metrics and record sample/RUN.
 
-    samples.txt or samples.png   what was drawn
-    unmasking.gif                how the first of them came out of the mask
-    tokens.npy                   int64 (count, L)
-    classes.json                 of a run that knows classes with names, the name of each sample's class, in order
+    samples.txt or samples.png   the samples
+    unmasking.gif                how the first of them were unmasked
+    tokens.npy                   int64 (N, L)
+    classes.json                 the class name of each sample in order, if the run is conditioned on named classes
     exponents.csv                GenMD4: the exponent of every token's schedule
 
     Raises:
@@ -50,89 +51,77 @@ def sample(params: Params, run: str) -> None:
     """
     settings = params.runs[run].sample
     configure_runtime(threads=1)
-    trained = load_run(run)
-    start = unknown(trained, settings.count)
-    # Every class in turn.
-    classes = torch.arange(settings.count) % trained.classes if trained.classes else None
-    moments: list[Tensor] = []
-    drawn = draw(
-        trained,
+    model = load_model(run)
+    start = sampling.all_masked(model, settings.count)
+    class_labels = torch.arange(settings.count) % model.num_classes if model.num_classes else None  # each in turn
+    frames: list[Tensor] = [start[:ANIMATED_IMAGES]]
+    samples = sampling.sample(
+        model,
         build_sampler(settings.sampler),
         start,
         CounterRNG(params.seed, "sample"),
-        choice=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
-        classes=classes,
-        guidance=settings.guidance_scale,
-        on_step=lambda _, __, tokens: moments.append(tokens[:ANIMATED].cpu()),
+        token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
+        class_labels=class_labels,
+        guidance_scale=settings.guidance_scale,
+        on_step=lambda _, __, tokens: frames.append(tokens[:ANIMATED_IMAGES].cpu()),
     )
-    frames = torch.stack([start[:ANIMATED], *moments]).numpy()
-    names = [trained.class_names[number] for number in classes] if classes is not None and trained.class_names else []
-    _write_samples(trained, run, drawn.tokens.numpy(), frames, names)
-    metrics = {
+    tokens = samples.tokens.numpy()
+    with atomic_dir(paths.samples(run)) as folder:
+        np.save(folder / "tokens.npy", tokens, allow_pickle=False)
+        if class_labels is not None and model.class_names:
+            names = [model.class_names[label] for label in class_labels]
+            write_json(folder / paths.sampled_classes(run).name, {"classes": names})
+        write = _write_texts if model.modality == "text" else _write_images
+        write(folder, model, tokens, torch.stack(frames).numpy())
+        if isinstance(model.objective, GenMD4):
+            exponents = _exponents_csv(model, model.objective.schedule.w.tolist())
+            (folder / paths.exponents(run).name).write_text(exponents, encoding="utf-8")
+    record = {
         "run": run,
-        "dataset": trained.dataset,
-        "modality": trained.modality,
+        "dataset": model.dataset,
+        "modality": model.modality,
         "sampler": settings.sampler.kind,
         "samples": settings.count,
         "steps": getattr(settings.sampler, "steps", None),
-        "grid": getattr(settings.sampler, "time_grid", None),
+        "time_grid": getattr(settings.sampler, "time_grid", None),
         "temperature": settings.temperature,
         "top_k": settings.top_k,
         "top_p": settings.top_p,
-        "condition": trained.condition,
-        "guidance": settings.guidance_scale,
-        "unit": trained.unit,
-        "network_calls": drawn.network_calls,
+        "class_cond": model.class_cond,
+        "guidance_scale": settings.guidance_scale,
+        "unit": model.unit,
+        "nfe": samples.nfe,
         "seed": params.seed,
-        "entropy": _entropy(drawn.tokens.flatten().bincount(minlength=trained.objective.vocab_size).numpy()),
+        "entropy": _entropy(np.bincount(tokens.flatten(), minlength=model.objective.vocab_size)),
     }
-    write_metrics(paths.metrics("sample", run), metrics)
+    write_record(record, paths.record("sample", run), paths.metrics("sample", run))
 
 
-def _write_samples(
-    trained: TrainedRun, run: str, tokens: NDArray[np.int64], frames: NDArray[np.int64], names: list[str]
-) -> None:
-    with atomic_dir(paths.samples(run)) as folder:
-        np.save(folder / "tokens.npy", tokens, allow_pickle=False)
-        if names:
-            write_json(folder / paths.sampled_classes(run).name, {"classes": names})
-        if trained.modality == "text":
-            _write_texts(folder, load_tokenizer(trained.directory), tokens, frames[:, :ANIMATED_TEXTS])
-        else:
-            _write_pictures(folder, trained, tokens, frames)
-        if isinstance(trained.objective, GenMD4):
-            (folder / paths.exponents(run).name).write_text(_exponents(trained, trained.objective), encoding="utf-8")
-
-
-def _write_texts(folder: Path, tokenizer: Tokenizer, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
+def _write_texts(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
+    tokenizer = load_tokenizer(model.directory)
     texts = [tokenizer.decode(row) for row in tokens]
     numbered = [f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1)]
     (folder / "samples.txt").write_text("\n".join(numbered), encoding="utf-8")
-    shown = _symbols(tokenizer)
-    moments = [
-        [[None if token == len(shown) else shown[token] for token in row] for row in moment] for moment in frames
-    ]
+    symbols = [*_symbols(tokenizer), None]  # the mask comes last
+    moments = [[[symbols[token] for token in row] for row in frame] for frame in frames[:, :ANIMATED_TEXTS]]
     (folder / "unmasking.gif").write_bytes(text_unmasking_gif(moments))
 
 
-def _write_pictures(folder: Path, trained: TrainedRun, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
-    levels = trained.objective.vocab_size
-    scale = max(1, SHOWN_EDGE // trained.shape[0])
-    pictures = dequantize(tokens, levels).reshape(-1, *trained.shape)
-    save_png(image_grid(pictures, COLUMNS, scale), folder / "samples.png")
+def _write_images(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
+    levels = model.objective.vocab_size
+    scale = max(1, SHOWN_EDGE // model.shape[0])
+    images = dequantize(tokens, levels).reshape(-1, *model.shape)
+    save_png(image_grid(images, COLUMNS, scale), folder / "samples.png")
     masked = frames == levels
     known = dequantize(np.where(masked, 0, frames), levels)
-    shape = (*frames.shape[:2], *trained.shape)
+    shape = (*frames.shape[:2], *model.shape)
     gif = image_unmasking_gif(known.reshape(shape), masked.reshape(shape), COLUMNS, scale)
     (folder / "unmasking.gif").write_bytes(gif)
 
 
-def _exponents(trained: TrainedRun, objective: GenMD4) -> str:
-    """Which tokens are revealed early in sampling (large exponents) and which late, as CSV."""
-    exponents = objective.schedule.w.tolist()
-    symbols = (
-        _symbols(load_tokenizer(trained.directory)) if trained.modality == "text" else map(str, range(len(exponents)))
-    )
+def _exponents_csv(model: TrainedModel, exponents: list[float]) -> str:
+    is_text = model.modality == "text"
+    symbols = _symbols(load_tokenizer(model.directory)) if is_text else map(str, range(len(exponents)))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("token", "symbol", "exponent"))
@@ -146,6 +135,6 @@ def _symbols(tokenizer: Tokenizer) -> list[str]:
 
 
 def _entropy(counts: NDArray[np.int64]) -> float:
-    """Entropy in bits of how often each token occurs in all samples: low where they repeat themselves."""
+    """Return the entropy in bits of the token frequencies in all samples: low if they repeat themselves."""
     present = counts[counts > 0] / counts.sum()
     return float(-(present * np.log2(present)).sum())

@@ -1,4 +1,7 @@
-"""Drawing from a trained run: what the stages and the commands by hand that sample have in common."""
+"""Sampling from a trained model, as stages and commands do it.
+
+Shapes: N samples, L tokens of each.
+"""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,79 +14,81 @@ from mdpipe.diffusion.denoiser import ClassifierFreeGuidance, Denoiser
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep, Sampler, sample_sliding_window
 from mdpipe.diffusion.token_sampling import TokenSampler
-from mdpipe.stages.model_io import TrainedRun
+from mdpipe.stages.model_io import TrainedModel
 
 OVERLAP = 2
-"""Of a window, the inverse of the share that is carried over to the next where samples are longer than a window."""
+"""The fraction 1 / OVERLAP of a window is carried over to the next if samples are longer than a window."""
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Samples on the CPU, and what they took."""
+class Samples:
+    """Tokens on the CPU, and the number of function evaluations that they took."""
 
     tokens: Tensor
     """(N, L) int64 below V."""
-    network_calls: int
+    nfe: int
 
 
-class CountedCalls:
-    """A denoiser that counts how often it is called: what samplers are compared by."""
+class CallCounter:
+    """A denoiser that counts its calls."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self._denoiser = denoiser
         self.count = 0
 
     def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        """The denoiser's hidden states."""
+        """Return the denoiser's hidden states."""
         self.count += 1
         return self._denoiser(tokens, time, condition)
 
     def head(self, hidden: Tensor) -> Tensor:
-        """The denoiser's logits."""
+        """Return the denoiser's logits."""
         return self._denoiser.head(hidden)
 
 
-def unknown(trained: TrainedRun, count: int, length: int | None = None) -> Tensor:
-    """`count` samples of nothing but masks, of the model's own length if no other is asked for."""
-    return torch.full((count, length or trained.length), trained.objective.mask_id)
+def all_masked(model: TrainedModel, count: int, seq_len: int | None = None) -> Tensor:
+    """Return `count` sequences of masks, by default of the model's own length."""
+    return torch.full((count, seq_len or model.seq_len), model.objective.mask_id)
 
 
-def draw(
-    trained: TrainedRun,
+def sample(
+    model: TrainedModel,
     sampler: Sampler[Any],
     tokens: Tensor,
-    noise: CounterRNG,
+    rng: CounterRNG,
     *,
-    choice: TokenSampler,
-    classes: Tensor | None = None,
-    guidance: float | None = None,
+    token_sampler: TokenSampler,
+    class_labels: Tensor | None = None,
+    guidance_scale: float | None = None,
     on_step: OnStep | None = None,
-) -> Drawn:
-    """Fill the masked positions of tokens (N, L); where L is more than the model's window, window by window.
+) -> Samples:
+    """Fill the masked positions of tokens (N, L), window by window if L is more than the model's window.
 
     Args:
-        trained: the model.
-        sampler: how.
-        tokens: what is given, and masks.
-        noise: the source; sample i draws from example i.
-        choice: how a token is chosen from its logits.
-        classes: (N,) to be told to the model, or None.
-        guidance: scale of classifier-free guidance, or None.
+        model: the trained model.
+        sampler: the order and number of its calls.
+        tokens: known tokens and masks.
+        rng: the random numbers; sample i uses those of example i.
+        token_sampler: samples a token from its logits.
+        class_labels: (N,), or None.
+        guidance_scale: of classifier-free guidance, or None.
         on_step: called after each step.
     """
-    device = next(trained.network.parameters()).device
-    calls = CountedCalls(trained.denoiser)
-    denoiser: Denoiser = calls if guidance is None else ClassifierFreeGuidance(calls, guidance, trained.classes)
-    fill = partial(sample_sliding_window, sampler, window=trained.length, overlap=trained.length // OVERLAP)
-    filled = (fill if tokens.shape[1] > trained.length else sampler)(
+    device = next(model.network.parameters()).device
+    calls = CallCounter(model.denoiser)
+    denoiser: Denoiser = calls
+    if guidance_scale is not None:
+        denoiser = ClassifierFreeGuidance(calls, guidance_scale, model.num_classes)
+    windows = partial(sample_sliding_window, sampler, window=model.seq_len, overlap=model.seq_len // OVERLAP)
+    filled = (windows if tokens.shape[1] > model.seq_len else sampler)(
         denoiser,
-        trained.schedule,
-        trained.objective.vocab_size,
+        model.schedule,
+        model.objective.vocab_size,
         tokens.to(device),
-        noise,
+        rng,
         torch.arange(len(tokens), device=device),
-        class_labels=None if classes is None else classes.to(device),
-        token_sampler=choice,
+        class_labels=None if class_labels is None else class_labels.to(device),
+        token_sampler=token_sampler,
         on_step=on_step,
     )
-    return Drawn(filled.cpu(), calls.count)
+    return Samples(filled.cpu(), calls.count)

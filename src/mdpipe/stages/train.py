@@ -14,7 +14,7 @@ from torch import distributed
 
 from mdpipe.data.artifacts.disk_space import check_disk_space
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.data.artifacts.metrics import write_metrics
+from mdpipe.data.artifacts.metrics import write_record
 from mdpipe.data.dataset import EncodedDataset, training_batch, training_labels
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
@@ -24,7 +24,7 @@ from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.fingerprint import training_fingerprint
 from mdpipe.pipeline.provenance import require_unchanged_inputs
-from mdpipe.stages.model_io import UNITS, compute_device, num_classes, save_run
+from mdpipe.stages.model_io import UNITS, compute_device, num_classes, save_model
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
 from mdpipe.training.distributed import WORLD_SIZE, World, init_distributed, launch
 from mdpipe.training.loggers import log_to_console, open_loggers
@@ -47,14 +47,14 @@ logger = logging.getLogger(__name__)
 def train(params: Params, run: str) -> None:
     """Train a run, or resume it from its newest checkpoint.
 
-    Write models/RUN, metrics/train/RUN.json and metrics/curves/RUN.csv. Start the processes that `hardware`
-    asks for, unless this is already one of them.
+    Write models/RUN, the metrics and record train/RUN, and metrics/curves/RUN.csv. Start the number of processes in
+    `hardware`, unless this is already one of them.
 
     Raises:
         ValueError: the dataset is missing or broken, or the network does not fit it, or another launcher has started a
             different number of processes.
         NonFiniteLossError: training diverged.
-        SystemExit: it was interrupted and can be resumed with the same command; the status says so.
+        SystemExit: training was interrupted and the same command resumes it; the status says so.
     """
     num_processes = params.runs[run].hardware.num_processes
     if num_processes > 1 and not distributed.is_torchelastic_launched():
@@ -128,18 +128,18 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         )
     if not world.is_main_process:
         return
-    save_run(run, settings, result.weights, result.objective_weights, dataset)
+    save_model(run, settings, result.weights, result.objective_weights, dataset)
     atomic_write(paths.curve(run), _to_csv(result.history).encode())
-    metrics = {
+    record = {
         "run": run,
         "steps": settings.train.steps,
         "tokens": settings.train.steps * settings.train.batch_size * dataset.seq_len,
-        "parameters": num_parameters,
+        "num_parameters": num_parameters,
         "final_loss": fmean(row.loss for row in result.history[-FINAL_ROWS:]),
         "final_loss_rows": min(FINAL_ROWS, len(result.history)),
         "unit": UNITS[dataset.tokenizer],
     }
-    write_metrics(paths.metrics("train", run), metrics)
+    write_record(record, paths.record("train", run), paths.metrics("train", run))
     # If an input has changed meanwhile, DVC does not cache the model, so its checkpoint is kept as if unfinished.
     require_unchanged_inputs()
     # This checkpoint stays until the next run ends, in case DVC is killed before it records the outputs.

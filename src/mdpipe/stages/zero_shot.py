@@ -1,10 +1,10 @@
-"""Stage `zero_shot`: the likelihood bound of text of a kind that a run was not trained on."""
+"""Stage `zero_shot`: the likelihood bound of text from a source that a run was not trained on."""
 
 import shutil
 import tempfile
 from pathlib import Path
 
-from mdpipe.data.artifacts.metrics import write_metrics
+from mdpipe.data.artifacts.metrics import write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
@@ -14,39 +14,40 @@ from mdpipe.evaluation.references import reference_rates
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.stages.bound_metrics import bound_metrics
-from mdpipe.stages.model_io import UNIGRAM, load_run
+from mdpipe.stages.evaluate import bound_record
+from mdpipe.stages.model_io import UNIGRAM, load_model
 
 WHOLE = "all"
-"""The split of a bound, or of a reference, that is of the whole source."""
+"""The split of a bound or reference of the whole source."""
 
 
 def zero_shot(params: Params, run: str, source: str) -> None:
-    """Encode the source with the run's tokenizer and bound it; write metrics/zero_shot/RUN-SOURCE.json.
+    """Encode the source with the run's tokenizer and bound its likelihood; write the files zero_shot/RUN-SOURCE.
 
     Raises:
         ValueError: the model or the source is missing or broken.
     """
     configure_runtime(threads=1)
-    trained = load_run(run)
+    model = load_model(run)
     with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
         directory = Path(scratch) / source
         packing = params.zero_shot.packing
-        encode_corpus(paths.raw(source), load_tokenizer(trained.directory), directory, trained.shape[0], packing)
-        # The unigram reference, like the model, knows the frequencies of the training data alone.
-        shutil.copyfile(trained.directory / UNIGRAM, directory / UNIGRAM)
+        encode_corpus(paths.raw(source), load_tokenizer(model.directory), directory, model.shape[0], packing)
+        # The unigram reference, like the model, knows only the frequencies of the training data.
+        shutil.copyfile(model.directory / UNIGRAM, directory / UNIGRAM)
         corpus = EncodedDataset.open(directory, "test")
-        noise = CounterRNG(params.seed, "zero shot")
-        likelihood = zero_shot_bound(trained.objective, trained.network, corpus, params.zero_shot, noise)
+        rng = CounterRNG(params.seed, "zero shot")
+        likelihood = zero_shot_bound(model.objective, model.network, corpus, params.zero_shot, rng)
         references = [{**rate, "split": WHOLE} for rate in reference_rates(corpus)]
-    metrics = {
+    record = {
         "run": run,
-        "dataset": trained.dataset,
+        "dataset": model.dataset,
         "source": source,
-        "tokenizer": trained.tokenizer,
+        "tokenizer": model.tokenizer,
         "split": WHOLE,
         "seed": params.seed,
         "references": references,
-        **bound_metrics(trained, likelihood, corpus.counts),
+        **bound_record(model, likelihood, corpus.counts),
     }
-    write_metrics(paths.metrics("zero_shot", f"{run}-{source}"), metrics)
+    name = f"{run}-{source}"
+    write_record(record, paths.record("zero_shot", name), paths.metrics("zero_shot", name))

@@ -1,7 +1,11 @@
-"""Metrics files: small sorted JSON, one per stage and run, tracked in git and shown by `dvc metrics show`.
+"""Records of stages as sorted JSON with stable bytes, tracked in git.
 
-Floats carry six significant digits: far below any reported standard error, and above the last bits, in which a sum may
-differ between machines.
+A record holds results, which go into a metrics file of DVC, and what describes them: names, units, settings, counts and
+details. DVC shows every key of a metrics file as a column, so these files hold nothing but the headline results, under
+the same names in every stage. The rest of a record is a file of its own.
+
+Floats have six significant digits: far finer than any reported standard error, and coarse enough to hide the last bits,
+in which a sum may differ between machines.
 """
 
 import json
@@ -14,29 +18,45 @@ from mdpipe.data.artifacts.files import atomic_write, read_json
 
 SIGNIFICANT_DIGITS = 6
 
+RESULTS = ("value", "stderr", "bits_per_byte", "perplexity", "final_loss", "entropy", "nfe")
+"""The fields of a record that go into its metrics file."""
+
 
 class MetricsError(ValueError):
-    """A metrics file, or a record from one, is invalid."""
+    """A metrics file or another part of a record is invalid."""
 
 
-def write_metrics(path: Path, metrics: Mapping[str, Any]) -> None:
-    """Write numbers, texts, and lists and mappings of them, as sorted JSON.
-
-    Raises:
-        MetricsError: a number is infinite or NaN, or a value has another type; the file is unchanged.
-    """
-    rounded = {key: _rounded(value, f"{path}: {key}") for key, value in metrics.items()}
-    text = json.dumps(rounded, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    atomic_write(path, text.encode("utf-8"))
-
-
-def read_metrics(path: Path) -> dict[str, Any]:
-    """Read a file written by `write_metrics`.
+def write_record(record: Mapping[str, Any], path: Path, metrics: Path | None = None) -> None:
+    """Write a record: its `RESULTS` to `metrics`, everything else to `path`; without `metrics`, all of it to `path`.
 
     Raises:
-        MetricsError: the file is missing or holds no JSON object.
+        MetricsError: a number is infinite or NaN, a value has a type that JSON does not have, or a result is not a
+            number; both files are unchanged.
     """
-    return read_json(path, f"`dvc repro` makes the metrics of stage {path.parent.name!r} again", MetricsError)
+    rounded = {key: _rounded(value, f"{path}: {key}") for key, value in record.items()}
+    files = {path: rounded}
+    if metrics is not None:
+        results = {key: rounded.pop(key) for key in RESULTS if key in rounded}
+        if wrong := [key for key, value in results.items() if type(value) not in (int, float)]:
+            raise MetricsError(f"{metrics}: {wrong[0]} is {results[wrong[0]]!r}; a result is a number")
+        files[metrics] = results
+    for file, content in files.items():
+        text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        atomic_write(file, text.encode("utf-8"))
+
+
+def read_record(path: Path, metrics: Path | None = None) -> dict[str, Any]:
+    """Read a record written by `write_record` with the same arguments.
+
+    Raises:
+        MetricsError: a file is missing or holds no JSON object, or both files hold the same field.
+    """
+    hint = f"`dvc repro` makes the files of stage {path.parent.name!r} again"
+    record = read_json(path, hint, MetricsError)
+    results = {} if metrics is None else read_json(metrics, hint, MetricsError)
+    if both := sorted(record.keys() & results.keys()):
+        raise MetricsError(f"{path} and {metrics} both have {', '.join(both)}; {hint}")
+    return record | results
 
 
 def _rounded(value: Any, where: str) -> Any:
@@ -51,6 +71,4 @@ def _rounded(value: Any, where: str) -> Any:
             return {key: _rounded(entry, f"{where}.{key}") for key, entry in value.items()}
         case list() | tuple():
             return [_rounded(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
-    raise MetricsError(
-        f"{where} is a {type(value).__name__}; a metric is a number, a text, or a list or mapping of them"
-    )
+    raise MetricsError(f"{where} is a {type(value).__name__}; a record has numbers, texts, lists and mappings")

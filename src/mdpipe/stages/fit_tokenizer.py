@@ -1,4 +1,4 @@
-"""Stage `tokenizer`: fit a dataset's tokenizer to its training split."""
+"""Stage `fit_tokenizer`: fit a dataset's tokenizer to its training split."""
 
 from mdpipe.data.artifacts.files import atomic_dir, write_json
 from mdpipe.data.splits import plan_splits, training_texts
@@ -8,7 +8,7 @@ from mdpipe.params.data import ImageDataset, SentencePieceTokenizer
 from mdpipe.pipeline import paths
 
 
-def tokenizer(params: Params, dataset: str) -> None:
+def fit_tokenizer(params: Params, dataset: str) -> None:
     """Write data/tokenizers/DATASET.
 
     Raises:
