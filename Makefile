@@ -20,6 +20,7 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m workflow.plots_template
 	touch $@
 
 reproduce: setup

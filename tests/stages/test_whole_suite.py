@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mdpipe.commands.readme import PICTURES, TABLES, readme
+from mdpipe.data.artifacts.metrics import RESULTS
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.stages.compare_samplers import compare_samplers
@@ -63,6 +64,14 @@ def test_every_record_and_row_says_what_it_is_of(params: Params) -> None:
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert all(shown in page for shown in ("class label", "final loss rows", "(1 + s) × conditional"))
     assert "digits, class label" in (paths.REPORT / "likelihood.svg").read_text(encoding="utf-8")
+
+
+def test_metrics_files_hold_numbers_under_shared_names_only() -> None:
+    shown = [json.loads(path.read_text()) for path in Path("metrics").glob("*/*.json")]
+    assert set().union(*shown) == set(RESULTS)
+    assert all(isinstance(value, int | float) for results in shown for value in results.values())
+    metrics, records = ({path.stem for path in Path(top).glob("*/*.json")} for top in ("metrics", "records"))
+    assert metrics < records
 
 
 def test_both_readmes_have_the_remade_tables(params: Params) -> None:

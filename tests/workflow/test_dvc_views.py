@@ -1,0 +1,124 @@
+"""What DVC shows of the default suite fits a screen: metrics, differences, experiments and plots."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mdpipe.data.artifacts.metrics import RESULTS, write_record
+from mdpipe.pipeline import paths
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+TERMINAL_WIDTH = 160
+MAX_COLUMNS = 60
+RESULTS_OF = {
+    "train": ("final_loss",),
+    "sample": ("entropy", "nfe"),
+    "evaluate": ("value", "stderr", "bits_per_byte", "perplexity"),
+    "zero_shot": ("value", "stderr", "bits_per_byte", "perplexity"),
+}
+"""The most results that a stage has, those of text."""
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a repository with the graph of the default suite and metrics as its stages write them."""
+    folder = tmp_path_factory.mktemp("views")
+    for name in ("dvc.yaml", "params.yaml", "params.resolved.yaml"):
+        shutil.copy(ROOT / name, folder)
+    shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / ".dvc").mkdir()
+    for name in ("config", ".gitignore"):
+        shutil.copy(ROOT / ".dvc" / name, folder / ".dvc")
+    params = yaml.safe_load((ROOT / "params.resolved.yaml").read_text())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage in RESULTS_OF:
+            pairs = [
+                f"{run}-{source}" for run in params["zero_shot"]["runs"] for source in params["zero_shot"]["sources"]
+            ]
+            for name in pairs if stage == "zero_shot" else params["runs"]:
+                write_results(stage, name)
+        for run in params["runs"]:
+            paths.curve(run).parent.mkdir(parents=True, exist_ok=True)
+            paths.curve(run).write_text("step,train/loss,train/lr,train/grad_norm\n10,4.5,0.1,1\n20,4.25,0.1,1\n")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "Add metrics"]):
+        subprocess.run([*git, *command], cwd=folder, check=True)
+    return folder
+
+
+def write_results(stage: str, name: str, factor: float = 1.0) -> None:
+    results = {key: factor * (100 + len(key)) / 7 for key in RESULTS_OF[stage]}  # 15.2857 and the like
+    write_record({"run": name, **results}, paths.record(stage, name), paths.metrics(stage, name))
+
+
+def show(repo: Path, *command: str) -> str:
+    environment = os.environ | {"COLUMNS": "4000", "PYTHONPATH": str(repo)}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=repo, env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def changed(repo: Path) -> Path:
+    """Return the repository after another run of `chars_md4`, with another learning rate."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(repo)
+        for stage in ("train", "sample", "evaluate"):
+            write_results(stage, "chars_md4", factor=1.1)
+        for name in ("params.yaml", "params.resolved.yaml"):
+            params = yaml.safe_load(Path(name).read_text())
+            params["runs"]["chars_md4"]["train"]["learning_rate"] = 0.5
+            Path(name).write_text(yaml.safe_dump(params))
+    return repo
+
+
+def test_metrics_of_the_default_suite_fit_a_terminal(repo: Path) -> None:
+    heading, *rows = show(repo, "dvc", "metrics", "show").splitlines()
+    assert heading.split() == ["Path", *sorted(RESULTS)]
+    assert len(rows) == 36
+    assert max(map(len, [heading, *rows])) <= TERMINAL_WIDTH
+
+
+def test_a_difference_lists_the_changed_run_only(changed: Path) -> None:
+    differences = json.loads(show(changed, "dvc", "metrics", "diff", "--json"))
+    assert {name: set(of_file) for name, of_file in differences.items()} == {
+        str(paths.metrics(stage, "chars_md4")): set(RESULTS_OF[stage]) for stage in ("train", "sample", "evaluate")
+    }
+
+
+def test_documented_views_of_experiments_have_few_columns(changed: Path) -> None:
+    recipes = re.findall(r"^(dvc exp show .+?)(?: +#.*)?$", (ROOT / "docs/sweeps.md").read_text(), flags=re.MULTILINE)
+    assert len(set(recipes)) >= 2
+    for recipe in set(recipes):
+        arguments = [argument.strip("'") for argument in recipe.split()]
+        columns = show(changed, *arguments, "--csv").splitlines()[0].split(",")
+        assert len(columns) <= MAX_COLUMNS
+        assert any(column.startswith("metrics/evaluate/chars_md4.json:") for column in columns)
+
+
+def test_a_plain_view_of_experiments_has_a_column_per_result(repo: Path) -> None:
+    columns = show(repo, "dvc", "exp", "show", "--csv").splitlines()[0].split(",")
+    metrics = [column.rpartition(":")[2] for column in columns if column.startswith("metrics/")]
+    assert set(metrics) == set(RESULTS)
+    assert len(metrics) == 10 * (1 + 2 + 4) + 6 * 4
+
+
+def test_plots_need_no_network(repo: Path) -> None:
+    assert show(repo, "workflow.plots_template") == ".dvc/plots.html\n"
+    show(repo, "dvc", "plots", "show")
+    page = (repo / "dvc_plots/index.html").read_text()
+    assert page.count("vegaEmbed('#") == 12
+    assert "Training loss of chars_md4" in page
+    assert not re.search(r"""<(script|link)\b[^>]*\b(src|href)\s*=""", page.replace("\\/", "/").split("<body>")[1])
+    assert not re.search(r"<script[^>]*\bsrc\b", page.split("<body>")[0].split("<script>")[0])
