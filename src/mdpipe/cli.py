@@ -110,7 +110,7 @@ TopP = Annotated[
     ),
 ]
 Label = Annotated[str | None, typer.Option(help="Name or number of the class, for a class-conditional run.")]
-Guidance = Annotated[
+GuidanceScale = Annotated[
     float | None,
     typer.Option(
         help="Scale s of classifier-free guidance: log-probabilities are (1 + s) conditional - s unconditional, so 0 is"
@@ -280,7 +280,7 @@ def generate(
     top_k: TopK = None,
     top_p: TopP = None,
     label: Label = None,
-    guidance: Guidance = None,
+    guidance_scale: GuidanceScale = None,
     seed: Seed = 0,
     threads: Threads = 1,
 ) -> None:
@@ -290,7 +290,7 @@ def generate(
         from mdpipe.commands.sampling_options import SamplingOptions
 
         options = SamplingOptions(
-            sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance, seed, threads
+            sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance_scale, seed, threads
         )
         generate_samples(run, options, count, prompt, length, out)
 
@@ -313,7 +313,7 @@ def infill(
     top_k: TopK = None,
     top_p: TopP = None,
     label: Label = None,
-    guidance: Guidance = None,
+    guidance_scale: GuidanceScale = None,
     seed: Seed = 0,
     threads: Threads = 1,
 ) -> None:
@@ -323,7 +323,7 @@ def infill(
         from mdpipe.commands.sampling_options import SamplingOptions
 
         options = SamplingOptions(
-            sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance, seed, threads
+            sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance_scale, seed, threads
         )
         if gap is not None:
             raise ParamsError("--gap is now --mask-length, and [gap:12] in a text is [MASK:12]")

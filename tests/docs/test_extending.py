@@ -85,7 +85,7 @@ def write_params(copy: Path, name: str = "params.yaml", **changes: Any) -> None:
 
 def test_kinds_of_the_page_are_trained_evaluated_and_sampled(copy):
     write_params(copy)
-    data = [["check"], ["download", "pydantic_docs"], ["tokenizer", "docs_chars"], ["encode", "docs_chars"]]
+    data = [["check"], ["download", "pydantic_docs"], ["fit-tokenizer", "docs_chars"], ["encode", "docs_chars"]]
     run = [["train", "mine"], ["evaluate", "mine"], ["sample", "mine"]]
     options = ["generate", "mine", "--sampler", "ancestral", "--steps", "4"]
     assert exit_codes(copy, *data, *run, options) == [0] * 8

@@ -15,7 +15,7 @@ SIZES = st.integers(1, 5)
 def test_every_pixel_is_in_its_images_place_and_no_other(count, height, width, channels, columns, scale):
     images = np.random.default_rng(0).integers(0, 200, (count, height, width, channels), dtype=np.uint8)
     shown = np.asarray(image_grid(images, columns, scale))
-    drawn = np.zeros(shown.shape[:2], dtype=bool)
+    covered = np.zeros(shown.shape[:2], dtype=bool)
     for index, image in enumerate(images):
         row, column = divmod(index, min(columns, count))
         for y in range(height * scale):
@@ -23,8 +23,8 @@ def test_every_pixel_is_in_its_images_place_and_no_other(count, height, width, c
             left = GAP + column * (width * scale + GAP)
             expected = np.broadcast_to(image[y // scale], (width, 3)).repeat(scale, axis=0)
             np.testing.assert_array_equal(shown[top, left : left + width * scale], expected)
-            drawn[top, left : left + width * scale] = True
-    assert (shown[~drawn] == BACKGROUND).all()
+            covered[top, left : left + width * scale] = True
+    assert (shown[~covered] == BACKGROUND).all()
 
 
 def test_a_png_has_the_pixels_and_nothing_else(tmp_path):

@@ -37,7 +37,7 @@ TO_OKLAB = np.array(
         [0.0259, 0.7828, -0.8087],
     ]
 )
-"""Ottosson's space in which equal distances look alike, 1 from black to white."""
+"""Ottosson's space in which equal distances look equal, 1 from black to white."""
 
 LEAST_DISTANCE = 0.12
 LEAST_CONTRAST = 2.5

@@ -1,4 +1,4 @@
-"""What the commands by hand have written, read back."""
+"""Read what `mdpipe generate` and `mdpipe infill` wrote."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ EDGE, LEVELS = 8, 17
 """Of a digit."""
 
 SHOWN_EDGE = 64
-"""Pixels along the edge of a picture as it is shown, whatever its own size."""
+"""Edge in pixels of a displayed image of any size."""
 
 
 def texts_of(printed: str) -> list[str]:
@@ -23,9 +23,9 @@ def texts_of(printed: str) -> list[str]:
 
 
 def levels_of(png: Path, edge: int = EDGE, levels: int = LEVELS) -> NDArray[np.uint8]:
-    """The levels (N, edge, edge) of the pictures in a grid, whose empty places at its end count as white pictures."""
-    grey = np.asarray(Image.open(png).convert("L"))[GAP:, GAP:]
+    """Return the levels (N, edge, edge) of the images in a grid; empty cells at its end count as white images."""
+    gray = np.asarray(Image.open(png).convert("L"))[GAP:, GAP:]
     cell, pixel = SHOWN_EDGE + GAP, SHOWN_EDGE // edge
-    rows, columns = grey.shape[0] // cell, grey.shape[1] // cell
-    cells = grey.reshape(rows, cell, columns, cell).transpose(0, 2, 1, 3)
+    rows, columns = gray.shape[0] // cell, gray.shape[1] // cell
+    cells = gray.reshape(rows, cell, columns, cell).transpose(0, 2, 1, 3)
     return quantize(cells[:, :, :-GAP:pixel, :-GAP:pixel].reshape(-1, edge, edge), 255, levels)

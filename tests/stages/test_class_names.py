@@ -34,7 +34,7 @@ FOLDERS = ("2", "<b>owl<", "airplane", "truck")
 
 @pytest.fixture(scope="module")
 def animals(params: Params) -> Params:
-    """The smoke preset's run on digits, on pictures in folders instead."""
+    """The smoke preset's run on digits, on images in folders instead."""
     data: dict[str, Any] = yaml.safe_load(yaml.safe_dump(params.model_dump(mode="json")))
     run = data["runs"]["digits"]
     run |= {"dataset": "animals", "class_cond": {"label_dropout": 0.1}}
@@ -91,18 +91,18 @@ def test_the_dataset_and_the_model_have_the_names(made: Path, monkeypatch: pytes
 
 
 def test_a_name_draws_the_class_that_its_number_draws(mdpipe: Callable[..., Result]) -> None:
-    drawn = {}
+    images = {}
     for label in ("<b>owl<", "1", "truck", "3", "2", "0"):
         assert mdpipe("generate", "animals", "--label", label, "--out", "a.png").exit_code == 0
-        drawn[label] = Path("a.png").read_bytes()
-    assert drawn["<b>owl<"] == drawn["1"]
-    assert drawn["truck"] == drawn["3"]
-    assert drawn["2"] == drawn["0"], "a name counts before a number"
-    assert len(set(drawn.values())) == 3
+        images[label] = Path("a.png").read_bytes()
+    assert images["<b>owl<"] == images["1"]
+    assert images["truck"] == images["3"]
+    assert images["2"] == images["0"], "a name counts before a number"
+    assert len(set(images.values())) == 3
 
 
 @pytest.mark.parametrize(
-    ("label", "told"),
+    ("label", "message"),
     [
         ("airplan", "has the classes 0 to 3, named airplane, 2, <b>owl<, truck"),
         ("Truck", "has the classes 0 to 3, named truck, 2, <b>owl<, airplane"),
@@ -110,10 +110,12 @@ def test_a_name_draws_the_class_that_its_number_draws(mdpipe: Callable[..., Resu
         ("-1", "has the classes 0 to 3, named 2, <b>owl<, airplane, truck"),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_known_ones(mdpipe: Callable[..., Result], label: str, told: str) -> None:
+def test_an_unknown_label_is_refused_with_the_known_ones(
+    mdpipe: Callable[..., Result], label: str, message: str
+) -> None:
     result = mdpipe("generate", "animals", "--label", label)
     assert result.exit_code == 1
-    assert result.output == f"mdpipe: --label {label} is not known: run 'animals' {told}\n"
+    assert result.output == f"mdpipe: --label {label} is not known: run 'animals' {message}\n"
     assert not Path("animals.png").exists()
 
 
@@ -126,8 +128,8 @@ def test_infill_takes_a_name(mdpipe: Callable[..., Result]) -> None:
 
 
 def test_samples_say_their_classes_and_the_report_shows_them(made: Path) -> None:
-    drawn = read_json(made / "samples/animals/classes.json", "")["classes"]
-    assert drawn == [*FOLDERS, *FOLDERS[:2]]
+    names = read_json(made / "samples/animals/classes.json", "")["classes"]
+    assert names == [*FOLDERS, *FOLDERS[:2]]
     assert not (made / "samples/plain/classes.json").exists()
     page = (made / "report/index.html").read_text()
     assert page.count("Classes in turn, row by row: 2, &lt;b&gt;owl&lt;, airplane, truck.") == 1

@@ -1,6 +1,6 @@
-"""A run with `class_cond` learns what its classes look like, all the way from a file of labelled pictures.
+"""A run with `class_cond` learns what its classes look like, all the way from a file of labeled images.
 
-The pictures of class 0 are black and those of class 1 are white, so the class says all there is to know.
+The images of class 0 are black and those of class 1 are white, so the class determines the image.
 """
 
 import shutil
@@ -33,18 +33,18 @@ pytestmark = pytest.mark.slow
 
 CLASSES = 2
 NO_CLASS = CLASSES
-PICTURES = 60
+IMAGES = 60
 EDGE = 4
 DROPOUT = 0.4
 STEPS = 100
 BATCH = 16
 NEARLY = 0.2
-"""Share of a picture's pixels that a network so little trained may get wrong."""
+"""Fraction of wrong pixels allowed, since the network is hardly trained."""
 
 
 @pytest.fixture(scope="module")
 def toy(params: Params) -> Params:
-    """The smoke preset's run on digits, on black and white pictures instead."""
+    """The smoke preset's run on digits, on black and white images instead."""
     data: dict[str, Any] = yaml.safe_load(yaml.safe_dump(params.model_dump(mode="json")))
     run = data["runs"]["digits"]
     run |= {"dataset": "toy", "class_cond": {"label_dropout": DROPOUT}}
@@ -61,8 +61,8 @@ def toy(params: Params) -> Params:
 
 
 @pytest.fixture(scope="module")
-def told(toy: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Tensor | None]]:
-    """The folder of the trained run, and what its objective was told as the class at each step."""
+def trained_toy(toy: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Tensor | None]]:
+    """The folder of the trained run, and the class labels that its objective got at each step."""
     place = tmp_path_factory.mktemp("toy")
     conditions: list[Tensor | None] = []
     loss = MD4.loss
@@ -74,9 +74,9 @@ def told(toy: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(MD4, "loss", spy)
-        labels = np.arange(PICTURES) % CLASSES
-        # No two alike, since equal pictures share a split; with two levels they are.
-        shades = np.abs(labels * 255 - np.arange(PICTURES)).astype(np.uint8)
+        labels = np.arange(IMAGES) % CLASSES
+        # No two are equal, since equal images share a split; with two levels they are.
+        shades = np.abs(labels * 255 - np.arange(IMAGES)).astype(np.uint8)
         images = shades[:, None, None].repeat(EDGE, axis=1).repeat(EDGE, axis=2)
         np.savez("toy.npz", images=images, labels=labels)
         download(toy, "toy")
@@ -87,17 +87,17 @@ def told(toy: Params, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, l
 
 
 @pytest.fixture
-def toy_place(told: tuple[Path, list[Tensor | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def toy_place(trained_toy: tuple[Path, list[Tensor | None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of that folder, in which the test runs."""
-    shutil.copytree(told[0], tmp_path, dirs_exist_ok=True)
+    shutil.copytree(trained_toy[0], tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_each_step_is_told_its_pictures_classes_but_for_those_dropped(
-    toy: Params, told: tuple[Path, list[Tensor | None]]
+def test_each_step_gets_the_labels_except_the_dropped_ones(
+    toy: Params, trained_toy: tuple[Path, list[Tensor | None]]
 ) -> None:
-    place, conditions = told
+    place, conditions = trained_toy
     dataset = EncodedDataset.open(place / paths.encoded("toy"), "train")
     shown = torch.stack([condition for condition in conditions if condition is not None])
     labels = torch.stack([torch.from_numpy(training_labels(dataset, toy.seed, step, BATCH)) for step in range(STEPS)])
@@ -127,9 +127,9 @@ def test_the_bound_is_of_pictures_given_their_classes(toy: Params, toy_place: Pa
     assert wrong > 0.4
 
 
-def whiteness(*wish: object) -> list[float]:
-    """Share of white pixels in each of the pictures that `mdpipe generate` draws."""
-    arguments = ["generate", "toy", "--count", "16", "--out", "toy.png", *map(str, wish)]
+def whiteness(*options: object) -> list[float]:
+    """Return the fraction of white pixels in each image of `mdpipe generate`."""
+    arguments = ["generate", "toy", "--count", "16", "--out", "toy.png", *map(str, options)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
     shares: list[float] = levels_of(Path("toy.png"), EDGE, levels=CLASSES).mean(axis=(1, 2)).tolist()
     return shares
@@ -141,7 +141,7 @@ def test_a_label_is_drawn_as_it_looks(toy_place: Path, label: int) -> None:
 
 
 def test_with_no_label_pictures_of_both_classes_come_up(toy_place: Path) -> None:
-    """Pixels that knew nothing of each other would make all pictures grey: 0.5 plus or minus 0.125."""
+    """Independent pixels would make all images gray: 0.5 plus or minus 0.125."""
     shares = whiteness()
     assert min(shares) < NEARLY
     assert max(shares) > 1 - NEARLY
@@ -149,11 +149,11 @@ def test_with_no_label_pictures_of_both_classes_come_up(toy_place: Path) -> None
 
 def test_guidance_changes_what_the_sample_stage_draws(params: Params, place: Path) -> None:
     """Of a run on digits that has not learned to be certain."""
-    drawn = []
+    samples = []
     for guidance in (0.0, 0.0, 6.0):
         run = params.runs["digits"]
         guided = run.model_copy(update={"sample": run.sample.model_copy(update={"guidance_scale": guidance})})
         sample(params.model_copy(update={"runs": {"digits": guided}}), "digits")
-        drawn.append(np.load(paths.samples("digits") / "tokens.npy"))
-    assert np.array_equal(drawn[0], drawn[1])
-    assert not np.array_equal(drawn[0], drawn[2])
+        samples.append(np.load(paths.samples("digits") / "tokens.npy"))
+    assert np.array_equal(samples[0], samples[1])
+    assert not np.array_equal(samples[0], samples[2])

@@ -1,4 +1,4 @@
-"""`mdpipe generate`: samples that begin as asked, are the same for the same seed, and mistakes told in a line."""
+"""`mdpipe generate`: samples begin with the prompt, a seed gives the same bytes, and mistakes end in one line."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 Command = Callable[..., Result]
 WINDOW = 32
-"""Letters that the network takes."""
+"""Characters of the network's window."""
 
 OBJECTIVE = {"chars_md4": "md4", "chars_ar": "autoregressive", "subwords_genmd4": "genmd4", "digits": "md4"}
 
@@ -38,9 +38,9 @@ def samplers_of(run: str) -> list[str]:
 
 @pytest.mark.parametrize("run", ["chars_md4", "chars_ar", "subwords_genmd4"])
 def test_a_seed_gives_the_same_texts_and_another_seed_others(mdpipe: Command, run: str) -> None:
-    drawn = [mdpipe("generate", run, "--seed", seed, "--steps", 8).stdout_bytes for seed in (3, 3, 4)]
-    assert drawn[0] == drawn[1]
-    assert drawn[0] != drawn[2]
+    outputs = [mdpipe("generate", run, "--seed", seed, "--steps", 8).stdout_bytes for seed in (3, 3, 4)]
+    assert outputs[0] == outputs[1]
+    assert outputs[0] != outputs[2]
 
 
 def test_a_seed_gives_the_same_picture_and_another_seed_another(mdpipe: Command) -> None:
@@ -118,38 +118,38 @@ def test_a_setting_of_a_sampler_changes_its_samples_and_defaults_to_params(
 ) -> None:
     """The run's own where it uses the sampler, before that of the comparison; with the command line before both."""
 
-    def drawn(*given: object) -> bytes:
+    def generate(*given: object) -> bytes:
         result = mdpipe("generate", "chars_md4", "--sampler", sampler, "--steps", 8, *given)
         assert result.exit_code == 0
         return result.stdout_bytes
 
     key, _, value = setting.partition("=")
-    without = drawn("--set", f"{key}={other}")
-    asked = drawn("--set", setting)
+    without = generate("--set", f"{key}={other}")
+    asked = generate("--set", setting)
     assert without != asked
     data = params.model_dump(mode="json")
     compared, own = ({"kind": sampler, "time_grid": "cosine", key: json.loads(text)} for text in (value, other))
     data["samplers"]["samplers"] = [compared]
     Path("params.yaml").write_text(yaml.safe_dump(data))
-    assert drawn() == asked
+    assert generate() == asked
     data["runs"]["chars_md4"]["sample"]["sampler"] = own
     Path("params.yaml").write_text(yaml.safe_dump(data))
-    assert drawn() == without
-    assert drawn("--set", setting) == asked
+    assert generate() == without
+    assert generate("--set", setting) == asked
 
 
 def test_the_grid_defaults_to_that_of_params(mdpipe: Command, params: Params) -> None:
-    def drawn(*given: object) -> str:
+    def generate(*given: object) -> str:
         return mdpipe("generate", "chars_md4", "--steps", 8, *given).stdout
 
-    uniform, cosine = (drawn("--time-grid", grid) for grid in ("uniform", "cosine"))
-    assert drawn() == cosine != uniform
-    assert drawn("--set", "time_grid=uniform") == uniform
+    uniform, cosine = (generate("--time-grid", grid) for grid in ("uniform", "cosine"))
+    assert generate() == cosine != uniform
+    assert generate("--set", "time_grid=uniform") == uniform
     data = params.model_dump(mode="json")
     data["runs"]["chars_md4"]["sample"]["sampler"] = {"kind": "ancestral", "time_grid": "uniform"}
     Path("params.yaml").write_text(yaml.safe_dump(data))
-    assert drawn() == uniform
-    assert drawn("--time-grid", "cosine") == cosine
+    assert generate() == uniform
+    assert generate("--time-grid", "cosine") == cosine
 
 
 def test_what_is_not_given_is_as_the_run_has_it_in_params(mdpipe: Command, params: Params) -> None:
@@ -170,10 +170,10 @@ def test_the_guidance_of_params_holds_where_there_is_a_label(mdpipe: Command, pa
     data = params.model_dump(mode="json")
     data["runs"]["digits"]["sample"] |= {"guidance_scale": 8.0}
     Path("params.yaml").write_text(yaml.safe_dump(data))
-    for name, guidance in (("params", ()), ("same", ("--guidance", 8)), ("other", ("--guidance", 0))):
+    for name, guidance in (("params", ()), ("same", ("--guidance-scale", 8)), ("other", ("--guidance-scale", 0))):
         mdpipe("generate", "digits", "--label", 9, *guidance, "--out", f"{name}.png")
-    pictures = [Path(f"{name}.png").read_bytes() for name in ("params", "same", "other")]
-    assert pictures[0] == pictures[1] != pictures[2]
+    images = [Path(f"{name}.png").read_bytes() for name in ("params", "same", "other")]
+    assert images[0] == images[1] != images[2]
     assert mdpipe("generate", "digits").exit_code == 0
 
 
@@ -237,7 +237,7 @@ def test_lines_of_json_hold_the_texts(mdpipe: Command) -> None:
 @pytest.mark.parametrize("run", list(OBJECTIVE))
 def test_every_other_sampler_is_refused_with_those_that_fit(refusal: Callable[..., str], run: str) -> None:
     allowed = samplers_of(run)
-    for kind in [*SamplerConfig.kinds, "nobody"]:
+    for kind in [*SamplerConfig.kinds, "no_run"]:
         if kind not in allowed:
             line = refusal("generate", run, "--sampler", kind)
             assert line == (
@@ -248,8 +248,8 @@ def test_every_other_sampler_is_refused_with_those_that_fit(refusal: Callable[..
 def test_without_a_choice_left_to_right_all_samples_are_one(mdpipe: Command) -> None:
     """The likeliest token each time, by any of the three ways to ask for it, whatever the seed."""
     arguments = [("--top-k", 1), ("--top-p", 1e-9), ("--temperature", 1e-9), ("--top-k", 1, "--seed", 5)]
-    drawn = [texts_of(mdpipe("generate", "chars_ar", *given).stdout) for given in arguments]
-    assert len({text for texts in drawn for text in texts}) == 1
+    outputs = [texts_of(mdpipe("generate", "chars_ar", *given).stdout) for given in arguments]
+    assert len({text for texts in outputs for text in texts}) == 1
 
 
 def test_temperature_decides_how_varied_the_samples_are(mdpipe: Command) -> None:
@@ -268,18 +268,27 @@ def test_temperature_decides_how_varied_the_samples_are(mdpipe: Command) -> None
 
 
 def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
-    wishes = [(), ("--label", 0), ("--label", 9), ("--label", 9, "--guidance", 0), ("--label", 9, "--guidance", 8)]
-    for number, wish in enumerate(wishes):
-        assert mdpipe("generate", "digits", *wish, "--out", f"{number}.png").exit_code == 0
-    pictures = [Path(f"{number}.png").read_bytes() for number in range(len(wishes))]
-    assert pictures[2] == pictures[3]
-    assert len(set(pictures)) == 4
+    options = [
+        (),
+        ("--label", 0),
+        ("--label", 9),
+        ("--label", 9, "--guidance-scale", 0),
+        ("--label", 9, "--guidance-scale", 8),
+    ]
+    for number, option in enumerate(options):
+        assert mdpipe("generate", "digits", *option, "--out", f"{number}.png").exit_code == 0
+    images = [Path(f"{number}.png").read_bytes() for number in range(len(options))]
+    assert images[2] == images[3]
+    assert len(set(images)) == 4
 
 
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("nobody",), "there is no run 'nobody'; trained in models/: chars_ar, chars_md4, digits, subwords_genmd4"),
+        (
+            ("no_run",),
+            "there is no run 'no_run'; trained in models/: chars_ar, chars_md4, digits, subwords_genmd4",
+        ),
         (
             ("chars_md",),
             "there is no run 'chars_md' (did you mean 'chars_md4'?); trained in models/: chars_ar, chars_md4,",
@@ -287,8 +296,8 @@ def test_the_label_and_the_guidance_reach_the_samples(mdpipe: Command) -> None:
         (("digits", "--label", 10), "--label 10 is not known: run 'digits' has the classes 0 to 9"),
         (("digits", "--label", -1), "--label -1 is not known: run 'digits' has the classes 0 to 9"),
         (("chars_md4", "--label", 0), "--label 0 is not known: run 'chars_md4' has no classes"),
-        (("digits", "--guidance", 1), "--guidance needs a class to be guided by; give one with --label"),
-        (("digits", "--label", 1, "--guidance", -1), "--guidance -1.0 is refused: must be at least 0"),
+        (("digits", "--guidance-scale", 1), "--guidance-scale needs a class; give one with --label"),
+        (("digits", "--label", 1, "--guidance-scale", -1), "--guidance-scale -1.0 is refused: must be at least 0"),
         (("digits", "--prompt", "a"), "run 'digits' samples images, without --prompt and --length"),
         (("digits", "--length", 64), "run 'digits' samples images, without --prompt and --length"),
         (
@@ -354,7 +363,7 @@ def test_a_mistake_ends_in_one_line_and_writes_nothing(
 
 
 def test_as_a_program_it_prints_samples_alone(place: Path) -> None:
-    """No progress bar and no warning where nobody watches."""
+    """No progress bar and no warning outside a terminal."""
     command = [sys.executable, "-m", "mdpipe", "generate", "chars_md4", "--prompt", "a ", "--count", "2"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert [text[:2] for text in texts_of(done.stdout)] == ["a ", "a "]

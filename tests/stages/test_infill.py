@@ -32,7 +32,7 @@ HIDDEN = np.zeros((EDGE, EDGE), dtype=bool)
 HIDDEN[2:6, 1:7] = True
 
 
-def write_grey(name: str, pixels: NDArray[np.uint8]) -> str:
+def write_gray(name: str, pixels: NDArray[np.uint8]) -> str:
     Image.fromarray(pixels).save(name)
     return name
 
@@ -41,8 +41,8 @@ def write_grey(name: str, pixels: NDArray[np.uint8]) -> str:
 def digit(place: Path) -> NDArray[np.uint8]:
     """Levels (8, 8) of a digit, which digit.png shows and mask.png hides in the middle."""
     levels: NDArray[np.uint8] = np.array(read_images(Path("data/raw/digits")).images[7, :, :, 0])
-    write_grey("digit.png", dequantize(levels, LEVELS))
-    write_grey("mask.png", HIDDEN.astype(np.uint8) * 255)
+    write_gray("digit.png", dequantize(levels, LEVELS))
+    write_gray("mask.png", HIDDEN.astype(np.uint8) * 255)
     return levels
 
 
@@ -119,9 +119,9 @@ def test_a_file_holds_what_would_have_been_printed(mdpipe: Command) -> None:
 
 
 def test_a_seed_gives_the_same_filling_and_another_seed_another(mdpipe: Command) -> None:
-    drawn = [mdpipe("infill", "chars_md4", "--text", "a [MASK] b", "--seed", seed).stdout for seed in (1, 1, 2)]
-    assert drawn[0] == drawn[1]
-    assert drawn[0] != drawn[2]
+    outputs = [mdpipe("infill", "chars_md4", "--text", "a [MASK] b", "--seed", seed).stdout for seed in (1, 1, 2)]
+    assert outputs[0] == outputs[1]
+    assert outputs[0] != outputs[2]
 
 
 @pytest.mark.parametrize("text", ["a [MASK] b", "[MASK]b", f"{'a' * 20}[MASK:12]{'b' * 8}"])
@@ -141,7 +141,7 @@ def test_left_to_right_a_mask_at_the_end_is_filled(mdpipe: Command) -> None:
 def test_every_sampler_leaves_the_pixels_that_are_not_masked(
     mdpipe: Command, digit: NDArray[np.uint8], sampler: str
 ) -> None:
-    """First the digit with its hidden part in black, then five drawn ones that differ from each other there alone."""
+    """First the digit with its hidden part in black, then five samples that differ from each other only there."""
     arguments = ("--image", "digit.png", "--mask", "mask.png", "--sampler", sampler, "--steps", 4, "--count", 5)
     assert mdpipe("infill", "digits", *arguments, "--out", "new/digits.png").stdout == "new/digits.png\n"
     levels = levels_of(Path("new/digits.png"))
@@ -160,16 +160,16 @@ def test_arrays_have_the_filled_images_alone(mdpipe: Command, digit: NDArray[np.
 
 
 def test_a_setting_of_the_sampler_reaches_the_filling(mdpipe: Command) -> None:
-    drawn = [
+    outputs = [
         mdpipe("infill", "chars_md4", "--text", "a [MASK:20]", "--sampler", "remdm", "--set", f"eta={eta}").stdout
         for eta in (0, 1)
     ]
-    assert drawn[0] != drawn[1]
+    assert outputs[0] != outputs[1]
 
 
 def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]) -> None:
     for label in (0, 9):
-        arguments = ("--image", "digit.png", "--mask", "mask.png", "--label", label, "--guidance", 100)
+        arguments = ("--image", "digit.png", "--mask", "mask.png", "--label", label, "--guidance-scale", 100)
         assert mdpipe("infill", "digits", *arguments, "--out", f"{label}.png").exit_code == 0
     assert Path("0.png").read_bytes() != Path("9.png").read_bytes()
 
@@ -213,7 +213,7 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
             "black.png is black everywhere, which leaves nothing",
         ),
         (("digits", "--image", "digit.png", "--mask", "mask.png", "--label", 10), "--label 10 is not known"),
-        (("nobody", "--text", "[MASK]"), "there is no run 'nobody'; trained in models/: chars_ar, chars_md4"),
+        (("no_run", "--text", "[MASK]"), "there is no run 'no_run'; trained in models/: chars_ar, chars_md4"),
         (
             ("chars_md4", "--text", "[MASK]", "--set", "eta=1"),
             "--set eta=1: the sampler ancestral has no setting 'eta'",
@@ -235,9 +235,9 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
 def test_a_mistake_ends_in_one_line_and_writes_nothing(
     refusal: Callable[..., str], digit: NDArray[np.uint8], arguments: tuple[object, ...], line: str
 ) -> None:
-    write_grey("wide.png", np.zeros((8, 9), np.uint8))
-    write_grey("black.png", np.zeros((8, 8), np.uint8))
-    Path("no.png").write_text("no picture")
+    write_gray("wide.png", np.zeros((8, 9), np.uint8))
+    write_gray("black.png", np.zeros((8, 8), np.uint8))
+    Path("no.png").write_text("not an image")
     whole = Path("digit.png").read_bytes()
     Path("cut.png").write_bytes(whole[:60])
     Path("bad.png").write_bytes(whole.replace(b"IDAT", b"ID\0T"))

@@ -28,7 +28,7 @@ TEXTS = [f"Text {number}, naïve as it is, of {'so many ' * (number % 5)}words."
 
 
 def tokenizer_of(kind: str, folder: Path) -> Tokenizer:
-    """A tokenizer of the kind; the lossy one of `json` has words of lower case alone."""
+    """A tokenizer of the kind; the lossy one of `json` has only lower-case words."""
     if kind == "pieces":
         return make_tokenizer("sentencepiece", TEXTS, vocab_size=288)
     if kind != "json":

@@ -186,9 +186,9 @@ def _sample(model: TrainedModel, tokens: Tensor, options: SamplingOptions) -> Te
             sampler,
             tokens,
             CounterRNG(options.seed, "by hand"),
-            token_sampler=options.token_sampler(model.name),
+            token_sampler=options.build_token_sampler(model.name),
             class_labels=labels,
-            guidance_scale=options.guidance_scale(model.name),
+            guidance_scale=options.stated_guidance_scale(model.name),
             on_step=on_step,
         )
     return samples.tokens

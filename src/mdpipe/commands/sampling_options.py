@@ -1,4 +1,4 @@
-"""How the command line asks for samples: options, which default to the run's `sample` in params.yaml."""
+"""Options of `mdpipe generate` and `mdpipe infill`, which default to the run's `sample` in params.yaml."""
 
 import sys
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig, com
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """Options of `mdpipe generate` and `mdpipe infill`; None means as in params.yaml, or else the default."""
+    """Options of sampling; None means as in params.yaml, or else the default."""
 
     sampler: str | None
     settings: Sequence[str]
@@ -29,7 +29,7 @@ class SamplingOptions:
     top_p: float | None
     label: str | None
     """Name or number of a class."""
-    guidance: float | None
+    guidance_scale: float | None
     seed: int
     threads: int
 
@@ -37,21 +37,20 @@ class SamplingOptions:
         """Check the values by the rules of params.yaml.
 
         Raises:
-            ValueError: one is out of range, or guidance has no class; the message names its option.
+            ValueError: one is out of range, or there is a guidance scale and no class; the message names its option.
         """
-        options = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p}
-        given = {key: value for key, value in {**options, "guidance_scale": self.guidance}.items() if value is not None}
+        keys = ("temperature", "top_k", "top_p", "guidance_scale")
         try:
-            SampleConfig.model_validate(given)
+            SampleConfig.model_validate({key: value for key in keys if (value := getattr(self, key)) is not None})
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            option = {"guidance_scale": "guidance"}.get(str(problem["loc"][0]), str(problem["loc"][0]))
+            option = str(problem["loc"][0])
             rule = rule_of(problem)
             raise ValueError(f"--{option.replace('_', '-')} {problem['input']} is refused: {rule}") from None
-        if self.guidance is not None and self.label is None:
-            raise ValueError("--guidance needs a class to be guided by; give one with --label")
+        if self.guidance_scale is not None and self.label is None:
+            raise ValueError("--guidance-scale needs a class; give one with --label")
 
-    def token_sampler(self, run: str) -> TokenSampler:
+    def build_token_sampler(self, run: str) -> TokenSampler:
         """Return temperature, top-k and top-p."""
         stated = stated_sampling(run) or SampleConfig()
         return TokenSampler(
@@ -60,10 +59,10 @@ class SamplingOptions:
             top_p=stated.top_p if self.top_p is None else self.top_p,
         )
 
-    def guidance_scale(self, run: str) -> float | None:
+    def stated_guidance_scale(self, run: str) -> float | None:
         """Return the scale of classifier-free guidance; None without a class."""
-        if self.label is None or self.guidance is not None:
-            return self.guidance
+        if self.label is None or self.guidance_scale is not None:
+            return self.guidance_scale
         stated = stated_sampling(run)
         return None if stated is None else stated.guidance_scale
 
