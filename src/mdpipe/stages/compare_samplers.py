@@ -5,15 +5,13 @@ is exact. Samples that are too simple are likely too, so their entropy is report
 scored in the same way.
 """
 
-import csv
-import io
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mdpipe.data.artifacts.files import atomic_write
+from mdpipe.data.artifacts.metrics import write_csv
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
@@ -43,9 +41,6 @@ COLUMNS = (
     *("bits", "bits_stderr", "entropy", "entropy_stderr", "num_parameters"),
 )
 
-DIGITS = 6
-"""Significant digits of measured numbers in the file."""
-
 
 def compare_samplers(params: Params, run: str) -> None:
     """Write metrics/samplers/RUN.csv.
@@ -73,20 +68,16 @@ def compare_samplers(params: Params, run: str) -> None:
         "unit": model.unit,
         "num_parameters": model.num_parameters,
     }
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**common, **row} for row in rows)
-    atomic_write(paths.samplers(run), text.getvalue().encode())
+    write_csv(paths.samplers(run), COLUMNS, ([{**common, **row}.get(name) for name in COLUMNS] for row in rows))
 
 
 def _score(reference_model: TrainedModel, tokens: Tensor) -> dict[str, Any]:
     bits = mean_estimate(generative_bits(reference_model.objective, reference_model.network, tokens))
     entropy = mean_estimate(unigram_entropy_per_sample(tokens.numpy()))
-    numbers = {
+    return {
+        "samples": len(tokens),
         "bits": bits.value,
         "bits_stderr": bits.stderr,
         "entropy": entropy.value,
         "entropy_stderr": entropy.stderr,
     }
-    return {"samples": len(tokens), **{name: f"{number:.{DIGITS}g}" for name, number in numbers.items()}}

@@ -3,8 +3,6 @@
 Shapes: N samples, L tokens of each, F frames.
 """
 
-import csv
-import io
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdpipe.data.artifacts.files import atomic_dir, write_json
-from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.artifacts.metrics import write_csv, write_record
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
@@ -74,8 +72,7 @@ def sample(params: Params, run: str) -> None:
         write = _write_texts if model.modality == "text" else _write_images
         write(folder, model, tokens, torch.stack(frames).numpy())
         if isinstance(model.objective, GenMD4):
-            exponents = _exponents_csv(model, model.objective.schedule.w.tolist())
-            (folder / paths.exponents(run).name).write_text(exponents, encoding="utf-8")
+            _write_exponents(folder / paths.exponents(run).name, model, model.objective.schedule.w.tolist())
     record = {
         "run": run,
         "dataset": model.dataset,
@@ -119,15 +116,10 @@ def _write_images(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], 
     (folder / "unmasking.gif").write_bytes(gif)
 
 
-def _exponents_csv(model: TrainedModel, exponents: list[float]) -> str:
-    is_text = model.modality == "text"
-    symbols = _symbols(load_tokenizer(model.directory)) if is_text else map(str, range(len(exponents)))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("token", "symbol", "exponent"))
-    for token, (symbol, exponent) in enumerate(zip(symbols, exponents, strict=True)):
-        writer.writerow((token, symbol, f"{exponent:.6g}"))
-    return text.getvalue()
+def _write_exponents(path: Path, model: TrainedModel, exponents: list[float]) -> None:
+    tokens = range(len(exponents))
+    symbols = _symbols(load_tokenizer(model.directory)) if model.modality == "text" else map(str, tokens)
+    write_csv(path, ("token", "symbol", "exponent"), zip(tokens, symbols, exponents, strict=True))
 
 
 def _symbols(tokenizer: Tokenizer) -> list[str]:

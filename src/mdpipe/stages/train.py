@@ -1,11 +1,8 @@
 """Stage `train`: train one run and write its model, training curve and metrics."""
 
-import csv
-import io
 import logging
 import os
 import sys
-from collections.abc import Iterable
 from contextlib import nullcontext
 from statistics import fmean
 
@@ -13,8 +10,7 @@ import torch
 from torch import distributed
 
 from mdpipe.data.artifacts.disk_space import check_disk_space
-from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.artifacts.metrics import write_csv, write_record
 from mdpipe.data.dataset import EncodedDataset, training_batch, training_labels
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
@@ -30,16 +26,12 @@ from mdpipe.training.distributed import WORLD_SIZE, World, init_distributed, lau
 from mdpipe.training.loggers import log_to_console, open_loggers
 from mdpipe.training.loop import Batch, drop_labels
 from mdpipe.training.loop import train as train_network
-from mdpipe.training.metrics import HistoryRow
 from mdpipe.training.signals import InterruptedTrainingError
 
 FLOAT32_BYTES = 4
 
 FINAL_ROWS = 20
 """Rows of the history that the final loss averages: a single row depends on a few batches."""
-
-CURVE_DIGITS = 6
-"""Significant digits of the curve: more would only show rounding."""
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +121,8 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     if not world.is_main_process:
         return
     save_model(run, settings, result.weights, result.objective_weights, dataset)
-    atomic_write(paths.curve(run), _to_csv(result.history).encode())
+    curve = [(row.step, row.loss, row.lr, row.grad_norm) for row in result.history]
+    write_csv(paths.curve(run), ("step", "train/loss", "train/lr", "train/grad_norm"), curve)
     record = {
         "run": run,
         "steps": settings.train.steps,
@@ -147,12 +140,3 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         if other != checkpoint_dir:
             discard_finished(other)
     mark_finished(checkpoint_dir)
-
-
-def _to_csv(history: Iterable[HistoryRow]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["step", "train/loss", "train/lr", "train/grad_norm"])
-    for row in history:
-        writer.writerow(f"{value:.{CURVE_DIGITS}g}" for value in (row.step, row.loss, row.lr, row.grad_norm))
-    return text.getvalue()

@@ -1,4 +1,4 @@
-"""Records of stages as sorted JSON with stable bytes, tracked in git.
+"""Records of stages as sorted JSON, and tables as CSV, with stable bytes, tracked in git.
 
 A record holds results, which go into a metrics file of DVC, and what describes them: names, units, settings, counts and
 details. DVC shows every key of a metrics file as a column, so these files hold nothing but the headline results, under
@@ -8,9 +8,11 @@ Floats have six significant digits: far finer than any reported standard error, 
 in which a sum may differ between machines.
 """
 
+import csv
+import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,16 @@ def read_record(path: Path, metrics: Path | None = None) -> dict[str, Any]:
     if both := sorted(record.keys() & results.keys()):
         raise MetricsError(f"{path} and {metrics} both have {', '.join(both)}; {hint}")
     return record | results
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(f"{cell:.{SIGNIFICANT_DIGITS}g}" if isinstance(cell, float) else cell for cell in row)
+    atomic_write(path, text.getvalue().encode("utf-8"))
 
 
 def _rounded(value: Any, where: str) -> Any:
