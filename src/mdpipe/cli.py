@@ -130,7 +130,7 @@ def resolve() -> None:
 
 @app.command()
 def download(source: SourceName) -> None:
-    """Fetch the raw text or pictures of a source."""
+    """Fetch the raw text or images of a source."""
     _run_stage("download", sources=source)
 
 

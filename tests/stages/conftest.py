@@ -30,7 +30,7 @@ def packages_are_read_once() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def params() -> Params:
-    """Return the smoke preset: md4 and an autoregressive model of letters, genmd4 of pieces, md4 of digits by class."""
+    """Return the smoke preset: md4 and autoregressive on characters, genmd4 on subwords, md4 on digits by class."""
     return load_params(SMOKE)
 
 
