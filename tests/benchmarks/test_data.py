@@ -115,7 +115,7 @@ def test_files_are_kept_where_a_folder_is_named_and_never_mixed_with_others(tmp_
     arguments = ("--size", "1", "--tokenizer", "text8", "--folder", str(tmp_path))
     assert bench_data(*arguments).returncode == 0
     train = EncodedDataset.open(tmp_path / "text8-1-1" / "encoded", "train")
-    assert train.tokenizer == "letters" and train.seq_len == 1024
+    assert train.tokenizer == "text8" and train.seq_len == 1024
     again = bench_data(*arguments)
     assert again.returncode == 1 and "1 MB by text8 with 1 workers was not measured: FileExistsError" in again.stderr
 

@@ -89,7 +89,7 @@ def zero_shot(run: str, source: str, dataset: str = "docs", **changes: Any) -> d
     """Return the record of a run and a source of stage zero_shot."""
     record = evaluation(run, dataset, "text", split="all")
     references = [rate | {"split": "all"} for rate in TEXT_RATES]
-    return record | {"source": source, "tokenizer": "pieces", "references": references} | changes
+    return record | {"source": source, "tokenizer": "sentencepiece", "references": references} | changes
 
 
 def sample(run: str, **changes: Any) -> dict[str, Any]:

@@ -28,11 +28,11 @@ TEXTS = [f"Text {number}, naïve as it is, of {'so many ' * (number % 5)}words."
 
 
 def tokenizer_of(kind: str, folder: Path) -> Tokenizer:
-    """A tokenizer of the kind; the lossy one of `json` has only lower-case words."""
-    if kind == "pieces":
+    """A tokenizer of the kind; the lossy one of `hf_tokenizer` has only lower-case words."""
+    if kind == "sentencepiece":
         return make_tokenizer("sentencepiece", TEXTS, vocab_size=288)
-    if kind != "json":
-        return make_tokenizer({"letters": "text8"}.get(kind, kind))
+    if kind != "hf_tokenizer":
+        return make_tokenizer(kind)
     words = sorted({word for text in TEXTS for word in text.lower().replace(",", " ").replace(".", " ").split()})
     model = {"type": "WordLevel", "unk_token": "[UNK]"}
     model["vocab"] = {word: number for number, word in enumerate(["[SEP]", "[UNK]", ",", ".", *words])}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mdpipe.data.artifacts import header as data_files
 from mdpipe.data.artifacts.files import read_json
 from mdpipe.file_formats import COMPRESSED
 from mdpipe.params import data, sources
@@ -204,14 +205,15 @@ class DatasetSize:
 def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSize, is_outdated: bool) -> DatasetSize:
     """Return the size of a dataset: from data/encoded, unless that has an older definition, else from its source."""
     folder, vocabulary = paths.encoded(name), vocabulary_size(dataset)
-    if not is_outdated and (header := read_header(folder / "dataset.json")) is not None:
-        tokens = {split: Estimate(counts["tokens"]) for split, counts in header["splits"].items()}
+    if not is_outdated and (file := folder / "dataset.json").exists():
+        header = data_files.read_header(file, data_files.DatasetHeader, f"remove {folder}, and plan without it")
+        tokens = {split: Estimate(counts["tokens"]) for split, counts in header.splits.items()}
         if isinstance(dataset, TextDataset):
             shape: Shape = (dataset.seq_len,)
         else:
-            shape = (dataset.size, dataset.size, header["shape"][-1])
-        vocabulary, disk = vocabulary or int(header["vocabulary"]), Estimate(folder_size(folder))
-        return DatasetSize(tokens, disk, shape, vocabulary, header["classes"], is_guess=False)
+            shape = (dataset.size, dataset.size, header.shape[-1])
+        vocabulary, disk = vocabulary or header.vocab_size, Estimate(folder_size(folder))
+        return DatasetSize(tokens, disk, shape, vocabulary, header.classes, is_guess=False)
     amounts = _split_amounts(dataset, size.amounts)
     if isinstance(dataset, TextDataset):
         shape = (dataset.seq_len,)

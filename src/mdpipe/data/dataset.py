@@ -1,12 +1,13 @@
 """Encoded datasets: the tokens of one split, memory-mapped, and training batches of them.
 
-dataset.json                      modality, vocabulary, shape, length, tokenizer, classes, packing, counts of splits,
+dataset.json                      modality, vocab_size, shape, seq_len, tokenizer, classes, packing, counts of splits,
                                   and the names of classes, if any
 train-00000.npy, ...              text: the stream of tokens in shards; images: (n, H*W*C) in the order H, W, C
 train_labels-00000.npy, ...       labeled images: int64 (n,), from 0 to classes - 1
 unigram.npy                       int64 (V,): how often each token occurs in the training split
 manifest.json, manifest.parquet   origin and contents
-tokenizer.json, pieces.model or model.json   text: the tokenizer
+tokenizer.json                    text: the tokenizer,
+sentencepiece.model, model.json   and the file of its library
 
 Shapes: B batch, L seq_len, N examples, V vocab_size.
 """
@@ -91,14 +92,14 @@ class EncodedDataset:
             directory=directory,
             split=split,
             modality=header.modality,
-            vocab_size=header.vocabulary,
+            vocab_size=header.vocab_size,
             shape=header.shape,
-            seq_len=header.length,
+            seq_len=header.seq_len,
             tokenizer=header.tokenizer,
             counts=header.splits[split],
             tokens=tokens,
-            drop_last=header.blocks,
-            wrap_ids=header.block_ends,
+            drop_last=header.drop_last,
+            wrap_ids=header.wrap_ids,
             classes=header.classes,
             labels=labels,
             class_names=header.class_names,
@@ -234,12 +235,12 @@ def write_header(
     header: dict[str, Any] = {
         "modality": modality,
         "tokenizer": tokenizer,
-        "vocabulary": vocab_size,
+        "vocab_size": vocab_size,
         "shape": list(shape),
-        "length": int(np.prod(shape)),
+        "seq_len": int(np.prod(shape)),
         "classes": classes,
-        "blocks": drop_last,
-        "block_ends": list(wrap_ids),
+        "drop_last": drop_last,
+        "wrap_ids": list(wrap_ids),
         "splits": counts,
     }
     if class_names:

@@ -26,15 +26,6 @@ from mdpipe.pipeline.provenance import require_unchanged_inputs
 MAX_LISTED = 10
 """Classes in a line of the log."""
 
-NAMES = {"catalogue": "catalog", "licence": "license", "vocabulary": "vocab_size", "length": "seq_len"}
-SPLIT_NAMES = {
-    "unknown": "unk_tokens",
-    "longest": "longest_document",
-    "leaked": "ngram_overlap",
-    "content": "content_hash",
-}
-"""Names in the record for the keys of manifest.json, whose bytes must not change."""
-
 
 def encode(params: Params, dataset: str) -> None:
     """Write data/encoded/DATASET and the record encode/DATASET.
@@ -59,21 +50,15 @@ def encode(params: Params, dataset: str) -> None:
     for split in splits.values():
         _log_missing_classes(split)
     manifest = read_json(directory / "manifest.json", "run the stage again")
-    counts = {name: _renamed(split, SPLIT_NAMES) for name, split in manifest.pop("splits").items()}
-    for split_counts in counts.values():
+    for split_counts in manifest["splits"].values():
         split_counts.pop("lengths", None)  # thirty numbers, only for the manifest
     record = {
         "dataset": dataset,
         "modality": modality_of(settings),
-        **_renamed(manifest, NAMES),
-        "splits": counts,
+        **manifest,
         "references": [rate for split in ("validation", "test") for rate in reference_rates(splits[split])],
     }
     write_record(record, paths.record("encode", dataset))
-
-
-def _renamed(fields: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    return {names.get(name, name): value for name, value in fields.items()}
 
 
 def _log_missing_classes(split: EncodedDataset) -> None:
@@ -110,10 +95,10 @@ def _provenance(params: Params, dataset: str) -> dict[str, Any]:
     entry = find_entry(source.name) if isinstance(source, CatalogSource) else None
     return {
         "source": name,
-        "catalogue": source.name if isinstance(source, CatalogSource) else None,
+        "catalog": source.name if isinstance(source, CatalogSource) else None,
         "kind": resolved["kind"],
         "origin": origin,
         "revision": resolved.get("revision") or resolved.get("sha256"),
-        "licence": entry.license if entry else None,
+        "license": entry.license if entry else None,
         "read": header["read"],
     }

@@ -4,7 +4,7 @@ model.safetensors, network.json             the EMA weights and the network's se
 objective.safetensors                       learned parameters of the objective, if any: GenMD4's exponents
 run.json                                    the objective, and the dataset with its modality, tokenizer and class names
 unigram.npy                                 how often each token occurred in training
-tokenizer.json, pieces.model, model.json    text: the tokenizer
+tokenizer.json, sentencepiece.model, model.json    text: the tokenizer
 """
 
 import math
@@ -35,17 +35,17 @@ RUN = "run.json"
 OBJECTIVE = "objective.safetensors"
 TOKENIZER = "tokenizer.json"
 UNIGRAM = "unigram.npy"
-DATASET_FILES = (UNIGRAM, TOKENIZER, "pieces.model", "model.json")
+DATASET_FILES = (UNIGRAM, TOKENIZER, "sentencepiece.model", "model.json")
 """Files that a model copies from its dataset, if the dataset has them."""
 
 UNITS = {
-    "letters": "bits/char",
+    "text8": "bits/char",
     "bytes": "bits/token",
-    "pieces": "bits/token",
-    "json": "bits/token",
+    "sentencepiece": "bits/token",
+    "hf_tokenizer": "bits/token",
     "pixels": "bits/dim",
 }
-"""The unit of bits per token, by tokenizer. A token of `letters` is a character, separators included; one of `bytes`
+"""The unit of bits per token, by tokenizer. A token of `text8` is a character, separators included; one of `bytes`
 may be a separator, which is not a byte of the text, so its unit is not bits/byte."""
 
 CLASS_LABEL = "class label"
@@ -215,7 +215,7 @@ def _check_tokens(directory: Path, header: ModelHeader, network: NetworkHeader, 
         )
     if not is_image:
         tokenizer = read_json(directory / TOKENIZER, hint)
-        for key, expected in (("kind", header.tokenizer), ("vocabulary", network.vocab_size)):
+        for key, expected in (("kind", header.tokenizer), ("vocab_size", network.vocab_size)):
             if tokenizer.get(key) != expected:
                 raise ValueError(
                     f"{directory / TOKENIZER}: {key} = {tokenizer.get(key)!r} is not that of the model, {expected!r};"

@@ -98,7 +98,7 @@ def test_pictures_that_are_not_what_the_header_says_are_named_with_the_cure(imag
         EncodedDataset.open(image_dataset, "test")
 
 
-@pytest.mark.parametrize("key", ["modality", "vocabulary", "shape", "length", "tokenizer", "classes", "splits"])
+@pytest.mark.parametrize("key", ["modality", "vocab_size", "shape", "seq_len", "tokenizer", "classes", "splits"])
 def test_an_incomplete_header_is_named_with_the_cure(text_dataset, key):
     header = json.loads((text_dataset / "dataset.json").read_text())
     del header[key]
@@ -108,7 +108,7 @@ def test_an_incomplete_header_is_named_with_the_cure(text_dataset, key):
 
 
 @pytest.mark.parametrize("value", [None, "3", -1, 1.5, [0], {"train": 3}], ids=str)
-@pytest.mark.parametrize("key", ["modality", "vocabulary", "shape", "length", "classes", "blocks", "splits"])
+@pytest.mark.parametrize("key", ["modality", "vocab_size", "shape", "seq_len", "classes", "drop_last", "splits"])
 def test_a_key_of_another_type_is_named_with_the_cure(text_dataset, key, value):
     header = json.loads((text_dataset / "dataset.json").read_text())
     (text_dataset / "dataset.json").write_text(json.dumps(header | {key: value}))

@@ -93,14 +93,14 @@ def test_a_document_of_which_nothing_is_left_gets_no_separator(raw_text, tmp_pat
 
 
 def test_a_corpus_of_which_nothing_is_left_is_refused(raw_text, tmp_path):
-    with pytest.raises(ValueError, match=r"no token is left of the test split: .*'letters'"):
+    with pytest.raises(ValueError, match=r"no token is left of the test split: .*'text8'"):
         encode_corpus(raw_text(["漢字"]), make_tokenizer("text8"), tmp_path / "e", 4)
 
 
 @pytest.mark.parametrize(
     ("texts", "validation", "test", "message"),
     [
-        (["one", "two", "漢字"], last(1), last(1), r"test split: the tokenizer 'letters' drops all of its text"),
+        (["one", "two", "漢字"], last(1), last(1), r"test split: the tokenizer 'text8' drops all of its text"),
         (
             ["one", "two", "three"],
             0.3,

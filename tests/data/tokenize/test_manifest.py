@@ -56,7 +56,7 @@ def test_examples_are_what_evaluation_reads(tmp_path, texts, packing):
     splits = splits_of(
         write_texts(tmp_path / "r", named(texts)), tmp_path / "e", 0.2, last(5), length=7, packing=packing
     )
-    assert manifest(tmp_path / "e")["length"] == 7
+    assert manifest(tmp_path / "e")["seq_len"] == 7
     for split in SPLITS:
         dataset = EncodedDataset.open(tmp_path / "e", split)
         read = [row for _, tokens in dataset.evaluation_batches(3) for row in tokens]
@@ -112,7 +112,7 @@ LAST = (last(2), last(2))
 class TestContent:
     def contents(self, directory, documents, shards=1, held=LAST, packing="stream"):
         raw = write_texts(directory.with_name(f"{directory.name}-raw"), documents, shards)
-        return told(splits_of(raw, directory, *held, packing=packing), "content")
+        return told(splits_of(raw, directory, *held, packing=packing), "content_hash")
 
     @pytest.mark.parametrize("held", [(0.2, 0.2), (last(4), 0.1), (last_characters(90), last_characters(70))], ids=str)
     def test_it_does_not_depend_on_shards(self, tmp_path, texts, held):
@@ -145,7 +145,7 @@ class TestContent:
             images[0, 0, 0, 0] = value
             raw = write_pictures(tmp_path / f"r{value}", ImageBatch(images, np.arange(6, dtype=np.int32), 255))
             encode_images(raw, 256, 2, 2, tmp_path / f"e{value}", 0, last(2), last(2))
-            found.append(told(manifest(tmp_path / f"e{value}")["splits"], "content"))
+            found.append(told(manifest(tmp_path / f"e{value}")["splits"], "content_hash"))
         assert [mine == yours for mine, yours in zip(*found, strict=True)] == [False, True, True]
 
     def test_blocks_that_are_dealt_to_splits_are_its_content(self, tmp_path, texts):
@@ -179,8 +179,8 @@ def test_the_leaked_share_is_that_of_the_windows_that_stand_in_a_training_docume
         ]
         leaked = sum(any(window in text for text in trained) for window in windows)
         assert splits[split]["contamination_windows"] == len(windows)
-        assert splits[split]["leaked"] == (leaked / len(windows) if windows else None)
-    assert "leaked" not in splits["train"]
+        assert splits[split]["ngram_overlap"] == (leaked / len(windows) if windows else None)
+    assert "ngram_overlap" not in splits["train"]
 
 
 @pytest.mark.parametrize("between", ["\0", "", "\n"])
@@ -188,13 +188,13 @@ def test_no_leak_spans_two_training_documents(tmp_path, between):
     first, second = "a" * (WINDOW // 2), "b" * (WINDOW // 2)
     texts = [first, second, f"{first}{between}{second}", "held out"]
     splits = splits_of(write_texts(tmp_path / "r", named(texts)), tmp_path / "e", last(1), last(1))
-    assert (splits["validation"]["contamination_windows"], splits["validation"]["leaked"]) == (1, 0.0)
+    assert (splits["validation"]["contamination_windows"], splits["validation"]["ngram_overlap"]) == (1, 0.0)
 
 
 def test_where_blocks_of_the_stream_are_dealt_to_splits_no_leak_is_stated(tmp_path, texts):
     """A document's beginning is trained on, and its end held out: there is nothing to look for."""
     splits = splits_of(write_texts(tmp_path / "r", named(texts)), tmp_path / "e", windows(0.3), 0.2)
-    assert not any("leaked" in splits[split] for split in SPLITS)
+    assert not any("ngram_overlap" in splits[split] for split in SPLITS)
 
 
 @pytest.mark.parametrize("tokenizer", [BYTES, TEXT8], ids=lambda tokenizer: tokenizer.kind)
@@ -206,7 +206,7 @@ def test_lengths_and_the_longest_are_those_of_the_documents_with_their_ends(tmp_
         lengths = [len(document_ids(tokenizer, document.text)) + 1 for document in documents]
         bins = Counter(length.bit_length() - 1 for length in lengths)
         assert splits[split]["lengths"] == [bins[k] for k in range(max(bins) + 1)]
-        assert splits[split]["longest"] == max(lengths)
+        assert splits[split]["longest_document"] == max(lengths)
         assert splits[split]["documents"] == len(documents)
 
 
@@ -225,7 +225,7 @@ def test_documents_of_which_the_tokenizer_leaves_nothing_are_counted(tmp_path, c
     raw = write_texts(tmp_path / "r", named(texts), 3)
     splits = splits_of(raw, tmp_path / "e", *held, tokenizer=TEXT8, packing="sedd")
     assert [splits[split].get("documents_left_out") for split in SPLITS] == expected
-    assert f"train: the tokenizer 'letters' leaves nothing of {expected[0]} documents" in capfd.readouterr().err
+    assert f"train: the tokenizer 'text8' leaves nothing of {expected[0]} documents" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("packing", "shards"), [("sedd", 1), ("text8", 1), ("text8", 3), ("text8", 5), ("text8", 9)])
@@ -242,7 +242,7 @@ def test_a_document_in_parts_of_which_nothing_is_left_is_counted_once(tmp_path, 
     assert [splits[split].get("documents_left_out") for split in SPLITS] == [2, 1, None]
 
 
-PROVENANCE = {"source": "words", "catalogue": None, "read": {"empty rows left out": 3}, "licence": "CC0"}
+PROVENANCE = {"source": "words", "catalog": None, "read": {"empty rows left out": 3}, "license": "CC0"}
 
 
 def encode_words(directory, texts):

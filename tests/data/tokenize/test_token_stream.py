@@ -112,8 +112,8 @@ def test_counts_are_those_of_the_documents(tmp_path, texts, pieces, kind):
         "tokens": sum(lengths),
         "bytes": sum(len(text.encode()) for text in kept),
         "characters": sum(map(len, kept)),
-        "unknown": 0,
-        "longest": max(lengths),
+        "unk_tokens": 0,
+        "longest_document": max(lengths),
     }
     bins = [sum(2**k <= length < 2 ** (k + 1) for length in lengths) for k in range(token_stream.LENGTH_BINS)]
     assert stream.lengths.tolist() == bins
@@ -130,8 +130,10 @@ def test_a_document_of_which_nothing_is_left_leaves_nothing(tmp_path):
 def test_unknown_tokens_are_counted(tmp_path, pieces, monkeypatch):
     monkeypatch.setattr(type(pieces), "unk_id", int(pieces.encode("the")[0]))
     _, stream = written(tmp_path, named(["the the", "the"]), pieces, "stream")
-    assert stream.counts["unknown"] == sum((pieces.encode(text) == pieces.unk_id).sum() for text in ("the the", "the"))
-    assert stream.counts["unknown"] > 0
+    assert stream.counts["unk_tokens"] == sum(
+        (pieces.encode(text) == pieces.unk_id).sum() for text in ("the the", "the")
+    )
+    assert stream.counts["unk_tokens"] > 0
 
 
 @reuse_the_pieces

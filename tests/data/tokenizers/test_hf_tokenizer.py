@@ -60,8 +60,8 @@ def test_bytes_that_are_no_utf8_become_the_replacement_character(tokenizer):
 
 def test_both_forms_of_the_same_byte_pairs_are_the_same_tokenizer(folder):
     ours, file = from_gpt2(folder), from_file(folder, END)
-    assert (ours.kind, ours.vocab_size, ours.eos_id, ours.is_lossless) == ("json", 300, 0, True)
-    assert (file.kind, file.vocab_size, file.eos_id, file.is_lossless) == ("json", 300, 0, True)
+    assert (ours.kind, ours.vocab_size, ours.eos_id, ours.is_lossless) == ("hf_tokenizer", 300, 0, True)
+    assert (file.kind, file.vocab_size, file.eos_id, file.is_lossless) == ("hf_tokenizer", 300, 0, True)
     assert all(ours.encode(line).tolist() == file.encode(line).tolist() for line in LINES)
 
 

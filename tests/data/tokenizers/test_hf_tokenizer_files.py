@@ -56,7 +56,7 @@ def test_a_saved_tokenizer_comes_back_with_the_same_bytes(tokenizer, tmp_path):
     first = saved(tokenizer, tmp_path / "first")
     back = HFTokenizer.load(tmp_path / "first", "run it again")
     assert set(first) == {"tokenizer.json", "model.json"}
-    assert json.loads(first["tokenizer.json"]) == {"kind": "json", "vocabulary": 300, "end_of_text": 0}
+    assert json.loads(first["tokenizer.json"]) == {"kind": "hf_tokenizer", "vocab_size": 300, "eos_id": 0}
     assert saved(back, tmp_path / "second") == saved(tokenizer, tmp_path / "first") == first
     assert (back.vocab_size, back.eos_id, back.is_lossless) == (300, 0, True)
     for text in [*LINES, "".join(SPECIAL)]:
@@ -173,7 +173,7 @@ def test_an_unknown_eos_token_is_refused_with_the_special_tokens(folder, tmp_pat
 
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "model.json"])
-@pytest.mark.parametrize("content", [None, "", '{"end_of_text": 300}', '{"end_of_text": [0]}'])
+@pytest.mark.parametrize("content", [None, "", '{"eos_id": 300}', '{"eos_id": [0]}'])
 def test_a_damaged_saved_tokenizer_is_named_with_the_cure(tokenizer, tmp_path, file, content):
     tokenizer.save(tmp_path)
     (tmp_path / file).unlink()

@@ -53,7 +53,7 @@ def test_equal_text_makes_equal_bytes_in_any_directory(articles, tmp_path, monke
         make_tokenizer("sentencepiece", iter(articles), vocab_size=400).save(tmp_path / place)
         saved.append({file.name: file.read_bytes() for file in (tmp_path / place).iterdir()})
     assert saved[0] == saved[1]
-    assert set(saved[0]) == {"tokenizer.json", "pieces.model"}
+    assert set(saved[0]) == {"tokenizer.json", "sentencepiece.model"}
     assert os.fsencode(tmp_path) not in b"".join(saved[0].values())
 
 
@@ -95,10 +95,10 @@ def test_documents_with_too_little_text_are_refused_with_the_limit(document, mod
 @pytest.mark.parametrize("content", [None, b"", b"no model"])
 def test_a_damaged_model_is_named_with_the_cure(pieces, tmp_path, content):
     pieces.save(tmp_path)
-    (tmp_path / "pieces.model").unlink()
+    (tmp_path / "sentencepiece.model").unlink()
     if content is not None:
-        (tmp_path / "pieces.model").write_bytes(content)
-    with pytest.raises(ValueError, match=r"pieces\.model .*; run it again"):
+        (tmp_path / "sentencepiece.model").write_bytes(content)
+    with pytest.raises(ValueError, match=r"sentencepiece\.model .*; run it again"):
         SentencePiece.load(tmp_path, "run it again")
 
 

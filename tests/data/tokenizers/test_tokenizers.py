@@ -31,7 +31,7 @@ def test_an_empty_text_has_no_ids_and_no_ids_an_empty_text(articles, kind, setti
     assert tokenizer.decode(tokenizer.encode("")) == ""
 
 
-@pytest.mark.parametrize("content", [None, "", "{}", '{"kind": "words"}'])
+@pytest.mark.parametrize("content", [None, "", "{}", '{"kind": "words"}', '{"kind": "letters", "vocabulary": 27}'])
 def test_a_damaged_tokenizer_is_named(tmp_path, content):
     if content is not None:
         (tmp_path / "tokenizer.json").write_text(content)

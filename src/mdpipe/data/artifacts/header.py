@@ -25,14 +25,12 @@ class DatasetHeader(Header):
 
     modality: Literal["text", "image"]
     tokenizer: str
-    vocabulary: Positive
+    vocab_size: Positive
     shape: tuple[Positive] | tuple[Positive, Positive, Positive]
-    length: Positive
+    seq_len: Positive
     classes: NonNegative
-    blocks: bool
-    """`drop_last`"""
-    block_ends: tuple[NonNegative, ...]
-    """`wrap_ids`"""
+    drop_last: bool
+    wrap_ids: tuple[NonNegative, ...]
     splits: dict[str, dict[str, int]]
     """The counts of each split."""
     class_names: tuple[str, ...] = ()

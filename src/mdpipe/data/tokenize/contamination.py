@@ -67,7 +67,7 @@ def find_contamination(plan: SplitPlan, results: list[ShardResult], scratch: Pat
     return {
         split: {
             "contamination_windows": len(hashes),
-            "leaked": float(np.isin(hashes, found).sum() / len(hashes)) if len(hashes) else None,
+            "ngram_overlap": float(np.isin(hashes, found).sum() / len(hashes)) if len(hashes) else None,
         }
         for split, hashes in windows.items()
     }

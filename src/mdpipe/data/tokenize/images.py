@@ -96,7 +96,7 @@ def encode_images(
             classes=images.classes,
             class_names=images.class_names,
         )
-        metadata = {"tokenizer": "pixels", "vocabulary": levels, "length": seq_len, "classes": images.classes}
+        metadata = {"tokenizer": "pixels", "vocab_size": levels, "seq_len": seq_len, "classes": images.classes}
         write_manifest(folder, {**metadata, **(provenance or {})}, described)
 
 

@@ -54,7 +54,7 @@ def duplicate_counts(results: Mapping[str, Sequence[ShardResult]]) -> dict[str, 
     train = np.unique(hashes["train"])
     return {
         split: {
-            "content": content[split],
+            "content_hash": content[split],
             "duplicates": len(own) - len(np.unique(own)),
             "duplicates_of_training": 0 if split == "train" else int(np.isin(own, train).sum()),
         }

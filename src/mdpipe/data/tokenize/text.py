@@ -79,7 +79,7 @@ def encode_text(
             }
             for split in SPLITS
         }
-        metadata = {"tokenizer": tokenizer.kind, "vocabulary": tokenizer.vocab_size, "length": seq_len}
+        metadata = {"tokenizer": tokenizer.kind, "vocab_size": tokenizer.vocab_size, "seq_len": seq_len}
         write_manifest(folder, {**metadata, **(provenance or {})}, described)
 
 
@@ -323,8 +323,8 @@ def _document_stats(results: Sequence[ShardResult], split: str) -> dict[str, Any
     summaries = [result.summary["splits"][split] for result in results]
     lengths = np.sum([summary["lengths"] for summary in summaries], axis=0)
     return {
-        "unknown": sum(summary["unknown"] for summary in summaries),
-        "longest": max(summary["longest"] for summary in summaries),
+        "unk_tokens": sum(summary["unk_tokens"] for summary in summaries),
+        "longest_document": max(summary["longest_document"] for summary in summaries),
         "lengths": np.trim_zeros(lengths, "b").tolist(),
     }
 

@@ -37,7 +37,7 @@ class TokenStream:
     """
 
     def __init__(self, path: Path, tokenizer: Tokenizer, packing: Packing, files: ExitStack) -> None:
-        self.counts = {"documents": 0, "tokens": 0, "bytes": 0, "characters": 0, "unknown": 0, "longest": 0}
+        self.counts = {"documents": 0, "tokens": 0, "bytes": 0, "characters": 0, "unk_tokens": 0, "longest_document": 0}
         self.documents_seen = 0
         """Documents, including those that the tokenizer leaves nothing of."""
         self.lengths = np.zeros(LENGTH_BINS, dtype=np.int64)
@@ -103,7 +103,7 @@ class TokenStream:
             # Without the space before the document.
             is_spaced = self._tokenizer.eos_separates_words and len(tokens) > 1 and tokens[0] == self._eos
             length = len(tokens) - int(is_spaced)
-            self.counts["longest"] = max(self.counts["longest"], length)
+            self.counts["longest_document"] = max(self.counts["longest_document"], length)
             self.lengths[min(int(np.log2(length)), LENGTH_BINS - 1)] += 1
         if is_cut and self._is_space_due:
             self.add(np.array([self._eos]), " ")
@@ -117,7 +117,7 @@ class TokenStream:
         self.counts["characters"] += len(text)
         self.counts["bytes"] += len(text.encode())
         if self._tokenizer.unk_id is not None:
-            self.counts["unknown"] += int((tokens == self._tokenizer.unk_id).sum())
+            self.counts["unk_tokens"] += int((tokens == self._tokenizer.unk_id).sum())
 
     def _encode(self, text: str) -> NDArray[np.int64]:
         """Return the ids of a text within the document; a space at its end is due, and not written yet."""

@@ -31,7 +31,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """Name in saved files and metrics: letters, bytes, pieces or json."""
+        """Name in saved files and metrics: text8, bytes, sentencepiece or hf_tokenizer."""
 
     @property
     def vocab_size(self) -> int:
@@ -105,22 +105,22 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     path = directory / "tokenizer.json"
     header = read_json(path, hint)
     match header.get("kind"):
-        case "letters" | "bytes" as kind:
+        case "text8" | "bytes" as kind:
             from mdpipe.data.tokenizers.characters import Bytes, Text8
 
-            tokenizer: Tokenizer = Text8() if kind == "letters" else Bytes()
-        case "pieces":
+            tokenizer: Tokenizer = Text8() if kind == "text8" else Bytes()
+        case "sentencepiece":
             from mdpipe.data.tokenizers.sentencepiece import SentencePiece
 
             tokenizer = SentencePiece.load(directory, hint)
-        case "json":
+        case "hf_tokenizer":
             from mdpipe.data.tokenizers.hf_tokenizer import HFTokenizer
 
             tokenizer = HFTokenizer.load(directory, hint)
         case kind:
             raise ValueError(f"{path} has the unknown kind {kind!r}; {hint}")
-    if header.get("vocabulary") != tokenizer.vocab_size:
+    if header.get("vocab_size") != tokenizer.vocab_size:
         raise ValueError(
-            f"{path}: vocabulary = {header.get('vocabulary')!r}, and the tokenizer has {tokenizer.vocab_size}; {hint}"
+            f"{path}: vocab_size = {header.get('vocab_size')!r}, and the tokenizer has {tokenizer.vocab_size}; {hint}"
         )
     return tokenizer

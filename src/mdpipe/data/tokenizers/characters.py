@@ -31,7 +31,7 @@ class Text8:
     The space is also the end-of-text token.
     """
 
-    kind: ClassVar[str] = "letters"
+    kind: ClassVar[str] = "text8"
     vocab_size: ClassVar[int] = len(ALPHABET)
     eos_id: ClassVar[int] = 0
     unk_id: ClassVar[None] = None
@@ -62,7 +62,7 @@ class Text8:
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json."""
-        write_json(directory / "tokenizer.json", {"kind": self.kind, "vocabulary": self.vocab_size})
+        write_json(directory / "tokenizer.json", {"kind": self.kind, "vocab_size": self.vocab_size})
 
 
 class Bytes:
@@ -92,4 +92,4 @@ class Bytes:
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json."""
-        write_json(directory / "tokenizer.json", {"kind": self.kind, "vocabulary": self.vocab_size})
+        write_json(directory / "tokenizer.json", {"kind": self.kind, "vocab_size": self.vocab_size})

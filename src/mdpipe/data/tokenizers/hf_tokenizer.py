@@ -32,7 +32,7 @@ CONTEXTS = ("a", "q", "7", "\n", ".", "\u263a")
 class HFTokenizer:
     """A tokenizer of the `tokenizers` library, with one token of its vocabulary as the end-of-text token."""
 
-    kind: ClassVar[str] = "json"
+    kind: ClassVar[str] = "hf_tokenizer"
     eos_separates_words: ClassVar[bool] = False
 
     def __init__(self, content: dict[str, Any], eos_token: str) -> None:
@@ -100,12 +100,12 @@ class HFTokenizer:
             ValueError: a file is missing or broken; the message ends with `hint`.
         """
         path = directory / "tokenizer.json"
-        eos_id = read_json(path, hint).get("end_of_text")
+        eos_id = read_json(path, hint).get("eos_id")
         content, tokenizer = _read(directory / "model.json", hint)
         for token, id in tokenizer.get_vocab(with_added_tokens=True).items():
             if id == eos_id:
                 return cls(content, token)
-        raise ValueError(f"{path} has end_of_text = {eos_id!r}, which is no id of its model.json; {hint}")
+        raise ValueError(f"{path} has eos_id = {eos_id!r}, which is no id of its model.json; {hint}")
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the ids of the text, which never include the end-of-text token: (n,).
@@ -187,7 +187,7 @@ class HFTokenizer:
 
     def save(self, directory: Path) -> None:
         """Write tokenizer.json, and the library's own file as model.json."""
-        header = {"kind": self.kind, "vocabulary": self.vocab_size, "end_of_text": self.eos_id}
+        header = {"kind": self.kind, "vocab_size": self.vocab_size, "eos_id": self.eos_id}
         write_json(directory / "tokenizer.json", header)
         (directory / "model.json").write_text(self._model + "\n", encoding="utf-8")
 

@@ -33,7 +33,7 @@ MORE_TEXT = "give more text (tokenizer.max_train_chars limits it as well), or ch
 class SentencePiece:
     """A vocabulary of subwords and the 256 bytes."""
 
-    kind: ClassVar[str] = "pieces"
+    kind: ClassVar[str] = "sentencepiece"
     eos_id: ClassVar[int] = EOS_ID
     unk_id: ClassVar[int] = UNK_ID
     is_lossless: ClassVar[bool] = True
@@ -82,12 +82,12 @@ class SentencePiece:
 
     @classmethod
     def load(cls, directory: Path, hint: str) -> "SentencePiece":
-        """Read pieces.model.
+        """Read sentencepiece.model.
 
         Raises:
             ValueError: the file is missing or broken; the message ends with `hint`.
         """
-        path = directory / "pieces.model"
+        path = directory / "sentencepiece.model"
         try:
             return cls(path.read_bytes())
         except FileNotFoundError:
@@ -112,9 +112,9 @@ class SentencePiece:
         return text
 
     def save(self, directory: Path) -> None:
-        """Write tokenizer.json and pieces.model."""
-        write_json(directory / "tokenizer.json", {"kind": self.kind, "vocabulary": self.vocab_size})
-        (directory / "pieces.model").write_bytes(self._model)
+        """Write tokenizer.json and sentencepiece.model."""
+        write_json(directory / "tokenizer.json", {"kind": self.kind, "vocab_size": self.vocab_size})
+        (directory / "sentencepiece.model").write_bytes(self._model)
 
 
 def _sentences(documents: Iterable[str]) -> Iterator[str]:
