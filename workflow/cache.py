@@ -18,7 +18,7 @@ from dvc_data.hashfile.hash import hash_file
 from dvc_data.hashfile.meta import Meta
 from dvc_objects.errors import ObjectFormatError
 
-from mdpipe.data.artifacts.disk_space import disk_full_errno
+from mdpipe.data.artifacts.files import disk_full_errno
 
 FOLDER = ".dir"
 """The end of a folder's hash in names, but not in all that DVC remembers."""

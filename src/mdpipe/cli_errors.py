@@ -20,7 +20,7 @@ def told_plainly() -> Iterator[None]:
         yield
     except Exception:
         # Code of stages is not loaded before their inputs are recorded.
-        from mdpipe.data.artifacts.disk_space import explain_disk_full
+        from mdpipe.data.artifacts.files import explain_disk_full
         from mdpipe.messages import printable_lines, without_secrets
 
         try:

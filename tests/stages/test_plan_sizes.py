@@ -9,7 +9,7 @@ from dvc.utils.serialize import dump_yaml
 
 from mdpipe.commands.plan import Plan, describe, network_calls
 from mdpipe.commands.plan_sizes import Estimate, folder_size
-from mdpipe.data.artifacts import disk_space
+from mdpipe.data.artifacts import files
 from mdpipe.params import parse_params
 from mdpipe.pipeline import paths
 from mdpipe.stages.compare_samplers import compare_samplers
@@ -162,7 +162,7 @@ MUON = {"kind": "muon", "momentum": 0.95, "beta2": 0.99, "weight_decay": 0.0}
 )
 def test_a_run_keeps_as_many_bytes_as_planned(place, capsys, monkeypatch, optimizer, every, keep, states, left):
     """Of its states one is in the making, unless there are fewer than it may keep."""
-    monkeypatch.setattr(disk_space, "MIN_REPORTED_BYTES", 0)
+    monkeypatch.setattr(files, "MIN_REPORTED_BYTES", 0)
     content = smoke()
     run = copy.deepcopy(content["runs"]["chars_md4"])
     run["network"] |= {"num_layers": 2, "hidden_size": 128}

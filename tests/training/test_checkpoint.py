@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
-from mdpipe.data.artifacts.disk_space import DiskFullError
+from mdpipe.data.artifacts.files import DiskFullError
 from mdpipe.training import checkpoint
 from mdpipe.training.checkpoint import (
     Checkpoint,

@@ -31,8 +31,7 @@ import psutil
 
 from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_machine, to_table
 from mdpipe.benchmarks.synthetic import write_pictures, write_text
-from mdpipe.data.artifacts.disk_space import check_disk_space
-from mdpipe.data.artifacts.files import read_json
+from mdpipe.data.artifacts.files import check_disk_space, read_json
 from mdpipe.data.dataset import EncodedDataset, training_batch
 from mdpipe.data.parallel import WORKERS
 from mdpipe.data.raw.writer import write_shards

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from mdpipe.data.artifacts.header import first_problem
+from mdpipe.data.artifacts.files import first_problem
 from mdpipe.params.training import HardwareConfig
 from mdpipe.reporting.markdown import markdown_table
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import ArrayFile
-from mdpipe.data.dataset import write_header
+from mdpipe.data.dataset import DatasetHeader, write_header
 
 FILES = 8
 """That a text comes in, so that even a small one has several parts."""
@@ -57,7 +57,10 @@ def write_pictures(directory: Path, seed: int) -> None:
         for _ in range(0, PICTURES, PICTURES_AT_ONCE):
             file.append(random.integers(256, size=(PICTURES_AT_ONCE, length), dtype=np.uint8))
     counts = {"train": {"images": PICTURES, "tokens": PICTURES * length}}
-    write_header(directory, modality="image", tokenizer="pixels", vocab_size=256, shape=SHAPE, counts=counts)
+    header = DatasetHeader(
+        modality="image", tokenizer="pixels", vocab_size=256, shape=SHAPE, seq_len=length, classes=0, splits=counts
+    )
+    write_header(directory, header)
 
 
 class _Words:

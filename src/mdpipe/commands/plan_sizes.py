@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from mdpipe.data.artifacts import header as data_files
+from mdpipe.data.artifacts.files import read_header as read_typed_header
 from mdpipe.data.artifacts.files import read_json
+from mdpipe.data.dataset import DatasetHeader
 from mdpipe.file_formats import COMPRESSED
 from mdpipe.params import data, sources
 from mdpipe.params.catalog import find_entry
@@ -206,7 +207,7 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
     """Return the size of a dataset: from data/encoded, unless that has an older definition, else from its source."""
     folder, vocabulary = paths.encoded(name), vocabulary_size(dataset)
     if not is_outdated and (file := folder / "dataset.json").exists():
-        header = data_files.read_header(file, data_files.DatasetHeader, f"remove {folder}, and plan without it")
+        header = read_typed_header(file, DatasetHeader, f"remove {folder}, and plan without it")
         tokens = {split: Estimate(counts["tokens"]) for split, counts in header.splits.items()}
         if isinstance(dataset, TextDataset):
             shape: Shape = (dataset.seq_len,)

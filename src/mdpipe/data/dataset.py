@@ -12,23 +12,43 @@ sentencepiece.model, model.json   and the file of its library
 Shapes: B batch, L seq_len, N examples, V vocab_size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+from pydantic import Field
 
 from mdpipe.data.artifacts.arrays import ConcatArray, concat_arrays, open_array, open_labels
-from mdpipe.data.artifacts.files import write_json
+from mdpipe.data.artifacts.files import Header, read_header, write_json
+
+Positive = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
 
 
 def token_dtype(vocab_size: int) -> DTypeLike:
     """Return the smallest unsigned type that holds every id."""
     return np.min_scalar_type(vocab_size - 1)
+
+
+class DatasetHeader(Header):
+    """Content of dataset.json; `EncodedDataset` documents its keys."""
+
+    modality: Literal["text", "image"]
+    tokenizer: str
+    vocab_size: Positive
+    shape: tuple[Positive] | tuple[Positive, Positive, Positive]
+    seq_len: Positive
+    classes: NonNegative
+    splits: dict[str, dict[str, int]]
+    """The counts of each split."""
+    drop_last: bool = False
+    wrap_ids: tuple[NonNegative, ...] = ()
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,9 +91,6 @@ class EncodedDataset:
         Raises:
             ValueError: no such split, or a file is missing, truncated, or disagrees with dataset.json.
         """
-        # Imported here because a machine that trains on arrays may not have pydantic.
-        from mdpipe.data.artifacts.header import DatasetHeader, read_header
-
         hint = _hint(directory)
         header = read_header(directory / "dataset.json", DatasetHeader, hint)
         if split not in header.splits:
@@ -88,22 +105,9 @@ class EncodedDataset:
             paths = [directory / f"{split}_labels-{number:05d}.npy" for number in range(len(arrays))]
             pairs = zip(paths, arrays, strict=True)
             labels = concat_arrays([open_labels(path, len(array), header.classes, hint) for path, array in pairs])
-        dataset = cls(
-            directory=directory,
-            split=split,
-            modality=header.modality,
-            vocab_size=header.vocab_size,
-            shape=header.shape,
-            seq_len=header.seq_len,
-            tokenizer=header.tokenizer,
-            counts=header.splits[split],
-            tokens=tokens,
-            drop_last=header.drop_last,
-            wrap_ids=header.wrap_ids,
-            classes=header.classes,
-            labels=labels,
-            class_names=header.class_names,
-        )
+        common = header.model_dump(exclude={"splits"})
+        counts = header.splits[split]
+        dataset = cls(directory=directory, split=split, counts=counts, tokens=tokens, labels=labels, **common)
         dataset._check_header()
         return dataset
 
@@ -154,14 +158,6 @@ class EncodedDataset:
             rest = self.tokens[count * self.stream_tokens : len(self.tokens)]
             yield count, self.validate_tokens(rest.reshape(1, -1))
 
-    def evaluation_labels(self, first: int, count: int) -> NDArray[np.int64]:
-        """Return the labels of `count` images from the image `first` on: int64 (count,).
-
-        Raises:
-            ValueError: the dataset has no labels.
-        """
-        return np.array(self.require_labels()[first : first + count])
-
     def require_labels(self) -> NDArray[np.int64] | ConcatArray[np.int64]:
         """Return the labels.
 
@@ -199,7 +195,6 @@ class EncodedDataset:
 
     @property
     def _pattern(self) -> Path:
-        """Its files, for a message."""
         files = _shards(self.directory, self.split)
         return files[0] if len(files) == 1 else self.directory / f"{self.split}-*.npy"
 
@@ -218,34 +213,10 @@ class EncodedDataset:
             )
 
 
-def write_header(
-    folder: Path,
-    *,
-    modality: Literal["text", "image"],
-    tokenizer: str,
-    vocab_size: int,
-    shape: tuple[int, ...],
-    counts: Mapping[str, Mapping[str, int]],
-    classes: int = 0,
-    class_names: Sequence[str] = (),
-    drop_last: bool = False,
-    wrap_ids: Sequence[int] = (),
-) -> None:
+def write_header(folder: Path, header: DatasetHeader) -> None:
     """Write dataset.json."""
-    header: dict[str, Any] = {
-        "modality": modality,
-        "tokenizer": tokenizer,
-        "vocab_size": vocab_size,
-        "shape": list(shape),
-        "seq_len": int(np.prod(shape)),
-        "classes": classes,
-        "drop_last": drop_last,
-        "wrap_ids": list(wrap_ids),
-        "splits": counts,
-    }
-    if class_names:
-        header["class_names"] = list(class_names)
-    write_json(folder / "dataset.json", header)
+    unnamed = {"class_names"} if not header.class_names else set()
+    write_json(folder / "dataset.json", header.model_dump(mode="json", exclude=unnamed))
 
 
 def training_batch(

@@ -23,8 +23,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.progress import Progress as Bar
 
-from mdpipe.data.artifacts.disk_space import DISK_FULL_ERRNOS
-from mdpipe.data.artifacts.files import atomic_dir, read_json, write_json
+from mdpipe.data.artifacts.files import DISK_FULL_ERRNOS, atomic_dir, read_json, write_json
 
 Shard = TypeVar("Shard")
 SUMMARY = "summary.json"

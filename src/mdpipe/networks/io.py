@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mdpipe.data.artifacts.header import Header, first_problem, read_header
+from mdpipe.data.artifacts.files import Header, first_problem, read_header
 from mdpipe.networks.base import Network, build_on_meta
 from mdpipe.params.networks import NetworkConfig
 

@@ -20,8 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mdpipe.data.artifacts.arrays import open_array
-from mdpipe.data.artifacts.files import atomic_dir, read_json, write_json
-from mdpipe.data.artifacts.header import Header, first_problem, read_header
+from mdpipe.data.artifacts.files import Header, atomic_dir, first_problem, read_header, read_json, write_json
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective, build_objective

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mdpipe.data.artifacts.disk_space import DiskFullError, explain_disk_full
+from mdpipe.data.artifacts.files import DiskFullError, explain_disk_full
 from mdpipe.training.distributed import World, is_sharded
 
 FILE, FOLDER = ".safetensors", ".sharded"

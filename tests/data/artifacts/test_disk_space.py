@@ -15,8 +15,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from mdpipe.data.artifacts.arrays import ArrayFile
-from mdpipe.data.artifacts.disk_space import DiskFullError, check_disk_space, explain_disk_full
-from mdpipe.data.artifacts.files import atomic_dir, atomic_write, write_json
+from mdpipe.data.artifacts.files import (
+    DiskFullError,
+    atomic_dir,
+    atomic_write,
+    check_disk_space,
+    explain_disk_full,
+    write_json,
+)
 from mdpipe.data.sources.files import open_decompressed
 from tests.small_disk import small_disk
 

@@ -55,7 +55,7 @@ def rows(directory, split, batch_size=7):
     """All (tokens, label) of a split, as evaluation reads them."""
     dataset = EncodedDataset.open(directory, split)
     for first, tokens in dataset.evaluation_batches(batch_size):
-        yield from zip(tokens, dataset.evaluation_labels(first, len(tokens)), strict=True)
+        yield from zip(tokens, dataset.require_labels()[first : first + len(tokens)], strict=True)
 
 
 def test_digits_have_the_labels_that_scikit_learn_gives_them(encoded):
@@ -117,11 +117,11 @@ def test_rows_outside_the_batch_have_no_labels(numbered):
 
 
 def test_batches_of_labels_can_be_written_to(numbered):
-    """Torch wants memory of its own to build a tensor upon."""
+    """Torch builds a tensor on memory that it may write to."""
     dataset = EncodedDataset.open(numbered, "train")
-    for labels in (dataset.evaluation_labels(0, 4), training_labels(dataset, 0, 0, 4)):
-        assert type(labels) is np.ndarray
-        assert labels.flags.writeable
+    labels = training_labels(dataset, 0, 0, 4)
+    assert type(labels) is np.ndarray
+    assert labels.flags.writeable
 
 
 @pytest.mark.parametrize("unlabelled", ["text_dataset", "image_dataset"])
@@ -130,7 +130,7 @@ def test_without_labels_there_are_no_classes_and_asking_for_them_is_refused(requ
     dataset = EncodedDataset.open(directory, "train")
     assert (dataset.classes, dataset.labels) == (0, None)
     assert not list(directory.glob("*labels*"))
-    for ask in (lambda: training_labels(dataset, 0, 0, 8), lambda: dataset.evaluation_labels(0, 8)):
+    for ask in (lambda: training_labels(dataset, 0, 0, 8), dataset.require_labels):
         with pytest.raises(ValueError, match=r"has no labels; say in params.yaml which `labels`"):
             ask()
 

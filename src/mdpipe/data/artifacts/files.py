@@ -1,14 +1,26 @@
-"""Atomic files and folders, hard links, and JSON with stable bytes."""
+"""Files on disk: atomic writes, hard links, disk space, and JSON with stable bytes and typed keys."""
 
+import errno
 import json
 import os
+import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from mdpipe.data.artifacts.disk_space import explain_disk_full
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+MIN_REPORTED_BYTES = 10**8
+"""Stages that need at least this much say so."""
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A full disk, an exhausted quota, and a limit on the size of files (`ulimit -f`)."""
+ERRNO_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
+"""Error numbers of the operating system in messages of libraries in Rust and C++."""
+NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""numpy's message when the disk is full; it has no error number."""
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -51,16 +63,18 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_dir(directory: Path) -> Iterator[Path]:
-    """Yield the path of a folder next to `directory`; it is removed on leaving, and first if a killed process left it.
-
-    The folder does not exist yet.
-    """
+    """Yield the path of a folder next to `directory`, which does not exist yet and is removed on leaving."""
     scratch = directory.with_name(f".{directory.name}.scratch")
-    _remove(scratch)
+    _remove(scratch)  # that of a killed process
     try:
         yield scratch
     finally:
         _remove(scratch)
+
+
+def _remove(directory: Path) -> None:
+    if directory.exists():
+        shutil.rmtree(directory)
 
 
 def link_or_copy(file: Path, target: Path) -> None:
@@ -69,6 +83,74 @@ def link_or_copy(file: Path, target: Path) -> None:
         os.link(file, target)
         return
     shutil.copyfile(file, target)
+
+
+class DiskFullError(OSError):
+    """A file could not be written because the disk is full."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+@contextmanager
+def explain_disk_full(path: Path) -> Iterator[None]:
+    """Raise DiskFullError, naming the file or folder that the block writes, if the disk is full.
+
+    Every library reports a full disk in its own way, and few of them name the file.
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        if (number := disk_full_errno(error)) is None:
+            raise
+        named = Path(error.filename) if isinstance(error, OSError) and error.filename else path
+        raise DiskFullError(
+            number,
+            f"{named} cannot be written: {os.strerror(number)}, {_free(named) / 1e9:,.2f} GB free; make room, and run"
+            " the same command again",
+        ) from None
+
+
+def disk_full_errno(error: BaseException) -> int | None:
+    """Return the errno of an error that means a full disk, or None if it means something else."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in DISK_FULL_ERRNOS else None
+    if isinstance(error, OSError) and NUMPY_SHORT_WRITE.search(str(error)):
+        return errno.ENOSPC
+    numbers = (int(match[1] or match[2]) for match in ERRNO_IN_TEXT.finditer(str(error)))
+    return next((number for number in numbers if number in DISK_FULL_ERRNOS), None)
+
+
+def check_disk_space(path: Path, needed: int, task: str) -> None:
+    """Check that this many bytes fit on the disk of `path`, which need not exist yet, and report large amounts.
+
+    Raises:
+        ValueError: they do not fit; the message says how much is missing.
+    """
+    free = _free(path)
+    if needed > free:
+        raise ValueError(
+            f"{task} needs about {needed / 1e9:,.2f} GB in {path}, where {free / 1e9:,.2f} GB are free: make room for"
+            f" {(needed - free) / 1e9:,.2f} GB, or move the working copy to a larger disk"
+        )
+    if needed >= MIN_REPORTED_BYTES:
+        sys.stderr.write(f"{task} needs about {needed / 1e9:,.2f} GB of the disk's free {free / 1e9:,.2f} GB\n")
+
+
+def _free(path: Path) -> int:
+    existing = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
+
+
+class Header(BaseModel):
+    """Content of a JSON file: exactly these keys, with exactly these types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+H = TypeVar("H", bound=Header)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -93,6 +175,24 @@ def read_json(path: Path, hint: str, error: type[ValueError] = ValueError) -> di
     return content
 
 
-def _remove(directory: Path) -> None:
-    if directory.exists():
-        shutil.rmtree(directory)
+def read_header(path: Path, header: type[H], hint: str) -> H:
+    """Read a JSON object and check every key.
+
+    Raises:
+        ValueError: the file is missing or broken, or a key is missing, unknown or of another type; the message names
+            the first such key and ends with `hint`.
+    """
+    content = read_json(path, hint)
+    try:
+        return header.model_validate_json(json.dumps(content))  # As JSON: a list is a tuple there.
+    except ValidationError as error:
+        raise ValueError(f"{path}: {first_problem(error)}; {hint}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem of a validation, in one line: `shape: Field required`."""
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(map(str, problem["loc"]))
+    message = problem["msg"].removeprefix("Value error, ")
+    value = "" if problem["type"] == "missing" else f" = {problem['input']!r}"
+    return f"{where}{value}: {message}" if where else message

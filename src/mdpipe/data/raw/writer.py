@@ -16,8 +16,7 @@ from typing import Any, cast
 import numpy as np
 
 from mdpipe.data.artifacts.arrays import ArrayFile
-from mdpipe.data.artifacts.disk_space import check_disk_space
-from mdpipe.data.artifacts.files import atomic_dir, link_or_copy, scratch_dir, write_json
+from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, scratch_dir, write_json
 from mdpipe.data.parallel import Progress, ShardResult, map_shards
 from mdpipe.data.raw.schema import KEY, Document, ImageBatch
 

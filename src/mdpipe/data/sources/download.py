@@ -19,7 +19,7 @@ import urllib3
 from filelock import FileLock
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
-from mdpipe.data.artifacts.disk_space import explain_disk_full
+from mdpipe.data.artifacts.files import explain_disk_full
 from mdpipe.data.parallel import Progress
 from mdpipe.data.raw.writer import SourceShard
 from mdpipe.data.sources.files import SourceFile

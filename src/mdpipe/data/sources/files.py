@@ -19,7 +19,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from mdpipe.data.artifacts.disk_space import disk_full_errno
+from mdpipe.data.artifacts.files import disk_full_errno
 from mdpipe.file_formats import COMPRESSED, READABLE, TAR_SUFFIXES, ending, refusal
 from mdpipe.messages import listed_names, reason
 

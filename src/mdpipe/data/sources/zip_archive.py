@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
 
-from mdpipe.data.artifacts.disk_space import explain_disk_full
+from mdpipe.data.artifacts.files import explain_disk_full
 from mdpipe.data.sources.files import BLOCK, MAX_EXPANSION
 from mdpipe.messages import printable, reason
 

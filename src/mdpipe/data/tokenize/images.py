@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 
 from mdpipe.data.artifacts.arrays import ArrayFile
-from mdpipe.data.artifacts.disk_space import check_disk_space
-from mdpipe.data.artifacts.files import atomic_dir, link_or_copy, scratch_dir
-from mdpipe.data.dataset import token_dtype, write_header
+from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, scratch_dir
+from mdpipe.data.dataset import DatasetHeader, token_dtype, write_header
 from mdpipe.data.parallel import Progress, map_shards
 from mdpipe.data.pixels import quantize, tile
 from mdpipe.data.raw.schema import RawImages, read_images
@@ -86,16 +85,17 @@ def encode_images(
                 described[split]["classes"] = len(np.unique(np.concatenate([np.unique(some) for some in labels])))
         unigram = sum(np.load(result.folder / "unigram.npy", allow_pickle=False) for result in results)
         np.save(folder / "unigram.npy", unigram, allow_pickle=False)
-        write_header(
-            folder,
+        header = DatasetHeader(
             modality="image",
             tokenizer="pixels",
             vocab_size=levels,
             shape=shape,
-            counts=counts,
+            seq_len=seq_len,
             classes=images.classes,
+            splits=counts,
             class_names=images.class_names,
         )
+        write_header(folder, header)
         metadata = {"tokenizer": "pixels", "vocab_size": levels, "seq_len": seq_len, "classes": images.classes}
         write_manifest(folder, {**metadata, **(provenance or {})}, described)
 

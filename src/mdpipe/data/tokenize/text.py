@@ -13,9 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import ConcatArray, concat_arrays
-from mdpipe.data.artifacts.disk_space import check_disk_space
-from mdpipe.data.artifacts.files import atomic_dir, link_or_copy, scratch_dir
-from mdpipe.data.dataset import token_dtype, write_header
+from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, scratch_dir
+from mdpipe.data.dataset import DatasetHeader, token_dtype, write_header
 from mdpipe.data.parallel import Progress, ShardResult, map_shards
 from mdpipe.data.splits import SPLITS, SplitPlan, plan_splits, single_split
 from mdpipe.data.tokenize.contamination import HELD_OUT, find_contamination, window_file, window_hashes
@@ -268,16 +267,18 @@ def _write_dataset(
             unigram[tokenizer.eos_id] += 2 * counts["train"]["tokens"] // seq_len
         np.save(folder / "unigram.npy", unigram, allow_pickle=False)
     tokenizer.save(folder)
-    write_header(
-        folder,
+    header = DatasetHeader(
         modality="text",
         tokenizer=tokenizer.kind,
         vocab_size=tokenizer.vocab_size,
         shape=(seq_len,),
-        counts=counts,
+        seq_len=seq_len,
+        classes=0,
+        splits=counts,
         drop_last=packing.drop_last,
-        wrap_ids=[tokenizer.eos_id] if packing.wrap_with_eos else [],
+        wrap_ids=(tokenizer.eos_id,) if packing.wrap_with_eos else (),
     )
+    write_header(folder, header)
     return counts
 
 
