@@ -7,10 +7,10 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.tokenizers.sentencepiece import SentencePiece
 from tests.data.building import encode_images, encode_text, make_tokenizer
+from tests.data.shards import write_raw
 
 WORDS = ["the ", "model ", "reads\n", "Each token, ", "of 12 texts. ", "    ", "naïve ", "(mask) ", "once "]
 

@@ -1,7 +1,7 @@
 """Raw folders of several shards, and what encoded folders hold."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.files import scratch_dir
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import SourceShard, write_shards
+from mdpipe.data.raw import Document, ImageBatch, raw_shards
+from mdpipe.data.sources.writer import SourceShard, write_shards
 from mdpipe.data.splits import SPLITS, SplitPlan
 from mdpipe.params.data import SplitSpec
 from tests.data.building import plan_splits
@@ -66,6 +66,24 @@ def write_pictures(directory: Path, pictures: ImageBatch, shards: int = 1) -> Pa
         some = ImageBatch(pictures.images[rows], groups, pictures.maximum, labels, pictures.class_names)
         parts.append(image_shard(some))
     return write_all(directory, parts)
+
+
+def write_raw(directory: Path, kind: str, content: Iterable[Document] | ImageBatch) -> None:
+    """Store documents or images as one shard."""
+    with scratch_dir(directory) as scratch:
+        write_shards(directory, kind, [SourceShard(None, 0, partial(_in_memory, content))], scratch)
+
+
+def _in_memory(
+    content: Iterable[Document] | ImageBatch, counts: Counter[str]
+) -> Iterator[Document] | Iterator[ImageBatch]:
+    return iter([content]) if isinstance(content, ImageBatch) else iter(content)
+
+
+def read_documents(directory: Path) -> Iterator[Document]:
+    """Yield the documents of a raw text folder in order."""
+    for shard in raw_shards(directory, "text"):
+        yield from shard.documents()
 
 
 def write_all(directory: Path, parts: Sequence[SourceShard]) -> Path:

@@ -16,8 +16,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.evaluation.references import (
     Rate,
@@ -29,6 +28,7 @@ from mdpipe.evaluation.references import (
     unigram_entropy,
 )
 from tests.data.building import encode_images, encode_text, make_tokenizer
+from tests.data.shards import write_raw
 
 pytestmark = pytest.mark.slow
 

@@ -6,8 +6,7 @@ import pytest
 from torch import nn
 
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
@@ -15,6 +14,7 @@ from mdpipe.evaluation.likelihood import Likelihood, zero_shot_bound
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.diffusion import MD4Config
 from tests.data.building import encode_images, make_tokenizer
+from tests.data.shards import write_raw
 
 TEXTS = ["Plain text.", "Naïve text, as it is.", "A third one that is somewhat longer than these were."]
 

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.params import parse_params
 from mdpipe.pipeline.fingerprint import training_fingerprint
 from tests.data.building import encode_images, encode_text, make_tokenizer
+from tests.data.shards import write_raw
 
 SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
 

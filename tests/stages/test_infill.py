@@ -14,7 +14,7 @@ from typer.testing import Result
 
 from mdpipe.commands.interactive import encode_with_masks
 from mdpipe.data.pixels import dequantize, quantize
-from mdpipe.data.raw.schema import read_images
+from mdpipe.data.raw import read_images
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.sampling import compatible_samplers
 from tests.data.building import make_tokenizer

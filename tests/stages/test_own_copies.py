@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdpipe.data.raw.schema import read_images
+from mdpipe.data.raw import read_images
 from mdpipe.params import parse_params
 from mdpipe.params.catalog import CatalogEntry, load_catalog
 from mdpipe.pipeline import paths

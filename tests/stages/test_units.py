@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.raw.schema import Document
-from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.raw import Document
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.diffusion.objectives.md4 import MD4
@@ -23,6 +22,7 @@ from mdpipe.params.networks import TransformerConfig
 from mdpipe.stages.evaluate import bound_record
 from mdpipe.stages.model_io import UNITS, TrainedModel
 from tests.data.building import make_tokenizer
+from tests.data.shards import write_raw
 
 TEXTS = [f"Text {number}, naïve as it is, of {'so many ' * (number % 5)}words." for number in range(30)]
 

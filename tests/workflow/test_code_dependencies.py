@@ -122,7 +122,7 @@ def test_every_code_dependency_exists(stage):
 @pytest.mark.parametrize("stage", ["train", "sample", "evaluate", "compare_samplers"])
 def test_an_edit_of_what_prepares_data_leaves_models_alone(stage):
     """A repaired source is read again, and only what comes out otherwise is trained on again."""
-    preparing = {f"data/{package}" for package in ("sources", "raw", "splits.py", "parallel.py", "tokenize")}
+    preparing = {f"data/{package}" for package in ("sources", "raw.py", "splits.py", "parallel.py", "tokenize")}
     assert preparing <= {f"data/{place.name}" for place in (SOURCE / "mdpipe/data").iterdir()}
     assert not any(name in {"data", *preparing} for name in code_of(stage))
 
@@ -133,10 +133,10 @@ ALLOWED = {
     "tokenizers": {"artifacts"},
     "dataset.py": {"artifacts"},
     "parallel.py": {"artifacts"},
-    "raw": {"artifacts", "parallel.py"},
-    "splits.py": {"raw"},
-    "sources": {"artifacts", "pixels.py", "raw", "parallel.py"},
-    "tokenize": {"artifacts", "dataset.py", "pixels.py", "raw", "splits.py", "tokenizers", "parallel.py"},
+    "raw.py": {"artifacts"},
+    "splits.py": {"raw.py"},
+    "sources": {"artifacts", "pixels.py", "raw.py", "parallel.py"},
+    "tokenize": {"artifacts", "dataset.py", "pixels.py", "raw.py", "splits.py", "tokenizers", "parallel.py"},
 }
 """What each part of the data layer may import of the others."""
 

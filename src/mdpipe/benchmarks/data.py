@@ -34,8 +34,8 @@ from mdpipe.benchmarks.synthetic import write_pictures, write_text
 from mdpipe.data.artifacts.files import check_disk_space, read_json
 from mdpipe.data.dataset import EncodedDataset, training_batch
 from mdpipe.data.parallel import WORKERS
-from mdpipe.data.raw.writer import write_shards
 from mdpipe.data.sources import open_source
+from mdpipe.data.sources.writer import write_shards
 from mdpipe.data.tokenize.text import encode_text
 from mdpipe.data.tokenizers import build_tokenizer, load_tokenizer
 from mdpipe.memory import MEBIBYTE, peak_rss_mib

@@ -175,10 +175,7 @@ class EncodedDataset:
             ValueError: the file is missing, truncated or not of this shape.
         """
         path, hint = self.directory / "unigram.npy", _hint(self.directory)
-        counts = open_array(path, hint)
-        if counts.dtype != np.int64 or counts.shape != (self.vocab_size,):
-            raise ValueError(f"{path} should be int64 ({self.vocab_size},), not {counts.dtype} {counts.shape}; {hint}")
-        return np.array(counts)
+        return np.array(open_array(path, hint, np.int64, (self.vocab_size,)))
 
     def validate_tokens(self, tokens: NDArray[np.unsignedinteger]) -> NDArray[np.int64]:
         """Return tokens as int64 after checking that they are ids; an embedding would fail later and say less.

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.raw.schema import Document, RawShard, raw_shards
+from mdpipe.data.raw import Document, RawShard, raw_shards
 from mdpipe.params.data import LastCharacters, LastDocuments, Splits, SplitSpec, Windows
 
 SPLITS = ("train", "validation", "test")
@@ -247,7 +247,9 @@ def _start_of_last(shards: Sequence[RawShard], count: int) -> int:
     end = sum(shard.count for shard in shards)
     for shard in reversed(shards):
         first = end - shard.count
-        begins = [first + offset for offset, is_begin in enumerate(shard.begins()) if is_begin]
+        begins: Sequence[int] = range(first, end)
+        if shard.characters:
+            begins = [first + offset for offset, document in enumerate(shard.documents()) if not document.part]
         if len(begins) >= count:
             return begins[-count]
         count, end = count - len(begins), first

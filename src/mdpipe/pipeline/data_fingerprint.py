@@ -8,14 +8,14 @@ from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.hashing import code_files, digest_of
 
-SOURCE_CODE = ("data/artifacts", "data/parallel.py", "data/pixels.py", "data/raw", "data/sources")
+SOURCE_CODE = ("data/artifacts", "data/parallel.py", "data/pixels.py", "data/raw.py", "data/sources")
 """Code in `data` that reads a source, as in dvc.yaml."""
 ENCODING_CODE = (
     "data/artifacts",
     "data/dataset.py",
     "data/parallel.py",
     "data/pixels.py",
-    "data/raw",
+    "data/raw.py",
     "data/splits.py",
     "data/tokenize",
     "data/tokenizers",

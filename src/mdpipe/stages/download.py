@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from mdpipe.data.raw.writer import write_shards
 from mdpipe.data.sources import open_source
+from mdpipe.data.sources.writer import write_shards
 from mdpipe.params import Params
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.sources import CatalogSource

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from mdpipe.data.dataset import EncodedDataset, training_batch, training_labels
-from mdpipe.data.raw.schema import ImageBatch
-from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.raw import ImageBatch
 from mdpipe.data.sources import open_source
 from mdpipe.data.splits import SPLITS
 from mdpipe.params.sources import Source
 from tests.data.building import encode_images
+from tests.data.shards import write_raw
 
 reuse_the_dataset = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

@@ -12,7 +12,7 @@ from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageColumn
 from PIL import Image
 
-from mdpipe.data.raw.writer import write_shards
+from mdpipe.data.sources.writer import write_shards
 from tests.data.sources.reading import shards_of
 
 pytestmark = pytest.mark.slow

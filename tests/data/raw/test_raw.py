@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.raw.schema import Document, ImageBatch, read_documents, read_images
-from mdpipe.data.raw.writer import SourceShard, write_raw, write_shards
+from mdpipe.data.raw import Document, ImageBatch, read_images
+from mdpipe.data.sources.writer import SourceShard, write_shards
+from tests.data.shards import read_documents, write_raw
 
 pytestmark = pytest.mark.slow
 
@@ -131,7 +132,7 @@ def test_an_incomplete_description_is_named_with_a_hint(tmp_path, key):
     source = json.loads(path.read_text())
     del source[key]
     path.write_text(json.dumps(source))
-    with pytest.raises(ValueError, match=rf"source.json is incomplete .*{key}.*run `dvc repro download@p` again"):
+    with pytest.raises(ValueError, match=rf"source.json: {key}: Field required; run `dvc repro download@p` again"):
         read_images(tmp_path / "p")
 
 

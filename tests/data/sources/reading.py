@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import FOUND, SourceShard
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.sources import files, huggingface, open_source, tables, text
+from mdpipe.data.sources.writer import FOUND, SourceShard
 from mdpipe.params.sources import Source
 
 SETTINGS: dict[str, dict[str, Any]] = {

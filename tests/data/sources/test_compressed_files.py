@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from mdpipe.data.raw import writer
-from mdpipe.data.raw.writer import write_shards
-from mdpipe.data.sources import files
+from mdpipe.data.sources import files, writer
+from mdpipe.data.sources.writer import write_shards
 from tests.data.sources.reading import documents_of, shard_bytes, shards_of
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mdpipe.data.raw.schema import Document
+from mdpipe.data.raw import Document
 from mdpipe.data.sources.bundled import read_docstrings
 from tests.data.sources.reading import documents_of
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.ExifTags import Base
 
-from mdpipe.data.raw.schema import ImageBatch
+from mdpipe.data.raw import ImageBatch
 from mdpipe.data.sources import images
 from mdpipe.data.sources.images import decode_image
 

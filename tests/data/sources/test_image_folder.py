@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdpipe.data.raw.schema import IMAGES_PER_BATCH as BATCH
+from mdpipe.data.raw import IMAGES_PER_BATCH as BATCH
 from tests.data.sources.reading import concatenated, images_of, shard_bytes, shards_of
 
 RANDOM = np.random.default_rng(0)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mdpipe.data.raw.schema import IMAGES_PER_BATCH as BATCH
-from mdpipe.data.raw.writer import write_shards
+from mdpipe.data.raw import IMAGES_PER_BATCH as BATCH
 from mdpipe.data.sources import image_files
 from mdpipe.data.sources.files import compression
+from mdpipe.data.sources.writer import write_shards
 from tests.data.sources.reading import concatenated, images_of, shards_of
 from tests.data.sources.test_compressed_files import pack as compressed
 from tests.data.sources.test_image_decoding import encoded

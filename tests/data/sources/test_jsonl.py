@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from mdpipe.data.raw.schema import read_documents
-from mdpipe.data.raw.writer import write_raw, write_shards
+from mdpipe.data.sources.writer import write_shards
+from tests.data.shards import read_documents, write_raw
 from tests.data.sources.reading import counts_of, documents_of, shards_of, texts_of
 
 

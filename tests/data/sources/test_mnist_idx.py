@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mdpipe.data.raw.schema import IMAGES_PER_BATCH as BATCH
+from mdpipe.data.raw import IMAGES_PER_BATCH as BATCH
 from tests.data.sources.reading import concatenated, images_of, shards_of
 
 RANDOM = np.random.default_rng(0)

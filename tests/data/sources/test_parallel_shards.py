@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mdpipe.data.raw.schema import read_documents, read_images
-from mdpipe.data.raw.writer import FOUND, write_shards
+from mdpipe.data.raw import read_images
+from mdpipe.data.sources.writer import FOUND, write_shards
+from tests.data.shards import read_documents
 from tests.data.sources.reading import shard_bytes, shards_of
 from tests.data.sources.test_image_decoding import encoded
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mdpipe.data.raw.schema import IMAGES_PER_BATCH as BATCH
+from mdpipe.data.raw import IMAGES_PER_BATCH as BATCH
 from tests.data.sources.reading import concatenated, images_of, shard_bytes, shards_of
 from tests.data.sources.test_image_decoding import encoded
 

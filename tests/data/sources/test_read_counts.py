@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from PIL.ExifTags import Base
 
-from mdpipe.data.raw.writer import write_shards
+from mdpipe.data.sources.writer import write_shards
 from tests.data.sources.reading import shard_bytes, shards_of
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mdpipe.data.raw.schema import Document
+from mdpipe.data.raw import Document
 from tests.data.sources.reading import counts_of, documents_of, shards_of, texts_of
 
 

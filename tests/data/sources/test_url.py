@@ -11,7 +11,7 @@ from threading import Thread
 
 import pytest
 
-from mdpipe.data.raw.schema import Document
+from mdpipe.data.raw import Document
 from tests.data.sources.reading import documents_of, shards_of, texts_of
 
 TEXT = "one caf\u00e9\n\ntwo"

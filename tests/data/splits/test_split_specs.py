@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdpipe.data.parallel import WORKERS
-from mdpipe.data.raw.schema import Document, ImageBatch
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.splits import MIN_PASSAGES, single_split, training_texts
 from mdpipe.params.data import Splits
 from tests.data.building import last, last_characters, plan_splits, windows

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mdpipe.data.raw.schema import KEY
+from mdpipe.data.raw import KEY
 from mdpipe.data.splits import SPLITS, hash_keys, hash_split, thresholds, training_texts
 from tests.data.building import plan_splits
 from tests.data.shards import splits_of

@@ -9,13 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import write_raw
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
 from tests.data.building import document_ids, encode_images, encode_text, last, make_tokenizer, windows
-from tests.data.shards import splits_of
+from tests.data.shards import splits_of, write_raw
 
 
 @pytest.fixture(params=["text8", "bytes", "sentencepiece"])

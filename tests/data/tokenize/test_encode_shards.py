@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mdpipe.data.artifacts.arrays import ArrayFile
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.parallel import WORKERS
-from mdpipe.data.raw.schema import Document, ImageBatch, read_images
+from mdpipe.data.raw import Document, ImageBatch, read_images
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize import images as images_module
 from mdpipe.data.tokenize import text as text_module

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.parallel import WORKERS
-from mdpipe.data.raw.schema import Document, ImageBatch
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.contamination import WINDOW
 from mdpipe.params.data import PACKINGS

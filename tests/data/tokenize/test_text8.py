@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.parallel import WORKERS
-from mdpipe.data.raw import writer
-from mdpipe.data.sources import open_source
+from mdpipe.data.sources import open_source, writer
 from mdpipe.data.sources import text as reading
 from mdpipe.data.splits import single_split
 from mdpipe.data.tokenize import token_stream

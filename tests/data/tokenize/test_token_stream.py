@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from mdpipe.data.raw.schema import Document
+from mdpipe.data.raw import Document
 from mdpipe.data.tokenize import token_stream
 from mdpipe.data.tokenize.token_stream import TokenStream, decode_between
 from mdpipe.data.tokenizers.hf_tokenizer import HFTokenizer

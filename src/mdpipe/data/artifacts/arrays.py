@@ -12,11 +12,14 @@ from numpy.typing import DTypeLike, NDArray
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
-def open_array(path: Path, hint: str) -> NDArray[Any]:
+def open_array(
+    path: Path, hint: str, dtype: DTypeLike | None = None, shape: tuple[int, ...] | None = None
+) -> NDArray[Any]:
     """Memory-map an .npy file, read-only.
 
     Raises:
-        ValueError: the file is missing, empty, truncated, too long, pickled or no .npy; the message ends with `hint`.
+        ValueError: the file is missing, empty, truncated, too long, pickled or no .npy, or not of this dtype and shape;
+            the message ends with `hint`.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -29,6 +32,8 @@ def open_array(path: Path, hint: str) -> NDArray[Any]:
     expected, found = array.offset + array.nbytes, path.stat().st_size
     if found != expected:
         raise ValueError(f"{path} has {found} bytes where its header promises {expected}; {hint}")
+    if dtype is not None and (array.dtype != dtype or array.shape != shape):
+        raise ValueError(f"{path} should be {np.dtype(dtype)} {shape}, not {array.dtype} {array.shape}; {hint}")
     return array
 
 
@@ -38,9 +43,7 @@ def open_labels(path: Path, count: int, classes: int, hint: str) -> NDArray[np.i
     Raises:
         ValueError: as `open_array`, or the array is not int64 (count,) from 0 to classes - 1.
     """
-    labels = open_array(path, hint)
-    if labels.dtype != np.int64 or labels.shape != (count,):
-        raise ValueError(f"{path} should be int64 ({count},), not {labels.dtype} {labels.shape}; {hint}")
+    labels = open_array(path, hint, np.int64, (count,))
     if not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(
             f"{path} has labels from {labels.min()} to {labels.max()}, but there are {classes} classes; {hint}"

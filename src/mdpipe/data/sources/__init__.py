@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.sources.writer import SourceShard
 from mdpipe.params import sources as kinds
 
 

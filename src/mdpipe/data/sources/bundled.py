@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from mdpipe.data.pixels import tile
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.sources.text import HALF_A_PAIR
+from mdpipe.data.sources.writer import SourceShard
 from mdpipe.params.sources import DigitsSource, DocstringsSource, PhotosSource
 
 STANDARD_LIBRARY = "python"

@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from mdpipe.data.raw.schema import Document
-from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.raw import Document
 from mdpipe.data.sources.files import (
     SourceFile,
     check_columns,
@@ -23,6 +22,7 @@ from mdpipe.data.sources.files import (
     row_name,
 )
 from mdpipe.data.sources.text import make_document
+from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import reason
 from mdpipe.params.sources import CsvSource
 

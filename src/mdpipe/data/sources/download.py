@@ -21,9 +21,9 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from mdpipe.data.artifacts.files import explain_disk_full
 from mdpipe.data.parallel import Progress
-from mdpipe.data.raw.writer import SourceShard
 from mdpipe.data.sources.files import SourceFile
 from mdpipe.data.sources.text import jsonl_shards, text_shards
+from mdpipe.data.sources.writer import SourceShard
 from mdpipe.data.sources.zip_archive import extract_member
 from mdpipe.messages import reason, without_secrets
 from mdpipe.params.sources import UrlSource

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.sources.files import SHARD_BYTES, check_columns, row_name
 from mdpipe.data.sources.tables import ROWS_PER_BATCH, image_columns, not_utf8, read_images, read_texts
+from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import reason
 from mdpipe.params.sources import HuggingFaceSource
 

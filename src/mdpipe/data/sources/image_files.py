@@ -13,10 +13,10 @@ from typing import Self
 import numpy as np
 from PIL import Image
 
-from mdpipe.data.raw.schema import ImageBatch
-from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.raw import ImageBatch
 from mdpipe.data.sources.files import SourceFile, find_files, group_files, open_decompressed, refuse_other_formats
 from mdpipe.data.sources.images import MAX_PIXELS, decode_batches
+from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import printable, reason
 from mdpipe.params.sources import ImageFolderSource, ImageTarSource
 

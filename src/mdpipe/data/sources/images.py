@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
-from mdpipe.data.raw.schema import IMAGES_PER_BATCH, ImageBatch
-from mdpipe.data.raw.writer import ONE_SIZE
+from mdpipe.data.raw import IMAGES_PER_BATCH, ImageBatch
+from mdpipe.data.sources.writer import ONE_SIZE
 from mdpipe.messages import reason
 from mdpipe.params.sources import DecodedImageSource, ImageMode
 

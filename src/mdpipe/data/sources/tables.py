@@ -12,8 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mdpipe.data.raw.schema import Document, ImageBatch
-from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.sources.files import (
     SHARD_BYTES,
     SourceFile,
@@ -24,6 +23,7 @@ from mdpipe.data.sources.files import (
 )
 from mdpipe.data.sources.images import decode_batches
 from mdpipe.data.sources.text import make_document
+from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import reason
 from mdpipe.params.sources import HuggingFaceSource, ParquetImagesSource, ParquetSource
 

@@ -15,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mdpipe.data.raw.schema import Document
-from mdpipe.data.raw.writer import SourceShard
+from mdpipe.data.raw import Document
 from mdpipe.data.sources.detokenizers import DETOKENIZERS
 from mdpipe.data.sources.files import (
     SHARD_BYTES,
@@ -26,6 +25,7 @@ from mdpipe.data.sources.files import (
     open_decompressed,
     refuse_other_formats,
 )
+from mdpipe.data.sources.writer import SourceShard
 from mdpipe.file_formats import KIND_OF, ending
 from mdpipe.messages import reason
 from mdpipe.params.sources import DecodeErrors, DocumentSource, JsonLinesSource, TextSource, UrlSource

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.files import atomic_dir
 from mdpipe.data.parallel import Progress, ShardResult, map_shards
-from mdpipe.data.raw.schema import Document
+from mdpipe.data.raw import Document
 from mdpipe.data.splits import SplitPlan
 
 WINDOW = 50

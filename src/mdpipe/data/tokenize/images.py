@@ -14,7 +14,7 @@ from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_co
 from mdpipe.data.dataset import DatasetHeader, token_dtype, write_header
 from mdpipe.data.parallel import Progress, map_shards
 from mdpipe.data.pixels import quantize, tile
-from mdpipe.data.raw.schema import RawImages, read_images
+from mdpipe.data.raw import RawImages, read_images
 from mdpipe.data.splits import SPLITS, SplitPlan, plan_splits
 from mdpipe.data.tokenize.manifest import digest_file, duplicate_counts, write_manifest
 from mdpipe.params.data import Splits

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import ArrayFile, ConcatArray
 from mdpipe.data.dataset import token_dtype
-from mdpipe.data.raw.schema import Document
+from mdpipe.data.raw import Document
 from mdpipe.data.splits import WORD
 from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.params.data import Packing

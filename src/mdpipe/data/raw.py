@@ -15,13 +15,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AliasChoices, ConfigDict, Field
 
 from mdpipe.data.artifacts.arrays import ConcatArray, concat_arrays, open_array, open_labels
-from mdpipe.data.artifacts.files import read_json
+from mdpipe.data.artifacts.files import Header, read_header
 
 KEY = np.dtype("S64")
 """Holds a SHA-256 in hexadecimal."""
@@ -82,6 +83,30 @@ class ImageBatch:
             yield replace(self, images=self.images[rows], groups=groups, labels=labels)
 
 
+class _ShardHeader(Header):
+    model_config = ConfigDict(extra="ignore")
+
+    split: str | None
+    count: int = Field(validation_alias=AliasChoices("images", "documents"))
+    characters: int = 0
+
+
+class _SourceHeader(Header):
+    """The keys of source.json that all modalities have."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    modality: str
+    shards: tuple[_ShardHeader, ...]
+
+
+class _ImagesHeader(_SourceHeader):
+    shape: tuple[int, int, int]
+    maximum: int
+    classes: int
+    class_names: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class RawShard:
     """One shard of a raw folder."""
@@ -98,11 +123,8 @@ class RawShard:
     @property
     def keys(self) -> NDArray[np.bytes_]:
         """Return what decides each split: (count,)."""
-        path, hint = self.directory / f"keys-{self.index:05d}.npy", _hint(self.directory)
-        keys: NDArray[np.bytes_] = open_array(path, hint)
-        if keys.dtype != KEY or keys.shape != (self.count,):
-            raise ValueError(f"{path} should be {KEY} ({self.count},), not {keys.dtype} {keys.shape}; {hint}")
-        return keys
+        path = self.directory / f"keys-{self.index:05d}.npy"
+        return open_array(path, _hint(self.directory), KEY, (self.count,))
 
     def documents(self) -> Iterator[Document]:
         """Yield the documents in order.
@@ -122,14 +144,6 @@ class RawShard:
                     raise ValueError(f"{path}:{number} is broken ({error!r}); {hint}") from None
                 yield document
 
-    def begins(self) -> list[bool]:
-        """Return for each document whether it is complete or the first part of one; true for images: (count,).
-
-        Raises:
-            ValueError: a file of text is missing, or a line of it is broken.
-        """
-        return [not document.part for document in self.documents()] if self.characters else [True] * self.count
-
     def images(self) -> NDArray[np.uint8]:
         """Memory-map the images: (count, H, W, C).
 
@@ -144,17 +158,13 @@ class RawShard:
             )
         return images
 
-    def labels(self, classes: int) -> NDArray[np.int64]:
-        """Return the class labels of the images: (count,)."""
-        return open_labels(self.directory / f"labels-{self.index:05d}.npy", self.count, classes, _hint(self.directory))
-
 
 @dataclass(frozen=True)
 class RawImages:
     """The images of a raw folder."""
 
     shards: list[RawShard]
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
     """(H, W, C)."""
     maximum: int
     classes: int
@@ -162,22 +172,15 @@ class RawImages:
 
     def labels_of(self, shard: RawShard) -> NDArray[np.int64] | None:
         """Return the class labels of a shard, or None if there are none."""
-        return shard.labels(self.classes) if self.classes else None
+        if not self.classes:
+            return None
+        path = shard.directory / f"labels-{shard.index:05d}.npy"
+        return open_labels(path, shard.count, self.classes, _hint(shard.directory))
 
     @property
     def images(self) -> NDArray[np.uint8] | ConcatArray[np.uint8]:
         """Return all images: (N, H, W, C)."""
         return concat_arrays([shard.images() for shard in self.shards])
-
-
-def read_documents(directory: Path) -> Iterator[Document]:
-    """Yield the documents of a raw text folder in order.
-
-    Raises:
-        ValueError: the folder holds no text, or a line of it is broken.
-    """
-    for shard in raw_shards(directory, "text"):
-        yield from shard.documents()
 
 
 def read_images(directory: Path) -> RawImages:
@@ -187,16 +190,12 @@ def read_images(directory: Path) -> RawImages:
         ValueError: the folder holds no images, or source.json is incomplete.
     """
     shards = raw_shards(directory, "image")
-    source = read_json(directory / "source.json", _hint(directory))
-    try:
-        shape, maximum, classes = tuple(source["shape"]), source["maximum"], source["classes"]
-        found = RawImages(shards, shape, maximum, classes, tuple(source["class_names"]))
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{directory / 'source.json'} is incomplete ({error!r}); {_hint(directory)}") from None
+    header = read_header(directory / "source.json", _ImagesHeader, _hint(directory))
+    found = RawImages(shards, header.shape, header.maximum, header.classes, header.class_names)
     for shard in shards:
         found.labels_of(shard)
-        if shard.images().shape[1:] != shape or not len(shard.keys):
-            raise ValueError(f"{directory}: shard {shard.index} has no images of {shape}; {_hint(directory)}")
+        if shard.images().shape[1:] != found.shape or not len(shard.keys):
+            raise ValueError(f"{directory}: shard {shard.index} has no images of {found.shape}; {_hint(directory)}")
     return found
 
 
@@ -206,18 +205,13 @@ def raw_shards(directory: Path, modality: Literal["text", "image"]) -> list[RawS
     Raises:
         ValueError: the folder holds another modality, or source.json is missing or broken.
     """
-    source = read_json(directory / "source.json", _hint(directory))
-    if source.get("modality") != modality:
-        raise ValueError(f"{directory} holds {source.get('modality')} data, not {modality} data")
-    try:
-        return [_shard(directory, index, entry) for index, entry in enumerate(source["shards"])]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{directory / 'source.json'} is incomplete ({error!r}); {_hint(directory)}") from None
-
-
-def _shard(directory: Path, index: int, entry: dict[str, Any]) -> RawShard:
-    count = entry["images"] if "images" in entry else entry["documents"]
-    return RawShard(directory, index, entry["split"], count, entry.get("characters", 0))
+    header = read_header(directory / "source.json", _SourceHeader, _hint(directory))
+    if header.modality != modality:
+        raise ValueError(f"{directory} holds {header.modality} data, not {modality} data")
+    return [
+        RawShard(directory, index, shard.split, shard.count, shard.characters)
+        for index, shard in enumerate(header.shards)
+    ]
 
 
 def _hint(directory: Path) -> str:

@@ -6,9 +6,8 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, cast
@@ -16,9 +15,9 @@ from typing import Any, cast
 import numpy as np
 
 from mdpipe.data.artifacts.arrays import ArrayFile
-from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, scratch_dir, write_json
+from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, write_json
 from mdpipe.data.parallel import Progress, ShardResult, map_shards
-from mdpipe.data.raw.schema import KEY, Document, ImageBatch
+from mdpipe.data.raw import KEY, Document, ImageBatch
 
 EMPTY_SOURCE = "the source has no documents or images; check its settings in params.yaml under `sources`"
 SHARD_BYTES = 64 * 2**20
@@ -67,48 +66,31 @@ def write_shards(
     total = sum(source.size for source in sources)
     check_disk_space(scratch, DISK_FACTOR * total, f"reading {directory.name}")
     with Progress(f"reading {directory.name}", total or None) as progress:
-        pieces = map_shards(_write_shard, sources, scratch, progress)
-    shards = [shard for piece in pieces for shard in piece.summary["shards"]]
+        results = map_shards(_write_shard, sources, scratch, progress)
+    shards = [shard for result in results for shard in result.summary["shards"]]
     counts = Counter[str]()
-    for piece in pieces:
-        counts.update(piece.summary["counts"])
+    for result in results:
+        counts.update(result.summary["counts"])
     counted = {what: counts[what] for what in (*FOUND, *sorted(counts.keys() - set(FOUND))) if counts[what]}
     listed = "; ".join(f"{count:,} {what}" for what, count in counted.items())
     if not shards:
         raise ValueError(f"{EMPTY_SOURCE} (found: {listed})" if listed else EMPTY_SOURCE)
-    modality = "image" if "images" in shards[0] else "text"
-    if modality == "image":
-        _check_labels(pieces, shards[0]["stated_classes"])
-    described = _describe_text(shards) if modality == "text" else _describe_images(shards)
+    if "images" in shards[0]:
+        _check_labels(results, shards[0]["stated_classes"])
+        header = {"modality": "image", **_describe_images(shards)}
+        summary = f"{header['images']:,} images" + f" of {header['classes']:,} classes" * bool(header["classes"])
+    else:
+        totals = {what: sum(shard[what] for shard in shards) for what in ("documents", "characters", "bytes")}
+        header = {"modality": "text", **totals}
+        summary = f"{header['documents']:,} documents"
     _check_expected(shards, counts, expected or {})
     with atomic_dir(directory) as folder:
-        numbered = [(piece, number) for piece in pieces for number in range(len(piece.summary["shards"]))]
-        for index, (piece, number) in enumerate(numbered):
-            for file in piece.folder.glob(f"*-{number:05d}.*"):
+        numbered = [(result, number) for result in results for number in range(len(result.summary["shards"]))]
+        for index, (result, number) in enumerate(numbered):
+            for file in result.folder.glob(f"*-{number:05d}.*"):
                 link_or_copy(file, folder / file.name.replace(f"-{number:05d}.", f"-{index:05d}."))
-        header = {"kind": kind, "modality": modality, "shards": shards, "read": counted, **described}
-        write_json(folder / "source.json", header)
-    summary = f"{described['documents']:,} documents" if modality == "text" else f"{described['images']:,} images"
-    if described.get("classes"):
-        summary += f" of {described['classes']:,} classes"
+        write_json(folder / "source.json", {"kind": kind, "shards": shards, "read": counted, **header})
     sys.stderr.write(f"{directory.name}: {summary}{' from ' if listed else ''}{listed}\n")
-
-
-def write_raw(directory: Path, kind: str, content: Iterable[Document] | ImageBatch) -> None:
-    """Store documents or images that are in memory as one shard.
-
-    Raises:
-        ValueError: there are none, or the documents are not sorted by distinct names.
-    """
-    with scratch_dir(directory) as scratch:
-        write_shards(directory, kind, [SourceShard(None, 0, partial(_in_memory, content))], scratch)
-
-
-def _in_memory(
-    content: Iterable[Document] | ImageBatch,
-    counts: Counter[str],  # noqa: ARG001
-) -> Iterator[Document] | Iterator[ImageBatch]:
-    return iter([content]) if isinstance(content, ImageBatch) else iter(content)
 
 
 def _write_shard(source: SourceShard, folder: Path) -> dict[str, Any]:
@@ -196,16 +178,8 @@ def _write_images(folder: Path, number: str, batches: Iterator[ImageBatch]) -> d
     }
 
 
-def _describe_text(shards: list[dict[str, Any]]) -> dict[str, int]:
-    return {what: sum(shard[what] for shard in shards) for what in ("documents", "characters", "bytes")}
-
-
 def _describe_images(shards: list[dict[str, Any]]) -> dict[str, Any]:
-    """Move what all images have in common out of the shards.
-
-    Raises:
-        ValueError: shards differ in image size, number of channels or class names.
-    """
+    """Move what all images have in common out of the shards, and return it."""
     first = shards[0]
     for shard in shards[1:]:
         if shard["class_names"] != first["class_names"]:
@@ -232,15 +206,12 @@ def _describe_images(shards: list[dict[str, Any]]) -> dict[str, Any]:
     return described
 
 
-def _check_labels(pieces: Sequence[ShardResult], stated: int) -> None:
+def _check_labels(results: Sequence[ShardResult], stated: int) -> None:
     """Check that labels are class numbers and not ids: a network has weights for every number up to the largest.
 
     If the source states its classes, some of them may have no images.
-
-    Raises:
-        ValueError: a label is not one of the stated classes, or if none are stated, numbers from 0 are left out.
     """
-    files = [file for piece in pieces for file in sorted(piece.folder.glob("labels-*.npy"))]
+    files = [file for result in results for file in sorted(result.folder.glob("labels-*.npy"))]
     if not files:
         return
     found = np.unique(np.concatenate([np.unique(np.load(file, allow_pickle=False)) for file in files]))
