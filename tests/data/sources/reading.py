@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mdpipe.data.raw import Document, ImageBatch
-from mdpipe.data.sources import files, huggingface, open_source, tables, text
+from mdpipe.data.sources import files, open_source, tables, text
 from mdpipe.data.sources.writer import FOUND, SourceShard
 from mdpipe.params.sources import Source
 
@@ -73,6 +73,6 @@ def concatenated(batches: Sequence[ImageBatch]) -> ImageBatch:
 def shard_bytes(size: int) -> Iterator[None]:
     """Read in shards of about this many bytes."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (files, huggingface, tables, text):
+        for module in (files, tables, text):
             patch.setattr(module, "SHARD_BYTES", size)
         yield

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mdpipe.data.raw import IMAGES_PER_BATCH as BATCH
-from mdpipe.data.sources import image_files
+from mdpipe.data.sources import images as reading
 from mdpipe.data.sources.files import compression
 from mdpipe.data.sources.writer import write_shards
 from tests.data.sources.reading import concatenated, images_of, shards_of
@@ -139,7 +139,7 @@ def test_a_link_is_refused_and_leads_nowhere(tmp_path, kind):
 
 
 def test_a_file_that_says_it_is_too_large_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(image_files, "MAX_BYTES", 20)
+    monkeypatch.setattr(reading, "MAX_BYTES", 20)
     pack(tmp_path / "a.tar", {"a.png": encoded(PIXELS[0])})
     with pytest.raises(ValueError, match=r"a\.tar .*a\.png has \d+ bytes, too many for an image"):
         images_of("image_tar", tmp_path)

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from mdpipe.data.sources import zip_archive
-from mdpipe.data.sources.zip_archive import extract_member
+from mdpipe.data.sources import download as downloading
+from mdpipe.data.sources.download import extract_member
 
 CONTENT = b"hello world\n" * 500
 METHODS = {
@@ -165,7 +165,7 @@ def test_a_member_that_needs_a_password_is_refused(write, folder):
 def test_a_second_call_does_not_unpack_again(write, folder, monkeypatch):
     archive = write({"a.txt": CONTENT})
     first = extract_member(archive, "a.txt", folder)
-    monkeypatch.setattr(zip_archive, "_extract", None)
+    monkeypatch.setattr(downloading, "_extract", None)
     assert extract_member(archive, "a.txt", folder) == first
 
 
@@ -193,8 +193,8 @@ def test_concurrent_readers_extract_a_member_once(write, folder, monkeypatch):
         time.sleep(0.1)
         return unpack(files, entry, target)
 
-    unpack = zip_archive._extract
-    monkeypatch.setattr(zip_archive, "_extract", slowly)
+    unpack = downloading._extract
+    monkeypatch.setattr(downloading, "_extract", slowly)
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: extract_member(archive, "a.txt", folder).read_bytes(), range(4)))
     assert found == [CONTENT] * 4

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.tokenize import contamination
-from mdpipe.data.tokenize.contamination import WINDOW, find_hashes, window_hashes
+from mdpipe.data.tokenize import manifest
+from mdpipe.data.tokenize.manifest import WINDOW, find_hashes, window_hashes
 
 SENTENCE = "The quick brown fox jumps over the lazy dog, and then it sleeps until noon."
 
@@ -37,7 +37,7 @@ def wanted(windows):
 @given(text=texts(), step=st.integers(1, 120), block=st.integers(WINDOW, 200))
 def test_a_window_has_its_hash_wherever_it_stands(text, step, block):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contamination, "BLOCK", block)
+        patch.setattr(manifest, "BLOCK", block)
         assert np.array_equal(window_hashes(text, step), hashes_of(windows_of(text, step)))
 
 
@@ -72,7 +72,7 @@ def test_the_share_is_that_of_the_windows_that_are_substrings(documents, trainin
     expected = [window for document in documents for window in windows_of(document, WINDOW)]
     present = [window for window in expected if window in training]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(contamination, "BLOCK", block)
+        patch.setattr(manifest, "BLOCK", block)
         found = find_hashes(training, wanted(windows))
     assert np.array_equal(found, np.unique(hashes_of(present)))
     assert np.isin(windows, found).sum() == len(present)
@@ -80,14 +80,14 @@ def test_the_share_is_that_of_the_windows_that_are_substrings(documents, trainin
 
 @pytest.mark.parametrize("before", range(2 * WINDOW))
 def test_a_window_that_spans_a_block_boundary_is_found(before, monkeypatch):
-    monkeypatch.setattr(contamination, "BLOCK", WINDOW + 14)
+    monkeypatch.setattr(manifest, "BLOCK", WINDOW + 14)
     windows = looked_for(SENTENCE[:WINDOW])
     assert len(find_hashes("x" * before + SENTENCE + "x" * WINDOW, wanted(windows))) == 1
 
 
 def test_a_window_is_found_in_a_text_of_many_blocks():
     windows = looked_for(SENTENCE)
-    filler = "x" * (2 * contamination.BLOCK)
+    filler = "x" * (2 * manifest.BLOCK)
     assert len(find_hashes(filler, wanted(windows))) == 0
     assert len(find_hashes(filler + SENTENCE + filler, wanted(windows))) == 1
 

@@ -14,7 +14,7 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.parallel import WORKERS
 from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.splits import SPLITS
-from mdpipe.data.tokenize.contamination import WINDOW
+from mdpipe.data.tokenize.manifest import WINDOW
 from mdpipe.params.data import PACKINGS
 from tests.data.building import (
     document_ids,

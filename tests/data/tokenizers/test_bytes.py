@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.tokenizers.characters import Bytes
+from mdpipe.data.tokenizers import Bytes
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.tokenizers.characters import Text8
+from mdpipe.data.tokenizers import Text8
 
 TEXT8 = Text8()
 

@@ -21,7 +21,7 @@ from mdpipe.benchmarks.training import time_steps
 from mdpipe.data.artifacts.arrays import ArrayFile
 from mdpipe.data.dataset import EncodedDataset, token_dtype, training_batch
 from mdpipe.data.sources.bundled import read_docstrings
-from mdpipe.data.tokenizers.characters import Text8
+from mdpipe.data.tokenizers import Text8
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound

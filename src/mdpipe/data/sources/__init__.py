@@ -39,11 +39,11 @@ def open_source(source: kinds.Source, downloads: Path) -> Sequence[SourceShard]:
 
             return open_parquet(found)
         case kinds.HuggingFaceSource() as found:
-            from mdpipe.data.sources.huggingface import open_huggingface
+            from mdpipe.data.sources.tables import open_huggingface
 
             return open_huggingface(found, downloads)
         case kinds.ImageFolderSource() | kinds.ImageTarSource() as found:
-            from mdpipe.data.sources.image_files import open_image_files
+            from mdpipe.data.sources.images import open_image_files
 
             return open_image_files(found)
         case kinds.NpySource() | kinds.NpzFlatSource() | kinds.MnistIdxSource() as found:

@@ -23,9 +23,15 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.raw import IMAGES_PER_BATCH, ImageBatch
-from mdpipe.data.sources.files import BLOCK, MAX_EXPANSION, SourceFile, find_files, open_decompressed
+from mdpipe.data.sources.files import (
+    BLOCK,
+    MAX_EXPANSION,
+    SourceFile,
+    find_files,
+    open_decompressed,
+    refuse_concatenated,
+)
 from mdpipe.data.sources.writer import SourceShard
-from mdpipe.data.sources.zip_archive import refuse_concatenated
 from mdpipe.messages import printable, reason
 from mdpipe.params.sources import MnistIdxSource, NpySource, NpzFlatSource, NpzLabels, files_by_split
 

@@ -1,17 +1,21 @@
-"""Texts at a URL, and how files are downloaded: once, resumed where a download stopped, and checked by their SHA-256.
+"""Texts at a URL, also within zip archives. Files are downloaded once, resumed, and checked by their SHA-256.
 
 Until a file NAME is complete, NAME.partial has the bytes so far, and NAME.partial.etag the server's name for this
-version of the file, so that one file never has bytes of two versions. NAME.lock stays.
+version of the file, so that one file never has bytes of two versions. NAME.lock stays. A member of an archive is
+extracted safely: its name chooses no path, and it may not be larger than it says.
 """
 
 import errno
 import hashlib
+import lzma
 import os
 import re
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import requests
@@ -21,11 +25,10 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 
 from mdpipe.data.artifacts.files import explain_disk_full
 from mdpipe.data.parallel import Progress
-from mdpipe.data.sources.files import SourceFile
+from mdpipe.data.sources.files import BLOCK, MAX_EXPANSION, SourceFile, refuse_concatenated
 from mdpipe.data.sources.text import jsonl_shards, text_shards
 from mdpipe.data.sources.writer import SourceShard
-from mdpipe.data.sources.zip_archive import extract_member
-from mdpipe.messages import reason, without_secrets
+from mdpipe.messages import printable, reason, without_secrets
 from mdpipe.params.sources import UrlSource
 
 CHUNK = 2**20
@@ -285,3 +288,82 @@ def _split(address: str) -> SplitResult:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def extract_member(archive: Path, member: str, folder: Path) -> Path:
+    """Extract a member of a zip archive into the folder, unless that was done since the archive came; return the file.
+
+    Its name is that of the archive and of the member, with slashes spelled as in a URL: two members never share a file.
+    Processes that want the same member at once take turns, and the later ones find it.
+
+    Raises:
+        ValueError: no zip archive, no such member, one whose name leads out of the archive, a decompression bomb, a
+            broken member, or a disk that is too small.
+    """
+    if _leads_out(member) or ":" in member or not PurePosixPath(member.replace("\\", "/")).parts:
+        raise ValueError(f"member = {member!r} leads out of {archive}; name a file that is within it")
+    escaped = re.sub(r"[%/\\]", lambda sign: f"%{ord(sign[0]):02X}", member)
+    target = folder / f"{archive.name}.{escaped}"
+    try:
+        with zipfile.ZipFile(archive) as files, FileLock(target.with_name(f".{target.name}.lock")):
+            entry = _find(files, archive, member)
+            if not _is_extracted(target, archive, entry):
+                _check_size(entry, archive, folder)
+                _extract(files, entry, target)
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise  # a full disk is not the archive's fault
+        raise ValueError(
+            f"{archive} is truncated or no zip archive ({reason(error)}); delete it and run again"
+        ) from None
+    return target
+
+
+def _leads_out(name: str) -> bool:
+    path = PurePosixPath(name.replace("\\", "/"))
+    return path.is_absolute() or ".." in path.parts
+
+
+def _find(files: zipfile.ZipFile, archive: Path, member: str) -> zipfile.ZipInfo:
+    names = files.namelist()
+    unsafe = next(filter(_leads_out, names), None)
+    if unsafe is not None:
+        raise ValueError(f"{archive} has a member {unsafe!r} that leads out of it; it is not to be trusted")
+    if member not in names or member.endswith("/"):
+        there = ", ".join(sorted(printable(name) for name in names if not name.endswith("/"))[:10])
+        raise ValueError(f"{archive} has no member {member!r}; it has: {there}; correct the source's `member`")
+    if names.count(member) > 1:
+        raise ValueError(f"{archive} has {names.count(member)} members {member!r}; pack it again with one")
+    refuse_concatenated(files, archive)
+    return files.getinfo(member)
+
+
+def _is_extracted(target: Path, archive: Path, entry: zipfile.ZipInfo) -> bool:
+    if not target.exists():
+        return False
+    found = target.stat()
+    return found.st_size == entry.file_size and found.st_mtime_ns >= archive.stat().st_mtime_ns
+
+
+def _check_size(entry: zipfile.ZipInfo, archive: Path, folder: Path) -> None:
+    # zipfile itself stops at file_size, so a wrong size ends in an error and not in a full disk.
+    if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
+        raise ValueError(
+            f"{archive} unpacks {entry.filename!r} from {entry.compress_size:,} to {entry.file_size:,} bytes: a"
+            " decompression bomb; it is not to be trusted"
+        )
+    free = shutil.disk_usage(folder).free
+    if entry.file_size > free:
+        raise ValueError(f"{archive} unpacks to {entry.file_size:,} bytes, but {folder} has room for {free:,}")
+
+
+def _extract(files: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with explain_disk_full(target), files.open(entry) as packed, partial.open("wb") as plain:
+            shutil.copyfileobj(packed, plain, BLOCK)
+        if partial.stat().st_size != entry.file_size:
+            raise EOFError(f"{entry.filename} has fewer bytes than it says")
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import gzip
 import io
 import lzma
 import os
+import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -49,6 +50,9 @@ MAGIC = {
     b"Rar!\x1a\x07": ".rar",
 }
 """How files of some formats begin."""
+
+LOCAL_HEADER = b"PK\x03\x04"
+"""How the first member of a zip archive begins."""
 
 ROW_DIGITS = 10
 """Row numbers are padded with zeros, so that names sort as rows do."""
@@ -270,3 +274,14 @@ def check_columns(where: str, names: Sequence[str], columns: Sequence[str]) -> N
             )
         if list(names).count(column) > 1:
             raise ValueError(f"{where} has {list(names).count(column)} columns {column!r}; rename all but one")
+
+
+def refuse_concatenated(files: zipfile.ZipFile, archive: Path) -> None:
+    """Raise ValueError for an archive that follows another one, which would be skipped.
+
+    A program may come before it: such an archive unpacks itself.
+    """
+    first = min(entry.header_offset for entry in files.infolist())
+    with archive.open("rb") as stream:
+        if first > 0 and stream.read(len(LOCAL_HEADER)) == LOCAL_HEADER:
+            raise ValueError(f"{archive} is two concatenated archives, of which readers see the last; separate them")

@@ -1,17 +1,23 @@
-"""Image files decoded as a viewer shows them: 8 bits per channel, gray or RGB, optionally cropped and shrunk.
+"""Image files in folders and in .tar archives, which are read without unpacking them.
 
-All sources of image files and `mdpipe infill` use this module, so they treat them alike. EXIF orientation is applied.
-With a `mode`, transparent images are put on white. Several frames or pages, and more than 8 bits per channel, are
-refused. Color profiles are not applied: values are taken as stored, and profiles other than sRGB are counted.
+Images are decoded as a viewer shows them: 8 bits per channel, gray or RGB, optionally cropped and shrunk. All
+image sources and `mdpipe infill` decode here. EXIF orientation is applied. With a `mode`, transparent images are put on
+white. Several frames or pages, and more than 8 bits per channel, are refused. Color profiles are not applied: values
+are taken as stored, and profiles other than sRGB are counted.
 """
 
+import hashlib
 import io
 import re
+import tarfile
 import warnings
+from array import array
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import islice, takewhile
+from pathlib import Path, PurePosixPath
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,27 +25,16 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from mdpipe.data.raw import IMAGES_PER_BATCH, ImageBatch
-from mdpipe.data.sources.writer import ONE_SIZE
-from mdpipe.messages import reason
-from mdpipe.params.sources import DecodedImageSource, ImageMode
+from mdpipe.data.sources.files import SourceFile, find_files, group_files, open_decompressed, refuse_other_formats
+from mdpipe.data.sources.writer import ONE_SIZE, SourceShard
+from mdpipe.messages import printable, reason
+from mdpipe.params.sources import DecodedImageSource, ImageFolderSource, ImageMode, ImageTarSource
 
+# fmt: off
 FORMATS = (
-    "AVIF",
-    "BMP",
-    "DDS",
-    "DIB",
-    "GIF",
-    "JPEG",
-    "JPEG2000",
-    "PCX",
-    "PNG",
-    "PPM",
-    "QOI",
-    "SGI",
-    "TGA",
-    "TIFF",
-    "WEBP",
+    "AVIF", "BMP", "DDS", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "QOI", "SGI", "TGA", "TIFF", "WEBP",
 )
+# fmt: on
 """Raster formats that Pillow decodes itself; for others it starts a program (Ghostscript for EPS) or calls a plugin. It
 recognizes a format by the content and not by the name. MPO counts as JPEG."""
 CONVERTIBLE = ("1", "CMYK", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "YCbCr")
@@ -58,6 +53,11 @@ PROFILED = "pictures with another color profile than sRGB taken as stored"
 MAX_PIXELS = 64 * 2**20
 """Of one image, 8,192 x 8,192: a file of a few bytes can promise more pixels than there is memory."""
 
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
+"""Names of folders, in lower case, that are splits and not classes."""
+MAX_BYTES = 4 * MAX_PIXELS
+"""Of one image file: a header of a few bytes can promise more than there is memory."""
+
 
 def decode_batches(
     images: Iterator[tuple[str, Path | bytes, int | None]],
@@ -72,9 +72,6 @@ def decode_batches(
         source: the settings `mode` and `resize`.
         counts: counts what was done to the images.
         class_names: names of the labels, if there are any.
-
-    Raises:
-        ValueError: `decode_image` refuses one, or it differs from the first.
     """
     first: tuple[str, NDArray[np.uint8]] | None = None
     while batch := list(islice(images, IMAGES_PER_BATCH)):
@@ -121,7 +118,6 @@ def _describe(pixels: NDArray[np.uint8]) -> str:
 
 
 def _load(source: Path | bytes, where: str) -> Image.Image:
-    """Return the only frame of an image of 8 bits per channel, in the mode in which it is stored."""
     try:
         # Pillow warns of many pixels, which are refused here, and of broken EXIF data, which are ignored.
         with (
@@ -198,7 +194,7 @@ def _count_frames(image: Image.Image) -> int:
 def _is_deep(image: ImageFile.ImageFile, source: Path | bytes) -> bool:
     """Return True if the file has more than 8 bits per channel, which Pillow would cut to 8 silently."""
     if image.format in ("AVIF", "JPEG2000"):
-        return _is_deep_by_header(image.format, source)
+        return _is_deep_by_header(image.format, _head(source))
     for tile in image.tile:
         match tile.codec_name, tile.args:
             case ("SGI16", _) | ("sgi_rle", (_, _, 2)) | ("bcn", (6, *_)):  # The last is BC6H, of half floats.
@@ -210,9 +206,7 @@ def _is_deep(image: ImageFile.ImageFile, source: Path | bytes) -> bool:
     return False
 
 
-def _is_deep_by_header(format: str, source: Path | bytes) -> bool:
-    """Return True if the header of a JPEG 2000 or AVIF file states more than 8 bits per channel."""
-    head = _head(source)
+def _is_deep_by_header(format: str, head: bytes) -> bool:
     if format == "AVIF":  # high_bitdepth in the third byte of the box av1C
         _, found, box = head.partition(b"av1C")
         return bool(found) and bool(box[2] & 0x40)
@@ -223,7 +217,6 @@ def _is_deep_by_header(format: str, source: Path | bytes) -> bool:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the orientation as EXIF numbers it: 1 for upright, also if there is none or it is broken."""
     try:
         with warnings.catch_warnings(action="ignore"):
             orientation = image.getexif().get(Base.Orientation, 1)
@@ -244,14 +237,9 @@ def _has_other_profile(image: Image.Image) -> bool:
 
 
 def _on_white(image: Image.Image) -> Image.Image | None:
-    """Return RGB of an image with transparent pixels; None for one without, whatever its mode promises.
-
-    Below a transparent pixel the file has a color that no viewer shows.
-    """
-    if not image.has_transparency_data:
-        return None
-    layers = image.convert("RGBA")
-    if layers.getchannel("A").getextrema()[0] == 255:
+    """Return RGB of an image with transparent pixels; None for one without, whatever its mode promises."""
+    layers = image.convert("RGBA") if image.has_transparency_data else None
+    if layers is None or layers.getchannel("A").getextrema()[0] == 255:
         return None
     return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
 
@@ -267,9 +255,7 @@ def _why_unopened(source: Path | bytes) -> str:
 
 
 def _head(source: Path | bytes) -> bytes:
-    if isinstance(source, bytes):
-        return source[:HEAD]
-    with source.open("rb") as stream:
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as stream:
         return stream.read(HEAD)
 
 
@@ -282,3 +268,142 @@ def _crop_and_shrink(image: Image.Image, where: str, size: int) -> Image.Image:
         )
     left, top = (image.width - edge) // 2, (image.height - edge) // 2
     return image.resize((size, size), Image.Resampling.BOX, box=(left, top, left + edge, top + edge))
+
+
+def open_image_files(source: ImageFolderSource | ImageTarSource) -> list[SourceShard]:
+    """Return groups of files in the order of their names, or archives.
+
+    Raises:
+        ValueError: no file matches, a file without a sub-folder needs a label, sub-folders are splits and not classes,
+            or a file is not a .tar archive by its name or its first bytes.
+    """
+    files = find_files(Path(source.path), source.pattern)
+    if isinstance(source, ImageTarSource):
+        refuse_other_formats(files, source.kind)
+        return [SourceShard(file.split, file.size, partial(_read_archive, source, file.path)) for file in files]
+    class_of = {file.name: _class_folder(source, file) for file in files} if source.labels else {}
+    classes = sorted(set(class_of.values()))
+    _refuse_splits(source, classes)
+    number_of = {name: number for number, name in enumerate(classes)}
+    shards = []
+    for group, size in group_files(files):
+        labels = [number_of[class_of[file.name]] if source.labels else None for file in group]
+        images = [(file.path, label) for file, label in zip(group, labels, strict=True)]
+        shards.append(SourceShard(group[0].split, size, partial(_read_files, source, images, tuple(classes))))
+    return shards
+
+
+def _read_files(
+    source: ImageFolderSource, files: Sequence[tuple[Path, int | None]], classes: tuple[str, ...], counts: Counter[str]
+) -> Iterator[ImageBatch]:
+    counts["files"] += len(files)
+    return decode_batches(((str(path), path, label) for path, label in files), source, counts, classes)
+
+
+def _class_folder(source: ImageFolderSource, file: SourceFile) -> str:
+    """Return the first folder below those that the pattern names: cat for "train/*/*.png" and train/cat/7.png."""
+    glob = source.pattern if isinstance(source.pattern, str) else source.pattern.get(file.split or "", "")
+    folders = file.name.split("/")[len(_named_folders(glob)) : -1]
+    if not folders:
+        raise ValueError(
+            f"{file.name} in {source.path} is in no sub-folder that could be its label; move it into one, narrow the"
+            " source's `pattern` in params.yaml to '*/*', or set its `labels` to null"
+        )
+    return folders[0]
+
+
+def _named_folders(glob: str) -> list[str]:
+    return list(takewhile(lambda part: not set(part) & set("*?["), glob.split("/")[:-1]))
+
+
+def _refuse_splits(source: ImageFolderSource, classes: Sequence[str]) -> None:
+    """Raise ValueError if the classes would be splits; among others, a class may well be called train."""
+    splits = [name for name in classes if name.lower() in SPLIT_NAMES]
+    if not splits or (len(splits) == 1 and len(classes) > 1):
+        return
+    glob = source.pattern if isinstance(source.pattern, str) else next(iter(source.pattern.values()))
+    below, file = _named_folders(glob), glob.rpartition("/")[2]
+    written = ", ".join(f'{name}: "{"/".join([*below, name, "*", file])}"' for name in splits)
+    raise ValueError(
+        f"the folders {', '.join(splits)} in {source.path} would be the classes, but are splits by their names; to use"
+        f" the folders below them as classes, set the source's `pattern` in params.yaml to {{{written}}}"
+    )
+
+
+def _read_archive(source: ImageTarSource, path: Path, counts: Counter[str]) -> Iterator[ImageBatch]:
+    """Yield the images of an archive in its order, in batches.
+
+    Left out and counted are hidden files, which some systems add to archives, and files that are not images, as in
+    WebDataset. Images with the name of an earlier one are read and counted.
+    """
+    counts["files"] += 1
+    return decode_batches(_archive_images(path, counts), source, counts)
+
+
+def _archive_images(path: Path, counts: Counter[str]) -> Iterator[tuple[str, bytes, None]]:
+    names = array("Q")
+    for name, content in _archive_files(path, counts):
+        names.append(int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()))
+        yield f"{path}: {printable(name)}", content, None
+    # A set of a million names would take more memory than the images.
+    if repeated := len(names) - len(np.unique(np.frombuffer(names, np.uint64))):
+        counts["pictures with the name of an earlier one"] += repeated
+
+
+class _BrokenHeaderError(tarfile.ReadError):
+    pass
+
+
+class _Member(tarfile.TarInfo):
+    """The header of a file, which is not taken for the padding after an archive if it is damaged."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):
+                raise _BrokenHeaderError(str(error)) from None
+            raise
+
+
+def _archive_files(path: Path, counts: Counter[str]) -> Iterator[tuple[str, bytes]]:
+    position = 0
+    with open_decompressed(path) as stream:
+        try:
+            # Concatenated archives are read one after another: each ends in zeros, which are skipped.
+            with tarfile.open(fileobj=stream, mode="r|", ignore_zeros=True, tarinfo=_Member) as archive:
+                while (member := archive.next()) is not None:
+                    # The archive would keep the header of each.
+                    archive.members.clear()  # type: ignore[attr-defined]
+                    if not member.isdir() and _is_image(member.name, counts):
+                        yield member.name, _content(archive, member)
+                    position = archive.offset
+                # The library takes the end of the file for the end of the archive, which really is a block of zeros.
+                if archive.offset == position:
+                    raise _BrokenHeaderError("no zeros follow")
+        except tarfile.TarError as error:
+            is_cut = isinstance(error, _BrokenHeaderError)
+            why = f"it breaks off at byte {position:,}" if is_cut else reason(error)
+            raise ValueError(f"{path} is truncated, damaged or no .tar archive ({why}); replace it") from None
+
+
+def _is_image(name: str, counts: Counter[str]) -> bool:
+    """Return True if a member is to be read; a file without a suffix is, and must be an image."""
+    parts, suffix = PurePosixPath(name).parts, PurePosixPath(name).suffix.lower()
+    if any(part == "__MACOSX" or (part.startswith(".") and part != "..") for part in parts):
+        counts["hidden files left out"] += 1
+        return False
+    if suffix and suffix not in Image.registered_extensions():
+        counts["files that are no pictures by their names left out"] += 1
+        return False
+    return True
+
+
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    if not member.isreg():
+        raise tarfile.ReadError(f"{member.name} is no file; pack it without links")
+    if member.size > MAX_BYTES:
+        raise tarfile.ReadError(f"{member.name} has {member.size:,} bytes, too many for an image")
+    with archive.extractfile(member) as content:  # type: ignore[union-attr]
+        return content.read()

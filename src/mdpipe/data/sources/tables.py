@@ -1,5 +1,6 @@
-"""Parquet and Arrow files, read by pyarrow: one document or image per row, a few row groups at a time."""
+"""Tables with one document or image per row: Parquet and Arrow files, and data sets on the Hugging Face Hub."""
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -32,19 +33,11 @@ ROWS_PER_BATCH = 256
 ARROW_FILE = b"ARROW1"
 """How one of the two Arrow formats begins, which can be read from any position; the other is a stream."""
 
+STATE_DIGITS = 12
+"""Hex digits of a hash: 48 bits tell any number of states apart."""
+
 TextTable = ParquetSource | HuggingFaceSource
 ImageTable = ParquetImagesSource | HuggingFaceSource
-
-
-class Rows(Protocol):
-    """Neighboring rows of a table, which are read when they are needed."""
-
-    @property
-    def files(self) -> int:
-        """Return the number of files that begin here."""
-
-    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the name and the values of each row."""
 
 
 def open_parquet(source: ParquetSource | ParquetImagesSource) -> list[SourceShard]:
@@ -67,7 +60,7 @@ def open_parquet(source: ParquetSource | ParquetImagesSource) -> list[SourceShar
     return shards
 
 
-def read_texts(source: TextTable, table: Rows, counts: Counter[str]) -> Iterator[Document]:
+def read_texts(source: TextTable, table: "RowGroups | HubRows", counts: Counter[str]) -> Iterator[Document]:
     """Yield one document per row.
 
     Raises:
@@ -92,7 +85,7 @@ def image_columns(source: ImageTable) -> list[str]:
 
 
 def read_images(
-    source: ImageTable, class_names: tuple[str, ...], table: Rows, counts: Counter[str]
+    source: ImageTable, class_names: tuple[str, ...], table: "RowGroups | HubRows", counts: Counter[str]
 ) -> Iterator[ImageBatch]:
     """Yield the images in batches: the bytes of an image file in each row, or a structure with them under "bytes".
 
@@ -240,3 +233,102 @@ def _arrow_reader(path: Path) -> Iterator[pa.RecordBatchFileReader | pa.RecordBa
         is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
         source.seek(0)
         yield pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+
+
+@dataclass(frozen=True)
+class HubRows:
+    """Neighboring rows of a split, in the library's files, which every process memory-maps."""
+
+    split: str
+    table: Any
+    """`datasets.Dataset`."""
+    first_row: int
+
+    @property
+    def files(self) -> int:
+        """Return 0: a repository has files of any layout."""
+        return 0
+
+    def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield the name and the values of each row.
+
+        Raises:
+            ValueError: a text is not UTF-8.
+        """
+        for start in range(0, len(self.table), ROWS_PER_BATCH):
+            first = self.first_row + start
+            try:
+                some = self.table[start : start + ROWS_PER_BATCH]
+            except UnicodeDecodeError as error:
+                count = min(ROWS_PER_BATCH, len(self.table) - start)
+                raise ValueError(not_utf8(f"the split {self.split!r}", first, count, error)) from None
+            for row, values in enumerate(zip(*(some[column] for column in columns), strict=True), start=first):
+                yield row_name(self.split, row), dict(zip(columns, map(_content, values), strict=True))
+
+
+def open_huggingface(source: HuggingFaceSource, downloads: Path) -> list[SourceShard]:
+    """Return neighboring rows of each split as shards.
+
+    The library downloads what is missing: it resumes, and knows proxies, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE and
+    HF_TOKEN. It keeps downloads in HF_HOME, and the rows that it makes of them in `downloads`.
+
+    Raises:
+        ValueError: the data set cannot be loaded, or has no such configuration, split or column.
+    """
+    import datasets
+    from datasets import Image, load_dataset
+
+    datasets.logging.set_verbosity_error()
+    name, cache = source.name, _cache(downloads / "hub", Path(source.name))
+    columns = [source.column] if source.image_column is None else image_columns(source)
+    shards = []
+    for split in source.splits:
+        try:
+            table = load_dataset(name, source.config, split=split, revision=source.revision, cache_dir=str(cache))
+        except Exception as error:
+            # The library passes on whatever its HTTP client raises.
+            raise ValueError(_explain(source, split, error)) from None
+        check_columns(name, table.column_names, columns)
+        table = table.select_columns(columns)
+        for column in columns:
+            if isinstance(table.features[column], Image):
+                table = table.cast_column(column, Image(decode=False))
+        read: Callable[..., Iterator[Document] | Iterator[ImageBatch]] = partial(read_texts, source)
+        if source.image_column is not None:
+            names = tuple(getattr(table.features.get(source.label_column), "names", ()))
+            read = partial(read_images, source, names)
+        row_bytes = max(1, table.data.nbytes // max(1, len(table)))
+        count = max(1, SHARD_BYTES // row_bytes)
+        for first in range(0, len(table), count):
+            rows = table.select(range(first, min(first + count, len(table))))
+            shards.append(SourceShard(split, row_bytes * len(rows), partial(read, HubRows(split, rows, first))))
+    return shards
+
+
+def _cache(folder: Path, name: Path) -> Path:
+    """Return where the library keeps its rows: for a local folder, which it takes for unchanged, one place per state.
+
+    A state is the names, sizes and times of the files.
+    """
+    if not name.is_dir():
+        return folder
+    files = [(file, file.stat()) for file in sorted(name.rglob("*")) if file.is_file()]
+    state = [(str(file), status.st_size, status.st_mtime_ns) for file, status in files]
+    return folder / hashlib.sha256(repr(state).encode()).hexdigest()[:STATE_DIGITS]
+
+
+def _content(value: Any) -> Any:
+    """Return a value; if the data set consists of image files, `datasets` has only their paths."""
+    if isinstance(value, dict) and value.get("bytes") is None and value.get("path") is not None:
+        return Path(value["path"]).read_bytes()
+    return value
+
+
+def _explain(source: HuggingFaceSource, split: str, error: Exception) -> str:
+    name = source.name
+    return (
+        f"the data set {name} (config {source.config}, split {split}, revision {source.revision}) cannot be loaded"
+        f" ({reason(error)}); if this machine has no network, fetch it elsewhere with `hf download --repo-type dataset"
+        f" {name} --local-dir FOLDER` and give the folder as the source's `name` and `path`; if the name is wrong,"
+        " correct it in params.yaml"
+    )

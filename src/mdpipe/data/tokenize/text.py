@@ -17,8 +17,15 @@ from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_co
 from mdpipe.data.dataset import DatasetHeader, token_dtype, write_header
 from mdpipe.data.parallel import Progress, ShardResult, map_shards
 from mdpipe.data.splits import SPLITS, SplitPlan, plan_splits, single_split
-from mdpipe.data.tokenize.contamination import HELD_OUT, find_contamination, window_file, window_hashes
-from mdpipe.data.tokenize.manifest import digest_file, duplicate_counts, write_manifest
+from mdpipe.data.tokenize.manifest import (
+    HELD_OUT,
+    digest_file,
+    duplicate_counts,
+    find_contamination,
+    window_file,
+    window_hashes,
+    write_manifest,
+)
 from mdpipe.data.tokenize.token_stream import TokenStream, decode_between
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.params.data import PACKINGS, Packing, Splits
