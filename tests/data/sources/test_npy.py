@@ -43,7 +43,7 @@ def test_another_type_or_shape_is_refused_with_a_hint(tmp_path, pixels, message)
 
 def test_a_missing_field_is_named_with_those_there_are(tmp_path):
     np.savez(tmp_path / "a.npz", train=COLOR, test=COLOR)
-    with pytest.raises(ValueError, match=r"a\.npz has no array 'x', only train, test; correct the source's `field`"):
+    with pytest.raises(ValueError, match=r"a\.npz has no array 'x', only train, test; correct the source's settings"):
         read(tmp_path / "a.npz")
 
 
@@ -52,7 +52,9 @@ def test_pickled_objects_are_refused(tmp_path, suffix):
     objects = np.array([{}, []], dtype=object)
     path = tmp_path / f"a{suffix}"
     np.savez(path, x=objects) if suffix == ".npz" else np.save(path, objects, allow_pickle=True)
-    with pytest.raises(ValueError, match=rf"a\{suffix} is empty, truncated.*; save it again"):
+    with pytest.raises(
+        ValueError, match=rf"a\{suffix}(\['x'\] is object.* save pixel| is empty, truncated.*; save it again)"
+    ):
         read(path)
 
 
@@ -62,7 +64,7 @@ def test_a_truncated_file_is_named_with_a_hint(tmp_path, suffix, kept):
     path = tmp_path / f"a{suffix}"
     np.savez(path, x=COLOR) if suffix == ".npz" else np.save(path, COLOR)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=rf"a\{suffix} is empty, truncated.*; save it again"):
+    with pytest.raises(ValueError, match=rf"a\{suffix} is (empty, )?truncated.* save it again"):
         read(path)
 
 
@@ -101,7 +103,7 @@ def test_labels_that_are_no_classes_are_refused_with_a_hint(tmp_path, labels, me
 
 def test_labels_that_are_not_there_are_named_with_what_is(tmp_path):
     np.savez(tmp_path / "a.npz", x=COLOR)
-    with pytest.raises(ValueError, match=r"a\.npz has no array 'y', only x; correct the source's `labels`"):
+    with pytest.raises(ValueError, match=r"a\.npz has no array 'y', only x; correct the source's settings"):
         read(tmp_path / "a.npz", labels="y")
     np.save(tmp_path / "a.npy", COLOR)
     with pytest.raises(ValueError, match=r"a\.npy has one array and no labels = 'y'; .*, or .* to null"):

@@ -67,68 +67,47 @@ def open_arrays(source: NpySource | NpzFlatSource | MnistIdxSource) -> list[Sour
 
 
 def _read_npy(source: NpySource, counts: Counter[str]) -> Iterator[ImageBatch]:
-    """Yield the images of an .npz file with labels, or of an .npy file, which has only one array.
-
-    Raises:
-        ValueError: the file is missing or broken, has no such array, or an array has another type or shape.
-    """
+    """Yield the images of an .npz file with labels, or of an .npy file, which has only one array."""
     path = Path(source.path)
     counts["files"] += 1
     if not path.is_file():
         raise ValueError(f"{path} is no file; correct the source's `path` in params.yaml")
+    labels = None
     if path.suffix == ".npy":
-        images, name = _load_npy(path), str(path)
+        if source.labels is not None:
+            raise ValueError(
+                f"{path} has one array and no labels = {source.labels!r}; save images and labels together with"
+                " numpy.savez_compressed, or set the source's `labels` in params.yaml to null"
+            )
+        hint = "save it again with numpy.save"
+        try:
+            images = open_array(path, hint)
+        except (OverflowError, TypeError) as error:  # of an impossible shape
+            raise ValueError(f"{path} has a broken header ({reason(error)}); {hint}") from None
+        _check_images(images.dtype, images.shape, str(path))
     else:
-        images, name = _load_npz(path, source.field, "field"), f"{path}[{source.field!r}]"
-    _check_uint8(images.dtype, name)
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
-        raise ValueError(
-            f"{name} has the shape {images.shape}; images must be (N, H, W) or (N, H, W, C) with C 1 or 3, and N at"
-            " least 1: reshape or transpose them"
-        )
-    labels = None if source.labels is None else _npz_labels(path, source.labels, len(images))
+        with _open_npz(path, [source.field] if source.labels is None else [source.field, source.labels]) as found:
+            _check_images(found[0].dtype, found[0].shape, found[0].name)
+            images = found[0].read()
+            if source.labels is not None:
+                _check_labels(found[1], len(images))
+                labels = found[1].read().astype(np.int64)
+                if labels.min() < 0:
+                    raise ValueError(
+                        f"{found[1].name} has the label {labels.min()}; labels must not be negative: number the classes"
+                        " from 0"
+                    )
+    images = images[..., None] if images.ndim == 3 else images
     yield from ImageBatch(images, None, maximum=255, labels=labels).batches()
 
 
-def _npz_labels(path: Path, field: str, count: int) -> NDArray[np.int64]:
-    if path.suffix == ".npy":
+def _check_images(dtype: np.dtype[Any], shape: tuple[int, ...], name: str) -> None:
+    _check_uint8(dtype, name)
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[-1] not in (1, 3)) or not math.prod(shape):
         raise ValueError(
-            f"{path} has one array and no labels = {field!r}; save images and labels together with"
-            " numpy.savez_compressed, or set the source's `labels` in params.yaml to null"
+            f"{name} has the shape {shape}; images must be (N, H, W) or (N, H, W, C) with C 1 or 3, and N at least 1:"
+            " reshape or transpose them"
         )
-    found, name = _load_npz(path, field, "labels"), f"{path}[{field!r}]"
-    _check_labels(found.dtype, found.shape, count, name)
-    labels = found.astype(np.int64)
-    if labels.min() < 0:
-        raise ValueError(f"{name} has the label {labels.min()}; labels must not be negative: number the classes from 0")
-    return labels
-
-
-def _load_npz(path: Path, field: str, key: str) -> NDArray[Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            _check_array(archive, path, field, f"`{key}`")
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                array: NDArray[Any] = arrays[field]
-        except ValueError as error:
-            raise OSError(str(error)) from None
-    except BROKEN as error:
-        raise ValueError(
-            f"{path} is empty, truncated, pickled or no .npz file ({reason(error)}); save it again with"
-            " numpy.savez_compressed"
-        ) from None
-    return array
-
-
-def _load_npy(path: Path) -> NDArray[Any]:
-    hint = "save it again with numpy.save"
-    try:
-        return open_array(path, hint)
-    except (OverflowError, TypeError) as error:  # of an impossible shape
-        raise ValueError(f"{path} has a broken header ({reason(error)}); {hint}") from None
 
 
 def _check_uint8(dtype: np.dtype[Any], name: str) -> None:
@@ -136,25 +115,24 @@ def _check_uint8(dtype: np.dtype[Any], name: str) -> None:
         raise ValueError(f"{name} is {dtype}, not uint8; save pixel values 0 to 255 with .astype('uint8')")
 
 
-def _check_labels(dtype: np.dtype[Any], shape: tuple[int, ...], count: int, name: str) -> None:
-    if not np.issubdtype(dtype, np.integer):
-        raise ValueError(f"{name} is {dtype}; labels must be integers: number the classes 0, 1, 2 and so on")
-    if shape != (count,):
+def _check_labels(labels: "_Rows", count: int) -> None:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{labels.name} is {labels.dtype}; labels must be integers: number the classes from 0")
+    if labels.shape != (count,):
         raise ValueError(
-            f"{name} has the shape {shape}; there must be one label for each of the {count:,} images, ({count},)"
+            f"{labels.name} has the shape {labels.shape}; there must be one label for each of the {count:,} images,"
+            f" ({count},)"
         )
 
 
 def _read_npz_flat(source: NpzFlatSource, file: SourceFile, counts: Counter[str]) -> Iterator[ImageBatch]:
-    """Yield the images of one file: a row (C * H * W,) has one channel after the other, each from top left.
-
-    Raises:
-        ValueError: the file is broken, or an array is missing, of another type or shape, or has a wrong label.
-    """
+    """Yield the images of one file: a row (C * H * W,) has one channel after the other, each from top left."""
     fields = [source.field] if source.labels is None else [source.field, source.labels.field]
     counts["files"] += 1
     with _open_npz(file.path, fields) as [pixels, *classes]:
         _check_uint8(pixels.dtype, pixels.name)
+        if pixels.is_fortran or any(labels.is_fortran for labels in classes):
+            raise ValueError(f"{pixels.name} is in Fortran order; save it again from numpy.ascontiguousarray(...)")
         if pixels.shape[1:] != (math.prod(source.shape),) or pixels.shape[0] < 1:
             raise ValueError(
                 f"{pixels.name} has the shape {pixels.shape}; by the source's `shape` in params.yaml it must be"
@@ -163,7 +141,7 @@ def _read_npz_flat(source: NpzFlatSource, file: SourceFile, counts: Counter[str]
         count = max(1, BATCH_BYTES // math.prod(source.shape))
         labels: Iterator[NDArray[np.int64] | None] = repeat(None)
         if source.labels is not None:
-            _check_labels(classes[0].dtype, classes[0].shape, pixels.shape[0], classes[0].name)
+            _check_labels(classes[0], pixels.shape[0])
             labels = _numbered_from_0(classes[0], source.labels, count)
         stated = 0 if source.labels is None else source.labels.num_classes
         for rows, numbers in zip(pixels.batches(count), labels, strict=False):
@@ -191,7 +169,13 @@ class _Rows:
     """Of the file and of the array in it, for messages."""
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    is_fortran: bool
     stream: IO[bytes]
+
+    def read(self) -> NDArray[Any]:
+        """Return the whole array."""
+        content = np.frombuffer(self.stream.read(), self.dtype)
+        return content.reshape(self.shape, order="F" if self.is_fortran else "C")
 
     def batches(self, count: int) -> Iterator[NDArray[Any]]:
         """Yield all rows in order, `count` at a time; the last batch may have fewer."""
@@ -206,31 +190,26 @@ def _open_npz(path: Path, fields: Sequence[str]) -> Iterator[list[_Rows]]:
     """Open some arrays of an .npz file to read them in parallel.
 
     Raises:
-        ValueError: the file is truncated, damaged or no .npz, has no such array, or one that is not in C order.
+        ValueError: the file is truncated, damaged or no .npz, or has no such array.
     """
     try:
         with zipfile.ZipFile(path) as archive, ExitStack() as streams:
             found = []
             for field in fields:
-                _check_array(archive, path, field, "settings")
+                _check_array(archive, path, field)
                 stream, name = streams.enter_context(archive.open(f"{field}.npy")), f"{path}[{field!r}]"
-                shape, in_fortran_order, dtype = _read_header(name, stream)
-                if in_fortran_order:
-                    raise ValueError(f"{name} is in Fortran order; save it again from numpy.ascontiguousarray(...)")
-                found.append(_Rows(name, dtype, shape, stream))
+                shape, is_fortran, dtype = _read_header(name, stream)
+                found.append(_Rows(name, dtype, shape, is_fortran, stream))
             yield found
     except BROKEN as error:
-        raise ValueError(f"{path} is truncated, damaged or no .npz file ({reason(error)}); replace it") from None
+        raise ValueError(
+            f"{path} is truncated, damaged or no .npz file ({reason(error)}); replace it, or save it again with"
+            " numpy.savez_compressed"
+        ) from None
 
 
-def _check_array(archive: zipfile.ZipFile, path: Path, field: str, key: str) -> None:
+def _check_array(archive: zipfile.ZipFile, path: Path, field: str) -> None:
     """Check that an array is there once and as large as its header says, before it is read.
-
-    Args:
-        archive: the open .npz file.
-        path: its path, for messages.
-        field: the name of the array.
-        key: which setting of the source names it.
 
     Raises:
         ValueError: there is no such array or there are two, its header is broken or disagrees with the archive, it is a
@@ -242,7 +221,7 @@ def _check_array(archive: zipfile.ZipFile, path: Path, field: str, key: str) -> 
         raise ValueError(
             f"{path} has {found} arrays {field!r}; save it again with numpy.savez_compressed"
             if found
-            else f"{path} has no array {field!r}, only {there}; correct the source's {key} in params.yaml"
+            else f"{path} has no array {field!r}, only {there}; correct the source's settings in params.yaml"
         )
     refuse_concatenated(archive, path)
     entry, name = archive.getinfo(f"{field}.npy"), f"{path}[{field!r}]"
@@ -262,7 +241,7 @@ def _check_array(archive: zipfile.ZipFile, path: Path, field: str, key: str) -> 
 
 
 def _read_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, whether it is in Fortran order, and type of an .npy stream."""
+    """Return shape, whether it is in Fortran order, and dtype of an .npy stream."""
     try:
         version = np.lib.format.read_magic(stream)
         # Later versions are only for structured arrays.
@@ -276,11 +255,6 @@ def _read_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, n
 
 
 def _read_idx(images: Path, labels: Path | None, counts: Counter[str]) -> Iterator[ImageBatch]:
-    """Yield the images of one split.
-
-    Raises:
-        ValueError: a file is truncated or not IDX, or there is not one label for each image.
-    """
     counts["files"] += 1 if labels is None else 2
     with open_decompressed(images) as stream:
         shape = _idx_shape(stream, images)

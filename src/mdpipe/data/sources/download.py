@@ -110,7 +110,11 @@ def download(url: str, sha256: str | None, folder: Path, *, progress: Report | N
     """
     file = destination(url, folder)
     if not file.exists():
-        _refuse_offline(url, file)
+        for variable in OFFLINE:
+            if os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on"):
+                raise ValueError(
+                    f"{variable} forbids downloads; put {without_secrets(url)} at {file.absolute()} by hand"
+                )
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
             if not file.exists():
@@ -168,7 +172,11 @@ def _attempt(address: str, partial: Path, progress: Report | None) -> None:
     done = partial.stat().st_size if partial.exists() and tag.exists() else 0
     if done:
         headers |= {"Range": f"bytes={done}-", "If-Range": tag.read_text("utf-8")}
-    with _get(address, headers) as response:
+    try:
+        response = requests.get(address, headers=headers, stream=True, timeout=TIMEOUT)
+    except ValueError as error:  # from a redirection to a malformed address
+        raise requests.exceptions.InvalidURL(str(error)) from None
+    with response:
         done, total = _begin(response, address, partial, done)
         # iter_content would decompress a .gz that the server declares to be compressed text.
         for chunk in response.raw.stream(CHUNK, decode_content=False):
@@ -179,13 +187,6 @@ def _attempt(address: str, partial: Path, progress: Report | None) -> None:
         partial.touch()  # an empty file has no chunk
     if total is not None and done < total:
         raise requests.ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
-
-
-def _get(address: str, headers: dict[str, str]) -> requests.Response:
-    try:
-        return requests.get(address, headers=headers, stream=True, timeout=TIMEOUT)
-    except ValueError as error:  # from a redirection to a malformed address
-        raise requests.exceptions.InvalidURL(str(error)) from None
 
 
 def _append(partial: Path, chunk: bytes, done: int, address: str) -> None:
@@ -220,7 +221,13 @@ def _begin(response: requests.Response, address: str, partial: Path, done: int) 
         total = int(follows["total"])
     elif status == HTTPStatus.OK:
         _forget(partial)
-        done, total = 0, _length(response, address)
+        length = response.headers.get("Content-Length")
+        if length is not None and not LENGTH.fullmatch(length.strip()):
+            raise ValueError(
+                f"the server of {without_secrets(address)} states the Content-Length {length[:40]!r}, which is no"
+                " number of bytes; correct the server or the source's URL"
+            )
+        done, total = 0, None if length is None else int(length)
     else:
         raise ValueError(
             f"{without_secrets(address)} is refused with status {status}; correct the URL or the access to it"
@@ -234,19 +241,6 @@ def _begin(response: requests.Response, address: str, partial: Path, done: int) 
     return done, total
 
 
-def _length(response: requests.Response, address: str) -> int | None:
-    """Return the length that the server states, or None."""
-    length = response.headers.get("Content-Length")
-    if length is None:
-        return None
-    if not LENGTH.fullmatch(length.strip()):
-        raise ValueError(
-            f"the server of {without_secrets(address)} states the Content-Length {length[:40]!r}, which is no number of"
-            " bytes; correct the server or the source's URL"
-        )
-    return int(length)
-
-
 def _version(response: requests.Response) -> str | None:
     """Return the version for If-Range: a strong ETag, else the date; a weak ETag does not promise equal bytes."""
     etag = response.headers.get("ETag", "W/")
@@ -257,12 +251,6 @@ def _forget(partial: Path) -> None:
     # In this order, since a version without bytes is harmless.
     partial.unlink(missing_ok=True)
     Path(f"{partial}.etag").unlink(missing_ok=True)
-
-
-def _refuse_offline(url: str, file: Path) -> None:
-    for variable in OFFLINE:
-        if os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on"):
-            raise ValueError(f"{variable} forbids downloads; put {without_secrets(url)} at {file.absolute()} by hand")
 
 
 def _address(url: str) -> str:
@@ -307,8 +295,20 @@ def extract_member(archive: Path, member: str, folder: Path) -> Path:
     try:
         with zipfile.ZipFile(archive) as files, FileLock(target.with_name(f".{target.name}.lock")):
             entry = _find(files, archive, member)
-            if not _is_extracted(target, archive, entry):
-                _check_size(entry, archive, folder)
+            found = target.stat() if target.exists() else None
+            is_newer = found is not None and found.st_mtime_ns >= archive.stat().st_mtime_ns
+            if found is None or not is_newer or found.st_size != entry.file_size:
+                # zipfile itself stops at file_size, so a wrong size ends in an error and not in a full disk.
+                if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
+                    raise ValueError(
+                        f"{archive} unpacks {entry.filename!r} from {entry.compress_size:,} to {entry.file_size:,}"
+                        " bytes: a decompression bomb; it is not to be trusted"
+                    )
+                free = shutil.disk_usage(folder).free
+                if entry.file_size > free:
+                    raise ValueError(
+                        f"{archive} unpacks to {entry.file_size:,} bytes, but {folder} has room for {free:,}"
+                    )
                 _extract(files, entry, target)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
@@ -336,25 +336,6 @@ def _find(files: zipfile.ZipFile, archive: Path, member: str) -> zipfile.ZipInfo
         raise ValueError(f"{archive} has {names.count(member)} members {member!r}; pack it again with one")
     refuse_concatenated(files, archive)
     return files.getinfo(member)
-
-
-def _is_extracted(target: Path, archive: Path, entry: zipfile.ZipInfo) -> bool:
-    if not target.exists():
-        return False
-    found = target.stat()
-    return found.st_size == entry.file_size and found.st_mtime_ns >= archive.stat().st_mtime_ns
-
-
-def _check_size(entry: zipfile.ZipInfo, archive: Path, folder: Path) -> None:
-    # zipfile itself stops at file_size, so a wrong size ends in an error and not in a full disk.
-    if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
-        raise ValueError(
-            f"{archive} unpacks {entry.filename!r} from {entry.compress_size:,} to {entry.file_size:,} bytes: a"
-            " decompression bomb; it is not to be trusted"
-        )
-    free = shutil.disk_usage(folder).free
-    if entry.file_size > free:
-        raise ValueError(f"{archive} unpacks to {entry.file_size:,} bytes, but {folder} has room for {free:,}")
 
 
 def _extract(files: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:

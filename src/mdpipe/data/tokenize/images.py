@@ -1,8 +1,9 @@
 """Quantization of images: from the shards of a raw folder to an encoded dataset, shard by shard."""
 
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -56,15 +57,15 @@ def encode_images(
     plan = plan_splits(raw, "image", seed, splits)
     height, width, channels = images.shape
     shape = (size, size, channels)
-    seq_len = int(np.prod(shape))
-    shards = [_Shard(plan, index, images, levels, shape, stride) for index in range(len(plan.shards))]
+    seq_len = math.prod(shape)
+    encode_shard = partial(_encode_shard, plan, images, levels, shape, stride)
     with ExitStack() as stack:
         scratch = scratch or stack.enter_context(scratch_dir(directory))
         tiles = (max(height - size, 0) // stride + 1) * (max(width - size, 0) // stride + 1)
         count = sum(shard.count for shard in plan.shards)
         check_disk_space(scratch, count * tiles * seq_len, "cutting and quantizing images")
         with Progress("quantizing", None) as progress:
-            results = map_shards(_encode_shard, shards, scratch / "tokens", progress)
+            results = map_shards(encode_shard, range(len(plan.shards)), scratch / "tokens", progress)
         folder = stack.enter_context(atomic_dir(directory))
         counts: dict[str, dict[str, int]] = {}
         described: dict[str, dict[str, Any]] = {}
@@ -100,41 +101,29 @@ def encode_images(
         write_manifest(folder, {**metadata, **(provenance or {})}, described)
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """A shard to quantize."""
-
-    plan: SplitPlan
-    index: int
-    images: RawImages
-    levels: int
-    shape: tuple[int, int, int]
-    stride: int
-
-
-def _encode_shard(shard: _Shard, folder: Path) -> dict[str, Any]:
-    source = shard.plan.shards[shard.index]
-    images = source.images()
-    labels = shard.images.labels_of(source)
-    splits = np.array(shard.plan.of_shard(shard.index), dtype=object)
-    size, _, channels = shard.shape
-    seq_len = size * size * channels
-    unigram = np.zeros(shard.levels, dtype=np.int64)
+def _encode_shard(
+    plan: SplitPlan, raw: RawImages, levels: int, shape: tuple[int, int, int], stride: int, index: int, folder: Path
+) -> dict[str, Any]:
+    source = plan.shards[index]
+    images, labels = source.images(), raw.labels_of(source)
+    splits = np.array(plan.of_shard(index), dtype=object)
+    size, seq_len = shape[0], math.prod(shape)
+    unigram = np.zeros(levels, dtype=np.int64)
     rows = {}
     for split in SPLITS:
         members = np.flatnonzero(splits == split)
         with (
-            ArrayFile(folder / f"{split}.npy", token_dtype(shard.levels), (seq_len,)) as file,
+            ArrayFile(folder / f"{split}.npy", token_dtype(levels), (seq_len,)) as file,
             digest_file(folder, split).open("wb") as digests,
         ):
             for first in range(0, len(members), BATCH_IMAGES):
                 batch = images[members[first : first + BATCH_IMAGES]]
                 digests.writelines(sha256(image.tobytes()).digest() for image in batch)
-                quantized = quantize(batch, shard.images.maximum, shard.levels)
-                tokens = tile(quantized, size, shard.stride if split == "train" else size).reshape(-1, seq_len)
+                quantized = quantize(batch, raw.maximum, levels)
+                tokens = tile(quantized, size, stride if split == "train" else size).reshape(-1, seq_len)
                 file.append(tokens)
                 if split == "train":
-                    unigram += np.bincount(tokens.ravel(), minlength=shard.levels)
+                    unigram += np.bincount(tokens.ravel(), minlength=levels)
             rows[split] = file.rows
         if labels is not None and len(members):
             repeated = np.repeat(labels[members], file.rows // len(members))

@@ -20,8 +20,7 @@ Texts are read in blocks, so the memory of a search does not grow with the text.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -96,15 +95,6 @@ def window_file(folder: Path, split: str) -> Path:
     return folder / f"windows-{split}.npy"
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """A shard to search."""
-
-    plan: SplitPlan
-    index: int
-    wanted: Path
-
-
 def find_contamination(plan: SplitPlan, results: list[ShardResult], scratch: Path) -> dict[str, dict[str, Any]]:
     """Return, for validation and test, the number of windows and the fraction that also occurs in training text."""
     windows = {
@@ -115,10 +105,10 @@ def find_contamination(plan: SplitPlan, results: list[ShardResult], scratch: Pat
     if not wanted.exists():
         with atomic_dir(wanted) as folder:
             np.save(folder / "hashes.npy", np.unique(np.concatenate(list(windows.values()))), allow_pickle=False)
-    shards = [_Shard(plan, index, wanted / "hashes.npy") for index in sorted(plan.pool)]
+    search_shard = partial(_search_shard, plan, wanted / "hashes.npy")
     characters = sum(plan.shards[index].characters for index in plan.pool)
     with Progress("searching for contamination", characters) as progress:
-        searched = map_shards(_search_shard, shards, scratch / "contamination", progress)
+        searched = map_shards(search_shard, sorted(plan.pool), scratch / "contamination", progress)
     found = np.unique(np.concatenate([np.load(item.folder / "found.npy", allow_pickle=False) for item in searched]))
     return {
         split: {
@@ -153,16 +143,16 @@ def find_hashes(text: str, wanted: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return wanted[found]
 
 
-def _search_shard(shard: _Shard, folder: Path) -> dict[str, Any]:
-    wanted = np.load(shard.wanted, allow_pickle=False)
+def _search_shard(plan: SplitPlan, file: Path, index: int, folder: Path) -> dict[str, Any]:
+    wanted = np.load(file, allow_pickle=False)
     found: NDArray[np.uint64] = np.empty(0, dtype=np.uint64)
-    for text in _joined(entry.document for entry in shard.plan.documents(shard.index) if entry.split == "train"):
+    for text in _large_texts(entry.document for entry in plan.documents(index) if entry.split == "train"):
         found = np.union1d(found, find_hashes(text, wanted))
     np.save(folder / "found.npy", found, allow_pickle=False)
-    return {"bytes": shard.plan.shards[shard.index].characters}
+    return {"bytes": plan.shards[index].characters}
 
 
-def _joined(documents: Iterable[Document]) -> Iterator[str]:
+def _large_texts(documents: Iterable[Document]) -> Iterator[str]:
     """Join documents into large texts to amortize the cost of a search.
 
     No text contains half a surrogate pair, so no match spans two documents.

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from itertools import pairwise, takewhile
 from pathlib import Path
@@ -103,27 +103,17 @@ def encode_corpus(
         _write_dataset(folder, tokenizer, seq_len, packing, {"test": shards}, plan)
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """A shard to tokenize."""
-
-    plan: SplitPlan
-    index: int
-    tokenizer: Path
-    packing: Packing
-
-
 def _encode_shards(plan: SplitPlan, tokenizer: Tokenizer, packing: Packing, scratch: Path) -> list[ShardResult]:
     saved = scratch / TOKENIZER
     if not saved.exists():
         with atomic_dir(saved) as folder:
             tokenizer.save(folder)
-    shards = [_Shard(plan, index, saved, packing) for index in range(len(plan.shards))]
     characters = sum(shard.characters for shard in plan.shards)
     # Subwords need at most one token per character, and bytes one byte per byte.
     check_disk_space(scratch, characters * np.dtype(token_dtype(tokenizer.vocab_size)).itemsize, "tokenizing")
+    encode_shard = partial(_encode_shard, plan, saved, packing)
     with Progress("tokenizing", characters) as progress:
-        results = map_shards(_encode_shard, shards, scratch / "tokens", progress)
+        results = map_shards(encode_shard, range(len(plan.shards)), scratch / "tokens", progress)
     for split, count in _left_out(results).items():
         sys.stderr.write(
             f"{split}: the tokenizer {tokenizer.kind!r} leaves nothing of {count:,} documents, which are left out\n"
@@ -140,18 +130,17 @@ def _left_out(results: Sequence[ShardResult]) -> dict[str, int]:
     return {split: count for split, count in counts.items() if count}
 
 
-def _encode_shard(shard: _Shard, folder: Path) -> dict[str, Any]:
-    plan, index = shard.plan, shard.index
-    tokenizer = load_tokenizer(shard.tokenizer)
+def _encode_shard(plan: SplitPlan, saved: Path, packing: Packing, index: int, folder: Path) -> dict[str, Any]:
+    tokenizer = load_tokenizer(saved)
     windows: dict[str, list[NDArray[np.uint64]]] = {split: [np.empty(0, np.uint64)] for split in HELD_OUT}
     started: set[str] = set()
     with ExitStack() as files:
-        streams = {split: TokenStream(folder / f"{split}.npy", tokenizer, shard.packing, files) for split in SPLITS}
+        streams = {split: TokenStream(folder / f"{split}.npy", tokenizer, packing, files) for split in SPLITS}
         for split, document, is_cut in plan.documents(index):
             if not started and document.part:
                 parts = takewhile(lambda part, split=split: part.split == split, plan.parts_before(index))  # type: ignore[misc]
                 streams[split].resume(part.document for part in parts)
-            if split not in started and not shard.packing.append_eos and tokenizer.eos_separates_words:
+            if split not in started and not packing.append_eos and tokenizer.eos_separates_words:
                 streams[split].has_words = _has_words_before(plan, index, split, tokenizer)
             started.add(split)
             streams[split].append(document, is_cut=is_cut)
@@ -176,21 +165,6 @@ def _save_streams(streams: Mapping[str, TokenStream], folder: Path, size: int) -
     return {"splits": {split: stream.summary for split, stream in streams.items()}, "bytes": size}
 
 
-@dataclass(frozen=True)
-class _WindowRange:
-    """Consecutive windows of the stream to assign to splits."""
-
-    plan: SplitPlan
-    stream: tuple[Path, ...]
-    tokenizer: Path
-    packing: Packing
-    stream_tokens: int
-    first: int
-    end: int
-    has_rest: bool
-    """True if the tokens after the last window, which are trained on, come along."""
-
-
 def _assign_windows(
     plan: SplitPlan, stream: Sequence[Path], packing: Packing, stream_tokens: int, scratch: Path
 ) -> dict[str, list[ShardResult]]:
@@ -202,13 +176,11 @@ def _assign_windows(
     size = sum(array.nbytes for array in arrays)
     windows, count = sum(map(len, arrays)) // stream_tokens, len(plan.shards)
     ends = [windows * number // count for number in range(count + 1)]
-    ranges = [
-        _WindowRange(plan, tuple(stream), scratch / TOKENIZER, packing, stream_tokens, first, end, number == count - 1)
-        for number, (first, end) in enumerate(pairwise(ends))
-    ]
+    ranges = [(first, end, number == count - 1) for number, (first, end) in enumerate(pairwise(ends))]
+    assign_range = partial(_assign_range, plan, tuple(stream), scratch / TOKENIZER, packing, stream_tokens)
     check_disk_space(scratch, size, "assigning windows to splits")
     with Progress("assigning windows", size) as progress:
-        results = map_shards(_assign_range, ranges, scratch / "windows", progress)
+        results = map_shards(assign_range, ranges, scratch / "windows", progress)
     return dict.fromkeys(_window_fractions(plan), results)
 
 
@@ -218,20 +190,30 @@ def _window_fractions(plan: SplitPlan) -> dict[str, float]:
     return {**fractions, "train": 1 - plan.window_fractions[0] - plan.window_fractions[1]}
 
 
-def _assign_range(windows: _WindowRange, folder: Path) -> dict[str, Any]:
-    tokenizer = load_tokenizer(windows.tokenizer)
-    tokens = concat_arrays([np.load(file, mmap_mode="r", allow_pickle=False) for file in windows.stream])
-    cuts = [number * windows.stream_tokens for number in range(windows.first, windows.end + 1)]
-    fractions = _window_fractions(windows.plan)
+def _assign_range(
+    plan: SplitPlan,
+    stream: Sequence[Path],
+    saved: Path,
+    packing: Packing,
+    stream_tokens: int,
+    windows: tuple[int, int, bool],
+    folder: Path,
+) -> dict[str, Any]:
+    """Assign windows from the first to before the end; if `has_rest`, the tokens after them are trained on."""
+    first_window, end_window, has_rest = windows
+    tokenizer = load_tokenizer(saved)
+    tokens = concat_arrays([np.load(file, mmap_mode="r", allow_pickle=False) for file in stream])
+    cuts = [number * stream_tokens for number in range(first_window, end_window + 1)]
+    fractions = _window_fractions(plan)
     # All numbers from the first window on: eight bytes per window are little, and no generator has to be stored.
-    random = np.random.Generator(np.random.Philox(key=[windows.plan.seed, 0])).random(windows.end)[windows.first :]
+    random = np.random.Generator(np.random.Philox(key=[plan.seed, 0])).random(end_window)[first_window:]
     names = list(fractions)
     owners = np.searchsorted(np.cumsum(list(fractions.values())[:-1]), random, side="right")
     splits = [names[owner] for owner in owners]
-    if windows.has_rest and cuts[-1] < len(tokens):
+    if has_rest and cuts[-1] < len(tokens):
         cuts, splits = [*cuts, len(tokens)], [*splits, "train"]
     with ExitStack() as files:
-        streams = {split: TokenStream(folder / f"{split}.npy", tokenizer, windows.packing, files) for split in names}
+        streams = {split: TokenStream(folder / f"{split}.npy", tokenizer, packing, files) for split in names}
         for split, (first, end) in zip(splits, pairwise(cuts), strict=True):
             text = decode_between(tokenizer, tokens, first, end)
             streams[split].add(tokens[first:end], text)
