@@ -24,12 +24,12 @@ def texts() -> list[str]:
 
 @pytest.fixture(scope="session")
 def articles() -> list[str]:
-    """A dozen help topics: 40 kB of English, which support a vocabulary of some hundred pieces."""
+    """A dozen help topics: 40 kB of English, which support a vocabulary of some hundred tokens."""
     return list(topics.values())[:12]
 
 
 @pytest.fixture(scope="session")
-def pieces(articles: list[str]) -> SentencePiece:
+def subwords(articles: list[str]) -> SentencePiece:
     return make_tokenizer("sentencepiece", articles, vocab_size=500)
 
 

@@ -1,4 +1,4 @@
-"""Processes that are killed on their way."""
+"""Processes that are killed while they work."""
 
 import subprocess
 import sys
@@ -13,10 +13,10 @@ MOST_SECONDS = 5.0
 
 
 def run_until(script: Path, workers: int, reached: Callable[[], bool], delay: float = 0) -> tuple[bool, int]:
-    """Run a script, and kill it by SIGKILL so many seconds after something is reached.
+    """Run a script, and kill it by SIGKILL `delay` seconds after something is reached.
 
     Returns:
-        whether it was killed before it ended, and how many processes it had of its own.
+        whether it was killed before it ended, and how many child processes it had.
     """
     process = start(script, workers)
     while not reached() and process.poll() is None:
@@ -41,7 +41,7 @@ def run(script: Path, workers: int) -> None:
 
 
 def start(script: Path, workers: int) -> subprocess.Popen[bytes]:
-    """A script in a process of its own that prepares data with so many others."""
+    """Start a script in a process that prepares data with this many workers."""
     environment = {
         "MDPIPE_WORKERS": str(workers),
         "OMP_NUM_THREADS": "1",
@@ -52,7 +52,7 @@ def start(script: Path, workers: int) -> subprocess.Popen[bytes]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; one that ended and that nobody waited for does not."""
+    """Return True if it still runs; a zombie does not."""
     try:
         return process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -60,10 +60,10 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def marks(folder: Path) -> dict[Path, tuple[int, int]]:
-    """What tells a file from one that was written again: number and time of all files of finished pieces."""
+    """Return inode and time of all files of finished shards, which differ for a file that was written again."""
     return {
         path: (path.stat().st_ino, path.stat().st_mtime_ns)
-        for piece in (folder.iterdir() if folder.exists() else [])
-        if not piece.name.startswith(".")
-        for path in piece.iterdir()
+        for shard in (folder.iterdir() if folder.exists() else [])
+        if not shard.name.startswith(".")
+        for path in shard.iterdir()
     }

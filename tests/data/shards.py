@@ -44,21 +44,21 @@ def named(texts: Sequence[str]) -> list[Document]:
 
 
 def in_parts(text: str, cuts: Sequence[int], name: str = "text") -> list[Document]:
-    """A text that comes in several parts, cut at these places."""
-    places = [0, *sorted(cuts), len(text)]
-    parts = [text[start:end] for start, end in pairwise(places)]
+    """A text that comes in several parts, cut at these positions."""
+    positions = [0, *sorted(cuts), len(text)]
+    parts = [text[start:end] for start, end in pairwise(positions)]
     return [Document(name, part, number, number < len(parts) - 1) for number, part in enumerate(parts)]
 
 
 def write_texts(directory: Path, documents: Sequence[Document], shards: int = 1, split: str | None = None) -> Path:
-    """A raw folder of these documents in at most so many shards of neighbours."""
+    """A raw folder of these documents in at most this many shards of neighbors."""
     ends = [len(documents) * number // shards for number in range(shards + 1)]
     parts = [text_shard(documents[first:end], split) for first, end in pairwise(ends)]
     return write_all(directory, parts)
 
 
 def write_pictures(directory: Path, pictures: ImageBatch, shards: int = 1) -> Path:
-    """A raw folder of these pictures in so many shards of neighbours."""
+    """A raw folder of these images in this many shards of neighbors."""
     parts = []
     for rows in np.array_split(np.arange(len(pictures.images)), shards):
         groups = None if pictures.groups is None else pictures.groups[rows]

@@ -66,7 +66,7 @@ def test_ids_that_are_no_level_are_refused(ids):
     size=st.integers(1, 3),
     stride=st.integers(1, 4),
 )
-def test_tiles_are_the_squares_of_the_pictures_in_reading_order(images, size, stride):
+def test_tiles_are_the_squares_of_the_images_in_reading_order(images, size, stride):
     _, height, width, _ = images.shape
     expected = [
         image[top : top + size, left : left + size]
@@ -77,7 +77,7 @@ def test_tiles_are_the_squares_of_the_pictures_in_reading_order(images, size, st
     assert np.array_equal(tile(images, size, stride), np.stack(expected))
 
 
-def test_tiles_larger_than_the_picture_are_refused():
+def test_tiles_larger_than_the_image_are_refused():
     with pytest.raises(ValueError, match="size = 9 do not fit images of 8 x 12"):
         tile(np.zeros((1, 8, 12, 1), np.uint8), 9, 1)
 

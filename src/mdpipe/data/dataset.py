@@ -289,7 +289,7 @@ def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def _random_bits(purpose: str, seed: int, block: int, count: int) -> NDArray[np.uint64]:
     """Return the first `count` words of a block of the Philox generator keyed by purpose and seed: uint64 (count,)."""
     key = int.from_bytes(sha256(f"{purpose}:{seed}".encode()).digest()[:16], "little")
-    # The block is in the counter's upper half, so blocks are 2^128 draws apart and never meet.
+    # The block is in the counter's upper half, so blocks are 2^128 numbers apart and never overlap.
     words: NDArray[np.uint64] = np.random.Philox(key=key, counter=block << 128).random_raw(count)
     return words
 

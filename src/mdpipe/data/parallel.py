@@ -159,7 +159,7 @@ def _run(task: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> dict[
     """Return the summary, or the error of invalid input.
 
     The error is raised in the parent: an exception from another process has lost its traceback, by which the command
-    line tells invalid input from a bug.
+    line distinguishes invalid input from a bug.
     """
     function, shard, target = task
     try:

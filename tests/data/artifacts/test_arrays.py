@@ -25,7 +25,7 @@ def test_an_array_written_in_parts_has_the_bytes_of_numpys_own_file(tmp_path_fac
 
 def test_an_array_comes_back_memory_mapped(tmp_path):
     np.save(tmp_path / "a.npy", np.arange(6).reshape(2, 3))
-    array = open_array(tmp_path / "a.npy", "cure")
+    array = open_array(tmp_path / "a.npy", "hint")
     assert isinstance(array, np.memmap)
     assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
 
@@ -60,7 +60,7 @@ def _damaged(path, how):
 @pytest.mark.parametrize(
     "how", ["missing", "empty", "cut in the header", "cut in the data", "too long", "text", "pickled", "an archive"]
 )
-def test_a_damaged_file_is_named_with_the_cure(tmp_path, how):
+def test_a_damaged_file_is_named_with_a_hint(tmp_path, how):
     path = tmp_path / "tokens.npy"
     _damaged(path, how)
     with pytest.raises(ValueError, match=r"tokens\.npy .*; run it again"):

@@ -6,31 +6,31 @@ from mdpipe.data.artifacts.files import atomic_dir
 
 
 def test_the_folder_appears_only_when_it_is_complete(tmp_path):
-    place = tmp_path / "deep" / "place"
-    with atomic_dir(place) as folder:
+    target = tmp_path / "deep" / "folder"
+    with atomic_dir(target) as folder:
         (folder / "file").write_text("new")
-        assert not place.exists()
-    assert (place / "file").read_text() == "new"
-    assert [path.name for path in place.parent.iterdir()] == ["place"]
+        assert not target.exists()
+    assert (target / "file").read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["folder"]
 
 
 def test_a_failure_keeps_what_was_there_and_leaves_nothing_else(tmp_path):
-    place = tmp_path / "place"
-    place.mkdir()
-    (place / "file").write_text("old")
-    with pytest.raises(RuntimeError), atomic_dir(place) as folder:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "file").write_text("old")
+    with pytest.raises(RuntimeError), atomic_dir(target) as folder:
         (folder / "file").write_text("half")
         raise RuntimeError
-    assert (place / "file").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert (target / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_success_replaces_what_was_there_and_what_a_killed_process_left(tmp_path):
-    place, left_over = tmp_path / "place", tmp_path / ".place.partial"
-    for folder in (place, left_over):
+    target, left_over = tmp_path / "folder", tmp_path / ".folder.partial"
+    for folder in (target, left_over):
         folder.mkdir()
         (folder / "stale").write_text("old")
-    with atomic_dir(place) as folder:
+    with atomic_dir(target) as folder:
         (folder / "file").write_text("new")
-    assert [path.name for path in place.iterdir()] == ["file"]
-    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert [path.name for path in target.iterdir()] == ["file"]
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]

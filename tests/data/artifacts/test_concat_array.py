@@ -9,7 +9,7 @@ from mdpipe.data.artifacts.arrays import ConcatArray, concat_arrays
 
 lengths = st.lists(st.integers(0, 5), min_size=1, max_size=6)
 row_shapes = st.sampled_from([(), (3,), (2, 1)])
-places = st.none() | st.integers(-30, 30)
+positions = st.none() | st.integers(-30, 30)
 
 
 def shards_of(lengths, row_shape):
@@ -18,7 +18,7 @@ def shards_of(lengths, row_shape):
     return np.split(whole, np.cumsum(lengths)[:-1])
 
 
-@given(lengths=lengths, row_shape=row_shapes, first=places, end=places)
+@given(lengths=lengths, row_shape=row_shapes, first=positions, end=positions)
 def test_a_slice_is_that_of_the_concatenation(lengths, row_shape, first, end):
     shards = shards_of(lengths, row_shape)
     found = ConcatArray(shards)[first:end]

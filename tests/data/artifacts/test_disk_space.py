@@ -1,4 +1,4 @@
-"""Room on the disk is asked for where it will be needed."""
+"""Disk space is checked where it will be needed."""
 
 import errno
 import gzip
@@ -28,7 +28,7 @@ from tests.small_disk import small_disk
 
 
 def test_what_fits_is_let_through_and_what_does_not_says_how_much_is_missing(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: shutil._ntuple_diskusage(10**10, 7 * 10**9, 3 * 10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**10, 7 * 10**9, 3 * 10**9))
     check_disk_space(tmp_path, 3 * 10**9, "tokenizing")
     assert capfd.readouterr().err == "tokenizing needs about 3.00 GB of the disk's free 3.00 GB\n"
     check_disk_space(tmp_path, 10**6, "tokenizing")
@@ -39,16 +39,16 @@ def test_what_fits_is_let_through_and_what_does_not_says_how_much_is_missing(tmp
         check_disk_space(tmp_path, 5 * 10**9, "tokenizing")
 
 
-def test_a_folder_that_is_not_there_yet_is_asked_for_where_it_will_be(tmp_path, monkeypatch):
-    asked = []
+def test_a_folder_that_is_not_there_yet_is_checked_where_it_will_be(tmp_path, monkeypatch):
+    checked = []
 
-    def usage(place):
-        asked.append(place)
+    def usage(path):
+        checked.append(path)
         return shutil._ntuple_diskusage(1, 0, 1)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
     check_disk_space(tmp_path / "not" / "yet", 1, "it")
-    assert asked == [tmp_path]
+    assert checked == [tmp_path]
 
 
 def write_array(path: Path) -> None:
@@ -82,18 +82,18 @@ WRITERS = [write_array, append_rows, write_tensors, write_parquet, write_frame, 
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
 def test_a_full_disk_is_named_with_the_folder_whichever_library_writes(tmp_path, write):
     """And what was there stays."""
-    place = tmp_path / "place"
-    place.mkdir()
-    (place / "file").write_text("old")
-    with small_disk(10**5), pytest.raises(DiskFullError) as error, atomic_dir(place) as folder:
+    target = tmp_path / "folder"
+    target.mkdir()
+    (target / "file").write_text("old")
+    with small_disk(10**5), pytest.raises(DiskFullError) as error, atomic_dir(target) as folder:
         write(folder / "file")
     assert "\n" not in str(error.value)
     assert re.match(
-        rf"{tmp_path}/\.?place\S* cannot be written: (File too large|No space left on device), [\d.,]+ GB free; make",
+        rf"{tmp_path}/\.?folder\S* cannot be written: (File too large|No space left on device), [\d.,]+ GB free; make",
         str(error.value),
     )
-    assert (place / "file").read_text() == "old"
-    assert list(tmp_path.iterdir()) == [place]
+    assert (target / "file").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_a_file_that_does_not_fit_leaves_the_old_one_and_nothing_else(tmp_path):

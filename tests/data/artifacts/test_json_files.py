@@ -13,7 +13,7 @@ def test_the_order_of_keys_does_not_change_the_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"a": ', b"[1]", b"\xff"])
-def test_a_damaged_file_is_named_with_the_cure(tmp_path, content):
+def test_a_damaged_file_is_named_with_a_hint(tmp_path, content):
     if content is not None:
         (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"x\.json .*; run it again"):

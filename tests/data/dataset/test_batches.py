@@ -36,7 +36,7 @@ def test_any_split_of_the_rows_among_workers_gives_the_same_batch(dataset, seed,
 
 @reuse_the_dataset
 @given(seed=seeds, step=steps)
-def test_a_batch_does_not_depend_on_what_was_asked_before(dataset, seed, step):
+def test_a_batch_does_not_depend_on_earlier_batches(dataset, seed, step):
     first = training_batch(dataset, seed, step, 8)
     for other in (0, step + 1, step // 2):
         training_batch(dataset, seed + 1, other, 8)
@@ -75,7 +75,7 @@ def test_offsets_are_uniform_over_all_there_are(text_dataset):
 
 @reuse_the_dataset
 @given(seed=seeds, batch_size=batch_sizes, start=st.integers(0, 5))
-def test_each_order_has_every_picture_once(image_dataset, seed, batch_size, start):
+def test_each_order_has_every_image_once(image_dataset, seed, batch_size, start):
     dataset = EncodedDataset.open(image_dataset, "train")
     count = len(dataset.tokens)
     steps = range(start * count // batch_size, (start + 2) * count // batch_size + 2)
@@ -86,7 +86,7 @@ def test_each_order_has_every_picture_once(image_dataset, seed, batch_size, star
         assert sorted(map(tuple, rows[first : first + count].tolist())) == everything
 
 
-def test_orders_of_pictures_differ(image_dataset):
+def test_orders_of_images_differ(image_dataset):
     dataset = EncodedDataset.open(image_dataset, "train")
     orders = {training_batch(dataset, seed, epoch, 24).tobytes() for seed in range(3) for epoch in range(5)}
     assert len(orders) == 15
@@ -112,7 +112,7 @@ def test_no_rows_are_an_empty_batch(dataset):
     assert training_batch(dataset, 0, 0, 8, range(3, 3)).shape == (0, dataset.seq_len)
 
 
-def test_text_shorter_than_a_window_is_refused_with_the_cure(text_dataset):
+def test_text_shorter_than_a_window_is_refused_with_a_hint(text_dataset):
     short = with_tokens(text_dataset, np.zeros(31, np.uint8))
     with pytest.raises(ValueError, match=r"31 tokens, fewer than one window of seq_len = 32; lower .* params\.yaml"):
         training_batch(short, 0, 0, 2)

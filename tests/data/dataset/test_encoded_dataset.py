@@ -50,7 +50,7 @@ def test_a_text_shorter_than_a_window_is_one_short_window(text_dataset):
 
 @reuse_the_dataset
 @given(batch_size=st.integers(1, 40))
-def test_evaluation_reads_each_picture_once_in_order(image_dataset, batch_size):
+def test_evaluation_reads_each_image_once_in_order(image_dataset, batch_size):
     dataset = EncodedDataset.open(image_dataset, "train")
     batches = list(dataset.evaluation_batches(batch_size))
     assert np.array_equal(np.concatenate([tokens for _, tokens in batches]), dataset.tokens)
@@ -74,7 +74,7 @@ def test_a_split_that_is_not_there_is_named_with_those_that_are(text_dataset):
         EncodedDataset.open(text_dataset, "dev")
 
 
-def test_a_truncated_split_is_named_with_the_cure(text_dataset):
+def test_a_truncated_split_is_named_with_a_hint(text_dataset):
     path = text_dataset / "train-00000.npy"
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(ValueError, match=r"train-00000\.npy .*run `dvc repro encode@words` again"):
@@ -84,13 +84,13 @@ def test_a_truncated_split_is_named_with_the_cure(text_dataset):
 @pytest.mark.parametrize(
     "tokens", [np.zeros(5, np.uint8), np.zeros((5, 32), np.uint8), np.zeros(0, np.uint8), np.zeros(5, np.int64)]
 )
-def test_a_text_that_is_not_what_the_header_says_is_named_with_the_cure(text_dataset, tokens):
+def test_a_text_that_is_not_what_the_header_says_is_named_with_a_hint(text_dataset, tokens):
     np.save(text_dataset / "train-00000.npy", tokens)
     with pytest.raises(ValueError, match=r"train-00000\.npy .*run `dvc repro encode@words` again"):
         EncodedDataset.open(text_dataset, "train")
 
 
-def test_pictures_that_are_not_what_the_header_says_are_named_with_the_cure(image_dataset):
+def test_images_that_are_not_what_the_header_says_are_named_with_a_hint(image_dataset):
     np.save(image_dataset / "test-00000.npy", np.zeros((3, 15), np.uint8))
     with pytest.raises(
         ValueError, match=r"test-00000\.npy should be uint8 \(3, 16\) .*`dvc repro encode@numbers` again"
@@ -99,7 +99,7 @@ def test_pictures_that_are_not_what_the_header_says_are_named_with_the_cure(imag
 
 
 @pytest.mark.parametrize("key", ["modality", "vocab_size", "shape", "seq_len", "tokenizer", "classes", "splits"])
-def test_an_incomplete_header_is_named_with_the_cure(text_dataset, key):
+def test_an_incomplete_header_is_named_with_a_hint(text_dataset, key):
     header = json.loads((text_dataset / "dataset.json").read_text())
     del header[key]
     (text_dataset / "dataset.json").write_text(json.dumps(header))
@@ -109,14 +109,14 @@ def test_an_incomplete_header_is_named_with_the_cure(text_dataset, key):
 
 @pytest.mark.parametrize("value", [None, "3", -1, 1.5, [0], {"train": 3}], ids=str)
 @pytest.mark.parametrize("key", ["modality", "vocab_size", "shape", "seq_len", "classes", "drop_last", "splits"])
-def test_a_key_of_another_type_is_named_with_the_cure(text_dataset, key, value):
+def test_a_key_of_another_type_is_named_with_a_hint(text_dataset, key, value):
     header = json.loads((text_dataset / "dataset.json").read_text())
     (text_dataset / "dataset.json").write_text(json.dumps(header | {key: value}))
     with pytest.raises(ValueError, match=rf"dataset\.json: {key}.*; run `dvc repro encode@words` again"):
         EncodedDataset.open(text_dataset, "train")
 
 
-def test_a_token_beyond_the_vocabulary_is_named_with_the_cure(image_dataset):
+def test_a_token_beyond_the_vocabulary_is_named_with_a_hint(image_dataset):
     tokens = np.load(image_dataset / "test-00000.npy")
     tokens[1, 2] = 17
     np.save(image_dataset / "test-00000.npy", tokens)
@@ -126,7 +126,7 @@ def test_a_token_beyond_the_vocabulary_is_named_with_the_cure(image_dataset):
 
 
 @pytest.mark.parametrize("counts", [None, np.zeros(3, np.int64), np.zeros(256, np.int32)])
-def test_damaged_unigram_counts_are_named_with_the_cure(text_dataset, counts):
+def test_damaged_unigram_counts_are_named_with_a_hint(text_dataset, counts):
     dataset = EncodedDataset.open(text_dataset, "train")
     (text_dataset / "unigram.npy").unlink()
     if counts is not None:

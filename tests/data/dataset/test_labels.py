@@ -71,8 +71,8 @@ def test_digits_have_the_labels_that_scikit_learn_gives_them(encoded):
     assert EncodedDataset.open(directory, "test").classes == 10
 
 
-def test_every_tile_has_the_label_of_its_picture(numbered):
-    """Training tiles of a picture are three, held-out ones are one."""
+def test_every_tile_has_the_label_of_its_image(numbered):
+    """An image has three training tiles, and one otherwise."""
     for split, tiles in (("train", 24 * 3), ("validation", 8), ("test", 8)):
         assert EncodedDataset.open(numbered, split).labels.shape == (tiles,)
         assert all(label == tokens[0] % 3 for tokens, label in rows(numbered, split))
@@ -86,7 +86,7 @@ def test_labels_of_arrays_reach_the_batch(tmp_path, encoded):
 
 
 def test_labels_of_folders_reach_the_batch(tmp_path, encoded):
-    """Picture n lies in the folder a, b or c by n mod 3, half of them one level deeper."""
+    """Image n is in the folder a, b or c by n mod 3, half of them one level deeper."""
     for number, pixels in enumerate(NUMBERED):
         file = tmp_path / "files" / "abc"[number % 3] / ("deep" if number % 2 else "") / f"{number:02d}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def test_labels_of_folders_reach_the_batch(tmp_path, encoded):
 
 @reuse_the_dataset
 @given(seed=st.integers(0, 2**63 - 1), step=st.integers(0, 10**7), batch_size=st.integers(1, 100), data=st.data())
-def test_training_labels_are_those_of_the_batch_for_any_share_of_its_rows(numbered, seed, step, batch_size, data):
+def test_training_labels_are_those_of_the_batch_for_any_part_of_its_rows(numbered, seed, step, batch_size, data):
     dataset = EncodedDataset.open(numbered, "train")
     start, stop = sorted(data.draw(st.tuples(*[st.integers(0, batch_size)] * 2)))
     for share in (None, range(start, stop), range(start, stop, 3)):
@@ -125,14 +125,14 @@ def test_batches_of_labels_can_be_written_to(numbered):
 
 
 @pytest.mark.parametrize("unlabelled", ["text_dataset", "image_dataset"])
-def test_without_labels_there_are_no_classes_and_asking_for_them_is_refused(request, unlabelled):
+def test_without_labels_there_are_no_classes_and_none_can_be_read(request, unlabelled):
     directory = request.getfixturevalue(unlabelled)
     dataset = EncodedDataset.open(directory, "train")
     assert (dataset.classes, dataset.labels) == (0, None)
     assert not list(directory.glob("*labels*"))
-    for ask in (lambda: training_labels(dataset, 0, 0, 8), dataset.require_labels):
+    for read in (lambda: training_labels(dataset, 0, 0, 8), dataset.require_labels):
         with pytest.raises(ValueError, match=r"has no labels; say in params.yaml which `labels`"):
-            ask()
+            read()
 
 
 def test_labels_leave_the_tokens_as_they_are(encoded):
@@ -153,7 +153,7 @@ def test_labels_leave_the_tokens_as_they_are(encoded):
     "labels",
     [None, np.zeros(7, np.int64), np.zeros((8, 1), np.int64), np.zeros(8, np.int32), np.full(8, 3), np.full(8, -1)],
 )
-def test_damaged_labels_are_named_with_the_cure(numbered, labels):
+def test_damaged_labels_are_named_with_a_hint(numbered, labels):
     path = numbered / "test_labels-00000.npy"
     path.unlink()
     if labels is not None:

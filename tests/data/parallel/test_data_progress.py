@@ -19,33 +19,33 @@ def clock(monkeypatch):
 
 
 def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock, capsys):
-    with Progress("tokenizing", 10_000_000) as told:
-        told.advance(1_000_000)
+    with Progress("tokenizing", 10_000_000) as progress:
+        progress.advance(1_000_000)
         clock(LOG_INTERVAL - 1)
-        told.advance(500_000)
+        progress.advance(500_000)
         assert not capsys.readouterr().err
         clock(1)
-        told.advance(500_000)
+        progress.advance(500_000)
         assert capsys.readouterr().err == "tokenizing: 2.0 MB of 10.0 MB, 0.2 MB/s, 40 s left\n"
-        told.advance(500_000)
+        progress.advance(500_000)
         assert not capsys.readouterr().err
         clock(LOG_INTERVAL)
-        told.advance(1_500_000)
+        progress.advance(1_500_000)
         assert capsys.readouterr().err == "tokenizing: 4.0 MB of 10.0 MB, 0.2 MB/s, 30 s left\n"
 
 
-def test_what_was_made_before_counts_for_the_place_and_not_for_the_rate(clock):
-    told = Progress("tokenizing", 10_000_000)
-    told.advance(6_000_000, is_resumed=True)
-    told.advance(2_000_000)
-    assert told.line(10) == "tokenizing: 8.0 MB of 10.0 MB, 0.2 MB/s, 10 s left"
+def test_what_was_made_before_counts_as_done_but_not_for_the_rate(clock):
+    progress = Progress("tokenizing", 10_000_000)
+    progress.advance(6_000_000, is_resumed=True)
+    progress.advance(2_000_000)
+    assert progress.line(10) == "tokenizing: 8.0 MB of 10.0 MB, 0.2 MB/s, 10 s left"
 
 
 @pytest.mark.parametrize("total", [None, 0])
 def test_without_a_total_there_is_no_time_left(total):
-    told = Progress("quantizing", total)
-    told.advance(1_234_500_000)
-    assert told.line(100) == "quantizing: 1,234.5 MB, 12.3 MB/s"
+    progress = Progress("quantizing", total)
+    progress.advance(1_234_500_000)
+    assert progress.line(100) == "quantizing: 1,234.5 MB, 12.3 MB/s"
 
 
 def test_at_the_beginning_nothing_is_divided_by_zero():
@@ -53,16 +53,16 @@ def test_at_the_beginning_nothing_is_divided_by_zero():
 
 
 def test_more_than_the_total_leaves_no_time():
-    told = Progress("tokenizing", 1_000_000)
-    told.advance(3_000_000)
-    assert told.line(1).endswith(", 0 s left")
+    progress = Progress("tokenizing", 1_000_000)
+    progress.advance(3_000_000)
+    assert progress.line(1).endswith(", 0 s left")
 
 
 def test_a_terminal_shows_a_bar_instead_of_lines(clock, capsys, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with Progress("tokenizing", 10) as told:
+    with Progress("tokenizing", 10) as progress:
         clock(2 * LOG_INTERVAL)
-        told.advance(5)
+        progress.advance(5)
     shown = capsys.readouterr().err
     assert "MB/s" not in shown
     assert "tokenizing" in shown

@@ -1,4 +1,4 @@
-"""Work in pieces: whatever happens to the processes, every piece is made once."""
+"""Work in shards: whatever happens to the processes, every shard is written once."""
 
 import os
 import random
@@ -36,15 +36,15 @@ def make(work, items, scratch):
     return map_shards(work, items, scratch, Progress("testing", None))
 
 
-def test_each_piece_is_made_once_in_the_order_of_the_items(tmp_path):
-    pieces = make(works.write, ITEMS, tmp_path / "scratch")
-    assert [piece.summary["item"] for piece in pieces] == ITEMS
-    assert [piece.folder.name for piece in pieces] == ["00000", "00001", "00002", "00003", "00004"]
-    assert [(piece.folder / "letters.txt").read_text() for piece in pieces] == ["fffff", "", "hhhhhhh", "cc", "eeee"]
+def test_each_shard_is_made_once_in_the_order_of_the_items(tmp_path):
+    results = make(works.write, ITEMS, tmp_path / "scratch")
+    assert [result.summary["item"] for result in results] == ITEMS
+    assert [result.folder.name for result in results] == ["00000", "00001", "00002", "00003", "00004"]
+    assert [(result.folder / "letters.txt").read_text() for result in results] == ["fffff", "", "hhhhhhh", "cc", "eeee"]
     assert len(list((tmp_path / "scratch").iterdir())) == len(ITEMS)
 
 
-def test_no_items_are_no_pieces(tmp_path):
+def test_no_items_are_no_shards(tmp_path):
     assert make(works.write, [], tmp_path / "scratch") == []
 
 
@@ -52,13 +52,13 @@ def test_the_number_of_processes_changes_no_byte(tmp_path, monkeypatch):
     found = {}
     for count in ("1", "2", "3"):
         monkeypatch.setenv(WORKERS, count)
-        pieces = make(works.write, ITEMS, tmp_path / count)
-        assert [piece.summary["item"] for piece in pieces] == ITEMS
+        results = make(works.write, ITEMS, tmp_path / count)
+        assert [result.summary["item"] for result in results] == ITEMS
         found[count] = folder_bytes(tmp_path / count)
     assert found["1"] == found["2"] == found["3"]
 
 
-def test_pieces_that_are_there_are_not_made_again(tmp_path):
+def test_shards_that_are_there_are_not_made_again(tmp_path):
     make(works.write, ITEMS[:3], tmp_path)
     before = marks(tmp_path)
     make(works.write, ITEMS, tmp_path)
@@ -67,8 +67,8 @@ def test_pieces_that_are_there_are_not_made_again(tmp_path):
     assert len(after) == 2 * len(ITEMS)
 
 
-class Heard:
-    """Notes what progress is told."""
+class Recorder:
+    """Record how progress is called."""
 
     def __init__(self):
         self.made, self.before = [], []
@@ -77,15 +77,15 @@ class Heard:
         (self.before if is_resumed else self.made).append(count)
 
 
-def test_progress_is_told_which_pieces_were_there_before(tmp_path):
+def test_progress_counts_shards_of_an_earlier_process_apart(tmp_path):
     make(works.write, ITEMS[:2], tmp_path)
-    heard = Heard()
+    heard = Recorder()
     map_shards(works.write, ITEMS, tmp_path, heard)
     assert (heard.before, heard.made) == (ITEMS[:2], ITEMS[2:])
 
 
 @pytest.mark.parametrize("count", ["1", "2"])
-def test_an_error_in_a_piece_names_it_and_keeps_the_others(tmp_path, monkeypatch, count):
+def test_an_error_in_a_shard_names_it_and_keeps_the_others(tmp_path, monkeypatch, count):
     monkeypatch.setenv(WORKERS, count)
     items = [0, 1, 2, works.BROKEN, 4]
     with pytest.raises(ValueError, match="item 3 is broken; mend it"):
@@ -98,7 +98,7 @@ def test_an_error_in_a_piece_names_it_and_keeps_the_others(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("count", ["1", "2"])
-def test_bad_input_is_told_plainly_and_a_bug_with_its_traceback(tmp_path, monkeypatch, count):
+def test_bad_input_is_one_line_and_a_bug_a_traceback(tmp_path, monkeypatch, count):
     """Whichever process meets it: the command line tells them apart by where the error was raised."""
     monkeypatch.setenv(WORKERS, count)
     with pytest.raises(SystemExit, match=r"mdpipe: .*[01]\.json does not exist; give it"), told_plainly():
@@ -107,7 +107,7 @@ def test_bad_input_is_told_plainly_and_a_bug_with_its_traceback(tmp_path, monkey
         make(works.write_all_but_one, [works.BROKEN, works.BROKEN], tmp_path)
 
 
-def test_a_process_that_the_system_kills_is_named_with_the_cure_and_the_others_pieces_stay(tmp_path, monkeypatch):
+def test_a_process_killed_by_the_system_is_named_and_finished_shards_stay(tmp_path, monkeypatch):
     monkeypatch.setenv(WORKERS, "2")
     with pytest.raises(ValueError, match=rf"a process was killed, .* {WORKERS} below 2 and run .* again"):
         make(works.die_once_the_others_are_done, [0, 1, 2, works.BROKEN], tmp_path)
@@ -115,7 +115,7 @@ def test_a_process_that_the_system_kills_is_named_with_the_cure_and_the_others_p
 
 
 def test_killed_at_any_moment_and_run_again_it_makes_the_same_bytes(tmp_path):
-    """SIGKILL while the processes start, and whenever one, two, ... more pieces are there."""
+    """SIGKILL while the processes start, and whenever one, two, ... more shards are finished."""
     items = [3, 8, 1, 6, 9, 2, 7, 5, 4, 8, 3, 6]
     scratch, script, chance = tmp_path / "scratch", tmp_path / "script.py", random.Random(0)
     script.write_text(SCRIPT.format(items=items, scratch=str(scratch)))

@@ -1,4 +1,4 @@
-"""Work for `map_shards`: in a module of its own, which other processes import fast."""
+"""Work for `map_shards`: a module that other processes import fast."""
 
 import os
 import signal
@@ -12,13 +12,13 @@ BROKEN = 3
 
 
 def write(item: int, folder: Path) -> dict[str, Any]:
-    """A file of so many letters."""
+    """Write a file of `item` characters."""
     (folder / "letters.txt").write_text(chr(97 + item) * item)
     return {"item": item, "bytes": item}
 
 
 def write_slowly(item: int, folder: Path) -> dict[str, Any]:
-    """The same, a letter at a time."""
+    """Write the same, one character at a time."""
     with (folder / "letters.txt").open("w") as file:
         for _ in range(item):
             file.write(chr(97 + item))
@@ -31,7 +31,7 @@ def write_all_but_one(item: int, folder: Path) -> dict[str, Any]:
     """The same, except for a broken item."""
     if item == BROKEN:
         (folder / "half.txt").write_text("half")
-        raise ValueError(f"item {item} is broken; mend it")
+        raise ValueError(f"item {item} is broken; correct it")
     return write(item, folder)
 
 

@@ -48,7 +48,7 @@ class Site:
     """Distance of the first byte of a range from the requested one."""
     longest: int = len(BODY)
     """Bytes of a range that are answered at most."""
-    lie: int = 0
+    extra_length: int = 0
     """Bytes that are announced and do not exist."""
     length: bool = True
     pause: float = 0.0
@@ -110,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def described(self, length: int) -> dict[str, str]:
         """Return the headers of an answer of this many bytes."""
-        announced = {"Content-Length": str(length + self.site.lie)} if self.site.length else {}
+        announced = {"Content-Length": str(length + self.site.extra_length)} if self.site.length else {}
         return announced | self.site.version | self.site.more
 
     def answer(self, status: int, headers: dict[str, str], body: bytes) -> None:

@@ -85,10 +85,10 @@ def test_a_truncated_file_is_named(tmp_path, suffix, documents, kept):
 
 @packed
 @units
-@pytest.mark.parametrize("place", [20, 0.5])
-def test_a_damaged_file_is_named(tmp_path, suffix, documents, place):
+@pytest.mark.parametrize("position", [20, 0.5])
+def test_a_damaged_file_is_named(tmp_path, suffix, documents, position):
     content = bytearray(pack(TEXT, suffix))
-    start = int(place * len(content)) if isinstance(place, float) else place
+    start = int(position * len(content)) if isinstance(position, float) else position
     content[start : start + 100] = bytes(100)
     (tmp_path / f"a.txt{suffix}").write_bytes(content)
     with pytest.raises(ValueError, match=rf"a\.txt\{suffix} is truncated or no \{suffix} file"):

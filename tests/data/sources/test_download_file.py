@@ -77,7 +77,7 @@ def test_a_present_file_with_another_checksum_is_refused_and_kept(site, tmp_path
 
 @pytest.mark.parametrize("variable", downloading.OFFLINE)
 @pytest.mark.parametrize("value", ["1", "true", "YES", "On"])
-def test_offline_the_missing_file_and_its_place_are_named(site, tmp_path, monkeypatch, variable, value):
+def test_offline_the_missing_file_and_its_path_are_named(site, tmp_path, monkeypatch, variable, value):
     monkeypatch.setenv(variable, value)
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "raw" / name(site.url)
@@ -97,7 +97,7 @@ def test_offline_is_off_unless_it_is_switched_on(site, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("end", ["", "/"])
-def test_a_mirror_takes_the_place_of_the_host_and_changes_no_name(site, tmp_path, monkeypatch, end):
+def test_a_mirror_replaces_the_host_and_changes_no_name(site, tmp_path, monkeypatch, end):
     monkeypatch.setenv("MDPIPE_MIRROR", f"http://127.0.0.1:{site.port}/files{end}")
     url = "https://nowhere.invalid/dc/text8.zip"
     assert download(url, SUM, tmp_path) == tmp_path / name(url)
@@ -163,4 +163,4 @@ def test_processes_that_want_the_same_file_download_it_once(site, tmp_path):
     site.released.set()
     assert [process.wait() for process in processes] == [0, 0, 0]
     assert (tmp_path / name(site.url)).read_bytes() == BODY
-    assert [asked for asked, _ in site.requests] == [None, f"bytes={HALF}-"]
+    assert [requested for requested, _ in site.requests] == [None, f"bytes={HALF}-"]

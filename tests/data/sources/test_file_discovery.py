@@ -87,8 +87,8 @@ def test_a_linked_folder_of_images_is_a_class(tmp_path):
 
 def test_links_that_lead_back_end_and_give_every_file_once(tmp_path):
     put(tmp_path, "a/0.txt", "a/deep/1.txt", "2.txt")
-    for place, target in (("a/up", ".."), ("a/deep/self", "."), ("again", "."), ("a/deep/top", tmp_path)):
-        (tmp_path / place).symlink_to(target)
+    for link, target in (("a/up", ".."), ("a/deep/self", "."), ("again", "."), ("a/deep/top", tmp_path)):
+        (tmp_path / link).symlink_to(target)
     assert names(tmp_path, "**/*.txt") == ["2.txt", "a/0.txt", "a/deep/1.txt"]
 
 
@@ -96,7 +96,7 @@ def test_links_that_lead_back_end_and_give_every_file_once(tmp_path):
 def test_a_link_that_leads_nowhere_is_named(tmp_path, link):
     put(tmp_path, "a/0.txt")
     (tmp_path / link).symlink_to("/not/mounted")
-    with pytest.raises(ValueError, match=rf"{link} is a link that leads nowhere; restore"):
+    with pytest.raises(ValueError, match=rf"{link} is a broken link; restore"):
         names(tmp_path, "**/*.txt")
 
 

@@ -164,7 +164,7 @@ def test_a_truncated_file_is_refused(tmp_path, repository):
 
 @pytest.mark.parametrize("case", ["offline", "a server that hangs up"])
 def test_a_name_that_cannot_be_loaded_is_named_with_a_hint(tmp_path, case):
-    """In a process of its own, since the library reads its environment when it is imported."""
+    """In another process, since the library reads its environment when it is imported."""
     script = """
         import socket, sys, threading, os
         from pathlib import Path
@@ -225,9 +225,9 @@ def test_a_column_that_images_do_not_have_is_named(tmp_path, gallery, column, mi
 def test_a_data_set_of_image_files_is_read_as_one_of_rows(tmp_path):
     folder = tmp_path / "hub" / "files"
     for index, image in enumerate(RGB):
-        place = folder / "data" / "train" / NAMES[LABELS[index]] / f"{index}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(place)
+        path = folder / "data" / "train" / NAMES[LABELS[index]] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
     images = images_of(
         "huggingface", tmp_path / "downloads", name=str(folder), image_column="image", label_column="label"
     )

@@ -144,8 +144,8 @@ def test_any_damage_to_an_image_ends_in_pixels_or_a_value_error(suffix):
     named = 0
     for _ in range(100):
         damaged = bytearray(content)
-        for place in RANDOM.integers(0, min(len(content), 150), 3):
-            damaged[place] = RANDOM.integers(0, 256)
+        for position in RANDOM.integers(0, min(len(content), 150), 3):
+            damaged[position] = RANDOM.integers(0, 256)
         try:
             decode_image(bytes(damaged), "it", Counter())
         except ValueError as error:
@@ -415,11 +415,11 @@ def test_postscript_is_refused_and_ghostscript_is_not_started(tmp_path, monkeypa
 def test_only_formats_that_pillow_decodes_itself_are_opened(monkeypatch):
     """Those that run a program or a plugin are never handed a file, whatever it begins with."""
     Image.init()
-    asked = []
+    opened = []
 
     def recorded(name):
         def refuse(*_):
-            asked.append(name)
+            opened.append(name)
             raise SyntaxError(name)
 
         return refuse
@@ -427,7 +427,7 @@ def test_only_formats_that_pillow_decodes_itself_are_opened(monkeypatch):
     monkeypatch.setattr(Image, "OPEN", {name: (recorded(name), None) for name in Image.OPEN})
     with pytest.raises(ValueError, match="no image"):
         decode_image(postscript(), "it", Counter(), "L")
-    assert set(asked) == set(images.FORMATS)
+    assert set(opened) == set(images.FORMATS)
     helped = {"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG", "PSD", "FITS", "IPTC"}
     assert helped <= set(Image.ID)
     assert not helped & set(images.FORMATS)

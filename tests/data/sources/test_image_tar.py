@@ -209,7 +209,7 @@ def test_other_files_and_hidden_ones_are_left_out_and_counted(tmp_path):
     counts = Counter()
     [shard] = shards_of("image_tar", tmp_path)
     assert np.array_equal(concatenated(list(shard.read(counts))).images, PIXELS[:3])
-    assert counts == {"files": 1, "hidden files left out": 7, "files that are no pictures by their names left out": 9}
+    assert counts == {"files": 1, "hidden files left out": 7, "files without an image suffix left out": 9}
 
 
 @pytest.mark.parametrize("name", ["./0.png", "../0.png", "x.y/0.PNG", "0"])
@@ -220,7 +220,7 @@ def test_names_with_dots_are_not_hidden(tmp_path, name):
 
 def test_an_archive_of_other_files_says_what_it_has(tmp_path):
     pack(tmp_path / "a.tar", {"a.txt": b"hello", "b.txt": b"hello"})
-    message = r"no documents or images; .* \(found: 1 files; 2 files that are no pictures by their names left out\)"
+    message = r"no documents or images; .* \(found: 1 files; 2 files without an image suffix left out\)"
     with pytest.raises(ValueError, match=message):
         write_shards(tmp_path / "raw", "image_tar", shards_of("image_tar", tmp_path), tmp_path / "scratch")
 
@@ -234,7 +234,7 @@ def test_images_of_one_name_are_all_read_and_counted(tmp_path):
     counts = Counter()
     [shard] = shards_of("image_tar", tmp_path)
     assert np.array_equal(concatenated(list(shard.read(counts))).images, PIXELS[:6])
-    assert counts == {"files": 1, "pictures with the name of an earlier one": 3}
+    assert counts == {"files": 1, "images with the name of an earlier one": 3}
 
 
 def test_a_name_with_escape_codes_is_shown_without_them(tmp_path):

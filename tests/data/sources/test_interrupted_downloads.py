@@ -89,7 +89,7 @@ def test_a_range_that_is_refused_starts_over(site, tmp_path):
 
 
 def test_a_length_that_is_never_reached_is_no_success(site, tmp_path):
-    site.lie = 10
+    site.extra_length = 10
     with pytest.raises(ValueError, match=rf"not downloaded in {ATTEMPTS} attempts"):
         download(site.url, None, tmp_path)
     assert len(site.requests) == ATTEMPTS

@@ -66,7 +66,7 @@ def test_a_range_of_a_malformed_length_is_not_used(site, tmp_path, total):
         ("", "is refused with status 302"),
     ],
 )
-def test_a_redirection_that_leads_nowhere_is_refused_in_a_sentence(site, tmp_path, location, why):
+def test_a_broken_redirection_is_refused_in_a_sentence(site, tmp_path, location, why):
     site.location = location
     with pytest.raises(ValueError, match=why) as refused:
         download(site.url, SUM, tmp_path)

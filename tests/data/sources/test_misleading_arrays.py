@@ -1,4 +1,4 @@
-"""Arrays whose headers lie of their size are refused in a sentence, before memory is taken for them."""
+"""Arrays with wrong sizes in their headers are refused before memory is allocated for them."""
 
 import io
 import struct
@@ -58,7 +58,9 @@ def test_an_honest_header_is_read(tmp_path):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_a_shape_that_is_not_the_content_is_refused(tmp_path, shape):
     (tmp_path / "a.npy").write_bytes(npy(shape))
-    assert "header" in (told := refused("npy", tmp_path / "a.npy")) or "is empty, truncated or no .npy file" in told
+    assert (
+        "header" in (message := refused("npy", tmp_path / "a.npy")) or "is empty, truncated or no .npy file" in message
+    )
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:
             archive.writestr("x.npy", npy(shape))

@@ -150,9 +150,9 @@ def test_damage_never_goes_unnoticed(tmp_path, pack):
     """One byte after the other; what is still read is what was there."""
     save(tmp_path / "a.npz", PIXELS[:5], CLASSES[:5], pack)
     content = (tmp_path / "a.npz").read_bytes()
-    for place in range(0, len(content), 3):
+    for position in range(0, len(content), 3):
         damaged = bytearray(content)
-        damaged[place] ^= 0x55
+        damaged[position] ^= 0x55
         (tmp_path / "a.npz").write_bytes(damaged)
         try:
             images = read(tmp_path)

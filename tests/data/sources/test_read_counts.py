@@ -32,8 +32,8 @@ def test_files_classes_and_what_was_done_to_images(tmp_path, capsys):
         Image.fromarray(pixels).save(tmp_path / "ab"[index % 2] / f"{index}.png", **exif)
     with shard_bytes(100):
         read, log = write(tmp_path, "image_folder", capsys, pattern="*/*.png", labels="folder")
-    assert read == {"files": 6, "pictures turned as their EXIF data say": 1}
-    assert log == "s: 6 images of 2 classes from 6 files; 1 pictures turned as their EXIF data say\n"
+    assert read == {"files": 6, "images rotated as their EXIF data say": 1}
+    assert log == "s: 6 images of 2 classes from 6 files; 1 images rotated as their EXIF data say\n"
 
 
 def test_images_turned_change_no_number_that_the_catalog_expects(tmp_path):

@@ -19,7 +19,7 @@ def read_lines(path, **settings):
     return documents_of("text", path, sample_by="line", **settings)
 
 
-def test_a_file_is_a_document_named_by_its_place_in_the_folder(tmp_path):
+def test_a_file_is_a_document_named_by_its_path_in_the_folder(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "two.txt").write_bytes("zw\u00f6i\r\n".encode())
     (tmp_path / "a.txt").write_text("one")

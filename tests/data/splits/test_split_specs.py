@@ -49,12 +49,12 @@ class TestNamed:
         plan = plan_splits(raw, "text", 0, "dev", "test")
         assert texts_of(plan) == {"train": ["a", "b"], "validation": ["a", "c"], "test": ["d"]}
 
-    def test_without_a_split_called_train_all_that_is_not_named_is_trained_on(self, tmp_path):
+    def test_without_a_train_split_all_that_is_not_named_is_trained_on(self, tmp_path):
         raw = of_the_source(tmp_path / "r", one=["a"], two=["b"], three=["c"], four=["d"])
         plan = plan_splits(raw, "text", 0, "two", "three")
         assert texts_of(plan) == {"train": ["a", "d"], "validation": ["b"], "test": ["c"]}
 
-    def test_beside_a_share_no_document_of_the_pool_is_on_two_sides(self, tmp_path):
+    def test_with_a_fraction_no_document_of_the_pool_is_on_two_sides(self, tmp_path):
         """Every text of the pool is there twice, far apart."""
         pool = [f"text {number}" for number in range(50)]
         documents = named([*pool, *pool])
@@ -73,12 +73,12 @@ class TestNamed:
         assert len(set(found["validation"])) == 5
 
     @pytest.mark.parametrize(("validation", "test", "wrong"), [("dev", "test", "validation"), (0.1, "dev", "test")])
-    def test_a_wrong_name_is_told_with_those_there_are(self, tmp_path, validation, test, wrong):
+    def test_a_wrong_name_is_refused_with_the_splits_there_are(self, tmp_path, validation, test, wrong):
         raw = of_the_source(tmp_path / "r", train=["a"], test=["b"])
         with pytest.raises(ValueError, match=f"{wrong}: the source has no split 'dev' of its own; it has test, train"):
             plan_splits(raw, "text", 0, validation, test)
 
-    def test_a_source_without_splits_is_told_to_have_none(self, tmp_path):
+    def test_a_source_without_splits_has_none_to_choose_from(self, tmp_path):
         with pytest.raises(ValueError, match="no split 'test' of its own; it has none"):
             planned(tmp_path / "r", named(["a", "b"]), 0.1, "test")
 
@@ -106,16 +106,16 @@ class TestNamed:
 class TestLast:
     @settings(max_examples=25)
     @given(texts=tiny_texts, shards=shard_counts, validation=st.integers(1, 6), test=st.integers(1, 6))
-    def test_they_are_exactly_the_last_ones_in_order_and_those_for_testing_come_after(
+    def test_they_are_the_last_ones_in_order_and_the_test_split_follows(
         self, tmp_path_factory, texts, shards, validation, test
     ):
-        documents, place = named(texts), tmp_path_factory.mktemp("last") / "r"
+        documents, raw = named(texts), tmp_path_factory.mktemp("last") / "r"
         trained = len(texts) - validation - test
         if trained < 1:
             with pytest.raises(ValueError, match=r"leaves nothing to train on; lower it in params\.yaml"):
-                planned(place, documents, last(validation), last(test), shards)
+                planned(raw, documents, last(validation), last(test), shards)
             return
-        found = by_split(planned(place, documents, last(validation), last(test), shards))
+        found = by_split(planned(raw, documents, last(validation), last(test), shards))
         assert found["train"] == documents[:trained]
         assert found["validation"] == documents[trained : trained + validation]
         assert found["test"] == documents[trained + validation :]
@@ -128,8 +128,8 @@ class TestLast:
         documents = [
             part for name, count in enumerate(parts) for part in in_parts("same text", range(1, count), str(name))
         ]
-        place = tmp_path_factory.mktemp("parts") / "r"
-        found = by_split(planned(place, documents, last(validation), last(test), shards))
+        raw = tmp_path_factory.mktemp("parts") / "r"
+        found = by_split(planned(raw, documents, last(validation), last(test), shards))
         trained = len(parts) - validation - test
         assert {split: sorted({int(part.name) for part in held}) for split, held in found.items()} == {
             "train": list(range(trained)),
@@ -137,14 +137,14 @@ class TestLast:
             "test": list(range(trained + validation, len(parts))),
         }
 
-    def test_the_last_pictures_are_counted_one_by_one(self, tmp_path):
+    def test_the_last_images_are_counted_one_by_one(self, tmp_path):
         images = np.zeros((10, 2, 2, 1), np.uint8)  # all of one key
         raw = write_pictures(tmp_path / "r", ImageBatch(images, None, 255), shards=3)
         plan = plan_splits(raw, "image", 0, last(3), last(2))
         splits = chain.from_iterable(plan.of_shard(index) for index in range(3))
         assert list(splits) == ["train"] * 5 + ["validation"] * 3 + ["test"] * 2
 
-    def test_the_last_for_validation_and_a_share_for_testing(self, tmp_path):
+    def test_the_last_for_validation_and_a_fraction_for_testing(self, tmp_path):
         documents = named([f"text {number}" for number in range(100)])
         found = by_split(planned(tmp_path / "r", documents, last(20), 0.1, shards=3))
         assert found["validation"] == documents[80:]
@@ -159,19 +159,17 @@ class TestLast:
 
 class TestLastCharacters:
     @given(texts=tiny_texts, shards=shard_counts, validation=st.integers(1, 8), test=st.integers(1, 8))
-    def test_the_three_splits_are_the_whole_text_with_exactly_so_many_characters_each(
+    def test_the_three_splits_are_the_whole_text_with_exact_lengths(
         self, tmp_path_factory, texts, shards, validation, test
     ):
-        text, place = "".join(texts), tmp_path_factory.mktemp("characters") / "r"
+        text, raw = "".join(texts), tmp_path_factory.mktemp("characters") / "r"
         trained = len(text) - validation - test
         held = last_characters(validation), last_characters(test)
         if trained < 1:
             with pytest.raises(ValueError, match=r"leaves nothing to train on; lower it in params\.yaml"):
-                planned(place, named(texts), *held, shards)
+                planned(raw, named(texts), *held, shards)
             return
-        found = {
-            split: "".join(texts) for split, texts in texts_of(planned(place, named(texts), *held, shards)).items()
-        }
+        found = {split: "".join(texts) for split, texts in texts_of(planned(raw, named(texts), *held, shards)).items()}
         assert found["train"] == text[:trained]
         assert found["validation"] == text[trained : trained + validation]
         assert found["test"] == text[trained + validation :]
@@ -193,7 +191,7 @@ class TestLastCharacters:
             "test": [Document("text", "fgh", 2, False)],
         }
 
-    def test_what_a_share_holds_out_before_them_stays_held_out(self, tmp_path):
+    def test_what_a_fraction_holds_out_stays_held_out(self, tmp_path):
         documents = named([f"text {number:02d}" for number in range(40)])
         found = texts_of(planned(tmp_path / "r", documents, 0.2, last_characters(10), shards=3))
         assert found["test"] == [" 38", "text 39"]
@@ -244,7 +242,7 @@ def test_the_whole_of_a_source_is_one_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("validation", "test", "told"),
+    ("validation", "test", "message"),
     [
         (last(1), last(2), "nothing to train on"),
         (last_characters(5), last_characters(4), "nothing to train on"),
@@ -252,8 +250,8 @@ def test_the_whole_of_a_source_is_one_split(tmp_path):
     ],
     ids=str,
 )
-def test_what_leaves_nothing_to_train_on_is_refused(tmp_path, validation, test, told):
-    with pytest.raises(ValueError, match=rf"{told}.*params\.yaml"):
+def test_what_leaves_nothing_to_train_on_is_refused(tmp_path, validation, test, message):
+    with pytest.raises(ValueError, match=rf"{message}.*params\.yaml"):
         planned(tmp_path / "r", named(["abc", "def", "ghi"]), validation, test)
 
 
@@ -271,7 +269,7 @@ def test_one_document_is_split_by_characters_or_chunks(tmp_path, held):
         (windows(0.1), "{windows: 0.1}"),
     ],
 )
-def test_messages_say_what_is_held_out_as_params_do(held, stated):
+def test_messages_say_the_split_as_params_do(held, stated):
     assert str(held) == stated
 
 
@@ -293,7 +291,7 @@ class TestTrainingTexts:
 
     @pytest.mark.parametrize("lengths", [[200_000], [150_000, 50_000], [150_000, *[50] * 1000]], ids=str)
     @pytest.mark.parametrize("sample", [2000, 20_000])
-    def test_a_sample_of_few_long_documents_has_about_so_many_characters(self, tmp_path, lengths, sample):
+    def test_a_sample_of_few_long_documents_has_about_this_size(self, tmp_path, lengths, sample):
         """One passage in a hundred would be none or all of a corpus in one document."""
         words = "".join(f"{number:04d} " for number in range(40_000))
         ends = np.cumsum(lengths)
@@ -303,20 +301,20 @@ class TestTrainingTexts:
         size = sum(map(len, passages))
         assert abs(size - sample) < FALSE_ALARM_Z * sample * (2 / MIN_PASSAGES) ** 0.5
         assert all(any(passage in document for document in documents) for passage in passages)
-        places = [words.index(passage) for passage in passages]
-        assert places == sorted(places)
-        assert all(words[place] == " " or place in {0, *ends.tolist()} for place in places)
-        assert max(places) - min(places) > 100_000
+        positions = [words.index(passage) for passage in passages]
+        assert positions == sorted(positions)
+        assert all(words[raw] == " " or raw in {0, *ends.tolist()} for raw in positions)
+        assert max(positions) - min(positions) > 100_000
 
     @pytest.mark.parametrize("parts", [False, True], ids=["documents", "parts of one text"])
-    def test_a_sample_has_about_so_many_characters_from_all_over(self, tmp_path, parts):
+    def test_a_sample_has_about_this_size_from_all_over(self, tmp_path, parts):
         text = "".join(f"{number:05d}" for number in range(2000))
-        pieces = [text[start : start + 10] for start in range(0, len(text), 10)]
-        documents = in_parts(text, range(10, len(text), 10)) if parts else named(pieces)
+        passages = [text[start : start + 10] for start in range(0, len(text), 10)]
+        documents = in_parts(text, range(10, len(text), 10)) if parts else named(passages)
         plan = planned(tmp_path / "r", documents, last_characters(10), last_characters(10), shards=3)
         sample = list(training_texts(plan, max_chars=3000))
         deviation = (1000 * 0.3 * 0.7) ** 0.5
         assert abs(len(sample) - 300) < FALSE_ALARM_Z * deviation
-        assert sample == [piece for piece in pieces if piece in set(sample)]
-        assert all(any(piece in sample for piece in pieces[start : start + 200]) for start in range(0, 1000, 200))
-        assert list(training_texts(plan, max_chars=10**6)) == pieces[:-2]
+        assert sample == [passage for passage in passages if passage in set(sample)]
+        assert all(any(passage in sample for passage in passages[start : start + 200]) for start in range(0, 1000, 200))
+        assert list(training_texts(plan, max_chars=10**6)) == passages[:-2]

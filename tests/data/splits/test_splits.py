@@ -37,7 +37,7 @@ def test_things_that_share_a_key_share_a_split(keys, seed, validation, test):
 
 
 @given(keys=keys, validation=shares, test=shares)
-def test_held_out_shares_are_rounded_up(keys, validation, test):
+def test_fractions_are_rounded_up(keys, validation, test):
     assume(enough(keys, validation, test))
     distinct = sorted(set(keys))
     splits = assign_splits(distinct, 0, validation, test)
@@ -45,7 +45,7 @@ def test_held_out_shares_are_rounded_up(keys, validation, test):
     assert splits.count("test") == math.ceil(Fraction(str(test)) * len(distinct))
 
 
-def test_a_share_means_its_decimal():
+def test_a_fraction_means_its_decimal():
     """0.07 * 100 is 7.000000000000001 in floating point."""
     assert assign_splits([str(index) for index in range(100)], 0, 0.07, 0.1).count("validation") == 7
 

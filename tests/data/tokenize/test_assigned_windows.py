@@ -41,7 +41,7 @@ def test_blocks_are_disjoint_complete_and_in_order(tmp_path):
     assert sorted(chain.from_iterable(numbers.values())) == list(range(3000))
 
 
-def test_shares_are_near_those_stated(tmp_path):
+def test_fractions_are_near_those_stated(tmp_path):
     found = encoded(tmp_path, windows(0.2), windows(0.1))
     for split, share in {"validation": 0.2, "test": 0.1}.items():
         assert abs(len(found[split]) - 3000 * share) < FALSE_ALARM_Z * (3000 * share * (1 - share)) ** 0.5
@@ -54,7 +54,7 @@ def test_they_are_the_same_every_time_and_others_for_another_seed(tmp_path):
     assert not np.array_equal(first["test"], other["test"])
 
 
-def test_a_share_of_documents_is_held_out_before_blocks_are_cut(tmp_path):
+def test_a_fraction_of_documents_is_held_out_before_windows_are_cut(tmp_path):
     found = encoded(tmp_path, windows(0.2), 0.1)
     numbers = {split: {int(bytes(block[:7])) for block in blocks} for split, blocks in found.items()}
     assert len(numbers["test"]) == 300
@@ -77,7 +77,7 @@ def test_what_fills_no_block_of_the_stream_is_trained_on(tmp_path):
 
 @pytest.mark.parametrize("kind", ["text8", "bytes"])
 @pytest.mark.parametrize(("validation", "test"), [(0.3, 0.2), (0.3, None), (None, 0.3)])
-def test_block_k_is_the_kth_of_the_whole_stream_in_however_many_shards(tmp_path, texts, kind, validation, test):
+def test_window_k_is_the_kth_of_the_stream_for_any_number_of_shards(tmp_path, texts, kind, validation, test):
     """Shards end within blocks, within documents, and between words that a tokenizer has to join."""
     long = in_parts(" ".join(texts[:12]), [5, 40, 300, 301, 700, 1000], "000019a")
     documents = [*named(texts)[:20], *long, *named(texts)[20:]]

@@ -35,14 +35,14 @@ def wanted(windows):
 
 
 @given(text=texts(), step=st.integers(1, 120), block=st.integers(WINDOW, 200))
-def test_a_window_has_its_hash_wherever_it_stands(text, step, block):
+def test_a_window_has_its_hash_at_any_position(text, step, block):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(manifest, "BLOCK", block)
         assert np.array_equal(window_hashes(text, step), hashes_of(windows_of(text, step)))
 
 
 @given(window=st.text(min_size=WINDOW, max_size=WINDOW))
-def test_the_hash_is_the_polynomial_of_the_mixed_letters(window):
+def test_the_hash_is_the_polynomial_of_the_mixed_characters(window):
     """In integers of any size, brought below 2^64 at the end of each step."""
 
     def mixed(letter):
@@ -66,7 +66,7 @@ def test_different_windows_have_different_hashes(text):
     copied=st.integers(0, 200),
     block=st.integers(WINDOW, 200),
 )
-def test_the_share_is_that_of_the_windows_that_are_substrings(documents, training, copied, block):
+def test_the_fraction_is_that_of_the_windows_that_are_substrings(documents, training, copied, block):
     training += "".join(documents)[copied:]
     windows = looked_for(*documents)
     expected = [window for document in documents for window in windows_of(document, WINDOW)]
@@ -92,7 +92,7 @@ def test_a_window_is_found_in_a_text_of_many_blocks():
     assert len(find_hashes(filler + SENTENCE + filler, wanted(windows))) == 1
 
 
-def test_letters_outside_the_basic_plane_and_lone_surrogates_are_letters():
+def test_characters_beyond_the_basic_plane_and_surrogates_count():
     window = "\U0001f600\U00010348\ud800" * WINDOW
     windows = looked_for(window[:WINDOW])
     assert len(windows) == 1
@@ -100,7 +100,7 @@ def test_letters_outside_the_basic_plane_and_lone_surrogates_are_letters():
     assert len(find_hashes(window.replace("\U0001f600", "\uf600"), wanted(windows))) == 0
 
 
-def test_a_letter_more_or_less_is_another_window():
+def test_a_character_more_or_less_is_another_window():
     windows = looked_for(SENTENCE[:WINDOW])
     assert len(find_hashes(SENTENCE[:WINDOW], wanted(windows))) == 1
     assert len(find_hashes(SENTENCE[: WINDOW - 1], wanted(windows))) == 0
@@ -124,7 +124,7 @@ def test_windows_do_not_reach_from_a_document_into_the_next():
     assert len(looked_for("a" * (WINDOW - 1), "a" * (WINDOW - 1))) == 0
 
 
-def test_repeated_windows_count_as_often_as_they_stand():
+def test_repeated_windows_count_as_often_as_they_occur():
     windows = looked_for("a" * (3 * WINDOW), SENTENCE[:WINDOW])
     assert len(windows) == 4
     assert len(wanted(windows)) == 2

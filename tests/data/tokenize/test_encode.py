@@ -18,8 +18,8 @@ from tests.data.shards import splits_of, write_raw
 
 
 @pytest.fixture(params=["text8", "bytes", "sentencepiece"])
-def tokenizer(request, pieces):
-    return pieces if request.param == "sentencepiece" else make_tokenizer(request.param)
+def tokenizer(request, subwords):
+    return subwords if request.param == "sentencepiece" else make_tokenizer(request.param)
 
 
 def folder_bytes(directory):
@@ -62,7 +62,7 @@ class TestText:
         assert dataset.unigram().tolist() == np.bincount(dataset.tokens, minlength=dataset.vocab_size).tolist()
         assert load_tokenizer(tmp_path / "e").encode("the model").tolist() == tokenizer.encode("the model").tolist()
 
-    def test_equal_input_makes_equal_bytes_wherever_it_lies(self, raw_text, texts, tmp_path, tokenizer):
+    def test_equal_input_makes_equal_bytes_in_any_folder(self, raw_text, texts, tmp_path, tokenizer):
         raw = raw_text(texts)
         for place in ("here", "elsewhere/deep"):
             encode_text(raw, tokenizer, tmp_path / place, 16, 5, 0.2, 0.2)
@@ -173,7 +173,7 @@ def test_held_out_tiles_never_overlap_and_training_tiles_do(tmp_path):
     assert len(np.unique(tokens)) == 3 * 6 * 8
 
 
-def test_pictures_are_quantized_and_laid_out_by_row_column_channel(tmp_path):
+def test_images_are_quantized_and_laid_out_by_row_column_channel(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (10, 4, 5, 3), dtype=np.uint8)
     write_raw(tmp_path / "raw", "npy", ImageBatch(images, np.arange(10, dtype=np.int32), 255))
     encode_images(tmp_path / "raw", 8, 4, 1, tmp_path / "e", 0, 0.1, 0.1)
@@ -186,7 +186,7 @@ def test_pictures_are_quantized_and_laid_out_by_row_column_channel(tmp_path):
     assert dataset.unigram().tolist() == np.bincount(dataset.tokens.ravel(), minlength=8).tolist()
 
 
-def test_equal_pictures_make_equal_bytes_wherever_they_lie(tmp_path):
+def test_equal_images_make_equal_bytes_in_any_folder(tmp_path):
     write_numbered(tmp_path / "raw", 20, 4, 4)
     for place in ("here", "elsewhere"):
         encode_images(tmp_path / "raw", 16, 4, 4, tmp_path / place, 0, 0.1, 0.1)
@@ -202,8 +202,8 @@ def test_equal_pictures_make_equal_bytes_wherever_they_lie(tmp_path):
     }
 
 
-def test_no_path_is_inside_the_written_files(texts, pieces, tmp_path):
+def test_no_path_is_inside_the_written_files(texts, subwords, tmp_path):
     write_raw(tmp_path / "secretplace", "jsonl", [Document(f"{i:02d}", text) for i, text in enumerate(texts)])
-    encode_text(tmp_path / "secretplace", pieces, tmp_path / "e", 16, 5, 0.2, 0.2)
+    encode_text(tmp_path / "secretplace", subwords, tmp_path / "e", 16, 5, 0.2, 0.2)
     assert not [name for name, content in folder_bytes(tmp_path / "e").items() if b"secretplace" in content]
     assert json.loads((tmp_path / "e" / "dataset.json").read_text())["splits"].keys() == set(SPLITS)

@@ -1,4 +1,4 @@
-"""Encoding in pieces: neither shards, nor processes, nor a kill, nor a full disk show in what is written."""
+"""Encoding in shards: neither shards, nor processes, nor a kill, nor a full disk show in what is written."""
 
 import errno
 import json
@@ -58,9 +58,9 @@ class TestShards:
     )
     @pytest.mark.parametrize("convention", PACKINGS)
     @pytest.mark.parametrize("kind", ["text8", "bytes", "sentencepiece"])
-    def test_text_has_the_same_tokens_in_one_and_in_five_shards(self, tmp_path, texts, pieces, kind, convention, held):
+    def test_text_has_the_same_tokens_in_five_shards(self, tmp_path, texts, subwords, kind, convention, held):
         """A text in parts among the documents, so that shards end within it."""
-        tokenizer = pieces if kind == "sentencepiece" else make_tokenizer(kind)
+        tokenizer = subwords if kind == "sentencepiece" else make_tokenizer(kind)
         long = in_parts(" ".join(texts[:12]), [5, 40, 300, 301, 700, 1000], "000019a")
         documents = [*named(texts)[:20], *long, *named(texts)[20:]]
         for shards in (1, 5):
@@ -76,7 +76,7 @@ class TestShards:
         data=st.data(),
     )
     @pytest.mark.parametrize("convention", ["stream", "text8"])
-    def test_letters_are_joined_across_shards_as_within_one(self, tmp_path_factory, convention, text, after, data):
+    def test_words_continue_across_shards_as_within_one(self, tmp_path_factory, convention, text, after, data):
         """Every part in a shard of its own, also one of which nothing is left."""
         place = tmp_path_factory.mktemp("joints")
         cuts = data.draw(st.lists(st.integers(1, max(len(text) - 1, 1)), unique=True, max_size=4))
@@ -88,13 +88,13 @@ class TestShards:
         one, many = (streams(place / f"e{shards}", ["test"])["test"] for shards in (1, len(documents)))
         assert one.tolist() == many.tolist()
 
-    def test_before_the_first_letter_of_a_text_with_an_end_nothing_is_joined(self, tmp_path):
+    def test_no_space_comes_before_the_first_word_of_a_text_with_eos(self, tmp_path):
         documents = [*named(["b"]), *in_parts(".ab", [1], "1")]
         letters = make_tokenizer("text8")
         encode_corpus(write_texts(tmp_path / "r", documents, 3), letters, tmp_path / "e", 1)
         assert letters.decode(streams(tmp_path / "e", ["test"])["test"]) == "b ab "
 
-    def test_a_foreign_corpus_has_the_same_tokens_in_one_and_in_five_shards(self, tmp_path, texts):
+    def test_another_corpus_has_the_same_tokens_in_five_shards(self, tmp_path, texts):
         for shards in (1, 5):
             raw = write_texts(tmp_path / f"r{shards}", named(texts), shards)
             encode_corpus(raw, BYTES, tmp_path / f"e{shards}", 16, PACKINGS["mdlm_zero_shot"])
@@ -103,7 +103,7 @@ class TestShards:
         assert (tmp_path / "e1" / "dataset.json").read_bytes() == (tmp_path / "e5" / "dataset.json").read_bytes()
 
     @pytest.mark.parametrize("held", [(0.2, 0.2), (last(8), 0.1)], ids=str)
-    def test_pictures_have_the_same_tokens_and_labels_in_one_and_in_five_shards(self, tmp_path, pictures, held):
+    def test_images_have_the_same_tokens_and_labels_in_five_shards(self, tmp_path, pictures, held):
         for shards in (1, 5):
             raw = write_pictures(tmp_path / f"r{shards}", pictures, shards)
             encode_images(raw, 16, 4, 1, tmp_path / f"e{shards}", 2, *held)
@@ -112,7 +112,7 @@ class TestShards:
             labels = [EncodedDataset.open(tmp_path / f"e{shards}", split).require_labels() for shards in (1, 5)]
             assert np.array_equal(*labels)
 
-    def test_every_tile_has_the_label_of_its_picture_whatever_shard_it_is_in(self, tmp_path, pictures):
+    def test_every_tile_has_the_label_of_its_image_whatever_shard_it_is_in(self, tmp_path, pictures):
         raw = write_pictures(tmp_path / "r", pictures, 4)
         encode_images(raw, 256, 4, 1, tmp_path / "e", 2, 0.2, 0.2)
         label_of = {}
@@ -124,27 +124,27 @@ class TestShards:
             found = [label_of[row.tobytes()] for row in np.asarray(dataset.tokens)]
             assert found == np.asarray(dataset.require_labels()).tolist()
 
-    def test_a_shard_of_labels_that_is_missing_is_named_with_the_cure(self, tmp_path, pictures):
+    def test_a_shard_of_labels_that_is_missing_is_named_with_a_hint(self, tmp_path, pictures):
         """The others would be taken for those of the pictures before them."""
         encode_images(write_pictures(tmp_path / "r", pictures, 3), 16, 4, 1, tmp_path / "e", 2, 0.2, 0.2)
         (tmp_path / "e" / "train_labels-00002.npy").unlink()
         with pytest.raises(ValueError, match=r"train_labels-00002\.npy does not exist; run `dvc repro encode@e` again"):
             EncodedDataset.open(tmp_path / "e", "train")
 
-    def test_raw_pictures_in_shards_are_read_as_one(self, tmp_path, pictures):
+    def test_raw_images_in_shards_are_read_as_one(self, tmp_path, pictures):
         back = read_images(write_pictures(tmp_path / "r", pictures, 4))
         assert np.array_equal(np.asarray(back.images), pictures.images)
 
 
 class TestProcesses:
-    def test_their_number_changes_no_byte_of_text(self, tmp_path, texts, pieces, monkeypatch):
+    def test_their_number_changes_no_byte_of_text(self, tmp_path, texts, subwords, monkeypatch):
         raw = write_texts(tmp_path / "r", named(texts), 4)
         for count in ("1", "2"):
             monkeypatch.setenv(WORKERS, count)
-            encode_text(raw, pieces, tmp_path / count, 16, 2, 0.2, 0.2, PACKINGS["mdlm"])
+            encode_text(raw, subwords, tmp_path / count, 16, 2, 0.2, 0.2, PACKINGS["mdlm"])
         assert folder_bytes(tmp_path / "1") == folder_bytes(tmp_path / "2")
 
-    def test_their_number_changes_no_byte_of_pictures(self, tmp_path, pictures, monkeypatch):
+    def test_their_number_changes_no_byte_of_images(self, tmp_path, pictures, monkeypatch):
         for count in ("1", "2"):
             monkeypatch.setenv(WORKERS, count)
             raw = write_pictures(tmp_path / f"r{count}", pictures, 3)
@@ -171,7 +171,7 @@ class TestKilled:
 
     @staticmethod
     def kill_and_finish(tmp_path, raw, call, moments, finish):
-        """Kill it at each moment, (folder of pieces, how many there are), and finish it by `finish(directory)`."""
+        """Kill it at each moment, (folder of shards, number of shards), and finish it by `finish(directory)`."""
         scratch, script = tmp_path / "scratch", tmp_path / "script.py"
         place = {"raw": str(raw), "directory": str(tmp_path / "e"), "scratch": str(scratch)}
         script.write_text(SCRIPT.format(call=call, **place))
@@ -204,7 +204,7 @@ class TestKilled:
 
         self.kill_and_finish(tmp_path, raw, TEXT, [("tokens", 1), ("tokens", 4), ("contamination", 1)], finish)
 
-    def test_pictures_have_the_same_bytes_and_finished_shards_are_not_made_again(self, tmp_path):
+    def test_images_have_the_same_bytes_and_finished_shards_are_not_made_again(self, tmp_path):
         images = np.random.default_rng(0).integers(0, 256, (9000, 16, 16, 1), dtype=np.uint8)
         raw = write_pictures(tmp_path / "r", ImageBatch(images, None, 255), 6)
 
@@ -267,7 +267,7 @@ class TestFullDisk:
         [(ArrayFile, "append"), (np, "save"), *((images_module, name) for name in ("link_or_copy", "write_header"))],
         ids=lambda value: getattr(value, "__name__", value),
     )
-    def test_the_former_pictures_stay_as_they_are(self, tmp_path, pictures, monkeypatch, place, writer):
+    def test_the_former_images_stay_as_they_are(self, tmp_path, pictures, monkeypatch, place, writer):
         raw = write_pictures(tmp_path / "r", pictures, 2)
         encode_images(raw, 16, 4, 1, tmp_path / "e", 1, 0.2, 0.2)
         former = folder_bytes(tmp_path / "e")
@@ -278,7 +278,7 @@ class TestFullDisk:
         assert {path.name for path in tmp_path.iterdir()} == {"r", "e"}
 
 
-def test_without_a_scratch_folder_nothing_stays_beside_what_is_made(tmp_path, texts, pictures):
+def test_without_a_scratch_folder_nothing_else_stays(tmp_path, texts, pictures):
     text, image = write_texts(tmp_path / "t", named(texts), 2), write_pictures(tmp_path / "i", pictures, 2)
     encode_text(text, BYTES, tmp_path / "e" / "text", 16, 1, 0.2, 0.2)
     encode_corpus(text, BYTES, tmp_path / "e" / "corpus", 16)

@@ -46,7 +46,7 @@ def splits_of(raw, directory, *held, tokenizer=BYTES, length=4, packing="stream"
     return manifest(directory)["splits"]
 
 
-def told(splits, what):
+def values_of(splits, what):
     return [splits[split][what] for split in SPLITS]
 
 
@@ -66,14 +66,14 @@ def test_examples_are_what_evaluation_reads(tmp_path, texts, packing):
 
 
 class TestDuplicates:
-    def test_documents_that_repeat_one_of_their_split_or_of_the_training_split_are_counted(self, tmp_path):
+    def test_duplicates_within_a_split_and_of_training_are_counted(self, tmp_path):
         parts = [
             text_shard(tuple(Document(f"{split}{number}", text) for number, text in enumerate(texts)), split)
             for split, texts in {"train": "aaaabbc", "validation": "adde", "test": "bcf"}.items()
         ]
         splits = splits_of(write_all(tmp_path / "r", parts), tmp_path / "e", "validation", "test")
-        assert told(splits, "duplicates") == [4, 1, 0]
-        assert told(splits, "duplicates_of_training") == [0, 1, 2]
+        assert values_of(splits, "duplicates") == [4, 1, 0]
+        assert values_of(splits, "duplicates_of_training") == [0, 1, 2]
 
     def test_copies_are_found_across_shards(self, tmp_path, texts):
         documents = named([*texts, *texts, *texts[:5]])
@@ -85,25 +85,25 @@ class TestDuplicates:
         by_content = by_split(plan_splits(tmp_path / "r1", "text", 1, 0.2, last(5)))
         numbers = {split: [document.text for document in documents] for split, documents in by_content.items()}
         repeats = [len(numbers[split]) - len(set(numbers[split])) for split in SPLITS]
-        assert told(found[0], "duplicates") == repeats
+        assert values_of(found[0], "duplicates") == repeats
         again = [sum(text in numbers["train"] for text in numbers[split]) for split in ("validation", "test")]
-        assert told(found[0], "duplicates_of_training") == [0, *again]
+        assert values_of(found[0], "duplicates_of_training") == [0, *again]
 
     def test_the_parts_of_one_text_are_none(self, tmp_path):
         """They share a split by their name; it is what stands in them that counts."""
         raw = write_texts(tmp_path / "r", in_parts("abcdabcdefghijkl", [4, 8, 12]), 2)
         splits = splits_of(raw, tmp_path / "e", last_characters(2), last_characters(2))
-        assert told(splits, "duplicates") == [1, 0, 0]
-        assert told(splits, "duplicates_of_training") == [0, 0, 0]
+        assert values_of(splits, "duplicates") == [1, 0, 0]
+        assert values_of(splits, "duplicates_of_training") == [0, 0, 0]
 
-    def test_pictures_are_the_same_by_their_pixels_and_not_by_their_group(self, tmp_path):
+    def test_images_are_the_same_by_their_pixels_not_by_their_group(self, tmp_path):
         images = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
         images[1] = images[0]
         raw = write_pictures(tmp_path / "r", ImageBatch(images, np.arange(20, dtype=np.int32) // 4, 255), 3)
         encode_images(raw, 256, 2, 2, tmp_path / "e", 0, 0.2, last(3))
         splits = manifest(tmp_path / "e")["splits"]
-        assert sum(told(splits, "duplicates")) == 1
-        assert told(splits, "duplicates_of_training") == [0, 0, 0]
+        assert sum(values_of(splits, "duplicates")) == 1
+        assert values_of(splits, "duplicates_of_training") == [0, 0, 0]
 
 
 LAST = (last(2), last(2))
@@ -112,7 +112,7 @@ LAST = (last(2), last(2))
 class TestContent:
     def contents(self, directory, documents, shards=1, held=LAST, packing="stream"):
         raw = write_texts(directory.with_name(f"{directory.name}-raw"), documents, shards)
-        return told(splits_of(raw, directory, *held, packing=packing), "content_hash")
+        return values_of(splits_of(raw, directory, *held, packing=packing), "content_hash")
 
     @pytest.mark.parametrize("held", [(0.2, 0.2), (last(4), 0.1), (last_characters(90), last_characters(70))], ids=str)
     def test_it_does_not_depend_on_shards(self, tmp_path, texts, held):
@@ -121,7 +121,7 @@ class TestContent:
         assert found[0] == found[1] == found[2]
         assert len(set(found[0])) == 3
 
-    def test_it_changes_with_a_text_and_with_the_order_and_only_where_these_change(self, tmp_path):
+    def test_it_changes_only_with_a_text_or_the_order(self, tmp_path):
         documents = named(["one", "two", "three", "four", "five", "six"])
         first = self.contents(tmp_path / "a", documents)
         changed = self.contents(tmp_path / "b", [*documents[:5], replace(documents[5], text="seven")])
@@ -145,7 +145,7 @@ class TestContent:
             images[0, 0, 0, 0] = value
             raw = write_pictures(tmp_path / f"r{value}", ImageBatch(images, np.arange(6, dtype=np.int32), 255))
             encode_images(raw, 256, 2, 2, tmp_path / f"e{value}", 0, last(2), last(2))
-            found.append(told(manifest(tmp_path / f"e{value}")["splits"], "content_hash"))
+            found.append(values_of(manifest(tmp_path / f"e{value}")["splits"], "content_hash"))
         assert [mine == yours for mine, yours in zip(*found, strict=True)] == [False, True, True]
 
     def test_blocks_that_are_dealt_to_splits_are_its_content(self, tmp_path, texts):
@@ -165,9 +165,7 @@ paragraphs = st.lists(sentences | st.text("ab", max_size=30), max_size=5).map(""
 @settings(max_examples=25)
 @given(train=st.lists(paragraphs, min_size=1, max_size=4), held_out=st.lists(paragraphs, min_size=2, max_size=5))
 @pytest.mark.parametrize("shards", [1, 3])
-def test_the_leaked_share_is_that_of_the_windows_that_stand_in_a_training_document(
-    tmp_path_factory, shards, train, held_out
-):
+def test_ngram_overlap_is_the_fraction_of_windows_in_training_text(tmp_path_factory, shards, train, held_out):
     place = tmp_path_factory.mktemp("leaks")
     texts = ["Trained on in any case.", *train, *held_out]
     raw = write_texts(place / "r", named(texts), shards)
@@ -177,9 +175,9 @@ def test_the_leaked_share_is_that_of_the_windows_that_stand_in_a_training_docume
         windows = [
             text[start : start + WINDOW] for text in documents for start in range(0, len(text) - WINDOW + 1, WINDOW)
         ]
-        leaked = sum(any(window in text for text in trained) for window in windows)
+        overlapping = sum(any(window in text for text in trained) for window in windows)
         assert splits[split]["contamination_windows"] == len(windows)
-        assert splits[split]["ngram_overlap"] == (leaked / len(windows) if windows else None)
+        assert splits[split]["ngram_overlap"] == (overlapping / len(windows) if windows else None)
     assert "ngram_overlap" not in splits["train"]
 
 
@@ -191,7 +189,7 @@ def test_no_leak_spans_two_training_documents(tmp_path, between):
     assert (splits["validation"]["contamination_windows"], splits["validation"]["ngram_overlap"]) == (1, 0.0)
 
 
-def test_where_blocks_of_the_stream_are_dealt_to_splits_no_leak_is_stated(tmp_path, texts):
+def test_where_windows_are_assigned_to_splits_no_overlap_is_stated(tmp_path, texts):
     """A document's beginning is trained on, and its end held out: there is nothing to look for."""
     splits = splits_of(write_texts(tmp_path / "r", named(texts)), tmp_path / "e", windows(0.3), 0.2)
     assert not any("ngram_overlap" in splits[split] for split in SPLITS)
@@ -199,7 +197,7 @@ def test_where_blocks_of_the_stream_are_dealt_to_splits_no_leak_is_stated(tmp_pa
 
 @pytest.mark.parametrize("tokenizer", [BYTES, TEXT8], ids=lambda tokenizer: tokenizer.kind)
 @pytest.mark.parametrize("packing", ["stream", "sedd"])
-def test_lengths_and_the_longest_are_those_of_the_documents_with_their_ends(tmp_path, texts, tokenizer, packing):
+def test_lengths_are_those_of_the_documents_with_their_ends(tmp_path, texts, tokenizer, packing):
     raw = write_texts(tmp_path / "r", named(texts), 3)
     splits = splits_of(raw, tmp_path / "e", 0.2, 0.2, tokenizer=tokenizer, packing=packing)
     for split, documents in by_split(plan_splits(raw, "text", 1, 0.2, 0.2)).items():

@@ -49,17 +49,17 @@ class TestExamples:
         assert examples(dataset) == ["abc\0", "\0de\0", "fghi", "j\0"]
         assert counts(dataset) == (14, 10, 10)
 
-    def test_sedd_has_the_end_of_text_after_each_document_and_drops_the_remainder(self, tmp_path):
+    def test_sedd_appends_the_end_of_text_and_drops_the_remainder(self, tmp_path):
         dataset = corpus(tmp_path, DOCUMENTS, 4, PACKINGS["sedd"])
         assert examples(dataset) == ["abc\0", "\0de\0", "fghi"]
         assert counts(dataset) == (12, 9, 9)
 
-    def test_mdlm_has_the_end_of_text_at_both_ends_of_each_block_as_well(self, tmp_path):
+    def test_mdlm_wraps_each_window_in_the_end_of_text_as_well(self, tmp_path):
         dataset = corpus(tmp_path, DOCUMENTS, 5, PACKINGS["mdlm"])
         assert examples(dataset) == ["\0abc\0", "\0\0\0d\0", "\0e\0f\0", "\0ghi\0"]
         assert counts(dataset) == (20, 9, 9)
 
-    def test_mdlm_zero_shot_has_it_there_alone(self, tmp_path):
+    def test_mdlm_zero_shot_has_it_only_there(self, tmp_path):
         dataset = corpus(tmp_path, DOCUMENTS, 5, PACKINGS["mdlm_zero_shot"])
         assert examples(dataset) == ["\0abc\0", "\0def\0", "\0ghi\0"]
         assert counts(dataset) == (15, 9, 9)
@@ -99,7 +99,7 @@ def test_shards_beyond_the_last_block_are_left_out_as_a_whole(tmp_path):
         ("mdlm_zero_shot", []),
     ],
 )
-def test_an_empty_document_is_kept_by_its_end_alone(tmp_path, convention, expected):
+def test_an_empty_document_is_kept_by_its_end_only(tmp_path, convention, expected):
     texts, packing = ["", "a", "", ""], PACKINGS[convention]
     if not expected:
         with pytest.raises(ValueError, match="no token is left of the test split"):
@@ -111,7 +111,7 @@ def test_an_empty_document_is_kept_by_its_end_alone(tmp_path, convention, expect
 
 
 @pytest.mark.parametrize("convention", PACKINGS)
-def test_a_token_of_letters_is_a_character_of_the_text(tmp_path, convention):
+def test_a_token_of_text8_is_a_character_of_the_text(tmp_path, convention):
     """Ends of documents and of blocks included, so bits per token are bits per character and per byte."""
     dataset = corpus(tmp_path, DOCUMENTS, 4, PACKINGS[convention], TEXT8)
     tokens, size, characters = counts(dataset)
@@ -155,7 +155,7 @@ def examples_of_ids(dataset):
 
 @settings(max_examples=30)
 @given(texts=some_texts, length=st.integers(1, 9))
-def test_blocks_that_are_dealt_to_splits_count_together_what_the_text_has(tmp_path_factory, texts, length):
+def test_windows_assigned_to_splits_add_up_to_the_text(tmp_path_factory, texts, length):
     """Every character once, wherever blocks end."""
     place = tmp_path_factory.mktemp("chunks")
     raw = write_texts(place / "r", named(["train" * 20, *texts]), 2)
@@ -168,8 +168,8 @@ def test_blocks_that_are_dealt_to_splits_count_together_what_the_text_has(tmp_pa
 
 @pytest.mark.parametrize("kind", ["text8", "bytes", "sentencepiece"])
 @pytest.mark.parametrize("convention", PACKINGS)
-def test_unigram_counts_are_those_of_what_training_reads(tmp_path, texts, pieces, kind, convention):
-    tokenizer = pieces if kind == "sentencepiece" else make_tokenizer(kind)
+def test_unigram_counts_are_those_of_what_training_reads(tmp_path, texts, subwords, kind, convention):
+    tokenizer = subwords if kind == "sentencepiece" else make_tokenizer(kind)
     raw = write_texts(tmp_path / "r", named(texts), 3)
     encode_text(raw, tokenizer, tmp_path / "e", 32, 0, last(8), last(8), PACKINGS[convention])
     dataset = EncodedDataset.open(tmp_path / "e", "train")

@@ -24,7 +24,7 @@ any_text = st.text(st.sampled_from("abZ1 .\n\u00e9\u6f22\U0001f600\u00a0")) | st
     st.characters(exclude_categories=["Cs"])
 )
 piece_sizes = st.integers(2, 12)
-reuse_the_pieces = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+reuse_the_subwords = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def written(directory, documents, tokenizer, convention):
@@ -36,7 +36,7 @@ def written(directory, documents, tokenizer, convention):
     return np.load(directory / "tokens.npy").astype(np.int64), stream
 
 
-def written_in_pieces(directory, documents, tokenizer, convention, size):
+def written_in_parts(directory, documents, tokenizer, convention, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_stream, "MAX_ENCODED_CHARS", size)
         return written(directory, documents, tokenizer, convention)
@@ -45,20 +45,18 @@ def written_in_pieces(directory, documents, tokenizer, convention, size):
 @pytest.mark.parametrize("tokenizer", [TEXT8, BYTES], ids=lambda tokenizer: tokenizer.kind)
 @given(text=any_text, size=piece_sizes)
 def test_a_long_text_has_the_tokens_that_it_has_as_a_whole(tmp_path_factory, tokenizer, text, size):
-    found, _ = written_in_pieces(tmp_path_factory.mktemp("t"), [Document("a", text)], tokenizer, "text8", size)
+    found, _ = written_in_parts(tmp_path_factory.mktemp("t"), [Document("a", text)], tokenizer, "text8", size)
     whole = tokenizer.encode(text)
     assert found.tolist() == (np.trim_zeros(whole, "b") if tokenizer.eos_separates_words else whole).tolist()
 
 
 @pytest.mark.parametrize("tokenizer", [TEXT8, BYTES], ids=lambda tokenizer: tokenizer.kind)
 @given(text=any_text, size=piece_sizes, data=st.data())
-def test_a_text_that_comes_in_parts_has_the_tokens_that_it_has_as_a_whole(
-    tmp_path_factory, tokenizer, text, size, data
-):
+def test_a_text_in_parts_has_the_tokens_of_the_whole(tmp_path_factory, tokenizer, text, size, data):
     """Wherever it is cut; and then the end of text, unless nothing is left of it."""
     cuts = data.draw(st.lists(st.integers(1, max(len(text) - 1, 1)), unique=True, max_size=4))
     parts = in_parts(text, [cut for cut in cuts if cut < len(text)])
-    found, stream = written_in_pieces(tmp_path_factory.mktemp("t"), parts, tokenizer, "stream", size)
+    found, stream = written_in_parts(tmp_path_factory.mktemp("t"), parts, tokenizer, "stream", size)
     whole = document_ids(tokenizer, text)
     if len(whole) or tokenizer.is_lossless:
         whole = np.concatenate([whole, [tokenizer.eos_id]])
@@ -67,18 +65,18 @@ def test_a_text_that_comes_in_parts_has_the_tokens_that_it_has_as_a_whole(
 
 
 @given(texts=st.lists(any_text, max_size=5), size=piece_sizes)
-def test_without_ends_of_text_letters_of_neighbours_are_a_space_apart(tmp_path_factory, texts, size):
-    found, _ = written_in_pieces(tmp_path_factory.mktemp("t"), named(texts), TEXT8, "text8", size)
+def test_without_ends_of_text_words_of_neighbors_are_a_space_apart(tmp_path_factory, texts, size):
+    found, _ = written_in_parts(tmp_path_factory.mktemp("t"), named(texts), TEXT8, "text8", size)
     kept = [text for text in texts if TEXT8.encode(text).any()]
     assert TEXT8.decode(found) == TEXT8.decode(TEXT8.encode("\n".join(kept))).rstrip()
 
 
-@reuse_the_pieces
+@reuse_the_subwords
 @given(text=any_text, size=piece_sizes)
-def test_pieces_of_a_long_text_decode_to_it(tmp_path_factory, pieces, text, size):
-    found, _ = written_in_pieces(tmp_path_factory.mktemp("t"), [Document("a", text)], pieces, "stream", size)
-    assert pieces.decode(found) == text
-    assert found.tolist().count(pieces.eos_id) == 1
+def test_parts_of_a_long_text_decode_to_it(tmp_path_factory, subwords, text, size):
+    found, _ = written_in_parts(tmp_path_factory.mktemp("t"), [Document("a", text)], subwords, "stream", size)
+    assert subwords.decode(found) == text
+    assert found.tolist().count(subwords.eos_id) == 1
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +92,16 @@ def byte_pairs(articles):
 
 
 @pytest.mark.parametrize("size", [200, 1001])
-def test_words_stay_whole_so_that_byte_pairs_are_those_of_the_whole_text(tmp_path, byte_pairs, articles, size):
+def test_byte_pairs_are_those_of_the_whole_text(tmp_path, byte_pairs, articles, size):
     text = "\n\n  ".join(articles)
-    found, _ = written_in_pieces(tmp_path, [Document("a", text)], byte_pairs, "text8", size)
+    found, _ = written_in_parts(tmp_path, [Document("a", text)], byte_pairs, "text8", size)
     assert len(text) > 30 * size
     assert found.tolist() == byte_pairs.encode(text).tolist()
 
 
 @pytest.mark.parametrize("kind", ["text8", "bytes", "sentencepiece"])
-def test_counts_are_those_of_the_documents(tmp_path, texts, pieces, kind):
-    tokenizer = pieces if kind == "sentencepiece" else make_tokenizer(kind)
+def test_counts_are_those_of_the_documents(tmp_path, texts, subwords, kind):
+    tokenizer = subwords if kind == "sentencepiece" else make_tokenizer(kind)
     found, stream = written(tmp_path, named(texts), tokenizer, "stream")
     lengths = [len(document_ids(tokenizer, text)) + 1 for text in texts]
     kept = [text if tokenizer.is_lossless else tokenizer.decode(document_ids(tokenizer, text)) + " " for text in texts]
@@ -127,29 +125,29 @@ def test_a_document_of_which_nothing_is_left_leaves_nothing(tmp_path):
     assert stream.counts["documents"] == 2
 
 
-def test_unknown_tokens_are_counted(tmp_path, pieces, monkeypatch):
-    monkeypatch.setattr(type(pieces), "unk_id", int(pieces.encode("the")[0]))
-    _, stream = written(tmp_path, named(["the the", "the"]), pieces, "stream")
+def test_unknown_tokens_are_counted(tmp_path, subwords, monkeypatch):
+    monkeypatch.setattr(type(subwords), "unk_id", int(subwords.encode("the")[0]))
+    _, stream = written(tmp_path, named(["the the", "the"]), subwords, "stream")
     assert stream.counts["unk_tokens"] == sum(
-        (pieces.encode(text) == pieces.unk_id).sum() for text in ("the the", "the")
+        (subwords.encode(text) == subwords.unk_id).sum() for text in ("the the", "the")
     )
     assert stream.counts["unk_tokens"] > 0
 
 
-@reuse_the_pieces
+@reuse_the_subwords
 @pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "json"])
 @given(text=st.text(st.sampled_from("ab \u00e9\u6f22\U0001f600"), max_size=30), data=st.data())
-def test_neighbouring_stretches_of_tokens_stand_for_the_whole_text(pieces, byte_pairs, kind, text, data):
+def test_neighboring_stretches_of_tokens_decode_to_the_whole_text(subwords, byte_pairs, kind, text, data):
     """Each for the characters that end in it, even where a cut goes through one."""
-    tokenizer = {"bytes": BYTES, "sentencepiece": pieces, "json": byte_pairs}[kind]
+    tokenizer = {"bytes": BYTES, "sentencepiece": subwords, "json": byte_pairs}[kind]
     tokens = tokenizer.encode(text)
     cuts = sorted(data.draw(st.lists(st.integers(0, len(tokens)), max_size=4)))
-    places = [0, *cuts, len(tokens)]
-    stretches = [decode_between(tokenizer, tokens, *ends) for ends in pairwise(places)]
+    positions = [0, *cuts, len(tokens)]
+    stretches = [decode_between(tokenizer, tokens, *ends) for ends in pairwise(positions)]
     assert "".join(stretches) == text
 
 
-def test_ends_of_text_stand_for_nothing():
+def test_ends_of_text_decode_to_nothing():
     tokens = np.array([97, 0, 0xC3, 0xA9, 0, 98])
     assert [decode_between(BYTES, tokens, first, first + 3) for first in range(4)] == [
         "a",

@@ -98,12 +98,12 @@ def test_the_literal_end_of_text_is_plain_text(write, special):
 
 
 @pytest.mark.parametrize("text", ["</s>", "a</s>b", "</s></s>a", "<</s>/s>", "aé</s>"])
-def test_an_end_of_text_among_the_ordinary_pieces_is_cut(write, text):
-    pieces = [("<unk>", 0.0), ("</s>", -1.0), *((letter, -9.0) for letter in "ab</s>é")]
-    tokenizer = from_file(write(tokenizers.Tokenizer(models.Unigram(pieces, 0))), "</s>")
+def test_an_end_of_text_among_the_ordinary_tokens_is_cut(write, text):
+    subwords = [("<unk>", 0.0), ("</s>", -1.0), *((character, -9.0) for character in "ab</s>é")]
+    tokenizer = from_file(write(tokenizers.Tokenizer(models.Unigram(subwords, 0))), "</s>")
     ids = tokenizer.encode(text).tolist()
     assert tokenizer.eos_id == 1
-    assert [pieces[id][0] for id in ids] == list(text)
+    assert [subwords[id][0] for id in ids] == list(text)
 
 
 def test_an_end_of_text_that_overlaps_itself_is_cut_everywhere(write):
@@ -152,7 +152,7 @@ def test_splits_before_the_bytes_are_lossless_unless_they_remove(write, behavior
     ("added", "lossless"),
     [
         (AddedToken("    "), True),
-        (AddedToken("é"), False),  # its letter stands for another byte in a byte-level vocabulary
+        (AddedToken("é"), False),  # its character is another byte in a byte-level vocabulary
         (AddedToken("is", lstrip=True), False),
         (AddedToken("is", rstrip=True), False),
         (AddedToken("is", special=True), False),  # also a merge, so that it is found in text, and decoded to nothing

@@ -1,4 +1,4 @@
-"""Files of trained tokenizers: saved to the last bit, and refused with the cure where they are not whole."""
+"""Files of trained tokenizers: saved to the last bit, and refused with a hint where they are not whole."""
 
 import json
 import os
@@ -66,9 +66,9 @@ def test_a_saved_tokenizer_comes_back_with_the_same_bytes(tokenizer, tmp_path):
 def test_equal_files_make_equal_bytes_in_any_process(folder, tmp_path):
     code = "import sys, pathlib; from tests.data.tokenizers.trained import from_gpt2\n"
     code += "from_gpt2(sys.argv[1]).save(pathlib.Path(sys.argv[2]))"
-    for place in ("one", "two"):
-        (tmp_path / place).mkdir()
-        subprocess.run([sys.executable, "-c", code, folder, tmp_path / place], check=True)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        subprocess.run([sys.executable, "-c", code, folder, tmp_path / name], check=True)
     for file in ("tokenizer.json", "model.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert os.fsencode(folder) not in (tmp_path / "one" / "model.json").read_bytes()
@@ -87,8 +87,8 @@ def word_piece():
 
 def unigram():
     scores = np.random.default_rng(0).normal(size=40) * 10.0 ** np.arange(-20, 20)
-    pieces = [("[UNK]", 0.0), ("[SEP]", 0.0), *((f"the{n}", float(score)) for n, score in enumerate(scores))]
-    tokenizer = tokenizers.Tokenizer(models.Unigram(pieces, 0))
+    subwords = [("[UNK]", 0.0), ("[SEP]", 0.0), *((f"the{n}", float(score)) for n, score in enumerate(scores))]
+    tokenizer = tokenizers.Tokenizer(models.Unigram(subwords, 0))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
@@ -115,7 +115,7 @@ def test_every_model_of_the_library_is_saved_as_it_was(write, tmp_path, make):
 
 
 @pytest.mark.parametrize("file", ["vocab.json", "merges.txt"])
-def test_a_missing_file_is_named_with_the_cure(folder, tmp_path, file):
+def test_a_missing_file_is_named_with_a_hint(folder, tmp_path, file):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / file).unlink()
     with pytest.raises(ValueError, match=rf"{file} does not exist; name a folder with the vocab\.json and merges\.txt"):
@@ -123,7 +123,7 @@ def test_a_missing_file_is_named_with_the_cure(folder, tmp_path, file):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'"\xff"'])
-def test_a_broken_vocabulary_is_named_with_the_cure(folder, tmp_path, content):
+def test_a_broken_vocabulary_is_named_with_a_hint(folder, tmp_path, content):
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / "vocab.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"vocab\.json (is not JSON|should hold).*; name a folder with"):
@@ -155,7 +155,7 @@ def test_an_id_that_two_tokens_share_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{", "{}", "[]", '{"model": {"type": "BPE", "vocab": {}}}'])
-def test_a_broken_tokenizer_file_is_named_with_the_cure(tmp_path, content):
+def test_a_broken_tokenizer_file_is_named_with_a_hint(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=r"tokenizer\.json (is|does|should) .*; name a tokenizer\.json of the"):
@@ -174,7 +174,7 @@ def test_an_unknown_eos_token_is_refused_with_the_special_tokens(folder, tmp_pat
 
 @pytest.mark.parametrize("file", ["tokenizer.json", "model.json"])
 @pytest.mark.parametrize("content", [None, "", '{"eos_id": 300}', '{"eos_id": [0]}'])
-def test_a_damaged_saved_tokenizer_is_named_with_the_cure(tokenizer, tmp_path, file, content):
+def test_a_damaged_saved_tokenizer_is_named_with_a_hint(tokenizer, tmp_path, file, content):
     tokenizer.save(tmp_path)
     (tmp_path / file).unlink()
     if content is not None:

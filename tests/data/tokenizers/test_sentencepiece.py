@@ -12,15 +12,15 @@ from tests.data.building import make_tokenizer
 
 SPECIAL = ["<s>", "</s>", "<unk>", "<0x41>", "<0xE2>", "\u2581", "\u2585", " \u2047 ", "\0", "\r\n", "\n", "\t", "  "]
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
-pieces_of_text = st.one_of(unicode_text, st.sampled_from([*SPECIAL, "the", "model", "\ufeff", "\ue000", "e\u0301"]))
+parts_of_text = st.one_of(unicode_text, st.sampled_from([*SPECIAL, "the", "model", "\ufeff", "\ue000", "e\u0301"]))
 
 
 @settings(max_examples=300)
-@given(text=st.lists(pieces_of_text).map("".join))
-def test_any_text_survives_encoding_and_decoding(pieces, text):
-    ids = pieces.encode(text)
-    assert pieces.decode(ids) == text
-    assert not {0, pieces.eos_id} & set(ids.tolist())  # neither the unknown nor the end of text
+@given(text=st.lists(parts_of_text).map("".join))
+def test_any_text_survives_encoding_and_decoding(subwords, text):
+    ids = subwords.encode(text)
+    assert subwords.decode(ids) == text
+    assert not {0, subwords.eos_id} & set(ids.tolist())  # neither the unknown nor the end of text
 
 
 @pytest.mark.parametrize("text", SPECIAL)
@@ -32,26 +32,26 @@ def test_special_strings_are_plain_text(articles, text):
 
 
 @given(ids=st.lists(st.integers(0, 499)))
-def test_any_ids_decode_to_text(pieces, ids):
-    pieces.decode(np.array(ids, dtype=np.uint16)).encode()
+def test_any_ids_decode_to_text(subwords, ids):
+    subwords.decode(np.array(ids, dtype=np.uint16)).encode()
 
 
-def test_the_separator_decodes_to_nothing(pieces):
-    assert pieces.decode(np.array([*pieces.encode("one"), pieces.eos_id, *pieces.encode("two")])) == "onetwo"
+def test_the_separator_decodes_to_nothing(subwords):
+    assert subwords.decode(np.array([*subwords.encode("one"), subwords.eos_id, *subwords.encode("two")])) == "onetwo"
 
 
-def test_common_text_takes_far_fewer_pieces_than_characters(pieces):
+def test_common_text_takes_far_fewer_tokens_than_characters(subwords):
     text = "the statement is executed when the value of the expression is true\n"
-    assert len(pieces.encode(text)) < len(text) / 2
+    assert len(subwords.encode(text)) < len(text) / 2
 
 
 def test_equal_text_makes_equal_bytes_in_any_directory(articles, tmp_path, monkeypatch):
     saved = []
-    for place in ("here", "elsewhere"):
-        (tmp_path / place).mkdir()
-        monkeypatch.chdir(tmp_path / place)
-        make_tokenizer("sentencepiece", iter(articles), vocab_size=400).save(tmp_path / place)
-        saved.append({file.name: file.read_bytes() for file in (tmp_path / place).iterdir()})
+    for folder in ("here", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        monkeypatch.chdir(tmp_path / folder)
+        make_tokenizer("sentencepiece", iter(articles), vocab_size=400).save(tmp_path / folder)
+        saved.append({file.name: file.read_bytes() for file in (tmp_path / folder).iterdir()})
     assert saved[0] == saved[1]
     assert set(saved[0]) == {"tokenizer.json", "sentencepiece.model"}
     assert os.fsencode(tmp_path) not in b"".join(saved[0].values())
@@ -63,16 +63,16 @@ def test_long_documents_count_as_a_whole(articles):
     assert len(fitted.encode(" needle needle needle")) == 3
 
 
-def test_a_vocabulary_too_large_for_the_text_is_refused_with_the_limit(texts):
+def test_too_large_a_vocabulary_is_refused_with_the_limit(texts):
     with pytest.raises(
-        ValueError, match=r"tokenizer\.vocab_size = 5000 is too large .* supports (\d+) pieces"
+        ValueError, match=r"tokenizer\.vocab_size = 5000 is too large .* supports (\d+) tokens"
     ) as refusal:
         make_tokenizer("sentencepiece", texts, vocab_size=5000)
     limit = int(str(refusal.value).split("supports ")[1].split()[0])
     assert make_tokenizer("sentencepiece", texts, vocab_size=limit).vocab_size == limit
 
 
-def test_a_vocabulary_too_small_for_the_characters_is_refused_with_the_limit():
+def test_too_small_a_vocabulary_is_refused_with_the_limit():
     greek = ["".join(map(chr, range(0x391, 0x3CA)))] * 10
     with pytest.raises(ValueError, match=r"tokenizer\.vocab_size = 300 is too small .* to (\d+) or more"):
         make_tokenizer("sentencepiece", greek, vocab_size=300)
@@ -88,13 +88,13 @@ def test_documents_without_text_are_refused(documents, model):
 @pytest.mark.parametrize("document", [" " * 5000, "\t \n" * 900, "a", "ab " * 400, "漢" * 500, "x" * 100_000])
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
 def test_documents_with_too_little_text_are_refused_with_the_limit(document, model):
-    with pytest.raises(ValueError, match=r"supports 2\d\d pieces at most; lower it .*, or give more text \(t"):
+    with pytest.raises(ValueError, match=r"supports 2\d\d tokens at most; lower it .*, or give more text \(t"):
         make_tokenizer("sentencepiece", [document], vocab_size=300, model_type=model)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no model"])
-def test_a_damaged_model_is_named_with_the_cure(pieces, tmp_path, content):
-    pieces.save(tmp_path)
+def test_a_damaged_model_is_named_with_a_hint(subwords, tmp_path, content):
+    subwords.save(tmp_path)
     (tmp_path / "sentencepiece.model").unlink()
     if content is not None:
         (tmp_path / "sentencepiece.model").write_bytes(content)
@@ -102,6 +102,6 @@ def test_a_damaged_model_is_named_with_the_cure(pieces, tmp_path, content):
         SentencePiece.load(tmp_path, "run it again")
 
 
-def test_line_ends_are_learned_rather_than_spelled_in_bytes(pieces):
+def test_line_ends_are_learned_rather_than_spelled_in_bytes(subwords):
     """SentencePiece drops a newline at the end of what it learns from. The bytes are the ids up to 257."""
-    assert min(pieces.encode("the end\n\n    of it\n")) > 257
+    assert min(subwords.encode("the end\n\n    of it\n")) > 257

@@ -35,9 +35,9 @@ part_of_anything = st.lists(anything, max_size=5).map("".join)
 
 
 @pytest.fixture(scope="module")
-def tokenizers(pieces, tmp_path_factory):
+def tokenizers(subwords, tmp_path_factory):
     trained = of_every_kind(tmp_path_factory.mktemp("kinds"))
-    return {kind: make_tokenizer(kind) for kind in ("text8", "bytes")} | {"sentencepiece": pieces} | trained
+    return {kind: make_tokenizer(kind) for kind in ("text8", "bytes")} | {"sentencepiece": subwords} | trained
 
 
 def unaccented(text):
@@ -66,12 +66,12 @@ def test_every_sample_contains_the_text_around_its_gaps(tokenizers, kind, parts,
             return
     ids = st.lists(st.integers(0, tokenizer.vocab_size - 1), min_size=1, max_size=4).map(np.array)
     text = tokenizer.decode(sampled(tokenizer, spans, [data.draw(ids) for _ in spans]))
-    place = 0
+    position = 0
     for number, (part, span) in enumerate(zip(parts, spans, strict=True)):
         # A space before the first word of a text is not shown, nor is a word's end in the middle of one.
         shown = span.text if number and parts[0].strip() and kind != "bpe_suffix" else span.text.strip()
-        assert shown in text[place:]
-        place = text.index(shown, place) + len(shown)
+        assert shown in text[position:]
+        position = text.index(shown, position) + len(shown)
         if tokenizer.is_lossless:
             assert span.text == part
         elif kind != "text8":
@@ -114,7 +114,7 @@ def test_what_a_tokenizer_cannot_spell_is_refused(tokenizers, kind, text, read):
 @settings(max_examples=100, deadline=None)
 @given(text=part_of_anything)
 def test_no_text_contains_the_end_of_text(tokenizers, kind, text):
-    """NUL, the names of special tokens and control pieces are text like any other."""
+    """NUL, the names of special and control tokens are text like any other."""
     tokenizer = tokenizers[kind]
     assert tokenizer.eos_id not in tokenizer.encode(text)
 

@@ -43,7 +43,7 @@ def test_normalizing_again_changes_nothing(text):
 
 
 @given(ids=st.lists(st.integers(0, 26)))
-def test_decoding_gives_one_letter_an_id(ids):
+def test_decoding_gives_one_character_per_id(ids):
     assert TEXT8.decode(np.array(ids, dtype=np.int64)) == "".join(" abcdefghijklmnopqrstuvwxyz"[id] for id in ids)
 
 

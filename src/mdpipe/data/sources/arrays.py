@@ -187,11 +187,7 @@ class _Rows:
 
 @contextmanager
 def _open_npz(path: Path, fields: Sequence[str]) -> Iterator[list[_Rows]]:
-    """Open some arrays of an .npz file to read them in parallel.
-
-    Raises:
-        ValueError: the file is truncated, damaged or no .npz, or has no such array.
-    """
+    """Open some arrays of an .npz file to read them in parallel."""
     try:
         with zipfile.ZipFile(path) as archive, ExitStack() as streams:
             found = []
@@ -209,12 +205,7 @@ def _open_npz(path: Path, fields: Sequence[str]) -> Iterator[list[_Rows]]:
 
 
 def _check_array(archive: zipfile.ZipFile, path: Path, field: str) -> None:
-    """Check that an array is there once and as large as its header says, before it is read.
-
-    Raises:
-        ValueError: there is no such array or there are two, its header is broken or disagrees with the archive, it is a
-            decompression bomb, or another archive comes before this one.
-    """
+    """Check that an array is there once and as large as its header says, before it is read."""
     names = archive.namelist()
     if (found := names.count(f"{field}.npy")) != 1:
         there = ", ".join(printable(name.removesuffix(".npy")) for name in names) or "none"

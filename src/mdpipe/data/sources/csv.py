@@ -53,7 +53,7 @@ def open_csv(source: CsvSource) -> list[SourceShard]:
 
 
 def _read_file(source: CsvSource, file: SourceFile, counts: Counter[str]) -> Iterator[Document]:
-    """Yield one document per row: its text columns that are not empty, joined by line breaks."""
+    """Yield one document per row: its text columns that are not empty, separated by line breaks."""
     with open_decompressed(file.path) as stream:
         rows = _rows(source, file.path, stream)
         _, names = next(rows)
@@ -69,12 +69,7 @@ def _read_file(source: CsvSource, file: SourceFile, counts: Counter[str]) -> Ite
 
 
 def _rows(source: CsvSource, path: Path, stream: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each row ends and its values, the header first; blank lines are skipped.
-
-    Raises:
-        ValueError: a row has more or fewer values than the header, a quote is not closed or does not end its value, or
-            bytes are not in the encoding; the message names file and line.
-    """
+    """Yield the line on which each row ends and its values, the header first; blank lines are skipped."""
     is_utf_8 = codecs.lookup(source.encoding).name == "utf-8"
     text = io.TextIOWrapper(stream, "utf-8-sig" if is_utf_8 else source.encoding, newline="")
     csv.field_size_limit(MAX_CHARACTERS)

@@ -26,7 +26,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait
 from mdpipe.data.artifacts.files import explain_disk_full
 from mdpipe.data.parallel import Progress
 from mdpipe.data.sources.files import BLOCK, MAX_EXPANSION, SourceFile, refuse_concatenated
-from mdpipe.data.sources.text import jsonl_shards, text_shards
+from mdpipe.data.sources.text import text_shards
 from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import printable, reason, without_secrets
 from mdpipe.params.sources import UrlSource
@@ -83,7 +83,7 @@ def open_url(source: UrlSource, downloads: Path) -> list[SourceShard]:
     if source.member is not None:
         path = extract_member(path, source.member, downloads)
     files = [SourceFile(path.name.partition("-")[2] or path.name, path, None)]
-    return text_shards(source, files) if source.field is None else jsonl_shards(source, source.field, files)
+    return text_shards(source, files)
 
 
 def download(url: str, sha256: str | None, folder: Path, *, progress: Report | None = None) -> Path:
@@ -285,11 +285,11 @@ def extract_member(archive: Path, member: str, folder: Path) -> Path:
     Processes that want the same member at once take turns, and the later ones find it.
 
     Raises:
-        ValueError: no zip archive, no such member, one whose name leads out of the archive, a decompression bomb, a
+        ValueError: no zip archive, no such member, one whose name is outside of the archive, a decompression bomb, a
             broken member, or a disk that is too small.
     """
-    if _leads_out(member) or ":" in member or not PurePosixPath(member.replace("\\", "/")).parts:
-        raise ValueError(f"member = {member!r} leads out of {archive}; name a file that is within it")
+    if _is_outside(member) or ":" in member or not PurePosixPath(member.replace("\\", "/")).parts:
+        raise ValueError(f"member = {member!r} is outside of {archive}; name a file that is within it")
     escaped = re.sub(r"[%/\\]", lambda sign: f"%{ord(sign[0]):02X}", member)
     target = folder / f"{archive.name}.{escaped}"
     try:
@@ -302,7 +302,7 @@ def extract_member(archive: Path, member: str, folder: Path) -> Path:
                 if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
                     raise ValueError(
                         f"{archive} unpacks {entry.filename!r} from {entry.compress_size:,} to {entry.file_size:,}"
-                        " bytes: a decompression bomb; it is not to be trusted"
+                        " bytes: a decompression bomb; do not trust it"
                     )
                 free = shutil.disk_usage(folder).free
                 if entry.file_size > free:
@@ -319,16 +319,16 @@ def extract_member(archive: Path, member: str, folder: Path) -> Path:
     return target
 
 
-def _leads_out(name: str) -> bool:
+def _is_outside(name: str) -> bool:
     path = PurePosixPath(name.replace("\\", "/"))
     return path.is_absolute() or ".." in path.parts
 
 
 def _find(files: zipfile.ZipFile, archive: Path, member: str) -> zipfile.ZipInfo:
     names = files.namelist()
-    unsafe = next(filter(_leads_out, names), None)
+    unsafe = next(filter(_is_outside, names), None)
     if unsafe is not None:
-        raise ValueError(f"{archive} has a member {unsafe!r} that leads out of it; it is not to be trusted")
+        raise ValueError(f"{archive} has a member {unsafe!r} that is outside of it; do not trust it")
     if member not in names or member.endswith("/"):
         there = ", ".join(sorted(printable(name) for name in names if not name.endswith("/"))[:10])
         raise ValueError(f"{archive} has no member {member!r}; it has: {there}; correct the source's `member`")

@@ -58,7 +58,7 @@ ROW_DIGITS = 10
 """Row numbers are padded with zeros, so that names sort as rows do."""
 
 Glob = tuple[str, ...]
-"""A pattern for each component of a path; `**` stands for any number of folders."""
+"""A pattern for each component of a path; `**` matches any number of folders."""
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def _matching(path: Path, pattern: str, split: str | None) -> list[SourceFile]:
 def _names(folder: Path, globs: Set[Glob], prefix: str, above: frozenset[tuple[int, int]]) -> Iterator[str]:
     """Yield the names, with `prefix`, of the files below a folder that match one of the globs.
 
-    Only folders that a glob leads into are listed. A link to one of the folders `above` (device, inode) would never
-    end and is skipped: what it leads to is found without it.
+    Only folders that a glob can match below are listed. A link to one of the folders `above` (device, inode) would
+    never end and is skipped: its target is found without it.
     """
     status = folder.stat()
     here = (status.st_dev, status.st_ino)
@@ -131,7 +131,7 @@ def _names(folder: Path, globs: Set[Glob], prefix: str, above: frozenset[tuple[i
             if not rests:
                 continue
             if entry.is_symlink() and not Path(entry.path).exists():
-                raise ValueError(f"{entry.path} is a link that leads nowhere; restore what it leads to, or remove it")
+                raise ValueError(f"{entry.path} is a broken link; restore its target, or remove it")
             if entry.is_dir():
                 yield from _names(Path(entry.path), rests - {()}, f"{prefix}{entry.name}/", above | {here})
             elif () in rests and entry.is_file():

@@ -46,10 +46,10 @@ HEAD = 2**16
 """Bytes at the beginning of a file in which JPEG 2000 and AVIF store the depth of their channels."""
 PREFIX = 16
 """Bytes by which Pillow recognizes a format."""
-ROTATED = "pictures turned as their EXIF data say"
-ON_WHITE = "transparent pictures put on white"
-FROM_CMYK = "CMYK pictures converted without a color profile"
-PROFILED = "pictures with another color profile than sRGB taken as stored"
+ROTATED = "images rotated as their EXIF data say"
+ON_WHITE = "transparent images put on white"
+FROM_CMYK = "CMYK images converted without a color profile"
+PROFILED = "images with another color profile than sRGB taken as stored"
 MAX_PIXELS = 64 * 2**20
 """Of one image, 8,192 x 8,192: a file of a few bytes can promise more pixels than there is memory."""
 
@@ -347,7 +347,7 @@ def _archive_images(path: Path, counts: Counter[str]) -> Iterator[tuple[str, byt
         yield f"{path}: {printable(name)}", content, None
     # A set of a million names would take more memory than the images.
     if repeated := len(names) - len(np.unique(np.frombuffer(names, np.uint64))):
-        counts["pictures with the name of an earlier one"] += repeated
+        counts["images with the name of an earlier one"] += repeated
 
 
 class _BrokenHeaderError(tarfile.ReadError):
@@ -395,7 +395,7 @@ def _is_image(name: str, counts: Counter[str]) -> bool:
         counts["hidden files left out"] += 1
         return False
     if suffix and suffix not in Image.registered_extensions():
-        counts["files that are no pictures by their names left out"] += 1
+        counts["files without an image suffix left out"] += 1
         return False
     return True
 

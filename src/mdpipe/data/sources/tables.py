@@ -34,7 +34,7 @@ ARROW_FILE = b"ARROW1"
 """How one of the two Arrow formats begins, which can be read from any position; the other is a stream."""
 
 STATE_DIGITS = 12
-"""Hex digits of a hash: 48 bits tell any number of states apart."""
+"""Hex digits of a hash: 48 bits distinguish any number of states."""
 
 TextTable = ParquetSource | HuggingFaceSource
 ImageTable = ParquetImagesSource | HuggingFaceSource
@@ -306,7 +306,7 @@ def open_huggingface(source: HuggingFaceSource, downloads: Path) -> list[SourceS
 
 
 def _cache(folder: Path, name: Path) -> Path:
-    """Return where the library keeps its rows: for a local folder, which it takes for unchanged, one place per state.
+    """Return where the library keeps its rows: for a local folder, which it takes for unchanged, one folder per state.
 
     A state is the names, sizes and times of the files.
     """

@@ -9,7 +9,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,33 +48,24 @@ def open_text(source: TextSource | JsonLinesSource) -> list[SourceShard]:
     """
     files = find_files(Path(source.path), source.pattern)
     refuse_other_formats(files, source.kind)
-    if isinstance(source, JsonLinesSource):
-        return jsonl_shards(source, source.field, files)
-    for suffix in sorted({ending(file.name) for file in files} & KIND_OF.keys()):
-        hint = f"`kind: {KIND_OF[suffix]}` reads their rows"
-        sys.stderr.write(f"{source.path}: {suffix} files are read as plain text; {hint}\n")
+    if isinstance(source, TextSource):
+        for suffix in sorted({ending(file.name) for file in files} & KIND_OF.keys()):
+            hint = f"`kind: {KIND_OF[suffix]}` reads their rows"
+            sys.stderr.write(f"{source.path}: {suffix} files are read as plain text; {hint}\n")
     return text_shards(source, files)
 
 
-def text_shards(source: TextSource | UrlSource, files: Sequence[SourceFile]) -> list[SourceShard]:
-    """Return shards of these files, a document per file or per line."""
-    if source.sample_by == "line":
-        return [
-            SourceShard(lines.file.split, lines.size, partial(_read_lines, source, lines, _text_of_line))
-            for lines in line_ranges(files)
-        ]
+def text_shards(source: TextSource | JsonLinesSource | UrlSource, files: Sequence[SourceFile]) -> list[SourceShard]:
+    """Return shards of these files: a document per file, per line, or per line of JSON."""
+    field = None if isinstance(source, TextSource) else source.field
+    if field is not None:
+        # By name and colon, as in the documents' names, because "a-b" sorts before "a:" but after "a".
+        files = sorted(files, key=lambda file: (file.split or "", f"{file.name}:"))
+    elif not isinstance(source, JsonLinesSource) and source.sample_by == "document":
+        groups = group_files(files)
+        return [SourceShard(group[0].split, size, partial(_read_files, source, group)) for group, size in groups]
     return [
-        SourceShard(group[0].split, size, partial(_read_files, source, group)) for group, size in group_files(files)
-    ]
-
-
-def jsonl_shards(source: JsonLinesSource | UrlSource, field: str, files: Sequence[SourceFile]) -> list[SourceShard]:
-    """Return shards of these files of JSON lines, with the text under the key `field`."""
-    # By name and colon, as in the documents' names, because "a-b" sorts before "a:" but after "a".
-    files = sorted(files, key=lambda file: (file.split or "", f"{file.name}:"))
-    text_of = partial(_text_of_json, field)
-    return [
-        SourceShard(lines.file.split, lines.size, partial(_read_lines, source, lines, text_of))
+        SourceShard(lines.file.split, lines.size, partial(_read_lines, source, field, lines))
         for lines in line_ranges(files)
     ]
 
@@ -145,24 +136,22 @@ def line_ranges(files: Sequence[SourceFile]) -> list[LineRange]:
     return ranges
 
 
-LineToText = Callable[[str, DecodeErrors, Counter[str]], tuple[str, str] | None]
-"""Returns the text of a line and what messages call it; None if the line is left out."""
-
-
 def _read_lines(
-    source: TextSource | JsonLinesSource | UrlSource, lines: LineRange, text_of: LineToText, counts: Counter[str]
+    source: TextSource | JsonLinesSource | UrlSource, field: str | None, lines: LineRange, counts: Counter[str]
 ) -> Iterator[Document]:
     """Yield at most one document per line, without a byte-order mark; errors name file and line."""
-    file = lines.file
+    file, errors = lines.file, source.decode_errors
     counts["files"] += lines.start == 0  # Other ranges of a long file do not count it again.
+    where = "the line" if field is None else f"the field {field!r}"
     for position, raw in lines.lines():
         counts["rows"] += 1
         try:
-            line = _decode(raw, source.decode_errors, counts, "it", position)
-            found = None if line is None else text_of(_without_mark(line, position), source.decode_errors, counts)
-            if found is not None:
+            text = _decode(raw, errors, counts, "it", position)
+            if text is not None and field is not None:
+                text = _text_of_json(field, text, errors, counts)
+            if text is not None:
                 name = f"{file.name}:{position:0{BYTE_DIGITS}d}"
-                document = make_document(source, name, found[0], counts, found[1])
+                document = make_document(source, name, text, counts, where)
                 if document is not None:
                     yield document
         except ValueError as error:
@@ -179,31 +168,24 @@ def _line_number(path: Path, position: int) -> int:
     return number
 
 
-def _text_of_line(line: str, errors: DecodeErrors, counts: Counter[str]) -> tuple[str, str]:  # noqa: ARG001
-    return line, "the line"
-
-
-def _text_of_json(field: str, line: str, errors: DecodeErrors, counts: Counter[str]) -> tuple[str, str] | None:
-    """Return the text under the key `field` of a JSON object; None for a blank line."""
+def _text_of_json(field: str, line: str, errors: DecodeErrors, counts: Counter[str]) -> str | None:
+    """Return the text under the key `field` of a JSON object; None for a blank line, or if it is left out."""
     if not line.strip():
         return None
-    where = f"the field {field!r}"
     text = _parse_json(line, field)
-    if HALF_A_PAIR.search(text):
-        if errors == "strict":
-            raise ValueError(
-                f"{where} has half a surrogate pair, which UTF-8 cannot hold; correct it, or set the source's"
-                " `decode_errors` in params.yaml to replace or ignore"
-            )
-        _count_broken(errors, counts)
-        if errors == "ignore":
-            return None
-        text = HALF_A_PAIR.sub("\ufffd", text)
-    return text, where
+    if not HALF_A_PAIR.search(text):
+        return text
+    if errors == "strict":
+        raise ValueError(
+            f"the field {field!r} has half a surrogate pair, which UTF-8 cannot hold; correct it, or set the source's"
+            " `decode_errors` in params.yaml to replace or ignore"
+        )
+    _count_broken(errors, counts)
+    return HALF_A_PAIR.sub("\ufffd", text) if errors == "replace" else None
 
 
 class _RepeatedError(ValueError):
-    """A key is in an object twice."""
+    pass
 
 
 def _parse_json(line: str, field: str) -> str:
@@ -246,7 +228,7 @@ def _read_files(
             continue
         text = _decode(raw, source.decode_errors, counts, str(file.path))
         if text is not None:
-            document = make_document(source, file.name, _without_mark(text, 0), counts, str(file.path))
+            document = make_document(source, file.name, text, counts, str(file.path))
             if document is not None:
                 yield document
 
@@ -281,7 +263,7 @@ def _file_parts(source: TextSource | UrlSource, file: SourceFile, counts: Counte
             following = stream.read(SHARD_BYTES)
             end = _last_gap(block) if following else len(block)
             text = _decode(block[:end], source.decode_errors, counts, str(file.path), first_byte)
-            if text and (text := _without_mark(text, first_byte)):
+            if text:
                 yield text, bool(following)
             first_byte += end
             block = block[end:] + following
@@ -298,19 +280,10 @@ def _last_gap(block: bytes) -> int:
     return len(block)
 
 
-def _without_mark(text: str, position: int) -> str:
-    """Return the text without the byte-order mark that may be at the beginning of a file."""
-    return text if position else text.removeprefix("\ufeff")
-
-
 def _decode(raw: bytes, errors: DecodeErrors, counts: Counter[str], where: str, first_byte: int = 0) -> str | None:
-    """Return the text of bytes that begin at `first_byte` of a file, or None if it is left out.
-
-    Raises:
-        ValueError: they are not UTF-8 and `errors` is "strict"; the message begins with `where` and names the byte.
-    """
+    """Return the text of bytes from `first_byte` of a file on, without a byte-order mark, or None to leave it out."""
     try:
-        return raw.decode("utf-8")
+        text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         if errors == "strict":
             raise ValueError(
@@ -318,8 +291,11 @@ def _decode(raw: bytes, errors: DecodeErrors, counts: Counter[str], where: str, 
                 " convert it, for example with `iconv -f ENCODING -t UTF-8`, or set the source's `decode_errors` in"
                 " params.yaml to replace or ignore"
             ) from None
-    _count_broken(errors, counts)
-    return raw.decode("utf-8", errors="replace") if errors == "replace" else None
+        _count_broken(errors, counts)
+        if errors == "ignore":
+            return None
+        text = raw.decode("utf-8", errors="replace")
+    return text if first_byte else text.removeprefix("\ufeff")
 
 
 def _count_broken(errors: DecodeErrors, counts: Counter[str]) -> None:

@@ -1,4 +1,4 @@
-"""The tokens of one split of a shard of text, and counts of what they stand for.
+"""The tokens of one split of a shard of text, and counts of their text.
 
 Shapes: tokens and ids (n,).
 """
@@ -31,7 +31,7 @@ MAX_TOKENS_PER_CHAR = 4
 class TokenStream:
     """Append documents to a file of tokens.
 
-    A text8 tokenizer writes one space for every run of characters that it has no letter for. Spaces at the ends of a
+    A text8 tokenizer writes one space for every run of other characters. Spaces at the ends of a
     document are dropped, and documents without an end-of-text token are a space apart. A space at the end of a part is
     therefore written when a word follows it.
     """
@@ -110,7 +110,7 @@ class TokenStream:
         self._is_open = document.unfinished and not is_cut
 
     def add(self, tokens: NDArray[np.integer], text: str) -> None:
-        """Append tokens that stand for a text."""
+        """Append tokens and count their text."""
         self._file.append(tokens)
         self.unigram += np.bincount(tokens, minlength=len(self.unigram))
         self.counts["tokens"] += len(tokens)

@@ -193,11 +193,7 @@ class HFTokenizer:
 
 
 def _resolve(name_or_path: str, files: Sequence[str], revision: str | None) -> Path:
-    """Return a local path as it is; for a repository on the Hugging Face Hub, the folder of its downloaded files.
-
-    Raises:
-        ValueError: there is no such path, and the files cannot be downloaded from the Hub.
-    """
+    """Return a local path as it is; for a repository on the Hugging Face Hub, the folder of its downloaded files."""
     if Path(name_or_path).exists():
         return Path(name_or_path)
     # Imported here because local files do not need it.
@@ -213,8 +209,8 @@ def _resolve(name_or_path: str, files: Sequence[str], revision: str | None) -> P
 
 def _essence(text: str) -> str:
     """Return what normalizers preserve: not case, accents, compatibility forms, white space and control characters."""
-    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return "".join(letter for letter in letters if not unicodedata.category(letter).startswith(("C", "Mn", "Z")))
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return "".join(char for char in folded if not unicodedata.category(char).startswith(("C", "Mn", "Z")))
 
 
 def _keeps_every_byte(content: dict[str, Any]) -> bool:
@@ -227,11 +223,11 @@ def _keeps_every_byte(content: dict[str, Any]) -> bool:
         return False
     if last["add_prefix_space"] or model["continuing_subword_prefix"] or model["end_of_word_suffix"]:
         return False
-    letters_of_bytes = set(pre_tokenizers.ByteLevel.alphabet())
+    byte_alphabet = set(pre_tokenizers.ByteLevel.alphabet())
     whole_words = model["vocab"] if model["ignore_merges"] else []
-    ordinary = letters_of_bytes.union(map("".join, model["merges"]), whole_words)
-    return letters_of_bytes <= model["vocab"].keys() and all(
-        # Decoding leaves special tokens out, and takes letters of other added tokens for bytes.
+    ordinary = byte_alphabet.union(map("".join, model["merges"]), whole_words)
+    return byte_alphabet <= model["vocab"].keys() and all(
+        # Decoding leaves special tokens out, and takes characters of other added tokens for bytes.
         token["content"] not in ordinary
         if token["special"]
         else not (token["lstrip"] or token["rstrip"])

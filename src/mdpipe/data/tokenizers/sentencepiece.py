@@ -1,7 +1,7 @@
 """SentencePiece, set up so that every text can be decoded from its ids.
 
 Characters that are not in the vocabulary are spelled in bytes. Nothing is normalized, stripped or prefixed. The one
-exception is U+2581, which SentencePiece uses for a space inside its pieces and decodes to a space: `encode` spells that
+exception is U+2581, which SentencePiece uses for a space inside its tokens and decodes to a space: `encode` spells that
 sign in bytes itself.
 """
 
@@ -25,7 +25,7 @@ SPACE_SIGN = "\u2581"
 MAX_SENTENCE_CHARS = 1000
 """Longest training sentence in characters. SentencePiece skips sentences of more than 4,192 bytes."""
 CHARACTER_COVERAGE = 0.9995
-"""Fraction of the characters that get a piece of their own, at least; the rest are rare and cheaper in bytes."""
+"""Fraction of the characters that get their own token, at least; the rest are rare and cheaper in bytes."""
 UNK_ID, EOS_ID = 0, 1
 MORE_TEXT = "give more text (tokenizer.max_train_chars limits it as well), or choose the tokenizer `bytes`"
 
@@ -128,7 +128,7 @@ def _sentences(documents: Iterable[str]) -> Iterator[str]:
 def _explain(message: str, vocab_size: int) -> str:
     setting = f"tokenizer.vocab_size = {vocab_size}"
     if most := re.search(r"value <= (\d+)", message):
-        supported = f"the training text, which supports {most[1]} pieces at most"
+        supported = f"the training text, which supports {most[1]} tokens at most"
         return f"{setting} is too large for {supported}; lower it in params.yaml, or {MORE_TEXT}"
     if least := re.search(r"required_chars\. \d+ vs (\d+)", message):
         return f"{setting} is too small for the characters of this text; raise it in params.yaml to {least[1]} or more"
