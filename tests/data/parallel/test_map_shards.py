@@ -88,7 +88,7 @@ def test_progress_counts_shards_of_an_earlier_process_apart(tmp_path):
 def test_an_error_in_a_shard_names_it_and_keeps_the_others(tmp_path, monkeypatch, count):
     monkeypatch.setenv(WORKERS, count)
     items = [0, 1, 2, works.BROKEN, 4]
-    with pytest.raises(ValueError, match="item 3 is broken; mend it"):
+    with pytest.raises(ValueError, match="item 3 is broken; correct it"):
         make(works.write_all_but_one, items, tmp_path)
     kept = marks(tmp_path)
     assert {"00000", "00001", "00002"} <= {path.parent.name for path in kept}

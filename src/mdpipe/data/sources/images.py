@@ -337,17 +337,8 @@ def _read_archive(source: ImageTarSource, path: Path, counts: Counter[str]) -> I
     WebDataset. Images with the name of an earlier one are read and counted.
     """
     counts["files"] += 1
-    return decode_batches(_archive_images(path, counts), source, counts)
-
-
-def _archive_images(path: Path, counts: Counter[str]) -> Iterator[tuple[str, bytes, None]]:
-    names = array("Q")
-    for name, content in _archive_files(path, counts):
-        names.append(int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest()))
-        yield f"{path}: {printable(name)}", content, None
-    # A set of a million names would take more memory than the images.
-    if repeated := len(names) - len(np.unique(np.frombuffer(names, np.uint64))):
-        counts["images with the name of an earlier one"] += repeated
+    images = ((f"{path}: {printable(name)}", content, None) for name, content in _archive_files(path, counts))
+    return decode_batches(images, source, counts)
 
 
 class _BrokenHeaderError(tarfile.ReadError):
@@ -368,7 +359,7 @@ class _Member(tarfile.TarInfo):
 
 
 def _archive_files(path: Path, counts: Counter[str]) -> Iterator[tuple[str, bytes]]:
-    position = 0
+    position, names = 0, array("Q")  # A set of a million names would take more memory than the images.
     with open_decompressed(path) as stream:
         try:
             # Concatenated archives are read one after another: each ends in zeros, which are skipped.
@@ -377,7 +368,14 @@ def _archive_files(path: Path, counts: Counter[str]) -> Iterator[tuple[str, byte
                     # The archive would keep the header of each.
                     archive.members.clear()  # type: ignore[attr-defined]
                     if not member.isdir() and _is_image(member.name, counts):
-                        yield member.name, _content(archive, member)
+                        if not member.isreg():
+                            raise tarfile.ReadError(f"{member.name} is no file; pack it without links")
+                        if member.size > MAX_BYTES:
+                            raise tarfile.ReadError(f"{member.name} has {member.size:,} bytes, too many for an image")
+                        name = member.name.encode("utf-8", "surrogateescape")
+                        names.append(int.from_bytes(hashlib.blake2b(name, digest_size=8).digest()))
+                        with archive.extractfile(member) as content:  # type: ignore[union-attr]
+                            yield member.name, content.read()
                     position = archive.offset
                 # The library takes the end of the file for the end of the archive, which really is a block of zeros.
                 if archive.offset == position:
@@ -386,6 +384,8 @@ def _archive_files(path: Path, counts: Counter[str]) -> Iterator[tuple[str, byte
             is_cut = isinstance(error, _BrokenHeaderError)
             why = f"it breaks off at byte {position:,}" if is_cut else reason(error)
             raise ValueError(f"{path} is truncated, damaged or no .tar archive ({why}); replace it") from None
+    if repeated := len(names) - len(np.unique(np.frombuffer(names, np.uint64))):
+        counts["images with the name of an earlier one"] += repeated
 
 
 def _is_image(name: str, counts: Counter[str]) -> bool:
@@ -398,12 +398,3 @@ def _is_image(name: str, counts: Counter[str]) -> bool:
         counts["files without an image suffix left out"] += 1
         return False
     return True
-
-
-def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    if not member.isreg():
-        raise tarfile.ReadError(f"{member.name} is no file; pack it without links")
-    if member.size > MAX_BYTES:
-        raise tarfile.ReadError(f"{member.name} has {member.size:,} bytes, too many for an image")
-    with archive.extractfile(member) as content:  # type: ignore[union-attr]
-        return content.read()

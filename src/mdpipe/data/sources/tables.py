@@ -134,11 +134,8 @@ class RowGroups:
     file: SourceFile
     groups: tuple[int, ...]
     first_row: int
-
-    @property
-    def files(self) -> int:
-        """Return 1 if the file begins here."""
-        return int(not self.groups or self.groups[0] == 0)
+    files: int
+    """1 if the file begins here, else 0."""
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the name and the values of each row.
@@ -175,29 +172,28 @@ def _row_groups(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[RowG
     with _readable(path):
         if path.suffix == ".parquet":
             metadata = pq.read_metadata(path)
-            names = metadata.schema.to_arrow_schema().names
             groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
             sizes = [(group.num_rows, group.total_byte_size) for group in groups]
         elif path.suffix == ".arrow":
-            names = _arrow_schema(path).names
             sizes = [(len(batch), batch.nbytes) for batch in _arrow_batches(path)]
         else:
             raise ValueError(f"{path} is neither .parquet nor .arrow; narrow the source's `pattern`")
+        names = _schema(path).names
     check_columns(str(path), names, columns)
     if not sizes:
-        yield RowGroups(file, (), 0), 0
+        yield RowGroups(file, (), 0, files=1), 0
     first = begin = size = row = 0
     for group, (rows, bytes_) in enumerate(sizes):
         row, size = row + rows, size + bytes_
         if size >= SHARD_BYTES or group == len(sizes) - 1:
-            yield RowGroups(file, tuple(range(begin, group + 1)), first), size
+            yield RowGroups(file, tuple(range(begin, group + 1)), first, files=int(begin == 0)), size
             begin, first, size = group + 1, row, 0
 
 
 def _features(path: Path) -> Mapping[str, Any]:
     """Return what `datasets` stores about the columns of a file in its metadata, if it wrote the file."""
     with _readable(path):
-        schema = pq.read_schema(path) if path.suffix == ".parquet" else _arrow_schema(path)
+        schema = _schema(path)
     stored = (schema.metadata or {}).get(b"huggingface")
     found: Mapping[str, Any] = json.loads(stored).get("info", {}).get("features", {}) if stored else {}
     return found
@@ -221,7 +217,9 @@ def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
             yield from reader
 
 
-def _arrow_schema(path: Path) -> pa.Schema:
+def _schema(path: Path) -> pa.Schema:
+    if path.suffix == ".parquet":
+        return pq.read_schema(path)
     with _arrow_reader(path) as reader:
         return reader.schema
 
@@ -243,11 +241,8 @@ class HubRows:
     table: Any
     """`datasets.Dataset`."""
     first_row: int
-
-    @property
-    def files(self) -> int:
-        """Return 0: a repository has files of any layout."""
-        return 0
+    files: int = 0
+    """Not counted, because a repository has files of any layout."""
 
     def rows(self, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the name and the values of each row.
@@ -287,7 +282,12 @@ def open_huggingface(source: HuggingFaceSource, downloads: Path) -> list[SourceS
             table = load_dataset(name, source.config, split=split, revision=source.revision, cache_dir=str(cache))
         except Exception as error:
             # The library passes on whatever its HTTP client raises.
-            raise ValueError(_explain(source, split, error)) from None
+            raise ValueError(
+                f"the data set {name} (config {source.config}, split {split}, revision {source.revision}) cannot be"
+                f" loaded ({reason(error)}); if this machine has no network, fetch it elsewhere with `hf download"
+                f" --repo-type dataset {name} --local-dir FOLDER` and give the folder as the source's `name` and"
+                " `path`; if the name is wrong, correct it in params.yaml"
+            ) from None
         check_columns(name, table.column_names, columns)
         table = table.select_columns(columns)
         for column in columns:
@@ -322,13 +322,3 @@ def _content(value: Any) -> Any:
     if isinstance(value, dict) and value.get("bytes") is None and value.get("path") is not None:
         return Path(value["path"]).read_bytes()
     return value
-
-
-def _explain(source: HuggingFaceSource, split: str, error: Exception) -> str:
-    name = source.name
-    return (
-        f"the data set {name} (config {source.config}, split {split}, revision {source.revision}) cannot be loaded"
-        f" ({reason(error)}); if this machine has no network, fetch it elsewhere with `hf download --repo-type dataset"
-        f" {name} --local-dir FOLDER` and give the folder as the source's `name` and `path`; if the name is wrong,"
-        " correct it in params.yaml"
-    )
