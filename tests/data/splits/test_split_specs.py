@@ -131,7 +131,7 @@ class TestLast:
         raw = tmp_path_factory.mktemp("parts") / "r"
         found = by_split(planned(raw, documents, last(validation), last(test), shards))
         trained = len(parts) - validation - test
-        assert {split: sorted({int(part.name) for part in held}) for split, held in found.items()} == {
+        assert {split: sorted({int(part.name) for part in specs}) for split, specs in found.items()} == {
             "train": list(range(trained)),
             "validation": list(range(trained, trained + validation)),
             "test": list(range(trained + validation, len(parts))),
@@ -164,12 +164,12 @@ class TestLastCharacters:
     ):
         text, raw = "".join(texts), tmp_path_factory.mktemp("characters") / "r"
         trained = len(text) - validation - test
-        held = last_characters(validation), last_characters(test)
+        specs = last_characters(validation), last_characters(test)
         if trained < 1:
             with pytest.raises(ValueError, match=r"leaves nothing to train on; lower it in params\.yaml"):
-                planned(raw, named(texts), *held, shards)
+                planned(raw, named(texts), *specs, shards)
             return
-        found = {split: "".join(texts) for split, texts in texts_of(planned(raw, named(texts), *held, shards)).items()}
+        found = {split: "".join(texts) for split, texts in texts_of(planned(raw, named(texts), *specs, shards)).items()}
         assert found["train"] == text[:trained]
         assert found["validation"] == text[trained : trained + validation]
         assert found["test"] == text[trained + validation :]
@@ -203,10 +203,10 @@ class TestLastCharacters:
         found = texts_of(plan_splits(raw, "text", 0, last_characters(5), "test"))
         assert found == {"train": ["ab"], "validation": ["cd", "efg"], "test": ["hi"]}
 
-    @pytest.mark.parametrize("held", [(last(1), last_characters(1)), (last_characters(1), last(1))])
-    def test_documents_and_characters_cannot_both_be_last(self, held):
+    @pytest.mark.parametrize("specs", [(last(1), last_characters(1)), (last_characters(1), last(1))])
+    def test_documents_and_characters_cannot_both_be_last(self, specs):
         with pytest.raises(ValueError, match=r"are both to be last; count both in documents or both in characters"):
-            Splits(validation=held[0], test=held[1])
+            Splits(validation=specs[0], test=specs[1])
 
 
 @pytest.mark.parametrize(
@@ -255,22 +255,22 @@ def test_what_leaves_nothing_to_train_on_is_refused(tmp_path, validation, test, 
         planned(tmp_path / "r", named(["abc", "def", "ghi"]), validation, test)
 
 
-@pytest.mark.parametrize("held", [(last(1), last(1)), (last(1), 0.1), (0.1, 0.1)], ids=str)
-def test_one_document_is_split_by_characters_or_chunks(tmp_path, held):
+@pytest.mark.parametrize("specs", [(last(1), last(1)), (last(1), 0.1), (0.1, 0.1)], ids=str)
+def test_one_document_is_split_by_characters_or_chunks(tmp_path, specs):
     with pytest.raises(ValueError, match=r"use \{last_characters: N\} or \{windows: 0\.1\}, which cut documents"):
-        planned(tmp_path / "r", named(["abc " * 100]), *held)
+        planned(tmp_path / "r", named(["abc " * 100]), *specs)
 
 
 @pytest.mark.parametrize(
-    ("held", "stated"),
+    ("specs", "stated"),
     [
         (last(7), "{last_documents: 7}"),
         (last_characters(7), "{last_characters: 7}"),
         (windows(0.1), "{windows: 0.1}"),
     ],
 )
-def test_messages_say_the_split_as_params_do(held, stated):
-    assert str(held) == stated
+def test_messages_say_the_split_as_params_do(specs, stated):
+    assert str(specs) == stated
 
 
 def test_the_windows_of_validation_and_test_leave_some_to_train_on():

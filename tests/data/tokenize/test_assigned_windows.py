@@ -81,11 +81,11 @@ def test_window_k_is_the_kth_of_the_stream_for_any_number_of_shards(tmp_path, te
     """Shards end within blocks, within documents, and between words that a tokenizer has to join."""
     long = in_parts(" ".join(texts[:12]), [5, 40, 300, 301, 700, 1000], "000019a")
     documents = [*named(texts)[:20], *long, *named(texts)[20:]]
-    held = [0.1 if share is None else windows(share) for share in (validation, test)]
+    specs = [0.1 if share is None else windows(share) for share in (validation, test)]
     found = []
     for shards in (1, 2, 7):
         raw = write_texts(tmp_path / f"r{shards}", documents, shards)
-        encode_text(raw, make_tokenizer(kind), tmp_path / f"e{shards}", 8, 1, *held)
+        encode_text(raw, make_tokenizer(kind), tmp_path / f"e{shards}", 8, 1, *specs)
         manifest = json.loads((tmp_path / f"e{shards}" / "manifest.json").read_text())
         tokens = {split: stream.tobytes() for split, stream in streams(tmp_path / f"e{shards}").items()}
         found.append((manifest, tokens))

@@ -45,13 +45,13 @@ def test_a_window_has_its_hash_at_any_position(text, step, block):
 def test_the_hash_is_the_polynomial_of_the_mixed_characters(window):
     """In integers of any size, brought below 2^64 at the end of each step."""
 
-    def mixed(letter):
-        number = (ord(letter) + 1) * 0x9E3779B97F4A7C15 % 2**64
+    def mixed(character):
+        number = (ord(character) + 1) * 0x9E3779B97F4A7C15 % 2**64
         number = (number ^ (number >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
         number = (number ^ (number >> 27)) * 0x94D049BB133111EB % 2**64
         return number ^ (number >> 31)
 
-    expected = sum(mixed(letter) * 0xD1342543DE82EF95**place for place, letter in enumerate(window)) % 2**64
+    expected = sum(mixed(character) * 0xD1342543DE82EF95**power for power, character in enumerate(window)) % 2**64
     assert window_hashes(window, 1).tolist() == [expected]
 
 

@@ -64,8 +64,8 @@ class TestText:
 
     def test_equal_input_makes_equal_bytes_in_any_folder(self, raw_text, texts, tmp_path, tokenizer):
         raw = raw_text(texts)
-        for place in ("here", "elsewhere/deep"):
-            encode_text(raw, tokenizer, tmp_path / place, 16, 5, 0.2, 0.2)
+        for folder in ("here", "elsewhere/deep"):
+            encode_text(raw, tokenizer, tmp_path / folder, 16, 5, 0.2, 0.2)
         assert folder_bytes(tmp_path / "here") == folder_bytes(tmp_path / "elsewhere" / "deep")
 
     def test_a_foreign_corpus_is_one_split_of_all_its_documents(self, raw_text, texts, tmp_path, tokenizer):
@@ -188,8 +188,8 @@ def test_images_are_quantized_and_laid_out_by_row_column_channel(tmp_path):
 
 def test_equal_images_make_equal_bytes_in_any_folder(tmp_path):
     write_numbered(tmp_path / "raw", 20, 4, 4)
-    for place in ("here", "elsewhere"):
-        encode_images(tmp_path / "raw", 16, 4, 4, tmp_path / place, 0, 0.1, 0.1)
+    for folder in ("here", "elsewhere"):
+        encode_images(tmp_path / "raw", 16, 4, 4, tmp_path / folder, 0, 0.1, 0.1)
     assert folder_bytes(tmp_path / "here") == folder_bytes(tmp_path / "elsewhere")
     assert set(folder_bytes(tmp_path / "here")) == {
         "dataset.json",

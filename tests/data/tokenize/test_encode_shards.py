@@ -52,20 +52,20 @@ def of_the_same_tokens(one, many):
 
 class TestShards:
     @pytest.mark.parametrize(
-        "held",
+        "specs",
         [(0.2, 0.2), (last(8), 0.1), (last_characters(301), last_characters(150)), (windows(0.3), windows(0.2))],
         ids=str,
     )
     @pytest.mark.parametrize("convention", PACKINGS)
     @pytest.mark.parametrize("kind", ["text8", "bytes", "sentencepiece"])
-    def test_text_has_the_same_tokens_in_five_shards(self, tmp_path, texts, subwords, kind, convention, held):
+    def test_text_has_the_same_tokens_in_five_shards(self, tmp_path, texts, subwords, kind, convention, specs):
         """A text in parts among the documents, so that shards end within it."""
         tokenizer = subwords if kind == "sentencepiece" else make_tokenizer(kind)
         long = in_parts(" ".join(texts[:12]), [5, 40, 300, 301, 700, 1000], "000019a")
         documents = [*named(texts)[:20], *long, *named(texts)[20:]]
         for shards in (1, 5):
             raw = write_texts(tmp_path / f"r{shards}", documents, shards)
-            encode_text(raw, tokenizer, tmp_path / f"e{shards}", 16, 2, *held, PACKINGS[convention])
+            encode_text(raw, tokenizer, tmp_path / f"e{shards}", 16, 2, *specs, PACKINGS[convention])
         of_the_same_tokens(tmp_path / "e1", tmp_path / "e5")
         assert len(list((tmp_path / "e5").glob("train-*.npy"))) > 1
 
@@ -78,14 +78,14 @@ class TestShards:
     @pytest.mark.parametrize("convention", ["stream", "text8"])
     def test_words_continue_across_shards_as_within_one(self, tmp_path_factory, convention, text, after, data):
         """Every part in a shard of its own, also one of which nothing is left."""
-        place = tmp_path_factory.mktemp("joints")
+        folder = tmp_path_factory.mktemp("joints")
         cuts = data.draw(st.lists(st.integers(1, max(len(text) - 1, 1)), unique=True, max_size=4))
         parts = in_parts(text, [cut for cut in cuts if cut < len(text)], "000")
         documents = [*parts, *(Document(f"1{number}", text) for number, text in enumerate(after))]
         for shards in (1, len(documents)):
-            raw = write_texts(place / f"r{shards}", documents, shards)
-            encode_corpus(raw, make_tokenizer("text8"), place / f"e{shards}", 1, PACKINGS[convention])
-        one, many = (streams(place / f"e{shards}", ["test"])["test"] for shards in (1, len(documents)))
+            raw = write_texts(folder / f"r{shards}", documents, shards)
+            encode_corpus(raw, make_tokenizer("text8"), folder / f"e{shards}", 1, PACKINGS[convention])
+        one, many = (streams(folder / f"e{shards}", ["test"])["test"] for shards in (1, len(documents)))
         assert one.tolist() == many.tolist()
 
     def test_no_space_comes_before_the_first_word_of_a_text_with_eos(self, tmp_path):
@@ -102,11 +102,11 @@ class TestShards:
         assert np.array_equal(one, five)
         assert (tmp_path / "e1" / "dataset.json").read_bytes() == (tmp_path / "e5" / "dataset.json").read_bytes()
 
-    @pytest.mark.parametrize("held", [(0.2, 0.2), (last(8), 0.1)], ids=str)
-    def test_images_have_the_same_tokens_and_labels_in_five_shards(self, tmp_path, pictures, held):
+    @pytest.mark.parametrize("specs", [(0.2, 0.2), (last(8), 0.1)], ids=str)
+    def test_images_have_the_same_tokens_and_labels_in_five_shards(self, tmp_path, pictures, specs):
         for shards in (1, 5):
             raw = write_pictures(tmp_path / f"r{shards}", pictures, shards)
-            encode_images(raw, 16, 4, 1, tmp_path / f"e{shards}", 2, *held)
+            encode_images(raw, 16, 4, 1, tmp_path / f"e{shards}", 2, *specs)
         of_the_same_tokens(tmp_path / "e1", tmp_path / "e5")
         for split in SPLITS:
             labels = [EncodedDataset.open(tmp_path / f"e{shards}", split).require_labels() for shards in (1, 5)]
@@ -173,8 +173,8 @@ class TestKilled:
     def kill_and_finish(tmp_path, raw, call, moments, finish):
         """Kill it at each moment, (folder of shards, number of shards), and finish it by `finish(directory)`."""
         scratch, script = tmp_path / "scratch", tmp_path / "script.py"
-        place = {"raw": str(raw), "directory": str(tmp_path / "e"), "scratch": str(scratch)}
-        script.write_text(SCRIPT.format(call=call, **place))
+        paths = {"raw": str(raw), "directory": str(tmp_path / "e"), "scratch": str(scratch)}
+        script.write_text(SCRIPT.format(call=call, **paths))
         killed = 0
         for stage, wanted in moments:
 
@@ -233,7 +233,7 @@ def full_once(original):
 class TestFullDisk:
     @pytest.mark.parametrize("with_scratch", [False, True])
     @pytest.mark.parametrize(
-        ("place", "writer"),
+        ("owner", "writer"),
         [
             (ArrayFile, "append"),
             (np, "save"),
@@ -242,7 +242,7 @@ class TestFullDisk:
         ids=lambda value: getattr(value, "__name__", value),
     )
     def test_the_former_text_stays_as_it_is_and_the_next_try_succeeds(
-        self, tmp_path, texts, monkeypatch, place, writer, with_scratch
+        self, tmp_path, texts, monkeypatch, owner, writer, with_scratch
     ):
         raw = write_texts(tmp_path / "r", named(texts), 2)
         scratch = tmp_path / "scratch" if with_scratch else None
@@ -253,7 +253,7 @@ class TestFullDisk:
         encode(tmp_path / "e", seed=1)
         former = folder_bytes(tmp_path / "e")
         with monkeypatch.context() as patch:
-            patch.setattr(place, writer, full_once(getattr(place, writer)))
+            patch.setattr(owner, writer, full_once(getattr(owner, writer)))
             with pytest.raises((OSError, ValueError), match=FULL):
                 encode(tmp_path / "e", 2, scratch)
         assert folder_bytes(tmp_path / "e") == former
@@ -263,15 +263,15 @@ class TestFullDisk:
         assert folder_bytes(tmp_path / "e") == folder_bytes(tmp_path / "fresh") != former
 
     @pytest.mark.parametrize(
-        ("place", "writer"),
+        ("owner", "writer"),
         [(ArrayFile, "append"), (np, "save"), *((images_module, name) for name in ("link_or_copy", "write_header"))],
         ids=lambda value: getattr(value, "__name__", value),
     )
-    def test_the_former_images_stay_as_they_are(self, tmp_path, pictures, monkeypatch, place, writer):
+    def test_the_former_images_stay_as_they_are(self, tmp_path, pictures, monkeypatch, owner, writer):
         raw = write_pictures(tmp_path / "r", pictures, 2)
         encode_images(raw, 16, 4, 1, tmp_path / "e", 1, 0.2, 0.2)
         former = folder_bytes(tmp_path / "e")
-        monkeypatch.setattr(place, writer, full_once(getattr(place, writer)))
+        monkeypatch.setattr(owner, writer, full_once(getattr(owner, writer)))
         with pytest.raises((OSError, ValueError), match=FULL):
             encode_images(raw, 16, 4, 1, tmp_path / "e", 2, 0.2, 0.2)
         assert folder_bytes(tmp_path / "e") == former

@@ -40,9 +40,9 @@ def manifest(directory):
     return json.loads((directory / "manifest.json").read_text())
 
 
-def splits_of(raw, directory, *held, tokenizer=BYTES, length=4, packing="stream"):
+def splits_of(raw, directory, *specs, tokenizer=BYTES, length=4, packing="stream"):
     """What the manifest says of each split of a text."""
-    encode_text(raw, tokenizer, directory, length, 1, *held, PACKINGS[packing])
+    encode_text(raw, tokenizer, directory, length, 1, *specs, PACKINGS[packing])
     return manifest(directory)["splits"]
 
 
@@ -110,14 +110,14 @@ LAST = (last(2), last(2))
 
 
 class TestContent:
-    def contents(self, directory, documents, shards=1, held=LAST, packing="stream"):
+    def contents(self, directory, documents, shards=1, specs=LAST, packing="stream"):
         raw = write_texts(directory.with_name(f"{directory.name}-raw"), documents, shards)
-        return values_of(splits_of(raw, directory, *held, packing=packing), "content_hash")
+        return values_of(splits_of(raw, directory, *specs, packing=packing), "content_hash")
 
-    @pytest.mark.parametrize("held", [(0.2, 0.2), (last(4), 0.1), (last_characters(90), last_characters(70))], ids=str)
-    def test_it_does_not_depend_on_shards(self, tmp_path, texts, held):
+    @pytest.mark.parametrize("specs", [(0.2, 0.2), (last(4), 0.1), (last_characters(90), last_characters(70))], ids=str)
+    def test_it_does_not_depend_on_shards(self, tmp_path, texts, specs):
         documents = [*named(texts[:20]), *in_parts("".join(texts[20:]), [50, 60, 200], "9")]
-        found = [self.contents(tmp_path / str(shards), documents, shards, held) for shards in (1, 2, 7)]
+        found = [self.contents(tmp_path / str(shards), documents, shards, specs) for shards in (1, 2, 7)]
         assert found[0] == found[1] == found[2]
         assert len(set(found[0])) == 3
 
@@ -131,9 +131,9 @@ class TestContent:
 
     def test_it_changes_with_a_part_of_a_text(self, tmp_path):
         """The key of a part knows its text by name alone."""
-        held = last_characters(2), last_characters(2)
+        specs = last_characters(2), last_characters(2)
         one, other = (
-            self.contents(tmp_path / text, in_parts(text, [3, 6]), held=held)
+            self.contents(tmp_path / text, in_parts(text, [3, 6]), specs=specs)
             for text in ("abcdefghijkl", "abcxefghijkl")
         )
         assert [mine == yours for mine, yours in zip(one, other, strict=True)] == [False, True, True]
@@ -149,9 +149,10 @@ class TestContent:
         assert [mine == yours for mine, yours in zip(*found, strict=True)] == [False, True, True]
 
     def test_blocks_that_are_dealt_to_splits_are_its_content(self, tmp_path, texts):
-        held = windows(0.3), windows(0.3)
+        specs = windows(0.3), windows(0.3)
         one, other = (
-            self.contents(tmp_path / str(number), named(texts[number:]), held=held, packing="sedd") for number in (0, 1)
+            self.contents(tmp_path / str(number), named(texts[number:]), specs=specs, packing="sedd")
+            for number in (0, 1)
         )
         assert len({*one, *other}) == 6
 
@@ -166,10 +167,10 @@ paragraphs = st.lists(sentences | st.text("ab", max_size=30), max_size=5).map(""
 @given(train=st.lists(paragraphs, min_size=1, max_size=4), held_out=st.lists(paragraphs, min_size=2, max_size=5))
 @pytest.mark.parametrize("shards", [1, 3])
 def test_ngram_overlap_is_the_fraction_of_windows_in_training_text(tmp_path_factory, shards, train, held_out):
-    place = tmp_path_factory.mktemp("leaks")
+    folder = tmp_path_factory.mktemp("leaks")
     texts = ["Trained on in any case.", *train, *held_out]
-    raw = write_texts(place / "r", named(texts), shards)
-    splits = splits_of(raw, place / "e", last(len(held_out) - 1), last(1))
+    raw = write_texts(folder / "r", named(texts), shards)
+    splits = splits_of(raw, folder / "e", last(len(held_out) - 1), last(1))
     trained = texts[: len(train) + 1]
     for split, documents in {"validation": held_out[:-1], "test": held_out[-1:]}.items():
         windows = [
@@ -217,11 +218,11 @@ def test_counts_are_those_of_the_dataset(tmp_path, texts, packing):
         assert set(counts) == {"documents", "tokens", "bytes", "characters"}
 
 
-@pytest.mark.parametrize(("held", "expected"), [(LAST, [2, None, 1]), ((windows(0.4), windows(0.3)), [3, None, None])])
-def test_documents_of_which_the_tokenizer_leaves_nothing_are_counted(tmp_path, capfd, held, expected):
+@pytest.mark.parametrize(("specs", "expected"), [(LAST, [2, None, 1]), ((windows(0.4), windows(0.3)), [3, None, None])])
+def test_documents_of_which_the_tokenizer_leaves_nothing_are_counted(tmp_path, capfd, specs, expected):
     texts = ["one", "1234", "...", "two " * 40, "\u6f22", "five", "six", "seven", "!"]
     raw = write_texts(tmp_path / "r", named(texts), 3)
-    splits = splits_of(raw, tmp_path / "e", *held, tokenizer=TEXT8, packing="sedd")
+    splits = splits_of(raw, tmp_path / "e", *specs, tokenizer=TEXT8, packing="sedd")
     assert [splits[split].get("documents_left_out") for split in SPLITS] == expected
     assert f"train: the tokenizer 'text8' leaves nothing of {expected[0]} documents" in capfd.readouterr().err
 

@@ -139,12 +139,12 @@ some_texts = st.lists(st.text(st.sampled_from("ab \u00e9\u6f22\U0001f600"), max_
 @given(texts=some_texts, length=st.integers(3, 9), convention=st.sampled_from(["stream", "sedd", "mdlm"]))
 def test_counts_are_those_of_what_is_read(tmp_path_factory, texts, length, convention):
     """In bytes, where blocks end within characters: what is complete of the tokens that are no ends."""
-    place = tmp_path_factory.mktemp("counts")
+    folder = tmp_path_factory.mktemp("counts")
     stream = b"".join(text.encode() + b"\0" for text in texts)
     content = PACKINGS[convention].stream_tokens(length)
     if not stream[: len(stream) // content * content].replace(b"\0", b"").decode(errors="ignore"):
         return
-    dataset = corpus(place, texts, length, PACKINGS[convention], shards=2)
+    dataset = corpus(folder, texts, length, PACKINGS[convention], shards=2)
     read = bytes(np.asarray(dataset.tokens).astype(np.uint8)).replace(b"\0", b"").decode(errors="ignore")
     assert counts(dataset) == (sum(map(len, examples_of_ids(dataset))), len(read.encode()), len(read))
 
@@ -157,10 +157,10 @@ def examples_of_ids(dataset):
 @given(texts=some_texts, length=st.integers(1, 9))
 def test_windows_assigned_to_splits_add_up_to_the_text(tmp_path_factory, texts, length):
     """Every character once, wherever blocks end."""
-    place = tmp_path_factory.mktemp("chunks")
-    raw = write_texts(place / "r", named(["train" * 20, *texts]), 2)
-    encode_text(raw, BYTES, place / "e", length, 0, windows(0.4), windows(0.3))
-    found = [EncodedDataset.open(place / "e", split) for split in SPLITS]
+    folder = tmp_path_factory.mktemp("chunks")
+    raw = write_texts(folder / "r", named(["train" * 20, *texts]), 2)
+    encode_text(raw, BYTES, folder / "e", length, 0, windows(0.4), windows(0.3))
+    found = [EncodedDataset.open(folder / "e", split) for split in SPLITS]
     whole = "train" * 20 + "".join(texts)
     total = [sum(dataset.counts[what] for dataset in found) for what in ("tokens", "bytes", "characters")]
     assert total == [len(whole.encode()) + len(texts) + 1, len(whole.encode()), len(whole)]

@@ -44,15 +44,15 @@ def check(directory, text, characters, length):
 @given(words=st.lists(st.text("abc", min_size=1, max_size=4), min_size=10, max_size=30), data=st.data())
 def test_the_splits_do_not_depend_on_where_parts_and_shards_end(tmp_path_factory, words, data):
     # The real one begins with a space.
-    text, place = data.draw(st.sampled_from(["", " "])) + " ".join(words), tmp_path_factory.mktemp("text8")
+    text, folder = data.draw(st.sampled_from(["", " "])) + " ".join(words), tmp_path_factory.mktemp("text8")
     characters = data.draw(st.integers(1, min(15, len(text) // 2 - 1)))
     parts = in_parts(text, data.draw(st.lists(st.integers(1, len(text) - 1), unique=True, max_size=5)))
-    raw = write_texts(place / "r", parts, data.draw(st.integers(1, 5)))
-    held = last_characters(characters), last_characters(characters)
+    raw = write_texts(folder / "r", parts, data.draw(st.integers(1, 5)))
+    specs = last_characters(characters), last_characters(characters)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_stream, "MAX_ENCODED_CHARS", data.draw(st.integers(2, 12)))
-        encode_text(raw, TEXT8, place / "e", 1, 0, *held, PACKINGS["text8"])
-    check(place / "e", text, characters, 1)
+        encode_text(raw, TEXT8, folder / "e", 1, 0, *specs, PACKINGS["text8"])
+    check(folder / "e", text, characters, 1)
 
 
 def test_a_million_characters_in_many_parts_and_shards(tmp_path, monkeypatch):
@@ -66,6 +66,6 @@ def test_a_million_characters_in_many_parts_and_shards(tmp_path, monkeypatch):
     source = TextSource(kind="text", path=str(tmp_path / "text8"))
     raw = write_all(tmp_path / "r", open_source(source, tmp_path))
     assert len(single_split(raw, "text", "test").shards) > 4
-    held = last_characters(50_000), last_characters(50_000)
-    encode_text(raw, TEXT8, tmp_path / "e", 256, 0, *held, PACKINGS["text8"])
+    specs = last_characters(50_000), last_characters(50_000)
+    encode_text(raw, TEXT8, tmp_path / "e", 256, 0, *specs, PACKINGS["text8"])
     check(tmp_path / "e", text, 50_000, 256)

@@ -28,7 +28,7 @@ reuse_the_subwords = settings(suppress_health_check=[HealthCheck.function_scoped
 
 
 def written(directory, documents, tokenizer, convention):
-    """The file of tokens, and what is told of it."""
+    """Return the tokens of a file, and the stream that wrote it."""
     with ExitStack() as files:
         stream = TokenStream(directory / "tokens.npy", tokenizer, PACKINGS[convention], files)
         for document in documents:

@@ -33,7 +33,7 @@ from mdpipe.data.raw import Document
 from mdpipe.data.splits import SPLITS, SplitPlan
 
 WINDOW = 50
-HELD_OUT = ("validation", "test")
+EVALUATION_SPLITS = ("validation", "test")
 SEARCH_CHARS = 2**22
 """Characters of training text that are searched together."""
 SEPARATOR = "\ud800"
@@ -99,7 +99,7 @@ def find_contamination(plan: SplitPlan, results: list[ShardResult], scratch: Pat
     """Return, for validation and test, the number of windows and the fraction that also occurs in training text."""
     windows = {
         split: np.concatenate([np.load(window_file(result.folder, split), allow_pickle=False) for result in results])
-        for split in HELD_OUT
+        for split in EVALUATION_SPLITS
     }
     wanted = scratch / "wanted"
     if not wanted.exists():

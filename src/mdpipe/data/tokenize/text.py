@@ -18,7 +18,7 @@ from mdpipe.data.dataset import DatasetHeader, token_dtype, write_header
 from mdpipe.data.parallel import Progress, ShardResult, map_shards
 from mdpipe.data.splits import SPLITS, SplitPlan, plan_splits, single_split
 from mdpipe.data.tokenize.manifest import (
-    HELD_OUT,
+    EVALUATION_SPLITS,
     digest_file,
     duplicate_counts,
     find_contamination,
@@ -132,7 +132,7 @@ def _left_out(results: Sequence[ShardResult]) -> dict[str, int]:
 
 def _encode_shard(plan: SplitPlan, saved: Path, packing: Packing, index: int, folder: Path) -> dict[str, Any]:
     tokenizer = load_tokenizer(saved)
-    windows: dict[str, list[NDArray[np.uint64]]] = {split: [np.empty(0, np.uint64)] for split in HELD_OUT}
+    windows: dict[str, list[NDArray[np.uint64]]] = {split: [np.empty(0, np.uint64)] for split in EVALUATION_SPLITS}
     started: set[str] = set()
     with ExitStack() as files:
         streams = {split: TokenStream(folder / f"{split}.npy", tokenizer, packing, files) for split in SPLITS}
@@ -144,9 +144,9 @@ def _encode_shard(plan: SplitPlan, saved: Path, packing: Packing, index: int, fo
                 streams[split].has_words = _has_words_before(plan, index, split, tokenizer)
             started.add(split)
             streams[split].append(document, is_cut=is_cut)
-            if split in HELD_OUT:
+            if split in EVALUATION_SPLITS:
                 windows[split].append(window_hashes(document.text))
-    for split in HELD_OUT:
+    for split in EVALUATION_SPLITS:
         np.save(window_file(folder, split), np.concatenate(windows[split]), allow_pickle=False)
     return _save_streams(streams, folder, plan.shards[index].characters)
 
@@ -186,7 +186,9 @@ def _assign_windows(
 
 def _window_fractions(plan: SplitPlan) -> dict[str, float]:
     """Return the fraction of the windows of each split that gets any; the training split gets the rest."""
-    fractions = {split: fraction for split, fraction in zip(HELD_OUT, plan.window_fractions, strict=True) if fraction}
+    fractions = {
+        split: fraction for split, fraction in zip(EVALUATION_SPLITS, plan.window_fractions, strict=True) if fraction
+    }
     return {**fractions, "train": 1 - plan.window_fractions[0] - plan.window_fractions[1]}
 
 
@@ -327,7 +329,7 @@ def _why_empty(plan: SplitPlan, split: str, tokenizer: Tokenizer, seq_len: int, 
             f" tokenizer {tokenizer.kind!r}; set the source's `empty_documents` to drop, or choose another tokenizer in"
             " params.yaml"
         )
-    if dict(zip(HELD_OUT, plan.window_fractions, strict=True)).get(split):
+    if dict(zip(EVALUATION_SPLITS, plan.window_fractions, strict=True)).get(split):
         return (
             f"no window of seq_len = {seq_len} is in the {split} split: the text has too few of them for the split's"
             " `windows`; lower the dataset's `seq_len` or raise `windows` in params.yaml, or give more text"
