@@ -115,8 +115,7 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
         if isinstance(spec, str):
             if spec not in own:
                 raise ValueError(
-                    f"splits.{split}: the source has no split {spec!r} of its own; it has"
-                    f" {', '.join(sorted(own)) or 'none'}"
+                    f"splits.{split}: the source has no split {spec!r}; it has {', '.join(sorted(own)) or 'none'}"
                 )
             named |= {shard.index: split for shard in shards if shard.split == spec}
     pool = [shard for shard in shards if shard.index not in named and (shard.split == "train" or "train" not in own)]

@@ -75,11 +75,11 @@ class TestNamed:
     @pytest.mark.parametrize(("validation", "test", "wrong"), [("dev", "test", "validation"), (0.1, "dev", "test")])
     def test_a_wrong_name_is_refused_with_the_splits_there_are(self, tmp_path, validation, test, wrong):
         raw = of_the_source(tmp_path / "r", train=["a"], test=["b"])
-        with pytest.raises(ValueError, match=f"{wrong}: the source has no split 'dev' of its own; it has test, train"):
+        with pytest.raises(ValueError, match=f"{wrong}: the source has no split 'dev'; it has test, train"):
             plan_splits(raw, "text", 0, validation, test)
 
     def test_a_source_without_splits_has_none_to_choose_from(self, tmp_path):
-        with pytest.raises(ValueError, match="no split 'test' of its own; it has none"):
+        with pytest.raises(ValueError, match="no split 'test'; it has none"):
             planned(tmp_path / "r", named(["a", "b"]), 0.1, "test")
 
     def test_one_split_cannot_be_both(self):

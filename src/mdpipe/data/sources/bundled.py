@@ -1,6 +1,6 @@
 """Data that come with installed packages: docstrings, and the digits and photographs of scikit-learn.
 
-Docstrings are parsed from the sources, which are never imported: nothing runs, and the order is that of the names.
+Docstrings are parsed from the sources, which are never imported: nothing runs, and documents are sorted by name.
 """
 
 import ast

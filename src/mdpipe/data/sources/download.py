@@ -281,7 +281,7 @@ def _sha256(file: Path) -> str:
 def extract_member(archive: Path, member: str, folder: Path) -> Path:
     """Extract a member of a zip archive into the folder, unless that was done since the archive came; return the file.
 
-    Its name is that of the archive and of the member, with slashes spelled as in a URL: two members never share a file.
+    It is named after the archive and the member, with slashes spelled as in a URL: two members never share a file.
     Processes that want the same member at once take turns, and the later ones find it.
 
     Raises:

@@ -377,7 +377,7 @@ def _archive_files(path: Path, counts: Counter[str]) -> Iterator[tuple[str, byte
                         with archive.extractfile(member) as content:  # type: ignore[union-attr]
                             yield member.name, content.read()
                     position = archive.offset
-                # The library takes the end of the file for the end of the archive, which really is a block of zeros.
+                # The library accepts the end of the file as the end of the archive, which should be a block of zeros.
                 if archive.offset == position:
                     raise _BrokenHeaderError("no zeros follow")
         except tarfile.TarError as error:

@@ -201,7 +201,7 @@ def _resolve(name_or_path: str, files: Sequence[str], revision: str | None) -> P
 
     try:
         return [Path(hf_hub_download(name_or_path, file, revision=revision)) for file in files][-1].parent
-    except Exception as error:  # those of the Hub have no class of their own in common
+    except Exception as error:  # errors of the Hub have no common class
         failure = f"{name_or_path} is no path here, and the Hugging Face Hub gives no {' and '.join(files)} for it"
         hint = "put the named files into a local folder and name that in params.yaml"
         raise ValueError(f"{failure} ({type(error).__name__}); {hint}") from None
@@ -227,7 +227,7 @@ def _keeps_every_byte(content: dict[str, Any]) -> bool:
     whole_words = model["vocab"] if model["ignore_merges"] else []
     ordinary = byte_alphabet.union(map("".join, model["merges"]), whole_words)
     return byte_alphabet <= model["vocab"].keys() and all(
-        # Decoding leaves special tokens out, and takes characters of other added tokens for bytes.
+        # Decoding leaves special tokens out, and reads characters of other added tokens as bytes.
         token["content"] not in ordinary
         if token["special"]
         else not (token["lstrip"] or token["rstrip"])

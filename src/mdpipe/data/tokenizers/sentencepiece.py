@@ -42,7 +42,7 @@ class SentencePiece:
     def __init__(self, model: bytes) -> None:
         self._model = model
         self._processor = sentencepiece.SentencePieceProcessor()
-        # Not by the constructor's argument, which takes an empty model for no model.
+        # Not by the constructor's argument: it treats an empty model as no model.
         self._processor.LoadFromSerializedProto(model)
         self.vocab_size: int = self._processor.get_piece_size()
         self._space_sign = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_SIGN.encode()]
