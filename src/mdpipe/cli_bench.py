@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -101,7 +102,7 @@ def train(
 ) -> None:
     """Measure training on random tokens: each shape, batch, precision and optimizer in a separate process.
 
-    Shapes: letters as in the default suite; text8, gpt2-small, cifar10 and imagenet64 as in the paper; text8-11m and
+    Shapes: chars as in the default suite; text8, gpt2-small, cifar10 and imagenet64 as in the paper; text8-11m and
     cifar10-small for a small machine.
     """
     with told_plainly():
@@ -148,7 +149,6 @@ def data(
     """Measure data preparation, from synthetic text to training batches: each size, tokenizer and number of workers."""
     with told_plainly():
         from mdpipe.benchmarks.data import COLUMNS, DataBenchmark, add_same_bytes, to_markdown
-        from mdpipe.benchmarks.runner import run_in_subprocess
 
         benchmarks = [
             DataBenchmark(
@@ -162,7 +162,7 @@ def data(
             )
             for megabytes, kind, count in product(size, tokenizer, workers)
         ]
-        results = add_same_bytes([run_in_subprocess(benchmark) for benchmark in benchmarks])
+        results = add_same_bytes([{**asdict(one), **one.measure()} for one in benchmarks])
         _print_results(results, COLUMNS, to_markdown, "cpu", 1, as_json, out)
 
 
@@ -175,7 +175,7 @@ def samplers(
     """Measure the samplers of the comparison in params.yaml on the trained runs, for its column tokens/s."""
     with told_plainly():
         from mdpipe.benchmarks.runner import describe_machine
-        from mdpipe.benchmarks.samplers import bench_samplers
+        from mdpipe.benchmarks.sampling import bench_samplers
         from mdpipe.stages.model_io import compute_device
 
         bench_samplers(load_params(), describe_machine(compute_device().type, threads), threads, repeats, out)
