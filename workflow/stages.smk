@@ -15,15 +15,15 @@ from mdpipe.params import load_params
 from mdpipe.pipeline.preflight import require_usable
 from workflow.cache import verify_objects
 from workflow.engine import (
-    announce_engine,
-    become_the_engine,
+    export_engine_pid,
+    acquire_workflow_lock,
     ignore_clock_skew,
-    left_over,
+    find_leftovers,
     open_repo,
     repair_lock_file,
     request_file,
-    request_stale_stages,
-    require_writable_folders,
+    mark_stale_stages,
+    require_writable_outputs,
 )
 from workflow.failed_logs import last_lines
 from workflow.graph import inputs_of, is_folder, read_stages
@@ -39,7 +39,7 @@ except ValueError as error:
 # What `show-failed-logs` prints: a log has thousands of lines of progress before the one that matters.
 snakemake.logging.show_logs = last_lines
 
-announce_engine()
+export_engine_pid()
 ignore_clock_skew()
 stages = read_stages(repo, asked)
 planned = set()
@@ -50,15 +50,15 @@ if workflow.is_main_process:
     verify_objects(remove=not dry_run)
     try:
         require_usable(asked, with_sources=False)
-        become_the_engine()
+        acquire_workflow_lock()
         repair_lock_file(dry_run=dry_run)
-        planned = request_stale_stages(repo, stages, asked, dry_run=dry_run)
+        planned = mark_stale_stages(repo, stages, asked, dry_run=dry_run)
         due = [stage for stage in stages if stage.name in planned]
-        require_writable_folders(due)
+        require_writable_outputs(due)
     except (OSError, ValueError) as error:
         exit_with(error)
     for stage in due:
-        if files := list(left_over(stage, stages)):
+        if files := list(find_leftovers(stage, stages)):
             more = f" and {len(files) - 1} more files" if files[1:] else ""
             sys.stderr.write(
                 f"{stage.name} reads {files[0]}{more} that no stage makes now; `mdpipe clean` lists such files\n"
@@ -72,7 +72,7 @@ if workflow.is_main_process:
         sort_lock()
 
 
-def shown(path, stage):
+def report_output(path, stage):
     """An output as `snakemake --report` takes it: files whole, of folders what dvc.yaml says."""
     if not is_folder(path):
         return report(path, category=stage.category)
@@ -98,7 +98,7 @@ for place, stage in enumerate(stages):
             request=str(request_file(stage.name)),
             dependencies=[path if path in remade else ancient(path) for path in inputs_of(stage, stages)],
         output:
-            [shown(path, stage) for path in stage.outputs],
+            [report_output(path, stage) for path in stage.outputs],
         log:
             f"logs/{stage.name}.log",
         benchmark:

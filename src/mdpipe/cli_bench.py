@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mdpipe.cli_errors import told_plainly
+from mdpipe.cli_errors import report_errors
 from mdpipe.params import load_params
 from mdpipe.pipeline.paths import SPEEDS
 
@@ -53,7 +53,7 @@ def sample(
     out: Stem = None,
 ) -> None:
     """Measure sampling from masks with a random transformer: each sampler and batch in a separate process."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.benchmarks.runner import run_in_subprocess
         from mdpipe.benchmarks.sampling import COLUMNS, SamplingBenchmark, add_ratios, to_markdown
 
@@ -105,7 +105,7 @@ def train(
     Shapes: chars as in the default suite; text8, gpt2-small, cifar10 and imagenet64 as in the paper; text8-11m and
     cifar10-small for a small machine.
     """
-    with told_plainly():
+    with report_errors():
         from mdpipe.benchmarks.runner import run_in_subprocess
         from mdpipe.benchmarks.training import COLUMNS, SHAPES, TrainingBenchmark, to_markdown
 
@@ -147,7 +147,7 @@ def data(
     out: Stem = None,
 ) -> None:
     """Measure data preparation, from synthetic text to training batches: each size, tokenizer and number of workers."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.benchmarks.data import COLUMNS, DataBenchmark, add_same_bytes, to_markdown
 
         benchmarks = [
@@ -173,7 +173,7 @@ def samplers(
     out: Annotated[Path, typer.Option(help="CSV to write; a .json next to it describes the machine.")] = SPEEDS,
 ) -> None:
     """Measure the samplers of the comparison in params.yaml on the trained runs, for its column tokens/s."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.benchmarks.runner import describe_machine
         from mdpipe.benchmarks.sampling import bench_samplers
         from mdpipe.stages.model_io import compute_device

@@ -11,7 +11,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Bad input and missing or corrupt files end in a line that says what to do; only bugs show a traceback.
 
     The line has no escape codes, whatever names and values it quotes, and no password or token of a URL.

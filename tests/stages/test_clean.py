@@ -236,7 +236,7 @@ def test_nothing_is_removed_while_an_engine_is_at_work(suite):
     paths.ENGINE_LOCK.write_text("process 7\n")
     with paths.ENGINE_LOCK.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"snakemake is at work in this folder \(process 7\); wait"):
+        with pytest.raises(ValueError, match=r"snakemake is running in this folder \(process 7\); wait"):
             clean(params, force=True)
         assert "models/subwords_genmd4" in clean(params, force=False)
     assert before <= files()

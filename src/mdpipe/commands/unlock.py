@@ -16,6 +16,7 @@ from dvc.repo import Repo
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
 from voluptuous import Invalid
 
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.pipeline.repository import open_repository
 
 REPO_LOCK = "lock"
@@ -34,7 +35,7 @@ def unlock() -> str:
 
 
 def repair_rwlock(repo: Repo) -> list[str]:
-    """Set an unreadable table aside and drop the entries of processes that are gone; return a line for each.
+    """Rename an unreadable table and drop the entries of processes that are gone; return a line for each.
 
     Raises:
         dvc.lock.LockError: another process edits the table for longer than three seconds.
@@ -51,9 +52,9 @@ def repair_rwlock(repo: Repo) -> list[str]:
         shown = os.path.relpath(table)
         entries = _read(table)
         if entries is None:
-            aside = table.with_name(f"{RWLOCK_FILE}.broken")
-            table.replace(aside)
-            return [f"{shown} was cut short by a kill; it is now {os.path.relpath(aside)}"]
+            backup = table.with_name(f"{RWLOCK_FILE}.broken")
+            table.replace(backup)
+            return [f"{shown} was truncated by a kill; it is now {os.path.relpath(backup)}"]
         root = Path(repo.root_dir)
         gone = [entry for entry in _entries(entries) if not _holds_lock(entry, root)]
         if not gone:
@@ -64,9 +65,7 @@ def repair_rwlock(repo: Repo) -> list[str]:
             for path, readers in entries["read"].items()
             if (kept := [entry for entry in readers if entry not in gone])
         }
-        partial = table.with_name(f"{RWLOCK_FILE}.partial")
-        partial.write_text(json.dumps(entries), encoding="utf-8")
-        partial.replace(table)
+        atomic_write(table, json.dumps(entries).encode())
         names = sorted({(entry["pid"], Path(entry["cmd"]).name) for entry in gone})
         return [f"{shown}: process {pid} ({command}) is gone; its locks are removed" for pid, command in names]
 

@@ -26,8 +26,8 @@ def test_a_failure_keeps_what_was_there_and_leaves_nothing_else(tmp_path):
 
 
 def test_success_replaces_what_was_there_and_what_a_killed_process_left(tmp_path):
-    place, left_over = tmp_path / "place", tmp_path / ".place.partial"
-    for folder in (place, left_over):
+    place, find_leftovers = tmp_path / "place", tmp_path / ".place.partial"
+    for folder in (place, find_leftovers):
         folder.mkdir()
         (folder / "stale").write_text("old")
     with atomic_dir(place) as folder:
