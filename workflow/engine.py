@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import snakemake.api  # noqa: F401 (before its parts, which import each other in a circle)
 import voluptuous
@@ -159,7 +160,8 @@ def mark_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_ru
             sys.stderr.write(f"{line}\n")
         if dry_run:
             with _resolved(params):
-                stale = _stale_stages(repo) - {RESOLVE}
+                stale = _stale_stages(repo)
+            stale.pop(RESOLVE, None)
         else:
             if repo.status(targets=[RESOLVE]):
                 repo.reproduce(targets=[RESOLVE], single_item=True)
@@ -171,21 +173,29 @@ def mark_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_ru
         ) from None
     for stage in stages:
         request = request_file(stage.name)
+        if keys := _changed_params(stale.get(stage.name, [])):
+            sys.stderr.write(f"{stage.name} is stale because of params: {', '.join(keys)}\n")
         if stage.name in stale:
             request.write_text(uuid.uuid4().hex + "\n")
             _set_times_before(request.stat().st_mtime, stage.outputs)
         else:
             request.touch()
             os.utime(request, BEFORE_ALL_OUTPUTS)
-    return with_dependents(stale, stages)
+    return with_dependents(set(stale), stages)
 
 
-def _stale_stages(repo: Repo) -> set[str]:
-    """Return the stages that DVC does not call up to date."""
+def _changed_params(changes: Iterable[Any]) -> list[str]:
+    """Return the keys of params among the changes that DVC reports for a stage."""
+    dependencies = [change.get("changed deps", {}) for change in changes if isinstance(change, dict)]
+    return [key for changed in dependencies for keys in changed.values() if isinstance(keys, dict) for key in keys]
+
+
+def _stale_stages(repo: Repo) -> dict[str, list[Any]]:
+    """Return the stages that DVC does not call up to date, each with what has changed."""
     # DVC would parse the params once per stage, which takes half the time of its answer.
     param.load_path = cache(load_path)
     try:
-        return set(repo.status())
+        return dict(repo.status())
     finally:
         param.load_path = load_path
 

@@ -188,6 +188,18 @@ def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
     assert [folder.exists() for folder in (now, earlier, abandoned, busy)] == [True, False, False, True]
 
 
+def test_checkpoints_of_finished_runs_are_listed(suite, monkeypatch):
+    """Finished: dvc.lock records the run's training with the present params, code and data."""
+    dataset = EncodedDataset.open(paths.encoded("docs_chars"), "train")
+    folder = paths.checkpoint_dir("chars_md4", training_fingerprint(suite, "chars_md4", dataset))
+    folder.mkdir(parents=True)
+    assert str(folder) not in clean(suite, force=False)
+    monkeypatch.setattr(Repo, "status", lambda self, targets: {} if targets == ["train@chars_md4"] else {"x": []})
+    assert str(folder) in clean(suite, force=False)
+    clean(suite, force=True)
+    assert not folder.exists()
+
+
 def test_checkpoints_stay_while_the_data_that_say_whose_they_are_is_missing(suite):
     folder = paths.checkpoint_dir("chars_md4", "0" * 16)
     folder.mkdir(parents=True)

@@ -54,7 +54,7 @@ def repair_rwlock(repo: Repo) -> list[str]:
         if entries is None:
             backup = table.with_name(f"{RWLOCK_FILE}.broken")
             table.replace(backup)
-            return [f"{shown} was truncated by a kill; it is now {os.path.relpath(backup)}"]
+            return [f"{shown} was cut short by a kill; it is now {os.path.relpath(backup)}"]
         root = Path(repo.root_dir)
         gone = [entry for entry in _entries(entries) if not _holds_lock(entry, root)]
         if not gone:
