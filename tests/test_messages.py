@@ -6,7 +6,7 @@ import pytest
 import requests
 import torch
 
-from mdpipe.cli_errors import report_errors
+from mdpipe.console import report_errors
 from mdpipe.messages import listed_names, printable, printable_lines, reason, without_secrets
 
 

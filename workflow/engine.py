@@ -52,6 +52,11 @@ ROOM = 2**20
 BEFORE_ALL_OUTPUTS = (0, 0)
 """Times of access and modification, in seconds since 1970."""
 
+LOG_LINES, LOG_WIDTH = 15, 1000
+"""Lines of a failed job's log that are shown, and characters of a line."""
+LOG_BYTES = 2**20
+"""Bytes read from the end of a log."""
+
 FOLDER_TIMESTAMP = ".snakemake_timestamp"
 """The file whose modification time Snakemake takes for that of the folder it is in."""
 
@@ -273,3 +278,19 @@ def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:
 def export_engine_pid() -> None:
     """Tell the jobs that this process starts their engine's PID."""
     os.environ[ENGINE_PID] = str(os.getpid())
+
+
+def last_lines(logs: Iterable[str]) -> Iterator[str]:
+    """Yield the last lines of each log under a heading with its path. Of a progress bar, the last state is shown."""
+    for log in logs:
+        path = Path(log)
+        if not path.exists():
+            yield f"{log} was not written: the job did not start"
+            continue
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+        shown = [line[:LOG_WIDTH] for line in lines if line.strip()][-LOG_LINES:]
+        yield f"The end of {log}:"
+        yield from (f"    {line}" for line in shown)

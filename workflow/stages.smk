@@ -17,15 +17,15 @@ from workflow.cache import verify_objects
 from workflow.engine import (
     export_engine_pid,
     acquire_workflow_lock,
-    ignore_clock_skew,
     find_leftovers,
+    ignore_clock_skew,
+    last_lines,
     open_repo,
     repair_lock_file,
     request_file,
     mark_stale_stages,
     require_writable_outputs,
 )
-from workflow.failed_logs import last_lines
 from workflow.graph import inputs_of, is_folder, read_stages
 from workflow.sort_lock import sort_lock
 from workflow.targets import check_targets, exit_with

@@ -14,8 +14,7 @@ from rich.markup import escape  # for help with brackets, which typer takes for 
 from typer.core import TyperGroup
 
 from mdpipe.cli_bench import bench
-from mdpipe.cli_errors import report_errors
-from mdpipe.logs import configure_logging
+from mdpipe.console import configure_logging, report_errors
 from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.params.sampling import SamplerConfig

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mdpipe.cli_errors import report_errors
+from mdpipe.console import report_errors
 from mdpipe.params import load_params
 from mdpipe.pipeline.paths import SPEEDS
 

@@ -15,8 +15,7 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.sources.download import destination
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.data_fingerprint import encoding_fingerprint, source_fingerprint
-from mdpipe.pipeline.fingerprint import training_fingerprint
+from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint, training_fingerprint
 
 pytestmark = pytest.mark.slow
 

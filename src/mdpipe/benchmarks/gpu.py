@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mdpipe.benchmarks.runner import Columns, Result, describe_machine, format_machine, to_table
+from mdpipe.console import configure_logging
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.logs import configure_logging
 
 if TYPE_CHECKING:
     import torch

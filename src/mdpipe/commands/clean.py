@@ -16,16 +16,15 @@ from dvc.utils.serialize import dumps_yaml, load_yaml
 from filelock import FileLock, Timeout
 
 from mdpipe.commands.plan_sizes import folder_size
-from mdpipe.commands.unlock import lock_holders
+from mdpipe.commands.unlock import lock_holders, open_repository
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.sources.download import URL_DIGITS, destination
 from mdpipe.params import Params
 from mdpipe.params.sources import UrlSource
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.data_fingerprint import encoding_fingerprint, source_fingerprint
+from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint
 from mdpipe.pipeline.provenance import DVC_FILE
-from mdpipe.pipeline.repository import open_repository
 
 LOCK_FILE = Path("dvc.lock")
 

@@ -7,23 +7,38 @@ entry while any process has its number, which after a restart of a container is 
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+from dvc.exceptions import DvcException
 from dvc.lock import make_lock
 from dvc.repo import Repo
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
 from voluptuous import Invalid
 
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.pipeline.repository import open_repository
 
 REPO_LOCK = "lock"
 """The file in .dvc/tmp whose lock a DVC process holds while it runs no command of a stage; its content is the PID."""
 
 Entry = dict[str, Any]
 """`pid` and `cmd`: the number and the `sys.argv` of a process."""
+
+
+@contextmanager
+def open_repository() -> Iterator[Repo]:
+    """Open the repository and read its dvc.yaml and dvc.lock where they are needed.
+
+    Raises:
+        ValueError: this is no repository, or DVC cannot read it or is at work in it.
+    """
+    try:
+        with Repo() as repo:
+            yield repo
+    except DvcException as error:
+        raise ValueError(f"DVC: {' '.join(str(error).split())}") from None
 
 
 def unlock() -> str:

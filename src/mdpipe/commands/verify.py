@@ -13,7 +13,7 @@ from typing import Any
 from dvc_data.hashfile.hash import hash_file
 from dvc_data.hashfile.state import StateNoop
 
-from mdpipe.pipeline.repository import open_repository
+from mdpipe.commands.unlock import open_repository
 
 FOLDER = ".dir"
 """The end of the name of an object that lists a folder's files."""

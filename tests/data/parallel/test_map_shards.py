@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from mdpipe.cli_errors import report_errors
+from mdpipe.console import report_errors
 from mdpipe.data.artifacts.files import scratch_dir
 from mdpipe.data.parallel import WORKERS, Progress, map_shards, num_workers
 from tests.data.killing import marks, run, run_until
