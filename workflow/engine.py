@@ -119,7 +119,7 @@ def open_repo(root: Path) -> Repo:
 
 
 def repair_lock_file(*, dry_run: bool) -> None:
-    """Set a dvc.lock aside that a kill cut short: DVC's run cache then restores every artifact without computing it.
+    """Move a dvc.lock away that a kill cut short: DVC's run cache then restores all artifacts without computing them.
 
     Raises:
         LockFileError: it holds the conflict of a merge, which the user decides, or is cut short in a dry run.
@@ -141,7 +141,7 @@ def repair_lock_file(*, dry_run: bool) -> None:
             ) from None
     if dry_run:
         raise LockFileError(
-            f"{LOCK_FILE} is cut short, as after a kill; without --dry-run, snakemake sets it aside and restores"
+            f"{LOCK_FILE} is cut short, as after a kill; without --dry-run, snakemake moves it away and restores"
             " every artifact from DVC's cache"
         )
     backup = STATE / f"{LOCK_FILE}.broken"

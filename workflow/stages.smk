@@ -1,5 +1,5 @@
-# One rule a stage. All that belongs to a stage goes through values that are taken at once (never an f-string in
-# `shell`, a lambda or a `run` body, which would see the last stage of the loop).
+# One rule per stage. Everything specific to a stage is a value that is bound at once (never an f-string in `shell`, a
+# lambda or a `run` body, which would see the last stage of the loop).
 import os
 import sys
 from pathlib import Path
@@ -31,7 +31,7 @@ from workflow.sort_lock import sort_lock
 from workflow.targets import check_targets, exit_with
 
 try:
-    asked = load_params()
+    all_params = load_params()
     repo = open_repo(Path(workflow.basedir))
 except ValueError as error:
     exit_with(error)
@@ -41,7 +41,7 @@ snakemake.logging.show_logs = last_lines
 
 export_engine_pid()
 ignore_clock_skew()
-stages = read_stages(repo, asked)
+stages = read_stages(repo, all_params)
 planned = set()
 
 # A job's process reads this file too: only the main one may ask DVC, and only while no stage runs.
@@ -49,10 +49,10 @@ if workflow.is_main_process:
     dry_run = workflow.output_settings.dryrun  # `workflow.dryrun` is not set yet.
     verify_objects(remove=not dry_run)
     try:
-        require_usable(asked, with_sources=False)
+        require_usable(all_params, with_sources=False)
         acquire_workflow_lock()
         repair_lock_file(dry_run=dry_run)
-        planned = mark_stale_stages(repo, stages, asked, dry_run=dry_run)
+        planned = mark_stale_stages(repo, stages, all_params, dry_run=dry_run)
         due = [stage for stage in stages if stage.name in planned]
         require_writable_outputs(due)
     except (OSError, ValueError) as error:
@@ -63,7 +63,7 @@ if workflow.is_main_process:
             sys.stderr.write(
                 f"{stage.name} reads {files[0]}{more} that no stage makes now; `mdpipe clean` lists such files\n"
             )
-    check_targets(asked, stages)
+    check_targets(all_params, stages)
 
     onsuccess:
         sort_lock()
@@ -73,7 +73,7 @@ if workflow.is_main_process:
 
 
 def report_output(path, stage):
-    """An output as `snakemake --report` takes it: files whole, of folders what dvc.yaml says."""
+    """Mark an output for `snakemake --report`: whole files, and of folders what dvc.yaml selects."""
     if not is_folder(path):
         return report(path, category=stage.category)
     if "index.html" in stage.shown:
@@ -89,7 +89,7 @@ remade = {output for stage in stages if stage.name in planned for output in stag
 
 # Of the stages that could start, the first of dvc.yaml does: models before what is made with them, and of the runs the
 # first in params.yaml, which should therefore list the longest first.
-for place, stage in enumerate(stages):
+for position, stage in enumerate(stages):
 
     rule:
         name:
@@ -103,7 +103,7 @@ for place, stage in enumerate(stages):
             f"logs/{stage.name}.log",
         benchmark:
             f"benchmarks/{stage.name}.tsv"
-        priority: len(stages) - place
+        priority: len(stages) - position
         threads: stage.threads
         resources:
             mem_mb=stage.mem_mb,

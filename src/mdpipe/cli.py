@@ -272,7 +272,7 @@ def generate(
     length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text; the model's window by default.")] = None,
     out: Out = None,
     sampler: Sampler = None,
-    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    settings: Settings = [],  # noqa: B006 (typer reads the default, which is never changed)
     steps: Steps = None,
     time_grid: TimeGrid = None,
     temperature: Temperature = None,
@@ -305,7 +305,7 @@ def infill(
     count: Count = 4,
     out: Out = None,
     sampler: Sampler = None,
-    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    settings: Settings = [],  # noqa: B006 (typer reads the default, which is never changed)
     steps: Steps = None,
     time_grid: TimeGrid = None,
     temperature: Temperature = None,
@@ -338,7 +338,7 @@ def infill(
 
 
 def _run_stage(stage: str, **names: str) -> None:
-    """Check params and the names asked for, then call the function that its module has by the stage's name."""
+    """Check params and the arguments, then call the stage's function."""
     exit_with_engine()
     configure_logging()
     with report_errors():

@@ -35,7 +35,7 @@ def sample(
     sampler: Annotated[
         list[str],
         typer.Option(help="ancestral, ancestral_stepwise, two_stage or first_hitting; several."),
-    ] = ["ancestral", "ancestral_stepwise"],  # noqa: B006 (typer reads the default, nobody changes it)
+    ] = ["ancestral", "ancestral_stepwise"],  # noqa: B006 (typer reads the default, which is never changed)
     batch: Annotated[list[int], typer.Option(help="Samples at a time; may be given several times.")] = [1, 8],  # noqa: B006
     length: Annotated[int, typer.Option(help="Tokens of a sample.")] = 1024,
     vocab_size: Annotated[int, typer.Option(help="Tokens to choose from.")] = 50257,
@@ -198,7 +198,7 @@ def _print_results(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Print the results, and write STEM.json and STEM.md if asked for."""
+    """Print the results, and write STEM.json and STEM.md if `out` is given."""
     from mdpipe.benchmarks.runner import describe_machine, to_table
     from mdpipe.data.artifacts.files import atomic_write
 

@@ -31,7 +31,7 @@ MADE_BY_THE_DEFAULT_SUITE = (
 
 
 class WorkingCopy:
-    """A clone of the repository as it stands on the disk, with its own code, artifacts and list of stages run."""
+    """A copy of the repository's working tree, with separate code, artifacts and list of stages run."""
 
     def __init__(self, root: Path, calls: Path) -> None:
         self.root, self._calls = root, calls

@@ -29,7 +29,7 @@ with allocate_gpus(int(sys.argv[1])):
 
 @pytest.fixture
 def machine(tmp_path) -> dict[str, str]:
-    """The environment of a machine with three GPUs, of which nobody has taken any yet."""
+    """The environment of a machine with three GPUs, all of them free."""
     return {**os.environ, VISIBLE: "GPU-a,GPU-b,GPU-c", "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
 
 

@@ -102,7 +102,7 @@ class DataBenchmark(Benchmark):
         return f"{self.size} MB by {self.tokenizer} with {self.workers} workers"
 
     def measure(self) -> Result:
-        """Write, read, encode and draw batches; optionally encode once more with a kill halfway.
+        """Write, read, encode and load batches; optionally encode once more with a kill halfway.
 
         Raises:
             ValueError: a step failed, or the folder exists.
@@ -112,7 +112,7 @@ class DataBenchmark(Benchmark):
             written, read, encoded = (self._run(folder, *step) for step in (["write"], ["read"], ["encode", "encoded"]))
             sha256 = hash_folder(folder / "encoded")
             killed = self._run_after_kill(folder, encoded) if self.kill else {}
-            drawn = self._run(folder, "draw")
+            loaded = self._run(folder, "load")
         steps = {"read": read, "encode": encoded}
         return {
             **{key: written[key] for key in ("bytes", "vocabulary")},
@@ -130,8 +130,8 @@ class DataBenchmark(Benchmark):
             "tokens_per_second": encoded["tokens"] / encoded["seconds"],
             "sha256": sha256,
             **{key: killed.get(key) for key in ("shards_kept", "searches_kept", "again_seconds", "sha256_after_kill")},
-            "training_tokens_per_second": drawn["tokens_per_second"],
-            "pictures_per_second": drawn["images_per_second"],
+            "training_tokens_per_second": loaded["tokens_per_second"],
+            "pictures_per_second": loaded["images_per_second"],
         }
 
     @contextmanager
@@ -262,7 +262,7 @@ def encode(settings: DataBenchmark, folder: Path, name: str) -> Result:
     return {"tokens": sum(count["tokens"] for count in counts), "seconds": seconds}
 
 
-def draw(settings: DataBenchmark, folder: Path) -> Result:
+def load(settings: DataBenchmark, folder: Path) -> Result:
     """Read training batches from the memory-mapped shards: random windows of text, and images in random orders."""
     write_images(folder / "images", min(MAX_IMAGES, settings.size * IMAGES_PER_MEGABYTE), settings.seed)
     windows, images = (
@@ -272,7 +272,7 @@ def draw(settings: DataBenchmark, folder: Path) -> Result:
     return {"tokens_per_second": windows * SEQ_LEN, "images_per_second": images}
 
 
-STEPS: dict[str, Callable[..., Result]] = {"write": write, "read": read, "encode": encode, "draw": draw}
+STEPS: dict[str, Callable[..., Result]] = {"write": write, "read": read, "encode": encode, "load": load}
 
 
 def _rows_per_second(dataset: EncodedDataset, seed: int, batch: int) -> float:
