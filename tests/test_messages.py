@@ -6,7 +6,7 @@ import pytest
 import requests
 import torch
 
-from mdpipe.cli_errors import told_plainly
+from mdpipe.console import report_errors
 from mdpipe.messages import listed_names, printable, printable_lines, reason, without_secrets
 
 
@@ -72,7 +72,7 @@ def test_the_command_line_prints_no_escape_codes_and_no_password(error):
 
     bad_input.__globals__["__name__"], before = "mdpipe.data", __name__
     try:
-        with pytest.raises(SystemExit) as ended, told_plainly():
+        with pytest.raises(SystemExit) as ended, report_errors():
             bad_input()
     finally:
         bad_input.__globals__["__name__"] = before
@@ -80,7 +80,7 @@ def test_the_command_line_prints_no_escape_codes_and_no_password(error):
 
 
 def test_lack_of_memory_is_one_sentence_and_no_other_error_of_torch():
-    with pytest.raises(SystemExit, match="mdpipe: not enough memory for this"), told_plainly():
+    with pytest.raises(SystemExit, match="mdpipe: not enough memory for this"), report_errors():
         torch.empty(2**62, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="shape"), told_plainly():
+    with pytest.raises(RuntimeError, match="shape"), report_errors():
         torch.zeros(2) @ torch.zeros(3, 4)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import snakemake.api  # noqa: F401 (before its parts, which import each other in a circle)
 import voluptuous
@@ -26,6 +26,7 @@ from dvc.repo import Repo
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_path, load_yaml
+from filelock import FileLock, Timeout
 from snakemake.dag import DAG
 from snakemake.io import _IOFile
 from snakemake.jobs import Job
@@ -51,42 +52,46 @@ ROOM = 2**20
 BEFORE_ALL_OUTPUTS = (0, 0)
 """Times of access and modification, in seconds since 1970."""
 
+LOG_LINES, LOG_WIDTH = 15, 1000
+"""Lines of a failed job's log that are shown, and characters of a line."""
+LOG_BYTES = 2**20
+"""Bytes read from the end of a log."""
+
 FOLDER_TIMESTAMP = ".snakemake_timestamp"
 """The file whose modification time Snakemake takes for that of the folder it is in."""
 
-_held: list[IO[str]] = []
+_locks: list[FileLock] = []
+"""Keeps the lock until the process ends."""
 
 
 class LockFileError(ValueError):
     """dvc.lock cannot be read, and nothing is done about it without the user."""
 
 
-def become_the_engine() -> None:
-    """Take this working copy for one Snakemake.
+def acquire_workflow_lock() -> None:
+    """Lock this working copy for one Snakemake.
 
-    The lock is the kernel's and dies with its holder, so what Snakemake's own lock files say after a kill is stale.
-    Jobs of a killed engine end by themselves within a second (see job.py): wait for them.
+    The kernel releases the lock when the process ends, so Snakemake's own lock files are stale after a kill. Jobs of a
+    killed engine end by themselves within a second (see job.py): wait for them.
 
     Raises:
-        BlockingIOError: another Snakemake, still alive, has it.
-        ValueError: it cannot write where it keeps its state, or the disk is full.
+        BlockingIOError: another Snakemake runs here.
+        ValueError: the state folders are read-only, or the disk is full.
     """
     if (free := shutil.disk_usage(Path.cwd()).free) < ROOM:
         raise ValueError(f"the disk is full: {free / 1e6:,.1f} MB free; make room, and run the same command again")
     require_writable([*state_folders(), ENGINE_LOCK, JOBS_LOCK, Path(".snakemake")])
     STATE.mkdir(exist_ok=True)
-    lock = ENGINE_LOCK.open("a+")
+    lock = FileLock(ENGINE_LOCK, blocking=False)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.seek(0)
+        lock.acquire()
+    except Timeout:
+        engine = ENGINE_LOCK.read_text().strip()
         raise BlockingIOError(
-            f"another snakemake is at work in this folder ({lock.read().strip()}); wait for it, or follow it in logs/"
+            f"another snakemake is running in this folder ({engine}); wait for it, or follow it in logs/"
         ) from None
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()}\n")
-    lock.flush()
-    _held.append(lock)
+    _locks.append(lock)
+    ENGINE_LOCK.write_text(f"process {os.getpid()}\n")
     with JOBS_LOCK.open("w") as jobs:
         fcntl.flock(jobs, fcntl.LOCK_EX)
     for stale in Path(".snakemake/locks").glob("*.lock"):
@@ -114,7 +119,7 @@ def open_repo(root: Path) -> Repo:
 
 
 def repair_lock_file(*, dry_run: bool) -> None:
-    """Set a dvc.lock aside that a kill cut short: DVC's run cache then restores every artifact without computing it.
+    """Move a dvc.lock away that a kill cut short: DVC's run cache then restores all artifacts without computing them.
 
     Raises:
         LockFileError: it holds the conflict of a merge, which the user decides, or is cut short in a dry run.
@@ -136,15 +141,17 @@ def repair_lock_file(*, dry_run: bool) -> None:
             ) from None
     if dry_run:
         raise LockFileError(
-            f"{LOCK_FILE} is cut short, as after a kill; without --dry-run, snakemake sets it aside and restores"
+            f"{LOCK_FILE} is cut short, as after a kill; without --dry-run, snakemake moves it away and restores"
             " every artifact from DVC's cache"
         )
-    aside = STATE / f"{LOCK_FILE}.broken"
-    LOCK_FILE.replace(aside)
-    sys.stderr.write(f"{LOCK_FILE} was cut short, as by a kill; it is now {aside}, and DVC's cache has what it named\n")
+    backup = STATE / f"{LOCK_FILE}.broken"
+    LOCK_FILE.replace(backup)
+    sys.stderr.write(
+        f"{LOCK_FILE} was cut short, as by a kill; it is now {backup}, and DVC's cache has what it named\n"
+    )
 
 
-def request_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -> set[str]:
+def mark_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -> set[str]:
     """Request every stage that DVC does not call up to date and no other; return them and all that depend on them.
 
     The stage that resolves params runs here, at once: only then does DVC know which values have changed.
@@ -158,7 +165,8 @@ def request_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry
             sys.stderr.write(f"{line}\n")
         if dry_run:
             with _resolved(params):
-                stale = _stale_stages(repo) - {RESOLVE}
+                stale = _stale_stages(repo)
+            stale.pop(RESOLVE, None)
         else:
             if repo.status(targets=[RESOLVE]):
                 repo.reproduce(targets=[RESOLVE], single_item=True)
@@ -170,21 +178,29 @@ def request_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry
         ) from None
     for stage in stages:
         request = request_file(stage.name)
+        if keys := _changed_params(stale.get(stage.name, [])):
+            sys.stderr.write(f"{stage.name} is stale because of params: {', '.join(keys)}\n")
         if stage.name in stale:
             request.write_text(uuid.uuid4().hex + "\n")
             _set_times_before(request.stat().st_mtime, stage.outputs)
         else:
             request.touch()
             os.utime(request, BEFORE_ALL_OUTPUTS)
-    return with_dependents(stale, stages)
+    return with_dependents(set(stale), stages)
 
 
-def _stale_stages(repo: Repo) -> set[str]:
-    """Return the stages that DVC does not call up to date."""
+def _changed_params(changes: Iterable[Any]) -> list[str]:
+    """Return the keys of params among the changes that DVC reports for a stage."""
+    dependencies = [change.get("changed deps", {}) for change in changes if isinstance(change, dict)]
+    return [key for changed in dependencies for keys in changed.values() if isinstance(keys, dict) for key in keys]
+
+
+def _stale_stages(repo: Repo) -> dict[str, list[Any]]:
+    """Return the stages that DVC does not call up to date, each with what has changed."""
     # DVC would parse the params once per stage, which takes half the time of its answer.
     param.load_path = cache(load_path)
     try:
-        return set(repo.status())
+        return dict(repo.status())
     finally:
         param.load_path = load_path
 
@@ -207,13 +223,13 @@ def _resolved(params: Params) -> Iterator[None]:
             atomic_write(RESOLVED_PARAMS_FILE, before)
 
 
-def require_writable_folders(stages: Iterable[Stage]) -> None:
+def require_writable_outputs(stages: Iterable[Stage]) -> None:
     """Raise ValueError if a stage cannot write its outputs and logs, or DVC its cache and dvc.lock."""
     if outputs := [Path(output).parent for stage in stages for output in stage.outputs]:
         require_writable([*outputs, Path("logs"), Path("benchmarks"), *dvc_places()])
 
 
-def left_over(stage: Stage, stages: list[Stage]) -> Iterator[Path]:
+def find_leftovers(stage: Stage, stages: list[Stage]) -> Iterator[Path]:
     """Yield what a stage reads in folders that several stages write into, and that no stage makes any more."""
     outputs = [output for other in stages for output in other.outputs]
     for folder in stage.dependencies:
@@ -259,6 +275,22 @@ def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:
             yield path
 
 
-def announce_engine() -> None:
-    """Let the jobs that this process starts know whose they are."""
+def export_engine_pid() -> None:
+    """Tell the jobs that this process starts their engine's PID."""
     os.environ[ENGINE_PID] = str(os.getpid())
+
+
+def last_lines(logs: Iterable[str]) -> Iterator[str]:
+    """Yield the last lines of each log under a heading with its path. Of a progress bar, the last state is shown."""
+    for log in logs:
+        path = Path(log)
+        if not path.exists():
+            yield f"{log} was not written: the job did not start"
+            continue
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - LOG_BYTES))
+            text = file.read().decode("utf-8", errors="replace")
+        lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+        shown = [line[:LOG_WIDTH] for line in lines if line.strip()][-LOG_LINES:]
+        yield f"The end of {log}:"
+        yield from (f"    {line}" for line in shown)

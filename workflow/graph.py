@@ -44,7 +44,7 @@ def read_stages(repo: Repo, params: Params) -> list[Stage]:
 
 
 def inputs_of(stage: Stage, stages: list[Stage]) -> list[str]:
-    """The outputs of other stages that a stage waits for, and its other dependencies as they stand.
+    """Return the outputs of other stages that a stage waits for, and its other dependencies unchanged.
 
     A dependency on a folder that several stages write into (`metrics`) means all of their outputs; one on a file in an
     output means that output.
@@ -70,13 +70,13 @@ def with_dependents(names: set[str], stages: list[Stage]) -> set[str]:
 
 
 def is_folder(output: str) -> bool:
-    """Folders have no dot in their last name, files do: the convention of dvc.yaml."""
+    """Return True for a folder: by the convention of dvc.yaml, only names of files have a dot."""
     return not PurePosixPath(output).suffix
 
 
 def _stage(name: str, entry: dict[str, Any], params: Params) -> Stage:
     def number(key: str) -> int:
-        """Return a number, or the setting of the run's `hardware` that stands for it."""
+        """Return a number, or the setting of the run's `hardware` that it names."""
         value = entry["meta"][key]
         if isinstance(value, str):
             return int(getattr(params.runs[name.partition("@")[2]].hardware, value.removeprefix("hardware.")))
@@ -99,7 +99,7 @@ def _stage(name: str, entry: dict[str, Any], params: Params) -> Stage:
 
 
 def _paths(entries: list[Any]) -> Iterator[str]:
-    """Entries are paths, or one-key mappings from a path to its options."""
+    """Yield the paths of entries, which are paths or one-key mappings from a path to its options."""
     for entry in entries:
         path = entry if isinstance(entry, str) else next(iter(entry))
         yield str(PurePosixPath(path))  # Snakemake refuses `a//b`, and knows outputs by one spelling.

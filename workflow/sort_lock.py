@@ -1,7 +1,7 @@
 """Sort dvc.lock by stage name, so that its history in git shows what changed and not which stage finished first.
 
 Runs as the last command of the last stage, when no other stage is being written. DVC then updates the entry of that
-stage where it stands; for its first time an entry is put there to keep the place.
+stage in place; before its first run a placeholder keeps its position. As a script it imports DVC only.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ LAST_STAGE = "report"
 
 
 def sort_lock(path: Path = LOCK_FILE) -> None:
-    """Rewrite the lock file, sorted; write aside, then rename. A missing file is left missing."""
+    """Sort the lock file atomically; do nothing if it is missing."""
     if not path.exists():
         return
     lock = load_yaml(str(path))
@@ -23,9 +23,9 @@ def sort_lock(path: Path = LOCK_FILE) -> None:
         return
     complete = {LAST_STAGE: {"cmd": "not yet run"}, **stages}
     lock["stages"] = {name: complete[name] for name in sorted(complete)}
-    aside = path.with_suffix(".lock.new")
-    dump_yaml(str(aside), lock)
-    aside.replace(path)
+    partial = path.with_suffix(".lock.new")
+    dump_yaml(str(partial), lock)
+    partial.replace(path)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-# One rule a stage. All that belongs to a stage goes through values that are taken at once (never an f-string in
-# `shell`, a lambda or a `run` body, which would see the last stage of the loop).
+# One rule per stage. Everything specific to a stage is a value that is bound at once (never an f-string in `shell`, a
+# lambda or a `run` body, which would see the last stage of the loop).
 import os
 import sys
 from pathlib import Path
@@ -15,23 +15,23 @@ from mdpipe.params import load_params
 from mdpipe.pipeline.preflight import require_usable
 from workflow.cache import verify_objects
 from workflow.engine import (
-    announce_engine,
-    become_the_engine,
+    export_engine_pid,
+    acquire_workflow_lock,
+    find_leftovers,
     ignore_clock_skew,
-    left_over,
+    last_lines,
     open_repo,
     repair_lock_file,
     request_file,
-    request_stale_stages,
-    require_writable_folders,
+    mark_stale_stages,
+    require_writable_outputs,
 )
-from workflow.failed_logs import last_lines
 from workflow.graph import inputs_of, is_folder, read_stages
 from workflow.sort_lock import sort_lock
 from workflow.targets import check_targets, exit_with
 
 try:
-    asked = load_params()
+    all_params = load_params()
     repo = open_repo(Path(workflow.basedir))
 except ValueError as error:
     exit_with(error)
@@ -39,9 +39,9 @@ except ValueError as error:
 # What `show-failed-logs` prints: a log has thousands of lines of progress before the one that matters.
 snakemake.logging.show_logs = last_lines
 
-announce_engine()
+export_engine_pid()
 ignore_clock_skew()
-stages = read_stages(repo, asked)
+stages = read_stages(repo, all_params)
 planned = set()
 
 # A job's process reads this file too: only the main one may ask DVC, and only while no stage runs.
@@ -49,21 +49,21 @@ if workflow.is_main_process:
     dry_run = workflow.output_settings.dryrun  # `workflow.dryrun` is not set yet.
     verify_objects(remove=not dry_run)
     try:
-        require_usable(asked, with_sources=False)
-        become_the_engine()
+        require_usable(all_params, with_sources=False)
+        acquire_workflow_lock()
         repair_lock_file(dry_run=dry_run)
-        planned = request_stale_stages(repo, stages, asked, dry_run=dry_run)
+        planned = mark_stale_stages(repo, stages, all_params, dry_run=dry_run)
         due = [stage for stage in stages if stage.name in planned]
-        require_writable_folders(due)
+        require_writable_outputs(due)
     except (OSError, ValueError) as error:
         exit_with(error)
     for stage in due:
-        if files := list(left_over(stage, stages)):
+        if files := list(find_leftovers(stage, stages)):
             more = f" and {len(files) - 1} more files" if files[1:] else ""
             sys.stderr.write(
                 f"{stage.name} reads {files[0]}{more} that no stage makes now; `mdpipe clean` lists such files\n"
             )
-    check_targets(asked, stages)
+    check_targets(all_params, stages)
 
     onsuccess:
         sort_lock()
@@ -72,8 +72,8 @@ if workflow.is_main_process:
         sort_lock()
 
 
-def shown(path, stage):
-    """An output as `snakemake --report` takes it: files whole, of folders what dvc.yaml says."""
+def report_output(path, stage):
+    """Mark an output for `snakemake --report`: whole files, and of folders what dvc.yaml selects."""
     if not is_folder(path):
         return report(path, category=stage.category)
     if "index.html" in stage.shown:
@@ -89,7 +89,7 @@ remade = {output for stage in stages if stage.name in planned for output in stag
 
 # Of the stages that could start, the first of dvc.yaml does: models before what is made with them, and of the runs the
 # first in params.yaml, which should therefore list the longest first.
-for place, stage in enumerate(stages):
+for position, stage in enumerate(stages):
 
     rule:
         name:
@@ -98,12 +98,12 @@ for place, stage in enumerate(stages):
             request=str(request_file(stage.name)),
             dependencies=[path if path in remade else ancient(path) for path in inputs_of(stage, stages)],
         output:
-            [shown(path, stage) for path in stage.outputs],
+            [report_output(path, stage) for path in stage.outputs],
         log:
             f"logs/{stage.name}.log",
         benchmark:
             f"benchmarks/{stage.name}.tsv"
-        priority: len(stages) - place
+        priority: len(stages) - position
         threads: stage.threads
         resources:
             mem_mb=stage.mem_mb,

@@ -1,4 +1,4 @@
-"""What `snakemake TARGET` asks for: checked before it is planned, and explained where no stage makes it."""
+"""Check the targets of `snakemake TARGET` before they are planned, and explain which ones no stage makes."""
 
 import os
 import sys
@@ -23,7 +23,7 @@ _execute = Workflow.execute
 
 
 def exit_with(error: Exception) -> NoReturn:
-    """End the process with the message alone: Snakemake would put the name and place of an exception before it."""
+    """Exit with the message only: Snakemake would print the exception's type and location before it."""
     sys.exit(f"error: {printable_lines(without_secrets(str(error)))}")
 
 
@@ -55,10 +55,10 @@ def needed_stages(targets: Iterable[str], stages: list[Stage]) -> list[Stage]:
     """Return the stages that make the targets, and those that these depend on; without targets, all stages."""
     makers = _makers(stages)
     named = {stage.name: stage for stage in stages}
-    asked = set(map(_normalized, targets))
-    if not asked or ALL in asked:
+    requested = set(map(_normalized, targets))
+    if not requested or ALL in requested:
         return stages
-    waiting = [named.get(target) or makers.get(target) for target in asked]
+    waiting = [named.get(target) or makers.get(target) for target in requested]
     needed: set[str] = set()
     while waiting:
         stage = waiting.pop()

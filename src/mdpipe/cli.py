@@ -14,15 +14,14 @@ from rich.markup import escape  # for help with brackets, which typer takes for 
 from typer.core import TyperGroup
 
 from mdpipe.cli_bench import bench
-from mdpipe.cli_errors import told_plainly
-from mdpipe.logs import configure_logging
+from mdpipe.console import configure_logging, report_errors
 from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline.full_keys import full_keys
 from mdpipe.pipeline.preflight import dvc_places, require_usable, require_writable, state_folders, working_copy_problems
 from mdpipe.pipeline.provenance import require_unchanged_inputs, stage_outputs, stage_params_file, watch_inputs
-from mdpipe.pipeline.supervision import DVC_MARK, end_with_parent, request_requeue
+from mdpipe.pipeline.supervision import DVC_MARK, exit_with_engine, request_requeue
 
 RENAMED = {"tokenizer": "fit-tokenizer", "samplers": "compare-samplers", "zero_shot": "zero-shot"}
 """The present names of commands that had other names."""
@@ -34,7 +33,7 @@ class Commands(TyperGroup):
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of this name."""
         if cmd_name in RENAMED:
-            with told_plainly():
+            with report_errors():
                 raise ParamsError(f"`mdpipe {cmd_name}` is now `mdpipe {RENAMED[cmd_name]}`")
         return super().get_command(ctx, cmd_name)
 
@@ -186,7 +185,7 @@ def report() -> None:
 @app.command()
 def readme() -> None:
     """Write the tables and figures of the latest results into README.md and results/README.md."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.commands.readme import readme as write_results
 
         write_results(load_params())
@@ -198,7 +197,7 @@ def check(
     resolved: Annotated[bool, typer.Option("--resolved", help="Print the params with all defaults filled in.")] = False,
 ) -> None:
     """Validate params and print what would run."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.commands.check import describe
 
         params = load_params(file)
@@ -213,7 +212,7 @@ def plan(
     peak: Annotated[float, typer.Option(help="TFLOP/s of a GPU; by default an H100's, dense in bfloat16.")] = 989.0,
 ) -> None:
     """Count what every stage will fetch, keep, read and compute, before anything runs."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.commands.plan import describe
 
         typer.echo(describe(load_params(file), mfu, peak))
@@ -224,7 +223,7 @@ def datasets(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Say everything about these.")] = None,
 ) -> None:
     """List the data sets of the catalog, and how params.yaml asks for one."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.commands.datasets import describe
 
         typer.echo(describe(names or []))
@@ -233,7 +232,7 @@ def datasets(
 @app.command()
 def verify() -> None:
     """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard what is broken."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.commands.verify import verify as verify_artifacts
 
         typer.echo(verify_artifacts())
@@ -244,7 +243,7 @@ def clean(
     force: Annotated[bool, typer.Option("--force", help="Remove it, instead of only listing it.")] = False,
 ) -> None:
     """List what earlier params left behind and params.yaml no longer asks for, with sizes."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.commands.clean import clean as remove_leftovers
 
         typer.echo(remove_leftovers(load_params(), force=force))
@@ -253,7 +252,7 @@ def clean(
 @app.command()
 def unlock() -> None:
     """Remove the locks that killed DVC processes left behind."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.commands.unlock import unlock as remove_stale_locks
 
         typer.echo(remove_stale_locks())
@@ -273,7 +272,7 @@ def generate(
     length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text; the model's window by default.")] = None,
     out: Out = None,
     sampler: Sampler = None,
-    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    settings: Settings = [],  # noqa: B006 (typer reads the default, which is never changed)
     steps: Steps = None,
     time_grid: TimeGrid = None,
     temperature: Temperature = None,
@@ -285,7 +284,7 @@ def generate(
     threads: Threads = 1,
 ) -> None:
     """Sample from a run: texts are printed, images written to a file."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.commands.interactive import generate as generate_samples
         from mdpipe.commands.sampling_options import SamplingOptions
 
@@ -306,7 +305,7 @@ def infill(
     count: Count = 4,
     out: Out = None,
     sampler: Sampler = None,
-    settings: Settings = [],  # noqa: B006 (typer reads the default, nobody changes it)
+    settings: Settings = [],  # noqa: B006 (typer reads the default, which is never changed)
     steps: Steps = None,
     time_grid: TimeGrid = None,
     temperature: Temperature = None,
@@ -318,7 +317,7 @@ def infill(
     threads: Threads = 1,
 ) -> None:
     """Fill the masks of a text, or the masked part of an image."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.commands.interactive import infill_image, infill_text
         from mdpipe.commands.sampling_options import SamplingOptions
 
@@ -339,10 +338,10 @@ def infill(
 
 
 def _run_stage(stage: str, **names: str) -> None:
-    """Check params and the names asked for, then call the function that its module has by the stage's name."""
-    end_with_parent()
+    """Check params and the arguments, then call the stage's function."""
+    exit_with_engine()
     configure_logging()
-    with told_plainly():
+    with report_errors():
         file = stage_params_file()
         content = read_params(file)
         watch_inputs(stage, list(names.values()), content)

@@ -3,13 +3,14 @@
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from mdpipe.cli_errors import told_plainly
+from mdpipe.console import report_errors
 from mdpipe.params import load_params
 from mdpipe.pipeline.paths import SPEEDS
 
@@ -34,7 +35,7 @@ def sample(
     sampler: Annotated[
         list[str],
         typer.Option(help="ancestral, ancestral_stepwise, two_stage or first_hitting; several."),
-    ] = ["ancestral", "ancestral_stepwise"],  # noqa: B006 (typer reads the default, nobody changes it)
+    ] = ["ancestral", "ancestral_stepwise"],  # noqa: B006 (typer reads the default, which is never changed)
     batch: Annotated[list[int], typer.Option(help="Samples at a time; may be given several times.")] = [1, 8],  # noqa: B006
     length: Annotated[int, typer.Option(help="Tokens of a sample.")] = 1024,
     vocab_size: Annotated[int, typer.Option(help="Tokens to choose from.")] = 50257,
@@ -52,7 +53,7 @@ def sample(
     out: Stem = None,
 ) -> None:
     """Measure sampling from masks with a random transformer: each sampler and batch in a separate process."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.benchmarks.runner import run_in_subprocess
         from mdpipe.benchmarks.sampling import COLUMNS, SamplingBenchmark, add_ratios, to_markdown
 
@@ -101,10 +102,10 @@ def train(
 ) -> None:
     """Measure training on random tokens: each shape, batch, precision and optimizer in a separate process.
 
-    Shapes: letters as in the default suite; text8, gpt2-small, cifar10 and imagenet64 as in the paper; text8-11m and
+    Shapes: chars as in the default suite; text8, gpt2-small, cifar10 and imagenet64 as in the paper; text8-11m and
     cifar10-small for a small machine.
     """
-    with told_plainly():
+    with report_errors():
         from mdpipe.benchmarks.runner import run_in_subprocess
         from mdpipe.benchmarks.training import COLUMNS, SHAPES, TrainingBenchmark, to_markdown
 
@@ -146,9 +147,8 @@ def data(
     out: Stem = None,
 ) -> None:
     """Measure data preparation, from synthetic text to training batches: each size, tokenizer and number of workers."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.benchmarks.data import COLUMNS, DataBenchmark, add_same_bytes, to_markdown
-        from mdpipe.benchmarks.runner import run_in_subprocess
 
         benchmarks = [
             DataBenchmark(
@@ -162,7 +162,7 @@ def data(
             )
             for megabytes, kind, count in product(size, tokenizer, workers)
         ]
-        results = add_same_bytes([run_in_subprocess(benchmark) for benchmark in benchmarks])
+        results = add_same_bytes([{**asdict(one), **one.measure()} for one in benchmarks])
         _print_results(results, COLUMNS, to_markdown, "cpu", 1, as_json, out)
 
 
@@ -173,9 +173,9 @@ def samplers(
     out: Annotated[Path, typer.Option(help="CSV to write; a .json next to it describes the machine.")] = SPEEDS,
 ) -> None:
     """Measure the samplers of the comparison in params.yaml on the trained runs, for its column tokens/s."""
-    with told_plainly():
+    with report_errors():
         from mdpipe.benchmarks.runner import describe_machine
-        from mdpipe.benchmarks.samplers import bench_samplers
+        from mdpipe.benchmarks.sampling import bench_samplers
         from mdpipe.stages.model_io import compute_device
 
         bench_samplers(load_params(), describe_machine(compute_device().type, threads), threads, repeats, out)
@@ -198,7 +198,7 @@ def _print_results(
     as_json: bool,
     out: Path | None,
 ) -> None:
-    """Print the results, and write STEM.json and STEM.md if asked for."""
+    """Print the results, and write STEM.json and STEM.md if `out` is given."""
     from mdpipe.benchmarks.runner import describe_machine, to_table
     from mdpipe.data.artifacts.files import atomic_write
 

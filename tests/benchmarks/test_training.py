@@ -70,7 +70,7 @@ def test_shapes_have_the_published_parameter_counts():
     networks = {name: build_on_meta(shape.network, shape.vocab_size, shape.shape) for name, shape in SHAPES.items()}
     millions = {name: round(count_parameters(network) / 1e6, 1) for name, network in networks.items()}
     assert millions == {
-        "letters": 0.8,
+        "chars": 0.8,
         "text8-11m": 11.6,
         "text8": 88.7,
         "gpt2-small": 165.9,
@@ -83,7 +83,7 @@ def test_shapes_have_the_published_parameter_counts():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"shape": "gpt5"}, "--shape must be one of letters, text8-11m, text8, .* not 'gpt5'"),
+        ({"shape": "gpt5"}, "--shape must be one of chars, text8-11m, text8, .* not 'gpt5'"),
         ({"precision": "int8"}, "--precision must be one of float32, bfloat16, not 'int8'"),
         ({"objective": "sedd"}, "--objective must be one of md4, genmd4, not 'sedd'"),
         ({"optimizer": "sgd"}, "--optimizer must be one of adamw, muon, not 'sgd'"),
@@ -100,7 +100,7 @@ def test_the_command_writes_what_it_prints(tmp_path):
     stem = tmp_path / "training"
     arguments = [
         "--shape",
-        "letters",
+        "chars",
         "--batch",
         "1",
         "--optimizer",

@@ -68,7 +68,7 @@ def test_training_goes_on_where_it_was_interrupted_again_and_again(untrained, un
         if place == 0:
             training.suspend()
             refusal = untrained.run("snakemake", succeeds=False)
-            assert f"another snakemake is at work in this folder (process {process.pid})" in refusal
+            assert f"another snakemake is running in this folder (process {process.pid})" in refusal
             training.resume()
         found = find(psutil.Process(process.pid), victim)
         assert found is not None

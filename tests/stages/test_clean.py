@@ -15,8 +15,7 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.sources.download import destination
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.data_fingerprint import encoding_fingerprint, source_fingerprint
-from mdpipe.pipeline.fingerprint import training_fingerprint
+from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint, training_fingerprint
 
 pytestmark = pytest.mark.slow
 
@@ -188,6 +187,18 @@ def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
     assert [folder.exists() for folder in (now, earlier, abandoned, busy)] == [True, False, False, True]
 
 
+def test_checkpoints_of_finished_runs_are_listed(suite, monkeypatch):
+    """Finished: dvc.lock records the run's training with the present params, code and data."""
+    dataset = EncodedDataset.open(paths.encoded("docs_chars"), "train")
+    folder = paths.checkpoint_dir("chars_md4", training_fingerprint(suite, "chars_md4", dataset))
+    folder.mkdir(parents=True)
+    assert str(folder) not in clean(suite, force=False)
+    monkeypatch.setattr(Repo, "status", lambda self, targets: {} if targets == ["train@chars_md4"] else {"x": []})
+    assert str(folder) in clean(suite, force=False)
+    clean(suite, force=True)
+    assert not folder.exists()
+
+
 def test_checkpoints_stay_while_the_data_that_say_whose_they_are_is_missing(suite):
     folder = paths.checkpoint_dir("chars_md4", "0" * 16)
     folder.mkdir(parents=True)
@@ -236,7 +247,7 @@ def test_nothing_is_removed_while_an_engine_is_at_work(suite):
     paths.ENGINE_LOCK.write_text("process 7\n")
     with paths.ENGINE_LOCK.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match=r"snakemake is at work in this folder \(process 7\); wait"):
+        with pytest.raises(ValueError, match=r"snakemake is running in this folder \(process 7\); wait"):
             clean(params, force=True)
         assert "models/subwords_genmd4" in clean(params, force=False)
     assert before <= files()

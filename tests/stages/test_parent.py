@@ -13,8 +13,8 @@ pytestmark = pytest.mark.slow
 
 STAGE = """
 import time
-from mdpipe.pipeline.supervision import end_with_parent
-end_with_parent()
+from mdpipe.pipeline.supervision import exit_with_engine
+exit_with_engine()
 print("up", flush=True)
 time.sleep(60)
 """

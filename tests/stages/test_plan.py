@@ -156,6 +156,14 @@ def test_what_is_not_known_shows_and_the_totals_say_at_least(empty):
     assert "? is unknown until the data are downloaded and encoded" in printed
 
 
+def test_a_folder_that_does_not_exist_is_named(empty):
+    """Its size is unknown, and `?` alone would not say why."""
+    content = smoke()
+    content["sources"]["mine"] = {"kind": "text", "path": "my/texts"}
+    printed = " ".join(describe(parse_params(content), 0.4, 989).split())
+    assert "sources.mine.path: 'my/texts' does not exist" in printed
+
+
 def test_where_all_is_known_no_total_says_at_least(empty):
     content = smoke()
     content["runs"] = {"digits": content["runs"]["digits"]}

@@ -148,7 +148,7 @@ def test_an_output_behind_a_symbolic_link_is_refused_before_a_stage_runs(place, 
     assert f"{link} is a symbolic link to '{disk}'" in refusal(parse_params(smoke()))
     monkeypatch.setenv("DVC_STAGE", "download@digits")
     monkeypatch.setattr("mdpipe.cli.watch_inputs", lambda *_: None)
-    monkeypatch.setattr("mdpipe.cli.end_with_parent", lambda: None)
+    monkeypatch.setattr("mdpipe.cli.exit_with_engine", lambda: None)
     result = CliRunner().invoke(app, ["download", "digits"])
     assert result.exit_code == 1
     assert "is a symbolic link" in result.output
@@ -164,7 +164,7 @@ def test_a_read_only_place_is_refused_before_a_stage_runs(place, monkeypatch, cl
     monkeypatch.setattr(os, "access", lambda name, _: Path(name).absolute() != place / closed)
     monkeypatch.setenv("DVC_STAGE", "download@digits")
     monkeypatch.setattr("mdpipe.cli.watch_inputs", lambda *_: None)
-    monkeypatch.setattr("mdpipe.cli.end_with_parent", lambda: None)
+    monkeypatch.setattr("mdpipe.cli.exit_with_engine", lambda: None)
     result = CliRunner().invoke(app, ["download", "digits"])
     assert f"cannot write in {closed}, where stages keep files: change owner or mode" in result.output
     assert not Path("data/raw/digits").exists()

@@ -1,6 +1,7 @@
 """`mdpipe verify` reads every byte, whatever DVC remembers, and leaves a state in which the next run restores all."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,18 @@ def test_a_rotten_object_is_named_and_removed(number):
     Repo().reproduce()
     assert broken in objects()
     verify()
+
+
+def test_outputs_that_were_never_made_here_are_counted():
+    """As in a fresh clone: neither the files nor their objects are here."""
+    shutil.rmtree("folder")
+    shutil.rmtree(".dvc/cache")
+    said = verify()
+    assert said.startswith("2 outputs in dvc.lock and 0 objects in DVC's cache have the bytes they should have\n")
+    assert said.endswith("1 outputs in dvc.lock are not here yet: `dvc pull` fetches them, `snakemake` makes them")
+    Path("metric.json").unlink()  # This one is in git.
+    with pytest.raises(BrokenArtifactsError, match=r"  metric\.json: missing$"):
+        verify()
 
 
 def test_a_missing_output_is_named():

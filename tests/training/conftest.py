@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mdpipe.logs import configure_logging
+from mdpipe.console import configure_logging
 from mdpipe.training import loop, metrics
 from mdpipe.training.loop import TrainResult
 

@@ -18,9 +18,9 @@ import safetensors
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mdpipe.console import configure_logging
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.logs import configure_logging
 from mdpipe.params import HardwareConfig
 from mdpipe.params.diffusion import GenMD4Config, MD4Config
 from mdpipe.training import metrics

@@ -20,10 +20,10 @@ import torch
 import torch._dynamo  # The optimizers load it when they are first used: here once for all forks.
 from torch import Tensor
 
+from mdpipe.console import configure_logging
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.logs import configure_logging
 from mdpipe.networks.base import build_network
 from mdpipe.params import AdamWConfig, HardwareConfig, MuonConfig, TrainConfig
 from mdpipe.params.diffusion import MD4Config

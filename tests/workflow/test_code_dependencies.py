@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from mdpipe.params.kinds import KindConfig
-from mdpipe.pipeline import data_fingerprint, fingerprint
+from mdpipe.pipeline import fingerprint
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -18,8 +18,7 @@ NO_INFLUENCE = (
     "mdpipe/file_formats.py",
     "mdpipe/memory.py",
     "mdpipe/pipeline/paths.py",
-    "mdpipe/pipeline/data_fingerprint.py",
-    "mdpipe/pipeline/hashing.py",
+    "mdpipe/pipeline/fingerprint.py",
     "mdpipe/pipeline/supervision.py",
     "mdpipe/pipeline/provenance.py",
     "mdpipe/pipeline/__init__.py",
@@ -155,8 +154,8 @@ def test_an_edit_of_a_source_makes_downloads_stale_and_nothing_else():
 
 def test_fingerprints_hash_the_code_that_dvc_names():
     """Else a checkpoint or a shard of other code would be taken for one of this."""
-    assert sorted(fingerprint.CODE) == sorted(code_of("train"))
-    for stage, code in (("download", data_fingerprint.SOURCE_CODE), ("encode", data_fingerprint.ENCODING_CODE)):
+    assert sorted(fingerprint.TRAINING_CODE) == sorted(code_of("train"))
+    for stage, code in (("download", fingerprint.SOURCE_CODE), ("encode", fingerprint.ENCODING_CODE)):
         assert sorted(code) == sorted(name for name in code_of(stage) if name.startswith("data/"))
 
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from workflow.devices import VISIBLE, own_devices, visible_devices
+from workflow.devices import VISIBLE, allocate_gpus, visible_gpus
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 JOB = """
 import json, os, sys, time
-from workflow.devices import own_devices
-with own_devices(int(sys.argv[1])):
+from workflow.devices import allocate_gpus
+with allocate_gpus(int(sys.argv[1])):
     start = time.monotonic()
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
     time.sleep(float(sys.argv[2]))
@@ -29,7 +29,7 @@ with own_devices(int(sys.argv[1])):
 
 @pytest.fixture
 def machine(tmp_path) -> dict[str, str]:
-    """The environment of a machine with three GPUs, of which nobody has taken any yet."""
+    """The environment of a machine with three GPUs, all of them free."""
     return {**os.environ, VISIBLE: "GPU-a,GPU-b,GPU-c", "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
 
 
@@ -64,7 +64,7 @@ def test_a_killed_job_gives_its_gpus_back(machine):
 
 def test_more_gpus_than_there_are_is_an_error_that_names_them(monkeypatch):
     monkeypatch.setenv(VISIBLE, "0,1")
-    with pytest.raises(ValueError, match="needs 3 GPUs and this machine shows 2: 0, 1"), own_devices(3):
+    with pytest.raises(ValueError, match="needs 3 GPUs and this machine shows 2: 0, 1"), allocate_gpus(3):
         pass
 
 
@@ -73,12 +73,12 @@ def test_more_gpus_than_there_are_is_an_error_that_names_them(monkeypatch):
 )
 def test_gpus_are_those_that_cuda_would_show(monkeypatch, visible, devices):
     monkeypatch.setenv(VISIBLE, visible)
-    assert visible_devices() == devices
+    assert visible_gpus() == devices
 
 
 def test_a_machine_without_a_driver_has_no_gpus_and_nothing_is_changed(monkeypatch):
     monkeypatch.delenv(VISIBLE, raising=False)
     monkeypatch.setenv("PATH", "")
-    assert visible_devices() == []
-    with own_devices(1):
+    assert visible_gpus() == []
+    with allocate_gpus(1):
         assert VISIBLE not in os.environ

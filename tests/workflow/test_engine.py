@@ -17,14 +17,14 @@ from workflow.engine import (
     FOLDER_TIMESTAMP,
     STATE,
     LockFileError,
-    become_the_engine,
+    acquire_workflow_lock,
+    find_leftovers,
     ignore_clock_skew,
-    left_over,
+    mark_stale_stages,
     open_repo,
     repair_lock_file,
     request_file,
-    request_stale_stages,
-    require_writable_folders,
+    require_writable_outputs,
 )
 from workflow.graph import Stage
 
@@ -100,7 +100,7 @@ def test_a_stale_stage_is_newer_than_outputs_of_the_future(monkeypatch: pytest.M
         os.utime(path, (2**32, 2**32))
     stage = Stage("stale", "", (), ("folder", "file.json", "missing.json"), 1, 0, 1, 1, "", ())
     repo = SimpleNamespace(status=lambda targets=None: {} if targets else {"stale": []})
-    request_stale_stages(repo, [stage], load_params(SMOKE), dry_run=False)
+    mark_stale_stages(repo, [stage], load_params(SMOKE), dry_run=False)
     assert all(path.stat().st_mtime < request_file("stale").stat().st_mtime for path in outputs)
 
 
@@ -114,9 +114,9 @@ def test_a_read_only_folder_of_an_output_is_named(monkeypatch: pytest.MonkeyPatc
     Path("models").mkdir()
     monkeypatch.setattr(os, "access", lambda folder, _: Path(folder).name != "models")  # Root may write anywhere.
     stage = Stage("train", "", (), ("models/chars_md4", "metrics/train.json"), 1, 0, 1, 1, "", ())
-    require_writable_folders([])
+    require_writable_outputs([])
     with pytest.raises(ValueError, match=r"^cannot write in models, where stages keep files: change owner or mode"):
-        require_writable_folders([stage])
+        require_writable_outputs([stage])
 
 
 @pytest.mark.parametrize("closed", [".mdpipe", ".mdpipe/requests", ".mdpipe/engine.lock"])
@@ -125,13 +125,13 @@ def test_read_only_state_is_named_with_a_remedy(closed: str, monkeypatch: pytest
     Path(".mdpipe/engine.lock").touch()
     monkeypatch.setattr(os, "access", lambda place, _: Path(place).absolute() != Path(closed).absolute())
     with pytest.raises(ValueError, match=rf"^cannot write in {closed}, .*: change owner or mode"):
-        become_the_engine()
+        acquire_workflow_lock()
 
 
 def test_a_full_disk_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     with pytest.raises(ValueError, match=r"^the disk is full: 0\.0 MB free; make room, and run the same"):
-        become_the_engine()
+        acquire_workflow_lock()
     assert not Path(".mdpipe/engine.lock").exists()
 
 
@@ -143,8 +143,8 @@ def test_files_of_earlier_params_in_a_shared_folder_are_found() -> None:
     report = Stage("report", "", ("metrics", "src"), ("report",), 1, 0, 1, 1, "", ())
     Path("src/code").mkdir(parents=True)
     found = [Path("metrics/encode/old.json"), Path("metrics/old")]
-    assert list(left_over(report, [made, report])) == found
-    assert list(left_over(made, [made, report])) == []
+    assert list(find_leftovers(report, [made, report])) == found
+    assert list(find_leftovers(made, [made, report])) == []
 
 
 def test_a_dry_run_asks_with_new_params_and_leaves_the_old_ones(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,7 @@ def test_a_dry_run_asks_with_new_params_and_leaves_the_old_ones(monkeypatch: pyt
     RESOLVED_PARAMS_FILE.write_text("seed: 1\n")
     params = load_params(SMOKE)
     repo = SimpleNamespace(status=status)
-    planned = request_stale_stages(repo, [], params, dry_run=True)
+    planned = mark_stale_stages(repo, [], params, dry_run=True)
     assert planned == {"train@chars_md4"}
     assert seen == [dump_params(params)]
     assert RESOLVED_PARAMS_FILE.read_text() == "seed: 1\n"

@@ -7,7 +7,7 @@ import snakemake.logging
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from workflow.failed_logs import LINES, last_lines
+from workflow.engine import LOG_LINES, last_lines
 
 
 def test_the_last_lines_are_shown_under_the_path(tmp_path: Path) -> None:
@@ -15,7 +15,7 @@ def test_the_last_lines_are_shown_under_the_path(tmp_path: Path) -> None:
     log.write_text("".join(f"step {step}\n" for step in range(5000)) + "mdpipe: the cause\nERROR: failed\n")
     heading, *lines = last_lines([str(log)])
     assert heading == f"The end of {log}:"
-    assert len(lines) == LINES
+    assert len(lines) == LOG_LINES
     assert lines[-2:] == ["    mdpipe: the cause", "    ERROR: failed"]
 
 

@@ -22,8 +22,8 @@ def test_a_params_file_is_valid_and_every_run_of_it_is_trained_sampled_and_evalu
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     params = load_params(tmp_path / "params.yaml")
     names = {stage.name for stage in read_stages(Repo.init(str(tmp_path), no_scm=True), params)}
-    asked = {f"{stage}@{run}" for run in params.runs for stage in ("train", "sample", "evaluate")}
-    assert asked | {"report"} <= names
+    expected = {f"{stage}@{run}" for run in params.runs for stage in ("train", "sample", "evaluate")}
+    assert expected | {"report"} <= names
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

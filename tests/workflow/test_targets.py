@@ -1,4 +1,4 @@
-"""What is asked for is checked before Snakemake plans it."""
+"""Targets are checked before Snakemake plans them."""
 
 from pathlib import Path
 from typing import Any

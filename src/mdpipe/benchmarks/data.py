@@ -1,4 +1,4 @@
-"""Speed and memory of preparing data: from JSON lines to training batches.
+"""Speed and memory of preparing data: from synthetic JSON lines to training batches.
 
 Each step runs in a group of processes; this one starts them, samples their memory and hashes what they wrote. A step is
 run by `python -m mdpipe.benchmarks.data STEP SETTINGS FOLDER [NAME]`, with the settings as JSON, which writes its
@@ -29,8 +29,8 @@ from time import perf_counter
 
 import psutil
 
+from mdpipe.benchmarks.corpora import write_images, write_text
 from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_machine, to_table
-from mdpipe.benchmarks.synthetic import write_pictures, write_text
 from mdpipe.data.artifacts.files import check_disk_space, read_json
 from mdpipe.data.dataset import EncodedDataset, training_batch
 from mdpipe.data.parallel import WORKERS
@@ -55,14 +55,14 @@ MEGABYTE = 10**6
 SAMPLING_SECONDS = 0.1
 DISK_FACTOR = 5
 """Approximate bytes on disk per byte of text: JSON lines, raw shards, tokens, tokens after the kill, and images."""
-LENGTH = 1024
-"""Tokens of a window."""
+SEQ_LEN = 1024
 HELD_OUT = 0.005
 """Fraction of the documents for validation, and the same for testing."""
-SENTENCEPIECE_VOCAB_SIZE = 4096
-FITTED_CHARACTERS = 2_000_000
-"""Characters that SentencePiece learns from."""
-TEXT_BATCH, PICTURE_BATCH = 64, 256
+SENTENCEPIECE_VOCAB_SIZE, SENTENCEPIECE_CHARACTERS = 4096, 2_000_000
+"""The tokenizer that is fitted, and the length of the text that it learns from."""
+MAX_IMAGES, IMAGES_PER_MEGABYTE = 50_000, 5_000
+"""Images that batches are read from: fewer with little text, where seconds would go into writing them."""
+TEXT_BATCH, IMAGE_BATCH = 64, 256
 BATCHES = 500
 """Batches read of each, after one that warms up."""
 
@@ -101,43 +101,36 @@ class DataBenchmark(Benchmark):
         return f"{self.size} MB by {self.tokenizer} with {self.workers} workers"
 
     def measure(self) -> Result:
-        """Write, read, encode and draw batches; if asked for, encode once more with a kill halfway."""
-        # As an exception, so that processes and files go when this process is terminated.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit("it was terminated"))
+        """Write, read, encode and load batches; optionally encode once more with a kill halfway.
+
+        Raises:
+            ValueError: a step failed, or the folder exists.
+        """
         with self._open_folder() as folder:
             check_disk_space(folder, DISK_FACTOR * self.size * MEGABYTE, "measuring")
-            steps = _Steps(self, folder)
-            written, read, encoded = steps.run("write"), steps.run("read"), steps.run("encode", "encoded")
+            written, read, encoded = (self._run(folder, *step) for step in (["write"], ["read"], ["encode", "encoded"]))
             sha256 = hash_folder(folder / "encoded")
-            killed = steps.run_after_kill(encoded) if self.kill else {}
-            drawn = steps.run("draw")
+            killed = self._run_after_kill(folder, encoded) if self.kill else {}
+            loaded = self._run(folder, "load")
+        steps = {"read": read, "encode": encoded}
         return {
-            "bytes": written["bytes"],
-            "text_bytes": read["text_bytes"],
-            "documents": read["documents"],
-            "shards": read["shards"],
-            "vocabulary": written["vocabulary"],
+            **{key: written[key] for key in ("bytes", "vocabulary")},
+            **{key: read[key] for key in ("text_bytes", "documents", "shards")},
             "tokens": encoded["tokens"],
             "write_seconds": written["seconds"],
             "write_mb_per_second": written["bytes"] / MEGABYTE / written["seconds"],
-            "read_seconds": read["seconds"],
             "read_mb_per_second": written["bytes"] / MEGABYTE / read["seconds"],
-            "read_cpu_seconds": read["cpu_seconds"],
-            "read_peak_mib": read["peak_mib"],
-            "read_peak_together_mib": read["peak_together_mib"],
-            "encode_seconds": encoded["seconds"],
             "encode_mb_per_second": read["text_bytes"] / MEGABYTE / encoded["seconds"],
+            **{
+                f"{name}_{key}": step[key]
+                for name, step in steps.items()
+                for key in ("seconds", "cpu_seconds", "peak_mib", "peak_together_mib")
+            },
             "tokens_per_second": encoded["tokens"] / encoded["seconds"],
-            "encode_cpu_seconds": encoded["cpu_seconds"],
-            "encode_peak_mib": encoded["peak_mib"],
-            "encode_peak_together_mib": encoded["peak_together_mib"],
             "sha256": sha256,
-            "shards_kept": killed.get("tokens_kept"),
-            "searches_kept": killed.get("leaks_kept"),
-            "again_seconds": killed.get("seconds"),
-            "sha256_after_kill": killed.get("sha256"),
-            "training_tokens_per_second": drawn["tokens_per_second"],
-            "pictures_per_second": drawn["pictures_per_second"],
+            **{key: killed.get(key) for key in ("shards_kept", "searches_kept", "again_seconds", "sha256_after_kill")},
+            "training_tokens_per_second": loaded["tokens_per_second"],
+            "pictures_per_second": loaded["images_per_second"],
         }
 
     @contextmanager
@@ -147,60 +140,55 @@ class DataBenchmark(Benchmark):
             with TemporaryDirectory(prefix="mdpipe-") as temporary:
                 yield Path(temporary)
             return
-        directory = Path(self.folder) / f"{self.tokenizer}-{self.size}-{self.workers}"
-        directory.mkdir(parents=True)  # Must not exist: finished pieces in it would be taken for this benchmark's.
-        yield directory
+        folder = Path(self.folder) / f"{self.tokenizer}-{self.size}-{self.workers}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # Finished shards in it would be taken for this benchmark's.
+            raise ValueError(f"{self.title} was not measured: {folder} exists; remove it") from None
+        yield folder
 
-
-class _Steps:
-    """The steps of a benchmark, each a group of processes that does not outlive this one."""
-
-    def __init__(self, settings: DataBenchmark, folder: Path) -> None:
-        self._folder = folder
-        self._arguments = [json.dumps(asdict(settings)), str(folder)]
-        self._environment = {**os.environ, WORKERS: str(settings.workers)}
-
-    def run(self, step: str, *name: str) -> Result:
-        """Return what the step measured, `peak_together_mib`, and the seconds from its process's start to its end.
-
-        Raises:
-            ValueError: it was killed.
-            SystemExit: it failed, and has said why.
-        """
+    def _run(self, folder: Path, *step: str) -> Result:
+        """Run a step and return its measurement, `peak_together_mib`, and the seconds that its process took."""
         start = perf_counter()
-        with self._start(step, *name) as process:
+        with self._start(folder, *step) as process:
             together = _sample_memory(process)
-            ended = perf_counter()
-            if process.returncode < 0:
-                raise ValueError(f"the step {step!r} was killed; perhaps memory ran out")
-            if process.returncode:
-                sys.exit(process.returncode)
-            measured = json.loads(process.communicate()[0])
+            process_seconds = perf_counter() - start
+            output = process.communicate()[0]
+        if process.returncode:
+            reason = "was killed; perhaps memory ran out" if process.returncode < 0 else "failed; it has said why"
+            raise ValueError(f"{self.title} was not measured: the step {step[0]!r} {reason}")
+        measured = json.loads(output)
         # The peak may have been between two samples.
-        return {**measured, "peak_together_mib": max(together, measured["peak_mib"]), "process_seconds": ended - start}
+        together = max(together, measured["peak_mib"])
+        return {**measured, "peak_together_mib": together, "process_seconds": process_seconds}
 
-    def run_after_kill(self, whole: Result) -> Result:
+    def _run_after_kill(self, folder: Path, whole: Result) -> Result:
         """Encode, kill it after half of the time that `whole` took, and then encode to the end."""
-        shards = self._folder / "again-shards"
+        shards = folder / "again-shards"
         delay = whole["process_seconds"] - whole["seconds"] / 2
-        while not self._is_killed_after(delay):  # It was faster this time.
+        while not self._is_killed_after(folder, delay):  # It was faster this time.
             rmtree(shards, ignore_errors=True)
             delay /= 2
-        folders = {"tokens_kept": "tokens", "leaks_kept": "contamination"}
-        kept = {key: len(list((shards / name).glob("[0-9]*"))) for key, name in folders.items()}
-        return {**self.run("encode", "again"), **kept, "sha256": hash_folder(self._folder / "again")}
+        kept = [len(list((shards / name).glob("[0-9]*"))) for name in ("tokens", "contamination")]
+        again = self._run(folder, "encode", "again")
+        return {
+            "shards_kept": kept[0],
+            "searches_kept": kept[1],
+            "again_seconds": again["seconds"],
+            "sha256_after_kill": hash_folder(folder / "again"),
+        }
 
-    def _is_killed_after(self, delay: float) -> bool:
-        with self._start("encode", "again") as process, suppress(subprocess.TimeoutExpired):
+    def _is_killed_after(self, folder: Path, delay: float) -> bool:
+        with self._start(folder, "encode", "again") as process, suppress(subprocess.TimeoutExpired):
             process.wait(delay)
         return process.returncode < 0
 
     @contextmanager
-    def _start(self, step: str, *name: str) -> Iterator["subprocess.Popen[str]"]:
-        command = [sys.executable, "-m", "mdpipe.benchmarks.data", step, *self._arguments, *name]
-        with subprocess.Popen(
-            command, env=self._environment, stdout=subprocess.PIPE, text=True, process_group=0
-        ) as process:
+    def _start(self, folder: Path, step: str, *name: str) -> Iterator["subprocess.Popen[str]"]:
+        """Start a step in a group of processes, which ends with the block."""
+        command = [sys.executable, "-m", "mdpipe.benchmarks.data", step, json.dumps(asdict(self)), str(folder), *name]
+        environment = {**os.environ, WORKERS: str(self.workers)}
+        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, process_group=0) as process:
             try:
                 yield process
             finally:
@@ -254,7 +242,7 @@ def read(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001
     """Do the work of the stage `download` for local files."""
     source = JsonLinesSource(kind="jsonl", path=str(folder / "text"))
     start = perf_counter()
-    write_shards(folder / "raw", source.kind, open_source(source, folder), folder / "raw-pieces")
+    write_shards(folder / "raw", source.kind, open_source(source, folder), folder / "raw-shards")
     seconds = perf_counter() - start
     header = read_json(folder / "raw" / "source.json", "measure again")
     counts = {"text_bytes": header["bytes"], "documents": header["documents"], "shards": len(header["shards"])}
@@ -267,21 +255,23 @@ def encode(settings: DataBenchmark, folder: Path, name: str) -> Result:
     splits, packing = Splits(validation=HELD_OUT, test=HELD_OUT), PACKINGS["stream"]
     scratch = folder / f"{name}-shards"
     start = perf_counter()
-    encode_text(folder / "raw", tokenizer, folder / name, LENGTH, settings.seed, splits, packing, scratch)
+    encode_text(folder / "raw", tokenizer, folder / name, SEQ_LEN, settings.seed, splits, packing, scratch)
     seconds = perf_counter() - start
     counts = read_json(folder / name / "dataset.json", "measure again")["splits"].values()
     return {"tokens": sum(count["tokens"] for count in counts), "seconds": seconds}
 
 
-def draw(settings: DataBenchmark, folder: Path) -> Result:
+def load(settings: DataBenchmark, folder: Path) -> Result:
     """Read training batches from the memory-mapped shards: random windows of text, and images in random orders."""
-    write_pictures(folder / "pictures", settings.seed)
-    windows = _rows_per_second(EncodedDataset.open(folder / "encoded", "train"), settings.seed, TEXT_BATCH)
-    pictures = _rows_per_second(EncodedDataset.open(folder / "pictures", "train"), settings.seed, PICTURE_BATCH)
-    return {"tokens_per_second": windows * LENGTH, "pictures_per_second": pictures}
+    write_images(folder / "images", min(MAX_IMAGES, settings.size * IMAGES_PER_MEGABYTE), settings.seed)
+    windows, images = (
+        _rows_per_second(EncodedDataset.open(folder / name, "train"), settings.seed, batch)
+        for name, batch in (("encoded", TEXT_BATCH), ("images", IMAGE_BATCH))
+    )
+    return {"tokens_per_second": windows * SEQ_LEN, "images_per_second": images}
 
 
-STEPS: dict[str, Callable[..., Result]] = {"write": write, "read": read, "encode": encode, "draw": draw}
+STEPS: dict[str, Callable[..., Result]] = {"write": write, "read": read, "encode": encode, "load": load}
 
 
 def _rows_per_second(dataset: EncodedDataset, seed: int, batch: int) -> float:
@@ -300,7 +290,7 @@ def _first_texts(directory: Path) -> Iterator[str]:
                 text = json.loads(line)["text"]
                 characters += len(text)
                 yield text
-                if characters >= FITTED_CHARACTERS:
+                if characters >= SENTENCEPIECE_CHARACTERS:
                     return
 
 
@@ -355,7 +345,7 @@ After a kill: all processes were killed halfway through encoding; how many shard
 searched, which was not repeated, and the seconds that the second run took, next to those without a kill. \
 Same bytes: all rows of one text and tokenizer, killed ones included, wrote the same files.
 Training tokens/s: batches of 64 random windows of 1,024 tokens from the memory-mapped shards; pictures/s: batches of \
-256 out of 50,000 images of 32 x 32 x 3. One process reads files that were just written: no cold disk.
+256 out of images of 32 x 32 x 3. One process reads files that were just written: no cold disk.
 """
 
 
@@ -372,8 +362,10 @@ def _describe_kill(result: Result) -> str:
 
 
 def _is_same(one: Result, results: Sequence[Result]) -> bool | None:
-    alike = [other for other in results if all(one[key] == other[key] for key in ("size", "tokenizer", "path", "seed"))]
-    hashes = [row[key] for row in alike for key in ("sha256", "sha256_after_kill") if row[key] is not None]
+    comparable = [
+        other for other in results if all(one[key] == other[key] for key in ("size", "tokenizer", "path", "seed"))
+    ]
+    hashes = [row[key] for row in comparable for key in ("sha256", "sha256_after_kill") if row[key] is not None]
     return len(set(hashes)) == 1 if len(hashes) > 1 else None
 
 

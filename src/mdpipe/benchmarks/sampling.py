@@ -4,8 +4,9 @@ Shapes: B batch, L length, V vocabulary.
 """
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
@@ -13,15 +14,20 @@ import torch
 from torch import Tensor
 
 from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Columns, Result, format_error, format_machine, to_table
+from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.schedules.base import Linear
+from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.base import build_network
-from mdpipe.networks.runtime import disable_malloc_trim
+from mdpipe.networks.runtime import configure_runtime, disable_malloc_trim
 from mdpipe.networks.transformer import Transformer
+from mdpipe.params import Params
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.sampling import SamplerConfig
+from mdpipe.stages.model_io import TrainedModel, load_model
+from mdpipe.stages.sampling import all_masked, sample
 from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops, synchronize
 
 SAMPLERS = ("ancestral_stepwise", "two_stage", "ancestral", "first_hitting")
@@ -42,23 +48,23 @@ class SamplingBenchmark(Benchmark):
     """
 
     sampler: str
-    batch: int
-    length: int
-    vocab_size: int
-    steps: int
+    batch: int = 1
+    length: int = 1024
+    vocab_size: int = 50257
+    steps: int = 1000
     """T, over a uniform grid; ignored by the first-hitting sampler."""
-    steady_steps: int
+    steady_steps: int = 10
     """Where all steps cost the same, only this many are run, spread evenly from time 1 to 0, and scaled to T."""
-    num_layers: int
-    num_heads: int
-    hidden_size: int
-    repeats: int
+    num_layers: int = 4
+    num_heads: int = 4
+    hidden_size: int = 128
+    repeats: int = 3
     """Batches timed, each with its own noise."""
-    threads: int
-    device: str
-    dtype: str
+    threads: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
     """Of the network; samplers compute probabilities in float64."""
-    seed: int
+    seed: int = 0
 
     def __post_init__(self) -> None:
         self.require_choice("sampler", SAMPLERS)
@@ -175,6 +181,55 @@ def build_grid_sampler(kind: str, steps: int) -> Sampler[Any]:
 def _sample(sampler: Sampler[Any], denoiser: CountingDenoiser, tokens: Tensor, noise: CounterRNG) -> Tensor:
     examples = torch.arange(len(tokens), device=tokens.device)
     return sampler(denoiser, SCHEDULE, denoiser.network.vocab_size, tokens, noise, examples)
+
+
+DIGITS = 4
+"""Significant digits of a speed in the file, more than its precision."""
+
+
+def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, repeats: int, out: Path) -> None:
+    """Write the speeds of the samplers in the comparison of params.yaml, on the trained runs, to a CSV file.
+
+    This is not a stage, since no artifact may depend on times, which differ between machines. The file is kept in git
+    and shown in the report. The machine and the settings are written to the same name in .json.
+
+    Raises:
+        ValueError: `out` does not end in .csv, or a model is missing or broken.
+    """
+    import polars as pl  # Not above: a GPU node has neither of them.
+
+    from mdpipe.reporting.tables import SPEEDS
+
+    if out.suffix != ".csv":
+        raise ValueError(f"--out {out} must end in .csv; the machine is described under the same name in .json")
+    configure_runtime(threads)
+    rows = [row for run in params.samplers.runs for row in _speeds(params, run, repeats)]
+    atomic_write(out, pl.DataFrame(rows, schema=SPEEDS).write_csv().encode())
+    write_json(out.with_suffix(".json"), {**machine, "repeats": repeats, "samples": params.samplers.count})
+
+
+def _speeds(params: Params, run: str, repeats: int) -> list[dict[str, Any]]:
+    trained = load_model(run)
+    return [
+        {
+            "run": run,
+            "sampler": config.kind,
+            "steps": getattr(config, "steps", None),
+            "num_parameters": trained.num_parameters,
+            "tokens_per_second": _tokens_per_second(trained, build_sampler(config), params, repeats),
+        }
+        for config in params.samplers.samplers_for(params.runs[run].objective)
+    ]
+
+
+def _tokens_per_second(trained: TrainedModel, sampler: Sampler[Any], params: Params, repeats: int) -> float:
+    """Return the best speed of several repetitions, after one that warms up, with the samples moved to the CPU."""
+    tokens, seconds = all_masked(trained, params.samplers.count), []
+    for _ in range(1 + repeats):
+        start = perf_counter()
+        sample(trained, sampler, tokens, CounterRNG(params.seed, "bench samplers"), token_sampler=TokenSampler())
+        seconds.append(perf_counter() - start)
+    return float(f"{tokens.numel() / min(seconds[1:]):.{DIGITS}g}")
 
 
 COLUMNS: Columns = {

@@ -50,7 +50,7 @@ class Shape:
 
 
 SHAPES = {
-    "letters": Shape(TransformerConfig(num_layers=4, num_heads=4, hidden_size=128), 27, (128,), 8),
+    "chars": Shape(TransformerConfig(num_layers=4, num_heads=4, hidden_size=128), 27, (128,), 8),
     "text8-11m": Shape(
         TransformerConfig(num_layers=6, num_heads=6, hidden_size=384, time_conditioning=True), 27, (256,), 8
     ),
@@ -76,7 +76,7 @@ SHAPES = {
         1,
     ),
 }
-"""letters is the default suite's; text8, gpt2-small, cifar10 and imagenet64 are the paper's; the others are smaller
+"""chars is the default suite's; text8, gpt2-small, cifar10 and imagenet64 are the paper's; the others are smaller
 versions of them."""
 
 

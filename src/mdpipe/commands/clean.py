@@ -4,7 +4,6 @@ A renamed or deleted run, dataset or source leaves artifacts, metrics, logs, unf
 DVC's cache keeps the artifacts, so that earlier params give them back, until `dvc gc --workspace` removes them there.
 """
 
-import fcntl
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,18 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from dvc.repo import Repo
-from dvc.utils.serialize import dump_yaml, load_yaml
+from dvc.utils.serialize import dumps_yaml, load_yaml
+from filelock import FileLock, Timeout
 
 from mdpipe.commands.plan_sizes import folder_size
-from mdpipe.commands.unlock import lock_holders
+from mdpipe.commands.unlock import lock_holders, open_repository
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.sources.download import URL_DIGITS, destination
 from mdpipe.params import Params
 from mdpipe.params.sources import UrlSource
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.data_fingerprint import encoding_fingerprint, source_fingerprint
+from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint
 from mdpipe.pipeline.provenance import DVC_FILE
-from mdpipe.pipeline.repository import open_repository
 
 LOCK_FILE = Path("dvc.lock")
 
@@ -152,12 +152,10 @@ def _is_training(checkpoint_dir: Path) -> bool:
     """Return True if a process trains in the folder of checkpoints."""
     from mdpipe.training.checkpoint import LOCK_FILE as TRAINING_LOCK  # It loads torch.
 
-    if not (checkpoint_dir / TRAINING_LOCK).exists():
-        return False
-    with (checkpoint_dir / TRAINING_LOCK).open("a") as lock:
+    if (checkpoint_dir / TRAINING_LOCK).exists():
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            FileLock(checkpoint_dir / TRAINING_LOCK, blocking=False).acquire().lock.release()
+        except Timeout:
             return True
     return False
 
@@ -166,17 +164,18 @@ def _is_training(checkpoint_dir: Path) -> bool:
 def _no_engine(repo: Repo) -> Iterator[None]:
     """Keep Snakemake out while the block runs; raise ValueError if it or DVC is at work."""
     paths.ENGINE_LOCK.parent.mkdir(exist_ok=True)
-    with paths.ENGINE_LOCK.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise ValueError(
-                f"snakemake is at work in this folder ({lock.read().strip()}); wait until it ends"
-            ) from None
+    lock = FileLock(paths.ENGINE_LOCK, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        engine = paths.ENGINE_LOCK.read_text().strip()
+        raise ValueError(f"snakemake is running in this folder ({engine}); wait until it ends") from None
+    try:
         if holders := lock_holders(repo):
-            raise ValueError(f"DVC is at work in this folder ({', '.join(holders)}); wait until it ends")
+            raise ValueError(f"DVC is running in this folder ({', '.join(holders)}); wait until it ends")
         yield
+    finally:
+        lock.release()
 
 
 def _remove(path: Path) -> None:
@@ -196,9 +195,7 @@ def _forget(entries: list[str]) -> None:
         return
     lock = _recorded()
     lock["stages"] = {name: entry for name, entry in lock["stages"].items() if name not in entries}
-    partial = LOCK_FILE.with_suffix(".lock.new")
-    dump_yaml(str(partial), lock)
-    partial.replace(LOCK_FILE)
+    atomic_write(LOCK_FILE, dumps_yaml(lock).encode())
 
 
 def _megabytes(size: int) -> str:

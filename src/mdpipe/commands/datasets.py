@@ -1,4 +1,4 @@
-"""`mdpipe datasets`: the catalog as a table, and an entry with the piece of params.yaml that asks for it."""
+"""`mdpipe datasets`: the catalog as a table, or single entries with the lines of params.yaml that use them."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,13 @@ OWN_TOKENIZERS = {"text8": "text8", "tiny_shakespeare": "bytes"}
 
 
 def describe(names: Sequence[str] = ()) -> str:
-    """All data sets in a table, or everything about some of them; ValueError if the catalog has no such one."""
+    """Return a table of all data sets, or all details of the named ones.
+
+    Raises:
+        ValueError: the catalog has no such data set.
+    """
     if names:
-        return "\n".join(_everything(name) for name in names)
+        return "\n".join(_describe_entry(name) for name in names)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for heading, width in COLUMNS.items():
         table.add_column(heading, width=width, overflow="fold")
@@ -30,28 +34,28 @@ def describe(names: Sequence[str] = ()) -> str:
     with console.capture() as captured:
         console.print(table)
     rows = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
-    return f"{rows}\n`mdpipe datasets NAME` says more, and how params.yaml asks for it.\n"
+    return f"{rows}\n`mdpipe datasets NAME` prints all details and the lines for params.yaml.\n"
 
 
-def piece(name: str) -> str:
+def params_entry(name: str) -> str:
     """Return the entries of params.yaml for this data set, as YAML."""
     facts = find_entry(name)
     path = "constraints.txt" if facts.files is None else f"my/{name}"
-    asked: dict[str, Any] = {"sources": {name: {"kind": "catalog", "name": name, "path": path}}}
+    entries: dict[str, Any] = {"sources": {name: {"kind": "catalog", "name": name, "path": path}}}
     if facts.dataset is None:
-        return f"{_yaml(asked)}# It is only evaluated: name it in zero_shot.sources.\n"
+        return f"{_yaml(entries)}# It is only evaluated: name it in zero_shot.sources.\n"
     tokenizer = OWN_TOKENIZERS.get(name, TOKENIZERS[facts.modality])
-    return _yaml(asked | {"datasets": {name: {"source": name, "tokenizer": tokenizer, **facts.dataset}}})
+    return _yaml(entries | {"datasets": {name: {"source": name, "tokenizer": tokenizer, **facts.dataset}}})
 
 
-def _everything(name: str) -> str:
+def _describe_entry(name: str) -> str:
     facts = find_entry(name)
     counts = f"Counts: {_counted(facts.counts)}"
-    told = [facts.citation, facts.home, f"License: {facts.license}", counts, facts.note, facts.files]
+    details = [facts.citation, facts.home, f"License: {facts.license}", counts, facts.note, facts.files]
     wrap = textwrap.TextWrapper(WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
-    lines = [wrap.fill(line) for line in told if line]
-    source, ready = (textwrap.indent(part, "    ") for part in (_yaml(facts.source), piece(name)))
-    return "\n".join([f"{name}: {facts.title}", *lines, "  It stands for", source, "  In params.yaml", ready])
+    lines = [wrap.fill(line) for line in details if line]
+    source, ready = (textwrap.indent(part, "    ") for part in (_yaml(facts.source), params_entry(name)))
+    return "\n".join([f"{name}: {facts.title}", *lines, "  It means", source, "  In params.yaml", ready])
 
 
 def _origin(facts: CatalogEntry) -> str:

@@ -32,6 +32,7 @@ from mdpipe.params.kinds import Config
 from mdpipe.params.load import RESOLVED_PARAMS_FILE
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
+from mdpipe.pipeline.preflight import missing_paths
 
 WIDTH = 120
 UNITS = {"download": "B", "disk": "B", "tokens": "", "flops": ""}
@@ -312,6 +313,7 @@ def _notes(plan: Plan, rows: Sequence[Row], mfu: float, peak: float) -> Iterator
         " token of a larger vocabulary. Not counted: metrics, samples, the report, and DVC's cache, which takes as much"
         " disk space again where the file system has no reflinks."
     )
+    yield from missing_paths(plan.params, plan.params.sources)
     if any(getattr(row, name).is_unknown for row in rows for name in UNITS):
         yield "? is unknown until the data are downloaded and encoded; totals are then lower bounds."
     else:

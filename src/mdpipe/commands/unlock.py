@@ -7,22 +7,38 @@ entry while any process has its number, which after a restart of a container is 
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+from dvc.exceptions import DvcException
 from dvc.lock import make_lock
 from dvc.repo import Repo
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
 from voluptuous import Invalid
 
-from mdpipe.pipeline.repository import open_repository
+from mdpipe.data.artifacts.files import atomic_write
 
 REPO_LOCK = "lock"
 """The file in .dvc/tmp whose lock a DVC process holds while it runs no command of a stage; its content is the PID."""
 
 Entry = dict[str, Any]
 """`pid` and `cmd`: the number and the `sys.argv` of a process."""
+
+
+@contextmanager
+def open_repository() -> Iterator[Repo]:
+    """Open the repository and read its dvc.yaml and dvc.lock where they are needed.
+
+    Raises:
+        ValueError: this is no repository, or DVC cannot read it or is at work in it.
+    """
+    try:
+        with Repo() as repo:
+            yield repo
+    except DvcException as error:
+        raise ValueError(f"DVC: {' '.join(str(error).split())}") from None
 
 
 def unlock() -> str:
@@ -34,7 +50,7 @@ def unlock() -> str:
 
 
 def repair_rwlock(repo: Repo) -> list[str]:
-    """Set an unreadable table aside and drop the entries of processes that are gone; return a line for each.
+    """Rename an unreadable table and drop the entries of processes that are gone; return a line for each.
 
     Raises:
         dvc.lock.LockError: another process edits the table for longer than three seconds.
@@ -51,9 +67,9 @@ def repair_rwlock(repo: Repo) -> list[str]:
         shown = os.path.relpath(table)
         entries = _read(table)
         if entries is None:
-            aside = table.with_name(f"{RWLOCK_FILE}.broken")
-            table.replace(aside)
-            return [f"{shown} was cut short by a kill; it is now {os.path.relpath(aside)}"]
+            backup = table.with_name(f"{RWLOCK_FILE}.broken")
+            table.replace(backup)
+            return [f"{shown} was cut short by a kill; it is now {os.path.relpath(backup)}"]
         root = Path(repo.root_dir)
         gone = [entry for entry in _entries(entries) if not _holds_lock(entry, root)]
         if not gone:
@@ -64,9 +80,7 @@ def repair_rwlock(repo: Repo) -> list[str]:
             for path, readers in entries["read"].items()
             if (kept := [entry for entry in readers if entry not in gone])
         }
-        partial = table.with_name(f"{RWLOCK_FILE}.partial")
-        partial.write_text(json.dumps(entries), encoding="utf-8")
-        partial.replace(table)
+        atomic_write(table, json.dumps(entries).encode())
         names = sorted({(entry["pid"], Path(entry["cmd"]).name) for entry in gone})
         return [f"{shown}: process {pid} ({command}) is gone; its locks are removed" for pid, command in names]
 

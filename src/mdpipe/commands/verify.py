@@ -13,7 +13,7 @@ from typing import Any
 from dvc_data.hashfile.hash import hash_file
 from dvc_data.hashfile.state import StateNoop
 
-from mdpipe.pipeline.repository import open_repository
+from mdpipe.commands.unlock import open_repository
 
 FOLDER = ".dir"
 """The end of the name of an object that lists a folder's files."""
@@ -34,12 +34,14 @@ def verify() -> str:
     with open_repository() as repo:
         cache = repo.cache.local
         cache.state = StateNoop()  # What it remembers of files is what is to be verified.
+        outputs = [out for stage in repo.index.stages for out in stage.outs if out.hash_info]
+        absent = [out for out in outputs if out.use_cache and not out.exists and not _object(cache, out).exists()]
         objects = [path for path in Path(cache.path).glob("??/*") if OBJECT.fullmatch(_oid(path).removesuffix(FOLDER))]
         broken_objects = [path for path in sorted(objects) if _hash(cache, path) != _oid(path).removesuffix(FOLDER)]
         for path in broken_objects:
             path.unlink()
-        outputs = [out for stage in repo.index.stages for out in stage.outs if out.hash_info]
-        broken_files = [file for out in outputs for file in _broken_files(cache, out)]
+        present = [out for out in outputs if out not in absent]
+        broken_files = [file for out in present for file in _broken_files(cache, out)]
         for file in broken_files:
             if file.exists():
                 os.utime(file)
@@ -52,9 +54,14 @@ def verify() -> str:
             "not the bytes that dvc.lock and DVC's cache should have; `snakemake` restores these files or makes them"
             " again:\n" + "\n".join(shown)
         )
-    return (
-        f"{len(outputs)} outputs in dvc.lock and {len(objects)} objects in DVC's cache have the bytes they should have"
-    )
+    lines = [
+        f"{len(present)} outputs in dvc.lock and {len(objects)} objects in DVC's cache have the bytes they should have"
+    ]
+    if absent:
+        lines.append(
+            f"{len(absent)} outputs in dvc.lock are not here yet: `dvc pull` fetches them, `snakemake` makes them"
+        )
+    return "\n".join(lines)
 
 
 def _broken_files(cache: Any, output: Any) -> Iterator[Path]:
@@ -75,6 +82,11 @@ def _hash(cache: Any, path: Path) -> str | None:
     if not path.is_file():
         return None
     return str(hash_file(str(path), cache.fs, cache.hash_name)[1].value)
+
+
+def _object(cache: Any, output: Any) -> Path:
+    """Return the path that an output's object has in the cache."""
+    return Path(cache.oid_to_path(output.hash_info.value))
 
 
 def _defect(file: Path) -> str:

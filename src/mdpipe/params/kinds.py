@@ -7,9 +7,14 @@ loaded without torch. A user's own kind has both in one file NAME.py of the fami
 be changed.
 """
 
+import ast
+import inspect
+import sys
 from collections.abc import Callable, Iterable
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Self, cast, get_args
 
 from pydantic import (
@@ -100,7 +105,8 @@ class Config(BaseModel):
     renamed: ClassVar[dict[str, str]] = {}
     """New names of keys, by their names in earlier versions; names that this class does not have give no hint."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, use_attribute_docstrings=True, defer_build=True)
+    # Not `use_attribute_docstrings`: parsing all classes would take a quarter of the start of every command.
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
     def broken_rules(self) -> Iterable[tuple[Keys, str]]:
         """Return the path of a key and the rule, for each rule about several settings that is broken."""
@@ -115,9 +121,9 @@ class Config(BaseModel):
             raise refused(f"must be a mapping with the keys {', '.join(cls.model_fields)}", kind="section")
         # The field's own rule then says what may be written there.
         missing = {
-            key: Missing(key, field.description, type(None) in get_args(field.annotation))
+            key: Missing(key, cls.descriptions().get(key), type(None) in get_args(field.annotation))
             for key, field in cls.model_fields.items()
-            if field.is_required()
+            if field.is_required() and key not in data
         }
         known = missing | {key: value for key, value in data.items() if key in cls.model_fields}
         unknown = [key for key in data if key not in known]
@@ -135,6 +141,23 @@ class Config(BaseModel):
                     InitErrorDetails(type=kind, loc=found["loc"], input=found["input"], ctx=found.get("ctx", {}))
                 )
         raise ValidationError.from_exception_data(cls.__name__, problems)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        result = handler(schema)
+        properties = handler.resolve_ref_schema(result).get("properties", {})
+        for key, description in cls.descriptions().items():
+            properties[key].setdefault("description", description)
+        return result
+
+    @classmethod
+    def descriptions(cls) -> dict[str, str]:
+        """Return the docstrings below the fields, also those of base classes, and descriptions of annotations."""
+        texts: dict[str, str] = {}
+        for base in reversed([base for base in cls.__mro__ if issubclass(base, Config)]):
+            texts |= attribute_docstrings(base.__module__).get(base.__qualname__.rpartition(".")[2], {})
+        texts |= {key: field.description for key, field in cls.model_fields.items() if field.description}
+        return {key: text for key, text in texts.items() if key in cls.model_fields}
 
     @model_validator(mode="after")
     def _report_broken_rules(self) -> Self:
@@ -167,6 +190,20 @@ class Config(BaseModel):
 def _require_kind(schema: dict[str, Any]) -> None:
     """Require `kind` in the JSON Schema: its default is for Python."""
     schema["required"] = ["kind", *schema.get("required", [])]
+
+
+@cache
+def attribute_docstrings(module: str) -> dict[str, dict[str, str]]:
+    """Return the docstrings below the attributes of every class of a loaded module, by class and attribute."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.walk(ast.parse(inspect.getsource(sys.modules[module]))):
+        if not isinstance(node, ast.ClassDef):
+            continue
+        for statement, below in pairwise(node.body):
+            match statement, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found.setdefault(node.name, {})[name] = inspect.cleandoc(text)
+    return found
 
 
 class KindConfig(Config):

@@ -1,12 +1,38 @@
-"""The fingerprint of a training run: all that its weights depend on. A checkpoint is only used where it fits."""
+"""Fingerprints: unfinished work is resumed only if nothing that it depends on has changed.
 
-import torch
+A fingerprint hashes settings, code and data. It is part of the name of a folder with checkpoints or finished shards.
+"""
 
-from mdpipe.data.dataset import EncodedDataset
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mdpipe
 from mdpipe.params import Params
-from mdpipe.pipeline.hashing import code_files, digest_of
+from mdpipe.pipeline import paths
 
-CODE = (
+if TYPE_CHECKING:
+    from mdpipe.data.dataset import EncodedDataset
+
+LENGTH = 16
+"""Hexadecimal digits kept: 64 bits, and short enough for a folder's name."""
+
+# As listed in dvc.yaml for the stages.
+SOURCE_CODE = ("data/artifacts", "data/parallel.py", "data/pixels.py", "data/raw.py", "data/sources")
+ENCODING_CODE = (
+    "data/artifacts",
+    "data/dataset.py",
+    "data/parallel.py",
+    "data/pixels.py",
+    "data/raw.py",
+    "data/splits.py",
+    "data/tokenize",
+    "data/tokenizers",
+)
+TRAINING_CODE = (
     "data/artifacts",
     "data/dataset.py",
     "diffusion",
@@ -16,17 +42,61 @@ CODE = (
     "pipeline/fingerprint.py",
     "stages/train.py",
 )
-"""What dvc.yaml names as the training stage's code."""
 
 
-def training_fingerprint(params: Params, run: str, dataset: EncodedDataset) -> str:
-    """Hash of the seed, the run's settings, the training data, the code and torch's version."""
+def source_fingerprint(params: Params, source: str) -> str:
+    """Hash a source's settings, the code that reads it, and the names, sizes and times of its files."""
+    settings = params.sources[source].resolve()
+    return _hash({"settings": settings.model_dump(mode="json"), "files": _list_files(Path(settings.path))}, SOURCE_CODE)
+
+
+def encoding_fingerprint(params: Params, dataset: str) -> str:
+    """Hash seed, settings, code and tokenizer, and the names, sizes and times of the raw files."""
+    settings = params.datasets[dataset]
+    raw = _list_files(paths.raw(settings.source))
+    content = {"seed": params.seed, "dataset": settings.model_dump(mode="json"), "raw": raw}
+    return _hash(content, ENCODING_CODE, sorted(paths.tokenizer(dataset).glob("*")))
+
+
+def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") -> str:
+    """Hash the seed, the run's settings, the training data, the code and torch's version."""
+    import torch  # Not above: encoding does not load it.
+
     settings = params.runs[run].model_dump(exclude={"sample", "evaluate"})
-    # How often the state is saved does not change it: a run may go on with another interval.
+    # The interval of checkpoints does not change the weights: a run may resume with another one.
     for key in ("save_every", "save_total_limit"):
         del settings["train"][key]
-    # A run may also go on among other processes: that changes the order of sums and so the last digits, no more.
+    # A run may also resume with another number of processes: only the order of sums, so the last digits, changes.
     for key in ("num_processes", "strategy", "gradient_accumulation_steps"):
         del settings["hardware"][key]
-    stated = {"seed": params.seed, "run": settings, "torch": torch.__version__}
-    return digest_of(stated, [*code_files(CODE), *dataset.files])
+    return _hash({"seed": params.seed, "run": settings, "torch": torch.__version__}, TRAINING_CODE, dataset.files)
+
+
+def _hash(content: dict[str, Any], code: Iterable[str], files: Iterable[Path] = ()) -> str:
+    """Hash JSON content, the modules of these parts of the package, and the bytes of the files."""
+    package = Path(mdpipe.__file__).parent
+    parts = [package / part for part in code]
+    modules = sorted(path for part in parts for path in ([part] if part.is_file() else part.rglob("*.py")))
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for path in (*modules, *files):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:LENGTH]
+
+
+def _list_files(path: Path) -> list[tuple[str, int, int]]:
+    """Return name, size and time of a file or of all files of a folder: hashing a large corpus would take too long."""
+    found = [(str(file), file.stat()) for file in (_walk(path) if path.is_dir() else [path]) if file.exists()]
+    return sorted((name, status.st_size, status.st_mtime_ns) for name, status in found)
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    """Yield all files of a folder and of the folders linked there, each folder once."""
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, files in os.walk(path, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield from (Path(folder) / name for name in files)

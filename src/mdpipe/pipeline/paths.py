@@ -1,37 +1,36 @@
-"""Where the pipeline keeps things, as dvc.yaml says: the only module that knows."""
+"""Paths of artifacts and state, as in dvc.yaml. No other module knows them."""
 
 from pathlib import Path
 
 RESULTS = Path("results")
 REPORT = Path("report")
 SPEEDS = Path("results/speed/samplers.csv")
-"""How fast the samplers are: measured by hand on some machine, and kept in git."""
+"""Speeds of the samplers, measured from the command line and kept in git."""
 
 DOWNLOADS = Path(".mdpipe/downloads")
-"""What sources fetched, as it came. No artifact: git ignores it and DVC does not know it."""
-
+"""Downloaded files, which git ignores and DVC does not track."""
 
 ENGINE_LOCK = Path(".mdpipe/engine.lock")
-"""Locked by the Snakemake that is at work in this folder."""
+"""Locked by the Snakemake that runs in this folder."""
 
 
 def raw(source: str) -> Path:
-    """Raw text or pictures of a source."""
+    """Return the folder of a source's raw text or images."""
     return Path("data/raw") / source
 
 
 def tokenizer(dataset: str) -> Path:
-    """The tokenizer of a dataset."""
+    """Return the folder of a dataset's tokenizer."""
     return Path("data/tokenizers") / dataset
 
 
 def encoded(dataset: str) -> Path:
-    """A dataset's splits as tokens."""
+    """Return the folder of a dataset's splits as tokens."""
     return Path("data/encoded") / dataset
 
 
 def model(run: str) -> Path:
-    """A trained model and all it takes to use it."""
+    """Return the folder of a trained model and its configuration."""
     return Path("models") / run
 
 
@@ -41,27 +40,27 @@ def trained_runs() -> list[str]:
 
 
 def samples(run: str) -> Path:
-    """What a model drew."""
+    """Return the folder of a model's samples."""
     return Path("samples") / run
 
 
 def sampled_classes(run: str) -> Path:
-    """The name of each sample's class, where the classes have names."""
+    """Return the file with the class name of each sample, which exists if classes have names."""
     return samples(run) / "classes.json"
 
 
 def exponents(run: str) -> Path:
-    """GenMD4: the exponent of every token's schedule."""
+    """Return the table of GenMD4's exponents, one per token."""
     return samples(run) / "exponents.csv"
 
 
 def evaluation(run: str) -> Path:
-    """What every held-out example costs under a model."""
+    """Return the array of a model's bounds, one per evaluated example."""
     return Path("evaluations") / f"{run}.npy"
 
 
 def events(run: str) -> Path:
-    """TensorBoard's files of a run's training: `tensorboard --logdir logs/events`."""
+    """Return the folder of a run's TensorBoard events: `tensorboard --logdir logs/events`."""
     return Path("logs/events") / run
 
 
@@ -96,10 +95,10 @@ def record(stage: str, name: str) -> Path:
 
 
 def samplers(run: str) -> Path:
-    """The comparison of samplers on a run."""
+    """Return the table that compares samplers on a run."""
     return Path("metrics/samplers") / f"{run}.csv"
 
 
 def curve(run: str) -> Path:
-    """The training curve of a run."""
+    """Return the table of a run's training curve."""
     return Path("metrics/curves") / f"{run}.csv"

@@ -77,8 +77,8 @@ def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
         params: content of the params file from which the stage takes its settings.
     """
     runs_in_dvc = os.environ.get(DVC_MARK, "").partition("@")[0] == command
-    leads = TORCHRUN not in os.environ or os.environ.get("RANK", "0") == "0"
-    if runs_in_dvc and leads:
+    is_main_process = TORCHRUN not in os.environ or os.environ.get("RANK", "0") == "0"
+    if runs_in_dvc and is_main_process:
         _watched[:] = [_Watch(stage_inputs(command, names, params), command, names)]
 
 

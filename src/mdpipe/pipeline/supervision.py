@@ -1,14 +1,14 @@
-"""A stage ends with the DVC process that runs it.
+"""A stage ends with the process that started it, and may request to be run again.
 
-A killed DVC leaves its command running. Left alone it would train on, unseen, beside the process that the next `dvc
-repro` starts. All outputs are written aside and renamed, and training resumes from its last checkpoint, so ending at
-any moment is safe.
+A killed DVC leaves its command running, which would train on, unnoticed, next to the process that the next `dvc repro`
+starts. All outputs are written atomically and training resumes from its last checkpoint, so exiting at any moment is
+safe.
 """
 
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,23 +18,29 @@ DVC_MARK = "DVC_STAGE"
 TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"
 """Set by torchrun in the environment of the processes that train a run together."""
 
-ORPHANED = 75
+EXIT_ORPHANED = 75
 """Exit status: EX_TEMPFAIL, try again."""
 
 REQUEUE_DIR = Path(".mdpipe/requeue")
 """A stage that asks to be run again creates a file of its name here, since DVC does not pass on exit statuses."""
 
 
-def end_with_parent() -> None:
-    """Watch the parent, DVC or torchrun, from a thread; leave at once when it is gone."""
+def exit_with_engine() -> None:
+    """Have this process exit when DVC or torchrun, which started it, has ended; do nothing without them."""
     if DVC_MARK in os.environ or TORCHRUN_MARK in os.environ:
-        threading.Thread(target=_watch, args=(os.getppid(),), daemon=True).start()
+        exit_with_parent()
 
 
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(POLL_SECONDS)
-    os._exit(ORPHANED)
+def exit_with_parent(is_needed: Callable[[], bool] = lambda: True) -> None:
+    """Exit at once, from a thread, when the parent has ended or the process is no longer needed."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent and is_needed():
+            time.sleep(POLL_SECONDS)
+        os._exit(EXIT_ORPHANED)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

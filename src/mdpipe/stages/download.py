@@ -9,7 +9,7 @@ from mdpipe.params import Params
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.sources import CatalogSource
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.data_fingerprint import source_fingerprint
+from mdpipe.pipeline.fingerprint import source_fingerprint
 from mdpipe.pipeline.provenance import require_unchanged_inputs
 
 

@@ -20,7 +20,7 @@ from mdpipe.params.catalog import find_entry
 from mdpipe.params.data import ImageDataset, modality_of
 from mdpipe.params.sources import CatalogSource
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.data_fingerprint import encoding_fingerprint
+from mdpipe.pipeline.fingerprint import encoding_fingerprint
 from mdpipe.pipeline.provenance import require_unchanged_inputs
 
 MAX_LISTED = 10

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from mdpipe.cli_errors import told_plainly
+from mdpipe.console import report_errors
 from mdpipe.data.artifacts.files import scratch_dir
 from mdpipe.data.parallel import WORKERS, Progress, map_shards, num_workers
 from tests.data.killing import marks, run, run_until
@@ -101,9 +101,9 @@ def test_an_error_in_a_shard_names_it_and_keeps_the_others(tmp_path, monkeypatch
 def test_bad_input_is_one_line_and_a_bug_a_traceback(tmp_path, monkeypatch, count):
     """Whichever process meets it: the command line tells them apart by where the error was raised."""
     monkeypatch.setenv(WORKERS, count)
-    with pytest.raises(SystemExit, match=r"mdpipe: .*[01]\.json does not exist; give it"), told_plainly():
+    with pytest.raises(SystemExit, match=r"mdpipe: .*[01]\.json does not exist; give it"), report_errors():
         make(works.read_what_is_not_there, [0, 1], tmp_path)
-    with pytest.raises(ValueError, match="item 3 is broken"), told_plainly():
+    with pytest.raises(ValueError, match="item 3 is broken"), report_errors():
         make(works.write_all_but_one, [works.BROKEN, works.BROKEN], tmp_path)
 
 

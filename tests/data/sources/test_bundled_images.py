@@ -1,10 +1,12 @@
 """The digits and photographs that come with scikit-learn."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mdpipe.data.sources import bundled
 from mdpipe.data.sources.bundled import load_digits, load_photos
 from tests.data.sources.reading import images_of
 
@@ -44,3 +46,25 @@ def test_the_batches_of_a_bundled_source_are_all_its_images(kind, read, settings
     assert np.array_equal(batches.groups, whole.groups)
     assert np.array_equal(batches.labels, whole.labels)
     assert (batches.maximum, batches.class_names) == (whole.maximum, whole.class_names)
+
+
+def test_images_are_those_that_scikit_learn_loads():
+    from sklearn.datasets import load_digits as expected_digits
+    from sklearn.datasets import load_sample_images
+
+    digits = load_digits()
+    assert np.array_equal(digits.images[..., 0], expected_digits().images)
+    assert np.array_equal(digits.labels, expected_digits().target)
+    photos = np.stack(load_sample_images().images)
+    assert np.array_equal(load_photos(427).images, photos[:, :427, :427])
+
+
+@pytest.mark.parametrize(
+    ("locations", "problem"),
+    [(None, "scikit-learn is not installed: `pip install"), (["nowhere"], "scikit-learn has no datasets/data/digits")],
+)
+def test_missing_scikit_learn_or_file_is_named(monkeypatch, locations, problem):
+    spec = None if locations is None else SimpleNamespace(submodule_search_locations=locations)
+    monkeypatch.setattr(bundled, "find_spec", lambda name: spec)
+    with pytest.raises(ValueError, match=problem):
+        load_digits()

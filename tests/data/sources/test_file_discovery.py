@@ -10,7 +10,7 @@ from PIL import Image
 
 from mdpipe.data.sources.files import find_files
 from mdpipe.params import parse_params
-from mdpipe.pipeline.data_fingerprint import source_fingerprint
+from mdpipe.pipeline.fingerprint import source_fingerprint
 from tests.data.sources.reading import documents_of, images_of
 
 LITTER = [

@@ -57,8 +57,8 @@ def test_tokens_below_epsilon_are_drawn_at_time_0(schedule):
     """A fraction (1 - alpha(0)) / (1 - alpha(1)) = 1/4 of 15,000, within 4.5 standard errors: false alarm 7e-6."""
     count, length, denoiser = 5000, 3, Mixing(2, False)
     FirstHitting()(denoiser, schedule, 2, masks(count, length), RNG, torch.arange(count))
-    left_over = (torch.cat(denoiser.times) < 1e-12).sum().item()
-    assert abs(left_over - 3750) < 4.5 * (15_000 * 0.25 * 0.75) ** 0.5
+    find_leftovers = (torch.cat(denoiser.times) < 1e-12).sum().item()
+    assert abs(find_leftovers - 3750) < 4.5 * (15_000 * 0.25 * 0.75) ** 0.5
 
 
 def test_every_order_of_positions_is_as_likely():

@@ -41,12 +41,10 @@ def _read(
 
 def load_digits() -> ImageBatch:
     """Return the 1,797 digits: uint8 (1797, 8, 8, 1) from 0 to 16, labels 0 to 9; each digit is its own group."""
-    from sklearn import datasets
-
-    digits = datasets.load_digits()
-    images = digits.images.astype(np.uint8)[..., None]
+    rows = np.loadtxt(_sklearn_file("data/digits.csv.gz"), delimiter=",")
+    images = rows[:, :-1].reshape(-1, 8, 8, 1).astype(np.uint8)
     groups = np.arange(len(images), dtype=np.int32)
-    return ImageBatch(images, groups, maximum=16, labels=digits.target.astype(np.int64))
+    return ImageBatch(images, groups, maximum=16, labels=rows[:, -1].astype(np.int64))
 
 
 def load_photos(region: int) -> ImageBatch:
@@ -54,10 +52,25 @@ def load_photos(region: int) -> ImageBatch:
 
     Strips at the edges that do not fill a square are dropped: at region 64 each photograph of 427 x 640 has 6 x 10.
     """
-    from sklearn.datasets import load_sample_images
+    from PIL import Image
 
-    images = tile(np.stack(load_sample_images().images), region, stride=region)
+    photos = [np.asarray(Image.open(_sklearn_file(f"images/{name}"))) for name in ("china.jpg", "flower.jpg")]
+    images = tile(np.stack(photos), region, stride=region)
     return ImageBatch(images, np.arange(len(images), dtype=np.int32), maximum=255)
+
+
+def _sklearn_file(name: str) -> Path:
+    """Return a data file of scikit-learn, whose import would take ten times as long as reading the file.
+
+    Raises:
+        ValueError: the package is not installed, or its version lacks the file.
+    """
+    spec = find_spec("sklearn")
+    for root in (spec.submodule_search_locations or ()) if spec else ():
+        if (path := Path(root, "datasets", name)).is_file():
+            return path
+    problem = f"has no datasets/{name}; install the version in constraints.txt" if spec else "is not installed"
+    raise ValueError(f"scikit-learn {problem}: `pip install -c constraints.txt scikit-learn`")
 
 
 def read_docstrings(packages: Sequence[str]) -> Iterator[Document]:

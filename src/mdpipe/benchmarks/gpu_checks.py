@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from mdpipe.benchmarks.gpu.report import Report, Row, free_memory
-from mdpipe.benchmarks.gpu.sizes import Check
+from mdpipe.benchmarks.gpu import Report, free_memory, run_part
+from mdpipe.benchmarks.runner import Result
 from mdpipe.benchmarks.training import Shape
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import build_objective
@@ -24,8 +25,8 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import Network
-from mdpipe.params.diffusion import ObjectiveConfig
-from mdpipe.params.networks import TransformerConfig
+from mdpipe.params.diffusion import GenMD4Config, MD4Config, ObjectiveConfig
+from mdpipe.params.networks import TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.params.sampling import SamplerConfig
 from mdpipe.params.training import HardwareConfig, TrainConfig
 from mdpipe.training.distributed import LOCAL_RANK, WORLD_SIZE, World, full_tensor, init_distributed
@@ -40,6 +41,47 @@ NEEDS_GPU = "needs a GPU"
 SAMPLE_LENGTH, SAMPLE_STEPS = 16, 4
 NOISE_OF_WEIGHTS = 0.02
 """Standard deviation of the noise added to all initial weights: zero heads and branches would hide their gradients."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A small training run whose losses and gradients are compared."""
+
+    shape: Shape
+    objective: ObjectiveConfig
+
+
+def build_checks(text: Shape, unet: Shape, uvit: Shape) -> dict[str, Check]:
+    """Return the checks: every network, and both objectives that train with masks."""
+    return {
+        "transformer, md4": Check(text, MD4Config()),
+        "transformer, genmd4": Check(text, GenMD4Config()),
+        "unet, md4": Check(unet, MD4Config()),
+        "uvit, md4": Check(uvit, MD4Config()),
+    }
+
+
+TRANSFORMER = TransformerConfig(num_layers=2, num_heads=2, hidden_size=128, time_conditioning=True, dropout=0.1)
+UNET = UNetConfig(hidden_size=32, num_blocks=2, time_conditioning=True, dropout=0.1)
+UVIT = UViTConfig(
+    hidden_size=32,
+    num_blocks=1,
+    transformer_width=64,
+    num_layers=2,
+    num_heads=2,
+    time_conditioning=True,
+    dropout=0.1,
+)
+FULL = build_checks(
+    Shape(TRANSFORMER, 27, (64,), 8), Shape(UNET, 256, (16, 16, 3), 4), Shape(UVIT, 256, (16, 16, 3), 4)
+)
+TINY = build_checks(
+    Shape(TRANSFORMER.model_copy(update={"num_layers": 1, "hidden_size": 16}), 11, (8,), 4),
+    Shape(UNET.model_copy(update={"num_blocks": 1, "hidden_size": 8}), 256, (4, 4, 3), 2),
+    Shape(UVIT.model_copy(update={"transformer_width": 16, "hidden_size": 8}), 256, (4, 4, 3), 2),
+)
+COMPILED_ORDER = ("transformer, md4", "uvit, md4", "unet, md4", "transformer, genmd4")
+"""Checks whose networks are compiled, the most important first, since compiling takes long."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +126,14 @@ class Trace:
     """Of the first step, after clipping."""
 
 
-def run(report: Report) -> None:
+def get_checks(report: Report) -> dict[str, Check]:
+    """Return the checks of a full run or of a rehearsal."""
+    return TINY if report.tiny else FULL
+
+
+def run_correctness(report: Report) -> None:
     """Compare eager variants, look for waits, compare samples, and then compiled variants, which take longest."""
-    checks, references = report.sizes.checks, record_references(report)
+    checks, references = get_checks(report), record_references(report)
     bfloat16 = Variant(HardwareConfig(precision="bfloat16"))
     variants = {
         "float32": Variant(),
@@ -105,7 +152,7 @@ def run(report: Report) -> None:
     for name in ("unet, md4", "uvit, md4"):
         labels = {"check": f"no step waits, {name}", "variant": "bfloat16"}
         look_for_waits(report, labels, checks[name], bfloat16)
-    vocab_size = report.sizes.sampled_vocab_size
+    vocab_size = 500 if report.tiny else 50257
     for kind in ("ancestral_stepwise", "ancestral"):
         report.attempt(
             {"check": f"sampler {kind}", "variant": "float64"},
@@ -116,7 +163,7 @@ def run(report: Report) -> None:
 
 def run_parallel(report: Report) -> None:
     """Compare each strategy, in float32 and eager, then as presets for several GPUs train: compiled, in bfloat16."""
-    checks, references = report.sizes.checks, record_references(report)
+    checks, references = get_checks(report), record_references(report)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -127,7 +174,7 @@ def run_parallel(report: Report) -> None:
             for hardware in STRATEGIES:
                 labels = {"check": name, "variant": f"float32, {hardware.strategy}"}
                 compare(report, labels, check, Variant(hardware), references[name], world)
-        if not report.sizes.hardware.compile or find_compiler_problem(report.device):
+        if report.tiny or find_compiler_problem(report.device):
             return
         for hardware in STRATEGIES:
             free_memory()
@@ -140,15 +187,17 @@ def run_parallel(report: Report) -> None:
 def record_references(report: Report) -> dict[str, Trace]:
     """Train every check on the CPU in float32, without a group."""
     cpu = torch.device("cpu")
-    return {name: record_trace(check, Variant(), cpu) for name, check in report.sizes.checks.items()}
+    return {name: record_trace(check, Variant(), cpu) for name, check in get_checks(report).items()}
 
 
 def compare_compiled(report: Report, references: dict[str, Trace]) -> None:
     """Compare compiled variants while there is time."""
-    checks = report.sizes.checks
+    checks = get_checks(report)
     problem = find_compiler_problem(report.device)
-    for name, hardware in report.sizes.compiled_checks:
-        labels, variant = {"check": name, "variant": f"{hardware.precision}, compiled"}, Variant(hardware)
+    eager = [EAGER] if report.tiny else [EAGER, HardwareConfig(precision="bfloat16")]
+    for hardware, name in product(eager, COMPILED_ORDER[:1] if report.tiny else COMPILED_ORDER):
+        variant = Variant(hardware.model_copy(update={"compile": True}))
+        labels = {"check": name, "variant": f"{hardware.precision}, compiled"}
         if problem:
             report.add({**labels, "skipped": f"no compiler works here: {problem}"})
             continue
@@ -159,7 +208,7 @@ def compare_compiled(report: Report, references: dict[str, Trace]) -> None:
 
 def compare(
     report: Report,
-    labels: Row,
+    labels: Result,
     check: Check,
     variant: Variant,
     reference: Trace,
@@ -168,7 +217,7 @@ def compare(
 ) -> None:
     """Add a row with the differences between a variant on the device and the reference."""
 
-    def measure() -> Row:
+    def measure() -> Result:
         found = record_trace(check, variant, report.device, world)
         return compare_traces(found, reference, variant.tolerance)
 
@@ -243,7 +292,7 @@ def allow_tf32(*, tf32: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before
 
 
-def compare_traces(found: Trace, reference: Trace, tolerance: Tolerance) -> Row:
+def compare_traces(found: Trace, reference: Trace, tolerance: Tolerance) -> Result:
     """Return the relative differences, their tolerances, and whether all pass."""
     expected = torch.tensor(reference.losses, dtype=torch.float64)
     losses = float(((torch.tensor(found.losses, dtype=torch.float64) - expected) / expected).abs().max())
@@ -269,13 +318,13 @@ def compare_traces(found: Trace, reference: Trace, tolerance: Tolerance) -> Row:
     }
 
 
-def look_for_waits(report: Report, labels: Row, check: Check, variant: Variant, seconds: float = 0) -> None:
+def look_for_waits(report: Report, labels: Result, check: Check, variant: Variant, seconds: float = 0) -> None:
     """Add a row that says whether a training step makes a synchronizing call."""
     if report.device.type != "cuda":
         report.add({**labels, "skipped": NEEDS_GPU})
         return
 
-    def measure() -> Row:
+    def measure() -> Result:
         parts = (
             1 if variant.hardware.compile else 2
         )  # Parts of a batch have another shape, which would be compiled again.
@@ -301,7 +350,7 @@ def forbid_waits() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def compare_samples(device: torch.device, kind: str, vocab_size: int) -> Row:
+def compare_samples(device: torch.device, kind: str, vocab_size: int) -> Result:
     """Return which fraction of sampled tokens equals the CPU's, in float64.
 
     Kernels have to be deterministic, as in the stages that sample.
@@ -319,3 +368,7 @@ def compare_samples(device: torch.device, kind: str, vocab_size: int) -> Row:
 
     equal = float((sample(device) == sample(torch.device("cpu"))).double().mean())
     return {"equal_tokens": equal, "passed": equal > 0.9}
+
+
+if __name__ == "__main__":
+    run_part({"correctness": run_correctness, "parallel": run_parallel})

@@ -1,18 +1,34 @@
-"""The GPU run: run the parts one after another, each with a time limit, and write a summary after each."""
+"""One prepared run on a GPU: is training right there, how fast is it, how fast are samplers, and what is learned.
+
+    PYTHONPATH=src python -m mdpipe.benchmarks.gpu --out DIR
+
+It needs a checkout, torch, numpy, pydantic, PyYAML, safetensors and rich. Every part runs in a separate process, within
+a time limit, and writes its file after every measurement, so that a part that fails or hangs costs no result of
+another. `--tiny` rehearses all of it on a CPU. This module does not load torch before it runs a part.
+"""
 
 import argparse
+import gc
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mdpipe.benchmarks.runner import Columns, Result, format_machine, to_table
+from mdpipe.benchmarks.runner import Columns, Result, describe_machine, format_machine, to_table
+from mdpipe.console import configure_logging
 from mdpipe.data.artifacts.files import atomic_write
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger("mdpipe.benchmarks.gpu")
 
 BUDGET = 520.0
 """Seconds: under nine minutes, so that a job of ten minutes has time to start and to copy files."""
@@ -20,6 +36,8 @@ RESERVE = 2.0
 """Seconds kept for writing the summary."""
 GRACE = 3.0
 """Seconds between the time when a part should end by itself and when it is killed."""
+THREADS = 8
+"""CPU threads of a part; a rehearsal has one."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +51,12 @@ class Part:
     """The largest fraction of the budget that it may take; unused time is left to the parts after it."""
 
 
-PARTS = tuple(
-    Part(name, ("mdpipe.benchmarks.gpu.report", f"mdpipe.benchmarks.gpu.{program}"), fraction)
-    for name, program, fraction in (
-        ("correctness", "correctness:run", 0.2),
-        ("parallel", "correctness:run_parallel", 0.08),
-        ("speed", "speed:run", 0.42),
-        ("samplers", "speed:run_samplers", 0.11),
-        ("training", "training:run", 1.0),
-    )
+PARTS = (
+    Part("correctness", ("mdpipe.benchmarks.gpu_checks",), 0.2),
+    Part("parallel", ("mdpipe.benchmarks.gpu_checks",), 0.08),
+    Part("speed", ("mdpipe.benchmarks.gpu_measurements",), 0.42),
+    Part("samplers", ("mdpipe.benchmarks.gpu_measurements",), 0.11),
+    Part("training", ("mdpipe.benchmarks.gpu_measurements",), 1.0),
 )
 """The most important first."""
 
@@ -96,6 +111,140 @@ def _run_part(part: Part, path: Path, limit: float, tiny: bool, commit: str | No
     document |= {"seconds": time.time() - start, "limit": limit}
     atomic_write(path, (json.dumps(document, indent=2) + "\n").encode())
     return document
+
+
+class Report:
+    """The file of a part: where it ran, and a row for each measurement that was made, skipped or failed."""
+
+    def __init__(self, path: Path, tiny: bool, device: "torch.device", end: float, **document: Any) -> None:
+        self.path = path
+        self.tiny = tiny
+        self.device = device
+        self._end = end
+        self.document: Result = {**document, "tiny": tiny, "status": "running", "error": None, "results": []}
+        self._write()
+
+    def seconds_left(self) -> float:
+        """Return the seconds until the part has to end by itself."""
+        return self._end - time.time()
+
+    def add(self, row: Result) -> None:
+        """Add a row, write the file and print the row."""
+        self.document["results"].append(row)
+        self._write()
+        logger.info(f"{self.path.stem}: " + json.dumps(row)[:400])
+
+    def attempt(self, labels: Result, measure: Callable[[], Result], seconds: float = 0) -> Result | None:
+        """Add the row that `measure` returns, or the reason why there is none; later measurements go on.
+
+        Args:
+            labels: what the row is about.
+            measure: returns the other columns. If a kernel has no deterministic form, it is called again without that
+                demand, and the row has the column `not_deterministic`.
+            seconds: its approximate duration; it is skipped if less time is left.
+
+        Returns:
+            The row, or None if `measure` failed or was skipped.
+        """
+        left = self.seconds_left()
+        if left < max(seconds, 0):
+            self.add({**labels, "skipped": f"{left:.0f} s were left, and it takes about {seconds:.0f} s"})
+            return None
+        start = time.time()
+        row = {**labels, **self._measure_columns(measure)}
+        row["wall_seconds"] = time.time() - start
+        self.add(row)
+        return None if "error" in row else row
+
+    def _measure_columns(self, measure: Callable[[], Result]) -> Result:
+        import torch
+
+        try:
+            return measure()
+        except torch.OutOfMemoryError as error:
+            problem = {"error": "out of memory", "detail": _first_line(error)}
+        except Exception as error:
+            problem = {"error": f"{type(error).__name__}: {_first_line(error)}"}
+        # The exception, whose traceback kept tensors alive, is gone here.
+        free_memory()
+        if "deterministic" in problem["error"] and torch.get_deterministic_debug_mode() == 2:
+            torch.set_deterministic_debug_mode("default")
+            try:
+                return {**self._measure_columns(measure), "not_deterministic": problem["error"]}
+            finally:
+                torch.set_deterministic_debug_mode("error")
+        return problem
+
+    def finish(self) -> None:
+        """Write that the part is complete."""
+        self.document["status"] = "finished"
+        self._write()
+
+    def fail(self, error: Exception) -> None:
+        """Write the error that the part failed with."""
+        self.document |= {"status": "failed", "error": f"{type(error).__name__}: {_first_line(error)}"}
+        self._write()
+
+    def _write(self) -> None:
+        atomic_write(self.path, (json.dumps(self.document, indent=2) + "\n").encode())
+
+
+def free_memory() -> None:
+    """Release what tensors and compiled code of earlier measurements hold."""
+    import torch
+
+    if "torch._dynamo" in sys.modules:  # Loading it takes seconds.
+        torch.compiler.reset()
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def reset_peak_memory(device: "torch.device") -> None:
+    """Reset a GPU's peak memory; that of a CPU process cannot be reset."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:500]
+
+
+def run_part(functions: Mapping[str, Callable[[Report], None]]) -> None:
+    """Run the part that the job on the standard input names, and write its file.
+
+    Args:
+        functions: for each part the function that makes its measurements.
+    """
+    import torch
+
+    from mdpipe.networks.runtime import configure_runtime
+
+    configure_logging()
+    job = json.load(sys.stdin)
+    threads = 1 if job["tiny"] else THREADS
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    configure_runtime(threads)
+    machine = describe_machine(device.type, threads)
+    if job["commit"] is not None:
+        machine["commit"] = job["commit"]
+    if device.type == "cuda":
+        machine |= {
+            "gpu_memory_gib": round(torch.cuda.get_device_properties(device).total_memory / 2**30, 1),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
+    report = Report(Path(job["path"]), job["tiny"], device, job["end"], part=job["part"], machine=machine)
+    try:
+        if device.type != "cuda" and not job["tiny"]:
+            raise RuntimeError("torch sees no GPU here; --tiny rehearses on a CPU")
+        functions[job["part"]](report)
+    except Exception as error:
+        report.fail(error)
+        raise
+    report.finish()
 
 
 def _format_number(result: Result, key: str, form: str) -> str:
@@ -231,9 +380,9 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="rehearse with tiny sizes, on a CPU if there is no GPU")
     parser.add_argument("--commit", help="of the checkout, where git cannot tell")
     options = parser.parse_args()
-    fine = run(options.out, budget=options.budget, tiny=options.tiny, commit=options.commit)
+    is_fine = run(options.out, budget=options.budget, tiny=options.tiny, commit=options.commit)
     sys.stdout.write((options.out / "summary.md").read_text())
-    raise SystemExit(0 if fine else 1)
+    raise SystemExit(0 if is_fine else 1)
 
 
 if __name__ == "__main__":

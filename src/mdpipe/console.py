@@ -1,5 +1,6 @@
-"""How the command line tells a person what went wrong."""
+"""Log output and error messages of the command line."""
 
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
+def report_errors() -> Iterator[None]:
     """Bad input and missing or corrupt files end in a line that says what to do; only bugs show a traceback.
 
     The line has no escape codes, whatever names and values it quotes, and no password or token of a URL.
@@ -35,3 +36,20 @@ def told_plainly() -> Iterator[None]:
             if isinstance(error, ValueError) and not frame.f_globals["__name__"].startswith("mdpipe."):
                 raise
             sys.exit(f"mdpipe: {printable_lines(without_secrets(str(error)))}")
+
+
+class StderrHandler(logging.Handler):
+    """Writes messages to the current standard error, which a progress bar or a test may have replaced."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line and flush it, so that `tail -f` shows it at once."""
+        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.flush()
+
+
+def configure_logging() -> None:
+    """Write the package's log messages from level INFO on to the standard error; repeated calls change nothing."""
+    logger = logging.getLogger("mdpipe")
+    logger.setLevel(logging.INFO)
+    if not any(isinstance(handler, StderrHandler) for handler in logger.handlers):
+        logger.addHandler(StderrHandler())
