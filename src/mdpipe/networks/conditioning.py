@@ -89,15 +89,6 @@ class Conditioning(nn.Module):
         The range of the labels is checked only if they are on the CPU. On a GPU the check would synchronize in every
         call, and the embedding kernel asserts its indices itself.
 
-        Args:
-            tokens: (B, L).
-            t: (B,) times.
-            class_labels: (B,) int64 from 0 to num_classes, which means "no class"; None for "no class" in every
-                example.
-
-        Returns:
-            (B, C), or None.
-
         Raises:
             ValueError: There are labels but no classes, or the labels have the wrong shape, type or range.
         """

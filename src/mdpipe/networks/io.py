@@ -79,13 +79,7 @@ def save_pretrained(
 
 
 def from_pretrained(directory: Path) -> Network:
-    """Load a network.
-
-    Args:
-        directory: A folder that `save_pretrained` wrote.
-
-    Returns:
-        The network on the CPU, in training mode.
+    """Load a network that `save_pretrained` wrote, on the CPU and in training mode.
 
     Raises:
         ValueError: A file is missing or broken, or the two do not match.
@@ -104,13 +98,7 @@ def from_pretrained(directory: Path) -> Network:
 
 
 def read_config(directory: Path) -> NetworkHeader:
-    """Read network.json.
-
-    Args:
-        directory: A folder that `save_pretrained` wrote.
-
-    Returns:
-        The configuration of the network.
+    """Read network.json from a folder that `save_pretrained` wrote.
 
     Raises:
         ValueError: The file is missing or broken, or a key has the wrong type.

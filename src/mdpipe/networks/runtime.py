@@ -14,9 +14,6 @@ def configure_runtime(threads: int) -> None:
     """Make results deterministic and keep freed memory in the process.
 
     Call it before the first computation, on the CPU as well as on a GPU.
-
-    Args:
-        threads: Number of CPU threads.
     """
     set_determinism(threads)
     disable_malloc_trim()
@@ -31,9 +28,6 @@ def set_determinism(threads: int) -> None:
     Denormal numbers (below 1.2e-38) are flushed to 0. Attention produces them: where scores differ by more than 87, as
     at a high learning rate, the smallest probabilities and their gradients are denormal, and some processors take over
     a hundred cycles for each. One run in results/optimizers took 2.6 times as long because of them.
-
-    Args:
-        threads: Number of CPU threads.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_flush_denormal(True)

@@ -83,17 +83,7 @@ class Transformer(Network, config=TransformerConfig):
     def forward(
         self, tokens: Tensor, t: Tensor, class_labels: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
-        """Compute hidden states (B, L, D).
-
-        Args:
-            tokens: (B, L) int64 from 0 to V, where V is the mask.
-            t: (B,) times, used if the network is time-conditioned.
-            class_labels: (B,) int64 from 0 to num_classes, which means "no class"; None for "no class" in every
-                example.
-            dropout_keys: (B, 2) int64, or None for no dropout.
-
-        Returns:
-            (B, L, D).
+        """Compute hidden states (B, L, D), as `Network.forward` says.
 
         Raises:
             ValueError: There are more tokens than prod(shape), or `Conditioning` refuses the class labels.
@@ -141,17 +131,7 @@ class ResidualBranch(nn.Module):
         self.modulation = None if cond_dim is None else nn.Linear(cond_dim, 3 * width)
 
     def forward(self, x: Tensor, cond: Tensor | None, keys: Tensor | None, *args: Any) -> Tensor:
-        """Apply the branch to x (B, L, D).
-
-        Args:
-            x: (B, L, D).
-            cond: (B, C), or None.
-            keys: (B, 2) dropout keys, or None.
-            *args: Further arguments of `inner`.
-
-        Returns:
-            (B, L, D).
-        """
+        """Apply the branch to x (B, L, D), with cond (B, C), dropout keys (B, 2) and further arguments of `inner`."""
         h, gate = self.norm(x), None
         if self.modulation is not None:
             shift, scale, gate = self.modulation(cond)[:, None].chunk(3, dim=-1)
@@ -181,17 +161,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width, bias=False)
 
     def forward(self, x: Tensor, keys: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
-        """Compute attention from x (B, L, D).
-
-        Args:
-            x: (B, L, D).
-            keys: (B, 2) dropout keys, or None.
-            cos: (L, d / 2), from `build_rope`.
-            sin: (L, d / 2).
-
-        Returns:
-            (B, L, D).
-        """
+        """Compute attention (B, L, D) from x (B, L, D), dropout keys (B, 2), and cos and sin from `build_rope`."""
         qkv: Tensor = self.qkv_proj(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
         query_key, value = qkv[:, : 2 * self.heads], qkv[:, 2 * self.heads :]
         query, key = apply_rope(query_key, cos, sin).chunk(2, dim=1)
@@ -233,16 +203,7 @@ def attention(
     Exponentials and sums are in float32 or wider. With dropout all scores are kept in memory, because no fused kernel
     accepts a mask of ours.
 
-    Args:
-        query: (B, H, L, d).
-        key: (B, H, L, d).
-        value: (B, H, L, d).
-        causal: Whether a position attends only to itself and earlier positions.
-        dropout_keys: (B, 2) keys of the attention probabilities' dropout mask, or None for no dropout.
-        dropout_rate: Probability of dropping an attention probability.
-
-    Returns:
-        (B, H, L, d).
+    Shapes: query, key, value and the result (B, H, L, d), dropout_keys (B, 2).
     """
     use_fused = query.device.type != "cpu" or query.shape[-3:-1].numel() * key.shape[-2] > MAX_UNFUSED_SCORES
     if use_fused and dropout_keys is None:

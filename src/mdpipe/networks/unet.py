@@ -70,17 +70,7 @@ class UNet(Network, config=UNetConfig):
     def forward(
         self, tokens: Tensor, t: Tensor, class_labels: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
-        """Compute the logits of every sub-pixel.
-
-        Args:
-            tokens: (B, H W C) int64 in the order (H, W, C), from 0 to V, where V is the mask.
-            t: (B,) times, used if the network is time-conditioned.
-            class_labels: (B,) int64 from 0 to num_classes, which means "no class"; None for "no class" in every
-                example.
-            dropout_keys: (B, 2) int64, or None for no dropout.
-
-        Returns:
-            (B, H W C, V).
+        """Compute the logits of every sub-pixel, (B, H W C, V), from tokens (B, H W C) in the order (H, W, C).
 
         Raises:
             ValueError: `Conditioning` refuses the class labels.
@@ -125,16 +115,7 @@ class ResidualBlock(nn.Module):
         self.modulation = None if cond_dim is None else nn.Linear(cond_dim, width, bias=False)
 
     def forward(self, x: Tensor, cond: Tensor | None, keys: Tensor | None) -> Tensor:
-        """Apply the block to a feature map.
-
-        Args:
-            x: (B, channels, H, W).
-            cond: (B, cond_dim), or None.
-            keys: (B, 2) dropout keys, or None.
-
-        Returns:
-            (B, D, H, W).
-        """
+        """Apply the block to x (B, channels, H, W), with cond (B, cond_dim) and dropout keys (B, 2): (B, D, H, W)."""
         h = self.conv1(functional.silu(self.norm1(x)))
         if self.modulation is not None:
             h = h + self.modulation(cond)[:, :, None, None]

@@ -96,17 +96,7 @@ class UViT(Network, config=UViTConfig):
     def forward(
         self, tokens: Tensor, t: Tensor, class_labels: Tensor | None = None, dropout_keys: Tensor | None = None
     ) -> Tensor:
-        """Compute the logits of every sub-pixel.
-
-        Args:
-            tokens: (B, H W C) int64 in the order (H, W, C), from 0 to V, where V is the mask.
-            t: (B,) times, used if the network is time-conditioned.
-            class_labels: (B,) int64 from 0 to num_classes, which means "no class"; None for "no class" in every
-                example.
-            dropout_keys: (B, 2) int64, or None for no dropout.
-
-        Returns:
-            (B, H W C, V).
+        """Compute the logits of every sub-pixel, (B, H W C, V), from tokens (B, H W C) in the order (H, W, C).
 
         Raises:
             ValueError: `Conditioning` refuses the class labels.
@@ -183,16 +173,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(channels, width, 1) if channels != width else nn.Identity()
 
     def forward(self, x: Tensor, cond: Tensor | None, keys: Tensor | None) -> Tensor:
-        """Apply the block to a feature map.
-
-        Args:
-            x: (B, channels, H, W).
-            cond: (B, cond_dim), or None.
-            keys: (B, 2) dropout keys, or None.
-
-        Returns:
-            (B, D, H, W).
-        """
+        """Apply the block to x (B, channels, H, W), with cond (B, cond_dim) and dropout keys (B, 2): (B, D, H, W)."""
         h = self.conv1(functional.silu(self.norm1(x, cond)))
         h = functional.silu(self.norm2(h, cond))
         # Dropout numbers the elements in the order (H, W, D), which is that of channels-last memory.
@@ -227,16 +208,7 @@ class TransformerBlock(nn.Module):
         self.modulation = None if cond_dim is None else nn.Linear(cond_dim, 6 * width)
 
     def forward(self, x: Tensor, cond: Tensor | None, *keys: Tensor | None) -> Tensor:
-        """Apply the block to patches.
-
-        Args:
-            x: (B, P, E).
-            cond: (B, cond_dim), or None.
-            *keys: Dropout keys (B, 2), or None, of each of the four sites.
-
-        Returns:
-            (B, P, E).
-        """
+        """Apply the block to patches (B, P, E), with cond (B, cond_dim) and dropout keys (B, 2) per site."""
         attention_keys, mlp_keys = keys[:2], keys[2:]
         if self.modulation is None:
             x = x + self._attention(self.norm1(x), *attention_keys)
