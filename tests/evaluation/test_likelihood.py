@@ -87,8 +87,8 @@ def test_it_is_unbiased_and_knows_the_error_of_its_draws(
             EstimatorConfig(num_mc_samples=8, batch_size=200),
             CounterRNG(seed, "evaluate"),
         )
-        scores.append((estimate.value - expected) / estimate.stderr_draws)
-        assert estimate.stderr > estimate.stderr_draws
+        scores.append((estimate.value - expected) / estimate.stderr_mc)
+        assert estimate.stderr > estimate.stderr_mc
     assert abs(np.mean(scores)) < FALSE_ALARM_Z * np.std(scores) / math.sqrt(REPEATS)
     low, high = normal_quantiles_of_variance(REPEATS)
     assert low < np.mean(np.square(scores)) < high
@@ -139,8 +139,8 @@ def test_the_error_from_times_falls_with_the_cube_of_their_number(network: nn.Mo
         objective = CostOfTime(MD4Config(), VOCAB_SIZE)
         estimate = likelihood_bound(objective, network, examples, settings, CounterRNG(0, "evaluate"))
         variance = 2000 * (1 / 12 / (number / 2) ** 3) / 2
-        assert estimate.stderr_draws * estimate.tokens == pytest.approx(math.sqrt(variance), rel=0.1)
-        assert abs(estimate.value - 1 / 2 / LENGTH) < FALSE_ALARM_Z * estimate.stderr_draws
+        assert estimate.stderr_mc * estimate.tokens == pytest.approx(math.sqrt(variance), rel=0.1)
+        assert abs(estimate.value - 1 / 2 / LENGTH) < FALSE_ALARM_Z * estimate.stderr_mc
 
 
 def bound(network: nn.Module, examples: Any, settings: EstimatorConfig, epsilon: float = EPSILON) -> Likelihood:
@@ -159,10 +159,10 @@ def test_every_token_is_counted_once_in_whatever_batches(network: nn.Module, win
         bound(network, examples, EstimatorConfig(num_mc_samples=4, batch_size=size)) for size in (1, 7, 23, 100)
     ]
     for estimate in estimates:
-        assert (estimate.tokens, estimate.examples, estimate.draws) == (70, 24, 4)
+        assert (estimate.tokens, estimate.examples, estimate.num_mc_samples) == (70, 24, 4)
         assert estimate.value == pytest.approx(estimates[0].value, rel=1e-6)
         assert estimate.stderr == pytest.approx(estimates[0].stderr, rel=1e-6)
-        assert estimate.stderr_draws == pytest.approx(estimates[0].stderr_draws, rel=1e-6)
+        assert estimate.stderr_mc == pytest.approx(estimates[0].stderr_mc, rel=1e-6)
 
 
 def test_the_parts_add_up(network: nn.Module, windows: Any) -> None:
@@ -183,20 +183,20 @@ def test_a_network_that_knows_nothing_needs_log2_v_bits_a_token(network: nn.Modu
     estimate = bound(
         network, windows(random_windows(300, seed=0)), EstimatorConfig(num_mc_samples=16, batch_size=300)
     ).bits_per_token()
-    assert abs(estimate.value - math.log2(VOCAB_SIZE)) < FALSE_ALARM_Z * estimate.stderr_draws
+    assert abs(estimate.value - math.log2(VOCAB_SIZE)) < FALSE_ALARM_Z * estimate.stderr_mc
 
 
 def test_units_are_those_of_the_whole_split() -> None:
     nats = Likelihood(
         value=math.log(8),
         stderr=0.1,
-        stderr_draws=0.01,
+        stderr_mc=0.01,
         reconstruction=0.002,
         prior=0.001,
         diffusion=math.log(8) - 0.003,
         tokens=100,
         examples=10,
-        draws=2,
+        num_mc_samples=2,
         per_example=np.full(10, 10 * math.log(8)),
         sizes=np.full(10, 10),
     )
@@ -204,7 +204,7 @@ def test_units_are_those_of_the_whole_split() -> None:
     bits = nats.bits_per(400)
     assert bits.value == pytest.approx(0.75)
     assert bits.stderr == pytest.approx(0.1 / math.log(2) / 4)
-    assert bits.stderr_draws == pytest.approx(bits.stderr / 10)
+    assert bits.stderr_mc == pytest.approx(bits.stderr / 10)
     assert bits.reconstruction + bits.prior + bits.diffusion == pytest.approx(bits.value)
     perplexity = nats.perplexity()
     assert (perplexity.value, perplexity.stderr) == pytest.approx((8, 0.8))

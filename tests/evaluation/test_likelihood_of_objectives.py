@@ -88,7 +88,7 @@ def test_it_is_unbiased_and_knows_the_error_of_its_draws(name: str) -> None:
     scores = []
     for seed in range(REPEATS):
         found = estimate(objective, network, tokens, EstimatorConfig(num_mc_samples=8, batch_size=80), seed)
-        scores.append((found.value - expected) / found.stderr_draws)
+        scores.append((found.value - expected) / found.stderr_mc)
     assert abs(np.mean(scores)) < FALSE_ALARM_Z * np.std(scores) / math.sqrt(REPEATS)
     low, high = normal_quantiles_of_variance(REPEATS)
     assert low < np.mean(np.square(scores)) < high
@@ -104,7 +104,7 @@ def test_exact_likelihood_is_evaluated_once_without_draw_error() -> None:
     network.register_forward_hook(lambda _, arguments, __: batch_sizes.append(len(arguments[0])))
     found = estimate(objective, network, tokens, EstimatorConfig(num_mc_samples=8, batch_size=7), seed=0)
     assert batch_sizes == [7, 7, 6]
-    assert (found.stderr_draws, found.draws) == (0, 1)
+    assert (found.stderr_mc, found.num_mc_samples) == (0, 1)
     costs = [expectation(objective, network, torch.tensor(row)).item() for row in tokens]
     np.testing.assert_allclose(found.per_example, costs, rtol=1e-12)
     assert found.stderr == pytest.approx(np.std(costs, ddof=1) / math.sqrt(20) / L)

@@ -1,12 +1,12 @@
 """The likelihood bound of a whole split or corpus, with its standard error.
 
-Each example gets `num_mc_samples` draws of (time, mask), in two independent replicates. A replicate has one time in
+Each example gets `num_mc_samples` samples of (time, mask), in two independent replicates. A replicate has one time in
 each of num_mc_samples / 2 equal intervals of [0, 1], uniform within its interval. The means of both replicates are
 unbiased estimates of the example's bound, and their difference gives the Monte Carlo error.
 
 An objective with an exact likelihood is evaluated once for each example, without Monte Carlo error.
 
-Shapes: B examples of a batch, N examples of the data set, D draws, L length.
+Shapes: B examples of a batch, N examples of the data set, S Monte Carlo samples, L length.
 """
 
 import math
@@ -50,12 +50,12 @@ class Examples(Protocol):
 class Bits:
     """A likelihood bound in bits per unit (token, character, byte or dimension), lower is better.
 
-    `stderr`, `stderr_draws` and the parts are as in `Likelihood`.
+    `stderr`, `stderr_mc` and the parts are as in `Likelihood`.
     """
 
     value: float
     stderr: float
-    stderr_draws: float
+    stderr_mc: float
     reconstruction: float
     prior: float
     diffusion: float
@@ -69,14 +69,14 @@ class Likelihood:
     """Sum over the examples divided by their tokens; equals the sum of the three parts."""
     stderr: float
     """Standard error as an estimate of the source's bound, the examples being a sample of it; includes the next one."""
-    stderr_draws: float
+    stderr_mc: float
     """Standard error as an estimate of the bound on exactly these examples: the Monte Carlo error."""
     reconstruction: float
     prior: float
     diffusion: float
     tokens: int
     examples: int
-    draws: int
+    num_mc_samples: int
     per_example: NDArray[np.float64]
     """Bound on each example, (N,), in nats: for differences between models on the same examples."""
     sizes: NDArray[np.int64]
@@ -91,7 +91,7 @@ class Likelihood:
         return Bits(
             value=self.value * factor,
             stderr=self.stderr * factor,
-            stderr_draws=self.stderr_draws * factor,
+            stderr_mc=self.stderr_mc * factor,
             reconstruction=self.reconstruction * factor,
             prior=self.prior * factor,
             diffusion=self.diffusion * factor,
@@ -119,7 +119,7 @@ def likelihood_bound(
     With m_er the mean of replicate r of example e, and n_e its tokens:
 
         value = sum_e (m_e0 + m_e1) / 2 / sum_e n_e
-        stderr_draws = sqrt(sum_e (m_e0 - m_e1)^2 / 4) / sum_e n_e
+        stderr_mc = sqrt(sum_e (m_e0 - m_e1)^2 / 4) / sum_e n_e
 
     and `stderr` is the ratio estimator's over the examples.
 
@@ -128,7 +128,7 @@ def likelihood_bound(
         network: a denoiser, put into evaluation mode.
         dataset: the examples; all are read, including a shorter last window.
         settings: `num_mc_samples` (even) and `batch_size`. The batch size only changes the last digits.
-        rng: source of the times and masks, a function of draw and example.
+        rng: source of the times and masks, a function of sample and example.
         class_labels: (N,) for the denoiser, or None.
 
     Raises:
@@ -142,18 +142,20 @@ def likelihood_bound(
     network.eval()
     device = next(network.parameters()).device
     objective.to(device)
-    draws = 1 if objective.is_exact else settings.num_mc_samples
+    num_samples = 1 if objective.is_exact else settings.num_mc_samples
     means = np.zeros((dataset.examples, REPLICATES))
     sizes = np.zeros(dataset.examples, dtype=np.int64)
     parts = np.zeros(3)
     for first, tokens in dataset.evaluation_batches(settings.batch_size):
         batch = slice(first, first + len(tokens))
         labels = None if class_labels is None else torch.tensor(class_labels[batch], device=device)
-        draws_DB3 = _draw_elbos(objective, network, torch.from_numpy(tokens).to(device), first, draws, rng, labels)
-        replicates = draws_DB3.reshape(min(draws, REPLICATES), -1, len(tokens), 3)
+        elbos_SB3 = _sample_elbos(
+            objective, network, torch.from_numpy(tokens).to(device), first, num_samples, rng, labels
+        )
+        replicates = elbos_SB3.reshape(min(num_samples, REPLICATES), -1, len(tokens), 3)
         means[batch] = replicates.sum(axis=3).mean(axis=1).T
         sizes[batch] = tokens.shape[1]
-        parts += draws_DB3.mean(axis=0).sum(axis=0)
+        parts += elbos_SB3.mean(axis=0).sum(axis=0)
     num_tokens = int(sizes.sum())
     per_example = means.mean(axis=1)
     over_examples = ratio_estimate(per_example, sizes)
@@ -161,13 +163,13 @@ def likelihood_bound(
     return Likelihood(
         value=over_examples.value,
         stderr=over_examples.stderr,
-        stderr_draws=float(np.sqrt(np.square(means[:, 0] - means[:, 1]).sum() / 4) / num_tokens),
+        stderr_mc=float(np.sqrt(np.square(means[:, 0] - means[:, 1]).sum() / 4) / num_tokens),
         reconstruction=reconstruction,
         prior=prior,
         diffusion=diffusion,
         tokens=num_tokens,
         examples=dataset.examples,
-        draws=draws,
+        num_mc_samples=num_samples,
         per_example=per_example,
         sizes=sizes,
     )
@@ -186,8 +188,8 @@ def zero_shot_bound(
       length. Windows do not overlap, and the rest is one shorter window: every token is counted exactly once.
     - Perplexity is exp of the bound in nats per token, where separators are tokens.
     - Bits per byte and per character are the bits of all tokens, separators included, divided by the size of the text
-      only. For a lossy tokenizer (letters) the text is the decoded one, separators included.
-    - As in all evaluation, the bound is an average over several draws of time and mask, with the averaged weights.
+      only. For a lossy tokenizer (text8) the text is the decoded one, separators included.
+    - As in all evaluation, the bound is an average over several samples of time and mask, with the averaged weights.
 
     Raises:
         ValueError: if the corpus is not text, has another vocabulary than the model, or fewer than two windows.
@@ -198,26 +200,26 @@ def zero_shot_bound(
 
 
 @torch.inference_mode()
-def _draw_elbos(
+def _sample_elbos(
     objective: Objective,
     network: nn.Module,
     tokens: Tensor,
     first: int,
-    draws: int,
+    num_samples: int,
     rng: CounterRNG,
     class_labels: Tensor | None,
 ) -> NDArray[np.float64]:
-    """Return all draws for tokens (B, L): (D, B, 3), the parts reconstruction, prior, diffusion in nats per example.
+    """Return all samples for tokens (B, L): (S, B, 3), the parts reconstruction, prior, diffusion in nats per example.
 
-    The first half of the draws is one replicate, the second half the other; a single draw is both.
+    The first half of the samples is one replicate, the second half the other; a single sample is both.
     """
     examples_B = torch.arange(first, first + len(tokens), device=tokens.device)
-    strata = max(1, draws // REPLICATES)
+    strata = max(1, num_samples // REPLICATES)
     num_uniforms = objective.num_uniforms(tokens.shape[1])
     results = []
-    for draw in range(draws):
-        u = rng.uniform(draw, examples_B, 1 + num_uniforms)
-        t_B = (draw % strata + u[:, 0]) / strata
+    for index in range(num_samples):
+        u = rng.uniform(index, examples_B, 1 + num_uniforms)
+        t_B = (index % strata + u[:, 0]) / strata
         elbo = objective.elbo(cast("Denoiser", network), tokens, t_B, u[:, 1:], class_labels)
         results.append(torch.stack([elbo.reconstruction, elbo.prior, elbo.diffusion], dim=-1))
     return torch.stack(results).double().cpu().numpy()
