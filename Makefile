@@ -36,7 +36,7 @@ lint: setup
 	ruff check .
 	ruff format --check .
 	mypy
-	codespell README.md CONTRIBUTING.md CHANGELOG.md docs results src/mdpipe/params workflow tests/docs
+	codespell README.md CONTRIBUTING.md CHANGELOG.md docs results src workflow tests
 	snakefmt --check Snakefile workflow
 	workflow/lint.sh
 

@@ -97,7 +97,7 @@ class Key:
 
     @property
     def meaning(self) -> str:
-        """What it does: its own description, or that of the mapping that it holds."""
+        """Return the description of the key, or of the mapping that it holds."""
         referred = [_definition(self.schema, self.definitions), *(_variants(self.schema, self.definitions)[:1])]
         texts = [self.schema.get("description", ""), *(one.get("description", "") for one in referred if one)]
         return next(filter(None, texts), "").split("\n\n")[0].replace("\n", " ")

@@ -1,1 +1,1 @@
-"""What turns dvc.yaml into rules of Snakemake and lets the two engines share one set of artifacts."""
+"""Rules of Snakemake from dvc.yaml, and one set of artifacts shared by the two engines."""

@@ -1,4 +1,4 @@
-"""What Snakemake's main process does before it plans: be alone, repair what a kill left behind, ask DVC what is stale.
+"""Steps of Snakemake's main process before it plans: lock the copy, repair it after a kill, ask DVC what is stale.
 
 DVC decides what is stale, by content, and Snakemake only orders the work. Each rule has a request file as its one input
 whose modification time counts. A stage that DVC calls stale gets a new nonce there, so that Snakemake plans it whatever
@@ -238,7 +238,7 @@ def find_leftovers(stage: Stage, stages: list[Stage]) -> Iterator[Path]:
 
 
 def request_file(stage: str) -> Path:
-    """The file whose new content makes Snakemake run a stage."""
+    """Return the file whose new content makes Snakemake run a stage."""
     return REQUESTS / stage
 
 

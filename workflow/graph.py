@@ -28,7 +28,7 @@ class Stage:
     runtime: int
     category: str
     shown: tuple[str, ...]
-    """What of a folder belongs on the page of `snakemake --report`: an index.html, or patterns of file names."""
+    """Files of a folder for the page of `snakemake --report`: an index.html, or patterns of file names."""
 
 
 def read_stages(repo: Repo, params: Params) -> list[Stage]:

@@ -31,7 +31,7 @@ HINTS = {
     ".pdf": "convert it to text, for example with `pdftotext`",
     ".docx": "save it as plain text (UTF-8)",
 }
-"""What to do with files that no kind reads."""
+"""Hints for files that no kind reads."""
 READABLE = {
     "csv": (".csv", ".tsv"),
     "image_tar": (".tar",),

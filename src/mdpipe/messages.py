@@ -9,7 +9,7 @@ SHOWN_NAMES = 10
 
 _URL = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/?#]*@)?(?P<rest>[^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?")
 _REQUEST_TARGET = re.compile(r"(?P<path>(?<=url: )/[^\s?]*)\?[^\s'\"]*")
-"""How urllib3 names the target of a request: without its host."""
+"""urllib3's name for the target of a request, without its host."""
 _MEMORY_ADDRESS = re.compile(r"\s*<[\w. ]+ (?:object )?at 0x[0-9a-fA-F]+>:?")
 
 

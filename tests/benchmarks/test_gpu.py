@@ -100,7 +100,7 @@ def test_training_starts_at_the_uniform_bound_and_ends_below(rehearsal):
     document = rehearsal["training"]
     before, after = document["results"]
     uniform = math.log2(27)
-    assert abs(before["bits_per_character"] - uniform) < 5 * before["stderr_draws"]
+    assert abs(before["bits_per_character"] - uniform) < 5 * before["stderr_mc"]
     assert after["bits_per_character"] < uniform and after["stderr"] > 0
     assert 0 < after["steps"] <= document["planned_steps"]
     assert "not text8" in document["data"]

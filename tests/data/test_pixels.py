@@ -28,13 +28,13 @@ def test_all_levels_change_nothing(maximum):
 
 @given(levels=st.integers(2, 256))
 def test_shown_levels_run_evenly_from_black_to_white(levels):
-    grey = dequantize(np.arange(levels), levels)
-    assert grey.dtype == np.uint8
-    above = grey - np.linspace(0, 255, levels)
+    gray = dequantize(np.arange(levels), levels)
+    assert gray.dtype == np.uint8
+    above = gray - np.linspace(0, 255, levels)
     assert above.min() > -1e-9
     assert above.max() < 1
-    assert grey[0] == 0
-    assert grey[-1] == 255
+    assert gray[0] == 0
+    assert gray[-1] == 255
 
 
 def test_levels_survive_showing_and_quantizing():

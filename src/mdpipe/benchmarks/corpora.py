@@ -27,7 +27,7 @@ DOCUMENTS_AT_ONCE = 64
 """Documents made together: enough to be fast, few enough for the processor's cache."""
 SYLLABLES = ["".join(parts) for parts in product("bcdfghjklmnprstvwxyz", "aeiou", ("", "n", "s"))]
 ENDINGS = {" ": 213, ", ": 18, ". ": 18, " – ": 2, ".\\n": 5}
-"""What may follow a word, as JSON spells it, and its frequency of 256: some of it is not ASCII, some is escaped."""
+"""Endings of a word, as JSON spells them, and their frequency of 256: some are not ASCII, some are escaped."""
 OPENING, CLOSING = '{"text": "', '"}\n'
 RANK_BITS = 20
 """Words are sampled by looking up this many random bits: the rarest, of probability 1.75e-6, have one or two of the

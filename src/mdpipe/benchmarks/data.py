@@ -83,7 +83,7 @@ class DataBenchmark(Benchmark):
     kill: bool
     """Also kill encoding halfway and run it again."""
     seed: int
-    """Of the text, the splits and the batches."""
+    """Seed of the text, the splits and the batches."""
     path: str | None
     """The folder of GPT-2's files."""
     folder: str | None

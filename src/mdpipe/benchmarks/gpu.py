@@ -307,7 +307,7 @@ TRAINING: Columns = {
     "when": lambda result: result["what"],
     "bits per character, at most": lambda result: _format_number(result, "bits_per_character", ".4f"),
     "standard error": lambda result: _format_number(result, "stderr", ".4f"),
-    "of the draws": lambda result: _format_number(result, "stderr_draws", ".4f"),
+    "Monte Carlo": lambda result: _format_number(result, "stderr_mc", ".4f"),
     "steps": lambda result: (
         _format_number(result, "steps", ",") + (", clock" if result.get("stopped_by_the_clock") else "")
     ),

@@ -89,11 +89,11 @@ class Tolerance:
     """The largest relative differences from the reference that pass."""
 
     loss: float
-    """Of any of the losses."""
+    """Bound on the relative error of any loss."""
     gradient: float
-    """Of the whole gradient, ||g - g'|| / ||g'||."""
+    """Bound for the whole gradient, ||g - g'|| / ||g'||."""
     parameter: float
-    """Of any parameter's gradient, ||g - g'|| / (||g'|| + 0.001 of the whole gradient's norm)."""
+    """Bound for any parameter's gradient, ||g - g'|| / (||g'|| + 0.001 of the whole gradient's norm)."""
 
 
 FLOAT32 = Tolerance(loss=1e-4, gradient=1e-4, parameter=1e-3)
@@ -107,7 +107,7 @@ class Variant:
 
     hardware: HardwareConfig = EAGER
     tf32: bool = False
-    """Whether float32 convolutions may round their inputs to TF32, as torch's default is on a GPU."""
+    """True if float32 convolutions may round their inputs to TF32, torch's default on a GPU."""
 
     @property
     def tolerance(self) -> Tolerance:
@@ -123,7 +123,7 @@ class Trace:
 
     losses: list[float]
     gradients: dict[str, Tensor]
-    """Of the first step, after clipping."""
+    """Gradients of the first step, after clipping."""
 
 
 def get_checks(report: Report) -> dict[str, Check]:

@@ -80,7 +80,7 @@ class Training:
     shape: Shape = WITH_DROPOUT
     held_out: int = 130_000
     """Approximate number of characters that the bound is measured on."""
-    draws: int = 8
+    num_mc_samples: int = 8
     """Monte Carlo samples of the bound per example."""
     evaluation_batch: int = 256
     seconds: float = 600
@@ -143,7 +143,7 @@ TINY = Sizes(
         package="json",
         shape=Shape(TINY_TRANSFORMER.model_copy(update={"hidden_size": 32}), 27, (32,), 8),
         held_out=2_000,
-        draws=2,
+        num_mc_samples=2,
         evaluation_batch=32,
         seconds=2,
         peak_learning_rate=1e-2,
@@ -314,8 +314,8 @@ def _train_and_evaluate(report: Report, train: EncodedDataset, test: EncodedData
     (seconds_per_step,) = time_steps(trainer, batches, 1, TIMED_STEPS)
     network = _build_network(report)  # Not compiled: evaluation has other shapes and is short.
     trainer.state.network.load_state_dict(network.state_dict())
-    untrained = _bound(report, network, test, draws=2)
-    evaluation_seconds = untrained["evaluation_seconds"] * settings.draws / 2
+    untrained = _bound(report, network, test, num_mc_samples=2)
+    evaluation_seconds = untrained["evaluation_seconds"] * settings.num_mc_samples / 2
     end = time.time() + min(report.seconds_left() - evaluation_seconds - SPARE_SECONDS, settings.seconds)
     steps = max(2, int(MARGIN * (end - time.time()) / seconds_per_step))
     report.document["planned_steps"] = steps
@@ -331,7 +331,7 @@ def _train_and_evaluate(report: Report, train: EncodedDataset, test: EncodedData
     network.load_state_dict(state.ema_state_dicts()[0])
     tokens, every = done * settings.shape.batch * train.seq_len, max(1, done // CURVE)
     return {
-        **_bound(report, network, test, draws=settings.draws),
+        **_bound(report, network, test, num_mc_samples=settings.num_mc_samples),
         "steps": done,
         "stopped_by_the_clock": done < steps,
         "batch": settings.shape.batch,
@@ -368,21 +368,21 @@ def _train(trainer: Trainer, batches: Batches, steps: int, end: float) -> None:
             logger.info(f"training: step {done} of {steps}, loss {loss:.4f} bits")
 
 
-def _bound(report: Report, network: Network, dataset: EncodedDataset, draws: int) -> Result:
+def _bound(report: Report, network: Network, dataset: EncodedDataset, num_mc_samples: int) -> Result:
     """Return the bound in bits per character and the seconds that it took."""
     settings, start = get_sizes(report).training, time.time()
     objective = build_objective(MD4Config(), settings.shape.vocab_size)
-    config = EstimatorConfig(num_mc_samples=draws, batch_size=settings.evaluation_batch)
+    config = EstimatorConfig(num_mc_samples=num_mc_samples, batch_size=settings.evaluation_batch)
     likelihood = likelihood_bound(objective, network, dataset, config, CounterRNG(SEED, "evaluate"))
     bits = likelihood.bits_per_token()
     return {
         "bits_per_character": bits.value,
         "stderr": bits.stderr,
-        "stderr_draws": bits.stderr_draws,
+        "stderr_mc": bits.stderr_mc,
         "uniform_bits_per_character": math.log2(27),
         "examples": likelihood.examples,
         "held_out_characters": likelihood.tokens,
-        "draws": likelihood.draws,
+        "num_mc_samples": likelihood.num_mc_samples,
         "evaluation_seconds": time.time() - start,
     }
 

@@ -63,7 +63,7 @@ class SamplingBenchmark(Benchmark):
     threads: int = 1
     device: str = "cpu"
     dtype: str = "float32"
-    """Of the network; samplers compute probabilities in float64."""
+    """Number format of the network; samplers compute probabilities in float64."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -38,13 +38,13 @@ MADE_IN = (
         for stage in ("encode", "train", "sample", "evaluate", "zero_shot")
     ),
 )
-"""What stages write, for any name of a source, dataset or run."""
+"""Outputs of stages, for any name of a source, dataset or run."""
 
 NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*)?(\.(npy|json|csv))?)(\.partial|\.scratch)?")
-"""What stages name their outputs by, also before these are whole. Other files in the same folders are the user's."""
+"""Names of stages' outputs, finished or not. Other files in the same folders are the user's."""
 
 DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{URL_DIGITS}}})-")
-"""What a file that was fetched is named by. Beside these is the cache of `datasets`, which is not looked into."""
+"""Name of a downloaded file. The cache of `datasets`, in the same folder, is left alone."""
 
 BY_STAGE = {"logs": ".log", "benchmarks": ".tsv", ".mdpipe/requests": "", ".mdpipe/requeue": ""}
 """Folders with a file for each stage, and what its name ends with."""

@@ -36,7 +36,7 @@ from mdpipe.pipeline.preflight import missing_paths
 
 WIDTH = 120
 UNITS = {"download": "B", "disk": "B", "tokens": "", "flops": ""}
-"""Of the columns of the table, which are attributes of a row."""
+"""Units of the table's columns, which are attributes of a row."""
 TERA, SECONDS_PER_HOUR = 1e12, 3600
 BACKWARD = 2
 """Forward passes that a backward pass costs."""

@@ -27,7 +27,7 @@ MIN_HOURS = 0.01
 ZIP_RATIO, PARQUET_RATIO = 0.31, 0.6
 """Bytes downloaded per byte of text: 31,344,016 for the 100,000,000 of text8, 24 GB for OpenWebText's 40 in parquet."""
 CHARACTERS_PER_TOKEN = 4.3
-"""Of English text, for GPT-2's vocabulary or a similar one."""
+"""Characters per token of English text, for GPT-2's vocabulary or a similar one."""
 GPT2_VOCABULARY, GPT2_BYTES = 50_257, 1_042_301 + 456_318
 """GPT-2's tokens, and the bytes of its vocab.json and merges.txt."""
 DIGITS, PHOTOS, PHOTO_EDGES = 1797, 2, (427, 640)

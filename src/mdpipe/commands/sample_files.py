@@ -34,7 +34,7 @@ SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 ARRAY_SUFFIXES = (".npy", ".npz")
 
 DIGITS = 4
-"""Of the number in the name of an image in a folder, at least."""
+"""Minimum number of digits in the name of an image in a folder."""
 
 
 def require_sample_path(out: str | None, modality: str) -> None:

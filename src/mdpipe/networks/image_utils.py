@@ -1,4 +1,4 @@
-"""What the networks for images share: skip connections, group norms and 3 x 3 convolutions.
+"""Layers shared by the networks for images: skip connections, group norms and 3 x 3 convolutions.
 
 Group norms and convolutions have a second implementation for compiled code on a CPU, with the same result up to
 rounding.

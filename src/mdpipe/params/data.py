@@ -275,7 +275,7 @@ class TextDataset(Dataset):
     """Text as one stream of tokens, read in windows."""
 
     tokenizer: Annotated[TextTokenizer, AnyKind(TokenizerConfig)]
-    """How text becomes tokens."""
+    """Conversion of text to tokens."""
     packing: NamedPacking = PACKINGS["stream"]
     """The convention by which documents become windows: its name, or a mapping."""
     seq_len: Annotated[int, Field(ge=4, le=65_536)]
@@ -286,7 +286,7 @@ class ImageDataset(Dataset):
     """Images as arrays of levels. Images larger than a tile are cut into square tiles."""
 
     tokenizer: Annotated[PixelTokenizer, AnyKind(TokenizerConfig)]
-    """How pixel values become tokens."""
+    """Conversion of pixel values to tokens."""
     size: Positive
     """Edge of a tile in pixels."""
     stride: Positive | None = None

@@ -75,7 +75,7 @@ class ScheduledConfig(ObjectiveConfig):
     """An objective under a fixed masking schedule."""
 
     schedule: AnySchedule = LinearConfig()
-    """How fast tokens are masked as time runs from 0 to 1 (Table 4)."""
+    """Rate at which tokens are masked as time runs from 0 to 1 (Table 4)."""
 
 
 class DiscreteTimeConfig(ObjectiveConfig):

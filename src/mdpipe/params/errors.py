@@ -46,7 +46,7 @@ RULES = {
     "missing": "is too short: an entry is missing",
     "too_long": "must have at most {max_length} entries, and has {actual_length}",
 }
-"""What is allowed, by pydantic's type of the error, as far as the value makes no difference."""
+"""Allowed values, by pydantic's type of the error, where the value makes no difference."""
 
 EXAMPLES = "docs/data.md, README.md and workflow/presets have examples"
 EMPTY = {
@@ -55,7 +55,7 @@ EMPTY = {
     "section": EXAMPLES,
     "kind": EXAMPLES,
 }
-"""What to do about a section without a value, by the type of the error."""
+"""Hint for a section without a value, by the type of the error."""
 DEPENDENT_DEFAULT = "default_factory_not_called"
 """Pydantic's error of a default that depends on a setting with an error."""
 
@@ -70,7 +70,7 @@ class Missing:
 
     key: str
     note: str | None = None
-    """What the value is for."""
+    """Purpose of the value."""
     may_be_null: bool = False
 
 

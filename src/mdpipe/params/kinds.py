@@ -88,7 +88,7 @@ Names = Annotated[dict[Name, None], BeforeValidator(_is_mapping_of_names)]
 WatchedPath = Annotated[str, AfterValidator(_is_fit_for_engines)]
 """Path of a file or folder that both engines watch."""
 Distinct = AfterValidator(_are_distinct)
-"""Of a list: without duplicates, which would be two stages or rows of one name."""
+"""A list without duplicates, which would be two stages or rows of one name."""
 
 FORMS = {str: "a text", dict: "a mapping", list: "a list", bool: "a truth value"}
 """Tags of the members of unions that the type of a value in YAML tells apart. None of them is a name or a key."""

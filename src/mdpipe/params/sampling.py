@@ -34,8 +34,8 @@ class PaperSamplerConfig(DiscreteTimeSamplerConfig):
     """One of the paper's samplers."""
 
     decode: Literal["sample", "argmax"] = "sample"
-    """How to fill tokens that are still masked at time 0 (one in 10,000): sampled, which keeps the distribution of the
-    reverse process, or by the most likely token, as in the official implementation."""
+    """Treatment of tokens that are still masked at time 0 (one in 10,000): sampled, which keeps the distribution of the
+    reverse process, or replaced by the most likely token, as in the official implementation."""
 
 
 class AncestralConfig(PaperSamplerConfig):

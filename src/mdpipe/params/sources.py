@@ -128,7 +128,7 @@ class DocumentSource(Source):
     is_text: ClassVar[bool] = True
 
     empty_documents: Literal["error", "drop", "keep"] = "error"
-    """What to do with a document without text: refuse it, leave it out and count it, or keep it as an empty document,
+    """Treatment of a document without text: refuse it, leave it out and count it, or keep it as an empty document,
     as the published zero-shot protocols do."""
     detokenizer: Literal["wikitext", "ptb", "lm1b", "lambada", "scientific_papers"] | None = None
     """Undo the spacing of tokenized benchmark text; null for plain text."""

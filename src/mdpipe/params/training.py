@@ -52,7 +52,7 @@ class TrainConfig(Config):
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default_factory=lambda data: min(2000, data["steps"] // 10))
     """Steps of linear warm-up; fewer than `steps`. By default the paper's 2,000, or a tenth of a shorter run."""
     optimizer: AnyOptimizer = AdamWConfig()
-    """How gradients become steps."""
+    """Optimizer and its settings."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Clip the global gradient norm to this value; null for no clipping."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
@@ -86,7 +86,7 @@ class TrainConfig(Config):
 
 
 class HardwareConfig(Config):
-    """How training uses the machine.
+    """Use of the machine by training.
 
     These settings only change floating-point rounding, except `precision` (and `compile` for bfloat16 convolutions on
     a CPU). They are params because they decide the bytes of the result.

@@ -1,1 +1,1 @@
-"""What surrounds a stage: paths, fingerprints, provenance, supervision and preflight checks."""
+"""The surroundings of a stage: paths, fingerprints, provenance, supervision and preflight checks."""

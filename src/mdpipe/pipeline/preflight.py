@@ -1,4 +1,4 @@
-"""What must hold before anything runs and params.yaml does not say: the sources' paths, and the working copy itself."""
+"""Checks of the working copy before anything runs: the sources' paths, and the folders that stages write to."""
 
 import os
 from collections.abc import Iterable, Iterator

@@ -51,7 +51,7 @@ MIN_RANGE = 0.1
 MAX_SYMBOLS = 40
 """Up to this many tokens, every exponent is shown with its symbol."""
 EXTREMES = 15
-"""Of more tokens, this many with the largest and with the smallest exponents."""
+"""Number of tokens with the largest exponents, and with the smallest, that are shown of more tokens."""
 DOT_ROW_HEIGHT = 16
 MAX_SYMBOL_LENGTH = 13
 MIN_EXPONENT_RANGE = 0.02

@@ -124,9 +124,9 @@ def test_batches_of_labels_can_be_written_to(numbered):
     assert labels.flags.writeable
 
 
-@pytest.mark.parametrize("unlabelled", ["text_dataset", "image_dataset"])
-def test_without_labels_there_are_no_classes_and_none_can_be_read(request, unlabelled):
-    directory = request.getfixturevalue(unlabelled)
+@pytest.mark.parametrize("unlabeled", ["text_dataset", "image_dataset"])
+def test_without_labels_there_are_no_classes_and_none_can_be_read(request, unlabeled):
+    directory = request.getfixturevalue(unlabeled)
     dataset = EncodedDataset.open(directory, "train")
     assert (dataset.classes, dataset.labels) == (0, None)
     assert not list(directory.glob("*labels*"))
@@ -140,9 +140,9 @@ def test_labels_leave_the_tokens_as_they_are(encoded):
     for labels in (None, np.arange(40) % 3):
         directory = encoded(ImageBatch(NUMBERED, np.arange(40, dtype=np.int32), 255, labels))
         files[labels is None] = {path.name: path.read_bytes() for path in directory.iterdir()}
-    plain, labelled = files[True], files[False]
-    assert labelled.keys() - plain.keys() == {f"{split}_labels-00000.npy" for split in SPLITS}
-    assert {name for name in plain if plain[name] != labelled[name]} == {
+    plain, labeled = files[True], files[False]
+    assert labeled.keys() - plain.keys() == {f"{split}_labels-00000.npy" for split in SPLITS}
+    assert {name for name in plain if plain[name] != labeled[name]} == {
         "dataset.json",
         "manifest.json",
         "manifest.parquet",

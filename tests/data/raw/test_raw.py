@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 PICTURES = ImageBatch(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
-LABELLED = replace(PICTURES, labels=np.array([1, 0]), class_names=("cat", "dog"))
+LABELED = replace(PICTURES, labels=np.array([1, 0]), class_names=("cat", "dog"))
 
 
 @given(texts=st.lists(unicode_text, min_size=1, max_size=5))
@@ -52,7 +52,7 @@ def test_images_come_back_as_they_were(tmp_path):
 
 
 def test_labels_and_class_names_round_trip(tmp_path):
-    write_raw(tmp_path / "p", "image_folder", LABELLED)
+    write_raw(tmp_path / "p", "image_folder", LABELED)
     back = read_images(tmp_path / "p")
     labels = back.labels_of(back.shards[0])
     assert labels.tolist() == [1, 0]
@@ -109,7 +109,7 @@ def test_the_other_modality_is_refused(tmp_path):
     ],
 )
 def test_images_of_the_wrong_shape_or_type_are_named_with_a_hint(tmp_path, file, array):
-    write_raw(tmp_path / "p", "npy", LABELLED)
+    write_raw(tmp_path / "p", "npy", LABELED)
     np.save(tmp_path / "p" / file, array)
     with pytest.raises(ValueError, match=rf"{file} should be .* `dvc repro download@p` again"):
         read_images(tmp_path / "p")
@@ -117,7 +117,7 @@ def test_images_of_the_wrong_shape_or_type_are_named_with_a_hint(tmp_path, file,
 
 @pytest.mark.parametrize("label", [-1, 2])
 def test_a_label_that_is_no_class_is_named_with_a_hint(tmp_path, label):
-    write_raw(tmp_path / "p", "npy", LABELLED)
+    write_raw(tmp_path / "p", "npy", LABELED)
     np.save(tmp_path / "p" / "labels-00000.npy", np.array([0, label]))
     with pytest.raises(
         ValueError, match=rf"labels-00000.npy has labels .*{label}.* 2 classes; run `dvc repro download@p`"

@@ -36,11 +36,11 @@ from mdpipe.messages import printable, reason
 from mdpipe.params.sources import MnistIdxSource, NpySource, NpzFlatSource, NpzLabels, files_by_split
 
 BATCH_BYTES = 4 * 2**20
-"""Of the flat rows that are in memory together."""
+"""Size of the flat rows that are in memory together."""
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError)
-"""What `zipfile` raises for a file that is not an archive, or is damaged."""
+"""Errors that `zipfile` raises for a file that is not an archive, or is damaged."""
 UNSIGNED_BYTES = b"\x00\x00\x08"
-"""How an IDX file of uint8 begins; the next byte is the number of dimensions, each a big-endian uint32."""
+"""First bytes of an IDX file of uint8; the next byte is the number of dimensions, each a big-endian uint32."""
 
 
 def open_arrays(source: NpySource | NpzFlatSource | MnistIdxSource) -> list[SourceShard]:
@@ -166,7 +166,7 @@ class _Rows:
     """An array of an .npz file that is read once, from its beginning."""
 
     name: str
-    """Of the file and of the array in it, for messages."""
+    """Names of the file and of the array in it, for messages."""
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     is_fortran: bool

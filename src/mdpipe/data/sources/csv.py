@@ -27,14 +27,14 @@ from mdpipe.messages import reason
 from mdpipe.params.sources import CsvSource
 
 MAX_CHARACTERS = 64 * 2**20
-"""Of a line or a value. A longer one probably lacks a quote, and several would not fit into memory."""
+"""Limit of a line or a value. A longer one probably lacks a quote, and several would not fit into memory."""
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""How files of Unicode may begin; a mark comes before those that it begins with."""
+"""Byte order marks of Unicode files; a longer mark comes before those that it begins with."""
 DELIMITERS = ",;\t|"
 """The usual ones, for a hint if a file has another one than its source states."""
 

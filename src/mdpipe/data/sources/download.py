@@ -59,7 +59,7 @@ TRANSIENT = (
 MALFORMED = (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError)
 """Errors that stay: redirections that never end or leave the web, malformed addresses."""
 MAX_DIGITS = 18
-"""Of a length that a server states."""
+"""Digits of a length that a server states, at most."""
 CONTENT_RANGE = re.compile(rf"bytes (?P<first>\d{{1,{MAX_DIGITS}}})-\d+/(?P<total>\d{{1,{MAX_DIGITS}}})")
 LENGTH = re.compile(rf"\d{{1,{MAX_DIGITS}}}")
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

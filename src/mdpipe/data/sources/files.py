@@ -49,10 +49,10 @@ MAGIC = {
     b"7z\xbc\xaf\x27\x1c": ".7z",
     b"Rar!\x1a\x07": ".rar",
 }
-"""How files of some formats begin."""
+"""First bytes of some formats."""
 
 LOCAL_HEADER = b"PK\x03\x04"
-"""How the first member of a zip archive begins."""
+"""First bytes of a zip archive's first member."""
 
 ROW_DIGITS = 10
 """Row numbers are padded with zeros, so that names sort as rows do."""

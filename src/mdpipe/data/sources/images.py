@@ -51,12 +51,12 @@ ON_WHITE = "transparent images put on white"
 FROM_CMYK = "CMYK images converted without a color profile"
 PROFILED = "images with another color profile than sRGB taken as stored"
 MAX_PIXELS = 64 * 2**20
-"""Of one image, 8,192 x 8,192: a file of a few bytes can promise more pixels than there is memory."""
+"""Limit of one image, 8,192 x 8,192: a file of a few bytes can promise more pixels than there is memory."""
 
 SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
 """Names of folders, in lower case, that are splits and not classes."""
 MAX_BYTES = 4 * MAX_PIXELS
-"""Of one image file: a header of a few bytes can promise more than there is memory."""
+"""Limit of one image file: a header of a few bytes can promise more than there is memory."""
 
 
 def decode_batches(

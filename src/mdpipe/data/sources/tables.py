@@ -31,7 +31,7 @@ from mdpipe.params.sources import HuggingFaceSource, ParquetImagesSource, Parque
 ROWS_PER_BATCH = 256
 """Rows that are in memory together."""
 ARROW_FILE = b"ARROW1"
-"""How one of the two Arrow formats begins, which can be read from any position; the other is a stream."""
+"""First bytes of the Arrow format that can be read from any position; the other one is a stream."""
 
 STATE_DIGITS = 12
 """Hex digits of a hash: 48 bits distinguish any number of states."""

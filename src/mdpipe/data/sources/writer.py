@@ -31,7 +31,7 @@ ONE_SIZE = (
 FOUND = ("files", "rows")
 """Counts of what a source has; all other counts are of what was left out, replaced or converted."""
 MAX_CHARACTERS = 64 * 2**20
-"""Of one document in memory: several must fit into a gigabyte, one per core."""
+"""Limit of one document in memory: several must fit into a gigabyte, one per core."""
 
 
 @dataclass(frozen=True)
