@@ -46,7 +46,7 @@ REQUESTS = STATE / "requests"
 CONFLICT = re.compile(rb"^(<{7} |={7}$|>{7} )", re.MULTILINE)
 """The lines that git puts around the two sides of a conflict."""
 
-ROOM = 2**20
+MIN_FREE_BYTES = 2**20
 """Bytes that Snakemake needs at least for its state and logs; without them, each log record ends in a traceback."""
 
 BEFORE_ALL_OUTPUTS = (0, 0)
@@ -78,7 +78,7 @@ def acquire_workflow_lock() -> None:
         BlockingIOError: another Snakemake runs here.
         ValueError: the state folders are read-only, or the disk is full.
     """
-    if (free := shutil.disk_usage(Path.cwd()).free) < ROOM:
+    if (free := shutil.disk_usage(Path.cwd()).free) < MIN_FREE_BYTES:
         raise ValueError(f"the disk is full: {free / 1e6:,.1f} MB free; make room, and run the same command again")
     require_writable([*state_folders(), ENGINE_LOCK, JOBS_LOCK, Path(".snakemake")])
     STATE.mkdir(exist_ok=True)

@@ -31,7 +31,7 @@ KEYS = {
     "tokens_per_second",
     "times_stepwise",
     "seconds",
-    "network_calls",
+    "nfe",
     "flops_per_second",
     "mfu",
     "peak_mem_mib",

@@ -25,7 +25,7 @@ KEYS = {
     "text_bytes",
     "documents",
     "shards",
-    "vocabulary",
+    "vocab_size",
     "tokens",
     "write_seconds",
     "write_mb_per_second",

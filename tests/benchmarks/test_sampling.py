@@ -19,13 +19,13 @@ def test_numbers_agree_with_each_other():
 )
 def test_network_calls_are_scaled_to_all_steps(kind, measured, calls):
     result = tiny(kind).measure()
-    assert (result["steps_measured"], result["network_calls"]) == (measured, calls)
+    assert (result["steps_measured"], result["nfe"]) == (measured, calls)
 
 
 def test_ancestral_sampling_is_always_measured_in_full():
     result = tiny("ancestral", steady_steps=1).measure()
     assert result["steps_measured"] == 20
-    assert 1 < result["network_calls"] <= 14
+    assert 1 < result["nfe"] <= 14
 
 
 def test_no_more_steps_are_measured_than_there_are():

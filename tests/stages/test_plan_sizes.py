@@ -7,7 +7,7 @@ import json
 import pytest
 from dvc.utils.serialize import dump_yaml
 
-from mdpipe.commands.plan import Plan, describe, network_calls
+from mdpipe.commands.plan import Plan, describe, num_function_evaluations
 from mdpipe.commands.plan_sizes import Estimate, folder_size
 from mdpipe.data.artifacts import files
 from mdpipe.params import parse_params
@@ -202,7 +202,7 @@ def test_samplers_are_called_as_often_as_planned(place, params):
         counted = {(row["sampler"], row["steps"]): row["nfe"] for row in csv.DictReader(file)}
     for config in params.samplers.samplers_for(params.runs["chars_md4"].objective):
         calls = int(counted[config.kind, str(getattr(config, "steps", ""))])
-        planned = network_calls(config, 32)
+        planned = num_function_evaluations(config, 32)
         assert calls <= planned if config.kind == "ancestral" else calls == planned
 
 

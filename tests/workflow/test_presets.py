@@ -33,7 +33,7 @@ def test_editors_find_the_schema_of_a_params_file(file):
 
 
 @pytest.mark.parametrize(
-    ("preset", "run", "vocabulary", "shape", "experiment"),
+    ("preset", "run", "vocab_size", "shape", "experiment"),
     [
         ("paper_text8", "md4", 27, (256,), "text8"),
         ("paper_text8", "md4_pair", 27, (256,), "text8"),
@@ -47,18 +47,18 @@ def test_editors_find_the_schema_of_a_params_file(file):
     ],
 )
 def test_networks_of_the_papers_experiments_have_exactly_their_official_size(
-    preset, run, vocabulary, shape, experiment
+    preset, run, vocab_size, shape, experiment
 ):
-    assert network_size(preset, run, vocabulary, shape) == OFFICIAL[experiment]["total"]
+    assert network_size(preset, run, vocab_size, shape) == OFFICIAL[experiment]["total"]
 
 
 def test_the_medium_network_has_its_published_size():
     assert round(network_size("paper_openwebtext", "medium", 50257, (1024,)) / 1e6, 1) == 416.2
 
 
-def network_size(preset: str, run: str, vocabulary: int, shape: tuple[int, ...]) -> int:
+def network_size(preset: str, run: str, vocab_size: int, shape: tuple[int, ...]) -> int:
     params = load_params(ROOT / f"workflow/presets/{preset}.yaml")
-    return count_parameters(build_on_meta(params.runs[run].network, vocabulary, shape))
+    return count_parameters(build_on_meta(params.runs[run].network, vocab_size, shape))
 
 
 @pytest.mark.parametrize(

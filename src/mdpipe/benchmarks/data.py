@@ -114,7 +114,7 @@ class DataBenchmark(Benchmark):
             loaded = self._run(folder, "load")
         steps = {"read": read, "encode": encoded}
         return {
-            **{key: written[key] for key in ("bytes", "vocabulary")},
+            **{key: written[key] for key in ("bytes", "vocab_size")},
             **{key: read[key] for key in ("text_bytes", "documents", "shards")},
             "tokens": encoded["tokens"],
             "write_seconds": written["seconds"],
@@ -235,7 +235,7 @@ def write(settings: DataBenchmark, folder: Path) -> Result:
     tokenizer = build_tokenizer(configs[settings.tokenizer], _first_texts(folder / "text"))
     (folder / "tokenizer").mkdir()
     tokenizer.save(folder / "tokenizer")
-    return {"bytes": size, "seconds": seconds, "vocabulary": tokenizer.vocab_size}
+    return {"bytes": size, "seconds": seconds, "vocab_size": tokenizer.vocab_size}
 
 
 def read(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001

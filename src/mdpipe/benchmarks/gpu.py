@@ -297,7 +297,7 @@ SAMPLERS: Columns = {
     "batch": lambda result: str(result["batch"]),
     "tokens/s": lambda result: _format_number(result, "tokens_per_second", ",.4g"),
     "seconds": lambda result: _format_number(result, "seconds", ",.4g"),
-    "network calls": lambda result: _format_number(result, "network_calls", ",.0f"),
+    "NFE": lambda result: _format_number(result, "nfe", ",.0f"),
     "MFU, measured peak": lambda result: _format_number(result, "mfu", ".1%"),
     "peak MiB": lambda result: _format_number(result, "peak_mem_mib", ",.0f"),
     "steps measured": lambda result: _format_number(result, "steps_measured", ","),

@@ -49,7 +49,7 @@ ONE_CALL_PER_STEP = ("maskgit", "genmd4_ancestral")
 
 @dataclass(frozen=True)
 class Row:
-    """The cost of a stage."""
+    """Resources that a stage takes."""
 
     stage: str
     download: Estimate = NOTHING
@@ -62,13 +62,13 @@ class Row:
 
 
 @dataclass(frozen=True)
-class ModelCost:
-    """The cost of a run's network; unknown if its vocabulary is."""
+class ModelFlops:
+    """FLOPs of a run's network; unknown if its vocabulary is."""
 
     forward: Estimate = UNKNOWN
     """F."""
     prefixes: Estimate = UNKNOWN
-    """The sum of F over examples of 1, 2, ..., L tokens: the cost of an autoregressive sample."""
+    """The sum of F over examples of 1, 2, ..., L tokens: the FLOPs of an autoregressive sample."""
     weights: Estimate = UNKNOWN
     """P, including the objective's."""
     is_exact: bool = False
@@ -97,28 +97,28 @@ class ModelCost:
 
         `ancestral` skips steps at random; one call per token, the most, is taken for it.
         """
-        cost = self.forward * network_calls(sampler, length)
+        flops = self.forward * num_function_evaluations(sampler, length)
         if sampler.kind == "autoregressive":
-            cost = self.prefixes
-        return cost.estimated(sampler.kind == "ancestral") * (count * (2 if guided else 1))
+            flops = self.prefixes
+        return flops.estimated(sampler.kind == "ancestral") * (count * (2 if guided else 1))
 
 
-def model_cost(run: Run, size: DatasetSize) -> ModelCost:
-    """Return the cost of a run on a dataset.
+def model_flops(run: Run, size: DatasetSize) -> ModelFlops:
+    """Return the FLOPs of a run on a dataset.
 
     Raises:
         ValueError: the network does not fit the dataset.
     """
-    if size.vocabulary is None:
-        return ModelCost()
+    if size.vocab_size is None:
+        return ModelFlops()
     from mdpipe.diffusion.objectives.base import build_objective
     from mdpipe.networks.base import build_on_meta, count_parameters
     from mdpipe.training.performance import forward_flops
 
-    objective = build_objective(run.objective, size.vocabulary)
+    objective = build_objective(run.objective, size.vocab_size)
     network = build_on_meta(
         run.network,
-        size.vocabulary,
+        size.vocab_size,
         size.shape,
         num_classes=0 if run.class_cond is None else max(size.classes, 1),
         causal=objective.is_causal,
@@ -127,7 +127,7 @@ def model_cost(run: Run, size: DatasetSize) -> ModelCost:
     first, second, third = (forward_flops(network, length) if objective.is_causal else 0 for length in (1, 2, 3))
     differences = (first, second - first, third - 2 * second + first)
     prefixes = sum(math.comb(size.length, order + 1) * difference for order, difference in enumerate(differences))
-    return ModelCost(
+    return ModelFlops(
         forward=Estimate(forward_flops(network, size.length), size.is_guess),
         prefixes=Estimate(prefixes, size.is_guess),
         weights=Estimate(count_parameters(network) + count_parameters(objective), size.is_guess),
@@ -135,7 +135,7 @@ def model_cost(run: Run, size: DatasetSize) -> ModelCost:
     )
 
 
-def network_calls(sampler: SamplerConfig, length: int) -> int:
+def num_function_evaluations(sampler: SamplerConfig, length: int) -> int:
     """Return one call per step of the grid, or per token without a grid, and as many for each corrector."""
     if not isinstance(sampler, DiscreteTimeSamplerConfig):
         return length
@@ -154,7 +154,7 @@ class Plan:
     """Sources and datasets whose artifacts have another definition, as `sources.NAME`."""
     sources: dict[str, SourceSize]
     datasets: dict[str, DatasetSize]
-    models: dict[str, ModelCost]
+    models: dict[str, ModelFlops]
 
     @classmethod
     def of(cls, params: Params) -> "Plan":
@@ -173,11 +173,11 @@ class Plan:
             )
             for name, data in params.datasets.items()
         }
-        models = {name: model_cost(run, datasets[run.dataset]) for name, run in params.runs.items()}
+        models = {name: model_flops(run, datasets[run.dataset]) for name, run in params.runs.items()}
         return cls(params, outdated, sources, datasets, models)
 
     def rows(self) -> Iterator[Row]:
-        """Yield the cost of every stage, in the order and with the names of `mdpipe check`."""
+        """Yield the row of every stage, in the order and with the names of `mdpipe check`."""
         params = self.params
         for name, source in params.sources.items():
             size = self.sources[name]
@@ -201,32 +201,34 @@ class Plan:
         trained_on = Estimate(run.train.steps * run.train.batch_size * data.length)
         yield Row(f"train@{name}", disk=model.disk(run), tokens=trained_on, flops=model.training(run))
         sampled = Estimate(sample.count * data.length)
-        cost = model.sampling(sample.sampler, sample.count, data.length, guided=sample.guidance_scale is not None)
-        yield Row(f"sample@{name}", tokens=sampled, flops=cost)
-        held_out = data.tokens[run.evaluate.split]
-        cost = model.evaluation(run.evaluate.num_mc_samples, data.examples(held_out))
-        yield Row(f"evaluate@{name}", tokens=held_out, flops=cost)
+        flops = model.sampling(sample.sampler, sample.count, data.length, guided=sample.guidance_scale is not None)
+        yield Row(f"sample@{name}", tokens=sampled, flops=flops)
+        eval_tokens = data.tokens[run.evaluate.split]
+        flops = model.evaluation(run.evaluate.num_mc_samples, data.examples(eval_tokens))
+        yield Row(f"evaluate@{name}", tokens=eval_tokens, flops=flops)
 
     def _zero_shot(self, name: str, source: str) -> Row:
-        """Return the cost of all of a source, by the tokenizer of the run's dataset."""
+        """Return the FLOPs of all of a source, by the tokenizer of the run's dataset."""
         run = self.params.runs[name]
         characters = total(self.sources[source].amounts.values())
         tokens = text_tokens(characters, self.params.datasets[run.dataset])
         examples = self.datasets[run.dataset].examples(tokens)
-        cost = self.models[name].evaluation(self.params.zero_shot.num_mc_samples, examples)
-        return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=cost)
+        flops = self.models[name].evaluation(self.params.zero_shot.num_mc_samples, examples)
+        return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=flops)
 
     def _samplers(self, name: str) -> Row:
-        """Return the cost of every fitting sampler at every number of steps, and of scoring samples and test split."""
+        """Return the FLOPs of every fitting sampler at every number of steps, and of scoring samples and test split."""
         suite, run, model = self.params.samplers, self.params.runs[name], self.models[name]
         data, reference = self.datasets[run.dataset], self.models[suite.runs[name].reference_model]
-        costs = [
+        sampling_flops = [
             model.sampling(sampler, suite.count, data.length, guided=False)
             for sampler in suite.samplers_for(run.objective)
         ]
-        samples, held_out = Estimate(len(costs) * suite.count), data.tokens["test"]
-        scored = reference.evaluation(1, samples + data.examples(held_out))
-        return Row(f"compare_samplers@{name}", tokens=samples * data.length + held_out, flops=total(costs) + scored)
+        samples, eval_tokens = Estimate(len(sampling_flops) * suite.count), data.tokens["test"]
+        scored = reference.evaluation(1, samples + data.examples(eval_tokens))
+        return Row(
+            f"compare_samplers@{name}", tokens=samples * data.length + eval_tokens, flops=total(sampling_flops) + scored
+        )
 
 
 def find_outdated(params: Params) -> frozenset[str]:

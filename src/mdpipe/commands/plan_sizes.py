@@ -186,7 +186,7 @@ class DatasetSize:
     """Bytes of data/encoded/DATASET."""
     shape: Shape
     """(L,) or (H, W, C)."""
-    vocabulary: int | None
+    vocab_size: int | None
     """None if the tokenizer is not downloaded yet."""
     classes: int
     """0 if there are none or their number is unknown."""
@@ -205,7 +205,7 @@ class DatasetSize:
 
 def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSize, is_outdated: bool) -> DatasetSize:
     """Return the size of a dataset: from data/encoded, unless that has an older definition, else from its source."""
-    folder, vocabulary = paths.encoded(name), vocabulary_size(dataset)
+    folder, vocab_size = paths.encoded(name), find_vocab_size(dataset)
     if not is_outdated and (file := folder / "dataset.json").exists():
         header = read_typed_header(file, DatasetHeader, f"remove {folder}, and plan without it")
         tokens = {split: Estimate(counts["tokens"]) for split, counts in header.splits.items()}
@@ -213,8 +213,8 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
             shape: Shape = (dataset.seq_len,)
         else:
             shape = (dataset.size, dataset.size, header.shape[-1])
-        vocabulary, disk = vocabulary or header.vocab_size, Estimate(folder_size(folder))
-        return DatasetSize(tokens, disk, shape, vocabulary, header.classes, is_guess=False)
+        vocab_size, disk = vocab_size or header.vocab_size, Estimate(folder_size(folder))
+        return DatasetSize(tokens, disk, shape, vocab_size, header.classes, is_guess=False)
     amounts = _split_amounts(dataset, size.amounts)
     if isinstance(dataset, TextDataset):
         shape = (dataset.seq_len,)
@@ -226,9 +226,9 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
             split: amount * (_tiles(dataset, split, size.shape) * math.prod(shape)) for split, amount in amounts.items()
         }
         is_guess = size.shape is None or (source.has_classes and not size.classes)
-    id_bytes = np.min_scalar_type((vocabulary or 2**32) - 1).itemsize
+    id_bytes = np.min_scalar_type((vocab_size or 2**32) - 1).itemsize
     disk = (total(tokens.values()) * id_bytes).estimated()
-    return DatasetSize(tokens, disk, shape, vocabulary, size.classes, is_guess)
+    return DatasetSize(tokens, disk, shape, vocab_size, size.classes, is_guess)
 
 
 def text_tokens(characters: Estimate, dataset: AnyDataset) -> Estimate:
@@ -272,7 +272,7 @@ def _part_of(pool: Estimate, spec: SplitSpec, dataset: AnyDataset) -> Estimate:
     return UNKNOWN  # Documents have different lengths.
 
 
-def vocabulary_size(dataset: AnyDataset) -> int | None:
+def find_vocab_size(dataset: AnyDataset) -> int | None:
     """Return the number of tokens; None if it is in a file that is not downloaded yet."""
     match dataset.tokenizer:
         case data.PixelTokenizer(levels=count) | data.SentencePieceTokenizer(vocab_size=count):

@@ -53,11 +53,11 @@ def require_sample_path(out: str | None, modality: str) -> None:
             f"--out {out} does not say how to write images; allowed: {', '.join(SHEET_SUFFIXES)} (a sheet of all),"
             f" {', '.join(ARRAY_SUFFIXES)} (an array), or a folder, with / at its end (a PNG each)"
         )
-    place = Path(out).absolute() if folder else Path(out).absolute().parent
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK):
-        raise ValueError(f"--out {out} cannot be written: {place} is not a folder in which files can be made")
+    path = Path(out).absolute() if folder else Path(out).absolute().parent
+    while not path.exists():
+        path = path.parent
+    if not path.is_dir() or not os.access(path, os.W_OK):
+        raise ValueError(f"--out {out} cannot be written: {path} is not a folder in which files can be made")
     if Path(out).exists() and not os.access(out, os.W_OK):
         raise ValueError(f"--out {out} cannot be written: it is write-protected")
 
