@@ -94,6 +94,18 @@ def test_texts_have_the_length_asked_for_below_and_above_the_models_window(
     assert all(text.startswith("the") for text in texts)
 
 
+def test_a_model_with_other_params_than_the_file_is_reported(mdpipe: Command, params: Params) -> None:
+    data = params.model_dump(mode="json")
+    data["runs"]["chars_md4"]["network"]["num_layers"] += 1
+    Path("params.yaml").write_text(yaml.safe_dump(data))
+    assert mdpipe("generate", "chars_md4", "--count", 1).stderr == (
+        "mdpipe: models/chars_md4 was trained before runs.chars_md4.network changed in params.yaml;"
+        " `dvc repro train@chars_md4` trains it again\n"
+    )
+    Path("params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    assert mdpipe("generate", "chars_md4", "--count", 1).stderr == ""
+
+
 def test_a_prompt_may_be_longer_than_the_window(mdpipe: Command) -> None:
     prompt = "a long prompt of more than thirty two letters"
     texts = texts_of(mdpipe("generate", "chars_md4", "--length", 60, "--prompt", prompt).stdout)

@@ -161,7 +161,26 @@ def _load_model(run: str, options: SamplingOptions) -> TrainedModel:
             )
     options.require_in_range()
     configure_runtime(options.threads)
-    return model_io.load_model(run)
+    model = model_io.load_model(run)
+    _warn_of_other_params(model)
+    return model
+
+
+def _warn_of_other_params(model: TrainedModel) -> None:
+    """Say on the standard error if params.yaml describes another model of this name by now."""
+    run = load_params().runs.get(model.name) if PARAMS_FILE.exists() else None
+    if run is None:
+        return
+    pairs = {
+        "dataset": (model.dataset, run.dataset),
+        "objective": (model.objective.config, run.objective),
+        "network": (model.network.config, run.network),
+    }
+    if changed := [f"runs.{model.name}.{key}" for key, (trained, stated) in pairs.items() if trained != stated]:
+        sys.stderr.write(
+            f"mdpipe: models/{model.name} was trained before {' and '.join(changed)} changed in params.yaml;"
+            f" `dvc repro train@{model.name}` trains it again\n"
+        )
 
 
 def _sample(model: TrainedModel, tokens: Tensor, options: SamplingOptions) -> Tensor:
