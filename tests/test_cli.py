@@ -117,7 +117,7 @@ def test_schema_prints_the_committed_schema(capsys):
         (("unlock",), "mdpipe: DVC: you are not inside of a DVC repository"),
     ],
 )
-def test_a_mistake_ends_in_one_line_that_says_the_cure(arguments, message):
+def test_an_error_is_one_line_with_a_hint(arguments, message):
     assert exit_code(*arguments).startswith(message)
 
 

@@ -44,7 +44,7 @@ def test_every_command_has_help() -> None:
 
 
 @pytest.mark.parametrize("command", ["generate", "infill"])
-def test_help_names_every_sampler_every_setting_and_every_kind_of_file(command: str) -> None:
+def test_help_names_every_sampler_setting_and_file_type(command: str) -> None:
     text = shown(command)
     settings = {key for config in SamplerConfig.kinds.values() for key in config.model_fields} - {"kind", "time_grid"}
     assert settings > {"decode", "eta"}

@@ -113,7 +113,7 @@ def test_the_files_hold_what_is_printed_and_a_table_of_it(written):
     assert [row[:3] for row in rows] == [["bytes", "2", "1"]]
 
 
-def test_files_are_kept_where_a_folder_is_named_and_never_mixed_with_others(tmp_path):
+def test_files_stay_in_the_named_folder_and_are_never_mixed(tmp_path):
     arguments = ("--size", "1", "--tokenizer", "text8", "--folder", str(tmp_path))
     assert bench_data(*arguments).exit_code == 0
     train = EncodedDataset.open(tmp_path / "text8-1-1" / "encoded", "train")
@@ -156,7 +156,7 @@ def test_a_smaller_text_is_the_beginning_of_a_larger_one(text, tmp_path):
         assert file.read_bytes().startswith((tmp_path / "small" / file.name).read_bytes())
 
 
-def test_documents_have_a_median_of_two_kilobytes_and_words_follow_zipf(text):
+def test_documents_have_a_median_of_2_kb_and_zipf_words(text):
     """Of 900 documents the median has a standard error of 4 %; of the most frequent words counts have one of 1 %."""
     lines = [line for file in text.iterdir() for line in file.read_text().splitlines()]
     documents = [json.loads(line)["text"] for line in lines]

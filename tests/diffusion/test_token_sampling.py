@@ -136,7 +136,7 @@ def test_a_uniform_falls_in_the_stretch_of_its_class():
     assert sample_categorical(chances, u).tolist() == [0, 0, 1, 1, 2, 2]
 
 
-def test_a_token_of_probability_1e_12_can_be_drawn():
+def test_a_token_of_probability_1e_12_can_be_sampled():
     """Its stretch is 0.5 -+ 5e-13; the float32 number next to 0.5 is 3e-8 away."""
     chances = torch.tensor([0.5, 1e-12, 0.5], dtype=torch.float64)
     stretch = torch.tensor([0.5 - 6e-13, 0.5 + 4e-13, 0.5 + 6e-13], dtype=torch.float64)
@@ -147,7 +147,7 @@ def test_a_token_of_probability_1e_12_can_be_drawn():
     weights=st.lists(st.one_of(st.just(0.0), st.floats(1e-12, 1e12)), min_size=1, max_size=9).filter(any),
     uniform=st.one_of(st.just(0.0), st.just(NEXT_TO_ONE), st.floats(0, 1, exclude_max=True)),
 )
-def test_a_class_of_weight_zero_is_never_drawn(weights, uniform):
+def test_a_class_of_weight_zero_is_never_sampled(weights, uniform):
     token = sample_categorical(torch.tensor([weights]).double(), torch.tensor([uniform]).double())
     assert weights[int(token)] > 0
 

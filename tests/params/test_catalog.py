@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mdpipe.commands.datasets import WIDTH, describe, piece
+from mdpipe.commands.datasets import WIDTH, describe, params_entry
 from mdpipe.params.catalog import find_entry, load_catalog
 from mdpipe.params.data import Splits
 from mdpipe.params.load import parse_params
@@ -97,7 +97,7 @@ def test_files_to_download_by_hand_are_named(name):
     facts = find_entry(name)
     fetched = facts.source["kind"] in ("huggingface", "url")
     assert (facts.files is None) == fetched
-    printed = yaml.safe_load(piece(name))["sources"][name]
+    printed = yaml.safe_load(params_entry(name))["sources"][name]
     assert printed["path"] == ("constraints.txt" if fetched else f"my/{name}")
 
 
@@ -116,7 +116,7 @@ def test_the_datasets_called_imagenet_64_differ():
 
 @every_name
 def test_the_printed_section_of_params_is_valid(name):
-    printed = yaml.safe_load(piece(name))
+    printed = yaml.safe_load(params_entry(name))
     data = deepcopy(SMOKE)
     data["sources"] |= printed["sources"]
     data["datasets"] |= printed.get("datasets", {})
@@ -157,5 +157,5 @@ def test_an_entry_is_described_completely(name):
     facts = find_entry(name)
     description = " ".join(describe([name]).split())
     stated = (facts.title, facts.citation, facts.home, facts.note or "", facts.files or "")
-    for text in (*stated, " ".join(piece(name).split())):
+    for text in (*stated, " ".join(params_entry(name).split())):
         assert text in description

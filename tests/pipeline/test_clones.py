@@ -7,7 +7,7 @@ import pytest
 pytestmark = pytest.mark.pipeline
 
 
-def test_a_lock_file_cut_short_by_a_kill_is_made_again_without_computing(uninterrupted, tmp_path):
+def test_a_truncated_lock_file_is_repaired_without_computing(uninterrupted, tmp_path):
     """All stages are new to the lock."""
     copy = uninterrupted.twin(tmp_path)
     lock = copy.root / "dvc.lock"
@@ -43,7 +43,7 @@ def test_a_byte_changed_in_an_artifact_is_restored(made, engine):
     assert "train digits" not in made.stages_run()
 
 
-def test_a_broken_object_in_the_cache_is_named_and_its_stage_runs_again(made):
+def test_a_broken_cache_object_is_named_and_its_stage_runs_again(made):
     model = made.root / "models/digits/model.safetensors"
     whole = model.read_bytes()
     digest = hashlib.md5(whole).hexdigest()

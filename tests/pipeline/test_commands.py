@@ -12,7 +12,7 @@ pytestmark = pytest.mark.pipeline
 MADE = ("data", "models", "samples", "metrics", "records", "results")
 
 
-def test_an_experiment_changes_one_param_and_compares_and_can_be_taken_back(made):
+def test_an_experiment_changes_one_param_and_can_be_undone(made):
     before = {folder: made.digest(folder) for folder in MADE}
     lock = made.lock()
     made.commit()
@@ -45,7 +45,7 @@ def test_an_experiment_changes_one_param_and_compares_and_can_be_taken_back(made
 
 
 @pytest.mark.parametrize("engine", [("snakemake",), ("dvc", "repro")], ids=lambda engine: engine[0])
-def test_params_that_cannot_be_run_are_refused_before_anything_is_lost(made, engine):
+def test_params_that_cannot_run_are_refused_and_lose_nothing(made, engine):
     before = {folder: made.digest(folder) for folder in MADE}
     made.edit_params("runs.chars_md4.network.num_heads", 3)
     made.edit_params("runs.chars_md4.train.learning_rate", 0.5)
@@ -60,7 +60,7 @@ def test_params_that_cannot_be_run_are_refused_before_anything_is_lost(made, eng
     assert "train chars_md4" not in made.stages_run()
 
 
-def test_one_stage_can_be_asked_for_and_a_failing_one_stops_no_other(made):
+def test_a_target_is_one_stage_and_a_failing_one_stops_no_other(made):
     made.edit_params("sources.typer_docs.packages", ["no_such_package"])
     for run in ("digits", "chars_md4"):
         made.edit_params(f"runs.{run}.sample.sampler.steps", 5)
@@ -80,7 +80,7 @@ def test_a_stage_that_cannot_run_is_refused_in_one_line(made):
     assert not [line for line in said if "Exception" in line]
 
 
-def test_snakemake_makes_its_own_report_with_tables_pictures_and_the_page(made):
+def test_snakemake_report_has_tables_images_and_the_page(made):
     made.run("snakemake", "--report", "report.zip")
     with ZipFile(made.root / "report.zip") as report:
         names = {PurePosixPath(name).name for name in report.namelist()}

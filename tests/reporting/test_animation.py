@@ -49,7 +49,7 @@ def digits() -> np.ndarray:
     return (levels * 255 // 16).astype(np.uint8)
 
 
-def test_images_start_hatched_and_end_as_drawn(digits):
+def test_images_start_hatched_and_end_as_sampled(digits):
     first, *_, last = shown(image_unmasking_gif(*unmasking(digits, 65), columns=8, scale=6))
     inside = first[4:52, 4:52].reshape(-1, 3).tolist()
     assert {tuple(pixel) for pixel in inside} == {MASK_COLOR, HATCH_COLOR}

@@ -268,7 +268,7 @@ def test_every_sampler_is_inside_its_panel_with_its_errors(rows):
         assert low <= y <= high
 
 
-def test_held_out_data_can_be_drawn_without_any_sampler():
+def test_the_chart_of_data_needs_no_sampler():
     chart = samplers_chart(compared(scored("a", "data", None)))
     assert legend(chart) == ["held-out data"]
     assert mean_line(*chart.figure.axes) == [2.0]

@@ -119,7 +119,7 @@ def test_what_params_ask_for_is_left_alone(suite):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_of_what_was_removed_from_params_everything_goes_and_nothing_else(
+def test_exactly_the_outputs_of_removed_params_are_removed(
     suite: Params, edit: Callable[[Any], None], stages: set[str]
 ):
     made = {stage.addressing: {str(out.def_path) for out in stage.outs} for stage in Repo().index.stages}
@@ -164,7 +164,7 @@ def test_files_that_no_stage_writes_stay(suite):
     assert before - files() == set()
 
 
-def test_what_a_kill_left_of_a_run_that_is_no_more_goes_and_of_one_that_is_stays(suite):
+def test_leftovers_of_a_kill_go_only_with_their_run(suite):
     for name in ("models/.gone.partial", "metrics/train/.gone.json.partial", "data/encoded/.gone.scratch"):
         Path(name).mkdir()
     Path("models/.chars_md4.partial").mkdir()
@@ -199,7 +199,7 @@ def test_checkpoints_of_finished_runs_are_listed(suite, monkeypatch):
     assert not folder.exists()
 
 
-def test_checkpoints_stay_while_the_data_that_say_whose_they_are_is_missing(suite):
+def test_checkpoints_stay_while_the_data_they_belong_to_is_missing(suite):
     folder = paths.checkpoint_dir("chars_md4", "0" * 16)
     folder.mkdir(parents=True)
     shutil.rmtree(paths.encoded("docs_chars"))

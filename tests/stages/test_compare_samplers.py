@@ -69,7 +69,7 @@ def entropy(tokens: Tensor) -> float:
     return float(torch.special.entr(p).sum() / math.log(2))
 
 
-def test_there_is_a_row_for_the_data_and_for_each_sampler_at_each_number_of_steps(rows: list[Row]) -> None:
+def test_rows_are_the_data_and_each_sampler_at_each_step_count(rows: list[Row]) -> None:
     assert {tuple(row) for row in rows} == {tuple(SAMPLERS)}
     assert [(row["sampler"], row["steps"], row["samples"]) for row in rows] == [
         ("data", "", str(len(held_out()))),

@@ -136,7 +136,7 @@ def whiteness(*options: object) -> list[float]:
 
 
 @pytest.mark.parametrize("label", range(CLASSES))
-def test_a_label_is_drawn_as_it_looks(toy_place: Path, label: int) -> None:
+def test_samples_of_a_label_look_like_it(toy_place: Path, label: int) -> None:
     assert all(abs(share - label) < NEARLY for share in whiteness("--label", label))
 
 

@@ -50,12 +50,12 @@ def test_a_seed_gives_the_same_picture_and_another_seed_another(mdpipe: Command)
     assert Path("a.png").read_bytes() != Path("c.png").read_bytes()
 
 
-def test_pictures_are_written_under_the_runs_name_where_no_other_is_given(mdpipe: Command) -> None:
+def test_images_are_written_under_the_runs_name_by_default(mdpipe: Command) -> None:
     assert mdpipe("generate", "digits", "--count", 8).stdout == "digits.png\n"
     assert levels_of(Path("digits.png")).shape == (8, 8, 8)
 
 
-def test_samples_do_not_depend_on_how_many_are_drawn(mdpipe: Command) -> None:
+def test_samples_do_not_depend_on_their_number(mdpipe: Command) -> None:
     few, many = (texts_of(mdpipe("generate", "chars_md4", "--count", count).stdout) for count in (2, 5))
     assert many[:2] == few
     assert len(set(many)) == 5
@@ -86,9 +86,7 @@ def test_every_sample_begins_with_the_prompt(mdpipe: Command, run: str, prompt: 
 
 @pytest.mark.parametrize("run", ["chars_md4", "chars_ar"])
 @pytest.mark.parametrize("length", [5, WINDOW, WINDOW + 1, 3 * WINDOW + 7])
-def test_texts_have_the_length_asked_for_below_and_above_the_models_window(
-    mdpipe: Command, run: str, length: int
-) -> None:
+def test_texts_have_the_requested_length(mdpipe: Command, run: str, length: int) -> None:
     texts = texts_of(mdpipe("generate", run, "--length", length, "--prompt", "the", "--count", 2).stdout)
     assert [len(text) for text in texts] == [length, length]
     assert all(text.startswith("the") for text in texts)
@@ -125,7 +123,7 @@ def test_every_sampler_that_fits_works_by_its_name(mdpipe: Command, run: str, sa
         ("predictor_corrector", "num_corrector_steps=2", "0"),
     ],
 )
-def test_a_setting_of_a_sampler_changes_its_samples_and_defaults_to_params(
+def test_sampler_settings_change_samples_and_default_to_params(
     mdpipe: Command, params: Params, sampler: str, setting: str, other: str
 ) -> None:
     """The run's own where it uses the sampler, before that of the comparison; with the command line before both."""
@@ -190,7 +188,7 @@ def test_the_guidance_of_params_holds_where_there_is_a_label(mdpipe: Command, pa
 
 
 @pytest.mark.parametrize("option", [("--steps", 8), ("--time-grid", "cosine")])
-def test_a_setting_that_the_sampler_does_not_have_is_said_to_be_ignored(mdpipe: Command, option: Any) -> None:
+def test_an_option_that_the_sampler_ignores_is_reported(mdpipe: Command, option: Any) -> None:
     done = mdpipe("generate", "chars_md4", "--sampler", "first_hitting", *option)
     name, value = option
     assert done.stderr == f"mdpipe: {name} {value} is ignored: the sampler first_hitting has no grid of steps\n"
@@ -204,7 +202,7 @@ def test_the_default_file_is_checked_before_sampling(
     assert refusal("generate", "digits").startswith("mdpipe: --out digits.png cannot be written: ")
 
 
-def test_a_run_that_params_has_and_nothing_was_trained_for_can_be_trained(refusal: Callable[..., str]) -> None:
+def test_an_untrained_run_of_params_is_named_as_trainable(refusal: Callable[..., str]) -> None:
     shutil.copy(SMOKE, "params.yaml")
     shutil.rmtree("models/chars_md4")
     assert refusal("generate", "chars_md4").startswith(

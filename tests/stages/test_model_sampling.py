@@ -84,7 +84,7 @@ def test_network_calls_are_counted(recording_model: Load, run: str, kind: str, f
     assert samples.tokens.max() < trained.objective.vocab_size
 
 
-def test_guidance_is_one_call_on_the_batch_with_its_classes_and_without(recording_model: Load) -> None:
+def test_guidance_is_one_call_on_the_batch_with_and_without_class(recording_model: Load) -> None:
     trained, network = recording_model("digits")
     classes = torch.tensor([3, 1, 4])
     samples = run_sampler(

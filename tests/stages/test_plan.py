@@ -81,7 +81,7 @@ def test_training_costs_what_a_count_by_hand_gives(default_suite):
     assert rows["train@chars_md4"].tokens == Estimate(run.train.steps * run.train.batch_size * length)
 
 
-def test_openwebtext_takes_the_hours_of_six_operations_a_weight_and_token(empty):
+def test_openwebtext_takes_six_flops_per_weight_and_token(empty):
     """6 N D by hand: N = 12 layers of 12 D^2 and the head, D = 512 x 1024 x 1,000,000 tokens."""
     row = rows_of(owt_small())["train@owt"]
     weights, tokens = 12 * 12 * 768**2 + 768 * 50_257, 512 * 1024 * 1_000_000
@@ -238,7 +238,7 @@ def test_the_command_prints_all_rows(empty, capsys):
 
 
 @pytest.mark.parametrize("file", ["missing.yaml", "wrong.yaml"])
-def test_wrong_params_are_told_as_check_tells_them(empty, file):
+def test_wrong_params_are_reported_as_by_check(empty, file):
     (empty / "wrong.yaml").write_text(FILES["smoke"].read_text().replace("steps: 30", "steps: -1"))
     told = exit_code("plan", file)
     assert told.startswith("mdpipe: ") and told == exit_code("check", file)

@@ -256,7 +256,7 @@ def test_a_plan_is_made_beside_a_broken_lock_file(place, params, broken):
     assert rows_of(params)["download@digits"].disk == Estimate(folder_size(paths.raw("digits")))
 
 
-def test_a_vocabulary_that_is_yet_to_be_fetched_leaves_only_tokens_known(empty):
+def test_an_unknown_vocabulary_leaves_only_tokens_known(empty):
     tokenizer = {"kind": "hf_tokenizer", "path": "someone/something", "eos_token": "</s>"}
     content = smoke()
     content["datasets"]["docs_subwords"]["tokenizer"] = tokenizer

@@ -141,7 +141,7 @@ def test_a_source_that_an_ignore_file_keeps_is_usable(place):
 
 
 @pytest.mark.parametrize("link", ["models", "data", "data/raw", "models/chars_md4", "evaluations", "report"])
-def test_an_output_behind_a_symbolic_link_is_refused_before_a_stage_runs(place, tmp_path_factory, monkeypatch, link):
+def test_an_output_behind_a_symlink_is_refused_before_a_run(place, tmp_path_factory, monkeypatch, link):
     disk = tmp_path_factory.mktemp("disk")
     (place / link).parent.mkdir(exist_ok=True)
     (place / link).symlink_to(disk)

@@ -122,7 +122,7 @@ def test_a_changed_input_is_named(place, edit, named):
         require_unchanged_inputs()
 
 
-def test_a_rank_that_another_launcher_left_behind_does_not_keep_the_stage_from_comparing(place, monkeypatch):
+def test_a_leftover_rank_of_a_launcher_does_not_skip_the_checks(place, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     watch_inputs("train", ["a"], read_params(RESOLVED_PARAMS_FILE))
     Path("code/network.py").write_text("second\n")

@@ -57,7 +57,7 @@ def test_an_unreadable_table_is_set_aside(repo, content):
     assert Repo().status() == {}
 
 
-def test_an_entry_does_not_outlive_its_process_although_another_has_its_number(repo, process):
+def test_an_entry_ends_with_its_process_even_if_its_pid_is_reused(repo, process):
     write_entry(process.pid, "/usr/bin/dvc repro train@chars_md4")
     with pytest.raises(LockError):
         Repo().status()
@@ -67,7 +67,7 @@ def test_an_entry_does_not_outlive_its_process_although_another_has_its_number(r
     assert Repo().status() == {}
 
 
-def test_an_entry_of_a_process_elsewhere_with_the_same_command_is_not_believed(repo, tmp_path_factory):
+def test_an_entry_of_a_process_elsewhere_is_not_believed(repo, tmp_path_factory):
     with subprocess.Popen([sys.executable, "-c", SLEEP, "repro"], cwd=tmp_path_factory.mktemp("elsewhere")) as other:
         write_entry(other.pid, "dvc repro")
         assert len(repair_rwlock(repo)) == 1

@@ -86,7 +86,7 @@ def test_an_edit_in_place_leaves_the_object_alone_and_is_undone(repo, file):
 
 @pytest.mark.parametrize("keep_time", [False, True], ids=["edit", "disk"])
 @pytest.mark.parametrize("file", ["file", "folder/part"])
-def test_a_broken_object_is_named_and_removed_and_its_stage_runs_again(repo, file, keep_time, capsys):
+def test_a_broken_object_is_removed_and_its_stage_runs_again(repo, file, keep_time, capsys):
     whole = Path(file).read_bytes()
     broken = object_of(repo, file.partition("/")[0])
     flip(broken, keep_time=keep_time)
@@ -129,7 +129,7 @@ def test_whole_objects_are_restored_without_running(repo):
     assert Repo().status() == {}
 
 
-def test_an_output_that_does_not_fit_the_cache_is_named_and_not_recorded(repo):
+def test_an_output_that_exceeds_the_cache_is_not_recorded(repo):
     lock = Path("dvc.lock").read_bytes()
     Path("file").write_bytes(bytes(10**7))
     stop_at_full_disk()

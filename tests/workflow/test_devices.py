@@ -38,7 +38,7 @@ def start(machine: dict[str, str], count: int, seconds: float) -> "subprocess.Po
     return subprocess.Popen(command, env=machine, stdout=subprocess.PIPE, text=True)
 
 
-def test_no_gpu_is_two_jobs_at_once_and_each_has_as_many_as_it_asked_for(machine):
+def test_each_job_has_its_own_gpus_as_many_as_requested(machine):
     counts = [1, 2, 1, 3, 1, 2]
     jobs = [start(machine, count, 0.3) for count in counts]
     spans = []
@@ -76,7 +76,7 @@ def test_gpus_are_those_that_cuda_would_show(monkeypatch, visible, devices):
     assert visible_gpus() == devices
 
 
-def test_a_machine_without_a_driver_has_no_gpus_and_nothing_is_changed(monkeypatch):
+def test_a_machine_without_a_driver_has_no_gpus(monkeypatch):
     monkeypatch.delenv(VISIBLE, raising=False)
     monkeypatch.setenv("PATH", "")
     assert visible_gpus() == []

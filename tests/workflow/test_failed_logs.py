@@ -41,7 +41,7 @@ def test_a_log_that_is_missing_or_empty_is_said(tmp_path: Path) -> None:
     assert empty == f"The end of {tmp_path / 'empty'}:"
 
 
-def test_snakemake_shows_a_failed_job_by_the_function_that_the_snakefile_replaces(tmp_path, monkeypatch) -> None:
+def test_snakemake_shows_failed_jobs_by_the_replaced_function(tmp_path, monkeypatch) -> None:
     log = tmp_path / "train.log"
     log.write_text("".join(f"step {step}\n" for step in range(100)) + "the cause\n")
     monkeypatch.setattr(snakemake.logging, "show_logs", last_lines)

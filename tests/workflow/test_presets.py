@@ -17,7 +17,7 @@ FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_params_file_is_valid_and_every_run_of_it_is_trained_sampled_and_evaluated(file, tmp_path):
+def test_a_preset_is_valid_and_uses_every_run(file, tmp_path):
     shutil.copy(file, tmp_path / "params.yaml")
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     params = load_params(tmp_path / "params.yaml")
@@ -46,9 +46,7 @@ def test_editors_find_the_schema_of_a_params_file(file):
         ("paper_imagenet64", "md4", 256, (64, 64, 3), "imagenet"),
     ],
 )
-def test_networks_of_the_papers_experiments_have_exactly_their_official_size(
-    preset, run, vocab_size, shape, experiment
-):
+def test_the_papers_networks_have_exactly_their_official_size(preset, run, vocab_size, shape, experiment):
     assert network_size(preset, run, vocab_size, shape) == OFFICIAL[experiment]["total"]
 
 
@@ -64,7 +62,7 @@ def network_size(preset: str, run: str, vocab_size: int, shape: tuple[int, ...])
 @pytest.mark.parametrize(
     "file", [file for file in FILES if file.stem.startswith(("paper_", "hour_"))], ids=lambda f: f.stem
 )
-def test_presets_of_the_paper_start_and_decode_like_the_official_implementation(file):
+def test_the_papers_presets_start_and_decode_like_the_official(file):
     for run in load_params(file).runs.values():
         assert getattr(run.network, "init", "md4") == "md4"
         assert getattr(run.sample.sampler, "decode", "argmax") == "argmax"

@@ -51,7 +51,7 @@ def test_a_target_needs_all_that_it_depends_on(targets: list[str], needed: list[
     assert needed_stages(targets, STAGES) == [STAGES[place] for place in needed]
 
 
-def test_missing_dependencies_of_what_is_asked_for_are_named() -> None:
+def test_missing_dependencies_of_targets_are_named() -> None:
     with pytest.raises(ValueError, match=r"^sources\.digits\.path: 'my/digits' does not exist; correct it") as error:
         require_dependencies(params(), STAGES[:1], STAGES)
     assert "my/texts" not in str(error.value)

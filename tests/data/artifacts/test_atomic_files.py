@@ -25,7 +25,7 @@ def test_a_failure_keeps_what_was_there_and_leaves_nothing_else(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_success_replaces_what_was_there_and_what_a_killed_process_left(tmp_path):
+def test_success_replaces_old_content_and_leftovers_of_a_kill(tmp_path):
     target, left_over = tmp_path / "folder", tmp_path / ".folder.partial"
     for folder in (target, left_over):
         folder.mkdir()

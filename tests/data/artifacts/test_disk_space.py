@@ -27,7 +27,7 @@ from mdpipe.data.sources.files import open_decompressed
 from tests.small_disk import small_disk
 
 
-def test_what_fits_is_let_through_and_what_does_not_says_how_much_is_missing(tmp_path, monkeypatch, capfd):
+def test_too_little_disk_space_is_refused_with_the_missing_amount(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**10, 7 * 10**9, 3 * 10**9))
     check_disk_space(tmp_path, 3 * 10**9, "tokenizing")
     assert capfd.readouterr().err == "tokenizing needs about 3.00 GB of the disk's free 3.00 GB\n"
@@ -80,7 +80,7 @@ WRITERS = [write_array, append_rows, write_tensors, write_parquet, write_frame, 
 
 
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
-def test_a_full_disk_is_named_with_the_folder_whichever_library_writes(tmp_path, write):
+def test_a_full_disk_is_named_for_every_library_that_writes(tmp_path, write):
     """And what was there stays."""
     target = tmp_path / "folder"
     target.mkdir()
@@ -122,7 +122,7 @@ def test_the_error_survives_the_way_from_another_process(tmp_path):
     assert (type(copy), str(copy), copy.errno) == (DiskFullError, str(error.value), errno.ENOSPC)
 
 
-def test_a_compressed_source_is_not_called_broken_where_the_disk_is_full(tmp_path):
+def test_a_full_disk_is_not_reported_as_a_broken_source(tmp_path):
     source = tmp_path / "text.gz"
     source.write_bytes(gzip.compress(b"text"))
     with pytest.raises(OSError, match="No space") as error, open_decompressed(source) as file:

@@ -90,7 +90,7 @@ def test_a_text_that_is_not_what_the_header_says_is_named_with_a_hint(text_datas
         EncodedDataset.open(text_dataset, "train")
 
 
-def test_images_that_are_not_what_the_header_says_are_named_with_a_hint(image_dataset):
+def test_images_that_contradict_the_header_are_named_with_a_hint(image_dataset):
     np.save(image_dataset / "test-00000.npy", np.zeros((3, 15), np.uint8))
     with pytest.raises(
         ValueError, match=r"test-00000\.npy should be uint8 \(3, 16\) .*`dvc repro encode@numbers` again"

@@ -102,7 +102,7 @@ def test_labels_of_folders_reach_the_batch(tmp_path, encoded):
 
 @reuse_the_dataset
 @given(seed=st.integers(0, 2**63 - 1), step=st.integers(0, 10**7), batch_size=st.integers(1, 100), data=st.data())
-def test_training_labels_are_those_of_the_batch_for_any_part_of_its_rows(numbered, seed, step, batch_size, data):
+def test_training_labels_match_any_rows_of_the_batch(numbered, seed, step, batch_size, data):
     dataset = EncodedDataset.open(numbered, "train")
     start, stop = sorted(data.draw(st.tuples(*[st.integers(0, batch_size)] * 2)))
     for share in (None, range(start, stop), range(start, stop, 3)):

@@ -107,7 +107,7 @@ def test_bad_input_is_one_line_and_a_bug_a_traceback(tmp_path, monkeypatch, coun
         make(works.write_all_but_one, [works.BROKEN, works.BROKEN], tmp_path)
 
 
-def test_a_process_killed_by_the_system_is_named_and_finished_shards_stay(tmp_path, monkeypatch):
+def test_a_killed_process_is_named_and_finished_shards_stay(tmp_path, monkeypatch):
     monkeypatch.setenv(WORKERS, "2")
     with pytest.raises(ValueError, match=rf"a process was killed, .* {WORKERS} below 2 and run .* again"):
         make(works.die_once_the_others_are_done, [0, 1, 2, works.BROKEN], tmp_path)
@@ -139,7 +139,7 @@ def test_killed_at_any_moment_and_run_again_it_makes_the_same_bytes(tmp_path):
     assert folder_bytes(scratch) == folder_bytes(tmp_path / "undisturbed")
 
 
-def test_a_scratch_folder_for_one_run_is_empty_at_first_and_gone_at_last(tmp_path):
+def test_a_scratch_folder_starts_empty_and_is_removed(tmp_path):
     (tmp_path / ".made.scratch" / "00000").mkdir(parents=True)
     with scratch_dir(tmp_path / "made") as scratch:
         assert not scratch.exists()
@@ -155,6 +155,6 @@ def test_a_wrong_number_of_processes_is_refused(monkeypatch, tmp_path, stated):
     assert not list(tmp_path.iterdir())
 
 
-def test_by_default_there_is_a_process_for_every_core_that_may_be_used(monkeypatch):
+def test_the_default_is_one_process_per_allowed_core(monkeypatch):
     monkeypatch.delenv(WORKERS)
     assert num_workers() == len(os.sched_getaffinity(0))

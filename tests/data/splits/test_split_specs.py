@@ -191,7 +191,7 @@ class TestLastCharacters:
             "test": [Document("text", "fgh", 2, False)],
         }
 
-    def test_what_a_fraction_holds_out_stays_held_out(self, tmp_path):
+    def test_the_split_of_a_document_does_not_change_as_data_grow(self, tmp_path):
         documents = named([f"text {number:02d}" for number in range(40)])
         found = texts_of(planned(tmp_path / "r", documents, 0.2, last_characters(10), shards=3))
         assert found["test"] == [" 38", "text 39"]

@@ -112,7 +112,7 @@ class TestShards:
             labels = [EncodedDataset.open(tmp_path / f"e{shards}", split).require_labels() for shards in (1, 5)]
             assert np.array_equal(*labels)
 
-    def test_every_tile_has_the_label_of_its_image_whatever_shard_it_is_in(self, tmp_path, pictures):
+    def test_every_tile_has_the_label_of_its_image_in_any_shard(self, tmp_path, pictures):
         raw = write_pictures(tmp_path / "r", pictures, 4)
         encode_images(raw, 256, 4, 1, tmp_path / "e", 2, 0.2, 0.2)
         label_of = {}
@@ -194,7 +194,7 @@ class TestKilled:
         leftovers = {path.name for path in tmp_path.iterdir()} - {"r", "e", "scratch", "script.py", "undisturbed"}
         assert not leftovers
 
-    def test_text_has_the_same_bytes_and_finished_shards_are_not_made_again(self, tmp_path):
+    def test_text_has_the_same_bytes_and_finished_shards_are_reused(self, tmp_path):
         random = np.random.default_rng(0)
         sentences = [" ".join(random.choice(["one", "two", "three", "four"], 40)) for _ in range(200)]
         raw = write_texts(tmp_path / "r", named([sentences[row] for row in random.integers(0, 200, 6000)]), 6)
@@ -204,7 +204,7 @@ class TestKilled:
 
         self.kill_and_finish(tmp_path, raw, TEXT, [("tokens", 1), ("tokens", 4), ("contamination", 1)], finish)
 
-    def test_images_have_the_same_bytes_and_finished_shards_are_not_made_again(self, tmp_path):
+    def test_images_have_the_same_bytes_and_finished_shards_are_reused(self, tmp_path):
         images = np.random.default_rng(0).integers(0, 256, (9000, 16, 16, 1), dtype=np.uint8)
         raw = write_pictures(tmp_path / "r", ImageBatch(images, None, 255), 6)
 

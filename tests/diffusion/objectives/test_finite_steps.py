@@ -115,7 +115,7 @@ def test_linear_bound_on_cosine_grid_is_cosine_on_uniform(timesteps, epsilon, se
 
 
 @given(timesteps=st.integers(1, 50), time_grid=st.sampled_from(sorted(TIME_GRIDS)), data=st.data())
-def test_each_step_is_drawn_by_as_many_times(timesteps, time_grid, data):
+def test_each_step_has_equally_many_times(timesteps, time_grid, data):
     """A time in [(i - 1) / T, i / T) draws step i; the largest time below 1 the last one."""
     step = data.draw(st.integers(1, timesteps))
     inside = data.draw(st.floats(0.01, 0.99))

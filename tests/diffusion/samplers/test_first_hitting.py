@@ -53,7 +53,7 @@ def test_mask_probs_at_hits_are_uniform_order_statistics(schedule):
 @pytest.mark.parametrize(
     "schedule", [Linear(LinearConfig(epsilon=0.2)), Cosine(CosineConfig(epsilon=0.2))], ids=["linear", "cosine"]
 )
-def test_tokens_below_epsilon_are_drawn_at_time_0(schedule):
+def test_tokens_below_epsilon_are_sampled_at_time_0(schedule):
     """A fraction (1 - alpha(0)) / (1 - alpha(1)) = 1/4 of 15,000, within 4.5 standard errors: false alarm 7e-6."""
     count, length, denoiser = 5000, 3, Mixing(2, False)
     FirstHitting()(denoiser, schedule, 2, masks(count, length), RNG, torch.arange(count))
