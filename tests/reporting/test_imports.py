@@ -23,8 +23,8 @@ optimizer.load_state_dict(optimizer.state_dict())
     ("module", "unwanted"),
     [
         ("data.artifacts.metrics", {"torch", "polars", "PIL", "numpy"}),
-        ("reporting.page", {"torch", "PIL", "pydantic", "matplotlib"}),
-        ("reporting.figures", {"torch", "pydantic", "matplotlib.pyplot"}),
+        ("reporting.page", {"torch", "PIL", "matplotlib"}),
+        ("reporting.figures", {"torch", "matplotlib.pyplot"}),
         ("reporting.animation", {"torch", "polars"}),
         ("cli", {"torch", "polars", "matplotlib", "jinja2"}),
         ("training.loop", {"polars", "matplotlib", "jinja2"}),
