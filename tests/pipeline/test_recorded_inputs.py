@@ -100,7 +100,7 @@ def test_snakemake_plans_what_dvc_calls_stale_and_what_follows(made):
     made.edit_params("runs.digits.sample.sampler.steps", 6)
     said = made.run("snakemake", "--dry-run")
     assert planned(said) == ["report", "sample@digits"]
-    assert "Draw samples from digits" in said
+    assert "Sample from digits" in said
     assert max(map(len, said.splitlines())) < 150
     made.edit_params("runs.chars_ar.train.steps", 20)
     of_letters_ar = {f"{stage}@chars_ar" for stage in ("train", "sample", "evaluate")}
