@@ -6,7 +6,7 @@ from mdpipe.benchmarks.sampling import COLUMNS, add_ratios
 MEASURED = {
     "seconds": 2.0,
     "seconds_stderr": 0.5,
-    "network_calls": 3.0,
+    "nfe": 3.0,
     "flops_per_second": 2e9,
     "mfu": 0.25,
     "peak_mem_mib": 1234.5,

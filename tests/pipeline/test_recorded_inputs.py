@@ -103,8 +103,8 @@ def test_snakemake_plans_what_dvc_calls_stale_and_what_follows(made):
     assert "Sample from digits" in said
     assert max(map(len, said.splitlines())) < 150
     made.edit_params("runs.chars_ar.train.steps", 20)
-    of_letters_ar = {f"{stage}@chars_ar" for stage in ("train", "sample", "evaluate")}
-    assert set(made.planned()) == {*of_letters_ar, "samplers@chars_md4", "sample@digits", "report"}
+    of_chars_ar = {f"{stage}@chars_ar" for stage in ("train", "sample", "evaluate")}
+    assert set(made.planned()) == {*of_chars_ar, "compare_samplers@chars_md4", "sample@digits", "report"}
 
 
 def touch_new(path: Path) -> None:

@@ -22,7 +22,9 @@ def test_the_fast_way_to_update_the_lock_file_writes_the_same_bytes(
         with modify_yaml(path) as lock:
             stages = lock["stages"]
             del stages["report"]
-            stages["train@letters"]["params"] = {"params.yaml": {"a": 1e-05, "b": None, "c": ["1.0", "yes", 1.0, True]}}
+            stages["train@chars_ar"]["params"] = {
+                "params.yaml": {"a": 1e-05, "b": None, "c": ["1.0", "yes", 1.0, True]}
+            }
             stages["new"] = {"cmd": "mdpipe new", "deps": [{"path": "x y", "md5": "0e1", "size": 3}]}
         return Path(path).read_bytes()
 
