@@ -13,7 +13,7 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 @contextmanager
 def report_errors() -> Iterator[None]:
-    """Bad input and missing or corrupt files end in a line that says what to do; only bugs show a traceback.
+    """End in one line that says what to do about bad input or a corrupt file; only bugs show a traceback.
 
     The line has no escape codes, whatever names and values it quotes, and no password or token of a URL.
     """

@@ -8,8 +8,8 @@ from mdpipe.params import Params
 from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
 
-NAMED_PLACES = 3
-"""Read-only places that the error lists by name; the others are counted."""
+MAX_LISTED = 3
+"""Read-only paths that the error lists by name; the others are counted."""
 
 
 def require_usable(params: Params, *, with_sources: bool) -> None:
@@ -17,7 +17,7 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
 
     Args:
         params: what would run.
-        with_sources: whether the sources' files must be here, too. Who has fetched the artifacts needs none.
+        with_sources: whether the sources' files must be here, too. They are not needed if the artifacts were fetched.
     """
     missing = missing_paths(params, params.sources) if with_sources else ()
     if problems := [
@@ -54,9 +54,9 @@ def require_writable(places: Iterable[Path]) -> None:
     """
     existing = set(map(nearest_existing, places))
     if closed := sorted(os.path.relpath(place) for place in existing if not os.access(place, _modes(place))):
-        more = f" and {len(closed) - NAMED_PLACES} more" if len(closed) > NAMED_PLACES else ""
+        more = f" and {len(closed) - MAX_LISTED} more" if len(closed) > MAX_LISTED else ""
         raise ValueError(
-            f"cannot write in {', '.join(closed[:NAMED_PLACES])}{more}, where stages keep files: change owner or mode,"
+            f"cannot write in {', '.join(closed[:MAX_LISTED])}{more}, where stages keep files: change owner or mode,"
             " or, on a read-only disk, how it is mounted"
         )
 

@@ -1,7 +1,6 @@
 """Trained tokenizers of the `tokenizers` library: text survives, and no document ends itself."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
 
-from tests.data.tokenizers.trained import END, LINES, SPECIAL, from_file, from_gpt2, read_as, save_both, train, write_in
+from tests.data.tokenizers.trained import END, LINES, SPECIAL, from_file, from_gpt2, train
 
 pytestmark = pytest.mark.slow
 
@@ -19,22 +18,6 @@ GPT2 = Path(__file__).parents[3].parent / "shared/data/gpt2_bpe"
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
 any_text = st.lists(st.one_of(unicode_text, st.sampled_from([*SPECIAL, "the", " statement"]))).map("".join)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_both(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture(scope="module", params=["gpt2", "file"])
-def tokenizer(request, folder):
-    return read_as(request.param, folder)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """write(tokenizer): its tokenizer.json."""
-    return partial(write_in, tmp_path)
 
 
 @pytest.mark.slow

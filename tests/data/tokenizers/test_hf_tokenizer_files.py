@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
@@ -13,23 +12,7 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from mdpipe.data.tokenizers.hf_tokenizer import HFTokenizer
-from tests.data.tokenizers.trained import END, LINES, SPECIAL, from_file, from_gpt2, read_as, save_both, train, write_in
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return save_both(tmp_path_factory.mktemp("trained"))
-
-
-@pytest.fixture(scope="module", params=["gpt2", "file"])
-def tokenizer(request, folder):
-    return read_as(request.param, folder)
-
-
-@pytest.fixture
-def write(tmp_path):
-    """write(tokenizer): its tokenizer.json."""
-    return partial(write_in, tmp_path)
+from tests.data.tokenizers.trained import END, LINES, SPECIAL, from_file, from_gpt2, train
 
 
 def saved(tokenizer, directory):
