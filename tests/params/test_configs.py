@@ -170,6 +170,23 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"zero_shot.runs": "chars_md4"}, "zero_shot.runs: 'chars_md4' is refused: .*; write {chars_md4}$"),
     ({"zero_shot.runs": {"chars_md4": 1}}, "zero_shot.runs.chars_md4: 1 is refused: takes no value$"),
+    ({"zero_shot.sources": ["typer_docs"]}, "zero_shot.sources: .* is refused: .*; write {typer_docs}$"),
+    ({"zero_shot.sources": {"typer_docs": "seed"}}, "zero_shot.sources.typer_docs: .*one of stream, .*'sedd'?)"),
+    (
+        {"zero_shot.sources": {"typer_docs": ["sedd", "text8"]}},
+        "zero_shot.sources.typer_docs: .*; write {sedd, text8}$",
+    ),
+    ({"zero_shot.sources": {"typer_docs": {}}}, "zero_shot.sources.typer_docs: .* at least one; write "),
+    ({"zero_shot.sources": {"typer_docs": {"a-b": None}}}, "zero_shot.sources.typer_docs: .*one of stream, "),
+    (
+        {"zero_shot.sources": {"typer_docs": {"sedd": {"append_eos": False}}}},
+        "zero_shot.sources.typer_docs: 'sedd' is a packing that exists; a protocol of your own needs another name$",
+    ),
+    (
+        {"zero_shot.sources": {"typer_docs": {"mine": {"apend_eos": False}}}},
+        "zero_shot.sources.typer_docs.mine: unknown key 'apend_eos' (did you mean 'append_eos'?)",
+    ),
+    ({"zero_shot.packing": "sedd"}, "zero_shot: unknown key 'packing', now `sources: {NAME: PACKING}`; allowed: "),
     ({"samplers.samplers": [{"kind": "ancestal"}]}, "samplers.samplers.0.kind: 'ancestal' .* mean 'ancestral'?)$"),
     ({"seed": None}, "seed: null is refused: must be a whole number$"),
 ]

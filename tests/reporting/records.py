@@ -87,9 +87,12 @@ def difference(run: str, baseline: str, dataset: str = "digits", **changes: Any)
 
 def zero_shot(run: str, source: str, dataset: str = "docs", **changes: Any) -> dict[str, Any]:
     """Return the record of a run and a source of stage zero_shot."""
-    record = evaluation(run, dataset, "text", split="all")
+    bound = evaluation(run, dataset, "text", split="all")
+    names = {name: bound.pop(name) for name in ("run", "dataset", "split", "seed")}
     references = [rate | {"split": "all"} for rate in TEXT_RATES]
-    return record | {"source": source, "tokenizer": "sentencepiece", "references": references} | changes
+    bound |= {"protocol": "stream", "references": references}
+    record = names | {"source": source, "tokenizer": "sentencepiece", "content_hash": "0123"}
+    return record | {"bounds": [bound | {name: changes.pop(name) for name in bound if name in changes}]} | changes
 
 
 def sample(run: str, **changes: Any) -> dict[str, Any]:

@@ -27,7 +27,10 @@ def describe(params: Params) -> str:
             f" {modality_of(params.datasets[run.dataset])} dataset {run.dataset}"
         )
     for run_name in params.zero_shot.runs:
-        lines += [f"  zero_shot@{run_name}-{source}" for source in params.zero_shot.sources]
+        lines += [
+            f"  zero_shot@{run_name}-{source}: protocol {', '.join(protocols)}"
+            for source, protocols in params.zero_shot.sources.items()
+        ]
     lines += [
         f"  compare_samplers@{run}: scored by {scored.reference_model}" for run, scored in params.samplers.runs.items()
     ]

@@ -208,12 +208,13 @@ class Plan:
         yield Row(f"evaluate@{name}", tokens=eval_tokens, flops=flops)
 
     def _zero_shot(self, name: str, source: str) -> Row:
-        """Return the FLOPs of all of a source, by the tokenizer of the run's dataset."""
+        """Return the FLOPs of all of a source, by the tokenizer of the run's dataset, under each of its protocols."""
         run = self.params.runs[name]
         characters = total(self.sources[source].amounts.values())
         tokens = text_tokens(characters, self.params.datasets[run.dataset])
         examples = self.datasets[run.dataset].examples(tokens)
-        flops = self.models[name].evaluation(self.params.zero_shot.num_mc_samples, examples)
+        settings = self.params.zero_shot
+        flops = self.models[name].evaluation(settings.num_mc_samples, examples) * len(settings.sources[source])
         return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=flops)
 
     def _samplers(self, name: str) -> Row:

@@ -183,9 +183,8 @@ def zero_shot_bound(
     The convention decides the number as much as the model does:
 
     - The whole corpus is evaluated; it is not split, since nothing of it was trained on.
-    - Its text is encoded as it is, with the tokenizer of the model's training data, each document followed by the
-      tokenizer's separator. The documents are one stream, cut from its first token on into windows of the model's
-      length. Windows do not overlap, and the rest is one shorter window: every token is counted exactly once.
+    - Its text is encoded as it is, with the tokenizer of the model's training data. The protocol, a packing, says which
+      separators the documents have and whether the tokens that fill no window are dropped. Windows do not overlap.
     - Perplexity is exp of the bound in nats per token, where separators are tokens.
     - Bits per byte and per character are the bits of all tokens, separators included, divided by the size of the text
       only. For a lossy tokenizer (text8) the text is the decoded one, separators included.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from mdpipe.params.errors import Keys, Missing, did_you_mean, refused
-from mdpipe.params.kinds import AnyKind, Config, Fraction, KindConfig, Positive
+from mdpipe.params.kinds import AnyKind, Config, Fraction, KindConfig, Name, Positive
 from mdpipe.params.sources import Modality
 
 HELD_OUT_FRACTION = 0.05
@@ -253,6 +253,33 @@ NamedPacking = Annotated[
     ),
 ]
 """A convention by name, or a mapping."""
+
+
+def _named_protocols(value: Any) -> Any:
+    """Return protocols as a mapping of names to packings; a name without a value is that of a packing."""
+    match value:
+        case None:
+            return {"stream": PACKINGS["stream"]}
+        case str():
+            return {value: _named_packing(value)}
+        case dict() if value:
+            for name in (name for name in PACKINGS if value.get(name) not in (None, PACKINGS[name])):
+                # params.resolved.yaml has the settings of the named packings, too.
+                if value[name] != PACKINGS[name].model_dump():
+                    raise refused(f"{name!r} is a packing that exists; a protocol of your own needs another name")
+            return {name: _named_packing(name) if packing is None else packing for name, packing in value.items()}
+    names = ", ".join(map(str, value)) if isinstance(value, list) else "sedd, mdlm_zero_shot"
+    raise refused(f"must be the name of a protocol, or a mapping of at least one; write {{{names}}}")
+
+
+Protocols = Annotated[
+    dict[Name, NamedPacking],
+    BeforeValidator(
+        _named_protocols,
+        json_schema_input_type=Literal[*PACKINGS] | dict[str, Packing | None] | None,
+    ),
+]
+"""Protocols of zero-shot evaluation: packings by name."""
 
 # Datasets
 

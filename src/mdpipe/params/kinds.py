@@ -83,7 +83,9 @@ def _are_distinct(entries: list[Any]) -> list[Any]:
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH), AfterValidator(_is_no_device)]
 """Name of a source, dataset or run: part of file names and of DVC's stage names, where `-` and `@` mean something."""
-Names = Annotated[dict[Name, None], BeforeValidator(_is_mapping_of_names)]
+MappingOfNames = BeforeValidator(_is_mapping_of_names)
+"""A mapping of names, for which a list or one name was perhaps written."""
+Names = Annotated[dict[Name, None], MappingOfNames]
 """Names as keys without values, `{chars_md4, digits}`, over which DVC's `foreach` and `matrix` iterate."""
 WatchedPath = Annotated[str, AfterValidator(_is_fit_for_engines)]
 """Path of a file or folder that both engines watch."""

@@ -5,10 +5,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from mdpipe.params.data import PACKINGS, NamedPacking
+from mdpipe.params.data import Protocols
 from mdpipe.params.diffusion import AnyObjective, ObjectiveConfig
 from mdpipe.params.errors import Keys
-from mdpipe.params.kinds import Config, Names, Positive
+from mdpipe.params.kinds import Config, MappingOfNames, Name, Names, Positive
 from mdpipe.params.networks import AnyNetwork
 from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, compatible_samplers, is_compatible
 from mdpipe.params.training import HardwareConfig, TrainConfig
@@ -105,10 +105,11 @@ class ZeroShot(EstimatorConfig):
 
     runs: Names = {}
     """Text runs: keys of `runs`."""
-    sources: Names = {}
-    """Text sources: keys of `sources`. None of the runs may be trained on one."""
-    packing: NamedPacking = PACKINGS["stream"]
-    """The convention by which a corpus becomes windows, as for datasets."""
+    sources: Annotated[dict[Name, Protocols], MappingOfNames] = {}
+    """Text sources, keys of `sources`, each with its protocols: packings by name, such as `{lambada: sedd}`, `{lambada:
+    {sedd, mdlm_zero_shot}}`, or one of your own, `{lambada: {mine: {append_eos: false}}}`; null for `stream`. None of
+    the runs may be trained on a source."""
+    renamed: ClassVar[dict[str, str]] = EstimatorConfig.renamed | {"packing": "sources: {NAME: PACKING}"}
 
 
 class Comparison(Config):

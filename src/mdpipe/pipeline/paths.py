@@ -6,6 +6,8 @@ RESULTS = Path("results")
 REPORT = Path("report")
 SPEEDS = Path("results/speed/samplers.csv")
 """Speeds of the samplers, measured from the command line and kept in git."""
+PUBLISHED = Path("results/published.csv")
+"""Numbers of the literature, with their sources."""
 
 DOWNLOADS = Path(".mdpipe/downloads")
 """Downloaded files, which git ignores and DVC does not track."""

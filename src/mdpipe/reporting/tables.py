@@ -48,7 +48,8 @@ BOUND = {
     **_integers("num_parameters", "seed"),
 }
 LIKELIHOOD = {**_texts("run", "dataset"), **BOUND}
-ZERO_SHOT = {**_texts("run", "source", "dataset", "tokenizer"), **BOUND}
+ZERO_SHOT = {**_texts("run", "source", "protocol", "dataset", "tokenizer"), **BOUND, **_texts("content_hash")}
+"""One row per run, source and protocol, the packing of the source; `content_hash` is of the source's documents."""
 
 COMPARISON = {**_texts("baseline", "baseline_class_cond"), **_numbers("difference", "difference_stderr")}
 """Difference to another run on the same examples; null if params.yaml asks for no comparison. If `class_cond` and
@@ -190,24 +191,30 @@ def likelihood_table(
 def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
     """Return the likelihoods of text from other sources: the records of stage zero_shot, columns `ZERO_SHOT`.
 
-    A reference has one row per source and dataset whose tokenizer encoded it, however many runs were evaluated.
+    A reference has one row per source, protocol and dataset whose tokenizer encoded it, however many runs were
+    evaluated.
 
     Raises:
         MetricsError: a record has missing, unknown or mistyped fields, or two are about the same run and source.
     """
-    key = ("source", "dataset", "tokenizer", "split")
+    key = ("source", "protocol", "dataset", "tokenizer", "split")
     rows, rates = [], []
     for record in zero_shots:
         where = f"records/zero_shot of run {record.get('run')!r} on {record.get('source')!r}"
-        row = _bound_row({name: record[name] for name in record if name != "references"}, ZERO_SHOT, where)
-        rows.append(row)
-        for rate in _check_rates(record, where):
-            if rate["split"] != row["split"]:
-                raise MetricsError(
-                    f"{where}: reference {rate['reference']!r} is of split {rate['split']!r}, and the bound of"
-                    f" {row['split']!r}; `dvc repro` makes the file again"
-                )
-            rates.append({**rate, **{field: row[field] for field in key}})
+        if not (bounds := record.get("bounds")):
+            raise MetricsError(f"{where} lacks bounds; `dvc repro` makes the file again")
+        # The record's own results are those of its first bound, for the metrics file.
+        shared = {name: value for name, value in record.items() if name != "bounds" and name not in bounds[0]}
+        for bound in bounds:
+            row = _bound_row({name: bound[name] for name in bound if name != "references"} | shared, ZERO_SHOT, where)
+            rows.append(row)
+            for rate in _check_rates(bound, where):
+                if rate["split"] != row["split"]:
+                    raise MetricsError(
+                        f"{where}: reference {rate['reference']!r} is of split {rate['split']!r}, and the bound of"
+                        f" {row['split']!r}; `dvc repro` makes the file again"
+                    )
+                rates.append({**rate, **{field: row[field] for field in key}})
     _check_unique(rows, "records/zero_shot", ("run", *key))
     return _with_references(pl.DataFrame(rows, schema=ZERO_SHOT), rates, key)
 

@@ -1,10 +1,11 @@
 """Stage `zero_shot`: the likelihood bound of text from a source that a run was not trained on."""
 
+import hashlib
 import shutil
 import tempfile
 from pathlib import Path
 
-from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.artifacts.metrics import RESULTS, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
@@ -22,23 +23,30 @@ WHOLE = "all"
 
 
 def zero_shot(params: Params, run: str, source: str) -> None:
-    """Encode the source with the run's tokenizer and bound its likelihood; write the files zero_shot/RUN-SOURCE.
+    """Bound the likelihood of the source under each of its protocols; write the files zero_shot/RUN-SOURCE.
+
+    The corpus is encoded with the run's tokenizer. The metrics file has the results of the first protocol.
 
     Raises:
         ValueError: the model or the source is missing or broken.
     """
     configure_runtime(threads=1)
+    settings = params.zero_shot
     model = load_model(run)
-    with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
-        directory = Path(scratch) / source
-        packing = params.zero_shot.packing
-        encode_corpus(paths.raw(source), load_tokenizer(model.directory), directory, model.shape[0], packing)
-        # The unigram reference, like the model, knows only the frequencies of the training data.
-        shutil.copyfile(model.directory / UNIGRAM, directory / UNIGRAM)
-        corpus = EncodedDataset.open(directory, "test")
-        rng = CounterRNG(params.seed, "zero shot")
-        likelihood = zero_shot_bound(model.objective, model.network, corpus, params.zero_shot, rng)
-        references = [{**rate, "split": WHOLE} for rate in reference_rates(corpus)]
+    tokenizer = load_tokenizer(model.directory)
+    bounds = []
+    for protocol, packing in settings.sources[source].items():
+        with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
+            directory = Path(scratch) / source
+            encode_corpus(paths.raw(source), tokenizer, directory, model.shape[0], packing)
+            # The unigram reference, like the model, knows only the frequencies of the training data.
+            shutil.copyfile(model.directory / UNIGRAM, directory / UNIGRAM)
+            corpus = EncodedDataset.open(directory, "test")
+            rng = CounterRNG(params.seed, "zero shot")
+            likelihood = zero_shot_bound(model.objective, model.network, corpus, settings, rng)
+            references = [{**rate, "split": WHOLE} for rate in reference_rates(corpus)]
+        bound = bound_record(model, likelihood, corpus.counts)
+        bounds.append({"protocol": protocol, **bound, "references": references})
     record = {
         "run": run,
         "dataset": model.dataset,
@@ -46,8 +54,18 @@ def zero_shot(params: Params, run: str, source: str) -> None:
         "tokenizer": model.tokenizer,
         "split": WHOLE,
         "seed": params.seed,
-        "references": references,
-        **bound_record(model, likelihood, corpus.counts),
+        "content_hash": _content_hash(paths.raw(source)),
+        "bounds": bounds,
+        **{name: bounds[0][name] for name in RESULTS if name in bounds[0]},
     }
     name = f"{run}-{source}"
     write_record(record, paths.record("zero_shot", name), paths.metrics("zero_shot", name))
+
+
+def _content_hash(raw: Path) -> str:
+    """Return the SHA-256 of the SHA-256 of each shard of documents, which depends on no tokenizer and no protocol."""
+    content = hashlib.sha256()
+    for shard in sorted(raw.glob("documents-*.jsonl")):
+        with shard.open("rb") as file:
+            content.update(hashlib.file_digest(file, "sha256").digest())
+    return content.hexdigest()
