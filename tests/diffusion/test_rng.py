@@ -108,6 +108,6 @@ def test_one_time_is_uniform_over_steps():
     assert abs(times.var() - 1 / 12) < 5 * (1 / 180 / 4096) ** 0.5
 
 
-def test_times_share_no_number_with_masks():
+def test_a_child_shares_no_number_with_its_parent():
     rng, examples = CounterRNG(0, "test"), torch.arange(4)
-    assert not torch.isin(stratified_times(rng, 0, examples, 1), rng.uniform(0, examples, 64)).any()
+    assert not torch.isin(rng.child("times").uniform(0, examples, 64), rng.uniform(0, examples, 64)).any()

@@ -37,11 +37,11 @@ def test_every_schedule_is_among_those_tested():
 
 
 @given(schedule=schedules, time=interior_times)
-def test_derivative_is_that_of_alpha(schedule: Schedule, time):
+def test_raw_derivative_is_the_slope_of_raw(schedule: Schedule, time):
     """By autodiff."""
     time.requires_grad_()
-    (slope,) = torch.autograd.grad(schedule.alpha(time), time)
-    assert torch.allclose(schedule.alpha_derivative(time), slope, rtol=1e-12)
+    (slope,) = torch.autograd.grad(schedule.raw(time), time)
+    assert torch.allclose(schedule.raw_derivative(time), slope, rtol=1e-12)
 
 
 @given(schedule=schedules, time=interior_times)
@@ -107,7 +107,7 @@ def test_alpha_falls_from_one_to_zero_up_to_epsilon(schedule: Schedule):
 
 @given(schedule=cushioned, end=st.sampled_from([0.0, 1.0]).map(scalar))
 def test_with_epsilon_everything_is_finite_at_both_ends(schedule: Schedule, end):
-    for value in (schedule.alpha, schedule.alpha_derivative, schedule.weight, schedule.log_snr):
+    for value in (schedule.alpha, schedule.raw_derivative, schedule.weight, schedule.log_snr):
         assert value(end).isfinite()
 
 

@@ -48,7 +48,7 @@ def losses_and_gradients(objective: Objective, network: nn.Module) -> tuple[Tens
     parameters = {f"network.{name}": weight for name, weight in official.map_transformer(weights, 2).items()}
     parameters |= {f"objective.{name}": weight for name, weight in own.items()}
     times = (stored["u0"] + torch.arange(4, dtype=torch.float64) / 4) % 1
-    uniforms = torch.cat([stored["uniforms_1"], stored["uniforms_2"]], dim=1)[:, : objective.num_loss_uniforms(12)]
+    uniforms = torch.cat([stored["uniforms_1"], stored["uniforms_2"]], dim=1)[:, : objective.num_mask_samples * 12]
     arguments = (stored["tokens"].long(), times, uniforms, None, None)
     loss = functional_call(LossModule(network, objective), parameters, arguments).mean()
     loss.backward()

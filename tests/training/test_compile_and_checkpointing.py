@@ -124,7 +124,7 @@ def test_compiled_token_losses_match_eager_for_any_number_of_tokens(kind: str) -
             random = torch.Generator().manual_seed(batch)
             tokens = torch.randint(vocabulary, (batch, length), generator=random)
             time = 0.5 + torch.rand(batch, generator=random, dtype=torch.float64) / 2
-            uniforms = torch.rand(batch, objective.num_loss_uniforms(length), generator=random, dtype=torch.float64)
+            uniforms = torch.rand(batch, objective.num_mask_samples * length, generator=random, dtype=torch.float64)
             losses = objective.loss(network, tokens, time, uniforms)
             weights = [*network.parameters(), *objective.parameters()]
             found += [losses.detach(), *torch.autograd.grad(losses.sum(), weights)]

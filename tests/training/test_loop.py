@@ -124,6 +124,7 @@ def test_each_step_has_its_own_masks_and_stratified_times(
     tiny.tiny_run(tmp_path)
     times, uniforms = (torch.stack(draws) for draws in zip(*seen, strict=True))
     assert (len(times.unique()), len(uniforms.unique())) == (times.numel(), uniforms.numel())
+    assert not torch.isin(times, uniforms).any()
     spread = times.sort(dim=1).values.diff(dim=1)
     torch.testing.assert_close(spread, torch.full_like(spread, 1 / tiny.SETTINGS.batch_size))
 

@@ -31,7 +31,8 @@ def test_loss_of_a_step_uses_the_noise_of_global_row_indices(micro_batches):
     objective = MD4(MD4Config(num_mask_samples=2), V)
     trainer = trainer_of(objective, micro_batches=micro_batches)
     examples = torch.arange(B)
-    times, uniforms = stratified_times(trainer.rng, 0, examples, B), trainer.rng.uniform(0, examples, 2 * L)
+    times = stratified_times(trainer.time_rng, 0, examples, B)
+    uniforms = trainer.mask_rng.uniform(0, examples, 2 * L)
     expected = objective.loss(trainer.state.network, TOKENS, times, uniforms).mean() / L
     trainer.train_step(lambda _, rows: Batch(TOKENS[rows.start : rows.stop]))
     torch.testing.assert_close(trainer.state.history.state_dict()["losses"][0], expected.detach().float())

@@ -8,6 +8,7 @@ Shapes: B batch.
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -52,7 +53,7 @@ class CounterRNG:
     seed: int
     stream: str
 
-    @property
+    @cached_property
     def key(self) -> tuple[int, int]:
         """Return Philox's key: the first 64 bits of the SHA-256 of seed and stream."""
         digest = hashlib.sha256(f"{self.seed}:{self.stream}".encode()).digest()
@@ -96,7 +97,7 @@ def stratified_times(rng: CounterRNG, step: int, examples: Tensor, batch: int) -
     """Return times t_i = (u + i / batch) mod 1 with one u per step (Alg. 1): each is uniform, together evenly spread.
 
     Args:
-        rng: the source; u comes from a separate stream, so the same source may serve for the masks.
+        rng: the source of u; the masks need another one, a `child` say.
         step: as in `CounterRNG.uniform`.
         examples: (B,) int64, indices i in the global batch, of which a rank may hold a part.
         batch: size of the global batch.
@@ -104,5 +105,5 @@ def stratified_times(rng: CounterRNG, step: int, examples: Tensor, batch: int) -
     Returns:
         (B,) float64 in [0, 1).
     """
-    shared = rng.child("times").uniform(step, torch.zeros_like(examples[:1]), 1)[:, 0]
+    shared = rng.uniform(step, torch.zeros_like(examples[:1]), 1)[:, 0]
     return (shared + (examples % batch).to(torch.float64) / batch) % 1

@@ -214,10 +214,9 @@ def _sample_elbos(
     """
     examples_B = torch.arange(first, first + len(tokens), device=tokens.device)
     strata = max(1, num_samples // REPLICATES)
-    num_uniforms = objective.num_uniforms(tokens.shape[1])
     results = []
     for index in range(num_samples):
-        u = rng.uniform(index, examples_B, 1 + num_uniforms)
+        u = rng.uniform(index, examples_B, 1 + tokens.shape[1])
         t_B = (index % strata + u[:, 0]) / strata
         elbo = objective.elbo(cast("Denoiser", network), tokens, t_B, u[:, 1:], class_labels)
         results.append(torch.stack([elbo.reconstruction, elbo.prior, elbo.diffusion], dim=-1))

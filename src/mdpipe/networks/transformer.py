@@ -8,6 +8,7 @@ Shapes: B batch, L length, D width, H heads, d channels of a head, V vocabulary,
 """
 
 import math
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -170,23 +171,21 @@ class Attention(nn.Module):
         return out
 
 
-class GLU(nn.Module):
+class GLU(nn.Sequential):
     """MLP with a gated linear unit, W_out (a * sigmoid(b)) with (a, b) = W_in x (Dauphin et al., 2017).
 
     Args:
         width: D.
     """
 
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        hidden_width = MLP_MULTIPLE * math.ceil(8 * width / 3 / MLP_MULTIPLE)
-        self.up_proj = nn.Linear(width, 2 * hidden_width, bias=False)
-        self.down_proj = nn.Linear(hidden_width, width, bias=False)
+    up_proj: nn.Linear
+    down_proj: nn.Linear
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the MLP to x (B, L, D)."""
-        out: Tensor = self.down_proj(functional.glu(self.up_proj(x)))
-        return out
+    def __init__(self, width: int) -> None:
+        hidden_width = MLP_MULTIPLE * math.ceil(8 * width / 3 / MLP_MULTIPLE)
+        up_proj = nn.Linear(width, 2 * hidden_width, bias=False)
+        down_proj = nn.Linear(hidden_width, width, bias=False)
+        super().__init__(OrderedDict(up_proj=up_proj, glu=nn.GLU(), down_proj=down_proj))
 
 
 def attention(

@@ -5,7 +5,7 @@ Rows of a batch have global indices that key all randomness, so the number of pr
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeGuard, cast
 
@@ -160,16 +160,12 @@ def parallelize(loss: nn.Module, layers: Iterable[nn.Module], hardware: Hardware
     return loss
 
 
-@contextmanager
-def no_sync_unless_last(loss: nn.Module, is_last: bool) -> Iterator[None]:
-    """Accumulate gradients locally and synchronize them in the last micro-batch only."""
+def set_gradient_sync(loss: nn.Module, is_last: bool) -> None:
+    """Accumulate the gradients of a micro-batch locally, or synchronize them all if it is the last one."""
     if isinstance(loss, DistributedDataParallel):
-        with nullcontext() if is_last else loss.no_sync():
-            yield
-        return
-    if distributed.is_initialized():
+        loss.require_backward_grad_sync = is_last
+    elif distributed.is_initialized():
         cast("FSDPModule", loss).set_requires_gradient_sync(is_last)
-    yield
 
 
 def global_grad_norms(parameters: Sequence[nn.Parameter]) -> Tensor:

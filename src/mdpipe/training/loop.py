@@ -23,7 +23,7 @@ from mdpipe.networks.dropout import DenoiserWithDropout, SupportsDropout
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params.training import HardwareConfig, TrainConfig
 from mdpipe.training.checkpoint import load_checkpoint, lock_checkpoint_dir, save_checkpoint
-from mdpipe.training.distributed import World, global_grad_norms, no_sync_unless_last, parallelize
+from mdpipe.training.distributed import World, global_grad_norms, parallelize, set_gradient_sync
 from mdpipe.training.loggers import MetricsLogger, log_to_console
 from mdpipe.training.metrics import HistoryRow, MetricsProcessor
 from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learning_rate
@@ -40,6 +40,13 @@ class Batch:
 
     tokens: Tensor
     class_labels: Tensor | None = None
+
+    def to_gpu(self, device: torch.device) -> "Batch":
+        """Copy it to a GPU from pinned memory, which does not synchronize the GPU."""
+        tokens = self.tokens.pin_memory().to(device, non_blocking=True)
+        if self.class_labels is None:
+            return Batch(tokens)
+        return Batch(tokens, self.class_labels.pin_memory().to(device, non_blocking=True))
 
 
 Batches = Callable[[int, range], Batch]
@@ -137,9 +144,13 @@ class Trainer:
     state: TrainingState
     loss: nn.Module
     settings: TrainConfig
-    hardware: HardwareConfig
-    rng: CounterRNG
+    is_bfloat16: bool
     world: World
+    micro_batches: list[range]
+    """Global row indices that this process computes in turn."""
+    time_rng: CounterRNG
+    mask_rng: CounterRNG
+    dropout_rng: CounterRNG
 
     @classmethod
     def build(
@@ -155,21 +166,45 @@ class Trainer:
         apply_compile_and_checkpointing(network, objective, hardware)
         loss = LossModule(network, objective.to(next(network.parameters()).device))
         parallel_loss = parallelize(loss, get_blocks(network), hardware, world)
-        return cls(TrainingState(network, objective, settings), parallel_loss, settings, hardware, rng, world)
+        return cls(
+            TrainingState(network, objective, settings),
+            parallel_loss,
+            settings,
+            is_bfloat16=hardware.precision == "bfloat16",
+            world=world,
+            micro_batches=world.local_rows(settings.batch_size, hardware.gradient_accumulation_steps),
+            time_rng=rng.child("times"),
+            mask_rng=rng,
+            dropout_rng=rng.child("dropout"),
+        )
 
     def train_step(self, batches: Batches) -> int:
-        """Take the next step and return the number of tokens in the batch of all processes."""
-        state = self.state
+        """Take the next step and return the number of tokens in the batch of all processes.
+
+        The loss is in nats per token, at times spread evenly over the global batch.
+        """
+        state, device = self.state, self.state.device
         for optimizer in state.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        micro_batches = self.world.local_rows(self.settings.batch_size, self.hardware.gradient_accumulation_steps)
         losses, tokens = [], 0
-        for rows in micro_batches:
+        for rows in self.micro_batches:
             batch = batches(state.step, rows)
-            with no_sync_unless_last(self.loss, is_last=rows == micro_batches[-1]):
-                # The mean over this process's rows; gradients are then averaged over the processes.
-                loss = self.compute_losses(batch, rows).mean() / len(micro_batches)
-                loss.backward()  # type: ignore[no-untyped-call]
+            if device.type == "cuda":
+                batch = batch.to_gpu(device)
+            length = batch.tokens.shape[1]
+            indices_B = torch.arange(rows.start, rows.stop, device=device)
+            t_B = stratified_times(self.time_rng, state.step, indices_B, self.settings.batch_size)
+            u_BK = self.mask_rng.uniform(state.step, indices_B, state.objective.num_mask_samples * length)
+            dropout_keys = None
+            if cast("SupportsDropout", state.network).dropout > 0:
+                dropout_keys = self.dropout_rng.keys(state.step, indices_B)
+            if len(self.micro_batches) > 1:
+                set_gradient_sync(self.loss, is_last=rows == self.micro_batches[-1])
+            with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16):
+                losses_B: Tensor = self.loss(batch.tokens, t_B, u_BK, batch.class_labels, dropout_keys)
+            # The mean over this process's rows; gradients are then averaged over the processes.
+            loss = (losses_B / length).mean() / len(self.micro_batches)
+            loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
             tokens += self.world.size * batch.tokens.numel()
         norms_P = global_grad_norms(state.parameters)
@@ -182,23 +217,6 @@ class Trainer:
         state.history.record(state.step, self.world.all_reduce_mean(torch.stack(losses).sum()), grad_norm, norms_P)
         state.step += 1
         return tokens
-
-    def compute_losses(self, batch: Batch, rows: range) -> Tensor:
-        """Return the losses (B,) of these rows in nats per token, at times spread evenly over the global batch."""
-        state, length = self.state, batch.tokens.shape[1]
-        device = state.device
-        tokens_BL = _to_device(batch.tokens, device)
-        class_labels_B = None if batch.class_labels is None else _to_device(batch.class_labels, device)
-        indices_B = torch.arange(rows.start, rows.stop, device=device)
-        num_uniforms = state.objective.num_loss_uniforms(length)
-        t_B = stratified_times(self.rng, state.step, indices_B, self.settings.batch_size)
-        u_BK = self.rng.uniform(state.step, indices_B, num_uniforms)
-        dropout_keys = None
-        if cast("SupportsDropout", state.network).dropout > 0:
-            dropout_keys = self.rng.child("dropout").keys(state.step, indices_B)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bfloat16"):
-            losses_B: Tensor = self.loss(tokens_BL, t_B, u_BK, class_labels_B, dropout_keys)
-        return losses_B / length
 
 
 class LossModule(nn.Module):
@@ -233,8 +251,3 @@ def drop_labels(labels: Tensor, prob: float, no_class: int, rng: CounterRNG, ste
     """
     u_B = rng.child("classes").uniform(step, torch.arange(rows.start, rows.stop), 1)[:, 0]
     return torch.where(u_B < prob, no_class, labels)
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy a host tensor to the device without synchronizing it."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -85,8 +85,7 @@ def test_the_loss_has_the_value_of_the_bound(name):
     denoiser, tokens = denoiser_for(objective, 0), torch.tensor([2, 1])
     draws = every_draw(objective, tokens)
     rows = tokens.expand(len(draws.time), -1)
-    copies = objective.num_loss_uniforms(L) // (objective.num_uniforms(L) or 1)
-    loss = objective.loss(denoiser, rows, draws.time, draws.u.repeat(1, copies))
+    loss = objective.loss(denoiser, rows, draws.time, draws.u.repeat(1, objective.num_mask_samples))
     assert torch.allclose(loss, objective.elbo(denoiser, rows, draws.time, draws.u).total, rtol=1e-12)
 
 
@@ -99,11 +98,9 @@ def test_loss_and_elbo_work_with_logits_of_any_precision(name):
     tokens = (CounterRNG(0, "data").uniform(0, examples, L) * V).long()
     time = stratified_times(CounterRNG(0, "test"), 0, examples, 64)
     loss = objective.loss(
-        denoiser, tokens, time, CounterRNG(0, "test").uniform(0, examples, objective.num_loss_uniforms(L))
+        denoiser, tokens, time, CounterRNG(0, "test").uniform(0, examples, objective.num_mask_samples * L)
     )
-    total = objective.elbo(
-        denoiser, tokens, time, CounterRNG(0, "test").uniform(0, examples, objective.num_uniforms(L))
-    ).total
+    total = objective.elbo(denoiser, tokens, time, CounterRNG(0, "test").uniform(0, examples, L)).total
     assert loss.shape == total.shape == (64,)
     assert loss.dtype == total.dtype == torch.float64
     loss.mean().backward()

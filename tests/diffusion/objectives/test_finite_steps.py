@@ -147,7 +147,7 @@ def test_several_masks_at_one_time_are_averaged():
     denoiser, examples = random_table(V, L, 0), torch.arange(50)
     tokens, time = X.expand(50, -1), CounterRNG(0, "time").uniform(0, examples, 1)[:, 0]
     objective = MD4(MD4Config(num_mask_samples=3), V)
-    u = CounterRNG(0, "masks").uniform(0, examples, objective.num_loss_uniforms(L))
+    u = CounterRNG(0, "masks").uniform(0, examples, objective.num_mask_samples * L)
     draws = [objective.elbo(denoiser, tokens, time, draw).total for draw in u.split(L, dim=1)]
     assert len(draws) == 3
     assert torch.allclose(objective.loss(denoiser, tokens, time, u), sum(draws) / 3, rtol=1e-12)

@@ -36,7 +36,7 @@ def gradients(objective: Objective, network: Small) -> tuple[Tensor, list[Tensor
     random = torch.Generator().manual_seed(1)
     tokens = torch.randint(V, (B, L), generator=random)
     time = torch.rand(B, generator=random, dtype=torch.float64)
-    u = torch.rand(B, objective.num_loss_uniforms(L), generator=random, dtype=torch.float64)
+    u = torch.rand(B, objective.num_mask_samples * L, generator=random, dtype=torch.float64)
     losses = objective.loss(network, tokens, time, u)
     weights = torch.arange(1.0, B + 1, dtype=torch.float64)
     parameters = [*network.parameters(), *objective.parameters()]
@@ -99,7 +99,7 @@ def test_the_mask_count_is_copied_during_the_forward_pass(kind, monkeypatch):
     random = torch.Generator().manual_seed(1)
     tokens = torch.randint(V, (B, L), generator=random)
     time = torch.rand(B, generator=random, dtype=torch.float64)
-    u = torch.rand(B, objective.num_loss_uniforms(L), generator=random, dtype=torch.float64)
+    u = torch.rand(B, objective.num_mask_samples * L, generator=random, dtype=torch.float64)
     objective.loss(Denoiser(), tokens, time, u)
     draws = len(happened) // 4
     assert draws >= 1

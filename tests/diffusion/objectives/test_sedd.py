@@ -52,7 +52,7 @@ def test_it_is_equation_24(schedule: Schedule, time, seed):
     ratio = schedule.alpha(t) / schedule.one_minus_alpha(t)
     scores = ratio * denoiser.table[V, 0].exp() / V
     written = scores.sum() - ratio * scores[1].log() + ratio * ratio.log() - ratio
-    expected = -schedule.alpha_derivative(t) / schedule.alpha(t) * written
+    expected = schedule.weight(t) / ratio * written
     draw = SEDD(SEDDConfig(schedule=schedule.config), V).elbo(
         denoiser, torch.tensor([[1]]), t, torch.full((1, 1), LAST).double()
     )

@@ -52,7 +52,7 @@ class Objective(Configurable, nn.Module, ABC):
     learning_rate: float | None = None
     """Peak learning rate of the objective's parameters; None for that of the network."""
     num_mask_samples: int = 1
-    """Masks that the loss of an example is averaged over."""
+    """Masks, all at the same time, that the loss of an example is averaged over."""
 
     def __init__(self, config: ObjectiveConfig, vocab_size: int) -> None:
         super().__init__()
@@ -73,16 +73,8 @@ class Objective(Configurable, nn.Module, ABC):
         """Return what the objective has learned so far, for the training log."""
         return {}
 
-    def num_uniforms(self, length: int) -> int:
-        """Return the number of uniforms per example that `elbo` takes: one per token, or 0 without randomness."""
-        return 0 if self.is_exact else length
-
-    def num_loss_uniforms(self, length: int) -> int:
-        """Return the number of uniforms per example that `loss` takes, for all of its masks."""
-        return self.num_mask_samples * self.num_uniforms(length)
-
     def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return the training loss (B,): the mean of the bound over `num_mask_samples` masks at the same time.
+        """Return the training loss (B,), by default the bound.
 
         The value is logged during training. The gradient, in the denoiser's and in the objective's own parameters, is
         an unbiased estimate of the gradient of the expected loss.
@@ -91,13 +83,10 @@ class Objective(Configurable, nn.Module, ABC):
             model: the denoiser.
             x0: (B, L) int64 below V.
             t: (B,) float64, uniform on [0, 1).
-            u: (B, num_loss_uniforms(L)) float64 in [0, 1).
+            u: (B, num_mask_samples * L) float64 in [0, 1).
             class_labels: (B,) or None, passed to the denoiser.
         """
-        losses = [
-            self.elbo(model, x0, t, u_mask, class_labels).total for u_mask in u.chunk(self.num_mask_samples, dim=1)
-        ]
-        return torch.stack(losses).mean(dim=0)
+        return self.elbo(model, x0, t, u, class_labels).total
 
     @abstractmethod
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
@@ -107,7 +96,7 @@ class Objective(Configurable, nn.Module, ABC):
             model: the denoiser.
             x0: (B, L) int64 below V.
             t: (B,) float64, uniform on [0, 1).
-            u: (B, num_uniforms(L)) float64 in [0, 1).
+            u: (B, L) float64 in [0, 1).
             class_labels: (B,) or None, passed to the denoiser.
         """
 
@@ -116,12 +105,8 @@ class Objective(Configurable, nn.Module, ABC):
 
         Subclasses may take more arguments, each (N,). It is compiled as a whole, so conversions belong inside.
         """
-        return functional.cross_entropy(at_least_float32(logits), target, reduction="none")
-
-
-def at_least_float32(logits: Tensor) -> Tensor:
-    """Convert logits of lower precision to float32."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return functional.cross_entropy(logits, target, reduction="none")
 
 
 def build_objective(config: ObjectiveConfig, vocab_size: int) -> Objective:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import ELBO, Objective, at_least_float32
+from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.objectives.md4 import AbsorbingObjective, chunked_token_loss, mask_exactly_k, masked_token_loss
 from mdpipe.diffusion.schedules.base import DiscreteTime, Linear
 from mdpipe.params.diffusion import AnyOrderConfig, AutoregressiveConfig, D3PMConfig, MaskGITConfig, SEDDConfig
@@ -65,7 +65,7 @@ class SEDD(AbsorbingObjective, config=SEDDConfig):
 
     def token_loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return Z - 1 - l_x + log V."""
-        logits = at_least_float32(logits)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         surplus = torch.expm1(logits).mean(dim=1)
         return surplus - logits.gather(1, target[:, None]).squeeze(1) + math.log(self.vocab_size)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import ELBO, Objective, at_least_float32
+from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.objectives.md4 import masked_token_loss
 from mdpipe.diffusion.schedules.base import DiscreteTime
 from mdpipe.params.diffusion import GenMD4Config
@@ -139,7 +139,7 @@ class GenMD4(Objective, config=GenMD4Config):
 
     def token_loss(self, logits: Tensor, target: Tensor, *step: Tensor) -> Tensor:
         """Return the integrand's rate (N,), or, in discrete time, given log(s / t) and s == 0, the divergence (N,)."""
-        log_mu = at_least_float32(logits).log_softmax(dim=1)
+        log_mu = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=1)
         w = self.schedule.w.to(log_mu.dtype)
         return _rate(log_mu, w, target) if self.discrete_time is None else _divergence(log_mu, w, target, *step)
 

@@ -88,6 +88,11 @@ class MD4(AbsorbingObjective, config=MD4Config):
         """Return the name of the bound, with its number of steps in discrete time."""
         return "md4 bound" if self.discrete_time is None else f"md4 bound, T = {self.discrete_time.timesteps}"
 
+    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Return the mean of the bound over `num_mask_samples` masks at the same time, (B,)."""
+        masks = u.chunk(self.num_mask_samples, dim=1)
+        return torch.stack([self.elbo(model, x0, t, u_mask, class_labels).total for u_mask in masks]).mean(dim=0)
+
 
 def masked_token_loss(
     objective: Objective, model: Denoiser, x_t: Tensor, t: Tensor, class_labels: Tensor | None, *targets: Tensor

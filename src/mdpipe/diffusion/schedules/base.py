@@ -43,7 +43,7 @@ class Schedule(Configurable, ABC):
 
     @abstractmethod
     def raw_derivative(self, t: Tensor) -> Tensor:
-        """Return raw'(t)."""
+        """Return raw'(t), which is never positive."""
 
     @abstractmethod
     def raw_inverse(self, raw: Tensor) -> Tensor:
@@ -57,13 +57,10 @@ class Schedule(Configurable, ABC):
         """Return the probability that a token is masked, to full relative accuracy."""
         return (1 - 2 * self.epsilon) * self.one_minus_raw(t) + self.epsilon
 
-    def alpha_derivative(self, t: Tensor) -> Tensor:
-        """Return alpha'(t), which is never positive."""
-        return (1 - 2 * self.epsilon) * self.raw_derivative(t)
-
     def weight(self, t: Tensor) -> Tensor:
         """Return the weight -alpha'(t) / (1 - alpha(t)) of the masked tokens' cross entropy (eq. 5)."""
-        return -self.alpha_derivative(t) / self.one_minus_alpha(t)
+        alpha_derivative = (1 - 2 * self.epsilon) * self.raw_derivative(t)
+        return -alpha_derivative / self.one_minus_alpha(t)
 
     def log_snr(self, t: Tensor) -> Tensor:
         """Return log(alpha(t) / (1 - alpha(t))), in which the bound is the same for all schedules."""
