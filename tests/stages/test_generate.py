@@ -237,6 +237,15 @@ def test_arrays_and_folders_have_the_images_at_their_own_size(mdpipe: Command) -
     assert np.array_equal(levels_of(Path("sheet.png")), quantize(images[..., 0], 255, LEVELS))
 
 
+def test_images_in_a_folder_replace_those_of_an_earlier_call(mdpipe: Command) -> None:
+    Path("each").mkdir()
+    kept = {"digits-2026b.png", "other-0001.png", "notes.txt"}
+    for name in [*kept, "digits-0002.png", "digits-10000.png"]:
+        Path("each", name).touch()
+    mdpipe("generate", "digits", "--count", 1, "--out", "each")
+    assert {file.name for file in Path("each").iterdir()} == {*kept, "digits-0001.png"}
+
+
 def test_lines_of_json_hold_the_texts(mdpipe: Command) -> None:
     printed = texts_of(mdpipe("generate", "subwords_genmd4", "--count", 3).stdout)
     assert mdpipe("generate", "subwords_genmd4", "--count", 3, "--out", "new.jsonl").stdout == "new.jsonl\n"

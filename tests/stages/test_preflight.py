@@ -13,6 +13,7 @@ from mdpipe.cli import app
 from mdpipe.commands.check import describe
 from mdpipe.params import dump_params, load_params, parse_params
 from mdpipe.pipeline.preflight import require_usable
+from mdpipe.stages.resolve import resolve
 from tests.stages.planning import FILES, smoke
 from workflow.engine import open_repo
 
@@ -58,6 +59,17 @@ def test_check_names_every_path_that_is_missing(place):
     assert "train@chars_md4" in result.output  # What would run is said all the same.
     for source in smoke()["sources"]:
         assert f"sources.{source}.path: 'constraints.txt' does not exist" in result.output
+
+
+def test_resolve_warns_of_missing_files_of_sources_to_download(place, caplog):
+    """DVC's own error has no key of params.yaml."""
+    params = with_paths(digits="gone.txt")
+    resolve(params)
+    assert caplog.messages == ["sources.digits.path: 'gone.txt' does not exist; correct it, or put the files there"]
+    caplog.clear()
+    Path("data/raw/digits").mkdir(parents=True)
+    resolve(params)
+    assert caplog.messages == []
 
 
 def test_check_says_that_without_runs_there_is_no_report(place):

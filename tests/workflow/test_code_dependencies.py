@@ -16,20 +16,22 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 NO_INFLUENCE = (
     "mdpipe/params",
     "mdpipe/file_formats.py",
-    "mdpipe/memory.py",
+    "mdpipe/processes.py",
+    "mdpipe/progress.py",
     "mdpipe/pipeline/paths.py",
     "mdpipe/pipeline/fingerprint.py",
     "mdpipe/pipeline/supervision.py",
     "mdpipe/pipeline/provenance.py",
+    "mdpipe/pipeline/preflight.py",
     "mdpipe/pipeline/__init__.py",
     "mdpipe/stages/__init__.py",
     "mdpipe/__init__.py",
 )
 """Params are watched by their values, and DVC watches the paths themselves.
 By the format of a file a source is refused, and never read otherwise.
-The memory that a process takes is logged, and never written to an artifact.
+The memory that a process takes and its progress are logged, and never written to an artifact.
 Fingerprints name scratch folders, of which no trace is in an artifact. The provenance of a stage decides whether its
-artifacts are recorded, and never what is in them."""
+artifacts are recorded, and never what is in them. Preflight checks refuse and warn."""
 
 
 def module_file(name: str) -> Path | None:

@@ -38,7 +38,6 @@ from mdpipe.data.sources import open_source
 from mdpipe.data.sources.writer import write_shards
 from mdpipe.data.tokenize.text import encode_text
 from mdpipe.data.tokenizers import build_tokenizer, load_tokenizer
-from mdpipe.memory import MEBIBYTE, peak_rss_mib
 from mdpipe.params.data import (
     PACKINGS,
     BytesTokenizer,
@@ -49,6 +48,7 @@ from mdpipe.params.data import (
     TextTokenizer,
 )
 from mdpipe.params.sources import JsonLinesSource
+from mdpipe.processes import MEBIBYTE, peak_rss_mib
 
 TOKENIZERS = ("bytes", "text8", "sentencepiece", "gpt2")
 MEGABYTE = 10**6

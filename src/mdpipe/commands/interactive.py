@@ -15,8 +15,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from torch import Tensor
 
 from mdpipe.commands.sample_files import require_sample_path, write_images, write_texts
@@ -29,6 +28,7 @@ from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.pipeline import paths
+from mdpipe.progress import progress_bar
 from mdpipe.stages import model_io, sampling
 from mdpipe.stages.model_io import TrainedModel
 
@@ -247,9 +247,7 @@ def _read_image(path: Path, mode: Literal["L", "RGB"], size: tuple[int, int]) ->
 
 @contextmanager
 def _progress() -> Iterator[OnStep]:
-    columns = ("[progress.description]{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with progress_bar(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
         task = bar.add_task("sampling", total=None)
 
         def on_step(done: int, steps: int, _: Tensor) -> None:

@@ -5,12 +5,13 @@ Texts   .txt             under numbered headings, as they are printed
 Images  .png .jpg .webp  a sheet with all images, enlarged so that pixels are seen
         .npy             uint8 (N, H, W, C)
         .npz             the same under the key `images`
-        a folder         a PNG per image at the image's size
+        a folder         a PNG per image at the image's size; replaces those of an earlier call
 """
 
 import io
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -88,8 +89,13 @@ def write_images(model: TrainedModel, tokens: Tensor, out: str, known: Tensor | 
     path, images = Path(out), _pixels(model, tokens)
     if _is_folder(out):
         digits = max(DIGITS, len(str(len(images))))
-        for number, image in enumerate(images, start=1):
-            save_image(image, path / f"{model.name}-{number:0{digits}d}.png")
+        files = [path / f"{model.name}-{number:0{digits}d}.png" for number in range(1, len(images) + 1)]
+        for image, target in zip(images, files, strict=True):
+            save_image(image, target)
+        is_sample = re.compile(rf"{model.name}-\d{{{DIGITS},}}\.png")
+        for other in set(path.iterdir()).difference(files):
+            if is_sample.fullmatch(other.name):
+                other.unlink()
     elif path.suffix.lower() in ARRAY_SUFFIXES:
         file = io.BytesIO()
         if path.suffix.lower() == ".npy":

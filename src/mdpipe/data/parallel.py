@@ -6,9 +6,6 @@ processes changes nothing but the time.
 
 import multiprocessing
 import os
-import sys
-import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -16,21 +13,16 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, TypeVar
-
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as Bar
+from typing import Any, TypeVar
 
 from mdpipe.data.artifacts.files import DISK_FULL_ERRNOS, atomic_dir, read_json, write_json
+from mdpipe.processes import exit_with_parent
+from mdpipe.progress import Progress
 
 Shard = TypeVar("Shard")
 SUMMARY = "summary.json"
 WORKERS = "MDPIPE_WORKERS"
 """Environment variable: number of processes of a stage that prepares data; by default one per core."""
-LOG_INTERVAL = 10.0
-"""Seconds between lines of progress in a log."""
 
 
 @dataclass(frozen=True)
@@ -39,51 +31,6 @@ class ShardResult:
 
     folder: Path
     summary: dict[str, Any]
-
-
-class Progress:
-    """Progress in bytes: a bar on a terminal, a line every few seconds in a log. Used as a context manager."""
-
-    def __init__(self, task: str, total: int | None) -> None:
-        self.task, self.total, self.done = task, total, 0
-        self._start = self._last_line = time.monotonic()
-        self._resumed = 0
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        self._bar = Bar(*columns, TransferSpeedColumn(), TimeRemainingColumn(), console=console, transient=True)
-        self._bar_task = self._bar.add_task(task, total=total)
-        self._is_shown = console.is_terminal
-
-    def advance(self, count: int, *, is_resumed: bool = False) -> None:
-        """Add bytes; those of an earlier process are done, but do not count for the rate."""
-        self.done += count
-        if is_resumed:
-            self._resumed += count
-        self._bar.advance(self._bar_task, count)
-        now = time.monotonic()
-        if not self._is_shown and now - self._last_line >= LOG_INTERVAL:
-            self._last_line = now
-            print(self.line(now - self._start), file=sys.stderr, flush=True)  # noqa: T201
-
-    def line(self, seconds: float) -> str:
-        """Return the line of a log after this many seconds."""
-        rate = (self.done - self._resumed) / max(seconds, 1e-9)
-        line = f"{self.task}: {self.done / 1e6:,.1f} MB"
-        if self.total:
-            line += f" of {self.total / 1e6:,.1f} MB, {rate / 1e6:.1f} MB/s"
-            return line + f", {max(self.total - self.done, 0) / max(rate, 1.0):,.0f} s left"
-        return line + f", {rate / 1e6:.1f} MB/s"
-
-    def __enter__(self) -> Self:
-        if self._is_shown:
-            self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._is_shown:
-            self._bar.stop()
 
 
 def map_shards(
@@ -143,7 +90,7 @@ def _mapper(processes: int) -> Iterator[Callable[..., Iterator[Any]]]:
         return
     # Spawned, not forked: the parent may hold threads of numpy, arrow or a progress bar.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_exit_with_parent)
+    pool = ProcessPoolExecutor(processes, mp_context=context, initializer=exit_with_parent)
     try:
         yield pool.map
     except BrokenProcessPool:
@@ -176,15 +123,3 @@ def _run(task: tuple[Callable[[Any, Path], dict[str, Any]], Any, Path]) -> dict[
 
 def _summary(folder: Path) -> dict[str, Any]:
     return read_json(folder / SUMMARY, f"remove {folder.parent} and run the stage again")
-
-
-def _exit_with_parent() -> None:
-    """Exit when the parent is killed, instead of waiting for the next shard forever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

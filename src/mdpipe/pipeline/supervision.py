@@ -6,20 +6,16 @@ safe.
 """
 
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-POLL_SECONDS = 0.5
+from mdpipe.processes import exit_with_parent
+
 DVC_MARK = "DVC_STAGE"
 """Set by DVC in the environment of the commands it runs; a stage started by hand may outlive its shell."""
 TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"
 """Set by torchrun in the environment of the processes that train a run together."""
-
-EXIT_ORPHANED = 75
-"""Exit status: EX_TEMPFAIL, try again."""
 
 REQUEUE_DIR = Path(".mdpipe/requeue")
 """A stage that asks to be run again creates a file of its name here, since DVC does not pass on exit statuses."""
@@ -29,18 +25,6 @@ def exit_with_engine() -> None:
     """Have this process exit when DVC or torchrun, which started it, has ended; do nothing without them."""
     if DVC_MARK in os.environ or TORCHRUN_MARK in os.environ:
         exit_with_parent()
-
-
-def exit_with_parent(is_needed: Callable[[], bool] = lambda: True) -> None:
-    """Exit at once, from a thread, when the parent has ended or the process is no longer needed."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent and is_needed():
-            time.sleep(POLL_SECONDS)
-        os._exit(EXIT_ORPHANED)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import TextColumn
 
+from mdpipe.progress import progress_bar
 from mdpipe.training.metrics import TrainMetrics
 
 MetricsLogger = Callable[[TrainMetrics], None]
@@ -40,9 +40,9 @@ def open_loggers(events: Path) -> Iterator[MetricsLogger]:
 
 @contextmanager
 def _open_progress_bar() -> Iterator[MetricsLogger]:
-    with Progress(BarColumn(20), TextColumn("{task.description}"), console=Console(stderr=True)) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda metrics: bar.update(task, completed=metrics.step, total=metrics.steps, description=str(metrics))
+    with progress_bar(TextColumn("{task.fields[metrics]}"), transient=False) as bar:
+        task = bar.add_task("training", total=None, metrics="")
+        yield lambda metrics: bar.update(task, completed=metrics.step, total=metrics.steps, metrics=metrics)
 
 
 @contextmanager

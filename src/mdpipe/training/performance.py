@@ -13,12 +13,12 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.memory import MEBIBYTE, peak_rss_mib
 from mdpipe.networks.base import Network, get_blocks
 from mdpipe.networks.transformer import Transformer
 from mdpipe.networks.unet import UNet
 from mdpipe.networks.uvit import PATCH_SIZE, UViT
 from mdpipe.params.training import HardwareConfig
+from mdpipe.processes import MEBIBYTE, peak_rss_mib
 
 MIN_EDGE, MAX_EDGE = 128, 8192
 """Rows and columns of the square matrices. The largest take milliseconds on a GPU and 256 MiB in float32."""

@@ -2,15 +2,15 @@
 
 import pytest
 
-from mdpipe.data import parallel
-from mdpipe.data.parallel import LOG_INTERVAL, Progress
+from mdpipe import progress as progress_module
+from mdpipe.progress import LOG_INTERVAL, Progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that only the test moves."""
     now = [100.0]
-    monkeypatch.setattr(parallel.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress_module.time, "monotonic", lambda: now[0])
 
     def wait(seconds):
         now[0] += seconds

@@ -7,7 +7,8 @@ import pytest
 
 from mdpipe.console import report_errors
 from mdpipe.data.artifacts.files import scratch_dir
-from mdpipe.data.parallel import WORKERS, Progress, map_shards, num_workers
+from mdpipe.data.parallel import WORKERS, map_shards, num_workers
+from mdpipe.progress import Progress
 from tests.data.killing import marks, run, run_until
 from tests.data.parallel import works
 from tests.data.shards import folder_bytes
@@ -19,7 +20,7 @@ ITEMS = [5, 0, 7, 2, 4]
 SCRIPT = """
 from pathlib import Path
 from mdpipe.data.parallel import map_shards
-from mdpipe.data.parallel import Progress
+from mdpipe.progress import Progress
 from tests.data.parallel.works import write_slowly
 
 if __name__ == "__main__":

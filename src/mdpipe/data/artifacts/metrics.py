@@ -1,8 +1,8 @@
-"""Records of stages as sorted JSON, and tables as CSV, with stable bytes, tracked in git.
+"""Records of stages as sorted JSON, and tables as CSV, with stable bytes.
 
-A record holds results, which go into a metrics file of DVC, and what describes them: names, units, settings, counts and
-details. DVC shows every key of a metrics file as a column, so these files hold nothing but the headline results, under
-the same names in every stage. The rest of a record is a file of its own.
+A record has results and what describes them: names, units, settings, counts and details. The results go into a metrics
+file of DVC, which git tracks; everything else goes into a second file, a cached output of DVC. DVC shows every key of a
+metrics file as a column, so metrics files have only the headline results, under the same names in every stage.
 
 Floats have six significant digits: far finer than any reported standard error, and coarse enough to hide the last bits,
 in which a sum may differ between machines.

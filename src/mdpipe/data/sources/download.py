@@ -24,12 +24,12 @@ from filelock import FileLock
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from mdpipe.data.artifacts.files import explain_disk_full
-from mdpipe.data.parallel import Progress
 from mdpipe.data.sources.files import BLOCK, MAX_EXPANSION, SourceFile, refuse_concatenated
 from mdpipe.data.sources.text import text_shards
 from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import printable, reason, without_secrets
 from mdpipe.params.sources import UrlSource
+from mdpipe.progress import Progress
 
 CHUNK = 2**20
 """Bytes that are written, hashed and reported at a time: a killed download loses at most these."""

@@ -16,8 +16,9 @@ import numpy as np
 
 from mdpipe.data.artifacts.arrays import ArrayFile
 from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, write_json
-from mdpipe.data.parallel import Progress, ShardResult, map_shards
+from mdpipe.data.parallel import ShardResult, map_shards
 from mdpipe.data.raw import KEY, Document, ImageBatch
+from mdpipe.progress import Progress
 
 EMPTY_SOURCE = "the source has no documents or images; check its settings in params.yaml under `sources`"
 SHARD_BYTES = 64 * 2**20

@@ -13,12 +13,13 @@ import numpy as np
 from mdpipe.data.artifacts.arrays import ArrayFile
 from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, scratch_dir
 from mdpipe.data.dataset import DatasetHeader, token_dtype, write_header
-from mdpipe.data.parallel import Progress, map_shards
+from mdpipe.data.parallel import map_shards
 from mdpipe.data.pixels import quantize, tile
 from mdpipe.data.raw import RawImages, read_images
 from mdpipe.data.splits import SPLITS, SplitPlan, plan_splits
 from mdpipe.data.tokenize.manifest import digest_file, duplicate_counts, write_manifest
 from mdpipe.params.data import Splits
+from mdpipe.progress import Progress
 
 BATCH_IMAGES = 1024
 """Images that are cut and quantized together: enough to be fast, few enough for any memory."""

@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.files import atomic_dir, write_json
-from mdpipe.data.parallel import Progress, ShardResult, map_shards
+from mdpipe.data.parallel import ShardResult, map_shards
 from mdpipe.data.raw import Document
 from mdpipe.data.splits import SPLITS, SplitPlan
+from mdpipe.progress import Progress
 
 WINDOW = 50
 EVALUATION_SPLITS = ("validation", "test")

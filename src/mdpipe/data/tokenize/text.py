@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mdpipe.data.artifacts.arrays import ConcatArray, concat_arrays
 from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, scratch_dir
 from mdpipe.data.dataset import DatasetHeader, token_dtype, write_header
-from mdpipe.data.parallel import Progress, ShardResult, map_shards
+from mdpipe.data.parallel import ShardResult, map_shards
 from mdpipe.data.splits import SPLITS, SplitPlan, plan_splits, single_split
 from mdpipe.data.tokenize.manifest import (
     EVALUATION_SPLITS,
@@ -29,6 +29,7 @@ from mdpipe.data.tokenize.manifest import (
 from mdpipe.data.tokenize.token_stream import TokenStream, decode_between
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.params.data import PACKINGS, Packing, Splits
+from mdpipe.progress import Progress
 
 TOKENIZER = "tokenizer"
 """Folder of the tokenizer among the shards."""
