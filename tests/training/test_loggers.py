@@ -1,16 +1,21 @@
 """What can be followed while a run trains."""
 
+import json
 import os
 import pty
+import struct
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto.wandb_internal_pb2 import Record
 
-from mdpipe.training.loggers import open_loggers
+from mdpipe.params.strict_yaml import read_yaml
+from mdpipe.training.loggers import LOGGERS_VARIABLE, LoggedRun, open_loggers
 from mdpipe.training.metrics import TrainMetrics
 
 PROGRESS = TrainMetrics(
@@ -31,23 +36,94 @@ TERMINAL = """
 from dataclasses import replace
 from pathlib import Path
 from mdpipe.training.loggers import open_loggers
-from tests.training.test_loggers import PROGRESS
-with open_loggers(Path("events")) as log_metrics:
+from tests.training.test_loggers import PROGRESS, logged_run
+with open_loggers(logged_run(Path("events"))) as log_metrics:
     log_metrics(PROGRESS)
     log_metrics(replace(PROGRESS, step=40, loss=2.125))
 """
 
 
-def test_tensorboard_reads_the_curves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with open_loggers(tmp_path) as log_metrics:
+def logged_run(folder: Path) -> LoggedRun:
+    return LoggedRun("small", "0123456789abcdef0123", {"train": {"steps": 40}, "objective": "md4"}, folder)
+
+
+def log_twice(folder: Path) -> None:
+    with open_loggers(logged_run(folder)) as log_metrics:
         log_metrics(PROGRESS)
         log_metrics(replace(PROGRESS, step=20, loss=2.0))
+
+
+def test_tensorboard_reads_the_curves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    log_twice(tmp_path)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [(10, 2.5), (20, 2.0)]
     assert {"train/lr", "train/grad_norm", "perf/tokens_per_sec", "perf/mfu", "perf/peak_mem_mib"} <= set(
         events.Tags()["scalars"]
     )
     assert capfd.readouterr().err.count("\n") == 2
+
+
+def test_dvclive_has_the_curves_and_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOGGERS_VARIABLE, "dvclive")
+    log_twice(tmp_path)
+    curve = (tmp_path / "dvclive/plots/metrics/train/loss.tsv").read_text().split()
+    assert curve == ["step", "loss", "10", "2.5", "20", "2.0"]
+    assert read_yaml((tmp_path / "dvclive/params.yaml").read_bytes()) == {"train.steps": 40, "objective": "md4"}
+
+
+@pytest.mark.slow
+def test_wandb_has_the_curves_and_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOGGERS_VARIABLE, "wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    log_twice(tmp_path)
+    (file,) = tmp_path.glob("wandb/offline-run-*/run-small-0123456789abcdef.wandb")
+    content, rows, settings = file.read_bytes(), [], {}
+    start = 7
+    while start < len(content):
+        # LevelDB's log format: checksum, length and type of each record; these are all in the first block.
+        length, kind = struct.unpack_from("<xxxxHB", content, start)
+        assert kind == 1
+        record = Record.FromString(content[start + 7 : start + 7 + length])
+        start += 7 + length
+        settings |= {update.key: json.loads(update.value_json) for update in record.run.config.update}
+        row = {item.nested_key[0] if item.nested_key else item.key: item.value_json for item in record.history.item}
+        rows += [(int(row["_step"]), float(row["train/loss"]))] if row else []
+    assert rows == [(10, 2.5), (20, 2.0)]
+    assert settings["objective"] == "md4" and settings["train"] == {"steps": 40}
+
+
+@pytest.mark.slow
+def test_mlflow_has_the_curves_and_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOGGERS_VARIABLE, "mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    log_twice(tmp_path / "logs/events/small")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'logs/mlflow.db'}")
+    (run,) = client.search_runs([client.get_experiment_by_name("mdpipe").experiment_id])
+    assert run.info.run_name == "small" and run.info.status == "FINISHED"
+    assert run.data.params == {"train.steps": "40", "objective": "md4"}
+    history = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(10, 2.5), (20, 2.0)]
+
+
+def test_unknown_logger_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOGGERS_VARIABLE, "tensorboard, wandbb")
+    with pytest.raises(ValueError, match=r"MDPIPE_LOGGERS has 'wandbb' \(did you mean 'wandb'\?\); the loggers are "):
+        log_twice(tmp_path)
+
+
+def test_logger_that_is_not_installed_names_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dvclive.live", None)
+    monkeypatch.setenv(LOGGERS_VARIABLE, "dvclive")
+    with pytest.raises(ValueError, match=r"has dvclive, which needs dvclive.live: `pip install 'mdpipe\[dvclive\]'`"):
+        log_twice(tmp_path)
+
+
+def test_without_tensorboard_only_the_console_logs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    log_twice(tmp_path)
+    assert capfd.readouterr().err.count("\n") == 2 and not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -62,7 +62,7 @@ def evaluation(run: str) -> Path:
 
 
 def events(run: str) -> Path:
-    """Return the folder of a run's TensorBoard events: `tensorboard --logdir logs/events`."""
+    """Return the folder of what a run's training logs: `tensorboard --logdir logs/events`."""
     return Path("logs/events") / run
 
 

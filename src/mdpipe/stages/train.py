@@ -23,7 +23,7 @@ from mdpipe.pipeline.provenance import require_unchanged_inputs
 from mdpipe.stages.model_io import UNITS, compute_device, num_classes, save_model
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
 from mdpipe.training.distributed import WORLD_SIZE, World, init_distributed, launch
-from mdpipe.training.loggers import log_to_console, open_loggers
+from mdpipe.training.loggers import LoggedRun, log_to_console, open_loggers
 from mdpipe.training.loop import Batch, drop_labels
 from mdpipe.training.loop import train as train_network
 from mdpipe.training.signals import InterruptedTrainingError
@@ -104,7 +104,8 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         labels = torch.from_numpy(training_labels(*selection))
         return Batch(tokens, drop_labels(labels, settings.class_cond.label_dropout, dataset.classes, rng, step, rows))
 
-    with open_loggers(paths.events(run)) if world.is_main_process else nullcontext(log_to_console) as log_metrics:
+    logged_run = LoggedRun(run, run_hash, settings.model_dump(mode="json"), paths.events(run))
+    with open_loggers(logged_run) if world.is_main_process else nullcontext(log_to_console) as log_metrics:
         result = train_network(
             network,
             objective,
