@@ -33,7 +33,7 @@ from mdpipe.params.sampling import (
     ReMDMConfig,
     SamplerConfig,
 )
-from mdpipe.params.training import MuonConfig, OptimizerConfig
+from mdpipe.params.training import MuonConfig, OptimizerConfig, ValidationConfig
 
 NAN, INF = math.nan, math.inf
 Values = list[Any]
@@ -96,8 +96,16 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
         "optimizer": (["muon", {"kind": "adamw"}], ["sgd", {}, None]),
         "max_grad_norm": ([1e-9, 1.0, None], [0.0, -1.0, NAN, "1"]),
         "ema_decay": FRACTION,
+        "validation": ([None, {"every": 10}], ["last", 10, {}]),
         "save_every": COUNT,
         "save_total_limit": COUNT,
+    },
+    ValidationConfig: {
+        "every": COUNT,
+        "num_examples": ([2, 10**6], [1, 0, 2.0, None]),
+        "num_mc_samples": COUNT,
+        "batch_size": COUNT,
+        "keep_best": SWITCH,
     },
     HardwareConfig: {
         "precision": (["float32", "bfloat16"], ["fp8", 32, None]),
@@ -129,6 +137,7 @@ REQUIRED: dict[type[Config], dict[str, Any]] = {
     UNetConfig: {"hidden_size": 8, "num_blocks": 1},
     UViTConfig: {"hidden_size": 8, "num_blocks": 1, "transformer_width": 12, "num_layers": 1, "num_heads": 2},
     TrainConfig: {"steps": 200, "batch_size": 1},
+    ValidationConfig: {"every": 10},
 }
 """Values of the settings that have no default."""
 
@@ -147,6 +156,7 @@ SECTIONS: list[type[Config]] = [
     EvaluateConfig,
     EstimatorConfig,
     ClassConditioning,
+    ValidationConfig,
 ]
 CONFIGS = [*(config for family in FAMILIES for config in family.kinds.values()), *SECTIONS]
 every_config = pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.__name__)

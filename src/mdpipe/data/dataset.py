@@ -139,6 +139,24 @@ class EncodedDataset:
         ]
         return self.validate_tokens(np.stack(rows)) if rows else np.empty((0, self.seq_len), dtype=np.int64)
 
+    def spaced_examples(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
+        """Return up to `count` whole examples, evenly spaced over the split: (N, L), and their labels (N,), if any.
+
+        Raises:
+            ValueError: there are fewer than two, or a token is no id of the vocabulary.
+        """
+        total = len(self.tokens) if self.modality == "image" else len(self.tokens) // self.stream_tokens
+        if total < 2:
+            raise ValueError(
+                f"the {self.split} split of {self.directory} has {total} whole examples, too few to validate on; hold"
+                " out a larger share of the data in params.yaml"
+            )
+        indices = np.arange(min(count, total)) * total // min(count, total)
+        if self.modality == "text":
+            return self.windows(indices * self.stream_tokens), None
+        labels = None if self.labels is None else np.array(self.labels[indices], dtype=np.int64)
+        return self.validate_tokens(self.tokens[indices]), labels
+
     def evaluation_batches(self, batch_size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yield the whole split in order, as (index of the first example, tokens).
 

@@ -40,6 +40,23 @@ class MuonConfig(OptimizerConfig):
 AnyOptimizer = Annotated[OptimizerConfig, AnyKind(OptimizerConfig)]
 
 
+class ValidationConfig(Config):
+    """Bounds of a few examples of the validation split, evenly spaced, while a run trains. They decide nothing unless
+    `keep_best` is true, and appear in the live log, the training curve and the loggers.
+    """
+
+    every: Positive
+    """Steps between validations; there is one after the last step, too."""
+    num_examples: Annotated[int, Field(ge=2)] = 64
+    """Number of examples; all of them if the split has fewer."""
+    num_mc_samples: Positive = 8
+    """Monte Carlo samples of (time, mask) per example, the same at every validation."""
+    batch_size: Positive = 64
+    """Examples per batch."""
+    keep_best: bool = False
+    """The model is the averaged weights with the lowest bound, instead of the last ones."""
+
+
 class TrainConfig(Config):
     """Optimizer and length of a training run."""
 
@@ -57,6 +74,8 @@ class TrainConfig(Config):
     """Clip the global gradient norm to this value; null for no clipping."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     """Decay of the moving average of the weights. The averaged weights are the model."""
+    validation: ValidationConfig | None = None
+    """Validation while the run trains; null for none."""
     save_every: Positive = 1000
     """Steps between checkpoints."""
     save_total_limit: Positive = 2

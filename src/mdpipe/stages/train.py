@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from statistics import fmean
 
 import torch
@@ -24,9 +25,10 @@ from mdpipe.stages.model_io import UNITS, compute_device, num_classes, save_mode
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
 from mdpipe.training.distributed import WORLD_SIZE, World, init_distributed, launch
 from mdpipe.training.loggers import LoggedRun, log_to_console, open_loggers
-from mdpipe.training.loop import Batch, drop_labels
+from mdpipe.training.loop import Batch, TrainResult, drop_labels
 from mdpipe.training.loop import train as train_network
 from mdpipe.training.signals import InterruptedTrainingError
+from mdpipe.training.validation import Validator
 
 FLOAT32_BYTES = 4
 
@@ -104,6 +106,19 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         labels = torch.from_numpy(training_labels(*selection))
         return Batch(tokens, drop_labels(labels, settings.class_cond.label_dropout, dataset.classes, rng, step, rows))
 
+    validator = None
+    if validation := settings.train.validation:
+        held_out = EncodedDataset.open(paths.encoded(settings.dataset), "validation")
+        tokens, labels = held_out.spaced_examples(validation.num_examples)
+        validator = Validator(
+            network,
+            objective,
+            torch.from_numpy(tokens),
+            None if labels is None or settings.class_cond is None else torch.from_numpy(labels),
+            validation,
+            settings.train.steps,
+            CounterRNG(params.seed, "validation"),
+        )
     logged_run = LoggedRun(run, run_hash, settings.model_dump(mode="json"), paths.events(run))
     with open_loggers(logged_run) if world.is_main_process else nullcontext(log_to_console) as log_metrics:
         result = train_network(
@@ -116,14 +131,14 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
             rng=rng,
             checkpoint_dir=checkpoint_dir,
             run_hash=run_hash,
+            validator=validator,
             log_metrics=log_metrics,
             world=world,
         )
     if not world.is_main_process:
         return
     save_model(run, settings, result.weights, result.objective_weights, dataset)
-    curve = [(row.step, row.loss, row.lr, row.grad_norm) for row in result.history]
-    write_csv(paths.curve(run), ("step", "train/loss", "train/lr", "train/grad_norm"), curve)
+    _write_curve(paths.curve(run), result)
     record = {
         "run": run,
         "steps": settings.train.steps,
@@ -141,3 +156,15 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         if other != checkpoint_dir:
             discard_finished(other)
     mark_finished(checkpoint_dir)
+
+
+def _write_curve(path: Path, result: TrainResult) -> None:
+    """Write the training curve, with the columns of validation and rows for its steps if there was any."""
+    columns = ["step", "train/loss", "train/lr", "train/grad_norm"]
+    rows: dict[int, list[float | None]] = {row.step: [row.loss, row.lr, row.grad_norm] for row in result.history}
+    if result.validations:
+        columns += ["validation/loss", "validation/stderr"]
+        bounds = {bound.step: [bound.value, bound.stderr] for bound in result.validations}
+        steps = sorted(rows.keys() | bounds.keys())
+        rows = {step: [*rows.get(step, [None] * 3), *bounds.get(step, [None] * 2)] for step in steps}
+    write_csv(path, columns, ((step, *values) for step, values in rows.items()))

@@ -30,6 +30,7 @@ from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learn
 from mdpipe.training.performance import apply_compile_and_checkpointing, find_bfloat16_problem, training_flops
 from mdpipe.training.signals import InterruptedTrainingError, handle_signals
 from mdpipe.training.state import TrainingState
+from mdpipe.training.validation import Validation, Validator
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +62,13 @@ class TrainResult:
         weights: the network's state dict with its EMA, float32 on the CPU, for evaluation and sampling.
         objective_weights: the same for the objective's own parameters; empty for most objectives.
         history: metrics along the way.
+        validations: bounds along the way, if the run is validated.
     """
 
     weights: dict[str, Tensor]
     objective_weights: dict[str, Tensor]
     history: list[HistoryRow]
+    validations: list[Validation]
 
 
 def train(
@@ -79,6 +82,7 @@ def train(
     rng: CounterRNG,
     checkpoint_dir: Path,
     run_hash: str,
+    validator: Validator | None = None,
     log_metrics: MetricsLogger = log_to_console,
     world: World = World(),  # noqa: B008 (frozen)
 ) -> TrainResult:
@@ -94,6 +98,7 @@ def train(
         rng: source of times and masks.
         checkpoint_dir: folder of the run's checkpoints. If another process trains in it, this one waits.
         run_hash: hash of everything that the result depends on; checkpoints with another hash are refused.
+        validator: evaluates the averaged weights along the way; its best ones are the result if it keeps them.
         log_metrics: called on the main process every few seconds and after the last step.
         world: the processes of the run; all call this with the same arguments except `world`.
 
@@ -107,7 +112,7 @@ def train(
     with lock_checkpoint_dir(checkpoint_dir) if world.is_main_process else nullcontext(), handle_signals() as signals:
         world.barrier()
         flops = training_flops(network, length)
-        trainer = Trainer.build(network, objective, settings, hardware, rng, world)
+        trainer = Trainer.build(network, objective, settings, hardware, rng, world, validator)
         state = trainer.state
         if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), world):
             state.restore(checkpoint)
@@ -122,9 +127,13 @@ def train(
             is_last = state.step == settings.steps
             # Metrics may read sharded tensors, so all processes must agree on when they are due.
             is_due, status = world.all_reduce_max(int(processor.is_due()), signals.status)
-            if is_due or is_last:
+            validation = None
+            if validator is not None and validator.is_due(state.step):
                 state.history.require_finite(state.step)
-                metrics = processor.compute(learning_rate_at(state.step - 1, settings))
+                validation = validator.validate(state.step, *state.ema_state_dicts())
+            if is_due or is_last or validation:
+                state.history.require_finite(state.step)
+                metrics = processor.compute(learning_rate_at(state.step - 1, settings), validation)
                 if world.is_main_process:
                     log_metrics(metrics)
             if state.step % settings.save_every == 0 or is_last or status:
@@ -134,7 +143,8 @@ def train(
                 raise InterruptedTrainingError(
                     f"interrupted after step {state.step} of {settings.steps}; run the same command to resume", status
                 )
-        return TrainResult(*state.ema_state_dicts(), state.history.rows())
+        weights = (validator and validator.best_weights()) or state.ema_state_dicts()
+        return TrainResult(*weights, state.history.rows(), validator.validations if validator else [])
 
 
 @dataclass(frozen=True)
@@ -161,13 +171,14 @@ class Trainer:
         hardware: HardwareConfig,
         rng: CounterRNG,
         world: World = World(),  # noqa: B008 (frozen)
+        validator: Validator | None = None,
     ) -> Self:
         """Build the trainer of a new run. The optimizers come last, since FSDP2 replaces the parameters."""
         apply_compile_and_checkpointing(network, objective, hardware)
         loss = LossModule(network, objective.to(next(network.parameters()).device))
         parallel_loss = parallelize(loss, get_blocks(network), hardware, world)
         return cls(
-            TrainingState(network, objective, settings),
+            TrainingState(network, objective, settings, validator),
             parallel_loss,
             settings,
             is_bfloat16=hardware.precision == "bfloat16",

@@ -15,6 +15,7 @@ from torch import Tensor
 from mdpipe.params.training import TrainConfig
 from mdpipe.training.optimizer import learning_rate_at
 from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops
+from mdpipe.training.validation import Validation
 
 if TYPE_CHECKING:
     from mdpipe.training.state import TrainingState
@@ -145,6 +146,7 @@ class TrainMetrics:
         peak_mem_mib: peak memory of this process.
         eta_s: estimated seconds left.
         objective: what the objective has learned, in a few words; empty for most.
+        validation: the bound after this step, if there was a validation.
     """
 
     step: int
@@ -159,9 +161,11 @@ class TrainMetrics:
     peak_mem_mib: float
     eta_s: float
     objective: str
+    validation: Validation | None = None
 
     def scalars(self) -> dict[str, float]:
         """Return the metrics by their tags in loggers."""
+        validation = self.validation
         return {
             "train/loss": self.loss,
             "train/max_loss": self.max_loss,
@@ -172,11 +176,14 @@ class TrainMetrics:
             "perf/mfu": self.mfu,
             "perf/peak_mem_mib": self.peak_mem_mib,
             "perf/eta_s": self.eta_s,
+            **({"validation/loss": validation.value, "validation/stderr": validation.stderr} if validation else {}),
         }
 
     def __str__(self) -> str:
         width = len(str(self.steps))
         objective = f"  {self.objective}" if self.objective else ""
+        if self.validation:
+            objective += f"  validation {self.validation.value:.4f} ± {self.validation.stderr:.4f} bits"
         return (
             f"step {self.step:{width}d}/{self.steps}  {self.step / self.steps:4.0%}  loss {self.loss:.4f} bits"
             f" (max {self.max_loss:.3g})  lr {self.lr:.2e}  grad_norm {self.grad_norm:.3g}"
@@ -210,7 +217,7 @@ class MetricsProcessor:
         """Return True if the last log, or the start, was LOG_SECONDS ago."""
         return time.monotonic() - self._logged >= LOG_SECONDS
 
-    def compute(self, lr: float) -> TrainMetrics:
+    def compute(self, lr: float, validation: Validation | None = None) -> TrainMetrics:
         """Return the metrics since the last call, with the estimated time left from the speed since the start."""
         now, state = time.monotonic(), self._state
         steps = (self._logged_step, state.step)
@@ -230,6 +237,7 @@ class MetricsProcessor:
             peak_mem_mib=get_peak_memory_mib(state.device),
             eta_s=seconds_per_step * (self._steps - state.step),
             objective=", ".join(f"{name} {value:.3g}" for name, value in state.objective.extra_metrics().items()),
+            validation=validation,
         )
         self._logged, self._tokens, self._logged_step = now, 0, state.step
         return metrics

@@ -11,10 +11,11 @@ from mdpipe.training.checkpoint import Checkpoint
 from mdpipe.training.distributed import full_tensor, is_sharded
 from mdpipe.training.metrics import MetricsHistory
 from mdpipe.training.optimizer import EMA, build_optimizers
+from mdpipe.training.validation import Validator
 
 
 class TrainingState:
-    """Weights of network and objective, their EMA, the optimizers' state and the history of `step` steps.
+    """Weights of network and objective, their EMA, the optimizers' state, history and validations of `step` steps.
 
     There is no random state: randomness is a function of the seed and the step.
 
@@ -23,7 +24,9 @@ class TrainingState:
         num_network_parameters: number of `parameters` that are the network's.
     """
 
-    def __init__(self, network: nn.Module, objective: Objective, settings: TrainConfig) -> None:
+    def __init__(
+        self, network: nn.Module, objective: Objective, settings: TrainConfig, validator: Validator | None = None
+    ) -> None:
         self.device = next(network.parameters()).device
         self.step = 0
         self.network = network
@@ -36,6 +39,7 @@ class TrainingState:
         self.parameters = list(named.values())
         self.num_network_parameters = len(list(network.parameters()))
         self.history = MetricsHistory(settings, self.device, list(named))
+        self.validator = validator
 
     def to_checkpoint(self) -> Checkpoint:
         """Return the current state, sharded with FSDP2. Its tensors are live: save them before the next step."""
@@ -52,6 +56,7 @@ class TrainingState:
             "ema": self.ema.state_dict(),
             "objective_ema": self.objective_ema.state_dict(),
             "history": self.history.state_dict(),
+            "validation": {} if self.validator is None else self.validator.state_dict(),
         }
         named = {f"{part}/{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
         return Checkpoint(self.step, named)
@@ -87,6 +92,8 @@ class TrainingState:
         self.ema.load_state_dict(part("ema"))
         self.objective_ema.load_state_dict(part("objective_ema"))
         self.history.load_state_dict(part("history"), self.step)
+        if self.validator is not None:
+            self.validator.load_state_dict(part("validation"))
 
     def update_ema(self) -> None:
         """Update the EMA of network and objective with the weights after this step."""
