@@ -12,7 +12,7 @@ import typer
 
 from mdpipe.console import report_errors
 from mdpipe.params import load_params
-from mdpipe.pipeline.paths import SPEEDS
+from mdpipe.pipeline.paths import COSTS, SPEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -180,6 +180,26 @@ def samplers(
 
         bench_samplers(load_params(), describe_machine(compute_device().type, threads), threads, repeats, out)
         typer.echo(out.read_text(), nl=False)
+
+
+@bench.command()
+def stages(
+    threads: Threads = 1,
+    folder: Annotated[Path, typer.Option(help="Snakemake's measurements.")] = Path("benchmarks"),
+    out: Annotated[Path, typer.Option(help="JSON to write.")] = COSTS,
+) -> None:
+    """Collect time and memory of every stage that Snakemake ran, with machine, commit and date, for the report."""
+    with report_errors():
+        from mdpipe.benchmarks.runner import describe_machine
+        from mdpipe.benchmarks.stages import collect_stages
+        from mdpipe.data.artifacts.files import atomic_write
+        from mdpipe.stages.model_io import compute_device
+
+        day, results = collect_stages(load_params(), folder)
+        machine = describe_machine(compute_device().type, threads)
+        document = json.dumps({"date": day, "machine": machine, "results": results}, indent=2) + "\n"
+        atomic_write(out, document.encode())
+        typer.echo(document, nl=False)
 
 
 def _require_device(device: str) -> None:

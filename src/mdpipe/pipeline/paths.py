@@ -8,6 +8,8 @@ SPEEDS = Path("results/speed/samplers.csv")
 """Speeds of the samplers, measured from the command line and kept in git."""
 PUBLISHED = Path("results/published.csv")
 """Numbers of the literature, with their sources."""
+COSTS = Path("results/speed/stages.json")
+"""Time and memory of every stage of one run of the whole graph, collected from the command line and kept in git."""
 
 DOWNLOADS = Path(".mdpipe/downloads")
 """Downloaded files, which git ignores and DVC does not track."""

@@ -28,6 +28,21 @@ BACKGROUND = (255, 255, 255)
 """Color of the gaps."""
 
 
+COLUMNS = 8
+"""Images in a row."""
+SHOWN_EDGE = 64
+"""Images are enlarged to about this many pixels."""
+
+
+def contact_sheet(images: Pixels) -> Image.Image:
+    """Lay images out in rows of `COLUMNS`, each about `SHOWN_EDGE` pixels wide.
+
+    Raises:
+        ValueError: see `image_grid`.
+    """
+    return image_grid(images, COLUMNS, max(1, SHOWN_EDGE // images.shape[1]))
+
+
 def image_grid(images: Pixels, columns: int, scale: int) -> Image.Image:
     """Lay N images of H x W pixels and 1 or 3 channels out in rows, each pixel `scale` x `scale` large.
 
@@ -75,16 +90,22 @@ def compose(images: Pixels, columns: int) -> Image.Image:
 
 def save_png(image: Image.Image, path: Path) -> None:
     """Write only the pixels: no time and no name of a program."""
+    atomic_write(path, encode_png(image))
+
+
+def encode_png(image: Image.Image) -> bytes:
+    """Return the bytes of a PNG file with only the pixels in it."""
     # As an array, which leaves behind what `image.info` would have added.
-    _save(np.asarray(image), path, FORMATS[".png"])
+    return _encode(np.asarray(image), FORMATS[".png"])
 
 
 def save_image(pixels: Pixels, path: Path) -> None:
     """Write an image (H, W, 1 or 3) in the format of the path's suffix, one of `FORMATS`; JPEG changes its pixels."""
-    _save(pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels, path, FORMATS[path.suffix.lower()])
+    pixels = pixels.squeeze(axis=2) if pixels.shape[2] == 1 else pixels
+    atomic_write(path, _encode(pixels, FORMATS[path.suffix.lower()]))
 
 
-def _save(pixels: Pixels, path: Path, settings: Mapping[str, Any]) -> None:
+def _encode(pixels: Pixels, settings: Mapping[str, Any]) -> bytes:
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, **settings)
-    atomic_write(path, buffer.getvalue())
+    return buffer.getvalue()

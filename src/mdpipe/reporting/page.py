@@ -1,37 +1,48 @@
-"""The report page: one HTML file with every table, figure and sample in it, for phones and dark mode too."""
+"""The report page and the model cards.
+
+The page is one HTML file with every table, figure and sample in it: it needs no other file and no network, and its
+policy forbids the browser to load any. Numbers link to the files that they come from.
+"""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import vl_convert
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from mdpipe.reporting.tables_io import to_display
+from mdpipe.reporting.charts import Chart, color_scheme
+from mdpipe.reporting.images import COLUMNS
+from mdpipe.reporting.markdown import format_number
+from mdpipe.reporting.tables_io import to_display, to_markdown
 
 FOLDER = Path(__file__).parent
 
-MEDIA_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif", b"<?xm": "image/svg+xml"}
+MEDIA_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif"}
 """By the first bytes of a file."""
 
 
 @dataclass(frozen=True)
 class PageImage:
-    """The bytes of a PNG, GIF or SVG file, and the text for readers who do not see it."""
+    """The bytes of a PNG or GIF file, what it shows, and the classes of its images, if they have any."""
 
     content: bytes
-    alt: str
+    caption: str
+    classes: Sequence[str] = ()
 
     @property
     def data_uri(self) -> str:
         """The image as an address that needs no other file.
 
         Raises:
-            ValueError: it is neither PNG, GIF nor SVG.
+            ValueError: it is neither PNG nor GIF.
         """
         if (media := MEDIA_TYPES.get(self.content[:4])) is None:
-            raise ValueError(f"the image {self.alt!r} is neither PNG, GIF nor SVG: it starts with {self.content[:4]!r}")
+            raise ValueError(f"the image {self.caption!r} is neither PNG nor GIF: it starts with {self.content[:4]!r}")
         return f"data:{media};base64,{b64encode(self.content).decode('ascii')}"
 
 
@@ -42,27 +53,36 @@ class SampleGallery:
     run: str
     images: Sequence[PageImage] = ()
     text: str = ""
-    classes: Sequence[str] = ()
-    """The name of each sample's class, in the order of the samples; empty if classes have no names."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of results, and for each of its rows the file that has its numbers."""
+
+    frame: pl.DataFrame
+    files: Sequence[Path]
 
 
 @dataclass(frozen=True)
 class Report:
     """The content of the page; an empty table or a missing figure is left out."""
 
-    likelihood: pl.DataFrame
-    zero_shot: pl.DataFrame
-    samples: pl.DataFrame
-    training: pl.DataFrame
-    samplers: pl.DataFrame
-    datasets: pl.DataFrame
-    figures: Mapping[str, PageImage]
-    """Any of likelihood, samplers, exponents and training."""
+    headline: str
+    made_by: Mapping[str, str]
+    """What made the results: commit, date, machine, seeds, time, versions."""
+    tables: Mapping[str, Table]
+    """Any of likelihood, zero_shot, samplers, samples, training, datasets and costs."""
+    settings: pl.DataFrame
+    """The setting's name, and its value in each run."""
+    figures: Mapping[str, Chart]
+    """Any of graph, likelihood, samplers and exponents."""
+    curves: Mapping[str, Chart]
+    """The training curves, by dataset."""
     galleries: Sequence[SampleGallery]
     params: str
     """The content of params.yaml without its comments, which must not change the page."""
-    versions: Mapping[str, str]
-    """Version of each package that the numbers depend on."""
+    hashes: Mapping[Path, str] = field(default_factory=dict)
+    """The MD5 of each file that numbers come from, as dvc.lock has it."""
 
 
 def definitions() -> list[tuple[str, str]]:
@@ -72,19 +92,74 @@ def definitions() -> list[tuple[str, str]]:
     return [(term, meaning) for term, meaning in pairs]
 
 
+def settings_table(runs: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
+    """Return one row for each setting of any run, named as in params.yaml, and one column for each run."""
+    frame = pl.json_normalize(list(runs.values()), infer_schema_length=None)
+    table = frame.cast(pl.String).transpose(include_header=True, header_name="setting", column_names=list(runs))
+    return table.sort("setting").fill_null("")
+
+
 def report_page(report: Report) -> str:
-    """Render page.html.j2; the page needs no other file and no network, and equal reports give equal bytes.
+    """Render page.html.j2; equal reports give equal bytes.
 
     Raises:
-        ValueError: an image is neither PNG, GIF nor SVG.
+        ValueError: an image is neither PNG nor GIF.
     """
+    settings = report.settings
+    differs = pl.concat_list(pl.all().exclude("setting")).list.n_unique() > 1
+    script = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    return (
+        _environment(autoescape=True)
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            definitions=definitions(),
+            different=settings.filter(differs),
+            same=settings.filter(~differs).select(pl.col("setting"), value=pl.nth(1)),
+            colors=color_scheme(),
+            vega=Markup(script),
+            columns=COLUMNS,
+        )
+    )
+
+
+def model_card(run: str, report: Report) -> str:
+    """Render card.md.j2: what a model is, how it was trained, and its numbers, in the Markdown of a model hub."""
+
+    def rows(name: str) -> pl.DataFrame:
+        return report.tables[name].frame.filter(run=run)
+
+    return (
+        _environment(autoescape=False)
+        .get_template("card.md.j2")
+        .render(
+            run=run,
+            report=report,
+            training=rows("training").row(0, named=True),
+            tables={
+                name: to_markdown(rows(name)) for name in ("likelihood", "zero_shot", "samples") if rows(name).height
+            },
+            dataset=report.tables["datasets"].frame.filter(dataset=rows("likelihood")["dataset"][0]),
+            settings=report.settings.select("setting", value=run).filter(pl.col("value") != ""),
+            files={
+                table.files[at]: report.hashes[table.files[at]]
+                for table in report.tables.values()
+                if "run" in table.frame.columns
+                for at, of in enumerate(table.frame["run"])
+                if of == run
+            },
+        )
+    )
+
+
+def _environment(*, autoescape: bool) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["display"] = to_display
-    return environment.get_template("page.html.j2").render(report=report, definitions=definitions())
+    environment.filters |= {"display": to_display, "markdown": to_markdown, "number": format_number}
+    return environment

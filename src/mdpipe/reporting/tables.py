@@ -124,6 +124,14 @@ SPEED_KEY = ("run", "sampler", "steps", "num_parameters")
 EXPONENTS = {**_integers("token"), **_texts("symbol"), **_numbers("exponent")}
 """A learned schedule alpha_i(t) = 1 - t^w_i: the exponent w_i and the text or gray level of each token i."""
 
+COSTS = {
+    **_texts("stage"),
+    **_numbers("seconds", "cpu_seconds", "peak_mib"),
+    **_integers("tokens"),
+    **_numbers("tflop"),
+}
+"""Time and memory of a stage as measured, tokens and TFLOP (10^12 operations) as `mdpipe plan` estimates them."""
+
 NULLABLE = frozenset({"class_cond", "top_k", "top_p", "guidance_scale", "steps", "time_grid"})
 """Fields of all schemas that are null where they do not apply."""
 

@@ -1,7 +1,9 @@
 """Tables as files: CSV with every digit for programs, Markdown for people."""
 
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -34,6 +36,8 @@ HEADINGS = {
     "num_mc_samples": "MC samples",
     "num_parameters": "parameters",
     "ngram_overlap": "n-gram overlap",
+    "peak_mib": "peak MiB",
+    "tflop": "TFLOP",
 }
 """Headings that are not the column's name with spaces."""
 
@@ -48,16 +52,24 @@ class DisplayTable:
     """One per column."""
     is_reference: list[bool]
     """One per row: True if it comes from no run, or is the held-out data among samplers."""
+    values: list[list[Any]]
+    """The value of every cell before it was rounded and became a text."""
 
 
-def to_display(frame: pl.DataFrame) -> DisplayTable:
-    """Put each measurement and its standard error into one column, rounded together; leave empty columns out."""
-    names = _displayed_columns(frame)
+def to_display(frame: pl.DataFrame, *, complete: bool = False) -> DisplayTable:
+    """Put each measurement and its standard error into one column, rounded together; leave empty columns out.
+
+    Args:
+        frame: a table of results.
+        complete: whether to keep the columns that otherwise only the CSV file has.
+    """
+    names = _displayed_columns(frame, set() if complete else CSV_ONLY)
     return DisplayTable(
         headings=[HEADINGS.get(name, name.replace("_", " ")) for name in names],
         rows=[list(row) for row in zip(*(_cells(frame, name) for name in names), strict=True)],
         is_numeric=[frame[name].dtype.is_numeric() for name in names],
         is_reference=[row.get("run", "") is None or row.get("sampler") == DATA for row in frame.iter_rows(named=True)],
+        values=[list(row) for row in frame.select(names).iter_rows()],
     )
 
 
@@ -73,9 +85,9 @@ def write_table(frame: pl.DataFrame, stem: Path) -> None:
     atomic_write(stem.with_name(f"{stem.name}.md"), to_markdown(frame).encode("utf-8"))
 
 
-def _displayed_columns(frame: pl.DataFrame) -> list[str]:
-    hidden = CSV_ONLY | {_error_of(name) for name in frame.columns}
-    if "value" in frame.columns:
+def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
+    hidden = csv_only | {_error_of(name) for name in frame.columns}
+    if csv_only and "value" in frame.columns:
         hidden |= BOUNDS_CSV_ONLY
     if frame.height:
         hidden |= {name for name in frame.columns if frame[name].null_count() == frame.height}

@@ -1,8 +1,11 @@
-"""Stage `report`: the tables and figures of all runs, and the page that shows them."""
+"""Stage `report`: the tables and figures of all runs, the page that shows them, and a card for each model."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import md5
 from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
 from platform import python_version
 from typing import Any
 
@@ -10,17 +13,22 @@ import numpy as np
 import polars as pl
 import yaml
 
-from mdpipe.data.artifacts.files import atomic_dir, read_json
+from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json
 from mdpipe.data.artifacts.metrics import read_record
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.pixels import dequantize
 from mdpipe.evaluation.estimate import paired_difference
 from mdpipe.params import Params
 from mdpipe.params.data import modality_of
 from mdpipe.params.runs import Comparison
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import tables
-from mdpipe.reporting.figures import exponents_chart, likelihood_chart, samplers_chart, training_chart
-from mdpipe.reporting.page import PageImage, Report, SampleGallery, report_page
-from mdpipe.reporting.style import Chart
+from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, samplers_chart, training_charts
+from mdpipe.reporting.graph import graph_chart
+from mdpipe.reporting.images import contact_sheet, encode_png
+from mdpipe.reporting.markdown import format_measurement
+from mdpipe.reporting.page import PageImage, Report, SampleGallery, Table, model_card, report_page, settings_table
 from mdpipe.reporting.tables_io import write_table
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
@@ -31,7 +39,11 @@ DISPLAYED_CHARACTERS = 1200
 
 
 def report(params: Params) -> None:
-    """Write the tables of results/ (.csv and .md each), and report/: index.html and the figures as SVG.
+    """Write the tables of results/ (.csv and .md each; curves.csv is for `dvc plots`), and report/.
+
+    index.html     the page
+    NAME.svg       its figures without the training curves
+    cards/RUN.md   a model card for each run
 
     Raises:
         MetricsError: a metrics file or a record is missing or broken.
@@ -49,25 +61,43 @@ def report(params: Params) -> None:
         "samples": tables.samples_table(_records("sample", params.runs)),
         "samplers": tables.samplers_table(compared, speeds),
     }
-    training = tables.training_table(_records("train", params.runs))
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
-    charts = _charts(params, results["likelihood"], results["samplers"], training)
-    figures = {name: PageImage(chart.to_svg().encode(), chart.alt) for name, chart in charts.items()}
-    page = report_page(
-        Report(
-            **results,
-            training=training,
-            figures=figures,
-            galleries=[_gallery(run) for run in params.runs],
-            params=yaml.safe_dump(params.model_dump(mode="json")),
-            versions={"python": python_version(), **{name: version(name) for name in PACKAGES}},
-        )
+    costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
+    results["training"] = tables.training_table(_records("train", params.runs))
+    results["costs"] = pl.DataFrame(costs.get("results", []), schema=tables.COSTS)
+    sourced = {
+        name: Table(table, [_source(name, row, table) for row in table.iter_rows(named=True)])
+        for name, table in results.items()
+    }
+    curves = {run: pl.read_csv(paths.curve(run)) for run in params.runs}
+    losses = [
+        curve.select(run=pl.lit(run), dataset=pl.lit(params.runs[run].dataset), step="step", loss="train/loss")
+        for run, curve in curves.items()
+    ]
+    atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
+    trained = results["training"].join(results["likelihood"].select("run", "dataset"), on="run").sort("dataset", "run")
+    content = Report(
+        headline=_headline(results["likelihood"]),
+        made_by=dict(_facts(params, costs)),
+        tables=sourced,
+        settings=settings_table({name: run.model_dump(mode="json") for name, run in params.runs.items()}),
+        figures=_figures(params, results),
+        curves=training_charts(curves, trained),
+        galleries=[_gallery(params, run) for run in params.runs],
+        params=yaml.safe_dump(params.model_dump(mode="json")),
+        hashes={
+            file: md5(file.read_bytes()).hexdigest()
+            for file in set(chain(*(table.files for table in sourced.values())))
+        },
     )
     with atomic_dir(paths.REPORT) as folder:
-        (folder / "index.html").write_text(page, encoding="utf-8")
-        for name, figure in figures.items():
-            (folder / f"{name}.svg").write_bytes(figure.content)
+        (folder / "index.html").write_text(report_page(content), encoding="utf-8")
+        for name, figure in content.figures.items():
+            (folder / f"{name}.svg").write_text(figure.to_svg(), encoding="utf-8")
+        (folder / "cards").mkdir()
+        for run in params.runs:
+            (folder / "cards" / f"{run}.md").write_text(model_card(run, content), encoding="utf-8")
 
 
 def _records(stage: str, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -83,37 +113,94 @@ def _difference(pair: Comparison) -> dict[str, Any]:
     return {"run": pair.run, "baseline": pair.baseline, **data, "value": bits.value, "stderr": bits.stderr}
 
 
-def _charts(
-    params: Params, likelihood: pl.DataFrame, samplers: pl.DataFrame, training: pl.DataFrame
-) -> Mapping[str, Chart]:
-    """Draw each figure for which there are results."""
+def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
+    """Return the file that has the numbers of a table's row; references come from the stage that encoded the data."""
+    match table, row.get("run"):
+        case "costs", _:
+            return paths.COSTS
+        case "samplers", run:
+            return paths.samplers(str(run))
+        case (("likelihood" | "datasets"), None):
+            return paths.record("encode", row["dataset"])
+        case "likelihood", run:
+            return paths.metrics("evaluate", str(run))
+        case "zero_shot", None:
+            of_model = frame.filter(source=row["source"], dataset=row["dataset"]).drop_nulls("run")
+            return paths.record("zero_shot", f"{of_model['run'][0]}-{row['source']}")
+        case "zero_shot", run:
+            return paths.metrics("zero_shot", f"{run}-{row['source']}")
+        case _, run:
+            return paths.metrics({"samples": "sample", "training": "train"}[table], str(run))
+
+
+def _headline(likelihood: pl.DataFrame) -> str:
+    """Return the sentence that says what was run, and the run with the fewest bits on each dataset."""
+    models = likelihood.drop_nulls("run")
+    best = models.sort("value").unique(["dataset", "split"], keep="first").sort("dataset")
+    found = [
+        f"{format_measurement(row['value'], row['stderr'])} {row['unit']} on {row['dataset']} ({row['run']})"
+        for row in best.iter_rows(named=True)
+    ]
+    return f"{models.height} runs on {models['dataset'].n_unique()} datasets; the fewest bits are {', '.join(found)}."
+
+
+def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what made the results; time and machine are those of `COSTS`, as equal results must give equal pages."""
+    if costs:
+        machine, stages = costs["machine"], costs["results"]
+        yield "commit", machine["commit"]
+        yield "date", costs["date"]
+        yield (
+            "machine",
+            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['device']}",
+        )
+        yield "time", f"{sum(stage['seconds'] for stage in stages) / 60:,.0f} minutes, the sum of {len(stages)} stages"
+        training = [stage for stage in stages if stage["stage"].startswith("train@")]
+        tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
+        yield (
+            "training speed",
+            f"{tokens / seconds:,.0f} tokens/s, {len(training)} runs, start and end of the process included",
+        )
+    yield "seed", str(params.seed)
+    yield "packages", ", ".join([f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)])
+
+
+def _figures(params: Params, results: Mapping[str, pl.DataFrame]) -> dict[str, Chart]:
+    """Return each figure for which there are results."""
+    figures = {}
+    if DVC_FILE.exists():
+        stages = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
+        figures["graph"] = graph_chart(stages, params.model_dump(mode="json"))
+    if results["likelihood"].height:
+        figures["likelihood"] = likelihood_chart(results["likelihood"])
+    if results["samplers"].height:
+        figures["samplers"] = samplers_chart(results["samplers"])
     exponents = {
         run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
         for run in params.runs
         if (path := paths.exponents(run)).exists()
     }
-    charts = {}
-    if likelihood.height:
-        charts["likelihood"] = likelihood_chart(likelihood)
-    if samplers.height:
-        charts["samplers"] = samplers_chart(samplers)
     if exponents:
         # Gray levels are ordered, tokens of text are not.
         is_image = {run: modality_of(params.datasets[params.runs[run].dataset]) == "image" for run in exponents}
-        charts["exponents"] = exponents_chart(exponents, is_image)
-    if training.height:
-        curves = {run: pl.read_csv(paths.curve(run)) for run in params.runs}
-        charts["training"] = training_chart(curves, dict(training.select("run", "unit").iter_rows()))
-    return charts
+        figures["exponents"] = exponents_chart(exponents, is_image)
+    return figures
 
 
-def _gallery(run: str) -> SampleGallery:
-    folder = paths.samples(run)
-    alts = {"unmasking.gif": f"Unmasking of samples of {run}", "samples.png": f"Samples of {run}"}
-    text, classes = folder / "samples.txt", paths.sampled_classes(run)
-    return SampleGallery(
-        run=run,
-        images=[PageImage((folder / name).read_bytes(), alt) for name, alt in alts.items() if (folder / name).exists()],
-        text=text.read_text(encoding="utf-8")[:DISPLAYED_CHARACTERS] if text.exists() else "",
-        classes=read_json(classes, f"run `dvc repro sample@{run}` again")["classes"] if classes.exists() else (),
-    )
+def _gallery(params: Params, run: str) -> SampleGallery:
+    """Return samples, their unmasking and, for images, as many real ones of the evaluated split."""
+    folder, settings = paths.samples(run), params.runs[run]
+    text = folder / "samples.txt"
+    images = []
+    if (sheet := folder / "samples.png").exists():
+        real = EncodedDataset.open(paths.encoded(settings.dataset), settings.evaluate.split)
+        shown = np.linspace(0, len(real.tokens) - 1, min(settings.sample.count, len(real.tokens))).astype(int)
+        names = real.class_names or tuple(map(str, range(real.classes)))
+        pixels = dequantize(np.asarray(real.tokens[shown]), real.vocab_size).reshape(-1, *real.shape)
+        labels = [] if real.labels is None else [names[label] for label in real.labels[shown]]
+        images.append(PageImage(encode_png(contact_sheet(pixels)), f"Real images of {settings.dataset}", labels))
+        sampled = [names[at % real.classes] for at in range(settings.sample.count)] if settings.class_cond else []
+        images.append(PageImage(sheet.read_bytes(), f"Samples of {run}", sampled))
+    if (animation := folder / "unmasking.gif").exists():
+        images.append(PageImage(animation.read_bytes(), f"Unmasking of samples of {run}"))
+    return SampleGallery(run, images, text.read_text(encoding="utf-8")[:DISPLAYED_CHARACTERS] if text.exists() else "")

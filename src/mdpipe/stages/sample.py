@@ -22,17 +22,12 @@ from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.animation import image_unmasking_gif, text_unmasking_gif
-from mdpipe.reporting.images import image_grid, save_png
+from mdpipe.reporting.images import COLUMNS, SHOWN_EDGE, contact_sheet, save_png
 from mdpipe.stages import sampling
 from mdpipe.stages.model_io import TrainedModel, load_model
 
 ANIMATED_IMAGES = 32
 ANIMATED_TEXTS = 4
-COLUMNS = 8
-"""Images in a row."""
-
-SHOWN_EDGE = 64
-"""Images are enlarged to about this many pixels."""
 
 
 def sample(params: Params, run: str) -> None:
@@ -108,7 +103,7 @@ def _write_images(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], 
     levels = model.objective.vocab_size
     scale = max(1, SHOWN_EDGE // model.shape[0])
     images = dequantize(tokens, levels).reshape(-1, *model.shape)
-    save_png(image_grid(images, COLUMNS, scale), folder / "samples.png")
+    save_png(contact_sheet(images), folder / "samples.png")
     masked = frames == levels
     known = dequantize(np.where(masked, 0, frames), levels)
     shape = (*frames.shape[:2], *model.shape)

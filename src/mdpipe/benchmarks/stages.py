@@ -1,0 +1,38 @@
+"""What a run of the whole graph took: Snakemake's measurements of every stage, with the sizes that `mdpipe plan` knows."""
+
+import csv
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mdpipe.benchmarks.runner import Result
+from mdpipe.commands.plan import TERA, Plan
+from mdpipe.params import Params
+
+MEASURED = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_mib": "max_rss"}
+"""Snakemake's name of each measurement."""
+
+
+def collect_stages(params: Params, folder: Path) -> tuple[str, list[Result]]:
+    """Return the day of the newest measurement, and one result for each stage of params that was measured.
+
+    Raises:
+        FileNotFoundError: no stage was measured.
+    """
+    results, times = [], []
+    for row in Plan.of(params).rows():
+        if not (path := folder / f"{row.stage}.tsv").exists():
+            continue
+        with path.open(newline="", encoding="utf-8") as file:
+            measured = list(csv.DictReader(file, delimiter="\t"))[-1]
+        times.append(path.stat().st_mtime)
+        results.append(
+            {
+                "stage": row.stage,
+                **{name: float(measured[column]) for name, column in MEASURED.items()},
+                "tokens": None if row.tokens.is_unknown else round(row.tokens.value),
+                "tflop": None if row.flops.is_unknown else float(f"{row.flops.value / TERA:.4g}"),
+            }
+        )
+    if not results:
+        raise FileNotFoundError(f"{folder} has no measurement of a stage; `snakemake` measures each that it runs")
+    return datetime.fromtimestamp(max(times), UTC).date().isoformat(), results

@@ -1,0 +1,346 @@
+"""The charts of the report: Vega-Lite specifications by Altair, one figure per question.
+
+The page shows panels that follow its width, with tooltips; README and the documentation show the same panels as one SVG
+file. Colors are CSS variables, so that both follow the reader's color scheme.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+import polars as pl
+import vl_convert
+from jinja2 import Environment
+
+from mdpipe.data.artifacts.metrics import MetricsError
+from mdpipe.reporting.markdown import format_measurement, format_number
+from mdpipe.reporting.tables import DATA, EXPONENTS
+
+COLORS = {
+    "ink": ("#1f2430", "#e4e7ee"),
+    "muted": ("#656d7d", "#98a1b3"),
+    "edge": ("#e1e4ec", "#2d333f"),
+    "gray": ("#b9c0cf", "#4d5566"),
+    "card": ("#f6f7fb", "#1a1e26"),
+    "accent": ("#4c5fd7", "#8b9bff"),
+    "background": ("#ffffff", "#12151b"),
+    "s0": ("#6c71f8", "#8996f4"),
+    "s1": ("#cc9443", "#b3d90b"),
+    "s2": ("#337c8c", "#3a8387"),
+    "s3": ("#ab4c01", "#ad550b"),
+    "s4": ("#502ab1", "#4167d5"),
+    "s5": ("#77a4d5", "#bbc7ff"),
+    "s6": ("#552501", "#84b68c"),
+    "s7": ("#460d5b", "#bdf9c8"),
+}
+"""Each color on a light and on a dark background; all eyes can tell s0, ..., s7 apart, color-blind ones too."""
+SERIES = [f"var(--{name})" for name in COLORS if name[0] == "s"]
+SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down"]
+"""As many as have no common divisor with the colors, so that 40 pairs differ."""
+
+CONFIG: dict[str, Any] = {
+    "background": "transparent",
+    "font": "DejaVu Sans, sans-serif",
+    "view": {"stroke": None, "cornerRadius": 0},
+    "axis": {
+        "labelColor": "var(--muted)",
+        "titleColor": "var(--muted)",
+        "gridColor": "var(--edge)",
+        "domainColor": "var(--gray)",
+        "tickColor": "var(--gray)",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "labelLimit": 220,
+    },
+    "legend": {
+        "labelColor": "var(--ink)",
+        "labelFontSize": 12,
+        "labelLimit": 300,
+        "title": None,
+        "orient": "bottom",
+        "columns": 2,
+        "symbolOpacity": 1,
+        "symbolSize": 90,
+    },
+    "title": {"color": "var(--ink)", "fontSize": 14, "anchor": "start", "subtitleColor": "var(--muted)"},
+    "text": {"color": "var(--ink)", "fontSize": 12},
+    "rule": {"color": "var(--ink)"},
+}
+STATIC_WIDTH, HEIGHT = 330, 190
+"""Pixels of a panel of the SVG file; the page's panels have their column's width."""
+BAR_HEIGHT, DOT_HEIGHT = 25, 17
+"""Pixels per row."""
+VALUE_ROOM = 2
+"""Length of the axis by the longest bar, to write the values after the bars."""
+SMOOTHING = 9
+"""Rows of a training curve whose mean is the bold line."""
+MAX_SYMBOLS = 40
+"""Up to this many tokens, every exponent is shown with its symbol."""
+EXTREMES = 15
+"""Number of tokens with the largest exponents, and with the smallest, that are shown of more tokens."""
+MAX_SYMBOL_LENGTH = 13
+VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
+CURVES = {"train/loss": "loss", "train/lr": "learning rate", "train/grad_norm": "gradient norm"}
+"""Titles of the columns of a training curve; a column that is not among them has its name as title."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure of panels next to each other, and the text that says what it shows where it cannot be seen."""
+
+    panels: Sequence[alt.Chart | alt.LayerChart]
+    alt: str
+    columns: int = 2
+
+    def to_specs(self) -> list[dict[str, Any]]:
+        """Return the Vega-Lite specification of each panel, as wide as what it is put into."""
+        return [
+            _specification(panel.properties(width="container", autosize={"type": "fit-x", "contains": "padding"}))
+            for panel in self.panels
+        ]
+
+    def to_svg(self) -> str:
+        """Return all panels in one SVG document: equal charts give equal bytes."""
+        panels = (panel.properties(width=STATIC_WIDTH) for panel in self.panels)
+        whole = alt.concat(*panels, columns=self.columns, spacing=30).resolve_scale(
+            color="independent", shape="independent"
+        )
+        svg = vl_convert.vegalite_to_svg(_specification(whole.properties(description=self.alt)))
+        head, rest = svg.split(">", 1)
+        title = Environment(autoescape=True).from_string("<title>{{ alt }}</title>").render(alt=self.alt)
+        return f"{head}>{title}<style>{color_scheme()}</style>{rest}"
+
+
+def color_scheme() -> str:
+    """Return the CSS that gives every color its value on light and on dark backgrounds."""
+    light, dark = ("; ".join(f"--{name}: {pair[mode]}" for name, pair in COLORS.items()) for mode in (0, 1))
+    return f":root {{ {light} }} @media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}"
+
+
+def _specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
+    with alt.data_transformers.disable_max_rows():
+        specification: dict[str, Any] = chart.configure(**CONFIG).to_dict()
+    return specification
+
+
+def likelihood_chart(likelihood: pl.DataFrame) -> Chart:
+    """Show the likelihood table as bars, one panel per (dataset, split): error bars of one stderr, fewest bits on top.
+
+    Text is in bits/byte, which does not depend on the tokenizer; images are in the table's own unit, bits/dim. A
+    reference without a rate in that unit is left out. A bound given the class label says so after its name.
+    """
+    frames = likelihood.partition_by("dataset", "split", maintain_order=True)
+    return Chart([_bars(frame) for frame in frames], "Bits of every run (blue) and reference (gray); fewer are better.")
+
+
+def _bars(frame: pl.DataFrame) -> alt.LayerChart:
+    model = frame.drop_nulls("run").row(0, named=True)
+    if model["modality"] == "text":
+        unit, rows = "bits/byte", frame.with_columns(value="bits_per_byte", stderr="bits_per_byte_stderr")
+    else:
+        unit, rows = model["unit"], frame.filter(unit=model["unit"])
+    rows = rows.drop_nulls("value").sort("value", maintain_order=True)
+    reference = pl.when(pl.col("run").is_null()).then(pl.lit("reference"))
+    rows = rows.select(
+        "value",
+        name=pl.concat_str(
+            [pl.coalesce("run", "estimator"), "class_cond", reference], separator=", ", ignore_nulls=True
+        ),
+        color=pl.when(pl.col("run").is_null()).then(pl.lit("var(--gray)")).otherwise(pl.lit("var(--accent)")),
+        low=pl.col("value") - pl.col("stderr").fill_null(0),
+        high=pl.col("value") + pl.col("stderr").fill_null(0),
+        bits=pl.Series([format_measurement(*pair) for pair in rows.select("value", "stderr").iter_rows()]),
+    )
+    end = VALUE_ROOM * max(rows["high"])
+    base = alt.Chart(rows, height=BAR_HEIGHT * rows.height).encode(
+        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelColor="var(--ink)", ticks=False, domain=False)),
+        tooltip=[alt.Tooltip("name:N", title="run"), alt.Tooltip("bits:N", title=unit)],
+    )
+    x = alt.X("value:Q", title=unit, scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(tickCount=6))
+    layers = (
+        base.mark_bar(height=alt.RelativeBandSize(0.6)).encode(x=x, color=alt.Color("color:N", scale=None)),
+        base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q"),
+        base.mark_text(align="left", dx=7).encode(x="high:Q", text="bits:N"),
+    )
+    return alt.layer(*layers, title=_title(model["dataset"], f"{model['split']} split"))
+
+
+def training_charts(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -> dict[str, Chart]:
+    """Show training curves, one figure per dataset with all of its runs: the loss, and every other column by step.
+
+    Args:
+        curves: one per run, with the columns `step` and `train/loss` (bits per token) at least.
+        trained: the columns run, dataset and unit, one row per run.
+
+    Raises:
+        ValueError: a curve has no rows.
+    """
+    if empty := [run for run, curve in curves.items() if not curve.height]:
+        raise ValueError(f"the training curve of run {empty[0]!r} has no rows")
+    charts = {}
+    for frame in trained.partition_by("dataset", maintain_order=True):
+        dataset, runs, units = frame["dataset"][0], frame["run"].to_list(), sorted(set(frame["unit"]))
+        data = pl.concat([curves[run].with_columns(run=pl.lit(run)) for run in runs], how="diagonal_relaxed")
+        names = [name for name in data.columns if name not in ("step", "run")]
+        panels = [_curve(data, name, runs, "/".join(units)) for name in names if data[name].count()]
+        charts[dataset] = Chart(panels, f"Training on {dataset} of {', '.join(runs)}, by step.", columns=1)
+    return charts
+
+
+def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str) -> alt.LayerChart:
+    """Show every record as a thin line, and means of up to `SMOOTHING` as a bold one; rates stay as they are."""
+    title = CURVES.get(name, name)
+    label = f"{title} ({unit})" if "loss" in name else title
+    mean = pl.col("value") if "lr" in name else pl.col("value").rolling_mean(SMOOTHING, min_samples=1, center=True)
+    rows = data.select("step", "run", value=name).drop_nulls().sort("run", "step").with_columns(mean=mean.over("run"))
+    base = alt.Chart(rows, height=HEIGHT).encode(
+        x=alt.X("step:Q", title="step", axis=alt.Axis(format=",d", tickMinStep=1, tickCount=6)),
+        y=alt.Y("mean:Q", title=label, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
+        color=alt.Color(
+            "run:N",
+            scale=alt.Scale(domain=runs, range=SERIES),
+            legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=3),
+        ),
+        tooltip=["run:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".5g")],
+    )
+    thin = base.mark_line(strokeWidth=1, opacity=0.3).encode(y="value:Q")
+    return alt.layer(thin, base.mark_line(strokeWidth=2), base.mark_point(opacity=0, size=80))
+
+
+def samplers_chart(samplers: pl.DataFrame) -> Chart:
+    """Show a `samplers_table`: bits against NFE on a logarithmic scale, one panel per (run, reference model).
+
+    Error bars are one stderr. A sampler without a time grid is a point. The gray line is the held-out data under the
+    same reference model.
+    """
+    names = sorted(set(samplers["sampler"]) - {DATA})
+    frames = samplers.partition_by("run", "reference_model", maintain_order=True)
+    runs = ", ".join(samplers["run"].unique().sort())
+    alternative = (
+        f"Bits of samples of {runs} under a reference model by NFE, one line per sampler; gray: held-out data."
+    )
+    return Chart([_samplers(frame, names) for frame in frames], alternative)
+
+
+def _samplers(frame: pl.DataFrame, names: list[str]) -> alt.LayerChart:
+    run, reference_model, unit = frame.select("run", "reference_model", "unit").row(0)
+    rows = frame.select(
+        *("sampler", "nfe", "bits"),
+        low=pl.col("bits") - pl.col("bits_stderr"),
+        high=pl.col("bits") + pl.col("bits_stderr"),
+        shown=pl.Series([format_measurement(*pair) for pair in frame.select("bits", "bits_stderr").iter_rows()]),
+    )
+    scale = alt.Scale(domain=names, range=(SERIES * len(names))[: len(names)])
+    shapes = alt.Scale(domain=names, range=(SHAPES * len(names))[: len(names)])
+    calls = rows["nfe"].drop_nulls().to_list() or [1]
+    powers = [2**power for power in range(math.floor(math.log2(min(calls))), math.ceil(math.log2(max(calls))) + 1)]
+    base = alt.Chart(rows.filter(pl.col("sampler") != DATA), height=1.3 * HEIGHT).encode(
+        x=alt.X(
+            "nfe:Q",
+            title="network calls (NFE)",
+            scale=alt.Scale(type="log", base=2),
+            axis=alt.Axis(values=powers, format=",d"),
+        ),
+        y=alt.Y(
+            "bits:Q", title=f"{unit} under {reference_model}", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
+        ),
+        color=alt.Color("sampler:N", scale=scale),
+        tooltip=["sampler:N", alt.Tooltip("nfe:Q", title="NFE"), alt.Tooltip("shown:N", title=unit)],
+    )
+    data = alt.Chart(rows.filter(sampler=DATA)).encode(
+        y="bits:Q", tooltip=[alt.Tooltip("shown:N", title="held-out data")]
+    )
+    return alt.layer(
+        data.mark_rule(color="var(--gray)", strokeWidth=2),
+        base.mark_line(),
+        base.mark_rule().encode(y="low:Q", y2="high:Q"),
+        base.mark_point(filled=True, opacity=1, size=60).encode(shape=alt.Shape("sampler:N", scale=shapes)),
+        title=run,
+    )
+
+
+def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str, bool]) -> Chart:
+    """Show the exponent w_i of every token's schedule alpha_i(t) = 1 - t^w_i, by run; the gray line is their mean.
+
+    Sampling runs t from 1, where all is masked, to 0. At every t between, a larger w_i makes t^w_i smaller and token i
+    more likely to be unmasked already: a large exponent means unmasked early, a small one late.
+
+    Args:
+        exponents: frames with the columns `EXPONENTS`.
+        ordered: whether the tokens have an order, as gray levels do: many of them are then shown as a curve.
+
+    Raises:
+        ValueError: a run has no exponents.
+        MetricsError: a frame has other columns or types.
+    """
+    panels = []
+    for run, frame in sorted(exponents.items()):
+        if dict(frame.schema) != EXPONENTS:
+            raise MetricsError(
+                f"the exponents of run {run!r} have the columns {frame.schema}; they should be {EXPONENTS}"
+            )
+        if not frame.height:
+            raise ValueError(f"run {run!r} has no exponents")
+        rows = frame.with_columns(name=pl.Series(map(_visible, frame["symbol"])), mean=pl.col("exponent").mean())
+        if ordered[run] and frame.height > MAX_SYMBOLS:
+            panels.append(_exponent_curve(run, rows))
+            continue
+        falling = rows.sort("exponent", descending=True, maintain_order=True)
+        count = EXTREMES if frame.height > MAX_SYMBOLS else math.ceil(frame.height / 2)
+        for half, which in (
+            (falling.head(count), "largest"),
+            (falling.tail(min(count, frame.height - count)), "smallest"),
+        ):
+            note = f"the {half.height} {which} of {format_number(frame.height)}"
+            panels += [_exponent_dots(_title(run, note), half, [*frame["exponent"]])] if half.height else []
+    return Chart(panels, f"Exponents of {', '.join(sorted(exponents))}; tokens with a large one are unmasked early.")
+
+
+def _exponent_dots(title: alt.TitleParams, rows: pl.DataFrame, all_exponents: list[float]) -> alt.LayerChart:
+    scale = alt.Scale(domain=[min(all_exponents), max(all_exponents)], zero=False)
+    unique = pl.when(pl.col("name").is_duplicated()).then(pl.format("{} ({})", "name", "token")).otherwise("name")
+    base = alt.Chart(rows.with_columns(name=unique), height=DOT_HEIGHT * rows.height).encode(
+        x=alt.X("exponent:Q", title="exponent w (unmasked late ← → early)", scale=scale, axis=alt.Axis(tickCount=5)),
+        y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelColor="var(--ink)", domain=False)),
+        tooltip=["name:N", "token:Q", alt.Tooltip("exponent:Q", format=".5g")],
+    )
+    return alt.layer(
+        alt.Chart(rows.head(1)).mark_rule(color="var(--gray)", strokeWidth=2).encode(x="mean:Q"),
+        base.mark_point(filled=True, opacity=1, size=60, color="var(--s0)"),
+        title=title,
+    )
+
+
+def _exponent_curve(run: str, rows: pl.DataFrame) -> alt.LayerChart:
+    y = alt.Y(
+        "exponent:Q", title="exponent w (late ← → early)", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
+    )
+    base = alt.Chart(rows, height=HEIGHT).encode(
+        x=alt.X("token:Q", title="token", scale=alt.Scale(domain=[0, rows.height - 1], nice=False)),
+        y=y,
+        tooltip=["name:N", alt.Tooltip("exponent:Q", format=".5g")],
+    )
+    return alt.layer(
+        alt.Chart(rows.head(1)).mark_rule(color="var(--gray)", strokeWidth=2).encode(y="mean:Q"),
+        base.mark_line(color="var(--s0)"),
+        base.mark_point(opacity=0, size=80),
+        title=_title(run, f"all {format_number(rows.height)} tokens"),
+    )
+
+
+def _visible(symbol: str | None) -> str:
+    """Return the symbol in characters that can all be seen, the end of a long one cut off."""
+    if not symbol:
+        return "(empty)"
+    marked = "".join(
+        VISIBLE.get(letter, letter if letter.isprintable() else letter.encode("unicode_escape").decode())
+        for letter in symbol
+    )
+    return marked if len(marked) <= MAX_SYMBOL_LENGTH else marked[: MAX_SYMBOL_LENGTH - 1] + "…"
+
+
+def _title(text: str, subtitle: str) -> alt.TitleParams:
+    return alt.TitleParams(text, subtitle=subtitle)
