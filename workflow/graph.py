@@ -28,7 +28,7 @@ class Stage:
     runtime: int
     category: str
     shown: tuple[str, ...]
-    """Files of a folder for the page of `snakemake --report`: an index.html, or patterns of file names."""
+    """Patterns of the files of a folder that `snakemake --report` shows."""
 
 
 def read_stages(repo: Repo, params: Params) -> list[Stage]:

@@ -73,13 +73,20 @@ if workflow.is_main_process:
 
 
 def report_output(path, stage):
-    """Mark an output for `snakemake --report`: whole files, and of folders what dvc.yaml selects."""
+    """Mark an output for `snakemake --report`: files to read, and of folders what dvc.yaml selects."""
+    if path.endswith(".npy"):
+        return path
+    kind, _, name = stage.name.partition("@")
+    entry = {
+        "category": stage.category,
+        "subcategory": kind,
+        "labels": {"of": name or "all", "file": Path(path).name},
+        "caption": "caption.rst",
+    }
     if not is_folder(path):
-        return report(path, category=stage.category)
-    if "index.html" in stage.shown:
-        return report(directory(path), htmlindex="index.html", category=stage.category)
+        return report(path, **entry)
     if stage.shown:
-        return report(directory(path), patterns=list(stage.shown), category=stage.category)
+        return report(directory(path), patterns=list(stage.shown), **entry)
     return directory(path)
 
 
@@ -111,6 +118,7 @@ for position, stage in enumerate(stages):
         params:
             stage=stage.name,
             gpus=stage.gpus,
+            description=stage.description,
         message:
             stage.description
         shell:

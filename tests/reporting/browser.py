@@ -41,9 +41,9 @@ class Browser:
         )
         self.send("Page.navigate", url=page.resolve().as_uri())
         # Vega puts a figure into each panel after the page has loaded.
-        done = "document.readyState === 'complete' && [...document.querySelectorAll('.vega')].every(x => x.querySelector('svg'))"
+        figures = "[...document.querySelectorAll('.vega')].every(panel => panel.querySelector('svg'))"
         end = time.monotonic() + SECONDS
-        while not self.evaluate(done):
+        while not self.evaluate(f"document.readyState === 'complete' && {figures}"):
             assert time.monotonic() < end, f"the page is not ready after {SECONDS} s: {self.problems}"
             time.sleep(0.2)
 

@@ -23,11 +23,10 @@ optimizer.load_state_dict(optimizer.state_dict())
     ("module", "unwanted"),
     [
         ("data.artifacts.metrics", {"torch", "polars", "PIL", "numpy"}),
-        ("reporting.page", {"torch", "PIL", "matplotlib"}),
-        ("reporting.figures", {"torch", "matplotlib.pyplot"}),
+        ("reporting.page", {"torch", "pandas"}),
         ("reporting.animation", {"torch", "polars"}),
-        ("cli", {"torch", "polars", "matplotlib", "jinja2"}),
-        ("training.loop", {"polars", "matplotlib", "jinja2"}),
+        ("cli", {"torch", "polars", "altair", "jinja2"}),
+        ("training.loop", {"polars", "altair", "jinja2"}),
         (TRAINING_STEP, {"torch._dynamo", "sympy"}),
     ],
 )

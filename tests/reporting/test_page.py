@@ -1,10 +1,27 @@
+"""The page and the cards have every number, run nothing but their own script, and show all names as text."""
+
+import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
+import polars as pl
 import pytest
+import yaml
 
-from mdpipe.reporting.page import PageImage, Report, SampleGallery, definitions, report_page
+from mdpipe.reporting.charts import likelihood_chart, samplers_chart, training_charts
+from mdpipe.reporting.page import (
+    PageImage,
+    Report,
+    SampleGallery,
+    Table,
+    definitions,
+    model_card,
+    report_page,
+    settings_table,
+)
 from mdpipe.reporting.tables import (
+    COSTS,
     datasets_table,
     likelihood_table,
     samplers_table,
@@ -12,6 +29,7 @@ from mdpipe.reporting.tables import (
     training_table,
     zero_shot_table,
 )
+from tests.reporting.browser import CHROMIUM, browser
 from tests.reporting.records import (
     IMAGE_RATES,
     encoding,
@@ -23,8 +41,17 @@ from tests.reporting.records import (
     zero_shot,
 )
 
+pytestmark = pytest.mark.slow
+
 VOID = {"meta", "img", "br"}
-FIGURES = ("likelihood", "samplers", "exponents", "training")
+EVIL = "<script>\"&'</script>"
+FILE = Path("metrics/evaluate/pieces.json")
+MD5 = "0cc175b9c0f1b6a831c399e269772661"
+PNG = bytes.fromhex(
+    "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a49444154789c6360000000020001"
+    "48afa4710000000049454e44ae426082"
+)
+"""One black pixel."""
 
 
 class Outline(HTMLParser):
@@ -38,112 +65,185 @@ class Outline(HTMLParser):
         self.feed(page)
         assert self.open == []
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
-    def handle_data(self, data):
-        self.text += data
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] != ["script"]:
+            self.text += data
 
-    def images(self) -> list[tuple[str, str]]:
-        """Return the type and the alternative text of every image."""
-        images = [attributes for tag, attributes in self.tags if tag == "img"]
-        return [(image["src"].removeprefix("data:").split(";")[0], image["alt"]) for image in images]
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
 
 
-def report(run: str = "pieces") -> Report:
+def report(run: str = "pieces", name: str = "digits") -> Report:
     rows = [scored(run, "ancestral", 8), scored(run, "data", None)]
+    tables = {
+        "likelihood": likelihood_table([evaluation(run, name)], [encoding(name, IMAGE_RATES)]),
+        "zero_shot": zero_shot_table([zero_shot(run, "numpy_docs")]),
+        "samples": samples_table([sample(run)]),
+        "training": training_table([training(run)]),
+        "samplers": samplers_table({run: scored_frame(rows)}),
+        "datasets": datasets_table([encoding(name, [])]),
+        "costs": pl.DataFrame([[f"train@{run}"], [61.5], [59.0], [436.4], [1000], [8.5]], schema=COSTS),
+    }
+    curve = pl.DataFrame({"step": [1, 2], "train/loss": [3.0, 2.0]})
+    trained = pl.DataFrame({"run": [run], "dataset": [name], "unit": ["bits/dim"]})
     return Report(
-        likelihood=likelihood_table([evaluation(run, "digits")], [encoding("digits", IMAGE_RATES)]),
-        zero_shot=zero_shot_table([zero_shot(run, "numpy_docs")]),
-        samples=samples_table([sample(run)]),
-        training=training_table([training(run)]),
-        samplers=samplers_table({run: scored_frame(rows)}),
-        datasets=datasets_table([encoding("digits", [])]),
-        figures={name: PageImage(b"<?xml version='1.0'?><svg/>", f"The {name} of {run}") for name in FIGURES},
+        headline=f"1 run: {run}.",
+        made_by={"commit": "cd3c4b6", "seed": "0"},
+        tables={table: Table(frame, [FILE] * frame.height) for table, frame in tables.items()},
+        settings=settings_table({run: {"train": {"steps": 5}}, "other": {"train": {"steps": 6, "note": name}}}),
+        figures={"likelihood": likelihood_chart(tables["likelihood"]), "samplers": samplers_chart(tables["samplers"])},
+        curves=training_charts({run: curve}, trained),
         galleries=[
-            SampleGallery("small", [PageImage(b"GIF89a", "Unmasking"), PageImage(b"\x89PNG\r\n", "Samples")]),
-            SampleGallery(run, text="a sample", classes=["zero", "one", "zero"]),
+            SampleGallery("small", [PageImage(PNG, "Unmasking"), PageImage(PNG, "Samples", ["zero", "one", "zero"])]),
+            SampleGallery(run, text="a sample"),
         ],
         params="seed: 0\n",
-        versions={"torch": "2.13.0", "numpy": "2.4.6"},
+        hashes={FILE: MD5},
     )
 
 
-def test_equal_reports_give_equal_pages():
-    assert report_page(report()) == report_page(report())
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report_page(report())
 
 
-def test_the_page_needs_no_other_file_no_network_and_no_script():
-    for tag, attributes in Outline(report_page(report())).tags:
-        assert tag not in {"script", "link", "iframe"}
-        for name in ("src", "href"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:image/"))
+@pytest.fixture(scope="module")
+def outline(page: str) -> Outline:
+    return Outline(page)
 
 
-def test_every_link_leads_to_a_section():
-    tags = Outline(report_page(report())).tags
-    targets = [attributes["id"] for tag, attributes in tags if tag == "h2"]
-    links = [attributes["href"] for tag, attributes in tags if tag == "a"]
-    assert links == [f"#{target}" for target in targets]
-    assert len(links) == 9
+def test_equal_reports_give_equal_pages(page: str) -> None:
+    assert report_page(report()) == page
 
 
-def test_numbers_samples_versions_and_definitions_are_there():
-    text = Outline(report_page(report())).text
+def test_the_page_names_no_other_file_but_those_of_its_numbers(outline: Outline) -> None:
+    assert {"link", "iframe"}.isdisjoint(tag for tag, _ in outline.tags)
+    for tag, attributes in outline.tags:
+        assert (attributes.get("src") or "data:image/").startswith("data:image/")
+        assert tag != "script" or "src" not in attributes
+    assert {link["href"] for link in outline.all("a")} == {
+        f"../{FILE}",
+        *(f"#{heading['id']}" for heading in outline.all("h2")),
+    }
+
+
+def test_every_number_links_to_its_file_and_hash(page: str, outline: Outline) -> None:
+    cells = re.findall(r"<td[^>]*data-value=[^>]*>(.*?)</td>", page)
+    numbers = [cell for cell in cells if cell]
+    assert len(numbers) > 40
+    assert all(cell.startswith(f'<a href="../{FILE}" title="{FILE}, MD5 {MD5}">') for cell in numbers)
+    assert MD5[:8] in outline.text
+
+
+def test_tables_have_every_column_that_is_not_empty(page: str) -> None:
+    headings = re.search(r'id="likelihood".*?<thead>(.*?)</thead>', page, re.DOTALL)
+    assert headings is not None
+    shown = re.findall(r"<button[^>]*>(.*?)</button>", headings[1])
+    frame = report().tables["likelihood"].frame
+    filled = [name for name in frame.columns if frame[name].count() and not name.endswith("stderr")]
+    assert len(shown) == len(filled)
+    assert {"stderr mc", "reconstruction", "prior", "diffusion", "MC samples", "parameters", "seed"} <= set(shown)
+
+
+def test_numbers_samples_facts_and_definitions_are_there(outline: Outline) -> None:
     terms = [term for term, _ in definitions()]
-    for expected in ("2.21 ± 0.02", "numpy_docs", "3.00 ± 0.03", "a sample", "seed: 0", "2.13.0", *terms):
-        assert expected in text
-    assert "Classes in turn, row by row: zero, one." in text
+    for expected in ("1 run: pieces.", "cd3c4b6", "2.21 ± 0.02", "numpy_docs", "a sample", "seed: 0", "61.50", *terms):
+        assert expected in outline.text
+    assert "Samples. Classes, row by row: zero, one, zero" in outline.text
 
 
-def test_images_are_embedded_with_their_type_and_alternative_text():
-    figures = [("image/svg+xml", f"The {name} of pieces") for name in FIGURES]
-    samples = [("image/gif", "Unmasking"), ("image/png", "Samples")]
-    assert Outline(report_page(report())).images() == [*figures[:2], *samples, *figures[2:]]
+def test_settings_that_differ_are_apart_from_those_all_runs_share(page: str) -> None:
+    differ, same = page.split("Settings that all runs share", 1)
+    assert "train.steps" in differ
+    assert "train.steps" not in same.split("</details>")[0]
 
 
-def test_a_screen_reader_finds_language_regions_and_headings():
-    tags = Outline(report_page(report())).tags
-    assert ("html", {"lang": "en"}) in tags
-    assert {"main", "nav", "h1"} <= {tag for tag, _ in tags}
-    assert {attributes.get("scope") for tag, attributes in tags if tag == "th"} == {"col"}
+def test_a_screen_reader_finds_language_regions_and_headings(outline: Outline) -> None:
+    assert outline.all("html") == [{"lang": "en"}]
+    assert {"main", "nav", "h1"} <= {tag for tag, _ in outline.tags}
+    assert {heading.get("scope") for heading in outline.all("th")} == {"col", "row"}
+    assert all(image["alt"] for image in outline.all("img"))
 
 
-def test_the_page_follows_the_readers_color_scheme():
-    assert "@media (prefers-color-scheme: dark)" in report_page(report())
-
-
-def test_rows_of_references_and_columns_of_numbers_are_marked():
-    tags = Outline(report_page(replace(report(), samplers=report().samplers.clear()))).tags
-    references = [attributes for tag, attributes in tags if tag == "tr" and attributes.get("class") == "reference"]
-    assert len(references) == 5
-    assert ("td", {"class": "number"}) in tags
-
-
-def test_empty_sections_are_left_out():
+def test_empty_sections_are_left_out() -> None:
     full = report()
-    tables = ("likelihood", "zero_shot", "samples", "training", "samplers", "datasets")
-    empty = replace(full, **{name: getattr(full, name).clear() for name in tables}, figures={}, galleries=[])
-    titles = [attributes["id"] for tag, attributes in Outline(report_page(empty)).tags if tag == "h2"]
-    assert titles == ["how-the-numbers-are-made", "params-and-versions"]
+    empty = replace(full, tables={}, figures={}, curves={}, galleries=[])
+    titles = [heading["id"] for heading in Outline(report_page(empty)).all("h2")]
+    assert titles == ["runs", "how-the-numbers-are-made", "params"]
 
 
-def test_names_and_texts_cannot_become_markup():
-    evil = "<script>\"&'</script>"
-    gallery = SampleGallery(evil, [PageImage(b"GIF89a", evil)], text=evil, classes=[evil])
-    page = report_page(replace(report(evil), galleries=[gallery], params=evil, versions={evil: evil}))
-    assert "<script" not in page
-    outline = Outline(page)
-    assert outline.text.count(evil) >= 12
-    assert ("image/gif", evil) in outline.images()
+def test_names_and_texts_cannot_become_markup() -> None:
+    gallery = SampleGallery(EVIL, [PageImage(PNG, EVIL, [EVIL])], text=EVIL)
+    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, made_by={EVIL: EVIL})
+    outline = Outline(report_page(hostile))
+    scripts = [script.get("type") for script in outline.all("script")]
+    assert scripts.count("module") == 1
+    assert set(scripts) == {"module", "application/json"}
+    assert outline.text.count(EVIL) >= 12
 
 
-def test_an_image_of_unknown_type_is_an_error_that_names_it():
-    gallery = SampleGallery("small", [PageImage(b"JFIF", "Samples of small")])
-    with pytest.raises(ValueError, match="image 'Samples of small' is neither PNG, GIF nor SVG"):
-        report_page(replace(report(), galleries=[gallery]))
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("width", [1400, 390])
+def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_path: Path) -> None:
+    path = tmp_path / "report" / "index.html"
+    path.parent.mkdir()
+    path.write_text(report_page(report(EVIL)), encoding="utf-8")
+    with browser(tmp_path / "profile") as tab:
+        for dark in (False, True):
+            tab.open(path, width=width, dark=dark)
+            background = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+            assert background == ("rgb(18, 21, 27)" if dark else "rgb(255, 255, 255)")
+        assert tab.evaluate("document.documentElement.scrollWidth") == width
+        figures = "[...document.querySelectorAll('.vega svg')]"
+        assert tab.evaluate(f"{figures}.filter(x => x.getBoundingClientRect().right > innerWidth).length") == 0
+        assert tab.evaluate(f"{figures}.length") == panel_count(report())
+        assert {request for request in tab.requests if not request.startswith("data:")} == {path.as_uri()}
+        assert tab.problems == []
+
+
+def panel_count(content: Report) -> int:
+    return sum(len(chart.panels) for chart in (*content.figures.values(), *content.curves.values()))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_click_sorts_by_value_and_keeps_empty_cells_last(tmp_path: Path) -> None:
+    path = tmp_path / "index.html"
+    path.write_text(report_page(report()), encoding="utf-8")
+    cells = "[...document.querySelector('#likelihood ~ .scroll tbody').rows].map(row => row.cells[AT].innerText)"
+    heading = "document.querySelector('#likelihood ~ .scroll').querySelectorAll('th button')[AT].click()"
+    with browser(tmp_path / "profile") as tab:
+        tab.open(path, width=1400)
+        names = tab.evaluate("[...document.querySelectorAll('#likelihood ~ .scroll th button')].map(x => x.innerText)")
+        value, error = str(names.index("value")), str(names.index("stderr mc"))
+        for expected in (["2.21 ± 0.02", "3.30 ± 0.02", "3.700", "4.120"],) * 2:
+            tab.evaluate(heading.replace("AT", value))
+            found = tab.evaluate(cells.replace("AT", value))
+            assert found in (expected, expected[::-1])
+        assert found == expected[::-1]
+        tab.evaluate(heading.replace("AT", error))
+        assert tab.evaluate(cells.replace("AT", error))[1:] == [""] * 3
+
+
+def test_a_card_has_the_runs_numbers_and_valid_metadata() -> None:
+    card = model_card("pieces", report())
+    _, front, body = card.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "mdpipe",
+        "tags": ["masked-diffusion", "image"],
+        "datasets": ["digits"],
+    }
+    for expected in ("905,000 parameters", "2.21 ± 0.02", "| train.steps", f"| {FILE} | {MD5} |", "unigram"):
+        assert (expected in body) == (expected != "unigram")
+
+
+def test_an_image_of_another_kind_is_named() -> None:
+    with pytest.raises(ValueError, match="image 'Photo' is neither PNG nor GIF"):
+        report_page(replace(report(), galleries=[SampleGallery("a", [PageImage(b"\xff\xd8\xff", "Photo")])]))

@@ -1,5 +1,6 @@
 """The report: its tables hold the metrics files, and the difference of two runs is that of their examples."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -105,22 +106,53 @@ def test_the_table_shows_the_difference_with_its_error(two_runs: Params) -> None
     assert {row["estimator"] for row in cells if not row["run"]} == {"xz", "unigram"}
 
 
-def test_figures_are_files_beside_the_page_and_stale_ones_go(two_runs: Params) -> None:
+def test_the_report_has_figures_and_cards_and_stale_ones_go(two_runs: Params) -> None:
     put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
     put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
     put(paths.exponents("chars_md4"), f"{','.join(EXPONENTS)}\n0, ,1.5\n1,a,0.5\n")
     report(two_runs)
-    assert {path.name for path in paths.REPORT.iterdir()} == {
-        "index.html",
-        "likelihood.svg",
-        "training.svg",
-        "exponents.svg",
-    }
+    written = {str(path.relative_to(paths.REPORT)) for path in paths.REPORT.rglob("*") if path.is_file()}
+    cards = {f"cards/{run}.md" for run in two_runs.runs}
+    assert written == {"index.html", "likelihood.svg", "exponents.svg", *cards}
     shown = (paths.REPORT / "exponents.svg").read_text(encoding="utf-8")
-    assert all(f">{text}</text>" in shown for text in ("chars_md4", "␣", "a", "mean 1.000 of 2 tokens"))
+    assert all(f">{text}<" in shown for text in ("chars_md4", "␣", "a", "the 1 largest of 2"))
     paths.exponents("chars_md4").unlink()
     report(two_runs)
     assert not (paths.REPORT / "exponents.svg").exists()
+
+
+def test_the_headline_names_the_run_with_the_fewest_bits(two_runs: Params) -> None:
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    report(two_runs)
+    sentence = "Runs: 2. Fewest bits on held-out data: 2.25 ± 0.02 bits/char on docs_chars (chars_ar)."
+    assert sentence in (paths.REPORT / "index.html").read_text(encoding="utf-8")
+
+
+def test_recorded_costs_give_the_speed_of_training(two_runs: Params) -> None:
+    """Tokens of all runs by the seconds of their stages, 3,000 / 20."""
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    costs = {"cpu_seconds": 1.0, "peak_mib": 400.0, "tflop": 1.0}
+    results = [
+        {"stage": "train@chars_md4", "seconds": 5.0, "tokens": 1000, **costs},
+        {"stage": "train@chars_ar", "seconds": 15.0, "tokens": 2000, **costs},
+        {"stage": "encode@docs_chars", "seconds": 100.0, "tokens": 9000, **costs},
+    ]
+    machine = {"processor": "a CPU", "cores": 2, "memory_gib": 8.0, "device": "cpu", "commit": "c0ffee"}
+    put(paths.COSTS, json.dumps({"date": "2026-11-29", "machine": machine, "results": results}))
+    report(two_runs)
+    page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    for fact in ("c0ffee", "2026-11-29", "a CPU, 2 cores", "2 minutes, the sum of 3 stages", "150 tokens/s, 2 runs"):
+        assert fact in page
+
+
+def test_the_losses_of_all_runs_are_in_one_table(two_runs: Params) -> None:
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    report(two_runs)
+    losses = pl.read_csv(paths.RESULTS / "curves.csv").rows()
+    assert losses == [(run, "docs_chars", step, 4.75 - step / 4) for run in two_runs.runs for step in (1, 2)]
 
 
 def test_runs_with_other_examples_are_not_compared(two_runs: Params) -> None:

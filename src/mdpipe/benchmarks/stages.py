@@ -1,4 +1,4 @@
-"""What a run of the whole graph took: Snakemake's measurements of every stage, with the sizes that `mdpipe plan` knows."""
+"""Cost of every stage: what Snakemake measured, with the sizes that `mdpipe plan` knows."""
 
 import csv
 from datetime import UTC, datetime

@@ -86,12 +86,15 @@ VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 CURVES = {"train/loss": "loss", "train/lr": "learning rate", "train/grad_norm": "gradient norm"}
 """Titles of the columns of a training curve; a column that is not among them has its name as title."""
 
+Panel = alt.LayerChart | alt.FacetChart
+"""What `alt.layer` returns."""
+
 
 @dataclass(frozen=True)
 class Chart:
     """A figure of panels next to each other, and the text that says what it shows where it cannot be seen."""
 
-    panels: Sequence[alt.Chart | alt.LayerChart]
+    panels: Sequence[Panel]
     alt: str
     columns: int = 2
 
@@ -136,7 +139,7 @@ def likelihood_chart(likelihood: pl.DataFrame) -> Chart:
     return Chart([_bars(frame) for frame in frames], "Bits of every run (blue) and reference (gray); fewer are better.")
 
 
-def _bars(frame: pl.DataFrame) -> alt.LayerChart:
+def _bars(frame: pl.DataFrame) -> Panel:
     model = frame.drop_nulls("run").row(0, named=True)
     if model["modality"] == "text":
         unit, rows = "bits/byte", frame.with_columns(value="bits_per_byte", stderr="bits_per_byte_stderr")
@@ -190,7 +193,7 @@ def training_charts(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -
     return charts
 
 
-def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str) -> alt.LayerChart:
+def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str) -> Panel:
     """Show every record as a thin line, and means of up to `SMOOTHING` as a bold one; rates stay as they are."""
     title = CURVES.get(name, name)
     label = f"{title} ({unit})" if "loss" in name else title
@@ -225,7 +228,7 @@ def samplers_chart(samplers: pl.DataFrame) -> Chart:
     return Chart([_samplers(frame, names) for frame in frames], alternative)
 
 
-def _samplers(frame: pl.DataFrame, names: list[str]) -> alt.LayerChart:
+def _samplers(frame: pl.DataFrame, names: list[str]) -> Panel:
     run, reference_model, unit = frame.select("run", "reference_model", "unit").row(0)
     rows = frame.select(
         *("sampler", "nfe", "bits"),
@@ -299,7 +302,7 @@ def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str,
     return Chart(panels, f"Exponents of {', '.join(sorted(exponents))}; tokens with a large one are unmasked early.")
 
 
-def _exponent_dots(title: alt.TitleParams, rows: pl.DataFrame, all_exponents: list[float]) -> alt.LayerChart:
+def _exponent_dots(title: alt.TitleParams, rows: pl.DataFrame, all_exponents: list[float]) -> Panel:
     scale = alt.Scale(domain=[min(all_exponents), max(all_exponents)], zero=False)
     unique = pl.when(pl.col("name").is_duplicated()).then(pl.format("{} ({})", "name", "token")).otherwise("name")
     base = alt.Chart(rows.with_columns(name=unique), height=DOT_HEIGHT * rows.height).encode(
@@ -314,7 +317,7 @@ def _exponent_dots(title: alt.TitleParams, rows: pl.DataFrame, all_exponents: li
     )
 
 
-def _exponent_curve(run: str, rows: pl.DataFrame) -> alt.LayerChart:
+def _exponent_curve(run: str, rows: pl.DataFrame) -> Panel:
     y = alt.Y(
         "exponent:Q", title="exponent w (late ← → early)", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
     )

@@ -16,6 +16,8 @@ from mdpipe.reporting.charts import Chart
 
 LAYER_HEIGHT = 74
 """Pixels."""
+EDGES = {"x": pl.Float64, "y": pl.Float64, "x2": pl.Float64, "y2": pl.Float64}
+"""Where an edge begins and ends."""
 
 
 def stage_graph(stages: Mapping[str, Any]) -> "nx.DiGraph[str]":
@@ -54,32 +56,25 @@ def graph_chart(stages: Mapping[str, Any], params: Mapping[str, Any]) -> Chart:
         for depth, layer in enumerate(layers)
         for at, name in enumerate(layer)
     }
-    edges = [{**nodes[start], "x2": nodes[end]["x"], "y2": nodes[end]["y"]} for start, end in sorted(graph.edges)]
-    text = (
-        alt.Chart(
-            pl.DataFrame(
-                [{**node, "stage": stages[name].get("do", stages[name])["desc"]} for name, node in nodes.items()]
-            )
-        )
-        .mark_text(lineHeight=14, baseline="middle", dy=-7)
-        .encode(x="x:Q", y="y:Q", text="label:N", tooltip="stage:N")
-    )
-    edge = alt.Chart(pl.DataFrame(edges), height=LAYER_HEIGHT * len(layers)).mark_rule(
-        color="var(--gray)", strokeWidth=2
-    )
+    edges = [[nodes[end][axis] for end in edge for axis in ("x", "y")] for edge in sorted(graph.edges)]
+    described = [{**node, "stage": stages[name].get("do", stages[name])["desc"]} for name, node in nodes.items()]
+    text = alt.Chart(pl.DataFrame(described)).encode(x="x:Q", y="y:Q", text="label:N", tooltip="stage:N")
+    edge = alt.Chart(pl.DataFrame(edges, schema=EDGES, orient="row"), height=LAYER_HEIGHT * len(layers))
     room = max(len(layer) for layer in layers) / 2
     panel = alt.layer(
-        edge.encode(
+        edge.mark_rule(color="var(--gray)", strokeWidth=2).encode(
             x=alt.X("x:Q", axis=None, scale=alt.Scale(domain=[-room, room], nice=False)),
             y=alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[0.5 - len(layers), 0.5], nice=False)),
             x2="x2:Q",
             y2="y2:Q",
         ),
         text.mark_text(lineHeight=14, dy=-7, stroke="var(--background)", strokeWidth=8, strokeJoin="round"),
-        text,
+        text.mark_text(lineHeight=14, dy=-7),
     )
     return Chart(
-        [panel], f"Stages of dvc.yaml, from first to last: {', '.join(nx.topological_sort(graph))}.", columns=1
+        [panel],
+        f"Stages of dvc.yaml, from first to last: {', '.join(name for layer in layers for name in layer)}.",
+        columns=1,
     )
 
 

@@ -107,7 +107,8 @@ def report_page(report: Report) -> str:
     """
     settings = report.settings
     differs = pl.concat_list(pl.all().exclude("setting")).list.n_unique() > 1
-    script = vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
+    script = bundle.replace("</script", "<\\/script")
     return (
         _environment(autoescape=True)
         .get_template("page.html.j2")

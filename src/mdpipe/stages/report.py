@@ -141,7 +141,7 @@ def _headline(likelihood: pl.DataFrame) -> str:
         f"{format_measurement(row['value'], row['stderr'])} {row['unit']} on {row['dataset']} ({row['run']})"
         for row in best.iter_rows(named=True)
     ]
-    return f"{models.height} runs on {models['dataset'].n_unique()} datasets; the fewest bits are {', '.join(found)}."
+    return f"Runs: {models.height}. Fewest bits on held-out data: {', '.join(found)}."
 
 
 def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
