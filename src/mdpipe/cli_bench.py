@@ -195,9 +195,12 @@ def stages(
         from mdpipe.data.artifacts.files import atomic_write
         from mdpipe.stages.model_io import compute_device
 
-        day, results = collect_stages(load_params(), folder)
+        params = load_params()
+        day, results = collect_stages(params, folder)
         machine = describe_machine(compute_device().type, threads)
-        document = json.dumps({"date": day, "machine": machine, "results": results}, indent=2) + "\n"
+        document = (
+            json.dumps({"date": day, "params": params.md5, "machine": machine, "results": results}, indent=2) + "\n"
+        )
         atomic_write(out, document.encode())
         typer.echo(document, nl=False)
 

@@ -1,4 +1,5 @@
 import polars as pl
+import polars.testing
 import pytest
 
 from mdpipe.reporting.tables import likelihood_table, samplers_table

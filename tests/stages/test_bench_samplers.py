@@ -51,3 +51,32 @@ def test_a_run_that_is_not_trained_is_named(place: Path, refusal: Callable[..., 
     (place / "params.yaml").write_text(SMOKE.read_text())
     (paths.model("chars_md4") / "run.json").unlink()
     assert "models/chars_md4/run.json does not exist; run `dvc repro train@chars_md4`" in refusal("bench", "samplers")
+
+
+def test_costs_of_stages_are_snakemakes_with_the_tokens_of_the_plan(
+    params: Params, place: Path, mdpipe: Callable[..., Result]
+) -> None:
+    (place / "params.yaml").write_text(SMOKE.read_text())
+    (place / "benchmarks").mkdir()
+    for stage in ("train@chars_md4", "evaluate@removed"):
+        header = "s\th:m:s\tmax_rss\tmean_load\tcpu_time"
+        (place / f"benchmarks/{stage}.tsv").write_text(f"{header}\n8.5\t0:00:08\t436.38\t42.75\t7.25\n")
+    result = mdpipe("bench", "stages")
+    assert result.exit_code == 0, result.output
+    recorded = json.loads(paths.COSTS.read_text())
+    (cost,) = recorded["results"]
+    run = params.runs["chars_md4"]
+    assert cost.pop("tflop") > 0
+    assert cost == {
+        "stage": "train@chars_md4",
+        "seconds": 8.5,
+        "cpu_seconds": 7.25,
+        "peak_mib": 436.38,
+        "tokens": run.train.steps * run.train.batch_size * params.datasets[run.dataset].seq_len,
+    }
+    assert {"processor", "cores", "memory_gib", "device", "commit"} <= set(recorded["machine"])
+
+
+def test_without_measurements_no_cost_is_written(place: Path, refusal: Callable[..., str]) -> None:
+    (place / "params.yaml").write_text(SMOKE.read_text())
+    assert "benchmarks has no measurement of a stage" in refusal("bench", "stages")

@@ -139,12 +139,14 @@ def test_recorded_costs_give_the_speed_of_training(two_runs: Params) -> None:
         {"stage": "train@chars_ar", "seconds": 15.0, "tokens": 2000, **costs},
         {"stage": "encode@docs_chars", "seconds": 100.0, "tokens": 9000, **costs},
     ]
-    machine = {"processor": "a CPU", "cores": 2, "memory_gib": 8.0, "device": "cpu", "commit": "c0ffee"}
-    put(paths.COSTS, json.dumps({"date": "2026-11-29", "machine": machine, "results": results}))
+    machine = {"processor": "a CPU", "cores": 2, "memory_gib": 8.0, "device": "cpu", "commit": "deadbeef"}
+    put(paths.COSTS, json.dumps({"date": "2026-11-29", "params": two_runs.md5, "machine": machine, "results": results}))
     report(two_runs)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
-    for fact in ("c0ffee", "2026-11-29", "a CPU, 2 cores", "2 minutes, the sum of 3 stages", "150 tokens/s, 2 runs"):
+    for fact in ("deadbeef", "2026-11-29", "a CPU, 2 cores", "2 minutes, the sum of 3 stages", "150 tokens/s, 2 runs"):
         assert fact in page
+    report(two_runs.model_copy(update={"seed": 1}))
+    assert "deadbeef" not in (paths.REPORT / "index.html").read_text(encoding="utf-8")
 
 
 def test_the_losses_of_all_runs_are_in_one_table(two_runs: Params) -> None:

@@ -1,6 +1,7 @@
 """The whole of params.yaml, with the rules that span its sections."""
 
 from collections.abc import Iterator
+from hashlib import md5
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,11 @@ class Params(Config):
     """Which text runs are measured on which other sources (stage `zero_shot`)."""
     samplers: SamplerSuite = SamplerSuite()
     """Which samplers are compared, and on which runs (stage `samplers`)."""
+
+    @property
+    def md5(self) -> str:
+        """The hash of all settings, by which a measurement knows what it is of."""
+        return md5(self.model_dump_json().encode()).hexdigest()
 
     def broken_rules(self) -> BrokenRules:
         """Yield names that do not exist, and sections that do not fit each other."""

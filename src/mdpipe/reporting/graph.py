@@ -71,11 +71,8 @@ def graph_chart(stages: Mapping[str, Any], params: Mapping[str, Any]) -> Chart:
         text.mark_text(lineHeight=14, dy=-7, stroke="var(--background)", strokeWidth=8, strokeJoin="round"),
         text.mark_text(lineHeight=14, dy=-7),
     )
-    return Chart(
-        [panel],
-        f"Stages of dvc.yaml, from first to last: {', '.join(name for layer in layers for name in layer)}.",
-        columns=1,
-    )
+    names = ", ".join(name for layer in layers for name in layer)
+    return Chart([panel], f"Stages of dvc.yaml, from first to last: {names}.", columns=1)
 
 
 def _instances(stage: Mapping[str, Any], params: Mapping[str, Any]) -> str:

@@ -64,6 +64,8 @@ def report(params: Params) -> None:
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
+    if costs and costs["params"] != params.md5:
+        costs = {}  # Of another suite, or of this one before it was changed.
     results["training"] = tables.training_table(_records("train", params.runs))
     results["costs"] = pl.DataFrame(costs.get("results", []), schema=tables.COSTS)
     sourced = {
@@ -148,18 +150,19 @@ def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, str]
     """Yield what made the results; time and machine are those of `COSTS`, as equal results must give equal pages."""
     if costs:
         machine, stages = costs["machine"], costs["results"]
-        yield "commit", machine["commit"]
-        yield "date", costs["date"]
-        yield (
-            "machine",
-            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['device']}",
-        )
+        hardware = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['device']}"
+        yield from {"commit": machine["commit"], "date": costs["date"], "machine": hardware}.items()
         yield "time", f"{sum(stage['seconds'] for stage in stages) / 60:,.0f} minutes, the sum of {len(stages)} stages"
-        training = [stage for stage in stages if stage["stage"].startswith("train@")]
-        tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
+        if training := [stage for stage in stages if stage["stage"].startswith("train@")]:
+            tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
+            yield (
+                "training",
+                f"{tokens / seconds:,.0f} tokens/s, {len(training)} runs, with start and end of the process",
+            )
+    else:
         yield (
-            "training speed",
-            f"{tokens / seconds:,.0f} tokens/s, {len(training)} runs, start and end of the process included",
+            "time and machine",
+            "not recorded for these settings; after `snakemake`, `mdpipe bench stages` records them",
         )
     yield "seed", str(params.seed)
     yield "packages", ", ".join([f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)])
