@@ -1,5 +1,5 @@
 """Reporting: tables, figures, the page, and samples as images and animations.
 
 All files have stable bytes: equal content gives equal files on one machine. Import the module that you need: training
-and evaluation import none of them, only stage `report` imports `figures` and with it matplotlib.
+and evaluation import none of them; only stage `report` imports `charts`, and with it Altair.
 """
