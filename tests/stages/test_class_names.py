@@ -132,7 +132,9 @@ def test_samples_say_their_classes_and_the_report_shows_them(made: Path) -> None
     assert names == [*FOLDERS, *FOLDERS[:2]]
     assert not (made / "samples/plain/classes.json").exists()
     page = (made / "report/index.html").read_text()
-    assert page.count("Classes in turn, row by row: 2, &lt;b&gt;owl&lt;, airplane, truck.") == 1
+    sampled = "2, &lt;b&gt;owl&lt;, airplane, truck, 2, &lt;b&gt;owl&lt;"
+    assert page.count(f"Samples of animals. Classes, row by row: {sampled}</figcaption>") == 1
+    assert page.count("Real images of animals. Classes, row by row: truck, truck") == 2
 
 
 def test_the_table_of_datasets_has_the_classes_of_each_split(made: Path) -> None:

@@ -29,6 +29,7 @@ from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import contact_sheet, encode_png
 from mdpipe.reporting.markdown import format_measurement
 from mdpipe.reporting.page import PageImage, Report, SampleGallery, Table, model_card, report_page, settings_table
+from mdpipe.reporting.published import compare_with_published, read_published
 from mdpipe.reporting.tables_io import write_table
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
@@ -67,6 +68,9 @@ def report(params: Params) -> None:
     if costs and costs["params"] != params.md5:
         costs = {}  # Of another suite, or of this one before it was changed.
     results["training"] = tables.training_table(_records("train", params.runs))
+    if paths.PUBLISHED.exists():
+        bounds = (results["likelihood"], results["zero_shot"])
+        results["published"] = compare_with_published(*bounds, read_published(), params)
     results["costs"] = pl.DataFrame(costs.get("results", []), schema=tables.COSTS)
     sourced = {
         name: Table(table, [_source(name, row, table) for row in table.iter_rows(named=True)])
@@ -120,6 +124,8 @@ def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
     match table, row.get("run"):
         case "costs", _:
             return paths.COSTS
+        case "published", _:
+            return paths.PUBLISHED
         case "samplers", run:
             return paths.samplers(str(run))
         case (("likelihood" | "datasets"), None):
