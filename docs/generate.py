@@ -213,7 +213,7 @@ def _variants(schema: dict[str, Any], definitions: dict[str, Any]) -> list[dict[
 
 
 def _inner(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield the mappings below a key, with what stands between: nothing, a name or a place in a list."""
+    """Yield the mappings below a key, with the part of the path between: nothing, a name or an index of a list."""
     yield "", _variants(schema, definitions)
     if "items" in schema:
         yield "[]", _variants(schema["items"], definitions)
@@ -232,7 +232,7 @@ def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:
         mapping = (
             f"one of {len(links)} [kinds](#{_anchor(models[0])})" if len(links) > MOST_LINKS else " or ".join(links)
         )
-        # A mapping without a reference stands for the kinds that a user adds.
+        # A mapping without a reference is a kind that a user adds.
         plain = [one for one in choices if not _variants(one, definitions) and one.get("type") != "object"]
         return " or ".join([mapping, *(_type(one, definitions) for one in plain)])
     if choices:

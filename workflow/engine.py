@@ -1,8 +1,8 @@
-"""Steps of Snakemake's main process before it plans: lock the copy, repair it after a kill, ask DVC what is stale.
+"""Preparation in Snakemake's main process: lock the working copy, repair it after a kill, find stale stages with DVC.
 
-DVC decides what is stale, by content, and Snakemake only orders the work. Each rule has a request file as its one input
-whose modification time counts. A stage that DVC calls stale gets a new nonce there, so that Snakemake plans it whatever
-it remembers of its last run; for all others the request is older than any output.
+DVC decides by content which stages are stale, and Snakemake only orders the work. The request file of a stage is the
+only input of its rule whose modification time matters. It gets a new nonce if the stage is stale, so that Snakemake
+runs the stage, and is older than all outputs otherwise.
 """
 
 import fcntl
@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import snakemake.api  # noqa: F401 (before its parts, which import each other in a circle)
+import snakemake.api  # noqa: F401 (first, because its modules import each other in a circle)
 import voluptuous
 from dvc.dependency import param
 from dvc.exceptions import NotDvcRepoError
@@ -35,7 +35,7 @@ from mdpipe.commands.unlock import lock_holders, repair_rwlock
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 from mdpipe.pipeline.paths import ENGINE_LOCK
-from mdpipe.pipeline.preflight import dvc_places, home_problems, require_writable, state_folders
+from mdpipe.pipeline.preflight import dvc_targets, home_problems, require_writable, state_folders
 from mdpipe.pipeline.provenance import RESOLVE
 from workflow.graph import Stage, with_dependents
 from workflow.job import ENGINE_PID, JOBS_LOCK
@@ -44,38 +44,38 @@ from workflow.sort_lock import LOCK_FILE
 STATE = Path(".mdpipe")
 REQUESTS = STATE / "requests"
 CONFLICT = re.compile(rb"^(<{7} |={7}$|>{7} )", re.MULTILINE)
-"""The lines that git puts around the two sides of a conflict."""
+"""Git's conflict markers."""
 
 MIN_FREE_BYTES = 2**20
-"""Bytes that Snakemake needs at least for its state and logs; without them, each log record ends in a traceback."""
+"""Bytes that Snakemake needs for its state and logs; with less, each log record ends in a traceback."""
 
 BEFORE_ALL_OUTPUTS = (0, 0)
-"""Times of access and modification, in seconds since 1970."""
+"""Times of access and modification in seconds since 1970."""
 
 LOG_LINES, LOG_WIDTH = 15, 1000
-"""Lines of a failed job's log that are shown, and characters of a line."""
+"""Maximum number of lines of a failed job's log to show, and of characters per line."""
 LOG_BYTES = 2**20
 """Bytes read from the end of a log."""
 
 FOLDER_TIMESTAMP = ".snakemake_timestamp"
-"""The file whose modification time Snakemake takes for that of the folder it is in."""
+"""Snakemake uses the modification time of this file in a folder as the modification time of the folder."""
 
 _locks: list[FileLock] = []
-"""Keeps the lock until the process ends."""
+"""References that keep the lock until the process ends."""
 
 
 class LockFileError(ValueError):
-    """dvc.lock cannot be read, and nothing is done about it without the user."""
+    """dvc.lock is unreadable, and only the user can repair it."""
 
 
 def acquire_workflow_lock() -> None:
-    """Lock this working copy for one Snakemake.
+    """Lock the working copy, so that only one Snakemake runs in it.
 
-    The kernel releases the lock when the process ends, so Snakemake's own lock files are stale after a kill. Jobs of a
-    killed engine end by themselves within a second (see job.py): wait for them.
+    The kernel releases the lock when the process ends, so Snakemake's own lock files are stale after a kill. Wait for
+    the jobs of a killed engine, which end by themselves within a second (see job.py).
 
     Raises:
-        BlockingIOError: another Snakemake runs here.
+        BlockingIOError: another Snakemake is running in this folder.
         ValueError: the state folders are read-only, or the disk is full.
     """
     if (free := shutil.disk_usage(Path.cwd()).free) < MIN_FREE_BYTES:
@@ -96,17 +96,17 @@ def acquire_workflow_lock() -> None:
         fcntl.flock(jobs, fcntl.LOCK_EX)
     for stale in Path(".snakemake/locks").glob("*.lock"):
         stale.unlink()
-    # Its marks of jobs that a kill interrupted: the other engine may have finished them since.
+    # Snakemake marks interrupted jobs as incomplete, but `dvc repro` may have finished them since.
     for mark in Path(".snakemake/incomplete").rglob("*"):
         if mark.is_file():
             mark.unlink()
 
 
 def open_repo(root: Path) -> Repo:
-    """Open the repository as DVC does.
+    """Open the repository with DVC.
 
     Raises:
-        ValueError: git or DVC does not know it, as in an archive of it or in an image of a container, or HOME is none.
+        ValueError: it is no repository of git or DVC, as in an unpacked archive, or HOME is not usable.
     """
     if problem := next(home_problems(), None):
         raise ValueError(problem)
@@ -119,10 +119,10 @@ def open_repo(root: Path) -> Repo:
 
 
 def repair_lock_file(*, dry_run: bool) -> None:
-    """Move a dvc.lock away that a kill cut short: DVC's run cache then restores all artifacts without computing them.
+    """Move away a dvc.lock that a kill truncated; DVC's run cache then restores all artifacts without running stages.
 
     Raises:
-        LockFileError: it holds the conflict of a merge, which the user decides, or is cut short in a dry run.
+        LockFileError: it has merge conflicts, which the user must resolve, or it is truncated in a dry run.
     """
     if not LOCK_FILE.exists():
         return
@@ -131,13 +131,13 @@ def repair_lock_file(*, dry_run: bool) -> None:
             COMPILED_LOCKFILE_SCHEMA(content)
             return
     except voluptuous.Invalid:
-        pass  # A beginning of it that is valid YAML.
+        pass  # It is truncated, and still valid YAML.
     except ParseError:
         if CONFLICT.search(LOCK_FILE.read_bytes()):
             raise LockFileError(
-                f"{LOCK_FILE} holds the conflict of a merge; resolve params.yaml, take either side of {LOCK_FILE}"
-                f" (`git checkout --ours {LOCK_FILE}` or `--theirs`), and run snakemake: it restores or makes what the"
-                " other side had"
+                f"{LOCK_FILE} has merge conflicts; resolve params.yaml, take either side of {LOCK_FILE}"
+                f" (`git checkout --ours {LOCK_FILE}` or `--theirs`), and run snakemake, which restores or makes the"
+                " artifacts of the other side"
             ) from None
     if dry_run:
         raise LockFileError(
@@ -147,17 +147,17 @@ def repair_lock_file(*, dry_run: bool) -> None:
     backup = STATE / f"{LOCK_FILE}.broken"
     LOCK_FILE.replace(backup)
     sys.stderr.write(
-        f"{LOCK_FILE} was cut short, as by a kill; it is now {backup}, and DVC's cache has what it named\n"
+        f"{LOCK_FILE} was cut short, as by a kill; it is now {backup}, and artifacts are restored from DVC's cache\n"
     )
 
 
 def mark_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -> set[str]:
-    """Request every stage that DVC does not call up to date and no other; return them and all that depend on them.
+    """Request exactly the stages that DVC reports as stale, and return them with all their dependents.
 
-    The stage that resolves params runs here, at once: only then does DVC know which values have changed.
+    The stage `resolve` runs here, because DVC compares the resolved params.
 
     Raises:
-        BlockingIOError: another DVC is at work.
+        BlockingIOError: another DVC process is running in this folder.
     """
     REQUESTS.mkdir(parents=True, exist_ok=True)
     try:
@@ -190,14 +190,14 @@ def mark_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_ru
 
 
 def _changed_params(changes: Iterable[Any]) -> list[str]:
-    """Return the keys of params among the changes that DVC reports for a stage."""
+    """Return the keys of params in the changes that DVC reports for a stage."""
     dependencies = [change.get("changed deps", {}) for change in changes if isinstance(change, dict)]
     return [key for changed in dependencies for keys in changed.values() if isinstance(keys, dict) for key in keys]
 
 
 def _stale_stages(repo: Repo) -> dict[str, list[Any]]:
-    """Return the stages that DVC does not call up to date, each with what has changed."""
-    # DVC would parse the params once per stage, which takes half the time of its answer.
+    """Return the stages that DVC reports as stale, each with the changes."""
+    # Cached, because DVC parses the params once per stage, which takes half the time of `status`.
     param.load_path = cache(load_path)
     try:
         return dict(repo.status())
@@ -207,7 +207,7 @@ def _stale_stages(repo: Repo) -> dict[str, list[Any]]:
 
 @contextmanager
 def _resolved(params: Params) -> Iterator[None]:
-    """Have the resolved params on the disk that a run would start with, and those of before when the block ends."""
+    """Write the resolved params that a run would start with, and restore the previous file when the block ends."""
     before = RESOLVED_PARAMS_FILE.read_bytes() if RESOLVED_PARAMS_FILE.exists() else None
     content = dump_params(params).encode()
     if content == before:
@@ -224,13 +224,13 @@ def _resolved(params: Params) -> Iterator[None]:
 
 
 def require_writable_outputs(stages: Iterable[Stage]) -> None:
-    """Raise ValueError if a stage cannot write its outputs and logs, or DVC its cache and dvc.lock."""
+    """Raise ValueError if the outputs or logs of a stage, or the files that DVC writes, are read-only."""
     if outputs := [Path(output).parent for stage in stages for output in stage.outputs]:
-        require_writable([*outputs, Path("logs"), Path("benchmarks"), *dvc_places()])
+        require_writable([*outputs, Path("logs"), Path("benchmarks"), *dvc_targets()])
 
 
 def find_leftovers(stage: Stage, stages: list[Stage]) -> Iterator[Path]:
-    """Yield what a stage reads in folders that several stages write into, and that no stage makes any more."""
+    """Yield files that a stage reads but no stage makes any more, in folders to which several stages write."""
     outputs = [output for other in stages for output in other.outputs]
     for folder in stage.dependencies:
         if folder not in outputs:
@@ -238,14 +238,14 @@ def find_leftovers(stage: Stage, stages: list[Stage]) -> Iterator[Path]:
 
 
 def request_file(stage: str) -> Path:
-    """Return the file whose new content makes Snakemake run a stage."""
+    """Return the file whose change makes Snakemake run a stage."""
     return REQUESTS / stage
 
 
 def ignore_clock_skew() -> None:
-    """Have Snakemake in this process accept outputs that are older than an input, as after the clock was set back.
+    """Make Snakemake accept outputs that are older than an input, as after the clock was set back.
 
-    It would fail the job, whose results DVC has stored, although times of inputs do not count here.
+    Otherwise it would fail the job, although DVC has stored its results.
     """
 
     async def accept(self: DAG, job: Job, expanded_output: list[_IOFile]) -> None:
@@ -255,9 +255,9 @@ def ignore_clock_skew() -> None:
 
 
 def _set_times_before(requested: float, outputs: Iterable[str]) -> None:
-    """Give outputs from the future, as after the clock was set back, a time before the request.
+    """Make outputs with a time in the future, as after the clock was set back, older than the request.
 
-    Snakemake would take them for newer than any request, and never run their stage again.
+    Otherwise Snakemake would never run their stage again.
     """
     for output in outputs:
         for path in (Path(output), Path(output, FOLDER_TIMESTAMP)):
@@ -276,12 +276,12 @@ def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:
 
 
 def export_engine_pid() -> None:
-    """Tell the jobs that this process starts their engine's PID."""
+    """Export this process's PID to its jobs, which end when the engine does."""
     os.environ[ENGINE_PID] = str(os.getpid())
 
 
 def last_lines(logs: Iterable[str]) -> Iterator[str]:
-    """Yield the last lines of each log under a heading with its path. Of a progress bar, the last state is shown."""
+    """Yield the last lines of each log, after a line with its path; only the last state of a progress bar."""
     for log in logs:
         path = Path(log)
         if not path.exists():

@@ -36,7 +36,7 @@ def read_stages(repo: Repo, params: Params) -> list[Stage]:
 
     The stage that resolves params is not among them: the main process runs it before it plans.
 
-    The lock file is left alone: DVC writes it in place, so it cannot be read while stages run.
+    dvc.lock is not read: DVC writes it in place, so it may be incomplete while stages run.
     """
     definition = load_yaml(str(Path(repo.root_dir) / "dvc.yaml"))
     resolved = DataResolver(repo, repo.root_dir, definition).resolve()

@@ -1,8 +1,8 @@
 """The command line, also as `python -m mdpipe`.
 
-A stage runs the code beside the dvc.yaml that it belongs to. `dvc exp run --queue` and `--temp` run stages in a copy of
-the repository, while an editable install leads back to the working copy, and so may PYTHONPATH. The check comes before
-any other module of the package is loaded.
+A stage runs the code next to its dvc.yaml. `dvc exp run --queue` and `--temp` run stages in a copy of the repository,
+but an editable install, and perhaps PYTHONPATH, would import the package from the working copy. This is checked before
+any other module of the package is imported.
 """
 
 import os

@@ -19,7 +19,13 @@ from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_pa
 from mdpipe.params.errors import did_you_mean
 from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline.full_keys import full_keys
-from mdpipe.pipeline.preflight import dvc_places, require_usable, require_writable, state_folders, working_copy_problems
+from mdpipe.pipeline.preflight import (
+    dvc_targets,
+    require_usable,
+    require_writable,
+    state_folders,
+    working_copy_problems,
+)
 from mdpipe.pipeline.provenance import require_unchanged_inputs, stage_outputs, stage_params_file, watch_inputs
 from mdpipe.pipeline.supervision import DVC_MARK, exit_with_engine, request_requeue
 
@@ -352,7 +358,7 @@ def _run_stage(stage: str, **names: str) -> None:
             if problem := next(working_copy_problems(params), None):
                 raise ValueError(problem)
             outputs = stage_outputs(stage, list(names.values()), content)
-            require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_places()])
+            require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_targets()])
         module = importlib.import_module(f"mdpipe.stages.{stage}")
         with full_keys(params, names):
             getattr(module, stage)(params, *names.values())

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
-"""Texts of torch's errors when a GPU or a CPU lacks memory; that of a CPU has no type."""
+"""Texts of torch's errors when a GPU or CPU runs out of memory; the CPU's error has no type."""
 
 
 @contextmanager

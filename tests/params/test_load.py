@@ -175,7 +175,7 @@ UVIT = {
         ({"sources.digits.path": ""}, ["sources.digits.path: ''", "not empty"]),
         ({"sources.digits.path": " my"}, ["sources.digits.path: ' my'", "no spaces around it"]),
         ({"sources.digits.path": "my\ntexts"}, ["sources.digits.path: 'my\\ntexts'", "no line breaks"]),
-        ({"sources.digits.path": "s3://bucket/x"}, ["sources.digits.path: 's3://bucket/x'", "on this machine"]),
+        ({"sources.digits.path": "s3://bucket/x"}, ["sources.digits.path: 's3://bucket/x'", "must be a local path"]),
         ({"sources.digits": TEXTS | {"pattern": "/etc/*"}}, ["sources.digits.pattern: '/etc/*'", "stays in there"]),
         ({"sources.digits": TEXTS | {"pattern": ""}}, ["sources.digits.pattern: ''", "stays in there"]),
         (
@@ -191,7 +191,7 @@ UVIT = {
             {"sources.typer_docs.packages": ["../rich"]},
             ["packages.0: '../rich'", "Python imports a package"],
         ),
-        ({"sources.digits.path": "my/x.dvc"}, ["sources.digits.path: 'my/x.dvc'", "file of its own"]),
+        ({"sources.digits.path": "my/x.dvc"}, ["sources.digits.path: 'my/x.dvc'", "its own files"]),
         ({"sources.digits.path": "my/" + "é" * 128}, ["sources.digits.path", "at most 255 bytes"]),
     ],
 )

@@ -236,7 +236,7 @@ def test_rules_are_checked_without_loading_torch():
 
 
 def test_a_configuration_cannot_take_the_kind_of_another():
-    with pytest.raises(TypeError, match="Mine needs a `kind` of its own: 'linear' is that of LinearConfig"):
+    with pytest.raises(TypeError, match="Mine and LinearConfig have the same `kind`, 'linear'"):
 
         class Mine(LinearConfig):
             pass

@@ -99,14 +99,14 @@ def test_a_tokenizer_of_another_kind_is_refused(place, run, tokenizer):
 def test_the_tokenizer_of_another_run_is_refused(place):
     for path in (PIECES / "tokenizer.json", PIECES / "unigram.npy"):
         shutil.copy(path, LETTERS / path.name)
-    assert "models/chars_md4/tokenizer.json: kind = 'sentencepiece' is not that of the model, 'text8'" in refused(
+    assert "models/chars_md4/tokenizer.json: kind = 'sentencepiece' does not fit the model, 'text8'" in refused(
         "chars_md4"
     )
 
 
 def test_a_vocabulary_that_is_not_the_model_s_is_refused(place):
     edit(PIECES / "tokenizer.json", vocab_size=27)
-    assert f"{PIECES}/tokenizer.json: vocab_size = 27 is not that of the model" in refused("subwords_genmd4")
+    assert f"{PIECES}/tokenizer.json: vocab_size = 27 does not fit the model" in refused("subwords_genmd4")
 
 
 @pytest.mark.parametrize(

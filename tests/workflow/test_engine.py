@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("dry_run", [False, True])
 def test_a_merge_conflict_is_named_and_left_alone(dry_run):
     Path("dvc.lock").write_text(CONFLICT)
-    with pytest.raises(LockFileError, match=r"conflict of a merge.*git checkout --ours dvc\.lock"):
+    with pytest.raises(LockFileError, match=r"has merge conflicts.*git checkout --ours dvc\.lock"):
         repair_lock_file(dry_run=dry_run)
     assert Path("dvc.lock").read_text() == CONFLICT
 

@@ -1,4 +1,4 @@
-"""One prepared run on a GPU: is training right there, how fast is it, how fast are samplers, and what is learned.
+"""One prepared run on a GPU: correctness and speed of training, speed of samplers, and the likelihood after training.
 
     PYTHONPATH=src python -m mdpipe.benchmarks.gpu --out DIR
 
@@ -90,7 +90,7 @@ def _run_part(part: Part, path: Path, limit: float, tiny: bool, commit: str | No
     job = {"part": part.name, "path": str(path), "end": start + limit - GRACE, "tiny": tiny, "commit": commit}
     command = [sys.executable, "-m", *part.program]
     error = None
-    # A group of its own, so that the compiler's processes end with it.
+    # In a new process group, so that the compiler's processes end with it.
     process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, process_group=0)
     try:
         process.communicate(json.dumps(job), timeout=max(limit, 0))
@@ -201,7 +201,7 @@ def free_memory() -> None:
 
 
 def reset_peak_memory(device: "torch.device") -> None:
-    """Reset a GPU's peak memory; that of a CPU process cannot be reset."""
+    """Reset the peak memory of a GPU; a CPU process's cannot be reset."""
     import torch
 
     if device.type == "cuda":

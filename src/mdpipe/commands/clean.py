@@ -44,7 +44,7 @@ NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*)?(\.(npy|json|
 """Names of stages' outputs, finished or not. Other files in the same folders are the user's."""
 
 DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{URL_DIGITS}}})-")
-"""Name of a downloaded file. The cache of `datasets`, in the same folder, is left alone."""
+"""Name of a downloaded file. The cache of `datasets`, in the same folder, is kept."""
 
 BY_STAGE = {"logs": ".log", "benchmarks": ".tsv", ".mdpipe/requests": "", ".mdpipe/requeue": ""}
 """Folders with a file for each stage, and what its name ends with."""

@@ -1,6 +1,6 @@
-"""Sizes of sources and datasets before anything runs: exact where data/ has them, else from the catalog's counts.
+"""Sizes of sources and datasets before anything runs: exact if they are in data/, else from the catalog's counts.
 
-Text files on this machine are estimated at one character per byte. All else is unknown until it is downloaded.
+Local text files are estimated at one character per byte. All other sizes are unknown until the data is downloaded.
 """
 
 import math
@@ -48,7 +48,7 @@ class Estimate:
 
     @property
     def is_unknown(self) -> bool:
-        """True if nothing says how large it is."""
+        """True for NaN."""
         return math.isnan(self.value)
 
     def __add__(self, other: "Estimate") -> "Estimate":
@@ -63,11 +63,11 @@ class Estimate:
         return self if self.is_unknown else Estimate(math.ceil(factor * Fraction(self.value)), self.is_guess)
 
     def estimated(self, is_guess: bool = True) -> "Estimate":
-        """Return the same number, marked as a guess if `is_guess`; nothing at all is exact."""
+        """Return the same number, marked as a guess if `is_guess`; 0 is always exact."""
         return Estimate(self.value, self.is_guess or (is_guess and self.value != 0))
 
     def format(self, unit: str = "") -> str:
-        """Return `1.54 MB`, or `12 h`; `?` for unknown, `-` for nothing, `~` before a guess."""
+        """Return text such as `1.54 MB`, `12 h` or, for a guess, `~12 h`; `?` for unknown and `-` for 0."""
         if self.is_unknown or not self.value:
             return "?" if self.is_unknown else "-"
         if unit == "h":
@@ -94,11 +94,11 @@ class SourceSize:
     """The size of a source."""
 
     amounts: Mapping[str | None, Estimate]
-    """Characters or images in each of its own splits; the key is None if it has none."""
+    """Characters or images in each split of the source; the key is None if the source has no splits."""
     shape: Shape | None
     """(H, W, C) of its images, if known."""
     classes: int
-    """0 if there are none or their number is unknown."""
+    """Number of classes; 0 if there are none or it is unknown."""
     content: Estimate
     """Bytes of text or pixels."""
     disk: Estimate
@@ -106,7 +106,7 @@ class SourceSize:
 
 
 def source_size(name: str, source: Source, is_outdated: bool) -> SourceSize:
-    """Return the size of a source: from data/raw, unless that has an older definition, else as far as it is known."""
+    """Return the size of a source, read from data/raw if that is up to date, else estimated from the settings."""
     if not is_outdated and (header := read_header(paths.raw(name) / "source.json")) is not None:
         amounts: dict[str | None, Estimate] = {}
         for shard in header["shards"]:
@@ -125,7 +125,7 @@ def source_size(name: str, source: Source, is_outdated: bool) -> SourceSize:
 
 
 def _known_amounts(source: Source) -> tuple[dict[str | None, Estimate], Shape | None, int]:
-    """Return amounts, shape and classes by the catalog, the settings, or the sizes of text files."""
+    """Return amounts, shape and classes as the catalog, the settings or the sizes of text files state them."""
     found, shape, classes = source.resolve(), None, 0
     if isinstance(found, sources.NpzFlatSource):
         channels, height, width = found.shape
@@ -159,13 +159,13 @@ def _file_sizes(path: str, pattern: str | dict[str, str]) -> dict[str | None, Es
         for file in find_files(Path(path), pattern):
             size = UNKNOWN if file.is_compressed else Estimate(file.size, is_guess=True)
             amounts[file.split] = amounts.get(file.split, NOTHING) + size
-    except ValueError:  # The files are not here.
+    except ValueError:  # The files do not exist.
         return {None: UNKNOWN}
     return amounts
 
 
 def download_size(source: Source, content: Estimate) -> Estimate:
-    """Estimate the bytes that are downloaded for a source; images that are resized come in an unknown size."""
+    """Estimate the bytes to download for a source; unknown for images that will be resized."""
     match source.resolve():
         case sources.UrlSource(url=url, member=member):
             return content * (ZIP_RATIO if member or url.endswith(COMPRESSED) else 1)
@@ -189,7 +189,7 @@ class DatasetSize:
     vocab_size: int | None
     """None if the tokenizer is not downloaded yet."""
     classes: int
-    """0 if there are none or their number is unknown."""
+    """Number of classes; 0 if there are none or it is unknown."""
     is_guess: bool
     """True if the number of channels or classes is a guess."""
 
@@ -199,12 +199,12 @@ class DatasetSize:
         return math.prod(self.shape)
 
     def examples(self, tokens: Estimate) -> Estimate:
-        """Return the number of examples that this many tokens fill, the last perhaps in part."""
+        """Return the number of examples that the tokens fill; the last one may be shorter."""
         return tokens.ceil_times(Fraction(1, self.length))
 
 
 def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSize, is_outdated: bool) -> DatasetSize:
-    """Return the size of a dataset: from data/encoded, unless that has an older definition, else from its source."""
+    """Return the size of a dataset, read from data/encoded if that is up to date, else estimated from its source."""
     folder, vocab_size = paths.encoded(name), find_vocab_size(dataset)
     if not is_outdated and (file := folder / "dataset.json").exists():
         header = read_typed_header(file, DatasetHeader, f"remove {folder}, and plan without it")
@@ -232,15 +232,15 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
 
 
 def text_tokens(characters: Estimate, dataset: AnyDataset) -> Estimate:
-    """Return one token for each letter or byte, else one for CHARACTERS_PER_TOKEN characters."""
+    """Return the tokens of a text: one per letter or byte, else one per CHARACTERS_PER_TOKEN characters."""
     is_character = isinstance(dataset.tokenizer, data.Text8Tokenizer | data.BytesTokenizer)
     return (characters * (1 if is_character else 1 / CHARACTERS_PER_TOKEN)).estimated()
 
 
 def _tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> Estimate:
-    """Return ((H - size) // stride + 1) ((W - size) // stride + 1), the tiles of an image; 1 if its shape is unknown.
+    """Return the number of tiles of an image, ((H - size) // stride + 1) ((W - size) // stride + 1).
 
-    The stride of held-out tiles is their size.
+    It is 1 if the shape is unknown. Tiles of validation and test do not overlap: their stride is their size.
     """
     if shape is None:
         return Estimate(1, is_guess=True)
@@ -249,9 +249,9 @@ def _tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> Estimate:
 
 
 def _split_amounts(dataset: AnyDataset, amounts: Mapping[str | None, Estimate]) -> dict[str, Estimate]:
-    """Return the characters or images of each split, given those of the source's own splits.
+    """Return the characters or images of each split of the dataset, given those of each split of the source.
 
-    Held out is one of these, or a part of the rest, which is the source's split "train" if it has one.
+    Validation and test are splits of the source, or parts of its split "train", or of all other data if it has none.
     """
     specs = dataset.splits.resolve([split for split in amounts if split is not None])
     rest = [split for split in amounts if split not in specs.values() and ("train" not in amounts or split == "train")]
@@ -269,11 +269,11 @@ def _part_of(pool: Estimate, spec: SplitSpec, dataset: AnyDataset) -> Estimate:
             return Estimate(count)
         case float() | data.Windows():
             return pool.ceil_times(Fraction(str(spec if isinstance(spec, float) else spec.windows))).estimated()
-    return UNKNOWN  # Documents have different lengths.
+    return UNKNOWN  # The lengths of documents differ.
 
 
 def find_vocab_size(dataset: AnyDataset) -> int | None:
-    """Return the number of tokens; None if it is in a file that is not downloaded yet."""
+    """Return the vocabulary size; None if the tokenizer's file is not downloaded yet."""
     match dataset.tokenizer:
         case data.PixelTokenizer(levels=count) | data.SentencePieceTokenizer(vocab_size=count):
             return count
@@ -288,7 +288,7 @@ def find_vocab_size(dataset: AnyDataset) -> int | None:
 
 
 def tokenizer_size(name: str, dataset: AnyDataset, is_outdated: bool) -> tuple[Estimate, Estimate]:
-    """Return the bytes downloaded for a tokenizer and its bytes on disk; one that is fitted here has none before."""
+    """Return the bytes to download for a tokenizer and its bytes on disk; both are 0 before a tokenizer is fitted."""
     download = NOTHING
     if (
         isinstance(dataset.tokenizer, data.GPT2Tokenizer | data.HFTokenizerFile)
@@ -308,7 +308,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
     """Read the header of a folder in data/, or return None if it does not exist yet.
 
     Raises:
-        ValueError: it is broken.
+        ValueError: it is invalid.
     """
     return read_json(path, f"remove {path.parent}, and plan without it") if path.exists() else None
 

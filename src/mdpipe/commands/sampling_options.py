@@ -69,9 +69,9 @@ class SamplingOptions:
     def build_sampler(self, run: str, objective: ObjectiveConfig) -> Sampler[Any]:
         """Build the sampler.
 
-        Its kind is that of --sampler, or the run's in params.yaml, or the default of the objective. Settings that the
-        command line does not give are the run's, if its sampler is of this kind, those of the comparison of samplers
-        if it has one, or the defaults.
+        Its kind comes from --sampler, else from the run in params.yaml, else from the objective's default. Settings
+        that are not on the command line come from the run's sampler if it is of the same kind, else from the sampler
+        of this kind in the comparison of samplers, else from the defaults.
 
         Raises:
             ValueError: the sampler does not exist or does not fit the objective, or a setting is unknown or wrong.

@@ -116,10 +116,10 @@ def _entries(content: dict[str, Any]) -> Iterator[Entry]:
 
 
 def _holds_lock(entry: Entry, root: Path) -> bool:
-    """Return whether the process that wrote an entry is still alive, rather than another one with its number.
+    """Return True if the process that wrote an entry is alive, and its PID does not belong to another one by now.
 
-    That is a process with the same arguments, in the same repository. Its start time would say the same, but for a
-    clock that was set meanwhile. This process holds no lock when it asks.
+    It has the same arguments and is in the same repository. Start times are not compared: the clock may have been set
+    since. This process itself holds no lock.
     """
     arguments = entry["cmd"].partition(" ")[2]
     try:

@@ -33,7 +33,7 @@ def verify() -> str:
     """
     with open_repository() as repo:
         cache = repo.cache.local
-        cache.state = StateNoop()  # What it remembers of files is what is to be verified.
+        cache.state = StateNoop()  # DVC's record of files is not trusted here.
         outputs = [out for stage in repo.index.stages for out in stage.outs if out.hash_info]
         absent = [out for out in outputs if out.use_cache and not out.exists and not _object(cache, out).exists()]
         objects = [path for path in Path(cache.path).glob("??/*") if OBJECT.fullmatch(_oid(path).removesuffix(FOLDER))]

@@ -2,7 +2,7 @@
 
 Float32 Gumbel noise cannot reach tokens of probability below about 1e-8: over a vocabulary of fifty thousand it
 silently sharpens samples. Here the cumulative distribution is inverted in fixed point, so that a token of probability p
-is drawn with probability p to within 2^-53.
+is sampled with probability p to within 2^-53.
 
 Shapes: V vocabulary.
 """
@@ -34,7 +34,7 @@ def cumulative_distribution(weights: Tensor) -> Tensor:
 def sample_categorical(weights: Tensor, u: Tensor) -> Tensor:
     """Return the category in whose interval of the cumulative distribution each uniform falls.
 
-    A category of weight zero has an empty interval and is never drawn, not even by a uniform next to 0 or to 1.
+    A category of weight zero has an empty interval and is never sampled, not even by a uniform next to 0 or to 1.
 
     Args:
         weights: (..., V) float64, not negative, with a positive sum: probabilities, not necessarily normalized.

@@ -66,7 +66,7 @@ def mean_estimate(values: NDArray[np.float64]) -> Estimate:
 def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64], sizes: NDArray[np.int64]) -> Estimate:
     """Estimate how much more a token costs under the first model than under the second, on the same examples.
 
-    Variation between examples that both models share cancels, so the error is below that of two separate estimates.
+    Variation between examples that both models share cancels, so the error is smaller than for two separate estimates.
 
     Args:
         first: costs under the first model, (N,).

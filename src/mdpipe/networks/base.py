@@ -117,7 +117,7 @@ def build_network(
         ValueError: The kind does not support the shape or `causal`.
     """
     network = build_on_meta(config, vocab_size, shape, num_classes=num_classes, causal=causal)
-    # Not by `to_empty`, which for meta tensors loads sympy and more: a second of every start.
+    # Not with `to_empty`, which imports sympy and more for meta tensors and takes one second.
     empty = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in network.state_dict().items()}
     network.load_state_dict(empty, assign=True)
     digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()

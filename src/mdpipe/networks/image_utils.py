@@ -168,8 +168,8 @@ def winograd_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     multiplication of rows is a 1 x 3 convolution over pixels and channels. The interpolation points 0, 1, -1, 2, -1/2
     and infinity have a smaller rounding error than others (Barabasz et al., 2018, arXiv:1803.10986).
 
-    In bfloat16 the transformed rows and their products are rounded too. The error is three times that of the plain
-    convolution, and 1.6 times in the gradient of a whole network. Sums are in float32 or wider.
+    In bfloat16 the transformed rows and their products are rounded too. The error is three times as large as in the
+    plain convolution, and 1.6 times in the gradient of a whole network. Sums are in float32 or wider.
 
     It is fast only if a compiler fuses it. The names' suffixes are T = H / 4 tiles of four rows and P = 6 products.
 

@@ -120,7 +120,7 @@ class ResidualBlock(nn.Module):
         if self.modulation is not None:
             h = h + self.modulation(cond)[:, :, None, None]
         h = functional.silu(self.norm2(h))
-        # Dropout numbers the elements in the order (H, W, D), which is that of channels-last memory.
+        # Dropout numbers the elements in the order (H, W, D) of channels-last memory.
         h = dropout(h.permute(0, 2, 3, 1), keys, self.dropout).permute(0, 3, 1, 2)
         out: Tensor = self.shortcut(x) + self.conv2(h)
         return out

@@ -176,7 +176,7 @@ class ResidualBlock(nn.Module):
         """Apply the block to x (B, channels, H, W), with cond (B, cond_dim) and dropout keys (B, 2): (B, D, H, W)."""
         h = self.conv1(functional.silu(self.norm1(x, cond)))
         h = functional.silu(self.norm2(h, cond))
-        # Dropout numbers the elements in the order (H, W, D), which is that of channels-last memory.
+        # Dropout numbers the elements in the order (H, W, D) of channels-last memory.
         h = dropout(h.permute(0, 2, 3, 1), keys, self.dropout).permute(0, 3, 1, 2)
         out: Tensor = self.shortcut(x) + self.conv2(h)
         return out

@@ -1,4 +1,4 @@
-"""Wording of the errors of params.yaml: the key, its value, the rule that it breaks, and a hint."""
+"""Error messages for params.yaml: the key, its value, the broken rule, and a hint."""
 
 import difflib
 import math
@@ -13,12 +13,12 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from mdpipe.params.strict_yaml import dotted
 
 Keys = tuple[int | str, ...]
-"""Path of a key: names of keys, and positions in lists."""
+"""Path of a key: keys of mappings and positions in lists."""
 
 MIN_PREFIX = 3
-"""Length from which on the beginning of a name is taken for the name."""
+"""Minimum length of a prefix for which `did_you_mean` suggests a name."""
 MAX_SHOWN = 200
-"""Characters of a value in an error."""
+"""Maximum number of characters of a value in an error."""
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
 PACKAGE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*$"
@@ -46,7 +46,7 @@ RULES = {
     "missing": "is too short: an entry is missing",
     "too_long": "must have at most {max_length} entries, and has {actual_length}",
 }
-"""Allowed values, by pydantic's type of the error, where the value makes no difference."""
+"""Rules by pydantic's type of error, for types whose rule does not depend on the value."""
 
 EXAMPLES = "docs/data.md, README.md and workflow/presets have examples"
 EMPTY = {
@@ -55,27 +55,27 @@ EMPTY = {
     "section": EXAMPLES,
     "kind": EXAMPLES,
 }
-"""Hint for a section without a value, by the type of the error."""
+"""Hints for sections without a value, by the type of the error."""
 DEPENDENT_DEFAULT = "default_factory_not_called"
-"""Pydantic's error of a default that depends on a setting with an error."""
+"""Pydantic's type of error for a default that depends on an invalid setting."""
 
 YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
 SHOWN_URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/?#@'\"<>]*@)?([^\s?#@'\"<>]*)(?:[?#][^\s@'\"<>]*)?")
-"""A URL whose user, password and query are where they should be, so that an error can leave them out."""
+"""A URL with well-formed user, password and query, which an error can therefore omit."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Takes the place of a missing value: no type accepts it, so the error says what the key would accept."""
+    """Placeholder of a missing value. No type accepts it, so the error says which values the key accepts."""
 
     key: str
     note: str | None = None
-    """Purpose of the value."""
+    """Description of the key."""
     may_be_null: bool = False
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'chars_md4'?)`, or "" if no known name is close; case makes no difference."""
+    """Return ` (did you mean 'chars_md4'?)`, or "" if no known name is similar, ignoring case."""
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     near = difflib.get_close_matches(name.lower(), list(by_lower_case), n=1)
     if not near and len(name) >= MIN_PREFIX:
@@ -84,25 +84,25 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def refused(rule: str, kind: str = "rule") -> PydanticCustomError:
-    """Return the error that a validator raises for a value that breaks a rule."""
+    """Return the error for a validator to raise if a value breaks a rule."""
     return PydanticCustomError(kind, "{rule}", {"rule": rule})
 
 
 def error_at(keys: Keys, value: Any, rule: str, kind: str = "rule") -> ValidationError:
-    """Return the error that the value of the key at a path breaks a rule."""
+    """Return the error for the value at a path of keys that breaks a rule."""
     return ValidationError.from_exception_data(
         "params", [InitErrorDetails(type=refused(rule, kind), loc=keys, input=value)]
     )
 
 
 def not_in(table: str, name: str, names: Iterable[str], why: str | None = None) -> str:
-    """Return the rule that a value must be one of the names in a table, and why this one is not, if it is not a typo.
+    """Return the rule that a value must be one of some names.
 
     Args:
-        table: what the names are of, such as `runs`.
-        name: the value.
-        names: what is allowed.
-        why: the reason, for a name that exists.
+        table: kind of the names, such as `runs`.
+        name: the invalid value.
+        names: the allowed names.
+        why: reason why the value is invalid although it exists, or None.
     """
     allowed = sorted(names)
     listed = ", ".join(allowed) or "none is defined"
@@ -112,8 +112,8 @@ def not_in(table: str, name: str, names: Iterable[str], why: str | None = None) 
 
 
 def problem_lines(error: ValidationError, data: Any) -> list[str]:
-    """Return a line for each error of a mapping: its key, its value and what is allowed there."""
-    # A default that depends on a refused setting is no problem of its own.
+    """Return a line for each error of a mapping, with the key, its value and the allowed values."""
+    # A default that depends on an invalid setting is only a consequence of another error.
     found = [problem for problem in error.errors(include_url=False) if problem["type"] != DEPENDENT_DEFAULT]
     return [_line(problem, data) for problem in found]
 
@@ -122,7 +122,7 @@ def _line(problem: ErrorDetails, data: Any) -> str:
     """Return a line such as `runs.chars_md4.train.steps: 0 is refused: must be at least 1`."""
     keys, value = [], data
     for part in problem["loc"]:
-        # Other parts are the tags by which pydantic tells the members of a union apart.
+        # Other parts are pydantic's tags of union members.
         if part in (value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()):
             keys.append(str(part))
             value = value[part]
@@ -138,7 +138,7 @@ def _line(problem: ErrorDetails, data: Any) -> str:
         return f"{where}: the name {_shortened(repr(given))} is refused: {rule}"
     if isinstance(value, dict) or kind == "unknown_keys":
         return f"{where}: {rule}"
-    shown = _in_yaml(given if value is None else value)  # Of a name without a value, the name.
+    shown = _in_yaml(given if value is None else value)  # For a key without a value, the key.
     if keys[-1:] == ["url"] or "://" in shown:
         if not (url := SHOWN_URL.fullmatch(str(value))):
             return f"{where}: is refused (it is not shown, since it may hold a password): {rule}"
@@ -147,7 +147,7 @@ def _line(problem: ErrorDetails, data: Any) -> str:
 
 
 def rule_of(problem: ErrorDetails) -> str:
-    """Return what is allowed in the place of a value that pydantic refused."""
+    """Return the rule that a value refused by pydantic breaks."""
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     match kind:
         case "int_type" | "int_from_float":
@@ -180,20 +180,20 @@ def _shortened(text: str) -> str:
 
 
 def _rewritten(value: Any) -> str:
-    """Return how to write a number that was written as something else."""
+    """Return a hint for a number that is written in another form."""
     if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d[\d_,]*\.?\d*([eE][-+]?\d+)?\s*", value):
         return ", without quotes"
     return f"; write {value:.0f}" if isinstance(value, float) and value.is_integer() else ""
 
 
 def _one_of(expected: str, value: Any) -> str:
-    """Return the values of a literal, which pydantic joins like `'drop' or 'keep'`."""
+    """Return the rule for a literal, whose values pydantic lists as `'drop' or 'keep'`."""
     allowed = [YAML_WORDS.get(word, word) for word in re.findall(r"'[^']*'|[^\s,]+", expected) if word != "or"]
     hint = did_you_mean(value, [word.strip("'") for word in allowed]) if isinstance(value, str) else ""
     return f"must be {' or '.join(allowed) if len(allowed) < 3 else 'one of ' + ', '.join(allowed)}{hint}"
 
 
 def _fit_name(pattern: str, name: str) -> str:
-    """Return a suggestion for a name that breaks the rule of names."""
+    """Return a suggestion for an invalid name."""
     fit = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
     return f"; write {fit!r}" if pattern == NAME_PATTERN and re.match(NAME_PATTERN, fit) else ""

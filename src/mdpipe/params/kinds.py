@@ -1,10 +1,9 @@
-"""Classes of params.yaml: what all mappings have in common, and families of kinds, of which `kind` names one.
+"""Base classes of the sections of params.yaml, and families of kinds, from which the key `kind` selects one.
 
-A kind is a configuration class, with the types, defaults and rules of its settings, and what is built from it: for
-schedules, objectives, networks and samplers, a class that names its configuration in its first line, `class
-Transformer(Network, config=TransformerConfig)`. The configurations of built-in kinds are in `mdpipe.params`, which is
-loaded without torch. A user's own kind has both in one file NAME.py of the family's package, and nothing else has to
-be changed.
+A kind has a configuration class, with the types, defaults and rules of its settings. For schedules, objectives,
+networks and samplers, another class is built from it and names it, `class Transformer(Network,
+config=TransformerConfig)`. The configurations of built-in kinds are in `mdpipe.params`, which does not import torch. A
+user's kind has both classes in one file NAME.py of the family's package, and needs no other change.
 """
 
 import ast
@@ -37,9 +36,9 @@ from pydantic_core.core_schema import ErrorType
 from mdpipe.params.errors import NAME_PATTERN, Keys, Missing, did_you_mean, error_at, refused
 
 MAX_NAME_LENGTH = 64
-"""A name and its stage's make a file name, of which file systems take 255 bytes, some 143."""
+"""File names contain the name and its stage; file systems allow 255 bytes, some 143."""
 DEVICES = {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))}
-"""Names that Windows does not take for files, so that a repository with such results could not be cloned there."""
+"""Reserved file names on Windows: a repository with such files could not be cloned there."""
 MAX_PATH_BYTES, MAX_FILE_NAME_BYTES = 4095, 255
 """Limits of file systems for a path and for each of its parts."""
 
@@ -59,9 +58,9 @@ def _is_fit_for_engines(path: str) -> str:
     if set(path) & set("{}"):
         raise ValueError("Snakemake takes braces in a path for a wildcard; rename the folder or file, or link to it")
     if "://" in path:
-        raise ValueError("DVC watches a path on this machine; sources of the kinds url and huggingface are fetched")
+        raise ValueError("must be a local path, which DVC watches; use the kinds url and huggingface for downloads")
     if path.endswith(".dvc") or path.rpartition("/")[2] in ("dvc.yaml", "dvc.lock"):
-        raise ValueError("DVC takes no file of its own for a dependency; rename it")
+        raise ValueError("DVC does not accept its own files as dependencies; rename it")
     if len(path.encode()) > MAX_PATH_BYTES or max(map(len, path.encode().split(b"/"))) > MAX_FILE_NAME_BYTES:
         raise ValueError(f"the parts of a path have at most {MAX_FILE_NAME_BYTES} bytes each")
     return path
@@ -82,36 +81,36 @@ def _are_distinct(entries: list[Any]) -> list[Any]:
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH), AfterValidator(_is_no_device)]
-"""Name of a source, dataset or run: part of file names and of DVC's stage names, where `-` and `@` mean something."""
+"""Name of a source, dataset or run: part of file names and of DVC's stage names, in which `-` and `@` are special."""
 MappingOfNames = BeforeValidator(_is_mapping_of_names)
-"""A mapping of names, for which a list or one name was perhaps written."""
+"""A mapping of names; the error for a list or a single name says how to write it."""
 Names = Annotated[dict[Name, None], MappingOfNames]
 """Names as keys without values, `{chars_md4, digits}`, over which DVC's `foreach` and `matrix` iterate."""
 WatchedPath = Annotated[str, AfterValidator(_is_fit_for_engines)]
 """Path of a file or folder that both engines watch."""
 Distinct = AfterValidator(_are_distinct)
-"""A list without duplicates, which would be two stages or rows of one name."""
+"""A list without duplicates: two stages or rows would have the same name."""
 
 FORMS = {str: "a text", dict: "a mapping", list: "a list", bool: "a truth value"}
-"""Tags of the members of unions that the type of a value in YAML tells apart. None of them is a name or a key."""
+"""Tags of the members of unions that differ by the YAML type of the value. No tag is a valid name or key."""
 
 
 def by_form(rule: str) -> Discriminator:
-    """Return what tells the members of a union apart by their tags in `FORMS`; any other value breaks the rule."""
+    """Return a discriminator of union members by their tags in `FORMS`; values of other types break the rule."""
     return Discriminator(lambda value: FORMS.get(type(value)), custom_error_type="rule", custom_error_message=rule)
 
 
 class Config(BaseModel):
-    """A mapping of params.yaml, with all its problems reported at once. No value is converted."""
+    """A section of params.yaml. All its problems are reported at once, and no value is converted."""
 
     renamed: ClassVar[dict[str, str]] = {}
-    """New names of keys, by their names in earlier versions; names that this class does not have give no hint."""
+    """New names of keys, by their names in earlier versions; new names that the class does not have are ignored."""
 
-    # Not `use_attribute_docstrings`: parsing all classes would take a quarter of the start of every command.
+    # No `use_attribute_docstrings`: parsing all classes would take a quarter of the start-up time of every command.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
     def broken_rules(self) -> Iterable[tuple[Keys, str]]:
-        """Return the path of a key and the rule, for each rule about several settings that is broken."""
+        """Return the rules between settings that are broken, each with the path of the key to report."""
         return ()
 
     @model_validator(mode="wrap")
@@ -121,7 +120,7 @@ class Config(BaseModel):
             return cast("Config", handler(data))
         if not isinstance(data, dict):
             raise refused(f"must be a mapping with the keys {', '.join(cls.model_fields)}", kind="section")
-        # The field's own rule then says what may be written there.
+        # Validation then fails with the field's own rule, which says what is allowed there.
         missing = {
             key: Missing(key, cls.descriptions().get(key), type(None) in get_args(field.annotation))
             for key, field in cls.model_fields.items()
@@ -137,7 +136,7 @@ class Config(BaseModel):
         except ValidationError as error:
             for found in error.errors():
                 if found["input"] in missing.values():
-                    continue  # It may be the one that is misspelled.
+                    continue  # The unknown key may be its misspelling.
                 kind = found["type"] if found["type"] in get_args(ErrorType) else refused(found["msg"], found["type"])
                 problems.append(
                     InitErrorDetails(type=kind, loc=found["loc"], input=found["input"], ctx=found.get("ctx", {}))
@@ -154,7 +153,7 @@ class Config(BaseModel):
 
     @classmethod
     def descriptions(cls) -> dict[str, str]:
-        """Return the docstrings below the fields, also those of base classes, and descriptions of annotations."""
+        """Return the docstrings below the fields, including inherited ones, and the descriptions of annotations."""
         texts: dict[str, str] = {}
         for base in reversed([base for base in cls.__mro__ if issubclass(base, Config)]):
             texts |= attribute_docstrings(base.__module__).get(base.__qualname__.rpartition(".")[2], {})
@@ -171,7 +170,7 @@ class Config(BaseModel):
         return self
 
     def _value_at(self, keys: Keys) -> Any:
-        """Return the value of the key at a path; the name for a name without a value."""
+        """Return the value at a path of keys; for a key without a value, the key."""
         value: Any = self
         for key in keys:
             found = getattr(value, str(key)) if isinstance(value, BaseModel) else value[key]
@@ -190,13 +189,13 @@ class Config(BaseModel):
 
 
 def _require_kind(schema: dict[str, Any]) -> None:
-    """Require `kind` in the JSON Schema: its default is for Python."""
+    """Require `kind` in the JSON Schema, although it has a default in Python."""
     schema["required"] = ["kind", *schema.get("required", [])]
 
 
 @cache
 def attribute_docstrings(module: str) -> dict[str, dict[str, str]]:
-    """Return the docstrings below the attributes of every class of a loaded module, by class and attribute."""
+    """Return the docstrings below the attributes of all classes of a loaded module, by class and attribute."""
     found: dict[str, dict[str, str]] = {}
     for node in ast.walk(ast.parse(inspect.getsource(sys.modules[module]))):
         if not isinstance(node, ast.ClassDef):
@@ -209,14 +208,14 @@ def attribute_docstrings(module: str) -> dict[str, dict[str, str]]:
 
 
 class KindConfig(Config):
-    """Settings of one kind of a family; a family is a direct subclass that names its package."""
+    """Settings of one kind. A family is a direct subclass that names its package, and its subclasses are its kinds."""
 
     package: ClassVar[str | None]
-    """Where each kind has its file; None for a family that users cannot add to."""
+    """The package with a file per kind; None for a family that users cannot extend."""
     kinds: ClassVar[dict[str, type[Any]]]
     """The configurations of the family, by kind."""
     module: ClassVar[str | None] = None
-    """File of the package with the class that is built from it; None for the file with the kind's name."""
+    """Module of the package with the class that is built from it; None for the module with the kind's name."""
     renamed_kinds: ClassVar[dict[str, str]] = {}
     """New names of kinds, by their names in earlier versions."""
 
@@ -225,7 +224,7 @@ class KindConfig(Config):
     kind: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__()  # `__pydantic_init_subclass__` gets the arguments, when the fields are known.
+        super().__init_subclass__()  # The arguments go to `__pydantic_init_subclass__`, when the fields are known.
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -234,12 +233,12 @@ class KindConfig(Config):
         elif literal := get_args(cls.model_fields["kind"].annotation):
             known = cls.kinds.setdefault(literal[0], cls)
             if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise TypeError(f"{cls.__name__} needs a `kind` of its own: {literal[0]!r} is that of {known.__name__}")
-            cls.kinds[literal[0]] = cls  # Also where a module is loaded again.
+                raise TypeError(f"{cls.__name__} and {known.__name__} have the same `kind`, {literal[0]!r}")
+            cls.kinds[literal[0]] = cls  # The newer class, if a module is loaded again.
 
     @classmethod
     def find(cls, kind: str) -> "type[Self] | None":
-        """Return the configuration of a kind, from the family's package if it is not built in; None if there is none.
+        """Return the configuration class of a kind, loaded from the family's package if needed; None if there is none.
 
         Raises:
             ValueError: the file of the kind has no configuration of this kind.
@@ -253,18 +252,18 @@ class KindConfig(Config):
 
     @classmethod
     def hint(cls, kind: str, allowed: Iterable[str]) -> str:
-        """Return what may be meant by a kind that does not exist, as the end of an error; "" if nothing is near."""
+        """Return the end of the error for an unknown kind, which suggests a similar one; "" if there is none."""
         if kind in cls.renamed_kinds:
             return f"; {kind} is now called {cls.renamed_kinds[kind]}"
         return did_you_mean(kind, allowed)
 
     @classmethod
     def class_of(cls, data: Any, *where: str) -> type[Self]:
-        """Return the configuration class that a value of params.yaml means: a mapping with `kind`, or a bare kind.
+        """Return the configuration class for a value of params.yaml: a mapping with `kind`, or a bare kind.
 
         Args:
             data: the value.
-            *where: the path of its key, below what is being checked.
+            *where: the path of its key, relative to the section that is validated.
 
         Raises:
             ValidationError: the value names no kind of the family.
@@ -281,14 +280,14 @@ class KindConfig(Config):
                 return found
         except ValueError as error:
             raise error_at(keys, kind, str(error)) from None
-        # `objective: {kind: {kind: md4}}` means md4.
+        # For `objective: {kind: {kind: md4}}`, the hint is about md4.
         name = kind.get("kind") if isinstance(kind, dict) else kind
         hint = cls.hint(name, cls.kinds) if isinstance(name, str) else ""
         raise error_at(keys, kind, f"must be {rule}{hint}")
 
     @classmethod
     def parse(cls, data: Any) -> Self:
-        """Return the configuration that a value of params.yaml means: a mapping with `kind`, or a bare kind.
+        """Return the configuration for a value of params.yaml: a mapping with `kind`, or a bare kind.
 
         Raises:
             ValidationError: the value names no kind of the family, or its settings break a rule.
@@ -299,7 +298,7 @@ class KindConfig(Config):
 
 
 class AnyKind:
-    """Annotates a setting whose value is the configuration of any kind of a family, or of a union of its kinds."""
+    """Annotation of a setting whose value is the configuration of any kind of a family, or of some of its kinds."""
 
     def __init__(self, family: type[KindConfig]) -> None:
         self.family = family
@@ -326,10 +325,10 @@ class AnyKind:
             if issubclass(config, self.annotated) and config.__module__ == self.family.__module__
         }
         for config in built_in.values():
-            config.model_rebuild()  # Its schema is made when it is first needed.
+            config.model_rebuild()  # Its schema is built lazily.
         schemas = {kind: config.__pydantic_core_schema__ for kind, config in built_in.items()}
         choices = [handler(core_schema.tagged_union_schema(schemas, discriminator="kind"))]
-        bare = [  # kinds that may be written as their names, since every setting has a default
+        bare = [  # kinds whose name is enough, since every setting has a default
             kind
             for kind, config in built_in.items()
             if not any(field.is_required() for field in config.model_fields.values())
@@ -346,7 +345,7 @@ _implementations: dict[type[KindConfig], type] = {}
 
 
 class Configurable:
-    """Base of the classes that are built from a configuration."""
+    """Base class of everything that is built from a configuration."""
 
     config_class: ClassVar[type[KindConfig]]
 

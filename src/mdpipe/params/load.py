@@ -17,7 +17,7 @@ RESOLVED_PARAMS_FILE = Path("params.resolved.yaml")
 
 
 class ParamsError(ValueError):
-    """params.yaml is not what the pipeline can run; the text says where, what and what is allowed."""
+    """params.yaml is invalid; the message has the key, the value and the allowed values."""
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -18,7 +18,7 @@ MAX_DEPTH = 50
 MAX_VALUES = 100_000
 """Values of a file with its aliases expanded: the settings of more than a thousand runs."""
 MAX_DIGITS = 40
-"""Length of a number: twice that of the largest seed."""
+"""Digits of a number: twice as many as in the largest seed."""
 
 NULL = re.compile(r"~|null|Null|NULL|")
 BOOLEAN = re.compile(r"true|True|TRUE|false|False|FALSE")

@@ -1,7 +1,7 @@
-"""Errors of a stage with the full path of every key of params.yaml that they name.
+"""Full paths of the keys of params.yaml in the errors of a stage.
 
-The library below the stages does not know how a run, a dataset or a source is called: it names `tokenizer.vocab_size`,
-and the key in the file is `datasets.NAME.tokenizer.vocab_size`.
+The library does not know the name of a run, dataset or source: its errors name `tokenizer.vocab_size`, while the key in
+params.yaml is `datasets.NAME.tokenizer.vocab_size`.
 """
 
 import re
@@ -17,7 +17,7 @@ SECTION_OF = {
     "splits": "datasets",
     **dict.fromkeys(("objective", "network", "train", "hardware", "sample", "evaluate"), "runs"),
 }
-"""Where the keys are whose settings errors name like `network.width`."""
+"""The section of params.yaml for each key that errors name, as in `network.hidden_size`."""
 
 DOTTED = re.compile(rf"(?<![\w./])({'|'.join(SECTION_OF)})\.(\w+)")
 OWNED = re.compile(r"\bthe (source|dataset|run)'s `(\w+)`")
@@ -27,11 +27,11 @@ QUOTED = re.compile(r"`(\w+)`( in params\.yaml)")
 
 @contextmanager
 def full_keys(params: Params, names: Mapping[str, str]) -> Iterator[None]:
-    """Complete the keys that a ValueError names.
+    """Complete the keys in the message of a ValueError.
 
     Args:
-        params: all of them.
-        names: what the stage was called with, by section.
+        params: the params.
+        names: the arguments of the stage, by section.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def full_keys(params: Params, names: Mapping[str, str]) -> Iterator[None]:
 
 
 def with_full_keys(message: str, params: Params, names: Mapping[str, str]) -> str:
-    """Return a message with the full path of the keys in it, or of the section that it must be about."""
+    """Return the message with the full path of its keys, or with the stage's section if it only names params.yaml."""
     owners = _owners(params, names)
     own = next((section for section in owners if section in names), None)
     keys = _keys(Config)
@@ -71,7 +71,7 @@ def with_full_keys(message: str, params: Params, names: Mapping[str, str]) -> st
 
 
 def _owners(params: Params, names: Mapping[str, str]) -> dict[str, str]:
-    """Return the run, dataset and source that the stage is about, as far as there are any."""
+    """Return the run, dataset and source of the stage, by section, if there are any."""
     owners = {section.rpartition(".")[2]: name for section, name in names.items()}
     if "runs" in owners:
         owners.setdefault("datasets", params.runs[owners["runs"]].dataset)
@@ -81,5 +81,5 @@ def _owners(params: Params, names: Mapping[str, str]) -> dict[str, str]:
 
 
 def _keys(section: type[Config]) -> set[str]:
-    """Return the keys of a section and of all that inherit it: other words after a dot are endings of files."""
+    """Return the keys of a class and its subclasses; other words after a dot are suffixes of files."""
     return set(section.model_fields).union(*map(_keys, section.__subclasses__()))

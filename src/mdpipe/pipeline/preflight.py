@@ -1,4 +1,4 @@
-"""Checks of the working copy before anything runs: the sources' paths, and the folders that stages write to."""
+"""Checks before anything runs: paths of sources, and the folders that stages write to."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -9,15 +9,18 @@ from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
 
 MAX_LISTED = 3
-"""Read-only paths that the error lists by name; the others are counted."""
+"""Maximum number of read-only paths that the error lists by name."""
 
 
 def require_usable(params: Params, *, with_sources: bool) -> None:
-    """Raise ValueError with a line for each problem of the working copy and of the sources' paths.
+    """Check the working copy and the paths of the sources.
 
     Args:
-        params: what would run.
-        with_sources: whether the sources' files must be here, too. They are not needed if the artifacts were fetched.
+        params: the params.
+        with_sources: True if the files of the sources must exist. They are not needed if the artifacts were fetched.
+
+    Raises:
+        ValueError: there are problems; the message has one line for each.
     """
     missing = missing_paths(params, params.sources) if with_sources else ()
     if problems := [
@@ -31,45 +34,45 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
 
 
 def home_problems() -> Iterator[str]:
-    """Yield why DVC, git or Snakemake cannot keep in HOME what they do: they end in a traceback."""
+    """Yield the reasons why DVC, git or Snakemake cannot write to HOME, which would end in a traceback."""
     home = Path.home()
-    if not (there := nearest_existing(home)).is_dir():
-        yield f"HOME is {str(home)!r}, and {there} is a file; set HOME to a folder, which DVC, git and Snakemake need"
+    if not (existing := nearest_existing(home)).is_dir():
+        yield f"HOME is {str(home)!r}, and {existing} is a file; set HOME to a folder for DVC, git and Snakemake"
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache", "snakemake")
     if not os.access(nearest_existing(cache), os.W_OK):
-        yield f"Snakemake cannot write its cache to {str(cache)!r}; set XDG_CACHE_HOME to a folder that can be written"
+        yield f"Snakemake cannot write its cache to {str(cache)!r}; set XDG_CACHE_HOME to a writable folder"
 
 
 def nearest_existing(path: Path) -> Path:
-    """Return the path, or the nearest folder or file above it that is there."""
-    return next(place for place in (path, *path.absolute().parents) if os.path.exists(place))  # noqa: PTH110 (pathlib raises where it may not look)
+    """Return the path, or its nearest parent that exists."""
+    return next(folder for folder in (path, *path.absolute().parents) if os.path.exists(folder))  # noqa: PTH110 (pathlib raises without permission)
 
 
-def require_writable(places: Iterable[Path]) -> None:
-    """Pass if files can be made in the folders, or where they will be, and the files among the places can be written.
+def require_writable(targets: Iterable[Path]) -> None:
+    """Check that files are writable, that folders are, and that missing ones can be created.
 
     Raises:
-        ValueError: some are read-only, which an engine would notice late, or report without a remedy.
+        ValueError: some are read-only, which an engine would report late or without a remedy.
     """
-    existing = set(map(nearest_existing, places))
-    if closed := sorted(os.path.relpath(place) for place in existing if not os.access(place, _modes(place))):
-        more = f" and {len(closed) - MAX_LISTED} more" if len(closed) > MAX_LISTED else ""
+    existing = set(map(nearest_existing, targets))
+    if read_only := sorted(os.path.relpath(path) for path in existing if not os.access(path, _modes(path))):
+        more = f" and {len(read_only) - MAX_LISTED} more" if len(read_only) > MAX_LISTED else ""
         raise ValueError(
-            f"cannot write in {', '.join(closed[:MAX_LISTED])}{more}, where stages keep files: change owner or mode,"
+            f"cannot write in {', '.join(read_only[:MAX_LISTED])}{more}, where stages keep files: change owner or mode,"
             " or, on a read-only disk, how it is mounted"
         )
 
 
 def state_folders() -> list[Path]:
-    """Return .mdpipe and its folders, which every stage may write to."""
+    """Return .mdpipe and its subfolders, to which every stage may write."""
     state = paths.ENGINE_LOCK.parent
     return [state, *(path for path in state.glob("*") if path.is_dir())]
 
 
-def dvc_places() -> list[Path]:
-    """Return what DVC writes after a stage: its cache, its state and dvc.lock."""
-    from dvc.config import Config  # A machine without DVC can run stages, too.
+def dvc_targets() -> list[Path]:
+    """Return the files and folders that DVC writes after a stage: its cache, its state and dvc.lock."""
+    from dvc.config import Config  # Stages also run on machines without DVC.
 
     folder = Path(".dvc")
     cache = Path(Config(dvc_dir=str(folder))["cache"].get("dir") or folder / "cache")
@@ -78,10 +81,10 @@ def dvc_places() -> list[Path]:
 
 
 def working_copy_problems(params: Params) -> Iterator[str]:
-    """Yield what keeps DVC from recording any stage: it says so only after the stage has run."""
-    here = Path.cwd()
-    if set("{}") & set(str(here)):
-        yield f"the working copy is at {str(here)!r}: DVC takes no braces in a path; rename the folder that has them"
+    """Yield the reasons why DVC cannot record any stage, which DVC itself reports only after the stage has run."""
+    root = Path.cwd()
+    if set("{}") & set(str(root)):
+        yield f"the working copy is at {str(root)!r}: DVC takes no braces in a path; rename the folder that has them"
     links = {
         folder
         for artifact, _ in _artifacts(params)
@@ -96,7 +99,7 @@ def working_copy_problems(params: Params) -> Iterator[str]:
 
 
 def _circular_paths(params: Params) -> Iterator[str]:
-    """Yield which sources are read from what is made from them."""
+    """Yield a line for each source whose path contains, or is inside, an artifact that is made from it."""
     artifacts = list(_artifacts(params))
     for name, source in params.sources.items():
         before, seen = _maker(params, name), set[str]()
@@ -105,13 +108,13 @@ def _circular_paths(params: Params) -> Iterator[str]:
             before = _maker(params, before)
         inside = [artifact for artifact, _ in artifacts if _is_inside(artifact, source.path)]
         if before is not None:
-            yield f"{_key(name, source)} is made from the source itself; name files that are not"
+            yield f"{_key(name, source)} is made from the source itself; give the path of other files"
         elif inside and not seen:
-            yield f"{_key(name, source)} contains {inside[0]}, which the pipeline writes; put its files elsewhere"
+            yield f"{_key(name, source)} contains {inside[0]}, which the pipeline writes; move its files elsewhere"
 
 
 def _ignored_paths(params: Params) -> Iterator[str]:
-    """Yield which sources are hidden from DVC; on a machine without DVC, none."""
+    """Yield a line for each source that DVC ignores; none on a machine without DVC."""
     try:
         from dvc.fs import localfs
         from dvc.ignore import DvcIgnoreFilter
@@ -122,11 +125,11 @@ def _ignored_paths(params: Params) -> Iterator[str]:
         result = ignores.check_ignore(source.path)
         if result.match:
             rule = result.pattern_infos[-1].file_info or f"DVC's own rule {result.pattern_infos[-1].patterns!r}"
-            yield f"{_key(name, source)} is hidden from DVC by {rule}; change that line, or put the files elsewhere"
+            yield f"{_key(name, source)} is hidden from DVC by {rule}; change that line, or move the files"
 
 
 def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
-    """Yield which of the named sources have no files, and will have none."""
+    """Yield a line for each of the named sources whose files do not exist and are not made by a stage."""
     for name in names:
         source = params.sources[name]
         if not Path(source.path).exists() and _maker(params, name) is None:
@@ -138,13 +141,13 @@ def _key(name: str, source: Source) -> str:
 
 
 def _maker(params: Params, source: str) -> str | None:
-    """Return the source from whose data the pipeline makes the path of this one; None where it is a user's."""
+    """Return the source from which a stage makes the path of this source; None if no stage makes it."""
     path = params.sources[source].path
     return next((owner for artifact, owner in _artifacts(params) if _is_inside(path, artifact)), None)
 
 
 def _artifacts(params: Params) -> Iterator[tuple[Path, str | None]]:
-    """Yield what the stages write, with the source that it is made from where it is one."""
+    """Yield the artifacts of all stages, each with the source that it is made from; None for several."""
     for name in params.sources:
         yield paths.raw(name), name
     for name, dataset in params.datasets.items():
@@ -155,12 +158,12 @@ def _artifacts(params: Params) -> Iterator[tuple[Path, str | None]]:
         for artifact in (paths.model(name), paths.samples(name), paths.evaluation(name), paths.metrics("train", name)):
             yield artifact, source
     yield paths.REPORT, None
-    yield paths.RESULTS / "likelihood.csv", None  # The other tables are beside it.
+    yield paths.RESULTS / "likelihood.csv", None  # All tables are in this folder.
 
 
 def _is_inside(path: str | Path, folder: str | Path) -> bool:
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
-def _modes(place: Path) -> int:
-    return os.W_OK | os.X_OK if place.is_dir() else os.W_OK
+def _modes(path: Path) -> int:
+    return os.W_OK | os.X_OK if path.is_dir() else os.W_OK

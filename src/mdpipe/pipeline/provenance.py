@@ -1,12 +1,12 @@
-"""Provenance: what a stage was made with is what dvc.lock says.
+"""Provenance: ensure that dvc.lock records the inputs with which a stage actually ran.
 
-DVC hashes the dependencies of a stage and reads its params after the command has ended, so an edit made meanwhile would
-go into dvc.lock although the stage ran without it. Each stage therefore records its inputs before it loads any of them
-and compares them at its end. If one has changed, the stage fails: DVC then writes no lock entry, and the stage stays
-stale. Only an edit in the moment between this comparison and DVC's reading goes unnoticed.
+DVC hashes the dependencies of a stage and reads its params after the command has ended, so dvc.lock would record an
+edit made while the stage ran. Each stage therefore records its inputs before it loads them and compares them at its
+end. If one has changed, the stage fails, DVC writes no lock entry, and the stage stays stale. Only an edit between this
+comparison and DVC's reading goes unnoticed.
 
-A file has changed if its size, inode or modification time has, as for DVC. Equal content does not count as unchanged:
-a file that was edited and restored may have been read in between.
+As in DVC, a file has changed if its size, inode or modification time has. Equal content does not make it unchanged: a
+file that was edited and restored may have been read in between.
 """
 
 import os
@@ -24,32 +24,32 @@ from mdpipe.pipeline.supervision import DVC_MARK
 
 DVC_FILE = Path("dvc.yaml")
 RESOLVE = "resolve"
-"""The stage that makes the resolved params."""
+"""The stage that writes the resolved params."""
 IGNORE_FILE = Path(".dvcignore")
 TORCHRUN = "TORCHELASTIC_RUN_ID"
-"""Set in the processes that torchrun starts; without it, RANK is of another launcher that has left it behind."""
+"""Set by torchrun in the processes that it starts; without it, RANK comes from another launcher."""
 NAMED_INPUTS = 3
-"""Changed inputs that the error lists by name; the others are counted."""
+"""Maximum number of changed inputs that the error lists by name."""
 
 FileStamp = tuple[int, int, int]
 """Size, inode and modification time in ns."""
 
 
 class StaleInputsError(ValueError):
-    """An input of the stage was written while the stage ran."""
+    """An input of the stage changed while the stage ran."""
 
 
 @dataclass(frozen=True)
 class StageInputs:
-    """Everything that dvc.yaml lists for one stage, as it was at one moment."""
+    """Params and dependencies of one stage in dvc.yaml, at one moment."""
 
     params: dict[str, Any]
     """The value at each key of a params file, by `FILE: KEY`."""
     files: dict[str, FileStamp]
-    """Every file of every dependency, code and data."""
+    """The stamp of every file of every dependency, code and data."""
 
     def differences(self, later: "StageInputs") -> list[str]:
-        """Return the params and files that are not the same in both."""
+        """Return the keys of params and the paths of files that differ."""
         keys = sorted(key for key, value in self.params.items() if later.params.get(key) != value)
         paths = sorted({path for path, _ in self.files.items() ^ later.files.items()})
         return [*keys, *paths]
@@ -63,18 +63,18 @@ class _Watch:
 
 
 _watched: list[_Watch] = []
-"""The one stage of this process, once it is watched."""
+"""The stage of this process, after `watch_inputs`."""
 
 
 def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
-    """Record the inputs of the stage that DVC runs in this process; call it before any of them is loaded.
+    """Record the inputs of the stage that DVC runs in this process; call this before any of them is loaded.
 
-    Without DVC there is no lock entry to keep true, and of several training processes rank 0 speaks for all.
+    Nothing is recorded without DVC, which then writes no lock entry, or in training processes of rank 1 and above.
 
     Args:
         command: name of the stage in dvc.yaml.
         names: its arguments on the command line: the key of a `foreach`, or one value per axis of a `matrix`.
-        params: content of the params file from which the stage takes its settings.
+        params: content of the stage's params file.
     """
     runs_in_dvc = os.environ.get(DVC_MARK, "").partition("@")[0] == command
     is_main_process = TORCHRUN not in os.environ or os.environ.get("RANK", "0") == "0"
@@ -83,7 +83,7 @@ def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
 
 
 def require_unchanged_inputs() -> None:
-    """Raise StaleInputsError if an input of the watched stage was written since `watch_inputs`."""
+    """Raise StaleInputsError if an input of the stage has changed since `watch_inputs`."""
     for watch in _watched:
         try:
             changed = watch.inputs.differences(
@@ -97,12 +97,12 @@ def require_unchanged_inputs() -> None:
             stage = os.environ[DVC_MARK]
             raise StaleInputsError(
                 f"{stage} is stale: {shown}{more} changed while it ran, so dvc.lock does not record it; checkpoints are"
-                f" kept, and `dvc repro {stage}` runs it with what the files say now"
+                f" kept, and `dvc repro {stage}` runs it with the current files"
             )
 
 
 def stage_inputs(command: str, names: Sequence[str], params: Any) -> StageInputs:
-    """Return the present inputs of a stage of dvc.yaml."""
+    """Return the current inputs of a stage of dvc.yaml."""
     entry = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][command]
     scope = _loop_variables(entry, names, params)
     definition = entry.get("do", entry)
@@ -112,20 +112,20 @@ def stage_inputs(command: str, names: Sequence[str], params: Any) -> StageInputs
         params={
             f"{file}: {key}": _value_at(key, params)
             for file, keys in watched.items()
-            for key in (_filled(template, scope) for template in keys)
+            for key in (_fill(template, scope) for template in keys)
         },
         files={
             str(path): _stamp(path)
             for dependency in definition["deps"]
-            for path in _files(Path(_filled(dependency, scope)), ignored)
+            for path in _files(Path(_fill(dependency, scope)), ignored)
         },
     )
 
 
 def stage_params_file() -> Path:
-    """Return the file that a stage takes its settings from: under DVC, the one that dvc.lock will record.
+    """Return the params file of a stage: params.resolved.yaml, which dvc.lock records, if DVC runs the stage.
 
-    The stage `resolve` makes that file. A person who calls a stage means params.yaml as it is now.
+    It is params.yaml for the stage `resolve` and for a stage that a user calls.
     """
     stage = os.environ.get(DVC_MARK, RESOLVE)
     return PARAMS_FILE if stage == RESOLVE else RESOLVED_PARAMS_FILE
@@ -137,11 +137,11 @@ def stage_outputs(command: str, names: Sequence[str], params: Any) -> list[Path]
     scope = _loop_variables(entry, names, params)
     definition = entry.get("do", entry)
     listed = [out for key in ("outs", "metrics", "plots") for out in definition.get(key, [])]
-    return [Path(_filled(out if isinstance(out, str) else next(iter(out)), scope)) for out in listed]
+    return [Path(_fill(out if isinstance(out, str) else next(iter(out)), scope)) for out in listed]
 
 
 def _loop_variables(entry: Mapping[str, Any], names: Sequence[str], params: Any) -> dict[str, Any]:
-    """Return what `${key}` and `${item}` stand for in a stage with `foreach` or `matrix`."""
+    """Return the values of `${key}` and `${item}` in a stage with `foreach` or `matrix`."""
     if "matrix" in entry:
         return {"item": dict(zip(entry["matrix"], names, strict=True))}
     if "foreach" in entry:
@@ -151,12 +151,12 @@ def _loop_variables(entry: Mapping[str, Any], names: Sequence[str], params: Any)
     return {}
 
 
-def _filled(template: str, scope: Mapping[str, Any]) -> str:
+def _fill(template: str, scope: Mapping[str, Any]) -> str:
     return re.sub(r"\$\{([\w.]+)\}", lambda match: str(_value_at(match[1], scope)), template)
 
 
 def _value_at(key: str, params: Any) -> Any:
-    """Return the value at a dotted key, or None where there is none."""
+    """Return the value at a dotted key, or None if there is none."""
     for part in key.split("."):
         params = params.get(part) if isinstance(params, Mapping) else None
     return params
@@ -177,13 +177,13 @@ def _is_ignored(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _ignored_names() -> list[str]:
-    """Return the patterns of .dvcignore, all of which are plain names."""
+    """Return the patterns of .dvcignore, which are plain names."""
     lines = IGNORE_FILE.read_text(encoding="utf-8").splitlines() if IGNORE_FILE.exists() else []
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def _stamp(path: Path) -> FileStamp:
-    """Return the stamp of a file; of one that is missing, zeros."""
+    """Return the stamp of a file; zeros if it is missing."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -217,7 +217,7 @@ def _check_tokens(directory: Path, header: ModelHeader, network: NetworkHeader, 
         for key, expected in (("kind", header.tokenizer), ("vocab_size", network.vocab_size)):
             if tokenizer.get(key) != expected:
                 raise ValueError(
-                    f"{directory / TOKENIZER}: {key} = {tokenizer.get(key)!r} is not that of the model, {expected!r};"
+                    f"{directory / TOKENIZER}: {key} = {tokenizer.get(key)!r} does not fit the model, {expected!r};"
                     f" {hint}"
                 )
     unigram = open_array(directory / UNIGRAM, hint)

@@ -36,7 +36,7 @@ class NonFiniteLossError(ValueError):
 class HistoryRow:
     """Metrics of the steps since the previous row, up to number `step` (counted from 1).
 
-    `loss` (bits per token or dimension) and `grad_norm` (before clipping) are means; `lr` is that of the last step.
+    `loss` (bits per token or dimension) and `grad_norm` (before clipping) are means; `lr` is the last step's.
     """
 
     step: int

@@ -65,7 +65,7 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
 def scratch_dir(directory: Path) -> Iterator[Path]:
     """Yield the path of a folder next to `directory`, which does not exist yet and is removed on leaving."""
     scratch = directory.with_name(f".{directory.name}.scratch")
-    _remove(scratch)  # that of a killed process
+    _remove(scratch)  # A killed process may have left it behind.
     try:
         yield scratch
     finally:

@@ -12,7 +12,7 @@ def open_source(source: kinds.Source, downloads: Path) -> Sequence[SourceShard]:
 
     Args:
         source: its settings in params.yaml.
-        downloads: the folder for what is fetched.
+        downloads: the folder of downloaded files.
 
     Raises:
         ValueError: the source cannot be read; the message names the file and a hint.

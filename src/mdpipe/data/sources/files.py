@@ -139,7 +139,7 @@ def _names(folder: Path, globs: Set[Glob], prefix: str, above: frozenset[tuple[i
 
 
 def _rests(name: str, glob: Glob) -> Iterator[Glob]:
-    """Yield what is left of a glob below a name that matches its beginning; nothing is left for a matching file."""
+    """Yield the rest of a glob after a name that matches its beginning; it is empty for a matching file."""
     if not glob:
         return
     first, rest = glob[0], glob[1:]

@@ -264,8 +264,8 @@ class HubRows:
 def open_huggingface(source: HuggingFaceSource, downloads: Path) -> list[SourceShard]:
     """Return neighboring rows of each split as shards.
 
-    The library downloads what is missing: it resumes, and knows proxies, HF_ENDPOINT for a mirror, HF_HUB_OFFLINE and
-    HF_TOKEN. It keeps downloads in HF_HOME, and the rows that it makes of them in `downloads`.
+    The library downloads missing files, resumes downloads, and supports proxies, HF_ENDPOINT for a mirror,
+    HF_HUB_OFFLINE and HF_TOKEN. It keeps downloads in HF_HOME, and the rows that it makes of them in `downloads`.
 
     Raises:
         ValueError: the data set cannot be loaded, or has no such configuration, split or column.

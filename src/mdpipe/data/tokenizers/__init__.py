@@ -36,7 +36,7 @@ class Span:
 
     ids: NDArray[np.int64]
     text: str
-    """The part itself, or what is left of it where the tokenizer normalizes text."""
+    """The part itself, normalized if the tokenizer normalizes text."""
 
 
 class Tokenizer(Protocol):

@@ -50,7 +50,7 @@ class Objective(Configurable, nn.Module, ABC):
     is_exact: ClassVar[bool] = False
     """True if `elbo` is -log p(x) itself, the same for all times and uniforms."""
     learning_rate: float | None = None
-    """Peak learning rate of the objective's parameters; None for that of the network."""
+    """Peak learning rate of the objective's parameters; None for the network's."""
     num_mask_samples: int = 1
     """Masks, all at the same time, that the loss of an example is averaged over."""
 

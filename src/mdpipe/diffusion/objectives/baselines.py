@@ -18,12 +18,12 @@ from mdpipe.params.diffusion import AnyOrderConfig, AutoregressiveConfig, D3PMCo
 
 
 class D3PM(AbsorbingObjective, config=D3PMConfig):
-    """D3PM with an absorbing state (Austin et al., 2021): MD4's bound in T steps, with a loss whose gradient is that of
+    """D3PM with an absorbing state (Austin et al., 2021): MD4's bound in T steps, with an auxiliary loss. It minimizes
 
         bound + auxiliary * sum over masked n of -log mu^n(x_t, t)[x_0^n]
 
-    The second term does not weight small times more. The loss has the value of the bound, without this term. The
-    original code scales the bound by 1 / T, so its coefficient of 0.001 is 0.001 T here.
+    The second term does not weight small times more. It contributes to the gradient of the loss only, not to its value.
+    The original code scales the bound by 1 / T, so its coefficient of 0.001 is 0.001 T here.
     """
 
     def __init__(self, config: D3PMConfig, vocab_size: int) -> None:

@@ -19,7 +19,7 @@ from mdpipe.params.sampling import AncestralConfig, AncestralStepwiseConfig, Gen
 class AncestralStepwise(PaperSampler, config=AncestralStepwiseConfig):
     r"""Algorithm 2 as written, in float64: the reference for all other samplers.
 
-    From t to s, each masked token is drawn from a distribution over the vocabulary and the mask,
+    From t to s, each masked token is sampled from a distribution over the vocabulary and the mask,
 
     (alpha(s) - alpha(t)) / (1 - alpha(t)) mu(x_t, t)  +  (1 - alpha(s)) / (1 - alpha(t)) mask
 
@@ -55,8 +55,8 @@ class TwoStage(PaperSampler, config=TwoStageConfig):
 
     Each masked one is unmasked with probability (alpha(s) - alpha(t)) / (1 - alpha(t)).
 
-    The distribution is that of Algorithm 2. In float32 they differ: there the factor makes rare tokens rarer still, and
-    Gumbel noise then loses them.
+    The distribution is the same as in Algorithm 2. In float32 they differ: there the factor makes rare tokens rarer
+    still, and Gumbel noise then loses them.
     """
 
     def step(self, model: ConditionalModel, x_t: Tensor, step: TimeStep, start: Start) -> Tensor:
@@ -82,7 +82,7 @@ class UnmaskingStep(TimeStep):
 
 
 class Ancestral(PaperSampler, config=AncestralConfig):
-    """Algorithm 2, with the step that unmasks each token drawn beforehand: the same distribution for less work.
+    """Algorithm 2 with precomputed unmasking steps: the same distribution with less computation.
 
     That step does not depend on the network: a token masked at time 1 is unmasked at s with probability
     (alpha(s) - alpha(1)) / (1 - alpha(1)). The necessary computation is thus known from the start: the network's body
@@ -158,8 +158,8 @@ class GenMD4Ancestral(DiscreteTimeSampler, config=GenMD4AncestralConfig):
     r"""GenMD4's ancestral sampling: each token of the vocabulary has its own schedule (Sec. 6).
 
     From t to s a masked token becomes i with probability (alpha_i(s) - alpha_i(t)) / (1 - alpha_i(t)) mu_i. It stays
-    masked with the remaining probability, sum_i (1 - alpha_i(s)) / (1 - alpha_i(t)) mu_i. When a token is unmasked thus
-    depends on the network's prediction, and cannot be drawn beforehand. Equal schedules give Algorithm 2.
+    masked with the remaining probability, sum_i (1 - alpha_i(s)) / (1 - alpha_i(t)) mu_i. The time at which a token is
+    unmasked thus depends on the network's prediction, and cannot be precomputed. Equal schedules give Algorithm 2.
     """
 
     def plan(self, schedule: HasAlpha, start: Start) -> list[PerTokenStep]:

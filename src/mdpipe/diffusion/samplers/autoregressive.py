@@ -26,7 +26,7 @@ class Autoregressive(Sampler[object], config=AutoregressiveSamplerConfig):
     position l predicts token l. The schedule is not used, and the time is 0.
 
     Raises:
-        ValueError: if a token is given to the right of an unknown one: what was drawn before could not depend on it.
+        ValueError: if a token is given to the right of a mask, which could not depend on it.
     """
 
     is_causal: ClassVar[bool] = True

@@ -34,9 +34,9 @@ class PredictorCorrector(DiscreteTimeSampler, config=PredictorCorrectorConfig):
     """An ancestral step from t to s, then corrector steps: forward from s to t, and an ancestral step back to s.
 
     Forward, an unmasked token that was not given is masked with probability 1 - alpha(t) / alpha(s). A round goes back
-    exactly as far as the step came: as many tokens as the step drew at once are drawn again, given other tokens, and
+    exactly as far as the step came: as many tokens as the step sampled at once are resampled, given other tokens, and
     the denoiser sees only times on the grid. The mask probability at s is unchanged. With exact conditionals and small
-    steps so is the distribution at s, up to the error of drawing several tokens at once.
+    steps so is the distribution at s, up to the error of sampling several tokens at once.
     """
 
     def step(self, model: ConditionalModel, x_t: Tensor, step: TimeStep, start: Start) -> Tensor:

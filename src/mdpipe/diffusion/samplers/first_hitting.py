@@ -30,8 +30,8 @@ class FirstHitting(Sampler[Schedule], config=FirstHittingConfig):
 
     The mask probability 1 - alpha at the time when a token is unmasked is uniform on [0, 1 - alpha(1)], independently
     for each token. The sorted values of a row are thus the order statistics of uniforms, in a random order of
-    positions. Two tokens of a row are never drawn at once, so with exact conditionals the samples are exact. A token
-    whose value is below 1 - alpha(0) is sampled at time 0, in a call of its own.
+    positions. Two tokens of a row are never sampled at once, so with exact conditionals the samples are exact. A token
+    whose value is below 1 - alpha(0) is sampled at time 0, in a separate call.
     """
 
     def plan(self, schedule: Schedule, start: Start) -> list[Hit]:

@@ -14,11 +14,11 @@ MIN_UNIFORM = 2.0**-54
 
 
 class MaskGIT(DiscreteTimeSampler, config=MaskGITSamplerConfig):
-    """All masked tokens are drawn at each step; of n, all but ceil(n (1 - alpha(s))) are kept, the most confident ones.
+    """Sample all masked tokens at each step; of n, keep all but ceil(n (1 - alpha(s))), the most confident ones.
 
     A token's confidence is log p of the sampled token plus noise_scale * Gumbel * (fraction of steps that remain): a
     noise_scale of 0 unmasks by confidence only, a large one in random order.
-    After the last step nothing is masked. The choice of tokens is not that of the reverse process: samples are more
+    After the last step nothing is masked. The choice of tokens differs from the reverse process: samples are more
     probable and less varied than the model's distribution.
     """
 
