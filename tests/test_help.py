@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from mdpipe.cli import app
-from mdpipe.commands.sample_files import ARRAY_SUFFIXES, SHEET_SUFFIXES, TEXT_SUFFIXES
+from mdpipe.commands.interactive import ARRAY_SUFFIXES, SHEET_SUFFIXES, TEXT_SUFFIXES
 from mdpipe.params.sampling import SamplerConfig
 
 GROUP = typer.main.get_group(app)

@@ -22,8 +22,7 @@ import psutil
 from dvc.cli import main as dvc
 from dvc.utils.serialize import _yaml
 
-from mdpipe.pipeline.supervision import REQUEUE_DIR
-from mdpipe.processes import exit_with_parent
+from mdpipe.processes import REQUEUE_DIR, exit_with_parent
 from workflow.cache import stop_at_full_disk, verify_objects
 from workflow.devices import allocate_gpus
 

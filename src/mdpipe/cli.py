@@ -27,7 +27,7 @@ from mdpipe.pipeline.preflight import (
     working_copy_problems,
 )
 from mdpipe.pipeline.provenance import require_unchanged_inputs, stage_outputs, stage_params_file, watch_inputs
-from mdpipe.pipeline.supervision import DVC_MARK, exit_with_engine, request_requeue
+from mdpipe.processes import DVC_MARK, exit_with_engine, request_requeue
 
 RENAMED = {"tokenizer": "fit-tokenizer", "samplers": "compare-samplers", "zero_shot": "zero-shot"}
 """The present names of commands that had other names."""

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 from typer.testing import Result
 
-from mdpipe.commands import interactive, sample_files
+from mdpipe.commands import interactive
 from mdpipe.data.pixels import quantize
 from mdpipe.params import Params
 from mdpipe.params.diffusion import ObjectiveConfig
@@ -197,7 +197,7 @@ def test_an_option_that_the_sampler_ignores_is_reported(mdpipe: Command, option:
 def test_the_default_file_is_checked_before_sampling(
     refusal: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sample_files.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(interactive.os, "access", lambda path, mode: False)
     monkeypatch.setattr(interactive.sampling, "sample", None)
     assert refusal("generate", "digits").startswith("mdpipe: --out digits.png cannot be written: ")
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 STAGE = """
 import time
-from mdpipe.pipeline.supervision import exit_with_engine
+from mdpipe.processes import exit_with_engine
 exit_with_engine()
 print("up", flush=True)
 time.sleep(60)

@@ -20,7 +20,6 @@ NO_INFLUENCE = (
     "mdpipe/progress.py",
     "mdpipe/pipeline/paths.py",
     "mdpipe/pipeline/fingerprint.py",
-    "mdpipe/pipeline/supervision.py",
     "mdpipe/pipeline/provenance.py",
     "mdpipe/pipeline/preflight.py",
     "mdpipe/pipeline/__init__.py",

@@ -1,1 +1,1 @@
-"""The surroundings of a stage: paths, fingerprints, provenance, supervision and preflight checks."""
+"""The surroundings of a stage: paths, fingerprints, provenance and preflight checks."""
