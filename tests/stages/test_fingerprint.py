@@ -1,11 +1,13 @@
 """A checkpoint's fingerprint changes with all that the weights depend on, and with nothing else."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
+import mdpipe
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.params import parse_params
@@ -82,3 +84,17 @@ def test_it_changes_with_one_label_of_the_training_data(tmp_path):
     labels[3] = 1 - labels[3]
     np.save(path, labels)
     assert fingerprint(dataset) != before
+
+
+def test_it_changes_with_the_code_that_dvc_yaml_lists(dataset, tmp_path, monkeypatch):
+    """Else a checkpoint of other code would be taken for one of this."""
+    package = tmp_path / "src/mdpipe"
+    (package / "listed").mkdir(parents=True)
+    deps = ["src/mdpipe/listed", "data/encoded/x"]
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"train": {"do": {"deps": deps}}}}))
+    monkeypatch.setattr(mdpipe, "__file__", str(package / "__init__.py"))
+    found = []
+    for file, text in (("listed/a.py", "1"), ("listed/a.py", "2"), ("other.py", "1")):
+        (package / file).write_text(text)
+        found.append(fingerprint(dataset))
+    assert found[0] != found[1] == found[2]

@@ -7,7 +7,6 @@ import pytest
 import yaml
 
 from mdpipe.params.kinds import KindConfig
-from mdpipe.pipeline import fingerprint
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -151,13 +150,6 @@ def test_imports_of_the_data_layer_run_one_way(part):
 
 def test_an_edit_of_a_source_makes_downloads_stale_and_nothing_else():
     assert [stage for stage in STAGES if "data/sources" in code_of(stage)] == ["download"]
-
-
-def test_fingerprints_hash_the_code_that_dvc_names():
-    """Else a checkpoint or a shard of other code would be taken for one of this."""
-    assert sorted(fingerprint.TRAINING_CODE) == sorted(code_of("train"))
-    for stage, code in (("download", fingerprint.SOURCE_CODE), ("encode", fingerprint.ENCODING_CODE)):
-        assert sorted(code) == sorted(name for name in code_of(stage) if name.startswith("data/"))
 
 
 def test_no_stage_but_resolve_watches_the_code_that_has_the_defaults():

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 import mdpipe
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
@@ -18,36 +20,13 @@ if TYPE_CHECKING:
     from mdpipe.data.dataset import EncodedDataset
 
 LENGTH = 16
-"""Hexadecimal digits kept: 64 bits, and short enough for a folder's name."""
-
-# As listed in dvc.yaml for the stages.
-SOURCE_CODE = ("data/artifacts", "data/parallel.py", "data/pixels.py", "data/raw.py", "data/sources")
-ENCODING_CODE = (
-    "data/artifacts",
-    "data/dataset.py",
-    "data/parallel.py",
-    "data/pixels.py",
-    "data/raw.py",
-    "data/splits.py",
-    "data/tokenize",
-    "data/tokenizers",
-)
-TRAINING_CODE = (
-    "data/artifacts",
-    "data/dataset.py",
-    "diffusion",
-    "networks",
-    "training",
-    "stages/model_io.py",
-    "pipeline/fingerprint.py",
-    "stages/train.py",
-)
+"""Hexadecimal digits: 64 bits, short enough for the name of a folder."""
 
 
 def source_fingerprint(params: Params, source: str) -> str:
     """Hash a source's settings, the code that reads it, and the names, sizes and times of its files."""
     settings = params.sources[source].resolve()
-    return _hash({"settings": settings.model_dump(mode="json"), "files": _list_files(Path(settings.path))}, SOURCE_CODE)
+    return _hash({"settings": settings.model_dump(mode="json"), "files": _list_files(Path(settings.path))}, "download")
 
 
 def encoding_fingerprint(params: Params, dataset: str) -> str:
@@ -55,7 +34,7 @@ def encoding_fingerprint(params: Params, dataset: str) -> str:
     settings = params.datasets[dataset]
     raw = _list_files(paths.raw(settings.source))
     content = {"seed": params.seed, "dataset": settings.model_dump(mode="json"), "raw": raw}
-    return _hash(content, ENCODING_CODE, sorted(paths.tokenizer(dataset).glob("*")))
+    return _hash(content, "encode", sorted(paths.tokenizer(dataset).glob("*")))
 
 
 def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") -> str:
@@ -69,13 +48,14 @@ def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") ->
     # A run may also resume with another number of processes: only the order of sums, so the last digits, changes.
     for key in ("num_processes", "strategy", "gradient_accumulation_steps"):
         del settings["hardware"][key]
-    return _hash({"seed": params.seed, "run": settings, "torch": torch.__version__}, TRAINING_CODE, dataset.files)
+    return _hash({"seed": params.seed, "run": settings, "torch": torch.__version__}, "train", dataset.files)
 
 
-def _hash(content: dict[str, Any], code: Iterable[str], files: Iterable[Path] = ()) -> str:
-    """Hash JSON content, the modules of these parts of the package, and the bytes of the files."""
-    package = Path(mdpipe.__file__).parent
-    parts = [package / part for part in code]
+def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = ()) -> str:
+    """Hash JSON content, the code that dvc.yaml lists for a stage, and the bytes of the files."""
+    root = Path(mdpipe.__file__).parents[2]
+    entry = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
+    parts = [root / part for part in entry["deps"] if part.startswith("src/")]
     modules = sorted(path for part in parts for path in ([part] if part.is_file() else part.rglob("*.py")))
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for path in (*modules, *files):
