@@ -14,7 +14,7 @@ Shapes: B batch, L seq_len, N examples, V vocab_size.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -122,7 +122,7 @@ class EncodedDataset:
         """Number of examples that evaluation reads."""
         return -(-len(self.tokens) // self.stream_tokens) if self.modality == "text" else len(self.tokens)
 
-    @property
+    @cached_property
     def stream_tokens(self) -> int:
         """Number of tokens of the stream in a window of text."""
         return self.seq_len - 2 * len(self.wrap_ids)
