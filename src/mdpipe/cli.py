@@ -237,7 +237,7 @@ def datasets(
 
 @app.command()
 def verify() -> None:
-    """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard what is broken."""
+    """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard broken ones."""
     with report_errors():
         from mdpipe.commands.verify import verify as verify_artifacts
 

@@ -20,7 +20,7 @@ KIND_OF = {
 }
 """The kind that reads files of this ending, compressed or not."""
 EXPORT = "save it as CSV (UTF-8) and use `kind: csv`"
-UNPACK = "unpack it, and read what is in it"
+UNPACK = "unpack it, and read the files in it"
 HINTS = {
     ".xlsx": EXPORT,
     ".xls": EXPORT,

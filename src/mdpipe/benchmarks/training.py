@@ -118,7 +118,7 @@ class TrainingBenchmark(Benchmark):
         return f"{self.shape} by {self.optimizer} in {self.precision} at batch {self.batch}"
 
     def measure(self) -> Result:
-        """Take the warm-up steps, then time the others one by one; time Muon's orthogonalization once more alone."""
+        """Take the warm-up steps, then time the others one by one; time Muon's orthogonalization separately, too."""
         shape, device = SHAPES[self.shape], torch.device(self.device)
         configure_runtime(self.threads)
         peaks = {name: measure_peak_flops(device, getattr(torch, name)) for name in {"float32", self.precision}}

@@ -1,4 +1,4 @@
-"""The catalog of benchmark datasets: where to get each one, and what is known about it.
+"""The catalog of benchmark datasets: where to get each one, its size, splits and license.
 
 The facts are in catalog.yaml. Nothing is fetched here: an entry holds the settings of a source, and those of a dataset
 that follows the published convention, as they would be written in params.yaml.

@@ -120,7 +120,7 @@ class Config(BaseModel):
             return cast("Config", handler(data))
         if not isinstance(data, dict):
             raise refused(f"must be a mapping with the keys {', '.join(cls.model_fields)}", kind="section")
-        # Validation then fails with the field's own rule, which says what is allowed there.
+        # Validation then fails with the field's own rule.
         missing = {
             key: Missing(key, cls.descriptions().get(key), type(None) in get_args(field.annotation))
             for key, field in cls.model_fields.items()

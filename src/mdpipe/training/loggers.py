@@ -1,6 +1,6 @@
 """Loggers of a training run: the console, TensorBoard, Weights & Biases, MLflow and DVCLive.
 
-Each but the console is an extra of its name. No artifact depends on what is logged.
+Each but the console is an extra of its name. No artifact depends on the logs.
 """
 
 import logging

@@ -54,9 +54,9 @@ def write_shards(
     """Read the shards of a source in parallel and store them as the folder `directory`.
 
     Args:
-        directory: the folder that is written.
+        directory: the folder to write.
         kind: the kind of the source.
-        sources: what is read.
+        sources: the shards of the source.
         scratch: where finished shards are kept, so that a killed stage resumes with the others.
         expected: published sizes: characters, or documents or images by split.
 

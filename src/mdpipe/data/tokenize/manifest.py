@@ -1,4 +1,4 @@
-"""The manifest of an encoded dataset: its origin and what is in each split, as JSON and as a table.
+"""The manifest of an encoded dataset: its origin and the content of each split, as JSON and as a table.
 
 manifest.json      source, tokenizer and tokens per example, and under "splits" for each split: documents or images,
                    tokens, bytes, characters, examples, unknown tokens, longest document, histogram of lengths (bin k:
