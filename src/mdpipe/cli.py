@@ -236,6 +236,27 @@ def datasets(
 
 
 @app.command()
+def audit(
+    kind: Annotated[
+        str | None, typer.Argument(metavar="KIND", help="An objective, or a counterexample; by default all built-in.")
+    ] = None,
+    setting: Annotated[
+        list[str],
+        typer.Option(metavar="KEY=VALUE", help="A setting of the objective as in params.yaml; several."),
+    ] = [],  # noqa: B006
+    show_list: Annotated[bool, typer.Option("--list", help="Name what can be audited.")] = False,
+) -> None:
+    """Check that an objective's number is a bound: never below the entropy of sources where that is known."""
+    with report_errors():
+        from mdpipe.commands.audit import describe_kinds, run_audit
+
+        if show_list:
+            typer.echo(describe_kinds())
+        else:
+            run_audit(kind, setting)
+
+
+@app.command()
 def verify() -> None:
     """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard broken ones."""
     with report_errors():

@@ -3,37 +3,20 @@
 Shapes: L positions, V vocabulary, C = (V + 1)^L sequences of tokens and masks ("contexts").
 """
 
-import itertools
-
 import torch
 from torch import Tensor, nn
 
-from mdpipe.diffusion.objectives.genmd4 import PerTokenSchedule
+from mdpipe.evaluation import enumerated
+from mdpipe.evaluation.enumerated import contexts, copied_token, even_parity, independent_tokens
 
 
-def contexts(vocab_size: int, length: int) -> Tensor:
-    """Return every sequence of tokens and masks, (C, L), the last position varying fastest."""
-    return torch.tensor(list(itertools.product(range(vocab_size + 1), repeat=length)))
-
-
-def masks(length: int) -> Tensor:
-    """Return every set of masked positions, (2^L, L) bool, the empty one first."""
-    return torch.tensor(list(itertools.product([False, True], repeat=length)))
-
-
-class Tabular(nn.Module):
+class Tabular(enumerated.Table):
     """Logits (C, L, V) by context, whatever the time; the head adds a bias and counts its rows."""
 
     def __init__(self, logits: Tensor) -> None:
-        super().__init__()
-        _, self.length, self.vocab_size = logits.shape
-        self.table = nn.Parameter(logits)
+        super().__init__(logits)
         self.bias = nn.Parameter(torch.zeros(self.vocab_size, dtype=logits.dtype))
         self.head_rows = 0
-
-    def forward(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
-        places = (self.vocab_size + 1) ** torch.arange(self.length - 1, -1, -1)
-        return self.table[(tokens * places).sum(dim=1)]
 
     def head(self, hidden: Tensor) -> Tensor:
         self.head_rows += hidden.shape[:-1].numel()
@@ -48,49 +31,17 @@ class Timed(Tabular):
         self.drift = nn.Parameter(drift)
 
     def forward(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
-        places = (self.vocab_size + 1) ** torch.arange(self.length - 1, -1, -1)
-        context = (tokens * places).sum(dim=1)
-        return self.table[context] + time[:, None, None] * self.drift[context]
+        rows = self.rows(tokens)
+        return self.table[rows] + time[:, None, None] * self.drift[rows]
 
 
-class Causal(Tabular):
+class Causal(enumerated.CausalTable, Tabular):
     """A table that reads, at each position, the context in which all later tokens are masked."""
-
-    def forward(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
-        known = torch.ones(self.length, self.length).tril().bool()
-        columns = [super(Causal, self).forward(tokens.where(row, self.vocab_size), time, class_labels) for row in known]
-        return torch.stack([column[:, position] for position, column in enumerate(columns)], dim=1)
-
-
-class Posterior:
-    """The exact conditionals P(x_0^n | x_t) of a distribution with one schedule per token.
-
-    They depend on the time: a mask is more likely to hide a token that is masked early.
-    """
-
-    def __init__(self, joint: Tensor, schedule: PerTokenSchedule) -> None:
-        self.schedule = schedule
-        self.sequences = joint.nonzero()
-        self.chances = joint[joint > 0]
-
-    @torch.no_grad()
-    def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
-        mask = len(self.schedule.w)
-        masked = (tokens == mask)[:, None]
-        agreeing = (masked | (tokens[:, None] == self.sequences)).all(dim=2)
-        hiding = torch.where(masked, self.schedule.one_minus_alpha(time)[:, self.sequences], 1).prod(dim=2)
-        weights = agreeing * hiding * self.chances
-        return torch.einsum("bs,slv->blv", weights, nn.functional.one_hot(self.sequences, mask).double()).log()
-
-    def head(self, hidden: Tensor) -> Tensor:
-        return hidden
 
 
 def random_table(vocab_size: int, length: int, seed: int) -> Tabular:
     """Return standard normal logits: like those of a network, they are the conditionals of no distribution."""
-    random = torch.Generator().manual_seed(seed)
-    size = ((vocab_size + 1) ** length, length, vocab_size)
-    return Tabular(torch.randn(size, generator=random, dtype=torch.float64))
+    return Tabular(enumerated.random_table(vocab_size, length, seed).table.detach())
 
 
 def random_timed(vocab_size: int, length: int, seed: int) -> Timed:
@@ -115,31 +66,17 @@ def exact_table(joint: Tensor) -> Tabular:
 
 def copied_bit() -> Tensor:
     """Return the distribution of a fair bit and its copy."""
-    return torch.eye(2, dtype=torch.float64) / 2
-
-
-def even_parity() -> Tensor:
-    """Return the distribution of three bits of even sum: any two are independent, and determine the third."""
-    even = [sum(bits) % 2 == 0 for bits in itertools.product(range(2), repeat=3)]
-    return torch.tensor(even, dtype=torch.float64).view(2, 2, 2) / 4
+    return copied_token([0.5, 0.5])
 
 
 def markov_chain() -> Tensor:
     """Return the distribution of four bits, each likely to equal the one before."""
-    start = torch.tensor([0.7, 0.3], dtype=torch.float64)
-    step = torch.tensor([[0.9, 0.1], [0.2, 0.8]], dtype=torch.float64)
-    return torch.einsum("a,ab,bc,cd->abcd", start, step, step, step)
-
-
-def independent_tokens() -> Tensor:
-    """Return the distribution of three independent tokens."""
-    chances = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64)
-    return torch.einsum("a,b,c->abc", chances, chances, chances)
+    return enumerated.markov_chain([0.7, 0.3], [[0.9, 0.1], [0.2, 0.8]], 4)
 
 
 SOURCES = {
     "copied bit": copied_bit(),
-    "even parity": even_parity(),
+    "even parity": even_parity(3),
     "Markov chain": markov_chain(),
-    "independent tokens": independent_tokens(),
+    "independent tokens": independent_tokens([0.2, 0.3, 0.5], 3),
 }

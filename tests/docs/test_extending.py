@@ -93,6 +93,12 @@ def test_kinds_of_the_page_are_trained_evaluated_and_sampled(copy):
     assert np.load(copy / "samples/mine/tokens.npy").max() < 27
 
 
+def test_the_objective_of_the_page_is_a_bound(copy):
+    """Under all built-in schedules, and under the page's own."""
+    own_schedule = ["--setting", "power=0.3", "--setting", "schedule={kind: root, degree: 2.0}"]
+    assert exit_codes(copy, ["audit", "tempered"], ["audit", "tempered", *own_schedule]) == [0, 0]
+
+
 WRONG = [
     ({"objective__power": "much"}, "runs.mine.objective.power: 'much' is refused: must be a number"),
     (

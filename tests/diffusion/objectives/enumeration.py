@@ -16,7 +16,8 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.baselines import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.schedules.base import Schedule
-from tests.diffusion.tables import Tabular, masks
+from mdpipe.evaluation.enumerated import masks
+from tests.diffusion.tables import Tabular
 
 LAST = 1 - 2.0**-53
 """The largest uniform: its token is masked at any alpha but 1."""

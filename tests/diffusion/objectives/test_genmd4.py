@@ -10,9 +10,10 @@ from torch import Tensor
 
 from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.evaluation.enumerated import Posterior, masks
 from mdpipe.params.diffusion import GenMD4Config, MD4Config, PolynomialConfig
 from tests.diffusion.objectives.enumeration import LAST, every_draw, expectation
-from tests.diffusion.tables import SOURCES, Posterior, exact_table, masks, random_timed
+from tests.diffusion.tables import SOURCES, exact_table, random_timed
 
 V, L = 3, 2
 X = torch.tensor([2, 0])

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from tests.diffusion.tables import Tabular, contexts
+from mdpipe.evaluation.enumerated import contexts
+from tests.diffusion.tables import Tabular
 
 
 def move(denoiser: Tabular, time: float, unmask_prob: float | Tensor, mask_prob: float, start: Tensor) -> Tensor:

@@ -1,0 +1,129 @@
+"""`mdpipe audit`: whether the number of an objective is a bound, as a table of checks on sources of known entropy."""
+
+import math
+import sys
+from collections.abc import Sequence
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from mdpipe.evaluation.audit import Check, audit
+from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES
+from mdpipe.params import ParamsError, parse_value
+from mdpipe.params.diffusion import ObjectiveConfig
+from mdpipe.params.errors import problem_lines
+
+WIDTH = 120
+DIGITS = 4
+
+
+def describe_kinds() -> str:
+    """Return what can be audited, one per line."""
+    kinds = {kind: _first_line(config) for kind, config in ObjectiveConfig.kinds.items()}
+    examples = {name: example.reason for name, example in COUNTEREXAMPLES.items()}
+    width = max(map(len, [*kinds, *examples]))
+    return "\n".join(
+        [
+            "Objectives, and any added file of src/mdpipe/diffusion/objectives:",
+            *(f"  {kind:{width}}  {meaning}" for kind, meaning in kinds.items()),
+            "Numbers that are not bounds, which the audit refuses:",
+            *(f"  {name:{width}}  {reason}" for name, reason in examples.items()),
+        ]
+    )
+
+
+def run_audit(kind: str | None, settings: Sequence[str]) -> None:
+    """Audit an objective or a counterexample and print the checks, or all built-in objectives, in a line each.
+
+    Raises:
+        ValueError: the kind or a setting does not exist, or a check fails.
+    """
+    if kind is None and settings:
+        raise ParamsError("--setting needs a KIND whose setting it is")
+    built_in = [name for name, config in ObjectiveConfig.kinds.items() if _is_built_in(config)]
+    for name in built_in if kind is None else [kind]:
+        checks, unit, reason = _checks(name, settings)
+        if kind is not None:
+            Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False).print(_table(name, unit, checks))
+        failures = [check for check in checks if not check.passes]
+        if failures:
+            raise ValueError(
+                f"{name} fails {len(failures)} of {len(checks)} checks: {_explain(failures, unit, reason)}"
+            )
+        typer.echo(f"{name} passes {len(checks)} checks: it is never below the entropy; {_how_tight(checks, unit)}")
+
+
+def _checks(kind: str, settings: Sequence[str]) -> tuple[list[Check], str, str | None]:
+    """Return the checks of a kind, their unit, and why they must fail if they must."""
+    if kind not in COUNTEREXAMPLES:
+        config, stated = _parse(kind, settings)
+        return list(audit(config, stated, must_meet=_is_built_in(type(config)))), "bits/token", None
+    if settings:
+        raise ParamsError(f"{kind} has no settings")
+    example = COUNTEREXAMPLES[kind]
+    return list(example.checks()), example.unit, example.reason
+
+
+def _parse(kind: str, settings: Sequence[str]) -> tuple[ObjectiveConfig, set[str]]:
+    """Return the configuration, and the names of the settings that are stated."""
+    given = {}
+    for assignment in settings:
+        key, sign, text = assignment.partition("=")
+        if not sign:
+            raise ParamsError(f"--setting {assignment} sets nothing; write --setting KEY=VALUE")
+        given[key] = parse_value(text, name=f"--setting {assignment}")
+    data = {"kind": kind, **given}
+    try:
+        return ObjectiveConfig.parse(data), given.keys() - {"kind"}
+    except ValidationError as error:
+        raise ParamsError("\n".join(problem_lines(error, data))) from None
+
+
+def _is_built_in(config: type[ObjectiveConfig]) -> bool:
+    return config.__module__ == ObjectiveConfig.__module__
+
+
+def _first_line(config: type[ObjectiveConfig]) -> str:
+    return (config.__doc__ or "").partition("\n")[0]
+
+
+def _table(kind: str, unit: str, checks: Sequence[Check]) -> Table:
+    table = Table(title=f"{kind}, {unit}", title_justify="left", box=None, pad_edge=False)
+    for heading in ("settings", "source", "denoiser"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("entropy", "bound", "stderr"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for check in checks:
+        error = f"{check.bound.stderr:.1e}" if check.bound.stderr > 10**-DIGITS / 2 else "exact"
+        numbers = f"{check.entropy:.{DIGITS}f}", f"{check.bound.value:.{DIGITS}f}", error
+        style = None if check.passes else "bold red"
+        table.add_row(check.setting, check.source, check.denoiser, *numbers, check.verdict, style=style)
+    return table
+
+
+def _explain(failures: Sequence[Check], unit: str, reason: str | None) -> str:
+    """Return the worst failure in words, and why if it is known."""
+    worst = max(failures, key=lambda check: (check.is_below, abs(check.bound.value - check.entropy)))
+    where = f"{worst.source}{f' with {worst.setting}' if worst.setting else ''}"
+    found = (
+        f"on {where}, {worst.bound.value:.{DIGITS}f} {unit} ({worst.denoiser} denoiser), where the entropy is"
+        f" {worst.entropy:.{DIGITS}f}"
+    )
+    if math.isnan(worst.bound.value - worst.bound.stderr):
+        return f"{found}; a bound is a number"
+    if not worst.is_below:
+        return f"{found}; it should meet it, or fall to it as the number of steps doubles"
+    return f"{found}: no bound can be below it" + (f"; {reason}" if reason else "")
+
+
+def _how_tight(checks: Sequence[Check], unit: str) -> str:
+    """Return how far the bound is above the entropy with exact conditionals, in the first of the settings."""
+    setting = checks[0].setting
+    exact = [check for check in checks if check.setting == setting and check.denoiser == "exact"]
+    excess = max(check.bound.value - check.entropy for check in exact)
+    return (
+        f"at most {max(round(excess, 9), 0):.1g} {unit} above it with exact conditionals{setting and f' ({setting})'}"
+    )

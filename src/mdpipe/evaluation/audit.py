@@ -1,0 +1,192 @@
+r"""The audit of an objective: is the number that its `elbo` returns an upper bound on -log p(x)?
+
+Every source has a known entropy, and the denoiser is its exact conditionals, so that a bound may touch the entropy and
+must not fall below it. A difference counts if it is more than SIGMAS standard errors, or quadrature errors: a correct
+objective fails in less than one of 10,000 audits.
+
+A bound b of any denoiser implies a code: by Kraft's inequality, sum_x exp(-b(x)) <= 1. On its worst source, p(x)
+proportional to exp(-b(x)), a number that is not a bound is below the entropy by the logarithm of that sum.
+
+Shapes: S sequences.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.objectives.base import Objective, build_objective
+from mdpipe.evaluation.enumerated import SOURCES, Source, exact_denoiser, random_joint, random_table
+from mdpipe.evaluation.estimate import Estimate
+from mdpipe.evaluation.expected_elbo import Mean, mean_elbo
+from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig
+
+SIGMAS = 7
+"""Errors beyond which two numbers differ. One-sided, with 23 degrees of freedom, the chance is 2e-7 per comparison, of
+which an audit makes less than 200."""
+ROUNDING = 1e-9
+"""Difference in nats that is taken for rounding."""
+FALLS_BY = 0.75
+"""Largest ratio of the excesses of 2 T and T steps; it tends to 1/2, since the error of a Riemann sum is O(1 / T)."""
+STEPS = (32, 64, 128)
+"""Numbers of steps whose bounds must fall to the entropy."""
+STEPS_OF_OTHERS = 32
+"""Steps where the number is not what is checked."""
+REQUIRED = {"polynomial": {"exponent": 2.0}}
+"""Settings of schedules that have no default."""
+LARGE_EPSILON = 0.1
+"""Makes the boundary terms so large that a wrong one shows."""
+
+Build = Callable[[int], Objective]
+"""Builds an objective for V tokens."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison of a bound with the entropy that it must not be below, in bits per unit of the source."""
+
+    setting: str
+    source: str
+    denoiser: str
+    entropy: float
+    bound: Estimate
+    verdict: str
+    passes: bool
+
+    @property
+    def is_below(self) -> bool:
+        """Return True if it fails because the bound is below the entropy."""
+        return not self.passes and self.bound.value < self.entropy
+
+
+def compare(
+    setting: str, name: str, denoiser: str, source: Source, bound: Estimate, slack: float | None = None
+) -> Check:
+    """Compare a bound in nats with the entropy of the source.
+
+    Args:
+        setting: settings of the objective, in words.
+        name: of the source.
+        denoiser: its name.
+        source: the source.
+        bound: the bound.
+        slack: largest excess in nats of a bound that must meet the entropy; None if it may be far above.
+    """
+    per_unit = 1 / (source.units * math.log(2))
+    excess, error = bound.value - source.entropy, SIGMAS * bound.stderr + ROUNDING
+    is_met = excess <= (slack or 0) + error
+    verdict, passes = "meets it" if is_met else "above it", True
+    if math.isnan(excess - error):
+        verdict, passes = "not a number", False
+    elif excess < -error:
+        verdict, passes = f"BELOW by {-excess * per_unit:.4g}", False
+    elif slack is not None and not is_met:
+        verdict, passes = f"ABOVE by {excess * per_unit:.4g}", False
+    return Check(setting, name, denoiser, source.entropy * per_unit, bound.scaled(per_unit), verdict, passes)
+
+
+def audit(config: ObjectiveConfig, stated: set[str], *, must_meet: bool) -> Iterator[Check]:
+    """Check an objective on all sources, with the schedules and numbers of steps that its settings leave open.
+
+    Args:
+        config: its settings.
+        stated: the settings that are to stay as they are.
+        must_meet: in continuous time, and without time, the bound of exact conditionals is the entropy up to the
+            boundary terms, and in T steps it falls to it. True for all built-in kinds; another bound may be looser.
+    """
+    fields = type(config).model_fields
+    steps_vary = "timesteps" in fields and "timesteps" not in stated
+    if steps_vary and getattr(config, "timesteps", None):
+        config = _with(config, timesteps=STEPS_OF_OTHERS)
+    is_discrete = bool(getattr(config, "timesteps", None))
+    settings = {"": config}
+    if "schedule" in fields and "schedule" not in stated:
+        settings = {schedule["kind"]: _with(config, schedule=schedule) for schedule in _schedules()}
+        large = _with(config, schedule={"kind": "linear", "epsilon": LARGE_EPSILON})
+        settings |= {f"epsilon = {LARGE_EPSILON}": large}
+    for name, varied in settings.items():
+        setting = ", ".join(filter(None, [name, f"T = {STEPS_OF_OTHERS}" if steps_vary and is_discrete else ""]))
+        yield from check_sources(setting, _builder(varied), must_meet=must_meet and not is_discrete)
+    if list(build_objective(config, vocab_size=2).parameters()):
+        build = _builder(config, is_random=True)
+        yield from check_sources("random parameters", build, must_meet=must_meet and not is_discrete)
+    if steps_vary:
+        grids = ("uniform", "cosine") if "time_grid" in fields and "time_grid" not in stated else (None,)
+        for grid in grids:
+            varied = config if grid is None else _with(config, time_grid=grid)
+            yield from check_steps(varied, grid, must_meet=must_meet)
+
+
+def _with(config: ObjectiveConfig, **changes: Any) -> ObjectiveConfig:
+    return type(config).model_validate({**config.model_dump(), **changes})
+
+
+def _schedules() -> Iterator[dict[str, Any]]:
+    """Yield the settings of every schedule whose settings have defaults, here or in `REQUIRED`."""
+    for kind, schedule in ScheduleConfig.kinds.items():
+        required = {name for name, field in schedule.model_fields.items() if field.is_required()}
+        if required <= REQUIRED.get(kind, {}).keys():
+            yield {"kind": kind, **REQUIRED.get(kind, {})}
+
+
+def _builder(config: ObjectiveConfig, *, is_random: bool = False) -> Build:
+    """Return what builds the objective, with its learned parameters changed by normal noise if `is_random`."""
+
+    def build(vocab_size: int) -> Objective:
+        objective = build_objective(config, vocab_size)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in objective.parameters() if is_random else ():
+            parameter.data += torch.randn(parameter.shape, generator=generator)
+        return objective
+
+    return build
+
+
+def check_sources(setting: str, build: Build, *, must_meet: bool) -> Iterator[Check]:
+    """Check an objective on all sources with exact conditionals, and other denoisers on the worst source for each."""
+    for name, source in SOURCES.items():
+        objective = build(source.vocab_size)
+        mean = mean_elbo(objective, exact_denoiser(objective, source.joint), source.sequences)
+        slack = (mean.boundary @ source.probabilities).item() if must_meet else None
+        yield compare(setting, name, "exact", source, mean.over(source.probabilities), slack)
+    vocab_size, length = 3, 3
+    objective = build(vocab_size)
+    consistent = exact_denoiser(objective, random_joint(vocab_size, length, seed=1))
+    yield check_worst_source(setting, "of a distribution", objective, consistent, length)
+    table = random_table(vocab_size, length, seed=2, is_causal=objective.is_causal)
+    yield check_worst_source(setting, "random", objective, table, length)
+
+
+def check_worst_source(setting: str, name: str, objective: Objective, denoiser: Denoiser, length: int) -> Check:
+    """Check a denoiser on the source for which its bound is least above the entropy, by Kraft's inequality."""
+    vocab_size = objective.vocab_size
+    sequences = torch.ones([vocab_size] * length).nonzero()
+    mean = mean_elbo(objective, denoiser, sequences)
+    # The estimates that choose the source are independent of those that are compared.
+    chosen_by, compared = mean.totals.chunk(2) if mean.is_sampled else (mean.totals[:1], mean.totals)
+    probabilities = (-chosen_by.mean(dim=0)).softmax(dim=0)
+    source = Source(probabilities.view([vocab_size] * length), length)
+    bound = Mean(compared, mean.boundary, mean.is_sampled).over(probabilities)
+    return compare(setting, "the worst for it", name, source, bound)
+
+
+def check_steps(config: ObjectiveConfig, grid: str | None, *, must_meet: bool) -> Iterator[Check]:
+    """Check that the bound in T steps is above the entropy of dependent tokens, and falls to it as T doubles.
+
+    Parameters of the objective, if it has any, are random.
+    """
+    for name in ("copied rare bit", "even parity"):
+        source, excess = SOURCES[name], math.inf
+        for count in STEPS:
+            objective = _builder(_with(config, timesteps=count), is_random=True)(source.vocab_size)
+            mean = mean_elbo(objective, exact_denoiser(objective, source.joint), source.sequences)
+            bound = mean.over(source.probabilities)
+            slack = (mean.boundary @ source.probabilities).item() + FALLS_BY * excess
+            setting = f"T = {count}" if grid is None else f"T = {count}, {grid} grid"
+            is_first = math.isinf(excess)
+            check = compare(setting, name, "exact", source, bound, slack if must_meet and not is_first else None)
+            yield replace(check, verdict="falls to it") if check.verdict == "meets it" and not is_first else check
+            excess = bound.value - source.entropy
