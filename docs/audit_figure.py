@@ -1,10 +1,11 @@
 """The figure of docs/audit.md, from the audit's own functions: `python -m docs.audit_figure` writes it."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from matplotlib.axes import Axes
+import altair as alt
+import polars as pl
 
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
@@ -20,11 +21,11 @@ from mdpipe.evaluation.counterexamples import (
 from mdpipe.evaluation.enumerated import SOURCES, Source, exact_denoiser, zipf
 from mdpipe.evaluation.expected_elbo import mean_elbo
 from mdpipe.params.diffusion import LinearConfig, MD4Config
-from mdpipe.reporting.style import GRID, INK, MUTED, SERIES, Chart, add_legend, in_style, new_panels, set_titles
+from mdpipe.reporting.charts import HEIGHT, SERIES, Chart, Panel
 
 FILE = Path(__file__).parent / "pictures/audit.svg"
 STEPS = (2, 4, 8, 16, 32, 64)
-VALID, INVALID = SERIES[0], SERIES[3]
+KINDS = ("a bound", "not a bound")
 
 
 def bits_per_unit(objective: Objective, source: Source) -> float:
@@ -33,67 +34,75 @@ def bits_per_unit(objective: Objective, source: Source) -> float:
     return mean.over(source.probabilities).value / source.units / math.log(2)
 
 
-@in_style
 def draw() -> Chart:
     """Draw what meets the entropy, and what falls below it."""
-    figure, (subtokens, snapshot, size, steps) = new_panels(4)
-    (valid,) = subtokens.plot(
-        SUBTOKENS,
-        [bits_per_unit(MD4(CONFIG, subtoken_source(n).vocab_size), subtoken_source(n)) for n in SUBTOKENS],
-        "o-",
-        color=VALID,
-        label="a bound, exact conditionals",
-    )
-    (invalid,) = subtokens.plot(
-        SUBTOKENS,
-        [bits_per_unit(JointSubtokens(subtoken_source(n).vocab_size, n), subtoken_source(n)) for n in SUBTOKENS],
-        "s-",
-        color=INVALID,
-        label="not a bound, exact conditionals",
-    )
-    entropy = subtokens.axhline(subtoken_source(2).entropy / math.log(2), color=INK, dashes=(4, 3), label="entropy")
-    _finish(subtokens, "Joint of sub-tokens", "bits/token", "sub-tokens per token", list(SUBTOKENS))
-
-    coins = SOURCES["fair coins"]
-    values = [bits_per_unit(objective, coins) for objective in (MD4(CONFIG, 2), UnweightedSnapshot(2))]
-    snapshot.bar(["weight 1 / t", "weight 1"], values, 0.5, color=[VALID, INVALID])
-    snapshot.axhline(1, color=INK, dashes=(4, 3))
-    _finish(snapshot, "Unweighted snapshot", "bits/token", "fair coins")
-
+    coins, parity = SOURCES["fair coins"], SOURCES["even parity"]
     counted = (zipf(64) @ token_bytes().double()).item()
     tokens = bits_per_unit(MD4(CONFIG, 64), Source(zipf(64), units=1))
-    assumed = torch.linspace(counted, 5, 50)
-    size.plot(assumed, tokens / assumed, color=INVALID)
-    size.plot([ASSUMED_BYTES], [tokens / ASSUMED_BYTES], "s", color=INVALID)
-    size.plot([counted], [tokens / counted], "o", color=VALID)
-    size.axhline(tokens / counted, color=INK, dashes=(4, 3))
-    _finish(size, "Assumed bytes", "bits/byte", "bytes assumed per token", [round(counted, 2), 3, 4, ASSUMED_BYTES, 5])
-
-    source = SOURCES["even parity"]
-    configs = [MD4Config(schedule=LinearConfig(epsilon=0.0), timesteps=count) for count in STEPS]
-    steps.plot(STEPS, [bits_per_unit(MD4(config, 2), source) for config in configs], "o-", color=VALID)
-    steps.axhline(source.entropy / source.units / math.log(2), color=INK, dashes=(4, 3))
-    steps.set_xscale("log", base=2)
-    _finish(steps, "Steps of a bound", "bits/token", "T, even parity of 3 bits", list(STEPS))
-    add_legend(figure, [valid, invalid, entropy])
+    configs = {count: MD4Config(schedule=LinearConfig(epsilon=0.0), timesteps=count) for count in STEPS}
+    panels = [
+        _panel(
+            "Joint of sub-tokens",
+            ("bits/token", "sub-tokens per token"),
+            {n: bits_per_unit(MD4(CONFIG, subtoken_source(n).vocab_size), subtoken_source(n)) for n in SUBTOKENS},
+            {n: bits_per_unit(JointSubtokens(subtoken_source(n).vocab_size, n), subtoken_source(n)) for n in SUBTOKENS},
+            subtoken_source(2).entropy / math.log(2),
+        ),
+        _panel(
+            "Unweighted snapshot",
+            ("bits/token", "weight of fair coins"),
+            {"1 / t": bits_per_unit(MD4(CONFIG, 2), coins)},
+            {"1": bits_per_unit(UnweightedSnapshot(2), coins)},
+            1.0,
+        ),
+        _panel(
+            "Assumed bytes",
+            ("bits/byte", "bytes per token"),
+            {f"{counted:.2f} counted": tokens / counted},
+            {f"{size:g} assumed": tokens / size for size in (3, 4, ASSUMED_BYTES)},
+            tokens / counted,
+        ),
+        _panel(
+            "Steps of a bound",
+            ("bits/token", "T, even parity of 3 bits"),
+            {count: bits_per_unit(MD4(config, 2), parity) for count, config in configs.items()},
+            {},
+            parity.entropy / parity.units / math.log(2),
+        ),
+    ]
     return Chart(
-        figure,
+        panels,
         "Four charts of bits by exact conditionals against the entropy. The joint of sub-tokens, the unweighted"
         " snapshot and assumed bytes are below it; sums over marginals, weighted integrals and counted bytes meet it,"
         " and a bound in T steps falls to it.",
     )
 
 
-def _finish(axes: Axes, name: str, unit: str, below: str, ticks: list[float] | None = None) -> None:
-    set_titles(axes, name, unit)
-    axes.set_xlabel(below)
-    axes.grid(axis="y", color=GRID)
-    axes.tick_params(colors=MUTED)
-    if ticks is not None:
-        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axes.minorticks_off()
-    else:
-        axes.set_ylim(0, 1.2)
+def _panel(
+    title: str,
+    axes: tuple[str, str],
+    valid: Mapping[float | str, float],
+    invalid: Mapping[float | str, float],
+    entropy: float,
+) -> Panel:
+    """Draw the bits of bounds and of numbers that are none, and the entropy as a dashed line."""
+    unit, below = axes
+    bits = [
+        {"x": str(x), "bits": value, "kind": kind}
+        for kind, values in zip(KINDS, (valid, invalid), strict=True)
+        for x, value in values.items()
+    ]
+    scale = alt.Scale(domain=list(KINDS), range=[SERIES[0], SERIES[3]])
+    shapes = alt.Scale(domain=list(KINDS), range=["circle", "square"])
+    order = list(dict.fromkeys(str(x) for x in (*valid, *invalid)))
+    base = alt.Chart(pl.DataFrame(bits)).encode(
+        x=alt.X("x:N", title=below, sort=order, axis=alt.Axis(labelAngle=0)),
+        y=alt.Y("bits:Q", title=unit, scale=alt.Scale(zero=False, padding=12)),
+        color=alt.Color("kind:N", scale=scale),
+    )
+    rule = alt.Chart(pl.DataFrame({"bits": [entropy]})).mark_rule(strokeDash=[4, 3]).encode(y="bits:Q")
+    points = base.mark_point(filled=True, size=70).encode(shape=alt.Shape("kind:N", scale=shapes))
+    return alt.layer(rule, base.mark_line(), points).properties(title=title, height=HEIGHT)
 
 
 if __name__ == "__main__":
