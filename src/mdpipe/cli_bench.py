@@ -205,6 +205,46 @@ def stages(
         typer.echo(document, nl=False)
 
 
+@bench.command()
+def likelihood(
+    run: Annotated[list[str], typer.Option(help="A trained run; several.")] = ["chars_md4", "digits", "photos"],  # noqa: B006
+    calls: Annotated[list[int], typer.Option(help="Network calls per example; several.")] = [4, 16],  # noqa: B006
+    examples: Annotated[int, typer.Option(help="Examples of the test split.")] = 16,
+    repeats: Annotated[int, typer.Option(min=2, help="Seeds.")] = 6,
+    threads: Threads = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed.")] = 0,
+    as_json: AsJson = False,
+    out: Stem = None,
+) -> None:
+    """Measure the variance of every estimator of the likelihood bound, at equal network calls, on trained runs.
+
+    With --out, STEM.csv and STEM.svg are written as well.
+    """
+    with report_errors():
+        import polars as pl
+
+        from mdpipe.benchmarks.likelihood import (
+            COLUMNS,
+            ESTIMATORS,
+            LikelihoodBenchmark,
+            add_ratios,
+            to_markdown,
+            to_svg,
+        )
+        from mdpipe.data.artifacts.files import atomic_write
+        from mdpipe.stages.model_io import compute_device
+
+        benchmarks = [
+            LikelihoodBenchmark(name, kind, number, examples, repeats, threads, seed)
+            for name, number, kind in product(run, calls, ESTIMATORS)
+        ]
+        results = add_ratios([{**asdict(one), **one.measure()} for one in benchmarks])
+        if out is not None:
+            atomic_write(out.with_name(f"{out.name}.csv"), pl.DataFrame(results).write_csv(float_precision=6).encode())
+            atomic_write(out.with_name(f"{out.name}.svg"), to_svg(results).encode())
+        _print_results(results, COLUMNS, to_markdown, compute_device().type, threads, as_json, out)
+
+
 def _require_device(device: str) -> None:
     import torch
 

@@ -118,7 +118,8 @@ def test_each_replicate_has_one_time_in_each_part(network: nn.Module, windows: A
     times = []
     spy = copy.deepcopy(network)
     spy.register_forward_pre_hook(lambda _, arguments: times.append(arguments[1]))
-    bound(spy, windows(random_windows(50, seed=0)), EstimatorConfig(num_mc_samples=8, batch_size=50))
+    settings = EstimatorConfig(estimator="stratified_times", num_mc_samples=8, batch_size=50)
+    bound(spy, windows(random_windows(50, seed=0)), settings)
     times_RS50 = torch.stack(times).reshape(2, 4, 50)
     assert torch.equal((times_RS50 * 4).floor(), torch.arange(4.0, dtype=torch.float64)[None, :, None].expand(2, 4, 50))
     assert len(times_RS50.flatten().unique()) == 8 * 50
@@ -196,7 +197,9 @@ def test_units_are_those_of_the_whole_split() -> None:
         diffusion=math.log(8) - 0.003,
         tokens=100,
         examples=10,
+        mc_estimator="exact_counts",
         num_mc_samples=2,
+        nfe=2,
         per_example=np.full(10, 10 * math.log(8)),
         sizes=np.full(10, 10),
     )

@@ -28,6 +28,7 @@ def large(network: nn.Module) -> nn.Module:
 
 
 def measured(corpus: EncodedDataset, network: nn.Module, settings: EstimatorConfig) -> Likelihood:
+    np.save(corpus.directory / "unigram.npy", np.arange(256))
     return zero_shot_bound(MD4(MD4Config(), 256), network, corpus, settings, CounterRNG(0, "zero shot"))
 
 

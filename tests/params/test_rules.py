@@ -124,7 +124,13 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
         "top_p": ([1e-9, 1.0, None], [0.0, 1.1, NAN, "0.9"]),
         "guidance_scale": ([0.0, 3.0, None], [-0.1, INF, NAN, "1"]),
     },
-    EstimatorConfig: {"num_mc_samples": ([2, 64], [0, 1, 3, -2, 2.0, None]), "batch_size": COUNT},
+    EstimatorConfig: {
+        "estimator": (["exact_counts", "stratified_times", "independent_times"], ["exact", "antithetic", None]),
+        "num_mc_samples": ([2, 64, "auto"], [0, 1, 3, -2, 2.0, None, "all"]),
+        "half_width": POSITIVE,
+        "max_mc_samples": ([2, 64], [0, 1, 3, "auto", None]),
+        "batch_size": COUNT,
+    },
     EvaluateConfig: {"split": (["validation", "test"], ["train", None])},
     ClassConditioning: {"label_dropout": FRACTION},
 }

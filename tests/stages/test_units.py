@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mdpipe.data.dataset import EncodedDataset
@@ -57,6 +58,7 @@ def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: s
     network = build_network(
         TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), corpus.vocab_size, (16,), seed=0
     )
+    np.save(corpus.directory / "unigram.npy", np.ones(corpus.vocab_size, dtype=np.int64))
     likelihood = likelihood_bound(objective, network, corpus, EstimatorConfig(num_mc_samples=2), CounterRNG(0, "units"))
     trained = TrainedModel(network, objective, tmp_path, "corpus", "text", kind, (16,), 0, ())
     found = bound_record(trained, likelihood, corpus.counts)

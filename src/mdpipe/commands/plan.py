@@ -204,7 +204,7 @@ class Plan:
         flops = model.sampling(sample.sampler, sample.count, data.length, guided=sample.guidance_scale is not None)
         yield Row(f"sample@{name}", tokens=sampled, flops=flops)
         eval_tokens = data.tokens[run.evaluate.split]
-        flops = model.evaluation(run.evaluate.num_mc_samples, data.examples(eval_tokens))
+        flops = model.evaluation(run.evaluate.largest_num_mc_samples, data.examples(eval_tokens))
         yield Row(f"evaluate@{name}", tokens=eval_tokens, flops=flops)
 
     def _zero_shot(self, name: str, source: str) -> Row:
@@ -214,7 +214,7 @@ class Plan:
         tokens = text_tokens(characters, self.params.datasets[run.dataset])
         examples = self.datasets[run.dataset].examples(tokens)
         settings = self.params.zero_shot
-        flops = self.models[name].evaluation(settings.num_mc_samples, examples) * len(settings.sources[source])
+        flops = self.models[name].evaluation(settings.largest_num_mc_samples, examples) * len(settings.sources[source])
         return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=flops)
 
     def _samplers(self, name: str) -> Row:

@@ -82,3 +82,9 @@ def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64], s
             f" sizes of {len(sizes)}"
         )
     return ratio_estimate(first - second, sizes)
+
+
+def unigram_surprisal(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return -log p of each token in nats, (V,), from its training counts plus one."""
+    surprisal: NDArray[np.float64] = np.log((counts + 1).sum()) - np.log(counts + 1)
+    return surprisal

@@ -1,34 +1,44 @@
 """The likelihood bound of a whole split or corpus, with its standard error.
 
-Each example gets `num_mc_samples` samples of (time, mask), in two independent replicates. A replicate has one time in
-each of num_mc_samples / 2 equal intervals of [0, 1], uniform within its interval. The means of both replicates are
-unbiased estimates of the example's bound, and their difference gives the Monte Carlo error.
+Each example gets `num_mc_samples` draws of (time, mask) from one of the `estimators`, each a function of the seed, the
+draw and the example. The variance between the draws of a stratum gives the Monte Carlo error.
 
 An objective with an exact likelihood is evaluated once for each example, without Monte Carlo error.
 
-Shapes: B examples of a batch, N examples of the data set, S Monte Carlo samples, L length.
+Shapes: B examples of a batch, N examples of the data set, D draws, H strata, R = D / H draws of each, L length.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.estimate import Estimate, ratio_estimate
+from mdpipe.evaluation.estimate import Estimate, ratio_estimate, unigram_surprisal
+from mdpipe.evaluation.estimators import (
+    EstimatorName,
+    adjust_by_other_draws,
+    estimator_of,
+    exact_counts,
+    plain_draws,
+    strata_edges,
+)
 
 if TYPE_CHECKING:
     from mdpipe.data.dataset import EncodedDataset
     from mdpipe.params import EstimatorConfig
 
-REPLICATES = 2
+PILOT_SAMPLES = 4
+"""Draws per example of the pilot that decides how many `num_mc_samples: auto` spends."""
+NORMAL_95 = 1.96
+"""Half-width of a 95 % confidence interval in standard errors."""
 
 
 class Examples(Protocol):
@@ -41,6 +51,9 @@ class Examples(Protocol):
     @property
     def examples(self) -> int:
         """Return the number of examples in all batches."""
+
+    def unigram(self) -> NDArray[np.int64]:
+        """Return how often each token occurs in the training split, (V,)."""
 
     def evaluation_batches(self, batch_size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """Yield batches (B, L), each with the index of its first example; one batch may have another L."""
@@ -76,7 +89,11 @@ class Likelihood:
     diffusion: float
     tokens: int
     examples: int
+    mc_estimator: EstimatorName
     num_mc_samples: int
+    """Draws per example."""
+    nfe: int
+    """Network calls per example: its draws, and those of the pilot, if there was one."""
     per_example: NDArray[np.float64]
     """Bound on each example, (N,), in nats: for differences between models on the same examples."""
     sizes: NDArray[np.int64]
@@ -116,19 +133,22 @@ def likelihood_bound(
 ) -> Likelihood:
     r"""Estimate the objective's bound over all examples of a data set.
 
-    With m_er the mean of replicate r of example e, and n_e its tokens:
+    With c_ehr the cost of example e per token in draw r of stratum h, w_h the stratum's width, and n_e the tokens:
 
-        value = sum_e (m_e0 + m_e1) / 2 / sum_e n_e
-        stderr_mc = sqrt(sum_e (m_e0 - m_e1)^2 / 4) / sum_e n_e
+        value = sum_e n_e sum_h w_h mean_r c_ehr / sum_e n_e
+        stderr_mc = sqrt(sum_e n_e^2 sum_h w_h^2 var_r(c_ehr) / R) / sum_e n_e
 
     and `stderr` is the ratio estimator's over the examples.
+
+    With `num_mc_samples: auto`, a pilot with a random stream of its own decides how many draws there are, and is not
+    used otherwise. The number does not depend on the draws of the estimate, which therefore remains unbiased.
 
     Args:
         objective: gives the bound; moved to the network's device.
         network: a denoiser, put into evaluation mode.
         dataset: the examples; all are read, including a shorter last window.
-        settings: `num_mc_samples` (even) and `batch_size`. The batch size only changes the last digits.
-        rng: source of the times and masks, a function of sample and example.
+        settings: the estimator, the number of its draws, and `batch_size`, which only changes the last digits.
+        rng: source of the times and masks, a function of draw and example.
         class_labels: (N,) for the denoiser, or None.
 
     Raises:
@@ -140,39 +160,24 @@ def likelihood_bound(
             " the tokenizer of the model's own dataset"
         )
     network.eval()
-    device = next(network.parameters()).device
-    objective.to(device)
-    num_samples = 1 if objective.is_exact else settings.num_mc_samples
-    means = np.zeros((dataset.examples, REPLICATES))
-    sizes = np.zeros(dataset.examples, dtype=np.int64)
-    parts = np.zeros(3)
-    for first, tokens in dataset.evaluation_batches(settings.batch_size):
-        batch = slice(first, first + len(tokens))
-        labels = None if class_labels is None else torch.tensor(class_labels[batch], device=device)
-        elbos_SB3 = _sample_elbos(
-            objective, network, torch.from_numpy(tokens).to(device), first, num_samples, rng, labels
-        )
-        replicates = elbos_SB3.reshape(min(num_samples, REPLICATES), -1, len(tokens), 3)
-        means[batch] = replicates.sum(axis=3).mean(axis=1).T
-        sizes[batch] = tokens.shape[1]
-        parts += elbos_SB3.mean(axis=0).sum(axis=0)
-    num_tokens = int(sizes.sum())
-    per_example = means.mean(axis=1)
-    over_examples = ratio_estimate(per_example, sizes)
-    reconstruction, prior, diffusion = (parts / num_tokens).tolist()
-    return Likelihood(
-        value=over_examples.value,
-        stderr=over_examples.stderr,
-        stderr_mc=float(np.sqrt(np.square(means[:, 0] - means[:, 1]).sum() / 4) / num_tokens),
-        reconstruction=reconstruction,
-        prior=prior,
-        diffusion=diffusion,
-        tokens=num_tokens,
-        examples=dataset.examples,
-        num_mc_samples=num_samples,
-        per_example=per_example,
-        sizes=sizes,
-    )
+    objective.to(next(network.parameters()).device)
+    estimator = estimator_of(objective, settings.estimator)
+
+    def estimate(num_draws: int, source: CounterRNG) -> Likelihood:
+        return _estimate(objective, network, dataset, estimator, num_draws, settings.batch_size, source, class_labels)
+
+    if estimator == "exact":
+        return estimate(1, rng)
+    if settings.num_mc_samples != "auto":
+        return estimate(settings.num_mc_samples, rng)
+    pilot = estimate(PILOT_SAMPLES, rng.child("pilot"))
+    num_draws, half_width = PILOT_SAMPLES, NORMAL_95 * pilot.bits_per_token().stderr_mc
+    # Stratified draws gain more than independent ones, for which this is the law: the half-width is met or undercut.
+    while (
+        num_draws < settings.max_mc_samples and half_width * math.sqrt(PILOT_SAMPLES / num_draws) > settings.half_width
+    ):
+        num_draws = min(2 * num_draws, settings.max_mc_samples)
+    return replace(estimate(num_draws, rng), nfe=PILOT_SAMPLES + num_draws)
 
 
 def zero_shot_bound(
@@ -199,25 +204,62 @@ def zero_shot_bound(
 
 
 @torch.inference_mode()
-def _sample_elbos(
+def _estimate(
     objective: Objective,
     network: nn.Module,
-    tokens: Tensor,
-    first: int,
-    num_samples: int,
+    dataset: Examples,
+    estimator: EstimatorName,
+    num_draws: int,
+    batch_size: int,
     rng: CounterRNG,
-    class_labels: Tensor | None,
-) -> NDArray[np.float64]:
-    """Return all samples for tokens (B, L): (S, B, 3), the parts reconstruction, prior, diffusion in nats per example.
-
-    The first half of the samples is one replicate, the second half the other; a single sample is both.
-    """
-    examples_B = torch.arange(first, first + len(tokens), device=tokens.device)
-    strata = max(1, num_samples // REPLICATES)
-    results = []
-    for index in range(num_samples):
-        u = rng.uniform(index, examples_B, 1 + tokens.shape[1])
-        t_B = (index % strata + u[:, 0]) / strata
-        elbo = objective.elbo(cast("Denoiser", network), tokens, t_B, u[:, 1:], class_labels)
-        results.append(torch.stack([elbo.reconstruction, elbo.prior, elbo.diffusion], dim=-1))
-    return torch.stack(results).double().cpu().numpy()
+    class_labels: NDArray[np.int64] | None,
+) -> Likelihood:
+    """Return the estimate from a given number of draws."""
+    device = next(network.parameters()).device
+    edges = strata_edges(estimator, num_draws)
+    widths = np.diff(edges)
+    build_draw = exact_counts if estimator == "exact_counts" else plain_draws
+    draw = build_draw(objective, cast("Denoiser", network))
+    surprisal_V = torch.from_numpy(unigram_surprisal(dataset.unigram())).to(device)
+    costs_ND, excess_ND, v_ND = np.zeros((3, dataset.examples, num_draws))
+    sizes = np.zeros(dataset.examples, dtype=np.int64)
+    boundaries = np.zeros(2)
+    for first, tokens in dataset.evaluation_batches(batch_size):
+        batch = slice(first, first + len(tokens))
+        labels = None if class_labels is None else torch.tensor(class_labels[batch], device=device)
+        x0 = torch.from_numpy(tokens).to(device)
+        examples_B = torch.arange(first, first + len(tokens), device=device)
+        draws = []
+        for index in range(num_draws):
+            stratum = index % len(widths)
+            u = rng.uniform(index, examples_B, 2 + tokens.shape[1])
+            u[:, 0] = edges[stratum] + widths[stratum] * u[:, 0]
+            elbo, excess = draw(x0, surprisal_V[x0], u, labels)
+            draws.append(torch.stack([elbo.total, elbo.reconstruction, elbo.prior, excess, u[:, 0]]))
+        total, *boundary, excess_DB, v_DB = torch.stack(draws, dim=1).double().cpu().numpy()
+        costs_ND[batch], excess_ND[batch], v_ND[batch] = total.T / tokens.shape[1], excess_DB.T, v_DB.T
+        boundaries += [part.mean(axis=0).sum() for part in boundary]
+        sizes[batch] = tokens.shape[1]
+    costs_NRH, excess_NRH, v_NRH = (array.reshape(len(sizes), -1, len(widths)) for array in (costs_ND, excess_ND, v_ND))
+    if estimator == "exact_counts":
+        costs_NRH = adjust_by_other_draws(costs_NRH, excess_NRH, v_NRH, edges)
+    per_example = sizes * (costs_NRH.mean(axis=1) @ widths)
+    repeats = costs_NRH.shape[1]
+    variances = np.square(sizes) * (costs_NRH.var(axis=1, ddof=1) @ np.square(widths)) / repeats if repeats > 1 else 0
+    over_examples, num_tokens = ratio_estimate(per_example, sizes), int(sizes.sum())
+    reconstruction, prior = (boundaries / num_tokens).tolist()
+    return Likelihood(
+        value=over_examples.value,
+        stderr=over_examples.stderr,
+        stderr_mc=float(np.sqrt(np.sum(variances)) / num_tokens),
+        reconstruction=reconstruction,
+        prior=prior,
+        diffusion=over_examples.value - reconstruction - prior,
+        tokens=num_tokens,
+        examples=dataset.examples,
+        mc_estimator=estimator,
+        num_mc_samples=num_draws,
+        nfe=num_draws,
+        per_example=per_example,
+        sizes=sizes,
+    )

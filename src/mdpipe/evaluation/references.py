@@ -22,7 +22,7 @@ from mdpipe.data.artifacts.arrays import ConcatArray
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenize.token_stream import decode_between
 from mdpipe.data.tokenizers import load_tokenizer
-from mdpipe.evaluation.estimate import Estimate, ratio_estimate
+from mdpipe.evaluation.estimate import Estimate, ratio_estimate, unigram_surprisal
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -148,8 +148,7 @@ def _texts(dataset: EncodedDataset) -> Iterator[str]:
 
 def unigram_entropy(dataset: EncodedDataset) -> Estimate:
     """Estimate the cross entropy in nats per token under the training split's token counts plus one."""
-    counts = dataset.unigram() + 1
-    nats = np.log(counts.sum()) - np.log(counts)
+    nats = unigram_surprisal(dataset.unigram())
     totals, sizes = [], []
     for _, tokens in dataset.evaluation_batches(batch_size=1024):
         totals.append(nats[tokens].sum(axis=1))

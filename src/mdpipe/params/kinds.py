@@ -91,7 +91,7 @@ WatchedPath = Annotated[str, AfterValidator(_is_fit_for_engines)]
 Distinct = AfterValidator(_are_distinct)
 """A list without duplicates: two stages or rows would have the same name."""
 
-FORMS = {str: "a text", dict: "a mapping", list: "a list", bool: "a truth value"}
+FORMS = {str: "a text", dict: "a mapping", list: "a list", bool: "a truth value", int: "a number"}
 """Tags of the members of unions that differ by the YAML type of the value. No tag is a valid name or key."""
 
 

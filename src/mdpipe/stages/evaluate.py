@@ -68,7 +68,9 @@ def bound_record(model: TrainedModel, likelihood: Likelihood, counts: Mapping[st
         "diffusion": bits.diffusion,
         "examples": likelihood.examples,
         "tokens": likelihood.tokens,
+        "mc_estimator": likelihood.mc_estimator,
         "num_mc_samples": likelihood.num_mc_samples,
+        "nfe": likelihood.nfe,
         "estimator": model.objective.estimator,
         "num_parameters": model.num_parameters,
     }

@@ -1,0 +1,173 @@
+"""Variance of the estimators of the likelihood bound, at equal network calls, on trained runs.
+
+Shapes: N examples, R seeds.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+
+from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_machine, to_table
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.evaluation.likelihood import likelihood_bound
+from mdpipe.networks.runtime import configure_runtime
+from mdpipe.params import EstimatorConfig
+from mdpipe.pipeline import paths
+from mdpipe.stages.model_io import load_model
+
+ESTIMATORS: tuple[str, ...] = get_args(EstimatorConfig.model_fields["estimator"].annotation)
+FORMER, PAPER = "stratified_times", "independent_times"
+"""The estimators that the others are compared with: mdpipe's before exact counts, and the paper's."""
+
+
+@dataclass(frozen=True)
+class LikelihoodBenchmark(Benchmark):
+    """One estimator of one run's bound, with several seeds on the same examples, spread over the test split.
+
+    Raises:
+        ValueError: an unknown estimator, or a number that is too small.
+    """
+
+    run: str
+    estimator: str
+    num_mc_samples: int = 16
+    examples: int = 32
+    repeats: int = 6
+    threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.require_choice("estimator", ESTIMATORS)
+        if min(self.examples, self.repeats) < 2:
+            raise ValueError("--examples and --repeats must be at least 2 for a variance")
+
+    @property
+    def title(self) -> str:
+        """Name the measurement in error messages."""
+        return f"{self.estimator} of {self.run}"
+
+    def measure(self) -> Result:
+        """Return the mean bound and the variance of an example's estimate over the seeds, in bits per token.
+
+        `variance_stderr` is its standard error over the examples; `variance_stated` is the one by `stderr_mc`.
+        """
+        configure_runtime(self.threads)
+        model = load_model(self.run)
+        dataset = EncodedDataset.open(paths.encoded(model.dataset), "test")
+        is_text = dataset.modality == "text"
+        count = len(dataset.tokens) // dataset.stream_tokens if is_text else len(dataset.tokens)  # Whole windows only.
+        rows = np.unique(np.linspace(0, count - 1, self.examples).astype(np.int64))
+        tokens = dataset.windows(rows * dataset.stream_tokens).ravel() if is_text else dataset.tokens[rows]
+        subset = replace(dataset, tokens=tokens.astype(dataset.tokens.dtype), wrap_ids=(), drop_last=False)
+        settings = EstimatorConfig.model_validate(
+            {"estimator": self.estimator, "num_mc_samples": self.num_mc_samples, "batch_size": 16}
+        )
+        labels = np.asarray(dataset.require_labels())[rows] if model.num_classes else None
+        found = [
+            likelihood_bound(
+                model.objective, model.network, subset, settings, CounterRNG(seed, "bench likelihood"), labels
+            )
+            for seed in range(self.seed, self.seed + self.repeats)
+        ]
+        bits_RN = np.stack([one.per_example / one.sizes for one in found]) / math.log(2)
+        variance_N = bits_RN.var(axis=0, ddof=1)
+        stated = np.mean([(one.stderr_mc / math.log(2)) ** 2 for one in found]) * len(rows)
+        return {
+            "unit": model.unit,
+            "value": float(bits_RN.mean()),
+            "value_stderr": float(np.sqrt(variance_N.mean() / bits_RN.size)),
+            "variance": float(variance_N.mean()),
+            "variance_stderr": float(variance_N.std(ddof=1) / math.sqrt(len(rows))),
+            "variance_stated": float(stated),
+        }
+
+
+COLUMNS: Columns = {
+    "run": lambda result: result["run"],
+    "estimator": lambda result: result["estimator"],
+    "calls": lambda result: str(result["num_mc_samples"]),
+    "bound": lambda result: f"{result['value']:.4f} ± {result['value_stderr']:.4f}",
+    "variance": lambda result: f"{result['variance']:.5f} ± {result['variance_stderr']:.5f}",
+    "stated": lambda result: f"{result['variance_stated']:.5f}",
+    "times less": lambda result: f"{result['times_less']:.1f}",
+    "equal draws": lambda result: f"{result['equal_draws']:,.0f}",
+}
+
+
+def add_ratios(results: Sequence[Result]) -> list[Result]:
+    """Add `times_less`, the former estimator's variance by this one's at equal calls, and `equal_draws`.
+
+    The latter is the number of independent draws of the paper's estimator with the same variance, which is their
+    variance by the number of draws.
+    """
+    by_key = {(one["run"], one["estimator"], one["num_mc_samples"]): one["variance"] for one in results}
+
+    def per_draw(run: str) -> float:
+        return float(np.mean([key[2] * variance for key, variance in by_key.items() if key[:2] == (run, PAPER)]))
+
+    return [
+        {
+            **one,
+            "times_less": by_key[one["run"], FORMER, one["num_mc_samples"]] / one["variance"],
+            "equal_draws": per_draw(one["run"]) / one["variance"],
+        }
+        for one in results
+    ]
+
+
+def to_svg(results: Sequence[Result]) -> str:
+    """Return a figure of the standard deviation by network calls, one panel per run."""
+    from matplotlib.lines import Line2D  # Not above: a GPU node does not have it.
+
+    from mdpipe.reporting.style import MARKERS, SERIES, Chart, add_legend, in_style, new_panels, set_titles
+
+    @in_style
+    def chart() -> Chart:
+        runs = list(dict.fromkeys(one["run"] for one in results))
+        looks: dict[str, dict[str, Any]] = {
+            name: {"color": SERIES[at], "marker": MARKERS[at], "markersize": 6} for at, name in enumerate(ESTIMATORS)
+        }
+        figure, panels = new_panels(len(runs))
+        for axes, run in zip(panels, runs, strict=True):
+            rows = [one for one in results if one["run"] == run]
+            for name, look in looks.items():
+                points = sorted(
+                    (one["num_mc_samples"], one["variance"] ** 0.5) for one in rows if one["estimator"] == name
+                )
+                axes.plot(*zip(*points, strict=True), **look)
+            calls = sorted({one["num_mc_samples"] for one in rows})
+            axes.set_xscale("log", base=2)
+            axes.set_yscale("log")
+            axes.set_xticks(calls, [str(call) for call in calls])
+            axes.grid(axis="y")
+            set_titles(axes, run)
+            axes.set_xlabel("network calls per example")
+            axes.set_ylabel(f"standard deviation, {rows[0]['unit']}")
+        add_legend(figure, [Line2D([], [], label=name, **look) for name, look in looks.items()])
+        return Chart(figure, "Standard deviation of an example's bound by network calls, one line per estimator.")
+
+    return chart().to_svg()
+
+
+def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str:
+    """Return a page with the table and what a reader needs to judge and repeat it."""
+    first = results[0]
+    return f"""# Estimators of the likelihood bound
+
+    {command}
+
+{format_machine(machine)}
+The bound of {first["examples"]} examples of each run's test split, by each estimator at equal network calls per \
+example, with {first["repeats"]} seeds.
+
+{to_table(results, COLUMNS)}
+Variance: of one example's estimate over the seeds, (bits/token)^2, with its standard error over the examples; "stated"
+is the one that stderr_mc states. "Times less": the variance of {FORMER} at the same number of calls by this one.
+"Equal draws": draws of {PAPER}, the paper's estimator, with the same variance.
+
+![Standard deviation by network calls](estimators.svg)
+"""
