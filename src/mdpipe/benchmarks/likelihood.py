@@ -121,36 +121,29 @@ def add_ratios(results: Sequence[Result]) -> list[Result]:
 
 def to_svg(results: Sequence[Result]) -> str:
     """Return a figure of the standard deviation by network calls, one panel per run."""
-    from matplotlib.lines import Line2D  # Not above: a GPU node does not have it.
+    import altair as alt  # Not above: a GPU node has neither of them.
+    import polars as pl
 
-    from mdpipe.reporting.style import MARKERS, SERIES, Chart, add_legend, in_style, new_panels, set_titles
+    from mdpipe.reporting.charts import SERIES, Chart
 
-    @in_style
-    def chart() -> Chart:
-        runs = list(dict.fromkeys(one["run"] for one in results))
-        looks: dict[str, dict[str, Any]] = {
-            name: {"color": SERIES[at], "marker": MARKERS[at], "markersize": 6} for at, name in enumerate(ESTIMATORS)
-        }
-        figure, panels = new_panels(len(runs))
-        for axes, run in zip(panels, runs, strict=True):
-            rows = [one for one in results if one["run"] == run]
-            for name, look in looks.items():
-                points = sorted(
-                    (one["num_mc_samples"], one["variance"] ** 0.5) for one in rows if one["estimator"] == name
-                )
-                axes.plot(*zip(*points, strict=True), **look)
-            calls = sorted({one["num_mc_samples"] for one in rows})
-            axes.set_xscale("log", base=2)
-            axes.set_yscale("log")
-            axes.set_xticks(calls, [str(call) for call in calls])
-            axes.grid(axis="y")
-            set_titles(axes, run)
-            axes.set_xlabel("network calls per example")
-            axes.set_ylabel(f"standard deviation, {rows[0]['unit']}")
-        add_legend(figure, [Line2D([], [], label=name, **look) for name, look in looks.items()])
-        return Chart(figure, "Standard deviation of an example's bound by network calls, one line per estimator.")
+    def panel(run: str) -> Any:
+        rows = [
+            {"estimator": one["estimator"], "calls": one["num_mc_samples"], "deviation": one["variance"] ** 0.5}
+            for one in results
+            if one["run"] == run
+        ]
+        unit = next(one["unit"] for one in results if one["run"] == run)
+        axis = alt.Axis(values=sorted({row["calls"] for row in rows}))
+        base = alt.Chart(pl.DataFrame(rows)).encode(
+            x=alt.X("calls:Q", title="network calls per example", scale=alt.Scale(type="log", base=2), axis=axis),
+            y=alt.Y("deviation:Q", title=f"standard deviation, {unit}", scale=alt.Scale(type="log")),
+            color=alt.Color("estimator:N", scale=alt.Scale(domain=[*ESTIMATORS], range=SERIES[: len(ESTIMATORS)])),
+        )
+        return alt.layer(base.mark_line(), base.mark_point(filled=True, opacity=1, size=60), title=run)
 
-    return chart().to_svg()
+    runs = dict.fromkeys(one["run"] for one in results)
+    alternative = "Standard deviation of an example's bound by network calls, one line per estimator."
+    return Chart([panel(run) for run in runs], alternative).to_svg()
 
 
 def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str:
