@@ -21,7 +21,7 @@ class EstimatorConfig(Config):
     """Monte Carlo estimate of a bound."""
 
     estimator: Literal["exact_counts", "stratified_times", "independent_times"] = "exact_counts"
-    """Exact numbers of masks, stratified, with control variates: up to a hundred times less variance than the others.
+    """Exact numbers of masks, stratified, with control variates: several times less variance than the others.
     Or random times with independent masks: one time in each of equal intervals, twice, or independent times, which is
     the paper's estimator. All of them have the same mean. An autoregressive likelihood is exact and needs none."""
     num_mc_samples: Annotated[
