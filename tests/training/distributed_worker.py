@@ -1,22 +1,26 @@
-"""A process of distributed runs, started by `launch`: `python distributed_worker.py RUNS`.
+"""A process of distributed runs: `python distributed_worker.py PHASES`, started by `launch`.
 
-RUNS is JSON: the folder of each run and its options: `objective`, whether to use `muon`, the settings of `hardware`,
-the `device` if it is not the CPU, and `stop_at`, a step in which all processes end with status 75.
-The runs are trained one after another, since most of the time of a process goes into its start.
-The main process writes the results; each process writes its log, and the number of bytes that it read of a sharded
-checkpoint.
+Most of the time of a process goes into its start, so the processes of one launch train all runs. In each phase some of
+them form a world, as if torchrun had started only them.
+The main process of a world writes the results; each process writes its log, and the number of bytes that it read of a
+sharded checkpoint.
 """
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Mapping
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import safetensors
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed import PrefixStore, Store, TCPStore
 
 from mdpipe.console import configure_logging
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
@@ -24,7 +28,7 @@ from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.params import HardwareConfig
 from mdpipe.params.diffusion import GenMD4Config, MD4Config
 from mdpipe.training import metrics
-from mdpipe.training.distributed import World, init_distributed, launch
+from mdpipe.training.distributed import World, init_distributed
 from tests.training.interrupted_run import MUON, SETTINGS, VOCABULARY, batch, tiny_run
 
 OBJECTIVES = {
@@ -60,6 +64,23 @@ class Counted:
 
 
 Options = dict[str, Any]
+"""Of a run: `objective`, whether to use `muon`, the settings of `hardware`, the `device` if not the CPU, a `start`
+from sharded checkpoints of another run (its folder and their steps), whether the newest one is `damaged`, and
+`stop_at`, a step in which all processes end the run."""
+
+
+class StoppedError(Exception):
+    """The run reached the step in which it ends."""
+
+
+class Phase(NamedTuple):
+    """Runs that some processes of a launch train one after another, each in a folder."""
+
+    ranks: list[int]
+    """The processes that form the world."""
+    runs: dict[str, Options]
+    in_group: bool = True
+    """False for one process that no launcher has started."""
 
 
 def main(runs: Mapping[Path, Options]) -> None:
@@ -69,8 +90,30 @@ def main(runs: Mapping[Path, Options]) -> None:
             metrics.LOG_SECONDS = 0 if world.rank == 1 else sys.maxsize
         for folder, options in runs.items():
             folder.mkdir(parents=True, exist_ok=True)
-            with (folder / f"log-{world.rank}.txt").open("a") as log, redirect_stderr(log):
+            if world.is_main_process:
+                copy_start(folder, options)
+            world.barrier()
+            log = (folder / f"log-{world.rank}.txt").open("a")
+            with log, redirect_stderr(log), suppress(StoppedError):
                 train(folder, options, world)
+
+
+def copy_start(folder: Path, options: Options) -> None:
+    """Copy the checkpoints that the run starts in. Damage is in a file that the main process does not read."""
+    source, steps = options.get("start", ("", []))
+    for step in steps:
+        name = f"checkpoints/step-{step:09}.sharded"
+        shutil.copytree(Path(source) / name, folder / name)
+    if options.get("damaged"):
+        file = sharded_files(folder)[1]
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+
+
+def sharded_files(folder: Path) -> list[Path]:
+    """Return the files of the checkpoint of step 6, one per process."""
+    return sorted((folder / "checkpoints/step-000000006.sharded").glob("*.safetensors"))
 
 
 def train(folder: Path, options: Options, world: World) -> None:
@@ -80,7 +123,7 @@ def train(folder: Path, options: Options, world: World) -> None:
     def batches(step: int) -> Tensor:
         (folder / f"read-{world.rank}.json").write_text(json.dumps(Counted.bytes_read))
         if step == options.get("stop_at"):
-            sys.exit(75)
+            raise StoppedError
         return batch(step)
 
     result = tiny_run(
@@ -98,15 +141,22 @@ def train(folder: Path, options: Options, world: World) -> None:
         (folder / "losses.json").write_text(json.dumps([row.loss for row in result.history]))
 
 
-def start(runs: Mapping[Path, Options]) -> None:
-    """Launch the processes of the runs, the same number for all, and wait for them."""
-    (num_processes,) = {options["hardware"]["num_processes"] for options in runs.values()}
-    job = json.dumps([[str(folder), options] for folder, options in runs.items()])
-    launch(num_processes, [sys.executable, __file__, job])
+def take_part(number: int, phase: Phase, rank: int, store: Store) -> None:
+    """Train the runs of a phase as one of its processes, whose group keeps its keys in the launcher's store apart."""
+    own = PrefixStore(f"phase {number}", store)
+    init = partial(distributed.init_process_group, store=own, rank=phase.ranks.index(rank), world_size=len(phase.ranks))
+    with patch.object(distributed, "init_process_group", init), patch.dict(os.environ):
+        if not phase.in_group:
+            del os.environ["TORCHELASTIC_RUN_ID"]
+        main({Path(folder): options for folder, options in phase.runs.items()})
 
 
 if __name__ == "__main__":
     configure_logging()
     opened = safetensors.safe_open
     safetensors.safe_open = lambda *where, **how: Counted(opened(*where, **how))
-    main({Path(folder): options for folder, options in json.loads(sys.argv[1])})
+    rank = int(os.environ["RANK"])
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+    for number, phase in enumerate(json.loads(sys.argv[1])):
+        if rank in Phase(*phase).ranks:
+            take_part(number, Phase(*phase), rank, store)

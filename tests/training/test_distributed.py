@@ -2,12 +2,10 @@
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from mdpipe.training.distributed import launch
 from tests.training import distributed_worker
+from tests.training.distributed_worker import Phase
 
 pytestmark = pytest.mark.slow
 
@@ -40,11 +40,46 @@ def options(
     return {"objective": "md4", "hardware": hardware, **others}
 
 
-EQUIVALENT = [(2, "ddp", 2), (4, "ddp", 1), (2, "fsdp", 1), (2, "fsdp", 2)]
-COMPILED = [(2, "ddp", 2), (2, "fsdp", 1)]
-WITH_MUON = [(2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1)]
-WITH_GENMD4 = [(2, "ddp", 1), (2, "fsdp", 1)]
-GROUPS_OF_ONE = [(1, "ddp", 1), (1, "fsdp", 2)]
+def named(*every: tuple[int, str, int], **changes: Any) -> dict[str, dict[str, Any]]:
+    """Return runs with each of the (processes, strategy, micro-batches), by the names of their folders."""
+    return {"-".join(map(str, (*shares, *changes))): options(*shares, **changes) for shares in every}
+
+
+EQUIVALENT = named((2, "ddp", 2), (4, "ddp", 1), (2, "fsdp", 1), (2, "fsdp", 2))
+COMPILED = named((2, "ddp", 2), (2, "fsdp", 1), compile=True)
+WITH_MUON = named((2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1), muon=True)
+WITH_GENMD4 = named((2, "ddp", 1), (2, "fsdp", 1), objective="genmd4")
+GROUPS_OF_ONE = named((1, "ddp", 1), (1, "fsdp", 2))
+
+
+def phases(folder: Path) -> list[Phase]:
+    """Return what four processes train together, in pairs and one alone.
+
+    Runs that stop leave sharded checkpoints of steps 3 and 6, in which others start: from two to four processes, from
+    four to one and then to two.
+    """
+
+    def start(name: str, *steps: int) -> list[Any]:
+        return [str(folder / name), steps]
+
+    def phase(ranks: list[int], runs: dict[str, dict[str, Any]], in_group: bool = True) -> Phase:
+        return Phase(ranks, {str(folder / name): run for name, run in runs.items()}, in_group)
+
+    plain = EQUIVALENT | WITH_MUON | WITH_GENMD4
+    two, four = ({name: run for name, run in plain.items() if run["hardware"]["num_processes"] == n} for n in (2, 4))
+    resumed = {
+        "from 4": options(2, "fsdp"),
+        "from 2": options(2, "fsdp", start=start("stopped 2", 3, 6)),
+        "from damaged": options(2, "fsdp", start=start("stopped 2", 3, 6), damaged=True),
+    }
+    return [
+        phase([2, 3], COMPILED),
+        phase([0, 1], {**two, "stopped 2": options(2, "fsdp", stop_at=7)}),
+        phase([0, 1, 2, 3], {**four, "stopped 4": options(4, "fsdp", stop_at=7, start=start("stopped 2", 3))}),
+        phase([2], GROUPS_OF_ONE),
+        phase([0], {"from 4": options(stop_at=10, start=start("stopped 4", 3, 6))}, in_group=False),
+        phase([0, 1], resumed),
+    ]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,61 +98,26 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-STOPPED = {processes: options(processes, "fsdp", stop_at=7) for processes in (2, 4)}
-"""Runs that leave sharded checkpoints of steps 3 and 6; four processes resume from the checkpoints of two."""
-
-
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Path]:
-    """Return a function from a run to its results. All runs with the same number of processes share one launch."""
-    runs = [options(*shares) for shares in (*EQUIVALENT, *GROUPS_OF_ONE)]
-    runs += [options(*shares, muon=True) for shares in WITH_MUON]
-    runs += [options(*shares, objective="genmd4") for shares in WITH_GENMD4]
-    runs += [options(*shares, compile=True) for shares in COMPILED]
-    runs += STOPPED.values()  # Last, since they end the processes.
-    folders = {json.dumps(run): tmp_path_factory.mktemp("together") for run in runs}
-    launched: set[int] = set()
+def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder with the results of all runs.
 
-    def find(run: dict[str, Any]) -> Path:
-        processes = run["hardware"]["num_processes"]
-        if processes not in launched:
-            launched.add(processes)
-            if processes == 4:
-                copy_checkpoints(find(STOPPED[2]), folders[json.dumps(STOPPED[4])], {3})
-            equal = [each for each in runs if each["hardware"]["num_processes"] == processes]
-            with pytest.raises(SystemExit) if processes in STOPPED else nullcontext() as ended:
-                distributed_worker.start({folders[json.dumps(each)]: each for each in equal})
-            assert ended is None or ended.value.code == 75
-        return folders[json.dumps(run)]
-
-    return find
-
-
-@pytest.fixture(scope="module")
-def resumed(together: Callable[[dict[str, Any]], Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the results of two processes that resume from four, from two, and from two with a damaged file."""
-    folders = {name: tmp_path_factory.mktemp(name) for name in ("four", "two", "damaged")}
-    copy_checkpoints(together(STOPPED[4]), folders["four"], {3, 6})
-    with pytest.raises(SystemExit):
-        distributed_worker.main({folders["four"]: options(stop_at=10)})
-    for name in ("two", "damaged"):
-        copy_checkpoints(together(STOPPED[2]), folders[name], {3, 6})
-    file = sharded_files(folders["damaged"])[1]
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-    distributed_worker.start({folder: options(2, "fsdp") for folder in folders.values()})
-    return folders
-
-
-def copy_checkpoints(stopped: Path, folder: Path, steps: set[int]) -> None:
-    for step in steps:
-        name = f"checkpoints/step-{step:09}.sharded"
-        shutil.copytree(stopped / name, folder / name)
-
-
-def sharded_files(folder: Path) -> list[Path]:
-    return sorted((folder / "checkpoints/step-000000006.sharded").glob("*.safetensors"))
+    One launch trains them, on two machines, each of which is started separately, as srun does; here both are this one.
+    """
+    folder = tmp_path_factory.mktemp("launched")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PET_NNODES", "2")
+        patch.setenv("PET_RDZV_ENDPOINT", f"127.0.0.1:{port}")
+        patch.setenv("PET_RDZV_ID", "both")
+        command = [sys.executable, distributed_worker.__file__, json.dumps(phases(folder))]
+        program = "import sys; from mdpipe.training.distributed import launch; launch(4, sys.argv[1:])"
+        other_machine = subprocess.Popen([sys.executable, "-c", program, *command])
+        launch(4, command)
+        assert other_machine.wait(timeout=120) == 0
+    return folder
 
 
 def logs(folder: Path) -> str:
@@ -147,39 +147,39 @@ def test_gradient_accumulation_trains_the_same_model(alone, tmp_path, run):
     assert_same_model(tmp_path, alone[run])
 
 
-@pytest.mark.parametrize("shares", EQUIVALENT, ids=str)
-def test_several_processes_train_the_model_of_one_process(alone, together, shares):
-    assert_same_model(together(options(*shares)), alone["md4"])
+@pytest.mark.parametrize("name", EQUIVALENT)
+def test_several_processes_train_the_model_of_one_process(alone, launched, name):
+    assert_same_model(launched / name, alone["md4"])
 
 
-@pytest.mark.parametrize("shares", COMPILED, ids=str)
-def test_compiled_layers_work_with_ddp_and_fsdp2(alone, together, shares):
-    assert_same_model(together(options(*shares, compile=True)), alone["md4"])
+@pytest.mark.parametrize("name", COMPILED)
+def test_compiled_layers_work_with_ddp_and_fsdp2(alone, launched, name):
+    assert_same_model(launched / name, alone["md4"])
 
 
-@pytest.mark.parametrize("shares", WITH_MUON, ids=str)
-def test_muon_trains_the_same_model_in_any_number_of_processes(alone, together, shares):
-    assert_same_model(together(options(*shares, muon=True)), alone["muon"])
+@pytest.mark.parametrize("name", WITH_MUON)
+def test_muon_trains_the_same_model_in_any_number_of_processes(alone, launched, name):
+    assert_same_model(launched / name, alone["muon"])
 
 
-@pytest.mark.parametrize("shares", WITH_GENMD4, ids=str)
-def test_objective_parameters_are_trained_other_bytes_processes(alone, together, shares):
-    assert_same_model(together(options(*shares, objective="genmd4")), alone["genmd4"])
+@pytest.mark.parametrize("name", WITH_GENMD4)
+def test_objective_parameters_are_trained_by_several_processes(alone, launched, name):
+    assert_same_model(launched / name, alone["genmd4"])
 
 
-@pytest.mark.parametrize("shares", GROUPS_OF_ONE, ids=str)
-def test_group_of_one_trains_the_same_model(alone, together, shares):
-    folder = together(options(*shares))
-    assert_same_model(folder, alone["md4"])
-    assert_sharded(folder, shares[1] == "fsdp")
+@pytest.mark.parametrize("name", GROUPS_OF_ONE)
+def test_group_of_one_trains_the_same_model(alone, launched, name):
+    assert_same_model(launched / name, alone["md4"])
+    assert_sharded(launched / name, "fsdp" in name)
 
 
 @NEEDS_GPU
-@pytest.mark.parametrize("shares", GROUPS_OF_ONE, ids=str)
-def test_group_of_one_uses_ddp_and_fsdp2_on_one_gpu(alone, tmp_path, shares):
-    distributed_worker.start({tmp_path: options(*shares, device="cuda")})
+@pytest.mark.parametrize("name", GROUPS_OF_ONE)
+def test_group_of_one_uses_ddp_and_fsdp2_on_one_gpu(alone, tmp_path, name):
+    phase = Phase([0], {str(tmp_path): GROUPS_OF_ONE[name] | {"device": "cuda"}})
+    launch(1, [sys.executable, distributed_worker.__file__, json.dumps([phase])])
     assert_same_model(tmp_path, alone["md4"])
-    assert_sharded(tmp_path, shares[1] == "fsdp")
+    assert_sharded(tmp_path, "fsdp" in name)
 
 
 @NEEDS_GPU
@@ -192,46 +192,36 @@ def test_gpu_losses_match_the_cpu_in_every_mode(alone, tmp_path, change):
     assert found == pytest.approx(wanted, abs=2e-2 if "precision" in change else 1e-5)
 
 
-def test_run_resumes_in_another_number_of_processes(alone, together, resumed):
+def test_run_resumes_in_another_number_of_processes(alone, launched):
     """From two to four, from four to one and then to two processes, each reading the checkpoint of the one before."""
-    assert logs(together(STOPPED[4])).count("resuming from the checkpoint of step 3 of 12") == 1
-    for step in (6, 9):
-        assert logs(resumed["four"]).count(f"resuming from the checkpoint of step {step} of 12") == 1
-    assert_same_model(resumed["four"], alone["md4"])
+    for name, step in (("stopped 4", 3), ("from 4", 6), ("from 4", 9)):
+        assert logs(launched / name).count(f"resuming from the checkpoint of step {step} of 12") == 1
+    assert_same_model(launched / "from 4", alone["md4"])
 
 
-def test_process_reads_only_its_own_shard_of_a_checkpoint(alone, together, resumed):
+def test_process_reads_only_its_own_shard_of_a_checkpoint(alone, launched):
     """All processes read the tensors that are not sharded, such as AdamW's count of steps."""
-    stored = [load_file(file) for file in sharded_files(together(STOPPED[2]))]
+    stored = [load_file(file) for file in distributed_worker.sharded_files(launched / "stopped 2")]
     sharded = stored[0].keys() & stored[1].keys()
     assert {"network/embedding.weight", "optimizer/0.0.exp_avg", "ema/embedding.weight"} <= sharded
     sharded_bytes = sum(part[name].nbytes for part in stored for name in sharded)
     other_bytes = sum(tensor.nbytes for part in stored for name, tensor in part.items() if name not in sharded)
-    read = [json.loads((resumed["two"] / f"read-{rank}.json").read_text()) for rank in range(2)]
+    read = [json.loads((launched / f"from 2/read-{rank}.json").read_text()) for rank in range(2)]
     assert sum(read) == sharded_bytes + 2 * other_bytes
     assert max(read) < 0.6 * (sharded_bytes + other_bytes)
-    assert_same_model(resumed["two"], alone["md4"])
+    assert_same_model(launched / "from 2", alone["md4"])
 
 
-def test_all_processes_skip_a_checkpoint_that_one_finds_corrupt(alone, resumed):
+def test_all_processes_skip_a_checkpoint_that_one_finds_corrupt(alone, launched):
     """The damaged file is not one of the main process."""
-    assert "step-000000006.sharded cannot be read" in logs(resumed["damaged"])
-    assert "resuming from the checkpoint of step 3 of 12" in logs(resumed["damaged"])
-    assert_same_model(resumed["damaged"], alone["md4"])
+    assert "step-000000006.sharded cannot be read" in logs(launched / "from damaged")
+    assert "resuming from the checkpoint of step 3 of 12" in logs(launched / "from damaged")
+    assert_same_model(launched / "from damaged", alone["md4"])
 
 
-def test_two_machines_rendezvous(alone, tmp_path):
-    """Each is started separately, as srun does; here both are this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = {"PET_NNODES": "2", "PET_RDZV_ENDPOINT": f"127.0.0.1:{port}", "PET_RDZV_ID": "both"}
-    run = json.dumps(options(num_processes=2))
-    program = (
-        "import json, pathlib, sys; from tests.training.distributed_worker import start;"
-        " start({pathlib.Path(sys.argv[1]): json.loads(sys.argv[2])})"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path), run]
-    machines = [subprocess.Popen(command, env={**os.environ, **meeting}) for _ in range(2)]
-    assert [machine.wait(timeout=120) for machine in machines] == [0, 0]
-    assert_same_model(tmp_path, alone["md4"])
+def test_launch_ends_with_the_status_of_the_process_that_failed():
+    """The other one, which would never end, is stopped."""
+    program = "import os, sys, time; sys.exit(75) if os.environ['RANK'] == '1' else time.sleep(300)"
+    with pytest.raises(SystemExit) as ended:
+        launch(2, [sys.executable, "-c", program])
+    assert ended.value.code == 75
