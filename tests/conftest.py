@@ -10,6 +10,8 @@ from hypothesis import settings
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # Otherwise a process that compiles starts others, which load torch.
 
+os.environ.setdefault("MDPIPE_WORKERS", "1")  # As above. Tests of several processes set it.
+
 settings.register_profile("mdpipe", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("mdpipe")
 

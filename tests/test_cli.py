@@ -134,16 +134,6 @@ def test_light_commands_do_not_load_torch():
     assert done.stdout.strip() == "False"
 
 
-@pytest.mark.slow
-def test_training_and_evaluation_load_only_what_a_bare_gpu_node_has():
-    code = (
-        "import sys, mdpipe.stages.train, mdpipe.stages.evaluate\n"
-        "print(sorted({'polars', 'PIL', 'sklearn', 'sentencepiece', 'dvc', 'snakemake', 'psutil'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 def test_readme_puts_the_tables_of_results_into_both_pages(capsys):
     for folder in ("results", "docs"):
         shutil.copytree(ROOT / folder, folder)

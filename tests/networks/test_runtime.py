@@ -1,16 +1,18 @@
 """Runtime: denormal numbers are flushed on every thread, and freed memory stays in the process."""
 
+import json
+import os
 import platform
+import resource
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.networks.runtime import set_determinism
+from mdpipe.networks.runtime import disable_malloc_trim, set_determinism
 
 pytestmark = pytest.mark.slow
 
@@ -44,41 +46,54 @@ def denormal_fraction(tensor: Tensor) -> float:
     return float(((bits != 0) & (bits < 1 << 23)).float().mean())
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_denormal_numbers_are_flushed_on_every_thread(deterministic: bool) -> None:
-    """In a new process, in which no thread has started yet."""
+def page_faults(trim: bool) -> int:
+    """Return the fewest page faults of allocating 192 MiB of tensors whose memory was freed before.
+
+    The minimum over eight runs, because other allocations may occupy part of the freed memory.
+    """
+    if not trim:
+        disable_malloc_trim()
+
+    def count() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        _ = [torch.ones(2**24) for _ in range(3)]
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    return min(count() for _ in range(8))
+
+
+MEASUREMENTS = {
+    "flushed": lambda: denormal_fractions(True),
+    "not flushed": lambda: denormal_fractions(False),
+    "no trim": lambda: page_faults(trim=False),
+    "trim": lambda: page_faults(trim=True),
+}
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, Any]:
+    """Return the measurements, each by a fork of a new process, in which no thread has started yet."""
+    command = [sys.executable, __file__]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return dict(json.loads(line) for line in done.stdout.splitlines())
+
+
+@pytest.mark.parametrize(("name", "fraction"), [("flushed", 0.0), ("not flushed", 1.0)])
+def test_denormal_numbers_are_flushed_on_every_thread(measured: dict[str, Any], name: str, fraction: float) -> None:
     if not torch.set_flush_denormal(False):
         pytest.skip("this processor cannot flush denormal numbers")
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-        fractions = process.submit(denormal_fractions, deterministic).result()
-    assert fractions == dict.fromkeys(fractions, 0.0 if deterministic else 1.0)
-
-
-PAGE_COUNT = """
-import resource, sys, torch
-from mdpipe.networks.runtime import disable_malloc_trim
-
-if sys.argv[1] == "no trim":
-    disable_malloc_trim()
-
-def pages():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    tensors = [torch.ones(2**24) for _ in range(3)]
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-print(min(pages() for _ in range(8)))
-"""
-"""Program that prints the fewest page faults of allocating 192 MiB of tensors whose memory was freed before.
-
-The minimum over eight runs, because other allocations may occupy part of the freed memory."""
+    assert measured[name] == dict.fromkeys(measured[name], fraction)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
-def test_freed_memory_is_reused_without_page_faults() -> None:
-    faults = {
-        mode: int(
-            subprocess.run([sys.executable, "-c", PAGE_COUNT, mode], capture_output=True, text=True, check=True).stdout
-        )
-        for mode in ("no trim", "default")
-    }
-    assert faults["no trim"] < 1000 < faults["default"]
+def test_freed_memory_is_reused_without_page_faults(measured: dict[str, Any]) -> None:
+    assert measured["no trim"] < 1000 < measured["trim"]
+
+
+if __name__ == "__main__":
+    for name, measure in MEASUREMENTS.items():
+        if child := os.fork():
+            os.waitpid(child, 0)
+        else:
+            print(json.dumps([name, measure()]), flush=True)
+            os._exit(0)

@@ -1,15 +1,14 @@
 """`mdpipe train` starts as many processes as params.yaml asks for, and what they write together is one run."""
 
 import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from typer.testing import Result
 
 from mdpipe.params import Params, parse_params
 from mdpipe.stages.train import train as train_here
@@ -20,17 +19,22 @@ pytestmark = pytest.mark.slow
 SRC = Path(__file__).parents[2] / "src"
 
 
-def train(place: Path, run: str, **hardware: object) -> "subprocess.CompletedProcess[str]":
-    params = yaml.safe_load(SMOKE.read_text())
-    params["runs"][run]["hardware"] = hardware
-    (place / "params.yaml").write_text(yaml.safe_dump(params))
-    command = [sys.executable, "-m", "mdpipe", "train", run]
-    environment = {**os.environ, "PYTHONPATH": str(SRC)}
-    return subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def train(place: Path, mdpipe: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Return a function that runs `mdpipe train` here with settings of `hardware`; it starts processes for more."""
+    monkeypatch.setenv("PYTHONPATH", str(SRC))
+
+    def train(run: str, **hardware: object) -> Result:
+        params = yaml.safe_load(SMOKE.read_text())
+        params["runs"][run]["hardware"] = hardware
+        (place / "params.yaml").write_text(yaml.safe_dump(params))
+        return mdpipe("train", run)
+
+    return train
 
 
 @pytest.mark.parametrize(("run", "strategy"), [("subwords_genmd4", "fsdp"), ("digits", "ddp")])
-def test_two_processes_write_the_run_of_one_up_to_rounding(place, run, strategy):
+def test_two_processes_write_the_run_of_one_up_to_rounding(place, train, capfd, run, strategy):
     """GenMD4 with dropout, sharded; a U-Net that is told classes, replicated."""
     files = [
         place / f"models/{run}/model.safetensors",
@@ -40,9 +44,9 @@ def test_two_processes_write_the_run_of_one_up_to_rounding(place, run, strategy)
     weights, metrics = load_file(files[0]), json.loads(files[1].read_text())
     for file in files:
         file.unlink()
-    done = train(place, run, num_processes=2, strategy=strategy, precision="float32")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("step 30/30") == 1
+    done = train(run, num_processes=2, strategy=strategy, precision="float32")
+    assert done.exit_code == 0, done.output
+    assert capfd.readouterr().err.count("step 30/30") == 1
     found = json.loads(files[1].read_text())
     assert found.pop("final_loss") == pytest.approx(metrics.pop("final_loss"), abs=0.02)
     assert found == metrics
@@ -95,8 +99,8 @@ def test_a_number_of_machines_that_cannot_be_says_what_to_unset(monkeypatch, nod
         train_here(with_processes(2), "chars_md4")
 
 
-def test_a_batch_that_cannot_be_divided_is_refused_and_says_so(place):
-    done = train(place, "chars_md4", num_processes=3)
-    assert done.returncode == 1
-    assert "runs.chars_md4.train.batch_size: 8 is refused: must be a multiple of 3" in done.stderr
-    assert "\n" not in done.stderr.strip()
+def test_a_batch_that_cannot_be_divided_is_refused_and_says_so(train):
+    done = train("chars_md4", num_processes=3)
+    assert done.exit_code == 1
+    assert "runs.chars_md4.train.batch_size: 8 is refused: must be a multiple of 3" in done.output
+    assert "\n" not in done.output.strip()

@@ -4,8 +4,8 @@
 
 MOMENT is `step:K` (when step K reads its batch), or, while the checkpoint of step K is saved, `half written:K`,
 `flushed:K` (before it is renamed) and `named:K` (before an older one is removed). `stuck:K` waits forever in step K
-instead, and `signal N:K` sends the signal N. There is one process per moment, one after another, and each resumes the
-run.
+instead. There is one process per moment, one after another, and each resumes the run. `signal N:K` sends the signal N
+in a run of its own, in the folder SCRATCH/N.
 """
 
 import os
@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # The optimizers load it when they are first used: here once for all forks.
 from torch import Tensor
 
 from mdpipe.console import configure_logging
@@ -150,5 +149,8 @@ if __name__ == "__main__":
             sys.stderr.write(f"{moment} ended with {os.waitstatus_to_exitcode(status)}\n")
         else:
             name, number = moment.split(":")
-            main(Path(sys.argv[1]), int(sys.argv[2]), name, int(number))
+            folder = Path(sys.argv[1])
+            if name.startswith("signal"):
+                folder /= name.split()[1]
+            main(folder, int(sys.argv[2]), name, int(number))
             os._exit(0)

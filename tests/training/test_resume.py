@@ -73,24 +73,34 @@ def test_run_killed_at_twenty_random_moments_ends_with_equal_bytes(
     assert (tmp_path / "killed" / newest).read_bytes() == (tmp_path / "whole" / newest).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGTERM, 75), (signal.SIGUSR1, 75), (signal.SIGINT, 130)], ids=str
-)
+SIGNALS = {signal.SIGTERM: 75, signal.SIGUSR1: 75, signal.SIGINT: 130}
+"""Signals, and the exit status of a training that gets one."""
+
+
+@pytest.fixture(scope="module")
+def signaled(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[signal.Signals, str]]:
+    """Return the folder of runs that get a signal in step 7, and the log of each."""
+    folder = tmp_path_factory.mktemp("signaled")
+    moments = [f"signal {number.value}:7" for number in SIGNALS]
+    _, log = start(tiny.program, folder, 12, *moments).communicate(timeout=PATIENCE)
+    return folder, dict(zip(SIGNALS, re.findall(r".*?ended with \d+\n", log, re.DOTALL), strict=True))
+
+
+@pytest.mark.parametrize(("number", "status"), SIGNALS.items(), ids=str)
 def test_signal_saves_the_current_step_and_training_resumes_there(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
+    signaled: tuple[Path, dict[signal.Signals, str]],
     assert_same_bytes: Same,
-    tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     number: signal.Signals,
     status: int,
 ) -> None:
     """Step 7, that the signal comes in, is no step that a checkpoint is due after."""
-    program = start(tiny.program, tmp_path, 12, f"signal {number.value}:7")
-    _, log = program.communicate(timeout=PATIENCE)
-    assert f"ended with {status}" in log
-    assert "interrupted after step 8 of 12; run the same command to resume" in log
-    assert_same_bytes(tiny.tiny_run(tmp_path), uninterrupted[1])
+    folder, logs = signaled
+    assert f"ended with {status}\n" in logs[number]
+    assert "interrupted after step 8 of 12; run the same command to resume" in logs[number]
+    assert_same_bytes(tiny.tiny_run(folder / str(number.value)), uninterrupted[1])
     assert "resuming from the checkpoint of step 8 of 12" in capfd.readouterr().err
 
 

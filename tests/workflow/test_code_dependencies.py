@@ -1,6 +1,7 @@
 """dvc.yaml names all the code that a stage runs: what it imports, directly or through others, makes it stale."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,7 @@ def module_file(name: str) -> Path | None:
     return path / "__init__.py" if (path / "__init__.py").exists() else None
 
 
+@cache
 def imported(path: Path) -> set[Path]:
     """The package's files that a file imports, outside of `if TYPE_CHECKING`."""
     tree = ast.parse(path.read_text())
