@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PYTHON ?= python3
 export PATH := $(BIN):$(PATH)
+# Without bytecode every process, of which the tests start hundreds, would compile all modules that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup reproduce test test-fast lint docs smoke schema
 

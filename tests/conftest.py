@@ -1,7 +1,10 @@
 """Shared settings of the tests."""
 
+import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,6 +28,28 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark as slow what needs the trained runs, which take longest of all that tests of stages share."""
     if "trained_place" in getattr(item, "fixturenames", ()):
         item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], Any]], Path]:
+    """Return a function that fills a folder which the processes of pytest-xdist share.
+
+    The first that needs the folder makes it, and the others wait.
+    """
+    base = tmp_path_factory.getbasetemp()
+
+    def share(name: str, make: Callable[[Path], Any]) -> Path:
+        folder = (base if worker_id == "master" else base.parent) / name
+        folder.mkdir(exist_ok=True)
+        with (folder.parent / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            complete = folder.parent / f"{name}.complete"
+            if not complete.exists():
+                make(folder)
+                complete.touch()
+        return folder
+
+    return share
 
 
 @pytest.fixture(autouse=True)

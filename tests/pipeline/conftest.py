@@ -1,6 +1,5 @@
 """Working copies of the repository, with a small graph, in which the real engines run."""
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -136,39 +135,21 @@ def fresh_copy(directory: Path) -> WorkingCopy:
     return copy
 
 
-def shared_copy(base: Path, worker: str, name: str, make: Callable[[Path], WorkingCopy]) -> WorkingCopy:
-    """Return a copy that the processes of pytest-xdist share: the first that needs it makes it, and the others wait."""
-    directory = (base if worker == "master" else base.parent) / name
-    directory.mkdir(exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if (directory / "complete").exists():
-            return WorkingCopy(directory / "copy", directory / "calls")
-        copy = make(directory)
-        (directory / "complete").touch()
-        return copy
-
-
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> WorkingCopy:
+def built(make_once: Callable[[str, Callable[[Path], Any]], Path]) -> WorkingCopy:
     """A copy in which `snakemake --cores all` has made everything. Not to be changed: take a `twin`."""
-
-    def make(directory: Path) -> WorkingCopy:
-        copy = fresh_copy(directory)
-        copy.run("snakemake", "--cores", "all")
-        return copy
-
-    return shared_copy(tmp_path_factory.getbasetemp(), worker_id, "built", make)
+    directory = make_once("built", lambda folder: fresh_copy(folder).run("snakemake", "--cores", "all"))
+    return WorkingCopy(directory / "copy", directory / "calls")
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(built: WorkingCopy, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> WorkingCopy:
+def uninterrupted(built: WorkingCopy, make_once: Callable[[str, Callable[[Path], Any]], Path]) -> WorkingCopy:
     """One run and what follows from it, with a training long enough to be caught in the middle.
 
     DVC restores all but the report from what `built` has made of the same params.
     """
 
-    def make(directory: Path) -> WorkingCopy:
+    def make(directory: Path) -> None:
         copy = fresh_copy(directory)
         for section, name in {"sources": "pydantic_docs", "datasets": "docs_chars", "runs": RUN}.items():
             copy.keep_only(section, name)
@@ -178,9 +159,9 @@ def uninterrupted(built: WorkingCopy, tmp_path_factory: pytest.TempPathFactory, 
         shutil.copytree(built.root / ".dvc/cache", copy.root / ".dvc/cache")
         copy.run("dvc", "repro")  # Restores all stages in one process, where Snakemake starts one for each.
         assert copy.stages_run() == ["report"]
-        return copy
 
-    return shared_copy(tmp_path_factory.getbasetemp(), worker_id, "uninterrupted", make)
+    directory = make_once("uninterrupted", make)
+    return WorkingCopy(directory / "copy", directory / "calls")
 
 
 @pytest.fixture

@@ -35,20 +35,22 @@ def params() -> Params:
 
 
 @pytest.fixture(scope="session")
-def trained_place(params: Params, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_place(params: Params, make_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A folder in which all of its runs are trained and evaluated."""
-    place = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(place)
-        for source in ("pydantic_docs", "digits"):
-            download(params, source)
-        for dataset in params.datasets:
-            fit_tokenizer(params, dataset)
-            encode(params, dataset)
-        for run in params.runs:
-            train(params, run)
-            evaluate(params, run)
-    return place
+
+    def make(place: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(place)
+            for source in ("pydantic_docs", "digits"):
+                download(params, source)
+            for dataset in params.datasets:
+                fit_tokenizer(params, dataset)
+                encode(params, dataset)
+            for run in params.runs:
+                train(params, run)
+                evaluate(params, run)
+
+    return make_once("trained", make)
 
 
 @pytest.fixture
