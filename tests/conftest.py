@@ -20,8 +20,9 @@ settings.load_profile("mdpipe")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The real engines first: their files take longest, and the others fill in beside them."""
-    items.sort(key=lambda item: item.get_closest_marker("pipeline") is None)
+    """The real engines first, then the other slow files: the fast ones fill in beside them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("pipeline") is None, item.path not in slow))
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
