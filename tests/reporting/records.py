@@ -26,7 +26,9 @@ def evaluation(run: str, dataset: str, modality: str = "image", **changes: Any) 
         "examples": 180,
         "tokens": 11520,
         "num_mc_samples": 16,
+        "nfe": 16,
         "estimator": "md4 bound",
+        "mc_estimator": "exact_counts",
         "num_parameters": 905000,
         "seed": 0,
     }

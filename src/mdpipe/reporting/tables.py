@@ -43,8 +43,8 @@ BOUND = {
     **_texts("split", "class_cond", "modality", "unit"),
     **_numbers("value", "stderr", "stderr_mc", "reconstruction", "prior", "diffusion"),
     **TEXT_RATES,
-    **_integers("examples", "num_mc_samples", "tokens", "bytes"),
-    **_texts("estimator"),
+    **_integers("examples", "num_mc_samples", "nfe", "tokens", "bytes"),
+    **_texts("estimator", "mc_estimator"),
     **_integers("num_parameters", "seed"),
 }
 LIKELIHOOD = {**_texts("run", "dataset"), **BOUND}

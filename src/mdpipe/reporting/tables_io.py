@@ -20,8 +20,8 @@ CSV_ONLY = {
 }
 """Columns that only the CSV file has."""
 
-BOUNDS_CSV_ONLY = frozenset({"tokens"})
-"""Columns that a table of bounds has only in the CSV file: its examples give the size of the split."""
+BOUNDS_CSV_ONLY = frozenset({"tokens", "nfe", "mc_estimator"})
+"""Columns that a table of bounds has only in the CSV file."""
 
 FIRST = ("run", "estimator")
 """The columns that identify a row's numbers come first, next to each other."""
