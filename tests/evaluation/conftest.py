@@ -46,11 +46,12 @@ class Windows:
     def unigram(self) -> NDArray[np.int64]:
         return np.bincount(self.whole.ravel(), minlength=self.vocab_size)
 
-    def evaluation_batches(self, batch_size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    def evaluation_batches(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         for first in range(0, len(self.whole), batch_size):
-            yield first, self.whole[first : first + batch_size]
+            indices = np.arange(len(self.whole))[first : first + batch_size]
+            yield indices, self.whole[indices]
         if self.tail is not None:
-            yield len(self.whole), self.tail[None]
+            yield np.array([len(self.whole)]), self.tail[None]
 
 
 @pytest.fixture(scope="session")

@@ -46,3 +46,64 @@ def test_a_paired_difference_is_the_mean_of_the_differences(costs: list[tuple[fl
 def test_one_example_says_nothing_about_the_others() -> None:
     with pytest.raises(ValueError, match="needs two examples at least, and this split has 1"):
         ratio_estimate(np.array([1.0]), np.array([1]))
+
+
+def documents(seed: int, count: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Costs of windows of 16 tokens whose documents, of 1 to 9 windows, differ far more than windows of one document.
+
+    A token costs 3 on average, plus the document's N(0, 1), plus the window's N(0, 0.1).
+    """
+    random = np.random.default_rng(seed)
+    clusters = np.repeat(np.arange(count), random.integers(1, 10, count))
+    sizes = np.full(len(clusters), 16)
+    costs = sizes * (3 + random.normal(0, 1, count)[clusters] + random.normal(0, 0.1, len(clusters)))
+    return costs, sizes, clusters
+
+
+def test_the_stated_error_covers_the_truth_if_clustered() -> None:
+    """95 % intervals of 1,000 samples of documents: with 60 clusters of unequal size about 94 % cover the truth.
+
+    A coverage of 94 % is measured below 91 % or above 97 % once in 10,000 runs. Unclustered, the error is less than
+    half of the true one and 56 % of the intervals cover the truth: above 70 % is nine standard errors away.
+    """
+    covered = np.zeros(2)
+    for seed in range(1000):
+        costs, sizes, clusters = documents(seed)
+        for index, by in enumerate((clusters, None)):
+            estimate = ratio_estimate(costs, sizes, by)
+            covered[index] += abs(estimate.value - 3) < 1.96 * estimate.stderr
+    assert 0.91 < covered[0] / 1000 < 0.97
+    assert covered[1] / 1000 < 0.7
+
+
+def test_the_error_of_equal_documents_is_that_of_their_means() -> None:
+    """And with m windows of correlation rho, 1 + (m - 1) rho times the variance of independent windows."""
+    random = np.random.default_rng(0)
+    windows, rho = 8, 0.7
+    clusters = np.repeat(np.arange(5000), windows)
+    noise = random.normal(0, math.sqrt(1 - rho), len(clusters))
+    costs = random.normal(0, math.sqrt(rho), 5000)[clusters] + noise
+    sizes = np.ones(len(clusters), dtype=np.int64)
+    clustered, unclustered = ratio_estimate(costs, sizes, clusters), ratio_estimate(costs, sizes)
+    means = costs.reshape(5000, windows).mean(axis=1)
+    assert clustered.stderr == pytest.approx(means.std(ddof=1) / math.sqrt(5000))
+    # A variance of 5,000 normal means varies by 2 %, so a ratio outside 10 % is five of these away.
+    assert (clustered.stderr / unclustered.stderr) ** 2 == pytest.approx(1 + (windows - 1) * rho, rel=0.1)
+
+
+@given(order=st.permutations(range(12)))
+def test_neither_order_nor_names_of_clusters_matter(order: list[int]) -> None:
+    costs, sizes = np.arange(12.0) ** 2, np.arange(1, 13)
+    clusters = np.array([3, 3, 0, 0, 0, 9, 9, 9, 9, 2, 2, 4])
+    expected = ratio_estimate(costs, sizes, clusters)
+    shuffled = ratio_estimate(costs[order], sizes[order], 7 * clusters[order] + 1)
+    assert shuffled.stderr == pytest.approx(expected.stderr)
+    assert ratio_estimate(costs, sizes, np.arange(12)) == ratio_estimate(costs, sizes)
+
+
+def test_paired_differences_are_clustered_as_well() -> None:
+    costs, sizes, clusters = documents(0)
+    second = np.random.default_rng(1).normal(0, 1, len(costs))
+    assert paired_difference(costs + second, second, sizes, clusters).stderr == pytest.approx(
+        ratio_estimate(costs, sizes, clusters).stderr
+    )

@@ -68,7 +68,8 @@ class Windows:
 
     def evaluation_batches(self, batch_size: int) -> Any:
         for first in range(0, len(self.tokens), batch_size):
-            yield first, self.tokens[first : first + batch_size]
+            indices = np.arange(len(self.tokens))[first : first + batch_size]
+            yield indices, self.tokens[indices]
 
 
 def random_windows(count: int) -> NDArray[np.int64]:

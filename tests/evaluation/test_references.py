@@ -128,10 +128,13 @@ def test_unigram_is_cross_entropy_under_training_counts_plus_one(
     cost = -np.log(counts / counts.sum())[np.array(dataset.tokens)]
     estimate = unigram_entropy(dataset)
     assert estimate.value == pytest.approx(cost.mean())
-    windows = [cost[first : first + 50] for first in range(0, len(cost), 50)]
-    residuals = [window.sum() - cost.mean() * len(window) for window in windows]
-    count = len(windows)
-    expected = math.sqrt(count / (count - 1) * np.square(residuals).sum()) / len(cost)
+    residuals = dict[int, float]()
+    for first in range(0, len(cost), 50):  # A window belongs to the document of its middle token.
+        window = cost[first : first + 50]
+        document = sum(start <= first + len(window) // 2 for start in dataset.document_starts)
+        residuals[document] = residuals.get(document, 0) + window.sum() - cost.mean() * len(window)
+    count = len(residuals)
+    expected = math.sqrt(count / (count - 1) * np.square([*residuals.values()]).sum()) / len(cost)
     assert estimate.stderr == pytest.approx(expected)
     rates = by_name(reference_rates(dataset))
     assert rates["unigram", "bits/token"]["value"] == pytest.approx(estimate.value / math.log(2))

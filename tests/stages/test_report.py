@@ -49,9 +49,10 @@ def put(path: Path, text: str) -> None:
     path.write_text(text)
 
 
-def put_costs(run: str, nats: list[float], sizes: list[float]) -> None:
+def put_costs(run: str, nats: list[float], sizes: list[float], clusters: Any = None) -> None:
     paths.evaluation(run).parent.mkdir(exist_ok=True)
-    np.save(paths.evaluation(run), np.stack([nats, sizes], axis=1))
+    clusters = range(len(nats)) if clusters is None else clusters
+    np.save(paths.evaluation(run), np.stack([nats, sizes, clusters], axis=1).astype(np.float64))
 
 
 def row_of(run: str) -> dict[str, Any]:
@@ -60,12 +61,13 @@ def row_of(run: str) -> dict[str, Any]:
 
 
 def difference_by_hand(
-    first: NDArray[np.float64], second: NDArray[np.float64], sizes: NDArray[np.float64]
+    first: NDArray[np.float64], second: NDArray[np.float64], sizes: NDArray[np.float64], clusters: NDArray[np.float64]
 ) -> tuple[float, float]:
-    """Return bits per token, with a ratio's error: N / (N - 1) times the squared residuals, by all tokens."""
-    tokens, count = sum(sizes), len(sizes)
+    """Return bits per token, with a ratio's error: G / (G - 1) times the clusters' squared residuals, by all tokens."""
+    tokens, count = sum(sizes), len(set(clusters))
     nats = (sum(first) - sum(second)) / tokens
-    squares = sum((a - b - nats * n) ** 2 for a, b, n in zip(first, second, sizes, strict=True))
+    residuals = first - second - nats * sizes
+    squares = sum(residuals[clusters == cluster].sum() ** 2 for cluster in set(clusters))
     return nats / math.log(2), math.sqrt(count / (count - 1) * squares) / tokens / math.log(2)
 
 
@@ -85,12 +87,21 @@ def test_a_difference_is_the_one_computed_by_hand(two_runs: Params) -> None:
     random = np.random.default_rng(0)
     sizes = np.array([32.0] * 29 + [7])
     first, second = random.uniform(0, 3, (2, 30)) * sizes
-    put_costs("chars_md4", first, sizes)
-    put_costs("chars_ar", second, sizes)
+    documents = np.arange(30) // 4
+    put_costs("chars_md4", first, sizes, documents)
+    put_costs("chars_ar", second, sizes, documents)
     report(two_runs)
     found = row_of("chars_md4")
-    expected = difference_by_hand(first, second, sizes)
+    expected = difference_by_hand(first, second, sizes, documents)
     assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
+
+
+def test_costs_without_clusters_name_the_stage(two_runs: Params) -> None:
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    np.save(paths.evaluation("chars_ar"), np.load(paths.evaluation("chars_ar"))[:, :2])
+    with pytest.raises(ValueError, match=r"it is \(3, 2\); run `dvc repro evaluate@chars_ar` again"):
+        report(two_runs)
 
 
 def test_the_table_shows_the_difference_with_its_error(two_runs: Params) -> None:
@@ -203,7 +214,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     assert tables["samplers"].height == 6
     assert tables["samplers"]["tokens_per_second"].null_count() == 6
     first, second = (np.load(paths.evaluation(run)) for run in ("chars_md4", "chars_ar"))
-    expected = difference_by_hand(first[:, 0], second[:, 0], first[:, 1])
+    expected = difference_by_hand(first[:, 0], second[:, 0], first[:, 1], first[:, 2])
     found = row_of("chars_md4")
     assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
     values = [read_record(paths.metrics("evaluate", run))["value"] for run in ("chars_md4", "chars_ar")]

@@ -61,12 +61,18 @@ def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: s
     np.save(corpus.directory / "unigram.npy", np.ones(corpus.vocab_size, dtype=np.int64))
     likelihood = likelihood_bound(objective, network, corpus, EstimatorConfig(num_mc_samples=2), CounterRNG(0, "units"))
     trained = TrainedModel(network, objective, tmp_path, "corpus", "text", kind, (16,), 0, ())
-    found = bound_record(trained, likelihood, corpus.counts)
+    found = bound_record(trained, likelihood, corpus)
     counts = {"bits/token": "tokens", "bits/byte": "bytes", "bits/char": "characters"}
     bits = float(likelihood.per_example.sum()) / math.log(2)
     rates = [(found["unit"], found["value"]), ("bits/byte", found["bits_per_byte"])]
     for unit, value in [*rates, ("bits/char", found["bits_per_char"])]:
         assert value == pytest.approx(bits / corpus.counts[counts[unit]])
+    assert found["words"] == corpus.counts["words"] > 0
+    assert found["bits_per_word"] == pytest.approx(bits / found["words"])
+    assert found["word_perplexity"] == pytest.approx(2 ** found["bits_per_word"])
+    # The tangent of 2^x.
+    error = math.log(2) * found["word_perplexity"] * found["bits_per_word_stderr"]
+    assert found["word_perplexity_stderr"] == pytest.approx(error)
     for rate in compressor_rates(corpus):
         size = rate["value"] * corpus.counts[counts[rate["unit"]]] / 8
         assert size == pytest.approx(round(size))

@@ -3,6 +3,8 @@
 dataset.json                      modality, vocab_size, shape, seq_len, tokenizer, classes, packing, counts of splits,
                                   and the names of classes, if any
 train-00000.npy, ...              text: the stream of tokens in shards; images: (n, H*W*C) in the order H, W, C
+train_documents.npy               text: int64 (documents,), the position in the stream at which each document begins;
+                                  not of splits by `windows`, whose neighboring windows are from anywhere in the text
 train_labels-00000.npy, ...       labeled images: int64 (n,), from 0 to classes - 1
 unigram.npy                       int64 (V,): how often each token occurs in the training split
 manifest.json, manifest.parquet   origin and contents
@@ -29,6 +31,9 @@ from mdpipe.data.artifacts.files import Header, read_header, write_json
 Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 
+BLOCKS = 20
+"""Blocks of windows whose differences give the standard error of a text that is mostly one document."""
+
 
 def token_dtype(vocab_size: int) -> DTypeLike:
     """Return the smallest unsigned type that holds every id."""
@@ -48,6 +53,7 @@ class DatasetHeader(Header):
     """The counts of each split."""
     drop_last: bool = False
     wrap_ids: tuple[NonNegative, ...] = ()
+    separate_documents: bool = False
     class_names: tuple[str, ...] = ()
 
 
@@ -56,7 +62,7 @@ class EncodedDataset:
     """One split of an encoded dataset; open it with `EncodedDataset.open`.
 
     An example is a window of `seq_len` tokens of text, or an image. Evaluation reads each token exactly once: text in
-    consecutive windows, the last of which may be shorter unless `drop_last`.
+    consecutive windows, the last of which may be shorter unless `drop_last`, of the whole stream or of each document.
     """
 
     directory: Path
@@ -70,13 +76,15 @@ class EncodedDataset:
     tokenizer: str
     """The tokenizer's kind, "pixels" for images."""
     counts: Mapping[str, int]
-    """Text: documents, tokens, bytes, characters. Images: images, tokens."""
+    """Text: documents, tokens, bytes, characters, words. Images: images, tokens."""
     tokens: NDArray[np.unsignedinteger] | ConcatArray[np.unsignedinteger]
     """Text: (tokens,), without those that wrap windows. Images: (N, L)."""
     drop_last: bool
     """True for text that is a number of whole windows, which training reads in random order."""
     wrap_ids: tuple[int, ...]
     """Tokens that every window begins and ends with; `tokens` does not include them."""
+    separate_documents: bool
+    """True for text whose documents are evaluated in windows of their own."""
     classes: int
     """Number of classes, 0 without labels."""
     labels: NDArray[np.int64] | ConcatArray[np.int64] | None
@@ -120,6 +128,8 @@ class EncodedDataset:
     @property
     def examples(self) -> int:
         """Number of examples that evaluation reads."""
+        if self.separate_documents:
+            return len(self._evaluation_windows[0])
         return -(-len(self.tokens) // self.stream_tokens) if self.modality == "text" else len(self.tokens)
 
     @cached_property
@@ -127,16 +137,65 @@ class EncodedDataset:
         """Number of tokens of the stream in a window of text."""
         return self.seq_len - 2 * len(self.wrap_ids)
 
-    def windows(self, offsets: NDArray[np.integer]) -> NDArray[np.int64]:
+    @cached_property
+    def document_starts(self) -> NDArray[np.int64] | None:
+        """Position in `tokens` at which each document begins, ascending; None for images and splits by `windows`.
+
+        Raises:
+            ValueError: the file is missing, truncated or does not match the tokens.
+        """
+        if not self.counts.get("documents"):
+            return None
+        path, hint = self.directory / f"{self.split}_documents.npy", _hint(self.directory)
+        starts = open_array(path, hint)
+        is_valid = starts.dtype == np.int64 and starts.ndim == 1 and len(starts)
+        if not is_valid or starts[0] != 0 or starts[-1] >= len(self.tokens):
+            raise ValueError(f"{path} should be int64 positions of {len(self.tokens)} tokens, from 0 on; {hint}")
+        return np.asarray(starts)
+
+    @cached_property
+    def clusters(self) -> tuple[str, NDArray[np.int64]]:
+        """What the examples are clustered by for standard errors, and the cluster of each example, (N,).
+
+        Windows are clustered by "document": that of the window's middle token, which is the one that most of the window
+        is from if more than half of it is. Where one document dominates, so that the effective number of clusters,
+        (sum n_c)^2 / sum n_c^2 for clusters of n_c tokens, is below two, by "block" of consecutive windows, at most
+        `BLOCKS` of them. Images and the windows of a split by `windows` are clusters of their own ("image", "window").
+        """
+        examples = np.arange(self.examples)
+        if self.document_starts is None:
+            return "image" if self.modality == "image" else "window", examples
+        starts, sizes = self._evaluation_windows
+        documents = np.searchsorted(self.document_starts, starts + sizes // 2, side="right") - 1
+        tokens = np.bincount(documents, weights=sizes)
+        if tokens.sum() ** 2 < 2 * np.square(tokens).sum():
+            return "block", examples * min(BLOCKS, len(examples)) // len(examples)
+        return "document", documents
+
+    @cached_property
+    def _evaluation_windows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Position and number of the stream's tokens of each window of text that evaluation reads, (N,) each."""
+        starts = self.document_starts if self.separate_documents else None
+        begins = np.zeros(1, dtype=np.int64) if starts is None else starts
+        ends = np.append(begins[1:], len(self.tokens))
+        counts = -(-(ends - begins) // self.stream_tokens)
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        positions = np.repeat(begins, counts) + within * self.stream_tokens
+        return positions, np.minimum(np.repeat(ends, counts) - positions, self.stream_tokens)
+
+    def windows(self, offsets: NDArray[np.integer], size: int | None = None) -> NDArray[np.int64]:
         """Return the windows of text that begin at these positions of the stream: int64 (B, L).
+
+        Args:
+            offsets: the positions, (B,).
+            size: number of the stream's tokens in a window; `stream_tokens` by default.
 
         Raises:
             ValueError: a token is no id of the vocabulary.
         """
+        size = size or self.stream_tokens
         wrap = np.array(self.wrap_ids, dtype=self.tokens.dtype)
-        rows = [
-            np.concatenate([wrap, self.tokens[first : first + self.stream_tokens], wrap]) for first in offsets.tolist()
-        ]
+        rows = [np.concatenate([wrap, self.tokens[first : first + size], wrap]) for first in offsets.tolist()]
         return self.validate_tokens(np.stack(rows)) if rows else np.empty((0, self.seq_len), dtype=np.int64)
 
     def spaced_examples(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64] | None]:
@@ -157,24 +216,26 @@ class EncodedDataset:
         labels = None if self.labels is None else np.array(self.labels[indices], dtype=np.int64)
         return self.validate_tokens(self.tokens[indices]), labels
 
-    def evaluation_batches(self, batch_size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield the whole split in order, as (index of the first example, tokens).
+    def evaluation_batches(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield the whole split as (indices of examples, tokens): the longest windows of text first, else in order.
 
-        Shapes: int64 (B, L) with B at most `batch_size`; a shorter last window of text is a batch (1, rest).
+        Shapes: indices int64 (B,), tokens int64 (B, L), with B at most `batch_size`. Windows of one batch are equally
+        long.
 
         Raises:
             ValueError: a token is no id of the vocabulary.
         """
-        count = len(self.tokens) if self.modality == "image" else len(self.tokens) // self.stream_tokens
-        for first in range(0, count, batch_size):
-            last = min(first + batch_size, count)
-            if self.modality == "image":
-                yield first, self.validate_tokens(self.tokens[first:last])
-            else:
-                yield first, self.windows(np.arange(first, last) * self.stream_tokens)
-        if count < self.examples:
-            rest = self.tokens[count * self.stream_tokens : len(self.tokens)]
-            yield count, self.validate_tokens(rest.reshape(1, -1))
+        if self.modality == "image":
+            for first in range(0, len(self.tokens), batch_size):
+                indices = np.arange(first, min(first + batch_size, len(self.tokens)))
+                yield indices, self.validate_tokens(self.tokens[first : first + batch_size])
+            return
+        offsets, sizes = self._evaluation_windows
+        by_length = np.argsort(-sizes, kind="stable")
+        for members in np.split(by_length, np.flatnonzero(np.diff(sizes[by_length])) + 1):
+            for first in range(0, len(members), batch_size):
+                indices = members[first : first + batch_size]
+                yield indices, self.windows(offsets[indices], int(sizes[indices[0]]))
 
     def require_labels(self) -> NDArray[np.int64] | ConcatArray[np.int64]:
         """Return the labels.
@@ -214,6 +275,11 @@ class EncodedDataset:
         return files[0] if len(files) == 1 else self.directory / f"{self.split}-*.npy"
 
     def _check_header(self) -> None:
+        if self.modality == "text" and "words" not in self.counts:
+            raise ValueError(
+                f"{self.directory} was encoded by an earlier version, without the documents' boundaries and the number"
+                f" of words; {_hint(self.directory)}"
+            )
         if self.modality == "image":
             expected: tuple[Any, ...] = (self.counts.get("images"), self.seq_len)
         elif self.drop_last:

@@ -27,18 +27,21 @@ class Estimate:
         return Estimate(value, value * self.stderr)
 
 
-def ratio_estimate(totals: NDArray[np.float64], sizes: NDArray[np.int64]) -> Estimate:
-    r"""Estimate the cost per token of a source, from N examples with costs y_e and sizes n_e.
+def ratio_estimate(
+    totals: NDArray[np.float64], sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None = None
+) -> Estimate:
+    r"""Estimate the cost per token of a source, from N examples with costs y_e and sizes n_e in G clusters.
 
-    r = sum y_e / sum n_e,  stderr = sqrt(N / (N - 1) * sum (y_e - r n_e)^2) / sum n_e
+    r = sum_e y_e / sum_e n_e,  stderr = sqrt(G / (G - 1) * sum_c (sum_{e in c} (y_e - r n_e))^2) / sum_e n_e
 
-    This is the ratio estimator, since the last window of a text may be shorter than the others. The examples are
-    assumed to be independent draws from the source, so the error includes the randomness of the costs within each
-    example.
+    This is the ratio estimator, since the last window of a text may be shorter than the others, with its cluster-robust
+    error. The clusters are assumed to be independent draws from the source, the examples of one cluster are not; the
+    error includes the randomness of the costs within each example.
 
     Args:
         totals: costs, (N,).
         sizes: tokens of each example, (N,).
+        clusters: the cluster of each example, (N,), such as its document; None if all examples are independent.
 
     Raises:
         ValueError: if there are fewer than two examples.
@@ -50,7 +53,9 @@ def ratio_estimate(totals: NDArray[np.float64], sizes: NDArray[np.int64]) -> Est
         )
     ratio = totals.sum() / sizes.sum()
     residuals = totals - ratio * sizes
-    variance = len(totals) / (len(totals) - 1) * np.square(residuals).sum()
+    if clusters is not None:
+        residuals = np.bincount(np.unique(clusters, return_inverse=True)[1], weights=residuals)
+    variance = len(residuals) / (len(residuals) - 1) * np.square(residuals).sum()
     return Estimate(float(ratio), float(np.sqrt(variance) / sizes.sum()))
 
 
@@ -63,7 +68,12 @@ def mean_estimate(values: NDArray[np.float64]) -> Estimate:
     return ratio_estimate(values, np.ones(len(values), dtype=np.int64))
 
 
-def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64], sizes: NDArray[np.int64]) -> Estimate:
+def paired_difference(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    clusters: NDArray[np.integer] | None = None,
+) -> Estimate:
     """Estimate how much more a token costs under the first model than under the second, on the same examples.
 
     Variation between examples that both models share cancels, so the error is smaller than for two separate estimates.
@@ -72,6 +82,7 @@ def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64], s
         first: costs under the first model, (N,).
         second: costs under the second model, (N,).
         sizes: tokens of each example, (N,).
+        clusters: the cluster of each example, (N,); None if all examples are independent.
 
     Raises:
         ValueError: if the models were not measured on the same number of examples, or on fewer than two.
@@ -81,7 +92,7 @@ def paired_difference(first: NDArray[np.float64], second: NDArray[np.float64], s
             f"a paired difference needs the same examples: there are costs of {len(first)} and of {len(second)}, and"
             f" sizes of {len(sizes)}"
         )
-    return ratio_estimate(first - second, sizes)
+    return ratio_estimate(first - second, sizes, clusters)
 
 
 def unigram_surprisal(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -55,8 +55,8 @@ class Examples(Protocol):
     def unigram(self) -> NDArray[np.int64]:
         """Return how often each token occurs in the training split, (V,)."""
 
-    def evaluation_batches(self, batch_size: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Yield batches (B, L), each with the index of its first example; one batch may have another L."""
+    def evaluation_batches(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield (indices of examples (B,), tokens (B, L)); L may differ between batches."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def likelihood_bound(
     settings: "EstimatorConfig",
     rng: CounterRNG,
     class_labels: NDArray[np.int64] | None = None,
+    clusters: NDArray[np.int64] | None = None,
 ) -> Likelihood:
     r"""Estimate the objective's bound over all examples of a data set.
 
@@ -138,7 +139,7 @@ def likelihood_bound(
         value = sum_e n_e sum_h w_h mean_r c_ehr / sum_e n_e
         stderr_mc = sqrt(sum_e n_e^2 sum_h w_h^2 var_r(c_ehr) / R) / sum_e n_e
 
-    and `stderr` is the ratio estimator's over the examples.
+    and `stderr` is the ratio estimator's over the clusters of examples.
 
     With `num_mc_samples: auto`, a pilot with a random stream of its own decides how many draws there are, and is not
     used otherwise. The number does not depend on the draws of the estimate, which therefore remains unbiased.
@@ -150,6 +151,7 @@ def likelihood_bound(
         settings: the estimator, the number of its draws, and `batch_size`, which only changes the last digits.
         rng: source of the times and masks, a function of draw and example.
         class_labels: (N,) for the denoiser, or None.
+        clusters: (N,), the document of each example or another cluster; None if all examples are independent.
 
     Raises:
         ValueError: if the data set has another vocabulary than the model, or fewer than two examples.
@@ -164,7 +166,9 @@ def likelihood_bound(
     estimator = estimator_of(objective, settings.estimator)
 
     def estimate(num_draws: int, source: CounterRNG) -> Likelihood:
-        return _estimate(objective, network, dataset, estimator, num_draws, settings.batch_size, source, class_labels)
+        return _estimate(
+            objective, network, dataset, estimator, num_draws, settings.batch_size, source, class_labels, clusters
+        )
 
     if estimator == "exact":
         return estimate(1, rng)
@@ -189,7 +193,8 @@ def zero_shot_bound(
 
     - The whole corpus is evaluated; it is not split, since nothing of it was trained on.
     - Its text is encoded as it is, with the tokenizer of the model's training data. The protocol, a packing, says which
-      separators the documents have and whether the tokens that fill no window are dropped. Windows do not overlap.
+      separators the documents have, whether their tokens share windows, and whether the tokens that fill no window are
+      dropped. Windows do not overlap.
     - Perplexity is exp of the bound in nats per token, where separators are tokens.
     - Bits per byte and per character are the bits of all tokens, separators included, divided by the size of the text
       only. For a lossy tokenizer (text8) the text is the decoded one, separators included.
@@ -200,7 +205,7 @@ def zero_shot_bound(
     """
     if corpus.modality != "text":
         raise ValueError(f"{corpus.directory} holds {corpus.modality} data; zero-shot corpora are text")
-    return likelihood_bound(objective, network, corpus, settings, rng)
+    return likelihood_bound(objective, network, corpus, settings, rng, clusters=corpus.clusters[1])
 
 
 @torch.inference_mode()
@@ -213,6 +218,7 @@ def _estimate(
     batch_size: int,
     rng: CounterRNG,
     class_labels: NDArray[np.int64] | None,
+    clusters: NDArray[np.int64] | None,
 ) -> Likelihood:
     """Return the estimate from a given number of draws."""
     device = next(network.parameters()).device
@@ -224,11 +230,10 @@ def _estimate(
     costs_ND, excess_ND, v_ND = np.zeros((3, dataset.examples, num_draws))
     sizes = np.zeros(dataset.examples, dtype=np.int64)
     boundaries = np.zeros(2)
-    for first, tokens in dataset.evaluation_batches(batch_size):
-        batch = slice(first, first + len(tokens))
+    for batch, tokens in dataset.evaluation_batches(batch_size):
         labels = None if class_labels is None else torch.tensor(class_labels[batch], device=device)
         x0 = torch.from_numpy(tokens).to(device)
-        examples_B = torch.arange(first, first + len(tokens), device=device)
+        examples_B = torch.from_numpy(batch).to(device)
         draws = []
         for index in range(num_draws):
             stratum = index % len(widths)
@@ -246,7 +251,7 @@ def _estimate(
     per_example = sizes * (costs_NRH.mean(axis=1) @ widths)
     repeats = costs_NRH.shape[1]
     variances = np.square(sizes) * (costs_NRH.var(axis=1, ddof=1) @ np.square(widths)) / repeats if repeats > 1 else 0
-    over_examples, num_tokens = ratio_estimate(per_example, sizes), int(sizes.sum())
+    over_examples, num_tokens = ratio_estimate(per_example, sizes, clusters), int(sizes.sum())
     reconstruction, prior = (boundaries / num_tokens).tolist()
     return Likelihood(
         value=over_examples.value,

@@ -149,11 +149,11 @@ def _texts(dataset: EncodedDataset) -> Iterator[str]:
 def unigram_entropy(dataset: EncodedDataset) -> Estimate:
     """Estimate the cross entropy in nats per token under the training split's token counts plus one."""
     nats = unigram_surprisal(dataset.unigram())
-    totals, sizes = [], []
-    for _, tokens in dataset.evaluation_batches(batch_size=1024):
-        totals.append(nats[tokens].sum(axis=1))
-        sizes.append(np.full(len(tokens), tokens.shape[1]))
-    return ratio_estimate(np.concatenate(totals), np.concatenate(sizes))
+    totals, sizes = np.zeros(dataset.examples), np.zeros(dataset.examples, dtype=np.int64)
+    for batch, tokens in dataset.evaluation_batches(batch_size=1024):
+        totals[batch] = nats[tokens].sum(axis=1)
+        sizes[batch] = tokens.shape[1]
+    return ratio_estimate(totals, sizes, dataset.clusters[1])
 
 
 def _rates(dataset: EncodedDataset, reference: str, bits: float, stderr: float | None) -> list[Rate]:

@@ -208,6 +208,9 @@ class Packing(Config):
     drop_last: bool = False
     """Drop the tokens that do not fill a last window. If true, training reads the windows in random order; if false, it
     reads windows that start anywhere, and evaluation reads a shorter last one."""
+    separate_documents: bool = False
+    """Evaluate each document in windows of its own, the last of which may be shorter; only in `zero_shot.sources`. If
+    false, a window may have tokens of several documents."""
     renamed: ClassVar[dict[str, str]] = {
         "end_of_text": "append_eos",
         "block_ends": "wrap_with_eos",
@@ -219,20 +222,23 @@ class Packing(Config):
         return seq_len - 2 * self.wrap_with_eos
 
     def broken_rules(self) -> Iterator[tuple[Keys, str]]:
-        """Yield that windows of different lengths cannot be wrapped."""
+        """Yield that windows of different lengths cannot be wrapped, and that separate documents have such windows."""
         if self.wrap_with_eos and not self.drop_last:
             yield ("drop_last",), "wrap_with_eos needs windows of one length: set drop_last to true"
+        if self.separate_documents and self.drop_last:
+            yield ("drop_last",), "separate_documents needs shorter last windows: set drop_last to false"
 
 
 PACKINGS = {
     "stream": Packing(),
+    "documents": Packing(separate_documents=True),
     "text8": Packing(append_eos=False, drop_last=True),
     "sedd": Packing(drop_last=True),
     "mdlm": Packing(wrap_with_eos=True, drop_last=True),
     "mdlm_zero_shot": Packing(append_eos=False, wrap_with_eos=True, drop_last=True),
 }
-"""Every token counts once; text8 as MD4 cuts it; SEDD's, which MD4 follows; MDLM's in training; and in its zero-shot
-evaluation."""
+"""Every token counts once; the same with documents apart, only for zero-shot evaluation; text8 as MD4 cuts it; SEDD's,
+which MD4 follows; MDLM's in training; and in its zero-shot evaluation."""
 
 
 def _named_packing(value: Any) -> Any:
@@ -307,6 +313,14 @@ class TextDataset(Dataset):
     """The convention by which documents become windows: its name, or a mapping."""
     seq_len: Annotated[int, Field(ge=4, le=65_536)]
     """Tokens per window: the sequence length of the model."""
+
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that training reads documents in one stream."""
+        if self.packing.separate_documents:
+            yield (
+                ("packing", "separate_documents"),
+                "separate documents are a protocol of zero_shot.sources; use stream",
+            )
 
 
 class ImageDataset(Dataset):

@@ -38,13 +38,15 @@ TEXT_RATES = _numbers(
     "perplexity",
     "perplexity_stderr",
 )
-TEXT_ONLY = {*TEXT_RATES, "bytes"}
+WORD_RATES = _numbers("bits_per_word", "bits_per_word_stderr", "word_perplexity", "word_perplexity_stderr")
+TEXT_ONLY = {*TEXT_RATES, *WORD_RATES, "bytes", "words"}
 BOUND = {
     **_texts("split", "class_cond", "modality", "unit"),
     **_numbers("value", "stderr", "stderr_mc", "reconstruction", "prior", "diffusion"),
     **TEXT_RATES,
-    **_integers("examples", "num_mc_samples", "nfe", "tokens", "bytes"),
-    **_texts("estimator", "mc_estimator"),
+    **WORD_RATES,
+    **_integers("examples", "clusters", "num_mc_samples", "nfe", "tokens", "bytes", "words"),
+    **_texts("estimator", "mc_estimator", "clustered_by"),
     **_integers("num_parameters", "seed"),
 }
 LIKELIHOOD = {**_texts("run", "dataset"), **BOUND}
@@ -67,8 +69,8 @@ DATASET = {
 }
 SPLIT = {
     **_texts("split"),
-    **_integers("documents", "images", "classes", "examples", "tokens", "bytes", "characters", "unk_tokens"),
-    **_integers("longest_document", "duplicates", "duplicates_of_training", "contamination_windows"),
+    **_integers("documents", "images", "classes", "examples", "tokens", "bytes", "characters", "words"),
+    **_integers("unk_tokens", "longest_document", "duplicates", "duplicates_of_training", "contamination_windows"),
     **_numbers("ngram_overlap"),
     **_texts("content_hash"),
 }
@@ -132,7 +134,7 @@ COSTS = {
 }
 """Time and memory of a stage as measured, tokens and TFLOP (10^12 operations) as `mdpipe plan` estimates them."""
 
-NULLABLE = frozenset({"class_cond", "top_k", "top_p", "guidance_scale", "steps", "time_grid"})
+NULLABLE = frozenset({"class_cond", "top_k", "top_p", "guidance_scale", "steps", "time_grid", *WORD_RATES})
 """Fields of all schemas that are null where they do not apply."""
 
 TYPE_NAMES = {pl.String: "a text", pl.Int64: "a whole number", pl.Float64: "a number"}

@@ -16,11 +16,11 @@ ERROR_OF = {"value": "stderr"}
 
 CSV_ONLY = {
     *("modality", "stderr_mc", "reconstruction", "prior", "diffusion", "bits_per_char", "bytes", "seed", "revision"),
-    *("license", "content_hash", "unk_tokens", "longest_document"),
+    *("license", "content_hash", "unk_tokens", "longest_document", "bits_per_word", "word_perplexity"),
 }
 """Columns that only the CSV file has."""
 
-BOUNDS_CSV_ONLY = frozenset({"tokens", "nfe", "mc_estimator"})
+BOUNDS_CSV_ONLY = frozenset({"tokens", "words", "clusters", "clustered_by", "nfe", "mc_estimator"})
 """Columns that a table of bounds has only in the CSV file."""
 
 FIRST = ("run", "estimator")
@@ -31,6 +31,7 @@ LAST = ("examples", "num_mc_samples", "num_parameters")
 
 HEADINGS = {
     "bits_per_byte": "bits/byte",
+    "bits_per_word": "bits/word",
     "tokens_per_second": "tokens/s",
     "nfe": "NFE",
     "num_mc_samples": "MC samples",

@@ -1,7 +1,7 @@
 """Stage `evaluate`: the likelihood bound of a run's own held-out split."""
 
 import io
-from collections.abc import Mapping
+import math
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,16 @@ from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import TrainedModel, load_model
 
+MAX_WORD_BITS = 1000
+"""Bits per word from which a perplexity per word is meaningless, as for text without spaces; 2^1024 is no float."""
+WORD_RATES = ("bits_per_word", "bits_per_word_stderr", "word_perplexity", "word_perplexity_stderr")
+
 
 def evaluate(params: Params, run: str) -> None:
     """Bound the likelihood of the whole split; write metrics and record evaluate/RUN, and evaluations/RUN.npy.
 
-    The array is float64 (N, 2): nats and tokens of every example, by which two runs are compared example by example.
-    All runs use the same times and masks, which makes the errors of such differences smaller.
+    The array is float64 (N, 3): nats, tokens and cluster of every example, by which two runs are compared example by
+    example. All runs use the same times and masks, which makes the errors of such differences smaller.
 
     Raises:
         ValueError: the model or the dataset is missing or broken.
@@ -33,28 +37,31 @@ def evaluate(params: Params, run: str) -> None:
     dataset = EncodedDataset.open(paths.encoded(model.dataset), settings.split)
     rng = CounterRNG(params.seed, "evaluate")
     class_labels = np.asarray(dataset.require_labels()) if model.num_classes else None
-    likelihood = likelihood_bound(model.objective, model.network, dataset, settings, rng, class_labels)
+    clusters = dataset.clusters[1]
+    likelihood = likelihood_bound(model.objective, model.network, dataset, settings, rng, class_labels, clusters)
     file = io.BytesIO()
-    np.save(file, np.stack([likelihood.per_example, likelihood.sizes], axis=1), allow_pickle=False)
+    np.save(file, np.stack([likelihood.per_example, likelihood.sizes, clusters], axis=1), allow_pickle=False)
     atomic_write(paths.evaluation(run), file.getvalue())
     record = {
         "run": run,
         "dataset": model.dataset,
         "split": settings.split,
         "seed": params.seed,
-        **bound_record(model, likelihood, dataset.counts),
+        **bound_record(model, likelihood, dataset),
     }
     write_record(record, paths.record("evaluate", run), paths.metrics("evaluate", run))
 
 
-def bound_record(model: TrainedModel, likelihood: Likelihood, counts: Mapping[str, int]) -> dict[str, Any]:
+def bound_record(model: TrainedModel, likelihood: Likelihood, dataset: EncodedDataset) -> dict[str, Any]:
     """Return the bound in bits per token with its errors and parts; for text also the numbers to compare tokenizers.
 
     Args:
         model: the trained model.
         likelihood: its bound on a split or corpus.
-        counts: of that split; for text its `bytes` and `characters`.
+        dataset: that split or corpus.
     """
+    counts = dataset.counts
+    clustered_by, clusters = dataset.clusters
     bits = likelihood.bits_per_token()
     record: dict[str, Any] = {
         "modality": model.modality,
@@ -67,6 +74,8 @@ def bound_record(model: TrainedModel, likelihood: Likelihood, counts: Mapping[st
         "prior": bits.prior,
         "diffusion": bits.diffusion,
         "examples": likelihood.examples,
+        "clusters": len(np.unique(clusters)),
+        "clustered_by": clustered_by,
         "tokens": likelihood.tokens,
         "mc_estimator": likelihood.mc_estimator,
         "num_mc_samples": likelihood.num_mc_samples,
@@ -80,7 +89,12 @@ def bound_record(model: TrainedModel, likelihood: Likelihood, counts: Mapping[st
             "bits_per_char": likelihood.bits_per(counts["characters"]),
             "perplexity": likelihood.perplexity(),
         }
-        record["bytes"] = counts["bytes"]
+        if counts["words"]:
+            rates["bits_per_word"] = word = likelihood.bits_per(counts["words"])
+            if word.value < MAX_WORD_BITS:
+                nats = Estimate(word.value, word.stderr).scaled(math.log(2))
+                rates["word_perplexity"] = nats.exponential()
+        record |= dict.fromkeys(WORD_RATES) | {"bytes": counts["bytes"], "words": counts["words"]}
         for name, rate in rates.items():
             record |= {name: rate.value, f"{name}_stderr": rate.stderr}
     return record

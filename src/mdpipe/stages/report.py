@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import polars as pl
 import yaml
+from numpy.typing import NDArray
 
+from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json
 from mdpipe.data.artifacts.metrics import read_record
 from mdpipe.data.dataset import EncodedDataset
@@ -112,11 +114,21 @@ def _records(stage: str, names: Iterable[str]) -> list[dict[str, Any]]:
 
 def _difference(pair: Comparison) -> dict[str, Any]:
     """Return bits per token of a run minus those of its baseline, with the error of the paired differences."""
-    first, second = (np.load(paths.evaluation(run), allow_pickle=False) for run in (pair.run, pair.baseline))
-    bits = paired_difference(first[:, 0], second[:, 0], first[:, 1]).scaled(1 / math.log(2))
+    first, second = (_costs(run) for run in (pair.run, pair.baseline))
+    sizes, clusters = first[:, 1:].T.astype(np.int64)
+    bits = paired_difference(first[:, 0], second[:, 0], sizes, clusters).scaled(1 / math.log(2))
     record = read_record(paths.record("evaluate", pair.run))
     data = {name: record[name] for name in ("dataset", "split")}
     return {"run": pair.run, "baseline": pair.baseline, **data, "value": bits.value, "stderr": bits.stderr}
+
+
+def _costs(run: str) -> NDArray[np.float64]:
+    """Return nats, tokens and cluster of each example of a run: (N, 3)."""
+    path = paths.evaluation(run)
+    costs: NDArray[np.float64] = open_array(path, hint := f"run `dvc repro evaluate@{run}` again")
+    if costs.ndim != 2 or costs.shape[1] != 3:
+        raise ValueError(f"{path} should be (N, 3): nats, tokens and cluster; it is {costs.shape}; {hint}")
+    return costs
 
 
 def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:

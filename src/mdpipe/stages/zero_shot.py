@@ -45,7 +45,7 @@ def zero_shot(params: Params, run: str, source: str) -> None:
             rng = CounterRNG(params.seed, "zero shot")
             likelihood = zero_shot_bound(model.objective, model.network, corpus, settings, rng)
             references = [{**rate, "split": WHOLE} for rate in reference_rates(corpus)]
-        bound = bound_record(model, likelihood, corpus.counts)
+        bound = bound_record(model, likelihood, corpus)
         bounds.append({"protocol": protocol, **bound, "references": references})
     record = {
         "run": run,

@@ -28,7 +28,7 @@ def test_evaluation_reads_each_token_of_a_text_once_in_order(text_dataset, split
     dataset = EncodedDataset.open(text_dataset, split)
     batches = list(dataset.evaluation_batches(batch_size))
     assert np.concatenate([tokens.ravel() for _, tokens in batches]).tolist() == dataset.tokens.tolist()
-    assert [first for first, _ in batches] == [0, *np.cumsum([len(tokens) for _, tokens in batches])[:-1]]
+    assert np.concatenate([indices for indices, _ in batches]).tolist() == list(range(dataset.examples))
     assert sum(len(tokens) for _, tokens in batches) == dataset.examples == -(-len(dataset.tokens) // 32)
     assert all(tokens.dtype == np.int64 and len(tokens) <= batch_size for _, tokens in batches)
     assert all(tokens.shape[1] == 32 for _, tokens in batches[:-1])
@@ -38,13 +38,13 @@ def test_evaluation_reads_each_token_of_a_text_once_in_order(text_dataset, split
 def test_a_text_of_whole_windows_has_no_short_one(text_dataset):
     _resize(text_dataset, "test", 64)
     batches = list(EncodedDataset.open(text_dataset, "test").evaluation_batches(8))
-    assert [(first, tokens.shape) for first, tokens in batches] == [(0, (2, 32))]
+    assert [(indices.tolist(), tokens.shape) for indices, tokens in batches] == [([0, 1], (2, 32))]
 
 
 def test_a_text_shorter_than_a_window_is_one_short_window(text_dataset):
     _resize(text_dataset, "test", 7)
     dataset = EncodedDataset.open(text_dataset, "test")
-    assert [(first, tokens.shape) for first, tokens in dataset.evaluation_batches(8)] == [(0, (1, 7))]
+    assert [(indices.tolist(), tokens.shape) for indices, tokens in dataset.evaluation_batches(8)] == [([0], (1, 7))]
     assert dataset.examples == 1
 
 
@@ -114,6 +114,25 @@ def test_a_key_of_another_type_is_named_with_a_hint(text_dataset, key, value):
     (text_dataset / "dataset.json").write_text(json.dumps(header | {key: value}))
     with pytest.raises(ValueError, match=rf"dataset\.json: {key}.*; run `dvc repro encode@words` again"):
         EncodedDataset.open(text_dataset, "train")
+
+
+def test_a_text_encoded_without_boundaries_names_the_stage(text_dataset):
+    header = json.loads((text_dataset / "dataset.json").read_text())
+    del header["splits"]["train"]["words"]
+    (text_dataset / "dataset.json").write_text(json.dumps(header))
+    with pytest.raises(ValueError, match=r"without the documents' boundaries .*; run `dvc repro encode@words` again"):
+        EncodedDataset.open(text_dataset, "train")
+
+
+@pytest.mark.parametrize(
+    "starts", [None, np.zeros(0, np.int64), np.array([0, 10**9]), np.array([1, 2]), np.array([0, 2], np.int32)]
+)
+def test_damaged_document_starts_are_named_with_a_hint(text_dataset, starts):
+    dataset = EncodedDataset.open(text_dataset, "test")
+    path = text_dataset / "test_documents.npy"
+    path.unlink() if starts is None else np.save(path, starts)
+    with pytest.raises(ValueError, match=r"test_documents\.npy .*run `dvc repro encode@words` again"):
+        _ = dataset.document_starts
 
 
 def test_a_token_beyond_the_vocabulary_is_named_with_a_hint(image_dataset):

@@ -54,8 +54,8 @@ def numbered(encoded):
 def rows(directory, split, batch_size=7):
     """All (tokens, label) of a split, as evaluation reads them."""
     dataset = EncodedDataset.open(directory, split)
-    for first, tokens in dataset.evaluation_batches(batch_size):
-        yield from zip(tokens, dataset.require_labels()[first : first + len(tokens)], strict=True)
+    for indices, tokens in dataset.evaluation_batches(batch_size):
+        yield from zip(tokens, dataset.require_labels()[indices], strict=True)
 
 
 def test_digits_have_the_labels_that_scikit_learn_gives_them(encoded):

@@ -215,7 +215,7 @@ def test_counts_are_those_of_the_dataset(tmp_path, texts, packing):
     for split in SPLITS:
         counts = EncodedDataset.open(tmp_path / "e", split).counts
         assert {what: splits[split][what] for what in counts} == counts
-        assert set(counts) == {"documents", "tokens", "bytes", "characters"}
+        assert set(counts) == {"documents", "tokens", "bytes", "characters", "words"}
 
 
 @pytest.mark.parametrize(("specs", "expected"), [(LAST, [2, None, 1]), ((windows(0.4), windows(0.3)), [3, None, None])])

@@ -110,6 +110,7 @@ def test_counts_are_those_of_the_documents(tmp_path, texts, subwords, kind):
         "tokens": sum(lengths),
         "bytes": sum(len(text.encode()) for text in kept),
         "characters": sum(map(len, kept)),
+        "words": sum(len(text.split()) for text in kept),
         "unk_tokens": 0,
         "longest_document": max(lengths),
     }

@@ -26,7 +26,7 @@ from mdpipe.data.tokenize.manifest import (
     window_hashes,
     write_manifest,
 )
-from mdpipe.data.tokenize.token_stream import TokenStream, decode_between
+from mdpipe.data.tokenize.token_stream import TokenStream, count_words, decode_between
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.params.data import PACKINGS, Packing, Splits
 from mdpipe.progress import Progress
@@ -162,6 +162,7 @@ def _save_streams(streams: Mapping[str, TokenStream], folder: Path, size: int) -
     """Write the files of a shard other than its tokens, and return its summary."""
     for split, stream in streams.items():
         digest_file(folder, split).write_bytes(stream.digests)
+        np.save(folder / f"{split}_documents.npy", np.array(stream.starts, dtype=np.int64), allow_pickle=False)
     np.save(folder / "unigram.npy", streams["train"].unigram, allow_pickle=False)
     return {"splits": {split: stream.summary for split, stream in streams.items()}, "bytes": size}
 
@@ -206,6 +207,7 @@ def _assign_range(
     first_window, end_window, has_rest = windows
     tokenizer = load_tokenizer(saved)
     tokens = concat_arrays([np.load(file, mmap_mode="r", allow_pickle=False) for file in stream])
+    document_starts = _document_starts(stream)
     cuts = [number * stream_tokens for number in range(first_window, end_window + 1)]
     fractions = _window_fractions(plan)
     # All numbers from the first window on: eight bytes per window are little, and no generator has to be stored.
@@ -221,6 +223,8 @@ def _assign_range(
             text = decode_between(tokenizer, tokens, first, end)
             streams[split].add(tokens[first:end], text)
             streams[split].digests += sha256(text.encode()).digest()
+            if not packing.drop_last or end - first == stream_tokens:  # The rest is dropped later, words and all.
+                streams[split].counts["words"] += count_words(tokenizer, tokens, document_starts, first, end)
     return _save_streams(streams, folder, (cuts[-1] - cuts[0]) * tokens.dtype.itemsize)
 
 
@@ -232,21 +236,27 @@ def _write_dataset(
     results: Mapping[str, list[ShardResult]],
     plan: SplitPlan,
 ) -> dict[str, dict[str, int]]:
-    """Write tokens, unigram counts, tokenizer and dataset.json, and return the counts of each split."""
+    """Write tokens, document starts, unigram counts, tokenizer and dataset.json; return the counts of each split."""
     counts: dict[str, dict[str, int]] = {}
     unigram = sum(np.load(result.folder / "unigram.npy", allow_pickle=False) for result in results.get("train", []))
     for split, shards in results.items():
         files = _files(shards, split)
         summaries = [shard.summary["splits"][split] for shard in shards]
-        names = ("documents", "tokens", "bytes", "characters")
+        names = ("documents", "tokens", "bytes", "characters", "words")
         counts[split] = {name: sum(summary[name] for summary in summaries) for name in names}
+        # Windows that were assigned to a split belong to no document of it.
+        document_starts = _document_starts(files) if counts[split]["documents"] else None
         if packing.drop_last and files:
-            dropped = _write_windows(folder, split, files, seq_len, packing, tokenizer, counts[split])
+            dropped = _write_windows(folder, split, files, document_starts, seq_len, packing, tokenizer, counts[split])
             if split == "train":
                 unigram = unigram - np.bincount(dropped, minlength=tokenizer.vocab_size)
         else:
             for number, file in enumerate(files):
                 link_or_copy(file, folder / f"{split}-{number:05d}.npy")
+        if document_starts is not None:
+            end = counts[split]["tokens"] // seq_len * packing.stream_tokens(seq_len) if packing.drop_last else None
+            kept = document_starts if end is None else document_starts[document_starts < end]
+            np.save(folder / f"{split}_documents.npy", kept, allow_pickle=False)
         if not counts[split]["characters"]:
             raise ValueError(_why_empty(plan, split, tokenizer, seq_len, counts[split]["tokens"]))
     if "train" in results:
@@ -269,6 +279,7 @@ def _write_dataset(
         splits=counts,
         drop_last=packing.drop_last,
         wrap_ids=(tokenizer.eos_id,) if packing.wrap_with_eos else (),
+        separate_documents=packing.separate_documents,
     )
     write_header(folder, header)
     return counts
@@ -279,10 +290,20 @@ def _files(results: Sequence[ShardResult], split: str) -> list[Path]:
     return [result.folder / f"{split}.npy" for result in results if result.summary["splits"][split]["tokens"]]
 
 
+def _document_starts(files: Sequence[Path]) -> NDArray[np.int64]:
+    """Return the position at which each document begins in the stream of these token files."""
+    starts, position = [np.empty(0, dtype=np.int64)], 0
+    for file in files:
+        starts.append(position + np.load(file.with_name(f"{file.stem}_documents.npy"), allow_pickle=False))
+        position += len(np.load(file, mmap_mode="r", allow_pickle=False))
+    return np.concatenate(starts)
+
+
 def _write_windows(
     folder: Path,
     split: str,
     files: Sequence[Path],
+    document_starts: NDArray[np.int64] | None,
     seq_len: int,
     packing: Packing,
     tokenizer: Tokenizer,
@@ -307,6 +328,8 @@ def _write_windows(
     wrapping = "" if tokenizer.is_lossless or not packing.wrap_with_eos else 2 * windows * eos_text
     counts["characters"] += len(wrapping) - len(text)
     counts["bytes"] += len(wrapping.encode()) - len(text.encode())
+    if document_starts is not None:
+        counts["words"] -= count_words(tokenizer, stream, document_starts, end, len(stream))
     counts["tokens"] = windows * seq_len
     return stream[end:].astype(np.int64)
 

@@ -6,7 +6,7 @@ Shapes: tokens and ids (n,).
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from hashlib import sha256
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,11 @@ class TokenStream:
     """
 
     def __init__(self, path: Path, tokenizer: Tokenizer, packing: Packing, files: ExitStack) -> None:
-        self.counts = {"documents": 0, "tokens": 0, "bytes": 0, "characters": 0, "unk_tokens": 0, "longest_document": 0}
+        names = ("documents", "tokens", "bytes", "characters", "words", "unk_tokens", "longest_document")
+        self.counts = dict.fromkeys(names, 0)
+        self.starts: list[int] = []
+        """Position in the file at which each document begins. A space that separates it from the document before, where
+        there is no end-of-text token, is its first token."""
         self.documents_seen = 0
         """Documents, including those that the tokenizer leaves nothing of."""
         self.lengths = np.zeros(LENGTH_BINS, dtype=np.int64)
@@ -57,7 +61,9 @@ class TokenStream:
         self._is_empty = True
         """has no token yet,"""
         self._is_space_due = False
-        """or needs a space before its next word."""
+        """needs a space before its next word,"""
+        self._ends_in_word = False
+        """or ends within a word so far."""
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -75,7 +81,8 @@ class TokenStream:
                     self._is_space_due, is_last = bool(ids[-1] == self._eos), False
                 ids = ids[ids != self._eos]
             if len(ids):
-                self._is_empty = False
+                text = document.text if self._tokenizer.is_lossless else self._tokenizer.decode(ids)
+                self._is_empty, self._ends_in_word = False, not text[-1:].isspace()
                 return
 
     def append(self, document: Document, *, is_cut: bool = False) -> None:
@@ -84,7 +91,7 @@ class TokenStream:
         A lossy tokenizer may leave nothing of a document, which then has no end-of-text token either.
         """
         if not self._is_open:
-            self._begins_here, self._is_empty = not document.part, True
+            self._begins_here, self._is_empty, self._ends_in_word = not document.part, True, False
             self.documents_seen += self._begins_here
             self._is_space_due = self.has_words and not self._append_eos
         was_empty = self._is_empty
@@ -96,9 +103,14 @@ class TokenStream:
             tokens = np.append(tokens, self._eos)
         if len(tokens):
             self._is_empty = False
+            if was_empty:
+                self.starts.append(self._file.rows)
             self.counts["documents"] += is_counted
             self.documents_seen += is_counted and not self._begins_here
-            self.add(tokens, document.text if self._tokenizer.is_lossless else self._tokenizer.decode(tokens))
+            text = document.text if self._tokenizer.is_lossless else self._tokenizer.decode(tokens)
+            self.add(tokens, text)
+            self.counts["words"] += len(text.split()) - (self._ends_in_word and not text[:1].isspace() and text != "")
+            self._ends_in_word = not text[-1:].isspace() if text else self._ends_in_word
             self.digests += sha256(document.text.encode()).digest()
             # Without the space before the document.
             is_spaced = self._tokenizer.eos_separates_words and len(tokens) > 1 and tokens[0] == self._eos
@@ -110,7 +122,7 @@ class TokenStream:
         self._is_open = document.unfinished and not is_cut
 
     def add(self, tokens: NDArray[np.integer], text: str) -> None:
-        """Append tokens and count their text."""
+        """Append tokens and count their text, except its words."""
         self._file.append(tokens)
         self.unigram += np.bincount(tokens, minlength=len(self.unigram))
         self.counts["tokens"] += len(tokens)
@@ -154,6 +166,25 @@ def decode_between(tokenizer: Tokenizer, tokens: NDArray[Any] | ConcatArray[Any]
 
     text = decode(first - MAX_TOKENS_PER_CHAR, end + MAX_TOKENS_PER_CHAR)
     return text[around(first)[0] : len(text) - around(end)[1]]
+
+
+def count_words(
+    tokenizer: Tokenizer,
+    tokens: NDArray[Any] | ConcatArray[Any],
+    document_starts: NDArray[np.int64],
+    first: int,
+    end: int,
+) -> int:
+    """Return the number of words that begin in tokens[first:end]; a word ends where its document does."""
+    document, following = np.searchsorted(document_starts, [first, end], side="left")
+    inner = document_starts[document:following]
+    cuts = [first, *inner[inner > first].tolist(), end]
+    texts = [decode_between(tokenizer, tokens, *ends) for ends in pairwise(cuts)]
+    words = sum(len(text.split()) for text in texts)
+    if first not in inner and texts[0][:1].strip():
+        begin = max(int(document_starts[document - 1]), first - 2 * MAX_TOKENS_PER_CHAR)
+        words -= bool(decode_between(tokenizer, tokens, begin, first)[-1:].strip())
+    return words
 
 
 def _cut_long(text: str) -> Iterator[str]:
