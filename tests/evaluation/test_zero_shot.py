@@ -11,6 +11,7 @@ from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.evaluation.estimate import ratio_estimate
 from mdpipe.evaluation.likelihood import Likelihood, zero_shot_bound
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.data import PACKINGS
@@ -47,6 +48,20 @@ def test_all_bits_are_shared_out_over_the_text_without_separators(large: nn.Modu
     assert likelihood.bits_per(size).stderr == pytest.approx(likelihood.stderr * likelihood.tokens / math.log(2) / size)
 
 
+@pytest.mark.parametrize("protocol", ["stream", "documents"])
+def test_the_error_is_clustered_by_document(large: nn.Module, tmp_path: Path, protocol: str) -> None:
+    write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text * (2 + n % 3)) for n, text in enumerate(3 * TEXTS)])
+    encode_corpus(tmp_path / "raw", make_tokenizer("bytes"), tmp_path / "corpus", 16, PACKINGS[protocol])
+    corpus = EncodedDataset.open(tmp_path / "corpus", "test")
+    likelihood = measured(corpus, large, EstimatorConfig(num_mc_samples=2, batch_size=4))
+    kind, documents = corpus.clusters
+    residuals = likelihood.per_example - likelihood.value * likelihood.sizes
+    squares = sum(residuals[documents == document].sum() ** 2 for document in range(9))
+    assert (kind, set(documents)) == ("document", set(range(9)))
+    assert likelihood.stderr == pytest.approx(math.sqrt(9 / 8 * squares) / likelihood.tokens)
+    assert likelihood.stderr != pytest.approx(ratio_estimate(likelihood.per_example, likelihood.sizes).stderr)
+
+
 def test_perplexity_is_per_token_with_its_own_error(large: nn.Module, tmp_path: Path) -> None:
     write_raw(tmp_path / "raw", "text", [Document(str(n), text) for n, text in enumerate(TEXTS)])
     encode_corpus(tmp_path / "raw", make_tokenizer("bytes"), tmp_path / "corpus", 16)
@@ -77,8 +92,9 @@ class Unigram(nn.Module):
 def test_protocols_differ_by_the_tokens_that_they_count(tmp_path: Path) -> None:
     """Under a unigram model the bound of each protocol is known: the mean cost of the tokens that it counts.
 
-    Stream and SEDD count one end-of-text token a document, MDLM two a window and none of a document; SEDD and MDLM
-    drop what does not fill a window. On this text SEDD's perplexity is 0.1 % above the stream's, MDLM's 19 % below.
+    Stream, documents and SEDD count one end-of-text token a document, MDLM two a window and none of a document; SEDD
+    and MDLM drop what does not fill a window. On this text SEDD's perplexity is 0.1 % above the stream's, MDLM's 19 %
+    below.
     """
     texts = [f"document {n}, {'and so on ' * (n % 4)}" for n in range(60)]
     write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text) for n, text in enumerate(texts)])
@@ -89,7 +105,12 @@ def test_protocols_differ_by_the_tokens_that_they_count(tmp_path: Path) -> None:
     text = np.concatenate([list(text.encode()) for text in texts])
     windows = len(text) // (length - 2)
     wrapped = np.concatenate([text[: windows * (length - 2)], np.full(2 * windows, tokenizer.eos_id)])
-    counted = {"stream": stream, "sedd": stream[: len(stream) // length * length], "mdlm_zero_shot": wrapped}
+    counted = {
+        "stream": stream,
+        "documents": stream,
+        "sedd": stream[: len(stream) // length * length],
+        "mdlm_zero_shot": wrapped,
+    }
     perplexities = {}
     for protocol, tokens in counted.items():
         encode_corpus(tmp_path / "raw", tokenizer, tmp_path / protocol, length, PACKINGS[protocol])
@@ -99,6 +120,7 @@ def test_protocols_differ_by_the_tokens_that_they_count(tmp_path: Path) -> None:
         # A true z-score exceeds 5 once in two million runs.
         assert abs(found.value - costs[tokens].mean()) < 5 * found.stderr_mc
         perplexities[protocol] = math.exp(costs[tokens].mean())
+    assert perplexities["documents"] == perplexities["stream"]
     assert perplexities["sedd"] == pytest.approx(1.001 * perplexities["stream"], rel=1e-4)
     assert perplexities["mdlm_zero_shot"] == pytest.approx(0.809 * perplexities["stream"], rel=1e-3)
 

@@ -150,6 +150,14 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
         {"datasets.docs_chars.packing": 3},
         "datasets.docs_chars.packing: 3 .* or a mapping with the keys ",
     ),
+    (
+        {"datasets.docs_chars.packing": "documents"},
+        "datasets.docs_chars.packing: 'documents' .*a protocol of zero_shot.sources; use stream$",
+    ),
+    (
+        {"zero_shot.sources.typer_docs": {"mine": {"separate_documents": True, "drop_last": True}}},
+        "zero_shot.sources.typer_docs.mine.drop_last: .*separate_documents needs shorter last windows",
+    ),
     ({"datasets.docs_chars.packing": {"kind": 1}}, "datasets.docs_chars.packing: unknown key 'kind'; allowed: app"),
     ({"sources.x": {"kind": "texts"}}, "sources.x.kind: 'texts' is refused: .* (did you mean 'text'?)$"),
     ({"sources.x": TEXTS | {"pattern": 3}}, "sources.x.pattern: 3 is refused: must be text, or a mapping "),
