@@ -1,40 +1,50 @@
 r"""Monte Carlo estimators of a bound: where they spend their network calls, and their control variates.
 
-Every estimator is stratified over v in [0, 1), which decides the time or the number of masks; each stratum has the same
-number of draws, which are independent. With w_h the width of stratum h and y_hr its draws,
+Every estimator is stratified: q in [0, 1) decides the time or the number of masks, each of H equal strata of q has R
+draws, which are independent, and
 
-    estimate = sum_h w_h mean_r y_hr,    variance = sum_h w_h^2 var_r(y_hr) / R
+    estimate = 1/H sum_h mean_r y_hr,    variance = 1/H^2 sum_h var_r(y_hr) / R
 
-The variance is unbiased because a stratum has R >= 2 draws. With a single draw in each of twice as many strata it could
-only be bounded, and the linear term below makes up for most of the difference (6 % of the error on text).
+With R >= 2 the variance is unbiased if no draw depends on another. Control variates here take their coefficients from
+other draws; each then keeps its expectation, and the dependence is weak (the tests state the coverage).
 
-Shapes: B examples of a batch, N examples of the data set, L length, R draws per stratum, H strata, T timesteps.
+Shapes: B examples of a batch, N examples of the data set, D draws, L length, H strata, R draws each, T timesteps,
+V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 from torch.special import xlog1py, xlogy
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.objectives.baselines import AnyOrder
-from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
-from mdpipe.diffusion.objectives.md4 import AbsorbingObjective, mask_exactly_k, masked_token_loss
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.diffusion.objectives.md4 import AbsorbingObjective, mask_exactly_k, masked_token_losses
 
 EstimatorName = Literal["exact", "exact_counts", "stratified_times", "independent_times"]
 Array = NDArray[np.float64]
 
-EDGES = (0, 0.035, 0.09, 0.18, 0.31, 0.5, 0.8, 0.97, 1)
-"""Edges of eight strata over the share of masked tokens, narrow where the cost varies most (Neyman allocation): with
-few masks, because their mean is noisy, and where hardly any token is left. Measured on the default suite, as a
-compromise of text and images: text needs the first edges most, images the last ones."""
-SURPRISAL_COEFFICIENT = 0.9
-"""Coefficient of the unigram surprisal. The best one is 0.8 to 1.0 in all strata, on text and on images."""
+EDGES = (0, 0.014, 0.035, 0.065, 0.105, 0.15, 0.205, 0.27, 0.34, 0.42, 0.505, 0.595, 0.68, 0.77, 0.86, 0.95, 0.992, 1)
+"""Quantiles of the share v of masked tokens, which are dense where the cost varies most (Neyman allocation): with few
+masks, because their mean is noisy, and where hardly any token is left. Measured on the default suite, as a compromise
+of text and images: text needs the first ones most, images the last ones."""
+SURPRISAL_COEFFICIENT = 0.6
+"""Coefficient of the surprisal given the neighbors. The best one is 0.5 to 0.8 on text."""
+PRIOR_COUNT = 10
+"""Weight of the shorter context in an interpolated n-gram."""
+TOKEN_PRIOR_COUNT = 1
+"""Draws with a mean loss of 0 by which a token's mean loss over the other draws is shrunk. From 0.5 to 2 it hardly
+matters."""
+DRAWS_PER_BIN, MAX_BINS = 8, 64
+"""Resolution of the mean curve of the cost."""
 BISECTIONS = 30
 """Halvings of an interval within [0, 1], down to 1e-9: the time is an input of the denoiser only."""
 
@@ -52,14 +62,16 @@ def estimator_of(objective: Objective, name: str) -> EstimatorName:
     return cast("EstimatorName", name)
 
 
-def strata_edges(estimator: EstimatorName, num_draws: int) -> Array:
-    """Return the edges of the strata, (H + 1,), for this number of draws: two in each stratum, or all in one."""
-    if estimator in ("exact", "independent_times"):
-        return np.array([0.0, 1.0])
-    quantiles = np.linspace(0, 1, num_draws // 2 + 1)
-    if estimator == "stratified_times":
-        return quantiles
-    return np.interp(quantiles, np.linspace(0, 1, len(EDGES)), EDGES)
+def num_strata(estimator: EstimatorName, num_draws: int) -> int:
+    """Return H: as many strata as have two draws each, or one."""
+    return 1 if estimator in ("exact", "independent_times") else num_draws // 2
+
+
+def mask_share(q: Array) -> tuple[Array, Array]:
+    """Return the quantiles v of the shares of masks at q, linear between EDGES, and dv/dq; each has the shape of q."""
+    index = np.minimum((q * (len(EDGES) - 1)).astype(np.int64), len(EDGES) - 2)
+    slope = np.diff(EDGES)[index] * (len(EDGES) - 1)
+    return np.array(EDGES)[index] + slope * (q - index / (len(EDGES) - 1)), slope
 
 
 class MaskCounts:
@@ -144,101 +156,210 @@ class MaskCounts:
         return torch.where(self._n >= n[:, None], self._binomial(m[:, None]), 0).sum(dim=1)
 
 
-Draw = Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[ELBO, Tensor]]
-"""From x_0 (B, L), its unigram surprisal (B, L), uniforms (B, 2 + L), the first of them v, and class labels: the parts
-of the bound, and the relative excess (B,) of the weight of the masked tokens over its expectation."""
+@dataclass(frozen=True)
+class Masks:
+    """The masks of a batch, their distribution, and the losses of the masked tokens."""
+
+    is_masked: Tensor
+    """(B, L) bool."""
+    mask_prob: Tensor
+    """Probability that a token is masked, (B, L) or (B, 1)."""
+    neighbor_prob: Tensor
+    """Probability that a token is masked, given that a neighbor is, with a 1 outside at both ends, (B, L + 2)."""
+    both_prob: Tensor
+    """Probability that both neighbors of a masked token are masked, (B, L)."""
+    weight: Tensor
+    """The diffusion part is the sum of weight times loss, (B, L) or (B, 1)."""
+    loss: Tensor
+    """0 where not masked, (B, L)."""
+
+
+Draw = Callable[[Tensor, Tensor, Tensor | None], Masks]
+"""From x_0 (B, L), uniforms (B, 2 + L), the first of them v, and class labels (B,)."""
 
 
 def exact_counts(objective: Objective, model: Denoiser) -> Draw:
     """Return the draws of exact counts, of `MaskCounts` or, where tokens differ in their schedules, of GenMD4."""
     if isinstance(objective, GenMD4):
-        return _bernoulli_draws(objective, model)
+        return _at_least_one_mask(objective, model)
     counted = cast("AbsorbingObjective | AnyOrder", objective)
     cache: dict[int, MaskCounts] = {}
 
-    def draw(x0: Tensor, surprisal: Tensor, u: Tensor, class_labels: Tensor | None) -> tuple[ELBO, Tensor]:
+    def draw(x0: Tensor, u: Tensor, class_labels: Tensor | None) -> Masks:
         length = x0.shape[1]
         counts = cache.setdefault(length, cache.get(length) or MaskCounts(counted, length, x0.device))
         n = counts.count(u[:, 0])
         # The largest uniforms are masked, as in `q_sample`: all models then have similar masks.
         is_masked = mask_exactly_k(n, 1 - u[:, 2:])
-        t = counts.time(n, u[:, 1])
         x_t = torch.where(is_masked, counted.mask_id, x0)
-        mean_loss = masked_token_loss(counted, model, x_t, t, class_labels, x0) / n
-        centered = surprisal - surprisal.mean(dim=1, keepdim=True)
-        control = SURPRISAL_COEFFICIENT * torch.where(is_masked, centered, 0).sum(dim=1) / n
-        diffusion = counts.total * (mean_loss - control)
-        zero = torch.zeros_like(diffusion)
-        if isinstance(counted, AnyOrder):
-            return ELBO(zero, zero, diffusion), zero
-        return counted.add_boundary_terms(diffusion, length), zero
+        loss = masked_token_losses(counted, model, x_t, counts.time(n, u[:, 1]), class_labels, x0)
+        n = n[:, None].double()
+        neighbor_prob = ((n - 1) / max(length - 1, 1)).expand(-1, length + 2).clone()
+        neighbor_prob[:, [0, -1]] = 1
+        both_prob = neighbor_prob[:, :-2] * neighbor_prob[:, 2:]
+        both_prob[:, 1:-1] *= (n - 2).clamp(min=0) / (n - 1).clamp(min=1) * (length - 1) / max(length - 2, 1)
+        return Masks(is_masked, n / length, neighbor_prob, both_prob, counts.total / n, loss)
 
     return draw
 
 
-def _bernoulli_draws(objective: GenMD4, model: Denoiser) -> Draw:
-    """Return draws of GenMD4's bound, with its masks' surprisal and number as control variates.
+def _at_least_one_mask(objective: GenMD4, model: Denoiser) -> Draw:
+    """Return draws of GenMD4's bound from masks of at least one token.
 
-    A token i is masked with the probability m_i(t) and then weighs rate_i, w_i / t or T (1 - (s / t)^w_i), so that
-
-        control = sum_i rate_i (s_i - mean s) (1[i masked] - m_i)
-        excess = sum_i rate_i 1[i masked] / sum_i rate_i m_i - 1
-
-    have the expectation 0 at each t.
+    Its weight 1 / t would make the rare masks at times near 0 expensive, and the error far from normal. With m_i the
+    probabilities of masks at time t, which are independent, at least one token is masked with the probability
+    p = 1 - prod_i (1 - m_i), and none costs nothing. Under that condition, token i is masked with the probability
+    m_i / p, and is the first one with (1 - m_1) ... (1 - m_(i-1)) m_i / p; those after the first are independent.
     """
 
-    def draw(x0: Tensor, surprisal: Tensor, u: Tensor, class_labels: Tensor | None) -> tuple[ELBO, Tensor]:
-        v, u_masks = u[:, 0], u[:, 2:]
-        elbo = objective.elbo(model, x0, v, u_masks, class_labels)
+    def draw(x0: Tensor, u: Tensor, class_labels: Tensor | None) -> Masks:
+        s, t, weight = objective.interval(u[:, 0])
         w = objective.schedule.w[x0]
-        if objective.discrete_time is None:
-            t = T_MIN + (1 - T_MIN) * v
-            rate = (1 - T_MIN) / t[:, None] * w
-        else:
-            s, t = objective.discrete_time.interval(v)
-            rate = objective.discrete_time.timesteps * (1 - (s / t)[:, None] ** w)
-        mask_prob = objective.schedule.log_one_minus_alpha(w, t[:, None]).exp()
-        is_masked = u_masks >= 1 - mask_prob
-        centered = surprisal - surprisal.mean(dim=1, keepdim=True)
-        control = SURPRISAL_COEFFICIENT * (rate * centered * (is_masked.double() - mask_prob)).sum(dim=1)
-        excess = (rate * is_masked).sum(dim=1) / (rate * mask_prob).sum(dim=1) - 1
-        return ELBO(elbo.reconstruction, elbo.prior, elbo.diffusion - control), excess
+        m = objective.schedule.log_one_minus_alpha(w, t[:, None]).exp()
+        any_up_to = -torch.expm1(torch.log1p(-m).cumsum(dim=1))
+        p = any_up_to[:, -1:]
+        first = torch.searchsorted(any_up_to, u[:, 1:2] * p, right=True).clamp(max=x0.shape[1] - 1)
+        position = torch.arange(x0.shape[1], device=x0.device)
+        is_masked = (position == first) | ((position > first) & (u[:, 2:] >= 1 - m))
+        x_t = torch.where(is_masked, objective.mask_id, x0)
+        # The losses of tokens with different rates are comparable after division by the rate.
+        rate = w if s is None else 1 - (s / t)[:, None] ** w
+        loss = objective.masked_losses(model, x_t, s, t, class_labels, x0) / rate
+        neighbor_prob = functional.pad(m, (1, 1), value=1)
+        weight = p * rate * (weight[:, None] if isinstance(weight, Tensor) else weight)
+        return Masks(is_masked, m / p, neighbor_prob, neighbor_prob[:, :-2] * neighbor_prob[:, 2:], weight, loss)
 
     return draw
 
 
-def plain_draws(objective: Objective, model: Denoiser) -> Draw:
-    """Return draws of the objective's own bound at time v, without control variates."""
+def boundary_terms(objective: Objective, x0: Tensor) -> ELBO:
+    """Return the bound of x_0 (B, L) without its diffusion part, for an objective of `exact_counts`."""
+    zero = torch.zeros(len(x0), dtype=torch.float64, device=x0.device)
+    if isinstance(objective, GenMD4):
+        return objective.add_boundary_terms(zero, x0)
+    if isinstance(objective, AbsorbingObjective):
+        return objective.add_boundary_terms(zero, x0.shape[1])
+    return ELBO(zero, zero, zero)
 
-    def draw(x0: Tensor, _: Tensor, u: Tensor, class_labels: Tensor | None) -> tuple[ELBO, Tensor]:
-        elbo = objective.elbo(model, x0, u[:, 0], u[:, 2:], class_labels)
-        return elbo, torch.zeros_like(elbo.diffusion)
 
-    return draw
+def neighbor_surprisal(tokens: NDArray[np.int64], vocab_size: int) -> Array:
+    """Return -log p of tokens (B, L) given no neighbor, the left one, the right one or both, (4, B, L), in nats.
+
+    p is an interpolated n-gram of counts in the same tokens, without the one that it is the surprisal of. It is a
+    function of the data only, so that any p leaves the estimate unbiased.
+    """
+
+    def others(key: NDArray[np.int64]) -> NDArray[np.int64]:
+        _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
+        return (counts[inverse] - 1).reshape(key.shape)
+
+    p = np.tile((others(tokens) + 1) / (tokens.size - 1 + vocab_size), (4, 1, 1))
+    left, right = tokens[:, :-1], tokens[:, 1:]
+    pair = others(left * vocab_size + right)
+    p[1, :, 1:] = (pair + PRIOR_COUNT * p[0, :, 1:]) / (others(left) + PRIOR_COUNT)
+    p[2, :, :-1] = (pair + PRIOR_COUNT * p[0, :, :-1]) / (others(right) + PRIOR_COUNT)
+    around, middle = tokens[:, :-2] * vocab_size + tokens[:, 2:], slice(1, -1)
+    prior = np.minimum(p[1] * p[2] / p[0], 1)[:, middle]
+    triple = others(around * vocab_size + tokens[:, middle])
+    p[3, :, middle] = (triple + PRIOR_COUNT * prior) / (others(around) + PRIOR_COUNT)
+    return -np.log(p)
 
 
-def adjust_by_other_draws(y: Array, excess: Array, v: Array, edges: Array) -> Array:
-    r"""Subtract control variates whose coefficients come from the other draw of each stratum, so that no bias arises.
+def control_by_neighbors(masks: Masks, surprisal: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a control variate (B,), the weighted surprisal (4, B, L) of masked tokens given their unmasked neighbors.
 
-        y_r - mean(y_r') excess_r - slope(y_r') (v_r - middle of the stratum)
+    Its expectation is subtracted. The second result is the surprisal of each token, (B, L).
+    """
+    is_visible = ~functional.pad(masks.is_masked, (1, 1), value=True)
+    state = is_visible[:, :-2] + 2 * is_visible[:, 2:]
+    given = surprisal.gather(0, state[None])[0]
+    left, right, both = masks.neighbor_prob[:, :-2], masks.neighbor_prob[:, 2:], masks.both_prob
+    probs = torch.stack([both, right - both, left - both, 1 - left - right + both])
+    expected = masks.mask_prob * (probs * surprisal).sum(dim=0)
+    return (masks.weight * (torch.where(masks.is_masked, given, 0) - expected)).sum(dim=1), given
 
-    with means over the examples, since the cost depends on the share of masks in much the same way in all of them.
+
+def controlled_draws(draws: Sequence[Masks], surprisal: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Return the diffusion part of each draw, (D, B), less control variates.
+
+    A token that is hard in the other draws is hard in this one: with a_i the mean over them of token i's loss, less the
+    mean loss of all masked tokens,
+
+        control = sum_i weight_i a_i (1[i masked] - P(i masked))
+
+    has the expectation 0, because a_i does not depend on this draw.
 
     Args:
-        y: draws per token, (N, 2, H), like `excess` and `v`.
-        excess: relative excess of the masked tokens' weight.
-        v: positions.
-        edges: of the strata, (H + 1,).
+        draws: of one batch.
+        surprisal: (4, B, L), of `neighbor_surprisal`.
 
     Returns:
-        (N, 2, H).
+        The part less both control variates; less the one by neighbors only, which does not depend on other draws; and
+        the relative excess of the weight of the masked tokens over its expectation.
     """
-    middles = (edges[1:] + edges[:-1]) / 2
-    offset = v - middles
-    means = y.mean(axis=0)
-    if len(middles) > 1:
-        slopes = np.gradient(means, middles, axis=1)
-    else:
-        slopes = ((y - means) * offset).mean(axis=0) * 12 / (edges[1] - edges[0]) ** 2  # The variance of v is known.
-    adjusted: Array = y - means[::-1] * excess - slopes[::-1] * offset
+    alone, residuals = [], []
+    for masks in draws:
+        control, given = control_by_neighbors(masks, surprisal)
+        alone.append((masks.weight * masks.loss).sum(dim=1) - SURPRISAL_COEFFICIENT * control)
+        residual = torch.where(masks.is_masked, masks.loss - SURPRISAL_COEFFICIENT * given, 0)
+        mean = residual.sum(dim=1, keepdim=True) / masks.is_masked.sum(dim=1, keepdim=True)
+        residuals.append(torch.where(masks.is_masked, residual - mean, 0))
+    sums = torch.stack(residuals).sum(dim=0)
+    counts = torch.stack([masks.is_masked for masks in draws]).sum(dim=0) + TOKEN_PRIOR_COUNT
+    controlled, excess = [], []
+    for masks, own, residual in zip(draws, alone, residuals, strict=True):
+        mean_loss = (sums - residual) / (counts - masks.is_masked.long())
+        centered = masks.weight * (masks.is_masked.double() - masks.mask_prob)
+        controlled.append(own - (centered * mean_loss).sum(dim=1))
+        excess.append(centered.sum(dim=1) / (masks.weight * masks.mask_prob).expand_as(centered).sum(dim=1))
+    return torch.stack(controlled), torch.stack(alone), torch.stack(excess)
+
+
+def adjust_by_curve(y: Array, alone: Array, excess: Array, q: Array, strata: int) -> Array:
+    r"""Subtract the cost that is expected at the share of masks, and add its integral over the stratum.
+
+        predicted(v) = curve(v) + level,    y dv/dq - predicted(v) (1 + excess) dv/dq + H int_stratum predicted dv
+
+    The curve is the mean cost of the other half of the examples, since the cost depends on the share of masks in much
+    the same way in all of them; the level is the mean distance of the example's other draws from it. Neither depends on
+    the draw itself.
+
+    Args:
+        y: cost per token of each draw, (N, D); draw d is in stratum d mod H.
+        alone: the same without what depends on other draws, for the level.
+        excess: relative excess of the masked tokens' weight.
+        q: positions of the draws.
+        strata: H.
+
+    Returns:
+        (N, D).
+    """
+    v, slope = mask_share(q)
+    edges, _ = mask_share(np.linspace(0, 1, strata + 1))
+    stratum = np.arange(y.shape[1]) % strata
+    adjusted = np.empty_like(y)
+    for fold in (0, 1):
+        mine, others = slice(fold, None, 2), slice(1 - fold, None, 2)
+        knots, means = _mean_curve(q[others], v[others], y[others])
+        predicted = np.interp(v[mine], knots, means)
+        distance = slope[mine] * (alone[mine] - predicted)
+        level = (distance.sum(axis=1, keepdims=True) - distance) / (
+            slope[mine].sum(axis=1, keepdims=True) - slope[mine]
+        )
+        points = np.union1d(knots, edges)
+        curve = np.interp(points, knots, means)
+        integral = np.append(0, np.cumsum((curve[1:] + curve[:-1]) / 2 * np.diff(points)))
+        expected = np.diff(integral[np.searchsorted(points, edges)])[stratum] + level * np.diff(edges)[stratum]
+        residual = y[mine] - (predicted + level) * (1 + excess[mine])
+        adjusted[mine] = slope[mine] * residual + strata * expected
     return adjusted
+
+
+def _mean_curve(q: Array, v: Array, y: Array) -> tuple[Array, Array]:
+    """Return the mean v and the mean y of the draws in each of equal bins of q."""
+    if not q.size:  # A single example, which has no standard error, is refused later.
+        return np.zeros(1), np.zeros(1)
+    bins = min(max(q.size // DRAWS_PER_BIN, 1), MAX_BINS)
+    index = (q * bins).astype(np.int64).ravel()
+    counts, sums_v, sums_y = (np.bincount(index, weights, bins) for weights in (None, v.ravel(), y.ravel()))
+    return sums_v[counts > 0] / counts[counts > 0], sums_y[counts > 0] / counts[counts > 0]

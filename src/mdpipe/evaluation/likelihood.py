@@ -21,20 +21,25 @@ from torch import nn
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.estimate import Estimate, ratio_estimate, unigram_surprisal
+from mdpipe.evaluation.estimate import Estimate, ratio_estimate
 from mdpipe.evaluation.estimators import (
     EstimatorName,
-    adjust_by_other_draws,
+    adjust_by_curve,
+    boundary_terms,
+    controlled_draws,
     estimator_of,
     exact_counts,
-    plain_draws,
-    strata_edges,
+    mask_share,
+    neighbor_surprisal,
+    num_strata,
 )
 
 if TYPE_CHECKING:
     from mdpipe.data.dataset import EncodedDataset
     from mdpipe.params import EstimatorConfig
 
+BLOCK = 1024
+"""Examples that n-grams are counted in, and that are read at a time. It does not depend on the batch size."""
 PILOT_SAMPLES = 4
 """Draws per example of the pilot that decides how many `num_mc_samples: auto` spends."""
 NORMAL_95 = 1.96
@@ -51,9 +56,6 @@ class Examples(Protocol):
     @property
     def examples(self) -> int:
         """Return the number of examples in all batches."""
-
-    def unigram(self) -> NDArray[np.int64]:
-        """Return how often each token occurs in the training split, (V,)."""
 
     def evaluation_batches(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Yield (indices of examples (B,), tokens (B, L)); L may differ between batches."""
@@ -134,10 +136,10 @@ def likelihood_bound(
 ) -> Likelihood:
     r"""Estimate the objective's bound over all examples of a data set.
 
-    With c_ehr the cost of example e per token in draw r of stratum h, w_h the stratum's width, and n_e the tokens:
+    With c_ehr the cost of example e per token in draw r of stratum h, less control variates, and n_e the tokens:
 
-        value = sum_e n_e sum_h w_h mean_r c_ehr / sum_e n_e
-        stderr_mc = sqrt(sum_e n_e^2 sum_h w_h^2 var_r(c_ehr) / R) / sum_e n_e
+        value = sum_e n_e mean_hr c_ehr / sum_e n_e
+        stderr_mc = sqrt(sum_e n_e^2 sum_h var_r(c_ehr) / (H^2 R)) / sum_e n_e
 
     and `stderr` is the ratio estimator's over the clusters of examples.
 
@@ -221,36 +223,48 @@ def _estimate(
     clusters: NDArray[np.int64] | None,
 ) -> Likelihood:
     """Return the estimate from a given number of draws."""
-    device = next(network.parameters()).device
-    edges = strata_edges(estimator, num_draws)
-    widths = np.diff(edges)
-    build_draw = exact_counts if estimator == "exact_counts" else plain_draws
-    draw = build_draw(objective, cast("Denoiser", network))
-    surprisal_V = torch.from_numpy(unigram_surprisal(dataset.unigram())).to(device)
-    costs_ND, excess_ND, v_ND = np.zeros((3, dataset.examples, num_draws))
+    device, model = next(network.parameters()).device, cast("Denoiser", network)
+    strata, is_controlled = num_strata(estimator, num_draws), estimator == "exact_counts"
+    draw = exact_counts(objective, model) if is_controlled else None
+    costs_ND, alone_ND, excess_ND, q_ND = np.zeros((4, dataset.examples, num_draws))
     sizes = np.zeros(dataset.examples, dtype=np.int64)
     boundaries = np.zeros(2)
-    for batch, tokens in dataset.evaluation_batches(batch_size):
-        labels = None if class_labels is None else torch.tensor(class_labels[batch], device=device)
-        x0 = torch.from_numpy(tokens).to(device)
-        examples_B = torch.from_numpy(batch).to(device)
-        draws = []
-        for index in range(num_draws):
-            stratum = index % len(widths)
-            u = rng.uniform(index, examples_B, 2 + tokens.shape[1])
-            u[:, 0] = edges[stratum] + widths[stratum] * u[:, 0]
-            elbo, excess = draw(x0, surprisal_V[x0], u, labels)
-            draws.append(torch.stack([elbo.total, elbo.reconstruction, elbo.prior, excess, u[:, 0]]))
-        total, *boundary, excess_DB, v_DB = torch.stack(draws, dim=1).double().cpu().numpy()
-        costs_ND[batch], excess_ND[batch], v_ND[batch] = total.T / tokens.shape[1], excess_DB.T, v_DB.T
-        boundaries += [part.mean(axis=0).sum() for part in boundary]
-        sizes[batch] = tokens.shape[1]
-    costs_NRH, excess_NRH, v_NRH = (array.reshape(len(sizes), -1, len(widths)) for array in (costs_ND, excess_ND, v_ND))
-    if estimator == "exact_counts":
-        costs_NRH = adjust_by_other_draws(costs_NRH, excess_NRH, v_NRH, edges)
-    per_example = sizes * (costs_NRH.mean(axis=1) @ widths)
+    for indices, block in dataset.evaluation_batches(BLOCK):
+        surprisal = torch.from_numpy(neighbor_surprisal(block, dataset.vocab_size)) if is_controlled else None
+        for start in range(0, len(block), batch_size):
+            rows = slice(start, start + batch_size)
+            tokens = block[rows]
+            batch = indices[rows]
+            sizes[batch] = length = tokens.shape[1]
+            labels = None if class_labels is None else torch.tensor(class_labels[batch], device=device)
+            x0 = torch.from_numpy(tokens).to(device)
+            examples_B = torch.from_numpy(batch).to(device)
+            u_DB = [rng.uniform(index, examples_B, 2 + length) for index in range(num_draws)]
+            for index, u in enumerate(u_DB):
+                u[:, 0] = (index % strata + u[:, 0]) / strata
+                q_ND[batch, index] = u[:, 0].cpu().numpy()
+            if draw is None or surprisal is None:
+                elbos = [objective.elbo(model, x0, u[:, 0], u[:, 2:], labels) for u in u_DB]
+                parts = torch.stack([torch.stack([one.total, one.reconstruction, one.prior]) for one in elbos], dim=2)
+                total, *boundary = parts.double().cpu().numpy()
+                costs_ND[batch] = total / length
+            else:
+                for u in u_DB:
+                    u[:, 0] = torch.from_numpy(mask_share(u[:, 0].cpu().numpy())[0])
+                draws = [draw(x0, u, labels) for u in u_DB]
+                controlled = controlled_draws(draws, surprisal[:, rows].to(device))
+                costs_ND[batch], alone_ND[batch], excess_ND[batch] = (one.T.cpu().numpy() for one in controlled)
+                ends = boundary_terms(objective, x0)
+                boundary = [part[:, None].cpu().numpy() for part in (ends.reconstruction, ends.prior)]
+                for array in (costs_ND, alone_ND):
+                    array[batch] = (array[batch] + sum(boundary)) / length
+            boundaries += [part.mean(axis=1).sum() for part in boundary]
+    if is_controlled:
+        costs_ND = adjust_by_curve(costs_ND, alone_ND, excess_ND, q_ND, strata)
+    costs_NRH = costs_ND.reshape(len(sizes), -1, strata)
     repeats = costs_NRH.shape[1]
-    variances = np.square(sizes) * (costs_NRH.var(axis=1, ddof=1) @ np.square(widths)) / repeats if repeats > 1 else 0
+    per_example = sizes * costs_NRH.mean(axis=(1, 2))
+    variances = np.square(sizes) * costs_NRH.var(axis=1, ddof=1).mean(axis=1) / (strata * repeats) if repeats > 1 else 0
     over_examples, num_tokens = ratio_estimate(per_example, sizes, clusters), int(sizes.sum())
     reconstruction, prior = (boundaries / num_tokens).tolist()
     return Likelihood(

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
-from mdpipe.diffusion.objectives.md4 import masked_token_loss
+from mdpipe.diffusion.objectives.md4 import masked_token_losses
 from mdpipe.diffusion.schedules.base import DiscreteTime
 from mdpipe.params.diffusion import GenMD4Config
 
@@ -104,29 +104,40 @@ class GenMD4(Objective, config=GenMD4Config):
             self._integrand(model, x0, t, u_mask, class_labels) for u_mask in u.chunk(self.num_mask_samples, dim=1)
         )
         score = (f1 - f2).detach() * (log_q1 - log_q2) / 2
-        return self._add_boundary_terms((f1 + f2) / 2, x0).total + score - score.detach()
+        return self.add_boundary_terms((f1 + f2) / 2, x0).total + score - score.detach()
 
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
         """Return one Monte Carlo sample of the bound."""
         diffusion, _ = self._integrand(model, x0, t, u, class_labels)
-        return self._add_boundary_terms(diffusion, x0)
+        return self.add_boundary_terms(diffusion, x0)
 
     def _integrand(
         self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return the diffusion part (B,) at one mask, and log q (B,) of that mask."""
+        s, t, weight = self.interval(t)
+        x_t, log_q = self._q_sample(x0, t, u)
+        return weight * self.masked_losses(model, x_t, s, t, class_labels, x0).sum(dim=1), log_q
+
+    def interval(self, t: Tensor) -> tuple[Tensor | None, Tensor, Tensor | int]:
+        """Return s (B,), or None in continuous time, t (B,) and the weight of the losses, for a uniform t (B,)."""
         if self.discrete_time is None:
             t = T_MIN + (1 - T_MIN) * t
-            x_t, log_q = self._q_sample(x0, t, u)
-            return (1 - T_MIN) / t * masked_token_loss(self, model, x_t, t, class_labels, x0), log_q
+            return None, t, (1 - T_MIN) / t
         s, t = self.discrete_time.interval(t)
-        x_t, log_q = self._q_sample(x0, t, u)
+        return s, t, self.discrete_time.timesteps
+
+    def masked_losses(
+        self, model: Denoiser, x_t: Tensor, s: Tensor | None, t: Tensor, class_labels: Tensor | None, x0: Tensor
+    ) -> Tensor:
+        """Return the loss at each masked position of x_t, and 0 at the others, (B, L), for a result of `interval`."""
+        if s is None:
+            return masked_token_losses(self, model, x_t, t, class_labels, x0)
         is_last = s == 0
         # The last step, to time 0, unmasks everything: any finite ratio will do.
         log_ratio = (torch.where(is_last, t, s) / t).log()
         per_position = (value[:, None].expand_as(x0) for value in (log_ratio, is_last))
-        divergence = masked_token_loss(self, model, x_t, t, class_labels, x0, *per_position)
-        return self.discrete_time.timesteps * divergence, log_q
+        return masked_token_losses(self, model, x_t, t, class_labels, x0, *per_position)
 
     def _q_sample(self, x0: Tensor, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
         """Sample x_t (B, L) from q(x_t | x_0) at t (B,); return it with log q of its mask, (B,)."""
@@ -143,7 +154,7 @@ class GenMD4(Objective, config=GenMD4Config):
         w = self.schedule.w.to(log_mu.dtype)
         return _rate(log_mu, w, target) if self.discrete_time is None else _divergence(log_mu, w, target, *step)
 
-    def _add_boundary_terms(self, diffusion: Tensor, x0: Tensor) -> ELBO:
+    def add_boundary_terms(self, diffusion: Tensor, x0: Tensor) -> ELBO:
         """Add the costs at both ends of time to the diffusion part (B,)."""
         reconstruction = torch.zeros_like(diffusion)
         if self.discrete_time is None:

@@ -97,7 +97,14 @@ class MD4(AbsorbingObjective, config=MD4Config):
 def masked_token_loss(
     objective: Objective, model: Denoiser, x_t: Tensor, t: Tensor, class_labels: Tensor | None, *targets: Tensor
 ) -> Tensor:
-    """Sum `objective.token_loss` over the masked positions of each example of x_t (B, L).
+    """Return the sum (B,) of `masked_token_losses` over the positions."""
+    return masked_token_losses(objective, model, x_t, t, class_labels, *targets).sum(dim=1)
+
+
+def masked_token_losses(
+    objective: Objective, model: Denoiser, x_t: Tensor, t: Tensor, class_labels: Tensor | None, *targets: Tensor
+) -> Tensor:
+    """Return `objective.token_loss` at the masked positions of x_t (B, L), and 0 at the others, (B, L).
 
     Args:
         objective: gives the token loss and the mask's index.
@@ -108,7 +115,7 @@ def masked_token_loss(
         targets: (B, L) each, further arguments of the token loss: the prediction target comes first.
 
     Returns:
-        (B,).
+        (B, L).
     """
     is_masked = (x_t == objective.mask_id).flatten()
     # The head's shapes depend on this number; a GPU runs the denoiser while the host waits for it.
@@ -117,7 +124,7 @@ def masked_token_loss(
     positions = is_masked.nonzero_static(size=num_masked()).squeeze(1)
     hidden, *targets_N = (tensor.flatten(0, 1).index_select(0, positions) for tensor in (hidden, *targets))
     losses = chunked_token_loss(objective, model, hidden, *targets_N)
-    return losses.new_zeros(len(is_masked)).index_copy(0, positions, losses).view(x_t.shape).sum(dim=1)
+    return losses.new_zeros(len(is_masked)).index_copy(0, positions, losses).view(x_t.shape)
 
 
 def chunked_token_loss(objective: Objective, model: Denoiser, hidden: Tensor, *targets: Tensor) -> Tensor:
