@@ -43,9 +43,6 @@ class Windows:
     def examples(self) -> int:
         return len(self.whole) + (self.tail is not None)
 
-    def unigram(self) -> NDArray[np.int64]:
-        return np.bincount(self.whole.ravel(), minlength=self.vocab_size)
-
     def evaluation_batches(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         for first in range(0, len(self.whole), batch_size):
             indices = np.arange(len(self.whole))[first : first + batch_size]

@@ -1,23 +1,41 @@
 """Exact counts by enumeration: weights, times and masks, without chance."""
 
-import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from mdpipe.diffusion.objectives.base import ELBO
 from mdpipe.diffusion.objectives.baselines import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4, AbsorbingObjective
 from mdpipe.diffusion.schedules.base import Linear, Schedule
-from mdpipe.evaluation.estimators import MaskCounts, estimator_of, exact_counts, plain_draws, strata_edges
+from mdpipe.evaluation.enumerated import masks
+from mdpipe.evaluation.estimators import (
+    EDGES,
+    PRIOR_COUNT,
+    Draw,
+    MaskCounts,
+    adjust_by_curve,
+    diffusion_and_controls,
+    estimator_of,
+    exact_counts,
+    mask_share,
+    neighbor_surprisal,
+    num_strata,
+)
 from mdpipe.params.diffusion import MD4Config
 from tests.diffusion.every import every_objective, every_schedule
 from tests.diffusion.objectives.enumeration import expectation
-from tests.diffusion.tables import masks, random_timed
+from tests.diffusion.tables import random_timed
 
 V, L = 3, 4
+X0 = torch.tensor([2, 0, 1, 1])
+LAST = 1 - 2.0**-53
+"""A uniform that masks its token."""
 CPU = torch.device("cpu")
 COUNTED = ["md4", "md4 in steps", "maskgit", "sedd", "d3pm", "any_order"]
 counted = pytest.mark.parametrize("name", COUNTED)
@@ -45,7 +63,7 @@ def test_a_bound_of_unknown_form_has_its_times_stratified() -> None:
 @every
 def test_counts_and_times_give_the_enumerated_bound(name: str, schedule: Schedule) -> None:
     """All sets of each size, with the time | n by its quantiles, of a table that drifts with the time."""
-    objective, x0, quantiles = every_objective(V, schedule)[name], torch.tensor([2, 0, 1, 1]), 2000
+    objective, x0, quantiles = every_objective(V, schedule)[name], X0, 2000
     assert isinstance(objective, AbsorbingObjective | AnyOrder)
     counts, network = MaskCounts(objective, L, CPU), random_timed(V, L, 0)
     u = (torch.arange(quantiles).double() + 0.5) / quantiles
@@ -81,40 +99,123 @@ def test_uniform_v_gives_counts_by_their_weights(name: str, schedule: Schedule) 
             assert counts.total == pytest.approx(length * (last - first).item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["genmd4", "genmd4 in steps"])
-def test_control_variates_of_genmd4_have_expectation_zero(name: str) -> None:
-    """At each time, over all sets of masks: the bound is unchanged, and the weights of the masks have no excess."""
+def unequal_schedules(name: str) -> GenMD4:
     objective = every_objective(V, Linear())[name].double()
     assert isinstance(objective, GenMD4)
     objective.schedule.raw.data = torch.tensor([0.5, 2.0, 4.0], dtype=torch.float64)
-    x0, surprisal, network = torch.tensor([2, 0, 1, 1]), torch.tensor([0.1, 2.0, 0.7, 0.7]), random_timed(V, L, 0)
+    return objective
+
+
+def check_masks(draw: Draw, u: Tensor, sets: Tensor, chance: Tensor) -> Tensor:
+    """Check the probabilities and the control variates of all sets of masks; return the mean diffusion part."""
+    x0 = X0.expand(len(sets), -1)
+    with torch.no_grad():
+        other_u = torch.tensor([0.4, 0.0, LAST, 0, LAST, 0]).double()
+        found, other = draw(x0, u, None), draw(x0, other_u.expand_as(u), None)
+    assert torch.equal(found.is_masked, sets)
+
+    def mean(values: Tensor) -> Tensor:
+        return (chance[:, None] * values).sum(dim=0)
+
+    padded = functional.pad(sets, (1, 1), value=True)
+    prob = mean(sets)
+    assert torch.allclose(prob, found.mask_prob[0].expand(L))
+    for neighbor, expected in (
+        (padded[:, :-2], found.neighbor_prob[0, :-2]),
+        (padded[:, 2:], found.neighbor_prob[0, 2:]),
+        (padded[:, :-2] & padded[:, 2:], found.both_prob[0]),
+    ):
+        assert torch.allclose(mean(sets & neighbor), prob * expected)
+    surprisal = torch.rand(4, L, generator=torch.Generator().manual_seed(0)).double()
+    terms = diffusion_and_controls([found, other], surprisal[:, None].expand(-1, len(sets), -1))[:, 0]
+    assert torch.allclose(terms[1:] @ chance, torch.zeros(4).double(), atol=1e-12)
+    if not sets.all():  # Otherwise, all controls are 0.
+        assert (terms[1:4].abs().amax(dim=1) > 1e-3).all()
+    return terms[0] @ chance
+
+
+@pytest.mark.parametrize("name", ["genmd4", "genmd4 in steps"])
+def test_masks_of_genmd4_are_independent_ones_given_any(name: str) -> None:
+    """At each time, all sets of masks but the empty one, which costs nothing: the bound is unchanged."""
+    objective, network = unequal_schedules(name), random_timed(V, L, 0)
     for v in (0.01, 0.3, 0.9):
-        sets = masks(L)
-        u = torch.cat([torch.full((len(sets), 2), v), sets * (1 - 2.0**-53)], dim=1).double()
-        time = torch.tensor([v]).double()
-        time = (
-            1e-3 + (1 - 1e-3) * time if objective.discrete_time is None else objective.discrete_time.interval(time)[1]
-        )
-        mask_prob = objective.schedule.one_minus_alpha(time)[0, x0]
-        chance = torch.where(sets, mask_prob, 1 - mask_prob).prod(dim=1)
-        rows = (x0.expand(len(sets), -1), surprisal.expand(len(sets), -1).double(), u, None)
+        _, time, _ = objective.interval(torch.tensor([v]).double())
+        m = objective.schedule.one_minus_alpha(time)[0, X0]
+        chance = torch.where(masks(L), m, 1 - m).prod(dim=1)
+        u = torch.cat([torch.full((2**L, 1), v), masks(L) * LAST], dim=1).double()
         with torch.no_grad():
-            (controlled, excess), (plain, _) = (
-                build(objective, network)(*rows) for build in (exact_counts, plain_draws)
-            )
-        assert (chance * excess).sum().item() == pytest.approx(0, abs=1e-12)
-        assert (chance * controlled.total).sum().item() == pytest.approx((chance * plain.total).sum().item(), rel=1e-12)
-        assert not torch.allclose(controlled.total, plain.total)
+            expected = objective.elbo(network, X0.expand(2**L, -1), u[:, 0], u[:, 1:]).diffusion @ chance
+        sets, p = masks(L)[1:], 1 - chance[0]
+        any_up_to = functional.pad(1 - (1 - m).cumprod(dim=0), (1, 0))
+        middles = (any_up_to[1:] + any_up_to[:-1]) / 2 / p
+        first = middles[sets.int().argmax(dim=1)]
+        u = torch.cat([torch.full((len(sets), 1), v), first[:, None], sets * LAST], dim=1).double()
+        found = check_masks(exact_counts(objective, network), u, sets, chance[1:] / p)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-9)
 
 
-@pytest.mark.parametrize("number", [2, 8, 16, 20])
-def test_strata_cover_the_unit_interval(number: int) -> None:
-    """Two draws in each; finer strata subdivide coarser ones where their number is a multiple."""
-    for estimator in ("exact_counts", "stratified_times"):
-        edges = strata_edges(estimator, number)
-        assert len(edges) == number // 2 + 1
-        assert (edges[0], edges[-1]) == (0, 1)
-        assert (edges[1:] > edges[:-1]).all()
-        assert set(edges.round(12)) <= set(strata_edges(estimator, 2 * number).round(12))
-    assert strata_edges("independent_times", number).tolist() == [0, 1]
-    assert math.isclose(strata_edges("exact_counts", 16)[1], 0.035)
+@counted
+def test_controls_of_counts_have_expectation_zero(name: str) -> None:
+    """Over all sets of each size, on every neighborhood of a token."""
+    objective = every_objective(V, Linear())[name]
+    draw = exact_counts(objective, random_timed(V, L, 0))
+    for n in range(1, L + 1):
+        sets = masks(L)[masks(L).sum(dim=1) == n]
+        u = torch.cat([torch.full((len(sets), 2), (n - 0.5) / L), sets * LAST], dim=1).double()
+        check_masks(draw, u, sets, torch.full((len(sets),), 1 / len(sets)).double())
+
+
+def test_surprisal_given_neighbors_counts_all_others() -> None:
+    """Against loops over the tokens, each of which is left out of its own counts."""
+    tokens = np.random.default_rng(0).integers(V, size=(5, L))
+    found = np.exp(-neighbor_surprisal(tokens, V))
+
+    def frequency(context: tuple[int, ...], row: int, i: int, prior: float, weight: float) -> float:
+        """Return the frequency of token i of the row among those with the same tokens at the distances `context`."""
+        same = [
+            tokens[r, j]
+            for r, j in np.ndindex(tokens.shape)
+            if (r, j) != (row, i) and all(0 <= j + d < L and tokens[r, j + d] == tokens[row, i + d] for d in context)
+        ]
+        return float((same.count(tokens[row, i]) + weight * prior) / (len(same) + weight))
+
+    for row, i in np.ndindex(tokens.shape):
+        p = frequency((), row, i, 1 / V, V)
+        left = frequency((-1,), row, i, p, PRIOR_COUNT) if i > 0 else p
+        right = frequency((1,), row, i, p, PRIOR_COUNT) if i < L - 1 else p
+        both = frequency((-1, 1), row, i, min(left * right / p, 1), PRIOR_COUNT) if 0 < i < L - 1 else p
+        assert found[:, row, i] == pytest.approx([p, left, right, both])
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (1, 2), (1, 3)])
+def test_surprisal_of_short_windows_is_finite(shape: tuple[int, int]) -> None:
+    found = neighbor_surprisal(np.zeros(shape, dtype=np.int64), V)
+    assert found.shape == (4, *shape)
+    assert np.isfinite(found).all()
+
+
+def test_share_of_masks_is_a_quantile_function() -> None:
+    q = np.linspace(0, 1, 10_001)[:-1] + 0.5e-4
+    v, slope = mask_share(q)
+    assert np.allclose(np.diff(v), 1e-4 * (slope[1:] + slope[:-1]) / 2, atol=1e-4)
+    assert slope.mean() == pytest.approx(1, abs=1e-3)
+    assert mask_share(np.array([0.0, 1.0]))[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("number", [2, 6, 16])
+def test_what_the_curve_and_the_controls_explain_has_no_variance(number: int) -> None:
+    """A smooth curve, a level of each example and a multiple of a control: every draw becomes the integral."""
+    random, strata = np.random.default_rng(0), number // 2
+    q = (np.arange(number) % strata + random.random((40, number))) / strata
+    levels, controls = random.random((40, 1)), random.normal(size=(3, 40, number))
+    heights = np.arange(len(EDGES))
+    curve = np.interp(mask_share(q)[0], EDGES, heights) + levels
+    found = adjust_by_curve(curve, controls, np.zeros_like(q), q, strata)
+    integral = np.sum((heights[1:] + heights[:-1]) / 2 * np.diff(EDGES)) + levels
+    np.testing.assert_allclose(found.reshape(40, 2, strata).mean(axis=2), np.repeat(integral, 2, axis=1), rtol=1e-2)
+
+
+@pytest.mark.parametrize("estimator", ["exact", "independent_times"])
+def test_independent_draws_have_one_stratum(estimator: Any) -> None:
+    assert num_strata(estimator, 8) == 1
+    assert num_strata("exact_counts", 8) == num_strata("stratified_times", 8) == 4

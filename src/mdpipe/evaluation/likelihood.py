@@ -26,7 +26,7 @@ from mdpipe.evaluation.estimators import (
     EstimatorName,
     adjust_by_curve,
     boundary_terms,
-    controlled_draws,
+    diffusion_and_controls,
     estimator_of,
     exact_counts,
     mask_share,
@@ -226,7 +226,7 @@ def _estimate(
     device, model = next(network.parameters()).device, cast("Denoiser", network)
     strata, is_controlled = num_strata(estimator, num_draws), estimator == "exact_counts"
     draw = exact_counts(objective, model) if is_controlled else None
-    costs_ND, alone_ND, excess_ND, q_ND = np.zeros((4, dataset.examples, num_draws))
+    q_ND, costs_ND, *controls_CND, excess_ND = np.zeros((6, dataset.examples, num_draws))
     sizes = np.zeros(dataset.examples, dtype=np.int64)
     boundaries = np.zeros(2)
     for indices, block in dataset.evaluation_batches(BLOCK):
@@ -247,20 +247,21 @@ def _estimate(
                 elbos = [objective.elbo(model, x0, u[:, 0], u[:, 2:], labels) for u in u_DB]
                 parts = torch.stack([torch.stack([one.total, one.reconstruction, one.prior]) for one in elbos], dim=2)
                 total, *boundary = parts.double().cpu().numpy()
-                costs_ND[batch] = total / length
+                costs_ND[batch] = total
             else:
                 for u in u_DB:
                     u[:, 0] = torch.from_numpy(mask_share(u[:, 0].cpu().numpy())[0])
                 draws = [draw(x0, u, labels) for u in u_DB]
-                controlled = controlled_draws(draws, surprisal[:, rows].to(device))
-                costs_ND[batch], alone_ND[batch], excess_ND[batch] = (one.T.cpu().numpy() for one in controlled)
+                terms = diffusion_and_controls(draws, surprisal[:, rows].to(device)).transpose(1, 2).cpu().numpy()
+                for array, term in zip((costs_ND, *controls_CND, excess_ND), terms, strict=True):
+                    array[batch] = term
                 ends = boundary_terms(objective, x0)
                 boundary = [part[:, None].cpu().numpy() for part in (ends.reconstruction, ends.prior)]
-                for array in (costs_ND, alone_ND):
-                    array[batch] = (array[batch] + sum(boundary)) / length
+                costs_ND[batch] += sum(boundary)
             boundaries += [part.mean(axis=1).sum() for part in boundary]
+    costs_ND /= sizes[:, None]
     if is_controlled:
-        costs_ND = adjust_by_curve(costs_ND, alone_ND, excess_ND, q_ND, strata)
+        costs_ND = adjust_by_curve(costs_ND, np.stack(controls_CND) / sizes[:, None], excess_ND, q_ND, strata)
     costs_NRH = costs_ND.reshape(len(sizes), -1, strata)
     repeats = costs_NRH.shape[1]
     per_example = sizes * costs_NRH.mean(axis=(1, 2))
