@@ -73,7 +73,8 @@ def generate(run: str, options: SamplingOptions, count: int, prompt: str, length
         ValueError: the model is missing or broken, an option does not fit it, `out` cannot be written, or the prompt
             leaves no tokens to sample or contains characters that the run's tokenizer cannot encode.
     """
-    model = _load_model(run, options)
+    options.require_in_range()
+    model = load_run(run, options.threads)
     if model.modality == "image":
         out = out or f"{run}.png"
         require_sample_path(out, "image")
@@ -99,7 +100,8 @@ def infill_text(run: str, options: SamplingOptions, count: int, text: str, mask_
     Raises:
         ValueError: the text has no mask or cannot be encoded, the run samples images, or an option does not fit it.
     """
-    model = _load_model(run, options)
+    options.require_in_range()
+    model = load_run(run, options.threads)
     if model.modality != "text":
         raise ValueError(f"run {run!r} samples images; give --image and --mask instead of --text")
     require_sample_path(out, "text")
@@ -117,7 +119,8 @@ def infill_image(run: str, options: SamplingOptions, count: int, image: Path, ma
         ValueError: a file does not have the size of the run's images or cannot be read, the mask is empty, the run
             samples text, or an option does not fit it.
     """
-    model = _load_model(run, options)
+    options.require_in_range()
+    model = load_run(run, options.threads)
     if model.modality != "image":
         raise ValueError(f"run {run!r} samples text; give --text instead of --image and --mask")
     out = out or f"{run}.png"
@@ -150,6 +153,16 @@ def require_sample_path(out: str | None, modality: str) -> None:
             f"--out {out} does not say how to write images; allowed: {', '.join(SHEET_SUFFIXES)} (a sheet of all),"
             f" {', '.join(ARRAY_SUFFIXES)} (an array), or a folder, with / at its end (a PNG each)"
         )
+    require_writable_path(out)
+
+
+def require_writable_path(out: str) -> None:
+    """Pass if a file or folder `out` can be made or replaced.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    folder = _is_folder(out)
     path = Path(out).absolute() if folder else Path(out).absolute().parent
     while not path.exists():
         path = path.parent
@@ -252,8 +265,12 @@ def class_label(model: TrainedModel, name: str) -> int:
     raise ValueError(f"--label {name} is not known: run {model.name!r} has {known}")
 
 
-def _load_model(run: str, options: SamplingOptions) -> TrainedModel:
-    """Load the model of a run that is trained or in params.yaml; check the options first."""
+def load_run(run: str, threads: int) -> TrainedModel:
+    """Load the model of a run that is trained, after configuring the process.
+
+    Raises:
+        ValueError: there is no such run, or its model is missing or broken.
+    """
     trained = paths.trained_runs()
     if run not in trained:
         runs = load_params().runs if PARAMS_FILE.exists() else {}
@@ -264,8 +281,7 @@ def _load_model(run: str, options: SamplingOptions) -> TrainedModel:
             raise ValueError(
                 f"there is no run {run!r}{hint}; trained in models/: {', '.join(trained) or 'none'}{others}"
             )
-    options.require_in_range()
-    configure_runtime(options.threads)
+    configure_runtime(threads)
     model = model_io.load_model(run)
     _warn_of_other_params(model)
     return model

@@ -146,8 +146,12 @@ class Autoregressive(Objective, config=AutoregressiveConfig):
         class_labels: Tensor | None = None,
     ) -> ELBO:
         """Return -log p(x), all of it in `diffusion`."""
-        shifted = functional.pad(x0[:, :-1], (1, 0), value=self.mask_id)
         zero = torch.zeros_like(t)
-        hidden = model(shifted, zero, class_labels).flatten(0, 1)
+        hidden = self.hidden(model, x0, class_labels).flatten(0, 1)
         cross_entropy = chunked_token_loss(self, model, hidden, x0.flatten()).view(x0.shape)
         return ELBO(reconstruction=zero, prior=zero, diffusion=cross_entropy.double().sum(dim=1))
+
+    def hidden(self, model: Denoiser, x0: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Return hidden states (B, L, D), at position n of the tokens before x^n."""
+        shifted = functional.pad(x0[:, :-1], (1, 0), value=self.mask_id)
+        return model(shifted, torch.zeros(len(x0), dtype=torch.float64, device=x0.device), class_labels)

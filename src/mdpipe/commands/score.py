@@ -1,0 +1,253 @@
+"""`mdpipe score`: bounds on -log2 p(continuation | context), and multiple choice by likelihood.
+
+A line of the input is one of three JSON objects:
+
+    {"context": ..., "continuation": ...}
+    {"context": ..., "choices": [...], "label": ...}
+    {"activity_label": ..., "ctx_a": ..., "ctx_b": ..., "endings": [...], "label": ...}    HellaSwag, or `ctx` for both
+
+Tokens, questions and accuracies are those of lm-evaluation-harness 0.4.
+"""
+
+import csv
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError, model_validator
+from rich.progress import MofNCompleteColumn, TimeRemainingColumn
+
+from mdpipe.commands.interactive import load_run, require_writable_path
+from mdpipe.data.artifacts.files import atomic_write, first_problem
+from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
+from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.evaluation.conditional import conditional_bound
+from mdpipe.evaluation.estimate import Estimate, unigram_surprisal
+from mdpipe.messages import reason
+from mdpipe.progress import progress_bar
+from mdpipe.stages.model_io import UNIGRAM, TrainedModel
+
+TABLE_SUFFIXES = (".jsonl", ".csv")
+DIGITS = 6
+"""Decimals of a number of bits."""
+
+Text = Annotated[str, Field(min_length=1)]
+Choices = Annotated[list[Text], Field(min_length=2)]
+Label = Annotated[int, Field(ge=0)]
+
+
+class _Continuation(BaseModel):
+    context: str
+    continuation: Text
+
+    def item(self, line: int) -> "Item":
+        return Item(line, self.context, [self.continuation], None)
+
+
+class _MultipleChoice(BaseModel):
+    context: str
+    choices: Choices
+    label: Label
+
+    def item(self, line: int) -> "Item":
+        return Item(line, self.context, self.choices, self.label)
+
+
+class _HellaSwag(BaseModel):
+    activity_label: str
+    ctx_a: str
+    ctx_b: str = ""
+    endings: Choices
+    label: Label
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_whole_context(cls, content: dict[str, Any]) -> dict[str, Any]:
+        return {"ctx_a": content["ctx"], **content} if "ctx" in content else content
+
+    def item(self, line: int) -> "Item":
+        query = f"{self.activity_label}: {self.ctx_a} {self.ctx_b.capitalize()}"
+        # The space that separates an ending from the query is part of what is scored, as a word boundary is.
+        return Item(line, clean(query), [f" {clean(ending)}" for ending in self.endings], self.label)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A context and the texts that may follow it."""
+
+    line: int
+    context: str
+    continuations: list[str]
+    label: int | None
+    """Index of the right one; None if there is a single one, without a question."""
+
+    @property
+    def characters(self) -> list[int]:
+        """Return the lengths of the continuations without white space at their ends."""
+        return [len(text.strip()) for text in self.continuations]
+
+
+def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size: int, seed: int, threads: int) -> None:
+    """Bound -log2 p of each continuation in a file; write a row for each to `out`, or print them as JSON lines.
+
+    A summary, with the accuracy of questions, is printed after the name of `out`, or on the standard error.
+
+    Raises:
+        ValueError: a line is wrong or cannot be scored, the run samples images, or `out` cannot be written.
+    """
+    if num_mc_samples % 2:
+        raise ValueError(f"--num-mc-samples {num_mc_samples} is odd; two samples in each stratum give the error")
+    if out is not None:
+        if Path(out).suffix.lower() not in TABLE_SUFFIXES:
+            raise ValueError(f"--out {out} does not say how to write rows; allowed: {', '.join(TABLE_SUFFIXES)}")
+        require_writable_path(out)
+    items = read_items(file)
+    model = load_run(run, threads)
+    if model.modality != "text":
+        raise ValueError(f"run {run!r} samples images; continuations of text need a run on text")
+    tokenizer = load_tokenizer(model.directory)
+    requests = []
+    for item in items:
+        for text in item.continuations:
+            try:
+                requests.append(encode_request(tokenizer, item.context, text, model.seq_len))
+            except ValueError as error:
+                raise ValueError(f"{file}, line {item.line}: {error}") from None
+    bounds = iter(bound_requests(model, requests, num_mc_samples, batch_size, seed))
+    scored = [(item, [next(bounds) for _ in item.continuations]) for item in items]
+    sizes = iter(int(is_target.sum()) for _, is_target in requests)
+    rows = [
+        {
+            "line": item.line,
+            "choice": None if item.label is None else choice,
+            "is_label": None if item.label is None else choice == item.label,
+            "tokens": next(sizes),
+            "characters": item.characters[choice],
+            "bits": round(bound.value, DIGITS),
+            "stderr": round(bound.stderr, DIGITS),
+        }
+        for item, of_item in scored
+        for choice, bound in enumerate(of_item)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    samples = "exact likelihoods" if model.objective.is_exact else f"{num_mc_samples} Monte Carlo samples each"
+    summary = f"{len(rows)} continuations, {samples}\n{describe_accuracy(scored)}"
+    if out is None:
+        sys.stdout.write(lines)
+        sys.stderr.write(summary)
+        return
+    if Path(out).suffix.lower() == ".csv":
+        table = io.StringIO()
+        writer = csv.DictWriter(table, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        lines = table.getvalue()
+    atomic_write(Path(out), lines.encode())
+    sys.stdout.write(f"{out}\n{summary}")
+
+
+def read_items(file: Path) -> list[Item]:
+    """Read a file of JSON lines.
+
+    Raises:
+        ValueError: it does not exist or is empty, or a line is not one of the objects above; the message names it.
+    """
+    if not file.is_file():
+        raise ValueError(f"{file} is no file; name one with a JSON object per line")
+    items = []
+    for number, line in enumerate(file.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            content = json.loads(line)
+            if not isinstance(content, dict):
+                raise ValueError("this is no JSON object")  # noqa: TRY004
+            kind = _HellaSwag if "endings" in content else _MultipleChoice if "choices" in content else _Continuation
+            item = kind.model_validate(content).item(number)
+            if item.label is not None and item.label >= len(item.continuations):
+                raise ValueError(f"label = {item.label}: there are {len(item.continuations)} choices, counted from 0")
+        except ValidationError as error:
+            raise ValueError(f"{file}, line {number}: {first_problem(error)}") from None
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number}: {reason(error)}") from None
+        items.append(item)
+    if not items:
+        raise ValueError(f"{file} is empty; write a JSON object per line")
+    return items
+
+
+def clean(text: str) -> str:
+    """Remove the marks that HellaSwag's texts from WikiHow have in brackets, as lm-evaluation-harness does."""
+    return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
+
+
+def encode_request(
+    tokenizer: Tokenizer, context: str, continuation: str, window: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the tokens (L,) of a text and which are the continuation's, as lm-evaluation-harness splits them.
+
+    Both are encoded as one text, which is cut where the context's own tokens end. White space at the end of the context
+    goes to the continuation. An empty context is the end-of-text token, and a long one loses its beginning.
+
+    Raises:
+        ValueError: the continuation has no tokens, or more than the model's window.
+    """
+    stripped = context.rstrip()
+    continuation = context[len(stripped) :] + continuation
+    before = tokenizer.encode(stripped) if stripped else np.array([tokenizer.eos_id])
+    after = tokenizer.encode(stripped + continuation)[len(before) if stripped else 0 :]
+    if not 0 < len(after) <= window:
+        raise ValueError(f"the continuation {continuation!r:.60} has {len(after)} tokens; allowed: 1 to {window}")
+    tokens = np.concatenate([before, after])[-window:]
+    return tokens, np.arange(len(tokens)) >= len(tokens) - len(after)
+
+
+def bound_requests(
+    model: TrainedModel,
+    requests: Sequence[tuple[NDArray[np.int64], NDArray[np.bool_]]],
+    num_mc_samples: int,
+    batch_size: int,
+    seed: int,
+) -> list[Estimate]:
+    """Bound -log2 p of the targets of each request, with a progress bar on the standard error."""
+    tokens, targets = [ids for ids, _ in requests], [is_target for _, is_target in requests]
+    surprisal = unigram_surprisal(np.load(model.directory / UNIGRAM))
+    with progress_bar(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        task = bar.add_task("scoring", total=None)
+        bounds = conditional_bound(
+            model.objective,
+            model.network,
+            tokens,
+            targets,
+            surprisal,
+            num_mc_samples,
+            batch_size,
+            CounterRNG(seed, "score"),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    return [bound.scaled(1 / math.log(2)) for bound in bounds]
+
+
+def describe_accuracy(scored: Sequence[tuple[Item, Sequence[Estimate]]]) -> str:
+    """Return a line with the accuracies of the questions, if there are any, and their binomial standard errors.
+
+    The answer is the choice of the least bits or, normalized, of the least bits per character.
+    """
+    questions = [(item, [bound.value for bound in bounds]) for item, bounds in scored if item.label is not None]
+    if not questions:
+        return ""
+    plain = np.mean([np.argmin(bits) == item.label for item, bits in questions])
+    normalized = np.mean([np.argmin(np.divide(bits, item.characters)) == item.label for item, bits in questions])
+    parts = [
+        f"{name} {rate:.4f} ± {math.sqrt(rate * (1 - rate) / len(questions)):.4f}"
+        for name, rate in (("accuracy", plain), ("length-normalized accuracy", normalized))
+    ]
+    return f"{', '.join(parts)} (binomial standard errors) on {len(questions)} questions\n"

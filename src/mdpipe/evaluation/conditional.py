@@ -1,0 +1,202 @@
+r"""The bound on -log p(x_T | x_C), the targets T of a sequence given its context C, which stays visible.
+
+Only targets are ever masked, so they are a masked diffusion of their own, with the context as an input of its denoiser.
+A Monte Carlo estimate is stratified as in `estimators`.
+
+Shapes: B rows of a batch, R requests, D draws of each, H strata, L length, N targets of a row.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.objectives.baselines import AnyOrder, Autoregressive
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
+from mdpipe.diffusion.objectives.md4 import (
+    AbsorbingObjective,
+    chunked_token_loss,
+    mask_exactly_k,
+    masked_token_loss,
+)
+from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.evaluation.estimate import Estimate
+from mdpipe.evaluation.estimators import SURPRISAL_COEFFICIENT, MaskCounts, strata_edges
+
+Cost = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From x_0 (B, L), the targets (B, L) bool and uniforms (B, 2 + L), the first of them v: a draw of the bound, (B,)."""
+
+
+def conditional_bound(
+    objective: Objective,
+    network: nn.Module,
+    tokens: Sequence[NDArray[np.int64]],
+    targets: Sequence[NDArray[np.bool_]],
+    unigram_surprisal: NDArray[np.float64],
+    num_mc_samples: int,
+    batch_size: int,
+    rng: CounterRNG,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> list[Estimate]:
+    """Bound -log p(x_T | x_C) of every request, in nats, with its Monte Carlo error.
+
+    The draws of a request are a function of its index, whatever other requests there are and however they are batched.
+
+    Args:
+        objective: gives the bound; moved to the network's device.
+        network: a denoiser, put into evaluation mode.
+        tokens: a sequence (L,) for each request, of at most the length that the network was trained on.
+        targets: True where a token is bounded, (L,) for each request; the other tokens are its context.
+        unigram_surprisal: of each token of the vocabulary, (V,), for a control variate.
+        num_mc_samples: draws of each request, an even number; an autoregressive likelihood is exact and needs one.
+        batch_size: draws in a call of the network, of requests of equal length.
+        rng: source of the numbers and sets of masks.
+        on_batch: called after each batch with the numbers of draws that are done and of all.
+
+    Raises:
+        ValueError: a request has no target, or the objective has no conditional bound for these targets.
+    """
+    if any(not is_target.any() for is_target in targets):
+        raise ValueError("a request has no targets; each needs at least one token to bound")
+    network.eval()
+    device = next(network.parameters()).device
+    token_surprisal = torch.from_numpy(unigram_surprisal).to(device)
+    cost = conditional_cost(objective.to(device), cast("Denoiser", network), token_surprisal)
+    num_draws = 1 if objective.is_exact else num_mc_samples
+    edges = strata_edges("exact" if objective.is_exact else "exact_counts", num_draws)
+    widths = np.diff(edges)
+    costs_RD = np.zeros((len(tokens), num_draws))
+    lengths, done = np.array([len(row) for row in tokens]), 0
+    for length in np.unique(lengths):
+        # A row of a batch is a draw of a request.
+        requests, draws = (
+            array.ravel() for array in np.meshgrid(np.flatnonzero(lengths == length), range(num_draws), indexing="ij")
+        )
+        for first in range(0, len(requests), batch_size):
+            request_B, draw_B = requests[first : first + batch_size], draws[first : first + batch_size]
+            x0, is_target = (
+                torch.from_numpy(np.stack([rows[index] for index in request_B])).to(device)
+                for rows in (tokens, targets)
+            )
+            u = rng.uniform(0, torch.from_numpy(request_B + (draw_B << 32)).to(device), 2 + int(length))
+            stratum = draw_B % len(widths)
+            u[:, 0] = u[:, 0] * torch.from_numpy(widths[stratum]).to(device) + torch.from_numpy(edges[stratum]).to(
+                device
+            )
+            with torch.inference_mode():
+                costs_RD[request_B, draw_B] = cost(x0, is_target, u).double().cpu().numpy()
+            done += len(request_B)
+            if on_batch is not None:
+                on_batch(done, costs_RD.size)
+    costs_RDH = costs_RD.reshape(len(tokens), -1, len(widths))
+    values = costs_RDH.mean(axis=1) @ widths
+    repeats = costs_RDH.shape[1]
+    errors = np.sqrt(costs_RDH.var(axis=1, ddof=1) @ np.square(widths) / repeats) if repeats > 1 else 0 * values
+    return [Estimate(value, error) for value, error in zip(values.tolist(), errors.tolist(), strict=True)]
+
+
+def conditional_cost(objective: Objective, model: Denoiser, token_surprisal: Tensor) -> Cost:
+    """Return the draws of the objective's conditional bound."""
+    elbo = type(objective).elbo
+    if elbo is Autoregressive.elbo:
+        return _left_to_right_cost(cast("Autoregressive", objective), model)
+    if elbo is GenMD4.elbo:
+        return _per_token_schedule_cost(cast("GenMD4", objective), model, token_surprisal)
+    if elbo in (AbsorbingObjective.elbo, AnyOrder.elbo):
+        return _any_order_cost(cast("AbsorbingObjective | AnyOrder", objective), model, token_surprisal)
+    raise ValueError(
+        f"the objective {objective.config.kind!r} has a bound of a form that is not known, so that it cannot be"
+        " restricted to a part of the tokens"
+    )
+
+
+def _any_order_cost(objective: AbsorbingObjective | AnyOrder, model: Denoiser, token_surprisal: Tensor) -> Cost:
+    r"""Return draws of the any-order bound of the targets, which every schedule's bound becomes for exact endpoints:
+
+        sum_(n=1)^N E[mean over S of the token loss at x_S and t],  S a uniform set of n targets
+
+    by an n uniform on 1, ..., N and the factor N. Since unmasking one target at a time is a model of them, this is a
+    bound for any distribution of t | n, by Jensen's inequality. It is that of training, with n of all L tokens masked.
+    """
+    counts: dict[int, MaskCounts] = {}
+
+    def cost(x0: Tensor, targets: Tensor, u: Tensor) -> Tensor:
+        length, num_targets = x0.shape[1], targets.sum(dim=1)
+        if length not in counts:
+            counts[length] = MaskCounts(objective, length, x0.device)
+        n = (1 + (u[:, 0] * num_targets).long()).minimum(num_targets)
+        is_masked = mask_exactly_k(n, (1 - u[:, 2:]).masked_fill(~targets, 2))
+        t = counts[length].time(n, u[:, 1])
+        x_t = torch.where(is_masked, objective.mask_id, x0)
+        surprisal = torch.where(targets, token_surprisal[x0], 0)
+        mean_surprisal = surprisal.sum(dim=1) / num_targets
+        # The mean of n targets, of a set that is uniform, has the expectation of the mean of all.
+        control = SURPRISAL_COEFFICIENT * (torch.where(is_masked, surprisal, 0).sum(dim=1) / n - mean_surprisal)
+        return num_targets * (masked_token_loss(objective, model, x_t, t, None, x0) / n - control)
+
+    return cost
+
+
+def _per_token_schedule_cost(objective: GenMD4, model: Denoiser, token_surprisal: Tensor) -> Cost:
+    """Return draws of GenMD4's own bound, in which the context is never masked and costs nothing.
+
+    It is a bound, since the divergences of the targets' transitions add up for any denoiser. Like that of a whole
+    sequence it is met by the exact posterior at time t: the context's probability of being unmasked does not depend on
+    the targets, so it cancels.
+    """
+
+    def cost(x0: Tensor, targets: Tensor, u: Tensor) -> Tensor:
+        elbo = objective.elbo(model, x0, u[:, 0], u[:, 2:].masked_fill(~targets, -1))  # Below any alpha.
+        each_token = objective.add_boundary_terms(torch.zeros_like(u[:, 2:]).flatten(), x0.flatten()[:, None])
+        boundary = torch.where(targets, each_token.total.view_as(x0), 0).sum(dim=1)
+        rate, mask_prob = objective.rates(x0, u[:, 0])
+        is_masked = u[:, 2:] >= 1 - mask_prob
+        control = SURPRISAL_COEFFICIENT * rate * token_surprisal[x0] * (is_masked.double() - mask_prob)
+        return elbo.diffusion + boundary - torch.where(targets, control, 0).sum(dim=1)
+
+    return cost
+
+
+def _left_to_right_cost(objective: Autoregressive, model: Denoiser) -> Cost:
+    """Return the exact -log p of the targets by the chain rule; all of the context is to their left."""
+
+    def cost(x0: Tensor, targets: Tensor, u: Tensor) -> Tensor:  # noqa: ARG001 (there is no randomness)
+        if (targets[:, :-1] & ~targets[:, 1:]).any():
+            raise ValueError(
+                "a left-to-right model has the likelihood of the last tokens of a sequence only: it predicts no target"
+                " from context to the right of it"
+            )
+        hidden = objective.hidden(model, x0)
+        losses = chunked_token_loss(objective, model, hidden[targets], x0[targets])
+        return torch.zeros_like(x0, dtype=torch.float64).masked_scatter(targets, losses.double()).sum(dim=1)
+
+    return cost
+
+
+@torch.inference_mode()
+def is_greedy(objective: Objective, model: Denoiser, tokens: NDArray[np.int64], targets: NDArray[np.bool_]) -> bool:
+    """Return True if the targets (L,) are what the model generates greedily from the context of tokens (L,).
+
+    A masked model unmasks one target per network call, the one that it is surest of, by its most likely token.
+    """
+    device = next(cast("nn.Module", model).parameters()).device
+    x0, is_target = (torch.from_numpy(array).to(device) for array in (tokens, targets))
+    if isinstance(objective, Autoregressive):
+        choices = model.head(objective.hidden(model, x0[None])[0, is_target]).argmax(dim=1)
+        return torch.equal(choices, x0[is_target])
+    x_t = torch.where(is_target, objective.mask_id, x0)
+    for num_masked in range(int(is_target.sum()), 0, -1):
+        positions = (x_t == objective.mask_id).nonzero().squeeze(1)
+        t = torch.tensor([num_masked / len(x0)], dtype=torch.float64, device=device)
+        confidences, choices = model.head(model(x_t[None], t, None)[0, positions]).softmax(dim=1).max(dim=1)
+        surest = confidences.argmax()
+        position = positions[surest]
+        if choices[surest] != x0[position]:
+            return False
+        x_t[position] = x0[position]
+    return True
