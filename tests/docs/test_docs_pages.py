@@ -91,7 +91,7 @@ def test_every_command_names_what_exists() -> None:
         value = params
         for part in key.split("."):
             value = value[part]
-    for run in re.findall(r"(?:train@|mdpipe (?:train|generate|infill) )(\w+)", "\n".join(COMMANDS)):
+    for run in re.findall(r"(?:train@|mdpipe (?:train|generate|infill|score) )(\w+)", "\n".join(COMMANDS)):
         assert run in {*params["runs"], "RUN", "manual"}, run
 
 

@@ -3,7 +3,7 @@ r"""The bound on -log p(x_T | x_C), the targets T of a sequence given its contex
 Only targets are ever masked, so they are a masked diffusion of their own, with the context as an input of its denoiser.
 A Monte Carlo estimate is stratified as in `estimators`.
 
-Shapes: B rows of a batch, R requests, D draws of each, H strata, L length, N targets of a row.
+Shapes: B rows of a batch, R requests, D draws of each, L length, N targets of a row.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,18 +85,17 @@ def conditional_bound(
             )
             u = rng.uniform(0, torch.from_numpy(request_B + (draw_B << 32)).to(device), 2 + int(length))
             stratum = draw_B % len(widths)
-            u[:, 0] = u[:, 0] * torch.from_numpy(widths[stratum]).to(device) + torch.from_numpy(edges[stratum]).to(
-                device
-            )
+            edge, width = (torch.from_numpy(array[stratum]).to(device) for array in (edges, widths))
+            u[:, 0] = edge + width * u[:, 0]
             with torch.inference_mode():
                 costs_RD[request_B, draw_B] = cost(x0, is_target, u).double().cpu().numpy()
             done += len(request_B)
             if on_batch is not None:
                 on_batch(done, costs_RD.size)
-    costs_RDH = costs_RD.reshape(len(tokens), -1, len(widths))
-    values = costs_RDH.mean(axis=1) @ widths
-    repeats = costs_RDH.shape[1]
-    errors = np.sqrt(costs_RDH.var(axis=1, ddof=1) @ np.square(widths) / repeats) if repeats > 1 else 0 * values
+    repeats = num_draws // len(widths)
+    costs = costs_RD.reshape(len(tokens), repeats, len(widths))
+    values = costs.mean(axis=1) @ widths
+    errors = np.sqrt(costs.var(axis=1, ddof=1) @ np.square(widths) / repeats) if repeats > 1 else 0 * values
     return [Estimate(value, error) for value, error in zip(values.tolist(), errors.tolist(), strict=True)]
 
 
