@@ -149,6 +149,11 @@ UVIT = {
             ["samplers.runs.chars_md4.dataset", "is on 'docs_chars'"],
         ),
         ({"samplers.steps": []}, ["samplers.steps", "at least one number of steps"]),
+        ({"samplers.temperatures": [0.5]}, ["samplers.temperatures", "must include 1"]),
+        (
+            {"samplers.runs": {"digits": {"reference_model": "digits", "dataset": "digits", "causal_lm": "gpt2"}}},
+            ["samplers.runs.digits.causal_lm: 'gpt2'", "scores text"],
+        ),
         (
             {"runs.Upper-case": SMOKE["runs"]["chars_md4"]},
             ["runs.Upper-case", "lowercase letters", "write 'upper_case'"],

@@ -30,8 +30,10 @@ from mdpipe.params.sampling import (
     MaskGITSamplerConfig,
     PaperSamplerConfig,
     PredictorCorrectorConfig,
+    ReferenceModel,
     ReMDMConfig,
     SamplerConfig,
+    SamplerSuite,
 )
 from mdpipe.params.training import MuonConfig, OptimizerConfig, ValidationConfig
 
@@ -132,6 +134,18 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
         "batch_size": COUNT,
     },
     EvaluateConfig: {"split": (["validation", "test"], ["train", None])},
+    ReferenceModel: {
+        "reference_model": (["chars_ar"], [1, None]),
+        "dataset": (["docs_chars"], [1, None]),
+        "causal_lm": (["openai-community/gpt2-large", "folder/of/gpt2", None], ["", 2]),
+    },
+    SamplerSuite: {
+        "runs": ([{}, {"chars_md4": {"reference_model": "chars_ar", "dataset": "docs_chars"}}], [["chars_md4"], None]),
+        "samplers": ([[], ["maskgit"]], [["euler"], None]),
+        "steps": ([[], [1, 8]], [[0], [8, 8], 8, None]),
+        "temperatures": ([[1.0], [0.7, 1.0, 1.5]], [[], [0.7], [0.0, 1.0], [1.0, INF], [1.0, 1.0], 1.0, None]),
+        "count": ([2, 10**6], [1, 0, 2.0, None]),
+    },
     ClassConditioning: {"label_dropout": FRACTION},
 }
 """For each setting, by the class that declares it: values that are accepted, among them the ends of the range, and
@@ -144,6 +158,7 @@ REQUIRED: dict[type[Config], dict[str, Any]] = {
     UViTConfig: {"hidden_size": 8, "num_blocks": 1, "transformer_width": 12, "num_layers": 1, "num_heads": 2},
     TrainConfig: {"steps": 200, "batch_size": 1},
     ValidationConfig: {"every": 10},
+    ReferenceModel: {"reference_model": "chars_ar", "dataset": "docs_chars"},
 }
 """Values of the settings that have no default."""
 
@@ -161,6 +176,8 @@ SECTIONS: list[type[Config]] = [
     SampleConfig,
     EvaluateConfig,
     EstimatorConfig,
+    ReferenceModel,
+    SamplerSuite,
     ClassConditioning,
     ValidationConfig,
 ]

@@ -143,12 +143,15 @@ def training(run: str, **changes: Any) -> dict[str, Any]:
 
 def scored(run: str, sampler: str, steps: int | None, **changes: Any) -> dict[str, Any]:
     """Return one row of metrics/samplers."""
+    numbers = [name for name, dtype in SAMPLERS.items() if dtype == pl.Float64]
     return {
+        **dict.fromkeys(numbers, 0.5),
         "run": run,
         "dataset": "docs",
         "reference_model": "critic",
         "sampler": sampler,
         "steps": steps,
+        "temperature": None if sampler == "data" else 1.0,
         "nfe": None if sampler == "data" else (steps or 64),
         "samples": 32,
         "unit": "bits/char",
@@ -156,6 +159,8 @@ def scored(run: str, sampler: str, steps: int | None, **changes: Any) -> dict[st
         "bits_stderr": 0.03,
         "entropy": 4.1,
         "entropy_stderr": 0.01,
+        "network_dtype": None if sampler == "data" else "float32",
+        "sampling_dtype": None if sampler == "data" else "float64",
         "num_parameters": 809856,
     } | changes
 

@@ -105,6 +105,32 @@ def test_the_data_are_scored_as_a_whole(rows: list[Row]) -> None:
     assert float(rows[0]["bits"]) == pytest.approx(np.mean(bits), rel=1e-5)
     assert float(rows[0]["bits_stderr"]) == pytest.approx(np.std(bits, ddof=1) / math.sqrt(len(bits)), rel=1e-4)
     assert float(rows[0]["entropy"]) == pytest.approx(entropy(tokens), rel=1e-5)
+    assert float(rows[0]["generative_perplexity"]) == pytest.approx(2 ** np.mean(bits), rel=1e-5)
+    assert float(rows[0]["generative_perplexity_per_sample"]) == pytest.approx(np.exp2(bits).mean(), rel=1e-5)
+
+
+def test_other_temperatures_add_rows_at_the_most_steps(params: Params, rows: list[Row]) -> None:
+    """All rows of temperature 1 keep their bytes."""
+    suite = params.samplers.model_copy(update={"temperatures": [0.5, 1.0]})
+    compare_samplers(params.model_copy(update={"samplers": suite}), "chars_md4")
+    more = rows_of("chars_md4")
+    assert [row for row in more if row["temperature"] != "0.5"] == rows
+    added = [row for row in more if row["temperature"] == "0.5"]
+    assert [(row["sampler"], row["steps"]) for row in added] == [
+        ("ancestral_stepwise", "8"),
+        ("ancestral", "8"),
+        ("first_hitting", ""),
+    ]
+    assert all(row["bits"] not in {other["bits"] for other in rows} for row in added)
+
+
+def test_number_formats_and_ngrams_are_recorded(rows: list[Row]) -> None:
+    assert [(row["network_dtype"], row["sampling_dtype"]) for row in rows] == [("", ""), *[("float32", "float64")] * 5]
+    tokens = held_out().numpy()
+    trigrams = [{tuple(text[at : at + 3]) for at in range(WINDOW - 2)} for text in tokens[[0, -1]].tolist()]
+    assert float(rows[0]["distinct_3"]) == pytest.approx(len(trigrams[0] | trigrams[1]) / (2 * (WINDOW - 2)), rel=1e-5)
+    fourgrams = [len({tuple(text[at : at + 4]) for at in range(WINDOW - 3)}) for text in tokens.tolist()]
+    assert float(rows[0]["repetition"]) == pytest.approx(1 - np.mean(fourgrams) / (WINDOW - 3), rel=1e-4)
 
 
 def test_samples_are_scored_as_the_data_are(params: Params, rows: list[Row]) -> None:

@@ -31,9 +31,10 @@ def describe(params: Params) -> str:
             f"  zero_shot@{run_name}-{source}: protocol {', '.join(protocols)}"
             for source, protocols in params.zero_shot.sources.items()
         ]
-    lines += [
-        f"  compare_samplers@{run}: scored by {scored.reference_model}" for run, scored in params.samplers.runs.items()
-    ]
+    temperatures = ", ".join(f"{temperature:g}" for temperature in params.samplers.temperatures)
+    for run_name, scored in params.samplers.runs.items():
+        models = " and ".join(filter(None, (scored.reference_model, scored.causal_lm)))
+        lines.append(f"  compare_samplers@{run_name}: scored by {models}, temperature {temperatures}")
     return "\n".join([*lines, "  report" if params.runs else NO_REPORT])
 
 

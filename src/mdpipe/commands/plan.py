@@ -218,15 +218,21 @@ class Plan:
         return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=flops)
 
     def _samplers(self, name: str) -> Row:
-        """Return the FLOPs of every fitting sampler at every number of steps, and of scoring samples and test split."""
+        """Return the FLOPs of every fitting sampler, its steps and temperatures, and of scoring samples and test split.
+
+        They are unknown with a model of `transformers`, whose size is.
+        """
         suite, run, model = self.params.samplers, self.params.runs[name], self.models[name]
         data, reference = self.datasets[run.dataset], self.models[suite.runs[name].reference_model]
         sampling_flops = [
             model.sampling(sampler, suite.count, data.length, guided=False)
             for sampler in suite.samplers_for(run.objective)
+            for _ in suite.temperatures_for(sampler)
         ]
         samples, eval_tokens = Estimate(len(sampling_flops) * suite.count), data.tokens["test"]
         scored = reference.evaluation(1, samples + data.examples(eval_tokens))
+        if suite.runs[name].causal_lm is not None:
+            scored = UNKNOWN
         return Row(
             f"compare_samplers@{name}", tokens=samples * data.length + eval_tokens, flops=total(sampling_flops) + scored
         )

@@ -1,4 +1,4 @@
-"""Sample quality: the likelihood of samples under a reference model, and their entropy.
+"""Sample quality: the likelihood of samples under a reference model, and their diversity.
 
 The two belong together: a sampler that repeats the most frequent token makes samples of very high likelihood.
 
@@ -6,6 +6,7 @@ Shapes: N samples, L length, V vocabulary.
 """
 
 import math
+from itertools import groupby
 from typing import cast
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.evaluation.estimate import Estimate, mean_estimate, ratio_estimate
 
 BATCH_SIZE = 64
 
@@ -48,7 +50,28 @@ def generative_bits(objective: Objective, network: nn.Module, tokens: Tensor) ->
     return bits
 
 
-def unigram_entropy_per_sample(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+def generative_perplexity(bits: NDArray[np.float64], counts: NDArray[np.int64]) -> dict[str, Estimate]:
+    """Estimate bits per token and the generative perplexity, by both of the conventions in use.
+
+    Args:
+        bits: bits per token of each sample, (N,).
+        counts: the number of its tokens, (N,); samples without tokens do not count.
+
+    Returns:
+        `bits`, the mean over the tokens of all samples; `generative_perplexity`, 2^bits; and
+        `generative_perplexity_per_sample`, the mean over samples of 2^bits, SEDD's convention, which is larger if all
+        samples are equally long (Jensen's inequality): unlikely samples weigh more.
+    """
+    bits, counts = bits[counts > 0], counts[counts > 0]
+    pooled = ratio_estimate(bits * counts, counts)
+    return {
+        "bits": pooled,
+        "generative_perplexity": pooled.scaled(math.log(2)).exponential(),
+        "generative_perplexity_per_sample": mean_estimate(np.exp2(bits)),
+    }
+
+
+def unigram_surprisal_per_sample(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
     """Compute the mean of -log2 f(token) over each sample (N, L), where f is the token's frequency in all samples.
 
     The mean of the result (N,) is the unigram entropy of the samples in bits per token; its spread gives the standard
@@ -58,3 +81,46 @@ def unigram_entropy_per_sample(tokens: NDArray[np.int64]) -> NDArray[np.float64]
     bits = -np.log2(counts / tokens.size)
     mean: NDArray[np.float64] = bits[index.reshape(tokens.shape)].mean(axis=1)
     return mean
+
+
+def unigram_entropy_per_sample(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Compute the entropy (N,) in bits of the token frequencies within each sample (N, L)."""
+    entropy = np.zeros(len(tokens))
+    for row, sample in enumerate(tokens):
+        frequencies = np.unique(sample, return_counts=True)[1] / sample.size
+        entropy[row] = -(frequencies * np.log2(frequencies)).sum()
+    return entropy
+
+
+def ngram_ids(tokens: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Return a number for each n-gram within samples (N, L), the same for equal ones: (N, L - n + 1)."""
+    ngrams = np.lib.stride_tricks.sliding_window_view(tokens, n, axis=1)
+    _, ids = np.unique(ngrams.reshape(-1, n), axis=0, return_inverse=True)
+    numbered: NDArray[np.int64] = ids.reshape(ngrams.shape[:2])
+    return numbered
+
+
+def distinct_ngrams(tokens: NDArray[np.int64], n: int) -> Estimate:
+    """Compute distinct-n: the number of different n-grams in all samples, divided by the number of n-grams.
+
+    It falls as samples are added, so compare equal numbers of samples. The standard error is the jackknife's, which
+    leaves out one sample at a time: with it go the n-grams that no other sample has.
+    """
+    ids = ngram_ids(tokens, n)
+    sample, ngram = np.unique(np.stack([np.indices(ids.shape)[0].ravel(), ids.ravel()]), axis=1)
+    samples_with = np.bincount(ngram)
+    own = np.bincount(sample[samples_with[ngram] == 1], minlength=len(ids))
+    without_one = (samples_with.size - own) / (ids.size - ids.shape[1])
+    return Estimate(samples_with.size / ids.size, math.sqrt((len(ids) - 1) * without_one.var()))
+
+
+def repetition(tokens: NDArray[np.int64], n: int = 4) -> NDArray[np.float64]:
+    """Compute the fraction (N,) of n-grams that occurred before in their sample: seq-rep-4 of Welleck et al. (2020)."""
+    ids = np.sort(ngram_ids(tokens, n), axis=1)
+    fraction: NDArray[np.float64] = (np.diff(ids, axis=1) == 0).sum(axis=1) / ids.shape[1]
+    return fraction
+
+
+def longest_run(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the length (N,) of each sample's longest run of one token."""
+    return np.array([max(len([*run]) for _, run in groupby(sample)) for sample in tokens.tolist()], dtype=np.float64)

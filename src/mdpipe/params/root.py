@@ -149,6 +149,8 @@ class Params(Config):
             if reference not in causal and (reference not in self.runs or self._has_dataset(reference)):
                 rule = not_in(f"the autoregressive runs on {dataset!r}", reference, causal)
                 yield (*where, "reference_model"), rule
+            if scored.causal_lm is not None and self._modality_of_run(name) != "text":
+                yield (*where, "causal_lm"), f"scores text, and run {name!r} is of images"
             if scored.dataset != dataset:
                 yield (*where, "dataset"), f"run {name!r} is on {dataset!r}"
         samplers = self.samplers.samplers

@@ -1,11 +1,13 @@
 """Sampling: samplers, a run's `sample`, and the suite that compares samplers."""
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mdpipe.params.diffusion import ObjectiveConfig, TimeGrid
+from mdpipe.params.errors import Keys
 from mdpipe.params.kinds import AnyKind, Config, Distinct, KindConfig, Name, Positive
 
 
@@ -104,6 +106,7 @@ class AutoregressiveSamplerConfig(SamplerConfig):
 
 
 AnySampler = Annotated[SamplerConfig, AnyKind(SamplerConfig)]
+Temperature = Annotated[float, Field(gt=0, lt=math.inf)]
 
 DEFAULT_SAMPLER = "ancestral"
 """The sampler of objectives that have none of their own: exact, and the fastest."""
@@ -130,7 +133,7 @@ class SampleConfig(Config):
     """Number of samples."""
     sampler: AnySampler = AncestralConfig()
     """The sampler; it must fit the objective. By default the objective's own sampler, or `ancestral`."""
-    temperature: Annotated[float, Field(gt=0, lt=math.inf)] = 1.0
+    temperature: Temperature = 1.0
     """Divides the logits: below 1 sharpens, above 1 flattens."""
     top_k: Positive | None = None
     """Sample from the k most likely tokens; null for all."""
@@ -143,17 +146,20 @@ class SampleConfig(Config):
 
 
 class ReferenceModel(Config):
-    """The model that scores the samples of a run."""
+    """The models that score the samples of a run."""
 
     reference_model: str
     """An autoregressive run on the same dataset, whose exact likelihood gives the generative perplexity."""
     dataset: str
     """The dataset of both; its held-out split is scored as well. DVC's templates need it here."""
+    causal_lm: Annotated[str, Field(min_length=1)] | None = None
+    """A second reference model for text, of the library `transformers`: a folder, or a name on the Hugging Face Hub
+    such as openai-community/gpt2-large. It reads the decoded samples by its own tokenizer; null for none."""
     renamed: ClassVar[dict[str, str]] = {"judge": "reference_model"}
 
 
 class SamplerSuite(Config):
-    """Compare samplers: quality against the number of network calls."""
+    """Compare samplers: quality against the number of network calls, and against entropy over temperatures."""
 
     runs: dict[Name, ReferenceModel] = {}
     """The runs to sample from, keys of `runs`, each with its reference model."""
@@ -161,8 +167,21 @@ class SamplerSuite(Config):
     """The samplers, at most one of each kind."""
     steps: Annotated[list[Positive], Distinct] = [8, 16, 32, 64]
     """Numbers of steps at which each sampler with a time grid is run; the samplers' own are not used."""
+    temperatures: Annotated[list[Temperature], Distinct] = [1.0]
+    """Temperatures at which each sampler is run with the largest number of steps, or without a time grid. The smaller
+    numbers of steps have temperature 1, which must be in the list."""
     count: Annotated[int, Field(ge=2)] = 32
-    """Samples per sampler and number of steps."""
+    """Samples per sampler, number of steps and temperature."""
+
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield temperatures without 1."""
+        if 1 not in self.temperatures:
+            yield ("temperatures",), "must include 1, at which samples have the distribution of the model"
+
+    def temperatures_for(self, sampler: SamplerConfig) -> list[float]:
+        """Return the temperatures of one of `samplers_for`."""
+        is_full = not isinstance(sampler, DiscreteTimeSamplerConfig) or sampler.steps == max(self.steps)
+        return self.temperatures if is_full else [1.0]
 
     def samplers_for(self, objective: ObjectiveConfig) -> list[SamplerConfig]:
         """Return the samplers that a run of the objective is sampled by, those with a grid at every number of steps."""

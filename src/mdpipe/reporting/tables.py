@@ -104,14 +104,25 @@ TRAINING = {
 }
 """`final_loss` is the mean of the last `final_loss_rows` rows of the training curve."""
 
+NGRAM_STATISTICS = _numbers(
+    *(f"distinct_{n}{suffix}" for n in (1, 2, 3, 4) for suffix in ("", "_stderr")),
+    *("repetition", "repetition_stderr", "longest_run", "longest_run_stderr"),
+)
 SAMPLERS = {
     **_texts("run", "dataset", "reference_model", "sampler"),
-    **_integers("steps", "nfe", "samples"),
+    **_integers("steps"),
+    **_numbers("temperature"),
+    **_integers("nfe", "samples"),
     **_texts("unit"),
-    **_numbers("bits", "bits_stderr", "entropy", "entropy_stderr"),
+    **_numbers("bits", "bits_stderr", "generative_perplexity", "generative_perplexity_stderr"),
+    **_numbers("generative_perplexity_per_sample", "generative_perplexity_per_sample_stderr"),
+    **_numbers("entropy", "entropy_stderr", "entropy_per_sample", "entropy_per_sample_stderr"),
+    **NGRAM_STATISTICS,
+    **_texts("network_dtype", "sampling_dtype"),
     **_integers("num_parameters"),
 }
-"""The columns of metrics/samplers: one row per sampler, and one for the held-out data as the sampler `DATA`."""
+"""The columns of metrics/samplers: one row per sampler and reference model, and one for the held-out data as the
+sampler `DATA`. Images have no n-grams."""
 
 DATA = "data"
 
@@ -270,10 +281,10 @@ def training_table(trainings: Iterable[Record]) -> pl.DataFrame:
 def samplers_table(frames: Mapping[str, pl.DataFrame], speeds: pl.DataFrame | None = None) -> pl.DataFrame:
     """Return the frames of metrics/samplers, by run, as one; columns `SAMPLERS` and then `tokens_per_second`.
 
-    Sorted by run and reference model, then the held-out data before the samplers by name, then by steps.
+    Sorted by run and reference model, then the held-out data before the samplers by name, steps and temperature.
 
     Args:
-        frames: `SAMPLERS`; `nfe` is null for the data.
+        frames: `SAMPLERS`; `nfe`, temperature and number formats are null for the data.
         speeds: `SPEEDS`; speeds of other rows are left out, and rows without a speed have null.
 
     Raises:
@@ -286,7 +297,7 @@ def samplers_table(frames: Mapping[str, pl.DataFrame], speeds: pl.DataFrame | No
     return (
         pl.concat([pl.DataFrame(schema=SAMPLERS), *checked])
         .join(measured, on=SPEED_KEY, how="left", nulls_equal=True)
-        .sort("run", "reference_model", pl.col("sampler") != DATA, "sampler", "steps")
+        .sort("run", "reference_model", pl.col("sampler") != DATA, "sampler", "steps", "temperature")
     )
 
 
@@ -316,14 +327,15 @@ def _check_unique(rows: Sequence[Record], where: str, key: tuple[str, ...]) -> N
 
 def _check_samplers(run: str, frame: pl.DataFrame) -> pl.DataFrame:
     where = f"metrics/samplers/{run}.csv"
-    checked = _check_frame(frame, SAMPLERS, where, optional={"nfe"})
+    of_samplers = {"nfe", "temperature", "network_dtype", "sampling_dtype"}
+    checked = _check_frame(frame, SAMPLERS, where, optional={*of_samplers, *NGRAM_STATISTICS})
     rows = checked.rows(named=True)
     for row in rows:
         if row["run"] != run:
             raise MetricsError(f"{where}: run should be {run!r}, not {row['run']!r}")
         if row["sampler"] != DATA and (row["nfe"] or 0) < 1:
             raise MetricsError(f"{where}: nfe of sampler {row['sampler']!r} should be 1 at least, not {row['nfe']}")
-    _check_unique(rows, where, ("reference_model", "sampler", "steps"))
+    _check_unique(rows, where, ("reference_model", "sampler", "steps", "temperature"))
     return checked
 
 

@@ -17,6 +17,8 @@ ERROR_OF = {"value": "stderr"}
 CSV_ONLY = {
     *("modality", "stderr_mc", "reconstruction", "prior", "diffusion", "bits_per_char", "bytes", "seed", "revision"),
     *("license", "content_hash", "unk_tokens", "longest_document", "bits_per_word", "word_perplexity"),
+    *("generative_perplexity", "generative_perplexity_per_sample", "distinct_1", "distinct_2", "distinct_3"),
+    *("longest_run", "network_dtype", "sampling_dtype"),
 }
 """Columns that only the CSV file has."""
 
@@ -37,6 +39,7 @@ HEADINGS = {
     "num_mc_samples": "MC samples",
     "num_parameters": "parameters",
     "ngram_overlap": "n-gram overlap",
+    "distinct_4": "distinct-4",
     "peak_mib": "peak MiB",
     "tflop": "TFLOP",
 }

@@ -1,27 +1,32 @@
-"""Stage `compare_samplers`: sample quality against network calls, for every sampler that fits a run.
+"""Stage `compare_samplers`: sample quality against network calls and temperature, for every sampler that fits a run.
 
 Quality is the likelihood of samples under a reference model: an autoregressive run on the same data, whose likelihood
-is exact. Samples that are too simple are likely too, so their entropy is reported as well, and the held-out data are
-scored in the same way.
+is exact, or a causal language model of the library `transformers`. Samples that are too simple are likely too, so their
+entropy and repetition are reported as well, and the held-out data are scored in the same way.
+
+Shapes: N samples, L tokens of each.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.metrics import write_csv
 from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
-from mdpipe.evaluation.estimate import mean_estimate
-from mdpipe.evaluation.quality import generative_bits, unigram_entropy_per_sample
+from mdpipe.evaluation import quality
+from mdpipe.evaluation.causal_lm import CausalLM
+from mdpipe.evaluation.estimate import Estimate, mean_estimate
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.stages.model_io import TrainedModel, load_model
+from mdpipe.stages.model_io import UNITS, TrainedModel, compute_device, load_model
 from mdpipe.stages.sampling import all_masked, sample
 
 DATA = "data"
@@ -36,10 +41,37 @@ STREAMS = {
 }
 """Streams of random numbers with other names than their samplers, so that renaming a sampler changed no result."""
 
+NGRAMS = (1, 2, 3, 4)
+"""Lengths of the n-grams whose distinct fraction is reported for text."""
+
 COLUMNS = (
-    *("run", "dataset", "reference_model", "sampler", "steps", "nfe", "samples", "unit"),
-    *("bits", "bits_stderr", "entropy", "entropy_stderr", "num_parameters"),
+    *("run", "dataset", "reference_model", "sampler", "steps", "temperature", "nfe", "samples", "unit"),
+    *("bits", "bits_stderr", "generative_perplexity", "generative_perplexity_stderr"),
+    *("generative_perplexity_per_sample", "generative_perplexity_per_sample_stderr"),
+    *("entropy", "entropy_stderr", "entropy_per_sample", "entropy_per_sample_stderr"),
+    *(f"distinct_{n}{suffix}" for n in NGRAMS for suffix in ("", "_stderr")),
+    *("repetition", "repetition_stderr", "longest_run", "longest_run_stderr"),
+    *("network_dtype", "sampling_dtype", "num_parameters"),
 )
+
+
+class References:
+    """The reference models of a run: one on its own tokens, and optionally one on decoded text."""
+
+    def __init__(self, model: TrainedModel, reference_model: str, causal_lm: str | None) -> None:
+        self._model, self._own = model, load_model(reference_model)
+        self._causal_lm = None if causal_lm is None else (causal_lm, CausalLM(causal_lm, compute_device()))
+
+    def score(self, tokens: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+        """Yield the name, unit and generative perplexity of samples (N, L) under each reference model."""
+        bits = quality.generative_bits(self._own.objective, self._own.network, torch.from_numpy(tokens))
+        scores = quality.generative_perplexity(bits, np.full(len(tokens), tokens.shape[1]))
+        yield {"reference_model": self._own.name, "unit": self._model.unit, **_columns(scores)}
+        if self._causal_lm is not None:
+            name, causal_lm = self._causal_lm
+            texts = map(load_tokenizer(self._model.directory).decode, tokens)
+            scores = quality.generative_perplexity(*causal_lm.generative_bits([*texts]))
+            yield {"reference_model": name, "unit": UNITS["hf_tokenizer"], **_columns(scores)}
 
 
 def compare_samplers(params: Params, run: str) -> None:
@@ -50,34 +82,58 @@ def compare_samplers(params: Params, run: str) -> None:
     """
     suite = params.samplers
     configure_runtime(threads=1)
-    model, reference_model = load_model(run), load_model(suite.runs[run].reference_model)
+    model = load_model(run)
+    references = References(model, suite.runs[run].reference_model, suite.runs[run].causal_lm)
     dataset = EncodedDataset.open(paths.encoded(model.dataset), "test")
     windows = [batch for _, batch in dataset.evaluation_batches(1) if batch.shape[1] == dataset.seq_len]
-    rows = [{"sampler": DATA, **_score(reference_model, torch.from_numpy(np.concatenate(windows)))}]
+    held_out = np.concatenate(windows)
+    spaced = held_out[np.linspace(0, len(held_out) - 1, min(suite.count, len(held_out))).astype(np.int64)]
+    is_text = model.modality == "text"
+    common = {"run": run, "dataset": model.dataset, "num_parameters": model.num_parameters}
+    rows = [
+        {**common, "sampler": DATA, **_diversity(held_out, spaced, is_text), **scores}
+        for scores in references.score(held_out)
+    ]
     for config in suite.samplers_for(params.runs[run].objective):
         kind, steps = config.kind, getattr(config, "steps", None)
-        rng = CounterRNG(params.seed, f"samplers/{STREAMS.get(kind, kind)}/{steps}")
-        tokens = all_masked(model, suite.count)
-        samples = sample(model, build_sampler(config), tokens, rng, token_sampler=TokenSampler())
-        scores = _score(reference_model, samples.tokens)
-        rows.append({"sampler": kind, "steps": steps, "nfe": samples.nfe, **scores})
-    common = {
-        "run": run,
-        "dataset": model.dataset,
-        "reference_model": reference_model.name,
-        "unit": model.unit,
-        "num_parameters": model.num_parameters,
-    }
-    write_csv(paths.samplers(run), COLUMNS, ([{**common, **row}.get(name) for name in COLUMNS] for row in rows))
+        for temperature in suite.temperatures_for(config):
+            # Temperatures share their random numbers, which makes differences between them more certain.
+            rng = CounterRNG(params.seed, f"samplers/{STREAMS.get(kind, kind)}/{steps}")
+            tokens, choice = all_masked(model, suite.count), TokenSampler(temperature)
+            samples = sample(model, build_sampler(config), tokens, rng, token_sampler=choice)
+            described = {
+                **common,
+                "sampler": kind,
+                "steps": steps,
+                "temperature": temperature,
+                "nfe": samples.nfe,
+                "network_dtype": str(next(model.network.parameters()).dtype).removeprefix("torch."),
+                "sampling_dtype": str(choice.probabilities(torch.zeros(1)).dtype).removeprefix("torch."),
+                **_diversity(samples.tokens.numpy(), samples.tokens.numpy(), is_text),
+            }
+            rows += [{**described, **scores} for scores in references.score(samples.tokens.numpy())]
+    write_csv(paths.samplers(run), COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows))
 
 
-def _score(reference_model: TrainedModel, tokens: Tensor) -> dict[str, Any]:
-    bits = mean_estimate(generative_bits(reference_model.objective, reference_model.network, tokens))
-    entropy = mean_estimate(unigram_entropy_per_sample(tokens.numpy()))
-    return {
-        "samples": len(tokens),
-        "bits": bits.value,
-        "bits_stderr": bits.stderr,
-        "entropy": entropy.value,
-        "entropy_stderr": entropy.stderr,
+def _diversity(tokens: NDArray[np.int64], as_many: NDArray[np.int64], is_text: bool) -> dict[str, Any]:
+    """Return entropies of tokens (N, L) and, for text, the diversity of n-grams.
+
+    Args:
+        tokens: samples or held-out data.
+        as_many: the same or part of them, as many as there are samples, since distinct-n depends on their number.
+        is_text: images have no n-grams.
+    """
+    estimates = {
+        "entropy": mean_estimate(quality.unigram_surprisal_per_sample(tokens)),
+        "entropy_per_sample": mean_estimate(quality.unigram_entropy_per_sample(tokens)),
     }
+    if is_text and tokens.shape[1] >= max(NGRAMS):
+        estimates |= {f"distinct_{n}": quality.distinct_ngrams(as_many, n) for n in NGRAMS}
+        estimates["repetition"] = mean_estimate(quality.repetition(tokens))
+        estimates["longest_run"] = mean_estimate(quality.longest_run(tokens))
+    return {"samples": len(tokens), **_columns(estimates)}
+
+
+def _columns(estimates: dict[str, Estimate]) -> dict[str, float]:
+    values = {name: estimate.value for name, estimate in estimates.items()}
+    return values | {f"{name}_stderr": estimate.stderr for name, estimate in estimates.items()}
