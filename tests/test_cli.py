@@ -35,6 +35,7 @@ def test_check_says_what_would_run(capsys):
     printed = capsys.readouterr().out
     for expected in ("download@digits", "train@chars_md4", "zero_shot@subwords_genmd4-typer_docs", "report"):
         assert expected in printed
+    assert "compare_samplers@chars_md4: scored by chars_ar, temperature 1\n" in printed
 
 
 def test_check_takes_any_params_file(capsys):

@@ -80,6 +80,7 @@ CHARTS = {
     "likelihood": lambda: likelihood_chart(likelihood()),
     "training": lambda: training_charts({"a": curve([3.0, 2.0])}, trained(a="digits"))["digits"],
     "samplers": lambda: samplers_chart(compared(*[scored("a", name, 8) for name in ("euler", "data")])),
+    "frontier": lambda: samplers_chart(compared(*[scored("a", "euler", 8, temperature=t) for t in (0.5, 1.0)])),
     "exponents": lambda: schedule(LETTERS, SPREAD),
     "exponents of levels": lambda: schedule([str(level) for level in range(256)], [*np.linspace(1, 2, 256)], True),
 }
@@ -198,6 +199,28 @@ def test_every_panel_names_its_run_reference_model_and_unit():
     specs = samplers_chart(compared(*measured)).to_specs()
     labels = {spec["title"]: next(one["title"] for one in encodings(spec, "y") if "title" in one) for spec in specs}
     assert labels == {"a": "bits/char under critic", "b": "bits/token under critic_b"}
+
+
+def test_the_frontier_is_of_the_most_steps_over_temperatures():
+    measured = [
+        scored("a", "euler", 8, bits=5.0),
+        *(scored("a", "euler", 64, temperature=t, bits=4 * t, entropy_per_sample=3 + t) for t in (0.5, 1.0)),
+        scored("a", "first_hitting", None, temperature=1.0, bits=3.0, entropy_per_sample=4.5),
+        scored("a", "data", None, bits=2.0, entropy_per_sample=3.5, entropy_per_sample_stderr=0.1),
+    ]
+    by_nfe, frontier = samplers_chart(compared(*measured)).to_specs()
+    assert column(rows(by_nfe, "line"), "bits") == [5.0, 4.0, 3.0]
+    (data,) = rows(frontier, "point")
+    assert (data["entropy_per_sample"], data["bits"], data["entropy"]) == (3.5, 2.0, "3.50 ± 0.10")
+    line = rows(frontier, "line")
+    assert [(row["sampler"], row["temperature"], row["entropy_per_sample"], row["bits"]) for row in line] == [
+        ("euler", 0.5, 3.5, 2.0),
+        ("euler", 1.0, 4.0, 4.0),
+        ("first_hitting", 1.0, 4.5, 3.0),
+    ]
+    assert (line[0]["left"], line[0]["right"]) == (3.0, 4.0)
+    assert encodings(frontier, "order")[0]["field"] == "temperature"
+    assert frontier["title"]["subtitle"] == "temperatures 0.5, 1; cross: held-out data"
 
 
 @pytest.mark.parametrize("count", [1, 8, 40])

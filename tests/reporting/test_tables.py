@@ -9,6 +9,7 @@ from mdpipe.data.artifacts.metrics import MetricsError
 from mdpipe.reporting.tables import (
     COMPARISON,
     LIKELIHOOD,
+    NGRAM_STATISTICS,
     SAMPLERS,
     SPEEDS,
     ZERO_SHOT,
@@ -304,6 +305,18 @@ def test_a_speed_belongs_to_a_sampler_its_steps_and_network():
     assert_frame_equal(table.drop("tokens_per_second"), samplers_table(FRAMES).drop("tokens_per_second"))
 
 
+def test_temperatures_of_a_sampler_are_rows_with_one_speed():
+    rows = [scored("a", "euler", 8, temperature=t) for t in (1.0, 0.5)]
+    speeds = pl.DataFrame([speed("a", "euler", 8, 809856, 7.5)], schema=SPEEDS)
+    table = samplers_table({"a": scored_frame(rows)}, speeds)
+    assert table.select("temperature", "tokens_per_second").rows() == [(0.5, 7.5), (1.0, 7.5)]
+
+
+def test_images_have_no_ngrams():
+    row = scored("a", "euler", 8) | dict.fromkeys(NGRAM_STATISTICS)
+    assert samplers_table({"a": scored_frame([row])})["distinct_4"].to_list() == [None]
+
+
 def test_a_comparison_of_nothing_has_its_columns():
     assert samplers_table({}).columns == [*SAMPLERS, "tokens_per_second"]
 
@@ -335,8 +348,8 @@ def of_a(*rows):
             of_a(scored("a", "euler", 8, nfe=0)),
             "nfe of sampler 'euler' should be 1 at least, not 0",
         ),
-        (of_a(*[scored("a", "euler", 8)] * 2), "two records of critic, euler, 8"),
-        (of_a(*[scored("a", "data", None)] * 2), "two records of critic, data, None"),
+        (of_a(*[scored("a", "euler", 8)] * 2), r"two records of critic, euler, 8, 1\.0"),
+        (of_a(*[scored("a", "data", None)] * 2), "two records of critic, data, None, None"),
         (
             lambda: samplers_table({}, pl.DataFrame([speed("a", "euler", 8, 1, 1.0)] * 2, schema=SPEEDS)),
             "measured speeds has two records of a, euler, 8, 1",

@@ -206,6 +206,18 @@ def test_samplers_are_called_as_often_as_planned(place, params):
         assert calls <= planned if config.kind == "ancestral" else calls == planned
 
 
+def test_temperatures_add_samples_at_the_most_steps(place):
+    """Of smoke's five rows three are at the most steps or without a grid; a pretrained model has unknown FLOPs."""
+    content = smoke()
+    one = rows_of(content)["compare_samplers@chars_md4"]
+    content["samplers"]["temperatures"] = [0.7, 1.0]
+    two = rows_of(content)["compare_samplers@chars_md4"]
+    assert two.tokens.value - one.tokens.value == 3 * content["samplers"]["count"] * 32
+    assert two.flops.value > one.flops.value
+    content["samplers"]["runs"]["chars_md4"]["causal_lm"] = "gpt2"
+    assert rows_of(content)["compare_samplers@chars_md4"].flops.is_unknown
+
+
 def test_a_header_that_is_broken_is_named(place, params):
     (paths.encoded("digits") / "dataset.json").write_text("{")
     with pytest.raises(ValueError, match=r"data/encoded/digits/dataset\.json is not JSON"):
