@@ -137,7 +137,7 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
     ReferenceModel: {
         "reference_model": (["chars_ar"], [1, None]),
         "dataset": (["docs_chars"], [1, None]),
-        "causal_lm": (["openai-community/gpt2-large", "folder/of/gpt2", None], ["", 2]),
+        "causal_lm": (["openai-community/gpt2-large", "folder/of/gpt2", None], [2, ["gpt2"]]),
     },
     SamplerSuite: {
         "runs": ([{}, {"chars_md4": {"reference_model": "chars_ar", "dataset": "docs_chars"}}], [["chars_md4"], None]),

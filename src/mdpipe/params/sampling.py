@@ -152,7 +152,7 @@ class ReferenceModel(Config):
     """An autoregressive run on the same dataset, whose exact likelihood gives the generative perplexity."""
     dataset: str
     """The dataset of both; its held-out split is scored as well. DVC's templates need it here."""
-    causal_lm: Annotated[str, Field(min_length=1)] | None = None
+    causal_lm: str | None = None
     """A second reference model for text, of the library `transformers`: a folder, or a name on the Hugging Face Hub
     such as openai-community/gpt2-large. It reads the decoded samples by its own tokenizer; null for none."""
     renamed: ClassVar[dict[str, str]] = {"judge": "reference_model"}
