@@ -22,6 +22,8 @@ from mdpipe.stages.model_io import load_model
 from mdpipe.stages.sampling import all_masked, sample
 
 WINDOW = 32
+LETTERS = " abcdefghijklmnopqrstuvwxyz"
+PERPLEXITIES = {name for name in SAMPLERS if name.startswith(("bits", "generative_perplexity"))}
 Row = dict[str, str]
 
 
@@ -187,3 +189,27 @@ def test_a_reference_model_that_only_has_a_bound_is_refused(params: Params, plac
     with pytest.raises(ValueError, match="must have an exact likelihood"):
         compare_samplers(params.model_copy(update={"samplers": suite}), "chars_md4")
     assert not paths.samplers("chars_md4").exists()
+
+
+def test_a_pretrained_model_scores_the_decoded_text_as_well(params: Params, place: Path, rows: list[Row]) -> None:
+    """Its rows are those of the same samples: only name, unit and perplexity differ."""
+    transformers = pytest.importorskip("transformers")
+    tokenizers = pytest.importorskip("tokenizers")
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({letter: row for row, letter in enumerate(LETTERS)}))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
+    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(place / "gpt2")
+    config = transformers.GPT2Config(vocab_size=len(LETTERS), n_embd=8, n_layer=1, n_head=1, n_positions=WINDOW)
+    transformers.GPT2LMHeadModel(config).save_pretrained(place / "gpt2")
+    data = params.model_dump(mode="json")
+    data["samplers"]["runs"]["chars_md4"]["causal_lm"] = "gpt2"
+    compare_samplers(parse_params(data), "chars_md4")
+    both = rows_of("chars_md4")
+    assert [row for row in both if row["reference_model"] == "chars_ar"] == rows
+    pretrained = [row for row in both if row["reference_model"] == "gpt2"]
+    assert {row["unit"] for row in pretrained} == {"bits/token"}
+    shared = rows[0].keys() - {"reference_model", "unit", *PERPLEXITIES}
+    assert [{name: row[name] for name in shared} for row in pretrained] == [
+        {name: row[name] for name in shared} for row in rows
+    ]
+    for row in pretrained:  # Small random weights are nearly uniform over 27 letters.
+        assert float(row["bits"]) == pytest.approx(math.log2(len(LETTERS)), abs=0.1)
