@@ -111,17 +111,6 @@ class GenMD4(Objective, config=GenMD4Config):
         diffusion, _ = self._integrand(model, x0, t, u, class_labels)
         return self.add_boundary_terms(diffusion, x0)
 
-    def rates(self, x0: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weight of each token if it is masked, and the probability that it is, both (B, L), for t (B,)."""
-        w = self.schedule.w[x0]
-        if self.discrete_time is None:
-            t = T_MIN + (1 - T_MIN) * t
-            rate = (1 - T_MIN) / t[:, None] * w
-        else:
-            s, t = self.discrete_time.interval(t)
-            rate = self.discrete_time.timesteps * (1 - (s / t)[:, None] ** w)
-        return rate, self.schedule.log_one_minus_alpha(w, t[:, None]).exp()
-
     def _integrand(
         self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None
     ) -> tuple[Tensor, Tensor]:
