@@ -381,7 +381,7 @@ def _fit(y: Array, controls: Array, v: Array, slope: Array) -> tuple[Array, Arra
     """
 
     def mean(values: Array) -> Array:
-        means: Array = np.einsum("nd,nd...->n...", slope / slope.sum(axis=1, keepdims=True), values)
+        means: Array = np.einsum("ij,ij...->i...", slope / slope.sum(axis=1, keepdims=True), values)
         return means
 
     hats = np.stack([np.interp(v, EDGES, unit) for unit in np.eye(len(EDGES))], axis=2)
