@@ -42,8 +42,8 @@ PRIOR_COUNT = 10
 TOKEN_PRIOR_COUNT = 1
 """Draws of the value 0 by which a token's mean over the other draws is shrunk. From 0.5 to 2 it hardly matters."""
 SMOOTHNESS = 0.3
-"""Weight of the curve's squared second differences against the squared residuals of the draws. From 0.1 to 1 it hardly
-matters: on images without it, the bound of 8 examples has 6 % less variance, and on text that of 24 has 5 % more."""
+"""Weight of the curve's squared second differences against the squared residuals of the draws. From 0.01 to 1, the
+variance changes by about a tenth."""
 MAX_FITTED = 2**17
 """Draws that a curve is fitted to."""
 BISECTIONS = 30

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from mdpipe.params import EstimatorConfig
 
 BLOCK = 1024
-"""Examples that n-grams are counted in, and that are read at a time. It does not depend on the batch size."""
+"""Examples that n-grams are counted in, and that are read at a time: the largest batch. It does not depend on
+`batch_size`, so that the estimate does not either."""
 PILOT_SAMPLES = 4
 """Draws per example of the pilot that decides how many `num_mc_samples: auto` spends."""
 NORMAL_95 = 1.96
