@@ -10,7 +10,7 @@ from torch import Tensor
 from mdpipe.diffusion.objectives.base import ELBO, Objective, build_objective
 from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
-from mdpipe.diffusion.objectives.md4 import MD4, masked_token_loss
+from mdpipe.diffusion.objectives.md4 import MD4, masked_token_losses
 from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.evaluation.audit import SIGMAS, Check, audit, check_sources
 from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES, SUBTOKENS, subtoken_source, token_bytes
@@ -154,7 +154,7 @@ class MeanOverMasked(MD4):
     def elbo(self, model, x0, t, u, class_labels=None) -> ELBO:
         x_t = self.q_sample(x0, t, u)
         count = (x_t == self.mask_id).sum(dim=1).clamp(min=1)
-        cost = masked_token_loss(self, model, x_t, t, class_labels, x0) / count
+        cost = masked_token_losses(self, model, x_t, t, class_labels, x0).sum(dim=1) / count
         return self.add_boundary_terms(cost, x0.shape[1])
 
 

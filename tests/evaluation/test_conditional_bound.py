@@ -166,7 +166,7 @@ def test_a_request_depends_on_no_other_and_on_no_batch(name: str) -> None:
 
     def bounds(count: int, batch_size: int) -> list[tuple[float, float]]:
         found = conditional_bound(
-            objective, network, tokens[:count], targets[:count], np.ones(V), 4, batch_size, CounterRNG(0, "score")
+            objective, network, tokens[:count], targets[:count], np.ones(V), 8, batch_size, CounterRNG(0, "score")
         )
         return [(bound.value, bound.stderr) for bound in found]
 

@@ -22,7 +22,7 @@ from mdpipe.diffusion.objectives.md4 import (
     AbsorbingObjective,
     chunked_token_loss,
     mask_exactly_k,
-    masked_token_loss,
+    masked_token_losses,
 )
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.estimate import Estimate
@@ -141,7 +141,7 @@ def _any_order_cost(objective: AbsorbingObjective | AnyOrder, model: Denoiser, t
         mean_surprisal = surprisal.sum(dim=1) / num_targets
         # The mean of n targets, of a set that is uniform, has the expectation of the mean of all.
         control = SURPRISAL_COEFFICIENT * (torch.where(is_masked, surprisal, 0).sum(dim=1) / n - mean_surprisal)
-        return num_targets * (masked_token_loss(objective, model, x_t, t, None, x0) / n - control)
+        return num_targets * (masked_token_losses(objective, model, x_t, t, None, x0).sum(dim=1) / n - control)
 
     return cost
 

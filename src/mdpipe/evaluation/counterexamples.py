@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO
-from mdpipe.diffusion.objectives.md4 import MD4, masked_token_loss
+from mdpipe.diffusion.objectives.md4 import MD4, masked_token_losses
 from mdpipe.evaluation.audit import Check, compare
 from mdpipe.evaluation.enumerated import Source, exact_denoiser, independent_tokens, zipf
 from mdpipe.evaluation.expected_elbo import mean_elbo
@@ -68,7 +68,7 @@ class UnweightedSnapshot(MD4):
 
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
         """Return one sample."""
-        cross_entropy = masked_token_loss(self, model, self.q_sample(x0, t, u), t, class_labels, x0)
+        cross_entropy = masked_token_losses(self, model, self.q_sample(x0, t, u), t, class_labels, x0).sum(dim=1)
         return self.add_boundary_terms(cross_entropy, x0.shape[1])
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mdpipe.diffusion.objectives.baselines import D3PM
-from mdpipe.diffusion.objectives.md4 import MD4, masked_token_loss
+from mdpipe.diffusion.objectives.md4 import MD4, masked_token_losses
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import TIME_GRIDS, DiscreteTime, Linear, Schedule
 from mdpipe.params.diffusion import CosineConfig, D3PMConfig, LinearConfig, MD4Config
@@ -137,7 +137,7 @@ def test_d3pm_is_md4_with_auxiliary_cross_entropy_gradient():
     assert torch.equal(d3pm.elbo(denoiser, *arguments).total, total)
     _, end = md4.discrete_time.interval(draws.time)
     x_t = md4.q_sample(arguments[0], end, draws.u)
-    entropies = masked_token_loss(md4, denoiser, x_t, end, None, arguments[0])
+    entropies = masked_token_losses(md4, denoiser, x_t, end, None, arguments[0]).sum(dim=1)
     (expected,) = torch.autograd.grad((draws.chance * (total + 0.3 * entropies)).sum(), denoiser.table)
     (gradient,) = torch.autograd.grad((draws.chance * d3pm.loss(denoiser, *arguments)).sum(), denoiser.table)
     assert torch.allclose(gradient, expected, rtol=1e-12)

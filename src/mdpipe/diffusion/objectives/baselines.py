@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
-from mdpipe.diffusion.objectives.md4 import AbsorbingObjective, chunked_token_loss, mask_exactly_k, masked_token_loss
+from mdpipe.diffusion.objectives.md4 import AbsorbingObjective, chunked_token_loss, mask_exactly_k, masked_token_losses
 from mdpipe.diffusion.schedules.base import DiscreteTime, Linear
 from mdpipe.params.diffusion import AnyOrderConfig, AutoregressiveConfig, D3PMConfig, MaskGITConfig, SEDDConfig
 
@@ -40,7 +40,7 @@ class D3PM(AbsorbingObjective, config=D3PMConfig):
         """Return one sample of the bound, (B,), with the gradient of the auxiliary term added to its own."""
         t, weight = self.time_and_weight(t)
         x_t = self.q_sample(x0, t, u)
-        cross_entropy = masked_token_loss(self, model, x_t, t, class_labels, x0)
+        cross_entropy = masked_token_losses(self, model, x_t, t, class_labels, x0).sum(dim=1)
         auxiliary = self.auxiliary * cross_entropy
         return self.add_boundary_terms(weight * cross_entropy, x0.shape[1]).total + auxiliary - auxiliary.detach()
 
@@ -89,7 +89,7 @@ class MaskGIT(AbsorbingObjective, config=MaskGITConfig):
         length = x0.shape[1]
         k = (self.schedule.one_minus_alpha(t) * length).ceil().clamp(1, length)
         x_t = torch.where(mask_exactly_k(k, u), self.mask_id, x0)
-        return length / k * masked_token_loss(self, model, x_t, t, class_labels, x0)
+        return length / k * masked_token_losses(self, model, x_t, t, class_labels, x0).sum(dim=1)
 
 
 class AnyOrder(Objective, config=AnyOrderConfig):
@@ -118,7 +118,7 @@ class AnyOrder(Objective, config=AnyOrderConfig):
         length = x0.shape[1]
         k = ((t * length).floor() + 1).clamp(max=length)
         x_t = torch.where(mask_exactly_k(k, u), self.mask_id, x0)
-        cross_entropy = masked_token_loss(self, model, x_t, k / length, class_labels, x0)
+        cross_entropy = masked_token_losses(self, model, x_t, k / length, class_labels, x0).sum(dim=1)
         zero = torch.zeros_like(t)
         return ELBO(reconstruction=zero, prior=zero, diffusion=length / k * cross_entropy)
 

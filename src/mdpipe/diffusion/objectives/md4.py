@@ -45,7 +45,7 @@ class AbsorbingObjective(Objective):
         """Return one Monte Carlo sample of the bound (eq. 5)."""
         t, weight = self.time_and_weight(t)
         x_t = self.q_sample(x0, t, u)
-        cross_entropy = masked_token_loss(self, model, x_t, t, class_labels, x0)
+        cross_entropy = masked_token_losses(self, model, x_t, t, class_labels, x0).sum(dim=1)
         return self.add_boundary_terms(weight * cross_entropy, x0.shape[1])
 
     def time_and_weight(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,13 +92,6 @@ class MD4(AbsorbingObjective, config=MD4Config):
         """Return the mean of the bound over `num_mask_samples` masks at the same time, (B,)."""
         masks = u.chunk(self.num_mask_samples, dim=1)
         return torch.stack([self.elbo(model, x0, t, u_mask, class_labels).total for u_mask in masks]).mean(dim=0)
-
-
-def masked_token_loss(
-    objective: Objective, model: Denoiser, x_t: Tensor, t: Tensor, class_labels: Tensor | None, *targets: Tensor
-) -> Tensor:
-    """Return the sum (B,) of `masked_token_losses` over the positions."""
-    return masked_token_losses(objective, model, x_t, t, class_labels, *targets).sum(dim=1)
 
 
 def masked_token_losses(
