@@ -155,7 +155,7 @@ class EncodedDataset:
 
     @cached_property
     def clusters(self) -> tuple[str, NDArray[np.int64]]:
-        """What the examples are clustered by for standard errors, and the cluster of each example, (N,).
+        """Return the kind of the clusters for standard errors, and the cluster of each example, (N,).
 
         Windows are clustered by "document": that of the window's middle token, which is the one that most of the window
         is from if more than half of it is. Where one document dominates, so that the effective number of clusters,

@@ -69,7 +69,7 @@ def mean_elbo(objective: Objective, denoiser: Denoiser, sequences: Tensor) -> Me
 
 @dataclass(frozen=True)
 class Grid:
-    """What the uniforms of an objective decide: only the mask, and, with `steps`, only the step that t is in."""
+    """The draws of an objective whose uniforms decide only the mask, and, with `steps`, only the step that t is in."""
 
     masks: Literal["none", "independent", "ranked"]
     """Without masks; masked where u >= alpha; or masked by the order of u."""

@@ -31,11 +31,7 @@ def _numbers(*names: str) -> Schema:
 
 
 TEXT_RATES = _numbers(
-    "bits_per_byte",
-    "bits_per_byte_stderr",
-    "bits_per_char",
-    "bits_per_char_stderr",
-    "perplexity",
+    *("bits_per_byte", "bits_per_byte_stderr", "bits_per_char", "bits_per_char_stderr", "perplexity"),
     "perplexity_stderr",
 )
 WORD_RATES = _numbers("bits_per_word", "bits_per_word_stderr", "word_perplexity", "word_perplexity_stderr")
