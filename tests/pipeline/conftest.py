@@ -21,6 +21,7 @@ MADE_BY_THE_DEFAULT_SUITE = (
     "dvc.lock",
     "metrics",
     "params.resolved.yaml",
+    "results/curves",
     "results/datasets",
     "results/likelihood",
     "results/samplers",

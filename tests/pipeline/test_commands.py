@@ -28,7 +28,7 @@ def test_an_experiment_changes_one_param_and_can_be_undone(made):
     assert "value" in metrics["metrics/evaluate/digits.json"]
     shown = json.loads(made.run("dvc", "metrics", "show", "--json"))
     files = shown[""]["data"]
-    assert set(files["metrics/evaluate/digits.json"]["data"]) == {"value", "stderr"}
+    assert set(files["metrics/evaluate/digits.json"]["data"]) == {"value", "stderr", "nfe"}
     made.run("dvc", "plots", "show", "--out", "plots")
     assert "metrics_curves_digits_csv" in (made.root / "plots/index.html").read_text()
     assert made.is_up_to_date()
