@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 
-MOST_SECONDS = 5.0
+MOST_SECONDS = 30.0
 """In which what a killed process leaves running must end."""
 
 

@@ -22,7 +22,7 @@ SECRETS = ("s3cret", "t0ken", "me:")
 def test_no_artifact_metric_or_log_has_the_secrets_of_a_url(tmp_path, monkeypatch, capfd):
     make_quick(monkeypatch)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("mdpipe.data.parallel.LOG_INTERVAL", 0.0)
+    monkeypatch.setattr("mdpipe.progress.LOG_INTERVAL", 0.0)
     with served() as site:
         site.needs_password = True
         site.body = "\n".join(f"hello world of text number {number}" for number in range(300)).encode()
@@ -71,7 +71,9 @@ def test_params_refuse_a_url_without_printing_its_secrets(url):
 
 def test_params_refuse_a_url_as_a_path_without_printing_its_secrets():
     source = {**SMOKE["sources"]["digits"], "path": "https://me:s3cret@example.org/a?token=t0ken"}
-    with pytest.raises(ParamsError, match=r"path: 'https://example\.org/a' is refused: DVC watches") as error:
+    with pytest.raises(
+        ParamsError, match=r"path: 'https://example\.org/a' is refused: must be a local path, "
+    ) as error:
         parse_params({**SMOKE, "sources": {**SMOKE["sources"], "digits": source}})
     assert not [secret for secret in SECRETS if secret in str(error.value)]
 

@@ -6,6 +6,7 @@ import pty
 import struct
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,20 +72,33 @@ def test_dvclive_has_the_curves_and_the_settings(tmp_path: Path, monkeypatch: py
     assert read_yaml((tmp_path / "dvclive/params.yaml").read_bytes()) == {"train.steps": 40, "objective": "md4"}
 
 
+def wandb_records(file: Path) -> list[Record]:
+    """Return the records of a file in LevelDB's log format, once W&B's service has written the last one."""
+    ended = time.monotonic() + 60
+    while time.monotonic() < ended:
+        content, records, start = file.read_bytes(), [], 7
+        while start + 7 <= len(content):
+            # Checksum, length and type of each record; these are all in the first block.
+            length, kind = struct.unpack_from("<xxxxHB", content, start)
+            assert kind == 1
+            if start + 7 + length > len(content):
+                break
+            records.append(Record.FromString(content[start + 7 : start + 7 + length]))
+            start += 7 + length
+        if records and records[-1].WhichOneof("record_type") == "exit":
+            return records
+        time.sleep(0.1)
+    raise AssertionError("W&B has not ended the file in a minute")
+
+
 @pytest.mark.slow
 def test_wandb_has_the_curves_and_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LOGGERS_VARIABLE, "wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     log_twice(tmp_path)
     (file,) = tmp_path.glob("wandb/offline-run-*/run-small-0123456789abcdef.wandb")
-    content, rows, settings = file.read_bytes(), [], {}
-    start = 7
-    while start < len(content):
-        # LevelDB's log format: checksum, length and type of each record; these are all in the first block.
-        length, kind = struct.unpack_from("<xxxxHB", content, start)
-        assert kind == 1
-        record = Record.FromString(content[start + 7 : start + 7 + length])
-        start += 7 + length
+    rows, settings = [], {}
+    for record in wandb_records(file):
         settings |= {update.key: json.loads(update.value_json) for update in record.run.config.update}
         row = {item.nested_key[0] if item.nested_key else item.key: item.value_json for item in record.history.item}
         rows += [(int(row["_step"]), float(row["train/loss"]))] if row else []

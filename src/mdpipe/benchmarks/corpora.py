@@ -56,16 +56,21 @@ def write_docstrings(folder: Path, package: str, seq_len: int, held_out: int) ->
     """
     tokenizer = Text8()
     documents = sorted(read_docstrings([package]), key=lambda one: hashlib.sha256(one.name.encode()).hexdigest())
-    counts = {"train": 0, "test": 0}
+    counts: dict[str, dict[str, int]] = {split: {"tokens": 0, "words": 0} for split in ("train", "test")}
+    starts: dict[str, list[int]] = {split: [] for split in counts}
     folder.mkdir(parents=True)
     dtype = token_dtype(tokenizer.vocab_size)
     with ArrayFile(folder / "train-00000.npy", dtype) as train, ArrayFile(folder / "test-00000.npy", dtype) as test:
         for document in documents:
             words = np.trim_zeros(tokenizer.encode(document.text))  # without spaces at its ends
             tokens = np.append(words, tokenizer.eos_id)
-            file, split = (test, "test") if counts["test"] < held_out else (train, "train")
+            file, split = (test, "test") if counts["test"]["tokens"] < held_out else (train, "train")
             file.append(tokens)
-            counts[split] += len(tokens)
+            starts[split].append(counts[split]["tokens"])
+            counts[split]["tokens"] += len(tokens)
+            counts[split]["words"] += len(tokenizer.decode(words).split())
+    for split, positions in starts.items():
+        np.save(folder / f"{split}_documents.npy", np.array(positions, dtype=np.int64), allow_pickle=False)
     header = DatasetHeader(
         modality="text",
         tokenizer=tokenizer.kind,
@@ -73,7 +78,7 @@ def write_docstrings(folder: Path, package: str, seq_len: int, held_out: int) ->
         shape=(seq_len,),
         seq_len=seq_len,
         classes=0,
-        splits={split: {"tokens": count} for split, count in counts.items()},
+        splits=counts,
     )
     write_header(folder, header)
     return {split: EncodedDataset.open(folder, split) for split in counts}
