@@ -100,7 +100,8 @@ def test_training_starts_at_the_uniform_bound_and_ends_below(rehearsal):
     document = rehearsal["training"]
     before, after = document["results"]
     uniform = math.log2(27)
-    assert abs(before["bits_per_character"] - uniform) < 5 * before["stderr_mc"]
+    # All tokens cost the same, so there is no Monte Carlo error, only that of float32.
+    assert before["bits_per_character"] == pytest.approx(uniform, rel=1e-6) and before["stderr_mc"] < 1e-6
     assert after["bits_per_character"] < uniform and after["stderr"] > 0
     assert 0 < after["steps"] <= document["planned_steps"]
     assert "not text8" in document["data"]
