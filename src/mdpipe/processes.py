@@ -5,6 +5,7 @@ starts. All outputs are written atomically and training resumes from its last ch
 safe.
 """
 
+import multiprocessing
 import os
 import resource
 import sys
@@ -42,7 +43,9 @@ def peak_rss_mib(include_children: bool = False) -> float:
 
 def exit_with_parent(is_needed: Callable[[], bool] = lambda: True) -> None:
     """Exit at once, from a thread, when the parent has ended or the process is no longer needed."""
-    parent = os.getppid()
+    # A process that multiprocessing has spawned knows its parent even if that ended before this call.
+    spawner = multiprocessing.parent_process()
+    parent = os.getppid() if spawner is None else spawner.pid
 
     def watch() -> None:
         while os.getppid() == parent and is_needed():
