@@ -25,10 +25,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="a"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split("", "isolated")
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=EOS).save_pretrained(place)
-    torch.manual_seed(0)
     sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": CONTEXT, "initializer_range": 0.5}
     config = transformers.GPT2Config(vocab_size=len(vocabulary), eos_token_id=len(LETTERS), **sizes)
-    transformers.GPT2LMHeadModel(config).save_pretrained(place)
+    with torch.random.fork_rng():  # transformers draws initial weights from the process-wide stream.
+        torch.manual_seed(0)
+        transformers.GPT2LMHeadModel(config).save_pretrained(place)
     return place
 
 
