@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
@@ -33,6 +33,7 @@ from mdpipe.evaluation.estimators import (
     neighbor_surprisal,
     num_strata,
 )
+from mdpipe.evaluation.profile import Profile
 
 if TYPE_CHECKING:
     from mdpipe.data.dataset import EncodedDataset
@@ -134,6 +135,7 @@ def likelihood_bound(
     rng: CounterRNG,
     class_labels: NDArray[np.int64] | None = None,
     clusters: NDArray[np.int64] | None = None,
+    profile: Profile | None = None,
 ) -> Likelihood:
     r"""Estimate the objective's bound over all examples of a data set.
 
@@ -155,6 +157,7 @@ def likelihood_bound(
         rng: source of the times and masks, a function of draw and example.
         class_labels: (N,) for the denoiser, or None.
         clusters: (N,), the document of each example or another cluster; None if all examples are independent.
+        profile: collects the predictions that the estimate is computed from, and changes nothing.
 
     Raises:
         ValueError: if the data set has another vocabulary than the model, or fewer than two examples.
@@ -168,15 +171,24 @@ def likelihood_bound(
     objective.to(next(network.parameters()).device)
     estimator = estimator_of(objective, settings.estimator)
 
-    def estimate(num_draws: int, source: CounterRNG) -> Likelihood:
+    def estimate(num_draws: int, source: CounterRNG, profile: Profile | None = None) -> Likelihood:
         return _estimate(
-            objective, network, dataset, estimator, num_draws, settings.batch_size, source, class_labels, clusters
+            objective,
+            network,
+            dataset,
+            estimator,
+            num_draws,
+            settings.batch_size,
+            source,
+            class_labels,
+            clusters,
+            profile,
         )
 
     if estimator == "exact":
-        return estimate(1, rng)
+        return estimate(1, rng, profile)
     if settings.num_mc_samples != "auto":
-        return estimate(settings.num_mc_samples, rng)
+        return estimate(settings.num_mc_samples, rng, profile)
     pilot = estimate(PILOT_SAMPLES, rng.child("pilot"))
     num_draws, half_width = PILOT_SAMPLES, NORMAL_95 * pilot.bits_per_token().stderr_mc
     # Stratified draws gain more than independent ones, for which this is the law: the half-width is met or undercut.
@@ -184,7 +196,7 @@ def likelihood_bound(
         num_draws < settings.max_mc_samples and half_width * math.sqrt(PILOT_SAMPLES / num_draws) > settings.half_width
     ):
         num_draws = min(2 * num_draws, settings.max_mc_samples)
-    return replace(estimate(num_draws, rng), nfe=PILOT_SAMPLES + num_draws)
+    return replace(estimate(num_draws, rng, profile), nfe=PILOT_SAMPLES + num_draws)
 
 
 def zero_shot_bound(
@@ -222,9 +234,12 @@ def _estimate(
     rng: CounterRNG,
     class_labels: NDArray[np.int64] | None,
     clusters: NDArray[np.int64] | None,
+    profile: Profile | None,
 ) -> Likelihood:
     """Return the estimate from a given number of draws."""
     device, model = next(network.parameters()).device, cast("Denoiser", network)
+    if profile is not None:
+        model = profile.watch(model, objective)
     strata, is_controlled = num_strata(estimator, num_draws), estimator == "exact_counts"
     draw = exact_counts(objective, model) if is_controlled else None
     q_ND, costs_ND, *controls_CND, excess_ND = np.zeros((6, dataset.examples, num_draws))
@@ -244,21 +259,36 @@ def _estimate(
             for index, u in enumerate(u_DB):
                 u[:, 0] = (index % strata + u[:, 0]) / strata
                 q_ND[batch, index] = u[:, 0].cpu().numpy()
+            if profile is not None:
+                profile.begin_batch(x0)
+            per_token: Tensor | float = 0.0
             if draw is None or surprisal is None:
-                elbos = [objective.elbo(model, x0, u[:, 0], u[:, 2:], labels) for u in u_DB]
+                elbos = []
+                for u in u_DB:
+                    elbos.append(objective.elbo(model, x0, u[:, 0], u[:, 2:], labels))
+                    if profile is not None:
+                        profile.add_draw(torch.ones_like(u[:, 0]), profile.split(elbos[-1]))
                 parts = torch.stack([torch.stack([one.total, one.reconstruction, one.prior]) for one in elbos], dim=2)
                 total, *boundary = parts.double().cpu().numpy()
                 costs_ND[batch] = total
             else:
+                draws = []
                 for u in u_DB:
-                    u[:, 0] = torch.from_numpy(mask_share(u[:, 0].cpu().numpy())[0])
-                draws = [draw(x0, u, labels) for u in u_DB]
+                    v, slope = map(torch.from_numpy, mask_share(u[:, 0].cpu().numpy()))
+                    u[:, 0] = v
+                    draws.append(draw(x0, u, labels))
+                    if profile is not None:
+                        profile.add_draw(slope.to(device), draws[-1].weight * draws[-1].loss)
                 terms = diffusion_and_controls(draws, surprisal[:, rows].to(device)).transpose(1, 2).cpu().numpy()
                 for array, term in zip((costs_ND, *controls_CND, excess_ND), terms, strict=True):
                     array[batch] = term
                 ends = boundary_terms(objective, x0)
                 boundary = [part[:, None].cpu().numpy() for part in (ends.reconstruction, ends.prior)]
                 costs_ND[batch] += sum(boundary)
+                if profile is not None:
+                    per_token = boundary_terms(objective, x0.reshape(-1, 1)).total.view(x0.shape)
+            if profile is not None:
+                profile.end_batch(batch, num_draws, per_token)
             boundaries += [part.mean(axis=1).sum() for part in boundary]
     costs_ND /= sizes[:, None]
     if is_controlled:

@@ -106,3 +106,8 @@ def samplers(run: str) -> Path:
 def curve(run: str) -> Path:
     """Return the table of a run's training curve."""
     return Path("metrics/curves") / f"{run}.csv"
+
+
+def profile(part: str, run: str) -> Path:
+    """Return the table of a run's bits by mask_share or by position, or of its calibration."""
+    return Path("metrics") / part / f"{run}.csv"

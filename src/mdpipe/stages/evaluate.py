@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.artifacts.metrics import write_csv, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.estimate import Estimate
 from mdpipe.evaluation.likelihood import Bits, Likelihood, likelihood_bound
+from mdpipe.evaluation.profile import CalibrationRow, PositionRow, Profile, ShareRow
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
@@ -23,10 +24,11 @@ WORD_RATES = ("bits_per_word", "bits_per_word_stderr", "word_perplexity", "word_
 
 
 def evaluate(params: Params, run: str) -> None:
-    """Bound the likelihood of the whole split; write metrics and record evaluate/RUN, and evaluations/RUN.npy.
+    """Bound the likelihood of the whole split; write metrics and record evaluate/RUN, evaluations/RUN.npy and plots.
 
     The array is float64 (N, 3): nats, tokens and cluster of every example, by which two runs are compared example by
-    example. All runs use the same times and masks, which makes the errors of such differences smaller.
+    example. All runs use the same times and masks, which makes the errors of such differences smaller. The plots are
+    metrics/mask_share/RUN.csv, metrics/position/RUN.csv and metrics/calibration/RUN.csv, the rows of a `Profile`.
 
     Raises:
         ValueError: the model or the dataset is missing or broken.
@@ -38,10 +40,16 @@ def evaluate(params: Params, run: str) -> None:
     rng = CounterRNG(params.seed, "evaluate")
     class_labels = np.asarray(dataset.require_labels()) if model.num_classes else None
     clusters = dataset.clusters[1]
-    likelihood = likelihood_bound(model.objective, model.network, dataset, settings, rng, class_labels, clusters)
+    profile = Profile(dataset.examples, dataset.seq_len)
+    likelihood = likelihood_bound(
+        model.objective, model.network, dataset, settings, rng, class_labels, clusters, profile
+    )
     file = io.BytesIO()
     np.save(file, np.stack([likelihood.per_example, likelihood.sizes, clusters], axis=1), allow_pickle=False)
     atomic_write(paths.evaluation(run), file.getvalue())
+    write_csv(paths.profile("mask_share", run), ShareRow._fields, profile.shares(clusters))
+    write_csv(paths.profile("position", run), PositionRow._fields, profile.positions(likelihood.per_example, clusters))
+    write_csv(paths.profile("calibration", run), CalibrationRow._fields, profile.calibration(clusters))
     record = {
         "run": run,
         "dataset": model.dataset,

@@ -1,0 +1,241 @@
+"""What a bound is made of: bits by the share of hidden tokens and by position, and how calibrated the predictions are.
+
+All of it comes from the predictions that the bound is computed from, without another network call. Hidden tokens are
+the masked ones, or, for a causal denoiser, a token and those after it: a denoiser that reads k of L tokens has L - k
+hidden ones in either case.
+
+Every average is over numbers of hidden tokens that are uniform from 1 to L, and over the hidden tokens. The mean cross
+entropy, times L, is then the diffusion part of MD4's bound, of the any-order bound, or -log p of a causal model.
+With an objective or an estimator that draws a time, the average is over its times.
+
+Shapes: B examples of a batch, N examples, L length, V vocabulary, P bins of positions, S bins of shares,
+C bins of probabilities for each of three parts of shares, K predictions of a batch.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mdpipe.diffusion.denoiser import Denoiser
+from mdpipe.diffusion.objectives.base import ELBO, Objective
+from mdpipe.evaluation.estimate import ratio_estimate
+
+SHARE_BINS = 20
+"""S."""
+CONFIDENCE_BINS = 10
+"""C; the usual number is 10 to 15."""
+PARTS = ("0 to 1/3", "1/3 to 2/3", "2/3 to 1")
+"""Shares of hidden tokens by which calibration is told apart."""
+ALL = "0 to 1"
+MAX_POSITIONS = 128
+"""P at most: longer windows have several positions per bin, which keeps files small and errors low."""
+
+Array = NDArray[np.float64]
+
+
+class ShareRow(NamedTuple):
+    """The mean cross entropy of a hidden token, in bits, for a bin of shares of hidden tokens."""
+
+    share: float
+    """Mean share in the bin."""
+    bits: float
+    bits_stderr: float | None
+
+
+class PositionRow(NamedTuple):
+    """The mean contribution of a token to the bound, in bits, for the positions from `first` to `last`."""
+
+    first: int
+    """From 1."""
+    last: int
+    bits: float
+    bits_stderr: float | None
+    tokens: int
+
+
+class CalibrationRow(NamedTuple):
+    """How often the most probable token is the true one, for a bin of its probability."""
+
+    share: str
+    """One of `PARTS`, or `ALL`."""
+    confidence: float
+    """Mean probability of the most probable token."""
+    frequency: float
+    """Of the true token being the most probable one."""
+    stderr: float | None
+    """Standard error of frequency - confidence."""
+    weight: float
+    """Fraction of the part's predictions."""
+    calibration_error: float
+    """Of the part: the mean of |frequency - confidence| over its bins, by their weights."""
+
+
+class PredictionRecorder:
+    """A denoiser that records how well it predicts x_0, wherever the objective reads its logits.
+
+    The objective must read them at all hidden positions, in order, as `masked_token_losses` does.
+    """
+
+    def __init__(self, denoiser: Denoiser, objective: Objective) -> None:
+        self._denoiser, self._objective = denoiser, objective
+        self.x0 = torch.empty(0, dtype=torch.int64)
+        """(B, L) of the next calls."""
+        self._count = 0
+
+    def __call__(self, x_t: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor:
+        """Return the denoiser's hidden states, and forget what was recorded."""
+        is_causal = self._objective.is_causal
+        self.is_hidden = torch.ones_like(x_t, dtype=torch.bool) if is_causal else x_t == self._objective.mask_id
+        # Of a fixed size, since a GPU would have to wait for the number of masks.
+        self._positions = self.is_hidden.flatten().nonzero_static(size=x_t.numel()).squeeze(1)
+        self._count = 0
+        self._chunks: list[tuple[Tensor, Tensor, Tensor]] = []
+        return self._denoiser(x_t, t, class_labels)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Return the denoiser's logits."""
+        logits = self._denoiser.head(hidden)
+        wide = logits.flatten(0, -2)
+        wide = wide.to(torch.promote_types(wide.dtype, torch.float32))
+        targets = self.x0.flatten()[self._positions[self._count : self._count + len(wide)]]
+        self._count += len(wide)
+        (top, token), log_total = wide.max(dim=1), wide.logsumexp(dim=1)
+        cross_entropy = log_total - wide.gather(1, targets[:, None]).squeeze(1)
+        self._chunks.append((cross_entropy, (top - log_total).exp(), token == targets))
+        return logits
+
+    def predictions(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return, for each prediction of the last call, its position in the flattened batch, the cross entropy in nats,
+        the probability of the most probable token, and 1 where that one is the true token, (K,) each.
+        """
+        columns = (torch.cat(chunks).double() for chunks in zip(*self._chunks, strict=True))
+        cross_entropy, confidence, is_right = columns
+        return self._positions[: self._count], cross_entropy, confidence, is_right
+
+
+class Profile:
+    """Sums of predictions and costs over the draws of an estimate, and the tables that follow from them.
+
+    Args:
+        examples: N.
+        seq_len: L of the longest example.
+    """
+
+    def __init__(self, examples: int, seq_len: int) -> None:
+        self._edges = np.linspace(0, seq_len, min(seq_len, MAX_POSITIONS) + 1).astype(np.int64)
+        self._costs, self._tokens = np.zeros((2, examples, len(self._edges) - 1))
+        self._shares = np.zeros((3, examples, SHARE_BINS))
+        self._calibration = np.zeros((3, examples, len(PARTS) * CONFIDENCE_BINS))
+
+    def watch(self, denoiser: Denoiser, objective: Objective) -> Denoiser:
+        """Return the denoiser to call instead, which records its predictions."""
+        self._recorder = PredictionRecorder(denoiser, objective)
+        self._is_causal = objective.is_causal
+        return self._recorder
+
+    def begin_batch(self, x0: Tensor) -> None:
+        """Prepare for the draws of a batch x_0 (B, L)."""
+        self._recorder.x0 = x0
+        self._batch_costs = x0.new_zeros(x0.shape, dtype=torch.float64)
+        self._batch_shares = self._batch_costs.new_zeros(3, len(x0) * SHARE_BINS)
+        self._batch_calibration = self._batch_costs.new_zeros(3, len(x0) * len(PARTS) * CONFIDENCE_BINS)
+
+    def add_draw(self, weight: Tensor, costs: Tensor) -> None:
+        """Add the predictions of the last call, and the costs that follow from them.
+
+        Args:
+            weight: of the draw in the mean over draws, (B,).
+            costs: nats of each token, (B, L).
+        """
+        self._batch_costs += weight[:, None] * costs
+        length = costs.shape[1]
+        positions, cross_entropy, confidence, is_right = self._recorder.predictions()
+        row = positions // length
+        if self._is_causal:
+            num_hidden, weight = length - positions % length, weight[row]
+        else:
+            in_row = self._recorder.is_hidden.sum(dim=1)
+            num_hidden, weight = in_row[row], (weight * length / in_row)[row]
+        # In integers: the bins are (0, 1 / S], (1 / S, 2 / S], ...
+        share = (num_hidden * SHARE_BINS - 1) // length
+        part = (num_hidden * len(PARTS) - 1) // length
+        in_part = (confidence * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
+        cell = (row * len(PARTS) + part) * CONFIDENCE_BINS + in_part
+        by_share = torch.stack([torch.ones_like(weight), num_hidden / length, cross_entropy])
+        by_confidence = torch.stack([torch.ones_like(weight), confidence, is_right])
+        self._batch_shares.index_add_(1, row * SHARE_BINS + share, weight * by_share)
+        self._batch_calibration.index_add_(1, cell, weight * by_confidence)
+
+    def split(self, elbo: ELBO) -> Tensor:
+        """Divide one sample of a bound among its tokens, (B, L): the boundary terms evenly, the rest by cross entropy.
+
+        This is exact where the objective's token loss is the cross entropy; otherwise it is a definition.
+        """
+        positions, cross_entropy, _, _ = self._recorder.predictions()
+        length = self._batch_costs.shape[1]
+        nats = torch.zeros_like(self._batch_costs).flatten().index_copy(0, positions, cross_entropy)
+        nats = nats.view(-1, length)
+        share = nats / nats.sum(dim=1, keepdim=True).clamp(min=torch.finfo(nats.dtype).tiny)
+        return elbo.diffusion[:, None] * share + ((elbo.reconstruction + elbo.prior) / length)[:, None]
+
+    def end_batch(self, indices: NDArray[np.int64], num_draws: int, boundary: Tensor | float = 0.0) -> None:
+        """Add the batch of the examples `indices` (B,): `boundary` (B, L) is what costs without a draw."""
+        costs = (self._batch_costs / num_draws + boundary).cpu().numpy()
+        edges = self._edges[self._edges < costs.shape[1]]
+        self._costs[indices, : len(edges)] = np.add.reduceat(costs, edges, axis=1)
+        self._tokens[indices, : len(edges)] = np.diff(edges, append=costs.shape[1])
+        for sums, of_batch in ((self._shares, self._batch_shares), (self._calibration, self._batch_calibration)):
+            sums[:, indices] = of_batch.view(len(sums), len(indices), -1).cpu().numpy()
+
+    def shares(self, clusters: NDArray[np.int64] | None) -> Iterator[ShareRow]:
+        """Yield the mean cross entropy by share of hidden tokens."""
+        for weight, share, nats in np.moveaxis(self._shares, 2, 0):
+            if weight.any():
+                yield ShareRow(float(share.sum() / weight.sum()), *_bits(nats, weight, clusters))
+
+    def positions(self, per_example: Array, clusters: NDArray[np.int64] | None) -> Iterator[PositionRow]:
+        """Yield the contribution of a token by position; over all tokens they add up to `per_example` (N,), in nats.
+
+        A token's contribution is the mean over draws of its weighted cost. What the control variates of the bound
+        change in an example's cost has the expectation 0 and is divided evenly among its tokens, so that each
+        contribution stays unbiased.
+        """
+        change = (per_example - self._costs.sum(axis=1)) / self._tokens.sum(axis=1)
+        costs = self._costs + change[:, None] * self._tokens
+        for first, last, nats, tokens in zip(self._edges, self._edges[1:], costs.T, self._tokens.T, strict=False):
+            yield PositionRow(int(first) + 1, int(last), *_bits(nats, tokens, clusters), int(tokens.sum()))
+
+    def calibration(self, clusters: NDArray[np.int64] | None) -> Iterator[CalibrationRow]:
+        """Yield the frequency of the most probable token being right by its probability, for all shares and by part."""
+        by_part = self._calibration.reshape(3, len(self._calibration[0]), len(PARTS), CONFIDENCE_BINS)
+        for name, sums in ((ALL, by_part.sum(axis=2)), *zip(PARTS, np.moveaxis(by_part, 2, 0), strict=True)):
+            weight, confidence, frequency = sums.sum(axis=1)
+            error = np.abs(frequency - confidence).sum() / weight.sum() if weight.any() else 0.0
+            for index in np.flatnonzero(weight):
+                of_examples, expected, right = sums[:, :, index]
+                yield CalibrationRow(
+                    share=name,
+                    confidence=float(confidence[index] / weight[index]),
+                    frequency=float(frequency[index] / weight[index]),
+                    stderr=_ratio(right - expected, of_examples, clusters)[1],
+                    weight=float(weight[index] / weight.sum()),
+                    calibration_error=float(error),
+                )
+
+
+def _ratio(totals: Array, weights: Array, clusters: NDArray[np.int64] | None) -> tuple[float, float | None]:
+    """Return the ratio of the sums over examples and its standard error, None if only one cluster has a weight."""
+    ratio = ratio_estimate(totals, cast("NDArray[np.int64]", weights), clusters)  # Weights need not be integers.
+    has_weight = np.flatnonzero(weights) if clusters is None else np.unique(clusters[weights > 0])
+    return ratio.value, ratio.stderr if len(has_weight) > 1 else None
+
+
+def _bits(nats: Array, weights: Array, clusters: NDArray[np.int64] | None) -> tuple[float, float | None]:
+    """Return `_ratio` in bits."""
+    value, stderr = _ratio(nats, weights, clusters)
+    return value / math.log(2), None if stderr is None else stderr / math.log(2)
