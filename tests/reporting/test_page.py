@@ -11,15 +11,18 @@ import yaml
 
 from mdpipe.reporting.charts import likelihood_chart, samplers_chart, training_charts
 from mdpipe.reporting.page import (
+    FilledText,
     PageImage,
     Report,
     SampleGallery,
+    Sourced,
     Table,
     definitions,
     model_card,
     report_page,
     settings_table,
 )
+from mdpipe.reporting.profile_charts import calibration_chart, profile_chart
 from mdpipe.reporting.tables import (
     COSTS,
     datasets_table,
@@ -52,6 +55,20 @@ PNG = bytes.fromhex(
     "48afa4710000000049454e44ae426082"
 )
 """One black pixel."""
+SHARE_ROWS = pl.DataFrame({"share": [0.1, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, None]})
+POSITION_ROWS = pl.DataFrame(
+    {"first": [1, 2], "last": [1, 3], "bits": [3.0, 2.0], "bits_stderr": [0.1, 0.1], "tokens": [9, 18]}
+)
+CALIBRATION_ROWS = pl.DataFrame(
+    {
+        "share": ["0 to 1", "0 to 1/3", "1/3 to 2/3"],
+        "confidence": [0.5, 0.4, 0.6],
+        "frequency": [0.5, 0.5, 0.5],
+        "stderr": [0.1, 0.1, None],
+        "weight": [1.0, 1.0, 1.0],
+        "calibration_error": [0.0, 0.1, 0.1],
+    }
+)
 
 
 class Outline(HTMLParser):
@@ -95,15 +112,17 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
     curve = pl.DataFrame({"step": [1, 2], "train/loss": [3.0, 2.0]})
     trained = pl.DataFrame({"run": [run], "dataset": [name], "unit": ["bits/dim"]})
     return Report(
-        headline=f"1 run: {run}.",
-        made_by={"commit": "cd3c4b6", "seed": "0"},
+        headline=[Sourced(f"1 run: {run}, "), Sourced("2.21", FILE)],
+        made_by={"commit": Sourced("cd3c4b6"), "time": Sourced("31 minutes", FILE)},
         tables={table: Table(frame, [FILE] * frame.height) for table, frame in tables.items()},
         settings=settings_table({run: {"train": {"steps": 5}}, "other": {"train": {"steps": 6, "note": name}}}),
         figures={"likelihood": likelihood_chart(tables["likelihood"]), "samplers": samplers_chart(tables["samplers"])},
         curves=training_charts({run: curve}, trained),
+        profiles={name: profile_chart({run: SHARE_ROWS}, {run: POSITION_ROWS}, "bits/dim")},
+        calibration={name: calibration_chart({run: CALIBRATION_ROWS})},
         galleries=[
             SampleGallery("small", [PageImage(PNG, "Unmasking"), PageImage(PNG, "Samples", ["zero", "one", "zero"])]),
-            SampleGallery(run, text="a sample"),
+            SampleGallery(run, text="a sample", infilling=[FilledText("the ", "cat", "dog", " sat")], files=[FILE]),
         ],
         params="seed: 0\n",
         hashes={FILE: MD5},
@@ -155,7 +174,19 @@ def test_tables_have_every_column_that_is_not_empty(page: str) -> None:
 
 def test_numbers_samples_facts_and_definitions_are_there(outline: Outline) -> None:
     terms = [term for term, _ in definitions()]
-    for expected in ("1 run: pieces.", "cd3c4b6", "2.21 ± 0.02", "numpy_docs", "a sample", "seed: 0", "61.50", *terms):
+    for expected in (
+        "1 run: pieces, 2.21",
+        "31 minutes",
+        "the cat sat",
+        "the dog sat",
+        "cd3c4b6",
+        "2.21 ± 0.02",
+        "numpy_docs",
+        "a sample",
+        "seed: 0",
+        "61.50",
+        *terms,
+    ):
         assert expected in outline.text
     assert "Samples. Classes, row by row: zero, one, zero" in outline.text
 
@@ -175,14 +206,15 @@ def test_a_screen_reader_finds_language_regions_and_headings(outline: Outline) -
 
 def test_empty_sections_are_left_out() -> None:
     full = report()
-    empty = replace(full, tables={}, figures={}, curves={}, galleries=[])
+    empty = replace(full, tables={}, figures={}, curves={}, profiles={}, calibration={}, galleries=[])
     titles = [heading["id"] for heading in Outline(report_page(empty)).all("h2")]
     assert titles == ["runs", "how-the-numbers-are-made", "params"]
 
 
 def test_names_and_texts_cannot_become_markup() -> None:
-    gallery = SampleGallery(EVIL, [PageImage(PNG, EVIL, [EVIL])], text=EVIL)
-    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, made_by={EVIL: EVIL})
+    filled = [FilledText(EVIL, EVIL, EVIL, EVIL)]
+    gallery = SampleGallery(EVIL, [PageImage(PNG, EVIL, [EVIL])], text=EVIL, infilling=filled)
+    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, made_by={EVIL: Sourced(EVIL, FILE)})
     outline = Outline(report_page(hostile))
     scripts = [script.get("type") for script in outline.all("script")]
     assert scripts.count("module") == 1
@@ -210,7 +242,8 @@ def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_pat
 
 
 def panel_count(content: Report) -> int:
-    return sum(len(chart.panels) for chart in (*content.figures.values(), *content.curves.values()))
+    charts = (content.figures, content.curves, content.profiles, content.calibration)
+    return sum(len(chart.panels) for of_kind in charts for chart in of_kind.values())
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
@@ -240,7 +273,13 @@ def test_a_card_has_the_runs_numbers_and_valid_metadata() -> None:
         "tags": ["masked-diffusion", "image"],
         "datasets": ["digits"],
     }
-    for expected in ("905,000 parameters", "2.21 ± 0.02", "| train.steps", f"| {FILE} | {MD5} |", "unigram"):
+    for expected in (
+        "905,000 parameters",
+        "2.21 ± 0.02",
+        "| train.steps",
+        f"| [{FILE}](../../{FILE}) | {MD5} |",
+        "unigram",
+    ):
         assert (expected in body) == (expected != "unigram")
 
 

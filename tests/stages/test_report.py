@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+from hashlib import md5
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.metrics import MetricsError, read_record, write_record
-from mdpipe.params import Params, parse_params
+from mdpipe.params import RESOLVED_PARAMS_FILE, Params, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.tables import EXPONENTS, SPEEDS
 from mdpipe.stages.compare_samplers import compare_samplers
@@ -41,6 +44,14 @@ def two_runs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         for stage, record in written.items():
             write_record(record, paths.record(stage, name), paths.metrics(stage, name))
         put(paths.curve(name), "step,train/loss,train/grad_norm\n1,4.5,1\n2,4.25,0.5\n")
+        put(paths.profile("mask_share", name), "share,bits,bits_stderr\n0.5,1.5,0.1\n1,4,\n")
+        put(paths.profile("position", name), "first,last,bits,bits_stderr,tokens\n1,2,2.5,0.2,10\n3,4,2,0.1,9\n")
+        put(
+            paths.profile("calibration", name),
+            "share,confidence,frequency,stderr,weight,calibration_error\n"
+            "0 to 1,0.5,0.4,0.01,1,0.1\n0 to 1/3,0.5,0.4,0.01,1,0.1\n",
+        )
+    put(RESOLVED_PARAMS_FILE, "seed: 0\n")
     return parse_params(data)
 
 
@@ -136,8 +147,29 @@ def test_the_headline_names_the_run_with_the_fewest_bits(two_runs: Params) -> No
     put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
     put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
     report(two_runs)
-    sentence = "Runs: 2. Fewest bits on held-out data: 2.25 ± 0.02 bits/char on docs_chars (chars_ar)."
+    file = paths.metrics("evaluate", "chars_ar")
+    number = f'<a href="../{file}" title="{file}, MD5 {md5(file.read_bytes()).hexdigest()}">2.25 ± 0.02</a>'
+    sentence = f"Runs: 2. Fewest bits on held-out data: {number} bits/char on docs_chars (chars_ar)."
     assert sentence in (paths.REPORT / "index.html").read_text(encoding="utf-8")
+
+
+def test_every_figure_links_to_the_files_that_it_shows(two_runs: Params) -> None:
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    report(two_runs)
+    page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    figures = re.findall(r"<figure class.*?</figure>", page, re.DOTALL)
+    shown = [re.findall(r'href="\.\./([^"]*)"', figure) for figure in figures]
+    runs = ("chars_ar", "chars_md4")
+    expected = [
+        [*(f"metrics/evaluate/{run}.json" for run in runs), "records/encode/docs_chars.json"],
+        [f"metrics/{part}/{run}.csv" for part in ("mask_share", "position") for run in runs],
+        [f"metrics/calibration/{run}.csv" for run in runs],
+        [f"metrics/curves/{run}.csv" for run in runs],
+    ]
+    assert shown == expected
+    for file in set(chain(*shown)):
+        assert f"{file}, MD5 {md5(Path(file).read_bytes()).hexdigest()}" in page
 
 
 def test_recorded_costs_give_the_speed_of_training(two_runs: Params) -> None:
@@ -190,6 +222,7 @@ def test_measured_speeds_are_in_the_table_of_samplers(params: Params, place: Pat
     del data["zero_shot"]
     data["samplers"]["samplers"] = [{"kind": "first_hitting"}]
     real = parse_params(data)
+    put(RESOLVED_PARAMS_FILE, "")
     for run in real.runs:
         sample(real, run)
     compare_samplers(real, "chars_md4")
@@ -205,6 +238,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     data = params.model_dump(mode="json")
     del data["zero_shot"]
     real = parse_params(data)
+    put(RESOLVED_PARAMS_FILE, "")
     for run in real.runs:
         sample(real, run)
     compare_samplers(real, "chars_md4")
@@ -221,6 +255,9 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     assert found["difference"] == pytest.approx(values[0] - values[1], abs=2e-5)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert all(run in page for run in real.runs)
+    filled = json.loads(paths.infilled_texts("chars_md4").read_text())["texts"]
+    assert all(f"<mark>{text['filled']}</mark>" in page for text in filled)
+    assert page.count("what digits fills in") == 2  # The text that replaces the image, and the caption.
     conditions = dict(tables["likelihood"].select("run", "class_cond").drop_nulls("run").iter_rows())
     assert conditions == {name: run.class_cond and "class label" for name, run in real.runs.items()}
     guided = tables["samples"].filter(run="digits").select("class_cond", "guidance_scale", "unit")

@@ -53,6 +53,16 @@ def sampled_classes(run: str) -> Path:
     return samples(run) / "classes.json"
 
 
+def infilled_texts(run: str) -> Path:
+    """Return the held-out texts with a filled span, of a run that fills text."""
+    return samples(run) / "infilling.json"
+
+
+def infilled_images(run: str) -> Path:
+    """Return the held-out images with a filled half, of a run that fills images."""
+    return samples(run) / "infilling.png"
+
+
 def exponents(run: str) -> Path:
     """Return the table of GenMD4's exponents, one per token."""
     return samples(run) / "exponents.csv"

@@ -75,12 +75,17 @@ def image_unmasking_gif(frames: Pixels, masked: npt.NDArray[np.bool_], columns: 
         raise ValueError(f"frames and masked should both be (F, N, H, W, C), not {frames.shape} and {masked.shape}")
 
     def draw(moment: int, _before: int) -> Image.Image:
-        images = enlarge(_mix_known_channels(frames[moment], masked[moment]), scale)
-        all_masked = masked[moment].all(axis=-1).repeat(scale, axis=1).repeat(scale, axis=2)
-        hatch = np.broadcast_to(_hatch(*images.shape[1:3]), images.shape)
-        return compose(np.where(all_masked[..., None], hatch, images), columns)
+        return compose(hatch_masked(frames[moment], masked[moment], scale), columns)
 
     return _animate(draw, len(frames))
+
+
+def hatch_masked(images: Pixels, masked: npt.NDArray[np.bool_], scale: int) -> Pixels:
+    """Return enlarged images in RGB with hatched masked pixels; images and masked (N, H, W, C) as for the animation."""
+    enlarged = enlarge(_mix_known_channels(images, masked), scale)
+    all_masked = masked.all(axis=-1).repeat(scale, axis=1).repeat(scale, axis=2)
+    hatch = np.broadcast_to(_hatch(*enlarged.shape[1:3]), enlarged.shape)
+    return np.where(all_masked[..., None], hatch, enlarged)
 
 
 def text_unmasking_gif(moments: Sequence[Sequence[Moment]]) -> bytes:

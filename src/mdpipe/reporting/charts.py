@@ -7,6 +7,7 @@ file. Colors are CSS variables, so that both follow the reader's color scheme.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -97,6 +98,8 @@ class Chart:
     panels: Sequence[Panel]
     alt: str
     columns: int = 2
+    files: Sequence[Path] = ()
+    """The files that its numbers come from."""
 
     def to_specs(self) -> list[dict[str, Any]]:
         """Return the Vega-Lite specification of each panel, as wide as what it is put into."""

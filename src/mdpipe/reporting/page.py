@@ -47,12 +47,32 @@ class PageImage:
 
 
 @dataclass(frozen=True)
+class FilledText:
+    """A held-out text with a filled span, and what was there."""
+
+    before: str
+    original: str
+    filled: str
+    after: str
+
+
+@dataclass(frozen=True)
 class SampleGallery:
-    """The samples of a run: images and text, either of which may be empty."""
+    """The samples of a run: images, text and filled texts, each of which may be empty, and the files they are from."""
 
     run: str
     images: Sequence[PageImage] = ()
     text: str = ""
+    infilling: Sequence[FilledText] = ()
+    files: Sequence[Path] = ()
+
+
+@dataclass(frozen=True)
+class Sourced:
+    """A part of a sentence, and the file that its numbers come from, if it has any."""
+
+    text: str
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -67,8 +87,9 @@ class Table:
 class Report:
     """The content of the page; an empty table or a missing figure is left out."""
 
-    headline: str
-    made_by: Mapping[str, str]
+    headline: Sequence[Sourced]
+    """The parts of one text."""
+    made_by: Mapping[str, Sourced]
     """What made the results: commit, date, machine, seeds, time, versions."""
     tables: Mapping[str, Table]
     """Any of likelihood, zero_shot, published, samplers, samples, training, datasets and costs."""
@@ -78,11 +99,17 @@ class Report:
     """Any of graph, likelihood, samplers and exponents."""
     curves: Mapping[str, Chart]
     """The training curves, by dataset."""
+    profiles: Mapping[str, Chart]
+    """Bits by share of hidden tokens and by position, by dataset."""
+    calibration: Mapping[str, Chart]
+    """Reliability diagrams, by dataset."""
     galleries: Sequence[SampleGallery]
     params: str
     """The content of params.yaml without its comments, which must not change the page."""
     hashes: Mapping[Path, str] = field(default_factory=dict)
     """The MD5 of each file that numbers come from, as dvc.lock has it."""
+    params_file: Path | None = None
+    """The file that the settings come from."""
 
 
 def definitions() -> list[tuple[str, str]]:

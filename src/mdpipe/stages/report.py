@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from hashlib import md5
 from importlib.metadata import version
 from itertools import chain
@@ -20,7 +21,7 @@ from mdpipe.data.artifacts.metrics import read_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.pixels import dequantize
 from mdpipe.evaluation.estimate import paired_difference
-from mdpipe.params import Params
+from mdpipe.params import RESOLVED_PARAMS_FILE, Params
 from mdpipe.params.data import modality_of
 from mdpipe.params.runs import Comparison
 from mdpipe.pipeline import paths
@@ -30,7 +31,18 @@ from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, sa
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import contact_sheet, encode_png
 from mdpipe.reporting.markdown import format_measurement
-from mdpipe.reporting.page import PageImage, Report, SampleGallery, Table, model_card, report_page, settings_table
+from mdpipe.reporting.page import (
+    FilledText,
+    PageImage,
+    Report,
+    SampleGallery,
+    Sourced,
+    Table,
+    model_card,
+    report_page,
+    settings_table,
+)
+from mdpipe.reporting.profile_charts import CALIBRATION, POSITIONS, SHARES, calibration_chart, profile_chart
 from mdpipe.reporting.published import compare_with_published, read_published
 from mdpipe.reporting.tables_io import write_table
 
@@ -85,19 +97,34 @@ def report(params: Params) -> None:
     ]
     atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
     trained = results["training"].join(results["likelihood"].select("run", "dataset"), on="run").sort("dataset", "run")
+    training = {
+        dataset: replace(chart, files=[paths.curve(run) for run in trained.filter(dataset=dataset)["run"]])
+        for dataset, chart in training_charts(curves, trained).items()
+    }
+    figures = _figures(params, results, sourced)
+    profiles, calibration = _profiles(trained)
+    galleries = [_gallery(params, run) for run in params.runs]
+    headline = list(_headline(results["likelihood"]))
+    facts = dict(_facts(params, costs))
+    stated = [part.file for part in (*headline, *facts.values()) if part.file]
+    charts = (*figures.values(), *training.values(), *profiles.values(), *calibration.values())
+    with_files: Iterable[Table | Chart | SampleGallery] = (*sourced.values(), *charts, *galleries)
     content = Report(
-        headline=_headline(results["likelihood"]),
-        made_by=dict(_facts(params, costs)),
+        headline=headline,
+        made_by=facts,
         tables=sourced,
         settings=settings_table({name: run.model_dump(mode="json") for name, run in params.runs.items()}),
-        figures=_figures(params, results),
-        curves=training_charts(curves, trained),
-        galleries=[_gallery(params, run) for run in params.runs],
+        figures=figures,
+        curves=training,
+        profiles=profiles,
+        calibration=calibration,
+        galleries=galleries,
         params=yaml.safe_dump(params.model_dump(mode="json")),
         hashes={
             file: md5(file.read_bytes()).hexdigest()
-            for file in set(chain(*(table.files for table in sourced.values())))
+            for file in {RESOLVED_PARAMS_FILE, *stated, *chain(*(part.files for part in with_files))}
         },
+        params_file=RESOLVED_PARAMS_FILE,
     )
     with atomic_dir(paths.REPORT) as folder:
         (folder / "index.html").write_text(report_page(content), encoding="utf-8")
@@ -153,49 +180,62 @@ def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
             return paths.metrics({"samples": "sample", "training": "train"}[table], str(run))
 
 
-def _headline(likelihood: pl.DataFrame) -> str:
-    """Return the sentence that says what was run, and the run with the fewest bits on each dataset."""
+def _headline(likelihood: pl.DataFrame) -> Iterator[Sourced]:
+    """Yield the parts of the sentence that says what was run, and the run with the fewest bits on each dataset."""
     models = likelihood.drop_nulls("run")
     best = models.sort("value").unique(["dataset", "split"], keep="first").sort("dataset")
-    found = [
-        f"{format_measurement(row['value'], row['stderr'])} {row['unit']} on {row['dataset']} ({row['run']})"
-        for row in best.iter_rows(named=True)
-    ]
-    return f"Runs: {models.height}. Fewest bits on held-out data: {', '.join(found)}."
+    yield Sourced(f"Runs: {models.height}. Fewest bits on held-out data: ")
+    for at, row in enumerate(best.iter_rows(named=True), start=1):
+        yield Sourced(format_measurement(row["value"], row["stderr"]), paths.metrics("evaluate", row["run"]))
+        end = "." if at == best.height else ", "
+        yield Sourced(f" {row['unit']} on {row['dataset']} ({row['run']}){end}")
 
 
-def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sourced]]:
     """Yield what made the results; time and machine are those of `COSTS`, as equal results must give equal pages."""
     if costs:
         machine, stages = costs["machine"], costs["results"]
         hardware = f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['device']}"
-        yield from {"commit": machine["commit"], "date": costs["date"], "machine": hardware}.items()
-        yield "time", f"{sum(stage['seconds'] for stage in stages) / 60:,.0f} minutes, the sum of {len(stages)} stages"
+        time = f"{sum(stage['seconds'] for stage in stages) / 60:,.0f} minutes, the sum of {len(stages)} stages"
+        measured = {"commit": machine["commit"], "date": costs["date"], "machine": hardware, "time": time}
         if training := [stage for stage in stages if stage["stage"].startswith("train@")]:
             tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
-            yield (
-                "training",
-                f"{tokens / seconds:,.0f} tokens/s, {len(training)} runs, with start and end of the process",
-            )
+            rate = f"{tokens / seconds:,.0f} tokens/s"
+            measured["training"] = f"{rate}, {len(training)} runs, with start and end of the process"
+        yield from ((name, Sourced(text, paths.COSTS)) for name, text in measured.items())
     else:
-        yield (
-            "time and machine",
-            "not recorded for these settings; after `snakemake`, `mdpipe bench stages` records them",
+        missing = "not recorded for these settings; after `snakemake`, `mdpipe bench stages` records them"
+        yield "time and machine", Sourced(missing)
+    yield "seed", Sourced(str(params.seed), RESOLVED_PARAMS_FILE)
+    packages = [f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
+    yield "packages", Sourced(", ".join(packages))
+
+
+def _profiles(trained: pl.DataFrame) -> tuple[dict[str, Chart], dict[str, Chart]]:
+    """Return, by dataset, bits by share of hidden tokens and by position, and reliability diagrams."""
+    profiles, calibration = {}, {}
+    for frame in trained.partition_by("dataset", maintain_order=True):
+        dataset, unit, runs = frame["dataset"][0], frame["unit"][0], frame["run"].to_list()
+        files = {part: [paths.profile(part, run) for run in runs] for part in ("mask_share", "position", "calibration")}
+        shares, positions, reliability = (
+            {run: pl.read_csv(file, schema=schema) for run, file in zip(runs, files[part], strict=True)}
+            for part, schema in (("mask_share", SHARES), ("position", POSITIONS), ("calibration", CALIBRATION))
         )
-    yield "seed", str(params.seed)
-    yield "packages", ", ".join([f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)])
+        chart = profile_chart(shares, positions, unit)
+        profiles[dataset] = replace(chart, files=[*files["mask_share"], *files["position"]])
+        calibration[dataset] = replace(calibration_chart(reliability), files=files["calibration"])
+    return profiles, calibration
 
 
-def _figures(params: Params, results: Mapping[str, pl.DataFrame]) -> dict[str, Chart]:
-    """Return each figure for which there are results."""
+def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mapping[str, Table]) -> dict[str, Chart]:
+    """Return each figure for which there are results, with the files of its numbers."""
     figures = {}
     if DVC_FILE.exists():
         stages = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
-        figures["graph"] = graph_chart(stages, params.model_dump(mode="json"))
-    if results["likelihood"].height:
-        figures["likelihood"] = likelihood_chart(results["likelihood"])
-    if results["samplers"].height:
-        figures["samplers"] = samplers_chart(results["samplers"])
+        figures["graph"] = replace(graph_chart(stages, params.model_dump(mode="json")), files=[DVC_FILE])
+    for name, draw in (("likelihood", likelihood_chart), ("samplers", samplers_chart)):
+        if results[name].height:
+            figures[name] = replace(draw(results[name]), files=sorted(set(sourced[name].files)))
     exponents = {
         run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
         for run in params.runs
@@ -204,7 +244,8 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame]) -> dict[str, C
     if exponents:
         # Gray levels are ordered, tokens of text are not.
         is_image = {run: modality_of(params.datasets[params.runs[run].dataset]) == "image" for run in exponents}
-        figures["exponents"] = exponents_chart(exponents, is_image)
+        chart = exponents_chart(exponents, is_image)
+        figures["exponents"] = replace(chart, files=[paths.exponents(run) for run in sorted(exponents)])
     return figures
 
 
@@ -224,4 +265,15 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         images.append(PageImage(sheet.read_bytes(), f"Samples of {run}", sampled))
     if (animation := folder / "unmasking.gif").exists():
         images.append(PageImage(animation.read_bytes(), f"Unmasking of samples of {run}"))
-    return SampleGallery(run, images, text.read_text(encoding="utf-8")[:DISPLAYED_CHARACTERS] if text.exists() else "")
+    if (filled := paths.infilled_images(run)).exists():
+        caption = f"Held-out images, their masked lower half, and what {run} fills in"
+        images.append(PageImage(filled.read_bytes(), caption))
+    infilling = paths.infilled_texts(run)
+    texts = read_json(infilling, f"run `dvc repro sample@{run}` again")["texts"] if infilling.exists() else []
+    return SampleGallery(
+        run,
+        images,
+        text.read_text(encoding="utf-8")[:DISPLAYED_CHARACTERS] if text.exists() else "",
+        [FilledText(**filled_text) for filled_text in texts],
+        [file for file in (text, sheet, animation, filled, infilling) if file.exists()],
+    )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mdpipe.data.artifacts.files import atomic_dir, write_json
 from mdpipe.data.artifacts.metrics import write_csv, write_record
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
@@ -21,13 +22,15 @@ from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.reporting.animation import image_unmasking_gif, text_unmasking_gif
-from mdpipe.reporting.images import COLUMNS, SHOWN_EDGE, contact_sheet, save_png
+from mdpipe.reporting.animation import hatch_masked, image_unmasking_gif, text_unmasking_gif
+from mdpipe.reporting.images import COLUMNS, SHOWN_EDGE, compose, contact_sheet, save_png
 from mdpipe.stages import sampling
 from mdpipe.stages.model_io import TrainedModel, load_model
 
 ANIMATED_IMAGES = 32
 ANIMATED_TEXTS = 4
+INFILLED = 8
+"""Held-out examples that are partly masked and filled: a row of the page's images."""
 
 
 def sample(params: Params, run: str) -> None:
@@ -38,9 +41,11 @@ def sample(params: Params, run: str) -> None:
     tokens.npy                   int64 (N, L)
     classes.json                 the class name of each sample in order, if the run is conditioned on named classes
     exponents.csv                GenMD4: the exponent of every token's schedule
+    infilling.json or .png       held-out texts with a filled span, or images with a filled half, and the originals;
+                                 not of a run that samples from left to right
 
     Raises:
-        ValueError: the model is missing or broken.
+        ValueError: the model or the dataset is missing or broken, or has fewer than two held-out examples.
     """
     settings = params.runs[run].sample
     configure_runtime(threads=1)
@@ -68,6 +73,8 @@ def sample(params: Params, run: str) -> None:
         write(folder, model, tokens, torch.stack(frames).numpy())
         if isinstance(model.objective, GenMD4):
             _write_exponents(folder / paths.exponents(run).name, model, model.objective.schedule.w.tolist())
+        if not model.objective.is_causal:
+            _write_infilling(folder, model, params, run)
     record = {
         "run": run,
         "dataset": model.dataset,
@@ -109,6 +116,44 @@ def _write_images(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], 
     shape = (*frames.shape[:2], *model.shape)
     gif = image_unmasking_gif(known.reshape(shape), masked.reshape(shape), COLUMNS, scale)
     (folder / "unmasking.gif").write_bytes(gif)
+
+
+def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str) -> None:
+    """Fill the middle quarter of held-out windows of text, or the lower half of held-out images."""
+    settings = params.runs[run].sample
+    dataset = EncodedDataset.open(paths.encoded(model.dataset), params.runs[run].evaluate.split)
+    original, labels = dataset.spaced_examples(INFILLED)
+    length = original.shape[1]
+    is_masked = np.zeros(length, dtype=np.bool_)
+    is_masked[slice(3 * length // 8, 5 * length // 8) if model.modality == "text" else slice(length // 2, None)] = True
+    filled = sampling.sample(
+        model,
+        build_sampler(settings.sampler),
+        torch.from_numpy(np.where(is_masked, model.objective.mask_id, original)),
+        CounterRNG(params.seed, "infill"),
+        token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
+        class_labels=torch.from_numpy(labels) if model.num_classes and labels is not None else None,
+        guidance_scale=settings.guidance_scale,
+    ).tokens.numpy()
+    if model.modality == "text":
+        decode, span = load_tokenizer(model.directory).decode, np.flatnonzero(is_masked)
+        texts = [
+            {
+                "before": decode(of_original[: span[0]]),
+                "original": decode(of_original[span]),
+                "filled": decode(of_filled[span]),
+                "after": decode(of_original[span[-1] + 1 :]),
+            }
+            for of_original, of_filled in zip(original, filled, strict=True)
+        ]
+        write_json(folder / paths.infilled_texts(run).name, {"texts": texts})
+        return
+    rows = np.concatenate([original, original, filled])
+    masked = np.zeros(rows.shape, dtype=np.bool_)
+    masked[len(original) : 2 * len(original)] = is_masked
+    shape, scale = (-1, *model.shape), max(1, SHOWN_EDGE // model.shape[0])
+    images = hatch_masked(dequantize(rows, model.objective.vocab_size).reshape(shape), masked.reshape(shape), scale)
+    save_png(compose(images, len(original)), folder / paths.infilled_images(run).name)
 
 
 def _write_exponents(path: Path, model: TrainedModel, exponents: list[float]) -> None:
