@@ -23,6 +23,7 @@ from mdpipe.stages.evaluate import evaluate
 from mdpipe.stages.fit_tokenizer import fit_tokenizer
 from mdpipe.stages.model_io import load_model
 from mdpipe.stages.report import report
+from mdpipe.stages.resolve import resolve
 from mdpipe.stages.sample import sample
 from mdpipe.stages.train import train
 
@@ -72,6 +73,7 @@ def made(animals: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             train(animals, run)
             sample(animals, run)
             evaluate(animals, run)
+        resolve(animals)
         report(animals)
     yield place
 

@@ -5,15 +5,22 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
+from PIL import Image
 
-from mdpipe.commands.readme import PICTURES, TABLES, readme
+from mdpipe.commands.readme import PICTURES, SOURCES, TABLES, readme
 from mdpipe.data.artifacts.metrics import RESULTS
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
+from mdpipe.reporting.images import GAP
 from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.download import download
 from mdpipe.stages.report import report
+from mdpipe.stages.resolve import resolve
 from mdpipe.stages.sample import sample
 from mdpipe.stages.zero_shot import zero_shot
 
@@ -35,6 +42,7 @@ def finished_place(params: Params, trained_place: Path, tmp_path_factory: pytest
             sample(params, run)
         for run in params.samplers.runs:
             compare_samplers(params, run)
+        resolve(params)
         report(params)
     return place
 
@@ -85,3 +93,38 @@ def test_both_readmes_have_the_remade_tables(params: Params) -> None:
         assert "old" not in text
         assert all((paths.RESULTS / f"{name}.md").read_text(encoding="utf-8") in text for name in names)
     assert {path.stem for path in PICTURES.glob("*.svg")} == {"likelihood", "samplers", "exponents"}
+    sources = json.loads(SOURCES.read_text(encoding="utf-8"))
+    assert sources["exponents.svg"] == {"samples/subwords_genmd4": None}  # There is no dvc.lock here.
+    assert sources["digits_samples.png"] == {"samples/digits": None}
+
+
+def test_what_bits_are_made_of_adds_up_to_the_metric(params: Params) -> None:
+    for run in params.runs:
+        positions = pl.read_csv(paths.profile("position", run))
+        mean = (positions["bits"] * positions["tokens"]).sum() / positions["tokens"].sum()
+        assert mean == pytest.approx(json.loads(paths.metrics("evaluate", run).read_text())["value"], rel=1e-5)
+        assert pl.read_csv(paths.profile("mask_share", run))["share"].is_between(0, 1).all()
+        weights = pl.read_csv(paths.profile("calibration", run)).group_by("share").agg(pl.col("weight").sum())
+        assert weights["weight"].to_list() == pytest.approx([1] * 4, rel=1e-5)
+
+
+def test_only_what_was_masked_is_filled(params: Params) -> None:
+    """Every run but the autoregressive one fills held-out examples; what it knew of them stays."""
+    kinds = (paths.infilled_texts, paths.infilled_images)
+    masked = {run for run, settings in params.runs.items() if not settings.objective.is_causal}
+    assert {run for run in params.runs for file in kinds if file(run).exists()} == masked
+    for run in masked:
+        dataset = EncodedDataset.open(paths.encoded(params.runs[run].dataset), params.runs[run].evaluate.split)
+        if dataset.modality == "text":
+            texts = json.loads(paths.infilled_texts(run).read_text())["texts"]
+            decode = load_tokenizer(paths.model(run)).decode
+            windows = [decode(window) for window in dataset.spaced_examples(len(texts))[0]]
+            assert [text["before"] + text["original"] + text["after"] for text in texts] == windows
+            assert any(text["filled"] != text["original"] for text in texts)
+            continue
+        with Image.open(paths.infilled_images(run)) as sheet:
+            originals, hidden, filled = np.array_split(np.asarray(sheet)[:-GAP], 3)
+        half = GAP + (len(originals) - GAP) // 2
+        assert np.array_equal(originals[:half], filled[:half])
+        assert np.array_equal(originals[:half], hidden[:half])
+        assert not np.array_equal(originals[half:], filled[half:])

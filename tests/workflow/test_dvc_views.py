@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from mdpipe.data.artifacts.metrics import RESULTS, write_record
+from mdpipe.evaluation.profile import CalibrationRow, PositionRow, ShareRow
 from mdpipe.pipeline import paths
 
 pytestmark = pytest.mark.slow
@@ -26,6 +27,7 @@ RESULTS_OF = {
     "zero_shot": ("value", "stderr", "bits_per_byte", "perplexity"),
 }
 """The most results that a stage has, those of text."""
+PROFILES = {"mask_share": ShareRow._fields, "position": PositionRow._fields, "calibration": CalibrationRow._fields}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +52,9 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for run in params["runs"]:
             paths.curve(run).parent.mkdir(parents=True, exist_ok=True)
             paths.curve(run).write_text("step,train/loss,train/lr,train/grad_norm\n10,4.5,0.1,1\n20,4.25,0.1,1\n")
+            for part, columns in PROFILES.items():
+                paths.profile(part, run).parent.mkdir(parents=True, exist_ok=True)
+                paths.profile(part, run).write_text(f"{','.join(columns)}\n{','.join('1' * len(columns))}\n")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "Add metrics"]):
         subprocess.run([*git, *command], cwd=folder, check=True)
@@ -121,7 +126,9 @@ def test_plots_need_no_network(repo: Path) -> None:
     (repo / "results/curves.csv").write_text(f"run,dataset,step,loss\n{rows}")
     show(repo, "dvc", "plots", "show")
     page = (repo / "dvc_plots/index.html").read_text()
-    assert page.count("vegaEmbed('#") == 13
+    assert page.count("vegaEmbed('#") == 13 + 10 * len(PROFILES)
+    for title in ("Bits of a token of digits by position", "Calibration of chars_ar"):
+        assert title in page
     assert page.count('"title": "Training loss, bits per token"') == 1
     assert "Training loss of chars_md4" in page
     assert not re.search(r"""<(script|link)\b[^>]*\b(src|href)\s*=""", page.replace("\\/", "/").split("<body>")[1])

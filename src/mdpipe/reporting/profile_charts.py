@@ -65,7 +65,7 @@ def _bits(rows: pl.DataFrame, runs: list[str], where: str, x: alt.X, title: str)
     )
     base = alt.Chart(rows, height=1.3 * HEIGHT).encode(
         x=x.title(where),
-        y=alt.Y("bits:Q", title=title, axis=alt.Axis(tickCount=5)),
+        y=alt.Y("bits:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
         color=alt.Color(
             "run:N",
             scale=alt.Scale(domain=runs, range=SERIES),
@@ -91,7 +91,10 @@ def calibration_chart(calibration: Mapping[str, pl.DataFrame]) -> Chart:
         calibration: one frame with the columns `CALIBRATION` per run.
     """
     panels = [_reliability(run, frame) for run, frame in calibration.items()]
-    return Chart(panels, f"Calibration of {', '.join(calibration)}: how often the most probable token is the true one.")
+    explanation = (
+        "how often the most probable token is the true one, by its probability, for three shares of hidden tokens"
+    )
+    return Chart(panels, f"Calibration of {', '.join(calibration)}: {explanation}.")
 
 
 def _reliability(run: str, frame: pl.DataFrame) -> Panel:
@@ -113,7 +116,9 @@ def _reliability(run: str, frame: pl.DataFrame) -> Panel:
     base = alt.Chart(rows, height=1.2 * HEIGHT).encode(
         x=alt.X("confidence:Q", title="probability of the most probable token", scale=unit, axis=axis),
         y=alt.Y("frequency:Q", title="it is the true one", scale=unit, axis=axis),
-        color=alt.Color("share:N", scale=alt.Scale(domain=names, range=SERIES[: len(names)])),
+        color=alt.Color(
+            "share:N", scale=alt.Scale(domain=names, range=SERIES[: len(names)]), legend=alt.Legend(columns=3)
+        ),
         tooltip=[
             *(alt.Tooltip("share:N", title="share of hidden tokens"), alt.Tooltip("confidence:Q", format=".1%")),
             *(alt.Tooltip("shown:N", title="frequency"), alt.Tooltip("tokens:N", title="of the predictions")),

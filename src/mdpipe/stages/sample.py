@@ -29,8 +29,9 @@ from mdpipe.stages.model_io import TrainedModel, load_model
 
 ANIMATED_IMAGES = 32
 ANIMATED_TEXTS = 4
-INFILLED = 8
-"""Held-out examples that are partly masked and filled: a row of the page's images."""
+INFILLED_IMAGES = COLUMNS
+INFILLED_TEXTS = 4
+"""Held-out examples that are partly masked and filled."""
 
 
 def sample(params: Params, run: str) -> None:
@@ -122,7 +123,7 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
     """Fill the middle quarter of held-out windows of text, or the lower half of held-out images."""
     settings = params.runs[run].sample
     dataset = EncodedDataset.open(paths.encoded(model.dataset), params.runs[run].evaluate.split)
-    original, labels = dataset.spaced_examples(INFILLED)
+    original, labels = dataset.spaced_examples(INFILLED_TEXTS if model.modality == "text" else INFILLED_IMAGES)
     length = original.shape[1]
     is_masked = np.zeros(length, dtype=np.bool_)
     is_masked[slice(3 * length // 8, 5 * length // 8) if model.modality == "text" else slice(length // 2, None)] = True
