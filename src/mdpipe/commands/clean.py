@@ -40,7 +40,7 @@ MADE_IN = (
 )
 """Outputs of stages, for any name of a source, dataset or run."""
 
-NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*)?(\.(npy|json|csv))?)(\.partial|\.scratch)?")
+NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*){0,2}(\.(npy|json|csv))?)(\.partial|\.scratch)?")
 """Names of stages' outputs, finished or not. Other files in the same folders are the user's."""
 
 DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{URL_DIGITS}}})-")
