@@ -6,7 +6,7 @@ import pytest
 RUN = "digits"
 OF_RUN = ("train", "sample", "evaluate")
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.pipeline
 
 
 def test_only_new_seeds_are_trained_by_either_engine(made):

@@ -25,6 +25,7 @@ from mdpipe.params.sources import UrlSource
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint
 from mdpipe.pipeline.provenance import DVC_FILE
+from mdpipe.stages.resolve import write_replicates
 
 LOCK_FILE = Path("dvc.lock")
 
@@ -56,6 +57,7 @@ def clean(params: Params, *, force: bool) -> str:
     Raises:
         ValueError: it is to be removed, and an engine is at work.
     """
+    write_replicates(params)  # DVC reads it to tell which stages there are.
     with open_repository() as repo:
         stages = {stage.addressing for stage in repo.index.stages}
         outputs = {Path(out.def_path) for stage in repo.index.stages for out in stage.outs}

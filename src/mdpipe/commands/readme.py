@@ -27,7 +27,7 @@ def readme(params: Params) -> None:
             text = replace_section(text, name, (paths.RESULTS / f"{name}.md").read_text(encoding="utf-8"))
         atomic_write(page, text.encode())
     copies = {paths.REPORT / f"{name}.svg": f"{name}.svg" for name in FIGURES}
-    for run in params.runs:
+    for run in params.replicates():
         copies |= {paths.samples(run) / image: f"{run}_{image}" for image in ("unmasking.gif", "samples.png")}
     PICTURES.mkdir(parents=True, exist_ok=True)
     for source, name in copies.items():

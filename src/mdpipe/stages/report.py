@@ -97,7 +97,7 @@ def report(params: Params) -> None:
         settings=settings_table({name: _settings(params.runs[name]) for name in replicates}),
         figures=_figures(params, results),
         curves=training_charts(curves, trained),
-        galleries=[_gallery(params, run) for run in params.runs],
+        galleries=[_gallery(params, run) for run in replicates],
         params=yaml.safe_dump(params.model_dump(mode="json")),
         hashes={
             file: md5(file.read_bytes()).hexdigest()
@@ -238,7 +238,7 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame]) -> dict[str, C
         figures["samplers"] = samplers_chart(results["samplers"])
     exponents = {
         run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
-        for run in params.runs
+        for run in params.replicates()
         if (path := paths.exponents(run)).exists()
     }
     if exponents:
