@@ -35,17 +35,17 @@ def encoding_fingerprint(params: Params, dataset: str) -> str:
 
 
 def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") -> str:
-    """Hash the seed, the run's settings, the training data, the code and torch's version."""
+    """Hash the seeds, the run's settings, the training data, the code and torch's version."""
     import torch  # Not above: encoding does not load it.
 
-    settings = params.runs[run].model_dump(exclude={"sample", "evaluate", "seed", "seeds"})
+    settings = params.runs[run].model_dump(exclude={"sample", "evaluate", "seeds"})
     # The interval of checkpoints does not change the weights: a run may resume with another one.
     for key in ("save_every", "save_total_limit"):
         del settings["train"][key]
     # A run may also resume with another number of processes: only the order of sums, so the last digits, changes.
     for key in ("num_processes", "strategy", "gradient_accumulation_steps"):
         del settings["hardware"][key]
-    return _hash({"seed": params.seed_of(run), "run": settings, "torch": torch.__version__}, "train", dataset.files)
+    return _hash({"seed": params.seed, "run": settings, "torch": torch.__version__}, "train", dataset.files)
 
 
 def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = ()) -> str:

@@ -117,7 +117,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
             None if labels is None or settings.class_cond is None else torch.from_numpy(labels),
             validation,
             settings.train.steps,
-            CounterRNG(seed, "validation"),
+            CounterRNG(params.seed, "validation"),  # Validations of all runs have the same draws, as evaluations do.
         )
     logged_run = LoggedRun(run, run_hash, settings.model_dump(mode="json"), paths.events(run))
     with open_loggers(logged_run) if world.is_main_process else nullcontext(log_to_console) as log_metrics:
