@@ -7,6 +7,7 @@ import pytest
 
 from mdpipe.reporting.seeds import with_means, without_replicates
 from mdpipe.reporting.tables import HELD_OUT, OTHER_TEXT, likelihood_table, zero_shot_table
+from mdpipe.reporting.tables_io import to_display
 from tests.reporting.records import TEXT_RATES, difference, encoding, evaluation, zero_shot
 
 NAMES = {"a": ["a", "a-seed1", "a-seed2"], "b": ["b"]}
@@ -49,7 +50,12 @@ def test_trainings_follow_their_mean_without_a_difference(table):
 
 
 def test_a_person_reads_one_row_per_run(table):
-    assert without_replicates(table)["run"].to_list() == ["a", "b", None, None]
+    shown = without_replicates(table)
+    assert shown["run"].to_list() == ["a", "b", None, None]
+    display = to_display(shown)
+    at = display.headings.index("value")
+    assert display.headings[at : at + 3] == ["value", "seeds", "± over seeds"]
+    assert [row[at : at + 3] for row in display.rows[:2]] == [["2.30 ± 0.02", "3", "0.17"], ["3.00 ± 0.03", "1", ""]]
 
 
 def test_runs_without_seeds_stay_as_they_were():

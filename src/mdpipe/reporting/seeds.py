@@ -53,7 +53,9 @@ def with_means(
             rows.append(_mean_row(run, trainings, (evaluation_errors or {}).get(run)))
         rows.append({**row, **dict.fromkeys(COMPARISON.keys() & row.keys()), "replicate_of": run, "seeds": 1})
     order = {name: number for number, name in enumerate(run_of)}
-    frame = pl.DataFrame(rows, schema={**table.schema, **SEEDS}, orient="row")
+    columns = list(table.schema.items())
+    at = table.columns.index("stderr") + 1
+    frame = pl.DataFrame(rows, schema=dict([*columns[:at], *SEEDS.items(), *columns[at:]]))
     position = pl.col("run").replace_strict(order, default=0, return_dtype=pl.Int64)
     by_run = pl.coalesce("replicate_of", "run")
     is_replicate = pl.col("replicate_of").is_not_null()

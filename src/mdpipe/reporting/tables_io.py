@@ -106,6 +106,8 @@ def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
 def _cells(frame: pl.DataFrame, name: str) -> list[str]:
     if name == "difference":
         return _differences(frame)
+    if name == "seeds_stderr":
+        return ["" if value is None else round_by_error(value, value)[1] if value else "0" for value in frame[name]]
     error = _error_of(name)
     errors = frame[error].to_list() if error in frame.columns else [None] * frame.height
     return [
