@@ -57,8 +57,8 @@ def clean(params: Params, *, force: bool) -> str:
     Raises:
         ValueError: it is to be removed, and an engine is at work.
     """
-    write_replicates(params)  # DVC reads it to tell which stages there are.
     with open_repository() as repo:
+        write_replicates(params)  # DVC reads it to tell which stages there are.
         stages = {stage.addressing for stage in repo.index.stages}
         outputs = {Path(out.def_path) for stage in repo.index.stages for out in stage.outs}
         found = sorted({*_artifacts(params, outputs), *_by_stage(stages), *_state(params, repo)})
