@@ -34,9 +34,11 @@ from snakemake.jobs import Job
 from mdpipe.commands.unlock import lock_holders, repair_rwlock
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
+from mdpipe.params.load import REPLICATES_FILE
 from mdpipe.pipeline.paths import ENGINE_LOCK
 from mdpipe.pipeline.preflight import dvc_targets, home_problems, require_writable, state_folders
 from mdpipe.pipeline.provenance import RESOLVE
+from mdpipe.stages.resolve import write_replicates
 from workflow.graph import Stage, with_dependents
 from workflow.job import ENGINE_PID, JOBS_LOCK
 from workflow.sort_lock import LOCK_FILE
@@ -203,6 +205,18 @@ def _stale_stages(repo: Repo) -> dict[str, list[Any]]:
         return dict(repo.status())
     finally:
         param.load_path = load_path
+
+
+@contextmanager
+def current_replicates(params: Params, *, dry_run: bool) -> Iterator[None]:
+    """Write params.replicates.yaml, which DVC's templates read, and restore it after the block in a dry run."""
+    before = REPLICATES_FILE.read_bytes() if REPLICATES_FILE.exists() else None
+    is_new = write_replicates(params)
+    try:
+        yield
+    finally:
+        if is_new and dry_run and before is not None:
+            atomic_write(REPLICATES_FILE, before)
 
 
 @contextmanager

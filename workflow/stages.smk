@@ -2,6 +2,7 @@
 # lambda or a `run` body, which would see the last stage of the loop).
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 # The code of this repository, also where another clone is installed; jobs inherit it.
@@ -17,6 +18,7 @@ from workflow.cache import verify_objects
 from workflow.engine import (
     export_engine_pid,
     acquire_workflow_lock,
+    current_replicates,
     find_leftovers,
     ignore_clock_skew,
     last_lines,
@@ -41,18 +43,20 @@ snakemake.logging.show_logs = last_lines
 
 export_engine_pid()
 ignore_clock_skew()
-stages = read_stages(repo, all_params)
+dry_run = workflow.output_settings.dryrun  # `workflow.dryrun` is not set yet.
+# A job's process reads this file too: only the main one may write for DVC or ask it, and only while no stage runs.
+with current_replicates(all_params, dry_run=dry_run) if workflow.is_main_process else nullcontext():
+    stages = read_stages(repo, all_params)
 planned = set()
 
-# A job's process reads this file too: only the main one may ask DVC, and only while no stage runs.
 if workflow.is_main_process:
-    dry_run = workflow.output_settings.dryrun  # `workflow.dryrun` is not set yet.
     verify_objects(remove=not dry_run)
     try:
         require_usable(all_params, with_sources=False)
         acquire_workflow_lock()
         repair_lock_file(dry_run=dry_run)
-        planned = mark_stale_stages(repo, stages, all_params, dry_run=dry_run)
+        with current_replicates(all_params, dry_run=dry_run):
+            planned = mark_stale_stages(repo, stages, all_params, dry_run=dry_run)
         due = [stage for stage in stages if stage.name in planned]
         require_writable_outputs(due)
     except (OSError, ValueError) as error:

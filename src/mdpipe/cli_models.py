@@ -12,7 +12,7 @@ from mdpipe.params.sampling import SamplerConfig
 
 models = typer.Typer()
 
-RunName = Annotated[str, typer.Argument(metavar="RUN", help="A key of `runs` in params.yaml.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A key of `runs` in params.yaml, or KEY-seedN.")]
 Count = Annotated[int, typer.Option(min=1, help="Number of samples.")]
 Out = Annotated[
     str | None,  # no Path, which would lose the slash at the end of a folder

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from mdpipe.params import ParamsError, dump_params, json_schema, load_params, parse_params
+from mdpipe.params import ParamsError, Run, dump_params, json_schema, load_params, parse_params
 from mdpipe.params.data import ImageDataset, TextDataset
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import problem_lines
@@ -286,7 +286,7 @@ def test_resolved_params_are_equal_params_that_fit_the_schema(path):
 def test_resolved_params_state_every_setting():
     resolved = yaml.safe_load(dump_params(parse_params(minimal())))
     for run in resolved["runs"].values():
-        assert set(run) == {"dataset", "objective", "network", "class_cond", "train", "hardware", "sample", "evaluate"}
+        assert set(run) == set(Run.model_fields)
         assert run["train"]["warmup_steps"] == 2
         assert run["sample"]["sampler"]["kind"] == (
             ObjectiveConfig.kinds[run["objective"]["kind"]].sampler or "ancestral"

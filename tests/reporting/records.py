@@ -92,7 +92,8 @@ def difference(run: str, baseline: str, dataset: str = "digits", **changes: Any)
         "dataset": dataset,
         "split": "test",
         "value": -0.0123,
-        "stderr": 0.0031,
+        "stderr_evaluation": 0.0031,
+        "trainings": "one training each",
     } | changes
 
 

@@ -23,8 +23,11 @@ from mdpipe.reporting.page import (
     settings_table,
 )
 from mdpipe.reporting.profile_charts import calibration_chart, profile_chart
+from mdpipe.reporting.seeds import with_means
 from mdpipe.reporting.tables import (
     COSTS,
+    HELD_OUT,
+    OTHER_TEXT,
     datasets_table,
     likelihood_table,
     samplers_table,
@@ -101,8 +104,10 @@ class Outline(HTMLParser):
 def report(run: str = "pieces", name: str = "digits") -> Report:
     rows = [scored(run, "ancestral", 8), scored(run, "data", None)]
     tables = {
-        "likelihood": likelihood_table([evaluation(run, name)], [encoding(name, IMAGE_RATES)]),
-        "zero_shot": zero_shot_table([zero_shot(run, "numpy_docs")]),
+        "likelihood": with_means(
+            likelihood_table([evaluation(run, name)], [encoding(name, IMAGE_RATES)]), {run: [run]}, HELD_OUT
+        ),
+        "zero_shot": with_means(zero_shot_table([zero_shot(run, "numpy_docs")]), {run: [run]}, OTHER_TEXT),
         "samples": samples_table([sample(run)]),
         "training": training_table([training(run)]),
         "samplers": samplers_table({run: scored_frame(rows)}),

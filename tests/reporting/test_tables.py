@@ -77,7 +77,7 @@ def test_a_model_row_has_every_field_of_its_record():
 def test_a_difference_is_only_in_the_row_of_its_run():
     table = likelihood_table(EVALUATIONS, ENCODINGS, [difference("small", "big")])
     compared = table.drop_nulls("difference")
-    assert rows(compared, "run", "baseline", "difference", "difference_stderr") == [("small", "big", -0.0123, 0.0031)]
+    assert rows(compared, "run", "baseline", "difference", "difference_stderr") == [("small", "big", -0.0123, None)]
     uncompared = likelihood_table(EVALUATIONS, ENCODINGS)
     assert_frame_equal(table.drop(*COMPARISON), uncompared.drop(*COMPARISON))
     assert uncompared.select(*COMPARISON).null_count().row(0) == (uncompared.height,) * len(COMPARISON)

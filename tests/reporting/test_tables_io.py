@@ -50,8 +50,11 @@ def test_held_out_data_among_samplers_are_a_reference():
 def test_a_difference_is_one_column_after_the_other_runs_name():
     evaluations = [evaluation("small", "digits"), evaluation("big", "digits")]
     table = to_display(likelihood_table(evaluations, [], [difference("small", "big")]))
-    assert table.headings[5:8] == ["value", "baseline", "difference"]
-    assert [row[6:8] for row in table.rows] == [["", ""], ["big", "-0.012 ± 0.003"]]
+    assert table.headings[5:9] == ["value", "baseline", "difference", "trainings"]
+    assert [row[6:9] for row in table.rows] == [["", "", ""], ["big", "-0.012", "one training each"]]
+    of_seeds = difference("small", "big", stderr=0.0053, stderr_seeds=0.0045, trainings="3 trainings each")
+    table = to_display(likelihood_table(evaluations, [], [of_seeds]))
+    assert table.rows[1][6:9] == ["big", "-0.012 ± 0.005", "3 trainings each"]
 
 
 def test_a_number_and_its_standard_error_share_a_column():

@@ -16,6 +16,7 @@ from mdpipe.data.sources.download import destination
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint, training_fingerprint
+from mdpipe.stages.resolve import write_replicates
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,8 @@ def smoke() -> Any:
 @pytest.fixture
 def suite(place: Path) -> Params:
     """The smoke suite in a repository of DVC, with everything in the places that dvc.yaml says."""
-    shutil.copy(ROOT / "dvc.yaml", "dvc.yaml")
+    for name in ("dvc.yaml", "params.replicates.yaml"):
+        shutil.copy(ROOT / name, name)
     Repo.init(no_scm=True)
     return use(smoke(), make=True)
 
@@ -141,6 +143,19 @@ def test_exactly_the_outputs_of_removed_params_are_removed(
     assert before - files() == {path for path in before if any(Path(path).is_relative_to(each) for each in gone)}
     assert recorded - entries() == stages
     assert clean(params, force=False) == NOTHING
+
+
+def test_trainings_of_a_removed_seed_are_left_over(suite):
+    content = smoke()
+    content["runs"]["chars_md4"]["seeds"] = [0, 1]
+    assert write_replicates(use(content))
+    params = use(content, make=True)
+    assert clean(params, force=False) == NOTHING
+    listed = clean(use(smoke()), force=False)
+    found = {line.split()[-1] for line in listed.splitlines()[:-1]}
+    names = {"models/chars_md4-seed1", "records/zero_shot/chars_md4-seed1-typer_docs.json", "train@chars_md4-seed1"}
+    assert names <= found
+    assert all("chars_md4-seed1" in name for name in found)
 
 
 def test_files_that_no_stage_writes_stay(suite):

@@ -40,6 +40,7 @@ def fingerprint(dataset: EncodedDataset, **changes: object) -> str:
     "change",
     [
         {"seed": 1},
+        {"runs__chars_md4__seed": 1},
         {"runs__chars_md4__train__steps": 31},
         {"runs__chars_md4__network__num_layers": 2},
         {"runs__chars_md4__objective": {"kind": "md4", "schedule": "cosine"}},
@@ -52,6 +53,8 @@ def test_it_changes_with_seed_settings_and_schedule(dataset, change):
 @pytest.mark.parametrize(
     "change",
     [
+        {"runs__chars_md4__seeds": [0, 1]},
+        {"runs__subwords_genmd4__seed": 1},
         {"runs__chars_md4__train__save_every": 7},
         {"runs__chars_md4__train__save_total_limit": 9},
         {"runs__chars_md4__hardware__num_processes": 4},

@@ -35,24 +35,28 @@ def two_runs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     encoding = records.encoding("docs_chars", records.TEXT_RATES)
     write_record(encoding, paths.record("encode", "docs_chars"))
     for name, value in zip(names, (2.5, 2.25), strict=True):
-        evaluation = records.evaluation(name, "docs_chars", "text", unit="bits/char", value=value)
-        written = {
-            "evaluate": evaluation,
-            "sample": records.sample(name, dataset="docs_chars"),
-            "train": records.training(name),
-        }
-        for stage, record in written.items():
-            write_record(record, paths.record(stage, name), paths.metrics(stage, name))
-        put(paths.curve(name), "step,train/loss,train/grad_norm\n1,4.5,1\n2,4.25,0.5\n")
-        put(paths.profile("mask_share", name), "share,bits,bits_stderr\n0.5,1.5,0.1\n1,4,\n")
-        put(paths.profile("position", name), "first,last,bits,bits_stderr,tokens\n1,2,2.5,0.2,10\n3,4,2,0.1,9\n")
-        put(
-            paths.profile("calibration", name),
-            "share,confidence,frequency,stderr,weight,calibration_error\n"
-            "0 to 1,0.5,0.4,0.01,1,0.1\n0 to 1/3,0.5,0.4,0.01,1,0.1\n",
-        )
+        put_results(name, value)
     put(RESOLVED_PARAMS_FILE, "seed: 0\n")
     return parse_params(data)
+
+
+def put_results(run: str, value: float, seed: int = 0) -> None:
+    """Write what the stages of a run write."""
+    written = {
+        "evaluate": records.evaluation(run, "docs_chars", "text", unit="bits/char", value=value, seed=seed),
+        "sample": records.sample(run, dataset="docs_chars", seed=seed),
+        "train": records.training(run),
+    }
+    for stage, record in written.items():
+        write_record(record, paths.record(stage, run), paths.metrics(stage, run))
+    put(paths.curve(run), "step,train/loss,train/grad_norm\n1,4.5,1\n2,4.25,0.5\n")
+    put(paths.profile("mask_share", run), "share,bits,bits_stderr\n0.5,1.5,0.1\n1,4,\n")
+    put(paths.profile("position", run), "first,last,bits,bits_stderr,tokens\n1,2,2.5,0.2,10\n3,4,2,0.1,9\n")
+    put(
+        paths.profile("calibration", run),
+        "share,confidence,frequency,stderr,weight,calibration_error\n"
+        "0 to 1,0.5,0.4,0.01,1,0.1\n0 to 1/3,0.5,0.4,0.01,1,0.1\n",
+    )
 
 
 def put(path: Path, text: str) -> None:
@@ -67,8 +71,9 @@ def put_costs(run: str, nats: list[float], sizes: list[float], clusters: Any = N
 
 
 def row_of(run: str) -> dict[str, Any]:
-    """Return a run's row in results/likelihood.csv."""
-    return pl.read_csv(paths.RESULTS / "likelihood.csv").row(by_predicate=pl.col("run") == run, named=True)
+    """Return a run's row in results/likelihood.csv, the mean one if it has seeds."""
+    rows = pl.read_csv(paths.RESULTS / "likelihood.csv").filter(pl.col("replicate_of").is_null())
+    return rows.row(by_predicate=pl.col("run") == run, named=True)
 
 
 def difference_by_hand(
@@ -90,8 +95,8 @@ def test_a_constant_difference_has_no_error(two_runs: Params) -> None:
     compared = row_of("chars_md4")
     assert compared["baseline"] == "chars_ar"
     assert compared["difference"] == pytest.approx(1)
-    assert compared["difference_stderr"] == pytest.approx(0, abs=1e-9)
-    assert [row_of("chars_ar")[name] for name in ("baseline", "difference", "difference_stderr")] == [None] * 3
+    assert compared["difference_stderr_evaluation"] == pytest.approx(0, abs=1e-9)
+    assert [row_of("chars_ar")[name] for name in ("baseline", "difference", "trainings")] == [None] * 3
 
 
 def test_a_difference_is_the_one_computed_by_hand(two_runs: Params) -> None:
@@ -104,7 +109,57 @@ def test_a_difference_is_the_one_computed_by_hand(two_runs: Params) -> None:
     report(two_runs)
     found = row_of("chars_md4")
     expected = difference_by_hand(first, second, sizes, documents)
-    assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
+    assert (found["difference"], found["difference_stderr_evaluation"]) == pytest.approx(expected, rel=1e-9)
+
+
+def with_seeds(params: Params, **seeds: list[int]) -> Params:
+    """Return the params with seeds of some runs."""
+    data: dict[str, Any] = params.model_dump(mode="json", exclude={"runs": {"__all__": {"seed"}}})
+    for run, values in seeds.items():
+        data["runs"][run]["seeds"] = values
+    return parse_params(data)
+
+
+def test_a_difference_over_seeds_pairs_equal_seeds(two_runs: Params) -> None:
+    """The seeds are in another order for each run, and the error covers the seeds as well as the documents."""
+    random = np.random.default_rng(0)
+    sizes, documents = np.array([32.0] * 29 + [7]), np.arange(30) // 4
+    costs = {}
+    for run, by_seed in {
+        "chars_md4": {0: "chars_md4", 1: "chars_md4-seed1"},
+        "chars_ar": {1: "chars_ar", 0: "chars_ar-seed0"},
+    }.items():
+        for seed, name in by_seed.items():
+            costs[run, seed] = random.uniform(0, 3, 30) * sizes
+            put_results(name, 2 + seed / 10, seed)
+            put_costs(name, costs[run, seed], sizes, documents)
+    report(with_seeds(two_runs, chars_md4=[0, 1], chars_ar=[1, 0]))
+    found = row_of("chars_md4")
+    differences = [costs["chars_md4", seed] - costs["chars_ar", seed] for seed in (0, 1)]
+    by_hand = [difference_by_hand(each, 0 * each, sizes, documents)[0] for each in differences]
+    mean, of_documents = difference_by_hand(sum(differences) / 2, 0 * sizes, sizes, documents)
+    assert found["difference"] == pytest.approx(mean, rel=1e-9)
+    assert found["difference_stderr_evaluation"] == pytest.approx(of_documents, rel=1e-9)
+    assert found["difference_stderr_seeds"] == pytest.approx(abs(by_hand[0] - by_hand[1]) / 2, rel=1e-9)
+    # Half the difference of the seeds has the residuals of both, with one degree of freedom.
+    both = difference_by_hand((differences[0] - differences[1]) / 2, 0 * sizes, sizes, documents)[1]
+    variance = of_documents**2 + max((by_hand[0] - by_hand[1]) ** 2 / 4 - both**2, 0)
+    assert found["difference_stderr"] == pytest.approx(math.sqrt(variance), rel=1e-9)
+    assert (found["trainings"], found["seeds"], found["value"]) == ("2 trainings each", 2, pytest.approx(2.05))
+    shown = (paths.RESULTS / "likelihood.md").read_text()
+    assert "2 trainings each" in shown and "-seed" not in shown
+    assert sorted(path.stem for path in (paths.REPORT / "cards").iterdir()) == ["chars_ar", "chars_md4"]
+    assert "mean over 2 trainings" in (paths.REPORT / "cards/chars_md4.md").read_text()
+
+
+def test_seeds_of_one_run_only_leave_one_training_each(two_runs: Params) -> None:
+    put_results("chars_md4-seed1", 3.0, 1)
+    for run in ("chars_md4", "chars_md4-seed1", "chars_ar"):
+        put_costs(run, [5.0, 8.0, 6.0], [4, 4, 4])
+    report(with_seeds(two_runs, chars_md4=[0, 1]))
+    found = row_of("chars_md4")
+    assert (found["trainings"], found["difference_stderr"], found["seeds"]) == ("one training each", None, 2)
+    assert "one training" in (paths.REPORT / "cards/chars_ar.md").read_text()
 
 
 def test_costs_without_clusters_name_the_stage(two_runs: Params) -> None:
@@ -115,7 +170,7 @@ def test_costs_without_clusters_name_the_stage(two_runs: Params) -> None:
         report(two_runs)
 
 
-def test_the_table_shows_the_difference_with_its_error(two_runs: Params) -> None:
+def test_a_difference_of_one_training_each_has_no_error(two_runs: Params) -> None:
     put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
     put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
     report(two_runs)
@@ -124,7 +179,9 @@ def test_the_table_shows_the_difference_with_its_error(two_runs: Params) -> None
     cells = [dict(zip(headings, [cell.strip() for cell in line.split("|")], strict=True)) for line in lines]
     compared = [row for row in cells if row["baseline"]]
     assert [row["run"] for row in compared] == ["chars_md4"]
-    assert "±" in compared[0]["difference"]
+    assert "±" not in compared[0]["difference"]
+    assert compared[0]["trainings"] == "one training each"
+    assert row_of("chars_md4")["difference_stderr"] is None
     assert {row["estimator"] for row in cells if not row["run"]} == {"xz", "unigram"}
 
 
@@ -250,7 +307,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     first, second = (np.load(paths.evaluation(run)) for run in ("chars_md4", "chars_ar"))
     expected = difference_by_hand(first[:, 0], second[:, 0], first[:, 1], first[:, 2])
     found = row_of("chars_md4")
-    assert (found["difference"], found["difference_stderr"]) == pytest.approx(expected, rel=1e-9)
+    assert (found["difference"], found["difference_stderr_evaluation"]) == pytest.approx(expected, rel=1e-9)
     values = [read_record(paths.metrics("evaluate", run))["value"] for run in ("chars_md4", "chars_ar")]
     assert found["difference"] == pytest.approx(values[0] - values[1], abs=2e-5)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")

@@ -34,7 +34,7 @@ PROFILES = {"mask_share": ShareRow._fields, "position": PositionRow._fields, "ca
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a repository with the graph of the default suite and metrics as its stages write them."""
     folder = tmp_path_factory.mktemp("views")
-    for name in ("dvc.yaml", "params.yaml", "params.resolved.yaml"):
+    for name in ("dvc.yaml", "params.yaml", "params.resolved.yaml", "params.replicates.yaml"):
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "workflow", folder / "workflow", ignore=shutil.ignore_patterns("__pycache__"))
     (folder / ".dvc").mkdir()

@@ -19,7 +19,8 @@ FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_preset_is_valid_and_uses_every_run(file, tmp_path):
     shutil.copy(file, tmp_path / "params.yaml")
-    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    for name in ("dvc.yaml", "params.replicates.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
     params = load_params(tmp_path / "params.yaml")
     names = {stage.name for stage in read_stages(Repo.init(str(tmp_path), no_scm=True), params)}
     expected = {f"{stage}@{run}" for run in params.runs for stage in ("train", "sample", "evaluate")}

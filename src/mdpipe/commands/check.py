@@ -19,13 +19,19 @@ def describe(params: Params) -> str:
             lines += [f"    {note}" for note in as_plain_text(source)]
     for name, dataset in params.datasets.items():
         lines.append(f"  fit_tokenizer@{name}, encode@{name}: {dataset.tokenizer.kind} of {dataset.source}")
-    for name, run in params.runs.items():
+    for name, (_, *replicates) in params.replicates().items():
+        run = params.runs[name]
         network, train = run.network, run.train
+        seeds = f"; {len(replicates) + 1} trainings, with seeds {', '.join(map(str, run.seeds))}" if run.seeds else ""
         lines.append(
             f"  train@{name}, sample@{name}, evaluate@{name}: {run.objective.kind}{_schedule(run.objective)}, a"
             f" {network.kind}{_size(network)}, {train.steps} steps of {train.batch_size} examples of the"
-            f" {modality_of(params.datasets[run.dataset])} dataset {run.dataset}"
+            f" {modality_of(params.datasets[run.dataset])} dataset {run.dataset}{seeds}"
         )
+        lines += [
+            f"  train@{other}, sample@{other}, evaluate@{other}: the same with seed {params.seed_of(other)}"
+            for other in replicates
+        ]
     for run_name in params.zero_shot.runs:
         lines += [
             f"  zero_shot@{run_name}-{source}: protocol {', '.join(protocols)}"

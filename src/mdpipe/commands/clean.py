@@ -25,6 +25,7 @@ from mdpipe.params.sources import UrlSource
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint
 from mdpipe.pipeline.provenance import DVC_FILE
+from mdpipe.stages.resolve import write_replicates
 
 LOCK_FILE = Path("dvc.lock")
 
@@ -40,7 +41,7 @@ MADE_IN = (
 )
 """Outputs of stages, for any name of a source, dataset or run."""
 
-NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*)?(\.(npy|json|csv))?)(\.partial|\.scratch)?")
+NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*){0,2}(\.(npy|json|csv))?)(\.partial|\.scratch)?")
 """Names of stages' outputs, finished or not. Other files in the same folders are the user's."""
 
 DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{URL_DIGITS}}})-")
@@ -57,6 +58,7 @@ def clean(params: Params, *, force: bool) -> str:
         ValueError: it is to be removed, and an engine is at work.
     """
     with open_repository() as repo:
+        write_replicates(params)  # DVC reads it to tell which stages there are.
         stages = {stage.addressing for stage in repo.index.stages}
         outputs = {Path(out.def_path) for stage in repo.index.stages for out in stage.outs}
         found = sorted({*_artifacts(params, outputs), *_by_stage(stages), *_state(params, repo)})

@@ -312,9 +312,13 @@ def _notes(plan: Plan, rows: Sequence[Row], mfu: float, peak: float) -> Iterator
         f"GPU-hours: at {mfu:.0%} of {peak:g} TFLOP/s. FLOPs: the networks' matrix products, with the head at every"
         " position; three forward passes per example in training. Sizes: those of data/, where it exists."
     )
+    for name, names in plan.params.replicates().items():
+        if len(names) > 1:
+            yield f"Run {name} is trained {len(names)} times, once per seed: {', '.join(names)}."
     memory = [
         f"{name} {(plan.models[name].state(run) + plan.models[name].weights * WEIGHT_BYTES).format('B')}"
         for name, run in plan.params.runs.items()
+        if name in plan.params.replicates()
     ]
     yield f"Memory for weights, gradients, averages and moments, without activations: {', '.join(memory) or 'none'}."
     yield (

@@ -33,10 +33,11 @@ def readme(params: Params) -> None:
             text = replace_section(text, name, (paths.RESULTS / f"{name}.md").read_text(encoding="utf-8"))
         atomic_write(page, text.encode())
     copies = {paths.REPORT / f"{name}.svg": f"{name}.svg" for name in FIGURES}
+    replicates = params.replicates()
     folders: dict[str, list[Path]] = {
-        "exponents.svg": [paths.samples(run) for run in params.runs if paths.exponents(run).exists()]
+        "exponents.svg": [paths.samples(run) for run in replicates if paths.exponents(run).exists()]
     }
-    for run in params.runs:
+    for run in replicates:
         for image in ("unmasking.gif", "samples.png"):
             copies[paths.samples(run) / image] = name = f"{run}_{image}"
             folders[name] = [paths.samples(run)]

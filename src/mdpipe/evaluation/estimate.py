@@ -1,6 +1,6 @@
 """Estimates: values with standard errors.
 
-Shapes: N examples.
+Shapes: N examples, S seeds.
 """
 
 import math
@@ -25,6 +25,28 @@ class Estimate:
         """Return exp(value), with the standard error exp(value) * stderr of the delta method."""
         value = math.exp(self.value)
         return Estimate(value, value * self.stderr)
+
+
+@dataclass(frozen=True)
+class SeedsEstimate:
+    """A mean over trainings with different seeds, with standard errors in the same unit."""
+
+    value: float
+    stderr: float
+    """Over seeds and examples: what another set of trainings and another sample of data could change."""
+    stderr_evaluation: float
+    """Over examples only, for exactly these trainings."""
+    stderr_seeds: float
+    """Over seeds only, for exactly these examples: the standard deviation of the seeds' values divided by sqrt(S)."""
+
+    def scaled(self, factor: float) -> "SeedsEstimate":
+        """Return the estimate in another unit."""
+        return SeedsEstimate(
+            value=self.value * factor,
+            stderr=self.stderr * factor,
+            stderr_evaluation=self.stderr_evaluation * factor,
+            stderr_seeds=self.stderr_seeds * factor,
+        )
 
 
 def ratio_estimate(
@@ -57,6 +79,56 @@ def ratio_estimate(
         residuals = np.bincount(np.unique(clusters, return_inverse=True)[1], weights=residuals)
     variance = len(residuals) / (len(residuals) - 1) * np.square(residuals).sum()
     return Estimate(float(ratio), float(np.sqrt(variance) / sizes.sum()))
+
+
+def seeds_estimate(
+    totals: NDArray[np.float64], sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None = None
+) -> SeedsEstimate:
+    r"""Estimate the cost per token of a source under a way to train, from S trainings evaluated on the same examples.
+
+    A training's cost of example e is n_e (r + b_s) + a_e + i_se: b_s is the effect of the seed, a_e of the example and
+    of the random times and masks, which all trainings share, and i_se of both together. With equal n = 1,
+
+    r = mean_s r_s,  Var r = var(b) / S + var(a) / N + var(i) / (S N)
+
+    Three variances can be estimated, the last two from the residuals u_sc = sum_{e in c} (y_se - r_s n_e):
+
+    V_seeds = sum_s (r_s - r)^2 / (S (S - 1)), with mean var(b) / S + var(i) / (S N)
+    V_evaluation = G / (G - 1) sum_c (mean_s u_sc)^2 / n^2, with mean var(a) / N + var(i) / (S N)
+    V_both = G / (G - 1) sum_sc (u_sc - mean_s u_sc)^2 / (S (S - 1) n^2), with mean var(i) / (S N)
+
+    so that Var r = V_evaluation + V_seeds - V_both: the variance for two-way clusters (Cameron, Gelbach and Miller,
+    2011), here with the corrections for finite S and G that make it unbiased. The difference V_seeds - V_both is an
+    estimate of var(b) / S; where it is negative, it is set to 0. With few seeds the standard error is itself uncertain:
+    intervals with the quantiles of Student's t with S - 1 degrees of freedom cover at least what they state.
+
+    Args:
+        totals: costs, (S, N), or differences of costs between two runs, one row per pair of trainings.
+        sizes: tokens of each example, (N,).
+        clusters: the cluster of each example, (N,); None if all examples are independent.
+
+    Raises:
+        ValueError: if there are fewer than two seeds or examples.
+    """
+    seeds = len(totals)
+    if seeds < 2:
+        raise ValueError(f"an error over seeds needs two trainings at least, and there are {seeds}")
+    mean = ratio_estimate(totals.mean(0), sizes, clusters)
+    ratios = totals.sum(1) / sizes.sum()
+    residuals = totals - ratios[:, None] * sizes
+    if clusters is not None:
+        index = np.unique(clusters, return_inverse=True)[1]
+        residuals = np.stack([np.bincount(index, weights=row) for row in residuals])
+    groups = residuals.shape[1]
+    interaction = np.square(residuals - residuals.mean(0)).sum() / (seeds * (seeds - 1) * sizes.sum() ** 2)
+    over_seeds, over_examples = float(ratios.var(ddof=1)) / seeds, mean.stderr**2
+    both = float(groups / (groups - 1) * interaction)
+    return SeedsEstimate(
+        value=mean.value,
+        stderr=math.sqrt(over_examples + max(over_seeds - both, 0)),
+        stderr_evaluation=mean.stderr,
+        stderr_seeds=math.sqrt(over_seeds),
+    )
 
 
 def mean_estimate(values: NDArray[np.float64]) -> Estimate:

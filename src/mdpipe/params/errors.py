@@ -21,12 +21,15 @@ MAX_SHOWN = 200
 """Maximum number of characters of a value in an error."""
 
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
+RUN_PATTERN = r"^[a-z][a-z0-9_]*(-seed[0-9]+)?$"
 PACKAGE_PATTERN = r"^[A-Za-z_][A-Za-z0-9_.]*$"
 CHECKSUM_PATTERN = r"^[0-9a-f]{64}$"
 URL_PATTERN = r"^https?://"
 DELIMITER_PATTERN = r'^[^"\r\n]$'
+NAME_RULE = "a name has only lowercase letters from a to z, digits and _, and begins with a letter"
 PATTERN_RULES = {
-    NAME_PATTERN: "a name has only lowercase letters from a to z, digits and _, and begins with a letter",
+    NAME_PATTERN: NAME_RULE,
+    RUN_PATTERN: NAME_RULE,
     PACKAGE_PATTERN: "must be the name by which Python imports a package, such as scikit-learn's sklearn",
     CHECKSUM_PATTERN: "must be the 64 hexadecimal digits that `sha256sum FILE` prints, in lowercase",
     URL_PATTERN: "must begin with http:// or https://",
@@ -196,4 +199,4 @@ def _one_of(expected: str, value: Any) -> str:
 def _fit_name(pattern: str, name: str) -> str:
     """Return a suggestion for an invalid name."""
     fit = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
-    return f"; write {fit!r}" if pattern == NAME_PATTERN and re.match(NAME_PATTERN, fit) else ""
+    return f"; write {fit!r}" if PATTERN_RULES[pattern] == NAME_RULE and re.match(NAME_PATTERN, fit) else ""

@@ -33,7 +33,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 from pydantic_core.core_schema import ErrorType
 
-from mdpipe.params.errors import NAME_PATTERN, Keys, Missing, did_you_mean, error_at, refused
+from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, Keys, Missing, did_you_mean, error_at, refused
 
 MAX_NAME_LENGTH = 64
 """File names contain the name and its stage; file systems allow 255 bytes, some 143."""
@@ -44,6 +44,7 @@ MAX_PATH_BYTES, MAX_FILE_NAME_BYTES = 4095, 255
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _is_no_device(name: str) -> str:
@@ -82,10 +83,12 @@ def _are_distinct(entries: list[Any]) -> list[Any]:
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH), AfterValidator(_is_no_device)]
 """Name of a source, dataset or run: part of file names and of DVC's stage names, in which `-` and `@` are special."""
+RunName = Annotated[str, Field(pattern=RUN_PATTERN, max_length=MAX_NAME_LENGTH), AfterValidator(_is_no_device)]
+"""Name of a run, or NAME-seedN of one of the further trainings that its `seeds` ask for."""
 MappingOfNames = BeforeValidator(_is_mapping_of_names)
 """A mapping of names; the error for a list or a single name says how to write it."""
-Names = Annotated[dict[Name, None], MappingOfNames]
-"""Names as keys without values, `{chars_md4, digits}`, over which DVC's `foreach` and `matrix` iterate."""
+RunNames = Annotated[dict[RunName, None], MappingOfNames]
+"""Names of runs as keys without values, `{chars_md4, digits}`, over which DVC's `foreach` and `matrix` iterate."""
 WatchedPath = Annotated[str, AfterValidator(_is_fit_for_engines)]
 """Path of a file or folder that both engines watch."""
 Distinct = AfterValidator(_are_distinct)

@@ -12,6 +12,8 @@ from mdpipe.params.root import Params
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
 
 PARAMS_FILE = Path("params.yaml")
+REPLICATES_FILE = Path("params.replicates.yaml")
+"""The runs that `seeds` adds to those of params.yaml, made by the stage `resolve`: DVC reads both for its templates."""
 RESOLVED_PARAMS_FILE = Path("params.resolved.yaml")
 """The same with all defaults filled in, made by the stage `resolve`: the stages that DVC runs read this file."""
 
@@ -61,13 +63,13 @@ def parse_value(text: str, name: str) -> Any:
 
 
 def parse_params(data: Any, name: str = "params") -> Params:
-    """Check the content of a params file.
+    """Check the content of a params file, and give a run with `seeds` one run per seed.
 
     Raises:
         ParamsError: with one line per problem, which begins with `name`.
     """
     try:
-        return Params.model_validate(data)
+        return Params.model_validate(data).with_replicates()
     except ValidationError as error:
         raise ParamsError("\n".join(f"{name}: {line}" for line in problem_lines(error, data))) from None
 
@@ -76,6 +78,24 @@ def dump_params(params: Params) -> str:
     """Return params as YAML, with all defaults filled in."""
     note = f"# {PARAMS_FILE} with all defaults filled in, written by the stage `resolve`. Edit {PARAMS_FILE} instead.\n"
     return note + yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, width=120, default_flow_style=None)
+
+
+def dump_replicates(params: Params, stated: Any) -> str:
+    """Return as YAML what DVC's templates need of the runs that `seeds` adds.
+
+    Args:
+        params: the params, with a run for each seed.
+        stated: the content of params.yaml. What it has itself is left out, since DVC accepts no key twice.
+    """
+    zero_shot = (stated.get("zero_shot") or {}).get("runs") or {}
+    added = {
+        "runs": {name: {"dataset": run.dataset} for name, run in params.runs.items() if name not in stated["runs"]},
+        "zero_shot": {"runs": {name: None for name in params.zero_shot.runs if name not in zero_shot}},
+    }
+    note = (
+        f"# The runs that `seeds` adds to those of {PARAMS_FILE}, written by the stage `resolve` for DVC's templates.\n"
+    )
+    return note + yaml.safe_dump(added, sort_keys=False, width=120)
 
 
 def json_schema() -> str:

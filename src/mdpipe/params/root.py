@@ -5,12 +5,10 @@ from hashlib import md5
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
-
 from mdpipe.file_formats import ending, refusal
 from mdpipe.params.data import AnyDataset, ImageDataset, LastCharacters, Splits, Windows, modality_of
 from mdpipe.params.errors import Keys, not_in
-from mdpipe.params.kinds import Config, Distinct, Name
+from mdpipe.params.kinds import MAX_NAME_LENGTH, Config, Distinct, Name, RunName, Seed
 from mdpipe.params.runs import Comparison, Run, ZeroShot
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerSuite
 from mdpipe.params.sources import AnySource, HuggingFaceSource, files_by_split
@@ -21,16 +19,17 @@ BrokenRules = Iterator[tuple[Keys, str]]
 class Params(Config):
     """Sources, datasets, runs, and the suites that compare them."""
 
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    """Key of all randomness: splits, initial weights, batches, masks, samples."""
+    seed: Seed = 0
+    """Key of all randomness: splits, initial weights, batches, masks, samples. A run may have its own for training and
+    samples."""
     sources: dict[Name, AnySource]
     """Raw text or images, by name (stage `download`)."""
     datasets: dict[Name, AnyDataset]
     """Sources with their splits and tokenizers, by name (stages `tokenizer`, `encode`)."""
-    runs: dict[Name, Run]
+    runs: dict[RunName, Run]
     """Models: data, objective, network, training, samples and evaluation (stages `train`, `sample`, `evaluate`)."""
     comparisons: Annotated[list[Comparison], Distinct] = []
-    """Pairs of runs. The likelihood table shows their difference with its paired standard error (stage `report`)."""
+    """Pairs of runs. The likelihood table shows their difference on the same examples (stage `report`)."""
     zero_shot: ZeroShot = ZeroShot()
     """Which text runs are measured on which other sources (stage `zero_shot`)."""
     samplers: SamplerSuite = SamplerSuite()
@@ -41,10 +40,39 @@ class Params(Config):
         """The hash of all settings, by which a measurement knows what it is of."""
         return md5(self.model_dump_json().encode()).hexdigest()
 
+    def with_replicates(self) -> "Params":
+        """Return the params with a run for each seed; those that have them already are returned unchanged."""
+        named = self.replicates()
+        runs = {other: None for name in self.zero_shot.runs for other in named.get(name, [name])}
+        return self.model_copy(
+            update={"runs": self._all_runs, "zero_shot": self.zero_shot.model_copy(update={"runs": runs})}
+        )
+
+    def replicates(self) -> dict[str, list[str]]:
+        """Return the names of the runs that each run of params.yaml stands for, one per seed, its own name first."""
+        made = {name: list(run.replicates(name, self.seed)) for name, run in self.runs.items()}
+        further = {other for names in made.values() for other in names[1:]}
+        return {name: names for name, names in made.items() if name not in further}
+
+    def seed_of(self, run: str) -> int:
+        """Return the seed of a run's training and samples."""
+        seed = self._all_runs[run].seed
+        return self.seed if seed is None else seed
+
+    @property
+    def _all_runs(self) -> dict[str, Run]:
+        """The runs of all seeds, by name."""
+        return {
+            replicate: settings
+            for name, run in self.runs.items()
+            for replicate, settings in run.replicates(name, self.seed).items()
+        }
+
     def broken_rules(self) -> BrokenRules:
         """Yield names that do not exist, and sections that do not fit each other."""
         yield from self._source_problems()
         yield from self._dataset_problems()
+        yield from self._seed_problems()
         yield from self._run_problems()
         yield from self._comparison_problems()
         yield from self._zero_shot_problems()
@@ -52,10 +80,10 @@ class Params(Config):
 
     def _has_dataset(self, run: str) -> bool:
         """Return True if the run and its dataset exist; further problems of one that does not are not reported."""
-        return run in self.runs and self.runs[run].dataset in self.datasets
+        return run in self._all_runs and self._all_runs[run].dataset in self.datasets
 
     def _modality_of_run(self, run: str) -> str | None:
-        return modality_of(self.datasets[self.runs[run].dataset]) if self._has_dataset(run) else None
+        return modality_of(self.datasets[self._all_runs[run].dataset]) if self._has_dataset(run) else None
 
     def _source_problems(self) -> BrokenRules:
         """Yield files that the kind of a source does not read, by their names, and folders that DVC does not watch."""
@@ -84,6 +112,18 @@ class Params(Config):
                 if isinstance(getattr(dataset.splits, key), LastCharacters | Windows):
                     yield (*where, "splits", key), "images have no characters and no windows"
 
+    def _seed_problems(self) -> BrokenRules:
+        """Yield names of runs that are taken by the replicates of others, or whose replicates have too long names."""
+        for name, run in self.runs.items():
+            entry, suffix, _ = name.partition("-seed")
+            if suffix and (entry not in self.runs or self.runs[entry].replicates(entry, self.seed).get(name) != run):
+                rule = f"the name is kept for another training of run {entry!r}: write `seeds: [...]` in runs.{entry}"
+                yield ("runs", name), rule
+            longest = max(run.replicates(name, self.seed), key=len)
+            if len(longest) > MAX_NAME_LENGTH:
+                rule = f"makes the name {longest!r}, and a name has at most {MAX_NAME_LENGTH} characters"
+                yield ("runs", name, "seeds"), rule
+
     def _run_problems(self) -> BrokenRules:
         for name, run in self.runs.items():
             at_dataset = ("runs", name, "dataset")
@@ -104,30 +144,36 @@ class Params(Config):
                 yield ("runs", name, "class_cond"), f"source {dataset.source!r} has no classes; set class_cond to null"
 
     def _comparison_problems(self) -> BrokenRules:
+        runs = self._all_runs
         for index, pair in enumerate(self.comparisons):
             at_run, at_baseline = ("comparisons", index, "run"), ("comparisons", index, "baseline")
             for where, name in ((at_run, pair.run), (at_baseline, pair.baseline)):
-                if name not in self.runs:
-                    yield where, not_in("runs", name, self.runs)
+                if name not in runs:
+                    yield where, not_in("runs", name, runs)
             if pair.run == pair.baseline:
                 yield at_baseline, "a run differs from itself by 0"
+            seeds = [set(runs[name].seeds or ()) for name in (pair.run, pair.baseline) if name in runs]
+            if all(seeds) and len({*map(frozenset, seeds)}) > 1:
+                rule = f"the difference is taken seed by seed: {pair.run!r} and {pair.baseline!r} need the same `seeds`"
+                yield at_baseline, rule
             if self._has_dataset(pair.run) and self._has_dataset(pair.baseline):
-                first, second = self.runs[pair.run], self.runs[pair.baseline]
+                first, second = runs[pair.run], runs[pair.baseline]
                 if (first.dataset, first.evaluate.split) != (second.dataset, second.evaluate.split):
                     rule = f"{pair.run!r} and {pair.baseline!r} are not evaluated on the same split of the same dataset"
                     yield at_baseline, rule
 
     def _zero_shot_problems(self) -> BrokenRules:
+        runs = self._all_runs
         text_sources = [key for key, source in self.sources.items() if source.modality == "text"]
-        text_runs = [key for key in self.runs if self._modality_of_run(key) == "text"]
+        text_runs = [key for key in runs if self._modality_of_run(key) == "text"]
         for name in self.zero_shot.runs:
-            if name in self.runs and not self._has_dataset(name):
+            if name in runs and not self._has_dataset(name):
                 continue
             if name not in text_runs:
-                why = f"its dataset {self.runs[name].dataset!r} has images" if name in self.runs else None
+                why = f"its dataset {runs[name].dataset!r} has images" if name in runs else None
                 yield ("zero_shot", "runs", name), not_in("the text runs", name, text_runs, why)
                 continue
-            trained_on = self.datasets[self.runs[name].dataset].source
+            trained_on = self.datasets[runs[name].dataset].source
             if trained_on in self.zero_shot.sources:
                 rule = f"run {name!r} was trained on source {trained_on!r}: that would not be zero-shot"
                 yield ("zero_shot", "sources", trained_on), rule
@@ -137,16 +183,17 @@ class Params(Config):
                 yield ("zero_shot", "sources", name), not_in("the text sources", name, text_sources, why)
 
     def _sampler_problems(self) -> BrokenRules:
+        runs = self._all_runs
         for name, scored in self.samplers.runs.items():
             where = ("samplers", "runs", name)
-            if name not in self.runs:
-                yield where, not_in("runs", name, self.runs)
+            if name not in runs:
+                yield where, not_in("runs", name, runs)
                 continue
             if not self._has_dataset(name):
                 continue
-            dataset, reference = self.runs[name].dataset, scored.reference_model
-            causal = [key for key, run in self.runs.items() if type(run.objective).is_causal and run.dataset == dataset]
-            if reference not in causal and (reference not in self.runs or self._has_dataset(reference)):
+            dataset, reference = runs[name].dataset, scored.reference_model
+            causal = [key for key, run in runs.items() if type(run.objective).is_causal and run.dataset == dataset]
+            if reference not in causal and (reference not in runs or self._has_dataset(reference)):
                 rule = not_in(f"the autoregressive runs on {dataset!r}", reference, causal)
                 yield (*where, "reference_model"), rule
             if scored.causal_lm is not None and self._modality_of_run(name) != "text":

@@ -9,7 +9,7 @@ from pydantic import Field, Tag, ValidationError, model_validator
 from mdpipe.params.data import Protocols
 from mdpipe.params.diffusion import AnyObjective, ObjectiveConfig
 from mdpipe.params.errors import Keys
-from mdpipe.params.kinds import Config, MappingOfNames, Name, Names, Positive, by_form
+from mdpipe.params.kinds import Config, MappingOfNames, Name, Positive, RunNames, Seed, by_form
 from mdpipe.params.networks import AnyNetwork
 from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, compatible_samplers, is_compatible
 from mdpipe.params.training import HardwareConfig, TrainConfig
@@ -70,6 +70,12 @@ class Run(Config):
     """The denoiser."""
     class_cond: ClassConditioning | None = None
     """Class conditioning; null for an unconditional model."""
+    seed: Seed | None = None
+    """Key of the training's randomness and of the samples; by default the root's `seed`, which stays the key of splits,
+    tokenizers and the draws of the evaluation. Two runs with different seeds are evaluated on the same examples."""
+    seeds: list[Seed] | None = None
+    """Train once per seed. The first training has the run's name, each further one is called NAME-seedN; tables have
+    the mean over seeds and its standard error. null for one training."""
     train: TrainConfig
     """The optimization."""
     hardware: HardwareConfig = HardwareConfig()
@@ -96,7 +102,14 @@ class Run(Config):
         return data
 
     def broken_rules(self) -> Iterator[tuple[Keys, str]]:
-        """Yield settings of network, sampler and training that do not fit each other."""
+        """Yield settings of seeds, network, sampler and training that do not fit each other."""
+        if self.seeds is not None:
+            if len(self.seeds) < 2:
+                yield ("seeds",), "`seeds` are of two trainings at least; for one, write `seed: N`"
+            elif len(set(self.seeds)) < len(self.seeds):
+                yield ("seeds",), "must be distinct: the same seed gives the same training"
+            elif self.seed not in (None, self.seeds[0]):
+                yield ("seed",), f"`seeds` begins with {self.seeds[0]}: leave `seed` out"
         objective, network, sampler = self.objective, self.network, self.sample.sampler.kind
         if objective.is_causal and not network.can_be_causal:
             rule = f"a run of {objective.kind} needs a network that can be causal: transformer"
@@ -119,12 +132,25 @@ class Run(Config):
                 f" hardware.gradient_accumulation_steps = {self.hardware.gradient_accumulation_steps}",
             )
 
+    def replicates(self, name: str, default_seed: int) -> "dict[str, Run]":
+        """Return the run of each seed by its name: NAME for the first, NAME-seedN for the others.
+
+        Args:
+            name: the run's name in params.yaml.
+            default_seed: the root's `seed`, for a run without one.
+        """
+        if self.seeds is None:
+            return {name: self.model_copy(update={"seed": default_seed if self.seed is None else self.seed})}
+        first, *others = self.seeds
+        further = {f"{name}-seed{seed}": self.model_copy(update={"seed": seed, "seeds": None}) for seed in others}
+        return {name: self.model_copy(update={"seed": first}), **further}
+
 
 class ZeroShot(EstimatorConfig):
     """Evaluate each run on each source; no run was trained on any of them."""
 
-    runs: Names = {}
-    """Text runs: keys of `runs`."""
+    runs: RunNames = {}
+    """Text runs: keys of `runs`. A run with `seeds` is evaluated once per seed."""
     sources: Annotated[dict[Name, Protocols], MappingOfNames] = {}
     """Text sources, keys of `sources`, each with its protocols: packings by name, such as `{lambada: sedd}`, `{lambada:
     {sedd, mdlm_zero_shot}}`, or one of your own, `{lambada: {mine: {append_eos: false}}}`; null for `stream`. None of
@@ -133,10 +159,12 @@ class ZeroShot(EstimatorConfig):
 
 
 class Comparison(Config):
-    """Two runs on the same examples. The likelihood table shows their difference with its paired standard error."""
+    """Two runs on the same examples. The likelihood table shows their difference: the mean over seeds with a paired
+    standard error over trainings and examples if both have `seeds`, and otherwise as of one training each.
+    """
 
     run: str
     """A key of `runs`."""
     baseline: str
-    """Another run, evaluated on the same split of the same dataset."""
+    """Another run, evaluated on the same split of the same dataset; if both have `seeds`, the same ones."""
     renamed: ClassVar[dict[str, str]] = {"against": "baseline"}

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from mdpipe.params.diffusion import ObjectiveConfig, TimeGrid
 from mdpipe.params.errors import Keys
-from mdpipe.params.kinds import AnyKind, Config, Distinct, KindConfig, Name, Positive
+from mdpipe.params.kinds import AnyKind, Config, Distinct, KindConfig, Positive, RunName
 
 
 class SamplerConfig(KindConfig, package="mdpipe.diffusion.samplers", is_family=True):
@@ -161,8 +161,9 @@ class ReferenceModel(Config):
 class SamplerSuite(Config):
     """Compare samplers: quality against the number of network calls, and against entropy over temperatures."""
 
-    runs: dict[Name, ReferenceModel] = {}
-    """The runs to sample from, keys of `runs`, each with its reference model."""
+    runs: dict[RunName, ReferenceModel] = {}
+    """The runs to sample from, keys of `runs`, each with its reference model. Of a run with `seeds`, the name means the
+    training with the first seed, and NAME-seedN another one."""
     samplers: list[AnySampler] = []
     """The samplers, at most one of each kind."""
     steps: Annotated[list[Positive], Distinct] = [8, 16, 32, 64]

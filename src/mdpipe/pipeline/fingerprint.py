@@ -19,9 +19,6 @@ from mdpipe.pipeline import paths
 if TYPE_CHECKING:
     from mdpipe.data.dataset import EncodedDataset
 
-LENGTH = 16
-"""Hexadecimal digits: 64 bits, short enough for the name of a folder."""
-
 
 def source_fingerprint(params: Params, source: str) -> str:
     """Hash a source's settings, the code that reads it, and the names, sizes and times of its files."""
@@ -38,10 +35,10 @@ def encoding_fingerprint(params: Params, dataset: str) -> str:
 
 
 def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") -> str:
-    """Hash the seed, the run's settings, the training data, the code and torch's version."""
+    """Hash the seeds, the run's settings, the training data, the code and torch's version."""
     import torch  # Not above: encoding does not load it.
 
-    settings = params.runs[run].model_dump(exclude={"sample", "evaluate"})
+    settings = params.runs[run].model_dump(exclude={"sample", "evaluate", "seeds"})
     # The interval of checkpoints does not change the weights: a run may resume with another one.
     for key in ("save_every", "save_total_limit"):
         del settings["train"][key]
@@ -61,7 +58,7 @@ def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = ()) -> st
     for path in (*modules, *files):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:LENGTH]
+    return digest.hexdigest()[: paths.HASH_DIGITS]
 
 
 def _list_files(path: Path) -> list[tuple[str, int, int]]:

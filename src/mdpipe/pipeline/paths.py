@@ -14,6 +14,9 @@ COSTS = Path("results/speed/stages.json")
 DOWNLOADS = Path(".mdpipe/downloads")
 """Downloaded files, which git ignores and DVC does not track."""
 
+HASH_DIGITS = 16
+"""Hexadecimal digits of a fingerprint in the name of a folder: 64 bits, short enough for a name."""
+
 ENGINE_LOCK = Path(".mdpipe/engine.lock")
 """Locked by the Snakemake that runs in this folder."""
 
@@ -85,7 +88,8 @@ def checkpoint_dir(run: str, run_hash: str) -> Path:
 
 def checkpoint_dirs(run: str) -> list[Path]:
     """Return the checkpoint folders of a run under all its hashes."""
-    return sorted(Path(".mdpipe/checkpoints").glob(f"{run}-*"))
+    # Not `RUN-*`, which is also that of RUN-seed1.
+    return sorted(Path(".mdpipe/checkpoints").glob(f"{run}-{'[0-9a-f]' * HASH_DIGITS}"))
 
 
 def work_dir(stage: str, name: str, fingerprint: str) -> Path:

@@ -163,6 +163,7 @@ def model_card(run: str, report: Report) -> str:
         .render(
             run=run,
             report=report,
+            seeds=rows("likelihood")["seeds"][0],
             training=rows("training").row(0, named=True),
             tables={
                 name: to_markdown(rows(name)) for name in ("likelihood", "zero_shot", "samples") if rows(name).height

@@ -49,12 +49,18 @@ LIKELIHOOD = {**_texts("run", "dataset"), **BOUND}
 ZERO_SHOT = {**_texts("run", "source", "protocol", "dataset", "tokenizer"), **BOUND, **_texts("content_hash")}
 """One row per run, source and protocol, the packing of the source; `content_hash` is of the source's documents."""
 
-COMPARISON = {**_texts("baseline", "baseline_class_cond"), **_numbers("difference", "difference_stderr")}
+HELD_OUT, OTHER_TEXT = ("dataset", "split"), ("source", "protocol", "dataset", "tokenizer", "split")
+"""The columns that say what a bound is of, with its run."""
+
+DIFFERENCE_ERRORS = _numbers("stderr", "stderr_evaluation", "stderr_seeds")
+COMPARISON = _texts("baseline", "baseline_class_cond") | _numbers("difference")
+COMPARISON |= _numbers(*(f"difference_{name}" for name in DIFFERENCE_ERRORS)) | _texts("trainings")
 """Difference to another run on the same examples; null if params.yaml asks for no comparison. If `class_cond` and
 `baseline_class_cond` differ, the difference includes the effect of the class labels."""
 
-DIFFERENCE = {**_texts("run", "baseline", "dataset", "split"), **_numbers("value", "stderr")}
-"""Bits of `run` minus bits of `baseline`, in the unit of the run's row, from the differences example by example."""
+DIFFERENCE = _texts("run", "baseline", "dataset", "split", "trainings") | _numbers("value") | DIFFERENCE_ERRORS
+"""Bits of `run` minus bits of `baseline`, in the unit of the run's row, from the differences example by example.
+`stderr` covers trainings and evaluation, and is null for one training each, as `stderr_seeds` is."""
 
 REFERENCE = {**_texts("reference", "split", "unit"), **_numbers("value", "stderr")}
 """A rate that comes from no model: `stderr` is null if it is exact."""
@@ -122,11 +128,7 @@ sampler `DATA`. Images have no n-grams."""
 
 DATA = "data"
 
-SPEEDS = {
-    **_texts("run", "sampler"),
-    **_integers("steps", "num_parameters"),
-    **_numbers("tokens_per_second"),
-}
+SPEEDS = _texts("run", "sampler") | _integers("steps", "num_parameters") | _numbers("tokens_per_second")
 SPEED_KEY = ("run", "sampler", "steps", "num_parameters")
 """Identifies a speed: a network of another size has another one."""
 
@@ -192,17 +194,16 @@ def likelihood_table(
         MetricsError: a record has missing, unknown or mistyped fields, two records are about the same run, or a
             difference is about runs that were not both evaluated on its dataset and split.
     """
-    key = ("dataset", "split")
     rows = [_bound_row(record, LIKELIHOOD, f"records/evaluate of run {record.get('run')!r}") for record in evaluations]
-    _check_unique(rows, "records/evaluate", ("run", *key))
+    _check_unique(rows, "records/evaluate", ("run", *HELD_OUT))
     models = pl.DataFrame(rows, schema=LIKELIHOOD)
     rates = [
         {**rate, "dataset": encoding.get("dataset")}
         for encoding in encodings
         for rate in _check_rates(encoding, f"records/encode of dataset {encoding.get('dataset')!r}")
     ]
-    compared = models.join(_comparisons(models, differences, key), on=["run", *key], how="left")
-    return _with_references(compared, rates, key)
+    compared = models.join(_comparisons(models, differences, HELD_OUT), on=["run", *HELD_OUT], how="left")
+    return _with_references(compared, rates, HELD_OUT)
 
 
 def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
@@ -214,7 +215,6 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
     Raises:
         MetricsError: a record has missing, unknown or mistyped fields, or two are about the same run and source.
     """
-    key = ("source", "protocol", "dataset", "tokenizer", "split")
     rows, rates = [], []
     for record in zero_shots:
         where = f"records/zero_shot of run {record.get('run')!r} on {record.get('source')!r}"
@@ -231,9 +231,9 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
                         f"{where}: reference {rate['reference']!r} is of split {rate['split']!r}, and the bound of"
                         f" {row['split']!r}; `dvc repro` makes the file again"
                     )
-                rates.append({**rate, **{field: row[field] for field in key}})
-    _check_unique(rows, "records/zero_shot", ("run", *key))
-    return _with_references(pl.DataFrame(rows, schema=ZERO_SHOT), rates, key)
+                rates.append({**rate, **{field: row[field] for field in OTHER_TEXT}})
+    _check_unique(rows, "records/zero_shot", ("run", *OTHER_TEXT))
+    return _with_references(pl.DataFrame(rows, schema=ZERO_SHOT), rates, OTHER_TEXT)
 
 
 def datasets_table(encodings: Iterable[Record]) -> pl.DataFrame:
@@ -347,10 +347,10 @@ def _table_of_runs(records: Iterable[Record], schema: Schema, where: str) -> pl.
 
 def _comparisons(models: pl.DataFrame, differences: Iterable[Record], key: tuple[str, ...]) -> pl.DataFrame:
     """Return the `COMPARISON` of each (run, *key) that has one."""
-    rows = [
-        check_record(record, DIFFERENCE, f"the difference of runs {record.get('run')!r} and {record.get('baseline')!r}")
-        for record in differences
-    ]
+    rows = []
+    for record in differences:
+        where = f"the difference of runs {record.get('run')!r} and {record.get('baseline')!r}"
+        rows.append(check_record(record, DIFFERENCE, where, DIFFERENCE_ERRORS.keys() - {"stderr_evaluation"}))
     _check_unique(rows, "the likelihood's differences", ("run", *key))
     evaluated = set(models.select("run", *key).rows())
     for row in rows:
@@ -363,7 +363,8 @@ def _comparisons(models: pl.DataFrame, differences: Iterable[Record], key: tuple
                 )
     baselines = models.select(*key, baseline="run", baseline_class_cond="class_cond")
     compared = pl.DataFrame(rows, schema=DIFFERENCE).join(baselines, on=["baseline", *key], how="left")
-    return compared.rename({"value": "difference", "stderr": "difference_stderr"}).select("run", *key, *COMPARISON)
+    names = {"value": "difference", **{name: f"difference_{name}" for name in DIFFERENCE_ERRORS}}
+    return compared.rename(names).select("run", *key, *COMPARISON)
 
 
 def _check_rates(record: Record, where: str) -> list[dict[str, Any]]:

@@ -8,17 +8,19 @@ from typing import Any
 import polars as pl
 
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.reporting.markdown import format_measurement, markdown_table
+from mdpipe.reporting.markdown import format_measurement, markdown_table, round_by_error
+from mdpipe.reporting.seeds import without_replicates
 from mdpipe.reporting.tables import DATA
 
-ERROR_OF = {"value": "stderr"}
-"""Columns whose standard error is not named COLUMN_stderr."""
+ERROR_OF = {"value": "stderr", "seeds": ""}
+"""Columns whose standard error is not named COLUMN_stderr; the error over seeds is a column of its own."""
 
 CSV_ONLY = {
     *("modality", "stderr_mc", "reconstruction", "prior", "diffusion", "bits_per_char", "bytes", "seed", "revision"),
     *("license", "content_hash", "unk_tokens", "longest_document", "bits_per_word", "word_perplexity"),
     *("generative_perplexity", "generative_perplexity_per_sample", "distinct_1", "distinct_2", "distinct_3"),
-    *("longest_run", "network_dtype", "sampling_dtype"),
+    *("longest_run", "network_dtype", "sampling_dtype", "replicate_of"),
+    *("difference_stderr_evaluation", "difference_stderr_seeds"),
 }
 """Columns that only the CSV file has."""
 
@@ -32,6 +34,7 @@ LAST = ("examples", "num_mc_samples", "num_parameters")
 """The columns that give a model's size and cost come after its numbers."""
 
 HEADINGS = {
+    "seeds_stderr": "± over seeds",
     "bits_per_byte": "bits/byte",
     "bits_per_word": "bits/word",
     "tokens_per_second": "tokens/s",
@@ -84,9 +87,9 @@ def to_markdown(frame: pl.DataFrame) -> str:
 
 
 def write_table(frame: pl.DataFrame, stem: Path) -> None:
-    """Write STEM.csv and STEM.md; equal tables give equal bytes."""
+    """Write STEM.csv, and STEM.md without the single trainings of runs with seeds; equal tables give equal bytes."""
     atomic_write(stem.with_name(f"{stem.name}.csv"), frame.write_csv().encode("utf-8"))
-    atomic_write(stem.with_name(f"{stem.name}.md"), to_markdown(frame).encode("utf-8"))
+    atomic_write(stem.with_name(f"{stem.name}.md"), to_markdown(without_replicates(frame)).encode("utf-8"))
 
 
 def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
@@ -101,11 +104,28 @@ def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
 
 
 def _cells(frame: pl.DataFrame, name: str) -> list[str]:
+    if name == "difference":
+        return _differences(frame)
+    if name == "seeds_stderr":
+        return ["" if value is None else round_by_error(value, value)[1] if value else "0" for value in frame[name]]
     error = _error_of(name)
     errors = frame[error].to_list() if error in frame.columns else [None] * frame.height
     return [
         "" if value is None else value if isinstance(value, str) else format_measurement(value, stderr)
         for value, stderr in zip(frame[name].to_list(), errors, strict=True)
+    ]
+
+
+def _differences(frame: pl.DataFrame) -> list[str]:
+    """Return differences with their errors; one of single trainings has none, and the digits that evaluation fixes."""
+    columns = frame.select("difference", "difference_stderr", "difference_stderr_evaluation").rows()
+    return [
+        ""
+        if value is None
+        else format_measurement(value, stderr)
+        if stderr or not evaluation
+        else round_by_error(value, evaluation)[0]
+        for value, stderr, evaluation in columns
     ]
 
 

@@ -54,7 +54,7 @@ def evaluate(params: Params, run: str) -> None:
         "run": run,
         "dataset": model.dataset,
         "split": settings.split,
-        "seed": params.seed,
+        "seed": params.seed_of(run),
         **bound_record(model, likelihood, dataset),
     }
     write_record(record, paths.record("evaluate", run), paths.metrics("evaluate", run))

@@ -1,7 +1,7 @@
 """Stage `report`: the tables and figures of all runs, the page that shows them, and a card for each model."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import md5
 from importlib.metadata import version
@@ -20,10 +20,10 @@ from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json
 from mdpipe.data.artifacts.metrics import read_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.pixels import dequantize
-from mdpipe.evaluation.estimate import paired_difference
+from mdpipe.evaluation.estimate import paired_difference, ratio_estimate, seeds_estimate
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params
 from mdpipe.params.data import modality_of
-from mdpipe.params.runs import Comparison
+from mdpipe.params.runs import Comparison, Run
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import tables
@@ -44,6 +44,7 @@ from mdpipe.reporting.page import (
 )
 from mdpipe.reporting.profile_charts import CALIBRATION, POSITIONS, SHARES, calibration_chart, profile_chart
 from mdpipe.reporting.published import compare_with_published, read_published
+from mdpipe.reporting.seeds import with_means, without_replicates
 from mdpipe.reporting.tables_io import write_table
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
@@ -66,18 +67,22 @@ def report(params: Params) -> None:
     pairs = [f"{run}-{source}" for run in params.zero_shot.runs for source in params.zero_shot.sources]
     encodings = [read_record(paths.record("encode", dataset)) for dataset in params.datasets]
     speeds = pl.read_csv(paths.SPEEDS, schema_overrides=tables.SPEEDS) if paths.SPEEDS.exists() else None
+    replicates = params.replicates()
     compared = {run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}
+    differences = [_difference(params, pair) for pair in params.comparisons]
+    likelihood = tables.likelihood_table(_records("evaluate", params.runs), encodings, differences)
+    errors = {run: _evaluation_error(names) for run, names in replicates.items() if len(names) > 1}
+    zero_shots = tables.zero_shot_table(_records("zero_shot", pairs))
     results = {
-        "likelihood": tables.likelihood_table(
-            _records("evaluate", params.runs), encodings, map(_difference, params.comparisons)
-        ),
+        "likelihood": with_means(likelihood, replicates, tables.HELD_OUT, errors),
         "datasets": tables.datasets_table(encodings),
-        "zero_shot": tables.zero_shot_table(_records("zero_shot", pairs)),
+        "zero_shot": with_means(zero_shots, replicates, tables.OTHER_TEXT),
         "samples": tables.samples_table(_records("sample", params.runs)),
         "samplers": tables.samplers_table(compared, speeds),
     }
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
+    results = {name: without_replicates(table) for name, table in results.items()}
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
     if costs and costs["params"] != params.md5:
         costs = {}  # Of another suite, or of this one before it was changed.
@@ -96,14 +101,14 @@ def report(params: Params) -> None:
         for run, curve in curves.items()
     ]
     atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
-    trained = results["training"].join(results["likelihood"].select("run", "dataset"), on="run").sort("dataset", "run")
+    trained = results["training"].join(likelihood.select("run", "dataset"), on="run").sort("dataset", "run")
     training = {
         dataset: replace(chart, files=[paths.curve(run) for run in trained.filter(dataset=dataset)["run"]])
         for dataset, chart in training_charts(curves, trained).items()
     }
     figures = _figures(params, results, sourced)
-    profiles, calibration = _profiles(trained)
-    galleries = [_gallery(params, run) for run in params.runs]
+    profiles, calibration = _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
+    galleries = [_gallery(params, run) for run in replicates]
     headline = list(_headline(results["likelihood"]))
     facts = dict(_facts(params, costs))
     stated = [part.file for part in (*headline, *facts.values()) if part.file]
@@ -113,7 +118,7 @@ def report(params: Params) -> None:
         headline=headline,
         made_by=facts,
         tables=sourced,
-        settings=settings_table({name: run.model_dump(mode="json") for name, run in params.runs.items()}),
+        settings=settings_table({name: _settings(params.runs[name]) for name in replicates}),
         figures=figures,
         curves=training,
         profiles=profiles,
@@ -131,7 +136,7 @@ def report(params: Params) -> None:
         for name, figure in content.figures.items():
             (folder / f"{name}.svg").write_text(figure.to_svg(), encoding="utf-8")
         (folder / "cards").mkdir()
-        for run in params.runs:
+        for run in replicates:
             (folder / "cards" / f"{run}.md").write_text(model_card(run, content), encoding="utf-8")
 
 
@@ -139,14 +144,43 @@ def _records(stage: str, names: Iterable[str]) -> list[dict[str, Any]]:
     return [read_record(paths.record(stage, name), paths.metrics(stage, name)) for name in names]
 
 
-def _difference(pair: Comparison) -> dict[str, Any]:
-    """Return bits per token of a run minus those of its baseline, with the error of the paired differences."""
-    first, second = (_costs(run) for run in (pair.run, pair.baseline))
-    sizes, clusters = first[:, 1:].T.astype(np.int64)
-    bits = paired_difference(first[:, 0], second[:, 0], sizes, clusters).scaled(1 / math.log(2))
+def _settings(run: Run) -> dict[str, Any]:
+    """Return the settings of a run, the seeds as one text."""
+    seeds = [run.seed] if run.seeds is None else run.seeds
+    return run.model_dump(mode="json", exclude={"seed", "seeds"}) | {"seeds": ", ".join(map(str, seeds))}
+
+
+def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
+    """Return bits per token of a run minus those of its baseline, on the same examples and between equal seeds.
+
+    The errors cover trainings and examples if both have `seeds`. Otherwise it is the difference of one training each,
+    of equal seeds if there are any, whose only error is that of the evaluation.
+    """
+    by_seed = [
+        {params.seed_of(name): name for name in params.replicates().get(run, [run])}
+        for run in (pair.run, pair.baseline)
+    ]
+    seeds = [seed for seed in by_seed[0] if seed in by_seed[1]]
+    pairs = [(by_seed[0][seed], by_seed[1][seed]) for seed in seeds] or [(pair.run, pair.baseline)]
     record = read_record(paths.record("evaluate", pair.run))
     data = {name: record[name] for name in ("dataset", "split")}
-    return {"run": pair.run, "baseline": pair.baseline, **data, "value": bits.value, "stderr": bits.stderr}
+    costs = [(_costs(run), _costs(baseline)) for run, baseline in pairs]
+    sizes, clusters = costs[0][0][:, 1:].T.astype(np.int64)
+    evaluated = [paired_difference(first[:, 0], second[:, 0], sizes, clusters) for first, second in costs]
+    result = {"run": pair.run, "baseline": pair.baseline, **data}
+    if len(pairs) == 1:
+        bits = evaluated[0].scaled(1 / math.log(2))
+        return result | {"value": bits.value, "stderr_evaluation": bits.stderr, "trainings": "one training each"}
+    difference = np.stack([first[:, 0] - second[:, 0] for first, second in costs])
+    estimate = seeds_estimate(difference, sizes, clusters).scaled(1 / math.log(2))
+    return result | vars(estimate) | {"trainings": f"{len(pairs)} trainings each"}
+
+
+def _evaluation_error(trainings: Sequence[str]) -> float:
+    """Return the standard error over examples of the mean bits per token of trainings on the same examples."""
+    costs = np.stack([_costs(name) for name in trainings])
+    sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
+    return ratio_estimate(costs[:, :, 0].mean(0), sizes, clusters).scaled(1 / math.log(2)).stderr
 
 
 def _costs(run: str) -> NDArray[np.float64]:
@@ -169,6 +203,8 @@ def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
             return paths.samplers(str(run))
         case (("likelihood" | "datasets"), None):
             return paths.record("encode", row["dataset"])
+        case (("likelihood" | "zero_shot"), str()) if row["seeds"] > 1:
+            return paths.RESULTS / f"{table}.csv"
         case "likelihood", run:
             return paths.metrics("evaluate", str(run))
         case "zero_shot", None:
@@ -186,7 +222,8 @@ def _headline(likelihood: pl.DataFrame) -> Iterator[Sourced]:
     best = models.sort("value").unique(["dataset", "split"], keep="first").sort("dataset")
     yield Sourced(f"Runs: {models.height}. Fewest bits on held-out data: ")
     for at, row in enumerate(best.iter_rows(named=True), start=1):
-        yield Sourced(format_measurement(row["value"], row["stderr"]), paths.metrics("evaluate", row["run"]))
+        file = _source("likelihood", row, likelihood)
+        yield Sourced(format_measurement(row["value"], row["stderr"]), file)
         end = "." if at == best.height else ", "
         yield Sourced(f" {row['unit']} on {row['dataset']} ({row['run']}){end}")
 
@@ -206,7 +243,8 @@ def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sour
     else:
         missing = "not recorded for these settings; after `snakemake`, `mdpipe bench stages` records them"
         yield "time and machine", Sourced(missing)
-    yield "seed", Sourced(str(params.seed), RESOLVED_PARAMS_FILE)
+    trainings = [f"{len(names)} trainings of {run}" for run, names in params.replicates().items() if len(names) > 1]
+    yield "seed", Sourced(", ".join([str(params.seed), *trainings]), RESOLVED_PARAMS_FILE)
     packages = [f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
     yield "packages", Sourced(", ".join(packages))
 
@@ -238,7 +276,7 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
             figures[name] = replace(draw(results[name]), files=sorted(set(sourced[name].files)))
     exponents = {
         run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
-        for run in params.runs
+        for run in params.replicates()
         if (path := paths.exponents(run)).exists()
     }
     if exponents:

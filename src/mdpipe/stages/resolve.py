@@ -1,26 +1,51 @@
 """Stage `resolve`: params.yaml with all defaults filled in, which all other stages read and DVC watches.
 
+A run with `seeds` becomes one run per seed. The first has the name that params.yaml has, where DVC's templates find it;
+they find the others in params.replicates.yaml. DVC fills in its templates before it runs any stage, so that a changed
+list of seeds needs another start of `dvc repro`.
+
 A setting that params.yaml leaves out is a value like any other: a new default in the code changes the resolved file,
 and makes exactly the stages stale that use it.
 """
 
 import logging
+import os
 
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
+from mdpipe.params.load import REPLICATES_FILE, ParamsError, dump_replicates, read_params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.preflight import missing_paths
+from mdpipe.processes import DVC_MARK
 
 logger = logging.getLogger(__name__)
 
 
 def resolve(params: Params) -> None:
-    """Write params.resolved.yaml, unless it is up to date, and warn of sources whose files are missing.
+    """Write params.resolved.yaml and params.replicates.yaml, unless they are up to date.
 
-    DVC itself names neither the key nor a remedy when it cannot read a dependency.
+    Sources whose files are missing are logged: DVC itself names neither the key nor a remedy when it cannot read a
+    dependency.
+
+    Raises:
+        ParamsError: DVC runs the stage, and has read its templates with another list of runs.
     """
     for problem in missing_paths(params, [name for name in params.sources if not paths.raw(name).exists()]):
         logger.warning("%s", problem)
     content = dump_params(params).encode()
     if not RESOLVED_PARAMS_FILE.exists() or RESOLVED_PARAMS_FILE.read_bytes() != content:
         atomic_write(RESOLVED_PARAMS_FILE, content)
+    if write_replicates(params) and DVC_MARK in os.environ:
+        raise ParamsError(
+            f"`seeds` asks for other runs than {REPLICATES_FILE} had when DVC started; it has them now: run the same"
+            " command again"
+        )
+
+
+def write_replicates(params: Params) -> bool:
+    """Write params.replicates.yaml, and return True if it was not up to date."""
+    content = dump_replicates(params, read_params()).encode()
+    if REPLICATES_FILE.exists() and REPLICATES_FILE.read_bytes() == content:
+        return False
+    atomic_write(REPLICATES_FILE, content)
+    return True

@@ -58,7 +58,7 @@ def sample(params: Params, run: str) -> None:
         model,
         build_sampler(settings.sampler),
         start,
-        CounterRNG(params.seed, "sample"),
+        CounterRNG(params.seed_of(run), "sample"),
         token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
         class_labels=class_labels,
         guidance_scale=settings.guidance_scale,
@@ -91,7 +91,7 @@ def sample(params: Params, run: str) -> None:
         "guidance_scale": settings.guidance_scale,
         "unit": model.unit,
         "nfe": samples.nfe,
-        "seed": params.seed,
+        "seed": params.seed_of(run),
         "entropy": _entropy(np.bincount(tokens.flatten(), minlength=model.objective.vocab_size)),
     }
     write_record(record, paths.record("sample", run), paths.metrics("sample", run))

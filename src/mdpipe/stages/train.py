@@ -74,7 +74,7 @@ def train(params: Params, run: str) -> None:
 
 
 def _train_in_world(world: World, params: Params, run: str) -> None:
-    settings = params.runs[run]
+    settings, seed = params.runs[run], params.seed_of(run)
     configure_runtime(settings.hardware.threads)  # Before the weights are initialized, which is a first computation.
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
     objective = build_objective(settings.objective, dataset.vocab_size)
@@ -82,14 +82,14 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         settings.network,
         dataset.vocab_size,
         dataset.shape,
-        seed=params.seed,
+        seed=seed,
         num_classes=num_classes(settings, dataset),
         causal=settings.objective.is_causal,
     ).to(compute_device())
     num_parameters = count_parameters(network) + count_parameters(objective)
     run_hash = training_fingerprint(params, run, dataset)
     checkpoint_dir = paths.checkpoint_dir(run, run_hash)
-    rng = CounterRNG(params.seed, "train")
+    rng = CounterRNG(seed, "train")
     if world.is_main_process:
         # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
         steps = saved_steps(checkpoint_dir)
@@ -99,7 +99,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         )
 
     def batches(step: int, rows: range) -> Batch:
-        selection = (dataset, params.seed, step, settings.train.batch_size, rows)
+        selection = (dataset, seed, step, settings.train.batch_size, rows)
         tokens = torch.from_numpy(training_batch(*selection))
         if settings.class_cond is None:
             return Batch(tokens)
@@ -117,7 +117,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
             None if labels is None or settings.class_cond is None else torch.from_numpy(labels),
             validation,
             settings.train.steps,
-            CounterRNG(params.seed, "validation"),
+            CounterRNG(params.seed, "validation"),  # Validations of all runs have the same draws, as evaluations do.
         )
     logged_run = LoggedRun(run, run_hash, settings.model_dump(mode="json"), paths.events(run))
     with open_loggers(logged_run) if world.is_main_process else nullcontext(log_to_console) as log_metrics:

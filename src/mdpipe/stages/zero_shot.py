@@ -53,7 +53,7 @@ def zero_shot(params: Params, run: str, source: str) -> None:
         "source": source,
         "tokenizer": model.tokenizer,
         "split": WHOLE,
-        "seed": params.seed,
+        "seed": params.seed_of(run),
         "content_hash": _content_hash(paths.raw(source)),
         "bounds": bounds,
         **{name: bounds[0][name] for name in RESULTS if name in bounds[0]},
