@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 
 
 class CausalLM:
-    """A pretrained model and its tokenizer.
+    """A pretrained model and its tokenizer, in float32.
+
+    Args:
+        path: a folder, or the name of a model of the Hugging Face Hub.
+        device: where the model computes.
 
     Raises:
         ValueError: `transformers` is not installed.
     """
 
     def __init__(self, path: str, device: torch.device) -> None:
-        """Load a folder, or a model of the Hugging Face Hub by its name, in float32."""
         try:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError:
