@@ -295,7 +295,9 @@ def _named_protocols(value: Any) -> Any:
                 # params.resolved.yaml has the settings of the named packings, too.
                 if value[name] != PROTOCOLS[name].model_dump():
                     raise refused(f"{name!r} is a packing that exists; a protocol of your own needs another name")
-            return {name: name if protocol is None else protocol for name, protocol in value.items()}
+            return {
+                name: _find_named(name, PROTOCOLS) if protocol is None else protocol for name, protocol in value.items()
+            }
     names = ", ".join(map(str, value)) if isinstance(value, list) else "sedd, mdlm_zero_shot"
     raise refused(f"must be the name of a protocol, or a mapping of at least one; write {{{names}}}")
 
