@@ -114,11 +114,12 @@ SAMPLERS = {
     **_numbers("generative_perplexity_per_sample", "generative_perplexity_per_sample_stderr"),
     **_numbers("entropy", "entropy_stderr", "entropy_per_sample", "entropy_per_sample_stderr"),
     **NGRAM_STATISTICS,
+    **_numbers("mauve"),
     **_texts("network_dtype", "sampling_dtype"),
     **_integers("num_parameters"),
 }
 """The columns of metrics/samplers: one row per sampler and reference model, and one for the held-out data as the
-sampler `DATA`. Images have no n-grams."""
+sampler `DATA`. Images have no n-grams. `mauve` is null without its package or with few samples."""
 
 DATA = "data"
 
