@@ -380,19 +380,24 @@ def _check_rates(record: Record, where: str) -> list[dict[str, Any]]:
 def _with_references(models: pl.DataFrame, rates: Sequence[Record], key: tuple[str, ...]) -> pl.DataFrame:
     """Append one row per reference for the data that a model was evaluated on, and sort: models first, by name.
 
-    A reference has the models' unit if it has a rate in that unit, and its rate in bits/byte in a separate column.
+    A reference has the models' unit if it has a rate in that unit, and its rates in bits/byte and bits/word in separate
+    columns.
     """
     schema = {**REFERENCE, **_texts(*key)}
     by_unit = pl.DataFrame(rates, schema=schema).unique([*key, "reference", "unit"], keep="last", maintain_order=True)
     measured = models.unique(key, keep="last").select(*key, "modality", model_unit="unit")
-    per_byte = by_unit.filter(unit="bits/byte").select(
-        *key, "reference", bits_per_byte="value", bits_per_byte_stderr="stderr"
+    per_byte, per_word = (
+        by_unit.filter(unit=unit).select(
+            *key, "reference", pl.col("value").alias(name), pl.col("stderr").alias(f"{name}_stderr")
+        )
+        for name, unit in (("bits_per_byte", "bits/byte"), ("bits_per_word", "bits/word"))
     )
     references = (
         by_unit.join(measured, on=key)
         .sort(pl.col("unit") != pl.col("model_unit"), "unit")
         .unique([*key, "reference"], keep="first", maintain_order=True)
         .join(per_byte, on=[*key, "reference"], how="left")
+        .join(per_word, on=[*key, "reference"], how="left")
         .rename({"reference": "estimator"})
         .drop("model_unit")
     )
