@@ -157,11 +157,11 @@ class EncodedDataset:
     def clusters(self) -> tuple[str, NDArray[np.int64]]:
         """Return the kind of the clusters for standard errors, and the cluster of each example, (N,).
 
-        Windows are clustered by "document": that of the window's middle token, which is the one that most of the window
-        is from if more than half of it is. The tiles of a larger image are one cluster ("image"). Where one document or
-        image dominates, so that the effective number of clusters, (sum n_c)^2 / sum n_c^2 for clusters of n_c tokens,
-        is below two, clusters are a "block" of consecutive examples, at most `BLOCKS` of them. The windows of a split
-        by `windows` are a cluster each ("window").
+        Windows are clustered by "document": the one that the window's middle token is from. Most of the window is from
+        it if more than half of it is from one document. The tiles of a larger image are one cluster ("image"). Where
+        one document or image dominates, so that the effective number of clusters, (sum n_c)^2 / sum n_c^2 for clusters
+        of n_c tokens, is below two, clusters are a "block" of consecutive examples, at most `BLOCKS` of them. The
+        windows of a split by `windows` are a cluster each ("window").
         """
         if self.modality == "text":
             return self.window_clusters(self.stream_tokens)
@@ -169,7 +169,7 @@ class EncodedDataset:
         return _blocks_if_dominated("image", images, np.full(self.examples, self.seq_len))
 
     def window_clusters(self, stride: int) -> tuple[str, NDArray[np.int64]]:
-        """Return the kind and the cluster (N,) of windows of text `stride` tokens apart, by what is new in them."""
+        """Return the kind and the cluster (N,) of windows of text `stride` tokens apart, by their new tokens."""
         starts, contexts, sizes = self.sliding_windows(stride)
         if self.document_starts is None:
             return "window", np.arange(len(starts))

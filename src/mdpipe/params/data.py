@@ -192,7 +192,9 @@ class Splits(Config):
         elif LastDocuments in (forms := [type(spec) for spec in pair]) and LastCharacters in forms:
             yield ("test",), "validation and test are both to be last; count both in documents or both in characters"
         elif isinstance(validation, str) and validation == test:
-            rule = "validation and test are the same split of the source, so what is chosen on one is measured on it"
+            rule = (
+                "validation and test are the same split of the source, so a choice made on one would be measured on it"
+            )
             yield ("test",), rule
 
 
@@ -210,7 +212,7 @@ class Packing(Config):
     """Drop the tokens that do not fill a last window. If true, training reads the windows in random order; if false, it
     reads windows that start anywhere, and evaluation reads a shorter last one."""
     separate_documents: bool = False
-    """Evaluate each document in windows of its own, the last of which may be shorter; only in `zero_shot.sources`. If
+    """Evaluate each document in separate windows, the last of which may be shorter; only in `zero_shot.sources`. If
     false, a window may have tokens of several documents."""
     renamed: ClassVar[dict[str, str]] = {
         "end_of_text": "append_eos",
@@ -264,7 +266,7 @@ NamedPacking = Annotated[
 
 
 class Protocol(Packing):
-    """Convention by which a model is evaluated on a text that it was not trained on: a packing, and what is visible."""
+    """Convention by which a model is evaluated on foreign text: a packing, and the overlap of its windows."""
 
     stride: Positive | None = None
     """Evaluate windows that begin `stride` tokens apart and so overlap: the last `stride` tokens of a window are
@@ -284,7 +286,7 @@ NamedProtocol = Annotated[Protocol, BeforeValidator(partial(_find_named, known=P
 
 
 def _named_protocols(value: Any) -> Any:
-    """Return protocols as a mapping; a name without a value is that of a packing."""
+    """Return protocols as a mapping; a name without a value is the name of a packing."""
     match value:
         case None:
             return {"stream": "stream"}

@@ -113,8 +113,7 @@ SAMPLERS = {
     **_numbers("bits", "bits_stderr", "generative_perplexity", "generative_perplexity_stderr"),
     **_numbers("generative_perplexity_per_sample", "generative_perplexity_per_sample_stderr"),
     **_numbers("entropy", "entropy_stderr", "entropy_per_sample", "entropy_per_sample_stderr"),
-    **NGRAM_STATISTICS,
-    **_numbers("mauve"),
+    **NGRAM_STATISTICS | _numbers("mauve"),
     **_texts("network_dtype", "sampling_dtype"),
     **_integers("num_parameters"),
 }
@@ -387,9 +386,7 @@ def _with_references(models: pl.DataFrame, rates: Sequence[Record], key: tuple[s
     by_unit = pl.DataFrame(rates, schema=schema).unique([*key, "reference", "unit"], keep="last", maintain_order=True)
     measured = models.unique(key, keep="last").select(*key, "modality", model_unit="unit")
     per_byte, per_word = (
-        by_unit.filter(unit=unit).select(
-            *key, "reference", pl.col("value").alias(name), pl.col("stderr").alias(f"{name}_stderr")
-        )
+        by_unit.filter(unit=unit).select(*key, "reference", **{name: "value", f"{name}_stderr": "stderr"})
         for name, unit in (("bits_per_byte", "bits/byte"), ("bits_per_word", "bits/word"))
     )
     references = (
