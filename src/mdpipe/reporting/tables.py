@@ -379,8 +379,7 @@ def _check_rates(record: Record, where: str) -> list[dict[str, Any]]:
 def _with_references(models: pl.DataFrame, rates: Sequence[Record], key: tuple[str, ...]) -> pl.DataFrame:
     """Append one row per reference for the data that a model was evaluated on, and sort: models first, by name.
 
-    A reference has the models' unit if it has a rate in that unit, and its rates in bits/byte and bits/word in separate
-    columns.
+    A reference has the models' unit if it has a rate in it, and its rates in bits/byte and bits/word in other columns.
     """
     schema = {**REFERENCE, **_texts(*key)}
     by_unit = pl.DataFrame(rates, schema=schema).unique([*key, "reference", "unit"], keep="last", maintain_order=True)
