@@ -168,11 +168,12 @@ def datasets(
 @app.command()
 def audit(
     kind: Annotated[
-        str | None, typer.Argument(metavar="KIND", help="An objective, or a counterexample; by default all built-in.")
+        str | None,
+        typer.Argument(metavar="KIND", help="An objective, a schedule or a counterexample; by default all built-in."),
     ] = None,
     setting: Annotated[
         list[str],
-        typer.Option(metavar="KEY=VALUE", help="A setting of the objective as in params.yaml; several."),
+        typer.Option(metavar="KEY=VALUE", help="A setting of the kind as in params.yaml; several."),
     ] = [],  # noqa: B006
     show_list: Annotated[bool, typer.Option("--list", help="Name what can be audited.")] = False,
 ) -> None:

@@ -76,3 +76,12 @@ def test_bits_do_not_depend_on_the_other_texts(causal_lm):
 def test_a_text_of_one_token_has_no_bits(causal_lm):
     bits, counts = causal_lm.generative_bits(["", "a", EOS + EOS])
     assert bits.tolist() == counts.tolist() == [0, 0, 0]
+
+
+def test_features_are_the_last_state_of_a_text(folder, causal_lm):
+    """Whatever other texts there are; a text is cut to the context, and one without tokens has zeros."""
+    model = transformers.GPT2Model.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        expected = [model(torch.tensor([ids])).last_hidden_state[0, -1] for ids in ([0, 1, 2], CONTEXT * [3])]
+    found = causal_lm.features(["abc", "", (CONTEXT + 5) * "d"])
+    np.testing.assert_allclose(found, [expected[0], np.zeros(16), expected[1]], rtol=1e-5)

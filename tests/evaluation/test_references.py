@@ -67,7 +67,7 @@ def by_name(rates: Sequence[Rate]) -> dict[tuple[str, str], Rate]:
 def test_text_is_compressed_as_its_tokens_decode(encoded_text: Callable[[str], EncodedDataset], kind: str) -> None:
     dataset = encoded_text(kind)
     rates = by_name(reference_rates(dataset))
-    units = {"bits/byte": "bytes", "bits/char": "characters", "bits/token": "tokens"}
+    units = {"bits/byte": "bytes", "bits/char": "characters", "bits/token": "tokens", "bits/word": "words"}
     assert rates.keys() == {(name, unit) for name in ("xz", "bzip2", "unigram") for unit in units}
     content = make_tokenizer(kind).decode(np.array(dataset.tokens)).encode()
     for name, packed in (

@@ -158,6 +158,14 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
         {"zero_shot.sources.typer_docs": {"mine": {"separate_documents": True, "drop_last": True}}},
         "zero_shot.sources.typer_docs.mine.drop_last: .*separate_documents needs shorter last windows",
     ),
+    (
+        {"zero_shot.sources.typer_docs": {"mine": {"stride": 8, "wrap_with_eos": True, "drop_last": True}}},
+        "zero_shot.sources.typer_docs.mine.stride: 8 .*windows that overlap are not wrapped",
+    ),
+    (
+        {"zero_shot.sources.typer_docs": {"mine": {"stride": 9999}}},
+        "zero_shot.sources.typer_docs.mine.stride: 9999 .*run '.*' has windows of seq_len = ",
+    ),
     ({"datasets.docs_chars.packing": {"kind": 1}}, "datasets.docs_chars.packing: unknown key 'kind'; allowed: app"),
     ({"sources.x": {"kind": "texts"}}, "sources.x.kind: 'texts' is refused: .* (did you mean 'text'?)$"),
     ({"sources.x": TEXTS | {"pattern": 3}}, "sources.x.pattern: 3 is refused: must be text, or a mapping "),

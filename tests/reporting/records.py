@@ -63,6 +63,7 @@ def rate(reference: str, unit: str, value: float, stderr: float | None = None, s
 IMAGE_RATES = [rate("png", "bits/dim", 4.12), rate("webp", "bits/dim", 3.7), rate("unigram", "bits/dim", 3.3, 0.02)]
 TEXT_RATES = [
     rate("xz", "bits/byte", 2.31),
+    rate("xz", "bits/word", 14.2),
     rate("unigram", "bits/byte", 2.9, 0.004),
     rate("unigram", "bits/token", 8.2, 0.011),
 ]

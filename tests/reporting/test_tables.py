@@ -140,7 +140,7 @@ def test_a_run_has_one_difference():
         likelihood_table(evaluations, [], [difference("a", "b"), difference("a", "c")])
 
 
-def test_a_reference_has_its_models_unit_and_bits_per_byte():
+def test_a_reference_has_its_models_unit_bits_per_byte_and_word():
     table = likelihood_table(EVALUATIONS, ENCODINGS).filter(pl.col("run").is_null(), dataset="docs")
     columns = (
         "estimator",
@@ -149,12 +149,14 @@ def test_a_reference_has_its_models_unit_and_bits_per_byte():
         "stderr",
         "bits_per_byte",
         "bits_per_byte_stderr",
+        "bits_per_word",
+        "bits_per_word_stderr",
         "num_parameters",
         "seed",
     )
     assert rows(table, *columns) == [
-        ("unigram", "bits/token", 8.2, 0.011, 2.9, 0.004, None, None),
-        ("xz", "bits/byte", 2.31, None, 2.31, None, None, None),
+        ("unigram", "bits/token", 8.2, 0.011, 2.9, 0.004, None, None, None, None),
+        ("xz", "bits/byte", 2.31, None, 2.31, None, 14.2, None, None, None),
     ]
 
 

@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 
 from docs.audit_figure import FILE, draw
 from mdpipe.cli import app
+from mdpipe.diffusion.schedules.base import Cosine
 from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES
-from mdpipe.params.diffusion import ObjectiveConfig
+from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -52,7 +53,22 @@ def test_the_page_shows_what_is_printed_and_drawn():
 def test_the_list_has_all_kinds_and_counterexamples():
     status, output, _ = audit("--list")
     assert status == 0
-    assert all(f"\n  {name} " in output for name in [*ObjectiveConfig.kinds, *COUNTEREXAMPLES])
+    kinds = [*ObjectiveConfig.kinds, *ScheduleConfig.kinds, *COUNTEREXAMPLES]
+    assert all(f"\n  {name} " in output for name in kinds)
+
+
+def test_a_schedule_is_audited_under_every_objective_with_one():
+    status, output, _ = audit("polynomial", "--setting", "exponent=3.0")
+    assert status == 0
+    assert [line.partition(" passes")[0] for line in output.splitlines()] == ["md4", "maskgit", "sedd", "d3pm"]
+
+
+def test_a_schedule_with_a_wrong_derivative_fails(monkeypatch):
+    derivative = Cosine.raw_derivative
+    monkeypatch.setattr(Cosine, "raw_derivative", lambda self, t: 0.9 * derivative(self, t))
+    status, _, error = audit("cosine")
+    assert status == 1
+    assert "no bound can be below it" in error
 
 
 def test_stated_settings_are_used():

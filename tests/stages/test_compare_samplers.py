@@ -160,6 +160,25 @@ def test_the_file_is_the_same_each_time_and_another_with_another_seed(params: Pa
     assert rows_of("chars_md4")[1:] != rows[1:]
 
 
+def test_mauve_is_a_column_where_it_is_possible(
+    params: Params, rows: list[Row], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With few samples a line says why not; with enough, samples have a number, and nothing else changes."""
+    pytest.importorskip("mauve")
+    assert {row["mauve"] for row in rows} == {""}
+    with caplog.at_level("INFO"):
+        compare_samplers(params, "chars_md4")
+    assert "no MAUVE of chars_md4: it needs 1,000 samples and as many windows of held-out text, and there are 2" in [
+        record.getMessage() for record in caplog.records
+    ]
+    monkeypatch.setattr("mdpipe.evaluation.mauve.MIN_SAMPLES", 2)
+    compare_samplers(params, "chars_md4")
+    more = rows_of("chars_md4")
+    assert [{**row, "mauve": ""} for row in more] == rows
+    assert more[0]["mauve"] == ""
+    assert all(0 < float(row["mauve"]) <= 1 for row in more[1:])
+
+
 def test_only_samplers_that_fit_the_run_are_tried(params: Params) -> None:
     """At every number of steps where they walk a grid, with the settings that the suite gives them."""
     suite = with_samplers(

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 from mdpipe.cli import app
 from mdpipe.data.artifacts.files import read_json
-from mdpipe.data.dataset import EncodedDataset, training_labels
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.training_batches import training_labels
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths

@@ -49,7 +49,7 @@ def tokenizer_of(kind: str, folder: Path) -> Tokenizer:
 @pytest.mark.parametrize("convention", ["stream", "mdlm"])
 @pytest.mark.parametrize("kind", sorted(UNITS.keys() - {"pixels"}))
 def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: str) -> None:
-    """All of them are the same bits, divided by the tokens, the bytes or the characters of the text."""
+    """All of them are the same bits, divided by tokens, bytes, characters or words of the text."""
     write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
     tokenizer = tokenizer_of(kind, tmp_path)
     encode_corpus(tmp_path / "raw", tokenizer, tmp_path / "corpus", 16, PACKINGS[convention])
@@ -62,7 +62,7 @@ def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: s
     likelihood = likelihood_bound(objective, network, corpus, EstimatorConfig(num_mc_samples=2), CounterRNG(0, "units"))
     trained = TrainedModel(network, objective, tmp_path, "corpus", "text", kind, (16,), 0, ())
     found = bound_record(trained, likelihood, corpus)
-    counts = {"bits/token": "tokens", "bits/byte": "bytes", "bits/char": "characters"}
+    counts = {"bits/token": "tokens", "bits/byte": "bytes", "bits/char": "characters", "bits/word": "words"}
     bits = float(likelihood.per_example.sum()) / math.log(2)
     rates = [(found["unit"], found["value"]), ("bits/byte", found["bits_per_byte"])]
     for unit, value in [*rates, ("bits/char", found["bits_per_char"])]:

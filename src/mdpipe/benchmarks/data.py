@@ -32,12 +32,13 @@ import psutil
 from mdpipe.benchmarks.corpora import write_images, write_text
 from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_machine, to_table
 from mdpipe.data.artifacts.files import check_disk_space, read_json
-from mdpipe.data.dataset import EncodedDataset, training_batch
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.parallel import WORKERS
 from mdpipe.data.sources import open_source
 from mdpipe.data.sources.writer import write_shards
 from mdpipe.data.tokenize.text import encode_text
 from mdpipe.data.tokenizers import build_tokenizer, load_tokenizer
+from mdpipe.data.training_batches import training_batch
 from mdpipe.params.data import (
     PACKINGS,
     BytesTokenizer,

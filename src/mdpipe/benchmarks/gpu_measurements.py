@@ -15,7 +15,8 @@ from mdpipe.benchmarks.gpu import THREADS, Report, free_memory, logger, reset_pe
 from mdpipe.benchmarks.runner import Result
 from mdpipe.benchmarks.sampling import SamplingBenchmark
 from mdpipe.benchmarks.training import SHAPES, Shape, summarize_speed, time_steps
-from mdpipe.data.dataset import EncodedDataset, training_batch
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.training_batches import training_batch
 from mdpipe.diffusion.objectives import md4
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG

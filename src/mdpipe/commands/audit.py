@@ -1,8 +1,10 @@
 """`mdpipe audit`: whether the number of an objective is a bound, as a table of checks on sources of known entropy."""
 
+import json
 import math
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 from pydantic import ValidationError
@@ -12,7 +14,7 @@ from rich.table import Table
 from mdpipe.evaluation.audit import Check, audit
 from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES
 from mdpipe.params import ParamsError, parse_value
-from mdpipe.params.diffusion import ObjectiveConfig
+from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig, ScheduledConfig
 from mdpipe.params.errors import problem_lines
 
 WIDTH = 120
@@ -23,11 +25,14 @@ def describe_kinds() -> str:
     """Return what can be audited, one per line."""
     kinds = {kind: _first_line(config) for kind, config in ObjectiveConfig.kinds.items()}
     examples = {name: example.reason for name, example in COUNTEREXAMPLES.items()}
-    width = max(map(len, [*kinds, *examples]))
+    schedules = {kind: _first_line(config) for kind, config in ScheduleConfig.kinds.items()}
+    width = max(map(len, [*kinds, *schedules, *examples]))
     return "\n".join(
         [
             "Objectives, and any added file of src/mdpipe/diffusion/objectives:",
             *(f"  {kind:{width}}  {meaning}" for kind, meaning in kinds.items()),
+            "Schedules, under all objectives that have one, and any added file of src/mdpipe/diffusion/schedules:",
+            *(f"  {kind:{width}}  {meaning}" for kind, meaning in schedules.items()),
             "Numbers that are not bounds, which the audit refuses:",
             *(f"  {name:{width}}  {reason}" for name, reason in examples.items()),
         ]
@@ -35,17 +40,25 @@ def describe_kinds() -> str:
 
 
 def run_audit(kind: str | None, settings: Sequence[str]) -> None:
-    """Audit an objective or a counterexample and print the checks, or all built-in objectives, in a line each.
+    """Audit an objective or a counterexample and print the checks; or all built-in objectives, in a line each.
+
+    A schedule is audited under all built-in objectives that have one.
 
     Raises:
         ValueError: the kind or a setting does not exist, or a check fails.
     """
     if kind is None and settings:
         raise ParamsError("--setting needs a KIND whose setting it is")
-    built_in = [name for name, config in ObjectiveConfig.kinds.items() if _is_built_in(config)]
-    for name in built_in if kind is None else [kind]:
-        checks, unit, reason = _checks(name, settings)
-        if kind is not None:
+    audited = {name: settings for name, config in ObjectiveConfig.kinds.items() if _is_built_in(config)}
+    is_schedule = kind is not None and kind not in COUNTEREXAMPLES and not ObjectiveConfig.find(kind)
+    if kind is not None and is_schedule and ScheduleConfig.find(kind):
+        schedule = f"schedule={json.dumps({'kind': kind, **_read_settings(settings)})}"
+        audited = {name: [schedule] for name in audited if issubclass(ObjectiveConfig.kinds[name], ScheduledConfig)}
+    elif kind is not None:
+        audited = {kind: settings}
+    for name, stated in audited.items():
+        checks, unit, reason = _checks(name, stated)
+        if len(audited) == 1:
             Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False).print(_table(name, unit, checks))
         failures = [check for check in checks if not check.passes]
         if failures:
@@ -68,17 +81,23 @@ def _checks(kind: str, settings: Sequence[str]) -> tuple[list[Check], str, str |
 
 def _parse(kind: str, settings: Sequence[str]) -> tuple[ObjectiveConfig, set[str]]:
     """Return the configuration, and the names of the settings that are stated."""
+    given = _read_settings(settings)
+    data = {"kind": kind, **given}
+    try:
+        return ObjectiveConfig.parse(data), given.keys() - {"kind"}
+    except ValidationError as error:
+        raise ParamsError("\n".join(problem_lines(error, data))) from None
+
+
+def _read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Return the values of KEY=VALUE by key."""
     given = {}
     for assignment in settings:
         key, sign, text = assignment.partition("=")
         if not sign:
             raise ParamsError(f"--setting {assignment} sets nothing; write --setting KEY=VALUE")
         given[key] = parse_value(text, name=f"--setting {assignment}")
-    data = {"kind": kind, **given}
-    try:
-        return ObjectiveConfig.parse(data), given.keys() - {"kind"}
-    except ValidationError as error:
-        raise ParamsError("\n".join(problem_lines(error, data))) from None
+    return given
 
 
 def _is_built_in(config: type[ObjectiveConfig]) -> bool:

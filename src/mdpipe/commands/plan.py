@@ -214,7 +214,9 @@ class Plan:
         tokens = text_tokens(characters, self.params.datasets[run.dataset])
         examples = self.datasets[run.dataset].examples(tokens)
         settings = self.params.zero_shot
-        flops = self.models[name].evaluation(settings.largest_num_mc_samples, examples) * len(settings.sources[source])
+        seq_len = self.datasets[run.dataset].length
+        passes = sum(seq_len / (protocol.stride or seq_len) for protocol in settings.sources[source].values())
+        flops = self.models[name].evaluation(settings.largest_num_mc_samples, examples) * passes
         return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=flops)
 
     def _samplers(self, name: str) -> Row:

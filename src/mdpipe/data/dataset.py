@@ -1,4 +1,4 @@
-"""Encoded datasets: the tokens of one split, memory-mapped, and training batches of them.
+"""Encoded datasets: the tokens of one split, memory-mapped.
 
 dataset.json                      modality, vocab_size, shape, seq_len, tokenizer, classes, packing, counts of splits,
                                   and the names of classes, if any
@@ -16,8 +16,7 @@ Shapes: B batch, L seq_len, N examples, V vocab_size.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from hashlib import sha256
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -32,7 +31,7 @@ Positive = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[int, Field(ge=0)]
 
 BLOCKS = 20
-"""Blocks of windows whose differences give the standard error of a text that is mostly one document."""
+"""Blocks of examples whose differences give the standard error of data that are mostly one document or image."""
 
 
 def token_dtype(vocab_size: int) -> DTypeLike:
@@ -76,7 +75,8 @@ class EncodedDataset:
     tokenizer: str
     """The tokenizer's kind, "pixels" for images."""
     counts: Mapping[str, int]
-    """Text: documents, tokens, bytes, characters, words. Images: images, tokens."""
+    """Text: documents, tokens, bytes, characters, words. Images: images, tokens, and `tiles_per_image`, the number of
+    neighboring examples that are cut from one larger image, if there are several."""
     tokens: NDArray[np.unsignedinteger] | ConcatArray[np.unsignedinteger]
     """Text: (tokens,), without those that wrap windows. Images: (N, L)."""
     drop_last: bool
@@ -157,31 +157,54 @@ class EncodedDataset:
     def clusters(self) -> tuple[str, NDArray[np.int64]]:
         """Return the kind of the clusters for standard errors, and the cluster of each example, (N,).
 
-        Windows are clustered by "document": that of the window's middle token, which is the one that most of the window
-        is from if more than half of it is. Where one document dominates, so that the effective number of clusters,
-        (sum n_c)^2 / sum n_c^2 for clusters of n_c tokens, is below two, by "block" of consecutive windows, at most
-        `BLOCKS` of them. Images and the windows of a split by `windows` are clusters of their own ("image", "window").
+        Windows are clustered by "document": the one that the window's middle token is from. Most of the window is from
+        it if more than half of it is from one document. The tiles of a larger image are one cluster ("image"). Where
+        one document or image dominates, so that the effective number of clusters, (sum n_c)^2 / sum n_c^2 for clusters
+        of n_c tokens, is below two, clusters are a "block" of consecutive examples, at most `BLOCKS` of them. The
+        windows of a split by `windows` are a cluster each ("window").
         """
-        examples = np.arange(self.examples)
+        if self.modality == "text":
+            return self.window_clusters(self.stream_tokens)
+        images = np.arange(self.examples) // self.counts.get("tiles_per_image", 1)
+        return _blocks_if_dominated("image", images, np.full(self.examples, self.seq_len))
+
+    def window_clusters(self, stride: int) -> tuple[str, NDArray[np.int64]]:
+        """Return the kind and the cluster (N,) of windows of text `stride` tokens apart, by their new tokens."""
+        starts, contexts, sizes = self.sliding_windows(stride)
         if self.document_starts is None:
-            return "image" if self.modality == "image" else "window", examples
-        starts, sizes = self._evaluation_windows
-        documents = np.searchsorted(self.document_starts, starts + sizes // 2, side="right") - 1
-        tokens = np.bincount(documents, weights=sizes)
-        if tokens.sum() ** 2 < 2 * np.square(tokens).sum():
-            return "block", examples * min(BLOCKS, len(examples)) // len(examples)
-        return "document", documents
+            return "window", np.arange(len(starts))
+        new = sizes - contexts
+        documents = np.searchsorted(self.document_starts, starts + contexts + new // 2, side="right") - 1
+        return _blocks_if_dominated("document", documents, new)
 
     @cached_property
     def _evaluation_windows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Position and number of the stream's tokens of each window of text that evaluation reads, (N,) each."""
+        starts, _, sizes = self.sliding_windows(self.stream_tokens)
+        return starts, sizes
+
+    def sliding_windows(self, stride: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return windows of text, each of which begins `stride` tokens after the one before.
+
+        All tokens of the first window of the stream, or of each document if these are evaluated separately, are new. In
+        the later ones the first `stream_tokens - stride` are the context of the new ones. Each token is new once.
+
+        Returns:
+            Position of the window in the stream, size of its context, and number of all of its tokens, (N,) each.
+
+        Raises:
+            ValueError: the stride is not between 1 and the number of tokens in a window.
+        """
+        if not 1 <= stride <= self.stream_tokens:
+            raise ValueError(f"a stride of {stride} is not between 1 and the window of {self.stream_tokens} tokens")
         starts = self.document_starts if self.separate_documents else None
         begins = np.zeros(1, dtype=np.int64) if starts is None else starts
         ends = np.append(begins[1:], len(self.tokens))
-        counts = -(-(ends - begins) // self.stream_tokens)
+        counts = 1 - (-np.maximum(ends - begins - self.stream_tokens, 0) // stride)
         within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        positions = np.repeat(begins, counts) + within * self.stream_tokens
-        return positions, np.minimum(np.repeat(ends, counts) - positions, self.stream_tokens)
+        positions = np.repeat(begins, counts) + within * stride
+        contexts = np.where(within > 0, self.stream_tokens - stride, 0)
+        return positions, contexts, np.minimum(np.repeat(ends, counts) - positions, self.stream_tokens)
 
     def windows(self, offsets: NDArray[np.integer], size: int | None = None) -> NDArray[np.int64]:
         """Return the windows of text that begin at these positions of the stream: int64 (B, L).
@@ -294,88 +317,20 @@ class EncodedDataset:
             )
 
 
+def _blocks_if_dominated(
+    kind: str, clusters: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> tuple[str, NDArray[np.int64]]:
+    """Return the kind and the clusters (N,) of consecutive examples, or blocks where one cluster has most tokens."""
+    tokens = np.bincount(clusters, weights=sizes)
+    if tokens.sum() ** 2 < 2 * np.square(tokens).sum():
+        return "block", np.arange(len(clusters)) * min(BLOCKS, len(clusters)) // len(clusters)
+    return kind, clusters
+
+
 def write_header(folder: Path, header: DatasetHeader) -> None:
     """Write dataset.json."""
     unnamed = {"class_names"} if not header.class_names else set()
     write_json(folder / "dataset.json", header.model_dump(mode="json", exclude=unnamed))
-
-
-def training_batch(
-    dataset: EncodedDataset, seed: int, step: int, batch_size: int, examples: range | None = None
-) -> NDArray[np.int64]:
-    """Return the rows `examples` of the global batch at a step; all of them by default: int64 (B, L).
-
-    A row is a function of (seed, step, row), so any number of processes make the same global batch. Text is read in
-    windows at uniformly random offsets; with `drop_last`, windows are read like images: all of them once per epoch, in
-    random order.
-
-    Raises:
-        ValueError: the text is shorter than a window, a row is outside the batch, or a token is no id.
-    """
-    rows = _rows(batch_size, examples)
-    if dataset.modality == "image":
-        images = dataset.tokens[_epoch_order(len(dataset.tokens), seed, step * batch_size + rows)]
-        return dataset.validate_tokens(images) if len(images) else images.astype(np.int64)
-    if dataset.drop_last:
-        windows = _epoch_order(dataset.examples, seed, step * batch_size + rows)
-        return dataset.windows(windows * dataset.stream_tokens)
-    return dataset.windows(_random_offsets(dataset, seed, step, batch_size)[rows])
-
-
-def training_labels(
-    dataset: EncodedDataset, seed: int, step: int, batch_size: int, examples: range | None = None
-) -> NDArray[np.int64]:
-    """Return the labels of the images that `training_batch` returns for the same arguments: int64 (B,).
-
-    Raises:
-        ValueError: the dataset has no labels, or a row is outside the batch.
-    """
-    labels = dataset.require_labels()
-    rows = _rows(batch_size, examples)
-    return np.array(labels[_epoch_order(len(labels), seed, step * batch_size + rows)])
-
-
-def _rows(batch_size: int, examples: range | None) -> NDArray[np.int64]:
-    rows = range(batch_size) if examples is None else examples
-    if len(rows) and (min(rows) < 0 or max(rows) >= batch_size):
-        raise ValueError(f"examples {rows} are not rows of a batch of {batch_size}")
-    return np.arange(rows.start, rows.stop, rows.step)
-
-
-def _random_offsets(dataset: EncodedDataset, seed: int, step: int, batch_size: int) -> NDArray[np.int64]:
-    """Return the position of each window of a global batch of text: (batch_size,)."""
-    offsets = len(dataset.tokens) - dataset.seq_len + 1
-    if offsets < 1:
-        raise ValueError(
-            f"the {dataset.split} split of {dataset.directory} has {len(dataset.tokens)} tokens, fewer than one window"
-            f" of seq_len = {dataset.seq_len}; lower the dataset's `seq_len` in params.yaml, or give more text"
-        )
-    # 53 bits in [0, 1), times a count far below 2^53: no offset is favored by more than one part in 2^53 / count.
-    uniform = (_random_bits("text windows", seed, step, batch_size) >> np.uint64(11)) * 2.0**-53
-    return (uniform * offsets).astype(np.int64)
-
-
-def _epoch_order(count: int, seed: int, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the examples at these positions of an endless sequence of epochs, each a random order of all examples."""
-    epochs, within = np.divmod(positions, count)
-    examples = np.empty_like(within)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        examples[here] = _permutation(count, seed, int(epoch))[within[here]]
-    return examples
-
-
-@lru_cache(maxsize=2)  # A batch rarely touches more than two epochs, and sorting all examples at each step is slow.
-def _permutation(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    return np.argsort(_random_bits("picture order", seed, epoch, count), kind="stable")
-
-
-def _random_bits(purpose: str, seed: int, block: int, count: int) -> NDArray[np.uint64]:
-    """Return the first `count` words of a block of the Philox generator keyed by purpose and seed: uint64 (count,)."""
-    key = int.from_bytes(sha256(f"{purpose}:{seed}".encode()).digest()[:16], "little")
-    # The block is in the counter's upper half, so blocks are 2^128 numbers apart and never overlap.
-    words: NDArray[np.uint64] = np.random.Philox(key=key, counter=block << 128).random_raw(count)
-    return words
 
 
 def _shards(directory: Path, name: str) -> list[Path]:

@@ -34,7 +34,7 @@ FALLS_BY = 0.75
 STEPS = (32, 64, 128)
 """Numbers of steps whose bounds must fall to the entropy."""
 STEPS_OF_OTHERS = 32
-"""Steps where the number is not what is checked."""
+"""Steps where the check is not about their number."""
 REQUIRED = {"polynomial": {"exponent": 2.0}}
 """Settings of schedules that have no default."""
 LARGE_EPSILON = 0.1

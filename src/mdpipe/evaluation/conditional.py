@@ -125,7 +125,7 @@ def _any_order_cost(objective: AbsorbingObjective | AnyOrder, model: Denoiser, t
         sum_(n=1)^N E[mean over S of the token loss at x_S and t],  S a uniform set of n targets
 
     by an n uniform on 1, ..., N and the factor N. Since unmasking one target at a time is a model of them, this is a
-    bound for any distribution of t | n, by Jensen's inequality. It is that of training, with n of all L tokens masked.
+    bound for any distribution of t | n, by Jensen's inequality. As in training, t is for n masks among all L tokens.
     """
     counts: dict[int, MaskCounts] = {}
 
@@ -149,7 +149,7 @@ def _any_order_cost(objective: AbsorbingObjective | AnyOrder, model: Denoiser, t
 def _per_token_schedule_cost(objective: GenMD4, model: Denoiser, token_surprisal: Tensor) -> Cost:
     """Return draws of GenMD4's own bound, in which the context is never masked and costs nothing.
 
-    It is a bound, since the divergences of the targets' transitions add up for any denoiser. Like that of a whole
+    It is a bound, since the divergences of the targets' transitions add up for any denoiser. Like the bound of a whole
     sequence it is met by the exact posterior at time t: the context's probability of being unmasked does not depend on
     the targets, so it cancels.
     """

@@ -1,4 +1,4 @@
-"""Sources whose entropy is known, and denoisers that are tables: what is needed to check a bound by enumeration.
+"""Sources whose entropy is known, and denoisers that are tables, to check a bound by enumeration.
 
 Shapes: B batch, L length, V vocabulary, S sequences of positive probability, C = (V + 1)^L sequences of tokens and
 masks ("contexts"). A joint distribution is a float64 tensor with L dimensions of size V; entropies are in nats.

@@ -53,7 +53,7 @@ BISECTIONS = 30
 def estimator_of(objective: Objective, name: str) -> EstimatorName:
     """Return the estimator that an objective is evaluated by.
 
-    Exact counts need a bound of a known form, so a subclass with an `elbo` of its own has its times stratified.
+    Exact counts need a bound of a known form, so a subclass that overrides `elbo` has its times stratified.
     """
     if objective.is_exact:
         return "exact"
@@ -291,7 +291,7 @@ def control_by_neighbors(masks: Masks, surprisal: Tensor) -> tuple[Tensor, Tenso
 
 
 def controls_by_other_draws(draws: Sequence[Masks], values: Sequence[Tensor]) -> Tensor:
-    r"""Return a control variate for each draw, (D, B): what is hard in the other draws is hard in this one.
+    r"""Return a control variate for each draw, (D, B): tokens that are hard in the other draws are hard in this one.
 
         control = sum_i weight_i a_i (1[i masked] - P(i masked))
 
@@ -377,7 +377,7 @@ def adjust_by_curve(y: Array, controls: Array, excess: Array, q: Array, strata: 
 def _fit(y: Array, controls: Array, v: Array, slope: Array) -> tuple[Array, Array]:
     """Return a smooth curve at EDGES and the coefficients of the controls (C,), by least squares.
 
-    A draw weighs as in the estimate. Each example has a level of its own, which is eliminated by subtracting its means.
+    A draw weighs as in the estimate. Each example has a separate level, which is eliminated by subtracting its means.
     """
 
     def mean(values: Array) -> Array:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.estimate import Estimate, ratio_estimate
+from mdpipe.evaluation.estimate import PILOT_SAMPLES, Estimate, choose_num_draws, ratio_estimate
 from mdpipe.evaluation.estimators import (
     EstimatorName,
     adjust_by_curve,
@@ -42,10 +42,6 @@ if TYPE_CHECKING:
 BLOCK = 1024
 """Examples that n-grams are counted in, and that are read at a time: the largest batch. It does not depend on
 `batch_size`, so that the estimate does not either."""
-PILOT_SAMPLES = 4
-"""Draws per example of the pilot that decides how many `num_mc_samples: auto` spends."""
-NORMAL_95 = 1.96
-"""Half-width of a 95 % confidence interval in standard errors."""
 
 
 class Examples(Protocol):
@@ -190,12 +186,7 @@ def likelihood_bound(
     if settings.num_mc_samples != "auto":
         return estimate(settings.num_mc_samples, rng, profile)
     pilot = estimate(PILOT_SAMPLES, rng.child("pilot"))
-    num_draws, half_width = PILOT_SAMPLES, NORMAL_95 * pilot.bits_per_token().stderr_mc
-    # Stratified draws gain more than independent ones, for which this is the law: the half-width is met or undercut.
-    while (
-        num_draws < settings.max_mc_samples and half_width * math.sqrt(PILOT_SAMPLES / num_draws) > settings.half_width
-    ):
-        num_draws = min(2 * num_draws, settings.max_mc_samples)
+    num_draws = choose_num_draws(pilot.bits_per_token().stderr_mc, settings.half_width, settings.max_mc_samples)
     return replace(estimate(num_draws, rng, profile), nfe=PILOT_SAMPLES + num_draws)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.evaluation.estimate import Estimate, mean_estimate, ratio_estimate
 
 BATCH_SIZE = 64
@@ -48,6 +49,25 @@ def generative_bits(objective: Objective, network: nn.Module, tokens: Tensor) ->
         nats.append(objective.elbo(cast("Denoiser", network), batch.to(device), t, no_uniforms).total.cpu())
     bits: NDArray[np.float64] = torch.cat(nats).double().numpy() / (tokens.shape[1] * math.log(2))
     return bits
+
+
+@torch.inference_mode()
+def final_features(objective: Autoregressive, network: nn.Module, tokens: Tensor) -> NDArray[np.float32]:
+    """Return the reference model's hidden state at the end of each sample, (N, D), for MAUVE.
+
+    It is the state that predicts the last token, from all tokens before it.
+
+    Args:
+        objective: the reference model's.
+        network: the reference model's.
+        tokens: (N, L) int64 below V.
+    """
+    device = next(network.parameters()).device
+    network.eval()
+    batches = torch.split(tokens.to(device), BATCH_SIZE)
+    states = [objective.hidden(cast("Denoiser", network), batch)[:, -1].float().cpu() for batch in batches]
+    features: NDArray[np.float32] = torch.cat(states).numpy()
+    return features
 
 
 def generative_perplexity(bits: NDArray[np.float64], counts: NDArray[np.int64]) -> dict[str, Estimate]:

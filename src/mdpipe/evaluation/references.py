@@ -54,7 +54,7 @@ class Rate(TypedDict):
 def reference_rates(dataset: EncodedDataset) -> list[Rate]:
     """Compute all references that apply to a split of a data set with a training split: compressors and unigram.
 
-    The units are bits/byte, bits/char and bits/token for text, and bits/dim for images.
+    The units are bits/byte, bits/char, bits/token and, if there are words, bits/word for text, and bits/dim for images.
 
     Raises:
         ValueError: if the split has a single example, or a file of the data set is missing or broken.
@@ -160,8 +160,8 @@ def _rates(dataset: EncodedDataset, reference: str, bits: float, stderr: float |
     """Return the rates of a reference that needs `bits` for the whole split, in each unit that the split has."""
     names = {"bits/dim": "tokens"}
     if dataset.modality == "text":
-        names = {"bits/byte": "bytes", "bits/char": "characters", "bits/token": "tokens"}
-    units = {unit: dataset.counts[name] for unit, name in names.items()}
+        names = {"bits/byte": "bytes", "bits/char": "characters", "bits/token": "tokens", "bits/word": "words"}
+    units = {unit: dataset.counts[name] for unit, name in names.items() if dataset.counts[name]}
     return [
         {
             "reference": reference,

@@ -1,7 +1,8 @@
 """The `datasets` of params.yaml: sources with their splits, tokenizers and packing."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -191,7 +192,9 @@ class Splits(Config):
         elif LastDocuments in (forms := [type(spec) for spec in pair]) and LastCharacters in forms:
             yield ("test",), "validation and test are both to be last; count both in documents or both in characters"
         elif isinstance(validation, str) and validation == test:
-            rule = "validation and test are the same split of the source, so what is chosen on one is measured on it"
+            rule = (
+                "validation and test are the same split of the source, so a choice made on one would be measured on it"
+            )
             yield ("test",), rule
 
 
@@ -209,7 +212,7 @@ class Packing(Config):
     """Drop the tokens that do not fill a last window. If true, training reads the windows in random order; if false, it
     reads windows that start anywhere, and evaluation reads a shorter last one."""
     separate_documents: bool = False
-    """Evaluate each document in windows of its own, the last of which may be shorter; only in `zero_shot.sources`. If
+    """Evaluate each document in separate windows, the last of which may be shorter; only in `zero_shot.sources`. If
     false, a window may have tokens of several documents."""
     renamed: ClassVar[dict[str, str]] = {
         "end_of_text": "append_eos",
@@ -241,51 +244,74 @@ PACKINGS = {
 which MD4 follows; MDLM's in training; and in its zero-shot evaluation."""
 
 
-def _named_packing(value: Any) -> Any:
-    if isinstance(value, str) and value in PACKINGS:
-        return PACKINGS[value]
+def _find_named(value: Any, known: Mapping[str, Packing]) -> Any:
+    """Return a convention that has a name; a mapping is one without."""
+    if isinstance(value, str) and value in known:
+        return known[value]
     if isinstance(value, dict | Packing | Missing):
         return value
-    hint = did_you_mean(value, PACKINGS) if isinstance(value, str) else ""
-    keys = ", ".join(Packing.model_fields)
-    raise refused(f"must be one of {', '.join(PACKINGS)}{hint}, or a mapping with the keys {keys}")
+    hint = did_you_mean(value, known) if isinstance(value, str) else ""
+    keys = ", ".join(type(known["stream"]).model_fields)
+    raise refused(f"must be one of {', '.join(known)}{hint}, or a mapping with the keys {keys}")
 
 
 NamedPacking = Annotated[
     Packing,
     BeforeValidator(
-        _named_packing,
+        partial(_find_named, known=PACKINGS),
         json_schema_input_type=Literal[*PACKINGS] | Packing,
     ),
 ]
 """A convention by name, or a mapping."""
 
 
+class Protocol(Packing):
+    """Convention by which a model is evaluated on foreign text: a packing, and the overlap of its windows."""
+
+    stride: Positive | None = None
+    """Evaluate windows that begin `stride` tokens apart and so overlap: the last `stride` tokens of a window are
+    evaluated given the others, its context, and every token once. Null for windows without context."""
+
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield the packing's problems, and that wrapped windows cannot overlap."""
+        yield from super().broken_rules()
+        if self.stride is not None and self.wrap_with_eos:
+            yield ("stride",), "windows that overlap are not wrapped: set wrap_with_eos to false, or stride to null"
+
+
+PROTOCOLS = {name: Protocol(**packing.model_dump()) for name, packing in PACKINGS.items()}
+"""A protocol for each packing, without overlap."""
+
+NamedProtocol = Annotated[Protocol, BeforeValidator(partial(_find_named, known=PROTOCOLS))]
+
+
 def _named_protocols(value: Any) -> Any:
-    """Return protocols as a mapping of names to packings; a name without a value is that of a packing."""
+    """Return protocols as a mapping; a name without a value is the name of a packing."""
     match value:
         case None:
-            return {"stream": PACKINGS["stream"]}
+            return {"stream": "stream"}
         case str():
-            return {value: _named_packing(value)}
+            return {value: _find_named(value, PROTOCOLS)}
         case dict() if value:
-            for name in (name for name in PACKINGS if value.get(name) not in (None, PACKINGS[name])):
+            for name in (name for name in PROTOCOLS if value.get(name) not in (None, PROTOCOLS[name])):
                 # params.resolved.yaml has the settings of the named packings, too.
-                if value[name] != PACKINGS[name].model_dump():
+                if value[name] != PROTOCOLS[name].model_dump():
                     raise refused(f"{name!r} is a packing that exists; a protocol of your own needs another name")
-            return {name: _named_packing(name) if packing is None else packing for name, packing in value.items()}
+            return {
+                name: _find_named(name, PROTOCOLS) if protocol is None else protocol for name, protocol in value.items()
+            }
     names = ", ".join(map(str, value)) if isinstance(value, list) else "sedd, mdlm_zero_shot"
     raise refused(f"must be the name of a protocol, or a mapping of at least one; write {{{names}}}")
 
 
 Protocols = Annotated[
-    dict[Name, NamedPacking],
+    dict[Name, NamedProtocol],
     BeforeValidator(
         _named_protocols,
-        json_schema_input_type=Literal[*PACKINGS] | dict[str, Packing | None] | None,
+        json_schema_input_type=Literal[*PACKINGS] | dict[str, Protocol | None] | None,
     ),
 ]
-"""Protocols of zero-shot evaluation: packings by name."""
+"""Protocols of zero-shot evaluation by name."""
 
 # Datasets
 

@@ -1,12 +1,13 @@
 """The whole of params.yaml, with the rules that span its sections."""
 
+import math
 from collections.abc import Iterator
 from hashlib import md5
 from pathlib import Path
 from typing import Annotated
 
 from mdpipe.file_formats import ending, refusal
-from mdpipe.params.data import AnyDataset, ImageDataset, LastCharacters, Splits, Windows, modality_of
+from mdpipe.params.data import AnyDataset, ImageDataset, LastCharacters, Splits, TextDataset, Windows, modality_of
 from mdpipe.params.errors import Keys, not_in
 from mdpipe.params.kinds import MAX_NAME_LENGTH, Config, Distinct, Name, RunName, Seed
 from mdpipe.params.runs import Comparison, Run, ZeroShot
@@ -177,7 +178,16 @@ class Params(Config):
             if trained_on in self.zero_shot.sources:
                 rule = f"run {name!r} was trained on source {trained_on!r}: that would not be zero-shot"
                 yield ("zero_shot", "sources", trained_on), rule
-        for name in self.zero_shot.sources:
+        datasets = {name: self.datasets[self.runs[name].dataset] for name in text_runs}
+        lengths = {name: dataset.seq_len for name, dataset in datasets.items() if isinstance(dataset, TextDataset)}
+        for name, protocols in self.zero_shot.sources.items():
+            for protocol, convention in protocols.items():
+                where = ("zero_shot", "sources", name, protocol, "stride")
+                too_short = [
+                    run for run in self.zero_shot.runs if (convention.stride or 0) > lengths.get(run, math.inf)
+                ]
+                if too_short:
+                    yield where, f"run {too_short[0]!r} has windows of seq_len = {lengths[too_short[0]]}; lower it"
             if name not in text_sources:
                 why = "it has images" if name in self.sources else None
                 yield ("zero_shot", "sources", name), not_in("the text sources", name, text_sources, why)

@@ -1,8 +1,8 @@
-"""Published results beside measured ones, and whether the two are comparable.
+"""Published results next to measured ones, and whether the two are comparable.
 
-results/published.csv has one row per published number: those of MD4's paper (Tables 1 to 3 and 5 to 7, Figure 5) and of
-the papers that it is compared with. `dataset` is a name of the catalog, `protocol` the packing of text, and `relation`
-what the number is of the likelihood: exact (`=`), an upper bound (`<=`), or not a bound, for the reason in `note`.
+results/published.csv has one row per published number of MD4's paper (Tables 1 to 3 and 5 to 7, Figure 5) and of the
+papers that it is compared with. `dataset` is a name of the catalog, and `protocol` the packing of text. `relation` says
+how the number relates to the likelihood: exact (`=`), an upper bound (`<=`), or not a bound, for the reason in `note`.
 """
 
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ def read_published() -> pl.DataFrame:
 def compare_with_published(
     likelihood: pl.DataFrame, zero_shot: pl.DataFrame, published: pl.DataFrame, params: Params
 ) -> pl.DataFrame:
-    """Return each measured bound on a data set of the catalog beside the published numbers on that data set.
+    """Return each measured bound on a data set of the catalog next to the published numbers on it.
 
     Args:
         likelihood: the table of held-out likelihoods.
@@ -111,7 +111,7 @@ def _in_published_units(row: Record) -> Iterator[dict[str, Any]]:
 
 
 def _packing_name(dataset: TextDataset) -> str:
-    return next((name for name, packing in PACKINGS.items() if packing == dataset.packing), "of its own")
+    return next((name for name, packing in PACKINGS.items() if packing == dataset.packing), "its own")
 
 
 def _why_not_comparable(measured: Record, number: Record) -> str | None:

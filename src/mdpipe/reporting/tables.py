@@ -119,12 +119,12 @@ SAMPLERS = {
     **_numbers("bits", "bits_stderr", "generative_perplexity", "generative_perplexity_stderr"),
     **_numbers("generative_perplexity_per_sample", "generative_perplexity_per_sample_stderr"),
     **_numbers("entropy", "entropy_stderr", "entropy_per_sample", "entropy_per_sample_stderr"),
-    **NGRAM_STATISTICS,
+    **NGRAM_STATISTICS | _numbers("mauve"),
     **_texts("network_dtype", "sampling_dtype"),
     **_integers("num_parameters"),
 }
 """The columns of metrics/samplers: one row per sampler and reference model, and one for the held-out data as the
-sampler `DATA`. Images have no n-grams."""
+sampler `DATA`. Images have no n-grams. `mauve` is null without its package or with few samples."""
 
 DATA = "data"
 
@@ -380,19 +380,21 @@ def _check_rates(record: Record, where: str) -> list[dict[str, Any]]:
 def _with_references(models: pl.DataFrame, rates: Sequence[Record], key: tuple[str, ...]) -> pl.DataFrame:
     """Append one row per reference for the data that a model was evaluated on, and sort: models first, by name.
 
-    A reference has the models' unit if it has a rate in that unit, and its rate in bits/byte in a separate column.
+    A reference has the models' unit if it has a rate in it, and its rates in bits/byte and bits/word in other columns.
     """
     schema = {**REFERENCE, **_texts(*key)}
     by_unit = pl.DataFrame(rates, schema=schema).unique([*key, "reference", "unit"], keep="last", maintain_order=True)
     measured = models.unique(key, keep="last").select(*key, "modality", model_unit="unit")
-    per_byte = by_unit.filter(unit="bits/byte").select(
-        *key, "reference", bits_per_byte="value", bits_per_byte_stderr="stderr"
+    per_byte, per_word = (
+        by_unit.filter(unit=unit).select(*key, "reference", **{name: "value", f"{name}_stderr": "stderr"})
+        for name, unit in (("bits_per_byte", "bits/byte"), ("bits_per_word", "bits/word"))
     )
     references = (
         by_unit.join(measured, on=key)
         .sort(pl.col("unit") != pl.col("model_unit"), "unit")
         .unique([*key, "reference"], keep="first", maintain_order=True)
         .join(per_byte, on=[*key, "reference"], how="left")
+        .join(per_word, on=[*key, "reference"], how="left")
         .rename({"reference": "estimator"})
         .drop("model_unit")
     )

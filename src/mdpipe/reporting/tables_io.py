@@ -43,6 +43,7 @@ HEADINGS = {
     "num_parameters": "parameters",
     "ngram_overlap": "n-gram overlap",
     "distinct_4": "distinct-4",
+    "mauve": "MAUVE",
     "peak_mib": "peak MiB",
     "tflop": "TFLOP",
 }

@@ -2,13 +2,15 @@
 
 Quality is the likelihood of samples under a reference model: an autoregressive run on the same data, whose likelihood
 is exact, or a causal language model of the library `transformers`. Samples that are too simple are likely too, so their
-entropy and repetition are reported as well, and the held-out data are scored in the same way.
+entropy and repetition are reported as well, and the held-out data are scored in the same way. MAUVE compares the
+hidden states of the reference model for samples and held-out texts, if it is installed and there are enough of them.
 
 Shapes: N samples, L tokens of each.
 """
 
+import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,17 +19,21 @@ from numpy.typing import NDArray
 from mdpipe.data.artifacts.metrics import write_csv
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
+from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.evaluation import quality
 from mdpipe.evaluation.causal_lm import CausalLM
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
+from mdpipe.evaluation.mauve import mauve, why_not
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import UNITS, TrainedModel, compute_device, load_model
 from mdpipe.stages.sampling import all_masked, sample
+
+logger = logging.getLogger(__name__)
 
 DATA = "data"
 """The name of the held-out data in the column of samplers."""
@@ -50,28 +56,60 @@ COLUMNS = (
     *("generative_perplexity_per_sample", "generative_perplexity_per_sample_stderr"),
     *("entropy", "entropy_stderr", "entropy_per_sample", "entropy_per_sample_stderr"),
     *(f"distinct_{n}{suffix}" for n in NGRAMS for suffix in ("", "_stderr")),
-    *("repetition", "repetition_stderr", "longest_run", "longest_run_stderr"),
+    *("repetition", "repetition_stderr", "longest_run", "longest_run_stderr", "mauve"),
     *("network_dtype", "sampling_dtype", "num_parameters"),
 )
 
 
 class References:
-    """The reference models of a run: one on its own tokens, and optionally one on decoded text."""
+    """The reference models of a run: one on its own tokens, and optionally one on decoded text.
 
-    def __init__(self, model: TrainedModel, reference_model: str, causal_lm: str | None) -> None:
-        self._model, self._own = model, load_model(reference_model)
+    Args:
+        model: the run's.
+        reference_model: the name of an autoregressive run on the same data.
+        causal_lm: a model of `transformers`, or None.
+        held_out: texts (N, L) that MAUVE compares as many samples with; None for no MAUVE.
+        seed: of MAUVE.
+    """
+
+    def __init__(
+        self,
+        model: TrainedModel,
+        reference_model: str,
+        causal_lm: str | None,
+        held_out: NDArray[np.int64] | None,
+        seed: int,
+    ) -> None:
+        self._model, self._own, self._seed = model, load_model(reference_model), seed
         self._causal_lm = None if causal_lm is None else (causal_lm, CausalLM(causal_lm, compute_device()))
+        self._held_out = None if held_out is None else [*self._features(held_out)]
 
-    def score(self, tokens: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
-        """Yield the name, unit and generative perplexity of samples (N, L) under each reference model."""
+    def score(self, tokens: NDArray[np.int64], *, is_data: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield the name, unit, generative perplexity and MAUVE of samples (N, L) under each reference model.
+
+        The data have no MAUVE: they are what it compares with.
+        """
         bits = quality.generative_bits(self._own.objective, self._own.network, torch.from_numpy(tokens))
         scores = quality.generative_perplexity(bits, np.full(len(tokens), tokens.shape[1]))
-        yield {"reference_model": self._own.name, "unit": self._model.unit, **_columns(scores)}
+        rows = [{"reference_model": self._own.name, "unit": self._model.unit, **_columns(scores)}]
         if self._causal_lm is not None:
             name, causal_lm = self._causal_lm
-            texts = map(load_tokenizer(self._model.directory).decode, tokens)
-            scores = quality.generative_perplexity(*causal_lm.generative_bits([*texts]))
-            yield {"reference_model": name, "unit": UNITS["hf_tokenizer"], **_columns(scores)}
+            scores = quality.generative_perplexity(*causal_lm.generative_bits(self._texts(tokens)))
+            rows.append({"reference_model": name, "unit": UNITS["hf_tokenizer"], **_columns(scores)})
+        if self._held_out is not None and not is_data:
+            for row, data, samples in zip(rows, self._held_out, self._features(tokens), strict=True):
+                row["mauve"] = mauve(data, samples, self._seed)
+        yield from rows
+
+    def _features(self, tokens: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+        """Yield the features of texts (N, L) by each reference model, (N, D)."""
+        objective = cast("Autoregressive", self._own.objective)
+        yield quality.final_features(objective, self._own.network, torch.from_numpy(tokens))
+        if self._causal_lm is not None:
+            yield self._causal_lm[1].features(self._texts(tokens))
+
+    def _texts(self, tokens: NDArray[np.int64]) -> list[str]:
+        return [*map(load_tokenizer(self._model.directory).decode, tokens)]
 
 
 def compare_samplers(params: Params, run: str) -> None:
@@ -83,16 +121,22 @@ def compare_samplers(params: Params, run: str) -> None:
     suite = params.samplers
     configure_runtime(threads=1)
     model = load_model(run)
-    references = References(model, suite.runs[run].reference_model, suite.runs[run].causal_lm)
     dataset = EncodedDataset.open(paths.encoded(model.dataset), "test")
     windows = [batch for _, batch in dataset.evaluation_batches(1) if batch.shape[1] == dataset.seq_len]
     held_out = np.concatenate(windows)
     spaced = held_out[np.linspace(0, len(held_out) - 1, min(suite.count, len(held_out))).astype(np.int64)]
     is_text = model.modality == "text"
+    has_mauve = is_text
+    if is_text and (reason := why_not(len(spaced))):
+        logger.info("no MAUVE of %s: %s", run, reason)
+        has_mauve = False
+    scored_by = suite.runs[run]
+    compared_with = spaced if has_mauve else None
+    references = References(model, scored_by.reference_model, scored_by.causal_lm, compared_with, params.seed)
     common = {"run": run, "dataset": model.dataset, "num_parameters": model.num_parameters}
     rows = [
         {**common, "sampler": DATA, **_diversity(held_out, spaced, is_text), **scores}
-        for scores in references.score(held_out)
+        for scores in references.score(held_out, is_data=True)
     ]
     for config in suite.samplers_for(params.runs[run].objective):
         kind, steps = config.kind, getattr(config, "steps", None)

@@ -12,7 +12,8 @@ from torch import distributed
 
 from mdpipe.data.artifacts.files import check_disk_space
 from mdpipe.data.artifacts.metrics import write_csv, write_record
-from mdpipe.data.dataset import EncodedDataset, training_batch, training_labels
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.training_batches import training_batch, training_labels
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import build_network, count_parameters

@@ -5,13 +5,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from mdpipe.data.artifacts.metrics import RESULTS, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.likelihood import zero_shot_bound
 from mdpipe.evaluation.references import reference_rates
+from mdpipe.evaluation.sliding import sliding_bound
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
@@ -35,17 +37,20 @@ def zero_shot(params: Params, run: str, source: str) -> None:
     model = load_model(run)
     tokenizer = load_tokenizer(model.directory)
     bounds = []
-    for protocol, packing in settings.sources[source].items():
+    for protocol, convention in settings.sources[source].items():
         with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
             directory = Path(scratch) / source
-            encode_corpus(paths.raw(source), tokenizer, directory, model.shape[0], packing)
+            encode_corpus(paths.raw(source), tokenizer, directory, model.shape[0], convention)
             # The unigram reference, like the model, knows only the frequencies of the training data.
             shutil.copyfile(model.directory / UNIGRAM, directory / UNIGRAM)
             corpus = EncodedDataset.open(directory, "test")
             rng = CounterRNG(params.seed, "zero shot")
-            likelihood = zero_shot_bound(model.objective, model.network, corpus, settings, rng)
+            stride = convention.stride or corpus.stream_tokens
+            likelihood = sliding_bound(model.objective, model.network, corpus, stride, settings, rng)
             references = [{**rate, "split": WHOLE} for rate in reference_rates(corpus)]
+            clustered_by, clusters = corpus.window_clusters(stride)
         bound = bound_record(model, likelihood, corpus)
+        bound |= {"clustered_by": clustered_by, "clusters": len(np.unique(clusters))}
         bounds.append({"protocol": protocol, **bound, "references": references})
     record = {
         "run": run,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdpipe.data.dataset import EncodedDataset, training_batch
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.training_batches import training_batch
 
 reuse_the_dataset = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 seeds = st.integers(0, 2**63 - 1)

@@ -9,10 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mdpipe.data.dataset import EncodedDataset, training_batch, training_labels
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.raw import ImageBatch
 from mdpipe.data.sources import open_source
 from mdpipe.data.splits import SPLITS
+from mdpipe.data.training_batches import training_batch, training_labels
 from mdpipe.params.sources import Source
 from tests.data.building import encode_images
 from tests.data.shards import write_raw

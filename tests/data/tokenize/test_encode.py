@@ -180,7 +180,7 @@ def test_images_are_quantized_and_laid_out_by_row_column_channel(tmp_path):
     dataset = EncodedDataset.open(tmp_path / "e", "train")
     assert (dataset.modality, dataset.shape, dataset.seq_len) == ("image", (4, 4, 3), 48)
     assert (dataset.tokenizer, dataset.vocab_size) == ("pixels", 8)
-    assert dataset.counts == {"images": 16, "tokens": 16 * 48}
+    assert dataset.counts == {"images": 16, "tokens": 16 * 48, "tiles_per_image": 2}
     tiles = {(image[:, left : left + 4] // 32).tobytes() for image in images for left in (0, 1)}
     assert {row.tobytes() for row in dataset.tokens} <= tiles
     assert dataset.unigram().tolist() == np.bincount(dataset.tokens.ravel(), minlength=8).tolist()

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdpipe.data.dataset import EncodedDataset, training_batch
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.parallel import WORKERS
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.text import encode_corpus
+from mdpipe.data.training_batches import training_batch
 from mdpipe.params.data import PACKINGS, Packing
 from tests.data.building import encode_text, last, make_tokenizer, windows
 from tests.data.shards import named, write_texts

@@ -56,13 +56,12 @@ def encode_images(
     """
     images = read_images(raw)
     plan = plan_splits(raw, "image", seed, splits)
-    height, width, channels = images.shape
-    shape = (size, size, channels)
+    shape = (size, size, images.shape[2])
     seq_len = math.prod(shape)
     encode_shard = partial(_encode_shard, plan, images, levels, shape, stride)
     with ExitStack() as stack:
         scratch = scratch or stack.enter_context(scratch_dir(directory))
-        tiles = (max(height - size, 0) // stride + 1) * (max(width - size, 0) // stride + 1)
+        tiles = _tiles_per_image(images, size, stride)
         count = sum(shard.count for shard in plan.shards)
         check_disk_space(scratch, count * tiles * seq_len, "cutting and quantizing images")
         with Progress("quantizing", None) as progress:
@@ -81,6 +80,9 @@ def encode_images(
                     link_or_copy(result.folder / f"{name}.npy", folder / f"{name}-{number:05d}.npy")
             examples = sum(result.summary["images"][split] for result in kept)
             counts[split] = {"images": examples, "tokens": examples * seq_len}
+            # Neighboring tiles, which may overlap, are from one image and not independent.
+            if (several := _tiles_per_image(images, size, stride if split == "train" else size)) > 1:
+                counts[split]["tiles_per_image"] = several
             described[split] = {**counts[split], "examples": examples, **duplicates[split]}
             if images.classes:
                 labels = [np.load(result.folder / f"{split}_labels.npy", allow_pickle=False) for result in kept]
@@ -100,6 +102,11 @@ def encode_images(
         write_header(folder, header)
         metadata = {"tokenizer": "pixels", "vocab_size": levels, "seq_len": seq_len, "classes": images.classes}
         write_manifest(folder, {**metadata, **(provenance or {})}, described)
+
+
+def _tiles_per_image(images: RawImages, size: int, stride: int) -> int:
+    height, width, _ = images.shape
+    return (max(height - size, 0) // stride + 1) * (max(width - size, 0) // stride + 1)
 
 
 def _encode_shard(

@@ -105,7 +105,7 @@ def masked_token_losses(
         x_t: (B, L).
         t: (B,), passed to the denoiser like the `class_labels`, (B,) or None.
         class_labels: see t.
-        targets: (B, L) each, further arguments of the token loss: the prediction target comes first.
+        *targets: (B, L) each, further arguments of the token loss: the prediction target comes first.
 
     Returns:
         (B, L).
