@@ -24,9 +24,10 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import build_network
-from mdpipe.params import AdamWConfig, HardwareConfig, MuonConfig, TrainConfig
+from mdpipe.params import AdamWConfig, HardwareConfig, MuonConfig, NorMuonConfig, TrainConfig
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
+from mdpipe.params.training import WarmupStableDecayConfig
 from mdpipe.training import checkpoint, metrics
 from mdpipe.training.loop import Batch, TrainResult, train
 from mdpipe.training.signals import InterruptedTrainingError
@@ -43,6 +44,16 @@ SETTINGS = TrainConfig(
 )
 MOMENTS_OF_SAVING = ("half written", "flushed", "named")
 MUON = SETTINGS.model_copy(update={"optimizer": MuonConfig(momentum=0.9, beta2=0.99, weight_decay=0.01)})
+RECIPE = SETTINGS.model_copy(
+    update={
+        "optimizer": NorMuonConfig(
+            momentum=0.9, beta2=0.99, weight_decay=0.1, cautious_weight_decay=True, learning_rate=0.02
+        ),
+        "lr_schedule": WarmupStableDecayConfig(shape="1-sqrt"),
+        "ema_start": 0.4,
+    }
+)
+"""Everything beyond the paper: NorMuon with its own learning rate, cautious decay, another schedule, a tail EMA."""
 
 
 def batch(step: int) -> Tensor:
