@@ -29,7 +29,7 @@ from mdpipe.params import HardwareConfig
 from mdpipe.params.diffusion import GenMD4Config, MD4Config
 from mdpipe.training import metrics
 from mdpipe.training.distributed import World, init_distributed
-from tests.training.interrupted_run import MUON, RECIPE, SETTINGS, VOCABULARY, batch, tiny_run
+from tests.training.interrupted_run import MUON, RECIPE, RECIPE_NETWORK, SETTINGS, VOCABULARY, batch, tiny_run
 
 OBJECTIVES = {
     "md4": lambda: MD4(MD4Config(), VOCABULARY),
@@ -132,6 +132,7 @@ def train(folder: Path, options: Options, world: World) -> None:
         folder / "checkpoints",
         batches,
         settings=RECIPES[options.get("recipe", "paper")],
+        network_settings=RECIPE_NETWORK if options.get("recipe") == "recipe" else None,
         hardware=HardwareConfig(**options["hardware"]),
         objective=OBJECTIVES[options["objective"]](),
         device=options.get("device", "cpu"),

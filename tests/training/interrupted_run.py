@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,14 @@ RECIPE = SETTINGS.model_copy(
     }
 )
 """Everything beyond the paper: NorMuon with its own learning rate, cautious decay, another schedule, a tail EMA."""
+RECIPE_NETWORK = {
+    "num_layers": 3,
+    "qk_norm": True,
+    "mlp": "relu_squared",
+    "value_embeddings": 1,
+    "unet_skips": True,
+}
+"""And the transformer's settings."""
 
 
 def batch(step: int) -> Tensor:
@@ -71,10 +79,12 @@ def tiny_run(
     dropout: float = 0.1,
     objective: Objective | None = None,
     device: str = "cpu",
+    network_settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> TrainResult:
-    """Train a transformer of one layer on `batches`, with MD4 by default."""
-    config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=True, dropout=dropout)
+    """Train a transformer, by default of one layer, on `batches`, with MD4 by default."""
+    base = {"num_layers": 1, "num_heads": 2, "hidden_size": 8, "time_conditioning": True, "dropout": dropout}
+    config = TransformerConfig.model_validate(base | dict(network_settings or {}))
     network = build_network(config, VOCABULARY, (LENGTH,), seed=0).to(device)
     objective = objective or MD4(MD4Config(), VOCABULARY)
     rng = CounterRNG(0, "train")

@@ -161,7 +161,7 @@ def test_compiled_layers_work_with_ddp_and_fsdp2(alone, launched, name):
 
 @pytest.mark.parametrize("name", WITH_MUON | WITH_RECIPE)
 def test_muon_trains_the_same_model_in_any_number_of_processes(alone, launched, name):
-    """The recipe has NorMuon with cautious decay."""
+    """The recipe has NorMuon with cautious decay, and a transformer with every setting."""
     assert_same_model(launched / name, alone[name.rpartition("-")[2]])
 
 
