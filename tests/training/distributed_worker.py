@@ -63,7 +63,7 @@ class Counted:
         return tensor
 
 
-RECIPES = {"paper": SETTINGS, "muon": MUON, "recipe": RECIPE}
+RECIPES = {"paper": SETTINGS, "network": SETTINGS, "muon": MUON, "recipe": RECIPE}
 
 Options = dict[str, Any]
 """Of a run: `objective`, the `recipe` if not the paper's, the settings of `hardware`, the `device` if not the CPU, a
@@ -132,7 +132,7 @@ def train(folder: Path, options: Options, world: World) -> None:
         folder / "checkpoints",
         batches,
         settings=RECIPES[options.get("recipe", "paper")],
-        network_settings=RECIPE_NETWORK if options.get("recipe") == "recipe" else None,
+        network_settings=RECIPE_NETWORK if options.get("recipe") == "network" else None,
         hardware=HardwareConfig(**options["hardware"]),
         objective=OBJECTIVES[options["objective"]](),
         device=options.get("device", "cpu"),

@@ -54,14 +54,8 @@ RECIPE = SETTINGS.model_copy(
     }
 )
 """Everything beyond the paper: NorMuon with its own learning rate, cautious decay, another schedule, a tail EMA."""
-RECIPE_NETWORK = {
-    "num_layers": 3,
-    "qk_norm": True,
-    "mlp": "relu_squared",
-    "value_embeddings": 1,
-    "unet_skips": True,
-}
-"""And the transformer's settings."""
+RECIPE_NETWORK = {"num_layers": 3, "qk_norm": True, "value_embeddings": 1, "unet_skips": True}
+"""The transformer's settings that add parameters."""
 
 
 def batch(step: int) -> Tensor:
