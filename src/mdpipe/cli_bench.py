@@ -87,7 +87,7 @@ def train(
     precision: Annotated[list[str], typer.Option(help="float32 or bfloat16; several.")] = ["float32"],  # noqa: B006
     batch: Annotated[list[int], typer.Option(help="Examples per step, instead of the shape's; several.")] = [],  # noqa: B006
     objective: Annotated[str, typer.Option(help="md4 or genmd4.")] = "md4",
-    optimizer: Annotated[list[str], typer.Option(help="adamw or muon; several.")] = ["adamw"],  # noqa: B006
+    optimizer: Annotated[list[str], typer.Option(help="adamw, muon or normuon; several.")] = ["adamw"],  # noqa: B006
     compile: Annotated[bool, typer.Option("--compile", help="With torch.compile.")] = False,
     activation_checkpointing: Annotated[
         bool, typer.Option("--activation-checkpointing", help="With layers that keep only their input.")

@@ -86,7 +86,7 @@ def test_shapes_have_the_published_parameter_counts():
         ({"shape": "gpt5"}, "--shape must be one of chars, text8-11m, text8, .* not 'gpt5'"),
         ({"precision": "int8"}, "--precision must be one of float32, bfloat16, not 'int8'"),
         ({"objective": "sedd"}, "--objective must be one of md4, genmd4, not 'sedd'"),
-        ({"optimizer": "sgd"}, "--optimizer must be one of adamw, muon, not 'sgd'"),
+        ({"optimizer": "sgd"}, "--optimizer must be one of adamw, muon, normuon, not 'sgd'"),
         ({"optimizer": "muon", "shape": "cifar10"}, "--optimizer muon is for matrices, .* of cifar10 are convolutions"),
         ({"warm_up": 0}, "--warm-up must be at least 1, not 0"),
     ],

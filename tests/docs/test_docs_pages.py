@@ -14,7 +14,7 @@ from mdpipe.cli import app
 from mdpipe.params import parse_params
 from mdpipe.params.diffusion import AnyObjective
 from mdpipe.params.sources import Source
-from mdpipe.params.training import AnyOptimizer
+from mdpipe.params.training import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -57,11 +57,13 @@ def test_every_section_of_params_on_a_page_is_valid(piece: str) -> None:
     parse_params(data)
 
 
-def test_every_other_piece_of_yaml_is_an_objective_or_an_optimizer() -> None:
-    kinds = {"objective": TypeAdapter(AnyObjective), "optimizer": TypeAdapter(AnyOptimizer)}
+def test_every_other_piece_of_yaml_is_an_objective_or_a_setting_of_training() -> None:
     for line in [line for piece in PIECES if piece not in SECTIONS for line in piece.splitlines()]:
         for key, value in yaml.safe_load(line).items():
-            kinds[key].validate_python(value)
+            if key == "objective":
+                TypeAdapter(AnyObjective).validate_python(value)
+            else:
+                TrainConfig.model_validate({"steps": 100, "batch_size": 1, key: value})
 
 
 def test_there_is_a_source_of_each_kind() -> None:

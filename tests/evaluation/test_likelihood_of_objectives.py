@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.diffusion.objectives.base import Objective
+from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.diffusion.objectives.baselines import D3PM, SEDD, AnyOrder, Autoregressive
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
@@ -25,6 +25,7 @@ from mdpipe.params.diffusion import (
     GenMD4Config,
     LinearConfig,
     MD4Config,
+    ObjectiveConfig,
     PolynomialConfig,
     SEDDConfig,
 )
@@ -110,6 +111,30 @@ def test_two_examples_with_two_draws_suffice(name: str) -> None:
     settings = EstimatorConfig(num_mc_samples=2)
     values = [estimate(objective, network, tokens, settings, seed).value for seed in range(4 * REPEATS)]
     assert abs(np.mean(values) - expected) < FALSE_ALARM_Z * np.std(values) / math.sqrt(len(values))
+
+
+@pytest.mark.parametrize("estimator", ["exact_counts", "stratified_times"])
+@pytest.mark.parametrize(
+    ("kind", "loss_weight", "exact_counts"), [("md4", "flat", {"exact_counts": True}), ("any_order", "flat", {})]
+)
+def test_the_training_loss_leaves_the_bytes_of_the_bound(
+    kind: str, loss_weight: str, exact_counts: dict[str, bool], estimator: Any
+) -> None:
+    """Of every example, for the same weights."""
+    settings = EstimatorConfig(num_mc_samples=4, estimator=estimator)
+    changes = {"loss_weight": loss_weight, "time_distribution": "logit_normal", **exact_counts}
+    found, expected = (
+        estimate(
+            build_objective(ObjectiveConfig.parse({"kind": kind, **change}), V),
+            random_table(V, L, 0),
+            random_windows(9),
+            settings,
+            0,
+        )
+        for change in (changes, {})
+    )
+    assert found.per_example.tobytes() == expected.per_example.tobytes()
+    assert found.bits_per_token() == expected.bits_per_token()
 
 
 def test_exact_likelihood_is_evaluated_once_without_draw_error() -> None:

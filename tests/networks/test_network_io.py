@@ -65,6 +65,11 @@ def test_config_is_readable_json(saved):
             "time_conditioning": False,
             "dropout": 0.0,
             "embed_dim": None,
+            "qk_norm": False,
+            "zero_init": False,
+            "mlp": "glu",
+            "value_embeddings": 0,
+            "unet_skips": False,
         },
     }
 

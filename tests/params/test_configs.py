@@ -123,7 +123,10 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"runs.chars_md4.network.time_conditioning": "true"}, ".*: must be true or false, without quotes$"),
     ({"runs.chars_md4.sample.sampler": {"kind": "Ancestral"}}, ".*sampler.kind: 'Ancestral' .* mean 'ancestral'?)$"),
     ({"runs.chars_md4.sample.temperature": 0}, "runs.chars_md4.sample.temperature: 0 is refused: must be above 0$"),
-    ({"runs.chars_md4.train.optimizer": "adam"}, ".*optimizer: 'adam' .* one of adamw, muon (did you mean 'adamw'?)$"),
+    (
+        {"runs.chars_md4.train.optimizer": "adam"},
+        ".*optimizer: 'adam' .* one of adamw, muon, normuon (did you mean 'adamw'?)$",
+    ),
     ({"runs.chars_md4.train.steps": 1e3}, "runs.chars_md4.train.steps: 1000.0 .* a whole number; write 1000$"),
     (
         {"runs.chars_md4.evaluate.split": None},

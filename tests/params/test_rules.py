@@ -10,16 +10,22 @@ from pydantic import ValidationError
 
 from mdpipe.params import EstimatorConfig, EvaluateConfig, HardwareConfig, SampleConfig, TrainConfig
 from mdpipe.params.diffusion import (
+    CountedLossConfig,
     D3PMConfig,
     DiscreteTimeConfig,
     GenMD4Config,
     GeometricConfig,
     LinearConfig,
+    LogitNormalConfig,
+    MaskGITConfig,
     MD4Config,
     ObjectiveConfig,
     PolynomialConfig,
     ScheduleConfig,
     ScheduledConfig,
+    TimeDistributionConfig,
+    TimedLossConfig,
+    WeightedLossConfig,
 )
 from mdpipe.params.errors import DEPENDENT_DEFAULT
 from mdpipe.params.kinds import Config, KindConfig
@@ -35,7 +41,14 @@ from mdpipe.params.sampling import (
     SamplerConfig,
     SamplerSuite,
 )
-from mdpipe.params.training import MuonConfig, OptimizerConfig, ValidationConfig
+from mdpipe.params.training import (
+    LRScheduleConfig,
+    MatrixOptimizerConfig,
+    NorMuonConfig,
+    OptimizerConfig,
+    ValidationConfig,
+    WarmupStableDecayConfig,
+)
 
 NAN, INF = math.nan, math.inf
 Values = list[Any]
@@ -59,12 +72,22 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
         "beta_max": ([1e-4, 1e9], [1e-6, 0.0, -1.0, INF, NAN, None]),
     },
     ScheduledConfig: {"schedule": (["cosine", {"kind": "linear"}], ["square", {}, None, 1])},
+    TimedLossConfig: {
+        "time_distribution": (["uniform", {"kind": "logit_normal", "mean": -1.0, "std": 0.5}], ["beta", {}, None])
+    },
+    WeightedLossConfig: {"loss_weight": (["bound", "flat"], ["mean", 1.0, None])},
+    CountedLossConfig: {"exact_counts": SWITCH},
+    LogitNormalConfig: {"mean": ([-5.0, 0], [-INF, NAN, "0", None]), "std": POSITIVE},
+    MaskGITConfig: {"loss_weight": (["mean", "flat"], ["bound", 1.0, None])},
     DiscreteTimeConfig: {"timesteps": OPTIONAL_COUNT, "time_grid": TIME_GRID},
     MD4Config: {"num_mask_samples": COUNT},
     GenMD4Config: {
         "initial_exponent": POSITIVE,
         "exponent_learning_rate": ([1e-9, 0.999, None], [0.0, 1.0, NAN, "0.1"]),
         "epsilon": FRACTION,
+        "loss_weight": (["bound"], ["flat", None]),
+        "time_distribution": (["uniform"], ["logit_normal", None]),
+        "exact_counts": ([False], [True, None]),
     },
     D3PMConfig: {"timesteps": COUNT, "auxiliary": NOT_NEGATIVE},
     NetworkConfig: {"time_conditioning": SWITCH, "dropout": FRACTION},
@@ -73,6 +96,11 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
         "num_heads": ([1, 6], [0, 4, 5, 12, 1.0, None]),
         "hidden_size": ([4, 24], [0, 5, 26, 24.0, None]),
         "embed_dim": OPTIONAL_COUNT,
+        "qk_norm": SWITCH,
+        "zero_init": SWITCH,
+        "mlp": (["glu", "relu_squared"], ["gelu", None]),
+        "value_embeddings": ([0, 2], [-1, 3, 1.0, None]),
+        "unet_skips": SWITCH,
     },
     UNetConfig: {"hidden_size": CHANNELS, "num_blocks": COUNT, "init": (["md4", "ordinal"], ["zero", None])},
     UViTConfig: {
@@ -81,6 +109,7 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
         "transformer_width": ([4, 12], [0, 2, 6, 8.0, None]),
         "num_layers": COUNT,
         "num_heads": ([1, 12], [0, 5, 24, 1.0, None]),
+        "qk_norm": SWITCH,
         "init": (["md4", "ordinal"], ["zero", None]),
     },
     DiscreteTimeSamplerConfig: {"steps": COUNT, "time_grid": TIME_GRID},
@@ -88,8 +117,13 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
     MaskGITSamplerConfig: {"noise_scale": NOT_NEGATIVE},
     ReMDMConfig: {"eta": ([0.0, 0, 1.0], [-0.1, 1.5, NAN, "0.1", None])},
     PredictorCorrectorConfig: {"num_corrector_steps": ([0, 9], [-1, 1.0, None])},
-    OptimizerConfig: {"beta2": INSIDE, "weight_decay": FRACTION},
-    MuonConfig: {"momentum": FRACTION},
+    OptimizerConfig: {"beta2": INSIDE, "weight_decay": FRACTION, "cautious_weight_decay": SWITCH},
+    MatrixOptimizerConfig: {"momentum": FRACTION, "learning_rate": ([1e-9, 0.999, None], [0.0, 1.0, NAN, "0.1"])},
+    NorMuonConfig: {"row_beta2": FRACTION},
+    WarmupStableDecayConfig: {
+        "decay_fraction": ([1e-9, 1.0], [0.0, 1.1, NAN, "0.1", None]),
+        "shape": (["linear", "1-sqrt"], ["cosine", None]),
+    },
     TrainConfig: {
         "steps": ([101, 10**9], [0, -1, 1e3, "101", None]),
         "batch_size": COUNT,
@@ -97,7 +131,9 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
         "warmup_steps": ([0, 199], [-1, 200, 201, 1.0, None]),
         "optimizer": (["muon", {"kind": "adamw"}], ["sgd", {}, None]),
         "max_grad_norm": ([1e-9, 1.0, None], [0.0, -1.0, NAN, "1"]),
+        "lr_schedule": (["cosine", "warmup_stable_decay"], ["constant", {}, None]),
         "ema_decay": FRACTION,
+        "ema_start": FRACTION,
         "validation": ([None, {"every": 10}], ["last", 10, {}]),
         "save_every": COUNT,
         "save_total_limit": COUNT,
@@ -153,7 +189,7 @@ values that are refused."""
 
 REQUIRED: dict[type[Config], dict[str, Any]] = {
     PolynomialConfig: {"exponent": 2.0},
-    TransformerConfig: {"num_layers": 2, "num_heads": 2, "hidden_size": 12},
+    TransformerConfig: {"num_layers": 4, "num_heads": 2, "hidden_size": 12},
     UNetConfig: {"hidden_size": 8, "num_blocks": 1},
     UViTConfig: {"hidden_size": 8, "num_blocks": 1, "transformer_width": 12, "num_layers": 1, "num_heads": 2},
     TrainConfig: {"steps": 200, "batch_size": 1},
@@ -169,7 +205,15 @@ COMPARED: dict[tuple[type[Config], str, Any], list[tuple[str, ...]]] = {
 }
 """Where the rule compares two settings and the error names the other one."""
 
-FAMILIES: list[type[KindConfig]] = [ScheduleConfig, ObjectiveConfig, NetworkConfig, SamplerConfig, OptimizerConfig]
+FAMILIES: list[type[KindConfig]] = [
+    ScheduleConfig,
+    TimeDistributionConfig,
+    ObjectiveConfig,
+    NetworkConfig,
+    SamplerConfig,
+    OptimizerConfig,
+    LRScheduleConfig,
+]
 SECTIONS: list[type[Config]] = [
     TrainConfig,
     HardwareConfig,

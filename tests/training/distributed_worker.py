@@ -29,7 +29,7 @@ from mdpipe.params import HardwareConfig
 from mdpipe.params.diffusion import GenMD4Config, MD4Config
 from mdpipe.training import metrics
 from mdpipe.training.distributed import World, init_distributed
-from tests.training.interrupted_run import MUON, SETTINGS, VOCABULARY, batch, tiny_run
+from tests.training.interrupted_run import MUON, RECIPE, RECIPE_NETWORK, SETTINGS, VOCABULARY, batch, tiny_run
 
 OBJECTIVES = {
     "md4": lambda: MD4(MD4Config(), VOCABULARY),
@@ -63,9 +63,11 @@ class Counted:
         return tensor
 
 
+RECIPES = {"paper": SETTINGS, "network": SETTINGS, "muon": MUON, "recipe": RECIPE}
+
 Options = dict[str, Any]
-"""Of a run: `objective`, whether to use `muon`, the settings of `hardware`, the `device` if not the CPU, a `start`
-from sharded checkpoints of another run (its folder and their steps), whether the newest one is `damaged`, and
+"""Of a run: `objective`, the `recipe` if not the paper's, the settings of `hardware`, the `device` if not the CPU, a
+`start` from sharded checkpoints of another run (its folder and their steps), whether the newest one is `damaged`, and
 `stop_at`, a step in which all processes end the run."""
 
 
@@ -129,7 +131,8 @@ def train(folder: Path, options: Options, world: World) -> None:
     result = tiny_run(
         folder / "checkpoints",
         batches,
-        settings=MUON if options.get("muon") else SETTINGS,
+        settings=RECIPES[options.get("recipe", "paper")],
+        network_settings=RECIPE_NETWORK if options.get("recipe") == "network" else None,
         hardware=HardwareConfig(**options["hardware"]),
         objective=OBJECTIVES[options["objective"]](),
         device=options.get("device", "cpu"),

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import build_network
-from mdpipe.params import AdamWConfig, HardwareConfig, MuonConfig, TrainConfig
+from mdpipe.params import AdamWConfig, HardwareConfig, MuonConfig, NorMuonConfig, TrainConfig
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
+from mdpipe.params.training import WarmupStableDecayConfig
 from mdpipe.training import checkpoint, metrics
 from mdpipe.training.loop import Batch, TrainResult, train
 from mdpipe.training.signals import InterruptedTrainingError
@@ -43,6 +44,18 @@ SETTINGS = TrainConfig(
 )
 MOMENTS_OF_SAVING = ("half written", "flushed", "named")
 MUON = SETTINGS.model_copy(update={"optimizer": MuonConfig(momentum=0.9, beta2=0.99, weight_decay=0.01)})
+RECIPE = SETTINGS.model_copy(
+    update={
+        "optimizer": NorMuonConfig(
+            momentum=0.9, beta2=0.99, weight_decay=0.1, cautious_weight_decay=True, learning_rate=0.02
+        ),
+        "lr_schedule": WarmupStableDecayConfig(shape="1-sqrt"),
+        "ema_start": 0.4,
+    }
+)
+"""Everything beyond the paper: NorMuon with its own learning rate, cautious decay, another schedule, a tail EMA."""
+RECIPE_NETWORK = {"num_layers": 3, "qk_norm": True, "value_embeddings": 1, "unet_skips": True}
+"""The transformer's settings that add parameters."""
 
 
 def batch(step: int) -> Tensor:
@@ -60,10 +73,12 @@ def tiny_run(
     dropout: float = 0.1,
     objective: Objective | None = None,
     device: str = "cpu",
+    network_settings: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> TrainResult:
-    """Train a transformer of one layer on `batches`, with MD4 by default."""
-    config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=True, dropout=dropout)
+    """Train a transformer, by default of one layer, on `batches`, with MD4 by default."""
+    base = {"num_layers": 1, "num_heads": 2, "hidden_size": 8, "time_conditioning": True, "dropout": dropout}
+    config = TransformerConfig.model_validate(base | dict(network_settings or {}))
     network = build_network(config, VOCABULARY, (LENGTH,), seed=0).to(device)
     objective = objective or MD4(MD4Config(), VOCABULARY)
     rng = CounterRNG(0, "train")

@@ -42,12 +42,14 @@ def options(
 
 def named(*every: tuple[int, str, int], **changes: Any) -> dict[str, dict[str, Any]]:
     """Return runs with each of the (processes, strategy, micro-batches), by the names of their folders."""
-    return {"-".join(map(str, (*shares, *changes))): options(*shares, **changes) for shares in every}
+    return {"-".join(map(str, (*shares, *changes, *changes.values()))): options(*shares, **changes) for shares in every}
 
 
 EQUIVALENT = named((2, "ddp", 2), (4, "ddp", 1), (2, "fsdp", 1), (2, "fsdp", 2))
 COMPILED = named((2, "ddp", 2), (2, "fsdp", 1), compile=True)
-WITH_MUON = named((2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1), muon=True)
+WITH_MUON = named((2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1), recipe="muon")
+WITH_RECIPE = named((2, "ddp", 2), (4, "fsdp", 1), recipe="recipe")
+WITH_NETWORK = named((2, "ddp", 2), (4, "fsdp", 1), recipe="network")
 WITH_GENMD4 = named((2, "ddp", 1), (2, "fsdp", 1), objective="genmd4")
 GROUPS_OF_ONE = named((1, "ddp", 1), (1, "fsdp", 2))
 
@@ -65,7 +67,7 @@ def phases(folder: Path) -> list[Phase]:
     def phase(ranks: list[int], runs: dict[str, dict[str, Any]], in_group: bool = True) -> Phase:
         return Phase(ranks, {str(folder / name): run for name, run in runs.items()}, in_group)
 
-    plain = EQUIVALENT | WITH_MUON | WITH_GENMD4
+    plain = EQUIVALENT | WITH_MUON | WITH_RECIPE | WITH_NETWORK | WITH_GENMD4
     two, four = ({name: run for name, run in plain.items() if run["hardware"]["num_processes"] == n} for n in (2, 4))
     resumed = {
         "from 4": options(2, "fsdp"),
@@ -91,8 +93,9 @@ def pythonpath_of_processes() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Return the results of one process, for each objective and for MD4 with Muon, without micro-batches."""
-    runs = {name: options(objective=name) for name in distributed_worker.OBJECTIVES} | {"muon": options(muon=True)}
+    """Return the results of one process, for each objective and for MD4 with other recipes, without micro-batches."""
+    runs = {name: options(objective=name) for name in distributed_worker.OBJECTIVES}
+    runs |= {name: options(recipe=name) for name in ("muon", "recipe", "network")}
     folders = {name: tmp_path_factory.mktemp(name) for name in runs}
     distributed_worker.main({folders[name]: run for name, run in runs.items()})
     return folders
@@ -142,7 +145,7 @@ def assert_sharded(folder: Path, expected: bool) -> None:
 
 @pytest.mark.parametrize("run", [*distributed_worker.OBJECTIVES, "muon"])
 def test_gradient_accumulation_trains_the_same_model(alone, tmp_path, run):
-    changes = {"muon": True} if run == "muon" else {"objective": run}
+    changes = {"recipe": "muon"} if run == "muon" else {"objective": run}
     distributed_worker.main({tmp_path: options(1, "ddp", 4, **changes)})
     assert_same_model(tmp_path, alone[run])
 
@@ -157,9 +160,15 @@ def test_compiled_layers_work_with_ddp_and_fsdp2(alone, launched, name):
     assert_same_model(launched / name, alone["md4"])
 
 
-@pytest.mark.parametrize("name", WITH_MUON)
+@pytest.mark.parametrize("name", WITH_MUON | WITH_RECIPE)
 def test_muon_trains_the_same_model_in_any_number_of_processes(alone, launched, name):
-    assert_same_model(launched / name, alone["muon"])
+    """The recipe has NorMuon with cautious decay."""
+    assert_same_model(launched / name, alone[name.rpartition("-")[2]])
+
+
+@pytest.mark.parametrize("name", WITH_NETWORK)
+def test_settings_of_the_transformer_train_the_same_model(alone, launched, name):
+    assert_same_model(launched / name, alone["network"])
 
 
 @pytest.mark.parametrize("name", WITH_GENMD4)

@@ -40,3 +40,20 @@ def test_the_average_shares_no_memory_with_the_weights() -> None:
 def test_short_averages_come_first() -> None:
     decays = [ema_decay_at(step, 0.999) for step in (0, 1, 90, 10**6)]
     assert decays == [0.1, 2 / 11, 0.91, 0.999]
+
+
+def test_a_tail_average_starts_from_the_weights_at_its_first_step() -> None:
+    """Up to step 4 it is the weights, exactly; then the average as if step 5 were the first."""
+    network = nn.Linear(3, 2)
+    tail = EMA(network, 0.9, start=5)
+    random = np.random.default_rng(0)
+    late: EMA | None = None
+    for step in range(20):
+        if step == 5:
+            late = EMA(network, 0.9)
+        network.weight.data = torch.from_numpy(random.normal(size=(2, 3)).astype(np.float32))
+        tail.update(step)
+        if late is not None:
+            late.update(step - 5)
+        expected = network.weight.detach() if late is None else late.state_dict()["weight"]
+        assert torch.equal(tail.state_dict()["weight"], expected)

@@ -12,8 +12,12 @@ from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig,
 from mdpipe.training.performance import forward_flops, forward_flops_by_torch, training_flops
 
 TRANSFORMER = TransformerConfig(num_layers=3, num_heads=2, hidden_size=16)
+EVERY_SETTING = TRANSFORMER.model_copy(
+    update={"qk_norm": True, "mlp": "relu_squared", "value_embeddings": 1, "unet_skips": True}
+)
 CONFIGS = [
     TRANSFORMER,
+    EVERY_SETTING,
     UNetConfig(hidden_size=16, num_blocks=2),
     UViTConfig(hidden_size=16, num_blocks=2, transformer_width=24, num_layers=3, num_heads=2),
 ]

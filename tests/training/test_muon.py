@@ -1,10 +1,10 @@
-"""Muon is torch's in another number format, and its polynomial is that of the singular values."""
+"""Muon is torch's in another number format, and its polynomial is that of the singular values; NorMuon's formula."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from mdpipe.training.muon import COEFFICIENTS, STEPS, Muon, orthogonalize
+from mdpipe.training.muon import COEFFICIENTS, STEPS, Muon, NorMuon, orthogonalize
 
 SHAPES = [(16, 16), (16, 24), (24, 16), (16, 48), (48, 16), (1, 5), (5, 1), (128, 512)]
 """Square ones, those up to 1.5 columns per row and longer ones, which are computed in different ways."""
@@ -117,3 +117,34 @@ def test_on_a_gpu_steps_are_those_of_a_cpu_to_bfloat16s_accuracy():
     for found, wanted, shape in zip(on_gpu, on_cpu, SHAPES, strict=True):
         moved = wanted - gaussian(shape)
         assert (found.cpu() - wanted).norm() < 0.04 * moved.norm()
+
+
+@pytest.mark.parametrize("cautious", [False, True])
+@pytest.mark.parametrize("shape", [(16, 16), (6, 16), (16, 6)], ids=str)
+def test_normuon_follows_its_algorithm(shape, cautious):
+    """Algorithm 1 of arXiv:2510.05491 with Nesterov momentum, in float64, with and without cautious decay."""
+    weight = nn.Parameter(gaussian(shape))
+    options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.5, "row_beta2": 0.8, "cautious_weight_decay": cautious}
+    optimizer = NorMuon([{"params": [weight]}], **options)
+    expected = weight.detach().double()
+    momentum, mean_square = torch.zeros(shape, dtype=torch.float64), torch.zeros(shape[0], 1, dtype=torch.float64)
+    for step in range(5):
+        weight.grad = gaussian(shape, seed=step + 1)
+        gradient = weight.grad.double()
+        momentum = 0.9 * momentum + 0.1 * gradient
+        orthogonal = polynomial_of_singular_values(0.9 * momentum + 0.1 * gradient)
+        mean_square = 0.8 * mean_square + 0.2 * (orthogonal**2).mean(dim=1, keepdim=True)
+        rows = orthogonal / (mean_square**0.5 + 1e-8)
+        update = 0.2 * weight.numel() ** 0.5 * rows / (rows**2).sum() ** 0.5
+        decayed = expected * update >= 0 if cautious else torch.ones(shape)
+        expected = expected - 0.02 * update - 0.02 * 0.5 * decayed * expected
+        optimizer.step()
+        torch.testing.assert_close(weight.detach().double(), expected, rtol=0, atol=2e-5)
+    assert not cautious or not decayed.all()
+
+
+def test_normuon_gives_rows_equal_norms_without_memory():
+    weight = nn.Parameter(torch.zeros(6, 9))
+    weight.grad = gaussian((6, 9)) * torch.logspace(0, 2, 6)[:, None]
+    NorMuon([{"params": [weight]}], lr=1.0, momentum=0.0, weight_decay=0.0, row_beta2=0.0).step()
+    torch.testing.assert_close(weight.detach().square().mean(dim=1), torch.full((6,), 0.04), rtol=1e-5, atol=0)

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -6,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from torch import nn
 
 from mdpipe.diffusion.objectives.baselines import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.networks.base import build_network
-from mdpipe.params import AdamWConfig, MuonConfig, TrainConfig
+from mdpipe.params import AdamWConfig, MuonConfig, NorMuonConfig, TrainConfig
 from mdpipe.params.diffusion import AnyOrderConfig, GenMD4Config
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.training.distributed import global_grad_norms
@@ -66,6 +68,68 @@ def test_steps_follow_adamw_with_the_decay_on_every_parameter() -> None:
         optimizer.step()
         for parameter, value in zip(parameters, values, strict=True):
             np.testing.assert_allclose(parameter.detach().numpy(), value, rtol=1e-12)
+
+
+def test_cautious_decay_spares_entries_that_a_step_moves_away_from_0() -> None:
+    """Algorithm 1 of arXiv:2510.12402 with AdamW, in float64; the objective's parameters do not decay."""
+    chosen = settings(optimizer=AdamWConfig(beta2=0.95, weight_decay=0.5, cautious_weight_decay=True))
+    random = np.random.default_rng(0)
+    objective = GenMD4(GenMD4Config(), 20).double()
+    network = nn.ParameterList([torch.tensor(random.normal(size=(20,)))])
+    (optimizer,) = build_optimizers(network, objective, chosen)
+    parameters = [network[0], objective.schedule.raw]
+    values = [parameter.detach().numpy().copy() for parameter in parameters]
+    first, second = ([np.zeros(20), np.zeros(20)] for _ in range(2))
+    num_decayed = 0
+    for step in range(1, 6):
+        set_learning_rate([optimizer], 0.1)
+        for index, (parameter, decay) in enumerate(zip(parameters, (0.5, 0), strict=True)):
+            gradient = random.normal(size=20)
+            parameter.grad = torch.tensor(gradient)
+            first[index] = 0.9 * first[index] + 0.1 * gradient
+            second[index] = 0.95 * second[index] + 0.05 * gradient**2
+            update = (first[index] / (1 - 0.9**step)) / (np.sqrt(second[index] / (1 - 0.95**step)) + 1e-8)
+            is_decayed = update * values[index] >= 0
+            num_decayed += is_decayed.sum()
+            values[index] = values[index] - 0.1 * (update + decay * is_decayed * values[index])
+        optimizer.step()
+        for parameter, value in zip(parameters, values, strict=True):
+            np.testing.assert_allclose(parameter.detach().numpy(), value, rtol=1e-12)
+    assert 0 < num_decayed < 200
+
+
+@pytest.mark.parametrize("kind", [MuonConfig, NorMuonConfig])
+def test_muon_has_its_own_learning_rate_on_the_same_schedule(kind: type[MuonConfig | NorMuonConfig]) -> None:
+    """Each step's root mean square is 0.2 times the rate: exactly with NorMuon, nearly so with Muon."""
+    network = build_network(TransformerConfig(num_layers=1, num_heads=2, hidden_size=32), 5, (4,), seed=0)
+    objective = AnyOrder(AnyOrderConfig(), 5)
+    chosen = settings(learning_rate=0.1, optimizer=kind(weight_decay=0.0, learning_rate=0.025))
+    optimizers = build_optimizers(network, objective, chosen)
+    set_learning_rate(optimizers, learning_rate_at(3, chosen))
+    assert [group["lr"] for optimizer in optimizers for group in optimizer.param_groups] == [0.04, 0.04, 0.01]
+    weight = network.attention[0].inner.out_proj.weight
+    before = weight.detach().clone()
+    weight.grad = torch.randn(32, 32, generator=torch.Generator().manual_seed(0))
+    optimizers[1].step()
+    step = (weight.detach() - before).square().mean().sqrt().item()
+    assert step == pytest.approx(0.2 * 0.01, rel=1e-4 if kind is NorMuonConfig else 0.2)
+
+
+@pytest.mark.parametrize(("shape", "half_way"), [("linear", 0.25), ("1-sqrt", 0.5 * (1 - 0.5**0.5))])
+def test_warmup_stable_decay_follows_its_formula(shape: str, half_way: float) -> None:
+    """10 steps up, the peak up to and including step 60, then 40 steps down to 0."""
+    chosen = settings(lr_schedule={"kind": "warmup_stable_decay", "decay_fraction": 0.4, "shape": shape})
+    rates = [learning_rate_at(step, chosen) for step in range(101)]
+    assert rates[:10] == pytest.approx([0.05 * (step + 1) for step in range(10)])
+    assert rates[10:61] == [0.5] * 51
+    assert rates[80] == pytest.approx(half_way)
+    assert rates[100] == 0
+    assert all(later < earlier for earlier, later in pairwise(rates[60:]))
+
+
+def test_warm_up_that_ends_after_the_decay_begins_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"warmup_steps\n *must be at most 90, the step at which lr_schedule"):
+        settings(warmup_steps=91, lr_schedule={"kind": "warmup_stable_decay", "decay_fraction": 0.1})
 
 
 def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else() -> None:

@@ -104,10 +104,12 @@ def test_signal_saves_the_current_step_and_training_resumes_there(
     assert "resuming from the checkpoint of step 8 of 12" in capfd.readouterr().err
 
 
-def test_objective_parameters_and_muon_momentum_resume_bit_exactly(
-    tiny: SimpleNamespace, assert_same_bytes: Same, tmp_path: Path
+@pytest.mark.parametrize("recipe", ["MUON", "RECIPE"])
+def test_objective_parameters_and_muon_state_resume_bit_exactly(
+    tiny: SimpleNamespace, assert_same_bytes: Same, tmp_path: Path, recipe: str
 ) -> None:
     """GenMD4's exponents, trained beside Muon and stopped in the eighth step; the whole run has moved them."""
+    settings = getattr(tiny, recipe)
 
     class StoppedError(Exception):
         pass
@@ -121,10 +123,10 @@ def test_objective_parameters_and_muon_momentum_resume_bit_exactly(
     def fresh() -> GenMD4:
         return GenMD4(GenMD4Config(exponent_learning_rate=0.1), tiny.VOCABULARY)
 
-    expected = tiny.tiny_run(tmp_path / "whole", settings=tiny.MUON, objective=fresh())
+    expected = tiny.tiny_run(tmp_path / "whole", settings=settings, objective=fresh())
     with pytest.raises(StoppedError):
-        tiny.tiny_run(tmp_path / "stopped", stopping, settings=tiny.MUON, objective=fresh())
-    assert_same_bytes(tiny.tiny_run(tmp_path / "stopped", settings=tiny.MUON, objective=fresh()), expected)
+        tiny.tiny_run(tmp_path / "stopped", stopping, settings=settings, objective=fresh())
+    assert_same_bytes(tiny.tiny_run(tmp_path / "stopped", settings=settings, objective=fresh()), expected)
     moved = (expected.objective_weights["schedule.raw"] - fresh().schedule.raw.detach()).abs()
     assert (moved > 0.01).all()
 

@@ -108,8 +108,10 @@ class TrainingBenchmark(Benchmark):
         self.require_choice("precision", PRECISIONS)
         self.require_choice("objective", OBJECTIVES)
         self.require_choice("optimizer", OptimizerConfig.kinds)
-        if self.optimizer == "muon" and not SHAPES[self.shape].network.has_matrices:
-            raise ValueError(f"--optimizer muon is for matrices, and the layers of {self.shape} are convolutions")
+        if self.optimizer != "adamw" and not SHAPES[self.shape].network.has_matrices:
+            raise ValueError(
+                f"--optimizer {self.optimizer} is for matrices, and the layers of {self.shape} are convolutions"
+            )
         self.require_positive("batch", "steps", "warm_up", "threads")
 
     @property
@@ -142,7 +144,7 @@ class TrainingBenchmark(Benchmark):
         seconds = time_steps(step, lambda _, rows: Batch(tokens[rows.start : rows.stop]), steps)
         step.state.history.require_finite(steps)
         speed = summarize_speed(seconds[self.warm_up :], self.batch, shape.length, flops, peaks[self.precision])
-        matrices = layer_matrices(network) if self.optimizer == "muon" else []
+        matrices = layer_matrices(network) if self.optimizer != "adamw" else []
         orthogonalization = time_orthogonalization(matrices, device, steps)[self.warm_up :]
         mean = statistics.mean(orthogonalization)
         return {
@@ -224,7 +226,7 @@ COLUMNS: Columns = {
         1000 * result["seconds_per_step"], None if result["seconds_stderr"] is None else 1000 * result["seconds_stderr"]
     ),
     "orthogonalization": lambda result: (
-        f"{result['orthogonalization_fraction']:.0%}" if result["optimizer"] == "muon" else ""
+        f"{result['orthogonalization_fraction']:.0%}" if result["optimizer"] != "adamw" else ""
     ),
     "GFLOP/s": lambda result: f"{result['flops_per_second'] / 1e9:,.1f}",
     "matmul peak": lambda result: f"{result['peak_flops'] / 1e9:,.0f}",

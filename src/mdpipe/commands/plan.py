@@ -81,7 +81,7 @@ class ModelFlops:
 
     def state(self, run: Run) -> Estimate:
         """Return 16 P bytes: weights, averages and two moments; Muon has one for matrices, so it is a guess there."""
-        return (self.weights * STATE_BYTES).estimated(run.train.optimizer.kind == "muon")
+        return (self.weights * STATE_BYTES).estimated(run.train.optimizer.kind != "adamw")
 
     def disk(self, run: Run) -> Estimate:
         """Return the bytes of models/RUN and of the checkpoints, which also have 8 bytes of metrics per step."""

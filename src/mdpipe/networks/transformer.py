@@ -4,6 +4,9 @@ With equal weights it computes the same as the official implementation (google-d
 md4/networks/transformer.py), and dropout has the same sites: single elements of the embedding, if it is as wide as the
 network, and of the attention probabilities, and whole channels of the output of every branch.
 
+The settings `qk_norm`, `zero_init`, `mlp`, `value_embeddings` and `unet_skips` change it in ways that speed up language
+models (Keller Jordan et al., modded-nanogpt, https://github.com/KellerJordan/modded-nanogpt); by default none is on.
+
 Shapes: B batch, L length, D width, H heads, d channels of a head, V vocabulary, C conditioning vector.
 """
 
@@ -29,6 +32,9 @@ ROPE_BASE = 10_000.0
 
 NORM_EPS = 1e-5
 """Added to variances: `norm_eps` of the official implementation."""
+
+RELU_SQUARED_RATIO = 4
+"""Hidden channels per channel of the MLP with squared ReLU, which then has as many weights as the gated one."""
 
 MLP_MULTIPLE = 32
 """The MLP's hidden width, 8/3 D, is rounded up to a multiple of this."""
@@ -62,10 +68,16 @@ class Transformer(Network, config=TransformerConfig):
         self.embed_proj = None if config.embed_dim is None else nn.Linear(config.embed_dim, width)
         self.conditioning = Conditioning(COND_DIM, time_conditioning=config.time_conditioning, num_classes=num_classes)
         cond_dim = self.conditioning.cond_dim
+        build_mlp = GLU if config.mlp == "glu" else ReLUSquaredMLP
         self.attention = nn.ModuleList(
-            ResidualBranch(Attention(width, heads, causal, dropout), width, cond_dim, dropout) for _ in range(layers)
+            ResidualBranch(Attention(width, heads, causal, dropout, config.qk_norm), width, cond_dim, dropout)
+            for _ in range(layers)
         )
-        self.mlp = nn.ModuleList(ResidualBranch(GLU(width), width, cond_dim, dropout) for _ in range(layers))
+        self.mlp = nn.ModuleList(ResidualBranch(build_mlp(width), width, cond_dim, dropout) for _ in range(layers))
+        # All tables in one, since the modules of a list would count as blocks.
+        tables = config.value_embeddings
+        self.value_embedding = nn.Embedding(vocab_size + 1, tables * width) if tables else None
+        self.skip_weights = nn.Parameter(torch.empty(config.num_skips)) if config.num_skips else None
         self.norm = AdaLayerNorm(width, cond_dim, NORM_EPS)
         self.head = nn.Linear(width, vocab_size, bias=False)
 
@@ -75,11 +87,19 @@ class Transformer(Network, config=TransformerConfig):
         The head and all modulations are 0, so that conditioned branches initially add 0.
         """
         init_flax_defaults_(self, generator)
+        has_zero_init = self.config.zero_init and self.conditioning.cond_dim is None
         for module in self.modules():
-            if isinstance(module, GLU):
+            if isinstance(module, GLU | ReLUSquaredMLP):
                 init_fan_in_(module.up_proj, generator, scale=2 / len(self.mlp))
                 init_fan_in_(module.down_proj, generator, scale=2 / len(self.mlp))
+            if isinstance(module, Attention | GLU | ReLUSquaredMLP) and has_zero_init:
+                zero_init_(module.out_proj if isinstance(module, Attention) else module.down_proj)
         zero_init_(self.head, self.norm.modulation, *(branch.modulation for branch in [*self.attention, *self.mlp]))
+        with torch.no_grad():
+            if self.value_embedding is not None:
+                self.value_embedding.weight.zero_()
+            if self.skip_weights is not None:
+                self.skip_weights.fill_(1)
 
     def forward(
         self, tokens: Tensor, t: Tensor, class_labels: Tensor | None = None, dropout_keys: Tensor | None = None
@@ -102,13 +122,28 @@ class Transformer(Network, config=TransformerConfig):
             x = self.embed_proj(x)
         elif keys[0] is not None:
             x = dropout(x, keys[0], self.dropout)
-        for attention_branch, mlp_branch, probs_keys, attention_keys, mlp_keys in zip(
-            self.attention, self.mlp, keys[1::3], keys[2::3], keys[3::3], strict=True
+        added_values = self._added_values(tokens)
+        skipped: list[Tensor] = []
+        num_skips = self.config.num_skips
+        for layer, (attention_branch, mlp_branch, probs_keys, attention_keys, mlp_keys) in enumerate(
+            zip(self.attention, self.mlp, keys[1::3], keys[2::3], keys[3::3], strict=True)
         ):
-            x = attention_branch(x, cond, attention_keys, probs_keys, cos, sin)
+            if self.skip_weights is not None and layer >= len(self.mlp) - num_skips:
+                x = x + self.skip_weights[len(skipped) - 1] * skipped.pop()
+            x = attention_branch(x, cond, attention_keys, probs_keys, cos, sin, added_values[layer])
             x = mlp_branch(x, cond, mlp_keys)
+            if layer < num_skips:
+                skipped.append(x)
         hidden: Tensor = self.norm(x, cond)
         return hidden
+
+    def _added_values(self, tokens: Tensor) -> list[Tensor | None]:
+        """Return what is added to the values of each layer, (B, L, D) or None."""
+        layers, tables = len(self.mlp), self.config.value_embeddings
+        added: list[Tensor | None] = [None] * layers
+        if self.value_embedding is not None:
+            added[:tables] = added[layers - tables :] = self.value_embedding(tokens).chunk(tables, dim=-1)
+        return added
 
 
 class ResidualBranch(nn.Module):
@@ -151,23 +186,76 @@ class Attention(nn.Module):
         heads: H.
         causal: Whether a position attends only to itself and earlier positions.
         dropout: Rate of dropout of the attention probabilities.
+        qk_norm: Whether queries and keys are normalized.
     """
 
-    def __init__(self, width: int, heads: int, causal: bool, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, causal: bool, dropout: float, qk_norm: bool) -> None:
         super().__init__()
         self.heads = heads
         self.causal = causal
         self.dropout = dropout
         self.qkv_proj = nn.Linear(width, 3 * width, bias=False)
         self.out_proj = nn.Linear(width, width, bias=False)
+        self.norm = QKNorm(width // heads) if qk_norm else None
 
-    def forward(self, x: Tensor, keys: Tensor | None, cos: Tensor, sin: Tensor) -> Tensor:
-        """Compute attention (B, L, D) from x (B, L, D), dropout keys (B, 2), and cos and sin from `build_rope`."""
+    def forward(
+        self, x: Tensor, keys: Tensor | None, cos: Tensor, sin: Tensor, added_value: Tensor | None = None
+    ) -> Tensor:
+        """Compute attention (B, L, D).
+
+        Args:
+            x: (B, L, D).
+            keys: Dropout keys (B, 2), or None for no dropout.
+            cos: Cosines of `build_rope`.
+            sin: Sines of `build_rope`.
+            added_value: Added to the values of all heads, (B, L, D), or None.
+        """
         qkv: Tensor = self.qkv_proj(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
         query_key, value = qkv[:, : 2 * self.heads], qkv[:, 2 * self.heads :]
+        if self.norm is not None:
+            query_key = torch.cat(self.norm(*query_key.chunk(2, dim=1)), dim=1)
+        if added_value is not None:
+            added: Tensor = added_value.unflatten(-1, (self.heads, -1))  # type: ignore[no-untyped-call]
+            value = value + added.to(value.dtype).transpose(1, 2)
         query, key = apply_rope(query_key, cos, sin).chunk(2, dim=1)
         y = attention(query, key, value, causal=self.causal, dropout_keys=keys, dropout_rate=self.dropout)
         out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
+        return out
+
+
+class QKNorm(nn.Module):
+    """RMSNorm of queries and of keys over the channels of a head (Dehghani et al., 2023, arXiv:2302.05442).
+
+    Scores are then at most sqrt(d) times the product of the two norms' largest weights, however large the projections.
+
+    Args:
+        head_dim: d.
+    """
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__()
+        self.query, self.key = (nn.RMSNorm(head_dim, eps=NORM_EPS) for _ in range(2))
+
+    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalize queries and keys (..., d); the results have their types."""
+        return self.query(query).to(query.dtype), self.key(key).to(key.dtype)
+
+
+class ReLUSquaredMLP(nn.Module):
+    """MLP with squared ReLU, W_out relu(W_in x)^2 (So et al., 2021, arXiv:2109.08668), without biases.
+
+    Args:
+        width: D.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(width, RELU_SQUARED_RATIO * width, bias=False)
+        self.down_proj = nn.Linear(RELU_SQUARED_RATIO * width, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the MLP to x (B, L, D)."""
+        out: Tensor = self.down_proj(functional.relu(self.up_proj(x)).square())
         return out
 
 

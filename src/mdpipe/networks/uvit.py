@@ -27,7 +27,7 @@ from mdpipe.networks.image_utils import (
     unet_forward,
 )
 from mdpipe.networks.initialization import init_flax_defaults_, init_ordinal_embedding_, zero_init_
-from mdpipe.networks.transformer import attention
+from mdpipe.networks.transformer import QKNorm, attention
 from mdpipe.params.networks import UViTConfig
 
 PATCH_SIZE = UViTConfig.patch_size
@@ -69,7 +69,9 @@ class UViT(Network, config=UViTConfig):
         self.down = nn.ModuleList(ResidualBlock(width, width, cond_dim, dropout) for _ in range(blocks))
         self.patches = nn.Linear(PATCH_SIZE**2 * width, inner)
         self.positions = nn.Parameter(torch.empty(num_patches, inner))
-        self.middle = nn.ModuleList(TransformerBlock(inner, heads, cond_dim, dropout) for _ in range(config.num_layers))
+        self.middle = nn.ModuleList(
+            TransformerBlock(inner, heads, cond_dim, dropout, config.qk_norm) for _ in range(config.num_layers)
+        )
         self.middle_norm = AdaLayerNorm(inner, cond_dim, NORM_EPS)
         self.pixels = nn.Linear(inner, PATCH_SIZE**2 * width)
         self.up = nn.ModuleList(ResidualBlock(2 * width, width, cond_dim, dropout) for _ in range(blocks + 1))
@@ -193,15 +195,17 @@ class TransformerBlock(nn.Module):
         heads: Number of attention heads.
         cond_dim: Width of the conditioning vector, or None without conditioning.
         dropout: Dropout rate.
+        qk_norm: Whether queries and keys are normalized.
     """
 
-    def __init__(self, width: int, heads: int, cond_dim: int | None, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, cond_dim: int | None, dropout: float, qk_norm: bool) -> None:
         super().__init__()
         self.heads = heads
         self.dropout = dropout
         self.norm1 = build_norm(width, cond_dim, NORM_EPS)
         self.qkv_proj = nn.Linear(width, 3 * width)
         self.out_proj = nn.Linear(width, width, bias=False)
+        self.qk_norm = QKNorm(width // heads) if qk_norm else None
         self.norm2 = build_norm(width, cond_dim, NORM_EPS)
         self.up_proj = nn.Linear(width, MLP_RATIO * width)
         self.down_proj = nn.Linear(MLP_RATIO * width, width)
@@ -222,6 +226,8 @@ class TransformerBlock(nn.Module):
 
     def _attention(self, x: Tensor, probs_keys: Tensor | None, out_keys: Tensor | None) -> Tensor:
         query, key, value = self.qkv_proj(x).unflatten(2, (3 * self.heads, -1)).transpose(1, 2).chunk(3, dim=1)
+        if self.qk_norm is not None:
+            query, key = self.qk_norm(query, key)
         y = attention(query, key, value, dropout_keys=probs_keys, dropout_rate=self.dropout)
         return channel_dropout(self.out_proj(y.transpose(1, 2).flatten(2)), out_keys, self.dropout)
 

@@ -14,7 +14,7 @@ from mdpipe.params.load import (
 from mdpipe.params.root import Params
 from mdpipe.params.runs import EstimatorConfig, EvaluateConfig, Run, ZeroShot
 from mdpipe.params.sampling import SampleConfig
-from mdpipe.params.training import AdamWConfig, HardwareConfig, MuonConfig, TrainConfig
+from mdpipe.params.training import AdamWConfig, HardwareConfig, MuonConfig, NorMuonConfig, TrainConfig
 
 __all__ = [
     "PARAMS_FILE",
@@ -24,6 +24,7 @@ __all__ = [
     "EvaluateConfig",
     "HardwareConfig",
     "MuonConfig",
+    "NorMuonConfig",
     "Params",
     "ParamsError",
     "Run",

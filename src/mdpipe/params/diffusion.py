@@ -71,6 +71,53 @@ class ObjectiveConfig(KindConfig, package="mdpipe.diffusion.objectives", is_fami
     """The one sampler of the objective; None for all samplers that belong to no other objective."""
 
 
+class TimeDistributionConfig(KindConfig, is_family=True):
+    """Distribution q of the time that training masks at. Its inverse maps the evenly spread times of a batch to t."""
+
+
+class UniformTimesConfig(TimeDistributionConfig):
+    """t uniform on [0, 1], as in the paper."""
+
+    kind: Literal["uniform"] = "uniform"
+
+
+class LogitNormalConfig(TimeDistributionConfig):
+    """log(t / (1 - t)) normal, so that few times are near 0 or 1 (Esser et al. 2024, arXiv:2403.03206)."""
+
+    kind: Literal["logit_normal"] = "logit_normal"
+    mean: Annotated[float, Field(gt=-math.inf, lt=math.inf)] = 0.0
+    """Mean of log(t / (1 - t)): the median time is 1/2 at 0, later above."""
+    std: Annotated[float, Field(gt=0, lt=math.inf)] = 1.0
+    """Standard deviation of log(t / (1 - t))."""
+
+
+AnyTimeDistribution = Annotated[TimeDistributionConfig, AnyKind(TimeDistributionConfig)]
+
+
+class TimedLossConfig(ObjectiveConfig):
+    """An objective whose training times may have another distribution than the bound's."""
+
+    time_distribution: AnyTimeDistribution = UniformTimesConfig()
+    """Distribution q of the times in training; the bound that evaluates the run always takes uniform times."""
+
+
+class WeightedLossConfig(TimedLossConfig):
+    """An objective whose training loss may have other weights than the bound, E over t ~ q of lambda(t) times the sum
+    of the masked tokens' losses. The bound that evaluates the run is the same for all q and lambda.
+    """
+
+    loss_weight: Literal["bound", "flat"] = "bound"
+    """Weight lambda(t) in training: `bound`, -alpha'(t) / (1 - alpha(t)), or `flat`, 1."""
+
+
+class CountedLossConfig(WeightedLossConfig):
+    """An objective that can mask exact numbers of tokens in training."""
+
+    exact_counts: bool = False
+    """Training draws the number of masked tokens, evenly spread over the batch, and then the time given this number.
+    The expected loss is the same as with independent masks. It needs continuous time."""
+
+
 class ScheduledConfig(ObjectiveConfig):
     """An objective under a fixed masking schedule."""
 
@@ -88,16 +135,24 @@ class DiscreteTimeConfig(ObjectiveConfig):
     renamed: ClassVar[dict[str, str]] = {"grid": "time_grid", "masks": "num_mask_samples"}
 
 
-class MD4Config(DiscreteTimeConfig, ScheduledConfig):
+class MD4Config(DiscreteTimeConfig, ScheduledConfig, CountedLossConfig):
     """The paper's bound, weighted cross entropies at masked positions (eq. 5)."""
 
     kind: Literal["md4"] = "md4"
     num_mask_samples: Positive = 1
     """Mask samples per example and training step. GenMD4 needs two; give MD4 two in a fair comparison with it."""
 
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that exact counts have no continuous time."""
+        if self.exact_counts and self.timesteps is not None:
+            yield ("exact_counts",), f"needs continuous time, not timesteps = {self.timesteps}"
 
-class GenMD4Config(DiscreteTimeConfig):
-    """One schedule per token, 1 - (1 - epsilon) t^w, with a learned exponent w (Section 6)."""
+
+class GenMD4Config(DiscreteTimeConfig, CountedLossConfig):
+    """One schedule per token, 1 - (1 - epsilon) t^w, with a learned exponent w (Section 6).
+
+    It is trained by its bound, with uniform times and independent masks.
+    """
 
     kind: Literal["genmd4"] = "genmd4"
     initial_exponent: Annotated[float, Field(gt=0, lt=math.inf)] = 1.0
@@ -108,22 +163,37 @@ class GenMD4Config(DiscreteTimeConfig):
     """Fraction of each token that is unmasked at time 1."""
     sampler: ClassVar[str | None] = "genmd4_ancestral"
 
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that the exponents would not be trained by the bound, or that masks would depend on each other."""
+        shrink = "the exponents minimize the training loss, and would lower any other by shrinking, not by predicting"
+        if self.loss_weight != "bound":
+            yield ("loss_weight",), f"must be bound for genmd4: {shrink}"
+        if self.time_distribution != UniformTimesConfig():
+            yield ("time_distribution",), f"must be uniform for genmd4: {shrink}"
+        if self.exact_counts:
+            yield ("exact_counts",), "must be false for genmd4: each token has its own probability of being masked"
 
-class MaskGITConfig(ScheduledConfig):
-    """Unweighted cross entropy at exactly the masked fraction of the schedule (eq. 28); evaluated by MD4's bound."""
+
+class MaskGITConfig(ScheduledConfig, TimedLossConfig):
+    """Cross entropy at exactly the masked fraction of the schedule, its mean over the masked tokens as in MaskGIT's
+    code; evaluated by MD4's bound.
+    """
 
     kind: Literal["maskgit"] = "maskgit"
     module: ClassVar[str | None] = "baselines"
+    loss_weight: Literal["mean", "flat"] = "mean"
+    """`mean`: the length times the mean over an example's masked tokens. Under the linear schedule this weighs times
+    by 1 / t, as the bound does. `flat`: the sum over the masked tokens (eq. 28)."""
 
 
-class SEDDConfig(ScheduledConfig):
+class SEDDConfig(ScheduledConfig, CountedLossConfig):
     """Score entropy of the absorbing process (eq. 24), without normalizing the scores."""
 
     kind: Literal["sedd"] = "sedd"
     module: ClassVar[str | None] = "baselines"
 
 
-class D3PMConfig(ScheduledConfig):
+class D3PMConfig(ScheduledConfig, WeightedLossConfig):
     """The discrete-time absorbing process with an auxiliary cross entropy."""
 
     kind: Literal["d3pm"] = "d3pm"
@@ -134,8 +204,11 @@ class D3PMConfig(ScheduledConfig):
     """Weight of the auxiliary cross entropy in the loss; D3PM's default."""
 
 
-class AnyOrderConfig(ObjectiveConfig):
-    """The any-order autoregressive bound: a uniform number of masks, then a uniform set of that size."""
+class AnyOrderConfig(WeightedLossConfig):
+    """The any-order autoregressive bound: a uniform number of masks, then a uniform set of that size.
+
+    Its time is the masked fraction, and `loss_weight: bound` is the inverse of it.
+    """
 
     kind: Literal["any_order"] = "any_order"
     module: ClassVar[str | None] = "baselines"

@@ -55,9 +55,33 @@ class TransformerConfig(NetworkConfig):
     embed_dim: Positive | None = None
     """Width of a factored token embedding, projected to `hidden_size`; null for `hidden_size` itself. The paper's text8
     networks have 64."""
+    qk_norm: bool = False
+    """Normalize queries and keys of each head by their root mean square, times a learned weight per channel, before
+    the rotary embedding (Dehghani et al. 2023, arXiv:2302.05442)."""
+    zero_init: bool = False
+    """Initialize the last projection of attention and MLP to 0, so that each branch adds 0 at first. Branches with a
+    gate, in a conditional network, do so anyway and are left as they are: two factors of 0 would never move."""
+    mlp: Literal["glu", "relu_squared"] = "glu"
+    """`glu`: W_out (a sigmoid(b)) with (a, b) = W_in x, 8/3 `hidden_size` wide, as in the paper. `relu_squared`:
+    W_out relu(W_in x)^2, 4 `hidden_size` wide, of about as many weights (So et al. 2021, arXiv:2109.08668)."""
+    value_embeddings: Annotated[int, Field(ge=0)] = 0
+    """Tables with a vector per token that are added to the values of attention, initially 0. Table i serves the layers
+    i and num_layers - `value_embeddings` + i, counted from 0."""
+    unet_skips: bool = False
+    """Add what layer i returns, times a learned weight that starts at 1, to the input of layer num_layers - 1 - i, for
+    all pairs with a layer in between."""
+
+    @property
+    def num_skips(self) -> int:
+        """Number of pairs of layers with a skip connection."""
+        return (self.num_layers - 1) // 2 if self.unet_skips else 0
 
     def broken_rules(self) -> Iterator[tuple[Keys, str]]:
-        """Yield that the heads do not have an even number of channels each."""
+        """Yield that the heads do not have an even number of channels each, or that tables or skips have no layers."""
+        if 2 * self.value_embeddings > self.num_layers:
+            yield ("value_embeddings",), f"must be at most half of num_layers = {self.num_layers}"
+        if self.unet_skips and not self.num_skips:
+            yield ("unet_skips",), f"must be false at num_layers = {self.num_layers}; pairs need at least 3 layers"
         if self.hidden_size % (2 * self.num_heads):
             even = [n for n in range(1, self.hidden_size // 2 + 1) if self.hidden_size % (2 * n) == 0]
             yield (
@@ -103,6 +127,8 @@ class UViTConfig(ConvNetConfig):
     """Transformer blocks in the middle."""
     num_heads: Positive
     """Attention heads of the transformer in the middle."""
+    qk_norm: bool = False
+    """Normalize queries and keys of each head by their root mean square, times a learned weight per channel."""
     dropout: DropoutRate = 0.0
     """Dropout rate of single elements, before the second convolution of a block and within the transformer."""
 

@@ -10,13 +10,15 @@ from mdpipe.params.kinds import AnyKind, Config, KindConfig, Positive
 
 
 class OptimizerConfig(KindConfig, is_family=True):
-    """Optimizer; its learning rate is that of `train`."""
+    """Optimizer; its peak learning rate is that of `train`."""
 
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
     """Decay rate of AdamW's second moment; the official configs have 0.999 for text, 0.99 for images."""
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Decoupled weight decay, multiplied by the learning rate; the official configs have 0.03 for text, 0.01 for
     images."""
+    cautious_weight_decay: bool = False
+    """Decay only the entries that the step moves towards 0 anyway, or leaves (Chen et al. 2025, arXiv:2510.12402)."""
 
 
 class AdamWConfig(OptimizerConfig):
@@ -25,19 +27,60 @@ class AdamWConfig(OptimizerConfig):
     kind: Literal["adamw"] = "adamw"
 
 
-class MuonConfig(OptimizerConfig):
-    """Muon on the matrices of the layers, whose steps are made orthogonal, and AdamW on all other weights.
+class MatrixOptimizerConfig(OptimizerConfig):
+    """Orthogonal steps for the matrices of the layers, and AdamW for all other weights.
 
-    Its steps are scaled to the size of AdamW's, so one learning rate and one weight decay serve both. They are computed
-    in float32 on a CPU and in bfloat16 on a GPU, whatever the precision of the network's products.
+    The steps are scaled to the size of AdamW's, so one learning rate and one weight decay can serve both. They are
+    computed in float32 on a CPU and in bfloat16 on a GPU, whatever the precision of the network's products.
     """
 
-    kind: Literal["muon"] = "muon"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Momentum of the matrices' gradients (Nesterov)."""
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Peak learning rate of the matrices, which follows the same warm-up and decay; null for that of `train`."""
+
+
+class MuonConfig(MatrixOptimizerConfig):
+    """Muon on the matrices of the layers, whose steps are made orthogonal, and AdamW on all other weights."""
+
+    kind: Literal["muon"] = "muon"
+
+
+class NorMuonConfig(MatrixOptimizerConfig):
+    """Muon whose orthogonal steps are divided by the root mean square of each row over time, and AdamW on all other
+    weights (Li et al. 2025, arXiv:2510.05491).
+    """
+
+    kind: Literal["normuon"] = "normuon"
+    row_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay rate of the rows' mean square."""
 
 
 AnyOptimizer = Annotated[OptimizerConfig, AnyKind(OptimizerConfig)]
+
+
+class LRScheduleConfig(KindConfig, is_family=True):
+    """Learning rate after the warm-up, from its peak to 0 after the last step."""
+
+
+class CosineDecayConfig(LRScheduleConfig):
+    """A cosine from the end of the warm-up to the end of the run, as in the paper."""
+
+    kind: Literal["cosine"] = "cosine"
+
+
+class WarmupStableDecayConfig(LRScheduleConfig):
+    """The peak until the last part of the run, then a decay (warm-up-stable-decay)."""
+
+    kind: Literal["warmup_stable_decay"] = "warmup_stable_decay"
+    decay_fraction: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Last part of the steps in which the learning rate decays; the warm-up must end before it."""
+    shape: Literal["linear", "1-sqrt"] = "linear"
+    """Factor of the peak at a fraction p of the decay: `linear`, 1 - p, or `1-sqrt`, 1 - sqrt(p) (Hägele et al. 2024,
+    arXiv:2405.18392)."""
+
+
+AnyLRSchedule = Annotated[LRScheduleConfig, AnyKind(LRScheduleConfig)]
 
 
 class ValidationConfig(Config):
@@ -65,15 +108,19 @@ class TrainConfig(Config):
     batch_size: Positive
     """Examples per step, over all processes and micro-batches."""
     learning_rate: Annotated[float, Field(gt=0, lt=1)] = 3e-4
-    """Peak learning rate, reached after the warm-up; a cosine then decays it to 0 at the last step."""
+    """Peak learning rate, reached after the warm-up; `lr_schedule` then decays it to 0 at the last step."""
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default_factory=lambda data: min(2000, data["steps"] // 10))
     """Steps of linear warm-up; fewer than `steps`. By default the paper's 2,000, or a tenth of a shorter run."""
+    lr_schedule: AnyLRSchedule = CosineDecayConfig()
+    """Decay of the learning rate after the warm-up."""
     optimizer: AnyOptimizer = AdamWConfig()
     """Optimizer and its settings."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Clip the global gradient norm to this value; null for no clipping."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
     """Decay of the moving average of the weights. The averaged weights are the model."""
+    ema_start: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of the steps after which the average starts, from the weights at that step (tail EMA)."""
     validation: ValidationConfig | None = None
     """Validation while the run trains; null for none."""
     save_every: Positive = 1000
@@ -98,10 +145,18 @@ class TrainConfig(Config):
         written = -(-self.steps // self.save_every) - newest // self.save_every  # The last step has one.
         return max(kept, min(self.save_total_limit + 1, kept + written))
 
+    def decay_start(self) -> int:
+        """Return the first step of the learning rate's decay: the last one at the peak."""
+        if isinstance(self.lr_schedule, WarmupStableDecayConfig):
+            return self.steps - max(1, round(self.lr_schedule.decay_fraction * self.steps))
+        return self.warmup_steps
+
     def broken_rules(self) -> Iterator[tuple[Keys, str]]:
-        """Yield that the warm-up does not end."""
+        """Yield that the warm-up does not end, or not before the decay."""
         if self.warmup_steps >= self.steps:
             yield ("warmup_steps",), f"must be below steps = {self.steps}"
+        elif self.warmup_steps > self.decay_start():
+            yield ("warmup_steps",), f"must be at most {self.decay_start()}, the step at which lr_schedule decays"
 
 
 class HardwareConfig(Config):

@@ -1,4 +1,4 @@
-"""Muon: momentum with orthogonalized updates, for the matrices of a network's layers.
+"""Muon and NorMuon: momentum with orthogonalized updates, for the matrices of a network's layers.
 
 Shapes: N matrices of one shape, R rows, C columns.
 """
@@ -6,6 +6,7 @@ Shapes: N matrices of one shape, R rows, C columns.
 import inspect
 from collections.abc import Iterable, Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,8 @@ enough steps."""
 STEPS = 5
 MIN_NORM = 1e-7
 """Lower bound on the norm that a matrix is divided by."""
+ROW_EPS = 1e-8
+"""Added to a row's root mean square in NorMuon."""
 RMS = 0.2
 """Approximate root mean square of AdamW's updates (Liu et al. 2025, arXiv:2502.16982, section 2.2)."""
 MAX_ASPECT_RATIO = 1.5
@@ -51,10 +54,22 @@ class Muon(EagerOptimizer):
     on a GPU, where it orthogonalizes matrices of one shape together.
 
     A sharded matrix (FSDP2) is gathered once per step, and every process orthogonalizes all of it.
+
+    With cautious weight decay only the entries of W decay whose update points towards 0, or is 0.
     """
 
-    def __init__(self, params: Iterable[dict[str, object]], lr: float, momentum: float, weight_decay: float) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(
+        self,
+        params: Iterable[dict[str, object]],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        *,
+        cautious_weight_decay: bool = False,
+        **defaults: object,
+    ) -> None:
+        self._is_cautious = cautious_weight_decay
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **defaults})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -66,10 +81,24 @@ class Muon(EagerOptimizer):
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
                 directions = map(_gather, self._directions(parameters, group["momentum"]), parameters)
-                updates = list(map(_shard, orthogonalize_together(list(directions)), parameters))
+                orthogonal = self._normalize(parameters, orthogonalize_together(list(directions)), group)
+                updates = list(map(_shard, orthogonal, parameters))
                 weights = [to_local(parameter) for parameter in parameters]
-                torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
+                decay = group["lr"] * group["weight_decay"]
+                if self._is_cautious:
+                    decay_cautiously(weights, updates, decay)
+                else:
+                    torch._foreach_mul_(weights, 1 - decay)
                 torch._foreach_add_(weights, updates, alpha=-RMS * max(shape) ** 0.5 * group["lr"])
+
+    def _normalize(
+        self,
+        parameters: list[nn.Parameter],  # noqa: ARG002 (for subclasses with a state)
+        orthogonal: list[Tensor],
+        group: dict[str, Any],  # noqa: ARG002
+    ) -> list[Tensor]:
+        """Return the orthogonalized matrices (R, C), or others of about the same norm, min(R, C)^0.5."""
+        return orthogonal
 
     def _directions(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
         """Update the momentum and return the matrices to orthogonalize, local shards for sharded parameters."""
@@ -80,6 +109,61 @@ class Muon(EagerOptimizer):
         buffers = [to_local(self.state[parameter]["momentum_buffer"]) for parameter in parameters]
         torch._foreach_lerp_(buffers, gradients, 1 - momentum)
         return list(torch._foreach_lerp(gradients, buffers, momentum))
+
+
+class NorMuon(Muon):
+    r"""NorMuon (Li et al. 2025, arXiv:2510.05491): Muon whose rows take steps of about equal size over time.
+
+    With O the orthogonalized matrix of Muon, v a number per row, at first 0, and the rate beta2, each step is
+
+        v <- beta2 v + (1 - beta2) mean over columns of O^2
+        O' = O / (sqrt(v) + 1e-8)
+        W <- (1 - r d) W - 0.2 sqrt(R C) r O' / |O'|
+
+    Every update has a root mean square of 0.2, as Muon's has. Without memory, beta2 = 0, all rows get the same norm.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[dict[str, object]],
+        lr: float,
+        momentum: float,
+        weight_decay: float,
+        *,
+        row_beta2: float,
+        cautious_weight_decay: bool = False,
+    ) -> None:
+        super().__init__(
+            params, lr, momentum, weight_decay, cautious_weight_decay=cautious_weight_decay, row_beta2=row_beta2
+        )
+
+    def _normalize(
+        self, parameters: list[nn.Parameter], orthogonal: list[Tensor], group: dict[str, Any]
+    ) -> list[Tensor]:
+        """Divide rows by their root mean square over time, and restore the norm of an orthogonal matrix.
+
+        Every process has the state of all rows of a sharded matrix, which is small.
+        """
+        normalized = []
+        for parameter, matrix in zip(parameters, orthogonal, strict=True):
+            state = self.state[parameter]
+            if "row_mean_square" not in state:
+                state["row_mean_square"] = matrix.new_zeros(len(matrix))
+            mean_square: Tensor = state["row_mean_square"]
+            mean_square.lerp_(matrix.square().mean(dim=1), 1 - group["row_beta2"])
+            rows = matrix / (mean_square.sqrt() + ROW_EPS)[:, None]
+            normalized.append(rows * (min(matrix.shape) ** 0.5 / rows.norm().clamp(min=MIN_NORM)))
+        return normalized
+
+
+def decay_cautiously(weights: Sequence[Tensor], updates: Sequence[Tensor], decay: float) -> None:
+    """Multiply by 1 - decay the weights w that the step w - update moves towards 0, or leaves: update w >= 0.
+
+    (Chen et al. 2025, arXiv:2510.12402.) Signs are compared, since products of small numbers are 0.
+    """
+    for weight, update in zip(weights, updates, strict=True):
+        is_decayed = weight.sign() * update.sign() >= 0
+        weight.mul_(1 - decay * is_decayed.to(weight.dtype))
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:

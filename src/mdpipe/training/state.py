@@ -32,8 +32,9 @@ class TrainingState:
         self.network = network
         self.objective = objective.to(self.device)
         self.optimizers = build_optimizers(network, objective, settings)
-        self.ema = EMA(network, settings.ema_decay)
-        self.objective_ema = EMA(objective, settings.ema_decay)
+        ema_start = int(settings.ema_start * settings.steps)
+        self.ema = EMA(network, settings.ema_decay, ema_start)
+        self.objective_ema = EMA(objective, settings.ema_decay, ema_start)
         prefixed = [(f"objective.{name}", parameter) for name, parameter in objective.named_parameters()]
         named = dict([*network.named_parameters(), *prefixed])
         self.parameters = list(named.values())

@@ -74,7 +74,7 @@ class Objective(Configurable, nn.Module, ABC):
         return {}
 
     def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return the training loss (B,), by default the bound.
+        """Return the training loss (B,), by default the bound. It may be another function of the denoiser's output.
 
         The value is logged during training. The gradient, in the denoiser's and in the objective's own parameters, is
         an unbiased estimate of the gradient of the expected loss.
@@ -82,7 +82,8 @@ class Objective(Configurable, nn.Module, ABC):
         Args:
             model: the denoiser.
             x0: (B, L) int64 below V.
-            t: (B,) float64, uniform on [0, 1).
+            t: (B,) float64, uniform on [0, 1), evenly spread over the batch. An objective with another distribution of
+                the time takes its inverse of t, which keeps the strata.
             u: (B, num_mask_samples * L) float64 in [0, 1).
             class_labels: (B,) or None, passed to the denoiser.
         """

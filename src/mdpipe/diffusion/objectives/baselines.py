@@ -12,17 +12,25 @@ from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
-from mdpipe.diffusion.objectives.md4 import AbsorbingObjective, chunked_token_loss, mask_exactly_k, masked_token_losses
+from mdpipe.diffusion.objectives.md4 import (
+    AbsorbingObjective,
+    WeightedObjective,
+    chunked_token_loss,
+    mask_exactly_k,
+    masked_token_losses,
+)
 from mdpipe.diffusion.schedules.base import DiscreteTime, Linear
+from mdpipe.diffusion.time_distributions import build_time_distribution
 from mdpipe.params.diffusion import AnyOrderConfig, AutoregressiveConfig, D3PMConfig, MaskGITConfig, SEDDConfig
 
 
-class D3PM(AbsorbingObjective, config=D3PMConfig):
+class D3PM(WeightedObjective, config=D3PMConfig):
     """D3PM with an absorbing state (Austin et al., 2021): MD4's bound in T steps, with an auxiliary loss. It minimizes
 
         bound + auxiliary * sum over masked n of -log mu^n(x_t, t)[x_0^n]
 
     The second term does not weight small times more. It contributes to the gradient of the loss only, not to its value.
+    `loss_weight: flat` gives the first term the weight 1, too.
     The original code scales the bound by 1 / T, so its coefficient of 0.001 is 0.001 T here.
     """
 
@@ -36,16 +44,13 @@ class D3PM(AbsorbingObjective, config=D3PMConfig):
         """Return the name of the bound."""
         return "d3pm bound"
 
-    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return one sample of the bound, (B,), with the gradient of the auxiliary term added to its own."""
-        t, weight = self.time_and_weight(t)
-        x_t = self.q_sample(x0, t, u)
-        cross_entropy = masked_token_losses(self, model, x_t, t, class_labels, x0).sum(dim=1)
+    def training_value(self, weight: Tensor, cross_entropy: Tensor, length: int) -> Tensor:
+        """Return the loss (B,) of one mask, with the gradient of the auxiliary term added to its own."""
         auxiliary = self.auxiliary * cross_entropy
-        return self.add_boundary_terms(weight * cross_entropy, x0.shape[1]).total + auxiliary - auxiliary.detach()
+        return super().training_value(weight, cross_entropy, length) + auxiliary - auxiliary.detach()
 
 
-class SEDD(AbsorbingObjective, config=SEDDConfig):
+class SEDD(WeightedObjective, config=SEDDConfig):
     r"""SEDD with an absorbing state (Lou et al., 2024): score entropy, with scores that need not sum to one.
 
     The scores s(m, t)_j = alpha / (1 - alpha) * exp(l_j) / V model q_t(j) / q_t(m), and the bound is eq. 24.
@@ -71,13 +76,19 @@ class SEDD(AbsorbingObjective, config=SEDDConfig):
 
 
 class MaskGIT(AbsorbingObjective, config=MaskGITConfig):
-    """MaskGIT (Chang et al., 2022): the unweighted cross entropy of a fixed fraction of masked tokens (eq. 28).
+    """MaskGIT (Chang et al., 2022): the cross entropy of a fixed fraction of masked tokens.
 
     This is not a bound, so MD4's in continuous time under the same schedule evaluates it.
 
-    At time t exactly k = ceil((1 - alpha(t)) L) tokens are masked, at least one, and the loss is L times the mean of
-    their cross entropies, without the weight -alpha' / (1 - alpha) that would make it MD4's.
+    At time t exactly k = ceil((1 - alpha(t)) L) tokens are masked, at least one. By default the loss is L times the
+    mean of their cross entropies, as in MaskGIT's code. It weighs k masked tokens by L / k, which under the linear
+    schedule is about 1 / t, MD4's own weight. With `loss_weight: flat` it is their sum, as eq. 28 has it.
     """
+
+    def __init__(self, config: MaskGITConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.time_distribution = build_time_distribution(config.time_distribution)
+        self.is_flat = config.loss_weight == "flat"
 
     @property
     def estimator(self) -> str:
@@ -85,11 +96,12 @@ class MaskGIT(AbsorbingObjective, config=MaskGITConfig):
         return "md4 bound"
 
     def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return L times the mean cross entropy of the masked tokens, (B,)."""
-        length = x0.shape[1]
+        """Return the sum of the masked tokens' cross entropies, or L times their mean, (B,)."""
+        t, length = self.time_distribution.quantile(t), x0.shape[1]
         k = (self.schedule.one_minus_alpha(t) * length).ceil().clamp(1, length)
         x_t = torch.where(mask_exactly_k(k, u), self.mask_id, x0)
-        return length / k * masked_token_losses(self, model, x_t, t, class_labels, x0).sum(dim=1)
+        cross_entropy = masked_token_losses(self, model, x_t, t, class_labels, x0).sum(dim=1)
+        return cross_entropy.double() if self.is_flat else length / k * cross_entropy
 
 
 class AnyOrder(Objective, config=AnyOrderConfig):
@@ -105,6 +117,8 @@ class AnyOrder(Objective, config=AnyOrderConfig):
 
     def __init__(self, config: AnyOrderConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
+        self.time_distribution = build_time_distribution(config.time_distribution)
+        self.is_flat = config.loss_weight == "flat"
         self.schedule = Linear()
         """For samplers; the bound does not use it."""
 
@@ -113,14 +127,27 @@ class AnyOrder(Objective, config=AnyOrderConfig):
         """Return the name of the bound."""
         return "any-order bound"
 
+    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Return the bound, or without the weight L / k the sum over the masked tokens, with k from a quantile t."""
+        t = self.time_distribution.quantile(t)
+        if not self.is_flat:
+            return self.elbo(model, x0, t, u, class_labels).total
+        return self._cross_entropy(model, x0, t, u, class_labels)[1].double()
+
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
         """Return one Monte Carlo sample of the bound; t decides k."""
+        k, cross_entropy = self._cross_entropy(model, x0, t, u, class_labels)
+        zero = torch.zeros_like(t)
+        return ELBO(reconstruction=zero, prior=zero, diffusion=x0.shape[1] / k * cross_entropy)
+
+    def _cross_entropy(
+        self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the number k of masked tokens and the sum of their cross entropies, each (B,)."""
         length = x0.shape[1]
         k = ((t * length).floor() + 1).clamp(max=length)
         x_t = torch.where(mask_exactly_k(k, u), self.mask_id, x0)
-        cross_entropy = masked_token_losses(self, model, x_t, k / length, class_labels, x0).sum(dim=1)
-        zero = torch.zeros_like(t)
-        return ELBO(reconstruction=zero, prior=zero, diffusion=length / k * cross_entropy)
+        return k, masked_token_losses(self, model, x_t, k / length, class_labels, x0).sum(dim=1)
 
 
 class Autoregressive(Objective, config=AutoregressiveConfig):

@@ -20,7 +20,14 @@ from torch.utils.checkpoint import checkpoint
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.schedules.base import DiscreteTime, build_schedule
-from mdpipe.params.diffusion import MD4Config, ScheduledConfig
+from mdpipe.diffusion.time_distributions import build_time_distribution
+from mdpipe.params.diffusion import (
+    CountedLossConfig,
+    MD4Config,
+    ScheduledConfig,
+    UniformTimesConfig,
+    WeightedLossConfig,
+)
 
 CHUNK_BYTES = 2**26
 """Maximum size of the float32 logits of a chunk."""
@@ -74,8 +81,84 @@ class AbsorbingObjective(Objective):
         )
 
 
-class MD4(AbsorbingObjective, config=MD4Config):
-    """The paper's objective: the bound itself is the loss."""
+class WeightedObjective(AbsorbingObjective):
+    r"""An absorbing objective whose training loss may differ from its bound,
+
+        loss = E_{t ~ q} lambda(t) E_mask sum over masked n of the token loss
+
+    with q the `time_distribution` and lambda the `loss_weight`: the bound's, or 1. The bound has q = 1, and `elbo` does
+    not depend on either. Only the product q lambda matters for the mean of the gradient.
+    """
+
+    config: WeightedLossConfig
+
+    def __init__(self, config: ScheduledConfig, vocab_size: int) -> None:
+        super().__init__(config, vocab_size)
+        self.time_distribution = build_time_distribution(self.config.time_distribution)
+        self.is_flat = self.config.loss_weight == "flat"
+        self.has_exact_counts = isinstance(self.config, CountedLossConfig) and self.config.exact_counts
+        self.is_trained_by_bound = not self.is_flat and self.config.time_distribution == UniformTimesConfig()
+
+    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
+        """Return the mean of the loss over `num_mask_samples` masks at the same quantile of the time, (B,).
+
+        If it is the bound it has the bound's boundary terms, and otherwise none.
+        """
+        losses = []
+        for u_mask in u.chunk(self.num_mask_samples, dim=1):
+            x_t, time, weight = self.training_sample(x0, t, u_mask)
+            cross_entropy = masked_token_losses(self, model, x_t, time, class_labels, x0).sum(dim=1)
+            losses.append(self.training_value(weight, cross_entropy, x0.shape[1]))
+        return torch.stack(losses).mean(dim=0)
+
+    def training_value(self, weight: Tensor, cross_entropy: Tensor, length: int) -> Tensor:
+        """Return the loss (B,) of one mask, for its weight (B,) and the sum of its tokens' losses (B,)."""
+        diffusion = weight * cross_entropy
+        return self.add_boundary_terms(diffusion, length).total if self.is_trained_by_bound else diffusion
+
+    def training_sample(self, x0: Tensor, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return x_t (B, L), the time (B,) and the weight (B,), for a quantile t (B,) of the time and u (B, L)."""
+        if self.has_exact_counts:
+            return self._exact_sample(x0, t, u)
+        t, weight = self.time_and_weight(self.time_distribution.quantile(t))
+        return self.q_sample(x0, t, u), t, torch.ones_like(weight) if self.is_flat else weight
+
+    def _exact_sample(self, x0: Tensor, quantile: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Return x_t with exactly n tokens masked, a time given n, and the weight that keeps the expected loss.
+
+        With m = 1 - alpha(t) and g(m) dm = q(t) lambda(t) dt, and since (1 / m) Bin(n; L, m) = (1 / n) Beta(m; n, L - n
+        + 1), the expected loss is the sum over n of
+
+            1 / n E_{m ~ Beta(n, L - n + 1)} m g(m) S_n(m)
+
+        with S_n the mean of the token losses' sum over sets of n tokens. n is 1 + floor(L m) at the given quantile of
+        q, and its probability divides the weight. m is the n-th smallest of the uniforms that choose the set, of which
+        it is independent. For lambda = 1 a factor of m moves into the Beta distribution, which becomes Beta(n + 1, L -
+        n + 1): linear and uniform, the weights are L / n, or constant, but for the schedule's epsilon.
+        """
+        length, schedule, q = x0.shape[1], self.schedule, self.time_distribution
+        n = (schedule.one_minus_alpha(q.quantile(quantile)) * length).floor().clamp(max=length - 1) + 1
+        below, above = (q.cdf(schedule.inverse(1 - count / length)) for count in (n - 1, n))
+        below, above = torch.where(n == 1, 0, below), torch.where(n == length, 1, above)
+        prob = above - below
+        m = u.sort(dim=1).values.gather(1, n.long()[:, None] - 1).squeeze(1)
+        if self.is_flat:
+            # The quantile's place in the stratum of n is uniform, whatever n is.
+            place = ((quantile - below) / prob).clamp(0, 1)
+            m = 1 - (1 - m) * place ** (1 / (length + 1))
+        t = schedule.inverse(1 - m)
+        first, last = (schedule.one_minus_alpha(end(t)) for end in (torch.zeros_like, torch.ones_like))
+        weight = q.density(t) / prob / n
+        if self.is_flat:
+            derivative = schedule.weight(t) * schedule.one_minus_alpha(t)
+            weight = q.density(t) / prob / ((length + 1) * derivative)
+        # No time has these mask probabilities; alpha' may be 0 at the nearest one.
+        weight = weight.masked_fill((m < first) | (m > last), 0)
+        return torch.where(mask_exactly_k(n, u), self.mask_id, x0), t, weight
+
+
+class MD4(WeightedObjective, config=MD4Config):
+    """The paper's objective: by default the bound itself is the loss."""
 
     def __init__(self, config: MD4Config, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
@@ -87,11 +170,6 @@ class MD4(AbsorbingObjective, config=MD4Config):
     def estimator(self) -> str:
         """Return the name of the bound, with its number of steps in discrete time."""
         return "md4 bound" if self.discrete_time is None else f"md4 bound, T = {self.discrete_time.timesteps}"
-
-    def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return the mean of the bound over `num_mask_samples` masks at the same time, (B,)."""
-        masks = u.chunk(self.num_mask_samples, dim=1)
-        return torch.stack([self.elbo(model, x0, t, u_mask, class_labels).total for u_mask in masks]).mean(dim=0)
 
 
 def masked_token_losses(
