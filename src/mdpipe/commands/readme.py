@@ -10,7 +10,7 @@ from mdpipe.reporting.markdown import replace_section
 
 README = Path("README.md")
 PICTURES = Path("docs/pictures")
-TABLES = {README: ("likelihood",), paths.RESULTS / "README.md": ("zero_shot", "samples", "samplers")}
+TABLES = {README: ("likelihood",), paths.RESULTS / "README.md": ("zero_shot", "samples", "samplers", "image_quality")}
 FIGURES = ("likelihood", "samplers", "exponents")
 
 
