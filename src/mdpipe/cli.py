@@ -113,6 +113,20 @@ def compare_samplers(run: RunName) -> None:
 
 
 @app.command()
+def fit_features(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A key of `image_quality.features` in params.yaml.")],
+) -> None:
+    """Train or load a feature network of images, and compute the features of its dataset."""
+    _run_stage("fit_features", **{"image_quality.features": name})
+
+
+@app.command()
+def measure_images(run: RunName) -> None:
+    """Measure samples of a run of images that `image_quality.runs` of params.yaml has."""
+    _run_stage("measure_images", **{"image_quality.runs": run})
+
+
+@app.command()
 def report() -> None:
     """Collect the tables and write the page."""
     _run_stage("report")

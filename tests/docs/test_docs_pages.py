@@ -25,7 +25,7 @@ TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 BLOCKS = [(page, *block) for page, text in TEXTS.items() for block in BLOCK.findall(text)]
 PIECES = [text for _, language, text in BLOCKS if language == "yaml"]
-SECTIONS = [piece for piece in PIECES if re.match(r"(sources|datasets|runs|samplers):", piece)]
+SECTIONS = [piece for piece in PIECES if re.match(r"(sources|datasets|runs|samplers|image_quality):", piece)]
 COMMANDS = sorted(
     {
         command.strip()

@@ -74,7 +74,7 @@ def write_params(copy: Path, name: str = "params.yaml", **changes: Any) -> None:
     run = params["runs"]["chars_md4"]
     run.update(deepcopy(OWN))
     params["runs"] = {"mine": run}
-    del params["comparisons"], params["samplers"], params["zero_shot"]
+    del params["comparisons"], params["samplers"], params["zero_shot"], params["image_quality"]
     for path, value in changes.items():
         *parents, last = path.split("__")
         section = run

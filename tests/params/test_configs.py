@@ -207,6 +207,24 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ),
     ({"zero_shot.packing": "sedd"}, "zero_shot: unknown key 'packing', now `sources: {NAME: PACKING}`; allowed: "),
     ({"samplers.samplers": [{"kind": "ancestal"}]}, "samplers.samplers.0.kind: 'ancestal' .* mean 'ancestral'?)$"),
+    ({"image_quality.features.digits.kind": "vgg"}, "image_quality.features.digits.kind: .*one of cnn, inception$"),
+    (
+        {"image_quality.features.digits.dataset": "docs_chars", "image_quality.runs": {}},
+        "image_quality.features.digits.dataset: .*it has text; allowed are the datasets of images: digits$",
+    ),
+    (
+        {"image_quality.runs.digits.features": "digit"},
+        "image_quality.runs.digits.features: .*for 'digits' (did you mean 'digits'?); allowed: digits$",
+    ),
+    ({"image_quality.runs.digits.count": 4}, "image_quality.runs.digits.count: 4 is refused: must be .*8"),
+    (
+        {"image_quality.runs": {"chars_md4": {"features": "digits", "dataset": "docs_chars"}}},
+        "image_quality.runs.chars_md4: .*its dataset has text; allowed are the runs of images: digits$",
+    ),
+    (
+        {"image_quality.features.digits": {"kind": "inception", "dataset": "digits", "path": "x.pth", "sha256": "67"}},
+        "image_quality.features.digits.sha256: '67' is refused: ",
+    ),
     ({"seed": None}, "seed: null is refused: must be a whole number$"),
 ]
 
@@ -302,7 +320,8 @@ def test_resolved_params_state_every_setting():
         assert run["sample"]["sampler"]["kind"] == (
             ObjectiveConfig.kinds[run["objective"]["kind"]].sampler or "ancestral"
         )
-    assert set(resolved) == {"seed", "sources", "datasets", "runs", "comparisons", "zero_shot", "samplers"}
+    sections = {"sources", "datasets", "runs", "comparisons", "zero_shot", "samplers", "image_quality"}
+    assert set(resolved) == {"seed", *sections}
 
 
 def test_the_committed_resolved_params_are_those_of_params_yaml():
@@ -317,10 +336,11 @@ def minimal() -> dict[str, Any]:
     return deepcopy({"sources": SMOKE["sources"], "datasets": SMOKE["datasets"], "runs": runs})
 
 
-def test_seed_comparisons_zero_shot_and_samplers_may_be_absent():
+def test_seed_and_the_sections_that_compare_may_be_absent():
     params = parse_params(minimal())
     assert (params.seed, params.comparisons) == (0, [])
     assert not params.zero_shot.runs and not params.zero_shot.sources and not params.samplers.runs
+    assert not params.image_quality.features and not params.image_quality.runs
     jsonschema.validate(minimal(), yaml.safe_load(json_schema()))
 
 

@@ -53,7 +53,7 @@ def owt_small() -> dict[str, Any]:
     run["network"] |= {"num_layers": 12, "num_heads": 12, "hidden_size": 768}
     run["train"] |= {"steps": 1_000_000, "batch_size": 512}
     content["runs"] = {"owt": run}
-    del content["comparisons"], content["zero_shot"], content["samplers"]
+    del content["comparisons"], content["zero_shot"], content["samplers"], content["image_quality"]
     return content
 
 

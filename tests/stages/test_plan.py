@@ -168,7 +168,7 @@ def test_where_all_is_known_no_total_says_at_least(empty):
     content = smoke()
     content["runs"] = {"digits": content["runs"]["digits"]}
     content["datasets"], content["sources"] = ({"digits": content[key]["digits"]} for key in ("datasets", "sources"))
-    del content["zero_shot"], content["samplers"], content["comparisons"]
+    del content["zero_shot"], content["samplers"], content["comparisons"], content["image_quality"]
     printed = describe(parse_params(content), 0.4, 989)
     assert "at least" not in printed
     assert "Nothing is unknown" in printed

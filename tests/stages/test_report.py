@@ -31,7 +31,7 @@ def two_runs(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     names = ("chars_md4", "chars_ar")
     data["runs"] = {name: data["runs"][name] for name in names}
     data["datasets"] = {"docs_chars": data["datasets"]["docs_chars"]}
-    del data["zero_shot"], data["samplers"]
+    del data["zero_shot"], data["samplers"], data["image_quality"]
     encoding = records.encoding("docs_chars", records.TEXT_RATES)
     write_record(encoding, paths.record("encode", "docs_chars"))
     for name, value in zip(names, (2.5, 2.25), strict=True):

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from mdpipe.pipeline import paths
 from mdpipe.reporting.images import GAP
 from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.download import download
+from mdpipe.stages.fit_features import fit_features
+from mdpipe.stages.measure_images import HEADLINE, measure_images
 from mdpipe.stages.report import report
 from mdpipe.stages.resolve import resolve
 from mdpipe.stages.sample import sample
@@ -42,6 +45,10 @@ def finished_place(params: Params, trained_place: Path, tmp_path_factory: pytest
             sample(params, run)
         for run in params.samplers.runs:
             compare_samplers(params, run)
+        for name in params.image_quality.features:
+            fit_features(params, name)
+        for run in params.image_quality.runs:
+            measure_images(params, run)
         resolve(params)
         report(params)
     return place
@@ -77,10 +84,45 @@ def test_every_record_and_row_says_what_it_is_of(params: Params) -> None:
 
 def test_metrics_files_hold_numbers_under_shared_names_only() -> None:
     shown = [json.loads(path.read_text()) for path in Path("metrics").glob("*/*.json")]
-    assert set().union(*shown) == set(RESULTS)
+    of_images = {*HEADLINE, "accuracy", "accuracy_stderr", "num_features"}
+    assert set().union(*shown) == {*RESULTS, *of_images}
     assert all(isinstance(value, int | float) for results in shown for value in results.values())
     metrics, records = ({path.stem for path in Path(top).glob("*/*.json")} for top in ("metrics", "records"))
     assert metrics < records
+
+
+def test_images_are_measured_against_real_images_and_noise(params: Params) -> None:
+    """Real images and noise are there once per dataset; only samples of a run with classes have requested classes."""
+    table = rows("image_quality")
+    (samples, against_training) = [row for row in table if row["run"] == "digits"]
+    assert (samples["reference"], against_training["reference"]) == ("held_out", "training")
+    assert samples["num_images"] == str(params.image_quality.runs["digits"].count)
+    network = json.loads(Path("data/features/digits/features.json").read_text())
+    assert samples["feature_network"] == "cnn of classes, 8 features"
+    assert samples["feature_network_sha256"] == network["sha256"]
+    assert samples["implementation"].startswith("torchmetrics ")
+    assert 0 <= float(samples["class_accuracy"]) <= 1 <= float(samples["inception_score"]) <= 10
+    others = [(row["images"], row["reference"]) for row in table if not row["run"]]
+    expected = [("held_out", "training"), ("noise", "held_out"), ("noise", "training"), ("training", "held_out")]
+    assert others == expected
+    fid = {(row["images"], row["reference"]): float(row["fid"]) for row in table}
+    assert fid["held_out", "training"] < fid["noise", "training"]
+    picture = paths.neighbors("digits").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    assert b64encode(picture).decode() in page and 'id="image-quality"' in page
+
+
+def test_samples_to_measure_do_not_depend_on_the_batch_size(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(Path.cwd(), tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    before = paths.record("image_quality", "digits").read_bytes(), paths.neighbors("digits").read_bytes()
+    data = params.model_dump()
+    data["image_quality"]["runs"]["digits"]["batch_size"] = 6  # 16 samples: the last batch is smaller
+    measure_images(Params.model_validate(data), "digits")
+    assert before == (paths.record("image_quality", "digits").read_bytes(), paths.neighbors("digits").read_bytes())
 
 
 def test_both_readmes_have_the_remade_tables(params: Params) -> None:

@@ -77,13 +77,14 @@ def test_stages_come_in_the_order_of_dvc_yaml_and_of_params(repo, stages):
 
 
 def test_outputs_with_a_suffix_are_files_and_the_others_folders(stages):
+    files = (".json", ".csv", ".md", ".npy", ".png")
     assert {output for stage in stages for output in stage.outputs if is_folder(output)} == {
-        output for stage in stages for output in stage.outputs if not output.endswith((".json", ".csv", ".md", ".npy"))
+        output for stage in stages for output in stage.outputs if not output.endswith(files)
     }
 
 
 def test_dvc_yaml_stays_readable_at_one_sitting():
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 165
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) < 200
 
 
 def test_a_value_that_names_a_dependency_is_among_the_params():

@@ -41,6 +41,10 @@ def describe(params: Params) -> str:
     for run_name, scored in params.samplers.runs.items():
         models = " and ".join(filter(None, (scored.reference_model, scored.causal_lm)))
         lines.append(f"  compare_samplers@{run_name}: scored by {models}, temperature {temperatures}")
+    for name, features in params.image_quality.features.items():
+        lines.append(f"  fit_features@{name}: {features.kind} for the images of {features.dataset}")
+    for run_name, measured in params.image_quality.runs.items():
+        lines.append(f"  measure_images@{run_name}: {measured.count} samples, features of {measured.features}")
     return "\n".join([*lines, "  report" if params.runs else NO_REPORT])
 
 

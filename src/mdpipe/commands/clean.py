@@ -31,17 +31,17 @@ LOCK_FILE = Path("dvc.lock")
 
 ANY = "*"
 MADE_IN = (
-    *(place(ANY) for place in (paths.raw, paths.tokenizer, paths.encoded, paths.model, paths.samples)),
-    *(place(ANY) for place in (paths.evaluation, paths.curve, paths.samplers)),
+    *(place(ANY) for place in (paths.raw, paths.tokenizer, paths.encoded, paths.model, paths.samples, paths.features)),
+    *(place(ANY) for place in (paths.evaluation, paths.curve, paths.samplers, paths.neighbors)),
     *(
         place(stage, ANY)
         for place in (paths.metrics, paths.record)
-        for stage in ("encode", "train", "sample", "evaluate", "zero_shot")
+        for stage in ("encode", "train", "sample", "evaluate", "zero_shot", "features", "image_quality")
     ),
 )
 """Outputs of stages, for any name of a source, dataset or run."""
 
-NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*){0,2}(\.(npy|json|csv))?)(\.partial|\.scratch)?")
+NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*){0,2}(\.(npy|json|csv|png))?)(\.partial|\.scratch)?")
 """Names of stages' outputs, finished or not. Other files in the same folders are the user's."""
 
 DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{URL_DIGITS}}})-")

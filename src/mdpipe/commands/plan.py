@@ -193,6 +193,10 @@ class Plan:
                 yield self._zero_shot(name, source_name)
         for name in params.samplers.runs:
             yield self._samplers(name)
+        for name in self.params.image_quality.features:
+            yield Row(f"fit_features@{name}")  # Small next to training, and to sampling for Inception v3.
+        for name in self.params.image_quality.runs:
+            yield self._image_quality(name)
         yield Row("report")
 
     def _run(self, name: str) -> Iterator[Row]:
@@ -218,6 +222,13 @@ class Plan:
         passes = sum(seq_len / (protocol.stride or seq_len) for protocol in settings.sources[source].values())
         flops = self.models[name].evaluation(settings.largest_num_mc_samples, examples) * passes
         return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=flops)
+
+    def _image_quality(self, name: str) -> Row:
+        """Return the FLOPs of the samples, without those of their features."""
+        run, count = self.params.runs[name], self.params.image_quality.runs[name].count
+        length, guided = self.datasets[run.dataset].length, run.sample.guidance_scale is not None
+        flops = self.models[name].sampling(run.sample.sampler, count, length, guided=guided)
+        return Row(f"measure_images@{name}", tokens=Estimate(count * length), flops=flops)
 
     def _samplers(self, name: str) -> Row:
         """Return the FLOPs of every fitting sampler, its steps and temperatures, and of scoring samples and test split.

@@ -14,7 +14,7 @@ README = Path("README.md")
 PICTURES = Path("docs/pictures")
 SOURCES = PICTURES / "sources.json"
 LOCK_FILE = Path("dvc.lock")
-TABLES = {README: ("likelihood",), paths.RESULTS / "README.md": ("zero_shot", "samples", "samplers")}
+TABLES = {README: ("likelihood",), paths.RESULTS / "README.md": ("zero_shot", "samples", "samplers", "image_quality")}
 FIGURES = ("likelihood", "samplers", "exponents")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 from mdpipe.file_formats import ending, refusal
 from mdpipe.params.data import AnyDataset, ImageDataset, LastCharacters, Splits, TextDataset, Windows, modality_of
 from mdpipe.params.errors import Keys, not_in
+from mdpipe.params.images import ImageQuality
 from mdpipe.params.kinds import MAX_NAME_LENGTH, Config, Distinct, Name, RunName, Seed
 from mdpipe.params.runs import Comparison, Run, ZeroShot
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerSuite
@@ -35,6 +36,9 @@ class Params(Config):
     """Which text runs are measured on which other sources (stage `zero_shot`)."""
     samplers: SamplerSuite = SamplerSuite()
     """Which samplers are compared, and on which runs (stage `samplers`)."""
+    image_quality: ImageQuality = ImageQuality()
+    """Feature networks, and the runs of images whose samples are measured with them (stages `fit_features`,
+    `measure_images`)."""
 
     @property
     def md5(self) -> str:
@@ -78,6 +82,7 @@ class Params(Config):
         yield from self._comparison_problems()
         yield from self._zero_shot_problems()
         yield from self._sampler_problems()
+        yield from self._image_quality_problems()
 
     def _has_dataset(self, run: str) -> bool:
         """Return True if the run and its dataset exist; further problems of one that does not are not reported."""
@@ -218,3 +223,26 @@ class Params(Config):
                 yield ("samplers", "samplers", index, "kind"), rule
         if not self.samplers.steps and any(isinstance(sampler, DiscreteTimeSamplerConfig) for sampler in samplers):
             yield ("samplers", "steps"), "samplers with a time grid need at least one number of steps"
+
+    def _image_quality_problems(self) -> BrokenRules:
+        suite = self.image_quality
+        images = [key for key, dataset in self.datasets.items() if modality_of(dataset) == "image"]
+        image_runs = [key for key in self.runs if self._modality_of_run(key) == "image"]
+        for name, network in suite.features.items():
+            if network.dataset not in images:
+                why = "it has text" if network.dataset in self.datasets else None
+                where = ("image_quality", "features", name, "dataset")
+                yield where, not_in("the datasets of images", network.dataset, images, why)
+        for name, measured in suite.runs.items():
+            at_run = ("image_quality", "runs", name)
+            if name not in image_runs:
+                why = "its dataset has text" if self._has_dataset(name) else None
+                yield at_run, not_in("the runs of images", name, image_runs, why)
+                continue
+            dataset = self.runs[name].dataset
+            if measured.dataset != dataset:
+                yield (*at_run, "dataset"), f"run {name!r} is on {dataset!r}"
+            fitting = [key for key, network in suite.features.items() if network.dataset == dataset]
+            if measured.features not in fitting:
+                rule = not_in(f"the feature networks for {dataset!r}", measured.features, fitting)
+                yield (*at_run, "features"), rule

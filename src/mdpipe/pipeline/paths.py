@@ -117,6 +117,16 @@ def samplers(run: str) -> Path:
     return Path("metrics/samplers") / f"{run}.csv"
 
 
+def features(name: str) -> Path:
+    """Return the folder of a feature network, and of the features of its dataset's splits."""
+    return Path("data/features") / name
+
+
+def neighbors(run: str) -> Path:
+    """Return the picture of a run's samples next to the training images that are nearest to them."""
+    return record("image_quality", run).with_suffix(".png")
+
+
 def curve(run: str) -> Path:
     """Return the table of a run's training curve."""
     return Path("metrics/curves") / f"{run}.csv"

@@ -19,7 +19,7 @@ CSV_ONLY = {
     *("modality", "stderr_mc", "reconstruction", "prior", "diffusion", "bits_per_char", "bytes", "seed", "revision"),
     *("license", "content_hash", "unk_tokens", "longest_document", "bits_per_word", "word_perplexity"),
     *("generative_perplexity", "generative_perplexity_per_sample", "distinct_1", "distinct_2", "distinct_3"),
-    *("longest_run", "network_dtype", "sampling_dtype", "replicate_of"),
+    *("longest_run", "network_dtype", "sampling_dtype", "replicate_of", "feature_network_sha256", "k"),
     *("difference_stderr_evaluation", "difference_stderr_seeds"),
 }
 """Columns that only the CSV file has."""
@@ -44,6 +44,9 @@ HEADINGS = {
     "ngram_overlap": "n-gram overlap",
     "distinct_4": "distinct-4",
     "mauve": "MAUVE",
+    "fid": "FID",
+    "nearer_features": "nearer by features",
+    "nearer_pixels": "nearer by pixels",
     "peak_mib": "peak MiB",
     "tflop": "TFLOP",
 }

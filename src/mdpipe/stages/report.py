@@ -29,6 +29,7 @@ from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import tables
 from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, samplers_chart, training_charts
 from mdpipe.reporting.graph import graph_chart
+from mdpipe.reporting.image_quality import image_quality_table
 from mdpipe.reporting.images import contact_sheet, encode_png
 from mdpipe.reporting.markdown import format_measurement
 from mdpipe.reporting.page import (
@@ -53,6 +54,8 @@ PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow
 DISPLAYED_CHARACTERS = 1200
 """Characters of the text samples that the page shows."""
 
+NEIGHBORS_CAPTION = "Samples of {run}, and the training images nearest to each by features and by pixels"
+
 
 def report(params: Params) -> None:
     """Write the tables of results/ (.csv and .md each; curves.csv is for `dvc plots`), and report/.
@@ -68,6 +71,7 @@ def report(params: Params) -> None:
     encodings = [read_record(paths.record("encode", dataset)) for dataset in params.datasets]
     speeds = pl.read_csv(paths.SPEEDS, schema_overrides=tables.SPEEDS) if paths.SPEEDS.exists() else None
     replicates = params.replicates()
+    measured = params.image_quality.runs
     compared = {run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}
     differences = [_difference(params, pair) for pair in params.comparisons]
     likelihood = tables.likelihood_table(_records("evaluate", params.runs), encodings, differences)
@@ -79,6 +83,7 @@ def report(params: Params) -> None:
         "zero_shot": with_means(zero_shots, replicates, tables.OTHER_TEXT),
         "samples": tables.samples_table(_records("sample", params.runs)),
         "samplers": tables.samplers_table(compared, speeds),
+        "image_quality": image_quality_table(read_record(paths.record("image_quality", run)) for run in measured),
     }
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
@@ -201,6 +206,11 @@ def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
             return paths.PUBLISHED
         case "samplers", run:
             return paths.samplers(str(run))
+        case "image_quality", None:
+            of_data = frame.filter(dataset=row["dataset"], features=row["features"]).drop_nulls("run")
+            return paths.record("image_quality", of_data["run"][0])
+        case "image_quality", run:
+            return paths.record("image_quality", str(run))
         case (("likelihood" | "datasets"), None):
             return paths.record("encode", row["dataset"])
         case (("likelihood" | "zero_shot"), str()) if row["seeds"] > 1:
@@ -301,6 +311,8 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         images.append(PageImage(encode_png(contact_sheet(pixels)), f"Real images of {settings.dataset}", labels))
         sampled = [names[at % real.classes] for at in range(settings.sample.count)] if settings.class_cond else []
         images.append(PageImage(sheet.read_bytes(), f"Samples of {run}", sampled))
+    if run in params.image_quality.runs:
+        images.append(PageImage(paths.neighbors(run).read_bytes(), NEIGHBORS_CAPTION.format(run=run)))
     if (animation := folder / "unmasking.gif").exists():
         images.append(PageImage(animation.read_bytes(), f"Unmasking of samples of {run}"))
     if (filled := paths.infilled_images(run)).exists():

@@ -61,6 +61,7 @@ def sample(
     class_labels: Tensor | None = None,
     guidance_scale: float | None = None,
     on_step: OnStep | None = None,
+    first: int = 0,
 ) -> Samples:
     """Fill the masked positions of tokens (N, L), window by window if L is more than the model's window.
 
@@ -68,11 +69,12 @@ def sample(
         model: the trained model.
         sampler: the order and number of its calls.
         tokens: known tokens and masks.
-        rng: the random numbers; sample i uses those of example i.
+        rng: the random numbers; sample i uses those of example first + i.
         token_sampler: samples a token from its logits.
         class_labels: (N,), or None.
         guidance_scale: of classifier-free guidance, or None.
         on_step: called after each step.
+        first: number of samples in earlier batches.
     """
     device = next(model.network.parameters()).device
     calls = CallCounter(model.denoiser)
@@ -86,7 +88,7 @@ def sample(
         model.objective.vocab_size,
         tokens.to(device),
         rng,
-        torch.arange(len(tokens), device=device),
+        torch.arange(first, first + len(tokens), device=device),
         class_labels=None if class_labels is None else class_labels.to(device),
         token_sampler=token_sampler,
         on_step=on_step,

@@ -1,0 +1,226 @@
+"""Stage `measure_images`: samples of a run of images against real images.
+
+The rows of a record are sets of images against reference images: the samples against the held-out and the training
+split, and for comparison real images and noise in the place of the samples.
+
+Shapes: N samples, L tokens of each.
+"""
+
+import math
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from mdpipe.data.artifacts.arrays import open_array
+from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.dataset import EncodedDataset
+from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.diffusion.samplers.base import build_sampler
+from mdpipe.diffusion.token_sampling import TokenSampler
+from mdpipe.evaluation.estimate import Estimate
+from mdpipe.evaluation.image_features import (
+    Features,
+    FeaturesHeader,
+    extract,
+    load_features,
+    load_split,
+    pixels_of,
+    spaced,
+    to_pixels,
+)
+from mdpipe.evaluation.image_quality import (
+    NEIGHBORS,
+    class_accuracy,
+    frechet_distance,
+    inception_score,
+    nearer_than_held_out,
+    nearest,
+    pixel_noise,
+    precision_recall,
+)
+from mdpipe.networks.runtime import configure_runtime
+from mdpipe.params import Params
+from mdpipe.pipeline import paths
+from mdpipe.reporting.images import Pixels, save_png
+from mdpipe.reporting.neighbors import Neighbors, neighbor_picture
+from mdpipe.stages.model_io import TrainedModel, compute_device, load_model
+from mdpipe.stages.sampling import all_masked, sample
+
+STREAM = "image quality"
+"""The stream of the samples' random numbers."""
+HEADLINE = (
+    *("fid", "fid_stderr", "fid_training", "precision", "recall"),
+    *("inception_score", "class_accuracy", "nearer_features", "nearer_pixels"),
+)
+"""The results that DVC shows as metrics: of the samples, against the held-out images if not of training."""
+SHOWN_SAMPLES, SHOWN_NEIGHBORS = 8, 3
+"""Rows of the picture, and neighbors in each, by features and by pixels."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images, their features, and their classes if the feature network is a classifier of them."""
+
+    name: str
+    features: Features
+    pixels: Pixels
+    """(N, H, W, C)."""
+    labels: Tensor | None = None
+    """(N,)."""
+
+    def subset(self, most: int) -> "ImageSet":
+        """Return at most `most` of the images, evenly spaced."""
+        at = spaced(len(self.pixels), most)
+        features = Features(self.features.features[at], self.features.logits[at])
+        return ImageSet(self.name, features, self.pixels[at], None if self.labels is None else self.labels[at])
+
+    @property
+    def points(self) -> Tensor:
+        """Return the images as vectors whose distance is the root mean square difference of pixels in [0, 1]."""
+        vectors = torch.from_numpy(self.pixels.reshape(len(self.pixels), -1))
+        return vectors / (255 * math.sqrt(vectors.shape[1]))
+
+
+def measure_images(params: Params, run: str) -> None:
+    """Write metrics and record image_quality/RUN, and a picture of samples and their nearest training images.
+
+    Raises:
+        ValueError: the model, the dataset or the feature network is missing or broken.
+    """
+    measured, settings = params.image_quality.runs[run], params.runs[run]
+    configure_runtime(threads=1)
+    device, encoded, folder = compute_device(), paths.encoded(measured.dataset), paths.features(measured.features)
+    hint = f"run `dvc repro fit_features@{measured.features}` again"
+    network, header = load_features(folder, hint, device)
+    train, held_out = (
+        _load_real(name, EncodedDataset.open(encoded, split), header, folder, hint)
+        for name, split in (("training", "train"), ("held_out", settings.evaluate.split))
+    )
+    model = load_model(run)
+    classes = torch.arange(measured.count) % model.num_classes if model.num_classes else None  # each in turn
+    tokens, nfe = _sample(params, model, classes)
+    unigram = open_array(encoded / "unigram.npy", f"run `dvc repro encode@{measured.dataset}` again")
+
+    def image_set(name: str, ids: NDArray[np.int64], labels: Tensor | None) -> ImageSet:
+        pixels = to_pixels(ids, model.objective.vocab_size, model.shape)
+        return ImageSet(name, extract(network, pixels, device), pixels, labels)
+
+    samples = image_set("samples", tokens, classes if header.task == "classes" else None)
+    noise = image_set("noise", pixel_noise(unigram, tokens.shape, params.seed), None)
+    pairs = [
+        *((images, reference) for images in (samples, noise) for reference in (held_out, train)),
+        (train.subset(measured.count), held_out),
+        (held_out, train),
+    ]
+    distances = {images.name: _distances_to(images, train) for images in (samples, noise, held_out)}
+    rows = [_row(images, reference, distances, header) for images, reference in pairs]
+    record = {
+        "run": run,
+        "dataset": measured.dataset,
+        "split": settings.evaluate.split,
+        "features": measured.features,
+        "feature_network": f"{header.kind} of {header.task}, {header.num_features} features",
+        "feature_network_sha256": header.sha256,
+        "implementation": f"torchmetrics {version('torchmetrics')}",
+        "k": NEIGHBORS,
+        "sampler": settings.sample.sampler.kind,
+        "nfe": nfe,
+        "class_cond": model.class_cond,
+        "seed": params.seed,
+        "rows": rows,
+    }
+    write_record(record, paths.record("image_quality", run))
+    results = rows[0] | {"fid_training": rows[1]["fid"]}
+    shown = {name: results[name] for name in HEADLINE if results[name] is not None}
+    write_record(shown, paths.metrics("image_quality", run))
+    save_png(_picture(samples, train), paths.neighbors(run))
+
+
+def _load_real(name: str, dataset: EncodedDataset, header: FeaturesHeader, folder: Path, hint: str) -> ImageSet:
+    """Return the images of a split whose features `fit_features` computed."""
+    features = load_split(folder / f"{dataset.split}.safetensors", header, hint)
+    chosen = spaced(len(dataset.tokens), len(features.features))
+    labels = None
+    if dataset.labels is not None and header.task == "classes":
+        labels = torch.from_numpy(np.array(dataset.labels[chosen]))
+    return ImageSet(name, features, pixels_of(dataset, chosen), labels)
+
+
+def _sample(params: Params, model: TrainedModel, classes: Tensor | None) -> tuple[NDArray[np.int64], int]:
+    """Return tokens (N, L) drawn as the stage `sample` does, but in other random numbers, and NFE of a batch."""
+    measured, settings = params.image_quality.runs[model.name], params.runs[model.name].sample
+    parts, nfe = [], 0
+    for first in range(0, measured.count, measured.batch_size):
+        count = min(measured.batch_size, measured.count - first)
+        samples = sample(
+            model,
+            build_sampler(settings.sampler),
+            all_masked(model, count),
+            CounterRNG(params.seed, STREAM),
+            token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
+            class_labels=None if classes is None else classes[first : first + count],
+            guidance_scale=settings.guidance_scale,
+            first=first,
+        )
+        parts.append(samples.tokens.numpy())
+        nfe = max(nfe, samples.nfe)
+    return np.concatenate(parts), nfe
+
+
+def _distances_to(images: ImageSet, train: ImageSet) -> dict[str, Tensor]:
+    """Return the distance of each image to its nearest training image, by features and by pixels: (N,) each."""
+    by_features = nearest(images.features.features, train.features.features, 1)[0][:, 0]
+    return {"features": by_features, "pixels": nearest(images.points, train.points, 1)[0][:, 0]}
+
+
+def _row(
+    images: ImageSet, reference: ImageSet, distances: dict[str, dict[str, Tensor]], header: FeaturesHeader
+) -> dict[str, Any]:
+    """Return the measures of a set of images against reference images; None where one does not apply.
+
+    Args:
+        images: the images.
+        reference: the real images that they are compared with.
+        distances: the distances of sets of images to the training images, by the name of the set.
+        header: what the feature network is.
+    """
+    estimates: dict[str, Estimate | None] = {
+        "fid": frechet_distance(images.features.features, reference.features.features)
+    }
+    estimates["precision"], estimates["recall"] = precision_recall(
+        images.features.features, reference.features.features
+    )
+    has_classes = header.task != "rotations"
+    estimates["inception_score"] = inception_score(images.features.logits) if has_classes else None
+    labels = images.labels
+    estimates["class_accuracy"] = None if labels is None else class_accuracy(images.features.logits, labels)
+    is_new = images.name in ("samples", "noise")
+    for kind, held_out in distances["held_out"].items():
+        estimates[f"nearer_{kind}"] = nearer_than_held_out(distances[images.name][kind], held_out) if is_new else None
+    row: dict[str, Any] = {"images": images.name, "num_images": len(images.pixels)}
+    row |= {"reference": reference.name, "num_reference": len(reference.pixels)}
+    for name, estimate in estimates.items():
+        row |= {name: estimate and estimate.value, f"{name}_stderr": estimate and estimate.stderr}
+    return row
+
+
+def _picture(samples: ImageSet, train: ImageSet) -> Image.Image:
+    """Return samples, from the nearest to a training image to the farthest, and their nearest training images."""
+    found = {
+        "by features": nearest(samples.features.features, train.features.features, SHOWN_NEIGHBORS),
+        "by pixels": nearest(samples.points, train.points, SHOWN_NEIGHBORS),
+    }
+    order = found["by pixels"][0][:, 0].argsort().numpy()
+    shown = order[spaced(len(order), SHOWN_SAMPLES)]
+    neighbors = [
+        Neighbors(title, train.pixels[indices[shown].numpy()], distances[shown].tolist())
+        for title, (distances, indices) in found.items()
+    ]
+    return neighbor_picture(samples.pixels[shown], neighbors)

@@ -1,0 +1,113 @@
+"""Measures of samples of images, against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mdpipe.evaluation import image_quality as quality
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def gaussian(count: int, mean: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Features whose sample mean and covariance are exactly `mean` and diag(scales^2)."""
+    noise = torch.randn(count, len(mean), generator=GENERATOR, dtype=torch.float64)
+    noise -= noise.mean(0)
+    whitened = noise @ torch.linalg.inv(torch.linalg.cholesky(noise.T @ noise / (count - 1))).T
+    return whitened * scales + mean
+
+
+def test_fid_is_the_distance_of_two_known_gaussians():
+    """With diagonal covariances, |mu - mu'|^2 + sum (s - s')^2."""
+    means = torch.tensor([[0.0, 1.0, -2.0], [0.5, 1.0, 1.0]], dtype=torch.float64)
+    scales = torch.tensor([[1.0, 2.0, 0.5], [3.0, 2.0, 1.0]], dtype=torch.float64)
+    samples, reference = (gaussian(60, mean, scale) for mean, scale in zip(means, scales, strict=True))
+    expected = float((means[0] - means[1]).square().sum() + (scales[0] - scales[1]).square().sum())
+    assert quality.frechet_distance(samples, reference).value == pytest.approx(expected, rel=1e-9)
+
+
+def test_error_of_fid_is_that_of_the_delta_method():
+    """In one dimension FID = (m - m')^2 + (s - s')^2, so its variance is (4 (m - m')^2 s^2 + 2 (s - s')^2 s^2) / N."""
+    samples = torch.randn(4000, 1, generator=GENERATOR, dtype=torch.float64)
+    reference = gaussian(500, torch.tensor([2.0]), torch.tensor([3.0]))
+    expected = math.sqrt((4 * 2.0**2 + 2 * 2.0**2) / 4000)
+    # The jackknife's error has a relative error of 1 / sqrt(2 * 19) = 16 %: four of these, 1 in 15,000.
+    assert quality.frechet_distance(samples, reference).stderr == pytest.approx(expected, rel=0.65)
+
+
+def test_jackknife_of_a_mean_is_the_error_of_a_mean():
+    values = torch.randn(quality.GROUPS, generator=GENERATOR, dtype=torch.float64)
+    estimate = quality.jackknife(lambda kept: float(values[kept].mean()), len(values))
+    assert estimate.value == pytest.approx(float(values.mean()))
+    assert estimate.stderr == pytest.approx(float(values.std() / math.sqrt(len(values))))
+
+
+@pytest.mark.parametrize(("classes", "score"), [(1, 1.0), (4, 4.0), (10, 10.0)])
+def test_inception_score_counts_the_classes_of_certain_images(classes, score):
+    logits = 80.0 * torch.nn.functional.one_hot(torch.arange(40) % classes, 10)
+    assert quality.inception_score(logits).value == pytest.approx(score, rel=1e-6)
+
+
+def test_inception_score_of_known_distributions_and_no_global_randomness():
+    """Two kinds of images with p = (3/4, 1/4) and (1/4, 3/4): exp(log 2 - H(1/4))."""
+    logits = torch.tensor([[0.75, 0.25], [0.25, 0.75]]).log().repeat(40, 1)
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    state = torch.random.get_rng_state()
+    assert quality.inception_score(logits).value == pytest.approx(2 * math.exp(-entropy), rel=1e-6)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_precision_and_recall_of_points_on_a_line():
+    """With k = 1 the manifold of 0, 1, 2, 3 is [-1, 4]; that of 0, 0.5, 10, 10.5 is [-0.5, 1] and [9.5, 11]."""
+    reference = torch.tensor([[0.0], [1.0], [2.0], [3.0]])
+    samples = torch.tensor([[0.0], [0.5], [10.0], [10.5]])
+    precision, recall = quality.precision_recall(samples, reference, k=1)
+    assert (precision.value, recall.value) == (0.5, 0.5)
+    assert precision.stderr == pytest.approx(math.sqrt(0.25 / 3))
+
+
+def test_precision_and_recall_of_separate_and_of_equal_sets():
+    features = torch.randn(600, 4, generator=GENERATOR)  # more than a chunk of the distances
+    far = features + 100
+    assert [estimate.value for estimate in quality.precision_recall(features, features)] == [1.0, 1.0]
+    assert [estimate.value for estimate in quality.precision_recall(features, far)] == [0.0, 0.0]
+    # All samples near one reference image: good, and of little variety.
+    precision, recall = quality.precision_recall(features[:1] + 1e-3 * features, features)
+    assert precision.value == 1.0 and recall.value < 0.05
+
+
+def test_precision_and_recall_need_more_images_than_neighbors():
+    with pytest.raises(ValueError, match="k = 3 need 4 images at least, and there are 3"):
+        quality.precision_recall(torch.zeros(3, 2), torch.zeros(9, 2))
+
+
+def test_nearest_images_are_those_of_all_distances_sorted():
+    points, images = torch.randn(5, 3, generator=GENERATOR), torch.randn(700, 3, generator=GENERATOR)
+    distances, indices = quality.nearest(points, images, 4)
+    expected = np.linalg.norm(points.numpy()[:, None] - images.numpy()[None], axis=2)
+    assert np.array_equal(indices.numpy(), expected.argsort(1)[:, :4])
+    assert distances.numpy() == pytest.approx(np.sort(expected, 1)[:, :4], rel=1e-5)
+
+
+def test_share_of_nearer_samples_is_one_for_copies_and_half_for_equals():
+    held_out = torch.tensor([3.0, 1.0, 2.0])
+    assert quality.nearer_than_held_out(torch.zeros(4), held_out).value == 1.0
+    assert quality.nearer_than_held_out(torch.full((4,), 9.0), held_out).value == 0.0
+    assert quality.nearer_than_held_out(held_out, held_out).value == pytest.approx(0.5)
+    # 1.5 is nearer than two of three, 2 than one and half of its equal.
+    assert quality.nearer_than_held_out(torch.tensor([1.5, 2.0]), held_out).value == pytest.approx((2 / 3 + 1 / 2) / 2)
+
+
+def test_pixel_noise_has_the_frequencies_of_training_and_is_a_function_of_its_seed():
+    noise = quality.pixel_noise(np.array([1, 0, 3]), (400, 10), seed=1)
+    assert noise.shape == (400, 10) and not (noise == 1).any()
+    # 4000 pixels: four standard errors.
+    assert (noise == 2).mean() == pytest.approx(0.75, abs=4 * math.sqrt(0.75 * 0.25 / 4000))
+    assert np.array_equal(noise, quality.pixel_noise(np.array([1, 0, 3]), (400, 10), seed=1))
+
+
+def test_class_accuracy_is_the_share_of_requested_classes():
+    logits = torch.eye(4)
+    assert quality.class_accuracy(logits, torch.tensor([0, 1, 2, 0])).value == 0.75
