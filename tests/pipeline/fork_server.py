@@ -45,6 +45,8 @@ LIBRARIES = (
     "typer",
     "vl_convert",
 )
+BUNDLE = "import vl_convert; print(end=vl_convert.javascript_bundle())"
+"""The scripts of the page are always the same, and take seconds to be put together."""
 COMMANDS = {"dvc": "dvc", "mdpipe": "mdpipe", "snakemake": "snakemake", "python": "workflow.job"}
 """The module that a command runs; of `python`, only `python -m workflow.job` is forked."""
 
@@ -134,6 +136,9 @@ def _run(files: list[int], module: str, arguments: list[str], folder: str, envir
 if __name__ == "__main__":
     for library in LIBRARIES:
         importlib.import_module(library)
+    # In another process: threads of its JavaScript engine, once started, would be missing in forked ones.
+    bundle = subprocess.run([sys.executable, "-c", BUNDLE], capture_output=True, text=True, check=True).stdout
+    sys.modules["vl_convert"].javascript_bundle = lambda: bundle
     gc.collect()
     gc.freeze()  # So that no collection writes to memory that the processes share.
     serve(sys.argv[1])
