@@ -131,7 +131,7 @@ def planned(output: str) -> list[str]:
     return sorted({row[0] for row in rows if len(row) == 2 and row[1] == "1"} - {"all"})
 
 
-def fresh_copy(directory: Path, commands: Path) -> WorkingCopy:
+def fresh_copy(directory: Path, commands: Path | None) -> WorkingCopy:
     """The repository's files, git's history begun anew, the params of these tests and nothing made yet."""
     root = directory / "copy"
     listed = subprocess.run(
@@ -149,14 +149,17 @@ def fresh_copy(directory: Path, commands: Path) -> WorkingCopy:
 
 
 @pytest.fixture(scope="session")
-def commands() -> Iterator[Path]:
-    """A folder of commands that a fork server runs."""
+def commands() -> Iterator[Path | None]:
+    """A folder of commands that a fork server runs; none where only real processes can be used."""
+    if not hasattr(os, "pidfd_open"):  # macOS
+        yield None
+        return
     with TemporaryDirectory() as folder, fork_server(Path(folder)) as commands:  # A socket's path must be short.
         yield commands
 
 
 @pytest.fixture(scope="session")
-def built(commands: Path, make_once: Callable[[str, Callable[[Path], Any]], Path]) -> WorkingCopy:
+def built(commands: Path | None, make_once: Callable[[str, Callable[[Path], Any]], Path]) -> WorkingCopy:
     """A copy in which `snakemake --cores all` has made everything. Not to be changed: take a `twin`."""
     directory = make_once("built", lambda folder: fresh_copy(folder, commands).run("snakemake", "--cores", "all"))
     return WorkingCopy(directory / "copy", directory / "calls", commands)
@@ -164,7 +167,7 @@ def built(commands: Path, make_once: Callable[[str, Callable[[Path], Any]], Path
 
 @pytest.fixture(scope="session")
 def uninterrupted(
-    built: WorkingCopy, commands: Path, make_once: Callable[[str, Callable[[Path], Any]], Path]
+    built: WorkingCopy, commands: Path | None, make_once: Callable[[str, Callable[[Path], Any]], Path]
 ) -> WorkingCopy:
     """One run and what follows from it, with a training long enough to be caught in the middle.
 

@@ -1,8 +1,8 @@
 """A process that has loaded the libraries of the engines and stages, and forks for each command that they start.
 
 Loading them takes most of the time of an engine's or a stage's process here. The code of the repository is not loaded
-before the fork: a command runs the code of the working copy that it is started in. Signals do not reach the forked
-process; a test that sends any uses real processes.
+before the fork: a command runs the code of the working copy that it is started in. What starts a command waits for a
+small client, which passes on its files and the exit status, but no signals; tests that send any use real processes.
 
 `python -m tests.pipeline.fork_server SOCKET` serves until its standard input ends.
 """
@@ -110,6 +110,7 @@ def serve(address: str) -> None:
 
 
 def _start(connection: socket.socket) -> BaseProcess:
+    """Fork a process for the request that a client sends."""
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile("rb") as stream:
         request = json.loads(stream.readline())
@@ -121,6 +122,7 @@ def _start(connection: socket.socket) -> BaseProcess:
 
 
 def _run(files: list[int], module: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Become the requested command."""
     for file, opened in enumerate(files):
         os.dup2(opened, file)
         os.close(opened)

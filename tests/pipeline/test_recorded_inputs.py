@@ -112,7 +112,7 @@ def touch_new(path: Path) -> None:
     path.touch()
 
 
-def pulled_clone(copy: WorkingCopy, commands: Path, directory: Path) -> WorkingCopy:
+def pulled_clone(copy: WorkingCopy, commands: Path | None, directory: Path) -> WorkingCopy:
     """Return a clone that has its artifacts from a remote of DVC and has run nothing."""
     copy.commit()
     copy.run("dvc", "remote", "add", "--local", "--default", "remote", str(directory / "remote"))
