@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(CURDIR)/$(VENV)/bin
 PYTHON ?= python3
 export PATH := $(BIN):$(PATH)
+# One process of the tests more than cores, since some wait for engines and servers; at most 4, for the sake of memory.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))')
 # Without bytecode every process, of which the tests start hundreds, would compile all modules that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -29,10 +31,10 @@ reproduce: setup
 	snakemake --cores all
 
 test: setup
-	pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-fast: setup
-	pytest -n auto --maxprocesses 4 --dist loadfile -m "not pipeline and not slow"
+	pytest -n $(WORKERS) --dist loadfile -m "not pipeline and not slow"
 
 lint: setup
 	ruff check .

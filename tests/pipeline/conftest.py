@@ -9,10 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.pipeline.fork_server import fork_server
 
 ROOT = Path(__file__).parents[2]
 RUN = "chars_md4"
@@ -31,16 +34,21 @@ MADE_BY_THE_DEFAULT_SUITE = (
 
 
 class WorkingCopy:
-    """A copy of the repository's working tree, with separate code, artifacts and list of stages run."""
+    """A copy of the repository's working tree, with separate code, artifacts and list of stages run.
 
-    def __init__(self, root: Path, calls: Path) -> None:
-        self.root, self._calls = root, calls
+    With the commands of a fork server, engines and stages are processes that it forks.
+    """
+
+    def __init__(self, root: Path, calls: Path, commands: Path | None) -> None:
+        self.root, self._calls, self._commands = root, calls, commands
         shim = calls.parent / "bin" / "mdpipe"
         shim.parent.mkdir(exist_ok=True)
         # A wrapper that takes note of each stage run, then does run it.
-        shim.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\nexec "{sys.executable}" -m mdpipe "$@"\n')
+        run = f'"{commands}/mdpipe"' if commands else f'"{sys.executable}" -m mdpipe'
+        shim.write_text(f'#!/bin/sh\necho "$@" >> "{calls}"\nexec {run} "$@"\n')
         shim.chmod(shim.stat().st_mode | stat.S_IEXEC)
-        path = os.pathsep.join([str(shim.parent), str(Path(sys.executable).parent), os.environ["PATH"]])
+        first = [shim.parent, *([commands] if commands else []), Path(sys.executable).parent]
+        path = os.pathsep.join([*map(str, first), os.environ["PATH"]])
         # DVC runs commands by this shell. That of Debian forks for a command where others exec.
         self.environment = {**os.environ, "PATH": path, "PYTHONPATH": str(root / "src"), "SHELL": "/bin/sh"}
         # Users have bytecode beside the code: it makes nothing stale, and every start is faster.
@@ -110,7 +118,11 @@ class WorkingCopy:
     def twin(self, directory: Path) -> "WorkingCopy":
         """A second copy with all artifacts, caches and memories of the engines."""
         shutil.copytree(self.root, directory / "copy", symlinks=True)
-        return WorkingCopy(directory / "copy", directory / "calls")
+        return WorkingCopy(directory / "copy", directory / "calls", self._commands)
+
+    def with_real_processes(self) -> "WorkingCopy":
+        """The same copy, in which every command is a new process, to which signals can be sent."""
+        return WorkingCopy(self.root, self._calls, None)
 
 
 def planned(output: str) -> list[str]:
@@ -119,7 +131,7 @@ def planned(output: str) -> list[str]:
     return sorted({row[0] for row in rows if len(row) == 2 and row[1] == "1"} - {"all"})
 
 
-def fresh_copy(directory: Path) -> WorkingCopy:
+def fresh_copy(directory: Path, commands: Path | None) -> WorkingCopy:
     """The repository's files, git's history begun anew, the params of these tests and nothing made yet."""
     root = directory / "copy"
     listed = subprocess.run(
@@ -130,28 +142,40 @@ def fresh_copy(directory: Path) -> WorkingCopy:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, root / name, follow_symlinks=False)
     shutil.copy(root / "tests/pipeline/params.yaml", root / "params.yaml")
-    copy = WorkingCopy(root, directory / "calls")
+    copy = WorkingCopy(root, directory / "calls", commands)
     copy.run("git", "init", "--quiet")
     copy.commit()
     return copy
 
 
 @pytest.fixture(scope="session")
-def built(make_once: Callable[[str, Callable[[Path], Any]], Path]) -> WorkingCopy:
-    """A copy in which `snakemake --cores all` has made everything. Not to be changed: take a `twin`."""
-    directory = make_once("built", lambda folder: fresh_copy(folder).run("snakemake", "--cores", "all"))
-    return WorkingCopy(directory / "copy", directory / "calls")
+def commands() -> Iterator[Path | None]:
+    """A folder of commands that a fork server runs; none where only real processes can be used."""
+    if not hasattr(os, "pidfd_open"):  # macOS
+        yield None
+        return
+    with TemporaryDirectory() as folder, fork_server(Path(folder)) as commands:  # A socket's path must be short.
+        yield commands
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(built: WorkingCopy, make_once: Callable[[str, Callable[[Path], Any]], Path]) -> WorkingCopy:
+def built(commands: Path | None, make_once: Callable[[str, Callable[[Path], Any]], Path]) -> WorkingCopy:
+    """A copy in which `snakemake --cores all` has made everything. Not to be changed: take a `twin`."""
+    directory = make_once("built", lambda folder: fresh_copy(folder, commands).run("snakemake", "--cores", "all"))
+    return WorkingCopy(directory / "copy", directory / "calls", commands)
+
+
+@pytest.fixture(scope="session")
+def uninterrupted(
+    built: WorkingCopy, commands: Path | None, make_once: Callable[[str, Callable[[Path], Any]], Path]
+) -> WorkingCopy:
     """One run and what follows from it, with a training long enough to be caught in the middle.
 
     DVC restores all but the report from what `built` has made of the same params.
     """
 
     def make(directory: Path) -> None:
-        copy = fresh_copy(directory)
+        copy = fresh_copy(directory, commands)
         for section, name in {"sources": "pydantic_docs", "datasets": "docs_chars", "runs": RUN}.items():
             copy.keep_only(section, name)
         copy.edit_params("comparisons", [])
@@ -162,7 +186,7 @@ def uninterrupted(built: WorkingCopy, make_once: Callable[[str, Callable[[Path],
         assert copy.stages_run() == ["report"]
 
     directory = make_once("uninterrupted", make)
-    return WorkingCopy(directory / "copy", directory / "calls")
+    return WorkingCopy(directory / "copy", directory / "calls", commands)
 
 
 @pytest.fixture

@@ -77,7 +77,7 @@ def test_an_experiment_in_a_copy_runs_the_code_of_the_copy(made):
     assert "code of the working copy" in said
 
 
-def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(made, tmp_path):
+def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(made, commands, tmp_path):
     """Times of files and folders, and all that the engine remembers, do not count."""
     source = made.root / "src/mdpipe/training"
     (source / ".optimizer.py.swp").touch()
@@ -91,7 +91,7 @@ def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(made, tmp_path):
     shutil.rmtree(made.root / ".snakemake")
     shutil.rmtree(made.root / ".mdpipe/requests")
     assert made.planned() == []
-    clone = pulled_clone(made, tmp_path)
+    clone = pulled_clone(made, commands, tmp_path)
     assert clone.is_up_to_date()
     assert clone.planned() == []
 
@@ -112,7 +112,7 @@ def touch_new(path: Path) -> None:
     path.touch()
 
 
-def pulled_clone(copy: WorkingCopy, directory: Path) -> WorkingCopy:
+def pulled_clone(copy: WorkingCopy, commands: Path | None, directory: Path) -> WorkingCopy:
     """Return a clone that has its artifacts from a remote of DVC and has run nothing."""
     copy.commit()
     copy.run("dvc", "remote", "add", "--local", "--default", "remote", str(directory / "remote"))
@@ -120,7 +120,7 @@ def pulled_clone(copy: WorkingCopy, directory: Path) -> WorkingCopy:
     place = directory / "pulled"
     place.mkdir()
     copy.run("git", "clone", "--quiet", str(copy.root), str(place / "copy"))
-    clone = WorkingCopy(place / "copy", place / "calls")
+    clone = WorkingCopy(place / "copy", place / "calls", commands)
     clone.run("dvc", "remote", "add", "--local", "--default", "remote", str(directory / "remote"))
     clone.run("dvc", "pull", "--quiet")
     return clone

@@ -28,13 +28,26 @@ def smoke() -> Any:
     return yaml.safe_load((ROOT / "workflow/presets/smoke.yaml").read_text())
 
 
-@pytest.fixture
-def suite(place: Path) -> Params:
+@pytest.fixture(scope="module")
+def repository(trained_place: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The smoke suite in a repository of DVC, with everything in the places that dvc.yaml says."""
-    for name in ("dvc.yaml", "params.replicates.yaml"):
-        shutil.copy(ROOT / name, name)
-    Repo.init(no_scm=True)
-    return use(smoke(), make=True)
+    folder = tmp_path_factory.mktemp("clean") / "suite"
+    shutil.copytree(trained_place, folder, ignore=shutil.ignore_patterns(".mdpipe"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name in ("dvc.yaml", "params.replicates.yaml"):
+            shutil.copy(ROOT / name, name)
+        Repo.init(no_scm=True)
+        use(smoke(), make=True)
+    return folder
+
+
+@pytest.fixture
+def suite(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The params of a copy of that repository, in which the test runs."""
+    shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return parse_params(smoke())
 
 
 def use(content: Any, *, make: bool = False) -> Params:

@@ -9,15 +9,16 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from mlflow import MlflowClient
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from wandb.proto.wandb_internal_pb2 import Record
 
 from mdpipe.params.strict_yaml import read_yaml
 from mdpipe.training.loggers import LOGGERS_VARIABLE, LoggedRun, open_loggers
 from mdpipe.training.metrics import TrainMetrics
+
+if TYPE_CHECKING:  # Every process of the tests collects this module, and these load for seconds.
+    from wandb.proto.wandb_internal_pb2 import Record
 
 PROGRESS = TrainMetrics(
     step=10,
@@ -55,6 +56,8 @@ def log_twice(folder: Path) -> None:
 
 
 def test_tensorboard_reads_the_curves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     log_twice(tmp_path)
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [(point.step, point.value) for point in events.Scalars("train/loss")] == [(10, 2.5), (20, 2.0)]
@@ -72,8 +75,10 @@ def test_dvclive_has_the_curves_and_the_settings(tmp_path: Path, monkeypatch: py
     assert read_yaml((tmp_path / "dvclive/params.yaml").read_bytes()) == {"train.steps": 40, "objective": "md4"}
 
 
-def wandb_records(file: Path) -> list[Record]:
+def wandb_records(file: Path) -> list["Record"]:
     """Return the records of a file in LevelDB's log format, once W&B's service has written the last one."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
     ended = time.monotonic() + 60
     while time.monotonic() < ended:
         content, records, start = file.read_bytes(), [], 7
@@ -108,6 +113,8 @@ def test_wandb_has_the_curves_and_the_settings(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_mlflow_has_the_curves_and_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
     monkeypatch.setenv(LOGGERS_VARIABLE, "mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     log_twice(tmp_path / "logs/events/small")

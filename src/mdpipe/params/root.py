@@ -183,7 +183,7 @@ class Params(Config):
             if trained_on in self.zero_shot.sources:
                 rule = f"run {name!r} was trained on source {trained_on!r}: that would not be zero-shot"
                 yield ("zero_shot", "sources", trained_on), rule
-        datasets = {name: self.datasets[self.runs[name].dataset] for name in text_runs}
+        datasets = {name: self.datasets[runs[name].dataset] for name in text_runs}
         lengths = {name: dataset.seq_len for name, dataset in datasets.items() if isinstance(dataset, TextDataset)}
         for name, protocols in self.zero_shot.sources.items():
             for protocol, convention in protocols.items():

@@ -8,8 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features
-from datasets import Image as ImageColumn
 from PIL import Image
 
 from mdpipe.data.sources.writer import write_shards
@@ -51,6 +49,9 @@ def table(folder, labels):
 
 
 def named_table(folder, labels, names, file="a.parquet"):
+    from datasets import ClassLabel, Dataset, Features  # Every process of the tests collects this module.
+    from datasets import Image as ImageColumn
+
     features = Features({"image": ImageColumn(), "label": ClassLabel(names=names)})
     rows = {"image": [{"bytes": png(pixels), "path": None} for pixels in PIXELS], "label": labels}
     Dataset.from_dict(rows, features=features).to_parquet(folder / file)
