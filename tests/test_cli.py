@@ -1,5 +1,6 @@
 """The command line says what is wrong in a line, and never with a traceback for what a person typed."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,14 @@ def test_a_process_ends_with_that_line_and_status_1():
     assert done.returncode == 1
     assert done.stderr.startswith("mdpipe: 'nobody' is not in `runs`")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_threads_that_wait_sleep():
+    """OpenMP prints the settings that it has read when torch is imported."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-m", "mdpipe", "generate", "chars_md4"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**environment, "OMP_DISPLAY_ENV": "true"})
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
 
 
 def test_light_commands_do_not_load_torch():

@@ -221,13 +221,13 @@ class Measurement:
 
     def measure_chunks(self, size: int) -> Result:
         """Time the steps with chunks of logits of at most `size` bytes in float32."""
-        before = md4.CHUNK_BYTES
+        before = md4.CHUNK_BYTES, md4.CHUNK_MEMORY_FRACTION
         reset_peak_memory(self.report.device)
-        md4.CHUNK_BYTES = size
+        md4.CHUNK_BYTES, md4.CHUNK_MEMORY_FRACTION = size, 0
         try:
             return self.measure_speed()
         finally:
-            md4.CHUNK_BYTES = before
+            md4.CHUNK_BYTES, md4.CHUNK_MEMORY_FRACTION = before
 
     def _batches(self, _: int, rows: range) -> Batch:
         return Batch(self._tokens[rows.start : rows.stop])

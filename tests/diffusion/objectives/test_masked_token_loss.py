@@ -1,5 +1,7 @@
 """The loss at masked positions: chunks change nothing, and a GPU never waits for the number of masks."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -56,6 +58,16 @@ def test_chunks_keep_losses_and_gradients_and_bound_the_logits(kind, monkeypatch
     torch.testing.assert_close(chunked, losses, rtol=1e-12, atol=1e-12)
     for gradient, wanted in zip(found, expected, strict=True):
         torch.testing.assert_close(gradient, wanted, rtol=1e-10, atol=1e-10)
+
+
+def test_chunks_follow_the_memory_of_a_gpu(monkeypatch):
+    def chunk_bytes(gibibytes):
+        properties = SimpleNamespace(total_memory=gibibytes * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+        return md4.max_chunk_bytes(torch.device("cuda"))
+
+    assert [chunk_bytes(size) / 2**20 for size in (2, 24, 80)] == [64, 384, 1280]
+    assert md4.max_chunk_bytes(torch.device("cpu")) == 2**26
 
 
 WITH_MASKS = sorted(every_objective(V, Linear()).keys() - {"autoregressive"})

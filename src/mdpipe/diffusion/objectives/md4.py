@@ -30,7 +30,15 @@ from mdpipe.params.diffusion import (
 )
 
 CHUNK_BYTES = 2**26
-"""Maximum size of the float32 logits of a chunk."""
+"""Maximum size of the float32 logits of a chunk on a CPU, and the least maximum on a GPU."""
+
+CHUNK_MEMORY_FRACTION = 1 / 64
+"""Maximum size of these logits on a GPU as a fraction of its memory.
+
+The head and its loss hold some six tensors of this size, so they take a tenth of the memory, and a chunk has enough
+tokens to keep the GPU busy: with a vocabulary of 50,257 some 2,000 on a GPU of 24 GiB. With `CHUNK_BYTES` it would have
+333, in many short kernels, each with logits that are computed twice.
+"""
 
 
 class AbsorbingObjective(Objective):
@@ -200,7 +208,7 @@ def masked_token_losses(
 
 def chunked_token_loss(objective: Objective, model: Denoiser, hidden: Tensor, *targets: Tensor) -> Tensor:
     """Return the token losses (N,) of hidden states (N, D), with a bounded number of logits at a time."""
-    count = 1 + torch.float32.itemsize * len(hidden) * objective.vocab_size // CHUNK_BYTES
+    count = 1 + torch.float32.itemsize * len(hidden) * objective.vocab_size // max_chunk_bytes(hidden.device)
     if count == 1:
         return objective.token_loss(model.head(hidden), *targets)
 
@@ -210,6 +218,13 @@ def chunked_token_loss(objective: Objective, model: Denoiser, hidden: Tensor, *t
     chunks = zip(*(tensor.chunk(count) for tensor in (hidden, *targets)), strict=True)
     losses = [checkpoint(token_loss, *chunk, use_reentrant=False, preserve_rng_state=False) for chunk in chunks]
     return torch.cat(losses)
+
+
+def max_chunk_bytes(device: torch.device) -> int:
+    """Return the maximum size in bytes of the float32 logits of a chunk on this device."""
+    if device.type != "cuda":
+        return CHUNK_BYTES
+    return max(CHUNK_BYTES, int(CHUNK_MEMORY_FRACTION * torch.cuda.get_device_properties(device).total_memory))
 
 
 def async_item(scalar: Tensor) -> Callable[[], int]:
