@@ -24,6 +24,8 @@ from mdpipe.params.diffusion import LinearConfig, MD4Config
 from mdpipe.reporting.charts import HEIGHT, SERIES, Chart, Panel
 
 FILE = Path(__file__).parent / "pictures/audit.svg"
+DIGITS = 9
+"""Decimals of what is drawn: processors differ in the last bits of a sum, and the figure should not."""
 STEPS = (2, 4, 8, 16, 32, 64)
 KINDS = ("a bound", "not a bound")
 
@@ -88,7 +90,7 @@ def _panel(
     """Draw the bits of bounds and of numbers that are none, and the entropy as a dashed line."""
     unit, below = axes
     bits = [
-        {"x": str(x), "bits": value, "kind": kind}
+        {"x": str(x), "bits": round(value, DIGITS), "kind": kind}
         for kind, values in zip(KINDS, (valid, invalid), strict=True)
         for x, value in values.items()
     ]
@@ -100,7 +102,7 @@ def _panel(
         y=alt.Y("bits:Q", title=unit, scale=alt.Scale(zero=False, padding=12)),
         color=alt.Color("kind:N", scale=scale),
     )
-    rule = alt.Chart(pl.DataFrame({"bits": [entropy]})).mark_rule(strokeDash=[4, 3]).encode(y="bits:Q")
+    rule = alt.Chart(pl.DataFrame({"bits": [round(entropy, DIGITS)]})).mark_rule(strokeDash=[4, 3]).encode(y="bits:Q")
     points = base.mark_point(filled=True, size=70).encode(shape=alt.Shape("kind:N", scale=shapes))
     return alt.layer(rule, base.mark_line(), points).properties(title=title, height=HEIGHT)
 
