@@ -22,13 +22,14 @@ def record(run: str, fid: float, **changes: Any) -> dict[str, Any]:
 
 
 def test_noise_and_real_images_are_there_once_below_the_runs():
-    table = image_quality_table([record("digits_b", 2.5), record("digits_a", 1.5)])
+    table = image_quality_table([record("digits_b", 2.5, seed=4), record("digits_a", 1.5)])
     assert table.select("run", "images", "fid").rows() == [
         ("digits_a", "samples", 1.5),
         ("digits_b", "samples", 2.5),
         (None, "noise", 70.5),
     ]
     assert table["nfe"].to_list() == [3, 3, None]
+    assert table["seed"].to_list() == [3, 4, None]
     shown = to_markdown(table)
     assert "1.5 ± 0.2" in shown or "1.50 ± 0.25" in shown
     assert "class accuracy" not in shown  # no run has classes

@@ -100,7 +100,6 @@ def test_images_are_measured_against_real_images_and_noise(params: Params) -> No
     network = json.loads(Path("data/features/digits/features.json").read_text())
     assert samples["feature_network"] == "cnn of classes, 8 features"
     assert samples["feature_network_sha256"] == network["sha256"]
-    assert samples["implementation"].startswith("torchmetrics ")
     assert 0 <= float(samples["class_accuracy"]) <= 1 <= float(samples["inception_score"]) <= 10
     others = [(row["images"], row["reference"]) for row in table if not row["run"]]
     expected = [("held_out", "training"), ("noise", "held_out"), ("noise", "training"), ("training", "held_out")]
@@ -123,6 +122,21 @@ def test_samples_to_measure_do_not_depend_on_the_batch_size(
     data["image_quality"]["runs"]["digits"]["batch_size"] = 6  # 16 samples: the last batch is smaller
     measure_images(Params.model_validate(data), "digits")
     assert before == (paths.record("image_quality", "digits").read_bytes(), paths.neighbors("digits").read_bytes())
+
+
+def test_samples_to_measure_have_the_seed_of_the_run_and_noise_has_not(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(Path.cwd(), tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    before = json.loads(paths.record("image_quality", "digits").read_bytes())
+    data = params.model_dump()
+    data["runs"]["digits"]["seed"] = params.seed + 1
+    measure_images(Params.model_validate(data), "digits")
+    after = json.loads(paths.record("image_quality", "digits").read_bytes())
+    assert (before["seed"], after["seed"]) == (params.seed, params.seed + 1)
+    is_same = {row["images"]: row == other for row, other in zip(before["rows"], after["rows"], strict=True)}
+    assert is_same == {"samples": False, "noise": True, "training": True, "held_out": True}
 
 
 def test_both_readmes_have_the_remade_tables(params: Params) -> None:

@@ -1,99 +1,98 @@
 """Quality of samples of images, from features of samples and of real images.
 
-FID and the Inception score are torchmetrics'. They are biased upward by few images, so only numbers of equally many
-images, with the same feature network and the same reference, can be compared.
+FID and the Inception score are biased upward by few images, so only numbers of equally many images, with the same
+feature network and the same reference, can be compared.
 
-Shapes: N samples, M reference images, D features, K classes.
+Standard errors are those of the delta method: the standard deviation of the influence function over samples, divided by
+sqrt(N). It says how much a statistic changes with the weight of one sample, in units of that weight.
+
+Shapes: N samples, M reference images, D features, K classes, R = min(M, D).
 """
 
-import warnings
-from collections.abc import Callable
+import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
 
 NEIGHBORS = 3
 """k of improved precision and recall: a manifold is the union of balls to each image's k-th neighbor."""
-GROUPS = 20
-"""Groups of samples of the jackknife."""
 CHUNK = 512
 """Rows of a matrix of distances that are computed at once."""
 
 
-class _Given(nn.Module):
-    """The feature network of torchmetrics' metrics, where features are given instead of images."""
+@dataclass(frozen=True)
+class Gaussian:
+    """A normal distribution of features."""
 
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
+    mean: Tensor
+    """(D,)."""
+    root: Tensor
+    """A square root A (R, D) of the covariance A^T A, which may be singular."""
 
 
-def frechet_distance(samples: Tensor, reference: Tensor) -> Estimate:
-    r"""Return FID: the squared Fréchet distance of two Gaussians with the features' means and covariances.
+def fit_gaussian(features: Tensor) -> Gaussian:
+    """Return the normal distribution with the mean and the unbiased covariance of features (M, D), in float64.
+
+    Raises:
+        ValueError: there are fewer than two images.
+    """
+    if len(features) < 2:
+        raise ValueError(f"a covariance needs two images at least, and there are {len(features)}")
+    mean = features.mean(0, dtype=torch.float64)
+    return Gaussian(mean, torch.linalg.qr(features - mean, mode="r").R / math.sqrt(len(features) - 1))
+
+
+def frechet_distance(samples: Tensor, reference: Gaussian) -> Estimate:
+    r"""Return FID: the squared Fréchet distance of the reference and a Gaussian with the samples' mean and covariance.
 
     |mu - mu'|^2 + tr(S + S' - 2 (S S')^(1/2))  (Heusel et al. 2017, arXiv:1706.08500)
 
-    The standard error is over samples; the reference images are fixed.
+    The standard error is over samples, the reference is fixed. With d = x - mu, the influence of a sample x is
+
+    2 (mu - mu') d + d (I - T) d - tr((I - T) S),  T = A^T (A S A^T)^(-1/2) A,  S' = A^T A
+
+    where T is the optimal transport map from N(mu, S) to N(mu', S') and I - T the derivative of the distance of the
+    covariances. Both follow from a singular value decomposition of the N vectors A d, V diag(s) W^T: the trace of
+    (S S')^(1/2) is sum_k s_k / sqrt(N - 1), and d_i T d_i = sqrt(N - 1) sum_k V_ik^2 s_k. No matrix is inverted:
+    where A S A^T is singular, the inverse root is the pseudo-inverse, on the span of the samples' vectors A d.
+
+    With fewer samples than features (or reference images than features) the value is still FID, and the error is
+    that of weights of the samples that there are; a new sample would leave their span. In simulations with a quarter as
+    many to twice as many samples as features it was 0.9 to 1.4 times the spread over sets of samples. It is of first
+    order: near equal distributions, FID has mostly the bias of few samples, which is not in it.
 
     Args:
         samples: features (N, D).
-        reference: features (M, D).
+        reference: the distribution of the reference images.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance  # Training and evaluation do without torchmetrics.
-
-    metric = FrechetInceptionDistance(_Given(samples.shape[1]), reset_real_features=False)
-    metric.update(reference.double(), real=True)
-
-    def statistic(kept: Tensor) -> float:
-        metric.reset()
-        metric.update(samples[kept].double(), real=False)
-        return float(metric.compute())
-
-    return jackknife(statistic, len(samples))
+    scale, mean = math.sqrt(len(samples) - 1), samples.mean(0, dtype=torch.float64)
+    centered = samples - mean
+    V, s, _ = torch.linalg.svd(centered @ reference.root.T, full_matrices=False)
+    shift, squares, transported = mean - reference.mean, centered.square().sum(1), scale * V.square() @ s
+    traces = squares.sum() / scale**2 + reference.root.square().sum() - 2 * s.sum() / scale
+    influence = 2 * centered @ shift + squares - transported  # but for a constant
+    return Estimate(float(shift.square().sum() + traces), mean_estimate(influence.numpy()).stderr)
 
 
 def inception_score(logits: Tensor) -> Estimate:
     """Return exp(mean KL(p(class | image) || p(class))), between 1 and K (Salimans et al. 2016, arXiv:1606.03498).
 
-    All images are one split, since the ten splits of the original are too small for a few hundred images.
+    All images are one split, since the ten splits of the original are too small for a few hundred images. An image's
+    influence on the mean is its own KL: by a change of p(class), which minimizes the mean, it does not change.
 
     Args:
         logits: the classifier's logits (N, K).
     """
-    from torchmetrics.image.inception import InceptionScore
-
-    def statistic(kept: Tensor) -> float:
-        # It shuffles the images, which changes nothing with one split; it warns of its memory, and that one split has
-        # no deviation between splits.
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(action="ignore", category=UserWarning):
-            torch.manual_seed(0)
-            metric = InceptionScore(_Given(logits.shape[1]), splits=1)
-            metric.update(logits[kept].double())
-            return float(metric.compute()[0])
-
-    return jackknife(statistic, len(logits))
-
-
-def jackknife(statistic: Callable[[Tensor], float], count: int) -> Estimate:
-    """Return a statistic of all samples, with the standard error of the jackknife that leaves out a group at a time.
-
-    stderr^2 = (G - 1) / G sum_g (T_g - mean T)^2 over the G statistics T_g without group g (Shao and Tu 1995)
-
-    Args:
-        statistic: a function of the indices of the samples that it is computed from.
-        count: the number of samples.
-    """
-    indices, groups = torch.arange(count), min(GROUPS, count)
-    without = np.array([statistic(indices[indices % groups != group]) for group in range(groups)])
-    variance = (groups - 1) / groups * np.square(without - without.mean()).sum()
-    return Estimate(statistic(indices), float(np.sqrt(variance)))
+    log_p = logits.double().log_softmax(1)
+    p = log_p.exp()
+    # Terms with p = 0 are 0: where all images have none of a class, its log is -inf.
+    divergences = torch.where(p > 0, p * (log_p - p.mean(0).log()), 0.0).sum(1)
+    return mean_estimate(divergences.numpy()).exponential()
 
 
 def precision_recall(samples: Tensor, reference: Tensor, k: int = NEIGHBORS) -> tuple[Estimate, Estimate]:

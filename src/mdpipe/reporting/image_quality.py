@@ -13,11 +13,11 @@ SETS: Schema = {"images": pl.String, "num_images": pl.Int64, "reference": pl.Str
 """A set of images and the real images that it is compared with: samples, training, held_out or noise."""
 DESCRIPTION: Schema = {
     **dict.fromkeys(("run", "dataset", "split", "features", "feature_network", "feature_network_sha256"), pl.String),
-    **dict.fromkeys(("implementation", "sampler", "class_cond"), pl.String),
+    **dict.fromkeys(("sampler", "class_cond"), pl.String),
     **dict.fromkeys(("k", "nfe", "seed"), pl.Int64),
 }
 """`split` is the held-out split. Only rows with equal `feature_network_sha256` and numbers of images compare."""
-OF_RUN = ("run", "sampler", "class_cond", "nfe")
+OF_RUN = ("run", "sampler", "class_cond", "nfe", "seed")
 """What is null in the rows of real images and noise, which no run made."""
 IMAGE_QUALITY: Schema = {
     **{name: DESCRIPTION[name] for name in ("run", "dataset")},

@@ -8,7 +8,7 @@ Shapes: N samples, L tokens of each.
 
 import math
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,9 @@ from mdpipe.evaluation.image_features import (
 )
 from mdpipe.evaluation.image_quality import (
     NEIGHBORS,
+    Gaussian,
     class_accuracy,
+    fit_gaussian,
     frechet_distance,
     inception_score,
     nearer_than_held_out,
@@ -80,6 +82,11 @@ class ImageSet:
         at = spaced(len(self.pixels), most)
         features = Features(self.features.features[at], self.features.logits[at])
         return ImageSet(self.name, features, self.pixels[at], None if self.labels is None else self.labels[at])
+
+    @cached_property
+    def gaussian(self) -> Gaussian:
+        """Return the normal distribution of the features, which is costly with many images."""
+        return fit_gaussian(self.features.features)
 
     @property
     def points(self) -> Tensor:
@@ -128,12 +135,11 @@ def measure_images(params: Params, run: str) -> None:
         "features": measured.features,
         "feature_network": f"{header.kind} of {header.task}, {header.num_features} features",
         "feature_network_sha256": header.sha256,
-        "implementation": f"torchmetrics {version('torchmetrics')}",
         "k": NEIGHBORS,
         "sampler": settings.sample.sampler.kind,
         "nfe": nfe,
         "class_cond": model.class_cond,
-        "seed": params.seed,
+        "seed": params.seed_of(run),
         "rows": rows,
     }
     write_record(record, paths.record("image_quality", run))
@@ -163,7 +169,7 @@ def _sample(params: Params, model: TrainedModel, classes: Tensor | None) -> tupl
             model,
             build_sampler(settings.sampler),
             all_masked(model, count),
-            CounterRNG(params.seed, STREAM),
+            CounterRNG(params.seed_of(model.name), STREAM),
             token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
             class_labels=None if classes is None else classes[first : first + count],
             guidance_scale=settings.guidance_scale,
@@ -191,9 +197,7 @@ def _row(
         distances: the distances of sets of images to the training images, by the name of the set.
         header: what the feature network is.
     """
-    estimates: dict[str, Estimate | None] = {
-        "fid": frechet_distance(images.features.features, reference.features.features)
-    }
+    estimates: dict[str, Estimate | None] = {"fid": frechet_distance(images.features.features, reference.gaussian)}
     estimates["precision"], estimates["recall"] = precision_recall(
         images.features.features, reference.features.features
     )
