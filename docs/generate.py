@@ -168,7 +168,7 @@ def places() -> list[Place]:
             found.setdefault(path, []).extend(new)
         for name, value in (item for model in new for item in model["properties"].items()):
             for below, inner in _inner(value, definitions):
-                entry = NAMES.get(name, below) if below == "NAME" else below
+                entry = below.replace("NAME", NAMES.get(name, "NAME"), 1)
                 visit(".".join(filter(None, [path, name, entry])).replace(".[]", "[]"), inner)
 
     visit("", [schema])
@@ -213,13 +213,15 @@ def _variants(schema: dict[str, Any], definitions: dict[str, Any]) -> list[dict[
 
 
 def _inner(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Yield the mappings below a key, with the part of the path between: nothing, a name or an index of a list."""
+    """Yield the mappings below a key, with the part of the path between: nothing, names or an index of a list."""
     yield "", _variants(schema, definitions)
-    if "items" in schema:
-        yield "[]", _variants(schema["items"], definitions)
-    for value in [*schema.get("patternProperties", {}).values(), schema.get("additionalProperties")]:
-        if isinstance(value, dict):
-            yield "NAME", _variants(value, definitions)
+    for choice in (schema, *schema.get("anyOf", []), *schema.get("oneOf", [])):
+        if "items" in choice:
+            yield "[]", _variants(choice["items"], definitions)
+        for value in [*choice.get("patternProperties", {}).values(), choice.get("additionalProperties")]:
+            if isinstance(value, dict):
+                for below, inner in _inner(value, definitions):
+                    yield ".".join(filter(None, ["NAME", below])), inner
 
 
 def _type(schema: dict[str, Any], definitions: dict[str, Any]) -> str:

@@ -22,7 +22,10 @@ def test_every_stage_waits_for_those_that_make_its_dependencies():
         ("train", "evaluate"),
         ("train", "zero_shot"),
         ("train", "compare_samplers"),
-        *((stage, "report") for stage in ("sample", "evaluate", "zero_shot", "compare_samplers")),
+        ("encode", "fit_features"),
+        ("fit_features", "measure_images"),
+        ("train", "measure_images"),
+        *((stage, "report") for stage in ("sample", "evaluate", "zero_shot", "compare_samplers", "measure_images")),
     }
 
 

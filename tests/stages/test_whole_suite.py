@@ -26,6 +26,7 @@ from mdpipe.stages.report import report
 from mdpipe.stages.resolve import resolve
 from mdpipe.stages.sample import sample
 from mdpipe.stages.zero_shot import zero_shot
+from tests.stages.conftest import SMOKE
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +50,7 @@ def finished_place(params: Params, trained_place: Path, tmp_path_factory: pytest
             fit_features(params, name)
         for run in params.image_quality.runs:
             measure_images(params, run)
+        shutil.copy(SMOKE, "params.yaml")  # `resolve` reads which runs have seeds of their own
         resolve(params)
         report(params)
     return place

@@ -62,7 +62,7 @@ def test_missing_dependencies_of_targets_are_named() -> None:
 
 
 def test_a_report_without_runs_asks_for_stages_by_name() -> None:
-    none = {"runs": {}, "comparisons": [], "zero_shot": {}, "samplers": {}}
+    none = {"runs": {}, "comparisons": [], "zero_shot": {}, "samplers": {}, "image_quality": {}}
     with pytest.raises(ValueError, match="no run to report on; ask for stages by name"):
         require_dependencies(params(**none), STAGES[3:], STAGES)
 

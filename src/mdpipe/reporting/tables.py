@@ -324,7 +324,7 @@ def _check_unique(rows: Sequence[Record], where: str, key: tuple[str, ...]) -> N
 def _check_samplers(run: str, frame: pl.DataFrame) -> pl.DataFrame:
     where = f"metrics/samplers/{run}.csv"
     of_samplers = {"nfe", "temperature", "network_dtype", "sampling_dtype"}
-    checked = _check_frame(frame, SAMPLERS, where, optional={*of_samplers, *NGRAM_STATISTICS})
+    checked = _check_frame(frame, SAMPLERS, where, optional={*of_samplers, *NGRAM_STATISTICS, "mauve"})
     rows = checked.rows(named=True)
     for row in rows:
         if row["run"] != run:
