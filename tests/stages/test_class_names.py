@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from mdpipe.cli import app
 from mdpipe.data.artifacts.files import read_json
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.params import Params, parse_params
+from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
@@ -23,7 +23,6 @@ from mdpipe.stages.evaluate import evaluate
 from mdpipe.stages.fit_tokenizer import fit_tokenizer
 from mdpipe.stages.model_io import load_model
 from mdpipe.stages.report import report
-from mdpipe.stages.resolve import resolve
 from mdpipe.stages.sample import sample
 from mdpipe.stages.train import train
 
@@ -73,7 +72,7 @@ def made(animals: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             train(animals, run)
             sample(animals, run)
             evaluate(animals, run)
-        resolve(animals)
+        RESOLVED_PARAMS_FILE.write_text(dump_params(animals))
         report(animals)
     yield place
 
