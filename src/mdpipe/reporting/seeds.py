@@ -30,14 +30,14 @@ def with_means(
     """Return the table with the columns `SEEDS`, and with a row of means before the rows of a run's trainings.
 
     A mean row has the mean of each number, and other fields if they are equal in all trainings. Its standard errors are
-    those of the evaluation, scaled as that of the value is.
+    the evaluation's, all scaled by the factor of the value's.
 
     Args:
         table: a table of bounds with a row for each training.
         replicates: the names of the trainings of each run, its own first.
         key: the columns that, with the run, identify a row.
         evaluation_errors: the standard error of the mean value over examples by run; without it the mean of the
-            trainings' errors, which that of their mean cannot exceed.
+            trainings' errors, an upper bound on the error of their mean.
     """
     rows: list[dict[str, Any]] = []
     run_of = {name: run for run, names in replicates.items() if len(names) > 1 for name in names}

@@ -325,8 +325,7 @@ def _check_samplers(run: str, frame: pl.DataFrame) -> pl.DataFrame:
     where = f"metrics/samplers/{run}.csv"
     of_samplers = {"nfe", "temperature", "network_dtype", "sampling_dtype"}
     checked = _check_frame(frame, SAMPLERS, where, optional={*of_samplers, *NGRAM_STATISTICS, "mauve"})
-    rows = checked.rows(named=True)
-    for row in rows:
+    for row in (rows := checked.rows(named=True)):
         if row["run"] != run:
             raise MetricsError(f"{where}: run should be {run!r}, not {row['run']!r}")
         if row["sampler"] != DATA and (row["nfe"] or 0) < 1:
