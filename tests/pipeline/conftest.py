@@ -181,6 +181,7 @@ def uninterrupted(
         copy.edit_params("comparisons", [])
         copy.edit_params("zero_shot", {})
         copy.edit_params("samplers", {})
+        copy.edit_params("image_quality", {})
         shutil.copytree(built.root / ".dvc/cache", copy.root / ".dvc/cache")
         copy.run("dvc", "repro")  # Restores all stages in one process, where Snakemake starts one for each.
         assert copy.stages_run() == ["report"]

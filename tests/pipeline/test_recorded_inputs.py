@@ -99,12 +99,13 @@ def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(made, commands, t
 def test_snakemake_plans_what_dvc_calls_stale_and_what_follows(made):
     made.edit_params("runs.digits.sample.sampler.steps", 6)
     said = made.run("snakemake", "--dry-run")
-    assert planned(said) == ["report", "sample@digits"]
+    assert planned(said) == ["measure_images@digits", "report", "sample@digits"]
     assert "Sample from digits" in said
     assert max(map(len, said.splitlines())) < 150
     made.edit_params("runs.chars_ar.train.steps", 20)
     of_chars_ar = {f"{stage}@chars_ar" for stage in ("train", "sample", "evaluate")}
-    assert set(made.planned()) == {*of_chars_ar, "compare_samplers@chars_md4", "sample@digits", "report"}
+    of_digits = {"sample@digits", "measure_images@digits"}
+    assert set(made.planned()) == {*of_chars_ar, "compare_samplers@chars_md4", *of_digits, "report"}
 
 
 def touch_new(path: Path) -> None:
