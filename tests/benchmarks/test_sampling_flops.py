@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from mdpipe.benchmarks.sampling import (
     SCHEDULE,
@@ -15,13 +15,19 @@ from mdpipe.diffusion.rng import CounterRNG
 from tests.benchmarks.configurations import tiny
 
 STEPS = 5
+FUSED_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(
+        query, key, value
+    )
+}
+"""Torch counts the fused kernels of a GPU, but not that of a CPU."""
 
 
 @pytest.mark.parametrize("kind", ["ancestral_stepwise", "two_stage", "ancestral", "first_hitting"])
 def test_flops_equal_torchs_count(kind):
     benchmark = tiny(kind)
     denoiser, tokens = CountingDenoiser(build_random_network(benchmark)), torch.full((2, benchmark.length), 11)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=FUSED_ATTENTION) as counter:
         build_grid_sampler(kind, STEPS)(denoiser, SCHEDULE, 11, tokens, CounterRNG(0, "test"), torch.arange(2))
     assert denoiser.flops(benchmark.length) == counter.get_total_flops() > 0
 

@@ -1,6 +1,5 @@
 """`mdpipe plan`: its numbers are those of a count by hand, and it marks estimates and what is unknown."""
 
-import math
 import re
 import subprocess
 import sys
@@ -65,17 +64,16 @@ def test_totals_are_the_sums_of_the_rows(planned):
 
 
 def test_training_costs_what_a_count_by_hand_gives(default_suite):
-    """A transformer of width D with a gated MLP of hidden width H = 8/3 D, rounded up to a multiple of 32, takes
+    """A transformer of width D with a squared-ReLU MLP of hidden width 4 D takes
 
-    2 L (3 D D + D D + 2 D H + H D) + 4 L^2 D
+    2 L (3 D D + D D + 4 D D + 4 D D) + 4 L^2 D
 
     operations a layer for L tokens, the head 2 L D V; backward costs twice that.
     """
     params, rows = default_suite
     run = params.runs["chars_md4"]
     layers, width, length, vocabulary = run.network.num_layers, run.network.hidden_size, 128, 27
-    hidden = 32 * math.ceil(8 * width / 3 / 32)
-    layer = 2 * length * (4 * width**2 + 3 * width * hidden) + 4 * length**2 * width
+    layer = 2 * length * 12 * width**2 + 4 * length**2 * width
     forward = layers * layer + 2 * length * width * vocabulary
     assert rows["train@chars_md4"].flops == Estimate(3 * forward * run.train.batch_size * run.train.steps)
     assert rows["train@chars_md4"].tokens == Estimate(run.train.steps * run.train.batch_size * length)

@@ -75,7 +75,7 @@ def test_resolve_warns_of_missing_files_of_sources_to_download(place, caplog):
 def test_check_says_that_without_runs_there_is_no_report(place):
     content = smoke()
     content["runs"] = {}
-    del content["comparisons"], content["zero_shot"], content["samplers"]
+    del content["comparisons"], content["zero_shot"], content["samplers"], content["image_quality"]
     assert describe(parse_params(content)).splitlines()[-1].startswith("  no report, which needs a run")
     assert describe(parse_params(smoke())).endswith("  report")
 
