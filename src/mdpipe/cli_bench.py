@@ -239,10 +239,11 @@ def likelihood(
             for name, number, kind in product(run, calls, ESTIMATORS)
         ]
         results = add_ratios([{**asdict(one), **one.measure()} for one in benchmarks])
+        # First, because it names the commit, which is marked as changed once another file in git is.
+        _print_results(results, COLUMNS, to_markdown, compute_device().type, threads, as_json, out)
         if out is not None:
             atomic_write(out.with_name(f"{out.name}.csv"), pl.DataFrame(results).write_csv(float_precision=6).encode())
             atomic_write(out.with_name(f"{out.name}.svg"), to_svg(results).encode())
-        _print_results(results, COLUMNS, to_markdown, compute_device().type, threads, as_json, out)
 
 
 def _require_device(device: str) -> None:
