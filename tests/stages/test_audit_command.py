@@ -80,7 +80,13 @@ def test_stated_settings_are_used():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["md5"], "'md5' is refused"),
+        (
+            ["md5"],
+            "there is no objective, schedule or counterexample 'md5' (did you mean 'md4'?); `mdpipe audit --list`",
+        ),
+        (["cosinee"], "'cosinee' (did you mean 'cosine'?)"),
+        (["assumed_byte"], "'assumed_byte' (did you mean 'assumed_bytes'?)"),
+        (["md4", "--setting", "schedule.epsilon=0.01"], 'write --setting "schedule={kind: linear, epsilon: 0.01}"'),
         (["md4", "--setting", "schedules=cosine"], "unknown key 'schedules' (did you mean 'schedule'?)"),
         (["md4", "--setting", "timesteps=0"], "timesteps: 0 is refused: must be at least 1"),
         (["md4", "--setting", "timesteps"], "write --setting KEY=VALUE"),

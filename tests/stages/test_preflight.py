@@ -61,6 +61,18 @@ def test_check_names_every_path_that_is_missing(place):
         assert f"sources.{source}.path: 'constraints.txt' does not exist" in result.output
 
 
+def test_check_names_missing_weights_of_a_feature_network(place):
+    content = smoke()
+    content["image_quality"] = {"features": {"digits": {"kind": "inception", "dataset": "digits", "path": "no.pth"}}}
+    params = parse_params(content)
+    assert refusal(params) == (
+        "image_quality.features.digits.path: 'no.pth' does not exist; correct it, or put the file there"
+    )
+    require_usable(params, with_sources=False)
+    Path("no.pth").touch()
+    require_usable(params, with_sources=True)
+
+
 def test_resolve_warns_of_missing_files_of_sources_to_download(place, caplog):
     """DVC's own error has no key of params.yaml."""
     params = with_paths(digits="gone.txt")

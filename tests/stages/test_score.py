@@ -125,6 +125,21 @@ def test_a_toy_answers_what_its_likelihoods_say(mdpipe: Command, monkeypatch: py
     assert "on 4 questions" in result.stderr
 
 
+def test_texts_that_the_tokenizer_changes_are_shown(mdpipe: Command) -> None:
+    """Characters are counted as it normalizes them: text8 spells digits out."""
+    lines = [continuation("The", " end 7"), continuation("the", " end"), continuation("the \u65e5", " A (b)")]
+    result = mdpipe("score", "chars_ar", write_lines(*lines, continuation("a", " B")))
+    assert [row["characters"] for row in rows_of(result)] == [9, 3, 3, 1]
+    read = "the run's tokenizer reads"
+    assert result.stderr.splitlines()[:4] == [
+        f"mdpipe: lines.jsonl, line 1: {read} 'The' as 'the'",
+        f"mdpipe: lines.jsonl, line 1: {read} ' end 7' as ' end seven '",
+        f"mdpipe: lines.jsonl, line 3: {read} 'the \u65e5' as 'the '",
+        "mdpipe: it changes 2 more of the texts in lines.jsonl",
+    ]
+    assert "reads" not in mdpipe("score", "subwords_genmd4", write_lines(lines[0]), "--num-mc-samples", 2).stderr
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -134,6 +149,10 @@ def test_a_toy_answers_what_its_likelihoods_say(mdpipe: Command, monkeypatch: py
         ('{"context": "a", "continuation": 3}', "continuation = 3: Input should be a valid string"),
         ('{"context": "a", "continuation": "\\ud800"}', "continuation = "),
         ('{"context": "a.", "continuation": "!"}', "the continuation '!' has 0 tokens; allowed: 1 to "),
+        ('{"context": "日本", "continuation": " a"}', "the tokenizer 'text8' keeps nothing of '日本'; write it in"),
+        ('{"context": "a", "continuation": " 日本"}', "the tokenizer 'text8' keeps nothing of ' 日本'; write it in"),
+        ('{"context": "a", "choices": [" b", " B"], "label": 0}', "choices 0 and 1 are the same tokens: ' b' and ' B'"),
+        ('{"context": "a", "choices": [" b", " !"], "label": 0}', "choice 1, ' !', is white space for the run's"),
         (json.dumps({"context": "a", "continuation": "b" * 999}), " has 999 tokens; allowed: 1 to "),
         ('{"context": "a", "choices": ["b"], "label": 0}', "choices = ['b']: List should have at least 2 items"),
         ('{"context": "a", "choices": ["b", "c"], "label": 2}', "label = 2: there are 2 choices, counted from 0"),

@@ -15,7 +15,7 @@ from mdpipe.evaluation.audit import Check, audit
 from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES
 from mdpipe.params import ParamsError, parse_value
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig, ScheduledConfig
-from mdpipe.params.errors import problem_lines
+from mdpipe.params.errors import did_you_mean, problem_lines
 
 WIDTH = 120
 DIGITS = 4
@@ -50,12 +50,16 @@ def run_audit(kind: str | None, settings: Sequence[str]) -> None:
     if kind is None and settings:
         raise ParamsError("--setting needs a KIND whose setting it is")
     audited = {name: settings for name, config in ObjectiveConfig.kinds.items() if _is_built_in(config)}
-    is_schedule = kind is not None and kind not in COUNTEREXAMPLES and not ObjectiveConfig.find(kind)
-    if kind is not None and is_schedule and ScheduleConfig.find(kind):
+    if kind is None or kind in COUNTEREXAMPLES or ObjectiveConfig.find(kind):
+        audited = audited if kind is None else {kind: settings}
+    elif ScheduleConfig.find(kind):
         schedule = f"schedule={json.dumps({'kind': kind, **_read_settings(settings)})}"
         audited = {name: [schedule] for name in audited if issubclass(ObjectiveConfig.kinds[name], ScheduledConfig)}
-    elif kind is not None:
-        audited = {kind: settings}
+    else:
+        hint = did_you_mean(kind, [*ObjectiveConfig.kinds, *ScheduleConfig.kinds, *COUNTEREXAMPLES])
+        raise ParamsError(
+            f"there is no objective, schedule or counterexample {kind!r}{hint}; `mdpipe audit --list` names all"
+        )
     for name, stated in audited.items():
         checks, unit, reason = _checks(name, stated)
         if len(audited) == 1:
@@ -82,6 +86,13 @@ def _checks(kind: str, settings: Sequence[str]) -> tuple[list[Check], str, str |
 def _parse(kind: str, settings: Sequence[str]) -> tuple[ObjectiveConfig, set[str]]:
     """Return the configuration, and the names of the settings that are stated."""
     given = _read_settings(settings)
+    config = ObjectiveConfig.find(kind)
+    for key, value in given.items():
+        section, dot, name = key.partition(".")
+        if dot and section == "schedule" and config is not None and issubclass(config, ScheduledConfig):
+            default = config.model_fields["schedule"].default.kind
+            schedule = f"{{kind: {default}, {name}: {value}}}"
+            raise ParamsError(f'--setting {key} names a part of the schedule; write --setting "schedule={schedule}"')
     data = {"kind": kind, **given}
     try:
         return ObjectiveConfig.parse(data), given.keys() - {"kind"}

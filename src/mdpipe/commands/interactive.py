@@ -33,7 +33,7 @@ from torch import Tensor
 from mdpipe.commands.sampling_options import SamplingOptions
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.pixels import dequantize, quantize
-from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
+from mdpipe.data.tokenizers import Span, Tokenizer, load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.networks.runtime import configure_runtime
@@ -348,9 +348,14 @@ def _encode_parts(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np
             raise ValueError(f"the text {part!r} is not UTF-8; set the terminal to it, or convert the text") from None
         span = tokenizer.encode_span(part, begins=not spans)
         if span.text != part:
-            sys.stderr.write(f"mdpipe: the run's tokenizer reads {part!r} as {span.text!r}\n")
+            sys.stderr.write(f"mdpipe: {describe_change(part, span)}\n")
         spans.append(span.ids)
     return spans
+
+
+def describe_change(text: str, span: Span) -> str:
+    """Return how the tokenizer changes a text, for a message."""
+    return f"the run's tokenizer reads {text!r} as {span.text!r}"
 
 
 def _read_image(path: Path, mode: Literal["L", "RGB"], size: tuple[int, int]) -> NDArray[np.uint8]:

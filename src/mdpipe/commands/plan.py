@@ -32,7 +32,7 @@ from mdpipe.params.kinds import Config
 from mdpipe.params.load import RESOLVED_PARAMS_FILE
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
-from mdpipe.pipeline.preflight import missing_paths
+from mdpipe.pipeline.preflight import missing_paths, missing_weights
 
 WIDTH = 120
 UNITS = {"download": "B", "disk": "B", "tokens": "", "flops": ""}
@@ -340,6 +340,7 @@ def _notes(plan: Plan, rows: Sequence[Row], mfu: float, peak: float) -> Iterator
         " disk space again where the file system has no reflinks."
     )
     yield from missing_paths(plan.params, plan.params.sources)
+    yield from missing_weights(plan.params)
     if any(getattr(row, name).is_unknown for row in rows for name in UNITS):
         yield "? is unknown until the data are downloaded and encoded; totals are then lower bounds."
     else:

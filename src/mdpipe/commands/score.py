@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, model_validator
 from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
-from mdpipe.commands.interactive import load_run, require_writable_path
+from mdpipe.commands.interactive import describe_change, load_run, require_writable_path
 from mdpipe.data.artifacts.files import atomic_write, first_problem
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
@@ -38,6 +39,8 @@ from mdpipe.stages.model_io import UNIGRAM, TrainedModel
 TABLE_SUFFIXES = (".jsonl", ".csv")
 DIGITS = 6
 """Decimals of a number of bits."""
+MAX_LISTED = 3
+"""Maximum number of texts that are shown as the tokenizer changes them."""
 
 Text = Annotated[str, Field(min_length=1)]
 Choices = Annotated[list[Text], Field(min_length=2)]
@@ -89,10 +92,18 @@ class Item:
     label: int | None
     """Index of the right one; None if there is a single one, without a question."""
 
-    @property
-    def characters(self) -> list[int]:
-        """Return the lengths of the continuations without white space at their ends."""
-        return [len(text.strip()) for text in self.continuations]
+
+@dataclass(frozen=True)
+class EncodedItem:
+    """An item in tokens."""
+
+    item: Item
+    requests: list[tuple[NDArray[np.int64], NDArray[np.bool_]]]
+    """The tokens of each text and which are the continuation's, from `encode_request`."""
+    characters: list[int]
+    """Lengths of the continuations as the tokenizer normalizes them, without white space at their ends."""
+    changes: list[str]
+    """Descriptions of the texts that the tokenizer changes."""
 
 
 def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size: int, seed: int, threads: int) -> None:
@@ -101,7 +112,8 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     A summary, with the accuracy of questions, is printed after the name of `out`, or on the standard error.
 
     Raises:
-        ValueError: a line is wrong or cannot be scored, the run samples images, or `out` cannot be written.
+        ValueError: a line is wrong or cannot be scored, two choices of a question are the same tokens, the run samples
+            images, or `out` cannot be written.
     """
     if num_mc_samples % 2:
         raise ValueError(f"--num-mc-samples {num_mc_samples} is odd; two samples in each stratum give the error")
@@ -114,28 +126,28 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     if model.modality != "text":
         raise ValueError(f"run {run!r} samples images; continuations of text need a run on text")
     tokenizer = load_tokenizer(model.directory)
-    requests = []
+    encoded = []
     for item in items:
-        for text in item.continuations:
-            try:
-                requests.append(encode_request(tokenizer, item.context, text, model.seq_len))
-            except ValueError as error:
-                raise ValueError(f"{file}, line {item.line}: {error}") from None
+        try:
+            encoded.append(encode_item(tokenizer, item, model.seq_len))
+        except ValueError as error:
+            raise ValueError(f"{file}, line {item.line}: {error}") from None
+    sys.stderr.write(describe_changes(file, encoded))
+    requests = [request for one in encoded for request in one.requests]
     bounds = iter(bound_requests(model, requests, num_mc_samples, batch_size, seed))
-    scored = [(item, [next(bounds) for _ in item.continuations]) for item in items]
-    sizes = iter(int(is_target.sum()) for _, is_target in requests)
+    scored = [(one, [next(bounds) for _ in one.requests]) for one in encoded]
     rows = [
         {
-            "line": item.line,
-            "choice": None if item.label is None else choice,
-            "is_label": None if item.label is None else choice == item.label,
-            "tokens": next(sizes),
-            "characters": item.characters[choice],
+            "line": one.item.line,
+            "choice": None if one.item.label is None else choice,
+            "is_label": None if one.item.label is None else choice == one.item.label,
+            "tokens": int(is_target.sum()),
+            "characters": one.characters[choice],
             "bits": round(bound.value, DIGITS),
             "stderr": round(bound.stderr, DIGITS),
         }
-        for item, of_item in scored
-        for choice, bound in enumerate(of_item)
+        for one, of_item in scored
+        for choice, (bound, (_, is_target)) in enumerate(zip(of_item, one.requests, strict=True))
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     samples = "exact likelihoods" if model.objective.is_exact else f"{num_mc_samples} Monte Carlo samples each"
@@ -189,6 +201,40 @@ def clean(text: str) -> str:
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
+def encode_item(tokenizer: Tokenizer, item: Item, window: int) -> EncodedItem:
+    """Encode an item.
+
+    Raises:
+        ValueError: the tokenizer cannot encode a text of it, a choice has no characters left, or two choices become the
+            same tokens, so that neither can be the answer.
+    """
+    stripped = item.context.rstrip()
+    texts = [item.context[len(stripped) :] + text for text in item.continuations]  # As `encode_request` divides them.
+    spans = [(text, tokenizer.encode_span(text, begins=False)) for text in texts]
+    characters = [len(span.text.strip()) for _, span in spans]
+    if item.label is not None and 0 in characters:
+        empty = characters.index(0)
+        raise ValueError(f"choice {empty}, {item.continuations[empty]!r:.60}, is white space for the run's tokenizer")
+    requests = [encode_request(tokenizer, item.context, text, window) for text in item.continuations]
+    for (first, (one, _)), (second, (other, _)) in combinations(enumerate(requests), 2):
+        if np.array_equal(one, other):
+            same = f"{item.continuations[first]!r:.60} and {item.continuations[second]!r:.60}"
+            raise ValueError(f"choices {first} and {second} are the same tokens: {same}; leave out the question")
+    if stripped:
+        spans.insert(0, (stripped, tokenizer.encode_span(stripped, begins=True)))
+    changes = [describe_change(text, span) for text, span in spans if span.text != text]
+    return EncodedItem(item, requests, characters, changes)
+
+
+def describe_changes(file: Path, encoded: Sequence[EncodedItem]) -> str:
+    """Return a line for each of the first texts that the tokenizer changes, and the number of the others."""
+    changes = [f"{file}, line {one.item.line}: {change}" for one in encoded for change in one.changes]
+    shown = changes[:MAX_LISTED]
+    if others := len(changes) - len(shown):
+        shown.append(f"it changes {others} more of the texts in {file}")
+    return "".join(f"mdpipe: {line}\n" for line in shown)
+
+
 def encode_request(
     tokenizer: Tokenizer, context: str, continuation: str, window: int
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -236,16 +282,16 @@ def bound_requests(
     return [bound.scaled(1 / math.log(2)) for bound in bounds]
 
 
-def describe_accuracy(scored: Sequence[tuple[Item, Sequence[Estimate]]]) -> str:
+def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]]) -> str:
     """Return a line with the accuracies of the questions, if there are any, and their binomial standard errors.
 
     The answer is the choice of the least bits or, normalized, of the least bits per character.
     """
-    questions = [(item, [bound.value for bound in bounds]) for item, bounds in scored if item.label is not None]
+    questions = [(one, [bound.value for bound in bounds]) for one, bounds in scored if one.item.label is not None]
     if not questions:
         return ""
-    plain = np.mean([np.argmin(bits) == item.label for item, bits in questions])
-    normalized = np.mean([np.argmin(np.divide(bits, item.characters)) == item.label for item, bits in questions])
+    plain = np.mean([np.argmin(bits) == one.item.label for one, bits in questions])
+    normalized = np.mean([np.argmin(np.divide(bits, one.characters)) == one.item.label for one, bits in questions])
     parts = [
         f"{name} {rate:.4f} ± {math.sqrt(rate * (1 - rate) / len(questions)):.4f}"
         for name, rate in (("accuracy", plain), ("length-normalized accuracy", normalized))

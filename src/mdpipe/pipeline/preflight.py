@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mdpipe.params import Params
+from mdpipe.params.images import InceptionFeaturesConfig
 from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
 
@@ -17,12 +18,13 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
 
     Args:
         params: the params.
-        with_sources: True if the files of the sources must exist. They are not needed if the artifacts were fetched.
+        with_sources: True if the files of the sources and of feature networks must exist. They are not needed if the
+            artifacts were fetched.
 
     Raises:
         ValueError: there are problems; the message has one line for each.
     """
-    missing = missing_paths(params, params.sources) if with_sources else ()
+    missing = [*missing_paths(params, params.sources), *missing_weights(params)] if with_sources else []
     if problems := [
         *home_problems(),
         *working_copy_problems(params),
@@ -134,6 +136,16 @@ def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
         source = params.sources[name]
         if not Path(source.path).exists() and _maker(params, name) is None:
             yield f"{_key(name, source)} does not exist; correct it, or put the files there"
+
+
+def missing_weights(params: Params) -> Iterator[str]:
+    """Yield a line for each feature network whose file of weights does not exist."""
+    for name, features in params.image_quality.features.items():
+        if isinstance(features, InceptionFeaturesConfig) and not Path(features.path).exists():
+            yield (
+                f"image_quality.features.{name}.path: {features.path!r} does not exist; correct it, or put the file"
+                " there"
+            )
 
 
 def _key(name: str, source: Source) -> str:
