@@ -1,23 +1,28 @@
 """Charts show the data of the tables, with units, errors and names that can be told apart."""
 
+from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
 import pytest
+import vl_convert
 
 from mdpipe.data.artifacts.metrics import MetricsError
 from mdpipe.reporting.charts import (
     COLORS,
+    DIGIT_WIDTH,
     EXTREMES,
     MAX_SYMBOLS,
+    VALUE_GAP,
     Chart,
     exponents_chart,
     likelihood_chart,
     samplers_chart,
     training_charts,
 )
+from mdpipe.reporting.profile_charts import profile_chart
 from mdpipe.reporting.tables import likelihood_table, samplers_table
 from tests.reporting.records import (
     IMAGE_RATES,
@@ -66,6 +71,14 @@ def rows(spec: dict[str, Any], mark: str) -> list[dict[str, Any]]:
     layer = next(layer for layer in spec["layer"] if layer["mark"]["type"] == mark)
     found: list[dict[str, Any]] = spec["datasets"][(layer.get("data") or spec["data"])["name"]]
     return found
+
+
+def scene_marks(item: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
+    """Yield the drawn marks of one kind; groups are in groups."""
+    if item.get("marktype") == kind:
+        yield item
+    for part in item.get("items", []):
+        yield from scene_marks(part, kind)
 
 
 def encodings(spec: dict[str, Any], channel: str) -> list[dict[str, Any]]:
@@ -135,6 +148,15 @@ def test_error_bars_of_the_likelihood_are_one_standard_error():
     assert ends[3] == (4.12, 4.12)
 
 
+@pytest.mark.parametrize("width", [150, 330, 500])
+def test_the_longest_bar_leaves_room_for_its_value_only(width):
+    (digits, _) = likelihood_chart(likelihood()).to_specs()
+    scene = vl_convert.vegalite_to_scenegraph(digits | {"width": width, "autosize": "none"})["scenegraph"]
+    longest = max(item["width"] for mark in scene_marks(scene, "rect") for item in mark["items"])
+    room = DIGIT_WIDTH * len("2.21 ± 0.02") + VALUE_GAP
+    assert longest == pytest.approx(max(width - room, width / 2))
+
+
 def test_text_is_in_bits_per_byte_and_images_in_their_own_unit():
     digits, docs = likelihood_chart(likelihood()).to_specs()
     assert [encodings(spec, "x")[0]["title"] for spec in (digits, docs)] == ["bits/dim", "bits/byte"]
@@ -199,6 +221,23 @@ def test_every_panel_names_its_run_reference_model_and_unit():
     specs = samplers_chart(compared(*measured)).to_specs()
     labels = {spec["title"]: next(one["title"] for one in encodings(spec, "y") if "title" in one) for spec in specs}
     assert labels == {"a": "bits/char under critic", "b": "bits/token under critic_b"}
+
+
+def test_the_caption_names_temperatures_only_if_there_is_a_frontier():
+    assert "temperatures" not in CHARTS["samplers"]().alt
+    assert "entropy over temperatures" in CHARTS["frontier"]().alt
+
+
+@pytest.mark.parametrize("runs", [2, 3])
+def test_three_runs_have_no_bands_but_errors_in_tooltips(runs):
+    shares = pl.DataFrame({"share": [0.5, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, 0.2]})
+    positions = shares.select("bits", "bits_stderr", first=pl.Series([1, 2]), last=pl.Series([1, 3]), tokens=9)
+    names = "abc"[:runs]
+    chart = profile_chart(dict.fromkeys(names, shares), dict.fromkeys(names, positions), "bits/char")
+    for spec in chart.to_specs():
+        assert any(layer["mark"]["type"] == "area" for layer in spec["layer"]) == (runs < 3)
+        assert column(rows(spec, "line"), "shown") == ["1.50 ± 0.10", "4.0 ± 0.2"] * runs
+    assert ("bands" in chart.alt) == (runs < 3)
 
 
 def test_the_frontier_is_of_the_most_steps_over_temperatures():

@@ -49,7 +49,7 @@ from tests.reporting.records import (
 
 pytestmark = pytest.mark.slow
 
-VOID = {"meta", "img", "br"}
+VOID = {"meta", "img", "br", "wbr"}
 EVIL = "<script>\"&'</script>"
 FILE = Path("metrics/evaluate/pieces.json")
 MD5 = "0cc175b9c0f1b6a831c399e269772661"
@@ -118,7 +118,7 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
     trained = pl.DataFrame({"run": [run], "dataset": [name], "unit": ["bits/dim"]})
     return Report(
         headline=[Sourced(f"1 run: {run}, "), Sourced("2.21", FILE)],
-        made_by={"commit": Sourced("cd3c4b6"), "time": Sourced("31 minutes", FILE)},
+        made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`"), "time": Sourced("31 minutes", FILE)},
         tables={table: Table(frame, [FILE] * frame.height) for table, frame in tables.items()},
         settings=settings_table({run: {"train": {"steps": 5}}, "other": {"train": {"steps": 6, "note": name}}}),
         figures={"likelihood": likelihood_chart(tables["likelihood"]), "samplers": samplers_chart(tables["samplers"])},
@@ -197,6 +197,7 @@ def test_numbers_samples_facts_and_definitions_are_there(outline: Outline) -> No
 
 
 def test_settings_that_differ_are_apart_from_those_all_runs_share(page: str) -> None:
+    page = page.replace("<wbr>", "")
     differ, same = page.split("Settings that all runs share", 1)
     assert "train.steps" in differ
     assert "train.steps" not in same.split("</details>")[0]
@@ -207,6 +208,11 @@ def test_a_screen_reader_finds_language_regions_and_headings(outline: Outline) -
     assert {"main", "nav", "h1"} <= {tag for tag, _ in outline.tags}
     assert {heading.get("scope") for heading in outline.all("th")} == {"col", "row"}
     assert all(image["alt"] for image in outline.all("img"))
+
+
+def test_commands_in_the_facts_are_code(outline: Outline) -> None:
+    assert "cd3c4b6, mdpipe bench stages" in outline.text
+    assert "`" not in outline.text.split("Settings that")[0]
 
 
 def test_empty_sections_are_left_out() -> None:
@@ -242,6 +248,8 @@ def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_pat
         figures = "[...document.querySelectorAll('.vega svg')]"
         assert tab.evaluate(f"{figures}.filter(x => x.getBoundingClientRect().right > innerWidth).length") == 0
         assert tab.evaluate(f"{figures}.length") == panel_count(report())
+        headers = "[...document.querySelectorAll('.sortable tbody th')].map(x => x.offsetWidth)"
+        assert max(tab.evaluate(headers)) < max(0.45 * width, 200)
         assert {request for request in tab.requests if not request.startswith("data:")} == {path.as_uri()}
         assert tab.problems == []
 

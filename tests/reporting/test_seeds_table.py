@@ -49,6 +49,16 @@ def test_trainings_follow_their_mean_without_a_difference(table):
     assert table.filter(pl.col("run").is_null())["seeds"].null_count() == 2
 
 
+def test_means_and_differences_have_six_digits_like_records():
+    values = {"a": 2.0, "b": 1.99971, "c": 1.0}
+    evaluations = [evaluation(run, "docs", "text", value=value, stderr=0.0123457) for run, value in values.items()]
+    pair = difference("c", "a", "docs", value=-0.0011742729036323622, stderr_evaluation=0.007546799786343916)
+    found = with_means(likelihood_table(evaluations, [], [pair]), {"a": ["a", "b"], "c": ["c"]}, HELD_OUT, {"a": 1 / 3})
+    mean, _, _, compared = found.rows(named=True)
+    assert (mean["value"], mean["stderr"], mean["seeds_stderr"]) == (1.99986, 0.333333, 0.000145)
+    assert (compared["difference"], compared["difference_stderr_evaluation"]) == (-0.00117427, 0.0075468)
+
+
 def test_a_person_reads_one_row_per_run(table):
     shown = without_replicates(table)
     assert shown["run"].to_list() == ["a", "b", None, None]

@@ -74,8 +74,8 @@ STATIC_WIDTH, HEIGHT = 330, 190
 """Pixels of a panel of the SVG file; the page's panels have their column's width."""
 BAR_HEIGHT, DOT_HEIGHT = 25, 17
 """Pixels per row."""
-VALUE_ROOM = 2
-"""Length of the axis by the longest bar, to write the values after the bars."""
+DIGIT_WIDTH, VALUE_GAP = 7.5, 14
+"""Pixels of a character of the values after the bars, and of the gaps around them: the longest bar leaves this room."""
 SMOOTHING = 9
 """Rows of a training curve whose mean is the bold line."""
 MAX_SYMBOLS = 40
@@ -160,12 +160,14 @@ def _bars(frame: pl.DataFrame) -> Panel:
         high=pl.col("value") + pl.col("stderr").fill_null(0),
         bits=pl.Series([format_measurement(*pair) for pair in rows.select("value", "stderr").iter_rows()]),
     )
-    end = VALUE_ROOM * max(rows["high"])
+    room = DIGIT_WIDTH * max(map(len, rows["bits"])) + VALUE_GAP
+    end = alt.ExprRef(f"{max(rows['high'])} / max(1 - {room} / (width || {STATIC_WIDTH}), 1 / 2)")  # SVG: no width
     base = alt.Chart(rows, height=BAR_HEIGHT * rows.height).encode(
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelColor="var(--ink)", ticks=False, domain=False)),
         tooltip=[alt.Tooltip("name:N", title="run"), alt.Tooltip("bits:N", title=unit)],
     )
-    x = alt.X("value:Q", title=unit, scale=alt.Scale(domain=[0, end], nice=False), axis=alt.Axis(tickCount=6))
+    scale = alt.Scale(domainMin=0, domainMax=end, nice=False)
+    x = alt.X("value:Q", title=unit, scale=scale, axis=alt.Axis(tickCount=6))
     layers = (
         base.mark_bar(height=alt.RelativeBandSize(0.6)).encode(x=x, color=alt.Color("color:N", scale=None)),
         base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q"),
@@ -231,11 +233,10 @@ def samplers_chart(samplers: pl.DataFrame) -> Chart:
         if frame["temperature"].drop_nulls().n_unique() > 1:
             panels.append(_frontier(frame, names))
     runs = ", ".join(samplers["run"].unique().sort())
-    alternative = (
-        f"Bits of samples of {runs} under a reference model, by NFE and by the samples' entropy over temperatures, one"
-        " line per sampler; gray: held-out data."
-    )
-    return Chart(panels, alternative)
+    pairs = samplers.select("run", "reference_model").n_unique()
+    by = "NFE" if len(panels) == pairs else "NFE and by the samples' entropy over temperatures"
+    what = f"Bits of samples of {runs} under a reference model, by {by}"
+    return Chart(panels, f"{what}, one line per sampler; gray: held-out data.")
 
 
 def _bits_by_nfe(frame: pl.DataFrame, names: list[str]) -> Panel:

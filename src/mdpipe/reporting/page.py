@@ -4,6 +4,7 @@ The page is one HTML file with every table, figure and sample in it: it needs no
 policy forbids the browser to load any. Numbers link to the files that they come from.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -181,6 +182,11 @@ def model_card(run: str, report: Report) -> str:
     )
 
 
+def _code(html: Markup) -> Markup:
+    """Show what is between backticks as code; the text is escaped already."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(html)))  # Markup would escape the tags
+
+
 def _environment(*, autoescape: bool) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(FOLDER),
@@ -190,5 +196,5 @@ def _environment(*, autoescape: bool) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"display": to_display, "markdown": to_markdown, "number": format_number}
+    environment.filters |= {"display": to_display, "markdown": to_markdown, "number": format_number, "code": _code}
     return environment

@@ -16,9 +16,12 @@ CALIBRATION = {
 }
 """Columns of the plots of the stage evaluate; a standard error is null if it is unknown."""
 
+MAX_BANDS = 2
+"""With more runs in one panel, their bands of standard errors would cover each other: only tooltips have the errors."""
+
 
 def profile_chart(shares: Mapping[str, pl.DataFrame], positions: Mapping[str, pl.DataFrame], unit: str) -> Chart:
-    """Show the runs of one dataset: bits by share of hidden tokens, and by position, with bands of one stderr.
+    """Show the runs of one dataset: bits by share of hidden tokens, and by position, bands of one stderr for few runs.
 
     Args:
         shares: one frame with the columns `SHARES` per run.
@@ -52,7 +55,8 @@ def profile_chart(shares: Mapping[str, pl.DataFrame], positions: Mapping[str, pl
         ),
     ]
     names = ", ".join(shares)
-    return Chart(panels, f"Bits of {names} by share of hidden tokens and by position; bands of one standard error.")
+    errors = "bands of one standard error" if len(shares) <= MAX_BANDS else "standard errors are in the tooltips"
+    return Chart(panels, f"Bits of {names} by share of hidden tokens and by position; {errors}.")
 
 
 def _bits(rows: pl.DataFrame, runs: list[str], where: str, x: alt.X, title: str) -> Panel:
@@ -75,11 +79,9 @@ def _bits(rows: pl.DataFrame, runs: list[str], where: str, x: alt.X, title: str)
             *("run:N", alt.Tooltip("label:N", title=where), alt.Tooltip("shown:N", title=title)),
         ],
     )
-    return alt.layer(
-        base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=title), y2="high:Q"),
-        base.mark_line(strokeWidth=1.5),
-        base.mark_point(opacity=0, size=80),
-    )
+    band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    lines = (base.mark_line(strokeWidth=1.5), base.mark_point(opacity=0, size=80))
+    return alt.layer(*([band] if len(runs) <= MAX_BANDS else []), *lines)
 
 
 def calibration_chart(calibration: Mapping[str, pl.DataFrame]) -> Chart:

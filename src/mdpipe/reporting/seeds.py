@@ -11,6 +11,7 @@ from typing import Any
 
 import polars as pl
 
+from mdpipe.data.artifacts.metrics import SIGNIFICANT_DIGITS
 from mdpipe.reporting.tables import COMPARISON, Schema
 
 SEEDS: Schema = {"replicate_of": pl.String, "seeds": pl.Int64, "seeds_stderr": pl.Float64}
@@ -30,7 +31,7 @@ def with_means(
     """Return the table with the columns `SEEDS`, and with a row of means before the rows of a run's trainings.
 
     A mean row has the mean of each number, and other fields if they are equal in all trainings. Its standard errors are
-    the evaluation's, all scaled by the factor of the value's.
+    the evaluation's, all scaled by the factor of the value's. Means and differences are rounded as records are.
 
     Args:
         table: a table of bounds with a row for each training.
@@ -55,7 +56,7 @@ def with_means(
     order = {name: number for number, name in enumerate(run_of)}
     columns = list(table.schema.items())
     at = table.columns.index("stderr") + 1
-    frame = pl.DataFrame(rows, schema=dict([*columns[:at], *SEEDS.items(), *columns[at:]]))
+    frame = pl.DataFrame([_rounded(row) for row in rows], schema=dict([*columns[:at], *SEEDS.items(), *columns[at:]]))
     position = pl.col("run").replace_strict(order, default=0, return_dtype=pl.Int64)
     by_run = pl.coalesce("replicate_of", "run")
     is_replicate = pl.col("replicate_of").is_not_null()
@@ -65,6 +66,14 @@ def with_means(
 def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
     """Return one row for each run of params.yaml, and the references: what a person reads."""
     return table.filter(pl.col("replicate_of").is_null()) if "replicate_of" in table.columns else table
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Round the numbers of a row to `SIGNIFICANT_DIGITS`; those of records already are."""
+    return {
+        name: float(f"{value:.{SIGNIFICANT_DIGITS}g}") if isinstance(value, float) else value
+        for name, value in row.items()
+    }
 
 
 def _mean_row(run: str, trainings: Sequence[Mapping[str, Any]], stderr: float | None) -> dict[str, Any]:

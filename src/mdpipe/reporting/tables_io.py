@@ -1,4 +1,4 @@
-"""Tables as files: CSV with every digit for programs, Markdown for people."""
+"""Tables as files: CSV with all six digits for programs, Markdown for people."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -29,6 +29,9 @@ BOUNDS_CSV_ONLY = frozenset({"tokens", "words", "clusters", "clustered_by", "nfe
 
 FIRST = ("run", "estimator")
 """The columns that identify a row's numbers come first, next to each other."""
+
+FIRST_ON_PAGE = ("run", "value", "unit", "estimator")
+"""The first columns of a table of bounds on the page: a phone's screen is as wide as about three."""
 
 LAST = ("examples", "num_mc_samples", "num_parameters")
 """The columns that give a model's size and cost come after its numbers."""
@@ -72,7 +75,8 @@ def to_display(frame: pl.DataFrame, *, complete: bool = False) -> DisplayTable:
 
     Args:
         frame: a table of results.
-        complete: whether to keep the columns that otherwise only the CSV file has.
+        complete: whether to keep the columns that otherwise only the CSV file has; the page does, and shows the
+            values first.
     """
     names = _displayed_columns(frame, set() if complete else CSV_ONLY)
     return DisplayTable(
@@ -103,7 +107,9 @@ def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
     if frame.height:
         hidden |= {name for name in frame.columns if frame[name].null_count() == frame.height}
     last = LAST if "num_parameters" in frame.columns else ()
-    names = sorted(frame.columns, key=lambda name: (name not in FIRST, name in last))
+    first = FIRST if csv_only or not {"run", "value"} <= set(frame.columns) else FIRST_ON_PAGE
+    place = {name: number for number, name in enumerate(first)}
+    names = sorted(frame.columns, key=lambda name: (place.get(name, len(place)), name in last))
     return [name for name in names if name not in hidden]
 
 
