@@ -109,7 +109,7 @@ def test_a_difference_is_the_one_computed_by_hand(two_runs: Params) -> None:
     report(two_runs)
     found = row_of("chars_md4")
     expected = difference_by_hand(first, second, sizes, documents)
-    assert (found["difference"], found["difference_stderr_evaluation"]) == pytest.approx(expected, rel=1e-9)
+    assert (found["difference"], found["difference_stderr_evaluation"]) == pytest.approx(expected, rel=5e-6)
 
 
 def with_seeds(params: Params, **seeds: list[int]) -> Params:
@@ -138,13 +138,13 @@ def test_a_difference_over_seeds_pairs_equal_seeds(two_runs: Params) -> None:
     differences = [costs["chars_md4", seed] - costs["chars_ar", seed] for seed in (0, 1)]
     by_hand = [difference_by_hand(each, 0 * each, sizes, documents)[0] for each in differences]
     mean, of_documents = difference_by_hand(sum(differences) / 2, 0 * sizes, sizes, documents)
-    assert found["difference"] == pytest.approx(mean, rel=1e-9)
-    assert found["difference_stderr_evaluation"] == pytest.approx(of_documents, rel=1e-9)
-    assert found["difference_stderr_seeds"] == pytest.approx(abs(by_hand[0] - by_hand[1]) / 2, rel=1e-9)
+    assert found["difference"] == pytest.approx(mean, rel=5e-6)
+    assert found["difference_stderr_evaluation"] == pytest.approx(of_documents, rel=5e-6)
+    assert found["difference_stderr_seeds"] == pytest.approx(abs(by_hand[0] - by_hand[1]) / 2, rel=5e-6)
     # Half the difference of the seeds has the residuals of both, with one degree of freedom.
     both = difference_by_hand((differences[0] - differences[1]) / 2, 0 * sizes, sizes, documents)[1]
     variance = of_documents**2 + max((by_hand[0] - by_hand[1]) ** 2 / 4 - both**2, 0)
-    assert found["difference_stderr"] == pytest.approx(math.sqrt(variance), rel=1e-9)
+    assert found["difference_stderr"] == pytest.approx(math.sqrt(variance), rel=5e-6)
     assert (found["trainings"], found["seeds"], found["value"]) == ("2 trainings each", 2, pytest.approx(2.05))
     shown = (paths.RESULTS / "likelihood.md").read_text()
     assert "2 trainings each" in shown and "-seed" not in shown
@@ -307,7 +307,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     first, second = (np.load(paths.evaluation(run)) for run in ("chars_md4", "chars_ar"))
     expected = difference_by_hand(first[:, 0], second[:, 0], first[:, 1], first[:, 2])
     found = row_of("chars_md4")
-    assert (found["difference"], found["difference_stderr_evaluation"]) == pytest.approx(expected, rel=1e-9)
+    assert (found["difference"], found["difference_stderr_evaluation"]) == pytest.approx(expected, rel=5e-6)
     values = [read_record(paths.metrics("evaluate", run))["value"] for run in ("chars_md4", "chars_ar")]
     assert found["difference"] == pytest.approx(values[0] - values[1], abs=2e-5)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")

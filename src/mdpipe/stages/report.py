@@ -314,7 +314,8 @@ def _gallery(params: Params, run: str) -> SampleGallery:
     if run in params.image_quality.runs:
         images.append(PageImage(paths.neighbors(run).read_bytes(), NEIGHBORS_CAPTION.format(run=run)))
     if (animation := folder / "unmasking.gif").exists():
-        images.append(PageImage(animation.read_bytes(), f"Unmasking of samples of {run}"))
+        action = "Sampling" if settings.objective.is_causal else "Unmasking of samples"
+        images.append(PageImage(animation.read_bytes(), f"{action} of {run}"))
     if (filled := paths.infilled_images(run)).exists():
         caption = f"Held-out images, their masked lower half, and what {run} fills in"
         images.append(PageImage(filled.read_bytes(), caption))
