@@ -17,7 +17,7 @@ SOURCE = Path("src")
 def main() -> None:
     """Run the command line, in a stage of DVC with the code of the repository that the stage runs in."""
     # Threads that wait sleep. By default they spin, and where other processes use the cores, too, a thread that still
-    # computes waits for one that only spins: training with two threads took 2.6 to 3.8 times as long.
+    # computes waits for one that only spins, and training with two threads takes several times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     code, loaded = SOURCE / "mdpipe", Path(__file__).parent
     if "DVC_STAGE" in os.environ and code.is_dir() and not code.samefile(loaded):
