@@ -210,6 +210,18 @@ def test_the_headline_names_the_run_with_the_fewest_bits(two_runs: Params) -> No
     assert sentence in (paths.REPORT / "index.html").read_text(encoding="utf-8")
 
 
+def test_the_headline_names_references_with_fewer_bits(two_runs: Params) -> None:
+    put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
+    put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
+    rates = [records.rate("xz", "bits/char", 2.0), records.rate("bzip2", "bits/char", 2.4)]
+    write_record(records.encoding("docs_chars", rates), paths.record("encode", "docs_chars"))
+    report(two_runs)
+    page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    headline = re.sub("<[^>]*>", "", page[page.index("Fewest bits") :].split("</p>")[0])
+    expected = "Fewest bits on held-out data: 2.25 ± 0.02 bits/char on docs_chars (chars_ar; fewer: xz with 2.000)."
+    assert headline == expected
+
+
 def test_every_figure_links_to_the_files_that_it_shows(two_runs: Params) -> None:
     put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
     put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])

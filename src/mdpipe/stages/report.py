@@ -227,15 +227,22 @@ def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
 
 
 def _headline(likelihood: pl.DataFrame) -> Iterator[Sourced]:
-    """Yield the parts of the sentence that says what was run, and the run with the fewest bits on each dataset."""
+    """Yield the parts of the text that says what was run, the run with the fewest bits on each dataset and split, and
+    the references that need fewer bits.
+    """
     models = likelihood.drop_nulls("run")
-    best = models.sort("value").unique(["dataset", "split"], keep="first").sort("dataset")
+    best = models.sort("value").unique(["dataset", "split"], keep="first").sort("dataset", "split")
+    references = likelihood.filter(pl.col("run").is_null()).sort("value")
     yield Sourced(f"Runs: {models.height}. Fewest bits on held-out data: ")
     for at, row in enumerate(best.iter_rows(named=True), start=1):
-        file = _source("likelihood", row, likelihood)
-        yield Sourced(format_measurement(row["value"], row["stderr"]), file)
-        end = "." if at == best.height else ", "
-        yield Sourced(f" {row['unit']} on {row['dataset']} ({row['run']}){end}")
+        yield Sourced(format_measurement(row["value"], row["stderr"]), file=_source("likelihood", row, likelihood))
+        yield Sourced(f" {row['unit']} on {row['dataset']} ({row['run']}")
+        of_data = references.filter(pl.col("value") < row["value"], dataset=row["dataset"], split=row["split"])
+        for place, reference in enumerate(of_data.iter_rows(named=True)):
+            yield Sourced(f"{', ' if place else '; fewer: '}{reference['estimator']} with ")
+            number = format_measurement(reference["value"], reference["stderr"])
+            yield Sourced(number, file=_source("likelihood", reference, likelihood))
+        yield Sourced(")." if at == best.height else "), ")
 
 
 def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sourced]]:
