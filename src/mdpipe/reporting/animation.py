@@ -35,12 +35,13 @@ HATCH_COLOR = (139, 148, 190)
 HATCH_PERIOD = 8
 """Pixels from one diagonal stroke to the next; strokes are a quarter of it wide."""
 
-TEXT_WIDTH = 760
+TEXT_WIDTH = 560
+"""A phone shows it at two thirds of its size, where letters are still 12 pixels high."""
 TEXT_MARGIN = 22
 FONT_SIZE = 19
 ROW_HEIGHT = 28
 BLOCK_HEIGHT = 24
-MAX_ROWS = 8
+MAX_ROWS = 11
 """Rows of text in the animation: text that does not fit is left out."""
 SAMPLE_GAP = 12
 NEWLINE_WIDTH = 8
