@@ -121,7 +121,6 @@ UVIT = {
             {"runs.chars_md4.hardware": {"num_processes": 3}},
             ["runs.chars_md4.train.batch_size: 8", "hardware.num_processes = 3"],
         ),
-        ({"runs.digits.train.optimizer": "muon"}, ["runs.digits.train.optimizer: 'muon'", "convolutions"]),
         (
             {"runs.chars_ar.network": UVIT},
             ["runs.chars_ar.network.kind: 'uvit'", "needs a network that can be causal: transformer"],

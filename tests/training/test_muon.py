@@ -98,6 +98,24 @@ def test_momentum_and_decay_match_torch_to_the_last_digits():
         torch.testing.assert_close(weight.detach().double(), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("cautious", [False, True])
+@pytest.mark.parametrize("kind", [Muon, NorMuon])
+def test_kernels_of_a_convolution_move_as_a_matrix(kind, cautious):
+    """Its rows are the output channels; the memory of the kernels may have another order."""
+    kernels = nn.Parameter(gaussian((6, 4, 3, 3)).contiguous(memory_format=torch.channels_last))
+    matrix = nn.Parameter(gaussian((6, 4, 3, 3)).flatten(1))
+    own = {"row_beta2": 0.9} if kind is NorMuon else {}
+    options = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.1, "cautious_weight_decay": cautious} | own
+    optimizers = [kind([{"params": [weight]}], **options) for weight in (kernels, matrix)]
+    for step in range(3):
+        kernels.grad = gaussian((6, 4, 3, 3), seed=1 + step).contiguous(memory_format=torch.channels_last)
+        matrix.grad = gaussian((6, 4, 3, 3), seed=1 + step).flatten(1)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert not torch.equal(matrix, gaussian((6, 4, 3, 3)).flatten(1))
+    assert torch.equal(kernels.flatten(1), matrix)
+
+
 def test_a_parameter_without_a_gradient_stays():
     moved, left = nn.Parameter(torch.eye(3)), nn.Parameter(torch.eye(3))
     moved.grad = torch.eye(3)

@@ -15,7 +15,7 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.networks.base import build_network
 from mdpipe.params import AdamWConfig, MuonConfig, NorMuonConfig, TrainConfig
 from mdpipe.params.diffusion import AnyOrderConfig, GenMD4Config
-from mdpipe.params.networks import TransformerConfig
+from mdpipe.params.networks import TransformerConfig, UNetConfig
 from mdpipe.training.distributed import global_grad_norms
 from mdpipe.training.optimizer import build_optimizers, clip_gradient, learning_rate_at, set_learning_rate
 
@@ -156,9 +156,21 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else() -> None:
     assert (singular < 1.5).all()
 
 
+def test_muon_has_the_convolutions_of_the_blocks_of_a_unet() -> None:
+    chosen = settings(optimizer=MuonConfig(momentum=0.9, beta2=0.95, weight_decay=0.0))
+    network = build_network(UNetConfig(hidden_size=16, num_blocks=1), 5, (4, 4, 1), seed=0)
+    _, muon = build_optimizers(network, AnyOrder(AnyOrderConfig(), 5), chosen)
+    of_muon = {id(parameter) for group in muon.param_groups for parameter in group["params"]}
+    names = {name for name, parameter in network.named_parameters() if id(parameter) in of_muon}
+    blocks = [f"down.0.{name}" for name in ("conv1", "conv2")]
+    blocks += [f"middle.{at}.{name}" for at in (0, 1) for name in ("conv1", "conv2")]
+    blocks += [f"up.{at}.{name}" for at in (0, 1) for name in ("conv1", "conv2", "shortcut")]
+    assert names == {f"{name}.weight" for name in blocks}
+
+
 def test_muon_without_a_matrix_to_move_is_refused() -> None:
     chosen = settings(optimizer=MuonConfig(momentum=0.9, beta2=0.95, weight_decay=0.0))
-    with pytest.raises(ValueError, match="needs a network with matrices in its layers"):
+    with pytest.raises(ValueError, match="needs a network with matrices or convolutions in its layers"):
         build_optimizers(nn.Linear(3, 3), AnyOrder(AnyOrderConfig(), 3), chosen)
 
 

@@ -108,10 +108,6 @@ class TrainingBenchmark(Benchmark):
         self.require_choice("precision", PRECISIONS)
         self.require_choice("objective", OBJECTIVES)
         self.require_choice("optimizer", OptimizerConfig.kinds)
-        if self.optimizer != "adamw" and not SHAPES[self.shape].network.has_matrices:
-            raise ValueError(
-                f"--optimizer {self.optimizer} is for matrices, and the layers of {self.shape} are convolutions"
-            )
         self.require_positive("batch", "steps", "warm_up", "threads")
 
     @property

@@ -22,8 +22,6 @@ class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
     """False if the network is for images only."""
     patch_size: ClassVar[int] = 1
     """Height and width of images must be a multiple of this."""
-    has_matrices: ClassVar[bool] = True
-    """True if layers have weight matrices, which Muon is for."""
     renamed: ClassVar[dict[str, str]] = {
         "width": "hidden_size",
         "blocks": "num_blocks",
@@ -107,8 +105,6 @@ class ConvNetConfig(NetworkConfig):
 
 class UNetConfig(ConvNetConfig):
     """A convolutional network at full resolution with skip connections, for images."""
-
-    has_matrices: ClassVar[bool] = False
 
     kind: Literal["unet"] = "unet"
     dropout: DropoutRate = 0.0

@@ -12,7 +12,7 @@ from mdpipe.params.errors import Keys
 from mdpipe.params.kinds import Config, MappingOfNames, Name, Positive, RunNames, Seed, by_form
 from mdpipe.params.networks import AnyNetwork
 from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, compatible_samplers, is_compatible
-from mdpipe.params.training import HardwareConfig, MatrixOptimizerConfig, TrainConfig
+from mdpipe.params.training import HardwareConfig, TrainConfig
 
 EvenNumber = Annotated[int, Field(ge=2, multiple_of=2)]
 
@@ -121,10 +121,6 @@ class Run(Config):
             yield ("sample", "sampler", "kind"), f"does not fit a run of {objective.kind}; allowed: {allowed}"
         if self.sample.guidance_scale is not None and self.class_cond is None:
             yield ("sample", "guidance_scale"), "guidance needs classes, and class_cond is null: must be null"
-        optimizer = self.train.optimizer
-        if isinstance(optimizer, MatrixOptimizerConfig) and not network.has_matrices:
-            rule = f"{optimizer.kind} is for matrices, and the layers of a {network.kind} are convolutions: adamw"
-            yield ("train", "optimizer", "kind"), rule
         micro_batches = self.hardware.num_processes * self.hardware.gradient_accumulation_steps
         if self.train.batch_size % micro_batches:
             yield (

@@ -28,7 +28,7 @@ class AdamWConfig(OptimizerConfig):
 
 
 class MatrixOptimizerConfig(OptimizerConfig):
-    """Orthogonal steps for the matrices of the layers, and AdamW for all other weights.
+    """Orthogonal steps for the matrices and convolutions of the layers, and AdamW for all other weights.
 
     The steps are scaled to the size of AdamW's, so one learning rate and one weight decay can serve both. They are
     computed in float32 on a CPU and in bfloat16 on a GPU, whatever the precision of the network's products.
@@ -41,7 +41,9 @@ class MatrixOptimizerConfig(OptimizerConfig):
 
 
 class MuonConfig(MatrixOptimizerConfig):
-    """Muon on the matrices of the layers, whose steps are made orthogonal, and AdamW on all other weights."""
+    """Muon on the matrices and convolutions of the layers, whose steps are made orthogonal, and AdamW on all other
+    weights.
+    """
 
     kind: Literal["muon"] = "muon"
 

@@ -1,4 +1,4 @@
-"""Muon and NorMuon: momentum with orthogonalized updates, for the matrices of a network's layers.
+"""Muon and NorMuon: momentum with orthogonalized updates, for the matrices and convolutions of a network's layers.
 
 Shapes: N matrices of one shape, R rows, C columns.
 """
@@ -53,6 +53,9 @@ class Muon(EagerOptimizer):
     bfloat16 everywhere, which most CPUs emulate. This one takes float32 on a CPU, so that all CPUs agree, and bfloat16
     on a GPU, where it orthogonalizes matrices of one shape together.
 
+    The kernels of a convolution are a matrix with one row per output channel (R) and C = input channels x height x
+    width columns.
+
     A sharded matrix (FSDP2) is gathered once per step, and every process orthogonalizes all of it.
 
     With cautious weight decay only the entries of W decay whose update points towards 0, or is 0.
@@ -81,15 +84,16 @@ class Muon(EagerOptimizer):
                     by_shape.setdefault(parameter.shape, []).append(parameter)
             for shape, parameters in by_shape.items():
                 directions = map(_gather, self._directions(parameters, group["momentum"]), parameters)
-                orthogonal = self._normalize(parameters, orthogonalize_together(list(directions)), group)
-                updates = list(map(_shard, orthogonal, parameters))
+                matrices = [direction.flatten(1) for direction in directions]
+                orthogonal = self._normalize(parameters, orthogonalize_together(matrices), group)
+                updates = list(map(_shard, [matrix.view(shape) for matrix in orthogonal], parameters))
                 weights = [to_local(parameter) for parameter in parameters]
                 decay = group["lr"] * group["weight_decay"]
                 if self._is_cautious:
                     decay_cautiously(weights, updates, decay)
                 else:
                     torch._foreach_mul_(weights, 1 - decay)
-                torch._foreach_add_(weights, updates, alpha=-RMS * max(shape) ** 0.5 * group["lr"])
+                torch._foreach_add_(weights, updates, alpha=-RMS * max(matrices[0].shape) ** 0.5 * group["lr"])
 
     def _normalize(
         self,
@@ -101,7 +105,7 @@ class Muon(EagerOptimizer):
         return orthogonal
 
     def _directions(self, parameters: list[nn.Parameter], momentum: float) -> list[Tensor]:
-        """Update the momentum and return the matrices to orthogonalize, local shards for sharded parameters."""
+        """Update the momentum and return what is orthogonalized, local shards for sharded parameters."""
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -211,7 +215,7 @@ def orthogonalize_together(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _gather(direction: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return the full matrix of which `direction` is the local shard, sharded like the parameter."""
+    """Return the full tensor of which `direction` is the local shard, sharded like the parameter."""
     if not is_sharded(parameter):
         return direction
     from torch.distributed.tensor import DTensor
@@ -222,11 +226,11 @@ def _gather(direction: Tensor, parameter: nn.Parameter) -> Tensor:
     )
 
 
-def _shard(matrix: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Return the local shard of a full matrix, sharded like the parameter."""
+def _shard(update: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Return the local shard of a full update, sharded like the parameter."""
     if not is_sharded(parameter):
-        return matrix
+        return update
     from torch.distributed.tensor import DTensor, Replicate
 
-    replicated = DTensor.from_local(matrix, parameter.device_mesh, [Replicate()])
+    replicated = DTensor.from_local(update, parameter.device_mesh, [Replicate()])
     return to_local(replicated.redistribute(placements=parameter.placements))

@@ -75,18 +75,20 @@ def build_optimizers(network: nn.Module, objective: Objective, settings: TrainCo
     """Build AdamW, and Muon or NorMuon as the second optimizer if `train.optimizer.kind` is `muon` or `normuon`.
 
     Every network parameter has weight decay, as in the paper's code. With Muon, AdamW has the parameters that are not
-    matrices of a layer. The objective's own parameters are a group of AdamW without weight decay; the paper's code
-    decays GenMD4's raw exponents like all others, which pulls w = softplus(raw) towards log 2 for no reason.
+    matrices or convolutions of a layer. The objective's own parameters are a group of AdamW without weight decay; the
+    paper's code decays GenMD4's raw exponents like all others, which pulls w = softplus(raw) towards log 2 for no
+    reason.
 
     Raises:
-        ValueError: Muon is chosen, and the network has no matrices in its layers.
+        ValueError: Muon is chosen, and the network has neither matrices nor convolutions in its layers.
     """
     optimizer = settings.optimizer
     objective_peak = settings.learning_rate if objective.learning_rate is None else objective.learning_rate
     matrices = layer_matrices(network) if isinstance(optimizer, MatrixOptimizerConfig) else []
     if isinstance(optimizer, MatrixOptimizerConfig) and not matrices:
         raise ValueError(
-            f"train.optimizer.kind = '{optimizer.kind}' needs a network with matrices in its layers; take adamw"
+            f"train.optimizer.kind = '{optimizer.kind}' needs a network with matrices or convolutions in its layers;"
+            " take adamw"
         )
     muon_ids = set(map(id, matrices))
     decay = "cautious_weight_decay" if optimizer.cautious_weight_decay else "weight_decay"
@@ -123,12 +125,13 @@ def build_optimizers(network: nn.Module, objective: Objective, settings: TrainCo
 
 
 def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters for Muon: the matrices of the network's layers.
+    """Return the parameters for Muon: the matrices and the kernels of convolutions of the network's layers.
 
-    Embedding and head, which map from and to tokens, and the modulation by time and class are left to AdamW.
+    What maps from and to tokens (embedding, first and last convolution, head) and the modulation by time and class are
+    left to AdamW.
     """
     named = [entry for layer in get_blocks(network) for entry in layer.named_parameters()]
-    return [parameter for name, parameter in named if parameter.ndim == 2 and "modulation" not in name]
+    return [parameter for name, parameter in named if parameter.ndim >= 2 and "modulation" not in name]
 
 
 def set_learning_rate(optimizers: Iterable[torch.optim.Optimizer], learning_rate: float) -> None:
