@@ -14,7 +14,6 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4, AbsorbingObjective
 from mdpipe.diffusion.schedules.base import Linear, Schedule
 from mdpipe.evaluation.control_variates import (
-    MAX_DRAWS,
     PRIOR_COUNT,
     adjust_by_curve,
     diffusion_and_controls,

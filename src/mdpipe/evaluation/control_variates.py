@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.evaluation.estimators import EDGES, NEIGHBORS, Array, Masks, mask_share
+from mdpipe.evaluation.estimators import EDGES, NEIGHBORS, Array, Masks, mask_share, unmasked_in_states
 
 PRIOR_COUNT = 10
 """Weight of the shorter context in an interpolated n-gram."""
@@ -104,15 +104,14 @@ def controls_by_other_draws(draws: Sequence[Masks], values: Sequence[Tensor]) ->
         draws: of one batch, at most MAX_DRAWS.
         values: of each draw, (C, B, L).
     """
-    bits = torch.arange(NUM_STATES[-1], device=values[0].device)[:, None] >> torch.arange(len(NEIGHBORS)).to(
-        values[0].device
-    )
-    mismatch = (bits[:, None] ^ bits) & 1
-    kernel = torch.exp(-mismatch.double() @ torch.tensor(MISMATCH, dtype=torch.float64, device=bits.device))
+    device = values[0].device
+    is_unmasked = unmasked_in_states(device)
+    mismatch = (is_unmasked[:, None] ^ is_unmasked).double()
+    kernel = torch.exp(-mismatch @ torch.tensor(MISMATCH, dtype=torch.float64, device=device))
     is_masked_BLD = torch.stack([masks.is_masked for masks in draws], dim=2)
     states_BLD = torch.stack([masks.states for masks in draws], dim=2)
     weight_BLD = torch.stack([masks.weight.expand_as(masks.loss) for masks in draws], dim=2).double()
-    prob_BLDS = torch.stack([masks.mask_prob * masks.state_prob() for masks in draws]).permute(2, 3, 0, 1)
+    prob_BSLD = torch.stack([masks.mask_prob * masks.state_prob() for masks in draws], dim=3).transpose(0, 1)
     residuals = []
     for masks, value in zip(draws, values, strict=True):
         masked = torch.where(masks.is_masked, value.double(), 0)
@@ -122,7 +121,7 @@ def controls_by_other_draws(draws: Sequence[Masks], values: Sequence[Tensor]) ->
     return torch.stack(
         [
             _control_of_example(kernel, *example)
-            for example in zip(is_masked_BLD, states_BLD, weight_BLD, prob_BLDS, residual_BCLD, strict=True)
+            for example in zip(is_masked_BLD, states_BLD, weight_BLD, prob_BSLD, residual_BCLD, strict=True)
         ],
         dim=2,
     )
@@ -136,12 +135,13 @@ def _control_of_example(
     between = kernel[states[:, :, None], states[:, None, :]] * masked[:, :, None] * masked[:, None, :]
     covariance = between + torch.diag_embed(torch.where(is_masked, NOISE, 1.0).double())
     inverse = torch.linalg.inv(covariance)
-    coefficients = torch.einsum("lij,clj->cli", inverse, residual)
+    # Sums of products: batches of small matrix products are slower.
+    coefficients = (inverse * residual[:, :, None]).sum(dim=3)
     own = coefficients / inverse.diagonal(dim1=1, dim2=2)
     # Of the covariance of the value in draw i with the masked value of draw j, what exceeds its expectation.
-    expected = (prob @ kernel).gather(2, states[:, None, :].expand_as(between)).transpose(1, 2)
-    excess = between - expected * masked[:, :, None]
-    predicted = torch.einsum("lij,cli->clj", excess, coefficients) - (excess * inverse).sum(dim=1) * own
+    expected = (kernel @ prob.flatten(1)).view_as(prob).gather(0, states.T[:, :, None].expand(-1, *states.shape))
+    excess = between - expected.transpose(0, 1) * masked[:, :, None]
+    predicted = (excess * coefficients[..., None]).sum(dim=2) - (excess * inverse).sum(dim=1) * own
     controls: Tensor = (predicted * weight).sum(dim=1)
     return controls
 

@@ -190,7 +190,7 @@ def neighbors(values: Tensor, outside: float) -> list[Tensor]:
     return [padded[:, reach + distance : reach + distance + length] for distance in NEIGHBORS]
 
 
-def _is_unmasked(device: torch.device) -> Tensor:
+def unmasked_in_states(device: torch.device) -> Tensor:
     """Return whether each neighbor is unmasked in each state, (S, 4) bool."""
     bits = torch.arange(len(NEIGHBORS), device=device)
     return torch.arange(2 ** len(NEIGHBORS), device=device)[:, None].bitwise_right_shift(bits).bitwise_and(1).bool()
@@ -199,30 +199,33 @@ def _is_unmasked(device: torch.device) -> Tensor:
 def independent_states(mask_prob: Tensor) -> Tensor:
     """Return the probabilities (S, B, L) of states where tokens are masked independently, by mask_prob (B, L)."""
     states = torch.ones(2 ** len(NEIGHBORS), *mask_prob.shape, dtype=mask_prob.dtype, device=mask_prob.device)
-    for is_unmasked, prob in zip(_is_unmasked(mask_prob.device).T, neighbors(mask_prob, 1), strict=True):
+    for is_unmasked, prob in zip(unmasked_in_states(mask_prob.device).T, neighbors(mask_prob, 1), strict=True):
         states *= torch.where(is_unmasked[:, None, None], 1 - prob, prob)
     return states
 
 
 def counted_states(n: Tensor, length: int) -> Tensor:
-    """Return the probabilities (S, B, L) of states given the token and n - 1 others, n (B,), of L are masked.
+    """Return the probabilities (S, B, L) of states given that the token and n - 1 others, n (B,), of L are masked.
 
-    Neighbor by neighbor: after a masked and b unmasked ones, the next is masked with the probability
-    (n - a) / (L - a - b).
+    With x_k = x (x - 1) ... (x - k + 1), a masked and b unmasked neighbors have (n - 1)_a (L - n)_b / (L - 1)_(a + b).
     """
-    is_unmasked = _is_unmasked(n.device)
-    position = torch.arange(length, device=n.device)
-    masked = torch.ones(len(is_unmasked), length, dtype=torch.float64, device=n.device)
-    unmasked = torch.zeros_like(masked)
-    states = torch.ones(len(is_unmasked), len(n), length, dtype=torch.float64, device=n.device)
-    for bit, distance in zip(is_unmasked.T[..., None], NEIGHBORS, strict=True):
-        is_inside = (position + distance >= 0) & (position + distance < length)
-        left, total = n[:, None] - masked[:, None], (length - masked - unmasked)[:, None]
-        prob = torch.where(is_inside, left.clamp(min=0) / total.clamp(min=1), 1).clamp(max=1)
-        states *= torch.where(bit[:, None], 1 - prob, prob)
-        masked += (~bit & is_inside).double()
-        unmasked += (bit & is_inside).double()
-    return states
+    number, device = len(NEIGHBORS), n.device
+
+    def falling(x: Tensor) -> Tensor:
+        """Return x_0 to x_number for each x (B,)."""
+        return functional.pad(
+            (x[:, None] - torch.arange(number, device=device)).clamp(min=0).cumprod(1), (1, 0), value=1
+        )
+
+    sums = torch.arange(number + 1, device=device)[:, None] + torch.arange(number + 1, device=device)
+    total = falling(torch.tensor([length - 1.0], dtype=torch.float64, device=device))[0].clamp(min=1)
+    chance = falling(n - 1)[:, :, None] * falling(length - n)[:, None, :] / total[sums.clamp(max=number)]
+    is_inside = torch.stack(neighbors(torch.ones(1, length, device=device), 0)).bool().transpose(0, 1)  # (1, 4, L)
+    is_unmasked = unmasked_in_states(device)[:, :, None]
+    unmasked = (is_unmasked & is_inside).sum(dim=1)
+    index = (is_inside.sum(dim=1) - unmasked) * (number + 1) + unmasked
+    impossible = (is_unmasked & ~is_inside).any(dim=1)
+    return torch.where(impossible[:, None], 0, chance.flatten(1)[:, index].transpose(0, 1))
 
 
 Draw = Callable[[Tensor, Tensor, Tensor | None], Masks]
