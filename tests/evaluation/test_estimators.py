@@ -14,8 +14,11 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4, AbsorbingObjective
 from mdpipe.diffusion.schedules.base import Linear, Schedule
 from mdpipe.evaluation.control_variates import (
+    MISMATCH,
+    NOISE,
     PRIOR_COUNT,
     adjust_by_curve,
+    controls_by_other_draws,
     diffusion_and_controls,
     neighbor_surprisal,
 )
@@ -166,6 +169,34 @@ def test_controls_of_counts_have_expectation_zero(name: str) -> None:
         sets = masks(L)[masks(L).sum(dim=1) == n]
         u = torch.cat([torch.full((len(sets), 2), (n - 0.5) / L), sets * LAST], dim=1).double()
         check_masks(draw, u, sets, torch.full((len(sets),), 1 / len(sets)).double())
+
+
+@pytest.mark.parametrize("max_pairs", [1, 10**6])
+def test_other_draws_predict_as_a_gaussian_process(max_pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a separate regression for each draw and token; token by token and all at once."""
+    monkeypatch.setattr("mdpipe.evaluation.control_variates.MAX_PAIRS", max_pairs)
+    random = torch.Generator().manual_seed(0)
+    draw = exact_counts(every_objective(V, Linear())["md4"], random_timed(V, L, 0))
+    with torch.no_grad():
+        draws = [draw(X0.expand(2, -1), torch.rand(2, 2 + L, generator=random).double(), None) for _ in range(6)]
+    values = [torch.rand(1, 2, L, generator=random).double() for _ in draws]
+    found = controls_by_other_draws(draws, values)
+    bits = np.arange(2 ** len(NEIGHBORS))[:, None] >> np.arange(len(NEIGHBORS)) & 1
+    kernel = np.exp(-np.abs(bits[:, None] - bits) @ MISMATCH)
+    for d, row in np.ndindex(6, 2):
+        expected = 0.0
+        for i in range(L):
+            others = [k for k in range(6) if k != d and draws[k].is_masked[row, i]]
+            states = [int(draws[k].states[row, i]) for k in others]
+            residuals = [
+                float(values[k][0, row, i] - values[k][0, row][draws[k].is_masked[row]].mean()) for k in others
+            ]
+            solution = np.linalg.solve(kernel[np.ix_(states, states)] + NOISE * np.eye(len(states)), residuals)
+            predicted = kernel[:, states] @ solution
+            mean = float(draws[d].mask_prob[row]) * draws[d].state_prob()[:, row, i].numpy() @ predicted
+            value = predicted[int(draws[d].states[row, i])] if draws[d].is_masked[row, i] else 0
+            expected += float(draws[d].weight[row]) * (value - mean)
+        assert found[0, d, row].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 def test_surprisal_given_neighbors_counts_all_others() -> None:

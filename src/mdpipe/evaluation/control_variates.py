@@ -29,6 +29,8 @@ NOISE = 0.3
 variance of the estimate changes by a few percent."""
 MAX_DRAWS = 32
 """Draws that predict each other's losses at a time: the price grows with the square of their number."""
+MAX_PAIRS = 2**18
+"""Pairs of draws of all tokens at a time, which bounds the memory."""
 SMOOTHNESS = 0.3
 """Weight of the curve's squared second differences against the squared residuals of the draws. From 0.01 to 1, the
 variance changes by about a tenth."""
@@ -108,32 +110,41 @@ def controls_by_other_draws(draws: Sequence[Masks], values: Sequence[Tensor]) ->
     is_unmasked = unmasked_in_states(device)
     mismatch = (is_unmasked[:, None] ^ is_unmasked).double()
     kernel = torch.exp(-mismatch @ torch.tensor(MISMATCH, dtype=torch.float64, device=device))
-    is_masked_BLD = torch.stack([masks.is_masked for masks in draws], dim=2)
-    states_BLD = torch.stack([masks.states for masks in draws], dim=2)
-    weight_BLD = torch.stack([masks.weight.expand_as(masks.loss) for masks in draws], dim=2).double()
-    prob_BSLD = torch.stack([masks.mask_prob * masks.state_prob() for masks in draws], dim=3).transpose(0, 1)
     residuals = []
     for masks, value in zip(draws, values, strict=True):
-        masked = torch.where(masks.is_masked, value.double(), 0)
+        masked = torch.where(masks.is_masked, value, 0)
         mean = masked.sum(dim=2, keepdim=True) / masks.is_masked.sum(dim=1, keepdim=True)
         residuals.append(torch.where(masks.is_masked, masked - mean, 0))
-    residual_BCLD = torch.stack(residuals, dim=3).transpose(0, 1)
-    return torch.stack(
-        [
-            _control_of_example(kernel, *example)
-            for example in zip(is_masked_BLD, states_BLD, weight_BLD, prob_BSLD, residual_BCLD, strict=True)
-        ],
-        dim=2,
+    is_masked = torch.stack([masks.is_masked for masks in draws], dim=2)
+    states = torch.stack([masks.states for masks in draws], dim=2)
+    weight = torch.stack([masks.weight.expand_as(masks.loss) for masks in draws], dim=2)
+    prob = torch.stack([masks.mask_prob * masks.state_prob() for masks in draws], dim=3)
+    num_tokens = math.ceil(MAX_PAIRS / len(draws) ** 2)
+    chunks = (
+        *(torch.split(tensor.flatten(0, 1), num_tokens) for tensor in (is_masked, states, weight)),
+        *(torch.split(tensor.flatten(1, 2), num_tokens, dim=1) for tensor in (prob, torch.stack(residuals, dim=3))),
     )
+    parts = [_control_of_tokens(kernel, *chunk) for chunk in zip(*chunks, strict=True)]
+    controls: Tensor = torch.cat(parts, dim=1).view(-1, *is_masked.shape).sum(dim=2).transpose(1, 2)
+    return controls
 
 
-def _control_of_example(
+def _control_of_tokens(
     kernel: Tensor, is_masked: Tensor, states: Tensor, weight: Tensor, prob: Tensor, residual: Tensor
 ) -> Tensor:
-    """Return the control variates (C, D) of one example, from the kernel (S, S) and its row of the batch's tensors."""
+    """Return the terms (C, N, D) of N tokens of any examples.
+
+    Args:
+        kernel: covariance of two states, (S, S).
+        is_masked: (N, D).
+        states: (N, D).
+        weight: (N, D).
+        prob: that the token is masked and its neighbors are in a state, (S, N, D).
+        residual: values of the masked tokens, 0 elsewhere, (C, N, D).
+    """
     masked = is_masked.double()
     between = kernel[states[:, :, None], states[:, None, :]] * masked[:, :, None] * masked[:, None, :]
-    covariance = between + torch.diag_embed(torch.where(is_masked, NOISE, 1.0).double())
+    covariance = between + torch.diag_embed(1 + (NOISE - 1) * masked)  # 1 keeps it regular where there is no value.
     inverse = torch.linalg.inv(covariance)
     # Sums of products: batches of small matrix products are slower.
     coefficients = (inverse * residual[:, :, None]).sum(dim=3)
@@ -141,9 +152,8 @@ def _control_of_example(
     # Of the covariance of the value in draw i with the masked value of draw j, what exceeds its expectation.
     expected = (kernel @ prob.flatten(1)).view_as(prob).gather(0, states.T[:, :, None].expand(-1, *states.shape))
     excess = between - expected.transpose(0, 1) * masked[:, :, None]
-    predicted = (excess * coefficients[..., None]).sum(dim=2) - (excess * inverse).sum(dim=1) * own
-    controls: Tensor = (predicted * weight).sum(dim=1)
-    return controls
+    predicted: Tensor = (excess * coefficients[..., None]).sum(dim=2) - (excess * inverse).sum(dim=1) * own
+    return predicted * weight
 
 
 def diffusion_and_controls(draws: Sequence[Masks], surprisal: Tensor) -> Tensor:
