@@ -13,18 +13,24 @@ from mdpipe.diffusion.objectives.baselines import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4, AbsorbingObjective
 from mdpipe.diffusion.schedules.base import Linear, Schedule
+from mdpipe.evaluation.control_variates import (
+    MISMATCH,
+    NOISE,
+    PRIOR_COUNT,
+    adjust_by_curve,
+    controls_by_other_draws,
+    diffusion_and_controls,
+    neighbor_surprisal,
+)
 from mdpipe.evaluation.enumerated import masks
 from mdpipe.evaluation.estimators import (
     EDGES,
-    PRIOR_COUNT,
+    NEIGHBORS,
     Draw,
     MaskCounts,
-    adjust_by_curve,
-    diffusion_and_controls,
     estimator_of,
     exact_counts,
     mask_share,
-    neighbor_surprisal,
     num_strata,
 )
 from mdpipe.params.diffusion import MD4Config
@@ -117,20 +123,20 @@ def check_masks(draw: Draw, u: Tensor, sets: Tensor, chance: Tensor) -> Tensor:
     def mean(values: Tensor) -> Tensor:
         return (chance[:, None] * values).sum(dim=0)
 
-    padded = functional.pad(sets, (1, 1), value=True)
     prob = mean(sets)
     assert torch.allclose(prob, found.mask_prob[0].expand(L))
-    for neighbor, expected in (
-        (padded[:, :-2], found.neighbor_prob[0, :-2]),
-        (padded[:, 2:], found.neighbor_prob[0, 2:]),
-        (padded[:, :-2] & padded[:, 2:], found.both_prob[0]),
-    ):
-        assert torch.allclose(mean(sets & neighbor), prob * expected)
-    surprisal = torch.rand(4, L, generator=torch.Generator().manual_seed(0)).double()
+    padded = functional.pad(sets, (2, 2), value=True)
+    for state, state_prob in enumerate(found.state_prob()[:, 0]):
+        is_state = torch.ones_like(sets)
+        for bit, distance in enumerate(NEIGHBORS):
+            is_state &= padded[:, 2 + distance :][:, :L] != bool(state >> bit & 1)
+        assert torch.allclose(mean(sets & is_state), prob * state_prob)
+        assert torch.equal(is_state, found.states == state)
+    surprisal = torch.rand(2 ** len(NEIGHBORS), L, generator=torch.Generator().manual_seed(0)).double()
     terms = diffusion_and_controls([found, other], surprisal[:, None].expand(-1, len(sets), -1))[:, 0]
-    assert torch.allclose(terms[1:] @ chance, torch.zeros(4).double(), atol=1e-12)
+    assert torch.allclose(terms[1:] @ chance, torch.zeros(5).double(), atol=1e-12)
     if not sets.all():  # Otherwise, all controls are 0.
-        assert (terms[1:4].abs().amax(dim=1) > 1e-3).all()
+        assert (terms[1:5].abs().amax(dim=1) > 1e-3).all()
     return terms[0] @ chance
 
 
@@ -165,32 +171,70 @@ def test_controls_of_counts_have_expectation_zero(name: str) -> None:
         check_masks(draw, u, sets, torch.full((len(sets),), 1 / len(sets)).double())
 
 
+@pytest.mark.parametrize("max_pairs", [1, 10**6])
+def test_other_draws_predict_as_a_gaussian_process(max_pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a separate regression for each draw and token; token by token and all at once."""
+    monkeypatch.setattr("mdpipe.evaluation.control_variates.MAX_PAIRS", max_pairs)
+    random = torch.Generator().manual_seed(0)
+    draw = exact_counts(every_objective(V, Linear())["md4"], random_timed(V, L, 0))
+    with torch.no_grad():
+        draws = [draw(X0.expand(2, -1), torch.rand(2, 2 + L, generator=random).double(), None) for _ in range(6)]
+    values = [torch.rand(1, 2, L, generator=random).double() for _ in draws]
+    found = controls_by_other_draws(draws, values)
+    bits = np.arange(2 ** len(NEIGHBORS))[:, None] >> np.arange(len(NEIGHBORS)) & 1
+    kernel = np.exp(-np.abs(bits[:, None] - bits) @ MISMATCH)
+    for d, row in np.ndindex(6, 2):
+        expected = 0.0
+        for i in range(L):
+            others = [k for k in range(6) if k != d and draws[k].is_masked[row, i]]
+            states = [int(draws[k].states[row, i]) for k in others]
+            residuals = [
+                float(values[k][0, row, i] - values[k][0, row][draws[k].is_masked[row]].mean()) for k in others
+            ]
+            solution = np.linalg.solve(kernel[np.ix_(states, states)] + NOISE * np.eye(len(states)), residuals)
+            predicted = kernel[:, states] @ solution
+            mean = float(draws[d].mask_prob[row]) * draws[d].state_prob()[:, row, i].numpy() @ predicted
+            value = predicted[int(draws[d].states[row, i])] if draws[d].is_masked[row, i] else 0
+            expected += float(draws[d].weight[row]) * (value - mean)
+        assert found[0, d, row].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
 def test_surprisal_given_neighbors_counts_all_others() -> None:
     """Against loops over the tokens, each of which is left out of its own counts."""
-    tokens = np.random.default_rng(0).integers(V, size=(5, L))
+    tokens = np.random.default_rng(0).integers(V, size=(5, 6))
     found = np.exp(-neighbor_surprisal(tokens, V))
 
-    def frequency(context: tuple[int, ...], row: int, i: int, prior: float, weight: float) -> float:
-        """Return the frequency of token i of the row among those with the same tokens at the distances `context`."""
-        same = [
+    def others(context: list[int], row: int, i: int) -> list[int]:
+        """Return the other tokens with the same tokens as token i of the row at the distances `context`."""
+        return [
             tokens[r, j]
             for r, j in np.ndindex(tokens.shape)
-            if (r, j) != (row, i) and all(0 <= j + d < L and tokens[r, j + d] == tokens[row, i + d] for d in context)
+            if (r, j) != (row, i) and all(0 <= j + d < 6 and tokens[r, j + d] == tokens[row, i + d] for d in context)
         ]
+
+    def frequency(context: list[int], row: int, i: int) -> float:
+        left, right = (sorted((d for d in context if d * side > 0), key=abs) for side in (-1, 1))
+        if left and right:
+            prior = frequency(left[:-1] + right, row, i) * frequency(left + right[:-1], row, i)
+            prior = min(prior / frequency(left[:-1] + right[:-1], row, i), 1)
+        elif context:
+            prior = frequency(left[:-1] + right[:-1], row, i)
+        else:
+            prior = 1 / V
+        same, weight = others(context, row, i), PRIOR_COUNT if context else V
         return float((same.count(tokens[row, i]) + weight * prior) / (len(same) + weight))
 
     for row, i in np.ndindex(tokens.shape):
-        p = frequency((), row, i, 1 / V, V)
-        left = frequency((-1,), row, i, p, PRIOR_COUNT) if i > 0 else p
-        right = frequency((1,), row, i, p, PRIOR_COUNT) if i < L - 1 else p
-        both = frequency((-1, 1), row, i, min(left * right / p, 1), PRIOR_COUNT) if 0 < i < L - 1 else p
-        assert found[:, row, i] == pytest.approx([p, left, right, both])
+        for state in range(2 ** len(NEIGHBORS)):
+            context = [d for k, d in enumerate(NEIGHBORS) if state >> k & 1]
+            if all(0 <= i + d < 6 for d in context):
+                assert found[state, row, i] == pytest.approx(frequency(context, row, i), rel=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 1), (1, 2), (1, 3)])
 def test_surprisal_of_short_windows_is_finite(shape: tuple[int, int]) -> None:
     found = neighbor_surprisal(np.zeros(shape, dtype=np.int64), V)
-    assert found.shape == (4, *shape)
+    assert found.shape == (2 ** len(NEIGHBORS), *shape)
     assert np.isfinite(found).all()
 
 

@@ -1,20 +1,19 @@
-r"""Monte Carlo estimators of a bound: where they spend their network calls, and their control variates.
+r"""Monte Carlo estimators of a bound: where they spend their network calls.
 
 Every estimator is stratified: q in [0, 1) decides the time or the number of masks, each of H equal strata of q has R
 draws, which are independent, and
 
     estimate = 1/H sum_h mean_r y_hr,    variance = 1/H^2 sum_h var_r(y_hr) / R
 
-With R >= 2 the variance is unbiased if no draw depends on another. Control variates here take their coefficients from
+With R >= 2 the variance is unbiased if no draw depends on another. `control_variates` take their coefficients from
 other draws; each then keeps its expectation, and the dependence is weak (the tests state the coverage).
 
-Shapes: B examples of a batch, N examples of the data set, D draws, L length, H strata, R draws each, T timesteps,
-V vocabulary.
+Shapes: B examples of a batch, L length, T timesteps, S states of a token's neighbors.
 """
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast
 
 import numpy as np
@@ -37,15 +36,8 @@ EDGES = (0, 0.014, 0.035, 0.065, 0.105, 0.15, 0.205, 0.27, 0.34, 0.42, 0.505, 0.
 """Quantiles of the share v of masked tokens, which are dense where the cost varies most (Neyman allocation): with few
 masks, because their mean is noisy, and where hardly any token is left. Measured on the default suite, as a compromise
 of text and images: text needs the first ones most, images the last ones."""
-PRIOR_COUNT = 10
-"""Weight of the shorter context in an interpolated n-gram."""
-TOKEN_PRIOR_COUNT = 1
-"""Draws of the value 0 by which a token's mean over the other draws is shrunk. From 0.5 to 2 it hardly matters."""
-SMOOTHNESS = 0.3
-"""Weight of the curve's squared second differences against the squared residuals of the draws. From 0.01 to 1, the
-variance changes by about a tenth."""
-MAX_FITTED = 2**17
-"""Draws that a curve is fitted to."""
+NEIGHBORS = (-1, 1, -2, 2)
+"""Distances to the neighbors of a token. Their state is the sum of 2^k over those unmasked; outside, none is."""
 BISECTIONS = 30
 """Halvings of an interval within [0, 1], down to 1e-9: the time is an input of the denoiser only."""
 
@@ -165,14 +157,20 @@ class Masks:
     """(B, L) bool."""
     mask_prob: Tensor
     """Probability that a token is masked, (B, L) or (B, 1)."""
-    neighbor_prob: Tensor
-    """Probability that a token is masked, given that a neighbor is, with a 1 outside at both ends, (B, L + 2)."""
-    both_prob: Tensor
-    """Probability that both neighbors of a masked token are masked, (B, L)."""
+    state_prob: Callable[[], Tensor]
+    """Return the probability of each state of the neighbors of a masked token, (S, B, L)."""
     weight: Tensor
     """The diffusion part is the sum of weight times loss, (B, L) or (B, 1)."""
     loss: Tensor
     """0 where not masked, (B, L)."""
+
+    @property
+    def states(self) -> Tensor:
+        """Return the states of all tokens' neighbors, (B, L) int64."""
+        return sum(
+            (2**k * (~shifted).long() for k, shifted in enumerate(neighbors(self.is_masked, True))),
+            torch.zeros_like(self.is_masked, dtype=torch.int64),
+        )
 
     @property
     def centered_weight(self) -> Tensor:
@@ -183,6 +181,51 @@ class Masks:
     def expected_weight(self) -> Tensor:
         """Return the expected weight of all masked tokens, (B,)."""
         return (self.weight * self.mask_prob).expand_as(self.loss).sum(dim=1)
+
+
+def neighbors(values: Tensor, outside: float) -> list[Tensor]:
+    """Return the values (B, L) of each of the NEIGHBORS of every token."""
+    reach, length = max(NEIGHBORS), values.shape[1]
+    padded = functional.pad(values, (reach, reach), value=outside)
+    return [padded[:, reach + distance : reach + distance + length] for distance in NEIGHBORS]
+
+
+def unmasked_in_states(device: torch.device) -> Tensor:
+    """Return whether each neighbor is unmasked in each state, (S, 4) bool."""
+    bits = torch.arange(len(NEIGHBORS), device=device)
+    return torch.arange(2 ** len(NEIGHBORS), device=device)[:, None].bitwise_right_shift(bits).bitwise_and(1).bool()
+
+
+def independent_states(mask_prob: Tensor) -> Tensor:
+    """Return the probabilities (S, B, L) of states where tokens are masked independently, by mask_prob (B, L)."""
+    states = torch.ones(2 ** len(NEIGHBORS), *mask_prob.shape, dtype=mask_prob.dtype, device=mask_prob.device)
+    for is_unmasked, prob in zip(unmasked_in_states(mask_prob.device).T, neighbors(mask_prob, 1), strict=True):
+        states *= torch.where(is_unmasked[:, None, None], 1 - prob, prob)
+    return states
+
+
+def counted_states(n: Tensor, length: int) -> Tensor:
+    """Return the probabilities (S, B, L) of states given that the token and n - 1 others, n (B,), of L are masked.
+
+    With x_k = x (x - 1) ... (x - k + 1), a masked and b unmasked neighbors have (n - 1)_a (L - n)_b / (L - 1)_(a + b).
+    """
+    number, device = len(NEIGHBORS), n.device
+
+    def falling(x: Tensor) -> Tensor:
+        """Return x_0 to x_number for each x (B,)."""
+        return functional.pad(
+            (x[:, None] - torch.arange(number, device=device)).clamp(min=0).cumprod(1), (1, 0), value=1
+        )
+
+    sums = torch.arange(number + 1, device=device)[:, None] + torch.arange(number + 1, device=device)
+    total = falling(torch.tensor([length - 1.0], dtype=torch.float64, device=device))[0].clamp(min=1)
+    chance = falling(n - 1)[:, :, None] * falling(length - n)[:, None, :] / total[sums.clamp(max=number)]
+    is_inside = torch.stack(neighbors(torch.ones(1, length, device=device), 0)).bool().transpose(0, 1)  # (1, 4, L)
+    is_unmasked = unmasked_in_states(device)[:, :, None]
+    unmasked = (is_unmasked & is_inside).sum(dim=1)
+    index = (is_inside.sum(dim=1) - unmasked) * (number + 1) + unmasked
+    impossible = (is_unmasked & ~is_inside).any(dim=1)
+    return torch.where(impossible[:, None], 0, chance.flatten(1)[:, index].transpose(0, 1))
 
 
 Draw = Callable[[Tensor, Tensor, Tensor | None], Masks]
@@ -205,11 +248,7 @@ def exact_counts(objective: Objective, model: Denoiser) -> Draw:
         x_t = torch.where(is_masked, counted.mask_id, x0)
         loss = masked_token_losses(counted, model, x_t, counts.time(n, u[:, 1]), class_labels, x0)
         n = n[:, None].double()
-        neighbor_prob = ((n - 1) / max(length - 1, 1)).expand(-1, length + 2).clone()
-        neighbor_prob[:, [0, -1]] = 1
-        both_prob = neighbor_prob[:, :-2] * neighbor_prob[:, 2:]
-        both_prob[:, 1:-1] *= (n - 2).clamp(min=0) / (n - 1).clamp(min=1) * (length - 1) / max(length - 2, 1)
-        return Masks(is_masked, n / length, neighbor_prob, both_prob, counts.total / n, loss)
+        return Masks(is_masked, n / length, partial(counted_states, n[:, 0], length), counts.total / n, loss)
 
     return draw
 
@@ -236,9 +275,8 @@ def _at_least_one_mask(objective: GenMD4, model: Denoiser) -> Draw:
         # The losses of tokens with different rates are comparable after division by the rate.
         rate = w if s is None else 1 - (s / t)[:, None] ** w
         loss = objective.masked_losses(model, x_t, s, t, class_labels, x0) / rate
-        neighbor_prob = functional.pad(m, (1, 1), value=1)
         weight = p * rate * (weight[:, None] if isinstance(weight, Tensor) else weight)
-        return Masks(is_masked, m / p, neighbor_prob, neighbor_prob[:, :-2] * neighbor_prob[:, 2:], weight, loss)
+        return Masks(is_masked, m / p, partial(independent_states, m), weight, loss)
 
     return draw
 
@@ -251,146 +289,3 @@ def boundary_terms(objective: Objective, x0: Tensor) -> ELBO:
     if isinstance(objective, AbsorbingObjective):
         return objective.add_boundary_terms(zero, x0.shape[1])
     return ELBO(zero, zero, zero)
-
-
-def neighbor_surprisal(tokens: NDArray[np.int64], vocab_size: int) -> Array:
-    """Return -log p of tokens (B, L) given no neighbor, the left one, the right one or both, (4, B, L), in nats.
-
-    p is an interpolated n-gram of counts in the same tokens, without the one that it is the surprisal of. It is a
-    function of the data only, so that any p leaves the estimate unbiased.
-    """
-
-    def others(key: NDArray[np.int64]) -> NDArray[np.int64]:
-        _, inverse, counts = np.unique(key, return_inverse=True, return_counts=True)
-        return (counts[inverse] - 1).reshape(key.shape)
-
-    p = np.tile((others(tokens) + 1) / (tokens.size - 1 + vocab_size), (4, 1, 1))
-    left, right = tokens[:, :-1], tokens[:, 1:]
-    pair = others(left * vocab_size + right)
-    p[1, :, 1:] = (pair + PRIOR_COUNT * p[0, :, 1:]) / (others(left) + PRIOR_COUNT)
-    p[2, :, :-1] = (pair + PRIOR_COUNT * p[0, :, :-1]) / (others(right) + PRIOR_COUNT)
-    around, middle = tokens[:, :-2] * vocab_size + tokens[:, 2:], slice(1, -1)
-    prior = np.minimum(p[1] * p[2] / p[0], 1)[:, middle]
-    triple = others(around * vocab_size + tokens[:, middle])
-    p[3, :, middle] = (triple + PRIOR_COUNT * prior) / (others(around) + PRIOR_COUNT)
-    return -np.log(p)
-
-
-def control_by_neighbors(masks: Masks, surprisal: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a control variate (B,), the weighted surprisal (4, B, L) of masked tokens given their unmasked neighbors.
-
-    Its expectation is subtracted. The second result is the surprisal of each token, (B, L).
-    """
-    is_visible = ~functional.pad(masks.is_masked, (1, 1), value=True)
-    state = is_visible[:, :-2] + 2 * is_visible[:, 2:]
-    given = surprisal.gather(0, state[None])[0]
-    left, right, both = masks.neighbor_prob[:, :-2], masks.neighbor_prob[:, 2:], masks.both_prob
-    probs = torch.stack([both, right - both, left - both, 1 - left - right + both])
-    expected = masks.mask_prob * (probs * surprisal).sum(dim=0)
-    return (masks.weight * (torch.where(masks.is_masked, given, 0) - expected)).sum(dim=1), given
-
-
-def controls_by_other_draws(draws: Sequence[Masks], values: Sequence[Tensor]) -> Tensor:
-    r"""Return a control variate for each draw, (D, B): tokens that are hard in the other draws are hard in this one.
-
-        control = sum_i weight_i a_i (1[i masked] - P(i masked))
-
-    has the expectation 0 because a_i, the mean over the other draws of token i's value where it is masked, less the
-    mean of all that are masked with it, does not depend on this draw.
-
-    Args:
-        draws: of one batch.
-        values: of each draw, (B, L).
-    """
-    residuals = []
-    for masks, value in zip(draws, values, strict=True):
-        masked = torch.where(masks.is_masked, value, 0)
-        mean = masked.sum(dim=1, keepdim=True) / masks.is_masked.sum(dim=1, keepdim=True)
-        residuals.append(torch.where(masks.is_masked, masked - mean, 0))
-    sums = torch.stack(residuals).sum(dim=0)
-    counts = torch.stack([masks.is_masked for masks in draws]).sum(dim=0) + TOKEN_PRIOR_COUNT
-    return torch.stack(
-        [
-            ((sums - residual) / (counts - masks.is_masked.long()) * masks.centered_weight).sum(dim=1)
-            for masks, residual in zip(draws, residuals, strict=True)
-        ]
-    )
-
-
-def diffusion_and_controls(draws: Sequence[Masks], surprisal: Tensor) -> Tensor:
-    """Return the diffusion part of each draw, its control variates, and the excess of weight, (5, D, B).
-
-    The controls are by neighbors, by the losses of other draws, and by their surprisals given neighbors. The excess of
-    the weight of all masked tokens over its expectation is relative to it.
-
-    Args:
-        draws: of one batch.
-        surprisal: (4, B, L), of `neighbor_surprisal`.
-    """
-    diffusion = torch.stack([(masks.weight * masks.loss).sum(dim=1) for masks in draws])
-    neighbors, given = zip(*(control_by_neighbors(masks, surprisal) for masks in draws), strict=True)
-    by_loss, by_surprisal = (controls_by_other_draws(draws, v) for v in ([masks.loss for masks in draws], given))
-    excess = torch.stack([masks.centered_weight.sum(dim=1) / masks.expected_weight for masks in draws])
-    return torch.stack([diffusion.double(), torch.stack(neighbors), by_loss, by_surprisal, excess])
-
-
-def adjust_by_curve(y: Array, controls: Array, excess: Array, q: Array, strata: int) -> Array:
-    r"""Subtract the cost that is expected of a draw, and add the expectation of what was subtracted.
-
-        predicted(v) = curve(v) + level
-        (y - sum_c coefficient_c control_c - predicted(v) (1 + excess)) dv/dq + H int_stratum predicted dv
-
-    Curve and coefficients are fitted to the other half of the examples, since the cost depends on the share of masks in
-    much the same way in all of them; the level is the mean distance of the example's other draws from the curve. None
-    of them depends on the draw, so that no bias arises.
-
-    Args:
-        y: cost per token of each draw, (N, D); draw d is in stratum d mod H.
-        controls: control variates per token, (C, N, D).
-        excess: relative excess of the masked tokens' weight, (N, D).
-        q: positions of the draws, (N, D).
-        strata: H.
-
-    Returns:
-        (N, D).
-    """
-    v, slope = mask_share(q)
-    edges, _ = mask_share(np.linspace(0, 1, strata + 1))
-    stratum = np.arange(y.shape[1]) % strata
-    adjusted = np.empty_like(y)
-    for fold in (0, 1):
-        mine = slice(fold, None, 2)
-        others = np.arange(1 - fold, len(y), 2)[: MAX_FITTED // y.shape[1]]
-        curve, coefficients = _fit(y[others], controls[:, others], v[others], slope[others])
-        predicted = np.interp(v[mine], EDGES, curve)
-        distance, weight = slope[mine] * (y[mine] - predicted), slope[mine]
-        level = (distance.sum(axis=1, keepdims=True) - distance) / (weight.sum(axis=1, keepdims=True) - weight)
-        points = np.union1d(EDGES, edges)
-        values = np.interp(points, EDGES, curve)
-        integral = np.append(0, np.cumsum((values[1:] + values[:-1]) / 2 * np.diff(points)))
-        expected = np.diff(integral[np.searchsorted(points, edges)])[stratum] + level * np.diff(edges)[stratum]
-        controlled = y[mine] - np.tensordot(coefficients, controls[:, mine], axes=1)
-        adjusted[mine] = slope[mine] * (controlled - (predicted + level) * (1 + excess[mine])) + strata * expected
-    return adjusted
-
-
-def _fit(y: Array, controls: Array, v: Array, slope: Array) -> tuple[Array, Array]:
-    """Return a smooth curve at EDGES and the coefficients of the controls (C,), by least squares.
-
-    A draw weighs as in the estimate. Each example has a separate level, which is eliminated by subtracting its means.
-    """
-
-    def mean(values: Array) -> Array:
-        means: Array = np.einsum("ij,ij...->i...", slope / slope.sum(axis=1, keepdims=True), values)
-        return means
-
-    hats = np.stack([np.interp(v, EDGES, unit) for unit in np.eye(len(EDGES))], axis=2)
-    design = np.concatenate([hats, np.moveaxis(controls, 0, 2)], axis=2)
-    levels, design_means = mean(y), mean(design)
-    rows = (slope[..., None] * (design - design_means[:, None])).reshape(-1, design.shape[2])
-    bends = np.zeros((len(EDGES) - 2, design.shape[2]))
-    bends[:, : len(EDGES)] = math.sqrt(SMOOTHNESS) * np.diff(np.eye(len(EDGES)), 2, axis=0)
-    target = np.append((slope * (y - levels[:, None])).ravel(), np.zeros(len(bends)))
-    solution = np.linalg.lstsq(np.concatenate([rows, bends]), target)[0]
-    level = (levels - design_means @ solution).mean() if levels.size else 0
-    return solution[: len(EDGES)] + level, solution[len(EDGES) :]

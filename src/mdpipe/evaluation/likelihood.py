@@ -21,16 +21,14 @@ from torch import Tensor, nn
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.evaluation.control_variates import adjust_by_curve, diffusion_and_controls, neighbor_surprisal
 from mdpipe.evaluation.estimate import PILOT_SAMPLES, Estimate, choose_num_draws, ratio_estimate
 from mdpipe.evaluation.estimators import (
     EstimatorName,
-    adjust_by_curve,
     boundary_terms,
-    diffusion_and_controls,
     estimator_of,
     exact_counts,
     mask_share,
-    neighbor_surprisal,
     num_strata,
 )
 from mdpipe.evaluation.profile import Profile
@@ -233,7 +231,7 @@ def _estimate(
         model = profile.watch(model, objective)
     strata, is_controlled = num_strata(estimator, num_draws), estimator == "exact_counts"
     draw = exact_counts(objective, model) if is_controlled else None
-    q_ND, costs_ND, *controls_CND, excess_ND = np.zeros((6, dataset.examples, num_draws))
+    q_ND, costs_ND, *controls_CND, excess_ND = np.zeros((7, dataset.examples, num_draws))
     sizes = np.zeros(dataset.examples, dtype=np.int64)
     boundaries = np.zeros(2)
     for indices, block in dataset.evaluation_batches(BLOCK):
