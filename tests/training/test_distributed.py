@@ -50,7 +50,7 @@ def named(*every: tuple[int, str, int], **changes: Any) -> dict[str, dict[str, A
 
 
 EQUIVALENT = named((2, "ddp", 2), (4, "ddp", 1), (2, "fsdp", 1), (2, "fsdp", 2))
-COMPILED = named((2, "ddp", 2), (2, "fsdp", 1), compile=True)
+COMPILED = named((2, "ddp", 2), (2, "fsdp", 2), compile=True)  # Of one shape, so that the second reuses code.
 WITH_MUON = named((2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1), recipe="muon")
 WITH_RECIPE = named((2, "ddp", 2), (4, "fsdp", 1), recipe="recipe")
 WITH_NETWORK = named((2, "ddp", 2), (4, "fsdp", 1), recipe="network")
