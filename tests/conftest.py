@@ -12,6 +12,8 @@ from hypothesis import settings
 # One thread a process: tests run side by side, and small tensors gain nothing from more.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # Otherwise a process that compiles starts others, which load torch.
+# The compiler knows the vector instructions; trying whether they work starts torch once more for each kind of them.
+os.environ["TORCHINDUCTOR_VEC_ISA_OK"] = "1"
 
 os.environ.setdefault("MDPIPE_WORKERS", "1")  # As above. Tests of several processes set it.
 

@@ -6,12 +6,13 @@ runs the stage, and is older than all outputs otherwise.
 """
 
 import fcntl
+import logging
 import os
 import re
 import shutil
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from filelock import FileLock, Timeout
 from snakemake.dag import DAG
 from snakemake.io import _IOFile
 from snakemake.jobs import Job
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from mdpipe.commands.unlock import lock_holders, repair_rwlock
 from mdpipe.data.artifacts.files import atomic_write
@@ -292,6 +294,17 @@ def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:
 def export_engine_pid() -> None:
     """Export this process's PID to its jobs, which end when the engine does."""
     os.environ[ENGINE_PID] = str(os.getpid())
+
+
+def add_messages(descriptions: Mapping[str, str]) -> Callable[[logging.LogRecord], bool]:
+    """Return a filter of Snakemake's log that gives failed jobs the message of their rule; Snakemake prints `None`."""
+
+    def add(record: logging.LogRecord) -> bool:
+        if getattr(record, "event", None) is LogEvent.JOB_ERROR and record.rule_msg is None:  # type: ignore[attr-defined]
+            record.rule_msg = descriptions.get(record.rule_name)  # type: ignore[attr-defined]
+        return True
+
+    return add
 
 
 def last_lines(logs: Iterable[str]) -> Iterator[str]:

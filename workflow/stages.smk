@@ -16,6 +16,7 @@ from mdpipe.params import load_params
 from mdpipe.pipeline.preflight import require_usable
 from workflow.cache import verify_objects
 from workflow.engine import (
+    add_messages,
     export_engine_pid,
     acquire_workflow_lock,
     current_replicates,
@@ -93,6 +94,8 @@ def report_output(path, stage):
         return report(directory(path), patterns=list(stage.shown), **entry)
     return directory(path)
 
+
+snakemake.logging.logger.addFilter(add_messages({stage.name: stage.description for stage in stages}))
 
 # Modification times do not count: DVC compares contents, and the requests hold its answer. Outputs that will
 # be remade are the exception, because Snakemake plans what depends on them by their times.

@@ -98,6 +98,18 @@ def test_files_of_ones_own_are_as_long_as_they_are_large(empty):
     assert rows["download@pydantic_docs"].disk == Estimate(129_000, is_guess=True)
 
 
+def test_a_file_of_lines_takes_the_disk_that_is_planned(empty):
+    """Each line is a document with a key and a name; more lines than are read for the plan."""
+    count = 50_000
+    (empty / "lines.txt").write_text("".join(f"line {number:06} of a text\n" for number in range(count)))
+    source = {"kind": "text", "path": "lines.txt", "pattern": "*", "sample_by": "line", "decode_errors": "strict"}
+    params = parse_params(with_source(source | {"empty_documents": "error", "detokenizer": None}))
+    planned = rows_of(params)["download@pydantic_docs"].disk
+    assert planned.is_guess
+    download(params, "pydantic_docs")
+    assert folder_size(paths.raw("pydantic_docs")) == pytest.approx(planned.value, rel=0.05)
+
+
 def test_settings_of_flat_rows_say_the_shape_and_the_classes(empty):
     """So the network's operations are exact before the files are there."""
     content = smoke()

@@ -12,14 +12,13 @@ import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import redirect_stderr, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import safetensors
 from safetensors.torch import save_file
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.distributed import PrefixStore, Store, TCPStore
 
 from mdpipe.console import configure_logging
@@ -27,7 +26,7 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.params import HardwareConfig
 from mdpipe.params.diffusion import GenMD4Config, MD4Config
-from mdpipe.training import metrics
+from mdpipe.training import distributed, metrics
 from mdpipe.training.distributed import World, init_distributed
 from tests.training.interrupted_run import MUON, RECIPE, RECIPE_NETWORK, SETTINGS, VOCABULARY, batch, tiny_run
 
@@ -146,9 +145,8 @@ def train(folder: Path, options: Options, world: World) -> None:
 
 def take_part(number: int, phase: Phase, rank: int, store: Store) -> None:
     """Train the runs of a phase as one of its processes, whose group keeps its keys in the launcher's store apart."""
-    own = PrefixStore(f"phase {number}", store)
-    init = partial(distributed.init_process_group, store=own, rank=phase.ranks.index(rank), world_size=len(phase.ranks))
-    with patch.object(distributed, "init_process_group", init), patch.dict(os.environ):
+    own = PrefixStore(f"phase {number}", store), phase.ranks.index(rank), len(phase.ranks)
+    with patch.object(distributed, "rendezvous", lambda _: iter([own])), patch.dict(os.environ):
         if not phase.in_group:
             del os.environ["TORCHELASTIC_RUN_ID"]
         main({Path(folder): options for folder, options in phase.runs.items()})

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.base import Linear
@@ -75,6 +76,24 @@ def test_without_a_compiler_a_line_says_so_and_the_network_runs(
     apply_compile_and_checkpointing(network, MD4(MD4Config(), 5), HardwareConfig(compile=True))
     assert caplog.messages == ["hardware.compile is ignored, because no compiler works here: g++ was not found"]
     assert network(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1)).shape == (1, 4, 8)
+
+
+def test_compiled_code_is_reused_only_with_equal_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code for vectors of AVX-512 computes wrong numbers where a process runs it with those of AVX2."""
+
+    def count_reused() -> int:
+        torch.compiler.reset()
+        counters.clear()
+        torch.manual_seed(0)
+        objective = MD4(MD4Config(), 5)
+        network = build_network(TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), 5, (4,), seed=0)
+        apply_compile_and_checkpointing(network, objective, HardwareConfig(compile=True))
+        return counters["inductor"]["fxgraph_cache_hit"]
+
+    count_reused()
+    assert count_reused() == 1
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "another")
+    assert count_reused() == 0
 
 
 def test_compiled_bfloat16_residual_blocks_at_most_double_the_error() -> None:

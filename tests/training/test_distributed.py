@@ -5,15 +5,19 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import HashStore
 
-from mdpipe.training.distributed import launch
+from mdpipe.training import distributed
+from mdpipe.training.distributed import launch, wait_for_start
 from tests.training import distributed_worker
 from tests.training.distributed_worker import Phase
 
@@ -46,7 +50,7 @@ def named(*every: tuple[int, str, int], **changes: Any) -> dict[str, dict[str, A
 
 
 EQUIVALENT = named((2, "ddp", 2), (4, "ddp", 1), (2, "fsdp", 1), (2, "fsdp", 2))
-COMPILED = named((2, "ddp", 2), (2, "fsdp", 1), compile=True)
+COMPILED = named((2, "ddp", 2), (2, "fsdp", 2), compile=True)  # Of one shape, so that the second reuses code.
 WITH_MUON = named((2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1), recipe="muon")
 WITH_RECIPE = named((2, "ddp", 2), (4, "fsdp", 1), recipe="recipe")
 WITH_NETWORK = named((2, "ddp", 2), (4, "fsdp", 1), recipe="network")
@@ -111,15 +115,30 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
+    command = [sys.executable, distributed_worker.__file__, json.dumps(phases(folder))]
+    program = "import sys; from mdpipe.training.distributed import launch; launch(4, sys.argv[1:])"
+    paths = [folder / f"machine-{number}.log" for number in range(2)]
+    with pytest.MonkeyPatch.context() as patch, ExitStack() as files:
         patch.setenv("PET_NNODES", "2")
         patch.setenv("PET_RDZV_ENDPOINT", f"127.0.0.1:{port}")
         patch.setenv("PET_RDZV_ID", "both")
-        command = [sys.executable, distributed_worker.__file__, json.dumps(phases(folder))]
-        program = "import sys; from mdpipe.training.distributed import launch; launch(4, sys.argv[1:])"
-        other_machine = subprocess.Popen([sys.executable, "-c", program, *command])
-        launch(4, command)
-        assert other_machine.wait(timeout=120) == 0
+        machines = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, *command],
+                stdout=files.enter_context(path.open("w")),
+                stderr=subprocess.STDOUT,
+            )
+            for path in paths
+        ]
+    end = time.monotonic() + 600
+    while any(machine.poll() is None for machine in machines):
+        if time.monotonic() > end or any(machine.poll() for machine in machines):
+            for machine in machines:  # Those left would wait for the one that failed.
+                machine.terminate()
+                machine.wait()
+        time.sleep(0.1)
+    if any(machine.poll() for machine in machines):
+        pytest.fail("\n".join(f"{path.name}:\n{path.read_text()}" for path in paths), pytrace=False)
     return folder
 
 
@@ -234,3 +253,18 @@ def test_launch_ends_with_the_status_of_the_process_that_failed():
     with pytest.raises(SystemExit) as ended:
         launch(2, [sys.executable, "-c", program])
     assert ended.value.code == 75
+
+
+def test_process_whose_peers_do_not_start_ends_and_names_them(monkeypatch):
+    monkeypatch.setattr(distributed, "START_SECONDS", 0.1)
+    store = HashStore()
+    store.set("started/2", "node2")
+    with pytest.raises(TimeoutError, match=rf"of 4 processes.*rank 1, 3 .*run on (node2, )?{socket.gethostname()}"):
+        wait_for_start(store, 0, 4)
+
+
+def test_machine_whose_peers_do_not_start_ends_and_says_so(monkeypatch):
+    monkeypatch.setattr(distributed, "JOIN_SECONDS", 1)
+    monkeypatch.setenv("PET_NNODES", "2")
+    with pytest.raises(TimeoutError, match="PET_NNODES = 2, and fewer machines have started"):
+        launch(2, [sys.executable, "-c", "pass"])

@@ -7,7 +7,7 @@ import snakemake.logging
 from snakemake.logging import DefaultFormatter
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from workflow.engine import LOG_LINES, last_lines
+from workflow.engine import LOG_LINES, add_messages, last_lines
 
 
 def test_the_last_lines_are_shown_under_the_path(tmp_path: Path) -> None:
@@ -41,12 +41,9 @@ def test_a_log_that_is_missing_or_empty_is_said(tmp_path: Path) -> None:
     assert empty == f"The end of {tmp_path / 'empty'}:"
 
 
-def test_snakemake_shows_failed_jobs_by_the_replaced_function(tmp_path, monkeypatch) -> None:
-    log = tmp_path / "train.log"
-    log.write_text("".join(f"step {step}\n" for step in range(100)) + "the cause\n")
-    monkeypatch.setattr(snakemake.logging, "show_logs", last_lines)
-    formatter = DefaultFormatter(quiet=set(), show_failed_logs=True)
-    record = logging.LogRecord("snakemake", logging.ERROR, "", 0, "", None, None)
+def failed_job(log: Path) -> logging.LogRecord:
+    """Return the record that Snakemake logs for a failed job."""
+    record = logging.LogRecord("snakemake", logging.ERROR, "", 0, "Error in rule train@chars_md4", None, None)
     record.event = LogEvent.JOB_ERROR
     fields = {
         "rule_name": "train@chars_md4",
@@ -59,6 +56,23 @@ def test_snakemake_shows_failed_jobs_by_the_replaced_function(tmp_path, monkeypa
     fields |= {"container_img": None, "shellcmd": None, "aux": {}, "indent": False, "rule_msg": None}
     for name, value in fields.items():
         setattr(record, name, value)
-    shown = formatter.format(record)
+    return record
+
+
+def test_failed_job_is_described_by_the_message_of_its_rule(tmp_path: Path) -> None:
+    record = failed_job(tmp_path / "train.log")
+    formatter = DefaultFormatter(quiet=set(), show_failed_logs=False)
+    logger = logging.getLogger("snakemake.test")
+    logger.addFilter(add_messages({"train@chars_md4": "Train chars_md4"}))
+    assert logger.filter(record)
+    assert "message: Train chars_md4\n" in formatter.format(record)
+
+
+def test_snakemake_shows_failed_jobs_by_the_replaced_function(tmp_path, monkeypatch) -> None:
+    log = tmp_path / "train.log"
+    log.write_text("".join(f"step {step}\n" for step in range(100)) + "the cause\n")
+    monkeypatch.setattr(snakemake.logging, "show_logs", last_lines)
+    formatter = DefaultFormatter(quiet=set(), show_failed_logs=True)
+    shown = formatter.format(failed_job(log))
     assert "the cause" in shown
     assert "step 10\n" not in shown

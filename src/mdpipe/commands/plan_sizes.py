@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from mdpipe.params.data import ImageDataset, SplitSpec, TextDataset
 from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
 
+if TYPE_CHECKING:
+    from mdpipe.data.sources.files import SourceFile
+
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 MIN_HOURS = 0.01
 ZIP_RATIO, PARQUET_RATIO = 0.31, 0.6
@@ -30,6 +33,10 @@ CHARACTERS_PER_TOKEN = 4.3
 """Characters per token of English text, for GPT-2's vocabulary or a similar one."""
 GPT2_VOCABULARY, GPT2_BYTES = 50_257, 1_042_301 + 456_318
 """GPT-2's tokens, and the bytes of its vocab.json and merges.txt."""
+LINE_BYTES = 112
+"""Bytes in data/raw of a line that is a document, besides its text: its key of 64 and its name in JSON."""
+SAMPLED_BYTES = 2**20
+"""Read of a file to estimate the number of its lines."""
 DIGITS, PHOTOS, PHOTO_EDGES = 1797, 2, (427, 640)
 """Images that come with scikit-learn."""
 GRAY = ("mnist", "fashion_mnist")
@@ -121,7 +128,7 @@ def source_size(name: str, source: Source, is_outdated: bool) -> SourceSize:
     if source.modality == "image":
         bytes_per_unit = math.nan if shape is None else math.prod(shape)
     content = (total(amounts.values()) * bytes_per_unit).estimated()
-    return SourceSize(amounts, shape, classes, content, content)
+    return SourceSize(amounts, shape, classes, content, content + (_num_lines(source) * LINE_BYTES).estimated())
 
 
 def _known_amounts(source: Source) -> tuple[dict[str | None, Estimate], Shape | None, int]:
@@ -162,6 +169,29 @@ def _file_sizes(path: str, pattern: str | dict[str, str]) -> dict[str | None, Es
     except ValueError:  # The files do not exist.
         return {None: UNKNOWN}
     return amounts
+
+
+def _num_lines(source: Source) -> Estimate:
+    """Return the number of lines of the text files of a source whose documents are lines, and 0 for other sources."""
+    from mdpipe.data.sources.files import find_files
+
+    if not isinstance(source, sources.TextSource) or source.sample_by != "line":
+        return NOTHING
+    try:
+        files = find_files(Path(source.path), source.pattern)
+    except ValueError:  # The files do not exist.
+        return UNKNOWN
+    return total(_lines_of(file) for file in files)
+
+
+def _lines_of(file: "SourceFile") -> Estimate:
+    """Estimate the lines of a file from its start; unknown if it is compressed."""
+    if file.is_compressed:
+        return UNKNOWN
+    with file.path.open("rb") as stream:
+        start = stream.read(SAMPLED_BYTES)
+    lines = max(start.count(b"\n"), 1)
+    return Estimate(lines * file.size / max(len(start), 1), is_guess=True)
 
 
 def download_size(source: Source, content: Estimate) -> Estimate:

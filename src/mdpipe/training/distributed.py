@@ -4,22 +4,29 @@ Rows of a batch have global indices that key all randomness, so the number of pr
 """
 
 import os
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import DistStoreError
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous.api import RendezvousTimeoutError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from mdpipe.params.training import HardwareConfig
 from mdpipe.training.signals import EXIT_INTERRUPTED, EXIT_STATUS
 
 if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
+
     # Importing them takes seconds, which only a run with FSDP2 should pay.
     from torch.distributed.fsdp import FSDPModule
     from torch.distributed.tensor import DTensor
@@ -32,6 +39,11 @@ NUM_NODES, RDZV_ENDPOINT, RDZV_ID = "PET_NNODES", "PET_RDZV_ENDPOINT", "PET_RDZV
 """torchrun's variables for several machines."""
 SIGNALS_TO_HANDLE = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 MONITOR_SECONDS = 0.1
+JOIN_SECONDS = 600
+"""For which the first machine waits for the others; torchrun's default."""
+START_SECONDS = 300
+"""For which a process waits for the others, once their machines have found each other. Loading torch from a slow file
+system takes a minute; torch itself would wait for half an hour."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +93,7 @@ def launch(num_processes: int, command: Sequence[str]) -> None:
 
     Raises:
         ValueError: PET_NNODES is invalid or does not divide the number of processes.
+        TimeoutError: the other machines have not started within JOIN_SECONDS.
         SystemExit: a process failed, with its exit status and after the others have been stopped; or this process
             received a signal, which it has passed on to them.
     """
@@ -99,6 +112,7 @@ def launch(num_processes: int, command: Sequence[str]) -> None:
         run_id=os.environ.get(RDZV_ID, "mdpipe"),
         rdzv_backend="c10d",
         rdzv_endpoint=os.environ.get(RDZV_ENDPOINT, "localhost:0"),
+        rdzv_configs={"join_timeout": JOIN_SECONDS},
         max_restarts=0,
         monitor_interval=MONITOR_SECONDS,
     )
@@ -108,6 +122,11 @@ def launch(num_processes: int, command: Sequence[str]) -> None:
     except ChildFailedError as error:
         # The process has printed its own error; torch's summary would only bury it.
         raise SystemExit(max(1, error.get_first_failure()[1].exitcode)) from None
+    except RendezvousTimeoutError:
+        raise TimeoutError(
+            f"{NUM_NODES} = {nodes}, and fewer machines have started within {JOIN_SECONDS} seconds; start the same"
+            f" command on each, with the same {RDZV_ENDPOINT} and {RDZV_ID}"
+        ) from None
     except SignalException as error:
         raise SystemExit(EXIT_STATUS.get(error.sigval, EXIT_INTERRUPTED)) from None
 
@@ -118,6 +137,9 @@ def init_distributed() -> Iterator[World]:
 
     Each process gets its own GPU as its current CUDA device. A process that torchrun has not started is a world of one,
     even if another launcher has left RANK and WORLD_SIZE in the environment.
+
+    Raises:
+        TimeoutError: some of the processes have not started within START_SECONDS.
     """
     if not distributed.is_torchelastic_launched():
         yield World()
@@ -127,11 +149,34 @@ def init_distributed() -> Iterator[World]:
         device = torch.device("cuda", int(os.environ[LOCAL_RANK]))
         torch.cuda.set_device(device)
     backend = "gloo" if device is None else "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend, device_id=device)
+    store, rank, size = next(rendezvous("env://"))
+    wait_for_start(store, rank, size)
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=size, device_id=device)
     try:
         yield World(distributed.get_rank(), distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
+
+
+def wait_for_start(store: "Store", rank: int, size: int) -> None:
+    """Wait until all processes have called this, so that one that has failed ends the others.
+
+    Raises:
+        TimeoutError: some have not within START_SECONDS.
+    """
+    keys = [f"started/{other}" for other in range(size)]
+    store.set(keys[rank], socket.gethostname())
+    try:
+        store.wait(keys, timedelta(seconds=START_SECONDS))
+    except DistStoreError:
+        is_started = [store.check([key]) for key in keys]
+        missing = ", ".join(str(other) for other in range(size) if not is_started[other])
+        hosts = {store.get(keys[other]).decode() for other in range(size) if is_started[other]}
+        raise TimeoutError(
+            f"of {size} processes, those of rank {missing} have not started within {START_SECONDS} seconds; the others"
+            f" run on {', '.join(sorted(hosts))}. The log of the machine that is missing says why; start the command"
+            " again on all machines"
+        ) from None
 
 
 def parallelize(loss: nn.Module, layers: Iterable[nn.Module], hardware: HardwareConfig, world: World) -> nn.Module:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
@@ -41,6 +42,7 @@ def apply_compile_and_checkpointing(network: nn.Module, objective: Objective, ha
         for layer in get_blocks(network):
             layer.forward = partial(_checkpointed_forward, layer.forward)
     if hardware.compile:
+        key_compile_cache_by_cpu()
         if problem := find_compiler_problem(next(network.parameters()).device):
             logger.warning("hardware.compile is ignored, because no compiler works here: %s", problem)
             return
@@ -49,6 +51,18 @@ def apply_compile_and_checkpointing(network: nn.Module, objective: Objective, ha
         for layer in get_blocks(network):
             layer.compile(dynamic=False)
         objective.token_loss = torch.compile(objective.token_loss, dynamic=True)  # type: ignore[method-assign]
+
+
+def key_compile_cache_by_cpu() -> None:
+    """Let torch.compile reuse only code that was generated for the vector instructions of this process.
+
+    Its cache, in the folder for temporary files or TORCHINDUCTOR_CACHE_DIR, tells them apart only when it runs a C++
+    compiler. The code itself has loops for one vector length: code for AVX-512 computes wrong numbers with AVX2, on
+    another machine that shares the folder or where ATEN_CPU_CAPABILITY has changed.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    tag = os.environ.get("TORCH_COMPILE_CACHE_KEY_TAG", "")
+    torch.compiler.config.cache_key_tag = f"{tag}{capability}"
 
 
 def find_compiler_problem(device: torch.device) -> str:
