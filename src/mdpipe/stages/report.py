@@ -192,9 +192,9 @@ def _costs(run: str) -> NDArray[np.float64]:
     """Return nats, tokens and cluster of each example of a run: (N, 3)."""
     path = paths.evaluation(run)
     costs: NDArray[np.float64] = open_array(path, hint := f"run `dvc repro evaluate@{run}` again")
-    if costs.ndim != 2 or costs.shape[1] != 3:
+    if costs.ndim != 2 or costs.shape[1] < 3:
         raise ValueError(f"{path} should be (N, 3): nats, tokens and cluster; it is {costs.shape}; {hint}")
-    return costs
+    return costs[:, :3]
 
 
 def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
