@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from mdpipe.params.errors import Keys
-from mdpipe.params.kinds import AnyKind, Config, KindConfig, Name, Positive
+from mdpipe.params.kinds import AnyKind, Config, KindConfig, Name, Positive, RunName
 from mdpipe.params.sampling import AnySampler
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
@@ -72,6 +72,6 @@ class ImageQuality(Config):
 
     features: dict[Name, Annotated[FeatureNetworkConfig, AnyKind(FeatureNetworkConfig)]] = {}
     """Feature networks, by name (stage `fit_features`)."""
-    runs: dict[Name, MeasuredRun] = {}
+    runs: dict[RunName, MeasuredRun] = {}
     """The runs of images to measure, keys of `runs` (stage `measure_images`). A run with `seeds` is measured once per
     seed."""

@@ -235,9 +235,9 @@ class Params(Config):
             yield ("samplers", "steps"), "samplers with a time grid need at least one number of steps"
 
     def _image_quality_problems(self) -> BrokenRules:
-        suite = self.image_quality
+        suite, runs = self.image_quality, self._all_runs
         images = [key for key, dataset in self.datasets.items() if modality_of(dataset) == "image"]
-        image_runs = [key for key in self.runs if self._modality_of_run(key) == "image"]
+        image_runs = [key for key in runs if self._modality_of_run(key) == "image"]
         for name, network in suite.features.items():
             if network.dataset not in images:
                 why = "it has text" if network.dataset in self.datasets else None
@@ -249,16 +249,16 @@ class Params(Config):
                 why = "its dataset has text" if self._has_dataset(name) else None
                 yield at_run, not_in("the runs of images", name, image_runs, why)
                 continue
-            dataset = self.runs[name].dataset
+            dataset = runs[name].dataset
             if measured.dataset != dataset:
                 yield (*at_run, "dataset"), f"run {name!r} is on {dataset!r}"
             fitting = [key for key, network in suite.features.items() if network.dataset == dataset]
             if measured.features not in fitting:
                 rule = not_in(f"the feature networks for {dataset!r}", measured.features, fitting)
                 yield (*at_run, "features"), rule
-            objective = type(self.runs[name].objective)
+            objective = type(runs[name].objective)
             for key, sampler in measured.samplers.items():
                 if not is_compatible(sampler.kind, objective):
                     allowed = ", ".join(compatible_samplers(objective))
-                    rule = f"does not fit a run of {self.runs[name].objective.kind}; allowed: {allowed}"
+                    rule = f"does not fit a run of {runs[name].objective.kind}; allowed: {allowed}"
                     yield (*at_run, "samplers", key, "kind"), rule
