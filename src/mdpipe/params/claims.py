@@ -193,10 +193,8 @@ class Region(Config):
     """Upper end; null for none."""
 
     def broken_rules(self) -> Iterator[tuple[Keys, str]]:
-        """Yield that the region is everything or nothing."""
-        if self.above is None and self.below is None:
-            yield ("below",), "state `above`, `below` or both: any number would agree"
-        elif self.above is not None and self.below is not None and self.above >= self.below:
+        """Yield that the region is empty."""
+        if self.above is not None and self.below is not None and self.above >= self.below:
             yield ("above",), f"must be less than below = {self.below:g}"
 
 
@@ -217,7 +215,9 @@ class Claim(Config):
     """The region that agrees with the claim. A margin for "equal" belongs here."""
 
     def broken_rules(self) -> Iterator[tuple[Keys, str]]:
-        """Yield ends of the region that a ratio cannot reach."""
+        """Yield a region of all numbers, and ends that a ratio cannot reach."""
+        if self.expect.above is None and self.expect.below is None:
+            yield ("expect",), "state `above`, `below` or both: any number would agree"
         for key in ("above", "below") if self.measure.is_ratio else ():
             if (end := getattr(self.expect, key)) is not None and end <= 0:
                 yield ("expect", key), "a ratio is positive"
