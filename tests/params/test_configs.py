@@ -320,7 +320,7 @@ def test_resolved_params_state_every_setting():
         assert run["sample"]["sampler"]["kind"] == (
             ObjectiveConfig.kinds[run["objective"]["kind"]].sampler or "ancestral"
         )
-    sections = {"sources", "datasets", "runs", "comparisons", "zero_shot", "samplers", "image_quality"}
+    sections = {"sources", "datasets", "runs", "comparisons", "zero_shot", "samplers", "image_quality", "claims"}
     assert set(resolved) == {"seed", *sections}
 
 

@@ -169,7 +169,13 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
         "max_mc_samples": ([2, 64], [0, 1, 3, "auto", None]),
         "batch_size": COUNT,
     },
-    EvaluateConfig: {"split": (["validation", "test"], ["train", None])},
+    EvaluateConfig: {
+        "split": (["validation", "test"], ["train", None]),
+        "bounds": (
+            [{}, {"cosine": {"objective": {"kind": "md4", "schedule": "cosine"}}}],
+            [["cosine"], {"a": 1}, None],
+        ),
+    },
     ReferenceModel: {
         "reference_model": (["chars_ar"], [1, None]),
         "dataset": (["docs_chars"], [1, None]),

@@ -57,8 +57,9 @@ def test_resolved_params_mean_the_same_when_read_again():
     assert (resolved["runs"][RUN]["seed"], resolved["runs"][f"{RUN}-seed4"]["seed"]) == (0, 4)
     # DVC merges this with params.yaml, and accepts no key twice.
     added = {"runs": {f"{RUN}-seed4": {"dataset": "docs_chars"}}, "zero_shot": {"runs": {f"{RUN}-seed4": None}}}
-    assert yaml.safe_load(dump_replicates(params, data)) == added
-    assert yaml.safe_load(dump_replicates(params, resolved)) == {"runs": {}, "zero_shot": {"runs": {}}}
+    none = {"image_quality": {"runs": {}}}
+    assert yaml.safe_load(dump_replicates(params, data)) == added | none
+    assert yaml.safe_load(dump_replicates(params, resolved)) == {"runs": {}, "zero_shot": {"runs": {}}} | none
 
 
 def test_a_new_seed_leaves_the_params_of_other_trainings():
@@ -117,3 +118,14 @@ def test_runs_of_the_suites_have_no_other_seed():
     params = load_params()
     assert {run.seed for run in params.runs.values()} == {params.seed}
     assert list(params.replicates()) == list(params.runs)
+
+
+def test_images_of_a_run_are_measured_once_per_seed():
+    data = deepcopy(SMOKE)
+    data["runs"]["digits"]["seeds"] = [0, 4]
+    params = parse_params(data)
+    (first, again), names = params.image_quality.runs.values(), list(params.image_quality.runs)
+    assert (names, first) == (["digits", "digits-seed4"], again)
+    assert parse_params(yaml.safe_load(dump_params(params))) == params
+    added = yaml.safe_load(dump_replicates(params, data))["image_quality"]["runs"]
+    assert added == {"digits-seed4": {"features": "digits", "dataset": "digits"}}

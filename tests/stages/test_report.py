@@ -162,6 +162,25 @@ def test_seeds_of_one_run_only_leave_one_training_each(two_runs: Params) -> None
     assert "one training" in (paths.REPORT / "cards/chars_ar.md").read_text()
 
 
+def test_a_claim_has_the_difference_of_the_likelihood_table(two_runs: Params) -> None:
+    """Also if the runs list their seeds in another order; without claims there is no table of them."""
+    random = np.random.default_rng(0)
+    for run, seed in (("chars_md4", 0), ("chars_md4-seed1", 1), ("chars_ar", 1), ("chars_ar-seed0", 0)):
+        put_results(run, 2.5, seed)
+        put_costs(run, random.uniform(0, 3, 30) * 32, [32.0] * 30)
+    params = with_seeds(two_runs, chars_md4=[0, 1], chars_ar=[1, 0])
+    report(params)
+    assert not (paths.REPORT / "claims.md").exists()
+    measure = {"kind": "difference", "run": "chars_md4", "baseline": "chars_ar"}
+    claim = {"statement": "MD4 has fewer bits", "where": "Table 2", "published": "no number", "measure": measure}
+    data = params.model_dump(mode="json") | {"claims": {"fewer": claim | {"expect": {"below": 0.0}}}}
+    report(parse_params(data))
+    (row,), found = pl.read_csv(paths.REPORT / "claims.csv").rows(named=True), row_of("chars_md4")
+    assert (row["value"], row["stderr"]) == pytest.approx((found["difference"], found["difference_stderr"]), rel=5e-6)
+    assert (row["verdict"], row["seeds"]) == ("cannot tell", 2)
+    assert "MD4 has fewer bits" in (paths.REPORT / "claims.md").read_text()
+
+
 def test_costs_without_clusters_name_the_stage(two_runs: Params) -> None:
     put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
     put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])

@@ -17,6 +17,7 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
+from mdpipe.reporting.image_quality import image_quality_table
 from mdpipe.reporting.images import GAP
 from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.download import download
@@ -139,6 +140,43 @@ def test_samples_to_measure_have_the_seed_of_the_run_and_noise_has_not(
     assert (before["seed"], after["seed"]) == (params.seed, params.seed + 1)
     is_same = {row["images"]: row == other for row, other in zip(before["rows"], after["rows"], strict=True)}
     assert is_same == {"samples": False, "noise": True, "training": True, "held_out": True}
+
+
+def test_a_further_sampler_equal_to_the_runs_own_gives_its_numbers(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(Path.cwd(), tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    record = paths.record("image_quality", "digits")
+    before = json.loads(record.read_bytes())
+    data = params.model_dump()
+    own = data["runs"]["digits"]["sample"]["sampler"]
+    data["image_quality"]["runs"]["digits"]["samplers"] = {"same": own, "short": {**own, "steps": 2}}
+    measure_images(Params.model_validate(data), "digits")
+    after = json.loads(record.read_bytes())
+    rows = {(row["images"], row["reference"]): row for row in after["rows"]}
+    assert after["rows"][: len(before["rows"])] == before["rows"]
+    for reference in ("held_out", "training"):
+        expected = {"images": "same", "sampler": own["kind"], "nfe": before["nfe"]}
+        assert rows["same", reference] == rows["samples", reference] | expected
+        assert rows["short", reference]["nfe"] == 2 < before["nfe"]
+    table = image_quality_table([after]).filter(run="digits", reference="training")
+    assert dict(table.select("images", "nfe").rows()) == {"samples": before["nfe"], "same": before["nfe"], "short": 2}
+
+
+def test_the_array_of_a_zero_shot_bound_adds_up_to_it(params: Params) -> None:
+    for run in params.zero_shot.runs:
+        for source in params.zero_shot.sources:
+            nats, tokens, clusters = np.load(paths.zero_shot_evaluation(run, source)).T
+            record, shown = (
+                json.loads(place("zero_shot", f"{run}-{source}").read_bytes())
+                for place in (paths.record, paths.metrics)
+            )
+            assert nats.sum() / tokens.sum() / np.log(2) == pytest.approx(shown["value"], rel=1e-5)
+            assert (tokens.sum(), len(set(clusters))) == (
+                record["bounds"][0]["tokens"],
+                record["bounds"][0]["clusters"],
+            )
 
 
 def test_both_readmes_have_the_remade_tables(params: Params) -> None:

@@ -33,6 +33,7 @@ ANY = "*"
 MADE_IN = (
     *(place(ANY) for place in (paths.raw, paths.tokenizer, paths.encoded, paths.model, paths.samples, paths.features)),
     *(place(ANY) for place in (paths.evaluation, paths.curve, paths.samplers, paths.neighbors)),
+    paths.zero_shot_evaluation(ANY, ANY),
     *(paths.profile(part, ANY) for part in ("mask_share", "position", "calibration")),
     *(
         place(stage, ANY)

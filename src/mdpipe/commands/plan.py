@@ -208,7 +208,10 @@ class Plan:
         flops = model.sampling(sample.sampler, sample.count, data.length, guided=sample.guidance_scale is not None)
         yield Row(f"sample@{name}", tokens=sampled, flops=flops)
         eval_tokens = data.tokens[run.evaluate.split]
-        flops = model.evaluation(run.evaluate.largest_num_mc_samples, data.examples(eval_tokens))
+        # Further bounds are estimated twice.
+        samples = run.evaluate.largest_num_mc_samples
+        samples += sum(2 * bound.largest_num_mc_samples for bound in run.evaluate.bounds.values())
+        flops = model.evaluation(samples, data.examples(eval_tokens))
         yield Row(f"evaluate@{name}", tokens=eval_tokens, flops=flops)
 
     def _zero_shot(self, name: str, source: str) -> Row:
@@ -225,10 +228,13 @@ class Plan:
 
     def _image_quality(self, name: str) -> Row:
         """Return the FLOPs of the samples, without those of their features."""
-        run, count = self.params.runs[name], self.params.image_quality.runs[name].count
+        run, measured = self.params.runs[name], self.params.image_quality.runs[name]
         length, guided = self.datasets[run.dataset].length, run.sample.guidance_scale is not None
-        flops = self.models[name].sampling(run.sample.sampler, count, length, guided=guided)
-        return Row(f"measure_images@{name}", tokens=Estimate(count * length), flops=flops)
+        samplers = [run.sample.sampler, *measured.samplers.values()]
+        flops = [self.models[name].sampling(sampler, measured.count, length, guided=guided) for sampler in samplers]
+        return Row(
+            f"measure_images@{name}", tokens=Estimate(len(samplers) * measured.count * length), flops=total(flops)
+        )
 
     def _samplers(self, name: str) -> Row:
         """Return the FLOPs of every fitting sampler, its steps and temperatures, and of scoring samples and test split.

@@ -1,11 +1,14 @@
 """The `image_quality` section of params.yaml: feature networks, and the runs whose samples they measure."""
 
 import math
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mdpipe.params.kinds import AnyKind, Config, KindConfig, Name, Positive
+from mdpipe.params.errors import Keys
+from mdpipe.params.kinds import AnyKind, Config, KindConfig, Name, Positive, RunName
+from mdpipe.params.sampling import AnySampler
 
 INCEPTION_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 """SHA-256 of weights-inception-2015-12-05-6726825d.pth, the Inception v3 of the FID paper in PyTorch's format."""
@@ -55,6 +58,13 @@ class MeasuredRun(Config):
     """Number of samples, drawn by the run's own sampler. FID depends on it: compare only equal numbers."""
     batch_size: Positive = 128
     """Samples per batch."""
+    samplers: dict[Name, AnySampler] = {}
+    """Further samplers of the same model, by name, whose samples are measured as well, as many of each."""
+
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield names of samplers that other images have."""
+        for name in self.samplers.keys() & {"samples", "training", "held_out", "noise"}:
+            yield ("samplers", name), "the name is kept for other images; choose another one"
 
 
 class ImageQuality(Config):
@@ -62,5 +72,6 @@ class ImageQuality(Config):
 
     features: dict[Name, Annotated[FeatureNetworkConfig, AnyKind(FeatureNetworkConfig)]] = {}
     """Feature networks, by name (stage `fit_features`)."""
-    runs: dict[Name, MeasuredRun] = {}
-    """The runs of images to measure, keys of `runs` (stage `measure_images`)."""
+    runs: dict[RunName, MeasuredRun] = {}
+    """The runs of images to measure, keys of `runs` (stage `measure_images`). A run with `seeds` is measured once per
+    seed."""

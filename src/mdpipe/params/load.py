@@ -87,10 +87,17 @@ def dump_replicates(params: Params, stated: Any) -> str:
         params: the params, with a run for each seed.
         stated: the content of params.yaml. What it has itself is left out, since DVC accepts no key twice.
     """
-    zero_shot = (stated.get("zero_shot") or {}).get("runs") or {}
+    zero_shot, measured = ((stated.get(key) or {}).get("runs") or {} for key in ("zero_shot", "image_quality"))
     added = {
         "runs": {name: {"dataset": run.dataset} for name, run in params.runs.items() if name not in stated["runs"]},
         "zero_shot": {"runs": {name: None for name in params.zero_shot.runs if name not in zero_shot}},
+        "image_quality": {
+            "runs": {
+                name: {"features": run.features, "dataset": run.dataset}
+                for name, run in params.image_quality.runs.items()
+                if name not in measured
+            }
+        },
     }
     note = (
         f"# The runs that `seeds` adds to those of {PARAMS_FILE}, written by the stage `resolve` for DVC's templates.\n"

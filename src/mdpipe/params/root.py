@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 from mdpipe.file_formats import ending, refusal
+from mdpipe.params.claims import Claims
 from mdpipe.params.data import AnyDataset, ImageDataset, LastCharacters, Splits, TextDataset, Windows, modality_of
 from mdpipe.params.errors import Keys, not_in
 from mdpipe.params.images import ImageQuality
 from mdpipe.params.kinds import MAX_NAME_LENGTH, Config, Distinct, Name, RunName, Seed
 from mdpipe.params.runs import Comparison, Run, ZeroShot
-from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerSuite
+from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerSuite, compatible_samplers, is_compatible
 from mdpipe.params.sources import AnySource, HuggingFaceSource, files_by_split
 
 BrokenRules = Iterator[tuple[Keys, str]]
@@ -39,6 +40,8 @@ class Params(Config):
     image_quality: ImageQuality = ImageQuality()
     """Feature networks, and the runs of images whose samples are measured with them (stages `fit_features`,
     `measure_images`)."""
+    claims: Claims = {}
+    """Claims to test with the results, by name (stage `report`)."""
 
     @property
     def md5(self) -> str:
@@ -49,8 +52,13 @@ class Params(Config):
         """Return the params with a run for each seed; those that have them already are returned unchanged."""
         named = self.replicates()
         runs = {other: None for name in self.zero_shot.runs for other in named.get(name, [name])}
+        measured = {other: run for name, run in self.image_quality.runs.items() for other in named.get(name, [name])}
         return self.model_copy(
-            update={"runs": self._all_runs, "zero_shot": self.zero_shot.model_copy(update={"runs": runs})}
+            update={
+                "runs": self._all_runs,
+                "zero_shot": self.zero_shot.model_copy(update={"runs": runs}),
+                "image_quality": self.image_quality.model_copy(update={"runs": measured}),
+            }
         )
 
     def replicates(self) -> dict[str, list[str]]:
@@ -83,6 +91,8 @@ class Params(Config):
         yield from self._zero_shot_problems()
         yield from self._sampler_problems()
         yield from self._image_quality_problems()
+        for name, claim in self.claims.items():
+            yield from ((("claims", name, "measure", *keys), rule) for keys, rule in claim.measure.problems(self))
 
     def _has_dataset(self, run: str) -> bool:
         """Return True if the run and its dataset exist; further problems of one that does not are not reported."""
@@ -225,9 +235,9 @@ class Params(Config):
             yield ("samplers", "steps"), "samplers with a time grid need at least one number of steps"
 
     def _image_quality_problems(self) -> BrokenRules:
-        suite = self.image_quality
+        suite, runs = self.image_quality, self._all_runs
         images = [key for key, dataset in self.datasets.items() if modality_of(dataset) == "image"]
-        image_runs = [key for key in self.runs if self._modality_of_run(key) == "image"]
+        image_runs = [key for key in runs if self._modality_of_run(key) == "image"]
         for name, network in suite.features.items():
             if network.dataset not in images:
                 why = "it has text" if network.dataset in self.datasets else None
@@ -239,10 +249,16 @@ class Params(Config):
                 why = "its dataset has text" if self._has_dataset(name) else None
                 yield at_run, not_in("the runs of images", name, image_runs, why)
                 continue
-            dataset = self.runs[name].dataset
+            dataset = runs[name].dataset
             if measured.dataset != dataset:
                 yield (*at_run, "dataset"), f"run {name!r} is on {dataset!r}"
             fitting = [key for key, network in suite.features.items() if network.dataset == dataset]
             if measured.features not in fitting:
                 rule = not_in(f"the feature networks for {dataset!r}", measured.features, fitting)
                 yield (*at_run, "features"), rule
+            objective = type(runs[name].objective)
+            for key, sampler in measured.samplers.items():
+                if not is_compatible(sampler.kind, objective):
+                    allowed = ", ".join(compatible_samplers(objective))
+                    rule = f"does not fit a run of {runs[name].objective.kind}; allowed: {allowed}"
+                    yield (*at_run, "samplers", key, "kind"), rule

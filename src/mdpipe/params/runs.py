@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, Tag, ValidationError, model_validator
 
 from mdpipe.params.data import Protocols
-from mdpipe.params.diffusion import AnyObjective, ObjectiveConfig
+from mdpipe.params.diffusion import AnyObjective, ObjectiveConfig, ScheduledConfig
 from mdpipe.params.errors import Keys
-from mdpipe.params.kinds import Config, MappingOfNames, Name, Positive, RunNames, Seed, by_form
+from mdpipe.params.kinds import AnyKind, Config, MappingOfNames, Name, Positive, RunNames, Seed, by_form
 from mdpipe.params.networks import AnyNetwork
 from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, compatible_samplers, is_compatible
 from mdpipe.params.training import HardwareConfig, TrainConfig
@@ -44,11 +44,21 @@ class EstimatorConfig(Config):
         return self.max_mc_samples if self.num_mc_samples == "auto" else self.num_mc_samples
 
 
+class FurtherBound(EstimatorConfig):
+    """A bound of a trained model by another objective, such as another schedule or a number of timesteps."""
+
+    objective: Annotated[ScheduledConfig, AnyKind(ObjectiveConfig)]
+    """The objective, one without learned parameters."""
+
+
 class EvaluateConfig(EstimatorConfig):
     """The bound on the run's own held-out data, over the whole split."""
 
     split: Literal["validation", "test"] = "test"
     """The held-out split that is evaluated."""
+    bounds: dict[Name, FurtherBound] = {}
+    """Further bounds of the same weights on the same examples, by name. Each is estimated twice, with independent
+    draws of which all bounds have the same: the two give its Monte Carlo variance. `claims` compare them."""
 
 
 class ClassConditioning(Config):
@@ -114,6 +124,8 @@ class Run(Config):
         if objective.is_causal and not network.can_be_causal:
             rule = f"a run of {objective.kind} needs a network that can be causal: transformer"
             yield ("network", "kind"), rule
+        if objective.is_causal and self.evaluate.bounds:
+            yield ("evaluate", "bounds"), f"a model of {objective.kind} predicts no masked tokens: must be empty"
         if network.time_conditioning and not objective.has_time:
             yield ("network", "time_conditioning"), f"{objective.kind} has no time to condition on: must be false"
         if not is_compatible(sampler, type(objective)):

@@ -76,6 +76,11 @@ def evaluation(run: str) -> Path:
     return Path("evaluations") / f"{run}.npy"
 
 
+def zero_shot_evaluation(run: str, source: str) -> Path:
+    """Return the array of a model's bounds on a source, one per window."""
+    return Path("evaluations/zero_shot") / f"{run}-{source}.npy"
+
+
 def events(run: str) -> Path:
     """Return the folder of what a run's training logs: `tensorboard --logdir logs/events`."""
     return Path("logs/events") / run

@@ -10,7 +10,10 @@ from mdpipe.reporting.tables import Record, Schema, check_record
 ESTIMATES = (*("fid", "precision", "recall", "inception_score", "class_accuracy", "nearer_features", "nearer_pixels"),)
 MEASURES: Schema = {f"{name}{suffix}": pl.Float64 for name in ESTIMATES for suffix in ("", "_stderr")}
 SETS: Schema = {"images": pl.String, "num_images": pl.Int64, "reference": pl.String, "num_reference": pl.Int64}
-"""A set of images and the real images that it is compared with: samples, training, held_out or noise."""
+"""A set of images and the real images that it is compared with: samples, those of a further sampler by its name,
+training, held_out or noise."""
+OF_SAMPLER: Schema = {"sampler": pl.String, "nfe": pl.Int64}
+"""What the rows of further samplers have themselves."""
 DESCRIPTION: Schema = {
     **dict.fromkeys(("run", "dataset", "split", "features", "feature_network", "feature_network_sha256"), pl.String),
     **dict.fromkeys(("sampler", "class_cond"), pl.String),
@@ -25,7 +28,7 @@ IMAGE_QUALITY: Schema = {
     **MEASURES,
     **{name: dtype for name, dtype in DESCRIPTION.items() if name not in ("run", "dataset")},
 }
-SAMPLES = "samples"
+NOT_OF_A_RUN = {"training", "held_out", "noise"}
 
 
 def image_quality_table(records: Iterable[Record]) -> pl.DataFrame:
@@ -42,8 +45,8 @@ def image_quality_table(records: Iterable[Record]) -> pl.DataFrame:
         described = {name: value for name, value in record.items() if name != "rows"}
         checked = check_record(described, DESCRIPTION, where, optional={"class_cond"})
         for measured in record.get("rows", []):
-            row = check_record(measured, {**SETS, **MEASURES}, where, optional={*MEASURES})
-            rows.append(row | _of_set(checked, is_of_run=row["images"] == SAMPLES))
+            row = check_record(measured, {**SETS, **MEASURES, **OF_SAMPLER}, where, optional={*MEASURES, *OF_SAMPLER})
+            rows.append(_of_set(checked, is_of_run=row["images"] not in NOT_OF_A_RUN) | row)
     table = pl.DataFrame(rows, schema=IMAGE_QUALITY)
     return table.unique(maintain_order=True).sort("dataset", "run", "images", "reference", nulls_last=True)
 

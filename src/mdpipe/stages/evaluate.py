@@ -2,13 +2,17 @@
 
 import io
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.artifacts.metrics import write_csv, write_record
 from mdpipe.data.dataset import EncodedDataset
+from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.estimate import Estimate
 from mdpipe.evaluation.likelihood import Bits, Likelihood, likelihood_bound
@@ -26,9 +30,10 @@ WORD_RATES = ("bits_per_word", "bits_per_word_stderr", "word_perplexity", "word_
 def evaluate(params: Params, run: str) -> None:
     """Bound the likelihood of the whole split; write metrics and record evaluate/RUN, evaluations/RUN.npy and plots.
 
-    The array is float64 (N, 3): nats, tokens and cluster of every example, by which two runs are compared example by
-    example. All runs use the same times and masks, which makes the errors of such differences smaller. The plots are
-    metrics/mask_share/RUN.csv, metrics/position/RUN.csv and metrics/calibration/RUN.csv, the rows of a `Profile`.
+    The array is float64 (N, 3 + 2 K): nats, tokens and cluster of every example, by which two runs are compared example
+    by example, and for each of K further bounds the nats by two independent estimates. All runs use the same times and
+    masks, which makes the errors of such differences smaller. The plots are metrics/mask_share/RUN.csv,
+    metrics/position/RUN.csv and metrics/calibration/RUN.csv, the rows of a `Profile`.
 
     Raises:
         ValueError: the model or the dataset is missing or broken.
@@ -44,9 +49,14 @@ def evaluate(params: Params, run: str) -> None:
     likelihood = likelihood_bound(
         model.objective, model.network, dataset, settings, rng, class_labels, clusters, profile
     )
-    file = io.BytesIO()
-    np.save(file, np.stack([likelihood.per_example, likelihood.sizes, clusters], axis=1), allow_pickle=False)
-    atomic_write(paths.evaluation(run), file.getvalue())
+    columns = [likelihood.per_example, likelihood.sizes, clusters]
+    for bound in settings.bounds.values():
+        objective = build_objective(bound.objective, dataset.vocab_size)
+        for half in ("first", "second"):
+            draws = rng.child(f"bounds/{half}")
+            further = likelihood_bound(objective, model.network, dataset, bound, draws, class_labels, clusters)
+            columns.append(further.per_example)
+    write_evaluation(paths.evaluation(run), columns)
     write_csv(paths.profile("mask_share", run), ShareRow._fields, profile.shares(clusters))
     write_csv(paths.profile("position", run), PositionRow._fields, profile.positions(likelihood.per_example, clusters))
     write_csv(paths.profile("calibration", run), CalibrationRow._fields, profile.calibration(clusters))
@@ -58,6 +68,13 @@ def evaluate(params: Params, run: str) -> None:
         **bound_record(model, likelihood, dataset),
     }
     write_record(record, paths.record("evaluate", run), paths.metrics("evaluate", run))
+
+
+def write_evaluation(path: Path, columns: Sequence[NDArray[Any]]) -> None:
+    """Write columns (N,) of examples, the first ones nats, tokens and cluster, as float64 (N, number of columns)."""
+    file = io.BytesIO()
+    np.save(file, np.stack(columns, axis=1), allow_pickle=False)
+    atomic_write(path, file.getvalue())
 
 
 def bound_record(model: TrainedModel, likelihood: Likelihood, dataset: EncodedDataset) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Stage `measure_images`: samples of a run of images against real images.
 
 The rows of a record are sets of images against reference images: the samples against the held-out and the training
-split, and for comparison real images and noise in the place of the samples.
+split, for comparison real images and noise in the place of the samples, and then the samples of further samplers.
 
 Shapes: N samples, L tokens of each.
 """
@@ -49,6 +49,7 @@ from mdpipe.evaluation.image_quality import (
 )
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
+from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline import paths
 from mdpipe.reporting.images import Pixels, save_png
 from mdpipe.reporting.neighbors import Neighbors, neighbor_picture
@@ -112,7 +113,7 @@ def measure_images(params: Params, run: str) -> None:
     )
     model = load_model(run)
     classes = torch.arange(measured.count) % model.num_classes if model.num_classes else None  # each in turn
-    tokens, nfe = _sample(params, model, classes)
+    tokens, nfe = _sample(params, model, settings.sample.sampler, classes)
     unigram = open_array(encoded / "unigram.npy", f"run `dvc repro encode@{measured.dataset}` again")
 
     def image_set(name: str, ids: NDArray[np.int64], labels: Tensor | None) -> ImageSet:
@@ -128,6 +129,12 @@ def measure_images(params: Params, run: str) -> None:
     ]
     distances = {images.name: _distances_to(images, train) for images in (samples, noise, held_out)}
     rows = [_row(images, reference, distances, header) for images, reference in pairs]
+    for name, sampler in measured.samplers.items():
+        tokens, its_nfe = _sample(params, model, sampler, classes)
+        further = image_set(name, tokens, samples.labels)
+        distances[name] = _distances_to(further, train)
+        described = {"sampler": sampler.kind, "nfe": its_nfe}
+        rows += [_row(further, reference, distances, header) | described for reference in (held_out, train)]
     record = {
         "run": run,
         "dataset": measured.dataset,
@@ -159,15 +166,20 @@ def _load_real(name: str, dataset: EncodedDataset, header: FeaturesHeader, folde
     return ImageSet(name, features, pixels_of(dataset, chosen), labels)
 
 
-def _sample(params: Params, model: TrainedModel, classes: Tensor | None) -> tuple[NDArray[np.int64], int]:
-    """Return tokens (N, L) drawn as the stage `sample` does, but in other random numbers, and NFE of a batch."""
+def _sample(
+    params: Params, model: TrainedModel, sampler: SamplerConfig, classes: Tensor | None
+) -> tuple[NDArray[np.int64], int]:
+    """Return tokens (N, L) drawn as the stage `sample` does, but in other random numbers, and NFE of a batch.
+
+    All samplers of a run have the same random numbers.
+    """
     measured, settings = params.image_quality.runs[model.name], params.runs[model.name].sample
     parts, nfe = [], 0
     for first in range(0, measured.count, measured.batch_size):
         count = min(measured.batch_size, measured.count - first)
         samples = sample(
             model,
-            build_sampler(settings.sampler),
+            build_sampler(sampler),
             all_masked(model, count),
             CounterRNG(params.seed_of(model.name), STREAM),
             token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
@@ -205,7 +217,7 @@ def _row(
     estimates["inception_score"] = inception_score(images.features.logits) if has_classes else None
     labels = images.labels
     estimates["class_accuracy"] = None if labels is None else class_accuracy(images.features.logits, labels)
-    is_new = images.name in ("samples", "noise")
+    is_new = images.name not in ("training", "held_out")
     for kind, held_out in distances["held_out"].items():
         estimates[f"nearer_{kind}"] = nearer_than_held_out(distances[images.name][kind], held_out) if is_new else None
     row: dict[str, Any] = {"images": images.name, "num_images": len(images.pixels)}

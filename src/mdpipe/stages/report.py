@@ -15,7 +15,6 @@ import polars as pl
 import yaml
 from numpy.typing import NDArray
 
-from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json
 from mdpipe.data.artifacts.metrics import read_record
 from mdpipe.data.dataset import EncodedDataset
@@ -47,6 +46,7 @@ from mdpipe.reporting.profile_charts import CALIBRATION, POSITIONS, SHARES, cali
 from mdpipe.reporting.published import compare_with_published, read_published
 from mdpipe.reporting.seeds import with_means, without_replicates
 from mdpipe.reporting.tables_io import write_table
+from mdpipe.stages.claims import COST_COLUMNS, claims_markdown, claims_table, read_costs
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""
@@ -63,6 +63,7 @@ def report(params: Params) -> None:
     index.html     the page
     NAME.svg       its figures without the training curves
     cards/RUN.md   a model card for each run
+    claims.md      the verdict on each claim, if params.yaml has claims; claims.csv has all numbers
 
     Raises:
         MetricsError: a metrics file or a record is missing or broken.
@@ -143,6 +144,10 @@ def report(params: Params) -> None:
         (folder / "cards").mkdir()
         for run in replicates:
             (folder / "cards" / f"{run}.md").write_text(model_card(run, content), encoding="utf-8")
+        if params.claims:
+            claims = claims_table(params)
+            (folder / "claims.csv").write_text(claims.write_csv(), encoding="utf-8")
+            (folder / "claims.md").write_text(claims_markdown(claims), encoding="utf-8")
 
 
 def _records(stage: str, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -190,11 +195,7 @@ def _evaluation_error(trainings: Sequence[str]) -> float:
 
 def _costs(run: str) -> NDArray[np.float64]:
     """Return nats, tokens and cluster of each example of a run: (N, 3)."""
-    path = paths.evaluation(run)
-    costs: NDArray[np.float64] = open_array(path, hint := f"run `dvc repro evaluate@{run}` again")
-    if costs.ndim != 2 or costs.shape[1] != 3:
-        raise ValueError(f"{path} should be (N, 3): nats, tokens and cluster; it is {costs.shape}; {hint}")
-    return costs
+    return read_costs(paths.evaluation(run), f"run `dvc repro evaluate@{run}` again")[:, :COST_COLUMNS]
 
 
 def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from mdpipe.evaluation.sliding import sliding_bound
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.stages.evaluate import bound_record
+from mdpipe.stages.evaluate import bound_record, write_evaluation
 from mdpipe.stages.model_io import UNIGRAM, load_model
 
 WHOLE = "all"
@@ -27,7 +28,8 @@ WHOLE = "all"
 def zero_shot(params: Params, run: str, source: str) -> None:
     """Bound the likelihood of the source under each of its protocols; write the files zero_shot/RUN-SOURCE.
 
-    The corpus is encoded with the run's tokenizer. The metrics file has the results of the first protocol.
+    The corpus is encoded with the run's tokenizer. The metrics file has the results of the first protocol, and so has
+    evaluations/zero_shot/RUN-SOURCE.npy, float64 (N, 3): nats, tokens and cluster of every window.
 
     Raises:
         ValueError: the model or the source is missing or broken.
@@ -36,7 +38,7 @@ def zero_shot(params: Params, run: str, source: str) -> None:
     settings = params.zero_shot
     model = load_model(run)
     tokenizer = load_tokenizer(model.directory)
-    bounds = []
+    bounds: list[dict[str, Any]] = []
     for protocol, convention in settings.sources[source].items():
         with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
             directory = Path(scratch) / source
@@ -49,6 +51,9 @@ def zero_shot(params: Params, run: str, source: str) -> None:
             likelihood = sliding_bound(model.objective, model.network, corpus, stride, settings, rng)
             references = [{**rate, "split": WHOLE} for rate in reference_rates(corpus)]
             clustered_by, clusters = corpus.window_clusters(stride)
+        if not bounds:
+            costs = [likelihood.per_example, likelihood.sizes, clusters]
+            write_evaluation(paths.zero_shot_evaluation(run, source), costs)
         bound = bound_record(model, likelihood, corpus)
         bound |= {"clustered_by": clustered_by, "clusters": len(np.unique(clusters))}
         bounds.append({"protocol": protocol, **bound, "references": references})

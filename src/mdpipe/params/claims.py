@@ -1,0 +1,239 @@
+"""The `claims` of params.yaml: what a paper says, how it is measured here, and in which region the measure should be.
+
+A claim is declared before anything is trained. The stage `report` measures it and gives the verdict.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from mdpipe.params.diffusion import MD4Config
+from mdpipe.params.errors import Keys, not_in
+from mdpipe.params.kinds import AnyKind, Config, KindConfig, Name
+
+if TYPE_CHECKING:
+    from mdpipe.params.root import Params
+
+Problems = Iterator[tuple[Keys, str]]
+Finite = Annotated[float, Field(gt=-math.inf, lt=math.inf)]
+MIN_SEEDS = 2
+"""Trainings that an error over seeds needs."""
+
+
+class MeasureConfig(KindConfig, is_family=True):
+    """A number that several trainings of some runs give, with an error over seeds."""
+
+    is_ratio: ClassVar[bool] = False
+    """True for a ratio, which is estimated by its logarithm."""
+
+    def problems(self, params: "Params") -> Problems:
+        """Yield runs, bounds and samplers that do not exist, or do not fit each other, with the path of the key."""
+        raise NotImplementedError
+
+
+class PairedConfig(MeasureConfig):
+    """A measure of two runs."""
+
+    run: str
+    """A key of `runs`, with `seeds`."""
+    baseline: str
+    """Another one, with the same `seeds`."""
+
+    def problems(self, params: "Params") -> Problems:
+        """Yield runs that do not exist or differ in their seeds."""
+        yield from _seed_problems(params, ("run", self.run), ("baseline", self.baseline))
+
+
+class DifferenceConfig(PairedConfig):
+    """Bits per token of the run minus those of the baseline on the same held-out examples."""
+
+    kind: Literal["difference"] = "difference"
+
+    def problems(self, params: "Params") -> Problems:
+        """Yield runs that are not evaluated on the same examples, too."""
+        yield from super().problems(params)
+        found = [params.runs[name] for name in (self.run, self.baseline) if name in params.runs]
+        if len({(run.dataset, run.evaluate.split) for run in found}) > 1:
+            yield ("baseline",), "the runs are not evaluated on the same split of the same dataset"
+
+
+class ZeroShotDifferenceConfig(PairedConfig):
+    """Bits per token of the run minus those of the baseline on all sources of `zero_shot`, by their first protocol."""
+
+    kind: Literal["zero_shot"] = "zero_shot"
+
+    def problems(self, params: "Params") -> Problems:
+        """Yield runs without zero-shot evaluation, or with other tokens, too."""
+        yield from super().problems(params)
+        for key, name in (("run", self.run), ("baseline", self.baseline)):
+            if name in params.runs and name not in params.zero_shot.runs:
+                yield (key,), not_in("zero_shot.runs", name, params.zero_shot.runs)
+        if len({params.runs[name].dataset for name in (self.run, self.baseline) if name in params.runs}) > 1:
+            yield ("baseline",), "the runs are not on the same dataset, whose tokenizer encodes the sources"
+
+
+class BoundsConfig(MeasureConfig):
+    """A measure of several bounds of the same trainings."""
+
+    run: str
+    """A key of `runs`, with `seeds`."""
+    baseline: str
+    """A key of the run's `evaluate.bounds`."""
+
+    def named(self) -> Iterator[tuple[Keys, str]]:
+        """Yield the names of bounds, each with the path of its key."""
+        yield ("baseline",), self.baseline
+
+    def problems(self, params: "Params") -> Problems:
+        """Yield a run without seeds, and bounds that it does not have."""
+        yield from _seed_problems(params, ("run", self.run))
+        if self.run in params.runs:
+            bounds = params.runs[self.run].evaluate.bounds
+            for keys, name in self.named():
+                if name not in bounds:
+                    yield keys, not_in(f"runs.{self.run}.evaluate.bounds", name, bounds)
+
+
+class TwoBoundsConfig(BoundsConfig):
+    """A measure of two bounds of the same trainings."""
+
+    bound: str
+    """A key of the run's `evaluate.bounds`."""
+
+    def named(self) -> Iterator[tuple[Keys, str]]:
+        """Yield both bounds."""
+        yield ("bound",), self.bound
+        yield from super().named()
+
+
+class BoundDifferenceConfig(TwoBoundsConfig):
+    """Bits per token by one bound minus those by the baseline, on the same examples."""
+
+    kind: Literal["bound"] = "bound"
+
+
+class VarianceConfig(TwoBoundsConfig):
+    """Monte Carlo variance of one bound divided by that of the baseline: of an example, its mean over examples."""
+
+    kind: Literal["variance"] = "variance"
+    is_ratio: ClassVar[bool] = True
+
+
+class ExponentConfig(BoundsConfig):
+    """Exponent b of excess = a T^b: the slope of log excess on log T, by least squares.
+
+    The excess is that of a bound in T steps over the baseline, in continuous time.
+    """
+
+    kind: Literal["exponent"] = "exponent"
+    bounds: Annotated[list[str], Field(min_length=2)]
+    """Keys of the run's `evaluate.bounds`, with different `timesteps`."""
+
+    def named(self) -> Iterator[tuple[Keys, str]]:
+        """Yield all bounds."""
+        yield from ((("bounds", index), name) for index, name in enumerate(self.bounds))
+        yield from super().named()
+
+    def problems(self, params: "Params") -> Problems:
+        """Yield bounds without timesteps, or with those of another, too."""
+        found = list(super().problems(params))
+        yield from found
+        if not found:
+            seen: set[int] = set()
+            for index, name in enumerate(self.bounds):
+                timesteps = self.timesteps(params, name)
+                if timesteps is None or timesteps in seen:
+                    yield ("bounds", index), "needs `timesteps`, and other ones than the bounds before it"
+                seen.add(timesteps or 0)
+
+    def timesteps(self, params: "Params", name: str) -> int | None:
+        """Return the T of a bound; None in continuous time."""
+        objective = params.runs[self.run].evaluate.bounds[name].objective
+        return objective.timesteps if isinstance(objective, MD4Config) else None
+
+
+class FIDConfig(MeasureConfig):
+    """FID against the training images, divided by the baseline's: the geometric mean over pairs of samplers."""
+
+    kind: Literal["fid"] = "fid"
+    is_ratio: ClassVar[bool] = True
+    run: str
+    """A key of `image_quality.runs`, with `seeds`."""
+    samplers: Annotated[list[str], Field(min_length=1)]
+    """Keys of its `samplers`."""
+    baseline: str
+    """Another one with the same `seeds`, or the same one."""
+    baseline_samplers: Annotated[list[str], Field(min_length=1)]
+    """As many keys of the baseline's `samplers`."""
+
+    def problems(self, params: "Params") -> Problems:
+        """Yield runs without seeds or image quality, and samplers that they do not have."""
+        yield from _seed_problems(params, ("run", self.run), ("baseline", self.baseline))
+        measured = params.image_quality.runs
+        pairs = (("run", self.run, "samplers"), ("baseline", self.baseline, "baseline_samplers"))
+        for key, name, listed in pairs:
+            if name in params.runs and name not in measured:
+                yield (key,), not_in("image_quality.runs", name, measured)
+            for index, sampler in enumerate(getattr(self, listed) if name in measured else ()):
+                if sampler not in measured[name].samplers:
+                    where = f"image_quality.runs.{name}.samplers"
+                    yield (listed, index), not_in(where, sampler, measured[name].samplers)
+        if len(self.samplers) != len(self.baseline_samplers):
+            yield ("baseline_samplers",), f"needs as many as `samplers`, {len(self.samplers)}"
+
+
+class Region(Config):
+    """Where the measure is if the claim is true: an interval whose ends may be open."""
+
+    above: Finite | None = None
+    """Lower end; null for none."""
+    below: Finite | None = None
+    """Upper end; null for none."""
+
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield that the region is empty."""
+        if self.above is not None and self.below is not None and self.above >= self.below:
+            yield ("above",), f"must be less than below = {self.below:g}"
+
+
+class Claim(Config):
+    """A claim, the measure that tests it, and where the measure should be."""
+
+    statement: str
+    """The claim in words."""
+    where: str
+    """Where it is made: the table or figure; for what goes beyond the paper, where else."""
+    published: str
+    """What is published, in words, with its data."""
+    published_value: Finite | None = None
+    """The measure according to the published numbers; null if there are none."""
+    measure: Annotated[MeasureConfig, AnyKind(MeasureConfig)]
+    """What is measured here."""
+    expect: Region
+    """The region that agrees with the claim. A margin for "equal" belongs here."""
+
+    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+        """Yield a region of all numbers, and ends that a ratio cannot reach."""
+        if self.expect.above is None and self.expect.below is None:
+            yield ("expect",), "state `above`, `below` or both: any number would agree"
+        for key in ("above", "below") if self.measure.is_ratio else ():
+            if (end := getattr(self.expect, key)) is not None and end <= 0:
+                yield ("expect", key), "a ratio is positive"
+
+
+Claims = dict[Name, Claim]
+
+
+def _seed_problems(params: "Params", *named: tuple[str, str]) -> Problems:
+    """Yield runs that do not exist or have one training only, or whose seeds differ; `named` are (key, run)."""
+    names = params.replicates()
+    for key, name in named:
+        if name not in names:
+            yield (key,), not_in("runs", name, names)
+        elif len(names[name]) < MIN_SEEDS:
+            yield (key,), f"needs an error over trainings: write `seeds: [0, 1, 2]` in runs.{name}"
+    seeds = {key: params.runs[name].seeds for key, name in named if name in params.runs}
+    if all(seeds.values()) and len({frozenset(listed or ()) for listed in seeds.values()}) > 1:
+        yield (named[-1][0],), "the difference is taken seed by seed: both runs need the same `seeds`"
