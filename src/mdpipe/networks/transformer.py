@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional
 
 from mdpipe.networks.base import Network
@@ -216,7 +216,7 @@ class Attention(nn.Module):
         """
         qkv: Tensor = self.qkv_proj(x).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2)
         # Not two slices, each of whose gradients would fill a tensor of the size of qkv with zeros.
-        query_key, value = qkv.split((2 * self.heads, self.heads), dim=1)
+        query_key, value = torch.split(qkv, [2 * self.heads, self.heads], dim=1)
         if self.norm is not None:
             query_key = torch.cat(self.norm(*query_key.chunk(2, dim=1)), dim=1)
         if added_value is not None:
@@ -275,11 +275,11 @@ class SquaredReLU(torch.autograd.Function):
         return positive * positive
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """Return the gradient in x."""
         (positive,) = ctx.saved_tensors
-        return (grad * positive).mul_(2)
+        doubled: Tensor = (grad * positive).mul_(2)
+        return doubled
 
 
 class GLU(nn.Sequential):
