@@ -320,7 +320,16 @@ def test_resolved_params_state_every_setting():
         assert run["sample"]["sampler"]["kind"] == (
             ObjectiveConfig.kinds[run["objective"]["kind"]].sampler or "ancestral"
         )
-    sections = {"sources", "datasets", "runs", "comparisons", "zero_shot", "samplers", "image_quality"}
+    sections = {
+        "sources",
+        "datasets",
+        "runs",
+        "comparisons",
+        "zero_shot",
+        "samplers",
+        "image_quality",
+        "steps_to_bound",
+    }
     assert set(resolved) == {"seed", *sections}
 
 
@@ -341,6 +350,7 @@ def test_seed_and_the_sections_that_compare_may_be_absent():
     assert (params.seed, params.comparisons) == (0, [])
     assert not params.zero_shot.runs and not params.zero_shot.sources and not params.samplers.runs
     assert not params.image_quality.features and not params.image_quality.runs
+    assert params.steps_to_bound is None
     jsonschema.validate(minimal(), yaml.safe_load(json_schema()))
 
 

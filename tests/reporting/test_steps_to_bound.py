@@ -160,7 +160,7 @@ def test_a_person_reads_errors_and_intervals():
     shown = readable_steps(steps_table([PAPER, run_steps("muon", [220.0, 250.0, 270.0])])).row(1, named=True)
     assert shown["steps to the bound"] == "247 ± 15"
     assert shown["ratio"] == "0.498 (0.388 to 0.639)"
-    assert (shown["final bits"], shown["difference"], shown["p"]) == (
+    assert (shown["final bits"], shown["final difference"], shown["p"]) == (
         "3.75 ± 0.02",
         "-0.25 (-0.465 to -0.0349)",
         "0.04",

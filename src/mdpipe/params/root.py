@@ -33,8 +33,6 @@ class Params(Config):
     """Models: data, objective, network, training, samples and evaluation (stages `train`, `sample`, `evaluate`)."""
     comparisons: Annotated[list[Comparison], Distinct] = []
     """Pairs of runs. The likelihood table shows their difference on the same examples (stage `report`)."""
-    steps_to_bound: StepsToBound | None = None
-    """Which runs are compared by their steps to a bound (stage `report`); null for none."""
     zero_shot: ZeroShot = ZeroShot()
     """Which text runs are measured on which other sources (stage `zero_shot`)."""
     samplers: SamplerSuite = SamplerSuite()
@@ -42,6 +40,8 @@ class Params(Config):
     image_quality: ImageQuality = ImageQuality()
     """Feature networks, and the runs of images whose samples are measured with them (stages `fit_features`,
     `measure_images`)."""
+    steps_to_bound: StepsToBound | None = None
+    """Which runs are compared by their steps to a bound (stage `report`); null for none."""
 
     @property
     def md5(self) -> str:
@@ -186,7 +186,7 @@ class Params(Config):
             if changed not in above:
                 yield where, not_in("the rows above", changed, above)
             if name not in self.runs:
-                yield where, not_in("runs", name, self.runs)
+                yield where, f"the row is {not_in('runs', name, self.runs)}"
             elif name == table.baseline:
                 yield where, "the baseline is the first row already"
             elif (run := self.runs[name]).train.validation is None:
