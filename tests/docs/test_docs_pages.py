@@ -51,7 +51,7 @@ def test_every_section_of_params_on_a_page_is_valid(piece: str) -> None:
         if section == "comparisons":
             data[section] += entries
         elif section != "anchor":
-            data[section] |= entries
+            data[section] = data.get(section, {}) | entries
     for run in data["runs"].values():  # The dataset of a run may be in another piece.
         data["datasets"].setdefault(run["dataset"], data["datasets"]["docs_chars"])
     parse_params(data)
