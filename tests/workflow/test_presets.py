@@ -9,6 +9,7 @@ from dvc.repo import Repo
 
 from mdpipe.networks.base import build_on_meta, count_parameters
 from mdpipe.params import load_params
+from mdpipe.params.load import REPLICATES_FILE, dump_replicates, read_params
 from workflow.graph import read_stages
 
 ROOT = Path(__file__).parents[2]
@@ -19,9 +20,9 @@ FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_preset_is_valid_and_uses_every_run(file, tmp_path):
     shutil.copy(file, tmp_path / "params.yaml")
-    for name in ("dvc.yaml", "params.replicates.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
     params = load_params(tmp_path / "params.yaml")
+    (tmp_path / REPLICATES_FILE).write_text(dump_replicates(params, read_params(file)))
     names = {stage.name for stage in read_stages(Repo.init(str(tmp_path), no_scm=True), params)}
     expected = {f"{stage}@{run}" for run in params.runs for stage in ("train", "sample", "evaluate")}
     assert expected | {"report"} <= names

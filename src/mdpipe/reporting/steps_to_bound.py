@@ -163,7 +163,7 @@ def readable_steps(table: pl.DataFrame) -> pl.DataFrame:
         "changes": table["changes"].to_list(),
     }
     cells: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "of": lambda row: format_number(row["train_steps"]),
+        "trained for": lambda row: format_number(row["train_steps"]),
         "seeds": lambda row: format_number(row["seeds"]),
         "steps to the bound": _steps,
         "ratio": lambda row: _with_interval(row, "steps_ratio"),
