@@ -100,7 +100,7 @@ def test_the_interval_of_a_ratio_covers_as_often_as_it_says():
     assert abs(covered - 0.95 * sets) < 4.4 * math.sqrt(sets * 0.95 * 0.05)
 
 
-def test_the_p_value_has_the_closed_form_of_two_degrees_of_freedom():
+def test_the_p_value_has_its_closed_form_for_three_seeds():
     """P(|T| > t) = 1 - t / sqrt(2 + t^2)."""
     assert p_value(final(-0.25, 0.05), 2) == pytest.approx(1 - 5 / math.sqrt(27))
     assert p_value(final(-0.25, 0.25 / T_2), 2) == pytest.approx(0.05, rel=1e-6)
