@@ -29,6 +29,9 @@ TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"
 REQUEUE_DIR = Path(".mdpipe/requeue")
 """A stage that asks to be run again creates a file of its name here, since DVC does not pass on exit statuses."""
 
+CPU_SECONDS_DIR = Path(".mdpipe/cpu_seconds")
+"""A job writes the CPU seconds of its stage's command into a file of the stage's name here."""
+
 
 def peak_rss_mib(include_children: bool = False) -> float:
     """Return the largest resident set of this process so far in MiB; it never falls.

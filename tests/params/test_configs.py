@@ -321,7 +321,7 @@ def test_resolved_params_state_every_setting():
             ObjectiveConfig.kinds[run["objective"]["kind"]].sampler or "ancestral"
         )
     sections = {"sources", "datasets", "runs", "comparisons", "zero_shot", "samplers", "image_quality", "claims"}
-    assert set(resolved) == {"seed", *sections}
+    assert set(resolved) == {"seed", "steps_to_bound", *sections}
 
 
 def test_the_committed_resolved_params_are_those_of_params_yaml():
@@ -341,6 +341,7 @@ def test_seed_and_the_sections_that_compare_may_be_absent():
     assert (params.seed, params.comparisons) == (0, [])
     assert not params.zero_shot.runs and not params.zero_shot.sources and not params.samplers.runs
     assert not params.image_quality.features and not params.image_quality.runs
+    assert params.steps_to_bound is None
     jsonschema.validate(minimal(), yaml.safe_load(json_schema()))
 
 

@@ -280,6 +280,49 @@ def test_recorded_costs_give_the_speed_of_training(two_runs: Params) -> None:
     assert "deadbeef" not in (paths.REPORT / "index.html").read_text(encoding="utf-8")
 
 
+def put_validations(run: str, bits: list[float]) -> None:
+    """Write a training curve with validations at steps 10, 20, ..., and rows without any."""
+    rows = "".join(f"{10 * at},,,,{value},0.05\n" for at, value in enumerate(bits, start=1))
+    put(
+        paths.curve(run),
+        f"step,train/loss,train/lr,train/grad_norm,validation/loss,validation/stderr\n1,4,1,1,,\n{rows}",
+    )
+
+
+def test_steps_to_a_bound_pair_equal_seeds(two_runs: Params) -> None:
+    """Curves reach 3 bits at (20, 40) steps of the run and (60, 50) of its baseline, seeds 0 and 1, in 30 steps."""
+    random = np.random.default_rng(0)
+    curves = {"chars_ar": [4.0, 2.0], "chars_ar-seed1": [5.0, 4.0, 3.5, 3.0]}
+    curves |= {"chars_md4-seed0": [8.0, 7.0, 6.0, 5.0, 4.0, 3.0], "chars_md4": [4.0, 4.0, 4.0, 4.0, 3.0]}
+    for seed, (run, bits) in zip((0, 1, 0, 1), curves.items(), strict=True):
+        put_results(run, 2.5, seed)
+        put_validations(run, bits)
+        put_costs(run, list(random.uniform(50, 60, 8)), [32.0] * 8)
+    data = with_seeds(two_runs, chars_md4=[1, 0], chars_ar=[0, 1]).model_dump(mode="json")
+    for run in curves:
+        data["runs"][run]["train"] |= {"steps": 30, "validation": {"every": 10}}
+    data["steps_to_bound"] = {"bits": 3.0, "baseline": "chars_md4", "runs": {"chars_ar": "chars_md4"}}
+    params = parse_params(data)
+    stages = [{"stage": f"train@{run}", "seconds": 3.0, "cpu_seconds": 3.0, "peak_mib": 1.0} for run in curves]
+    costs = [{**stage, "tokens": 1, "tflop": 1.0} for stage in stages]
+    machine = {"processor": "a CPU", "cores": 2, "memory_gib": 8.0, "device": "cpu", "commit": "deadbeef"}
+    put(paths.COSTS, json.dumps({"date": "2026-11-29", "params": params.md5, "machine": machine, "results": costs}))
+    report(params)
+    baseline, row = pl.read_csv(paths.RESULTS / "steps_to_bound.csv").rows(named=True)
+    assert (baseline["run"], row["run"], row["changed_from"]) == ("chars_md4", "chars_ar", "chars_md4")
+    assert (baseline["steps"], row["steps"]) == (55, 27.5)
+    assert row["steps_ratio"] == pytest.approx(math.sqrt(15 / 60 * 40 / 50), rel=1e-5)
+    assert (row["cpu_seconds"], row["cpu_ratio"]) == pytest.approx((2.75, row["steps_ratio"]))
+    assert row["changes"].startswith("objective.kind autoregressive")
+    nats = {run: np.load(paths.evaluation(run))[:, 0].sum() for run in curves}
+    pairs = (("chars_ar", "chars_md4-seed0"), ("chars_ar-seed1", "chars_md4"))
+    expected = sum(nats[run] - nats[other] for run, other in pairs) / 2 / 256 / math.log(2)
+    assert row["difference"] == pytest.approx(expected, rel=1e-5)
+    assert "| chars_ar" in (paths.RESULTS / "steps_to_bound.md").read_text()
+    page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
+    assert "Steps to a bound" in page and "28 ± 12" in page
+
+
 def test_the_losses_of_all_runs_are_in_one_table(two_runs: Params) -> None:
     put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
     put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])

@@ -1,12 +1,16 @@
-"""A job writes the lock file that DVC would write."""
+"""A job writes the lock file that DVC would write, and the CPU seconds of its stage."""
 
+import resource
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from dvc.utils.serialize import _yaml, modify_yaml
 
-from workflow.job import read_lock_file_fast
+from mdpipe.processes import CPU_SECONDS_DIR
+from workflow.job import read_lock_file_fast, write_cpu_seconds
 
 LOCK_FILE = Path(__file__).parents[2] / "dvc.lock"
 
@@ -32,3 +36,14 @@ def test_the_fast_way_to_update_the_lock_file_writes_the_same_bytes(
     monkeypatch.setattr(_yaml, "parse_yaml_for_update", _yaml.parse_yaml_for_update)  # Put back afterwards.
     read_lock_file_fast()
     assert update("fast") == plain != LOCK_FILE.read_bytes()
+
+
+def test_cpu_seconds_are_those_of_finished_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", "sum(range(10**6))"], check=True)
+    write_cpu_seconds("train@chars_md4")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    written = float((CPU_SECONDS_DIR / "train@chars_md4").read_text())
+    assert written == pytest.approx(after.ru_utime + after.ru_stime, abs=0.01)
+    assert written > before.ru_utime + before.ru_stime

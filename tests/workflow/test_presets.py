@@ -9,7 +9,7 @@ from dvc.repo import Repo
 
 from mdpipe.networks.base import build_on_meta, count_parameters
 from mdpipe.params import load_params
-from mdpipe.params.load import dump_replicates, read_params
+from mdpipe.params.load import REPLICATES_FILE, dump_replicates, read_params
 from workflow.graph import read_stages
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ def test_a_preset_is_valid_and_uses_every_run(file, tmp_path):
     shutil.copy(file, tmp_path / "params.yaml")
     shutil.copy(ROOT / "dvc.yaml", tmp_path)
     params = load_params(tmp_path / "params.yaml")
-    (tmp_path / "params.replicates.yaml").write_text(dump_replicates(params, read_params(file)))
+    (tmp_path / REPLICATES_FILE).write_text(dump_replicates(params, read_params(file)))
     names = {stage.name for stage in read_stages(Repo.init(str(tmp_path), no_scm=True), params)}
     expected = {f"{stage}@{run}" for run in params.runs for stage in ("train", "sample", "evaluate")}
     assert expected | {"report"} <= names

@@ -1,4 +1,4 @@
-"""Cost of every stage: what Snakemake measured, with the sizes that `mdpipe plan` knows."""
+"""Cost of every stage: what Snakemake and its job measured, with the sizes that `mdpipe plan` knows."""
 
 import csv
 from datetime import UTC, datetime
@@ -7,9 +7,10 @@ from pathlib import Path
 from mdpipe.benchmarks.runner import Result
 from mdpipe.commands.plan import TERA, Plan
 from mdpipe.params import Params
+from mdpipe.processes import CPU_SECONDS_DIR
 
 MEASURED = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_mib": "max_rss"}
-"""Snakemake's name of each measurement."""
+"""Snakemake's name of each measurement. Of the CPU seconds it misses a part; those of the job are complete."""
 
 
 def collect_stages(params: Params, folder: Path) -> tuple[str, list[Result]]:
@@ -25,6 +26,8 @@ def collect_stages(params: Params, folder: Path) -> tuple[str, list[Result]]:
         with path.open(newline="", encoding="utf-8") as file:
             measured = list(csv.DictReader(file, delimiter="\t"))[-1]
         times.append(path.stat().st_mtime)
+        if (job := CPU_SECONDS_DIR / row.stage).exists():
+            measured["cpu_time"] = job.read_text(encoding="utf-8")
         results.append(
             {
                 "stage": row.stage,

@@ -49,7 +49,9 @@ NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*){0,2}(\.(npy|j
 DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{URL_DIGITS}}})-")
 """Name of a downloaded file. The cache of `datasets`, in the same folder, is kept."""
 
-BY_STAGE = {"logs": ".log", "benchmarks": ".tsv", ".mdpipe/requests": "", ".mdpipe/requeue": ""}
+BY_STAGE = {"logs": ".log", "benchmarks": ".tsv"} | dict.fromkeys(
+    (".mdpipe/requests", ".mdpipe/requeue", ".mdpipe/cpu_seconds"), ""
+)
 """Folders with a file for each stage, and what its name ends with."""
 
 

@@ -12,11 +12,12 @@ from mdpipe.params.data import AnyDataset, ImageDataset, LastCharacters, Splits,
 from mdpipe.params.errors import Keys, not_in
 from mdpipe.params.images import ImageQuality
 from mdpipe.params.kinds import MAX_NAME_LENGTH, Config, Distinct, Name, RunName, Seed
-from mdpipe.params.runs import Comparison, Run, ZeroShot
+from mdpipe.params.runs import Comparison, Run, StepsToBound, ZeroShot
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerSuite, compatible_samplers, is_compatible
 from mdpipe.params.sources import AnySource, HuggingFaceSource, files_by_split
 
 BrokenRules = Iterator[tuple[Keys, str]]
+VALIDATION_RULE = "has no validations: write `validation: {{every: N}}` in runs.{}.train"
 
 
 class Params(Config):
@@ -42,6 +43,8 @@ class Params(Config):
     `measure_images`)."""
     claims: Claims = {}
     """Claims to test with the results, by name (stage `report`)."""
+    steps_to_bound: StepsToBound | None = None
+    """Which runs are compared by their steps to a bound (stage `report`); null for none."""
 
     @property
     def md5(self) -> str:
@@ -88,6 +91,7 @@ class Params(Config):
         yield from self._seed_problems()
         yield from self._run_problems()
         yield from self._comparison_problems()
+        yield from self._steps_problems()
         yield from self._zero_shot_problems()
         yield from self._sampler_problems()
         yield from self._image_quality_problems()
@@ -177,6 +181,30 @@ class Params(Config):
                 if (first.dataset, first.evaluate.split) != (second.dataset, second.evaluate.split):
                     rule = f"{pair.run!r} and {pair.baseline!r} are not evaluated on the same split of the same dataset"
                     yield at_baseline, rule
+
+    def _steps_problems(self) -> BrokenRules:
+        """Yield rows of `steps_to_bound` that do not exist, or cannot be compared with the baseline."""
+        if (table := self.steps_to_bound) is None:
+            return
+        baseline, above = self.runs.get(table.baseline), [table.baseline]
+        if baseline is None:
+            yield ("steps_to_bound", "baseline"), not_in("runs", table.baseline, self.runs)
+        elif baseline.train.validation is None:
+            yield ("steps_to_bound", "baseline"), VALIDATION_RULE.format(table.baseline)
+        for name, changed in table.runs.items():
+            where = ("steps_to_bound", "runs", name)
+            if changed not in above:
+                yield where, not_in("the rows above", changed, above)
+            if name not in self.runs:
+                yield where, f"the row is {not_in('runs', name, self.runs)}"
+            elif name == table.baseline:
+                yield where, "the baseline is the first row already"
+            elif (run := self.runs[name]).train.validation is None:
+                yield where, VALIDATION_RULE.format(name)
+            elif baseline is not None and run.measured_by != baseline.measured_by:
+                rule = "need the same dataset, `seeds`, split of evaluation, and examples and draws of validation"
+                yield where, f"{name!r} and {table.baseline!r} {rule}"
+            above.append(name)
 
     def _zero_shot_problems(self) -> BrokenRules:
         runs = self._all_runs

@@ -141,6 +141,13 @@ class Run(Config):
                 f" hardware.gradient_accumulation_steps = {self.hardware.gradient_accumulation_steps}",
             )
 
+    @property
+    def measured_by(self) -> tuple[object, ...]:
+        """The settings that two runs must share for their trainings to be compared seed by seed."""
+        validation, seeds = self.train.validation, [self.seed] if self.seeds is None else sorted(self.seeds)
+        draws = validation and (validation.num_examples, validation.num_mc_samples)
+        return self.dataset, self.evaluate.split, seeds, draws
+
     def replicates(self, name: str, default_seed: int) -> "dict[str, Run]":
         """Return the run of each seed by its name: NAME for the first, NAME-seedN for the others.
 
@@ -177,3 +184,15 @@ class Comparison(Config):
     baseline: str
     """Another run, evaluated on the same split of the same dataset; if both have `seeds`, the same ones."""
     renamed: ClassVar[dict[str, str]] = {"against": "baseline"}
+
+
+class StepsToBound(Config):
+    """The steps and CPU seconds after which runs first reach a bound, by the validations of their trainings."""
+
+    bits: Annotated[float, Field(gt=0, lt=math.inf)]
+    """The bound to reach, in bits per token or dimension."""
+    baseline: str
+    """The run whose steps are 1, a key of `runs`. It is the first row of the table."""
+    runs: Annotated[dict[str, str], Field(min_length=1)]
+    """The other rows in their order: a key of `runs`, and the row above that it is a change of. All rows need the
+    baseline's dataset, `seeds` and split of evaluation, and `train.validation` on the same examples and draws."""

@@ -93,7 +93,8 @@ class Report:
     made_by: Mapping[str, Sourced]
     """What made the results: commit, date, machine, seeds, time, versions."""
     tables: Mapping[str, Table]
-    """Any of likelihood, zero_shot, published, samplers, samples, image_quality, training, datasets and costs."""
+    """Any of likelihood, steps_to_bound, zero_shot, published, samplers, samples, image_quality, training, datasets and
+    costs."""
     settings: pl.DataFrame
     """The setting's name, and its value in each run."""
     figures: Mapping[str, Chart]

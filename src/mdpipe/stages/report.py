@@ -19,7 +19,7 @@ from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json
 from mdpipe.data.artifacts.metrics import read_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.pixels import dequantize
-from mdpipe.evaluation.estimate import paired_difference, ratio_estimate, seeds_estimate
+from mdpipe.evaluation.estimate import SeedsEstimate, paired_difference, ratio_estimate, seeds_estimate
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params
 from mdpipe.params.data import modality_of
 from mdpipe.params.runs import Comparison, Run
@@ -45,7 +45,8 @@ from mdpipe.reporting.page import (
 from mdpipe.reporting.profile_charts import CALIBRATION, POSITIONS, SHARES, calibration_chart, profile_chart
 from mdpipe.reporting.published import compare_with_published, read_published
 from mdpipe.reporting.seeds import with_means, without_replicates
-from mdpipe.reporting.tables_io import write_table
+from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
+from mdpipe.reporting.tables_io import to_markdown, write_table
 from mdpipe.stages.claims import COST_COLUMNS, claims_markdown, claims_table, read_costs
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
@@ -86,12 +87,17 @@ def report(params: Params) -> None:
         "samplers": tables.samplers_table(compared, speeds),
         "image_quality": image_quality_table(read_record(paths.record("image_quality", run)) for run in measured),
     }
-    for name, table in results.items():
-        write_table(table, paths.RESULTS / name)
-    results = {name: without_replicates(table) for name, table in results.items()}
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
     if costs and costs["params"] != params.md5:
         costs = {}  # Of another suite, or of this one before it was changed.
+    curves = {run: pl.read_csv(paths.curve(run)) for run in params.runs}
+    steps = steps_table(list(_steps_to_bound(params, curves, costs)))
+    for name, table in results.items():
+        write_table(table, paths.RESULTS / name)
+    atomic_write(paths.RESULTS / "steps_to_bound.csv", steps.write_csv().encode())
+    atomic_write(paths.RESULTS / "steps_to_bound.md", to_markdown(readable_steps(steps)).encode())
+    results = {name: without_replicates(table) for name, table in results.items()}
+    results["steps_to_bound"] = readable_steps(steps)
     results["training"] = tables.training_table(_records("train", params.runs))
     if paths.PUBLISHED.exists():
         bounds = (results["likelihood"], results["zero_shot"])
@@ -101,7 +107,6 @@ def report(params: Params) -> None:
         name: Table(table, [_source(name, row, table) for row in table.iter_rows(named=True)])
         for name, table in results.items()
     }
-    curves = {run: pl.read_csv(paths.curve(run)) for run in params.runs}
     losses = [
         curve.select(run=pl.lit(run), dataset=pl.lit(params.runs[run].dataset), step="step", loss="train/loss")
         for run, curve in curves.items()
@@ -166,12 +171,8 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     The errors cover trainings and examples if both have `seeds`. Otherwise it is the difference of one training each,
     of equal seeds if there are any, whose only error is that of the evaluation.
     """
-    by_seed = [
-        {params.seed_of(name): name for name in params.replicates().get(run, [run])}
-        for run in (pair.run, pair.baseline)
-    ]
-    seeds = [seed for seed in by_seed[0] if seed in by_seed[1]]
-    pairs = [(by_seed[0][seed], by_seed[1][seed]) for seed in seeds] or [(pair.run, pair.baseline)]
+    names, baselines = _paired(params, pair.run, pair.baseline)
+    pairs = list(zip(names, baselines, strict=True)) or [(pair.run, pair.baseline)]
     record = read_record(paths.record("evaluate", pair.run))
     data = {name: record[name] for name in ("dataset", "split")}
     costs = [(_costs(run), _costs(baseline)) for run, baseline in pairs]
@@ -184,6 +185,55 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     difference = np.stack([first[:, 0] - second[:, 0] for first, second in costs])
     estimate = seeds_estimate(difference, sizes, clusters).scaled(1 / math.log(2))
     return result | vars(estimate) | {"trainings": f"{len(pairs)} trainings each"}
+
+
+def _paired(params: Params, run: str, baseline: str) -> tuple[list[str], list[str]]:
+    """Return the trainings of two runs with equal seeds, in the order of the run's."""
+    first, second = (
+        {params.seed_of(name): name for name in params.replicates().get(each, [each])} for each in (run, baseline)
+    )
+    seeds = [seed for seed in first if seed in second]
+    return [first[seed] for seed in seeds], [second[seed] for seed in seeds]
+
+
+def _steps_to_bound(params: Params, curves: Mapping[str, pl.DataFrame], costs: Mapping[str, Any]) -> Iterator[RunSteps]:
+    """Yield the rows of `steps_to_bound`, the baseline first; nothing without that section."""
+    if (section := params.steps_to_bound) is None:
+        return
+    seconds = {stage["stage"]: stage["cpu_seconds"] for stage in costs.get("results", [])}
+    for name, changed in {section.baseline: section.baseline, **section.runs}.items():
+        run, (baselines, names) = params.runs[name], _paired(params, section.baseline, name)
+        validated = [curves[each].select("step", "validation/loss").drop_nulls() for each in names]
+        points = [(curve["step"].to_list(), curve["validation/loss"].to_list()) for curve in validated]
+        known = [seconds[f"train@{each}"] for each in names if f"train@{each}" in seconds]
+        yield RunSteps(
+            run=name,
+            changed_from="" if name == section.baseline else changed,
+            changes=changed_settings(_compared(run), _compared(params.runs[changed])),
+            train_steps=run.train.steps,
+            steps=[first_crossing(steps, bits, section.bits) for steps, bits in points],
+            cpu_seconds=known if len(known) == len(names) else [],
+            final=_over_seeds(names) or read_record(paths.metrics("evaluate", name))["value"],
+            difference=None if name == section.baseline else _over_seeds(names, baselines),
+        )
+
+
+def _compared(run: Run) -> dict[str, Any]:
+    """Return the settings that make a way to train."""
+    validation = {"train": {"validation", "save_every", "save_total_limit"}}
+    return run.model_dump(mode="json", include={"objective", "class_cond", "network", "train"}, exclude=validation)
+
+
+def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEstimate | None:
+    """Return the bits per token of trainings, or minus those of their baselines; None for one training."""
+    if len(names) == 1:
+        return None
+    costs = [_costs(name) for name in names]
+    sizes, clusters = costs[0][:, 1:].T.astype(np.int64)
+    nats = np.stack([cost[:, 0] for cost in costs])
+    if baselines:
+        nats = nats - np.stack([_costs(name)[:, 0] for name in baselines])
+    return seeds_estimate(nats, sizes, clusters).scaled(1 / math.log(2))
 
 
 def _evaluation_error(trainings: Sequence[str]) -> float:
@@ -205,6 +255,8 @@ def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
             return paths.COSTS
         case "published", _:
             return paths.PUBLISHED
+        case "steps_to_bound", _:
+            return paths.RESULTS / "steps_to_bound.csv"
         case "samplers", run:
             return paths.samplers(str(run))
         case "image_quality", None:

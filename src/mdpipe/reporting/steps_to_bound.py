@@ -1,0 +1,267 @@
+"""The table of steps to a bound: after how many steps, and CPU seconds, each run first reaches it.
+
+Validations of a training have the same examples and draws at every step and for every run, so curves of two trainings
+compare without the noise of either. Two ways to train are compared seed by seed. Shapes: V validations, S seeds.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+import polars as pl
+from scipy import stats
+
+from mdpipe.data.artifacts.metrics import SIGNIFICANT_DIGITS
+from mdpipe.evaluation.estimate import SeedsEstimate
+from mdpipe.reporting.markdown import format_measurement, format_number
+from mdpipe.reporting.tables import Schema
+
+CONFIDENCE = 0.95
+RATIO_DIGITS = 3
+P_DIGITS = 1
+"""Significant digits of ratios and of p-values in the table to read."""
+
+
+def _interval(name: str) -> Schema:
+    return dict.fromkeys((name, f"{name}_low", f"{name}_high"), pl.Float64)
+
+
+STEPS_TO_BOUND: Schema = {
+    **dict.fromkeys(("run", "changed_from", "changes"), pl.String),
+    **dict.fromkeys(("train_steps", "seeds", "reached"), pl.Int64),
+    **dict.fromkeys(("steps", "steps_stderr"), pl.Float64),
+    **_interval("steps_ratio"),
+    **_interval("steps_ratio_to_changed"),
+    **dict.fromkeys(("cpu_seconds", "cpu_seconds_stderr"), pl.Float64),
+    **_interval("cpu_ratio"),
+    **dict.fromkeys(("value", "stderr"), pl.Float64),
+    **_interval("difference"),
+    "difference_p": pl.Float64,
+}
+"""The columns: `reached` counts the seeds that reach the bound; without all of them, no steps are given. Ratios are to
+the baseline, or to the row `changed_from`. `value` is the bound of the final model in bits per token of the evaluated
+split, `difference` is to the baseline's; intervals have 95 %, and `difference_p` is two-sided."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate and its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RunSteps:
+    """The trainings of a run, in the order of the baseline's seeds.
+
+    Attributes:
+        run: its name.
+        changed_from: the row above that it is a change of; empty for the baseline.
+        changes: the settings that differ from that row's.
+        train_steps: steps of each training.
+        steps: steps to the bound of each training; None if it is not reached.
+        cpu_seconds: CPU seconds of each training; empty if they are not known.
+        final: bound of the final models, with errors over seeds and examples; of one training without them.
+        difference: the same minus that of the baseline, in pairs; None for the baseline and without `seeds`.
+    """
+
+    run: str
+    changed_from: str
+    changes: str
+    train_steps: int
+    steps: Sequence[float | None]
+    cpu_seconds: Sequence[float]
+    final: SeedsEstimate | float
+    difference: SeedsEstimate | None
+
+    @property
+    def reached(self) -> list[float]:
+        """The steps to the bound of all trainings; empty if one of them does not reach it."""
+        found = [steps for steps in self.steps if steps is not None]
+        return found if len(found) == len(self.steps) else []
+
+    @property
+    def cpu_seconds_to_bound(self) -> list[float]:
+        """The CPU seconds to the bound of all trainings, in proportion to the steps; empty if they are not known."""
+        pairs = zip(self.reached, self.cpu_seconds, strict=False)
+        return [seconds * steps / self.train_steps for steps, seconds in pairs]
+
+
+def first_crossing(steps: Sequence[float], bits: Sequence[float], bound: float) -> float | None:
+    """Return the step at which a curve first reaches a bound, on the line between two validations.
+
+    Args:
+        steps: of the validations, (V,), increasing.
+        bits: of the validations, (V,).
+        bound: in the same unit.
+
+    Returns:
+        None if all validations are above the bound; the first step if none is above it before.
+    """
+    reached = next((at for at, value in enumerate(bits) if value <= bound), None)
+    if not reached:
+        return None if reached is None else steps[0]
+    before, after = bits[reached - 1], bits[reached]
+    fraction = (before - bound) / (before - after)
+    return steps[reached - 1] + fraction * (steps[reached] - steps[reached - 1])
+
+
+def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> Interval:
+    r"""Return the geometric mean of the ratios of paired values, with its 95 % interval by Student's t.
+
+    exp(d +- t sd(d_s) / sqrt(S)) with d_s = log(values_s / baseline_s), d their mean, and t of S - 1 degrees of
+    freedom: exact for normal log ratios. One pair has no interval: its ends are NaN.
+
+    Args:
+        values: positive, (S,).
+        baseline: positive, (S,), of the same seeds.
+    """
+    logs = [math.log(value / other) for value, other in zip(values, baseline, strict=True)]
+    mean = fmean(logs)
+    half = student_t(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
+    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+
+
+def student_t(degrees: int) -> float:
+    """Return half the width of a 95 % interval of Student's t, in standard errors."""
+    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
+
+
+def p_value(estimate: SeedsEstimate, degrees: int) -> float:
+    """Return the two-sided p-value of Student's t for an estimate of 0."""
+    if not estimate.stderr:
+        return 0.0 if estimate.value else 1.0
+    return float(2 * stats.t.sf(abs(estimate.value) / estimate.stderr, degrees))
+
+
+def changed_settings(settings: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return the settings that differ from another run's, `train.steps 300, network.qk_norm true`.
+
+    A setting that only the other run has follows from the `kind` that differs, and is left out.
+    """
+    flat, flat_other = _flatten(settings), _flatten(other)
+    changed = {key: value for key, value in flat.items() if key not in flat_other or flat_other[key] != value}
+    return ", ".join(f"{key} {_in_yaml(value)}" for key, value in changed.items())
+
+
+def steps_table(runs: Sequence[RunSteps]) -> pl.DataFrame:
+    """Return one row per run with the columns `STEPS_TO_BOUND`; the first run is the baseline."""
+    by_name = {run.run: run for run in runs}
+    rows = [_row(run, runs[0], by_name.get(run.changed_from, runs[0])) for run in runs]
+    return pl.DataFrame(rows, schema=STEPS_TO_BOUND, orient="row")
+
+
+def readable_steps(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with each measurement and its error or interval as one text; empty columns are left out."""
+    columns = {
+        "run": list(table["run"]),
+        "changed from": table["changed_from"].fill_null("").to_list(),
+        "changes": table["changes"].to_list(),
+    }
+    cells: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "trained for": lambda row: format_number(row["train_steps"]),
+        "seeds": lambda row: format_number(row["seeds"]),
+        "steps to the bound": _steps,
+        "ratio": lambda row: _with_interval(row, "steps_ratio"),
+        "ratio to changed": lambda row: _with_interval(row, "steps_ratio_to_changed"),
+        "CPU seconds": lambda row: _with_error(row, "cpu_seconds"),
+        "CPU ratio": lambda row: _with_interval(row, "cpu_ratio"),
+        "final bits": lambda row: format_measurement(row["value"], row["stderr"]),
+        "final difference": lambda row: _with_interval(row, "difference"),
+        "p": lambda row: "" if row["difference_p"] is None else f"{row['difference_p']:.{P_DIGITS}g}",
+    }
+    columns |= {heading: [cell(row) for row in table.iter_rows(named=True)] for heading, cell in cells.items()}
+    shown = {heading: texts for heading, texts in columns.items() if any(texts) or not texts}
+    return pl.DataFrame(shown, schema=dict.fromkeys(shown, pl.String))
+
+
+def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]:
+    is_baseline = run.run == baseline.run
+    seconds, reached = run.cpu_seconds_to_bound, run.reached
+    others = {} if is_baseline else _intervals(run, baseline, changed)
+    if run.difference is not None:
+        half = student_t(len(run.steps) - 1) * run.difference.stderr
+        value = run.difference.value
+        others |= _columns("difference", Interval(value, value - half, value + half))
+        others["difference_p"] = p_value(run.difference, len(run.steps) - 1)
+    row = {
+        "run": run.run,
+        "changed_from": run.changed_from or None,
+        "changes": run.changes,
+        "train_steps": run.train_steps,
+        "seeds": len(run.steps),
+        "reached": sum(steps is not None for steps in run.steps),
+        "steps": fmean(reached) if reached else None,
+        "steps_stderr": _stderr(reached),
+        "cpu_seconds": fmean(seconds) if seconds else None,
+        "cpu_seconds_stderr": _stderr(seconds),
+        "value": run.final if isinstance(run.final, float) else run.final.value,
+        "stderr": None if isinstance(run.final, float) else run.final.stderr,
+        **others,
+    }
+    return {name: _rounded(row.get(name)) for name in STEPS_TO_BOUND}
+
+
+def _intervals(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, float]:
+    pairs = {
+        "steps_ratio": (run.reached, baseline.reached),
+        "steps_ratio_to_changed": (run.reached, changed.reached),
+        "cpu_ratio": (run.cpu_seconds_to_bound, baseline.cpu_seconds_to_bound),
+    }
+    return {
+        column: value
+        for name, (values, others) in pairs.items()
+        if values and others
+        for column, value in _columns(name, ratio_interval(values, others)).items()
+    }
+
+
+def _columns(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _stderr(values: Sequence[float]) -> float | None:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _rounded(value: Any) -> Any:
+    """Round as records do; an end of an interval that is not known is null."""
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+
+
+def _steps(row: Mapping[str, Any]) -> str:
+    """Return the steps to the bound, or how many trainings reach it."""
+    if row["reached"] < row["seeds"]:
+        return f"reached by {row['reached']} of {row['seeds']}" if row["reached"] else "never"
+    return _with_error(row, "steps")
+
+
+def _with_error(row: Mapping[str, Any], name: str) -> str:
+    return "" if row[name] is None else format_measurement(row[name], row[f"{name}_stderr"])
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> str:
+    """Return `0.412 (0.35 to 0.48)`."""
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if value is None:
+        return ""
+    texts = [f"{number:.{RATIO_DIGITS}g}" for number in (value, low, high) if number is not None]
+    return texts[0] + (f" ({' to '.join(texts[1:])})" if texts[1:] else "")
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _in_yaml(value: Any) -> str:
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
