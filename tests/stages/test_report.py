@@ -308,7 +308,7 @@ def test_steps_to_a_bound_pair_equal_seeds(two_runs: Params) -> None:
     machine = {"processor": "a CPU", "cores": 2, "memory_gib": 8.0, "device": "cpu", "commit": "deadbeef"}
     put(paths.COSTS, json.dumps({"date": "2026-11-29", "params": params.md5, "machine": machine, "results": costs}))
     report(params)
-    baseline, row = pl.read_csv(paths.RESULTS / "steps_to_bound.csv").rows(named=True)
+    baseline, row = pl.read_csv(paths.REPORT / "steps_to_bound.csv").rows(named=True)
     assert (baseline["run"], row["run"], row["changed_from"]) == ("chars_md4", "chars_ar", "chars_md4")
     assert (baseline["steps"], row["steps"]) == (55, 27.5)
     assert row["steps_ratio"] == pytest.approx(math.sqrt(15 / 60 * 40 / 50), rel=1e-5)
@@ -318,7 +318,7 @@ def test_steps_to_a_bound_pair_equal_seeds(two_runs: Params) -> None:
     pairs = (("chars_ar", "chars_md4-seed0"), ("chars_ar-seed1", "chars_md4"))
     expected = sum(nats[run] - nats[other] for run, other in pairs) / 2 / 256 / math.log(2)
     assert row["difference"] == pytest.approx(expected, rel=1e-5)
-    assert "| chars_ar" in (paths.RESULTS / "steps_to_bound.md").read_text()
+    assert "| chars_ar" in (paths.REPORT / "steps_to_bound.md").read_text()
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert "Steps to a bound" in page and "28 ± 12" in page
 

@@ -61,10 +61,11 @@ NEIGHBORS_CAPTION = "Samples of {run}, and the training images nearest to each b
 def report(params: Params) -> None:
     """Write the tables of results/ (.csv and .md each; curves.csv is for `dvc plots`), and report/.
 
-    index.html     the page
-    NAME.svg       its figures without the training curves
-    cards/RUN.md   a model card for each run
-    claims.md      the verdict on each claim, if params.yaml has claims; claims.csv has all numbers
+    index.html          the page
+    NAME.svg            its figures without the training curves
+    cards/RUN.md        a model card for each run
+    steps_to_bound.md   the runs of `steps_to_bound`, if params.yaml has it; steps_to_bound.csv has all numbers
+    claims.md           the verdict on each claim, if params.yaml has claims; claims.csv has all numbers
 
     Raises:
         MetricsError: a metrics file or a record is missing or broken.
@@ -94,8 +95,6 @@ def report(params: Params) -> None:
     steps = steps_table(list(_steps_to_bound(params, curves, costs)))
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
-    atomic_write(paths.RESULTS / "steps_to_bound.csv", steps.write_csv().encode())
-    atomic_write(paths.RESULTS / "steps_to_bound.md", to_markdown(readable_steps(steps)).encode())
     results = {name: without_replicates(table) for name, table in results.items()}
     results["steps_to_bound"] = readable_steps(steps)
     results["training"] = tables.training_table(_records("train", params.runs))
@@ -149,6 +148,9 @@ def report(params: Params) -> None:
         (folder / "cards").mkdir()
         for run in replicates:
             (folder / "cards" / f"{run}.md").write_text(model_card(run, content), encoding="utf-8")
+        if params.steps_to_bound:
+            (folder / "steps_to_bound.csv").write_text(steps.write_csv(), encoding="utf-8")
+            (folder / "steps_to_bound.md").write_text(to_markdown(readable_steps(steps)), encoding="utf-8")
         if params.claims:
             claims = claims_table(params)
             (folder / "claims.csv").write_text(claims.write_csv(), encoding="utf-8")
@@ -255,8 +257,8 @@ def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
             return paths.COSTS
         case "published", _:
             return paths.PUBLISHED
-        case "steps_to_bound", _:
-            return paths.RESULTS / "steps_to_bound.csv"
+        case "steps_to_bound", run:
+            return paths.curve(str(run))
         case "samplers", run:
             return paths.samplers(str(run))
         case "image_quality", None:
