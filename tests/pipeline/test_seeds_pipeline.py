@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 RUN = "digits"
-OF_RUN = ("train", "sample", "evaluate")
+OF_RUN = ("train", "sample", "evaluate", "measure-images")
 
 pytestmark = pytest.mark.pipeline
 
