@@ -6,7 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from mdpipe.reporting.images import BACKGROUND, GAP, image_grid, save_png
+from mdpipe.reporting.images import (
+    BACKGROUND,
+    GAP,
+    MAX_COLUMNS,
+    class_by_class,
+    contact_sheet,
+    image_grid,
+    save_png,
+    sheet_columns,
+)
 
 SIZES = st.integers(1, 5)
 
@@ -55,3 +64,20 @@ def test_a_png_has_the_pixels_and_nothing_else(tmp_path):
 def test_what_cannot_be_shown_is_named(images, columns, scale, named):
     with pytest.raises(ValueError, match=named):
         image_grid(images, columns, scale)
+
+
+def test_a_sheet_has_a_column_for_each_class_if_they_fit():
+    assert [sheet_columns(classes) for classes in (0, 1, 2, 10, MAX_COLUMNS, 1000)] == [8, 8, 2, 10, 16, 8]
+    images = np.arange(12, dtype=np.uint8).reshape(12, 1, 1, 1).repeat(4, axis=1).repeat(4, axis=2)
+    sheet = np.asarray(contact_sheet(images, 3))
+    cell = 64 + GAP
+    assert sheet.shape[:2] == (4 * cell + GAP, 3 * cell + GAP)
+    assert sheet[GAP + cell, GAP + 2 * cell, 0] == 5
+
+
+def test_examples_class_by_class_take_turns():
+    labels = np.array([2, 2, 0, 1, 2, 0, 2])
+    order = class_by_class(labels, 7)
+    assert order.tolist() == [2, 3, 0, 5, 1, 4, 6]
+    assert labels[order].tolist() == [0, 1, 2, 0, 2, 2, 2]
+    assert class_by_class(labels, 4).tolist() == [2, 3, 0, 5]

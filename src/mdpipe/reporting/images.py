@@ -28,19 +28,32 @@ BACKGROUND = (255, 255, 255)
 """Color of the gaps."""
 
 
-COLUMNS = 8
-"""Images in a row."""
+COLUMNS, MAX_COLUMNS = 8, 16
+"""Images in a row, and how many there may be."""
 SHOWN_EDGE = 64
 """Images are enlarged to about this many pixels."""
 
 
-def contact_sheet(images: Pixels) -> Image.Image:
-    """Lay images out in rows of `COLUMNS`, each about `SHOWN_EDGE` pixels wide.
+def sheet_columns(num_classes: int) -> int:
+    """Return the images in a row of a contact sheet: one column per class if they fit, or else `COLUMNS`."""
+    return num_classes if 1 < num_classes <= MAX_COLUMNS else COLUMNS
+
+
+def class_by_class(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+    """Return the places of `count` examples: the first of each class in their order, then the second, and so on."""
+    rank = np.zeros_like(labels)
+    for label in np.unique(labels):
+        rank[labels == label] = np.arange(np.count_nonzero(labels == label))
+    return np.lexsort((labels, rank))[:count]
+
+
+def contact_sheet(images: Pixels, columns: int = COLUMNS) -> Image.Image:
+    """Lay images out in rows of `columns`, each about `SHOWN_EDGE` pixels wide.
 
     Raises:
         ValueError: see `image_grid`.
     """
-    return image_grid(images, COLUMNS, max(1, SHOWN_EDGE // images.shape[1]))
+    return image_grid(images, columns, max(1, SHOWN_EDGE // images.shape[1]))
 
 
 def image_grid(images: Pixels, columns: int, scale: int) -> Image.Image:

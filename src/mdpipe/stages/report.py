@@ -29,7 +29,7 @@ from mdpipe.reporting import tables
 from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, samplers_chart, training_charts
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.image_quality import image_quality_table
-from mdpipe.reporting.images import contact_sheet, encode_png
+from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
 from mdpipe.reporting.markdown import format_measurement
 from mdpipe.reporting.page import (
     FilledText,
@@ -366,11 +366,14 @@ def _gallery(params: Params, run: str) -> SampleGallery:
     images = []
     if (sheet := folder / "samples.png").exists():
         real = EncodedDataset.open(paths.encoded(settings.dataset), settings.evaluate.split)
-        shown = np.linspace(0, len(real.tokens) - 1, min(settings.sample.count, len(real.tokens))).astype(int)
+        count, classes = min(settings.sample.count, len(real.tokens)), real.classes if settings.class_cond else 0
+        spread = np.linspace(0, len(real.tokens) - 1, count).astype(np.int64)
+        shown = class_by_class(np.asarray(real.labels[:]), count) if classes and real.labels is not None else spread
         names = real.class_names or tuple(map(str, range(real.classes)))
         pixels = dequantize(np.asarray(real.tokens[shown]), real.vocab_size).reshape(-1, *real.shape)
         labels = [] if real.labels is None else [names[label] for label in real.labels[shown]]
-        images.append(PageImage(encode_png(contact_sheet(pixels)), f"Real images of {settings.dataset}", labels))
+        grid = encode_png(contact_sheet(pixels, sheet_columns(classes)))
+        images.append(PageImage(grid, f"Real images of {settings.dataset}", labels))
         sampled = [names[at % real.classes] for at in range(settings.sample.count)] if settings.class_cond else []
         images.append(PageImage(sheet.read_bytes(), f"Samples of {run}", sampled))
     if run in params.image_quality.runs:

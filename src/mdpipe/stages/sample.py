@@ -23,7 +23,7 @@ from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.animation import hatch_masked, image_unmasking_gif, text_unmasking_gif
-from mdpipe.reporting.images import COLUMNS, SHOWN_EDGE, compose, contact_sheet, save_png
+from mdpipe.reporting.images import COLUMNS, SHOWN_EDGE, compose, contact_sheet, save_png, sheet_columns
 from mdpipe.stages import sampling
 from mdpipe.stages.model_io import TrainedModel, load_model
 
@@ -108,14 +108,16 @@ def _write_texts(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], f
 
 
 def _write_images(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
-    levels = model.objective.vocab_size
+    levels, columns = model.objective.vocab_size, sheet_columns(model.num_classes)
     scale = max(1, SHOWN_EDGE // model.shape[0])
     images = dequantize(tokens, levels).reshape(-1, *model.shape)
-    save_png(contact_sheet(images), folder / "samples.png")
+    save_png(contact_sheet(images, columns), folder / "samples.png")
+    whole_rows = max(1, frames.shape[1] // columns) * columns
+    frames = frames[:, :whole_rows]
     masked = frames == levels
     known = dequantize(np.where(masked, 0, frames), levels)
     shape = (*frames.shape[:2], *model.shape)
-    gif = image_unmasking_gif(known.reshape(shape), masked.reshape(shape), COLUMNS, scale)
+    gif = image_unmasking_gif(known.reshape(shape), masked.reshape(shape), columns, scale)
     (folder / "unmasking.gif").write_bytes(gif)
 
 
