@@ -24,7 +24,9 @@ from mdpipe.evaluation.quality import (
     unigram_entropy_per_sample,
     unigram_surprisal_per_sample,
 )
+from mdpipe.networks.transformer import Transformer
 from mdpipe.params.diffusion import AutoregressiveConfig, MD4Config
+from mdpipe.params.networks import TransformerConfig
 
 VOCAB_SIZE, LENGTH = 3, 5
 EVERY_TEXT = torch.tensor(list(product(range(VOCAB_SIZE), repeat=LENGTH)))
@@ -48,6 +50,23 @@ def test_bits_are_those_of_one_token_after_the_other(network: Any) -> None:
         expected -= log_p.gather(1, EVERY_TEXT[:, place, None]).squeeze(1).detach().numpy()
     bits = generative_bits(Autoregressive(AutoregressiveConfig(), VOCAB_SIZE), network, EVERY_TEXT)
     np.testing.assert_allclose(bits, expected / (LENGTH * math.log(2)), atol=1e-6)
+
+
+def test_bits_under_a_class_conditional_model_are_those_of_each_class() -> None:
+    config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=False)
+    causal = Transformer(config, VOCAB_SIZE, (LENGTH,), num_classes=2, causal=True)
+    causal.init_weights(torch.Generator().manual_seed(0))
+    for weight in causal.parameters():
+        torch.nn.init.normal_(weight, std=0.5, generator=torch.Generator().manual_seed(weight.numel()))
+    objective = Autoregressive(AutoregressiveConfig(), VOCAB_SIZE)
+    ones = torch.ones(len(EVERY_TEXT), dtype=torch.int64)
+    first, second = (generative_bits(objective, causal, EVERY_TEXT, label * ones) for label in (0, 1))
+    for bits in (first, second):
+        assert np.exp2(-bits * LENGTH).sum() == pytest.approx(1, abs=1e-5)
+    assert np.abs(first - second).max() > 0.1
+    mixed = torch.arange(len(EVERY_TEXT)) % 2
+    bits = generative_bits(objective, causal, EVERY_TEXT, mixed)
+    np.testing.assert_allclose(bits, np.where(mixed == 0, first, second), rtol=1e-6)
 
 
 def test_a_reference_model_that_only_has_a_bound_is_refused(network: Any) -> None:

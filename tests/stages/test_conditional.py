@@ -3,6 +3,7 @@
 The images of class 0 are black and those of class 1 are white, so the class determines the image.
 """
 
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mdpipe.data.training_batches import training_labels
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
+from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.evaluate import evaluate
@@ -126,6 +128,36 @@ def test_the_bound_is_of_pictures_given_their_classes(toy: Params, toy_place: Pa
     wrong = read_json(paths.metrics("evaluate", "toy"), "")["value"]
     assert right < 0.1
     assert wrong > 0.4
+
+
+def bits_by_sampler() -> dict[str, float]:
+    with paths.samplers("toy").open(newline="") as file:
+        return {row["sampler"]: float(row["bits"]) for row in csv.DictReader(file)}
+
+
+def test_samplers_and_their_reference_model_are_given_the_classes(toy: Params, params: Params, toy_place: Path) -> None:
+    """An autoregressive run that is conditioned, too, is sure of images of the right class, and surprised by others."""
+    described = toy.model_dump(mode="json")
+    causal = params.runs["chars_ar"].model_dump(mode="json", include={"objective", "network"})
+    described["runs"]["toy_ar"] = described["runs"]["toy"] | causal | {"sample": {"count": 2}}
+    described["samplers"] = {
+        "runs": {"toy": {"reference_model": "toy_ar", "dataset": "toy"}},
+        "samplers": ["ancestral"],
+        "steps": [EDGE * EDGE],
+        "temperatures": [1.0],
+        "count": 6,
+    }
+    compared = parse_params(described)
+    train(compared, "toy_ar")
+    compare_samplers(compared, "toy")
+    right = bits_by_sampler()
+    labels = paths.encoded("toy") / "test_labels-00000.npy"
+    np.save(labels, 1 - np.load(labels))
+    compare_samplers(compared, "toy")
+    wrong = bits_by_sampler()
+    assert max(right.values()) < 0.2
+    assert wrong["data"] > 10 * right["data"]
+    assert wrong["ancestral"] == right["ancestral"]
 
 
 def whiteness(*options: object) -> list[float]:

@@ -59,7 +59,7 @@ class PositionRow(NamedTuple):
 
 
 class CalibrationRow(NamedTuple):
-    """How often the most probable token is the true one, for a bin of its probability."""
+    """The frequency of the most probable token being the true one, for a bin of its probability."""
 
     share: str
     """One of `PARTS`, or `ALL`."""

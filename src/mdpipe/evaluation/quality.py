@@ -23,13 +23,16 @@ BATCH_SIZE = 64
 
 
 @torch.inference_mode()
-def generative_bits(objective: Objective, network: nn.Module, tokens: Tensor) -> NDArray[np.float64]:
+def generative_bits(
+    objective: Objective, network: nn.Module, tokens: Tensor, class_labels: Tensor | None = None
+) -> NDArray[np.float64]:
     """Compute -log2 p(x) / L of each sample under a reference model: the log2 of its generative perplexity.
 
     Args:
         objective: the reference model's, with an exact likelihood.
         network: the reference model's.
         tokens: (N, L) int64 below V.
+        class_labels: (N,), for -log2 p(x | c) / L under a class-conditional reference model, or None.
 
     Returns:
         (N,) bits per token.
@@ -46,7 +49,8 @@ def generative_bits(objective: Objective, network: nn.Module, tokens: Tensor) ->
         batch = tokens[first : first + BATCH_SIZE]
         no_uniforms = torch.zeros(len(batch), 0, dtype=torch.float64, device=device)
         t = torch.zeros(len(batch), dtype=torch.float64, device=device)
-        nats.append(objective.elbo(cast("Denoiser", network), batch.to(device), t, no_uniforms).total.cpu())
+        labels = None if class_labels is None else class_labels[first : first + BATCH_SIZE].to(device)
+        nats.append(objective.elbo(cast("Denoiser", network), batch.to(device), t, no_uniforms, labels).total.cpu())
     bits: NDArray[np.float64] = torch.cat(nats).double().numpy() / (tokens.shape[1] * math.log(2))
     return bits
 

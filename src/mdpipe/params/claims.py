@@ -185,7 +185,7 @@ class FIDConfig(MeasureConfig):
 
 
 class Region(Config):
-    """Where the measure is if the claim is true: an interval whose ends may be open."""
+    """The interval that has the measure if the claim is true; its ends may be open."""
 
     above: Finite | None = None
     """Lower end; null for none."""

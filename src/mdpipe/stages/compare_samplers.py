@@ -15,6 +15,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mdpipe.data.artifacts.metrics import write_csv
 from mdpipe.data.dataset import EncodedDataset
@@ -84,12 +85,16 @@ class References:
         self._causal_lm = None if causal_lm is None else (causal_lm, CausalLM(causal_lm, compute_device()))
         self._held_out = None if held_out is None else [*self._features(held_out)]
 
-    def score(self, tokens: NDArray[np.int64], *, is_data: bool = False) -> Iterator[dict[str, Any]]:
+    def score(
+        self, tokens: NDArray[np.int64], classes: Tensor | None, *, is_data: bool = False
+    ) -> Iterator[dict[str, Any]]:
         """Yield the name, unit, generative perplexity and MAUVE of samples (N, L) under each reference model.
 
-        The data have no MAUVE: they are what it compares with.
+        A class-conditional reference model on the same tokens is given the classes (N,), if there are any. The data
+        have no MAUVE: they are what it compares with.
         """
-        bits = quality.generative_bits(self._own.objective, self._own.network, torch.from_numpy(tokens))
+        given = classes if self._own.num_classes else None
+        bits = quality.generative_bits(self._own.objective, self._own.network, torch.from_numpy(tokens), given)
         scores = quality.generative_perplexity(bits, np.full(len(tokens), tokens.shape[1]))
         rows = [{"reference_model": self._own.name, "unit": self._model.unit, **_columns(scores)}]
         if self._causal_lm is not None:
@@ -122,8 +127,12 @@ def compare_samplers(params: Params, run: str) -> None:
     configure_runtime(threads=1)
     model = load_model(run)
     dataset = EncodedDataset.open(paths.encoded(model.dataset), "test")
-    windows = [batch for _, batch in dataset.evaluation_batches(1) if batch.shape[1] == dataset.seq_len]
-    held_out = np.concatenate(windows)
+    windows = [window for window in dataset.evaluation_batches(1) if window[1].shape[1] == dataset.seq_len]
+    held_out = np.concatenate([tokens for _, tokens in windows])
+    classes = of_data = None
+    if model.num_classes:
+        classes = torch.arange(suite.count) % model.num_classes  # each in turn
+        of_data = torch.from_numpy(dataset.require_labels()[np.concatenate([indices for indices, _ in windows])])
     spaced = held_out[np.linspace(0, len(held_out) - 1, min(suite.count, len(held_out))).astype(np.int64)]
     is_text = model.modality == "text"
     has_mauve = is_text
@@ -136,7 +145,7 @@ def compare_samplers(params: Params, run: str) -> None:
     common = {"run": run, "dataset": model.dataset, "num_parameters": model.num_parameters}
     rows = [
         {**common, "sampler": DATA, **_diversity(held_out, spaced, is_text), **scores}
-        for scores in references.score(held_out, is_data=True)
+        for scores in references.score(held_out, of_data, is_data=True)
     ]
     for config in suite.samplers_for(params.runs[run].objective):
         kind, steps = config.kind, getattr(config, "steps", None)
@@ -144,7 +153,7 @@ def compare_samplers(params: Params, run: str) -> None:
             # Temperatures share their random numbers, which makes differences between them more certain.
             rng = CounterRNG(params.seed, f"samplers/{STREAMS.get(kind, kind)}/{steps}")
             tokens, choice = all_masked(model, suite.count), TokenSampler(temperature)
-            samples = sample(model, build_sampler(config), tokens, rng, token_sampler=choice)
+            samples = sample(model, build_sampler(config), tokens, rng, token_sampler=choice, class_labels=classes)
             described = {
                 **common,
                 "sampler": kind,
@@ -155,7 +164,7 @@ def compare_samplers(params: Params, run: str) -> None:
                 "sampling_dtype": str(choice.probabilities(torch.zeros(1)).dtype).removeprefix("torch."),
                 **_diversity(samples.tokens.numpy(), samples.tokens.numpy(), is_text),
             }
-            rows += [{**described, **scores} for scores in references.score(samples.tokens.numpy())]
+            rows += [{**described, **scores} for scores in references.score(samples.tokens.numpy(), classes)]
     write_csv(paths.samplers(run), COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows))
 
 
