@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
-from mdpipe.reporting.charts import likelihood_chart, samplers_chart, training_charts
+from mdpipe.reporting.charts import likelihood_chart, training_charts
 from mdpipe.reporting.page import (
     FilledText,
     PageImage,
@@ -23,6 +23,7 @@ from mdpipe.reporting.page import (
     settings_table,
 )
 from mdpipe.reporting.profile_charts import calibration_chart, profile_chart
+from mdpipe.reporting.sampler_charts import samplers_chart
 from mdpipe.reporting.seeds import with_means
 from mdpipe.reporting.tables import (
     COSTS,
@@ -74,6 +75,18 @@ CALIBRATION_ROWS = pl.DataFrame(
 )
 
 
+CLICK_A_MARK_OF_EACH_CHART = """
+window.opened = [];
+HTMLAnchorElement.prototype.dispatchEvent = function () { window.opened.push(this.getAttribute("href")); };
+const marks = [...document.querySelectorAll(".vega")].map(
+  panel => [...panel.querySelectorAll("path")].find(mark => mark.__data__?.href));
+const linked = marks.filter(mark => mark);
+linked.forEach(mark => mark.dispatchEvent(new MouseEvent("click", {bubbles: true})));
+linked.length
+"""
+"""Vega follows a link by a click on an anchor of its own; the number of charts with links is returned."""
+
+
 class Outline(HTMLParser):
     """Every tag with its attributes, all text, and a check that every tag is closed."""
 
@@ -116,15 +129,19 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
     }
     curve = pl.DataFrame({"step": [1, 2], "train/loss": [3.0, 2.0]})
     trained = pl.DataFrame({"run": [run], "dataset": [name], "unit": ["bits/dim"]})
+    files = {run: FILE}
     return Report(
         headline=[Sourced(f"1 run: {run}, "), Sourced("2.21", FILE)],
         made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`"), "time": Sourced("31 minutes", FILE)},
         tables={table: Table(frame, [FILE] * frame.height) for table, frame in tables.items()},
         settings=settings_table({run: {"train": {"steps": 5}}, "other": {"train": {"steps": 6, "note": name}}}),
-        figures={"likelihood": likelihood_chart(tables["likelihood"]), "samplers": samplers_chart(tables["samplers"])},
-        curves=training_charts({run: curve}, trained),
-        profiles={name: profile_chart({run: SHARE_ROWS}, {run: POSITION_ROWS}, "bits/dim")},
-        calibration={name: calibration_chart({run: CALIBRATION_ROWS})},
+        figures={
+            "likelihood": likelihood_chart(tables["likelihood"], [FILE] * tables["likelihood"].height),
+            "samplers": samplers_chart(tables["samplers"], [FILE] * tables["samplers"].height),
+        },
+        curves=training_charts({run: curve}, trained, files),
+        profiles={name: profile_chart({run: SHARE_ROWS}, {run: POSITION_ROWS}, "bits/dim", (files, files))},
+        calibration={name: calibration_chart({run: CALIBRATION_ROWS}, files)},
         galleries=[
             SampleGallery("small", [PageImage(PNG, "Unmasking"), PageImage(PNG, "Samples", ["zero", "one", "zero"])]),
             SampleGallery(run, text="a sample", infilling=[FilledText("the ", "cat", "dog", " sat")], files=[FILE]),
@@ -248,6 +265,8 @@ def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_pat
         figures = "[...document.querySelectorAll('.vega svg')]"
         assert tab.evaluate(f"{figures}.filter(x => x.getBoundingClientRect().right > innerWidth).length") == 0
         assert tab.evaluate(f"{figures}.length") == panel_count(report())
+        assert tab.evaluate(CLICK_A_MARK_OF_EACH_CHART) == panel_count(report())
+        assert tab.evaluate("window.opened") == [f"../{FILE}"] * panel_count(report())
         headers = "[...document.querySelectorAll('.sortable tbody th')].map(x => x.offsetWidth)"
         assert max(tab.evaluate(headers)) < max(0.45 * width, 200)
         assert {request for request in tab.requests if not request.startswith("data:")} == {path.as_uri()}

@@ -4,6 +4,7 @@ The page shows panels that follow its width, with tooltips; README and the docum
 file. Colors are CSS variables, so that both follow the reader's color scheme.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from jinja2 import Environment
 
 from mdpipe.data.artifacts.metrics import MetricsError
 from mdpipe.reporting.markdown import format_measurement, format_number
-from mdpipe.reporting.tables import DATA, EXPONENTS
+from mdpipe.reporting.tables import EXPONENTS
 
 COLORS = {
     "ink": ("#1f2430", "#e4e7ee"),
@@ -38,8 +39,6 @@ COLORS = {
 }
 """Each color on a light and on a dark background; all eyes can tell s0, ..., s7 apart, color-blind ones too."""
 SERIES = [f"var(--{name})" for name in COLORS if name[0] == "s"]
-SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down"]
-"""As many as have no common divisor with the colors, so that 40 pairs differ."""
 
 CONFIG: dict[str, Any] = {
     "background": "transparent",
@@ -87,6 +86,9 @@ VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 CURVES = {"train/loss": "loss", "train/lr": "learning rate", "train/grad_norm": "gradient norm"}
 """Titles of the columns of a training curve; a column that is not among them has its name as title."""
 
+BASE_URL = "https://vega.github.io/vega-datasets/"
+"""The converter to SVG puts this in front of relative links."""
+
 Panel = alt.LayerChart | alt.FacetChart
 """What `alt.layer` returns."""
 
@@ -115,6 +117,7 @@ class Chart:
             color="independent", shape="independent"
         )
         svg = vl_convert.vegalite_to_svg(_specification(whole.properties(description=self.alt)))
+        svg = svg.replace(f'href="{BASE_URL}', 'href="')
         head, rest = svg.split(">", 1)
         title = Environment(autoescape=True).from_string("<title>{{ alt }}</title>").render(alt=self.alt)
         return f"{head}>{title}<style>{color_scheme()}</style>{rest}"
@@ -132,12 +135,26 @@ def _specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return specification
 
 
-def likelihood_chart(likelihood: pl.DataFrame) -> Chart:
+def linked(marks: alt.Chart, field: str, files: Mapping[str, Path]) -> alt.Chart:
+    """Let a click on a mark open the file of its number, found by the mark's field; the page is in a folder beside."""
+    if not files:
+        return marks
+    links = json.dumps({name: f"../{file}" for name, file in files.items()})
+    return marks.transform_calculate(href=f"({links})[datum.{field}]").encode(href="href:N")
+
+
+def likelihood_chart(likelihood: pl.DataFrame, files: Sequence[Path] = ()) -> Chart:
     """Show the likelihood table as bars, one panel per (dataset, split): error bars of one stderr, fewest bits on top.
 
     Text is in bits/byte, which does not depend on the tokenizer; images are in the table's own unit, bits/dim. A
     reference without a rate in that unit is left out. A bound given the class label says so after its name.
+
+    Args:
+        likelihood: the table.
+        files: the file of each row, or none for bars without links.
     """
+    if files:
+        likelihood = likelihood.with_columns(file=pl.Series(map(str, files), dtype=pl.String))
     frames = likelihood.partition_by("dataset", "split", maintain_order=True)
     return Chart([_bars(frame) for frame in frames], "Bits of every run (blue) and reference (gray); fewer are better.")
 
@@ -151,7 +168,7 @@ def _bars(frame: pl.DataFrame) -> Panel:
     rows = rows.drop_nulls("value").sort("value", maintain_order=True)
     reference = pl.when(pl.col("run").is_null()).then(pl.lit("reference"))
     rows = rows.select(
-        "value",
+        pl.col("^(value|file)$"),
         name=pl.concat_str(
             [pl.coalesce("run", "estimator"), "class_cond", reference], separator=", ", ignore_nulls=True
         ),
@@ -160,6 +177,8 @@ def _bars(frame: pl.DataFrame) -> Panel:
         high=pl.col("value") + pl.col("stderr").fill_null(0),
         bits=pl.Series([format_measurement(*pair) for pair in rows.select("value", "stderr").iter_rows()]),
     )
+    files = dict(rows.select("name", "file").iter_rows()) if "file" in rows.columns else {}
+    rows = rows.select(pl.all().exclude("^file$"))
     room = DIGIT_WIDTH * max(map(len, rows["bits"])) + VALUE_GAP
     end = alt.ExprRef(f"{max(rows['high'])} / max(1 - {room} / (width || {STATIC_WIDTH}), 1 / 2)")  # SVG: no width
     base = alt.Chart(rows, height=BAR_HEIGHT * rows.height).encode(
@@ -169,19 +188,24 @@ def _bars(frame: pl.DataFrame) -> Panel:
     scale = alt.Scale(domainMin=0, domainMax=end, nice=False)
     x = alt.X("value:Q", title=unit, scale=scale, axis=alt.Axis(tickCount=6))
     layers = (
-        base.mark_bar(height=alt.RelativeBandSize(0.6)).encode(x=x, color=alt.Color("color:N", scale=None)),
+        linked(base.mark_bar(height=alt.RelativeBandSize(0.6)), "name", files).encode(
+            x=x, color=alt.Color("color:N", scale=None)
+        ),
         base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q"),
         base.mark_text(align="left", dx=7).encode(x="high:Q", text="bits:N"),
     )
-    return alt.layer(*layers, title=_title(model["dataset"], f"{model['split']} split"))
+    return alt.layer(*layers, title=titled(model["dataset"], f"{model['split']} split"))
 
 
-def training_charts(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -> dict[str, Chart]:
+def training_charts(
+    curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame, files: Mapping[str, Path] | None = None
+) -> dict[str, Chart]:
     """Show training curves, one figure per dataset with all of its runs: the loss, and every other column by step.
 
     Args:
         curves: one per run, with the columns `step` and `train/loss` (bits per token) at least.
         trained: the columns run, dataset and unit, one row per run.
+        files: the file of each curve, or None for points without links.
 
     Raises:
         ValueError: a curve has no rows.
@@ -193,12 +217,12 @@ def training_charts(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -
         dataset, runs, units = frame["dataset"][0], frame["run"].to_list(), sorted(set(frame["unit"]))
         data = pl.concat([curves[run].with_columns(run=pl.lit(run)) for run in runs], how="diagonal_relaxed")
         names = [name for name in data.columns if name not in ("step", "run")]
-        panels = [_curve(data, name, runs, "/".join(units)) for name in names if data[name].count()]
+        panels = [_curve(data, name, runs, "/".join(units), files or {}) for name in names if data[name].count()]
         charts[dataset] = Chart(panels, f"Training on {dataset} of {', '.join(runs)}, by step.", columns=1)
     return charts
 
 
-def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str) -> Panel:
+def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str, files: Mapping[str, Path]) -> Panel:
     """Show every record as a thin line, and means of up to `SMOOTHING` as a bold one; rates stay as they are."""
     title = CURVES.get(name, name)
     label = f"{title} ({unit})" if "loss" in name else title
@@ -215,108 +239,13 @@ def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str) -> Panel:
         tooltip=["run:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".5g")],
     )
     thin = base.mark_line(strokeWidth=1, opacity=0.3).encode(y="value:Q")
-    return alt.layer(thin, base.mark_line(strokeWidth=2), base.mark_point(opacity=0, size=80))
+    points = linked(base.mark_point(opacity=0, size=80), "run", files)
+    return alt.layer(thin, base.mark_line(strokeWidth=2), points)
 
 
-def samplers_chart(samplers: pl.DataFrame) -> Chart:
-    """Show a `samplers_table`, for each (run, reference model) in one panel, or in two if there are temperatures.
-
-    The first has bits against NFE on a logarithmic scale at temperature 1. A sampler without a time grid is a point.
-    The gray line is the held-out data under the same reference model. The second, the frontier, has bits against the
-    entropy of samples at the largest number of steps, one line per sampler over temperatures; the held-out data are a
-    point. Error bars are one stderr.
-    """
-    names = sorted(set(samplers["sampler"]) - {DATA})
-    panels = []
-    for frame in samplers.partition_by("run", "reference_model", maintain_order=True):
-        panels.append(_bits_by_nfe(frame, names))
-        if frame["temperature"].drop_nulls().n_unique() > 1:
-            panels.append(_frontier(frame, names))
-    runs = ", ".join(samplers["run"].unique().sort())
-    pairs = samplers.select("run", "reference_model").n_unique()
-    by = "NFE" if len(panels) == pairs else "NFE and by the samples' entropy over temperatures"
-    what = f"Bits of samples of {runs} under a reference model, by {by}"
-    return Chart(panels, f"{what}, one line per sampler; gray: held-out data.")
-
-
-def _bits_by_nfe(frame: pl.DataFrame, names: list[str]) -> Panel:
-    rows, base = _bits_of_samplers(frame.filter(pl.col("temperature").is_null() | (pl.col("temperature") == 1)), names)
-    calls = rows["nfe"].drop_nulls().to_list() or [1]
-    powers = [2**power for power in range(math.floor(math.log2(min(calls))), math.ceil(math.log2(max(calls))) + 1)]
-    by_nfe = base.encode(
-        x=alt.X(
-            "nfe:Q",
-            title="network calls (NFE)",
-            scale=alt.Scale(type="log", base=2),
-            axis=alt.Axis(values=powers, format=",d"),
-        )
-    )
-    data = alt.Chart(rows.filter(sampler=DATA)).encode(
-        y="bits:Q", tooltip=[alt.Tooltip("shown:N", title="held-out data")]
-    )
-    return alt.layer(data.mark_rule(color="var(--gray)", strokeWidth=2), *_marks(by_nfe, names), title=frame["run"][0])
-
-
-def _frontier(frame: pl.DataFrame, names: list[str]) -> Panel:
-    most = frame.filter(pl.col("steps").is_null() | (pl.col("steps") == pl.col("steps").max()))
-    rows, base = _bits_of_samplers(most, names)
-    x = alt.X(
-        "entropy_per_sample:Q",
-        title="entropy of a sample's tokens, bits (repetitive ← → diverse)",
-        scale=alt.Scale(zero=False),
-        axis=alt.Axis(tickCount=5),
-    )
-    by_entropy = base.encode(x=x, order="temperature:Q")
-    across = by_entropy.mark_rule().encode(x="left:Q", x2="right:Q")
-    tooltip = [alt.Tooltip("shown:N", title="held-out data"), alt.Tooltip("entropy:N")]
-    data = alt.Chart(rows.filter(sampler=DATA)).encode(x=x, y="bits:Q", tooltip=tooltip)
-    temperatures = ", ".join(f"{value:g}" for value in rows["temperature"].drop_nulls().unique().sort())
-    return alt.layer(
-        data.mark_point(filled=True, opacity=1, size=160, shape="cross", color="var(--gray)"),
-        *_marks(by_entropy, names),
-        across,
-        title=_title(frame["run"][0], f"temperatures {temperatures}; cross: held-out data"),
-    )
-
-
-def _bits_of_samplers(frame: pl.DataFrame, names: list[str]) -> tuple[pl.DataFrame, alt.Chart]:
-    """Return the rows with the ends of error bars, and a chart of the samplers' bits without an x axis."""
-    reference_model, unit = frame.select("reference_model", "unit").row(0)
-    error, across = pl.col("bits_stderr"), pl.col("entropy_per_sample_stderr")
-    rows = frame.select(
-        *("sampler", "nfe", "temperature", "bits", "entropy_per_sample"),
-        low=pl.col("bits") - error,
-        high=pl.col("bits") + error,
-        left=pl.col("entropy_per_sample") - across,
-        right=pl.col("entropy_per_sample") + across,
-        **{
-            shown: pl.Series([format_measurement(*pair) for pair in frame.select(name, f"{name}_stderr").iter_rows()])
-            for shown, name in {"shown": "bits", "entropy": "entropy_per_sample"}.items()
-        },
-    )
-    base = alt.Chart(rows.filter(pl.col("sampler") != DATA), height=1.3 * HEIGHT).encode(
-        y=alt.Y(
-            "bits:Q", title=f"{unit} under {reference_model}", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
-        ),
-        color=alt.Color("sampler:N", scale=alt.Scale(domain=names, range=(SERIES * len(names))[: len(names)])),
-        tooltip=[
-            *("sampler:N", "temperature:Q", alt.Tooltip("nfe:Q", title="NFE")),
-            *(alt.Tooltip("shown:N", title=unit), alt.Tooltip("entropy:N", title="entropy per sample")),
-        ],
-    )
-    return rows, base
-
-
-def _marks(base: alt.Chart, names: list[str]) -> list[alt.Chart]:
-    shapes = alt.Scale(domain=names, range=(SHAPES * len(names))[: len(names)])
-    return [
-        base.mark_line(),
-        base.mark_rule().encode(y="low:Q", y2="high:Q"),
-        base.mark_point(filled=True, opacity=1, size=60).encode(shape=alt.Shape("sampler:N", scale=shapes)),
-    ]
-
-
-def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str, bool]) -> Chart:
+def exponents_chart(
+    exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str, bool], files: Mapping[str, Path] | None = None
+) -> Chart:
     """Show the exponent w_i of every token's schedule alpha_i(t) = 1 - t^w_i, by run; the gray line is their mean.
 
     Sampling runs t from 1, where all is masked, to 0. At every t between, a larger w_i makes t^w_i smaller and token i
@@ -325,6 +254,7 @@ def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str,
     Args:
         exponents: frames with the columns `EXPONENTS`.
         ordered: whether the tokens have an order, as gray levels do: many of them are then shown as a curve.
+        files: the file of each run's exponents, or None for points without links.
 
     Raises:
         ValueError: a run has no exponents.
@@ -339,8 +269,9 @@ def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str,
         if not frame.height:
             raise ValueError(f"run {run!r} has no exponents")
         rows = frame.with_columns(name=pl.Series(map(_visible, frame["symbol"])), mean=pl.col("exponent").mean())
+        rows, of_run = rows.with_columns(run=pl.lit(run)), {run: files[run]} if files else {}
         if ordered[run] and frame.height > MAX_SYMBOLS:
-            panels.append(_exponent_curve(run, rows))
+            panels.append(_exponent_curve(run, rows, of_run))
             continue
         falling = rows.sort("exponent", descending=True, maintain_order=True)
         count = EXTREMES if frame.height > MAX_SYMBOLS else math.ceil(frame.height / 2)
@@ -349,11 +280,13 @@ def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str,
             (falling.tail(min(count, frame.height - count)), "smallest"),
         ):
             note = f"the {half.height} {which} of {format_number(frame.height)}"
-            panels += [_exponent_dots(_title(run, note), half, [*frame["exponent"]])] if half.height else []
+            panels += [_exponent_dots(titled(run, note), half, [*frame["exponent"]], of_run)] if half.height else []
     return Chart(panels, f"Exponents of {', '.join(sorted(exponents))}; tokens with a large one are unmasked early.")
 
 
-def _exponent_dots(title: alt.TitleParams, rows: pl.DataFrame, all_exponents: list[float]) -> Panel:
+def _exponent_dots(
+    title: alt.TitleParams, rows: pl.DataFrame, all_exponents: list[float], files: Mapping[str, Path]
+) -> Panel:
     scale = alt.Scale(domain=[min(all_exponents), max(all_exponents)], zero=False)
     unique = pl.when(pl.col("name").is_duplicated()).then(pl.format("{} ({})", "name", "token")).otherwise("name")
     base = alt.Chart(rows.with_columns(name=unique), height=DOT_HEIGHT * rows.height).encode(
@@ -363,12 +296,12 @@ def _exponent_dots(title: alt.TitleParams, rows: pl.DataFrame, all_exponents: li
     )
     return alt.layer(
         alt.Chart(rows.head(1)).mark_rule(color="var(--gray)", strokeWidth=2).encode(x="mean:Q"),
-        base.mark_point(filled=True, opacity=1, size=60, color="var(--s0)"),
+        linked(base.mark_point(filled=True, opacity=1, size=60, color="var(--s0)"), "run", files),
         title=title,
     )
 
 
-def _exponent_curve(run: str, rows: pl.DataFrame) -> Panel:
+def _exponent_curve(run: str, rows: pl.DataFrame, files: Mapping[str, Path]) -> Panel:
     y = alt.Y(
         "exponent:Q", title="exponent w (late ← → early)", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
     )
@@ -380,8 +313,8 @@ def _exponent_curve(run: str, rows: pl.DataFrame) -> Panel:
     return alt.layer(
         alt.Chart(rows.head(1)).mark_rule(color="var(--gray)", strokeWidth=2).encode(y="mean:Q"),
         base.mark_line(color="var(--s0)"),
-        base.mark_point(opacity=0, size=80),
-        title=_title(run, f"all {format_number(rows.height)} tokens"),
+        linked(base.mark_point(opacity=0, size=80), "run", files),
+        title=titled(run, f"all {format_number(rows.height)} tokens"),
     )
 
 
@@ -396,5 +329,6 @@ def _visible(symbol: str | None) -> str:
     return marked if len(marked) <= MAX_SYMBOL_LENGTH else marked[: MAX_SYMBOL_LENGTH - 1] + "…"
 
 
-def _title(text: str, subtitle: str) -> alt.TitleParams:
+def titled(text: str, subtitle: str) -> alt.TitleParams:
+    """Return a title with a line below it."""
     return alt.TitleParams(text, subtitle=subtitle)

@@ -78,7 +78,7 @@ class Sourced:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of results, and for each of its rows the file that has its numbers."""
+    """A table of results, and for each of its rows the file that has its numbers; none if rows have several files."""
 
     frame: pl.DataFrame
     files: Sequence[Path]
@@ -93,8 +93,8 @@ class Report:
     made_by: Mapping[str, Sourced]
     """What made the results: commit, date, machine, seeds, time, versions."""
     tables: Mapping[str, Table]
-    """Any of likelihood, steps_to_bound, zero_shot, published, samplers, samples, image_quality, training, datasets and
-    costs."""
+    """Any of likelihood, steps_to_bound, claims, zero_shot, published, samplers, samples, image_quality, training,
+    datasets and costs."""
     settings: pl.DataFrame
     """The setting's name, and its value in each run."""
     figures: Mapping[str, Chart]

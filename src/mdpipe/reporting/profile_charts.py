@@ -1,11 +1,12 @@
 """The charts of what a bound is made of: bits by share of hidden tokens and by position, and calibration."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import altair as alt
 import polars as pl
 
-from mdpipe.reporting.charts import HEIGHT, SERIES, Chart, Panel
+from mdpipe.reporting.charts import HEIGHT, SERIES, Chart, Panel, linked
 from mdpipe.reporting.markdown import format_measurement, format_number
 
 SHARES: dict[str, type[pl.Float64]] = dict.fromkeys(("share", "bits", "bits_stderr"), pl.Float64)
@@ -20,14 +21,21 @@ MAX_BANDS = 2
 """With more runs in one panel, their bands of standard errors would cover each other: only tooltips have the errors."""
 
 
-def profile_chart(shares: Mapping[str, pl.DataFrame], positions: Mapping[str, pl.DataFrame], unit: str) -> Chart:
+def profile_chart(
+    shares: Mapping[str, pl.DataFrame],
+    positions: Mapping[str, pl.DataFrame],
+    unit: str,
+    files: tuple[Mapping[str, Path], Mapping[str, Path]] = ({}, {}),
+) -> Chart:
     """Show the runs of one dataset: bits by share of hidden tokens, and by position, bands of one stderr for few runs.
 
     Args:
         shares: one frame with the columns `SHARES` per run.
         positions: one frame with the columns `POSITIONS` per run.
         unit: of the bits.
+        files: the file of each run's shares, and of its positions; empty for points without links.
     """
+    of_shares, of_positions = files
     by_share = pl.concat([frame.with_columns(run=pl.lit(run), where="share") for run, frame in shares.items()])
     where = (pl.col("first") + pl.col("last")) / 2
     label = (
@@ -45,6 +53,7 @@ def profile_chart(shares: Mapping[str, pl.DataFrame], positions: Mapping[str, pl
             "share of hidden tokens",
             alt.X("where:Q", axis=alt.Axis(format="%", tickCount=5)),
             f"{unit}, of a hidden token",
+            of_shares,
         ),
         _bits(
             by_position,
@@ -52,6 +61,7 @@ def profile_chart(shares: Mapping[str, pl.DataFrame], positions: Mapping[str, pl
             "position",
             alt.X("where:Q", axis=alt.Axis(format=",d", tickCount=6), scale=alt.Scale(nice=False)),
             f"{unit}, of the bound",
+            of_positions,
         ),
     ]
     names = ", ".join(shares)
@@ -59,7 +69,7 @@ def profile_chart(shares: Mapping[str, pl.DataFrame], positions: Mapping[str, pl
     return Chart(panels, f"Bits of {names} by share of hidden tokens and by position; {errors}.")
 
 
-def _bits(rows: pl.DataFrame, runs: list[str], where: str, x: alt.X, title: str) -> Panel:
+def _bits(rows: pl.DataFrame, runs: list[str], where: str, x: alt.X, title: str, files: Mapping[str, Path]) -> Panel:
     stderr = pl.col("bits_stderr").fill_null(0)
     rows = rows.select(
         *("run", "where", "label", "bits"),
@@ -80,26 +90,27 @@ def _bits(rows: pl.DataFrame, runs: list[str], where: str, x: alt.X, title: str)
         ],
     )
     band = base.mark_area(opacity=0.2).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
-    lines = (base.mark_line(strokeWidth=1.5), base.mark_point(opacity=0, size=80))
+    lines = (base.mark_line(strokeWidth=1.5), linked(base.mark_point(opacity=0, size=80), "run", files))
     return alt.layer(*([band] if len(runs) <= MAX_BANDS else []), *lines)
 
 
-def calibration_chart(calibration: Mapping[str, pl.DataFrame]) -> Chart:
+def calibration_chart(calibration: Mapping[str, pl.DataFrame], files: Mapping[str, Path] | None = None) -> Chart:
     """Show a reliability diagram per run: frequency by confidence, one line for each part of shares of hidden tokens.
 
     The diagonal is perfect calibration. Below it, the denoiser is too sure. Error bars are one stderr.
 
     Args:
         calibration: one frame with the columns `CALIBRATION` per run.
+        files: the file of each frame, or None for points without links.
     """
-    panels = [_reliability(run, frame) for run, frame in calibration.items()]
+    panels = [_reliability(run, frame, files or {}) for run, frame in calibration.items()]
     explanation = (
         "how often the most probable token is the true one, by its probability, for three shares of hidden tokens"
     )
     return Chart(panels, f"Calibration of {', '.join(calibration)}: {explanation}.")
 
 
-def _reliability(run: str, frame: pl.DataFrame) -> Panel:
+def _reliability(run: str, frame: pl.DataFrame, files: Mapping[str, Path]) -> Panel:
     whole, *_ = frame["share"]
     error = frame.filter(share=whole)["calibration_error"][0]
     parts = frame.filter(pl.col("share") != whole)
@@ -107,6 +118,7 @@ def _reliability(run: str, frame: pl.DataFrame) -> Panel:
     stderr = pl.col("stderr").fill_null(0)
     rows = parts.select(
         *("share", "confidence", "frequency"),
+        run=pl.lit(run),
         low=pl.col("frequency") - stderr,
         high=pl.col("frequency") + stderr,
         shown=pl.Series([format_measurement(*pair) for pair in parts.select("frequency", "stderr").iter_rows()]),
@@ -135,6 +147,6 @@ def _reliability(run: str, frame: pl.DataFrame) -> Panel:
         diagonal,
         base.mark_rule().encode(y="low:Q", y2="high:Q"),
         base.mark_line(strokeWidth=1.5),
-        base.mark_point(filled=True, opacity=1, size=45),
+        linked(base.mark_point(filled=True, opacity=1, size=45), "run", files),
         title=alt.TitleParams(run, subtitle=f"calibration error {format_number(error)}"),
     )

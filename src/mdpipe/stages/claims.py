@@ -46,6 +46,9 @@ CLAIMS: Schema = {
 """One row per claim. `low` and `high` are the ends of the 95 % interval; `stderr` and `stderr_seeds` of a ratio are
 those of its logarithm times the ratio. A value that could not be estimated is null."""
 
+READABLE = ("claim", "where", "paper", "ours", "95 % interval", "agrees if", "verdict", "Holm's p", "command")
+"""Columns of the table for people."""
+
 UNITS = {"variance": "ratio", "fid": "ratio", "exponent": "exponent"}
 """Units of measures that are not in bits per token."""
 
@@ -69,17 +72,31 @@ def claims_table(params: Params) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=CLAIMS)
 
 
-def claims_markdown(table: pl.DataFrame) -> str:
-    """Return the table of claims for people."""
-    headings = ["claim", "where", "paper", "ours", "95 % interval", "agrees if", "verdict", "Holm's p", "command"]
+def readable_claims(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table of claims for people, all columns as text."""
     rows = []
     for row in table.iter_rows(named=True):
         published = "" if row["published_value"] is None else f"{row['published_value']:g}: "
-        interval = "" if row["low"] is None else f"{_end(row, 'low')} to {_end(row, 'high')}"
-        value = "none" if row["value"] is None else format_measurement(row["value"], row["stderr"])
-        measured = (published + row["published"], value, interval, row["expected"], row["verdict"])
-        rows.append([row["statement"], row["where"], *measured, f"{row['p_holm']:.2g}", f"`{row['command']}`"])
-    return markdown_table(headings, rows, [False, False, False, True, True, False, False, True, False])
+        readable = {
+            "claim": row["statement"],
+            "where": row["where"],
+            "paper": published + row["published"],
+            "ours": "none" if row["value"] is None else format_measurement(row["value"], row["stderr"]),
+            "95 % interval": "" if row["low"] is None else f"{_end(row, 'low')} to {_end(row, 'high')}",
+            "agrees if": row["expected"],
+            "verdict": row["verdict"],
+            "Holm's p": f"{row['p_holm']:.2g}",
+            "command": row["command"],
+        }
+        rows.append(readable)
+    return pl.DataFrame(rows, schema=dict.fromkeys(READABLE, pl.String))
+
+
+def claims_markdown(table: pl.DataFrame) -> str:
+    """Return the table of claims in Markdown."""
+    readable = readable_claims(table).with_columns(command=pl.format("`{}`", "command"))
+    is_numeric = [name in ("ours", "95 % interval", "Holm's p") for name in READABLE]
+    return markdown_table(list(READABLE), [list(row) for row in readable.rows()], is_numeric)
 
 
 def read_costs(path: Path, hint: str) -> Array:

@@ -26,7 +26,7 @@ from mdpipe.params.runs import Comparison, Run
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import tables
-from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, samplers_chart, training_charts
+from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, training_charts
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.image_quality import image_quality_table
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
@@ -44,10 +44,11 @@ from mdpipe.reporting.page import (
 )
 from mdpipe.reporting.profile_charts import CALIBRATION, POSITIONS, SHARES, calibration_chart, profile_chart
 from mdpipe.reporting.published import compare_with_published, read_published
+from mdpipe.reporting.sampler_charts import samplers_chart
 from mdpipe.reporting.seeds import with_means, without_replicates
 from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
 from mdpipe.reporting.tables_io import to_markdown, write_table
-from mdpipe.stages.claims import COST_COLUMNS, claims_markdown, claims_table, read_costs
+from mdpipe.stages.claims import COST_COLUMNS, claims_markdown, claims_table, read_costs, readable_claims
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""
@@ -102,10 +103,12 @@ def report(params: Params) -> None:
         bounds = (results["likelihood"], results["zero_shot"])
         results["published"] = compare_with_published(*bounds, read_published(), params)
     results["costs"] = pl.DataFrame(costs.get("results", []), schema=tables.COSTS)
+    claims = claims_table(params)
     sourced = {
         name: Table(table, [_source(name, row, table) for row in table.iter_rows(named=True)])
         for name, table in results.items()
     }
+    sourced["claims"] = Table(readable_claims(claims), [])
     losses = [
         curve.select(run=pl.lit(run), dataset=pl.lit(params.runs[run].dataset), step="step", loss="train/loss")
         for run, curve in curves.items()
@@ -114,7 +117,7 @@ def report(params: Params) -> None:
     trained = results["training"].join(likelihood.select("run", "dataset"), on="run").sort("dataset", "run")
     training = {
         dataset: replace(chart, files=[paths.curve(run) for run in trained.filter(dataset=dataset)["run"]])
-        for dataset, chart in training_charts(curves, trained).items()
+        for dataset, chart in training_charts(curves, trained, {run: paths.curve(run) for run in curves}).items()
     }
     figures = _figures(params, results, sourced)
     profiles, calibration = _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
@@ -152,7 +155,6 @@ def report(params: Params) -> None:
             (folder / "steps_to_bound.csv").write_text(steps.write_csv(), encoding="utf-8")
             (folder / "steps_to_bound.md").write_text(to_markdown(readable_steps(steps)), encoding="utf-8")
         if params.claims:
-            claims = claims_table(params)
             (folder / "claims.csv").write_text(claims.write_csv(), encoding="utf-8")
             (folder / "claims.md").write_text(claims_markdown(claims), encoding="utf-8")
 
@@ -177,15 +179,13 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     pairs = list(zip(names, baselines, strict=True)) or [(pair.run, pair.baseline)]
     record = read_record(paths.record("evaluate", pair.run))
     data = {name: record[name] for name in ("dataset", "split")}
-    costs = [(_costs(run), _costs(baseline)) for run, baseline in pairs]
-    sizes, clusters = costs[0][0][:, 1:].T.astype(np.int64)
-    evaluated = [paired_difference(first[:, 0], second[:, 0], sizes, clusters) for first, second in costs]
+    costs, of_baseline = (_costs(trainings) for trainings in zip(*pairs, strict=True))
+    sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
     result = {"run": pair.run, "baseline": pair.baseline, **data}
     if len(pairs) == 1:
-        bits = evaluated[0].scaled(1 / math.log(2))
+        bits = paired_difference(costs[0, :, 0], of_baseline[0, :, 0], sizes, clusters).scaled(1 / math.log(2))
         return result | {"value": bits.value, "stderr_evaluation": bits.stderr, "trainings": "one training each"}
-    difference = np.stack([first[:, 0] - second[:, 0] for first, second in costs])
-    estimate = seeds_estimate(difference, sizes, clusters).scaled(1 / math.log(2))
+    estimate = seeds_estimate(costs[..., 0] - of_baseline[..., 0], sizes, clusters).scaled(1 / math.log(2))
     return result | vars(estimate) | {"trainings": f"{len(pairs)} trainings each"}
 
 
@@ -230,24 +230,23 @@ def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEst
     """Return the bits per token of trainings, or minus those of their baselines; None for one training."""
     if len(names) == 1:
         return None
-    costs = [_costs(name) for name in names]
-    sizes, clusters = costs[0][:, 1:].T.astype(np.int64)
-    nats = np.stack([cost[:, 0] for cost in costs])
-    if baselines:
-        nats = nats - np.stack([_costs(name)[:, 0] for name in baselines])
+    costs = _costs(names)
+    sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
+    nats = costs[..., 0] - _costs(baselines)[..., 0] if baselines else costs[..., 0]
     return seeds_estimate(nats, sizes, clusters).scaled(1 / math.log(2))
 
 
 def _evaluation_error(trainings: Sequence[str]) -> float:
     """Return the standard error over examples of the mean bits per token of trainings on the same examples."""
-    costs = np.stack([_costs(name) for name in trainings])
+    costs = _costs(trainings)
     sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
-    return ratio_estimate(costs[:, :, 0].mean(0), sizes, clusters).scaled(1 / math.log(2)).stderr
+    return ratio_estimate(costs[..., 0].mean(0), sizes, clusters).scaled(1 / math.log(2)).stderr
 
 
-def _costs(run: str) -> NDArray[np.float64]:
-    """Return nats, tokens and cluster of each example of a run: (N, 3)."""
-    return read_costs(paths.evaluation(run), f"run `dvc repro evaluate@{run}` again")[:, :COST_COLUMNS]
+def _costs(trainings: Sequence[str]) -> NDArray[np.float64]:
+    """Return nats, tokens and cluster of each example under each training, (S, N, 3)."""
+    read = [read_costs(paths.evaluation(run), f"run `dvc repro evaluate@{run}` again") for run in trainings]
+    return np.stack([costs[:, :COST_COLUMNS] for costs in read])
 
 
 def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
@@ -326,14 +325,17 @@ def _profiles(trained: pl.DataFrame) -> tuple[dict[str, Chart], dict[str, Chart]
     profiles, calibration = {}, {}
     for frame in trained.partition_by("dataset", maintain_order=True):
         dataset, unit, runs = frame["dataset"][0], frame["unit"][0], frame["run"].to_list()
-        files = {part: [paths.profile(part, run) for run in runs] for part in ("mask_share", "position", "calibration")}
-        shares, positions, reliability = (
-            {run: pl.read_csv(file, schema=schema) for run, file in zip(runs, files[part], strict=True)}
-            for part, schema in (("mask_share", SHARES), ("position", POSITIONS), ("calibration", CALIBRATION))
+        of_shares, of_positions, of_calibration = (
+            {run: paths.profile(part, run) for run in runs} for part in ("mask_share", "position", "calibration")
         )
-        chart = profile_chart(shares, positions, unit)
-        profiles[dataset] = replace(chart, files=[*files["mask_share"], *files["position"]])
-        calibration[dataset] = replace(calibration_chart(reliability), files=files["calibration"])
+        shares, positions, reliability = (
+            {run: pl.read_csv(file, schema=schema) for run, file in files.items()}
+            for files, schema in ((of_shares, SHARES), (of_positions, POSITIONS), (of_calibration, CALIBRATION))
+        )
+        chart = profile_chart(shares, positions, unit, (of_shares, of_positions))
+        profiles[dataset] = replace(chart, files=[*of_shares.values(), *of_positions.values()])
+        chart = calibration_chart(reliability, of_calibration)
+        calibration[dataset] = replace(chart, files=[*of_calibration.values()])
     return profiles, calibration
 
 
@@ -345,7 +347,7 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
         figures["graph"] = replace(graph_chart(stages, params.model_dump(mode="json")), files=[DVC_FILE])
     for name, draw in (("likelihood", likelihood_chart), ("samplers", samplers_chart)):
         if results[name].height:
-            figures[name] = replace(draw(results[name]), files=sorted(set(sourced[name].files)))
+            figures[name] = replace(draw(results[name], sourced[name].files), files=sorted(set(sourced[name].files)))
     exponents = {
         run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
         for run in params.replicates()
@@ -354,8 +356,8 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
     if exponents:
         # Gray levels are ordered, tokens of text are not.
         is_image = {run: modality_of(params.datasets[params.runs[run].dataset]) == "image" for run in exponents}
-        chart = exponents_chart(exponents, is_image)
-        figures["exponents"] = replace(chart, files=[paths.exponents(run) for run in sorted(exponents)])
+        files = {run: paths.exponents(run) for run in sorted(exponents)}
+        figures["exponents"] = replace(exponents_chart(exponents, is_image, files), files=[*files.values()])
     return figures
 
 
