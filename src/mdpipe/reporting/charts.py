@@ -86,9 +86,6 @@ VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 CURVES = {"train/loss": "loss", "train/lr": "learning rate", "train/grad_norm": "gradient norm"}
 """Titles of the columns of a training curve; a column that is not among them has its name as title."""
 
-BASE_URL = "https://vega.github.io/vega-datasets/"
-"""The converter to SVG puts this in front of relative links."""
-
 Panel = alt.LayerChart | alt.FacetChart
 """What `alt.layer` returns."""
 
@@ -111,13 +108,17 @@ class Chart:
         ]
 
     def to_svg(self) -> str:
-        """Return all panels in one SVG document: equal charts give equal bytes."""
+        """Return all panels in one SVG document without links, for pages that show it as an image.
+
+        Equal charts give equal bytes.
+        """
         panels = (panel.properties(width=STATIC_WIDTH) for panel in self.panels)
         whole = alt.concat(*panels, columns=self.columns, spacing=30).resolve_scale(
             color="independent", shape="independent"
         )
-        svg = vl_convert.vegalite_to_svg(_specification(whole.properties(description=self.alt)))
-        svg = svg.replace(f'href="{BASE_URL}', 'href="')
+        specification = _specification(whole.properties(description=self.alt))
+        _drop_links(specification)
+        svg = vl_convert.vegalite_to_svg(specification)
         head, rest = svg.split(">", 1)
         title = Environment(autoescape=True).from_string("<title>{{ alt }}</title>").render(alt=self.alt)
         return f"{head}>{title}<style>{color_scheme()}</style>{rest}"
@@ -133,6 +134,12 @@ def _specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     with alt.data_transformers.disable_max_rows():
         specification: dict[str, Any] = chart.configure(**CONFIG).to_dict()
     return specification
+
+
+def _drop_links(specification: dict[str, Any]) -> None:
+    specification.get("encoding", {}).pop("href", None)
+    for part in (*specification.get("concat", ()), *specification.get("layer", ())):
+        _drop_links(part)
 
 
 def linked(marks: alt.Chart, field: str, files: Mapping[str, Path]) -> alt.Chart:
