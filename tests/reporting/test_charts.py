@@ -1,7 +1,6 @@
 """Charts show the data of the tables, with units, errors and names that can be told apart."""
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -22,7 +21,7 @@ from mdpipe.reporting.charts import (
     likelihood_chart,
     training_charts,
 )
-from mdpipe.reporting.profile_charts import calibration_chart, profile_chart
+from mdpipe.reporting.profile_charts import profile_chart
 from mdpipe.reporting.sampler_charts import samplers_chart
 from mdpipe.reporting.tables import likelihood_table, samplers_table
 from tests.reporting.records import (
@@ -362,42 +361,3 @@ def test_invisible_symbols_are_marked_and_long_ones_cut(symbol, shown):
 def test_missing_rows_and_other_columns_are_errors(build, error, named):
     with pytest.raises(error, match=named):
         build()
-
-
-SHARE_ROWS = pl.DataFrame({"share": [0.1, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, None]})
-POSITION_ROWS = pl.DataFrame(
-    {"first": [1, 2], "last": [1, 3], "bits": [3.0, 2.0], "bits_stderr": [0.1, 0.1], "tokens": [9, 18]}
-)
-CALIBRATION_ROWS = pl.DataFrame(
-    {"share": ["0 to 1", "0 to 1/3"], "confidence": [0.5, 0.4], "frequency": [0.5, 0.5], "stderr": [0.1, None]}
-).with_columns(weight=1.0, calibration_error=0.1)
-BASE_URL = "https://vega.github.io/vega-datasets/"
-"""The converter to SVG puts this in front of relative links."""
-FILES = {EVIL: Path("metrics/it's.csv"), "b": Path("metrics/b.csv")}
-ROW_FILES = [Path(f"metrics/{at}.json") for at in range(likelihood().height)]
-LINKED = {
-    "likelihood": lambda: likelihood_chart(likelihood(EVIL), ROW_FILES),
-    "training": lambda: training_charts({EVIL: curve([3.0, 2.0])}, trained(**{EVIL: "digits"}), FILES)["digits"],
-    "samplers": lambda: samplers_chart(compared(scored("b", "euler", 8), scored("b", "data", None)), [FILES["b"]] * 2),
-    "exponents": lambda: exponents_chart({EVIL: exponents_frame(LETTERS, SPREAD)}, {EVIL: False}, FILES),
-    "profiles": lambda: profile_chart({EVIL: SHARE_ROWS}, {EVIL: POSITION_ROWS}, "bits/dim", (FILES, FILES)),
-    "calibration": lambda: calibration_chart({EVIL: CALIBRATION_ROWS}, FILES),
-}
-
-
-@pytest.mark.parametrize("name", LINKED)
-def test_points_and_bars_link_to_the_files_of_their_numbers(name):
-    chart = LINKED[name]()
-    links = []
-    for spec in chart.to_specs():
-        svg = vl_convert.vegalite_to_svg(spec)
-        of_panel = [
-            value for node in ElementTree.fromstring(svg).iter() for key, value in node.items() if "href" in key
-        ]
-        assert of_panel
-        links += [link.removeprefix(BASE_URL) for link in of_panel]
-    assert "href" not in chart.to_svg()
-    if name == "likelihood":
-        assert set(links) == {f"../{file}" for file in ROW_FILES}
-    else:
-        assert set(links) == {f"../{FILES['b' if name == 'samplers' else EVIL]}"}
