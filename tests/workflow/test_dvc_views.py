@@ -91,7 +91,7 @@ def changed(repo: Path) -> Path:
 def test_metrics_of_the_default_suite_fit_a_terminal(repo: Path) -> None:
     heading, *rows = show(repo, "dvc", "metrics", "show").splitlines()
     assert heading.split() == ["Path", *sorted(RESULTS)]
-    assert len(rows) == 43
+    assert len(rows) == 41
     assert max(map(len, [heading, *rows])) <= TERMINAL_WIDTH
 
 
