@@ -213,6 +213,12 @@ def test_numbers_samples_facts_and_definitions_are_there(outline: Outline) -> No
     assert "Samples. Classes, row by row: zero, one, zero" in outline.text
 
 
+def test_classes_are_named_by_column_where_all_rows_have_the_same() -> None:
+    assert PageImage(PNG, "", ["a", "b", "a", "b", "a"], columns=2).class_caption == "Classes of the columns: a, b"
+    assert PageImage(PNG, "", ["a", "b", "a"], columns=3).class_caption == "Classes, row by row: a, b, a"
+    assert PageImage(PNG, "", ["a", "b", "b", "a"], columns=2).class_caption == "Classes, row by row: a, b; b, a"
+
+
 def test_settings_that_differ_are_apart_from_those_all_runs_share(page: str) -> None:
     page = page.replace("<wbr>", "")
     differ, same = page.split("Settings that all runs share", 1)

@@ -29,11 +29,20 @@ MEDIA_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif"}
 
 @dataclass(frozen=True)
 class PageImage:
-    """The bytes of a PNG or GIF file, what it shows, and the classes of its images, if they have any."""
+    """The bytes of a PNG or GIF file, what it shows, and the classes of its images in rows, if they have any."""
 
     content: bytes
     caption: str
     classes: Sequence[str] = ()
+    columns: int = COLUMNS
+
+    @property
+    def class_caption(self) -> str:
+        """The classes row by row, or those of the columns if all rows have the same ones."""
+        rows = [self.classes[at : at + self.columns] for at in range(0, len(self.classes), self.columns)]
+        if len(rows) > 1 and all(row == rows[0][: len(row)] for row in rows):
+            return f"Classes of the columns: {', '.join(rows[0])}"
+        return f"Classes, row by row: {'; '.join(', '.join(row) for row in rows)}"
 
     @property
     def data_uri(self) -> str:
@@ -148,7 +157,6 @@ def report_page(report: Report) -> str:
             same=settings.filter(~differs).select(pl.col("setting"), value=pl.nth(1)),
             colors=color_scheme(),
             vega=Markup(script),
-            columns=COLUMNS,
         )
     )
 

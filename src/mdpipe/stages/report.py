@@ -375,9 +375,9 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         pixels = dequantize(np.asarray(real.tokens[shown]), real.vocab_size).reshape(-1, *real.shape)
         labels = [] if real.labels is None else [names[label] for label in real.labels[shown]]
         grid = encode_png(contact_sheet(pixels, sheet_columns(classes)))
-        images.append(PageImage(grid, f"Real images of {settings.dataset}", labels))
+        images.append(PageImage(grid, f"Real images of {settings.dataset}", labels, sheet_columns(classes)))
         sampled = [names[at % real.classes] for at in range(settings.sample.count)] if settings.class_cond else []
-        images.append(PageImage(sheet.read_bytes(), f"Samples of {run}", sampled))
+        images.append(PageImage(sheet.read_bytes(), f"Samples of {run}", sampled, sheet_columns(classes)))
     if run in params.image_quality.runs:
         images.append(PageImage(paths.neighbors(run).read_bytes(), NEIGHBORS_CAPTION.format(run=run)))
     if (animation := folder / "unmasking.gif").exists():
