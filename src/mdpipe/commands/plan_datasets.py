@@ -4,11 +4,11 @@ The tokens of a text are counted in a sample of it, by its tokenizer, if both ar
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -100,18 +100,20 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
 def text_tokens(
     characters: Estimate,
     documents: Estimate,
-    texts: Sequence[str],
+    texts: tuple[str, ...],
     tokenizer: "Tokenizer | None",
-    dataset: TextDataset,
+    dataset: AnyDataset,
 ) -> Estimate:
     """Return the tokens of a text in windows.
 
     Without a tokenizer or a sample of the text, that is one per letter or byte, else one per CHARACTERS_PER_TOKEN
     characters, and one per document if a token ends it.
     """
+    if isinstance(dataset, ImageDataset):
+        return UNKNOWN
     packing = dataset.packing
     if tokenizer is not None and texts:
-        per_character, per_document = tokens_per_character(texts, tokenizer, packing)
+        per_character, per_document = tokens_per_character(texts, cast("Hashable", tokenizer), packing)
     else:
         is_character = isinstance(dataset.tokenizer, data.Text8Tokenizer | data.BytesTokenizer)
         per_character, per_document = 1 if is_character else 1 / CHARACTERS_PER_TOKEN, int(packing.append_eos)
@@ -154,14 +156,9 @@ def _split_documents(dataset: TextDataset, size: SourceSize, amounts: Mapping[st
     specs = _split_specs(dataset, size)
     pool, documents = (_pooled(specs, numbers) for numbers in (size.amounts, size.documents))
     density = Estimate(documents.value / (pool.value or 1), is_guess=True)
-    return {
-        split: size.documents.get(specs[split], NOTHING)
-        if isinstance(specs.get(split), str)
-        else amount * density
-        if size.documents
-        else NOTHING
-        for split, amount in amounts.items()
-    }
+    counts = {split: amount * density if size.documents else NOTHING for split, amount in amounts.items()}
+    named = {split: size.documents.get(spec, NOTHING) for split, spec in specs.items() if isinstance(spec, str)}
+    return counts | named
 
 
 def _split_specs(dataset: AnyDataset, size: SourceSize) -> dict[str, SplitSpec]:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from mdpipe.commands.plan_texts import FileSource, TextSize, text_sizes
+from mdpipe.commands.plan_texts import FileSource, TextSize, choose_texts, text_sizes
 from mdpipe.data.artifacts.files import read_json
 from mdpipe.file_formats import COMPRESSED
 from mdpipe.params import sources
@@ -171,7 +171,7 @@ def _files_size(name: str, source: FileSource) -> SourceSize:
         content=total(by_split("content").values()),
         disk=total(by_split("disk").values()),
         documents=by_split("documents"),
-        texts=tuple(text for size in sizes.values() for text in size.texts),
+        texts=choose_texts([text for size in sizes.values() for text in size.texts]),
         note=_sampling_note(name, sizes.values()),
     )
 
@@ -187,9 +187,9 @@ def _sampling_note(name: str, sizes: Iterable[TextSize]) -> str:
 
 def _raw_texts(folder: Path) -> tuple[str, ...]:
     """Return texts from all over a raw folder."""
-    settings = {"pattern": "documents-*.jsonl", "empty_documents": "keep"}
-    [size] = text_sizes(sources.JsonLinesSource(path=str(folder), **settings)).values()
-    return tuple(size.texts)
+    source = sources.JsonLinesSource(path=str(folder), pattern="documents-*.jsonl", empty_documents="keep")
+    [size] = text_sizes(source).values()
+    return choose_texts(size.texts)
 
 
 def _known_amounts(source: Source) -> tuple[dict[str | None, Estimate], Shape | None, int]:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,9 +30,9 @@ from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.params.data import Packing
 from mdpipe.params.sources import CsvSource, JsonLinesSource, TextSource
 
-SAMPLED_BYTES = 2 * 2**20
+SAMPLED_BYTES = 2**20
 """Read of a source, all of whose files together are not larger, or in blocks from all over them."""
-BLOCK = 2**15
+BLOCK = 2**14
 """Bytes of a block: some lines, and many blocks."""
 UNPACKED_BYTES = 16 * 2**20
 """Unpacked of the compressed files of a source: a fraction of a second."""
@@ -41,10 +42,14 @@ MAX_FILES = 64
 """Files that are opened of a source, besides those that are larger than this fraction of it."""
 MAX_ROW = 2**20
 """Bytes of the longest line or row in a block of a larger file; a file with longer ones has an unknown size."""
+MAX_CHARACTER_BYTES = 4
+"""Bytes of a character in any encoding; blocks of a table begin at multiples of it."""
 MAX_STARTS = 200
 """Line ends of a block that are tried as the end of a row: others are within quotes."""
-TOKENIZED_CHARS = 2**18
-"""Characters that are tokenized to count the tokens per character."""
+TOKENIZED_CHARS, TOKENIZED_TEXTS = 2**17, 500
+"""About the most characters and texts that are tokenized to count the tokens per character."""
+CACHED = 64
+"""Pairs of texts and tokenizers whose tokens are counted once in a plan."""
 ENDINGS = {"text": ".txt", "jsonl": ".jsonl", "csv": ".csv"}
 
 FileSource = TextSource | JsonLinesSource | CsvSource
@@ -243,23 +248,20 @@ def _line_block(stream: IO[bytes], start: int, length: int) -> bytes:
 
 
 def _sample_rows(source: CsvSource, stream: IO[bytes], size: int, limit: int, unpacked: float) -> _Sample:
-    """Read whole rows: from all over the file, or from its start if the encoding spells line ends in several bytes.
+    """Read whole rows from all over a table.
 
     Raises:
-        ValueError: the file has no rows.
+        ValueError: the table has no header.
     """
-    is_utf_8 = codecs.lookup(source.encoding).name == "utf-8"
-    encoding = "utf-8-sig" if is_utf_8 else source.encoding
-    head = codecs.getincrementaldecoder(encoding)(errors="replace").decode(stream.read(MAX_ROW))
     csv.field_size_limit(MAX_CHARACTERS)
-    names, first = _first_row(head, source.delimiter) if source.header is True else (source.header, 0)
-    length, parts, sampled = (size, [], 0) if size <= limit else (BLOCK, [], 0)
-    if length < size and "\n".encode(source.encoding) != b"\n":
-        length = limit
-        starts: Iterator[int] = iter((0,))
-    else:
-        starts = _starts(size, length, limit)
-    for start in starts:
+    start_bytes = stream.read(MAX_ROW)
+    encoding = _encoding_within(source.encoding, start_bytes)
+    head = start_bytes.decode(encoding, errors="replace")
+    first = len(head) - len(head.removeprefix("\ufeff"))
+    names, first = _first_row(head, first, source.delimiter) if source.header is True else (source.header, first)
+    length = size if size <= limit else BLOCK
+    parts, sampled = [], 0
+    for start in (start - start % MAX_CHARACTER_BYTES for start in _starts(size, length, limit)):
         for tail in (BLOCK, MAX_ROW):
             stream.seek(start)
             decoder = codecs.getincrementaldecoder(encoding)(errors="replace")
@@ -270,15 +272,24 @@ def _sample_rows(source: CsvSource, stream: IO[bytes], size: int, limit: int, un
             if stop >= end or len(rest) < tail:
                 break
         parts.append(text[begin:stop])
-        sampled += len(parts[-1].encode(source.encoding, errors="replace"))
+        sampled += len(parts[-1].encode(encoding, errors="replace"))
     if length >= size:
         sampled = size  # With the header.
     return _Sample("".join(parts).encode(errors="replace"), sampled, unpacked, tuple(names))
 
 
-def _first_row(text: str, delimiter: str) -> tuple[list[str], int]:
-    """Return the first row of a table that is not blank, and where it ends."""
-    lines = _Lines(text, 0)
+def _encoding_within(encoding: str, start: bytes) -> str:
+    """Return the encoding of a file's middle, which has no byte-order mark to tell the order."""
+    name = codecs.lookup(encoding).name
+    if name not in ("utf-16", "utf-32"):
+        return encoding
+    is_big = start.startswith((codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE))
+    return f"{name}-{'be' if is_big else 'le'}"
+
+
+def _first_row(text: str, position: int, delimiter: str) -> tuple[list[str], int]:
+    """Return the first row of a table from this position that is not blank, and where it ends."""
+    lines = _Lines(text, position)
     try:
         return next(row for row in csv.reader(lines, delimiter=delimiter, strict=True) if row), lines.position
     except (StopIteration, csv.Error):
@@ -356,19 +367,22 @@ def _documents(source: FileSource, file: SourceFile, sample: _Sample) -> Iterato
                 yield Document(file.name + document.name.removeprefix(path.name), document.text)
 
 
-def tokens_per_character(texts: Sequence[str], tokenizer: Tokenizer, packing: Packing) -> tuple[float, float]:
-    """Return the tokens per character of texts, and the further ones per document, which end or separate documents.
+def choose_texts(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return texts from all over the sequence, to be tokenized."""
+    steps = (sum(map(len, texts)) // TOKENIZED_CHARS, len(texts) // TOKENIZED_TEXTS)
+    step = min(max(1, *steps), max(1, len(texts)))
+    return tuple(text[:TOKENIZED_CHARS] for text in texts[step // 2 :: step])
 
-    Texts from all over the sequence are tokenized, up to `TOKENIZED_CHARS`.
-    """
+
+@lru_cache(CACHED)
+def tokens_per_character(texts: tuple[str, ...], tokenizer: Tokenizer, packing: Packing) -> tuple[float, float]:
+    """Return the tokens per character of texts, and the further ones per document, which end or separate documents."""
     from mdpipe.data.tokenize.token_stream import TokenStream
 
-    step = max(1, sum(map(len, texts)) // TOKENIZED_CHARS)
-    chosen = [text[:TOKENIZED_CHARS] for text in texts[step // 2 :: step]]
     with TemporaryDirectory() as folder, ExitStack() as files:
         stream = TokenStream(Path(folder, "tokens.npy"), tokenizer, packing, files)
-        for text in chosen:
+        for text in texts:
             stream.append(Document("", text))
         counts = stream.counts
     ends = counts["documents"] if packing.append_eos or tokenizer.eos_separates_words else 0
-    return (counts["tokens"] - ends) / max(sum(map(len, chosen)), 1), ends / max(len(chosen), 1)
+    return (counts["tokens"] - ends) / max(sum(map(len, texts)), 1), ends / max(len(texts), 1)
