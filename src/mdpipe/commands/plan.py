@@ -13,20 +13,14 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from mdpipe.commands.plan_sizes import (
+from mdpipe.commands.plan_datasets import (
     CHARACTERS_PER_TOKEN,
-    NOTHING,
-    UNKNOWN,
     DatasetSize,
-    Estimate,
-    SourceSize,
     dataset_size,
-    download_size,
-    source_size,
     text_tokens,
     tokenizer_size,
-    total,
 )
+from mdpipe.commands.plan_sizes import NOTHING, UNKNOWN, Estimate, SourceSize, download_size, source_size, total
 from mdpipe.params import Params, Run
 from mdpipe.params.kinds import Config
 from mdpipe.params.load import RESOLVED_PARAMS_FILE
@@ -217,11 +211,12 @@ class Plan:
     def _zero_shot(self, name: str, source: str) -> Row:
         """Return the FLOPs of all of a source, by the tokenizer of the run's dataset, under each of its protocols."""
         run = self.params.runs[name]
-        characters = total(self.sources[source].amounts.values())
-        tokens = text_tokens(characters, self.params.datasets[run.dataset])
-        examples = self.datasets[run.dataset].examples(tokens)
+        size, dataset, data = self.sources[source], self.params.datasets[run.dataset], self.datasets[run.dataset]
+        characters, documents = total(size.amounts.values()), total(size.documents.values())
+        tokens = text_tokens(characters, documents, size.texts, data.tokenizer, dataset)
+        examples = data.examples(tokens)
         settings = self.params.zero_shot
-        seq_len = self.datasets[run.dataset].length
+        seq_len = data.length
         passes = sum(seq_len / (protocol.stride or seq_len) for protocol in settings.sources[source].values())
         flops = self.models[name].evaluation(settings.largest_num_mc_samples, examples) * passes
         return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=flops)
@@ -345,6 +340,7 @@ def _notes(plan: Plan, rows: Sequence[Row], mfu: float, peak: float) -> Iterator
         " token of a larger vocabulary. Not counted: metrics, samples, the report, and DVC's cache, which takes as much"
         " disk space again where the file system has no reflinks."
     )
+    yield from (f"{size.note}." for size in plan.sources.values() if size.note)
     yield from missing_paths(plan.params, plan.params.sources)
     yield from missing_weights(plan.params)
     if any(getattr(row, name).is_unknown for row in rows for name in UNITS):

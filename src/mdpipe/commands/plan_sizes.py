@@ -1,48 +1,33 @@
-"""Sizes of sources and datasets before anything runs: exact if they are in data/, else from the catalog's counts.
+"""Sizes of sources before anything runs: exact if they are in data/, else from the catalog's counts.
 
-Local text files are estimated at one character per byte. All other sizes are unknown until the data is downloaded.
+Local text files are estimated from what `plan_texts` reads of them. All other sizes are unknown until the data is
+downloaded: nothing is asked for in the network.
 """
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from mdpipe.data.artifacts.files import read_header as read_typed_header
+from mdpipe.commands.plan_texts import FileSource, TextSize, choose_texts, text_sizes
 from mdpipe.data.artifacts.files import read_json
-from mdpipe.data.dataset import DatasetHeader
 from mdpipe.file_formats import COMPRESSED
-from mdpipe.params import data, sources
+from mdpipe.params import sources
 from mdpipe.params.catalog import find_entry
-from mdpipe.params.data import ImageDataset, SplitSpec, TextDataset
 from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
-
-if TYPE_CHECKING:
-    from mdpipe.data.sources.files import SourceFile
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 MIN_HOURS = 0.01
 ZIP_RATIO, PARQUET_RATIO = 0.31, 0.6
 """Bytes downloaded per byte of text: 31,344,016 for the 100,000,000 of text8, 24 GB for OpenWebText's 40 in parquet."""
-CHARACTERS_PER_TOKEN = 4.3
-"""Characters per token of English text, for GPT-2's vocabulary or a similar one."""
-GPT2_VOCABULARY, GPT2_BYTES = 50_257, 1_042_301 + 456_318
-"""GPT-2's tokens, and the bytes of its vocab.json and merges.txt."""
-LINE_BYTES = 112
-"""Bytes in data/raw of a line that is a document, besides its text: its key of 64 and its name in JSON."""
-SAMPLED_BYTES = 2**20
-"""Read of a file to estimate the number of its lines."""
 DIGITS, PHOTOS, PHOTO_EDGES = 1797, 2, (427, 640)
 """Images that come with scikit-learn."""
 GRAY = ("mnist", "fashion_mnist")
 """Datasets of the catalog with one channel; all others have three."""
 
-AnyDataset = TextDataset | ImageDataset
 Shape = tuple[int, ...]
 
 
@@ -110,29 +95,105 @@ class SourceSize:
     """Bytes of text or pixels."""
     disk: Estimate
     """Bytes of data/raw/SOURCE."""
+    documents: Mapping[str | None, Estimate] = field(default_factory=dict)
+    """Documents in each split of the source; empty if that is unknown, and for images."""
+    texts: tuple[str, ...] = ()
+    """Texts from all over the source, to count tokens of."""
+    note: str = ""
+    """How much of the files the estimates rest on, or why there are none; empty if it is all or unknown."""
 
 
 def source_size(name: str, source: Source, is_outdated: bool) -> SourceSize:
     """Return the size of a source, read from data/raw if that is up to date, else estimated from the settings."""
     if not is_outdated and (header := read_header(paths.raw(name) / "source.json")) is not None:
         amounts: dict[str | None, Estimate] = {}
+        documents: dict[str | None, Estimate] = {}
         for shard in header["shards"]:
             count = Estimate(shard["images"] if "images" in shard else shard["characters"])
             amounts[shard["split"]] = amounts.get(shard["split"], NOTHING) + count
+            if "documents" in shard:
+                documents[shard["split"]] = documents.get(shard["split"], NOTHING) + Estimate(shard["documents"])
         shape = tuple(header["shape"]) if "shape" in header else None
         content = Estimate(header["bytes"]) if shape is None else total(amounts.values()) * math.prod(shape)
         disk = Estimate(folder_size(paths.raw(name)))
-        return SourceSize(amounts, shape, header.get("classes", 0), content, disk)
+        texts = _raw_texts(paths.raw(name)) if documents else ()
+        return SourceSize(amounts, shape, header.get("classes", 0), content, disk, documents, texts)
+    if (files := _as_files(source.resolve())) is not None:
+        return _files_size(name, files)
     amounts, shape, classes = _known_amounts(source)
     bytes_per_unit: float = 1
     if source.modality == "image":
         bytes_per_unit = math.nan if shape is None else math.prod(shape)
     content = (total(amounts.values()) * bytes_per_unit).estimated()
-    return SourceSize(amounts, shape, classes, content, content + (_num_lines(source) * LINE_BYTES).estimated())
+    note = ""
+    if isinstance(source.resolve(), sources.UrlSource) and content.is_unknown:
+        note = f"sources.{name}: the size of what is at a URL is unknown before its download"
+    return SourceSize(amounts, shape, classes, content, content, note=note)
+
+
+def _as_files(source: Source) -> FileSource | None:
+    """Return a source of text files, or the file of a URL that was downloaded; None for another source."""
+    match source:
+        case sources.TextSource() | sources.JsonLinesSource() | sources.CsvSource():
+            return source
+        case sources.UrlSource(member=None) if (file := _downloaded(source)).exists():
+            settings = source.model_dump(include={"empty_documents", "detokenizer", "decode_errors"})
+            if source.field is not None:
+                return sources.JsonLinesSource(path=str(file), field=source.field, **settings)
+            return sources.TextSource(path=str(file), sample_by=source.sample_by, **settings)
+    return None
+
+
+def _downloaded(source: sources.UrlSource) -> Path:
+    """Return where the download of a URL is, or will be."""
+    from mdpipe.data.sources.download import destination
+
+    return destination(source.url, paths.DOWNLOADS)
+
+
+def _files_size(name: str, source: FileSource) -> SourceSize:
+    """Return the size of text files, from as much as `text_sizes` reads of them; unknown if they cannot be read."""
+    try:
+        sizes = text_sizes(source)
+    except (ValueError, OSError):  # There are no such files, or `download` will say what is wrong with them.
+        found = Path(source.path).exists()
+        note = f"sources.{name}: its files have an unknown size, since part of them cannot be read" if found else ""
+        return SourceSize({None: UNKNOWN}, None, 0, UNKNOWN, UNKNOWN, note=note)
+
+    def by_split(attribute: str) -> dict[str | None, Estimate]:
+        # Text of exactly this many characters is still a guess: a reader may change it.
+        return {split: Estimate(round(getattr(size, attribute)), is_guess=True) for split, size in sizes.items()}
+
+    return SourceSize(
+        amounts=by_split("characters"),
+        shape=None,
+        classes=0,
+        content=total(by_split("content").values()),
+        disk=total(by_split("disk").values()),
+        documents=by_split("documents"),
+        texts=choose_texts([text for size in sizes.values() for text in size.texts]),
+        note=_sampling_note(name, sizes.values()),
+    )
+
+
+def _sampling_note(name: str, sizes: Iterable[TextSize]) -> str:
+    """Return how much of the files was read; empty if it is all."""
+    size, unread = sum(size.size for size in sizes), sum(size.unread for size in sizes)
+    if not unread:
+        return ""
+    read = Estimate(size - unread).format("B")
+    return f"sources.{name}: estimated from {read} of {Estimate(size).format('B')}; may be off by a quarter"
+
+
+def _raw_texts(folder: Path) -> tuple[str, ...]:
+    """Return texts from all over a raw folder."""
+    source = sources.JsonLinesSource(path=str(folder), pattern="documents-*.jsonl", empty_documents="keep")
+    [size] = text_sizes(source).values()
+    return choose_texts(size.texts)
 
 
 def _known_amounts(source: Source) -> tuple[dict[str | None, Estimate], Shape | None, int]:
-    """Return amounts, shape and classes as the catalog, the settings or the sizes of text files state them."""
+    """Return amounts, shape and classes as the catalog or the settings state them."""
     found, shape, classes = source.resolve(), None, 0
     if isinstance(found, sources.NpzFlatSource):
         channels, height, width = found.shape
@@ -152,51 +213,14 @@ def _known_amounts(source: Source) -> tuple[dict[str | None, Estimate], Shape | 
         case sources.PhotosSource(region=edge):
             squares = math.prod(length // edge for length in PHOTO_EDGES)
             return {None: Estimate(PHOTOS * squares)}, (edge, edge, 3), 0
-        case sources.TextSource() | sources.JsonLinesSource() | sources.CsvSource():
-            return _file_sizes(found.path, found.pattern), None, 0
     return {None: UNKNOWN}, shape, classes
-
-
-def _file_sizes(path: str, pattern: str | dict[str, str]) -> dict[str | None, Estimate]:
-    """Return one character per byte for the text files of a source, by split; unknown if one is compressed."""
-    from mdpipe.data.sources.files import find_files
-
-    amounts: dict[str | None, Estimate] = {}
-    try:
-        for file in find_files(Path(path), pattern):
-            size = UNKNOWN if file.is_compressed else Estimate(file.size, is_guess=True)
-            amounts[file.split] = amounts.get(file.split, NOTHING) + size
-    except ValueError:  # The files do not exist.
-        return {None: UNKNOWN}
-    return amounts
-
-
-def _num_lines(source: Source) -> Estimate:
-    """Return the number of lines of the text files of a source whose documents are lines, and 0 for other sources."""
-    from mdpipe.data.sources.files import find_files
-
-    if not isinstance(source, sources.TextSource) or source.sample_by != "line":
-        return NOTHING
-    try:
-        files = find_files(Path(source.path), source.pattern)
-    except ValueError:  # The files do not exist.
-        return UNKNOWN
-    return total(_lines_of(file) for file in files)
-
-
-def _lines_of(file: "SourceFile") -> Estimate:
-    """Estimate the lines of a file from its start; unknown if it is compressed."""
-    if file.is_compressed:
-        return UNKNOWN
-    with file.path.open("rb") as stream:
-        start = stream.read(SAMPLED_BYTES)
-    lines = max(start.count(b"\n"), 1)
-    return Estimate(lines * file.size / max(len(start), 1), is_guess=True)
 
 
 def download_size(source: Source, content: Estimate) -> Estimate:
     """Estimate the bytes to download for a source; unknown for images that will be resized."""
     match source.resolve():
+        case sources.UrlSource() as found if _downloaded(found).exists():
+            return NOTHING
         case sources.UrlSource(url=url, member=member):
             return content * (ZIP_RATIO if member or url.endswith(COMPRESSED) else 1)
         case sources.HuggingFaceSource(name=name, modality="text") if not Path(name).is_dir():
@@ -204,129 +228,6 @@ def download_size(source: Source, content: Estimate) -> Estimate:
         case sources.HuggingFaceSource(name=name, resize=resize) if not Path(name).is_dir():
             return content if resize is None else UNKNOWN
     return NOTHING
-
-
-@dataclass(frozen=True)
-class DatasetSize:
-    """The size of a dataset."""
-
-    tokens: Mapping[str, Estimate]
-    """By split."""
-    disk: Estimate
-    """Bytes of data/encoded/DATASET."""
-    shape: Shape
-    """(L,) or (H, W, C)."""
-    vocab_size: int | None
-    """None if the tokenizer is not downloaded yet."""
-    classes: int
-    """Number of classes; 0 if there are none or it is unknown."""
-    is_guess: bool
-    """True if the number of channels or classes is a guess."""
-
-    @property
-    def length(self) -> int:
-        """Tokens per example."""
-        return math.prod(self.shape)
-
-    def examples(self, tokens: Estimate) -> Estimate:
-        """Return the number of examples that the tokens fill; the last one may be shorter."""
-        return tokens.ceil_times(Fraction(1, self.length))
-
-
-def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSize, is_outdated: bool) -> DatasetSize:
-    """Return the size of a dataset, read from data/encoded if that is up to date, else estimated from its source."""
-    folder, vocab_size = paths.encoded(name), find_vocab_size(dataset)
-    if not is_outdated and (file := folder / "dataset.json").exists():
-        header = read_typed_header(file, DatasetHeader, f"remove {folder}, and plan without it")
-        tokens = {split: Estimate(counts["tokens"]) for split, counts in header.splits.items()}
-        if isinstance(dataset, TextDataset):
-            shape: Shape = (dataset.seq_len,)
-        else:
-            shape = (dataset.size, dataset.size, header.shape[-1])
-        vocab_size, disk = vocab_size or header.vocab_size, Estimate(folder_size(folder))
-        return DatasetSize(tokens, disk, shape, vocab_size, header.classes, is_guess=False)
-    amounts = _split_amounts(dataset, size.amounts)
-    if isinstance(dataset, TextDataset):
-        shape = (dataset.seq_len,)
-        tokens = {split: text_tokens(amount, dataset) for split, amount in amounts.items()}
-        is_guess = False
-    else:
-        shape = (dataset.size, dataset.size, size.shape[2] if size.shape else 3)
-        tokens = {
-            split: amount * (_tiles(dataset, split, size.shape) * math.prod(shape)) for split, amount in amounts.items()
-        }
-        is_guess = size.shape is None or (source.has_classes and not size.classes)
-    id_bytes = np.min_scalar_type((vocab_size or 2**32) - 1).itemsize
-    disk = (total(tokens.values()) * id_bytes).estimated()
-    return DatasetSize(tokens, disk, shape, vocab_size, size.classes, is_guess)
-
-
-def text_tokens(characters: Estimate, dataset: AnyDataset) -> Estimate:
-    """Return the tokens of a text: one per letter or byte, else one per CHARACTERS_PER_TOKEN characters."""
-    is_character = isinstance(dataset.tokenizer, data.Text8Tokenizer | data.BytesTokenizer)
-    return (characters * (1 if is_character else 1 / CHARACTERS_PER_TOKEN)).estimated()
-
-
-def _tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> Estimate:
-    """Return the number of tiles of an image, ((H - size) // stride + 1) ((W - size) // stride + 1).
-
-    It is 1 if the shape is unknown. Tiles of validation and test do not overlap: their stride is their size.
-    """
-    if shape is None:
-        return Estimate(1, is_guess=True)
-    stride = dataset.stride if split == "train" and dataset.stride else dataset.size
-    return Estimate(math.prod(max((edge - dataset.size) // stride + 1, 0) for edge in shape[:2]))
-
-
-def _split_amounts(dataset: AnyDataset, amounts: Mapping[str | None, Estimate]) -> dict[str, Estimate]:
-    """Return the characters or images of each split of the dataset, given those of each split of the source.
-
-    Validation and test are splits of the source, or parts of its split "train", or of all other data if it has none.
-    """
-    specs = dataset.splits.resolve([split for split in amounts if split is not None])
-    rest = [split for split in amounts if split not in specs.values() and ("train" not in amounts or split == "train")]
-    pool = total(amounts[split] for split in rest)
-    taken = {split: _part_of(pool, spec, dataset) for split, spec in specs.items() if not isinstance(spec, str)}
-    named = {split: amounts.get(spec, UNKNOWN) for split, spec in specs.items() if isinstance(spec, str)}
-    return {"train": pool + total(taken.values()) * -1, **taken, **named}
-
-
-def _part_of(pool: Estimate, spec: SplitSpec, dataset: AnyDataset) -> Estimate:
-    match spec:
-        case data.LastDocuments(last_documents=count) if isinstance(dataset, ImageDataset):
-            return Estimate(count)
-        case data.LastCharacters(last_characters=count):
-            return Estimate(count)
-        case float() | data.Windows():
-            return pool.ceil_times(Fraction(str(spec if isinstance(spec, float) else spec.windows))).estimated()
-    return UNKNOWN  # The lengths of documents differ.
-
-
-def find_vocab_size(dataset: AnyDataset) -> int | None:
-    """Return the vocabulary size; None if the tokenizer's file is not downloaded yet."""
-    match dataset.tokenizer:
-        case data.PixelTokenizer(levels=count) | data.SentencePieceTokenizer(vocab_size=count):
-            return count
-        case data.GPT2Tokenizer(path=path) if not Path(path).exists():
-            return GPT2_VOCABULARY
-        case data.HFTokenizerFile(path=path) if not Path(path).exists():
-            return None
-        case tokenizer:
-            from mdpipe.data.tokenizers import build_tokenizer
-
-            return build_tokenizer(tokenizer).vocab_size
-
-
-def tokenizer_size(name: str, dataset: AnyDataset, is_outdated: bool) -> tuple[Estimate, Estimate]:
-    """Return the bytes to download for a tokenizer and its bytes on disk; both are 0 before a tokenizer is fitted."""
-    download = NOTHING
-    if (
-        isinstance(dataset.tokenizer, data.GPT2Tokenizer | data.HFTokenizerFile)
-        and not Path(dataset.tokenizer.path).exists()
-    ):
-        download = Estimate(GPT2_BYTES) if isinstance(dataset.tokenizer, data.GPT2Tokenizer) else UNKNOWN
-    kept = paths.tokenizer(name)
-    return download, Estimate(folder_size(kept)) if kept.is_dir() and not is_outdated else download
 
 
 def folder_size(path: Path) -> int:
