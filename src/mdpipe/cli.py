@@ -5,6 +5,7 @@ A stage's module is imported when its command runs, so that light stages do not 
 
 import importlib
 import os
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from mdpipe.params.errors import did_you_mean
 from mdpipe.pipeline.full_keys import full_keys
 from mdpipe.pipeline.preflight import (
     dvc_targets,
+    linked_folders,
     require_usable,
     require_writable,
     state_folders,
@@ -248,7 +250,8 @@ def _run_stage(stage: str, **names: str) -> None:
         for section, name in names.items():
             _require(params, section, name)
         if DVC_MARK in os.environ:
-            if problem := next(working_copy_problems(params), None):
+            sources = names.values() if stage == "download" else ()
+            if problem := next(chain(working_copy_problems(params), linked_folders(params, sources)), None):
                 raise ValueError(problem)
             outputs = stage_outputs(stage, list(names.values()), content)
             require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_targets()])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from mdpipe.cli import app
@@ -177,6 +178,40 @@ def test_an_output_behind_a_symlink_is_refused_before_a_run(place, tmp_path_fact
     assert result.exit_code == 1
     assert "is a symbolic link" in result.output
     assert list(disk.iterdir()) == []
+
+
+def with_texts(path: str) -> Any:
+    data = smoke()
+    data["sources"]["texts"] = {"kind": "text", "path": path}
+    return parse_params(data)
+
+
+def test_files_behind_a_linked_folder_are_refused(place, tmp_path_factory, monkeypatch):
+    """DVC does not look there, and would say "up to date" after a change."""
+    disk = tmp_path_factory.mktemp("disk")
+    (disk / "1.txt").write_text("one")
+    Path("texts/more").mkdir(parents=True)
+    Path("texts/more/0.txt").write_text("zero")
+    require_usable(with_texts("texts"), with_sources=True)
+    Path("texts/more/linked.txt").symlink_to(disk / "1.txt")
+    Path("texts/.cache").symlink_to(disk)
+    require_usable(with_texts("texts"), with_sources=True)
+    Path("texts/more/disk").symlink_to(disk)
+    expected = (
+        "sources.texts.path: 'texts' has texts/more/disk, a link to a folder, where DVC would not notice"
+    )
+    assert expected in refusal(with_texts("texts"))
+    Path("whole").symlink_to(disk)
+    require_usable(with_texts("whole"), with_sources=True)
+    Path("params.yaml").write_text(yaml.safe_dump(with_texts("texts").model_dump(mode="json")))
+    monkeypatch.setenv("DVC_STAGE", "download@texts")
+    monkeypatch.setattr("mdpipe.cli.stage_params_file", lambda: Path("params.yaml"))
+    monkeypatch.setattr("mdpipe.cli.watch_inputs", lambda *_: None)
+    monkeypatch.setattr("mdpipe.cli.exit_with_engine", lambda: None)
+    result = CliRunner().invoke(app, ["download", "texts"])
+    assert result.exit_code == 1
+    assert "a link to a folder, where DVC would not notice" in " ".join(result.output.split())
+    assert not Path("data/raw/texts").exists()
 
 
 @pytest.mark.parametrize("closed", ["data/raw", ".mdpipe/scratch", ".dvc/cache/files/md5/0a", ".dvc/tmp", "dvc.lock"])

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from mdpipe.data.sources.files import find_files
 from mdpipe.params import Params
 from mdpipe.params.images import InceptionFeaturesConfig
 from mdpipe.params.sources import Source
@@ -24,13 +26,14 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
     Raises:
         ValueError: there are problems; the message has one line for each.
     """
-    missing = [*missing_paths(params, params.sources), *missing_weights(params)] if with_sources else []
+    sources = params.sources
+    missing = [*missing_paths(params, sources), *linked_folders(params, sources), *missing_weights(params)]
     if problems := [
         *home_problems(),
         *working_copy_problems(params),
         *_circular_paths(params),
         *_ignored_paths(params),
-        *missing,
+        *(missing if with_sources else []),
     ]:
         raise ValueError("\n".join(problems))
 
@@ -136,6 +139,27 @@ def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
         source = params.sources[name]
         if not Path(source.path).exists() and _maker(params, name) is None:
             yield f"{_key(name, source)} does not exist; correct it, or put the files there"
+
+
+def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:
+    """Yield a line for each of the named sources that reads files behind a link to a folder.
+
+    DVC does not follow such links, so that it would not notice a change of these files.
+    """
+    for name in names:
+        source = params.sources[name]
+        pattern, folder = getattr(source, "pattern", None), Path(source.path)
+        if pattern is None or not folder.is_dir():
+            continue
+        parents: set[Path] = set()
+        with suppress(ValueError):  # The stage `download` says what is wrong with the files.
+            for file in find_files(folder, pattern):
+                parents.update(file.path.parents)
+        if links := sorted(parent for parent in parents if folder in parent.parents and parent.is_symlink()):
+            yield (
+                f"{_key(name, source)} has {links[0]}, a link to a folder, where DVC would not notice a change of the"
+                " files: put the files there, or make a source of the folder that it links to"
+            )
 
 
 def missing_weights(params: Params) -> Iterator[str]:
