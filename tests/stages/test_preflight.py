@@ -197,9 +197,7 @@ def test_files_behind_a_linked_folder_are_refused(place, tmp_path_factory, monke
     Path("texts/.cache").symlink_to(disk)
     require_usable(with_texts("texts"), with_sources=True)
     Path("texts/more/disk").symlink_to(disk)
-    expected = (
-        "sources.texts.path: 'texts' has texts/more/disk, a link to a folder, where DVC would not notice"
-    )
+    expected = "sources.texts.path: 'texts' has texts/more/disk, a link to a folder, where DVC would not notice"
     assert expected in refusal(with_texts("texts"))
     Path("whole").symlink_to(disk)
     require_usable(with_texts("whole"), with_sources=True)
