@@ -199,6 +199,9 @@ def test_files_behind_a_linked_folder_are_refused(place, tmp_path_factory, monke
     Path("texts/more/disk").symlink_to(disk)
     expected = "sources.texts.path: 'texts' has texts/more/disk, a link to a folder, where DVC would not notice"
     assert expected in refusal(with_texts("texts"))
+    data = with_texts("texts").model_dump(mode="json")
+    data["sources"]["texts"]["pattern"] = "*.txt"  # reads no folder
+    require_usable(parse_params(data), with_sources=True)
     Path("whole").symlink_to(disk)
     require_usable(with_texts("whole"), with_sources=True)
     Path("params.yaml").write_text(yaml.safe_dump(with_texts("texts").model_dump(mode="json")))

@@ -2,10 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
-from mdpipe.data.sources.files import find_files
 from mdpipe.params import Params
 from mdpipe.params.images import InceptionFeaturesConfig
 from mdpipe.params.sources import Source
@@ -142,24 +140,26 @@ def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
 
 
 def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:
-    """Yield a line for each of the named sources that reads files behind a link to a folder.
+    """Yield a line for each of the named sources that may read files behind a link to a folder.
 
-    DVC does not follow such links, so that it would not notice a change of these files.
+    DVC does not follow such links, so that it would not notice a change of these files. Hidden folders are not read,
+    and no folder is by a pattern of names only.
     """
     for name in names:
         source = params.sources[name]
-        pattern, folder = getattr(source, "pattern", None), Path(source.path)
-        if pattern is None or not folder.is_dir():
-            continue
-        parents: set[Path] = set()
-        with suppress(ValueError):  # The stage `download` says what is wrong with the files.
-            for file in find_files(folder, pattern):
-                parents.update(file.path.parents)
-        if links := sorted(parent for parent in parents if folder in parent.parents and parent.is_symlink()):
+        pattern = getattr(source, "pattern", "")
+        patterns = [pattern] if isinstance(pattern, str) else pattern.values()
+        if any("/" in each for each in patterns) and (link := next(_links_to_folders(source.path), None)):
             yield (
-                f"{_key(name, source)} has {links[0]}, a link to a folder, where DVC would not notice a change of the"
+                f"{_key(name, source)} has {link}, a link to a folder, where DVC would not notice a change of the"
                 " files: put the files there, or make a source of the folder that it links to"
             )
+
+
+def _links_to_folders(path: str) -> Iterator[Path]:
+    for parent, folders, _ in os.walk(path):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (link for link in (Path(parent, name) for name in folders) if link.is_symlink())
 
 
 def missing_weights(params: Params) -> Iterator[str]:
