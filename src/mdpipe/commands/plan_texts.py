@@ -31,11 +31,11 @@ from mdpipe.params.data import Packing
 from mdpipe.params.sources import CsvSource, JsonLinesSource, TextSource
 
 SAMPLED_BYTES = 2**20
-"""Read of a source, all of whose files together are not larger, or in blocks from all over them."""
+"""Most bytes that are read of a source's files: all of small ones, blocks from all over large ones."""
 BLOCK = 2**14
 """Bytes of a block: some lines, and many blocks."""
 UNPACKED_BYTES = 16 * 2**20
-"""Unpacked of the compressed files of a source: a fraction of a second."""
+"""Most bytes that are unpacked of a source's compressed files, which takes a fraction of a second."""
 CHUNK = 2**16
 """Bytes that are unpacked at once."""
 MAX_FILES = 64
@@ -66,9 +66,9 @@ class TextSize:
     disk: float = 0
     """Bytes of their documents and keys in data/raw."""
     size: int = 0
-    """Bytes of the files,"""
+    """Bytes of the files."""
     unread: int = 0
-    """those among them that were not read, for compressed files in proportion."""
+    """Bytes of the files that were not read; of compressed files, in proportion to what was not unpacked."""
     texts: list[str] = field(default_factory=list)
     """Texts of the documents that were read; parts of long ones if a file is a document."""
 
@@ -148,13 +148,13 @@ def _raw_bytes(document: Document) -> int:
 
 @dataclass
 class _Sample:
-    """What was read of a file: whole lines, or rows in UTF-8 without their header."""
+    """Part of a file: whole lines, or the rows of a table in UTF-8 without their header."""
 
     content: bytes
     size: int
-    """Bytes of them in the unpacked file,"""
+    """Bytes of this part in the unpacked file."""
     unpacked: float
-    """which has this many."""
+    """Bytes of the unpacked file, estimated if it was not unpacked to its end."""
     header: tuple[str, ...] = ()
     """Names of the columns."""
 

@@ -142,8 +142,8 @@ def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
 def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:
     """Yield a line for each of the named sources that may read files behind a link to a folder.
 
-    DVC does not follow such links, so that it would not notice a change of these files. Hidden folders are not read,
-    and no folder is by a pattern of names only.
+    DVC does not follow such links, so that it would not notice a change of these files. Sources read no hidden folders,
+    and none at all if the pattern has no `/`.
     """
     for name in names:
         source = params.sources[name]
