@@ -15,6 +15,7 @@ import yaml
 import mdpipe
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.provenance import require_unchanged_inputs
 
 if TYPE_CHECKING:
     from mdpipe.data.dataset import EncodedDataset
@@ -49,7 +50,12 @@ def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") ->
 
 
 def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = ()) -> str:
-    """Hash JSON content, the code that dvc.yaml lists for a stage, and the bytes of the files."""
+    """Hash JSON content, the code that dvc.yaml lists for a stage, and the bytes of the files.
+
+    Raises:
+        StaleInputsError: an input of the stage has changed since it started. The code in memory is then not the code of
+            the files, and what the stage makes must not be taken for theirs.
+    """
     root = Path(mdpipe.__file__).parents[2]
     entry = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
     parts = [root / part for part in entry["deps"] if part.startswith("src/")]
@@ -58,6 +64,7 @@ def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = ()) -> st
     for path in (*modules, *files):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
+    require_unchanged_inputs()
     return digest.hexdigest()[: paths.HASH_DIGITS]
 
 
