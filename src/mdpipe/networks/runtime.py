@@ -27,7 +27,7 @@ def set_determinism(threads: int) -> None:
 
     Denormal numbers (below 1.2e-38) are flushed to 0. Attention produces them: where scores differ by more than 87, as
     at a high learning rate, the smallest probabilities and their gradients are denormal, and some processors take over
-    a hundred cycles for each. One run in results/optimizers took 2.6 times as long because of them.
+    a hundred cycles for each. One training took 2.6 times as long because of them.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_flush_denormal(True)

@@ -374,10 +374,11 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         names = real.class_names or tuple(map(str, range(real.classes)))
         pixels = dequantize(np.asarray(real.tokens[shown]), real.vocab_size).reshape(-1, *real.shape)
         labels = [] if real.labels is None else [names[label] for label in real.labels[shown]]
-        grid = encode_png(contact_sheet(pixels, sheet_columns(classes)))
-        images.append(PageImage(grid, f"Real images of {settings.dataset}", labels, sheet_columns(classes)))
+        columns = sheet_columns(classes)
+        grid = encode_png(contact_sheet(pixels, columns))
+        images.append(PageImage(grid, f"Real images of {settings.dataset}", labels, columns))
         sampled = [names[at % real.classes] for at in range(settings.sample.count)] if settings.class_cond else []
-        images.append(PageImage(sheet.read_bytes(), f"Samples of {run}", sampled, sheet_columns(classes)))
+        images.append(PageImage(sheet.read_bytes(), f"Samples of {run}", sampled, columns))
     if run in params.image_quality.runs:
         images.append(PageImage(paths.neighbors(run).read_bytes(), NEIGHBORS_CAPTION.format(run=run)))
     if (animation := folder / "unmasking.gif").exists():

@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.objectives.genmd4 import PerTokenSchedule
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.ancestral import AncestralStepwise
-from mdpipe.diffusion.samplers.base import Sampler, TimeStep
+from mdpipe.diffusion.samplers.base import Sampler, Start, TimeStep
 from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params.diffusion import LinearConfig
@@ -85,3 +86,17 @@ def test_decoding_by_the_likeliest_token_shifts_only_what_was_left(kind: str) ->
         found = left_at_zero(sampler_of(kind, steps=3, decode=decode), 20_000)
         error = (likeliest * (1 - likeliest) / 20_000) ** 0.5
         assert abs(found[1].item() - likeliest) < 5 * error
+
+
+@pytest.mark.parametrize("time_grid", ["uniform", "cosine"])
+@pytest.mark.parametrize("steps", [1, 7, 1000])
+def test_genmd4_leaves_no_mask_to_decode(steps: int, time_grid: str) -> None:
+    """Its schedules end at alpha(0) = 1, officially as well: the last step unmasks with certainty, and none follows."""
+    schedule = PerTokenSchedule(3, 1.0, 1e-4)
+    with torch.no_grad():
+        schedule.raw.copy_(torch.tensor([-3.0, 0.0, 30.0]))
+        plan = sampler_of("genmd4_ancestral", steps, time_grid).plan(
+            schedule, Start(masks(1, 2, 3), 3, RNG, torch.arange(1))
+        )
+    assert len(plan) == steps
+    assert plan[-1].unmask_prob.tolist() == [1, 1, 1]
