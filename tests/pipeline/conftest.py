@@ -7,7 +7,8 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,9 +74,9 @@ class WorkingCopy:
         self._calls.unlink(missing_ok=True)
         return [call for call in calls if call != "resolve"]
 
-    def is_up_to_date(self) -> bool:
-        """Whether DVC finds every stage as its lock says."""
-        return "up to date" in self.run("dvc", "status")
+    def is_up_to_date(self, *stages: str) -> bool:
+        """Whether DVC finds these stages, by default all, as its lock says."""
+        return "up to date" in self.run("dvc", "status", *stages)
 
     def planned(self) -> list[str]:
         """Return the sorted stages that Snakemake would run."""
@@ -98,6 +99,12 @@ class WorkingCopy:
         section[last] = value
         file.write_text(yaml.safe_dump(params, sort_keys=False))
 
+    def rewrite(self, name: str, content: bytes) -> None:
+        """Replace a file that may be a read-only link into DVC's cache."""
+        path = self.root / name
+        path.unlink()
+        path.write_bytes(content)
+
     def keep_only(self, section: str, name: str) -> None:
         """Leave one entry of a section of params.yaml."""
         entries = yaml.safe_load((self.root / "params.yaml").read_text())[section]
@@ -106,6 +113,15 @@ class WorkingCopy:
     def lock(self) -> str:
         """The text of dvc.lock."""
         return (self.root / "dvc.lock").read_text()
+
+    def forget(self, stage: str) -> None:
+        """Remove a stage from dvc.lock and DVC's run cache; the next engine runs it, even if its outputs exist."""
+        lock = yaml.safe_load(self.lock())
+        command = lock["stages"].pop(stage)["cmd"]
+        (self.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+        for remembered in (self.root / ".dvc/cache/runs").glob("*/*/*"):
+            if f"cmd: {command}\n" in remembered.read_text():
+                shutil.rmtree(remembered.parent)
 
     def digest(self, folder: str) -> str:
         """One hash of all the files of a folder, with their names."""
@@ -198,12 +214,7 @@ def untrained(uninterrupted: WorkingCopy, tmp_path: Path) -> Iterator[WorkingCop
     """
     copy = uninterrupted.twin(tmp_path)
     shutil.rmtree(copy.root / "models" / RUN)
-    lock = yaml.safe_load(copy.lock())
-    del lock["stages"][f"train@{RUN}"]
-    (copy.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
-    for remembered in (copy.root / ".dvc/cache/runs").glob("*/*/*"):
-        if f"cmd: exec mdpipe train {RUN}\n" in remembered.read_text():
-            shutil.rmtree(remembered.parent)
+    copy.forget(f"train@{RUN}")
     yield copy
     shutil.rmtree(copy.root)
 
@@ -220,6 +231,36 @@ def newest_checkpoint(copy: WorkingCopy) -> int:
     """Return the step of the newest checkpoint, or 0."""
     checkpoints = copy.root.glob(f".mdpipe/checkpoints/{RUN}-*/step-*.safetensors")
     return max((int(path.stem.removeprefix("step-")) for path in checkpoints), default=0)
+
+
+PAUSE = """\
+import os, sys, time
+
+def pause(event, arguments):
+    mark = {marks!r}.get(os.fspath(arguments[1])) if event == "os.rename" else None
+    if mark:
+        open(mark, "w").close()
+        while os.path.exists(mark):
+            time.sleep(0.01)
+
+sys.addaudithook(pause)
+"""
+PAUSED_MAIN = "src/mdpipe/__main__.py"
+"""A file that no stage depends on, which every command runs first."""
+
+
+@contextmanager
+def pause_stages(copy: WorkingCopy, outputs: Iterable[str]) -> Iterator[dict[str, Path]]:
+    """Have stages wait when they have computed an output and are about to move it into place; yield the marks.
+
+    The mark of an output exists while its stage waits. The stage goes on when the mark is removed, also with the copy.
+    """
+    marks = {output: copy.root / f".mdpipe/paused-{number}" for number, output in enumerate(outputs)}
+    main = copy.root / PAUSED_MAIN
+    text = main.read_text()
+    main.write_text(PAUSE.format(marks={output: str(mark) for output, mark in marks.items()}) + text)
+    yield marks
+    main.write_text(text)
 
 
 @pytest.fixture
