@@ -60,7 +60,7 @@ def test_edits_kept_after_the_stage_are_in_the_next_lock(copy, uninterrupted, en
     assert copy.is_up_to_date(*edits)
     assert have_run(copy, edits)
     assert_downloaded(copy, NEW)
-    # The new code differs in a comment.
+    # The edited code only has one more line break, so all else is as before.
     expected = locked(uninterrupted, ENCODE)
     (code,) = [dependency for dependency in expected["deps"] if dependency["path"] == ENCODE_CODE]
     code |= digest_and_size(copy.root / ENCODE_CODE)
