@@ -35,13 +35,16 @@ def transformer_weights() -> Weights:
 
 def map_transformer(official: Weights, heads: int) -> Weights:
     """Map what belongs to the official transformer, weights or gradients, to the names of ours."""
+    is_conditioned = "Transformer_0/Dense_1/kernel" in official
+    head = "Dense_1" if is_conditioned else "Dense_0"
     mapped = {
         "embedding.weight": official["Transformer_0/Embed_0/embedding"],
-        "norm.modulation.weight": official["Transformer_0/Dense_0/kernel"].T,
-        "norm.modulation.bias": official["Transformer_0/Dense_0/bias"],
-        "head.weight": official["Transformer_0/Dense_1/kernel"].T,
+        "head.weight": official[f"Transformer_0/{head}/kernel"].T,
+        **_rms_norm(official, "Transformer_0/RMSNorm_0", "norm.norm"),
         **map_conditioning(official),
     }
+    if is_conditioned:
+        mapped |= _linear(official, "Transformer_0/Dense_0", "norm.modulation")
     blocks = {name.split("/")[1] for name in official if "TransformerBlock" in name}
     for index in range(len(blocks)):
         prefix = f"Transformer_0/TransformerBlock_{index}"
@@ -53,7 +56,9 @@ def map_transformer(official: Weights, heads: int) -> Weights:
         w1, w2, w3 = (official[f"{prefix}/feed_forward/{name}/kernel"] for name in ("w1", "w2", "w3"))
         mapped[f"mlp.{index}.inner.up_proj.weight"] = torch.cat([w3, w1], dim=1).T
         mapped[f"mlp.{index}.inner.down_proj.weight"] = w2.T
-        for part in ("kernel", "bias"):
+        mapped |= _rms_norm(official, f"{prefix}/RMSNorm_0", f"attention.{index}.norm")
+        mapped |= _rms_norm(official, f"{prefix}/RMSNorm_1", f"mlp.{index}.norm")
+        for part in ("kernel", "bias") if is_conditioned else ():
             halves = official[f"{prefix}/Dense_0/{part}"].chunk(2, dim=-1)
             for branch, half in zip(("attention", "mlp"), halves, strict=True):
                 name = "weight" if part == "kernel" else "bias"
@@ -67,21 +72,32 @@ def neighbors_to_halves(kernel: Tensor, heads: int) -> Tensor:
 
 
 def map_conditioning(official: Weights) -> Weights:
-    """Map CondEmbedding."""
-    return {
-        "conditioning.time.up_proj.weight": official["CondEmbedding_0/dense0/kernel"].T,
-        "conditioning.time.up_proj.bias": official["CondEmbedding_0/dense0/bias"],
-        "conditioning.time.down_proj.weight": official["CondEmbedding_0/Dense_0/kernel"].T,
-        "conditioning.time.down_proj.bias": official["CondEmbedding_0/Dense_0/bias"],
-    }
+    """Map the class embedding and CondEmbedding, as far as there are any."""
+    mapped = {}
+    if "cond_embeddings/embedding" in official:
+        mapped["conditioning.classes.weight"] = official["cond_embeddings/embedding"]
+    if "CondEmbedding_0/dense0/kernel" in official:
+        mapped |= _linear(official, "CondEmbedding_0/dense0", "conditioning.time.up_proj")
+        mapped |= _linear(official, "CondEmbedding_0/Dense_0", "conditioning.time.down_proj")
+    return mapped
 
 
-def image_weights(name: str) -> Weights:
-    """Generate the weights of the official network for images `name` by their Flax paths, and check their digest."""
-    description: dict[str, Any] = json.loads((FOLDER / "pictures_weights.json").read_text())[name]
+def describe_weights(name: str) -> tuple[dict[str, Any], dict[str, list[int]]]:
+    """Return the description of a network with generated weights, and the shapes of its weights by their Flax paths."""
+    descriptions: dict[str, Any] = {}
+    for file in ("pictures_weights.json", "networks_weights.json"):
+        descriptions |= json.loads((FOLDER / file).read_text())
+    description = descriptions[name]
+    base = descriptions[description["like"]]["parameters"] if "like" in description else {}
+    return description, base | description["parameters"]
+
+
+def generated_weights(name: str) -> Weights:
+    """Generate the weights of the official network `name` by their Flax paths, and check their digest."""
+    description, shapes = describe_weights(name)
     random = np.random.RandomState(description["seed"])
     digest, weights = hashlib.sha256(), {}
-    for path, shape in sorted(description["parameters"].items()):
+    for path, shape in sorted(shapes.items()):
         values = random.standard_normal(shape)
         if path.endswith("kernel"):
             first_only = len(shape) == 3 and "/out/" not in path
@@ -98,8 +114,9 @@ def image_weights(name: str) -> Weights:
 
 
 def without_time(official: Weights) -> Weights:
-    """Return a U-Net's weights without what time conditioning adds."""
-    added = re.compile(r"CondEmbedding|ResBlock_\d+/Dense_0")
+    """Return the weights without what time conditioning adds to a network; to a U-Net without classes, more."""
+    has_classes = "cond_embeddings/embedding" in official
+    added = re.compile("CondEmbedding" if has_classes else r"CondEmbedding|ResBlock_\d+/Dense_0")
     return {path: value for path, value in official.items() if not added.search(path)}
 
 
@@ -123,25 +140,28 @@ def map_unet(official: Weights, blocks: int) -> Weights:
     mapped["attention.qkv_proj.bias"] = torch.cat([inner[f"{attention}/{x}/bias"][0] for x in qkv])
     mapped["attention.out_proj.weight"] = inner[f"{attention}/out/kernel"][0].T
     mapped["attention.out_proj.bias"] = inner[f"{attention}/out/bias"]
-    return mapped | (map_conditioning(official) if "CondEmbedding_0/dense0/kernel" in official else {})
+    return mapped | map_conditioning(official)
 
 
 def map_uvit(official: Weights, blocks: int, layers: int) -> Weights:
     """Map the official U-ViT's weights to the names of ours."""
     inner = {path.removeprefix("UNet5DWrapper_0/UNet_0/"): value for path, value in official.items()}
     mapped = {"embedding.weight": official["Embed_0/embedding"], **_ends(inner), **map_conditioning(official)}
-    mapped |= _linear(inner, "CondGroupNorm_0/Dense_0", "norm.modulation")
+    mapped |= _adaptive_group_norm(inner, "CondGroupNorm_0", "norm")
     for index, ours in enumerate(_block_names(blocks, with_middle=False)):
         theirs = f"ResBlock_{index}"
         mapped |= _convolutions(inner, theirs, ours)
-        mapped |= _linear(inner, f"{theirs}/CondGroupNorm_0/Dense_0", f"{ours}.norm1.modulation")
-        mapped |= _linear(inner, f"{theirs}/CondGroupNorm_1/Dense_0", f"{ours}.norm2.modulation")
+        mapped |= _adaptive_group_norm(inner, f"{theirs}/CondGroupNorm_0", f"{ours}.norm1")
+        mapped |= _adaptive_group_norm(inner, f"{theirs}/CondGroupNorm_1", f"{ours}.norm2")
         mapped |= _shortcut(inner, f"{theirs}/Dense_0", ours)
     # The official patches are (row, column, channel), ours (channel, row, column).
     mapped["patches.weight"] = inner["DiT_0/x_embedder/proj/kernel"].permute(3, 2, 0, 1).flatten(1)
     mapped["patches.bias"] = inner["DiT_0/x_embedder/proj/bias"]
     mapped["positions"] = inner["DiT_0/pos_embed"]
-    mapped |= _linear(inner, "DiT_0/final_layer/Dense_0", "middle_norm.modulation")
+    is_conditioned = "DiT_0/final_layer/Dense_0/kernel" in inner
+    mapped |= _rms_norm(inner, "DiT_0/final_layer/RMSNorm_0", "middle_norm.norm")
+    if is_conditioned:
+        mapped |= _linear(inner, "DiT_0/final_layer/Dense_0", "middle_norm.modulation")
     width = inner["Conv_0/bias"].numel()
     pixels = inner["DiT_0/final_layer/linear/kernel"].T.unflatten(0, (4, width))
     mapped["pixels.weight"] = pixels.transpose(0, 1).flatten(0, 1)
@@ -154,7 +174,10 @@ def map_uvit(official: Weights, blocks: int, layers: int) -> Weights:
         mapped[f"{ours}.out_proj.weight"] = inner[f"{theirs}/attn/wo/kernel"].T
         mapped |= _linear(inner, f"{theirs}/mlp/fc1", f"{ours}.up_proj")
         mapped |= _linear(inner, f"{theirs}/mlp/fc2", f"{ours}.down_proj")
-        mapped |= _linear(inner, f"{theirs}/Dense_0", f"{ours}.modulation")
+        mapped |= _rms_norm(inner, f"{theirs}/RMSNorm_0", f"{ours}.norm1")
+        mapped |= _rms_norm(inner, f"{theirs}/RMSNorm_1", f"{ours}.norm2")
+        if is_conditioned:
+            mapped |= _linear(inner, f"{theirs}/Dense_0", f"{ours}.modulation")
     return mapped
 
 
@@ -169,6 +192,16 @@ def _linear(inner: Weights, theirs: str, ours: str) -> Weights:
 
 def _affine(inner: Weights, theirs: str, ours: str) -> Weights:
     return {f"{ours}.weight": inner[f"{theirs}/scale"], f"{ours}.bias": inner[f"{theirs}/bias"]}
+
+
+def _rms_norm(inner: Weights, theirs: str, ours: str) -> Weights:
+    return {f"{ours}.weight": inner[f"{theirs}/scale"]} if f"{theirs}/scale" in inner else {}
+
+
+def _adaptive_group_norm(inner: Weights, theirs: str, ours: str) -> Weights:
+    if f"{theirs}/Dense_0/kernel" in inner:
+        return _linear(inner, f"{theirs}/Dense_0", f"{ours}.modulation")
+    return _affine(inner, f"{theirs}/GroupNorm_0", f"{ours}.norm")
 
 
 def _convolution(inner: Weights, theirs: str, ours: str) -> Weights:

@@ -3,34 +3,27 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.networks.base import build_network
 from mdpipe.params.diffusion import GenMD4Config, MD4Config
-from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
-from mdpipe.training.loop import LossModule
+from mdpipe.params.networks import NetworkConfig, UNetConfig
 from tests.networks import official
-
-TRANSFORMER = TransformerConfig(num_layers=2, num_heads=2, hidden_size=32, time_conditioning=True)
-UNET = UNetConfig(hidden_size=128, num_blocks=1, time_conditioning=True)
-UVIT = UViTConfig(
-    hidden_size=128, num_blocks=1, transformer_width=48, num_layers=2, num_heads=3, time_conditioning=True
+from tests.networks.official_losses import (
+    TRANSFORMER,
+    UNET,
+    UVIT,
+    load,
+    loss_and_gradients,
+    map_weights,
+    sketch,
 )
-
-
-def load(config: NetworkConfig, vocab_size: int, shape: tuple[int, ...], weights: official.Weights) -> nn.Module:
-    """Build a network with exactly these weights."""
-    network = build_network(config, vocab_size, shape, seed=0)
-    network.load_state_dict({name: weight.contiguous() for name, weight in weights.items()})
-    return network
 
 
 @pytest.fixture(scope="module")
 def transformer() -> nn.Module:
-    return load(TRANSFORMER, 11, (12,), official.map_transformer(official.transformer_weights(), 2))
+    return load(TRANSFORMER, 11, (12,), map_weights(TRANSFORMER, official.transformer_weights()))
 
 
 def test_transformer_logits(transformer: nn.Module) -> None:
@@ -43,26 +36,11 @@ def test_transformer_logits(transformer: nn.Module) -> None:
 def losses_and_gradients(objective: Objective, network: nn.Module) -> tuple[Tensor, official.Weights]:
     """Return the mean loss and its gradient, in the official layout, in every weight and in the objective's own."""
     stored = official.tensors("transformer")
-    weights = {name: weight.requires_grad_() for name, weight in official.transformer_weights().items()}
-    own = {name: stored["genmd4_raw_w"].requires_grad_() for name, _ in objective.named_parameters()}
-    parameters = {f"network.{name}": weight for name, weight in official.map_transformer(weights, 2).items()}
-    parameters |= {f"objective.{name}": weight for name, weight in own.items()}
-    times = (stored["u0"] + torch.arange(4, dtype=torch.float64) / 4) % 1
+    weights = official.transformer_weights()
+    weights |= {name: stored["genmd4_raw_w"] for name, _ in objective.named_parameters()}
     uniforms = torch.cat([stored["uniforms_1"], stored["uniforms_2"]], dim=1)[:, : objective.num_mask_samples * 12]
-    arguments = (stored["tokens"].long(), times, uniforms, None, None)
-    loss = functional_call(LossModule(network, objective), parameters, arguments).mean()
-    loss.backward()
-    return loss.detach(), {name: weight.grad for name, weight in (weights | own).items() if weight.grad is not None}
-
-
-def sketch(gradient: Tensor) -> Tensor:
-    """Return a large gradient's norm and three sums in place of itself, as the fixture has them."""
-    flat = gradient.double().flatten()
-    if flat.numel() <= 400:
-        return gradient.double()
-    index = torch.arange(flat.numel(), dtype=torch.float64)
-    weights = (torch.ones_like(index), index.cos(), (0.1 * index**2).cos())
-    return torch.stack([flat.norm(), *(flat @ weight for weight in weights)])
+    tokens = stored["tokens"].long()
+    return loss_and_gradients(network, TRANSFORMER, objective, weights, tokens, stored["u0"], uniforms)
 
 
 def assert_gradients_equal(found: official.Weights, prefix: str, factor: float) -> None:
@@ -98,9 +76,8 @@ def test_genmd4_loss_and_gradients_of_the_transformer(transformer: nn.Module) ->
 @pytest.mark.parametrize(("array", "time"), [("logits", None), ("logits_at_time_half", 0.5)])
 @pytest.mark.parametrize("config", [UNET, UVIT], ids=["unet", "uvit"])
 def test_image_network_logits(config: NetworkConfig, array: str, time: float | None) -> None:
-    weights = official.image_weights(config.kind)
-    mapped = official.map_unet(weights, 1) if config is UNET else official.map_uvit(weights, 1, 2)
-    network, stored = load(config, 8, (4, 4, 3), mapped), official.tensors(config.kind)
+    weights = map_weights(config, official.generated_weights(config.kind))
+    network, stored = load(config, 8, (4, 4, 3), weights), official.tensors(config.kind)
     times = stored["time"] if time is None else torch.full((2,), time)
     with torch.no_grad():
         logits = network(stored["corrupted"].long().flatten(1), times)
@@ -108,7 +85,7 @@ def test_image_network_logits(config: NetworkConfig, array: str, time: float | N
 
 
 def test_untimed_unet_logits() -> None:
-    weights = official.map_unet(official.without_time(official.image_weights("unet")), 1)
+    weights = official.map_unet(official.without_time(official.generated_weights("unet")), 1)
     network, stored = load(UNetConfig(hidden_size=128, num_blocks=1), 8, (4, 4, 3), weights), official.tensors("unet")
     with torch.no_grad():
         logits = network(stored["corrupted"].long().flatten(1), stored["time"])
