@@ -159,7 +159,7 @@ class PaperSampler(DiscreteTimeSampler):
 
     `decode: sample` draws them like all others. The samples then have exactly the distribution of the reverse process.
     `decode: argmax` takes the most probable token for each, as the official implementation does after the last step of
-    all its samplers. With the schedules' epsilon of 1e-4 that is one token in 10,000: 0.1 of a sequence of 1024.
+    all samplers of MD4. With the schedules' epsilon of 1e-4 that is one token in 10,000: 0.1 of a sequence of 1024.
     """
 
     def takes_mode(self, step: TimeStep) -> bool:
