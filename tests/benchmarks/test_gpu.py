@@ -7,19 +7,22 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
-from mdpipe.benchmarks import gpu_checks
-from mdpipe.benchmarks.gpu import PARTS, Part, Report, find_failed_checks, run, run_part, summarize
+from mdpipe.benchmarks import gpu_checks, gpu_measurements
+from mdpipe.benchmarks.gpu import NO_COMPILER, PARTS, Part, Report, find_failed_checks, run, run_part, summarize
 from mdpipe.benchmarks.gpu_checks import FLOAT32, Trace, compare_traces
 from mdpipe.benchmarks.gpu_measurements import CHUNKED, FULL, TINY, Measurement, grow_batches
 from mdpipe.diffusion.objectives import md4
 from mdpipe.networks.base import build_on_meta, count_parameters
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.networks import NetworkConfig
+from mdpipe.training.distributed import World
 
 pytestmark = pytest.mark.slow
 
@@ -68,9 +71,91 @@ def test_a_rehearsal_compares_every_variant_of_every_check(rehearsal):
         compared = [row for row in rows if "gradient" in row]
         assert {row["check"] for row in compared} == set(gpu_checks.TINY)
         assert all(row["passed"] for row in compared) and not find_failed_checks(rehearsal[name])
-    variants = {row["variant"] for row in rehearsal["correctness"]["results"]}
-    assert {"float32", "bfloat16", "float32, activation checkpointing", "float32, compiled"} <= variants
-    assert {row["variant"] for row in rehearsal["parallel"]["results"]} == {"float32, ddp", "float32, fsdp"}
+
+
+class ListedRows(Report):
+    """A report whose measurements are not made: every one has a row, and every doubled batch is faster."""
+
+    def attempt(self, labels: dict, measure: Callable[[], dict], seconds: float = 0) -> dict:
+        row = {**labels, "tokens_per_second": labels.get("batch", 1), "wall_seconds": 0}
+        self.add(row)
+        return row
+
+
+@pytest.fixture
+def list_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
+    """Return a function that lists the rows of a part of a full run, or of a rehearsal."""
+
+    def rows(part: str, *, tiny: bool = False, compiler_problem: str = "") -> list[dict]:
+        for module in (gpu_checks, gpu_measurements):
+            monkeypatch.setattr(module, "find_compiler_problem", lambda _: compiler_problem)
+        report = ListedRows(tmp_path / "rows.json", tiny, CPU, math.inf)
+        FUNCTIONS[part](report)
+        return report.document["results"]
+
+    monkeypatch.setattr(gpu_checks, "record_references", lambda report: dict.fromkeys(gpu_checks.get_checks(report)))
+    monkeypatch.setattr(gpu_checks, "init_distributed", lambda: nullcontext(World()))
+    monkeypatch.setattr(gpu_measurements, "measure_peak_flops", lambda *_: 1.0)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    return rows
+
+
+FUNCTIONS = {
+    "correctness": gpu_checks.run_correctness,
+    "parallel": gpu_checks.run_parallel,
+    "speed": gpu_measurements.run_speed,
+    "samplers": gpu_measurements.run_samplers,
+}
+
+
+def kinds_of(rows: list[dict]) -> set[tuple]:
+    """Return what the rows are about, without sizes."""
+    first = {row["network"]: row["batch"] for row in reversed(rows) if "network" in row}
+    names = ("check", "variant", "network", "compiled", "sampler", "dtype")
+    return {
+        (
+            *(row.get(name) for name in names),
+            row["batch"] if "sampler" in row else row.get("batch") == first.get(row.get("network")),
+            "chunk_bytes" in row,
+        )
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize("part", FUNCTIONS)
+def test_a_rehearsal_has_every_kind_of_row_of_a_full_run(rehearsal, list_rows, part):
+    """Samplers, number formats, strategies, eager and compiled, first and doubled batches, chunks."""
+    assert kinds_of(list_rows(part)) == kinds_of(list_rows(part, tiny=True))
+    assert kinds_of(list_rows(part)) <= kinds_of(rehearsal[part]["results"])
+
+
+def test_a_rehearsal_trains_as_a_full_run_does(rehearsal):
+    assert TINY.hardware == FULL.hardware
+    assert rehearsal["speed"]["precision"] == FULL.hardware.precision
+    for name, shape in FULL.speeds.items():
+        assert TINY.speeds[name].network.kind == shape.network.kind
+        assert bool(TINY.speeds[name].network.dropout) == bool(shape.network.dropout)
+    assert bool(TINY.training.shape.network.dropout) == bool(FULL.training.shape.network.dropout)
+
+
+def test_a_rehearsal_doubles_a_batch_more_than_once(rehearsal):
+    growth = {row["batch"] / TINY.speeds[row["network"]].batch for row in rehearsal["speed"]["results"]}
+    assert FULL.doublings >= TINY.doublings >= 2 and 4 in growth
+
+
+@pytest.mark.parametrize("sizes", [FULL, TINY])
+def test_chunks_of_the_head_are_smaller_and_larger_than_its_logits(sizes):
+    shape = sizes.speeds[CHUNKED]
+    logits = shape.batch * shape.length * shape.vocab_size * 4
+    assert 10 * min(sizes.chunk_bytes) < logits <= max(sizes.chunk_bytes)
+
+
+@pytest.mark.parametrize(("part", "skipped"), [("correctness", 8), ("parallel", 2), ("speed", len(FULL.speeds))])
+def test_where_no_compiler_works_the_compiled_rows_say_so(list_rows, part, skipped):
+    rows = list_rows(part, compiler_problem="no g++")
+    said = [row for row in rows if row.get("skipped") == f"{NO_COMPILER}: no g++"]
+    compiled = [row for row in rows if row.get("compiled") or "compiled" in row.get("variant", "")]
+    assert said == compiled and len(said) == skipped
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the steps are watched")
@@ -90,10 +175,9 @@ def test_speeds_agree_with_each_other(rehearsal):
         assert row["mfu"] == pytest.approx(row["flops_per_second"] / document["matmul_peak"])
 
 
-def test_samplers_are_compared_at_one_batch(rehearsal):
-    rows = rehearsal["samplers"]["results"]
-    assert [row["sampler"] for row in rows] == ["ancestral_stepwise", "ancestral"]
-    assert all(row["tokens_per_second"] * row["seconds"] == pytest.approx(2 * 8) for row in rows)
+def test_speeds_of_samplers_agree_with_each_other(rehearsal):
+    for row in rehearsal["samplers"]["results"]:
+        assert row["tokens_per_second"] * row["seconds"] == pytest.approx(row["batch"] * row["length"])
 
 
 def test_training_starts_at_the_uniform_bound_and_ends_below(rehearsal):

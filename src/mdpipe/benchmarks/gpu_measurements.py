@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from mdpipe.benchmarks.corpora import write_docstrings
-from mdpipe.benchmarks.gpu import THREADS, Report, free_memory, logger, reset_peak_memory, run_part
+from mdpipe.benchmarks.gpu import NO_COMPILER, THREADS, Report, free_memory, logger, reset_peak_memory, run_part
 from mdpipe.benchmarks.runner import Result
 from mdpipe.benchmarks.sampling import SamplingBenchmark
 from mdpipe.benchmarks.training import SHAPES, Shape, summarize_speed, time_steps
@@ -27,7 +27,7 @@ from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.params.training import HardwareConfig
 from mdpipe.training.loop import Batch, Batches, Trainer
-from mdpipe.training.performance import get_peak_memory_mib, measure_peak_flops, training_flops
+from mdpipe.training.performance import find_compiler_problem, get_peak_memory_mib, measure_peak_flops, training_flops
 from mdpipe.training.state import TrainingState
 
 CHUNKED = "gpt2-small"
@@ -36,7 +36,6 @@ GAIN = 1.03
 """A doubled batch that is not faster by this factor ends the doubling."""
 EAGER_SECONDS, COMPILED_SECONDS = 8, 30
 """Estimates of the duration of a measurement before one was made."""
-
 
 SEED = 0
 FIRST_STEPS, TIMED_STEPS = 3, 10
@@ -51,10 +50,8 @@ CURVE = 40
 """Approximate number of points of the training curve."""
 SECONDS_BETWEEN_LINES = 10.0
 
-
 DATA_SHEET_PEAKS = {"H200": 989.4e12, "H100 80GB HBM3": 989.4e12, "A100": 312e12}
 """FLOP/s of dense bfloat16 products by the data sheets of NVIDIA's SXM modules; keys are parts of device names."""
-
 
 SAMPLING = SamplingBenchmark(
     "ancestral", num_layers=12, num_heads=12, hidden_size=768, repeats=2, threads=THREADS, dtype="bfloat16"
@@ -118,31 +115,31 @@ FULL = Sizes(
         "imagenet64": replace(SHAPES["imagenet64"], batch=16),
     },
 )
-TINY_TRANSFORMER = TransformerConfig(num_layers=1, num_heads=2, hidden_size=16, time_conditioning=True, dropout=0.1)
+TINY_TRANSFORMER = TransformerConfig(num_layers=1, num_heads=2, hidden_size=16, time_conditioning=True)
 TINY_UNET = UNetConfig(hidden_size=8, num_blocks=1, time_conditioning=True)
 TINY_UVIT = UViTConfig(
     hidden_size=8, num_blocks=1, transformer_width=16, num_layers=2, num_heads=2, time_conditioning=True
 )
-TINY_SAMPLING = SamplingBenchmark(
-    "ancestral", 2, length=8, vocab_size=11, steps=10, steady_steps=3, num_layers=1, num_heads=2, hidden_size=16
+TINY_SAMPLING = replace(
+    SAMPLING, length=8, vocab_size=11, steps=10, steady_steps=3, num_layers=1, num_heads=2, hidden_size=16, threads=1
 )
-TINY = Sizes(
-    HardwareConfig(),
-    {
+TINY = replace(
+    FULL,
+    speeds={
         "text8": Shape(TINY_TRANSFORMER, 11, (8,), 2),
         "gpt2-small": Shape(TINY_TRANSFORMER, 500, (16,), 2),
         "cifar10": Shape(TINY_UNET, 256, (4, 4, 3), 2),
         "imagenet64": Shape(TINY_UVIT, 256, (4, 4, 3), 2),
     },
-    doublings=1,
+    doublings=2,
     groups=2,
     steps=2,
     warm_up=1,
     chunk_bytes=(2**10, 2**26),
-    samplers=tuple(replace(TINY_SAMPLING, sampler=kind) for kind in ("ancestral_stepwise", "ancestral")),
+    samplers=tuple(replace(TINY_SAMPLING, sampler=kind, batch=batch) for kind, batch in SAMPLED),
     training=Training(
         package="json",
-        shape=Shape(TINY_TRANSFORMER.model_copy(update={"hidden_size": 32}), 27, (32,), 8),
+        shape=Shape(TINY_TRANSFORMER.model_copy(update={"hidden_size": 32, "dropout": 0.05}), 27, (32,), 8),
         held_out=2_000,
         num_mc_samples=2,
         evaluation_batch=32,
@@ -150,7 +147,7 @@ TINY = Sizes(
         peak_learning_rate=1e-2,
     ),
 )
-"""For a rehearsal in a minute on a CPU."""
+"""For a rehearsal in two minutes on a CPU."""
 
 
 def get_sizes(report: Report) -> Sizes:
@@ -169,7 +166,11 @@ def run_speed(report: Report) -> None:
     }
     for name, shape in sizes.speeds.items():
         measure_batch(report, name, shape.batch, False, EAGER_SECONDS)
-    compile, rows = sizes.hardware.compile, {}
+    problem = find_compiler_problem(device) if sizes.hardware.compile else ""
+    for name, shape in sizes.speeds.items() if problem else ():
+        skipped = f"{NO_COMPILER}: {problem}"
+        report.add({"network": name, "batch": shape.batch, "compiled": True, "skipped": skipped})
+    compile, rows = sizes.hardware.compile and not problem, {}
     for name, shape in sizes.speeds.items():
         chunk_bytes = sizes.chunk_bytes if name == CHUNKED else ()
         seconds = COMPILED_SECONDS if compile else 0
@@ -243,10 +244,13 @@ def measure_batch(
         made[:] = [Measurement(report, get_sizes(report).speeds[name], batch, compile)]
         return made[0].measure_speed()
 
+    def measure_chunks(size: int) -> Result:
+        return made[0].measure_chunks(size)
+
     labels = {"network": name, "batch": batch, "compiled": compile}
     row = report.attempt(labels, measure, seconds)
     for size in chunk_bytes if row else ():
-        report.attempt({**labels, "chunk_bytes": size}, partial(made[0].measure_chunks, size), EAGER_SECONDS)
+        report.attempt({**labels, "chunk_bytes": size}, partial(measure_chunks, size), EAGER_SECONDS)
     made.clear()
     free_memory()
     return row
