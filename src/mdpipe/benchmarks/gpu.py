@@ -373,7 +373,7 @@ PART_COLUMNS: Columns = {
     "part": lambda document: document["part"],
     "status": lambda document: document["status"],
     "seconds": lambda document: f"{document['seconds']:.0f}",
-    "failed checks": lambda document: str(len(find_failed_checks(document))),
+    "failed checks": lambda document: str(len(find_failed_checks(document))) if document["results"] else "",
     "note": lambda document: document["error"] or "",
 }
 

@@ -128,13 +128,19 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Return the commit of the working tree that has this file, marked if changed; None without git."""
-    command = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+    """Return the commit of the working tree that has this file, marked if its code has changed; None without git.
+
+    Measurements write tables that are under version control, and thereby change the tree but not what was measured.
+    """
+    code = Path(__file__).parents[2]
     try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=code, capture_output=True, text=True, check=False)
+        changes = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "."], cwd=code, check=False)
     except OSError:
         return None
-    return done.stdout.strip() or None
+    if done.returncode:
+        return None
+    return done.stdout.strip() + ("-dirty" if changes.returncode else "")
 
 
 def main() -> None:
