@@ -154,8 +154,8 @@ def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str
     {command}
 
 {format_machine(machine)}
-The bound of {first["examples"]} examples of each run's test split, by each estimator at equal network calls per \
-example, with {first["repeats"]} seeds.
+The bound of at most {first["examples"]} examples of each run's test split, by each estimator at equal network calls \
+per example, with {first["repeats"]} seeds.
 
 {to_table(results, COLUMNS)}
 Variance: of one example's estimate over the seeds, (bits/token)^2, with its standard error over the examples; "stated"
