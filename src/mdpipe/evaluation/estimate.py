@@ -136,13 +136,13 @@ def seeds_estimate(
     )
 
 
-def mean_estimate(values: NDArray[np.float64]) -> Estimate:
-    """Estimate the mean of independent values (N,).
+def mean_estimate(values: NDArray[np.float64], clusters: NDArray[np.integer] | None = None) -> Estimate:
+    """Estimate the mean of values (N,), which are independent or have clusters (N,).
 
     Raises:
         ValueError: if there are fewer than two.
     """
-    return ratio_estimate(values, np.ones(len(values), dtype=np.int64))
+    return ratio_estimate(values, np.ones(len(values), dtype=np.int64), clusters)
 
 
 def paired_difference(

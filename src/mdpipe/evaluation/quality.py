@@ -74,24 +74,29 @@ def final_features(objective: Autoregressive, network: nn.Module, tokens: Tensor
     return features
 
 
-def generative_perplexity(bits: NDArray[np.float64], counts: NDArray[np.int64]) -> dict[str, Estimate]:
+def generative_perplexity(
+    bits: NDArray[np.float64], counts: NDArray[np.int64], clusters: NDArray[np.int64] | None = None
+) -> dict[str, Estimate]:
     """Estimate bits per token and the generative perplexity, by both of the conventions in use.
 
     Args:
         bits: bits per token of each sample, (N,).
         counts: the number of its tokens, (N,); samples without tokens do not count.
+        clusters: the cluster of each sample, (N,), such as its document; None if all are independent.
 
     Returns:
         `bits`, the mean over the tokens of all samples; `generative_perplexity`, 2^bits; and
         `generative_perplexity_per_sample`, the mean over samples of 2^bits, SEDD's convention, which is larger if all
         samples are equally long (Jensen's inequality): unlikely samples weigh more.
     """
-    bits, counts = bits[counts > 0], counts[counts > 0]
-    pooled = ratio_estimate(bits * counts, counts)
+    has_tokens = counts > 0
+    bits, counts = bits[has_tokens], counts[has_tokens]
+    clusters = None if clusters is None else clusters[has_tokens]
+    pooled = ratio_estimate(bits * counts, counts, clusters)
     return {
         "bits": pooled,
         "generative_perplexity": pooled.scaled(math.log(2)).exponential(),
-        "generative_perplexity_per_sample": mean_estimate(np.exp2(bits)),
+        "generative_perplexity_per_sample": mean_estimate(np.exp2(bits), clusters),
     }
 
 

@@ -86,22 +86,24 @@ class References:
         self._held_out = None if held_out is None else [*self._features(held_out)]
 
     def score(
-        self, tokens: NDArray[np.int64], classes: Tensor | None, *, is_data: bool = False
+        self, tokens: NDArray[np.int64], classes: Tensor | None, clusters: NDArray[np.int64] | None = None
     ) -> Iterator[dict[str, Any]]:
         """Yield the name, unit, generative perplexity and MAUVE of samples (N, L) under each reference model.
 
-        A class-conditional reference model on the same tokens is given the classes (N,), if there are any. The data
-        have no MAUVE: they are what it compares with.
+        Args:
+            tokens: of samples, or of the held-out data.
+            classes: given to a class-conditional reference model on the same tokens, (N,), or None.
+            clusters: of the held-out data, (N,). They have no MAUVE: they are what it compares with. None for samples.
         """
         given = classes if self._own.num_classes else None
         bits = quality.generative_bits(self._own.objective, self._own.network, torch.from_numpy(tokens), given)
-        scores = quality.generative_perplexity(bits, np.full(len(tokens), tokens.shape[1]))
+        scores = quality.generative_perplexity(bits, np.full(len(tokens), tokens.shape[1]), clusters)
         rows = [{"reference_model": self._own.name, "unit": self._model.unit, **_columns(scores)}]
         if self._causal_lm is not None:
             name, causal_lm = self._causal_lm
-            scores = quality.generative_perplexity(*causal_lm.generative_bits(self._texts(tokens)))
+            scores = quality.generative_perplexity(*causal_lm.generative_bits(self._texts(tokens)), clusters)
             rows.append({"reference_model": name, "unit": UNITS["hf_tokenizer"], **_columns(scores)})
-        if self._held_out is not None and not is_data:
+        if self._held_out is not None and clusters is None:
             for row, data, samples in zip(rows, self._held_out, self._features(tokens), strict=True):
                 row["mauve"] = mauve(data, samples, self._seed)
         yield from rows
@@ -128,11 +130,12 @@ def compare_samplers(params: Params, run: str) -> None:
     model = load_model(run)
     dataset = EncodedDataset.open(paths.encoded(model.dataset), "test")
     windows = [window for window in dataset.evaluation_batches(1) if window[1].shape[1] == dataset.seq_len]
-    held_out = np.concatenate([tokens for _, tokens in windows])
+    indices = np.concatenate([index for index, _ in windows])
+    held_out, clusters = np.concatenate([tokens for _, tokens in windows]), dataset.clusters[1][indices]
     classes = of_data = None
     if model.num_classes:
         classes = torch.arange(suite.count) % model.num_classes  # each in turn
-        of_data = torch.from_numpy(dataset.require_labels()[np.concatenate([indices for indices, _ in windows])])
+        of_data = torch.from_numpy(dataset.require_labels()[indices])
     spaced = held_out[np.linspace(0, len(held_out) - 1, min(suite.count, len(held_out))).astype(np.int64)]
     is_text = model.modality == "text"
     has_mauve = is_text
@@ -144,8 +147,8 @@ def compare_samplers(params: Params, run: str) -> None:
     references = References(model, scored_by.reference_model, scored_by.causal_lm, compared_with, params.seed)
     common = {"run": run, "dataset": model.dataset, "num_parameters": model.num_parameters}
     rows = [
-        {**common, "sampler": DATA, **_diversity(held_out, spaced, is_text), **scores}
-        for scores in references.score(held_out, of_data, is_data=True)
+        {**common, "sampler": DATA, **_diversity(held_out, spaced, is_text, clusters), **scores}
+        for scores in references.score(held_out, of_data, clusters)
     ]
     for config in suite.samplers_for(params.runs[run].objective):
         kind, steps = config.kind, getattr(config, "steps", None)
@@ -168,22 +171,28 @@ def compare_samplers(params: Params, run: str) -> None:
     write_csv(paths.samplers(run), COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows))
 
 
-def _diversity(tokens: NDArray[np.int64], as_many: NDArray[np.int64], is_text: bool) -> dict[str, Any]:
+def _diversity(
+    tokens: NDArray[np.int64],
+    as_many: NDArray[np.int64],
+    is_text: bool,
+    clusters: NDArray[np.int64] | None = None,
+) -> dict[str, Any]:
     """Return entropies of tokens (N, L) and, for text, the diversity of n-grams.
 
     Args:
         tokens: samples or held-out data.
         as_many: the same or part of them, as many as there are samples, since distinct-n depends on their number.
         is_text: images have no n-grams.
+        clusters: the cluster of each, (N,); None if all are independent.
     """
     estimates = {
-        "entropy": mean_estimate(quality.unigram_surprisal_per_sample(tokens)),
-        "entropy_per_sample": mean_estimate(quality.unigram_entropy_per_sample(tokens)),
+        "entropy": mean_estimate(quality.unigram_surprisal_per_sample(tokens), clusters),
+        "entropy_per_sample": mean_estimate(quality.unigram_entropy_per_sample(tokens), clusters),
     }
     if is_text and tokens.shape[1] >= max(NGRAMS):
         estimates |= {f"distinct_{n}": quality.distinct_ngrams(as_many, n) for n in NGRAMS}
-        estimates["repetition"] = mean_estimate(quality.repetition(tokens))
-        estimates["longest_run"] = mean_estimate(quality.longest_run(tokens))
+        estimates["repetition"] = mean_estimate(quality.repetition(tokens), clusters)
+        estimates["longest_run"] = mean_estimate(quality.longest_run(tokens), clusters)
     return {"samples": len(tokens), **_columns(estimates)}
 
 
