@@ -255,7 +255,7 @@ def pause_stages(copy: WorkingCopy, outputs: Iterable[str]) -> Iterator[dict[str
 
     The mark of an output exists while its stage waits. The stage goes on when the mark is removed, also with the copy.
     """
-    marks = {output: copy.root / f".mdpipe/paused-{number}" for number, output in enumerate(outputs)}
+    marks = {output: copy.root / f"paused-{number}" for number, output in enumerate(outputs)}
     main = copy.root / PAUSED_MAIN
     text = main.read_text()
     main.write_text(PAUSE.format(marks={output: str(mark) for output, mark in marks.items()}) + text)

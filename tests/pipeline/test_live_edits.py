@@ -18,12 +18,19 @@ from tests.pipeline.conftest import RUN, WorkingCopy, pause_stages
 pytestmark = pytest.mark.pipeline
 
 ENGINES = (("snakemake",), ("dvc", "repro", "--keep-going"))
-DOWNLOAD, ENCODE, EVALUATE = "download@notes", "encode@docs_chars", f"evaluate@{RUN}"
-OUTPUTS = {DOWNLOAD: "data/raw/notes", ENCODE: "data/encoded/docs_chars", EVALUATE: f"evaluations/{RUN}.npy"}
+DOWNLOAD, FIT, ENCODE = "download@notes", "fit_tokenizer@docs_chars", "encode@docs_chars"
+EVALUATE, SAMPLE = f"evaluate@{RUN}", f"sample@{RUN}"
+OUTPUTS = {
+    DOWNLOAD: "data/raw/notes",
+    FIT: "data/tokenizers/docs_chars",
+    ENCODE: "data/encoded/docs_chars",
+    EVALUATE: f"evaluations/{RUN}.npy",
+    SAMPLE: f"samples/{RUN}",
+}
 """The first output that each stage puts in place."""
 TEXT = "notes.txt"
 MODEL = f"models/{RUN}/model.safetensors"
-ENCODE_CODE, EVALUATE_CODE = "src/mdpipe/stages/encode.py", "src/mdpipe/evaluation/likelihood.py"
+EVALUATE_CODE = "src/mdpipe/evaluation/likelihood.py"
 FORMER, NEW = b"A text of before.\n", b"Another text.\n"
 
 
@@ -51,20 +58,22 @@ def test_edits_undone_after_the_stage_give_the_former_lock(copy, uninterrupted, 
     assert_downloaded(copy, FORMER)
 
 
+@pytest.mark.parametrize("stage", [FIT, ENCODE, SAMPLE])
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine[0])
-def test_edits_kept_after_the_stage_are_in_the_next_lock(copy, uninterrupted, engine):
-    copy.forget(ENCODE)
-    edits = {DOWNLOAD: (TEXT,), ENCODE: (ENCODE_CODE,)}
+def test_edits_kept_after_the_stage_are_in_the_next_lock(copy, uninterrupted, engine, stage):
+    copy.forget(stage)
+    code_of_stage = f"src/mdpipe/stages/{stage.partition('@')[0]}.py"
+    edits = {DOWNLOAD: (TEXT,), stage: (code_of_stage,)}
     edit_while_running(copy, engine, edits)
     copy.run(*engine, *edits)
     assert copy.is_up_to_date(*edits)
     assert have_run(copy, edits)
     assert_downloaded(copy, NEW)
     # The edited code only has one more line break, so all else is as before.
-    expected = locked(uninterrupted, ENCODE)
-    (code,) = [dependency for dependency in expected["deps"] if dependency["path"] == ENCODE_CODE]
-    code |= digest_and_size(copy.root / ENCODE_CODE)
-    assert locked(copy, ENCODE) == expected
+    expected = locked(uninterrupted, stage)
+    (code,) = [dependency for dependency in expected["deps"] if dependency["path"] == code_of_stage]
+    code |= digest_and_size(copy.root / code_of_stage)
+    assert locked(copy, stage) == expected
 
 
 def edit_while_running(
@@ -94,7 +103,8 @@ def edit_while_running(
 
 def have_run(copy: WorkingCopy, stages: Iterable[str]) -> bool:
     """Whether the commands of exactly these stages have run since the last call."""
-    return sorted(copy.stages_run()) == sorted(stage.replace("@", " ") for stage in stages)
+    parts = [stage.partition("@") for stage in stages]
+    return sorted(copy.stages_run()) == sorted(f"{name.replace('_', '-')} {item}" for name, _, item in parts)
 
 
 def locked(copy: WorkingCopy, stage: str) -> dict:
