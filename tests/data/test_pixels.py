@@ -78,7 +78,7 @@ def test_tiles_are_the_squares_of_the_images_in_reading_order(images, size, stri
 
 
 def test_tiles_larger_than_the_image_are_refused():
-    with pytest.raises(ValueError, match="size = 9 do not fit images of 8 x 12"):
+    with pytest.raises(ValueError, match="tiles of 9 x 9 pixels do not fit images of 8 x 12; lower `image_size`"):
         tile(np.zeros((1, 8, 12, 1), np.uint8), 9, 1)
 
 

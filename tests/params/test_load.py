@@ -71,7 +71,10 @@ UVIT = {
             {"runs.digits.network": UVIT | {"num_heads": 3}},
             ["network.num_heads: 3", "does not divide transformer_width = 8"],
         ),
-        ({"runs.digits.network": UVIT, "datasets.digits.size": 7}, ["patches of 2 x 2 pixels", "images of 7 x 7"]),
+        (
+            {"runs.digits.network": UVIT, "datasets.digits.image_size": 7},
+            ["patches of 2 x 2 pixels", "images of 7 x 7"],
+        ),
         ({"runs.chars_md4.dataset": "nowhere"}, ["runs.chars_md4.dataset", "'nowhere'", "digits, docs_chars"]),
         ({"runs.chars_md4.evaluate.num_mc_samples": 3}, ["evaluate.num_mc_samples: 3", "a multiple of 2"]),
         ({"datasets.digits.source": "typer_docs"}, ["datasets.digits.tokenizer", "'typer_docs' has texts"]),
@@ -283,7 +286,7 @@ def test_every_problem_of_a_file_is_reported_at_once():
 
 @given(
     path=st.sampled_from(
-        ["seed", "runs.chars_md4.train.steps", "runs.digits.network.num_blocks", "datasets.digits.size"]
+        ["seed", "runs.chars_md4.train.steps", "runs.digits.network.num_blocks", "datasets.digits.image_size"]
     ),
     value=st.one_of(st.text(), st.floats(), st.none(), st.booleans(), st.lists(st.integers(), max_size=2)),
 )

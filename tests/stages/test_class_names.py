@@ -43,7 +43,7 @@ def animals(params: Params) -> Params:
     run["sample"] |= {"count": 6, "guidance_scale": None}
     plain = data["runs"]["digits"] | {"class_cond": None}
     source = {"kind": "image_folder", "path": "pets", "pattern": "*/*.png", "labels": "folder"}
-    tiles = {"tokenizer": {"kind": "pixels", "levels": 4}, "size": 4}
+    tiles = {"tokenizer": {"kind": "pixels", "levels": 4}, "image_size": 4}
     tiles |= {"splits": {"validation": 0.2, "test": {"last_documents": 5}}}
     return parse_params(
         {

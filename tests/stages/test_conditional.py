@@ -53,7 +53,7 @@ def toy(params: Params) -> Params:
     run |= {"dataset": "toy", "class_cond": {"label_dropout": DROPOUT}}
     run["train"] |= {"steps": STEPS, "batch_size": BATCH, "learning_rate": 0.02}
     run["sample"] |= {"count": 6, "guidance_scale": None}
-    dataset = {"source": "toy", "splits": {"validation": 0.1, "test": 0.2}, "size": EDGE, "stride": EDGE}
+    dataset = {"source": "toy", "splits": {"validation": 0.1, "test": 0.2}, "image_size": EDGE, "stride": EDGE}
     return parse_params(
         {
             "sources": {"toy": {"kind": "npy", "path": "toy.npz", "field": "images", "labels": "labels"}},

@@ -56,7 +56,7 @@ def test_letters_of_a_published_length_count_as_a_token_each(empty):
 def test_pictures_of_the_catalog_are_counted_from_its_splits(empty):
     content = smoke()
     content["sources"]["digits"] = {"kind": "catalog", "name": "cifar10", "path": "constraints.txt"}
-    content["datasets"]["digits"] |= {"size": 32, "stride": 32, "splits": {"validation": 0.1, "test": "test"}}
+    content["datasets"]["digits"] |= {"image_size": 32, "stride": 32, "splits": {"validation": 0.1, "test": "test"}}
     row = rows_of(content)
     assert row["encode@digits"].tokens.value == 60_000 * 3072
     assert row["evaluate@digits"].tokens == Estimate(10_000 * 3072)
@@ -67,7 +67,7 @@ def test_photos_are_counted_square_by_square_and_tile_by_tile(empty):
     """Of 2 x 6 x 10 squares of 64 pixels 12 and 24 are held out, in 4 tiles each; of the rest there are 9 x 9 tiles."""
     content = without_classes()
     content["sources"]["digits"] = {"kind": "photos", "region": 64, "path": "constraints.txt"}
-    content["datasets"]["digits"] |= {"size": 32, "stride": 4, "splits": {"validation": 0.1, "test": 0.2}}
+    content["datasets"]["digits"] |= {"image_size": 32, "stride": 4, "splits": {"validation": 0.1, "test": 0.2}}
     rows = rows_of(content)
     tile = 32 * 32 * 3
     assert rows["encode@digits"].tokens.value == (84 * 81 + (12 + 24) * 4) * tile
@@ -137,7 +137,7 @@ def test_a_compressed_text_has_an_unknown_length(empty):
 def test_imagenet_is_counted_before_its_files_are_there(empty, name, held_out, pictures):
     content = without_classes()
     content["sources"]["digits"] = {"kind": "catalog", "name": name, "path": "my"}
-    content["datasets"]["digits"] |= {"size": 64, "splits": {"validation": 0.01, "test": "validation"}}
+    content["datasets"]["digits"] |= {"image_size": 64, "splits": {"validation": 0.01, "test": "validation"}}
     rows = rows_of(content)
     assert rows["encode@digits"].tokens.value == pictures * 12_288
     assert rows["evaluate@digits"].tokens == Estimate(held_out * 12_288)
@@ -271,7 +271,7 @@ def test_a_dataset_of_another_definition_is_counted_anew(place, params):
     record(params)
     content = smoke()
     content["datasets"]["digits"]["stride"] = 4
-    content["datasets"]["digits"]["size"] = 4
+    content["datasets"]["digits"]["image_size"] = 4
     rows = rows_of(content)
     assert rows["encode@digits"].disk != Estimate(folder_size(paths.encoded("digits")))
     assert rows["download@digits"] == rows_of(params)["download@digits"]

@@ -73,7 +73,7 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
         if isinstance(dataset, TextDataset):
             shape: Shape = (dataset.seq_len,)
         else:
-            shape = (dataset.size, dataset.size, header.shape[-1])
+            shape = (dataset.image_size, dataset.image_size, header.shape[-1])
         vocab_size, disk = vocab_size or header.vocab_size, Estimate(folder_size(folder))
         return DatasetSize(tokens, disk, shape, vocab_size, header.classes, is_guess=False, tokenizer=tokenizer)
     amounts, others = _split_amounts(dataset, size), NOTHING
@@ -87,7 +87,7 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
         is_guess = False
         others = total(documents.values()) * POSITION_BYTES + Estimate((vocab_size or 0) * COUNT_BYTES)
     else:
-        shape = (dataset.size, dataset.size, size.shape[2] if size.shape else 3)
+        shape = (dataset.image_size, dataset.image_size, size.shape[2] if size.shape else 3)
         tokens = {
             split: amount * (_tiles(dataset, split, size.shape) * math.prod(shape)) for split, amount in amounts.items()
         }
@@ -130,8 +130,8 @@ def _tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> Estimate:
     """
     if shape is None:
         return Estimate(1, is_guess=True)
-    stride = dataset.stride if split == "train" and dataset.stride else dataset.size
-    return Estimate(math.prod(max((edge - dataset.size) // stride + 1, 0) for edge in shape[:2]))
+    stride = dataset.stride if split == "train" and dataset.stride else dataset.image_size
+    return Estimate(math.prod(max((edge - dataset.image_size) // stride + 1, 0) for edge in shape[:2]))
 
 
 def _split_amounts(dataset: AnyDataset, size: SourceSize) -> dict[str, Estimate]:

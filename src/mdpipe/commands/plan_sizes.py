@@ -201,7 +201,7 @@ def _known_amounts(source: Source) -> tuple[dict[str | None, Estimate], Shape | 
     if isinstance(source, sources.CatalogSource):
         facts = find_entry(source.name)
         counts = {split: Estimate(count) for split, count in (facts.counts or {}).items()}
-        if edge := getattr(found, "resize", None) or (facts.dataset or {}).get("size"):
+        if edge := getattr(found, "resize", None) or (facts.dataset or {}).get("image_size"):
             shape = (edge, edge, 1 if source.name in GRAY else 3)
         if not facts.splits:
             return {None: counts.get("characters", UNKNOWN)}, None, 0

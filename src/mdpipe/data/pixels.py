@@ -51,6 +51,9 @@ def tile(images: NDArray[np.uint8], size: int, stride: int) -> NDArray[np.uint8]
     if size < 1 or stride < 1:
         raise ValueError(f"size = {size} and stride = {stride} of a dataset's tiles must be positive")
     if size > min(height, width):
-        raise ValueError(f"tiles of size = {size} do not fit images of {height} x {width}; lower `size` in params.yaml")
+        raise ValueError(
+            f"tiles of {size} x {size} pixels do not fit images of {height} x {width}; lower `image_size` in"
+            " params.yaml"
+        )
     windows = sliding_window_view(images, (size, size), axis=(1, 2))[:, ::stride, ::stride]
     return windows.transpose(0, 1, 2, 4, 5, 3).reshape(-1, size, size, channels)

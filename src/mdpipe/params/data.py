@@ -325,6 +325,7 @@ class Dataset(Config):
     """The validation and test splits."""
     renamed: ClassVar[dict[str, str]] = {
         "length": "seq_len",
+        "size": "image_size",
         "validation": "splits: {validation: ...}",
         "test": "splits: {test: ...}",
     }
@@ -354,11 +355,11 @@ class ImageDataset(Dataset):
 
     tokenizer: Annotated[PixelTokenizer, AnyKind(TokenizerConfig)]
     """Conversion of pixel values to tokens."""
-    size: Positive
-    """Edge of a tile in pixels."""
+    image_size: Positive
+    """Edge of a tile in pixels, which is an image of the model."""
     stride: Positive | None = None
-    """Distance between training tiles in pixels; null for `size`. With a smaller one, training tiles overlap; those of
-    the other splits never do."""
+    """Distance between training tiles in pixels; null for `image_size`. With a smaller one, training tiles overlap;
+    those of the other splits never do."""
 
 
 def _parse_dataset(data: Any) -> Dataset:

@@ -39,6 +39,9 @@ MAX_NAME_LENGTH = 64
 """File names contain the name and its stage; file systems allow 255 bytes, some 143."""
 DEVICES = {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))}
 """Reserved file names on Windows: a repository with such files could not be cloned there."""
+KEYS_WITHOUT_EFFECT = {"size", "nfiles"}
+"""Keys that DVC's run cache leaves out of what it compares, at any depth: after a change of their values it would
+restore the outputs of the former ones (`_get_cache_hash` of dvc/stage/cache.py)."""
 MAX_PATH_BYTES, MAX_FILE_NAME_BYTES = 4095, 255
 """Limits of file systems for a path and for each of its parts."""
 
@@ -47,9 +50,11 @@ Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
-def _is_no_device(name: str) -> str:
+def _is_free(name: str) -> str:
     if name in DEVICES:
         raise ValueError("names a device on Windows; choose another name")
+    if name in KEYS_WITHOUT_EFFECT:
+        raise ValueError("is a key that DVC's run cache ignores; choose another name")
     return name
 
 
@@ -81,9 +86,9 @@ def _are_distinct(entries: list[Any]) -> list[Any]:
     return entries
 
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH), AfterValidator(_is_no_device)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME_LENGTH), AfterValidator(_is_free)]
 """Name of a source, dataset or run: part of file names and of DVC's stage names, in which `-` and `@` are special."""
-RunName = Annotated[str, Field(pattern=RUN_PATTERN, max_length=MAX_NAME_LENGTH), AfterValidator(_is_no_device)]
+RunName = Annotated[str, Field(pattern=RUN_PATTERN, max_length=MAX_NAME_LENGTH), AfterValidator(_is_free)]
 """Name of a run, or NAME-seedN of one of the further trainings that its `seeds` ask for."""
 MappingOfNames = BeforeValidator(_is_mapping_of_names)
 """A mapping of names; the error for a list or a single name says how to write it."""
@@ -111,6 +116,17 @@ class Config(BaseModel):
 
     # No `use_attribute_docstrings`: parsing all classes would take a quarter of the start-up time of every command.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Refuse settings that DVC would take for unchanged.
+
+        Raises:
+            TypeError: the class has one of them.
+        """
+        super().__pydantic_init_subclass__()
+        if ignored := sorted(KEYS_WITHOUT_EFFECT & cls.model_fields.keys()):
+            raise TypeError(f"DVC's run cache ignores keys called {ignored[0]}; rename this setting of {cls.__name__}")
 
     def broken_rules(self) -> Iterable[tuple[Keys, str]]:
         """Return the rules between settings that are broken, each with the path of the key to report."""
@@ -231,6 +247,7 @@ class KindConfig(Config):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__()
         if kwargs.get("is_family"):
             cls.package, cls.kinds = kwargs.get("package"), {}
         elif literal := get_args(cls.model_fields["kind"].annotation):

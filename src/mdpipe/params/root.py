@@ -156,9 +156,9 @@ class Params(Config):
                 rule = f"a {network.kind} needs images and {run.dataset!r} is text; datasets of images:"
                 yield at_dataset, f"{rule} {', '.join(images) or 'none is defined'}"
             patch = network.patch_size
-            if isinstance(dataset, ImageDataset) and dataset.size % patch:
+            if isinstance(dataset, ImageDataset) and dataset.image_size % patch:
                 rule = f"a {network.kind} takes patches of {patch} x {patch} pixels, and {run.dataset!r} has images"
-                yield at_dataset, f"{rule} of {dataset.size} x {dataset.size}"
+                yield at_dataset, f"{rule} of {dataset.image_size} x {dataset.image_size}"
             source = self.sources.get(dataset.source)
             if run.class_cond is not None and source is not None and not source.has_classes:
                 yield ("runs", name, "class_cond"), f"source {dataset.source!r} has no classes; set class_cond to null"

@@ -38,7 +38,7 @@ def encode(params: Params, dataset: str) -> None:
     metadata = _provenance(params, dataset)
     work_dir = paths.work_dir("encode", dataset, encoding_fingerprint(params, dataset))
     if isinstance(settings, ImageDataset):
-        levels, size, stride = settings.tokenizer.levels, settings.size, settings.stride or settings.size
+        levels, size, stride = settings.tokenizer.levels, settings.image_size, settings.stride or settings.image_size
         encode_images(raw, levels, size, stride, directory, params.seed, settings.splits, work_dir, metadata)
     else:
         tokenizer, seq_len, packing = load_tokenizer(paths.tokenizer(dataset)), settings.seq_len, settings.packing
