@@ -1,10 +1,13 @@
 """Building networks from configurations: the published sizes, and initial weights that depend only on the seed."""
 
+from typing import Literal
+
 import pytest
 import torch
 from pydantic import ValidationError
+from torch import nn
 
-from mdpipe.networks.base import build_on_meta, count_parameters
+from mdpipe.networks.base import Network, build_network, build_on_meta, build_uninitialized, count_parameters
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 
 
@@ -65,3 +68,56 @@ def test_building_neither_reads_nor_changes_the_global_rng(kind, build):
 def test_unknown_kind_is_an_error():
     with pytest.raises(ValidationError, match=r"must be one of transformer, unet, uvit, or the name of an added file"):
         NetworkConfig.parse({"kind": "mamba"})
+
+
+class LayersConfig(NetworkConfig):
+    """A network of layers that mdpipe does not initialize itself."""
+
+    kind: Literal["layers"] = "layers"
+    forgotten: bool = False
+
+
+class Layers(Network, config=LayersConfig):
+    """Layers with initial values of their own, and optionally a parameter without any."""
+
+    def __init__(self, config, vocab_size, shape, *, num_classes=0, causal=False):
+        super().__init__(config, vocab_size, shape, num_classes=num_classes, causal=causal)
+        self.recurrent = nn.GRU(8, 4, bidirectional=True, batch_first=True)
+        self.attention = nn.MultiheadAttention(8, 2)
+        self.norms = nn.ModuleList([nn.LayerNorm(8), nn.BatchNorm1d(8)])
+        self.offsets = nn.Parameter(torch.randn(3))
+        self.register_buffer("frequencies", torch.arange(4.0), persistent=False)
+        self.head = nn.Linear(8, vocab_size)
+        if config.forgotten:
+            self.forgotten = nn.Parameter(torch.empty(3))
+
+    def init_weights(self, generator):
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, tokens, t, class_labels=None, dropout_keys=None):
+        raise NotImplementedError
+
+
+del NetworkConfig.kinds["layers"]  # Other tests walk all kinds.
+
+
+def test_pytorchs_own_initialization_depends_only_on_the_seed():
+    before = torch.get_rng_state()
+    first, again, other = (build_network(LayersConfig(), 5, (4,), seed=seed) for seed in (0, 0, 1))
+    torch.testing.assert_close(torch.get_rng_state(), before, rtol=0, atol=0)
+    for name, tensor in first.state_dict().items():
+        torch.testing.assert_close(tensor, again.state_dict()[name], rtol=0, atol=0)
+    assert not torch.equal(first.offsets, other.offsets)
+    assert not torch.equal(first.recurrent.weight_hh_l0, other.recurrent.weight_hh_l0)
+    assert not first.head.weight.any()
+    assert first.norms[0].weight.eq(1).all()
+
+
+def test_buffers_that_are_not_saved_have_their_values():
+    for build in (lambda *shape: build_network(*shape, seed=0), build_uninitialized):
+        torch.testing.assert_close(build(LayersConfig(), 5, (4,)).frequencies, torch.arange(4.0))
+
+
+def test_a_parameter_that_nothing_initializes_is_refused():
+    with pytest.raises(ValueError, match=r"initial values of forgotten in network\.kind = layers"):
+        build_network(LayersConfig(forgotten=True), 5, (4,), seed=0)

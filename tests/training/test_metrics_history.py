@@ -68,6 +68,13 @@ def test_the_first_step_that_is_not_finite_is_named(settings: TrainConfig, bad: 
         history.require_finite(200)
 
 
+def test_a_first_loss_that_is_not_finite_is_the_networks(settings: TrainConfig) -> None:
+    history = MetricsHistory(settings, torch.device("cpu"), ["weight"])
+    history.record(0, torch.tensor(math.nan), torch.tensor(math.nan), torch.full((1,), math.nan))
+    with pytest.raises(NonFiniteLossError, match=r"step 1 of 500.*look at the network and its initial weights"):
+        history.require_finite(1)
+
+
 class FiniteOnlyForward(nn.Module):
     """Adds to a layer's output a 0 whose gradient is infinite."""
 

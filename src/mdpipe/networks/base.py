@@ -4,6 +4,7 @@ Shapes: B batch, L length, D width, V vocabulary; token index V is the mask.
 """
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -105,6 +106,8 @@ def build_network(
 ) -> Network:
     """Build a network on the CPU, in training mode; its initial weights are a function of the arguments.
 
+    What `init_weights` does not set keeps PyTorch's own initialization, sampled with a generator of the seed.
+
     Args:
         config: Settings.
         vocab_size: Number of real tokens, without the mask.
@@ -114,14 +117,34 @@ def build_network(
         causal: Whether each position may depend only on itself and earlier ones.
 
     Raises:
+        ValueError: The kind does not support the shape or `causal`, or nothing sets some of its weights.
+    """
+    digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
+    own_seed = int.from_bytes(digest[:8], "little")
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _EmptyIsNaN():
+        torch.default_generator.manual_seed(own_seed)
+        network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
+    network.init_weights(torch.Generator().manual_seed(own_seed))
+    if unset := [name for name, tensor in network.state_dict().items() if tensor.isnan().any()]:
+        raise ValueError(
+            f"nothing sets the initial values of {', '.join(unset)} in network.kind = {config.kind}; set them in its"
+            " `init_weights`"
+        )
+    return network
+
+
+def build_uninitialized(
+    config: NetworkConfig, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False
+) -> Network:
+    """Build a network on the CPU without initial weights, for weights to be loaded into.
+
+    The arguments are those of `build_network`.
+
+    Raises:
         ValueError: The kind does not support the shape or `causal`.
     """
-    network = build_on_meta(config, vocab_size, shape, num_classes=num_classes, causal=causal)
-    # Not with `to_empty`, which imports sympy and more for meta tensors and takes one second.
-    empty = {name: torch.empty(tensor.shape, dtype=tensor.dtype) for name, tensor in network.state_dict().items()}
-    network.load_state_dict(empty, assign=True)
-    digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
-    network.init_weights(torch.Generator().manual_seed(int.from_bytes(digest[:8], "little")))
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _SkipInit():
+        network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     return network
 
 
@@ -140,8 +163,22 @@ def build_on_meta(
     return network
 
 
+class _EmptyIsNaN(TorchFunctionMode):
+    """Fill the memory that torch.empty returns, so that weights which nothing initializes are found."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return result.fill_(math.nan) if func is torch.empty and result.is_floating_point() else result
+
+
 class _SkipInit(TorchFunctionMode):
-    """Skip torch.nn.init: meta tensors have no values, and normal_ on them takes seconds (it loads torch._dynamo)."""
+    """Skip torch.nn.init: values are loaded, or there are none, and normal_ on meta tensors loads torch._dynamo."""
 
     def __torch_function__(
         self,

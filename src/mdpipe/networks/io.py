@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mdpipe.data.artifacts.files import Header, first_problem, read_header
-from mdpipe.networks.base import Network, build_on_meta
+from mdpipe.networks.base import Network, build_uninitialized
 from mdpipe.params.networks import NetworkConfig
 
 WEIGHTS_NAME = "model.safetensors"
@@ -21,7 +21,7 @@ HINT = "train it again: `dvc repro train@RUN`"
 
 
 class NetworkHeader(Header):
-    """Content of network.json: the arguments of `build_on_meta`."""
+    """Content of network.json: the arguments of `build_uninitialized`."""
 
     kind: str
     vocab_size: PositiveInt
@@ -87,7 +87,7 @@ def from_pretrained(directory: Path) -> Network:
     header = read_config(directory)
     path = directory / CONFIG_NAME
     try:
-        network = build_on_meta(
+        network = build_uninitialized(
             header.config, header.vocab_size, header.shape, num_classes=header.num_classes, causal=header.causal
         )
     except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
