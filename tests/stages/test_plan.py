@@ -3,14 +3,13 @@
 import re
 import subprocess
 import sys
-from fractions import Fraction
 
 import pytest
 import torch
 
 from mdpipe.cli import app
 from mdpipe.commands.plan import Plan, describe, format_sum
-from mdpipe.commands.plan_sizes import UNKNOWN, Estimate, total
+from mdpipe.commands.plan_sources import UNKNOWN, Estimate, total
 from mdpipe.networks.base import build_on_meta
 from mdpipe.params import load_params, parse_params
 from mdpipe.training import performance
@@ -215,7 +214,6 @@ def test_sums_and_products_keep_doubts():
     guess = Estimate(2, is_guess=True)
     assert guess + Estimate(3) == Estimate(5, is_guess=True) and Estimate(3) * guess == Estimate(6, is_guess=True)
     assert (guess * UNKNOWN).is_unknown and (guess + UNKNOWN).is_unknown
-    assert Estimate(100).ceil_times(Fraction("0.07")) == Estimate(7) and UNKNOWN.ceil_times(Fraction(1, 2)).is_unknown
     assert Estimate(0).estimated() == Estimate(0)
 
 

@@ -8,8 +8,9 @@ import pytest
 from dvc.utils.serialize import dump_yaml
 
 from mdpipe.commands.plan import Plan, describe, num_function_evaluations
-from mdpipe.commands.plan_sizes import Estimate, folder_size
+from mdpipe.commands.plan_sources import Estimate
 from mdpipe.data.artifacts import files
+from mdpipe.data.artifacts.files import folder_size
 from mdpipe.params import parse_params
 from mdpipe.pipeline import paths
 from mdpipe.stages.compare_samplers import compare_samplers

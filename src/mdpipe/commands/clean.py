@@ -15,9 +15,8 @@ from dvc.repo import Repo
 from dvc.utils.serialize import dumps_yaml, load_yaml
 from filelock import FileLock, Timeout
 
-from mdpipe.commands.plan_sizes import folder_size
 from mdpipe.commands.unlock import lock_holders, open_repository
-from mdpipe.data.artifacts.files import atomic_write
+from mdpipe.data.artifacts.files import atomic_write, folder_size
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.sources.download import URL_DIGITS, destination
 from mdpipe.params import Params

@@ -5,32 +5,27 @@ Shapes: F operations of a forward pass per example, P weights, B batch, T steps,
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from mdpipe.commands.plan_datasets import (
-    CHARACTERS_PER_TOKEN,
-    DatasetSize,
-    dataset_size,
-    text_tokens,
-    tokenizer_size,
-)
-from mdpipe.commands.plan_sizes import NOTHING, UNKNOWN, Estimate, SourceSize, download_size, source_size, total
+from mdpipe.commands.plan_datasets import CHARS_PER_TOKEN, DatasetSize, dataset_size, text_tokens, tokenizer_size
+from mdpipe.commands.plan_sources import NOTHING, UNKNOWN, Estimate, SourceSize, download_size, source_size, total
 from mdpipe.params import Params, Run
-from mdpipe.params.kinds import Config
+from mdpipe.params.data import TextDataset
 from mdpipe.params.load import RESOLVED_PARAMS_FILE
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
 from mdpipe.pipeline.preflight import missing_paths, missing_weights
 
 WIDTH = 120
-UNITS = {"download": "B", "disk": "B", "tokens": "", "flops": ""}
-"""Units of the table's columns, which are attributes of a row."""
+COLUMNS = {"download": "B", "disk": "B", "tokens": "", "FLOPs": "", "GPU-hours": "h"}
+"""The table's columns and their units."""
 TERA, SECONDS_PER_HOUR = 1e12, 3600
 BACKWARD = 2
 """Forward passes that a backward pass costs."""
@@ -91,9 +86,8 @@ class ModelFlops:
 
         `ancestral` skips steps at random; one call per token, the most, is taken for it.
         """
-        flops = self.forward * num_function_evaluations(sampler, length)
-        if sampler.kind == "autoregressive":
-            flops = self.prefixes
+        is_causal = sampler.kind == "autoregressive"
+        flops = self.prefixes if is_causal else self.forward * num_function_evaluations(sampler, length)
         return flops.estimated(sampler.kind == "ancestral") * (count * (2 if guided else 1))
 
 
@@ -110,21 +104,16 @@ def model_flops(run: Run, size: DatasetSize) -> ModelFlops:
     from mdpipe.training.performance import forward_flops
 
     objective = build_objective(run.objective, size.vocab_size)
-    network = build_on_meta(
-        run.network,
-        size.vocab_size,
-        size.shape,
-        num_classes=0 if run.class_cond is None else max(size.classes, 1),
-        causal=objective.is_causal,
-    )
+    classes = 0 if run.class_cond is None else max(size.classes, 1)
+    network = build_on_meta(run.network, size.vocab_size, size.shape, num_classes=classes, causal=objective.is_causal)
     # Newton's series of the sum, since F has a constant, a linear and a square part.
     first, second, third = (forward_flops(network, length) if objective.is_causal else 0 for length in (1, 2, 3))
     differences = (first, second - first, third - 2 * second + first)
     prefixes = sum(math.comb(size.length, order + 1) * difference for order, difference in enumerate(differences))
     return ModelFlops(
-        forward=Estimate(forward_flops(network, size.length), size.is_guess),
-        prefixes=Estimate(prefixes, size.is_guess),
-        weights=Estimate(count_parameters(network) + count_parameters(objective), size.is_guess),
+        Estimate(forward_flops(network, size.length), size.is_guess),
+        Estimate(prefixes, size.is_guess),
+        Estimate(count_parameters(network) + count_parameters(objective), size.is_guess),
         is_exact=objective.is_causal,
     )
 
@@ -145,7 +134,7 @@ class Plan:
 
     params: Params
     outdated: frozenset[str]
-    """Sources and datasets whose artifacts have another definition, as `sources.NAME`."""
+    """Datasets whose artifacts have another definition, or come from a source that has."""
     sources: dict[str, SourceSize]
     datasets: dict[str, DatasetSize]
     models: dict[str, ModelFlops]
@@ -157,14 +146,12 @@ class Plan:
         Raises:
             ValueError: a network does not fit its dataset, or a file in data/ or of a tokenizer is broken.
         """
-        outdated = find_outdated(params)
-        sources = {
-            name: source_size(name, source, f"sources.{name}" in outdated) for name, source in params.sources.items()
-        }
+        changed = find_changed("download", "sources", params.sources)
+        sources = {name: source_size(name, source, name in changed) for name, source in params.sources.items()}
+        outdated = find_changed("encode", "datasets", params.datasets)
+        outdated |= {name for name, dataset in params.datasets.items() if dataset.source in changed}
         datasets = {
-            name: dataset_size(
-                name, data, params.sources[data.source], sources[data.source], f"datasets.{name}" in outdated
-            )
+            name: dataset_size(name, data, params.sources[data.source], sources[data.source], name in outdated)
             for name, data in params.datasets.items()
         }
         models = {name: model_flops(run, datasets[run.dataset]) for name, run in params.runs.items()}
@@ -177,30 +164,28 @@ class Plan:
             size = self.sources[name]
             yield Row(f"download@{name}", download_size(source, size.content), size.disk)
         for name, dataset in params.datasets.items():
-            yield Row(f"fit_tokenizer@{name}", *tokenizer_size(name, dataset, f"datasets.{name}" in self.outdated))
+            yield Row(f"fit_tokenizer@{name}", *tokenizer_size(name, dataset, name in self.outdated))
             encoded = self.datasets[name]
             yield Row(f"encode@{name}", disk=encoded.disk, tokens=total(encoded.tokens.values()))
-        for name in params.runs:
-            yield from self._run(name)
+        for name, run in params.runs.items():
+            yield from self._run(name, run)
         for name in params.zero_shot.runs:
             for source_name in params.zero_shot.sources:
                 yield self._zero_shot(name, source_name)
         for name in params.samplers.runs:
             yield self._samplers(name)
-        for name in self.params.image_quality.features:
+        for name in params.image_quality.features:
             yield Row(f"fit_features@{name}")  # Small next to training, and to sampling for Inception v3.
-        for name in self.params.image_quality.runs:
+        for name in params.image_quality.runs:
             yield self._image_quality(name)
         yield Row("report")
 
-    def _run(self, name: str) -> Iterator[Row]:
-        run, model = self.params.runs[name], self.models[name]
-        sample, data = run.sample, self.datasets[run.dataset]
+    def _run(self, name: str, run: Run) -> Iterator[Row]:
+        model, data, sample = self.models[name], self.datasets[run.dataset], run.sample
         trained_on = Estimate(run.train.steps * run.train.batch_size * data.length)
         yield Row(f"train@{name}", disk=model.disk(run), tokens=trained_on, flops=model.training(run))
-        sampled = Estimate(sample.count * data.length)
         flops = model.sampling(sample.sampler, sample.count, data.length, guided=sample.guidance_scale is not None)
-        yield Row(f"sample@{name}", tokens=sampled, flops=flops)
+        yield Row(f"sample@{name}", tokens=Estimate(sample.count * data.length), flops=flops)
         eval_tokens = data.tokens[run.evaluate.split]
         # Further bounds are estimated twice.
         samples = run.evaluate.largest_num_mc_samples
@@ -210,15 +195,12 @@ class Plan:
 
     def _zero_shot(self, name: str, source: str) -> Row:
         """Return the FLOPs of all of a source, by the tokenizer of the run's dataset, under each of its protocols."""
-        run = self.params.runs[name]
-        size, dataset, data = self.sources[source], self.params.datasets[run.dataset], self.datasets[run.dataset]
-        characters, documents = total(size.amounts.values()), total(size.documents.values())
-        tokens = text_tokens(characters, documents, size.texts, data.tokenizer, dataset)
-        examples = data.examples(tokens)
-        settings = self.params.zero_shot
-        seq_len = data.length
-        passes = sum(seq_len / (protocol.stride or seq_len) for protocol in settings.sources[source].values())
-        flops = self.models[name].evaluation(settings.largest_num_mc_samples, examples) * passes
+        run, settings, size = self.params.runs[name], self.params.zero_shot, self.sources[source]
+        data, dataset = self.datasets[run.dataset], cast("TextDataset", self.params.datasets[run.dataset])
+        tokens = text_tokens(total(size.amounts.values()), size, data.tokenizer, dataset)
+        protocols = settings.sources[source].values()
+        passes = sum(data.length / (protocol.stride or data.length) for protocol in protocols)
+        flops = self.models[name].evaluation(settings.largest_num_mc_samples, data.examples(tokens)) * passes
         return Row(f"zero_shot@{name}-{source}", tokens=tokens, flops=flops)
 
     def _image_quality(self, name: str) -> Row:
@@ -227,9 +209,8 @@ class Plan:
         length, guided = self.datasets[run.dataset].length, run.sample.guidance_scale is not None
         samplers = [run.sample.sampler, *measured.samplers.values()]
         flops = [self.models[name].sampling(sampler, measured.count, length, guided=guided) for sampler in samplers]
-        return Row(
-            f"measure_images@{name}", tokens=Estimate(len(samplers) * measured.count * length), flops=total(flops)
-        )
+        tokens = Estimate(len(samplers) * measured.count * length)
+        return Row(f"measure_images@{name}", tokens=tokens, flops=total(flops))
 
     def _samplers(self, name: str) -> Row:
         """Return the FLOPs of every fitting sampler, its steps and temperatures, and of scoring samples and test split.
@@ -247,34 +228,27 @@ class Plan:
         scored = reference.evaluation(1, samples + data.examples(eval_tokens))
         if suite.runs[name].causal_lm is not None:
             scored = UNKNOWN
-        return Row(
-            f"compare_samplers@{name}", tokens=samples * data.length + eval_tokens, flops=total(sampling_flops) + scored
-        )
+        tokens = samples * data.length + eval_tokens
+        return Row(f"compare_samplers@{name}", tokens=tokens, flops=total(sampling_flops) + scored)
 
 
-def find_outdated(params: Params) -> frozenset[str]:
-    """Return sources and datasets that dvc.lock records with another definition, and datasets of such sources."""
+def find_changed(stage: str, section: str, entries: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the sources or datasets that dvc.lock records with another definition."""
     try:
         stages = read_yaml(Path("dvc.lock").read_bytes())["stages"]
     except (FileNotFoundError, StrictYAMLError, TypeError, KeyError):  # There is none, or it is broken.
-        stages = None
+        return frozenset()
 
-    def is_changed(stage: str, section: str, name: str, stated: Config) -> bool:
+    def is_changed(name: str) -> bool:
         try:
             recorded = stages[f"{stage}@{name}"]["params"][str(RESOLVED_PARAMS_FILE)][f"{section}.{name}"]
-            return type(stated).model_validate(recorded) != stated
+            return bool(type(entries[name]).model_validate(recorded) != entries[name])
         except (KeyError, TypeError):
             return False
         except ValidationError:
             return True
 
-    sources = {name for name, source in params.sources.items() if is_changed("download", "sources", name, source)}
-    datasets = {
-        name
-        for name, dataset in params.datasets.items()
-        if dataset.source in sources or is_changed("encode", "datasets", name, dataset)
-    }
-    return frozenset({f"sources.{name}" for name in sources} | {f"datasets.{name}" for name in datasets})
+    return frozenset(filter(is_changed, entries))
 
 
 def describe(params: Params, mfu: float, peak: float) -> str:
@@ -293,22 +267,24 @@ def describe(params: Params, mfu: float, peak: float) -> str:
     if not peak > 0:
         raise ValueError(f"--peak = {peak} must be positive: TFLOP/s of one GPU")
     plan = Plan.of(params)
-    rows = list(plan.rows())
     table = Table("stage", box=None, pad_edge=False)
     table.columns[0].no_wrap = True
-    for heading in ("download", "disk", "tokens", "FLOPs", "GPU-hours"):
+    for heading in COLUMNS:
         table.add_column(heading, justify="right", no_wrap=True)
-    per_hour = mfu * peak * TERA * SECONDS_PER_HOUR
-    for row in rows:
-        hours = (row.flops * (1 / per_hour)).format("h")
-        table.add_row(row.stage, *(getattr(row, name).format(unit) for name, unit in UNITS.items()), hours)
-    sums = [format_sum([getattr(row, name) for row in rows], unit) for name, unit in UNITS.items()]
-    table.add_row("total", *sums, format_sum([row.flops * (1 / per_hour) for row in rows], "h"))
+    hours_per_flop, units = 1 / (mfu * peak * TERA * SECONDS_PER_HOUR), COLUMNS.values()
+    cells = {
+        row.stage: (row.download, row.disk, row.tokens, row.flops, row.flops * hours_per_flop) for row in plan.rows()
+    }
+    for stage, estimates in cells.items():
+        table.add_row(stage, *(estimate.format(unit) for estimate, unit in zip(estimates, units, strict=True)))
+    columns = list(zip(*cells.values(), strict=True))
+    table.add_row("total", *(format_sum(column, unit) for column, unit in zip(columns, units, strict=True)))
     console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
     with console.capture() as captured:
         console.print(table)
     lines = [line.rstrip() for line in captured.get().splitlines()]
-    notes = [*_notes(plan, rows, mfu, peak), *_slow_precision(params)]
+    is_known = not any(estimate.is_unknown for column in columns for estimate in column)
+    notes = [*_notes(plan, mfu, peak, is_known=is_known), *_slow_precision(params)]
     return "\n".join([*lines, "", *(textwrap.fill(note, WIDTH, break_on_hyphens=False) for note in notes)])
 
 
@@ -320,7 +296,7 @@ def format_sum(estimates: Sequence[Estimate], unit: str) -> str:
     return "?" if text.startswith(("-", "<")) else f"at least {text}"
 
 
-def _notes(plan: Plan, rows: Sequence[Row], mfu: float, peak: float) -> Iterator[str]:
+def _notes(plan: Plan, mfu: float, peak: float, *, is_known: bool) -> Iterator[str]:
     """Yield what the numbers rest on, the memory of training, and whether something is unknown."""
     yield (
         f"GPU-hours: at {mfu:.0%} of {peak:g} TFLOP/s. FLOPs: the networks' matrix products, with the head at every"
@@ -336,17 +312,17 @@ def _notes(plan: Plan, rows: Sequence[Row], mfu: float, peak: float) -> Iterator
     ]
     yield f"Memory for weights, gradients, averages and moments, without activations: {', '.join(memory) or 'none'}."
     yield (
-        f"~ is an estimate, from the sizes of files, the catalog's counts and {CHARACTERS_PER_TOKEN} characters per"
-        " token of a larger vocabulary. Not counted: metrics, samples, the report, and DVC's cache, which takes as much"
-        " disk space again where the file system has no reflinks."
+        "~ is an estimate, from samples of files, the catalog's counts and, before a tokenizer is there, what is usual"
+        f" for English ({CHARS_PER_TOKEN} characters per token of GPT-2). Not counted: metrics, samples, the report,"
+        " and DVC's cache, which takes as much disk space again where the file system has no reflinks."
     )
     yield from (f"{size.note}." for size in plan.sources.values() if size.note)
     yield from missing_paths(plan.params, plan.params.sources)
     yield from missing_weights(plan.params)
-    if any(getattr(row, name).is_unknown for row in rows for name in UNITS):
-        yield "? is unknown until the data are downloaded and encoded; totals are then lower bounds."
-    else:
+    if is_known:
         yield "Nothing is unknown."
+    else:
+        yield "? is unknown until the data are downloaded and encoded; totals are then lower bounds."
 
 
 def _slow_precision(params: Params) -> list[str]:

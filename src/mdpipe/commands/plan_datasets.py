@@ -1,33 +1,32 @@
-"""Sizes of datasets before anything runs: exact if they are in data/, else from the sizes of their sources.
-
-The tokens of a text are counted in a sample of it, by its tokenizer, if both are there.
-"""
+"""Sizes of datasets before anything runs: exact if they are in data/encoded, else from the sizes of their sources."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mdpipe.commands.plan_sizes import NOTHING, UNKNOWN, Estimate, Shape, SourceSize, folder_size, total
-from mdpipe.commands.plan_texts import tokens_per_character
-from mdpipe.data.artifacts.files import read_header as read_typed_header
+from mdpipe.commands.plan_sources import NOTHING, UNKNOWN, Estimate, Shape, SourceSize, total
+from mdpipe.data.artifacts.files import folder_size, read_header
 from mdpipe.data.dataset import DatasetHeader, token_dtype
 from mdpipe.params import data
-from mdpipe.params.data import ImageDataset, SplitSpec, TextDataset
+from mdpipe.params.data import ImageDataset, TextDataset
 from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
 
 if TYPE_CHECKING:
     from mdpipe.data.tokenizers import Tokenizer
 
-CHARACTERS_PER_TOKEN = 4.3
+CHARS_PER_TOKEN = 4.3
 """Characters per token of English text, for GPT-2's vocabulary or a similar one."""
+CHARS_PER_DOUBLING, CHARS_AT_ONE = 0.47, -2.3
+"""Characters per token of SentencePiece are 0.47 log2(V) - 2.3: within 11 % for OpenWebText and V of 512 to 32,768."""
 GPT2_VOCABULARY, GPT2_BYTES = 50_257, 1_042_301 + 456_318
 """GPT-2's tokens, and the bytes of its vocab.json and merges.txt."""
+MAX_TOKENIZED = 2**18
+"""About how many characters of a source are tokenized."""
 POSITION_BYTES = COUNT_BYTES = 8
 """In data/encoded, of the position at which a document begins, and of how often a token is in the training split."""
 
@@ -48,10 +47,10 @@ class DatasetSize:
     """None if the tokenizer is not downloaded yet."""
     classes: int
     """Number of classes; 0 if there are none or it is unknown."""
-    is_guess: bool
-    """True if the number of channels or classes is a guess."""
-    tokenizer: "Tokenizer | None" = None
+    tokenizer: "Tokenizer | None"
     """The tokenizer of a text; None if it is not fitted or downloaded yet."""
+    is_guess: bool = False
+    """True if the number of channels or classes is a guess."""
 
     @property
     def length(self) -> int:
@@ -60,67 +59,104 @@ class DatasetSize:
 
     def examples(self, tokens: Estimate) -> Estimate:
         """Return the number of examples that the tokens fill; the last one may be shorter."""
-        return tokens.ceil_times(Fraction(1, self.length))
+        return Estimate(-(-tokens.value // self.length), tokens.is_guess)
 
 
 def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSize, is_outdated: bool) -> DatasetSize:
-    """Return the size of a dataset, read from data/encoded if that is up to date, else estimated from its source."""
+    """Return the size of a dataset, read from data/encoded if that is up to date, else estimated from its source.
+
+    Raises:
+        ValueError: the folder in data/encoded, or the tokenizer, is broken.
+    """
     folder, tokenizer = paths.encoded(name), find_tokenizer(name, dataset, is_outdated)
     vocab_size = find_vocab_size(dataset, tokenizer)
-    if not is_outdated and (file := folder / "dataset.json").exists():
-        header = read_typed_header(file, DatasetHeader, f"remove {folder}, and plan without it")
+    if not is_outdated and (folder / "dataset.json").exists():
+        header = read_header(folder / "dataset.json", DatasetHeader, f"remove {folder}, and plan without it")
         tokens = {split: Estimate(counts["tokens"]) for split, counts in header.splits.items()}
-        if isinstance(dataset, TextDataset):
-            shape: Shape = (dataset.seq_len,)
-        else:
-            shape = (dataset.image_size, dataset.image_size, header.shape[-1])
-        vocab_size, disk = vocab_size or header.vocab_size, Estimate(folder_size(folder))
-        return DatasetSize(tokens, disk, shape, vocab_size, header.classes, is_guess=False, tokenizer=tokenizer)
-    amounts, others = _split_amounts(dataset, size), NOTHING
+        shape = _shape(dataset, header.shape[-1])
+        disk, vocab_size = Estimate(folder_size(folder)), vocab_size or header.vocab_size
+        return DatasetSize(tokens, disk, shape, vocab_size, header.classes, tokenizer)
+    shape = _shape(dataset, size.shape[-1] if size.shape else 3)
+    amounts = split_amounts(dataset, size)
     if isinstance(dataset, TextDataset):
-        shape = (dataset.seq_len,)
-        documents = _split_documents(dataset, size, amounts)
-        tokens = {
-            split: text_tokens(amount, documents[split], size.texts, tokenizer, dataset)
-            for split, amount in amounts.items()
-        }
+        tokens = {split: text_tokens(amount, size, tokenizer, dataset) for split, amount in amounts.items()}
+        others = total(amounts.values()) * (POSITION_BYTES / size.document_length)
+        others += Estimate((vocab_size or 0) * COUNT_BYTES)
         is_guess = False
-        others = total(documents.values()) * POSITION_BYTES + Estimate((vocab_size or 0) * COUNT_BYTES)
     else:
-        shape = (dataset.image_size, dataset.image_size, size.shape[2] if size.shape else 3)
         tokens = {
-            split: amount * (_tiles(dataset, split, size.shape) * math.prod(shape)) for split, amount in amounts.items()
+            split: images * (_tiles(dataset, split, size.shape) * math.prod(shape)) for split, images in amounts.items()
         }
-        is_guess = size.shape is None or (source.has_classes and not size.classes)
+        others, is_guess = NOTHING, size.shape is None or (source.has_classes and not size.classes)
     id_bytes = np.dtype(token_dtype(vocab_size or 2**32)).itemsize
     disk = (total(tokens.values()) * id_bytes + others).estimated()
-    return DatasetSize(tokens, disk, shape, vocab_size, size.classes, is_guess, tokenizer)
+    return DatasetSize(tokens, disk, shape, vocab_size, size.classes, tokenizer, is_guess)
+
+
+def _shape(dataset: AnyDataset, channels: int) -> Shape:
+    return (dataset.seq_len,) if isinstance(dataset, TextDataset) else (dataset.image_size, dataset.image_size, channels)
+
+
+def split_amounts(dataset: AnyDataset, size: SourceSize) -> dict[str, Estimate]:
+    """Return the characters or images of each split of the dataset.
+
+    Validation and test are splits of the source, or parts of its pool: its split "train", or else all other data.
+    """
+    specs = dataset.splits.resolve([split for split in size.amounts if split is not None])
+    pooled = {"train"} if "train" in size.amounts else size.amounts.keys() - specs.values()
+    pool = total(size.amounts[split] for split in pooled)
+    unit = 1 if isinstance(dataset, ImageDataset) else size.document_length
+    amounts, taken = {}, NOTHING
+    for split, spec in specs.items():
+        match spec:
+            case str():
+                amounts[split] = size.amounts.get(spec, UNKNOWN)
+                continue
+            case data.LastDocuments(last_documents=count):
+                amounts[split] = Estimate(count * unit if unit < math.inf else math.nan).estimated(unit != 1)
+            case data.LastCharacters(last_characters=count):
+                amounts[split] = Estimate(count)
+            case float() | data.Windows():
+                part = spec if isinstance(spec, float) else spec.windows
+                amounts[split] = Estimate(round(pool.value * part) if not pool.is_unknown else math.nan, is_guess=True)
+        taken += amounts[split]
+    return {"train": pool + taken * -1, **amounts}
 
 
 def text_tokens(
-    characters: Estimate,
-    documents: Estimate,
-    texts: tuple[str, ...],
-    tokenizer: "Tokenizer | None",
-    dataset: AnyDataset,
+    characters: Estimate, size: SourceSize, tokenizer: "Tokenizer | None", dataset: TextDataset
 ) -> Estimate:
-    """Return the tokens of a text in windows.
+    """Return the tokens of a text in windows, of which a sample of its source has as many per character.
 
-    Without a tokenizer or a sample of the text, that is one per letter or byte, else one per CHARACTERS_PER_TOKEN
-    characters, and one per document if a token ends it.
+    Without a sample or a tokenizer, it is as many as is usual. A further token ends or separates documents.
     """
-    if isinstance(dataset, ImageDataset):
-        return UNKNOWN
-    packing = dataset.packing
-    if tokenizer is not None and texts:
-        per_character, per_document = tokens_per_character(texts, cast("Hashable", tokenizer), packing)
+    texts = [text[:MAX_TOKENIZED] for text in size.texts[:: max(1, sum(map(len, size.texts)) // MAX_TOKENIZED)]]
+    if tokenizer is not None and any(texts):
+        per_character = sum(_count_tokens(tokenizer, text) for text in texts) / sum(map(len, texts))
+        has_ends = dataset.packing.append_eos or tokenizer.eos_separates_words
     else:
-        is_character = isinstance(dataset.tokenizer, data.Text8Tokenizer | data.BytesTokenizer)
-        per_character, per_document = 1 if is_character else 1 / CHARACTERS_PER_TOKEN, int(packing.append_eos)
-    tokens = (characters * per_character + documents * per_document).estimated()
-    if packing.drop_last and not tokens.is_unknown:
-        return Estimate(tokens.value // packing.stream_tokens(dataset.seq_len) * dataset.seq_len, tokens.is_guess)
+        per_character, has_ends = 1 / usual_chars_per_token(dataset.tokenizer), dataset.packing.append_eos
+    tokens = (characters * (per_character + int(has_ends) / size.document_length)).estimated()
+    if dataset.packing.drop_last:
+        windows = tokens.value // dataset.packing.stream_tokens(dataset.seq_len)
+        return Estimate(windows * dataset.seq_len, tokens.is_guess)
     return tokens
+
+
+def _count_tokens(tokenizer: "Tokenizer", text: str) -> int:
+    """Return the tokens of a document, without the spaces at its ends that the data have not."""
+    ids = tokenizer.encode(text)
+    return len(tokenizer.decode(ids).strip()) if tokenizer.eos_separates_words else len(ids)
+
+
+def usual_chars_per_token(tokenizer: data.TextTokenizer) -> float:
+    """Return the characters per token that are usual for English text."""
+    match tokenizer:
+        case data.Text8Tokenizer() | data.BytesTokenizer():
+            return 1
+        case data.SentencePieceTokenizer(vocab_size=vocab_size):
+            return CHARS_PER_DOUBLING * math.log2(vocab_size) + CHARS_AT_ONE
+    return CHARS_PER_TOKEN
 
 
 def _tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> Estimate:
@@ -134,56 +170,6 @@ def _tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> Estimate:
     return Estimate(math.prod(max((edge - dataset.image_size) // stride + 1, 0) for edge in shape[:2]))
 
 
-def _split_amounts(dataset: AnyDataset, size: SourceSize) -> dict[str, Estimate]:
-    """Return the characters or images of each split of the dataset.
-
-    Validation and test are splits of the source, or parts of its pool.
-    """
-    amounts, specs = size.amounts, _split_specs(dataset, size)
-    pool, documents = (_pooled(specs, numbers) for numbers in (amounts, size.documents))
-    taken = {
-        split: _part_of(pool, documents, spec, dataset) for split, spec in specs.items() if not isinstance(spec, str)
-    }
-    named = {split: amounts.get(spec, UNKNOWN) for split, spec in specs.items() if isinstance(spec, str)}
-    return {"train": pool + total(taken.values()) * -1, **taken, **named}
-
-
-def _split_documents(dataset: TextDataset, size: SourceSize, amounts: Mapping[str, Estimate]) -> dict[str, Estimate]:
-    """Return the documents of each split of the dataset, as many per character as in the pool of its source.
-
-    There are none if the source does not say how many it has.
-    """
-    specs = _split_specs(dataset, size)
-    pool, documents = (_pooled(specs, numbers) for numbers in (size.amounts, size.documents))
-    density = Estimate(documents.value / (pool.value or 1), is_guess=True)
-    counts = {split: amount * density if size.documents else NOTHING for split, amount in amounts.items()}
-    named = {split: size.documents.get(spec, NOTHING) for split, spec in specs.items() if isinstance(spec, str)}
-    return counts | named
-
-
-def _split_specs(dataset: AnyDataset, size: SourceSize) -> dict[str, SplitSpec]:
-    return dataset.splits.resolve([split for split in size.amounts if split is not None])
-
-
-def _pooled(specs: Mapping[str, SplitSpec], numbers: Mapping[str | None, Estimate]) -> Estimate:
-    """Return the sum over the pool: the source's split "train", or all other data if it has none."""
-    rest = [split for split in numbers if split not in specs.values() and ("train" not in numbers or split == "train")]
-    return total(numbers[split] for split in rest)
-
-
-def _part_of(pool: Estimate, documents: Estimate, spec: SplitSpec, dataset: AnyDataset) -> Estimate:
-    match spec:
-        case data.LastDocuments(last_documents=count) if isinstance(dataset, ImageDataset):
-            return Estimate(count)
-        case data.LastDocuments(last_documents=count) if documents.value:  # Their lengths differ.
-            return Estimate(pool.value / documents.value * count, is_guess=True)
-        case data.LastCharacters(last_characters=count):
-            return Estimate(count)
-        case float() | data.Windows():
-            return pool.ceil_times(Fraction(str(spec if isinstance(spec, float) else spec.windows))).estimated()
-    return UNKNOWN
-
-
 def find_tokenizer(name: str, dataset: AnyDataset, is_outdated: bool) -> "Tokenizer | None":
     """Return the tokenizer of a text; None if it is not fitted or downloaded yet, and for images."""
     config = dataset.tokenizer
@@ -192,13 +178,13 @@ def find_tokenizer(name: str, dataset: AnyDataset, is_outdated: bool) -> "Tokeni
             return None
         case data.GPT2Tokenizer(path=path) | data.HFTokenizerFile(path=path) if not Path(path).exists():
             return None
-        case data.SentencePieceTokenizer():
+        case data.SentencePieceTokenizer(vocab_size=vocab_size):
             if is_outdated or not (paths.tokenizer(name) / "tokenizer.json").exists():
                 return None
             from mdpipe.data.tokenizers import load_tokenizer
 
             found = load_tokenizer(paths.tokenizer(name))
-            return found if found.vocab_size == config.vocab_size else None
+            return found if found.vocab_size == vocab_size else None
     from mdpipe.data.tokenizers import build_tokenizer
 
     return build_tokenizer(config)
@@ -216,11 +202,8 @@ def find_vocab_size(dataset: AnyDataset, tokenizer: "Tokenizer | None") -> int |
 
 def tokenizer_size(name: str, dataset: AnyDataset, is_outdated: bool) -> tuple[Estimate, Estimate]:
     """Return the bytes to download for a tokenizer and its bytes on disk; both are 0 before a tokenizer is fitted."""
-    download = NOTHING
-    if (
-        isinstance(dataset.tokenizer, data.GPT2Tokenizer | data.HFTokenizerFile)
-        and not Path(dataset.tokenizer.path).exists()
-    ):
-        download = Estimate(GPT2_BYTES) if isinstance(dataset.tokenizer, data.GPT2Tokenizer) else UNKNOWN
-    kept = paths.tokenizer(name)
-    return download, Estimate(folder_size(kept)) if kept.is_dir() and not is_outdated else download
+    download, folder = NOTHING, paths.tokenizer(name)
+    match dataset.tokenizer:
+        case data.GPT2Tokenizer(path=path) | data.HFTokenizerFile(path=path) if not Path(path).exists():
+            download = Estimate(GPT2_BYTES) if isinstance(dataset.tokenizer, data.GPT2Tokenizer) else UNKNOWN
+    return download, Estimate(folder_size(folder)) if folder.is_dir() and not is_outdated else download

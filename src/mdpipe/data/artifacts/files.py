@@ -123,6 +123,11 @@ def disk_full_errno(error: BaseException) -> int | None:
     return next((number for number in numbers if number in DISK_FULL_ERRNOS), None)
 
 
+def folder_size(path: Path) -> int:
+    """Return the bytes of a file, or of all files of a folder."""
+    return sum(file.stat().st_size for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+
+
 def check_disk_space(path: Path, needed: int, task: str) -> None:
     """Check that this many bytes fit on the disk of `path`, which need not exist yet, and report large amounts.
 

@@ -98,16 +98,18 @@ def read_images(
     def images() -> Iterator[tuple[str, bytes, int | None]]:
         for name, values in table.rows(image_columns(source)):
             counts["rows"] += 1
-            value = values[source.image_column or ""]
-            content = value.get("bytes") if isinstance(value, dict) else value
-            if not isinstance(content, bytes):
-                raise ValueError(  # noqa: TRY004
-                    f"{name} has no bytes of an image in the column {source.image_column!r}; choose another column"
-                )
+            content = _image_content(values[source.image_column or ""], name, source.image_column)
             column = source.label_column
             yield name, content, None if column is None else _label(values[column], name, column, class_names)
 
     return decode_batches(images(), source, counts, class_names)
+
+
+def _image_content(value: object, name: str, column: str | None) -> bytes:
+    content = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(content, bytes):
+        raise ValueError(f"{name} has no bytes of an image in the column {column!r}; choose another column")  # noqa: TRY004
+    return content
 
 
 def _label(value: object, name: str, column: str, class_names: tuple[str, ...]) -> int:
@@ -188,6 +190,31 @@ def _row_groups(file: SourceFile, columns: Sequence[str]) -> Iterator[tuple[RowG
         if size >= SHARD_BYTES or group == len(sizes) - 1:
             yield RowGroups(file, tuple(range(begin, group + 1)), first, files=int(begin == 0)), size
             begin, first, size = group + 1, row, 0
+
+
+def count_rows(path: Path) -> int:
+    """Return the number of rows of a Parquet or Arrow file, from its metadata.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    with _readable(path):
+        if path.suffix == ".parquet":
+            rows: int = pq.read_metadata(path).num_rows
+            return rows
+        return sum(map(len, _arrow_batches(path)))
+
+
+def first_image(source: ParquetImagesSource, file: SourceFile) -> bytes:
+    """Return the content of the image file in the first row of a table.
+
+    Raises:
+        ValueError: the table is broken or empty, or has no such column or no image there.
+    """
+    for rows, _ in _row_groups(file, [source.image_column]):
+        for name, values in rows.rows([source.image_column]):
+            return _image_content(values[source.image_column], name, source.image_column)
+    raise ValueError(f"{file.path} has no rows")
 
 
 def _features(path: Path) -> Mapping[str, Any]:

@@ -261,7 +261,7 @@ def _file_parts(source: TextSource | UrlSource, file: SourceFile, counts: Counte
         first_byte, block = 0, stream.read(SHARD_BYTES)
         while block:
             following = stream.read(SHARD_BYTES)
-            end = _last_gap(block) if following else len(block)
+            end = last_gap(block) if following else len(block)
             text = _decode(block[:end], source.decode_errors, counts, str(file.path), first_byte)
             if text:
                 yield text, bool(following)
@@ -269,7 +269,7 @@ def _file_parts(source: TextSource | UrlSource, file: SourceFile, counts: Counte
             block = block[end:] + following
 
 
-def _last_gap(block: bytes) -> int:
+def last_gap(block: bytes) -> int:
     """Return where a block is cut: after its last white space, or else before its last character begins."""
     gap = max(block.rfind(b" "), block.rfind(b"\n")) + 1
     if gap:
