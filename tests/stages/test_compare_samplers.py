@@ -12,9 +12,7 @@ from torch.nn.functional import pad
 
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
-from mdpipe.params import Params, parse_params
+from mdpipe.params import Params, SampleConfig, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.tables import SAMPLERS
 from mdpipe.stages.compare_samplers import STREAMS, compare_samplers
@@ -142,9 +140,7 @@ def test_samples_are_scored_as_the_data_are(params: Params, rows: list[Row]) -> 
     for row, config in zip(rows[1:], compared, strict=True):
         stream = STREAMS.get(config.kind, config.kind)
         noise = CounterRNG(params.seed, f"samplers/{stream}/{getattr(config, 'steps', None)}")
-        tokens = sample(
-            trained, build_sampler(config), all_masked(trained, 2), noise, token_sampler=TokenSampler()
-        ).tokens
+        tokens = sample(trained, SampleConfig(sampler=config), all_masked(trained, 2), noise).tokens
         first, second = bits_by_chaining(tokens)
         assert float(row["bits"]) == pytest.approx((first + second) / 2, rel=1e-5)
         assert float(row["bits_stderr"]) == pytest.approx(abs(first - second) / 2, rel=1e-4)

@@ -20,10 +20,8 @@ from mdpipe.commands.interactive import load_run
 from mdpipe.commands.score import bound_requests, encode_request
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.evaluation.conditional import is_greedy
-from mdpipe.params.sampling import SamplerConfig, compatible_samplers
+from mdpipe.params.sampling import SampleConfig, SamplerConfig, compatible_samplers
 from mdpipe.stages import sampling
 
 MAX_GEN_TOKS = 256
@@ -82,17 +80,17 @@ class RunLM:
         The run's sampler fills as many tokens as the task asks for, up to half of the model's window.
         """
         model = self.model
-        sampler_config = SamplerConfig.kinds[compatible_samplers(type(model.objective.config))[0]]
-        sampler = build_sampler(sampler_config.model_validate({}))
+        sampler = SamplerConfig.parse(compatible_samplers(type(model.objective.config))[0])
         texts = []
         for index, (context, settings) in enumerate(request.args for request in requests):
             count = min(settings.get("max_gen_toks", MAX_GEN_TOKS), model.seq_len // 2)
             known = self.tokenizer.encode(context)[count - model.seq_len :]
             tokens = torch.cat([torch.from_numpy(known)[None], sampling.all_masked(model, 1, count)], dim=1)
             is_random = settings.get("do_sample", False)
-            choice = TokenSampler(temperature=settings.get("temperature", 1.0)) if is_random else TokenSampler(top_k=1)
+            choice = {"temperature": settings.get("temperature", 1.0)} if is_random else {"top_k": 1}
             rng = CounterRNG(self.seed, f"generate/{index}")
-            filled = sampling.sample(model, sampler, tokens, rng, token_sampler=choice).tokens
+            config = SampleConfig(sampler=sampler, **choice)
+            filled = sampling.sample(model, config, tokens, rng).tokens
             text = self.tokenizer.decode(filled[0, len(known) :].numpy())
             ends = [text.find(stop) for stop in settings.get("until", []) if stop in text]
             texts.append(text[: min(ends, default=len(text))])

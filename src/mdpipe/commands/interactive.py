@@ -312,7 +312,7 @@ def _sample(model: TrainedModel, tokens: Tensor, options: SamplingOptions) -> Te
             has no such class, or it samples from left to right and a token is known to the right of a mask.
     """
     objective = model.objective.config
-    sampler = options.build_sampler(model.name, objective)
+    config = options.resolve(model.name, objective)
     masked = tokens == model.objective.mask_id
     if objective.is_causal and (masked[:, :-1] & ~masked[:, 1:]).any():
         raise ValueError(
@@ -323,12 +323,10 @@ def _sample(model: TrainedModel, tokens: Tensor, options: SamplingOptions) -> Te
     with _progress() as on_step:
         samples = sampling.sample(
             model,
-            sampler,
+            config,
             tokens,
             CounterRNG(options.seed, "by hand"),
-            token_sampler=options.build_token_sampler(model.name),
             class_labels=labels,
-            guidance_scale=options.stated_guidance_scale(model.name),
             on_step=on_step,
         )
     return samples.tokens

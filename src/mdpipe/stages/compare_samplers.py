@@ -22,14 +22,13 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.evaluation import quality
 from mdpipe.evaluation.causal_lm import CausalLM
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
 from mdpipe.evaluation.mauve import mauve, why_not
 from mdpipe.networks.runtime import configure_runtime
-from mdpipe.params import Params
+from mdpipe.params import Params, SampleConfig
 from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import UNITS, TrainedModel, compute_device, load_model
 from mdpipe.stages.sampling import all_masked, sample
@@ -152,8 +151,8 @@ def compare_samplers(params: Params, run: str) -> None:
         for temperature in suite.temperatures_for(config):
             # Temperatures share their random numbers, which makes differences between them more certain.
             rng = CounterRNG(params.seed, f"samplers/{STREAMS.get(kind, kind)}/{steps}")
-            tokens, choice = all_masked(model, suite.count), TokenSampler(temperature)
-            samples = sample(model, build_sampler(config), tokens, rng, token_sampler=choice, class_labels=classes)
+            choice = SampleConfig(sampler=config, temperature=temperature)
+            samples = sample(model, choice, all_masked(model, suite.count), rng, class_labels=classes)
             described = {
                 **common,
                 "sampler": kind,
@@ -161,7 +160,7 @@ def compare_samplers(params: Params, run: str) -> None:
                 "temperature": temperature,
                 "nfe": samples.nfe,
                 "network_dtype": str(next(model.network.parameters()).dtype).removeprefix("torch."),
-                "sampling_dtype": str(choice.probabilities(torch.zeros(1)).dtype).removeprefix("torch."),
+                "sampling_dtype": str(TokenSampler().probabilities(torch.zeros(1)).dtype).removeprefix("torch."),
                 **_diversity(samples.tokens.numpy(), samples.tokens.numpy(), is_text),
             }
             rows += [{**described, **scores} for scores in references.score(samples.tokens.numpy(), classes)]

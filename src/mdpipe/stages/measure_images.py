@@ -22,8 +22,6 @@ from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.artifacts.metrics import write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.evaluation.estimate import Estimate
 from mdpipe.evaluation.image_features import (
     Features,
@@ -179,12 +177,10 @@ def _sample(
         count = min(measured.batch_size, measured.count - first)
         samples = sample(
             model,
-            build_sampler(sampler),
+            settings.model_copy(update={"sampler": sampler}),
             all_masked(model, count),
             CounterRNG(params.seed_of(model.name), STREAM),
-            token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
             class_labels=None if classes is None else classes[first : first + count],
-            guidance_scale=settings.guidance_scale,
             first=first,
         )
         parts.append(samples.tokens.numpy())

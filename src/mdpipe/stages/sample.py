@@ -17,8 +17,6 @@ from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
@@ -56,12 +54,10 @@ def sample(params: Params, run: str) -> None:
     frames: list[Tensor] = [start[:ANIMATED_IMAGES]]
     samples = sampling.sample(
         model,
-        build_sampler(settings.sampler),
+        settings,
         start,
         CounterRNG(params.seed_of(run), "sample"),
-        token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
         class_labels=class_labels,
-        guidance_scale=settings.guidance_scale,
         on_step=lambda _, __, tokens: frames.append(tokens[:ANIMATED_IMAGES].cpu()),
     )
     tokens = samples.tokens.numpy()
@@ -123,7 +119,6 @@ def _write_images(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], 
 
 def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str) -> None:
     """Fill the middle quarter of held-out windows of text, or the lower half of held-out images."""
-    settings = params.runs[run].sample
     dataset = EncodedDataset.open(paths.encoded(model.dataset), params.runs[run].evaluate.split)
     original, labels = dataset.spaced_examples(INFILLED_TEXTS if model.modality == "text" else INFILLED_IMAGES)
     length = original.shape[1]
@@ -131,12 +126,10 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
     is_masked[slice(3 * length // 8, 5 * length // 8) if model.modality == "text" else slice(length // 2, None)] = True
     filled = sampling.sample(
         model,
-        build_sampler(settings.sampler),
+        params.runs[run].sample,
         torch.from_numpy(np.where(is_masked, model.objective.mask_id, original)),
         CounterRNG(params.seed, "infill"),
-        token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
         class_labels=torch.from_numpy(labels) if model.num_classes and labels is not None else None,
-        guidance_scale=settings.guidance_scale,
     ).tokens.numpy()
     if model.modality == "text":
         decode, span = load_tokenizer(model.directory).decode, np.flatnonzero(is_masked)
