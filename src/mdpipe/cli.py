@@ -35,13 +35,17 @@ RENAMED = {"tokenizer": "fit-tokenizer", "samplers": "compare-samplers", "zero_s
 
 
 class Commands(TyperGroup):
-    """The commands; one by its old name is refused with the new one."""
+    """The commands, which report bad input in one line; one by its old name is refused with the new one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        with report_errors():
+            return super().invoke(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of this name."""
         if cmd_name in RENAMED:
-            with report_errors():
-                raise ParamsError(f"`mdpipe {cmd_name}` is now `mdpipe {RENAMED[cmd_name]}`")
+            raise ParamsError(f"`mdpipe {cmd_name}` is now `mdpipe {RENAMED[cmd_name]}`")
         return super().get_command(ctx, cmd_name)
 
 
@@ -137,10 +141,9 @@ def report() -> None:
 @app.command()
 def readme() -> None:
     """Write the tables and figures of the latest results into README.md and results/README.md."""
-    with report_errors():
-        from mdpipe.commands.readme import readme as write_results
+    from mdpipe.commands.readme import readme as write_results
 
-        write_results(load_params())
+    write_results(load_params())
 
 
 @app.command()
@@ -149,12 +152,11 @@ def check(
     resolved: Annotated[bool, typer.Option("--resolved", help="Print the params with all defaults filled in.")] = False,
 ) -> None:
     """Validate params and print what would run."""
-    with report_errors():
-        from mdpipe.commands.check import describe
+    from mdpipe.commands.check import describe
 
-        params = load_params(file)
-        typer.echo(dump_params(params).rstrip() if resolved else describe(params))
-        require_usable(params, with_sources=True)
+    params = load_params(file)
+    typer.echo(dump_params(params).rstrip() if resolved else describe(params))
+    require_usable(params, with_sources=True)
 
 
 @app.command()
@@ -164,10 +166,9 @@ def plan(
     peak: Annotated[float, typer.Option(help="TFLOP/s of a GPU; by default an H100's, dense in bfloat16.")] = 989.0,
 ) -> None:
     """Count what every stage will fetch, keep, read and compute, before anything runs."""
-    with report_errors():
-        from mdpipe.commands.plan import describe
+    from mdpipe.commands.plan import describe
 
-        typer.echo(describe(load_params(file), mfu, peak))
+    typer.echo(describe(load_params(file), mfu, peak))
 
 
 @app.command()
@@ -175,10 +176,9 @@ def datasets(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Say everything about these.")] = None,
 ) -> None:
     """List the data sets of the catalog, and how params.yaml asks for one."""
-    with report_errors():
-        from mdpipe.commands.datasets import describe
+    from mdpipe.commands.datasets import describe
 
-        typer.echo(describe(names or []))
+    typer.echo(describe(names or []))
 
 
 @app.command()
@@ -194,22 +194,20 @@ def audit(
     show_list: Annotated[bool, typer.Option("--list", help="Name what can be audited.")] = False,
 ) -> None:
     """Check that an objective's number is a bound: never below the entropy of sources where that is known."""
-    with report_errors():
-        from mdpipe.commands.audit import describe_kinds, run_audit
+    from mdpipe.commands.audit import describe_kinds, run_audit
 
-        if show_list:
-            typer.echo(describe_kinds())
-        else:
-            run_audit(kind, setting)
+    if show_list:
+        typer.echo(describe_kinds())
+    else:
+        run_audit(kind, setting)
 
 
 @app.command()
 def verify() -> None:
     """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard broken ones."""
-    with report_errors():
-        from mdpipe.commands.verify import verify as verify_artifacts
+    from mdpipe.commands.verify import verify as verify_artifacts
 
-        typer.echo(verify_artifacts())
+    typer.echo(verify_artifacts())
 
 
 @app.command()
@@ -217,19 +215,17 @@ def clean(
     force: Annotated[bool, typer.Option("--force", help="Remove it, instead of only listing it.")] = False,
 ) -> None:
     """List what earlier params left behind and params.yaml no longer asks for, with sizes."""
-    with report_errors():
-        from mdpipe.commands.clean import clean as remove_leftovers
+    from mdpipe.commands.clean import clean as remove_leftovers
 
-        typer.echo(remove_leftovers(load_params(), force=force))
+    typer.echo(remove_leftovers(load_params(), force=force))
 
 
 @app.command()
 def unlock() -> None:
     """Remove the locks that killed DVC processes left behind."""
-    with report_errors():
-        from mdpipe.commands.unlock import unlock as remove_stale_locks
+    from mdpipe.commands.unlock import unlock as remove_stale_locks
 
-        typer.echo(remove_stale_locks())
+    typer.echo(remove_stale_locks())
 
 
 @app.command()
@@ -242,23 +238,22 @@ def _run_stage(stage: str, **names: str) -> None:
     """Check params and the arguments, then call the stage's function."""
     exit_with_engine()
     configure_logging()
-    with report_errors():
-        file = stage_params_file()
-        content = read_params(file)
-        watch_inputs(stage, list(names.values()), content)
-        params = parse_params(content, name=str(file))
-        for section, name in names.items():
-            _require(params, section, name)
-        if DVC_MARK in os.environ:
-            sources = names.values() if stage == "download" else ()
-            if problem := next(chain(working_copy_problems(params), linked_folders(params, sources)), None):
-                raise ValueError(problem)
-            outputs = stage_outputs(stage, list(names.values()), content)
-            require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_targets()])
-        module = importlib.import_module(f"mdpipe.stages.{stage}")
-        with full_keys(params, names):
-            getattr(module, stage)(params, *names.values())
-        require_unchanged_inputs()
+    file = stage_params_file()
+    content = read_params(file)
+    watch_inputs(stage, list(names.values()), content)
+    params = parse_params(content, name=str(file))
+    for section, name in names.items():
+        _require(params, section, name)
+    if DVC_MARK in os.environ:
+        sources = names.values() if stage == "download" else ()
+        if problem := next(chain(working_copy_problems(params), linked_folders(params, sources)), None):
+            raise ValueError(problem)
+        outputs = stage_outputs(stage, list(names.values()), content)
+        require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_targets()])
+    module = importlib.import_module(f"mdpipe.stages.{stage}")
+    with full_keys(params, names):
+        getattr(module, stage)(params, *names.values())
+    require_unchanged_inputs()
 
 
 def _require(params: Params, section: str, name: str) -> None:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 from rich.markup import escape  # for help with brackets, which typer takes for markup
 
-from mdpipe.console import report_errors
 from mdpipe.params import ParamsError
 from mdpipe.params.sampling import SamplerConfig
 
@@ -103,14 +102,13 @@ def generate(
     threads: Threads = 1,
 ) -> None:
     """Sample from a run: texts are printed, images written to a file."""
-    with report_errors():
-        from mdpipe.commands.interactive import generate as generate_samples
-        from mdpipe.commands.sampling_options import SamplingOptions
+    from mdpipe.commands.interactive import generate as generate_samples
+    from mdpipe.commands.sampling_options import SamplingOptions
 
-        options = SamplingOptions(
-            sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance_scale, seed, threads
-        )
-        generate_samples(run, options, count, prompt, length, out)
+    options = SamplingOptions(
+        sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance_scale, seed, threads
+    )
+    generate_samples(run, options, count, prompt, length, out)
 
 
 @models.command()
@@ -136,24 +134,23 @@ def infill(
     threads: Threads = 1,
 ) -> None:
     """Fill the masks of a text, or the masked part of an image."""
-    with report_errors():
-        from mdpipe.commands.interactive import infill_image, infill_text
-        from mdpipe.commands.sampling_options import SamplingOptions
+    from mdpipe.commands.interactive import infill_image, infill_text
+    from mdpipe.commands.sampling_options import SamplingOptions
 
-        options = SamplingOptions(
-            sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance_scale, seed, threads
-        )
-        if gap is not None:
-            raise ParamsError("--gap is now --mask-length, and [gap:12] in a text is [MASK:12]")
-        if text is not None and image is None and mask is None:
-            infill_text(run, options, count, text, mask_length, out)
-        elif text is None and image is not None and mask is not None:
-            infill_image(run, options, count, image, mask, out)
-        elif text is None and (image is None) is not (mask is None):
-            given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")
-            raise ParamsError(f"{given} needs {lacking}: the mask is an image that is black where the image is kept")
-        else:
-            raise ParamsError("give either --text, or --image and --mask")
+    options = SamplingOptions(
+        sampler, settings, steps, time_grid, temperature, top_k, top_p, label, guidance_scale, seed, threads
+    )
+    if gap is not None:
+        raise ParamsError("--gap is now --mask-length, and [gap:12] in a text is [MASK:12]")
+    if text is not None and image is None and mask is None:
+        infill_text(run, options, count, text, mask_length, out)
+    elif text is None and image is not None and mask is not None:
+        infill_image(run, options, count, image, mask, out)
+    elif text is None and (image is None) is not (mask is None):
+        given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")
+        raise ParamsError(f"{given} needs {lacking}: the mask is an image that is black where the image is kept")
+    else:
+        raise ParamsError("give either --text, or --image and --mask")
 
 
 @models.command()
@@ -176,7 +173,6 @@ def score(
     threads: Threads = 1,
 ) -> None:
     """Bound -log2 p of continuations given their contexts, and choose among several by likelihood."""
-    with report_errors():
-        from mdpipe.commands.score import score as score_file
+    from mdpipe.commands.score import score as score_file
 
-        score_file(run, file, out, num_mc_samples, batch_size, seed, threads)
+    score_file(run, file, out, num_mc_samples, batch_size, seed, threads)
