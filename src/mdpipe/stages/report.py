@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import yaml
-from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json
 from mdpipe.data.artifacts.metrics import read_record
@@ -48,7 +47,7 @@ from mdpipe.reporting.sampler_charts import samplers_chart
 from mdpipe.reporting.seeds import with_means, without_replicates
 from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
 from mdpipe.reporting.tables_io import to_markdown, write_table
-from mdpipe.stages.claims import COST_COLUMNS, claims_markdown, claims_table, read_costs, readable_claims
+from mdpipe.stages.claims import claims_markdown, claims_table, read_costs, readable_claims
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""
@@ -179,14 +178,14 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     pairs = list(zip(names, baselines, strict=True)) or [(pair.run, pair.baseline)]
     record = read_record(paths.record("evaluate", pair.run))
     data = {name: record[name] for name in ("dataset", "split")}
-    costs, of_baseline = (_costs(trainings) for trainings in zip(*pairs, strict=True))
-    sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
+    first, second = zip(*pairs, strict=True)
     result = {"run": pair.run, "baseline": pair.baseline, **data}
-    if len(pairs) == 1:
-        bits = paired_difference(costs[0, :, 0], of_baseline[0, :, 0], sizes, clusters).scaled(1 / math.log(2))
-        return result | {"value": bits.value, "stderr_evaluation": bits.stderr, "trainings": "one training each"}
-    estimate = seeds_estimate(costs[..., 0] - of_baseline[..., 0], sizes, clusters).scaled(1 / math.log(2))
-    return result | vars(estimate) | {"trainings": f"{len(pairs)} trainings each"}
+    if estimate := _over_seeds(first, second):
+        return result | vars(estimate) | {"trainings": f"{len(pairs)} trainings each"}
+    costs, baseline = read_costs(first), read_costs(second)
+    nats = paired_difference(costs.nats[0], baseline.nats[0], costs.sizes, costs.clusters)
+    bits = nats.scaled(1 / math.log(2))
+    return result | {"value": bits.value, "stderr_evaluation": bits.stderr, "trainings": "one training each"}
 
 
 def _paired(params: Params, run: str, baseline: str) -> tuple[list[str], list[str]]:
@@ -230,23 +229,15 @@ def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEst
     """Return the bits per token of trainings, or minus those of their baselines; None for one training."""
     if len(names) == 1:
         return None
-    costs = _costs(names)
-    sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
-    nats = costs[..., 0] - _costs(baselines)[..., 0] if baselines else costs[..., 0]
-    return seeds_estimate(nats, sizes, clusters).scaled(1 / math.log(2))
+    costs = read_costs(names)
+    nats = costs.nats - read_costs(baselines).nats if baselines else costs.nats
+    return seeds_estimate(nats, costs.sizes, costs.clusters).scaled(1 / math.log(2))
 
 
 def _evaluation_error(trainings: Sequence[str]) -> float:
     """Return the standard error over examples of the mean bits per token of trainings on the same examples."""
-    costs = _costs(trainings)
-    sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
-    return ratio_estimate(costs[..., 0].mean(0), sizes, clusters).scaled(1 / math.log(2)).stderr
-
-
-def _costs(trainings: Sequence[str]) -> NDArray[np.float64]:
-    """Return nats, tokens and cluster of each example under each training, (S, N, 3)."""
-    read = [read_costs(paths.evaluation(run), f"run `dvc repro evaluate@{run}` again") for run in trainings]
-    return np.stack([costs[:, :COST_COLUMNS] for costs in read])
+    costs = read_costs(trainings)
+    return ratio_estimate(costs.nats.mean(0), costs.sizes, costs.clusters).scaled(1 / math.log(2)).stderr
 
 
 def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
