@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape  # For help with brackets, which typer takes for markup.
 from typer.core import TyperGroup
 
 from mdpipe.cli_bench import bench
-from mdpipe.cli_models import RunName, models
+from mdpipe.commands.sampling_options import SamplingOptions, Seed, Threads, with_sampling_options
 from mdpipe.console import configure_logging, report_errors
 from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
 from mdpipe.params.errors import did_you_mean
@@ -56,11 +57,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(models)
 app.add_typer(bench, name="bench")
 
 SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sources` in params.yaml.")]
 DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A key of `runs` in params.yaml, or KEY-seedN.")]
+Count = Annotated[int, typer.Option(min=1, help="Number of samples.")]
+Out = Annotated[
+    str | None,  # No Path, which would lose the slash at the end of a folder
+    typer.Option(
+        metavar="PATH",
+        help="Where to write. Texts: .txt, or .jsonl with a text per line; printed by default. Images: .png, .jpg or"
+        " .webp, a sheet of all, enlarged; .npy or .npz (key images), uint8 (N, H, W, C); a folder, with / at its end,"
+        " a PNG each at its own size; RUN.png by default.",
+    ),
+]
 
 
 @app.command()
@@ -232,6 +243,78 @@ def unlock() -> None:
 def schema() -> None:
     """Print the JSON Schema of params.yaml, for editors."""
     typer.echo(json_schema(), nl=False)
+
+
+@app.command()
+@with_sampling_options
+def generate(
+    run: RunName,
+    prompt: Annotated[str, typer.Option(help="Text that every sample begins with.")] = "",
+    count: Count = 4,
+    length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text; the model's window by default.")] = None,
+    out: Out = None,
+    *,
+    options: SamplingOptions,
+) -> None:
+    """Sample from a run: texts are printed, images written to a file."""
+    from mdpipe.commands.interactive import generate as generate_samples
+
+    generate_samples(run, options, count, prompt, length, out)
+
+
+@app.command()
+@with_sampling_options
+def infill(
+    run: RunName,
+    text: Annotated[str | None, typer.Option(help=escape("A text with masks: [MASK:12] is twelve tokens."))] = None,
+    mask_length: Annotated[int, typer.Option(min=1, help=escape("Tokens of a mask written [MASK]."))] = 16,
+    gap: Annotated[int | None, typer.Option(hidden=True)] = None,
+    image: Annotated[Path | None, typer.Option(help="An image of the run's size.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="An image that is black where the other is kept.")] = None,
+    count: Count = 4,
+    out: Out = None,
+    *,
+    options: SamplingOptions,
+) -> None:
+    """Fill the masks of a text, or the masked part of an image."""
+    from mdpipe.commands.interactive import infill_image, infill_text
+
+    if gap is not None:
+        raise ParamsError("--gap is now --mask-length, and [gap:12] in a text is [MASK:12]")
+    if text is not None and image is None and mask is None:
+        infill_text(run, options, count, text, mask_length, out)
+    elif text is None and image is not None and mask is not None:
+        infill_image(run, options, count, image, mask, out)
+    elif text is None and (image is None) is not (mask is None):
+        given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")
+        raise ParamsError(f"{given} needs {lacking}: the mask is an image that is black where the image is kept")
+    else:
+        raise ParamsError("give either --text, or --image and --mask")
+
+
+@app.command()
+def score(
+    run: RunName,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON lines with context and continuation, with context, choices and label, or in HellaSwag's layout.",
+        ),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Where to write: .jsonl or .csv; JSON lines are printed by default."),
+    ] = None,
+    num_mc_samples: Annotated[int, typer.Option(min=2, help="Monte Carlo samples of a continuation, even.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a network call.")] = 64,
+    seed: Seed = 0,
+    threads: Threads = 1,
+) -> None:
+    """Bound -log2 p of continuations given their contexts, and choose among several by likelihood."""
+    from mdpipe.commands.score import score as score_file
+
+    score_file(run, file, out, num_mc_samples, batch_size, seed, threads)
 
 
 def _run_stage(stage: str, **names: str) -> None:

@@ -1,10 +1,13 @@
 """Options of `mdpipe generate` and `mdpipe infill`, which default to the run's `sample` in params.yaml."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from inspect import Signature, signature
+from typing import Annotated, Any
 
+import typer
 from pydantic import ValidationError
 
 from mdpipe.params import PARAMS_FILE, Params, SampleConfig, load_params, parse_value
@@ -12,27 +15,78 @@ from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import did_you_mean, rule_of
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig, compatible_samplers, is_compatible
 
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with another number, last digits may differ.")]
 CHOICE = ("temperature", "top_k", "top_p", "guidance_scale")
 """Options that are settings of a run's `sample`, too, and have their rules."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """Options of sampling; None means as in params.yaml, or else the default."""
 
-    sampler: str | None
-    settings: Sequence[str]
-    """Settings of the sampler as KEY=VALUE, with values as in params.yaml."""
-    steps: int | None
-    time_grid: str | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    label: str | None
-    """Name or number of a class."""
-    guidance_scale: float | None
-    seed: int
-    threads: int
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help=f"One of {', '.join(SamplerConfig.kinds)}, or the name of an added one. By default, the run's in"
+            " params.yaml, or else ancestral: exact, and the fastest.",
+        ),
+    ] = None
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            default_factory=list,
+            show_default=False,
+            help="A setting of the sampler, may be given several times. ancestral, ancestral_stepwise and two_stage"
+            " have decode (sample or argmax), maskgit has noise_scale, remdm has eta, predictor_corrector has"
+            " num_corrector_steps."
+            " By default as in params.yaml: the run's, if its sampler is of this kind, or the comparison's; or else"
+            " the sampler's own default.",
+        ),
+    ]
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps of a sampler that walks a grid.", show_default="the run's in params.yaml, or else 128"
+        ),
+    ] = None
+    time_grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or else cosine."
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Below 1 sharpens, above 1 flattens.", show_default="the run's in params.yaml, or else 1"),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            help="Sample from the K most likely tokens.", show_default="the run's in params.yaml, or else all"
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            help="Sample from the fewest tokens that hold this much probability; 1 is all.",
+            show_default="the run's in params.yaml, or else 1",
+        ),
+    ] = None
+    label: Annotated[str | None, typer.Option(help="Name or number of the class, for a class-conditional run.")] = None
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Scale s of classifier-free guidance: log-probabilities are (1 + s) conditional - s unconditional, so"
+            " 0 is the conditional model. Needs --label.",
+            show_default="the run's in params.yaml, or else none",
+        ),
+    ] = None
+    seed: Seed = 0
+    threads: Threads = 1
 
     def require_in_range(self) -> None:
         """Check the values by the rules of params.yaml.
@@ -123,3 +177,17 @@ def _stated_settings(params: Params, own: SampleConfig | None, kind: str) -> dic
     if isinstance(sampler, DiscreteTimeSamplerConfig) and "steps" in SamplerConfig.kinds[kind].model_fields:
         settings["steps"] = sampler.steps
     return settings
+
+
+def with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of `SamplingOptions`, as typer reads them, in the place of its argument `options`."""
+    own, shared = signature(command).parameters, signature(SamplingOptions).parameters
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        options = SamplingOptions(**{name: values.pop(name) for name in shared})
+        command(**values, options=options)
+
+    parameters = [*(parameter for name, parameter in own.items() if name != "options"), *shared.values()]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return run
