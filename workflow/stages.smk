@@ -19,8 +19,9 @@ from workflow.engine import (
     add_messages,
     export_engine_pid,
     acquire_workflow_lock,
+    check_targets,
     current_replicates,
-    find_leftovers,
+    exit_with,
     ignore_clock_skew,
     last_lines,
     open_repo,
@@ -29,9 +30,8 @@ from workflow.engine import (
     mark_stale_stages,
     require_writable_outputs,
 )
-from workflow.graph import inputs_of, is_folder, read_stages
+from workflow.graph import find_leftovers, inputs_of, is_folder, read_stages
 from workflow.sort_lock import sort_lock
-from workflow.targets import check_targets, exit_with
 
 try:
     all_params = load_params()
