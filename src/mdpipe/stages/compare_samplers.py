@@ -29,6 +29,7 @@ from mdpipe.evaluation.estimate import Estimate, mean_estimate
 from mdpipe.evaluation.mauve import mauve, why_not
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params, SampleConfig
+from mdpipe.params.sampling import ReferenceModel
 from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import UNITS, TrainedModel, compute_device, load_model
 from mdpipe.stages.sampling import all_masked, sample
@@ -66,22 +67,17 @@ class References:
 
     Args:
         model: the run's.
-        reference_model: the name of an autoregressive run on the same data.
-        causal_lm: a model of `transformers`, or None.
+        names: the names of both in params.yaml.
         held_out: texts (N, L) that MAUVE compares as many samples with; None for no MAUVE.
         seed: of MAUVE.
     """
 
     def __init__(
-        self,
-        model: TrainedModel,
-        reference_model: str,
-        causal_lm: str | None,
-        held_out: NDArray[np.int64] | None,
-        seed: int,
+        self, model: TrainedModel, names: ReferenceModel, held_out: NDArray[np.int64] | None, seed: int
     ) -> None:
-        self._model, self._own, self._seed = model, load_model(reference_model), seed
-        self._causal_lm = None if causal_lm is None else (causal_lm, CausalLM(causal_lm, compute_device()))
+        self._model, self._own, self._seed = model, load_model(names.reference_model), seed
+        self._causal_lm = names.causal_lm and CausalLM(names.causal_lm, compute_device())
+        self._causal_lm_name = names.causal_lm
         self._held_out = None if held_out is None else [*self._features(held_out)]
 
     def score(
@@ -96,10 +92,9 @@ class References:
         bits = quality.generative_bits(self._own.objective, self._own.network, torch.from_numpy(tokens), given)
         scores = quality.generative_perplexity(bits, np.full(len(tokens), tokens.shape[1]))
         rows = [{"reference_model": self._own.name, "unit": self._model.unit, **_columns(scores)}]
-        if self._causal_lm is not None:
-            name, causal_lm = self._causal_lm
-            scores = quality.generative_perplexity(*causal_lm.generative_bits(self._texts(tokens)))
-            rows.append({"reference_model": name, "unit": UNITS["hf_tokenizer"], **_columns(scores)})
+        if self._causal_lm:
+            scores = quality.generative_perplexity(*self._causal_lm.generative_bits(self._texts(tokens)))
+            rows.append({"reference_model": self._causal_lm_name, "unit": UNITS["hf_tokenizer"], **_columns(scores)})
         if self._held_out is not None and not is_data:
             for row, data, samples in zip(rows, self._held_out, self._features(tokens), strict=True):
                 row["mauve"] = mauve(data, samples, self._seed)
@@ -109,8 +104,8 @@ class References:
         """Yield the features of texts (N, L) by each reference model, (N, D)."""
         objective = cast("Autoregressive", self._own.objective)
         yield quality.final_features(objective, self._own.network, torch.from_numpy(tokens))
-        if self._causal_lm is not None:
-            yield self._causal_lm[1].features(self._texts(tokens))
+        if self._causal_lm:
+            yield self._causal_lm.features(self._texts(tokens))
 
     def _texts(self, tokens: NDArray[np.int64]) -> list[str]:
         return [*map(load_tokenizer(self._model.directory).decode, tokens)]
@@ -134,13 +129,11 @@ def compare_samplers(params: Params, run: str) -> None:
         of_data = torch.from_numpy(dataset.require_labels()[np.concatenate([indices for indices, _ in windows])])
     spaced = held_out[np.linspace(0, len(held_out) - 1, min(suite.count, len(held_out))).astype(np.int64)]
     is_text = model.modality == "text"
-    has_mauve = is_text
+    compared_with = spaced if is_text else None
     if is_text and (reason := why_not(len(spaced))):
         logger.info("no MAUVE of %s: %s", run, reason)
-        has_mauve = False
-    scored_by = suite.runs[run]
-    compared_with = spaced if has_mauve else None
-    references = References(model, scored_by.reference_model, scored_by.causal_lm, compared_with, params.seed)
+        compared_with = None
+    references = References(model, suite.runs[run], compared_with, params.seed)
     common = {"run": run, "dataset": model.dataset, "num_parameters": model.num_parameters}
     rows = [
         {**common, "sampler": DATA, **_diversity(held_out, spaced, is_text), **scores}
