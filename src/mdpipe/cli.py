@@ -5,6 +5,8 @@ A stage's module is imported when its command runs, so that light stages do not 
 
 import importlib
 import os
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, Signature
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -59,8 +61,6 @@ app = typer.Typer(
 )
 app.add_typer(bench, name="bench")
 
-SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sources` in params.yaml.")]
-DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")]
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="A key of `runs` in params.yaml, or KEY-seedN.")]
 Count = Annotated[int, typer.Option(min=1, help="Number of samples.")]
 Out = Annotated[
@@ -74,79 +74,56 @@ Out = Annotated[
 ]
 
 
-@app.command()
-def resolve() -> None:
-    """Write params.resolved.yaml: params.yaml with all defaults filled in."""
-    _run_stage("resolve")
+STAGES: dict[str, tuple[str, ...]] = {
+    "resolve": ("Write params.resolved.yaml: params.yaml with all defaults filled in.",),
+    "download": ("Fetch the raw text or images of a source.", "sources"),
+    "fit_tokenizer": ("Fit a dataset's tokenizer to its training split.", "datasets"),
+    "encode": ("Split a dataset and turn it into tokens.", "datasets"),
+    "train": ("Train a run; goes on from its last checkpoint.", "runs"),
+    "sample": ("Sample from a trained run.", "runs"),
+    "evaluate": ("Bound the likelihood of a run's held-out split.", "runs"),
+    "zero_shot": (
+        "Bound the likelihood of text that a run was not trained on; `zero_shot` of params.yaml has both.",
+        "zero_shot.runs",
+        "zero_shot.sources",
+    ),
+    "compare_samplers": ("Compare the samplers on a run that `samplers.runs` of params.yaml has.", "samplers.runs"),
+    "fit_features": (
+        "Train or load a feature network of images, and compute the features of its dataset.",
+        "image_quality.features",
+    ),
+    "measure_images": (
+        "Measure samples of a run of images that `image_quality.runs` of params.yaml has.",
+        "image_quality.runs",
+    ),
+    "report": ("Collect the tables and write the page.",),
+}
+"""Of each stage, what its command does, and the sections of params.yaml whose keys are its arguments."""
+ARGUMENTS: dict[str, Any] = {
+    "sources": Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sources` in params.yaml.")],
+    "datasets": Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")],
+    "features": Annotated[
+        str, typer.Argument(metavar="NAME", help="A key of `image_quality.features` in params.yaml.")
+    ],
+    "runs": RunName,
+}
+"""Arguments of commands, by the last part of the section."""
 
 
-@app.command()
-def download(source: SourceName) -> None:
-    """Fetch the raw text or images of a source."""
-    _run_stage("download", sources=source)
+def _add_stage(stage: str, description: str, sections: Sequence[str]) -> None:
+    """Add the command of a stage."""
+    arguments = {section.rpartition(".")[2]: section for section in sections}
+
+    def run(**names: str) -> None:
+        _run_stage(stage, {section: names[argument] for argument, section in arguments.items()})
+
+    parameters = [Parameter(name, Parameter.KEYWORD_ONLY, annotation=ARGUMENTS[name]) for name in arguments]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    app.command(stage.replace("_", "-"), help=description)(run)
 
 
-@app.command()
-def fit_tokenizer(dataset: DatasetName) -> None:
-    """Fit a dataset's tokenizer to its training split."""
-    _run_stage("fit_tokenizer", datasets=dataset)
-
-
-@app.command()
-def encode(dataset: DatasetName) -> None:
-    """Split a dataset and turn it into tokens."""
-    _run_stage("encode", datasets=dataset)
-
-
-@app.command()
-def train(run: RunName) -> None:
-    """Train a run; goes on from its last checkpoint."""
-    with request_requeue(os.EX_TEMPFAIL):
-        _run_stage("train", runs=run)
-
-
-@app.command()
-def sample(run: RunName) -> None:
-    """Sample from a trained run."""
-    _run_stage("sample", runs=run)
-
-
-@app.command()
-def evaluate(run: RunName) -> None:
-    """Bound the likelihood of a run's held-out split."""
-    _run_stage("evaluate", runs=run)
-
-
-@app.command()
-def zero_shot(run: RunName, source: SourceName) -> None:
-    """Bound the likelihood of text that a run was not trained on; `zero_shot` of params.yaml has both."""
-    _run_stage("zero_shot", **{"zero_shot.runs": run, "zero_shot.sources": source})
-
-
-@app.command()
-def compare_samplers(run: RunName) -> None:
-    """Compare the samplers on a run that `samplers.runs` of params.yaml has."""
-    _run_stage("compare_samplers", **{"samplers.runs": run})
-
-
-@app.command()
-def fit_features(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A key of `image_quality.features` in params.yaml.")],
-) -> None:
-    """Train or load a feature network of images, and compute the features of its dataset."""
-    _run_stage("fit_features", **{"image_quality.features": name})
-
-
-@app.command()
-def measure_images(run: RunName) -> None:
-    """Measure samples of a run of images that `image_quality.runs` of params.yaml has."""
-    _run_stage("measure_images", **{"image_quality.runs": run})
-
-
-@app.command()
-def report() -> None:
-    """Collect the tables and write the page."""
-    _run_stage("report")
+for _stage, (_description, *_sections) in STAGES.items():
+    _add_stage(_stage, _description, _sections)
 
 
 @app.command()
@@ -317,8 +294,8 @@ def score(
     score_file(run, file, out, num_mc_samples, batch_size, seed, threads)
 
 
-def _run_stage(stage: str, **names: str) -> None:
-    """Check params and the arguments, then call the stage's function."""
+def _run_stage(stage: str, names: Mapping[str, str]) -> None:
+    """Check params and the arguments, by their sections of params.yaml, then call the stage's function."""
     exit_with_engine()
     configure_logging()
     file = stage_params_file()
@@ -334,7 +311,8 @@ def _run_stage(stage: str, **names: str) -> None:
         outputs = stage_outputs(stage, list(names.values()), content)
         require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_targets()])
     module = importlib.import_module(f"mdpipe.stages.{stage}")
-    with full_keys(params, names):
+    # Training that was interrupted and can go on exits with this status.
+    with full_keys(params, names), request_requeue(os.EX_TEMPFAIL):
         getattr(module, stage)(params, *names.values())
     require_unchanged_inputs()
 
