@@ -18,10 +18,9 @@ from typer.core import TyperGroup
 
 from mdpipe.cli_bench import bench
 from mdpipe.commands.sampling_options import SamplingOptions, Seed, Threads, with_sampling_options
-from mdpipe.console import configure_logging, report_errors
+from mdpipe.console import configure_logging, full_keys, report_errors
 from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
 from mdpipe.params.errors import did_you_mean
-from mdpipe.pipeline.full_keys import full_keys
 from mdpipe.pipeline.preflight import (
     dvc_targets,
     linked_folders,
