@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mdpipe.evaluation.audit import Check, audit
 from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES
-from mdpipe.params import ParamsError, parse_value
+from mdpipe.params import ParamsError, parse_assignments
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig, ScheduledConfig
 from mdpipe.params.errors import did_you_mean, problem_lines
 
@@ -101,14 +101,7 @@ def _parse(kind: str, settings: Sequence[str]) -> tuple[ObjectiveConfig, set[str
 
 
 def _read_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Return the values of KEY=VALUE by key."""
-    given = {}
-    for assignment in settings:
-        key, sign, text = assignment.partition("=")
-        if not sign:
-            raise ParamsError(f"--setting {assignment} sets nothing; write --setting KEY=VALUE")
-        given[key] = parse_value(text, name=f"--setting {assignment}")
-    return given
+    return {key: value for key, (_, value) in parse_assignments("--setting", settings).items()}
 
 
 def _is_built_in(config: type[ObjectiveConfig]) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import ValidationError
 
-from mdpipe.params import PARAMS_FILE, Params, SampleConfig, load_params, parse_value
+from mdpipe.params import PARAMS_FILE, Params, SampleConfig, load_params, parse_assignments
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import did_you_mean, rule_of
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig, compatible_samplers, is_compatible
@@ -147,17 +147,13 @@ class SamplingOptions:
     def _given(self, config: type[SamplerConfig], kind: str) -> dict[str, tuple[str, Any]]:
         """Return how each setting was given on the command line, and its value."""
         known = [key for key in config.model_fields if key != "kind"]
-        given: dict[str, tuple[str, Any]] = {}
-        for assignment in self.settings:
-            key, sign, text = assignment.partition("=")
-            if not sign:
-                raise ValueError(f"--set {assignment} sets nothing; write --set KEY=VALUE")
+        given = parse_assignments("--set", self.settings)
+        for key, (assignment, _) in given.items():
             if key not in known:
                 raise ValueError(
-                    f"--set {assignment}: the sampler {kind} has no setting {key!r}{did_you_mean(key, known)};"
+                    f"{assignment}: the sampler {kind} has no setting {key!r}{did_you_mean(key, known)};"
                     f" it has: {', '.join(known) or 'none'}"
                 )
-            given[key] = (f"--set {key}={text}", parse_value(text, name=f"--set {assignment}"))
         options = {"steps": ("--steps", self.steps), "time_grid": ("--time-grid", self.time_grid)}
         for key, (option, value) in options.items():
             if value is not None and key not in known:

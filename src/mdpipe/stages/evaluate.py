@@ -87,17 +87,11 @@ def bound_record(model: TrainedModel, likelihood: Likelihood, dataset: EncodedDa
     """
     counts = dataset.counts
     clustered_by, clusters = dataset.clusters
-    bits = likelihood.bits_per_token()
     record: dict[str, Any] = {
         "modality": model.modality,
         "class_cond": model.class_cond,
         "unit": model.unit,
-        "value": bits.value,
-        "stderr": bits.stderr,
-        "stderr_mc": bits.stderr_mc,
-        "reconstruction": bits.reconstruction,
-        "prior": bits.prior,
-        "diffusion": bits.diffusion,
+        **vars(likelihood.bits_per_token()),
         "examples": likelihood.examples,
         "clusters": len(np.unique(clusters)),
         "clustered_by": clustered_by,
