@@ -147,12 +147,11 @@ def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:
 
 
 def _stage(name: str, entry: dict[str, Any], params: Params) -> Stage:
-    def number(key: str) -> int:
+    def number(value: int | str) -> int:
         """Return a number, or the setting of the run's `hardware` that it names."""
-        value = entry["meta"][key]
         if isinstance(value, str):
             return int(getattr(params.runs[name.partition("@")[2]].hardware, value.removeprefix("hardware.")))
-        return int(value)
+        return value
 
     outputs = [path for key in ("outs", "metrics", "plots") for path in _paths(entry.get(key, []))]
     meta = entry["meta"]
@@ -161,10 +160,7 @@ def _stage(name: str, entry: dict[str, Any], params: Params) -> Stage:
         description=entry["desc"],
         dependencies=tuple(_paths(entry.get("deps", []))),
         outputs=tuple(outputs),
-        threads=number("threads"),
-        gpus=number("gpus"),
-        mem_mb=number("mem_mb"),
-        runtime=number("runtime"),
+        **{key: number(meta[key]) for key in ("threads", "gpus", "mem_mb", "runtime")},
         category=meta["category"],
         shown=tuple(meta.get("shown", [])),
     )
