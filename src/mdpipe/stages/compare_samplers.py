@@ -157,7 +157,7 @@ def compare_samplers(params: Params, run: str) -> None:
                 **_diversity(samples.tokens.numpy(), samples.tokens.numpy(), is_text),
             }
             rows += [{**described, **scores} for scores in references.score(samples.tokens.numpy(), classes)]
-    write_csv(paths.samplers(run), COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows))
+    write_csv(paths.plot("samplers", run), COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows))
 
 
 def _diversity(tokens: NDArray[np.int64], as_many: NDArray[np.int64], is_text: bool) -> dict[str, Any]:

@@ -57,9 +57,9 @@ def evaluate(params: Params, run: str) -> None:
             further = likelihood_bound(objective, model.network, dataset, bound, draws, class_labels, clusters)
             columns.append(further.per_example)
     write_evaluation(paths.evaluation(run), columns)
-    write_csv(paths.profile("mask_share", run), ShareRow._fields, profile.shares(clusters))
-    write_csv(paths.profile("position", run), PositionRow._fields, profile.positions(likelihood.per_example, clusters))
-    write_csv(paths.profile("calibration", run), CalibrationRow._fields, profile.calibration(clusters))
+    write_csv(paths.plot("mask_share", run), ShareRow._fields, profile.shares(clusters))
+    write_csv(paths.plot("position", run), PositionRow._fields, profile.positions(likelihood.per_example, clusters))
+    write_csv(paths.plot("calibration", run), CalibrationRow._fields, profile.calibration(clusters))
     record = {
         "run": run,
         "dataset": model.dataset,

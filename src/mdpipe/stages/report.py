@@ -75,7 +75,7 @@ def report(params: Params) -> None:
     speeds = pl.read_csv(paths.SPEEDS, schema_overrides=tables.SPEEDS) if paths.SPEEDS.exists() else None
     replicates = params.replicates()
     measured = params.image_quality.runs
-    compared = {run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}
+    compared = {run: pl.read_csv(paths.plot("samplers", run)) for run in params.samplers.runs}
     differences = [_difference(params, pair) for pair in params.comparisons]
     likelihood = tables.likelihood_table(_records("evaluate", params.runs), encodings, differences)
     errors = {run: _evaluation_error(names) for run, names in replicates.items() if len(names) > 1}
@@ -91,7 +91,7 @@ def report(params: Params) -> None:
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
     if costs and costs["params"] != params.md5:
         costs = {}  # Of another suite, or of this one before it was changed.
-    curves = {run: pl.read_csv(paths.curve(run)) for run in params.runs}
+    curves = {run: pl.read_csv(paths.plot("curves", run)) for run in params.runs}
     steps = steps_table(list(_steps_to_bound(params, curves, costs)))
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
@@ -114,9 +114,10 @@ def report(params: Params) -> None:
     ]
     atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
     trained = results["training"].join(likelihood.select("run", "dataset"), on="run").sort("dataset", "run")
+    files = {run: paths.plot("curves", run) for run in curves}
     training = {
-        dataset: replace(chart, files=[paths.curve(run) for run in trained.filter(dataset=dataset)["run"]])
-        for dataset, chart in training_charts(curves, trained, {run: paths.curve(run) for run in curves}).items()
+        dataset: replace(chart, files=[files[run] for run in trained.filter(dataset=dataset)["run"]])
+        for dataset, chart in training_charts(curves, trained, files).items()
     }
     figures = _figures(params, results, sourced)
     profiles, calibration = _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
@@ -248,9 +249,9 @@ def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
         case "published", _:
             return paths.PUBLISHED
         case "steps_to_bound", run:
-            return paths.curve(str(run))
+            return paths.plot("curves", str(run))
         case "samplers", run:
-            return paths.samplers(str(run))
+            return paths.plot("samplers", str(run))
         case "image_quality", None:
             of_data = frame.filter(dataset=row["dataset"], features=row["features"]).drop_nulls("run")
             return paths.record("image_quality", of_data["run"][0])
@@ -317,7 +318,7 @@ def _profiles(trained: pl.DataFrame) -> tuple[dict[str, Chart], dict[str, Chart]
     for frame in trained.partition_by("dataset", maintain_order=True):
         dataset, unit, runs = frame["dataset"][0], frame["unit"][0], frame["run"].to_list()
         of_shares, of_positions, of_calibration = (
-            {run: paths.profile(part, run) for run in runs} for part in ("mask_share", "position", "calibration")
+            {run: paths.plot(part, run) for run in runs} for part in ("mask_share", "position", "calibration")
         )
         shares, positions, reliability = (
             {run: pl.read_csv(file, schema=schema) for run, file in files.items()}
@@ -342,12 +343,12 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
     exponents = {
         run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
         for run in params.replicates()
-        if (path := paths.exponents(run)).exists()
+        if (path := paths.samples(run) / paths.EXPONENTS).exists()
     }
     if exponents:
         # Gray levels are ordered, tokens of text are not.
         is_image = {run: modality_of(params.datasets[params.runs[run].dataset]) == "image" for run in exponents}
-        files = {run: paths.exponents(run) for run in sorted(exponents)}
+        files = {run: paths.samples(run) / paths.EXPONENTS for run in sorted(exponents)}
         figures["exponents"] = replace(exponents_chart(exponents, is_image, files), files=[*files.values()])
     return figures
 
@@ -375,10 +376,10 @@ def _gallery(params: Params, run: str) -> SampleGallery:
     if (animation := folder / "unmasking.gif").exists():
         action = "Sampling" if settings.objective.is_causal else "Unmasking of samples"
         images.append(PageImage(animation.read_bytes(), f"{action} of {run}"))
-    if (filled := paths.infilled_images(run)).exists():
+    if (filled := paths.samples(run) / paths.INFILLED_IMAGES).exists():
         caption = f"Held-out images, their masked lower half, and what {run} fills in"
         images.append(PageImage(filled.read_bytes(), caption))
-    infilling = paths.infilled_texts(run)
+    infilling = paths.samples(run) / paths.INFILLED_TEXTS
     texts = read_json(infilling, f"run `dvc repro sample@{run}` again")["texts"] if infilling.exists() else []
     return SampleGallery(
         run,

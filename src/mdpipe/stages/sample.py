@@ -65,11 +65,11 @@ def sample(params: Params, run: str) -> None:
         np.save(folder / "tokens.npy", tokens, allow_pickle=False)
         if class_labels is not None and model.class_names:
             names = [model.class_names[label] for label in class_labels]
-            write_json(folder / paths.sampled_classes(run).name, {"classes": names})
+            write_json(folder / "classes.json", {"classes": names})
         write = _write_texts if model.modality == "text" else _write_images
         write(folder, model, tokens, torch.stack(frames).numpy())
         if isinstance(model.objective, GenMD4):
-            _write_exponents(folder / paths.exponents(run).name, model, model.objective.schedule.w.tolist())
+            _write_exponents(folder / paths.EXPONENTS, model, model.objective.schedule.w.tolist())
         if not model.objective.is_causal:
             _write_infilling(folder, model, params, run)
     record = {
@@ -139,14 +139,14 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
             }
             for of_original, of_filled in zip(original, filled, strict=True)
         ]
-        write_json(folder / paths.infilled_texts(run).name, {"texts": texts})
+        write_json(folder / paths.INFILLED_TEXTS, {"texts": texts})
         return
     rows = np.concatenate([original, original, filled])
     masked = np.zeros(rows.shape, dtype=np.bool_)
     masked[len(original) : 2 * len(original)] = is_masked
     shape, scale = (-1, *model.shape), max(1, SHOWN_EDGE // model.shape[0])
     images = hatch_masked(dequantize(rows, model.objective.vocab_size).reshape(shape), masked.reshape(shape), scale)
-    save_png(compose(images, len(original)), folder / paths.infilled_images(run).name)
+    save_png(compose(images, len(original)), folder / paths.INFILLED_IMAGES)
 
 
 def _write_exponents(path: Path, model: TrainedModel, exponents: list[float]) -> None:
