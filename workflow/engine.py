@@ -18,7 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-import snakemake.api  # noqa: F401 (first, because its modules import each other in a circle)
+import snakemake.api  # First, because its modules import each other in a circle.
+import snakemake.logging
 import voluptuous
 from dvc.dependency import param
 from dvc.exceptions import NotDvcRepoError
@@ -42,10 +43,19 @@ from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.params.load import REPLICATES_FILE
 from mdpipe.pipeline.paths import ENGINE_LOCK
-from mdpipe.pipeline.preflight import dvc_targets, home_problems, require_writable, state_folders
+from mdpipe.pipeline.preflight import dvc_targets, home_problems, require_usable, require_writable, state_folders
 from mdpipe.pipeline.provenance import RESOLVE
 from mdpipe.stages.resolve import write_if_changed, write_replicates
-from workflow.graph import Stage, makers_of, needed_stages, require_dependencies, unknown_targets, with_dependents
+from workflow.cache import verify_objects
+from workflow.graph import (
+    Stage,
+    find_leftovers,
+    makers_of,
+    needed_stages,
+    require_dependencies,
+    unknown_targets,
+    with_dependents,
+)
 from workflow.job import ENGINE_PID, JOBS_LOCK
 from workflow.sort_lock import LOCK_FILE
 
@@ -76,6 +86,38 @@ _locks: list[FileLock] = []
 
 class LockFileError(ValueError):
     """dvc.lock is unreadable, and only the user can repair it."""
+
+
+def prepare(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -> set[str]:
+    """Check, lock and repair the working copy; return the names of the stages to run. Exit if this is not possible."""
+    verify_objects(remove=not dry_run)
+    try:
+        require_usable(params, with_sources=False)
+        acquire_workflow_lock()
+        repair_lock_file(dry_run=dry_run)
+        with current_replicates(params, dry_run=dry_run):
+            planned = mark_stale_stages(repo, stages, params, dry_run=dry_run)
+        due = [stage for stage in stages if stage.name in planned]
+        require_writable_outputs(due)
+    except (OSError, ValueError) as error:
+        exit_with(error)
+    for stage in due:
+        if files := list(find_leftovers(stage, stages)):
+            more = f" and {len(files) - 1} more files" if files[1:] else ""
+            sys.stderr.write(
+                f"{stage.name} reads {files[0]}{more} that no stage makes now; `mdpipe clean` lists such files\n"
+            )
+    check_targets(params, stages)
+    return planned
+
+
+def patch_snakemake(stages: list[Stage]) -> None:
+    """Have Snakemake in this process end its jobs with it, show why a job failed, and accept a clock that went back."""
+    os.environ[ENGINE_PID] = str(os.getpid())  # Jobs end when the engine does.
+    # What `show-failed-logs` prints: a log has thousands of lines of progress before the one that matters.
+    snakemake.logging.show_logs = last_lines
+    snakemake.logging.logger.addFilter(add_messages({stage.name: stage.description for stage in stages}))
+    ignore_clock_skew()
 
 
 def acquire_workflow_lock() -> None:
@@ -298,11 +340,6 @@ def _set_times_before(requested: float, outputs: Iterable[str]) -> None:
         for path in (Path(output), Path(output, FOLDER_TIMESTAMP)):
             if path.exists() and path.stat().st_mtime >= requested:
                 os.utime(path, (requested - 1, requested - 1))
-
-
-def export_engine_pid() -> None:
-    """Export this process's PID to its jobs, which end when the engine does."""
-    os.environ[ENGINE_PID] = str(os.getpid())
 
 
 def add_messages(descriptions: Mapping[str, str]) -> Callable[[logging.LogRecord], bool]:
