@@ -206,9 +206,9 @@ def test_what_bits_are_made_of_adds_up_to_the_metric(params: Params) -> None:
 
 def test_only_what_was_masked_is_filled(params: Params) -> None:
     """Every run but the autoregressive one fills held-out examples; what it knew of them stays."""
-    kinds = (paths.infilled_texts, paths.infilled_images)
+    names = (paths.INFILLED_TEXTS, paths.INFILLED_IMAGES)
     masked = {run for run, settings in params.runs.items() if not settings.objective.is_causal}
-    assert {run for run in params.runs for file in kinds if file(run).exists()} == masked
+    assert {run for run in params.runs for name in names if (paths.samples(run) / name).exists()} == masked
     for run in masked:
         dataset = EncodedDataset.open(paths.encoded(params.runs[run].dataset), params.runs[run].evaluate.split)
         if dataset.modality == "text":
