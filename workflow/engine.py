@@ -13,12 +13,13 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-import snakemake.api  # noqa: F401 (first, because its modules import each other in a circle)
+import snakemake.api  # First, because its modules import each other in a circle.
+import snakemake.logging
 import voluptuous
 from dvc.dependency import param
 from dvc.exceptions import NotDvcRepoError
@@ -29,19 +30,32 @@ from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_path, load_yaml
 from filelock import FileLock, Timeout
 from snakemake.dag import DAG
+from snakemake.exceptions import MissingRuleException
 from snakemake.io import _IOFile
 from snakemake.jobs import Job
+from snakemake.workflow import Workflow
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from mdpipe.commands.unlock import lock_holders, repair_rwlock
 from mdpipe.data.artifacts.files import atomic_write
+from mdpipe.messages import printable_lines, without_secrets
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
+from mdpipe.params.errors import did_you_mean
 from mdpipe.params.load import REPLICATES_FILE
 from mdpipe.pipeline.paths import ENGINE_LOCK
-from mdpipe.pipeline.preflight import dvc_targets, home_problems, require_writable, state_folders
+from mdpipe.pipeline.preflight import dvc_targets, home_problems, require_usable, require_writable, state_folders
 from mdpipe.pipeline.provenance import RESOLVE
-from mdpipe.stages.resolve import write_replicates
-from workflow.graph import Stage, with_dependents
+from mdpipe.stages.resolve import write_if_changed, write_replicates
+from workflow.cache import verify_objects
+from workflow.graph import (
+    Stage,
+    find_leftovers,
+    makers_of,
+    needed_stages,
+    require_dependencies,
+    unknown_targets,
+    with_dependents,
+)
 from workflow.job import ENGINE_PID, JOBS_LOCK
 from workflow.sort_lock import LOCK_FILE
 
@@ -64,12 +78,46 @@ LOG_BYTES = 2**20
 FOLDER_TIMESTAMP = ".snakemake_timestamp"
 """Snakemake uses the modification time of this file in a folder as the modification time of the folder."""
 
+_execute = Workflow.execute
+
 _locks: list[FileLock] = []
 """References that keep the lock until the process ends."""
 
 
 class LockFileError(ValueError):
     """dvc.lock is unreadable, and only the user can repair it."""
+
+
+def prepare(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -> set[str]:
+    """Check, lock and repair the working copy; return the names of the stages to run. Exit if this is not possible."""
+    verify_objects(remove=not dry_run)
+    try:
+        require_usable(params, with_sources=False)
+        acquire_workflow_lock()
+        repair_lock_file(dry_run=dry_run)
+        with current_replicates(params, dry_run=dry_run):
+            planned = mark_stale_stages(repo, stages, params, dry_run=dry_run)
+        due = [stage for stage in stages if stage.name in planned]
+        require_writable_outputs(due)
+    except (OSError, ValueError) as error:
+        exit_with(error)
+    for stage in due:
+        if files := list(find_leftovers(stage, stages)):
+            more = f" and {len(files) - 1} more files" if files[1:] else ""
+            sys.stderr.write(
+                f"{stage.name} reads {files[0]}{more} that no stage makes now; `mdpipe clean` lists such files\n"
+            )
+    check_targets(params, stages)
+    return planned
+
+
+def patch_snakemake(stages: list[Stage]) -> None:
+    """Have Snakemake in this process end its jobs with it, show why a job failed, and accept a clock that went back."""
+    os.environ[ENGINE_PID] = str(os.getpid())  # Jobs end when the engine does.
+    # What `show-failed-logs` prints: a log has thousands of lines of progress before the one that matters.
+    snakemake.logging.show_logs = last_lines
+    snakemake.logging.logger.addFilter(add_messages({stage.name: stage.description for stage in stages}))
+    ignore_clock_skew()
 
 
 def acquire_workflow_lock() -> None:
@@ -168,7 +216,8 @@ def mark_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_ru
         for line in repair_rwlock(repo):
             sys.stderr.write(f"{line}\n")
         if dry_run:
-            with _resolved(params):
+            with _restored(RESOLVED_PARAMS_FILE):
+                write_if_changed(RESOLVED_PARAMS_FILE, dump_params(params))
                 stale = _stale_stages(repo)
             stale.pop(RESOLVE, None)
         else:
@@ -212,45 +261,28 @@ def _stale_stages(repo: Repo) -> dict[str, list[Any]]:
 @contextmanager
 def current_replicates(params: Params, *, dry_run: bool) -> Iterator[None]:
     """Write params.replicates.yaml, which DVC's templates read, and restore it after the block in a dry run."""
-    before = REPLICATES_FILE.read_bytes() if REPLICATES_FILE.exists() else None
-    is_new = write_replicates(params)
-    try:
+    with _restored(REPLICATES_FILE) if dry_run else nullcontext():
+        write_replicates(params)
         yield
-    finally:
-        if is_new and dry_run and before is not None:
-            atomic_write(REPLICATES_FILE, before)
 
 
 @contextmanager
-def _resolved(params: Params) -> Iterator[None]:
-    """Write the resolved params that a run would start with, and restore the previous file when the block ends."""
-    before = RESOLVED_PARAMS_FILE.read_bytes() if RESOLVED_PARAMS_FILE.exists() else None
-    content = dump_params(params).encode()
-    if content == before:
-        yield
-        return
-    atomic_write(RESOLVED_PARAMS_FILE, content)
+def _restored(file: Path) -> Iterator[None]:
+    """Give a file its content back, or remove it if it was missing, when the block ends."""
+    before = file.read_bytes() if file.exists() else None
     try:
         yield
     finally:
         if before is None:
-            RESOLVED_PARAMS_FILE.unlink()
-        else:
-            atomic_write(RESOLVED_PARAMS_FILE, before)
+            file.unlink(missing_ok=True)
+        elif file.read_bytes() != before:
+            atomic_write(file, before)
 
 
 def require_writable_outputs(stages: Iterable[Stage]) -> None:
     """Raise ValueError if the outputs or logs of a stage, or the files that DVC writes, are read-only."""
     if outputs := [Path(output).parent for stage in stages for output in stage.outputs]:
         require_writable([*outputs, Path("logs"), Path("benchmarks"), *dvc_targets()])
-
-
-def find_leftovers(stage: Stage, stages: list[Stage]) -> Iterator[Path]:
-    """Yield files that a stage reads but no stage makes any more, in folders to which several stages write."""
-    outputs = [output for other in stages for output in other.outputs]
-    for folder in stage.dependencies:
-        if folder not in outputs:
-            yield from _not_made(Path(folder), outputs)
 
 
 def request_file(stage: str) -> Path:
@@ -270,6 +302,35 @@ def ignore_clock_skew() -> None:
     DAG.check_output_mtime = accept
 
 
+def exit_with(error: Exception) -> NoReturn:
+    """Exit with the message only: Snakemake would print the exception's type and location before it."""
+    sys.exit(f"error: {printable_lines(without_secrets(str(error)))}")
+
+
+def check_targets(params: Params, stages: list[Stage]) -> None:
+    """Have Snakemake in this process check its targets before it runs or dry-runs them.
+
+    It skips a stage with a missing input if the outputs are there, although DVC calls the stage stale.
+    """
+
+    def execute(self: Workflow, *args: Any, **kwargs: Any) -> None:
+        targets = self.dag_settings.targets
+        try:
+            require_dependencies(params, needed_stages(targets, stages), stages)
+        except ValueError as error:
+            exit_with(error)
+        try:
+            _execute(self, *args, **kwargs)
+        except MissingRuleException:
+            if (unknown := next(unknown_targets(targets, stages), None)) is None:
+                raise
+            names = (*(stage.name for stage in stages), *makers_of(stages))
+            hint = did_you_mean(unknown, names)
+            exit_with(ValueError(f"no stage makes {unknown!r}{hint}; `mdpipe check` lists the stages"))
+
+    Workflow.execute = execute
+
+
 def _set_times_before(requested: float, outputs: Iterable[str]) -> None:
     """Make outputs with a time in the future, as after the clock was set back, older than the request.
 
@@ -279,21 +340,6 @@ def _set_times_before(requested: float, outputs: Iterable[str]) -> None:
         for path in (Path(output), Path(output, FOLDER_TIMESTAMP)):
             if path.exists() and path.stat().st_mtime >= requested:
                 os.utime(path, (requested - 1, requested - 1))
-
-
-def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:
-    if not any(output.startswith(f"{folder}/") for output in outputs):
-        return
-    for path in sorted(folder.glob("[!.]*")):
-        if any(output.startswith(f"{path}/") for output in outputs):
-            yield from _not_made(path, outputs)
-        elif str(path) not in outputs:
-            yield path
-
-
-def export_engine_pid() -> None:
-    """Export this process's PID to its jobs, which end when the engine does."""
-    os.environ[ENGINE_PID] = str(os.getpid())
 
 
 def add_messages(descriptions: Mapping[str, str]) -> Callable[[logging.LogRecord], bool]:

@@ -1,16 +1,22 @@
-"""The stages of dvc.yaml with their templates filled in from params.yaml, as the Snakefile needs them."""
+"""The stages of dvc.yaml with their templates filled in from params.yaml, which wait for which, and what they lack."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import networkx as nx
 from dvc.parsing import DataResolver
 from dvc.repo import Repo
 from dvc.utils.serialize import load_yaml
 
 from mdpipe.params import Params
+from mdpipe.pipeline.preflight import missing_paths
 from mdpipe.pipeline.provenance import RESOLVE
+
+ALL = "all"
+"""The rule of the Snakefile that makes everything; the default."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +64,46 @@ def inputs_of(stage: Stage, stages: list[Stage]) -> list[str]:
     return found
 
 
+def makers_of(stages: Iterable[Stage]) -> dict[str, Stage]:
+    """Return the stage that makes each output."""
+    return {output: stage for stage in stages for output in stage.outputs}
+
+
 def with_dependents(names: set[str], stages: list[Stage]) -> set[str]:
     """Return the named stages and all that depend on them."""
-    found, added = set[str](), names
-    inputs = {stage.name: inputs_of(stage, stages) for stage in stages}
-    while added:
-        found |= added
-        made = {output for stage in stages if stage.name in added for output in stage.outputs}
-        added = {name for name, needed in inputs.items() if name not in found and not made.isdisjoint(needed)}
-    return found
+    graph = _dependencies(stages)
+    return names.union(*(nx.descendants(graph, name) for name in names & set(graph)))
+
+
+def needed_stages(targets: Iterable[str], stages: list[Stage]) -> list[Stage]:
+    """Return the stages that make the targets, and those that these depend on; without targets, all stages."""
+    makers = makers_of(stages) | {stage.name: stage for stage in stages}
+    requested = set(map(os.path.relpath, targets))
+    if not requested or ALL in requested:
+        return stages
+    graph, named = _dependencies(stages), {makers[target].name for target in requested & makers.keys()}
+    needed = named.union(*(nx.ancestors(graph, name) for name in named))
+    return [stage for stage in stages if stage.name in needed]
+
+
+def unknown_targets(targets: Iterable[str], stages: list[Stage]) -> Iterator[str]:
+    """Yield targets that are neither a stage, nor made by one, nor a file."""
+    known = {ALL, *(stage.name for stage in stages), *makers_of(stages)}
+    yield from (name for name in map(os.path.relpath, targets) if name not in known and not Path(name).exists())
+
+
+def require_dependencies(params: Params, needed: list[Stage], stages: list[Stage]) -> None:
+    """Raise ValueError with a line for each dependency of the needed stages that is missing and that no stage makes."""
+    if lines := list(dict.fromkeys(_missing(params, needed, stages))):
+        raise ValueError("\n".join(lines))
+
+
+def find_leftovers(stage: Stage, stages: list[Stage]) -> Iterator[Path]:
+    """Yield files that a stage reads but no stage makes any more, in folders to which several stages write."""
+    outputs = [output for other in stages for output in other.outputs]
+    for folder in stage.dependencies:
+        if folder not in outputs:
+            yield from _not_made(Path(folder), outputs)
 
 
 def is_folder(output: str) -> bool:
@@ -74,13 +111,47 @@ def is_folder(output: str) -> bool:
     return not PurePosixPath(output).suffix
 
 
+def _dependencies(stages: list[Stage]) -> "nx.DiGraph[str]":
+    """Return an edge from the name of each stage to those of the stages that wait for it."""
+    makers = makers_of(stages)
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    graph.add_nodes_from(stage.name for stage in stages)
+    waits = ((path, stage.name) for stage in stages for path in inputs_of(stage, stages))
+    graph.add_edges_from((makers[path].name, name) for path, name in waits if path in makers)
+    return graph
+
+
+def _missing(params: Params, needed: list[Stage], stages: list[Stage]) -> Iterator[str]:
+    makers = makers_of(stages)
+    for stage in needed:
+        kind, _, name = stage.name.partition("@")
+        for path in inputs_of(stage, stages):
+            if path in makers or Path(path).exists():
+                continue
+            if kind == "report" and not params.runs:
+                yield "params.yaml has no run to report on; ask for stages by name, as `snakemake encode@DATASET` does"
+            elif kind == "download" and (lines := list(missing_paths(params, [name]))):
+                yield from lines
+            else:
+                yield f"{stage.name} depends on {path}, which does not exist; put it back"
+
+
+def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:
+    if not any(output.startswith(f"{folder}/") for output in outputs):
+        return
+    for path in sorted(folder.glob("[!.]*")):
+        if any(output.startswith(f"{path}/") for output in outputs):
+            yield from _not_made(path, outputs)
+        elif str(path) not in outputs:
+            yield path
+
+
 def _stage(name: str, entry: dict[str, Any], params: Params) -> Stage:
-    def number(key: str) -> int:
+    def number(value: int | str) -> int:
         """Return a number, or the setting of the run's `hardware` that it names."""
-        value = entry["meta"][key]
         if isinstance(value, str):
             return int(getattr(params.runs[name.partition("@")[2]].hardware, value.removeprefix("hardware.")))
-        return int(value)
+        return value
 
     outputs = [path for key in ("outs", "metrics", "plots") for path in _paths(entry.get(key, []))]
     meta = entry["meta"]
@@ -89,10 +160,7 @@ def _stage(name: str, entry: dict[str, Any], params: Params) -> Stage:
         description=entry["desc"],
         dependencies=tuple(_paths(entry.get("deps", []))),
         outputs=tuple(outputs),
-        threads=number("threads"),
-        gpus=number("gpus"),
-        mem_mb=number("mem_mb"),
-        runtime=number("runtime"),
+        **{key: number(meta[key]) for key in ("threads", "gpus", "mem_mb", "runtime")},
         category=meta["category"],
         shown=tuple(meta.get("shown", [])),
     )

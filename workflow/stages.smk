@@ -10,28 +10,10 @@ SOURCES = [workflow.basedir, f"{workflow.basedir}/src"]
 sys.path[:0] = SOURCES
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.get("PYTHONPATH")]))
 
-import snakemake.logging
-
 from mdpipe.params import load_params
-from mdpipe.pipeline.preflight import require_usable
-from workflow.cache import verify_objects
-from workflow.engine import (
-    add_messages,
-    export_engine_pid,
-    acquire_workflow_lock,
-    current_replicates,
-    find_leftovers,
-    ignore_clock_skew,
-    last_lines,
-    open_repo,
-    repair_lock_file,
-    request_file,
-    mark_stale_stages,
-    require_writable_outputs,
-)
+from workflow.engine import current_replicates, exit_with, open_repo, patch_snakemake, prepare, request_file
 from workflow.graph import inputs_of, is_folder, read_stages
 from workflow.sort_lock import sort_lock
-from workflow.targets import check_targets, exit_with
 
 try:
     all_params = load_params()
@@ -39,36 +21,15 @@ try:
 except ValueError as error:
     exit_with(error)
 
-# What `show-failed-logs` prints: a log has thousands of lines of progress before the one that matters.
-snakemake.logging.show_logs = last_lines
-
-export_engine_pid()
-ignore_clock_skew()
 dry_run = workflow.output_settings.dryrun  # `workflow.dryrun` is not set yet.
 # A job's process reads this file too: only the main one may write for DVC or ask it, and only while no stage runs.
 with current_replicates(all_params, dry_run=dry_run) if workflow.is_main_process else nullcontext():
     stages = read_stages(repo, all_params)
+patch_snakemake(stages)
 planned = set()
 
 if workflow.is_main_process:
-    verify_objects(remove=not dry_run)
-    try:
-        require_usable(all_params, with_sources=False)
-        acquire_workflow_lock()
-        repair_lock_file(dry_run=dry_run)
-        with current_replicates(all_params, dry_run=dry_run):
-            planned = mark_stale_stages(repo, stages, all_params, dry_run=dry_run)
-        due = [stage for stage in stages if stage.name in planned]
-        require_writable_outputs(due)
-    except (OSError, ValueError) as error:
-        exit_with(error)
-    for stage in due:
-        if files := list(find_leftovers(stage, stages)):
-            more = f" and {len(files) - 1} more files" if files[1:] else ""
-            sys.stderr.write(
-                f"{stage.name} reads {files[0]}{more} that no stage makes now; `mdpipe clean` lists such files\n"
-            )
-    check_targets(all_params, stages)
+    planned = prepare(repo, stages, all_params, dry_run=dry_run)
 
     onsuccess:
         sort_lock()
@@ -94,8 +55,6 @@ def report_output(path, stage):
         return report(directory(path), patterns=list(stage.shown), **entry)
     return directory(path)
 
-
-snakemake.logging.logger.addFilter(add_messages({stage.name: stage.description for stage in stages}))
 
 # Modification times do not count: DVC compares contents, and the requests hold its answer. Outputs that will
 # be remade are the exception, because Snakemake plans what depends on them by their times.

@@ -5,20 +5,22 @@ A stage's module is imported when its command runs, so that light stages do not 
 
 import importlib
 import os
+from collections.abc import Mapping, Sequence
+from inspect import Parameter, Signature
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape  # For help with brackets, which typer takes for markup.
 from typer.core import TyperGroup
 
 from mdpipe.cli_bench import bench
-from mdpipe.cli_models import RunName, models
-from mdpipe.console import configure_logging, report_errors
+from mdpipe.commands.sampling_options import SamplingOptions, Seed, Threads, with_sampling_options
+from mdpipe.console import configure_logging, full_keys, report_errors
 from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
 from mdpipe.params.errors import did_you_mean
-from mdpipe.pipeline.full_keys import full_keys
 from mdpipe.pipeline.preflight import (
     dvc_targets,
     linked_folders,
@@ -35,13 +37,17 @@ RENAMED = {"tokenizer": "fit-tokenizer", "samplers": "compare-samplers", "zero_s
 
 
 class Commands(TyperGroup):
-    """The commands; one by its old name is refused with the new one."""
+    """The commands, which report bad input in one line; one by its old name is refused with the new one."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that the arguments name."""
+        with report_errors():
+            return super().invoke(ctx)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of this name."""
         if cmd_name in RENAMED:
-            with report_errors():
-                raise ParamsError(f"`mdpipe {cmd_name}` is now `mdpipe {RENAMED[cmd_name]}`")
+            raise ParamsError(f"`mdpipe {cmd_name}` is now `mdpipe {RENAMED[cmd_name]}`")
         return super().get_command(ctx, cmd_name)
 
 
@@ -52,95 +58,79 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.add_typer(models)
 app.add_typer(bench, name="bench")
 
-SourceName = Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sources` in params.yaml.")]
-DatasetName = Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="A key of `runs` in params.yaml, or KEY-seedN.")]
+Count = Annotated[int, typer.Option(min=1, help="Number of samples.")]
+Out = Annotated[
+    str | None,  # No Path, which would lose the slash at the end of a folder
+    typer.Option(
+        metavar="PATH",
+        help="Where to write. Texts: .txt, or .jsonl with a text per line; printed by default. Images: .png, .jpg or"
+        " .webp, a sheet of all, enlarged; .npy or .npz (key images), uint8 (N, H, W, C); a folder, with / at its end,"
+        " a PNG each at its own size; RUN.png by default.",
+    ),
+]
 
 
-@app.command()
-def resolve() -> None:
-    """Write params.resolved.yaml: params.yaml with all defaults filled in."""
-    _run_stage("resolve")
+STAGES: dict[str, tuple[str, ...]] = {
+    "resolve": ("Write params.resolved.yaml: params.yaml with all defaults filled in.",),
+    "download": ("Fetch the raw text or images of a source.", "sources"),
+    "fit_tokenizer": ("Fit a dataset's tokenizer to its training split.", "datasets"),
+    "encode": ("Split a dataset and turn it into tokens.", "datasets"),
+    "train": ("Train a run; goes on from its last checkpoint.", "runs"),
+    "sample": ("Sample from a trained run.", "runs"),
+    "evaluate": ("Bound the likelihood of a run's held-out split.", "runs"),
+    "zero_shot": (
+        "Bound the likelihood of text that a run was not trained on; `zero_shot` of params.yaml has both.",
+        "zero_shot.runs",
+        "zero_shot.sources",
+    ),
+    "compare_samplers": ("Compare the samplers on a run that `samplers.runs` of params.yaml has.", "samplers.runs"),
+    "fit_features": (
+        "Train or load a feature network of images, and compute the features of its dataset.",
+        "image_quality.features",
+    ),
+    "measure_images": (
+        "Measure samples of a run of images that `image_quality.runs` of params.yaml has.",
+        "image_quality.runs",
+    ),
+    "report": ("Collect the tables and write the page.",),
+}
+"""Of each stage, what its command does, and the sections of params.yaml whose keys are its arguments."""
+ARGUMENTS: dict[str, Any] = {
+    "sources": Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sources` in params.yaml.")],
+    "datasets": Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")],
+    "features": Annotated[
+        str, typer.Argument(metavar="NAME", help="A key of `image_quality.features` in params.yaml.")
+    ],
+    "runs": RunName,
+}
+"""Arguments of commands, by the last part of the section."""
 
 
-@app.command()
-def download(source: SourceName) -> None:
-    """Fetch the raw text or images of a source."""
-    _run_stage("download", sources=source)
+def _add_stage(stage: str, description: str, sections: Sequence[str]) -> None:
+    """Add the command of a stage."""
+    arguments = {section.rpartition(".")[2]: section for section in sections}
+
+    def run(**names: str) -> None:
+        _run_stage(stage, {section: names[argument] for argument, section in arguments.items()})
+
+    parameters = [Parameter(name, Parameter.KEYWORD_ONLY, annotation=ARGUMENTS[name]) for name in arguments]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    app.command(stage.replace("_", "-"), help=description)(run)
 
 
-@app.command()
-def fit_tokenizer(dataset: DatasetName) -> None:
-    """Fit a dataset's tokenizer to its training split."""
-    _run_stage("fit_tokenizer", datasets=dataset)
-
-
-@app.command()
-def encode(dataset: DatasetName) -> None:
-    """Split a dataset and turn it into tokens."""
-    _run_stage("encode", datasets=dataset)
-
-
-@app.command()
-def train(run: RunName) -> None:
-    """Train a run; goes on from its last checkpoint."""
-    with request_requeue(os.EX_TEMPFAIL):
-        _run_stage("train", runs=run)
-
-
-@app.command()
-def sample(run: RunName) -> None:
-    """Sample from a trained run."""
-    _run_stage("sample", runs=run)
-
-
-@app.command()
-def evaluate(run: RunName) -> None:
-    """Bound the likelihood of a run's held-out split."""
-    _run_stage("evaluate", runs=run)
-
-
-@app.command()
-def zero_shot(run: RunName, source: SourceName) -> None:
-    """Bound the likelihood of text that a run was not trained on; `zero_shot` of params.yaml has both."""
-    _run_stage("zero_shot", **{"zero_shot.runs": run, "zero_shot.sources": source})
-
-
-@app.command()
-def compare_samplers(run: RunName) -> None:
-    """Compare the samplers on a run that `samplers.runs` of params.yaml has."""
-    _run_stage("compare_samplers", **{"samplers.runs": run})
-
-
-@app.command()
-def fit_features(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A key of `image_quality.features` in params.yaml.")],
-) -> None:
-    """Train or load a feature network of images, and compute the features of its dataset."""
-    _run_stage("fit_features", **{"image_quality.features": name})
-
-
-@app.command()
-def measure_images(run: RunName) -> None:
-    """Measure samples of a run of images that `image_quality.runs` of params.yaml has."""
-    _run_stage("measure_images", **{"image_quality.runs": run})
-
-
-@app.command()
-def report() -> None:
-    """Collect the tables and write the page."""
-    _run_stage("report")
+for _stage, (_description, *_sections) in STAGES.items():
+    _add_stage(_stage, _description, _sections)
 
 
 @app.command()
 def readme() -> None:
     """Write the tables and figures of the latest results into README.md and results/README.md."""
-    with report_errors():
-        from mdpipe.commands.readme import readme as write_results
+    from mdpipe.commands.readme import readme as write_results
 
-        write_results(load_params())
+    write_results(load_params())
 
 
 @app.command()
@@ -149,12 +139,11 @@ def check(
     resolved: Annotated[bool, typer.Option("--resolved", help="Print the params with all defaults filled in.")] = False,
 ) -> None:
     """Validate params and print what would run."""
-    with report_errors():
-        from mdpipe.commands.check import describe
+    from mdpipe.commands.check import describe
 
-        params = load_params(file)
-        typer.echo(dump_params(params).rstrip() if resolved else describe(params))
-        require_usable(params, with_sources=True)
+    params = load_params(file)
+    typer.echo(dump_params(params).rstrip() if resolved else describe(params))
+    require_usable(params, with_sources=True)
 
 
 @app.command()
@@ -164,10 +153,9 @@ def plan(
     peak: Annotated[float, typer.Option(help="TFLOP/s of a GPU; by default an H100's, dense in bfloat16.")] = 989.0,
 ) -> None:
     """Count what every stage will fetch, keep, read and compute, before anything runs."""
-    with report_errors():
-        from mdpipe.commands.plan import describe
+    from mdpipe.commands.plan import describe
 
-        typer.echo(describe(load_params(file), mfu, peak))
+    typer.echo(describe(load_params(file), mfu, peak))
 
 
 @app.command()
@@ -175,10 +163,9 @@ def datasets(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Say everything about these.")] = None,
 ) -> None:
     """List the data sets of the catalog, and how params.yaml asks for one."""
-    with report_errors():
-        from mdpipe.commands.datasets import describe
+    from mdpipe.commands.datasets import describe
 
-        typer.echo(describe(names or []))
+    typer.echo(describe(names or []))
 
 
 @app.command()
@@ -194,22 +181,20 @@ def audit(
     show_list: Annotated[bool, typer.Option("--list", help="Name what can be audited.")] = False,
 ) -> None:
     """Check that an objective's number is a bound: never below the entropy of sources where that is known."""
-    with report_errors():
-        from mdpipe.commands.audit import describe_kinds, run_audit
+    from mdpipe.commands.audit import describe_kinds, run_audit
 
-        if show_list:
-            typer.echo(describe_kinds())
-        else:
-            run_audit(kind, setting)
+    if show_list:
+        typer.echo(describe_kinds())
+    else:
+        run_audit(kind, setting)
 
 
 @app.command()
 def verify() -> None:
     """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard broken ones."""
-    with report_errors():
-        from mdpipe.commands.verify import verify as verify_artifacts
+    from mdpipe.commands.verify import verify as verify_artifacts
 
-        typer.echo(verify_artifacts())
+    typer.echo(verify_artifacts())
 
 
 @app.command()
@@ -217,19 +202,17 @@ def clean(
     force: Annotated[bool, typer.Option("--force", help="Remove it, instead of only listing it.")] = False,
 ) -> None:
     """List what earlier params left behind and params.yaml no longer asks for, with sizes."""
-    with report_errors():
-        from mdpipe.commands.clean import clean as remove_leftovers
+    from mdpipe.commands.clean import clean as remove_leftovers
 
-        typer.echo(remove_leftovers(load_params(), force=force))
+    typer.echo(remove_leftovers(load_params(), force=force))
 
 
 @app.command()
 def unlock() -> None:
     """Remove the locks that killed DVC processes left behind."""
-    with report_errors():
-        from mdpipe.commands.unlock import unlock as remove_stale_locks
+    from mdpipe.commands.unlock import unlock as remove_stale_locks
 
-        typer.echo(remove_stale_locks())
+    typer.echo(remove_stale_locks())
 
 
 @app.command()
@@ -238,27 +221,99 @@ def schema() -> None:
     typer.echo(json_schema(), nl=False)
 
 
-def _run_stage(stage: str, **names: str) -> None:
-    """Check params and the arguments, then call the stage's function."""
+@app.command()
+@with_sampling_options
+def generate(
+    run: RunName,
+    prompt: Annotated[str, typer.Option(help="Text that every sample begins with.")] = "",
+    count: Count = 4,
+    length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text; the model's window by default.")] = None,
+    out: Out = None,
+    *,
+    options: SamplingOptions,
+) -> None:
+    """Sample from a run: texts are printed, images written to a file."""
+    from mdpipe.commands.interactive import generate as generate_samples
+
+    generate_samples(run, options, count, prompt, length, out)
+
+
+@app.command()
+@with_sampling_options
+def infill(
+    run: RunName,
+    text: Annotated[str | None, typer.Option(help=escape("A text with masks: [MASK:12] is twelve tokens."))] = None,
+    mask_length: Annotated[int, typer.Option(min=1, help=escape("Tokens of a mask written [MASK]."))] = 16,
+    gap: Annotated[int | None, typer.Option(hidden=True)] = None,
+    image: Annotated[Path | None, typer.Option(help="An image of the run's size.")] = None,
+    mask: Annotated[Path | None, typer.Option(help="An image that is black where the other is kept.")] = None,
+    count: Count = 4,
+    out: Out = None,
+    *,
+    options: SamplingOptions,
+) -> None:
+    """Fill the masks of a text, or the masked part of an image."""
+    from mdpipe.commands.interactive import infill_image, infill_text
+
+    if gap is not None:
+        raise ParamsError("--gap is now --mask-length, and [gap:12] in a text is [MASK:12]")
+    if text is not None and image is None and mask is None:
+        infill_text(run, options, count, text, mask_length, out)
+    elif text is None and image is not None and mask is not None:
+        infill_image(run, options, count, image, mask, out)
+    elif text is None and (image is None) is not (mask is None):
+        given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")
+        raise ParamsError(f"{given} needs {lacking}: the mask is an image that is black where the image is kept")
+    else:
+        raise ParamsError("give either --text, or --image and --mask")
+
+
+@app.command()
+def score(
+    run: RunName,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="JSON lines with context and continuation, with context, choices and label, or in HellaSwag's layout.",
+        ),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Where to write: .jsonl or .csv; JSON lines are printed by default."),
+    ] = None,
+    num_mc_samples: Annotated[int, typer.Option(min=2, help="Monte Carlo samples of a continuation, even.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a network call.")] = 64,
+    seed: Seed = 0,
+    threads: Threads = 1,
+) -> None:
+    """Bound -log2 p of continuations given their contexts, and choose among several by likelihood."""
+    from mdpipe.commands.score import score as score_file
+
+    score_file(run, file, out, num_mc_samples, batch_size, seed, threads)
+
+
+def _run_stage(stage: str, names: Mapping[str, str]) -> None:
+    """Check params and the arguments, by their sections of params.yaml, then call the stage's function."""
     exit_with_engine()
     configure_logging()
-    with report_errors():
-        file = stage_params_file()
-        content = read_params(file)
-        watch_inputs(stage, list(names.values()), content)
-        params = parse_params(content, name=str(file))
-        for section, name in names.items():
-            _require(params, section, name)
-        if DVC_MARK in os.environ:
-            sources = names.values() if stage == "download" else ()
-            if problem := next(chain(working_copy_problems(params), linked_folders(params, sources)), None):
-                raise ValueError(problem)
-            outputs = stage_outputs(stage, list(names.values()), content)
-            require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_targets()])
-        module = importlib.import_module(f"mdpipe.stages.{stage}")
-        with full_keys(params, names):
-            getattr(module, stage)(params, *names.values())
-        require_unchanged_inputs()
+    file = stage_params_file()
+    content = read_params(file)
+    watch_inputs(stage, list(names.values()), content)
+    params = parse_params(content, name=str(file))
+    for section, name in names.items():
+        _require(params, section, name)
+    if DVC_MARK in os.environ:
+        sources = names.values() if stage == "download" else ()
+        if problem := next(chain(working_copy_problems(params), linked_folders(params, sources)), None):
+            raise ValueError(problem)
+        outputs = stage_outputs(stage, list(names.values()), content)
+        require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_targets()])
+    module = importlib.import_module(f"mdpipe.stages.{stage}")
+    # Training that was interrupted and can go on exits with this status.
+    with full_keys(params, names), request_requeue(os.EX_TEMPFAIL):
+        getattr(module, stage)(params, *names.values())
+    require_unchanged_inputs()
 
 
 def _require(params: Params, section: str, name: str) -> None:

@@ -2,6 +2,8 @@
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -9,6 +11,7 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -28,6 +31,14 @@ def progress_bar(*columns: ProgressColumn, transient: bool = True) -> Bar:
     console = Console(stderr=True)
     layout = (TextColumn("{task.description}"), BarColumn(), *columns)
     return Bar(*layout, console=console, transient=transient, disable=not console.is_terminal)
+
+
+@contextmanager
+def count_steps(task: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar while the block runs; give it what to call with the number of steps done and of all steps."""
+    with progress_bar(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
+        number = bar.add_task(task, total=None)
+        yield lambda done, steps: bar.update(number, completed=done, total=steps)
 
 
 class Progress:

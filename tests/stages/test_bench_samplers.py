@@ -34,7 +34,7 @@ def test_every_sampler_of_the_comparison_gets_its_speed(
     assert speeds["tokens_per_second"].min() > 0
 
     compare_samplers(params, "chars_md4")
-    table = samplers_table({"chars_md4": pl.read_csv(paths.samplers("chars_md4"))}, speeds)
+    table = samplers_table({"chars_md4": pl.read_csv(paths.plot("samplers", "chars_md4"))}, speeds)
     assert table.filter(pl.col("sampler") != "data")["tokens_per_second"].null_count() == 0
 
 

@@ -13,9 +13,7 @@ from torch.nn.functional import pad
 
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
-from mdpipe.params import Params, parse_params
+from mdpipe.params import Params, SampleConfig, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.tables import SAMPLERS
 from mdpipe.stages.compare_samplers import STREAMS, compare_samplers
@@ -36,7 +34,7 @@ def rows(params: Params, place: Path) -> list[Row]:
 
 
 def rows_of(run: str) -> list[Row]:
-    with paths.samplers(run).open(newline="") as file:
+    with paths.plot("samplers", run).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -152,9 +150,7 @@ def test_samples_are_scored_as_the_data_are(params: Params, rows: list[Row]) -> 
     for row, config in zip(rows[1:], compared, strict=True):
         stream = STREAMS.get(config.kind, config.kind)
         noise = CounterRNG(params.seed, f"samplers/{stream}/{getattr(config, 'steps', None)}")
-        tokens = sample(
-            trained, build_sampler(config), all_masked(trained, 2), noise, token_sampler=TokenSampler()
-        ).tokens
+        tokens = sample(trained, SampleConfig(sampler=config), all_masked(trained, 2), noise).tokens
         first, second = bits_by_chaining(tokens)
         assert float(row["bits"]) == pytest.approx((first + second) / 2, rel=1e-5)
         assert float(row["bits_stderr"]) == pytest.approx(abs(first - second) / 2, rel=1e-4)
@@ -162,9 +158,9 @@ def test_samples_are_scored_as_the_data_are(params: Params, rows: list[Row]) -> 
 
 
 def test_the_file_is_the_same_each_time_and_another_with_another_seed(params: Params, rows: list[Row]) -> None:
-    first = paths.samplers("chars_md4").read_bytes()
+    first = paths.plot("samplers", "chars_md4").read_bytes()
     compare_samplers(params, "chars_md4")
-    assert paths.samplers("chars_md4").read_bytes() == first
+    assert paths.plot("samplers", "chars_md4").read_bytes() == first
     compare_samplers(params.model_copy(update={"seed": 1}), "chars_md4")
     assert rows_of("chars_md4")[0] == rows[0]
     assert rows_of("chars_md4")[1:] != rows[1:]
@@ -217,7 +213,7 @@ def test_a_reference_model_that_only_has_a_bound_is_refused(params: Params, plac
     suite = params.samplers.model_copy(update={"runs": {"chars_md4": comparison}})
     with pytest.raises(ValueError, match="must have an exact likelihood"):
         compare_samplers(params.model_copy(update={"samplers": suite}), "chars_md4")
-    assert not paths.samplers("chars_md4").exists()
+    assert not paths.plot("samplers", "chars_md4").exists()
 
 
 def test_a_pretrained_model_scores_the_decoded_text_as_well(params: Params, place: Path, rows: list[Row]) -> None:

@@ -131,7 +131,7 @@ def test_the_bound_is_of_pictures_given_their_classes(toy: Params, toy_place: Pa
 
 
 def bits_by_sampler() -> dict[str, float]:
-    with paths.samplers("toy").open(newline="") as file:
+    with paths.plot("samplers", "toy").open(newline="") as file:
         return {row["sampler"]: float(row["bits"]) for row in csv.DictReader(file)}
 
 

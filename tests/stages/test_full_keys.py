@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mdpipe.console import with_full_keys
 from mdpipe.params import Params
-from mdpipe.pipeline.full_keys import with_full_keys
 
 DATASET = {"datasets": "docs_subwords"}
 RUN = {"runs": "chars_md4"}

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
-from mdpipe.params.sampling import SamplerConfig
+from mdpipe.params.sampling import SampleConfig, SamplerConfig
 from mdpipe.stages.model_io import TrainedModel, load_model
 from mdpipe.stages.sampling import Samples, all_masked, sample
 
@@ -52,10 +50,13 @@ def recording_model(place: Path) -> Callable[[str], tuple[TrainedModel, Recordin
 Load = Callable[[str], tuple[TrainedModel, RecordingNetwork]]
 
 
-def run_sampler(trained: TrainedModel, kind: str, tokens: Tensor, **settings: Any) -> Samples:
-    config = SamplerConfig.parse(kind)
-    sampler = build_sampler(config.model_copy(update={"steps": 4}) if hasattr(config, "steps") else config)
-    return sample(trained, sampler, tokens, RNG, token_sampler=TokenSampler(), **settings)
+def run_sampler(
+    trained: TrainedModel, kind: str, tokens: Tensor, guidance_scale: float | None = None, **settings: Any
+) -> Samples:
+    sampler = SamplerConfig.parse(kind)
+    if hasattr(sampler, "steps"):
+        sampler = sampler.model_copy(update={"steps": 4})
+    return sample(trained, SampleConfig(sampler=sampler, guidance_scale=guidance_scale), tokens, RNG, **settings)
 
 
 @pytest.mark.parametrize(("run", "length"), [("chars_md4", 32), ("subwords_genmd4", 16), ("digits", 64)])

@@ -214,7 +214,7 @@ def test_a_run_that_goes_on_needs_room_for_what_is_not_there_yet():
 
 def test_samplers_are_called_as_often_as_planned(place, params):
     compare_samplers(params, "chars_md4")
-    with paths.samplers("chars_md4").open() as file:
+    with paths.plot("samplers", "chars_md4").open() as file:
         counted = {(row["sampler"], row["steps"]): row["nfe"] for row in csv.DictReader(file)}
     for config in params.samplers.samplers_for(params.runs["chars_md4"].objective):
         calls = int(counted[config.kind, str(getattr(config, "steps", ""))])

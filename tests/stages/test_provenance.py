@@ -15,6 +15,7 @@ from mdpipe.params import RESOLVED_PARAMS_FILE, Params, load_params, read_params
 from mdpipe.pipeline import provenance
 from mdpipe.pipeline.provenance import (
     StaleInputsError,
+    output_patterns,
     require_unchanged_inputs,
     stage_inputs,
     stage_outputs,
@@ -56,6 +57,8 @@ def test_outputs_are_those_that_dvc_resolves(monkeypatch):
     for stage in Repo(str(ROOT)).index.stages:
         ours = stage_outputs(stage.addressing.partition("@")[0], names_of(stage.addressing, loaded), content)
         assert sorted(map(str, ours)) == sorted(out.def_path for out in stage.outs)
+        made_by_name = [out for out in ours if "@" in stage.addressing]
+        assert all(any(out.match(str(pattern)) for pattern in output_patterns()) for out in made_by_name)
 
 
 def test_no_code_of_a_stage_is_loaded_before_its_inputs_are_recorded():

@@ -47,11 +47,11 @@ def put_results(run: str, value: float, seed: int = 0) -> None:
     }
     for stage, record in written.items():
         write_record(record, paths.record(stage, run), paths.metrics(stage, run))
-    put(paths.curve(run), "step,train/loss,train/grad_norm\n1,4.5,1\n2,4.25,0.5\n")
-    put(paths.profile("mask_share", run), "share,bits,bits_stderr\n0.5,1.5,0.1\n1,4,\n")
-    put(paths.profile("position", run), "first,last,bits,bits_stderr,tokens\n1,2,2.5,0.2,10\n3,4,2,0.1,9\n")
+    put(paths.plot("curves", run), "step,train/loss,train/grad_norm\n1,4.5,1\n2,4.25,0.5\n")
+    put(paths.plot("mask_share", run), "share,bits,bits_stderr\n0.5,1.5,0.1\n1,4,\n")
+    put(paths.plot("position", run), "first,last,bits,bits_stderr,tokens\n1,2,2.5,0.2,10\n3,4,2,0.1,9\n")
     put(
-        paths.profile("calibration", run),
+        paths.plot("calibration", run),
         "share,confidence,frequency,stderr,weight,calibration_error\n"
         "0 to 1,0.5,0.4,0.01,1,0.1\n0 to 1/3,0.5,0.4,0.01,1,0.1\n",
     )
@@ -205,14 +205,14 @@ def test_a_difference_of_one_training_each_has_no_error(two_runs: Params) -> Non
 def test_the_report_has_figures_and_cards_and_stale_ones_go(two_runs: Params) -> None:
     put_costs("chars_md4", [5.0, 8.0, 6.0], [4, 4, 4])
     put_costs("chars_ar", [5.5, 7.0, 5.0], [4, 4, 4])
-    put(paths.exponents("chars_md4"), f"{','.join(EXPONENTS)}\n0, ,1.5\n1,a,0.5\n")
+    put(paths.samples("chars_md4") / paths.EXPONENTS, f"{','.join(EXPONENTS)}\n0, ,1.5\n1,a,0.5\n")
     report(two_runs)
     written = {str(path.relative_to(paths.REPORT)) for path in paths.REPORT.rglob("*") if path.is_file()}
     cards = {f"cards/{run}.md" for run in two_runs.runs}
     assert written == {"index.html", "likelihood.svg", "exponents.svg", *cards}
     shown = (paths.REPORT / "exponents.svg").read_text(encoding="utf-8")
     assert all(f">{text}<" in shown for text in ("chars_md4", "␣", "a", "the 1 largest of 2"))
-    paths.exponents("chars_md4").unlink()
+    (paths.samples("chars_md4") / paths.EXPONENTS).unlink()
     report(two_runs)
     assert not (paths.REPORT / "exponents.svg").exists()
 
@@ -282,7 +282,7 @@ def put_validations(run: str, bits: list[float]) -> None:
     """Write a training curve with validations at steps 10, 20, ..., and rows without any."""
     rows = "".join(f"{10 * at},,,,{value},0.05\n" for at, value in enumerate(bits, start=1))
     put(
-        paths.curve(run),
+        paths.plot("curves", run),
         f"step,train/loss,train/lr,train/grad_norm,validation/loss,validation/stderr\n1,4,1,1,,\n{rows}",
     )
 

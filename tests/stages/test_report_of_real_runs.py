@@ -27,7 +27,7 @@ def test_measured_speeds_are_in_the_table_of_samplers(params: Params, place: Pat
     for run in real.runs:
         sample(real, run)
     compare_samplers(real, "chars_md4")
-    parameters = pl.read_csv(paths.samplers("chars_md4"))["num_parameters"][0]
+    parameters = pl.read_csv(paths.plot("samplers", "chars_md4"))["num_parameters"][0]
     put(paths.SPEEDS, f"{','.join(SPEEDS)}\nchars_md4,first_hitting,,{parameters},64.5\n")
     report(real)
     table = pl.read_csv(paths.RESULTS / "samplers.csv")
@@ -56,7 +56,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     assert found["difference"] == pytest.approx(values[0] - values[1], abs=2e-5)
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
     assert all(run in page for run in real.runs)
-    filled = json.loads(paths.infilled_texts("chars_md4").read_text())["texts"]
+    filled = json.loads((paths.samples("chars_md4") / paths.INFILLED_TEXTS).read_text())["texts"]
     assert all(f"<mark>{text['filled']}</mark>" in page for text in filled)
     assert page.count("what digits fills in") == 2  # The text that replaces the image, and the caption.
     conditions = dict(tables["likelihood"].select("run", "class_cond").drop_nulls("run").iter_rows())
@@ -71,7 +71,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
 def test_the_final_loss_is_the_mean_of_the_last_rows_of_the_curve(params: Params, place: Path) -> None:
     for run in params.runs:
         trained = read_record(paths.record("train", run), paths.metrics("train", run))
-        losses = pl.read_csv(paths.curve(run))["train/loss"]
+        losses = pl.read_csv(paths.plot("curves", run))["train/loss"]
         assert trained["final_loss_rows"] == min(20, len(losses)) > 1
         assert trained["final_loss"] == pytest.approx(losses.tail(20).mean(), rel=1e-5)
         assert trained["final_loss"] != pytest.approx(losses[-1], rel=1e-5)

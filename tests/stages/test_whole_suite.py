@@ -196,29 +196,29 @@ def test_both_readmes_have_the_remade_tables(params: Params) -> None:
 
 def test_what_bits_are_made_of_adds_up_to_the_metric(params: Params) -> None:
     for run in params.runs:
-        positions = pl.read_csv(paths.profile("position", run))
+        positions = pl.read_csv(paths.plot("position", run))
         mean = (positions["bits"] * positions["tokens"]).sum() / positions["tokens"].sum()
         assert mean == pytest.approx(json.loads(paths.metrics("evaluate", run).read_text())["value"], rel=1e-5)
-        assert pl.read_csv(paths.profile("mask_share", run))["share"].is_between(0, 1).all()
-        weights = pl.read_csv(paths.profile("calibration", run)).group_by("share").agg(pl.col("weight").sum())
+        assert pl.read_csv(paths.plot("mask_share", run))["share"].is_between(0, 1).all()
+        weights = pl.read_csv(paths.plot("calibration", run)).group_by("share").agg(pl.col("weight").sum())
         assert weights["weight"].to_list() == pytest.approx([1] * 4, rel=1e-5)
 
 
 def test_only_what_was_masked_is_filled(params: Params) -> None:
     """Every run but the autoregressive one fills held-out examples; what it knew of them stays."""
-    kinds = (paths.infilled_texts, paths.infilled_images)
+    names = (paths.INFILLED_TEXTS, paths.INFILLED_IMAGES)
     masked = {run for run, settings in params.runs.items() if not settings.objective.is_causal}
-    assert {run for run in params.runs for file in kinds if file(run).exists()} == masked
+    assert {run for run in params.runs for name in names if (paths.samples(run) / name).exists()} == masked
     for run in masked:
         dataset = EncodedDataset.open(paths.encoded(params.runs[run].dataset), params.runs[run].evaluate.split)
         if dataset.modality == "text":
-            texts = json.loads(paths.infilled_texts(run).read_text())["texts"]
+            texts = json.loads((paths.samples(run) / paths.INFILLED_TEXTS).read_text())["texts"]
             decode = load_tokenizer(paths.model(run)).decode
             windows = [decode(window) for window in dataset.spaced_examples(len(texts))[0]]
             assert [text["before"] + text["original"] + text["after"] for text in texts] == windows
             assert any(text["filled"] != text["original"] for text in texts)
             continue
-        with Image.open(paths.infilled_images(run)) as sheet:
+        with Image.open(paths.samples(run) / paths.INFILLED_IMAGES) as sheet:
             originals, hidden, filled = np.array_split(np.asarray(sheet)[:-GAP], 3)
         half = GAP + (len(originals) - GAP) // 2
         assert np.array_equal(originals[:half], filled[:half])

@@ -50,11 +50,13 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for name in pairs if stage == "zero_shot" else params["runs"]:
                 write_results(stage, name)
         for run in params["runs"]:
-            paths.curve(run).parent.mkdir(parents=True, exist_ok=True)
-            paths.curve(run).write_text("step,train/loss,train/lr,train/grad_norm\n10,4.5,0.1,1\n20,4.25,0.1,1\n")
+            paths.plot("curves", run).parent.mkdir(parents=True, exist_ok=True)
+            paths.plot("curves", run).write_text(
+                "step,train/loss,train/lr,train/grad_norm\n10,4.5,0.1,1\n20,4.25,0.1,1\n"
+            )
             for part, columns in PROFILES.items():
-                paths.profile(part, run).parent.mkdir(parents=True, exist_ok=True)
-                paths.profile(part, run).write_text(f"{','.join(columns)}\n{','.join('1' * len(columns))}\n")
+                paths.plot(part, run).parent.mkdir(parents=True, exist_ok=True)
+                paths.plot(part, run).write_text(f"{','.join(columns)}\n{','.join('1' * len(columns))}\n")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b.c"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "Add metrics"]):
         subprocess.run([*git, *command], cwd=folder, check=True)

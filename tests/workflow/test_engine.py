@@ -18,7 +18,6 @@ from workflow.engine import (
     STATE,
     LockFileError,
     acquire_workflow_lock,
-    find_leftovers,
     ignore_clock_skew,
     mark_stale_stages,
     open_repo,
@@ -26,7 +25,7 @@ from workflow.engine import (
     request_file,
     require_writable_outputs,
 )
-from workflow.graph import Stage
+from workflow.graph import Stage, find_leftovers
 
 SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
 

@@ -7,8 +7,7 @@ import pytest
 
 from mdpipe.params import Params, parse_params
 from tests.stages.planning import smoke
-from workflow.graph import Stage
-from workflow.targets import needed_stages, require_dependencies, unknown_targets
+from workflow.graph import Stage, needed_stages, require_dependencies, unknown_targets
 
 
 def stage(name: str, dependencies: tuple[str, ...], *outputs: str) -> Stage:

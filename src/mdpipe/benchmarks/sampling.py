@@ -18,14 +18,13 @@ from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.schedules.base import Linear
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.base import build_network
 from mdpipe.networks.runtime import configure_runtime, disable_malloc_trim
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params import Params
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.networks import TransformerConfig
-from mdpipe.params.sampling import SamplerConfig
+from mdpipe.params.sampling import SampleConfig, SamplerConfig
 from mdpipe.stages.model_io import TrainedModel, load_model
 from mdpipe.stages.sampling import all_masked, sample
 from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops, synchronize
@@ -216,18 +215,18 @@ def _speeds(params: Params, run: str, repeats: int) -> list[dict[str, Any]]:
             "sampler": config.kind,
             "steps": getattr(config, "steps", None),
             "num_parameters": trained.num_parameters,
-            "tokens_per_second": _tokens_per_second(trained, build_sampler(config), params, repeats),
+            "tokens_per_second": _tokens_per_second(trained, SampleConfig(sampler=config), params, repeats),
         }
         for config in params.samplers.samplers_for(params.runs[run].objective)
     ]
 
 
-def _tokens_per_second(trained: TrainedModel, sampler: Sampler[Any], params: Params, repeats: int) -> float:
+def _tokens_per_second(trained: TrainedModel, config: SampleConfig, params: Params, repeats: int) -> float:
     """Return the best speed of several repetitions, after one that warms up, with the samples moved to the CPU."""
     tokens, seconds = all_masked(trained, params.samplers.count), []
     for _ in range(1 + repeats):
         start = perf_counter()
-        sample(trained, sampler, tokens, CounterRNG(params.seed, "bench samplers"), token_sampler=TokenSampler())
+        sample(trained, config, tokens, CounterRNG(params.seed, "bench samplers"))
         seconds.append(perf_counter() - start)
     return float(f"{tokens.numel() / min(seconds[1:]):.{DIGITS}g}")
 

@@ -1,6 +1,5 @@
 """`mdpipe audit`: whether the number of an objective is a bound, as a table of checks on sources of known entropy."""
 
-import json
 import math
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from mdpipe.evaluation.audit import Check, audit
 from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES
-from mdpipe.params import ParamsError, parse_value
+from mdpipe.params import ParamsError, parse_assignments
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig, ScheduledConfig
 from mdpipe.params.errors import did_you_mean, problem_lines
 
@@ -49,12 +48,15 @@ def run_audit(kind: str | None, settings: Sequence[str]) -> None:
     """
     if kind is None and settings:
         raise ParamsError("--setting needs a KIND whose setting it is")
-    audited = {name: settings for name, config in ObjectiveConfig.kinds.items() if _is_built_in(config)}
-    if kind is None or kind in COUNTEREXAMPLES or ObjectiveConfig.find(kind):
-        audited = audited if kind is None else {kind: settings}
+    given = {key: value for key, (_, value) in parse_assignments("--setting", settings).items()}
+    built_in = {name: config for name, config in ObjectiveConfig.kinds.items() if _is_built_in(config)}
+    if kind is None:
+        audited = dict.fromkeys(built_in, given)
+    elif kind in COUNTEREXAMPLES or ObjectiveConfig.find(kind):
+        audited = {kind: given}
     elif ScheduleConfig.find(kind):
-        schedule = f"schedule={json.dumps({'kind': kind, **_read_settings(settings)})}"
-        audited = {name: [schedule] for name in audited if issubclass(ObjectiveConfig.kinds[name], ScheduledConfig)}
+        schedule = {"schedule": {"kind": kind, **given}}
+        audited = {name: schedule for name, config in built_in.items() if issubclass(config, ScheduledConfig)}
     else:
         hint = did_you_mean(kind, [*ObjectiveConfig.kinds, *ScheduleConfig.kinds, *COUNTEREXAMPLES])
         raise ParamsError(
@@ -72,20 +74,18 @@ def run_audit(kind: str | None, settings: Sequence[str]) -> None:
         typer.echo(f"{name} passes {len(checks)} checks: it is never below the entropy; {_how_tight(checks, unit)}")
 
 
-def _checks(kind: str, settings: Sequence[str]) -> tuple[list[Check], str, str | None]:
+def _checks(kind: str, given: dict[str, Any]) -> tuple[list[Check], str, str | None]:
     """Return the checks of a kind, their unit, and why they must fail if they must."""
     if kind not in COUNTEREXAMPLES:
-        config, stated = _parse(kind, settings)
-        return list(audit(config, stated, must_meet=_is_built_in(type(config)))), "bits/token", None
-    if settings:
+        config = _parse(kind, given)
+        return list(audit(config, given.keys() - {"kind"}, must_meet=_is_built_in(type(config)))), "bits/token", None
+    if given:
         raise ParamsError(f"{kind} has no settings")
     example = COUNTEREXAMPLES[kind]
     return list(example.checks()), example.unit, example.reason
 
 
-def _parse(kind: str, settings: Sequence[str]) -> tuple[ObjectiveConfig, set[str]]:
-    """Return the configuration, and the names of the settings that are stated."""
-    given = _read_settings(settings)
+def _parse(kind: str, given: dict[str, Any]) -> ObjectiveConfig:
     config = ObjectiveConfig.find(kind)
     for key, value in given.items():
         section, dot, name = key.partition(".")
@@ -95,20 +95,9 @@ def _parse(kind: str, settings: Sequence[str]) -> tuple[ObjectiveConfig, set[str
             raise ParamsError(f'--setting {key} names a part of the schedule; write --setting "schedule={schedule}"')
     data = {"kind": kind, **given}
     try:
-        return ObjectiveConfig.parse(data), given.keys() - {"kind"}
+        return ObjectiveConfig.parse(data)
     except ValidationError as error:
         raise ParamsError("\n".join(problem_lines(error, data))) from None
-
-
-def _read_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """Return the values of KEY=VALUE by key."""
-    given = {}
-    for assignment in settings:
-        key, sign, text = assignment.partition("=")
-        if not sign:
-            raise ParamsError(f"--setting {assignment} sets nothing; write --setting KEY=VALUE")
-        given[key] = parse_value(text, name=f"--setting {assignment}")
-    return given
 
 
 def _is_built_in(config: type[ObjectiveConfig]) -> bool:

@@ -23,24 +23,12 @@ from mdpipe.params import Params
 from mdpipe.params.sources import UrlSource
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint
-from mdpipe.pipeline.provenance import DVC_FILE
+from mdpipe.pipeline.provenance import DVC_FILE, output_patterns
 from mdpipe.stages.resolve import write_replicates
 
 LOCK_FILE = Path("dvc.lock")
 
 ANY = "*"
-MADE_IN = (
-    *(place(ANY) for place in (paths.raw, paths.tokenizer, paths.encoded, paths.model, paths.samples, paths.features)),
-    *(place(ANY) for place in (paths.evaluation, paths.curve, paths.samplers, paths.neighbors)),
-    paths.zero_shot_evaluation(ANY, ANY),
-    *(paths.profile(part, ANY) for part in ("mask_share", "position", "calibration")),
-    *(
-        place(stage, ANY)
-        for place in (paths.metrics, paths.record)
-        for stage in ("encode", "train", "sample", "evaluate", "zero_shot", "features", "image_quality")
-    ),
-)
-"""Outputs of stages, for any name of a source, dataset or run."""
 
 NAME = re.compile(r"\.?(?P<whole>[a-z][a-z0-9_]*(-[a-z][a-z0-9_]*){0,2}(\.(npy|json|csv|png))?)(\.partial|\.scratch)?")
 """Names of stages' outputs, finished or not. Other files in the same folders are the user's."""
@@ -88,7 +76,7 @@ def _artifacts(params: Params, outputs: set[Path]) -> Iterator[Path]:
     """Yield outputs, whole or not, of stages that there are no more."""
     tokenizers = (getattr(dataset.tokenizer, "path", None) for dataset in params.datasets.values())
     own = {Path(path) for path in (*(source.path for source in params.sources.values()), *tokenizers) if path}
-    for pattern in MADE_IN:
+    for pattern in output_patterns():
         for path in pattern.parent.glob(ANY):
             name = NAME.fullmatch(path.name)
             if name is None or Path(name["whole"]).suffix != pattern.suffix:

@@ -10,7 +10,7 @@ Log-likelihoods are lower bounds, in nats.
 
 import math
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,22 +20,14 @@ from mdpipe.commands.interactive import load_run
 from mdpipe.commands.score import bound_requests, encode_request
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.evaluation.conditional import is_greedy
-from mdpipe.params.sampling import SamplerConfig, compatible_samplers
+from mdpipe.params.sampling import SampleConfig, SamplerConfig, compatible_samplers
 from mdpipe.stages import sampling
 
+Instance = Any
+"""An `lm_eval.api.instance.Instance`: `args` are (context, continuation), (text,) or (context, settings)."""
 MAX_GEN_TOKS = 256
 """Tokens that lm-evaluation-harness generates at most where a task does not say."""
-
-
-class Request(Protocol):
-    """An `lm_eval.api.instance.Instance`."""
-
-    @property
-    def args(self) -> tuple[Any, ...]:
-        """Return (context, continuation), (text,) or (context, settings)."""
 
 
 class RunLM:
@@ -54,7 +46,7 @@ class RunLM:
         self.tokenizer = load_tokenizer(self.model.directory)
         self.num_mc_samples, self.batch_size, self.seed = num_mc_samples, batch_size, seed
 
-    def loglikelihood(self, requests: Sequence[Request]) -> list[tuple[float, bool]]:
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
         """Return log p of each continuation, and if greedy generation would give it."""
         model = self.model
         pairs = [
@@ -64,7 +56,7 @@ class RunLM:
         greedy = [is_greedy(model.objective, model.denoiser, tokens, is_target) for tokens, is_target in pairs]
         return list(zip(self._log_likelihoods(pairs), greedy, strict=True))
 
-    def loglikelihood_rolling(self, requests: Sequence[Request]) -> list[float]:
+    def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
         """Return log p of each text after an end-of-text token, every token given as many before it as fit."""
         windows: list[tuple[NDArray[np.int64], NDArray[np.bool_]]] = []
         counts = []
@@ -76,23 +68,23 @@ class RunLM:
         ends = np.cumsum(counts)[:-1]
         return [float(parts.sum()) for parts in np.split(np.array(self._log_likelihoods(windows)), ends)]
 
-    def generate_until(self, requests: Sequence[Request]) -> list[str]:
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """Continue each context, greedily by default, and cut the text before the first of the `until` strings.
 
         The run's sampler fills as many tokens as the task asks for, up to half of the model's window.
         """
         model = self.model
-        sampler_config = SamplerConfig.kinds[compatible_samplers(type(model.objective.config))[0]]
-        sampler = build_sampler(sampler_config.model_validate({}))
+        sampler = SamplerConfig.parse(compatible_samplers(type(model.objective.config))[0])
         texts = []
         for index, (context, settings) in enumerate(request.args for request in requests):
             count = min(settings.get("max_gen_toks", MAX_GEN_TOKS), model.seq_len // 2)
             known = self.tokenizer.encode(context)[count - model.seq_len :]
             tokens = torch.cat([torch.from_numpy(known)[None], sampling.all_masked(model, 1, count)], dim=1)
             is_random = settings.get("do_sample", False)
-            choice = TokenSampler(temperature=settings.get("temperature", 1.0)) if is_random else TokenSampler(top_k=1)
+            choice = {"temperature": settings.get("temperature", 1.0)} if is_random else {"top_k": 1}
             rng = CounterRNG(self.seed, f"generate/{index}")
-            filled = sampling.sample(model, sampler, tokens, rng, token_sampler=choice).tokens
+            config = SampleConfig(sampler=sampler, **choice)
+            filled = sampling.sample(model, config, tokens, rng).tokens
             text = self.tokenizer.decode(filled[0, len(known) :].numpy())
             ends = [text.find(stop) for stop in settings.get("until", []) if stop in text]
             texts.append(text[: min(ends, default=len(text))])

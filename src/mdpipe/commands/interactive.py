@@ -19,15 +19,13 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 from torch import Tensor
 
 from mdpipe.commands.sampling_options import SamplingOptions
@@ -35,12 +33,11 @@ from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.pixels import dequantize, quantize
 from mdpipe.data.tokenizers import Span, Tokenizer, load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import OnStep
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.pipeline import paths
-from mdpipe.progress import progress_bar
+from mdpipe.progress import count_steps
 from mdpipe.stages import model_io, sampling
 from mdpipe.stages.model_io import TrainedModel
 
@@ -312,7 +309,7 @@ def _sample(model: TrainedModel, tokens: Tensor, options: SamplingOptions) -> Te
             has no such class, or it samples from left to right and a token is known to the right of a mask.
     """
     objective = model.objective.config
-    sampler = options.build_sampler(model.name, objective)
+    config = options.resolve(model.name, objective)
     masked = tokens == model.objective.mask_id
     if objective.is_causal and (masked[:, :-1] & ~masked[:, 1:]).any():
         raise ValueError(
@@ -320,16 +317,14 @@ def _sample(model: TrainedModel, tokens: Tensor, options: SamplingOptions) -> Te
             " one mask, at the end"
         )
     labels = None if options.label is None else torch.full((len(tokens),), class_label(model, options.label))
-    with _progress() as on_step:
+    with count_steps("sampling") as show:
         samples = sampling.sample(
             model,
-            sampler,
+            config,
             tokens,
             CounterRNG(options.seed, "by hand"),
-            token_sampler=options.build_token_sampler(model.name),
             class_labels=labels,
-            guidance_scale=options.stated_guidance_scale(model.name),
-            on_step=on_step,
+            on_step=lambda done, steps, _: show(done, steps),
         )
     return samples.tokens
 
@@ -369,14 +364,3 @@ def _read_image(path: Path, mode: Literal["L", "RGB"], size: tuple[int, int]) ->
         found = " x ".join(map(str, pixels.shape[:2]))
         raise ValueError(f"{path} has {found} pixels; the run's images have {size[0]} x {size[1]}")
     return pixels
-
-
-@contextmanager
-def _progress() -> Iterator[OnStep]:
-    with progress_bar(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task("sampling", total=None)
-
-        def on_step(done: int, steps: int, _: Tensor) -> None:
-            bar.update(task, completed=done, total=steps)
-
-        yield on_step

@@ -35,7 +35,7 @@ def readme(params: Params) -> None:
     copies = {paths.REPORT / f"{name}.svg": f"{name}.svg" for name in FIGURES}
     replicates = params.replicates()
     folders: dict[str, list[Path]] = {
-        "exponents.svg": [paths.samples(run) for run in replicates if paths.exponents(run).exists()]
+        "exponents.svg": [paths.samples(run) for run in replicates if (paths.samples(run) / paths.EXPONENTS).exists()]
     }
     for run in replicates:
         for image in ("unmasking.gif", "samples.png"):

@@ -1,37 +1,92 @@
 """Options of `mdpipe generate` and `mdpipe infill`, which default to the run's `sample` in params.yaml."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from inspect import Signature, signature
+from typing import Annotated, Any
 
+import typer
 from pydantic import ValidationError
 
-from mdpipe.diffusion.samplers.base import Sampler, build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
-from mdpipe.params import PARAMS_FILE, SampleConfig, load_params, parse_value
+from mdpipe.params import PARAMS_FILE, Params, SampleConfig, load_params, parse_assignments
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import did_you_mean, rule_of
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig, compatible_samplers, is_compatible
 
+Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with another number, last digits may differ.")]
+CHOICE = ("temperature", "top_k", "top_p", "guidance_scale")
+"""Options that are settings of a run's `sample`, too, and have their rules."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """Options of sampling; None means as in params.yaml, or else the default."""
 
-    sampler: str | None
-    settings: Sequence[str]
-    """Settings of the sampler as KEY=VALUE, with values as in params.yaml."""
-    steps: int | None
-    time_grid: str | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    label: str | None
-    """Name or number of a class."""
-    guidance_scale: float | None
-    seed: int
-    threads: int
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help=f"One of {', '.join(SamplerConfig.kinds)}, or the name of an added one. By default, the run's in"
+            " params.yaml, or else ancestral: exact, and the fastest.",
+        ),
+    ] = None
+    settings: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            default_factory=list,
+            show_default=False,
+            help="A setting of the sampler, may be given several times. ancestral, ancestral_stepwise and two_stage"
+            " have decode (sample or argmax), maskgit has noise_scale, remdm has eta, predictor_corrector has"
+            " num_corrector_steps."
+            " By default as in params.yaml: the run's, if its sampler is of this kind, or the comparison's; or else"
+            " the sampler's own default.",
+        ),
+    ]
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Steps of a sampler that walks a grid.", show_default="the run's in params.yaml, or else 128"
+        ),
+    ] = None
+    time_grid: Annotated[
+        str | None,
+        typer.Option(
+            help="Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or else cosine."
+        ),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="Below 1 sharpens, above 1 flattens.", show_default="the run's in params.yaml, or else 1"),
+    ] = None
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            help="Sample from the K most likely tokens.", show_default="the run's in params.yaml, or else all"
+        ),
+    ] = None
+    top_p: Annotated[
+        float | None,
+        typer.Option(
+            help="Sample from the fewest tokens that hold this much probability; 1 is all.",
+            show_default="the run's in params.yaml, or else 1",
+        ),
+    ] = None
+    label: Annotated[str | None, typer.Option(help="Name or number of the class, for a class-conditional run.")] = None
+    guidance_scale: Annotated[
+        float | None,
+        typer.Option(
+            help="Scale s of classifier-free guidance: log-probabilities are (1 + s) conditional - s unconditional, so"
+            " 0 is the conditional model. Needs --label.",
+            show_default="the run's in params.yaml, or else none",
+        ),
+    ] = None
+    seed: Seed = 0
+    threads: Threads = 1
 
     def require_in_range(self) -> None:
         """Check the values by the rules of params.yaml.
@@ -39,49 +94,35 @@ class SamplingOptions:
         Raises:
             ValueError: one is out of range, or there is a guidance scale and no class; the message names its option.
         """
-        keys = ("temperature", "top_k", "top_p", "guidance_scale")
         try:
-            SampleConfig.model_validate({key: value for key in keys if (value := getattr(self, key)) is not None})
+            SampleConfig.model_validate({key: value for key in CHOICE if (value := getattr(self, key)) is not None})
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            option = str(problem["loc"][0])
-            rule = rule_of(problem)
-            raise ValueError(f"--{option.replace('_', '-')} {problem['input']} is refused: {rule}") from None
+            option = str(problem["loc"][0]).replace("_", "-")
+            raise ValueError(f"--{option} {problem['input']} is refused: {rule_of(problem)}") from None
         if self.guidance_scale is not None and self.label is None:
             raise ValueError("--guidance-scale needs a class; give one with --label")
 
-    def build_token_sampler(self, run: str) -> TokenSampler:
-        """Return temperature, top-k and top-p."""
-        stated = stated_sampling(run) or SampleConfig()
-        return TokenSampler(
-            temperature=stated.temperature if self.temperature is None else self.temperature,
-            top_k=stated.top_k if self.top_k is None else self.top_k,
-            top_p=stated.top_p if self.top_p is None else self.top_p,
-        )
+    def resolve(self, run: str, objective: ObjectiveConfig) -> SampleConfig:
+        """Return what to sample with: the command line's values, else those of the run in params.yaml, else defaults.
 
-    def stated_guidance_scale(self, run: str) -> float | None:
-        """Return the scale of classifier-free guidance; None without a class."""
-        if self.label is None or self.guidance_scale is not None:
-            return self.guidance_scale
-        stated = stated_sampling(run)
-        return None if stated is None else stated.guidance_scale
-
-    def build_sampler(self, run: str, objective: ObjectiveConfig) -> Sampler[Any]:
-        """Build the sampler.
-
-        Its kind comes from --sampler, else from the run in params.yaml, else from the objective's default. Settings
-        that are not on the command line come from the run's sampler if it is of the same kind, else from the sampler
-        of this kind in the comparison of samplers, else from the defaults.
+        The sampler's kind comes from --sampler, else from the run in params.yaml, else from the objective's default.
+        Settings that are not on the command line come from the run's sampler if it is of the same kind, else from the
+        sampler of this kind in the comparison of samplers, else from the defaults.
 
         Raises:
             ValueError: the sampler does not exist or does not fit the objective, or a setting is unknown or wrong.
         """
-        stated = stated_sampling(run)
+        params = load_params() if PARAMS_FILE.exists() else None
+        own = params.runs[run].sample if params is not None and run in params.runs else None
+        stated = own or SampleConfig()
+        update = {key: value for key in CHOICE if (value := getattr(self, key)) is not None}
+        if self.label is None:
+            update["guidance_scale"] = None
         allowed = compatible_samplers(type(objective))
         kind = self.sampler
         if kind is None:
-            is_usable = stated is not None and is_compatible(stated.sampler.kind, type(objective))
-            kind = stated.sampler.kind if stated is not None and is_usable else allowed[0]
+            kind = own.sampler.kind if own and is_compatible(own.sampler.kind, type(objective)) else allowed[0]
         config = SamplerConfig.find(kind)
         if config is None or not is_compatible(kind, type(objective)):
             hint = "" if kind in SamplerConfig.kinds else SamplerConfig.hint(kind, allowed)
@@ -89,9 +130,10 @@ class SamplingOptions:
                 f"--sampler {kind!r} does not fit a run of {objective.kind}{hint}; allowed: {', '.join(allowed)}"
             )
         given = self._given(config, kind)
-        settings = {"kind": kind, **_stated_settings(run, kind), **{key: value for key, (_, value) in given.items()}}
+        settings = {} if params is None else _stated_settings(params, own, kind)
+        settings |= {key: value for key, (_, value) in given.items()}
         try:
-            return build_sampler(config.model_validate(settings))
+            update["sampler"] = config.model_validate({"kind": kind, **settings})
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             key = str(problem["loc"][0])
@@ -99,23 +141,19 @@ class SamplingOptions:
                 raise ValueError(
                     f"the sampler {kind} needs its setting {key!r}; give it with --set {key}=VALUE"
                 ) from None
-            rule = rule_of(problem)
-            raise ValueError(f"{given[key][0]} is refused: {rule}") from None
+            raise ValueError(f"{given[key][0]} is refused: {rule_of(problem)}") from None
+        return stated.model_copy(update=update)
 
     def _given(self, config: type[SamplerConfig], kind: str) -> dict[str, tuple[str, Any]]:
         """Return how each setting was given on the command line, and its value."""
         known = [key for key in config.model_fields if key != "kind"]
-        given: dict[str, tuple[str, Any]] = {}
-        for assignment in self.settings:
-            key, sign, text = assignment.partition("=")
-            if not sign:
-                raise ValueError(f"--set {assignment} sets nothing; write --set KEY=VALUE")
+        given = parse_assignments("--set", self.settings)
+        for key, (assignment, _) in given.items():
             if key not in known:
                 raise ValueError(
-                    f"--set {assignment}: the sampler {kind} has no setting {key!r}{did_you_mean(key, known)};"
+                    f"{assignment}: the sampler {kind} has no setting {key!r}{did_you_mean(key, known)};"
                     f" it has: {', '.join(known) or 'none'}"
                 )
-            given[key] = (f"--set {key}={text}", parse_value(text, name=f"--set {assignment}"))
         options = {"steps": ("--steps", self.steps), "time_grid": ("--time-grid", self.time_grid)}
         for key, (option, value) in options.items():
             if value is not None and key not in known:
@@ -125,22 +163,27 @@ class SamplingOptions:
         return given
 
 
-def stated_sampling(run: str) -> SampleConfig | None:
-    """Return the run's `sample` in params.yaml; None if there is no such run."""
-    params = load_params() if PARAMS_FILE.exists() else None
-    return params.runs[run].sample if params is not None and run in params.runs else None
-
-
-def _stated_settings(run: str, kind: str) -> dict[str, Any]:
+def _stated_settings(params: Params, own: SampleConfig | None, kind: str) -> dict[str, Any]:
     """Return the settings that params.yaml has for this kind of sampler: the run's, or else the comparison's."""
-    if not PARAMS_FILE.exists():
-        return {}
-    params = load_params()
-    own = params.runs[run].sample.sampler if run in params.runs else None
-    if own is not None and own.kind == kind:
-        return own.model_dump(exclude={"kind"})
+    sampler = None if own is None else own.sampler
+    if sampler is not None and sampler.kind == kind:
+        return sampler.model_dump(exclude={"kind"})
     compared = next((config for config in params.samplers.samplers if config.kind == kind), None)
     settings = {} if compared is None else compared.model_dump(exclude={"kind", "steps"})
-    if isinstance(own, DiscreteTimeSamplerConfig) and "steps" in SamplerConfig.kinds[kind].model_fields:
-        settings["steps"] = own.steps
+    if isinstance(sampler, DiscreteTimeSamplerConfig) and "steps" in SamplerConfig.kinds[kind].model_fields:
+        settings["steps"] = sampler.steps
     return settings
+
+
+def with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of `SamplingOptions`, as typer reads them, in the place of its argument `options`."""
+    own, shared = signature(command).parameters, signature(SamplingOptions).parameters
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        options = SamplingOptions(**{name: values.pop(name) for name in shared})
+        command(**values, options=options)
+
+    parameters = [*(parameter for name, parameter in own.items() if name != "options"), *shared.values()]
+    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    return run

@@ -24,7 +24,6 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, model_validator
-from rich.progress import MofNCompleteColumn, TimeRemainingColumn
 
 from mdpipe.commands.interactive import describe_change, load_run, require_writable_path
 from mdpipe.data.artifacts.files import atomic_write, first_problem
@@ -33,7 +32,7 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.conditional import conditional_bound
 from mdpipe.evaluation.estimate import Estimate, unigram_surprisal
 from mdpipe.messages import reason
-from mdpipe.progress import progress_bar
+from mdpipe.progress import count_steps
 from mdpipe.stages.model_io import UNIGRAM, TrainedModel
 
 TABLE_SUFFIXES = (".jsonl", ".csv")
@@ -266,8 +265,7 @@ def bound_requests(
     """Bound -log2 p of the targets of each request, with a progress bar on the standard error."""
     tokens, targets = [ids for ids, _ in requests], [is_target for _, is_target in requests]
     surprisal = unigram_surprisal(np.load(model.directory / UNIGRAM))
-    with progress_bar(MofNCompleteColumn(), TimeRemainingColumn()) as bar:
-        task = bar.add_task("scoring", total=None)
+    with count_steps("scoring") as show:
         bounds = conditional_bound(
             model.objective,
             model.network,
@@ -277,7 +275,7 @@ def bound_requests(
             num_mc_samples,
             batch_size,
             CounterRNG(seed, "score"),
-            lambda done, total: bar.update(task, completed=done, total=total),
+            show,
         )
     return [bound.scaled(1 / math.log(2)) for bound in bounds]
 

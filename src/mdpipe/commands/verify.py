@@ -35,20 +35,23 @@ def verify() -> str:
         cache = repo.cache.local
         cache.state = StateNoop()  # DVC's record of files is not trusted here.
         outputs = [out for stage in repo.index.stages for out in stage.outs if out.hash_info]
-        absent = [out for out in outputs if out.use_cache and not out.exists and not _object(cache, out).exists()]
-        objects = [path for path in Path(cache.path).glob("??/*") if OBJECT.fullmatch(_oid(path).removesuffix(FOLDER))]
-        broken_objects = [path for path in sorted(objects) if _hash(cache, path) != _oid(path).removesuffix(FOLDER)]
+        absent = [
+            out
+            for out in outputs
+            if out.use_cache and not out.exists and not Path(cache.oid_to_path(out.hash_info.value)).exists()
+        ]
+        named = {path: (path.parent.name + path.name).removesuffix(FOLDER) for path in Path(cache.path).glob("??/*")}
+        objects = {path: name for path, name in sorted(named.items()) if OBJECT.fullmatch(name)}
+        broken_objects = [path for path, name in objects.items() if _hash(cache, path) != name]
         for path in broken_objects:
             path.unlink()
         present = [out for out in outputs if out not in absent]
         broken_files = [file for out in present for file in _broken_files(cache, out)]
+        shown = [f"  {os.path.relpath(path)}: removed from DVC's cache" for path in broken_objects]
         for file in broken_files:
+            shown.append(f"  {os.path.relpath(file)}: {'changed' if file.exists() else 'missing'}")
             if file.exists():
                 os.utime(file)
-        shown = [
-            *(f"  {os.path.relpath(path)}: removed from DVC's cache" for path in broken_objects),
-            *(f"  {os.path.relpath(file)}: {_defect(file)}" for file in broken_files),
-        ]
     if shown:
         raise BrokenArtifactsError(
             "not the bytes that dvc.lock and DVC's cache should have; `snakemake` restores these files or makes them"
@@ -82,17 +85,3 @@ def _hash(cache: Any, path: Path) -> str | None:
     if not path.is_file():
         return None
     return str(hash_file(str(path), cache.fs, cache.hash_name)[1].value)
-
-
-def _object(cache: Any, output: Any) -> Path:
-    """Return the path that an output's object has in the cache."""
-    return Path(cache.oid_to_path(output.hash_info.value))
-
-
-def _defect(file: Path) -> str:
-    return "changed" if file.exists() else "missing"
-
-
-def _oid(path: Path) -> str:
-    """Return the hash that an object of the cache is named by."""
-    return path.parent.name + path.name

@@ -7,8 +7,8 @@ from mdpipe.params.load import (
     dump_params,
     json_schema,
     load_params,
+    parse_assignments,
     parse_params,
-    parse_value,
     read_params,
 )
 from mdpipe.params.root import Params
@@ -34,7 +34,7 @@ __all__ = [
     "dump_params",
     "json_schema",
     "load_params",
+    "parse_assignments",
     "parse_params",
-    "parse_value",
     "read_params",
 ]

@@ -1,6 +1,7 @@
 """Read params.yaml, check it and write it with all defaults filled in."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,22 @@ def read_params(path: Path = PARAMS_FILE) -> Any:
         raise ParamsError(f"{path}: {error}") from None
 
 
-def parse_value(text: str, name: str) -> Any:
-    """Return the value that a text has in a params file: 1e-3 is a number, null is None.
+def parse_assignments(option: str, texts: Iterable[str]) -> dict[str, tuple[str, Any]]:
+    """Return how each KEY=VALUE of an option was given, and its value as in a params file, by key.
 
     Raises:
-        ParamsError: the text is not valid YAML, or ambiguous; the message begins with `name`.
+        ParamsError: one sets nothing, or its value is not valid YAML, or ambiguous; the message names the option.
     """
-    try:
-        return read_yaml(text.encode())
-    except StrictYAMLError as error:
-        raise ParamsError(f"{name}: {error}; quote a text that has signs of YAML in it") from None
+    given = {}
+    for assignment in texts:
+        key, sign, text = assignment.partition("=")
+        if not sign:
+            raise ParamsError(f"{option} {assignment} sets nothing; write {option} KEY=VALUE")
+        try:
+            given[key] = (f"{option} {assignment}", read_yaml(text.encode()))
+        except StrictYAMLError as error:
+            raise ParamsError(f"{option} {assignment}: {error}; quote a text that has signs of YAML in it") from None
+    return given
 
 
 def parse_params(data: Any, name: str = "params") -> Params:

@@ -6,7 +6,9 @@ A fingerprint hashes settings, code and data. It is part of the name of a folder
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,15 @@ def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") ->
     for key in ("num_processes", "strategy", "gradient_accumulation_steps"):
         del settings["hardware"][key]
     return _hash({"seed": params.seed, "run": settings, "torch": torch.__version__}, "train", dataset.files)
+
+
+@contextmanager
+def unfinished_work(stage: str, name: str, fingerprint: str) -> Iterator[Path]:
+    """Give a stage the folder of its finished shards; remove it when the stage ends and no input has changed."""
+    yield paths.work_dir(stage, name, fingerprint)
+    require_unchanged_inputs()
+    for finished in paths.work_dirs(stage, name):
+        shutil.rmtree(finished)
 
 
 def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = ()) -> str:

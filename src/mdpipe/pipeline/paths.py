@@ -20,6 +20,11 @@ HASH_DIGITS = 16
 ENGINE_LOCK = Path(".mdpipe/engine.lock")
 """Locked by the Snakemake that runs in this folder."""
 
+INFILLED_TEXTS, INFILLED_IMAGES = "infilling.json", "infilling.png"
+"""Among the samples of a run: held-out texts with a filled span, or images with a filled half."""
+EXPONENTS = "exponents.csv"
+"""Among the samples of a run: GenMD4's exponents, one per token."""
+
 
 def raw(source: str) -> Path:
     """Return the folder of a source's raw text or images."""
@@ -49,26 +54,6 @@ def trained_runs() -> list[str]:
 def samples(run: str) -> Path:
     """Return the folder of a model's samples."""
     return Path("samples") / run
-
-
-def sampled_classes(run: str) -> Path:
-    """Return the file with the class name of each sample, which exists if classes have names."""
-    return samples(run) / "classes.json"
-
-
-def infilled_texts(run: str) -> Path:
-    """Return the held-out texts with a filled span, of a run that fills text."""
-    return samples(run) / "infilling.json"
-
-
-def infilled_images(run: str) -> Path:
-    """Return the held-out images with a filled half, of a run that fills images."""
-    return samples(run) / "infilling.png"
-
-
-def exponents(run: str) -> Path:
-    """Return the table of GenMD4's exponents, one per token."""
-    return samples(run) / "exponents.csv"
 
 
 def evaluation(run: str) -> Path:
@@ -117,11 +102,6 @@ def record(stage: str, name: str) -> Path:
     return Path("records") / stage / f"{name}.json"
 
 
-def samplers(run: str) -> Path:
-    """Return the table that compares samplers on a run."""
-    return Path("metrics/samplers") / f"{run}.csv"
-
-
 def features(name: str) -> Path:
     """Return the folder of a feature network, and of the features of its dataset's splits."""
     return Path("data/features") / name
@@ -132,11 +112,6 @@ def neighbors(run: str) -> Path:
     return record("image_quality", run).with_suffix(".png")
 
 
-def curve(run: str) -> Path:
-    """Return the table of a run's training curve."""
-    return Path("metrics/curves") / f"{run}.csv"
-
-
-def profile(part: str, run: str) -> Path:
-    """Return the table of a run's bits by mask_share or by position, or of its calibration."""
-    return Path("metrics") / part / f"{run}.csv"
+def plot(kind: str, run: str) -> Path:
+    """Return a table of a run that DVC plots: its curves, samplers, mask_share, position or calibration."""
+    return Path("metrics") / kind / f"{run}.csv"

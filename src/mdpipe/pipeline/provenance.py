@@ -11,7 +11,7 @@ file that was edited and restored may have been read in between.
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,6 +26,9 @@ DVC_FILE = Path("dvc.yaml")
 RESOLVE = "resolve"
 """The stage that writes the resolved params."""
 IGNORE_FILE = Path(".dvcignore")
+LOOPS = {"foreach", "matrix"}
+VARIABLE = re.compile(r"\$\{([\w.]+)\}")
+"""A template of DVC, such as `${item.source}`."""
 TORCHRUN = "TORCHELASTIC_RUN_ID"
 """Set by torchrun in the processes that it starts; without it, RANK comes from another launcher."""
 NAMED_INPUTS = 3
@@ -55,15 +58,8 @@ class StageInputs:
         return [*keys, *paths]
 
 
-@dataclass(frozen=True)
-class _Watch:
-    inputs: StageInputs
-    command: str
-    names: Sequence[str]
-
-
-_watched: list[_Watch] = []
-"""The stage of this process, after `watch_inputs`."""
+_watched: list[Callable[[Any], list[str]]] = []
+"""After `watch_inputs`, what returns the changed inputs of the stage, given the present params."""
 
 
 def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
@@ -79,16 +75,15 @@ def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
     runs_in_dvc = os.environ.get(DVC_MARK, "").partition("@")[0] == command
     is_main_process = TORCHRUN not in os.environ or os.environ.get("RANK", "0") == "0"
     if runs_in_dvc and is_main_process:
-        _watched[:] = [_Watch(stage_inputs(command, names, params), command, names)]
+        before = stage_inputs(command, names, params)
+        _watched[:] = [lambda later: before.differences(stage_inputs(command, names, later))]
 
 
 def require_unchanged_inputs() -> None:
     """Raise StaleInputsError if an input of the stage has changed since `watch_inputs`."""
-    for watch in _watched:
+    for changed_inputs in _watched:
         try:
-            changed = watch.inputs.differences(
-                stage_inputs(watch.command, watch.names, read_params(stage_params_file()))
-            )
+            changed = changed_inputs(read_params(stage_params_file()))
         except ParamsError:
             changed = [str(stage_params_file())]
         if changed:
@@ -103,9 +98,7 @@ def require_unchanged_inputs() -> None:
 
 def stage_inputs(command: str, names: Sequence[str], params: Any) -> StageInputs:
     """Return the current inputs of a stage of dvc.yaml."""
-    entry = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][command]
-    scope = _loop_variables(entry, names, params)
-    definition = entry.get("do", entry)
+    definition, scope = _definition(command, names, params)
     watched = {file: keys for entry in definition.get("params", []) for file, keys in entry.items()}
     ignored = _ignored_names()
     return StageInputs(
@@ -133,26 +126,37 @@ def stage_params_file() -> Path:
 
 def stage_outputs(command: str, names: Sequence[str], params: Any) -> list[Path]:
     """Return the outputs of a stage of dvc.yaml."""
+    definition, scope = _definition(command, names, params)
+    return [Path(_fill(out, scope)) for out in _outputs(definition)]
+
+
+def output_patterns() -> list[Path]:
+    """Return the outputs of all stages of dvc.yaml with `foreach` or `matrix`, with * for names."""
+    stages = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
+    loops = [entry["do"] if "foreach" in entry else entry for entry in stages.values() if entry.keys() & LOOPS]
+    return [Path(VARIABLE.sub("*", out)) for definition in loops for out in _outputs(definition)]
+
+
+def _definition(command: str, names: Sequence[str], params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a stage of dvc.yaml, and the values of `${key}` and `${item}` if it has `foreach` or `matrix`."""
     entry = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][command]
-    scope = _loop_variables(entry, names, params)
-    definition = entry.get("do", entry)
-    listed = [out for key in ("outs", "metrics", "plots") for out in definition.get(key, [])]
-    return [Path(_fill(out if isinstance(out, str) else next(iter(out)), scope)) for out in listed]
-
-
-def _loop_variables(entry: Mapping[str, Any], names: Sequence[str], params: Any) -> dict[str, Any]:
-    """Return the values of `${key}` and `${item}` in a stage with `foreach` or `matrix`."""
     if "matrix" in entry:
-        return {"item": dict(zip(entry["matrix"], names, strict=True))}
+        return entry, {"item": dict(zip(entry["matrix"], names, strict=True))}
     if "foreach" in entry:
         (name,) = names
         section = entry["foreach"].strip("${}")
-        return {"key": name, "item": _value_at(f"{section}.{name}", params)}
-    return {}
+        return entry["do"], {"key": name, "item": _value_at(f"{section}.{name}", params)}
+    return entry, {}
+
+
+def _outputs(definition: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the paths of outputs; one with options is the only key of a mapping."""
+    listed = (out for key in ("outs", "metrics", "plots") for out in definition.get(key, []))
+    yield from (out if isinstance(out, str) else next(iter(out)) for out in listed)
 
 
 def _fill(template: str, scope: Mapping[str, Any]) -> str:
-    return re.sub(r"\$\{([\w.]+)\}", lambda match: str(_value_at(match[1], scope)), template)
+    return VARIABLE.sub(lambda match: str(_value_at(match[1], scope)), template)
 
 
 def _value_at(key: str, params: Any) -> Any:

@@ -1,8 +1,7 @@
 """The claims of params.yaml, measured by the results of the other stages; a part of the stage `report`."""
 
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -29,7 +28,7 @@ from mdpipe.reporting.tables import Schema
 
 Array = NDArray[np.float64]
 COST_COLUMNS = 3
-"""Nats, tokens and cluster; those of further bounds follow."""
+"""Nats, tokens and cluster; two estimates of each further bound follow."""
 REFERENCE = "training"
 """The images that FID compares samples with."""
 
@@ -99,58 +98,72 @@ def claims_markdown(table: pl.DataFrame) -> str:
     return markdown_table(list(READABLE), [list(row) for row in readable.rows()], is_numeric)
 
 
-def read_costs(path: Path, hint: str) -> Array:
-    """Return nats, tokens and cluster of each example, and the nats of further bounds: (N, 3 + 2 K).
+class Costs(NamedTuple):
+    """Costs of the same N examples under S trainings."""
+
+    nats: Array
+    """(S, N)."""
+    sizes: NDArray[np.int64]
+    """Tokens of each example, (N,)."""
+    clusters: NDArray[np.int64]
+    """(N,)."""
+    bounds: Array
+    """Nats by two independent estimates of each of K further bounds, (S, N, K, 2)."""
+
+
+def read_costs(trainings: Sequence[str], source: str | None = None) -> Costs:
+    """Return the costs of the evaluated split, or of a source that the runs were not trained on.
 
     Raises:
-        ValueError: the file is missing or broken.
+        ValueError: a file is missing or broken.
     """
-    costs: Array = open_array(path, hint)
-    if costs.ndim != 2 or costs.shape[1] < COST_COLUMNS:
-        raise ValueError(f"{path} should be (N, 3): nats, tokens and cluster; it is {costs.shape}; {hint}")
-    return costs
+    read = []
+    for run in trainings:
+        stage, path = f"evaluate@{run}", paths.evaluation(run)
+        if source is not None:
+            stage, path = f"zero_shot@{run}-{source}", paths.zero_shot_evaluation(run, source)
+        hint = f"run `dvc repro {stage}` again"
+        costs: Array = open_array(path, hint)
+        if costs.ndim != 2 or costs.shape[1] < COST_COLUMNS:
+            raise ValueError(f"{path} should be (N, 3): nats, tokens and cluster; it is {costs.shape}; {hint}")
+        read.append(costs)
+    stacked = np.stack(read)
+    sizes, clusters = stacked[0, :, 1:COST_COLUMNS].T.astype(np.int64)
+    return Costs(stacked[..., 0], sizes, clusters, stacked[..., COST_COLUMNS:].reshape(*stacked.shape[:2], -1, 2))
 
 
 def _difference(params: Params, measure: DifferenceConfig) -> Measured:
-    costs = [_stacked(params, run, _evaluation) for run in (measure.run, measure.baseline)]
-    return of_costs(costs[0][..., 0] - costs[1][..., 0], *_examples(costs[0]))
+    costs, baseline = (read_costs(_trainings(params, run)) for run in (measure.run, measure.baseline))
+    return of_costs(costs.nats - baseline.nats, costs.sizes, costs.clusters)
 
 
 def _zero_shot(params: Params, measure: ZeroShotDifferenceConfig) -> Measured:
     differences, sizes, clusters, first = [], [], [], 0
     for source in params.zero_shot.sources:
-
-        def of_source(name: str, source: str = source) -> Array:
-            hint = f"run `dvc repro zero_shot@{name}-{source}` again"
-            return read_costs(paths.zero_shot_evaluation(name, source), hint)
-
-        costs = [_stacked(params, run, of_source) for run in (measure.run, measure.baseline)]
-        differences.append(costs[0][..., 0] - costs[1][..., 0])
-        of_examples = _examples(costs[0])
-        sizes.append(of_examples[0])
-        clusters.append(first + of_examples[1])
+        costs, baseline = (read_costs(_trainings(params, run), source) for run in (measure.run, measure.baseline))
+        differences.append(costs.nats - baseline.nats)
+        sizes.append(costs.sizes)
+        clusters.append(first + costs.clusters)
         first = int(clusters[-1].max()) + 1
     return of_costs(np.concatenate(differences, axis=1), np.concatenate(sizes), np.concatenate(clusters))
 
 
 def _bound(params: Params, measure: BoundDifferenceConfig) -> Measured:
-    costs = _stacked(params, measure.run, _evaluation)
-    first, second = (_halves(params, measure.run, costs, name).mean(2) for name in (measure.bound, measure.baseline))
-    return of_costs(first - second, *_examples(costs))
+    costs, (first, second) = _further_bounds(params, measure.run, measure.bound, measure.baseline)
+    return of_costs(first.mean(2) - second.mean(2), costs.sizes, costs.clusters)
 
 
 def _variance(params: Params, measure: VarianceConfig) -> Measured:
-    costs = _stacked(params, measure.run, _evaluation)
-    halves = [_halves(params, measure.run, costs, name) for name in (measure.bound, measure.baseline)]
-    first, second = (half[..., 0] - half[..., 1] for half in halves)
-    return variance_ratio(first, second, _examples(costs)[1])
+    costs, bounds = _further_bounds(params, measure.run, measure.bound, measure.baseline)
+    first, second = (bound[..., 0] - bound[..., 1] for bound in bounds)
+    return variance_ratio(first, second, costs.clusters)
 
 
 def _exponent(params: Params, measure: ExponentConfig) -> Measured:
-    costs = _stacked(params, measure.run, _evaluation)
-    limit, *bounds = (_halves(params, measure.run, costs, name).mean(2) for name in (measure.baseline, *measure.bounds))
+    costs, (limit, *bounds) = _further_bounds(params, measure.run, measure.baseline, *measure.bounds)
+    excess = np.stack([bound.mean(2) for bound in bounds]) - limit.mean(2)
     steps = [measure.timesteps(params, name) or 1 for name in measure.bounds]
-    return exponent(np.stack(bounds) - limit, steps, *_examples(costs))
+    return exponent(excess, steps, costs.sizes, costs.clusters)
 
 
 def _fid(params: Params, measure: FIDConfig) -> Measured:
@@ -173,25 +186,10 @@ def _trainings(params: Params, run: str) -> list[str]:
     return sorted(params.replicates()[run], key=params.seed_of)
 
 
-def _stacked(params: Params, run: str, read: Callable[[str], Array]) -> Array:
-    """Return the costs of all trainings of a run, (S, N, columns)."""
-    return np.stack([read(name) for name in _trainings(params, run)])
-
-
-def _evaluation(run: str) -> Array:
-    return read_costs(paths.evaluation(run), f"run `dvc repro evaluate@{run}` again")
-
-
-def _examples(costs: Array) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return tokens and cluster of each example, (N,), of costs (S, N, columns)."""
-    sizes, clusters = costs[0, :, 1:COST_COLUMNS].T.astype(np.int64)
-    return sizes, clusters
-
-
-def _halves(params: Params, run: str, costs: Array, bound: str) -> Array:
-    """Return the two estimates of one of a run's further bounds, (S, N, 2)."""
-    at = COST_COLUMNS + 2 * list(params.runs[run].evaluate.bounds).index(bound)
-    return costs[..., at : at + 2]
+def _further_bounds(params: Params, run: str, *names: str) -> tuple[Costs, list[Array]]:
+    """Return the costs of a run, and the two estimates of each of these further bounds, (S, N, 2)."""
+    costs, known = read_costs(_trainings(params, run)), list(params.runs[run].evaluate.bounds)
+    return costs, [costs.bounds[:, :, known.index(name)] for name in names]
 
 
 def _fids(params: Params, run: str, samplers: list[str]) -> Array:

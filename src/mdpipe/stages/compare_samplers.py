@@ -22,14 +22,14 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.evaluation import quality
 from mdpipe.evaluation.causal_lm import CausalLM
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
 from mdpipe.evaluation.mauve import mauve, why_not
 from mdpipe.networks.runtime import configure_runtime
-from mdpipe.params import Params
+from mdpipe.params import Params, SampleConfig
+from mdpipe.params.sampling import ReferenceModel
 from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import UNITS, TrainedModel, compute_device, load_model
 from mdpipe.stages.sampling import all_masked, sample
@@ -67,22 +67,17 @@ class References:
 
     Args:
         model: the run's.
-        reference_model: the name of an autoregressive run on the same data.
-        causal_lm: a model of `transformers`, or None.
+        names: the names of both in params.yaml.
         held_out: texts (N, L) that MAUVE compares as many samples with; None for no MAUVE.
         seed: of MAUVE.
     """
 
     def __init__(
-        self,
-        model: TrainedModel,
-        reference_model: str,
-        causal_lm: str | None,
-        held_out: NDArray[np.int64] | None,
-        seed: int,
+        self, model: TrainedModel, names: ReferenceModel, held_out: NDArray[np.int64] | None, seed: int
     ) -> None:
-        self._model, self._own, self._seed = model, load_model(reference_model), seed
-        self._causal_lm = None if causal_lm is None else (causal_lm, CausalLM(causal_lm, compute_device()))
+        self._model, self._own, self._seed = model, load_model(names.reference_model), seed
+        self._causal_lm = names.causal_lm and CausalLM(names.causal_lm, compute_device())
+        self._causal_lm_name = names.causal_lm
         self._held_out = None if held_out is None else [*self._features(held_out)]
 
     def score(
@@ -99,10 +94,9 @@ class References:
         bits = quality.generative_bits(self._own.objective, self._own.network, torch.from_numpy(tokens), given)
         scores = quality.generative_perplexity(bits, np.full(len(tokens), tokens.shape[1]), clusters)
         rows = [{"reference_model": self._own.name, "unit": self._model.unit, **_columns(scores)}]
-        if self._causal_lm is not None:
-            name, causal_lm = self._causal_lm
-            scores = quality.generative_perplexity(*causal_lm.generative_bits(self._texts(tokens)), clusters)
-            rows.append({"reference_model": name, "unit": UNITS["hf_tokenizer"], **_columns(scores)})
+        if self._causal_lm:
+            scores = quality.generative_perplexity(*self._causal_lm.generative_bits(self._texts(tokens)), clusters)
+            rows.append({"reference_model": self._causal_lm_name, "unit": UNITS["hf_tokenizer"], **_columns(scores)})
         if self._held_out is not None and clusters is None:
             for row, data, samples in zip(rows, self._held_out, self._features(tokens), strict=True):
                 row["mauve"] = mauve(data, samples, self._seed)
@@ -112,8 +106,8 @@ class References:
         """Yield the features of texts (N, L) by each reference model, (N, D)."""
         objective = cast("Autoregressive", self._own.objective)
         yield quality.final_features(objective, self._own.network, torch.from_numpy(tokens))
-        if self._causal_lm is not None:
-            yield self._causal_lm[1].features(self._texts(tokens))
+        if self._causal_lm:
+            yield self._causal_lm.features(self._texts(tokens))
 
     def _texts(self, tokens: NDArray[np.int64]) -> list[str]:
         return [*map(load_tokenizer(self._model.directory).decode, tokens)]
@@ -138,13 +132,11 @@ def compare_samplers(params: Params, run: str) -> None:
         of_data = torch.from_numpy(dataset.require_labels()[indices])
     spaced = held_out[np.linspace(0, len(held_out) - 1, min(suite.count, len(held_out))).astype(np.int64)]
     is_text = model.modality == "text"
-    has_mauve = is_text
+    compared_with = spaced if is_text else None
     if is_text and (reason := why_not(len(spaced))):
         logger.info("no MAUVE of %s: %s", run, reason)
-        has_mauve = False
-    scored_by = suite.runs[run]
-    compared_with = spaced if has_mauve else None
-    references = References(model, scored_by.reference_model, scored_by.causal_lm, compared_with, params.seed)
+        compared_with = None
+    references = References(model, suite.runs[run], compared_with, params.seed)
     common = {"run": run, "dataset": model.dataset, "num_parameters": model.num_parameters}
     rows = [
         {**common, "sampler": DATA, **_diversity(held_out, spaced, is_text, clusters), **scores}
@@ -155,8 +147,8 @@ def compare_samplers(params: Params, run: str) -> None:
         for temperature in suite.temperatures_for(config):
             # Temperatures share their random numbers, which makes differences between them more certain.
             rng = CounterRNG(params.seed, f"samplers/{STREAMS.get(kind, kind)}/{steps}")
-            tokens, choice = all_masked(model, suite.count), TokenSampler(temperature)
-            samples = sample(model, build_sampler(config), tokens, rng, token_sampler=choice, class_labels=classes)
+            choice = SampleConfig(sampler=config, temperature=temperature)
+            samples = sample(model, choice, all_masked(model, suite.count), rng, class_labels=classes)
             described = {
                 **common,
                 "sampler": kind,
@@ -164,11 +156,11 @@ def compare_samplers(params: Params, run: str) -> None:
                 "temperature": temperature,
                 "nfe": samples.nfe,
                 "network_dtype": str(next(model.network.parameters()).dtype).removeprefix("torch."),
-                "sampling_dtype": str(choice.probabilities(torch.zeros(1)).dtype).removeprefix("torch."),
+                "sampling_dtype": str(TokenSampler().probabilities(torch.zeros(1)).dtype).removeprefix("torch."),
                 **_diversity(samples.tokens.numpy(), samples.tokens.numpy(), is_text),
             }
             rows += [{**described, **scores} for scores in references.score(samples.tokens.numpy(), classes)]
-    write_csv(paths.samplers(run), COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows))
+    write_csv(paths.plot("samplers", run), COLUMNS, ([row.get(name) for name in COLUMNS] for row in rows))
 
 
 def _diversity(

@@ -1,6 +1,5 @@
 """Stage `download`: raw text or images of a source."""
 
-import shutil
 from pathlib import Path
 
 from mdpipe.data.sources import open_source
@@ -9,8 +8,7 @@ from mdpipe.params import Params
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.sources import CatalogSource
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.fingerprint import source_fingerprint
-from mdpipe.pipeline.provenance import require_unchanged_inputs
+from mdpipe.pipeline.fingerprint import source_fingerprint, unfinished_work
 
 
 def download(params: Params, source: str) -> None:
@@ -31,8 +29,6 @@ def download(params: Params, source: str) -> None:
         if files is None:
             raise
         raise ValueError(f"{error}. {files}") from None  # The files cannot be downloaded: say where they are.
-    work_dir = paths.work_dir("download", source, source_fingerprint(params, source))
-    write_shards(paths.raw(source), resolved.kind, shards, work_dir, None if entry is None else entry.counts)
-    require_unchanged_inputs()
-    for finished in paths.work_dirs("download", source):
-        shutil.rmtree(finished)
+    counts = None if entry is None else entry.counts
+    with unfinished_work("download", source, source_fingerprint(params, source)) as work_dir:
+        write_shards(paths.raw(source), resolved.kind, shards, work_dir, counts)

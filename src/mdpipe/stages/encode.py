@@ -1,6 +1,5 @@
 """Stage `encode`: split and tokenize a source, and measure general-purpose compressors on it."""
 
-import shutil
 import sys
 from typing import Any
 
@@ -20,8 +19,7 @@ from mdpipe.params.catalog import find_entry
 from mdpipe.params.data import ImageDataset, modality_of
 from mdpipe.params.sources import CatalogSource
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.fingerprint import encoding_fingerprint
-from mdpipe.pipeline.provenance import require_unchanged_inputs
+from mdpipe.pipeline.fingerprint import encoding_fingerprint, unfinished_work
 
 MAX_LISTED = 10
 """Classes in a line of the log."""
@@ -36,16 +34,13 @@ def encode(params: Params, dataset: str) -> None:
     settings = params.datasets[dataset]
     raw, directory = paths.raw(settings.source), paths.encoded(dataset)
     metadata = _provenance(params, dataset)
-    work_dir = paths.work_dir("encode", dataset, encoding_fingerprint(params, dataset))
-    if isinstance(settings, ImageDataset):
-        levels, size, stride = settings.tokenizer.levels, settings.image_size, settings.stride or settings.image_size
-        encode_images(raw, levels, size, stride, directory, params.seed, settings.splits, work_dir, metadata)
-    else:
-        tokenizer, seq_len, packing = load_tokenizer(paths.tokenizer(dataset)), settings.seq_len, settings.packing
-        encode_text(raw, tokenizer, directory, seq_len, params.seed, settings.splits, packing, work_dir, metadata)
-    require_unchanged_inputs()
-    for finished in paths.work_dirs("encode", dataset):
-        shutil.rmtree(finished)
+    with unfinished_work("encode", dataset, encoding_fingerprint(params, dataset)) as work_dir:
+        if isinstance(settings, ImageDataset):
+            levels, size, stride = settings.tokenizer.levels, settings.image_size, settings.stride or settings.image_size
+            encode_images(raw, levels, size, stride, directory, params.seed, settings.splits, work_dir, metadata)
+        else:
+            tokenizer, seq_len, packing = load_tokenizer(paths.tokenizer(dataset)), settings.seq_len, settings.packing
+            encode_text(raw, tokenizer, directory, seq_len, params.seed, settings.splits, packing, work_dir, metadata)
     splits = {split: EncodedDataset.open(directory, split) for split in SPLITS}
     for split in splits.values():
         _log_missing_classes(split)

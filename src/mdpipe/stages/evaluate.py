@@ -57,9 +57,9 @@ def evaluate(params: Params, run: str) -> None:
             further = likelihood_bound(objective, model.network, dataset, bound, draws, class_labels, clusters)
             columns.append(further.per_example)
     write_evaluation(paths.evaluation(run), columns)
-    write_csv(paths.profile("mask_share", run), ShareRow._fields, profile.shares(clusters))
-    write_csv(paths.profile("position", run), PositionRow._fields, profile.positions(likelihood.per_example, clusters))
-    write_csv(paths.profile("calibration", run), CalibrationRow._fields, profile.calibration(clusters))
+    write_csv(paths.plot("mask_share", run), ShareRow._fields, profile.shares(clusters))
+    write_csv(paths.plot("position", run), PositionRow._fields, profile.positions(likelihood.per_example, clusters))
+    write_csv(paths.plot("calibration", run), CalibrationRow._fields, profile.calibration(clusters))
     record = {
         "run": run,
         "dataset": model.dataset,
@@ -87,17 +87,11 @@ def bound_record(model: TrainedModel, likelihood: Likelihood, dataset: EncodedDa
     """
     counts = dataset.counts
     clustered_by, clusters = dataset.clusters
-    bits = likelihood.bits_per_token()
     record: dict[str, Any] = {
         "modality": model.modality,
         "class_cond": model.class_cond,
         "unit": model.unit,
-        "value": bits.value,
-        "stderr": bits.stderr,
-        "stderr_mc": bits.stderr_mc,
-        "reconstruction": bits.reconstruction,
-        "prior": bits.prior,
-        "diffusion": bits.diffusion,
+        **vars(likelihood.bits_per_token()),
         "examples": likelihood.examples,
         "clusters": len(np.unique(clusters)),
         "clustered_by": clustered_by,

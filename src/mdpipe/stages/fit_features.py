@@ -5,16 +5,7 @@ import torch
 from mdpipe.data.artifacts.files import atomic_dir, read_header
 from mdpipe.data.artifacts.metrics import write_record
 from mdpipe.data.dataset import DatasetHeader, EncodedDataset
-from mdpipe.evaluation.image_features import (
-    ImageCNN,
-    accuracy,
-    build_features,
-    extract,
-    pixels_of,
-    save_features,
-    save_split,
-    spaced,
-)
+from mdpipe.evaluation import image_features
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
@@ -36,20 +27,20 @@ def fit_features(params: Params, name: str) -> None:
     configure_runtime(threads=1)
     directory, device = paths.encoded(config.dataset), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     header = read_header(directory / "dataset.json", DatasetHeader, f"run `dvc repro encode@{config.dataset}` again")
-    network, about = build_features(config, EncodedDataset.open(directory, "train"), params.seed, device)
+    network, about = image_features.build_features(config, EncodedDataset.open(directory, "train"), params.seed, device)
     counts: dict[str, int] = {}
     with atomic_dir(paths.features(name)) as folder:
-        save_features(folder, network, about)
+        image_features.save_features(folder, network, about)
         for split in sorted(header.splits):
             dataset = EncodedDataset.open(directory, split)
-            chosen = spaced(len(dataset.tokens), config.max_images)
-            found = extract(network, pixels_of(dataset, chosen), device)
-            save_split(found, folder / f"{split}.safetensors")
+            chosen = image_features.spaced(len(dataset.tokens), config.max_images)
+            found = image_features.extract(network, image_features.pixels_of(dataset, chosen), device)
+            image_features.save_split(found, folder / f"{split}.safetensors")
             counts[split] = len(chosen)
     record = {**about, "images": counts, "seed": params.seed, "split": HELD_OUT, "features": name}
     metrics: dict[str, float] = {"num_features": about["num_features"]}
-    if isinstance(network, ImageCNN):
-        correct = accuracy(network, EncodedDataset.open(directory, HELD_OUT), device)
+    if isinstance(network, image_features.ImageCNN):
+        correct = image_features.accuracy(network, EncodedDataset.open(directory, HELD_OUT), device)
         metrics |= {"accuracy": correct.value, "accuracy_stderr": correct.stderr}
     write_record({key: value for key, value in record.items() if key not in metrics}, paths.record("features", name))
     write_record(metrics, paths.metrics("features", name))

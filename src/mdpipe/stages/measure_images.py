@@ -22,31 +22,8 @@ from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.artifacts.metrics import write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
+from mdpipe.evaluation import image_features, image_quality
 from mdpipe.evaluation.estimate import Estimate
-from mdpipe.evaluation.image_features import (
-    Features,
-    FeaturesHeader,
-    extract,
-    load_features,
-    load_split,
-    pixels_of,
-    spaced,
-    to_pixels,
-)
-from mdpipe.evaluation.image_quality import (
-    NEIGHBORS,
-    Gaussian,
-    class_accuracy,
-    fit_gaussian,
-    frechet_distance,
-    inception_score,
-    nearer_than_held_out,
-    nearest,
-    pixel_noise,
-    precision_recall,
-)
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.params.sampling import SamplerConfig
@@ -72,22 +49,25 @@ class ImageSet:
     """Images, their features, and their classes if the feature network is a classifier of them."""
 
     name: str
-    features: Features
     pixels: Pixels
     """(N, H, W, C)."""
+    features: Tensor
+    """(N, D)."""
+    logits: Tensor
+    """(N, classes of the feature network)."""
     labels: Tensor | None = None
     """(N,)."""
 
     def subset(self, most: int) -> "ImageSet":
         """Return at most `most` of the images, evenly spaced."""
-        at = spaced(len(self.pixels), most)
-        features = Features(self.features.features[at], self.features.logits[at])
-        return ImageSet(self.name, features, self.pixels[at], None if self.labels is None else self.labels[at])
+        at = image_features.spaced(len(self.pixels), most)
+        labels = None if self.labels is None else self.labels[at]
+        return ImageSet(self.name, self.pixels[at], self.features[at], self.logits[at], labels)
 
     @cached_property
-    def gaussian(self) -> Gaussian:
+    def gaussian(self) -> image_quality.Gaussian:
         """Return the normal distribution of the features, which is costly with many images."""
-        return fit_gaussian(self.features.features)
+        return image_quality.fit_gaussian(self.features)
 
     @property
     def points(self) -> Tensor:
@@ -106,7 +86,7 @@ def measure_images(params: Params, run: str) -> None:
     configure_runtime(threads=1)
     device, encoded, folder = compute_device(), paths.encoded(measured.dataset), paths.features(measured.features)
     hint = f"run `dvc repro fit_features@{measured.features}` again"
-    network, header = load_features(folder, hint, device)
+    network, header = image_features.load_features(folder, hint, device)
     train, held_out = (
         _load_real(name, EncodedDataset.open(encoded, split), header, folder, hint)
         for name, split in (("training", "train"), ("held_out", settings.evaluate.split))
@@ -117,24 +97,25 @@ def measure_images(params: Params, run: str) -> None:
     unigram = open_array(encoded / "unigram.npy", f"run `dvc repro encode@{measured.dataset}` again")
 
     def image_set(name: str, ids: NDArray[np.int64], labels: Tensor | None) -> ImageSet:
-        pixels = to_pixels(ids, model.objective.vocab_size, model.shape)
-        return ImageSet(name, extract(network, pixels, device), pixels, labels)
+        pixels = image_features.to_pixels(ids, model.objective.vocab_size, model.shape)
+        found = image_features.extract(network, pixels, device)
+        return ImageSet(name, pixels, found.features, found.logits, labels)
 
     samples = image_set("samples", tokens, classes if header.task == "classes" else None)
-    noise = image_set("noise", pixel_noise(unigram, tokens.shape, params.seed), None)
+    noise = image_set("noise", image_quality.pixel_noise(unigram, tokens.shape, params.seed), None)
     pairs = [
         *((images, reference) for images in (samples, noise) for reference in (held_out, train)),
         (train.subset(measured.count), held_out),
         (held_out, train),
     ]
     distances = {images.name: _distances_to(images, train) for images in (samples, noise, held_out)}
-    rows = [_row(images, reference, distances, header) for images, reference in pairs]
+    rows = [_row(images, reference, distances, header.task) for images, reference in pairs]
     for name, sampler in measured.samplers.items():
         tokens, its_nfe = _sample(params, model, sampler, classes)
         further = image_set(name, tokens, samples.labels)
         distances[name] = _distances_to(further, train)
         described = {"sampler": sampler.kind, "nfe": its_nfe}
-        rows += [_row(further, reference, distances, header) | described for reference in (held_out, train)]
+        rows += [_row(further, reference, distances, header.task) | described for reference in (held_out, train)]
     record = {
         "run": run,
         "dataset": measured.dataset,
@@ -142,7 +123,7 @@ def measure_images(params: Params, run: str) -> None:
         "features": measured.features,
         "feature_network": f"{header.kind} of {header.task}, {header.num_features} features",
         "feature_network_sha256": header.sha256,
-        "k": NEIGHBORS,
+        "k": image_quality.NEIGHBORS,
         "sampler": settings.sample.sampler.kind,
         "nfe": nfe,
         "class_cond": model.class_cond,
@@ -156,14 +137,16 @@ def measure_images(params: Params, run: str) -> None:
     save_png(_picture(samples, train), paths.neighbors(run))
 
 
-def _load_real(name: str, dataset: EncodedDataset, header: FeaturesHeader, folder: Path, hint: str) -> ImageSet:
+def _load_real(
+    name: str, dataset: EncodedDataset, header: image_features.FeaturesHeader, folder: Path, hint: str
+) -> ImageSet:
     """Return the images of a split whose features `fit_features` computed."""
-    features = load_split(folder / f"{dataset.split}.safetensors", header, hint)
-    chosen = spaced(len(dataset.tokens), len(features.features))
+    found = image_features.load_split(folder / f"{dataset.split}.safetensors", header, hint)
+    chosen = image_features.spaced(len(dataset.tokens), len(found.features))
     labels = None
     if dataset.labels is not None and header.task == "classes":
         labels = torch.from_numpy(np.array(dataset.labels[chosen]))
-    return ImageSet(name, features, pixels_of(dataset, chosen), labels)
+    return ImageSet(name, image_features.pixels_of(dataset, chosen), found.features, found.logits, labels)
 
 
 def _sample(
@@ -179,12 +162,10 @@ def _sample(
         count = min(measured.batch_size, measured.count - first)
         samples = sample(
             model,
-            build_sampler(sampler),
+            settings.model_copy(update={"sampler": sampler}),
             all_masked(model, count),
             CounterRNG(params.seed_of(model.name), STREAM),
-            token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
             class_labels=None if classes is None else classes[first : first + count],
-            guidance_scale=settings.guidance_scale,
             first=first,
         )
         parts.append(samples.tokens.numpy())
@@ -194,32 +175,32 @@ def _sample(
 
 def _distances_to(images: ImageSet, train: ImageSet) -> dict[str, Tensor]:
     """Return the distance of each image to its nearest training image, by features and by pixels: (N,) each."""
-    by_features = nearest(images.features.features, train.features.features, 1)[0][:, 0]
-    return {"features": by_features, "pixels": nearest(images.points, train.points, 1)[0][:, 0]}
+    by_features = image_quality.nearest(images.features, train.features, 1)[0][:, 0]
+    return {"features": by_features, "pixels": image_quality.nearest(images.points, train.points, 1)[0][:, 0]}
 
 
-def _row(
-    images: ImageSet, reference: ImageSet, distances: dict[str, dict[str, Tensor]], header: FeaturesHeader
-) -> dict[str, Any]:
+def _row(images: ImageSet, reference: ImageSet, distances: dict[str, dict[str, Tensor]], task: str) -> dict[str, Any]:
     """Return the measures of a set of images against reference images; None where one does not apply.
 
     Args:
         images: the images.
         reference: the real images that they are compared with.
         distances: the distances of sets of images to the training images, by the name of the set.
-        header: what the feature network is.
+        task: what the feature network was trained for.
     """
-    estimates: dict[str, Estimate | None] = {"fid": frechet_distance(images.features.features, reference.gaussian)}
-    estimates["precision"], estimates["recall"] = precision_recall(
-        images.features.features, reference.features.features
-    )
-    has_classes = header.task != "rotations"
-    estimates["inception_score"] = inception_score(images.features.logits) if has_classes else None
-    labels = images.labels
-    estimates["class_accuracy"] = None if labels is None else class_accuracy(images.features.logits, labels)
-    is_new = images.name not in ("training", "held_out")
-    for kind, held_out in distances["held_out"].items():
-        estimates[f"nearer_{kind}"] = nearer_than_held_out(distances[images.name][kind], held_out) if is_new else None
+    estimates: dict[str, Estimate | None] = dict.fromkeys(("inception_score", "class_accuracy"))
+    estimates["fid"] = image_quality.frechet_distance(images.features, reference.gaussian)
+    precision_recall = image_quality.precision_recall(images.features, reference.features)
+    estimates["precision"], estimates["recall"] = precision_recall
+    if task != "rotations":
+        estimates["inception_score"] = image_quality.inception_score(images.logits)
+    if images.labels is not None:
+        estimates["class_accuracy"] = image_quality.class_accuracy(images.logits, images.labels)
+    of_images = distances.get(images.name, {}) if images.name != "held_out" else {}
+    for kind, of_held_out in distances["held_out"].items():
+        estimates[f"nearer_{kind}"] = None
+        if kind in of_images:
+            estimates[f"nearer_{kind}"] = image_quality.nearer_than_held_out(of_images[kind], of_held_out)
     row: dict[str, Any] = {"images": images.name, "num_images": len(images.pixels)}
     row |= {"reference": reference.name, "num_reference": len(reference.pixels)}
     for name, estimate in estimates.items():
@@ -230,11 +211,11 @@ def _row(
 def _picture(samples: ImageSet, train: ImageSet) -> Image.Image:
     """Return samples, from the nearest to a training image to the farthest, and their nearest training images."""
     found = {
-        "by features": nearest(samples.features.features, train.features.features, SHOWN_NEIGHBORS),
-        "by pixels": nearest(samples.points, train.points, SHOWN_NEIGHBORS),
+        "by features": image_quality.nearest(samples.features, train.features, SHOWN_NEIGHBORS),
+        "by pixels": image_quality.nearest(samples.points, train.points, SHOWN_NEIGHBORS),
     }
     order = found["by pixels"][0][:, 0].argsort().numpy()
-    shown = order[spaced(len(order), SHOWN_SAMPLES)]
+    shown = order[image_features.spaced(len(order), SHOWN_SAMPLES)]
     neighbors = [
         Neighbors(title, train.pixels[indices[shown].numpy()], distances[shown].tolist())
         for title, (distances, indices) in found.items()

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import polars as pl
 import yaml
-from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json
 from mdpipe.data.artifacts.metrics import read_record
@@ -48,7 +47,7 @@ from mdpipe.reporting.sampler_charts import samplers_chart
 from mdpipe.reporting.seeds import with_means, without_replicates
 from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
 from mdpipe.reporting.tables_io import to_markdown, write_table
-from mdpipe.stages.claims import COST_COLUMNS, claims_markdown, claims_table, read_costs, readable_claims
+from mdpipe.stages.claims import claims_markdown, claims_table, read_costs, readable_claims
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""
@@ -76,7 +75,7 @@ def report(params: Params) -> None:
     speeds = pl.read_csv(paths.SPEEDS, schema_overrides=tables.SPEEDS) if paths.SPEEDS.exists() else None
     replicates = params.replicates()
     measured = params.image_quality.runs
-    compared = {run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}
+    compared = {run: pl.read_csv(paths.plot("samplers", run)) for run in params.samplers.runs}
     differences = [_difference(params, pair) for pair in params.comparisons]
     likelihood = tables.likelihood_table(_records("evaluate", params.runs), encodings, differences)
     errors = {run: _evaluation_error(names) for run, names in replicates.items() if len(names) > 1}
@@ -92,7 +91,7 @@ def report(params: Params) -> None:
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
     if costs and costs["params"] != params.md5:
         costs = {}  # Of another suite, or of this one before it was changed.
-    curves = {run: pl.read_csv(paths.curve(run)) for run in params.runs}
+    curves = {run: pl.read_csv(paths.plot("curves", run)) for run in params.runs}
     steps = steps_table(list(_steps_to_bound(params, curves, costs)))
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
@@ -115,9 +114,10 @@ def report(params: Params) -> None:
     ]
     atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
     trained = results["training"].join(likelihood.select("run", "dataset"), on="run").sort("dataset", "run")
+    files = {run: paths.plot("curves", run) for run in curves}
     training = {
-        dataset: replace(chart, files=[paths.curve(run) for run in trained.filter(dataset=dataset)["run"]])
-        for dataset, chart in training_charts(curves, trained, {run: paths.curve(run) for run in curves}).items()
+        dataset: replace(chart, files=[files[run] for run in trained.filter(dataset=dataset)["run"]])
+        for dataset, chart in training_charts(curves, trained, files).items()
     }
     figures = _figures(params, results, sourced)
     profiles, calibration = _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
@@ -179,14 +179,14 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     pairs = list(zip(names, baselines, strict=True)) or [(pair.run, pair.baseline)]
     record = read_record(paths.record("evaluate", pair.run))
     data = {name: record[name] for name in ("dataset", "split")}
-    costs, of_baseline = (_costs(trainings) for trainings in zip(*pairs, strict=True))
-    sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
+    first, second = zip(*pairs, strict=True)
     result = {"run": pair.run, "baseline": pair.baseline, **data}
-    if len(pairs) == 1:
-        bits = paired_difference(costs[0, :, 0], of_baseline[0, :, 0], sizes, clusters).scaled(1 / math.log(2))
-        return result | {"value": bits.value, "stderr_evaluation": bits.stderr, "trainings": "one training each"}
-    estimate = seeds_estimate(costs[..., 0] - of_baseline[..., 0], sizes, clusters).scaled(1 / math.log(2))
-    return result | vars(estimate) | {"trainings": f"{len(pairs)} trainings each"}
+    if estimate := _over_seeds(first, second):
+        return result | vars(estimate) | {"trainings": f"{len(pairs)} trainings each"}
+    costs, baseline = read_costs(first), read_costs(second)
+    nats = paired_difference(costs.nats[0], baseline.nats[0], costs.sizes, costs.clusters)
+    bits = nats.scaled(1 / math.log(2))
+    return result | {"value": bits.value, "stderr_evaluation": bits.stderr, "trainings": "one training each"}
 
 
 def _paired(params: Params, run: str, baseline: str) -> tuple[list[str], list[str]]:
@@ -230,23 +230,15 @@ def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEst
     """Return the bits per token of trainings, or minus those of their baselines; None for one training."""
     if len(names) == 1:
         return None
-    costs = _costs(names)
-    sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
-    nats = costs[..., 0] - _costs(baselines)[..., 0] if baselines else costs[..., 0]
-    return seeds_estimate(nats, sizes, clusters).scaled(1 / math.log(2))
+    costs = read_costs(names)
+    nats = costs.nats - read_costs(baselines).nats if baselines else costs.nats
+    return seeds_estimate(nats, costs.sizes, costs.clusters).scaled(1 / math.log(2))
 
 
 def _evaluation_error(trainings: Sequence[str]) -> float:
     """Return the standard error over examples of the mean bits per token of trainings on the same examples."""
-    costs = _costs(trainings)
-    sizes, clusters = costs[0, :, 1:].T.astype(np.int64)
-    return ratio_estimate(costs[..., 0].mean(0), sizes, clusters).scaled(1 / math.log(2)).stderr
-
-
-def _costs(trainings: Sequence[str]) -> NDArray[np.float64]:
-    """Return nats, tokens and cluster of each example under each training, (S, N, 3)."""
-    read = [read_costs(paths.evaluation(run), f"run `dvc repro evaluate@{run}` again") for run in trainings]
-    return np.stack([costs[:, :COST_COLUMNS] for costs in read])
+    costs = read_costs(trainings)
+    return ratio_estimate(costs.nats.mean(0), costs.sizes, costs.clusters).scaled(1 / math.log(2)).stderr
 
 
 def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
@@ -257,9 +249,9 @@ def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
         case "published", _:
             return paths.PUBLISHED
         case "steps_to_bound", run:
-            return paths.curve(str(run))
+            return paths.plot("curves", str(run))
         case "samplers", run:
-            return paths.samplers(str(run))
+            return paths.plot("samplers", str(run))
         case "image_quality", None:
             of_data = frame.filter(dataset=row["dataset"], features=row["features"]).drop_nulls("run")
             return paths.record("image_quality", of_data["run"][0])
@@ -326,7 +318,7 @@ def _profiles(trained: pl.DataFrame) -> tuple[dict[str, Chart], dict[str, Chart]
     for frame in trained.partition_by("dataset", maintain_order=True):
         dataset, unit, runs = frame["dataset"][0], frame["unit"][0], frame["run"].to_list()
         of_shares, of_positions, of_calibration = (
-            {run: paths.profile(part, run) for run in runs} for part in ("mask_share", "position", "calibration")
+            {run: paths.plot(part, run) for run in runs} for part in ("mask_share", "position", "calibration")
         )
         shares, positions, reliability = (
             {run: pl.read_csv(file, schema=schema) for run, file in files.items()}
@@ -351,12 +343,12 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
     exponents = {
         run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
         for run in params.replicates()
-        if (path := paths.exponents(run)).exists()
+        if (path := paths.samples(run) / paths.EXPONENTS).exists()
     }
     if exponents:
         # Gray levels are ordered, tokens of text are not.
         is_image = {run: modality_of(params.datasets[params.runs[run].dataset]) == "image" for run in exponents}
-        files = {run: paths.exponents(run) for run in sorted(exponents)}
+        files = {run: paths.samples(run) / paths.EXPONENTS for run in sorted(exponents)}
         figures["exponents"] = replace(exponents_chart(exponents, is_image, files), files=[*files.values()])
     return figures
 
@@ -384,10 +376,10 @@ def _gallery(params: Params, run: str) -> SampleGallery:
     if (animation := folder / "unmasking.gif").exists():
         action = "Sampling" if settings.objective.is_causal else "Unmasking of samples"
         images.append(PageImage(animation.read_bytes(), f"{action} of {run}"))
-    if (filled := paths.infilled_images(run)).exists():
+    if (filled := paths.samples(run) / paths.INFILLED_IMAGES).exists():
         caption = f"Held-out images, their masked lower half, and what {run} fills in"
         images.append(PageImage(filled.read_bytes(), caption))
-    infilling = paths.infilled_texts(run)
+    infilling = paths.samples(run) / paths.INFILLED_TEXTS
     texts = read_json(infilling, f"run `dvc repro sample@{run}` again")["texts"] if infilling.exists() else []
     return SampleGallery(
         run,

@@ -10,6 +10,7 @@ and makes exactly the stages stale that use it.
 
 import logging
 import os
+from pathlib import Path
 
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
@@ -32,9 +33,7 @@ def resolve(params: Params) -> None:
     """
     for problem in missing_paths(params, [name for name in params.sources if not paths.raw(name).exists()]):
         logger.warning("%s", problem)
-    content = dump_params(params).encode()
-    if not RESOLVED_PARAMS_FILE.exists() or RESOLVED_PARAMS_FILE.read_bytes() != content:
-        atomic_write(RESOLVED_PARAMS_FILE, content)
+    write_if_changed(RESOLVED_PARAMS_FILE, dump_params(params))
     if write_replicates(params) and DVC_MARK in os.environ:
         raise ParamsError(
             f"`seeds` asks for other runs than {REPLICATES_FILE} had when DVC started; it has them now: run the same"
@@ -44,8 +43,12 @@ def resolve(params: Params) -> None:
 
 def write_replicates(params: Params) -> bool:
     """Write params.replicates.yaml, and return True if it was not up to date."""
-    content = dump_replicates(params, read_params()).encode()
-    if REPLICATES_FILE.exists() and REPLICATES_FILE.read_bytes() == content:
+    return write_if_changed(REPLICATES_FILE, dump_replicates(params, read_params()))
+
+
+def write_if_changed(file: Path, content: str) -> bool:
+    """Write a file unless it has this content, and return True if it was written."""
+    if file.exists() and file.read_bytes() == content.encode():
         return False
-    atomic_write(REPLICATES_FILE, content)
+    atomic_write(file, content.encode())
     return True

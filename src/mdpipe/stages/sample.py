@@ -17,8 +17,6 @@ from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
@@ -56,12 +54,10 @@ def sample(params: Params, run: str) -> None:
     frames: list[Tensor] = [start[:ANIMATED_IMAGES]]
     samples = sampling.sample(
         model,
-        build_sampler(settings.sampler),
+        settings,
         start,
         CounterRNG(params.seed_of(run), "sample"),
-        token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
         class_labels=class_labels,
-        guidance_scale=settings.guidance_scale,
         on_step=lambda _, __, tokens: frames.append(tokens[:ANIMATED_IMAGES].cpu()),
     )
     tokens = samples.tokens.numpy()
@@ -69,11 +65,11 @@ def sample(params: Params, run: str) -> None:
         np.save(folder / "tokens.npy", tokens, allow_pickle=False)
         if class_labels is not None and model.class_names:
             names = [model.class_names[label] for label in class_labels]
-            write_json(folder / paths.sampled_classes(run).name, {"classes": names})
+            write_json(folder / "classes.json", {"classes": names})
         write = _write_texts if model.modality == "text" else _write_images
         write(folder, model, tokens, torch.stack(frames).numpy())
         if isinstance(model.objective, GenMD4):
-            _write_exponents(folder / paths.exponents(run).name, model, model.objective.schedule.w.tolist())
+            _write_exponents(folder / paths.EXPONENTS, model, model.objective.schedule.w.tolist())
         if not model.objective.is_causal:
             _write_infilling(folder, model, params, run)
     record = {
@@ -84,11 +80,8 @@ def sample(params: Params, run: str) -> None:
         "samples": settings.count,
         "steps": getattr(settings.sampler, "steps", None),
         "time_grid": getattr(settings.sampler, "time_grid", None),
-        "temperature": settings.temperature,
-        "top_k": settings.top_k,
-        "top_p": settings.top_p,
         "class_cond": model.class_cond,
-        "guidance_scale": settings.guidance_scale,
+        **settings.model_dump(include={"temperature", "top_k", "top_p", "guidance_scale"}),
         "unit": model.unit,
         "nfe": samples.nfe,
         "seed": params.seed_of(run),
@@ -123,7 +116,6 @@ def _write_images(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], 
 
 def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str) -> None:
     """Fill the middle quarter of held-out windows of text, or the lower half of held-out images."""
-    settings = params.runs[run].sample
     dataset = EncodedDataset.open(paths.encoded(model.dataset), params.runs[run].evaluate.split)
     original, labels = dataset.spaced_examples(INFILLED_TEXTS if model.modality == "text" else INFILLED_IMAGES)
     length = original.shape[1]
@@ -131,12 +123,10 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
     is_masked[slice(3 * length // 8, 5 * length // 8) if model.modality == "text" else slice(length // 2, None)] = True
     filled = sampling.sample(
         model,
-        build_sampler(settings.sampler),
+        params.runs[run].sample,
         torch.from_numpy(np.where(is_masked, model.objective.mask_id, original)),
         CounterRNG(params.seed, "infill"),
-        token_sampler=TokenSampler(settings.temperature, settings.top_k, settings.top_p),
         class_labels=torch.from_numpy(labels) if model.num_classes and labels is not None else None,
-        guidance_scale=settings.guidance_scale,
     ).tokens.numpy()
     if model.modality == "text":
         decode, span = load_tokenizer(model.directory).decode, np.flatnonzero(is_masked)
@@ -149,14 +139,14 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
             }
             for of_original, of_filled in zip(original, filled, strict=True)
         ]
-        write_json(folder / paths.infilled_texts(run).name, {"texts": texts})
+        write_json(folder / paths.INFILLED_TEXTS, {"texts": texts})
         return
     rows = np.concatenate([original, original, filled])
     masked = np.zeros(rows.shape, dtype=np.bool_)
     masked[len(original) : 2 * len(original)] = is_masked
     shape, scale = (-1, *model.shape), max(1, SHOWN_EDGE // model.shape[0])
     images = hatch_masked(dequantize(rows, model.objective.vocab_size).reshape(shape), masked.reshape(shape), scale)
-    save_png(compose(images, len(original)), folder / paths.infilled_images(run).name)
+    save_png(compose(images, len(original)), folder / paths.INFILLED_IMAGES)
 
 
 def _write_exponents(path: Path, model: TrainedModel, exponents: list[float]) -> None:

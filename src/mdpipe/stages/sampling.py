@@ -5,15 +5,15 @@ Shapes: N samples, L tokens of each.
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import ClassifierFreeGuidance, Denoiser
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import OnStep, Sampler, sample_sliding_window
+from mdpipe.diffusion.samplers.base import OnStep, build_sampler, sample_sliding_window
 from mdpipe.diffusion.token_sampling import TokenSampler
+from mdpipe.params import SampleConfig
 from mdpipe.stages.model_io import TrainedModel
 
 OVERLAP = 2
@@ -53,13 +53,11 @@ def all_masked(model: TrainedModel, count: int, seq_len: int | None = None) -> T
 
 def sample(
     model: TrainedModel,
-    sampler: Sampler[Any],
+    config: SampleConfig,
     tokens: Tensor,
     rng: CounterRNG,
     *,
-    token_sampler: TokenSampler,
     class_labels: Tensor | None = None,
-    guidance_scale: float | None = None,
     on_step: OnStep | None = None,
     first: int = 0,
 ) -> Samples:
@@ -67,20 +65,19 @@ def sample(
 
     Args:
         model: the trained model.
-        sampler: the order and number of its calls.
+        config: the sampler, the choice of tokens and the guidance; their number is that of the tokens.
         tokens: known tokens and masks.
         rng: the random numbers; sample i uses those of example first + i.
-        token_sampler: samples a token from its logits.
         class_labels: (N,), or None.
-        guidance_scale: of classifier-free guidance, or None.
         on_step: called after each step.
         first: number of samples in earlier batches.
     """
     device = next(model.network.parameters()).device
     calls = CallCounter(model.denoiser)
     denoiser: Denoiser = calls
-    if guidance_scale is not None:
-        denoiser = ClassifierFreeGuidance(calls, guidance_scale, model.num_classes)
+    if config.guidance_scale is not None:
+        denoiser = ClassifierFreeGuidance(calls, config.guidance_scale, model.num_classes)
+    sampler = build_sampler(config.sampler)
     windows = partial(sample_sliding_window, sampler, window=model.seq_len, overlap=model.seq_len // OVERLAP)
     filled = (windows if tokens.shape[1] > model.seq_len else sampler)(
         denoiser,
@@ -90,7 +87,7 @@ def sample(
         rng,
         torch.arange(first, first + len(tokens), device=device),
         class_labels=None if class_labels is None else class_labels.to(device),
-        token_sampler=token_sampler,
+        token_sampler=TokenSampler(config.temperature, config.top_k, config.top_p),
         on_step=on_step,
     )
     return Samples(filled.cpu(), calls.count)

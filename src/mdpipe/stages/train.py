@@ -139,7 +139,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     if not world.is_main_process:
         return
     save_model(run, settings, result.weights, result.objective_weights, dataset)
-    _write_curve(paths.curve(run), result)
+    _write_curve(paths.plot("curves", run), result)
     record = {
         "run": run,
         "steps": settings.train.steps,
