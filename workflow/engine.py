@@ -36,7 +36,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from mdpipe.commands.unlock import lock_holders, repair_rwlock
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
-from mdpipe.params.load import REPLICATES_FILE
+from mdpipe.params.root import REPLICATES_FILE
 from mdpipe.pipeline.paths import ENGINE_LOCK
 from mdpipe.pipeline.preflight import dvc_targets, home_problems, require_writable, state_folders
 from mdpipe.pipeline.provenance import RESOLVE

@@ -4,19 +4,17 @@ A claim is declared before anything is trained. The stage `report` measures it a
 """
 
 import math
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mdpipe.params.diffusion import MD4Config
-from mdpipe.params.errors import Keys, not_in
+from mdpipe.params.errors import BrokenRules, not_in
 from mdpipe.params.kinds import AnyKind, Config, KindConfig, Name
 
 if TYPE_CHECKING:
     from mdpipe.params.root import Params
 
-Problems = Iterator[tuple[Keys, str]]
 Finite = Annotated[float, Field(gt=-math.inf, lt=math.inf)]
 MIN_SEEDS = 2
 """Trainings that an error over seeds needs."""
@@ -28,7 +26,7 @@ class MeasureConfig(KindConfig, is_family=True):
     is_ratio: ClassVar[bool] = False
     """True for a ratio, which is estimated by its logarithm."""
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs, bounds and samplers that do not exist, or do not fit each other, with the path of the key."""
         raise NotImplementedError
 
@@ -41,7 +39,7 @@ class PairedConfig(MeasureConfig):
     baseline: str
     """Another one, with the same `seeds`."""
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs that do not exist or differ in their seeds."""
         yield from _seed_problems(params, ("run", self.run), ("baseline", self.baseline))
 
@@ -51,7 +49,7 @@ class DifferenceConfig(PairedConfig):
 
     kind: Literal["difference"] = "difference"
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs that are not evaluated on the same examples, too."""
         yield from super().problems(params)
         found = [params.runs[name] for name in (self.run, self.baseline) if name in params.runs]
@@ -64,7 +62,7 @@ class ZeroShotDifferenceConfig(PairedConfig):
 
     kind: Literal["zero_shot"] = "zero_shot"
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs without zero-shot evaluation, or with other tokens, too."""
         yield from super().problems(params)
         for key, name in (("run", self.run), ("baseline", self.baseline)):
@@ -82,11 +80,11 @@ class BoundsConfig(MeasureConfig):
     baseline: str
     """A key of the run's `evaluate.bounds`."""
 
-    def named(self) -> Iterator[tuple[Keys, str]]:
+    def named(self) -> BrokenRules:
         """Yield the names of bounds, each with the path of its key."""
         yield ("baseline",), self.baseline
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield a run without seeds, and bounds that it does not have."""
         yield from _seed_problems(params, ("run", self.run))
         if self.run in params.runs:
@@ -102,7 +100,7 @@ class TwoBoundsConfig(BoundsConfig):
     bound: str
     """A key of the run's `evaluate.bounds`."""
 
-    def named(self) -> Iterator[tuple[Keys, str]]:
+    def named(self) -> BrokenRules:
         """Yield both bounds."""
         yield ("bound",), self.bound
         yield from super().named()
@@ -131,12 +129,12 @@ class ExponentConfig(BoundsConfig):
     bounds: Annotated[list[str], Field(min_length=2)]
     """Keys of the run's `evaluate.bounds`, with different `timesteps`."""
 
-    def named(self) -> Iterator[tuple[Keys, str]]:
+    def named(self) -> BrokenRules:
         """Yield all bounds."""
         yield from ((("bounds", index), name) for index, name in enumerate(self.bounds))
         yield from super().named()
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield bounds without timesteps, or with those of another, too."""
         found = list(super().problems(params))
         yield from found
@@ -168,7 +166,7 @@ class FIDConfig(MeasureConfig):
     baseline_samplers: Annotated[list[str], Field(min_length=1)]
     """As many keys of the baseline's `samplers`."""
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs without seeds or image quality, and samplers that they do not have."""
         yield from _seed_problems(params, ("run", self.run), ("baseline", self.baseline))
         measured = params.image_quality.runs
@@ -192,7 +190,7 @@ class Region(Config):
     below: Finite | None = None
     """Upper end; null for none."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that the region is empty."""
         if self.above is not None and self.below is not None and self.above >= self.below:
             yield ("above",), f"must be less than below = {self.below:g}"
@@ -214,7 +212,7 @@ class Claim(Config):
     expect: Region
     """The region that agrees with the claim. A margin for "equal" belongs here."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield a region of all numbers, and ends that a ratio cannot reach."""
         if self.expect.above is None and self.expect.below is None:
             yield ("expect",), "state `above`, `below` or both: any number would agree"
@@ -226,7 +224,7 @@ class Claim(Config):
 Claims = dict[Name, Claim]
 
 
-def _seed_problems(params: "Params", *named: tuple[str, str]) -> Problems:
+def _seed_problems(params: "Params", *named: tuple[str, str]) -> BrokenRules:
     """Yield runs that do not exist or have one training only, or whose seeds differ; `named` are (key, run)."""
     names = params.replicates()
     for key, name in named:

@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from mdpipe.params.strict_yaml import dotted
 
 Keys = tuple[int | str, ...]
 """Path of a key: keys of mappings and positions in lists."""
+BrokenRules = Iterator[tuple[Keys, str]]
+"""Rules between settings that are broken, each with the path of the key to report."""
 
 MIN_PREFIX = 3
 """Minimum length of a prefix for which `did_you_mean` suggests a name."""

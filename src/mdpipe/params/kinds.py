@@ -33,7 +33,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails, core_schema
 from pydantic_core.core_schema import ErrorType
 
-from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, Keys, Missing, did_you_mean, error_at, refused
+from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, BrokenRules, Missing, did_you_mean, error_at, refused
 
 MAX_NAME_LENGTH = 64
 """File names contain the name and its stage; file systems allow 255 bytes, some 143."""
@@ -112,9 +112,9 @@ class Config(BaseModel):
     # No `use_attribute_docstrings`: parsing all classes would take a quarter of the start-up time of every command.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
-    def broken_rules(self) -> Iterable[tuple[Keys, str]]:
-        """Return the rules between settings that are broken, each with the path of the key to report."""
-        return ()
+    def broken_rules(self) -> BrokenRules:
+        """Yield the rules between settings that are broken, each with the path of the key to report."""
+        yield from ()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -166,19 +166,10 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _report_broken_rules(self) -> Self:
         if problems := [
-            InitErrorDetails(type=refused(rule), loc=keys, input=self._value_at(keys))
-            for keys, rule in self.broken_rules()
+            InitErrorDetails(type=refused(rule), loc=keys, input=keys[-1]) for keys, rule in self.broken_rules()
         ]:
             raise ValidationError.from_exception_data(type(self).__name__, problems)
         return self
-
-    def _value_at(self, keys: Keys) -> Any:
-        """Return the value at a path of keys; for a key without a value, the key."""
-        value: Any = self
-        for key in keys:
-            found = getattr(value, str(key)) if isinstance(value, BaseModel) else value[key]
-            value = key if found is None and isinstance(value, dict) else found
-        return value
 
     @classmethod
     def _unknown_message(cls, unknown: list[Any]) -> str:

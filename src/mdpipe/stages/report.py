@@ -22,7 +22,8 @@ from mdpipe.data.pixels import dequantize
 from mdpipe.evaluation.estimate import SeedsEstimate, paired_difference, ratio_estimate, seeds_estimate
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params
 from mdpipe.params.data import modality_of
-from mdpipe.params.runs import Comparison, Run
+from mdpipe.params.runs import Run
+from mdpipe.params.suites import Comparison
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import tables
