@@ -4,12 +4,13 @@ A claim is declared before anything is trained. The stage `report` measures it a
 """
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mdpipe.params.diffusion import MD4Config
-from mdpipe.params.errors import BrokenRules, not_in
+from mdpipe.params.errors import BrokenRules, Keys, not_in
 from mdpipe.params.kinds import AnyKind, Config, KindConfig, Name
 
 if TYPE_CHECKING:
@@ -72,38 +73,19 @@ class ZeroShotDifferenceConfig(PairedConfig):
             yield ("baseline",), "the runs are not on the same dataset, whose tokenizer encodes the sources"
 
 
-class BoundsConfig(MeasureConfig):
-    """A measure of several bounds of the same trainings."""
+class TwoBoundsConfig(MeasureConfig):
+    """A measure of two bounds of the same trainings."""
 
     run: str
     """A key of `runs`, with `seeds`."""
     baseline: str
     """A key of the run's `evaluate.bounds`."""
-
-    def named(self) -> BrokenRules:
-        """Yield the names of bounds, each with the path of its key."""
-        yield ("baseline",), self.baseline
-
-    def problems(self, params: "Params") -> BrokenRules:
-        """Yield a run without seeds, and bounds that it does not have."""
-        yield from _seed_problems(params, ("run", self.run))
-        if self.run in params.runs:
-            bounds = params.runs[self.run].evaluate.bounds
-            for keys, name in self.named():
-                if name not in bounds:
-                    yield keys, not_in(f"runs.{self.run}.evaluate.bounds", name, bounds)
-
-
-class TwoBoundsConfig(BoundsConfig):
-    """A measure of two bounds of the same trainings."""
-
     bound: str
     """A key of the run's `evaluate.bounds`."""
 
-    def named(self) -> BrokenRules:
-        """Yield both bounds."""
-        yield ("bound",), self.bound
-        yield from super().named()
+    def problems(self, params: "Params") -> BrokenRules:
+        """Yield a run without seeds, and bounds that it does not have."""
+        yield from _bound_problems(params, self.run, {("bound",): self.bound, ("baseline",): self.baseline})
 
 
 class BoundDifferenceConfig(TwoBoundsConfig):
@@ -119,32 +101,29 @@ class VarianceConfig(TwoBoundsConfig):
     is_ratio: ClassVar[bool] = True
 
 
-class ExponentConfig(BoundsConfig):
+class ExponentConfig(MeasureConfig):
     """Exponent b of excess = a T^b: the slope of log excess on log T, by least squares.
 
     The excess is that of a bound in T steps over the baseline, in continuous time.
     """
 
     kind: Literal["exponent"] = "exponent"
+    run: str
+    """A key of `runs`, with `seeds`."""
+    baseline: str
+    """A key of the run's `evaluate.bounds`."""
     bounds: Annotated[list[str], Field(min_length=2)]
     """Keys of the run's `evaluate.bounds`, with different `timesteps`."""
 
-    def named(self) -> BrokenRules:
-        """Yield all bounds."""
-        yield from ((("bounds", index), name) for index, name in enumerate(self.bounds))
-        yield from super().named()
-
     def problems(self, params: "Params") -> BrokenRules:
-        """Yield bounds without timesteps, or with those of another, too."""
-        found = list(super().problems(params))
+        """Yield a run without seeds, bounds that it does not have, and those without timesteps or with equal ones."""
+        named: dict[Keys, str] = {("bounds", index): name for index, name in enumerate(self.bounds)}
+        found = list(_bound_problems(params, self.run, named | {("baseline",): self.baseline}))
         yield from found
-        if not found:
-            seen: set[int] = set()
-            for index, name in enumerate(self.bounds):
-                timesteps = self.timesteps(params, name)
-                if timesteps is None or timesteps in seen:
-                    yield ("bounds", index), "needs `timesteps`, and other ones than the bounds before it"
-                seen.add(timesteps or 0)
+        steps = [] if found else [self.timesteps(params, name) for name in self.bounds]
+        for index, timesteps in enumerate(steps):
+            if timesteps is None or timesteps in steps[:index]:
+                yield ("bounds", index), "needs `timesteps`, and other ones than the bounds before it"
 
     def timesteps(self, params: "Params", name: str) -> int | None:
         """Return the T of a bound; None in continuous time."""
@@ -235,3 +214,13 @@ def _seed_problems(params: "Params", *named: tuple[str, str]) -> BrokenRules:
     seeds = {key: params.runs[name].seeds for key, name in named if name in params.runs}
     if all(seeds.values()) and len({frozenset(listed or ()) for listed in seeds.values()}) > 1:
         yield (named[-1][0],), "the difference is taken seed by seed: both runs need the same `seeds`"
+
+
+def _bound_problems(params: "Params", run: str, named: Mapping[Keys, str]) -> BrokenRules:
+    """Yield a run without seeds, and the names of bounds that it does not have."""
+    yield from _seed_problems(params, ("run", run))
+    if run in params.runs:
+        bounds = params.runs[run].evaluate.bounds
+        for keys, name in named.items():
+            if name not in bounds:
+                yield keys, not_in(f"runs.{run}.evaluate.bounds", name, bounds)
