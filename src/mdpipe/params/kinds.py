@@ -30,10 +30,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, core_schema
-from pydantic_core.core_schema import ErrorType
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, BrokenRules, Missing, did_you_mean, error_at, refused
+from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, BrokenRules, Keys, Missing, did_you_mean, errors_at, refused
 
 MAX_NAME_LENGTH = 64
 """File names contain the name and its stage; file systems allow 255 bytes, some 143."""
@@ -133,18 +132,17 @@ class Config(BaseModel):
         unknown = [key for key in data if key not in known]
         if not unknown:
             return cast("Config", handler(known))
-        problems = [InitErrorDetails(type=refused(cls._unknown_message(unknown), "unknown_keys"), input=data)]
+        problems: list[tuple[Keys, Any, PydanticCustomError]]
+        problems = [((), data, refused(cls._unknown_message(unknown), "unknown_keys"))]
         try:
             handler(known)
         except ValidationError as error:
-            for found in error.errors():
-                if found["input"] in missing.values():
-                    continue  # The unknown key may be its misspelling.
-                kind = found["type"] if found["type"] in get_args(ErrorType) else refused(found["msg"], found["type"])
-                problems.append(
-                    InitErrorDetails(type=kind, loc=found["loc"], input=found["input"], ctx=found.get("ctx", {}))
-                )
-        raise ValidationError.from_exception_data(cls.__name__, problems)
+            problems += [
+                (found["loc"], found["input"], refused(found["msg"], found["type"], found.get("ctx", {})))
+                for found in error.errors()
+                if found["input"] not in missing.values()  # The unknown key may be its misspelling.
+            ]
+        raise errors_at(problems)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -165,10 +163,8 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _report_broken_rules(self) -> Self:
-        if problems := [
-            InitErrorDetails(type=refused(rule), loc=keys, input=keys[-1]) for keys, rule in self.broken_rules()
-        ]:
-            raise ValidationError.from_exception_data(type(self).__name__, problems)
+        if problems := [(keys, keys[-1], refused(rule)) for keys, rule in self.broken_rules()]:
+            raise errors_at(problems)
         return self
 
     @classmethod
@@ -267,17 +263,18 @@ class KindConfig(Config):
         added = f", or the name of an added file of {cls.package}" if cls.package else ""
         rule = f"one of {', '.join(cls.kinds)}{added}"
         if not isinstance(data, dict | str):
-            raise error_at(where, data, f"must be a kind, or a mapping whose `kind` is {rule}", kind="kind")
+            stated = f"must be a kind, or a mapping whose `kind` is {rule}"
+            raise errors_at([(where, data, refused(stated, "kind"))])
         kind, keys = (data.get("kind", Missing("kind")), (*where, "kind")) if isinstance(data, dict) else (data, where)
         try:
             if isinstance(kind, str) and (found := cls.find(kind)):
                 return found
         except ValueError as error:
-            raise error_at(keys, kind, str(error)) from None
+            raise errors_at([(keys, kind, refused(str(error)))]) from None
         # For `objective: {kind: {kind: md4}}`, the hint is about md4.
         name = kind.get("kind") if isinstance(kind, dict) else kind
         hint = cls.hint(name, cls.kinds) if isinstance(name, str) else ""
-        raise error_at(keys, kind, f"must be {rule}{hint}")
+        raise errors_at([(keys, kind, refused(f"must be {rule}{hint}"))])
 
     @classmethod
     def parse(cls, data: Any) -> Self:
