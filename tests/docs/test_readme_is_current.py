@@ -11,8 +11,8 @@ from mdpipe.commands.readme import PICTURES, SOURCES, TABLES, locked_hashes
 from mdpipe.pipeline import paths
 from mdpipe.reporting import tables
 from mdpipe.reporting.charts import Chart, likelihood_chart
+from mdpipe.reporting.evaluation_charts import samplers_chart
 from mdpipe.reporting.markdown import replace_section
-from mdpipe.reporting.sampler_charts import samplers_chart
 
 ROOT = Path(__file__).parents[2]
 HINT = "run `mdpipe readme`"

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mdpipe.reporting.charts import likelihood_chart, training_charts
+from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.page import (
     FilledText,
     PageImage,
@@ -22,8 +23,6 @@ from mdpipe.reporting.page import (
     report_page,
     settings_table,
 )
-from mdpipe.reporting.profile_charts import calibration_chart, profile_chart
-from mdpipe.reporting.sampler_charts import samplers_chart
 from mdpipe.reporting.seeds import with_means
 from mdpipe.reporting.tables import (
     COSTS,

@@ -28,6 +28,14 @@ from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import tables
 from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, training_charts
+from mdpipe.reporting.evaluation_charts import (
+    CALIBRATION,
+    POSITIONS,
+    SHARES,
+    calibration_chart,
+    profile_chart,
+    samplers_chart,
+)
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.image_quality import image_quality_table
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
@@ -43,9 +51,7 @@ from mdpipe.reporting.page import (
     report_page,
     settings_table,
 )
-from mdpipe.reporting.profile_charts import CALIBRATION, POSITIONS, SHARES, calibration_chart, profile_chart
 from mdpipe.reporting.published import compare_with_published, read_published
-from mdpipe.reporting.sampler_charts import samplers_chart
 from mdpipe.reporting.seeds import with_means, without_replicates
 from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
 from mdpipe.reporting.tables_io import to_markdown, write_table
@@ -116,10 +122,7 @@ def report(params: Params) -> None:
     ]
     atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
     trained = results["training"].join(likelihood.select("run", "dataset"), on="run").sort("dataset", "run")
-    training = {
-        dataset: replace(chart, files=[paths.curve(run) for run in trained.filter(dataset=dataset)["run"]])
-        for dataset, chart in training_charts(curves, trained, {run: paths.curve(run) for run in curves}).items()
-    }
+    training = training_charts(curves, trained, {run: paths.curve(run) for run in curves})
     figures = _figures(params, results, sourced)
     profiles, calibration = _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
     galleries = [_gallery(params, run) for run in replicates]
@@ -333,10 +336,8 @@ def _profiles(trained: pl.DataFrame) -> tuple[dict[str, Chart], dict[str, Chart]
             {run: pl.read_csv(file, schema=schema) for run, file in files.items()}
             for files, schema in ((of_shares, SHARES), (of_positions, POSITIONS), (of_calibration, CALIBRATION))
         )
-        chart = profile_chart(shares, positions, unit, (of_shares, of_positions))
-        profiles[dataset] = replace(chart, files=[*of_shares.values(), *of_positions.values()])
-        chart = calibration_chart(reliability, of_calibration)
-        calibration[dataset] = replace(chart, files=[*of_calibration.values()])
+        profiles[dataset] = profile_chart(shares, positions, unit, (of_shares, of_positions))
+        calibration[dataset] = calibration_chart(reliability, of_calibration)
     return profiles, calibration
 
 
@@ -348,7 +349,7 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
         figures["graph"] = replace(graph_chart(stages, params.model_dump(mode="json")), files=[DVC_FILE])
     for name, draw in (("likelihood", likelihood_chart), ("samplers", samplers_chart)):
         if results[name].height:
-            figures[name] = replace(draw(results[name], sourced[name].files), files=sorted(set(sourced[name].files)))
+            figures[name] = draw(results[name], sourced[name].files)
     exponents = {
         run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
         for run in params.replicates()
@@ -358,7 +359,7 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
         # Gray levels are ordered, tokens of text are not.
         is_image = {run: modality_of(params.datasets[params.runs[run].dataset]) == "image" for run in exponents}
         files = {run: paths.exponents(run) for run in sorted(exponents)}
-        figures["exponents"] = replace(exponents_chart(exponents, is_image, files), files=[*files.values()])
+        figures["exponents"] = exponents_chart(exponents, is_image, files)
     return figures
 
 
