@@ -16,7 +16,7 @@ from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
-from mdpipe.reporting.tables import SAMPLERS
+from mdpipe.reporting.schemas import SAMPLERS
 from mdpipe.stages.compare_samplers import STREAMS, compare_samplers
 from mdpipe.stages.model_io import load_model
 from mdpipe.stages.sampling import all_masked, sample

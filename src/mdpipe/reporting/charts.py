@@ -19,7 +19,7 @@ from jinja2 import Environment
 
 from mdpipe.data.artifacts.metrics import MetricsError
 from mdpipe.reporting.markdown import format_measurement, format_number
-from mdpipe.reporting.tables import EXPONENTS
+from mdpipe.reporting.schemas import EXPONENTS
 
 COLORS = {
     "ink": ("#1f2430", "#e4e7ee"),

@@ -9,7 +9,7 @@ import polars as pl
 
 from mdpipe.reporting.charts import HEIGHT, NO_FILES, SERIES, Chart, Panel, error_bar, linked, run_colors, y_axis
 from mdpipe.reporting.markdown import format_number
-from mdpipe.reporting.tables import DATA
+from mdpipe.reporting.schemas import DATA
 
 SHARES: dict[str, type[pl.Float64]] = dict.fromkeys(("share", "bits", "bits_stderr"), pl.Float64)
 POSITIONS = {"first": pl.Int64, "last": pl.Int64, "bits": pl.Float64, "bits_stderr": pl.Float64, "tokens": pl.Int64}

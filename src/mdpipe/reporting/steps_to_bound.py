@@ -16,7 +16,7 @@ from scipy import stats
 from mdpipe.data.artifacts.metrics import SIGNIFICANT_DIGITS
 from mdpipe.evaluation.estimate import SeedsEstimate
 from mdpipe.reporting.markdown import format_measurement, format_number
-from mdpipe.reporting.tables import Schema
+from mdpipe.reporting.schemas import Schema
 
 CONFIDENCE = 0.95
 RATIO_DIGITS = 3

@@ -26,7 +26,7 @@ from mdpipe.params.runs import Run
 from mdpipe.params.suites import Comparison
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import DVC_FILE
-from mdpipe.reporting import tables
+from mdpipe.reporting import schemas, tables
 from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, training_charts
 from mdpipe.reporting.evaluation_charts import (
     CALIBRATION,
@@ -37,7 +37,6 @@ from mdpipe.reporting.evaluation_charts import (
     samplers_chart,
 )
 from mdpipe.reporting.graph import graph_chart
-from mdpipe.reporting.image_quality import image_quality_table
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
 from mdpipe.reporting.markdown import format_measurement
 from mdpipe.reporting.page import (
@@ -52,8 +51,8 @@ from mdpipe.reporting.page import (
     settings_table,
 )
 from mdpipe.reporting.published import compare_with_published, read_published
-from mdpipe.reporting.seeds import with_means, without_replicates
 from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
+from mdpipe.reporting.tables import with_means, without_replicates
 from mdpipe.reporting.tables_io import to_markdown, write_table
 from mdpipe.stages.claims import COST_COLUMNS, claims_markdown, claims_table, read_costs, readable_claims
 
@@ -80,7 +79,7 @@ def report(params: Params) -> None:
     """
     pairs = [f"{run}-{source}" for run in params.zero_shot.runs for source in params.zero_shot.sources]
     encodings = [read_record(paths.record("encode", dataset)) for dataset in params.datasets]
-    speeds = pl.read_csv(paths.SPEEDS, schema_overrides=tables.SPEEDS) if paths.SPEEDS.exists() else None
+    speeds = pl.read_csv(paths.SPEEDS, schema_overrides=schemas.SPEEDS) if paths.SPEEDS.exists() else None
     replicates = params.replicates()
     measured = params.image_quality.runs
     compared = {run: pl.read_csv(paths.samplers(run)) for run in params.samplers.runs}
@@ -89,12 +88,14 @@ def report(params: Params) -> None:
     errors = {run: _evaluation_error(names) for run, names in replicates.items() if len(names) > 1}
     zero_shots = tables.zero_shot_table(_records("zero_shot", pairs))
     results = {
-        "likelihood": with_means(likelihood, replicates, tables.HELD_OUT, errors),
+        "likelihood": with_means(likelihood, replicates, schemas.HELD_OUT, errors),
         "datasets": tables.datasets_table(encodings),
-        "zero_shot": with_means(zero_shots, replicates, tables.OTHER_TEXT),
-        "samples": tables.samples_table(_records("sample", params.runs)),
+        "zero_shot": with_means(zero_shots, replicates, schemas.OTHER_TEXT),
+        "samples": tables.table_of_runs(_records("sample", params.runs), schemas.SAMPLES, "sample"),
         "samplers": tables.samplers_table(compared, speeds),
-        "image_quality": image_quality_table(read_record(paths.record("image_quality", run)) for run in measured),
+        "image_quality": tables.image_quality_table(
+            read_record(paths.record("image_quality", run)) for run in measured
+        ),
     }
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
     if costs and costs["params"] != params.md5:
@@ -105,11 +106,11 @@ def report(params: Params) -> None:
         write_table(table, paths.RESULTS / name)
     results = {name: without_replicates(table) for name, table in results.items()}
     results["steps_to_bound"] = readable_steps(steps)
-    results["training"] = tables.training_table(_records("train", params.runs))
+    results["training"] = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train")
     if paths.PUBLISHED.exists():
         bounds = (results["likelihood"], results["zero_shot"])
         results["published"] = compare_with_published(*bounds, read_published(), params)
-    results["costs"] = pl.DataFrame(costs.get("results", []), schema=tables.COSTS)
+    results["costs"] = pl.DataFrame(costs.get("results", []), schema=schemas.COSTS)
     claims = claims_table(params)
     sourced = {
         name: Table(table, [_source(name, row, table) for row in table.iter_rows(named=True)])
@@ -351,7 +352,7 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
         if results[name].height:
             figures[name] = draw(results[name], sourced[name].files)
     exponents = {
-        run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
+        run: pl.read_csv(path, schema_overrides=schemas.EXPONENTS)
         for run in params.replicates()
         if (path := paths.exponents(run)).exists()
     }
