@@ -41,7 +41,7 @@ from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.messages import printable_lines, without_secrets
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 from mdpipe.params.errors import did_you_mean
-from mdpipe.params.load import REPLICATES_FILE
+from mdpipe.params.root import REPLICATES_FILE
 from mdpipe.pipeline.paths import ENGINE_LOCK
 from mdpipe.pipeline.preflight import dvc_targets, home_problems, require_usable, require_writable, state_folders
 from mdpipe.pipeline.provenance import RESOLVE

@@ -9,10 +9,10 @@ import pytest
 
 from mdpipe.commands.readme import PICTURES, SOURCES, TABLES, locked_hashes
 from mdpipe.pipeline import paths
-from mdpipe.reporting import tables
+from mdpipe.reporting import schemas
 from mdpipe.reporting.charts import Chart, likelihood_chart
+from mdpipe.reporting.evaluation_charts import samplers_chart
 from mdpipe.reporting.markdown import replace_section
-from mdpipe.reporting.sampler_charts import samplers_chart
 
 ROOT = Path(__file__).parents[2]
 HINT = "run `mdpipe readme`"
@@ -37,7 +37,7 @@ def shown(svg: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["likelihood", "samplers"])
 def test_the_figures_are_those_of_the_results(name: str) -> None:
-    schema = {"likelihood": tables.LIKELIHOOD | tables.COMPARISON, "samplers": None}[name]
+    schema = {"likelihood": schemas.LIKELIHOOD | schemas.COMPARISON, "samplers": None}[name]
     frame = pl.read_csv(paths.RESULTS / f"{name}.csv", schema_overrides=schema, infer_schema_length=None)
     chart: Chart = {"likelihood": likelihood_chart, "samplers": samplers_chart}[name](frame)
     assert shown(chart.to_svg()) == shown((PICTURES / f"{name}.svg").read_text(encoding="utf-8")), HINT

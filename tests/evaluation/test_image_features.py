@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.evaluation import image_features
 from mdpipe.evaluation.image_features_inception import EDGE, Inception, load_inception_weights, resize
-from mdpipe.params.images import CNNFeaturesConfig
+from mdpipe.params.suites import CNNFeaturesConfig
 
 CPU = torch.device("cpu")
 SETTINGS = {"kind": "cnn", "dataset": "bars", "hidden_size": 16, "batch_size": 16, "steps": 60, "learning_rate": 5e-3}

@@ -10,7 +10,7 @@ import yaml
 from mdpipe.commands.datasets import WIDTH, describe, params_entry
 from mdpipe.params.catalog import find_entry, load_catalog
 from mdpipe.params.data import Splits
-from mdpipe.params.load import parse_params
+from mdpipe.params.root import parse_params
 from mdpipe.params.sources import CatalogSource
 
 ROOT = Path(__file__).parents[2]

@@ -36,11 +36,10 @@ from mdpipe.params.sampling import (
     MaskGITSamplerConfig,
     PaperSamplerConfig,
     PredictorCorrectorConfig,
-    ReferenceModel,
     ReMDMConfig,
     SamplerConfig,
-    SamplerSuite,
 )
+from mdpipe.params.suites import ReferenceModel, SamplerSuite
 from mdpipe.params.training import (
     LRScheduleConfig,
     MatrixOptimizerConfig,

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from mdpipe.params import ParamsError, dump_params, load_params, parse_params
-from mdpipe.params.load import dump_replicates
+from mdpipe.params.root import dump_replicates
 from tests.params.refusals import SMOKE, refused
 
 RUN = "chars_md4"

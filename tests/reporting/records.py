@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from mdpipe.reporting.tables import EXPONENTS, SAMPLERS
+from mdpipe.reporting.schemas import EXPONENTS, SAMPLERS
 
 
 def evaluation(run: str, dataset: str, modality: str = "image", **changes: Any) -> dict[str, Any]:

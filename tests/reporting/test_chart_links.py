@@ -8,8 +8,7 @@ import pytest
 import vl_convert
 
 from mdpipe.reporting.charts import exponents_chart, likelihood_chart, training_charts
-from mdpipe.reporting.profile_charts import calibration_chart, profile_chart
-from mdpipe.reporting.sampler_charts import samplers_chart
+from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from tests.reporting.records import exponents_frame, scored
 from tests.reporting.test_charts import EVIL, LETTERS, SPREAD, compared, curve, likelihood, trained
 

@@ -21,8 +21,7 @@ from mdpipe.reporting.charts import (
     likelihood_chart,
     training_charts,
 )
-from mdpipe.reporting.profile_charts import profile_chart
-from mdpipe.reporting.sampler_charts import samplers_chart
+from mdpipe.reporting.evaluation_charts import profile_chart, samplers_chart
 from mdpipe.reporting.tables import likelihood_table, samplers_table
 from tests.reporting.records import (
     IMAGE_RATES,

@@ -6,16 +6,17 @@ import numpy as np
 import pytest
 
 from mdpipe.data.artifacts.metrics import MetricsError
-from mdpipe.reporting.image_quality import DESCRIPTION, MEASURES, image_quality_table
 from mdpipe.reporting.images import GAP
 from mdpipe.reporting.neighbors import Neighbors, neighbor_picture
+from mdpipe.reporting.schemas import IMAGE_MEASURES, IMAGE_RUN
+from mdpipe.reporting.tables import image_quality_table
 from mdpipe.reporting.tables_io import to_markdown
 
 
 def record(run: str, fid: float, **changes: Any) -> dict[str, Any]:
     """A record of stage measure_images with the rows of its samples and of noise."""
-    described: dict[str, Any] = {name: 3 if name in ("k", "nfe", "seed") else name for name in DESCRIPTION}
-    measures = dict.fromkeys(MEASURES) | {"fid": fid, "fid_stderr": 0.25}
+    described: dict[str, Any] = {name: 3 if name in ("k", "nfe", "seed") else name for name in IMAGE_RUN}
+    measures = dict.fromkeys(IMAGE_MEASURES) | {"fid": fid, "fid_stderr": 0.25}
     sets = {"num_images": 9, "reference": "held_out", "num_reference": 8}
     rows = [{"images": "samples", **sets, **measures}, {"images": "noise", **sets, **measures, "fid": 70.5}]
     return {**described, "run": run, "dataset": "digits", "class_cond": None, "rows": rows, **changes}

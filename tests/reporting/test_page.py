@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from mdpipe.reporting.charts import likelihood_chart, training_charts
+from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.page import (
     FilledText,
     PageImage,
@@ -22,18 +23,13 @@ from mdpipe.reporting.page import (
     report_page,
     settings_table,
 )
-from mdpipe.reporting.profile_charts import calibration_chart, profile_chart
-from mdpipe.reporting.sampler_charts import samplers_chart
-from mdpipe.reporting.seeds import with_means
+from mdpipe.reporting.schemas import COSTS, HELD_OUT, OTHER_TEXT, SAMPLES, TRAINING
 from mdpipe.reporting.tables import (
-    COSTS,
-    HELD_OUT,
-    OTHER_TEXT,
     datasets_table,
     likelihood_table,
     samplers_table,
-    samples_table,
-    training_table,
+    table_of_runs,
+    with_means,
     zero_shot_table,
 )
 from tests.reporting.browser import CHROMIUM, browser
@@ -121,8 +117,8 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
             likelihood_table([evaluation(run, name)], [encoding(name, IMAGE_RATES)]), {run: [run]}, HELD_OUT
         ),
         "zero_shot": with_means(zero_shot_table([zero_shot(run, "numpy_docs")]), {run: [run]}, OTHER_TEXT),
-        "samples": samples_table([sample(run)]),
-        "training": training_table([training(run)]),
+        "samples": table_of_runs([sample(run)], SAMPLES, "sample"),
+        "training": table_of_runs([training(run)], TRAINING, "train"),
         "samplers": samplers_table({run: scored_frame(rows)}),
         "datasets": datasets_table([encoding(name, [])]),
         "costs": pl.DataFrame([[f"train@{run}"], [61.5], [59.0], [436.4], [1000], [8.5]], schema=COSTS),

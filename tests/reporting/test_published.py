@@ -9,7 +9,7 @@ from polars.testing import assert_frame_equal
 
 from mdpipe.params import Params
 from mdpipe.params.catalog import find_entry, load_catalog
-from mdpipe.params.load import load_params, parse_params, read_params
+from mdpipe.params.root import load_params, parse_params, read_params
 from mdpipe.reporting.published import NOT_A_BOUND, compare_with_published, read_published
 from mdpipe.reporting.tables import likelihood_table, zero_shot_table
 from tests.reporting.records import evaluation, zero_shot

@@ -5,8 +5,8 @@ import math
 import polars as pl
 import pytest
 
-from mdpipe.reporting.seeds import with_means, without_replicates
-from mdpipe.reporting.tables import HELD_OUT, OTHER_TEXT, likelihood_table, zero_shot_table
+from mdpipe.reporting.schemas import HELD_OUT, OTHER_TEXT
+from mdpipe.reporting.tables import likelihood_table, with_means, without_replicates, zero_shot_table
 from mdpipe.reporting.tables_io import to_display
 from tests.reporting.records import TEXT_RATES, difference, encoding, evaluation, zero_shot
 

@@ -6,20 +6,17 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from mdpipe.data.artifacts.metrics import MetricsError
-from mdpipe.reporting.tables import (
+from mdpipe.reporting.schemas import (
     COMPARISON,
     LIKELIHOOD,
     NGRAM_STATISTICS,
     SAMPLERS,
+    SAMPLES,
     SPEEDS,
+    TRAINING,
     ZERO_SHOT,
-    datasets_table,
-    likelihood_table,
-    samplers_table,
-    samples_table,
-    training_table,
-    zero_shot_table,
 )
+from mdpipe.reporting.tables import datasets_table, likelihood_table, samplers_table, table_of_runs, zero_shot_table
 from tests.reporting.records import (
     IMAGE_RATES,
     TEXT_RATES,
@@ -179,13 +176,13 @@ def test_zero_shot_references_occur_once_per_dataset():
 
 def test_a_sampler_without_a_grid_has_no_steps():
     records = [sample("a", steps=None, time_grid=None), sample("c")]
-    assert rows(samples_table(records), "steps", "time_grid") == [(None, None), (64, "cosine")]
+    assert rows(table_of_runs(records, SAMPLES, "sample"), "steps", "time_grid") == [(None, None), (64, "cosine")]
 
 
 def test_tables_of_nothing_have_their_columns():
     assert likelihood_table([], []).columns == [*LIKELIHOOD, *COMPARISON]
     assert zero_shot_table([]).columns == list(ZERO_SHOT)
-    assert samples_table([]).height == training_table([]).height == 0
+    assert table_of_runs([], TRAINING, "train").columns == list(TRAINING)
 
 
 def without(record, *names):
@@ -213,9 +210,9 @@ def without(record, *names):
         ),
         (lambda: zero_shot_table([without(zero_shot("a", "s"), "source")]), "lacks source;"),
         (lambda: zero_shot_table([zero_shot("a", "s")] * 2), "two records of a, s"),
-        (lambda: samples_table([without(sample("a"), "nfe")]), "'a' lacks nfe;"),
-        (lambda: samples_table([sample("a", best=1.0)]), "'a' has unknown best;"),
-        (lambda: training_table([training("a")] * 2), "two records of a;"),
+        (lambda: table_of_runs([without(sample("a"), "nfe")], SAMPLES, "sample"), "'a' lacks nfe;"),
+        (lambda: table_of_runs([sample("a", best=1.0)], SAMPLES, "sample"), "'a' has unknown best;"),
+        (lambda: table_of_runs([training("a")] * 2, TRAINING, "train"), "two records of a;"),
     ],
 )
 def test_a_wrong_field_of_a_record_is_named(make, named):

@@ -11,7 +11,8 @@ from typer.testing import Result
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.processes import CPU_SECONDS_DIR
-from mdpipe.reporting.tables import SPEEDS, samplers_table
+from mdpipe.reporting.schemas import SPEEDS
+from mdpipe.reporting.tables import samplers_table
 from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.model_io import load_model
 from tests.stages.conftest import SMOKE

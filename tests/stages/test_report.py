@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mdpipe.data.artifacts.metrics import MetricsError, write_record
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, parse_params
 from mdpipe.pipeline import paths
-from mdpipe.reporting.tables import EXPONENTS
+from mdpipe.reporting.schemas import EXPONENTS
 from mdpipe.stages.report import report
 from tests.reporting import records
 

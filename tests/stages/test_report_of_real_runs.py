@@ -10,7 +10,7 @@ import pytest
 from mdpipe.data.artifacts.metrics import read_record
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, parse_params
 from mdpipe.pipeline import paths
-from mdpipe.reporting.tables import SPEEDS
+from mdpipe.reporting.schemas import SPEEDS
 from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample

@@ -17,8 +17,8 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.reporting.image_quality import image_quality_table
 from mdpipe.reporting.images import GAP
+from mdpipe.reporting.tables import image_quality_table
 from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.download import download
 from mdpipe.stages.fit_features import fit_features

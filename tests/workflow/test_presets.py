@@ -9,7 +9,7 @@ from dvc.repo import Repo
 
 from mdpipe.networks.base import build_on_meta, count_parameters
 from mdpipe.params import load_params
-from mdpipe.params.load import REPLICATES_FILE, dump_replicates, read_params
+from mdpipe.params.root import REPLICATES_FILE, dump_replicates, read_params
 from workflow.graph import read_stages
 
 ROOT = Path(__file__).parents[2]

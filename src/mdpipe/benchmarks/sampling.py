@@ -197,7 +197,7 @@ def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, rep
     """
     import polars as pl  # Not above: a GPU node has neither of them.
 
-    from mdpipe.reporting.tables import SPEEDS
+    from mdpipe.reporting.schemas import SPEEDS
 
     if out.suffix != ".csv":
         raise ValueError(f"--out {out} must end in .csv; the machine is described under the same name in .json")

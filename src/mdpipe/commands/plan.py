@@ -18,7 +18,7 @@ from mdpipe.commands.plan_datasets import CHARS_PER_TOKEN, DatasetSize, dataset_
 from mdpipe.commands.plan_sources import NOTHING, UNKNOWN, Estimate, SourceSize, download_size, source_size, total
 from mdpipe.params import Params, Run
 from mdpipe.params.data import TextDataset
-from mdpipe.params.load import RESOLVED_PARAMS_FILE
+from mdpipe.params.root import RESOLVED_PARAMS_FILE
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
 from mdpipe.pipeline.preflight import missing_paths, missing_weights

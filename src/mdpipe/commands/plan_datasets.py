@@ -94,7 +94,9 @@ def dataset_size(name: str, dataset: AnyDataset, source: Source, size: SourceSiz
 
 
 def _shape(dataset: AnyDataset, channels: int) -> Shape:
-    return (dataset.seq_len,) if isinstance(dataset, TextDataset) else (dataset.image_size, dataset.image_size, channels)
+    return (
+        (dataset.seq_len,) if isinstance(dataset, TextDataset) else (dataset.image_size, dataset.image_size, channels)
+    )
 
 
 def split_amounts(dataset: AnyDataset, size: SourceSize) -> dict[str, Estimate]:

@@ -28,7 +28,7 @@ from mdpipe.data.pixels import dequantize
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
 from mdpipe.evaluation.image_features_inception import NUM_FEATURES, Inception, load_inception_weights
 from mdpipe.networks.io import load_weights
-from mdpipe.params.images import CNNFeaturesConfig, FeatureNetworkConfig, InceptionFeaturesConfig
+from mdpipe.params.suites import CNNFeaturesConfig, FeatureNetworkConfig, InceptionFeaturesConfig
 
 WEIGHTS, HEADER = "model.safetensors", "features.json"
 

@@ -1,8 +1,9 @@
 """Types of params.yaml, by which it is checked before anything runs."""
 
-from mdpipe.params.load import (
+from mdpipe.params.root import (
     PARAMS_FILE,
     RESOLVED_PARAMS_FILE,
+    Params,
     ParamsError,
     dump_params,
     json_schema,
@@ -11,9 +12,9 @@ from mdpipe.params.load import (
     parse_params,
     read_params,
 )
-from mdpipe.params.root import Params
-from mdpipe.params.runs import EstimatorConfig, EvaluateConfig, Run, ZeroShot
+from mdpipe.params.runs import EstimatorConfig, EvaluateConfig, Run
 from mdpipe.params.sampling import SampleConfig
+from mdpipe.params.suites import ZeroShot
 from mdpipe.params.training import AdamWConfig, HardwareConfig, MuonConfig, NorMuonConfig, TrainConfig
 
 __all__ = [

@@ -4,19 +4,18 @@ A claim is declared before anything is trained. The stage `report` measures it a
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mdpipe.params.diffusion import MD4Config
-from mdpipe.params.errors import Keys, not_in
+from mdpipe.params.errors import BrokenRules, Keys, not_in
 from mdpipe.params.kinds import AnyKind, Config, KindConfig, Name
 
 if TYPE_CHECKING:
     from mdpipe.params.root import Params
 
-Problems = Iterator[tuple[Keys, str]]
 Finite = Annotated[float, Field(gt=-math.inf, lt=math.inf)]
 MIN_SEEDS = 2
 """Trainings that an error over seeds needs."""
@@ -28,7 +27,7 @@ class MeasureConfig(KindConfig, is_family=True):
     is_ratio: ClassVar[bool] = False
     """True for a ratio, which is estimated by its logarithm."""
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs, bounds and samplers that do not exist, or do not fit each other, with the path of the key."""
         raise NotImplementedError
 
@@ -41,7 +40,7 @@ class PairedConfig(MeasureConfig):
     baseline: str
     """Another one, with the same `seeds`."""
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs that do not exist or differ in their seeds."""
         yield from _seed_problems(params, ("run", self.run), ("baseline", self.baseline))
 
@@ -51,7 +50,7 @@ class DifferenceConfig(PairedConfig):
 
     kind: Literal["difference"] = "difference"
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs that are not evaluated on the same examples, too."""
         yield from super().problems(params)
         found = [params.runs[name] for name in (self.run, self.baseline) if name in params.runs]
@@ -64,7 +63,7 @@ class ZeroShotDifferenceConfig(PairedConfig):
 
     kind: Literal["zero_shot"] = "zero_shot"
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs without zero-shot evaluation, or with other tokens, too."""
         yield from super().problems(params)
         for key, name in (("run", self.run), ("baseline", self.baseline)):
@@ -74,38 +73,19 @@ class ZeroShotDifferenceConfig(PairedConfig):
             yield ("baseline",), "the runs are not on the same dataset, whose tokenizer encodes the sources"
 
 
-class BoundsConfig(MeasureConfig):
-    """A measure of several bounds of the same trainings."""
+class TwoBoundsConfig(MeasureConfig):
+    """A measure of two bounds of the same trainings."""
 
     run: str
     """A key of `runs`, with `seeds`."""
     baseline: str
     """A key of the run's `evaluate.bounds`."""
-
-    def named(self) -> Iterator[tuple[Keys, str]]:
-        """Yield the names of bounds, each with the path of its key."""
-        yield ("baseline",), self.baseline
-
-    def problems(self, params: "Params") -> Problems:
-        """Yield a run without seeds, and bounds that it does not have."""
-        yield from _seed_problems(params, ("run", self.run))
-        if self.run in params.runs:
-            bounds = params.runs[self.run].evaluate.bounds
-            for keys, name in self.named():
-                if name not in bounds:
-                    yield keys, not_in(f"runs.{self.run}.evaluate.bounds", name, bounds)
-
-
-class TwoBoundsConfig(BoundsConfig):
-    """A measure of two bounds of the same trainings."""
-
     bound: str
     """A key of the run's `evaluate.bounds`."""
 
-    def named(self) -> Iterator[tuple[Keys, str]]:
-        """Yield both bounds."""
-        yield ("bound",), self.bound
-        yield from super().named()
+    def problems(self, params: "Params") -> BrokenRules:
+        """Yield a run without seeds, and bounds that it does not have."""
+        yield from _bound_problems(params, self.run, {("bound",): self.bound, ("baseline",): self.baseline})
 
 
 class BoundDifferenceConfig(TwoBoundsConfig):
@@ -121,32 +101,29 @@ class VarianceConfig(TwoBoundsConfig):
     is_ratio: ClassVar[bool] = True
 
 
-class ExponentConfig(BoundsConfig):
+class ExponentConfig(MeasureConfig):
     """Exponent b of excess = a T^b: the slope of log excess on log T, by least squares.
 
     The excess is that of a bound in T steps over the baseline, in continuous time.
     """
 
     kind: Literal["exponent"] = "exponent"
+    run: str
+    """A key of `runs`, with `seeds`."""
+    baseline: str
+    """A key of the run's `evaluate.bounds`."""
     bounds: Annotated[list[str], Field(min_length=2)]
     """Keys of the run's `evaluate.bounds`, with different `timesteps`."""
 
-    def named(self) -> Iterator[tuple[Keys, str]]:
-        """Yield all bounds."""
-        yield from ((("bounds", index), name) for index, name in enumerate(self.bounds))
-        yield from super().named()
-
-    def problems(self, params: "Params") -> Problems:
-        """Yield bounds without timesteps, or with those of another, too."""
-        found = list(super().problems(params))
+    def problems(self, params: "Params") -> BrokenRules:
+        """Yield a run without seeds, bounds that it does not have, and those without timesteps or with equal ones."""
+        named: dict[Keys, str] = {("bounds", index): name for index, name in enumerate(self.bounds)}
+        found = list(_bound_problems(params, self.run, named | {("baseline",): self.baseline}))
         yield from found
-        if not found:
-            seen: set[int] = set()
-            for index, name in enumerate(self.bounds):
-                timesteps = self.timesteps(params, name)
-                if timesteps is None or timesteps in seen:
-                    yield ("bounds", index), "needs `timesteps`, and other ones than the bounds before it"
-                seen.add(timesteps or 0)
+        steps = [] if found else [self.timesteps(params, name) for name in self.bounds]
+        for index, timesteps in enumerate(steps):
+            if timesteps is None or timesteps in steps[:index]:
+                yield ("bounds", index), "needs `timesteps`, and other ones than the bounds before it"
 
     def timesteps(self, params: "Params", name: str) -> int | None:
         """Return the T of a bound; None in continuous time."""
@@ -168,7 +145,7 @@ class FIDConfig(MeasureConfig):
     baseline_samplers: Annotated[list[str], Field(min_length=1)]
     """As many keys of the baseline's `samplers`."""
 
-    def problems(self, params: "Params") -> Problems:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield runs without seeds or image quality, and samplers that they do not have."""
         yield from _seed_problems(params, ("run", self.run), ("baseline", self.baseline))
         measured = params.image_quality.runs
@@ -192,7 +169,7 @@ class Region(Config):
     below: Finite | None = None
     """Upper end; null for none."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that the region is empty."""
         if self.above is not None and self.below is not None and self.above >= self.below:
             yield ("above",), f"must be less than below = {self.below:g}"
@@ -214,7 +191,7 @@ class Claim(Config):
     expect: Region
     """The region that agrees with the claim. A margin for "equal" belongs here."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield a region of all numbers, and ends that a ratio cannot reach."""
         if self.expect.above is None and self.expect.below is None:
             yield ("expect",), "state `above`, `below` or both: any number would agree"
@@ -226,7 +203,7 @@ class Claim(Config):
 Claims = dict[Name, Claim]
 
 
-def _seed_problems(params: "Params", *named: tuple[str, str]) -> Problems:
+def _seed_problems(params: "Params", *named: tuple[str, str]) -> BrokenRules:
     """Yield runs that do not exist or have one training only, or whose seeds differ; `named` are (key, run)."""
     names = params.replicates()
     for key, name in named:
@@ -237,3 +214,13 @@ def _seed_problems(params: "Params", *named: tuple[str, str]) -> Problems:
     seeds = {key: params.runs[name].seeds for key, name in named if name in params.runs}
     if all(seeds.values()) and len({frozenset(listed or ()) for listed in seeds.values()}) > 1:
         yield (named[-1][0],), "the difference is taken seed by seed: both runs need the same `seeds`"
+
+
+def _bound_problems(params: "Params", run: str, named: Mapping[Keys, str]) -> BrokenRules:
+    """Yield a run without seeds, and the names of bounds that it does not have."""
+    yield from _seed_problems(params, ("run", run))
+    if run in params.runs:
+        bounds = params.runs[run].evaluate.bounds
+        for keys, name in named.items():
+            if name not in bounds:
+                yield keys, not_in(f"runs.{run}.evaluate.bounds", name, bounds)

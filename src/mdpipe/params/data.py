@@ -1,15 +1,18 @@
 """The `datasets` of params.yaml: sources with their splits, tokenizers and packing."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from mdpipe.params.errors import Keys, Missing, did_you_mean, refused
+from mdpipe.params.errors import BrokenRules, Missing, did_you_mean, not_in, refused
 from mdpipe.params.kinds import AnyKind, Config, Fraction, KindConfig, Name, Positive
 from mdpipe.params.sources import Modality
+
+if TYPE_CHECKING:
+    from mdpipe.params.root import Params
 
 HELD_OUT_FRACTION = 0.05
 """Fraction of a source that is for validation, and for testing, if nothing else is specified."""
@@ -179,7 +182,7 @@ class Splits(Config):
             for split, spec in specs.items()
         }
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that the two splits leave nothing to train on, or contradict each other."""
         validation, test = pair = self.resolve(()).values()
         if sum(spec for spec in pair if isinstance(spec, float)) >= 1:
@@ -224,7 +227,7 @@ class Packing(Config):
         """Return the number of tokens of the stream in a window."""
         return seq_len - 2 * self.wrap_with_eos
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that windows of different lengths cannot be wrapped, and that separate documents have such windows."""
         if self.wrap_with_eos and not self.drop_last:
             yield ("drop_last",), "wrap_with_eos needs windows of one length: set drop_last to true"
@@ -272,7 +275,7 @@ class Protocol(Packing):
     """Evaluate windows that begin `stride` tokens apart and so overlap: the last `stride` tokens of a window are
     evaluated given the others, its context, and every token once. Null for windows without context."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield the packing's problems, and that wrapped windows cannot overlap."""
         yield from super().broken_rules()
         if self.stride is not None and self.wrap_with_eos:
@@ -330,6 +333,17 @@ class Dataset(Config):
         "test": "splits: {test: ...}",
     }
 
+    def problems(self, params: "Params") -> BrokenRules:
+        """Yield a source that does not exist or has no such data, and splits that images do not have."""
+        modality = modality_of(self)
+        if self.source not in params.sources:
+            yield ("source",), not_in("sources", self.source, params.sources)
+        elif (found := params.sources[self.source].modality) != modality:
+            yield ("tokenizer",), f"source {self.source!r} has {found}s, not {modality}s"
+        for key, spec in self.splits if modality == "image" else ():
+            if isinstance(spec, LastCharacters | Windows):
+                yield ("splits", key), "images have no characters and no windows"
+
 
 class TextDataset(Dataset):
     """Text as one stream of tokens, read in windows."""
@@ -341,7 +355,7 @@ class TextDataset(Dataset):
     seq_len: Annotated[int, Field(ge=4, le=65_536)]
     """Tokens per window: the sequence length of the model."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that training reads documents in one stream."""
         if self.packing.separate_documents:
             yield (

@@ -1,12 +1,11 @@
 """Masking schedules and objectives."""
 
 import math
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mdpipe.params.errors import Keys
+from mdpipe.params.errors import BrokenRules
 from mdpipe.params.kinds import AnyKind, KindConfig, Positive
 
 TimeGrid = Literal["uniform", "cosine"]
@@ -45,7 +44,7 @@ class GeometricConfig(ScheduleConfig):
     beta_max: Annotated[float, Field(gt=0, lt=math.inf)] = 20.0
     """Noise at t = 1: alpha(1) = exp(-beta_max); above `beta_min`."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that the noise does not grow."""
         if self.beta_min >= self.beta_max:
             yield ("beta_min",), f"must be below beta_max = {self.beta_max:g}"
@@ -142,7 +141,7 @@ class MD4Config(DiscreteTimeConfig, ScheduledConfig, CountedLossConfig):
     num_mask_samples: Positive = 1
     """Mask samples per example and training step. GenMD4 needs two; give MD4 two in a fair comparison with it."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that exact counts have no continuous time."""
         if self.exact_counts and self.timesteps is not None:
             yield ("exact_counts",), f"needs continuous time, not timesteps = {self.timesteps}"
@@ -163,7 +162,7 @@ class GenMD4Config(DiscreteTimeConfig, CountedLossConfig):
     """Fraction of each token that is unmasked at time 1."""
     sampler: ClassVar[str | None] = "genmd4_ancestral"
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that the exponents would not be trained by the bound, or that masks would depend on each other."""
         shrink = "the exponents minimize the training loss, and would lower any other by shrinking, not by predicting"
         if self.loss_weight != "bound":

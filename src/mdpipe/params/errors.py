@@ -3,7 +3,7 @@
 import difflib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from mdpipe.params.strict_yaml import dotted
 
 Keys = tuple[int | str, ...]
 """Path of a key: keys of mappings and positions in lists."""
+BrokenRules = Iterator[tuple[Keys, str]]
+"""Rules between settings that are broken, each with the path of the key to report."""
 
 MIN_PREFIX = 3
 """Minimum length of a prefix for which `did_you_mean` suggests a name."""
@@ -86,16 +88,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {by_lower_case[near[0]]!r}?)" if near else ""
 
 
-def refused(rule: str, kind: str = "rule") -> PydanticCustomError:
+def refused(rule: str, kind: str = "rule", context: Mapping[str, Any] | None = None) -> PydanticCustomError:
     """Return the error for a validator to raise if a value breaks a rule."""
-    return PydanticCustomError(kind, "{rule}", {"rule": rule})
+    return PydanticCustomError(kind, "{rule}", {**(context or {}), "rule": rule})
 
 
-def error_at(keys: Keys, value: Any, rule: str, kind: str = "rule") -> ValidationError:
-    """Return the error for the value at a path of keys that breaks a rule."""
-    return ValidationError.from_exception_data(
-        "params", [InitErrorDetails(type=refused(rule, kind), loc=keys, input=value)]
-    )
+def errors_at(problems: Iterable[tuple[Keys, Any, PydanticCustomError]]) -> ValidationError:
+    """Return the error for values that break rules, each with the path of its key."""
+    details = [InitErrorDetails(type=error, loc=keys, input=value) for keys, value, error in problems]
+    return ValidationError.from_exception_data("params", details)
 
 
 def not_in(table: str, name: str, names: Iterable[str], why: str | None = None) -> str:

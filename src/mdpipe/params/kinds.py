@@ -30,10 +30,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, InitErrorDetails, core_schema
-from pydantic_core.core_schema import ErrorType
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, Keys, Missing, did_you_mean, error_at, refused
+from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, BrokenRules, Keys, Missing, did_you_mean, errors_at, refused
 
 MAX_NAME_LENGTH = 64
 """File names contain the name and its stage; file systems allow 255 bytes, some 143."""
@@ -128,9 +127,9 @@ class Config(BaseModel):
         if ignored := sorted(KEYS_WITHOUT_EFFECT & cls.model_fields.keys()):
             raise TypeError(f"DVC's run cache ignores keys called {ignored[0]}; rename this setting of {cls.__name__}")
 
-    def broken_rules(self) -> Iterable[tuple[Keys, str]]:
-        """Return the rules between settings that are broken, each with the path of the key to report."""
-        return ()
+    def broken_rules(self) -> BrokenRules:
+        """Yield the rules between settings that are broken, each with the path of the key to report."""
+        yield from ()
 
     @model_validator(mode="wrap")
     @classmethod
@@ -149,18 +148,17 @@ class Config(BaseModel):
         unknown = [key for key in data if key not in known]
         if not unknown:
             return cast("Config", handler(known))
-        problems = [InitErrorDetails(type=refused(cls._unknown_message(unknown), "unknown_keys"), input=data)]
+        problems: list[tuple[Keys, Any, PydanticCustomError]]
+        problems = [((), data, refused(cls._unknown_message(unknown), "unknown_keys"))]
         try:
             handler(known)
         except ValidationError as error:
-            for found in error.errors():
-                if found["input"] in missing.values():
-                    continue  # The unknown key may be its misspelling.
-                kind = found["type"] if found["type"] in get_args(ErrorType) else refused(found["msg"], found["type"])
-                problems.append(
-                    InitErrorDetails(type=kind, loc=found["loc"], input=found["input"], ctx=found.get("ctx", {}))
-                )
-        raise ValidationError.from_exception_data(cls.__name__, problems)
+            problems += [
+                (found["loc"], found["input"], refused(found["msg"], found["type"], found.get("ctx", {})))
+                for found in error.errors()
+                if found["input"] not in missing.values()  # The unknown key may be its misspelling.
+            ]
+        raise errors_at(problems)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -181,20 +179,9 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _report_broken_rules(self) -> Self:
-        if problems := [
-            InitErrorDetails(type=refused(rule), loc=keys, input=self._value_at(keys))
-            for keys, rule in self.broken_rules()
-        ]:
-            raise ValidationError.from_exception_data(type(self).__name__, problems)
+        if problems := [(keys, keys[-1], refused(rule)) for keys, rule in self.broken_rules()]:
+            raise errors_at(problems)
         return self
-
-    def _value_at(self, keys: Keys) -> Any:
-        """Return the value at a path of keys; for a key without a value, the key."""
-        value: Any = self
-        for key in keys:
-            found = getattr(value, str(key)) if isinstance(value, BaseModel) else value[key]
-            value = key if found is None and isinstance(value, dict) else found
-        return value
 
     @classmethod
     def _unknown_message(cls, unknown: list[Any]) -> str:
@@ -293,17 +280,18 @@ class KindConfig(Config):
         added = f", or the name of an added file of {cls.package}" if cls.package else ""
         rule = f"one of {', '.join(cls.kinds)}{added}"
         if not isinstance(data, dict | str):
-            raise error_at(where, data, f"must be a kind, or a mapping whose `kind` is {rule}", kind="kind")
+            stated = f"must be a kind, or a mapping whose `kind` is {rule}"
+            raise errors_at([(where, data, refused(stated, "kind"))])
         kind, keys = (data.get("kind", Missing("kind")), (*where, "kind")) if isinstance(data, dict) else (data, where)
         try:
             if isinstance(kind, str) and (found := cls.find(kind)):
                 return found
         except ValueError as error:
-            raise error_at(keys, kind, str(error)) from None
+            raise errors_at([(keys, kind, refused(str(error)))]) from None
         # For `objective: {kind: {kind: md4}}`, the hint is about md4.
         name = kind.get("kind") if isinstance(kind, dict) else kind
         hint = cls.hint(name, cls.kinds) if isinstance(name, str) else ""
-        raise error_at(keys, kind, f"must be {rule}{hint}")
+        raise errors_at([(keys, kind, refused(f"must be {rule}{hint}"))])
 
     @classmethod
     def parse(cls, data: Any) -> Self:

@@ -1,11 +1,10 @@
 """Networks, which are the denoisers of runs."""
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mdpipe.params.errors import Keys
+from mdpipe.params.errors import BrokenRules
 from mdpipe.params.kinds import AnyKind, KindConfig, Positive
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
@@ -74,7 +73,7 @@ class TransformerConfig(NetworkConfig):
         """Number of pairs of layers with a skip connection."""
         return (self.num_layers - 1) // 2 if self.unet_skips else 0
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that the heads do not have an even number of channels each, or that tables or skips have no layers."""
         if 2 * self.value_embeddings > self.num_layers:
             yield ("value_embeddings",), f"must be at most half of num_layers = {self.num_layers}"
@@ -128,7 +127,7 @@ class UViTConfig(ConvNetConfig):
     dropout: DropoutRate = 0.0
     """Dropout rate of single elements, before the second convolution of a block and within the transformer."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that the heads do not have the same number of channels."""
         if self.transformer_width % self.num_heads:
             yield ("num_heads",), f"does not divide transformer_width = {self.transformer_width}"

@@ -1,23 +1,28 @@
-"""The whole of params.yaml, with the rules that span its sections."""
+"""The whole of params.yaml: read, checked, and written with all defaults filled in."""
 
-import math
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable
 from hashlib import md5
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from mdpipe.file_formats import ending, refusal
+import yaml
+from pydantic import ValidationError
+
 from mdpipe.params.claims import Claims
-from mdpipe.params.data import AnyDataset, ImageDataset, LastCharacters, Splits, TextDataset, Windows, modality_of
-from mdpipe.params.errors import Keys, not_in
-from mdpipe.params.images import ImageQuality
+from mdpipe.params.data import AnyDataset, Dataset
+from mdpipe.params.errors import BrokenRules, Keys, problem_lines
 from mdpipe.params.kinds import MAX_NAME_LENGTH, Config, Distinct, Name, RunName, Seed
-from mdpipe.params.runs import Comparison, Run, StepsToBound, ZeroShot
-from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerSuite, compatible_samplers, is_compatible
-from mdpipe.params.sources import AnySource, HuggingFaceSource, files_by_split
+from mdpipe.params.runs import Run
+from mdpipe.params.sources import AnySource
+from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
+from mdpipe.params.suites import Comparison, ImageQuality, SamplerSuite, StepsToBound, ZeroShot
 
-BrokenRules = Iterator[tuple[Keys, str]]
-VALIDATION_RULE = "has no validations: write `validation: {{every: N}}` in runs.{}.train"
+PARAMS_FILE = Path("params.yaml")
+REPLICATES_FILE = Path("params.replicates.yaml")
+"""The runs that `seeds` adds to those of params.yaml, made by the stage `resolve`: DVC reads both for its templates."""
+RESOLVED_PARAMS_FILE = Path("params.resolved.yaml")
+"""The same with all defaults filled in, made by the stage `resolve`: the stages that DVC runs read this file."""
 
 
 class Params(Config):
@@ -58,7 +63,7 @@ class Params(Config):
         measured = {other: run for name, run in self.image_quality.runs.items() for other in named.get(name, [name])}
         return self.model_copy(
             update={
-                "runs": self._all_runs,
+                "runs": self.all_runs,
                 "zero_shot": self.zero_shot.model_copy(update={"runs": runs}),
                 "image_quality": self.image_quality.model_copy(update={"runs": measured}),
             }
@@ -72,11 +77,11 @@ class Params(Config):
 
     def seed_of(self, run: str) -> int:
         """Return the seed of a run's training and samples."""
-        seed = self._all_runs[run].seed
+        seed = self.all_runs[run].seed
         return self.seed if seed is None else seed
 
     @property
-    def _all_runs(self) -> dict[str, Run]:
+    def all_runs(self) -> dict[str, Run]:
         """The runs of all seeds, by name."""
         return {
             replicate: settings
@@ -84,53 +89,29 @@ class Params(Config):
             for replicate, settings in run.replicates(name, self.seed).items()
         }
 
+    def dataset_of(self, run: str) -> Dataset | None:
+        """Return the dataset of a run; None if one of the two does not exist, which is a problem of its own."""
+        runs = self.all_runs
+        return self.datasets.get(runs[run].dataset) if run in runs else None
+
     def broken_rules(self) -> BrokenRules:
         """Yield names that do not exist, and sections that do not fit each other."""
-        yield from self._source_problems()
-        yield from self._dataset_problems()
-        yield from self._seed_problems()
-        yield from self._run_problems()
-        yield from self._comparison_problems()
-        yield from self._steps_problems()
-        yield from self._zero_shot_problems()
-        yield from self._sampler_problems()
-        yield from self._image_quality_problems()
-        for name, claim in self.claims.items():
-            yield from ((("claims", name, "measure", *keys), rule) for keys, rule in claim.measure.problems(self))
-
-    def _has_dataset(self, run: str) -> bool:
-        """Return True if the run and its dataset exist; further problems of one that does not are not reported."""
-        return run in self._all_runs and self._all_runs[run].dataset in self.datasets
-
-    def _modality_of_run(self, run: str) -> str | None:
-        return modality_of(self.datasets[self._all_runs[run].dataset]) if self._has_dataset(run) else None
-
-    def _source_problems(self) -> BrokenRules:
-        """Yield files that the kind of a source does not read, by their names, and folders that DVC does not watch."""
         for name, source in self.sources.items():
-            where, path = ("sources", name), Path(source.path)
-            if isinstance(source, HuggingFaceSource):
-                folder = Path(source.name)
-                if folder.is_dir() and not folder.resolve().is_relative_to(path.resolve()):
-                    rule = f"`name` is a folder here, and DVC watches only `path`: set it to {source.name!r}, too"
-                    yield (*where, "path"), rule
-            if not path.is_dir() and (why := refusal(source.kind, ending(source.path))):
-                yield (*where, "path"), why
-            if not path.is_file():
-                for split, glob in files_by_split(getattr(source, "pattern", "")).items():
-                    if why := refusal(source.kind, ending(glob)):
-                        yield (*where, "pattern", *([] if split is None else [split])), why
-
-    def _dataset_problems(self) -> BrokenRules:
+            yield from _within(("sources", name), source.problems())
         for name, dataset in self.datasets.items():
-            where, modality = ("datasets", name), modality_of(dataset)
-            if dataset.source not in self.sources:
-                yield (*where, "source"), not_in("sources", dataset.source, self.sources)
-            elif (found := self.sources[dataset.source].modality) != modality:
-                yield (*where, "tokenizer"), f"source {dataset.source!r} has {found}s, not {modality}s"
-            for key in Splits.model_fields if modality == "image" else ():
-                if isinstance(getattr(dataset.splits, key), LastCharacters | Windows):
-                    yield (*where, "splits", key), "images have no characters and no windows"
+            yield from _within(("datasets", name), dataset.problems(self))
+        yield from self._seed_problems()
+        for name, run in self.runs.items():
+            yield from _within(("runs", name), run.problems(self))
+        for index, pair in enumerate(self.comparisons):
+            yield from _within(("comparisons", index), pair.problems(self))
+        if self.steps_to_bound is not None:
+            yield from _within(("steps_to_bound",), self.steps_to_bound.problems(self))
+        yield from _within(("zero_shot",), self.zero_shot.problems(self))
+        yield from _within(("samplers",), self.samplers.problems(self))
+        yield from _within(("image_quality",), self.image_quality.problems(self))
+        for name, claim in self.claims.items():
+            yield from _within(("claims", name, "measure"), claim.measure.problems(self))
 
     def _seed_problems(self) -> BrokenRules:
         """Yield names of runs that are taken by the replicates of others, or whose replicates have too long names."""
@@ -144,149 +125,105 @@ class Params(Config):
                 rule = f"makes the name {longest!r}, and a name has at most {MAX_NAME_LENGTH} characters"
                 yield ("runs", name, "seeds"), rule
 
-    def _run_problems(self) -> BrokenRules:
-        for name, run in self.runs.items():
-            at_dataset = ("runs", name, "dataset")
-            if run.dataset not in self.datasets:
-                yield at_dataset, not_in("datasets", run.dataset, self.datasets)
-                continue
-            dataset, network = self.datasets[run.dataset], run.network
-            if not network.takes_text and modality_of(dataset) == "text":
-                images = sorted(key for key, other in self.datasets.items() if modality_of(other) == "image")
-                rule = f"a {network.kind} needs images and {run.dataset!r} is text; datasets of images:"
-                yield at_dataset, f"{rule} {', '.join(images) or 'none is defined'}"
-            patch = network.patch_size
-            if isinstance(dataset, ImageDataset) and dataset.image_size % patch:
-                rule = f"a {network.kind} takes patches of {patch} x {patch} pixels, and {run.dataset!r} has images"
-                yield at_dataset, f"{rule} of {dataset.image_size} x {dataset.image_size}"
-            source = self.sources.get(dataset.source)
-            if run.class_cond is not None and source is not None and not source.has_classes:
-                yield ("runs", name, "class_cond"), f"source {dataset.source!r} has no classes; set class_cond to null"
 
-    def _comparison_problems(self) -> BrokenRules:
-        runs = self._all_runs
-        for index, pair in enumerate(self.comparisons):
-            at_run, at_baseline = ("comparisons", index, "run"), ("comparisons", index, "baseline")
-            for where, name in ((at_run, pair.run), (at_baseline, pair.baseline)):
-                if name not in runs:
-                    yield where, not_in("runs", name, runs)
-            if pair.run == pair.baseline:
-                yield at_baseline, "a run differs from itself by 0"
-            seeds = [set(runs[name].seeds or ()) for name in (pair.run, pair.baseline) if name in runs]
-            if all(seeds) and len({*map(frozenset, seeds)}) > 1:
-                rule = f"the difference is taken seed by seed: {pair.run!r} and {pair.baseline!r} need the same `seeds`"
-                yield at_baseline, rule
-            if self._has_dataset(pair.run) and self._has_dataset(pair.baseline):
-                first, second = runs[pair.run], runs[pair.baseline]
-                if (first.dataset, first.evaluate.split) != (second.dataset, second.evaluate.split):
-                    rule = f"{pair.run!r} and {pair.baseline!r} are not evaluated on the same split of the same dataset"
-                    yield at_baseline, rule
+def _within(section: Keys, problems: BrokenRules) -> BrokenRules:
+    """Yield the problems of a section, by the path of their keys in params.yaml."""
+    return (((*section, *keys), rule) for keys, rule in problems)
 
-    def _steps_problems(self) -> BrokenRules:
-        """Yield rows of `steps_to_bound` that do not exist, or cannot be compared with the baseline."""
-        if (table := self.steps_to_bound) is None:
-            return
-        baseline, above = self.runs.get(table.baseline), [table.baseline]
-        if baseline is None:
-            yield ("steps_to_bound", "baseline"), not_in("runs", table.baseline, self.runs)
-        elif baseline.train.validation is None:
-            yield ("steps_to_bound", "baseline"), VALIDATION_RULE.format(table.baseline)
-        for name, changed in table.runs.items():
-            where = ("steps_to_bound", "runs", name)
-            if changed not in above:
-                yield where, not_in("the rows above", changed, above)
-            if name not in self.runs:
-                yield where, f"the row is {not_in('runs', name, self.runs)}"
-            elif name == table.baseline:
-                yield where, "the baseline is the first row already"
-            elif (run := self.runs[name]).train.validation is None:
-                yield where, VALIDATION_RULE.format(name)
-            elif baseline is not None and run.measured_by != baseline.measured_by:
-                rule = "need the same dataset, `seeds`, split of evaluation, and examples and draws of validation"
-                yield where, f"{name!r} and {table.baseline!r} {rule}"
-            above.append(name)
 
-    def _zero_shot_problems(self) -> BrokenRules:
-        runs = self._all_runs
-        text_sources = [key for key, source in self.sources.items() if source.modality == "text"]
-        text_runs = [key for key in runs if self._modality_of_run(key) == "text"]
-        for name in self.zero_shot.runs:
-            if name in runs and not self._has_dataset(name):
-                continue
-            if name not in text_runs:
-                why = f"its dataset {runs[name].dataset!r} has images" if name in runs else None
-                yield ("zero_shot", "runs", name), not_in("the text runs", name, text_runs, why)
-                continue
-            trained_on = self.datasets[runs[name].dataset].source
-            if trained_on in self.zero_shot.sources:
-                rule = f"run {name!r} was trained on source {trained_on!r}: that would not be zero-shot"
-                yield ("zero_shot", "sources", trained_on), rule
-        datasets = {name: self.datasets[runs[name].dataset] for name in text_runs}
-        lengths = {name: dataset.seq_len for name, dataset in datasets.items() if isinstance(dataset, TextDataset)}
-        for name, protocols in self.zero_shot.sources.items():
-            for protocol, convention in protocols.items():
-                where = ("zero_shot", "sources", name, protocol, "stride")
-                too_short = [
-                    run for run in self.zero_shot.runs if (convention.stride or 0) > lengths.get(run, math.inf)
-                ]
-                if too_short:
-                    yield where, f"run {too_short[0]!r} has windows of seq_len = {lengths[too_short[0]]}; lower it"
-            if name not in text_sources:
-                why = "it has images" if name in self.sources else None
-                yield ("zero_shot", "sources", name), not_in("the text sources", name, text_sources, why)
+class ParamsError(ValueError):
+    """params.yaml is invalid; the message has the key, the value and the allowed values."""
 
-    def _sampler_problems(self) -> BrokenRules:
-        runs = self._all_runs
-        for name, scored in self.samplers.runs.items():
-            where = ("samplers", "runs", name)
-            if name not in runs:
-                yield where, not_in("runs", name, runs)
-                continue
-            if not self._has_dataset(name):
-                continue
-            dataset, reference = runs[name].dataset, scored.reference_model
-            causal = [key for key, run in runs.items() if type(run.objective).is_causal and run.dataset == dataset]
-            if reference not in causal and (reference not in runs or self._has_dataset(reference)):
-                rule = not_in(f"the autoregressive runs on {dataset!r}", reference, causal)
-                yield (*where, "reference_model"), rule
-            if scored.causal_lm is not None and self._modality_of_run(name) != "text":
-                yield (*where, "causal_lm"), f"scores text, and run {name!r} is of images"
-            if scored.dataset != dataset:
-                yield (*where, "dataset"), f"run {name!r} is on {dataset!r}"
-        samplers = self.samplers.samplers
-        kinds = [sampler.kind for sampler in samplers]
-        for index, kind in enumerate(kinds):
-            if kind in kinds[:index]:
-                rule = "a sampler's rows are known by its kind and steps: compare one of each kind"
-                yield ("samplers", "samplers", index, "kind"), rule
-        if not self.samplers.steps and any(isinstance(sampler, DiscreteTimeSamplerConfig) for sampler in samplers):
-            yield ("samplers", "steps"), "samplers with a time grid need at least one number of steps"
 
-    def _image_quality_problems(self) -> BrokenRules:
-        suite, runs = self.image_quality, self._all_runs
-        images = [key for key, dataset in self.datasets.items() if modality_of(dataset) == "image"]
-        image_runs = [key for key in runs if self._modality_of_run(key) == "image"]
-        for name, network in suite.features.items():
-            if network.dataset not in images:
-                why = "it has text" if network.dataset in self.datasets else None
-                where = ("image_quality", "features", name, "dataset")
-                yield where, not_in("the datasets of images", network.dataset, images, why)
-        for name, measured in suite.runs.items():
-            at_run = ("image_quality", "runs", name)
-            if name not in image_runs:
-                why = "its dataset has text" if self._has_dataset(name) else None
-                yield at_run, not_in("the runs of images", name, image_runs, why)
-                continue
-            dataset = runs[name].dataset
-            if measured.dataset != dataset:
-                yield (*at_run, "dataset"), f"run {name!r} is on {dataset!r}"
-            fitting = [key for key, network in suite.features.items() if network.dataset == dataset]
-            if measured.features not in fitting:
-                rule = not_in(f"the feature networks for {dataset!r}", measured.features, fitting)
-                yield (*at_run, "features"), rule
-            objective = type(runs[name].objective)
-            for key, sampler in measured.samplers.items():
-                if not is_compatible(sampler.kind, objective):
-                    allowed = ", ".join(compatible_samplers(objective))
-                    rule = f"does not fit a run of {runs[name].objective.kind}; allowed: {allowed}"
-                    yield (*at_run, "samplers", key, "kind"), rule
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        ParamsError: the file is missing, is not valid YAML, or has settings that cannot be run.
+    """
+    return parse_params(read_params(path), name=str(path))
+
+
+def read_params(path: Path = PARAMS_FILE) -> Any:
+    """Return the content of a params file without checking its settings.
+
+    Raises:
+        ParamsError: the file is missing, is not valid YAML or means one thing to YAML 1.1 and another to 1.2.
+    """
+    try:
+        return read_yaml(path.read_bytes())
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path} is missing: run from the repository's root, or take a preset:"
+            f" cp workflow/presets/smoke.yaml {path}"
+        ) from None
+    except IsADirectoryError:
+        raise ParamsError(f"{path} is a folder; name the params file in it, such as {path / PARAMS_FILE}") from None
+    except StrictYAMLError as error:
+        raise ParamsError(f"{path}: {error}") from None
+
+
+def parse_assignments(option: str, texts: Iterable[str]) -> dict[str, tuple[str, Any]]:
+    """Return how each KEY=VALUE of an option was given, and its value as in a params file, by key.
+
+    Raises:
+        ParamsError: one sets nothing, or its value is not valid YAML, or ambiguous; the message names the option.
+    """
+    given = {}
+    for assignment in texts:
+        key, sign, text = assignment.partition("=")
+        if not sign:
+            raise ParamsError(f"{option} {assignment} sets nothing; write {option} KEY=VALUE")
+        try:
+            given[key] = (f"{option} {assignment}", read_yaml(text.encode()))
+        except StrictYAMLError as error:
+            raise ParamsError(f"{option} {assignment}: {error}; quote a text that has signs of YAML in it") from None
+    return given
+
+
+def parse_params(data: Any, name: str = "params") -> Params:
+    """Check the content of a params file, and give a run with `seeds` one run per seed.
+
+    Raises:
+        ParamsError: with one line per problem, which begins with `name`.
+    """
+    try:
+        return Params.model_validate(data).with_replicates()
+    except ValidationError as error:
+        raise ParamsError("\n".join(f"{name}: {line}" for line in problem_lines(error, data))) from None
+
+
+def dump_params(params: Params) -> str:
+    """Return params as YAML, with all defaults filled in."""
+    note = f"# {PARAMS_FILE} with all defaults filled in, written by the stage `resolve`. Edit {PARAMS_FILE} instead.\n"
+    return note + yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, width=120, default_flow_style=None)
+
+
+def dump_replicates(params: Params, stated: Any) -> str:
+    """Return as YAML what DVC's templates need of the runs that `seeds` adds.
+
+    Args:
+        params: the params, with a run for each seed.
+        stated: the content of params.yaml. What it has itself is left out, since DVC accepts no key twice.
+    """
+    zero_shot, measured = ((stated.get(key) or {}).get("runs") or {} for key in ("zero_shot", "image_quality"))
+    added = {
+        "runs": {name: {"dataset": run.dataset} for name, run in params.runs.items() if name not in stated["runs"]},
+        "zero_shot": {"runs": {name: None for name in params.zero_shot.runs if name not in zero_shot}},
+        "image_quality": {
+            "runs": {
+                name: {"features": run.features, "dataset": run.dataset}
+                for name, run in params.image_quality.runs.items()
+                if name not in measured
+            }
+        },
+    }
+    note = (
+        f"# The runs that `seeds` adds to those of {PARAMS_FILE}, written by the stage `resolve` for DVC's templates.\n"
+    )
+    return note + yaml.safe_dump(added, sort_keys=False, width=120)
+
+
+def json_schema() -> str:
+    """Return the JSON Schema of params.yaml, for editors."""
+    return json.dumps(Params.model_json_schema(), indent=1, sort_keys=True) + "\n"

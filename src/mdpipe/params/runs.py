@@ -1,18 +1,20 @@
-"""The `runs` of params.yaml, comparisons of runs, and the zero-shot suite."""
+"""The `runs` of params.yaml."""
 
 import math
-from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, Tag, ValidationError, model_validator
 
-from mdpipe.params.data import Protocols
+from mdpipe.params.data import ImageDataset, modality_of
 from mdpipe.params.diffusion import AnyObjective, ObjectiveConfig, ScheduledConfig
-from mdpipe.params.errors import Keys
-from mdpipe.params.kinds import AnyKind, Config, MappingOfNames, Name, Positive, RunNames, Seed, by_form
+from mdpipe.params.errors import BrokenRules, not_in
+from mdpipe.params.kinds import AnyKind, Config, Name, Positive, Seed, by_form
 from mdpipe.params.networks import AnyNetwork
-from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, compatible_samplers, is_compatible
+from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, unfit
 from mdpipe.params.training import HardwareConfig, TrainConfig
+
+if TYPE_CHECKING:
+    from mdpipe.params.root import Params
 
 EvenNumber = Annotated[int, Field(ge=2, multiple_of=2)]
 
@@ -111,7 +113,7 @@ class Run(Config):
             return {**data, "sample": {**sample, "sampler": sampler or DEFAULT_SAMPLER}}
         return data
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield settings of seeds, network, sampler and training that do not fit each other."""
         if self.seeds is not None:
             if len(self.seeds) < 2:
@@ -120,7 +122,7 @@ class Run(Config):
                 yield ("seeds",), "must be distinct: the same seed gives the same training"
             elif self.seed not in (None, self.seeds[0]):
                 yield ("seed",), f"`seeds` begins with {self.seeds[0]}: leave `seed` out"
-        objective, network, sampler = self.objective, self.network, self.sample.sampler.kind
+        objective, network = self.objective, self.network
         if objective.is_causal and not network.can_be_causal:
             rule = f"a run of {objective.kind} needs a network that can be causal: transformer"
             yield ("network", "kind"), rule
@@ -128,9 +130,8 @@ class Run(Config):
             yield ("evaluate", "bounds"), f"a model of {objective.kind} predicts no masked tokens: must be empty"
         if network.time_conditioning and not objective.has_time:
             yield ("network", "time_conditioning"), f"{objective.kind} has no time to condition on: must be false"
-        if not is_compatible(sampler, type(objective)):
-            allowed = ", ".join(compatible_samplers(type(objective)))
-            yield ("sample", "sampler", "kind"), f"does not fit a run of {objective.kind}; allowed: {allowed}"
+        if misfit := unfit(self.sample.sampler, objective):
+            yield ("sample", "sampler", "kind"), misfit
         if self.sample.guidance_scale is not None and self.class_cond is None:
             yield ("sample", "guidance_scale"), "guidance needs classes, and class_cond is null: must be null"
         micro_batches = self.hardware.num_processes * self.hardware.gradient_accumulation_steps
@@ -140,6 +141,24 @@ class Run(Config):
                 f"must be a multiple of {micro_batches}: hardware.num_processes = {self.hardware.num_processes} times"
                 f" hardware.gradient_accumulation_steps = {self.hardware.gradient_accumulation_steps}",
             )
+
+    def problems(self, params: "Params") -> BrokenRules:
+        """Yield a dataset that does not exist, or does not fit the network or the class conditioning."""
+        if self.dataset not in params.datasets:
+            yield ("dataset",), not_in("datasets", self.dataset, params.datasets)
+            return
+        dataset, network = params.datasets[self.dataset], self.network
+        if not network.takes_text and modality_of(dataset) == "text":
+            images = sorted(key for key, other in params.datasets.items() if modality_of(other) == "image")
+            rule = f"a {network.kind} needs images and {self.dataset!r} is text; datasets of images:"
+            yield ("dataset",), f"{rule} {', '.join(images) or 'none is defined'}"
+        patch = network.patch_size
+        if isinstance(dataset, ImageDataset) and dataset.image_size % patch:
+            rule = f"a {network.kind} takes patches of {patch} x {patch} pixels, and {self.dataset!r} has images"
+            yield ("dataset",), f"{rule} of {dataset.image_size} x {dataset.image_size}"
+        source = params.sources.get(dataset.source)
+        if self.class_cond is not None and source is not None and not source.has_classes:
+            yield ("class_cond",), f"source {dataset.source!r} has no classes; set class_cond to null"
 
     @property
     def measured_by(self) -> tuple[object, ...]:
@@ -160,39 +179,3 @@ class Run(Config):
         first, *others = self.seeds
         further = {f"{name}-seed{seed}": self.model_copy(update={"seed": seed, "seeds": None}) for seed in others}
         return {name: self.model_copy(update={"seed": first}), **further}
-
-
-class ZeroShot(EstimatorConfig):
-    """Evaluate each run on each source; no run was trained on any of them."""
-
-    runs: RunNames = {}
-    """Text runs: keys of `runs`. A run with `seeds` is evaluated once per seed."""
-    sources: Annotated[dict[Name, Protocols], MappingOfNames] = {}
-    """Text sources, keys of `sources`, each with its protocols: packings by name, such as `{lambada: sedd}`, `{lambada:
-    {sedd, mdlm_zero_shot}}`, or one of your own, `{lambada: {sliding: {stride: 64}}}`; null for `stream`. None of the
-    runs may be trained on a source."""
-    renamed: ClassVar[dict[str, str]] = EstimatorConfig.renamed | {"packing": "sources: {NAME: PACKING}"}
-
-
-class Comparison(Config):
-    """Two runs on the same examples. The likelihood table shows their difference: the mean over seeds with a paired
-    standard error over trainings and examples if both have `seeds`, and otherwise as of one training each.
-    """
-
-    run: str
-    """A key of `runs`."""
-    baseline: str
-    """Another run, evaluated on the same split of the same dataset; if both have `seeds`, the same ones."""
-    renamed: ClassVar[dict[str, str]] = {"against": "baseline"}
-
-
-class StepsToBound(Config):
-    """The steps and CPU seconds after which runs first reach a bound, by the validations of their trainings."""
-
-    bits: Annotated[float, Field(gt=0, lt=math.inf)]
-    """The bound to reach, in bits per token or dimension."""
-    baseline: str
-    """The run whose steps are 1, a key of `runs`. It is the first row of the table."""
-    runs: Annotated[dict[str, str], Field(min_length=1)]
-    """The other rows in their order: a key of `runs`, and the row above that it is a change of. All rows need the
-    baseline's dataset, `seeds` and split of evaluation, and `train.validation` on the same examples and draws."""

@@ -1,14 +1,12 @@
-"""Sampling: samplers, a run's `sample`, and the suite that compares samplers."""
+"""Sampling: samplers, and a run's `sample`."""
 
 import math
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from mdpipe.params.diffusion import ObjectiveConfig, TimeGrid
-from mdpipe.params.errors import Keys
-from mdpipe.params.kinds import AnyKind, Config, Distinct, KindConfig, Positive, RunName
+from mdpipe.params.kinds import AnyKind, Config, KindConfig, Positive
 
 
 class SamplerConfig(KindConfig, package="mdpipe.diffusion.samplers", is_family=True):
@@ -126,6 +124,13 @@ def compatible_samplers(objective: type[ObjectiveConfig]) -> list[str]:
     return sorted(found, key=lambda kind: kind != DEFAULT_SAMPLER)
 
 
+def unfit(sampler: SamplerConfig, objective: ObjectiveConfig) -> str | None:
+    """Return the rule that a sampler breaks which cannot sample from a run of the objective; None if it can."""
+    if is_compatible(sampler.kind, type(objective)):
+        return None
+    return f"does not fit a run of {objective.kind}; allowed: {', '.join(compatible_samplers(type(objective)))}"
+
+
 class SampleConfig(Config):
     """Number of samples, sampler, and choice of tokens."""
 
@@ -143,56 +148,3 @@ class SampleConfig(Config):
     """Scale s of classifier-free guidance for a class-conditional run, else null. Log-probabilities are (1 + s)
     conditional - s unconditional: 0 is the conditional model. The samples take the classes in turn."""
     renamed: ClassVar[dict[str, str]] = {"guidance": "guidance_scale", "steps": "sampler: {kind: KIND, steps: N}"}
-
-
-class ReferenceModel(Config):
-    """The models that score the samples of a run."""
-
-    reference_model: str
-    """An autoregressive run on the same dataset, whose exact likelihood gives the generative perplexity."""
-    dataset: str
-    """The dataset of both; its held-out split is scored as well. DVC's templates need it here."""
-    causal_lm: str | None = None
-    """A second reference model for text, of the library `transformers`: a folder, or a name on the Hugging Face Hub
-    such as openai-community/gpt2-large. It reads the decoded samples by its own tokenizer; null for none."""
-    renamed: ClassVar[dict[str, str]] = {"judge": "reference_model"}
-
-
-class SamplerSuite(Config):
-    """Compare samplers: quality against the number of network calls, and against entropy over temperatures."""
-
-    runs: dict[RunName, ReferenceModel] = {}
-    """The runs to sample from, keys of `runs`, each with its reference model. Of a run with `seeds`, the name means the
-    training with the first seed, and NAME-seedN another one."""
-    samplers: list[AnySampler] = []
-    """The samplers, at most one of each kind."""
-    steps: Annotated[list[Positive], Distinct] = [8, 16, 32, 64]
-    """Numbers of steps at which each sampler with a time grid is run; the samplers' own are not used."""
-    temperatures: Annotated[list[Temperature], Distinct] = [1.0]
-    """Temperatures at which each sampler is run with the largest number of steps, or without a time grid. The smaller
-    numbers of steps have temperature 1, which must be in the list."""
-    count: Annotated[int, Field(ge=2)] = 32
-    """Samples per sampler, number of steps and temperature."""
-
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
-        """Yield temperatures without 1."""
-        if 1 not in self.temperatures:
-            yield ("temperatures",), "must include 1, at which samples have the distribution of the model"
-
-    def temperatures_for(self, sampler: SamplerConfig) -> list[float]:
-        """Return the temperatures of one of `samplers_for`."""
-        is_full = not isinstance(sampler, DiscreteTimeSamplerConfig) or sampler.steps == max(self.steps)
-        return self.temperatures if is_full else [1.0]
-
-    def samplers_for(self, objective: ObjectiveConfig) -> list[SamplerConfig]:
-        """Return the samplers that a run of the objective is sampled by, those with a grid at every number of steps."""
-        return [
-            expanded
-            for sampler in self.samplers
-            if is_compatible(sampler.kind, type(objective))
-            for expanded in (
-                [sampler.model_copy(update={"steps": steps}) for steps in self.steps]
-                if isinstance(sampler, DiscreteTimeSamplerConfig)
-                else [sampler]
-            )
-        ]

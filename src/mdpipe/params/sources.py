@@ -1,13 +1,14 @@
 """The `sources` of params.yaml, one class per kind; `mdpipe.data.sources` reads them."""
 
 import codecs
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, Tag
 
+from mdpipe.file_formats import ending, refusal
 from mdpipe.params.catalog import find_entry
-from mdpipe.params.errors import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN, Keys
+from mdpipe.params.errors import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN, BrokenRules
 from mdpipe.params.kinds import AnyKind, Config, Distinct, KindConfig, Positive, WatchedPath, by_form
 
 Modality = Literal["text", "image"]
@@ -107,6 +108,16 @@ class Source(KindConfig, is_family=True):
     def resolve(self) -> "Source":
         """Return the source that is read: the one that a catalog entry refers to, else this one."""
         return self
+
+    def problems(self) -> BrokenRules:
+        """Yield files that the kind does not read, by their names."""
+        path = Path(self.path)
+        if not path.is_dir() and (why := refusal(self.kind, ending(self.path))):
+            yield ("path",), why
+        if not path.is_file():
+            for split, glob in files_by_split(getattr(self, "pattern", "")).items():
+                if why := refusal(self.kind, ending(glob)):
+                    yield ("pattern", *([] if split is None else [split])), why
 
 
 # Text
@@ -208,7 +219,7 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
     label_column: str | None = None
     """The column with the class numbers of the images; null for none."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield settings for images of a data set of text, and the other way round."""
         if self.image_column is None:
             keys, rule = ("label_column", "mode", "resize"), "is for images: name their column in `image_column`, too"
@@ -223,6 +234,12 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
     def modality(self) -> Modality:
         """Return what the source contains."""
         return "text" if self.image_column is None else "image"
+
+    def problems(self) -> BrokenRules:
+        """Yield a folder that DVC does not watch, too."""
+        if (folder := Path(self.name)).is_dir() and not folder.resolve().is_relative_to(Path(self.path).resolve()):
+            yield ("path",), f"`name` is a folder here, and DVC watches only `path`: set it to {self.name!r}, too"
+        yield from super().problems()
 
 
 class UrlSource(DocumentSource):
@@ -334,7 +351,7 @@ class MnistIdxSource(Source):
     labels: Files | None = None
     """The file with the classes, in the same form; null for none."""
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that images and labels are of other splits."""
         images, labels = files_by_split(self.images), files_by_split(self.labels or {})
         if self.labels is not None and set(images) != set(labels):

@@ -65,15 +65,15 @@ def read_yaml(content: bytes) -> Any:
         raise StrictYAMLError(f"{where}is not valid YAML: {what}") from None
     if loader.yaml_version is not None:
         raise StrictYAMLError("states a version of YAML; remove the line that begins with %YAML")
-    return None if node is None else _Reader().value(node, ())
+    return None if node is None else loader.value(node, ())
 
 
 class _Loader(yaml.SafeLoader):
-    """Makes nodes that know whether they are plain, and refuses tags and deep nesting."""
+    """Makes nodes that know whether they are plain, refuses tags and deep nesting, and turns nodes into values."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
-        self._level = 0
+        self._level = self._values = 0
 
     def resolve(self, kind: type[Node], value: Any, implicit: Any) -> str:  # noqa: ARG002
         # Called for nodes without a tag; implicit[0] is True for a plain scalar.
@@ -91,15 +91,8 @@ class _Loader(yaml.SafeLoader):
         self._level -= 1
         return node
 
-
-class _Reader:
-    """Turns nodes into values; an error names the key of the node."""
-
-    def __init__(self) -> None:
-        self._values = 0
-
     def value(self, node: Node, keys: tuple[str, ...]) -> Any:
-        """Return the value of the node at these keys."""
+        """Return the value of the node at these keys; an error names them."""
         self._values += 1
         if self._values > MAX_VALUES:
             raise _refused(node, keys, f"expands to more than {MAX_VALUES:,} values; write fewer aliases")

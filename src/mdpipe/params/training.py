@@ -1,11 +1,10 @@
 """Training: optimizers, the `train` of a run, and its `hardware`."""
 
-from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mdpipe.params.errors import Keys
+from mdpipe.params.errors import BrokenRules
 from mdpipe.params.kinds import AnyKind, Config, KindConfig, Positive
 
 
@@ -153,7 +152,7 @@ class TrainConfig(Config):
             return self.steps - max(1, round(self.lr_schedule.decay_fraction * self.steps))
         return self.warmup_steps
 
-    def broken_rules(self) -> Iterator[tuple[Keys, str]]:
+    def broken_rules(self) -> BrokenRules:
         """Yield that the warm-up does not end, or not before the decay."""
         if self.warmup_steps >= self.steps:
             yield ("warmup_steps",), f"must be below steps = {self.steps}"

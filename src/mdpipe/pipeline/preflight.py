@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mdpipe.params import Params
-from mdpipe.params.images import InceptionFeaturesConfig
 from mdpipe.params.sources import Source
+from mdpipe.params.suites import InceptionFeaturesConfig
 from mdpipe.pipeline import paths
 
 MAX_LISTED = 3

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from mdpipe.params.load import PARAMS_FILE, RESOLVED_PARAMS_FILE, ParamsError, read_params
+from mdpipe.params.root import PARAMS_FILE, RESOLVED_PARAMS_FILE, ParamsError, read_params
 from mdpipe.processes import DVC_MARK
 
 DVC_FILE = Path("dvc.yaml")

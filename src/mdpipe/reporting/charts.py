@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import altair as alt
@@ -18,7 +19,7 @@ from jinja2 import Environment
 
 from mdpipe.data.artifacts.metrics import MetricsError
 from mdpipe.reporting.markdown import format_measurement, format_number
-from mdpipe.reporting.tables import EXPONENTS
+from mdpipe.reporting.schemas import EXPONENTS
 
 COLORS = {
     "ink": ("#1f2430", "#e4e7ee"),
@@ -86,6 +87,8 @@ VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 CURVES = {"train/loss": "loss", "train/lr": "learning rate", "train/grad_norm": "gradient norm"}
 """Titles of the columns of a training curve; a column that is not among them has its name as title."""
 
+NO_FILES: Mapping[str, Path] = MappingProxyType({})
+"""For charts without links."""
 Panel = alt.LayerChart | alt.FacetChart
 """What `alt.layer` returns."""
 
@@ -150,6 +153,24 @@ def linked(marks: alt.Chart, field: str, files: Mapping[str, Path]) -> alt.Chart
     return marks.transform_calculate(href=f"({links})[datum.{field}]").encode(href="href:N")
 
 
+def y_axis(field: str, title: str) -> alt.Y:
+    """Return a y axis that need not begin at 0."""
+    return alt.Y(field, title=title, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5))
+
+
+def run_colors(runs: Sequence[str]) -> alt.Color:
+    """Return a color per run, with lines in the legend."""
+    legend = alt.Legend(symbolType="stroke", symbolStrokeWidth=3)
+    return alt.Color("run:N", scale=alt.Scale(domain=runs, range=SERIES), legend=legend)
+
+
+def error_bar(frame: pl.DataFrame, value: str, stderr: str) -> dict[str, pl.Expr | pl.Series]:
+    """Return the columns `low` and `high`, one stderr away, and `shown`, the value and its error for a tooltip."""
+    error = pl.col(stderr).fill_null(0)
+    shown = pl.Series([format_measurement(*pair) for pair in frame.select(value, stderr).iter_rows()])
+    return {"low": pl.col(value) - error, "high": pl.col(value) + error, "shown": shown}
+
+
 def likelihood_chart(likelihood: pl.DataFrame, files: Sequence[Path] = ()) -> Chart:
     """Show the likelihood table as bars, one panel per (dataset, split): error bars of one stderr, fewest bits on top.
 
@@ -163,7 +184,8 @@ def likelihood_chart(likelihood: pl.DataFrame, files: Sequence[Path] = ()) -> Ch
     if files:
         likelihood = likelihood.with_columns(file=pl.Series(map(str, files), dtype=pl.String))
     frames = likelihood.partition_by("dataset", "split", maintain_order=True)
-    return Chart([_bars(frame) for frame in frames], "Bits of every run (blue) and reference (gray); fewer are better.")
+    what = "Bits of every run (blue) and reference (gray); fewer are better."
+    return Chart([_bars(frame) for frame in frames], what, files=sorted(set(files)))
 
 
 def _bars(frame: pl.DataFrame) -> Panel:
@@ -180,10 +202,8 @@ def _bars(frame: pl.DataFrame) -> Panel:
             [pl.coalesce("run", "estimator"), "class_cond", reference], separator=", ", ignore_nulls=True
         ),
         color=pl.when(pl.col("run").is_null()).then(pl.lit("var(--gray)")).otherwise(pl.lit("var(--accent)")),
-        low=pl.col("value") - pl.col("stderr").fill_null(0),
-        high=pl.col("value") + pl.col("stderr").fill_null(0),
-        bits=pl.Series([format_measurement(*pair) for pair in rows.select("value", "stderr").iter_rows()]),
-    )
+        **error_bar(rows, "value", "stderr"),
+    ).rename({"shown": "bits"})
     files = dict(rows.select("name", "file").iter_rows()) if "file" in rows.columns else {}
     rows = rows.select(pl.all().exclude("^file$"))
     room = DIGIT_WIDTH * max(map(len, rows["bits"])) + VALUE_GAP
@@ -201,18 +221,18 @@ def _bars(frame: pl.DataFrame) -> Panel:
         base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q"),
         base.mark_text(align="left", dx=7).encode(x="high:Q", text="bits:N"),
     )
-    return alt.layer(*layers, title=titled(model["dataset"], f"{model['split']} split"))
+    return alt.layer(*layers, title=alt.TitleParams(model["dataset"], subtitle=f"{model['split']} split"))
 
 
 def training_charts(
-    curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame, files: Mapping[str, Path] | None = None
+    curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame, files: Mapping[str, Path] = NO_FILES
 ) -> dict[str, Chart]:
     """Show training curves, one figure per dataset with all of its runs: the loss, and every other column by step.
 
     Args:
         curves: one per run, with the columns `step` and `train/loss` (bits per token) at least.
         trained: the columns run, dataset and unit, one row per run.
-        files: the file of each curve, or None for points without links.
+        files: the file of each curve, or none for points without links.
 
     Raises:
         ValueError: a curve has no rows.
@@ -224,8 +244,9 @@ def training_charts(
         dataset, runs, units = frame["dataset"][0], frame["run"].to_list(), sorted(set(frame["unit"]))
         data = pl.concat([curves[run].with_columns(run=pl.lit(run)) for run in runs], how="diagonal_relaxed")
         names = [name for name in data.columns if name not in ("step", "run")]
-        panels = [_curve(data, name, runs, "/".join(units), files or {}) for name in names if data[name].count()]
-        charts[dataset] = Chart(panels, f"Training on {dataset} of {', '.join(runs)}, by step.", columns=1)
+        panels = [_curve(data, name, runs, "/".join(units), files) for name in names if data[name].count()]
+        shown = [files[run] for run in runs if run in files]
+        charts[dataset] = Chart(panels, f"Training on {dataset} of {', '.join(runs)}, by step.", 1, shown)
     return charts
 
 
@@ -237,12 +258,8 @@ def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str, files: Map
     rows = data.select("step", "run", value=name).drop_nulls().sort("run", "step").with_columns(mean=mean.over("run"))
     base = alt.Chart(rows, height=HEIGHT).encode(
         x=alt.X("step:Q", title="step", axis=alt.Axis(format=",d", tickMinStep=1, tickCount=6)),
-        y=alt.Y("mean:Q", title=label, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
-        color=alt.Color(
-            "run:N",
-            scale=alt.Scale(domain=runs, range=SERIES),
-            legend=alt.Legend(symbolType="stroke", symbolStrokeWidth=3),
-        ),
+        y=y_axis("mean:Q", label),
+        color=run_colors(runs),
         tooltip=["run:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".5g")],
     )
     thin = base.mark_line(strokeWidth=1, opacity=0.3).encode(y="value:Q")
@@ -251,7 +268,7 @@ def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str, files: Map
 
 
 def exponents_chart(
-    exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str, bool], files: Mapping[str, Path] | None = None
+    exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str, bool], files: Mapping[str, Path] = NO_FILES
 ) -> Chart:
     """Show the exponent w_i of every token's schedule alpha_i(t) = 1 - t^w_i, by run; the gray line is their mean.
 
@@ -261,7 +278,7 @@ def exponents_chart(
     Args:
         exponents: frames with the columns `EXPONENTS`.
         ordered: whether the tokens have an order, as gray levels do: many of them are then shown as a curve.
-        files: the file of each run's exponents, or None for points without links.
+        files: the file of each run's exponents, or none for points without links.
 
     Raises:
         ValueError: a run has no exponents.
@@ -282,13 +299,14 @@ def exponents_chart(
             continue
         falling = rows.sort("exponent", descending=True, maintain_order=True)
         count = EXTREMES if frame.height > MAX_SYMBOLS else math.ceil(frame.height / 2)
-        for half, which in (
-            (falling.head(count), "largest"),
-            (falling.tail(min(count, frame.height - count)), "smallest"),
-        ):
-            note = f"the {half.height} {which} of {format_number(frame.height)}"
-            panels += [_exponent_dots(titled(run, note), half, [*frame["exponent"]], of_run)] if half.height else []
-    return Chart(panels, f"Exponents of {', '.join(sorted(exponents))}; tokens with a large one are unmasked early.")
+        halves = {"largest": falling.head(count), "smallest": falling.tail(min(count, frame.height - count))}
+        for which, half in halves.items():
+            if half.height:
+                note = f"the {half.height} {which} of {format_number(frame.height)}"
+                title = alt.TitleParams(run, subtitle=note)
+                panels.append(_exponent_dots(title, half, [*frame["exponent"]], of_run))
+    what = f"Exponents of {', '.join(sorted(exponents))}; tokens with a large one are unmasked early."
+    return Chart(panels, what, files=list(files.values()))
 
 
 def _exponent_dots(
@@ -309,19 +327,16 @@ def _exponent_dots(
 
 
 def _exponent_curve(run: str, rows: pl.DataFrame, files: Mapping[str, Path]) -> Panel:
-    y = alt.Y(
-        "exponent:Q", title="exponent w (late ← → early)", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)
-    )
     base = alt.Chart(rows, height=HEIGHT).encode(
         x=alt.X("token:Q", title="token", scale=alt.Scale(domain=[0, rows.height - 1], nice=False)),
-        y=y,
+        y=y_axis("exponent:Q", "exponent w (late ← → early)"),
         tooltip=["name:N", alt.Tooltip("exponent:Q", format=".5g")],
     )
     return alt.layer(
         alt.Chart(rows.head(1)).mark_rule(color="var(--gray)", strokeWidth=2).encode(y="mean:Q"),
         base.mark_line(color="var(--s0)"),
         linked(base.mark_point(opacity=0, size=80), "run", files),
-        title=titled(run, f"all {format_number(rows.height)} tokens"),
+        title=alt.TitleParams(run, subtitle=f"all {format_number(rows.height)} tokens"),
     )
 
 
@@ -334,8 +349,3 @@ def _visible(symbol: str | None) -> str:
         for letter in symbol
     )
     return marked if len(marked) <= MAX_SYMBOL_LENGTH else marked[: MAX_SYMBOL_LENGTH - 1] + "…"
-
-
-def titled(text: str, subtitle: str) -> alt.TitleParams:
-    """Return a title with a line below it."""
-    return alt.TitleParams(text, subtitle=subtitle)

@@ -15,25 +15,25 @@ from mdpipe.params.catalog import find_entry
 from mdpipe.params.data import PACKINGS, TextDataset
 from mdpipe.params.sources import CatalogSource
 from mdpipe.pipeline import paths
-from mdpipe.reporting.tables import Record, Schema
+from mdpipe.reporting.schemas import Record, integers, numbers, texts
 
-PUBLISHED: Schema = {
-    **dict.fromkeys(("method", "size"), pl.String),
-    "million_parameters": pl.Int64,
-    **dict.fromkeys(("train", "dataset", "split", "tokenizer", "protocol", "unit"), pl.String),
-    "timesteps": pl.Int64,
-    "relation": pl.String,
-    **dict.fromkeys(("value", "stderr"), pl.Float64),
-    **dict.fromkeys(("source", "note"), pl.String),
+PUBLISHED = {
+    **texts("method", "size"),
+    **integers("million_parameters"),
+    **texts("train", "dataset", "split", "tokenizer", "protocol", "unit"),
+    **integers("timesteps"),
+    **texts("relation"),
+    **numbers("value", "stderr"),
+    **texts("source", "note"),
 }
 NOT_A_BOUND = "not a bound"
 
-COMPARED: Schema = {
-    **dict.fromkeys(("run", "dataset", "split", "unit"), pl.String),
-    **dict.fromkeys(("measured", "measured_stderr"), pl.Float64),
-    **dict.fromkeys(("method", "size", "relation"), pl.String),
-    "published": pl.Float64,
-    **dict.fromkeys(("source", "comparable"), pl.String),
+COMPARED = {
+    **texts("run", "dataset", "split", "unit"),
+    **numbers("measured", "measured_stderr"),
+    **texts("method", "size", "relation"),
+    **numbers("published"),
+    **texts("source", "comparable"),
 }
 """One row per published number on the data of a run. `comparable` is `yes` or the reason why the numbers are not."""
 

@@ -4,6 +4,7 @@ Validations of a training have the same examples and draws at every step and for
 compare without the noise of either. Two ways to train are compared seed by seed. Shapes: V validations, S seeds.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from statistics import fmean, stdev
 from typing import Any
 
 import polars as pl
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
-from mdpipe.data.artifacts.metrics import SIGNIFICANT_DIGITS
 from mdpipe.evaluation.estimate import SeedsEstimate
 from mdpipe.reporting.markdown import format_measurement, format_number
-from mdpipe.reporting.tables import Schema
+from mdpipe.reporting.schemas import integers, numbers, texts
+from mdpipe.reporting.tables import rounded
 
 CONFIDENCE = 0.95
 RATIO_DIGITS = 3
@@ -24,34 +25,24 @@ P_DIGITS = 1
 """Significant digits of ratios and of p-values in the table to read."""
 
 
-def _interval(name: str) -> Schema:
-    return dict.fromkeys((name, f"{name}_low", f"{name}_high"), pl.Float64)
+def _interval(name: str) -> tuple[str, str, str]:
+    """Return the columns of an estimate and the ends of its interval."""
+    return name, f"{name}_low", f"{name}_high"
 
 
-STEPS_TO_BOUND: Schema = {
-    **dict.fromkeys(("run", "changed_from", "changes"), pl.String),
-    **dict.fromkeys(("train_steps", "seeds", "reached"), pl.Int64),
-    **dict.fromkeys(("steps", "steps_stderr"), pl.Float64),
-    **_interval("steps_ratio"),
-    **_interval("steps_ratio_to_changed"),
-    **dict.fromkeys(("cpu_seconds", "cpu_seconds_stderr"), pl.Float64),
-    **_interval("cpu_ratio"),
-    **dict.fromkeys(("value", "stderr"), pl.Float64),
-    **_interval("difference"),
-    "difference_p": pl.Float64,
+STEPS_TO_BOUND = {
+    **texts("run", "changed_from", "changes"),
+    **integers("train_steps", "seeds", "reached"),
+    **numbers("steps", "steps_stderr"),
+    **numbers(*_interval("steps_ratio"), *_interval("steps_ratio_to_changed")),
+    **numbers("cpu_seconds", "cpu_seconds_stderr"),
+    **numbers(*_interval("cpu_ratio")),
+    **numbers("value", "stderr"),
+    **numbers(*_interval("difference"), "difference_p"),
 }
 """The columns: `reached` counts the seeds that reach the bound; without all of them, no steps are given. Ratios are to
 the baseline, or to the row `changed_from`. `value` is the bound of the final model in bits per token of the evaluated
 split, `difference` is to the baseline's; intervals have 95 %, and `difference_p` is two-sided."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate and its confidence interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -110,8 +101,8 @@ def first_crossing(steps: Sequence[float], bits: Sequence[float], bound: float) 
     return steps[reached - 1] + fraction * (steps[reached] - steps[reached - 1])
 
 
-def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> Interval:
-    r"""Return the geometric mean of the ratios of paired values, with its 95 % interval by Student's t.
+def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
+    r"""Return the geometric mean of the ratios of paired values, and the ends of its 95 % interval by Student's t.
 
     exp(d +- t sd(d_s) / sqrt(S)) with d_s = log(values_s / baseline_s), d their mean, and t of S - 1 degrees of
     freedom: exact for normal log ratios. One pair has no interval: its ends are NaN.
@@ -123,19 +114,19 @@ def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> Interv
     logs = [math.log(value / other) for value, other in zip(values, baseline, strict=True)]
     mean = fmean(logs)
     half = student_t(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
-    return Interval(math.exp(mean), math.exp(mean - half), math.exp(mean + half))
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
 
 
 def student_t(degrees: int) -> float:
     """Return half the width of a 95 % interval of Student's t, in standard errors."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, degrees))
+    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
 
 
 def p_value(estimate: SeedsEstimate, degrees: int) -> float:
     """Return the two-sided p-value of Student's t for an estimate of 0."""
     if not estimate.stderr:
         return 0.0 if estimate.value else 1.0
-    return float(2 * stats.t.sf(abs(estimate.value) / estimate.stderr, degrees))
+    return float(2 * stdtr(degrees, -abs(estimate.value) / estimate.stderr))
 
 
 def changed_settings(settings: Mapping[str, Any], other: Mapping[str, Any]) -> str:
@@ -145,7 +136,9 @@ def changed_settings(settings: Mapping[str, Any], other: Mapping[str, Any]) -> s
     """
     flat, flat_other = _flatten(settings), _flatten(other)
     changed = {key: value for key, value in flat.items() if key not in flat_other or flat_other[key] != value}
-    return ", ".join(f"{key} {_in_yaml(value)}" for key, value in changed.items())
+    return ", ".join(
+        f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()
+    )
 
 
 def steps_table(runs: Sequence[RunSteps]) -> pl.DataFrame:
@@ -157,12 +150,10 @@ def steps_table(runs: Sequence[RunSteps]) -> pl.DataFrame:
 
 def readable_steps(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table with each measurement and its error or interval as one text; empty columns are left out."""
-    columns = {
-        "run": list(table["run"]),
-        "changed from": table["changed_from"].fill_null("").to_list(),
-        "changes": table["changes"].to_list(),
-    }
     cells: dict[str, Callable[[Mapping[str, Any]], str]] = {
+        "run": lambda row: row["run"],
+        "changed from": lambda row: row["changed_from"] or "",
+        "changes": lambda row: row["changes"],
         "trained for": lambda row: format_number(row["train_steps"]),
         "seeds": lambda row: format_number(row["seeds"]),
         "steps to the bound": _steps,
@@ -174,20 +165,13 @@ def readable_steps(table: pl.DataFrame) -> pl.DataFrame:
         "final difference": lambda row: _with_interval(row, "difference"),
         "p": lambda row: "" if row["difference_p"] is None else f"{row['difference_p']:.{P_DIGITS}g}",
     }
-    columns |= {heading: [cell(row) for row in table.iter_rows(named=True)] for heading, cell in cells.items()}
+    columns = {heading: [cell(row) for row in table.iter_rows(named=True)] for heading, cell in cells.items()}
     shown = {heading: texts for heading, texts in columns.items() if any(texts) or not texts}
     return pl.DataFrame(shown, schema=dict.fromkeys(shown, pl.String))
 
 
 def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]:
-    is_baseline = run.run == baseline.run
     seconds, reached = run.cpu_seconds_to_bound, run.reached
-    others = {} if is_baseline else _intervals(run, baseline, changed)
-    if run.difference is not None:
-        half = student_t(len(run.steps) - 1) * run.difference.stderr
-        value = run.difference.value
-        others |= _columns("difference", Interval(value, value - half, value + half))
-        others["difference_p"] = p_value(run.difference, len(run.steps) - 1)
     row = {
         "run": run.run,
         "changed_from": run.changed_from or None,
@@ -201,38 +185,25 @@ def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]
         "cpu_seconds_stderr": _stderr(seconds),
         "value": run.final if isinstance(run.final, float) else run.final.value,
         "stderr": None if isinstance(run.final, float) else run.final.stderr,
-        **others,
     }
-    return {name: _rounded(row.get(name)) for name in STEPS_TO_BOUND}
-
-
-def _intervals(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, float]:
-    pairs = {
-        "steps_ratio": (run.reached, baseline.reached),
-        "steps_ratio_to_changed": (run.reached, changed.reached),
-        "cpu_ratio": (run.cpu_seconds_to_bound, baseline.cpu_seconds_to_bound),
+    ratios = {
+        "steps_ratio": (reached, baseline.reached),
+        "steps_ratio_to_changed": (reached, changed.reached),
+        "cpu_ratio": (seconds, baseline.cpu_seconds_to_bound),
     }
-    return {
-        column: value
-        for name, (values, others) in pairs.items()
-        if values and others
-        for column, value in _columns(name, ratio_interval(values, others)).items()
-    }
-
-
-def _columns(name: str, interval: Interval) -> dict[str, float]:
-    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    for name, (values, others) in ratios.items():
+        if run is not baseline and values and others:
+            row |= zip(_interval(name), ratio_interval(values, others), strict=True)
+    if run.difference is not None:
+        degrees, value = len(run.steps) - 1, run.difference.value
+        half = student_t(degrees) * run.difference.stderr
+        row |= zip(_interval("difference"), (value, value - half, value + half), strict=True)
+        row["difference_p"] = p_value(run.difference, degrees)
+    return {name: rounded(row.get(name)) for name in STEPS_TO_BOUND}
 
 
 def _stderr(values: Sequence[float]) -> float | None:
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
-
-
-def _rounded(value: Any) -> Any:
-    """Round as records do; an end of an interval that is not known is null."""
-    if not isinstance(value, float):
-        return value
-    return None if math.isnan(value) else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _steps(row: Mapping[str, Any]) -> str:
@@ -248,11 +219,10 @@ def _with_error(row: Mapping[str, Any], name: str) -> str:
 
 def _with_interval(row: Mapping[str, Any], name: str) -> str:
     """Return `0.412 (0.35 to 0.48)`."""
-    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-    if value is None:
+    if row[name] is None:
         return ""
-    texts = [f"{number:.{RATIO_DIGITS}g}" for number in (value, low, high) if number is not None]
-    return texts[0] + (f" ({' to '.join(texts[1:])})" if texts[1:] else "")
+    value, *ends = [f"{row[key]:.{RATIO_DIGITS}g}" for key in _interval(name) if row[key] is not None]
+    return f"{value} ({' to '.join(ends)})" if ends else value
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -260,8 +230,3 @@ def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in settings.items():
         flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
-
-
-def _in_yaml(value: Any) -> str:
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)

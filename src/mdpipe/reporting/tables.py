@@ -1,152 +1,29 @@
 """The tables of results: one row per (run, dataset, split), sorted, with reference rows below the models.
 
-A record is what a stage wrote about one run, dataset or (run, source), or one of its `references`. A schema has the
-fields of a record, or the columns of a table, with their types.
-
 A reference row has no `run`: its `estimator` names the source of the number (`xz`, `png`, `unigram`), and it has no
 number of parameters or Monte Carlo samples, and no seed. In a sorted table it follows the models of the same data.
+
+In a table with the columns `SEEDS`, the row of a run with `seeds` has the means over its trainings and no `seed`; the
+rows of its trainings follow, and their `replicate_of` names the run. Other runs have one row, of one training.
+
+Tables raise MetricsError for records with missing, unknown or mistyped fields, and for two records of the same row.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence, Set
+from statistics import fmean, stdev
 from typing import Any
 
 import polars as pl
 
-from mdpipe.data.artifacts.metrics import MetricsError
-
-Record = Mapping[str, Any]
-Schema = dict[str, type[pl.String | pl.Int64 | pl.Float64]]
-
-
-def _texts(*names: str) -> Schema:
-    return dict.fromkeys(names, pl.String)
-
-
-def _integers(*names: str) -> Schema:
-    return dict.fromkeys(names, pl.Int64)
-
-
-def _numbers(*names: str) -> Schema:
-    return dict.fromkeys(names, pl.Float64)
-
-
-TEXT_RATES = _numbers(
-    *("bits_per_byte", "bits_per_byte_stderr", "bits_per_char", "bits_per_char_stderr", "perplexity"),
-    "perplexity_stderr",
-)
-WORD_RATES = _numbers("bits_per_word", "bits_per_word_stderr", "word_perplexity", "word_perplexity_stderr")
-TEXT_ONLY = {*TEXT_RATES, *WORD_RATES, "bytes", "words"}
-BOUND = {
-    **_texts("split", "class_cond", "modality", "unit"),
-    **_numbers("value", "stderr", "stderr_mc", "reconstruction", "prior", "diffusion"),
-    **TEXT_RATES,
-    **WORD_RATES,
-    **_integers("examples", "clusters", "num_mc_samples", "nfe", "tokens", "bytes", "words"),
-    **_texts("estimator", "mc_estimator", "clustered_by"),
-    **_integers("num_parameters", "seed"),
-}
-LIKELIHOOD = {**_texts("run", "dataset"), **BOUND}
-ZERO_SHOT = {**_texts("run", "source", "protocol", "dataset", "tokenizer"), **BOUND, **_texts("content_hash")}
-"""One row per run, source and protocol, the packing of the source; `content_hash` is of the source's documents."""
-
-HELD_OUT, OTHER_TEXT = ("dataset", "split"), ("source", "protocol", "dataset", "tokenizer", "split")
-"""The columns that say what a bound is of, with its run."""
-
-DIFFERENCE_ERRORS = _numbers("stderr", "stderr_evaluation", "stderr_seeds")
-COMPARISON = _texts("baseline", "baseline_class_cond") | _numbers("difference")
-COMPARISON |= _numbers(*(f"difference_{name}" for name in DIFFERENCE_ERRORS)) | _texts("trainings")
-"""Difference to another run on the same examples; null if params.yaml asks for no comparison. If `class_cond` and
-`baseline_class_cond` differ, the difference includes the effect of the class labels."""
-
-DIFFERENCE = _texts("run", "baseline", "dataset", "split", "trainings") | _numbers("value") | DIFFERENCE_ERRORS
-"""Bits of `run` minus bits of `baseline`, in the unit of the run's row, from the differences example by example.
-`stderr` covers trainings and evaluation, and is null for one training each, as `stderr_seeds` is."""
-
-REFERENCE = {**_texts("reference", "split", "unit"), **_numbers("value", "stderr")}
-"""A rate that comes from no model: `stderr` is null if it is exact."""
-
-DATASET = {
-    **_texts("dataset", "modality", "source", "origin", "revision", "license", "tokenizer"),
-    **_integers("vocab_size", "seq_len"),
-}
-SPLIT = {
-    **_texts("split"),
-    **_integers("documents", "images", "classes", "examples", "tokens", "bytes", "characters", "words"),
-    **_integers("unk_tokens", "longest_document", "duplicates", "duplicates_of_training", "contamination_windows"),
-    **_numbers("ngram_overlap"),
-    **_texts("content_hash"),
-}
-"""`classes` counts the classes that have images in the split. `examples` are the units of evaluation: images, or
-consecutive windows of `seq_len` tokens. `ngram_overlap` is the fraction of the split's `contamination_windows`, of 50
-characters each, that also occur in the training text."""
-
-SAMPLES = {
-    **_texts("run", "dataset", "modality"),
-    **_integers("samples", "steps"),
-    **_texts("time_grid"),
-    **_integers("nfe"),
-    **_texts("sampler"),
-    **_numbers("temperature"),
-    **_integers("top_k"),
-    **_numbers("top_p"),
-    **_texts("class_cond"),
-    **_numbers("guidance_scale"),
-    **_integers("seed"),
-    **_texts("unit"),
-    **_numbers("entropy"),
-}
-"""`unit` is the unit of the entropy. `steps` and `time_grid` are null for a sampler without a time grid."""
-
-TRAINING = {
-    **_texts("run"),
-    **_integers("steps", "tokens", "num_parameters"),
-    **_numbers("final_loss"),
-    **_integers("final_loss_rows"),
-    **_texts("unit"),
-}
-"""`final_loss` is the mean of the last `final_loss_rows` rows of the training curve."""
-
-NGRAM_STATISTICS = _numbers(
-    *(f"distinct_{n}{suffix}" for n in (1, 2, 3, 4) for suffix in ("", "_stderr")),
-    *("repetition", "repetition_stderr", "longest_run", "longest_run_stderr"),
-)
-SAMPLERS = {
-    **_texts("run", "dataset", "reference_model", "sampler"),
-    **_integers("steps"),
-    **_numbers("temperature"),
-    **_integers("nfe", "samples"),
-    **_texts("unit"),
-    **_numbers("bits", "bits_stderr", "generative_perplexity", "generative_perplexity_stderr"),
-    **_numbers("generative_perplexity_per_sample", "generative_perplexity_per_sample_stderr"),
-    **_numbers("entropy", "entropy_stderr", "entropy_per_sample", "entropy_per_sample_stderr"),
-    **NGRAM_STATISTICS | _numbers("mauve"),
-    **_texts("network_dtype", "sampling_dtype"),
-    **_integers("num_parameters"),
-}
-"""The columns of metrics/samplers: one row per sampler and reference model, and one for the held-out data as the
-sampler `DATA`. Images have no n-grams. `mauve` is null without its package or with few samples."""
-
-DATA = "data"
-
-SPEEDS = _texts("run", "sampler") | _integers("steps", "num_parameters") | _numbers("tokens_per_second")
-SPEED_KEY = ("run", "sampler", "steps", "num_parameters")
-"""Identifies a speed: a network of another size has another one."""
-
-EXPONENTS = {**_integers("token"), **_texts("symbol"), **_numbers("exponent")}
-"""A learned schedule alpha_i(t) = 1 - t^w_i: the exponent w_i and the text or gray level of each token i."""
-
-COSTS = {
-    **_texts("stage"),
-    **_numbers("seconds", "cpu_seconds", "peak_mib"),
-    **_integers("tokens"),
-    **_numbers("tflop"),
-}
-"""Time and memory of a stage as measured, tokens and TFLOP (10^12 operations) as `mdpipe plan` estimates them."""
-
-NULLABLE = frozenset({"class_cond", "top_k", "top_p", "guidance_scale", "steps", "time_grid", *WORD_RATES})
-"""Fields of all schemas that are null where they do not apply."""
+from mdpipe.data.artifacts.metrics import SIGNIFICANT_DIGITS, MetricsError
+from mdpipe.reporting import schemas
+from mdpipe.reporting.schemas import Record, Schema, integers, texts
 
 TYPE_NAMES = {pl.String: "a text", pl.Int64: "a whole number", pl.Float64: "a number"}
+
+NOT_AVERAGED = {"stderr_mc"}
+"""Trainings share their Monte Carlo samples, so that this error of their mean is unknown."""
 
 
 def check_record(record: Record, schema: Schema, where: str, optional: Set[str] = frozenset()) -> dict[str, Any]:
@@ -170,7 +47,7 @@ def check_record(record: Record, schema: Schema, where: str, optional: Set[str] 
         raise MetricsError(f"{where} {' and '.join(problems)}; its fields are {', '.join(schema)}")
     for name, value in record.items():
         dtype = schema[name]
-        if not (_has_type(value, dtype) or (value is None and name in NULLABLE | optional)):
+        if not (_has_type(value, dtype) or (value is None and name in schemas.NULLABLE | optional)):
             raise MetricsError(f"{where}: {name} should be {TYPE_NAMES[dtype]}, not {value!r}")
     return dict(record)
 
@@ -189,21 +66,22 @@ def likelihood_table(
 
     Returns:
         The columns `LIKELIHOOD`, then `COMPARISON`.
-
-    Raises:
-        MetricsError: a record has missing, unknown or mistyped fields, two records are about the same run, or a
-            difference is about runs that were not both evaluated on its dataset and split.
     """
-    rows = [_bound_row(record, LIKELIHOOD, f"records/evaluate of run {record.get('run')!r}") for record in evaluations]
-    _check_unique(rows, "records/evaluate", ("run", *HELD_OUT))
-    models = pl.DataFrame(rows, schema=LIKELIHOOD)
+    rows = [
+        _bound_row(record, schemas.LIKELIHOOD, f"records/evaluate of run {record.get('run')!r}")
+        for record in evaluations
+    ]
+    _check_unique(rows, "records/evaluate", ("run", *schemas.HELD_OUT))
+    models = pl.DataFrame(rows, schema=schemas.LIKELIHOOD)
     rates = [
         {**rate, "dataset": encoding.get("dataset")}
         for encoding in encodings
         for rate in _check_rates(encoding, f"records/encode of dataset {encoding.get('dataset')!r}")
     ]
-    compared = models.join(_comparisons(models, differences, HELD_OUT), on=["run", *HELD_OUT], how="left")
-    return _with_references(compared, rates, HELD_OUT)
+    compared = models.join(
+        _comparisons(models, differences, schemas.HELD_OUT), on=["run", *schemas.HELD_OUT], how="left"
+    )
+    return _with_references(compared, rates, schemas.HELD_OUT)
 
 
 def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
@@ -211,9 +89,6 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
 
     A reference has one row per source, protocol and dataset whose tokenizer encoded it, however many runs were
     evaluated.
-
-    Raises:
-        MetricsError: a record has missing, unknown or mistyped fields, or two are about the same run and source.
     """
     rows, rates = [], []
     for record in zero_shots:
@@ -223,7 +98,9 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
         # The record's own results are those of its first bound, for the metrics file.
         shared = {name: value for name, value in record.items() if name != "bounds" and name not in bounds[0]}
         for bound in bounds:
-            row = _bound_row({name: bound[name] for name in bound if name != "references"} | shared, ZERO_SHOT, where)
+            row = _bound_row(
+                {name: bound[name] for name in bound if name != "references"} | shared, schemas.ZERO_SHOT, where
+            )
             rows.append(row)
             for rate in _check_rates(bound, where):
                 if rate["split"] != row["split"]:
@@ -231,47 +108,53 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
                         f"{where}: reference {rate['reference']!r} is of split {rate['split']!r}, and the bound of"
                         f" {row['split']!r}; `dvc repro` makes the file again"
                     )
-                rates.append({**rate, **{field: row[field] for field in OTHER_TEXT}})
-    _check_unique(rows, "records/zero_shot", ("run", *OTHER_TEXT))
-    return _with_references(pl.DataFrame(rows, schema=ZERO_SHOT), rates, OTHER_TEXT)
+                rates.append({**rate, **{field: row[field] for field in schemas.OTHER_TEXT}})
+    _check_unique(rows, "records/zero_shot", ("run", *schemas.OTHER_TEXT))
+    return _with_references(pl.DataFrame(rows, schema=schemas.ZERO_SHOT), rates, schemas.OTHER_TEXT)
 
 
 def datasets_table(encodings: Iterable[Record]) -> pl.DataFrame:
-    """Return one row per dataset and split: the records of stage encode; fields that do not apply are null.
-
-    Raises:
-        MetricsError: a record lacks a field of `DATASET` or its splits.
-    """
+    """Return one row per dataset and split: the records of stage encode; fields that do not apply are null."""
     rows = []
     for record in encodings:
-        missing = [name for name in (*DATASET, "splits") if name not in record]
+        missing = [name for name in (*schemas.DATASET, "splits") if name not in record]
         if missing or not isinstance(record["splits"], Mapping):
             where = f"records/encode of dataset {record.get('dataset')!r}"
             raise MetricsError(f"{where} has no {missing[0] if missing else 'splits'}; `dvc repro` makes it again")
-        dataset = {name: record[name] for name in DATASET}
+        dataset = {name: record[name] for name in schemas.DATASET}
         rows += [
-            {**dataset, **{name: counts.get(name) for name in SPLIT}, "split": split}
+            {**dataset, **{name: counts.get(name) for name in schemas.SPLIT}, "split": split}
             for split, counts in record["splits"].items()
         ]
-    return pl.DataFrame(rows, schema=DATASET | SPLIT).sort("dataset", "split")
+    return pl.DataFrame(rows, schema=schemas.DATASET | schemas.SPLIT).sort("dataset", "split")
 
 
-def samples_table(samples: Iterable[Record]) -> pl.DataFrame:
-    """Return how samples were generated, and their statistics: the records of stage sample, columns `SAMPLES`.
+def table_of_runs(records: Iterable[Record], schema: Schema, stage: str) -> pl.DataFrame:
+    """Return the records of a stage with one per run, such as train with the columns `TRAINING`, by run."""
+    where = f"records/{stage}"
+    rows = [check_record(record, schema, f"{where} of run {record.get('run')!r}") for record in records]
+    _check_unique(rows, where, ("run",))
+    return pl.DataFrame(rows, schema=schema).sort("run")
 
-    Raises:
-        MetricsError: a record has missing, unknown or mistyped fields, or two records are about the same run.
+
+def image_quality_table(records: Iterable[Record]) -> pl.DataFrame:
+    """Return the rows of the records of stage measure_images, columns `IMAGE_QUALITY`.
+
+    The rows of real images and noise have no run, and one that several runs share is there once.
     """
-    return _table_of_runs(samples, SAMPLES, "records/sample")
-
-
-def training_table(trainings: Iterable[Record]) -> pl.DataFrame:
-    """Return how models were trained: the records of stage train, columns `TRAINING`.
-
-    Raises:
-        MetricsError: a record has missing, unknown or mistyped fields, or two records are about the same run.
-    """
-    return _table_of_runs(trainings, TRAINING, "records/train")
+    of_sampler = texts("sampler") | integers("nfe")  # What the rows of further samplers have themselves.
+    schema = schemas.IMAGE_SETS | schemas.IMAGE_MEASURES | of_sampler
+    rows = []
+    for record in records:
+        where = f"records/image_quality of run {record.get('run')!r}"
+        described = {name: value for name, value in record.items() if name != "rows"}
+        of_run = check_record(described, schemas.IMAGE_RUN, where, optional={"class_cond"})
+        of_none = of_run | dict.fromkeys(("run", "sampler", "class_cond", "nfe", "seed"))
+        for measured in record.get("rows", []):
+            row = check_record(measured, schema, where, optional={*schemas.IMAGE_MEASURES, *of_sampler})
+            rows.append((of_none if row["images"] in schemas.NOT_OF_A_RUN else of_run) | row)
+    table = pl.DataFrame(rows, schema=schemas.IMAGE_QUALITY)
+    return table.unique(maintain_order=True).sort("dataset", "run", "images", "reference", nulls_last=True)
 
 
 def samplers_table(frames: Mapping[str, pl.DataFrame], speeds: pl.DataFrame | None = None) -> pl.DataFrame:
@@ -282,19 +165,72 @@ def samplers_table(frames: Mapping[str, pl.DataFrame], speeds: pl.DataFrame | No
     Args:
         frames: `SAMPLERS`; `nfe`, temperature and number formats are null for the data.
         speeds: `SPEEDS`; speeds of other rows are left out, and rows without a speed have null.
-
-    Raises:
-        MetricsError: columns are missing, unknown or mistyped, a frame names another run, or a sampler twice.
     """
     checked = [_check_samplers(run, frame) for run, frame in frames.items()]
     where = "the table of measured speeds"
-    measured = _check_frame(pl.DataFrame(schema=SPEEDS) if speeds is None else speeds, SPEEDS, where)
-    _check_unique(measured.rows(named=True), where, SPEED_KEY)
+    measured = _check_frame(pl.DataFrame(schema=schemas.SPEEDS) if speeds is None else speeds, schemas.SPEEDS, where)
+    _check_unique(measured.rows(named=True), where, schemas.SPEED_KEY)
     return (
-        pl.concat([pl.DataFrame(schema=SAMPLERS), *checked])
-        .join(measured, on=SPEED_KEY, how="left", nulls_equal=True)
-        .sort("run", "reference_model", pl.col("sampler") != DATA, "sampler", "steps", "temperature")
+        pl.concat([pl.DataFrame(schema=schemas.SAMPLERS), *checked])
+        .join(measured, on=schemas.SPEED_KEY, how="left", nulls_equal=True)
+        .sort("run", "reference_model", pl.col("sampler") != schemas.DATA, "sampler", "steps", "temperature")
     )
+
+
+def with_means(
+    table: pl.DataFrame,
+    replicates: Mapping[str, Sequence[str]],
+    key: Sequence[str],
+    evaluation_errors: Mapping[str, float] | None = None,
+) -> pl.DataFrame:
+    """Return the table with the columns `SEEDS`, and with a row of means before the rows of a run's trainings.
+
+    A mean row has the mean of each number, and other fields if they are equal in all trainings. Its standard errors are
+    the evaluation's, all scaled by the factor of the value's. Means and differences are rounded as records are.
+
+    Args:
+        table: a table of bounds with a row for each training.
+        replicates: the names of the trainings of each run, its own first.
+        key: the columns that, with the run, identify a row.
+        evaluation_errors: the standard error of the mean value over examples by run; without it the mean of the
+            trainings' errors, an upper bound on the error of their mean.
+    """
+    rows: list[dict[str, Any]] = []
+    run_of = {name: run for run, names in replicates.items() if len(names) > 1 for name in names}
+    for row in table.iter_rows(named=True):
+        run = run_of.get(row["run"])
+        if run is None:
+            rows.append({**row, "seeds": None if row["run"] is None else 1})
+            continue
+        place = [row[name] for name in key]
+        if run == row["run"]:
+            of_run = table.filter(pl.col("run").is_in(list(replicates[run]))).rows(named=True)
+            trainings = [other for other in of_run if [other[name] for name in key] == place]
+            rows.append(_mean_row(run, trainings, (evaluation_errors or {}).get(run)))
+        rows.append({**row, **dict.fromkeys(schemas.COMPARISON.keys() & row.keys()), "replicate_of": run, "seeds": 1})
+    order = {name: number for number, name in enumerate(run_of)}
+    columns = list(table.schema.items())
+    at = table.columns.index("stderr") + 1
+    frame = pl.DataFrame(
+        [{name: rounded(value) for name, value in row.items()} for row in rows],
+        schema=dict([*columns[:at], *schemas.SEEDS.items(), *columns[at:]]),
+    )
+    position = pl.col("run").replace_strict(order, default=0, return_dtype=pl.Int64)
+    by_run = pl.coalesce("replicate_of", "run")
+    is_replicate = pl.col("replicate_of").is_not_null()
+    return frame.sort([*key, by_run, is_replicate, position, "estimator"], nulls_last=True)
+
+
+def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
+    """Return one row for each run of params.yaml, and the references: what a person reads."""
+    return table.filter(pl.col("replicate_of").is_null()) if "replicate_of" in table.columns else table
+
+
+def rounded(value: Any) -> Any:
+    """Round a number as records are; NaN is null."""
+    if not isinstance(value, float):
+        return value
+    return None if math.isnan(value) else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
 
 
 def _has_type(value: Any, dtype: type[pl.DataType]) -> bool:
@@ -324,24 +260,18 @@ def _check_unique(rows: Sequence[Record], where: str, key: tuple[str, ...]) -> N
 def _check_samplers(run: str, frame: pl.DataFrame) -> pl.DataFrame:
     where = f"metrics/samplers/{run}.csv"
     of_samplers = {"nfe", "temperature", "network_dtype", "sampling_dtype"}
-    checked = _check_frame(frame, SAMPLERS, where, optional={*of_samplers, *NGRAM_STATISTICS, "mauve"})
+    checked = _check_frame(frame, schemas.SAMPLERS, where, optional={*of_samplers, *schemas.NGRAM_STATISTICS, "mauve"})
     for row in (rows := checked.rows(named=True)):
         if row["run"] != run:
             raise MetricsError(f"{where}: run should be {run!r}, not {row['run']!r}")
-        if row["sampler"] != DATA and (row["nfe"] or 0) < 1:
+        if row["sampler"] != schemas.DATA and (row["nfe"] or 0) < 1:
             raise MetricsError(f"{where}: nfe of sampler {row['sampler']!r} should be 1 at least, not {row['nfe']}")
     _check_unique(rows, where, ("reference_model", "sampler", "steps", "temperature"))
     return checked
 
 
 def _bound_row(record: Record, schema: Schema, where: str) -> dict[str, Any]:
-    return check_record(record, schema, where, TEXT_ONLY if record.get("modality") == "image" else frozenset())
-
-
-def _table_of_runs(records: Iterable[Record], schema: Schema, where: str) -> pl.DataFrame:
-    rows = [check_record(record, schema, f"{where} of run {record.get('run')!r}") for record in records]
-    _check_unique(rows, where, ("run",))
-    return pl.DataFrame(rows, schema=schema).sort("run")
+    return check_record(record, schema, where, schemas.TEXT_ONLY if record.get("modality") == "image" else frozenset())
 
 
 def _comparisons(models: pl.DataFrame, differences: Iterable[Record], key: tuple[str, ...]) -> pl.DataFrame:
@@ -349,7 +279,9 @@ def _comparisons(models: pl.DataFrame, differences: Iterable[Record], key: tuple
     rows = []
     for record in differences:
         where = f"the difference of runs {record.get('run')!r} and {record.get('baseline')!r}"
-        rows.append(check_record(record, DIFFERENCE, where, DIFFERENCE_ERRORS.keys() - {"stderr_evaluation"}))
+        rows.append(
+            check_record(record, schemas.DIFFERENCE, where, schemas.DIFFERENCE_ERRORS.keys() - {"stderr_evaluation"})
+        )
     _check_unique(rows, "the likelihood's differences", ("run", *key))
     evaluated = set(models.select("run", *key).rows())
     for row in rows:
@@ -361,9 +293,9 @@ def _comparisons(models: pl.DataFrame, differences: Iterable[Record], key: tuple
                     f" on which run {run!r} was not evaluated"
                 )
     baselines = models.select(*key, baseline="run", baseline_class_cond="class_cond")
-    compared = pl.DataFrame(rows, schema=DIFFERENCE).join(baselines, on=["baseline", *key], how="left")
-    names = {"value": "difference", **{name: f"difference_{name}" for name in DIFFERENCE_ERRORS}}
-    return compared.rename(names).select("run", *key, *COMPARISON)
+    compared = pl.DataFrame(rows, schema=schemas.DIFFERENCE).join(baselines, on=["baseline", *key], how="left")
+    names = {"value": "difference", **{name: f"difference_{name}" for name in schemas.DIFFERENCE_ERRORS}}
+    return compared.rename(names).select("run", *key, *schemas.COMPARISON)
 
 
 def _check_rates(record: Record, where: str) -> list[dict[str, Any]]:
@@ -371,7 +303,7 @@ def _check_rates(record: Record, where: str) -> list[dict[str, Any]]:
     if not isinstance(references, list) or not all(isinstance(reference, Mapping) for reference in references):
         raise MetricsError(f"{where}: references should be a list of mappings, not {references!r}")
     return [
-        check_record(rate, REFERENCE, f"{where}, reference {rate.get('reference')!r}", optional={"stderr"})
+        check_record(rate, schemas.REFERENCE, f"{where}, reference {rate.get('reference')!r}", optional={"stderr"})
         for rate in references
     ]
 
@@ -381,7 +313,7 @@ def _with_references(models: pl.DataFrame, rates: Sequence[Record], key: tuple[s
 
     A reference has the models' unit if it has a rate in it, and its rates in bits/byte and bits/word in other columns.
     """
-    schema = {**REFERENCE, **_texts(*key)}
+    schema = {**schemas.REFERENCE, **texts(*key)}
     by_unit = pl.DataFrame(rates, schema=schema).unique([*key, "reference", "unit"], keep="last", maintain_order=True)
     measured = models.unique(key, keep="last").select(*key, "modality", model_unit="unit")
     per_byte, per_word = (
@@ -398,3 +330,19 @@ def _with_references(models: pl.DataFrame, rates: Sequence[Record], key: tuple[s
         .drop("model_unit")
     )
     return pl.concat([models, references], how="diagonal").sort([*key, "run", "estimator"], nulls_last=True)
+
+
+def _mean_row(run: str, trainings: Sequence[Mapping[str, Any]], stderr: float | None) -> dict[str, Any]:
+    """Return the mean of the rows of a run's trainings."""
+    scale = 1.0 if stderr is None else stderr / fmean(row["stderr"] for row in trainings)
+    mean: dict[str, Any] = {}
+    for name, first in trainings[0].items():
+        values = [row[name] for row in trainings]
+        if name in NOT_AVERAGED:
+            mean[name] = None
+        elif isinstance(first, float) and name not in schemas.COMPARISON and None not in values:
+            mean[name] = fmean(values) * (scale if name.endswith("stderr") else 1)
+        else:  # The difference is already that of all seeds.
+            mean[name] = first if name in schemas.COMPARISON or all(value == first for value in values) else None
+    seeds_stderr = stdev(row["value"] for row in trainings) / math.sqrt(len(trainings))
+    return {**mean, "run": run, "seed": None, "seeds": len(trainings), "seeds_stderr": seeds_stderr}

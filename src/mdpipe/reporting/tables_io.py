@@ -9,8 +9,8 @@ import polars as pl
 
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.reporting.markdown import format_measurement, markdown_table, round_by_error
-from mdpipe.reporting.seeds import without_replicates
-from mdpipe.reporting.tables import DATA
+from mdpipe.reporting.schemas import DATA
+from mdpipe.reporting.tables import without_replicates
 
 ERROR_OF = {"value": "stderr", "seeds": ""}
 """Columns whose standard error is not named COLUMN_stderr; the error over seeds is a column of its own."""

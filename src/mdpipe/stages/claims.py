@@ -24,7 +24,8 @@ from mdpipe.params.claims import (
 from mdpipe.pipeline import paths
 from mdpipe.reporting.claims import Measured, exponent, holm, judge, mean_log_ratio, of_costs, variance_ratio
 from mdpipe.reporting.markdown import format_measurement, format_number, markdown_table, round_by_error
-from mdpipe.reporting.tables import Schema
+from mdpipe.reporting.schemas import integers, numbers, texts
+from mdpipe.reporting.tables import rounded
 
 Array = NDArray[np.float64]
 COST_COLUMNS = 3
@@ -32,15 +33,15 @@ COST_COLUMNS = 3
 REFERENCE = "training"
 """The images that FID compares samples with."""
 
-CLAIMS: Schema = {
-    **dict.fromkeys(("claim", "statement", "where", "published"), pl.String),
-    "published_value": pl.Float64,
-    **dict.fromkeys(("kind", "unit"), pl.String),
-    **dict.fromkeys(("value", "stderr", "stderr_seeds", "low", "high"), pl.Float64),
-    "seeds": pl.Int64,
-    "expected": pl.String,
-    **dict.fromkeys(("p", "p_holm"), pl.Float64),
-    **dict.fromkeys(("verdict", "command"), pl.String),
+CLAIMS = {
+    **texts("claim", "statement", "where", "published"),
+    **numbers("published_value"),
+    **texts("kind", "unit"),
+    **numbers("value", "stderr", "stderr_seeds", "low", "high"),
+    **integers("seeds"),
+    **texts("expected"),
+    **numbers("p", "p_holm"),
+    **texts("verdict", "command"),
 }
 """One row per claim. `low` and `high` are the ends of the 95 % interval; `stderr` and `stderr_seeds` of a ratio are
 those of its logarithm times the ratio. A value that could not be estimated is null."""
@@ -206,14 +207,14 @@ def _row(name: str, params: Params, claim: Claim, measured: Measured) -> dict[st
     ends = [measured.shown(end) for end in measured.interval]
     value = measured.shown(measured.value)
     scale = value if measured.is_log else 1.0
-    numbers = {"value": value, "stderr": measured.stderr * scale, "stderr_seeds": measured.stderr_seeds * scale}
-    numbers |= dict(zip(("low", "high"), ends, strict=True))
+    found = {"value": value, "stderr": measured.stderr * scale, "stderr_seeds": measured.stderr_seeds * scale}
+    found |= dict(zip(("low", "high"), ends, strict=True))
     return {
         "claim": name,
         **claim.model_dump(include={"statement", "where", "published", "published_value"}),
         "kind": claim.measure.kind,
         "unit": UNITS.get(claim.measure.kind, "bits/token"),
-        **{key: None if np.isnan(number) else float(f"{number:.6g}") for key, number in numbers.items()},
+        **{key: rounded(float(number)) for key, number in found.items()},
         "seeds": measured.seeds,
         "expected": _expected(claim.expect),
         "command": _command(params, claim.measure),

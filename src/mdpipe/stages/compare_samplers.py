@@ -29,7 +29,7 @@ from mdpipe.evaluation.estimate import Estimate, mean_estimate
 from mdpipe.evaluation.mauve import mauve, why_not
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params, SampleConfig
-from mdpipe.params.sampling import ReferenceModel
+from mdpipe.params.suites import ReferenceModel
 from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import UNITS, TrainedModel, compute_device, load_model
 from mdpipe.stages.sampling import all_masked, sample

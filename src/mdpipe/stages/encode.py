@@ -36,7 +36,8 @@ def encode(params: Params, dataset: str) -> None:
     metadata = _provenance(params, dataset)
     with unfinished_work("encode", dataset, encoding_fingerprint(params, dataset)) as work_dir:
         if isinstance(settings, ImageDataset):
-            levels, size, stride = settings.tokenizer.levels, settings.image_size, settings.stride or settings.image_size
+            levels, size = settings.tokenizer.levels, settings.image_size
+            stride = settings.stride or size
             encode_images(raw, levels, size, stride, directory, params.seed, settings.splits, work_dir, metadata)
         else:
             tokenizer, seq_len, packing = load_tokenizer(paths.tokenizer(dataset)), settings.seq_len, settings.packing

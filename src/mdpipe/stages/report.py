@@ -21,13 +21,21 @@ from mdpipe.data.pixels import dequantize
 from mdpipe.evaluation.estimate import SeedsEstimate, paired_difference, ratio_estimate, seeds_estimate
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params
 from mdpipe.params.data import modality_of
-from mdpipe.params.runs import Comparison, Run
+from mdpipe.params.runs import Run
+from mdpipe.params.suites import Comparison
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import DVC_FILE
-from mdpipe.reporting import tables
+from mdpipe.reporting import schemas, tables
 from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, training_charts
+from mdpipe.reporting.evaluation_charts import (
+    CALIBRATION,
+    POSITIONS,
+    SHARES,
+    calibration_chart,
+    profile_chart,
+    samplers_chart,
+)
 from mdpipe.reporting.graph import graph_chart
-from mdpipe.reporting.image_quality import image_quality_table
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
 from mdpipe.reporting.markdown import format_measurement
 from mdpipe.reporting.page import (
@@ -41,11 +49,9 @@ from mdpipe.reporting.page import (
     report_page,
     settings_table,
 )
-from mdpipe.reporting.profile_charts import CALIBRATION, POSITIONS, SHARES, calibration_chart, profile_chart
 from mdpipe.reporting.published import compare_with_published, read_published
-from mdpipe.reporting.sampler_charts import samplers_chart
-from mdpipe.reporting.seeds import with_means, without_replicates
 from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
+from mdpipe.reporting.tables import with_means, without_replicates
 from mdpipe.reporting.tables_io import to_markdown, write_table
 from mdpipe.stages.claims import claims_markdown, claims_table, read_costs, readable_claims
 
@@ -72,7 +78,7 @@ def report(params: Params) -> None:
     """
     pairs = [f"{run}-{source}" for run in params.zero_shot.runs for source in params.zero_shot.sources]
     encodings = [read_record(paths.record("encode", dataset)) for dataset in params.datasets]
-    speeds = pl.read_csv(paths.SPEEDS, schema_overrides=tables.SPEEDS) if paths.SPEEDS.exists() else None
+    speeds = pl.read_csv(paths.SPEEDS, schema_overrides=schemas.SPEEDS) if paths.SPEEDS.exists() else None
     replicates = params.replicates()
     measured = params.image_quality.runs
     compared = {run: pl.read_csv(paths.plot("samplers", run)) for run in params.samplers.runs}
@@ -81,12 +87,14 @@ def report(params: Params) -> None:
     errors = {run: _evaluation_error(names) for run, names in replicates.items() if len(names) > 1}
     zero_shots = tables.zero_shot_table(_records("zero_shot", pairs))
     results = {
-        "likelihood": with_means(likelihood, replicates, tables.HELD_OUT, errors),
+        "likelihood": with_means(likelihood, replicates, schemas.HELD_OUT, errors),
         "datasets": tables.datasets_table(encodings),
-        "zero_shot": with_means(zero_shots, replicates, tables.OTHER_TEXT),
-        "samples": tables.samples_table(_records("sample", params.runs)),
+        "zero_shot": with_means(zero_shots, replicates, schemas.OTHER_TEXT),
+        "samples": tables.table_of_runs(_records("sample", params.runs), schemas.SAMPLES, "sample"),
         "samplers": tables.samplers_table(compared, speeds),
-        "image_quality": image_quality_table(read_record(paths.record("image_quality", run)) for run in measured),
+        "image_quality": tables.image_quality_table(
+            read_record(paths.record("image_quality", run)) for run in measured
+        ),
     }
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
     if costs and costs["params"] != params.md5:
@@ -97,11 +105,11 @@ def report(params: Params) -> None:
         write_table(table, paths.RESULTS / name)
     results = {name: without_replicates(table) for name, table in results.items()}
     results["steps_to_bound"] = readable_steps(steps)
-    results["training"] = tables.training_table(_records("train", params.runs))
+    results["training"] = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train")
     if paths.PUBLISHED.exists():
         bounds = (results["likelihood"], results["zero_shot"])
         results["published"] = compare_with_published(*bounds, read_published(), params)
-    results["costs"] = pl.DataFrame(costs.get("results", []), schema=tables.COSTS)
+    results["costs"] = pl.DataFrame(costs.get("results", []), schema=schemas.COSTS)
     claims = claims_table(params)
     sourced = {
         name: Table(table, [_source(name, row, table) for row in table.iter_rows(named=True)])
@@ -114,11 +122,7 @@ def report(params: Params) -> None:
     ]
     atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
     trained = results["training"].join(likelihood.select("run", "dataset"), on="run").sort("dataset", "run")
-    files = {run: paths.plot("curves", run) for run in curves}
-    training = {
-        dataset: replace(chart, files=[files[run] for run in trained.filter(dataset=dataset)["run"]])
-        for dataset, chart in training_charts(curves, trained, files).items()
-    }
+    training = training_charts(curves, trained, {run: paths.plot("curves", run) for run in curves})
     figures = _figures(params, results, sourced)
     profiles, calibration = _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
     galleries = [_gallery(params, run) for run in replicates]
@@ -324,10 +328,8 @@ def _profiles(trained: pl.DataFrame) -> tuple[dict[str, Chart], dict[str, Chart]
             {run: pl.read_csv(file, schema=schema) for run, file in files.items()}
             for files, schema in ((of_shares, SHARES), (of_positions, POSITIONS), (of_calibration, CALIBRATION))
         )
-        chart = profile_chart(shares, positions, unit, (of_shares, of_positions))
-        profiles[dataset] = replace(chart, files=[*of_shares.values(), *of_positions.values()])
-        chart = calibration_chart(reliability, of_calibration)
-        calibration[dataset] = replace(chart, files=[*of_calibration.values()])
+        profiles[dataset] = profile_chart(shares, positions, unit, (of_shares, of_positions))
+        calibration[dataset] = calibration_chart(reliability, of_calibration)
     return profiles, calibration
 
 
@@ -339,9 +341,9 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
         figures["graph"] = replace(graph_chart(stages, params.model_dump(mode="json")), files=[DVC_FILE])
     for name, draw in (("likelihood", likelihood_chart), ("samplers", samplers_chart)):
         if results[name].height:
-            figures[name] = replace(draw(results[name], sourced[name].files), files=sorted(set(sourced[name].files)))
+            figures[name] = draw(results[name], sourced[name].files)
     exponents = {
-        run: pl.read_csv(path, schema_overrides=tables.EXPONENTS)
+        run: pl.read_csv(path, schema_overrides=schemas.EXPONENTS)
         for run in params.replicates()
         if (path := paths.samples(run) / paths.EXPONENTS).exists()
     }
@@ -349,7 +351,7 @@ def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mappi
         # Gray levels are ordered, tokens of text are not.
         is_image = {run: modality_of(params.datasets[params.runs[run].dataset]) == "image" for run in exponents}
         files = {run: paths.samples(run) / paths.EXPONENTS for run in sorted(exponents)}
-        figures["exponents"] = replace(exponents_chart(exponents, is_image, files), files=[*files.values()])
+        figures["exponents"] = exponents_chart(exponents, is_image, files)
     return figures
 
 

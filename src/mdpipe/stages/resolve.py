@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
-from mdpipe.params.load import REPLICATES_FILE, ParamsError, dump_replicates, read_params
+from mdpipe.params.root import REPLICATES_FILE, ParamsError, dump_replicates, read_params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.preflight import missing_paths
 from mdpipe.processes import DVC_MARK
