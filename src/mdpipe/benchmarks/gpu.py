@@ -188,8 +188,8 @@ def _run_limited(part: Part, path: Path, limit: float, tiny: bool, commit: str |
     try:
         rows = stream_alone(run_part, part.measure, start + limit - GRACE, tiny, commit, limit=limit)
         for row in rows:
-            if "machine" not in document:  # The first row.
-                document["machine"] = row
+            if "head" in row:
+                document |= row["head"]
                 continue
             document["results"].append(row)
             _write_document(path, document)

@@ -30,7 +30,7 @@ from mdpipe.params import EstimatorConfig, TrainConfig
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.training import HardwareConfig
 from mdpipe.training.loop import Batch
-from mdpipe.training.performance import find_compiler_problem
+from mdpipe.training.performance import find_compiler_problem, measure_peak_flops
 from mdpipe.training.state import TrainingState
 
 CHUNKED = "gpt2-small"
@@ -138,6 +138,9 @@ def run_speed(job: Job) -> Iterator[Result]:
     The sizes of the head's chunks are measured where the doubling begins.
     """
     sizes = get_sizes(job)
+    peak = measure_peak_flops(job.device, getattr(torch, STEP.precision))
+    head = {"precision": STEP.precision, "matmul_peak": peak, "data_sheet_peak": find_data_sheet_peak(job.device)}
+    yield {"head": head}
     compile, best = not find_compiler_problem(job.device), {}
     with patch.dict(SHAPES, {name: SHAPES[name].shrink() for name in SPEEDS} if job.tiny else {}):
         for is_compiled, seconds in ((False, EAGER_SECONDS), (True, COMPILED_SECONDS)):
@@ -149,6 +152,12 @@ def run_speed(job: Job) -> Iterator[Result]:
                     for size in sizes.chunk_bytes if name == CHUNKED else ():
                         yield measure_speed(job, name, batch, is_compiled, EAGER_SECONDS, size)
         yield from grow_batches(best, sizes.doublings, partial(measure_speed, job, compile=compile))
+
+
+def find_data_sheet_peak(device: torch.device) -> float | None:
+    """Return the data sheet's FLOP/s of bfloat16 products on the device, or None if it is not known."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return next((peak for part, peak in DATA_SHEET_PEAKS.items() if part in name), None)
 
 
 def measure_speed(
@@ -170,8 +179,7 @@ def measure_speed(
             require_compiler(device)
         with patch.dict(vars(md4), chunk):
             speed = step.measure_here()
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-        peak = next((peak for part, peak in DATA_SHEET_PEAKS.items() if part in name), None)
+        peak = find_data_sheet_peak(device)
         return {**speed, "mfu_data_sheet": None if peak is None else speed["flops_per_second"] / peak}
 
     return job.attempt(labels, measure, seconds)
@@ -210,11 +218,13 @@ def run_training(job: Job) -> Iterator[Result]:
         RuntimeError: it was not completed; the row says why.
     """
     training = Training(job, get_sizes(job))
+    yield {"head": training.describe()}
     for what, measure in (("before training", training.plan), ("after training", training.run)):
         row = job.attempt({"what": what}, measure)
         yield row
         if not is_measured(row):
             raise RuntimeError("no training run was completed; the row says why")
+        yield {"head": {"planned_steps": training.steps}}
 
 
 class Training:
@@ -225,6 +235,13 @@ class Training:
         network = sizes.text.network.model_copy(update={"dropout": 0.05})  # The text is short.
         self.shape = replace(sizes.text, network=network, batch=sizes.text_batch)
         self.train, self.test = read_splits(sizes.package, self.shape.length, sizes.held_out)
+
+    def describe(self) -> Result:
+        """Return what is trained on."""
+        return {
+            "data": f"docstrings of the package {self.sizes.package} in text8's alphabet; this is not text8",
+            "characters": {split.split: len(split.tokens) for split in (self.train, self.test)},
+        }
 
     def plan(self) -> Result:
         """Compile, plan the steps from the measured speed, and bound the likelihood with the initial weights."""
@@ -240,13 +257,7 @@ class Training:
         evaluation_seconds = untrained["evaluation_seconds"] * sizes.num_mc_samples / 2
         seconds = min(self.job.end - time.time() - evaluation_seconds - SPARE_SECONDS, sizes.seconds)
         self.end, self.steps = time.time() + seconds, max(2, int(MARGIN * seconds / seconds_per_step))
-        return {
-            "data": f"docstrings of the package {sizes.package} in text8's alphabet; this is not text8",
-            "characters": {split.split: len(split.tokens) for split in (self.train, self.test)},
-            "seconds_per_step": seconds_per_step,
-            "planned_steps": self.steps,
-            **untrained,
-        }
+        return {"seconds_per_step": seconds_per_step, **untrained}
 
     def run(self) -> Result:
         """Take the steps, fewer if the time ends before, and bound the likelihood with the EMA weights."""

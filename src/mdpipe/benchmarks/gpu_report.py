@@ -89,7 +89,7 @@ def free_memory() -> None:
 def run_part(
     measure: Callable[[Job], Iterator[Result]], end: float, tiny: bool, commit: str | None
 ) -> Iterator[Result]:
-    """Yield the description of the machine, and then the rows of a part.
+    """Yield the rows of a part; one whose only key is "head" has entries of the file above its rows.
 
     Raises:
         RuntimeError: there is no GPU, and it is not a rehearsal.
@@ -105,7 +105,7 @@ def run_part(
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
-    yield machine
+    yield {"head": {"machine": machine}}
     if device.type != "cuda" and not tiny:
         raise RuntimeError("torch sees no GPU here; --tiny rehearses on a CPU")
     traces_only = tiny and device.type == "cpu"
