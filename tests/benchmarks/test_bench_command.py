@@ -7,7 +7,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from mdpipe.benchmarks.sampling import COLUMNS
+from mdpipe.benchmarks.sampling import SamplingBenchmark
 from mdpipe.cli import app
 
 pytestmark = pytest.mark.slow
@@ -72,8 +72,13 @@ def test_the_files_hold_what_is_printed_and_a_table_of_it(written):
     assert stem.with_suffix(".json").read_text() == printed
     rows = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
     headings, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert headings == list(COLUMNS)
+    assert headings == list(SamplingBenchmark.columns)
     assert [(row[0], row[1]) for row in rows] == [("ancestral", "2"), ("ancestral_stepwise", "2")]
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_runs():
+    result = bench_sample("--steady-steps", "0")
+    assert result.exit_code == 2 and "--steady-steps" in result.output
 
 
 def test_a_wrong_sampler_is_refused_in_one_line():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mdpipe.benchmarks.runner import run_in_subprocess
+from mdpipe.benchmarks.runner import run
 from tests.benchmarks.configurations import tiny
 
 
@@ -43,7 +43,7 @@ def test_bfloat16_can_be_measured():
 @pytest.mark.slow
 def test_a_failed_process_gives_its_reason_in_one_line():
     with pytest.raises(ValueError, match=r"at batch 2 was not measured: ValueError: num_heads = 3: does not divide"):
-        run_in_subprocess(tiny("ancestral_stepwise", num_heads=3))
+        run([tiny("ancestral_stepwise", num_heads=3)])
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,6 @@ def test_a_failed_process_gives_its_reason_in_one_line():
     [
         ({"sampler": "remdm"}, "--sampler must be one of ancestral_stepwise, two_stage, .* not 'remdm'"),
         ({"dtype": "int8"}, "--dtype must be one of float32, bfloat16, not 'int8'"),
-        ({"batch": 0}, "--batch must be at least 1, not 0"),
-        ({"steady_steps": 0}, "--steady-steps must be at least 1, not 0"),
     ],
 )
 def test_settings_that_cannot_be_measured_are_errors(changes, message):

@@ -1,8 +1,6 @@
 """Speed and memory of preparing data: from synthetic JSON lines to training batches.
 
-Each step runs in a group of processes; this one starts them, samples their memory and hashes what they wrote. A step is
-run by `python -m mdpipe.benchmarks.data STEP SETTINGS FOLDER [NAME]`, with the settings as JSON, which writes its
-measurement to the standard output, as JSON.
+Each step runs in a group of processes; this one starts them, samples their memory and hashes what they wrote.
 
 Two numbers describe the memory of a step. `peak_mib` is the largest resident set of any single process, as the system
 recorded it (ru_maxrss): what must fit in a core's share of the memory. `peak_together_mib` is the largest sum over all
@@ -12,25 +10,24 @@ Files are read just after they were written, so mostly from the system's cache: 
 disk.
 """
 
+import fileinput
 import hashlib
 import json
 import os
-import resource
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 from time import perf_counter
+from typing import Any, ClassVar, cast
 
 import psutil
 
 from mdpipe.benchmarks.corpora import write_images, write_text
-from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_machine, to_table
+from mdpipe.benchmarks.runner import Benchmark, Columns, Result, run_alone
 from mdpipe.data.artifacts.files import check_disk_space, read_json
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.parallel import WORKERS
@@ -39,28 +36,18 @@ from mdpipe.data.sources.writer import write_shards
 from mdpipe.data.tokenize.text import encode_text
 from mdpipe.data.tokenizers import build_tokenizer, load_tokenizer
 from mdpipe.data.training_batches import training_batch
-from mdpipe.params.data import (
-    PACKINGS,
-    BytesTokenizer,
-    GPT2Tokenizer,
-    SentencePieceTokenizer,
-    Splits,
-    Text8Tokenizer,
-    TextTokenizer,
-)
+from mdpipe.params.data import PACKINGS, Splits, TextTokenizer, TokenizerConfig
 from mdpipe.params.sources import JsonLinesSource
 from mdpipe.processes import MEBIBYTE, peak_rss_mib
 
-TOKENIZERS = ("bytes", "text8", "sentencepiece", "gpt2")
 MEGABYTE = 10**6
-SAMPLING_SECONDS = 0.1
 DISK_FACTOR = 5
 """Approximate bytes on disk per byte of text: JSON lines, raw shards, tokens, tokens after the kill, and images."""
 SEQ_LEN = 1024
 HELD_OUT = 0.005
 """Fraction of the documents for validation, and the same for testing."""
-SENTENCEPIECE_VOCAB_SIZE, SENTENCEPIECE_CHARACTERS = 4096, 2_000_000
-"""The tokenizer that is fitted, and the length of the text that it learns from."""
+SENTENCEPIECE_VOCAB_SIZE, SENTENCEPIECE_DOCUMENTS = 4096, 1000
+"""The tokenizer that is fitted, and the documents that it learns from, some three million characters."""
 MAX_IMAGES, IMAGES_PER_MEGABYTE = 50_000, 5_000
 """Images that batches are read from: fewer with little text, where seconds would go into writing them."""
 TEXT_BATCH, IMAGE_BATCH = 64, 256
@@ -73,7 +60,7 @@ class DataBenchmark(Benchmark):
     """An amount of text, a tokenizer and a number of processes.
 
     Raises:
-        ValueError: a tokenizer that cannot be measured or has no files, or a number below 1.
+        ValueError: a tokenizer that cannot be measured or has no files.
     """
 
     size: int
@@ -90,16 +77,29 @@ class DataBenchmark(Benchmark):
     folder: str | None
     """Where everything is written and kept; None for a temporary folder."""
 
+    title: ClassVar[str] = "{size} MB by {tokenizer} with {workers} workers"
+    heading: ClassVar[str] = "Speed of preparing data"
+    columns: ClassVar[Columns] = {
+        "tokenizer": "{tokenizer}",
+        "MB": "{size:,}",
+        "workers": "{workers}",
+        "read MB/s (CPU)": lambda result: _format_speed(result, "read", "bytes"),
+        "read MiB": "{read_peak_mib:,.0f} / {read_peak_together_mib:,.0f}",
+        "encode MB/s (CPU)": lambda result: _format_speed(result, "encode", "text_bytes"),
+        "tokens/s": "{tokens_per_second:,.0f}",
+        "encode MiB": "{encode_peak_mib:,.0f} / {encode_peak_together_mib:,.0f}",
+        "after a kill": lambda result: _describe_kill(result),
+        "same bytes": lambda result: {True: "yes", False: "NO", None: ""}[result["same_bytes"]],
+        "training tokens/s": "{training_tokens_per_second:,.0f}",
+        "pictures/s": "{pictures_per_second:,.0f}",
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"tokenizer": ("bytes", "text8", "sentencepiece", "gpt2")}
+    has_own_process: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
-        self.require_choice("tokenizer", TOKENIZERS)
+        super().__post_init__()
         if self.tokenizer == "gpt2" and self.path is None:
             raise ValueError("--tokenizer gpt2 needs --path, a folder with GPT-2's vocab.json and merges.txt")
-        self.require_positive("size", "workers")
-
-    @property
-    def title(self) -> str:
-        """Name the measurement in error messages."""
-        return f"{self.size} MB by {self.tokenizer} with {self.workers} workers"
 
     def measure(self) -> Result:
         """Write, read, encode and load batches; optionally encode once more with a kill halfway.
@@ -107,12 +107,18 @@ class DataBenchmark(Benchmark):
         Raises:
             ValueError: a step failed, or the folder exists.
         """
-        with self._open_folder() as folder:
+        with TemporaryDirectory(prefix="mdpipe-") as temporary:
+            folder = Path(self.folder or temporary) / f"{self.tokenizer}-{self.size}-{self.workers}"
+            try:
+                folder.mkdir(parents=True)
+            except FileExistsError:  # Finished shards in it would be taken for this benchmark's.
+                raise ValueError(f"{folder} exists; remove it") from None
             check_disk_space(folder, DISK_FACTOR * self.size * MEGABYTE, "measuring")
-            written, read, encoded = (self._run(folder, *step) for step in (["write"], ["read"], ["encode", "encoded"]))
+            written, read = self._run(write, folder), self._run(read_text, folder)
+            encoded = self._run(encode, folder, "encoded")
             sha256 = hash_folder(folder / "encoded")
             killed = self._run_after_kill(folder, encoded) if self.kill else {}
-            loaded = self._run(folder, "load")
+            loaded = self._run(load, folder)
         steps = {"read": read, "encode": encoded}
         return {
             **{key: written[key] for key in ("bytes", "vocab_size")},
@@ -134,44 +140,56 @@ class DataBenchmark(Benchmark):
             "pictures_per_second": loaded["images_per_second"],
         }
 
-    @contextmanager
-    def _open_folder(self) -> Iterator[Path]:
-        """Yield a new folder, which is removed in the end unless its parent was given."""
-        if self.folder is None:
-            with TemporaryDirectory(prefix="mdpipe-") as temporary:
-                yield Path(temporary)
-            return
-        folder = Path(self.folder) / f"{self.tokenizer}-{self.size}-{self.workers}"
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:  # Finished shards in it would be taken for this benchmark's.
-            raise ValueError(f"{self.title} was not measured: {folder} exists; remove it") from None
-        yield folder
+    @classmethod
+    def compare(cls, results: Sequence[Result]) -> list[Result]:
+        """Add `same_bytes`: True if all rows with this text and tokenizer, killed ones included, wrote the same files.
 
-    def _run(self, folder: Path, *step: str) -> Result:
+        It is None where nothing else encoded this text with this tokenizer.
+        """
+        return [{**result, "same_bytes": _is_same(result, results)} for result in results]
+
+    @classmethod
+    def describe(cls, first: Result, table: str) -> str:
+        """Return the page's text."""
+        return f"""\
+Synthetic text as JSON lines in eight files, written at {first["write_mb_per_second"]:,.0f} MB/s: documents of \
+log-normal length, 2 kB in the median, of words from a Zipf distribution over 50,000.
+
+{table}
+Read: the files to raw shards, as `download` does, in MB of JSON lines. Encode: raw shards to tokens, with the splits, \
+the search for contamination and the manifest, in MB of text. In parentheses: MB per second of CPU time, which is the \
+cost while others use the machine too.
+MiB: the largest resident set of any one process / the largest sum over all at once, sampled, where shared pages count \
+for each.
+After a kill: all processes were killed halfway through encoding; how many shards were then encoded and how many were \
+searched, which was not repeated, and the seconds that the second run took, next to those without a kill. \
+Same bytes: all rows of one text and tokenizer, killed ones included, wrote the same files.
+Training tokens/s: batches of 64 random windows of 1,024 tokens from the memory-mapped shards; pictures/s: batches of \
+256 out of images of 32 x 32 x 3. One process reads files that were just written: no cold disk.
+"""
+
+    def _run(self, step: "Step", folder: Path, *name: str) -> Result:
         """Run a step and return its measurement, `peak_together_mib`, and the seconds that its process took."""
-        start = perf_counter()
-        with self._start(folder, *step) as process:
-            together = _sample_memory(process)
-            process_seconds = perf_counter() - start
-            output = process.communicate()[0]
-        if process.returncode:
-            reason = "was killed; perhaps memory ran out" if process.returncode < 0 else "failed; it has said why"
-            raise ValueError(f"{self.title} was not measured: the step {step[0]!r} {reason}")
-        measured = json.loads(output)
+        start, sizes = perf_counter(), [0]
+        try:
+            measured = run_alone(measure_step, step, self, folder, *name, watch=lambda pid: sizes.append(_rss(pid)))
+        except ValueError as error:
+            raise ValueError(f"the step {step.__name__!r} failed: {error}") from error
         # The peak may have been between two samples.
-        together = max(together, measured["peak_mib"])
-        return {**measured, "peak_together_mib": together, "process_seconds": process_seconds}
+        together = max(max(sizes) / MEBIBYTE, measured["peak_mib"])
+        return {**measured, "peak_together_mib": together, "process_seconds": perf_counter() - start}
 
     def _run_after_kill(self, folder: Path, whole: Result) -> Result:
         """Encode, kill it after half of the time that `whole` took, and then encode to the end."""
         shards = folder / "again-shards"
         delay = whole["process_seconds"] - whole["seconds"] / 2
-        while not self._is_killed_after(folder, delay):  # It was faster this time.
-            rmtree(shards, ignore_errors=True)
-            delay /= 2
+        with suppress(TimeoutError):
+            while True:
+                run_alone(measure_step, encode, self, folder, "again", limit=delay)
+                rmtree(shards, ignore_errors=True)  # It was faster this time.
+                delay /= 2
         kept = [len(list((shards / name).glob("[0-9]*"))) for name in ("tokens", "contamination")]
-        again = self._run(folder, "encode", "again")
+        again = self._run(encode, folder, "again")
         return {
             "shards_kept": kept[0],
             "searches_kept": kept[1],
@@ -179,37 +197,29 @@ class DataBenchmark(Benchmark):
             "sha256_after_kill": hash_folder(folder / "again"),
         }
 
-    def _is_killed_after(self, folder: Path, delay: float) -> bool:
-        with self._start(folder, "encode", "again") as process, suppress(subprocess.TimeoutExpired):
-            process.wait(delay)
-        return process.returncode < 0
 
-    @contextmanager
-    def _start(self, folder: Path, step: str, *name: str) -> Iterator["subprocess.Popen[str]"]:
-        """Start a step in a group of processes, which ends with the block."""
-        command = [sys.executable, "-m", "mdpipe.benchmarks.data", step, json.dumps(asdict(self)), str(folder), *name]
-        environment = {**os.environ, WORKERS: str(self.workers)}
-        with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, process_group=0) as process:
-            try:
-                yield process
-            finally:
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGKILL)
+Step = Callable[..., Result]
+"""Called with the benchmark, its folder and perhaps a name in it."""
 
 
-def _sample_memory(process: "subprocess.Popen[str]") -> float:
-    """Wait for the process to end and return the most MiB that it and its descendants were seen to hold together."""
-    largest = 0
-    while True:
-        with suppress(psutil.Error):
-            parent, total = psutil.Process(process.pid), 0
-            for member in (parent, *parent.children(recursive=True)):
-                with suppress(psutil.Error):
-                    total += member.memory_info().rss
-            largest = max(largest, total)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(SAMPLING_SECONDS)
-            return largest / MEBIBYTE
+def measure_step(step: Step, settings: DataBenchmark, folder: Path, *name: str) -> Result:
+    """Run a step in this process and add its CPU seconds and the largest resident set of one of its processes."""
+    os.environ[WORKERS] = str(settings.workers)
+    before = sum(os.times()[:4])  # User and system, of this process and its children that have ended.
+    measured = step(settings, folder, *name)
+    cpu_seconds = sum(os.times()[:4]) - before
+    return {**measured, "cpu_seconds": cpu_seconds, "peak_mib": peak_rss_mib(include_children=True)}
+
+
+def _rss(pid: int) -> int:
+    """Return the bytes that a process and its descendants hold together."""
+    total = 0
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for member in (process, *process.children(recursive=True)):
+            with suppress(psutil.Error):
+                total += member.memory_info().rss
+    return total
 
 
 def hash_folder(directory: Path) -> str:
@@ -227,19 +237,18 @@ def write(settings: DataBenchmark, folder: Path) -> Result:
     start = perf_counter()
     size = write_text(folder / "text", settings.size * MEGABYTE, settings.seed)
     seconds = perf_counter() - start
-    configs: dict[str, TextTokenizer] = {
-        "bytes": BytesTokenizer(),
-        "text8": Text8Tokenizer(),
-        "sentencepiece": SentencePieceTokenizer(vocab_size=SENTENCEPIECE_VOCAB_SIZE),
-        "gpt2": GPT2Tokenizer(path=settings.path or ""),
+    own: dict[str, dict[str, Any]] = {
+        "sentencepiece": {"vocab_size": SENTENCEPIECE_VOCAB_SIZE},
+        "gpt2": {"path": settings.path},
     }
-    tokenizer = build_tokenizer(configs[settings.tokenizer], _first_texts(folder / "text"))
+    config = TokenizerConfig.parse({"kind": settings.tokenizer, **own.get(settings.tokenizer, {})})
+    tokenizer = build_tokenizer(cast("TextTokenizer", config), _first_texts(folder / "text"))
     (folder / "tokenizer").mkdir()
     tokenizer.save(folder / "tokenizer")
     return {"bytes": size, "seconds": seconds, "vocab_size": tokenizer.vocab_size}
 
 
-def read(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001
+def read_text(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001
     """Do the work of the stage `download` for local files."""
     source = JsonLinesSource(kind="jsonl", path=str(folder / "text"))
     start = perf_counter()
@@ -272,9 +281,6 @@ def load(settings: DataBenchmark, folder: Path) -> Result:
     return {"tokens_per_second": windows * SEQ_LEN, "images_per_second": images}
 
 
-STEPS: dict[str, Callable[..., Result]] = {"write": write, "read": read, "encode": encode, "load": load}
-
-
 def _rows_per_second(dataset: EncodedDataset, seed: int, batch: int) -> float:
     training_batch(dataset, seed, 0, batch)
     start = perf_counter()
@@ -284,70 +290,9 @@ def _rows_per_second(dataset: EncodedDataset, seed: int, batch: int) -> float:
 
 
 def _first_texts(directory: Path) -> Iterator[str]:
-    characters = 0
-    for path in sorted(directory.iterdir()):
-        with path.open("rb") as lines:
-            for line in lines:
-                text = json.loads(line)["text"]
-                characters += len(text)
-                yield text
-                if characters >= SENTENCEPIECE_CHARACTERS:
-                    return
-
-
-def _cpu_seconds() -> float:
-    """Return the CPU time of this process and its children that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
-
-
-COLUMNS: Columns = {
-    "tokenizer": lambda result: result["tokenizer"],
-    "MB": lambda result: f"{result['size']:,}",
-    "workers": lambda result: str(result["workers"]),
-    "read MB/s (CPU)": lambda result: _format_speed(result, "read", "bytes"),
-    "read MiB": lambda result: f"{result['read_peak_mib']:,.0f} / {result['read_peak_together_mib']:,.0f}",
-    "encode MB/s (CPU)": lambda result: _format_speed(result, "encode", "text_bytes"),
-    "tokens/s": lambda result: f"{result['tokens_per_second']:,.0f}",
-    "encode MiB": lambda result: f"{result['encode_peak_mib']:,.0f} / {result['encode_peak_together_mib']:,.0f}",
-    "after a kill": lambda result: _describe_kill(result),
-    "same bytes": lambda result: {True: "yes", False: "NO", None: ""}[result["same_bytes"]],
-    "training tokens/s": lambda result: f"{result['training_tokens_per_second']:,.0f}",
-    "pictures/s": lambda result: f"{result['pictures_per_second']:,.0f}",
-}
-
-
-def add_same_bytes(results: Sequence[Result]) -> list[Result]:
-    """Add `same_bytes`: True if all rows with this text and tokenizer, killed ones included, wrote the same files.
-
-    It is None where nothing else encoded this text with this tokenizer.
-    """
-    return [{**result, "same_bytes": _is_same(result, results)} for result in results]
-
-
-def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str:
-    """Return a page with the table and what a reader needs to judge and repeat it."""
-    first = results[0]
-    return f"""# Speed of preparing data
-
-    {command}
-
-{format_machine(machine)}
-Synthetic text as JSON lines in eight files, written at {first["write_mb_per_second"]:,.0f} MB/s: documents of \
-log-normal length, 2 kB in the median, of words from a Zipf distribution over 50,000.
-
-{to_table(results, COLUMNS)}
-Read: the files to raw shards, as `download` does, in MB of JSON lines. Encode: raw shards to tokens, with the splits, \
-the search for contamination and the manifest, in MB of text. In parentheses: MB per second of CPU time, which is the \
-cost while others use the machine too.
-MiB: the largest resident set of any one process / the largest sum over all at once, sampled, where shared pages count \
-for each.
-After a kill: all processes were killed halfway through encoding; how many shards were then encoded and how many were \
-searched, which was not repeated, and the seconds that the second run took, next to those without a kill. \
-Same bytes: all rows of one text and tokenizer, killed ones included, wrote the same files.
-Training tokens/s: batches of 64 random windows of 1,024 tokens from the memory-mapped shards; pictures/s: batches of \
-256 out of images of 32 x 32 x 3. One process reads files that were just written: no cold disk.
-"""
+    with fileinput.input(sorted(directory.iterdir()), encoding="utf-8") as lines:
+        for line in islice(lines, SENTENCEPIECE_DOCUMENTS):
+            yield json.loads(line)["text"]
 
 
 def _format_speed(result: Result, step: str, what: str) -> str:
@@ -356,8 +301,6 @@ def _format_speed(result: Result, step: str, what: str) -> str:
 
 
 def _describe_kill(result: Result) -> str:
-    if result["again_seconds"] is None:
-        return ""
     kept = f"{result['shards_kept']} + {result['searches_kept']} of {result['shards']}"
     return f"{kept}, {result['again_seconds']:,.1f} / {result['encode_seconds']:,.1f} s"
 
@@ -368,16 +311,3 @@ def _is_same(one: Result, results: Sequence[Result]) -> bool | None:
     ]
     hashes = [row[key] for row in comparable for key in ("sha256", "sha256_after_kill") if row[key] is not None]
     return len(set(hashes)) == 1 if len(hashes) > 1 else None
-
-
-def main() -> None:
-    """Run the step that the command line names."""
-    step, settings, folder, *name = sys.argv[1:]
-    before = _cpu_seconds()
-    measured = STEPS[step](DataBenchmark(**json.loads(settings)), Path(folder), *name)
-    cpu_seconds, peak = _cpu_seconds() - before, peak_rss_mib(include_children=True)
-    json.dump({**measured, "cpu_seconds": cpu_seconds, "peak_mib": peak}, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

@@ -4,13 +4,13 @@ Shapes: N examples, R seeds.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
-from mdpipe.benchmarks.runner import Benchmark, Columns, Result, format_machine, to_table
+from mdpipe.benchmarks.runner import Benchmark, Columns, Result
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
@@ -28,8 +28,7 @@ FORMER, PAPER = "stratified_times", "independent_times"
 class LikelihoodBenchmark(Benchmark):
     """One estimator of one run's bound, with several seeds on the same examples, spread over the test split.
 
-    Raises:
-        ValueError: an unknown estimator, or a number that is too small.
+    `examples` and `repeats` are at least 2, for a variance.
     """
 
     run: str
@@ -40,15 +39,20 @@ class LikelihoodBenchmark(Benchmark):
     threads: int = 1
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        self.require_choice("estimator", ESTIMATORS)
-        if min(self.examples, self.repeats) < 2:
-            raise ValueError("--examples and --repeats must be at least 2 for a variance")
-
-    @property
-    def title(self) -> str:
-        """Name the measurement in error messages."""
-        return f"{self.estimator} of {self.run}"
+    title: ClassVar[str] = "{estimator} of {run}"
+    heading: ClassVar[str] = "Estimators of the likelihood bound"
+    columns: ClassVar[Columns] = {
+        "run": "{run}",
+        "estimator": "{estimator}",
+        "calls": "{num_mc_samples}",
+        "bound": "{value:.4f} ± {value_stderr:.4f}",
+        "variance": "{variance:.5f} ± {variance_stderr:.5f}",
+        "stated": "{variance_stated:.5f}",
+        "times less": "{times_less:.1f}",
+        "equal draws": "{equal_draws:,.0f}",
+    }
+    choices: ClassVar[Mapping[str, Collection[str]]] = {"estimator": ESTIMATORS}
+    has_own_process: ClassVar[bool] = False
 
     def measure(self) -> Result:
         """Return the mean bound and the variance of an example's estimate over the seeds, in bits per token.
@@ -85,38 +89,41 @@ class LikelihoodBenchmark(Benchmark):
             "variance_stated": float(stated),
         }
 
+    @classmethod
+    def compare(cls, results: Sequence[Result]) -> list[Result]:
+        """Add `times_less`, the former estimator's variance by this one's at equal calls, and `equal_draws`.
 
-COLUMNS: Columns = {
-    "run": lambda result: result["run"],
-    "estimator": lambda result: result["estimator"],
-    "calls": lambda result: str(result["num_mc_samples"]),
-    "bound": lambda result: f"{result['value']:.4f} ± {result['value_stderr']:.4f}",
-    "variance": lambda result: f"{result['variance']:.5f} ± {result['variance_stderr']:.5f}",
-    "stated": lambda result: f"{result['variance_stated']:.5f}",
-    "times less": lambda result: f"{result['times_less']:.1f}",
-    "equal draws": lambda result: f"{result['equal_draws']:,.0f}",
-}
+        The latter is the number of independent draws of the paper's estimator with the same variance, which is their
+        variance by the number of draws.
+        """
+        variances = {(one["run"], one["estimator"], one["num_mc_samples"]): one["variance"] for one in results}
 
+        def per_draw(run: str) -> float:
+            return float(np.mean([key[2] * value for key, value in variances.items() if key[:2] == (run, PAPER)]))
 
-def add_ratios(results: Sequence[Result]) -> list[Result]:
-    """Add `times_less`, the former estimator's variance by this one's at equal calls, and `equal_draws`.
+        return [
+            {
+                **one,
+                "times_less": variances[one["run"], FORMER, one["num_mc_samples"]] / one["variance"],
+                "equal_draws": per_draw(one["run"]) / one["variance"],
+            }
+            for one in results
+        ]
 
-    The latter is the number of independent draws of the paper's estimator with the same variance, which is their
-    variance by the number of draws.
-    """
-    by_key = {(one["run"], one["estimator"], one["num_mc_samples"]): one["variance"] for one in results}
+    @classmethod
+    def describe(cls, first: Result, table: str) -> str:
+        """Return the page's text."""
+        return f"""\
+The bound of at most {first["examples"]} examples of each run's test split, by each estimator at equal network calls \
+per example, with {first["repeats"]} seeds.
 
-    def per_draw(run: str) -> float:
-        return float(np.mean([key[2] * variance for key, variance in by_key.items() if key[:2] == (run, PAPER)]))
+{table}
+Variance: of one example's estimate over the seeds, (bits/token)^2, with its standard error over the examples; "stated"
+is the one that stderr_mc states. "Times less": the variance of {FORMER} at the same number of calls by this one.
+"Equal draws": draws of {PAPER}, the paper's estimator, with the same variance.
 
-    return [
-        {
-            **one,
-            "times_less": by_key[one["run"], FORMER, one["num_mc_samples"]] / one["variance"],
-            "equal_draws": per_draw(one["run"]) / one["variance"],
-        }
-        for one in results
-    ]
+![Standard deviation by network calls](estimators.svg)
+"""
 
 
 def to_svg(results: Sequence[Result]) -> str:
@@ -144,23 +151,3 @@ def to_svg(results: Sequence[Result]) -> str:
     runs = dict.fromkeys(one["run"] for one in results)
     alternative = "Standard deviation of an example's bound by network calls, one line per estimator."
     return Chart([panel(run) for run in runs], alternative).to_svg()
-
-
-def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str:
-    """Return a page with the table and what a reader needs to judge and repeat it."""
-    first = results[0]
-    return f"""# Estimators of the likelihood bound
-
-    {command}
-
-{format_machine(machine)}
-The bound of at most {first["examples"]} examples of each run's test split, by each estimator at equal network calls \
-per example, with {first["repeats"]} seeds.
-
-{to_table(results, COLUMNS)}
-Variance: of one example's estimate over the seeds, (bits/token)^2, with its standard error over the examples; "stated"
-is the one that stderr_mc states. "Times less": the variance of {FORMER} at the same number of calls by this one.
-"Equal draws": draws of {PAPER}, the paper's estimator, with the same variance.
-
-![Standard deviation by network calls](estimators.svg)
-"""

@@ -1,81 +1,188 @@
-"""Run benchmarks, each in a process that does nothing else, and show what they measured.
+"""Run benchmarks, each in a process that does nothing else, and show what they measured."""
 
-A benchmark is a dataclass of settings with a `title` and a method `measure`. `python -m mdpipe.benchmarks.runner
-MODULE:CLASS` reads the settings from the standard input and writes the measurement to the standard output, as JSON.
-"""
-
-import json
+import multiprocessing
 import os
 import platform
+import signal
 import subprocess
-import sys
-from collections.abc import Callable, Collection, Sequence
+import traceback
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from pathlib import Path
-from typing import Any, get_args
+from time import monotonic
+from typing import TYPE_CHECKING, Any, ClassVar, get_args
 
 from pydantic import ValidationError
 
 from mdpipe.data.artifacts.files import first_problem
 from mdpipe.params.training import HardwareConfig
+from mdpipe.processes import exit_with_parent
 from mdpipe.reporting.markdown import markdown_table
 
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
 Result = dict[str, Any]
-Columns = dict[str, Callable[[Result], str]]
-"""For each heading the cell of a result; the first column says what was measured and is aligned to the left."""
+Columns = dict[str, str | Callable[[Result], str]]
+"""For each heading the cell of a result: a format string of its values, or a function. A cell is empty where the result
+has no such value. The first column says what was measured and is aligned to the left."""
 
 PRECISIONS: tuple[str, ...] = get_args(HardwareConfig.model_fields["precision"].annotation)
-
 PACKAGES = ("mdpipe", "torch", "numpy")
 """Packages that speeds depend on."""
+POLL_SECONDS, EXIT_SECONDS = 0.1, 10.0
+"""Time between two looks at a process, and time that it has to end by itself after its last result."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
     """Settings of a measurement; what a command measures is a list of these."""
 
-    @property
-    def title(self) -> str:
-        """Name the measurement in error messages."""
-        raise NotImplementedError
+    title: ClassVar[str]
+    """Name of a measurement in error messages, as a format string of the settings."""
+    heading: ClassVar[str]
+    """Heading of the page."""
+    columns: ClassVar[Columns]
+    """Columns of the table."""
+    choices: ClassVar[Mapping[str, Collection[str]]] = {}
+    """What settings may be."""
+    has_own_process: ClassVar[bool] = True
+    """False for a benchmark that starts its own processes, or does not measure memory."""
+
+    def __post_init__(self) -> None:
+        for name, choices in self.choices.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
 
     def measure(self) -> Result:
         """Return what was measured, without the settings."""
         raise NotImplementedError
 
-    def require_choice(self, name: str, choices: Collection[str]) -> None:
-        """Raise ValueError if the setting is not one of the choices."""
-        if (value := getattr(self, name)) not in choices:
-            raise ValueError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
+    @classmethod
+    def compare(cls, results: Sequence[Result]) -> list[Result]:
+        """Add what only all results together say."""
+        return list(results)
 
-    def require_positive(self, *names: str) -> None:
-        """Raise ValueError if one of the settings is below 1."""
-        for name in names:
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    @classmethod
+    def describe(cls, first: Result, table: str) -> str:
+        """Return the page's text: the table and what a reader needs to judge it, given the first result."""
+        raise NotImplementedError
 
 
-def run_in_subprocess(benchmark: Benchmark) -> Result:
-    """Measure in a new process, since memory is only known of a whole process; return settings and measurement.
+def run(benchmarks: Sequence[Benchmark]) -> list[Result]:
+    """Return settings and measurement of every benchmark; they are of one class.
 
     Raises:
-        ValueError: the process failed, or was killed, for example because memory ran out.
+        ValueError: one was not measured, for example because memory ran out.
     """
-    settings, kind = asdict(benchmark), type(benchmark)
-    command = [sys.executable, "-m", __name__, f"{kind.__module__}:{kind.__name__}"]
-    done = subprocess.run(command, input=json.dumps(settings), capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2] or "the process was killed; perhaps memory ran out"
-        raise ValueError(f"{benchmark.title} was not measured: {reason}")
-    return {**settings, **json.loads(done.stdout)}
+    results = []
+    for benchmark in benchmarks:
+        settings = asdict(benchmark)
+        try:
+            measured = run_alone(benchmark.measure) if benchmark.has_own_process else benchmark.measure()
+        except ValueError as error:
+            raise ValueError(f"{benchmark.title.format_map(settings)} was not measured: {error}") from error
+        results.append({**settings, **measured})
+    return benchmarks[0].compare(results)
+
+
+def run_alone(function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
+    """Call a function in a new process, since memory is only known of a whole process; options as of `stream_alone`."""
+    (result,) = stream_alone(function, *arguments, **options)
+    return result
+
+
+def stream_alone(
+    function: Callable[..., Result | Iterator[Result]],
+    *arguments: Any,
+    limit: float = inf,
+    watch: Callable[[int], object] | None = None,
+) -> Iterator[Result]:
+    """Yield the results of a function that is called in a new process, whose group of processes ends with it.
+
+    Args:
+        function: returns or yields results; importable, as are its arguments.
+        arguments: of the function.
+        limit: seconds after which the group is killed.
+        watch: called with the process's id about every tenth of a second.
+
+    Raises:
+        ValueError: the function raised an error, or its process was killed.
+        TimeoutError: it took more than `limit` seconds.
+    """
+    context, end = multiprocessing.get_context("spawn"), monotonic() + limit
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_call, args=(sender, function, arguments))
+    process.start()
+    sender.close()
+    try:
+        while True:
+            if monotonic() > end:
+                raise TimeoutError
+            if watch is not None and process.pid is not None:
+                watch(process.pid)
+            if receiver.poll(POLL_SECONDS):
+                result, error = receiver.recv()
+                if error is not None:
+                    raise ValueError(error)
+                if result is None:
+                    process.join(EXIT_SECONDS)
+                    return
+                yield result
+            elif not process.is_alive():
+                raise EOFError
+    except EOFError:
+        process.join()
+        raise ValueError(f"its process ended with status {process.exitcode}; perhaps memory ran out") from None
+    finally:
+        with suppress(ProcessLookupError):  # It may have had no group yet.
+            os.killpg(process.pid or 0, signal.SIGKILL)
+        process.kill()
+        process.join()
+
+
+def _call(sender: "Connection", function: Callable[..., Result | Iterator[Result]], arguments: Sequence[Any]) -> None:
+    """Send pairs: every result and None, then twice None; or None and what went wrong."""
+    os.setpgrp()
+    exit_with_parent()
+    try:
+        returned = function(*arguments)
+        for result in [returned] if isinstance(returned, dict) else returned:
+            sender.send((result, None))
+        sender.send((None, None))
+    except Exception as error:
+        sender.send((None, describe_error(error)))
+        if not isinstance(error, ValueError):  # The message of a ValueError says enough.
+            traceback.print_exc()
+
+
+def describe_error(error: Exception) -> str:
+    """Return the type and the first line of an error, with the key that pydantic's are about."""
+    text = first_problem(error) if isinstance(error, ValidationError) else str(error)
+    kind = "ValueError" if isinstance(error, ValidationError) else type(error).__name__
+    return f"{kind}: {text.strip().partition(chr(10))[0][:500]}"
 
 
 def to_table(results: Sequence[Result], columns: Columns) -> str:
     """Return a Markdown table with one row for each result."""
-    rows = [[cell(result) for cell in columns.values()] for result in results]
+    rows = [[_format_cell(cell, result) for cell in columns.values()] for result in results]
     return markdown_table([*columns], rows, [number > 0 for number in range(len(columns))])
+
+
+def _format_cell(cell: str | Callable[[Result], str], result: Result) -> str:
+    try:
+        return cell(result) if callable(cell) else cell.format_map(result)
+    except (KeyError, TypeError):  # The value is missing, or None.
+        return ""
+
+
+def to_markdown(kind: type[Benchmark], machine: Result, command: str, results: Sequence[Result]) -> str:
+    """Return a page with the table and what a reader needs to judge and repeat it."""
+    text = kind.describe(results[0], to_table(results, kind.columns))
+    return f"# {kind.heading}\n\n    {command}\n\n{format_machine(machine)}\n{text}"
 
 
 def format_error(value: float, stderr: float | None) -> str:
@@ -141,18 +248,3 @@ def _commit() -> str | None:
     if done.returncode:
         return None
     return done.stdout.strip() + ("-dirty" if changes.returncode else "")
-
-
-def main() -> None:
-    """Measure the benchmark that the command line names."""
-    module, _, name = sys.argv[1].partition(":")
-    benchmark: Benchmark = getattr(import_module(module), name)(**json.load(sys.stdin))
-    try:
-        result = benchmark.measure()
-    except ValidationError as error:
-        raise ValueError(first_problem(error)) from None
-    json.dump(result, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()

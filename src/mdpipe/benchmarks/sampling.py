@@ -4,21 +4,21 @@ Shapes: B batch, L length, V vocabulary.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Columns, Result, format_error, format_machine, to_table
+from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Columns, Result, format_error
+from mdpipe.benchmarks.training import standard_error, time_calls
 from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.schedules.base import Linear
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import build_network, count_parameters
 from mdpipe.networks.runtime import configure_runtime, disable_malloc_trim
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params import Params
@@ -27,10 +27,8 @@ from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.sampling import SampleConfig, SamplerConfig
 from mdpipe.stages.model_io import TrainedModel, load_model
 from mdpipe.stages.sampling import all_masked, sample
-from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops, synchronize
+from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops
 
-SAMPLERS = ("ancestral_stepwise", "two_stage", "ancestral", "first_hitting")
-"""Samplers of one distribution, up to the grid: they differ in cost only."""
 STEADY = ("ancestral_stepwise", "two_stage")
 """Samplers that run the whole network at every position in every step, whatever is masked: all steps cost the same."""
 BASELINE = "ancestral_stepwise"
@@ -42,8 +40,10 @@ SCHEDULE = Linear(LinearConfig(epsilon=0.0))
 class SamplingBenchmark(Benchmark):
     """A sampler and a transformer without time conditioning, under the linear schedule.
 
+    The samplers have one distribution, up to the grid: they differ in cost only.
+
     Raises:
-        ValueError: a sampler or type that cannot be measured, or a number below 1.
+        ValueError: a sampler or type that cannot be measured.
     """
 
     sampler: str
@@ -65,15 +65,26 @@ class SamplingBenchmark(Benchmark):
     """Number format of the network; samplers compute probabilities in float64."""
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        self.require_choice("sampler", SAMPLERS)
-        self.require_choice("dtype", PRECISIONS)
-        self.require_positive(*(name for name in vars(self) if name not in ("sampler", "device", "dtype", "seed")))
+    title: ClassVar[str] = "sampler {sampler} at batch {batch}"
+    heading: ClassVar[str] = "Speed of sampling"
+    columns: ClassVar[Columns] = {
+        "sampler": "{sampler}",
+        "batch": "{batch}",
+        "tokens/s": "{tokens_per_second:,.3g}",
+        "x stepwise": "{times_stepwise:.3g}",
+        "seconds": lambda result: format_error(result["seconds"], result["seconds_stderr"]),
+        "NFE": "{nfe:,.0f}",
+        "GFLOP/s": lambda result: f"{result['flops_per_second'] / 1e9:,.1f}",
+        "MFU": "{mfu:.1%}",
+        "peak MiB": "{peak_mem_mib:,.0f}",
+        "MiB before": "{peak_mem_mib_before:,.0f}",
+        "steps measured": "{steps_measured:,}",
+    }
 
-    @property
-    def title(self) -> str:
-        """Name the measurement in error messages."""
-        return f"sampler {self.sampler} at batch {self.batch}"
+    choices: ClassVar[Mapping[str, Collection[str]]] = {
+        "sampler": ("ancestral_stepwise", "two_stage", "ancestral", "first_hitting"),
+        "dtype": PRECISIONS,
+    }
 
     @property
     def total_steps(self) -> int:
@@ -97,23 +108,22 @@ class SamplingBenchmark(Benchmark):
         peak = measure_peak_flops(device, dtype)
         network = build_random_network(self).to(device, dtype)
         memory_before = get_peak_memory_mib(device)
-        self._warm_up(network, device)
-        denoiser, seconds = CountingDenoiser(network), []
         masks = torch.full((self.batch, self.length), self.vocab_size, device=device)
-        for repeat in range(self.repeats):
-            synchronize(device)
-            start = perf_counter()
-            sampler = build_grid_sampler(self.sampler, self.measured_steps)
-            _sample(sampler, denoiser, masks, CounterRNG(self.seed, f"bench/{repeat}"))
-            synchronize(device)
-            seconds.append(perf_counter() - start)
+        # One mask per row in one step: every kernel runs once, with no more memory than later.
+        first_masks = torch.zeros_like(masks)
+        first_masks[:, 0] = self.vocab_size
+        self.sample(CountingDenoiser(network), first_masks, 1, "warm-up")
+        denoiser = CountingDenoiser(network)
+        seconds = time_calls(
+            lambda repeat: self.sample(denoiser, masks, self.measured_steps, str(repeat)), device, self.repeats
+        )
         flops_per_second = denoiser.flops(self.length) / sum(seconds)
         scale = self.total_steps / self.measured_steps
         scaled = [value * scale for value in seconds]
         return {
             "tokens_per_second": masks.numel() / statistics.mean(scaled),
             "seconds": statistics.mean(scaled),
-            "seconds_stderr": statistics.stdev(scaled) / len(scaled) ** 0.5 if len(scaled) > 1 else None,
+            "seconds_stderr": standard_error(scaled),
             "nfe": denoiser.calls * scale / self.repeats,
             "steps_measured": self.measured_steps,
             "flops_per_second": flops_per_second,
@@ -121,15 +131,44 @@ class SamplingBenchmark(Benchmark):
             "mfu": flops_per_second / peak,
             "peak_mem_mib": get_peak_memory_mib(device),
             "peak_mem_mib_before": memory_before,
-            "parameters": sum(weight.numel() for weight in network.parameters()),
+            "parameters": count_parameters(network),
         }
 
-    def _warm_up(self, network: Transformer, device: torch.device) -> None:
-        """Sample one mask per row in one step: every kernel runs once, with no more memory than later."""
-        tokens = torch.zeros(self.batch, self.length, dtype=torch.int64, device=device)
-        tokens[:, 0] = self.vocab_size
-        sampler = build_grid_sampler(self.sampler, 1)
-        _sample(sampler, CountingDenoiser(network), tokens, CounterRNG(self.seed, "bench/warm-up"))
+    def sample(self, denoiser: "CountingDenoiser", tokens: Tensor, steps: int, stream: str) -> None:
+        """Fill the masks of tokens (B, L) with the random numbers of a stream."""
+        examples = torch.arange(len(tokens), device=tokens.device)
+        sampler, rng = build_grid_sampler(self.sampler, steps), CounterRNG(self.seed, f"bench/{stream}")
+        sampler(denoiser, SCHEDULE, self.vocab_size, tokens, rng, examples)
+
+    @classmethod
+    def compare(cls, results: Sequence[Result]) -> list[Result]:
+        """Add `times_stepwise`: tokens/s relative to `BASELINE` at the same batch, None where it has none."""
+        baseline = {one["batch"]: one["tokens_per_second"] for one in results if one["sampler"] == BASELINE}
+
+        def ratio(result: Result) -> float | None:
+            return result["tokens_per_second"] / baseline[result["batch"]] if result["batch"] in baseline else None
+
+        return [{**result, "times_stepwise": ratio(result)} for result in results]
+
+    @classmethod
+    def describe(cls, first: Result, table: str) -> str:
+        """Return the page's text."""
+        return f"""\
+Sequences of {first["length"]:,} tokens from masks only, {first["steps"]:,} steps on the uniform grid, a vocabulary \
+of {first["vocab_size"]:,}; a transformer of {first["num_layers"]} layers, {first["num_heads"]} heads and width \
+{first["hidden_size"]} in {first["dtype"]} ({first["parameters"]:,} weights). The weights are random: time does not \
+depend on their values.
+
+{table}
+ancestral_stepwise, two_stage and ancestral sample from the same distribution; first_hitting from its limit of many
+steps. "x stepwise" is the speed relative to ancestral_stepwise at the same batch.
+Seconds are for all steps of one batch: the mean of {first["repeats"]} batches and its standard error. Where fewer \
+steps were measured, every step costs the same, whatever is masked: those steps, spread evenly from time 1 to 0, were \
+timed and the seconds scaled to all.
+FLOP/s count the dense products that were computed; MFU is relative to the matmul peak, the speed of a large matrix \
+product ({first["peak_flops"] / 1e9:,.0f} GFLOP/s in the first row's process). Memory is the largest resident set of a \
+process that does nothing else (on a GPU, the most that its tensors took); "before" is the same without any sampling.
+"""
 
 
 class CountingDenoiser:
@@ -177,11 +216,6 @@ def build_grid_sampler(kind: str, steps: int) -> Sampler[Any]:
     return build_sampler(SamplerConfig.parse({"kind": kind, **grid}))
 
 
-def _sample(sampler: Sampler[Any], denoiser: CountingDenoiser, tokens: Tensor, noise: CounterRNG) -> Tensor:
-    examples = torch.arange(len(tokens), device=tokens.device)
-    return sampler(denoiser, SCHEDULE, denoiser.network.vocab_size, tokens, noise, examples)
-
-
 DIGITS = 4
 """Significant digits of a speed in the file, more than its precision."""
 
@@ -202,14 +236,7 @@ def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, rep
     if out.suffix != ".csv":
         raise ValueError(f"--out {out} must end in .csv; the machine is described under the same name in .json")
     configure_runtime(threads)
-    rows = [row for run in params.samplers.runs for row in _speeds(params, run, repeats)]
-    atomic_write(out, pl.DataFrame(rows, schema=SPEEDS).write_csv().encode())
-    write_json(out.with_suffix(".json"), {**machine, "repeats": repeats, "samples": params.samplers.count})
-
-
-def _speeds(params: Params, run: str, repeats: int) -> list[dict[str, Any]]:
-    trained = load_model(run)
-    return [
+    rows = [
         {
             "run": run,
             "sampler": config.kind,
@@ -217,65 +244,19 @@ def _speeds(params: Params, run: str, repeats: int) -> list[dict[str, Any]]:
             "num_parameters": trained.num_parameters,
             "tokens_per_second": _tokens_per_second(trained, SampleConfig(sampler=config), params, repeats),
         }
+        for run, trained in ((run, load_model(run)) for run in params.samplers.runs)
         for config in params.samplers.samplers_for(params.runs[run].objective)
     ]
+    atomic_write(out, pl.DataFrame(rows, schema=SPEEDS).write_csv().encode())
+    write_json(out.with_suffix(".json"), {**machine, "repeats": repeats, "samples": params.samplers.count})
 
 
 def _tokens_per_second(trained: TrainedModel, config: SampleConfig, params: Params, repeats: int) -> float:
     """Return the best speed of several repetitions, after one that warms up, with the samples moved to the CPU."""
-    tokens, seconds = all_masked(trained, params.samplers.count), []
-    for _ in range(1 + repeats):
-        start = perf_counter()
+    tokens = all_masked(trained, params.samplers.count)
+
+    def fill(_: int) -> None:
         sample(trained, config, tokens, CounterRNG(params.seed, "bench samplers"))
-        seconds.append(perf_counter() - start)
-    return float(f"{tokens.numel() / min(seconds[1:]):.{DIGITS}g}")
 
-
-COLUMNS: Columns = {
-    "sampler": lambda result: result["sampler"],
-    "batch": lambda result: str(result["batch"]),
-    "tokens/s": lambda result: f"{result['tokens_per_second']:,.3g}",
-    "x stepwise": lambda result: "" if result["times_stepwise"] is None else f"{result['times_stepwise']:.3g}",
-    "seconds": lambda result: format_error(result["seconds"], result["seconds_stderr"]),
-    "NFE": lambda result: f"{result['nfe']:,.0f}",
-    "GFLOP/s": lambda result: f"{result['flops_per_second'] / 1e9:,.1f}",
-    "MFU": lambda result: f"{result['mfu']:.1%}",
-    "peak MiB": lambda result: f"{result['peak_mem_mib']:,.0f}",
-    "MiB before": lambda result: f"{result['peak_mem_mib_before']:,.0f}",
-    "steps measured": lambda result: f"{result['steps_measured']:,}",
-}
-
-
-def add_ratios(results: Sequence[Result]) -> list[Result]:
-    """Add `times_stepwise`: tokens/s relative to `BASELINE` at the same batch, None where it has none."""
-    baseline = {result["batch"]: result["tokens_per_second"] for result in results if result["sampler"] == BASELINE}
-    ratios = [
-        result["tokens_per_second"] / baseline[result["batch"]] if result["batch"] in baseline else None
-        for result in results
-    ]
-    return [{**result, "times_stepwise": ratio} for result, ratio in zip(results, ratios, strict=True)]
-
-
-def to_markdown(machine: Result, command: str, results: Sequence[Result]) -> str:
-    """Return a page with the table and what a reader needs to judge and repeat it."""
-    first = results[0]
-    return f"""# Speed of sampling
-
-    {command}
-
-{format_machine(machine)}
-Sequences of {first["length"]:,} tokens from masks only, {first["steps"]:,} steps on the uniform grid, a vocabulary \
-of {first["vocab_size"]:,}; a transformer of {first["num_layers"]} layers, {first["num_heads"]} heads and width \
-{first["hidden_size"]} in {first["dtype"]} ({first["parameters"]:,} weights). The weights are random: time does not \
-depend on their values.
-
-{to_table(results, COLUMNS)}
-ancestral_stepwise, two_stage and ancestral sample from the same distribution; first_hitting from its limit of many
-steps. "x stepwise" is the speed relative to ancestral_stepwise at the same batch.
-Seconds are for all steps of one batch: the mean of {first["repeats"]} batches and its standard error. Where fewer \
-steps were measured, every step costs the same, whatever is masked: those steps, spread evenly from time 1 to 0, were \
-timed and the seconds scaled to all.
-FLOP/s count the dense products that were computed; MFU is relative to the matmul peak, the speed of a large matrix \
-product ({first["peak_flops"] / 1e9:,.0f} GFLOP/s in the first row's process). Memory is the largest resident set of a \
-process that does nothing else (on a GPU, the most that its tensors took); "before" is the same without any sampling.
-"""
+    _, *seconds = time_calls(fill, torch.device("cpu"), 1 + repeats)  # Samples end on the CPU: no device to wait for.
+    return float(f"{tokens.numel() / min(seconds):.{DIGITS}g}")
