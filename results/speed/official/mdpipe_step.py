@@ -4,14 +4,11 @@ from time import perf_counter
 
 import protocol
 
-from mdpipe.benchmarks.training import SHAPES, time_steps
-from mdpipe.diffusion.objectives.base import build_objective
-from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.benchmarks.training import SHAPES, start_training, time_steps
 from mdpipe.networks.base import count_parameters
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.training import HardwareConfig, OptimizerConfig, TrainConfig
-from mdpipe.training.loop import Batch, Trainer
 
 
 def build(shape: str, batch: int, threads: int, compile: bool) -> protocol.TrainingStep:
@@ -21,7 +18,6 @@ def build(shape: str, batch: int, threads: int, compile: bool) -> protocol.Train
     """
     configure_runtime(threads)
     network = SHAPES[shape].build_network(0)
-    objective = build_objective(ObjectiveConfig.parse("md4"), SHAPES[shape].vocab_size)
     changes = {"beta2": protocol.BETA2, "weight_decay": protocol.WEIGHT_DECAY}
     settings = TrainConfig(
         steps=protocol.SCHEDULE_STEPS,
@@ -34,13 +30,9 @@ def build(shape: str, batch: int, threads: int, compile: bool) -> protocol.Train
     )
     hardware = HardwareConfig(precision="float32", threads=threads, compile=compile)
     start = perf_counter()
-    trainer = Trainer.build(network, objective, settings, hardware, CounterRNG(0, "bench"))
+    objective = ObjectiveConfig.parse("md4")
+    trainer, batches = start_training(network, SHAPES[shape], objective, settings, hardware, seed=0)
     build_seconds = perf_counter() - start
-    tokens = SHAPES[shape].random_tokens(batch, 0)
-
-    def batches(_: int, rows: range) -> Batch:
-        return Batch(tokens[rows.start : rows.stop])
-
     seconds = time_steps(trainer, batches, protocol.WARM_UP)
     state = trainer.state
     return protocol.TrainingStep(
