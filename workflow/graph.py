@@ -142,7 +142,7 @@ def _not_made(folder: Path, outputs: list[str]) -> Iterator[Path]:
     for path in sorted(folder.glob("[!.]*")):
         if any(output.startswith(f"{path}/") for output in outputs):
             yield from _not_made(path, outputs)
-        elif str(path) not in outputs:
+        elif str(path) not in outputs and (path.is_file() or any(path.iterdir())):
             yield path
 
 

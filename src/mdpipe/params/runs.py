@@ -158,7 +158,9 @@ class Run(Config):
             yield ("dataset",), f"{rule} of {dataset.image_size} x {dataset.image_size}"
         source = params.sources.get(dataset.source)
         if self.class_cond is not None and source is not None and not source.has_classes:
-            yield ("class_cond",), f"source {dataset.source!r} has no classes; set class_cond to null"
+            key = next((key for key in ("labels", "label_column") if key in type(source).model_fields), None)
+            rule = f"source {dataset.source!r} has no classes; set class_cond to null"
+            yield ("class_cond",), f"{rule}, or sources.{dataset.source}.{key}" if key else rule
 
     @property
     def measured_by(self) -> tuple[object, ...]:

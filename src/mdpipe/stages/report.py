@@ -168,9 +168,9 @@ def _records(stage: str, names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """Return the settings of a run, the seeds as one text."""
+    """Return the settings of a run, with one seed for each of its trainings."""
     seeds = [run.seed] if run.seeds is None else run.seeds
-    return run.model_dump(mode="json", exclude={"seed", "seeds"}) | {"seeds": ", ".join(map(str, seeds))}
+    return run.model_dump(mode="json", exclude={"seed", "seeds"}) | {"seed": ", ".join(map(str, seeds))}
 
 
 def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
@@ -286,7 +286,8 @@ def _headline(likelihood: pl.DataFrame) -> Iterator[Sourced]:
     yield Sourced(f"Runs: {models.height}. Fewest bits on held-out data: ")
     for at, row in enumerate(best.iter_rows(named=True), start=1):
         yield Sourced(format_measurement(row["value"], row["stderr"]), file=_source("likelihood", row, likelihood))
-        yield Sourced(f" {row['unit']} on {row['dataset']} ({row['run']}")
+        given = f" given the {row['class_cond']}" if row["class_cond"] else ""
+        yield Sourced(f" {row['unit']} on {row['dataset']}{given} ({row['run']}")
         of_data = references.filter(pl.col("value") < row["value"], dataset=row["dataset"], split=row["split"])
         for place, reference in enumerate(of_data.iter_rows(named=True)):
             yield Sourced(f"{', ' if place else '; fewer: '}{reference['estimator']} with ")
@@ -308,7 +309,7 @@ def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sour
             measured["training"] = f"{rate}, {len(training)} runs, with start and end of the process"
         yield from ((name, Sourced(text, paths.COSTS)) for name, text in measured.items())
     else:
-        missing = "not recorded for these settings; after `snakemake`, `mdpipe bench stages` records them"
+        missing = "`mdpipe bench stages` records them, and the next `snakemake` shows them here"
         yield "time and machine", Sourced(missing)
     trainings = [f"{len(names)} trainings of {run}" for run, names in params.replicates().items() if len(names) > 1]
     yield "seed", Sourced(", ".join([str(params.seed), *trainings]), RESOLVED_PARAMS_FILE)

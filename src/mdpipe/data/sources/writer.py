@@ -27,7 +27,7 @@ DISK_FACTOR = 2
 """Most bytes of a raw folder per byte of uncompressed source: JSON escapes some characters."""
 ONE_SIZE = (
     "all images of a source must have one size and one mode: convert them, narrow its `pattern`, or set its `resize`"
-    " in params.yaml"
+    " for the size, its `mode` to L or RGB, in params.yaml"
 )
 FOUND = ("files", "rows")
 """Counts of what a source has; all other counts are of what was left out, replaced or converted."""
