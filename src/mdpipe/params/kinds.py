@@ -179,9 +179,17 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _report_broken_rules(self) -> Self:
-        if problems := [(keys, keys[-1], refused(rule)) for keys, rule in self.broken_rules()]:
+        if problems := [(keys, self._value_at(keys), refused(rule)) for keys, rule in self.broken_rules()]:
             raise errors_at(problems)
         return self
+
+    def _value_at(self, keys: Keys) -> Any:
+        """Return the value at a path of keys; for a key without a value, the key."""
+        value: Any = self
+        for key in keys:
+            found = getattr(value, str(key)) if isinstance(value, BaseModel) else value[key]
+            value = key if found is None and isinstance(value, dict) else found
+        return value
 
     @classmethod
     def _unknown_message(cls, unknown: list[Any]) -> str:
