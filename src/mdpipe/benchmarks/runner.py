@@ -105,7 +105,7 @@ def stream_alone(
 
     Args:
         function: returns or yields results; importable, as are its arguments.
-        arguments: of the function.
+        *arguments: of the function.
         limit: seconds after which the group is killed.
         watch: called with the process's id about every tenth of a second.
 
