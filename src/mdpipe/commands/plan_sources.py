@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mdpipe.commands.plan_samples import LocalText, read_sample
 from mdpipe.data.artifacts.files import folder_size, read_json
 from mdpipe.data.raw import KEY, Document, RawShard, raw_shards
 from mdpipe.data.sources.files import SourceFile, find_files, refuse_other_formats
-from mdpipe.data.sources.sample import LocalText, read_sample
 from mdpipe.file_formats import COMPRESSED
 from mdpipe.params import sources
 from mdpipe.params.catalog import find_entry
