@@ -40,7 +40,7 @@ NOISE_OF_WEIGHTS = 0.02
 SAMPLE_LENGTH, SAMPLE_STEPS = 16, 4
 COMPILE_SECONDS = 20
 """Least time that is left for a network that is compiled."""
-EAGER, ALONE = HardwareConfig(), World()
+EAGER, ONE_PROCESS = HardwareConfig(), World()
 BFLOAT16 = HardwareConfig(precision="bfloat16")
 VARIANTS = {
     "float32": EAGER,
@@ -76,7 +76,6 @@ CASES = {
 }
 """Every network, and both objectives that train with masks; the most important first, since compiling takes long."""
 
-
 TOLERANCES = {
     "float32": {"loss": 1e-4, "gradient": 1e-4, "parameter": 1e-3},
     "tf32": {"loss": 1e-3, "gradient": 1e-2, "parameter": 5e-2},
@@ -107,7 +106,7 @@ def run_correctness(job: Job) -> Iterator[Result]:
         for variant, hardware in VARIANTS.items():
             yield row(name, variant, check_training, references[name], case, hardware, device)
         if device.type == "cuda" and case.shape.network.kind != "transformer":
-            yield row(name, "float32, TF32", check_training, references[name], case, EAGER, device, ALONE, True)
+            yield row(name, "float32, TF32", check_training, references[name], case, EAGER, device, ONE_PROCESS, True)
     for kind in ObjectiveConfig.kinds:
         case = Case(cases["transformer, md4"].shape, ObjectiveConfig.parse(kind))
         yield row(f"no step waits, {kind}", "float32", check_no_waits, case, EAGER, device)
@@ -158,7 +157,7 @@ def check_training(
     case: Case,
     hardware: HardwareConfig,
     device: torch.device,
-    world: World = ALONE,
+    world: World = ONE_PROCESS,
     tf32: bool = False,
 ) -> Result:
     """Compare a training run with the reference; `tf32` lets float32 convolutions round their inputs to TF32."""
@@ -167,7 +166,7 @@ def check_training(
 
 
 def record_trace(
-    case: Case, hardware: HardwareConfig, device: torch.device, world: World = ALONE, tf32: bool = False
+    case: Case, hardware: HardwareConfig, device: torch.device, world: World = ONE_PROCESS, tf32: bool = False
 ) -> Trace:
     """Train for a few steps."""
     torch.backends.cudnn.allow_tf32 = tf32
@@ -185,7 +184,9 @@ def record_trace(
     return Trace(state.history.state_dict()["losses"][:STEPS].tolist(), gradients)
 
 
-def start(case: Case, hardware: HardwareConfig, device: torch.device, world: World = ALONE) -> tuple[Trainer, Batches]:
+def start(
+    case: Case, hardware: HardwareConfig, device: torch.device, world: World = ONE_PROCESS
+) -> tuple[Trainer, Batches]:
     """Return a new training run of a small network, and its batches.
 
     Raises:
