@@ -29,9 +29,6 @@ from mdpipe.params.diffusion import (
     WeightedLossConfig,
 )
 
-ROW_MULTIPLE = 32
-"""The head's number of rows on a CPU is rounded up to a multiple of this: oneDNN compiles and keeps a kernel (0.7 MiB)
-for each number."""
 CHUNK_BYTES = 2**26
 """Maximum size of the float32 logits of a chunk on a CPU, and the least maximum on a GPU."""
 
@@ -203,12 +200,10 @@ def masked_token_losses(
     # The head's shapes depend on this number; a GPU runs the denoiser while the host waits for it.
     num_masked = async_item(is_masked.sum())
     hidden = model(x_t, t, class_labels)
-    count = num_masked()
-    num_rows = count if hidden.is_cuda else count + -count % ROW_MULTIPLE
-    positions = is_masked.nonzero_static(size=num_rows, fill_value=0).squeeze(1)
+    positions = is_masked.nonzero_static(size=num_masked()).squeeze(1)
     hidden, *targets_N = (tensor.flatten(0, 1).index_select(0, positions) for tensor in (hidden, *targets))
-    losses = chunked_token_loss(objective, model, hidden, *targets_N)[:count]
-    return losses.new_zeros(len(is_masked)).index_copy(0, positions[:count], losses).view(x_t.shape)
+    losses = chunked_token_loss(objective, model, hidden, *targets_N)
+    return losses.new_zeros(len(is_masked)).index_copy(0, positions, losses).view(x_t.shape)
 
 
 def chunked_token_loss(objective: Objective, model: Denoiser, hidden: Tensor, *targets: Tensor) -> Tensor:
