@@ -121,8 +121,8 @@ def test_a_local_hub_folder_is_the_path_that_dvc_watches(tmp_path, columns):
         ({"label_column": "label"}, "label_column: 'label' is refused: is for images: name their column in `image_col"),
         ({"mode": "RGB"}, "mode: 'RGB' is refused: is for images"),
         (
-            {"image_column": "image", "column": "body"},
-            "column: 'body' is refused: is for text, and with `image_column`",
+            {"image_column": "image", "columns": ["body"]},
+            "columns: ['body'] is refused: is for text, and with `image_column`",
         ),
         ({"image_column": "image", "empty_documents": "keep"}, "empty_documents: 'keep' is refused: is for text"),
     ],

@@ -68,6 +68,12 @@ def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
     return {None: files} if isinstance(files, str) else dict(files.items())
 
 
+def _named(source: "Source", *keys: str) -> dict[str, str]:
+    """Return the column or array that each of the settings names, with its key; a setting may be null."""
+    named = {key: getattr(source, key) for key in keys}
+    return {getattr(value, "field", value): key for key, value in named.items() if value is not None}
+
+
 class Source(KindConfig, is_family=True):
     """Raw text or images, as the `download` stage fetches them."""
 
@@ -105,6 +111,11 @@ class Source(KindConfig, is_family=True):
         """Return True if the images come with class labels: their kind has a setting for labels, and it is set."""
         return any(getattr(self, key, None) is not None for key in ("labels", "label_column"))
 
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Return the columns, fields or arrays that are read, each with the key of the setting that names it."""
+        return {}
+
     def resolve(self) -> "Source":
         """Return the source that is read: the one that a catalog entry refers to, else this one."""
         return self
@@ -137,6 +148,7 @@ class DocumentSource(Source):
     """Settings of every other source of text."""
 
     is_text: ClassVar[bool] = True
+    renamed: ClassVar[dict[str, str]] = {**Source.renamed, "field": "columns", "column": "columns"}
 
     empty_documents: Literal["error", "drop", "keep"] = "error"
     """Treatment of a document without text: refuse it, leave it out and count it, or keep it as an empty document,
@@ -154,23 +166,32 @@ class TextSource(DocumentSource):
     decode_errors: DecodeErrors = "strict"
 
 
-class JsonLinesSource(DocumentSource):
+class ColumnsSource(DocumentSource):
+    """Settings of every source with the text in columns, of which each row or line is one document."""
+
+    columns: Annotated[NameList, Distinct] = ["text"]
+    """The columns with the text, which are the fields of JSON lines; of several, those that are not empty are joined by
+    a line break."""
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Return the columns, with the key of their setting."""
+        return dict.fromkeys(self.columns, "columns")
+
+
+class JsonLinesSource(ColumnsSource):
     """JSON lines, one document per line, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
     kind: Literal["jsonl"] = "jsonl"
     pattern: Pattern = "**/*.jsonl"
-    field: str = "text"
-    """The key of the text in each line."""
     decode_errors: DecodeErrors = "strict"
 
 
-class CsvSource(DocumentSource):
+class CsvSource(ColumnsSource):
     """CSV or TSV files, one document per row, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
     kind: Literal["csv"] = "csv"
     pattern: Pattern = "**/*.csv"
-    columns: NameList = ["text"]
-    """The columns with the text; of several, those that are not empty are concatenated with a line break."""
     delimiter: Annotated[str, Field(pattern=DELIMITER_PATTERN)] = ","
     """The character between values: a comma, a semicolon as Excel writes it in much of Europe, or "\\t"."""
     header: Annotated[
@@ -182,13 +203,11 @@ class CsvSource(DocumentSource):
     """Such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
 
 
-class ParquetSource(DocumentSource):
+class ParquetSource(ColumnsSource):
     """Parquet or Arrow files, one document per row."""
 
     kind: Literal["parquet"] = "parquet"
     pattern: Pattern = "**/*.parquet"
-    column: str = "text"
-    """The column with the text."""
 
 
 class DecodedImageSource(Source):
@@ -200,7 +219,7 @@ class DecodedImageSource(Source):
     """Crop images to the central square and shrink it to this edge with a box filter; null if all have one size."""
 
 
-class HuggingFaceSource(DocumentSource, DecodedImageSource):
+class HuggingFaceSource(ColumnsSource, DecodedImageSource):
     """A data set on the Hugging Face Hub, through `datasets`: one text per row, or with `image_column` one image."""
 
     kind: Literal["huggingface"] = "huggingface"
@@ -212,8 +231,6 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
     """The splits to download."""
     revision: str | None = None
     """Revision of the repository, preferably a commit; null for the newest."""
-    column: str = "text"
-    """The column with the text."""
     image_column: str | None = None
     """The column with the images; null for a data set of text."""
     label_column: str | None = None
@@ -224,7 +241,7 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
         if self.image_column is None:
             keys, rule = ("label_column", "mode", "resize"), "is for images: name their column in `image_column`, too"
         else:
-            keys = ("column", "empty_documents", "detokenizer")
+            keys = ("columns", "empty_documents", "detokenizer")
             rule = "is for text, and with `image_column` the source has images; remove it"
         for key in keys:
             if getattr(self, key) != type(self).model_fields[key].default:
@@ -234,6 +251,11 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
     def modality(self) -> Modality:
         """Return what the source contains."""
         return "text" if self.image_column is None else "image"
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Return the columns of text or images, with the keys of their settings."""
+        return super().named_columns if self.image_column is None else _named(self, "image_column", "label_column")
 
     def problems(self) -> BrokenRules:
         """Yield a folder that DVC does not watch, too."""
@@ -252,10 +274,15 @@ class UrlSource(DocumentSource):
     """SHA-256 of the download; null to accept any."""
     member: str | None = None
     """The file to take from a zip archive; null if the URL is not an archive."""
-    field: str | None = None
-    """The key of the text in JSON lines; null for plain text."""
+    columns: Annotated[NameList, Distinct] | None = None
+    """The fields with the text in JSON lines, joined as those of `jsonl` are; null for plain text."""
     sample_by: SampleBy = "document"
     decode_errors: DecodeErrors = "strict"
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Return the fields of JSON lines, with the key of their setting."""
+        return dict.fromkeys(self.columns or [], "columns")
 
 
 # Images
@@ -299,6 +326,11 @@ class ParquetImagesSource(DecodedImageSource):
     label_column: str | None = None
     """The column with the class numbers; null for none."""
 
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Return the columns, with the keys of their settings."""
+        return _named(self, "image_column", "label_column")
+
 
 class ImageTarSource(DecodedImageSource):
     """Image files in .tar archives, without classes."""
@@ -315,6 +347,11 @@ class NpySource(Source):
     """The array's name in an .npz file; ignored for .npy, which has just one."""
     labels: str | None = None
     """The array with the class numbers, integers from 0, in an .npz file; null for none."""
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Return the arrays of an .npz file, with the keys of their settings."""
+        return _named(self, "field", "labels")
 
 
 class NpzLabels(Config):
@@ -340,6 +377,11 @@ class NpzFlatSource(Source):
     """Shape (C, H, W) of one image."""
     labels: NpzLabels | None = None
     """Where the classes are stored; null for none."""
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Return the arrays, with the keys of their settings."""
+        return _named(self, "field", "labels")
 
 
 class MnistIdxSource(Source):

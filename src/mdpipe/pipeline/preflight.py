@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mdpipe.console import with_full_keys
 from mdpipe.params import Params
 from mdpipe.params.sources import Source
 from mdpipe.params.suites import InceptionFeaturesConfig
@@ -25,7 +26,12 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
         ValueError: there are problems; the message has one line for each.
     """
     sources = params.sources
-    missing = [*missing_paths(params, sources), *linked_folders(params, sources), *missing_weights(params)]
+    missing = [
+        *missing_paths(params, sources),
+        *linked_folders(params, sources),
+        *unfit_sources(params, sources),
+        *missing_weights(params),
+    ]
     if problems := [
         *home_problems(),
         *working_copy_problems(params),
@@ -137,6 +143,22 @@ def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
         source = params.sources[name]
         if not Path(source.path).exists() and _maker(params, name) is None:
             yield f"{_key(name, source)} does not exist; correct it, or put the files there"
+
+
+def unfit_sources(params: Params, names: Iterable[str]) -> Iterator[str]:
+    """Yield a line for each of the named sources whose settings do not fit its files, as far as their names and first
+    bytes tell: a pattern without files, a column, field or array that is not there, another format.
+    """
+    from mdpipe.data.sources import check_source  # Most commands check no source.
+
+    for name in names:
+        source = params.sources[name]
+        if not Path(source.path).exists() or _maker(params, name) is not None:
+            continue
+        try:
+            check_source(source)
+        except (ValueError, OSError) as error:
+            yield f"sources.{name}: {with_full_keys(str(error), params, {'sources': name})}"
 
 
 def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:

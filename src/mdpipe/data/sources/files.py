@@ -13,16 +13,18 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import groupby, islice
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from mdpipe.data.artifacts.files import disk_full_errno
 from mdpipe.file_formats import COMPRESSED, READABLE, TAR_SUFFIXES, ending, refusal
-from mdpipe.messages import listed_names, reason
+from mdpipe.messages import SHOWN_NAMES, listed_names, reason
+from mdpipe.params.sources import Source
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -82,6 +84,28 @@ class SourceFile:
         return compression(self.path) is not None
 
 
+def check_files(
+    source: Any, check_head: Callable[[Any, SourceFile], None] | None = None, most: int | None = None
+) -> list[SourceFile]:
+    """Return the files of a source with a `pattern`, once their names and how they begin are checked.
+
+    Args:
+        source: its settings.
+        check_head: reads the beginning of a file, and raises ValueError if the source's settings do not fit it.
+        most: how many files of each split this is called for, the first ones; None for all of them.
+
+    Raises:
+        ValueError: no file matches, or one is of another format or does not fit the settings.
+    """
+    files = find_files(Path(source.path), source.pattern)
+    refuse_other_formats(files, source.kind)
+    if check_head is not None:
+        for _, group in groupby(files, key=lambda file: file.split):
+            for file in islice(group, most):
+                check_head(source, file)
+    return files
+
+
 def find_files(path: Path, pattern: str | Mapping[str, str]) -> list[SourceFile]:
     """Return the path itself if it is a file, else the folder's files that match the glob, sorted by name.
 
@@ -108,7 +132,13 @@ def _matching(path: Path, pattern: str, split: str | None) -> list[SourceFile]:
     glob = PurePosixPath(pattern).parts
     found = [SourceFile(name, path / name, split) for name in sorted(_names(path, {glob}, "", frozenset()))]
     if not found:
-        raise ValueError(f"no file in the folder {path} fits {pattern!r}; correct the source's `path` or `pattern`")
+        there = sorted(islice(_names(path, {("**",)}, "", frozenset()), SHOWN_NAMES))
+        more = " and more" if len(there) == SHOWN_NAMES else ""
+        has = f"has {', '.join(map(repr, there))}{more}" if there else "is empty"
+        raise ValueError(
+            f"no file in the folder {path}, which {has}, fits {pattern!r}; correct the source's `pattern` in"
+            " params.yaml, or its `path`"
+        )
     for file in found:
         if any("\ud800" <= character <= "\udfff" for character in file.name):
             raise ValueError(f"{file.name!r} in {path} is no name in UTF-8; rename the file")
@@ -244,6 +274,8 @@ def refuse_other_formats(files: Sequence[SourceFile], kind: str) -> None:
     for found in files:
         if (why := refusal(kind, ending(found.name))) is not None:
             raise ValueError(f"{found.path} is not for this source: {why}, or narrow the source's `pattern`")
+    if kind not in READABLE:
+        return
     first = files[0]
     with first.path.open("rb") as stream:
         head = stream.read(max(map(len, MAGIC)))
@@ -260,20 +292,21 @@ def row_name(file: str, row: int) -> str:
     return f"{file}:{row:0{ROW_DIGITS}d}"
 
 
-def check_columns(where: str, names: Sequence[str], columns: Sequence[str]) -> None:
-    """Check that a table has each of these columns exactly once: of two, readers take one or the other.
+def check_columns(source: Source, where: str, names: Sequence[str], noun: str = "column") -> None:
+    """Check that each column, field or array that a source reads is there exactly once: of two, readers take either.
 
     Raises:
-        ValueError: it does not; the message begins with `where`.
+        ValueError: it is not; the message begins with `where`.
     """
-    for column in columns:
-        if column not in names:
+    for column, key in source.named_columns.items():
+        count = names.count(column)
+        if not count:
             raise ValueError(
-                f"{where} has no column {column!r}, only {listed_names(list(names))}; correct it in the source's"
-                " settings in params.yaml"
+                f"{where} has no {noun} {column!r}, only {listed_names(list(names))}; correct the source's `{key}` in"
+                " params.yaml, or the data"
             )
-        if list(names).count(column) > 1:
-            raise ValueError(f"{where} has {list(names).count(column)} columns {column!r}; rename all but one")
+        if count > 1:
+            raise ValueError(f"{where} has {count} {noun}s {column!r}; keep or rename all but one")
 
 
 def refuse_concatenated(files: zipfile.ZipFile, archive: Path) -> None:

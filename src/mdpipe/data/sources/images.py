@@ -25,8 +25,8 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from mdpipe.data.raw import IMAGES_PER_BATCH, ImageBatch
-from mdpipe.data.sources.files import SourceFile, find_files, group_files, open_decompressed, refuse_other_formats
-from mdpipe.data.sources.writer import ONE_SIZE, SourceShard
+from mdpipe.data.sources.files import SourceFile, check_files, group_files, open_decompressed
+from mdpipe.data.sources.writer import MAX_LISTED, ONE_SIZE, BrokenImagesError, SourceShard
 from mdpipe.messages import printable, reason
 from mdpipe.params.sources import DecodedImageSource, ImageFolderSource, ImageMode, ImageTarSource
 
@@ -72,20 +72,33 @@ def decode_batches(
         source: the settings `mode` and `resize`.
         counts: counts what was done to the images.
         class_names: names of the labels, if there are any.
+
+    Raises:
+        BrokenImagesError: some cannot be decoded or differ from the first; all images have been looked at.
     """
     first: tuple[str, NDArray[np.uint8]] | None = None
+    problems, broken = list[str](), 0
     while batch := list(islice(images, IMAGES_PER_BATCH)):
         decoded = []
         for name, content, _ in batch:
-            pixels = decode_image(content, name, counts, source.mode, source.resize)
-            first = first or (name, pixels)
-            if pixels.shape != first[1].shape:
-                raise ValueError(f"{name} is {_describe(pixels)} but {first[0]} is {_describe(first[1])}; {ONE_SIZE}")
-            decoded.append(pixels)
-        labels = [label for _, _, label in batch if label is not None]
-        yield ImageBatch(
-            np.stack(decoded), None, 255, np.array(labels, dtype=np.int64) if labels else None, class_names
-        )
+            try:
+                pixels = decode_image(content, name, counts, source.mode, source.resize)
+                first = first or (name, pixels)
+                if pixels.shape != first[1].shape:
+                    raise ValueError(
+                        f"{name} is {_describe(pixels)} but {first[0]} is {_describe(first[1])}; {ONE_SIZE}"
+                    )
+                decoded.append(pixels)
+            except ValueError as error:
+                broken += 1
+                problems += [str(error)] * (broken <= MAX_LISTED)
+        if not broken:
+            labels = [label for _, _, label in batch if label is not None]
+            yield ImageBatch(
+                np.stack(decoded), None, 255, np.array(labels, dtype=np.int64) if labels else None, class_names
+            )
+    if broken:
+        raise BrokenImagesError(problems, broken)
 
 
 def decode_image(
@@ -277,20 +290,28 @@ def open_image_files(source: ImageFolderSource | ImageTarSource) -> list[SourceS
         ValueError: no file matches, a file without a sub-folder needs a label, sub-folders are splits and not classes,
             or a file is not a .tar archive by its name or its first bytes.
     """
-    files = find_files(Path(source.path), source.pattern)
     if isinstance(source, ImageTarSource):
-        refuse_other_formats(files, source.kind)
+        files = check_files(source)
         return [SourceShard(file.split, file.size, partial(_read_archive, source, file.path)) for file in files]
-    class_of = {file.name: _class_folder(source, file) for file in files} if source.labels else {}
-    classes = sorted(set(class_of.values()))
-    _refuse_splits(source, classes)
+    class_of, shards = check_folder(source), []
+    classes = tuple(sorted({name for name in class_of.values() if name is not None}))
     number_of = {name: number for number, name in enumerate(classes)}
-    shards = []
-    for group, size in group_files(files):
-        labels = [number_of[class_of[file.name]] if source.labels else None for file in group]
-        images = [(file.path, label) for file, label in zip(group, labels, strict=True)]
-        shards.append(SourceShard(group[0].split, size, partial(_read_files, source, images, tuple(classes))))
+    for group, size in group_files([*class_of]):
+        images = [(file.path, number_of.get(class_of[file] or "")) for file in group]
+        shards.append(SourceShard(group[0].split, size, partial(_read_files, source, images, classes)))
     return shards
+
+
+def check_folder(source: ImageFolderSource) -> dict[SourceFile, str | None]:
+    """Return the files, each with its class if the source has `labels`.
+
+    Raises:
+        ValueError: no file matches, a file without a sub-folder needs a label, or sub-folders are splits.
+    """
+    files = check_files(source)
+    class_of = {file: _class_folder(source, file) if source.labels else None for file in files}
+    _refuse_splits(source, sorted({name for name in class_of.values() if name is not None}))
+    return class_of
 
 
 def _read_files(

@@ -20,10 +20,10 @@ from mdpipe.data.sources.detokenizers import DETOKENIZERS
 from mdpipe.data.sources.files import (
     SHARD_BYTES,
     SourceFile,
-    find_files,
+    check_columns,
+    check_files,
     group_files,
     open_decompressed,
-    refuse_other_formats,
 )
 from mdpipe.data.sources.writer import SourceShard
 from mdpipe.file_formats import KIND_OF, ending
@@ -44,10 +44,9 @@ def open_text(source: TextSource | JsonLinesSource) -> list[SourceShard]:
     """Return ranges of lines, or groups of files.
 
     Raises:
-        ValueError: no file matches, or one is of another format.
+        ValueError: no file matches, or one is of another format or lacks a field.
     """
-    files = find_files(Path(source.path), source.pattern)
-    refuse_other_formats(files, source.kind)
+    files = check_files(source, check_head)
     if isinstance(source, TextSource):
         for suffix in sorted({ending(file.name) for file in files} & KIND_OF.keys()):
             hint = f"`kind: {KIND_OF[suffix]}` reads their rows"
@@ -57,35 +56,50 @@ def open_text(source: TextSource | JsonLinesSource) -> list[SourceShard]:
 
 def text_shards(source: TextSource | JsonLinesSource | UrlSource, files: Sequence[SourceFile]) -> list[SourceShard]:
     """Return shards of these files: a document per file, per line, or per line of JSON."""
-    field = None if isinstance(source, TextSource) else source.field
-    if field is not None:
+    if source.named_columns:
         # By name and colon, as in the documents' names, because "a-b" sorts before "a:" but after "a".
         files = sorted(files, key=lambda file: (file.split or "", f"{file.name}:"))
     elif not isinstance(source, JsonLinesSource) and source.sample_by == "document":
         groups = group_files(files)
         return [SourceShard(group[0].split, size, partial(_read_files, source, group)) for group, size in groups]
     return [
-        SourceShard(lines.file.split, lines.size, partial(_read_lines, source, field, lines))
-        for lines in line_ranges(files)
+        SourceShard(lines.file.split, lines.size, partial(_read_lines, source, lines)) for lines in line_ranges(files)
     ]
 
 
-def make_document(source: DocumentSource, name: str, text: str, counts: Counter[str], where: str) -> Document | None:
-    """Return the document of a text, detokenized; None if it is empty and left out, which is counted.
+def check_head(source: TextSource | JsonLinesSource, file: SourceFile) -> None:
+    """Check the first line of JSON that is not blank.
 
     Raises:
-        ValueError: it is empty and must not be; the message begins with `where`.
+        ValueError: it is no JSON object, or lacks a field.
     """
+    if source.named_columns:
+        lenient = source.model_copy(update={"empty_documents": "keep", "decode_errors": "replace"})
+        next(_read_lines(lenient, LineRange(file, 0, None), Counter()), None)
+
+
+def make_document(
+    source: DocumentSource, name: str, texts: Sequence[str], counts: Counter[str], where: str
+) -> Iterator[Document]:
+    """Yield the document of the texts that are not empty, joined by line breaks and detokenized.
+
+    Nothing if there is no text and the document is left out, which is counted.
+
+    Raises:
+        ValueError: there is no text and must be; the message begins with `where`.
+    """
+    text = "\n".join(filter(None, texts))
     if not text.strip():
         if source.empty_documents == "error":
+            within = f" in {' and '.join(map(repr, source.named_columns))}" if source.named_columns else ""
             raise ValueError(
-                f"{where} has no text but {text[:40]!r}; correct or remove it, or set the source's `empty_documents` in"
-                " params.yaml to drop or keep"
+                f"{where} has no text{within} but {text[:40]!r}; correct or remove it, or set the source's"
+                " `empty_documents` in params.yaml to drop or keep"
             )
         if source.empty_documents == "drop":
             counts["empty rows left out"] += 1
-            return None
-    return Document(name, DETOKENIZERS[source.detokenizer](text) if source.detokenizer else text)
+            return
+    yield Document(name, DETOKENIZERS[source.detokenizer](text) if source.detokenizer else text)
 
 
 @dataclass(frozen=True)
@@ -137,23 +151,21 @@ def line_ranges(files: Sequence[SourceFile]) -> list[LineRange]:
 
 
 def _read_lines(
-    source: TextSource | JsonLinesSource | UrlSource, field: str | None, lines: LineRange, counts: Counter[str]
+    source: TextSource | JsonLinesSource | UrlSource, lines: LineRange, counts: Counter[str]
 ) -> Iterator[Document]:
     """Yield at most one document per line, without a byte-order mark; errors name file and line."""
-    file, errors = lines.file, source.decode_errors
+    file, is_json = lines.file, bool(source.named_columns)
     counts["files"] += lines.start == 0  # Other ranges of a long file do not count it again.
-    where = "the line" if field is None else f"the field {field!r}"
     for position, raw in lines.lines():
         counts["rows"] += 1
         try:
-            text = _decode(raw, errors, counts, "it", position)
-            if text is not None and field is not None:
-                text = _text_of_json(field, text, errors, counts)
-            if text is not None:
+            line = _decode(raw, source.decode_errors, counts, "it", position)
+            if line is None:
+                continue
+            texts = [line] if isinstance(source, TextSource) or not is_json else _texts_of_json(source, line, counts)
+            if texts is not None:
                 name = f"{file.name}:{position:0{BYTE_DIGITS}d}"
-                document = make_document(source, name, text, counts, where)
-                if document is not None:
-                    yield document
+                yield from make_document(source, name, texts, counts, "the line")
         except ValueError as error:
             raise ValueError(f"{file.path}:{_line_number(file.path, position)}: {error}") from None
 
@@ -168,50 +180,46 @@ def _line_number(path: Path, position: int) -> int:
     return number
 
 
-def _text_of_json(field: str, line: str, errors: DecodeErrors, counts: Counter[str]) -> str | None:
-    """Return the text under the key `field` of a JSON object; None for a blank line, or if it is left out."""
+def _texts_of_json(source: JsonLinesSource | UrlSource, line: str, counts: Counter[str]) -> list[str] | None:
+    """Return the texts of a JSON object; None for a blank line, or if it is left out."""
     if not line.strip():
         return None
-    text = _parse_json(line, field)
-    if not HALF_A_PAIR.search(text):
-        return text
-    if errors == "strict":
+    texts = _parse_json(source, line)
+    if not any(map(HALF_A_PAIR.search, texts)):
+        return texts
+    if source.decode_errors == "strict":
         raise ValueError(
-            f"the field {field!r} has half a surrogate pair, which UTF-8 cannot hold; correct it, or set the source's"
-            " `decode_errors` in params.yaml to replace or ignore"
+            f"the line has half a surrogate pair in {' or '.join(map(repr, source.named_columns))}, which UTF-8 cannot"
+            " hold; correct it, or set the source's `decode_errors` in params.yaml to replace or ignore"
         )
-    _count_broken(errors, counts)
-    return HALF_A_PAIR.sub("\ufffd", text) if errors == "replace" else None
+    _count_broken(source.decode_errors, counts)
+    return [HALF_A_PAIR.sub("\ufffd", text) for text in texts] if source.decode_errors == "replace" else None
 
 
-class _RepeatedError(ValueError):
-    pass
+def _parse_json(source: JsonLinesSource | UrlSource, line: str) -> list[str]:
+    names: list[str] = []
 
-
-def _parse_json(line: str, field: str) -> str:
-    def without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entry = dict(pairs)
-        if len(entry) < len(pairs) and sum(key == field for key, _ in pairs) > 1:
-            raise _RepeatedError(f"there are two fields {field!r}; correct or remove the line")
-        return entry
+    def keep_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names[:] = [name for name, _ in pairs]  # Those of the outermost object come last.
+        return dict(pairs)
 
     if line.lstrip().startswith("["):
         raise ValueError("this begins a JSON array; write one object a line, for example with `jq -c '.[]' FILE`")
     try:
-        entry = json.loads(line, object_pairs_hook=without_repeated)
-    except _RepeatedError as error:
-        raise ValueError(error.args[0]) from None
+        entry = json.loads(line, object_pairs_hook=keep_names)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this is no JSON ({reason(error)}); correct the line") from None
     if not isinstance(entry, dict):
-        raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{field!r}: text}} a line")  # noqa: TRY004
-    if field not in entry:
-        keys = ", ".join(map(repr, entry)) or "none"
-        raise ValueError(f"there is no field {field!r}, only {keys}; correct the source's `field` or the line")
-    text = "" if entry[field] is None else entry[field]
-    if not isinstance(text, str):
-        raise ValueError(f"there is no text under {field!r} but {text!r:.60}; correct or remove the line")  # noqa: TRY004
-    return text
+        example = ", ".join(f'"{name}": text' for name in source.named_columns)
+        raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{example}}} a line")  # noqa: TRY004
+    check_columns(source, "the line", names, "field")
+    texts = []
+    for name in source.named_columns:
+        text = "" if entry[name] is None else entry[name]
+        if not isinstance(text, str):
+            raise ValueError(f"there is no text under {name!r} but {text!r:.60}; correct or remove the line")  # noqa: TRY004
+        texts.append(text)
+    return texts
 
 
 def _read_files(
@@ -228,9 +236,7 @@ def _read_files(
             continue
         text = _decode(raw, source.decode_errors, counts, str(file.path))
         if text is not None:
-            document = make_document(source, file.name, text, counts, str(file.path))
-            if document is not None:
-                yield document
+            yield from make_document(source, file.name, [text], counts, str(file.path))
 
 
 def _read_long_file(source: TextSource | UrlSource, file: SourceFile, counts: Counter[str]) -> Iterator[Document]:
@@ -246,10 +252,9 @@ def _read_long_file(source: TextSource | UrlSource, file: SourceFile, counts: Co
         for _ in _file_parts(source, file, broken):
             pass
     if not broken:
-        if not any(text.strip() for text, _ in _file_parts(source, file, Counter())):
-            empty = make_document(source, file.name, "", counts, str(file.path))
-            if empty is None:
-                return
+        has_text = any(text.strip() for text, _ in _file_parts(source, file, Counter()))
+        if not (has_text or [*make_document(source, file.name, [], counts, str(file.path))]):
+            return
         for number, (text, unfinished) in enumerate(_file_parts(source, file, broken)):
             yield Document(file.name, text, number, unfinished)
     counts.update(dict.fromkeys(broken, 1))  # Documents are counted, not their parts.

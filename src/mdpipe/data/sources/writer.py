@@ -29,6 +29,8 @@ ONE_SIZE = (
     "all images of a source must have one size and one mode: convert them, narrow its `pattern`, or set its `resize`"
     " for the size, its `mode` to L or RGB, in params.yaml"
 )
+MAX_LISTED = 3
+"""Broken images that an error names."""
 FOUND = ("files", "rows")
 """Counts of what a source has; all other counts are of what was left out, replaced or converted."""
 MAX_CHARACTERS = 64 * 2**20
@@ -48,6 +50,16 @@ class SourceShard:
     Raises ValueError that names the file and a hint if something is broken."""
 
 
+class BrokenImagesError(ValueError):
+    """Images that cannot be read: what is wrong with the first few, and how many there are."""
+
+    def __init__(self, problems: Sequence[str], count: int) -> None:
+        shown, more = problems[:MAX_LISTED], count - min(len(problems), MAX_LISTED)
+        lines = [f"{count:,} images cannot be used:", *shown, *([f"and {more:,} more"] if more else [])]
+        super().__init__("\n".join(lines) if count > 1 else problems[0])
+        self.problems, self.count = shown, count
+
+
 def write_shards(
     directory: Path, kind: str, sources: Sequence[SourceShard], scratch: Path, expected: Mapping[str, int] | None = None
 ) -> None:
@@ -61,13 +73,14 @@ def write_shards(
         expected: published sizes: characters, or documents or images by split.
 
     Raises:
-        ValueError: the source is empty or broken, images differ in size or in number of channels, labels are not
-            numbered from 0, or the sizes are not the expected ones.
+        ValueError: the source is empty or broken, images are broken or differ in size or in number of channels, labels
+            are not numbered from 0, or the sizes are not the expected ones.
     """
     total = sum(source.size for source in sources)
     check_disk_space(scratch, DISK_FACTOR * total, f"reading {directory.name}")
     with Progress(f"reading {directory.name}", total or None) as progress:
         results = map_shards(_write_shard, sources, scratch, progress)
+    _refuse_broken(results)
     shards = [shard for result in results for shard in result.summary["shards"]]
     counts = Counter[str]()
     for result in results:
@@ -96,6 +109,23 @@ def write_shards(
 
 def _write_shard(source: SourceShard, folder: Path) -> dict[str, Any]:
     """Write raw shards 00000, 00001, ... of bounded size: a compressed file of any size is a single source shard."""
+    try:
+        return _write_raw(source, folder)
+    except BrokenImagesError as error:  # Those of other shards are to be named, too.
+        return {"broken": error.problems, "count": error.count, "bytes": source.size}
+
+
+def _refuse_broken(results: Sequence[ShardResult]) -> None:
+    """Raise the error of the broken images of all shards, which are read again the next time."""
+    broken = [result for result in results if "broken" in result.summary]
+    for result in broken:
+        shutil.rmtree(result.folder)
+    if broken:
+        problems = [problem for result in broken for problem in result.summary["broken"]]
+        raise BrokenImagesError(problems, sum(result.summary["count"] for result in broken))
+
+
+def _write_raw(source: SourceShard, folder: Path) -> dict[str, Any]:
     counts = Counter[str]()
     content = source.read(counts)
     shards: list[dict[str, Any]] = []
