@@ -82,7 +82,7 @@ def test_the_pattern_does_not_count_where_the_path_is_a_file(tmp_path):
 
 def test_check_says_that_rows_of_tables_are_read_as_plain_text():
     shown = describe(parsed({**PLAIN, "path": "my/notes", "pattern": "*.csv"}))
-    assert "\n    .csv files as plain text; `kind: csv` reads their rows\n" in shown
+    assert "\n    .csv files are read as plain text; `kind: csv` reads their rows\n" in shown
     assert "plain text" not in describe(parsed({**PLAIN, "path": "my/notes", "pattern": "*.txt"}))
 
 

@@ -59,7 +59,6 @@ Pattern = Annotated[
     Field(description="Which files of the folder are read, as a glob, or a mapping of split names to globs."),
 ]
 """For example `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
-PackageName = Annotated[str, Field(pattern=PACKAGE_PATTERN)]
 NameList = Annotated[list[str], Field(min_length=1)]
 
 
@@ -68,16 +67,11 @@ def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
     return {None: files} if isinstance(files, str) else dict(files.items())
 
 
-def _named(source: "Source", *keys: str) -> dict[str, str]:
-    """Return the column or array that each of the settings names, with its key; a setting may be null."""
-    named = {key: getattr(source, key) for key in keys}
-    return {getattr(value, "field", value): key for key, value in named.items() if value is not None}
-
-
 class Source(KindConfig, is_family=True):
     """Raw text or images, as the `download` stage fetches them."""
 
-    is_text: ClassVar[bool] = False
+    column_keys: ClassVar[tuple[str, ...]] = ()
+    """The settings that name columns, fields or arrays."""
 
     path: WatchedPath
     """The file or folder that the source is read from and that DVC watches. A bundled source names the file that pins
@@ -104,7 +98,7 @@ class Source(KindConfig, is_family=True):
     @property
     def modality(self) -> Modality:
         """Return what the source contains."""
-        return "text" if self.is_text else "image"
+        return "text" if isinstance(self, DocstringsSource | DocumentSource) else "image"
 
     @property
     def has_classes(self) -> bool:
@@ -114,7 +108,12 @@ class Source(KindConfig, is_family=True):
     @property
     def named_columns(self) -> dict[str, str]:
         """Return the columns, fields or arrays that are read, each with the key of the setting that names it."""
-        return {}
+        named = {}
+        for key in self.column_keys:
+            value = getattr(self, key)
+            names = value if isinstance(value, list) else [getattr(value, "field", value)]
+            named.update({name: key for name in names if name is not None})
+        return named
 
     def resolve(self) -> "Source":
         """Return the source that is read: the one that a catalog entry refers to, else this one."""
@@ -131,23 +130,17 @@ class Source(KindConfig, is_family=True):
                     yield ("pattern", *([] if split is None else [split])), why
 
 
-# Text
-
-
 class DocstringsSource(Source):
     """The docstrings of installed Python packages, one document per module; `python` is the standard library."""
 
-    is_text: ClassVar[bool] = True
-
     kind: Literal["docstrings"] = "docstrings"
-    packages: Annotated[list[PackageName], Field(min_length=1), Distinct]
+    packages: Annotated[list[Annotated[str, Field(pattern=PACKAGE_PATTERN)]], Field(min_length=1), Distinct]
     """Import names of the packages, such as `numpy`, or `python`."""
 
 
 class DocumentSource(Source):
     """Settings of every other source of text."""
 
-    is_text: ClassVar[bool] = True
     renamed: ClassVar[dict[str, str]] = {**Source.renamed, "field": "columns", "column": "columns"}
 
     empty_documents: Literal["error", "drop", "keep"] = "error"
@@ -169,14 +162,10 @@ class TextSource(DocumentSource):
 class ColumnsSource(DocumentSource):
     """Settings of every source with the text in columns, of which each row or line is one document."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("columns",)
     columns: Annotated[NameList, Distinct] = ["text"]
     """The columns with the text, which are the fields of JSON lines; of several, those that are not empty are joined by
     a line break."""
-
-    @property
-    def named_columns(self) -> dict[str, str]:
-        """Return the columns, with the key of their setting."""
-        return dict.fromkeys(self.columns, "columns")
 
 
 class JsonLinesSource(ColumnsSource):
@@ -222,6 +211,7 @@ class DecodedImageSource(Source):
 class HuggingFaceSource(ColumnsSource, DecodedImageSource):
     """A data set on the Hugging Face Hub, through `datasets`: one text per row, or with `image_column` one image."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("image_column", "label_column")
     kind: Literal["huggingface"] = "huggingface"
     name: str
     """On the Hub, `owner/name`, or a local folder of the same layout."""
@@ -255,7 +245,7 @@ class HuggingFaceSource(ColumnsSource, DecodedImageSource):
     @property
     def named_columns(self) -> dict[str, str]:
         """Return the columns of text or images, with the keys of their settings."""
-        return super().named_columns if self.image_column is None else _named(self, "image_column", "label_column")
+        return dict.fromkeys(self.columns, "columns") if self.image_column is None else super().named_columns
 
     def problems(self) -> BrokenRules:
         """Yield a folder that DVC does not watch, too."""
@@ -267,6 +257,7 @@ class HuggingFaceSource(ColumnsSource, DecodedImageSource):
 class UrlSource(DocumentSource):
     """A text at a URL: plain, compressed, or a member of a zip archive."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("columns",)
     kind: Literal["url"] = "url"
     url: Annotated[str, Field(pattern=URL_PATTERN)]
     """Without user, password or token: params.yaml and dvc.lock are under version control."""
@@ -278,14 +269,6 @@ class UrlSource(DocumentSource):
     """The fields with the text in JSON lines, joined as those of `jsonl` are; null for plain text."""
     sample_by: SampleBy = "document"
     decode_errors: DecodeErrors = "strict"
-
-    @property
-    def named_columns(self) -> dict[str, str]:
-        """Return the fields of JSON lines, with the key of their setting."""
-        return dict.fromkeys(self.columns or [], "columns")
-
-
-# Images
 
 
 class DigitsSource(Source):
@@ -319,17 +302,13 @@ class ImageFolderSource(DecodedImageSource):
 class ParquetImagesSource(DecodedImageSource):
     """Images in Parquet or Arrow files, one per row, as the bytes of an image file."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("image_column", "label_column")
     kind: Literal["parquet_images"] = "parquet_images"
     pattern: Pattern = "**/*.parquet"
     image_column: str = "image"
     """The column with the images."""
     label_column: str | None = None
     """The column with the class numbers; null for none."""
-
-    @property
-    def named_columns(self) -> dict[str, str]:
-        """Return the columns, with the keys of their settings."""
-        return _named(self, "image_column", "label_column")
 
 
 class ImageTarSource(DecodedImageSource):
@@ -342,16 +321,12 @@ class ImageTarSource(DecodedImageSource):
 class NpySource(Source):
     """Images in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C)."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("field", "labels")
     kind: Literal["npy"] = "npy"
     field: str = "images"
     """The array's name in an .npz file; ignored for .npy, which has just one."""
     labels: str | None = None
     """The array with the class numbers, integers from 0, in an .npz file; null for none."""
-
-    @property
-    def named_columns(self) -> dict[str, str]:
-        """Return the arrays of an .npz file, with the keys of their settings."""
-        return _named(self, "field", "labels")
 
 
 class NpzLabels(Config):
@@ -369,6 +344,7 @@ class NpzLabels(Config):
 class NpzFlatSource(Source):
     """Images in .npz files as flat rows, channel by channel: uint8 of shape (N, C * H * W)."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("field", "labels")
     kind: Literal["npz_flat"] = "npz_flat"
     pattern: Pattern = "**/*.npz"
     field: str = "data"
@@ -377,11 +353,6 @@ class NpzFlatSource(Source):
     """Shape (C, H, W) of one image."""
     labels: NpzLabels | None = None
     """Where the classes are stored; null for none."""
-
-    @property
-    def named_columns(self) -> dict[str, str]:
-        """Return the arrays, with the keys of their settings."""
-        return _named(self, "field", "labels")
 
 
 class MnistIdxSource(Source):
@@ -397,10 +368,8 @@ class MnistIdxSource(Source):
         """Yield that images and labels are of other splits."""
         images, labels = files_by_split(self.images), files_by_split(self.labels or {})
         if self.labels is not None and set(images) != set(labels):
-            yield (
-                ("labels",),
-                f"`images` and `labels` must name the same splits, and `images` has {', '.join(map(str, images))}",
-            )
+            rule = f"`images` and `labels` must name the same splits, and `images` has {', '.join(map(str, images))}"
+            yield ("labels",), rule
 
 
 class CatalogSource(Source):

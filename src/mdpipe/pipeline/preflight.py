@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mdpipe.console import with_full_keys
 from mdpipe.params import Params
-from mdpipe.params.sources import Source
+from mdpipe.params.sources import Source, files_by_split
 from mdpipe.params.suites import InceptionFeaturesConfig
 from mdpipe.pipeline import paths
 
@@ -169,9 +169,8 @@ def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:
     """
     for name in names:
         source = params.sources[name]
-        pattern = getattr(source, "pattern", "")
-        patterns = [pattern] if isinstance(pattern, str) else pattern.values()
-        if any("/" in each for each in patterns) and (link := next(_links_to_folders(source.path), None)):
+        globs = files_by_split(getattr(source, "pattern", "")).values()
+        if any("/" in glob for glob in globs) and (link := next(_links_to_folders(source.path), None)):
             yield (
                 f"{_key(name, source)} has {link}, a link to a folder, where DVC would not notice a change of the"
                 " files: put the files there, or make a source of the folder that it links to"

@@ -5,10 +5,8 @@ Flat rows and IDX are decompressed while they are read, so a file may be larger 
 Shapes: N images, H height, W width, C channels.
 """
 
-import lzma
 import math
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -25,11 +23,12 @@ from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.raw import IMAGES_PER_BATCH, ImageBatch
 from mdpipe.data.sources.files import (
     BLOCK,
-    MAX_EXPANSION,
+    BROKEN_ZIP,
     SourceFile,
     check_columns,
     check_files,
     open_decompressed,
+    refuse_bomb,
     refuse_concatenated,
 )
 from mdpipe.data.sources.writer import SourceShard
@@ -38,8 +37,6 @@ from mdpipe.params.sources import MnistIdxSource, NpySource, NpzFlatSource, NpzL
 
 BATCH_BYTES = 4 * 2**20
 """Size of the flat rows that are in memory together."""
-BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError)
-"""Errors that `zipfile` raises for a file that is not an archive, or is damaged."""
 UNSIGNED_BYTES = b"\x00\x00\x08"
 """First bytes of an IDX file of uint8; the next byte is the number of dimensions, each a big-endian uint32."""
 
@@ -179,7 +176,7 @@ def _numbered_from_0(labels: "_Rows", settings: NpzLabels, count: int) -> Iterat
 
 @dataclass(frozen=True)
 class _Rows:
-    """An array of an .npz file that is read once, from its beginning."""
+    """An array of a file that is read once, from its beginning."""
 
     name: str
     """Names of the file and of the array in it, for messages."""
@@ -190,15 +187,22 @@ class _Rows:
 
     def read(self) -> NDArray[Any]:
         """Return the whole array."""
-        content = np.frombuffer(self.stream.read(), self.dtype)
-        return content.reshape(self.shape, order="F" if self.is_fortran else "C")
+        return self._next(math.prod(self.shape)).reshape(self.shape, order="F" if self.is_fortran else "C")
 
     def batches(self, count: int) -> Iterator[NDArray[Any]]:
         """Yield all rows in order, `count` at a time; the last batch may have fewer."""
-        width = self.dtype.itemsize * math.prod(self.shape[1:])
         for start in range(0, self.shape[0], count):
-            rows = min(count, self.shape[0] - start)
-            yield np.frombuffer(self.stream.read(rows * width), self.dtype).reshape(rows, *self.shape[1:])
+            shape = (min(count, self.shape[0] - start), *self.shape[1:])
+            yield self._next(math.prod(shape)).reshape(shape)
+
+    def _next(self, count: int) -> NDArray[Any]:
+        """Read values block by block, because a header of a few bytes can promise more than there is memory."""
+        promised, content = count * self.dtype.itemsize, bytearray()
+        while block := self.stream.read(min(promised - len(content), BLOCK)):
+            content += block
+        if len(content) != promised:
+            raise ValueError(f"{self.name} is truncated: it ends before what its header promises; replace it")
+        return np.frombuffer(content, self.dtype)
 
 
 @contextmanager
@@ -215,7 +219,7 @@ def _open_npz(source: NpySource | NpzFlatSource, path: Path) -> Iterator[dict[st
                 found[field] = _Rows(name, *_read_header(name, stream), stream)
                 _check_size(found[field], entry)
             yield found
-    except BROKEN as error:
+    except BROKEN_ZIP as error:
         raise ValueError(
             f"{path} is truncated, damaged or no .npz file ({reason(error)}); replace it, or save it again with"
             " numpy.savez_compressed"
@@ -230,11 +234,7 @@ def _check_size(array: _Rows, entry: zipfile.ZipInfo) -> None:
             f"{array.name} has {content:,} bytes and is {array.dtype} of shape {array.shape} by its header; replace the"
             " file, which is truncated or damaged"
         )
-    if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
-        raise ValueError(
-            f"{array.name} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes: a decompression bomb;"
-            " save it again with numpy.savez if you trust it"
-        )
+    refuse_bomb(entry, f"{array.name} unpacks", "save it again with numpy.savez if you trust it")
 
 
 def _read_header(name: str, stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
@@ -253,48 +253,32 @@ def _read_header(name: str, stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int
 
 def _read_idx(images: Path, labels: Path | None, counts: Counter[str]) -> Iterator[ImageBatch]:
     counts["files"] += 1 if labels is None else 2
-    with open_decompressed(images) as stream:
-        shape = _idx_shape(stream, images)
-        if len(shape) != 3 or not math.prod(shape):
-            raise ValueError(f"{images} has the shape {shape}; images are (N, H, W), with N at least 1")
-        numbers = None if labels is None else _idx_labels(labels, shape[0])
-        for start in range(0, shape[0], IMAGES_PER_BATCH):
-            count = min(IMAGES_PER_BATCH, shape[0] - start)
-            batch = _idx_content(stream, images, (count, *shape[1:]))[..., None]
-            yield ImageBatch(batch, None, 255, None if numbers is None else numbers[start : start + count])
-        _check_end(stream, images)
+    with _open_idx(images) as pixels:
+        if len(pixels.shape) != 3 or not math.prod(pixels.shape):
+            raise ValueError(f"{images} has the shape {pixels.shape}; images are (N, H, W), with N at least 1")
+        numbers = None
+        if labels is not None:
+            with _open_idx(labels) as classes:
+                _check_labels(classes, pixels.shape[0])
+                numbers = classes.read().astype(np.int64)
+        start = 0
+        for batch in pixels.batches(IMAGES_PER_BATCH):
+            end = start + len(batch)
+            yield ImageBatch(batch[..., None], None, 255, None if numbers is None else numbers[start:end])
+            start = end
 
 
-def _idx_labels(path: Path, count: int) -> NDArray[np.int64]:
+@contextmanager
+def _open_idx(path: Path) -> Iterator[_Rows]:
+    """Open an IDX file, of which everything is to be read."""
     with open_decompressed(path) as stream:
-        shape = _idx_shape(stream, path)
-        if shape != (count,):
-            raise ValueError(f"{path} has the shape {shape}, but there are {count:,} images")
-        labels = _idx_content(stream, path, shape).astype(np.int64)
-        _check_end(stream, path)
-    return labels
-
-
-def _idx_shape(stream: IO[bytes], path: Path) -> tuple[int, ...]:
-    head = stream.read(4)
-    if head[:3] != UNSIGNED_BYTES or len(head) < 4 or not head[3]:
-        raise ValueError(f"{path} is no IDX file of unsigned bytes: it begins with {head.hex(' ') or 'nothing'}")
-    sizes = stream.read(4 * head[3])
-    if len(sizes) != 4 * head[3]:
-        raise ValueError(f"{path} is truncated: its header ends within the sizes; replace it")
-    return tuple(int(size) for size in np.frombuffer(sizes, dtype=">u4"))
-
-
-def _idx_content(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    promised, content = math.prod(shape), bytearray()
-    # Block by block, because a header of a few bytes can promise more than there is memory.
-    while block := stream.read(min(promised - len(content), BLOCK)):
-        content += block
-    if len(content) != promised:
-        raise ValueError(f"{path} is truncated: it ends before what its header promises; replace it")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
-
-
-def _check_end(stream: IO[bytes], path: Path) -> None:
-    if stream.read(1):
-        raise ValueError(f"{path} is longer than its header says; replace it")
+        head = stream.read(4)
+        if head[:3] != UNSIGNED_BYTES or len(head) < 4 or not head[3]:
+            raise ValueError(f"{path} is no IDX file of unsigned bytes: it begins with {head.hex(' ') or 'nothing'}")
+        sizes = stream.read(4 * head[3])
+        if len(sizes) != 4 * head[3]:
+            raise ValueError(f"{path} is truncated: its header ends within the sizes; replace it")
+        shape = tuple(int(size) for size in np.frombuffer(sizes, dtype=">u4"))
+        yield _Rows(str(path), np.dtype(np.uint8), shape, False, stream)
+        if stream.read(1):
+            raise ValueError(f"{path} is longer than its header says; replace it")

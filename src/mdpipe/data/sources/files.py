@@ -17,14 +17,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import groupby, islice
+from itertools import groupby, islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from mdpipe.data.artifacts.files import disk_full_errno
 from mdpipe.file_formats import COMPRESSED, READABLE, TAR_SUFFIXES, ending, refusal
 from mdpipe.messages import SHOWN_NAMES, listed_names, reason
-from mdpipe.params.sources import Source
+from mdpipe.params.sources import ImageFolderSource, Source
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -53,8 +53,13 @@ MAGIC = {
 }
 """First bytes of some formats."""
 
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError)
+"""Errors that `zipfile` raises for a file that is not an archive, or is damaged."""
 LOCAL_HEADER = b"PK\x03\x04"
 """First bytes of a zip archive's first member."""
+
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
+"""Names of folders, in lower case, that are splits and not classes."""
 
 ROW_DIGITS = 10
 """Row numbers are padded with zeros, so that names sort as rows do."""
@@ -198,6 +203,48 @@ def group_files(files: Sequence[SourceFile]) -> Iterator[tuple[tuple[SourceFile,
         yield tuple(group), size
 
 
+def find_classes(source: ImageFolderSource) -> tuple[dict[SourceFile, str | None], tuple[str, ...]]:
+    """Return the files of a folder of images, each with its class if the source has `labels`, and all classes.
+
+    Raises:
+        ValueError: no file matches, a file without a sub-folder needs a label, or sub-folders are splits.
+    """
+    class_of = {file: _class_folder(source, file) if source.labels else None for file in check_files(source)}
+    classes = tuple(sorted({name for name in class_of.values() if name is not None}))
+    _refuse_splits(source, classes)
+    return class_of, classes
+
+
+def _class_folder(source: ImageFolderSource, file: SourceFile) -> str:
+    """Return the first folder below those that the pattern names: cat for "train/*/*.png" and train/cat/7.png."""
+    glob = source.pattern if isinstance(source.pattern, str) else source.pattern.get(file.split or "", "")
+    folders = file.name.split("/")[len(_named_folders(glob)) : -1]
+    if not folders:
+        raise ValueError(
+            f"{file.name} in {source.path} is in no sub-folder that could be its label; move it into one, narrow the"
+            " source's `pattern` in params.yaml to '*/*', or set its `labels` to null"
+        )
+    return folders[0]
+
+
+def _named_folders(glob: str) -> list[str]:
+    return list(takewhile(lambda part: not set(part) & set("*?["), glob.split("/")[:-1]))
+
+
+def _refuse_splits(source: ImageFolderSource, classes: Sequence[str]) -> None:
+    """Raise ValueError if the classes would be splits; among others, a class may well be called train."""
+    splits = [name for name in classes if name.lower() in SPLIT_NAMES]
+    if not splits or (len(splits) == 1 and len(classes) > 1):
+        return
+    glob = source.pattern if isinstance(source.pattern, str) else next(iter(source.pattern.values()))
+    below, file = _named_folders(glob), glob.rpartition("/")[2]
+    written = ", ".join(f'{name}: "{"/".join([*below, name, "*", file])}"' for name in splits)
+    raise ValueError(
+        f"the folders {', '.join(splits)} in {source.path} would be the classes, but are splits by their names; to use"
+        f" the folders below them as classes, set the source's `pattern` in params.yaml to {{{written}}}"
+    )
+
+
 @contextmanager
 def open_decompressed(path: Path) -> Iterator[IO[bytes]]:
     """Open a file, decompressed if its name ends in .gz, .bz2, .xz or .zst, or in .tgz and similar.
@@ -318,3 +365,11 @@ def refuse_concatenated(files: zipfile.ZipFile, archive: Path) -> None:
     with archive.open("rb") as stream:
         if first > 0 and stream.read(len(LOCAL_HEADER)) == LOCAL_HEADER:
             raise ValueError(f"{archive} is two concatenated archives, of which readers see the last; separate them")
+
+
+def refuse_bomb(entry: zipfile.ZipInfo, where: str, hint: str) -> None:
+    """Raise ValueError for a member of a zip archive that unpacks to too many bytes; its size is what it says."""
+    if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
+        raise ValueError(
+            f"{where} from {entry.compress_size:,} to {entry.file_size:,} bytes: a decompression bomb; {hint}"
+        )

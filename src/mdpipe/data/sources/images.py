@@ -15,7 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -25,7 +25,7 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from mdpipe.data.raw import IMAGES_PER_BATCH, ImageBatch
-from mdpipe.data.sources.files import SourceFile, check_files, group_files, open_decompressed
+from mdpipe.data.sources.files import check_files, find_classes, group_files, open_decompressed
 from mdpipe.data.sources.writer import MAX_LISTED, ONE_SIZE, BrokenImagesError, SourceShard
 from mdpipe.messages import printable, reason
 from mdpipe.params.sources import DecodedImageSource, ImageFolderSource, ImageMode, ImageTarSource
@@ -53,8 +53,6 @@ PROFILED = "images with another color profile than sRGB taken as stored"
 MAX_PIXELS = 64 * 2**20
 """Limit of one image, 8,192 x 8,192: a file of a few bytes can promise more pixels than there is memory."""
 
-SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
-"""Names of folders, in lower case, that are splits and not classes."""
 MAX_BYTES = 4 * MAX_PIXELS
 """Limit of one image file: a header of a few bytes can promise more than there is memory."""
 
@@ -293,8 +291,7 @@ def open_image_files(source: ImageFolderSource | ImageTarSource) -> list[SourceS
     if isinstance(source, ImageTarSource):
         files = check_files(source)
         return [SourceShard(file.split, file.size, partial(_read_archive, source, file.path)) for file in files]
-    class_of, shards = check_folder(source), []
-    classes = tuple(sorted({name for name in class_of.values() if name is not None}))
+    (class_of, classes), shards = find_classes(source), []
     number_of = {name: number for number, name in enumerate(classes)}
     for group, size in group_files([*class_of]):
         images = [(file.path, number_of.get(class_of[file] or "")) for file in group]
@@ -302,53 +299,11 @@ def open_image_files(source: ImageFolderSource | ImageTarSource) -> list[SourceS
     return shards
 
 
-def check_folder(source: ImageFolderSource) -> dict[SourceFile, str | None]:
-    """Return the files, each with its class if the source has `labels`.
-
-    Raises:
-        ValueError: no file matches, a file without a sub-folder needs a label, or sub-folders are splits.
-    """
-    files = check_files(source)
-    class_of = {file: _class_folder(source, file) if source.labels else None for file in files}
-    _refuse_splits(source, sorted({name for name in class_of.values() if name is not None}))
-    return class_of
-
-
 def _read_files(
     source: ImageFolderSource, files: Sequence[tuple[Path, int | None]], classes: tuple[str, ...], counts: Counter[str]
 ) -> Iterator[ImageBatch]:
     counts["files"] += len(files)
     return decode_batches(((str(path), path, label) for path, label in files), source, counts, classes)
-
-
-def _class_folder(source: ImageFolderSource, file: SourceFile) -> str:
-    """Return the first folder below those that the pattern names: cat for "train/*/*.png" and train/cat/7.png."""
-    glob = source.pattern if isinstance(source.pattern, str) else source.pattern.get(file.split or "", "")
-    folders = file.name.split("/")[len(_named_folders(glob)) : -1]
-    if not folders:
-        raise ValueError(
-            f"{file.name} in {source.path} is in no sub-folder that could be its label; move it into one, narrow the"
-            " source's `pattern` in params.yaml to '*/*', or set its `labels` to null"
-        )
-    return folders[0]
-
-
-def _named_folders(glob: str) -> list[str]:
-    return list(takewhile(lambda part: not set(part) & set("*?["), glob.split("/")[:-1]))
-
-
-def _refuse_splits(source: ImageFolderSource, classes: Sequence[str]) -> None:
-    """Raise ValueError if the classes would be splits; among others, a class may well be called train."""
-    splits = [name for name in classes if name.lower() in SPLIT_NAMES]
-    if not splits or (len(splits) == 1 and len(classes) > 1):
-        return
-    glob = source.pattern if isinstance(source.pattern, str) else next(iter(source.pattern.values()))
-    below, file = _named_folders(glob), glob.rpartition("/")[2]
-    written = ", ".join(f'{name}: "{"/".join([*below, name, "*", file])}"' for name in splits)
-    raise ValueError(
-        f"the folders {', '.join(splits)} in {source.path} would be the classes, but are splits by their names; to use"
-        f" the folders below them as classes, set the source's `pattern` in params.yaml to {{{written}}}"
-    )
 
 
 def _read_archive(source: ImageTarSource, path: Path, counts: Counter[str]) -> Iterator[ImageBatch]:

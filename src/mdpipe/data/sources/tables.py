@@ -193,14 +193,7 @@ def _row_groups(file: SourceFile) -> Iterator[tuple[Rows, int]]:
 
     With their bytes before compression.
     """
-    path = file.path
-    with _readable(path):
-        if path.suffix == ".parquet":
-            metadata = pq.read_metadata(path)
-            groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-            sizes = [(group.num_rows, group.total_byte_size) for group in groups]
-        else:
-            sizes = [(len(batch), batch.nbytes) for batch in _arrow_batches(path)]
+    path, sizes = file.path, _group_sizes(file.path)
     first = begin = size = row = 0
     for end, (count, bytes_) in enumerate(sizes or [(0, 0)], start=1):
         row, size = row + count, size + bytes_
@@ -234,11 +227,17 @@ def count_rows(path: Path) -> int:
     Raises:
         ValueError: the file is broken.
     """
+    return sum(rows for rows, _ in _group_sizes(path))
+
+
+def _group_sizes(path: Path) -> list[tuple[int, int]]:
+    """Return rows and bytes, before compression, of each row group or record batch."""
     with _readable(path):
-        if path.suffix == ".parquet":
-            rows: int = pq.read_metadata(path).num_rows
-            return rows
-        return sum(map(len, _arrow_batches(path)))
+        if path.suffix != ".parquet":
+            return [(len(batch), batch.nbytes) for batch in _arrow_batches(path)]
+        metadata = pq.read_metadata(path)
+        groups = map(metadata.row_group, range(metadata.num_row_groups))
+        return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
 def first_image(source: ParquetImagesSource, file: SourceFile) -> bytes:

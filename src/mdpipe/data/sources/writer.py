@@ -109,10 +109,27 @@ def write_shards(
 
 def _write_shard(source: SourceShard, folder: Path) -> dict[str, Any]:
     """Write raw shards 00000, 00001, ... of bounded size: a compressed file of any size is a single source shard."""
+    counts = Counter[str]()
+    content = source.read(counts)
+    shards: list[dict[str, Any]] = []
+    previous: tuple[str, int] | None = None
     try:
-        return _write_raw(source, folder)
+        for first in content:
+            number = f"{len(shards):05d}"
+            # A compressed file may be of any size: stop while others have room.
+            if shards and shutil.disk_usage(folder).free < 2 * SHARD_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rest = chain([first], content)
+            if isinstance(first, ImageBatch):
+                if not len(first.images):
+                    continue
+                shard = _write_images(folder, number, cast("Iterator[ImageBatch]", rest))
+            else:
+                shard, previous = _write_text(folder, number, cast("Iterator[Document]", rest), previous)
+            shards.append({"split": source.split, **shard})
     except BrokenImagesError as error:  # Those of other shards are to be named, too.
         return {"broken": error.problems, "count": error.count, "bytes": source.size}
+    return {"shards": shards, "counts": dict(counts), "bytes": source.size}
 
 
 def _refuse_broken(results: Sequence[ShardResult]) -> None:
@@ -123,27 +140,6 @@ def _refuse_broken(results: Sequence[ShardResult]) -> None:
     if broken:
         problems = [problem for result in broken for problem in result.summary["broken"]]
         raise BrokenImagesError(problems, sum(result.summary["count"] for result in broken))
-
-
-def _write_raw(source: SourceShard, folder: Path) -> dict[str, Any]:
-    counts = Counter[str]()
-    content = source.read(counts)
-    shards: list[dict[str, Any]] = []
-    previous: tuple[str, int] | None = None
-    for first in content:
-        number = f"{len(shards):05d}"
-        # A compressed file may be of any size: stop while others have room.
-        if shards and shutil.disk_usage(folder).free < 2 * SHARD_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        rest = chain([first], content)
-        if isinstance(first, ImageBatch):
-            if not len(first.images):
-                continue
-            shard = _write_images(folder, number, cast("Iterator[ImageBatch]", rest))
-        else:
-            shard, previous = _write_text(folder, number, cast("Iterator[Document]", rest), previous)
-        shards.append({"split": source.split, **shard})
-    return {"shards": shards, "counts": dict(counts), "bytes": source.size}
 
 
 def _write_text(
