@@ -14,7 +14,7 @@ from typing import IO
 
 from mdpipe.data.raw import Document
 from mdpipe.data.sources.files import SourceFile, check_columns, check_files, open_decompressed, row_name
-from mdpipe.data.sources.text import make_document
+from mdpipe.data.sources.text import join_texts, make_document
 from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import reason
 from mdpipe.params.sources import CsvSource
@@ -51,8 +51,8 @@ def _read_file(source: CsvSource, file: SourceFile, counts: Counter[str]) -> Ite
         counts["files"] += 1
         for number, (line, values) in enumerate(rows):
             counts["rows"] += 1
-            texts = [values[position] for position in positions]
-            yield from make_document(source, row_name(file.name, number), texts, counts, f"{file.path}:{line}")
+            text = join_texts(values[position] for position in positions)
+            yield from make_document(source, row_name(file.name, number), text, counts, f"{file.path}:{line}")
 
 
 def _rows(source: CsvSource, path: Path, stream: IO[bytes]) -> Iterator[tuple[int, list[str]]]:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.sources.files import SHARD_BYTES, SourceFile, check_columns, check_files, row_name
 from mdpipe.data.sources.images import decode_batches
-from mdpipe.data.sources.text import make_document
+from mdpipe.data.sources.text import join_texts, make_document
 from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import reason
 from mdpipe.params.sources import HuggingFaceSource, ParquetImagesSource, ParquetSource
@@ -147,7 +147,7 @@ def _read_texts(source: ParquetSource | HuggingFaceSource, rows: Rows, counts: C
                 raise ValueError(
                     f"{name} has no text in the column {column!r} but {type(text).__name__}; choose another column"
                 )
-        yield from make_document(source, name, [values[column] for column in source.columns], counts, name)
+        yield from make_document(source, name, join_texts(map(values.get, source.columns)), counts, name)
 
 
 def _read_images(

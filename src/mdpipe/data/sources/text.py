@@ -13,7 +13,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,17 +80,17 @@ def check_head(source: TextSource | JsonLinesSource, file: SourceFile) -> None:
         next(_read_lines(with_empty, LineRange(file, 0, None), Counter()), None)
 
 
-def make_document(
-    source: DocumentSource, name: str, texts: Sequence[str], counts: Counter[str], where: str
-) -> Iterator[Document]:
-    """Yield the document of the texts that are not empty, joined by line breaks and detokenized.
+def join_texts(texts: Iterable[str | None]) -> str:
+    """Return the text of a document in several columns: those that are not empty, joined by line breaks."""
+    return "\n".join(filter(None, texts))
 
-    Nothing if there is no text and the document is left out, which is counted.
+
+def make_document(source: DocumentSource, name: str, text: str, counts: Counter[str], where: str) -> Iterator[Document]:
+    """Yield the document of a text, detokenized; nothing if it is empty and left out, which is counted.
 
     Raises:
-        ValueError: there is no text and must be; the message begins with `where`.
+        ValueError: it is empty and must not be; the message begins with `where`.
     """
-    text = "\n".join(filter(None, texts))
     if not text.strip():
         if source.empty_documents == "error":
             within = f" in {' and '.join(map(repr, source.named_columns))}" if source.named_columns else ""
@@ -156,18 +156,17 @@ def _read_lines(
     source: TextSource | JsonLinesSource | UrlSource, lines: LineRange, counts: Counter[str]
 ) -> Iterator[Document]:
     """Yield at most one document per line, without a byte-order mark; errors name file and line."""
-    file, is_json = lines.file, bool(source.named_columns)
+    file, fields = lines.file, [*source.named_columns]
     counts["files"] += lines.start == 0  # Other ranges of a long file do not count it again.
     for position, raw in lines.lines():
         counts["rows"] += 1
         try:
-            line = _decode(raw, source.decode_errors, counts, "it", position)
-            if line is None:
-                continue
-            texts = [line] if isinstance(source, TextSource) or not is_json else _texts_of_json(source, line, counts)
-            if texts is not None:
+            text = _decode(raw, source.decode_errors, counts, "it", position)
+            if text is not None and fields and not isinstance(source, TextSource):
+                text = _text_of_json(source, fields, text, counts)
+            if text is not None:
                 name = f"{file.name}:{position:0{BYTE_DIGITS}d}"
-                yield from make_document(source, name, texts, counts, "the line")
+                yield from make_document(source, name, text, counts, "the line")
         except ValueError as error:
             raise ValueError(f"{file.path}:{_line_number(file.path, position)}: {error}") from None
 
@@ -182,28 +181,33 @@ def _line_number(path: Path, position: int) -> int:
     return number
 
 
-def _texts_of_json(source: JsonLinesSource | UrlSource, line: str, counts: Counter[str]) -> list[str] | None:
-    """Return the texts of a JSON object; None for a blank line, or if it is left out."""
+def _text_of_json(
+    source: JsonLinesSource | UrlSource, fields: Sequence[str], line: str, counts: Counter[str]
+) -> str | None:
+    """Return the text in some fields of a JSON object; None for a blank line, or if it is left out."""
     if not line.strip():
         return None
-    texts = _parse_json(source, line)
-    if not any(map(HALF_A_PAIR.search, texts)):
-        return texts
+    text = _parse_json(source, fields, line)
+    if not HALF_A_PAIR.search(text):
+        return text
     if source.decode_errors == "strict":
         raise ValueError(
-            f"the line has half a surrogate pair in {' or '.join(map(repr, source.named_columns))}, which UTF-8 cannot"
-            " hold; correct it, or set the source's `decode_errors` in params.yaml to replace or ignore"
+            f"the line has half a surrogate pair in {' or '.join(map(repr, fields))}, which UTF-8 cannot hold; correct"
+            " it, or set the source's `decode_errors` in params.yaml to replace or ignore"
         )
     _count_broken(source.decode_errors, counts)
-    return [HALF_A_PAIR.sub("\ufffd", text) for text in texts] if source.decode_errors == "replace" else None
+    return HALF_A_PAIR.sub("\ufffd", text) if source.decode_errors == "replace" else None
 
 
-def _parse_json(source: JsonLinesSource | UrlSource, line: str) -> list[str]:
+def _parse_json(source: JsonLinesSource | UrlSource, fields: Sequence[str], line: str) -> str:
     names: list[str] = []
 
     def keep_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names[:] = [name for name, _ in pairs]  # Those of the outermost object come last.
-        return dict(pairs)
+        entry = dict(pairs)
+        names[:] = (
+            entry if len(entry) == len(pairs) else [name for name, _ in pairs]
+        )  # The outermost object comes last.
+        return entry
 
     if line.lstrip().startswith("["):
         raise ValueError("this begins a JSON array; write one object a line, for example with `jq -c '.[]' FILE`")
@@ -212,16 +216,14 @@ def _parse_json(source: JsonLinesSource | UrlSource, line: str) -> list[str]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this is no JSON ({reason(error)}); correct the line") from None
     if not isinstance(entry, dict):
-        example = ", ".join(f'"{name}": text' for name in source.named_columns)
+        example = ", ".join(f'"{field}": text' for field in fields)
         raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{example}}} a line")  # noqa: TRY004
-    check_columns(source, "the line", names, "field")
-    texts = []
-    for name in source.named_columns:
-        text = "" if entry[name] is None else entry[name]
-        if not isinstance(text, str):
-            raise ValueError(f"there is no text under {name!r} but {text!r:.60}; correct or remove the line")  # noqa: TRY004
-        texts.append(text)
-    return texts
+    for field in fields:
+        if names.count(field) != 1:
+            check_columns(source, "the line", names, "field")
+        if (text := entry[field]) is not None and not isinstance(text, str):
+            raise ValueError(f"there is no text under {field!r} but {text!r:.60}; correct or remove the line")
+    return join_texts(map(entry.get, fields))
 
 
 def _read_files(
@@ -238,7 +240,7 @@ def _read_files(
             continue
         text = _decode(raw, source.decode_errors, counts, str(file.path))
         if text is not None:
-            yield from make_document(source, file.name, [text], counts, str(file.path))
+            yield from make_document(source, file.name, text, counts, str(file.path))
 
 
 def _read_long_file(source: TextSource | UrlSource, file: SourceFile, counts: Counter[str]) -> Iterator[Document]:
@@ -255,7 +257,7 @@ def _read_long_file(source: TextSource | UrlSource, file: SourceFile, counts: Co
             pass
     if not broken:
         has_text = any(text.strip() for text, _ in _file_parts(source, file, Counter()))
-        if not (has_text or [*make_document(source, file.name, [], counts, str(file.path))]):
+        if not (has_text or [*make_document(source, file.name, "", counts, str(file.path))]):
             return
         for number, (text, unfinished) in enumerate(_file_parts(source, file, broken)):
             yield Document(file.name, text, number, unfinished)
