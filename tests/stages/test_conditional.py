@@ -144,7 +144,7 @@ def test_samplers_and_their_reference_model_are_given_the_classes(toy: Params, p
         "runs": {"toy": {"reference_model": "toy_ar", "dataset": "toy"}},
         "samplers": ["ancestral"],
         "steps": [EDGE * EDGE],
-        "temperatures": [1.0],
+        "temperatures": [0.5],  # A network that is hardly trained would sample a wrong pixel now and then.
         "count": 6,
     }
     compared = parse_params(described)
