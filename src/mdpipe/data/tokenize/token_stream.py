@@ -98,7 +98,7 @@ class TokenStream:
         tokens = np.concatenate([self._encode(text) for text in _cut_long(document.text)])
         # The end of a document that begins in another split counts if it is not empty.
         is_counted = was_empty and (self._begins_here or len(tokens) > 0)
-        is_kept = self._tokenizer.is_lossless or not self._is_empty or not self._begins_here
+        is_kept = self._tokenizer.is_lossless or len(tokens) > 0 or not was_empty or not self._begins_here
         if self._append_eos and not document.unfinished and is_kept:
             tokens = np.append(tokens, self._eos)
         if len(tokens):
