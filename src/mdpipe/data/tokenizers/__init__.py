@@ -25,6 +25,9 @@ _ID_OF_BYTE = np.zeros(256, dtype=np.int64)
 _ID_OF_BYTE[list(ALPHABET)] = np.arange(len(ALPHABET))
 _BYTE_OF_ID = np.frombuffer(ALPHABET, dtype=np.uint8)
 
+END_OF_DOCUMENT = "--- end of document ---"
+"""The line that stands for an end-of-text token in text for people."""
+
 NUL = b"\0"
 NUL_IN_TEXT = b"\xc0\x80"
 """Modified UTF-8's overlong form of U+0000, which UTF-8 never uses."""
@@ -176,6 +179,18 @@ def build_tokenizer(config: "TextTokenizer", documents: Iterable[str] = ()) -> T
     from mdpipe.data.tokenizers.hf_tokenizer import HFTokenizer
 
     return HFTokenizer.from_gpt2(config) if config.kind == "gpt2" else HFTokenizer.from_file(config)
+
+
+def decode_for_people(tokenizer: Tokenizer, ids: NDArray[np.integer]) -> str:
+    """Return the text of any ids (n,), with the line `END_OF_DOCUMENT` for each end-of-text token.
+
+    text8 has no such line: its end-of-text token is the space between words.
+    """
+    if tokenizer.eos_separates_words:
+        return tokenizer.decode(ids)
+    documents = np.split(ids, np.flatnonzero(ids == tokenizer.eos_id))  # All but the first begin with the token.
+    texts = (tokenizer.decode(document[document != tokenizer.eos_id]) for document in documents)
+    return f"\n{END_OF_DOCUMENT}\n".join(texts)
 
 
 def load_tokenizer(directory: Path) -> Tokenizer:
