@@ -42,7 +42,7 @@ class TokenStream:
         self.starts: list[int] = []
         """Position in the file at which each document begins. A space that separates it from the document before, where
         there is no end-of-text token, is its first token."""
-        self.documents_seen = 0
+        self._documents_seen = 0
         """Documents, including those that the tokenizer leaves nothing of."""
         self.lengths = np.zeros(LENGTH_BINS, dtype=np.int64)
         self.unigram = np.zeros(tokenizer.vocab_size, dtype=np.int64)
@@ -68,7 +68,8 @@ class TokenStream:
     @property
     def summary(self) -> dict[str, Any]:
         """All counts, for JSON."""
-        return {**self.counts, "documents_seen": self.documents_seen, "lengths": self.lengths.tolist()}
+        left_out = self._documents_seen - self.counts["documents"]
+        return {**self.counts, "documents_left_out": left_out, "lengths": self.lengths.tolist()}
 
     def resume(self, parts: Iterable[Document]) -> None:
         """Continue a document whose parts in earlier shards are these, from the last to the first."""
@@ -92,7 +93,7 @@ class TokenStream:
         """
         if not self._is_open:
             self._begins_here, self._is_empty, self._ends_in_word = not document.part, True, False
-            self.documents_seen += self._begins_here
+            self._documents_seen += self._begins_here
             self._is_space_due = self.has_words and not self._append_eos
         was_empty = self._is_empty
         tokens = np.concatenate([self._encode(text) for text in _cut_long(document.text)])
@@ -106,7 +107,7 @@ class TokenStream:
             if was_empty:
                 self.starts.append(self._file.rows)
             self.counts["documents"] += is_counted
-            self.documents_seen += is_counted and not self._begins_here
+            self._documents_seen += is_counted and not self._begins_here
             text = document.text if self._tokenizer.is_lossless else self._tokenizer.decode(tokens)
             self.add(tokens, text)
             self.counts["words"] += len(text.split()) - (self._ends_in_word and not text[:1].isspace() and text != "")
