@@ -4,8 +4,8 @@ Documents or images with equal keys share a split, so nothing that a fraction ho
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from hashlib import sha256
 from math import ceil
@@ -50,33 +50,28 @@ class SplitPlan:
     """Shards that are in one split as a whole."""
     pool: frozenset[int]
     """Shards that are divided."""
-    validation_below: int = 0
-    """Keys that hash below this are for validation,"""
-    test_below: int = 0
-    """those from there to below this for testing."""
-    validation_from: tuple[int, int] = (NEVER, NEVER)
-    """Document and character of the pool from which everything is for validation,"""
-    test_from: tuple[int, int] = (NEVER, NEVER)
-    """or for testing."""
-    window_fractions: tuple[float, float] = (0.0, 0.0)
-    """Fractions of the windows of the pool that are for validation and for testing."""
+    below: tuple[int, int] = (0, 0)
+    """Keys that hash below the first are for validation, those from there to below the second for testing."""
+    last: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Document and character of the pool from which everything is for validation, and for testing."""
+    window_fractions: Mapping[str, float] = field(default_factory=dict)
+    """Fraction of the windows of the pool that is for validation, or for testing."""
 
     def of_shard(self, index: int) -> list[str | None]:
         """Return the split of each document or image of a shard; None if it is not used."""
         shard = self.shards[index]
         if index not in self.pool:
             return [self.named.get(index)] * shard.count
-        splits = hash_split(hash_keys(shard.keys, self.seed), self.validation_below, self.test_below)
+        splits = hash_split(hash_keys(shard.keys, self.seed), *self.below)
         positions = self.starts[index][0] + np.arange(shard.count)
-        splits[positions >= self.validation_from[0]] = "validation"
-        splits[positions >= self.test_from[0]] = "test"
+        for split, (document, _) in self.last.items():
+            splits[positions >= document] = split
         return list(splits.tolist())
 
     def documents(self, index: int) -> Iterator[Assigned]:
         """Yield the documents of a shard with their splits; a document that is cut by characters comes in parts."""
         position = self.starts[index][1]
-        starts = (("validation", self.validation_from[1]), ("test", self.test_from[1]))
-        cuts = sorted((start, split) for split, start in starts if start != NEVER)
+        cuts = sorted((start, split) for split, (_, start) in self.last.items() if start != NEVER)
         for document, split in zip(self.shards[index].documents(), self.of_shard(index), strict=True):
             if split is None:
                 continue
@@ -121,16 +116,15 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
     pool = [shard for shard in shards if shard.index not in named and (shard.split == "train" or "train" not in own)]
     if not pool:
         raise ValueError("splits: all of the source is for validation and testing; correct them in params.yaml")
-    validation, test = specs["validation"], specs["test"]
-    fractions = [spec if isinstance(spec, float) else 0.0 for spec in (validation, test)]
-    windows = [spec.windows if isinstance(spec, Windows) else 0.0 for spec in (validation, test)]
+    validation, test = (spec if isinstance(spec, float) else 0.0 for spec in specs.values())
+    windows = {split: spec.windows for split, spec in specs.items() if isinstance(spec, Windows)}
     # Eight bytes per document are all that is in memory of all of them at once.
-    hashes = [hash_keys(shard.keys, seed) for shard in pool] if any(fractions) else []
-    below = thresholds(np.concatenate(hashes), fractions[0], fractions[1], modality) if hashes else (0, 0)
-    starts = _starts(shards, {shard.index for shard in pool})
-    ends = _ends(pool, validation, test, modality)
+    hashes = [hash_keys(shard.keys, seed) for shard in pool] if validation or test else []
+    below = thresholds(np.concatenate(hashes), validation, test, modality) if hashes else (0, 0)
     indices = frozenset(shard.index for shard in pool)
-    return SplitPlan(seed, shards, starts, named, indices, *below, *ends, (windows[0], windows[1]))
+    return SplitPlan(
+        seed, shards, _starts(shards, indices), named, indices, below, _last(pool, specs, modality), windows
+    )
 
 
 def single_split(raw: Path, modality: Literal["text", "image"], split: str) -> SplitPlan:
@@ -207,7 +201,7 @@ def thresholds(
     return int(distinct[test_start]) if test_start else 0, int(distinct[train_start])
 
 
-def _starts(shards: Sequence[RawShard], pool: set[int]) -> list[tuple[int, int]]:
+def _starts(shards: Sequence[RawShard], pool: Collection[int]) -> list[tuple[int, int]]:
     starts, documents, characters = [], 0, 0
     for shard in shards:
         starts.append((documents, characters))
@@ -217,25 +211,24 @@ def _starts(shards: Sequence[RawShard], pool: set[int]) -> list[tuple[int, int]]
     return starts
 
 
-def _ends(
-    pool: Sequence[RawShard], validation: SplitSpec, test: SplitSpec, modality: Literal["text", "image"]
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def _last(
+    pool: Sequence[RawShard], specs: Mapping[str, SplitSpec], modality: Literal["text", "image"]
+) -> dict[str, tuple[int, int]]:
     """Return the document and character from which the pool is for validation, and for testing."""
     documents, characters = 0, sum(shard.characters for shard in pool)
-    found = []
-    for spec in (test, validation):
-        start = (NEVER, NEVER)
+    found = dict.fromkeys(specs, (NEVER, NEVER))
+    for split in ("test", "validation"):  # If both are last, the very end is for testing.
+        spec = specs[split]
         if isinstance(spec, LastDocuments):
             documents += spec.last_documents
-            start = (_start_of_last(pool, documents), NEVER)
+            found[split] = (_start_of_last(pool, documents), NEVER)
         elif isinstance(spec, LastCharacters):
             characters -= spec.last_characters
-            start = (NEVER, characters)
-        if min(start) <= 0:
+            found[split] = (NEVER, characters)
+        if min(found[split]) <= 0:
             hint = f", or {CUT_DOCUMENTS}" if isinstance(spec, LastDocuments) and modality == "text" else ""
             raise ValueError(f"splits: {spec} leaves nothing to train on; lower it in params.yaml{hint}")
-        found.append(start)
-    return found[1], found[0]
+    return found
 
 
 def _start_of_last(shards: Sequence[RawShard], count: int) -> int:

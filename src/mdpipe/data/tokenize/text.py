@@ -62,7 +62,7 @@ def encode_text(
     shards = _encode_shards(plan, tokenizer, packing, scratch)
     results = dict.fromkeys(SPLITS, shards)
     contamination: dict[str, dict[str, Any]] = {}
-    if not any(plan.window_fractions):
+    if not plan.window_fractions:
         contamination = find_contamination(plan, shards, scratch)
     elif stream := _files(shards, "train"):
         results |= _assign_windows(plan, stream, packing, packing.stream_tokens(seq_len), scratch)
@@ -180,15 +180,7 @@ def _assign_windows(
     check_disk_space(scratch, size, "assigning windows to splits")
     with Progress("assigning windows", size) as progress:
         results = map_shards(assign_range, ranges, scratch / "windows", progress)
-    return dict.fromkeys(_window_fractions(plan), results)
-
-
-def _window_fractions(plan: SplitPlan) -> dict[str, float]:
-    """Return the fraction of the windows of each split that gets any; the training split gets the rest."""
-    fractions = {
-        split: fraction for split, fraction in zip(EVALUATION_SPLITS, plan.window_fractions, strict=True) if fraction
-    }
-    return {**fractions, "train": 1 - plan.window_fractions[0] - plan.window_fractions[1]}
+    return dict.fromkeys([*plan.window_fractions, "train"], results)
 
 
 def _assign_range(
@@ -205,12 +197,13 @@ def _assign_range(
     tokenizer, tokens, document_starts = load_tokenizer(saved), _open(stream), _document_starts(stream)
     # All numbers from the first window on: eight bytes per window are little, and no generator has to be stored.
     random = np.random.Generator(np.random.Philox(key=[plan.seed, 0])).random(len(tokens) // stream_tokens)
-    fractions = _window_fractions(plan)
-    owners = np.searchsorted(np.cumsum([*fractions.values()][:-1]), random[first_window:end_window], side="right")
+    names = [*plan.window_fractions, "train"]
+    ends = np.cumsum([*plan.window_fractions.values()])
+    owners = np.searchsorted(ends, random[first_window:end_window], side="right").tolist()
+    splits = [*(names[owner] for owner in owners), "train"]  # The last one is for the rest, if there is any.
     cuts = [min(number * stream_tokens, len(tokens)) for number in range(first_window, end_window + 1)]
     with ExitStack() as files:
-        streams = {split: TokenStream(folder / f"{split}.npy", tokenizer, packing, files) for split in fractions}
-        splits = [*np.array([*fractions])[owners].tolist(), "train"]  # The last one is for the rest, if there is any.
+        streams = {split: TokenStream(folder / f"{split}.npy", tokenizer, packing, files) for split in names}
         for split, (first, end) in zip(splits, pairwise(cuts), strict=False):
             text = decode_between(tokenizer, tokens, first, end)
             streams[split].add(tokens[first:end], text)
@@ -325,7 +318,7 @@ def _why_empty(plan: SplitPlan, split: str, tokenizer: Tokenizer, seq_len: int, 
             f" tokenizer {tokenizer.kind!r}; set the source's `empty_documents` to drop, or choose another tokenizer in"
             " params.yaml"
         )
-    if dict(zip(EVALUATION_SPLITS, plan.window_fractions, strict=True)).get(split):
+    if split in plan.window_fractions:
         return (
             f"no window of seq_len = {seq_len} is in the {split} split: the text has too few of them for the split's"
             " `windows`; lower the dataset's `seq_len` or raise `windows` in params.yaml, or give more text"
