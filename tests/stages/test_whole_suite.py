@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mdpipe.commands.readme import PICTURES, SOURCES, TABLES, readme
-from mdpipe.data.artifacts.metrics import RESULTS
+from mdpipe.data.artifacts.files import RESULTS
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenizers import decode_for_people, load_tokenizer
 from mdpipe.params import Params

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mdpipe.data.artifacts.files import read_json
-from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.artifacts.files import read_json, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.images import encode_images

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.data.artifacts.files import atomic_dir, write_json
-from mdpipe.data.artifacts.metrics import write_csv, write_record
+from mdpipe.data.artifacts.files import atomic_dir, write_csv, write_json, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.pixels import dequantize
 from mdpipe.data.tokenizers import decode_for_people, load_tokenizer
