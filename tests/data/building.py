@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from mdpipe.data import splits
-from mdpipe.data.artifacts.files import scratch_dir
 from mdpipe.data.splits import SplitPlan
 from mdpipe.data.tokenize import images, text
 from mdpipe.data.tokenizers import Tokenizer, build_tokenizer
@@ -80,8 +80,8 @@ def encode_text(
     """Encode a source with these splits, by default without scratch that would be kept."""
     specs = Splits(validation=validation, test=test)
     dataset = TextDataset.model_construct(seq_len=seq_len, splits=specs, packing=packing)
-    with scratch_dir(directory) as temporary:
-        text.encode_text(raw, tokenizer, dataset, seed, directory, scratch or temporary, provenance or {})
+    with TemporaryDirectory() as temporary:
+        text.encode_text(raw, tokenizer, dataset, seed, directory, scratch or Path(temporary), provenance or {})
 
 
 def encode_images(
@@ -99,5 +99,5 @@ def encode_images(
     """Quantize a source with these splits, by default without scratch that would be kept."""
     specs, pixels = Splits(validation=validation, test=test), PixelTokenizer(levels=levels)
     dataset = ImageDataset.model_construct(tokenizer=pixels, image_size=size, stride=stride, splits=specs)
-    with scratch_dir(directory) as temporary:
-        images.encode_images(raw, dataset, seed, directory, scratch or temporary, provenance or {})
+    with TemporaryDirectory() as temporary:
+        images.encode_images(raw, dataset, seed, directory, scratch or Path(temporary), provenance or {})

@@ -4,9 +4,10 @@ Documents or images with equal keys share a split, so nothing that a fraction ho
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
@@ -44,8 +45,6 @@ class SplitPlan:
 
     seed: int
     shards: list[RawShard]
-    starts: list[tuple[int, int]]
-    """Documents and characters of the pool before each shard."""
     named: dict[int, str]
     """Shards that are in one split as a whole."""
     pool: frozenset[int]
@@ -57,20 +56,26 @@ class SplitPlan:
     window_fractions: Mapping[str, float] = field(default_factory=dict)
     """Fraction of the windows of the pool that is for validation, or for testing."""
 
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Documents and characters of the pool before each shard: (shards, 2)."""
+        sizes = [(shard.count, shard.characters) if shard.index in self.pool else (0, 0) for shard in self.shards]
+        return np.cumsum([(0, 0), *sizes], axis=0)[:-1]
+
     def of_shard(self, index: int) -> list[str | None]:
         """Return the split of each document or image of a shard; None if it is not used."""
         shard = self.shards[index]
         if index not in self.pool:
             return [self.named.get(index)] * shard.count
         splits = hash_split(hash_keys(shard.keys, self.seed), *self.below)
-        positions = self.starts[index][0] + np.arange(shard.count)
+        positions = self.starts[index, 0] + np.arange(shard.count)
         for split, (document, _) in self.last.items():
             splits[positions >= document] = split
         return list(splits.tolist())
 
     def documents(self, index: int) -> Iterator[Assigned]:
         """Yield the documents of a shard with their splits; a document that is cut by characters comes in parts."""
-        position = self.starts[index][1]
+        position = int(self.starts[index, 1])
         cuts = sorted((start, split) for split, (_, start) in self.last.items() if start != NEVER)
         for document, split in zip(self.shards[index].documents(), self.of_shard(index), strict=True):
             if split is None:
@@ -122,9 +127,7 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
     hashes = [hash_keys(shard.keys, seed) for shard in pool] if validation or test else []
     below = thresholds(np.concatenate(hashes), validation, test, modality) if hashes else (0, 0)
     indices = frozenset(shard.index for shard in pool)
-    return SplitPlan(
-        seed, shards, _starts(shards, indices), named, indices, below, _last(pool, specs, modality), windows
-    )
+    return SplitPlan(seed, shards, named, indices, below, _last(pool, specs, modality), windows)
 
 
 def single_split(raw: Path, modality: Literal["text", "image"], split: str) -> SplitPlan:
@@ -134,7 +137,7 @@ def single_split(raw: Path, modality: Literal["text", "image"], split: str) -> S
         ValueError: the folder holds another modality, or is broken.
     """
     shards = raw_shards(raw, modality)
-    return SplitPlan(0, shards, _starts(shards, set()), {shard.index: split for shard in shards}, frozenset())
+    return SplitPlan(0, shards, {shard.index: split for shard in shards}, frozenset())
 
 
 def training_texts(plan: SplitPlan, max_chars: int | None = None) -> Iterator[str]:
@@ -155,7 +158,7 @@ def training_texts(plan: SplitPlan, max_chars: int | None = None) -> Iterator[st
     for document in documents:
         # The parts of a document share a key, by which all of them or none would be in the sample.
         key = f"{document.key()}{document.part or ''}"
-        for number, passage in enumerate(_passages(document.text, max(1, max_chars // MIN_PASSAGES))):
+        for number, passage in enumerate(cut_before_words(document.text, max(1, max_chars // MIN_PASSAGES))):
             if hash_key(f"tokenizer:{plan.seed}", f"{key}:{number}" if number else key) < fraction * 2**64:
                 yield passage
 
@@ -199,16 +202,6 @@ def thresholds(
             " params.yaml"
         )
     return int(distinct[test_start]) if test_start else 0, int(distinct[train_start])
-
-
-def _starts(shards: Sequence[RawShard], pool: Collection[int]) -> list[tuple[int, int]]:
-    starts, documents, characters = [], 0, 0
-    for shard in shards:
-        starts.append((documents, characters))
-        if shard.index in pool:
-            documents += shard.count
-            characters += shard.characters
-    return starts
 
 
 def _last(
@@ -263,8 +256,8 @@ def _cut(split: str, document: Document, position: int, cuts: Sequence[tuple[int
     yield Assigned(split, Document(document.name, document.text[start:], part, document.unfinished), is_cut)
 
 
-def _passages(text: str, size: int) -> Iterator[str]:
-    """Cut a text into passages of `size` characters, or up to twice as many where no word begins earlier."""
+def cut_before_words(text: str, size: int) -> Iterator[str]:
+    """Cut a text into parts of `size` characters, or up to twice as many where no word begins earlier."""
     start = 0
     while len(text) - start > 2 * size:
         word = WORD.search(text, start + size, start + 2 * size)

@@ -78,17 +78,6 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
         _remove(partial)
 
 
-@contextmanager
-def scratch_dir(directory: Path) -> Iterator[Path]:
-    """Yield the path of a folder next to `directory`, which does not exist yet and is removed on leaving."""
-    scratch = directory.with_name(f".{directory.name}.scratch")
-    _remove(scratch)  # A killed process may have left it behind.
-    try:
-        yield scratch
-    finally:
-        _remove(scratch)
-
-
 def _remove(directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)

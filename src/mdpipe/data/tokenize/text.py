@@ -7,13 +7,14 @@ from functools import partial
 from hashlib import sha256
 from itertools import pairwise, takewhile
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import ConcatArray, concat_arrays
-from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, scratch_dir
+from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy
 from mdpipe.data.dataset import DatasetHeader, token_dtype, write_header
 from mdpipe.data.parallel import ShardResult, map_shards
 from mdpipe.data.splits import SPLITS, SplitPlan, plan_splits, single_split
@@ -94,10 +95,11 @@ def encode_corpus(
     Raises:
         ValueError: no token is left of the corpus.
     """
-    with scratch_dir(directory) as scratch, atomic_dir(directory) as folder:
-        plan = single_split(raw, "text", "test")
+    with atomic_dir(directory) as folder:
+        plan, scratch = single_split(raw, "text", "test"), folder / "scratch"
         shards = _encode_shards(plan, tokenizer, packing, scratch)
         _write_dataset(folder, tokenizer, seq_len, packing, {"test": shards}, plan)
+        rmtree(scratch)
 
 
 def _encode_shards(plan: SplitPlan, tokenizer: Tokenizer, packing: Packing, scratch: Path) -> list[ShardResult]:

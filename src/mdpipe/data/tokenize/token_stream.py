@@ -3,7 +3,7 @@
 Shapes: tokens and ids (n,).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from hashlib import sha256
 from itertools import pairwise, takewhile
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mdpipe.data.artifacts.arrays import ArrayFile, ConcatArray
 from mdpipe.data.dataset import token_dtype
 from mdpipe.data.raw import Document
-from mdpipe.data.splits import WORD
+from mdpipe.data.splits import cut_before_words
 from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.params.data import Packing
 
@@ -96,7 +96,8 @@ class TokenStream:
             self._documents_seen += self._begins_here
             self._is_space_due = self.has_words and not self._append_eos
         was_empty = self._is_empty
-        tokens = np.concatenate([self._encode(text) for text in _cut_long(document.text)])
+        parts = cut_before_words(document.text, max(1, MAX_ENCODED_CHARS // 2))
+        tokens = np.concatenate([self._encode(text) for text in parts])
         # The end of a document that begins in another split counts if it is not empty.
         is_counted = was_empty and (self._begins_here or len(tokens) > 0)
         is_kept = self._tokenizer.is_lossless or len(tokens) > 0 or not was_empty or not self._begins_here
@@ -186,16 +187,3 @@ def count_words(
         begin = max(int(document_starts[document - 1]), first - 2 * MAX_TOKENS_PER_CHAR)
         words -= bool(decode_between(tokenizer, tokens, begin, first)[-1:].strip())
     return words
-
-
-def _cut_long(text: str) -> Iterator[str]:
-    """Cut a text into what a tokenizer is given at once, if possible before the space that precedes a word."""
-    start = 0
-    while len(text) - start > MAX_ENCODED_CHARS:
-        gaps = [
-            found.start() for found in WORD.finditer(text, start + MAX_ENCODED_CHARS // 2, start + MAX_ENCODED_CHARS)
-        ]
-        end = gaps[-1] if gaps else start + MAX_ENCODED_CHARS
-        yield text[start:end]
-        start = end
-    yield text[start:]
