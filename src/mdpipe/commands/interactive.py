@@ -31,7 +31,7 @@ from torch import Tensor
 from mdpipe.commands.sampling_options import SamplingOptions
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.pixels import dequantize, quantize
-from mdpipe.data.tokenizers import Span, Tokenizer, load_tokenizer
+from mdpipe.data.tokenizers import Span, Tokenizer, decode_for_people, load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
@@ -170,12 +170,16 @@ def require_writable_path(out: str) -> None:
 
 
 def write_texts(tokenizer: Tokenizer, tokens: Tensor, out: str | None) -> None:
-    """Write texts (N, L) and print where they are; without `out`, print them under numbered headings."""
-    texts = [tokenizer.decode(row) for row in tokens.numpy()]
-    numbered = "".join(f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1))
+    """Write texts (N, L) and print where they are; without `out`, print them under numbered headings.
+
+    Where a document ends is shown to people, and not in JSON lines, which have the text that is scored.
+    """
+    shown = [decode_for_people(tokenizer, row) for row in tokens.numpy()]
+    numbered = "".join(f"--- sample {number} ---\n{text}\n" for number, text in enumerate(shown, start=1))
     if out is None:
         sys.stdout.write(numbered)
         return
+    texts = map(tokenizer.decode, tokens.numpy())
     lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     atomic_write(Path(out), (lines if Path(out).suffix.lower() == ".jsonl" else numbered).encode())
     sys.stdout.write(f"{out}\n")
