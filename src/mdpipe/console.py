@@ -11,10 +11,16 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdpipe.params import Params
 from mdpipe.params.kinds import Config
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 120
+"""Columns of tables."""
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 """Texts of torch's errors when a GPU or CPU runs out of memory; the CPU's error has no type."""
 
@@ -55,6 +61,16 @@ def report_errors() -> Iterator[None]:
             if isinstance(error, ValueError) and not frame.f_globals["__name__"].startswith("mdpipe."):
                 raise
             sys.exit(f"mdpipe: {printable_lines(without_secrets(str(error)))}")
+
+
+def table_text(table: "Table") -> str:
+    """Return a table as plain text, with a line break at its end."""
+    from rich.console import Console
+
+    console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 class StderrHandler(logging.Handler):

@@ -83,19 +83,12 @@ class Estimate:
         if unit == "h":
             if self.value < MIN_HOURS:
                 return f"<{MIN_HOURS} h"
-            return f"{'~' * self.is_guess}{_round(self.value, 2)} h"  # The hardware is a guess: two digits.
+            hours = float(f"{self.value:.2g}")  # The hardware is a guess: two digits.
+            return f"{'~' * self.is_guess}{hours:,.12g} h"
         power = 0
         while power + 1 < len(PREFIXES) and float(f"{self.value / 1000**power:.3g}") >= 1000:
             power += 1
-        text = f"{_round(self.value / 1000**power, 3)} {PREFIXES[power]}{unit}"
-        return f"{'~' * self.is_guess}{text.rstrip()}"
-
-
-def _round(value: float, digits: int) -> str:
-    """Return a number with this many significant digits, without an exponent."""
-    places = max(0, digits - 1 - math.floor(math.log10(value)))
-    text = f"{float(f'{value:.{digits}g}'):,.{places}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+        return f"{'~' * self.is_guess}{self.value / 1000**power:.3g} {PREFIXES[power]}{unit}".rstrip()
 
 
 NOTHING, UNKNOWN = Estimate(), Estimate(math.nan)
