@@ -56,9 +56,13 @@ COLUMNS = 8
 SHOWN_EDGE = 64
 """Images of a sheet are enlarged to about this many pixels."""
 
-TEXT_SUFFIXES = (".txt", ".jsonl")
-SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-ARRAY_SUFFIXES = (".npy", ".npz")
+SHEETS, ARRAYS = (".png", ".jpg", ".jpeg", ".webp"), (".npy", ".npz")
+SUFFIXES = {"texts": (".txt", ".jsonl"), "rows": (".jsonl", ".csv"), "images": SHEETS + ARRAYS}
+ALLOWED = {content: ", ".join(suffixes) for content, suffixes in SUFFIXES.items()} | {
+    "images": f"{', '.join(SHEETS)} (a sheet of all), {', '.join(ARRAYS)} (an array), or a folder, with / at its end (a"
+    " PNG each)"
+}
+"""Endings of files, and how an error lists them."""
 
 DIGITS = 4
 """Minimum number of digits in the name of an image in a folder."""
@@ -140,7 +144,7 @@ def _sample(
     """
     if model.modality == "image":
         out = out or f"{model.name}.png"
-    require_sample_path(out, model.modality)
+    require_writable(out, "texts" if model.modality == "text" else "images")
     objective = model.objective.config
     config = options.resolve(model.name, objective)
     masked = tokens == model.objective.mask_id
@@ -165,36 +169,21 @@ def _sample(
         write_images(model, samples, out, known)
 
 
-def require_sample_path(out: str | None, modality: str) -> None:
-    """Pass if samples of a modality can be written to `out`; None is the standard output.
+def require_writable(out: str | None, content: Literal["texts", "rows", "images"]) -> None:
+    """Pass if this content can be written to a file or folder `out`; None is the standard output.
 
     Raises:
-        ValueError: its suffix or kind is not one of those for the modality, or no file can be made there.
+        ValueError: its suffix or kind is not one of those for the content, or no file can be made there.
     """
     if out is None:
         return
-    suffix, folder = Path(out).suffix.lower(), _is_folder(out)
-    if modality == "text" and (folder or suffix not in TEXT_SUFFIXES):
-        raise ValueError(f"--out {out} does not say how to write texts; allowed: {', '.join(TEXT_SUFFIXES)}")
-    if modality == "image" and not folder and suffix not in (*SHEET_SUFFIXES, *ARRAY_SUFFIXES):
-        raise ValueError(
-            f"--out {out} does not say how to write images; allowed: {', '.join(SHEET_SUFFIXES)} (a sheet of all),"
-            f" {', '.join(ARRAY_SUFFIXES)} (an array), or a folder, with / at its end (a PNG each)"
-        )
-    require_writable_path(out)
-
-
-def require_writable_path(out: str) -> None:
-    """Pass if a file or folder `out` can be made or replaced.
-
-    Raises:
-        ValueError: it cannot.
-    """
+    if not (content == "images" if _is_folder(out) else Path(out).suffix.lower() in SUFFIXES[content]):
+        raise ValueError(f"--out {out} does not say how to write {content}; allowed: {ALLOWED[content]}")
     target = Path(out).absolute()
     folder = nearest_existing(target if _is_folder(out) else target.parent)
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         raise ValueError(f"--out {out} cannot be written: {folder} is not a folder in which files can be made")
-    if Path(out).exists() and not os.access(out, os.W_OK):
+    if target.exists() and not os.access(out, os.W_OK):
         raise ValueError(f"--out {out} cannot be written: it is write-protected")
 
 
@@ -231,7 +220,7 @@ def write_images(model: TrainedModel, tokens: Tensor, out: str, known: Tensor | 
         for other in set(path.iterdir()).difference(files):
             if is_sample.fullmatch(other.name):
                 other.unlink()
-    elif path.suffix.lower() in ARRAY_SUFFIXES:
+    elif path.suffix.lower() in ARRAYS:
         file = io.BytesIO()
         if path.suffix.lower() == ".npy":
             np.save(file, images, allow_pickle=False)

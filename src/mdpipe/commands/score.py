@@ -34,7 +34,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from mdpipe.commands.interactive import describe_change, load_run, require_writable_path
+from mdpipe.commands.interactive import describe_change, load_run, require_writable
 from mdpipe.data.artifacts.files import atomic_write, first_problem
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
@@ -46,7 +46,6 @@ from mdpipe.progress import count_steps
 from mdpipe.stages import sampling
 from mdpipe.stages.model_io import UNIGRAM, TrainedModel
 
-TABLE_SUFFIXES = (".jsonl", ".csv")
 DIGITS = 6
 """Decimals of a number of bits."""
 MAX_LISTED = 3
@@ -134,10 +133,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     """
     if num_mc_samples % 2:
         raise ValueError(f"--num-mc-samples {num_mc_samples} is odd; two samples in each stratum give the error")
-    if out is not None:
-        if Path(out).suffix.lower() not in TABLE_SUFFIXES:
-            raise ValueError(f"--out {out} does not say how to write rows; allowed: {', '.join(TABLE_SUFFIXES)}")
-        require_writable_path(out)
+    require_writable(out, "rows")
     items = read_items(file)
     model = load_run(run, threads)
     if model.modality != "text":

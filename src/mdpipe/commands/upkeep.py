@@ -198,18 +198,14 @@ def _is_training(checkpoint_dir: Path) -> bool:
 def _no_engine(repo: Repo) -> Iterator[None]:
     """Keep Snakemake out while the block runs; raise ValueError if it or DVC is at work."""
     paths.ENGINE_LOCK.parent.mkdir(exist_ok=True)
-    lock = FileLock(paths.ENGINE_LOCK, blocking=False)
     try:
-        lock.acquire()
+        with FileLock(paths.ENGINE_LOCK, blocking=False):
+            if holders := lock_holders(repo):
+                raise ValueError(f"DVC is running in this folder ({', '.join(holders)}); wait until it ends")
+            yield
     except Timeout:
         engine = paths.ENGINE_LOCK.read_text().strip()
         raise ValueError(f"snakemake is running in this folder ({engine}); wait until it ends") from None
-    try:
-        if holders := lock_holders(repo):
-            raise ValueError(f"DVC is running in this folder ({', '.join(holders)}); wait until it ends")
-        yield
-    finally:
-        lock.release()
 
 
 def _locked() -> dict[str, Any]:

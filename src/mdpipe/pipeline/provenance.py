@@ -9,7 +9,6 @@ As in DVC, a file has changed if its size, inode or modification time has. Equal
 file that was edited and restored may have been read in between.
 """
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -91,15 +90,15 @@ def stage_inputs(command: str, names: Sequence[str], params: Any) -> dict[str, A
     Returns:
         The value of every param, by `FILE: KEY`, and the stamp of every file of every dependency, code and data.
     """
-    definition = _definition(command, names, params)
+    definition, scope = _definition(command, names, params)
     watched = {file: keys for entry in definition.get("params", []) for file, keys in entry.items()}
     lines = IGNORE_FILE.read_text(encoding="utf-8").splitlines() if IGNORE_FILE.exists() else []
     ignored = [line for line in lines if line and not line.startswith("#")]
-    files = sorted({str(path) for dependency in definition["deps"] for path in _files(Path(dependency), ignored)})
-    return {
-        **{f"{file}: {key}": _value_at(key, params) for file, keys in watched.items() for key in keys},
-        **{path: _stamp(Path(path)) for path in files},
-    }
+    keys = [(file, fill_template(template, scope)) for file, templates in watched.items() for template in templates]
+    folders = [Path(fill_template(dependency, scope)) for dependency in definition["deps"]]
+    files = sorted({file for folder in folders for file in _files(folder, ignored)})
+    values = {f"{file}: {key}": _value_at(key, params) for file, key in keys}
+    return values | {str(path): _stamp(path) for path in files}
 
 
 def stage_params_file() -> Path:
@@ -113,7 +112,8 @@ def stage_params_file() -> Path:
 
 def stage_outputs(command: str, names: Sequence[str], params: Any) -> list[Path]:
     """Return the outputs of a stage of dvc.yaml."""
-    return [Path(out) for out in _outputs(_definition(command, names, params))]
+    definition, scope = _definition(command, names, params)
+    return [Path(fill_template(out, scope)) for out in _outputs(definition)]
 
 
 def output_patterns() -> list[Path]:
@@ -123,23 +123,27 @@ def output_patterns() -> list[Path]:
     return [Path(VARIABLE.sub("*", out)) for definition in loops for out in _outputs(definition)]
 
 
-def _definition(command: str, names: Sequence[str], params: Any) -> dict[str, Any]:
-    """Return a stage of dvc.yaml, with the values of `${key}` and `${item}` if it has `foreach` or `matrix`."""
-    entry, scope = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][command], dict[str, Any]()
+def _definition(command: str, names: Sequence[str], params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a stage of dvc.yaml, and the values of `${key}` and `${item}` if it has `foreach` or `matrix`."""
+    entry = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][command]
     if "matrix" in entry:
-        scope = {"item": dict(zip(entry["matrix"], names, strict=True))}
-    elif "foreach" in entry:
+        return entry, {"item": dict(zip(entry["matrix"], names, strict=True))}
+    if "foreach" in entry:
         (name,) = names
         section = entry["foreach"].strip("${}")
-        entry, scope = entry["do"], {"key": name, "item": _value_at(f"{section}.{name}", params)}
-    text = VARIABLE.sub(lambda match: json.dumps(str(_value_at(match[1], scope)))[1:-1], json.dumps(entry))
-    return dict(json.loads(text))
+        return entry["do"], {"key": name, "item": _value_at(f"{section}.{name}", params)}
+    return entry, {}
 
 
 def _outputs(definition: Mapping[str, Any]) -> Iterator[str]:
     """Yield the paths of outputs; one with options is the only key of a mapping."""
     listed = (out for key in ("outs", "metrics", "plots") for out in definition.get(key, []))
     yield from (out if isinstance(out, str) else next(iter(out)) for out in listed)
+
+
+def fill_template(template: str, scope: Mapping[str, Any]) -> str:
+    """Return a string of dvc.yaml with its variables replaced by values, such as those of `${item.dataset}`."""
+    return VARIABLE.sub(lambda match: str(_value_at(match[1], scope)), template)
 
 
 def _value_at(key: str, params: Any) -> Any:
