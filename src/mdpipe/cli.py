@@ -32,23 +32,14 @@ from mdpipe.pipeline.preflight import (
 from mdpipe.pipeline.provenance import require_unchanged_inputs, stage_outputs, stage_params_file, watch_inputs
 from mdpipe.processes import DVC_MARK, exit_with_engine, request_requeue
 
-RENAMED = {"tokenizer": "fit-tokenizer", "samplers": "compare-samplers", "zero_shot": "zero-shot"}
-"""The present names of commands that had other names."""
-
 
 class Commands(TyperGroup):
-    """The commands, which report bad input in one line; one by its old name is refused with the new one."""
+    """The commands, which report bad input in one line."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
         with report_errors():
             return super().invoke(ctx)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return the command of this name."""
-        if cmd_name in RENAMED:
-            raise ParamsError(f"`mdpipe {cmd_name}` is now `mdpipe {RENAMED[cmd_name]}`")
-        return super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(
@@ -192,7 +183,7 @@ def audit(
 @app.command()
 def verify() -> None:
     """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard broken ones."""
-    from mdpipe.commands.verify import verify as verify_artifacts
+    from mdpipe.commands.upkeep import verify as verify_artifacts
 
     typer.echo(verify_artifacts())
 
@@ -202,7 +193,7 @@ def clean(
     force: Annotated[bool, typer.Option("--force", help="Remove it, instead of only listing it.")] = False,
 ) -> None:
     """List what earlier params left behind and params.yaml no longer asks for, with sizes."""
-    from mdpipe.commands.clean import clean as remove_leftovers
+    from mdpipe.commands.upkeep import clean as remove_leftovers
 
     typer.echo(remove_leftovers(load_params(), force=force))
 
@@ -210,7 +201,7 @@ def clean(
 @app.command()
 def unlock() -> None:
     """Remove the locks that killed DVC processes left behind."""
-    from mdpipe.commands.unlock import unlock as remove_stale_locks
+    from mdpipe.commands.upkeep import unlock as remove_stale_locks
 
     typer.echo(remove_stale_locks())
 
