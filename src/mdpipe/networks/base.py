@@ -42,10 +42,11 @@ class Network(Configurable, nn.Module, ABC):
         super().__init__()
         if causal and not config.can_be_causal:
             raise ValueError(f"network.kind = {config.kind} sees every position at once and cannot be causal")
-        if len(shape) != 3 and not config.takes_text:
-            raise ValueError(
-                f"network.kind = {config.kind} takes images of shape (height, width, channels), not {shape}"
-            )
+        if not (config.takes_images if len(shape) == 3 else config.takes_text):
+            taken = "images of shape (height, width, channels)" if config.takes_images else "text of shape (length,)"
+            raise ValueError(f"network.kind = {config.kind} takes {taken}, not {shape}")
+        if num_classes and not config.takes_classes:
+            raise ValueError(f"network.kind = {config.kind} takes no classes, not {num_classes}")
         patch = config.patch_size
         if len(shape) == 3 and (shape[0] % patch or shape[1] % patch):
             raise ValueError(f"network.kind = {config.kind} takes patches of {patch} x {patch} pixels, not {shape}")
@@ -117,7 +118,7 @@ def build_network(
         causal: Whether each position may depend only on itself and earlier ones.
 
     Raises:
-        ValueError: The kind does not support the shape or `causal`, or nothing sets some of its weights.
+        ValueError: The kind does not support the shape, classes or `causal`, or nothing sets some of its weights.
     """
     digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
     own_seed = int.from_bytes(digest[:8], "little")
@@ -134,31 +135,22 @@ def build_network(
 
 
 def build_uninitialized(
-    config: NetworkConfig, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False
+    config: NetworkConfig,
+    vocab_size: int,
+    shape: tuple[int, ...],
+    *,
+    num_classes: int = 0,
+    causal: bool = False,
+    device: str = "meta",
 ) -> Network:
-    """Build a network on the CPU without initial weights, for weights to be loaded into.
+    """Build a network without initial weights: on the CPU to load weights into, on the meta device for its shapes only.
 
-    The arguments are those of `build_network`.
+    The other arguments are those of `build_network`. On the meta device tensors have neither memory nor values.
 
     Raises:
-        ValueError: The kind does not support the shape or `causal`.
+        ValueError: The kind does not support the shape, classes or `causal`.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _SkipInit():
-        network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
-    return network
-
-
-def build_on_meta(
-    config: NetworkConfig, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False
-) -> Network:
-    """Build a network on the meta device: parameters have shapes, but neither memory nor values.
-
-    The arguments are those of `build_network`.
-
-    Raises:
-        ValueError: The kind does not support the shape or `causal`.
-    """
-    with torch.device("meta"), _SkipInit():
+    with torch.random.fork_rng(devices=[]), torch.device(device), _SkipInit():
         network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     return network
 

@@ -21,7 +21,7 @@ HINT = "train it again: `dvc repro train@RUN`"
 
 
 class NetworkHeader(Header):
-    """Content of network.json: the arguments of `build_uninitialized`."""
+    """Content of network.json: the arguments of `build_network`, but for the seed."""
 
     kind: str
     vocab_size: PositiveInt
@@ -88,7 +88,12 @@ def from_pretrained(directory: Path) -> Network:
     path = directory / CONFIG_NAME
     try:
         network = build_uninitialized(
-            header.config, header.vocab_size, header.shape, num_classes=header.num_classes, causal=header.causal
+            header.config,
+            header.vocab_size,
+            header.shape,
+            num_classes=header.num_classes,
+            causal=header.causal,
+            device="cpu",
         )
     except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else _first_line(error)

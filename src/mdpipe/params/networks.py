@@ -19,6 +19,10 @@ class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
     """True if the network can be built so that each position depends on earlier ones only."""
     takes_text: ClassVar[bool] = True
     """False if the network is for images only."""
+    takes_images: ClassVar[bool] = True
+    """False if the network is for text only."""
+    takes_classes: ClassVar[bool] = True
+    """False if the network cannot be conditioned on classes."""
     patch_size: ClassVar[int] = 1
     """Height and width of images must be a multiple of this."""
     renamed: ClassVar[dict[str, str]] = {
