@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from mdpipe.networks.io import from_pretrained, save_pretrained
+from mdpipe.networks.base import from_pretrained, save_pretrained
 from tests.networks.conftest import SMALL
 
 TRANSFORMER, SHAPE = SMALL["transformer"]

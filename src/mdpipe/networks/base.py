@@ -1,20 +1,33 @@
-"""The interface of a network, and how one is built from its configuration.
+"""The interface of a network, how one is built from its configuration, and how it is saved and loaded.
+
+A saved network is a folder with the weights, model.safetensors, and the configuration, network.json.
 
 Shapes: B batch, L length, D width, V vocabulary; token index V is the mask.
 """
 
 import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mdpipe.data.artifacts.files import Header, first_problem, read_header
 from mdpipe.params.kinds import Configurable, implementation
 from mdpipe.params.networks import NetworkConfig
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "network.json"
+HINT = "train it again: `dvc repro train@RUN`"
 
 
 class Network(Configurable, nn.Module, ABC):
@@ -27,8 +40,10 @@ class Network(Configurable, nn.Module, ABC):
         num_classes: Number of classes to condition on; 0 for an unconditional network.
         causal: Whether each position depends only on itself and earlier ones.
 
-    Its submodule `head` maps hidden states (..., D) to logits (..., V) over the real tokens, without the mask.
     """
+
+    head: Any
+    """Maps hidden states (..., D) to logits (..., V) over the real tokens, without the mask."""
 
     def __init__(
         self,
@@ -75,12 +90,41 @@ class Network(Configurable, nn.Module, ABC):
             t: (B,) times in [0, 1]; a network without time conditioning ignores them.
             class_labels: (B,) int64 from 0 to num_classes, where num_classes means "no class", or None for "no class"
                 in every example.
-            dropout_keys: (B, 2) int64 keys of this step's dropout masks (see `mdpipe.networks.dropout`), or None for
+            dropout_keys: (B, 2) int64 keys of this step's dropout masks (see `mdpipe.networks.layers`), or None for
                 no dropout.
 
         Returns:
             (B, L, D).
         """
+
+    def attention_size(self, length: int) -> tuple[int, int] | None:  # noqa: ARG002
+        """Return what counting the operations of `length` tokens takes: positions, and the widths of attention in all.
+
+        Linear layers and attention run at that many positions. None if the operations are counted by running them.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class DenoiserWithDropout:
+    """The denoiser of one training step: a network together with the step's dropout keys.
+
+    A network called without this wrapper applies no dropout, whether or not it is in training mode.
+    """
+
+    network: Network
+    keys: Tensor
+    """(B, 2) int64 words below 2^32."""
+
+    def __call__(self, tokens: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor:
+        """Compute hidden states (B, L, D)."""
+        hidden: Tensor = self.network(tokens, t, class_labels, self.keys)
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Compute logits (..., V) with the network's head."""
+        logits: Tensor = self.network.head(hidden)
+        return logits
 
 
 def get_blocks(network: nn.Module) -> list[nn.Module]:
@@ -153,6 +197,132 @@ def build_uninitialized(
     with torch.random.fork_rng(devices=[]), torch.device(device), _SkipInit():
         network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     return network
+
+
+class NetworkHeader(Header):
+    """Content of network.json: the arguments of `build_network`, but for the seed."""
+
+    kind: str
+    vocab_size: PositiveInt
+    """Number of real tokens, without the mask."""
+    shape: tuple[PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
+    """(L,) for text, (H, W, C) for images."""
+    num_classes: NonNegativeInt
+    """Number of classes; 0 for an unconditional network."""
+    causal: bool
+    settings: dict[str, Any]
+    """The other keys of `network` in params.yaml."""
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Return the network's settings.
+
+        Raises:
+            ValidationError: They break a rule.
+        """
+        return NetworkConfig.parse({"kind": self.kind, **self.settings})
+
+
+def save_pretrained(
+    directory: Path,
+    state: Mapping[str, Tensor],
+    config: NetworkConfig,
+    vocab_size: int,
+    shape: tuple[int, ...],
+    *,
+    num_classes: int = 0,
+    causal: bool = False,
+) -> None:
+    """Write model.safetensors and network.json; equal arguments give equal bytes.
+
+    Args:
+        directory: An existing folder.
+        state: State dict of the network; its tensors may be on any device.
+        config: Settings of the network.
+        vocab_size: Number of real tokens, without the mask.
+        shape: (L,) for text or (H, W, C) for images.
+        num_classes: Number of classes; 0 for an unconditional network.
+        causal: Whether each position depends only on itself and earlier ones.
+    """
+    header = {
+        "kind": config.kind,
+        "vocab_size": vocab_size,
+        "shape": list(shape),
+        "num_classes": num_classes,
+        "causal": causal,
+        "settings": config.model_dump(exclude={"kind"}),
+    }
+    text = json.dumps(header, sort_keys=True, indent=2) + "\n"
+    (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, directory / WEIGHTS_NAME)
+
+
+def from_pretrained(directory: Path) -> Network:
+    """Load a network that `save_pretrained` wrote, on the CPU and in training mode.
+
+    Raises:
+        ValueError: A file is missing or broken, or the two do not match.
+    """
+    header = read_config(directory)
+    path = directory / CONFIG_NAME
+    try:
+        network = build_uninitialized(
+            header.config,
+            header.vocab_size,
+            header.shape,
+            num_classes=header.num_classes,
+            causal=header.causal,
+            device="cpu",
+        )
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
+        problem = first_problem(error) if isinstance(error, ValidationError) else _first_line(error)
+        raise ValueError(f"{path} does not describe a network ({problem}); {HINT}") from error
+    network.load_state_dict(load_weights(directory / WEIGHTS_NAME, network.state_dict(), HINT), assign=True)
+    return network
+
+
+def read_config(directory: Path) -> NetworkHeader:
+    """Read network.json from a folder that `save_pretrained` wrote.
+
+    Raises:
+        ValueError: The file is missing or broken, or a key has the wrong type.
+    """
+    return read_header(directory / CONFIG_NAME, NetworkHeader, HINT)
+
+
+def load_weights(path: Path, expected: Mapping[str, Tensor], hint: str) -> dict[str, Tensor]:
+    """Load the tensors of a safetensors file and validate them.
+
+    Args:
+        path: The file.
+        expected: Tensors with the names, shapes and dtypes that the file must have; their values are not used.
+        hint: What to do about a wrong file, the end of the error message.
+
+    Returns:
+        The tensors by name, on the CPU.
+
+    Raises:
+        ValueError: The file is unreadable, names, shapes or dtypes differ, or values are not finite. The message names
+            the file and the first such tensor.
+    """
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} does not contain weights ({_first_line(error)}); {hint}") from error
+    for name in sorted(expected.keys() ^ state.keys()):
+        problem = "is missing" if name in expected else "is unexpected"
+        raise ValueError(f"{path} does not match {CONFIG_NAME}: {name} {problem}; {hint}")
+    for name, tensor in state.items():
+        found, wanted = (f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in (tensor, expected[name]))
+        if found != wanted:
+            raise ValueError(f"{path} holds {name} as {found} where {wanted} is expected; {hint}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path} holds values that are not finite in {name}; {hint}")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 class _EmptyIsNaN(TorchFunctionMode):

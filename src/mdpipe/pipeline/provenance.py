@@ -105,12 +105,12 @@ def stage_inputs(command: str, names: Sequence[str], params: Any) -> StageInputs
         params={
             f"{file}: {key}": _value_at(key, params)
             for file, keys in watched.items()
-            for key in (_fill(template, scope) for template in keys)
+            for key in (fill_template(template, scope) for template in keys)
         },
         files={
             str(path): _stamp(path)
             for dependency in definition["deps"]
-            for path in _files(Path(_fill(dependency, scope)), ignored)
+            for path in _files(Path(fill_template(dependency, scope)), ignored)
         },
     )
 
@@ -127,7 +127,7 @@ def stage_params_file() -> Path:
 def stage_outputs(command: str, names: Sequence[str], params: Any) -> list[Path]:
     """Return the outputs of a stage of dvc.yaml."""
     definition, scope = _definition(command, names, params)
-    return [Path(_fill(out, scope)) for out in _outputs(definition)]
+    return [Path(fill_template(out, scope)) for out in _outputs(definition)]
 
 
 def output_patterns() -> list[Path]:
@@ -155,7 +155,8 @@ def _outputs(definition: Mapping[str, Any]) -> Iterator[str]:
     yield from (out if isinstance(out, str) else next(iter(out)) for out in listed)
 
 
-def _fill(template: str, scope: Mapping[str, Any]) -> str:
+def fill_template(template: str, scope: Mapping[str, Any]) -> str:
+    """Return a string of dvc.yaml with its variables replaced by values, such as those of `${item.dataset}`."""
     return VARIABLE.sub(lambda match: str(_value_at(match[1], scope)), template)
 
 

@@ -24,8 +24,16 @@ from mdpipe.data.artifacts.files import Header, atomic_dir, first_problem, read_
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective, build_objective
-from mdpipe.networks.base import Network, count_parameters
-from mdpipe.networks.io import CONFIG_NAME, NetworkHeader, from_pretrained, load_weights, read_config, save_pretrained
+from mdpipe.networks.base import (
+    CONFIG_NAME,
+    Network,
+    NetworkHeader,
+    count_parameters,
+    from_pretrained,
+    load_weights,
+    read_config,
+    save_pretrained,
+)
 from mdpipe.params import Run
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.pipeline import paths

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
-from mdpipe.networks.base import Network, get_blocks
-from mdpipe.networks.dropout import DenoiserWithDropout, SupportsDropout
+from mdpipe.networks.base import DenoiserWithDropout, Network, get_blocks
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params.training import HardwareConfig, TrainConfig
 from mdpipe.training.checkpoint import load_checkpoint, lock_checkpoint_dir, save_checkpoint
@@ -207,7 +206,7 @@ class Trainer:
             t_B = stratified_times(self.time_rng, state.step, indices_B, self.settings.batch_size)
             u_BK = self.mask_rng.uniform(state.step, indices_B, state.objective.num_mask_samples * length)
             dropout_keys = None
-            if cast("SupportsDropout", state.network).dropout > 0:
+            if cast("Network", state.network).dropout > 0:
                 dropout_keys = self.dropout_rng.keys(state.step, indices_B)
             if len(self.micro_batches) > 1:
                 set_gradient_sync(self.loss, is_last=rows == self.micro_batches[-1])
@@ -249,7 +248,7 @@ class LossModule(nn.Module):
         """Return `Objective.loss`, (B,); `dropout_keys` is (B, 2), or None without dropout."""
         denoiser = cast("Denoiser", self.network)
         if dropout_keys is not None:
-            denoiser = DenoiserWithDropout(cast("SupportsDropout", self.network), dropout_keys)
+            denoiser = DenoiserWithDropout(cast("Network", self.network), dropout_keys)
         return self.objective.loss(denoiser, tokens, t, u, class_labels)
 
 
