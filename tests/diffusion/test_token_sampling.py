@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.token_sampling import TokenSampler, sample_categorical
+from mdpipe.diffusion.denoiser import TokenSampler, sample_categorical
 
 ROUNDING = 1e-12
 

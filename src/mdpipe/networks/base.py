@@ -151,22 +151,15 @@ def build_network(
 ) -> Network:
     """Build a network on the CPU, in training mode; its initial weights are a function of the arguments.
 
-    What `init_weights` does not set keeps PyTorch's own initialization, sampled with a generator of the seed.
-
-    Args:
-        config: Settings.
-        vocab_size: Number of real tokens, without the mask.
-        shape: (L,) for text or (H, W, C) for images.
-        seed: Seed of the initial weights.
-        num_classes: Number of classes to condition on; 0 for an unconditional network.
-        causal: Whether each position may depend only on itself and earlier ones.
+    The arguments are those of `Network`, and the seed of the initial weights. What `init_weights` does not set keeps
+    PyTorch's own initialization, sampled with a generator of the seed.
 
     Raises:
         ValueError: The kind does not support the shape, classes or `causal`, or nothing sets some of its weights.
     """
     digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
     own_seed = int.from_bytes(digest[:8], "little")
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _EmptyIsNaN():
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _Intercept(_fill_empty):
         torch.default_generator.manual_seed(own_seed)
         network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     network.init_weights(torch.Generator().manual_seed(own_seed))
@@ -189,18 +182,18 @@ def build_uninitialized(
 ) -> Network:
     """Build a network without initial weights: on the CPU to load weights into, on the meta device for its shapes only.
 
-    The other arguments are those of `build_network`. On the meta device tensors have neither memory nor values.
+    The other arguments are those of `Network`. On the meta device tensors have neither memory nor values.
 
     Raises:
         ValueError: The kind does not support the shape, classes or `causal`.
     """
-    with torch.random.fork_rng(devices=[]), torch.device(device), _SkipInit():
+    with torch.random.fork_rng(devices=[]), torch.device(device), _Intercept(_skip_init):
         network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     return network
 
 
 class NetworkHeader(Header):
-    """Content of network.json: the arguments of `build_network`, but for the seed."""
+    """Content of network.json: the arguments of `Network`."""
 
     kind: str
     vocab_size: PositiveInt
@@ -223,34 +216,21 @@ class NetworkHeader(Header):
         return NetworkConfig.parse({"kind": self.kind, **self.settings})
 
 
-def save_pretrained(
-    directory: Path,
-    state: Mapping[str, Tensor],
-    config: NetworkConfig,
-    vocab_size: int,
-    shape: tuple[int, ...],
-    *,
-    num_classes: int = 0,
-    causal: bool = False,
-) -> None:
+def save_pretrained(directory: Path, network: Network, state: Mapping[str, Tensor]) -> None:
     """Write model.safetensors and network.json; equal arguments give equal bytes.
 
     Args:
         directory: An existing folder.
-        state: State dict of the network; its tensors may be on any device.
-        config: Settings of the network.
-        vocab_size: Number of real tokens, without the mask.
-        shape: (L,) for text or (H, W, C) for images.
-        num_classes: Number of classes; 0 for an unconditional network.
-        causal: Whether each position depends only on itself and earlier ones.
+        network: The network.
+        state: State dict to save, the network's own or an average; its tensors may be on any device.
     """
     header = {
-        "kind": config.kind,
-        "vocab_size": vocab_size,
-        "shape": list(shape),
-        "num_classes": num_classes,
-        "causal": causal,
-        "settings": config.model_dump(exclude={"kind"}),
+        "kind": network.config.kind,
+        "vocab_size": network.vocab_size,
+        "shape": list(network.shape),
+        "num_classes": network.num_classes,
+        "causal": network.causal,
+        "settings": network.config.model_dump(exclude={"kind"}),
     }
     text = json.dumps(header, sort_keys=True, indent=2) + "\n"
     (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
@@ -325,31 +305,31 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-class _EmptyIsNaN(TorchFunctionMode):
+class _Intercept(TorchFunctionMode):
+    """Call `replacement` with every function of torch within the block, and with its arguments."""
+
+    def __init__(self, replacement: Callable[..., Any]) -> None:
+        super().__init__()
+        self._replacement = replacement
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return self._replacement(func, *args, **(kwargs or {}))
+
+
+def _fill_empty(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Fill the memory that torch.empty returns, so that weights which nothing initializes are found."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        return result.fill_(math.nan) if func is torch.empty and result.is_floating_point() else result
+    result = func(*args, **kwargs)
+    return result.fill_(math.nan) if func is torch.empty and result.is_floating_point() else result
 
 
-class _SkipInit(TorchFunctionMode):
+def _skip_init(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Skip torch.nn.init: values are loaded, or there are none, and normal_ on meta tensors loads torch._dynamo."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
+    if getattr(func, "__module__", None) == "torch.nn.init":
+        return args[0] if args else kwargs["tensor"]
+    return func(*args, **kwargs)

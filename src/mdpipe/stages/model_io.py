@@ -139,28 +139,24 @@ def num_classes(settings: Run, dataset: EncodedDataset) -> int:
 
 
 def save_model(
-    name: str, settings: Run, weights: dict[str, Tensor], objective_weights: dict[str, Tensor], dataset: EncodedDataset
+    name: str,
+    settings: Run,
+    network: Network,
+    weights: dict[str, Tensor],
+    objective_weights: dict[str, Tensor],
+    dataset: EncodedDataset,
 ) -> None:
-    """Write models/RUN."""
+    """Write models/RUN, with these weights of the network and of the objective."""
     header: dict[str, Any] = {
         "objective": settings.objective.model_dump(),
         "dataset": settings.dataset,
         "modality": dataset.modality,
         "tokenizer": dataset.tokenizer,
     }
-    classes = num_classes(settings, dataset)
-    if classes and dataset.class_names:
+    if network.num_classes and dataset.class_names:
         header["class_names"] = list(dataset.class_names)
     with atomic_dir(paths.model(name)) as folder:
-        save_pretrained(
-            folder,
-            weights,
-            settings.network,
-            dataset.vocab_size,
-            dataset.shape,
-            num_classes=classes,
-            causal=settings.objective.is_causal,
-        )
+        save_pretrained(folder, network, weights)
         if objective_weights:
             save_file(objective_weights, folder / OBJECTIVE)
         write_json(folder / RUN, header)

@@ -22,12 +22,18 @@ from mdpipe.networks.base import DenoiserWithDropout, Network, get_blocks
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params.training import HardwareConfig, TrainConfig
 from mdpipe.training.checkpoint import load_checkpoint, lock_checkpoint_dir, save_checkpoint
-from mdpipe.training.distributed import World, global_grad_norms, parallelize, set_gradient_sync
+from mdpipe.training.distributed import (
+    InterruptedTrainingError,
+    World,
+    global_grad_norms,
+    handle_signals,
+    parallelize,
+    set_gradient_sync,
+)
 from mdpipe.training.loggers import MetricsLogger, log_to_console
 from mdpipe.training.metrics import HistoryRow, MetricsProcessor
 from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learning_rate
 from mdpipe.training.performance import apply_compile_and_checkpointing, find_bfloat16_problem, training_flops
-from mdpipe.training.signals import InterruptedTrainingError, handle_signals
 from mdpipe.training.state import TrainingState
 from mdpipe.training.validation import Validation, Validator
 
