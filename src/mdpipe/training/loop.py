@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +117,7 @@ def train(
     with lock_checkpoint_dir(checkpoint_dir) if world.is_main_process else nullcontext(), handle_signals() as signals:
         world.barrier()
         flops = training_flops(network, length)
-        trainer = Trainer.build(network, objective, settings, hardware, rng, world, validator)
+        trainer = Trainer(network, objective, settings, hardware, rng, world, validator)
         state = trainer.state
         if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), world):
             state.restore(checkpoint)
@@ -152,24 +152,17 @@ def train(
         return TrainResult(*weights, state.history.rows(), validator.validations if validator else [])
 
 
-@dataclass(frozen=True)
 class Trainer:
-    """A training run: its state, and how it takes a step. `loss` is a LossModule, possibly wrapped by DDP or FSDP2."""
+    """A training run: its state, and how it takes a step.
 
-    state: TrainingState
-    loss: nn.Module
-    settings: TrainConfig
-    is_bfloat16: bool
-    world: World
-    micro_batches: list[range]
-    """Global row indices that this process computes in turn."""
-    time_rng: CounterRNG
-    mask_rng: CounterRNG
-    dropout_rng: CounterRNG
+    Attributes:
+        state: what the next step depends on.
+        loss: a LossModule, possibly wrapped by DDP or FSDP2.
+        micro_batches: global row indices that this process computes in turn.
+    """
 
-    @classmethod
-    def build(
-        cls,
+    def __init__(
+        self,
         network: Network,
         objective: Objective,
         settings: TrainConfig,
@@ -177,22 +170,16 @@ class Trainer:
         rng: CounterRNG,
         world: World = World(),  # noqa: B008 (frozen)
         validator: Validator | None = None,
-    ) -> Self:
-        """Build the trainer of a new run. The optimizers come last, since FSDP2 replaces the parameters."""
+    ) -> None:
         apply_compile_and_checkpointing(network, objective, hardware)
         loss = LossModule(network, objective.to(next(network.parameters()).device))
-        parallel_loss = parallelize(loss, get_blocks(network), hardware, world)
-        return cls(
-            TrainingState(network, objective, settings, validator),
-            parallel_loss,
-            settings,
-            is_bfloat16=hardware.precision == "bfloat16",
-            world=world,
-            micro_batches=world.local_rows(settings.batch_size, hardware.gradient_accumulation_steps),
-            time_rng=rng.child("times"),
-            mask_rng=rng,
-            dropout_rng=rng.child("dropout"),
-        )
+        self.loss = parallelize(loss, get_blocks(network), hardware, world)
+        # After that, since FSDP2 replaces the parameters, which the optimizers take.
+        self.state = TrainingState(network, objective, settings, validator)
+        self.settings, self.world = settings, world
+        self.is_bfloat16 = hardware.precision == "bfloat16"
+        self.micro_batches = world.local_rows(settings.batch_size, hardware.gradient_accumulation_steps)
+        self.time_rng, self.mask_rng, self.dropout_rng = rng.child("times"), rng, rng.child("dropout")
 
     def train_step(self, batches: Batches) -> int:
         """Take the next step and return the number of tokens in the batch of all processes.
