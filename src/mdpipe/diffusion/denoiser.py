@@ -75,10 +75,7 @@ class TokenSampler:
 
     The defaults sample from softmax(logits), which keeps a sampler's distribution. The truncations apply in the order
     of the fields, each to the result of the one before. Ties are broken by index, the smaller one counting as the more
-    probable, so that results do not depend on the sorting algorithm.
-
-    Raises:
-        ValueError: if temperature is not positive, top_k is below 1, or top_p is outside (0, 1].
+    probable, so that results do not depend on the sorting algorithm. `SampleConfig` has the ranges of the fields.
     """
 
     temperature: float = 1.0
@@ -87,14 +84,6 @@ class TokenSampler:
     """Number of tokens to keep; None keeps all."""
     top_p: float | None = None
     """Keep the smallest set of most probable tokens whose total probability reaches this; None keeps all."""
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"sample.temperature must be positive, not {self.temperature}")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"sample.top_k must be at least 1, not {self.top_k}")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"sample.top_p must lie in (0, 1], not {self.top_p}")
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return float64 probabilities (..., V) of logits (..., V) of any floating type."""
@@ -165,14 +154,9 @@ class ClassifierFreeGuidance:
     """A denoiser with log p = (1 + scale) log p(x | class) - scale log p(x), up to normalization, in float64.
 
     Scale 0 is the conditional model. The network runs once, on the batch twice: with class labels and without.
-
-    Raises:
-        ValueError: if the scale is negative.
     """
 
     def __init__(self, denoiser: Denoiser, scale: float, no_class: int) -> None:
-        if not scale >= 0:
-            raise ValueError(f"the scale of guidance must be at least 0, not {scale}")
         self._denoiser = denoiser
         self._scale = scale
         self._no_class = no_class

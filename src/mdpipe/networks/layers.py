@@ -54,23 +54,6 @@ TRUNCATED_STD = 0.87962566103423978
 """Standard deviation of a standard normal distribution truncated there."""
 
 
-class ClassEmbedding(nn.Embedding):
-    """Embedding (num_classes + 1, C) of class labels; the last row represents "no class".
-
-    Args:
-        num_classes: Number of classes.
-        width: C.
-    """
-
-    def __init__(self, num_classes: int, width: int) -> None:
-        super().__init__(num_classes + 1, width)
-
-    @property
-    def no_class(self) -> int:
-        """Label that represents no class."""
-        return self.num_embeddings - 1
-
-
 class TimeEmbedding(nn.Module):
     """Embed time and class: [sin(1000 t f), cos(1000 t f), class vector] -> Linear(., 4 C) -> SiLU -> Linear(4 C, C).
 
@@ -114,7 +97,9 @@ class Conditioning(nn.Module):
     def __init__(self, width: int, *, time_conditioning: bool, num_classes: int) -> None:
         super().__init__()
         self.time = TimeEmbedding(width, width if num_classes else 0) if time_conditioning else None
-        self.classes = ClassEmbedding(num_classes, width) if num_classes else None
+        self.no_class = num_classes
+        """Label of "no class", the last row of the embedding (num_classes + 1, C)."""
+        self.classes = nn.Embedding(num_classes + 1, width) if num_classes else None
         self.cond_dim = width if time_conditioning or num_classes else None
         """C, or None for a network without conditioning."""
 
@@ -130,8 +115,8 @@ class Conditioning(nn.Module):
         class_vector: Tensor | None = None
         if self.classes is not None:
             if class_labels is None:
-                class_labels = torch.full(tokens.shape[:1], self.classes.no_class, device=tokens.device)
-            _check_labels(class_labels, len(tokens), self.classes.no_class)
+                class_labels = torch.full(tokens.shape[:1], self.no_class, device=tokens.device)
+            _check_labels(class_labels, len(tokens), self.no_class)
             class_vector = self.classes(class_labels)
         elif class_labels is not None:
             raise ValueError("a network built with num_classes = 0 takes no class labels")

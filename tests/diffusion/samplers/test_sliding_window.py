@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,9 +79,3 @@ def test_labels_and_token_sampler_are_passed_to_each_window():
     sample = partial(sampler, *model, examples=torch.arange(2), token_sampler=TokenSampler(top_k=1))
     likeliest = sample_sliding_window(sample, tokens, RNG, window=4, overlap=2)
     assert (likeliest == 2).all() and (tokens == 3).all()
-
-
-@pytest.mark.parametrize("overlap", [-1, 4])
-def test_an_overlap_that_leaves_nothing_of_the_window_is_refused(overlap):
-    with pytest.raises(ValueError, match=r"overlap must lie in \[0, 4\), window being 4"):
-        sample_sliding_window(lambda tokens, _: tokens, torch.full((1, 9), V), RNG, window=4, overlap=overlap)
