@@ -218,7 +218,7 @@ def test_large_files_are_among_those_that_are_read(empty):
 
 
 def test_the_size_of_a_url_is_unknown_until_it_is_downloaded(empty):
-    source = {"kind": "url", "url": "https://example.org/texts.jsonl", "field": "text", "path": "few.txt"}
+    source = {"kind": "url", "url": "https://example.org/texts.jsonl", "columns": ["text"], "path": "few.txt"}
     params = with_files(source)
     row = rows_of(params)["download@pydantic_docs"]
     assert row.download.is_unknown and row.disk.is_unknown

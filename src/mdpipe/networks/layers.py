@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpipe.diffusion.rng import philox
+from mdpipe.networks.runtime import ONEDNN_IS_FASTER
 
 HIDDEN_RATIO = 4
 """Hidden channels per channel of the conditioning vector."""
@@ -35,10 +36,10 @@ TIME_SCALE = 1000.0
 """Times in [0, 1] are multiplied by this, because the sinusoids were designed for integer positions."""
 
 MAX_UNFUSED_SCORES = 2**22
-"""Largest number of scores of an example (16 MiB) at which plain matrix products train faster in bfloat16 on a CPU than
-torch's fused kernel, whose bfloat16 gradient takes 1.1 to 4.2 times as long. In float32, and without a gradient, the
-fused kernel is faster at all sizes. The batch size does not count: a micro-batch must use the same kernel as the whole
-batch."""
+"""Largest number of scores of an example (16 MiB) at which plain matrix products may be faster on a CPU than torch's
+fused kernel: in bfloat16 with a gradient, where the fused one takes 1.1 to 4.2 times as long, and in float32 by oneDNN,
+whose price of a call is high for the many small products of the fused one (1.1 to 12 times). With MKL the fused kernel
+is faster at all sizes. The batch size does not count: a micro-batch must use the same kernel as the whole batch."""
 
 QK_NORM_EPS = 1e-5
 """Added to variances in `QKNorm`."""
@@ -213,7 +214,9 @@ def attention(
     """
     if not dropout_rate:
         dropout_keys = None
-    is_slow_when_fused = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
+    is_slow_when_fused = query.device.type == "cpu" and (
+        ONEDNN_IS_FASTER if query.dtype == torch.float32 else query.dtype == torch.bfloat16 and query.requires_grad
+    )
     num_scores = query.shape[-3:-1].numel() * key.shape[-2]
     if dropout_keys is None and not (is_slow_when_fused and num_scores <= MAX_UNFUSED_SCORES):
         return functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
