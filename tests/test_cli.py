@@ -97,6 +97,9 @@ def test_schema_prints_the_committed_schema(capsys):
             "mdpipe: 'docs_leters' is not in `datasets` of params.yaml (did you mean 'docs_",
         ),
         (("download", "nowhere"), "mdpipe: 'nowhere' is not in `sources`"),
+        (("tokenizer", "docs_chars"), "mdpipe: `mdpipe tokenizer` is now `mdpipe fit-tokenizer`"),
+        (("samplers", "chars_md4"), "mdpipe: `mdpipe samplers` is now `mdpipe compare-samplers`"),
+        (("zero_shot", "a", "b"), "mdpipe: `mdpipe zero_shot` is now `mdpipe zero-shot`"),
         (
             ("zero-shot", "chars_md4", "nowhere"),
             "mdpipe: 'nowhere' is not in `zero_shot.sources` of params.yaml; it has",
@@ -118,14 +121,6 @@ def test_schema_prints_the_committed_schema(capsys):
 )
 def test_an_error_is_one_line_with_a_hint(arguments, message):
     assert exit_code(*arguments).startswith(message)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [("tokenizer", "fit-tokenizer"), ("samplers", "compare-samplers"), ("zero_shot", "zero-shot")]
-)
-def test_the_former_name_of_a_command_suggests_the_new_one(capsys, old, new):
-    assert exit_code(old) == 2
-    assert f"{new!r}?" in capsys.readouterr().err
 
 
 def test_a_process_ends_with_that_line_and_status_1():

@@ -32,14 +32,23 @@ from mdpipe.pipeline.preflight import (
 from mdpipe.pipeline.provenance import require_unchanged_inputs, stage_outputs, stage_params_file, watch_inputs
 from mdpipe.processes import DVC_MARK, exit_with_engine, request_requeue
 
+RENAMED = {"tokenizer": "fit-tokenizer", "samplers": "compare-samplers", "zero_shot": "zero-shot"}
+"""The present names of commands that had other names."""
+
 
 class Commands(TyperGroup):
-    """The commands, which report bad input in one line."""
+    """The commands, which report bad input in one line; one by its old name is refused with the new one."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that the arguments name."""
         with report_errors():
             return super().invoke(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return the command of this name."""
+        if cmd_name in RENAMED:
+            raise ParamsError(f"`mdpipe {cmd_name}` is now `mdpipe {RENAMED[cmd_name]}`")
+        return super().get_command(ctx, cmd_name)
 
 
 app = typer.Typer(
