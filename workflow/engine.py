@@ -36,7 +36,7 @@ from snakemake.jobs import Job
 from snakemake.workflow import Workflow
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from mdpipe.commands.unlock import lock_holders, repair_rwlock
+from mdpipe.commands.upkeep import lock_holders, repair_rwlock
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.messages import printable_lines, without_secrets
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import vl_convert
 
-from mdpipe.data.artifacts.metrics import MetricsError
+from mdpipe.data.artifacts.files import MetricsError
 from mdpipe.reporting.charts import (
     COLORS,
     DIGIT_WIDTH,

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from mdpipe.commands.clean import clean
+from mdpipe.commands.upkeep import clean
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.sources.download import destination
 from mdpipe.params import Params, parse_params

@@ -54,7 +54,7 @@ def use_onednn_matmul() -> None:
     """Compute float32 matrix products on the CPU by oneDNN where it is the faster one, for the whole process."""
     if ONEDNN_IS_FASTER:
         os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(ONEDNN_KERNELS))
-        torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]
 
 
 def disable_malloc_trim() -> None:

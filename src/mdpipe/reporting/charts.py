@@ -17,7 +17,7 @@ import polars as pl
 import vl_convert
 from jinja2 import Environment
 
-from mdpipe.data.artifacts.metrics import MetricsError
+from mdpipe.data.artifacts.files import MetricsError
 from mdpipe.reporting.markdown import format_measurement, format_number
 from mdpipe.reporting.schemas import EXPONENTS
 
