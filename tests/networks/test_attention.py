@@ -7,9 +7,8 @@ import torch
 from torch.nn import functional
 
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.networks.dropout import dropout_mask
+from mdpipe.networks.layers import MAX_UNFUSED_SCORES, attention, dropout_mask
 from mdpipe.networks.runtime import ONEDNN_IS_FASTER
-from mdpipe.networks.transformer import MAX_UNFUSED_SCORES, attention
 
 LONG = math.isqrt(MAX_UNFUSED_SCORES // 2)
 """Longest sequence for which two heads train with plain matrix products in bfloat16 on a CPU."""

@@ -1,13 +1,13 @@
 """Building networks from configurations: the published sizes, and initial weights that depend only on the seed."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from mdpipe.networks.base import Network, build_network, build_on_meta, build_uninitialized, count_parameters
+from mdpipe.networks.base import Network, build_network, build_uninitialized, count_parameters
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 
 
@@ -22,7 +22,7 @@ def test_transformer_has_the_published_parameter_counts(
     config = TransformerConfig(
         num_layers=num_layers, num_heads=num_heads, hidden_size=hidden_size, time_conditioning=True
     )
-    network = build_on_meta(config, vocab_size, (length,))
+    network = build_uninitialized(config, vocab_size, (length,))
     assert round(count_parameters(network) / 1e6, 1) == millions
     assert all(parameter.is_meta for parameter in network.parameters())
 
@@ -30,7 +30,7 @@ def test_transformer_has_the_published_parameter_counts(
 def test_unet_has_the_published_parameter_count():
     """28.43M, recomputed from the paper's code for CIFAR-10."""
     config = UNetConfig(hidden_size=128, num_blocks=32, time_conditioning=True)
-    assert round(count_parameters(build_on_meta(config, 256, (32, 32, 3))) / 1e6, 2) == 28.43
+    assert round(count_parameters(build_uninitialized(config, 256, (32, 32, 3))) / 1e6, 2) == 28.43
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_uvit_has_the_published_parameter_counts(num_blocks, num_layers, million
         num_heads=12,
         time_conditioning=True,
     )
-    assert round(count_parameters(build_on_meta(config, 256, (64, 64, 3))) / 1e6, 2) == millions
+    assert round(count_parameters(build_uninitialized(config, 256, (64, 64, 3))) / 1e6, 2) == millions
 
 
 def test_weights_are_equal_exactly_for_equal_seeds(kind, build):
@@ -72,6 +72,9 @@ def test_unknown_kind_is_an_error():
 
 class LayersConfig(NetworkConfig):
     """A network of layers that mdpipe does not initialize itself."""
+
+    takes_images: ClassVar[bool] = False
+    takes_classes: ClassVar[bool] = False
 
     kind: Literal["layers"] = "layers"
     forgotten: bool = False
@@ -114,8 +117,26 @@ def test_pytorchs_own_initialization_depends_only_on_the_seed():
 
 
 def test_buffers_that_are_not_saved_have_their_values():
-    for build in (lambda *shape: build_network(*shape, seed=0), build_uninitialized):
-        torch.testing.assert_close(build(LayersConfig(), 5, (4,)).frequencies, torch.arange(4.0))
+    networks = (
+        build_network(LayersConfig(), 5, (4,), seed=0),
+        build_uninitialized(LayersConfig(), 5, (4,), device="cpu"),
+    )
+    for network in networks:
+        torch.testing.assert_close(network.frequencies, torch.arange(4.0))
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "options", "problem"),
+    [
+        (LayersConfig(), (4, 4, 1), {}, r"layers takes text of shape \(length,\), not \(4, 4, 1\)"),
+        (LayersConfig(), (4,), {"num_classes": 3}, "layers takes no classes, not 3"),
+        (LayersConfig(), (4,), {"causal": True}, "layers sees every position at once and cannot be causal"),
+        (UNetConfig(hidden_size=4, num_blocks=1), (16,), {}, r"unet takes images of shape .*, not \(16,\)"),
+    ],
+)
+def test_a_network_refuses_what_its_configuration_denies(config, shape, options, problem):
+    with pytest.raises(ValueError, match=problem):
+        build_uninitialized(config, 5, shape, **options)
 
 
 def test_a_parameter_that_nothing_initializes_is_refused():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.networks.conditioning import Conditioning
-from mdpipe.networks.dropout import DenoiserWithDropout
+from mdpipe.networks.base import DenoiserWithDropout
+from mdpipe.networks.layers import Conditioning
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.rng import CounterRNG, philox
-from mdpipe.networks.dropout import (
+from mdpipe.networks.base import DenoiserWithDropout
+from mdpipe.networks.layers import (
     NUM_LEVELS,
     PHILOX_ROUNDS,
-    DenoiserWithDropout,
     channel_dropout,
     dropout,
     dropout_mask,
@@ -163,7 +163,7 @@ def test_sites_are_those_of_the_official_implementation(
         seen.append((count, site[0]))
         return dropout_mask(site, rate, count)
 
-    monkeypatch.setattr("mdpipe.networks.dropout.dropout_mask", record)
+    monkeypatch.setattr("mdpipe.networks.layers.dropout_mask", record)
     settings = {} if embed_dim is None else {"embed_dim": embed_dim}
     perturbed(kind, dropout=0.1, **settings)(tokens, times, None, keys(6))
     assert [count for count, _ in seen] == [math.prod(SHAPES[kind][site]) for site in SITES[kind, embed_dim]]
@@ -182,7 +182,7 @@ def test_dropout_at_every_site_changes_the_output(
         one_site -= 1
         return torch.full((len(site), count), True) if one_site else (torch.arange(count) >= count / 2)[None]
 
-    monkeypatch.setattr("mdpipe.networks.dropout.dropout_mask", drop_half)
+    monkeypatch.setattr("mdpipe.networks.layers.dropout_mask", drop_half)
     outputs = []
     with torch.no_grad():
         for chosen in range(len(SITES[kind, None]) + 1):

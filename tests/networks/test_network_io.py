@@ -5,22 +5,21 @@ import json
 import pytest
 import torch
 
-from mdpipe.networks.io import from_pretrained, save_pretrained
+from mdpipe.networks.base import from_pretrained, save_pretrained
 from tests.networks.conftest import SMALL
-
-TRANSFORMER, SHAPE = SMALL["transformer"]
 
 
 @pytest.fixture
 def saved(perturbed, tmp_path):
     """Save a transformer and return its folder."""
-    save_pretrained(tmp_path, perturbed("transformer").state_dict(), TRANSFORMER, 5, SHAPE)
+    network = perturbed("transformer")
+    save_pretrained(tmp_path, network, network.state_dict())
     return tmp_path
 
 
 def test_a_loaded_network_equals_the_saved_one(kind, perturbed, tmp_path, tokens, times):
     network = perturbed(kind, dropout=0.1)
-    save_pretrained(tmp_path, network.state_dict(), network.config, 5, network.shape)
+    save_pretrained(tmp_path, network, network.state_dict())
     loaded = from_pretrained(tmp_path)
     assert type(loaded) is type(network)
     assert (loaded.config, loaded.vocab_size, loaded.shape) == (network.config, 5, network.shape)
@@ -33,19 +32,20 @@ def test_a_loaded_network_equals_the_saved_one(kind, perturbed, tmp_path, tokens
 
 def test_classes_and_causality_are_saved(perturbed, tmp_path, tokens, times):
     network = perturbed("transformer", num_classes=3, causal=True)
-    save_pretrained(tmp_path, network.state_dict(), TRANSFORMER, 5, SHAPE, num_classes=3, causal=True)
+    save_pretrained(tmp_path, network, network.state_dict())
     labels = torch.tensor([0, 1, 2, 3, 1, 0])
     with torch.no_grad():
         assert torch.equal(from_pretrained(tmp_path)(tokens, times, labels), network(tokens, times, labels))
 
 
 def test_equal_networks_are_saved_as_equal_bytes(kind, perturbed, tmp_path):
-    config, shape = SMALL[kind]
+    config, _ = SMALL[kind]
     for folder, order in (("first", 1), ("second", -1)):
         (tmp_path / folder).mkdir()
-        state = dict(list(perturbed(kind).state_dict().items())[::order])
-        reordered = config.model_validate(dict(list(config.model_dump().items())[::order]))
-        save_pretrained(tmp_path / folder, state, reordered, 5, shape)
+        network = perturbed(kind)
+        state = dict(list(network.state_dict().items())[::order])
+        network.config = config.model_validate(dict(list(config.model_dump().items())[::order]))
+        save_pretrained(tmp_path / folder, network, state)
     for name in ("model.safetensors", "network.json"):
         assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
 
@@ -88,7 +88,7 @@ def test_a_damaged_file_is_named_with_a_hint(saved, name, damage):
 
 def test_weights_of_another_network_are_an_error(saved, perturbed):
     wider = perturbed("transformer", hidden_size=32).state_dict()
-    save_pretrained(saved, wider, TRANSFORMER, 5, SHAPE)
+    save_pretrained(saved, perturbed("transformer"), wider)
     with pytest.raises(
         ValueError, match=r"model.safetensors holds \S+ as float32 \(.*32.*\) where float32 \(.*16.*\) is"
     ):
@@ -115,7 +115,7 @@ def test_a_config_of_another_version_names_the_new_keys(saved):
 def test_weights_that_are_not_finite_are_an_error(saved, perturbed):
     state = perturbed("transformer").state_dict()
     state["head.weight"][0, 0] = torch.nan
-    save_pretrained(saved, state, TRANSFORMER, 5, SHAPE)
+    save_pretrained(saved, perturbed("transformer"), state)
     with pytest.raises(ValueError, match=r"model.safetensors holds values that are not finite in head.weight; .*dvc"):
         from_pretrained(saved)
 
@@ -123,7 +123,7 @@ def test_weights_that_are_not_finite_are_an_error(saved, perturbed):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
 def test_weights_of_another_dtype_are_an_error(saved, perturbed, dtype):
     state = {name: tensor.to(dtype) for name, tensor in perturbed("transformer").state_dict().items()}
-    save_pretrained(saved, state, TRANSFORMER, 5, SHAPE)
+    save_pretrained(saved, perturbed("transformer"), state)
     name = str(dtype).removeprefix("torch.")
     with pytest.raises(ValueError, match=rf"model.safetensors holds \S+ as {name} .* where float32 .*; .*dvc repro"):
         from_pretrained(saved)
@@ -136,7 +136,7 @@ def test_weights_with_other_names_are_an_error(saved, perturbed, change):
         del state["head.weight"]
     else:
         state["head.scale"] = torch.ones(1)
-    save_pretrained(saved, state, TRANSFORMER, 5, SHAPE)
+    save_pretrained(saved, perturbed("transformer"), state)
     with pytest.raises(
         ValueError, match=r"model.safetensors does not match network.json: head\.(weight|scale) \w+ "
     ) as e:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from mdpipe.networks.base import build_network, build_on_meta, count_parameters
+from mdpipe.networks.base import build_network, build_uninitialized, count_parameters
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from tests.networks.official import FOLDER
 
@@ -92,7 +92,7 @@ UVIT = {
 
 @pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
 def test_networks_have_exactly_the_official_number_of_parameters(experiment: str) -> None:
-    assert count_parameters(build_on_meta(*EXPERIMENTS[experiment])) == OFFICIAL[experiment]["total"]
+    assert count_parameters(build_uninitialized(*EXPERIMENTS[experiment])) == OFFICIAL[experiment]["total"]
 
 
 def check(network: nn.Module, names: dict[str, str], official: dict[str, dict[str, Any]]) -> None:

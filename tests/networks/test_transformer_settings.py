@@ -7,7 +7,8 @@ import torch
 from pydantic import ValidationError
 
 from mdpipe.networks.base import build_network, count_parameters
-from mdpipe.networks.transformer import Attention, QKNorm, ReLUSquaredMLP, Transformer
+from mdpipe.networks.layers import QKNorm
+from mdpipe.networks.transformer import Attention, ReLUSquaredMLP, Transformer
 from mdpipe.params.networks import TransformerConfig
 
 V, L, D, HEADS, LAYERS = 5, 12, 16, 2, 4

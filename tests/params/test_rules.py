@@ -295,6 +295,22 @@ def test_an_unknown_kind_is_refused_with_the_allowed_ones(family):
         family.parse(near[:-1])
 
 
+def test_a_misspelled_kind_of_an_added_file_gets_a_suggestion(tmp_path, monkeypatch):
+    """And no file is imported or suggested that defines no kind."""
+    package = tmp_path / "added_networks"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "neighbors.py").write_text(
+        'class NeighborsConfig(NetworkConfig):\n    kind: Literal["neighbors"] = ""\n'
+    )
+    (package / "neighborly.py").write_text("raise AssertionError")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(NetworkConfig, "package", "added_networks")
+    for data in ("neighbirs", {"kind": "neighborl"}):
+        with pytest.raises(ValidationError, match="did you mean 'neighbors'"):
+            NetworkConfig.parse(data)
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_a_bare_kind_is_that_kind_with_its_defaults(family):
     for kind, config in family.kinds.items():

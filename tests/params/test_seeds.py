@@ -56,7 +56,8 @@ def test_resolved_params_mean_the_same_when_read_again():
     assert dump_params(parse_params(resolved)) == dump_params(params)
     assert (resolved["runs"][RUN]["seed"], resolved["runs"][f"{RUN}-seed4"]["seed"]) == (0, 4)
     # DVC merges this with params.yaml, and accepts no key twice.
-    added = {"runs": {f"{RUN}-seed4": {"dataset": "docs_chars"}}, "zero_shot": {"runs": {f"{RUN}-seed4": None}}}
+    run = {"dataset": "docs_chars", "network": {"kind": "transformer"}}
+    added = {"runs": {f"{RUN}-seed4": run}, "zero_shot": {"runs": {f"{RUN}-seed4": None}}}
     none = {"image_quality": {"runs": {}}}
     assert yaml.safe_load(dump_replicates(params, data)) == added | none
     assert yaml.safe_load(dump_replicates(params, resolved)) == {"runs": {}, "zero_shot": {"runs": {}}} | none

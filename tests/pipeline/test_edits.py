@@ -112,3 +112,15 @@ def test_any_edits_end_up_to_date_and_nothing_is_trained_twice(made):
         print("\n".join(story))
         made.run(*engine)
         editor.check(engine[0])
+
+
+def test_an_edit_of_a_network_trains_runs_of_its_kind_only(made):
+    """For both engines: `digits` has a U-Net, and a new file makes no run stale."""
+    networks = made.root / "src/mdpipe/networks"
+    (networks / "own.py").write_text("# Nobody's network.\n")
+    with (networks / "unet.py").open("a") as file:
+        file.write("# A comment.\n")
+    of_runs = {f"{stage}@{run}" for stage in ("train", "sample", "evaluate") for run in RUNS}
+    of_unet = {f"{stage}@digits" for stage in ("train", "sample", "evaluate")}
+    assert of_runs & set(made.planned()) == of_unet
+    assert {stage for stage in of_runs if not made.is_up_to_date(stage)} == of_unet

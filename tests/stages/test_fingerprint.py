@@ -101,3 +101,21 @@ def test_it_changes_with_the_code_that_dvc_yaml_lists(dataset, tmp_path, monkeyp
         (package / file).write_text(text)
         found.append(fingerprint(dataset))
     assert found[0] != found[1] == found[2]
+
+
+def test_it_changes_with_the_network_of_the_runs_kind_only(dataset, tmp_path, monkeypatch):
+    networks = tmp_path / "src/mdpipe/networks"
+    networks.mkdir(parents=True)
+    deps = ["src/mdpipe/networks/base.py", "src/mdpipe/networks/${item.network.kind}.py"]
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"train": {"do": {"deps": deps}}}}))
+    monkeypatch.setattr(mdpipe, "__file__", str(networks.parent / "__init__.py"))
+    for name in ("__init__", "base", "transformer", "unet"):
+        (networks / f"{name}.py").write_text("from mdpipe.networks.base import Network\n")
+    before = fingerprint(dataset)
+    (networks / "unet.py").write_text("# edited\n")
+    assert fingerprint(dataset) == before
+    (networks / "transformer.py").write_text("# edited\n")
+    assert fingerprint(dataset) != before
+    (networks / "transformer.py").write_text("from mdpipe.networks.unet import UNet\n")
+    with pytest.raises(ValueError, match=r"transformer\.py imports unet\.py of src/mdpipe/networks: add the latter"):
+        fingerprint(dataset)

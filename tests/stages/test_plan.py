@@ -10,7 +10,7 @@ import torch
 from mdpipe.cli import app
 from mdpipe.commands.plan import Plan, describe, format_sum
 from mdpipe.commands.plan_sources import UNKNOWN, Estimate, total
-from mdpipe.networks.base import build_on_meta
+from mdpipe.networks.base import build_uninitialized
 from mdpipe.params import load_params, parse_params
 from mdpipe.training import performance
 from mdpipe.training.performance import forward_flops
@@ -139,7 +139,7 @@ def test_an_exact_likelihood_needs_one_draw(empty):
 def test_left_to_right_costs_the_sum_over_what_each_call_reads(empty):
     params = parse_params(smoke())
     run, data = params.runs["chars_ar"], Plan.of(params).datasets["docs_chars"]
-    network = build_on_meta(run.network, 27, data.shape, causal=True)
+    network = build_uninitialized(run.network, 27, data.shape, causal=True)
     once = sum(forward_flops(network, length) for length in range(1, data.length + 1))
     assert rows_of(params)["sample@chars_ar"].flops == Estimate(run.sample.count * once)
 

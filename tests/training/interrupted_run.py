@@ -29,8 +29,8 @@ from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.training import WarmupStableDecayConfig
 from mdpipe.training import checkpoint, metrics
+from mdpipe.training.distributed import InterruptedTrainingError
 from mdpipe.training.loop import Batch, TrainResult, train
-from mdpipe.training.signals import InterruptedTrainingError
 
 VOCABULARY, LENGTH = 5, 8
 SETTINGS = TrainConfig(

@@ -23,25 +23,26 @@ if TYPE_CHECKING:  # Every process of the tests collects this module, and these 
 PROGRESS = TrainMetrics(
     step=10,
     steps=40,
-    loss=2.5,
-    max_loss=3.0,
-    grad_norm=0.5,
-    lr=3e-4,
-    tokens_per_sec=1e4,
-    flops_per_sec=1e9,
-    mfu=0.5,
-    peak_mem_mib=500.0,
-    eta_s=30.0,
+    scalars={
+        "train/loss": 2.5,
+        "train/max_loss": 3.0,
+        "train/grad_norm": 0.5,
+        "train/lr": 3e-4,
+        "perf/tokens_per_sec": 1e4,
+        "perf/flops_per_sec": 1e9,
+        "perf/mfu": 0.5,
+        "perf/peak_mem_mib": 500.0,
+        "perf/eta_s": 30.0,
+    },
     objective="exponents 0.5 / 1 / 2",
 )
 TERMINAL = """
-from dataclasses import replace
 from pathlib import Path
 from mdpipe.training.loggers import open_loggers
-from tests.training.test_loggers import PROGRESS, logged_run
+from tests.training.test_loggers import PROGRESS, logged_run, later
 with open_loggers(logged_run(Path("events"))) as log_metrics:
     log_metrics(PROGRESS)
-    log_metrics(replace(PROGRESS, step=40, loss=2.125))
+    log_metrics(later(40, 2.125))
 """
 
 
@@ -49,10 +50,14 @@ def logged_run(folder: Path) -> LoggedRun:
     return LoggedRun("small", "0123456789abcdef0123", {"train": {"steps": 40}, "objective": "md4"}, folder)
 
 
+def later(step: int, loss: float) -> TrainMetrics:
+    return replace(PROGRESS, step=step, scalars={**PROGRESS.scalars, "train/loss": loss})
+
+
 def log_twice(folder: Path) -> None:
     with open_loggers(logged_run(folder)) as log_metrics:
         log_metrics(PROGRESS)
-        log_metrics(replace(PROGRESS, step=20, loss=2.0))
+        log_metrics(later(20, 2.0))
 
 
 def test_tensorboard_reads_the_curves(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

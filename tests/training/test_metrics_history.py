@@ -94,7 +94,7 @@ def test_parameters_with_non_finite_gradients_are_named(tiny: SimpleNamespace) -
     assert isinstance(network, Transformer)
     network.attention[0].inner = FiniteOnlyForward(network.attention[0].inner)
     objective = MD4(MD4Config(), tiny.VOCABULARY)
-    trainer = Trainer.build(network, objective, tiny.SETTINGS, HardwareConfig(), CounterRNG(0, "train"))
+    trainer = Trainer(network, objective, tiny.SETTINGS, HardwareConfig(), CounterRNG(0, "train"))
     trainer.train_step(lambda number, rows: Batch(tiny.batch(number)[rows.start : rows.stop]))
     with pytest.raises(NonFiniteLossError, match=r"non-finite gradients: embedding\.weight, [\w.]+\. The last"):
         trainer.state.history.require_finite(1)

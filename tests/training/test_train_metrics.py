@@ -18,15 +18,17 @@ def test_log_line_format(capfd: pytest.CaptureFixture[str], learned: str, end: s
         TrainMetrics(
             step=250,
             steps=1000,
-            loss=2.5,
-            max_loss=7.25,
-            grad_norm=0.5,
-            lr=3e-4,
-            tokens_per_sec=31234.5,
-            flops_per_sec=1.5e11,
-            mfu=0.64,
-            peak_mem_mib=1234.5,
-            eta_s=3725,
+            scalars={
+                "train/loss": 2.5,
+                "train/max_loss": 7.25,
+                "train/grad_norm": 0.5,
+                "train/lr": 3e-4,
+                "perf/tokens_per_sec": 31234.5,
+                "perf/flops_per_sec": 1.5e11,
+                "perf/mfu": 0.64,
+                "perf/peak_mem_mib": 1234.5,
+                "perf/eta_s": 3725,
+            },
             objective=learned,
         )
     )
@@ -55,16 +57,17 @@ def test_metrics_cover_the_steps_since_the_last_log(tiny: SimpleNamespace, monke
     assert processor.is_due()
     state.step = 20
     first = processor.compute(0.1)
-    assert (first.tokens_per_sec, first.flops_per_sec, first.eta_s) == (80, 240, 15)
-    assert (first.loss, first.max_loss, first.grad_norm) == pytest.approx((14.5, 19, 14.5))
+    assert [first.scalars[f"perf/{name}"] for name in ("tokens_per_sec", "flops_per_sec", "eta_s")] == [80, 240, 15]
+    losses = [first.scalars[f"train/{name}"] for name in ("loss", "max_loss", "grad_norm")]
+    assert losses == pytest.approx([14.5, 19, 14.5])
     assert (first.objective, processor.is_due()) == ("w 0.5", False)
-    assert first.peak_mem_mib > 1
+    assert first.scalars["perf/peak_mem_mib"] > 1
     processor.add_tokens(100)
     now += 10
     state.step = 40
     second = processor.compute(0.1)
-    assert (second.tokens_per_sec, second.eta_s) == (10, 5)
-    assert second.loss == pytest.approx(29.5)
+    assert [second.scalars[f"perf/{name}"] for name in ("tokens_per_sec", "eta_s")] == [10, 5]
+    assert second.scalars["train/loss"] == pytest.approx(29.5)
 
 
 def test_flops_are_those_of_the_products_three_times_over() -> None:

@@ -23,7 +23,7 @@ def trainer_of(objective, *, micro_batches=1, device="cpu", dropout=0.0):
     network = build_network(config, V, (L,), seed=0, causal=objective.is_causal).to(device)
     hardware = HardwareConfig(gradient_accumulation_steps=micro_batches)
     settings = SETTINGS.model_copy(update={"batch_size": B})
-    return Trainer.build(network, objective, settings, hardware, CounterRNG(0, "train"))
+    return Trainer(network, objective, settings, hardware, CounterRNG(0, "train"))
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])

@@ -129,7 +129,7 @@ def test_validations_are_logged_when_they_are_made(tiny: SimpleNamespace, tmp_pa
     result = tiny.tiny_run(tmp_path, validator=build(tiny, md4(tiny), every=5), log_metrics=logged.append)
     assert [metrics.validation for metrics in logged] == result.validations
     last = logged[-1]
-    assert last.scalars()["validation/loss"] == result.validations[-1].value
+    assert last.scalars["validation/loss"] == result.validations[-1].value
     assert f"validation {result.validations[-1].value:.4f} ± " in str(last)
 
 

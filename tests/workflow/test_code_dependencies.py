@@ -8,10 +8,18 @@ import pytest
 import yaml
 
 from mdpipe.params.kinds import KindConfig
+from mdpipe.params.networks import NetworkConfig
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+KIND = "${item.network.kind}"
+INSTANCES = [
+    (stage, kind)
+    for stage, entry in sorted(STAGES.items())
+    for kind in ([*NetworkConfig.kinds, *NetworkConfig.added_kinds()] if KIND in str(entry) else [None])
+]
+"""Stages, each with the kinds of a run's network if it depends on the file of that kind only."""
 
 NO_INFLUENCE = (
     "mdpipe/params",
@@ -47,8 +55,8 @@ def module_file(name: str) -> Path | None:
 
 
 @cache
-def imported(path: Path) -> set[Path]:
-    """The package's files that a file imports, outside of `if TYPE_CHECKING`."""
+def imported(path: Path, kind: str | None = None) -> set[Path]:
+    """The package's files that a file imports, outside of `if TYPE_CHECKING`, for a run with a kind of network."""
     tree = ast.parse(path.read_text())
     only_for_types = {
         node
@@ -65,14 +73,16 @@ def imported(path: Path) -> set[Path]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Call):
-            names |= by_name(node, path)
+            names |= by_name(node, path, kind)
     files = {module_file(name) for name in names if name.startswith("mdpipe.")}
     return {file for file in files if file is not None}
 
 
-def by_name(call: ast.Call, path: Path) -> set[str]:
-    """All modules of a package, where the call may load any of them by its name."""
+def by_name(call: ast.Call, path: Path, kind: str | None) -> set[str]:
+    """All modules of a package, where the call may load any of them by its name; of networks, that of the kind."""
     match ast.unparse(call.func), call.args:
+        case "implementation", [_] if kind and path.parent.name == "networks":
+            return {f"mdpipe.networks.{kind}"}
         case "implementation", [_]:  # The class of a configuration, in the package of the calling file.
             folder = path.parent
         case "import_module", [ast.JoinedStr([ast.FormattedValue(ast.Name("__name__")), *_])]:
@@ -82,30 +92,31 @@ def by_name(call: ast.Call, path: Path) -> set[str]:
     return {".".join(file.relative_to(SOURCE).with_suffix("").parts) for file in folder.glob("*.py")}
 
 
-def closure(path: Path) -> set[Path]:
-    """All files of the package that a file needs, itself included."""
+def closure(stage: str, kind: str | None = None) -> set[Path]:
+    """All files of the package that a stage needs, itself included, for a run with a kind of network."""
     found: set[Path] = set()
-    waiting = [path]
+    waiting = [SOURCE / f"mdpipe/stages/{stage}.py"]
     while waiting:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            waiting += imported(file) if file != PREFLIGHT else ()
+            waiting += imported(file, kind) if file != PREFLIGHT else ()
     return found
 
 
-def code_of(stage: str) -> list[str]:
-    """The code that dvc.yaml names for a stage, relative to the package."""
+def code_of(stage: str, kind: str | None = None) -> list[str]:
+    """The code that dvc.yaml names for a stage, relative to the package, for a run with a kind of network."""
     entry = STAGES[stage].get("do", STAGES[stage])
-    return [name.removeprefix("src/mdpipe/") for name in entry["deps"] if name.startswith("src/")]
+    named = [name.replace(KIND, kind or KIND) for name in entry["deps"] if name.startswith("src/")]
+    return [name.removeprefix("src/mdpipe/") for name in named]
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
-def test_every_file_that_a_stage_imports_is_among_its_dependencies(stage):
-    declared = [SOURCE / "mdpipe" / name for name in code_of(stage)]
+@pytest.mark.parametrize(("stage", "kind"), INSTANCES)
+def test_every_file_that_a_stage_imports_is_among_its_dependencies(stage, kind):
+    declared = [SOURCE / "mdpipe" / name for name in code_of(stage, kind)]
     undeclared = {
         str(file.relative_to(SOURCE))
-        for file in closure(SOURCE / f"mdpipe/stages/{stage}.py")
+        for file in closure(stage, kind)
         if has_code(file) and not any(file.is_relative_to(place) for place in declared)
     }
     assert {name for name in undeclared if not name.startswith(NO_INFLUENCE)} == set()
@@ -115,14 +126,24 @@ def test_every_file_that_a_stage_imports_is_among_its_dependencies(stage):
 def test_a_stage_depends_on_no_package_that_it_does_not_import(stage):
     if stage == "resolve":
         pytest.skip("it imports kinds of a user, which may be there or not")
-    needed = closure(SOURCE / f"mdpipe/stages/{stage}.py")
-    declared = [SOURCE / "mdpipe" / name for name in code_of(stage) if not name.endswith(".yaml")]
+    kinds = [kind for other, kind in INSTANCES if other == stage]
+    needed = set().union(*(closure(stage, kind) for kind in kinds))
+    declared = [
+        SOURCE / "mdpipe" / name for kind in kinds for name in code_of(stage, kind) if not name.endswith(".yaml")
+    ]
     assert [place for place in declared if not any(file.is_relative_to(place) for file in needed)] == []
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES))
-def test_every_code_dependency_exists(stage):
-    assert all((SOURCE / "mdpipe" / name).exists() for name in code_of(stage))
+@pytest.mark.parametrize(("stage", "kind"), INSTANCES)
+def test_every_code_dependency_exists(stage, kind):
+    assert all((SOURCE / "mdpipe" / name).exists() for name in code_of(stage, kind))
+
+
+@pytest.mark.parametrize("stage", ["train", "sample", "evaluate"])
+def test_an_edit_of_a_network_leaves_runs_of_other_kinds_alone(stage):
+    for kind in NetworkConfig.kinds:
+        assert [other for other in NetworkConfig.kinds if f"networks/{other}.py" in code_of(stage, kind)] == [kind]
+        assert "networks" not in code_of(stage, kind)
 
 
 @pytest.mark.parametrize("stage", ["train", "sample", "evaluate", "compare_samplers"])

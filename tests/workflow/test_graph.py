@@ -97,14 +97,15 @@ def test_a_value_that_names_a_dependency_is_among_the_params():
     for name, section, value in named:
         (watched,) = definition[name]["do"]["params"]
         keys = set(watched[str(RESOLVED_PARAMS_FILE)])
-        assert {section, f"{section}.{value}"} & keys, f"{name}: {section}.{value}"
+        above = [section, *(f"{section}.{value.rsplit('.', level)[0]}" for level in range(value.count(".") + 1))]
+        assert keys & {*above}, f"{name}: {section}.{value}"
 
 
 def values_in_deps(entry) -> list[tuple[str, str]]:
     """Return the section of params.yaml and the key in it for each `${item.KEY}` in a stage's dependencies."""
     section = entry["foreach"].strip("${}") + ".${key}"
     return [
-        (section, key) for dependency in entry["do"]["deps"] for key in re.findall(r"\$\{item\.(\w+)\}", dependency)
+        (section, key) for dependency in entry["do"]["deps"] for key in re.findall(r"\$\{item\.([\w.]+)\}", dependency)
     ]
 
 

@@ -264,7 +264,8 @@ class Training:
         config = self._config(self.steps)
         # A new run with the same, already compiled network and its weights.
         state = TrainingState(self.trainer.state.network, self.trainer.state.objective, config)
-        trainer, start = replace(self.trainer, state=state, settings=config), time.time()
+        trainer, start = self.trainer, time.time()
+        trainer.state, trainer.settings = state, config
         while state.step < self.steps and time.time() < self.end:
             trainer.train_step(self._batches)
         done, history = state.step, state.history

@@ -205,7 +205,7 @@ def start_training(
 ) -> tuple[Trainer, Batches]:
     """Return a new training run and its batches, which are all the same uniform tokens."""
     built = build_objective(objective, shape.vocab_size)
-    trainer = Trainer.build(network, built, train, hardware, CounterRNG(seed, "bench"), world)
+    trainer = Trainer(network, built, train, hardware, CounterRNG(seed, "bench"), world)
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(shape.vocab_size, (train.batch_size, shape.length), generator=generator)
     return trainer, lambda _, rows: Batch(tokens[rows.start : rows.stop])

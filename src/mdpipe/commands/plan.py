@@ -99,12 +99,14 @@ def model_flops(run: Run, size: DatasetSize) -> ModelFlops:
     if size.vocab_size is None:
         return ModelFlops()
     from mdpipe.diffusion.objectives.base import build_objective
-    from mdpipe.networks.base import build_on_meta, count_parameters
+    from mdpipe.networks.base import build_uninitialized, count_parameters
     from mdpipe.training.performance import forward_flops
 
     objective = build_objective(run.objective, size.vocab_size)
     classes = 0 if run.class_cond is None else max(size.classes, 1)
-    network = build_on_meta(run.network, size.vocab_size, size.shape, num_classes=classes, causal=objective.is_causal)
+    network = build_uninitialized(
+        run.network, size.vocab_size, size.shape, num_classes=classes, causal=objective.is_causal
+    )
     # Newton's series of the sum, since F has a constant, a linear and a square part.
     first, second, third = (forward_flops(network, length) if objective.is_causal else 0 for length in (1, 2, 3))
     differences = (first, second - first, third - 2 * second + first)

@@ -27,7 +27,7 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.pixels import dequantize
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
 from mdpipe.evaluation.image_features_inception import NUM_FEATURES, Inception, load_inception_weights
-from mdpipe.networks.io import load_weights
+from mdpipe.networks.base import load_weights
 from mdpipe.params.suites import CNNFeaturesConfig, FeatureNetworkConfig, InceptionFeaturesConfig
 
 WEIGHTS, HEADER = "model.safetensors", "features.json"

@@ -6,7 +6,6 @@ A network knows neither losses nor schedules. Three kinds come with the package,
 - `unet`: the paper's U-Net for small images.
 - `uvit`: the paper's U-ViT for larger images.
 
-`base` defines their interface and builds them from their configurations, `io` saves and loads them. `attention`,
-`conditioning`, `dropout`, `image_utils` and `initialization` hold what they share; `runtime` configures the process
-that runs them.
+`base` defines their interface, builds them from their configurations, saves and loads them. `layers` and `image_utils`
+hold what they share; `runtime` configures the process that runs them.
 """

@@ -1,20 +1,33 @@
-"""The interface of a network, and how one is built from its configuration.
+"""The interface of a network, how one is built from its configuration, and how it is saved and loaded.
+
+A saved network is a folder with the weights, model.safetensors, and the configuration, network.json.
 
 Shapes: B batch, L length, D width, V vocabulary; token index V is the mask.
 """
 
 import hashlib
+import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt, PositiveInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from mdpipe.data.artifacts.files import Header, first_problem, read_header
 from mdpipe.params.kinds import Configurable, implementation
 from mdpipe.params.networks import NetworkConfig
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "network.json"
+HINT = "train it again: `dvc repro train@RUN`"
 
 
 class Network(Configurable, nn.Module, ABC):
@@ -27,8 +40,10 @@ class Network(Configurable, nn.Module, ABC):
         num_classes: Number of classes to condition on; 0 for an unconditional network.
         causal: Whether each position depends only on itself and earlier ones.
 
-    Its submodule `head` maps hidden states (..., D) to logits (..., V) over the real tokens, without the mask.
     """
+
+    head: Any
+    """Maps hidden states (..., D) to logits (..., V) over the real tokens, without the mask."""
 
     def __init__(
         self,
@@ -42,10 +57,11 @@ class Network(Configurable, nn.Module, ABC):
         super().__init__()
         if causal and not config.can_be_causal:
             raise ValueError(f"network.kind = {config.kind} sees every position at once and cannot be causal")
-        if len(shape) != 3 and not config.takes_text:
-            raise ValueError(
-                f"network.kind = {config.kind} takes images of shape (height, width, channels), not {shape}"
-            )
+        if not (config.takes_images if len(shape) == 3 else config.takes_text):
+            taken = "images of shape (height, width, channels)" if config.takes_images else "text of shape (length,)"
+            raise ValueError(f"network.kind = {config.kind} takes {taken}, not {shape}")
+        if num_classes and not config.takes_classes:
+            raise ValueError(f"network.kind = {config.kind} takes no classes, not {num_classes}")
         patch = config.patch_size
         if len(shape) == 3 and (shape[0] % patch or shape[1] % patch):
             raise ValueError(f"network.kind = {config.kind} takes patches of {patch} x {patch} pixels, not {shape}")
@@ -74,12 +90,41 @@ class Network(Configurable, nn.Module, ABC):
             t: (B,) times in [0, 1]; a network without time conditioning ignores them.
             class_labels: (B,) int64 from 0 to num_classes, where num_classes means "no class", or None for "no class"
                 in every example.
-            dropout_keys: (B, 2) int64 keys of this step's dropout masks (see `mdpipe.networks.dropout`), or None for
+            dropout_keys: (B, 2) int64 keys of this step's dropout masks (see `mdpipe.networks.layers`), or None for
                 no dropout.
 
         Returns:
             (B, L, D).
         """
+
+    def attention_size(self, length: int) -> tuple[int, int] | None:  # noqa: ARG002
+        """Return what counting the operations of `length` tokens takes: positions, and the widths of attention in all.
+
+        Linear layers and attention run at that many positions. None if the operations are counted by running them.
+        """
+        return None
+
+
+@dataclass(frozen=True)
+class DenoiserWithDropout:
+    """The denoiser of one training step: a network together with the step's dropout keys.
+
+    A network called without this wrapper applies no dropout, whether or not it is in training mode.
+    """
+
+    network: Network
+    keys: Tensor
+    """(B, 2) int64 words below 2^32."""
+
+    def __call__(self, tokens: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor:
+        """Compute hidden states (B, L, D)."""
+        hidden: Tensor = self.network(tokens, t, class_labels, self.keys)
+        return hidden
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Compute logits (..., V) with the network's head."""
+        logits: Tensor = self.network.head(hidden)
+        return logits
 
 
 def get_blocks(network: nn.Module) -> list[nn.Module]:
@@ -106,22 +151,15 @@ def build_network(
 ) -> Network:
     """Build a network on the CPU, in training mode; its initial weights are a function of the arguments.
 
-    What `init_weights` does not set keeps PyTorch's own initialization, sampled with a generator of the seed.
-
-    Args:
-        config: Settings.
-        vocab_size: Number of real tokens, without the mask.
-        shape: (L,) for text or (H, W, C) for images.
-        seed: Seed of the initial weights.
-        num_classes: Number of classes to condition on; 0 for an unconditional network.
-        causal: Whether each position may depend only on itself and earlier ones.
+    The arguments are those of `Network`, and the seed of the initial weights. What `init_weights` does not set keeps
+    PyTorch's own initialization, sampled with a generator of the seed.
 
     Raises:
-        ValueError: The kind does not support the shape or `causal`, or nothing sets some of its weights.
+        ValueError: The kind does not support the shape, classes or `causal`, or nothing sets some of its weights.
     """
     digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
     own_seed = int.from_bytes(digest[:8], "little")
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _EmptyIsNaN():
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _Intercept(_fill_empty):
         torch.default_generator.manual_seed(own_seed)
         network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     network.init_weights(torch.Generator().manual_seed(own_seed))
@@ -134,60 +172,164 @@ def build_network(
 
 
 def build_uninitialized(
-    config: NetworkConfig, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False
+    config: NetworkConfig,
+    vocab_size: int,
+    shape: tuple[int, ...],
+    *,
+    num_classes: int = 0,
+    causal: bool = False,
+    device: str = "meta",
 ) -> Network:
-    """Build a network on the CPU without initial weights, for weights to be loaded into.
+    """Build a network without initial weights: on the CPU to load weights into, on the meta device for its shapes only.
 
-    The arguments are those of `build_network`.
+    The other arguments are those of `Network`. On the meta device tensors have neither memory nor values.
 
     Raises:
-        ValueError: The kind does not support the shape or `causal`.
+        ValueError: The kind does not support the shape, classes or `causal`.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _SkipInit():
+    with torch.random.fork_rng(devices=[]), torch.device(device), _Intercept(_skip_init):
         network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     return network
 
 
-def build_on_meta(
-    config: NetworkConfig, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False
-) -> Network:
-    """Build a network on the meta device: parameters have shapes, but neither memory nor values.
+class NetworkHeader(Header):
+    """Content of network.json: the arguments of `Network`."""
 
-    The arguments are those of `build_network`.
+    kind: str
+    vocab_size: PositiveInt
+    """Number of real tokens, without the mask."""
+    shape: tuple[PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
+    """(L,) for text, (H, W, C) for images."""
+    num_classes: NonNegativeInt
+    """Number of classes; 0 for an unconditional network."""
+    causal: bool
+    settings: dict[str, Any]
+    """The other keys of `network` in params.yaml."""
+
+    @property
+    def config(self) -> NetworkConfig:
+        """Return the network's settings.
+
+        Raises:
+            ValidationError: They break a rule.
+        """
+        return NetworkConfig.parse({"kind": self.kind, **self.settings})
+
+
+def save_pretrained(directory: Path, network: Network, state: Mapping[str, Tensor]) -> None:
+    """Write model.safetensors and network.json; equal arguments give equal bytes.
+
+    Args:
+        directory: An existing folder.
+        network: The network.
+        state: State dict to save, the network's own or an average; its tensors may be on any device.
+    """
+    header = {
+        "kind": network.config.kind,
+        "vocab_size": network.vocab_size,
+        "shape": list(network.shape),
+        "num_classes": network.num_classes,
+        "causal": network.causal,
+        "settings": network.config.model_dump(exclude={"kind"}),
+    }
+    text = json.dumps(header, sort_keys=True, indent=2) + "\n"
+    (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, directory / WEIGHTS_NAME)
+
+
+def from_pretrained(directory: Path) -> Network:
+    """Load a network that `save_pretrained` wrote, on the CPU and in training mode.
 
     Raises:
-        ValueError: The kind does not support the shape or `causal`.
+        ValueError: A file is missing or broken, or the two do not match.
     """
-    with torch.device("meta"), _SkipInit():
-        network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
+    header = read_config(directory)
+    path = directory / CONFIG_NAME
+    try:
+        network = build_uninitialized(
+            header.config,
+            header.vocab_size,
+            header.shape,
+            num_classes=header.num_classes,
+            causal=header.causal,
+            device="cpu",
+        )
+    except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
+        problem = first_problem(error) if isinstance(error, ValidationError) else _first_line(error)
+        raise ValueError(f"{path} does not describe a network ({problem}); {HINT}") from error
+    network.load_state_dict(load_weights(directory / WEIGHTS_NAME, network.state_dict(), HINT), assign=True)
     return network
 
 
-class _EmptyIsNaN(TorchFunctionMode):
+def read_config(directory: Path) -> NetworkHeader:
+    """Read network.json from a folder that `save_pretrained` wrote.
+
+    Raises:
+        ValueError: The file is missing or broken, or a key has the wrong type.
+    """
+    return read_header(directory / CONFIG_NAME, NetworkHeader, HINT)
+
+
+def load_weights(path: Path, expected: Mapping[str, Tensor], hint: str) -> dict[str, Tensor]:
+    """Load the tensors of a safetensors file and validate them.
+
+    Args:
+        path: The file.
+        expected: Tensors with the names, shapes and dtypes that the file must have; their values are not used.
+        hint: What to do about a wrong file, the end of the error message.
+
+    Returns:
+        The tensors by name, on the CPU.
+
+    Raises:
+        ValueError: The file is unreadable, names, shapes or dtypes differ, or values are not finite. The message names
+            the file and the first such tensor.
+    """
+    try:
+        state: dict[str, Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} does not contain weights ({_first_line(error)}); {hint}") from error
+    for name in sorted(expected.keys() ^ state.keys()):
+        problem = "is missing" if name in expected else "is unexpected"
+        raise ValueError(f"{path} does not match {CONFIG_NAME}: {name} {problem}; {hint}")
+    for name, tensor in state.items():
+        found, wanted = (f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in (tensor, expected[name]))
+        if found != wanted:
+            raise ValueError(f"{path} holds {name} as {found} where {wanted} is expected; {hint}")
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path} holds values that are not finite in {name}; {hint}")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+class _Intercept(TorchFunctionMode):
+    """Call `replacement` with every function of torch within the block, and with its arguments."""
+
+    def __init__(self, replacement: Callable[..., Any]) -> None:
+        super().__init__()
+        self._replacement = replacement
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return self._replacement(func, *args, **(kwargs or {}))
+
+
+def _fill_empty(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Fill the memory that torch.empty returns, so that weights which nothing initializes are found."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        return result.fill_(math.nan) if func is torch.empty and result.is_floating_point() else result
+    result = func(*args, **kwargs)
+    return result.fill_(math.nan) if func is torch.empty and result.is_floating_point() else result
 
 
-class _SkipInit(TorchFunctionMode):
+def _skip_init(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Skip torch.nn.init: values are loaded, or there are none, and normal_ on meta tensors loads torch._dynamo."""
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
-        return func(*args, **kwargs)
+    if getattr(func, "__module__", None) == "torch.nn.init":
+        return args[0] if args else kwargs["tensor"]
+    return func(*args, **kwargs)

@@ -17,13 +17,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn import functional
 
 from mdpipe.networks.base import Network
-from mdpipe.networks.conditioning import AdaLayerNorm, Conditioning, build_norm
-from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
-from mdpipe.networks.initialization import init_fan_in_, init_flax_defaults_, zero_init_
-from mdpipe.networks.runtime import ONEDNN_IS_FASTER
+from mdpipe.networks.layers import (
+    AdaLayerNorm,
+    Conditioning,
+    QKNorm,
+    attention,
+    build_norm,
+    channel_dropout,
+    dropout,
+    init_fan_in_,
+    init_flax_defaults_,
+    split_keys,
+    zero_init_,
+)
 from mdpipe.params.networks import TransformerConfig
 
 COND_DIM = 64
@@ -42,17 +50,11 @@ MLP_MULTIPLE = 32
 """The MLP's hidden width, 8/3 D, is rounded up to a multiple of this."""
 
 
-MAX_UNFUSED_SCORES = 2**22
-"""Largest number of scores of an example (16 MiB) at which plain matrix products may be faster on a CPU than torch's
-fused kernel: in bfloat16 with a gradient, where the fused one takes 1.1 to 4.2 times as long, and in float32 by oneDNN,
-whose price of a call is high for the many small products of the fused one (1.1 to 12 times). With MKL the fused kernel
-is faster at all sizes. The batch size does not count: a micro-batch must use the same kernel as the whole batch."""
-
-
 class Transformer(Network, config=TransformerConfig):
     """Transformer denoiser for sequences of at most L = prod(shape) tokens, bidirectional or causal."""
 
     config: TransformerConfig
+    head: nn.Linear
 
     def __init__(
         self,
@@ -121,12 +123,9 @@ class Transformer(Network, config=TransformerConfig):
         if cond is not None:
             cond = cond.sigmoid()  # The activation of the MLPs; the U-Net's residual blocks apply none.
         num_sites = 1 + 3 * len(self.mlp)
-        keys = [None] * num_sites if dropout_keys is None else split_keys(dropout_keys, num_sites)
+        keys = split_keys(dropout_keys, num_sites)
         x = self.embedding(tokens)
-        if self.embed_proj is not None:
-            x = self.embed_proj(x)
-        elif keys[0] is not None:
-            x = dropout(x, keys[0], self.dropout)
+        x = dropout(x, keys[0], self.dropout) if self.embed_proj is None else self.embed_proj(x)
         added_values = self._added_values(tokens)
         skipped: list[Tensor] = []
         num_skips = self.config.num_skips
@@ -141,6 +140,10 @@ class Transformer(Network, config=TransformerConfig):
                 skipped.append(x)
         hidden: Tensor = self.norm(x, cond)
         return hidden
+
+    def attention_size(self, length: int) -> tuple[int, int]:
+        """Return the positions, which are the tokens, and the width of all layers' attention."""
+        return length, len(self.attention) * self.config.hidden_size
 
     def _added_values(self, tokens: Tensor) -> list[Tensor | None]:
         """Return what is added to the values of each layer, (B, L, D) or None."""
@@ -177,9 +180,7 @@ class ResidualBranch(nn.Module):
         if self.modulation is not None:
             shift, scale, gate = self.modulation(cond)[:, None].chunk(3, dim=-1)
             h = h * (1 + scale) + shift
-        update: Tensor = self.inner(h, *args)
-        if keys is not None:
-            update = channel_dropout(update, keys, self.dropout)
+        update = channel_dropout(self.inner(h, *args), keys, self.dropout)
         return x + (update if gate is None else gate * update)
 
 
@@ -227,24 +228,6 @@ class Attention(nn.Module):
         y = attention(query, key, value, causal=self.causal, dropout_keys=keys, dropout_rate=self.dropout)
         out: Tensor = self.out_proj(y.transpose(1, 2).flatten(2))
         return out
-
-
-class QKNorm(nn.Module):
-    """RMSNorm of queries and of keys over the channels of a head (Dehghani et al., 2023, arXiv:2302.05442).
-
-    Scores are then at most sqrt(d) times the product of the two norms' largest weights, however large the projections.
-
-    Args:
-        head_dim: d.
-    """
-
-    def __init__(self, head_dim: int) -> None:
-        super().__init__()
-        self.query, self.key = (nn.RMSNorm(head_dim, eps=NORM_EPS) for _ in range(2))
-
-    def forward(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalize queries and keys (..., d); the results have their types."""
-        return self.query(query).to(query.dtype), self.key(key).to(key.dtype)
 
 
 class ReLUSquaredMLP(nn.Module):
@@ -298,38 +281,6 @@ class GLU(nn.Sequential):
         up_proj = nn.Linear(width, 2 * hidden_width, bias=False)
         down_proj = nn.Linear(hidden_width, width, bias=False)
         super().__init__(OrderedDict(up_proj=up_proj, glu=nn.GLU(), down_proj=down_proj))
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    *,
-    causal: bool = False,
-    dropout_keys: Tensor | None = None,
-    dropout_rate: float = 0.0,
-) -> Tensor:
-    """Compute dropout(softmax(query key^T / sqrt(d))) value (Vaswani et al., 2017, eq. 1).
-
-    Exponentials and sums are in float32 or wider. With dropout all scores are kept in memory, because no fused kernel
-    accepts a mask of ours.
-
-    Shapes: query, key, value and the result (B, H, L, d), dropout_keys (B, 2).
-    """
-    if not dropout_rate:
-        dropout_keys = None
-    is_slow_when_fused = query.device.type == "cpu" and (
-        ONEDNN_IS_FASTER if query.dtype == torch.float32 else query.dtype == torch.bfloat16 and query.requires_grad
-    )
-    num_scores = query.shape[-3:-1].numel() * key.shape[-2]
-    if dropout_keys is None and not (is_slow_when_fused and num_scores <= MAX_UNFUSED_SCORES):
-        return functional.scaled_dot_product_attention(query, key, value, is_causal=causal)
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-    if causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(future, -torch.inf)
-    probs = torch.softmax(scores, dim=-1)
-    return (probs if dropout_keys is None else dropout(probs, dropout_keys, dropout_rate)) @ value
 
 
 def build_rope(seq_len: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpipe.networks.base import Network
-from mdpipe.networks.conditioning import Conditioning
-from mdpipe.networks.dropout import dropout, split_keys
 from mdpipe.networks.image_utils import (
     Conv3x3,
     GroupNorm,
@@ -21,8 +19,15 @@ from mdpipe.networks.image_utils import (
     tokens_to_feature_map,
     unet_forward,
 )
-from mdpipe.networks.initialization import init_flax_defaults_, init_ordinal_embedding_, zero_init_
-from mdpipe.networks.transformer import attention
+from mdpipe.networks.layers import (
+    Conditioning,
+    attention,
+    dropout,
+    init_flax_defaults_,
+    init_ordinal_embedding_,
+    split_keys,
+    zero_init_,
+)
 from mdpipe.params.networks import UNetConfig
 
 
@@ -76,8 +81,7 @@ class UNet(Network, config=UNetConfig):
             ValueError: `Conditioning` refuses the class labels.
         """
         cond = self.conditioning(tokens, t, class_labels)
-        num_sites = len(self.down) + len(self.middle) + len(self.up)
-        keys = iter([None] * num_sites if dropout_keys is None else split_keys(dropout_keys, num_sites))
+        keys = iter(split_keys(dropout_keys, len(self.down) + len(self.middle) + len(self.up)))
         before, after = self.middle
 
         def middle(x: Tensor) -> Tensor:
@@ -89,6 +93,10 @@ class UNet(Network, config=UNetConfig):
         x = self.conv_in(tokens_to_feature_map(self.embedding(tokens), self.shape))
         x = unet_forward(x, self.down, middle, self.up, cond, keys)
         return feature_map_to_logits(self.conv_out(functional.silu(self.norm(x))), self.vocab_size)
+
+    def attention_size(self, length: int) -> tuple[int, int]:
+        """Return the pixels, and the width of the attention in the middle."""
+        return length // self.shape[2], self.config.hidden_size
 
 
 class ResidualBlock(nn.Module):

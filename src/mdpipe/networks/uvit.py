@@ -15,8 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpipe.networks.base import Network
-from mdpipe.networks.conditioning import AdaLayerNorm, Conditioning, build_norm
-from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
 from mdpipe.networks.image_utils import (
     NORM_EPS,
     Conv3x3,
@@ -26,8 +24,19 @@ from mdpipe.networks.image_utils import (
     tokens_to_feature_map,
     unet_forward,
 )
-from mdpipe.networks.initialization import init_flax_defaults_, init_ordinal_embedding_, zero_init_
-from mdpipe.networks.transformer import QKNorm, attention
+from mdpipe.networks.layers import (
+    AdaLayerNorm,
+    Conditioning,
+    QKNorm,
+    attention,
+    build_norm,
+    channel_dropout,
+    dropout,
+    init_flax_defaults_,
+    init_ordinal_embedding_,
+    split_keys,
+    zero_init_,
+)
 from mdpipe.params.networks import UViTConfig
 
 PATCH_SIZE = UViTConfig.patch_size
@@ -105,8 +114,7 @@ class UViT(Network, config=UViTConfig):
         """
         cond = self.conditioning(tokens, t, class_labels)
         middle_sites = SITES_PER_BLOCK * len(self.middle)
-        num_sites = middle_sites + len(self.down) + len(self.up)
-        keys = [None] * num_sites if dropout_keys is None else split_keys(dropout_keys, num_sites)
+        keys = split_keys(dropout_keys, middle_sites + len(self.down) + len(self.up))
 
         def middle(x: Tensor) -> Tensor:
             return self._transform_patches(x, cond, keys[:middle_sites])
@@ -126,6 +134,10 @@ class UViT(Network, config=UViTConfig):
         pixels = self.pixels(self.middle_norm(h, cond)).transpose(1, 2)
         rows, columns = x.shape[2] // PATCH_SIZE, x.shape[3] // PATCH_SIZE
         return functional.pixel_shuffle(pixels.unflatten(2, (rows, columns)), PATCH_SIZE)
+
+    def attention_size(self, length: int) -> tuple[int, int]:
+        """Return the patches, and the width of the attention of all layers in the middle."""
+        return length // self.shape[2] // PATCH_SIZE**2, len(self.middle) * self.config.transformer_width
 
 
 class AdaGroupNorm(nn.Module):

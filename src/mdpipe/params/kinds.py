@@ -14,6 +14,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, cast, get_args
 
 from pydantic import (
@@ -273,6 +274,13 @@ class KindConfig(Config):
         return did_you_mean(kind, allowed)
 
     @classmethod
+    def added_kinds(cls) -> list[str]:
+        """Return the kinds that files of the package define, by their `kind: Literal["NAME"]`; nothing is imported."""
+        spec = find_spec(cls.package) if cls.package else None
+        files = Path(spec.origin).parent.glob("*.py") if spec and spec.origin else ()
+        return [file.stem for file in files if f'kind: Literal["{file.stem}"]' in file.read_text(encoding="utf-8")]
+
+    @classmethod
     def class_of(cls, data: Any, *where: str) -> type[Self]:
         """Return the configuration class for a value of params.yaml: a mapping with `kind`, or a bare kind.
 
@@ -298,7 +306,7 @@ class KindConfig(Config):
             raise errors_at([(keys, kind, refused(str(error)))]) from None
         # For `objective: {kind: {kind: md4}}`, the hint is about md4.
         name = kind.get("kind") if isinstance(kind, dict) else kind
-        hint = cls.hint(name, cls.kinds) if isinstance(name, str) else ""
+        hint = cls.hint(name, [*cls.kinds, *cls.added_kinds()]) if isinstance(name, str) else ""
         raise errors_at([(keys, kind, refused(f"must be {rule}{hint}"))])
 
     @classmethod

@@ -1,10 +1,10 @@
 """Networks, which are the denoisers of runs."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from mdpipe.params.errors import BrokenRules
+from mdpipe.params.errors import BrokenRules, refused
 from mdpipe.params.kinds import AnyKind, KindConfig, Positive
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
@@ -19,6 +19,10 @@ class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
     """True if the network can be built so that each position depends on earlier ones only."""
     takes_text: ClassVar[bool] = True
     """False if the network is for images only."""
+    takes_images: ClassVar[bool] = True
+    """False if the network is for text only."""
+    takes_classes: ClassVar[bool] = True
+    """False if the network cannot be conditioned on classes."""
     patch_size: ClassVar[int] = 1
     """Height and width of images must be a multiple of this."""
     renamed: ClassVar[dict[str, str]] = {
@@ -133,4 +137,11 @@ class UViTConfig(ConvNetConfig):
             yield ("num_heads",), f"does not divide transformer_width = {self.transformer_width}"
 
 
-AnyNetwork = Annotated[NetworkConfig, AnyKind(NetworkConfig)]
+def _is_mapping(data: Any) -> Any:
+    if isinstance(data, str):
+        NetworkConfig.class_of(data)  # An unknown kind is the first problem.
+        raise refused(f"dvc.yaml looks up the `kind`, which names a file: must be a mapping, {{kind: {data}}}")
+    return data
+
+
+AnyNetwork = Annotated[NetworkConfig, AnyKind(NetworkConfig), BeforeValidator(_is_mapping)]

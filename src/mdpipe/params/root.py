@@ -208,7 +208,11 @@ def dump_replicates(params: Params, stated: Any) -> str:
     """
     zero_shot, measured = ((stated.get(key) or {}).get("runs") or {} for key in ("zero_shot", "image_quality"))
     added = {
-        "runs": {name: {"dataset": run.dataset} for name, run in params.runs.items() if name not in stated["runs"]},
+        "runs": {
+            name: {"dataset": run.dataset, "network": {"kind": run.network.kind}}
+            for name, run in params.runs.items()
+            if name not in stated["runs"]
+        },
         "zero_shot": {"runs": {name: None for name in params.zero_shot.runs if name not in zero_shot}},
         "image_quality": {
             "runs": {

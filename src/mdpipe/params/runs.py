@@ -128,6 +128,8 @@ class Run(Config):
             yield ("network", "kind"), rule
         if objective.is_causal and self.evaluate.bounds:
             yield ("evaluate", "bounds"), f"a model of {objective.kind} predicts no masked tokens: must be empty"
+        if self.class_cond is not None and not network.takes_classes:
+            yield ("class_cond",), f"a {network.kind} takes no classes: must be null"
         if network.time_conditioning and not objective.has_time:
             yield ("network", "time_conditioning"), f"{objective.kind} has no time to condition on: must be false"
         if misfit := unfit(self.sample.sampler, objective):
@@ -148,10 +150,12 @@ class Run(Config):
             yield ("dataset",), not_in("datasets", self.dataset, params.datasets)
             return
         dataset, network = params.datasets[self.dataset], self.network
-        if not network.takes_text and modality_of(dataset) == "text":
-            images = sorted(key for key, other in params.datasets.items() if modality_of(other) == "image")
-            rule = f"a {network.kind} needs images and {self.dataset!r} is text; datasets of images:"
-            yield ("dataset",), f"{rule} {', '.join(images) or 'none is defined'}"
+        is_image = modality_of(dataset) == "image"
+        if not (network.takes_images if is_image else network.takes_text):
+            found, needed = ("images", "text") if is_image else ("text", "images")
+            fitting = sorted(k for k, other in params.datasets.items() if modality_of(other) != modality_of(dataset))
+            rule = f"a {network.kind} needs {needed} and {self.dataset!r} is {found}; datasets of {needed}:"
+            yield ("dataset",), f"{rule} {', '.join(fitting) or 'none is defined'}"
         patch = network.patch_size
         if isinstance(dataset, ImageDataset) and dataset.image_size % patch:
             rule = f"a {network.kind} takes patches of {patch} x {patch} pixels, and {self.dataset!r} has images"

@@ -62,6 +62,7 @@ class MaskGITSamplerConfig(DiscreteTimeSamplerConfig):
     """MaskGIT's parallel decoding: keep the most confident predictions."""
 
     kind: Literal["maskgit"] = "maskgit"
+    module: ClassVar[str | None] = "baselines"
     noise_scale: Annotated[float, Field(ge=0, lt=math.inf)] = 4.5
     """Scale of the Gumbel noise added to the confidence; it decreases with time. 4.5 is MaskGIT's."""
 
@@ -70,7 +71,7 @@ class ReMDMConfig(DiscreteTimeSamplerConfig):
     """ReMDM: unmasked tokens may be masked again."""
 
     kind: Literal["remdm"] = "remdm"
-    module: ClassVar[str | None] = "correctors"
+    module: ClassVar[str | None] = "baselines"
     eta: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Fraction of the largest possible remasking probability; 0 is ancestral sampling."""
 
@@ -79,7 +80,7 @@ class PredictorCorrectorConfig(DiscreteTimeSamplerConfig):
     """Ancestral steps, each followed by rounds of noising and denoising."""
 
     kind: Literal["predictor_corrector"] = "predictor_corrector"
-    module: ClassVar[str | None] = "correctors"
+    module: ClassVar[str | None] = "baselines"
     num_corrector_steps: Annotated[int, Field(ge=0)] = 1
     """Corrector steps after each step."""
 
@@ -95,12 +96,14 @@ class FirstHittingConfig(SamplerConfig):
     """Continuous time: one token per network call, at the moment it is unmasked."""
 
     kind: Literal["first_hitting"] = "first_hitting"
+    module: ClassVar[str | None] = "baselines"
 
 
 class AutoregressiveSamplerConfig(SamplerConfig):
     """The sampler of autoregressive models."""
 
     kind: Literal["autoregressive"] = "autoregressive"
+    module: ClassVar[str | None] = "baselines"
 
 
 AnySampler = Annotated[SamplerConfig, AnyKind(SamplerConfig)]

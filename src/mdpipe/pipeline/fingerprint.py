@@ -6,8 +6,9 @@ A fingerprint hashes settings, code and data. It is part of the name of a folder
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import yaml
 import mdpipe
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.provenance import require_unchanged_inputs
+from mdpipe.pipeline.provenance import fill_template, require_unchanged_inputs
 
 if TYPE_CHECKING:
     from mdpipe.data.dataset import EncodedDataset
@@ -48,7 +49,8 @@ def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") ->
     # A run may also resume with another number of processes: only the order of sums, so the last digits, changes.
     for key in ("num_processes", "strategy", "gradient_accumulation_steps"):
         del settings["hardware"][key]
-    return _hash({"seed": params.seed, "run": settings, "torch": torch.__version__}, "train", dataset.files)
+    content = {"seed": params.seed, "run": settings, "torch": torch.__version__}
+    return _hash(content, "train", dataset.files, scope={"item": settings})
 
 
 @contextmanager
@@ -60,23 +62,36 @@ def unfinished_work(stage: str, name: str, fingerprint: str) -> Iterator[Path]:
         shutil.rmtree(finished)
 
 
-def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = ()) -> str:
+def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = (), scope: Mapping[str, Any] = {}) -> str:
     """Hash JSON content, the code that dvc.yaml lists for a stage, and the bytes of the files.
 
     Raises:
+        ValueError: the code of the run's network imports a network that dvc.yaml does not list.
         StaleInputsError: an input of the stage has changed since it started. The code in memory is then not the code of
             the files, and what the stage makes must not be taken for theirs.
     """
     root = Path(mdpipe.__file__).parents[2]
     entry = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
-    parts = [root / part for part in entry["deps"] if part.startswith("src/")]
+    parts = [root / fill_template(part, scope) for part in entry["deps"] if part.startswith("src/")]
     modules = sorted(path for part in parts for path in ([part] if part.is_file() else part.rglob("*.py")))
+    _require_listed_networks(modules)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for path in (*modules, *files):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     require_unchanged_inputs()
     return digest.hexdigest()[: paths.HASH_DIGITS]
+
+
+def _require_listed_networks(modules: Sequence[Path]) -> None:
+    """Require that the files of networks among the modules import no other network: its edits would go unnoticed."""
+    for file in (path for path in modules if path.parent.name == "networks"):
+        for other in sorted(set(file.parent.glob("*.py")) - {*modules, file.with_name("__init__.py")}):
+            if re.search(rf"^\s*(from|import)\b.*\b{other.stem}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
+                raise ValueError(
+                    f"{file.name} imports {other.name} of src/mdpipe/networks: add the latter to the dependencies of"
+                    " train, sample and evaluate in dvc.yaml, which list a run's own network only"
+                )
 
 
 def _list_files(path: Path) -> list[tuple[str, int, int]]:

@@ -20,9 +20,9 @@ from torch import Tensor
 from mdpipe.data.artifacts.files import write_csv
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
+from mdpipe.diffusion.denoiser import TokenSampler
 from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.evaluation import quality
 from mdpipe.evaluation.causal_lm import CausalLM
 from mdpipe.evaluation.estimate import Estimate, mean_estimate

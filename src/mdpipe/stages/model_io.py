@@ -24,8 +24,16 @@ from mdpipe.data.artifacts.files import Header, atomic_dir, first_problem, read_
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective, build_objective
-from mdpipe.networks.base import Network, count_parameters
-from mdpipe.networks.io import CONFIG_NAME, NetworkHeader, from_pretrained, load_weights, read_config, save_pretrained
+from mdpipe.networks.base import (
+    CONFIG_NAME,
+    Network,
+    NetworkHeader,
+    count_parameters,
+    from_pretrained,
+    load_weights,
+    read_config,
+    save_pretrained,
+)
 from mdpipe.params import Run
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.pipeline import paths
@@ -131,28 +139,24 @@ def num_classes(settings: Run, dataset: EncodedDataset) -> int:
 
 
 def save_model(
-    name: str, settings: Run, weights: dict[str, Tensor], objective_weights: dict[str, Tensor], dataset: EncodedDataset
+    name: str,
+    settings: Run,
+    network: Network,
+    weights: dict[str, Tensor],
+    objective_weights: dict[str, Tensor],
+    dataset: EncodedDataset,
 ) -> None:
-    """Write models/RUN."""
+    """Write models/RUN, with these weights of the network and of the objective."""
     header: dict[str, Any] = {
         "objective": settings.objective.model_dump(),
         "dataset": settings.dataset,
         "modality": dataset.modality,
         "tokenizer": dataset.tokenizer,
     }
-    classes = num_classes(settings, dataset)
-    if classes and dataset.class_names:
+    if network.num_classes and dataset.class_names:
         header["class_names"] = list(dataset.class_names)
     with atomic_dir(paths.model(name)) as folder:
-        save_pretrained(
-            folder,
-            weights,
-            settings.network,
-            dataset.vocab_size,
-            dataset.shape,
-            num_classes=classes,
-            causal=settings.objective.is_causal,
-        )
+        save_pretrained(folder, network, weights)
         if objective_weights:
             save_file(objective_weights, folder / OBJECTIVE)
         write_json(folder / RUN, header)

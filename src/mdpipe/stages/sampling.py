@@ -9,10 +9,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.denoiser import ClassifierFreeGuidance, Denoiser
+from mdpipe.diffusion.denoiser import ClassifierFreeGuidance, Denoiser, TokenSampler
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep, build_sampler, sample_sliding_window
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params import SampleConfig
 from mdpipe.stages.model_io import TrainedModel
 
@@ -78,16 +77,18 @@ def sample(
     if config.guidance_scale is not None:
         denoiser = ClassifierFreeGuidance(calls, config.guidance_scale, model.num_classes)
     sampler = build_sampler(config.sampler)
-    windows = partial(sample_sliding_window, sampler, window=model.seq_len, overlap=model.seq_len // OVERLAP)
-    filled = (windows if tokens.shape[1] > model.seq_len else sampler)(
+    fill = partial(
+        sampler,
         denoiser,
         model.schedule,
         model.objective.vocab_size,
-        tokens.to(device),
-        rng,
-        torch.arange(first, first + len(tokens), device=device),
+        examples=torch.arange(first, first + len(tokens), device=device),
         class_labels=None if class_labels is None else class_labels.to(device),
         token_sampler=TokenSampler(config.temperature, config.top_k, config.top_p),
-        on_step=on_step,
     )
+    if tokens.shape[1] > model.seq_len:
+        size = {"window": model.seq_len, "overlap": model.seq_len // OVERLAP}
+        filled = sample_sliding_window(fill, tokens.to(device), rng, **size, on_step=on_step)
+    else:
+        filled = fill(tokens.to(device), rng, on_step=on_step)
     return Samples(filled.cpu(), calls.count)

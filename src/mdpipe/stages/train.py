@@ -23,11 +23,10 @@ from mdpipe.pipeline.fingerprint import training_fingerprint
 from mdpipe.pipeline.provenance import require_unchanged_inputs
 from mdpipe.stages.model_io import UNITS, compute_device, num_classes, save_model
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
-from mdpipe.training.distributed import WORLD_SIZE, World, init_distributed, launch
+from mdpipe.training.distributed import WORLD_SIZE, InterruptedTrainingError, World, init_distributed, launch
 from mdpipe.training.loggers import LoggedRun, log_to_console, open_loggers
 from mdpipe.training.loop import Batch, TrainResult, drop_labels
 from mdpipe.training.loop import train as train_network
-from mdpipe.training.signals import InterruptedTrainingError
 from mdpipe.training.validation import Validator
 
 FLOAT32_BYTES = 4
@@ -137,7 +136,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         )
     if not world.is_main_process:
         return
-    save_model(run, settings, result.weights, result.objective_weights, dataset)
+    save_model(run, settings, network, result.weights, result.objective_weights, dataset)
     _write_curve(paths.plot("curves", run), result)
     record = {
         "run": run,

@@ -1,14 +1,20 @@
-"""Distributed training: the launcher, the process group, DDP and FSDP2, collectives and sharded tensors.
+"""The processes of a training run: signals, the launcher, the process group, DDP and FSDP2, collectives and shards.
 
 Rows of a batch have global indices that key all randomness, so the number of processes changes only the order of sums.
+
+SIGTERM or SIGUSR1, from a scheduler before it takes the machine away, and Ctrl-C interrupt gracefully: the current step
+is finished and a checkpoint written, from which the same command resumes.
 """
 
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from types import FrameType
 from typing import TYPE_CHECKING, TypeGuard, cast
 
 import torch
@@ -22,7 +28,6 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from mdpipe.params.training import HardwareConfig
-from mdpipe.training.signals import EXIT_INTERRUPTED, EXIT_STATUS
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
@@ -44,6 +49,57 @@ JOIN_SECONDS = 600
 START_SECONDS = 300
 """For which a process waits for the others, once their machines have found each other. Loading torch from a slow file
 system takes a minute; torch itself would wait for half an hour."""
+
+EXIT_REQUEUE = 75
+"""Exit status after SIGTERM and SIGUSR1: EX_TEMPFAIL. workflow/job.py then runs the stage again."""
+
+EXIT_INTERRUPTED = 130
+"""Exit status after Ctrl-C, as in a shell. The stage is not run again, since a person has stopped it."""
+
+EXIT_STATUS = {signal.SIGTERM: EXIT_REQUEUE, signal.SIGUSR1: EXIT_REQUEUE, signal.SIGINT: EXIT_INTERRUPTED}
+
+
+class InterruptedTrainingError(Exception):
+    """Training was interrupted by a signal before its last step; its checkpoint is written.
+
+    Attributes:
+        status: exit status of the process.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class SignalState:
+    """The first signal received. A second Ctrl-C ends the process at once.
+
+    Attributes:
+        status: exit status for the signal, or 0 if none was received.
+    """
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    def handle(self, number: int, _: FrameType | None) -> None:
+        """Record a signal."""
+        self.status = self.status or EXIT_STATUS[signal.Signals(number)]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def handle_signals() -> Iterator[SignalState]:
+    """Record signals within the block instead of ending; do nothing outside the main thread, which gets none."""
+    state = SignalState()
+    if threading.current_thread() is not threading.main_thread():
+        yield state
+        return
+    before = {number: signal.signal(number, state.handle) for number in EXIT_STATUS}
+    try:
+        yield state
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)

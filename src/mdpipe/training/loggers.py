@@ -101,7 +101,7 @@ def _open_tensorboard(run: LoggedRun) -> Iterator[MetricsLogger]:
     with SummaryWriter(str(run.folder)) as writer:
 
         def log(metrics: TrainMetrics) -> None:
-            for tag, value in metrics.scalars().items():
+            for tag, value in metrics.scalars.items():
                 writer.add_scalar(tag, value, metrics.step)
             if metrics.objective:
                 writer.add_text("train/objective", metrics.objective, metrics.step)
@@ -124,7 +124,7 @@ def _open_wandb(run: LoggedRun) -> Iterator[MetricsLogger]:
         dir=run.folder,
         config=dict(run.settings),
     ) as writer:
-        yield lambda metrics: writer.log(metrics.scalars(), step=metrics.step)
+        yield lambda metrics: writer.log(metrics.scalars, step=metrics.step)
 
 
 @contextmanager
@@ -145,7 +145,7 @@ def _open_mlflow(run: LoggedRun) -> Iterator[MetricsLogger]:
     def log(metrics: TrainMetrics) -> None:
         now = int(time.time() * 1000)
         try:
-            scalars = [Metric(tag, value, now, metrics.step) for tag, value in metrics.scalars().items()]
+            scalars = [Metric(tag, value, now, metrics.step) for tag, value in metrics.scalars.items()]
             client.log_batch(run_id, metrics=scalars)
         except MlflowException as error:
             logger.warning("MLflow has not logged step %d: %s", metrics.step, error)
@@ -168,7 +168,7 @@ def _open_dvclive(run: LoggedRun) -> Iterator[MetricsLogger]:
 
         def log(metrics: TrainMetrics) -> None:
             live.step = metrics.step
-            for tag, value in metrics.scalars().items():
+            for tag, value in metrics.scalars.items():
                 live.log_metric(tag, value)
             live.make_summary()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,22 @@ from torch import Tensor, nn
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
-from mdpipe.networks.base import Network, get_blocks
-from mdpipe.networks.dropout import DenoiserWithDropout, SupportsDropout
+from mdpipe.networks.base import DenoiserWithDropout, Network, get_blocks
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params.training import HardwareConfig, TrainConfig
 from mdpipe.training.checkpoint import load_checkpoint, lock_checkpoint_dir, save_checkpoint
-from mdpipe.training.distributed import World, global_grad_norms, parallelize, set_gradient_sync
+from mdpipe.training.distributed import (
+    InterruptedTrainingError,
+    World,
+    global_grad_norms,
+    handle_signals,
+    parallelize,
+    set_gradient_sync,
+)
 from mdpipe.training.loggers import MetricsLogger, log_to_console
 from mdpipe.training.metrics import HistoryRow, MetricsProcessor
 from mdpipe.training.optimizer import clip_gradient, learning_rate_at, set_learning_rate
 from mdpipe.training.performance import apply_compile_and_checkpointing, find_bfloat16_problem, training_flops
-from mdpipe.training.signals import InterruptedTrainingError, handle_signals
 from mdpipe.training.state import TrainingState
 from mdpipe.training.validation import Validation, Validator
 
@@ -112,7 +117,7 @@ def train(
     with lock_checkpoint_dir(checkpoint_dir) if world.is_main_process else nullcontext(), handle_signals() as signals:
         world.barrier()
         flops = training_flops(network, length)
-        trainer = Trainer.build(network, objective, settings, hardware, rng, world, validator)
+        trainer = Trainer(network, objective, settings, hardware, rng, world, validator)
         state = trainer.state
         if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), world):
             state.restore(checkpoint)
@@ -147,24 +152,17 @@ def train(
         return TrainResult(*weights, state.history.rows(), validator.validations if validator else [])
 
 
-@dataclass(frozen=True)
 class Trainer:
-    """A training run: its state, and how it takes a step. `loss` is a LossModule, possibly wrapped by DDP or FSDP2."""
+    """A training run: its state, and how it takes a step.
 
-    state: TrainingState
-    loss: nn.Module
-    settings: TrainConfig
-    is_bfloat16: bool
-    world: World
-    micro_batches: list[range]
-    """Global row indices that this process computes in turn."""
-    time_rng: CounterRNG
-    mask_rng: CounterRNG
-    dropout_rng: CounterRNG
+    Attributes:
+        state: what the next step depends on.
+        loss: a LossModule, possibly wrapped by DDP or FSDP2.
+        micro_batches: global row indices that this process computes in turn.
+    """
 
-    @classmethod
-    def build(
-        cls,
+    def __init__(
+        self,
         network: Network,
         objective: Objective,
         settings: TrainConfig,
@@ -172,22 +170,16 @@ class Trainer:
         rng: CounterRNG,
         world: World = World(),  # noqa: B008 (frozen)
         validator: Validator | None = None,
-    ) -> Self:
-        """Build the trainer of a new run. The optimizers come last, since FSDP2 replaces the parameters."""
+    ) -> None:
         apply_compile_and_checkpointing(network, objective, hardware)
         loss = LossModule(network, objective.to(next(network.parameters()).device))
-        parallel_loss = parallelize(loss, get_blocks(network), hardware, world)
-        return cls(
-            TrainingState(network, objective, settings, validator),
-            parallel_loss,
-            settings,
-            is_bfloat16=hardware.precision == "bfloat16",
-            world=world,
-            micro_batches=world.local_rows(settings.batch_size, hardware.gradient_accumulation_steps),
-            time_rng=rng.child("times"),
-            mask_rng=rng,
-            dropout_rng=rng.child("dropout"),
-        )
+        self.loss = parallelize(loss, get_blocks(network), hardware, world)
+        # After that, since FSDP2 replaces the parameters, which the optimizers take.
+        self.state = TrainingState(network, objective, settings, validator)
+        self.settings, self.world = settings, world
+        self.is_bfloat16 = hardware.precision == "bfloat16"
+        self.micro_batches = world.local_rows(settings.batch_size, hardware.gradient_accumulation_steps)
+        self.time_rng, self.mask_rng, self.dropout_rng = rng.child("times"), rng, rng.child("dropout")
 
     def train_step(self, batches: Batches) -> int:
         """Take the next step and return the number of tokens in the batch of all processes.
@@ -207,7 +199,7 @@ class Trainer:
             t_B = stratified_times(self.time_rng, state.step, indices_B, self.settings.batch_size)
             u_BK = self.mask_rng.uniform(state.step, indices_B, state.objective.num_mask_samples * length)
             dropout_keys = None
-            if cast("SupportsDropout", state.network).dropout > 0:
+            if cast("Network", state.network).dropout > 0:
                 dropout_keys = self.dropout_rng.keys(state.step, indices_B)
             if len(self.micro_batches) > 1:
                 set_gradient_sync(self.loss, is_last=rows == self.micro_batches[-1])
@@ -249,7 +241,7 @@ class LossModule(nn.Module):
         """Return `Objective.loss`, (B,); `dropout_keys` is (B, 2), or None without dropout."""
         denoiser = cast("Denoiser", self.network)
         if dropout_keys is not None:
-            denoiser = DenoiserWithDropout(cast("SupportsDropout", self.network), dropout_keys)
+            denoiser = DenoiserWithDropout(cast("Network", self.network), dropout_keys)
         return self.objective.loss(denoiser, tokens, t, u, class_labels)
 
 

@@ -140,59 +140,29 @@ class TrainMetrics:
     Attributes:
         step: steps taken.
         steps: steps of the run.
-        loss: mean, in bits per token or dimension.
-        max_loss: maximum of a step, which shows spikes.
-        grad_norm: mean, before clipping.
-        lr: learning rate of the last step.
-        tokens_per_sec: of all processes.
-        flops_per_sec: matmuls of forward and backward pass, the head at every position included.
-        mfu: model FLOPs utilization, `flops_per_sec` as a fraction of the machine's matmul peak in the same precision.
-        peak_mem_mib: peak memory of this process.
-        eta_s: estimated seconds left.
+        scalars: by their tags in loggers, see `MetricsProcessor.compute`.
         objective: what the objective has learned, in a few words; empty for most.
         validation: the bound after this step, if there was a validation.
     """
 
     step: int
     steps: int
-    loss: float
-    max_loss: float
-    grad_norm: float
-    lr: float
-    tokens_per_sec: float
-    flops_per_sec: float
-    mfu: float
-    peak_mem_mib: float
-    eta_s: float
-    objective: str
+    scalars: dict[str, float]
+    objective: str = ""
     validation: Validation | None = None
-
-    def scalars(self) -> dict[str, float]:
-        """Return the metrics by their tags in loggers."""
-        validation = self.validation
-        return {
-            "train/loss": self.loss,
-            "train/max_loss": self.max_loss,
-            "train/lr": self.lr,
-            "train/grad_norm": self.grad_norm,
-            "perf/tokens_per_sec": self.tokens_per_sec,
-            "perf/flops_per_sec": self.flops_per_sec,
-            "perf/mfu": self.mfu,
-            "perf/peak_mem_mib": self.peak_mem_mib,
-            "perf/eta_s": self.eta_s,
-            **({"validation/loss": validation.value, "validation/stderr": validation.stderr} if validation else {}),
-        }
 
     def __str__(self) -> str:
         width = len(str(self.steps))
         objective = f"  {self.objective}" if self.objective else ""
         if self.validation:
             objective += f"  validation {self.validation.value:.4f} ± {self.validation.stderr:.4f} bits"
+        value = {tag.partition("/")[2]: scalar for tag, scalar in self.scalars.items() if "validation" not in tag}
         return (
-            f"step {self.step:{width}d}/{self.steps}  {self.step / self.steps:4.0%}  loss {self.loss:.4f} bits"
-            f" (max {self.max_loss:.3g})  lr {self.lr:.2e}  grad_norm {self.grad_norm:.3g}"
-            f"  {self.tokens_per_sec:,.0f} tokens/s  {self.flops_per_sec / 1e9:,.3g} GFLOP/s  MFU {self.mfu:.0%}"
-            f"  {self.peak_mem_mib:,.0f} MiB  {_format_duration(self.eta_s)} left{objective}"
+            f"step {self.step:{width}d}/{self.steps}  {self.step / self.steps:4.0%}  loss {value['loss']:.4f} bits"
+            f" (max {value['max_loss']:.3g})  lr {value['lr']:.2e}  grad_norm {value['grad_norm']:.3g}"
+            f"  {value['tokens_per_sec']:,.0f} tokens/s  {value['flops_per_sec'] / 1e9:,.3g} GFLOP/s"
+            f"  MFU {value['mfu']:.0%}  {value['peak_mem_mib']:,.0f} MiB  {_format_duration(value['eta_s'])} left"
+            f"{objective}"
         )
 
 
@@ -228,23 +198,22 @@ class MetricsProcessor:
         seconds_per_step = (now - self._started) / max(1, state.step - self._first_step)
         tokens_per_sec = self._tokens / max(now - self._logged, 1e-9)
         flops_per_sec = tokens_per_sec * self._flops
-        metrics = TrainMetrics(
-            step=state.step,
-            steps=self._steps,
-            loss=state.history.mean_loss(*steps),
-            max_loss=state.history.max_loss(*steps),
-            grad_norm=state.history.mean_grad_norm(*steps),
-            lr=lr,
-            tokens_per_sec=tokens_per_sec,
-            flops_per_sec=flops_per_sec,
-            mfu=flops_per_sec / self._peak_flops,
-            peak_mem_mib=get_peak_memory_mib(state.device),
-            eta_s=seconds_per_step * (self._steps - state.step),
-            objective=", ".join(f"{name} {value:.3g}" for name, value in state.objective.extra_metrics().items()),
-            validation=validation,
-        )
+        scalars = {
+            "train/loss": state.history.mean_loss(*steps),  # in bits per token or dimension
+            "train/max_loss": state.history.max_loss(*steps),  # of a step, which shows spikes
+            "train/lr": lr,  # of the last step
+            "train/grad_norm": state.history.mean_grad_norm(*steps),  # before clipping
+            "perf/tokens_per_sec": tokens_per_sec,  # of all processes
+            "perf/flops_per_sec": flops_per_sec,  # of forward and backward pass, with the head at every position
+            "perf/mfu": flops_per_sec / self._peak_flops,  # as a fraction of the matmul peak in the same precision
+            "perf/peak_mem_mib": get_peak_memory_mib(state.device),  # of this process
+            "perf/eta_s": seconds_per_step * (self._steps - state.step),
+        }
+        if validation:
+            scalars |= {"validation/loss": validation.value, "validation/stderr": validation.stderr}
+        objective = ", ".join(f"{name} {value:.3g}" for name, value in state.objective.extra_metrics().items())
         self._logged, self._tokens, self._logged_step = now, 0, state.step
-        return metrics
+        return TrainMetrics(state.step, self._steps, scalars, objective, validation)
 
 
 def _mean(values: Tensor) -> float:

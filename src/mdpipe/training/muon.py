@@ -71,8 +71,8 @@ class Muon(EagerOptimizer):
         cautious_weight_decay: bool = False,
         **defaults: object,
     ) -> None:
-        self._is_cautious = cautious_weight_decay
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, **defaults})
+        defaults |= {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+        super().__init__(params, {"cautious_weight_decay": cautious_weight_decay, **defaults})
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]
@@ -89,7 +89,7 @@ class Muon(EagerOptimizer):
                 updates = list(map(_shard, [matrix.view(shape) for matrix in orthogonal], parameters))
                 weights = [to_local(parameter) for parameter in parameters]
                 decay = group["lr"] * group["weight_decay"]
-                if self._is_cautious:
+                if group["cautious_weight_decay"]:
                     decay_cautiously(weights, updates, decay)
                 else:
                     torch._foreach_mul_(weights, 1 - decay)
@@ -125,21 +125,8 @@ class NorMuon(Muon):
         W <- (1 - r d) W - 0.2 sqrt(R C) r O' / |O'|
 
     Every update has a root mean square of 0.2, as Muon's has. Without memory, beta2 = 0, all rows get the same norm.
+    beta2 is the argument `row_beta2`.
     """
-
-    def __init__(
-        self,
-        params: Iterable[dict[str, object]],
-        lr: float,
-        momentum: float,
-        weight_decay: float,
-        *,
-        row_beta2: float,
-        cautious_weight_decay: bool = False,
-    ) -> None:
-        super().__init__(
-            params, lr, momentum, weight_decay, cautious_weight_decay=cautious_weight_decay, row_beta2=row_beta2
-        )
 
     def _normalize(
         self, parameters: list[nn.Parameter], orthogonal: list[Tensor], group: dict[str, Any]

@@ -15,9 +15,6 @@ from torch.utils.checkpoint import checkpoint
 
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import Network, get_blocks
-from mdpipe.networks.transformer import Transformer
-from mdpipe.networks.unet import UNet
-from mdpipe.networks.uvit import PATCH_SIZE, UViT
 from mdpipe.params.training import HardwareConfig
 from mdpipe.processes import MEBIBYTE, peak_rss_mib
 
@@ -159,16 +156,12 @@ def forward_flops(network: Network, length: int) -> int:
     A linear layer takes 2 operations per weight and position, a convolution 2 per weight and pixel, and attention among
     P positions 4 P^2 D for its two products.
     """
-    pixels = length // math.prod(network.shape[2:]) if isinstance(network, UNet | UViT) else 0
-    # Not by isinstance, since a subclass may compute something else.
-    if type(network) is Transformer:
-        positions, attention_width = length, len(network.attention) * network.head.in_features
-    elif type(network) is UNet:
-        positions, attention_width = pixels, network.config.hidden_size
-    elif type(network) is UViT:
-        positions, attention_width = pixels // PATCH_SIZE**2, len(network.middle) * network.config.transformer_width
-    else:
+    # Not an inherited one, since a subclass may compute something else.
+    size = network.attention_size(length) if "attention_size" in vars(type(network)) else None
+    if size is None:
         return forward_flops_by_torch(network, length)
+    positions, attention_width = size
+    pixels = length // math.prod(network.shape[2:])
     flops = 4 * positions**2 * attention_width
     for name, module in network.named_modules():
         if isinstance(module, nn.Linear):

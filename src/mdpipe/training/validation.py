@@ -61,6 +61,7 @@ class Validator:
         self._settings, self._rng = settings, rng
         self._steps = [*range(settings.every, steps, settings.every), steps]
         self._results = torch.full((len(self._steps), 2), math.nan, dtype=torch.float64)
+        self._modules = nn.ModuleDict({"network": self._network, "objective": self._objective})
         self._best = self._weights() if settings.keep_best else {}
 
     @property
@@ -88,11 +89,11 @@ class Validator:
         """Return the state dicts of network and objective with the lowest bound; None without `keep_best`."""
         if not self._best:
             return None
-        parts: tuple[dict[str, Tensor], dict[str, Tensor]] = ({}, {})
-        for name, tensor in self._best.items():
-            part, _, key = name.partition("/")
-            parts[part == "objective"][key] = tensor
-        return parts
+        network, objective = (
+            {name.removeprefix(part): tensor for name, tensor in self._best.items() if name.startswith(part)}
+            for part in ("network.", "objective.")
+        )
+        return network, objective
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the tensors that a checkpoint keeps."""
@@ -104,12 +105,7 @@ class Validator:
         self._best = {name: state_dict[f"best/{name}"].cpu() for name in self._best}
 
     def _weights(self) -> dict[str, Tensor]:
-        modules = {"network": self._network, "objective": self._objective}
-        return {
-            f"{part}/{name}": tensor.detach().to("cpu", copy=True)
-            for part, module in modules.items()
-            for name, tensor in module.state_dict().items()
-        }
+        return {name: tensor.to("cpu", copy=True) for name, tensor in self._modules.state_dict().items()}
 
     @torch.inference_mode()
     def _bits(self) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.diffusion.objectives.baselines import D3PM, AnyOrder, MaskGIT
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
-from mdpipe.diffusion.time_distributions import build_time_distribution
+from mdpipe.diffusion.schedules.base import build_time_distribution
 from mdpipe.evaluation.enumerated import masks
 from mdpipe.params.diffusion import LogitNormalConfig, ObjectiveConfig, UniformTimesConfig
 from tests.diffusion.objectives.enumeration import NODES, legendre

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.samplers.autoregressive import Autoregressive
+from mdpipe.diffusion.samplers.baselines import Autoregressive
 from mdpipe.diffusion.schedules.base import Linear
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.denoisers import RNG, Mixing, masks

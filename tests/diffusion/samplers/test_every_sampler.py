@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mdpipe.diffusion.denoiser import TokenSampler
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.schedules.base import Cosine, Linear
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params.diffusion import CosineConfig, LinearConfig
 from mdpipe.params.sampling import SamplerConfig
 from tests.diffusion.samplers.denoisers import RNG, Independent, Labeled, Mixing, masks, sampler_of

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.samplers.first_hitting import FirstHitting
+from mdpipe.diffusion.samplers.baselines import FirstHitting
 from mdpipe.diffusion.schedules.base import Cosine, Linear
 from mdpipe.params.diffusion import CosineConfig, LinearConfig
 from tests.diffusion.chance import FALSE_ALARM, chi_square_chance

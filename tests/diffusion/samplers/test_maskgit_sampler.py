@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.samplers.maskgit import MIN_UNIFORM, MaskGIT, gumbel
+from mdpipe.diffusion.samplers.baselines import MIN_UNIFORM, MaskGIT, gumbel
 from mdpipe.diffusion.schedules.base import TIME_GRIDS, Cosine, Linear
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.sampling import MaskGITSamplerConfig

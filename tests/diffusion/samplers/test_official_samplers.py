@@ -4,13 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.denoiser import ConditionalModel, TokenSampler
 from mdpipe.diffusion.objectives.genmd4 import PerTokenSchedule
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.ancestral import AncestralStepwise
 from mdpipe.diffusion.samplers.base import Sampler, Start, TimeStep
 from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.sampling import AncestralStepwiseConfig
 from tests.diffusion.objectives.test_official_objectives import FixtureDenoiser

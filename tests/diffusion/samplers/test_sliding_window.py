@@ -1,17 +1,17 @@
 """Long sequences: the windows, the tokens that each is given, and that each has its own random numbers."""
 
-import pytest
+from functools import partial
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.denoiser import ConditionalModel, TokenSampler
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler, Start, sample_sliding_window
-from mdpipe.diffusion.samplers.first_hitting import FirstHitting
+from mdpipe.diffusion.samplers.baselines import FirstHitting
 from mdpipe.diffusion.schedules.base import Linear, Schedule
-from mdpipe.diffusion.token_sampling import TokenSampler
 from tests.diffusion.samplers.denoisers import RNG, Independent, Labeled, Mixing, sampler_of
 
 V = 99  # More than there are windows, so that no window is numbered like the mask.
@@ -37,9 +37,8 @@ def test_windows_are_full_and_given_the_end_of_the_one_before(length, window, ov
     overlap = min(overlap, window - 1)
     tokens, sampler = torch.full((2, length), V), Numbering()
     tokens[1, known % length] = 0
-    filled = sample_sliding_window(
-        sampler, Mixing(V, False), Linear(), V, tokens, RNG, torch.arange(2), window=window, overlap=overlap
-    )
+    sample = partial(sampler, Mixing(V, False), Linear(), V, examples=torch.arange(2))
+    filled = sample_sliding_window(sample, tokens, RNG, window=window, overlap=overlap)
     shown = [seen for seen, _ in sampler.calls]
     assert all(seen.shape == (2, min(window, length)) for seen in shown)
     assert filled[1, known % length] == 0
@@ -57,56 +56,26 @@ def test_windows_have_different_random_numbers():
     """From the same numbers, windows of 32 bits would be equal; from different ones, with probability 2^-32 per row."""
     sampler = sampler_of("ancestral", steps=4)
     tokens = torch.full((3, 64), 2)
-    samples = sample_sliding_window(
-        sampler, Independent(0.5, 0.5), Linear(), 2, tokens, RNG, torch.arange(3), window=32, overlap=0
-    )
+    sample = partial(sampler, Independent(0.5, 0.5), Linear(), 2, examples=torch.arange(3))
+    samples = sample_sliding_window(sample, tokens, RNG, window=32, overlap=0)
     assert (samples[:, :32] != samples[:, 32:]).any(dim=1).all()
 
 
 def test_labels_and_token_sampler_are_passed_to_each_window():
     sampler, progress = FirstHitting(), []
     classes, tokens = torch.tensor([2, 0]), torch.full((2, 7), 3)
+    sample = partial(sampler, Labeled(3), Linear(), 3, examples=torch.arange(2), class_labels=classes)
     samples = sample_sliding_window(
-        sampler,
-        Labeled(3),
-        Linear(),
-        3,
+        sample,
         tokens,
         RNG,
-        torch.arange(2),
         window=4,
         overlap=2,
-        class_labels=classes,
         on_step=lambda done, of, state: progress.append((done, of, int((state == 3).sum()))),
     )
     assert torch.equal(samples, classes[:, None].expand(2, 7))
     assert progress == [(1, 3, 6), (2, 3, 2), (3, 3, 0)]
-    likeliest = sample_sliding_window(
-        sampler,
-        Independent(0.2, 0.3, 0.5),
-        Linear(),
-        3,
-        tokens,
-        RNG,
-        torch.arange(2),
-        window=4,
-        overlap=2,
-        token_sampler=TokenSampler(top_k=1),
-    )
+    model = (Independent(0.2, 0.3, 0.5), Linear(), 3)
+    sample = partial(sampler, *model, examples=torch.arange(2), token_sampler=TokenSampler(top_k=1))
+    likeliest = sample_sliding_window(sample, tokens, RNG, window=4, overlap=2)
     assert (likeliest == 2).all() and (tokens == 3).all()
-
-
-@pytest.mark.parametrize("overlap", [-1, 4])
-def test_an_overlap_that_leaves_nothing_of_the_window_is_refused(overlap):
-    with pytest.raises(ValueError, match=r"overlap must lie in \[0, 4\), window being 4"):
-        sample_sliding_window(
-            Numbering(),
-            Mixing(V, False),
-            Linear(),
-            V,
-            torch.full((1, 9), V),
-            RNG,
-            torch.arange(1),
-            window=4,
-            overlap=overlap,
-        )

@@ -47,6 +47,8 @@ class Objective(Configurable, nn.Module, ABC):
         vocab_size: V.
     """
 
+    estimator: str
+    """Name of the bound in tables."""
     is_exact: ClassVar[bool] = False
     """True if `elbo` is -log p(x) itself, the same for all times and uniforms."""
     learning_rate: float | None = None
@@ -63,11 +65,6 @@ class Objective(Configurable, nn.Module, ABC):
     def is_causal(self) -> bool:
         """Return True if the denoiser must be causal: its output at a position depends on the tokens up to there."""
         return self.config.is_causal
-
-    @property
-    @abstractmethod
-    def estimator(self) -> str:
-        """Return the name of the bound in tables."""
 
     def extra_metrics(self) -> dict[str, float]:
         """Return what the objective has learned so far, for the training log."""

@@ -77,18 +77,17 @@ class GenMD4(Objective, config=GenMD4Config):
     token's distribution depends on the time, so that only a time-conditioned denoiser can represent it.
     """
 
+    estimator = "genmd4 bound"
     num_mask_samples = 2
 
     def __init__(self, config: GenMD4Config, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
         self.schedule = PerTokenSchedule(vocab_size, config.initial_exponent, config.epsilon)
-        self.discrete_time = None if config.timesteps is None else DiscreteTime(config.timesteps, config.time_grid)
+        self.discrete_time: DiscreteTime | None = None
+        if config.timesteps is not None:
+            self.discrete_time = DiscreteTime(config.timesteps, config.time_grid)
+            self.estimator = f"genmd4 bound, T = {config.timesteps}"
         self.learning_rate = config.exponent_learning_rate
-
-    @property
-    def estimator(self) -> str:
-        """Return the name of the bound, with its number of steps in discrete time."""
-        return "genmd4 bound" if self.discrete_time is None else f"genmd4 bound, T = {self.discrete_time.timesteps}"
 
     def extra_metrics(self) -> dict[str, float]:
         """Return the smallest, the median and the largest exponent."""

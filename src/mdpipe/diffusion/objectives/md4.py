@@ -19,8 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
-from mdpipe.diffusion.schedules.base import DiscreteTime, build_schedule
-from mdpipe.diffusion.time_distributions import build_time_distribution
+from mdpipe.diffusion.schedules.base import DiscreteTime, build_schedule, build_time_distribution
 from mdpipe.params.diffusion import (
     CountedLossConfig,
     MD4Config,
@@ -168,16 +167,14 @@ class WeightedObjective(AbsorbingObjective):
 class MD4(WeightedObjective, config=MD4Config):
     """The paper's objective: by default the bound itself is the loss."""
 
+    estimator = "md4 bound"
+
     def __init__(self, config: MD4Config, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
         self.num_mask_samples = config.num_mask_samples
         if config.timesteps is not None:
             self.discrete_time = DiscreteTime(config.timesteps, config.time_grid)
-
-    @property
-    def estimator(self) -> str:
-        """Return the name of the bound, with its number of steps in discrete time."""
-        return "md4 bound" if self.discrete_time is None else f"md4 bound, T = {self.discrete_time.timesteps}"
+            self.estimator = f"md4 bound, T = {config.timesteps}"
 
 
 def masked_token_losses(

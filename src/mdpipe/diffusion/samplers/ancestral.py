@@ -4,15 +4,14 @@ Shapes: B batch, L length, V vocabulary.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.denoiser import ConditionalModel
+from mdpipe.diffusion.denoiser import ConditionalModel, sample_categorical
 from mdpipe.diffusion.samplers.base import DiscreteTimeSampler, PaperSampler, Start, TimeStep
 from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.diffusion.token_sampling import sample_categorical
 from mdpipe.params.sampling import AncestralConfig, AncestralStepwiseConfig, GenMD4AncestralConfig, TwoStageConfig
 
 
@@ -135,16 +134,6 @@ def _draw_steps(steps: list[TimeStep], u: Tensor) -> Tensor:
     return torch.searchsorted(unmasked.to(u.device), u.contiguous(), right=True)
 
 
-class HasAlpha(Protocol):
-    """The part of a schedule that the sampler uses."""
-
-    def alpha(self, t: Tensor, /) -> Tensor:
-        """Return the probabilities (..., V) that each token of the vocabulary is still unmasked at times (...).
-
-        A schedule that is the same for all tokens may return (...), without the vocabulary.
-        """
-
-
 @dataclass(frozen=True)
 class PerTokenStep:
     """A step from t to s < t, with the probability (V,) that each token is unmasked, or one () for all."""
@@ -162,8 +151,11 @@ class GenMD4Ancestral(DiscreteTimeSampler, config=GenMD4AncestralConfig):
     unmasked thus depends on the network's prediction, and cannot be precomputed. Equal schedules give Algorithm 2.
     """
 
-    def plan(self, schedule: HasAlpha, start: Start) -> list[PerTokenStep]:
-        """Return the steps through the grid, and one more at time 0 if a token may still be masked there."""
+    def plan(self, schedule: Any, start: Start) -> list[PerTokenStep]:
+        """Return the steps through the grid, and one more at time 0 if a token may still be masked there.
+
+        The schedule's alpha(t) is (..., V), or (...) if it is the same for all tokens of the vocabulary.
+        """
         times = self.times
         alphas = [*schedule.alpha(times.to(start.tokens.device)).to(torch.float64)]
         if (alphas[-1] < 1).any():

@@ -11,10 +11,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.denoiser import ConditionalModel, Denoiser
+from mdpipe.diffusion.denoiser import ConditionalModel, Denoiser, TokenSampler
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import TIME_GRIDS, Schedule
-from mdpipe.diffusion.token_sampling import TokenSampler
 from mdpipe.params.kinds import Configurable, implementation
 from mdpipe.params.sampling import SamplerConfig
 
@@ -174,52 +173,33 @@ def build_sampler(config: SamplerConfig) -> Sampler[Any]:
 
 
 def sample_sliding_window(
-    sampler: Sampler[ScheduleT],
-    denoiser: Denoiser,
-    schedule: ScheduleT,
-    vocab_size: int,
+    sample: Callable[[Tensor, CounterRNG], Tensor],
     tokens: Tensor,
     rng: CounterRNG,
-    examples: Tensor,
     *,
     window: int,
     overlap: int,
-    class_labels: Tensor | None = None,
-    token_sampler: TokenSampler = DEFAULT,
     on_step: OnStep | None = None,
 ) -> Tensor:
     """Sample the masked positions of tokens (B, N) of any length N, window by window from left to right.
 
     Each window is given the last `overlap` tokens of the one before. Every window is full, so the last one of a long
-    sequence starts early enough to end with it, and is given more. The arguments are those of a sampler; `on_step` is
-    called after each window instead of each step. Each window has its own stream of random numbers.
+    sequence starts early enough to end with it, and is given more. Each has its own stream of random numbers.
 
     Args:
-        sampler: samples one window.
-        denoiser: as for the sampler, like the arguments that are not listed here.
+        sample: samples one window (B, L): a sampler with all other arguments bound.
+        tokens: as for a sampler.
+        rng: as for a sampler.
         window: tokens that the network takes.
-        overlap: tokens of a window that it shares with the one before.
-
-    Raises:
-        ValueError: if the overlap is negative or not smaller than the window.
+        overlap: tokens of a window that it shares with the one before, fewer than the window has.
+        on_step: called after each window.
     """
-    if not 0 <= overlap < window:
-        raise ValueError(f"overlap must lie in [0, {window}), window being {window}, not {overlap}")
     last = max(0, tokens.shape[1] - window)
     starts = [*range(0, last, window - overlap), last]
     tokens = tokens.clone()
     for done, start in enumerate(starts, start=1):
         block = slice(start, start + window)
-        tokens[:, block] = sampler(
-            denoiser,
-            schedule,
-            vocab_size,
-            tokens[:, block],
-            rng.child(f"window {done}"),
-            examples,
-            class_labels=class_labels,
-            token_sampler=token_sampler,
-        )
+        tokens[:, block] = sample(tokens[:, block], rng.child(f"window {done}"))
         if on_step is not None:
             on_step(done, len(starts), tokens.clone())
     return tokens
