@@ -48,9 +48,17 @@ class Measured:
         half = stdtrit(self.seeds - 1, 1 - LEVEL / 2) * self.stderr
         return self.value - half, self.value + half
 
-    def shown(self, number: float) -> float:
-        """Return a number of this scale on the scale of the measure."""
-        return math.exp(number) if self.is_log else number
+    @property
+    def shown(self) -> tuple[float, float, float]:
+        """Return the value and the ends of its interval on the scale of the measure: a ratio is no logarithm."""
+        value, (low, high) = self.value, self.interval
+        return (math.exp(value), math.exp(low), math.exp(high)) if self.is_log else (value, low, high)
+
+    @classmethod
+    def of(cls, estimate: SeedsEstimate, seeds: int, value: float | None = None, *, is_log: bool = False) -> "Measured":
+        """Return a measure of this many trainings with the errors, and perhaps another value than the estimate's."""
+        at = estimate.value if value is None else value
+        return cls(at, estimate.stderr, estimate.stderr_seeds, seeds, is_log)
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,7 @@ class Judged:
 
 def of_costs(totals: Array, sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None) -> Measured:
     """Return the mean bits per token of costs in nats (S, N), differences say, paired over trainings and examples."""
-    return _measured(seeds_estimate(totals, sizes, clusters).scaled(1 / math.log(2)), len(totals))
+    return Measured.of(seeds_estimate(totals, sizes, clusters).scaled(1 / math.log(2)), len(totals))
 
 
 def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | None) -> Measured:
@@ -81,7 +89,7 @@ def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | 
     means = [float(square.mean()) for square in squares]
     influence = squares[0] / means[0] - squares[1] / means[1]
     estimate = seeds_estimate(influence, np.ones(first.shape[1], dtype=np.int64), clusters)
-    return _measured(estimate, len(first), math.log(means[0] / means[1]), is_log=True)
+    return Measured.of(estimate, len(first), math.log(means[0] / means[1]), is_log=True)
 
 
 def exponent(
@@ -104,13 +112,16 @@ def exponent(
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(weights @ np.log(means))
     influence = np.tensordot(weights / means, excess, axes=1)
-    return _measured(seeds_estimate(influence, sizes, clusters), excess.shape[1], value)
+    return Measured.of(seeds_estimate(influence, sizes, clusters), excess.shape[1], value)
 
 
 def mean_log_ratio(first: Array, second: Array) -> Measured:
-    """Return the mean log ratio of positive numbers (S, K) of S trainings, whose errors are over trainings only."""
+    """Return the mean log ratio of positive numbers (S, K) of S trainings, whose errors are over trainings only.
+
+    The interval is exact for normal log ratios; one training has none, and NaN as its error.
+    """
     logs = np.log(first / second).mean(axis=1)
-    stderr = float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    stderr = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
     return Measured(float(logs.mean()), stderr, stderr, len(logs), is_log=True)
 
 
@@ -143,11 +154,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted
-
-
-def _measured(estimate: SeedsEstimate, seeds: int, value: float | None = None, *, is_log: bool = False) -> Measured:
-    at = estimate.value if value is None else value
-    return Measured(at, estimate.stderr, estimate.stderr_seeds, seeds, is_log)
 
 
 def _upper_tail(measured: Measured, end: float, sign: int) -> float:

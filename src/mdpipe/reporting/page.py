@@ -19,7 +19,7 @@ from markupsafe import Markup
 from mdpipe.reporting.charts import Chart, color_scheme
 from mdpipe.reporting.images import COLUMNS
 from mdpipe.reporting.markdown import format_number
-from mdpipe.reporting.tables_io import to_display, to_markdown
+from mdpipe.reporting.schemas import to_display, to_markdown
 
 FOLDER = Path(__file__).parent
 

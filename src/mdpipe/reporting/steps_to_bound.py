@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
 import polars as pl
-from scipy.special import stdtr, stdtrit
 
 from mdpipe.evaluation.estimate import SeedsEstimate
+from mdpipe.reporting.claims import Measured, judge, mean_log_ratio
 from mdpipe.reporting.markdown import format_measurement, format_number
 from mdpipe.reporting.schemas import integers, numbers, texts
 from mdpipe.reporting.tables import rounded
 
-CONFIDENCE = 0.95
 RATIO_DIGITS = 3
 P_DIGITS = 1
 """Significant digits of ratios and of p-values in the table to read."""
@@ -101,34 +101,6 @@ def first_crossing(steps: Sequence[float], bits: Sequence[float], bound: float) 
     return steps[reached - 1] + fraction * (steps[reached] - steps[reached - 1])
 
 
-def ratio_interval(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, float, float]:
-    r"""Return the geometric mean of the ratios of paired values, and the ends of its 95 % interval by Student's t.
-
-    exp(d +- t sd(d_s) / sqrt(S)) with d_s = log(values_s / baseline_s), d their mean, and t of S - 1 degrees of
-    freedom: exact for normal log ratios. One pair has no interval: its ends are NaN.
-
-    Args:
-        values: positive, (S,).
-        baseline: positive, (S,), of the same seeds.
-    """
-    logs = [math.log(value / other) for value, other in zip(values, baseline, strict=True)]
-    mean = fmean(logs)
-    half = student_t(len(logs) - 1) * stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
-
-
-def student_t(degrees: int) -> float:
-    """Return half the width of a 95 % interval of Student's t, in standard errors."""
-    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
-
-
-def p_value(estimate: SeedsEstimate, degrees: int) -> float:
-    """Return the two-sided p-value of Student's t for an estimate of 0."""
-    if not estimate.stderr:
-        return 0.0 if estimate.value else 1.0
-    return float(2 * stdtr(degrees, -abs(estimate.value) / estimate.stderr))
-
-
 def changed_settings(settings: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     """Return the settings that differ from another run's, `train.steps 300, network.qk_norm true`.
 
@@ -191,14 +163,16 @@ def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]
         "steps_ratio_to_changed": (reached, changed.reached),
         "cpu_ratio": (seconds, baseline.cpu_seconds_to_bound),
     }
-    for name, (values, others) in ratios.items():
-        if run is not baseline and values and others:
-            row |= zip(_interval(name), ratio_interval(values, others), strict=True)
+    compared = {
+        name: mean_log_ratio(*(np.array(one)[:, None] for one in pair))
+        for name, pair in ratios.items()
+        if run is not baseline and all(pair)
+    }
     if run.difference is not None:
-        degrees, value = len(run.steps) - 1, run.difference.value
-        half = student_t(degrees) * run.difference.stderr
-        row |= zip(_interval("difference"), (value, value - half, value + half), strict=True)
-        row["difference_p"] = p_value(run.difference, degrees)
+        compared["difference"] = Measured.of(run.difference, len(run.steps))
+        row["difference_p"] = judge(compared["difference"], None, 0.0).p
+    for name, measured in compared.items():
+        row |= zip(_interval(name), measured.shown, strict=True)
     return {name: rounded(row.get(name)) for name in STEPS_TO_BOUND}
 
 

@@ -221,11 +221,6 @@ def with_means(
     return frame.sort([*key, by_run, is_replicate, position, "estimator"], nulls_last=True)
 
 
-def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
-    """Return one row for each run of params.yaml, and the references: what a person reads."""
-    return table.filter(pl.col("replicate_of").is_null()) if "replicate_of" in table.columns else table
-
-
 def rounded(value: Any) -> Any:
     """Round a number as records are; NaN is null."""
     if not isinstance(value, float):

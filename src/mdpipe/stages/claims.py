@@ -204,11 +204,10 @@ def _fids(params: Params, run: str, samplers: list[str]) -> Array:
 
 
 def _row(name: str, params: Params, claim: Claim, measured: Measured) -> dict[str, Any]:
-    ends = [measured.shown(end) for end in measured.interval]
-    value = measured.shown(measured.value)
+    value, low, high = measured.shown
     scale = value if measured.is_log else 1.0
     found = {"value": value, "stderr": measured.stderr * scale, "stderr_seeds": measured.stderr_seeds * scale}
-    found |= dict(zip(("low", "high"), ends, strict=True))
+    found |= {"low": low, "high": high}
     return {
         "claim": name,
         **claim.model_dump(include={"statement", "where", "published", "published_value"}),

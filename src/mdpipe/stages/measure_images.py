@@ -28,8 +28,7 @@ from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline import paths
-from mdpipe.reporting.images import Pixels, save_png
-from mdpipe.reporting.neighbors import Neighbors, neighbor_picture
+from mdpipe.reporting.images import Neighbors, Pixels, neighbor_picture, save_png
 from mdpipe.stages.model_io import TrainedModel, compute_device, load_model
 from mdpipe.stages.sampling import all_masked, sample
 

@@ -50,9 +50,9 @@ from mdpipe.reporting.page import (
     settings_table,
 )
 from mdpipe.reporting.published import compare_with_published, read_published
+from mdpipe.reporting.schemas import to_markdown, without_replicates, write_table
 from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
-from mdpipe.reporting.tables import with_means, without_replicates
-from mdpipe.reporting.tables_io import to_markdown, write_table
+from mdpipe.reporting.tables import with_means
 from mdpipe.stages.claims import claims_markdown, claims_table, read_costs, readable_claims
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
