@@ -68,12 +68,7 @@ def image_unmasking_gif(frames: Pixels, masked: npt.NDArray[np.bool_], columns: 
         masked: (F, N, H, W, C), True for pixels that are still masked.
         columns: images in a row.
         scale: side of a displayed pixel.
-
-    Raises:
-        ValueError: the shapes of the two arrays differ or are not as above.
     """
-    if frames.ndim != 5 or frames.shape != masked.shape or not len(frames):
-        raise ValueError(f"frames and masked should both be (F, N, H, W, C), not {frames.shape} and {masked.shape}")
 
     def draw(moment: int, _before: int) -> Image.Image:
         return compose(hatch_masked(frames[moment], masked[moment], scale), columns)
@@ -97,11 +92,8 @@ def text_unmasking_gif(moments: Sequence[Sequence[Moment]]) -> bytes:
     Args:
         moments: moments[moment][sample][token] is the token's text, or None if it is masked; the last moment has no
             None, and an unmasked token keeps its text.
-
-    Raises:
-        ValueError: there is nothing to show, the last moment has masked tokens, or moments differ in their tokens.
     """
-    boxes = _lay_out(_finished_texts(moments))
+    boxes = _lay_out([[token or "" for token in sample] for sample in moments[-1]])
     height = max((box.top for box in boxes), default=0) + ROW_HEIGHT + TEXT_MARGIN
     font = ImageFont.load_default(FONT_SIZE)
 
@@ -186,18 +178,6 @@ def _hatch(height: int, width: int) -> Pixels:
     """Return (height, width, 3): diagonal strokes on the color of the mask."""
     diagonal = np.add.outer(np.arange(height), np.arange(width)) % HATCH_PERIOD
     return np.where((diagonal < HATCH_PERIOD // 4)[..., None], HATCH_COLOR, MASK_COLOR).astype(np.uint8)
-
-
-def _finished_texts(moments: Sequence[Sequence[Moment]]) -> list[list[str]]:
-    if not moments or not any(moments[-1]):
-        raise ValueError("there is no text to animate: the last moment is empty")
-    lengths = [[len(sample) for sample in moment] for moment in moments]
-    if any(of_moment != lengths[-1] for of_moment in lengths):
-        raise ValueError("all moments must have the same samples with the same number of tokens")
-    finished = [[token for token in sample if token is not None] for sample in moments[-1]]
-    if [len(sample) for sample in finished] != lengths[-1]:
-        raise ValueError("the last moment must be the finished text: it has masked tokens")
-    return finished
 
 
 @dataclass(frozen=True)

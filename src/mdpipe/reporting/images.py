@@ -55,47 +55,23 @@ def class_by_class(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.
 
 
 def contact_sheet(images: Pixels, columns: int = COLUMNS) -> Image.Image:
-    """Lay images out in rows of `columns`, each about `SHOWN_EDGE` pixels wide.
-
-    Raises:
-        ValueError: see `image_grid`.
-    """
+    """Lay images out in rows of `columns`, each about `SHOWN_EDGE` pixels wide."""
     return image_grid(images, columns, max(1, SHOWN_EDGE // images.shape[1]))
 
 
 def image_grid(images: Pixels, columns: int, scale: int) -> Image.Image:
-    """Lay N images of H x W pixels and 1 or 3 channels out in rows, each pixel `scale` x `scale` large.
-
-    Raises:
-        ValueError: the array is not (N, H, W, 1) or (N, H, W, 3) uint8 with N > 0, or a number is below 1.
-    """
+    """Lay images (N, H, W, 1 or 3) out in rows, each pixel `scale` x `scale` large."""
     return compose(enlarge(images, scale), columns)
 
 
 def enlarge(images: Pixels, scale: int) -> Pixels:
-    """Return images (N, H, W, 1 or 3) in RGB, (N, H * scale, W * scale, 3), by repeating their pixels.
-
-    Raises:
-        ValueError: see `image_grid`.
-    """
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.size == 0:
-        raise ValueError(f"images should be (N, H, W, 1) or (N, H, W, 3) with N > 0, not {images.shape}")
-    if images.dtype != np.uint8:
-        raise ValueError(f"images should be uint8, not {images.dtype}")
-    if scale < 1:
-        raise ValueError(f"scale should be at least 1, not {scale}")
+    """Return images (N, H, W, 1 or 3) in RGB, (N, H * scale, W * scale, 3), by repeating their pixels."""
     color = np.broadcast_to(images, (*images.shape[:-1], 3))
     return color.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def compose(images: Pixels, columns: int) -> Image.Image:
-    """Lay RGB images (N, H, W, 3) out in rows of `columns`, with gaps between and around; the last may be short.
-
-    Raises:
-        ValueError: columns is below 1.
-    """
-    if columns < 1:
-        raise ValueError(f"columns should be at least 1, not {columns}")
+    """Lay RGB images (N, H, W, 3) out in rows of `columns`, with gaps between and around; the last may be short."""
     count, height, width, _ = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)

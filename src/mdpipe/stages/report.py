@@ -39,7 +39,6 @@ from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
 from mdpipe.reporting.markdown import format_measurement
 from mdpipe.reporting.page import (
-    FilledText,
     PageImage,
     Report,
     SampleGallery,
@@ -388,6 +387,6 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         run,
         images,
         text.read_text(encoding="utf-8")[:DISPLAYED_CHARACTERS] if text.exists() else "",
-        [FilledText(**filled_text) for filled_text in texts],
+        texts,
         [file for file in (text, sheet, animation, filled, infilling) if file.exists()],
     )
