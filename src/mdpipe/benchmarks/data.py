@@ -28,7 +28,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import psutil
 
-from mdpipe.benchmarks.runner import Benchmark, Columns, Result, run_alone
+from mdpipe.benchmarks.runner import Benchmark, Result, run_alone
 from mdpipe.data.artifacts.arrays import ArrayFile
 from mdpipe.data.artifacts.files import check_disk_space, read_json
 from mdpipe.data.dataset import DatasetHeader, EncodedDataset, write_header
@@ -41,6 +41,7 @@ from mdpipe.data.training_batches import training_batch
 from mdpipe.params.data import PACKINGS, Splits, TextTokenizer, TokenizerConfig
 from mdpipe.params.sources import JsonLinesSource
 from mdpipe.processes import MEBIBYTE, peak_rss_mib
+from mdpipe.reporting.markdown import Columns
 
 MEGABYTE = 10**6
 DISK_FACTOR = 5

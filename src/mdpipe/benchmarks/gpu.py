@@ -19,11 +19,12 @@ from pathlib import Path
 from mdpipe.benchmarks.gpu_checks import run_correctness, run_parallel
 from mdpipe.benchmarks.gpu_measurements import run_samplers, run_speed, run_training
 from mdpipe.benchmarks.gpu_report import Job, run_part
-from mdpipe.benchmarks.runner import Columns, Result, format_machine, stream_alone, to_table
+from mdpipe.benchmarks.runner import Result, format_machine, stream_alone, to_table
 from mdpipe.benchmarks.sampling import SamplingBenchmark
 from mdpipe.benchmarks.training import TrainingBenchmark
 from mdpipe.console import configure_logging
 from mdpipe.data.artifacts.files import atomic_write
+from mdpipe.reporting.markdown import Columns
 
 logger = logging.getLogger("mdpipe.benchmarks.gpu")
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Columns, Result, format_error
+from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Result, format_error
 from mdpipe.benchmarks.training import standard_error, time_calls
 from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.diffusion.rng import CounterRNG
@@ -25,6 +25,7 @@ from mdpipe.params import Params
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.sampling import SampleConfig, SamplerConfig
+from mdpipe.reporting.markdown import Columns
 from mdpipe.stages.model_io import TrainedModel, load_model
 from mdpipe.stages.sampling import all_masked, sample
 from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops

@@ -6,7 +6,7 @@ compare without the noise of either. Two ways to train are compared seed by seed
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -16,13 +16,12 @@ import polars as pl
 
 from mdpipe.evaluation.estimate import SeedsEstimate
 from mdpipe.reporting.claims import Measured, judge, mean_log_ratio
-from mdpipe.reporting.markdown import format_measurement, format_number
+from mdpipe.reporting.markdown import Columns, format_measurement, format_rows
 from mdpipe.reporting.schemas import integers, numbers, texts
 from mdpipe.reporting.tables import rounded
 
 RATIO_DIGITS = 3
-P_DIGITS = 1
-"""Significant digits of ratios and of p-values in the table to read."""
+"""Significant digits of ratios in the table to read."""
 
 
 def _interval(name: str) -> tuple[str, str, str]:
@@ -43,6 +42,23 @@ STEPS_TO_BOUND = {
 """The columns: `reached` counts the seeds that reach the bound; without all of them, no steps are given. Ratios are to
 the baseline, or to the row `changed_from`. `value` is the bound of the final model in bits per token of the evaluated
 split, `difference` is to the baseline's; intervals have 95 %, and `difference_p` is two-sided."""
+
+READABLE: Columns = {
+    "run": "{run}",
+    "changed from": lambda row: row["changed_from"] or "",
+    "changes": "{changes}",
+    "trained for": "{train_steps:,}",
+    "seeds": "{seeds}",
+    "steps to the bound": lambda row: _format_steps(row),
+    "ratio": lambda row: _with_interval(row, "steps_ratio"),
+    "ratio to changed": lambda row: _with_interval(row, "steps_ratio_to_changed"),
+    "CPU seconds": lambda row: _with_error(row, "cpu_seconds"),
+    "CPU ratio": lambda row: _with_interval(row, "cpu_ratio"),
+    "final bits": lambda row: format_measurement(row["value"], row["stderr"]),
+    "final difference": lambda row: _with_interval(row, "difference"),
+    "p": "{difference_p:.1g}",
+}
+"""Columns of the table for people."""
 
 
 @dataclass(frozen=True)
@@ -122,24 +138,9 @@ def steps_table(runs: Sequence[RunSteps]) -> pl.DataFrame:
 
 def readable_steps(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table with each measurement and its error or interval as one text; empty columns are left out."""
-    cells: dict[str, Callable[[Mapping[str, Any]], str]] = {
-        "run": lambda row: row["run"],
-        "changed from": lambda row: row["changed_from"] or "",
-        "changes": lambda row: row["changes"],
-        "trained for": lambda row: format_number(row["train_steps"]),
-        "seeds": lambda row: format_number(row["seeds"]),
-        "steps to the bound": _steps,
-        "ratio": lambda row: _with_interval(row, "steps_ratio"),
-        "ratio to changed": lambda row: _with_interval(row, "steps_ratio_to_changed"),
-        "CPU seconds": lambda row: _with_error(row, "cpu_seconds"),
-        "CPU ratio": lambda row: _with_interval(row, "cpu_ratio"),
-        "final bits": lambda row: format_measurement(row["value"], row["stderr"]),
-        "final difference": lambda row: _with_interval(row, "difference"),
-        "p": lambda row: "" if row["difference_p"] is None else f"{row['difference_p']:.{P_DIGITS}g}",
-    }
-    columns = {heading: [cell(row) for row in table.iter_rows(named=True)] for heading, cell in cells.items()}
-    shown = {heading: texts for heading, texts in columns.items() if any(texts) or not texts}
-    return pl.DataFrame(shown, schema=dict.fromkeys(shown, pl.String))
+    cells = format_rows(table.iter_rows(named=True), READABLE)
+    frame = pl.DataFrame(cells, schema=dict.fromkeys(READABLE, pl.String), orient="row")
+    return frame.select(column for column in frame if column.is_empty() or any(column))
 
 
 def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _stderr(values: Sequence[float]) -> float | None:
     return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
-def _steps(row: Mapping[str, Any]) -> str:
+def _format_steps(row: Mapping[str, Any]) -> str:
     """Return the steps to the bound, or how many trainings reach it."""
     if row["reached"] < row["seeds"]:
         return f"reached by {row['reached']} of {row['seeds']}" if row["reached"] else "never"
@@ -188,14 +189,12 @@ def _steps(row: Mapping[str, Any]) -> str:
 
 
 def _with_error(row: Mapping[str, Any], name: str) -> str:
-    return "" if row[name] is None else format_measurement(row[name], row[f"{name}_stderr"])
+    return format_measurement(row[name], row[f"{name}_stderr"])
 
 
 def _with_interval(row: Mapping[str, Any], name: str) -> str:
     """Return `0.412 (0.35 to 0.48)`."""
-    if row[name] is None:
-        return ""
-    value, *ends = [f"{row[key]:.{RATIO_DIGITS}g}" for key in _interval(name) if row[key] is not None]
+    value, *ends = [f"{row[key]:.{RATIO_DIGITS}g}" for key in _interval(name) if key == name or row[key] is not None]
     return f"{value} ({' to '.join(ends)})" if ends else value
 
 
