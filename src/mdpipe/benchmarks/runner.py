@@ -173,11 +173,6 @@ def to_markdown(kind: type[Benchmark], machine: Result, command: str, results: S
     return f"# {kind.heading}\n\n    {command}\n\n{format_machine(machine)}\n{text}"
 
 
-def format_error(value: float, stderr: float | None) -> str:
-    """Return a number with its standard error."""
-    return f"{value:,.1f}" if stderr is None else f"{value:,.1f} ± {stderr:,.1f}"
-
-
 def describe_machine(device: str, threads: int) -> Result:
     """Return hardware, versions and commit, without anything that identifies one particular machine."""
     return {

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Result, format_error
+from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Result
 from mdpipe.benchmarks.training import standard_error, time_calls
 from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.diffusion.denoiser import Denoiser
@@ -26,7 +26,7 @@ from mdpipe.params import Params
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.sampling import SampleConfig, SamplerConfig
-from mdpipe.reporting.markdown import Columns
+from mdpipe.reporting.markdown import Columns, format_measurement
 from mdpipe.stages.model_io import TrainedModel, load_model
 from mdpipe.stages.sampling import CallCounter, all_masked, sample
 from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops
@@ -74,7 +74,7 @@ class SamplingBenchmark(Benchmark):
         "batch": "{batch}",
         "tokens/s": "{tokens_per_second:,.3g}",
         "x stepwise": "{times_stepwise:.3g}",
-        "seconds": lambda result: format_error(result["seconds"], result["seconds_stderr"]),
+        "seconds": lambda result: format_measurement(result["seconds"], result["seconds_stderr"]),
         "NFE": "{nfe:,.0f}",
         "GFLOP/s": lambda result: f"{result['flops_per_second'] / 1e9:,.1f}",
         "MFU": "{mfu:.1%}",

@@ -62,6 +62,22 @@ DISPLAYED_CHARACTERS = 1200
 
 NEIGHBORS_CAPTION = "Samples of {run}, and the training images nearest to each by features and by pixels"
 
+SOURCES = {
+    "likelihood": (paths.metrics("evaluate", "{run}"), paths.record("encode", "{dataset}")),
+    "datasets": 2 * (paths.record("encode", "{dataset}"),),
+    "zero_shot": (paths.metrics("zero_shot", "{run}-{source}"), paths.record("zero_shot", "{run}-{source}")),
+    "samples": 2 * (paths.metrics("sample", "{run}"),),
+    "samplers": 2 * (paths.plot("samplers", "{run}"),),
+    "image_quality": 2 * (paths.record("image_quality", "{run}"),),
+    "steps_to_bound": 2 * (paths.plot("curves", "{run}"),),
+    "training": 2 * (paths.metrics("train", "{run}"),),
+    "published": 2 * (paths.PUBLISHED,),
+    "costs": 2 * (paths.COSTS,),
+}
+"""The files of a table's numbers: of a run's row, and of a row without a run."""
+SHARED_BY = {"zero_shot": ("source", "dataset"), "image_quality": ("dataset", "features")}
+"""Tables whose rows without a run are in the files of all runs that have these columns in common."""
+
 
 def report(params: Params) -> None:
     """Write the tables of results/ (.csv and .md each; curves.csv is for `dvc plots`), and report/.
@@ -246,33 +262,14 @@ def _evaluation_error(trainings: Sequence[str]) -> float:
 
 def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
     """Return the file that has the numbers of a table's row; references come from the stage that encoded the data."""
-    match table, row.get("run"):
-        case "costs", _:
-            return paths.COSTS
-        case "published", _:
-            return paths.PUBLISHED
-        case "steps_to_bound", run:
-            return paths.plot("curves", str(run))
-        case "samplers", run:
-            return paths.plot("samplers", str(run))
-        case "image_quality", None:
-            of_data = frame.filter(dataset=row["dataset"], features=row["features"]).drop_nulls("run")
-            return paths.record("image_quality", of_data["run"][0])
-        case "image_quality", run:
-            return paths.record("image_quality", str(run))
-        case (("likelihood" | "datasets"), None):
-            return paths.record("encode", row["dataset"])
-        case (("likelihood" | "zero_shot"), str()) if row["seeds"] > 1:
-            return paths.RESULTS / f"{table}.csv"
-        case "likelihood", run:
-            return paths.metrics("evaluate", str(run))
-        case "zero_shot", None:
-            of_model = frame.filter(source=row["source"], dataset=row["dataset"]).drop_nulls("run")
-            return paths.record("zero_shot", f"{of_model['run'][0]}-{row['source']}")
-        case "zero_shot", run:
-            return paths.metrics("zero_shot", f"{run}-{row['source']}")
-        case _, run:
-            return paths.metrics({"samples": "sample", "training": "train"}[table], str(run))
+    run = row.get("run")
+    if table in ("likelihood", "zero_shot") and run is not None and row["seeds"] > 1:
+        return paths.RESULTS / f"{table}.csv"
+    of_run, of_reference = SOURCES[table]
+    if table in SHARED_BY and run is None:
+        of_same = frame.filter(**{name: row[name] for name in SHARED_BY[table]}).drop_nulls("run")
+        return Path(str(of_reference).format_map({**row, "run": of_same["run"][0]}))
+    return Path(str(of_reference if run is None else of_run).format_map(row))
 
 
 def _headline(likelihood: pl.DataFrame) -> Iterator[Sourced]:
