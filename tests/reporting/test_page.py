@@ -135,9 +135,11 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
             "likelihood": likelihood_chart(tables["likelihood"], [FILE] * tables["likelihood"].height),
             "samplers": samplers_chart(tables["samplers"], [FILE] * tables["samplers"].height),
         },
-        curves=training_charts({run: curve}, trained, files),
-        profiles={name: profile_chart({run: SHARE_ROWS}, {run: POSITION_ROWS}, "bits/dim", (files, files))},
-        calibration={name: calibration_chart({run: CALIBRATION_ROWS}, files)},
+        by_dataset={
+            "curves": training_charts({run: curve}, trained, files),
+            "profiles": {name: profile_chart({run: SHARE_ROWS}, {run: POSITION_ROWS}, "bits/dim", (files, files))},
+            "calibration": {name: calibration_chart({run: CALIBRATION_ROWS}, files)},
+        },
         galleries=[
             SampleGallery("small", [PageImage(PNG, "Unmasking"), PageImage(PNG, "Samples", ["zero", "one", "zero"])]),
             SampleGallery(run, text="a sample", infilling=[FILLED], files=[FILE]),
@@ -237,7 +239,7 @@ def test_commands_in_the_facts_are_code(outline: Outline) -> None:
 
 def test_empty_sections_are_left_out() -> None:
     full = report()
-    empty = replace(full, tables={}, figures={}, curves={}, profiles={}, calibration={}, galleries=[])
+    empty = replace(full, tables={}, figures={}, by_dataset={name: {} for name in full.by_dataset}, galleries=[])
     titles = [heading["id"] for heading in Outline(report_page(empty)).all("h2")]
     assert titles == ["runs", "how-the-numbers-are-made", "params"]
 
@@ -277,7 +279,7 @@ def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_pat
 
 
 def panel_count(content: Report) -> int:
-    charts = (content.figures, content.curves, content.profiles, content.calibration)
+    charts = (content.figures, *content.by_dataset.values())
     return sum(len(chart.panels) for of_kind in charts for chart in of_kind.values())
 
 

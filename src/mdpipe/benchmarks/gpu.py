@@ -60,13 +60,15 @@ CHECKS: Columns = {
     "worst parameter": "{parameter:.1e} ({parameter_tolerance:.0e})",
     "note": _describe_problem,
 }
-SPEED: Columns = TrainingBenchmark.columns | {
+SPEED: Columns = {name: cell for name, cell in TrainingBenchmark.columns.items() if name != "orthogonalization"} | {
     "chunk": lambda result: f"{result['chunk_bytes'] / 2**20:,.3g} MiB",
     "MFU, data sheet": "{mfu_data_sheet:.1%}",
     "first step s": "{first_step_seconds:,.1f}",
     "note": _describe_problem,
 }
-SAMPLERS: Columns = SamplingBenchmark.columns | {"note": _describe_problem}
+SAMPLERS: Columns = {name: cell for name, cell in SamplingBenchmark.columns.items() if name != "x stepwise"} | {
+    "note": _describe_problem
+}
 TRAINING: Columns = {
     "when": "{what}",
     "bits per character, at most": "{bits_per_character:.4f}",

@@ -93,12 +93,8 @@ class Report:
     """The setting's name, and its value in each run."""
     figures: Mapping[str, Chart]
     """Any of graph, likelihood, samplers and exponents."""
-    curves: Mapping[str, Chart]
-    """The training curves, by dataset."""
-    profiles: Mapping[str, Chart]
-    """Bits by share of hidden tokens and by position, by dataset."""
-    calibration: Mapping[str, Chart]
-    """Reliability diagrams, by dataset."""
+    by_dataset: Mapping[str, Mapping[str, Chart]]
+    """Training `curves`, `profiles` (bits by share of hidden tokens and by position) and `calibration`, by dataset."""
     galleries: Sequence[SampleGallery]
     params: str
     """The content of params.yaml without its comments, which must not change the page."""

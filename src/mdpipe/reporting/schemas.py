@@ -136,6 +136,11 @@ SPEED_KEY = ("run", "sampler", "steps", "num_parameters")
 EXPONENTS = {**integers("token"), **texts("symbol"), **numbers("exponent")}
 """A learned schedule alpha_i(t) = 1 - t^w_i: the exponent w_i and the text or gray level of each token i."""
 
+SHARES = numbers("share") | estimates("bits")
+POSITIONS = integers("first", "last") | estimates("bits") | integers("tokens")
+CALIBRATION = texts("share") | numbers("confidence", "frequency", "stderr", "weight", "calibration_error")
+"""Columns of the plots of the stage evaluate; a standard error is null if it is unknown."""
+
 IMAGE_SETS = texts("images") | integers("num_images") | texts("reference") | integers("num_reference")
 """A set of images and the real images that it is compared with: samples, those of a further sampler by its name,
 training, held_out or noise."""

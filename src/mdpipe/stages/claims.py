@@ -56,7 +56,7 @@ those of its logarithm times the ratio. A value that could not be estimated is n
 READABLE: Columns = {
     "claim": "{statement}",
     "where": "{where}",
-    "paper": lambda row: ": ".join([*_format_published(row["published_value"]), row["published"]]),
+    "paper": lambda row: _format_published(row["published_value"]) + row["published"],
     "ours": lambda row: "none" if row["value"] is None else format_measurement(row["value"], row["stderr"]),
     "95 % interval": lambda row: f"{_format_end(row, 'low')} to {_format_end(row, 'high')}",
     "agrees if": "{expected}",
@@ -127,9 +127,14 @@ def read_costs(trainings: Sequence[str], source: str | None = None) -> Costs:
 
 
 def _read_evaluation(run: str, source: str | None) -> Array:
-    if source is None:
-        return open_array(paths.evaluation(run), f"run `dvc repro evaluate@{run}` again")
-    return open_array(paths.zero_shot_evaluation(run, source), f"run `dvc repro zero_shot@{run}-{source}` again")
+    stage, path = f"evaluate@{run}", paths.evaluation(run)
+    if source is not None:
+        stage, path = f"zero_shot@{run}-{source}", paths.zero_shot_evaluation(run, source)
+    hint = f"run `dvc repro {stage}` again"
+    costs: Array = open_array(path, hint)
+    if costs.ndim != 2 or costs.shape[1] < COST_COLUMNS:
+        raise ValueError(f"{path} should be (N, 3): nats, tokens and cluster; it is {costs.shape}; {hint}")
+    return costs
 
 
 def _difference(params: Params, measure: DifferenceConfig) -> Measured:
@@ -244,8 +249,8 @@ def _command(params: Params, measure: Any) -> str:
     return f"snakemake {' '.join(stages)} report"
 
 
-def _format_published(value: float | None) -> list[str]:
-    return [] if value is None else [f"{value:g}"]
+def _format_published(value: float | None) -> str:
+    return "" if value is None else f"{value:g}: "
 
 
 def _format_end(row: Mapping[str, Any], key: str) -> str:

@@ -27,14 +27,7 @@ from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import schemas, tables
 from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, training_charts
-from mdpipe.reporting.evaluation_charts import (
-    CALIBRATION,
-    POSITIONS,
-    SHARES,
-    calibration_chart,
-    profile_chart,
-    samplers_chart,
-)
+from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
 from mdpipe.reporting.markdown import format_measurement
@@ -61,6 +54,9 @@ DISPLAYED_CHARACTERS = 1200
 """Characters of the text samples that the page shows."""
 
 NEIGHBORS_CAPTION = "Samples of {run}, and the training images nearest to each by features and by pixels"
+
+PROFILES = {"mask_share": schemas.SHARES, "position": schemas.POSITIONS, "calibration": schemas.CALIBRATION}
+"""The plots of a run that the stage evaluate writes, with their columns."""
 
 SOURCES = {
     "likelihood": (paths.metrics("evaluate", "{run}"), paths.record("encode", "{dataset}")),
@@ -137,14 +133,14 @@ def report(params: Params) -> None:
     ]
     atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
     trained = results["training"].join(likelihood.select("run", "dataset"), on="run").sort("dataset", "run")
-    training = training_charts(curves, trained, {run: paths.plot("curves", run) for run in curves})
     figures = _figures(params, results, sourced)
-    profiles, calibration = _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
+    by_dataset = {"curves": training_charts(curves, trained, {run: paths.plot("curves", run) for run in curves})}
+    by_dataset |= _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
     galleries = [_gallery(params, run) for run in replicates]
     headline = list(_headline(results["likelihood"]))
     facts = dict(_facts(params, costs))
     stated = [part.file for part in (*headline, *facts.values()) if part.file]
-    charts = (*figures.values(), *training.values(), *profiles.values(), *calibration.values())
+    charts = chain(figures.values(), *(charts.values() for charts in by_dataset.values()))
     with_files: Iterable[Table | Chart | SampleGallery] = (*sourced.values(), *charts, *galleries)
     content = Report(
         headline=headline,
@@ -152,9 +148,7 @@ def report(params: Params) -> None:
         tables=sourced,
         settings=settings_table({name: _settings(params.runs[name]) for name in replicates}),
         figures=figures,
-        curves=training,
-        profiles=profiles,
-        calibration=calibration,
+        by_dataset=by_dataset,
         galleries=galleries,
         params=yaml.safe_dump(params.model_dump(mode="json")),
         hashes={
@@ -313,21 +307,19 @@ def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sour
     yield "packages", Sourced(", ".join(packages))
 
 
-def _profiles(trained: pl.DataFrame) -> tuple[dict[str, Chart], dict[str, Chart]]:
+def _profiles(trained: pl.DataFrame) -> dict[str, dict[str, Chart]]:
     """Return, by dataset, bits by share of hidden tokens and by position, and reliability diagrams."""
     profiles, calibration = {}, {}
     for frame in trained.partition_by("dataset", maintain_order=True):
         dataset, unit, runs = frame["dataset"][0], frame["unit"][0], frame["run"].to_list()
-        of_shares, of_positions, of_calibration = (
-            {run: paths.plot(part, run) for run in runs} for part in ("mask_share", "position", "calibration")
-        )
+        files = {part: {run: paths.plot(part, run) for run in runs} for part in PROFILES}
         shares, positions, reliability = (
-            {run: pl.read_csv(file, schema=schema) for run, file in files.items()}
-            for files, schema in ((of_shares, SHARES), (of_positions, POSITIONS), (of_calibration, CALIBRATION))
+            {run: pl.read_csv(file, schema=schema) for run, file in files[part].items()}
+            for part, schema in PROFILES.items()
         )
-        profiles[dataset] = profile_chart(shares, positions, unit, (of_shares, of_positions))
-        calibration[dataset] = calibration_chart(reliability, of_calibration)
-    return profiles, calibration
+        profiles[dataset] = profile_chart(shares, positions, unit, (files["mask_share"], files["position"]))
+        calibration[dataset] = calibration_chart(reliability, files["calibration"])
+    return {"profiles": profiles, "calibration": calibration}
 
 
 def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mapping[str, Table]) -> dict[str, Chart]:
