@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from mdpipe.evaluation.estimate import seeds_estimate
-from mdpipe.reporting.claims import (
+from mdpipe.reporting.seeds import (
     Judged,
     Measured,
     exponent,

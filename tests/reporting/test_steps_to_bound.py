@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from mdpipe.evaluation.estimate import SeedsEstimate
-from mdpipe.reporting.claims import mean_log_ratio
 from mdpipe.reporting.schemas import to_markdown
-from mdpipe.reporting.steps_to_bound import (
+from mdpipe.reporting.seeds import (
     STEPS_TO_BOUND,
     RunSteps,
     changed_settings,
     first_crossing,
+    mean_log_ratio,
     readable_steps,
     steps_table,
 )

@@ -22,7 +22,6 @@ from mdpipe.params.claims import (
     ZeroShotDifferenceConfig,
 )
 from mdpipe.pipeline import paths
-from mdpipe.reporting.claims import Measured, exponent, holm, judge, mean_log_ratio, of_costs, variance_ratio
 from mdpipe.reporting.markdown import (
     Columns,
     format_measurement,
@@ -32,6 +31,7 @@ from mdpipe.reporting.markdown import (
     round_by_error,
 )
 from mdpipe.reporting.schemas import integers, numbers, texts
+from mdpipe.reporting.seeds import Measured, exponent, holm, judge, mean_log_ratio, of_costs, variance_ratio
 from mdpipe.reporting.tables import rounded
 
 Array = NDArray[np.float64]

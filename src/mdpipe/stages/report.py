@@ -43,7 +43,7 @@ from mdpipe.reporting.page import (
 )
 from mdpipe.reporting.published import compare_with_published, read_published
 from mdpipe.reporting.schemas import to_markdown, without_replicates, write_table
-from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
+from mdpipe.reporting.seeds import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
 from mdpipe.reporting.tables import with_means
 from mdpipe.stages.claims import claims_markdown, claims_table, read_costs, readable_claims
 
