@@ -7,7 +7,7 @@ import typer
 from typer.testing import CliRunner
 
 from mdpipe.cli import app
-from mdpipe.commands.interactive import ARRAY_SUFFIXES, SHEET_SUFFIXES, TEXT_SUFFIXES
+from mdpipe.commands.interactive import SUFFIXES
 from mdpipe.params.sampling import SamplerConfig
 
 GROUP = typer.main.get_group(app)
@@ -52,9 +52,8 @@ def test_help_names_every_sampler_setting_and_file_type(command: str) -> None:
         *SamplerConfig.kinds,
         *settings,
         "--time-grid",
-        *TEXT_SUFFIXES,
-        *ARRAY_SUFFIXES,
-        *set(SHEET_SUFFIXES) - {".jpeg"},
+        *SUFFIXES["texts"],
+        *set(SUFFIXES["images"]) - {".jpeg"},
     ]:
         assert re.search(rf"(?<![\w.]){re.escape(word)}(?!\w)", text), word
     assert "(1 + s) conditional - s unconditional" in text

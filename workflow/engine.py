@@ -36,14 +36,21 @@ from snakemake.jobs import Job
 from snakemake.workflow import Workflow
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from mdpipe.commands.unlock import lock_holders, repair_rwlock
+from mdpipe.commands.upkeep import lock_holders, repair_rwlock
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.messages import printable_lines, without_secrets
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.params.root import REPLICATES_FILE
 from mdpipe.pipeline.paths import ENGINE_LOCK
-from mdpipe.pipeline.preflight import dvc_targets, home_problems, require_usable, require_writable, state_folders
+from mdpipe.pipeline.preflight import (
+    dvc_targets,
+    home_problems,
+    require_usable,
+    require_writable,
+    state_folders,
+    unfit_sources,
+)
 from mdpipe.pipeline.provenance import RESOLVE
 from mdpipe.stages.resolve import write_if_changed, write_replicates
 from workflow.cache import verify_objects
@@ -99,6 +106,7 @@ def prepare(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -
             planned = mark_stale_stages(repo, stages, params, dry_run=dry_run)
         due = [stage for stage in stages if stage.name in planned]
         require_writable_outputs(due)
+        require_fitting_sources(params, due)
     except (OSError, ValueError) as error:
         exit_with(error)
     for stage in due:
@@ -109,6 +117,13 @@ def prepare(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -
             )
     check_targets(params, stages)
     return planned
+
+
+def require_fitting_sources(params: Params, due: list[Stage]) -> None:
+    """Raise ValueError if the settings of a source that is to be read do not fit its files: others train meanwhile."""
+    names = [stage.name.partition("@")[2] for stage in due if stage.name.startswith("download@")]
+    if problems := list(unfit_sources(params, names)):
+        raise ValueError("\n".join(problems))
 
 
 def patch_snakemake(stages: list[Stage]) -> None:

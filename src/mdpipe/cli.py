@@ -192,7 +192,7 @@ def audit(
 @app.command()
 def verify() -> None:
     """Hash every artifact in dvc.lock and every object in DVC's cache; name and discard broken ones."""
-    from mdpipe.commands.verify import verify as verify_artifacts
+    from mdpipe.commands.upkeep import verify as verify_artifacts
 
     typer.echo(verify_artifacts())
 
@@ -202,7 +202,7 @@ def clean(
     force: Annotated[bool, typer.Option("--force", help="Remove it, instead of only listing it.")] = False,
 ) -> None:
     """List what earlier params left behind and params.yaml no longer asks for, with sizes."""
-    from mdpipe.commands.clean import clean as remove_leftovers
+    from mdpipe.commands.upkeep import clean as remove_leftovers
 
     typer.echo(remove_leftovers(load_params(), force=force))
 
@@ -210,7 +210,7 @@ def clean(
 @app.command()
 def unlock() -> None:
     """Remove the locks that killed DVC processes left behind."""
-    from mdpipe.commands.unlock import unlock as remove_stale_locks
+    from mdpipe.commands.upkeep import unlock as remove_stale_locks
 
     typer.echo(remove_stale_locks())
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from mdpipe.console import report_errors
 from mdpipe.params import load_params
 from mdpipe.pipeline.paths import COSTS, SPEEDS
 
@@ -87,8 +86,7 @@ def sample(
     out: Stem = None,
 ) -> None:
     """Measure sampling from masks with a random transformer: each sampler and batch in a separate process."""
-    with report_errors():
-        _measure("sampling.SamplingBenchmark", locals(), device)
+    _measure("sampling.SamplingBenchmark", locals(), device)
 
 
 @bench.command()
@@ -117,8 +115,7 @@ def train(
     Shapes: chars as in the default suite; text8, gpt2-small, cifar10 and imagenet64 as in the paper; text8-11m and
     cifar10-small for a small machine.
     """
-    with report_errors():
-        _measure("training.TrainingBenchmark", locals(), device)
+    _measure("training.TrainingBenchmark", locals(), device)
 
 
 @bench.command()
@@ -134,8 +131,7 @@ def data(
     out: Stem = None,
 ) -> None:
     """Measure data preparation, from synthetic text to training batches: each size, tokenizer and number of workers."""
-    with report_errors():
-        _measure("data.DataBenchmark", locals(), "cpu")
+    _measure("data.DataBenchmark", locals(), "cpu")
 
 
 @bench.command()
@@ -145,13 +141,12 @@ def samplers(
     out: Annotated[Path, typer.Option(help="CSV to write; a .json next to it describes the machine.")] = SPEEDS,
 ) -> None:
     """Measure the samplers of the comparison in params.yaml on the trained runs, for its column tokens/s."""
-    with report_errors():
-        from mdpipe.benchmarks.runner import describe_machine
-        from mdpipe.benchmarks.sampling import bench_samplers
-        from mdpipe.stages.model_io import compute_device
+    from mdpipe.benchmarks.runner import describe_machine
+    from mdpipe.benchmarks.sampling import bench_samplers
+    from mdpipe.stages.model_io import compute_device
 
-        bench_samplers(load_params(), describe_machine(compute_device().type, threads), threads, repeats, out)
-        typer.echo(out.read_text(), nl=False)
+    bench_samplers(load_params(), describe_machine(compute_device().type, threads), threads, repeats, out)
+    typer.echo(out.read_text(), nl=False)
 
 
 @bench.command()
@@ -161,19 +156,18 @@ def stages(
     out: Annotated[Path, typer.Option(help="JSON to write.")] = COSTS,
 ) -> None:
     """Collect time and memory of every stage that Snakemake ran, with machine, commit and date, for the report."""
-    with report_errors():
-        from mdpipe.benchmarks.runner import describe_machine
-        from mdpipe.benchmarks.stages import collect_stages
-        from mdpipe.data.artifacts.files import atomic_write
-        from mdpipe.stages.model_io import compute_device
+    from mdpipe.benchmarks.runner import describe_machine
+    from mdpipe.benchmarks.stages import collect_stages
+    from mdpipe.data.artifacts.files import atomic_write
+    from mdpipe.stages.model_io import compute_device
 
-        params = load_params()
-        day, results = collect_stages(params, folder)
-        machine = describe_machine(compute_device().type, threads)
-        recorded = {"date": day, "params": params.md5, "machine": machine, "results": results}
-        document = json.dumps(recorded, indent=2) + "\n"
-        atomic_write(out, document.encode())
-        typer.echo(document, nl=False)
+    params = load_params()
+    day, results = collect_stages(params, folder)
+    machine = describe_machine(compute_device().type, threads)
+    recorded = {"date": day, "params": params.md5, "machine": machine, "results": results}
+    document = json.dumps(recorded, indent=2) + "\n"
+    atomic_write(out, document.encode())
+    typer.echo(document, nl=False)
 
 
 @bench.command()
@@ -191,16 +185,15 @@ def likelihood(
 
     With --out, STEM.csv and STEM.svg are written as well.
     """
-    with report_errors():
-        import polars as pl
+    import polars as pl
 
-        from mdpipe.benchmarks.likelihood import ESTIMATORS, to_svg
-        from mdpipe.data.artifacts.files import atomic_write
-        from mdpipe.stages.model_io import compute_device
+    from mdpipe.benchmarks.likelihood import ESTIMATORS, to_svg
+    from mdpipe.data.artifacts.files import atomic_write
+    from mdpipe.stages.model_io import compute_device
 
-        options = {"run": run, "num_mc_samples": calls, "estimator": [*ESTIMATORS], "examples": examples}
-        options |= {"repeats": repeats, "threads": threads, "seed": seed, "as_json": as_json, "out": out}
-        results = _measure("likelihood.LikelihoodBenchmark", options, compute_device().type)
-        if out is not None:
-            atomic_write(out.with_name(f"{out.name}.csv"), pl.DataFrame(results).write_csv(float_precision=6).encode())
-            atomic_write(out.with_name(f"{out.name}.svg"), to_svg(results).encode())
+    options = {"run": run, "num_mc_samples": calls, "estimator": [*ESTIMATORS], "examples": examples}
+    options |= {"repeats": repeats, "threads": threads, "seed": seed, "as_json": as_json, "out": out}
+    results = _measure("likelihood.LikelihoodBenchmark", options, compute_device().type)
+    if out is not None:
+        atomic_write(out.with_name(f"{out.name}.csv"), pl.DataFrame(results).write_csv(float_precision=6).encode())
+        atomic_write(out.with_name(f"{out.name}.svg"), to_svg(results).encode())

@@ -11,10 +11,16 @@ import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mdpipe.params import Params
 from mdpipe.params.kinds import Config
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+WIDTH = 120
+"""Columns of tables."""
 OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 """Texts of torch's errors when a GPU or CPU runs out of memory; the CPU's error has no type."""
 
@@ -27,9 +33,7 @@ SECTION_OF = {
 """The section of params.yaml for each key that errors name, as in `network.hidden_size`."""
 
 DOTTED = re.compile(rf"(?<![\w./])({'|'.join(SECTION_OF)})\.(\w+)")
-OWNED = re.compile(r"\bthe (source|dataset|run)'s `(\w+)`")
-THEIRS = re.compile(r"\bits `(\w+)`()")
-QUOTED = re.compile(r"`(\w+)`( in params\.yaml)")
+QUOTED = re.compile(r"(?:\bthe (source|dataset|run)'s |\b(its) )?`(\w+)`( in params\.yaml)?")
 
 
 @contextmanager
@@ -57,6 +61,16 @@ def report_errors() -> Iterator[None]:
             if isinstance(error, ValueError) and not frame.f_globals["__name__"].startswith("mdpipe."):
                 raise
             sys.exit(f"mdpipe: {printable_lines(without_secrets(str(error)))}")
+
+
+def table_text(table: "Table") -> str:
+    """Return a table as plain text, with a line break at its end."""
+    from rich.console import Console
+
+    console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 class StderrHandler(logging.Handler):
@@ -102,22 +116,16 @@ def with_full_keys(message: str, params: Params, names: Mapping[str, str]) -> st
         section = SECTION_OF[found[1]]
         return f"{section}.{owners[section]}.{found[0]}" if section in owners and found[2] in keys else found[0]
 
-    def owned(found: re.Match[str]) -> str:
-        section = f"{found[1]}s"
-        return f"`{section}.{owners[section]}.{found[2]}`" if section in owners else found[0]
+    def quoted(found: re.Match[str]) -> str:
+        owner, its, key, file = found.groups(default="")
+        section = f"{owner}s" if owner else own if its or file else None
+        if section not in owners or not (owner or key in type(getattr(params, section)[owners[section]]).model_fields):
+            return found[0]
+        return f"`{section}.{owners[section]}.{key}`{file}"
 
-    full = OWNED.sub(owned, DOTTED.sub(dotted, message))
-    if own is None:
-        return full
-    path = f"{own}.{owners[own]}"
-    settings = getattr(params, own)[owners[own]]
-
-    def theirs(found: re.Match[str]) -> str:
-        return f"`{path}.{found[1]}`{found[2]}" if found[1] in type(settings).model_fields else found[0]
-
-    full = QUOTED.sub(theirs, THEIRS.sub(theirs, full))
-    if "params.yaml" in full and not any(f"{section}.{name}" in full for section, name in owners.items()):
-        full = full.replace("params.yaml", f"params.yaml (under {path})", 1)
+    full = QUOTED.sub(quoted, DOTTED.sub(dotted, message))
+    if own is not None and not any(f"{section}.{name}" in full for section, name in owners.items()):
+        full = full.replace("params.yaml", f"params.yaml (under {own}.{owners[own]})", 1)
     return full
 
 

@@ -1,5 +1,6 @@
 """Which kind of source reads which files, by their names: checked in params.yaml and for files that are found."""
 
+from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
@@ -51,6 +52,12 @@ def ending(name: str) -> str:
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
+
+
+def plain_text_notes(names: Iterable[str]) -> list[str]:
+    """Return a note for each ending of files read as plain text that another kind would read as rows of a table."""
+    endings = sorted({ending(name) for name in names} & KIND_OF.keys())
+    return [f"{suffix} files are read as plain text; `kind: {KIND_OF[suffix]}` reads their rows" for suffix in endings]
 
 
 def refusal(kind: str, suffix: str) -> str | None:

@@ -1,7 +1,8 @@
 """Tokenizers, splits and encoded folders in one call."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -14,12 +15,15 @@ from mdpipe.data.tokenize import images, text
 from mdpipe.data.tokenizers import Tokenizer, build_tokenizer
 from mdpipe.params.data import (
     PACKINGS,
+    ImageDataset,
     LastCharacters,
     LastDocuments,
     Packing,
+    PixelTokenizer,
     SentencePieceTokenizer,
     Splits,
     SplitSpec,
+    TextDataset,
     TextTokenizer,
     Windows,
 )
@@ -70,11 +74,14 @@ def encode_text(
     validation: SplitSpec,
     test: SplitSpec,
     packing: Packing = PACKINGS["stream"],
-    **options: Any,
+    scratch: Path | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Encode a source with these splits."""
+    """Encode a source with these splits, by default without scratch that would be kept."""
     specs = Splits(validation=validation, test=test)
-    text.encode_text(raw, tokenizer, directory, seq_len, seed, specs, packing, **options)
+    dataset = TextDataset.model_construct(seq_len=seq_len, splits=specs, packing=packing)
+    with TemporaryDirectory() as temporary:
+        text.encode_text(raw, tokenizer, dataset, seed, directory, scratch or Path(temporary), provenance or {})
 
 
 def encode_images(
@@ -86,8 +93,11 @@ def encode_images(
     seed: int,
     validation: SplitSpec,
     test: SplitSpec,
-    **options: Any,
+    scratch: Path | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Quantize a source with these splits."""
-    specs = Splits(validation=validation, test=test)
-    images.encode_images(raw, levels, size, stride, directory, seed, specs, **options)
+    """Quantize a source with these splits, by default without scratch that would be kept."""
+    specs, pixels = Splits(validation=validation, test=test), PixelTokenizer(levels=levels)
+    dataset = ImageDataset.model_construct(tokenizer=pixels, image_size=size, stride=stride, splits=specs)
+    with TemporaryDirectory() as temporary:
+        images.encode_images(raw, dataset, seed, directory, scratch or Path(temporary), provenance or {})

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mdpipe.data.raw import Document, ImageBatch
-from mdpipe.data.tokenizers.sentencepiece import SentencePiece
+from mdpipe.data.tokenizers import SentencePiece
 from tests.data.building import encode_images, encode_text, make_tokenizer
 from tests.data.shards import write_raw
 

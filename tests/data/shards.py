@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.artifacts.files import scratch_dir
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.raw import Document, ImageBatch, raw_shards
 from mdpipe.data.sources.writer import SourceShard, write_shards
@@ -70,8 +70,8 @@ def write_pictures(directory: Path, pictures: ImageBatch, shards: int = 1) -> Pa
 
 def write_raw(directory: Path, kind: str, content: Iterable[Document] | ImageBatch) -> None:
     """Store documents or images as one shard."""
-    with scratch_dir(directory) as scratch:
-        write_shards(directory, kind, [SourceShard(None, 0, partial(_in_memory, content))], scratch)
+    with TemporaryDirectory() as scratch:
+        write_shards(directory, kind, [SourceShard(None, 0, partial(_in_memory, content))], Path(scratch))
 
 
 def _in_memory(
@@ -88,8 +88,8 @@ def read_documents(directory: Path) -> Iterator[Document]:
 
 def write_all(directory: Path, parts: Sequence[SourceShard]) -> Path:
     """A raw folder of these parts, one shard each."""
-    with scratch_dir(directory) as scratch:
-        write_shards(directory, "parts", parts, scratch)
+    with TemporaryDirectory() as scratch:
+        write_shards(directory, "parts", parts, Path(scratch))
     return directory
 
 

@@ -82,7 +82,7 @@ def test_the_pattern_does_not_count_where_the_path_is_a_file(tmp_path):
 
 def test_check_says_that_rows_of_tables_are_read_as_plain_text():
     shown = describe(parsed({**PLAIN, "path": "my/notes", "pattern": "*.csv"}))
-    assert "\n    .csv files as plain text; `kind: csv` reads their rows\n" in shown
+    assert "\n    .csv files are read as plain text; `kind: csv` reads their rows\n" in shown
     assert "plain text" not in describe(parsed({**PLAIN, "path": "my/notes", "pattern": "*.txt"}))
 
 
@@ -121,8 +121,8 @@ def test_a_local_hub_folder_is_the_path_that_dvc_watches(tmp_path, columns):
         ({"label_column": "label"}, "label_column: 'label' is refused: is for images: name their column in `image_col"),
         ({"mode": "RGB"}, "mode: 'RGB' is refused: is for images"),
         (
-            {"image_column": "image", "column": "body"},
-            "column: 'body' is refused: is for text, and with `image_column`",
+            {"image_column": "image", "columns": ["body"]},
+            "columns: ['body'] is refused: is for text, and with `image_column`",
         ),
         ({"image_column": "image", "empty_documents": "keep"}, "empty_documents: 'keep' is refused: is for text"),
     ],

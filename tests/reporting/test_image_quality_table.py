@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mdpipe.data.artifacts.metrics import MetricsError
+from mdpipe.data.artifacts.files import MetricsError
 from mdpipe.reporting.images import GAP, Neighbors, neighbor_picture
 from mdpipe.reporting.schemas import IMAGE_MEASURES, IMAGE_RUN, to_markdown
 from mdpipe.reporting.tables import image_quality_table

@@ -26,7 +26,7 @@ GRAPH_ONLY = {"polars", "altair", "jinja2", "PIL", "sklearn", "sentencepiece", "
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("data.artifacts.metrics", {"torch", "polars", "PIL", "numpy"}),
+        ("data.artifacts.files", {"torch", "polars", "PIL", "numpy"}),
         ("reporting.page", {"torch", "pandas"}),
         ("reporting.animation", {"torch", "polars"}),
         ("cli", {"torch", "polars", "altair", "jinja2"}),

@@ -5,7 +5,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from mdpipe.data.artifacts.metrics import MetricsError
+from mdpipe.data.artifacts.files import MetricsError
 from mdpipe.reporting.schemas import (
     COMPARISON,
     LIKELIHOOD,

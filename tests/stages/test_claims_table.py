@@ -10,7 +10,7 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
-from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.artifacts.files import write_record
 from mdpipe.params import Params, ParamsError, load_params, parse_params
 from mdpipe.params.claims import MeasureConfig
 from mdpipe.pipeline import paths

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from mdpipe.commands.clean import clean
+from mdpipe.commands.upkeep import clean
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.sources.download import destination
 from mdpipe.params import Params, parse_params
@@ -249,7 +249,7 @@ def test_finished_shards_stay_if_their_stage_goes_on_from_them(suite):
 
 def test_downloads_stay_as_long_as_a_source_has_their_address(suite):
     content = smoke()
-    settings = {"kind": "url", "url": "http://localhost/a.txt", "sha256": None, "member": None, "field": None}
+    settings = {"kind": "url", "url": "http://localhost/a.txt", "sha256": None, "member": None, "columns": None}
     settings |= {"sample_by": "document", "decode_errors": "strict", "empty_documents": "error", "detokenizer": None}
     content["sources"]["mine"] = {**settings, "path": "constraints.txt"}
     Path("constraints.txt").touch()

@@ -16,6 +16,7 @@ from typer.testing import Result
 
 from mdpipe.commands import interactive
 from mdpipe.data.pixels import quantize
+from mdpipe.data.tokenizers import END_OF_DOCUMENT
 from mdpipe.params import Params
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.sampling import SamplerConfig, compatible_samplers
@@ -247,7 +248,8 @@ def test_images_in_a_folder_replace_those_of_an_earlier_call(mdpipe: Command) ->
 
 
 def test_lines_of_json_hold_the_texts(mdpipe: Command) -> None:
-    printed = texts_of(mdpipe("generate", "subwords_genmd4", "--count", 3).stdout)
+    marked = texts_of(mdpipe("generate", "subwords_genmd4", "--count", 3).stdout)
+    printed = [text.replace(f"\n{END_OF_DOCUMENT}\n", "") for text in marked]
     assert mdpipe("generate", "subwords_genmd4", "--count", 3, "--out", "new.jsonl").stdout == "new.jsonl\n"
     lines = Path("new.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [{"text": text} for text in printed]

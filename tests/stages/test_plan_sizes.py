@@ -127,7 +127,7 @@ def test_settings_of_flat_rows_say_the_shape_and_the_classes(empty):
 
 def test_a_compressed_text_has_an_unknown_length(empty):
     (empty / "texts.jsonl.gz").write_bytes(b"x" * 100)
-    source = {"kind": "jsonl", "path": "texts.jsonl.gz", "pattern": "*", "field": "text", "decode_errors": "strict"}
+    source = {"kind": "jsonl", "path": "texts.jsonl.gz", "pattern": "*", "columns": ["text"], "decode_errors": "strict"}
     content = with_source(source | {"empty_documents": "error", "detokenizer": None})
     assert rows_of(content)["encode@docs_chars"].tokens.is_unknown
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mdpipe.commands import plan_samples
+from mdpipe.commands import plan_sources
 from mdpipe.commands.plan import Plan, describe
 from mdpipe.data.artifacts.files import folder_size
 from mdpipe.data.sources.download import destination
@@ -142,7 +142,7 @@ def empty(tmp_path, monkeypatch):
 @pytest.fixture
 def few_bytes(monkeypatch):
     """Plans that read less of a file, so that files can be small here."""
-    monkeypatch.setattr(plan_samples, "SAMPLED_BYTES", 2**18)
+    monkeypatch.setattr(plan_sources, "SAMPLED_BYTES", 2**18)
 
 
 def with_files(source, tokenizer="text8"):
@@ -201,10 +201,10 @@ def test_a_bounded_part_of_a_large_file_is_read(empty):
     """Of 64 MB of lines: as many as a plan reads of any file."""
     line = b"a line of text that is the same everywhere\n"
     (empty / "large.txt").write_bytes(line * (2**26 // len(line)))
-    documents, [factor] = plan_samples.read_sample(
+    documents, [factor] = plan_sources.read_sample(
         TextSource(path="large.txt", sample_by="line"), find_files(empty / "large.txt", "*")
     )
-    assert 0 < len(documents) * len(line) <= 1.1 * plan_samples.SAMPLED_BYTES
+    assert 0 < len(documents) * len(line) <= 1.1 * plan_sources.SAMPLED_BYTES
     assert len(documents) * factor == pytest.approx(2**26 // len(line), rel=0.01)
 
 
@@ -212,13 +212,13 @@ def test_large_files_are_among_those_that_are_read(empty):
     for number in range(200):
         (empty / f"{number:03}.txt").write_text("a\n" * (100_000 if number == 150 else 1))
     files = find_files(empty, "*.txt")
-    documents, factors = plan_samples.read_sample(TextSource(path=".", sample_by="line"), files)
+    documents, factors = plan_sources.read_sample(TextSource(path=".", sample_by="line"), files)
     assert {document.name.partition(":")[0] for document in documents} == {"150.txt"}
     assert sum(factors) * len(documents) == pytest.approx(100_199, rel=0.01)
 
 
 def test_the_size_of_a_url_is_unknown_until_it_is_downloaded(empty):
-    source = {"kind": "url", "url": "https://example.org/texts.jsonl", "field": "text", "path": "few.txt"}
+    source = {"kind": "url", "url": "https://example.org/texts.jsonl", "columns": ["text"], "path": "few.txt"}
     params = with_files(source)
     row = rows_of(params)["download@pydantic_docs"]
     assert row.download.is_unknown and row.disk.is_unknown

@@ -191,7 +191,8 @@ def test_files_behind_a_linked_folder_are_refused(place, tmp_path_factory, monke
     disk = tmp_path_factory.mktemp("disk")
     (disk / "1.txt").write_text("one")
     Path("texts/more").mkdir(parents=True)
-    Path("texts/more/0.txt").write_text("zero")
+    for name in ("texts/0.txt", "texts/more/0.txt"):
+        Path(name).write_text("zero")
     require_usable(with_texts("texts"), with_sources=True)
     Path("texts/more/linked.txt").symlink_to(disk / "1.txt")
     Path("texts/.cache").symlink_to(disk)

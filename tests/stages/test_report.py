@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 
-from mdpipe.data.artifacts.metrics import MetricsError, write_record
+from mdpipe.data.artifacts.files import MetricsError, write_record
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.schemas import EXPONENTS

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from mdpipe.data.artifacts.metrics import read_record
+from mdpipe.data.artifacts.files import read_record
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, parse_params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.schemas import SPEEDS

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from typer.testing import Result
 
 from mdpipe.commands import score
-from mdpipe.commands.harness import RunLM, rolling_windows
-from mdpipe.commands.score import clean, encode_request, read_items
+from mdpipe.commands.score import RunLM, clean, encode_request, read_items, rolling_windows
 from mdpipe.data.tokenizers import ALPHABET
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.evaluation.conditional import is_greedy

@@ -12,7 +12,7 @@ import yaml
 from dvc.lock import LockError
 from dvc.repo import Repo
 
-from mdpipe.commands.unlock import lock_holders, repair_rwlock, unlock
+from mdpipe.commands.upkeep import lock_holders, repair_rwlock, unlock
 from mdpipe.params import parse_params
 from tests.stages.planning import smoke
 from workflow.engine import mark_stale_stages

@@ -27,7 +27,7 @@ def test_no_artifact_metric_or_log_has_the_secrets_of_a_url(tmp_path, monkeypatc
         site.needs_password = True
         site.body = "\n".join(f"hello world of text number {number}" for number in range(300)).encode()
         url = site.url.replace("//", "//me:s3cret@") + "?token=t0ken"
-        source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "field": None}
+        source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "columns": None}
         source |= {"sample_by": "line", "decode_errors": "strict", "empty_documents": "error", "detokenizer": None}
         dataset = {"source": "notes", "tokenizer": "bytes", "seq_len": 32}
         dataset |= {"splits": {"validation": 0.2, "test": 0.2}}
@@ -61,7 +61,7 @@ SECRET_URLS = {
 @pytest.mark.parametrize("url", [*SECRET_URLS, ["me:s3cret@example.org"]], ids=str)
 def test_params_refuse_a_url_without_printing_its_secrets(url):
     """Snakemake prints this error as it is."""
-    source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "field": None}
+    source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "columns": None}
     with pytest.raises(ParamsError) as error:
         parse_params({**SMOKE, "sources": {"notes": source}})
     shown = str(error.value)
@@ -80,7 +80,7 @@ def test_params_refuse_a_url_as_a_path_without_printing_its_secrets():
 
 def test_the_command_line_refuses_a_url_without_printing_its_secrets(tmp_path):
     url = "ftp://me:s3cret@example.org/a?token=t0ken"
-    source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "field": None}
+    source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "columns": None}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**SMOKE, "sources": {"notes": source}}))
     result = CliRunner().invoke(app, ["check", str(tmp_path / "params.yaml")])
     assert result.exit_code != 0

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from mdpipe.commands.verify import BrokenArtifactsError, verify
+from mdpipe.commands.upkeep import BrokenArtifactsError, verify
 
 MAKE = "mkdir -p folder; echo one > file; echo two > folder/part; echo three > folder/other; echo 4 > metric.json"
 STAGES = f"""

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from mdpipe.commands.readme import PICTURES, SOURCES, TABLES, readme
-from mdpipe.data.artifacts.metrics import RESULTS
+from mdpipe.data.artifacts.files import RESULTS
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.tokenizers import load_tokenizer
+from mdpipe.data.tokenizers import decode_for_people, load_tokenizer
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.reporting.images import GAP
@@ -213,8 +213,8 @@ def test_only_what_was_masked_is_filled(params: Params) -> None:
         dataset = EncodedDataset.open(paths.encoded(params.runs[run].dataset), params.runs[run].evaluate.split)
         if dataset.modality == "text":
             texts = json.loads((paths.samples(run) / paths.INFILLED_TEXTS).read_text())["texts"]
-            decode = load_tokenizer(paths.model(run)).decode
-            windows = [decode(window) for window in dataset.spaced_examples(len(texts))[0]]
+            tokenizer = load_tokenizer(paths.model(run))
+            windows = [decode_for_people(tokenizer, window) for window in dataset.spaced_examples(len(texts))[0]]
             assert [text["before"] + text["original"] + text["after"] for text in texts] == windows
             assert any(text["filled"] != text["original"] for text in texts)
             continue

@@ -29,6 +29,9 @@ The memory that a process takes and its progress are logged, and never written t
 Fingerprints name scratch folders, of which no trace is in an artifact. The provenance of a stage decides whether its
 artifacts are recorded, and never what is in them. Preflight checks refuse and warn."""
 
+PREFLIGHT = SOURCE / "mdpipe/pipeline/preflight.py"
+"""Nor is what its checks import: they read the beginnings of a source's files by the code that downloads them."""
+
 
 def has_code(file: Path) -> bool:
     """False for an `__init__.py` that is nothing but a docstring."""
@@ -87,7 +90,7 @@ def closure(path: Path) -> set[Path]:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            waiting += imported(file)
+            waiting += imported(file) if file != PREFLIGHT else ()
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mdpipe.data.artifacts.metrics import RESULTS, write_record
+from mdpipe.data.artifacts.files import RESULTS, write_record
 from mdpipe.evaluation.profile import CalibrationRow, PositionRow, ShareRow
 from mdpipe.pipeline import paths
 

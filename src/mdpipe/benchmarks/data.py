@@ -38,7 +38,7 @@ from mdpipe.data.sources.writer import write_shards
 from mdpipe.data.tokenize.text import encode_text
 from mdpipe.data.tokenizers import build_tokenizer, load_tokenizer
 from mdpipe.data.training_batches import training_batch
-from mdpipe.params.data import PACKINGS, Splits, TextTokenizer, TokenizerConfig
+from mdpipe.params.data import TextDataset, TextTokenizer, TokenizerConfig
 from mdpipe.params.sources import JsonLinesSource
 from mdpipe.processes import MEBIBYTE, peak_rss_mib
 from mdpipe.reporting.markdown import Columns
@@ -276,10 +276,11 @@ def read_text(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001
 def encode(settings: DataBenchmark, folder: Path, name: str) -> Result:
     """Do the work of the stage `encode`: splits, tokens, the search for contamination, the manifest."""
     tokenizer = load_tokenizer(folder / "tokenizer")
-    splits, packing = Splits(validation=HELD_OUT, test=HELD_OUT), PACKINGS["stream"]
-    scratch = folder / f"{name}-shards"
+    splits = {"validation": HELD_OUT, "test": HELD_OUT}
+    content = {"source": "text", "tokenizer": settings.tokenizer, "seq_len": SEQ_LEN, "splits": splits}
+    dataset = TextDataset.model_validate(content)
     start = perf_counter()
-    encode_text(folder / "raw", tokenizer, folder / name, SEQ_LEN, settings.seed, splits, packing, scratch)
+    encode_text(folder / "raw", tokenizer, dataset, settings.seed, folder / name, folder / f"{name}-shards", {})
     seconds = perf_counter() - start
     counts = read_json(folder / name / "dataset.json", "measure again")["splits"].values()
     return {"tokens": sum(count["tokens"] for count in counts), "seconds": seconds}

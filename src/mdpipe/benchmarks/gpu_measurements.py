@@ -334,14 +334,10 @@ def read_splits(package: str, seq_len: int, held_out: int) -> list[EncodedDatase
             shape=(seq_len,),
             seq_len=seq_len,
             tokenizer=tokenizer.kind,
-            counts={},
+            splits={split: {}},
             tokens=np.concatenate(documents),
-            drop_last=False,
-            wrap_ids=(),
-            separate_documents=False,
             classes=0,
             labels=None,
-            class_names=(),
         )
         for split, documents in tokens.items()
     ]

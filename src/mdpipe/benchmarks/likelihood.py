@@ -5,7 +5,7 @@ Shapes: N examples, R seeds.
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
 import numpy as np
@@ -67,7 +67,8 @@ class LikelihoodBenchmark(Benchmark):
         count = len(dataset.tokens) // dataset.stream_tokens if is_text else len(dataset.tokens)  # Whole windows only.
         rows = np.unique(np.linspace(0, count - 1, self.examples).astype(np.int64))
         tokens = dataset.windows(rows * dataset.stream_tokens).ravel() if is_text else dataset.tokens[rows]
-        subset = replace(dataset, tokens=tokens.astype(dataset.tokens.dtype), wrap_ids=(), drop_last=False)
+        changed = {"tokens": tokens.astype(dataset.tokens.dtype), "wrap_ids": (), "drop_last": False}
+        subset = EncodedDataset(**{**dict(dataset), **changed})
         settings = EstimatorConfig.model_validate(
             {"estimator": self.estimator, "num_mc_samples": self.num_mc_samples, "batch_size": 16}
         )

@@ -1,11 +1,11 @@
 """`mdpipe check`: what params.yaml asks for, in a few lines."""
 
-from mdpipe.file_formats import KIND_OF, ending
+from mdpipe.file_formats import plain_text_notes
 from mdpipe.params import Params
 from mdpipe.params.data import modality_of
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduledConfig
 from mdpipe.params.networks import NetworkConfig
-from mdpipe.params.sources import TextSource
+from mdpipe.params.sources import TextSource, files_by_split
 
 NO_REPORT = "  no report, which needs a run: ask for stages by name, as `dvc repro encode@DATASET` does"
 
@@ -16,7 +16,8 @@ def describe(params: Params) -> str:
     for name, source in params.sources.items():
         lines.append(f"  download@{name}: {source.kind} from {source.path}")
         if isinstance(source, TextSource):
-            lines += [f"    {note}" for note in as_plain_text(source)]
+            names = (source.path, *files_by_split(source.pattern).values())
+            lines += [f"    {note}" for note in plain_text_notes(names)]
     for name, dataset in params.datasets.items():
         lines.append(f"  fit_tokenizer@{name}, encode@{name}: {dataset.tokenizer.kind} of {dataset.source}")
     for name, (_, *replicates) in params.replicates().items():
@@ -46,13 +47,6 @@ def describe(params: Params) -> str:
     for run_name, measured in params.image_quality.runs.items():
         lines.append(f"  measure_images@{run_name}: {measured.count} samples, features of {measured.features}")
     return "\n".join([*lines, "  report" if params.runs else NO_REPORT])
-
-
-def as_plain_text(source: TextSource) -> list[str]:
-    """Return a note for each ending of the source's files that another kind would read as rows of a table."""
-    globs = source.pattern.values() if isinstance(source.pattern, dict) else [source.pattern]
-    endings = sorted({ending(name) for name in (source.path, *globs)} & KIND_OF.keys())
-    return [f"{suffix} files as plain text; `kind: {KIND_OF[suffix]}` reads their rows" for suffix in endings]
 
 
 def _schedule(objective: ObjectiveConfig) -> str:

@@ -5,13 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
+from mdpipe.console import WIDTH, table_text
 from mdpipe.params.catalog import CatalogEntry, find_entry, load_catalog
 
 COLUMNS = {"name": 26, "modality": 8, "from": 34, "splits": 11, "license": 17, "counts": 19}
-WIDTH = 120
 TOKENIZERS = {"text": "gpt2", "image": "pixels"}
 OWN_TOKENIZERS = {"text8": "text8", "tiny_shakespeare": "bytes"}
 
@@ -30,11 +29,7 @@ def describe(names: Sequence[str] = ()) -> str:
     for name, facts in load_catalog().items():
         splits = ", ".join(facts.splits) or "one text"
         table.add_row(name, facts.modality, _origin(facts), splits, facts.license, _counted(facts.counts))
-    console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    rows = "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
-    return f"{rows}\n`mdpipe datasets NAME` prints all details and the lines for params.yaml.\n"
+    return f"{table_text(table)}\n`mdpipe datasets NAME` prints all details and the lines for params.yaml.\n"
 
 
 def params_entry(name: str) -> str:

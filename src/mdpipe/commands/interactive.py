@@ -31,12 +31,13 @@ from torch import Tensor
 from mdpipe.commands.sampling_options import SamplingOptions
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.pixels import dequantize, quantize
-from mdpipe.data.tokenizers import Span, Tokenizer, load_tokenizer
+from mdpipe.data.tokenizers import Span, Tokenizer, decode_for_people, load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.preflight import nearest_existing
 from mdpipe.progress import count_steps
 from mdpipe.stages import model_io, sampling
 from mdpipe.stages.model_io import TrainedModel
@@ -55,9 +56,13 @@ COLUMNS = 8
 SHOWN_EDGE = 64
 """Images of a sheet are enlarged to about this many pixels."""
 
-TEXT_SUFFIXES = (".txt", ".jsonl")
-SHEET_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-ARRAY_SUFFIXES = (".npy", ".npz")
+SHEETS, ARRAYS = (".png", ".jpg", ".jpeg", ".webp"), (".npy", ".npz")
+SUFFIXES = {"texts": (".txt", ".jsonl"), "rows": (".jsonl", ".csv"), "images": SHEETS + ARRAYS}
+ALLOWED = {content: ", ".join(suffixes) for content, suffixes in SUFFIXES.items()} | {
+    "images": f"{', '.join(SHEETS)} (a sheet of all), {', '.join(ARRAYS)} (an array), or a folder, with / at its end (a"
+    " PNG each)"
+}
+"""Endings of files, and how an error lists them."""
 
 DIGITS = 4
 """Minimum number of digits in the name of an image in a folder."""
@@ -70,25 +75,18 @@ def generate(run: str, options: SamplingOptions, count: int, prompt: str, length
         ValueError: the model is missing or broken, an option does not fit it, `out` cannot be written, or the prompt
             leaves no tokens to sample or contains characters that the run's tokenizer cannot encode.
     """
-    options.require_in_range()
     model = load_run(run, options.threads)
-    if model.modality == "image":
-        out = out or f"{run}.png"
-        require_sample_path(out, "image")
-        if prompt or length is not None:
-            raise ValueError(f"run {run!r} samples images, without --prompt and --length; see `mdpipe infill`")
-        write_images(model, _sample(model, sampling.all_masked(model, count), options), out)
-        return
-    require_sample_path(out, "text")
-    tokenizer = load_tokenizer(model.directory)
-    [ids] = _encode_parts(tokenizer, [prompt])
+    if model.modality == "image" and (prompt or length is not None):
+        raise ValueError(f"run {run!r} samples images, without --prompt and --length; see `mdpipe infill`")
     tokens = sampling.all_masked(model, count, length)
-    if len(ids) >= tokens.shape[1]:
-        raise ValueError(
-            f"the prompt has {len(ids)} tokens and leaves nothing of {tokens.shape[1]}; give a larger --length"
-        )
-    tokens[:, : len(ids)] = torch.from_numpy(ids)
-    write_texts(tokenizer, _sample(model, tokens, options), out)
+    if model.modality == "text":
+        [ids] = _encode_parts(load_tokenizer(model.directory), [prompt])
+        if len(ids) >= tokens.shape[1]:
+            raise ValueError(
+                f"the prompt has {len(ids)} tokens and leaves nothing of {tokens.shape[1]}; give a larger --length"
+            )
+        tokens[:, : len(ids)] = torch.from_numpy(ids)
+    _sample(model, tokens, options, out)
 
 
 def infill_text(run: str, options: SamplingOptions, count: int, text: str, mask_length: int, out: str | None) -> None:
@@ -97,14 +95,11 @@ def infill_text(run: str, options: SamplingOptions, count: int, text: str, mask_
     Raises:
         ValueError: the text has no mask or cannot be encoded, the run samples images, or an option does not fit it.
     """
-    options.require_in_range()
     model = load_run(run, options.threads)
     if model.modality != "text":
         raise ValueError(f"run {run!r} samples images; give --image and --mask instead of --text")
-    require_sample_path(out, "text")
-    tokenizer = load_tokenizer(model.directory)
-    tokens = encode_with_masks(tokenizer, text, mask_length).expand(count, -1)
-    write_texts(tokenizer, _sample(model, tokens, options), out)
+    tokens = encode_with_masks(load_tokenizer(model.directory), text, mask_length)
+    _sample(model, tokens.expand(count, -1), options, out)
 
 
 def infill_image(run: str, options: SamplingOptions, count: int, image: Path, mask: Path, out: str | None) -> None:
@@ -116,66 +111,93 @@ def infill_image(run: str, options: SamplingOptions, count: int, image: Path, ma
         ValueError: a file does not have the size of the run's images or cannot be read, the mask is empty, the run
             samples text, or an option does not fit it.
     """
-    options.require_in_range()
     model = load_run(run, options.threads)
     if model.modality != "image":
         raise ValueError(f"run {run!r} samples text; give --text instead of --image and --mask")
-    out = out or f"{run}.png"
-    require_sample_path(out, "image")
     height, width, channels = model.shape
     pixels = _read_image(image, "L" if channels == 1 else "RGB", (height, width))
     masked = _read_image(mask, "L", (height, width)) > 0  # (H, W, 1)
     if not masked.any():
         raise ValueError(f"{mask} is black everywhere, which leaves nothing to fill")
-    mask_id = model.objective.mask_id
     levels = quantize(pixels, maximum=255, levels=model.objective.vocab_size).astype(np.int64)
-    tokens = torch.from_numpy(np.where(masked, mask_id, levels).reshape(1, -1))
-    samples = _sample(model, tokens.expand(count, -1), options)
-    write_images(model, samples, out, known=torch.where(tokens == mask_id, 0, tokens))
+    tokens = torch.from_numpy(np.where(masked, model.objective.mask_id, levels).reshape(1, -1))
+    known = torch.from_numpy(np.where(masked, 0, levels).reshape(1, -1))
+    _sample(model, tokens.expand(count, -1), options, out, known)
 
 
-def require_sample_path(out: str | None, modality: str) -> None:
-    """Pass if samples of a modality can be written to `out`; None is the standard output.
+def _sample(
+    model: TrainedModel, tokens: Tensor, options: SamplingOptions, out: str | None, known: Tensor | None = None
+) -> None:
+    """Fill the masked positions of tokens (N, L), with a progress bar on the standard error, and write the samples.
+
+    Args:
+        model: the trained model.
+        tokens: known tokens and masks.
+        options: of the command line.
+        out: a file or a folder; by default texts are printed, and images written to RUN.png.
+        known: (1, H W C) the image that the samples fill, which a sheet shows first.
 
     Raises:
-        ValueError: its suffix or kind is not one of those for the modality, or no file can be made there.
+        ValueError: `out` cannot be written, the sampler does not exist or does not fit the run's objective, an option
+            is out of range, the run has no such class, or it samples from left to right and a token is known to the
+            right of a mask.
+    """
+    if model.modality == "image":
+        out = out or f"{model.name}.png"
+    require_writable(out, "texts" if model.modality == "text" else "images")
+    objective = model.objective.config
+    config = options.resolve(model.name, objective)
+    masked = tokens == model.objective.mask_id
+    if objective.is_causal and (masked[:, :-1] & ~masked[:, 1:]).any():
+        raise ValueError(
+            f"a run of {objective.kind} samples from left to right, without regard to the text after a mask: it fills"
+            " one mask, at the end"
+        )
+    labels = None if options.label is None else torch.full((len(tokens),), class_label(model, options.label))
+    with count_steps("sampling") as show:
+        samples = sampling.sample(
+            model,
+            config,
+            tokens,
+            CounterRNG(options.seed, "by hand"),
+            class_labels=labels,
+            on_step=lambda done, steps, _: show(done, steps),
+        ).tokens
+    if out is None or model.modality == "text":
+        write_texts(load_tokenizer(model.directory), samples, out)
+    else:
+        write_images(model, samples, out, known)
+
+
+def require_writable(out: str | None, content: Literal["texts", "rows", "images"]) -> None:
+    """Pass if this content can be written to a file or folder `out`; None is the standard output.
+
+    Raises:
+        ValueError: its suffix or kind is not one of those for the content, or no file can be made there.
     """
     if out is None:
         return
-    suffix, folder = Path(out).suffix.lower(), _is_folder(out)
-    if modality == "text" and (folder or suffix not in TEXT_SUFFIXES):
-        raise ValueError(f"--out {out} does not say how to write texts; allowed: {', '.join(TEXT_SUFFIXES)}")
-    if modality == "image" and not folder and suffix not in (*SHEET_SUFFIXES, *ARRAY_SUFFIXES):
-        raise ValueError(
-            f"--out {out} does not say how to write images; allowed: {', '.join(SHEET_SUFFIXES)} (a sheet of all),"
-            f" {', '.join(ARRAY_SUFFIXES)} (an array), or a folder, with / at its end (a PNG each)"
-        )
-    require_writable_path(out)
-
-
-def require_writable_path(out: str) -> None:
-    """Pass if a file or folder `out` can be made or replaced.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    folder = _is_folder(out)
-    path = Path(out).absolute() if folder else Path(out).absolute().parent
-    while not path.exists():
-        path = path.parent
-    if not path.is_dir() or not os.access(path, os.W_OK):
-        raise ValueError(f"--out {out} cannot be written: {path} is not a folder in which files can be made")
-    if Path(out).exists() and not os.access(out, os.W_OK):
+    if not (content == "images" if _is_folder(out) else Path(out).suffix.lower() in SUFFIXES[content]):
+        raise ValueError(f"--out {out} does not say how to write {content}; allowed: {ALLOWED[content]}")
+    target = Path(out).absolute()
+    folder = nearest_existing(target if _is_folder(out) else target.parent)
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"--out {out} cannot be written: {folder} is not a folder in which files can be made")
+    if target.exists() and not os.access(out, os.W_OK):
         raise ValueError(f"--out {out} cannot be written: it is write-protected")
 
 
 def write_texts(tokenizer: Tokenizer, tokens: Tensor, out: str | None) -> None:
-    """Write texts (N, L) and print where they are; without `out`, print them under numbered headings."""
-    texts = [tokenizer.decode(row) for row in tokens.numpy()]
-    numbered = "".join(f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1))
+    """Write texts (N, L) and print where they are; without `out`, print them under numbered headings.
+
+    Where a document ends is shown to people, and not in JSON lines, which have the text that is scored.
+    """
+    shown = [decode_for_people(tokenizer, row) for row in tokens.numpy()]
+    numbered = "".join(f"--- sample {number} ---\n{text}\n" for number, text in enumerate(shown, start=1))
     if out is None:
         sys.stdout.write(numbered)
         return
+    texts = map(tokenizer.decode, tokens.numpy())
     lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts)
     atomic_write(Path(out), (lines if Path(out).suffix.lower() == ".jsonl" else numbered).encode())
     sys.stdout.write(f"{out}\n")
@@ -202,7 +224,7 @@ def write_images(model: TrainedModel, tokens: Tensor, out: str, known: Tensor | 
         for other in set(path.iterdir()).difference(files):
             if is_sample.fullmatch(other.name):
                 other.unlink()
-    elif path.suffix.lower() in ARRAY_SUFFIXES:
+    elif path.suffix.lower() in ARRAYS:
         file = io.BytesIO()
         if path.suffix.lower() == ".npy":
             np.save(file, images, allow_pickle=False)
@@ -265,68 +287,31 @@ def class_label(model: TrainedModel, name: str) -> int:
 def load_run(run: str, threads: int) -> TrainedModel:
     """Load the model of a run that is trained, after configuring the process.
 
+    If params.yaml describes another model of this name by now, the standard error says so.
+
     Raises:
         ValueError: there is no such run, or its model is missing or broken.
     """
-    trained = paths.trained_runs()
-    if run not in trained:
-        runs = load_params().runs if PARAMS_FILE.exists() else {}
-        if run not in runs:
-            hint = did_you_mean(run, [*trained, *runs])
-            untrained = sorted(runs.keys() - set(trained))
-            others = f"; in params.yaml and not trained: {', '.join(untrained)}" if untrained else ""
-            raise ValueError(
-                f"there is no run {run!r}{hint}; trained in models/: {', '.join(trained) or 'none'}{others}"
-            )
+    trained, runs = paths.trained_runs(), load_params().runs if PARAMS_FILE.exists() else {}
+    if run not in {*trained, *runs}:
+        hint = did_you_mean(run, [*trained, *runs])
+        untrained = sorted(runs.keys() - set(trained))
+        others = f"; in params.yaml and not trained: {', '.join(untrained)}" if untrained else ""
+        raise ValueError(f"there is no run {run!r}{hint}; trained in models/: {', '.join(trained) or 'none'}{others}")
     configure_runtime(threads)
     model = model_io.load_model(run)
-    _warn_of_other_params(model)
+    if stated := runs.get(run):
+        pairs = {
+            "dataset": (model.dataset, stated.dataset),
+            "objective": (model.objective.config, stated.objective),
+            "network": (model.network.config, stated.network),
+        }
+        if changed := [f"runs.{run}.{key}" for key, (before, now) in pairs.items() if before != now]:
+            sys.stderr.write(
+                f"mdpipe: models/{run} was trained before {' and '.join(changed)} changed in params.yaml;"
+                f" `dvc repro train@{run}` trains it again\n"
+            )
     return model
-
-
-def _warn_of_other_params(model: TrainedModel) -> None:
-    """Say on the standard error if params.yaml describes another model of this name by now."""
-    run = load_params().runs.get(model.name) if PARAMS_FILE.exists() else None
-    if run is None:
-        return
-    pairs = {
-        "dataset": (model.dataset, run.dataset),
-        "objective": (model.objective.config, run.objective),
-        "network": (model.network.config, run.network),
-    }
-    if changed := [f"runs.{model.name}.{key}" for key, (trained, stated) in pairs.items() if trained != stated]:
-        sys.stderr.write(
-            f"mdpipe: models/{model.name} was trained before {' and '.join(changed)} changed in params.yaml;"
-            f" `dvc repro train@{model.name}` trains it again\n"
-        )
-
-
-def _sample(model: TrainedModel, tokens: Tensor, options: SamplingOptions) -> Tensor:
-    """Fill the masked positions of tokens (N, L), with a progress bar on the standard error.
-
-    Raises:
-        ValueError: the sampler does not exist or does not fit the run's objective, a setting of it is wrong, the run
-            has no such class, or it samples from left to right and a token is known to the right of a mask.
-    """
-    objective = model.objective.config
-    config = options.resolve(model.name, objective)
-    masked = tokens == model.objective.mask_id
-    if objective.is_causal and (masked[:, :-1] & ~masked[:, 1:]).any():
-        raise ValueError(
-            f"a run of {objective.kind} samples from left to right, without regard to the text after a mask: it fills"
-            " one mask, at the end"
-        )
-    labels = None if options.label is None else torch.full((len(tokens),), class_label(model, options.label))
-    with count_steps("sampling") as show:
-        samples = sampling.sample(
-            model,
-            config,
-            tokens,
-            CounterRNG(options.seed, "by hand"),
-            class_labels=labels,
-            on_step=lambda done, steps, _: show(done, steps),
-        )
-    return samples.tokens
 
 
 def _encode_parts(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np.int64]]:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from mdpipe.commands.plan_datasets import CHARS_PER_TOKEN, DatasetSize, dataset_size, text_tokens, tokenizer_size
 from mdpipe.commands.plan_sources import NOTHING, UNKNOWN, Estimate, SourceSize, download_size, source_size, total
+from mdpipe.console import WIDTH, table_text
 from mdpipe.params import Params, Run
 from mdpipe.params.data import TextDataset
 from mdpipe.params.root import RESOLVED_PARAMS_FILE
@@ -23,7 +23,6 @@ from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
 from mdpipe.pipeline.preflight import missing_paths, missing_weights
 
-WIDTH = 120
 COLUMNS = {"download": "B", "disk": "B", "tokens": "", "FLOPs": "", "GPU-hours": "h"}
 """The table's columns and their units."""
 TERA, SECONDS_PER_HOUR = 1e12, 3600
@@ -279,13 +278,9 @@ def describe(params: Params, mfu: float, peak: float) -> str:
         table.add_row(stage, *(estimate.format(unit) for estimate, unit in zip(estimates, units, strict=True)))
     columns = list(zip(*cells.values(), strict=True))
     table.add_row("total", *(format_sum(column, unit) for column, unit in zip(columns, units, strict=True)))
-    console = Console(width=WIDTH, markup=False, emoji=False, highlight=False, color_system=None)
-    with console.capture() as captured:
-        console.print(table)
-    lines = [line.rstrip() for line in captured.get().splitlines()]
     is_known = not any(estimate.is_unknown for column in columns for estimate in column)
     notes = [*_notes(plan, mfu, peak, is_known=is_known), *_slow_precision(params)]
-    return "\n".join([*lines, "", *(textwrap.fill(note, WIDTH, break_on_hyphens=False) for note in notes)])
+    return "\n".join([table_text(table), *(textwrap.fill(note, WIDTH, break_on_hyphens=False) for note in notes)])
 
 
 def format_sum(estimates: Sequence[Estimate], unit: str) -> str:

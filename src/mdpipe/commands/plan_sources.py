@@ -1,24 +1,39 @@
 """Sizes of sources before anything runs: exact if they are in data/, else from the catalog or the user's own files.
 
-Local text is estimated from a sample, and image files and rows of tables are counted. All other sizes are unknown until
-the download: nothing is asked for in the network.
+Local text is estimated from a sample, the beginning of some of its files. The source's own reader turns it into
+documents, so columns that are not read, quotes, escapes, and documents that are left out count as in the `download`
+stage. Image files and rows of tables are counted. All other sizes are unknown until the download: nothing is asked for
+in the network.
 """
 
 import json
 import math
+import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import cast
 
-from mdpipe.commands.plan_samples import LocalText, read_sample
+import numpy as np
+
 from mdpipe.data.artifacts.files import folder_size, read_json
 from mdpipe.data.raw import KEY, Document, RawShard, raw_shards
-from mdpipe.data.sources.files import SourceFile, find_files, refuse_other_formats
+from mdpipe.data.sources.csv import open_csv
+from mdpipe.data.sources.files import (
+    SourceFile,
+    compression,
+    find_files,
+    open_decompressed,
+    refuse_other_formats,
+)
+from mdpipe.data.sources.text import last_gap, text_shards
 from mdpipe.file_formats import COMPRESSED
 from mdpipe.params import sources
 from mdpipe.params.catalog import find_entry
-from mdpipe.params.sources import Source
+from mdpipe.params.sources import CsvSource, JsonLinesSource, ParquetSource, Source, TextSource, UrlSource
 from mdpipe.pipeline import paths
 
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
@@ -27,10 +42,15 @@ ZIP_RATIO, PARQUET_RATIO = 0.31, 0.6
 """Bytes downloaded per byte of text: 31,344,016 for the 100,000,000 of text8, 24 GB for OpenWebText's 40 in parquet."""
 DIGITS, PHOTOS, PHOTO_EDGES = 1797, 2, (427, 640)
 """Images that come with scikit-learn."""
+MAX_FILES, SAMPLED_BYTES, SAMPLED_ROWS = 16, 2**20, 512
+"""Most files that are read of a source, and about how many bytes, or rows of tables, of all of them."""
+DENSITY = {".gz": 1, ".bz2": 1.3, ".xz": 1.3, ".zst": 1}
+"""Bytes of English text per compressed byte, relative to zlib's."""
 GRAY = ("mnist", "fashion_mnist")
 """Datasets of the catalog with one channel; all others have three."""
 
 Shape = tuple[int, ...]
+LocalText = TextSource | JsonLinesSource | CsvSource | ParquetSource | UrlSource
 
 
 @dataclass(frozen=True)
@@ -63,19 +83,12 @@ class Estimate:
         if unit == "h":
             if self.value < MIN_HOURS:
                 return f"<{MIN_HOURS} h"
-            return f"{'~' * self.is_guess}{_round(self.value, 2)} h"  # The hardware is a guess: two digits.
+            hours = float(f"{self.value:.2g}")  # The hardware is a guess: two digits.
+            return f"{'~' * self.is_guess}{hours:,.12g} h"
         power = 0
         while power + 1 < len(PREFIXES) and float(f"{self.value / 1000**power:.3g}") >= 1000:
             power += 1
-        text = f"{_round(self.value / 1000**power, 3)} {PREFIXES[power]}{unit}"
-        return f"{'~' * self.is_guess}{text.rstrip()}"
-
-
-def _round(value: float, digits: int) -> str:
-    """Return a number with this many significant digits, without an exponent."""
-    places = max(0, digits - 1 - math.floor(math.log10(value)))
-    text = f"{float(f'{value:.{digits}g}'):,.{places}f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text
+        return f"{'~' * self.is_guess}{self.value / 1000**power:.3g} {PREFIXES[power]}{unit}".rstrip()
 
 
 NOTHING, UNKNOWN = Estimate(), Estimate(math.nan)
@@ -244,3 +257,65 @@ def download_size(source: Source, content: Estimate) -> Estimate:
         case sources.HuggingFaceSource(name=name, resize=resize) if not Path(name).is_dir():
             return content if resize is None else UNKNOWN
     return NOTHING
+
+
+def read_sample(source: LocalText, files: Sequence[SourceFile]) -> tuple[list[Document], list[float]]:
+    """Return some documents, and the size of each file relative to that of all these documents.
+
+    Raises:
+        ValueError: a file that was read is broken.
+    """
+    if isinstance(source, ParquetSource):
+        from mdpipe.data.sources.tables import count_rows
+
+        sizes = [count_rows(file.path) for file in files]
+    else:
+        sizes = [file.size for file in files]
+    # At evenly spaced positions in all of them, so that large files are not missed.
+    positions = (np.arange(MAX_FILES) + 0.5) / MAX_FILES * sum(sizes)
+    chosen = [files[number] for number in np.unique(np.searchsorted(np.cumsum(sizes), positions))]
+    sample, read = list[Document](), 0.0
+    for file in chosen:
+        if isinstance(source, ParquetSource):
+            documents, size = _first_rows(source, file, SAMPLED_ROWS // len(chosen))
+        else:
+            documents, size = _first_lines(source, file, SAMPLED_BYTES // len(chosen))
+        sample, read = sample + documents, read + size
+    return sample, [size / max(read, 1) for size in sizes]
+
+
+def _first_rows(source: ParquetSource, file: SourceFile, limit: int) -> tuple[list[Document], float]:
+    """Return the first documents of a table, at most `limit`, and how many of its rows they take."""
+    from mdpipe.data.sources.tables import open_parquet
+
+    shard, counts = open_parquet(source.model_copy(update={"path": str(file.path)}))[0], Counter[str]()
+    return list(islice(cast("Iterator[Document]", shard.read(counts)), limit)), counts["rows"]
+
+
+def _first_lines(
+    source: TextSource | JsonLinesSource | CsvSource | UrlSource, file: SourceFile, limit: int
+) -> tuple[list[Document], float]:
+    """Return the documents in about the first `limit` bytes of a file, and how many of its bytes they take."""
+    with open_decompressed(file.path) as stream:
+        head = stream.read(limit) + stream.readline(limit)
+        is_cut = bool(stream.read(1))
+    suffix, size, documents = compression(file.path) or "", float(file.size), list[Document]()
+    if is_cut:
+        head = head[: last_gap(head)]
+        size = len(zlib.compress(head)) / DENSITY[suffix] if suffix else len(head)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, file.path.name.removesuffix(suffix))
+        path.write_bytes(head)
+        try:
+            if isinstance(source, CsvSource):
+                [shard] = open_csv(source.model_copy(update={"path": str(path)}))
+            else:
+                [shard] = text_shards(source, [SourceFile(file.name, path, None)])
+            for document in cast("Iterator[Document]", shard.read(Counter())):
+                documents.append(document)
+        except ValueError as error:
+            if not (is_cut and documents):
+                raise ValueError(str(error).replace(str(path), str(file.path))) from None
+            # The last row is cut within quotes: half of one is lost, on average.
+            size *= len(documents) / (len(documents) + 0.5)
+    return documents, size

@@ -17,6 +17,8 @@ from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig, com
 
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with another number, last digits may differ.")]
+GRID = ("steps", "time_grid")
+"""Options that are settings of samplers with a grid of times."""
 CHOICE = ("temperature", "top_k", "top_p", "guidance_scale")
 """Options that are settings of a run's `sample`, too, and have their rules."""
 
@@ -88,21 +90,6 @@ class SamplingOptions:
     seed: Seed = 0
     threads: Threads = 1
 
-    def require_in_range(self) -> None:
-        """Check the values by the rules of params.yaml.
-
-        Raises:
-            ValueError: one is out of range, or there is a guidance scale and no class; the message names its option.
-        """
-        try:
-            SampleConfig.model_validate({key: value for key in CHOICE if (value := getattr(self, key)) is not None})
-        except ValidationError as error:
-            problem = error.errors(include_url=False)[0]
-            option = str(problem["loc"][0]).replace("_", "-")
-            raise ValueError(f"--{option} {problem['input']} is refused: {rule_of(problem)}") from None
-        if self.guidance_scale is not None and self.label is None:
-            raise ValueError("--guidance-scale needs a class; give one with --label")
-
     def resolve(self, run: str, objective: ObjectiveConfig) -> SampleConfig:
         """Return what to sample with: the command line's values, else those of the run in params.yaml, else defaults.
 
@@ -111,14 +98,13 @@ class SamplingOptions:
         sampler of this kind in the comparison of samplers, else from the defaults.
 
         Raises:
-            ValueError: the sampler does not exist or does not fit the objective, or a setting is unknown or wrong.
+            ValueError: the sampler does not exist or does not fit the objective, a setting is unknown or wrong, a value
+                is out of range, or there is a guidance scale and no class; the message names the option.
         """
+        if self.guidance_scale is not None and self.label is None:
+            raise ValueError("--guidance-scale needs a class; give one with --label")
         params = load_params() if PARAMS_FILE.exists() else None
         own = params.runs[run].sample if params is not None and run in params.runs else None
-        stated = own or SampleConfig()
-        update = {key: value for key in CHOICE if (value := getattr(self, key)) is not None}
-        if self.label is None:
-            update["guidance_scale"] = None
         allowed = compatible_samplers(type(objective))
         kind = self.sampler
         if kind is None:
@@ -130,36 +116,40 @@ class SamplingOptions:
                 f"--sampler {kind!r} does not fit a run of {objective.kind}{hint}; allowed: {', '.join(allowed)}"
             )
         given = self._given(config, kind)
-        settings = {} if params is None else _stated_settings(params, own, kind)
-        settings |= {key: value for key, (_, value) in given.items()}
+        data = own.model_dump() if own else {}
+        data["sampler"] = {"kind": kind, **({} if params is None else _stated_settings(params, own, kind))}
+        if self.label is None:
+            data["guidance_scale"] = None
+        for (*section, key), (_, value) in given.items():
+            (data["sampler"] if section else data)[key] = value
         try:
-            update["sampler"] = config.model_validate({"kind": kind, **settings})
+            return SampleConfig.model_validate(data)
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            key = str(problem["loc"][0])
-            if key not in given:
+            keys = tuple(map(str, problem["loc"][:2]))
+            if keys not in given:
                 raise ValueError(
-                    f"the sampler {kind} needs its setting {key!r}; give it with --set {key}=VALUE"
+                    f"the sampler {kind} needs its setting {keys[-1]!r}; give it with --set {keys[-1]}=VALUE"
                 ) from None
-            raise ValueError(f"{given[key][0]} is refused: {rule_of(problem)}") from None
-        return stated.model_copy(update=update)
+            raise ValueError(f"{given[keys][0]} is refused: {rule_of(problem)}") from None
 
-    def _given(self, config: type[SamplerConfig], kind: str) -> dict[str, tuple[str, Any]]:
-        """Return how each setting was given on the command line, and its value."""
+    def _given(self, config: type[SamplerConfig], kind: str) -> dict[tuple[str, ...], tuple[str, Any]]:
+        """Return how each setting was given on the command line, and its value, by its path in `sample`."""
         known = [key for key in config.model_fields if key != "kind"]
-        given = parse_assignments("--set", self.settings)
-        for key, (assignment, _) in given.items():
+        given: dict[tuple[str, ...], tuple[str, Any]] = {}
+        for key, (assignment, value) in parse_assignments("--set", self.settings).items():
             if key not in known:
                 raise ValueError(
                     f"{assignment}: the sampler {kind} has no setting {key!r}{did_you_mean(key, known)};"
                     f" it has: {', '.join(known) or 'none'}"
                 )
-        options = {"steps": ("--steps", self.steps), "time_grid": ("--time-grid", self.time_grid)}
-        for key, (option, value) in options.items():
-            if value is not None and key not in known:
-                sys.stderr.write(f"mdpipe: {option} {value} is ignored: the sampler {kind} has no grid of steps\n")
+            given["sampler", key] = assignment, value
+        for key in (*GRID, *CHOICE):
+            option, value = f"--{key.replace('_', '-')} {getattr(self, key)}", getattr(self, key)
+            if value is not None and key in GRID and key not in known:
+                sys.stderr.write(f"mdpipe: {option} is ignored: the sampler {kind} has no grid of steps\n")
             elif value is not None:
-                given.setdefault(key, (f"{option} {value}", value))
+                given.setdefault(("sampler", key) if key in GRID else (key,), (option, value))
         return given
 
 

@@ -6,7 +6,15 @@ A line of the input is one of three JSON objects:
     {"context": ..., "choices": [...], "label": ...}
     {"activity_label": ..., "ctx_a": ..., "ctx_b": ..., "endings": [...], "label": ...}    HellaSwag, or `ctx` for both
 
-Tokens, questions and accuracies are those of lm-evaluation-harness 0.4.
+Tokens, questions and accuracies are those of lm-evaluation-harness 0.4, of which a run is a model, too. The harness is
+optional: pip install lm-eval.
+
+    from mdpipe.commands.score import register
+
+    register()
+    lm_eval.simple_evaluate("mdpipe", "run=subwords_md4", tasks=["hellaswag"])
+
+Its log-likelihoods are lower bounds, in nats.
 """
 
 import csv
@@ -22,28 +30,37 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from mdpipe.commands.interactive import describe_change, load_run, require_writable_path
+from mdpipe.commands.interactive import describe_change, load_run, require_writable
 from mdpipe.data.artifacts.files import atomic_write, first_problem
 from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.conditional import conditional_bound
+from mdpipe.evaluation.conditional import conditional_bound, is_greedy
 from mdpipe.evaluation.estimate import Estimate, unigram_surprisal
 from mdpipe.messages import reason
+from mdpipe.params.sampling import SampleConfig, SamplerConfig, compatible_samplers
 from mdpipe.progress import count_steps
+from mdpipe.stages import sampling
 from mdpipe.stages.model_io import UNIGRAM, TrainedModel
 
-TABLE_SUFFIXES = (".jsonl", ".csv")
 DIGITS = 6
 """Decimals of a number of bits."""
 MAX_LISTED = 3
 """Maximum number of texts that are shown as the tokenizer changes them."""
 
+Instance = Any
+"""An `lm_eval.api.instance.Instance`: `args` are (context, continuation), (text,) or (context, settings)."""
+MAX_GEN_TOKS = 256
+"""Tokens that lm-evaluation-harness generates at most where a task does not say."""
+
 Text = Annotated[str, Field(min_length=1)]
 Choices = Annotated[list[Text], Field(min_length=2)]
 Label = Annotated[int, Field(ge=0)]
+Request = tuple[NDArray[np.int64], NDArray[np.bool_]]
+"""The tokens (L,) of a text, and which of them are scored given the others."""
 
 
 class _Continuation(BaseModel):
@@ -97,8 +114,8 @@ class EncodedItem:
     """An item in tokens."""
 
     item: Item
-    requests: list[tuple[NDArray[np.int64], NDArray[np.bool_]]]
-    """The tokens of each text and which are the continuation's, from `encode_request`."""
+    requests: list[Request]
+    """One for each text, from `encode_request`."""
     characters: list[int]
     """Lengths of the continuations as the tokenizer normalizes them, without white space at their ends."""
     changes: list[str]
@@ -116,10 +133,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     """
     if num_mc_samples % 2:
         raise ValueError(f"--num-mc-samples {num_mc_samples} is odd; two samples in each stratum give the error")
-    if out is not None:
-        if Path(out).suffix.lower() not in TABLE_SUFFIXES:
-            raise ValueError(f"--out {out} does not say how to write rows; allowed: {', '.join(TABLE_SUFFIXES)}")
-        require_writable_path(out)
+    require_writable(out, "rows")
     items = read_items(file)
     model = load_run(run, threads)
     if model.modality != "text":
@@ -234,9 +248,7 @@ def describe_changes(file: Path, encoded: Sequence[EncodedItem]) -> str:
     return "".join(f"mdpipe: {line}\n" for line in shown)
 
 
-def encode_request(
-    tokenizer: Tokenizer, context: str, continuation: str, window: int
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def encode_request(tokenizer: Tokenizer, context: str, continuation: str, window: int) -> Request:
     """Return the tokens (L,) of a text and which are the continuation's, as lm-evaluation-harness splits them.
 
     Both are encoded as one text, which is cut where the context's own tokens end. White space at the end of the context
@@ -256,11 +268,7 @@ def encode_request(
 
 
 def bound_requests(
-    model: TrainedModel,
-    requests: Sequence[tuple[NDArray[np.int64], NDArray[np.bool_]]],
-    num_mc_samples: int,
-    batch_size: int,
-    seed: int,
+    model: TrainedModel, requests: Sequence[Request], num_mc_samples: int, batch_size: int, seed: int
 ) -> list[Estimate]:
     """Bound -log2 p of the targets of each request, with a progress bar on the standard error."""
     tokens, targets = [ids for ids, _ in requests], [is_target for _, is_target in requests]
@@ -295,3 +303,93 @@ def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]]) 
         for name, rate in (("accuracy", plain), ("length-normalized accuracy", normalized))
     ]
     return f"{', '.join(parts)} (binomial standard errors) on {len(questions)} questions\n"
+
+
+class RunLM:
+    """A trained run with the methods of `lm_eval.api.model.LM`.
+
+    Args:
+        run: its name in models/.
+        num_mc_samples: Monte Carlo samples of each request, even.
+        batch_size: samples in a network call.
+        seed: of masks and samples.
+    """
+
+    def __init__(self, run: str, num_mc_samples: int = 32, batch_size: int = 64, seed: int = 0) -> None:
+        super().__init__()
+        self.model = load_run(run, threads=torch.get_num_threads())
+        self.tokenizer = load_tokenizer(self.model.directory)
+        self.num_mc_samples, self.batch_size, self.seed = num_mc_samples, batch_size, seed
+
+    def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:
+        """Return log p of each continuation, and if greedy generation would give it."""
+        model = self.model
+        pairs = [
+            encode_request(self.tokenizer, context, continuation, model.seq_len)
+            for context, continuation in (request.args for request in requests)
+        ]
+        greedy = [is_greedy(model.objective, model.denoiser, tokens, is_target) for tokens, is_target in pairs]
+        return list(zip(self._log_likelihoods(pairs), greedy, strict=True))
+
+    def loglikelihood_rolling(self, requests: Sequence[Instance]) -> list[float]:
+        """Return log p of each text after an end-of-text token, every token given as many before it as fit."""
+        windows: list[Request] = []
+        counts = []
+        for request in requests:
+            ids = np.concatenate([[self.tokenizer.eos_id], self.tokenizer.encode(request.args[0])])
+            of_text = rolling_windows(ids, self.model.seq_len)
+            windows += of_text
+            counts.append(len(of_text))
+        ends = np.cumsum(counts)[:-1]
+        return [float(parts.sum()) for parts in np.split(np.array(self._log_likelihoods(windows)), ends)]
+
+    def generate_until(self, requests: Sequence[Instance]) -> list[str]:
+        """Continue each context, greedily by default, and cut the text before the first of the `until` strings.
+
+        The run's sampler fills as many tokens as the task asks for, up to half of the model's window.
+        """
+        model = self.model
+        sampler = SamplerConfig.parse(compatible_samplers(type(model.objective.config))[0])
+        texts = []
+        for index, (context, settings) in enumerate(request.args for request in requests):
+            count = min(settings.get("max_gen_toks", MAX_GEN_TOKS), model.seq_len // 2)
+            known = self.tokenizer.encode(context)[count - model.seq_len :]
+            tokens = torch.cat([torch.from_numpy(known)[None], sampling.all_masked(model, 1, count)], dim=1)
+            is_random = settings.get("do_sample", False)
+            choice = {"temperature": settings.get("temperature", 1.0)} if is_random else {"top_k": 1}
+            rng = CounterRNG(self.seed, f"generate/{index}")
+            config = SampleConfig(sampler=sampler, **choice)
+            filled = sampling.sample(model, config, tokens, rng).tokens
+            text = self.tokenizer.decode(filled[0, len(known) :].numpy())
+            ends = [text.find(stop) for stop in settings.get("until", []) if stop in text]
+            texts.append(text[: min(ends, default=len(text))])
+        return texts
+
+    def _log_likelihoods(self, requests: Sequence[Request]) -> list[float]:
+        bounds = bound_requests(self.model, requests, self.num_mc_samples, self.batch_size, self.seed)
+        return [-bound.value * math.log(2) for bound in bounds]
+
+
+def rolling_windows(ids: NDArray[np.int64], window: int) -> list[Request]:
+    """Return windows of tokens whose targets are all but the first token, each once.
+
+    Each window begins with one token of context, apart from the last: it is as long as the others where it can be.
+    """
+    windows = []
+    for first in range(1, len(ids), window - 1):
+        end = min(first + window - 1, len(ids))
+        begin = max(0, end - window)
+        windows.append((ids[begin:end], np.arange(begin, end) >= first))
+    return windows
+
+
+def register() -> None:
+    """Make `mdpipe` a model of lm-evaluation-harness in this process.
+
+    Raises:
+        ImportError: lm-evaluation-harness is not installed.
+    """
+    from lm_eval.api.model import LM
+    from lm_eval.api.registry import register_model
+
+    register_model("mdpipe")(type("MdpipeLM", (RunLM, LM), {}))

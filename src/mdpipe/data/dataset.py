@@ -15,14 +15,13 @@ Shapes: B batch, L seq_len, N examples, V vocab_size.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from mdpipe.data.artifacts.arrays import ConcatArray, concat_arrays, open_array, open_labels
 from mdpipe.data.artifacts.files import Header, read_header, write_json
@@ -40,57 +39,52 @@ def token_dtype(vocab_size: int) -> DTypeLike:
 
 
 class DatasetHeader(Header):
-    """Content of dataset.json; `EncodedDataset` documents its keys."""
+    """Content of dataset.json."""
 
     modality: Literal["text", "image"]
     tokenizer: str
+    """The tokenizer's kind, "pixels" for images."""
     vocab_size: Positive
-    shape: tuple[Positive] | tuple[Positive, Positive, Positive]
+    shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)]
+    """(L,) for text, (H, W, C) for images."""
     seq_len: Positive
+    """Tokens per example: L, or H * W * C."""
     classes: NonNegative
+    """Number of classes, 0 without labels."""
     splits: dict[str, dict[str, int]]
     """The counts of each split."""
     drop_last: bool = False
+    """True for text that is a number of whole windows, which training reads in random order."""
     wrap_ids: tuple[NonNegative, ...] = ()
+    """Tokens that every window begins and ends with; the stream does not include them."""
     separate_documents: bool = False
+    """True for text whose documents are evaluated in windows of their own."""
     class_names: tuple[str, ...] = ()
+    """Names of the classes, if the source has any."""
 
 
-@dataclass(frozen=True)
-class EncodedDataset:
+class EncodedDataset(DatasetHeader):
     """One split of an encoded dataset; open it with `EncodedDataset.open`.
 
     An example is a window of `seq_len` tokens of text, or an image. Evaluation reads each token exactly once: text in
     consecutive windows, the last of which may be shorter unless `drop_last`, of the whole stream or of each document.
     """
 
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
     directory: Path
     split: str
-    modality: Literal["text", "image"]
-    vocab_size: int
-    shape: tuple[int, ...]
-    """(L,) for text, (H, W, C) for images."""
-    seq_len: int
-    """Tokens per example: L, or H * W * C."""
-    tokenizer: str
-    """The tokenizer's kind, "pixels" for images."""
-    counts: Mapping[str, int]
-    """Text: documents, tokens, bytes, characters, words. Images: images, tokens, and `tiles_per_image`, the number of
-    neighboring examples that are cut from one larger image, if there are several."""
     tokens: NDArray[np.unsignedinteger] | ConcatArray[np.unsignedinteger]
     """Text: (tokens,), without those that wrap windows. Images: (N, L)."""
-    drop_last: bool
-    """True for text that is a number of whole windows, which training reads in random order."""
-    wrap_ids: tuple[int, ...]
-    """Tokens that every window begins and ends with; `tokens` does not include them."""
-    separate_documents: bool
-    """True for text whose documents are evaluated in windows of their own."""
-    classes: int
-    """Number of classes, 0 without labels."""
     labels: NDArray[np.int64] | ConcatArray[np.int64] | None
     """(N,), the class of each image, if there are labels."""
-    class_names: tuple[str, ...]
-    """Names of the classes, if the source has any."""
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Text: documents, tokens, bytes, characters, words. Images: images, tokens, and `tiles_per_image`, the number
+        of neighboring examples that are cut from one larger image, if there are several.
+        """
+        return self.splits[self.split]
 
     @classmethod
     def open(cls, directory: Path, split: str) -> Self:
@@ -113,9 +107,7 @@ class EncodedDataset:
             paths = [directory / f"{split}_labels-{number:05d}.npy" for number in range(len(arrays))]
             pairs = zip(paths, arrays, strict=True)
             labels = concat_arrays([open_labels(path, len(array), header.classes, hint) for path, array in pairs])
-        common = header.model_dump(exclude={"splits"})
-        counts = header.splits[split]
-        dataset = cls(directory=directory, split=split, counts=counts, tokens=tokens, labels=labels, **common)
+        dataset = cls(directory=directory, split=split, tokens=tokens, labels=labels, **dict(header))
         dataset._check_header()
         return dataset
 

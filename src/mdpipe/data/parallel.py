@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mdpipe.data.artifacts.files import DISK_FULL_ERRNOS, atomic_dir, read_json, write_json
 from mdpipe.processes import exit_with_parent
 from mdpipe.progress import Progress
@@ -31,6 +34,11 @@ class ShardResult:
 
     folder: Path
     summary: dict[str, Any]
+
+    def load(self, name: str) -> NDArray[Any]:
+        """Read NAME.npy of the folder."""
+        array: NDArray[Any] = np.load(self.folder / f"{name}.npy", allow_pickle=False)
+        return array
 
 
 def map_shards(

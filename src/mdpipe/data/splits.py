@@ -4,9 +4,10 @@ Documents or images with equal keys share a split, so nothing that a fraction ho
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from hashlib import sha256
 from math import ceil
 from pathlib import Path
@@ -44,39 +45,38 @@ class SplitPlan:
 
     seed: int
     shards: list[RawShard]
-    starts: list[tuple[int, int]]
-    """Documents and characters of the pool before each shard."""
     named: dict[int, str]
     """Shards that are in one split as a whole."""
     pool: frozenset[int]
     """Shards that are divided."""
-    validation_below: int = 0
-    """Keys that hash below this are for validation,"""
-    test_below: int = 0
-    """those from there to below this for testing."""
-    validation_from: tuple[int, int] = (NEVER, NEVER)
-    """Document and character of the pool from which everything is for validation,"""
-    test_from: tuple[int, int] = (NEVER, NEVER)
-    """or for testing."""
-    window_fractions: tuple[float, float] = (0.0, 0.0)
-    """Fractions of the windows of the pool that are for validation and for testing."""
+    below: tuple[int, int] = (0, 0)
+    """Keys that hash below the first are for validation, those from there to below the second for testing."""
+    last: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """Document and character of the pool from which everything is for validation, and for testing."""
+    window_fractions: Mapping[str, float] = field(default_factory=dict)
+    """Fraction of the windows of the pool that is for validation, or for testing."""
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Documents and characters of the pool before each shard: (shards, 2)."""
+        sizes = [(shard.count, shard.characters) if shard.index in self.pool else (0, 0) for shard in self.shards]
+        return np.cumsum([(0, 0), *sizes], axis=0)[:-1]
 
     def of_shard(self, index: int) -> list[str | None]:
         """Return the split of each document or image of a shard; None if it is not used."""
         shard = self.shards[index]
         if index not in self.pool:
             return [self.named.get(index)] * shard.count
-        splits = hash_split(hash_keys(shard.keys, self.seed), self.validation_below, self.test_below)
-        positions = self.starts[index][0] + np.arange(shard.count)
-        splits[positions >= self.validation_from[0]] = "validation"
-        splits[positions >= self.test_from[0]] = "test"
+        splits = hash_split(hash_keys(shard.keys, self.seed), *self.below)
+        positions = self.starts[index, 0] + np.arange(shard.count)
+        for split, (document, _) in self.last.items():
+            splits[positions >= document] = split
         return list(splits.tolist())
 
     def documents(self, index: int) -> Iterator[Assigned]:
         """Yield the documents of a shard with their splits; a document that is cut by characters comes in parts."""
-        position = self.starts[index][1]
-        starts = (("validation", self.validation_from[1]), ("test", self.test_from[1]))
-        cuts = sorted((start, split) for split, start in starts if start != NEVER)
+        position = int(self.starts[index, 1])
+        cuts = sorted((start, split) for split, (_, start) in self.last.items() if start != NEVER)
         for document, split in zip(self.shards[index].documents(), self.of_shard(index), strict=True):
             if split is None:
                 continue
@@ -121,16 +121,13 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
     pool = [shard for shard in shards if shard.index not in named and (shard.split == "train" or "train" not in own)]
     if not pool:
         raise ValueError("splits: all of the source is for validation and testing; correct them in params.yaml")
-    validation, test = specs["validation"], specs["test"]
-    fractions = [spec if isinstance(spec, float) else 0.0 for spec in (validation, test)]
-    windows = [spec.windows if isinstance(spec, Windows) else 0.0 for spec in (validation, test)]
+    validation, test = (spec if isinstance(spec, float) else 0.0 for spec in specs.values())
+    windows = {split: spec.windows for split, spec in specs.items() if isinstance(spec, Windows)}
     # Eight bytes per document are all that is in memory of all of them at once.
-    hashes = [hash_keys(shard.keys, seed) for shard in pool] if any(fractions) else []
-    below = thresholds(np.concatenate(hashes), fractions[0], fractions[1], modality) if hashes else (0, 0)
-    starts = _starts(shards, {shard.index for shard in pool})
-    ends = _ends(pool, validation, test, modality)
+    hashes = [hash_keys(shard.keys, seed) for shard in pool] if validation or test else []
+    below = thresholds(np.concatenate(hashes), validation, test, modality) if hashes else (0, 0)
     indices = frozenset(shard.index for shard in pool)
-    return SplitPlan(seed, shards, starts, named, indices, *below, *ends, (windows[0], windows[1]))
+    return SplitPlan(seed, shards, named, indices, below, _last(pool, specs, modality), windows)
 
 
 def single_split(raw: Path, modality: Literal["text", "image"], split: str) -> SplitPlan:
@@ -140,7 +137,7 @@ def single_split(raw: Path, modality: Literal["text", "image"], split: str) -> S
         ValueError: the folder holds another modality, or is broken.
     """
     shards = raw_shards(raw, modality)
-    return SplitPlan(0, shards, _starts(shards, set()), {shard.index: split for shard in shards}, frozenset())
+    return SplitPlan(0, shards, {shard.index: split for shard in shards}, frozenset())
 
 
 def training_texts(plan: SplitPlan, max_chars: int | None = None) -> Iterator[str]:
@@ -161,7 +158,7 @@ def training_texts(plan: SplitPlan, max_chars: int | None = None) -> Iterator[st
     for document in documents:
         # The parts of a document share a key, by which all of them or none would be in the sample.
         key = f"{document.key()}{document.part or ''}"
-        for number, passage in enumerate(_passages(document.text, max(1, max_chars // MIN_PASSAGES))):
+        for number, passage in enumerate(cut_before_words(document.text, max(1, max_chars // MIN_PASSAGES))):
             if hash_key(f"tokenizer:{plan.seed}", f"{key}:{number}" if number else key) < fraction * 2**64:
                 yield passage
 
@@ -207,35 +204,24 @@ def thresholds(
     return int(distinct[test_start]) if test_start else 0, int(distinct[train_start])
 
 
-def _starts(shards: Sequence[RawShard], pool: set[int]) -> list[tuple[int, int]]:
-    starts, documents, characters = [], 0, 0
-    for shard in shards:
-        starts.append((documents, characters))
-        if shard.index in pool:
-            documents += shard.count
-            characters += shard.characters
-    return starts
-
-
-def _ends(
-    pool: Sequence[RawShard], validation: SplitSpec, test: SplitSpec, modality: Literal["text", "image"]
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def _last(
+    pool: Sequence[RawShard], specs: Mapping[str, SplitSpec], modality: Literal["text", "image"]
+) -> dict[str, tuple[int, int]]:
     """Return the document and character from which the pool is for validation, and for testing."""
     documents, characters = 0, sum(shard.characters for shard in pool)
-    found = []
-    for spec in (test, validation):
-        start = (NEVER, NEVER)
+    found = dict.fromkeys(specs, (NEVER, NEVER))
+    for split in ("test", "validation"):  # If both are last, the very end is for testing.
+        spec = specs[split]
         if isinstance(spec, LastDocuments):
             documents += spec.last_documents
-            start = (_start_of_last(pool, documents), NEVER)
+            found[split] = (_start_of_last(pool, documents), NEVER)
         elif isinstance(spec, LastCharacters):
             characters -= spec.last_characters
-            start = (NEVER, characters)
-        if min(start) <= 0:
+            found[split] = (NEVER, characters)
+        if min(found[split]) <= 0:
             hint = f", or {CUT_DOCUMENTS}" if isinstance(spec, LastDocuments) and modality == "text" else ""
             raise ValueError(f"splits: {spec} leaves nothing to train on; lower it in params.yaml{hint}")
-        found.append(start)
-    return found[1], found[0]
+    return found
 
 
 def _start_of_last(shards: Sequence[RawShard], count: int) -> int:
@@ -270,8 +256,8 @@ def _cut(split: str, document: Document, position: int, cuts: Sequence[tuple[int
     yield Assigned(split, Document(document.name, document.text[start:], part, document.unfinished), is_cut)
 
 
-def _passages(text: str, size: int) -> Iterator[str]:
-    """Cut a text into passages of `size` characters, or up to twice as many where no word begins earlier."""
+def cut_before_words(text: str, size: int) -> Iterator[str]:
+    """Cut a text into parts of `size` characters, or up to twice as many where no word begins earlier."""
     start = 0
     while len(text) - start > 2 * size:
         word = WORD.search(text, start + size, start + 2 * size)

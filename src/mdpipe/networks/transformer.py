@@ -23,6 +23,7 @@ from mdpipe.networks.base import Network
 from mdpipe.networks.conditioning import AdaLayerNorm, Conditioning, build_norm
 from mdpipe.networks.dropout import channel_dropout, dropout, split_keys
 from mdpipe.networks.initialization import init_fan_in_, init_flax_defaults_, zero_init_
+from mdpipe.networks.runtime import ONEDNN_IS_FASTER
 from mdpipe.params.networks import TransformerConfig
 
 COND_DIM = 64
@@ -42,10 +43,10 @@ MLP_MULTIPLE = 32
 
 
 MAX_UNFUSED_SCORES = 2**22
-"""Largest number of scores of an example (16 MiB) at which plain matrix products train faster in bfloat16 on a CPU than
-torch's fused kernel, whose bfloat16 gradient takes 1.1 to 4.2 times as long. In float32, and without a gradient, the
-fused kernel is faster at all sizes. The batch size does not count: a micro-batch must use the same kernel as the whole
-batch."""
+"""Largest number of scores of an example (16 MiB) at which plain matrix products may be faster on a CPU than torch's
+fused kernel: in bfloat16 with a gradient, where the fused one takes 1.1 to 4.2 times as long, and in float32 by oneDNN,
+whose price of a call is high for the many small products of the fused one (1.1 to 12 times). With MKL the fused kernel
+is faster at all sizes. The batch size does not count: a micro-batch must use the same kernel as the whole batch."""
 
 
 class Transformer(Network, config=TransformerConfig):
@@ -317,7 +318,9 @@ def attention(
     """
     if not dropout_rate:
         dropout_keys = None
-    is_slow_when_fused = query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.requires_grad
+    is_slow_when_fused = query.device.type == "cpu" and (
+        ONEDNN_IS_FASTER if query.dtype == torch.float32 else query.dtype == torch.bfloat16 and query.requires_grad
+    )
     num_scores = query.shape[-3:-1].numel() * key.shape[-2]
     if dropout_keys is None and not (is_slow_when_fused and num_scores <= MAX_UNFUSED_SCORES):
         return functional.scaled_dot_product_attention(query, key, value, is_causal=causal)

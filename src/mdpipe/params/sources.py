@@ -59,7 +59,6 @@ Pattern = Annotated[
     Field(description="Which files of the folder are read, as a glob, or a mapping of split names to globs."),
 ]
 """For example `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
-PackageName = Annotated[str, Field(pattern=PACKAGE_PATTERN)]
 NameList = Annotated[list[str], Field(min_length=1)]
 
 
@@ -71,7 +70,8 @@ def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
 class Source(KindConfig, is_family=True):
     """Raw text or images, as the `download` stage fetches them."""
 
-    is_text: ClassVar[bool] = False
+    column_keys: ClassVar[tuple[str, ...]] = ()
+    """The settings that name columns, fields or arrays."""
 
     path: WatchedPath
     """The file or folder that the source is read from and that DVC watches. A bundled source names the file that pins
@@ -98,12 +98,22 @@ class Source(KindConfig, is_family=True):
     @property
     def modality(self) -> Modality:
         """Return what the source contains."""
-        return "text" if self.is_text else "image"
+        return "text" if isinstance(self, DocstringsSource | DocumentSource) else "image"
 
     @property
     def has_classes(self) -> bool:
         """Return True if the images come with class labels: their kind has a setting for labels, and it is set."""
         return any(getattr(self, key, None) is not None for key in ("labels", "label_column"))
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Return the columns, fields or arrays that are read, each with the key of the setting that names it."""
+        named = {}
+        for key in self.column_keys:
+            value = getattr(self, key)
+            names = value if isinstance(value, list) else [getattr(value, "field", value)]
+            named.update({name: key for name in names if name is not None})
+        return named
 
     def resolve(self) -> "Source":
         """Return the source that is read: the one that a catalog entry refers to, else this one."""
@@ -120,23 +130,18 @@ class Source(KindConfig, is_family=True):
                     yield ("pattern", *([] if split is None else [split])), why
 
 
-# Text
-
-
 class DocstringsSource(Source):
     """The docstrings of installed Python packages, one document per module; `python` is the standard library."""
 
-    is_text: ClassVar[bool] = True
-
     kind: Literal["docstrings"] = "docstrings"
-    packages: Annotated[list[PackageName], Field(min_length=1), Distinct]
+    packages: Annotated[list[Annotated[str, Field(pattern=PACKAGE_PATTERN)]], Field(min_length=1), Distinct]
     """Import names of the packages, such as `numpy`, or `python`."""
 
 
 class DocumentSource(Source):
     """Settings of every other source of text."""
 
-    is_text: ClassVar[bool] = True
+    renamed: ClassVar[dict[str, str]] = {**Source.renamed, "field": "columns", "column": "columns"}
 
     empty_documents: Literal["error", "drop", "keep"] = "error"
     """Treatment of a document without text: refuse it, leave it out and count it, or keep it as an empty document,
@@ -154,23 +159,28 @@ class TextSource(DocumentSource):
     decode_errors: DecodeErrors = "strict"
 
 
-class JsonLinesSource(DocumentSource):
+class ColumnsSource(DocumentSource):
+    """Settings of every source with the text in columns, of which each row or line is one document."""
+
+    column_keys: ClassVar[tuple[str, ...]] = ("columns",)
+    columns: Annotated[NameList, Distinct] = ["text"]
+    """The columns with the text, which are the fields of JSON lines; of several, those that are not empty are joined by
+    a line break."""
+
+
+class JsonLinesSource(ColumnsSource):
     """JSON lines, one document per line, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
     kind: Literal["jsonl"] = "jsonl"
     pattern: Pattern = "**/*.jsonl"
-    field: str = "text"
-    """The key of the text in each line."""
     decode_errors: DecodeErrors = "strict"
 
 
-class CsvSource(DocumentSource):
+class CsvSource(ColumnsSource):
     """CSV or TSV files, one document per row, plain or compressed (.gz, .bz2, .xz, .zst)."""
 
     kind: Literal["csv"] = "csv"
     pattern: Pattern = "**/*.csv"
-    columns: NameList = ["text"]
-    """The columns with the text; of several, those that are not empty are concatenated with a line break."""
     delimiter: Annotated[str, Field(pattern=DELIMITER_PATTERN)] = ","
     """The character between values: a comma, a semicolon as Excel writes it in much of Europe, or "\\t"."""
     header: Annotated[
@@ -182,13 +192,11 @@ class CsvSource(DocumentSource):
     """Such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
 
 
-class ParquetSource(DocumentSource):
+class ParquetSource(ColumnsSource):
     """Parquet or Arrow files, one document per row."""
 
     kind: Literal["parquet"] = "parquet"
     pattern: Pattern = "**/*.parquet"
-    column: str = "text"
-    """The column with the text."""
 
 
 class DecodedImageSource(Source):
@@ -200,9 +208,10 @@ class DecodedImageSource(Source):
     """Crop images to the central square and shrink it to this edge with a box filter; null if all have one size."""
 
 
-class HuggingFaceSource(DocumentSource, DecodedImageSource):
+class HuggingFaceSource(ColumnsSource, DecodedImageSource):
     """A data set on the Hugging Face Hub, through `datasets`: one text per row, or with `image_column` one image."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("image_column", "label_column")
     kind: Literal["huggingface"] = "huggingface"
     name: str
     """On the Hub, `owner/name`, or a local folder of the same layout."""
@@ -212,8 +221,6 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
     """The splits to download."""
     revision: str | None = None
     """Revision of the repository, preferably a commit; null for the newest."""
-    column: str = "text"
-    """The column with the text."""
     image_column: str | None = None
     """The column with the images; null for a data set of text."""
     label_column: str | None = None
@@ -224,7 +231,7 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
         if self.image_column is None:
             keys, rule = ("label_column", "mode", "resize"), "is for images: name their column in `image_column`, too"
         else:
-            keys = ("column", "empty_documents", "detokenizer")
+            keys = ("columns", "empty_documents", "detokenizer")
             rule = "is for text, and with `image_column` the source has images; remove it"
         for key in keys:
             if getattr(self, key) != type(self).model_fields[key].default:
@@ -234,6 +241,11 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
     def modality(self) -> Modality:
         """Return what the source contains."""
         return "text" if self.image_column is None else "image"
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """Return the columns of text or images, with the keys of their settings."""
+        return dict.fromkeys(self.columns, "columns") if self.image_column is None else super().named_columns
 
     def problems(self) -> BrokenRules:
         """Yield a folder that DVC does not watch, too."""
@@ -245,6 +257,7 @@ class HuggingFaceSource(DocumentSource, DecodedImageSource):
 class UrlSource(DocumentSource):
     """A text at a URL: plain, compressed, or a member of a zip archive."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("columns",)
     kind: Literal["url"] = "url"
     url: Annotated[str, Field(pattern=URL_PATTERN)]
     """Without user, password or token: params.yaml and dvc.lock are under version control."""
@@ -252,13 +265,10 @@ class UrlSource(DocumentSource):
     """SHA-256 of the download; null to accept any."""
     member: str | None = None
     """The file to take from a zip archive; null if the URL is not an archive."""
-    field: str | None = None
-    """The key of the text in JSON lines; null for plain text."""
+    columns: Annotated[NameList, Distinct] | None = None
+    """The fields with the text in JSON lines, joined as those of `jsonl` are; null for plain text."""
     sample_by: SampleBy = "document"
     decode_errors: DecodeErrors = "strict"
-
-
-# Images
 
 
 class DigitsSource(Source):
@@ -292,6 +302,7 @@ class ImageFolderSource(DecodedImageSource):
 class ParquetImagesSource(DecodedImageSource):
     """Images in Parquet or Arrow files, one per row, as the bytes of an image file."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("image_column", "label_column")
     kind: Literal["parquet_images"] = "parquet_images"
     pattern: Pattern = "**/*.parquet"
     image_column: str = "image"
@@ -310,6 +321,7 @@ class ImageTarSource(DecodedImageSource):
 class NpySource(Source):
     """Images in a NumPy file: uint8 of shape (N, H, W) or (N, H, W, C)."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("field", "labels")
     kind: Literal["npy"] = "npy"
     field: str = "images"
     """The array's name in an .npz file; ignored for .npy, which has just one."""
@@ -332,6 +344,7 @@ class NpzLabels(Config):
 class NpzFlatSource(Source):
     """Images in .npz files as flat rows, channel by channel: uint8 of shape (N, C * H * W)."""
 
+    column_keys: ClassVar[tuple[str, ...]] = ("field", "labels")
     kind: Literal["npz_flat"] = "npz_flat"
     pattern: Pattern = "**/*.npz"
     field: str = "data"
@@ -355,10 +368,8 @@ class MnistIdxSource(Source):
         """Yield that images and labels are of other splits."""
         images, labels = files_by_split(self.images), files_by_split(self.labels or {})
         if self.labels is not None and set(images) != set(labels):
-            yield (
-                ("labels",),
-                f"`images` and `labels` must name the same splits, and `images` has {', '.join(map(str, images))}",
-            )
+            rule = f"`images` and `labels` must name the same splits, and `images` has {', '.join(map(str, images))}"
+            yield ("labels",), rule
 
 
 class CatalogSource(Source):

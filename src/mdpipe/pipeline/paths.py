@@ -26,24 +26,44 @@ EXPONENTS = "exponents.csv"
 """Among the samples of a run: GenMD4's exponents, one per token."""
 
 
-def raw(source: str) -> Path:
-    """Return the folder of a source's raw text or images."""
-    return Path("data/raw") / source
+class PathTemplate(str):
+    """A path with {} for each name of a stage, dataset, run or source that it is called with."""
+
+    def __call__(self, *names: str) -> Path:
+        """Return the path with these names, in their order."""
+        return Path(self.format(*names))
 
 
-def tokenizer(dataset: str) -> Path:
-    """Return the folder of a dataset's tokenizer."""
-    return Path("data/tokenizers") / dataset
-
-
-def encoded(dataset: str) -> Path:
-    """Return the folder of a dataset's splits as tokens."""
-    return Path("data/encoded") / dataset
-
-
-def model(run: str) -> Path:
-    """Return the folder of a trained model and its configuration."""
-    return Path("models") / run
+raw = PathTemplate("data/raw/{}")
+"""Folder of a source's raw text or images."""
+tokenizer = PathTemplate("data/tokenizers/{}")
+"""Folder of a dataset's tokenizer."""
+encoded = PathTemplate("data/encoded/{}")
+"""Folder of a dataset's splits as tokens."""
+model = PathTemplate("models/{}")
+"""Folder of a run's trained model and its configuration."""
+samples = PathTemplate("samples/{}")
+"""Folder of a model's samples."""
+evaluation = PathTemplate("evaluations/{}.npy")
+"""Array of a model's bounds, one per evaluated example."""
+zero_shot_evaluation = PathTemplate("evaluations/zero_shot/{}-{}.npy")
+"""Array of a model's bounds on a source, one per window; of a run and a source."""
+events = PathTemplate("logs/events/{}")
+"""Folder of what a run's training logs: `tensorboard --logdir logs/events`."""
+checkpoint_dir = PathTemplate(".mdpipe/checkpoints/{}-{}")
+"""Folder of the checkpoints of a run and its fingerprint, which git ignores and DVC does not track."""
+work_dir = PathTemplate(".mdpipe/pieces/{}-{}-{}")
+"""Folder of the shards that a stage has finished of a dataset or source, by its fingerprint; as checkpoints."""
+metrics = PathTemplate("metrics/{}/{}.json")
+"""Results of a stage for one run or (run, source), which DVC shows as metrics."""
+record = PathTemplate("records/{}/{}.json")
+"""What describes the results of a stage for one run, dataset or (run, source)."""
+features = PathTemplate("data/features/{}")
+"""Folder of a feature network, and of the features of its dataset's splits."""
+neighbors = PathTemplate("records/image_quality/{}.png")
+"""Picture of a run's samples next to the training images that are nearest to them."""
+plot = PathTemplate("metrics/{}/{}.csv")
+"""Table of a run that DVC plots: of its curves, samplers, mask_share, position or calibration."""
 
 
 def trained_runs() -> list[str]:
@@ -51,67 +71,12 @@ def trained_runs() -> list[str]:
     return sorted(folder.name for folder in Path("models").glob("*") if (folder / "run.json").exists())
 
 
-def samples(run: str) -> Path:
-    """Return the folder of a model's samples."""
-    return Path("samples") / run
-
-
-def evaluation(run: str) -> Path:
-    """Return the array of a model's bounds, one per evaluated example."""
-    return Path("evaluations") / f"{run}.npy"
-
-
-def zero_shot_evaluation(run: str, source: str) -> Path:
-    """Return the array of a model's bounds on a source, one per window."""
-    return Path("evaluations/zero_shot") / f"{run}-{source}.npy"
-
-
-def events(run: str) -> Path:
-    """Return the folder of what a run's training logs: `tensorboard --logdir logs/events`."""
-    return Path("logs/events") / run
-
-
-def checkpoint_dir(run: str, run_hash: str) -> Path:
-    """Return the folder of a training run's checkpoints, which git ignores and DVC does not track."""
-    return Path(".mdpipe/checkpoints") / f"{run}-{run_hash}"
-
-
 def checkpoint_dirs(run: str) -> list[Path]:
     """Return the checkpoint folders of a run under all its hashes."""
     # Not `RUN-*`, which is also that of RUN-seed1.
-    return sorted(Path(".mdpipe/checkpoints").glob(f"{run}-{'[0-9a-f]' * HASH_DIGITS}"))
-
-
-def work_dir(stage: str, name: str, fingerprint: str) -> Path:
-    """Return the folder of the shards that a stage has finished, which git ignores and DVC does not track."""
-    return Path(".mdpipe/pieces") / f"{stage}-{name}-{fingerprint}"
+    return sorted(Path().glob(checkpoint_dir.format(run, "[0-9a-f]" * HASH_DIGITS)))
 
 
 def work_dirs(stage: str, name: str) -> list[Path]:
     """Return the work folders of a stage under all fingerprints."""
-    return sorted(Path(".mdpipe/pieces").glob(f"{stage}-{name}-*"))
-
-
-def metrics(stage: str, name: str) -> Path:
-    """Return the results of a stage for one run or (run, source), which DVC shows as metrics."""
-    return Path("metrics") / stage / f"{name}.json"
-
-
-def record(stage: str, name: str) -> Path:
-    """Return what describes the results of a stage for one run, dataset or (run, source)."""
-    return Path("records") / stage / f"{name}.json"
-
-
-def features(name: str) -> Path:
-    """Return the folder of a feature network, and of the features of its dataset's splits."""
-    return Path("data/features") / name
-
-
-def neighbors(run: str) -> Path:
-    """Return the picture of a run's samples next to the training images that are nearest to them."""
-    return record("image_quality", run).with_suffix(".png")
-
-
-def plot(kind: str, run: str) -> Path:
-    """Return a table of a run that DVC plots: its curves, samplers, mask_share, position or calibration."""
-    return Path("metrics") / kind / f"{run}.csv"
+    return sorted(Path().glob(work_dir.format(stage, name, "*")))

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from mdpipe.console import with_full_keys
 from mdpipe.params import Params
-from mdpipe.params.sources import Source
+from mdpipe.params.sources import Source, files_by_split
 from mdpipe.params.suites import InceptionFeaturesConfig
 from mdpipe.pipeline import paths
 
@@ -25,7 +26,12 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
         ValueError: there are problems; the message has one line for each.
     """
     sources = params.sources
-    missing = [*missing_paths(params, sources), *linked_folders(params, sources), *missing_weights(params)]
+    missing = [
+        *missing_paths(params, sources),
+        *linked_folders(params, sources),
+        *unfit_sources(params, sources),
+        *missing_weights(params),
+    ]
     if problems := [
         *home_problems(),
         *working_copy_problems(params),
@@ -139,6 +145,22 @@ def missing_paths(params: Params, names: Iterable[str]) -> Iterator[str]:
             yield f"{_key(name, source)} does not exist; correct it, or put the files there"
 
 
+def unfit_sources(params: Params, names: Iterable[str]) -> Iterator[str]:
+    """Yield a line for each of the named sources whose settings do not fit its files, as far as their names and first
+    bytes tell: a pattern without files, a column, field or array that is not there, another format.
+    """
+    from mdpipe.data.sources import check_source  # Most commands check no source.
+
+    for name in names:
+        source = params.sources[name]
+        if not Path(source.path).exists() or _maker(params, name) is not None:
+            continue
+        try:
+            check_source(source)
+        except (ValueError, OSError) as error:
+            yield f"sources.{name}: {with_full_keys(str(error), params, {'sources': name})}"
+
+
 def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:
     """Yield a line for each of the named sources that may read files behind a link to a folder.
 
@@ -147,9 +169,8 @@ def linked_folders(params: Params, names: Iterable[str]) -> Iterator[str]:
     """
     for name in names:
         source = params.sources[name]
-        pattern = getattr(source, "pattern", "")
-        patterns = [pattern] if isinstance(pattern, str) else pattern.values()
-        if any("/" in each for each in patterns) and (link := next(_links_to_folders(source.path), None)):
+        globs = files_by_split(getattr(source, "pattern", "")).values()
+        if any("/" in glob for glob in globs) and (link := next(_links_to_folders(source.path), None)):
             yield (
                 f"{_key(name, source)} has {link}, a link to a folder, where DVC would not notice a change of the"
                 " files: put the files there, or make a source of the folder that it links to"

@@ -12,7 +12,6 @@ file that was edited and restored may have been read in between.
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -42,22 +41,6 @@ class StaleInputsError(ValueError):
     """An input of the stage changed while the stage ran."""
 
 
-@dataclass(frozen=True)
-class StageInputs:
-    """Params and dependencies of one stage in dvc.yaml, at one moment."""
-
-    params: dict[str, Any]
-    """The value at each key of a params file, by `FILE: KEY`."""
-    files: dict[str, FileStamp]
-    """The stamp of every file of every dependency, code and data."""
-
-    def differences(self, later: "StageInputs") -> list[str]:
-        """Return the keys of params and the paths of files that differ."""
-        keys = sorted(key for key, value in self.params.items() if later.params.get(key) != value)
-        paths = sorted({path for path, _ in self.files.items() ^ later.files.items()})
-        return [*keys, *paths]
-
-
 _watched: list[Callable[[Any], list[str]]] = []
 """After `watch_inputs`, what returns the changed inputs of the stage, given the present params."""
 
@@ -76,7 +59,12 @@ def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
     is_main_process = TORCHRUN not in os.environ or os.environ.get("RANK", "0") == "0"
     if runs_in_dvc and is_main_process:
         before = stage_inputs(command, names, params)
-        _watched[:] = [lambda later: before.differences(stage_inputs(command, names, later))]
+
+        def changed_inputs(later: Any) -> list[str]:
+            after = stage_inputs(command, names, later)
+            return [name for name in {**before, **after} if before.get(name) != after.get(name)]
+
+        _watched[:] = [changed_inputs]
 
 
 def require_unchanged_inputs() -> None:
@@ -96,23 +84,21 @@ def require_unchanged_inputs() -> None:
             )
 
 
-def stage_inputs(command: str, names: Sequence[str], params: Any) -> StageInputs:
-    """Return the current inputs of a stage of dvc.yaml."""
+def stage_inputs(command: str, names: Sequence[str], params: Any) -> dict[str, Any]:
+    """Return the current inputs of a stage of dvc.yaml.
+
+    Returns:
+        The value of every param, by `FILE: KEY`, and the stamp of every file of every dependency, code and data.
+    """
     definition, scope = _definition(command, names, params)
     watched = {file: keys for entry in definition.get("params", []) for file, keys in entry.items()}
-    ignored = _ignored_names()
-    return StageInputs(
-        params={
-            f"{file}: {key}": _value_at(key, params)
-            for file, keys in watched.items()
-            for key in (_fill(template, scope) for template in keys)
-        },
-        files={
-            str(path): _stamp(path)
-            for dependency in definition["deps"]
-            for path in _files(Path(_fill(dependency, scope)), ignored)
-        },
-    )
+    lines = IGNORE_FILE.read_text(encoding="utf-8").splitlines() if IGNORE_FILE.exists() else []
+    ignored = [line for line in lines if line and not line.startswith("#")]
+    keys = [(file, fill_template(template, scope)) for file, templates in watched.items() for template in templates]
+    folders = [Path(fill_template(dependency, scope)) for dependency in definition["deps"]]
+    files = sorted({file for folder in folders for file in _files(folder, ignored)})
+    values = {f"{file}: {key}": _value_at(key, params) for file, key in keys}
+    return values | {str(path): _stamp(path) for path in files}
 
 
 def stage_params_file() -> Path:
@@ -127,7 +113,7 @@ def stage_params_file() -> Path:
 def stage_outputs(command: str, names: Sequence[str], params: Any) -> list[Path]:
     """Return the outputs of a stage of dvc.yaml."""
     definition, scope = _definition(command, names, params)
-    return [Path(_fill(out, scope)) for out in _outputs(definition)]
+    return [Path(fill_template(out, scope)) for out in _outputs(definition)]
 
 
 def output_patterns() -> list[Path]:
@@ -155,7 +141,8 @@ def _outputs(definition: Mapping[str, Any]) -> Iterator[str]:
     yield from (out if isinstance(out, str) else next(iter(out)) for out in listed)
 
 
-def _fill(template: str, scope: Mapping[str, Any]) -> str:
+def fill_template(template: str, scope: Mapping[str, Any]) -> str:
+    """Return a string of dvc.yaml with its variables replaced by values, such as those of `${item.dataset}`."""
     return VARIABLE.sub(lambda match: str(_value_at(match[1], scope)), template)
 
 
@@ -167,23 +154,17 @@ def _value_at(key: str, params: Any) -> Any:
 
 
 def _files(path: Path, ignored: Sequence[str]) -> Iterator[Path]:
-    """Yield a file, or all files of a folder that DVC does not ignore."""
+    """Yield a file, or all files of a folder that DVC does not ignore; the patterns of .dvcignore are plain names."""
+
+    def kept(names: list[str]) -> list[str]:
+        return [name for name in names if not any(fnmatch(name, pattern) for pattern in ignored)]
+
     if not path.is_dir():
         yield path
         return
     for folder, subfolders, files in os.walk(path):
-        subfolders[:] = [name for name in subfolders if not _is_ignored(name, ignored)]
-        yield from (Path(folder, name) for name in files if not _is_ignored(name, ignored))
-
-
-def _is_ignored(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(name, pattern) for pattern in patterns)
-
-
-def _ignored_names() -> list[str]:
-    """Return the patterns of .dvcignore, which are plain names."""
-    lines = IGNORE_FILE.read_text(encoding="utf-8").splitlines() if IGNORE_FILE.exists() else []
-    return [line for line in lines if line and not line.startswith("#")]
+        subfolders[:] = kept(subfolders)
+        yield from (Path(folder, name) for name in kept(files))
 
 
 def _stamp(path: Path) -> FileStamp:

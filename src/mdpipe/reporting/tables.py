@@ -16,7 +16,7 @@ from typing import Any
 
 import polars as pl
 
-from mdpipe.data.artifacts.metrics import SIGNIFICANT_DIGITS, MetricsError
+from mdpipe.data.artifacts.files import SIGNIFICANT_DIGITS, MetricsError
 from mdpipe.reporting import schemas
 from mdpipe.reporting.schemas import Record, Schema, integers, texts
 

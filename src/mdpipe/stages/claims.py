@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.arrays import open_array
-from mdpipe.data.artifacts.metrics import read_record
+from mdpipe.data.artifacts.files import read_record
 from mdpipe.params import Params
 from mdpipe.params.claims import (
     BoundDifferenceConfig,

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.data.artifacts.metrics import write_csv
+from mdpipe.data.artifacts.files import write_csv
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.objectives.baselines import Autoregressive

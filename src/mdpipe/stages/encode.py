@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from mdpipe.data.artifacts.files import read_json
-from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.artifacts.files import read_json, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.images import encode_images
@@ -36,12 +35,10 @@ def encode(params: Params, dataset: str) -> None:
     metadata = _provenance(params, dataset)
     with unfinished_work("encode", dataset, encoding_fingerprint(params, dataset)) as work_dir:
         if isinstance(settings, ImageDataset):
-            levels, size = settings.tokenizer.levels, settings.image_size
-            stride = settings.stride or size
-            encode_images(raw, levels, size, stride, directory, params.seed, settings.splits, work_dir, metadata)
+            encode_images(raw, settings, params.seed, directory, work_dir, metadata)
         else:
-            tokenizer, seq_len, packing = load_tokenizer(paths.tokenizer(dataset)), settings.seq_len, settings.packing
-            encode_text(raw, tokenizer, directory, seq_len, params.seed, settings.splits, packing, work_dir, metadata)
+            tokenizer = load_tokenizer(paths.tokenizer(dataset))
+            encode_text(raw, tokenizer, settings, params.seed, directory, work_dir, metadata)
     splits = {split: EncodedDataset.open(directory, split) for split in SPLITS}
     for split in splits.values():
         _log_missing_classes(split)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.data.artifacts.metrics import write_csv, write_record
+from mdpipe.data.artifacts.files import atomic_write, write_csv, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG

@@ -2,8 +2,7 @@
 
 import torch
 
-from mdpipe.data.artifacts.files import atomic_dir, read_header
-from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.artifacts.files import atomic_dir, read_header, write_record
 from mdpipe.data.dataset import DatasetHeader, EncodedDataset
 from mdpipe.evaluation import image_features
 from mdpipe.networks.runtime import configure_runtime

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from mdpipe.data.artifacts.arrays import open_array
-from mdpipe.data.artifacts.metrics import write_record
+from mdpipe.data.artifacts.files import write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation import image_features, image_quality

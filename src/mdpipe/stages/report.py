@@ -14,8 +14,7 @@ import numpy as np
 import polars as pl
 import yaml
 
-from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json
-from mdpipe.data.artifacts.metrics import read_record
+from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json, read_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.pixels import dequantize
 from mdpipe.evaluation.estimate import SeedsEstimate, paired_difference, ratio_estimate, seeds_estimate

@@ -16,7 +16,7 @@ from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params
 from mdpipe.params.root import REPLICATES_FILE, ParamsError, dump_replicates, read_params
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.preflight import missing_paths
+from mdpipe.pipeline.preflight import missing_paths, unfit_sources
 from mdpipe.processes import DVC_MARK
 
 logger = logging.getLogger(__name__)
@@ -25,13 +25,15 @@ logger = logging.getLogger(__name__)
 def resolve(params: Params) -> None:
     """Write params.resolved.yaml and params.replicates.yaml, unless they are up to date.
 
-    Sources whose files are missing are logged: DVC itself names neither the key nor a remedy when it cannot read a
-    dependency.
+    Sources whose files are missing or do not fit their settings are logged: DVC itself names neither the key nor a
+    remedy when it cannot read a dependency, and may train for hours before it reads a source. They are not refused,
+    since DVC may be asked for stages that read others.
 
     Raises:
         ParamsError: DVC runs the stage, and has read its templates with another list of runs.
     """
-    for problem in missing_paths(params, [name for name in params.sources if not paths.raw(name).exists()]):
+    unread = [name for name in params.sources if not paths.raw(name).exists()]
+    for problem in (*missing_paths(params, unread), *unfit_sources(params, unread)):
         logger.warning("%s", problem)
     write_if_changed(RESOLVED_PARAMS_FILE, dump_params(params))
     if write_replicates(params) and DVC_MARK in os.environ:

@@ -3,6 +3,7 @@
 Shapes: N samples, L tokens of each, F frames.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.data.artifacts.files import atomic_dir, write_json
-from mdpipe.data.artifacts.metrics import write_csv, write_record
+from mdpipe.data.artifacts.files import atomic_dir, write_csv, write_json, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.pixels import dequantize
-from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
+from mdpipe.data.tokenizers import decode_for_people, load_tokenizer
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.runtime import configure_runtime
@@ -92,10 +92,11 @@ def sample(params: Params, run: str) -> None:
 
 def _write_texts(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
     tokenizer = load_tokenizer(model.directory)
-    texts = [tokenizer.decode(row) for row in tokens]
+    texts = [decode_for_people(tokenizer, row) for row in tokens]
     numbered = [f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1)]
     (folder / "samples.txt").write_text("\n".join(numbered), encoding="utf-8")
-    symbols = [*_symbols(tokenizer), None]  # the mask comes last
+    shown = (decode_for_people(tokenizer, np.array([token])) for token in range(tokenizer.vocab_size))
+    symbols = [*shown, None]  # the mask comes last
     moments = [[[symbols[token] for token in row] for row in frame] for frame in frames[:, :ANIMATED_TEXTS]]
     (folder / "unmasking.gif").write_bytes(text_unmasking_gif(moments))
 
@@ -129,7 +130,8 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
         class_labels=torch.from_numpy(labels) if model.num_classes and labels is not None else None,
     ).tokens.numpy()
     if model.modality == "text":
-        decode, span = load_tokenizer(model.directory).decode, np.flatnonzero(is_masked)
+        decode = partial(decode_for_people, load_tokenizer(model.directory))
+        span = np.flatnonzero(is_masked)
         texts = [
             {
                 "before": decode(of_original[: span[0]]),
@@ -151,12 +153,12 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
 
 def _write_exponents(path: Path, model: TrainedModel, exponents: list[float]) -> None:
     tokens = range(len(exponents))
-    symbols = _symbols(load_tokenizer(model.directory)) if model.modality == "text" else map(str, tokens)
+    if model.modality == "text":
+        tokenizer = load_tokenizer(model.directory)
+        symbols = [tokenizer.decode(np.array([token])) for token in tokens]
+    else:
+        symbols = [*map(str, tokens)]
     write_csv(path, ("token", "symbol", "exponent"), zip(tokens, symbols, exponents, strict=True))
-
-
-def _symbols(tokenizer: Tokenizer) -> list[str]:
-    return [tokenizer.decode(np.array([token])) for token in range(tokenizer.vocab_size)]
 
 
 def _entropy(counts: NDArray[np.int64]) -> float:

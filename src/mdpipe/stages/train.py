@@ -10,8 +10,7 @@ from statistics import fmean
 import torch
 from torch import distributed
 
-from mdpipe.data.artifacts.files import check_disk_space
-from mdpipe.data.artifacts.metrics import write_csv, write_record
+from mdpipe.data.artifacts.files import check_disk_space, write_csv, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.training_batches import training_batch, training_labels
 from mdpipe.diffusion.objectives.base import build_objective

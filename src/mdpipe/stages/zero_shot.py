@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mdpipe.data.artifacts.metrics import RESULTS, write_record
+from mdpipe.data.artifacts.files import RESULTS, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.data.artifacts.metrics import RESULTS, MetricsError, read_record, write_record
+from mdpipe.data.artifacts.files import RESULTS, MetricsError, atomic_write, read_record, write_record
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 VALUES = st.recursive(

@@ -1,7 +1,5 @@
 """Training batches: pure functions of (seed, step, example)."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -60,7 +58,7 @@ def test_a_row_of_text_is_a_window_of_the_stream(text_dataset, seed, step):
 
 def with_tokens(directory, tokens):
     """The dataset with other tokens in its training split."""
-    return replace(EncodedDataset.open(directory, "train"), tokens=tokens)
+    return EncodedDataset.open(directory, "train").model_copy(update={"tokens": tokens})
 
 
 def test_offsets_are_uniform_over_all_there_are(text_dataset):

@@ -6,7 +6,6 @@ import random
 import pytest
 
 from mdpipe.console import report_errors
-from mdpipe.data.artifacts.files import scratch_dir
 from mdpipe.data.parallel import WORKERS, map_shards, num_workers
 from mdpipe.progress import Progress
 from tests.data.killing import marks, run, run_until
@@ -138,14 +137,6 @@ def test_killed_at_any_moment_and_run_again_it_makes_the_same_bytes(tmp_path):
     assert kept.items() <= marks(scratch).items()
     make(works.write_slowly, items, tmp_path / "undisturbed")
     assert folder_bytes(scratch) == folder_bytes(tmp_path / "undisturbed")
-
-
-def test_a_scratch_folder_starts_empty_and_is_removed(tmp_path):
-    (tmp_path / ".made.scratch" / "00000").mkdir(parents=True)
-    with scratch_dir(tmp_path / "made") as scratch:
-        assert not scratch.exists()
-        make(works.write, ITEMS, scratch)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("stated", ["0", "-1", "two", "", "1.5", "²"])

@@ -80,7 +80,7 @@ def test_patterns_can_be_the_splits_of_the_source(tmp_path):
 
 def test_blank_lines_are_skipped_and_empty_documents_follow_settings(tmp_path):
     (tmp_path / "a.csv").write_text('text,id\n\none,1\n\n"",2\n" ",3\ntwo,4\n\n')
-    with pytest.raises(ValueError, match=r"a\.csv:5, 'text', has no text but ''; .*`empty_documents`"):
+    with pytest.raises(ValueError, match=r"a\.csv:5 has no text in 'text' but ''; .*`empty_documents`"):
         texts_of("csv", tmp_path)
     assert texts_of("csv", tmp_path, empty_documents="drop") == ["one", "two"]
     assert counts_of("csv", tmp_path, empty_documents="drop") == {"empty rows left out": 2}
@@ -102,7 +102,7 @@ def test_blank_lines_are_skipped_and_empty_documents_follow_settings(tmp_path):
             b"1,one\n2,two\n",
             r"the header \(the first row, or .*`header`\) of .*a\.csv has no column 'text', only '1', 'on",
         ),
-        (b"text,text\n1,one\n", r"a\.csv has 2 columns 'text'; rename all but one"),
+        (b"text,text\n1,one\n", r"a\.csv has 2 columns 'text'; keep or rename all but one"),
         (b"", r"a\.csv is empty; remove it"),
         (b"\n\n", r"a\.csv is empty; remove it"),
         (b"\x1f\x8b\x08", r"a\.csv is packed as \.gz files are; rename it to a\.csv\.gz"),

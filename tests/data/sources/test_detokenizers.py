@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.data.sources.detokenizers import DETOKENIZERS
+from mdpipe.data.sources.text import DETOKENIZERS
 
 RULES = {
     "wikitext": [

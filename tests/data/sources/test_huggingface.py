@@ -127,7 +127,7 @@ def test_a_configuration_has_files_of_its_own(tmp_path, repository):
 
 
 def test_a_row_without_text_is_named(tmp_path, repository):
-    with pytest.raises(ValueError, match=r"train:0000000001, column 'text', has no text but '';.*`empty_documents`"):
+    with pytest.raises(ValueError, match=r"train:0000000001 has no text in 'text' but ''; .*`empty_documents`"):
         texts_of("huggingface", tmp_path / "downloads", name=str(repository), config="raw")
 
 
@@ -138,7 +138,7 @@ def test_a_row_without_text_is_named(tmp_path, repository):
         ({"config": "fine"}, r"'fine' not found\. Available: \['plain', 'raw'\]"),
         ({"config": None}, r"Please pick one among the available configs: \['plain', 'raw'\]"),
         ({"config": "raw", "splits": ["train", "test"]}, 'Unknown split "test"'),
-        ({"column": "body"}, r"has no column 'body', only 'id', 'text'; correct it in the source's settings"),
+        ({"columns": ["body"]}, r"has no column 'body', only 'id', 'text'; correct the source's `columns` in params"),
     ],
 )
 def test_what_a_data_set_does_not_have_is_named_with_what_it_has(tmp_path, repository, settings, message):

@@ -39,12 +39,15 @@ def test_documents_of_all_files_are_sorted_by_name(tmp_path):
         (b'{"text": "x"', r"a\.jsonl:2: this is no JSON .*; correct the line"),
         (b'{"a":' * 100_000, r"a\.jsonl:2: this is no JSON .*; correct the line"),
         (b'"text"', r"a\.jsonl:2: this is no JSON object but str"),
-        (b'{"body": "x", "id": 1}', r"a\.jsonl:2: there is no field 'text', only 'body', 'id'; correct the .*`field`"),
-        (b"{}", r"a\.jsonl:2: there is no field 'text', only none"),
-        (b'{"text": ""}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_documents`"),
-        (b'{"text": null}', r"a\.jsonl:2: the field 'text' has no text but ''; .* `empty_documents`"),
+        (
+            b'{"body": "x", "id": 1}',
+            r"a\.jsonl:2: the line has no field 'text', only 'body', 'id'; correct the .*`columns`",
+        ),
+        (b"{}", r"a\.jsonl:2: the line has no field 'text', only none"),
+        (b'{"text": ""}', r"a\.jsonl:2: the line has no text in 'text' but ''; .* `empty_documents`"),
+        (b'{"text": null}', r"a\.jsonl:2: the line has no text in 'text' but ''; .* `empty_documents`"),
         (b'{"text": 7}', r"a\.jsonl:2: there is no text under 'text' but 7; correct or remove the line"),
-        (b'{"text": "\\ud800"}', r"a\.jsonl:2: the field 'text' has half a surrogate pair, .* `decode_errors` in"),
+        (b'{"text": "\\ud800"}', r"a\.jsonl:2: the line has half a surrogate pair in 'text', .* `decode_errors` in"),
         (b'{"text": "caf\xe9"}', r"a\.jsonl:2: it is not UTF-8: byte 29 is 0xe9 .* `iconv"),
     ],
 )
@@ -55,7 +58,7 @@ def test_a_line_that_cannot_be_used_is_named_with_a_hint(tmp_path, line, message
 
 
 def test_a_folder_without_json_lines_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"no file in the folder .* fits '\*\.jsonl'"):
+    with pytest.raises(ValueError, match=r"no file in the folder .*, which is empty, fits '\*\.jsonl'"):
         read(tmp_path)
 
 
@@ -117,5 +120,5 @@ def test_an_array_is_refused_with_what_to_do(tmp_path, content):
 
 def test_a_field_that_is_there_twice_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "one", "id": 1, "id": 2}\n{"text": "one", "text": "two"}\n')
-    with pytest.raises(ValueError, match=r"a\.jsonl:2: there are two fields 'text'; correct or remove the line"):
+    with pytest.raises(ValueError, match=r"a\.jsonl:2: the line has 2 fields 'text'; keep or rename all but one"):
         texts_of("jsonl", tmp_path)

@@ -88,7 +88,7 @@ def test_a_bomb_and_an_array_that_is_there_twice_are_refused(tmp_path, kind):
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         for _ in range(2):
             archive.writestr("x.npy", npy((2, 64)))
-    assert "a.npz has 2 arrays 'x'; save it again" in refused(kind, tmp_path / "a.npz", **settings)
+    assert "a.npz has 2 arrays 'x'; keep or rename all but one" in refused(kind, tmp_path / "a.npz", **settings)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz_flat"])

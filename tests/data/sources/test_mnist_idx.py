@@ -120,5 +120,7 @@ def test_an_array_of_another_shape_is_named(tmp_path, shape):
 def test_labels_that_do_not_fit_the_images_are_named(tmp_path, labels):
     (tmp_path / IMAGES).write_bytes(encoded(PIXELS))
     (tmp_path / LABELS).write_bytes(encoded(labels))
-    with pytest.raises(ValueError, match=rf"{LABELS} has the shape \(\d+,.*, but there are 306 images"):
+    with pytest.raises(
+        ValueError, match=rf"{LABELS} has the shape \(\d+,.*; there must be one label for each of the 306 images"
+    ):
         read(tmp_path, labels=LABELS)

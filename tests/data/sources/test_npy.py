@@ -43,7 +43,9 @@ def test_another_type_or_shape_is_refused_with_a_hint(tmp_path, pixels, message)
 
 def test_a_missing_field_is_named_with_those_there_are(tmp_path):
     np.savez(tmp_path / "a.npz", train=COLOR, test=COLOR)
-    with pytest.raises(ValueError, match=r"a\.npz has no array 'x', only train, test; correct the source's settings"):
+    with pytest.raises(
+        ValueError, match=r"a\.npz has no array 'x', only 'train', 'test'; correct the source's `field` in params"
+    ):
         read(tmp_path / "a.npz")
 
 
@@ -103,7 +105,7 @@ def test_labels_that_are_no_classes_are_refused_with_a_hint(tmp_path, labels, me
 
 def test_labels_that_are_not_there_are_named_with_what_is(tmp_path):
     np.savez(tmp_path / "a.npz", x=COLOR)
-    with pytest.raises(ValueError, match=r"a\.npz has no array 'y', only x; correct the source's settings"):
+    with pytest.raises(ValueError, match=r"a\.npz has no array 'y', only 'x'; correct the source's `labels` in params"):
         read(tmp_path / "a.npz", labels="y")
     np.save(tmp_path / "a.npy", COLOR)
     with pytest.raises(ValueError, match=r"a\.npy has one array and no labels = 'y'; .*, or .* to null"):

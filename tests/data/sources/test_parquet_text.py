@@ -86,7 +86,9 @@ def test_every_type_of_text_is_text(tmp_path, kind):
 @formats
 def test_a_missing_column_is_named_with_those_there_are(tmp_path, name, write):
     write(tmp_path / name, table(column="body"))
-    with pytest.raises(ValueError, match=rf"{name} has no column 'text', only 'id', 'body'; correct it in"):
+    with pytest.raises(
+        ValueError, match=rf"{name} has no column 'text', only 'id', 'body'; correct the source's `columns`"
+    ):
         shards_of("parquet", tmp_path, pattern="*")
 
 
@@ -141,7 +143,7 @@ def test_a_file_of_another_format_is_named(tmp_path, content):
 @pytest.mark.parametrize("empty", [None, "", " \n"])
 def test_rows_without_text_follow_their_setting(tmp_path, empty):
     write_parquet(tmp_path / "a.parquet", table(["one", empty, "two"]))
-    with pytest.raises(ValueError, match=r"a\.parquet:0000000001, column 'text', has no text but .*`empty_documents`"):
+    with pytest.raises(ValueError, match=r"a\.parquet:0000000001 has no text in 'text' but .*`empty_documents`"):
         texts_of("parquet", tmp_path)
     assert texts_of("parquet", tmp_path, empty_documents="drop") == ["one", "two"]
     assert counts_of("parquet", tmp_path, empty_documents="drop") == {"empty rows left out": 1}
@@ -151,9 +153,9 @@ def test_rows_without_text_follow_their_setting(tmp_path, empty):
 @formats
 def test_two_columns_of_the_name_are_refused(tmp_path, name, write):
     write(tmp_path / name, pa.table([TEXTS, TEXTS[::-1], TEXTS], names=["text", "text", "id"]))
-    with pytest.raises(ValueError, match=rf"{name} has 2 columns 'text'; rename all but one"):
+    with pytest.raises(ValueError, match=rf"{name} has 2 columns 'text'; keep or rename all but one"):
         shards_of("parquet", tmp_path, pattern="*")
-    assert texts_of("parquet", tmp_path, pattern="*", column="id") == TEXTS
+    assert texts_of("parquet", tmp_path, pattern="*", columns=["id"]) == TEXTS
 
 
 @pytest.mark.parametrize("size", [1, 2**25])

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from mdpipe.data.sources import open_source
-from mdpipe.data.sources.detokenizers import DETOKENIZERS
+from mdpipe.data.sources.text import DETOKENIZERS
 from mdpipe.params.sources import DocumentSource, Source
 from tests.data.sources.reading import shards_of
 

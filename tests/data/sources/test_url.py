@@ -88,19 +88,20 @@ def test_a_packed_text_is_unpacked(read, suffix, pack):
 
 @pytest.mark.parametrize(("suffix", "pack"), [("", bytes), (".gz", gzip.compress)])
 def test_json_lines_have_their_texts_under_a_field(read, suffix, pack):
-    assert read(f"a.jsonl{suffix}", pack(JSON_LINES.encode()), field="text") == [
+    assert read(f"a.jsonl{suffix}", pack(JSON_LINES.encode()), columns=["text"]) == [
         Document(f"a.jsonl{suffix}:00000000000000", "one"),
         Document(f"a.jsonl{suffix}:00000000000016", "two"),
     ]
-    with pytest.raises(ValueError, match=r"a\.jsonl.*:1: there is no field 'body', only 'text'"):
-        read(f"a.jsonl{suffix}", field="body")
+    with pytest.raises(ValueError, match=r"a\.jsonl.*:1: the line has no field 'body', only 'text'"):
+        read(f"a.jsonl{suffix}", columns=["body"])
 
 
 @pytest.mark.parametrize(
-    ("member", "field", "texts"), [("corpus/train.txt", None, [TEXT]), ("corpus/train.jsonl", "text", ["one", "two"])]
+    ("member", "columns", "texts"),
+    [("corpus/train.txt", None, [TEXT]), ("corpus/train.jsonl", ["text"], ["one", "two"])],
 )
-def test_a_extract_member_a_zip_archive_can_be_meant(read, archive, member, field, texts):
-    documents = read(archive, member=member, field=field)
+def test_a_member_of_a_zip_archive_can_be_meant(read, archive, member, columns, texts):
+    documents = read(archive, member=member, columns=columns)
     assert [document.text for document in documents] == texts
     assert documents[0].name.startswith(f"{archive}.{member.replace('/', '%2F')}")
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdpipe.data.tokenizers.sentencepiece import SentencePiece
+from mdpipe.data.tokenizers import SentencePiece
 from tests.data.building import make_tokenizer
 
 SPECIAL = ["<s>", "</s>", "<unk>", "<0x41>", "<0xE2>", "\u2581", "\u2585", " \u2047 ", "\0", "\r\n", "\n", "\t", "  "]

@@ -1,12 +1,24 @@
-"""Files on disk: atomic writes, hard links, disk space, and JSON with stable bytes and typed keys."""
+"""Files on disk: atomic writes, hard links, disk space, and JSON and CSV with stable bytes.
 
+The record of a stage has results and what describes them: names, units, settings, counts and details. The results go
+into a metrics file of DVC, which git tracks; everything else goes into a second file, a cached output of DVC. DVC shows
+every key of a metrics file as a column, so metrics files have only the headline results, under the same names in every
+stage.
+
+Floats of records and tables have six significant digits: far finer than any reported standard error, and coarse enough
+to hide the last bits, in which a sum may differ between machines.
+"""
+
+import csv
 import errno
+import io
 import json
+import math
 import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +33,11 @@ ERRNO_IN_TEXT = re.compile(r"os error (\d+)|\[Errno (\d+)\]")
 """Error numbers of the operating system in messages of libraries in Rust and C++."""
 NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 """numpy's message when the disk is full; it has no error number."""
+
+SIGNIFICANT_DIGITS = 6
+
+RESULTS = ("value", "stderr", "bits_per_byte", "perplexity", "final_loss", "entropy", "nfe")
+"""The fields of a record that go into its metrics file."""
 
 
 def atomic_write(path: Path, content: bytes) -> None:
@@ -59,17 +76,6 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
         partial.rename(directory)
     finally:
         _remove(partial)
-
-
-@contextmanager
-def scratch_dir(directory: Path) -> Iterator[Path]:
-    """Yield the path of a folder next to `directory`, which does not exist yet and is removed on leaving."""
-    scratch = directory.with_name(f".{directory.name}.scratch")
-    _remove(scratch)  # A killed process may have left it behind.
-    try:
-        yield scratch
-    finally:
-        _remove(scratch)
 
 
 def _remove(directory: Path) -> None:
@@ -160,7 +166,11 @@ H = TypeVar("H", bound=Header)
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a JSON object with sorted keys, so that equal content makes equal bytes."""
-    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_bytes(_to_json(content))
+
+
+def _to_json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def read_json(path: Path, hint: str, error: type[ValueError] = ValueError) -> dict[str, Any]:
@@ -201,3 +211,64 @@ def first_problem(error: ValidationError) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     value = "" if problem["type"] == "missing" else f" = {problem['input']!r}"
     return f"{where}{value}: {message}" if where else message
+
+
+class MetricsError(ValueError):
+    """A metrics file or another part of a record is invalid."""
+
+
+def write_record(record: Mapping[str, Any], path: Path, metrics: Path | None = None) -> None:
+    """Write a record: its `RESULTS` to `metrics`, everything else to `path`; without `metrics`, all of it to `path`.
+
+    Raises:
+        MetricsError: a number is infinite or NaN, a value has a type that JSON does not have, or a result is not a
+            number; both files are unchanged.
+    """
+    rounded = {key: _rounded(value, f"{path}: {key}") for key, value in record.items()}
+    files = {path: rounded}
+    if metrics is not None:
+        results = {key: rounded.pop(key) for key in RESULTS if key in rounded}
+        if wrong := [key for key, value in results.items() if type(value) not in (int, float)]:
+            raise MetricsError(f"{metrics}: {wrong[0]} is {results[wrong[0]]!r}; a result is a number")
+        files[metrics] = results
+    for file, content in files.items():
+        atomic_write(file, _to_json(content))
+
+
+def read_record(path: Path, metrics: Path | None = None) -> dict[str, Any]:
+    """Read a record written by `write_record` with the same arguments.
+
+    Raises:
+        MetricsError: a file is missing or holds no JSON object, or both files hold the same field.
+    """
+    hint = f"`dvc repro` makes the files of stage {path.parent.name!r} again"
+    record = read_json(path, hint, MetricsError)
+    results = {} if metrics is None else read_json(metrics, hint, MetricsError)
+    if both := sorted(record.keys() & results.keys()):
+        raise MetricsError(f"{path} and {metrics} both have {', '.join(both)}; {hint}")
+    return record | results
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Write a table; None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        writer.writerow(f"{cell:.{SIGNIFICANT_DIGITS}g}" if isinstance(cell, float) else cell for cell in row)
+    atomic_write(path, text.getvalue().encode("utf-8"))
+
+
+def _rounded(value: Any, where: str) -> Any:
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            if not math.isfinite(value):
+                raise MetricsError(f"{where} is {value}; a metric must be finite")
+            return float(f"{value:.{SIGNIFICANT_DIGITS}g}") + 0.0  # the zero makes -0.0 a plain 0.0
+        case Mapping():
+            return {key: _rounded(entry, f"{where}.{key}") for key, entry in value.items()}
+        case list() | tuple():
+            return [_rounded(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
+    raise MetricsError(f"{where} is a {type(value).__name__}; a record has numbers, texts, lists and mappings")

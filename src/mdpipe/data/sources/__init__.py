@@ -1,13 +1,42 @@
 """Read raw text and images from all kinds of sources; `mdpipe.params.sources` has the settings of each kind."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mdpipe.data.sources.writer import SourceShard
+from mdpipe.data.sources.files import check_files, find_classes
 from mdpipe.params import sources as kinds
+from mdpipe.params.catalog import find_entry
+
+if TYPE_CHECKING:
+    from mdpipe.data.sources.writer import SourceShard  # It imports NumPy, which `check_source` seldom needs.
+
+READERS: Mapping[type[kinds.Source], tuple[str, str]] = {
+    kinds.DocstringsSource: ("bundled", "open_bundled"),
+    kinds.DigitsSource: ("bundled", "open_bundled"),
+    kinds.PhotosSource: ("bundled", "open_bundled"),
+    kinds.TextSource: ("text", "open_text"),
+    kinds.JsonLinesSource: ("text", "open_text"),
+    kinds.UrlSource: ("download", "open_url"),
+    kinds.CsvSource: ("csv", "open_csv"),
+    kinds.ParquetSource: ("tables", "open_parquet"),
+    kinds.ParquetImagesSource: ("tables", "open_parquet"),
+    kinds.HuggingFaceSource: ("tables", "open_huggingface"),
+    kinds.ImageFolderSource: ("images", "open_image_files"),
+    kinds.ImageTarSource: ("images", "open_image_files"),
+    kinds.NpySource: ("arrays", "open_arrays"),
+    kinds.NpzFlatSource: ("arrays", "open_arrays"),
+    kinds.MnistIdxSource: ("arrays", "open_arrays"),
+}
+"""The module of each kind, and its function that returns the shards. A module of files that have a beginning to check
+has the function `check_head`, too."""
+CHECKED_FILES = 4
+"""Files of each split whose beginning is checked before anything runs; those of large sources would take too long."""
 
 
-def open_source(source: kinds.Source, downloads: Path) -> Sequence[SourceShard]:
+def open_source(source: kinds.Source, downloads: Path) -> "Sequence[SourceShard]":
     """Return the shards of a source, which can be read in parallel. Each kind imports only the libraries it needs.
 
     Args:
@@ -17,37 +46,46 @@ def open_source(source: kinds.Source, downloads: Path) -> Sequence[SourceShard]:
     Raises:
         ValueError: the source cannot be read; the message names the file and a hint.
     """
-    match source.resolve():
-        case kinds.DocstringsSource() | kinds.DigitsSource() | kinds.PhotosSource() as found:
-            from mdpipe.data.sources.bundled import open_bundled
+    with _where_to_get(source):
+        found = source.resolve()
+        if type(found) not in READERS:
+            raise TypeError(f"{type(source).__name__} has no reader")
+        module, function = READERS[type(found)]
+        arguments = (downloads,) if isinstance(found, kinds.UrlSource | kinds.HuggingFaceSource) else ()
+        shards: Sequence[SourceShard] = getattr(import_module(f"{__name__}.{module}"), function)(found, *arguments)
+        return shards
 
-            return open_bundled(found)
-        case kinds.TextSource() | kinds.JsonLinesSource() as found:
-            from mdpipe.data.sources.text import open_text
 
-            return open_text(found)
-        case kinds.UrlSource() as found:
-            from mdpipe.data.sources.download import open_url
+def check_source(source: kinds.Source) -> None:
+    """Check whether the settings of a source of local files fit them, as `open_source` does, but without reading more.
 
-            return open_url(found, downloads)
-        case kinds.CsvSource() as found:
-            from mdpipe.data.sources.csv import open_csv
+    That is the names of all files, and in the first ones of each split the header, schema, first line or names of
+    arrays. Nothing is downloaded, and no file is read to its end.
 
-            return open_csv(found)
-        case kinds.ParquetSource() | kinds.ParquetImagesSource() as found:
-            from mdpipe.data.sources.tables import open_parquet
+    Raises:
+        ValueError: they do not; the message names the file and a hint.
+    """
+    with _where_to_get(source):
+        match source.resolve():
+            case kinds.NpySource() | kinds.MnistIdxSource() as found:
+                open_source(found, Path())  # Opens one file, or looks whether two are there.
+            case kinds.ImageFolderSource() as found:
+                find_classes(found)
+            case found if hasattr(found, "pattern"):
+                module = import_module(f"{__name__}.{READERS[type(found)][0]}")
+                check_files(found, getattr(module, "check_head", None), CHECKED_FILES)
 
-            return open_parquet(found)
-        case kinds.HuggingFaceSource() as found:
-            from mdpipe.data.sources.tables import open_huggingface
 
-            return open_huggingface(found, downloads)
-        case kinds.ImageFolderSource() | kinds.ImageTarSource() as found:
-            from mdpipe.data.sources.images import open_image_files
-
-            return open_image_files(found)
-        case kinds.NpySource() | kinds.NpzFlatSource() | kinds.MnistIdxSource() as found:
-            from mdpipe.data.sources.arrays import open_arrays
-
-            return open_arrays(found)
-    raise TypeError(f"{type(source).__name__} has no reader")
+@contextmanager
+def _where_to_get(source: kinds.Source) -> Iterator[None]:
+    """Add to an error about files of the catalog that cannot be downloaded where to get them."""
+    entry = find_entry(source.name) if isinstance(source, kinds.CatalogSource) else None
+    if entry is None or entry.files is None:
+        yield
+        return
+    if not Path(source.path).is_dir():
+        raise ValueError(f"{source.path} is no folder; it must contain {entry.title}. {entry.files}")
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}. {entry.files}") from None

@@ -5,12 +5,10 @@ Flat rows and IDX are decompressed while they are read, so a file may be larger 
 Shapes: N images, H height, W width, C channels.
 """
 
-import lzma
 import math
 import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -25,20 +23,20 @@ from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.raw import IMAGES_PER_BATCH, ImageBatch
 from mdpipe.data.sources.files import (
     BLOCK,
-    MAX_EXPANSION,
+    BROKEN_ZIP,
     SourceFile,
-    find_files,
+    check_columns,
+    check_files,
     open_decompressed,
+    refuse_bomb,
     refuse_concatenated,
 )
 from mdpipe.data.sources.writer import SourceShard
-from mdpipe.messages import printable, reason
+from mdpipe.messages import reason
 from mdpipe.params.sources import MnistIdxSource, NpySource, NpzFlatSource, NpzLabels, files_by_split
 
 BATCH_BYTES = 4 * 2**20
 """Size of the flat rows that are in memory together."""
-BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError)
-"""Errors that `zipfile` raises for a file that is not an archive, or is damaged."""
 UNSIGNED_BYTES = b"\x00\x00\x08"
 """First bytes of an IDX file of uint8; the next byte is the number of dimensions, each a big-endian uint32."""
 
@@ -47,13 +45,14 @@ def open_arrays(source: NpySource | NpzFlatSource | MnistIdxSource) -> list[Sour
     """Return one shard per file, or for IDX per split.
 
     Raises:
-        ValueError: no file matches, or one is missing.
+        ValueError: no file matches, or one is missing, broken or has no such array.
     """
     path = Path(source.path)
     if isinstance(source, NpySource):
+        check_head(source, SourceFile(path.name, path, None))
         return [SourceShard(None, 0, partial(_read_npy, source))]
     if isinstance(source, NpzFlatSource):
-        files = find_files(path, source.pattern)
+        files = check_files(source, check_head)
         return [SourceShard(file.split, file.size, partial(_read_npz_flat, source, file)) for file in files]
     images = {split: path / name for split, name in files_by_split(source.images).items()}
     labels = {split: path / name for split, name in files_by_split(source.labels or {}).items()}
@@ -66,19 +65,31 @@ def open_arrays(source: NpySource | NpzFlatSource | MnistIdxSource) -> list[Sour
     ]
 
 
-def _read_npy(source: NpySource, counts: Counter[str]) -> Iterator[ImageBatch]:
-    """Yield the images of an .npz file with labels, or of an .npy file, which has only one array."""
-    path = Path(source.path)
-    counts["files"] += 1
+def check_head(source: NpySource | NpzFlatSource, file: SourceFile) -> None:
+    """Check the names and headers of the arrays of a file; an .npy file has only one array, without a name.
+
+    Raises:
+        ValueError: there is no such file or array, or a header is broken.
+    """
+    path = file.path
     if not path.is_file():
         raise ValueError(f"{path} is no file; correct the source's `path` in params.yaml")
+    if isinstance(source, NpzFlatSource) or path.suffix != ".npy":
+        with _open_npz(source, path):
+            pass
+    elif source.labels is not None:
+        raise ValueError(
+            f"{path} has one array and no labels = {source.labels!r}; save images and labels together with"
+            " numpy.savez_compressed, or set the source's `labels` in params.yaml to null"
+        )
+
+
+def _read_npy(source: NpySource, counts: Counter[str]) -> Iterator[ImageBatch]:
+    """Yield the images of an .npz file with labels, or of an .npy file."""
+    path = Path(source.path)
+    counts["files"] += 1
     labels = None
     if path.suffix == ".npy":
-        if source.labels is not None:
-            raise ValueError(
-                f"{path} has one array and no labels = {source.labels!r}; save images and labels together with"
-                " numpy.savez_compressed, or set the source's `labels` in params.yaml to null"
-            )
         hint = "save it again with numpy.save"
         try:
             images = open_array(path, hint)
@@ -86,15 +97,17 @@ def _read_npy(source: NpySource, counts: Counter[str]) -> Iterator[ImageBatch]:
             raise ValueError(f"{path} has a broken header ({reason(error)}); {hint}") from None
         _check_images(images.dtype, images.shape, str(path))
     else:
-        with _open_npz(path, [source.field] if source.labels is None else [source.field, source.labels]) as found:
-            _check_images(found[0].dtype, found[0].shape, found[0].name)
-            images = found[0].read()
+        with _open_npz(source, path) as found:
+            pixels = found[source.field]
+            _check_images(pixels.dtype, pixels.shape, pixels.name)
+            images = pixels.read()
             if source.labels is not None:
-                _check_labels(found[1], len(images))
-                labels = found[1].read().astype(np.int64)
+                classes = found[source.labels]
+                _check_labels(classes, len(images))
+                labels = classes.read().astype(np.int64)
                 if labels.min() < 0:
                     raise ValueError(
-                        f"{found[1].name} has the label {labels.min()}; labels must not be negative: number the classes"
+                        f"{classes.name} has the label {labels.min()}; labels must not be negative: number the classes"
                         " from 0"
                     )
     images = images[..., None] if images.ndim == 3 else images
@@ -127,11 +140,11 @@ def _check_labels(labels: "_Rows", count: int) -> None:
 
 def _read_npz_flat(source: NpzFlatSource, file: SourceFile, counts: Counter[str]) -> Iterator[ImageBatch]:
     """Yield the images of one file: a row (C * H * W,) has one channel after the other, each from top left."""
-    fields = [source.field] if source.labels is None else [source.field, source.labels.field]
     counts["files"] += 1
-    with _open_npz(file.path, fields) as [pixels, *classes]:
+    with _open_npz(source, file.path) as found:
+        pixels = found[source.field]
         _check_uint8(pixels.dtype, pixels.name)
-        if pixels.is_fortran or any(labels.is_fortran for labels in classes):
+        if any(array.is_fortran for array in found.values()):
             raise ValueError(f"{pixels.name} is in Fortran order; save it again from numpy.ascontiguousarray(...)")
         if pixels.shape[1:] != (math.prod(source.shape),) or pixels.shape[0] < 1:
             raise ValueError(
@@ -141,8 +154,8 @@ def _read_npz_flat(source: NpzFlatSource, file: SourceFile, counts: Counter[str]
         count = max(1, BATCH_BYTES // math.prod(source.shape))
         labels: Iterator[NDArray[np.int64] | None] = repeat(None)
         if source.labels is not None:
-            _check_labels(classes[0], pixels.shape[0])
-            labels = _numbered_from_0(classes[0], source.labels, count)
+            _check_labels(found[source.labels.field], pixels.shape[0])
+            labels = _numbered_from_0(found[source.labels.field], source.labels, count)
         stated = 0 if source.labels is None else source.labels.num_classes
         for rows, numbers in zip(pixels.batches(count), labels, strict=False):
             images = rows.reshape(-1, *source.shape).transpose(0, 2, 3, 1)
@@ -163,7 +176,7 @@ def _numbered_from_0(labels: "_Rows", settings: NpzLabels, count: int) -> Iterat
 
 @dataclass(frozen=True)
 class _Rows:
-    """An array of an .npz file that is read once, from its beginning."""
+    """An array of a file that is read once, from its beginning."""
 
     name: str
     """Names of the file and of the array in it, for messages."""
@@ -174,65 +187,58 @@ class _Rows:
 
     def read(self) -> NDArray[Any]:
         """Return the whole array."""
-        content = np.frombuffer(self.stream.read(), self.dtype)
-        return content.reshape(self.shape, order="F" if self.is_fortran else "C")
+        return self._next(math.prod(self.shape)).reshape(self.shape, order="F" if self.is_fortran else "C")
 
     def batches(self, count: int) -> Iterator[NDArray[Any]]:
         """Yield all rows in order, `count` at a time; the last batch may have fewer."""
-        width = self.dtype.itemsize * math.prod(self.shape[1:])
         for start in range(0, self.shape[0], count):
-            rows = min(count, self.shape[0] - start)
-            yield np.frombuffer(self.stream.read(rows * width), self.dtype).reshape(rows, *self.shape[1:])
+            shape = (min(count, self.shape[0] - start), *self.shape[1:])
+            yield self._next(math.prod(shape)).reshape(shape)
+
+    def _next(self, count: int) -> NDArray[Any]:
+        """Read values block by block, because a header of a few bytes can promise more than there is memory."""
+        promised, content = count * self.dtype.itemsize, bytearray()
+        while block := self.stream.read(min(promised - len(content), BLOCK)):
+            content += block
+        if len(content) != promised:
+            raise ValueError(f"{self.name} is truncated: it ends before what its header promises; replace it")
+        return np.frombuffer(content, self.dtype)
 
 
 @contextmanager
-def _open_npz(path: Path, fields: Sequence[str]) -> Iterator[list[_Rows]]:
-    """Open some arrays of an .npz file to read them in parallel."""
+def _open_npz(source: NpySource | NpzFlatSource, path: Path) -> Iterator[dict[str, _Rows]]:
+    """Open the arrays of an .npz file that the source reads, to read them in parallel."""
     try:
         with zipfile.ZipFile(path) as archive, ExitStack() as streams:
-            found = []
-            for field in fields:
-                _check_array(archive, path, field)
-                stream, name = streams.enter_context(archive.open(f"{field}.npy")), f"{path}[{field!r}]"
-                shape, is_fortran, dtype = _read_header(name, stream)
-                found.append(_Rows(name, dtype, shape, is_fortran, stream))
+            check_columns(source, str(path), [name.removesuffix(".npy") for name in archive.namelist()], "array")
+            refuse_concatenated(archive, path)
+            found = {}
+            for field in source.named_columns:
+                name, entry = f"{path}[{field!r}]", archive.getinfo(f"{field}.npy")
+                stream = streams.enter_context(archive.open(entry))
+                found[field] = _Rows(name, *_read_header(name, stream), stream)
+                _check_size(found[field], entry)
             yield found
-    except BROKEN as error:
+    except BROKEN_ZIP as error:
         raise ValueError(
             f"{path} is truncated, damaged or no .npz file ({reason(error)}); replace it, or save it again with"
             " numpy.savez_compressed"
         ) from None
 
 
-def _check_array(archive: zipfile.ZipFile, path: Path, field: str) -> None:
-    """Check that an array is there once and as large as its header says, before it is read."""
-    names = archive.namelist()
-    if (found := names.count(f"{field}.npy")) != 1:
-        there = ", ".join(printable(name.removesuffix(".npy")) for name in names) or "none"
+def _check_size(array: _Rows, entry: zipfile.ZipInfo) -> None:
+    """Check that an array is as large as its header says, before it is read."""
+    content = entry.file_size - array.stream.tell()
+    if content != array.dtype.itemsize * math.prod(array.shape) and not array.dtype.hasobject:
         raise ValueError(
-            f"{path} has {found} arrays {field!r}; save it again with numpy.savez_compressed"
-            if found
-            else f"{path} has no array {field!r}, only {there}; correct the source's settings in params.yaml"
+            f"{array.name} has {content:,} bytes and is {array.dtype} of shape {array.shape} by its header; replace the"
+            " file, which is truncated or damaged"
         )
-    refuse_concatenated(archive, path)
-    entry, name = archive.getinfo(f"{field}.npy"), f"{path}[{field!r}]"
-    with archive.open(entry) as stream:
-        shape, _, dtype = _read_header(name, stream)
-        content = entry.file_size - stream.tell()
-    if content != dtype.itemsize * math.prod(shape) and not dtype.hasobject:
-        raise ValueError(
-            f"{name} has {content:,} bytes and is {dtype} of shape {shape} by its header; replace the file, which is"
-            " truncated or damaged"
-        )
-    if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
-        raise ValueError(
-            f"{name} unpacks from {entry.compress_size:,} to {entry.file_size:,} bytes: a decompression bomb; save it"
-            " again with numpy.savez if you trust it"
-        )
+    refuse_bomb(entry, f"{array.name} unpacks", "save it again with numpy.savez if you trust it")
 
 
-def _read_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Return shape, whether it is in Fortran order, and dtype of an .npy stream."""
+def _read_header(name: str, stream: IO[bytes]) -> tuple[np.dtype[Any], tuple[int, ...], bool]:
+    """Return dtype and shape of an .npy stream, and whether it is in Fortran order."""
     try:
         version = np.lib.format.read_magic(stream)
         # Later versions are only for structured arrays.
@@ -242,53 +248,37 @@ def _read_header(name: str, stream: IO[bytes]) -> tuple[tuple[int, ...], bool, n
             raise ValueError(f"shape is not valid: {shape}")
     except ValueError as error:
         raise ValueError(f"{name} has a broken header ({reason(error)}); replace the file") from None
-    return shape, in_fortran_order, dtype
+    return dtype, shape, in_fortran_order
 
 
 def _read_idx(images: Path, labels: Path | None, counts: Counter[str]) -> Iterator[ImageBatch]:
     counts["files"] += 1 if labels is None else 2
-    with open_decompressed(images) as stream:
-        shape = _idx_shape(stream, images)
-        if len(shape) != 3 or not math.prod(shape):
-            raise ValueError(f"{images} has the shape {shape}; images are (N, H, W), with N at least 1")
-        numbers = None if labels is None else _idx_labels(labels, shape[0])
-        for start in range(0, shape[0], IMAGES_PER_BATCH):
-            count = min(IMAGES_PER_BATCH, shape[0] - start)
-            batch = _idx_content(stream, images, (count, *shape[1:]))[..., None]
-            yield ImageBatch(batch, None, 255, None if numbers is None else numbers[start : start + count])
-        _check_end(stream, images)
+    with _open_idx(images) as pixels:
+        if len(pixels.shape) != 3 or not math.prod(pixels.shape):
+            raise ValueError(f"{images} has the shape {pixels.shape}; images are (N, H, W), with N at least 1")
+        numbers = None
+        if labels is not None:
+            with _open_idx(labels) as classes:
+                _check_labels(classes, pixels.shape[0])
+                numbers = classes.read().astype(np.int64)
+        start = 0
+        for batch in pixels.batches(IMAGES_PER_BATCH):
+            end = start + len(batch)
+            yield ImageBatch(batch[..., None], None, 255, None if numbers is None else numbers[start:end])
+            start = end
 
 
-def _idx_labels(path: Path, count: int) -> NDArray[np.int64]:
+@contextmanager
+def _open_idx(path: Path) -> Iterator[_Rows]:
+    """Open an IDX file, of which everything is to be read."""
     with open_decompressed(path) as stream:
-        shape = _idx_shape(stream, path)
-        if shape != (count,):
-            raise ValueError(f"{path} has the shape {shape}, but there are {count:,} images")
-        labels = _idx_content(stream, path, shape).astype(np.int64)
-        _check_end(stream, path)
-    return labels
-
-
-def _idx_shape(stream: IO[bytes], path: Path) -> tuple[int, ...]:
-    head = stream.read(4)
-    if head[:3] != UNSIGNED_BYTES or len(head) < 4 or not head[3]:
-        raise ValueError(f"{path} is no IDX file of unsigned bytes: it begins with {head.hex(' ') or 'nothing'}")
-    sizes = stream.read(4 * head[3])
-    if len(sizes) != 4 * head[3]:
-        raise ValueError(f"{path} is truncated: its header ends within the sizes; replace it")
-    return tuple(int(size) for size in np.frombuffer(sizes, dtype=">u4"))
-
-
-def _idx_content(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    promised, content = math.prod(shape), bytearray()
-    # Block by block, because a header of a few bytes can promise more than there is memory.
-    while block := stream.read(min(promised - len(content), BLOCK)):
-        content += block
-    if len(content) != promised:
-        raise ValueError(f"{path} is truncated: it ends before what its header promises; replace it")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
-
-
-def _check_end(stream: IO[bytes], path: Path) -> None:
-    if stream.read(1):
-        raise ValueError(f"{path} is longer than its header says; replace it")
+        head = stream.read(4)
+        if head[:3] != UNSIGNED_BYTES or len(head) < 4 or not head[3]:
+            raise ValueError(f"{path} is no IDX file of unsigned bytes: it begins with {head.hex(' ') or 'nothing'}")
+        sizes = stream.read(4 * head[3])
+        if len(sizes) != 4 * head[3]:
+            raise ValueError(f"{path} is truncated: its header ends within the sizes; replace it")
+        shape = tuple(int(size) for size in np.frombuffer(sizes, dtype=">u4"))
+        yield _Rows(str(path), np.dtype(np.uint8), shape, False, stream)
+        if stream.read(1):
+            raise ValueError(f"{path} is longer than its header says; replace it")

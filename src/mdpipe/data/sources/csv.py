@@ -13,15 +13,8 @@ from pathlib import Path
 from typing import IO
 
 from mdpipe.data.raw import Document
-from mdpipe.data.sources.files import (
-    SourceFile,
-    check_columns,
-    find_files,
-    open_decompressed,
-    refuse_other_formats,
-    row_name,
-)
-from mdpipe.data.sources.text import make_document
+from mdpipe.data.sources.files import SourceFile, check_columns, check_files, open_decompressed, row_name
+from mdpipe.data.sources.text import join_texts, make_document
 from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import reason
 from mdpipe.params.sources import CsvSource
@@ -45,15 +38,12 @@ def open_csv(source: CsvSource) -> list[SourceShard]:
     Raises:
         ValueError: no file matches, one has another format or encoding, or a column is missing or repeated.
     """
-    files = find_files(Path(source.path), source.pattern)
-    refuse_other_formats(files, "csv")
-    for file in files:
-        _check_beginning(file.path, source)
+    files = check_files(source, check_head)
     return [SourceShard(file.split, file.size, partial(_read_file, source, file)) for file in files]
 
 
 def _read_file(source: CsvSource, file: SourceFile, counts: Counter[str]) -> Iterator[Document]:
-    """Yield one document per row: its text columns that are not empty, separated by line breaks."""
+    """Yield at most one document per row."""
     with open_decompressed(file.path) as stream:
         rows = _rows(source, file.path, stream)
         _, names = next(rows)
@@ -61,11 +51,8 @@ def _read_file(source: CsvSource, file: SourceFile, counts: Counter[str]) -> Ite
         counts["files"] += 1
         for number, (line, values) in enumerate(rows):
             counts["rows"] += 1
-            text = "\n".join(values[position] for position in positions if values[position])
-            where = f"{file.path}:{line}, {' and '.join(map(repr, source.columns))},"
-            document = make_document(source, row_name(file.name, number), text, counts, where)
-            if document is not None:
-                yield document
+            text = join_texts(values[position] for position in positions)
+            yield from make_document(source, row_name(file.name, number), text, counts, f"{file.path}:{line}")
 
 
 def _rows(source: CsvSource, path: Path, stream: IO[bytes]) -> Iterator[tuple[int, list[str]]]:
@@ -107,8 +94,13 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
         yield line
 
 
-def _check_beginning(path: Path, source: CsvSource) -> None:
-    """Check byte-order mark, header and columns."""
+def check_head(source: CsvSource, file: SourceFile) -> None:
+    """Check byte-order mark, header and columns.
+
+    Raises:
+        ValueError: the file is empty, has another encoding or delimiter, or lacks a column.
+    """
+    path = file.path
     with open_decompressed(path) as stream:
         head = stream.read(4)
     marked = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if head.startswith(mark)), None)
@@ -130,4 +122,4 @@ def _check_beginning(path: Path, source: CsvSource) -> None:
         raise ValueError(
             f"{path} has the only column {names[0]!r}; set the source's `delimiter` in params.yaml to {other!r}"
         )
-    check_columns(f"the header (the first row, or the source's `header`) of {path}", names, source.columns)
+    check_columns(source, f"the header (the first row, or the source's `header`) of {path}", names)

@@ -7,12 +7,10 @@ extracted safely: its name chooses no path, and it may not be larger than it say
 
 import errno
 import hashlib
-import lzma
 import os
 import re
 import shutil
 import zipfile
-import zlib
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
@@ -23,8 +21,8 @@ import urllib3
 from filelock import FileLock
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
-from mdpipe.data.artifacts.files import explain_disk_full
-from mdpipe.data.sources.files import BLOCK, MAX_EXPANSION, SourceFile, refuse_concatenated
+from mdpipe.data.artifacts.files import check_disk_space, explain_disk_full
+from mdpipe.data.sources.files import BLOCK, BROKEN_ZIP, SourceFile, refuse_bomb, refuse_concatenated
 from mdpipe.data.sources.text import text_shards
 from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import printable, reason, without_secrets
@@ -232,10 +230,8 @@ def _begin(response: requests.Response, address: str, partial: Path, done: int) 
         raise ValueError(
             f"{without_secrets(address)} is refused with status {status}; correct the URL or the access to it"
         )
-    free = shutil.disk_usage(partial.parent).free
-    if total is not None and total - done > free:
-        needed = f"{without_secrets(address)} needs {total - done:,} bytes"
-        raise ValueError(f"{needed}, but the disk of {partial.parent} has {free:,} free")
+    if total is not None:
+        check_disk_space(partial.parent, total - done, without_secrets(address))
     if not done and version is not None:
         tag.write_text(version, "utf-8")
     return done, total
@@ -299,18 +295,10 @@ def extract_member(archive: Path, member: str, folder: Path) -> Path:
             is_newer = found is not None and found.st_mtime_ns >= archive.stat().st_mtime_ns
             if found is None or not is_newer or found.st_size != entry.file_size:
                 # zipfile itself stops at file_size, so a wrong size ends in an error and not in a full disk.
-                if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
-                    raise ValueError(
-                        f"{archive} unpacks {entry.filename!r} from {entry.compress_size:,} to {entry.file_size:,}"
-                        " bytes: a decompression bomb; do not trust it"
-                    )
-                free = shutil.disk_usage(folder).free
-                if entry.file_size > free:
-                    raise ValueError(
-                        f"{archive} unpacks to {entry.file_size:,} bytes, but {folder} has room for {free:,}"
-                    )
+                refuse_bomb(entry, f"{archive} unpacks {entry.filename!r}", "do not trust it")
+                check_disk_space(folder, entry.file_size, f"unpacking {entry.filename!r} from {archive}")
                 _extract(files, entry, target)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError) as error:
+    except BROKEN_ZIP as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # a full disk is not the archive's fault
         raise ValueError(

@@ -13,16 +13,18 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import groupby, islice, takewhile
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from mdpipe.data.artifacts.files import disk_full_errno
 from mdpipe.file_formats import COMPRESSED, READABLE, TAR_SUFFIXES, ending, refusal
-from mdpipe.messages import listed_names, reason
+from mdpipe.messages import SHOWN_NAMES, listed_names, reason
+from mdpipe.params.sources import ImageFolderSource, Source
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -51,8 +53,13 @@ MAGIC = {
 }
 """First bytes of some formats."""
 
+BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, UnicodeError, OSError)
+"""Errors that `zipfile` raises for a file that is not an archive, or is damaged."""
 LOCAL_HEADER = b"PK\x03\x04"
 """First bytes of a zip archive's first member."""
+
+SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
+"""Names of folders, in lower case, that are splits and not classes."""
 
 ROW_DIGITS = 10
 """Row numbers are padded with zeros, so that names sort as rows do."""
@@ -82,6 +89,28 @@ class SourceFile:
         return compression(self.path) is not None
 
 
+def check_files(
+    source: Any, check_head: Callable[[Any, SourceFile], None] | None = None, most: int | None = None
+) -> list[SourceFile]:
+    """Return the files of a source with a `pattern`, once their names and how they begin are checked.
+
+    Args:
+        source: its settings.
+        check_head: reads the beginning of a file, and raises ValueError if the source's settings do not fit it.
+        most: how many files of each split this is called for, the first ones; None for all of them.
+
+    Raises:
+        ValueError: no file matches, or one is of another format or does not fit the settings.
+    """
+    files = find_files(Path(source.path), source.pattern)
+    refuse_other_formats(files, source.kind)
+    if check_head is not None:
+        for _, group in groupby(files, key=lambda file: file.split):
+            for file in islice(group, most):
+                check_head(source, file)
+    return files
+
+
 def find_files(path: Path, pattern: str | Mapping[str, str]) -> list[SourceFile]:
     """Return the path itself if it is a file, else the folder's files that match the glob, sorted by name.
 
@@ -108,7 +137,13 @@ def _matching(path: Path, pattern: str, split: str | None) -> list[SourceFile]:
     glob = PurePosixPath(pattern).parts
     found = [SourceFile(name, path / name, split) for name in sorted(_names(path, {glob}, "", frozenset()))]
     if not found:
-        raise ValueError(f"no file in the folder {path} fits {pattern!r}; correct the source's `path` or `pattern`")
+        there = sorted(islice(_names(path, {("**",)}, "", frozenset()), SHOWN_NAMES))
+        more = " and more" if len(there) == SHOWN_NAMES else ""
+        has = f"has {', '.join(map(repr, there))}{more}" if there else "is empty"
+        raise ValueError(
+            f"no file in the folder {path}, which {has}, fits {pattern!r}; correct the source's `pattern` in"
+            " params.yaml, or its `path`"
+        )
     for file in found:
         if any("\ud800" <= character <= "\udfff" for character in file.name):
             raise ValueError(f"{file.name!r} in {path} is no name in UTF-8; rename the file")
@@ -166,6 +201,48 @@ def group_files(files: Sequence[SourceFile]) -> Iterator[tuple[tuple[SourceFile,
         size += file.size
     if group:
         yield tuple(group), size
+
+
+def find_classes(source: ImageFolderSource) -> tuple[dict[SourceFile, str | None], tuple[str, ...]]:
+    """Return the files of a folder of images, each with its class if the source has `labels`, and all classes.
+
+    Raises:
+        ValueError: no file matches, a file without a sub-folder needs a label, or sub-folders are splits.
+    """
+    class_of = {file: _class_folder(source, file) if source.labels else None for file in check_files(source)}
+    classes = tuple(sorted({name for name in class_of.values() if name is not None}))
+    _refuse_splits(source, classes)
+    return class_of, classes
+
+
+def _class_folder(source: ImageFolderSource, file: SourceFile) -> str:
+    """Return the first folder below those that the pattern names: cat for "train/*/*.png" and train/cat/7.png."""
+    glob = source.pattern if isinstance(source.pattern, str) else source.pattern.get(file.split or "", "")
+    folders = file.name.split("/")[len(_named_folders(glob)) : -1]
+    if not folders:
+        raise ValueError(
+            f"{file.name} in {source.path} is in no sub-folder that could be its label; move it into one, narrow the"
+            " source's `pattern` in params.yaml to '*/*', or set its `labels` to null"
+        )
+    return folders[0]
+
+
+def _named_folders(glob: str) -> list[str]:
+    return list(takewhile(lambda part: not set(part) & set("*?["), glob.split("/")[:-1]))
+
+
+def _refuse_splits(source: ImageFolderSource, classes: Sequence[str]) -> None:
+    """Raise ValueError if the classes would be splits; among others, a class may well be called train."""
+    splits = [name for name in classes if name.lower() in SPLIT_NAMES]
+    if not splits or (len(splits) == 1 and len(classes) > 1):
+        return
+    glob = source.pattern if isinstance(source.pattern, str) else next(iter(source.pattern.values()))
+    below, file = _named_folders(glob), glob.rpartition("/")[2]
+    written = ", ".join(f'{name}: "{"/".join([*below, name, "*", file])}"' for name in splits)
+    raise ValueError(
+        f"the folders {', '.join(splits)} in {source.path} would be the classes, but are splits by their names; to use"
+        f" the folders below them as classes, set the source's `pattern` in params.yaml to {{{written}}}"
+    )
 
 
 @contextmanager
@@ -244,6 +321,8 @@ def refuse_other_formats(files: Sequence[SourceFile], kind: str) -> None:
     for found in files:
         if (why := refusal(kind, ending(found.name))) is not None:
             raise ValueError(f"{found.path} is not for this source: {why}, or narrow the source's `pattern`")
+    if kind not in READABLE:
+        return
     first = files[0]
     with first.path.open("rb") as stream:
         head = stream.read(max(map(len, MAGIC)))
@@ -260,20 +339,21 @@ def row_name(file: str, row: int) -> str:
     return f"{file}:{row:0{ROW_DIGITS}d}"
 
 
-def check_columns(where: str, names: Sequence[str], columns: Sequence[str]) -> None:
-    """Check that a table has each of these columns exactly once: of two, readers take one or the other.
+def check_columns(source: Source, where: str, names: Sequence[str], noun: str = "column") -> None:
+    """Check that each column, field or array that a source reads is there exactly once: of two, readers take either.
 
     Raises:
-        ValueError: it does not; the message begins with `where`.
+        ValueError: it is not; the message begins with `where`.
     """
-    for column in columns:
-        if column not in names:
+    for column, key in source.named_columns.items():
+        count = names.count(column)
+        if not count:
             raise ValueError(
-                f"{where} has no column {column!r}, only {listed_names(list(names))}; correct it in the source's"
-                " settings in params.yaml"
+                f"{where} has no {noun} {column!r}, only {listed_names(list(names))}; correct the source's `{key}` in"
+                " params.yaml, or the data"
             )
-        if list(names).count(column) > 1:
-            raise ValueError(f"{where} has {list(names).count(column)} columns {column!r}; rename all but one")
+        if count > 1:
+            raise ValueError(f"{where} has {count} {noun}s {column!r}; keep or rename all but one")
 
 
 def refuse_concatenated(files: zipfile.ZipFile, archive: Path) -> None:
@@ -285,3 +365,11 @@ def refuse_concatenated(files: zipfile.ZipFile, archive: Path) -> None:
     with archive.open("rb") as stream:
         if first > 0 and stream.read(len(LOCAL_HEADER)) == LOCAL_HEADER:
             raise ValueError(f"{archive} is two concatenated archives, of which readers see the last; separate them")
+
+
+def refuse_bomb(entry: zipfile.ZipInfo, where: str, hint: str) -> None:
+    """Raise ValueError for a member of a zip archive that unpacks to too many bytes; its size is what it says."""
+    if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
+        raise ValueError(
+            f"{where} from {entry.compress_size:,} to {entry.file_size:,} bytes: a decompression bomb; {hint}"
+        )

@@ -15,7 +15,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice, takewhile
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Self
 
@@ -25,8 +25,8 @@ from PIL import Image, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.ExifTags import Base
 
 from mdpipe.data.raw import IMAGES_PER_BATCH, ImageBatch
-from mdpipe.data.sources.files import SourceFile, find_files, group_files, open_decompressed, refuse_other_formats
-from mdpipe.data.sources.writer import ONE_SIZE, SourceShard
+from mdpipe.data.sources.files import check_files, find_classes, group_files, open_decompressed
+from mdpipe.data.sources.writer import MAX_LISTED, ONE_SIZE, BrokenImagesError, SourceShard
 from mdpipe.messages import printable, reason
 from mdpipe.params.sources import DecodedImageSource, ImageFolderSource, ImageMode, ImageTarSource
 
@@ -53,8 +53,6 @@ PROFILED = "images with another color profile than sRGB taken as stored"
 MAX_PIXELS = 64 * 2**20
 """Limit of one image, 8,192 x 8,192: a file of a few bytes can promise more pixels than there is memory."""
 
-SPLIT_NAMES = ("train", "training", "val", "valid", "validation", "dev", "eval", "test", "testing")
-"""Names of folders, in lower case, that are splits and not classes."""
 MAX_BYTES = 4 * MAX_PIXELS
 """Limit of one image file: a header of a few bytes can promise more than there is memory."""
 
@@ -72,20 +70,33 @@ def decode_batches(
         source: the settings `mode` and `resize`.
         counts: counts what was done to the images.
         class_names: names of the labels, if there are any.
+
+    Raises:
+        BrokenImagesError: some cannot be decoded or differ from the first; all images have been looked at.
     """
     first: tuple[str, NDArray[np.uint8]] | None = None
+    problems, broken = list[str](), 0
     while batch := list(islice(images, IMAGES_PER_BATCH)):
         decoded = []
         for name, content, _ in batch:
-            pixels = decode_image(content, name, counts, source.mode, source.resize)
-            first = first or (name, pixels)
-            if pixels.shape != first[1].shape:
-                raise ValueError(f"{name} is {_describe(pixels)} but {first[0]} is {_describe(first[1])}; {ONE_SIZE}")
-            decoded.append(pixels)
-        labels = [label for _, _, label in batch if label is not None]
-        yield ImageBatch(
-            np.stack(decoded), None, 255, np.array(labels, dtype=np.int64) if labels else None, class_names
-        )
+            try:
+                pixels = decode_image(content, name, counts, source.mode, source.resize)
+                first = first or (name, pixels)
+                if pixels.shape != first[1].shape:
+                    raise ValueError(
+                        f"{name} is {_describe(pixels)} but {first[0]} is {_describe(first[1])}; {ONE_SIZE}"
+                    )
+                decoded.append(pixels)
+            except ValueError as error:
+                broken += 1
+                problems += [str(error)] * (broken <= MAX_LISTED)
+        if not broken:
+            labels = [label for _, _, label in batch if label is not None]
+            yield ImageBatch(
+                np.stack(decoded), None, 255, np.array(labels, dtype=np.int64) if labels else None, class_names
+            )
+    if broken:
+        raise BrokenImagesError(problems, broken)
 
 
 def decode_image(
@@ -277,19 +288,14 @@ def open_image_files(source: ImageFolderSource | ImageTarSource) -> list[SourceS
         ValueError: no file matches, a file without a sub-folder needs a label, sub-folders are splits and not classes,
             or a file is not a .tar archive by its name or its first bytes.
     """
-    files = find_files(Path(source.path), source.pattern)
     if isinstance(source, ImageTarSource):
-        refuse_other_formats(files, source.kind)
+        files = check_files(source)
         return [SourceShard(file.split, file.size, partial(_read_archive, source, file.path)) for file in files]
-    class_of = {file.name: _class_folder(source, file) for file in files} if source.labels else {}
-    classes = sorted(set(class_of.values()))
-    _refuse_splits(source, classes)
+    (class_of, classes), shards = find_classes(source), []
     number_of = {name: number for number, name in enumerate(classes)}
-    shards = []
-    for group, size in group_files(files):
-        labels = [number_of[class_of[file.name]] if source.labels else None for file in group]
-        images = [(file.path, label) for file, label in zip(group, labels, strict=True)]
-        shards.append(SourceShard(group[0].split, size, partial(_read_files, source, images, tuple(classes))))
+    for group, size in group_files([*class_of]):
+        images = [(file.path, number_of.get(class_of[file] or "")) for file in group]
+        shards.append(SourceShard(group[0].split, size, partial(_read_files, source, images, classes)))
     return shards
 
 
@@ -298,36 +304,6 @@ def _read_files(
 ) -> Iterator[ImageBatch]:
     counts["files"] += len(files)
     return decode_batches(((str(path), path, label) for path, label in files), source, counts, classes)
-
-
-def _class_folder(source: ImageFolderSource, file: SourceFile) -> str:
-    """Return the first folder below those that the pattern names: cat for "train/*/*.png" and train/cat/7.png."""
-    glob = source.pattern if isinstance(source.pattern, str) else source.pattern.get(file.split or "", "")
-    folders = file.name.split("/")[len(_named_folders(glob)) : -1]
-    if not folders:
-        raise ValueError(
-            f"{file.name} in {source.path} is in no sub-folder that could be its label; move it into one, narrow the"
-            " source's `pattern` in params.yaml to '*/*', or set its `labels` to null"
-        )
-    return folders[0]
-
-
-def _named_folders(glob: str) -> list[str]:
-    return list(takewhile(lambda part: not set(part) & set("*?["), glob.split("/")[:-1]))
-
-
-def _refuse_splits(source: ImageFolderSource, classes: Sequence[str]) -> None:
-    """Raise ValueError if the classes would be splits; among others, a class may well be called train."""
-    splits = [name for name in classes if name.lower() in SPLIT_NAMES]
-    if not splits or (len(splits) == 1 and len(classes) > 1):
-        return
-    glob = source.pattern if isinstance(source.pattern, str) else next(iter(source.pattern.values()))
-    below, file = _named_folders(glob), glob.rpartition("/")[2]
-    written = ", ".join(f'{name}: "{"/".join([*below, name, "*", file])}"' for name in splits)
-    raise ValueError(
-        f"the folders {', '.join(splits)} in {source.path} would be the classes, but are splits by their names; to use"
-        f" the folders below them as classes, set the source's `pattern` in params.yaml to {{{written}}}"
-    )
 
 
 def _read_archive(source: ImageTarSource, path: Path, counts: Counter[str]) -> Iterator[ImageBatch]:

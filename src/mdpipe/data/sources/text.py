@@ -3,30 +3,33 @@ the file and line of an error: docs/architecture.md has the measurements.
 
 A file of lines is cut at line ends into ranges, which are read in parallel. A document is named by the byte at which
 its line begins. Names are stored with the text and decide its order, so they never change.
+
+Detokenizers undo the spaces that tokenized benchmark text has around punctuation. The zero-shot protocol of SEDD (Lou
+et al. 2024), which MDLM and later work share, scores text after these rules. They follow the protocol even where plain
+English would need more, and apply in the order of the code.
 """
 
 import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mdpipe.data.raw import Document
-from mdpipe.data.sources.detokenizers import DETOKENIZERS
 from mdpipe.data.sources.files import (
     SHARD_BYTES,
     SourceFile,
-    find_files,
+    check_columns,
+    check_files,
     group_files,
     open_decompressed,
-    refuse_other_formats,
 )
 from mdpipe.data.sources.writer import SourceShard
-from mdpipe.file_formats import KIND_OF, ending
+from mdpipe.file_formats import plain_text_notes
 from mdpipe.messages import reason
 from mdpipe.params.sources import DecodeErrors, DocumentSource, JsonLinesSource, TextSource, UrlSource
 
@@ -44,48 +47,61 @@ def open_text(source: TextSource | JsonLinesSource) -> list[SourceShard]:
     """Return ranges of lines, or groups of files.
 
     Raises:
-        ValueError: no file matches, or one is of another format.
+        ValueError: no file matches, or one is of another format or lacks a field.
     """
-    files = find_files(Path(source.path), source.pattern)
-    refuse_other_formats(files, source.kind)
+    files = check_files(source, check_head)
     if isinstance(source, TextSource):
-        for suffix in sorted({ending(file.name) for file in files} & KIND_OF.keys()):
-            hint = f"`kind: {KIND_OF[suffix]}` reads their rows"
-            sys.stderr.write(f"{source.path}: {suffix} files are read as plain text; {hint}\n")
+        for note in plain_text_notes(file.name for file in files):
+            sys.stderr.write(f"{source.path}: {note}\n")
     return text_shards(source, files)
 
 
 def text_shards(source: TextSource | JsonLinesSource | UrlSource, files: Sequence[SourceFile]) -> list[SourceShard]:
     """Return shards of these files: a document per file, per line, or per line of JSON."""
-    field = None if isinstance(source, TextSource) else source.field
-    if field is not None:
+    if source.named_columns:
         # By name and colon, as in the documents' names, because "a-b" sorts before "a:" but after "a".
         files = sorted(files, key=lambda file: (file.split or "", f"{file.name}:"))
     elif not isinstance(source, JsonLinesSource) and source.sample_by == "document":
         groups = group_files(files)
         return [SourceShard(group[0].split, size, partial(_read_files, source, group)) for group, size in groups]
     return [
-        SourceShard(lines.file.split, lines.size, partial(_read_lines, source, field, lines))
-        for lines in line_ranges(files)
+        SourceShard(lines.file.split, lines.size, partial(_read_lines, source, lines)) for lines in line_ranges(files)
     ]
 
 
-def make_document(source: DocumentSource, name: str, text: str, counts: Counter[str], where: str) -> Document | None:
-    """Return the document of a text, detokenized; None if it is empty and left out, which is counted.
+def check_head(source: TextSource | JsonLinesSource, file: SourceFile) -> None:
+    """Check the first line of JSON that is not blank.
+
+    Raises:
+        ValueError: it is no JSON object, or lacks a field.
+    """
+    if source.named_columns:
+        with_empty = source.model_copy(update={"empty_documents": "keep"})
+        next(_read_lines(with_empty, LineRange(file, 0, None), Counter()), None)
+
+
+def join_texts(texts: Iterable[str | None]) -> str:
+    """Return the text of a document in several columns: those that are not empty, joined by line breaks."""
+    return "\n".join(filter(None, texts))
+
+
+def make_document(source: DocumentSource, name: str, text: str, counts: Counter[str], where: str) -> Iterator[Document]:
+    """Yield the document of a text, detokenized; nothing if it is empty and left out, which is counted.
 
     Raises:
         ValueError: it is empty and must not be; the message begins with `where`.
     """
     if not text.strip():
         if source.empty_documents == "error":
+            within = f" in {' and '.join(map(repr, source.named_columns))}" if source.named_columns else ""
             raise ValueError(
-                f"{where} has no text but {text[:40]!r}; correct or remove it, or set the source's `empty_documents` in"
-                " params.yaml to drop or keep"
+                f"{where} has no text{within} but {text[:40]!r}; correct or remove it, or set the source's"
+                " `empty_documents` in params.yaml to drop or keep"
             )
         if source.empty_documents == "drop":
             counts["empty rows left out"] += 1
-            return None
-    return Document(name, DETOKENIZERS[source.detokenizer](text) if source.detokenizer else text)
+            return
+    yield Document(name, DETOKENIZERS[source.detokenizer](text) if source.detokenizer else text)
 
 
 @dataclass(frozen=True)
@@ -137,23 +153,20 @@ def line_ranges(files: Sequence[SourceFile]) -> list[LineRange]:
 
 
 def _read_lines(
-    source: TextSource | JsonLinesSource | UrlSource, field: str | None, lines: LineRange, counts: Counter[str]
+    source: TextSource | JsonLinesSource | UrlSource, lines: LineRange, counts: Counter[str]
 ) -> Iterator[Document]:
     """Yield at most one document per line, without a byte-order mark; errors name file and line."""
-    file, errors = lines.file, source.decode_errors
+    file, fields = lines.file, [*source.named_columns]
     counts["files"] += lines.start == 0  # Other ranges of a long file do not count it again.
-    where = "the line" if field is None else f"the field {field!r}"
     for position, raw in lines.lines():
         counts["rows"] += 1
         try:
-            text = _decode(raw, errors, counts, "it", position)
-            if text is not None and field is not None:
-                text = _text_of_json(field, text, errors, counts)
+            text = _decode(raw, source.decode_errors, counts, "it", position)
+            if text is not None and fields and not isinstance(source, TextSource):
+                text = _text_of_json(source, fields, text, counts)
             if text is not None:
                 name = f"{file.name}:{position:0{BYTE_DIGITS}d}"
-                document = make_document(source, name, text, counts, where)
-                if document is not None:
-                    yield document
+                yield from make_document(source, name, text, counts, "the line")
         except ValueError as error:
             raise ValueError(f"{file.path}:{_line_number(file.path, position)}: {error}") from None
 
@@ -168,50 +181,49 @@ def _line_number(path: Path, position: int) -> int:
     return number
 
 
-def _text_of_json(field: str, line: str, errors: DecodeErrors, counts: Counter[str]) -> str | None:
-    """Return the text under the key `field` of a JSON object; None for a blank line, or if it is left out."""
+def _text_of_json(
+    source: JsonLinesSource | UrlSource, fields: Sequence[str], line: str, counts: Counter[str]
+) -> str | None:
+    """Return the text in some fields of a JSON object; None for a blank line, or if it is left out."""
     if not line.strip():
         return None
-    text = _parse_json(line, field)
+    text = _parse_json(source, fields, line)
     if not HALF_A_PAIR.search(text):
         return text
-    if errors == "strict":
+    if source.decode_errors == "strict":
         raise ValueError(
-            f"the field {field!r} has half a surrogate pair, which UTF-8 cannot hold; correct it, or set the source's"
-            " `decode_errors` in params.yaml to replace or ignore"
+            f"the line has half a surrogate pair in {' or '.join(map(repr, fields))}, which UTF-8 cannot hold; correct"
+            " it, or set the source's `decode_errors` in params.yaml to replace or ignore"
         )
-    _count_broken(errors, counts)
-    return HALF_A_PAIR.sub("\ufffd", text) if errors == "replace" else None
+    _count_broken(source.decode_errors, counts)
+    return HALF_A_PAIR.sub("\ufffd", text) if source.decode_errors == "replace" else None
 
 
-class _RepeatedError(ValueError):
-    pass
+def _parse_json(source: JsonLinesSource | UrlSource, fields: Sequence[str], line: str) -> str:
+    names: list[str] = []
 
-
-def _parse_json(line: str, field: str) -> str:
-    def without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def keep_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         entry = dict(pairs)
-        if len(entry) < len(pairs) and sum(key == field for key, _ in pairs) > 1:
-            raise _RepeatedError(f"there are two fields {field!r}; correct or remove the line")
+        names[:] = (
+            entry if len(entry) == len(pairs) else [name for name, _ in pairs]
+        )  # The outermost object comes last.
         return entry
 
     if line.lstrip().startswith("["):
         raise ValueError("this begins a JSON array; write one object a line, for example with `jq -c '.[]' FILE`")
     try:
-        entry = json.loads(line, object_pairs_hook=without_repeated)
-    except _RepeatedError as error:
-        raise ValueError(error.args[0]) from None
+        entry = json.loads(line, object_pairs_hook=keep_names)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"this is no JSON ({reason(error)}); correct the line") from None
     if not isinstance(entry, dict):
-        raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{field!r}: text}} a line")  # noqa: TRY004
-    if field not in entry:
-        keys = ", ".join(map(repr, entry)) or "none"
-        raise ValueError(f"there is no field {field!r}, only {keys}; correct the source's `field` or the line")
-    text = "" if entry[field] is None else entry[field]
-    if not isinstance(text, str):
-        raise ValueError(f"there is no text under {field!r} but {text!r:.60}; correct or remove the line")  # noqa: TRY004
-    return text
+        example = ", ".join(f'"{field}": text' for field in fields)
+        raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{example}}} a line")  # noqa: TRY004
+    for field in fields:
+        if names.count(field) != 1:
+            check_columns(source, "the line", names, "field")
+        if (text := entry[field]) is not None and not isinstance(text, str):
+            raise ValueError(f"there is no text under {field!r} but {text!r:.60}; correct or remove the line")
+    return join_texts(map(entry.get, fields))
 
 
 def _read_files(
@@ -228,9 +240,7 @@ def _read_files(
             continue
         text = _decode(raw, source.decode_errors, counts, str(file.path))
         if text is not None:
-            document = make_document(source, file.name, text, counts, str(file.path))
-            if document is not None:
-                yield document
+            yield from make_document(source, file.name, text, counts, str(file.path))
 
 
 def _read_long_file(source: TextSource | UrlSource, file: SourceFile, counts: Counter[str]) -> Iterator[Document]:
@@ -246,10 +256,9 @@ def _read_long_file(source: TextSource | UrlSource, file: SourceFile, counts: Co
         for _ in _file_parts(source, file, broken):
             pass
     if not broken:
-        if not any(text.strip() for text, _ in _file_parts(source, file, Counter())):
-            empty = make_document(source, file.name, "", counts, str(file.path))
-            if empty is None:
-                return
+        has_text = any(text.strip() for text, _ in _file_parts(source, file, Counter()))
+        if not (has_text or [*make_document(source, file.name, "", counts, str(file.path))]):
+            return
         for number, (text, unfinished) in enumerate(_file_parts(source, file, broken)):
             yield Document(file.name, text, number, unfinished)
     counts.update(dict.fromkeys(broken, 1))  # Documents are counted, not their parts.
@@ -300,3 +309,91 @@ def _decode(raw: bytes, errors: DecodeErrors, counts: Counter[str], where: str, 
 
 def _count_broken(errors: DecodeErrors, counts: Counter[str]) -> None:
     counts[f"documents with broken UTF-8 {'replaced' if errors == 'replace' else 'left out'}"] += 1
+
+
+def detokenize_wikitext(text: str) -> str:
+    """Restore WikiText as SEDD's data preparation does (Lou et al. 2024).
+
+    " @-@ ", " @,@ " and " @.@ " become the mark. Separate apostrophes after "s", " 's" and : ; . ! ? and commas join
+    the word before, brackets and quotes what they enclose, "=" of a heading each other, degree signs both sides. Spaces
+    at line breaks go, and " N " becomes " 1 ".
+    """
+    text = text.replace("s '", "s'")
+    for mark in "-,.":
+        text = text.replace(f" @{mark}@ ", mark)
+    for mark in ":;.!?,":
+        text = _join_to_the_word_before(text, mark)
+    for opening, closing in ("()", "[]", "{}", '""', "''"):
+        enclosed = re.compile(rf"(\{opening})([^\{closing}]*)(\{closing})")
+        text = enclosed.sub(lambda found: found[1] + found[2].strip() + found[3], text)
+    for length in (4, 3, 2):
+        text = text.replace(" ".join("=" * length), "=" * length)
+    text = text.replace(" \u00b0 ", "\u00b0")
+    text = text.replace(" \n", "\n").replace("\n ", "\n")
+    return text.replace(" N ", " 1 ").replace(" 's", "'s")
+
+
+def detokenize_ptb(text: str) -> str:
+    r"""Restore Penn Treebank as SEDD's data preparation does (Lou et al. 2024).
+
+    " 's", " n't" and a separate apostrophe after "s" join the word before. A line break loses the spaces around it, and
+    "\/" becomes "/". Numbers were replaced by N: " N " becomes " 1 ", and "$" or "#" joins a 1 that follows. "<unk>"
+    becomes "?".
+    """
+    text = text.replace(" 's", "'s").replace("s ' ", "s' ").replace(" n't", "n't")
+    text = text.replace(" \n ", "\n").replace(r"\/", "/")
+    text = re.sub(" N(?= )", " 1", text)
+    text = text.replace("$ 1", "$1").replace("# 1", "#1")
+    return text.replace("<unk>", "?")
+
+
+def detokenize_lm1b(text: str) -> str:
+    """Restore One Billion Words as SEDD's data preparation does (Lou et al. 2024).
+
+    "http : / / " and "https : / / " lose their spaces. An apostrophe before a letter joins the word before, which
+    restores contractions ("don 't", "it 's"), and so do ? and !, also at the end, and , : and ; within the line. A full
+    stop joins a word of letters and digits after a space. A separate "/" joins both sides, quotes and brackets join
+    what they enclose, "$" and "£" what follows.
+    """
+    for scheme in ("http", "https"):
+        text = text.replace(f"{scheme} : / / ", f"{scheme}://")
+    text = re.sub(r" '(?=\w)", "'", text)
+    text = re.sub(r"( \w+) \. ", r"\1. ", text)
+    text = re.sub(r"( \w+) \.$", r"\1.", text)
+    for mark in "?!":
+        text = _join_to_the_word_before(text, mark)
+        text = re.sub(rf" \{mark}$", mark, text)
+    for mark in ",:;":
+        text = _join_to_the_word_before(text, mark)
+    text = text.replace(" / ", "/")
+    for opening, closing in ('""', "''", "()", "[]"):
+        text = re.sub(rf"\{opening} ([^\{opening}\{closing}]+) \{closing}", rf"{opening}\1{closing}", text)
+    for currency in "$£":
+        text = text.replace(f"{currency} ", currency)
+    return text
+
+
+def detokenize_lambada(text: str) -> str:
+    """Restore LAMBADA as SEDD's data preparation does (Lou et al. 2024).
+
+    Curly double quotes become straight; the text begins with a line break and has no other space around it.
+    """
+    return "\n" + text.replace("\u201c", '"').replace("\u201d", '"').strip()
+
+
+def detokenize_scientific_papers(text: str) -> str:
+    """Apply WikiText's rules and then LM1B's, as MDLM does for PubMed and arXiv (Sahoo et al. 2024)."""
+    return detokenize_lm1b(detokenize_wikitext(text))
+
+
+DETOKENIZERS: Mapping[str, Callable[[str], str]] = {
+    "wikitext": detokenize_wikitext,
+    "ptb": detokenize_ptb,
+    "lm1b": detokenize_lm1b,
+    "lambada": detokenize_lambada,
+    "scientific_papers": detokenize_scientific_papers,
+}
+
+
+def _join_to_the_word_before(text: str, mark: str) -> str:
+    return text.replace(f" {mark} ", f"{mark} ")

@@ -29,6 +29,8 @@ ONE_SIZE = (
     "all images of a source must have one size and one mode: convert them, narrow its `pattern`, or set its `resize`"
     " for the size, its `mode` to L or RGB, in params.yaml"
 )
+MAX_LISTED = 3
+"""Broken images that an error names."""
 FOUND = ("files", "rows")
 """Counts of what a source has; all other counts are of what was left out, replaced or converted."""
 MAX_CHARACTERS = 64 * 2**20
@@ -48,6 +50,16 @@ class SourceShard:
     Raises ValueError that names the file and a hint if something is broken."""
 
 
+class BrokenImagesError(ValueError):
+    """Images that cannot be read: what is wrong with the first few, and how many there are."""
+
+    def __init__(self, problems: Sequence[str], count: int) -> None:
+        shown, more = problems[:MAX_LISTED], count - min(len(problems), MAX_LISTED)
+        lines = [f"{count:,} images cannot be used:", *shown, *([f"and {more:,} more"] if more else [])]
+        super().__init__("\n".join(lines) if count > 1 else problems[0])
+        self.problems, self.count = shown, count
+
+
 def write_shards(
     directory: Path, kind: str, sources: Sequence[SourceShard], scratch: Path, expected: Mapping[str, int] | None = None
 ) -> None:
@@ -61,13 +73,14 @@ def write_shards(
         expected: published sizes: characters, or documents or images by split.
 
     Raises:
-        ValueError: the source is empty or broken, images differ in size or in number of channels, labels are not
-            numbered from 0, or the sizes are not the expected ones.
+        ValueError: the source is empty or broken, images are broken or differ in size or in number of channels, labels
+            are not numbered from 0, or the sizes are not the expected ones.
     """
     total = sum(source.size for source in sources)
     check_disk_space(scratch, DISK_FACTOR * total, f"reading {directory.name}")
     with Progress(f"reading {directory.name}", total or None) as progress:
         results = map_shards(_write_shard, sources, scratch, progress)
+    _refuse_broken(results)
     shards = [shard for result in results for shard in result.summary["shards"]]
     counts = Counter[str]()
     for result in results:
@@ -100,20 +113,33 @@ def _write_shard(source: SourceShard, folder: Path) -> dict[str, Any]:
     content = source.read(counts)
     shards: list[dict[str, Any]] = []
     previous: tuple[str, int] | None = None
-    for first in content:
-        number = f"{len(shards):05d}"
-        # A compressed file may be of any size: stop while others have room.
-        if shards and shutil.disk_usage(folder).free < 2 * SHARD_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        rest = chain([first], content)
-        if isinstance(first, ImageBatch):
-            if not len(first.images):
-                continue
-            shard = _write_images(folder, number, cast("Iterator[ImageBatch]", rest))
-        else:
-            shard, previous = _write_text(folder, number, cast("Iterator[Document]", rest), previous)
-        shards.append({"split": source.split, **shard})
+    try:
+        for first in content:
+            number = f"{len(shards):05d}"
+            # A compressed file may be of any size: stop while others have room.
+            if shards and shutil.disk_usage(folder).free < 2 * SHARD_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rest = chain([first], content)
+            if isinstance(first, ImageBatch):
+                if not len(first.images):
+                    continue
+                shard = _write_images(folder, number, cast("Iterator[ImageBatch]", rest))
+            else:
+                shard, previous = _write_text(folder, number, cast("Iterator[Document]", rest), previous)
+            shards.append({"split": source.split, **shard})
+    except BrokenImagesError as error:  # Those of other shards are to be named, too.
+        return {"broken": error.problems, "count": error.count, "bytes": source.size}
     return {"shards": shards, "counts": dict(counts), "bytes": source.size}
+
+
+def _refuse_broken(results: Sequence[ShardResult]) -> None:
+    """Raise the error of the broken images of all shards, which are read again the next time."""
+    broken = [result for result in results if "broken" in result.summary]
+    for result in broken:
+        shutil.rmtree(result.folder)
+    if broken:
+        problems = [problem for result in broken for problem in result.summary["broken"]]
+        raise BrokenImagesError(problems, sum(result.summary["count"] for result in broken))
 
 
 def _write_text(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -11,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from mdpipe.data.artifacts.arrays import ArrayFile
-from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, scratch_dir
+from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy
 from mdpipe.data.dataset import DatasetHeader, token_dtype, write_header
 from mdpipe.data.parallel import map_shards
 from mdpipe.data.pixels import quantize, tile
 from mdpipe.data.raw import RawImages, read_images
 from mdpipe.data.splits import SPLITS, SplitPlan, plan_splits
-from mdpipe.data.tokenize.manifest import digest_file, duplicate_counts, write_manifest
-from mdpipe.params.data import Splits
+from mdpipe.data.tokenize.manifest import duplicate_counts, save_digests, write_manifest
+from mdpipe.params.data import ImageDataset
 from mdpipe.progress import Progress
 
 BATCH_IMAGES = 1024
@@ -26,15 +25,7 @@ BATCH_IMAGES = 1024
 
 
 def encode_images(
-    raw: Path,
-    levels: int,
-    size: int,
-    stride: int,
-    directory: Path,
-    seed: int,
-    splits: Splits,
-    scratch: Path | None = None,
-    provenance: Mapping[str, Any] | None = None,
+    raw: Path, settings: ImageDataset, seed: int, directory: Path, scratch: Path, provenance: Mapping[str, Any]
 ) -> None:
     """Split images, keeping groups of them together, cut them into tiles and quantize these.
 
@@ -42,31 +33,28 @@ def encode_images(
 
     Args:
         raw: folder of the source.
-        levels: number of pixel levels.
-        size: edge of a tile in pixels.
-        stride: distance between training tiles in pixels.
-        directory: the folder to write.
+        settings: splits, pixel levels, and the edge of a tile and the distance between training tiles in pixels.
         seed: of the splits.
-        splits: the validation and test splits.
-        scratch: where finished shards are kept in case this process is killed; None to keep them only while it runs.
+        directory: the folder to write.
+        scratch: where finished shards are kept in case this process is killed.
         provenance: origin of the source, for the manifest.
 
     Raises:
         ValueError: a split would be empty, tiles do not fit the images, or there are more levels than pixel values.
     """
-    images = read_images(raw)
-    plan = plan_splits(raw, "image", seed, splits)
+    levels, size, images = settings.tokenizer.levels, settings.image_size, read_images(raw)
+    strides = dict.fromkeys(SPLITS, size) | {"train": settings.stride or size}
+    plan = plan_splits(raw, "image", seed, settings.splits)
     shape = (size, size, images.shape[2])
     seq_len = math.prod(shape)
-    encode_shard = partial(_encode_shard, plan, images, levels, shape, stride)
-    with ExitStack() as stack:
-        scratch = scratch or stack.enter_context(scratch_dir(directory))
-        tiles = _tiles_per_image(images, size, stride)
-        count = sum(shard.count for shard in plan.shards)
-        check_disk_space(scratch, count * tiles * seq_len, "cutting and quantizing images")
-        with Progress("quantizing", None) as progress:
-            results = map_shards(encode_shard, range(len(plan.shards)), scratch / "tokens", progress)
-        folder = stack.enter_context(atomic_dir(directory))
+    encode_shard = partial(_encode_shard, plan, images, levels, shape, strides)
+    count = sum(shard.count for shard in plan.shards)
+    check_disk_space(
+        scratch, count * _tiles_per_image(images, size, strides["train"]) * seq_len, "cutting and quantizing images"
+    )
+    with Progress("quantizing", None) as progress:
+        results = map_shards(encode_shard, range(len(plan.shards)), scratch / "tokens", progress)
+    with atomic_dir(directory) as folder:
         counts: dict[str, dict[str, int]] = {}
         described: dict[str, dict[str, Any]] = {}
         duplicates = duplicate_counts(dict.fromkeys(SPLITS, results))
@@ -81,13 +69,13 @@ def encode_images(
             examples = sum(result.summary["images"][split] for result in kept)
             counts[split] = {"images": examples, "tokens": examples * seq_len}
             # Neighboring tiles, which may overlap, are from one image and not independent.
-            if (several := _tiles_per_image(images, size, stride if split == "train" else size)) > 1:
+            if (several := _tiles_per_image(images, size, strides[split])) > 1:
                 counts[split]["tiles_per_image"] = several
             described[split] = {**counts[split], "examples": examples, **duplicates[split]}
             if images.classes:
-                labels = [np.load(result.folder / f"{split}_labels.npy", allow_pickle=False) for result in kept]
-                described[split]["classes"] = len(np.unique(np.concatenate([np.unique(some) for some in labels])))
-        unigram = sum(np.load(result.folder / "unigram.npy", allow_pickle=False) for result in results)
+                labels = [np.unique(result.load(f"{split}_labels")) for result in kept]
+                described[split]["classes"] = len(np.unique(np.concatenate(labels)))
+        unigram = sum(result.load("unigram") for result in results)
         np.save(folder / "unigram.npy", unigram, allow_pickle=False)
         header = DatasetHeader(
             modality="image",
@@ -100,8 +88,7 @@ def encode_images(
             class_names=images.class_names,
         )
         write_header(folder, header)
-        metadata = {"tokenizer": "pixels", "vocab_size": levels, "seq_len": seq_len, "classes": images.classes}
-        write_manifest(folder, {**metadata, **(provenance or {})}, described)
+        write_manifest(folder, header, provenance, described)
 
 
 def _tiles_per_image(images: RawImages, size: int, stride: int) -> int:
@@ -110,7 +97,13 @@ def _tiles_per_image(images: RawImages, size: int, stride: int) -> int:
 
 
 def _encode_shard(
-    plan: SplitPlan, raw: RawImages, levels: int, shape: tuple[int, int, int], stride: int, index: int, folder: Path
+    plan: SplitPlan,
+    raw: RawImages,
+    levels: int,
+    shape: tuple[int, int, int],
+    strides: Mapping[str, int],
+    index: int,
+    folder: Path,
 ) -> dict[str, Any]:
     source = plan.shards[index]
     images, labels = source.images(), raw.labels_of(source)
@@ -120,19 +113,18 @@ def _encode_shard(
     rows = {}
     for split in SPLITS:
         members = np.flatnonzero(splits == split)
-        with (
-            ArrayFile(folder / f"{split}.npy", token_dtype(levels), (seq_len,)) as file,
-            digest_file(folder, split).open("wb") as digests,
-        ):
+        digests = bytearray()
+        with ArrayFile(folder / f"{split}.npy", token_dtype(levels), (seq_len,)) as file:
             for first in range(0, len(members), BATCH_IMAGES):
                 batch = images[members[first : first + BATCH_IMAGES]]
-                digests.writelines(sha256(image.tobytes()).digest() for image in batch)
+                digests += b"".join(sha256(image.tobytes()).digest() for image in batch)
                 quantized = quantize(batch, raw.maximum, levels)
-                tokens = tile(quantized, size, stride if split == "train" else size).reshape(-1, seq_len)
+                tokens = tile(quantized, size, strides[split]).reshape(-1, seq_len)
                 file.append(tokens)
                 if split == "train":
                     unigram += np.bincount(tokens.ravel(), minlength=levels)
             rows[split] = file.rows
+        save_digests(folder, split, digests)
         if labels is not None and len(members):
             repeated = np.repeat(labels[members], file.rows // len(members))
             np.save(folder / f"{split}_labels.npy", repeated, allow_pickle=False)

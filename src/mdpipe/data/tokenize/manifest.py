@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.files import atomic_dir, write_json
+from mdpipe.data.dataset import DatasetHeader
 from mdpipe.data.parallel import ShardResult, map_shards
 from mdpipe.data.raw import Document
 from mdpipe.data.splits import SPLITS, SplitPlan
@@ -47,10 +48,14 @@ _BASE = 0xD1342543DE82EF95  # 5 mod 8, so that its powers repeat only after 2^62
 _BITS_ABOVE_WANTED, _MIN_BITS, _MAX_BITS = 4, 22, 26
 
 
-def write_manifest(folder: Path, metadata: dict[str, Any], splits: dict[str, dict[str, Any]]) -> None:
+def write_manifest(
+    folder: Path, header: DatasetHeader, provenance: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]]
+) -> None:
     """Write manifest.json and manifest.parquet."""
     import polars as pl  # Imported here because only stages that prepare data need it.
 
+    names = ("tokenizer", "vocab_size", "seq_len", *(["classes"] if header.modality == "image" else []))
+    metadata = {name: getattr(header, name) for name in names} | {**provenance}
     write_json(folder / "manifest.json", {**metadata, "splits": splits})
     rows = [{**metadata, "split": split, **counts} for split, counts in splits.items()]
     cells = [{key: _to_cell(value) for key, value in row.items()} for row in rows]
@@ -58,9 +63,10 @@ def write_manifest(folder: Path, metadata: dict[str, Any], splits: dict[str, dic
     pl.DataFrame(cells, infer_schema_length=None).write_parquet(folder / "manifest.parquet", statistics=False)
 
 
-def digest_file(folder: Path, split: str) -> Path:
-    """Return the file of a shard with the SHA-256 of every document or image of a split, concatenated."""
-    return folder / f"{split}.sha256"
+def save_digests(folder: Path, split: str, digests: bytes | bytearray) -> None:
+    """Write the SHA-256 of every document or image of a split, concatenated, into the folder of a shard."""
+    words = np.frombuffer(digests, dtype=np.uint64).reshape(-1, hashlib.sha256().digest_size // 8)
+    np.save(folder / f"{split}_digests.npy", words, allow_pickle=False)
 
 
 def duplicate_counts(results: Mapping[str, Sequence[ShardResult]]) -> dict[str, dict[str, Any]]:
@@ -68,17 +74,12 @@ def duplicate_counts(results: Mapping[str, Sequence[ShardResult]]) -> dict[str, 
 
     Documents are equal if the first 64 bits of their SHA-256 are.
     """
-    hashes: dict[str, NDArray[np.uint64]] = {}
-    content = {}
-    for split in SPLITS:
-        digests = [digest_file(result.folder, split).read_bytes() for result in results[split]]
-        content[split] = hashlib.sha256(b"".join(digests)).hexdigest()
-        words = hashlib.sha256().digest_size // 8
-        hashes[split] = np.concatenate([np.frombuffer(digest, dtype=np.uint64)[::words] for digest in digests])
+    digests = {split: np.concatenate([each.load(f"{split}_digests") for each in results[split]]) for split in SPLITS}
+    hashes = {split: words[:, 0] for split, words in digests.items()}
     train = np.unique(hashes["train"])
     return {
         split: {
-            "content_hash": content[split],
+            "content_hash": hashlib.sha256(digests[split].tobytes()).hexdigest(),
             "duplicates": len(own) - len(np.unique(own)),
             "duplicates_of_training": 0 if split == "train" else int(np.isin(own, train).sum()),
         }
@@ -91,16 +92,10 @@ def _to_cell(value: Any) -> Any:
     return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value
 
 
-def window_file(folder: Path, split: str) -> Path:
-    """Return the file of an encoded shard with the hashes of the windows of a split."""
-    return folder / f"windows-{split}.npy"
-
-
 def find_contamination(plan: SplitPlan, results: list[ShardResult], scratch: Path) -> dict[str, dict[str, Any]]:
     """Return, for validation and test, the number of windows and the fraction that also occurs in training text."""
     windows = {
-        split: np.concatenate([np.load(window_file(result.folder, split), allow_pickle=False) for result in results])
-        for split in EVALUATION_SPLITS
+        split: np.concatenate([result.load(f"{split}_windows") for result in results]) for split in EVALUATION_SPLITS
     }
     wanted = scratch / "wanted"
     if not wanted.exists():
@@ -110,7 +105,7 @@ def find_contamination(plan: SplitPlan, results: list[ShardResult], scratch: Pat
     characters = sum(plan.shards[index].characters for index in plan.pool)
     with Progress("searching for contamination", characters) as progress:
         searched = map_shards(search_shard, sorted(plan.pool), scratch / "contamination", progress)
-    found = np.unique(np.concatenate([np.load(item.folder / "found.npy", allow_pickle=False) for item in searched]))
+    found = np.unique(np.concatenate([result.load("found") for result in searched]))
     return {
         split: {
             "contamination_windows": len(hashes),

@@ -3,7 +3,7 @@
 Shapes: tokens and ids (n,).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
 from hashlib import sha256
 from itertools import pairwise, takewhile
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mdpipe.data.artifacts.arrays import ArrayFile, ConcatArray
 from mdpipe.data.dataset import token_dtype
 from mdpipe.data.raw import Document
-from mdpipe.data.splits import WORD
+from mdpipe.data.splits import cut_before_words
 from mdpipe.data.tokenizers import Tokenizer
 from mdpipe.params.data import Packing
 
@@ -42,7 +42,7 @@ class TokenStream:
         self.starts: list[int] = []
         """Position in the file at which each document begins. A space that separates it from the document before, where
         there is no end-of-text token, is its first token."""
-        self.documents_seen = 0
+        self._documents_seen = 0
         """Documents, including those that the tokenizer leaves nothing of."""
         self.lengths = np.zeros(LENGTH_BINS, dtype=np.int64)
         self.unigram = np.zeros(tokenizer.vocab_size, dtype=np.int64)
@@ -68,7 +68,8 @@ class TokenStream:
     @property
     def summary(self) -> dict[str, Any]:
         """All counts, for JSON."""
-        return {**self.counts, "documents_seen": self.documents_seen, "lengths": self.lengths.tolist()}
+        left_out = self._documents_seen - self.counts["documents"]
+        return {**self.counts, "documents_left_out": left_out, "lengths": self.lengths.tolist()}
 
     def resume(self, parts: Iterable[Document]) -> None:
         """Continue a document whose parts in earlier shards are these, from the last to the first."""
@@ -92,13 +93,14 @@ class TokenStream:
         """
         if not self._is_open:
             self._begins_here, self._is_empty, self._ends_in_word = not document.part, True, False
-            self.documents_seen += self._begins_here
+            self._documents_seen += self._begins_here
             self._is_space_due = self.has_words and not self._append_eos
         was_empty = self._is_empty
-        tokens = np.concatenate([self._encode(text) for text in _cut_long(document.text)])
+        parts = cut_before_words(document.text, max(1, MAX_ENCODED_CHARS // 2))
+        tokens = np.concatenate([self._encode(text) for text in parts])
         # The end of a document that begins in another split counts if it is not empty.
         is_counted = was_empty and (self._begins_here or len(tokens) > 0)
-        is_kept = self._tokenizer.is_lossless or not self._is_empty or not self._begins_here
+        is_kept = self._tokenizer.is_lossless or len(tokens) > 0 or not was_empty or not self._begins_here
         if self._append_eos and not document.unfinished and is_kept:
             tokens = np.append(tokens, self._eos)
         if len(tokens):
@@ -106,7 +108,7 @@ class TokenStream:
             if was_empty:
                 self.starts.append(self._file.rows)
             self.counts["documents"] += is_counted
-            self.documents_seen += is_counted and not self._begins_here
+            self._documents_seen += is_counted and not self._begins_here
             text = document.text if self._tokenizer.is_lossless else self._tokenizer.decode(tokens)
             self.add(tokens, text)
             self.counts["words"] += len(text.split()) - (self._ends_in_word and not text[:1].isspace() and text != "")
@@ -185,16 +187,3 @@ def count_words(
         begin = max(int(document_starts[document - 1]), first - 2 * MAX_TOKENS_PER_CHAR)
         words -= bool(decode_between(tokenizer, tokens, begin, first)[-1:].strip())
     return words
-
-
-def _cut_long(text: str) -> Iterator[str]:
-    """Cut a text into what a tokenizer is given at once, if possible before the space that precedes a word."""
-    start = 0
-    while len(text) - start > MAX_ENCODED_CHARS:
-        gaps = [
-            found.start() for found in WORD.finditer(text, start + MAX_ENCODED_CHARS // 2, start + MAX_ENCODED_CHARS)
-        ]
-        end = gaps[-1] if gaps else start + MAX_ENCODED_CHARS
-        yield text[start:end]
-        start = end
-    yield text[start:]

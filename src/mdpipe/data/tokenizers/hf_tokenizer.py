@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tokenizers
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers
 
 from mdpipe.data.artifacts.files import read_json, write_json
-from mdpipe.data.tokenizers import Span
+from mdpipe.data.tokenizers import Span, Tokenizer
 
 if TYPE_CHECKING:
     from mdpipe.params.data import GPT2Tokenizer, HFTokenizerFile
@@ -29,11 +29,10 @@ CONTEXTS = ("a", "q", "7", "\n", ".", "\u263a")
 """Contexts to encode the continuation of a text after, until it shares no token with one and decodes to itself."""
 
 
-class HFTokenizer:
+class HFTokenizer(Tokenizer):
     """A tokenizer of the `tokenizers` library, with one token of its vocabulary as the end-of-text token."""
 
-    kind: ClassVar[str] = "hf_tokenizer"
-    eos_separates_words: ClassVar[bool] = False
+    kind = "hf_tokenizer"
 
     def __init__(self, content: dict[str, Any], eos_token: str) -> None:
         # From the text that is saved: the library rounds a number by the digits it is written in. Without write_json's
@@ -47,16 +46,16 @@ class HFTokenizer:
         if isinstance(self._tokenizer.model, models.BPE):
             self._tokenizer.model.dropout = None
         ids = self._tokenizer.get_vocab(with_added_tokens=True)
-        self.vocab_size: int = max(len(ids), max(ids.values()) + 1)
-        self.eos_id: int = ids[eos_token]
+        self.vocab_size = max(len(ids), max(ids.values()) + 1)
+        self.eos_id = ids[eos_token]
         stated = content["model"].get("unk_token")
-        self.unk_id: int | None = ids.get(stated) if stated is not None else content["model"].get("unk_id")
+        self.unk_id = ids.get(stated) if stated is not None else content["model"].get("unk_id")
         complete = json.loads(self._tokenizer.to_str())
         spelled = [ids[token] for byte in range(256) if (token := f"<0x{byte:02X}>") in ids]
         falls_back = len(spelled) == 256 and '"ByteFallback"' in json.dumps(complete["decoder"])
         self._id_of_byte: list[int] = spelled if falls_back else []
         self._byte_of = {id: byte for byte, id in enumerate(self._id_of_byte)}
-        self.is_lossless: bool = _keeps_every_byte(complete)
+        self.is_lossless = _keeps_every_byte(complete)
 
     @classmethod
     def from_gpt2(cls, config: "GPT2Tokenizer") -> "HFTokenizer":
