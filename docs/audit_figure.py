@@ -9,17 +9,17 @@ import polars as pl
 
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.evaluation.counterexamples import (
+from mdpipe.evaluation.audit import (
     ASSUMED_BYTES,
     CONFIG,
+    COUNTED_BYTES,
+    SOURCES,
     SUBTOKENS,
     JointSubtokens,
     UnweightedSnapshot,
     subtoken_source,
-    token_bytes,
 )
-from mdpipe.evaluation.enumerated import SOURCES, Source, exact_denoiser, zipf
-from mdpipe.evaluation.expected_elbo import mean_elbo
+from mdpipe.evaluation.enumerated import Source, exact_mean, zipf
 from mdpipe.params.diffusion import LinearConfig, MD4Config
 from mdpipe.reporting.charts import HEIGHT, SERIES, Chart, Panel
 
@@ -32,37 +32,36 @@ KINDS = ("a bound", "not a bound")
 
 def bits_per_unit(objective: Objective, source: Source) -> float:
     """Return the mean of the objective with exact conditionals."""
-    mean = mean_elbo(objective, exact_denoiser(objective, source.joint), source.sequences)
-    return mean.over(source.probabilities).value / source.units / math.log(2)
+    return exact_mean(objective, source).over(source.probabilities).value / source.units / math.log(2)
 
 
 def draw() -> Chart:
     """Draw what meets the entropy, and what falls below it."""
     coins, parity = SOURCES["fair coins"], SOURCES["even parity"]
-    counted = (zipf(64) @ token_bytes().double()).item()
+    split = {count: subtoken_source(count) for count in SUBTOKENS}
     tokens = bits_per_unit(MD4(CONFIG, 64), Source(zipf(64), units=1))
     configs = {count: MD4Config(schedule=LinearConfig(epsilon=0.0), timesteps=count) for count in STEPS}
     panels = [
         _panel(
             "Joint of sub-tokens",
             ("bits/token", "sub-tokens per token"),
-            {n: bits_per_unit(MD4(CONFIG, subtoken_source(n).vocab_size), subtoken_source(n)) for n in SUBTOKENS},
-            {n: bits_per_unit(JointSubtokens(subtoken_source(n).vocab_size, n), subtoken_source(n)) for n in SUBTOKENS},
+            {n: bits_per_unit(MD4(CONFIG, source.vocab_size), source) for n, source in split.items()},
+            {n: bits_per_unit(JointSubtokens(CONFIG, source.vocab_size), source) for n, source in split.items()},
             subtoken_source(2).entropy / math.log(2),
         ),
         _panel(
             "Unweighted snapshot",
             ("bits/token", "weight of fair coins"),
             {"1 / t": bits_per_unit(MD4(CONFIG, 2), coins)},
-            {"1": bits_per_unit(UnweightedSnapshot(2), coins)},
+            {"1": bits_per_unit(UnweightedSnapshot(CONFIG, 2), coins)},
             1.0,
         ),
         _panel(
             "Assumed bytes",
             ("bits/byte", "bytes per token"),
-            {f"{counted:.2f} counted": tokens / counted},
+            {f"{COUNTED_BYTES:.2f} counted": tokens / COUNTED_BYTES},
             {f"{size:g} assumed": tokens / size for size in (3, 4, ASSUMED_BYTES)},
-            tokens / counted,
+            tokens / COUNTED_BYTES,
         ),
         _panel(
             "Steps of a bound",

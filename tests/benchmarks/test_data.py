@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from mdpipe.benchmarks import corpora
-from mdpipe.benchmarks.data import DataBenchmark, hash_folder
+from mdpipe.benchmarks.data import VOCABULARY, DataBenchmark, hash_folder, write_text
 from mdpipe.cli import app
 from mdpipe.data.dataset import EncodedDataset
 
@@ -138,18 +137,18 @@ def test_what_cannot_be_measured_is_refused_in_a_line(arguments, message):
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("text") / "text"
-    corpora.write_text(directory, 3_000_000, seed=0)
+    write_text(directory, 3_000_000, seed=0)
     return directory
 
 
 def test_text_is_a_function_of_the_seed(text, tmp_path):
     for seed, same in ((0, True), (1, False)):
-        corpora.write_text(tmp_path / str(seed), 3_000_000, seed)
+        write_text(tmp_path / str(seed), 3_000_000, seed)
         assert (hash_folder(tmp_path / str(seed)) == hash_folder(text)) is same
 
 
 def test_a_smaller_text_is_the_beginning_of_a_larger_one(text, tmp_path):
-    corpora.write_text(tmp_path / "small", 1_000_000, seed=0)
+    write_text(tmp_path / "small", 1_000_000, seed=0)
     for file in text.iterdir():
         assert file.read_bytes().startswith((tmp_path / "small" / file.name).read_bytes())
 
@@ -161,7 +160,7 @@ def test_documents_have_a_median_of_2_kb_and_zipf_words(text):
     assert statistics.median(len(document.encode()) for document in documents) == pytest.approx(2000, rel=0.2)
     words = np.array(" ".join(documents).translate(str.maketrans(",.–\n", "    ")).split())
     counts = np.sort(np.unique_counts(words).counts)[::-1]
-    expected = len(words) / np.arange(1, 11) / np.sum(1 / np.arange(1, corpora.VOCABULARY + 1))
+    expected = len(words) / np.arange(1, 11) / np.sum(1 / np.arange(1, VOCABULARY + 1))
     assert counts[:10] == pytest.approx(expected, rel=0.1)
     assert len(counts) > 20_000
 

@@ -7,11 +7,12 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from mdpipe.benchmarks.sampling import (
     SCHEDULE,
     STEADY,
-    CountingDenoiser,
     build_grid_sampler,
     build_random_network,
+    count_flops,
 )
 from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.stages.sampling import CallCounter
 from tests.benchmarks.configurations import tiny
 
 STEPS = 5
@@ -26,17 +27,17 @@ FUSED_ATTENTION = {
 @pytest.mark.parametrize("kind", ["ancestral_stepwise", "two_stage", "ancestral", "first_hitting"])
 def test_flops_equal_torchs_count(kind):
     benchmark = tiny(kind)
-    denoiser, tokens = CountingDenoiser(build_random_network(benchmark)), torch.full((2, benchmark.length), 11)
+    denoiser, tokens = CallCounter(build_random_network(benchmark)), torch.full((2, benchmark.length), 11)
     with FlopCounterMode(display=False, custom_mapping=FUSED_ATTENTION) as counter:
         build_grid_sampler(kind, STEPS)(denoiser, SCHEDULE, 11, tokens, CounterRNG(0, "test"), torch.arange(2))
-    assert denoiser.flops(benchmark.length) == counter.get_total_flops() > 0
+    assert count_flops(denoiser, denoiser.denoiser, benchmark.length) == counter.get_total_flops() > 0
 
 
 @pytest.mark.parametrize("kind", STEADY)
 def test_all_steps_of_a_steady_sampler_run_the_whole_network(kind):
     """Therefore fewer steps can be timed and scaled."""
     benchmark = tiny(kind)
-    denoiser, done = CountingDenoiser(build_random_network(benchmark)), []
+    denoiser, done = CallCounter(build_random_network(benchmark)), []
     tokens = torch.full((2, benchmark.length), 11)
 
     def note(*_):
@@ -50,7 +51,7 @@ def test_all_steps_of_a_steady_sampler_run_the_whole_network(kind):
 
 def test_ancestral_sampling_runs_the_head_once_per_token():
     benchmark = tiny("ancestral")
-    denoiser, tokens = CountingDenoiser(build_random_network(benchmark)), torch.full((2, benchmark.length), 11)
+    denoiser, tokens = CallCounter(build_random_network(benchmark)), torch.full((2, benchmark.length), 11)
     build_grid_sampler("ancestral", STEPS)(denoiser, SCHEDULE, 11, tokens, CounterRNG(0, "test"), torch.arange(2))
     assert denoiser.positions == tokens.numel()
     assert denoiser.calls <= STEPS and denoiser.rows <= 2 * STEPS

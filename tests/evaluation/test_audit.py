@@ -12,10 +12,26 @@ from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4, masked_token_losses
 from mdpipe.diffusion.schedules.base import Linear
-from mdpipe.evaluation.audit import SIGMAS, Check, audit, check_sources
-from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES, SUBTOKENS, subtoken_source, token_bytes
-from mdpipe.evaluation.enumerated import SOURCES, contexts, exact_denoiser, random_table, zipf
-from mdpipe.evaluation.expected_elbo import REPLICATES, find_grid, mean_elbo
+from mdpipe.evaluation.audit import (
+    COUNTEREXAMPLES,
+    SIGMAS,
+    SOURCES,
+    SUBTOKENS,
+    Check,
+    audit,
+    check_sources,
+    subtoken_source,
+    token_bytes,
+)
+from mdpipe.evaluation.enumerated import (
+    REPLICATES,
+    contexts,
+    exact_denoiser,
+    find_grid,
+    mean_elbo,
+    random_table,
+    zipf,
+)
 from mdpipe.params.diffusion import (
     AutoregressiveConfig,
     CosineConfig,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mdpipe.evaluation.causal_lm import CausalLM
+from mdpipe.evaluation.quality import CausalLM
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")

@@ -10,8 +10,7 @@ import torch
 
 from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.evaluation.enumerated import random_table
-from mdpipe.evaluation.mauve import MIN_SAMPLES, mauve, why_not
-from mdpipe.evaluation.quality import final_features
+from mdpipe.evaluation.quality import MIN_MAUVE_SAMPLES, final_features, mauve, why_no_mauve
 from mdpipe.params.diffusion import AutoregressiveConfig
 
 pytest.importorskip("mauve")
@@ -53,10 +52,10 @@ def test_it_neither_unpickles_nor_connects(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert why_not(MIN_SAMPLES) is None
-    assert "there are 16" in str(why_not(16))
-    monkeypatch.setattr("mdpipe.evaluation.mauve.find_spec", lambda name: None)
-    assert "pip install 'mdpipe[mauve]'" in str(why_not(MIN_SAMPLES))
+    assert why_no_mauve(MIN_MAUVE_SAMPLES) is None
+    assert "there are 16" in str(why_no_mauve(16))
+    monkeypatch.setattr("mdpipe.evaluation.quality.find_spec", lambda name: None)
+    assert "pip install 'mdpipe[mauve]'" in str(why_no_mauve(MIN_MAUVE_SAMPLES))
 
 
 def test_features_are_the_states_at_the_last_position() -> None:

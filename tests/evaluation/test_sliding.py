@@ -16,10 +16,10 @@ from torch.nn import functional
 from mdpipe.data.dataset import DatasetHeader, EncodedDataset, write_header
 from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.evaluation.conditional import sliding_bound
 from mdpipe.evaluation.enumerated import exact_denoiser
 from mdpipe.evaluation.estimate import PILOT_SAMPLES
 from mdpipe.evaluation.likelihood import zero_shot_bound
-from mdpipe.evaluation.sliding import sliding_bound
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.diffusion import AnyOrderConfig, AutoregressiveConfig, GenMD4Config, MD4Config, ObjectiveConfig
 

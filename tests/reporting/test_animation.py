@@ -85,12 +85,6 @@ def test_an_animation_of_noise_shows_fewer_moments_to_stay_small():
     assert MIN_FRAMES <= len(shown(gif)) < MAX_FRAMES
 
 
-def test_frames_and_masks_of_different_shapes_are_refused(digits):
-    frames, masked = unmasking(digits, 3)
-    with pytest.raises(ValueError, match=r"\(3, 32, 8, 8, 1\) and \(2, 32, 8, 8, 1\)"):
-        image_unmasking_gif(frames, masked[:2], columns=8, scale=2)
-
-
 WORDS = ["The", " dog", " returns", "\n", "a", " list", ".\n\n", "é", "\t", "\x00", "", "e\u0301", "ﷺ"]
 
 
@@ -125,18 +119,3 @@ def test_any_text_can_be_shown(tokens):
 def test_equal_texts_give_equal_bytes():
     frames = moments_of(WORDS, [], [1], range(len(WORDS)))
     assert text_unmasking_gif(frames) == text_unmasking_gif(frames)
-
-
-@pytest.mark.parametrize(
-    ("frames", "named"),
-    [
-        ([], "empty"),
-        ([[[]]], "empty"),
-        ([[["a", None]]], "masked tokens"),
-        ([[["a"]], [["a", "b"]]], "same number of tokens"),
-        ([[["a"], ["b"]], [["a"]]], "same samples"),
-    ],
-)
-def test_moments_that_do_not_fit_together_are_refused(frames, named):
-    with pytest.raises(ValueError, match=named):
-        text_unmasking_gif(frames)

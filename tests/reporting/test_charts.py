@@ -9,7 +9,6 @@ import polars as pl
 import pytest
 import vl_convert
 
-from mdpipe.data.artifacts.files import MetricsError
 from mdpipe.reporting.charts import (
     COLORS,
     DIGIT_WIDTH,
@@ -343,20 +342,3 @@ def test_the_gray_line_is_the_mean_of_all_tokens():
 def test_invisible_symbols_are_marked_and_long_ones_cut(symbol, shown):
     (spec,) = schedule([symbol], [1.0]).to_specs()
     assert column(rows(spec, "point"), "name") == [shown]
-
-
-@pytest.mark.parametrize(
-    ("build", "error", "named"),
-    [
-        (lambda: training_charts({"a": curve([])}, trained(a="digits")), ValueError, "'a' has no rows"),
-        (lambda: schedule([], []), ValueError, "run 'run' has no exponents"),
-        (
-            lambda: exponents_chart({"a": pl.DataFrame({"token": [1]})}, {"a": False}),
-            MetricsError,
-            "exponents of run 'a' have the columns",
-        ),
-    ],
-)
-def test_missing_rows_and_other_columns_are_errors(build, error, named):
-    with pytest.raises(error, match=named):
-        build()

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from mdpipe.evaluation.estimate import seeds_estimate
-from mdpipe.reporting.claims import (
+from mdpipe.reporting.seeds import (
     Judged,
     Measured,
     exponent,
@@ -59,14 +59,14 @@ def test_a_ratio_is_judged_by_its_logarithm() -> None:
     found = measured(math.log(2.0), 0.1, is_log=True)
     assert judge(found, 1.0, None) == judge(measured(math.log(2.0), 0.1), 0.0, None)
     assert judge(found, 1.0, None).verdict == "agrees"
-    low, high = (found.shown(end) for end in found.interval)
+    _, low, high = found.shown
     assert low * high == pytest.approx(4.0)
 
 
 def test_an_error_of_zero_decides_and_no_value_does_not() -> None:
     assert judge(measured(-0.1, 0.0), None, 0.0) == Judged("agrees", 0.0)
     assert judge(measured(0.1, 0.0), None, 0.0) == Judged("disagrees", 0.0)
-    assert judge(measured(math.nan), None, 0.0) == Judged("cannot tell", 1.0)
+    assert judge(measured(math.nan), None, 0.0) == judge(measured(0.0, 0.0), None, 0.0) == Judged("cannot tell", 1.0)
 
 
 def test_holm_is_the_published_step_down() -> None:
@@ -152,4 +152,4 @@ def test_a_mean_ratio_is_geometric_and_its_error_over_seeds() -> None:
     by_seed = [math.log(2), math.log(2), math.log(4)]
     assert found.value == pytest.approx(np.mean(by_seed))
     assert found.stderr == pytest.approx(stats.sem(by_seed))
-    assert (found.shown(math.log(3)), found.seeds) == (pytest.approx(3), 3)
+    assert (found.shown[0], found.seeds) == (pytest.approx(2 ** (4 / 3)), 3)

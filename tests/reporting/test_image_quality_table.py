@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 
 from mdpipe.data.artifacts.files import MetricsError
-from mdpipe.reporting.images import GAP
-from mdpipe.reporting.neighbors import Neighbors, neighbor_picture
-from mdpipe.reporting.schemas import IMAGE_MEASURES, IMAGE_RUN
+from mdpipe.reporting.images import GAP, Neighbors, neighbor_picture
+from mdpipe.reporting.schemas import IMAGE_MEASURES, IMAGE_RUN, to_markdown
 from mdpipe.reporting.tables import image_quality_table
-from mdpipe.reporting.tables_io import to_markdown
 
 
 def record(run: str, fid: float, **changes: Any) -> dict[str, Any]:

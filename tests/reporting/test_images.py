@@ -1,7 +1,6 @@
 from io import BytesIO
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -48,22 +47,6 @@ def test_a_png_has_the_pixels_and_nothing_else(tmp_path):
     assert opened.info == {}
     for chunk in (b"tEXt", b"iTXt", b"zTXt", b"tIME"):
         assert chunk not in content
-
-
-@pytest.mark.parametrize(
-    ("images", "columns", "scale", "named"),
-    [
-        (np.zeros((2, 4, 4), np.uint8), 2, 1, r"\(2, 4, 4\)"),
-        (np.zeros((2, 4, 4, 2), np.uint8), 2, 1, r"\(2, 4, 4, 2\)"),
-        (np.zeros((0, 4, 4, 1), np.uint8), 2, 1, r"\(0, 4, 4, 1\)"),
-        (np.zeros((2, 4, 4, 1)), 2, 1, "float64"),
-        (np.zeros((2, 4, 4, 1), np.uint8), 0, 1, "columns should be at least 1, not 0"),
-        (np.zeros((2, 4, 4, 1), np.uint8), 1, 0, "scale should be at least 1, not 0"),
-    ],
-)
-def test_what_cannot_be_shown_is_named(images, columns, scale, named):
-    with pytest.raises(ValueError, match=named):
-        image_grid(images, columns, scale)
 
 
 def test_a_sheet_has_a_column_for_each_class_if_they_fit():

@@ -5,9 +5,8 @@ import math
 import polars as pl
 import pytest
 
-from mdpipe.reporting.schemas import HELD_OUT, OTHER_TEXT
-from mdpipe.reporting.tables import likelihood_table, with_means, without_replicates, zero_shot_table
-from mdpipe.reporting.tables_io import to_display
+from mdpipe.reporting.schemas import HELD_OUT, OTHER_TEXT, to_display, without_replicates
+from mdpipe.reporting.tables import likelihood_table, with_means, zero_shot_table
 from tests.reporting.records import TEXT_RATES, difference, encoding, evaluation, zero_shot
 
 NAMES = {"a": ["a", "a-seed1", "a-seed2"], "b": ["b"]}

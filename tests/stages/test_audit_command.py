@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from docs.audit_figure import FILE, draw
 from mdpipe.cli import app
 from mdpipe.diffusion.schedules.base import Cosine
-from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES
+from mdpipe.evaluation.audit import COUNTEREXAMPLES
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig
 
 ROOT = Path(__file__).parents[2]

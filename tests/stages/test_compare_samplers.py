@@ -177,7 +177,7 @@ def test_mauve_is_a_column_where_it_is_possible(
     assert "no MAUVE of chars_md4: it needs 1,000 samples and as many windows of held-out text, and there are 2" in [
         record.getMessage() for record in caplog.records
     ]
-    monkeypatch.setattr("mdpipe.evaluation.mauve.MIN_SAMPLES", 2)
+    monkeypatch.setattr("mdpipe.evaluation.quality.MIN_MAUVE_SAMPLES", 2)
     compare_samplers(params, "chars_md4")
     more = rows_of("chars_md4")
     assert [{**row, "mauve": ""} for row in more] == rows

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from mdpipe.benchmarks.runner import Columns, Result, describe_machine, to_table
+from mdpipe.benchmarks.runner import Result, describe_machine, to_table
 from mdpipe.benchmarks.training import SHAPES
 from mdpipe.data.artifacts.files import atomic_write
+from mdpipe.reporting.markdown import Columns
 
 FOLDER = Path(__file__).resolve().parent
 COMMAND = (

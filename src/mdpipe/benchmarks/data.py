@@ -7,7 +7,8 @@ recorded it (ru_maxrss): what must fit in a core's share of the memory. `peak_to
 processes seen when sampling ten times per second; pages that they share, of libraries and mapped files, count for each.
 
 Files are read just after they were written, so mostly from the system's cache: these are speeds of the code, not of a
-disk.
+disk. The data are synthetic, and a function of the seed. Words follow Zipf's law, p(r) ~ 1 / r for the word of rank r =
+1, ..., 50,000, and documents have log-normal lengths, as text on the web does roughly.
 """
 
 import fileinput
@@ -17,19 +18,20 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import psutil
 
-from mdpipe.benchmarks.corpora import write_images, write_text
-from mdpipe.benchmarks.runner import Benchmark, Columns, Result, run_alone
+from mdpipe.benchmarks.runner import Benchmark, Result, run_alone
+from mdpipe.data.artifacts.arrays import ArrayFile
 from mdpipe.data.artifacts.files import check_disk_space, read_json
-from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.dataset import DatasetHeader, EncodedDataset, write_header
 from mdpipe.data.parallel import WORKERS
 from mdpipe.data.sources import open_source
 from mdpipe.data.sources.writer import write_shards
@@ -39,6 +41,7 @@ from mdpipe.data.training_batches import training_batch
 from mdpipe.params.data import TextDataset, TextTokenizer, TokenizerConfig
 from mdpipe.params.sources import JsonLinesSource
 from mdpipe.processes import MEBIBYTE, peak_rss_mib
+from mdpipe.reporting.markdown import Columns
 
 MEGABYTE = 10**6
 DISK_FACTOR = 5
@@ -53,6 +56,17 @@ MAX_IMAGES, IMAGES_PER_MEGABYTE = 50_000, 5_000
 TEXT_BATCH, IMAGE_BATCH = 64, 256
 BATCHES = 500
 """Batches read of each, after one that warms up."""
+FILES = 8
+"""Files of a text, so that even a small one has several shards."""
+VOCABULARY = 50_000
+"""Made-up words, of one syllable or two; the short ones are the frequent ones."""
+MEDIAN_WORDS, SIGMA = 395, 1.0
+"""Median of the documents' lengths, which are then 2 kB, and the standard deviation of their logarithm."""
+SYLLABLES = ["".join(parts) for parts in product("bcdfghjklmnprstvwxyz", "aeiou", ("", "n", "s"))]
+ENDINGS = {" ": 0.83, ", ": 0.07, ". ": 0.07, " – ": 0.01, ".\n": 0.02}
+"""Endings of a word and their probabilities: one is not ASCII, one is escaped in JSON."""
+IMAGE_SHAPE = (32, 32, 3)
+IMAGES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -312,3 +326,48 @@ def _is_same(one: Result, results: Sequence[Result]) -> bool | None:
     ]
     hashes = [row[key] for row in comparable for key in ("sha256", "sha256_after_kill") if row[key] is not None]
     return len(set(hashes)) == 1 if len(hashes) > 1 else None
+
+
+def write_text(directory: Path, size: int, seed: int) -> int:
+    """Write about `size` bytes of JSON lines into the files of a new folder; return their exact number.
+
+    A file ends with the document that reaches its share.
+    """
+    directory.mkdir()
+    random = np.random.default_rng(seed)
+    singles = random.permutation(SYLLABLES).tolist()
+    pairs = random.permutation([first + second for first, second in product(SYLLABLES, repeat=2)]).tolist()
+    words = np.array([*singles, *pairs][:VOCABULARY], dtype=object)
+    # Every word with every ending, and the probability of all entries up to each.
+    spelled = np.add.outer(words, np.array([*ENDINGS], dtype=object)).ravel()
+    below = np.cumsum(np.outer(1 / np.arange(1, VOCABULARY + 1), [*ENDINGS.values()]))
+    written = 0
+    for number in range(FILES):
+        random = np.random.default_rng([seed, number])
+        with (directory / f"text-{number}.jsonl").open("wb") as file:
+            while file.tell() < size // FILES:
+                count = int(random.lognormal(np.log(MEDIAN_WORDS), SIGMA)) + 1
+                text = "".join(spelled[np.searchsorted(below, below[-1] * random.random(count))].tolist())
+                file.write(json.dumps({"text": text}, ensure_ascii=False).encode() + b"\n")
+            written += file.tell()
+    return written
+
+
+def write_images(directory: Path, count: int, seed: int) -> None:
+    """Write an encoded dataset with only a training split, of images with 256 levels, to a new folder."""
+    directory.mkdir()
+    random = np.random.default_rng(seed)
+    length = int(np.prod(IMAGE_SHAPE))
+    with ArrayFile(directory / "train-00000.npy", np.uint8, (length,)) as file:
+        for _ in range(0, count, IMAGES_AT_ONCE):
+            file.append(random.integers(256, size=(IMAGES_AT_ONCE, length), dtype=np.uint8))
+    header = DatasetHeader(
+        modality="image",
+        tokenizer="pixels",
+        vocab_size=256,
+        shape=IMAGE_SHAPE,
+        seq_len=length,
+        classes=0,
+        splits={"train": {"images": count, "tokens": count * length}},
+    )
+    write_header(directory, header)

@@ -19,9 +19,12 @@ from pathlib import Path
 from mdpipe.benchmarks.gpu_checks import run_correctness, run_parallel
 from mdpipe.benchmarks.gpu_measurements import run_samplers, run_speed, run_training
 from mdpipe.benchmarks.gpu_report import Job, run_part
-from mdpipe.benchmarks.runner import Columns, Result, format_machine, stream_alone, to_table
+from mdpipe.benchmarks.runner import Result, format_machine, stream_alone, to_table
+from mdpipe.benchmarks.sampling import SamplingBenchmark
+from mdpipe.benchmarks.training import TrainingBenchmark
 from mdpipe.console import configure_logging
 from mdpipe.data.artifacts.files import atomic_write
+from mdpipe.reporting.markdown import Columns
 
 logger = logging.getLogger("mdpipe.benchmarks.gpu")
 
@@ -33,15 +36,14 @@ GRACE = 3.0
 """Seconds between the time when a part should end by itself and when it is killed."""
 
 
-def _is_passed(result: Result) -> bool:
-    """Return whether a check passed, with deterministic kernels: mdpipe stops where one is missing."""
-    return bool(result.get("passed")) and "not_deterministic" not in result
+def _is_failed(check: Result) -> bool:
+    """Return whether a check failed, or needs kernels that are not deterministic: mdpipe stops where one is missing."""
+    return "skipped" not in check and ("error" in check or "not_deterministic" in check)
 
 
 def find_failed_checks(document: Result) -> list[Result]:
     """Return the checks of a part that did not pass."""
-    checks = [result for result in document["results"] if "check" in result]
-    return [result for result in checks if "skipped" not in result and not _is_passed(result)]
+    return [result for result in document["results"] if "check" in result and _is_failed(result)]
 
 
 def _describe_problem(result: Result) -> str:
@@ -52,35 +54,20 @@ def _describe_problem(result: Result) -> str:
 CHECKS: Columns = {
     "check": "{check}",
     "variant": "{variant}",
-    "result": lambda result: "skipped" if "skipped" in result else "passed" if _is_passed(result) else "FAILED",
+    "result": lambda result: "skipped" if "skipped" in result else "FAILED" if _is_failed(result) else "passed",
     "loss": "{loss:.1e} ({loss_tolerance:.0e})",
     "gradient": "{gradient:.1e} ({gradient_tolerance:.0e})",
     "worst parameter": "{parameter:.1e} ({parameter_tolerance:.0e})",
     "note": _describe_problem,
 }
-SPEED: Columns = {
-    "network": "{network}",
-    "batch": "{batch}",
-    "compiled": lambda result: "yes" if result["compiled"] else "no",
+SPEED: Columns = {name: cell for name, cell in TrainingBenchmark.columns.items() if name != "orthogonalization"} | {
     "chunk": lambda result: f"{result['chunk_bytes'] / 2**20:,.3g} MiB",
-    "tokens/s": "{tokens_per_second:,.0f}",
-    "examples/s": "{examples_per_second:,.4g}",
-    "MFU, measured peak": "{mfu:.1%}",
     "MFU, data sheet": "{mfu_data_sheet:.1%}",
-    "peak MiB": "{peak_mem_mib:,.0f}",
     "first step s": "{first_step_seconds:,.1f}",
     "note": _describe_problem,
 }
-SAMPLERS: Columns = {
-    "sampler": "{sampler}",
-    "batch": "{batch}",
-    "tokens/s": "{tokens_per_second:,.4g}",
-    "seconds": "{seconds:,.4g}",
-    "NFE": "{nfe:,.0f}",
-    "MFU, measured peak": "{mfu:.1%}",
-    "peak MiB": "{peak_mem_mib:,.0f}",
-    "steps measured": "{steps_measured:,}",
-    "note": _describe_problem,
+SAMPLERS: Columns = {name: cell for name, cell in SamplingBenchmark.columns.items() if name != "x stepwise"} | {
+    "note": _describe_problem
 }
 TRAINING: Columns = {
     "when": "{what}",

@@ -30,7 +30,7 @@ from mdpipe.params import EstimatorConfig, TrainConfig
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.training import HardwareConfig
 from mdpipe.training.loop import Batch
-from mdpipe.training.performance import find_compiler_problem, measure_peak_flops
+from mdpipe.training.performance import find_compiler_problem
 from mdpipe.training.state import TrainingState
 
 CHUNKED = "gpt2-small"
@@ -138,9 +138,6 @@ def run_speed(job: Job) -> Iterator[Result]:
     The sizes of the head's chunks are measured where the doubling begins.
     """
     sizes = get_sizes(job)
-    peak = measure_peak_flops(job.device, getattr(torch, STEP.precision))
-    head = {"precision": STEP.precision, "matmul_peak": peak, "data_sheet_peak": find_data_sheet_peak(job.device)}
-    yield {"head": head}
     compile, best = not find_compiler_problem(job.device), {}
     with patch.dict(SHAPES, {name: SHAPES[name].shrink() for name in SPEEDS} if job.tiny else {}):
         for is_compiled, seconds in ((False, EAGER_SECONDS), (True, COMPILED_SECONDS)):
@@ -164,15 +161,14 @@ def measure_speed(
     job: Job, name: str, batch: int, compile: bool, seconds: float, chunk_bytes: int | None = None
 ) -> Result:
     """Return the row of a network at a batch, with chunks of the head's logits of at most so many bytes in float32."""
-    labels = {"network": name, "batch": batch, "compiled": compile}
-    chunk = {}
+    device, chunk = job.device, {}
+    step = replace(get_sizes(job).step, shape=name, batch=batch, compile=compile, device=device.type)
+    labels = asdict(step)
     if chunk_bytes is None:
         torch.compiler.reset()  # Chunks are measured with the code that was compiled before.
     else:
         labels["chunk_bytes"] = chunk_bytes
         chunk = {"CHUNK_BYTES": chunk_bytes, "CHUNK_MEMORY_FRACTION": 0}
-    device = job.device
-    step = replace(get_sizes(job).step, shape=name, batch=batch, compile=compile, device=device.type)
 
     def measure() -> Result:
         if compile:

@@ -10,13 +10,14 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 
-from mdpipe.benchmarks.runner import Benchmark, Columns, Result
+from mdpipe.benchmarks.runner import Benchmark, Result
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import EstimatorConfig
 from mdpipe.pipeline import paths
+from mdpipe.reporting.markdown import Columns
 from mdpipe.stages.model_io import load_model
 
 ESTIMATORS: tuple[str, ...] = get_args(EstimatorConfig.model_fields["estimator"].annotation)

@@ -20,16 +20,12 @@ from pydantic import ValidationError
 from mdpipe.data.artifacts.files import first_problem
 from mdpipe.params.training import HardwareConfig
 from mdpipe.processes import exit_with_parent
-from mdpipe.reporting.markdown import markdown_table
+from mdpipe.reporting.markdown import Columns, format_rows, markdown_table
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 Result = dict[str, Any]
-Columns = dict[str, str | Callable[[Result], str]]
-"""For each heading the cell of a result: a format string of its values, or a function. A cell is empty where the result
-has no such value. The first column says what was measured and is aligned to the left."""
-
 PRECISIONS: tuple[str, ...] = get_args(HardwareConfig.model_fields["precision"].annotation)
 PACKAGES = ("mdpipe", "torch", "numpy")
 """Packages that speeds depend on."""
@@ -167,27 +163,14 @@ def describe_error(error: Exception) -> str:
 
 
 def to_table(results: Sequence[Result], columns: Columns) -> str:
-    """Return a Markdown table with one row for each result."""
-    rows = [[_format_cell(cell, result) for cell in columns.values()] for result in results]
-    return markdown_table([*columns], rows, [number > 0 for number in range(len(columns))])
-
-
-def _format_cell(cell: str | Callable[[Result], str], result: Result) -> str:
-    try:
-        return cell(result) if callable(cell) else cell.format_map(result)
-    except (KeyError, TypeError):  # The value is missing, or None.
-        return ""
+    """Return a Markdown table with one row for each result. The first column says what was measured: a text."""
+    return markdown_table([*columns], format_rows(results, columns), [number > 0 for number in range(len(columns))])
 
 
 def to_markdown(kind: type[Benchmark], machine: Result, command: str, results: Sequence[Result]) -> str:
     """Return a page with the table and what a reader needs to judge and repeat it."""
     text = kind.describe(results[0], to_table(results, kind.columns))
     return f"# {kind.heading}\n\n    {command}\n\n{format_machine(machine)}\n{text}"
-
-
-def format_error(value: float, stderr: float | None) -> str:
-    """Return a number with its standard error."""
-    return f"{value:,.1f}" if stderr is None else f"{value:,.1f} ± {stderr:,.1f}"
 
 
 def describe_machine(device: str, threads: int) -> Result:

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Columns, Result, format_error
+from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Result
 from mdpipe.benchmarks.training import standard_error, time_calls
 from mdpipe.data.artifacts.files import atomic_write, write_json
+from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.schedules.base import Linear
@@ -25,8 +26,9 @@ from mdpipe.params import Params
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.sampling import SampleConfig, SamplerConfig
+from mdpipe.reporting.markdown import Columns, format_measurement
 from mdpipe.stages.model_io import TrainedModel, load_model
-from mdpipe.stages.sampling import all_masked, sample
+from mdpipe.stages.sampling import CallCounter, all_masked, sample
 from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops
 
 STEADY = ("ancestral_stepwise", "two_stage")
@@ -72,7 +74,7 @@ class SamplingBenchmark(Benchmark):
         "batch": "{batch}",
         "tokens/s": "{tokens_per_second:,.3g}",
         "x stepwise": "{times_stepwise:.3g}",
-        "seconds": lambda result: format_error(result["seconds"], result["seconds_stderr"]),
+        "seconds": lambda result: format_measurement(result["seconds"], result["seconds_stderr"]),
         "NFE": "{nfe:,.0f}",
         "GFLOP/s": lambda result: f"{result['flops_per_second'] / 1e9:,.1f}",
         "MFU": "{mfu:.1%}",
@@ -112,12 +114,12 @@ class SamplingBenchmark(Benchmark):
         # One mask per row in one step: every kernel runs once, with no more memory than later.
         first_masks = torch.zeros_like(masks)
         first_masks[:, 0] = self.vocab_size
-        self.sample(CountingDenoiser(network), first_masks, 1, "warm-up")
-        denoiser = CountingDenoiser(network)
+        self.sample(CallCounter(cast("Denoiser", network)), first_masks, 1, "warm-up")
+        denoiser = CallCounter(cast("Denoiser", network))
         seconds = time_calls(
             lambda repeat: self.sample(denoiser, masks, self.measured_steps, str(repeat)), device, self.repeats
         )
-        flops_per_second = denoiser.flops(self.length) / sum(seconds)
+        flops_per_second = count_flops(denoiser, network, self.length) / sum(seconds)
         scale = self.total_steps / self.measured_steps
         scaled = [value * scale for value in seconds]
         return {
@@ -134,7 +136,7 @@ class SamplingBenchmark(Benchmark):
             "parameters": count_parameters(network),
         }
 
-    def sample(self, denoiser: "CountingDenoiser", tokens: Tensor, steps: int, stream: str) -> None:
+    def sample(self, denoiser: CallCounter, tokens: Tensor, steps: int, stream: str) -> None:
         """Fill the masks of tokens (B, L) with the random numbers of a stream."""
         examples = torch.arange(len(tokens), device=tokens.device)
         sampler, rng = build_grid_sampler(self.sampler, steps), CounterRNG(self.seed, f"bench/{stream}")
@@ -171,31 +173,11 @@ process that does nothing else (on a GPU, the most that its tensors took); "befo
 """
 
 
-class CountingDenoiser:
-    """A denoiser that counts its calls, the rows that its trunk ran on and the positions that its head ran on."""
-
-    def __init__(self, network: Transformer) -> None:
-        self.network = network
-        self.calls = self.rows = self.positions = 0
-
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
-        """Return the network's hidden states."""
-        self.calls += 1
-        self.rows += len(tokens)
-        hidden: Tensor = self.network(tokens, time, condition)
-        return hidden
-
-    def head(self, hidden: Tensor) -> Tensor:
-        """Return the network's logits."""
-        self.positions += hidden.shape[:-1].numel()
-        logits: Tensor = self.network.head(hidden)
-        return logits
-
-    def flops(self, length: int) -> int:
-        """Return the operations of the dense products so far, where all rows have L tokens."""
-        head = 2 * self.network.head.weight.numel()
-        trunk = forward_flops(self.network, length) - length * head
-        return self.rows * trunk + self.positions * head
+def count_flops(counter: CallCounter, network: Transformer, length: int) -> int:
+    """Return the operations of the dense products of all counted calls, where all rows have L tokens."""
+    head = 2 * network.head.weight.numel()
+    trunk = forward_flops(network, length) - length * head
+    return counter.rows * trunk + counter.positions * head
 
 
 def build_random_network(settings: SamplingBenchmark) -> Transformer:

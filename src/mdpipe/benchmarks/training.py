@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Columns, Result, format_error
+from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Result
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import Network, build_network, count_parameters
@@ -17,6 +17,7 @@ from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.params.training import HardwareConfig, OptimizerConfig, TrainConfig
+from mdpipe.reporting.markdown import Columns, format_measurement
 from mdpipe.training.distributed import World
 from mdpipe.training.loop import Batch, Batches, Trainer
 from mdpipe.training.muon import orthogonalize_together
@@ -116,7 +117,7 @@ class TrainingBenchmark(Benchmark):
         "with": lambda result: " ".join(name for name in ("compile", "activation_checkpointing") if result[name]),
         "tokens/s": "{tokens_per_second:,.0f}",
         "examples/s": "{examples_per_second:,.3g}",
-        "ms per step": lambda result: format_error(
+        "ms per step": lambda result: format_measurement(
             1000 * result["seconds_per_step"],
             None if result["seconds_stderr"] is None else 1000 * result["seconds_stderr"],
         ),

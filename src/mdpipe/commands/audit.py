@@ -11,8 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mdpipe.console import WIDTH
-from mdpipe.evaluation.audit import Check, audit
-from mdpipe.evaluation.counterexamples import COUNTEREXAMPLES
+from mdpipe.evaluation.audit import COUNTEREXAMPLES, Check, audit
 from mdpipe.params import ParamsError, parse_assignments
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig, ScheduledConfig
 from mdpipe.params.errors import did_you_mean, problem_lines

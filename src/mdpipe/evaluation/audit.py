@@ -7,7 +7,11 @@ objective fails in less than one of 10,000 audits.
 A bound b of any denoiser implies a code: by Kraft's inequality, sum_x exp(-b(x)) <= 1. On its worst source, p(x)
 proportional to exp(-b(x)), a number that is not a bound is below the entropy by the logarithm of that sum.
 
-Shapes: S sequences.
+`COUNTEREXAMPLES` are numbers that are not bounds, which the audit must refuse. Each shows one way to fall below the
+entropy: a token that is weighted less than once, a step of the process in place of all of them, and a unit that is not
+counted.
+
+Shapes: B batch, L length, D sub-tokens of a token, S sequences; the mask's index is V.
 """
 
 import math
@@ -16,13 +20,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import Objective, build_objective
-from mdpipe.evaluation.enumerated import SOURCES, Source, exact_denoiser, random_joint, random_table
+from mdpipe.diffusion.objectives.base import ELBO, Objective, build_objective
+from mdpipe.diffusion.objectives.md4 import MD4, masked_token_losses
+from mdpipe.evaluation.enumerated import (
+    Mean,
+    Source,
+    copied_token,
+    even_parity,
+    exact_denoiser,
+    exact_mean,
+    independent_tokens,
+    markov_chain,
+    mean_elbo,
+    random_joint,
+    random_table,
+    zipf,
+)
 from mdpipe.evaluation.estimate import Estimate
-from mdpipe.evaluation.expected_elbo import Mean, mean_elbo
-from mdpipe.params.diffusion import ObjectiveConfig, ScheduleConfig
+from mdpipe.params.diffusion import LinearConfig, MD4Config, ObjectiveConfig, ScheduleConfig
 
 SIGMAS = 7
 """Errors beyond which two numbers differ. One-sided, with 23 degrees of freedom, the chance is 2e-7 per comparison, of
@@ -39,6 +57,33 @@ REQUIRED = {"polynomial": {"exponent": 2.0}}
 """Settings of schedules that have no default."""
 LARGE_EPSILON = 0.1
 """Makes the boundary terms so large that a wrong one shows."""
+
+SOURCES: dict[str, Source] = {
+    name: Source(joint, joint.dim())
+    for name, joint in {
+        "fair coins": independent_tokens([0.5, 0.5], 2),
+        "independent tokens": independent_tokens([0.2, 0.3, 0.5], 3),
+        "copied bit": copied_token([0.5, 0.5]),
+        "copied rare bit": copied_token([0.9, 0.1]),
+        "even parity": even_parity(3),
+        "Markov chain": markov_chain([0.7, 0.3], [[0.9, 0.1], [0.2, 0.8]], 4),
+        "Markov chain of 3 tokens": markov_chain(
+            [0.6, 0.3, 0.1], [[0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.5, 0.4, 0.1]], 3
+        ),
+        "Zipf, 64 tokens": zipf(64),
+    }.items()
+}
+"""Independent and dependent tokens, of even and uneven frequencies, in sequences of 1 to 4."""
+CONFIG = MD4Config(schedule=LinearConfig(epsilon=0.0))
+"""Without epsilon there are no boundary terms, and all figures are exact."""
+ZIPF_TOKENS = 64
+ID_FACTOR = 5
+"""Token r of Zipf's list has the id 5 r mod 64, since tokenizers do not number tokens by frequency."""
+SUBTOKENS = (2, 3, 6)
+RANKS_PER_BYTE = 7
+MAX_BYTES = 8
+ASSUMED_BYTES = 4.3
+"""Bytes per token of a common tokenizer of English."""
 
 Build = Callable[[int], Objective]
 """Builds an objective for V tokens."""
@@ -149,7 +194,7 @@ def check_sources(setting: str, build: Build, *, must_meet: bool) -> Iterator[Ch
     """Check an objective on all sources with exact conditionals, and other denoisers on the worst source for each."""
     for name, source in SOURCES.items():
         objective = build(source.vocab_size)
-        mean = mean_elbo(objective, exact_denoiser(objective, source.joint), source.sequences)
+        mean = exact_mean(objective, source)
         slack = (mean.boundary @ source.probabilities).item() if must_meet else None
         yield compare(setting, name, "exact", source, mean.over(source.probabilities), slack)
     vocab_size, length = 3, 3
@@ -182,7 +227,7 @@ def check_steps(config: ObjectiveConfig, grid: str | None, *, must_meet: bool) -
         source, excess = SOURCES[name], math.inf
         for count in STEPS:
             objective = _builder(_with(config, timesteps=count), is_random=True)(source.vocab_size)
-            mean = mean_elbo(objective, exact_denoiser(objective, source.joint), source.sequences)
+            mean = exact_mean(objective, source)
             bound = mean.over(source.probabilities)
             slack = (mean.boundary @ source.probabilities).item() + FALLS_BY * excess
             setting = f"T = {count}" if grid is None else f"T = {count}, {grid} grid"
@@ -190,3 +235,97 @@ def check_steps(config: ObjectiveConfig, grid: str | None, *, must_meet: bool) -
             check = compare(setting, name, "exact", source, bound, slack if must_meet and not is_first else None)
             yield replace(check, verdict="falls to it") if check.verdict == "meets it" and not is_first else check
             excess = bound.value - source.entropy
+
+
+class JointSubtokens(MD4):
+    r"""A token as D = L sub-tokens, with the joint cross entropy of the masked sub-tokens weighted once.
+
+    diffusion = (1 / t) * -log mu(masked sub-tokens | x_t)
+
+    A bound takes the sum over the masked sub-tokens of their marginal cross entropies: each is a token of the process.
+    That sum is larger than the joint one wherever sub-tokens depend on each other.
+    """
+
+    def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
+        """Return one sample; by the chain rule, the joint is a product of conditionals of one sub-token each."""
+        t, weight = self.time_and_weight(t)
+        x_t = self.q_sample(x0, t, u)
+        is_masked = x_t == self.mask_id
+        positions = torch.arange(x0.shape[1])
+        cross_entropy = torch.zeros_like(t)
+        for position in positions.tolist():
+            context = torch.where(positions < position, x0, x_t)
+            logits = model.head(model(context, t, class_labels)[:, position])
+            cross_entropy += torch.where(is_masked[:, position], self.token_loss(logits, x0[:, position]), 0)
+        return self.add_boundary_terms(weight * cross_entropy, x0.shape[1])
+
+
+class UnweightedSnapshot(MD4):
+    """The mean over random times of the masked tokens' cross entropy, without the weight -alpha' / (1 - alpha)."""
+
+    def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
+        """Return one sample."""
+        cross_entropy = masked_token_losses(self, model, self.q_sample(x0, t, u), t, class_labels, x0).sum(dim=1)
+        return self.add_boundary_terms(cross_entropy, x0.shape[1])
+
+
+def subtoken_source(subtokens: int) -> Source:
+    """Return one Zipf token as sub-tokens, the digits of its id; bits are per token."""
+    frequencies = torch.empty(ZIPF_TOKENS, dtype=torch.float64)
+    frequencies[torch.arange(ZIPF_TOKENS) * ID_FACTOR % ZIPF_TOKENS] = zipf(ZIPF_TOKENS)
+    base = round(ZIPF_TOKENS ** (1 / subtokens))
+    return Source(frequencies.view([base] * subtokens), units=1)
+
+
+def token_bytes() -> Tensor:
+    """Return the length in bytes of each Zipf token: 1 for the most frequent ones, longer for rarer ones."""
+    return (1 + torch.arange(ZIPF_TOKENS) // RANKS_PER_BYTE).clamp(max=MAX_BYTES)
+
+
+@dataclass(frozen=True)
+class Counterexample:
+    """A number that is not a bound, on sources by name, and the reason."""
+
+    objective: type[MD4]
+    sources: dict[str, Source]
+    unit: str
+    reason: str
+    factor: float = 1
+    """Of the number that the objective returns."""
+
+    def checks(self) -> Iterator[Check]:
+        """Yield a check that fails for each source."""
+        for name, source in self.sources.items():
+            mean = exact_mean(self.objective(CONFIG, source.vocab_size), source)
+            yield compare("", name, "exact", source, mean.over(source.probabilities).scaled(self.factor))
+
+
+COUNTED_BYTES = (zipf(ZIPF_TOKENS) @ token_bytes().double()).item()
+"""Bytes per token of Zipf's tokens."""
+COUNTEREXAMPLES = {
+    "joint_subtokens": Counterexample(
+        JointSubtokens,
+        {f"Zipf, 64 tokens of {count} sub-tokens": subtoken_source(count) for count in SUBTOKENS},
+        "bits/token",
+        "each masked sub-token must be weighted, with its own cross entropy; the joint of a token's sub-tokens,"
+        " weighted once, leaves out what they say about each other",
+    ),
+    "unweighted_snapshot": Counterexample(
+        UnweightedSnapshot,
+        {"fair coins": SOURCES["fair coins"]},
+        "bits/token",
+        "without the weight -alpha' / (1 - alpha), a token counts only for the fraction of the time at which it is"
+        " masked: on average one half",
+    ),
+    "assumed_bytes": Counterexample(
+        MD4,
+        {
+            f"Zipf, 64 tokens of {COUNTED_BYTES:.3f} bytes, taken for {ASSUMED_BYTES}": Source(
+                zipf(ZIPF_TOKENS), units=COUNTED_BYTES
+            )
+        },
+        "bits/byte",
+        "the bits are divided by more bytes than the text has; bytes must be counted in the text that is evaluated",
+        COUNTED_BYTES / ASSUMED_BYTES,
+    ),
+}

@@ -1,19 +1,27 @@
 r"""The bound on -log p(x_T | x_C), the targets T of a sequence given its context C, which stays visible.
 
 Only targets are ever masked, so they are a masked diffusion of their own, with the context as an input of its denoiser.
-A Monte Carlo estimate is stratified as in `estimators`.
+A Monte Carlo estimate is stratified as in `estimators`. In windows that overlap, each token of a text is a target once:
+
+    sum_w -log p(x_T(w) | x_C(w)),  T(w) the last `stride` tokens of window w, C(w) the tokens of it before them
+
+By the chain rule, that is the negative log-likelihood of a model that looks back no further than C(w). A smaller stride
+makes the contexts longer and needs more windows.
 
 Shapes: B rows of a batch, R requests, D draws of each, L length, N targets of a row.
 """
 
 from collections.abc import Callable, Sequence
-from typing import cast
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.baselines import AnyOrder, Autoregressive
@@ -25,8 +33,18 @@ from mdpipe.diffusion.objectives.md4 import (
     masked_token_losses,
 )
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.estimate import Estimate
+from mdpipe.evaluation.estimate import (
+    PILOT_SAMPLES,
+    Estimate,
+    choose_num_draws,
+    ratio_estimate,
+    unigram_surprisal,
+)
 from mdpipe.evaluation.estimators import EDGES, MaskCounts
+from mdpipe.evaluation.likelihood import BLOCK, Likelihood, zero_shot_bound
+
+if TYPE_CHECKING:
+    from mdpipe.params import EstimatorConfig
 
 SURPRISAL_COEFFICIENT = 0.9
 """Coefficient of the unigram surprisal as a control variate; with it, the default suite's subwords need a fourth of the
@@ -41,7 +59,7 @@ def conditional_bound(
     network: nn.Module,
     tokens: Sequence[NDArray[np.int64]],
     targets: Sequence[NDArray[np.bool_]],
-    unigram_surprisal: NDArray[np.float64],
+    surprisal: NDArray[np.float64],
     num_mc_samples: int,
     batch_size: int,
     rng: CounterRNG,
@@ -56,7 +74,7 @@ def conditional_bound(
         network: a denoiser, put into evaluation mode.
         tokens: a sequence (L,) for each request, of at most the length that the network was trained on.
         targets: True where a token is bounded, (L,) for each request; the other tokens are its context.
-        unigram_surprisal: of each token of the vocabulary, (V,), for a control variate.
+        surprisal: of each token by its frequency, (V,), for a control variate.
         num_mc_samples: draws of each request, an even number; an autoregressive likelihood is exact and needs one.
         batch_size: draws in a call of the network, of requests of equal length.
         rng: source of the numbers and sets of masks.
@@ -69,7 +87,7 @@ def conditional_bound(
         raise ValueError("a request has no targets; each needs at least one token to bound")
     network.eval()
     device = next(network.parameters()).device
-    token_surprisal = torch.from_numpy(unigram_surprisal).to(device)
+    token_surprisal = torch.from_numpy(surprisal).to(device)
     cost = conditional_cost(objective.to(device), cast("Denoiser", network), token_surprisal)
     num_draws = 1 if objective.is_exact else num_mc_samples
     strata = 1 if objective.is_exact else num_draws // 2
@@ -216,3 +234,83 @@ def is_greedy(objective: Objective, model: Denoiser, tokens: NDArray[np.int64], 
             return False
         x_t[position] = x0[position]
     return True
+
+
+def sliding_bound(
+    objective: Objective,
+    network: nn.Module,
+    corpus: EncodedDataset,
+    stride: int,
+    settings: "EstimatorConfig",
+    rng: CounterRNG,
+) -> Likelihood:
+    """Estimate the bound on a text corpus that the model was not trained on, in windows `stride` tokens apart.
+
+    A masked model has the any-order bound of the new tokens given their context, an autoregressive one the exact
+    likelihood. With a stride of whole windows nothing is context, and this is `zero_shot_bound`.
+
+    Args:
+        objective: gives the bound; moved to the network's device.
+        network: a denoiser, put into evaluation mode.
+        corpus: the text.
+        stride: new tokens of a window; all tokens of the first window of the text are new, or of each document if
+            these are evaluated separately.
+        settings: the number of draws and `batch_size`. There is one estimator of conditional bounds.
+        rng: source of the masks, a function of window and draw.
+
+    Raises:
+        ValueError: the corpus is not text or has fewer than two windows, its windows are wrapped, the stride is not a
+            number of tokens in a window, or the objective has no conditional bound.
+    """
+    if corpus.modality != "text" or stride == corpus.stream_tokens:
+        return zero_shot_bound(objective, network, corpus, settings, rng)
+    if corpus.wrap_ids:
+        raise ValueError(f"the windows of {corpus.directory} are wrapped in end-of-text tokens, and cannot overlap")
+    estimate = partial(_estimate, objective, network, corpus, stride, settings.batch_size)
+    if objective.is_exact:
+        return estimate(1, rng)
+    if settings.num_mc_samples != "auto":
+        return estimate(settings.num_mc_samples, rng)
+    pilot = estimate(PILOT_SAMPLES, rng.child("pilot")).bits_per_token()
+    num_draws = choose_num_draws(pilot.stderr_mc, settings.half_width, settings.max_mc_samples)
+    return replace(estimate(num_draws, rng), nfe=PILOT_SAMPLES + num_draws)
+
+
+def _estimate(
+    objective: Objective,
+    network: nn.Module,
+    corpus: EncodedDataset,
+    stride: int,
+    batch_size: int,
+    num_draws: int,
+    rng: CounterRNG,
+) -> Likelihood:
+    starts, contexts, sizes = corpus.sliding_windows(stride)
+    surprisal, per_example, variance = unigram_surprisal(corpus.unigram()), np.zeros(len(starts)), 0.0
+    for first in range(0, len(starts), BLOCK):
+        windows = range(first, min(first + BLOCK, len(starts)))
+        tokens = [corpus.windows(starts[[window]], int(sizes[window]))[0] for window in windows]
+        targets = [np.arange(sizes[window]) >= contexts[window] for window in windows]
+        block_rng = rng.child(f"windows from {first}")
+        bounds = conditional_bound(objective, network, tokens, targets, surprisal, num_draws, batch_size, block_rng)
+        per_example[first : first + BLOCK] = [bound.value for bound in bounds]
+        variance += sum(bound.stderr**2 for bound in bounds)
+    counts = sizes - contexts
+    value = ratio_estimate(per_example, counts, corpus.window_clusters(stride)[1])
+    num_tokens = int(counts.sum())
+    by_times = isinstance(objective, GenMD4)
+    return Likelihood(
+        value=value.value,
+        stderr=value.stderr,
+        stderr_mc=float(np.sqrt(variance)) / num_tokens,
+        reconstruction=0.0,
+        prior=0.0,
+        diffusion=value.value,
+        tokens=num_tokens,
+        examples=len(starts),
+        mc_estimator="exact" if objective.is_exact else "stratified_times" if by_times else "exact_counts",
+        num_mc_samples=num_draws,
+        nfe=num_draws,
+        per_example=per_example,
+        sizes=counts,
+    )

@@ -1,27 +1,49 @@
-"""Sources whose entropy is known, and denoisers that are tables, to check a bound by enumeration.
+"""Sources of known entropy, denoisers that are tables, and the mean of an objective's `elbo` by enumeration.
+
+An objective may use its time and uniforms as it likes. A probe replaces random ones by the representatives that an
+enumeration would use. Where no value changes, the mean over times and masks is a sum over all masks, and over all steps
+or the nodes of a quadrature over time. Otherwise it is a quasi-Monte Carlo estimate with a standard error.
 
 Shapes: B batch, L length, V vocabulary, S sequences of positive probability, C = (V + 1)^L sequences of tokens and
-masks ("contexts"). A joint distribution is a float64 tensor with L dimensions of size V; entropies are in nats.
+masks ("contexts"), D draws of time and mask, R replicates, T times. A joint distribution is a float64 tensor with L
+dimensions of size V; entropies and bounds are in nats.
 """
 
 import itertools
+import math
 from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.quasirandom import SobolEngine
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.genmd4 import PerTokenSchedule
+from mdpipe.evaluation.estimate import Estimate
+
+REPLICATES = 24
+"""Independent scramblings of the quasi-Monte Carlo points, whose spread is the standard error."""
+SAMPLED_ROWS = 2**15
+"""Points of each, for all sequences together."""
+NODES = (96, 64)
+"""Quadrature nodes over time. The second number only serves to estimate the error of the first."""
+PROBES = 4096
+"""Random draws for which the shortcut of an enumeration must give the value of `elbo`."""
+SAME = 1e-9
+"""Relative difference of two values that is taken for rounding."""
+MAX_ROWS = 2**17
+"""Draws that the denoiser is given at a time."""
+LAST = 1 - 2.0**-53
+"""The largest uniform: its token is masked at any alpha but 1."""
 
 
 def independent_tokens(frequencies: list[float], length: int) -> Tensor:
     """Return the distribution of independent tokens."""
-    joint = torch.ones((), dtype=torch.float64)
-    for _ in range(length):
-        joint = joint[..., None] * torch.tensor(frequencies, dtype=torch.float64)
-    return joint
+    return markov_chain(frequencies, [frequencies] * len(frequencies), length)
 
 
 def copied_token(frequencies: list[float]) -> Tensor:
@@ -81,29 +103,7 @@ class Source:
     @property
     def entropy(self) -> float:
         """Return the entropy of a sequence in nats."""
-        return self.cross_entropy(self.joint)
-
-    def cross_entropy(self, model: Tensor) -> float:
-        """Return the mean of -log q(x) in nats, for the joint distribution q of a model."""
-        return -(self.probabilities @ model[self.joint > 0].log()).item()
-
-
-SOURCES: dict[str, Source] = {
-    name: Source(joint, joint.dim())
-    for name, joint in {
-        "fair coins": independent_tokens([0.5, 0.5], 2),
-        "independent tokens": independent_tokens([0.2, 0.3, 0.5], 3),
-        "copied bit": copied_token([0.5, 0.5]),
-        "copied rare bit": copied_token([0.9, 0.1]),
-        "even parity": even_parity(3),
-        "Markov chain": markov_chain([0.7, 0.3], [[0.9, 0.1], [0.2, 0.8]], 4),
-        "Markov chain of 3 tokens": markov_chain(
-            [0.6, 0.3, 0.1], [[0.1, 0.8, 0.1], [0.2, 0.2, 0.6], [0.5, 0.4, 0.1]], 3
-        ),
-        "Zipf, 64 tokens": zipf(64),
-    }.items()
-}
-"""Independent and dependent tokens, of even and uneven frequencies, in sequences of 1 to 4."""
+        return -(self.probabilities @ self.probabilities.log()).item()
 
 
 def contexts(vocab_size: int, length: int) -> Tensor:
@@ -154,31 +154,6 @@ class CausalTable(Table):
         return torch.stack([column[:, position] for position, column in enumerate(columns)], dim=1)
 
 
-class Posterior(WithLogits):
-    """The exact conditionals P(x_0^n | x_t) of a distribution, as logits log(V P).
-
-    With one schedule per token they depend on the time: a mask is more likely to hide a token that is masked early.
-    """
-
-    def __init__(self, joint: Tensor, schedule: PerTokenSchedule | None = None) -> None:
-        self.schedule = schedule
-        self.vocab_size = len(joint)
-        self.sequences = joint.nonzero()
-        self.probabilities = joint[joint > 0]
-
-    @torch.no_grad()
-    def __call__(self, tokens: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Return logits (B, L, V) at x_t (B, L) and times (B,); those of a context that never occurs are all 0."""
-        is_masked = (tokens == self.vocab_size)[:, None]
-        weights = (is_masked | (tokens[:, None] == self.sequences)).all(dim=2) * self.probabilities
-        if self.schedule is not None:
-            weights *= torch.where(is_masked, self.schedule.one_minus_alpha(t)[:, self.sequences], 1).prod(dim=2)
-        one_hot = functional.one_hot(self.sequences, self.vocab_size).double()
-        rows = torch.einsum("bs,slv->blv", weights, one_hot)
-        total = weights.sum(dim=1)[:, None, None]
-        return torch.where(total > 0, self.vocab_size * rows / total, 1).log()
-
-
 class Recorder(nn.Module):
     """A denoiser that records the tokens and times it is called with."""
 
@@ -197,7 +172,39 @@ class Recorder(nn.Module):
         return self.denoiser.head(hidden)
 
 
-class CausalPosterior(WithLogits):
+class Posterior(WithLogits):
+    """The exact conditionals P(x_0^n | x_t) of a distribution, as logits log(V P).
+
+    With one schedule per token they depend on the time: a mask is more likely to hide a token that is masked early.
+    """
+
+    def __init__(self, joint: Tensor, schedule: PerTokenSchedule | None = None) -> None:
+        self.source, self.schedule = Source(joint, joint.dim()), schedule
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Return logits (B, L, V) at x_t (B, L) and times (B,); those of a context that never occurs are all 0."""
+        weights = self.likelihood(tokens, t) * self.source.probabilities[:, None]
+        one_hot = functional.one_hot(self.source.sequences, self.source.vocab_size).double()
+        rows = torch.einsum("bsl,slv->blv", weights, one_hot)
+        total = rows.sum(dim=2, keepdim=True)
+        return torch.where(total > 0, self.source.vocab_size * rows / total, 1).log()
+
+    def likelihood(self, tokens: Tensor, t: Tensor) -> Tensor:
+        """Return the probability of what a position sees of x_t (B, L) given each sequence, up to a factor, (B, S, L).
+
+        Every position sees all of x_t.
+        """
+        sequences = self.source.sequences
+        is_masked = (tokens == self.source.vocab_size)[:, None]
+        likelihood = (is_masked | (tokens[:, None] == sequences)).all(dim=2, keepdim=True).double()
+        if self.schedule is not None:
+            mask_prob = self.schedule.one_minus_alpha(t)[:, sequences]
+            likelihood *= torch.where(is_masked, mask_prob, 1).prod(dim=2, keepdim=True)
+        return likelihood.expand(-1, *sequences.shape)
+
+
+class CausalPosterior(Posterior):
     """The best causal denoiser for an objective: P(x_0^n | its inputs up to position n), as logits log(V P).
 
     The inputs are those that the objective makes of each sequence, so it needs no convention about how they are
@@ -205,22 +212,16 @@ class CausalPosterior(WithLogits):
     """
 
     def __init__(self, joint: Tensor, objective: Objective) -> None:
-        self.source = Source(joint, joint.dim())
-        sequences = self.source.sequences
+        super().__init__(joint)
         recorder = Recorder(random_table(len(joint), joint.dim(), seed=0, is_causal=True))
         with torch.no_grad():
-            u = torch.zeros(sequences.shape, dtype=torch.float64)
-            objective.elbo(recorder, sequences, u[:, 0], u)
+            u = torch.zeros(self.source.sequences.shape, dtype=torch.float64)
+            objective.elbo(recorder, self.source.sequences, u[:, 0], u)
         self.inputs = recorder.tokens
 
-    @torch.no_grad()
-    def __call__(self, tokens: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor:  # noqa: ARG002
-        """Return logits (B, L, V)."""
-        agrees = (tokens[:, None] == self.inputs).cumprod(dim=2)  # (B, S, L): up to each position
-        weights = agrees * self.source.probabilities[:, None]
-        one_hot = functional.one_hot(self.source.sequences, self.source.vocab_size).double()
-        rows = torch.einsum("bsl,slv->blv", weights, one_hot)
-        return (self.source.vocab_size * rows / rows.sum(dim=2, keepdim=True)).log()
+    def likelihood(self, tokens: Tensor, t: Tensor) -> Tensor:  # noqa: ARG002
+        """Return 1 for the sequences whose inputs up to a position are those of `tokens` (B, L), else 0: (B, S, L)."""
+        return (tokens[:, None] == self.inputs).cumprod(dim=2)
 
 
 def exact_denoiser(objective: Objective, joint: Tensor) -> Denoiser:
@@ -240,3 +241,149 @@ def random_table(vocab_size: int, length: int, seed: int, *, is_causal: bool = F
     size = ((vocab_size + 1) ** length, length, vocab_size)
     logits = torch.randn(size, generator=generator, dtype=torch.float64)
     return CausalTable(logits) if is_causal else Table(logits)
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of `elbo` over times and masks, for S sequences, in nats."""
+
+    totals: Tensor
+    """Independent estimates (R, S), or the results of quadratures, best first."""
+    boundary: Tensor
+    """Reconstruction and prior, (S,)."""
+    is_sampled: bool
+
+    def over(self, probabilities: Tensor) -> Estimate:
+        """Return the mean over sequences of these probabilities (S,)."""
+        values = self.totals @ probabilities
+        if self.is_sampled:
+            return Estimate(values.mean().item(), values.std().item() / math.sqrt(len(values)))
+        return Estimate(values[0].item(), (values[0] - values[-1]).abs().item())
+
+
+@torch.no_grad()
+def mean_elbo(objective: Objective, denoiser: Denoiser, sequences: Tensor) -> Mean:
+    """Return the mean of `elbo` for sequences (S, L): enumerated where that is exact, sampled otherwise."""
+    grid = find_grid(objective, sequences.shape[1])
+    if grid is None:
+        return _sampled(objective, denoiser, sequences)
+    grids = [grid] if grid.steps else [Grid(grid.masks, None, nodes) for nodes in NODES]
+    results = [_enumerated(objective, denoiser, sequences, one) for one in grids]
+    return Mean(torch.stack([totals for totals, _ in results]), results[0][1], is_sampled=False)
+
+
+def exact_mean(objective: Objective, source: Source) -> Mean:
+    """Return the mean of `elbo` for the sequences of a source, with its exact conditionals as the denoiser."""
+    return mean_elbo(objective, exact_denoiser(objective, source.joint), source.sequences)
+
+
+Masks = Literal["none", "independent", "ranked"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The draws of an objective whose uniforms decide only the mask, and, with `steps`, only the step that t is in."""
+
+    masks: Masks
+    """Without masks; masked where u >= alpha; or masked by the order of u."""
+    steps: int | None
+    nodes: int = NODES[0]
+
+    def times(self) -> tuple[Tensor, Tensor]:
+        """Return times (T,) and their weights: the middles of the steps, or nodes of Gauss-Legendre quadrature."""
+        if self.steps:
+            times = (torch.arange(self.steps) + 0.5).double() / self.steps
+            return times, torch.full_like(times, 1 / self.steps)
+        nodes, weights = (torch.from_numpy(array) for array in np.polynomial.legendre.leggauss(self.nodes))
+        times, density = smooth_step((nodes + 1) / 2)
+        return times, weights / 2 * density
+
+
+def smooth_step(v: Tensor) -> tuple[Tensor, Tensor]:
+    """Return t = 3 v^2 - 2 v^3 and dt/dv, for v in [0, 1].
+
+    In v, weights of 1 / t and 1 / (1 - t) have a finite variance, and square roots of t are smooth.
+    """
+    return (v**2 * (3 - 2 * v)).clamp(max=LAST), 6 * v * (1 - v)
+
+
+@torch.no_grad()
+def find_grid(objective: Objective, length: int) -> Grid | None:
+    """Probe what decides the value of `elbo`; return None if it is more than masks and steps of a known kind.
+
+    The denoiser is random, which makes every mask and every time another value.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vocab_size = objective.vocab_size
+    x0 = torch.randint(vocab_size, (PROBES, length), generator=generator)
+    t, u = (torch.rand(PROBES, *size, generator=generator, dtype=torch.float64) for size in ((), (length,)))
+    denoiser = Recorder(random_table(vocab_size, length, seed=0, is_causal=objective.is_causal))
+    totals = objective.elbo(denoiser, x0, t, u).total
+    alpha = _alpha(objective, denoiser.times, x0)
+
+    def is_unchanged(times: Tensor, uniforms: Tensor) -> bool:
+        return torch.allclose(objective.elbo(denoiser, x0, times, uniforms).total, totals, rtol=SAME)
+
+    counts = [1, length, getattr(getattr(objective, "discrete_time", None), "timesteps", 1)]
+    steps = next((count for count in counts if is_unchanged(((t * count).floor() + 0.5) / count, u)), None)
+    uniforms: dict[Masks, Tensor] = {
+        "none": torch.zeros_like(u),
+        "independent": (u >= alpha) * LAST,
+        "ranked": u.argsort(dim=1).argsort(dim=1) / length,
+    }
+    return next((Grid(kind, steps) for kind, of_kind in uniforms.items() if is_unchanged(t, of_kind)), None)
+
+
+def _alpha(objective: Objective, t: Tensor, x0: Tensor) -> Tensor:
+    """Return the probability (D, L) that tokens x0 (D, L) are unmasked at times (D,); NaN without a schedule."""
+    schedule: Any = getattr(objective, "schedule", None)
+    if schedule is None:
+        return torch.full(x0.shape, math.nan, dtype=torch.float64)
+    alpha: Tensor = schedule.alpha(t)
+    return alpha.gather(1, x0) if alpha.dim() == 2 else alpha[:, None].expand(x0.shape)
+
+
+def _enumerated(objective: Objective, denoiser: Denoiser, sequences: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Return the sum of `elbo` over all times and masks of a grid, weighted, and of its boundary terms, each (S,)."""
+    length = sequences.shape[1]
+    times, weights = grid.times()
+    if grid.masks == "none":
+        u = torch.zeros(1, length)
+    elif grid.masks == "independent":
+        u = masks(length) * LAST
+    else:
+        u = torch.tensor(list(itertools.permutations(range(length)))) / length
+    t_D, weight_D = (column.repeat_interleave(len(u)) for column in (times, weights))
+    u_D = u.double().repeat(len(times), 1)
+    recorder = Recorder(denoiser)
+
+    def sums(x: Tensor) -> Tensor:
+        x0, t, u = x.repeat_interleave(len(t_D), dim=0), t_D.repeat(len(x)), u_D.repeat(len(x), 1)
+        elbo = objective.elbo(recorder, x0, t, u)
+        if grid.masks == "independent":
+            alpha = _alpha(objective, recorder.times, x0)
+            chances = torch.where(u > 0, 1 - alpha, alpha).prod(dim=1)
+        else:
+            chances = torch.full_like(t, len(times) / len(t_D))
+        terms = torch.stack([elbo.total, elbo.reconstruction + elbo.prior])
+        return (weight_D.repeat(len(x)) * chances * terms).view(2, len(x), -1).sum(dim=2)
+
+    count = 1 + len(sequences) * len(t_D) // MAX_ROWS
+    totals, boundary = torch.cat([sums(x) for x in sequences.chunk(count)], dim=1)
+    return totals, boundary
+
+
+def _sampled(objective: Objective, denoiser: Denoiser, sequences: Tensor) -> Mean:
+    """Return means over scrambled Sobol points, with more of them where a time or a uniform is near 0 or 1."""
+    num_points = 2 ** int(math.log2(SAMPLED_ROWS / len(sequences)))  # Sobol points come in powers of 2.
+    x0 = sequences.repeat_interleave(num_points, dim=0)
+    means = []
+    for seed in range(REPLICATES):
+        engine = SobolEngine(1 + sequences.shape[1], scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+        points = engine.draw(num_points, dtype=torch.float64).clamp(1 - LAST, LAST).repeat(len(sequences), 1)
+        uniforms, densities = smooth_step(points)
+        elbo = objective.elbo(denoiser, x0, uniforms[:, 0], uniforms[:, 1:])
+        terms = torch.stack([elbo.total, elbo.reconstruction + elbo.prior])
+        means.append((densities.prod(dim=1) * terms).view(2, len(sequences), -1).mean(dim=2))
+    totals, boundary = torch.stack(means, dim=1)
+    return Mean(totals, boundary.mean(dim=0), is_sampled=True)

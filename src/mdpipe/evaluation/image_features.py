@@ -26,7 +26,7 @@ from mdpipe.data.artifacts.files import Header, read_header, write_json
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.pixels import dequantize
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
-from mdpipe.evaluation.image_features_inception import NUM_FEATURES, Inception, load_inception_weights
+from mdpipe.evaluation.image_features_inception import NUM_FEATURES, Inception, load_inception
 from mdpipe.networks.base import load_weights
 from mdpipe.params.suites import CNNFeaturesConfig, FeatureNetworkConfig, InceptionFeaturesConfig
 
@@ -198,8 +198,7 @@ def build_features(
     """
     about: dict[str, Any] = {"kind": config.kind, "dataset": config.dataset, "shape": list(dataset.shape)}
     if isinstance(config, InceptionFeaturesConfig):
-        inception = Inception()
-        inception.load_state_dict(load_inception_weights(Path(config.path), config.sha256))
+        inception = load_inception(Path(config.path), config.sha256)
         outputs = inception.fc.out_features
         about |= {"task": "imagenet", "num_features": NUM_FEATURES, "num_outputs": outputs}
         return inception.to(device).eval(), about

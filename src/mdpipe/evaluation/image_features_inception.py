@@ -10,7 +10,6 @@ Shapes: B images, H x W pixels, C channels.
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,6 +26,8 @@ EDGE = 299
 """Images are resized to this many pixels."""
 NUM_FEATURES, NUM_CLASSES = 2048, 1008
 BATCH_NORM_EPS = 1e-3
+PROBLEM_LENGTH = 200
+"""Characters of the problem with a file: torch names all layers that are missing."""
 
 Kernel = int | tuple[int, int]
 
@@ -237,8 +238,8 @@ def _weights(size: int, edge: int) -> Tensor:
     return weights
 
 
-def load_inception_weights(path: Path, sha256: str) -> dict[str, Tensor]:
-    """Read a file of weights, .safetensors or .pth; of the latter, only tensors are ever unpickled.
+def load_inception(path: Path, sha256: str) -> Inception:
+    """Return the network with the weights of a file, .safetensors or .pth; of the latter, only tensors are unpickled.
 
     Raises:
         ValueError: the file is missing, has another hash, or does not hold these weights.
@@ -250,24 +251,11 @@ def load_inception_weights(path: Path, sha256: str) -> dict[str, Tensor]:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != sha256:
         raise ValueError(f"{path} has the SHA-256 {digest}, and `sha256` of the feature network is {sha256}; {source}")
+    network = Inception()
     try:
         is_safe = path.suffix == ".safetensors"
-        state = load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise ValueError(f"{path} holds no weights ({str(error).partition('.')[0]}); {source}") from error
-    return _require_weights(path, state, source)
-
-
-def _require_weights(path: Path, state: object, source: str) -> dict[str, Tensor]:
-    """Return the state if its names and shapes are those of the network."""
-    with torch.device("meta"):
-        expected = Inception().state_dict()
-    found = state if isinstance(state, Mapping) else {}
-    for name in sorted(expected.keys() ^ found.keys()):
-        problem = "is missing" if name in expected else "is unexpected"
-        raise ValueError(f"{path}: {name} {problem}; {source}")
-    for name, tensor in expected.items():
-        value = found[name]
-        if not isinstance(value, Tensor) or value.shape != tensor.shape or not torch.isfinite(value).all():
-            raise ValueError(f"{path}: {name} should be finite numbers {tuple(tensor.shape)}; {source}")
-    return dict(found)
+        network.load_state_dict(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
+    except (OSError, EOFError, RuntimeError, TypeError, SafetensorError, UnpicklingError) as error:
+        problem = " ".join(str(error).split())[:PROBLEM_LENGTH]
+        raise ValueError(f"{path} holds no weights of it ({problem}); {source}") from error
+    return network

@@ -1,13 +1,17 @@
-"""Sample quality: the likelihood of samples under a reference model, and their diversity.
+"""Sample quality: the likelihood of samples under a reference model, MAUVE, and their diversity.
 
-The two belong together: a sampler that repeats the most frequent token makes samples of very high likelihood.
+Likelihood and diversity belong together: a sampler that repeats the most frequent token makes samples of very high
+likelihood. A reference model is a run, or a causal language model of the library `transformers`; that library and the
+package `mauve-text` are optional extras.
 
-Shapes: N samples, L length, V vocabulary.
+Shapes: N samples, L length, V vocabulary, D features.
 """
 
 import math
+from collections.abc import Sequence
+from importlib.util import find_spec
 from itertools import groupby
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +24,9 @@ from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.evaluation.estimate import Estimate, mean_estimate, ratio_estimate
 
 BATCH_SIZE = 64
+MIN_MAUVE_SAMPLES = 1000
+"""Samples from which MAUVE is meaningful: its histograms have a bin for each ten, and with few it is far too high. The
+paper has 5,000."""
 
 
 @torch.inference_mode()
@@ -72,6 +79,100 @@ def final_features(objective: Autoregressive, network: nn.Module, tokens: Tensor
     states = [objective.hidden(cast("Denoiser", network), batch)[:, -1].float().cpu() for batch in batches]
     features: NDArray[np.float32] = torch.cat(states).numpy()
     return features
+
+
+class CausalLM:
+    """A pretrained model and its tokenizer, in float32.
+
+    Args:
+        path: a folder, or the name of a model of the Hugging Face Hub.
+        device: where the model computes.
+
+    Raises:
+        ValueError: `transformers` is not installed.
+    """
+
+    def __init__(self, path: str, device: torch.device) -> None:
+        try:
+            from transformers import AutoModelForCausalLM, AutoTokenizer
+        except ImportError:
+            raise ValueError(
+                f"samplers: causal_lm {path!r} needs the library transformers; pip install 'mdpipe[transformers]'"
+            ) from None
+        self._tokenizer = AutoTokenizer.from_pretrained(path)
+        self._device = device
+        model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True)
+        self._model: Any = model.to(device).eval()
+
+    @torch.inference_mode()
+    def generative_bits(self, texts: Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Compute -log2 p(x) / L of each text, as MDLM and Duo do for generative perplexity.
+
+        A text is tokenized by the model's tokenizer and cut to the model's context. Its first token is a condition
+        only. The first end-of-text token is counted, later ones are not. Texts are scored one by one: with padding, a
+        text's bits would depend on the lengths of the others.
+
+        Returns:
+            (N,) bits per counted token, and (N,) counted tokens; 0 and 0 for a text of less than two tokens.
+        """
+        bits, counts = np.zeros(len(texts)), np.zeros(len(texts), dtype=np.int64)
+        for row, text in enumerate(texts):
+            tokens = self._encode(text)
+            if len(tokens) < 2:
+                continue
+            logits = self._model(tokens[None]).logits[0, :-1]
+            surprisal = torch.nn.functional.cross_entropy(logits.double(), tokens[1:], reduction="none")
+            is_eos = tokens == (-1 if self._tokenizer.eos_token_id is None else self._tokenizer.eos_token_id)
+            is_counted = (~is_eos | (is_eos.cumsum(0) == 1))[1:]
+            counts[row] = int(is_counted.sum())
+            bits[row] = float(surprisal[is_counted].mean()) / np.log(2) if counts[row] else 0
+        return bits, counts
+
+    @torch.inference_mode()
+    def features(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the last layer's hidden state at the last token of each text, (N, D); 0 for a text without tokens."""
+        width = self._model.get_input_embeddings().weight.shape[1]
+        states = torch.zeros(len(texts), width)
+        for row, text in enumerate(texts):
+            if len(tokens := self._encode(text)):
+                states[row] = self._model(tokens[None], output_hidden_states=True).hidden_states[-1][0, -1]
+        features: NDArray[np.float32] = states.numpy()
+        return features
+
+    def _encode(self, text: str) -> Tensor:
+        """Return the tokens (L,) of a text, cut to the model's context."""
+        limit = getattr(self._model.config, "max_position_embeddings", None)
+        ids = self._tokenizer(text, truncation=limit is not None, max_length=limit)["input_ids"]
+        return torch.tensor(ids, dtype=torch.int64, device=self._device)
+
+
+def why_no_mauve(count: int) -> str | None:
+    """Return why there is no MAUVE of this number of samples, or None."""
+    if count < MIN_MAUVE_SAMPLES:
+        return f"it needs {MIN_MAUVE_SAMPLES:,} samples and as many windows of held-out text, and there are {count:,}"
+    if find_spec("mauve") is None:
+        return "it needs the package mauve-text; pip install 'mdpipe[mauve]'"
+    return None
+
+
+def mauve(data: NDArray[np.floating], samples: NDArray[np.floating], seed: int) -> float:
+    """Compute MAUVE (Pillutla et al. 2021, eq. 2), from 0 to 1; 1 if samples are distributed as the data.
+
+    `mauve-text` gets hidden states, so that it loads no model and needs no network. The features are quantized together
+    by k-means, and MAUVE is the area below the curve of divergences of both histograms from their mixtures. The
+    package's settings are the paper's.
+
+    Args:
+        data: features of held-out texts, (N, D).
+        samples: features of as many samples, (N, D).
+        seed: of k-means.
+    """
+    import faiss
+    from mauve import compute_mauve
+
+    faiss.omp_set_num_threads(1)  # The result is the same on any number of cores.
+    found = compute_mauve(p_features=data.astype(np.float32), q_features=samples.astype(np.float32), seed=seed)
+    return float(found.mauve)
 
 
 def generative_perplexity(

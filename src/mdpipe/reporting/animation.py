@@ -7,7 +7,6 @@ sample is one text per token, None if the token is masked.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -68,12 +67,7 @@ def image_unmasking_gif(frames: Pixels, masked: npt.NDArray[np.bool_], columns: 
         masked: (F, N, H, W, C), True for pixels that are still masked.
         columns: images in a row.
         scale: side of a displayed pixel.
-
-    Raises:
-        ValueError: the shapes of the two arrays differ or are not as above.
     """
-    if frames.ndim != 5 or frames.shape != masked.shape or not len(frames):
-        raise ValueError(f"frames and masked should both be (F, N, H, W, C), not {frames.shape} and {masked.shape}")
 
     def draw(moment: int, _before: int) -> Image.Image:
         return compose(hatch_masked(frames[moment], masked[moment], scale), columns)
@@ -97,11 +91,8 @@ def text_unmasking_gif(moments: Sequence[Sequence[Moment]]) -> bytes:
     Args:
         moments: moments[moment][sample][token] is the token's text, or None if it is masked; the last moment has no
             None, and an unmasked token keeps its text.
-
-    Raises:
-        ValueError: there is nothing to show, the last moment has masked tokens, or moments differ in their tokens.
     """
-    boxes = _lay_out(_finished_texts(moments))
+    boxes = _lay_out([[token or "" for token in sample] for sample in moments[-1]])
     height = max((box.top for box in boxes), default=0) + ROW_HEIGHT + TEXT_MARGIN
     font = ImageFont.load_default(FONT_SIZE)
 
@@ -188,28 +179,18 @@ def _hatch(height: int, width: int) -> Pixels:
     return np.where((diagonal < HATCH_PERIOD // 4)[..., None], HATCH_COLOR, MASK_COLOR).astype(np.uint8)
 
 
-def _finished_texts(moments: Sequence[Sequence[Moment]]) -> list[list[str]]:
-    if not moments or not any(moments[-1]):
-        raise ValueError("there is no text to animate: the last moment is empty")
-    lengths = [[len(sample) for sample in moment] for moment in moments]
-    if any(of_moment != lengths[-1] for of_moment in lengths):
-        raise ValueError("all moments must have the same samples with the same number of tokens")
-    finished = [[token for token in sample if token is not None] for sample in moments[-1]]
-    if [len(sample) for sample in finished] != lengths[-1]:
-        raise ValueError("the last moment must be the finished text: it has masked tokens")
-    return finished
-
-
-@dataclass(frozen=True)
+@dataclass
 class _TextBox:
     """The part of a token that is on one row: its text and its box in pixels."""
 
     sample: int
     token: int
+    row: int
+    """Of its sample."""
     text: str
-    left: int
-    top: int
-    right: int
+    left: float
+    right: float
+    top: int = 0
 
 
 def _lay_out(samples: Sequence[Sequence[str]]) -> list[_TextBox]:
@@ -218,33 +199,30 @@ def _lay_out(samples: Sequence[Sequence[str]]) -> list[_TextBox]:
     boxes: list[_TextBox] = []
     first_row = shown = 0
     for number, tokens in enumerate(samples):
-        placed = [glyph for glyph in _place_glyphs(tokens, font) if first_row + glyph.row < MAX_ROWS]
-        for (row, token), run in groupby(placed, key=lambda glyph: (glyph.row, glyph.token)):
-            glyphs = list(run)
-            text = "".join(glyph.text for glyph in glyphs)
-            top = TEXT_MARGIN + (first_row + row) * ROW_HEIGHT + shown * SAMPLE_GAP
-            left, right = TEXT_MARGIN + glyphs[0].left, TEXT_MARGIN + glyphs[-1].left + glyphs[-1].width
-            boxes.append(_TextBox(number, token, text, round(left), top, round(right)))
+        placed = [box for box in _place_text(number, tokens, font) if first_row + box.row < MAX_ROWS]
+        for box in placed:
+            box.top = TEXT_MARGIN + (first_row + box.row) * ROW_HEIGHT + shown * SAMPLE_GAP
+            box.left, box.right = round(TEXT_MARGIN + box.left), round(TEXT_MARGIN + box.right)
         if placed:
             first_row += placed[-1].row + 1
             shown += 1
+        boxes += placed
     return boxes
 
 
-@dataclass(frozen=True)
-class _Glyph:
-    token: int
-    text: str
-    row: int
-    left: float
-    width: float
-
-
-def _place_glyphs(tokens: Sequence[str], font: Font) -> list[_Glyph]:
-    """Return every character of a sample with its row and its left edge."""
+def _place_text(sample: int, tokens: Sequence[str], font: Font) -> list[_TextBox]:
+    """Return the boxes of a sample with their rows and edges."""
     line = TEXT_WIDTH - 2 * TEXT_MARGIN
-    placed: list[_Glyph] = []
+    boxes: list[_TextBox] = []
     row, left = 0, 0.0
+
+    def place(token: int, text: str, width: float) -> None:
+        nonlocal left
+        if not boxes or (boxes[-1].token, boxes[-1].row) != (token, row):
+            boxes.append(_TextBox(sample, token, row, "", left, left))
+        left += width
+        boxes[-1].text, boxes[-1].right = boxes[-1].text + text, left
+
     for word in _split_words(tokens):
         widths = [NEWLINE_WIDTH if text == "\n" else font.getlength(text) for _, text in word]
         visible = sum(width for width, (_, text) in zip(widths, word, strict=True) if not text.isspace())
@@ -254,12 +232,11 @@ def _place_glyphs(tokens: Sequence[str], font: Font) -> list[_Glyph]:
             if left + width > line and not text.isspace():  # a word longer than a line
                 row, left = row + 1, 0.0
             if text != "\n":
-                placed.append(_Glyph(token, text, row, left, width))
-                left += width
+                place(token, text, width)
             elif left:
-                placed.append(_Glyph(token, " ", row, left, width))
+                place(token, " ", width)
                 row, left = row + 1, 0.0
-    return placed
+    return boxes
 
 
 def _split_words(tokens: Sequence[str]) -> list[list[tuple[int, str]]]:

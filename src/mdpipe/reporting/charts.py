@@ -17,9 +17,7 @@ import polars as pl
 import vl_convert
 from jinja2 import Environment
 
-from mdpipe.data.artifacts.files import MetricsError
 from mdpipe.reporting.markdown import format_measurement, format_number
-from mdpipe.reporting.schemas import EXPONENTS
 
 COLORS = {
     "ink": ("#1f2430", "#e4e7ee"),
@@ -233,12 +231,7 @@ def training_charts(
         curves: one per run, with the columns `step` and `train/loss` (bits per token) at least.
         trained: the columns run, dataset and unit, one row per run.
         files: the file of each curve, or none for points without links.
-
-    Raises:
-        ValueError: a curve has no rows.
     """
-    if empty := [run for run, curve in curves.items() if not curve.height]:
-        raise ValueError(f"the training curve of run {empty[0]!r} has no rows")
     charts = {}
     for frame in trained.partition_by("dataset", maintain_order=True):
         dataset, runs, units = frame["dataset"][0], frame["run"].to_list(), sorted(set(frame["unit"]))
@@ -279,19 +272,9 @@ def exponents_chart(
         exponents: frames with the columns `EXPONENTS`.
         ordered: whether the tokens have an order, as gray levels do: many of them are then shown as a curve.
         files: the file of each run's exponents, or none for points without links.
-
-    Raises:
-        ValueError: a run has no exponents.
-        MetricsError: a frame has other columns or types.
     """
     panels = []
     for run, frame in sorted(exponents.items()):
-        if dict(frame.schema) != EXPONENTS:
-            raise MetricsError(
-                f"the exponents of run {run!r} have the columns {frame.schema}; they should be {EXPONENTS}"
-            )
-        if not frame.height:
-            raise ValueError(f"run {run!r} has no exponents")
         rows = frame.with_columns(name=pl.Series(map(_visible, frame["symbol"])), mean=pl.col("exponent").mean())
         rows, of_run = rows.with_columns(run=pl.lit(run)), {run: files[run]} if files else {}
         if ordered[run] and frame.height > MAX_SYMBOLS:

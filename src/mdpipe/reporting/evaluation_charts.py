@@ -11,14 +11,6 @@ from mdpipe.reporting.charts import HEIGHT, NO_FILES, SERIES, Chart, Panel, erro
 from mdpipe.reporting.markdown import format_number
 from mdpipe.reporting.schemas import DATA
 
-SHARES: dict[str, type[pl.Float64]] = dict.fromkeys(("share", "bits", "bits_stderr"), pl.Float64)
-POSITIONS = {"first": pl.Int64, "last": pl.Int64, "bits": pl.Float64, "bits_stderr": pl.Float64, "tokens": pl.Int64}
-CALIBRATION = {
-    "share": pl.String,
-    **dict.fromkeys(("confidence", "frequency", "stderr", "weight", "calibration_error"), pl.Float64),
-}
-"""Columns of the plots of the stage evaluate; a standard error is null if it is unknown."""
-
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down"]
 """As many as have no common divisor with the colors, so that 40 pairs differ."""
 MAX_BANDS = 2

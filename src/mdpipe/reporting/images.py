@@ -1,13 +1,17 @@
-"""Image files: a grid of small images, enlarged so that every pixel is visible, in files with stable bytes."""
+"""Pictures of small images, enlarged so that every pixel is visible, in files with stable bytes.
 
-from collections.abc import Mapping
+Images are in a grid, or are samples next to the training images that are nearest to them, each with its distance.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from mdpipe.data.artifacts.files import atomic_write
 
@@ -26,12 +30,15 @@ GAP = 4
 """Pixels between two images and around them all."""
 BACKGROUND = (255, 255, 255)
 """Color of the gaps."""
-
-
 COLUMNS, MAX_COLUMNS = 8, 16
 """Images in a row, and how many there may be."""
 SHOWN_EDGE = 64
 """Images are enlarged to about this many pixels."""
+TEXT_HEIGHT = 14
+"""Pixels of a line of text."""
+INK = (0, 0, 0)
+MARGIN = 12
+"""Pixels between the sample and its neighbors, and between neighbors by features and by pixels."""
 
 
 def sheet_columns(num_classes: int) -> int:
@@ -48,47 +55,23 @@ def class_by_class(labels: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.
 
 
 def contact_sheet(images: Pixels, columns: int = COLUMNS) -> Image.Image:
-    """Lay images out in rows of `columns`, each about `SHOWN_EDGE` pixels wide.
-
-    Raises:
-        ValueError: see `image_grid`.
-    """
+    """Lay images out in rows of `columns`, each about `SHOWN_EDGE` pixels wide."""
     return image_grid(images, columns, max(1, SHOWN_EDGE // images.shape[1]))
 
 
 def image_grid(images: Pixels, columns: int, scale: int) -> Image.Image:
-    """Lay N images of H x W pixels and 1 or 3 channels out in rows, each pixel `scale` x `scale` large.
-
-    Raises:
-        ValueError: the array is not (N, H, W, 1) or (N, H, W, 3) uint8 with N > 0, or a number is below 1.
-    """
+    """Lay images (N, H, W, 1 or 3) out in rows, each pixel `scale` x `scale` large."""
     return compose(enlarge(images, scale), columns)
 
 
 def enlarge(images: Pixels, scale: int) -> Pixels:
-    """Return images (N, H, W, 1 or 3) in RGB, (N, H * scale, W * scale, 3), by repeating their pixels.
-
-    Raises:
-        ValueError: see `image_grid`.
-    """
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.size == 0:
-        raise ValueError(f"images should be (N, H, W, 1) or (N, H, W, 3) with N > 0, not {images.shape}")
-    if images.dtype != np.uint8:
-        raise ValueError(f"images should be uint8, not {images.dtype}")
-    if scale < 1:
-        raise ValueError(f"scale should be at least 1, not {scale}")
+    """Return images (N, H, W, 1 or 3) in RGB, (N, H * scale, W * scale, 3), by repeating their pixels."""
     color = np.broadcast_to(images, (*images.shape[:-1], 3))
     return color.repeat(scale, axis=1).repeat(scale, axis=2)
 
 
 def compose(images: Pixels, columns: int) -> Image.Image:
-    """Lay RGB images (N, H, W, 3) out in rows of `columns`, with gaps between and around; the last may be short.
-
-    Raises:
-        ValueError: columns is below 1.
-    """
-    if columns < 1:
-        raise ValueError(f"columns should be at least 1, not {columns}")
+    """Lay RGB images (N, H, W, 3) out in rows of `columns`, with gaps between and around; the last may be short."""
     count, height, width, _ = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -99,6 +82,50 @@ def compose(images: Pixels, columns: int) -> Image.Image:
         left = GAP + index % columns * (width + GAP)
         canvas[top : top + height, left : left + width] = image
     return Image.fromarray(canvas)
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """Images near each sample, by one kind of distance."""
+
+    title: str
+    images: Pixels
+    """(N, k, H, W, C)."""
+    distances: Sequence[Sequence[float]]
+    """(N, k)."""
+
+
+def neighbor_picture(samples: Pixels, found: Sequence[Neighbors]) -> Image.Image:
+    """Lay out one row per sample: the sample, then its neighbors by each kind of distance, the distance below each.
+
+    Args:
+        samples: (N, H, W, C) with C = 1 or 3.
+        found: the neighbors of the samples.
+    """
+    scale = max(1, SHOWN_EDGE // samples.shape[1])
+    height, width = (size * scale + GAP for size in samples.shape[1:3])
+    row_height = height + TEXT_HEIGHT
+    columns = 1 + sum(neighbors.images.shape[1] for neighbors in found)
+    size = (GAP + columns * width + MARGIN * len(found), TEXT_HEIGHT + GAP + len(samples) * row_height)
+    canvas = Image.new("RGB", size, BACKGROUND)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=10)
+    left = _draw_column(canvas, enlarge(samples, scale), GAP, row_height)
+    draw.text((GAP, 1), "sample", INK, font)
+    for neighbors in found:
+        left += MARGIN
+        draw.text((left, 1), neighbors.title, INK, font)
+        for at in range(neighbors.images.shape[1]):
+            for row, distances in enumerate(neighbors.distances):
+                draw.text((left, TEXT_HEIGHT + height + row * row_height), f"{distances[at]:.3g}", INK, font)
+            left = _draw_column(canvas, enlarge(neighbors.images[:, at], scale), left, row_height)
+    return canvas
+
+
+def _draw_column(canvas: Image.Image, images: Pixels, left: int, row_height: int) -> int:
+    """Draw images below each other; return where the next column begins."""
+    for row, image in enumerate(images):
+        canvas.paste(Image.fromarray(np.ascontiguousarray(image)), (left, TEXT_HEIGHT + GAP + row * row_height))
+    return left + int(images.shape[2]) + GAP
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -1,7 +1,12 @@
 """Markdown: numbers rounded by their standard errors, tables, and the generated sections of a hand-written page."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import ROUND_HALF_EVEN, Decimal
+from typing import Any
+
+Columns = dict[str, str | Callable[[Any], str]]
+"""For each heading the cell of a row: a format string of the row's values, or a function of the row. A cell is empty
+where the row has no such value."""
 
 EXACT_DIGITS = 4
 """Significant digits of a number without a standard error, such as a compressor's rate."""
@@ -26,6 +31,11 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], align
     ]
     rule = ["-" * (width - right) + ":" * right for width, right in zip(widths, align_right, strict=True)]
     return "".join(f"| {' | '.join(line)} |\n" for line in [lines[0], rule, *lines[1:]])
+
+
+def format_rows(rows: Iterable[Mapping[str, Any]], columns: Columns) -> list[list[str]]:
+    """Return the cells of rows."""
+    return [[_format_cell(cell, row) for cell in columns.values()] for row in rows]
 
 
 def replace_section(text: str, name: str, body: str) -> str:
@@ -69,6 +79,13 @@ def round_by_error(value: float, stderr: float) -> tuple[str, str]:
     leading = error.as_tuple().digits[0]
     last = error.adjusted() - (1 if leading == 1 else 0)
     return _to_decimal(value, last), _to_decimal(stderr, last)
+
+
+def _format_cell(cell: str | Callable[[Any], str], row: Mapping[str, Any]) -> str:
+    try:
+        return cell(row) if callable(cell) else cell.format_map(row)
+    except (KeyError, TypeError):  # The value is missing, or None.
+        return ""
 
 
 def _to_decimal(value: float, last: int) -> str:

@@ -7,7 +7,7 @@ policy forbids the browser to load any. Numbers link to the files that they come
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,9 @@ from markupsafe import Markup
 from mdpipe.reporting.charts import Chart, color_scheme
 from mdpipe.reporting.images import COLUMNS
 from mdpipe.reporting.markdown import format_number
-from mdpipe.reporting.tables_io import to_display, to_markdown
+from mdpipe.reporting.schemas import to_display, to_markdown
 
 FOLDER = Path(__file__).parent
-
-MEDIA_TYPES = {b"\x89PNG": "image/png", b"GIF8": "image/gif"}
-"""By the first bytes of a file."""
 
 
 @dataclass(frozen=True)
@@ -46,34 +43,22 @@ class PageImage:
 
     @property
     def data_uri(self) -> str:
-        """The image as an address that needs no other file.
-
-        Raises:
-            ValueError: it is neither PNG nor GIF.
-        """
-        if (media := MEDIA_TYPES.get(self.content[:4])) is None:
-            raise ValueError(f"the image {self.caption!r} is neither PNG nor GIF: it starts with {self.content[:4]!r}")
-        return f"data:{media};base64,{b64encode(self.content).decode('ascii')}"
-
-
-@dataclass(frozen=True)
-class FilledText:
-    """A held-out text with a filled span, and what was there."""
-
-    before: str
-    original: str
-    filled: str
-    after: str
+        """The image as an address that needs no other file."""
+        media = "gif" if self.content.startswith(b"GIF8") else "png"
+        return f"data:image/{media};base64,{b64encode(self.content).decode('ascii')}"
 
 
 @dataclass(frozen=True)
 class SampleGallery:
-    """The samples of a run: images, text and filled texts, each of which may be empty, and the files they are from."""
+    """The samples of a run: images, text and filled texts, each of which may be empty, and the files they are from.
+
+    A filled text is a held-out one with a filled span, in the parts `before`, `original`, `filled` and `after`.
+    """
 
     run: str
     images: Sequence[PageImage] = ()
     text: str = ""
-    infilling: Sequence[FilledText] = ()
+    infilling: Sequence[Mapping[str, str]] = ()
     files: Sequence[Path] = ()
 
 
@@ -108,19 +93,15 @@ class Report:
     """The setting's name, and its value in each run."""
     figures: Mapping[str, Chart]
     """Any of graph, likelihood, samplers and exponents."""
-    curves: Mapping[str, Chart]
-    """The training curves, by dataset."""
-    profiles: Mapping[str, Chart]
-    """Bits by share of hidden tokens and by position, by dataset."""
-    calibration: Mapping[str, Chart]
-    """Reliability diagrams, by dataset."""
+    by_dataset: Mapping[str, Mapping[str, Chart]]
+    """Training `curves`, `profiles` (bits by share of hidden tokens and by position) and `calibration`, by dataset."""
     galleries: Sequence[SampleGallery]
     params: str
     """The content of params.yaml without its comments, which must not change the page."""
-    hashes: Mapping[Path, str] = field(default_factory=dict)
-    """The MD5 of each file that numbers come from, as dvc.lock has it."""
-    params_file: Path | None = None
+    params_file: Path
     """The file that the settings come from."""
+    hashes: Mapping[Path, str]
+    """The MD5 of each file that numbers come from, as dvc.lock has it."""
 
 
 def definitions() -> list[tuple[str, str]]:
@@ -138,11 +119,7 @@ def settings_table(runs: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
 
 
 def report_page(report: Report) -> str:
-    """Render page.html.j2; equal reports give equal bytes.
-
-    Raises:
-        ValueError: an image is neither PNG nor GIF.
-    """
+    """Render page.html.j2; equal reports give equal bytes."""
     settings = report.settings
     differs = pl.concat_list(pl.all().exclude("setting")).list.n_unique() > 1
     bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default

@@ -6,7 +6,7 @@ number of parameters or Monte Carlo samples, and no seed. In a sorted table it f
 In a table with the columns `SEEDS`, the row of a run with `seeds` has the means over its trainings and no `seed`; the
 rows of its trainings follow, and their `replicate_of` names the run. Other runs have one row, of one training.
 
-Tables raise MetricsError for records with missing, unknown or mistyped fields, and for two records of the same row.
+Tables raise MetricsError for records with missing, unknown or mistyped fields.
 """
 
 import math
@@ -71,16 +71,13 @@ def likelihood_table(
         _bound_row(record, schemas.LIKELIHOOD, f"records/evaluate of run {record.get('run')!r}")
         for record in evaluations
     ]
-    _check_unique(rows, "records/evaluate", ("run", *schemas.HELD_OUT))
     models = pl.DataFrame(rows, schema=schemas.LIKELIHOOD)
     rates = [
         {**rate, "dataset": encoding.get("dataset")}
         for encoding in encodings
         for rate in _check_rates(encoding, f"records/encode of dataset {encoding.get('dataset')!r}")
     ]
-    compared = models.join(
-        _comparisons(models, differences, schemas.HELD_OUT), on=["run", *schemas.HELD_OUT], how="left"
-    )
+    compared = models.join(_comparisons(models, differences), on=["run", *schemas.HELD_OUT], how="left")
     return _with_references(compared, rates, schemas.HELD_OUT)
 
 
@@ -102,14 +99,8 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
                 {name: bound[name] for name in bound if name != "references"} | shared, schemas.ZERO_SHOT, where
             )
             rows.append(row)
-            for rate in _check_rates(bound, where):
-                if rate["split"] != row["split"]:
-                    raise MetricsError(
-                        f"{where}: reference {rate['reference']!r} is of split {rate['split']!r}, and the bound of"
-                        f" {row['split']!r}; `dvc repro` makes the file again"
-                    )
-                rates.append({**rate, **{field: row[field] for field in schemas.OTHER_TEXT}})
-    _check_unique(rows, "records/zero_shot", ("run", *schemas.OTHER_TEXT))
+            of_text = {field: row[field] for field in schemas.OTHER_TEXT}
+            rates += [rate | of_text for rate in _check_rates(bound, where)]
     return _with_references(pl.DataFrame(rows, schema=schemas.ZERO_SHOT), rates, schemas.OTHER_TEXT)
 
 
@@ -131,9 +122,7 @@ def datasets_table(encodings: Iterable[Record]) -> pl.DataFrame:
 
 def table_of_runs(records: Iterable[Record], schema: Schema, stage: str) -> pl.DataFrame:
     """Return the records of a stage with one per run, such as train with the columns `TRAINING`, by run."""
-    where = f"records/{stage}"
-    rows = [check_record(record, schema, f"{where} of run {record.get('run')!r}") for record in records]
-    _check_unique(rows, where, ("run",))
+    rows = [check_record(record, schema, f"records/{stage} of run {record.get('run')!r}") for record in records]
     return pl.DataFrame(rows, schema=schema).sort("run")
 
 
@@ -166,12 +155,16 @@ def samplers_table(frames: Mapping[str, pl.DataFrame], speeds: pl.DataFrame | No
         frames: `SAMPLERS`; `nfe`, temperature and number formats are null for the data.
         speeds: `SPEEDS`; speeds of other rows are left out, and rows without a speed have null.
     """
-    checked = [_check_samplers(run, frame) for run, frame in frames.items()]
-    where = "the table of measured speeds"
-    measured = _check_frame(pl.DataFrame(schema=schemas.SPEEDS) if speeds is None else speeds, schemas.SPEEDS, where)
-    _check_unique(measured.rows(named=True), where, schemas.SPEED_KEY)
+    optional = {"nfe", "temperature", "network_dtype", "sampling_dtype", *schemas.NGRAM_STATISTICS, "mauve"}
+    rows = [
+        row
+        for run, frame in frames.items()
+        for row in _check_frame(frame, schemas.SAMPLERS, f"metrics/samplers/{run}.csv", optional)
+    ]
+    of_speeds = [] if speeds is None else _check_frame(speeds, schemas.SPEEDS, "the table of measured speeds")
+    measured = pl.DataFrame(of_speeds, schema=schemas.SPEEDS)
     return (
-        pl.concat([pl.DataFrame(schema=schemas.SAMPLERS), *checked])
+        pl.DataFrame(rows, schema=schemas.SAMPLERS)
         .join(measured, on=schemas.SPEED_KEY, how="left", nulls_equal=True)
         .sort("run", "reference_model", pl.col("sampler") != schemas.DATA, "sampler", "steps", "temperature")
     )
@@ -221,11 +214,6 @@ def with_means(
     return frame.sort([*key, by_run, is_replicate, position, "estimator"], nulls_last=True)
 
 
-def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
-    """Return one row for each run of params.yaml, and the references: what a person reads."""
-    return table.filter(pl.col("replicate_of").is_null()) if "replicate_of" in table.columns else table
-
-
 def rounded(value: Any) -> Any:
     """Round a number as records are; NaN is null."""
     if not isinstance(value, float):
@@ -240,62 +228,29 @@ def _has_type(value: Any, dtype: type[pl.DataType]) -> bool:
     return whole or (dtype is pl.Float64 and isinstance(value, float))
 
 
-def _check_frame(frame: pl.DataFrame, schema: Schema, where: str, optional: Set[str] = frozenset()) -> pl.DataFrame:
-    """Return the frame with the types of the schema; one read from CSV may have others."""
-    if set(frame.columns) != schema.keys():
-        raise MetricsError(f"{where} has the columns {', '.join(frame.columns)}; they should be {', '.join(schema)}")
-    rows = [check_record(row, schema, where, optional) for row in frame.iter_rows(named=True)]
-    return pl.DataFrame(rows, schema=schema)
-
-
-def _check_unique(rows: Sequence[Record], where: str, key: tuple[str, ...]) -> None:
-    seen = set()
-    for row in rows:
-        name = tuple(row[field] for field in key)
-        if name in seen:
-            raise MetricsError(f"{where} has two records of {', '.join(map(str, name))}; remove the stale file")
-        seen.add(name)
-
-
-def _check_samplers(run: str, frame: pl.DataFrame) -> pl.DataFrame:
-    where = f"metrics/samplers/{run}.csv"
-    of_samplers = {"nfe", "temperature", "network_dtype", "sampling_dtype"}
-    checked = _check_frame(frame, schemas.SAMPLERS, where, optional={*of_samplers, *schemas.NGRAM_STATISTICS, "mauve"})
-    for row in (rows := checked.rows(named=True)):
-        if row["run"] != run:
-            raise MetricsError(f"{where}: run should be {run!r}, not {row['run']!r}")
-        if row["sampler"] != schemas.DATA and (row["nfe"] or 0) < 1:
-            raise MetricsError(f"{where}: nfe of sampler {row['sampler']!r} should be 1 at least, not {row['nfe']}")
-    _check_unique(rows, where, ("reference_model", "sampler", "steps", "temperature"))
-    return checked
+def _check_frame(
+    frame: pl.DataFrame, schema: Schema, where: str, optional: Set[str] = frozenset()
+) -> list[dict[str, Any]]:
+    """Return the rows of a frame read from CSV, where columns may have other types."""
+    return [check_record(row, schema, where, optional) for row in frame.iter_rows(named=True)]
 
 
 def _bound_row(record: Record, schema: Schema, where: str) -> dict[str, Any]:
     return check_record(record, schema, where, schemas.TEXT_ONLY if record.get("modality") == "image" else frozenset())
 
 
-def _comparisons(models: pl.DataFrame, differences: Iterable[Record], key: tuple[str, ...]) -> pl.DataFrame:
-    """Return the `COMPARISON` of each (run, *key) that has one."""
-    rows = []
-    for record in differences:
-        where = f"the difference of runs {record.get('run')!r} and {record.get('baseline')!r}"
-        rows.append(
-            check_record(record, schemas.DIFFERENCE, where, schemas.DIFFERENCE_ERRORS.keys() - {"stderr_evaluation"})
-        )
-    _check_unique(rows, "the likelihood's differences", ("run", *key))
-    evaluated = set(models.select("run", *key).rows())
-    for row in rows:
-        data = tuple(row[field] for field in key)
-        for run in (row["run"], row["baseline"]):
-            if (run, *data) not in evaluated:
-                raise MetricsError(
-                    f"there is a difference of runs {row['run']!r} and {row['baseline']!r} on {', '.join(data)},"
-                    f" on which run {run!r} was not evaluated"
-                )
-    baselines = models.select(*key, baseline="run", baseline_class_cond="class_cond")
-    compared = pl.DataFrame(rows, schema=schemas.DIFFERENCE).join(baselines, on=["baseline", *key], how="left")
+def _comparisons(models: pl.DataFrame, differences: Iterable[Record]) -> pl.DataFrame:
+    """Return the `COMPARISON` of each run that has one."""
+    compared = pl.DataFrame([*differences], schema=schemas.DIFFERENCE)
+    if several := compared.filter(pl.col("run").is_duplicated())["run"].to_list():
+        raise MetricsError(f"run {several[0]!r} has two comparisons, and its row of the table shows one; remove one")
+    baselines = models.select(*schemas.HELD_OUT, baseline="run", baseline_class_cond="class_cond")
     names = {"value": "difference", **{name: f"difference_{name}" for name in schemas.DIFFERENCE_ERRORS}}
-    return compared.rename(names).select("run", *key, *schemas.COMPARISON)
+    return (
+        compared.join(baselines, on=["baseline", *schemas.HELD_OUT], how="left")
+        .rename(names)
+        .select("run", *schemas.HELD_OUT, *schemas.COMPARISON)
+    )
 
 
 def _check_rates(record: Record, where: str) -> list[dict[str, Any]]:

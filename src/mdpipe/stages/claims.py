@@ -1,6 +1,6 @@
 """The claims of params.yaml, measured by the results of the other stages; a part of the stage `report`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,9 +22,16 @@ from mdpipe.params.claims import (
     ZeroShotDifferenceConfig,
 )
 from mdpipe.pipeline import paths
-from mdpipe.reporting.claims import Measured, exponent, holm, judge, mean_log_ratio, of_costs, variance_ratio
-from mdpipe.reporting.markdown import format_measurement, format_number, markdown_table, round_by_error
+from mdpipe.reporting.markdown import (
+    Columns,
+    format_measurement,
+    format_number,
+    format_rows,
+    markdown_table,
+    round_by_error,
+)
 from mdpipe.reporting.schemas import integers, numbers, texts
+from mdpipe.reporting.seeds import Measured, exponent, holm, judge, mean_log_ratio, of_costs, variance_ratio
 from mdpipe.reporting.tables import rounded
 
 Array = NDArray[np.float64]
@@ -46,7 +53,17 @@ CLAIMS = {
 """One row per claim. `low` and `high` are the ends of the 95 % interval; `stderr` and `stderr_seeds` of a ratio are
 those of its logarithm times the ratio. A value that could not be estimated is null."""
 
-READABLE = ("claim", "where", "paper", "ours", "95 % interval", "agrees if", "verdict", "Holm's p", "command")
+READABLE: Columns = {
+    "claim": "{statement}",
+    "where": "{where}",
+    "paper": lambda row: _format_published(row["published_value"]) + row["published"],
+    "ours": lambda row: "none" if row["value"] is None else format_measurement(row["value"], row["stderr"]),
+    "95 % interval": lambda row: f"{_format_end(row, 'low')} to {_format_end(row, 'high')}",
+    "agrees if": "{expected}",
+    "verdict": "{verdict}",
+    "Holm's p": "{p_holm:.2g}",
+    "command": "{command}",
+}
 """Columns of the table for people."""
 
 UNITS = {"variance": "ratio", "fid": "ratio", "exponent": "exponent"}
@@ -74,29 +91,15 @@ def claims_table(params: Params) -> pl.DataFrame:
 
 def readable_claims(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table of claims for people, all columns as text."""
-    rows = []
-    for row in table.iter_rows(named=True):
-        published = "" if row["published_value"] is None else f"{row['published_value']:g}: "
-        readable = {
-            "claim": row["statement"],
-            "where": row["where"],
-            "paper": published + row["published"],
-            "ours": "none" if row["value"] is None else format_measurement(row["value"], row["stderr"]),
-            "95 % interval": "" if row["low"] is None else f"{_end(row, 'low')} to {_end(row, 'high')}",
-            "agrees if": row["expected"],
-            "verdict": row["verdict"],
-            "Holm's p": f"{row['p_holm']:.2g}",
-            "command": row["command"],
-        }
-        rows.append(readable)
-    return pl.DataFrame(rows, schema=dict.fromkeys(READABLE, pl.String))
+    rows = format_rows(table.iter_rows(named=True), READABLE)
+    return pl.DataFrame(rows, schema=dict.fromkeys(READABLE, pl.String), orient="row")
 
 
 def claims_markdown(table: pl.DataFrame) -> str:
     """Return the table of claims in Markdown."""
     readable = readable_claims(table).with_columns(command=pl.format("`{}`", "command"))
     is_numeric = [name in ("ours", "95 % interval", "Holm's p") for name in READABLE]
-    return markdown_table(list(READABLE), [list(row) for row in readable.rows()], is_numeric)
+    return markdown_table(readable.columns, readable.rows(), is_numeric)
 
 
 class Costs(NamedTuple):
@@ -118,19 +121,20 @@ def read_costs(trainings: Sequence[str], source: str | None = None) -> Costs:
     Raises:
         ValueError: a file is missing or broken.
     """
-    read = []
-    for run in trainings:
-        stage, path = f"evaluate@{run}", paths.evaluation(run)
-        if source is not None:
-            stage, path = f"zero_shot@{run}-{source}", paths.zero_shot_evaluation(run, source)
-        hint = f"run `dvc repro {stage}` again"
-        costs: Array = open_array(path, hint)
-        if costs.ndim != 2 or costs.shape[1] < COST_COLUMNS:
-            raise ValueError(f"{path} should be (N, 3): nats, tokens and cluster; it is {costs.shape}; {hint}")
-        read.append(costs)
-    stacked = np.stack(read)
+    stacked = np.stack([_read_evaluation(run, source) for run in trainings])
     sizes, clusters = stacked[0, :, 1:COST_COLUMNS].T.astype(np.int64)
     return Costs(stacked[..., 0], sizes, clusters, stacked[..., COST_COLUMNS:].reshape(*stacked.shape[:2], -1, 2))
+
+
+def _read_evaluation(run: str, source: str | None) -> Array:
+    stage, path = f"evaluate@{run}", paths.evaluation(run)
+    if source is not None:
+        stage, path = f"zero_shot@{run}-{source}", paths.zero_shot_evaluation(run, source)
+    hint = f"run `dvc repro {stage}` again"
+    costs: Array = open_array(path, hint)
+    if costs.ndim != 2 or costs.shape[1] < COST_COLUMNS:
+        raise ValueError(f"{path} should be (N, 3): nats, tokens and cluster; it is {costs.shape}; {hint}")
+    return costs
 
 
 def _difference(params: Params, measure: DifferenceConfig) -> Measured:
@@ -204,11 +208,10 @@ def _fids(params: Params, run: str, samplers: list[str]) -> Array:
 
 
 def _row(name: str, params: Params, claim: Claim, measured: Measured) -> dict[str, Any]:
-    ends = [measured.shown(end) for end in measured.interval]
-    value = measured.shown(measured.value)
+    value, low, high = measured.shown
     scale = value if measured.is_log else 1.0
     found = {"value": value, "stderr": measured.stderr * scale, "stderr_seeds": measured.stderr_seeds * scale}
-    found |= dict(zip(("low", "high"), ends, strict=True))
+    found |= {"low": low, "high": high}
     return {
         "claim": name,
         **claim.model_dump(include={"statement", "where", "published", "published_value"}),
@@ -246,6 +249,10 @@ def _command(params: Params, measure: Any) -> str:
     return f"snakemake {' '.join(stages)} report"
 
 
-def _end(row: dict[str, Any], key: str) -> str:
+def _format_published(value: float | None) -> str:
+    return "" if value is None else f"{value:g}: "
+
+
+def _format_end(row: Mapping[str, Any], key: str) -> str:
     """Return an end of the interval with the digits of the value."""
     return round_by_error(row[key], row["stderr"])[0] if row["stderr"] else format_number(row[key])

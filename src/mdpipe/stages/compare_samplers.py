@@ -24,9 +24,7 @@ from mdpipe.diffusion.denoiser import TokenSampler
 from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation import quality
-from mdpipe.evaluation.causal_lm import CausalLM
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
-from mdpipe.evaluation.mauve import mauve, why_not
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params, SampleConfig
 from mdpipe.params.suites import ReferenceModel
@@ -76,7 +74,7 @@ class References:
         self, model: TrainedModel, names: ReferenceModel, held_out: NDArray[np.int64] | None, seed: int
     ) -> None:
         self._model, self._own, self._seed = model, load_model(names.reference_model), seed
-        self._causal_lm = names.causal_lm and CausalLM(names.causal_lm, compute_device())
+        self._causal_lm = names.causal_lm and quality.CausalLM(names.causal_lm, compute_device())
         self._causal_lm_name = names.causal_lm
         self._held_out = None if held_out is None else [*self._features(held_out)]
 
@@ -99,7 +97,7 @@ class References:
             rows.append({"reference_model": self._causal_lm_name, "unit": UNITS["hf_tokenizer"], **_columns(scores)})
         if self._held_out is not None and clusters is None:
             for row, data, samples in zip(rows, self._held_out, self._features(tokens), strict=True):
-                row["mauve"] = mauve(data, samples, self._seed)
+                row["mauve"] = quality.mauve(data, samples, self._seed)
         yield from rows
 
     def _features(self, tokens: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
@@ -133,7 +131,7 @@ def compare_samplers(params: Params, run: str) -> None:
     spaced = held_out[np.linspace(0, len(held_out) - 1, min(suite.count, len(held_out))).astype(np.int64)]
     is_text = model.modality == "text"
     compared_with = spaced if is_text else None
-    if is_text and (reason := why_not(len(spaced))):
+    if is_text and (reason := quality.why_no_mauve(len(spaced))):
         logger.info("no MAUVE of %s: %s", run, reason)
         compared_with = None
     references = References(model, suite.runs[run], compared_with, params.seed)

@@ -23,13 +23,11 @@ from mdpipe.data.artifacts.files import write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation import image_features, image_quality
-from mdpipe.evaluation.estimate import Estimate
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline import paths
-from mdpipe.reporting.images import Pixels, save_png
-from mdpipe.reporting.neighbors import Neighbors, neighbor_picture
+from mdpipe.reporting.images import Neighbors, Pixels, neighbor_picture, save_png
 from mdpipe.stages.model_io import TrainedModel, compute_device, load_model
 from mdpipe.stages.sampling import all_masked, sample
 
@@ -188,19 +186,18 @@ def _row(images: ImageSet, reference: ImageSet, distances: dict[str, dict[str, T
         distances: the distances of sets of images to the training images, by the name of the set.
         task: what the feature network was trained for.
     """
-    estimates: dict[str, Estimate | None] = dict.fromkeys(("inception_score", "class_accuracy"))
-    estimates["fid"] = image_quality.frechet_distance(images.features, reference.gaussian)
-    precision_recall = image_quality.precision_recall(images.features, reference.features)
-    estimates["precision"], estimates["recall"] = precision_recall
-    if task != "rotations":
-        estimates["inception_score"] = image_quality.inception_score(images.logits)
-    if images.labels is not None:
-        estimates["class_accuracy"] = image_quality.class_accuracy(images.logits, images.labels)
-    of_images = distances.get(images.name, {}) if images.name != "held_out" else {}
+    precision, recall = image_quality.precision_recall(images.features, reference.features)
+    estimates = {
+        "fid": image_quality.frechet_distance(images.features, reference.gaussian),
+        "precision": precision,
+        "recall": recall,
+        "inception_score": None if task == "rotations" else image_quality.inception_score(images.logits),
+        "class_accuracy": None if images.labels is None else image_quality.class_accuracy(images.logits, images.labels),
+    }
+    of_images = distances.get(images.name) if images.name != "held_out" else None
     for kind, of_held_out in distances["held_out"].items():
-        estimates[f"nearer_{kind}"] = None
-        if kind in of_images:
-            estimates[f"nearer_{kind}"] = image_quality.nearer_than_held_out(of_images[kind], of_held_out)
+        nearer = None if of_images is None else image_quality.nearer_than_held_out(of_images[kind], of_held_out)
+        estimates[f"nearer_{kind}"] = nearer
     row: dict[str, Any] = {"images": images.name, "num_images": len(images.pixels)}
     row |= {"reference": reference.name, "num_reference": len(reference.pixels)}
     for name, estimate in estimates.items():

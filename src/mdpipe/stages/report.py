@@ -26,19 +26,11 @@ from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import schemas, tables
 from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, training_charts
-from mdpipe.reporting.evaluation_charts import (
-    CALIBRATION,
-    POSITIONS,
-    SHARES,
-    calibration_chart,
-    profile_chart,
-    samplers_chart,
-)
+from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
 from mdpipe.reporting.markdown import format_measurement
 from mdpipe.reporting.page import (
-    FilledText,
     PageImage,
     Report,
     SampleGallery,
@@ -49,9 +41,9 @@ from mdpipe.reporting.page import (
     settings_table,
 )
 from mdpipe.reporting.published import compare_with_published, read_published
-from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
-from mdpipe.reporting.tables import with_means, without_replicates
-from mdpipe.reporting.tables_io import to_markdown, write_table
+from mdpipe.reporting.schemas import to_markdown, without_replicates, write_table
+from mdpipe.reporting.seeds import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
+from mdpipe.reporting.tables import with_means
 from mdpipe.stages.claims import claims_markdown, claims_table, read_costs, readable_claims
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
@@ -61,6 +53,25 @@ DISPLAYED_CHARACTERS = 1200
 """Characters of the text samples that the page shows."""
 
 NEIGHBORS_CAPTION = "Samples of {run}, and the training images nearest to each by features and by pixels"
+
+PROFILES = {"mask_share": schemas.SHARES, "position": schemas.POSITIONS, "calibration": schemas.CALIBRATION}
+"""The plots of a run that the stage evaluate writes, with their columns."""
+
+SOURCES = {
+    "likelihood": (paths.metrics("evaluate", "{run}"), paths.record("encode", "{dataset}")),
+    "datasets": 2 * (paths.record("encode", "{dataset}"),),
+    "zero_shot": (paths.metrics("zero_shot", "{run}-{source}"), paths.record("zero_shot", "{run}-{source}")),
+    "samples": 2 * (paths.metrics("sample", "{run}"),),
+    "samplers": 2 * (paths.plot("samplers", "{run}"),),
+    "image_quality": 2 * (paths.record("image_quality", "{run}"),),
+    "steps_to_bound": 2 * (paths.plot("curves", "{run}"),),
+    "training": 2 * (paths.metrics("train", "{run}"),),
+    "published": 2 * (paths.PUBLISHED,),
+    "costs": 2 * (paths.COSTS,),
+}
+"""The files of a table's numbers: of a run's row, and of a row without a run."""
+SHARED_BY = {"zero_shot": ("source", "dataset"), "image_quality": ("dataset", "features")}
+"""Tables whose rows without a run are in the files of all runs that have these columns in common."""
 
 
 def report(params: Params) -> None:
@@ -121,14 +132,14 @@ def report(params: Params) -> None:
     ]
     atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
     trained = results["training"].join(likelihood.select("run", "dataset"), on="run").sort("dataset", "run")
-    training = training_charts(curves, trained, {run: paths.plot("curves", run) for run in curves})
     figures = _figures(params, results, sourced)
-    profiles, calibration = _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
+    by_dataset = {"curves": training_charts(curves, trained, {run: paths.plot("curves", run) for run in curves})}
+    by_dataset |= _profiles(trained.filter(pl.col("run").is_in(list(replicates))))
     galleries = [_gallery(params, run) for run in replicates]
     headline = list(_headline(results["likelihood"]))
     facts = dict(_facts(params, costs))
     stated = [part.file for part in (*headline, *facts.values()) if part.file]
-    charts = (*figures.values(), *training.values(), *profiles.values(), *calibration.values())
+    charts = chain(figures.values(), *(charts.values() for charts in by_dataset.values()))
     with_files: Iterable[Table | Chart | SampleGallery] = (*sourced.values(), *charts, *galleries)
     content = Report(
         headline=headline,
@@ -136,9 +147,7 @@ def report(params: Params) -> None:
         tables=sourced,
         settings=settings_table({name: _settings(params.runs[name]) for name in replicates}),
         figures=figures,
-        curves=training,
-        profiles=profiles,
-        calibration=calibration,
+        by_dataset=by_dataset,
         galleries=galleries,
         params=yaml.safe_dump(params.model_dump(mode="json")),
         hashes={
@@ -246,33 +255,14 @@ def _evaluation_error(trainings: Sequence[str]) -> float:
 
 def _source(table: str, row: Mapping[str, Any], frame: pl.DataFrame) -> Path:
     """Return the file that has the numbers of a table's row; references come from the stage that encoded the data."""
-    match table, row.get("run"):
-        case "costs", _:
-            return paths.COSTS
-        case "published", _:
-            return paths.PUBLISHED
-        case "steps_to_bound", run:
-            return paths.plot("curves", str(run))
-        case "samplers", run:
-            return paths.plot("samplers", str(run))
-        case "image_quality", None:
-            of_data = frame.filter(dataset=row["dataset"], features=row["features"]).drop_nulls("run")
-            return paths.record("image_quality", of_data["run"][0])
-        case "image_quality", run:
-            return paths.record("image_quality", str(run))
-        case (("likelihood" | "datasets"), None):
-            return paths.record("encode", row["dataset"])
-        case (("likelihood" | "zero_shot"), str()) if row["seeds"] > 1:
-            return paths.RESULTS / f"{table}.csv"
-        case "likelihood", run:
-            return paths.metrics("evaluate", str(run))
-        case "zero_shot", None:
-            of_model = frame.filter(source=row["source"], dataset=row["dataset"]).drop_nulls("run")
-            return paths.record("zero_shot", f"{of_model['run'][0]}-{row['source']}")
-        case "zero_shot", run:
-            return paths.metrics("zero_shot", f"{run}-{row['source']}")
-        case _, run:
-            return paths.metrics({"samples": "sample", "training": "train"}[table], str(run))
+    run = row.get("run")
+    if table in ("likelihood", "zero_shot") and run is not None and row["seeds"] > 1:
+        return paths.RESULTS / f"{table}.csv"
+    of_run, of_reference = SOURCES[table]
+    if table in SHARED_BY and run is None:
+        of_same = frame.filter(**{name: row[name] for name in SHARED_BY[table]}).drop_nulls("run")
+        return Path(str(of_reference).format_map({**row, "run": of_same["run"][0]}))
+    return Path(str(of_reference if run is None else of_run).format_map(row))
 
 
 def _headline(likelihood: pl.DataFrame) -> Iterator[Sourced]:
@@ -316,21 +306,19 @@ def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sour
     yield "packages", Sourced(", ".join(packages))
 
 
-def _profiles(trained: pl.DataFrame) -> tuple[dict[str, Chart], dict[str, Chart]]:
+def _profiles(trained: pl.DataFrame) -> dict[str, dict[str, Chart]]:
     """Return, by dataset, bits by share of hidden tokens and by position, and reliability diagrams."""
     profiles, calibration = {}, {}
     for frame in trained.partition_by("dataset", maintain_order=True):
         dataset, unit, runs = frame["dataset"][0], frame["unit"][0], frame["run"].to_list()
-        of_shares, of_positions, of_calibration = (
-            {run: paths.plot(part, run) for run in runs} for part in ("mask_share", "position", "calibration")
-        )
+        files = {part: {run: paths.plot(part, run) for run in runs} for part in PROFILES}
         shares, positions, reliability = (
-            {run: pl.read_csv(file, schema=schema) for run, file in files.items()}
-            for files, schema in ((of_shares, SHARES), (of_positions, POSITIONS), (of_calibration, CALIBRATION))
+            {run: pl.read_csv(file, schema=schema) for run, file in files[part].items()}
+            for part, schema in PROFILES.items()
         )
-        profiles[dataset] = profile_chart(shares, positions, unit, (of_shares, of_positions))
-        calibration[dataset] = calibration_chart(reliability, of_calibration)
-    return profiles, calibration
+        profiles[dataset] = profile_chart(shares, positions, unit, (files["mask_share"], files["position"]))
+        calibration[dataset] = calibration_chart(reliability, files["calibration"])
+    return {"profiles": profiles, "calibration": calibration}
 
 
 def _figures(params: Params, results: Mapping[str, pl.DataFrame], sourced: Mapping[str, Table]) -> dict[str, Chart]:
@@ -387,6 +375,6 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         run,
         images,
         text.read_text(encoding="utf-8")[:DISPLAYED_CHARACTERS] if text.exists() else "",
-        [FilledText(**filled_text) for filled_text in texts],
+        texts,
         [file for file in (text, sheet, animation, filled, infilling) if file.exists()],
     )

@@ -29,20 +29,22 @@ class Samples:
 
 
 class CallCounter:
-    """A denoiser that counts its calls."""
+    """A denoiser that counts its calls, the rows that its trunk ran on and the positions that its head ran on."""
 
     def __init__(self, denoiser: Denoiser) -> None:
-        self._denoiser = denoiser
-        self.count = 0
+        self.denoiser = denoiser
+        self.calls = self.rows = self.positions = 0
 
     def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
         """Return the denoiser's hidden states."""
-        self.count += 1
-        return self._denoiser(tokens, time, condition)
+        self.calls += 1
+        self.rows += len(tokens)
+        return self.denoiser(tokens, time, condition)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return the denoiser's logits."""
-        return self._denoiser.head(hidden)
+        self.positions += hidden.shape[:-1].numel()
+        return self.denoiser.head(hidden)
 
 
 def all_masked(model: TrainedModel, count: int, seq_len: int | None = None) -> Tensor:
@@ -72,10 +74,9 @@ def sample(
         first: number of samples in earlier batches.
     """
     device = next(model.network.parameters()).device
-    calls = CallCounter(model.denoiser)
-    denoiser: Denoiser = calls
+    denoiser: Denoiser = (counter := CallCounter(model.denoiser))
     if config.guidance_scale is not None:
-        denoiser = ClassifierFreeGuidance(calls, config.guidance_scale, model.num_classes)
+        denoiser = ClassifierFreeGuidance(counter, config.guidance_scale, model.num_classes)
     sampler = build_sampler(config.sampler)
     fill = partial(
         sampler,
@@ -91,4 +92,4 @@ def sample(
         filled = sample_sliding_window(fill, tokens.to(device), rng, **size, on_step=on_step)
     else:
         filled = fill(tokens.to(device), rng, on_step=on_step)
-    return Samples(filled.cpu(), calls.count)
+    return Samples(filled.cpu(), counter.calls)

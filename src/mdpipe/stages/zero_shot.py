@@ -13,8 +13,8 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.evaluation.conditional import sliding_bound
 from mdpipe.evaluation.references import reference_rates
-from mdpipe.evaluation.sliding import sliding_bound
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths

@@ -2,8 +2,8 @@ import polars as pl
 import polars.testing
 import pytest
 
+from mdpipe.reporting.schemas import to_display, to_markdown, write_table
 from mdpipe.reporting.tables import likelihood_table, samplers_table
-from mdpipe.reporting.tables_io import to_display, to_markdown, write_table
 from tests.reporting.records import IMAGE_RATES, difference, encoding, evaluation, scored, scored_frame
 
 

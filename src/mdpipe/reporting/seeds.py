@@ -1,0 +1,359 @@
+"""What several trainings say: verdicts on claims, and the steps after which runs first reach a bound.
+
+Estimates have intervals by Student's t, and claims a rule stated in advance and Holm's p: the verdict compares the 95 %
+interval of a measure with the region of the claim.
+
+    agrees        the interval is within the region
+    disagrees     the interval and the region have no point in common
+    cannot tell   otherwise: the trainings are too few, too small, or the measure is at the end of the region
+
+A false claim "agrees" with a probability of 2.5 % at most. A true one "disagrees" with at most 2.5 %, or 5 % if its
+region has two ends. For a region with a margin around "equal", "agrees" is the two one-sided tests of equivalence.
+
+Validations of a training have the same examples and draws at every step and for every run, so curves of two trainings
+compare without the noise of either. Two ways to train are compared seed by seed.
+
+Shapes: S trainings, N examples, T numbers of steps, K samplers, V validations.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+from mdpipe.evaluation.estimate import SeedsEstimate, seeds_estimate
+from mdpipe.reporting.markdown import Columns, format_measurement, format_rows
+from mdpipe.reporting.schemas import integers, numbers, texts
+from mdpipe.reporting.tables import rounded
+
+Array = NDArray[np.float64]
+Verdict = Literal["agrees", "disagrees", "cannot tell"]
+LEVEL = 0.05
+"""Of the intervals, two-sided, and of Holm's procedure."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure with its errors, on the scale on which it is estimated: a ratio is its logarithm."""
+
+    value: float
+    stderr: float
+    """Over trainings and examples."""
+    stderr_seeds: float
+    """Over trainings only."""
+    seeds: int
+    """S; Student's t has S - 1 degrees of freedom."""
+    is_log: bool = False
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the ends of the 95 % interval; it covers at least as much, as `seeds_estimate` says."""
+        half = stdtrit(self.seeds - 1, 1 - LEVEL / 2) * self.stderr
+        return self.value - half, self.value + half
+
+    @property
+    def shown(self) -> tuple[float, float, float]:
+        """Return the value and the ends of its interval on the scale of the measure: a ratio is no logarithm."""
+        value, (low, high) = self.value, self.interval
+        return (math.exp(value), math.exp(low), math.exp(high)) if self.is_log else (value, low, high)
+
+    @classmethod
+    def of(cls, estimate: SeedsEstimate, seeds: int, value: float | None = None, *, is_log: bool = False) -> "Measured":
+        """Return a measure of this many trainings with the errors, and perhaps another value than the estimate's."""
+        at = estimate.value if value is None else value
+        return cls(at, estimate.stderr, estimate.stderr_seeds, seeds, is_log)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A verdict, and the smallest two-sided level at which it would be another than "cannot tell"."""
+
+    verdict: Verdict
+    p: float
+
+
+def of_costs(totals: Array, sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None) -> Measured:
+    """Return the mean bits per token of costs in nats (S, N), differences say, paired over trainings and examples."""
+    return Measured.of(seeds_estimate(totals, sizes, clusters).scaled(1 / math.log(2)), len(totals))
+
+
+def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | None) -> Measured:
+    r"""Return the logarithm of the ratio of two Monte Carlo variances, log V_1 - log V_2.
+
+    V is the mean of (y - y')^2, twice the variance of one of the two independent estimates y and y' of an example. The
+    error is of first order, that of the mean of v_1 / V_1 - v_2 / V_2.
+
+    Args:
+        first: y - y' by the first bound, (S, N).
+        second: the same by the second one.
+        clusters: the cluster of each example, (N,).
+    """
+    squares = np.square(first), np.square(second)
+    means = [float(square.mean()) for square in squares]
+    influence = squares[0] / means[0] - squares[1] / means[1]
+    estimate = seeds_estimate(influence, np.ones(first.shape[1], dtype=np.int64), clusters)
+    return Measured.of(estimate, len(first), math.log(means[0] / means[1]), is_log=True)
+
+
+def exponent(
+    excess: Array, steps: Sequence[int], sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None
+) -> Measured:
+    r"""Return the slope of log excess on log T, by least squares: sum_T a_T log E_T.
+
+    The error is of first order, that of the mean of sum_T a_T e_T / E_T. A mean excess E_T below 0 has no logarithm:
+    then the value is NaN, and no claim about it can be decided.
+
+    Args:
+        excess: costs in T steps minus those in continuous time, in nats, (T, S, N).
+        steps: T of each.
+        sizes: tokens of each example, (N,).
+        clusters: the cluster of each example, (N,).
+    """
+    log_steps = np.log(steps) - np.log(steps).mean()
+    weights = log_steps / np.square(log_steps).sum()
+    means = excess.sum(axis=2).mean(axis=1) / sizes.sum()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(weights @ np.log(means))
+    influence = np.tensordot(weights / means, excess, axes=1)
+    return Measured.of(seeds_estimate(influence, sizes, clusters), excess.shape[1], value)
+
+
+def mean_log_ratio(first: Array, second: Array) -> Measured:
+    """Return the mean log ratio of positive numbers (S, K) of S trainings, whose errors are over trainings only.
+
+    The interval is exact for normal log ratios; one training has none, and NaN as its error.
+    """
+    logs = np.log(first / second).mean(axis=1)
+    stderr = float(logs.std(ddof=1)) / math.sqrt(len(logs)) if len(logs) > 1 else math.nan
+    return Measured(float(logs.mean()), stderr, stderr, len(logs), is_log=True)
+
+
+def judge(measured: Measured, above: float | None, below: float | None) -> Judged:
+    """Return the verdict on the claim that the measure is above and below what is stated, on the measure's own scale.
+
+    p is twice the smaller one-sided p-value: of "not in the region", the larger one of both ends, or of "in it".
+    """
+    ends = [None if end is None else math.log(end) if measured.is_log else end for end in (above, below)]
+    if math.isnan(measured.value):
+        return Judged("cannot tell", 1.0)
+    # One-sided p-values of the measure being on the region's side of an end, and on the other side.
+    inside = [_upper_tail(measured, end, sign) for end, sign in zip(ends, (1, -1), strict=True) if end is not None]
+    outside = [_upper_tail(measured, end, sign) for end, sign in zip(ends, (-1, 1), strict=True) if end is not None]
+    p_agrees, p_disagrees = max(inside), min(outside)
+    verdict: Verdict = "cannot tell"
+    if p_agrees <= LEVEL / 2:
+        verdict = "agrees"
+    elif p_disagrees <= LEVEL / 2:
+        verdict = "disagrees"
+    return Judged(verdict, min(1.0, 2 * min(p_agrees, p_disagrees)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return Holm's adjusted p-values (1979), in the order of the p-values: with those at most 5 %, the probability of
+    any wrong verdict among them is at most 5 %, however the claims depend on each other.
+    """
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _upper_tail(measured: Measured, end: float, sign: int) -> float:
+    """Return P(t > sign (value - end) / stderr), small if the measure is clearly above (sign 1) or below (-1) it."""
+    distance = sign * (measured.value - end)
+    if measured.stderr == 0:
+        return 0.0 if distance > 0 else 1.0
+    return float(stdtr(measured.seeds - 1, -distance / measured.stderr))
+
+
+RATIO_DIGITS = 3
+"""Significant digits of ratios in the table to read."""
+
+
+def _interval(name: str) -> tuple[str, str, str]:
+    """Return the columns of an estimate and the ends of its interval."""
+    return name, f"{name}_low", f"{name}_high"
+
+
+STEPS_TO_BOUND = {
+    **texts("run", "changed_from", "changes"),
+    **integers("train_steps", "seeds", "reached"),
+    **numbers("steps", "steps_stderr"),
+    **numbers(*_interval("steps_ratio"), *_interval("steps_ratio_to_changed")),
+    **numbers("cpu_seconds", "cpu_seconds_stderr"),
+    **numbers(*_interval("cpu_ratio")),
+    **numbers("value", "stderr"),
+    **numbers(*_interval("difference"), "difference_p"),
+}
+"""The columns: `reached` counts the seeds that reach the bound; without all of them, no steps are given. Ratios are to
+the baseline, or to the row `changed_from`. `value` is the bound of the final model in bits per token of the evaluated
+split, `difference` is to the baseline's; intervals have 95 %, and `difference_p` is two-sided."""
+
+READABLE: Columns = {
+    "run": "{run}",
+    "changed from": lambda row: row["changed_from"] or "",
+    "changes": "{changes}",
+    "trained for": "{train_steps:,}",
+    "seeds": "{seeds}",
+    "steps to the bound": lambda row: _format_steps(row),
+    "ratio": lambda row: _with_interval(row, "steps_ratio"),
+    "ratio to changed": lambda row: _with_interval(row, "steps_ratio_to_changed"),
+    "CPU seconds": lambda row: _with_error(row, "cpu_seconds"),
+    "CPU ratio": lambda row: _with_interval(row, "cpu_ratio"),
+    "final bits": lambda row: format_measurement(row["value"], row["stderr"]),
+    "final difference": lambda row: _with_interval(row, "difference"),
+    "p": "{difference_p:.1g}",
+}
+"""Columns of the table for people."""
+
+
+@dataclass(frozen=True)
+class RunSteps:
+    """The trainings of a run, in the order of the baseline's seeds.
+
+    Attributes:
+        run: its name.
+        changed_from: the row above that it is a change of; empty for the baseline.
+        changes: the settings that differ from that row's.
+        train_steps: steps of each training.
+        steps: steps to the bound of each training; None if it is not reached.
+        cpu_seconds: CPU seconds of each training; empty if they are not known.
+        final: bound of the final models, with errors over seeds and examples; of one training without them.
+        difference: the same minus that of the baseline, in pairs; None for the baseline and without `seeds`.
+    """
+
+    run: str
+    changed_from: str
+    changes: str
+    train_steps: int
+    steps: Sequence[float | None]
+    cpu_seconds: Sequence[float]
+    final: SeedsEstimate | float
+    difference: SeedsEstimate | None
+
+    @property
+    def reached(self) -> list[float]:
+        """The steps to the bound of all trainings; empty if one of them does not reach it."""
+        found = [steps for steps in self.steps if steps is not None]
+        return found if len(found) == len(self.steps) else []
+
+    @property
+    def cpu_seconds_to_bound(self) -> list[float]:
+        """The CPU seconds to the bound of all trainings, in proportion to the steps; empty if they are not known."""
+        pairs = zip(self.reached, self.cpu_seconds, strict=False)
+        return [seconds * steps / self.train_steps for steps, seconds in pairs]
+
+
+def first_crossing(steps: Sequence[float], bits: Sequence[float], bound: float) -> float | None:
+    """Return the step at which a curve first reaches a bound, on the line between two validations.
+
+    Args:
+        steps: of the validations, (V,), increasing.
+        bits: of the validations, (V,).
+        bound: in the same unit.
+
+    Returns:
+        None if all validations are above the bound; the first step if none is above it before.
+    """
+    reached = next((at for at, value in enumerate(bits) if value <= bound), None)
+    if not reached:
+        return None if reached is None else steps[0]
+    before, after = bits[reached - 1], bits[reached]
+    fraction = (before - bound) / (before - after)
+    return steps[reached - 1] + fraction * (steps[reached] - steps[reached - 1])
+
+
+def changed_settings(settings: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return the settings that differ from another run's, `train.steps 300, network.qk_norm true`.
+
+    A setting that only the other run has follows from the `kind` that differs, and is left out.
+    """
+    flat, flat_other = _flatten(settings), _flatten(other)
+    changed = {key: value for key, value in flat.items() if key not in flat_other or flat_other[key] != value}
+    return ", ".join(
+        f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()
+    )
+
+
+def steps_table(runs: Sequence[RunSteps]) -> pl.DataFrame:
+    """Return one row per run with the columns `STEPS_TO_BOUND`; the first run is the baseline."""
+    by_name = {run.run: run for run in runs}
+    rows = [_row(run, runs[0], by_name.get(run.changed_from, runs[0])) for run in runs]
+    return pl.DataFrame(rows, schema=STEPS_TO_BOUND, orient="row")
+
+
+def readable_steps(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the table with each measurement and its error or interval as one text; empty columns are left out."""
+    cells = format_rows(table.iter_rows(named=True), READABLE)
+    frame = pl.DataFrame(cells, schema=dict.fromkeys(READABLE, pl.String), orient="row")
+    return frame.select(column for column in frame if column.is_empty() or any(column))
+
+
+def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]:
+    seconds, reached = run.cpu_seconds_to_bound, run.reached
+    row = {
+        "run": run.run,
+        "changed_from": run.changed_from or None,
+        "changes": run.changes,
+        "train_steps": run.train_steps,
+        "seeds": len(run.steps),
+        "reached": sum(steps is not None for steps in run.steps),
+        "steps": fmean(reached) if reached else None,
+        "steps_stderr": _stderr(reached),
+        "cpu_seconds": fmean(seconds) if seconds else None,
+        "cpu_seconds_stderr": _stderr(seconds),
+        "value": run.final if isinstance(run.final, float) else run.final.value,
+        "stderr": None if isinstance(run.final, float) else run.final.stderr,
+    }
+    ratios = {
+        "steps_ratio": (reached, baseline.reached),
+        "steps_ratio_to_changed": (reached, changed.reached),
+        "cpu_ratio": (seconds, baseline.cpu_seconds_to_bound),
+    }
+    compared = {
+        name: mean_log_ratio(*(np.array(one)[:, None] for one in pair))
+        for name, pair in ratios.items()
+        if run is not baseline and all(pair)
+    }
+    if run.difference is not None:
+        compared["difference"] = Measured.of(run.difference, len(run.steps))
+        row["difference_p"] = judge(compared["difference"], None, 0.0).p
+    for name, measured in compared.items():
+        row |= zip(_interval(name), measured.shown, strict=True)
+    return {name: rounded(row.get(name)) for name in STEPS_TO_BOUND}
+
+
+def _stderr(values: Sequence[float]) -> float | None:
+    return stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def _format_steps(row: Mapping[str, Any]) -> str:
+    """Return the steps to the bound, or how many trainings reach it."""
+    if row["reached"] < row["seeds"]:
+        return f"reached by {row['reached']} of {row['seeds']}" if row["reached"] else "never"
+    return _with_error(row, "steps")
+
+
+def _with_error(row: Mapping[str, Any], name: str) -> str:
+    return format_measurement(row[name], row[f"{name}_stderr"])
+
+
+def _with_interval(row: Mapping[str, Any], name: str) -> str:
+    """Return `0.412 (0.35 to 0.48)`."""
+    value, *ends = [f"{row[key]:.{RATIO_DIGITS}g}" for key in _interval(name) if key == name or row[key] is not None]
+    return f"{value} ({' to '.join(ends)})" if ends else value
+
+
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
