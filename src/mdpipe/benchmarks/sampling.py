@@ -20,7 +20,7 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import build_network, count_parameters
-from mdpipe.networks.runtime import configure_runtime, disable_malloc_trim
+from mdpipe.networks.runtime import configure_runtime
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params import Params
 from mdpipe.params.diffusion import LinearConfig
@@ -104,8 +104,7 @@ class SamplingBenchmark(Benchmark):
         Where fewer steps are timed, seconds and network calls are scaled to all of them; `steps_measured` says how many
         there were.
         """
-        torch.set_num_threads(self.threads)
-        disable_malloc_trim()
+        configure_runtime(self.threads)
         device, dtype = torch.device(self.device), getattr(torch, self.dtype)
         peak = measure_peak_flops(device, dtype)
         network = build_random_network(self).to(device, dtype)
