@@ -70,7 +70,7 @@ def put_box(place):
 def test_missing_files_are_named_with_who_has_them(place, name, path):
     """Also for a path that such a set had when it was fetched from a hub."""
     with pytest.raises(
-        ValueError, match=rf"^(no file in the folder )?{path} .*\. The folder `path` is to have"
+        ValueError, match=rf"^(no file in the folder )?{path}\b.*\. The folder `path` is to have"
     ) as found:
         download(asked(name, path), "own")
     assert all(file in str(found.value) for file in FILES[name])
