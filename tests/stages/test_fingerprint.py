@@ -116,6 +116,25 @@ def test_it_changes_with_the_network_of_the_runs_kind_only(dataset, tmp_path, mo
     assert fingerprint(dataset) == before
     (networks / "transformer.py").write_text("# edited\n")
     assert fingerprint(dataset) != before
-    (networks / "transformer.py").write_text("from mdpipe.networks.unet import UNet\n")
-    with pytest.raises(ValueError, match=r"transformer\.py imports unet\.py of src/mdpipe/networks: add the latter"):
-        fingerprint(dataset)
+    (tmp_path / "helpers").mkdir()
+    (networks / "parts").mkdir()
+    for file in (
+        networks.parent / "helper.py",
+        networks / "parts/__init__.py",
+        networks / "parts/a.py",
+        tmp_path / "helpers/b.py",
+    ):
+        file.write_text("SCALE = 1.0\n")
+    for code, imported in (
+        ("from mdpipe.networks.unet import UNet", "src/mdpipe/networks/unet.py"),
+        ("from mdpipe.networks import (\n    base,\n    unet,\n)", "src/mdpipe/networks/unet.py"),
+        ("from .unet import UNet", "src/mdpipe/networks/unet.py"),
+        ("from mdpipe.networks.parts.a import SCALE", "src/mdpipe/networks/parts/__init__.py"),
+        ("from mdpipe.networks.parts import SCALE", "src/mdpipe/networks/parts/__init__.py"),
+        ("def late():\n    import mdpipe.helper", "src/mdpipe/helper.py"),
+        ("from ..helper import SCALE", "src/mdpipe/helper.py"),
+        ("import helpers.b", "helpers/b.py"),
+    ):
+        (networks / "transformer.py").write_text(f"import torch\n\n{code}\n")
+        with pytest.raises(ValueError, match=rf"^transformer\.py imports {imported}, which the run does not depend on"):
+            fingerprint(dataset)

@@ -4,11 +4,12 @@ Shapes: N examples, R seeds.
 """
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mdpipe.benchmarks.runner import Benchmark, Result
 from mdpipe.data.dataset import EncodedDataset
@@ -23,6 +24,26 @@ from mdpipe.stages.model_io import load_model
 ESTIMATORS: tuple[str, ...] = get_args(EstimatorConfig.model_fields["estimator"].annotation)
 FORMER, PAPER = "stratified_times", "independent_times"
 """The estimators that the others are compared with: mdpipe's before exact counts, and the paper's."""
+
+
+@dataclass(frozen=True)
+class _Examples:
+    """Examples of one length, which `likelihood_bound` reads in their order."""
+
+    tokens: NDArray[np.int64]
+    """(N, L)."""
+    vocab_size: int
+
+    @property
+    def examples(self) -> int:
+        """Return N."""
+        return len(self.tokens)
+
+    def evaluation_batches(self, batch_size: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """Yield the indices (B,) and tokens (B, L) of batches."""
+        for start in range(0, len(self.tokens), batch_size):
+            indices = np.arange(start, min(start + batch_size, len(self.tokens)))
+            yield indices, self.tokens[indices]
 
 
 @dataclass(frozen=True)
@@ -63,31 +84,27 @@ class LikelihoodBenchmark(Benchmark):
         configure_runtime(self.threads)
         model = load_model(self.run)
         dataset = EncodedDataset.open(paths.encoded(model.dataset), "test")
-        is_text = dataset.modality == "text"
-        count = len(dataset.tokens) // dataset.stream_tokens if is_text else len(dataset.tokens)  # Whole windows only.
-        rows = np.unique(np.linspace(0, count - 1, self.examples).astype(np.int64))
-        tokens = dataset.windows(rows * dataset.stream_tokens).ravel() if is_text else dataset.tokens[rows]
-        changed = {"tokens": tokens.astype(dataset.tokens.dtype), "wrap_ids": (), "drop_last": False}
-        subset = EncodedDataset(**{**dict(dataset), **changed})
+        tokens, labels = dataset.spaced_examples(self.examples)
+        examples = _Examples(tokens, dataset.vocab_size)
         settings = EstimatorConfig.model_validate(
             {"estimator": self.estimator, "num_mc_samples": self.num_mc_samples, "batch_size": 16}
         )
-        labels = np.asarray(dataset.require_labels())[rows] if model.num_classes else None
+        labels = labels if model.num_classes else None
         found = [
             likelihood_bound(
-                model.objective, model.network, subset, settings, CounterRNG(seed, "bench likelihood"), labels
+                model.objective, model.network, examples, settings, CounterRNG(seed, "bench likelihood"), labels
             )
             for seed in range(self.seed, self.seed + self.repeats)
         ]
         bits_RN = np.stack([one.per_example / one.sizes for one in found]) / math.log(2)
         variance_N = bits_RN.var(axis=0, ddof=1)
-        stated = np.mean([(one.stderr_mc / math.log(2)) ** 2 for one in found]) * len(rows)
+        stated = np.mean([(one.stderr_mc / math.log(2)) ** 2 for one in found]) * len(tokens)
         return {
             "unit": model.unit,
             "value": float(bits_RN.mean()),
             "value_stderr": float(np.sqrt(variance_N.mean() / bits_RN.size)),
             "variance": float(variance_N.mean()),
-            "variance_stderr": float(variance_N.std(ddof=1) / math.sqrt(len(rows))),
+            "variance_stderr": float(variance_N.std(ddof=1) / math.sqrt(len(tokens))),
             "variance_stated": float(stated),
         }
 

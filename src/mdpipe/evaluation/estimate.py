@@ -76,7 +76,7 @@ def ratio_estimate(
     if len(totals) < 2:
         raise ValueError(
             f"a standard error needs two examples at least, and this split has {len(totals)}; hold out a larger share"
-            " of the data in params.yaml, or lower the dataset's `length`"
+            " of the data in params.yaml, or lower the dataset's `seq_len`"
         )
     ratio = totals.sum() / sizes.sum()
     residuals = totals - ratio * sizes

@@ -171,6 +171,31 @@ def build_network(
     return network
 
 
+@torch.no_grad()
+def check_interface(network: Network) -> None:
+    """Run the network on an example of masks, and its head on one position of it.
+
+    Raises:
+        ValueError: it does not take the mask, token V, or the shapes of its results are not (1, L, D) and (1, 1, V).
+    """
+    kind, vocab_size, length = network.config.kind, network.vocab_size, math.prod(network.shape)
+    try:
+        hidden = network(torch.full((1, length), vocab_size), torch.ones(1))
+        logits = network.head(hidden[:, :1])
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"network.kind = {kind} fails on masks, which are token {vocab_size} of a vocabulary of {vocab_size}:"
+            f" {_first_line(error)}"
+        ) from error
+    if hidden.shape[:2] != (1, length):
+        raise ValueError(f"network.kind = {kind} returns {tuple(hidden.shape)}, not hidden states (1, {length}, D)")
+    if logits.shape != (1, 1, vocab_size):
+        raise ValueError(
+            f"the head of network.kind = {kind} returns {tuple(logits.shape)}, not logits (1, 1, {vocab_size}) of all"
+            " tokens but the mask"
+        )
+
+
 def build_uninitialized(
     config: NetworkConfig,
     vocab_size: int,

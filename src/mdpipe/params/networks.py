@@ -140,7 +140,9 @@ class UViTConfig(ConvNetConfig):
 def _is_mapping(data: Any) -> Any:
     if isinstance(data, str):
         NetworkConfig.class_of(data)  # An unknown kind is the first problem.
-        raise refused(f"dvc.yaml looks up the `kind`, which names a file: must be a mapping, {{kind: {data}}}")
+        raise refused(
+            f"must be a mapping of the kind and its settings, as {{kind: {data}, ...}}: dvc.yaml looks up the kind"
+        )
     return data
 
 

@@ -3,10 +3,10 @@
 A fingerprint hashes settings, code and data. It is part of the name of a folder with checkpoints or finished shards.
 """
 
+import ast
 import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -66,7 +66,7 @@ def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = (), scope
     """Hash JSON content, the code that dvc.yaml lists for a stage, and the bytes of the files.
 
     Raises:
-        ValueError: the code of the run's network imports a network that dvc.yaml does not list.
+        ValueError: the code of the run's network imports a file that dvc.yaml does not list.
         StaleInputsError: an input of the stage has changed since it started. The code in memory is then not the code of
             the files, and what the stage makes must not be taken for theirs.
     """
@@ -74,7 +74,7 @@ def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = (), scope
     entry = yaml.safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]["do"]
     parts = [root / fill_template(part, scope) for part in entry["deps"] if part.startswith("src/")]
     modules = sorted(path for part in parts for path in ([part] if part.is_file() else part.rglob("*.py")))
-    _require_listed_networks(modules)
+    _require_listed_imports(modules, root)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for path in (*modules, *files):
         with path.open("rb") as file:
@@ -83,15 +83,38 @@ def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = (), scope
     return digest.hexdigest()[: paths.HASH_DIGITS]
 
 
-def _require_listed_networks(modules: Sequence[Path]) -> None:
-    """Require that the files of networks among the modules import no other network: its edits would go unnoticed."""
+def _require_listed_imports(modules: Sequence[Path], root: Path) -> None:
+    """Require that what the network's files import of this repository is listed: its edits would go unnoticed."""
     for file in (path for path in modules if path.parent.name == "networks"):
-        for other in sorted(set(file.parent.glob("*.py")) - {*modules, file.with_name("__init__.py")}):
-            if re.search(rf"^\s*(from|import)\b.*\b{other.stem}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
-                raise ValueError(
-                    f"{file.name} imports {other.name} of src/mdpipe/networks: add the latter to the dependencies of"
-                    " train, sample and evaluate in dvc.yaml, which list a run's own network only"
-                )
+        for imported in _imported_files(file, [root / "src", root]):
+            is_package_of_listed = imported.name == "__init__.py" and any(
+                module.is_relative_to(imported.parent) for module in modules
+            )
+            # params.resolved.yaml has what a run's settings are, and `resolve` depends on all of their code.
+            if imported in modules or is_package_of_listed or imported.parent.name == "params":
+                continue
+            raise ValueError(
+                f"{file.name} imports {imported.relative_to(root)}, which the run does not depend on: move the code to"
+                f" {file.name}, or add that file to `deps` of train, sample and evaluate in dvc.yaml, which makes all"
+                " runs stale"
+            )
+
+
+def _imported_files(file: Path, roots: Sequence[Path]) -> Iterator[Path]:
+    """Yield the files below the roots that a module imports anywhere, with those of the packages that they are in."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        folders, prefix = roots, ""
+        if isinstance(node, ast.ImportFrom):
+            folders = [file.parents[node.level - 1]] if node.level else roots
+            prefix = f"{node.module}." if node.module else ""
+        elif not isinstance(node, ast.Import):
+            continue
+        names = [f"{prefix}{alias.name}".split(".") for alias in node.names]
+        modules = [
+            folder.joinpath(*name[:end]) for folder in folders for name in names for end in range(1, 1 + len(name))
+        ]
+        found = (path for module in modules for path in (module.with_suffix(".py"), module / "__init__.py"))
+        yield from (path for path in found if path.is_file())
 
 
 def _list_files(path: Path) -> list[tuple[str, int, int]]:

@@ -15,7 +15,7 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.training_batches import training_batch, training_labels
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.networks.base import build_network, count_parameters
+from mdpipe.networks.base import build_network, check_interface, count_parameters
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
@@ -84,7 +84,9 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
         seed=seed,
         num_classes=num_classes(settings, dataset),
         causal=settings.objective.is_causal,
-    ).to(compute_device())
+    )
+    check_interface(network)
+    network.to(compute_device())
     num_parameters = count_parameters(network) + count_parameters(objective)
     run_hash = training_fingerprint(params, run, dataset)
     checkpoint_dir = paths.checkpoint_dir(run, run_hash)
