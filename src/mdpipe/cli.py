@@ -142,8 +142,8 @@ def check(
     from mdpipe.commands.check import describe
 
     params = load_params(file)
-    typer.echo(dump_params(params).rstrip() if resolved else describe(params))
     require_usable(params, with_sources=True)
+    typer.echo(dump_params(params).rstrip() if resolved else describe(params))
 
 
 @app.command()

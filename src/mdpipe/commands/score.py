@@ -59,6 +59,7 @@ MAX_GEN_TOKS = 256
 Text = Annotated[str, Field(min_length=1)]
 Choices = Annotated[list[Text], Field(min_length=2)]
 Label = Annotated[int, Field(ge=0)]
+LAYOUTS = "a line has context and continuation, or context, choices and label, or HellaSwag's keys"
 Request = tuple[NDArray[np.int64], NDArray[np.bool_]]
 """The tokens (L,) of a text, and which of them are scored given the others."""
 
@@ -200,7 +201,8 @@ def read_items(file: Path) -> list[Item]:
             if item.label is not None and item.label >= len(item.continuations):
                 raise ValueError(f"label = {item.label}: there are {len(item.continuations)} choices, counted from 0")
         except ValidationError as error:
-            raise ValueError(f"{file}, line {number}: {first_problem(error)}") from None
+            found = f"{first_problem(error)} (its keys: {', '.join(content)})"
+            raise ValueError(f"{file}, line {number}: {found}; {LAYOUTS}") from None
         except ValueError as error:
             raise ValueError(f"{file}, line {number}: {reason(error)}") from None
         items.append(item)
