@@ -142,8 +142,10 @@ def check(
     from mdpipe.commands.check import describe
 
     params = load_params(file)
-    require_usable(params, with_sources=True)
     typer.echo(dump_params(params).rstrip() if resolved else describe(params))
+    require_usable(params, with_sources=True)
+    if not resolved:
+        typer.echo("The params are valid, and the files that they name begin as they should.")
 
 
 @app.command()

@@ -66,7 +66,10 @@ UVIT = {
             ["runs.chars_md4.network.kind: 'mlp'", "one of transformer, unet, uvit"],
         ),
         ({"runs.digits.dataset": "docs_chars"}, ["runs.digits.dataset", "a unet needs images", "digits"]),
-        ({"runs.chars_md4.network": "unet"}, ["runs.chars_md4.network: 'unet'", "a mapping of the kind and its settings, as {kind: unet, ...}"]),
+        (
+            {"runs.chars_md4.network": "unet"},
+            ["runs.chars_md4.network: 'unet'", "a mapping of the kind and its settings, as {kind: unet, ...}"],
+        ),
         ({"runs.chars_md4.network": UVIT}, ["runs.chars_md4.dataset", "a uvit needs images", "digits"]),
         (
             {"runs.digits.network": UVIT | {"num_heads": 3}},

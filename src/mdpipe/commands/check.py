@@ -12,7 +12,7 @@ NO_REPORT = "  no report, which needs a run: ask for stages by name, as `dvc rep
 
 def describe(params: Params) -> str:
     """Return the stages that would run, by name, and a description of each run."""
-    lines = [f"seed {params.seed}; the params are valid. They ask for:"]
+    lines = [f"seed {params.seed}; the params ask for:"]
     for name, source in params.sources.items():
         lines.append(f"  download@{name}: {source.kind} from {source.path}")
         if isinstance(source, TextSource):
