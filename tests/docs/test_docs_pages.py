@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from mdpipe.cli import app
 from mdpipe.params import parse_params
-from mdpipe.params.diffusion import AnyObjective
+from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.sources import Source
 from mdpipe.params.training import TrainConfig
 
@@ -61,7 +61,7 @@ def test_every_other_piece_of_yaml_is_an_objective_or_a_setting_of_training() ->
     for line in [line for piece in PIECES if piece not in SECTIONS for line in piece.splitlines()]:
         for key, value in yaml.safe_load(line).items():
             if key == "objective":
-                TypeAdapter(AnyObjective).validate_python(value)
+                TypeAdapter(ObjectiveConfig).validate_python(value)
             else:
                 TrainConfig.model_validate({"steps": 100, "batch_size": 1, key: value})
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.errors import BrokenRules, Keys, not_in
-from mdpipe.params.kinds import AnyKind, Config, KindConfig, Name
+from mdpipe.params.kinds import Config, KindConfig, Name
 
 if TYPE_CHECKING:
     from mdpipe.params.root import Params
@@ -21,7 +21,7 @@ MIN_SEEDS = 2
 """Trainings that an error over seeds needs."""
 
 
-class MeasureConfig(KindConfig, is_family=True):
+class MeasureConfig(KindConfig):
     """A number that several trainings of some runs give, with an error over seeds."""
 
     is_ratio: ClassVar[bool] = False
@@ -186,7 +186,7 @@ class Claim(Config):
     """What is published, in words, with its data."""
     published_value: Finite | None = None
     """The measure according to the published numbers; null if there are none."""
-    measure: Annotated[MeasureConfig, AnyKind(MeasureConfig)]
+    measure: MeasureConfig
     """What is measured here."""
     expect: Region
     """The region that agrees with the claim. A margin for "equal" belongs here."""

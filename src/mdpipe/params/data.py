@@ -5,10 +5,10 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, GetPydanticSchema
 
 from mdpipe.params.errors import BrokenRules, Missing, did_you_mean, not_in, refused
-from mdpipe.params.kinds import AnyKind, Config, Fraction, KindConfig, Name, Positive
+from mdpipe.params.kinds import Config, Fraction, KindConfig, Name, Positive
 from mdpipe.params.sources import Modality
 
 if TYPE_CHECKING:
@@ -20,25 +20,29 @@ HELD_OUT_FRACTION = 0.05
 # Tokenizers
 
 
-class TokenizerConfig(KindConfig, is_family=True):
+class TokenizerConfig(KindConfig):
     """A tokenizer. One without other settings may be written as its name: `tokenizer: text8`."""
 
     renamed_kinds: ClassVar[dict[str, str]] = {"letters": "text8", "pieces": "sentencepiece", "json": "hf_tokenizer"}
 
 
-class Text8Tokenizer(TokenizerConfig):
+class TextTokenizerConfig(TokenizerConfig):
+    """A tokenizer of text."""
+
+
+class Text8Tokenizer(TextTokenizerConfig):
     """text8's alphabet: a to z and the space; digits are spelled out, and everything else becomes a space."""
 
     kind: Literal["text8"] = "text8"
 
 
-class BytesTokenizer(TokenizerConfig):
+class BytesTokenizer(TextTokenizerConfig):
     """The 256 bytes of UTF-8."""
 
     kind: Literal["bytes"] = "bytes"
 
 
-class SentencePieceTokenizer(TokenizerConfig):
+class SentencePieceTokenizer(TextTokenizerConfig):
     """SentencePiece with byte fallback, trained on the training split."""
 
     kind: Literal["sentencepiece"] = "sentencepiece"
@@ -56,7 +60,7 @@ class SentencePieceTokenizer(TokenizerConfig):
     }
 
 
-class GPT2Tokenizer(TokenizerConfig):
+class GPT2Tokenizer(TextTokenizerConfig):
     """GPT-2's byte pairs, from vocab.json and merges.txt."""
 
     kind: Literal["gpt2"] = "gpt2"
@@ -66,7 +70,7 @@ class GPT2Tokenizer(TokenizerConfig):
     """Revision of the repository; null for the newest, or for a folder."""
 
 
-class HFTokenizerFile(TokenizerConfig):
+class HFTokenizerFile(TextTokenizerConfig):
     """Any tokenizer.json of the `tokenizers` library."""
 
     kind: Literal["hf_tokenizer"] = "hf_tokenizer"
@@ -79,7 +83,11 @@ class HFTokenizerFile(TokenizerConfig):
     renamed: ClassVar[dict[str, str]] = {"end_of_text": "eos_token"}
 
 
-class PixelTokenizer(TokenizerConfig):
+class ImageTokenizerConfig(TokenizerConfig):
+    """A tokenizer of images."""
+
+
+class PixelTokenizer(ImageTokenizerConfig):
     """Pixel values, quantized evenly to a number of levels."""
 
     kind: Literal["pixels"] = "pixels"
@@ -87,7 +95,11 @@ class PixelTokenizer(TokenizerConfig):
     """Vocabulary size; 256 keeps 8-bit values as they are."""
 
 
-TextTokenizer = Text8Tokenizer | BytesTokenizer | SentencePieceTokenizer | GPT2Tokenizer | HFTokenizerFile
+TextTokenizer = Annotated[
+    Text8Tokenizer | BytesTokenizer | SentencePieceTokenizer | GPT2Tokenizer | HFTokenizerFile,
+    GetPydanticSchema(lambda _, handler: handler(TextTokenizerConfig)),
+]
+ImageTokenizer = Annotated[PixelTokenizer, GetPydanticSchema(lambda _, handler: handler(ImageTokenizerConfig))]
 
 # Splits
 
@@ -348,7 +360,7 @@ class Dataset(Config):
 class TextDataset(Dataset):
     """Text as one stream of tokens, read in windows."""
 
-    tokenizer: Annotated[TextTokenizer, AnyKind(TokenizerConfig)]
+    tokenizer: TextTokenizer
     """Conversion of text to tokens."""
     packing: NamedPacking = PACKINGS["stream"]
     """The convention by which documents become windows: its name, or a mapping."""
@@ -367,7 +379,7 @@ class TextDataset(Dataset):
 class ImageDataset(Dataset):
     """Images as arrays of levels. Images larger than a tile are cut into square tiles."""
 
-    tokenizer: Annotated[PixelTokenizer, AnyKind(TokenizerConfig)]
+    tokenizer: ImageTokenizer
     """Conversion of pixel values to tokens."""
     image_size: Positive
     """Edge of a tile in pixels, which is an image of the model."""

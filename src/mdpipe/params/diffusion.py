@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mdpipe.params.errors import BrokenRules
-from mdpipe.params.kinds import AnyKind, KindConfig, Positive
+from mdpipe.params.kinds import KindConfig, Positive
 
 TimeGrid = Literal["uniform", "cosine"]
 """Spacing of the times: even, or small steps near time 1, where most is masked (eq. 6)."""
@@ -14,7 +14,7 @@ EPSILON = 1e-4
 """Fraction of tokens masked at time 0 and unmasked at time 1 (App. J.1); it keeps the weight finite."""
 
 
-class ScheduleConfig(KindConfig, package="mdpipe.diffusion.schedules", is_family=True):
+class ScheduleConfig(KindConfig, package="mdpipe.diffusion.schedules"):
     """Masking schedule alpha(t), the probability that a token is still unmasked at time t (Table 4)."""
 
     epsilon: Annotated[float, Field(ge=0, lt=0.5)] = EPSILON
@@ -56,10 +56,7 @@ class CosineConfig(ScheduleConfig):
     kind: Literal["cosine"] = "cosine"
 
 
-AnySchedule = Annotated[ScheduleConfig, AnyKind(ScheduleConfig)]
-
-
-class ObjectiveConfig(KindConfig, package="mdpipe.diffusion.objectives", is_family=True):
+class ObjectiveConfig(KindConfig, package="mdpipe.diffusion.objectives"):
     """Training loss and likelihood bound."""
 
     has_time: ClassVar[bool] = True
@@ -70,7 +67,7 @@ class ObjectiveConfig(KindConfig, package="mdpipe.diffusion.objectives", is_fami
     """The one sampler of the objective; None for all samplers that belong to no other objective."""
 
 
-class TimeDistributionConfig(KindConfig, is_family=True):
+class TimeDistributionConfig(KindConfig):
     """Distribution q of the time that training masks at. Its inverse maps the evenly spread times of a batch to t."""
 
 
@@ -90,13 +87,10 @@ class LogitNormalConfig(TimeDistributionConfig):
     """Standard deviation of log(t / (1 - t))."""
 
 
-AnyTimeDistribution = Annotated[TimeDistributionConfig, AnyKind(TimeDistributionConfig)]
-
-
 class TimedLossConfig(ObjectiveConfig):
     """An objective whose training times may have another distribution than the bound's."""
 
-    time_distribution: AnyTimeDistribution = UniformTimesConfig()
+    time_distribution: TimeDistributionConfig = UniformTimesConfig()
     """Distribution q of the times in training; the bound that evaluates the run always takes uniform times."""
 
 
@@ -120,7 +114,7 @@ class CountedLossConfig(WeightedLossConfig):
 class ScheduledConfig(ObjectiveConfig):
     """An objective under a fixed masking schedule."""
 
-    schedule: AnySchedule = LinearConfig()
+    schedule: ScheduleConfig = LinearConfig()
     """Rate at which tokens are masked as time runs from 0 to 1 (Table 4)."""
 
 
@@ -173,55 +167,47 @@ class GenMD4Config(DiscreteTimeConfig, CountedLossConfig):
             yield ("exact_counts",), "must be false for genmd4: each token has its own probability of being masked"
 
 
-class MaskGITConfig(ScheduledConfig, TimedLossConfig):
+class MaskGITConfig(ScheduledConfig, TimedLossConfig, module="baselines"):
     """Cross entropy at exactly the masked fraction of the schedule, its mean over the masked tokens as in MaskGIT's
     code; evaluated by MD4's bound.
     """
 
     kind: Literal["maskgit"] = "maskgit"
-    module: ClassVar[str | None] = "baselines"
     loss_weight: Literal["mean", "flat"] = "mean"
     """`mean`: the length times the mean over an example's masked tokens. Under the linear schedule this weighs times
     by 1 / t, as the bound does. `flat`: the sum over the masked tokens (eq. 28)."""
 
 
-class SEDDConfig(ScheduledConfig, CountedLossConfig):
+class SEDDConfig(ScheduledConfig, CountedLossConfig, module="baselines"):
     """Score entropy of the absorbing process (eq. 24), without normalizing the scores."""
 
     kind: Literal["sedd"] = "sedd"
-    module: ClassVar[str | None] = "baselines"
 
 
-class D3PMConfig(ScheduledConfig, WeightedLossConfig):
+class D3PMConfig(ScheduledConfig, WeightedLossConfig, module="baselines"):
     """The discrete-time absorbing process with an auxiliary cross entropy."""
 
     kind: Literal["d3pm"] = "d3pm"
-    module: ClassVar[str | None] = "baselines"
     timesteps: Positive = 1000
     """Steps of the discrete-time process; D3PM's default."""
     auxiliary: Annotated[float, Field(ge=0, lt=math.inf)] = 0.001
     """Weight of the auxiliary cross entropy in the loss; D3PM's default."""
 
 
-class AnyOrderConfig(WeightedLossConfig):
+class AnyOrderConfig(WeightedLossConfig, module="baselines"):
     """The any-order autoregressive bound: a uniform number of masks, then a uniform set of that size.
 
     Its time is the masked fraction, and `loss_weight: bound` is the inverse of it.
     """
 
     kind: Literal["any_order"] = "any_order"
-    module: ClassVar[str | None] = "baselines"
     has_time: ClassVar[bool] = False
 
 
-class AutoregressiveConfig(ObjectiveConfig):
+class AutoregressiveConfig(ObjectiveConfig, module="baselines"):
     """Left to right, with the exact likelihood."""
 
     kind: Literal["autoregressive"] = "autoregressive"
-    module: ClassVar[str | None] = "baselines"
     has_time: ClassVar[bool] = False
     is_causal: ClassVar[bool] = True
     sampler: ClassVar[str | None] = "autoregressive"
-
-
-AnyObjective = Annotated[ObjectiveConfig, AnyKind(ObjectiveConfig)]

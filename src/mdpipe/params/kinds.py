@@ -203,11 +203,6 @@ class Config(BaseModel):
         return f"unknown key{'s' * (len(unknown) > 1)} {', '.join(keys)}; allowed: {allowed}"
 
 
-def _require_kind(schema: dict[str, Any]) -> None:
-    """Require `kind` in the JSON Schema, although it has a default in Python."""
-    schema["required"] = ["kind", *schema.get("required", [])]
-
-
 @cache
 def attribute_docstrings(module: str) -> dict[str, dict[str, str]]:
     """Return the docstrings below the attributes of all classes of a loaded module, by class and attribute."""
@@ -223,7 +218,13 @@ def attribute_docstrings(module: str) -> dict[str, dict[str, str]]:
 
 
 class KindConfig(Config):
-    """Settings of one kind. A family is a direct subclass that names its package, and its subclasses are its kinds."""
+    """Settings of one kind.
+
+    A family is a direct subclass, which names the package with a file per kind unless users cannot extend it:
+    `class NetworkConfig(KindConfig, package="mdpipe.networks")`. Its subclasses that state a `kind: Literal["NAME"]`
+    are its kinds; the others hold what several kinds share, and a setting of such a type takes all kinds that inherit
+    it.
+    """
 
     package: ClassVar[str | None]
     """The package with a file per kind; None for a family that users cannot extend."""
@@ -234,23 +235,27 @@ class KindConfig(Config):
     renamed_kinds: ClassVar[dict[str, str]] = {}
     """New names of kinds, by their names in earlier versions."""
 
-    model_config = ConfigDict(json_schema_extra=_require_kind)
-
     kind: str
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__()  # The arguments go to `__pydantic_init_subclass__`, when the fields are known.
 
     @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        super().__pydantic_init_subclass__()
-        if kwargs.get("is_family"):
-            cls.package, cls.kinds = kwargs.get("package"), {}
-        elif literal := get_args(cls.model_fields["kind"].annotation):
-            known = cls.kinds.setdefault(literal[0], cls)
+    def __pydantic_init_subclass__(cls, package: str | None = None, module: str | None = None, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        cls.module = module
+        if KindConfig in cls.__bases__:
+            cls.package, cls.kinds = package, {}
+        for kind in cls._own_kind():
+            known = cls.kinds.setdefault(kind, cls)
             if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-                raise TypeError(f"{cls.__name__} and {known.__name__} have the same `kind`, {literal[0]!r}")
-            cls.kinds[literal[0]] = cls  # The newer class, if a module is loaded again.
+                raise TypeError(f"{cls.__name__} and {known.__name__} have the same `kind`, {kind!r}")
+            cls.kinds[kind] = cls  # The newer class, if a module is loaded again.
+
+    @classmethod
+    def _own_kind(cls) -> tuple[str, ...]:
+        """Return the kind of this class; empty for a family and for a class of what several kinds share."""
+        return get_args(cls.model_fields["kind"].annotation)
 
     @classmethod
     def find(cls, kind: str) -> "type[Self] | None":
@@ -289,24 +294,26 @@ class KindConfig(Config):
             *where: the path of its key, relative to the section that is validated.
 
         Raises:
-            ValidationError: the value names no kind of the family.
+            ValidationError: the value names no kind that inherits this class.
         """
         if isinstance(data, cls):
             return type(data)
+        # A missing tokenizer may be of any kind of the family: it decides which other keys its dataset has.
+        allowed = [kind for kind, one in cls.kinds.items() if issubclass(one, cls) or isinstance(data, Missing)]
         added = f", or the name of an added file of {cls.package}" if cls.package else ""
-        rule = f"one of {', '.join(cls.kinds)}{added}"
+        rule = f"one of {', '.join(allowed)}{added}"
         if not isinstance(data, dict | str):
             stated = f"must be a kind, or a mapping whose `kind` is {rule}"
             raise errors_at([(where, data, refused(stated, "kind"))])
         kind, keys = (data.get("kind", Missing("kind")), (*where, "kind")) if isinstance(data, dict) else (data, where)
         try:
-            if isinstance(kind, str) and (found := cls.find(kind)):
+            if isinstance(kind, str) and (found := cls.find(kind)) and issubclass(found, cls):
                 return found
         except ValueError as error:
             raise errors_at([(keys, kind, refused(str(error)))]) from None
         # For `objective: {kind: {kind: md4}}`, the hint is about md4.
         name = kind.get("kind") if isinstance(kind, dict) else kind
-        hint = cls.hint(name, [*cls.kinds, *cls.added_kinds()]) if isinstance(name, str) else ""
+        hint = cls.hint(name, [*allowed, *cls.added_kinds()]) if isinstance(name, str) else ""
         raise errors_at([(keys, kind, refused(f"must be {rule}{hint}"))])
 
     @classmethod
@@ -314,39 +321,30 @@ class KindConfig(Config):
         """Return the configuration for a value of params.yaml: a mapping with `kind`, or a bare kind.
 
         Raises:
-            ValidationError: the value names no kind of the family, or its settings break a rule.
+            ValidationError: the value names no kind that inherits this class, or its settings break a rule.
         """
         if isinstance(data, cls):
             return data
         return cls.class_of(data).model_validate({"kind": data} if isinstance(data, str) else data)
 
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if cls._own_kind():
+            return handler(source)
+        dump = core_schema.plain_serializer_function_ser_schema(lambda config: config.model_dump())
+        return core_schema.no_info_plain_validator_function(cls.parse, serialization=dump)
 
-class AnyKind:
-    """Annotation of a setting whose value is the configuration of any kind of a family, or of some of its kinds."""
-
-    def __init__(self, family: type[KindConfig]) -> None:
-        self.family = family
-        self.annotated: Any = family
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        self.annotated = source
-        return core_schema.no_info_plain_validator_function(
-            self._parse,
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda config: config.model_dump()),
-        )
-
-    def _parse(self, data: Any) -> Any:
-        config = self.family.parse(data)
-        if not isinstance(config, self.annotated):
-            allowed = [kind for kind, other in self.family.kinds.items() if issubclass(other, self.annotated)]
-            raise refused(f"must be one of {', '.join(allowed)}")
-        return config
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        if cls._own_kind():
+            result = super().__get_pydantic_json_schema__(schema, handler)
+            resolved = handler.resolve_ref_schema(result)
+            resolved["required"] = ["kind", *resolved.get("required", [])]  # although it has a default in Python
+            return result
         built_in = {
             kind: config
-            for kind, config in self.family.kinds.items()
-            if issubclass(config, self.annotated) and config.__module__ == self.family.__module__
+            for kind, config in cls.kinds.items()
+            if issubclass(config, cls) and config.__module__ == cls.__module__
         }
         for config in built_in.values():
             config.model_rebuild()  # Its schema is built lazily.
@@ -357,7 +355,7 @@ class AnyKind:
             for kind, config in built_in.items()
             if not any(field.is_required() for field in config.model_fields.values())
         ]
-        if self.family.package:
+        if cls.package:
             added = {"kind": {"not": {"enum": sorted(built_in)}}}
             choices += [{"type": "object", "required": ["kind"], "properties": added}, {"type": "string"}]
         elif bare:

@@ -1,18 +1,18 @@
 """Networks, which are the denoisers of runs."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from mdpipe.params.errors import BrokenRules, refused
-from mdpipe.params.kinds import AnyKind, KindConfig, Positive
+from mdpipe.params.errors import BrokenRules, errors_at, refused
+from mdpipe.params.kinds import KindConfig, Positive
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 ConvChannels = Annotated[int, Field(ge=4, multiple_of=4)]
 """Group normalization has groups of 4 channels."""
 
 
-class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
+class NetworkConfig(KindConfig, package="mdpipe.networks"):
     """Network that maps tokens, time and class to hidden states."""
 
     can_be_causal: ClassVar[bool] = False
@@ -37,6 +37,21 @@ class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
     """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
     dropout: DropoutRate = 0.0
     """Dropout rate."""
+
+    @classmethod
+    def parse(cls, data: Any) -> Self:
+        """Return the configuration for a mapping with `kind`.
+
+        Raises:
+            ValidationError: the value is no such mapping, or names no network, or its settings break a rule.
+        """
+        if isinstance(data, str):
+            cls.class_of(data)  # An unknown kind is the first problem.
+            rule = (
+                f"must be a mapping of the kind and its settings, as {{kind: {data}, ...}}: dvc.yaml looks up the kind"
+            )
+            raise errors_at([((), data, refused(f"must be {rule}"))])
+        return super().parse(data)
 
 
 class TransformerConfig(NetworkConfig):
@@ -135,15 +150,3 @@ class UViTConfig(ConvNetConfig):
         """Yield that the heads do not have the same number of channels."""
         if self.transformer_width % self.num_heads:
             yield ("num_heads",), f"does not divide transformer_width = {self.transformer_width}"
-
-
-def _is_mapping(data: Any) -> Any:
-    if isinstance(data, str):
-        NetworkConfig.class_of(data)  # An unknown kind is the first problem.
-        raise refused(
-            f"must be a mapping of the kind and its settings, as {{kind: {data}, ...}}: dvc.yaml looks up the kind"
-        )
-    return data
-
-
-AnyNetwork = Annotated[NetworkConfig, AnyKind(NetworkConfig), BeforeValidator(_is_mapping)]

@@ -14,7 +14,7 @@ from mdpipe.params.data import AnyDataset, Dataset
 from mdpipe.params.errors import BrokenRules, Keys, problem_lines
 from mdpipe.params.kinds import MAX_NAME_LENGTH, Config, Distinct, Name, RunName, Seed
 from mdpipe.params.runs import Run
-from mdpipe.params.sources import AnySource
+from mdpipe.params.sources import Source
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
 from mdpipe.params.suites import Comparison, ImageQuality, SamplerSuite, StepsToBound, ZeroShot
 
@@ -31,7 +31,7 @@ class Params(Config):
     seed: Seed = 0
     """Key of all randomness: splits, initial weights, batches, masks, samples. A run may have its own for training and
     samples."""
-    sources: dict[Name, AnySource]
+    sources: dict[Name, Source]
     """Raw text or images, by name (stage `download`)."""
     datasets: dict[Name, AnyDataset]
     """Sources with their splits and tokenizers, by name (stages `tokenizer`, `encode`)."""

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, Tag, ValidationError, model_validator
 
 from mdpipe.params.data import ImageDataset, modality_of
-from mdpipe.params.diffusion import AnyObjective, ObjectiveConfig, ScheduledConfig
+from mdpipe.params.diffusion import ObjectiveConfig, ScheduledConfig
 from mdpipe.params.errors import BrokenRules, not_in
-from mdpipe.params.kinds import AnyKind, Config, Name, Positive, Seed, by_form
-from mdpipe.params.networks import AnyNetwork
+from mdpipe.params.kinds import Config, Name, Positive, Seed, by_form
+from mdpipe.params.networks import NetworkConfig
 from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, unfit
 from mdpipe.params.training import HardwareConfig, TrainConfig
 
@@ -49,7 +49,7 @@ class EstimatorConfig(Config):
 class FurtherBound(EstimatorConfig):
     """A bound of a trained model by another objective, such as another schedule or a number of timesteps."""
 
-    objective: Annotated[ScheduledConfig, AnyKind(ObjectiveConfig)]
+    objective: ScheduledConfig
     """The objective, one without learned parameters."""
 
 
@@ -76,9 +76,9 @@ class Run(Config):
 
     dataset: str
     """A key of `datasets`."""
-    objective: AnyObjective
+    objective: ObjectiveConfig
     """The training loss and likelihood bound."""
-    network: AnyNetwork
+    network: NetworkConfig
     """The denoiser."""
     class_cond: ClassConditioning | None = None
     """Class conditioning; null for an unconditional model."""

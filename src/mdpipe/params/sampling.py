@@ -6,10 +6,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mdpipe.params.diffusion import ObjectiveConfig, TimeGrid
-from mdpipe.params.kinds import AnyKind, Config, KindConfig, Positive
+from mdpipe.params.kinds import Config, KindConfig, Positive
 
 
-class SamplerConfig(KindConfig, package="mdpipe.diffusion.samplers", is_family=True):
+class SamplerConfig(KindConfig, package="mdpipe.diffusion.samplers"):
     """Algorithm that replaces masks by tokens."""
 
     renamed_kinds: ClassVar[dict[str, str]] = {
@@ -44,69 +44,60 @@ class AncestralConfig(PaperSamplerConfig):
     kind: Literal["ancestral"] = "ancestral"
 
 
-class AncestralStepwiseConfig(PaperSamplerConfig):
+class AncestralStepwiseConfig(PaperSamplerConfig, module="ancestral"):
     """The plain reference: one categorical over vocabulary and mask per masked position and step (Alg. 2)."""
 
     kind: Literal["ancestral_stepwise"] = "ancestral_stepwise"
-    module: ClassVar[str | None] = "ancestral"
 
 
-class TwoStageConfig(PaperSamplerConfig):
+class TwoStageConfig(PaperSamplerConfig, module="ancestral"):
     """First predict every masked token, then choose which predictions to keep (Alg. 3)."""
 
     kind: Literal["two_stage"] = "two_stage"
-    module: ClassVar[str | None] = "ancestral"
 
 
-class MaskGITSamplerConfig(DiscreteTimeSamplerConfig):
+class MaskGITSamplerConfig(DiscreteTimeSamplerConfig, module="baselines"):
     """MaskGIT's parallel decoding: keep the most confident predictions."""
 
     kind: Literal["maskgit"] = "maskgit"
-    module: ClassVar[str | None] = "baselines"
     noise_scale: Annotated[float, Field(ge=0, lt=math.inf)] = 4.5
     """Scale of the Gumbel noise added to the confidence; it decreases with time. 4.5 is MaskGIT's."""
 
 
-class ReMDMConfig(DiscreteTimeSamplerConfig):
+class ReMDMConfig(DiscreteTimeSamplerConfig, module="baselines"):
     """ReMDM: unmasked tokens may be masked again."""
 
     kind: Literal["remdm"] = "remdm"
-    module: ClassVar[str | None] = "baselines"
     eta: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Fraction of the largest possible remasking probability; 0 is ancestral sampling."""
 
 
-class PredictorCorrectorConfig(DiscreteTimeSamplerConfig):
+class PredictorCorrectorConfig(DiscreteTimeSamplerConfig, module="baselines"):
     """Ancestral steps, each followed by rounds of noising and denoising."""
 
     kind: Literal["predictor_corrector"] = "predictor_corrector"
-    module: ClassVar[str | None] = "baselines"
     num_corrector_steps: Annotated[int, Field(ge=0)] = 1
     """Corrector steps after each step."""
 
 
-class GenMD4AncestralConfig(DiscreteTimeSamplerConfig):
+class GenMD4AncestralConfig(DiscreteTimeSamplerConfig, module="ancestral"):
     """The sampler of GenMD4, whose unmasking probabilities depend on the token."""
 
     kind: Literal["genmd4_ancestral"] = "genmd4_ancestral"
-    module: ClassVar[str | None] = "ancestral"
 
 
-class FirstHittingConfig(SamplerConfig):
+class FirstHittingConfig(SamplerConfig, module="baselines"):
     """Continuous time: one token per network call, at the moment it is unmasked."""
 
     kind: Literal["first_hitting"] = "first_hitting"
-    module: ClassVar[str | None] = "baselines"
 
 
-class AutoregressiveSamplerConfig(SamplerConfig):
+class AutoregressiveSamplerConfig(SamplerConfig, module="baselines"):
     """The sampler of autoregressive models."""
 
     kind: Literal["autoregressive"] = "autoregressive"
-    module: ClassVar[str | None] = "baselines"
 
 
-AnySampler = Annotated[SamplerConfig, AnyKind(SamplerConfig)]
 Temperature = Annotated[float, Field(gt=0, lt=math.inf)]
 
 DEFAULT_SAMPLER = "ancestral"
@@ -139,7 +130,7 @@ class SampleConfig(Config):
 
     count: Positive = 16
     """Number of samples."""
-    sampler: AnySampler = AncestralConfig()
+    sampler: SamplerConfig = AncestralConfig()
     """The sampler; it must fit the objective. By default the objective's own sampler, or `ancestral`."""
     temperature: Temperature = 1.0
     """Divides the logits: below 1 sharpens, above 1 flattens."""

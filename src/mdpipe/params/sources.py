@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, Tag
 from mdpipe.file_formats import ending, refusal
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.errors import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN, BrokenRules
-from mdpipe.params.kinds import AnyKind, Config, Distinct, KindConfig, Positive, WatchedPath, by_form
+from mdpipe.params.kinds import Config, Distinct, KindConfig, Positive, WatchedPath, by_form
 
 Modality = Literal["text", "image"]
 ImageMode = Literal["L", "RGB"]
@@ -67,7 +67,7 @@ def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
     return {None: files} if isinstance(files, str) else dict(files.items())
 
 
-class Source(KindConfig, is_family=True):
+class Source(KindConfig):
     """Raw text or images, as the `download` stage fetches them."""
 
     column_keys: ClassVar[tuple[str, ...]] = ()
@@ -392,6 +392,3 @@ class CatalogSource(Source):
     def resolve(self) -> Source:
         """Return the source that the entry refers to."""
         return Source.parse({**find_entry(self.name).source, "path": self.path})
-
-
-AnySource = Annotated[Source, AnyKind(Source)]

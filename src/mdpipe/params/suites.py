@@ -11,10 +11,9 @@ from pydantic import Field
 from mdpipe.params.data import Protocols, TextDataset, modality_of
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import BrokenRules, not_in
-from mdpipe.params.kinds import AnyKind, Config, Distinct, KindConfig, MappingOfNames, Name, Positive, RunName, RunNames
+from mdpipe.params.kinds import Config, Distinct, KindConfig, MappingOfNames, Name, Positive, RunName, RunNames
 from mdpipe.params.runs import EstimatorConfig
 from mdpipe.params.sampling import (
-    AnySampler,
     DiscreteTimeSamplerConfig,
     SamplerConfig,
     Temperature,
@@ -147,7 +146,7 @@ class SamplerSuite(Config):
     runs: dict[RunName, ReferenceModel] = {}
     """The runs to sample from, keys of `runs`, each with its reference model. Of a run with `seeds`, the name means the
     training with the first seed, and NAME-seedN another one."""
-    samplers: list[AnySampler] = []
+    samplers: list[SamplerConfig] = []
     """The samplers, at most one of each kind."""
     steps: Annotated[list[Positive], Distinct] = [8, 16, 32, 64]
     """Numbers of steps at which each sampler with a time grid is run; the samplers' own are not used."""
@@ -205,7 +204,7 @@ class SamplerSuite(Config):
         ]
 
 
-class FeatureNetworkConfig(KindConfig, is_family=True):
+class FeatureNetworkConfig(KindConfig):
     """The network whose features FID, precision and recall are computed from."""
 
     dataset: str
@@ -249,7 +248,7 @@ class MeasuredRun(Config):
     """Number of samples, drawn by the run's own sampler. FID depends on it: compare only equal numbers."""
     batch_size: Positive = 128
     """Samples per batch."""
-    samplers: dict[Name, AnySampler] = {}
+    samplers: dict[Name, SamplerConfig] = {}
     """Further samplers of the same model, by name, whose samples are measured as well, as many of each."""
 
     def broken_rules(self) -> BrokenRules:
@@ -261,7 +260,7 @@ class MeasuredRun(Config):
 class ImageQuality(Config):
     """Measure samples of images: FID, precision and recall, Inception score, nearest neighbors, class accuracy."""
 
-    features: dict[Name, Annotated[FeatureNetworkConfig, AnyKind(FeatureNetworkConfig)]] = {}
+    features: dict[Name, FeatureNetworkConfig] = {}
     """Feature networks, by name (stage `fit_features`)."""
     runs: dict[RunName, MeasuredRun] = {}
     """The runs of images to measure, keys of `runs` (stage `measure_images`). A run with `seeds` is measured once per

@@ -5,10 +5,10 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mdpipe.params.errors import BrokenRules
-from mdpipe.params.kinds import AnyKind, Config, KindConfig, Positive
+from mdpipe.params.kinds import Config, KindConfig, Positive
 
 
-class OptimizerConfig(KindConfig, is_family=True):
+class OptimizerConfig(KindConfig):
     """Optimizer; its peak learning rate is that of `train`."""
 
     beta2: Annotated[float, Field(gt=0, lt=1)] = 0.999
@@ -57,10 +57,7 @@ class NorMuonConfig(MatrixOptimizerConfig):
     """Decay rate of the rows' mean square."""
 
 
-AnyOptimizer = Annotated[OptimizerConfig, AnyKind(OptimizerConfig)]
-
-
-class LRScheduleConfig(KindConfig, is_family=True):
+class LRScheduleConfig(KindConfig):
     """Learning rate after the warm-up, from its peak to 0 after the last step."""
 
 
@@ -79,9 +76,6 @@ class WarmupStableDecayConfig(LRScheduleConfig):
     shape: Literal["linear", "1-sqrt"] = "linear"
     """Factor of the peak at a fraction p of the decay: `linear`, 1 - p, or `1-sqrt`, 1 - sqrt(p) (Hägele et al. 2024,
     arXiv:2405.18392)."""
-
-
-AnyLRSchedule = Annotated[LRScheduleConfig, AnyKind(LRScheduleConfig)]
 
 
 class ValidationConfig(Config):
@@ -112,9 +106,9 @@ class TrainConfig(Config):
     """Peak learning rate, reached after the warm-up; `lr_schedule` then decays it to 0 at the last step."""
     warmup_steps: Annotated[int, Field(ge=0)] = Field(default_factory=lambda data: min(2000, data["steps"] // 10))
     """Steps of linear warm-up; fewer than `steps`. By default the paper's 2,000, or a tenth of a shorter run."""
-    lr_schedule: AnyLRSchedule = CosineDecayConfig()
+    lr_schedule: LRScheduleConfig = CosineDecayConfig()
     """Decay of the learning rate after the warm-up."""
-    optimizer: AnyOptimizer = AdamWConfig()
+    optimizer: OptimizerConfig = AdamWConfig()
     """Optimizer and its settings."""
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     """Clip the global gradient norm to this value; null for no clipping."""
