@@ -13,7 +13,7 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -102,8 +102,8 @@ def prepare(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -
         require_usable(params, with_sources=False)
         acquire_workflow_lock()
         repair_lock_file(dry_run=dry_run)
-        with current_replicates(params, dry_run=dry_run):
-            planned = mark_stale_stages(repo, stages, params, dry_run=dry_run)
+        with params_for_dvc(params, dry_run=dry_run):
+            planned = mark_stale_stages(repo, stages, dry_run=dry_run)
         due = [stage for stage in stages if stage.name in planned]
         require_writable_outputs(due)
         require_fitting_sources(params, due)
@@ -218,10 +218,10 @@ def repair_lock_file(*, dry_run: bool) -> None:
     )
 
 
-def mark_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_run: bool) -> set[str]:
+def mark_stale_stages(repo: Repo, stages: list[Stage], *, dry_run: bool) -> set[str]:
     """Request exactly the stages that DVC reports as stale, and return them with all their dependents.
 
-    The stage `resolve` runs here, because DVC compares the resolved params.
+    The stage `resolve` runs here, because DVC compares the resolved params; not in a dry run, which has written them.
 
     Raises:
         BlockingIOError: another DVC process is running in this folder.
@@ -230,15 +230,9 @@ def mark_stale_stages(repo: Repo, stages: list[Stage], params: Params, *, dry_ru
     try:
         for line in repair_rwlock(repo):
             sys.stderr.write(f"{line}\n")
-        if dry_run:
-            with _restored(RESOLVED_PARAMS_FILE):
-                write_if_changed(RESOLVED_PARAMS_FILE, dump_params(params))
-                stale = _stale_stages(repo)
-            stale.pop(RESOLVE, None)
-        else:
-            if repo.status(targets=[RESOLVE]):
-                repo.reproduce(targets=[RESOLVE], single_item=True)
-            stale = _stale_stages(repo)
+        if not dry_run and repo.status(targets=[RESOLVE]):
+            repo.reproduce(targets=[RESOLVE], single_item=True)
+        stale = {name: changes for name, changes in _stale_stages(repo).items() if name != RESOLVE}
     except LockError as error:
         holders = ", ".join(lock_holders(repo))
         raise BlockingIOError(
@@ -274,24 +268,25 @@ def _stale_stages(repo: Repo) -> dict[str, list[Any]]:
 
 
 @contextmanager
-def current_replicates(params: Params, *, dry_run: bool) -> Iterator[None]:
-    """Write params.replicates.yaml, which DVC's templates read, and restore it after the block in a dry run."""
-    with _restored(REPLICATES_FILE) if dry_run else nullcontext():
-        write_replicates(params)
-        yield
+def params_for_dvc(params: Params, *, dry_run: bool) -> Iterator[None]:
+    """Write params.replicates.yaml, which DVC's templates read.
 
-
-@contextmanager
-def _restored(file: Path) -> Iterator[None]:
-    """Give a file its content back, or remove it if it was missing, when the block ends."""
-    before = file.read_bytes() if file.exists() else None
+    A dry run also writes the resolved params, as the stage `resolve` would, and puts back what was there after the
+    block.
+    """
+    files = (REPLICATES_FILE, RESOLVED_PARAMS_FILE) if dry_run else ()
+    before = {file: file.read_bytes() if file.exists() else None for file in files}
     try:
+        write_replicates(params)
+        if dry_run:
+            write_if_changed(RESOLVED_PARAMS_FILE, dump_params(params))
         yield
     finally:
-        if before is None:
-            file.unlink(missing_ok=True)
-        elif file.read_bytes() != before:
-            atomic_write(file, before)
+        for file, content in before.items():
+            if content is None:
+                file.unlink(missing_ok=True)
+            elif file.read_bytes() != content:
+                atomic_write(file, content)
 
 
 def require_writable_outputs(stages: Iterable[Stage]) -> None:

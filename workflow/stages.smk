@@ -11,7 +11,7 @@ sys.path[:0] = SOURCES
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.get("PYTHONPATH")]))
 
 from mdpipe.params import load_params
-from workflow.engine import current_replicates, exit_with, open_repo, patch_snakemake, prepare, request_file
+from workflow.engine import exit_with, open_repo, params_for_dvc, patch_snakemake, prepare, request_file
 from workflow.graph import inputs_of, is_folder, read_stages
 from workflow.sort_lock import sort_lock
 
@@ -23,7 +23,7 @@ except ValueError as error:
 
 dry_run = workflow.output_settings.dryrun  # `workflow.dryrun` is not set yet.
 # A job's process reads this file too: only the main one may write for DVC or ask it, and only while no stage runs.
-with current_replicates(all_params, dry_run=dry_run) if workflow.is_main_process else nullcontext():
+with params_for_dvc(all_params, dry_run=dry_run) if workflow.is_main_process else nullcontext():
     stages = read_stages(repo, all_params)
 patch_snakemake(stages)
 planned = set()

@@ -34,13 +34,10 @@ HINTS = {
 }
 """Hints for files that no kind reads."""
 READABLE = {
-    "csv": (".csv", ".tsv"),
-    "image_tar": (".tar",),
-    "jsonl": (".jsonl", ".ndjson"),
-    "parquet": (".parquet", ".arrow"),
-    "parquet_images": (".parquet", ".arrow"),
-    "text": (".csv", ".tsv", ".jsonl", ".ndjson"),
+    kind: tuple(suffix for suffix in KIND_OF if KIND_OF[suffix] == kind)
+    for kind in ("csv", "image_tar", "jsonl", "parquet")
 }
+READABLE |= {"parquet_images": READABLE["parquet"], "text": READABLE["csv"] + READABLE["jsonl"]}
 """The endings above that a kind reads; a kind that is not listed checks its files itself."""
 
 

@@ -80,11 +80,11 @@ def test_the_locks_of_a_live_process_stay_and_it_is_named(repo, process):
     assert repair_rwlock(repo) == []
     assert TABLE.read_bytes() == before
     with pytest.raises(BlockingIOError, match=rf"DVC is at work in this folder \(process {process.pid}: dvc repro\)"):
-        mark_stale_stages(repo, [], PARAMS, dry_run=False)
+        mark_stale_stages(repo, [], dry_run=False)
     assert unlock() == f"in use by process {process.pid}: dvc repro"
     process.kill()
     process.wait()
-    mark_stale_stages(repo, [], PARAMS, dry_run=False)
+    mark_stale_stages(repo, [], dry_run=False)
 
 
 def test_the_holder_of_the_lock_of_the_whole_repository_is_named(repo):

@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 from dvc.repo import Repo
 
-from mdpipe.params import RESOLVED_PARAMS_FILE, dump_params, load_params
+from mdpipe.params import PARAMS_FILE, RESOLVED_PARAMS_FILE, dump_params, load_params
+from mdpipe.params.root import REPLICATES_FILE
 from mdpipe.pipeline.provenance import RESOLVE
 from workflow.engine import (
     DAG,
@@ -21,6 +22,7 @@ from workflow.engine import (
     ignore_clock_skew,
     mark_stale_stages,
     open_repo,
+    params_for_dvc,
     repair_lock_file,
     request_file,
     require_writable_outputs,
@@ -99,7 +101,7 @@ def test_a_stale_stage_is_newer_than_outputs_of_the_future(monkeypatch: pytest.M
         os.utime(path, (2**32, 2**32))
     stage = Stage("stale", "", (), ("folder", "file.json", "missing.json"), 1, 0, 1, 1, "", ())
     repo = SimpleNamespace(status=lambda targets=None: {} if targets else {"stale": []})
-    mark_stale_stages(repo, [stage], load_params(SMOKE), dry_run=False)
+    mark_stale_stages(repo, [stage], dry_run=False)
     assert all(path.stat().st_mtime < request_file("stale").stat().st_mtime for path in outputs)
 
 
@@ -156,9 +158,12 @@ def test_a_dry_run_asks_with_new_params_and_leaves_the_old_ones(monkeypatch: pyt
         return {RESOLVE: [], "train@chars_md4": []}
 
     RESOLVED_PARAMS_FILE.write_text("seed: 1\n")
-    params = load_params(SMOKE)
+    shutil.copy(SMOKE, PARAMS_FILE)
+    params = load_params()
     repo = SimpleNamespace(status=status)
-    planned = mark_stale_stages(repo, [], params, dry_run=True)
+    with params_for_dvc(params, dry_run=True):
+        planned = mark_stale_stages(repo, [], dry_run=True)
     assert planned == {"train@chars_md4"}
     assert seen == [dump_params(params)]
     assert RESOLVED_PARAMS_FILE.read_text() == "seed: 1\n"
+    assert not REPLICATES_FILE.exists()

@@ -27,10 +27,6 @@ class MeasureConfig(KindConfig):
     is_ratio: ClassVar[bool] = False
     """True for a ratio, which is estimated by its logarithm."""
 
-    def problems(self, params: "Params") -> BrokenRules:
-        """Yield runs, bounds and samplers that do not exist, or do not fit each other, with the path of the key."""
-        raise NotImplementedError
-
 
 class PairedConfig(MeasureConfig):
     """A measure of two runs."""

@@ -1,13 +1,12 @@
 """The `datasets` of params.yaml: sources with their splits, tokenizers and packing."""
 
 import re
-from collections.abc import Collection, Mapping
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
-from pydantic import BeforeValidator, Field, GetPydanticSchema
+from pydantic import BeforeValidator, Field, GetPydanticSchema, ValidatorFunctionWrapHandler, model_validator
 
-from mdpipe.params.errors import BrokenRules, Missing, did_you_mean, not_in, refused
+from mdpipe.params.errors import BrokenRules, did_you_mean, not_in, refused
 from mdpipe.params.kinds import Config, Fraction, KindConfig, Name, Positive
 from mdpipe.params.sources import Modality
 
@@ -235,6 +234,18 @@ class Packing(Config):
         "remainder": "drop_last",
     }
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _find_named(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Self:
+        """Accept the name of a convention for its settings."""
+        if isinstance(data, str) and data in PACKINGS:
+            return cast("Self", handler(PACKINGS[data].model_dump()))
+        if isinstance(data, dict | Packing):
+            return cast("Self", handler(data))
+        hint = did_you_mean(data, PACKINGS) if isinstance(data, str) else ""
+        keys = ", ".join(cls.model_fields)
+        raise refused(f"must be one of {', '.join(PACKINGS)}{hint}, or a mapping with the keys {keys}")
+
     def stream_tokens(self, seq_len: int) -> int:
         """Return the number of tokens of the stream in a window."""
         return seq_len - 2 * self.wrap_with_eos
@@ -259,25 +270,9 @@ PACKINGS = {
 which MD4 follows; MDLM's in training; and in its zero-shot evaluation."""
 
 
-def _find_named(value: Any, known: Mapping[str, Packing]) -> Any:
-    """Return a convention that has a name; a mapping is one without."""
-    if isinstance(value, str) and value in known:
-        return known[value]
-    if isinstance(value, dict | Packing | Missing):
-        return value
-    hint = did_you_mean(value, known) if isinstance(value, str) else ""
-    keys = ", ".join(type(known["stream"]).model_fields)
-    raise refused(f"must be one of {', '.join(known)}{hint}, or a mapping with the keys {keys}")
-
-
-NamedPacking = Annotated[
-    Packing,
-    BeforeValidator(
-        partial(_find_named, known=PACKINGS),
-        json_schema_input_type=Literal[*PACKINGS] | Packing,
-    ),
-]
-"""A convention by name, or a mapping."""
+def _or_a_name(schema: dict[str, Any]) -> None:
+    """Accept the names of conventions in the JSON Schema."""
+    schema["anyOf"] = [{"enum": [*PACKINGS], "type": "string"}, {"$ref": schema.pop("$ref")}]
 
 
 class Protocol(Packing):
@@ -294,33 +289,24 @@ class Protocol(Packing):
             yield ("stride",), "windows that overlap are not wrapped: set wrap_with_eos to false, or stride to null"
 
 
-PROTOCOLS = {name: Protocol(**packing.model_dump()) for name, packing in PACKINGS.items()}
-"""A protocol for each packing, without overlap."""
-
-NamedProtocol = Annotated[Protocol, BeforeValidator(partial(_find_named, known=PROTOCOLS))]
-
-
 def _named_protocols(value: Any) -> Any:
     """Return protocols as a mapping; a name without a value is the name of a packing."""
-    match value:
-        case None:
-            return {"stream": "stream"}
-        case str():
-            return {value: _find_named(value, PROTOCOLS)}
-        case dict() if value:
-            for name in (name for name in PROTOCOLS if value.get(name) not in (None, PROTOCOLS[name])):
-                # params.resolved.yaml has the settings of the named packings, too.
-                if value[name] != PROTOCOLS[name].model_dump():
-                    raise refused(f"{name!r} is a packing that exists; a protocol of your own needs another name")
-            return {
-                name: _find_named(name, PROTOCOLS) if protocol is None else protocol for name, protocol in value.items()
-            }
-    names = ", ".join(map(str, value)) if isinstance(value, list) else "sedd, mdlm_zero_shot"
-    raise refused(f"must be the name of a protocol, or a mapping of at least one; write {{{names}}}")
+    if value is None or isinstance(value, str):
+        name = "stream" if value is None else value
+        return {name: Protocol.model_validate(name)}
+    if not isinstance(value, dict) or not value:
+        names = ", ".join(map(str, value)) if isinstance(value, list) else "sedd, mdlm_zero_shot"
+        raise refused(f"must be the name of a protocol, or a mapping of at least one; write {{{names}}}")
+    for name in PACKINGS.keys() & value.keys():
+        # params.resolved.yaml has the settings of the named packings, too.
+        named = Protocol.model_validate(name)
+        if value[name] not in (None, named, named.model_dump()):
+            raise refused(f"{name!r} is a packing that exists; a protocol of your own needs another name")
+    return {name: Protocol.model_validate(name) if protocol is None else protocol for name, protocol in value.items()}
 
 
 Protocols = Annotated[
-    dict[Name, NamedProtocol],
+    dict[Name, Protocol],
     BeforeValidator(
         _named_protocols,
         json_schema_input_type=Literal[*PACKINGS] | dict[str, Protocol | None] | None,
@@ -362,7 +348,7 @@ class TextDataset(Dataset):
 
     tokenizer: TextTokenizer
     """Conversion of text to tokens."""
-    packing: NamedPacking = PACKINGS["stream"]
+    packing: Annotated[Packing, Field(json_schema_extra=_or_a_name)] = PACKINGS["stream"]
     """The convention by which documents become windows: its name, or a mapping."""
     seq_len: Annotated[int, Field(ge=4, le=65_536)]
     """Tokens per window: the sequence length of the model."""

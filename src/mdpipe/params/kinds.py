@@ -15,7 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Self, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -34,6 +34,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, BrokenRules, Keys, Missing, did_you_mean, errors_at, refused
+
+if TYPE_CHECKING:
+    from mdpipe.params.root import Params
 
 MAX_NAME_LENGTH = 64
 """File names contain the name and its stage; file systems allow 255 bytes, some 143."""
@@ -130,6 +133,10 @@ class Config(BaseModel):
 
     def broken_rules(self) -> BrokenRules:
         """Yield the rules between settings that are broken, each with the path of the key to report."""
+        yield from ()
+
+    def problems(self, params: "Params") -> BrokenRules:  # noqa: ARG002
+        """Yield what does not fit other sections of params.yaml, each with the path of the key."""
         yield from ()
 
     @model_validator(mode="wrap")

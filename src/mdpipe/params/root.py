@@ -1,7 +1,7 @@
 """The whole of params.yaml: read, checked, and written with all defaults filled in."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import md5
 from pathlib import Path
 from typing import Annotated, Any
@@ -96,22 +96,9 @@ class Params(Config):
 
     def broken_rules(self) -> BrokenRules:
         """Yield names that do not exist, and sections that do not fit each other."""
-        for name, source in self.sources.items():
-            yield from _within(("sources", name), source.problems())
-        for name, dataset in self.datasets.items():
-            yield from _within(("datasets", name), dataset.problems(self))
         yield from self._seed_problems()
-        for name, run in self.runs.items():
-            yield from _within(("runs", name), run.problems(self))
-        for index, pair in enumerate(self.comparisons):
-            yield from _within(("comparisons", index), pair.problems(self))
-        if self.steps_to_bound is not None:
-            yield from _within(("steps_to_bound",), self.steps_to_bound.problems(self))
-        yield from _within(("zero_shot",), self.zero_shot.problems(self))
-        yield from _within(("samplers",), self.samplers.problems(self))
-        yield from _within(("image_quality",), self.image_quality.problems(self))
-        for name, claim in self.claims.items():
-            yield from _within(("claims", name, "measure"), claim.measure.problems(self))
+        for section, config in _sections(self):
+            yield from (((*section, *keys), rule) for keys, rule in config.problems(self))
 
     def _seed_problems(self) -> BrokenRules:
         """Yield names of runs that are taken by the replicates of others, or whose replicates have too long names."""
@@ -126,9 +113,13 @@ class Params(Config):
                 yield ("runs", name, "seeds"), rule
 
 
-def _within(section: Keys, problems: BrokenRules) -> BrokenRules:
-    """Yield the problems of a section, by the path of their keys in params.yaml."""
-    return (((*section, *keys), rule) for keys, rule in problems)
+def _sections(value: Any, keys: Keys = ()) -> Iterator[tuple[Keys, Config]]:
+    """Yield all sections of a value, each with its path."""
+    if isinstance(value, Config):
+        yield keys, value
+    parts = value.items() if isinstance(value, dict) else value if isinstance(value, Config) else ()
+    for key, part in enumerate(value) if isinstance(value, list) else parts:
+        yield from _sections(part, (*keys, key))
 
 
 class ParamsError(ValueError):

@@ -2,7 +2,7 @@
 
 import codecs
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, Tag
 
@@ -10,6 +10,9 @@ from mdpipe.file_formats import ending, refusal
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.errors import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN, BrokenRules
 from mdpipe.params.kinds import Config, Distinct, KindConfig, Positive, WatchedPath, by_form
+
+if TYPE_CHECKING:
+    from mdpipe.params.root import Params
 
 Modality = Literal["text", "image"]
 ImageMode = Literal["L", "RGB"]
@@ -119,7 +122,7 @@ class Source(KindConfig):
         """Return the source that is read: the one that a catalog entry refers to, else this one."""
         return self
 
-    def problems(self) -> BrokenRules:
+    def problems(self, params: "Params") -> BrokenRules:  # noqa: ARG002
         """Yield files that the kind does not read, by their names."""
         path = Path(self.path)
         if not path.is_dir() and (why := refusal(self.kind, ending(self.path))):
@@ -247,11 +250,11 @@ class HuggingFaceSource(ColumnsSource, DecodedImageSource):
         """Return the columns of text or images, with the keys of their settings."""
         return dict.fromkeys(self.columns, "columns") if self.image_column is None else super().named_columns
 
-    def problems(self) -> BrokenRules:
+    def problems(self, params: "Params") -> BrokenRules:
         """Yield a folder that DVC does not watch, too."""
         if (folder := Path(self.name)).is_dir() and not folder.resolve().is_relative_to(Path(self.path).resolve()):
             yield ("path",), f"`name` is a folder here, and DVC watches only `path`: set it to {self.name!r}, too"
-        yield from super().problems()
+        yield from super().problems(params)
 
 
 class UrlSource(DocumentSource):

@@ -11,7 +11,7 @@ file that was edited and restored may have been read in between.
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from mdpipe.params.root import PARAMS_FILE, RESOLVED_PARAMS_FILE, ParamsError, read_params
-from mdpipe.processes import DVC_MARK
+from mdpipe.processes import DVC_MARK, TORCHRUN_MARK
 
 DVC_FILE = Path("dvc.yaml")
 RESOLVE = "resolve"
@@ -28,8 +28,6 @@ IGNORE_FILE = Path(".dvcignore")
 LOOPS = {"foreach", "matrix"}
 VARIABLE = re.compile(r"\$\{([\w.]+)\}")
 """A template of DVC, such as `${item.source}`."""
-TORCHRUN = "TORCHELASTIC_RUN_ID"
-"""Set by torchrun in the processes that it starts; without it, RANK comes from another launcher."""
 NAMED_INPUTS = 3
 """Maximum number of changed inputs that the error lists by name."""
 
@@ -41,8 +39,8 @@ class StaleInputsError(ValueError):
     """An input of the stage changed while the stage ran."""
 
 
-_watched: list[Callable[[Any], list[str]]] = []
-"""After `watch_inputs`, what returns the changed inputs of the stage, given the present params."""
+_watched: list[tuple[str, Sequence[str], dict[str, Any]]] = []
+"""After `watch_inputs`: the stage, its arguments, and its inputs before it started."""
 
 
 def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
@@ -56,22 +54,18 @@ def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
         params: content of the stage's params file.
     """
     runs_in_dvc = os.environ.get(DVC_MARK, "").partition("@")[0] == command
-    is_main_process = TORCHRUN not in os.environ or os.environ.get("RANK", "0") == "0"
+    # Without torchrun, RANK comes from another launcher.
+    is_main_process = TORCHRUN_MARK not in os.environ or os.environ.get("RANK", "0") == "0"
     if runs_in_dvc and is_main_process:
-        before = stage_inputs(command, names, params)
-
-        def changed_inputs(later: Any) -> list[str]:
-            after = stage_inputs(command, names, later)
-            return [name for name in {**before, **after} if before.get(name) != after.get(name)]
-
-        _watched[:] = [changed_inputs]
+        _watched[:] = [(command, names, stage_inputs(command, names, params))]
 
 
 def require_unchanged_inputs() -> None:
     """Raise StaleInputsError if an input of the stage has changed since `watch_inputs`."""
-    for changed_inputs in _watched:
+    for command, names, before in _watched:
         try:
-            changed = changed_inputs(read_params(stage_params_file()))
+            after = stage_inputs(command, names, read_params(stage_params_file()))
+            changed = [name for name in {**before, **after} if before.get(name) != after.get(name)]
         except ParamsError:
             changed = [str(stage_params_file())]
         if changed:
