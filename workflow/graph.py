@@ -13,7 +13,7 @@ from dvc.utils.serialize import load_yaml
 
 from mdpipe.params import Params
 from mdpipe.pipeline.preflight import missing_paths
-from mdpipe.pipeline.provenance import RESOLVE
+from mdpipe.pipeline.provenance import RESOLVE, listed_outputs
 
 ALL = "all"
 """The rule of the Snakefile that makes everything; the default."""
@@ -153,21 +153,17 @@ def _stage(name: str, entry: dict[str, Any], params: Params) -> Stage:
             return int(getattr(params.runs[name.partition("@")[2]].hardware, value.removeprefix("hardware.")))
         return value
 
-    outputs = [path for key in ("outs", "metrics", "plots") for path in _paths(entry.get(key, []))]
     meta = entry["meta"]
     return Stage(
         name=name,
         description=entry["desc"],
-        dependencies=tuple(_paths(entry.get("deps", []))),
-        outputs=tuple(outputs),
+        dependencies=tuple(map(_in_one_spelling, entry.get("deps", []))),
+        outputs=tuple(map(_in_one_spelling, listed_outputs(entry))),
         **{key: number(meta[key]) for key in ("threads", "gpus", "mem_mb", "runtime")},
         category=meta["category"],
         shown=tuple(meta.get("shown", [])),
     )
 
 
-def _paths(entries: list[Any]) -> Iterator[str]:
-    """Yield the paths of entries, which are paths or one-key mappings from a path to its options."""
-    for entry in entries:
-        path = entry if isinstance(entry, str) else next(iter(entry))
-        yield str(PurePosixPath(path))  # Snakemake refuses `a//b`, and knows outputs by one spelling.
+def _in_one_spelling(path: str) -> str:
+    return str(PurePosixPath(path))  # Snakemake refuses `a//b`, and knows outputs by one spelling.

@@ -107,14 +107,14 @@ def stage_params_file() -> Path:
 def stage_outputs(command: str, names: Sequence[str], params: Any) -> list[Path]:
     """Return the outputs of a stage of dvc.yaml."""
     definition, scope = _definition(command, names, params)
-    return [Path(fill_template(out, scope)) for out in _outputs(definition)]
+    return [Path(fill_template(out, scope)) for out in listed_outputs(definition)]
 
 
 def output_patterns() -> list[Path]:
     """Return the outputs of all stages of dvc.yaml with `foreach` or `matrix`, with * for names."""
     stages = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
     loops = [entry["do"] if "foreach" in entry else entry for entry in stages.values() if entry.keys() & LOOPS]
-    return [Path(VARIABLE.sub("*", out)) for definition in loops for out in _outputs(definition)]
+    return [Path(VARIABLE.sub("*", out)) for definition in loops for out in listed_outputs(definition)]
 
 
 def _definition(command: str, names: Sequence[str], params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -129,7 +129,7 @@ def _definition(command: str, names: Sequence[str], params: Any) -> tuple[dict[s
     return entry, {}
 
 
-def _outputs(definition: Mapping[str, Any]) -> Iterator[str]:
+def listed_outputs(definition: Mapping[str, Any]) -> Iterator[str]:
     """Yield the paths of outputs; one with options is the only key of a mapping."""
     listed = (out for key in ("outs", "metrics", "plots") for out in definition.get(key, []))
     yield from (out if isinstance(out, str) else next(iter(out)) for out in listed)
