@@ -42,15 +42,12 @@ ONE_CALL_PER_STEP = ("maskgit", "genmd4_ancestral")
 
 @dataclass(frozen=True)
 class Row:
-    """Resources that a stage takes."""
+    """Bytes that a stage downloads and keeps (data, models, checkpoints), tokens read or sampled, FLOPs."""
 
     stage: str
     download: float = 0
-    """Bytes."""
     disk: float = 0
-    """Bytes of data, models and checkpoints."""
     tokens: float = 0
-    """Read, trained on or sampled."""
     flops: float = 0
     is_estimate: bool = False
     """True if a size of data is an estimate."""
@@ -58,12 +55,10 @@ class Row:
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """FLOPs of a run's network; unknown if its vocabulary is."""
+    """F and P, including the objective's weights, of a run's network; unknown if its vocabulary is."""
 
     forward: float = math.nan
-    """F."""
     weights: float = math.nan
-    """P, including the objective's."""
     is_exact: bool = False
     """True if one Monte Carlo sample is enough, since the likelihood is exact."""
 

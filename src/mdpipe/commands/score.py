@@ -138,7 +138,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     sys.stderr.write(describe_changes(file, encoded))
     requests = [request for one in encoded for request in one.requests]
     bounds = iter(bound_requests(model, requests, num_mc_samples, batch_size, seed))
-    scored = [(one, [next(bounds) for _ in one.requests]) for one in encoded]
+    scored = [(one, [next(bounds).scaled(1 / math.log(2)) for _ in one.requests]) for one in encoded]
     rows = [
         {
             "line": one.item.line,
@@ -252,15 +252,14 @@ def encode_request(tokenizer: Tokenizer, context: str, continuation: str, window
 def bound_requests(
     model: TrainedModel, requests: Sequence[Request], num_mc_samples: int, batch_size: int, seed: int
 ) -> list[Estimate]:
-    """Bound -log2 p of the targets of each request, with a progress bar on the standard error."""
+    """Bound -log p, in nats, of the targets of each request, with a progress bar on the standard error."""
     tokens, targets = [ids for ids, _ in requests], [is_target for _, is_target in requests]
     surprisal = unigram_surprisal(np.load(model.directory / UNIGRAM))
     rng = CounterRNG(seed, "score")
     with count_steps("scoring") as show:
-        bounds = conditional_bound(
+        return conditional_bound(
             model.objective, model.network, tokens, targets, surprisal, num_mc_samples, batch_size, rng, show
         )
-    return [bound.scaled(1 / math.log(2)) for bound in bounds]
 
 
 def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]]) -> str:
@@ -335,7 +334,7 @@ class RunLM:
 
     def _log_likelihoods(self, requests: Sequence[Request]) -> list[float]:
         bounds = bound_requests(self.model, requests, self.num_mc_samples, self.batch_size, self.seed)
-        return [-bound.value * math.log(2) for bound in bounds]
+        return [-bound.value for bound in bounds]
 
 
 def rolling_windows(ids: NDArray[np.int64], window: int) -> list[Request]:
