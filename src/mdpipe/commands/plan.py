@@ -270,8 +270,8 @@ def _notes(plan: Plan, mfu: float, peak: float, *, is_known: bool) -> Iterator[s
     """Yield what the numbers rest on, the memory of training, and whether something is unknown."""
     yield (
         f"GPU-hours: at {mfu:.0%} of {peak:g} TFLOP/s. FLOPs: the networks' matrix products, with the head at every"
-        " position; three forward passes per example in training, at most one per token in sampling by ancestral. Disk"
-        " and memory: with AdamW's two moments, of which Muon has one for matrices."
+        " position; three forward passes per example in training, and upper limits for the samplers ancestral and"
+        " autoregressive. Disk and memory: with AdamW's two moments, of which Muon has one for matrices."
     )
     replicates = plan.params.replicates()
     for name, names in replicates.items():
