@@ -33,7 +33,7 @@ def with_source(source: dict[str, Any], **dataset: Any) -> dict[str, Any]:
 def rows_of(params: Params | dict[str, Any]) -> dict[str, Row]:
     """The rows of a plan by stage."""
     checked_params = parse_params(params) if isinstance(params, dict) else params
-    return {row.stage: row for row in Plan.of(checked_params).rows()}
+    return {row.stage: row for row in Plan(checked_params).rows()}
 
 
 def owt_small() -> dict[str, Any]:

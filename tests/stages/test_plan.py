@@ -1,18 +1,16 @@
 """`mdpipe plan`: its numbers are those of a count by hand, and it marks estimates and what is unknown."""
 
+import math
 import re
 import subprocess
 import sys
 
 import pytest
-import torch
 
 from mdpipe.cli import app
-from mdpipe.commands.plan import Plan, describe, format_sum
-from mdpipe.commands.plan_sources import UNKNOWN, Estimate, total
+from mdpipe.commands.plan import Plan, describe, format_number, format_sum
 from mdpipe.networks.base import build_uninitialized
 from mdpipe.params import load_params, parse_params
-from mdpipe.training import performance
 from mdpipe.training.performance import forward_flops
 from tests.stages.planning import FILES, asked_for, owt_small, rows_of, smoke, with_source
 
@@ -26,7 +24,7 @@ def plans(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("empty"))
         loaded = {name: load_params(file) for name, file in FILES.items()}
-        return {name: (params, list(Plan.of(params).rows())) for name, params in loaded.items()}
+        return {name: (params, list(Plan(params).rows())) for name, params in loaded.items()}
 
 
 @pytest.fixture(params=list(FILES))
@@ -56,10 +54,10 @@ def test_every_stage_that_would_run_has_a_row(planned):
 
 def test_totals_are_the_sums_of_the_rows(planned):
     params, rows = planned
-    flops = total(row.flops for row in rows if not row.flops.is_unknown)
+    flops = sum(row.flops for row in rows if not math.isnan(row.flops))
     printed = next(line for line in describe(params, 0.4, 989).splitlines() if line.startswith("total"))
-    assert flops.format() in printed
-    assert ("at least" in printed) == any(row.disk.is_unknown or row.tokens.is_unknown for row in rows)
+    assert format_number(flops) in printed
+    assert ("at least" in printed) == any(math.isnan(row.disk + row.tokens) for row in rows)
 
 
 def test_training_costs_what_a_count_by_hand_gives(default_suite):
@@ -74,16 +72,16 @@ def test_training_costs_what_a_count_by_hand_gives(default_suite):
     layers, width, length, vocabulary = run.network.num_layers, run.network.hidden_size, 128, 27
     layer = 2 * length * 12 * width**2 + 4 * length**2 * width
     forward = layers * layer + 2 * length * width * vocabulary
-    assert rows["train@chars_md4"].flops == Estimate(3 * forward * run.train.batch_size * run.train.steps)
-    assert rows["train@chars_md4"].tokens == Estimate(run.train.steps * run.train.batch_size * length)
+    assert rows["train@chars_md4"].flops == 3 * forward * run.train.batch_size * run.train.steps
+    assert rows["train@chars_md4"].tokens == run.train.steps * run.train.batch_size * length
 
 
 def test_openwebtext_takes_six_flops_per_weight_and_token(empty):
     """6 N D by hand: N = 12 layers of 12 D^2 and the head, D = 512 x 1024 x 1,000,000 tokens."""
     row = rows_of(owt_small())["train@owt"]
     weights, tokens = 12 * 12 * 768**2 + 768 * 50_257, 512 * 1024 * 1_000_000
-    assert row.tokens == Estimate(tokens)
-    assert row.flops.value / HOUR == pytest.approx(6 * weights * tokens / HOUR, rel=0.3)
+    assert row.tokens == tokens
+    assert row.flops / HOUR == pytest.approx(6 * weights * tokens / HOUR, rel=0.3)
 
 
 def test_twice_the_steps_take_twice_the_operations(empty):
@@ -91,8 +89,8 @@ def test_twice_the_steps_take_twice_the_operations(empty):
     once = rows_of(content)["train@chars_md4"]
     content["runs"]["chars_md4"]["train"]["steps"] *= 2
     twice = rows_of(content)["train@chars_md4"]
-    assert twice.flops.value == 2 * once.flops.value
-    assert twice.tokens.value == 2 * once.tokens.value
+    assert twice.flops == 2 * once.flops
+    assert twice.tokens == 2 * once.tokens
 
 
 def test_half_the_peak_takes_twice_the_hours(empty):
@@ -109,39 +107,36 @@ def test_half_the_peak_takes_twice_the_hours(empty):
 
 def test_every_mask_of_an_example_is_a_network_call(empty):
     content = smoke()
-    once = rows_of(content)["train@chars_md4"].flops.value
+    once = rows_of(content)["train@chars_md4"].flops
     content["runs"]["chars_md4"]["objective"] = {"kind": "md4", "num_mask_samples": 3}
-    assert rows_of(content)["train@chars_md4"].flops.value == 3 * once
+    assert rows_of(content)["train@chars_md4"].flops == 3 * once
     content["runs"]["chars_md4"] |= {
         "objective": "genmd4",
         "sample": content["runs"]["subwords_genmd4"]["sample"],
     }
-    assert rows_of(content)["train@chars_md4"].flops.value == 2 * once
+    assert rows_of(content)["train@chars_md4"].flops == 2 * once
 
 
 def test_guidance_doubles_the_cost_of_a_sample(empty):
     content = smoke()
-    guided = rows_of(content)["sample@digits"].flops.value
+    guided = rows_of(content)["sample@digits"].flops
     content["runs"]["digits"]["sample"]["guidance_scale"] = None
-    assert guided == 2 * rows_of(content)["sample@digits"].flops.value
+    assert guided == 2 * rows_of(content)["sample@digits"].flops
 
 
 def test_an_exact_likelihood_needs_one_draw(empty):
-    models = Plan.of(parse_params(smoke())).models
-    once, often = (models["chars_ar"].evaluation(samples, Estimate(7)) for samples in (1, 20))
+    models = Plan(parse_params(smoke())).models
+    once, often = (models["chars_ar"].evaluation(samples, 7) for samples in (1, 20))
     assert once == often
-    assert (
-        models["chars_md4"].evaluation(20, Estimate(7)).value
-        == 20 * models["chars_md4"].evaluation(1, Estimate(7)).value
-    )
+    assert models["chars_md4"].evaluation(20, 7) == 20 * models["chars_md4"].evaluation(1, 7)
 
 
-def test_left_to_right_costs_the_sum_over_what_each_call_reads(empty):
+def test_left_to_right_costs_little_more_than_its_calls_read(empty):
     params = parse_params(smoke())
-    run, data = params.runs["chars_ar"], Plan.of(params).datasets["docs_chars"]
+    run, data = params.runs["chars_ar"], Plan(params).datasets["docs_chars"]
     network = build_uninitialized(run.network, 27, data.shape, causal=True)
     once = sum(forward_flops(network, length) for length in range(1, data.length + 1))
-    assert rows_of(params)["sample@chars_ar"].flops == Estimate(run.sample.count * once)
+    assert once < rows_of(params)["sample@chars_ar"].flops / run.sample.count < 1.5 * once
 
 
 def test_what_is_not_known_shows_and_the_totals_say_at_least(empty):
@@ -171,50 +166,39 @@ def test_where_all_is_known_no_total_says_at_least(empty):
     assert "Nothing is unknown" in printed
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="runs would train on the GPU")
-def test_runs_in_bfloat16_are_named_where_it_is_slow(empty, monkeypatch):
-    content = smoke()
-    content["runs"]["subwords_genmd4"]["hardware"] = {"precision": "bfloat16"}
-    for problem in ("", "bfloat16 is slow"):
-        monkeypatch.setattr(performance, "find_bfloat16_problem", lambda device, problem=problem: problem)
-        printed = describe(parse_params(content), 0.4, 989)
-        assert printed.endswith("Trained here, without a GPU (subwords_genmd4): bfloat16 is slow.") == bool(problem)
-    assert "Trained here" not in describe(load_params(FILES["smoke"]), 0.4, 989)
-
-
 @pytest.mark.parametrize(
-    ("estimate", "unit", "text"),
+    ("number", "unit", "text"),
     [
-        (Estimate(), "", "-"),
-        (UNKNOWN, "B", "?"),
-        (Estimate(999), "", "999"),
-        (Estimate(999.6), "", "1 k"),
-        (Estimate(1_536_000), "", "1.54 M"),
-        (Estimate(4.48e20), "", "448 E"),
-        (Estimate(31_344_016, is_guess=True), "B", "~31.3 MB"),
-        (Estimate(2.5e12), "B", "2.5 TB"),
-        (Estimate(0.004), "h", "<0.01 h"),
-        (Estimate(0.256), "h", "0.26 h"),
-        (Estimate(12.4), "h", "12 h"),
-        (Estimate(314.4), "h", "310 h"),
-        (Estimate(31_440, is_guess=True), "h", "~31,000 h"),
+        (0, "", "-"),
+        (math.nan, "B", "?"),
+        (999, "", "999"),
+        (999.6, "", "1 k"),
+        (1_536_000, "", "1.54 M"),
+        (4.48e20, "", "448 E"),
+        (31_344_016, "B", "31.3 MB"),
+        (2.5e12, "B", "2.5 TB"),
+        (0.004, "h", "<0.01 h"),
+        (0.256, "h", "0.26 h"),
+        (12.4, "h", "12 h"),
+        (314.4, "h", "310 h"),
+        (31_440, "h", "31,000 h"),
     ],
 )
-def test_estimates_are_formatted_for_people(estimate, unit, text):
-    assert estimate.format(unit) == text
+def test_numbers_are_formatted_for_people(number, unit, text):
+    assert format_number(number, unit) == text
 
 
 def test_a_sum_of_known_and_unknown_says_at_least():
-    assert format_sum([Estimate(5e9, is_guess=True), UNKNOWN], "B") == "at least ~5 GB"
-    assert format_sum([UNKNOWN], "B") == format_sum([Estimate(0.001), UNKNOWN], "h") == "?"
-    assert format_sum([Estimate(2e9), Estimate(3e9)], "B") == "5 GB"
+    unknown = (math.nan, True)
+    assert format_sum([(5e9, True), unknown], "B") == "at least ~5 GB"
+    assert format_sum([unknown], "B") == format_sum([(0.001, False), unknown], "h") == "?"
+    assert format_sum([(2e9, False), (3e9, False)], "B") == "5 GB"
 
 
-def test_sums_and_products_keep_doubts():
-    guess = Estimate(2, is_guess=True)
-    assert guess + Estimate(3) == Estimate(5, is_guess=True) and Estimate(3) * guess == Estimate(6, is_guess=True)
-    assert (guess * UNKNOWN).is_unknown and (guess + UNKNOWN).is_unknown
-    assert Estimate(0).estimated() == Estimate(0)
+def test_a_sum_is_an_estimate_if_a_part_is():
+    assert format_sum([(2e9, True), (3e9, False)], "B") == "~5 GB"
+    assert format_sum([(0, True), (3e9, False)], "B") == "3 GB"
+    assert format_sum([(0, True)], "B") == "-" and format_sum([(0.001, True)], "h") == "<0.01 h"
 
 
 def exit_code(*arguments):
@@ -250,8 +234,8 @@ def test_a_share_or_peak_out_of_range_is_refused_in_a_line(empty, option, value)
 def test_memory_of_training_is_that_of_its_tensors(empty):
     """Weights, gradients, averages and two moments in float32: 20 bytes per weight."""
     params = parse_params(smoke())
-    weights = Plan.of(params).models["chars_md4"].weights
-    assert f"chars_md4 {(weights * 20).format('B')}, " in " ".join(describe(params, 0.4, 989).split())
+    weights = Plan(params).models["chars_md4"].weights
+    assert f"chars_md4 {format_number(weights * 20, 'B')}, " in " ".join(describe(params, 0.4, 989).split())
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Cost of every stage: what Snakemake and its job measured, with the sizes that `mdpipe plan` knows."""
 
 import csv
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def collect_stages(params: Params, folder: Path) -> tuple[str, list[Result]]:
         FileNotFoundError: no stage was measured.
     """
     results, times = [], []
-    for row in Plan.of(params).rows():
+    for row in Plan(params).rows():
         if not (path := folder / f"{row.stage}.tsv").exists():
             continue
         with path.open(newline="", encoding="utf-8") as file:
@@ -32,8 +33,8 @@ def collect_stages(params: Params, folder: Path) -> tuple[str, list[Result]]:
             {
                 "stage": row.stage,
                 **{name: float(measured[column]) for name, column in MEASURED.items()},
-                "tokens": None if row.tokens.is_unknown else round(row.tokens.value),
-                "tflop": None if row.flops.is_unknown else float(f"{row.flops.value / TERA:.4g}"),
+                "tokens": None if math.isnan(row.tokens) else round(row.tokens),
+                "tflop": None if math.isnan(row.flops) else float(f"{row.flops / TERA:.4g}"),
             }
         )
     if not results:

@@ -40,10 +40,7 @@ def describe_kinds() -> str:
 def run_audit(kind: str | None, settings: Sequence[str]) -> None:
     """Audit an objective or a counterexample and print the checks; or all built-in objectives, in a line each.
 
-    A schedule is audited under all built-in objectives that have one.
-
-    Raises:
-        ValueError: the kind or a setting does not exist, or a check fails.
+    A schedule is audited under all built-in objectives that have one. The first failure ends the audit.
     """
     if kind is None and settings:
         raise ParamsError("--setting needs a KIND whose setting it is")

@@ -16,11 +16,7 @@ OWN_TOKENIZERS = {"text8": "text8", "tiny_shakespeare": "bytes"}
 
 
 def describe(names: Sequence[str] = ()) -> str:
-    """Return a table of all data sets, or all details of the named ones.
-
-    Raises:
-        ValueError: the catalog has no such data set.
-    """
+    """Return a table of all data sets, or all details of the named ones."""
     if names:
         return "\n".join(_describe_entry(name) for name in names)
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)

@@ -1,13 +1,6 @@
 """Sampling from the command line: `mdpipe generate` and `mdpipe infill`.
 
-The name of the output file decides its format, and is checked before sampling:
-
-Texts   .txt             under numbered headings, as they are printed
-        .jsonl           an object with the key `text` per line
-Images  .png .jpg .webp  a sheet with all images, enlarged so that pixels are visible
-        .npy             uint8 (N, H, W, C)
-        .npz             the same under the key `images`
-        a folder         a PNG per image at the image's size; replaces those of an earlier call
+The name of the output file decides its format (`mdpipe generate --help`), and is checked before sampling.
 
 Shapes: N samples, L tokens of each; H, W, C of images.
 """
@@ -69,12 +62,7 @@ DIGITS = 4
 
 
 def generate(run: str, options: SamplingOptions, count: int, prompt: str, length: int | None, out: str | None) -> None:
-    """Sample texts or images; write them to `out`, by default images to RUN.png, and print texts.
-
-    Raises:
-        ValueError: the model is missing or broken, an option does not fit it, `out` cannot be written, or the prompt
-            leaves no tokens to sample or contains characters that the run's tokenizer cannot encode.
-    """
+    """Sample texts or images; write them to `out`, by default images to RUN.png, and print texts."""
     model = load_run(run, options.threads)
     if model.modality == "image" and (prompt or length is not None):
         raise ValueError(f"run {run!r} samples images, without --prompt and --length; see `mdpipe infill`")
@@ -90,11 +78,7 @@ def generate(run: str, options: SamplingOptions, count: int, prompt: str, length
 
 
 def infill_text(run: str, options: SamplingOptions, count: int, text: str, mask_length: int, out: str | None) -> None:
-    """Fill the masks of a text `count` times; write the texts to `out`, or print them.
-
-    Raises:
-        ValueError: the text has no mask or cannot be encoded, the run samples images, or an option does not fit it.
-    """
+    """Fill the masks of a text `count` times; write the texts to `out`, or print them."""
     model = load_run(run, options.threads)
     if model.modality != "text":
         raise ValueError(f"run {run!r} samples images; give --image and --mask instead of --text")
@@ -103,14 +87,7 @@ def infill_text(run: str, options: SamplingOptions, count: int, text: str, mask_
 
 
 def infill_image(run: str, options: SamplingOptions, count: int, image: Path, mask: Path, out: str | None) -> None:
-    """Fill the masked part of an image `count` times; write the images to `out`, by default to RUN.png.
-
-    A sheet of images begins with the masked one.
-
-    Raises:
-        ValueError: a file does not have the size of the run's images or cannot be read, the mask is empty, the run
-            samples text, or an option does not fit it.
-    """
+    """Fill the masked part of an image `count` times; write the images to `out`, by default to RUN.png."""
     model = load_run(run, options.threads)
     if model.modality != "image":
         raise ValueError(f"run {run!r} samples text; give --text instead of --image and --mask")
@@ -130,17 +107,7 @@ def _sample(
 ) -> None:
     """Fill the masked positions of tokens (N, L), with a progress bar on the standard error, and write the samples.
 
-    Args:
-        model: the trained model.
-        tokens: known tokens and masks.
-        options: of the command line.
-        out: a file or a folder; by default texts are printed, and images written to RUN.png.
-        known: (1, H W C) the image that the samples fill, which a sheet shows first.
-
-    Raises:
-        ValueError: `out` cannot be written, the sampler does not exist or does not fit the run's objective, an option
-            is out of range, the run has no such class, or it samples from left to right and a token is known to the
-            right of a mask.
+    A sheet of images begins with the one that they fill, `known` (1, H W C).
     """
     if model.modality == "image":
         out = out or f"{model.name}.png"
@@ -154,14 +121,10 @@ def _sample(
             " one mask, at the end"
         )
     labels = None if options.label is None else torch.full((len(tokens),), class_label(model, options.label))
+    rng = CounterRNG(options.seed, "by hand")
     with count_steps("sampling") as show:
         samples = sampling.sample(
-            model,
-            config,
-            tokens,
-            CounterRNG(options.seed, "by hand"),
-            class_labels=labels,
-            on_step=lambda done, steps, _: show(done, steps),
+            model, config, tokens, rng, class_labels=labels, on_step=lambda done, steps, _: show(done, steps)
         ).tokens
     if out is None or model.modality == "text":
         write_texts(load_tokenizer(model.directory), samples, out)
@@ -170,11 +133,7 @@ def _sample(
 
 
 def require_writable(out: str | None, content: Literal["texts", "rows", "images"]) -> None:
-    """Pass if this content can be written to a file or folder `out`; None is the standard output.
-
-    Raises:
-        ValueError: its suffix or kind is not one of those for the content, or no file can be made there.
-    """
+    """Pass if this content can be written to a file or folder `out`; None is the standard output."""
     if out is None:
         return
     if not (content == "images" if _is_folder(out) else Path(out).suffix.lower() in SUFFIXES[content]):
@@ -204,13 +163,9 @@ def write_texts(tokenizer: Tokenizer, tokens: Tensor, out: str | None) -> None:
 
 
 def write_images(model: TrainedModel, tokens: Tensor, out: str, known: Tensor | None = None) -> None:
-    """Write images (N, H W C) and print where they are.
+    """Write images (N, H W C) to a file or a folder, where they replace those of an earlier call; print where they are.
 
-    Args:
-        model: the model, which knows their shape.
-        tokens: the images.
-        out: a file or a folder.
-        known: (1, H W C) what they were filled into, which a sheet shows first.
+    A sheet begins with the image that they fill, `known` (1, H W C).
     """
     from mdpipe.reporting.images import image_grid, save_image  # Pillow, which a machine that samples text may lack.
 
@@ -224,12 +179,9 @@ def write_images(model: TrainedModel, tokens: Tensor, out: str, known: Tensor | 
         for other in set(path.iterdir()).difference(files):
             if is_sample.fullmatch(other.name):
                 other.unlink()
-    elif path.suffix.lower() in ARRAYS:
+    elif (suffix := path.suffix.lower()) in ARRAYS:
         file = io.BytesIO()
-        if path.suffix.lower() == ".npy":
-            np.save(file, images, allow_pickle=False)
-        else:
-            np.savez(file, images=images)
+        np.save(file, images, allow_pickle=False) if suffix == ".npy" else np.savez(file, images=images)
         atomic_write(path, file.getvalue())
     else:
         shown = images if known is None else np.concatenate([_pixels(model, known), images])
@@ -247,11 +199,7 @@ def _is_folder(out: str) -> bool:
 
 
 def encode_with_masks(tokenizer: Tokenizer, text: str, mask_length: int) -> Tensor:
-    """Return the tokens (1, L) of a text with masks.
-
-    Raises:
-        ValueError: there is no mask, or the tokenizer cannot encode a part of the text.
-    """
+    """Return the tokens (1, L) of a text with masks."""
     for marker in ALMOST_MASK.findall(text):
         if not (found := MASK.fullmatch(marker)) or found[1] == "0":
             raise ValueError(f"{marker} is no mask; write [MASK], or [MASK:12] for twelve tokens")
@@ -267,11 +215,7 @@ def encode_with_masks(tokenizer: Tokenizer, text: str, mask_length: int) -> Tens
 
 
 def class_label(model: TrainedModel, name: str) -> int:
-    """Return the class with this name, or else with this number.
-
-    Raises:
-        ValueError: the run has no such class; the message lists its classes, similar names first.
-    """
+    """Return the class with this name, or else with this number."""
     if name in model.class_names:
         return model.class_names.index(name)
     if name.isdecimal() and int(name) < model.num_classes:
@@ -315,11 +259,7 @@ def load_run(run: str, threads: int) -> TrainedModel:
 
 
 def _encode_parts(tokenizer: Tokenizer, parts: Sequence[str]) -> list[NDArray[np.int64]]:
-    """Encode the parts of a text between which tokens will be sampled; report on the standard error which change.
-
-    Raises:
-        ValueError: a part is not UTF-8, or the tokenizer cannot encode it.
-    """
+    """Encode the parts of a text between which tokens will be sampled; report on the standard error which change."""
     spans: list[NDArray[np.int64]] = []
     for part in parts:
         try:

@@ -23,6 +23,11 @@ CHOICE = ("temperature", "top_k", "top_p", "guidance_scale")
 """Options that are settings of a run's `sample`, too, and have their rules."""
 
 
+def _option(text: str, default: str, **rules: Any) -> Any:
+    """Return an option whose default is the run's setting, or else this."""
+    return typer.Option(help=text, show_default=f"the run's in params.yaml, or else {default}", **rules)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """Options of sampling; None means as in params.yaml, or else the default."""
@@ -49,42 +54,25 @@ class SamplingOptions:
             " the sampler's own default.",
         ),
     ]
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Steps of a sampler that walks a grid.", show_default="the run's in params.yaml, or else 128"
-        ),
-    ] = None
+    steps: Annotated[int | None, _option("Steps of a sampler that walks a grid.", "128", min=1)] = None
     time_grid: Annotated[
         str | None,
         typer.Option(
             help="Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or else cosine."
         ),
     ] = None
-    temperature: Annotated[
-        float | None,
-        typer.Option(help="Below 1 sharpens, above 1 flattens.", show_default="the run's in params.yaml, or else 1"),
-    ] = None
-    top_k: Annotated[
-        int | None,
-        typer.Option(
-            help="Sample from the K most likely tokens.", show_default="the run's in params.yaml, or else all"
-        ),
-    ] = None
+    temperature: Annotated[float | None, _option("Below 1 sharpens, above 1 flattens.", "1")] = None
+    top_k: Annotated[int | None, _option("Sample from the K most likely tokens.", "all")] = None
     top_p: Annotated[
-        float | None,
-        typer.Option(
-            help="Sample from the fewest tokens that hold this much probability; 1 is all.",
-            show_default="the run's in params.yaml, or else 1",
-        ),
+        float | None, _option("Sample from the fewest tokens that hold this much probability; 1 is all.", "1")
     ] = None
     label: Annotated[str | None, typer.Option(help="Name or number of the class, for a class-conditional run.")] = None
     guidance_scale: Annotated[
         float | None,
-        typer.Option(
-            help="Scale s of classifier-free guidance: log-probabilities are (1 + s) conditional - s unconditional, so"
-            " 0 is the conditional model. Needs --label.",
-            show_default="the run's in params.yaml, or else none",
+        _option(
+            "Scale s of classifier-free guidance: log-probabilities are (1 + s) conditional - s unconditional, so 0 is"
+            " the conditional model. Needs --label.",
+            "none",
         ),
     ] = None
     seed: Seed = 0

@@ -6,15 +6,8 @@ A line of the input is one of three JSON objects:
     {"context": ..., "choices": [...], "label": ...}
     {"activity_label": ..., "ctx_a": ..., "ctx_b": ..., "endings": [...], "label": ...}    HellaSwag, or `ctx` for both
 
-Tokens, questions and accuracies are those of lm-evaluation-harness 0.4, of which a run is a model, too. The harness is
-optional: pip install lm-eval.
-
-    from mdpipe.commands.score import register
-
-    register()
-    lm_eval.simple_evaluate("mdpipe", "run=subwords_md4", tasks=["hellaswag"])
-
-Its log-likelihoods are lower bounds, in nats.
+Tokens, questions and accuracies are those of lm-evaluation-harness 0.4, of which a run is a model, too, by `register`;
+its log-likelihoods are lower bounds, in nats. The harness is optional: pip install lm-eval.
 """
 
 import csv
@@ -127,10 +120,6 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     """Bound -log2 p of each continuation in a file; write a row for each to `out`, or print them as JSON lines.
 
     A summary, with the accuracy of questions, is printed after the name of `out`, or on the standard error.
-
-    Raises:
-        ValueError: a line is wrong or cannot be scored, two choices of a question are the same tokens, the run samples
-            images, or `out` cannot be written.
     """
     if num_mc_samples % 2:
         raise ValueError(f"--num-mc-samples {num_mc_samples} is odd; two samples in each stratum give the error")
@@ -149,7 +138,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     sys.stderr.write(describe_changes(file, encoded))
     requests = [request for one in encoded for request in one.requests]
     bounds = iter(bound_requests(model, requests, num_mc_samples, batch_size, seed))
-    scored = [(one, [next(bounds) for _ in one.requests]) for one in encoded]
+    scored = [(one, [next(bounds).scaled(1 / math.log(2)) for _ in one.requests]) for one in encoded]
     rows = [
         {
             "line": one.item.line,
@@ -181,11 +170,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
 
 
 def read_items(file: Path) -> list[Item]:
-    """Read a file of JSON lines.
-
-    Raises:
-        ValueError: it does not exist or is empty, or a line is not one of the objects above; the message names it.
-    """
+    """Read a file of JSON lines, each one of the objects above."""
     if not file.is_file():
         raise ValueError(f"{file} is no file; name one with a JSON object per line")
     items = []
@@ -217,12 +202,7 @@ def clean(text: str) -> str:
 
 
 def encode_item(tokenizer: Tokenizer, item: Item, window: int) -> EncodedItem:
-    """Encode an item.
-
-    Raises:
-        ValueError: the tokenizer cannot encode a text of it, a choice has no characters left, or two choices become the
-            same tokens, so that neither can be the answer.
-    """
+    """Encode an item; a choice without characters, or two that become the same tokens, cannot be the answer."""
     stripped = item.context.rstrip()
     texts = [item.context[len(stripped) :] + text for text in item.continuations]  # As `encode_request` divides them.
     spans = [(text, tokenizer.encode_span(text, begins=False)) for text in texts]
@@ -272,22 +252,14 @@ def encode_request(tokenizer: Tokenizer, context: str, continuation: str, window
 def bound_requests(
     model: TrainedModel, requests: Sequence[Request], num_mc_samples: int, batch_size: int, seed: int
 ) -> list[Estimate]:
-    """Bound -log2 p of the targets of each request, with a progress bar on the standard error."""
+    """Bound -log p, in nats, of the targets of each request, with a progress bar on the standard error."""
     tokens, targets = [ids for ids, _ in requests], [is_target for _, is_target in requests]
     surprisal = unigram_surprisal(np.load(model.directory / UNIGRAM))
+    rng = CounterRNG(seed, "score")
     with count_steps("scoring") as show:
-        bounds = conditional_bound(
-            model.objective,
-            model.network,
-            tokens,
-            targets,
-            surprisal,
-            num_mc_samples,
-            batch_size,
-            CounterRNG(seed, "score"),
-            show,
+        return conditional_bound(
+            model.objective, model.network, tokens, targets, surprisal, num_mc_samples, batch_size, rng, show
         )
-    return [bound.scaled(1 / math.log(2)) for bound in bounds]
 
 
 def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]]) -> str:
@@ -308,14 +280,7 @@ def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]]) 
 
 
 class RunLM:
-    """A trained run with the methods of `lm_eval.api.model.LM`.
-
-    Args:
-        run: its name in models/.
-        num_mc_samples: Monte Carlo samples of each request, even.
-        batch_size: samples in a network call.
-        seed: of masks and samples.
-    """
+    """A trained run with the methods of `lm_eval.api.model.LM`; its arguments are the options of `mdpipe score`."""
 
     def __init__(self, run: str, num_mc_samples: int = 32, batch_size: int = 64, seed: int = 0) -> None:
         super().__init__()
@@ -369,7 +334,7 @@ class RunLM:
 
     def _log_likelihoods(self, requests: Sequence[Request]) -> list[float]:
         bounds = bound_requests(self.model, requests, self.num_mc_samples, self.batch_size, self.seed)
-        return [-bound.value * math.log(2) for bound in bounds]
+        return [-bound.value for bound in bounds]
 
 
 def rolling_windows(ids: NDArray[np.int64], window: int) -> list[Request]:

@@ -38,10 +38,8 @@ from mdpipe.params import Params
 from mdpipe.params.sources import UrlSource
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint
-from mdpipe.pipeline.provenance import DVC_FILE, output_patterns
+from mdpipe.pipeline.provenance import DVC_FILE, LOCK_FILE, output_patterns
 from mdpipe.stages.resolve import write_replicates
-
-LOCK_FILE = Path("dvc.lock")
 
 ANY = "*"
 
@@ -68,11 +66,7 @@ Entry = dict[str, Any]
 
 @contextmanager
 def open_repository() -> Iterator[Repo]:
-    """Open the repository and read its dvc.yaml and dvc.lock where they are needed.
-
-    Raises:
-        ValueError: this is no repository, or DVC cannot read it or is at work in it.
-    """
+    """Open the repository and read its dvc.yaml and dvc.lock where they are needed; report DVC's errors in a line."""
     try:
         with Repo() as repo:
             yield repo
@@ -81,11 +75,7 @@ def open_repository() -> Iterator[Repo]:
 
 
 def clean(params: Params, *, force: bool) -> str:
-    """Return a list of what nothing asks for, with sizes; with `force`, remove it.
-
-    Raises:
-        ValueError: it is to be removed, and an engine is at work.
-    """
+    """Return a list of what nothing asks for, with sizes; with `force`, remove it, unless an engine is at work."""
     with open_repository() as repo:
         write_replicates(params)  # DVC reads it to tell which stages there are.
         stages = {stage.addressing for stage in repo.index.stages}
@@ -281,10 +271,9 @@ def lock_holders(repo: Repo) -> list[str]:
 def _read(table: Path) -> dict[str, Any] | None:
     """Return the table, or None if it is not what DVC writes."""
     try:
-        content: dict[str, Any] = SCHEMA(json.loads(table.read_bytes()))
+        return dict(SCHEMA(json.loads(table.read_bytes())))
     except (FileNotFoundError, ValueError, Invalid):
         return None
-    return content
 
 
 def _entries(content: dict[str, Any]) -> Iterator[Entry]:
@@ -314,15 +303,11 @@ def _holds_lock(entry: Entry, root: Path) -> bool:
         return True
 
 
-class BrokenArtifactsError(ValueError):
-    """An artifact or an object of the cache does not have the bytes that it should have."""
-
-
 def verify() -> str:
     """Return how much was verified; broken objects are removed, and broken artifacts marked for DVC to look at again.
 
     Raises:
-        BrokenArtifactsError: something is broken; the message names each file and says how to restore it.
+        ValueError: something is broken; the message names each file and says how to restore it.
     """
     with open_repository() as repo:
         cache = repo.cache.local
@@ -346,7 +331,7 @@ def verify() -> str:
             if file.exists():
                 os.utime(file)
     if shown:
-        raise BrokenArtifactsError(
+        raise ValueError(
             "not the bytes that dvc.lock and DVC's cache should have; `snakemake` restores these files or makes them"
             " again:\n" + "\n".join(shown)
         )

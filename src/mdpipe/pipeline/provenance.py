@@ -21,7 +21,7 @@ import yaml
 from mdpipe.params.root import PARAMS_FILE, RESOLVED_PARAMS_FILE, ParamsError, read_params
 from mdpipe.processes import DVC_MARK, TORCHRUN_MARK
 
-DVC_FILE = Path("dvc.yaml")
+DVC_FILE, LOCK_FILE = Path("dvc.yaml"), Path("dvc.lock")
 RESOLVE = "resolve"
 """The stage that writes the resolved params."""
 IGNORE_FILE = Path(".dvcignore")
@@ -115,6 +115,14 @@ def output_patterns() -> list[Path]:
     stages = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"]
     loops = [entry["do"] if "foreach" in entry else entry for entry in stages.values() if entry.keys() & LOOPS]
     return [Path(VARIABLE.sub("*", out)) for definition in loops for out in listed_outputs(definition)]
+
+
+def locked_stages() -> dict[str, Any]:
+    """Return what dvc.lock records of each stage; nothing if there is no dvc.lock, or it is broken."""
+    try:
+        return dict(yaml.safe_load(LOCK_FILE.read_bytes())["stages"])
+    except (FileNotFoundError, yaml.YAMLError, TypeError, KeyError):
+        return {}
 
 
 def _definition(command: str, names: Sequence[str], params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
