@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-from mdpipe.benchmarks.gpu_report import Job
+from mdpipe.benchmarks.gpu import Job
 
 
 def fail(job: Job) -> Iterator[dict]:

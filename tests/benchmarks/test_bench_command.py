@@ -1,13 +1,15 @@
 """`mdpipe bench sample`, end to end."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from mdpipe.benchmarks.sampling import SamplingBenchmark
+from mdpipe.benchmarks.sampling import BENCHMARK
+from mdpipe.benchmarks.settings import SamplingSettings
 from mdpipe.cli import app
 
 pytestmark = pytest.mark.slow
@@ -16,18 +18,7 @@ TINY = (
     "--batch 2 --length 7 --vocab-size 11 --steps 20 --steady-steps 4 --repeats 2"
     " --num-layers 1 --num-heads 2 --hidden-size 16"
 )
-KEYS = {
-    "sampler",
-    "batch",
-    "length",
-    "steps",
-    "vocab_size",
-    "num_layers",
-    "num_heads",
-    "hidden_size",
-    "threads",
-    "dtype",
-    "seed",
+KEYS = {setting.name for setting in fields(SamplingSettings)} | {
     "tokens_per_second",
     "times_stepwise",
     "seconds",
@@ -72,7 +63,7 @@ def test_the_files_hold_what_is_printed_and_a_table_of_it(written):
     assert stem.with_suffix(".json").read_text() == printed
     rows = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
     headings, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert headings == list(SamplingBenchmark.columns)
+    assert headings == list(BENCHMARK.columns)
     assert [(row[0], row[1]) for row in rows] == [("ancestral", "2"), ("ancestral_stepwise", "2")]
 
 

@@ -5,15 +5,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from mdpipe.benchmarks.likelihood import ESTIMATORS, LikelihoodBenchmark, to_svg
+from mdpipe.benchmarks.likelihood import BENCHMARK, compare, to_svg
 from mdpipe.benchmarks.runner import to_table
+from mdpipe.benchmarks.settings import ESTIMATORS, LikelihoodSettings
 from mdpipe.cli import app
 
 
 def results() -> list[dict[str, Any]]:
     variances = dict(zip(ESTIMATORS, (0.01, 0.2, 0.4), strict=True))
     common = {"run": "a", "unit": "bits/char", "value": 3.0, "value_stderr": 0.1, "variance_stderr": 0.01}
-    return LikelihoodBenchmark.compare(
+    return compare(
         [
             {
                 **common,
@@ -36,12 +37,12 @@ def test_ratios_are_those_of_the_variances() -> None:
 
 def test_table_and_figure_have_every_estimator() -> None:
     for name in ESTIMATORS:
-        assert name in to_table(results(), LikelihoodBenchmark.columns)
+        assert name in to_table(results(), BENCHMARK.columns)
         assert name in to_svg(results())
 
 
 def test_what_has_no_variance_is_refused() -> None:
     with pytest.raises(ValueError, match="--estimator must be one of exact_counts"):
-        LikelihoodBenchmark("a", "exact")
+        LikelihoodSettings(estimator="exact")
     done = CliRunner().invoke(app, ["bench", "likelihood", "--repeats", "1"])
     assert done.exit_code == 2 and "--repeats" in done.output

@@ -14,16 +14,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from mdpipe.benchmarks import gpu_checks, gpu_measurements, gpu_report
-from mdpipe.benchmarks.gpu import PARTS, Part, find_failed_checks, run, summarize
-from mdpipe.benchmarks.gpu_checks import CASES, TOLERANCES, Trace, compare_traces
-from mdpipe.benchmarks.gpu_measurements import CHUNKED, FULL, TINY, grow_batches, measure_speed
-from mdpipe.benchmarks.gpu_report import Job, SkipError
-from mdpipe.benchmarks.training import SHAPES, TrainingBenchmark
+from mdpipe.benchmarks import gpu, gpu_checks, training
+from mdpipe.benchmarks.gpu import PARTS, Job, Part, find_failed_checks, run, summarize
+from mdpipe.benchmarks.gpu_checks import CASES, TOLERANCES, compare_traces
+from mdpipe.benchmarks.gpu_measurements import (
+    CHUNK_BYTES,
+    CHUNKED,
+    NETWORKS,
+    SAMPLING,
+    STEP,
+    grow_batches,
+    measure_speed,
+)
+from mdpipe.benchmarks.settings import SHAPES
 from mdpipe.diffusion.objectives import md4
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.networks import NetworkConfig
-from mdpipe.training.distributed import World
 from tests.benchmarks import fake_part
 
 pytestmark = pytest.mark.slow
@@ -32,6 +38,7 @@ ROOT = Path(__file__).parents[2]
 ABSENT = ("dvc", "snakemake", "datasets", "polars", "PIL", "sklearn", "sentencepiece", "typer")
 """Packages that no GPU run may need."""
 CPU = torch.device("cpu")
+TINY = {part.name: part.tiny for part in PARTS}
 
 
 @pytest.fixture(scope="module")
@@ -78,21 +85,22 @@ def test_a_rehearsal_compares_every_variant_of_every_check(rehearsal):
 class Listing(Job):
     """A job whose measurements are not made: every one has a row, and every doubled batch is faster."""
 
-    def attempt(self, labels: dict, measure: Callable[[], dict], seconds: float = 0) -> dict:
+    compiler_problem = ""
+
+    def attempt(self, labels: dict, measure: Callable[[], dict], **limits: object) -> dict:
         return {**labels, "tokens_per_second": labels.get("batch", 1), "wall_seconds": 0}
 
 
 @pytest.fixture
 def list_rows(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[dict]]:
     """Return a function that lists the rows of a part of a full run, or of a rehearsal."""
-    monkeypatch.setattr(gpu_checks, "record_references", lambda cases: dict.fromkeys(cases))
-    monkeypatch.setattr(gpu_checks, "init_distributed", lambda: nullcontext(World()))
-    monkeypatch.setattr(gpu_measurements, "find_compiler_problem", lambda _: "")
+    monkeypatch.setattr(gpu_checks, "record_trace", lambda *_: None)
+    monkeypatch.setattr(gpu_checks, "init_distributed", nullcontext)
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    functions = {part.name: part.measure for part in PARTS}
+    parts = {part.name: part for part in PARTS}
 
-    def rows(part: str, *, tiny: bool = False) -> list[dict]:
-        return [row for row in functions[part](Listing(CPU, tiny, math.inf)) if "head" not in row]
+    def rows(name: str, *, tiny: bool = False) -> list[dict]:
+        return list(parts[name].measure(Listing(CPU, math.inf), **(TINY[name] if tiny else {})))
 
     return rows
 
@@ -126,31 +134,29 @@ def test_a_rehearsal_trains_as_a_full_run_does():
         tiny = shape.shrink()
         assert (tiny.network.kind, len(tiny.shape)) == (shape.network.kind, len(shape.shape))
     changed = {"steps", "group", "warm_up", "threads"}
-    full, tiny = (vars(sizes.step) for sizes in (FULL, TINY))
+    full, tiny = vars(STEP), vars(TINY["speed"]["step"])
     assert {name for name in full if full[name] != tiny[name]} == changed
 
 
 def test_a_rehearsal_doubles_a_batch_more_than_once(rehearsal):
-    growth = {row["batch"] / TINY.first_batches[row["shape"]] for row in rehearsal["speed"]["results"]}
-    assert FULL.doublings >= TINY.doublings >= 2 and 4 in growth
+    networks = TINY["speed"]["networks"]
+    assert 4 in {row["batch"] / networks[row["shape"]].batch for row in rehearsal["speed"]["results"]}
 
 
-@pytest.mark.parametrize("sizes", [FULL, TINY])
+@pytest.mark.parametrize("sizes", [{"networks": NETWORKS, "chunk_bytes": CHUNK_BYTES}, TINY["speed"]])
 def test_chunks_of_the_head_are_smaller_and_larger_than_its_logits(sizes):
-    shape = SHAPES[CHUNKED] if sizes is FULL else SHAPES[CHUNKED].shrink()
-    logits = sizes.first_batches[CHUNKED] * shape.length * shape.vocab_size * 4
-    assert 10 * min(sizes.chunk_bytes) < logits <= max(sizes.chunk_bytes)
+    shape = sizes["networks"][CHUNKED]
+    logits = shape.batch * shape.length * shape.vocab_size * 4
+    assert 10 * min(sizes["chunk_bytes"]) < logits <= max(sizes["chunk_bytes"])
 
 
-def test_where_no_compiler_works_the_compiled_rows_say_so(monkeypatch):
-    """Compiled networks are started in two places; nothing is trained there."""
-    monkeypatch.setattr(gpu_report, "find_compiler_problem", lambda _: "no g++")
-    job = Job(CPU, True, math.inf)
-    skipped = measure_speed(job, "text8", 1, True, 0)["skipped"]
-    assert skipped == "no compiler works here: no g++"
-    for hardware in gpu_checks.COMPILED.values():
-        with pytest.raises(SkipError, match="no compiler works here"):
-            gpu_checks.start(CASES["transformer, md4"], hardware, CPU)
+@pytest.mark.parametrize("part", ["correctness", "parallel", "speed"])
+def test_where_no_compiler_works_the_compiled_rows_say_so(monkeypatch, list_rows, part):
+    monkeypatch.setattr(Listing, "compiler_problem", "no g++")
+    monkeypatch.setattr(Listing, "attempt", Job.attempt)
+    monkeypatch.setattr(gpu, "_measure", lambda _: {})
+    compiled = [row for row in list_rows(part) if row.get("compile") or "compiled" in row.get("variant", "")]
+    assert compiled and {row["skipped"] for row in compiled} == {"no compiler works here: no g++"}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="on a GPU the steps are watched")
@@ -162,8 +168,8 @@ def test_waits_are_looked_for_in_every_objective(rehearsal):
 
 def test_speeds_agree_with_each_other(rehearsal):
     rows = rehearsal["speed"]["results"]
-    assert {(row["shape"], row["batch"]) for row in rows} >= {(name, 4) for name in TINY.first_batches}
-    assert [row["chunk_bytes"] for row in rows if "chunk_bytes" in row] == list(TINY.chunk_bytes)
+    assert {(row["shape"], row["batch"]) for row in rows} >= {(name, 4) for name in NETWORKS}
+    assert [row["chunk_bytes"] for row in rows if "chunk_bytes" in row] == list(TINY["speed"]["chunk_bytes"])
     for row in rows:
         assert row["examples_per_second"] * row["seconds_per_step"] == pytest.approx(row["batch"])
         assert row["mfu"] == pytest.approx(row["flops_per_second"] / row["peak_flops"])
@@ -181,9 +187,9 @@ def test_training_starts_at_the_uniform_bound_and_ends_below(rehearsal):
     # All tokens cost the same, so there is no Monte Carlo error, only that of float32.
     assert before["bits_per_character"] == pytest.approx(uniform, rel=1e-6) and before["stderr_mc"] < 1e-6
     assert after["bits_per_character"] < uniform and after["stderr"] > 0
-    assert 0 < after["steps"] <= document["planned_steps"]
-    assert "not text8" in document["data"]
-    assert "not text8" in summarize([document])
+    assert 0 < after["steps"] <= before["planned_steps"]
+    assert "not text8" in before["data"]
+    assert "not text8" in summarize([document], PARTS[-1:])
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +198,7 @@ def mishaps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bool]:
     out = tmp_path_factory.mktemp("mishaps")
     ways = {"fail": 0.5, "hang": 0.1, "die": 0.5, "never": 0.5, "finish": 0.5}
     parts = [make_part(way, fraction) for way, fraction in ways.items()]
-    return out, run(out, parts=parts, budget=200, tiny=True)
+    return out, run(parts, out, budget=200, tiny=True)
 
 
 def make_part(way: str, fraction: float) -> Part:
@@ -219,12 +225,12 @@ def test_how_a_part_ended_is_recorded_and_the_next_one_runs(mishaps, way, status
 
 
 def test_no_part_starts_when_the_budget_is_spent(tmp_path):
-    assert not run(tmp_path, parts=[make_part("finish", 1.0)], budget=0)
+    assert not run([make_part("finish", 1.0)], tmp_path, budget=0)
     assert json.loads((tmp_path / "finish.json").read_text())["status"] == "out of time"
 
 
 def make_job(seconds: float = 1000) -> Job:
-    return Job(CPU, True, time.time() + seconds)
+    return Job(CPU, time.time() + seconds)
 
 
 def test_running_out_of_memory_stops_one_measurement_only():
@@ -279,41 +285,41 @@ def test_batches_are_doubled_until_memory_or_speed_ends():
 
 
 def test_a_size_of_chunks_holds_for_its_measurement_only(monkeypatch):
-    monkeypatch.setattr(TrainingBenchmark, "measure_here", lambda _: {"chunk": md4.CHUNK_BYTES, "flops_per_second": 1})
+    monkeypatch.setattr(training, "measure_here", lambda _: {"chunk": md4.CHUNK_BYTES, "flops_per_second": 1})
     before = md4.CHUNK_BYTES
-    row = measure_speed(make_job(), "text8", 1, False, 0, chunk_bytes=5)
+    row = measure_speed(make_job(), STEP, 0, chunk_bytes=5)
     assert (row["chunk"], md4.CHUNK_BYTES) == (5, before)
 
 
 def test_an_error_in_one_small_parameter_does_not_pass():
     """Its share in the whole gradient is far below the tolerance."""
-    reference = Trace([1.0], {"large": torch.full((10,), 100.0), "small": torch.full((2,), 1.0)})
+    reference = [1.0], {"large": torch.full((10,), 100.0), "small": torch.full((2,), 1.0)}
     compare = partial(compare_traces, reference=reference, tolerance=TOLERANCES["float32"])
     same = compare(reference)
     assert same["loss"] == same["gradient"] == same["parameter"] == 0
-    off = Trace([1.0], {**reference.gradients, "small": torch.full((2,), 1.02)})
+    off = [1.0], {**reference[1], "small": torch.full((2,), 1.02)}
     with pytest.raises(ValueError, match=r"gradient 8.9e-05 \(1e-04\), parameter 1.6e-02 \(1e-03\); parameter small"):
         compare(off)
 
 
 def test_a_loss_that_is_not_finite_does_not_pass():
-    reference = Trace([1.0, 2.0], {"weight": torch.ones(2)})
+    reference = [1.0, 2.0], {"weight": torch.ones(2)}
     for losses in ([math.nan, 2.0], [1.0, math.nan]):
         with pytest.raises(ValueError, match="loss nan"):
-            compare_traces(Trace(losses, reference.gradients), reference, TOLERANCES["float32"])
+            compare_traces((losses, reference[1]), reference, TOLERANCES["float32"])
 
 
 def test_every_network_and_objective_with_masks_is_checked():
     assert {case.objective.kind for case in CASES.values()} == {"md4", "genmd4"}
     assert {case.shape.network.kind for case in CASES.values()} == NetworkConfig.kinds.keys()
-    assert CHUNKED in FULL.first_batches and FULL.first_batches.keys() == TINY.first_batches.keys()
+    assert CHUNKED in NETWORKS and NETWORKS.keys() == TINY["speed"]["networks"].keys()
 
 
 def test_the_measured_networks_have_the_papers_sizes():
     """Their parameters are counted in test_training."""
-    assert FULL.first_batches.keys() == {"text8", "gpt2-small", "cifar10", "imagenet64"}
+    assert NETWORKS.keys() == {"text8", "gpt2-small", "cifar10", "imagenet64"}
     assert (SHAPES["text8"].shape, SHAPES["gpt2-small"].shape) == ((256,), (1024,))
-    assert (FULL.sampling.length, FULL.sampling.vocab_size, FULL.sampling.steps) == (1024, 50257, 1000)
+    assert (SAMPLING.length, SAMPLING.vocab_size, SAMPLING.steps) == (1024, 50257, 1000)
 
 
 def test_weights_of_checks_have_no_zeros():

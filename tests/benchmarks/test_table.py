@@ -1,7 +1,7 @@
 """Tables of results."""
 
 from mdpipe.benchmarks.runner import to_table
-from mdpipe.benchmarks.sampling import SamplingBenchmark
+from mdpipe.benchmarks.sampling import BENCHMARK, compare
 
 MEASURED = {
     "seconds": 2.0,
@@ -29,13 +29,11 @@ RESULTS = [
 
 
 def test_ratios_are_relative_to_stepwise_sampling_at_the_same_batch():
-    assert [row["times_stepwise"] for row in SamplingBenchmark.compare(RESULTS)] == [4.0, 1.0, 2.5, None, 1.0]
+    assert [row["times_stepwise"] for row in compare(RESULTS)] == [4.0, 1.0, 2.5, None, 1.0]
 
 
 def test_a_row_shows_measurements_with_their_units():
-    headings, _, first, _, _, last, _ = to_table(
-        SamplingBenchmark.compare(RESULTS), SamplingBenchmark.columns
-    ).splitlines()
+    headings, _, first, _, _, last, _ = to_table(compare(RESULTS), BENCHMARK.columns).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in (headings, first, last)]
     shown, without = (dict(zip(cells[0], row, strict=True)) for row in cells[1:])
     assert shown["tokens/s"] == "12" and shown["x stepwise"] == "4" and shown["seconds"] == "2.0 ± 0.5"

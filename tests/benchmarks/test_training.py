@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from mdpipe.benchmarks.training import SHAPES, Shape, TrainingBenchmark, summarize_speed
+from mdpipe.benchmarks.settings import SHAPES, Shape, TrainingSettings
+from mdpipe.benchmarks.training import BENCHMARK, measure, summarize_speed
 from mdpipe.cli import app
 from mdpipe.networks.base import build_uninitialized, count_parameters
 from mdpipe.params.networks import TransformerConfig
@@ -14,20 +15,7 @@ from mdpipe.params.networks import TransformerConfig
 pytestmark = pytest.mark.slow
 
 NETWORK = TransformerConfig(num_layers=1, num_heads=2, hidden_size=16, time_conditioning=True)
-TINY = TrainingBenchmark(
-    shape="text8",
-    batch=3,
-    objective="md4",
-    optimizer="adamw",
-    precision="float32",
-    compile=False,
-    activation_checkpointing=False,
-    steps=2,
-    warm_up=1,
-    threads=1,
-    device="cpu",
-    seed=0,
-)
+TINY = TrainingSettings(shape="text8", batch=3, steps=2, warm_up=1)
 
 
 @pytest.fixture
@@ -45,7 +33,7 @@ def small_text8(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_numbers_agree_with_each_other(small_text8, changes):
-    result = replace(TINY, **changes).measure()
+    result = measure(replace(TINY, **changes))
     assert result["tokens_per_second"] * result["seconds_per_step"] == pytest.approx(3 * 8)
     assert result["tokens_per_second"] == pytest.approx(8 * result["examples_per_second"])
     assert result["mfu"] == pytest.approx(result["flops_per_second"] / result["peak_flops"])
@@ -118,4 +106,4 @@ def test_the_command_writes_what_it_prints(tmp_path):
     (measured,) = json.loads(result.output)["results"]
     assert measured["parameters"] // 100_000 == 8
     rows = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
-    assert [cell.strip() for cell in rows[0].strip("|").split("|")] == list(TrainingBenchmark.columns)
+    assert [cell.strip() for cell in rows[0].strip("|").split("|")] == list(BENCHMARK.columns)

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import median
 
 from mdpipe.benchmarks.runner import Result, describe_machine, to_table
-from mdpipe.benchmarks.training import SHAPES
+from mdpipe.benchmarks.settings import SHAPES
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.reporting.markdown import Columns
 

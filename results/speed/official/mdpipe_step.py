@@ -4,7 +4,8 @@ from time import perf_counter
 
 import protocol
 
-from mdpipe.benchmarks.training import SHAPES, start_training, time_steps
+from mdpipe.benchmarks.settings import SHAPES
+from mdpipe.benchmarks.training import start_training, time_steps
 from mdpipe.networks.base import count_parameters
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params.diffusion import ObjectiveConfig

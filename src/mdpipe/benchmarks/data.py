@@ -1,35 +1,33 @@
 """Speed and memory of preparing data: from synthetic JSON lines to training batches.
 
-Each step runs in a group of processes; this one starts them, samples their memory and hashes what they wrote.
+Each step runs in a group of processes; this one starts them, samples their memory and hashes what they wrote. Of a
+step, `peak_mib` is the largest resident set of any single process, as the system recorded it (ru_maxrss): what must fit
+in a core's share of the memory. `peak_together_mib` is the largest sum over all processes, sampled ten times a second.
 
-Two numbers describe the memory of a step. `peak_mib` is the largest resident set of any single process, as the system
-recorded it (ru_maxrss): what must fit in a core's share of the memory. `peak_together_mib` is the largest sum over all
-processes seen when sampling ten times per second; pages that they share, of libraries and mapped files, count for each.
-
-Files are read just after they were written, so mostly from the system's cache: these are speeds of the code, not of a
-disk. The data are synthetic, and a function of the seed. Words follow Zipf's law, p(r) ~ 1 / r for the word of rank r =
-1, ..., 50,000, and documents have log-normal lengths, as text on the web does roughly.
+The data are synthetic, and a function of the seed. Words follow Zipf's law, p(r) ~ 1 / r for the word of rank r = 1,
+..., 50,000, and documents have log-normal lengths, as text on the web does roughly.
 """
 
 import fileinput
 import hashlib
 import json
+import math
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice, product
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import numpy as np
 import psutil
 
 from mdpipe.benchmarks.runner import Benchmark, Result, run_alone
-from mdpipe.data.artifacts.arrays import ArrayFile
+from mdpipe.benchmarks.settings import DataSettings
 from mdpipe.data.artifacts.files import check_disk_space, read_json
 from mdpipe.data.dataset import DatasetHeader, EncodedDataset, write_header
 from mdpipe.data.parallel import WORKERS
@@ -41,7 +39,6 @@ from mdpipe.data.training_batches import training_batch
 from mdpipe.params.data import TextDataset, TextTokenizer, TokenizerConfig
 from mdpipe.params.sources import JsonLinesSource
 from mdpipe.processes import MEBIBYTE, peak_rss_mib
-from mdpipe.reporting.markdown import Columns
 
 MEGABYTE = 10**6
 DISK_FACTOR = 5
@@ -66,34 +63,62 @@ SYLLABLES = ["".join(parts) for parts in product("bcdfghjklmnprstvwxyz", "aeiou"
 ENDINGS = {" ": 0.83, ", ": 0.07, ". ": 0.07, " – ": 0.01, ".\n": 0.02}
 """Endings of a word and their probabilities: one is not ASCII, one is escaped in JSON."""
 IMAGE_SHAPE = (32, 32, 3)
-IMAGES_AT_ONCE = 1000
+KILLED = ("shards_kept", "searches_kept", "again_seconds", "sha256_after_kill")
+"""Columns of encoding that was killed."""
 
 
-@dataclass(frozen=True)
-class DataBenchmark(Benchmark):
-    """An amount of text, a tokenizer and a number of processes.
+def measure(settings: DataSettings) -> Result:
+    """Write, read, encode and load batches; optionally encode once more with a kill halfway.
 
     Raises:
-        ValueError: a tokenizer that cannot be measured or has no files.
+        ValueError: a step failed, or the folder exists.
     """
+    with TemporaryDirectory(prefix="mdpipe-") as temporary:
+        folder = Path(settings.folder or temporary) / f"{settings.tokenizer}-{settings.size}-{settings.workers}"
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # Finished shards in it would be taken for this benchmark's.
+            raise ValueError(f"{folder} exists; remove it") from None
+        check_disk_space(folder, DISK_FACTOR * settings.size * MEGABYTE, "measuring")
+        result = run_step(write, settings, folder) | run_step(read, settings, folder)
+        result |= run_step(encode, settings, folder)
+        result["sha256"] = hash_folder(folder / "encoded")
+        result |= kill_and_encode(settings, folder, result) if settings.kill else dict.fromkeys(KILLED)
+        result |= run_step(load, settings, folder)
+    for step, what in (("write", "bytes"), ("read", "bytes"), ("encode", "text_bytes")):
+        result[f"{step}_mb_per_second"] = result[what] / MEGABYTE / result[f"{step}_seconds"]
+    return {**result, "tokens_per_second": result["tokens"] / result["encode_seconds"]}
 
-    size: int
-    """MB of text as JSON lines."""
-    tokenizer: str
-    workers: int
-    """Processes that read and encode."""
-    kill: bool
-    """Also kill encoding halfway and run it again."""
-    seed: int
-    """Seed of the text, the splits and the batches."""
-    path: str | None
-    """The folder of GPT-2's files."""
-    folder: str | None
-    """Where everything is written and kept; None for a temporary folder."""
 
-    title: ClassVar[str] = "{size} MB by {tokenizer} with {workers} workers"
-    heading: ClassVar[str] = "Speed of preparing data"
-    columns: ClassVar[Columns] = {
+def compare(results: Sequence[Result]) -> list[Result]:
+    """Add `same_bytes`: True if all rows with this text and tokenizer, killed ones included, wrote the same files.
+
+    It is None where nothing else encoded this text with this tokenizer.
+    """
+    hashes: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for one in results:
+        hashes[_content(one)] += [one[key] for key in ("sha256", "sha256_after_kill") if one[key] is not None]
+    return [
+        {**one, "same_bytes": len(set(same)) == 1 if len(same := hashes[_content(one)]) > 1 else None}
+        for one in results
+    ]
+
+
+def _content(result: Result) -> tuple[Any, ...]:
+    """Return what decides the encoded files."""
+    return tuple(result[key] for key in ("size", "tokenizer", "path", "seed"))
+
+
+def _format_speed(result: Result, step: str, what: str) -> str:
+    per_cpu_second = result[what] / MEGABYTE / result[f"{step}_cpu_seconds"]
+    return f"{result[f'{step}_mb_per_second']:,.1f} ({per_cpu_second:,.1f})"
+
+
+BENCHMARK = Benchmark(
+    measure=measure,
+    heading="Speed of preparing data",
+    title="{size} MB by {tokenizer} with {workers} workers",
+    columns={
         "tokenizer": "{tokenizer}",
         "MB": "{size:,}",
         "workers": "{workers}",
@@ -102,72 +127,16 @@ class DataBenchmark(Benchmark):
         "encode MB/s (CPU)": lambda result: _format_speed(result, "encode", "text_bytes"),
         "tokens/s": "{tokens_per_second:,.0f}",
         "encode MiB": "{encode_peak_mib:,.0f} / {encode_peak_together_mib:,.0f}",
-        "after a kill": lambda result: _describe_kill(result),
+        "after a kill": "{shards_kept} + {searches_kept} of {shards}, {again_seconds:,.1f} / {encode_seconds:,.1f} s",
         "same bytes": lambda result: {True: "yes", False: "NO", None: ""}[result["same_bytes"]],
         "training tokens/s": "{training_tokens_per_second:,.0f}",
         "pictures/s": "{pictures_per_second:,.0f}",
-    }
-    choices: ClassVar[Mapping[str, Collection[str]]] = {"tokenizer": ("bytes", "text8", "sentencepiece", "gpt2")}
-    has_own_process: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.tokenizer == "gpt2" and self.path is None:
-            raise ValueError("--tokenizer gpt2 needs --path, a folder with GPT-2's vocab.json and merges.txt")
-
-    def measure(self) -> Result:
-        """Write, read, encode and load batches; optionally encode once more with a kill halfway.
-
-        Raises:
-            ValueError: a step failed, or the folder exists.
-        """
-        with TemporaryDirectory(prefix="mdpipe-") as temporary:
-            folder = Path(self.folder or temporary) / f"{self.tokenizer}-{self.size}-{self.workers}"
-            try:
-                folder.mkdir(parents=True)
-            except FileExistsError:  # Finished shards in it would be taken for this benchmark's.
-                raise ValueError(f"{folder} exists; remove it") from None
-            check_disk_space(folder, DISK_FACTOR * self.size * MEGABYTE, "measuring")
-            written, read = self._run(write, folder), self._run(read_text, folder)
-            encoded = self._run(encode, folder, "encoded")
-            sha256 = hash_folder(folder / "encoded")
-            killed = self._run_after_kill(folder, encoded) if self.kill else {}
-            loaded = self._run(load, folder)
-        steps = {"read": read, "encode": encoded}
-        return {
-            **{key: written[key] for key in ("bytes", "vocab_size")},
-            **{key: read[key] for key in ("text_bytes", "documents", "shards")},
-            "tokens": encoded["tokens"],
-            "write_seconds": written["seconds"],
-            "write_mb_per_second": written["bytes"] / MEGABYTE / written["seconds"],
-            "read_mb_per_second": written["bytes"] / MEGABYTE / read["seconds"],
-            "encode_mb_per_second": read["text_bytes"] / MEGABYTE / encoded["seconds"],
-            **{
-                f"{name}_{key}": step[key]
-                for name, step in steps.items()
-                for key in ("seconds", "cpu_seconds", "peak_mib", "peak_together_mib")
-            },
-            "tokens_per_second": encoded["tokens"] / encoded["seconds"],
-            "sha256": sha256,
-            **{key: killed.get(key) for key in ("shards_kept", "searches_kept", "again_seconds", "sha256_after_kill")},
-            "training_tokens_per_second": loaded["tokens_per_second"],
-            "pictures_per_second": loaded["images_per_second"],
-        }
-
-    @classmethod
-    def compare(cls, results: Sequence[Result]) -> list[Result]:
-        """Add `same_bytes`: True if all rows with this text and tokenizer, killed ones included, wrote the same files.
-
-        It is None where nothing else encoded this text with this tokenizer.
-        """
-        return [{**result, "same_bytes": _is_same(result, results)} for result in results]
-
-    @classmethod
-    def describe(cls, first: Result, table: str) -> str:
-        """Return the page's text."""
-        return f"""\
-Synthetic text as JSON lines in eight files, written at {first["write_mb_per_second"]:,.0f} MB/s: documents of \
-log-normal length, 2 kB in the median, of words from a Zipf distribution over 50,000.
+    },
+    compare=compare,
+    has_own_process=False,
+    page="""\
+Synthetic text as JSON lines in eight files, written at {write_mb_per_second:,.0f} MB/s: documents of log-normal \
+length, 2 kB in the median, of words from a Zipf distribution over 50,000.
 
 {table}
 Read: the files to raw shards, as `download` does, in MB of JSON lines. Encode: raw shards to tokens, with the splits, \
@@ -180,49 +149,43 @@ searched, which was not repeated, and the seconds that the second run took, next
 Same bytes: all rows of one text and tokenizer, killed ones included, wrote the same files.
 Training tokens/s: batches of 64 random windows of 1,024 tokens from the memory-mapped shards; pictures/s: batches of \
 256 out of images of 32 x 32 x 3. One process reads files that were just written: no cold disk.
-"""
-
-    def _run(self, step: "Step", folder: Path, *name: str) -> Result:
-        """Run a step and return its measurement, `peak_together_mib`, and the seconds that its process took."""
-        start, sizes = perf_counter(), [0]
-        try:
-            measured = run_alone(measure_step, step, self, folder, *name, watch=lambda pid: sizes.append(_rss(pid)))
-        except ValueError as error:
-            raise ValueError(f"the step {step.__name__!r} failed: {error}") from error
-        # The peak may have been between two samples.
-        together = max(max(sizes) / MEBIBYTE, measured["peak_mib"])
-        return {**measured, "peak_together_mib": together, "process_seconds": perf_counter() - start}
-
-    def _run_after_kill(self, folder: Path, whole: Result) -> Result:
-        """Encode, kill it after half of the time that `whole` took, and then encode to the end."""
-        shards = folder / "again-shards"
-        delay = whole["process_seconds"] - whole["seconds"] / 2
-        with suppress(TimeoutError):
-            while True:
-                run_alone(measure_step, encode, self, folder, "again", limit=delay)
-                rmtree(shards, ignore_errors=True)  # It was faster this time.
-                delay /= 2
-        kept = [len(list((shards / name).glob("[0-9]*"))) for name in ("tokens", "contamination")]
-        again = self._run(encode, folder, "again")
-        return {
-            "shards_kept": kept[0],
-            "searches_kept": kept[1],
-            "again_seconds": again["seconds"],
-            "sha256_after_kill": hash_folder(folder / "again"),
-        }
+""",
+)
 
 
-Step = Callable[..., Result]
-"""Called with the benchmark, its folder and perhaps a name in it."""
+def run_step(step: Callable[..., Result], settings: DataSettings, folder: Path, *name: str) -> Result:
+    """Run a step in a process and return its columns, its memory, and the seconds that the process took."""
+    start, sizes, column = perf_counter(), [0], step.__name__
+    try:
+        result = run_alone(measure_step, step, settings, folder, *name, watch=lambda pid: sizes.append(_rss(pid)))
+    except ValueError as error:
+        raise ValueError(f"the step {column!r} failed: {error}") from error
+    # The peak may have been between two samples.
+    result[f"{column}_peak_together_mib"] = max(max(sizes) / MEBIBYTE, result[f"{column}_peak_mib"])
+    return {**result, f"{column}_process_seconds": perf_counter() - start}
 
 
-def measure_step(step: Step, settings: DataBenchmark, folder: Path, *name: str) -> Result:
+def kill_and_encode(settings: DataSettings, folder: Path, whole: Result) -> Result:
+    """Encode, kill it after half of the time that `whole` took, and then encode to the end."""
+    shards = folder / "again-shards"
+    delay = whole["encode_process_seconds"] - whole["encode_seconds"] / 2
+    with suppress(TimeoutError):
+        while True:
+            run_alone(measure_step, encode, settings, folder, "again", limit=delay)
+            rmtree(shards, ignore_errors=True)  # It was faster this time.
+            delay /= 2
+    kept = [len(list((shards / name).glob("[0-9]*"))) for name in ("tokens", "contamination")]
+    again = run_step(encode, settings, folder, "again")
+    return dict(zip(KILLED, (*kept, again["encode_seconds"], hash_folder(folder / "again")), strict=True))
+
+
+def measure_step(step: Callable[..., Result], settings: DataSettings, folder: Path, *name: str) -> Result:
     """Run a step in this process and add its CPU seconds and the largest resident set of one of its processes."""
     os.environ[WORKERS] = str(settings.workers)
     before = sum(os.times()[:4])  # User and system, of this process and its children that have ended.
-    measured = step(settings, folder, *name)
-    cpu_seconds = sum(os.times()[:4]) - before
-    return {**measured, "cpu_seconds": cpu_seconds, "peak_mib": peak_rss_mib(include_children=True)}
+    result = step(settings, folder, *name)
+    result[f"{step.__name__}_cpu_seconds"] = sum(os.times()[:4]) - before
+    return {**result, f"{step.__name__}_peak_mib": peak_rss_mib(include_children=True)}
 
 
 def _rss(pid: int) -> int:
@@ -246,7 +209,7 @@ def hash_folder(directory: Path) -> str:
     return found.hexdigest()
 
 
-def write(settings: DataBenchmark, folder: Path) -> Result:
+def write(settings: DataSettings, folder: Path) -> Result:
     """Write the text as JSON lines, a pure function of size and seed; fit the tokenizer, which is not timed."""
     start = perf_counter()
     size = write_text(folder / "text", settings.size * MEGABYTE, settings.seed)
@@ -256,13 +219,15 @@ def write(settings: DataBenchmark, folder: Path) -> Result:
         "gpt2": {"path": settings.path},
     }
     config = TokenizerConfig.parse({"kind": settings.tokenizer, **own.get(settings.tokenizer, {})})
-    tokenizer = build_tokenizer(cast("TextTokenizer", config), _first_texts(folder / "text"))
+    with fileinput.input(sorted((folder / "text").iterdir()), encoding="utf-8") as lines:
+        texts = (json.loads(line)["text"] for line in islice(lines, SENTENCEPIECE_DOCUMENTS))
+        tokenizer = build_tokenizer(cast("TextTokenizer", config), texts)
     (folder / "tokenizer").mkdir()
     tokenizer.save(folder / "tokenizer")
-    return {"bytes": size, "seconds": seconds, "vocab_size": tokenizer.vocab_size}
+    return {"bytes": size, "vocab_size": tokenizer.vocab_size, "write_seconds": seconds}
 
 
-def read_text(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001
+def read(settings: DataSettings, folder: Path) -> Result:  # noqa: ARG001
     """Do the work of the stage `download` for local files."""
     source = JsonLinesSource(kind="jsonl", path=str(folder / "text"))
     start = perf_counter()
@@ -270,10 +235,10 @@ def read_text(settings: DataBenchmark, folder: Path) -> Result:  # noqa: ARG001
     seconds = perf_counter() - start
     header = read_json(folder / "raw" / "source.json", "measure again")
     counts = {"text_bytes": header["bytes"], "documents": header["documents"], "shards": len(header["shards"])}
-    return {**counts, "seconds": seconds}
+    return {**counts, "read_seconds": seconds}
 
 
-def encode(settings: DataBenchmark, folder: Path, name: str) -> Result:
+def encode(settings: DataSettings, folder: Path, name: str = "encoded") -> Result:
     """Do the work of the stage `encode`: splits, tokens, the search for contamination, the manifest."""
     tokenizer = load_tokenizer(folder / "tokenizer")
     splits = {"validation": HELD_OUT, "test": HELD_OUT}
@@ -283,49 +248,22 @@ def encode(settings: DataBenchmark, folder: Path, name: str) -> Result:
     encode_text(folder / "raw", tokenizer, dataset, settings.seed, folder / name, folder / f"{name}-shards", {})
     seconds = perf_counter() - start
     counts = read_json(folder / name / "dataset.json", "measure again")["splits"].values()
-    return {"tokens": sum(count["tokens"] for count in counts), "seconds": seconds}
+    return {"tokens": sum(count["tokens"] for count in counts), "encode_seconds": seconds}
 
 
-def load(settings: DataBenchmark, folder: Path) -> Result:
+def load(settings: DataSettings, folder: Path) -> Result:
     """Read training batches from the memory-mapped shards: random windows of text, and images in random orders."""
     write_images(folder / "images", min(MAX_IMAGES, settings.size * IMAGES_PER_MEGABYTE), settings.seed)
-    windows, images = (
-        _rows_per_second(EncodedDataset.open(folder / name, "train"), settings.seed, batch)
-        for name, batch in (("encoded", TEXT_BATCH), ("images", IMAGE_BATCH))
-    )
-    return {"tokens_per_second": windows * SEQ_LEN, "images_per_second": images}
-
-
-def _rows_per_second(dataset: EncodedDataset, seed: int, batch: int) -> float:
-    training_batch(dataset, seed, 0, batch)
-    start = perf_counter()
-    for step in range(1, BATCHES + 1):
-        training_batch(dataset, seed, step, batch)
-    return BATCHES * batch / (perf_counter() - start)
-
-
-def _first_texts(directory: Path) -> Iterator[str]:
-    with fileinput.input(sorted(directory.iterdir()), encoding="utf-8") as lines:
-        for line in islice(lines, SENTENCEPIECE_DOCUMENTS):
-            yield json.loads(line)["text"]
-
-
-def _format_speed(result: Result, step: str, what: str) -> str:
-    per_cpu_second = result[what] / MEGABYTE / result[f"{step}_cpu_seconds"]
-    return f"{result[f'{step}_mb_per_second']:,.1f} ({per_cpu_second:,.1f})"
-
-
-def _describe_kill(result: Result) -> str:
-    kept = f"{result['shards_kept']} + {result['searches_kept']} of {result['shards']}"
-    return f"{kept}, {result['again_seconds']:,.1f} / {result['encode_seconds']:,.1f} s"
-
-
-def _is_same(one: Result, results: Sequence[Result]) -> bool | None:
-    comparable = [
-        other for other in results if all(one[key] == other[key] for key in ("size", "tokenizer", "path", "seed"))
-    ]
-    hashes = [row[key] for row in comparable for key in ("sha256", "sha256_after_kill") if row[key] is not None]
-    return len(set(hashes)) == 1 if len(hashes) > 1 else None
+    rows_per_second = []
+    for name, batch in (("encoded", TEXT_BATCH), ("images", IMAGE_BATCH)):
+        dataset = EncodedDataset.open(folder / name, "train")
+        training_batch(dataset, settings.seed, 0, batch)
+        start = perf_counter()
+        for step in range(1, BATCHES + 1):
+            training_batch(dataset, settings.seed, step, batch)
+        rows_per_second.append(BATCHES * batch / (perf_counter() - start))
+    windows, images = rows_per_second
+    return {"training_tokens_per_second": windows * SEQ_LEN, "pictures_per_second": images}
 
 
 def write_text(directory: Path, size: int, seed: int) -> int:
@@ -356,11 +294,9 @@ def write_text(directory: Path, size: int, seed: int) -> int:
 def write_images(directory: Path, count: int, seed: int) -> None:
     """Write an encoded dataset with only a training split, of images with 256 levels, to a new folder."""
     directory.mkdir()
-    random = np.random.default_rng(seed)
-    length = int(np.prod(IMAGE_SHAPE))
-    with ArrayFile(directory / "train-00000.npy", np.uint8, (length,)) as file:
-        for _ in range(0, count, IMAGES_AT_ONCE):
-            file.append(random.integers(256, size=(IMAGES_AT_ONCE, length), dtype=np.uint8))
+    length = math.prod(IMAGE_SHAPE)
+    images = np.random.default_rng(seed).integers(256, size=(count, length), dtype=np.uint8)
+    np.save(directory / "train-00000.npy", images)
     header = DatasetHeader(
         modality="image",
         tokenizer="pixels",

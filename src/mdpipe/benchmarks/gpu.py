@@ -8,23 +8,38 @@ another. `--tiny` rehearses all of it on a CPU, except code generation.
 """
 
 import argparse
+import gc
 import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
-from mdpipe.benchmarks.gpu_checks import run_correctness, run_parallel
-from mdpipe.benchmarks.gpu_measurements import run_samplers, run_speed, run_training
-from mdpipe.benchmarks.gpu_report import Job, run_part
-from mdpipe.benchmarks.runner import Result, format_machine, stream_alone, to_table
-from mdpipe.benchmarks.sampling import SamplingBenchmark
-from mdpipe.benchmarks.training import TrainingBenchmark
+import torch
+
+from mdpipe.benchmarks import gpu_checks, sampling, training
+from mdpipe.benchmarks import gpu_measurements as measurements
+from mdpipe.benchmarks.runner import (
+    Result,
+    describe_error,
+    describe_machine,
+    format_machine,
+    stream_alone,
+    to_json,
+    to_table,
+)
+from mdpipe.benchmarks.settings import SamplingSettings
 from mdpipe.console import configure_logging
 from mdpipe.data.artifacts.files import atomic_write
+from mdpipe.networks.runtime import configure_runtime
+from mdpipe.params import EstimatorConfig
 from mdpipe.reporting.markdown import Columns
+from mdpipe.training.performance import find_compiler_problem
 
 logger = logging.getLogger("mdpipe.benchmarks.gpu")
 
@@ -34,50 +49,116 @@ RESERVE = 2.0
 """Seconds kept for writing the summary."""
 GRACE = 3.0
 """Seconds between the time when a part should end by itself and when it is killed."""
+REHEARSAL_BACKEND = "aot_eager_decomp_partition"
+"""Compiler of a rehearsal on a CPU. It traces, decomposes and partitions as the default one does, then runs the graphs
+eagerly: to generate and compile C++ takes many times longer, and a GPU runs other code."""
 
 
-def _is_failed(check: Result) -> bool:
-    """Return whether a check failed, or needs kernels that are not deterministic: mdpipe stops where one is missing."""
-    return "skipped" not in check and ("error" in check or "not_deterministic" in check)
+@dataclass(frozen=True)
+class Job:
+    """The conditions of a part: the device, and the time when it should end by itself."""
+
+    device: torch.device
+    end: float
+
+    @cached_property
+    def compiler_problem(self) -> str:
+        """Return why torch.compile does not work on the device, or an empty string."""
+        return find_compiler_problem(self.device)
+
+    def attempt(
+        self, labels: Result, measure: Callable[[], Result], *, seconds: float = 0, compiles: bool = False
+    ) -> Result:
+        """Return the labels with the columns that `measure` returns, or with the reason why there are none.
+
+        Args:
+            labels: what the row is about.
+            measure: If a kernel has no deterministic form, it is called again without that demand, and the row has the
+                column `not_deterministic`.
+            seconds: its approximate duration; it is skipped if less time is left.
+            compiles: whether it is skipped if there is no compiler.
+        """
+        start = time.time()
+        if (left := self.end - start) < seconds:
+            columns: Result = {"skipped": f"{left:.0f} s were left, and it takes about {seconds:.0f} s"}
+        elif compiles and self.compiler_problem:
+            columns = {"skipped": f"no compiler works here: {self.compiler_problem}"}
+        else:
+            columns = _measure(measure)
+            problem = columns.get("error", "")
+            if "deterministic" in problem and torch.get_deterministic_debug_mode() == 2:
+                torch.set_deterministic_debug_mode("default")
+                columns = {**_measure(measure), "not_deterministic": problem}
+                torch.set_deterministic_debug_mode("error")
+        return {**labels, **columns, "wall_seconds": time.time() - start}
+
+
+def _measure(measure: Callable[[], Result]) -> Result:
+    """Measure with the memory free that earlier measurements took, also that which their tracebacks kept."""
+    if torch.cuda.is_available():
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        return measure()
+    except Exception as error:
+        return {"error": describe_error(error)}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the run."""
+
+    name: str
+    measure: Callable[..., Iterator[Result]]
+    """Called with a `Job`, yields the rows, in a process of its own."""
+    fraction: float
+    """The largest fraction of the budget that it may take; unused time is left to the parts after it."""
+    columns: Columns
+    note: str
+    tiny: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of `measure` in a rehearsal."""
+
+
+PROBLEMS = ("error", "skipped", "not_deterministic")
+"""Columns that say why a row was not measured, or not as the stages do."""
 
 
 def find_failed_checks(document: Result) -> list[Result]:
-    """Return the checks of a part that did not pass."""
-    return [result for result in document["results"] if "check" in result and _is_failed(result)]
+    """Return the checks of a part that failed, or need kernels that mdpipe would stop at: some are missing."""
+    return [row for row in document["results"] if "check" in row and judge(row) == "FAILED"]
 
 
-def _describe_problem(result: Result) -> str:
-    problems = [key for key in ("error", "skipped", "not_deterministic") if key in result]
-    return f"{problems[0].replace('_', ' ')}: {result[problems[0]]}"[:160] if problems else ""
+def judge(row: Result) -> str:
+    """Return whether a check passed, failed or was skipped; it fails if a kernel is not deterministic."""
+    return "skipped" if "skipped" in row else "FAILED" if row.keys() & {"error", "not_deterministic"} else "passed"
 
 
+NOTE: Columns = {
+    "note": lambda row: next((f"{key.replace('_', ' ')}: {row[key]}"[:160] for key in PROBLEMS if key in row), "")
+}
 CHECKS: Columns = {
     "check": "{check}",
     "variant": "{variant}",
-    "result": lambda result: "skipped" if "skipped" in result else "FAILED" if _is_failed(result) else "passed",
+    "result": judge,
     "loss": "{loss:.1e} ({loss_tolerance:.0e})",
     "gradient": "{gradient:.1e} ({gradient_tolerance:.0e})",
     "worst parameter": "{parameter:.1e} ({parameter_tolerance:.0e})",
-    "note": _describe_problem,
 }
-SPEED: Columns = {name: cell for name, cell in TrainingBenchmark.columns.items() if name != "orthogonalization"} | {
-    "chunk": lambda result: f"{result['chunk_bytes'] / 2**20:,.3g} MiB",
+SPEED: Columns = {name: cell for name, cell in training.BENCHMARK.columns.items() if name != "orthogonalization"} | {
+    "chunk": lambda row: f"{row['chunk_bytes'] / 2**20:,.3g} MiB",
     "MFU, data sheet": "{mfu_data_sheet:.1%}",
     "first step s": "{first_step_seconds:,.1f}",
-    "note": _describe_problem,
 }
-SAMPLERS: Columns = {name: cell for name, cell in SamplingBenchmark.columns.items() if name != "x stepwise"} | {
-    "note": _describe_problem
-}
+SAMPLERS: Columns = {name: cell for name, cell in sampling.BENCHMARK.columns.items() if name != "x stepwise"}
 TRAINING: Columns = {
     "when": "{what}",
     "bits per character, at most": "{bits_per_character:.4f}",
     "standard error": "{stderr:.4f}",
     "Monte Carlo": "{stderr_mc:.4f}",
-    "steps": lambda result: f"{result['steps']:,}" + (", clock" if result["stopped_by_the_clock"] else ""),
+    "steps": lambda row: f"{row['steps']:,}" + (", clock" if row["stopped_by_the_clock"] else ""),
     "epochs": "{epochs:.1f}",
     "tokens/s": "{tokens_per_second:,.0f}",
-    "note": _describe_problem,
 }
 SUMMARY: Columns = {
     "part": "{part}",
@@ -86,79 +167,90 @@ SUMMARY: Columns = {
     "failed checks": lambda document: str(len(find_failed_checks(document))) if document["results"] else "",
     "note": lambda document: document["error"] or "",
 }
-
-
-@dataclass(frozen=True)
-class Part:
-    """A part of the run."""
-
-    name: str
-    measure: Callable[[Job], Iterator[Result]]
-    """Yields the rows, in a process of its own."""
-    fraction: float
-    """The largest fraction of the budget that it may take; unused time is left to the parts after it."""
-    columns: Columns
-    note: str
-
-
+TINY_CASES = {name: replace(case, shape=case.shape.shrink()) for name, case in gpu_checks.CASES.items()}
+TINY_SAMPLING = SamplingSettings(
+    length=8,
+    vocab_size=11,
+    steps=10,
+    steady_steps=3,
+    num_layers=1,
+    num_heads=2,
+    hidden_size=16,
+    repeats=2,
+    dtype="bfloat16",
+)
 PARTS = (
     Part(
         "correctness",
-        run_correctness,
+        gpu_checks.run_correctness,
         0.2,
-        CHECKS,
+        CHECKS | NOTE,
         "Relative differences from a CPU in float32 (tolerance): of the losses of three steps, of the first"
         " gradient, and of the parameter's gradient that differs most. Small networks, dropout on.",
+        tiny={"cases": TINY_CASES, "sampled_vocab_size": 500},
     ),
     Part(
         "parallel",
-        run_parallel,
+        gpu_checks.run_parallel,
         0.08,
-        CHECKS,
+        CHECKS | NOTE,
         "DDP and FSDP2 in a group of one process, against a CPU process without a group.",
+        tiny={"cases": TINY_CASES},
     ),
     Part(
         "speed",
-        run_speed,
+        measurements.run_speed,
         0.42,
-        SPEED,
+        SPEED | NOTE,
         "The training step of `mdpipe train` on random tokens, by MD4 and AdamW. FLOP/s count the network's dense"
         " products, forward and backward, over all positions; the head runs at masked positions only, so the MFU"
         " credits what that saves. Memory is the most that tensors took (on a CPU, the process).",
+        tiny={
+            "networks": {name: shape.shrink() for name, shape in measurements.NETWORKS.items()},
+            "step": replace(measurements.STEP, steps=4, group=2, warm_up=1, threads=1),
+            "doublings": 2,
+            "chunk_bytes": (2**10, 2**26),
+        },
     ),
     Part(
         "samplers",
-        run_samplers,
+        measurements.run_samplers,
         0.11,
-        SAMPLERS,
+        SAMPLERS | NOTE,
         "ancestral_stepwise and two_stage were measured over a few steps and scaled to all, since all"
         " their steps cost the same. Kernels need not be deterministic.",
+        tiny={"settings": TINY_SAMPLING},
     ),
     Part(
         "training",
-        run_training,
+        measurements.run_training,
         1.0,
-        TRAINING,
+        TRAINING | NOTE,
         "The text is made of docstrings of Python's standard library in text8's alphabet. It is not text8:"
         " the bounds are not comparable with published ones.",
+        tiny={
+            "package": "json",
+            "shape": replace(measurements.TEXT.shrink(), batch=8),
+            "held_out": 2_000,
+            "estimator": EstimatorConfig(num_mc_samples=2, batch_size=32),
+            "seconds": 2,
+            "learning_rate": 1e-2,
+        },
     ),
 )
 """The most important first."""
 
 
-def run(
-    out: Path, *, parts: Sequence[Part] = PARTS, budget: float = BUDGET, tiny: bool = False, commit: str | None = None
-) -> bool:
+def run(parts: Sequence[Part], out: Path, *, budget: float, tiny: bool = False, commit: str | None = None) -> bool:
     """Run the parts and write their files and summary.md; return whether all finished and no check failed.
 
     Args:
-        out: folder to write to.
         parts: in this order.
+        out: folder to write to.
         budget: seconds for all of them.
         tiny: whether to measure tiny sizes, as a rehearsal.
         commit: of the checkout, where git cannot tell.
     """
-    out.mkdir(parents=True, exist_ok=True)
     end = time.time() + budget - RESERVE
     documents: list[Result] = []
     for part in parts:
@@ -173,13 +265,13 @@ def _run_limited(part: Part, path: Path, limit: float, tiny: bool, commit: str |
     start = time.time()
     document: Result = {"part": part.name, "tiny": tiny, "status": "running", "error": None, "results": []}
     try:
-        rows = stream_alone(run_part, part.measure, start + limit - GRACE, tiny, commit, limit=limit)
+        measure = partial(part.measure, **(part.tiny if tiny else {}))
+        rows = stream_alone(_run_part, measure, start + limit - GRACE, tiny, limit=limit)
+        machine = next(rows)
+        document["machine"] = machine | {"commit": commit or machine["commit"]}
         for row in rows:
-            if "head" in row:
-                document |= row["head"]
-                continue
             document["results"].append(row)
-            _write_document(path, document)
+            atomic_write(path, to_json(document).encode())
             logger.info(f"{part.name}: " + json.dumps(row)[:400])
         document["status"] = "finished"
     except TimeoutError:
@@ -187,28 +279,36 @@ def _run_limited(part: Part, path: Path, limit: float, tiny: bool, commit: str |
     except ValueError as error:
         document |= {"status": "failed", "error": str(error)}
     document |= {"seconds": time.time() - start, "limit": limit}
-    _write_document(path, document)
+    atomic_write(path, to_json(document).encode())
     return document
 
 
-def _write_document(path: Path, document: Result) -> None:
-    atomic_write(path, (json.dumps(document, indent=2) + "\n").encode())
+def _run_part(measure: Callable[[Job], Iterator[Result]], end: float, tiny: bool) -> Iterator[Result]:
+    """Yield the description of the machine, and then the rows of a part.
+
+    Raises:
+        RuntimeError: there is no GPU, and it is not a rehearsal.
+    """
+    device, threads = torch.device("cuda" if torch.cuda.is_available() else "cpu"), 1 if tiny else measurements.THREADS
+    configure_runtime(threads)
+    yield describe_machine(device.type, threads)
+    if device.type != "cuda" and not tiny:
+        raise RuntimeError("torch sees no GPU here; --tiny rehearses on a CPU")
+    traces_only = tiny and device.type == "cpu"
+    with torch.compiler.set_stance("default", force_backend=REHEARSAL_BACKEND) if traces_only else nullcontext():
+        yield from measure(Job(device, end))
 
 
-def summarize(documents: Sequence[Result], parts: Sequence[Part] = PARTS) -> str:
-    """Return the page."""
-    machine = next((document["machine"] for document in documents if "machine" in document), None)
+def summarize(documents: Sequence[Result], parts: Sequence[Part]) -> str:
+    """Return the page of the parts that were run so far."""
     lines = ["# GPU run", ""]
-    if any(document["tiny"] for document in documents):
-        lines += ["A rehearsal with tiny sizes: no figure below is a result. On a CPU, compiled rows are only traced."]
-        lines += [""]
-    if machine is not None:
-        gpu = f"CUDA {machine['cuda']}, GPU memory {machine['gpu_memory_gib']} GiB.\n" if "cuda" in machine else ""
-        lines += [format_machine(machine), gpu]
+    if documents[0]["tiny"]:
+        rehearsal = "A rehearsal with tiny sizes: no figure below is a result. On a CPU, compiled rows are only traced."
+        lines += [rehearsal, ""]
+    if machine := next((document["machine"] for document in documents if "machine" in document), None):
+        lines += [format_machine(machine), ""]
     lines += [to_table(documents, SUMMARY)]
-    by_name = {part.name: part for part in parts}
-    for document in documents:
-        part = by_name[document["part"]]
+    for part, document in zip(parts, documents, strict=False):
         lines += [f"## {part.name.capitalize()}", "", part.note, ""]
         if document["results"]:
             lines += [to_table(document["results"], part.columns)]
@@ -224,7 +324,7 @@ def main() -> None:
     parser.add_argument("--commit", help="of the checkout, where git cannot tell")
     options = parser.parse_args()
     configure_logging()
-    is_fine = run(options.out, budget=options.budget, tiny=options.tiny, commit=options.commit)
+    is_fine = run(PARTS, **vars(options))
     sys.stdout.write((options.out / "summary.md").read_text())
     raise SystemExit(0 if is_fine else 1)
 

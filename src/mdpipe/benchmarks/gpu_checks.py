@@ -8,19 +8,18 @@ A check is a function that returns what it found, and raises an error if that do
 
 import math
 import os
-import socket
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.gpu_report import Job, SkipError, require_compiler
 from mdpipe.benchmarks.runner import Result
-from mdpipe.benchmarks.training import Shape, start_training
+from mdpipe.benchmarks.settings import Shape
+from mdpipe.benchmarks.training import start_training
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
@@ -30,8 +29,11 @@ from mdpipe.params.diffusion import GenMD4Config, MD4Config, ObjectiveConfig
 from mdpipe.params.networks import TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.params.sampling import SamplerConfig
 from mdpipe.params.training import HardwareConfig, TrainConfig
-from mdpipe.training.distributed import LOCAL_RANK, WORLD_SIZE, World, full_tensor, init_distributed
+from mdpipe.training.distributed import LOCAL_RANK, WORLD_SIZE, full_tensor, init_distributed
 from mdpipe.training.loop import Batches, Trainer
+
+if TYPE_CHECKING:
+    from mdpipe.benchmarks.gpu import Job
 
 STEPS = 3
 """Compared; the second and third also depend on the optimizer."""
@@ -40,7 +42,11 @@ NOISE_OF_WEIGHTS = 0.02
 SAMPLE_LENGTH, SAMPLE_STEPS = 16, 4
 COMPILE_SECONDS = 20
 """Least time that is left for a network that is compiled."""
-EAGER, ONE_PROCESS = HardwareConfig(), World()
+COMPILES: dict[str, Any] = {"seconds": COMPILE_SECONDS, "compiles": True}
+CPU = torch.device("cpu")
+Trace = tuple[list[float], dict[str, Tensor]]
+"""The losses of a short training run, and the gradients of its first step, after clipping."""
+EAGER = HardwareConfig()
 BFLOAT16 = HardwareConfig(precision="bfloat16")
 VARIANTS = {
     "float32": EAGER,
@@ -85,92 +91,62 @@ TOLERANCES = {
 gradient, ||g - g'|| / (||g'|| + 0.001 of the whole gradient's norm)."""
 
 
-@dataclass(frozen=True)
-class Trace:
-    """The numbers that a short training run computed."""
-
-    losses: list[float]
-    gradients: dict[str, Tensor]
-    """Gradients of the first step, after clipping."""
-
-
-def run_correctness(job: Job) -> Iterator[Result]:
+def run_correctness(job: "Job", cases: Mapping[str, Case] = CASES, sampled_vocab_size: int = 50257) -> Iterator[Result]:
     """Compare eager variants, look for waits, compare samples, and then compiled variants, which take longest."""
-    cases, device = get_cases(job), job.device
-    references = record_references(cases)
+    device = job.device
+    references = {name: record_trace(case, EAGER, CPU) for name, case in cases.items()}
 
-    def row(name: str, variant: str, check: Callable[..., Result], *settings: Any, seconds: float = 0) -> Result:
-        return job.attempt({"check": name, "variant": variant}, partial(check, *settings), seconds)
+    def row(name: str, variant: str, check: Callable[..., Result], *settings: Any, **limits: Any) -> Result:
+        return job.attempt({"check": name, "variant": variant}, partial(check, *settings), **limits)
 
     for name, case in cases.items():
         for variant, hardware in VARIANTS.items():
             yield row(name, variant, check_training, references[name], case, hardware, device)
         if device.type == "cuda" and case.shape.network.kind != "transformer":
-            yield row(name, "float32, TF32", check_training, references[name], case, EAGER, device, ONE_PROCESS, True)
+            yield row(name, "float32, TF32", check_training, references[name], case, EAGER, device, True)
     for kind in ObjectiveConfig.kinds:
         case = Case(cases["transformer, md4"].shape, ObjectiveConfig.parse(kind))
         yield row(f"no step waits, {kind}", "float32", check_no_waits, case, EAGER, device)
     for name in ("unet, md4", "uvit, md4"):
         yield row(f"no step waits, {name}", "bfloat16", check_no_waits, cases[name], BFLOAT16, device)
     for kind in ("ancestral_stepwise", "ancestral"):
-        yield row(f"sampler {kind}", "float64", check_samples, kind, 500 if job.tiny else 50257, device)
+        yield row(f"sampler {kind}", "float64", check_samples, kind, sampled_vocab_size, device)
     for variant, hardware in COMPILED.items():
         for name, case in cases.items():
             torch.compiler.reset()
             settings = (case, hardware, device)
-            yield row(name, variant, check_training, references[name], *settings, seconds=COMPILE_SECONDS)
-            yield row(f"no step waits, {name}", variant, check_no_waits, *settings, seconds=COMPILE_SECONDS)
+            yield row(name, variant, check_training, references[name], *settings, **COMPILES)
+            yield row(f"no step waits, {name}", variant, check_no_waits, *settings, **COMPILES)
 
 
-def run_parallel(job: Job) -> Iterator[Result]:
+def run_parallel(job: "Job", cases: Mapping[str, Case] = CASES) -> Iterator[Result]:
     """Compare each strategy, in float32 and eager, then as presets for several GPUs train: compiled, in bfloat16."""
-    cases = get_cases(job)
-    references = record_references(cases)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    references = {name: record_trace(case, EAGER, CPU) for name, case in cases.items()}  # Without a group.
     os.environ |= {WORLD_SIZE: "1", "RANK": "0", LOCAL_RANK: "0", "TORCHELASTIC_RUN_ID": "none"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}  # Any free port: no other process needs it.
     compiled = "bfloat16, compiled"
     rows = [(name, "float32", EAGER) for name in cases] + [("transformer, md4", compiled, COMPILED[compiled])]
-    with init_distributed() as world:
+    with init_distributed():
         for (name, variant, hardware), strategy in product(rows, ("ddp", "fsdp")):
             torch.compiler.reset()
             spread = hardware.model_copy(update={"strategy": strategy})
-            check = partial(check_training, references[name], cases[name], spread, job.device, world)
-            labels = {"check": name, "variant": f"{variant}, {strategy}"}
-            yield job.attempt(labels, check, COMPILE_SECONDS / 2 if hardware.compile else 0)
-
-
-def get_cases(job: Job) -> dict[str, Case]:
-    """Return the cases of a full run or of a rehearsal."""
-    return {name: replace(case, shape=case.shape.shrink()) if job.tiny else case for name, case in CASES.items()}
-
-
-def record_references(cases: dict[str, Case]) -> dict[str, Trace]:
-    """Train every case on the CPU in float32, without a group."""
-    return {name: record_trace(case, EAGER, torch.device("cpu")) for name, case in cases.items()}
+            check = partial(check_training, references[name], cases[name], spread, job.device)
+            limits: dict[str, Any] = {"seconds": COMPILE_SECONDS / 2, "compiles": True} if hardware.compile else {}
+            yield job.attempt({"check": name, "variant": f"{variant}, {strategy}"}, check, **limits)
 
 
 def check_training(
-    reference: Trace,
-    case: Case,
-    hardware: HardwareConfig,
-    device: torch.device,
-    world: World = ONE_PROCESS,
-    tf32: bool = False,
+    reference: Trace, case: Case, hardware: HardwareConfig, device: torch.device, tf32: bool = False
 ) -> Result:
     """Compare a training run with the reference; `tf32` lets float32 convolutions round their inputs to TF32."""
-    found = record_trace(case, hardware, device, world, tf32)
+    torch.backends.cudnn.allow_tf32 = tf32
+    found = record_trace(case, hardware, device)
     return compare_traces(found, reference, TOLERANCES["tf32" if tf32 else hardware.precision])
 
 
-def record_trace(
-    case: Case, hardware: HardwareConfig, device: torch.device, world: World = ONE_PROCESS, tf32: bool = False
-) -> Trace:
+def record_trace(case: Case, hardware: HardwareConfig, device: torch.device) -> Trace:
     """Train for a few steps."""
-    torch.backends.cudnn.allow_tf32 = tf32
-    trainer, batches = start(case, hardware, device, world)
+    trainer, batches = start(case, hardware, device)
     state = trainer.state
     trainer.train_step(batches)
     gradients = {
@@ -181,22 +157,14 @@ def record_trace(
     }
     for _ in range(STEPS - 1):
         trainer.train_step(batches)
-    return Trace(state.history.state_dict()["losses"][:STEPS].tolist(), gradients)
+    return state.history.state_dict()["losses"][:STEPS].tolist(), gradients
 
 
-def start(
-    case: Case, hardware: HardwareConfig, device: torch.device, world: World = ONE_PROCESS
-) -> tuple[Trainer, Batches]:
-    """Return a new training run of a small network, and its batches.
-
-    Raises:
-        SkipError: it is to be compiled, and there is no compiler.
-    """
-    if hardware.compile:
-        require_compiler(device)
+def start(case: Case, hardware: HardwareConfig, device: torch.device) -> tuple[Trainer, Batches]:
+    """Return a new training run of a small network, and its batches."""
     network = build_perturbed_network(case.shape, causal=case.objective.is_causal).to(device)
     train = TrainConfig(steps=2 * STEPS, batch_size=case.shape.batch, learning_rate=1e-3, warmup_steps=0)
-    return start_training(network, case.shape, case.objective, train, hardware, world=world)
+    return start_training(network, case.shape, case.objective, train, hardware)
 
 
 def build_perturbed_network(shape: Shape, *, causal: bool = False) -> Network:
@@ -215,12 +183,13 @@ def compare_traces(found: Trace, reference: Trace, tolerance: dict[str, float]) 
     Raises:
         ValueError: a difference is larger than its tolerance, or not finite; the message has all of them.
     """
-    expected = torch.tensor(reference.losses, dtype=torch.float64)
-    loss = float(((torch.tensor(found.losses, dtype=torch.float64) - expected) / expected).abs().max())
-    if found.gradients.keys() != reference.gradients.keys():
-        raise ValueError(f"gradients differ in {sorted(found.gradients.keys() ^ reference.gradients.keys())}")
-    errors = {name: float((found.gradients[name] - g).norm()) for name, g in reference.gradients.items()}
-    norms = {name: float(gradient.norm()) for name, gradient in reference.gradients.items()}
+    (losses, gradients), (expected_losses, expected) = found, reference
+    expected_loss = torch.tensor(expected_losses, dtype=torch.float64)
+    loss = float(((torch.tensor(losses, dtype=torch.float64) - expected_loss) / expected_loss).abs().max())
+    if gradients.keys() != expected.keys():
+        raise ValueError(f"gradients differ in {sorted(gradients.keys() ^ expected.keys())}")
+    errors = {name: float((gradients[name] - gradient).norm()) for name, gradient in expected.items()}
+    norms = {name: float(gradient.norm()) for name, gradient in expected.items()}
     norm = math.hypot(*norms.values())
     relative = {name: error / (norms[name] + 1e-3 * norm) for name, error in errors.items()}
     worst = max(relative, key=lambda name: relative[name])
@@ -247,9 +216,7 @@ def check_no_waits(case: Case, hardware: HardwareConfig, device: torch.device) -
     finally:
         watch("default")
     trainer.state.history.require_finite(2 * STEPS)
-    if device.type != "cuda":
-        raise SkipError("needs a GPU")
-    return {}
+    return {} if device.type == "cuda" else {"skipped": "needs a GPU"}
 
 
 def check_samples(kind: str, vocab_size: int, device: torch.device) -> Result:
@@ -265,7 +232,7 @@ def check_samples(kind: str, vocab_size: int, device: torch.device) -> Result:
         samples: Tensor = sampler(denoiser, Linear(), vocab_size, masks, CounterRNG(0, "gpu"), examples)
         return samples.cpu()
 
-    equal = float((sample(device) == sample(torch.device("cpu"))).double().mean())
+    equal = float((sample(device) == sample(CPU)).double().mean())
     if equal <= 0.9:
         raise ValueError(f"only {equal:.0%} of the tokens equal the CPU's")
     return {"equal_tokens": equal}

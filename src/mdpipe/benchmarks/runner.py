@@ -1,24 +1,24 @@
 """Run benchmarks, each in a process that does nothing else, and show what they measured."""
 
+import json
 import multiprocessing
 import os
 import platform
 import signal
 import subprocess
 import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, get_args
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from mdpipe.data.artifacts.files import first_problem
-from mdpipe.params.training import HardwareConfig
+from mdpipe.data.artifacts.files import atomic_write, first_problem
 from mdpipe.processes import exit_with_parent
 from mdpipe.reporting.markdown import Columns, format_rows, markdown_table
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 Result = dict[str, Any]
-PRECISIONS: tuple[str, ...] = get_args(HardwareConfig.model_fields["precision"].annotation)
 PACKAGES = ("mdpipe", "torch", "numpy")
 """Packages that speeds depend on."""
 POLL_SECONDS, EXIT_SECONDS = 0.1, 10.0
@@ -35,54 +34,72 @@ POLL_SECONDS, EXIT_SECONDS = 0.1, 10.0
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Settings of a measurement; what a command measures is a list of these."""
+    """What a command of `mdpipe bench` measures, and how the results are shown."""
 
-    title: ClassVar[str]
+    measure: Callable[[Any], Result]
+    """Returns what was measured with the given `Settings`, without them."""
+    heading: str
+    """Of the page."""
+    title: str
     """Name of a measurement in error messages, as a format string of the settings."""
-    heading: ClassVar[str]
-    """Heading of the page."""
-    columns: ClassVar[Columns]
-    """Columns of the table."""
-    choices: ClassVar[Mapping[str, Collection[str]]] = {}
-    """What settings may be."""
-    has_own_process: ClassVar[bool] = True
+    columns: Columns
+    page: str
+    """What a reader of the Markdown page needs to judge the results: a format string of the first and of `table`."""
+    compare: Callable[[Sequence[Result]], Sequence[Result]] = list
+    """Adds what only all results together say."""
+    files: Mapping[str, Callable[[Sequence[Result]], str]] = field(default_factory=dict)
+    """Content of further files, by suffix."""
+    has_own_process: bool = True
     """False for a benchmark that starts its own processes, or does not measure memory."""
-
-    def __post_init__(self) -> None:
-        for name, choices in self.choices.items():
-            if (value := getattr(self, name)) not in choices:
-                raise ValueError(f"--{name} must be one of {', '.join(choices)}, not {value!r}")
-
-    def measure(self) -> Result:
-        """Return what was measured, without the settings."""
-        raise NotImplementedError
-
-    @classmethod
-    def compare(cls, results: Sequence[Result]) -> list[Result]:
-        """Add what only all results together say."""
-        return list(results)
-
-    @classmethod
-    def describe(cls, first: Result, table: str) -> str:
-        """Return the page's text: the table and what a reader needs to judge it, given the first result."""
-        raise NotImplementedError
+    device: str = "cpu"
+    """Where it runs if that is no setting: cpu, or "auto" for a GPU where torch finds one."""
 
 
-def run(benchmarks: Sequence[Benchmark]) -> list[Result]:
-    """Return settings and measurement of every benchmark; they are of one class.
+def measure_and_write(benchmark: Benchmark, settings: Sequence[Any], command: str, out: Path | None) -> tuple[str, str]:
+    """Measure with each of the settings, write OUT.json, OUT.md and further files, and return the JSON and the table.
 
     Raises:
-        ValueError: one was not measured, for example because memory ran out.
+        ValueError: a measurement failed, for example because memory ran out, or there is no GPU.
+    """
+    device = _find_device(getattr(settings[0], "device", benchmark.device))
+    results = run(benchmark, settings)
+    # Before files are written: it names the commit, which is marked as changed once another file in git is.
+    machine = describe_machine(device, getattr(settings[0], "threads", 1))
+    document = to_json({"command": command, "machine": machine, "results": results})
+    table = to_table(results, benchmark.columns)
+    head = f"# {benchmark.heading}\n\n    {command}\n\n{format_machine(machine)}\n"
+    page = head + benchmark.page.format(**results[0], table=table)
+    if out is not None:
+        files = {"json": document, "md": page} | {name: make(results) for name, make in benchmark.files.items()}
+        for suffix, content in files.items():
+            atomic_write(out.with_name(f"{out.name}.{suffix}"), content.encode())
+    return document, table
+
+
+def _find_device(wanted: str) -> str:
+    if wanted == "cpu":
+        return wanted
+    import torch  # Not above: the runner of a benchmark without torch should not load it.
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch finds no GPU on this machine; take cpu")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run(benchmark: Benchmark, settings: Sequence[Any]) -> list[Result]:
+    """Return settings and measurement of each.
+
+    Raises:
+        ValueError: one was not measured.
     """
     results = []
-    for benchmark in benchmarks:
-        settings = asdict(benchmark)
+    for one in settings:
         try:
-            measured = run_alone(benchmark.measure) if benchmark.has_own_process else benchmark.measure()
+            measured = run_alone(benchmark.measure, one) if benchmark.has_own_process else benchmark.measure(one)
         except ValueError as error:
-            raise ValueError(f"{benchmark.title.format_map(settings)} was not measured: {error}") from error
-        results.append({**settings, **measured})
-    return benchmarks[0].compare(results)
+            raise ValueError(f"{benchmark.title.format_map(asdict(one))} was not measured: {error}") from error
+        results.append({**asdict(one), **measured})
+    return list(benchmark.compare(results))
 
 
 def run_alone(function: Callable[..., Result], *arguments: Any, **options: Any) -> Result:
@@ -111,7 +128,7 @@ def stream_alone(
     """
     context, end = multiprocessing.get_context("spawn"), monotonic() + limit
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_call, args=(sender, function, arguments))
+    process = context.Process(target=_send_results, args=(sender, function, arguments))
     process.start()
     sender.close()
     try:
@@ -121,13 +138,13 @@ def stream_alone(
             if watch is not None and process.pid is not None:
                 watch(process.pid)
             if receiver.poll(POLL_SECONDS):
-                result, error = receiver.recv()
-                if error is not None:
-                    raise ValueError(error)
-                if result is None:
+                message = receiver.recv()
+                if isinstance(message, str):
+                    raise ValueError(message)
+                if message is None:
                     process.join(EXIT_SECONDS)
                     return
-                yield result
+                yield message
             elif not process.is_alive():
                 raise EOFError
     except EOFError:
@@ -140,17 +157,19 @@ def stream_alone(
         process.join()
 
 
-def _call(sender: "Connection", function: Callable[..., Result | Iterator[Result]], arguments: Sequence[Any]) -> None:
-    """Send pairs: every result and None, then twice None; or None and what went wrong."""
+def _send_results(
+    sender: "Connection", function: Callable[..., Result | Iterator[Result]], arguments: Sequence[Any]
+) -> None:
+    """Send every result and then None, or a text that says what went wrong."""
     os.setpgrp()
     exit_with_parent()
     try:
         returned = function(*arguments)
         for result in [returned] if isinstance(returned, dict) else returned:
-            sender.send((result, None))
-        sender.send((None, None))
+            sender.send(result)
+        sender.send(None)
     except Exception as error:
-        sender.send((None, describe_error(error)))
+        sender.send(describe_error(error))
         if not isinstance(error, ValueError):  # The message of a ValueError says enough.
             traceback.print_exc()
 
@@ -162,15 +181,14 @@ def describe_error(error: Exception) -> str:
     return f"{kind}: {text.strip().partition(chr(10))[0][:500]}"
 
 
+def to_json(document: Result) -> str:
+    """Return the content of a JSON file, with its keys in their order."""
+    return json.dumps(document, indent=2) + "\n"
+
+
 def to_table(results: Sequence[Result], columns: Columns) -> str:
     """Return a Markdown table with one row for each result. The first column says what was measured: a text."""
     return markdown_table([*columns], format_rows(results, columns), [number > 0 for number in range(len(columns))])
-
-
-def to_markdown(kind: type[Benchmark], machine: Result, command: str, results: Sequence[Result]) -> str:
-    """Return a page with the table and what a reader needs to judge and repeat it."""
-    text = kind.describe(results[0], to_table(results, kind.columns))
-    return f"# {kind.heading}\n\n    {command}\n\n{format_machine(machine)}\n{text}"
 
 
 def describe_machine(device: str, threads: int) -> Result:
@@ -179,7 +197,7 @@ def describe_machine(device: str, threads: int) -> Result:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "device": _gpu() if device == "cuda" else "cpu",
+        **(_describe_gpu() if device == "cuda" else {"device": "cpu"}),
         "threads": threads,
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
@@ -188,11 +206,12 @@ def describe_machine(device: str, threads: int) -> Result:
 
 
 def format_machine(machine: Result) -> str:
-    """Return the description of a machine in two lines."""
+    """Return the description of a machine in two lines, and one for its GPU."""
+    gpu = f"\nCUDA {machine['cuda']}, GPU memory {machine['gpu_memory_gib']} GiB." if "cuda" in machine else ""
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; on {machine['device']},"
         f" {machine['threads']} threads;\ntorch {machine['torch']}, Python {machine['python']};"
-        f" commit {machine['commit']}."
+        f" commit {machine['commit']}.{gpu}"
     )
 
 
@@ -203,10 +222,15 @@ def _processor() -> str:
     return names[0] if names else platform.processor()
 
 
-def _gpu() -> str:
-    import torch  # Not above: the runner of a benchmark without torch should not load it.
+def _describe_gpu() -> Result:
+    import torch
 
-    return torch.cuda.get_device_name()
+    return {
+        "device": torch.cuda.get_device_name(),
+        "gpu_memory_gib": round(torch.cuda.get_device_properties().total_memory / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+    }
 
 
 def _version(package: str) -> str | None:
@@ -225,9 +249,9 @@ def _commit() -> str | None:
     code = Path(__file__).parents[2]
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=code, capture_output=True, text=True, check=False)
-        changes = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "."], cwd=code, check=False)
     except OSError:
         return None
     if done.returncode:
         return None
+    changes = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "."], cwd=code, check=False)
     return done.stdout.strip() + ("-dirty" if changes.returncode else "")

@@ -4,15 +4,15 @@ Shapes: B batch, L length, V vocabulary.
 """
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from mdpipe.benchmarks.runner import PRECISIONS, Benchmark, Result
+from mdpipe.benchmarks.runner import Benchmark, Result, describe_machine
+from mdpipe.benchmarks.settings import SamplingSettings
 from mdpipe.benchmarks.training import standard_error, time_calls
 from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.diffusion.denoiser import Denoiser
@@ -26,8 +26,8 @@ from mdpipe.params import Params
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.sampling import SampleConfig, SamplerConfig
-from mdpipe.reporting.markdown import Columns, format_measurement
-from mdpipe.stages.model_io import TrainedModel, load_model
+from mdpipe.reporting.markdown import format_measurement
+from mdpipe.stages.model_io import TrainedModel, compute_device, load_model
 from mdpipe.stages.sampling import CallCounter, all_masked, sample
 from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops
 
@@ -38,38 +38,65 @@ SCHEDULE = Linear(LinearConfig(epsilon=0.0))
 """With no token masked at time 0, a sampler on a grid takes exactly T steps."""
 
 
-@dataclass(frozen=True)
-class SamplingBenchmark(Benchmark):
-    """A sampler and a transformer without time conditioning, under the linear schedule.
+def measure(settings: SamplingSettings) -> Result:
+    """Fill a batch of masks several times, each with its own noise, and return the means.
 
-    The samplers have one distribution, up to the grid: they differ in cost only.
-
-    Raises:
-        ValueError: a sampler or type that cannot be measured.
+    The transformer has no time conditioning, and the schedule is linear. Where fewer steps are timed, seconds and
+    network calls are scaled to all of them; `steps_measured` says how many there were.
     """
+    configure_runtime(settings.threads)
+    device, dtype = torch.device(settings.device), getattr(torch, settings.dtype)
+    peak = measure_peak_flops(device, dtype)
+    network = build_random_network(settings).to(device, dtype)
+    memory_before = get_peak_memory_mib(device)
+    masks = torch.full((settings.batch, settings.length), settings.vocab_size, device=device)
+    examples = torch.arange(settings.batch, device=device)
+    # All steps of a sampler without a grid are one per token. Of a steady sampler's T, a few are run, from time 1 to 0.
+    total_steps = settings.length if settings.sampler == "first_hitting" else settings.steps
+    steps = min(settings.steady_steps, total_steps) if settings.sampler in STEADY else total_steps
 
-    sampler: str
-    batch: int = 1
-    length: int = 1024
-    vocab_size: int = 50257
-    steps: int = 1000
-    """T, over a uniform grid; ignored by the first-hitting sampler."""
-    steady_steps: int = 10
-    """Where all steps cost the same, only this many are run, spread evenly from time 1 to 0, and scaled to T."""
-    num_layers: int = 4
-    num_heads: int = 4
-    hidden_size: int = 128
-    repeats: int = 3
-    """Batches timed, each with its own noise."""
-    threads: int = 1
-    device: str = "cpu"
-    dtype: str = "float32"
-    """Number format of the network; samplers compute probabilities in float64."""
-    seed: int = 0
+    def fill(denoiser: CallCounter, tokens: Tensor, steps: int, stream: object) -> None:
+        sampler, rng = build_grid_sampler(settings.sampler, steps), CounterRNG(settings.seed, f"bench/{stream}")
+        sampler(denoiser, SCHEDULE, settings.vocab_size, tokens, rng, examples)
 
-    title: ClassVar[str] = "sampler {sampler} at batch {batch}"
-    heading: ClassVar[str] = "Speed of sampling"
-    columns: ClassVar[Columns] = {
+    # One mask per row in one step: every kernel runs once, with no more memory than later.
+    first_masks = torch.zeros_like(masks)
+    first_masks[:, 0] = settings.vocab_size
+    fill(CallCounter(cast("Denoiser", network)), first_masks, 1, "warm-up")
+    denoiser = CallCounter(cast("Denoiser", network))
+    seconds = time_calls(lambda repeat: fill(denoiser, masks, steps, repeat), device, settings.repeats)
+    flops_per_second = count_flops(denoiser, network, settings.length) / sum(seconds)
+    scaled = [value * total_steps / steps for value in seconds]
+    return {
+        "tokens_per_second": masks.numel() / statistics.mean(scaled),
+        "seconds": statistics.mean(scaled),
+        "seconds_stderr": standard_error(scaled),
+        "nfe": denoiser.calls * total_steps / steps / settings.repeats,
+        "steps_measured": steps,
+        "flops_per_second": flops_per_second,
+        "peak_flops": peak,
+        "mfu": flops_per_second / peak,
+        "peak_mem_mib": get_peak_memory_mib(device),
+        "peak_mem_mib_before": memory_before,
+        "parameters": count_parameters(network),
+    }
+
+
+def compare(results: Sequence[Result]) -> list[Result]:
+    """Add `times_stepwise`: tokens/s relative to `BASELINE` at the same batch, None where it has none."""
+    baseline = {one["batch"]: one["tokens_per_second"] for one in results if one["sampler"] == BASELINE}
+
+    def ratio(result: Result) -> float | None:
+        return result["tokens_per_second"] / baseline[result["batch"]] if result["batch"] in baseline else None
+
+    return [{**result, "times_stepwise": ratio(result)} for result in results]
+
+
+BENCHMARK = Benchmark(
+    measure=measure,
+    heading="Speed of sampling",
+    title="sampler {sampler} at batch {batch}",
+    columns={
         "sampler": "{sampler}",
         "batch": "{batch}",
         "tokens/s": "{tokens_per_second:,.3g}",
@@ -81,95 +108,24 @@ class SamplingBenchmark(Benchmark):
         "peak MiB": "{peak_mem_mib:,.0f}",
         "MiB before": "{peak_mem_mib_before:,.0f}",
         "steps measured": "{steps_measured:,}",
-    }
-
-    choices: ClassVar[Mapping[str, Collection[str]]] = {
-        "sampler": ("ancestral_stepwise", "two_stage", "ancestral", "first_hitting"),
-        "dtype": PRECISIONS,
-    }
-
-    @property
-    def total_steps(self) -> int:
-        """The number of steps that the speed is reported for."""
-        return self.length if self.sampler == "first_hitting" else self.steps
-
-    @property
-    def measured_steps(self) -> int:
-        """The number of steps that are timed."""
-        return min(self.steady_steps, self.steps) if self.sampler in STEADY else self.total_steps
-
-    def measure(self) -> Result:
-        """Fill a batch of masks several times and return the means.
-
-        Where fewer steps are timed, seconds and network calls are scaled to all of them; `steps_measured` says how many
-        there were.
-        """
-        configure_runtime(self.threads)
-        device, dtype = torch.device(self.device), getattr(torch, self.dtype)
-        peak = measure_peak_flops(device, dtype)
-        network = build_random_network(self).to(device, dtype)
-        memory_before = get_peak_memory_mib(device)
-        masks = torch.full((self.batch, self.length), self.vocab_size, device=device)
-        # One mask per row in one step: every kernel runs once, with no more memory than later.
-        first_masks = torch.zeros_like(masks)
-        first_masks[:, 0] = self.vocab_size
-        self.sample(CallCounter(cast("Denoiser", network)), first_masks, 1, "warm-up")
-        denoiser = CallCounter(cast("Denoiser", network))
-        seconds = time_calls(
-            lambda repeat: self.sample(denoiser, masks, self.measured_steps, str(repeat)), device, self.repeats
-        )
-        flops_per_second = count_flops(denoiser, network, self.length) / sum(seconds)
-        scale = self.total_steps / self.measured_steps
-        scaled = [value * scale for value in seconds]
-        return {
-            "tokens_per_second": masks.numel() / statistics.mean(scaled),
-            "seconds": statistics.mean(scaled),
-            "seconds_stderr": standard_error(scaled),
-            "nfe": denoiser.calls * scale / self.repeats,
-            "steps_measured": self.measured_steps,
-            "flops_per_second": flops_per_second,
-            "peak_flops": peak,
-            "mfu": flops_per_second / peak,
-            "peak_mem_mib": get_peak_memory_mib(device),
-            "peak_mem_mib_before": memory_before,
-            "parameters": count_parameters(network),
-        }
-
-    def sample(self, denoiser: CallCounter, tokens: Tensor, steps: int, stream: str) -> None:
-        """Fill the masks of tokens (B, L) with the random numbers of a stream."""
-        examples = torch.arange(len(tokens), device=tokens.device)
-        sampler, rng = build_grid_sampler(self.sampler, steps), CounterRNG(self.seed, f"bench/{stream}")
-        sampler(denoiser, SCHEDULE, self.vocab_size, tokens, rng, examples)
-
-    @classmethod
-    def compare(cls, results: Sequence[Result]) -> list[Result]:
-        """Add `times_stepwise`: tokens/s relative to `BASELINE` at the same batch, None where it has none."""
-        baseline = {one["batch"]: one["tokens_per_second"] for one in results if one["sampler"] == BASELINE}
-
-        def ratio(result: Result) -> float | None:
-            return result["tokens_per_second"] / baseline[result["batch"]] if result["batch"] in baseline else None
-
-        return [{**result, "times_stepwise": ratio(result)} for result in results]
-
-    @classmethod
-    def describe(cls, first: Result, table: str) -> str:
-        """Return the page's text."""
-        return f"""\
-Sequences of {first["length"]:,} tokens from masks only, {first["steps"]:,} steps on the uniform grid, a vocabulary \
-of {first["vocab_size"]:,}; a transformer of {first["num_layers"]} layers, {first["num_heads"]} heads and width \
-{first["hidden_size"]} in {first["dtype"]} ({first["parameters"]:,} weights). The weights are random: time does not \
-depend on their values.
+    },
+    compare=compare,
+    page="""\
+Sequences of {length:,} tokens from masks only, {steps:,} steps on the uniform grid, a vocabulary of {vocab_size:,}; \
+a transformer of {num_layers} layers, {num_heads} heads and width {hidden_size} in {dtype} ({parameters:,} weights). \
+The weights are random: time does not depend on their values.
 
 {table}
 ancestral_stepwise, two_stage and ancestral sample from the same distribution; first_hitting from its limit of many
 steps. "x stepwise" is the speed relative to ancestral_stepwise at the same batch.
-Seconds are for all steps of one batch: the mean of {first["repeats"]} batches and its standard error. Where fewer \
-steps were measured, every step costs the same, whatever is masked: those steps, spread evenly from time 1 to 0, were \
-timed and the seconds scaled to all.
+Seconds are for all steps of one batch: the mean of {repeats} batches and its standard error. Where fewer steps were \
+measured, every step costs the same, whatever is masked: those steps, spread evenly from time 1 to 0, were timed and \
+the seconds scaled to all.
 FLOP/s count the dense products that were computed; MFU is relative to the matmul peak, the speed of a large matrix \
-product ({first["peak_flops"] / 1e9:,.0f} GFLOP/s in the first row's process). Memory is the largest resident set of a \
-process that does nothing else (on a GPU, the most that its tensors took); "before" is the same without any sampling.
-"""
+product in the same process. Memory is the largest resident set of a process that does nothing else (on a GPU, the \
+most that its tensors took); "before" is the same without any sampling.
+""",
+)
 
 
 def count_flops(counter: CallCounter, network: Transformer, length: int) -> int:
@@ -179,7 +135,7 @@ def count_flops(counter: CallCounter, network: Transformer, length: int) -> int:
     return counter.rows * trunk + counter.positions * head
 
 
-def build_random_network(settings: SamplingBenchmark) -> Transformer:
+def build_random_network(settings: SamplingSettings) -> Transformer:
     """Return a transformer with a random head: the usual initial head is zero, and all logits would be equal."""
     config = TransformerConfig(
         num_layers=settings.num_layers, num_heads=settings.num_heads, hidden_size=settings.hidden_size
@@ -201,7 +157,7 @@ DIGITS = 4
 """Significant digits of a speed in the file, more than its precision."""
 
 
-def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, repeats: int, out: Path) -> None:
+def bench_samplers(params: Params, threads: int, repeats: int, out: Path) -> None:
     """Write the speeds of the samplers in the comparison of params.yaml, on the trained runs, to a CSV file.
 
     This is not a stage, since no artifact may depend on times, which differ between machines. The file is kept in git
@@ -216,6 +172,7 @@ def bench_samplers(params: Params, machine: Mapping[str, Any], threads: int, rep
 
     if out.suffix != ".csv":
         raise ValueError(f"--out {out} must end in .csv; the machine is described under the same name in .json")
+    machine = describe_machine(compute_device().type, threads)
     configure_runtime(threads)
     rows = [
         {

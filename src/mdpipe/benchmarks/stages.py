@@ -5,17 +5,19 @@ import math
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mdpipe.benchmarks.runner import Result
+from mdpipe.benchmarks.runner import describe_machine, to_json
 from mdpipe.commands.plan import TERA, Plan
+from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.params import Params
 from mdpipe.processes import CPU_SECONDS_DIR
+from mdpipe.stages.model_io import compute_device
 
 MEASURED = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_mib": "max_rss"}
 """Snakemake's name of each measurement. Of the CPU seconds it misses a part; those of the job are complete."""
 
 
-def collect_stages(params: Params, folder: Path) -> tuple[str, list[Result]]:
-    """Return the day of the newest measurement, and one result for each stage of params that was measured.
+def record_stages(params: Params, threads: int, folder: Path, out: Path) -> None:
+    """Write one result for each stage of params that was measured, with the day of the newest measurement, as JSON.
 
     Raises:
         FileNotFoundError: no stage was measured.
@@ -39,4 +41,6 @@ def collect_stages(params: Params, folder: Path) -> tuple[str, list[Result]]:
         )
     if not results:
         raise FileNotFoundError(f"{folder} has no measurement of a stage; `snakemake` measures each that it runs")
-    return datetime.fromtimestamp(max(times), UTC).date().isoformat(), results
+    day, machine = datetime.fromtimestamp(max(times), UTC).date(), describe_machine(compute_device().type, threads)
+    document = {"date": day.isoformat(), "params": params.md5, "machine": machine, "results": results}
+    atomic_write(out, to_json(document).encode())
