@@ -15,6 +15,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from traceback import walk_tb
 from typing import Annotated, Any, ClassVar, Self, cast, get_args
 
 from pydantic import (
@@ -257,13 +258,14 @@ class KindConfig(Config):
         """Return the configuration class of a kind, loaded from the family's package if needed; None if there is none.
 
         Raises:
-            ValueError: the file of the kind has no configuration of this kind.
+            ValueError: the file of the kind cannot be imported, or lacks the configuration or the class built from it.
         """
         module = f"{cls.package}.{kind}"
         if kind not in cls.kinds and cls.package is not None and kind.isidentifier() and find_spec(module) is not None:
-            import_module(module)
+            _import_added(module)
             if kind not in cls.kinds:
                 raise ValueError(f"{module} has no {cls.__name__} whose kind is {kind!r}")
+            _require_implementation(cls.kinds[kind], module)
         return cls.kinds.get(kind)
 
     @classmethod
@@ -389,6 +391,25 @@ def implementation(config: KindConfig) -> Callable[..., Any]:
     module = f"{config.package}.{config.module or config.kind}"
     if type(config) not in _implementations:
         import_module(module)
-    if type(config) not in _implementations:
-        raise ValueError(f"{module} has no class with config={type(config).__name__}")
+    _require_implementation(type(config), module)
     return _implementations[type(config)]
+
+
+def _require_implementation(config: type[KindConfig], module: str) -> None:
+    if config not in _implementations:
+        raise ValueError(f"{module} has no class with config={config.__name__}")
+
+
+def _import_added(module: str) -> None:
+    """Import a file that a user added.
+
+    Raises:
+        ValueError: it fails; the message has the line of the file and the error.
+    """
+    try:
+        import_module(module)
+    except Exception as error:  # Whatever the file raises.
+        frames = walk_tb(error.__traceback__)
+        lines = [line for frame, line in frames if frame.f_globals.get("__name__") == module]
+        where = f"in line {lines[-1]}, " if lines else ""  # A SyntaxError states it in its message.
+        raise ValueError(f"{module} cannot be imported: {where}{type(error).__name__}: {error}") from error

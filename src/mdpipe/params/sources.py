@@ -115,6 +115,12 @@ class Source(KindConfig, is_family=True):
             named.update({name: key for name in names if name is not None})
         return named
 
+    @property
+    def own_splits(self) -> list[str]:
+        """Return the names of the splits that the source itself has."""
+        files = getattr(self, "pattern", getattr(self, "images", ""))
+        return [split for split in files_by_split(files) if split is not None]
+
     def resolve(self) -> "Source":
         """Return the source that is read: the one that a catalog entry refers to, else this one."""
         return self
@@ -241,6 +247,11 @@ class HuggingFaceSource(ColumnsSource, DecodedImageSource):
     def modality(self) -> Modality:
         """Return what the source contains."""
         return "text" if self.image_column is None else "image"
+
+    @property
+    def own_splits(self) -> list[str]:
+        """Return the splits to download."""
+        return self.splits
 
     @property
     def named_columns(self) -> dict[str, str]:
@@ -388,6 +399,11 @@ class CatalogSource(Source):
     def has_classes(self) -> bool:
         """Return True if the images come with class labels."""
         return self.resolve().has_classes
+
+    @property
+    def own_splits(self) -> list[str]:
+        """Return the names of the splits that the source itself has."""
+        return self.resolve().own_splits
 
     def resolve(self) -> Source:
         """Return the source that the entry refers to."""
