@@ -70,7 +70,7 @@ class Network(Configurable, nn.Module, ABC):
         self.shape = shape
         self.num_classes = num_classes
         self.causal = causal
-        self.dropout = config.dropout
+        self.dropout: float = getattr(config, "dropout", 0.0)
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator) -> None:

@@ -155,7 +155,7 @@ class AdaGroupNorm(nn.Module):
         self.modulation = None if cond_dim is None else nn.Linear(cond_dim, 2 * channels)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """Normalize x (B, channels, H, W), given `cond` (B, cond_dim) or None; the result is float32."""
+        """Normalize x (B, channels, H, W), given `cond` (B, cond_dim) or None; the result is float32 or wider."""
         normalized: Tensor = self.norm(x)
         if self.modulation is None:
             return normalized

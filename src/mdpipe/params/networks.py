@@ -13,7 +13,10 @@ ConvChannels = Annotated[int, Field(ge=4, multiple_of=4)]
 
 
 class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
-    """Network that maps tokens, time and class to hidden states."""
+    """Network that maps tokens, time and class to hidden states.
+
+    One that depends on the time has the setting `time_conditioning`, one with dropout has `dropout`.
+    """
 
     can_be_causal: ClassVar[bool] = False
     """True if the network can be built so that each position depends on earlier ones only."""
@@ -33,11 +36,6 @@ class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):
         "heads": "num_heads",
     }
 
-    time_conditioning: bool = False
-    """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
-    dropout: DropoutRate = 0.0
-    """Dropout rate."""
-
 
 class TransformerConfig(NetworkConfig):
     """A transformer over the token sequence."""
@@ -45,14 +43,16 @@ class TransformerConfig(NetworkConfig):
     can_be_causal: ClassVar[bool] = True
 
     kind: Literal["transformer"] = "transformer"
+    time_conditioning: bool = False
+    """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
+    dropout: DropoutRate = 0.0
+    """Dropout rate: of whole channels of each residual branch, of attention probabilities and of the embedding."""
     num_layers: Positive
     """Number of transformer blocks."""
     num_heads: Positive
     """Attention heads; `hidden_size` must be a multiple of twice this number."""
     hidden_size: Positive
     """Width of the hidden states."""
-    dropout: DropoutRate = 0.0
-    """Dropout rate: of whole channels of each residual branch, of attention probabilities and of the embedding."""
     embed_dim: Positive | None = None
     """Width of a factored token embedding, projected to `hidden_size`; null for `hidden_size` itself. The paper's text8
     networks have 64."""
@@ -97,6 +97,10 @@ class ConvNetConfig(NetworkConfig):
 
     takes_text: ClassVar[bool] = False
 
+    time_conditioning: bool = False
+    """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
+    dropout: DropoutRate = 0.0
+    """Dropout rate."""
     hidden_size: ConvChannels
     """Number of channels."""
     num_blocks: Positive
