@@ -200,7 +200,8 @@ class D3PMConfig(ScheduledConfig, WeightedLossConfig):
     timesteps: Positive = 1000
     """Steps of the discrete-time process; D3PM's default."""
     auxiliary: Annotated[float, Field(ge=0, lt=math.inf)] = 0.001
-    """Weight of the auxiliary cross entropy in the loss; D3PM's default."""
+    """Weight of the auxiliary cross entropy, next to the bound as a sum over the steps: D3PM's eq. 5, with its value.
+    D3PM's code averages over the steps instead: the same value weighs `timesteps` times as much there."""
 
 
 class AnyOrderConfig(WeightedLossConfig):

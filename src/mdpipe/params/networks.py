@@ -9,7 +9,7 @@ from mdpipe.params.kinds import AnyKind, KindConfig, Positive
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 ConvChannels = Annotated[int, Field(ge=4, multiple_of=4)]
-"""Group normalization has groups of 4 channels."""
+"""Group normalization has groups of 4 channels, or 32 groups; sines and cosines of two coordinates fill 4 parts."""
 
 
 class NetworkConfig(KindConfig, package="mdpipe.networks", is_family=True):

@@ -34,7 +34,7 @@ class Params(Config):
     sources: dict[Name, AnySource]
     """Raw text or images, by name (stage `download`)."""
     datasets: dict[Name, AnyDataset]
-    """Sources with their splits and tokenizers, by name (stages `tokenizer`, `encode`)."""
+    """Sources with their splits and tokenizers, by name (stages `fit_tokenizer`, `encode`)."""
     runs: dict[RunName, Run]
     """Models: data, objective, network, training, samples and evaluation (stages `train`, `sample`, `evaluate`)."""
     comparisons: Annotated[list[Comparison], Distinct] = []
@@ -42,7 +42,7 @@ class Params(Config):
     zero_shot: ZeroShot = ZeroShot()
     """Which text runs are measured on which other sources (stage `zero_shot`)."""
     samplers: SamplerSuite = SamplerSuite()
-    """Which samplers are compared, and on which runs (stage `samplers`)."""
+    """Which samplers are compared, and on which runs (stage `compare_samplers`)."""
     image_quality: ImageQuality = ImageQuality()
     """Feature networks, and the runs of images whose samples are measured with them (stages `fit_features`,
     `measure_images`)."""

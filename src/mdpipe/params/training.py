@@ -40,7 +40,7 @@ class MatrixOptimizerConfig(OptimizerConfig):
 
 
 class MuonConfig(MatrixOptimizerConfig):
-    """Muon on the matrices and convolutions of the layers, whose steps are made orthogonal, and AdamW on all other
+    """Muon on the matrices and convolutions of the blocks, whose steps are made orthogonal, and AdamW on all other
     weights.
     """
 

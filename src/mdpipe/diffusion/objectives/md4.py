@@ -47,7 +47,8 @@ class AbsorbingObjective(Objective):
 
     or, in discrete time, T (alpha(s) - alpha(t)) / (1 - alpha(t)) times the same sum, for one of the T steps from t to
     s. The steps go down to time 0, so both forms have the same boundary terms. The discrete bound is a right Riemann
-    sum of the integral: it is above it, and converges to it as steps are divided.
+    sum of the integral, to which it converges as steps are divided: from above if the denoiser predicts better with
+    fewer masks, as one with the exact conditionals does.
     """
 
     def __init__(self, config: ScheduledConfig, vocab_size: int) -> None:
@@ -141,7 +142,7 @@ class WeightedObjective(AbsorbingObjective):
         with S_n the mean of the token losses' sum over sets of n tokens. n is 1 + floor(L m) at the given quantile of
         q, and its probability divides the weight. m is the n-th smallest of the uniforms that choose the set, of which
         it is independent. For lambda = 1 a factor of m moves into the Beta distribution, which becomes Beta(n + 1, L -
-        n + 1): linear and uniform, the weights are L / n, or constant, but for the schedule's epsilon.
+        n + 1): linear and uniform, the weights are L / n, or constant, except for the schedule's epsilon.
         """
         length, schedule, q = x0.shape[1], self.schedule, self.time_distribution
         n = (schedule.one_minus_alpha(q.quantile(quantile)) * length).floor().clamp(max=length - 1) + 1

@@ -73,10 +73,6 @@ class Schedule(Configurable, ABC):
         alpha_derivative = (1 - 2 * self.epsilon) * self.raw_derivative(t)
         return -alpha_derivative / self.one_minus_alpha(t)
 
-    def log_snr(self, t: Tensor) -> Tensor:
-        """Return log(alpha(t) / (1 - alpha(t))), in which the bound is the same for all schedules."""
-        return self.alpha(t).log() - self.one_minus_alpha(t).log()
-
     def inverse(self, alpha: Tensor) -> Tensor:
         """Return the time at which a token is unmasked with probability alpha; the nearest end if there is none."""
         raw = (alpha - self.epsilon) / (1 - 2 * self.epsilon)
@@ -122,6 +118,10 @@ class Polynomial(Schedule, config=PolynomialConfig):
     def raw_derivative(self, t: Tensor) -> Tensor:
         """Return -w t^(w - 1)."""
         return -self.config.exponent * t ** (self.config.exponent - 1)
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Return the weight; without epsilon it is w / t, where the quotient may be 0 / 0 since t^w underflows."""
+        return super().weight(t) if self.epsilon else self.config.exponent / t
 
     def raw_inverse(self, raw: Tensor) -> Tensor:
         """Return (1 - raw)^(1 / w)."""
