@@ -124,13 +124,13 @@ def test_the_published_weights():
     assert Cosine(CosineConfig(epsilon=0.0)).weight(third).item() == pytest.approx(math.pi / 2 * math.tan(math.pi / 3))
 
 
-@pytest.mark.parametrize("exponent", [0.5, 1.0, 3.0, 100.0])
+@pytest.mark.parametrize("exponent", [1.0, 3.0, 100.0])
 def test_the_weight_of_a_vanishing_mask_probability_is_finite(exponent):
     """It is w / t, although t^w may underflow."""
     schedule = Polynomial(PolynomialConfig(epsilon=0.0, exponent=exponent))
     time = torch.tensor([5e-4, 1e-5, 0.3], dtype=torch.float64)
     assert torch.allclose(schedule.weight(time), exponent / time, rtol=1e-12)
-    assert schedule.one_minus_alpha(time)[1] == 0 or exponent < 100
+    assert (schedule.one_minus_alpha(time)[1] == 0) == (exponent == 100)
 
 
 @pytest.mark.parametrize("schedule", every_schedule())

@@ -114,7 +114,12 @@ class CountedLossConfig(WeightedLossConfig):
 
     exact_counts: bool = False
     """Training draws the number of masked tokens, evenly spread over the batch, and then the time given this number.
-    The expected loss is the same as with independent masks. It needs continuous time."""
+    The expected loss is the same as with independent masks. It is for the bound in continuous time as the loss."""
+
+    def broken_rules(self) -> BrokenRules:
+        """Yield that exact counts are for the bound's weight and times: others make rare counts weigh too much."""
+        if self.exact_counts and (self.loss_weight != "bound" or self.time_distribution != UniformTimesConfig()):
+            yield ("exact_counts",), "needs the bound as the loss: loss_weight: bound and time_distribution: uniform"
 
 
 class ScheduledConfig(ObjectiveConfig):
@@ -143,6 +148,7 @@ class MD4Config(DiscreteTimeConfig, ScheduledConfig, CountedLossConfig):
 
     def broken_rules(self) -> BrokenRules:
         """Yield that exact counts have no continuous time."""
+        yield from super().broken_rules()
         if self.exact_counts and self.timesteps is not None:
             yield ("exact_counts",), f"needs continuous time, not timesteps = {self.timesteps}"
 
