@@ -1,9 +1,9 @@
 """Objects in DVC's cache are used only if their bytes have the hash that they are named by.
 
-DVC takes an object for unchanged as long as it is read-only, which root, a disk or a program that sets modes overcomes:
-it would restore the broken bytes and call them up to date. Here it looks at size, inode and modification time, by which
-it remembers hashes, and hashes every byte of what it restores. A broken object is removed, as DVC does with writable
-ones, so its stage is not restored but runs again.
+DVC trusts an object as long as its file is read-only, but root, a failing disk or a program that changes modes can
+still alter it: DVC would restore the broken bytes and call them up to date. Here it looks at size, inode and
+modification time, by which it remembers hashes, and hashes every byte of what it restores. A broken object is removed,
+as DVC does with writable ones, so its stage is not restored but runs again.
 """
 
 import sys

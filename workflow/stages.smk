@@ -60,8 +60,7 @@ def report_output(path, stage):
 # be remade are the exception, because Snakemake plans what depends on them by their times.
 remade = {output for stage in stages if stage.name in planned for output in stage.outputs}
 
-# Of the stages that could start, the first of dvc.yaml does: models before what is made with them, and of the runs the
-# first in params.yaml, which should therefore list the longest first.
+# Snakemake starts ready stages in the order of dvc.yaml, and runs in the order of params.yaml: list the longest first.
 for position, stage in enumerate(stages):
 
     rule:

@@ -60,14 +60,6 @@ def test_one_minus_alpha_and_alpha_sum_to_one(schedule: Schedule, time):
     )
 
 
-@given(schedule=schedules, time=interior_times)
-def test_log_snr_is_the_logit_of_alpha(schedule: Schedule, time):
-    """Its sigmoids are alpha and 1 - alpha, to relative accuracy."""
-    log_snr = schedule.log_snr(time)
-    assert torch.allclose(log_snr.sigmoid(), schedule.alpha(time), rtol=1e-12, atol=0)
-    assert torch.allclose((-log_snr).sigmoid(), schedule.one_minus_alpha(time), rtol=1e-12, atol=0)
-
-
 @given(schedule=schedules, time=times)
 def test_the_inverse_finds_the_time(schedule: Schedule, time):
     """Up to the rounding of alpha: all digits for a steep schedule, fewer for a flat one."""
@@ -107,7 +99,7 @@ def test_alpha_falls_from_one_to_zero_up_to_epsilon(schedule: Schedule):
 
 @given(schedule=cushioned, end=st.sampled_from([0.0, 1.0]).map(scalar))
 def test_with_epsilon_everything_is_finite_at_both_ends(schedule: Schedule, end):
-    for value in (schedule.alpha, schedule.raw_derivative, schedule.weight, schedule.log_snr):
+    for value in (schedule.alpha, schedule.raw_derivative, schedule.weight):
         assert value(end).isfinite()
 
 
@@ -130,6 +122,15 @@ def test_the_published_weights():
     expected = math.exp(-b) / (1 - math.exp(-b)) * b * math.log(20 / 1e-5)
     assert Geometric(GeometricConfig(epsilon=0.0)).weight(third).item() == pytest.approx(expected)
     assert Cosine(CosineConfig(epsilon=0.0)).weight(third).item() == pytest.approx(math.pi / 2 * math.tan(math.pi / 3))
+
+
+@pytest.mark.parametrize("exponent", [1.0, 3.0, 100.0])
+def test_the_weight_of_a_vanishing_mask_probability_is_finite(exponent):
+    """It is w / t, although t^w may underflow."""
+    schedule = Polynomial(PolynomialConfig(epsilon=0.0, exponent=exponent))
+    time = torch.tensor([5e-4, 1e-5, 0.3], dtype=torch.float64)
+    assert torch.allclose(schedule.weight(time), exponent / time, rtol=1e-12)
+    assert (schedule.one_minus_alpha(time)[1] == 0) == (exponent == 100)
 
 
 @pytest.mark.parametrize("schedule", every_schedule())

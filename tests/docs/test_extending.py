@@ -108,12 +108,13 @@ WRONG = [
     ),
     (
         {"network__layers": 3},
-        "runs.mine.network: unknown key 'layers', now `num_layers`; allowed: kind, time_conditioning, dropout, hidden",
+        "runs.mine.network: unknown key 'layers', now `num_layers`; allowed: kind, hidden",
     ),
     (
         {"network__kind": "neighbirs"},
         "or the name of an added file of mdpipe.networks (did you mean 'neighbors'?)",
     ),
+    ({"network__dropout": 0.1}, "runs.mine.network: unknown key 'dropout'; allowed: kind, hidden"),
     ({"dataset": "digits"}, "runs.mine.dataset: 'digits' is refused: a neighbors needs text and 'digits' is images"),
     ({"class_cond": {}}, "runs.mine.class_cond: a neighbors takes no classes: must be null"),
     ({"sample__sampler__kind": "thirds"}, "runs.mine.sample.sampler.kind: 'thirds' is refused"),

@@ -203,9 +203,9 @@ def test_what_has_no_conditional_bound_is_refused() -> None:
             elbo = super().elbo(*arguments, **options)
             return ELBO(elbo.reconstruction, elbo.prior, 2 * elbo.diffusion)
 
-    def bound(objective: Objective, *targets: bool) -> None:
-        tokens = [np.zeros(len(targets), dtype=np.int64)]
-        conditional_bound(objective, Fixed(), tokens, [np.array(targets)], np.ones(V), 2, 1, CounterRNG(0, "score"))
+    def bound(objective: Objective, *targets: bool, num_mc_samples: int = 2) -> None:
+        tokens, rng = [np.zeros(len(targets), dtype=np.int64)], CounterRNG(0, "score")
+        conditional_bound(objective, Fixed(), tokens, [np.array(targets)], np.ones(V), num_mc_samples, 1, rng)
 
     with pytest.raises(ValueError, match="'md4' has a bound of a form that is not known"):
         bound(Doubled(MD4Config(), V), True)
@@ -213,3 +213,6 @@ def test_what_has_no_conditional_bound_is_refused() -> None:
         bound(MD4(MD4Config(), V), False, False)
     with pytest.raises(ValueError, match="the likelihood of the last tokens of a sequence only"):
         bound(Autoregressive(AutoregressiveConfig(), V), False, True, False)
+    for odd in (0, 1, 5):
+        with pytest.raises(ValueError, match=f"num_mc_samples must be even, .*; it is {odd}"):
+            bound(MD4(MD4Config(), V), True, num_mc_samples=odd)

@@ -153,6 +153,8 @@ def test_a_parameter_that_nothing_initializes_is_refused():
             "fails on masks, which are token 5 of a vocabulary of 5: index",
         ),
         ("head", nn.Linear(16, 6), r"head of network\.kind = transformer returns \(1, 1, 6\), not logits \(1, 1, 5\)"),
+        ("head", nn.Linear(15, 5), r"head of network\.kind = transformer fails on hidden states \(1, 1, 16\): mat1"),
+        ("norm", lambda x, _: x[..., 0], r"transformer returns \(1, 12\), not hidden states \(1, 12, D\)"),
         ("norm", lambda x, _: x[:, :3], r"transformer returns \(1, 3, 16\), not hidden states \(1, 12, D\)"),
     ],
 )

@@ -86,6 +86,16 @@ def test_bfloat16_is_close_to_float32(kind, perturbed, tokens, times):
 
 
 @pytest.mark.parametrize("time_conditioning", [False, True])
+def test_float64_is_close_to_float32(kind, perturbed, tokens, times, time_conditioning):
+    network = perturbed(kind, time_conditioning=time_conditioning)
+    logits = network.head(network(tokens, times))
+    network.double()
+    exact = network.head(network(tokens, times.double()))
+    assert exact.dtype == torch.float64
+    assert 0 < (logits - exact).norm() < 1e-4 * exact.norm()
+
+
+@pytest.mark.parametrize("time_conditioning", [False, True])
 def test_one_batch_is_memorized(kind, build, learn, time_conditioning):
     """Six random examples with half of the tokens masked: from log 5 to below 0.1 nats per masked token."""
     random = torch.Generator().manual_seed(1)

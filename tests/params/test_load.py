@@ -262,8 +262,25 @@ def test_only_the_form_that_is_meant_is_reported(value, line):
 @pytest.mark.parametrize("name", ["test", "10", "fold 1", "train[:10%]", "1.5b"])
 def test_the_name_of_a_split_is_not_a_fraction(name):
     data = deepcopy(SMOKE)
+    source = data["datasets"]["docs_chars"]["source"]
+    data["sources"][source] = {"kind": "text", "path": "my", "pattern": {"train": "a.txt", name: "b.txt"}}
     data["datasets"]["docs_chars"]["splits"]["validation"] = name
     assert parse_params(data).datasets["docs_chars"].splits.validation == name
+
+
+@pytest.mark.parametrize(
+    ("source", "own"),
+    [
+        (TEXTS, "none; write a fraction, such as 0.1"),
+        ({**TEXTS, "pattern": {"train": "a.txt", "test": "b.txt"}}, "test, train"),
+        ({"kind": "huggingface", "path": "my", "name": "owner/name", "splits": ["train", "test"]}, "test, train"),
+        ({"kind": "catalog", "path": "my", "name": "openwebtext"}, "train"),
+    ],
+)
+def test_a_split_that_the_source_lacks_is_refused(source, own):
+    change = {"sources.pydantic_docs": source, "datasets.docs_chars.source": "pydantic_docs"}
+    line = "datasets.docs_chars.splits.test: 'dev' is refused: source 'pydantic_docs' has no split of this name; it has"
+    assert refused(change | {"datasets.docs_chars.splits.test": "dev"}) == f"params.yaml: {line} {own}"
 
 
 @pytest.mark.parametrize(

@@ -311,6 +311,39 @@ def test_a_misspelled_kind_of_an_added_file_gets_a_suggestion(tmp_path, monkeypa
             NetworkConfig.parse(data)
 
 
+CONFIG_ONLY = """
+from typing import Literal
+
+from mdpipe.params.networks import NetworkConfig
+
+
+class {name}Config(NetworkConfig):
+    kind: Literal["{name}"] = "{name}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("unclosed", "x = (\n", r"cannot be imported: SyntaxError: '\(' was never closed \(unclosed.py, line 1\)"),
+        ("careless", "def f():\n    return 1 / 0\n\n\nf()\n", "cannot be imported: in line 2, ZeroDivisionError: "),
+        ("lonely", "import no_such_library\n", "cannot be imported: in line 1, ModuleNotFoundError: "),
+        ("unbuilt", CONFIG_ONLY.format(name="unbuilt"), "has no class with config=unbuiltConfig"),
+    ],
+)
+def test_a_broken_added_file_is_refused_with_its_problem(name, text, problem, tmp_path, monkeypatch):
+    package = tmp_path / "broken_networks"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(NetworkConfig, "package", "broken_networks")
+    monkeypatch.setattr(NetworkConfig, "kinds", dict(NetworkConfig.kinds))
+    monkeypatch.delitem(sys.modules, "broken_networks", raising=False)
+    with pytest.raises(ValidationError, match=f"broken_networks.{name} {problem}"):
+        NetworkConfig.parse({"kind": name})
+
+
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_a_bare_kind_is_that_kind_with_its_defaults(family):
     for kind, config in family.kinds.items():

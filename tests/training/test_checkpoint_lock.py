@@ -109,5 +109,8 @@ def test_only_a_finished_and_unlocked_folder_is_discarded(tmp_path: Path) -> Non
         mark_finished(folder)
         discard_finished(folder)
         assert folder.exists()
+    left = tmp_path / "checkpoints.discarded"
+    left.mkdir()
+    (left / "step-1.safetensors").touch()  # A kill while it was removed.
     discard_finished(folder)
     assert not list(tmp_path.iterdir())

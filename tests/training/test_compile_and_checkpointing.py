@@ -66,16 +66,23 @@ def test_activation_checkpointing_saves_memory_with_equal_gradients() -> None:
     assert all(torch.equal(found[name], gradient) for name, gradient in expected.items())
 
 
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (RuntimeError("g++ was not found\nand more"), "g++ was not found"),
+        (NotImplementedError(), "NotImplementedError"),
+    ],
+)
 def test_without_a_compiler_a_line_says_so_and_the_network_runs(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, problem: str
 ) -> None:
     def broken(*_: object, **__: object) -> Callable[..., None]:
-        raise RuntimeError("g++ was not found\nand more")
+        raise error
 
     monkeypatch.setattr(performance.torch, "compile", broken)
     network = build_network(TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), 5, (4,), seed=0)
     apply_compile_and_checkpointing(network, MD4(MD4Config(), 5), HardwareConfig(compile=True))
-    assert caplog.messages == ["hardware.compile is ignored, because no compiler works here: g++ was not found"]
+    assert caplog.messages == [f"hardware.compile is ignored, because no compiler works here: {problem}"]
     assert network(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1)).shape == (1, 4, 8)
 
 

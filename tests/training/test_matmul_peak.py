@@ -37,9 +37,9 @@ def test_a_peak_is_right_and_quick_on_every_machine(machine, rate):
 
 
 def test_a_peak_is_that_of_some_product_on_this_machine():
-    seconds = time_matmul(128, CPU, torch.float32)
-    assert 0 < 2 * 128**3 / seconds < 1e15
-    assert 0 < measure_peak_flops(CPU, torch.float32) < 1e15
+    """And at least a tenth of the rate of a small one."""
+    small = 2 * 128**3 / time_matmul(128, CPU, torch.float32)
+    assert small / 10 < measure_peak_flops(CPU, torch.float32) < 1e15
 
 
 def test_bfloat16_is_a_problem_only_where_it_is_slower(machine):

@@ -10,7 +10,8 @@ from dvc.stage.cache import _get_cache_hash
 from dvc_data.hashfile.meta import Meta
 from pydantic import TypeAdapter, ValidationError
 
-from mdpipe.params.kinds import KEYS_WITHOUT_EFFECT, Config, Name, RunName
+from mdpipe.params.fields import KEYS_WITHOUT_EFFECT, Name, RunName
+from mdpipe.params.kinds import Config
 
 RESOLVED = yaml.safe_load((Path(__file__).parents[2] / "params.resolved.yaml").read_text())
 

@@ -48,7 +48,7 @@ def philox(counter: Words, key: tuple[int, int] | tuple[Tensor, Tensor], rounds:
 
 @dataclass(frozen=True)
 class CounterRNG:
-    """A stateless source of uniforms. Two streams, or two seeds, never share a number."""
+    """A stateless source of uniforms. Streams and seeds are independent: the key is a 64-bit hash."""
 
     seed: int
     stream: str
@@ -60,7 +60,7 @@ class CounterRNG:
         return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:8], "little")
 
     def child(self, stream: str) -> "CounterRNG":
-        """Return the source of a stream below this one, which shares no number with it."""
+        """Return the source of a stream below this one, which is independent of it."""
         return CounterRNG(self.seed, f"{self.stream}/{stream}")
 
     def uniform(self, step: int, examples: Tensor, count: int) -> Tensor:

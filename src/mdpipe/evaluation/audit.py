@@ -43,8 +43,8 @@ from mdpipe.evaluation.estimate import Estimate
 from mdpipe.params.diffusion import LinearConfig, MD4Config, ObjectiveConfig, ScheduleConfig
 
 SIGMAS = 7
-"""Errors beyond which two numbers differ. One-sided, with 23 degrees of freedom, the chance is 2e-7 per comparison, of
-which an audit makes less than 200."""
+"""Errors beyond which two numbers differ. One-sided, the chance is 2e-7 per comparison with 23 degrees of freedom, and
+1e-5 with the 11 of `check_worst_source`; an audit makes less than 200 comparisons."""
 ROUNDING = 1e-9
 """Difference in nats that is taken for rounding."""
 FALLS_BY = 0.75

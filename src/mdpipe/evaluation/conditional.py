@@ -81,10 +81,13 @@ def conditional_bound(
         on_batch: called after each batch with the numbers of draws that are done and of all.
 
     Raises:
-        ValueError: a request has no target, or the objective has no conditional bound for these targets.
+        ValueError: a request has no target, the number of draws is odd, or the objective has no conditional bound for
+            these targets.
     """
     if any(not is_target.any() for is_target in targets):
         raise ValueError("a request has no targets; each needs at least one token to bound")
+    if not objective.is_exact and (num_mc_samples < 2 or num_mc_samples % 2):
+        raise ValueError(f"num_mc_samples must be even, for two draws in each stratum; it is {num_mc_samples}")
     network.eval()
     device = next(network.parameters()).device
     token_surprisal = torch.from_numpy(surprisal).to(device)

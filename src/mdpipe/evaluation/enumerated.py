@@ -277,14 +277,14 @@ def exact_mean(objective: Objective, source: Source) -> Mean:
     return mean_elbo(objective, exact_denoiser(objective, source.joint), source.sequences)
 
 
-Masks = Literal["none", "independent", "ranked"]
+MaskKind = Literal["none", "independent", "ranked"]
 
 
 @dataclass(frozen=True)
 class Grid:
     """The draws of an objective whose uniforms decide only the mask, and, with `steps`, only the step that t is in."""
 
-    masks: Masks
+    masks: MaskKind
     """Without masks; masked where u >= alpha; or masked by the order of u."""
     steps: int | None
     nodes: int = NODES[0]
@@ -326,7 +326,7 @@ def find_grid(objective: Objective, length: int) -> Grid | None:
 
     counts = [1, length, getattr(getattr(objective, "discrete_time", None), "timesteps", 1)]
     steps = next((count for count in counts if is_unchanged(((t * count).floor() + 0.5) / count, u)), None)
-    uniforms: dict[Masks, Tensor] = {
+    uniforms: dict[MaskKind, Tensor] = {
         "none": torch.zeros_like(u),
         "independent": (u >= alpha) * LAST,
         "ranked": u.argsort(dim=1).argsort(dim=1) / length,

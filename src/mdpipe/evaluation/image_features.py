@@ -178,7 +178,7 @@ def extract(network: nn.Module, pixels: NDArray[np.uint8], device: torch.device)
 
 
 def spaced(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most so many of `count` indices, evenly spaced."""
+    """Return at most `most` of `count` indices, evenly spaced."""
     return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
 
 

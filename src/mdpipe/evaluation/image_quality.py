@@ -75,7 +75,7 @@ def frechet_distance(samples: Tensor, reference: Gaussian) -> Estimate:
     V, s, _ = torch.linalg.svd(centered @ reference.root.T, full_matrices=False)
     shift, squares, transported = mean - reference.mean, centered.square().sum(1), scale * V.square() @ s
     traces = squares.sum() / scale**2 + reference.root.square().sum() - 2 * s.sum() / scale
-    influence = 2 * centered @ shift + squares - transported  # but for a constant
+    influence = 2 * centered @ shift + squares - transported  # except for a constant
     return Estimate(float(shift.square().sum() + traces), mean_estimate(influence.numpy()).stderr)
 
 

@@ -30,7 +30,7 @@ SHARE_BINS = 20
 CONFIDENCE_BINS = 10
 """C; the usual number is 10 to 15."""
 PARTS = ("0 to 1/3", "1/3 to 2/3", "2/3 to 1")
-"""Shares of hidden tokens by which calibration is told apart."""
+"""Shares of hidden tokens by which calibration is split."""
 ALL = "0 to 1"
 MAX_POSITIONS = 128
 """P at most: longer windows have several positions per bin, which keeps files small and errors low."""

@@ -70,7 +70,7 @@ class Network(Configurable, nn.Module, ABC):
         self.shape = shape
         self.num_classes = num_classes
         self.causal = causal
-        self.dropout = config.dropout
+        self.dropout: float = getattr(config, "dropout", 0.0)
 
     @abstractmethod
     def init_weights(self, generator: torch.Generator) -> None:
@@ -98,9 +98,9 @@ class Network(Configurable, nn.Module, ABC):
         """
 
     def attention_size(self, length: int) -> tuple[int, int] | None:  # noqa: ARG002
-        """Return what counting the operations of `length` tokens takes: positions, and the widths of attention in all.
+        """Return the number of positions and the total width of attention, which give the FLOPs of `length` tokens.
 
-        Linear layers and attention run at that many positions. None if the operations are counted by running them.
+        None if the FLOPs are counted by running the network.
         """
         return None
 
@@ -128,9 +128,10 @@ class DenoiserWithDropout:
 
 
 def get_blocks(network: nn.Module) -> list[nn.Module]:
-    """Return the blocks of a network, the units of sharding, compilation and activation checkpointing.
+    """Return the blocks of a network: the units of sharding, compilation and activation checkpointing, and Muon's.
 
-    These are the modules in the `nn.ModuleList`s that are direct children of the network.
+    These are the modules in the `nn.ModuleList`s that are direct children of the network; the attention in the middle
+    of a U-Net is not among them.
     """
     return [block for child in network.children() if isinstance(child, nn.ModuleList) for block in child]
 
@@ -181,14 +182,19 @@ def check_interface(network: Network) -> None:
     kind, vocab_size, length = network.config.kind, network.vocab_size, math.prod(network.shape)
     try:
         hidden = network(torch.full((1, length), vocab_size), torch.ones(1))
-        logits = network.head(hidden[:, :1])
     except (IndexError, RuntimeError) as error:
         raise ValueError(
             f"network.kind = {kind} fails on masks, which are token {vocab_size} of a vocabulary of {vocab_size}:"
             f" {_first_line(error)}"
         ) from error
-    if hidden.shape[:2] != (1, length):
+    if hidden.ndim != 3 or hidden.shape[:2] != (1, length):
         raise ValueError(f"network.kind = {kind} returns {tuple(hidden.shape)}, not hidden states (1, {length}, D)")
+    try:
+        logits = network.head(hidden[:, :1])
+    except (IndexError, RuntimeError) as error:
+        raise ValueError(
+            f"the head of network.kind = {kind} fails on hidden states (1, 1, {hidden.shape[2]}): {_first_line(error)}"
+        ) from error
     if logits.shape != (1, 1, vocab_size):
         raise ValueError(
             f"the head of network.kind = {kind} returns {tuple(logits.shape)}, not logits (1, 1, {vocab_size}) of all"
@@ -315,8 +321,8 @@ def load_weights(path: Path, expected: Mapping[str, Tensor], hint: str) -> dict[
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} does not contain weights ({_first_line(error)}); {hint}") from error
     for name in sorted(expected.keys() ^ state.keys()):
-        problem = "is missing" if name in expected else "is unexpected"
-        raise ValueError(f"{path} does not match {CONFIG_NAME}: {name} {problem}; {hint}")
+        problem = "lacks" if name in expected else "holds the unexpected"
+        raise ValueError(f"{path} {problem} {name}; {hint}")
     for name, tensor in state.items():
         found, wanted = (f"{str(t.dtype).removeprefix('torch.')} {tuple(t.shape)}" for t in (tensor, expected[name]))
         if found != wanted:

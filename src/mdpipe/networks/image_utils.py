@@ -102,7 +102,7 @@ def num_groups(width: int) -> int:
 class GroupNorm(nn.GroupNorm):
     """Group norm (Wu and He, 2018), (x - mean) / sqrt(variance + eps) weight + bias with moments of a group.
 
-    It is in float32 under any autocast; in bfloat16, the gradient would also be slow on a CPU.
+    It is in float32 or wider under any autocast; in bfloat16, the gradient would also be slow on a CPU.
 
     Args:
         groups: G.
@@ -114,11 +114,12 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(groups, channels, eps=NORM_EPS, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize x (B, C, H, W) of any dtype; the result is float32."""
+        """Normalize x (B, C, H, W) of any dtype; the result is float32 or wider."""
+        x = x.to(torch.promote_types(x.dtype, torch.float32))
         if torch.compiler.is_compiling() and x.device.type == "cpu":
             with torch.autocast("cpu", enabled=False):
-                return self._scale_and_shift(x.float())
-        return super().forward(x.float())
+                return self._scale_and_shift(x)
+        return super().forward(x)
 
     def _scale_and_shift(self, x: Tensor) -> Tensor:
         """Compute the norm as x scale + shift, with scale and shift (B, C).
@@ -127,7 +128,9 @@ class GroupNorm(nn.GroupNorm):
         and broadcasts to them, are products with a small matrix (G, C): as a tensor dimension, the group would become
         the compiler's innermost loop, of four channels only.
         """
-        member_GC = torch.eye(self.num_groups, device=x.device).repeat_interleave(len(x[0]) // self.num_groups, dim=1)
+        member_GC = torch.eye(self.num_groups, dtype=x.dtype, device=x.device).repeat_interleave(
+            len(x[0]) // self.num_groups, dim=1
+        )
         sums = torch.cat([x.sum(dim=(2, 3)), x.square().sum(dim=(2, 3))])
         mean, square = (sums @ member_GC.T / (x[0].numel() // self.num_groups)).chunk(2)
         inverse = ((square - mean.square()).clamp(min=0) + self.eps).rsqrt()

@@ -77,7 +77,8 @@ class TimeEmbedding(nn.Module):
         """Embed times (B,) and class vectors (B, class_width), if there are any, as (B, C)."""
         half = self.width // 2
         exponents = torch.arange(half, device=t.device) / (half - 1)
-        angles = TIME_SCALE * t.float()[:, None] * torch.exp(-math.log(LONGEST_WAVELENGTH) * exponents)
+        t = t.to(torch.promote_types(self.up_proj.weight.dtype, torch.float32))
+        angles = TIME_SCALE * t[:, None] * torch.exp(-math.log(LONGEST_WAVELENGTH) * exponents)
         features = [angles.sin(), angles.cos()] if class_vector is None else [angles.sin(), angles.cos(), class_vector]
         embedded: Tensor = self.down_proj(functional.silu(self.up_proj(torch.cat(features, dim=-1))))
         return embedded

@@ -44,7 +44,7 @@ NORM_EPS = 1e-5
 """Added to variances: `norm_eps` of the official implementation."""
 
 RELU_SQUARED_RATIO = 4
-"""Hidden channels per channel of the MLP with squared ReLU, which then has as many weights as the gated one."""
+"""Hidden channels per channel of the MLP with squared ReLU, which then has about as many weights as the gated one."""
 
 MLP_MULTIPLE = 32
 """The MLP's hidden width, 8/3 D, is rounded up to a multiple of this."""
@@ -204,9 +204,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width, bias=False)
         self.norm = QKNorm(width // heads) if qk_norm else None
 
-    def forward(
-        self, x: Tensor, keys: Tensor | None, cos: Tensor, sin: Tensor, added_value: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, keys: Tensor | None, cos: Tensor, sin: Tensor, added_value: Tensor | None) -> Tensor:
         """Compute attention (B, L, D).
 
         Args:

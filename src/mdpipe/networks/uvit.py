@@ -25,6 +25,7 @@ from mdpipe.networks.image_utils import (
     unet_forward,
 )
 from mdpipe.networks.layers import (
+    LONGEST_WAVELENGTH,
     AdaLayerNorm,
     Conditioning,
     QKNorm,
@@ -41,9 +42,6 @@ from mdpipe.params.networks import UViTConfig
 
 PATCH_SIZE = UViTConfig.patch_size
 """Height and width of a patch in pixels."""
-
-LONGEST_WAVELENGTH = 10_000.0
-"""Ratio of the longest to the shortest wavelength of the position embedding."""
 
 MLP_RATIO = 4
 """Hidden channels of an MLP per channel of the transformer."""
@@ -155,7 +153,7 @@ class AdaGroupNorm(nn.Module):
         self.modulation = None if cond_dim is None else nn.Linear(cond_dim, 2 * channels)
 
     def forward(self, x: Tensor, cond: Tensor | None) -> Tensor:
-        """Normalize x (B, channels, H, W), given `cond` (B, cond_dim) or None; the result is float32."""
+        """Normalize x (B, channels, H, W), given `cond` (B, cond_dim) or None; the result is float32 or wider."""
         normalized: Tensor = self.norm(x)
         if self.modulation is None:
             return normalized

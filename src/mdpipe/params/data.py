@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 from pydantic import BeforeValidator, Field, GetPydanticSchema, ValidatorFunctionWrapHandler, model_validator
 
 from mdpipe.params.errors import BrokenRules, did_you_mean, not_in, refused
-from mdpipe.params.kinds import Config, Fraction, KindConfig, Name, Positive
+from mdpipe.params.fields import Fraction, Name, Positive
+from mdpipe.params.kinds import Config, KindConfig
 from mdpipe.params.sources import Modality
 
 if TYPE_CHECKING:
@@ -334,13 +335,19 @@ class Dataset(Config):
     def problems(self, params: "Params") -> BrokenRules:
         """Yield a source that does not exist or has no such data, and splits that images do not have."""
         modality = modality_of(self)
-        if self.source not in params.sources:
-            yield ("source",), not_in("sources", self.source, params.sources)
-        elif (found := params.sources[self.source].modality) != modality:
-            yield ("tokenizer",), f"source {self.source!r} has {found}s, not {modality}s"
         for key, spec in self.splits if modality == "image" else ():
             if isinstance(spec, LastCharacters | Windows):
                 yield ("splits", key), "images have no characters and no windows"
+        if self.source not in params.sources:
+            yield ("source",), not_in("sources", self.source, params.sources)
+            return
+        source = params.sources[self.source]
+        if source.modality != modality:
+            yield ("tokenizer",), f"source {self.source!r} has {source.modality}s, not {modality}s"
+        for key, spec in self.splits:
+            if isinstance(spec, str) and spec not in source.own_splits:
+                own = ", ".join(sorted(source.own_splits)) or "none; write a fraction, such as 0.1"
+                yield ("splits", key), f"source {self.source!r} has no split of this name; it has {own}"
 
 
 class TextDataset(Dataset):

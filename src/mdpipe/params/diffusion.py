@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mdpipe.params.errors import BrokenRules
-from mdpipe.params.kinds import KindConfig, Positive
+from mdpipe.params.fields import Positive
+from mdpipe.params.kinds import KindConfig
 
 TimeGrid = Literal["uniform", "cosine"]
 """Spacing of the times: even, or small steps near time 1, where most is masked (eq. 6)."""
@@ -108,7 +109,12 @@ class CountedLossConfig(WeightedLossConfig):
 
     exact_counts: bool = False
     """Training draws the number of masked tokens, evenly spread over the batch, and then the time given this number.
-    The expected loss is the same as with independent masks. It needs continuous time."""
+    The expected loss is the same as with independent masks. It is for the bound in continuous time as the loss."""
+
+    def broken_rules(self) -> BrokenRules:
+        """Yield that exact counts are for the bound's weight and times: others make rare counts weigh too much."""
+        if self.exact_counts and (self.loss_weight != "bound" or self.time_distribution != UniformTimesConfig()):
+            yield ("exact_counts",), "needs the bound as the loss: loss_weight: bound and time_distribution: uniform"
 
 
 class ScheduledConfig(ObjectiveConfig):
@@ -137,6 +143,7 @@ class MD4Config(DiscreteTimeConfig, ScheduledConfig, CountedLossConfig):
 
     def broken_rules(self) -> BrokenRules:
         """Yield that exact counts have no continuous time."""
+        yield from super().broken_rules()
         if self.exact_counts and self.timesteps is not None:
             yield ("exact_counts",), f"needs continuous time, not timesteps = {self.timesteps}"
 
@@ -191,7 +198,8 @@ class D3PMConfig(ScheduledConfig, WeightedLossConfig, module="baselines"):
     timesteps: Positive = 1000
     """Steps of the discrete-time process; D3PM's default."""
     auxiliary: Annotated[float, Field(ge=0, lt=math.inf)] = 0.001
-    """Weight of the auxiliary cross entropy in the loss; D3PM's default."""
+    """Weight of the auxiliary cross entropy, next to the bound as a sum over the steps: D3PM's eq. 5, with its value.
+    D3PM's code averages over the steps instead: the same value weighs `timesteps` times as much there."""
 
 
 class AnyOrderConfig(WeightedLossConfig, module="baselines"):

@@ -5,15 +5,19 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import Field
 
 from mdpipe.params.errors import BrokenRules, errors_at, refused
-from mdpipe.params.kinds import KindConfig, Positive
+from mdpipe.params.fields import Positive
+from mdpipe.params.kinds import KindConfig
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 ConvChannels = Annotated[int, Field(ge=4, multiple_of=4)]
-"""Group normalization has groups of 4 channels."""
+"""Group normalization has groups of 4 channels, or 32 groups; sines and cosines of two coordinates fill 4 parts."""
 
 
 class NetworkConfig(KindConfig, package="mdpipe.networks"):
-    """Network that maps tokens, time and class to hidden states."""
+    """Network that maps tokens, time and class to hidden states.
+
+    One that depends on the time has the setting `time_conditioning`, one with dropout has `dropout`.
+    """
 
     can_be_causal: ClassVar[bool] = False
     """True if the network can be built so that each position depends on earlier ones only."""
@@ -32,11 +36,6 @@ class NetworkConfig(KindConfig, package="mdpipe.networks"):
         "layers": "num_layers",
         "heads": "num_heads",
     }
-
-    time_conditioning: bool = False
-    """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
-    dropout: DropoutRate = 0.0
-    """Dropout rate."""
 
     @classmethod
     def parse(cls, data: Any) -> Self:
@@ -60,14 +59,16 @@ class TransformerConfig(NetworkConfig):
     can_be_causal: ClassVar[bool] = True
 
     kind: Literal["transformer"] = "transformer"
+    time_conditioning: bool = False
+    """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
+    dropout: DropoutRate = 0.0
+    """Dropout rate: of whole channels of each residual branch, of attention probabilities and of the embedding."""
     num_layers: Positive
     """Number of transformer blocks."""
     num_heads: Positive
     """Attention heads; `hidden_size` must be a multiple of twice this number."""
     hidden_size: Positive
     """Width of the hidden states."""
-    dropout: DropoutRate = 0.0
-    """Dropout rate: of whole channels of each residual branch, of attention probabilities and of the embedding."""
     embed_dim: Positive | None = None
     """Width of a factored token embedding, projected to `hidden_size`; null for `hidden_size` itself. The paper's text8
     networks have 64."""
@@ -112,6 +113,10 @@ class ConvNetConfig(NetworkConfig):
 
     takes_text: ClassVar[bool] = False
 
+    time_conditioning: bool = False
+    """Condition the network on the time. Without it, one network serves every schedule and the any-order bound."""
+    dropout: DropoutRate = 0.0
+    """Dropout rate."""
     hidden_size: ConvChannels
     """Number of channels."""
     num_blocks: Positive

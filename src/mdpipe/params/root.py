@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from mdpipe.params.claims import Claims
 from mdpipe.params.data import AnyDataset, Dataset
 from mdpipe.params.errors import BrokenRules, Keys, problem_lines
-from mdpipe.params.kinds import MAX_NAME_LENGTH, Config, Distinct, Name, RunName, Seed
+from mdpipe.params.fields import MAX_NAME_LENGTH, Distinct, Name, RunName, Seed
+from mdpipe.params.kinds import Config
 from mdpipe.params.runs import Run
 from mdpipe.params.sources import Source
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml
@@ -34,7 +35,7 @@ class Params(Config):
     sources: dict[Name, Source]
     """Raw text or images, by name (stage `download`)."""
     datasets: dict[Name, AnyDataset]
-    """Sources with their splits and tokenizers, by name (stages `tokenizer`, `encode`)."""
+    """Sources with their splits and tokenizers, by name (stages `fit_tokenizer`, `encode`)."""
     runs: dict[RunName, Run]
     """Models: data, objective, network, training, samples and evaluation (stages `train`, `sample`, `evaluate`)."""
     comparisons: Annotated[list[Comparison], Distinct] = []
@@ -42,7 +43,7 @@ class Params(Config):
     zero_shot: ZeroShot = ZeroShot()
     """Which text runs are measured on which other sources (stage `zero_shot`)."""
     samplers: SamplerSuite = SamplerSuite()
-    """Which samplers are compared, and on which runs (stage `samplers`)."""
+    """Which samplers are compared, and on which runs (stage `compare_samplers`)."""
     image_quality: ImageQuality = ImageQuality()
     """Feature networks, and the runs of images whose samples are measured with them (stages `fit_features`,
     `measure_images`)."""

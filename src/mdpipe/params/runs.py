@@ -8,7 +8,8 @@ from pydantic import Field, Tag, ValidationError, model_validator
 from mdpipe.params.data import ImageDataset, modality_of
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduledConfig
 from mdpipe.params.errors import BrokenRules, not_in
-from mdpipe.params.kinds import Config, Name, Positive, Seed, by_form
+from mdpipe.params.fields import Name, Positive, Seed, by_form
+from mdpipe.params.kinds import Config
 from mdpipe.params.networks import NetworkConfig
 from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, unfit
 from mdpipe.params.training import HardwareConfig, TrainConfig
@@ -130,7 +131,7 @@ class Run(Config):
             yield ("evaluate", "bounds"), f"a model of {objective.kind} predicts no masked tokens: must be empty"
         if self.class_cond is not None and not network.takes_classes:
             yield ("class_cond",), f"a {network.kind} takes no classes: must be null"
-        if network.time_conditioning and not objective.has_time:
+        if getattr(network, "time_conditioning", False) and not objective.has_time:
             yield ("network", "time_conditioning"), f"{objective.kind} has no time to condition on: must be false"
         if misfit := unfit(self.sample.sampler, objective):
             yield ("sample", "sampler", "kind"), misfit

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mdpipe.params.diffusion import ObjectiveConfig, TimeGrid
-from mdpipe.params.kinds import Config, KindConfig, Positive
+from mdpipe.params.fields import Positive
+from mdpipe.params.kinds import Config, KindConfig
 
 
 class SamplerConfig(KindConfig, package="mdpipe.diffusion.samplers"):

@@ -9,7 +9,8 @@ from pydantic import AfterValidator, Field, Tag
 from mdpipe.file_formats import ending, refusal
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.errors import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN, BrokenRules
-from mdpipe.params.kinds import Config, Distinct, KindConfig, Positive, WatchedPath, by_form
+from mdpipe.params.fields import Distinct, Files, NameList, Positive, WatchedPath, by_form
+from mdpipe.params.kinds import Config, KindConfig
 
 if TYPE_CHECKING:
     from mdpipe.params.root import Params
@@ -29,15 +30,6 @@ SampleBy = Annotated[
 ]
 
 
-def _stays_in_the_folder(path: str) -> str:
-    parts = path.split("/")
-    if not path or path.startswith("/") or ".." in parts:
-        raise ValueError("is relative to the source's path, which DVC watches, and stays in there")
-    if any("**" in part and part != "**" for part in parts):
-        raise ValueError("`**` matches folders, between slashes: `**/*.txt`")
-    return path
-
-
 def _is_encoding(name: str) -> str:
     try:
         if codecs.lookup(name)._is_text_encoding:
@@ -52,17 +44,11 @@ def _is_in_the_catalog(name: str) -> str:
     return name
 
 
-Within = Annotated[str, AfterValidator(_stays_in_the_folder)]
-Files = Annotated[
-    Annotated[Within, Tag("a text")] | Annotated[dict[str, Within], Field(min_length=1), Tag("a mapping")],
-    by_form("must be text, or a mapping of the source's own splits to texts, such as {train: a, test: b}"),
-]
 Pattern = Annotated[
     Files,
     Field(description="Which files of the folder are read, as a glob, or a mapping of split names to globs."),
 ]
 """For example `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
-NameList = Annotated[list[str], Field(min_length=1)]
 
 
 def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
@@ -117,6 +103,12 @@ class Source(KindConfig):
             names = value if isinstance(value, list) else [getattr(value, "field", value)]
             named.update({name: key for name in names if name is not None})
         return named
+
+    @property
+    def own_splits(self) -> list[str]:
+        """Return the names of the splits that the source itself has."""
+        files = getattr(self, "pattern", getattr(self, "images", ""))
+        return [split for split in files_by_split(files) if split is not None]
 
     def resolve(self) -> "Source":
         """Return the source that is read: the one that a catalog entry refers to, else this one."""
@@ -244,6 +236,11 @@ class HuggingFaceSource(ColumnsSource, DecodedImageSource):
     def modality(self) -> Modality:
         """Return what the source contains."""
         return "text" if self.image_column is None else "image"
+
+    @property
+    def own_splits(self) -> list[str]:
+        """Return the splits to download."""
+        return self.splits
 
     @property
     def named_columns(self) -> dict[str, str]:
@@ -391,6 +388,11 @@ class CatalogSource(Source):
     def has_classes(self) -> bool:
         """Return True if the images come with class labels."""
         return self.resolve().has_classes
+
+    @property
+    def own_splits(self) -> list[str]:
+        """Return the names of the splits that the source itself has."""
+        return self.resolve().own_splits
 
     def resolve(self) -> Source:
         """Return the source that the entry refers to."""

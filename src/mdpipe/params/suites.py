@@ -11,7 +11,8 @@ from pydantic import Field
 from mdpipe.params.data import Protocols, TextDataset, modality_of
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import BrokenRules, not_in
-from mdpipe.params.kinds import Config, Distinct, KindConfig, MappingOfNames, Name, Positive, RunName, RunNames
+from mdpipe.params.fields import Distinct, MappingOfNames, Name, Positive, RunName, RunNames
+from mdpipe.params.kinds import Config, KindConfig
 from mdpipe.params.runs import EstimatorConfig
 from mdpipe.params.sampling import (
     DiscreteTimeSamplerConfig,

@@ -5,7 +5,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from mdpipe.params.errors import BrokenRules
-from mdpipe.params.kinds import Config, KindConfig, Positive
+from mdpipe.params.fields import Positive
+from mdpipe.params.kinds import Config, KindConfig
 
 
 class OptimizerConfig(KindConfig):
@@ -40,7 +41,7 @@ class MatrixOptimizerConfig(OptimizerConfig):
 
 
 class MuonConfig(MatrixOptimizerConfig):
-    """Muon on the matrices and convolutions of the layers, whose steps are made orthogonal, and AdamW on all other
+    """Muon on the matrices and convolutions of the blocks, whose steps are made orthogonal, and AdamW on all other
     weights.
     """
 

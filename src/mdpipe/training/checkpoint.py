@@ -152,7 +152,7 @@ def read_checkpoint(path: Path, run_hash: str, template: Template, world: World)
 
 def saved_steps(checkpoint_dir: Path) -> list[int]:
     """Return the steps of the folder's checkpoints, newest first; empty if there is no folder."""
-    return [int(path.name.split(".")[0].removeprefix("step-")) for path in _newest_first(checkpoint_dir)]
+    return [int(path.name[len("step-") :][:STEP_DIGITS]) for path in _newest_first(checkpoint_dir)]
 
 
 def fsync(path: Path) -> None:
@@ -199,7 +199,9 @@ def discard_finished(checkpoint_dir: Path) -> None:
         return
     with suppress(Timeout), FileLock(checkpoint_dir / LOCK_FILE, blocking=False):
         # Rename first: a waiting process might otherwise create a new lock in the half-removed folder.
-        shutil.rmtree(checkpoint_dir.rename(f"{checkpoint_dir}.discarded"))
+        discarded = checkpoint_dir.with_name(f"{checkpoint_dir.name}.discarded")
+        shutil.rmtree(discarded, ignore_errors=True)  # A kill may have left it.
+        shutil.rmtree(checkpoint_dir.rename(discarded))
 
 
 def _write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:

@@ -45,10 +45,10 @@ NUM_NODES, RDZV_ENDPOINT, RDZV_ID = "PET_NNODES", "PET_RDZV_ENDPOINT", "PET_RDZV
 SIGNALS_TO_HANDLE = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 MONITOR_SECONDS = 0.1
 JOIN_SECONDS = 600
-"""For which the first machine waits for the others; torchrun's default."""
+"""Seconds that the first machine waits for the others; torchrun's default."""
 START_SECONDS = 300
-"""For which a process waits for the others, once their machines have found each other. Loading torch from a slow file
-system takes a minute; torch itself would wait for half an hour."""
+"""Seconds that a process waits for the others, once their machines have found each other. Loading torch from a slow
+file system takes a minute; torch itself would wait for half an hour."""
 
 EXIT_REQUEUE = 75
 """Exit status after SIGTERM and SIGUSR1: EX_TEMPFAIL. workflow/job.py then runs the stage again."""

@@ -51,7 +51,7 @@ class MetricsHistory:
     Recording does not synchronize the device; reading does, so it is only done now and then.
 
     Args:
-        settings: of the run.
+        settings: The run's settings.
         device: device of the losses.
         names: of all P parameters.
     """
@@ -139,7 +139,7 @@ class TrainMetrics:
 
     Attributes:
         step: steps taken.
-        steps: steps of the run.
+        steps: The run's number of steps.
         scalars: by their tags in loggers, see `MetricsProcessor.compute`.
         objective: what the objective has learned, in a few words; empty for most.
         validation: the bound after this step, if there was a validation.
@@ -170,8 +170,8 @@ class MetricsProcessor:
     """Measures throughput and computes the metrics to log.
 
     Args:
-        state: of the run.
-        steps: of the run.
+        state: The run's state.
+        steps: The run's number of steps.
         flops: per token, from `training_flops`.
         precision: of the network's matmuls.
     """

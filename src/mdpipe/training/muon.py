@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mdpipe.training.distributed import full_tensor, is_sharded, to_local
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""a, b and c of the quintic a x + b x^3 + c x^5 (Jordan et al. 2024): steep at 0, and within about 0.3 of 1 after
+"""a, b and c of the quintic a x + b x^3 + c x^5 (Jordan et al. 2024): steep at 0, and between 0.68 and 1.20 after
 enough steps."""
 STEPS = 5
 MIN_NORM = 1e-7
@@ -161,7 +161,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     r"""Return p(X / |X|), close to U V^T where X = U S V^T is the singular value decomposition.
 
     p is the quintic x -> (a I + b G + c G^2) x with G = x x^T, iterated five times. It acts on the singular values
-    only, and moves all but the smallest to between 0.7 and 1.2. Of an n x m matrix with n <= m, an iteration takes
+    only, and moves all but the smallest to between 0.68 and 1.20. Of an n x m matrix with n <= m, an iteration takes
     2 m / n + 1 products of n x n matrices. In float32 and with m > 1.5 n there is a cheaper way to the same result. All
     polynomials of one G commute, so
 

@@ -125,10 +125,10 @@ def build_optimizers(network: nn.Module, objective: Objective, settings: TrainCo
 
 
 def layer_matrices(network: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters for Muon: the matrices and the kernels of convolutions of the network's layers.
+    """Return the parameters for Muon: the matrices and the kernels of convolutions of the network's blocks.
 
-    What maps from and to tokens (embedding, first and last convolution, head) and the modulation by time and class are
-    left to AdamW.
+    What is outside of `get_blocks` is left to AdamW: embedding, first and last convolution, head, a U-Net's attention
+    and a U-ViT's projections of patches. So is the modulation by time and class.
     """
     named = [entry for layer in get_blocks(network) for entry in layer.named_parameters()]
     return [parameter for name, parameter in named if parameter.ndim >= 2 and "modulation" not in name]

@@ -67,7 +67,7 @@ def find_compiler_problem(device: torch.device) -> str:
     try:
         torch.compile(torch.sin)(torch.ones(2, device=device))
     except Exception as error:
-        return str(error).strip().splitlines()[0]
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
     return ""
 
 

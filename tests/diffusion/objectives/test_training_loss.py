@@ -35,8 +35,9 @@ KINDS = {
     "maskgit": {"kind": "maskgit", "schedule": COSINE},
 }
 WEIGHTS = {name: ("mean" if name == "maskgit" else "bound", "flat") for name in KINDS}
-CASES = [(name, weight, time, False) for name in KINDS for weight, time in itertools.product(WEIGHTS[name], TIMES)] + [
-    (name, weight, time, True) for name in ("md4", "sedd") for weight, time in itertools.product(WEIGHTS[name], TIMES)
+CASES = [
+    *((name, weight, time, False) for name in KINDS for weight, time in itertools.product(WEIGHTS[name], TIMES)),
+    *((name, "bound", "uniform", True) for name in ("md4", "sedd")),
 ]
 
 
@@ -190,7 +191,7 @@ def test_times_of_a_global_batch_stay_stratified(name, is_exact):
     The denoiser sees them. Times of exact counts are random given the count, so that the counts are compared.
     """
     batch, length = 32, 16
-    objective = build(name, "flat", "logit_normal", is_exact)
+    objective = build(name, "bound", "uniform", is_exact=True) if is_exact else build(name)
     seen = []
 
     class Recording(Timed):
@@ -209,22 +210,26 @@ def test_times_of_a_global_batch_stay_stratified(name, is_exact):
         strata = (torch.tensor([prob_below(t, "logit_normal") for t in times.tolist()]) * batch).floor()
         assert sorted(strata.tolist()) == list(range(batch))
         return
-    edges = objective.schedule.inverse(1 - torch.arange(length + 1).double() / length).tolist()
-    expected = batch * torch.tensor([prob_below(edge, "logit_normal") for edge in edges]).diff()
+    expected = batch * objective.schedule.inverse(1 - torch.arange(length + 1).double() / length).diff()
     assert ((torch.bincount(counts, minlength=length + 1)[1:] - expected).abs() <= 1).all()
 
 
-def test_quantile_inverts_the_distribution_function():
-    """And its derivative is the inverse of the density."""
-    u = torch.linspace(0.001, 0.999, 99, dtype=torch.float64).requires_grad_()
-    for config in (UNIFORM, LOGIT_NORMAL):
-        distribution = build_time_distribution(config)
-        t = distribution.quantile(u)
-        torch.testing.assert_close(distribution.cdf(t), u, rtol=0, atol=1e-12)
-        (derivative,) = torch.autograd.grad(t.sum(), u)
-        torch.testing.assert_close(1 / derivative, distribution.density(t), rtol=1e-6, atol=0)
-        assert distribution.quantile(torch.tensor([0.0, 1.0]).double()).tolist() == [0, 1]
-    assert build_time_distribution(LOGIT_NORMAL).density(torch.tensor([0.0, 1.0])).tolist() == [0, 0]
+@pytest.mark.parametrize("time", TIMES)
+def test_quantile_inverts_the_distribution_function(time):
+    distribution, u = build_time_distribution(TIMES[time]), torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
+    found = torch.tensor([prob_below(t, time) for t in distribution.quantile(u).tolist()], dtype=torch.float64)
+    torch.testing.assert_close(found, u, rtol=0, atol=1e-12)
+    assert distribution.quantile(torch.tensor([0.0, 1.0]).double()).tolist() == [0, 1]
+
+
+def test_counts_that_no_time_has_are_refused():
+    """They would be missing in the loss."""
+    settings = KINDS["md4"] | {"exact_counts": True}
+    for length, schedule in ((20, {"kind": "linear", "epsilon": 0.05}), (4, {"kind": "geometric", "beta_max": 1.0})):
+        objective = build_objective(ObjectiveConfig.parse(settings | {"schedule": schedule}), V)
+        x0 = torch.zeros(1, length, dtype=torch.int64)
+        with pytest.raises(ValueError, match=f"exact_counts needs mask probabilities .*, L = {length}; those of"):
+            objective.training_sample(x0, torch.rand(1).double(), torch.rand(1, length).double())
 
 
 @pytest.mark.parametrize(
@@ -234,6 +239,12 @@ def test_quantile_inverts_the_distribution_function():
         ({"kind": "genmd4", "time_distribution": "logit_normal"}, "time_distribution", "must be uniform for genmd4"),
         ({"kind": "genmd4", "exact_counts": True}, "exact_counts", "each token has its own probability"),
         ({"kind": "md4", "exact_counts": True, "timesteps": 8}, "exact_counts", "needs continuous time"),
+        ({"kind": "md4", "exact_counts": True, "loss_weight": "flat"}, "exact_counts", "needs the bound as the loss"),
+        (
+            {"kind": "sedd", "exact_counts": True, "time_distribution": "logit_normal"},
+            "exact_counts",
+            "needs the bound as the loss",
+        ),
         ({"kind": "md4", "loss_weight": "cubic"}, "loss_weight", "'bound' or 'flat'"),
         ({"kind": "maskgit", "loss_weight": "bound"}, "loss_weight", "'mean' or 'flat'"),
         ({"kind": "md4", "time_distribution": "beta"}, "time_distribution", "must be one of uniform, logit_normal"),

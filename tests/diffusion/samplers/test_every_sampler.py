@@ -9,8 +9,8 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import TokenSampler
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import build_sampler
-from mdpipe.diffusion.schedules.base import Cosine, Linear
-from mdpipe.params.diffusion import CosineConfig, LinearConfig
+from mdpipe.diffusion.schedules.base import Cosine, Linear, Polynomial
+from mdpipe.params.diffusion import CosineConfig, LinearConfig, PolynomialConfig
 from mdpipe.params.sampling import SamplerConfig
 from tests.diffusion.samplers.denoisers import RNG, Independent, Labeled, Mixing, masks, sampler_of
 
@@ -21,7 +21,14 @@ V, L = 3, 4
 CAUSAL = {kind: sampler_of(kind, steps=1).is_causal for kind in SamplerConfig.kinds}
 every_sampler = pytest.mark.parametrize("kind", sorted(CAUSAL))
 sequences = st.lists(st.lists(st.integers(0, V), min_size=L, max_size=L), min_size=1, max_size=6)
-ways = st.sampled_from([(Linear(), "cosine"), (Cosine(CosineConfig(epsilon=0.2)), "uniform")])
+ways = st.sampled_from(
+    [
+        (Linear(), "cosine"),
+        (Cosine(CosineConfig(epsilon=0.2)), "uniform"),
+        # alpha(t) rounds to 1 at more times than 0.
+        (Polynomial(PolynomialConfig(exponent=100.0, epsilon=0.0)), "uniform"),
+    ]
+)
 
 
 def start_for(kind: str, rows: list[list[int]]) -> Tensor:

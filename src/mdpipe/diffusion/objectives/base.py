@@ -19,7 +19,7 @@ from mdpipe.params.kinds import Configurable, implementation
 
 @dataclass(frozen=True)
 class ELBO:
-    """An estimate of an upper bound on -log p(x) (the negative ELBO), in its three parts, each (B,) float64."""
+    """An estimate of the negative ELBO, an upper bound on -log p(x), in its three parts, each (B,) float64."""
 
     reconstruction: Tensor
     """Cost of the tokens that are already masked at the first time."""

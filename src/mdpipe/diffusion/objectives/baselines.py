@@ -30,7 +30,7 @@ class D3PM(WeightedObjective, config=D3PMConfig):
 
     The second term does not weight small times more. It contributes to the gradient of the loss only, not to its value.
     `loss_weight: flat` gives the first term the weight 1, too.
-    The original code scales the bound by 1 / T, so its coefficient of 0.001 is 0.001 T here.
+    The weight is that of D3PM's eq. 5. Its code scales the bound by 1 / T, so that the code's 0.001 is 0.001 T here.
     """
 
     estimator = "d3pm bound"

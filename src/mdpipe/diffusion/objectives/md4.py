@@ -47,7 +47,8 @@ class AbsorbingObjective(Objective):
 
     or, in discrete time, T (alpha(s) - alpha(t)) / (1 - alpha(t)) times the same sum, for one of the T steps from t to
     s. The steps go down to time 0, so both forms have the same boundary terms. The discrete bound is a right Riemann
-    sum of the integral: it is above it, and converges to it as steps are divided.
+    sum of the integral, to which it converges as steps are divided: from above if the denoiser predicts better with
+    fewer masks, as one with the exact conditionals does.
     """
 
     def __init__(self, config: ScheduledConfig, vocab_size: int) -> None:
@@ -133,35 +134,32 @@ class WeightedObjective(AbsorbingObjective):
     def _exact_sample(self, x0: Tensor, quantile: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         r"""Return x_t with exactly n tokens masked, a time given n, and the weight that keeps the expected loss.
 
-        With m = 1 - alpha(t) and g(m) dm = q(t) lambda(t) dt, and since (1 / m) Bin(n; L, m) = (1 / n) Beta(m; n, L - n
-        + 1), the expected loss is the sum over n of
+        With m = 1 - alpha(t), so that lambda(t) dt = dm / m, and (1 / m) Bin(n; L, m) = (1 / n) Beta(m; n, L - n + 1),
+        the expected loss is the sum over n of
 
-            1 / n E_{m ~ Beta(n, L - n + 1)} m g(m) S_n(m)
+            1 / n E_{m ~ Beta(n, L - n + 1)} S_n(m)
 
-        with S_n the mean of the token losses' sum over sets of n tokens. n is 1 + floor(L m) at the given quantile of
-        q, and its probability divides the weight. m is the n-th smallest of the uniforms that choose the set, of which
-        it is independent. For lambda = 1 a factor of m moves into the Beta distribution, which becomes Beta(n + 1, L -
-        n + 1): linear and uniform, the weights are L / n, or constant, but for the schedule's epsilon.
+        with S_n the mean of the token losses' sum over sets of n tokens. n is 1 + floor(L m) at the given quantile, and
+        its probability divides the weight: under the linear schedule the weights are L / n, except for its epsilon. m
+        is the n-th smallest of the uniforms that choose the set, of which it is independent.
+
+        Raises:
+            ValueError: some n is never drawn, since no time has so few or so many masks.
         """
-        length, schedule, q = x0.shape[1], self.schedule, self.time_distribution
-        n = (schedule.one_minus_alpha(q.quantile(quantile)) * length).floor().clamp(max=length - 1) + 1
-        below, above = (q.cdf(schedule.inverse(1 - count / length)) for count in (n - 1, n))
-        below, above = torch.where(n == 1, 0, below), torch.where(n == length, 1, above)
-        prob = above - below
+        length, schedule = x0.shape[1], self.schedule
+        first, last = schedule.one_minus_alpha(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
+        if max(first, 1 - last) * length >= 1:
+            raise ValueError(
+                f"exact_counts needs mask probabilities from below 1 / L to above 1 - 1 / L, L = {length}; those of the"
+                f" schedule are {first:.3g} to {last:.3g}: lower its epsilon, or leave exact_counts out"
+            )
+        n = (schedule.one_minus_alpha(quantile) * length).floor().clamp(max=length - 1) + 1
+        below, above = (schedule.inverse(1 - count / length) for count in (n - 1, n))
+        prob = torch.where(n == length, 1, above) - torch.where(n == 1, 0, below)
         m = u.sort(dim=1).values.gather(1, n.long()[:, None] - 1).squeeze(1)
-        if self.is_flat:
-            # The quantile's place in the stratum of n is uniform, whatever n is.
-            place = ((quantile - below) / prob).clamp(0, 1)
-            m = 1 - (1 - m) * place ** (1 / (length + 1))
-        t = schedule.inverse(1 - m)
-        first, last = (schedule.one_minus_alpha(end(t)) for end in (torch.zeros_like, torch.ones_like))
-        weight = q.density(t) / prob / n
-        if self.is_flat:
-            derivative = schedule.weight(t) * schedule.one_minus_alpha(t)
-            weight = q.density(t) / prob / ((length + 1) * derivative)
-        # No time has these mask probabilities; alpha' may be 0 at the nearest one.
-        weight = weight.masked_fill((m < first) | (m > last), 0)
-        return torch.where(mask_exactly_k(n, u), self.mask_id, x0), t, weight
+        # No time has the mask probabilities beyond those of both ends.
+        weight = (1 / prob / n).masked_fill((m < first) | (m > last), 0)
+        return torch.where(mask_exactly_k(n, u), self.mask_id, x0), schedule.inverse(1 - m), weight
 
 
 class MD4(WeightedObjective, config=MD4Config):

@@ -115,7 +115,7 @@ class Sampler(Configurable, ABC, Generic[ScheduleT]):
 
 @dataclass(frozen=True)
 class TimeStep:
-    """A step from t to s < t; alpha(s) = 1 in the last one, after which nothing is masked."""
+    """A step from t to s < t, or the last one, after which nothing is masked: alpha(s) = 1, also from time 0."""
 
     index: int
     """1, 2, ...; the step of the random source."""
@@ -125,8 +125,11 @@ class TimeStep:
 
     @property
     def unmask_prob(self) -> float:
-        """Return the probability (alpha(s) - alpha(t)) / (1 - alpha(t)) that a masked token is unmasked."""
-        return (self.alpha_s - self.alpha_t) / (1 - self.alpha_t)
+        """Return the probability (alpha(s) - alpha(t)) / (1 - alpha(t)) that a masked token is unmasked.
+
+        It is 1 where alpha(t) rounds to 1.
+        """
+        return (self.alpha_s - self.alpha_t) / (1 - self.alpha_t) if self.alpha_t < 1 else 1.0
 
 
 class DiscreteTimeSampler(Sampler[Any]):

@@ -76,7 +76,8 @@ class ReMDM(DiscreteTimeSampler, config=ReMDMConfig):
         (u,) = start.uniform(step.index)
         # alpha(t) is 0 at time 1 of a schedule without epsilon, where nothing is unmasked.
         sigma = eta * min(1.0, (1 - step.alpha_s) / step.alpha_t) if step.alpha_t > 0 else eta
-        unmask_prob = (step.alpha_s - (1 - sigma) * step.alpha_t) / (1 - step.alpha_t)
+        # alpha(t) may round to 1, as in `TimeStep.unmask_prob`.
+        unmask_prob = (step.alpha_s - (1 - sigma) * step.alpha_t) / (1 - step.alpha_t) if step.alpha_t < 1 else 1.0
         is_masked_again = (x_t != model.mask_id) & start.is_masked & (u < sigma)
         return torch.where(is_masked_again, model.mask_id, unmask(model, x_t, step.t, unmask_prob, u))
 

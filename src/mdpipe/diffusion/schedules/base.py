@@ -73,10 +73,6 @@ class Schedule(Configurable, ABC):
         alpha_derivative = (1 - 2 * self.epsilon) * self.raw_derivative(t)
         return -alpha_derivative / self.one_minus_alpha(t)
 
-    def log_snr(self, t: Tensor) -> Tensor:
-        """Return log(alpha(t) / (1 - alpha(t))), in which the bound is the same for all schedules."""
-        return self.alpha(t).log() - self.one_minus_alpha(t).log()
-
     def inverse(self, alpha: Tensor) -> Tensor:
         """Return the time at which a token is unmasked with probability alpha; the nearest end if there is none."""
         raw = (alpha - self.epsilon) / (1 - 2 * self.epsilon)
@@ -122,6 +118,10 @@ class Polynomial(Schedule, config=PolynomialConfig):
     def raw_derivative(self, t: Tensor) -> Tensor:
         """Return -w t^(w - 1)."""
         return -self.config.exponent * t ** (self.config.exponent - 1)
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Return the weight; without epsilon it is w / t, where the quotient may be 0 / 0 since t^w underflows."""
+        return super().weight(t) if self.epsilon else self.config.exponent / t
 
     def raw_inverse(self, raw: Tensor) -> Tensor:
         """Return (1 - raw)^(1 / w)."""
@@ -224,7 +224,7 @@ class DiscreteTime(nn.Module):
 
 
 class TimeDistribution(Configurable, ABC):
-    """A distribution q on [0, 1] with a density.
+    """A distribution q on [0, 1].
 
     Args:
         config: its settings.
@@ -237,14 +237,6 @@ class TimeDistribution(Configurable, ABC):
     def quantile(self, u: Tensor) -> Tensor:
         """Return the time with probability u below it."""
 
-    @abstractmethod
-    def cdf(self, t: Tensor) -> Tensor:
-        """Return the probability of times up to t."""
-
-    @abstractmethod
-    def density(self, t: Tensor) -> Tensor:
-        """Return q(t)."""
-
 
 class UniformTimes(TimeDistribution, config=UniformTimesConfig):
     """The uniform distribution."""
@@ -252,14 +244,6 @@ class UniformTimes(TimeDistribution, config=UniformTimesConfig):
     def quantile(self, u: Tensor) -> Tensor:
         """Return u."""
         return u
-
-    def cdf(self, t: Tensor) -> Tensor:
-        """Return t."""
-        return t
-
-    def density(self, t: Tensor) -> Tensor:
-        """Return 1."""
-        return torch.ones_like(t)
 
 
 class LogitNormal(TimeDistribution, config=LogitNormalConfig):
@@ -271,20 +255,6 @@ class LogitNormal(TimeDistribution, config=LogitNormalConfig):
         """Return sigmoid(mean + std Phi^-1(u))."""
         logit: Tensor = self.config.mean + self.config.std * torch.special.ndtri(u)
         return logit.sigmoid()
-
-    def cdf(self, t: Tensor) -> Tensor:
-        """Return Phi((logit t - mean) / std)."""
-        prob: Tensor = torch.special.ndtr(self._standardized(t))
-        return prob
-
-    def density(self, t: Tensor) -> Tensor:
-        """Return phi((logit t - mean) / std) / (std t (1 - t)), which is 0 at both ends."""
-        z = self._standardized(t)
-        log_density = -(z**2) / 2 - math.log(self.config.std * math.sqrt(2 * math.pi)) - t.log() - torch.log1p(-t)
-        return torch.where((t > 0) & (t < 1), log_density, -torch.inf).exp()
-
-    def _standardized(self, t: Tensor) -> Tensor:
-        return (t.logit() - self.config.mean) / self.config.std
 
 
 def build_time_distribution(config: TimeDistributionConfig) -> TimeDistribution:
