@@ -53,11 +53,7 @@ class SentencePieceTokenizer(TextTokenizerConfig):
     max_train_chars: Positive | None = 10_000_000
     """Train on about this many characters, sampled from the whole training split; null for all of it. Training needs
     about twenty bytes of memory per character."""
-    renamed: ClassVar[dict[str, str]] = {
-        "vocabulary": "vocab_size",
-        "model": "model_type",
-        "sample": "max_train_chars",
-    }
+    renamed: ClassVar[dict[str, str]] = {"vocabulary": "vocab_size", "model": "model_type", "sample": "max_train_chars"}
 
 
 class GPT2Tokenizer(TextTokenizerConfig):
@@ -224,8 +220,8 @@ class Packing(Config):
     wrap_with_eos: bool = False
     """Begin and end every window with the end-of-text token; needs `drop_last: true`."""
     drop_last: bool = False
-    """Drop the tokens that do not fill a last window. If true, training reads the windows in random order; if false, it
-    reads windows that start anywhere, and evaluation reads a shorter last one."""
+    """Drop the tokens that do not fill a last window; else, evaluation reads a shorter last one. Training then reads
+    the windows in random order, but windows that start anywhere if there are no end-of-text tokens."""
     separate_documents: bool = False
     """Evaluate each document in separate windows, the last of which may be shorter; only in `zero_shot.sources`. If
     false, a window may have tokens of several documents."""
@@ -250,6 +246,11 @@ class Packing(Config):
     def stream_tokens(self, seq_len: int) -> int:
         """Return the number of tokens of the stream in a window."""
         return seq_len - 2 * self.wrap_with_eos
+
+    @property
+    def has_fixed_windows(self) -> bool:
+        """Return True if training reads the windows of evaluation only. Text8 is one text, of which it reads any."""
+        return self.drop_last and (self.append_eos or self.wrap_with_eos)
 
     def broken_rules(self) -> BrokenRules:
         """Yield that windows of different lengths cannot be wrapped, and that separate documents have such windows."""

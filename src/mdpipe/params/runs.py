@@ -25,8 +25,8 @@ class EstimatorConfig(Config):
 
     estimator: Literal["exact_counts", "stratified_times", "independent_times"] = "exact_counts"
     """Exact numbers of masks, stratified, with control variates: several times less variance than the others.
-    Or random times with independent masks: one time in each of equal intervals, twice, or independent times, which is
-    the paper's estimator. All of them have the same mean. An autoregressive likelihood is exact and needs none."""
+    Or random times with independent masks: one time in each of equal intervals, twice, or independent times, as
+    in the paper's equation. All of them have the same mean. An autoregressive likelihood is exact and needs none."""
     num_mc_samples: Annotated[
         Annotated[EvenNumber, Tag("a number")] | Annotated[Literal["auto"], Tag("a text")],
         by_form("must be an even number, or auto"),

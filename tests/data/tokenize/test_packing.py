@@ -119,6 +119,19 @@ def test_a_token_of_text8_is_a_character_of_the_text(tmp_path, convention):
     assert tokens == size == characters == len("".join(examples(dataset, TEXT8)))
 
 
+@pytest.mark.parametrize(
+    ("convention", "are_fixed"), [("stream", False), ("text8", False), ("sedd", True), ("mdlm", True)]
+)
+def test_training_on_text8_reads_windows_that_start_anywhere(tmp_path, convention, are_fixed):
+    """As the official code does, although evaluation drops the last, shorter window; other conventions keep to blocks."""
+    length = 8
+    dataset = corpus(tmp_path, ["abcdefghijklmnopqrstuvwxyz" * 20], length, PACKINGS[convention], TEXT8)
+    stream = dataset.tokens[: dataset.stream_tokens * (len(dataset.tokens) // dataset.stream_tokens)]
+    blocks = {tuple(block) for block in dataset.windows(np.arange(0, len(stream), dataset.stream_tokens)).tolist()}
+    read = {tuple(row) for step in range(20) for row in training_batch(dataset, 0, step, 16).tolist()}
+    assert (read <= blocks) == are_fixed
+
+
 def test_block_ends_need_whole_blocks():
     with pytest.raises(ValueError, match=r"wrap_with_eos needs windows of one length: set drop_last to true"):
         Packing(wrap_with_eos=True)

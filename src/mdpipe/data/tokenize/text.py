@@ -270,7 +270,7 @@ def _write_dataset(
         seq_len=seq_len,
         classes=0,
         splits=splits,
-        drop_last=packing.drop_last,
+        drop_last=packing.has_fixed_windows,
         wrap_ids=(tokenizer.eos_id,) if packing.wrap_with_eos else (),
         separate_documents=packing.separate_documents,
     )

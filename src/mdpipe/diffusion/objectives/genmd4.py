@@ -18,12 +18,15 @@ from mdpipe.params.diffusion import GenMD4Config
 T_MIN = 1e-3
 """Lower limit of the integral over time: below it, the factor 1 / t would give samples of huge weight."""
 
+MAX_EXPONENT = 80
+"""Larger exponents overflow in float32, and have a factor below e^-80 in the divergence."""
 SOFTPLUS_THRESHOLD = 40
 """Where softplus(x) = x in float64. PyTorch's default of 20 leaves a jump of 2e-9."""
 
 
 class PerTokenSchedule(nn.Module):
-    """The schedules alpha_i(t) = 1 - (1 - epsilon) t^(w_i) of V tokens (Sec. 6 and App. J.1), equal at first.
+    """The schedules alpha_i(t) = 1 - (1 - epsilon) t^(w_i) of V tokens (Sec. 6; epsilon is the official code's),
+    equal at first.
 
     A token with a large exponent w_i stays unmasked for longer. All are unmasked at time 0, and a fraction epsilon of
     each is at time 1. The learned parameter is raw, w_i = softplus(raw_i). Everything is computed in float64.
@@ -62,7 +65,7 @@ class PerTokenSchedule(nn.Module):
 class GenMD4(Objective, config=GenMD4Config):
     r"""The bound under alpha_i(t) = 1 - (1 - epsilon) t^(w_i), with x a masked token and mu the denoiser's output:
 
-        diffusion = (1 / t) * sum over masked n of w^T mu - w_x - w_x log mu_x                              (eq. 12)
+        diffusion = (1 / t) * sum over masked n of w^T mu - w_x - w_x log mu_x                              (eq. 32)
 
     with t uniform on [T_MIN, 1], multiplied by the length of that interval; or, in T steps down to time 0, T times the
     Kullback-Leibler divergence between the true and the model's reverse transition from t to s,
@@ -73,7 +76,7 @@ class GenMD4(Objective, config=GenMD4Config):
     guessed with a probability proportional to 1 - alpha_i.
 
     The mask's distribution depends on w, so the gradient in w has a part that differentiating the sample misses. The
-    loss takes two masks at each time and estimates it by leave-one-out (eq. 33). With unequal exponents a masked
+    loss takes two masks at each time and estimates it by leave-one-out (App. I.2). With unequal exponents a masked
     token's distribution depends on the time, so that only a time-conditioned denoiser can represent it.
     """
 
@@ -95,7 +98,7 @@ class GenMD4(Objective, config=GenMD4Config):
         return {"w_min": w.min().item(), "w_median": w.median().item(), "w_max": w.max().item()}
 
     def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
-        """Return the mean of the bound over two masks at the same time, with the leave-one-out gradient (eq. 33).
+        """Return the mean of the bound over two masks at the same time, with the leave-one-out gradient (App. I.2).
 
         With f1 and f2 the integrands, (f1 - f2) (grad log q1 - grad log q2) / 2 is added to the gradient of their mean.
         """
@@ -181,6 +184,6 @@ def _divergence(log_mu: Tensor, w: Tensor, target: Tensor, log_ratio: Tensor, is
     log_mu_x = log_mu.gather(1, target[:, None]).squeeze(1)
     log_stay_prob = w[target] * log_ratio
     unmask_prob = torch.where(is_last, 1, -torch.expm1(log_stay_prob))
-    exponents = (w - w[target][:, None]) * log_ratio[:, None]
+    exponents = ((w - w[target][:, None]) * log_ratio[:, None]).clamp(max=MAX_EXPONENT)
     surplus = (log_mu.exp() * torch.expm1(exponents)).sum(dim=1)
     return -unmask_prob * log_mu_x - log_stay_prob.exp() * torch.log1p(surplus)

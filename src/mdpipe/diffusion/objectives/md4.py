@@ -41,7 +41,7 @@ tokens to keep the GPU busy: with a vocabulary of 50,257 some 2,000 on a GPU of 
 
 
 class AbsorbingObjective(Objective):
-    r"""The bound under a masking schedule, in continuous time (eq. 5) or in T steps (eq. 2).
+    r"""The bound under a masking schedule, in continuous time (eq. 5) or in T steps (Sec. 3, L_T).
 
     diffusion = -alpha'(t) / (1 - alpha(t)) * sum over masked n of -log mu^n(x_t, t)[x_0^n]
 
