@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.reporting.markdown import format_measurement, markdown_table, round_by_error
+from mdpipe.reporting.markdown import Columns, format_measurement, format_rows, markdown_table, round_by_error
 
 Record = Mapping[str, Any]
 Schema = dict[str, type[pl.String | pl.Int64 | pl.Float64]]
@@ -158,6 +158,9 @@ IMAGE_QUALITY = texts("run", "dataset") | IMAGE_SETS | IMAGE_MEASURES | IMAGE_RU
 NOT_OF_A_RUN = {"training", "held_out", "noise"}
 """Sets of images that no run made: their rows have no fields of one."""
 
+FILE = "its file"
+"""The column of the file that has the numbers of a row, in tables and frames for the page; no run can have its name."""
+
 COSTS = {
     **texts("stage"),
     **numbers("seconds", "cpu_seconds", "peak_mib"),
@@ -229,6 +232,8 @@ class DisplayTable:
     """One per row: True if it comes from no run, or is the held-out data among samplers."""
     values: list[list[Any]]
     """The value of every cell before it was rounded and became a text."""
+    files: list[str]
+    """The file of each row, if the table has the column `FILE`."""
 
 
 def to_display(frame: pl.DataFrame, *, complete: bool = False) -> DisplayTable:
@@ -246,6 +251,7 @@ def to_display(frame: pl.DataFrame, *, complete: bool = False) -> DisplayTable:
         is_numeric=[frame[name].dtype.is_numeric() for name in names],
         is_reference=[row.get("run", "") is None or row.get("sampler") == DATA for row in frame.iter_rows(named=True)],
         values=[list(row) for row in frame.select(names).iter_rows()],
+        files=frame[FILE].to_list() if FILE in frame.columns else [],
     )
 
 
@@ -253,6 +259,12 @@ def to_markdown(frame: pl.DataFrame) -> str:
     """Return the displayed table in Markdown, numbers aligned to the right."""
     table = to_display(frame)
     return markdown_table(table.headings, table.rows, table.is_numeric)
+
+
+def to_texts(table: pl.DataFrame, columns: Columns) -> pl.DataFrame:
+    """Return the columns that people read of a table, as texts."""
+    rows = format_rows(table.iter_rows(named=True), columns)
+    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
 
 
 def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
@@ -267,7 +279,7 @@ def write_table(frame: pl.DataFrame, stem: Path) -> None:
 
 
 def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
-    hidden = csv_only | {_error_of(name) for name in frame.columns}
+    hidden = csv_only | {FILE} | {_error_of(name) for name in frame.columns}
     if csv_only and "value" in frame.columns:
         hidden |= BOUNDS_CSV_ONLY
     if frame.height:
