@@ -93,11 +93,6 @@ class Report:
     md5: Callable[[str], str]
     """Return the MD5 of a file that numbers come from, as dvc.lock has it."""
 
-    @property
-    def num_runs(self) -> int:
-        """The runs of params.yaml."""
-        return int(self.tables["likelihood"]["run"].count())
-
     def best_runs(self) -> Iterator[dict[str, Any]]:
         """Yield the run with the fewest bits on each dataset and split, with the references that need fewer bits."""
         rows = self.tables["likelihood"].sort("value")

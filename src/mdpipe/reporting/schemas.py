@@ -292,29 +292,20 @@ def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
 
 
 def _cells(frame: pl.DataFrame, name: str) -> list[str]:
-    if name == "difference":
-        return _differences(frame)
     if name == "seeds_stderr":
         return ["" if value is None else round_by_error(value, value)[1] if value else "0" for value in frame[name]]
     error = _error_of(name)
     errors = frame[error].to_list() if error in frame.columns else [None] * frame.height
-    return [
-        "" if value is None else value if isinstance(value, str) else format_measurement(value, stderr)
-        for value, stderr in zip(frame[name].to_list(), errors, strict=True)
-    ]
+    # A difference of single trainings has no error, and the digits that evaluation fixes.
+    digits = frame["difference_stderr_evaluation"].to_list() if name == "difference" else errors
+    return [_cell(*measured) for measured in zip(frame[name].to_list(), errors, digits, strict=True)]
 
 
-def _differences(frame: pl.DataFrame) -> list[str]:
-    """Return differences with their errors; one of single trainings has none, and the digits that evaluation fixes."""
-    columns = frame.select("difference", "difference_stderr", "difference_stderr_evaluation").rows()
-    return [
-        ""
-        if value is None
-        else format_measurement(value, stderr)
-        if stderr or not evaluation
-        else round_by_error(value, evaluation)[0]
-        for value, stderr, evaluation in columns
-    ]
+def _cell(value: str | float | None, stderr: float | None, digits: float | None) -> str:
+    """Return a text, or a number rounded by its error, or else by the error that fixes its digits."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return round_by_error(value, digits)[0] if digits and not stderr else format_measurement(value, stderr)
 
 
 def _error_of(name: str) -> str:
