@@ -58,15 +58,15 @@ ZERO_SHOT = {**texts("run", "source", "protocol", "dataset", "tokenizer"), **BOU
 HELD_OUT, OTHER_TEXT = ("dataset", "split"), ("source", "protocol", "dataset", "tokenizer", "split")
 """The columns that say what a bound is of, with its run."""
 
-DIFFERENCE_ERRORS = numbers("stderr", "stderr_evaluation", "stderr_seeds")
-COMPARISON = texts("baseline", "baseline_class_cond") | numbers("difference")
-COMPARISON |= numbers(*(f"difference_{name}" for name in DIFFERENCE_ERRORS)) | texts("trainings")
-"""Difference to another run on the same examples; null if params.yaml asks for no comparison. If `class_cond` and
-`baseline_class_cond` differ, the difference includes the effect of the class labels."""
-
-DIFFERENCE = texts("run", "baseline", "dataset", "split", "trainings") | numbers("value") | DIFFERENCE_ERRORS
-"""Bits of `run` minus bits of `baseline`, in the unit of the run's row, from the differences example by example.
-`stderr` covers trainings and evaluation, and is null for one training each, as `stderr_seeds` is."""
+COMPARISON = {
+    **texts("baseline", "baseline_class_cond"),
+    **numbers("difference", "difference_stderr", "difference_stderr_evaluation", "difference_stderr_seeds"),
+    **texts("trainings"),
+}
+"""Bits of the run minus those of another run, in the unit of the row, from the differences example by example; null if
+params.yaml asks for no comparison. `difference_stderr` covers trainings and evaluation, and is null for one training
+each, as `difference_stderr_seeds` is. If `class_cond` and `baseline_class_cond` differ, the difference includes the
+effect of the class labels."""
 
 REFERENCE = {**texts("reference", "split", "unit"), **numbers("value", "stderr")}
 """A rate that comes from no model: `stderr` is null if it is exact."""

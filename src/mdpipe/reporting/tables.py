@@ -67,7 +67,7 @@ def likelihood_table(
     Args:
         evaluations: `LIKELIHOOD`.
         encodings: records with a `dataset` and its `references`.
-        differences: `DIFFERENCE`; each goes to the row of its run.
+        differences: `run` and `COMPARISON` without the condition of the baseline; each goes to the row of its run.
 
     Returns:
         The columns `LIKELIHOOD`, then `COMPARISON`.
@@ -81,8 +81,8 @@ def likelihood_table(
     for encoding in encodings:
         dataset = encoding.get("dataset")
         rates += _check_rates(encoding, f"records/encode of dataset {dataset!r}", {"dataset": dataset})
-    compared = models.join(_comparisons(models, differences), on=["run", *schemas.HELD_OUT], how="left")
-    return _with_references(compared, rates, schemas.HELD_OUT)
+    compared = models.join(_comparisons(models, differences), on="run", how="left")
+    return _with_references(compared.select(*schemas.LIKELIHOOD, *schemas.COMPARISON), rates, schemas.HELD_OUT)
 
 
 def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
@@ -227,16 +227,11 @@ def _bound_row(record: Record, schema: Schema, where: str) -> dict[str, Any]:
 
 def _comparisons(models: pl.DataFrame, differences: Iterable[Record]) -> pl.DataFrame:
     """Return the `COMPARISON` of each run that has one."""
-    compared = pl.DataFrame([*differences], schema=schemas.DIFFERENCE)
+    compared = pl.DataFrame([*differences], schema=texts("run") | schemas.COMPARISON)
     if several := compared.filter(pl.col("run").is_duplicated())["run"].to_list():
         raise MetricsError(f"run {several[0]!r} has two comparisons, and its row of the table shows one; remove one")
-    baselines = models.select(*schemas.HELD_OUT, baseline="run", baseline_class_cond="class_cond")
-    names = {"value": "difference", **{name: f"difference_{name}" for name in schemas.DIFFERENCE_ERRORS}}
-    return (
-        compared.join(baselines, on=["baseline", *schemas.HELD_OUT], how="left")
-        .rename(names)
-        .select("run", *schemas.HELD_OUT, *schemas.COMPARISON)
-    )
+    baselines = models.select(baseline="run", baseline_class_cond="class_cond")
+    return compared.drop("baseline_class_cond").join(baselines, on="baseline", how="left")
 
 
 def _check_rates(record: Record, where: str, data: Record) -> list[dict[str, Any]]:

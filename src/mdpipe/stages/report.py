@@ -186,15 +186,16 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     The errors cover trainings and examples if both have `seeds`. Otherwise it is the difference of one training each,
     of equal seeds if there are any, whose only error is that of the evaluation.
     """
-    run = params.runs[pair.run]
-    result = {"run": pair.run, "baseline": pair.baseline, "dataset": run.dataset, "split": run.evaluate.split}
     names, baselines = _paired(params, pair.run, pair.baseline)
     if len(names) > 1:
-        return result | vars(_over_seeds(names, baselines)) | {"trainings": f"{len(names)} trainings each"}
+        estimate, trainings = _over_seeds(names, baselines), f"{len(names)} trainings each"
+        errors = {f"difference_{name}": error for name, error in vars(estimate).items() if name.startswith("stderr")}
+        return pair.model_dump() | {"difference": estimate.value, "trainings": trainings} | errors
     costs, baseline = read_costs(names or [pair.run]), read_costs(baselines or [pair.baseline])
     nats = paired_difference(costs.nats[0], baseline.nats[0], costs.sizes, costs.clusters)
     bits = nats.scaled(1 / math.log(2))
-    return result | {"value": bits.value, "stderr_evaluation": bits.stderr, "trainings": "one training each"}
+    found = {"difference": bits.value, "difference_stderr_evaluation": bits.stderr, "trainings": "one training each"}
+    return pair.model_dump() | found
 
 
 def _paired(params: Params, run: str, baseline: str) -> tuple[list[str], list[str]]:
@@ -325,11 +326,12 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         images.append(PageImage(sheet.read_bytes(), f"Samples of {run}", sampled, columns))
     action = "Sampling" if settings.objective.is_causal else "Unmasking of samples"
     captions = {
-        paths.neighbors(run): NEIGHBORS_CAPTION.format(run=run) if run in params.image_quality.runs else "",
         animation: f"{action} of {run}",
         filled: f"Held-out images, their masked lower half, and what {run} fills in",
     }
-    images += [PageImage(file.read_bytes(), caption) for file, caption in captions.items() if caption and file.exists()]
+    pictures = {paths.neighbors(run): NEIGHBORS_CAPTION.format(run=run)} if run in params.image_quality.runs else {}
+    pictures |= {file: caption for file, caption in captions.items() if file.exists()}
+    images += [PageImage(file.read_bytes(), caption) for file, caption in pictures.items()]
     return SampleGallery(
         run,
         images,
