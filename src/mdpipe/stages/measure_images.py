@@ -201,7 +201,7 @@ def _row(images: ImageSet, reference: ImageSet, found: dict[str, Nearest], task:
     of_images = found.get(images.name) if images.name != "held_out" else None
     for kind, (of_held_out, _) in found["held_out"].items():
         estimates[f"nearer_{kind}"] = (
-            image_quality.nearer_than_held_out(of_images[kind][0][:, 0], of_held_out[:, 0]) if of_images else None
+            image_quality.nearer_than_held_out(of_images[kind][0].amin(1), of_held_out.amin(1)) if of_images else None
         )
     row: dict[str, Any] = {"images": images.name, "num_images": len(images.pixels)}
     row |= {"reference": reference.name, "num_reference": len(reference.pixels)}
