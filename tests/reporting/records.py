@@ -85,15 +85,13 @@ def encoding(dataset: str, references: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def difference(run: str, baseline: str, dataset: str = "digits", **changes: Any) -> dict[str, Any]:
+def difference(run: str, baseline: str, **changes: Any) -> dict[str, Any]:
     """Return the difference of a run to another."""
     return {
         "run": run,
         "baseline": baseline,
-        "dataset": dataset,
-        "split": "test",
-        "value": -0.0123,
-        "stderr_evaluation": 0.0031,
+        "difference": -0.0123,
+        "difference_stderr_evaluation": 0.0031,
         "trainings": "one training each",
     } | changes
 

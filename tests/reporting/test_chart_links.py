@@ -1,6 +1,5 @@
 """Points and bars of charts link to the files of their numbers."""
 
-from pathlib import Path
 from xml.etree import ElementTree
 
 import polars as pl
@@ -9,6 +8,7 @@ import vl_convert
 
 from mdpipe.reporting.charts import exponents_chart, likelihood_chart, training_charts
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
+from mdpipe.reporting.schemas import FILE
 from tests.reporting.records import exponents_frame, scored
 from tests.reporting.test_charts import EVIL, LETTERS, SPREAD, compared, curve, likelihood, trained
 
@@ -23,15 +23,21 @@ CALIBRATION_ROWS = pl.DataFrame(
 ).with_columns(weight=1.0, calibration_error=0.1)
 BASE_URL = "https://vega.github.io/vega-datasets/"
 """The converter to SVG puts this in front of relative links."""
-FILES = {EVIL: Path("metrics/it's.csv"), "b": Path("metrics/b.csv")}
-ROW_FILES = [Path(f"metrics/{at}.json") for at in range(likelihood().height)]
+FILES = {EVIL: "metrics/it's.csv", "b": "metrics/b.csv"}
+ROW_FILES = [f"metrics/{at}.json" for at in range(likelihood().height)]
+
+
+def of_run(frame: pl.DataFrame, run: str = EVIL) -> pl.DataFrame:
+    return frame.with_columns(pl.lit(run).alias("run"), pl.lit(FILES[run]).alias(FILE))
+
+
 LINKED = {
-    "likelihood": lambda: likelihood_chart(likelihood(EVIL), ROW_FILES),
-    "training": lambda: training_charts({EVIL: curve([3.0, 2.0])}, trained(**{EVIL: "digits"}), FILES)["digits"],
-    "samplers": lambda: samplers_chart(compared(scored("b", "euler", 8), scored("b", "data", None)), [FILES["b"]] * 2),
-    "exponents": lambda: exponents_chart({EVIL: exponents_frame(LETTERS, SPREAD)}, {EVIL: False}, FILES),
-    "profiles": lambda: profile_chart({EVIL: SHARE_ROWS}, {EVIL: POSITION_ROWS}, "bits/dim", (FILES, FILES)),
-    "calibration": lambda: calibration_chart({EVIL: CALIBRATION_ROWS}, FILES),
+    "likelihood": lambda: likelihood_chart(likelihood(EVIL).with_columns(pl.Series(FILE, ROW_FILES))),
+    "training": lambda: training_charts({EVIL: of_run(curve([3.0, 2.0]))}, trained(**{EVIL: "digits"}))["digits"],
+    "samplers": lambda: samplers_chart(of_run(compared(scored("b", "euler", 8), scored("b", "data", None)), "b")),
+    "exponents": lambda: exponents_chart({EVIL: of_run(exponents_frame(LETTERS, SPREAD))}, {EVIL: False}),
+    "profiles": lambda: profile_chart(of_run(SHARE_ROWS), of_run(POSITION_ROWS), "bits/dim"),
+    "calibration": lambda: calibration_chart(of_run(CALIBRATION_ROWS)),
 }
 
 

@@ -50,6 +50,10 @@ def curve(losses: list[float], **others: list[float]) -> pl.DataFrame:
     return pl.DataFrame({"step": [7 * (at + 1) for at in range(len(losses))], "train/loss": losses, **others})
 
 
+def curves(**by_run: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    return {run: frame.with_columns(run=pl.lit(run)) for run, frame in by_run.items()}
+
+
 def trained(**datasets: str) -> pl.DataFrame:
     rows = [{"run": run, "dataset": dataset, "unit": "bits/dim"} for run, dataset in datasets.items()]
     return pl.DataFrame(rows)
@@ -61,7 +65,8 @@ def compared(*rows: dict[str, Any]) -> pl.DataFrame:
 
 
 def schedule(symbols: list[str | None], exponents: list[float], ordered: bool = False) -> Chart:
-    return exponents_chart({"run": exponents_frame(symbols, exponents)}, {"run": ordered})
+    frame = exponents_frame(symbols, exponents).with_columns(run=pl.lit("run"))
+    return exponents_chart({"run": frame}, {"run": ordered})
 
 
 def rows(spec: dict[str, Any], mark: str) -> list[dict[str, Any]]:
@@ -89,7 +94,7 @@ def column(data: list[dict[str, Any]], name: str) -> list[Any]:
 
 CHARTS = {
     "likelihood": lambda: likelihood_chart(likelihood()),
-    "training": lambda: training_charts({"a": curve([3.0, 2.0])}, trained(a="digits"))["digits"],
+    "training": lambda: training_charts(curves(a=curve([3.0, 2.0])), trained(a="digits"))["digits"],
     "samplers": lambda: samplers_chart(compared(*[scored("a", name, 8) for name in ("euler", "data")])),
     "frontier": lambda: samplers_chart(compared(*[scored("a", "euler", 8, temperature=t) for t in (0.5, 1.0)])),
     "exponents": lambda: schedule(LETTERS, SPREAD),
@@ -170,8 +175,8 @@ def test_a_bar_says_that_its_bound_was_given_the_class_label():
 
 def test_runs_on_one_dataset_share_a_figure_of_every_column():
     others = {"train/lr": [0.1, 0.2], "train/grad_norm": [1.0, 2.0]}
-    curves = {"a": curve([8.0, 7.0], **others), "b": curve([4.0, 3.0], **others), "c": curve([2.0, 1.0])}
-    charts = training_charts(curves, trained(a="digits", b="digits", c="photos"))
+    of_runs = {"a": curve([8.0, 7.0], **others), "b": curve([4.0, 3.0], **others), "c": curve([2.0, 1.0])}
+    charts = training_charts(curves(**of_runs), trained(a="digits", b="digits", c="photos"))
     assert list(charts) == ["digits", "photos"]
     loss, rate, norm = charts["digits"].to_specs()
     titles = [encodings(spec, "y")[1]["title"] for spec in (loss, rate, norm)]
@@ -186,14 +191,14 @@ def test_runs_on_one_dataset_share_a_figure_of_every_column():
 
 
 def test_a_column_of_only_some_runs_and_steps_gets_its_panel():
-    curves = {"a": curve([3.0, 2.0], **{"val/bits": [None, 2.5]}), "b": curve([3.0, 2.0])}
-    _, validation = training_charts(curves, trained(a="digits", b="digits"))["digits"].to_specs()
+    of_runs = {"a": curve([3.0, 2.0], **{"val/bits": [None, 2.5]}), "b": curve([3.0, 2.0])}
+    _, validation = training_charts(curves(**of_runs), trained(a="digits", b="digits"))["digits"].to_specs()
     assert [(row["run"], row["step"], row["value"]) for row in rows(validation, "line")] == [("a", 14, 2.5)]
 
 
 def test_the_bold_line_is_the_mean_of_nine_records_around_each():
     losses = [float(value) for value in np.random.default_rng(0).uniform(1, 5, 30)]
-    (spec,) = training_charts({"a": curve(losses)}, trained(a="digits"))["digits"].to_specs()
+    (spec,) = training_charts(curves(a=curve(losses)), trained(a="digits"))["digits"].to_specs()
     means = [np.mean(losses[max(0, at - 4) : at + 5]) for at in range(30)]
     assert column(rows(spec, "line"), "mean") == pytest.approx(means)
 
@@ -230,8 +235,8 @@ def test_the_caption_names_temperatures_only_if_there_is_a_frontier():
 def test_three_runs_have_no_bands_but_errors_in_tooltips(runs):
     shares = pl.DataFrame({"share": [0.5, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, 0.2]})
     positions = shares.select("bits", "bits_stderr", first=pl.Series([1, 2]), last=pl.Series([1, 3]), tokens=9)
-    names = "abc"[:runs]
-    chart = profile_chart(dict.fromkeys(names, shares), dict.fromkeys(names, positions), "bits/char")
+    names = pl.DataFrame({"run": list("abc"[:runs])})
+    chart = profile_chart(names.join(shares, how="cross"), names.join(positions, how="cross"), "bits/char")
     for spec in chart.to_specs():
         assert any(layer["mark"]["type"] == "area" for layer in spec["layer"]) == (runs < 3)
         assert column(rows(spec, "line"), "shown") == ["1.50 ± 0.10", "4.0 ± 0.2"] * runs

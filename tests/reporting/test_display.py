@@ -2,7 +2,7 @@ import polars as pl
 import polars.testing
 import pytest
 
-from mdpipe.reporting.schemas import to_display, to_markdown, write_table
+from mdpipe.reporting.schemas import FILE, to_display, to_markdown, write_table
 from mdpipe.reporting.tables import likelihood_table, samplers_table
 from tests.reporting.records import IMAGE_RATES, difference, encoding, evaluation, scored, scored_frame
 
@@ -42,6 +42,13 @@ def test_the_page_shows_values_first_and_the_csv_keeps_its_columns(tmp_path, lik
     assert (tmp_path / "likelihood.csv").read_text().splitlines()[0].split(",") == likelihood.columns
 
 
+def test_the_file_of_a_row_is_no_column_to_read(likelihood):
+    with_file = likelihood.with_columns(pl.lit("metrics/a.json").alias(FILE))
+    assert to_markdown(with_file) == to_markdown(likelihood)
+    assert to_display(with_file, complete=True).headings == to_display(likelihood, complete=True).headings
+    assert to_display(with_file).files == ["metrics/a.json"] * 4
+
+
 def test_rows_of_references_are_marked(likelihood):
     assert to_display(likelihood).is_reference == [False, True, True, True]
 
@@ -58,7 +65,7 @@ def test_a_difference_is_one_column_after_the_other_runs_name():
     table = to_display(likelihood_table(evaluations, [], [difference("small", "big")]))
     assert table.headings[5:9] == ["value", "baseline", "difference", "trainings"]
     assert [row[6:9] for row in table.rows] == [["", "", ""], ["big", "-0.012", "one training each"]]
-    of_seeds = difference("small", "big", stderr=0.0053, stderr_seeds=0.0045, trainings="3 trainings each")
+    of_seeds = difference("small", "big", difference_stderr=0.0053, trainings="3 trainings each")
     table = to_display(likelihood_table(evaluations, [], [of_seeds]))
     assert table.rows[1][6:9] == ["big", "-0.012 ± 0.005", "3 trainings each"]
 

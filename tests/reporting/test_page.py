@@ -16,13 +16,12 @@ from mdpipe.reporting.page import (
     Report,
     SampleGallery,
     Sourced,
-    Table,
     definitions,
     model_card,
     report_page,
     settings_table,
 )
-from mdpipe.reporting.schemas import COSTS, HELD_OUT, OTHER_TEXT, SAMPLES, TRAINING
+from mdpipe.reporting.schemas import COSTS, FILE, HELD_OUT, OTHER_TEXT, SAMPLES, TRAINING
 from mdpipe.reporting.tables import (
     datasets_table,
     likelihood_table,
@@ -47,7 +46,7 @@ pytestmark = pytest.mark.slow
 
 VOID = {"meta", "img", "br", "wbr"}
 EVIL = "<script>\"&'</script>"
-FILE = Path("metrics/evaluate/pieces.json")
+PATH = "metrics/evaluate/pieces.json"
 MD5 = "0cc175b9c0f1b6a831c399e269772661"
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108000000003a7e9b550000000a49444154789c6360000000020001"
@@ -110,6 +109,10 @@ class Outline(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+def with_file(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.with_columns(pl.lit(PATH).alias(FILE))
+
+
 def report(run: str = "pieces", name: str = "digits") -> Report:
     rows = [scored(run, "ancestral", 8), scored(run, "data", None)]
     tables = {
@@ -124,29 +127,31 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
         "costs": pl.DataFrame([[f"train@{run}"], [61.5], [59.0], [436.4], [1000], [8.5]], schema=COSTS),
     }
     curve = pl.DataFrame({"step": [1, 2], "train/loss": [3.0, 2.0]})
+    tables = {table: with_file(frame) for table, frame in tables.items()}
     trained = pl.DataFrame({"run": [run], "dataset": [name], "unit": ["bits/dim"]})
-    files = {run: FILE}
+    shares, positions, calibration = (
+        with_file(frame).with_columns(run=pl.lit(run)) for frame in (SHARE_ROWS, POSITION_ROWS, CALIBRATION_ROWS)
+    )
     return Report(
-        headline=[Sourced(f"1 run: {run}, "), Sourced("2.21", FILE)],
-        made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`"), "time": Sourced("31 minutes", FILE)},
-        tables={table: Table(frame, [FILE] * frame.height) for table, frame in tables.items()},
+        made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`"), "time": Sourced("31 minutes", PATH)},
+        tables=tables,
         settings=settings_table({run: {"train": {"steps": 5}}, "other": {"train": {"steps": 6, "note": name}}}),
         figures={
-            "likelihood": likelihood_chart(tables["likelihood"], [FILE] * tables["likelihood"].height),
-            "samplers": samplers_chart(tables["samplers"], [FILE] * tables["samplers"].height),
+            "likelihood": likelihood_chart(tables["likelihood"]),
+            "samplers": samplers_chart(tables["samplers"]),
         },
         by_dataset={
-            "curves": training_charts({run: curve}, trained, files),
-            "profiles": {name: profile_chart({run: SHARE_ROWS}, {run: POSITION_ROWS}, "bits/dim", (files, files))},
-            "calibration": {name: calibration_chart({run: CALIBRATION_ROWS}, files)},
+            "curves": training_charts({run: with_file(curve).with_columns(run=pl.lit(run))}, trained),
+            "profiles": {name: profile_chart(shares, positions, "bits/dim")},
+            "calibration": {name: calibration_chart(calibration)},
         },
         galleries=[
             SampleGallery("small", [PageImage(PNG, "Unmasking"), PageImage(PNG, "Samples", ["zero", "one", "zero"])]),
-            SampleGallery(run, text="a sample", infilling=[FILLED], files=[FILE]),
+            SampleGallery(run, text="a sample", infilling=[FILLED], files=[PATH]),
         ],
         params="seed: 0\n",
-        params_file=FILE,
-        hashes={FILE: MD5},
+        params_file=PATH,
+        md5={PATH: MD5}.__getitem__,
     )
 
 
@@ -170,7 +175,7 @@ def test_the_page_names_no_other_file_but_those_of_its_numbers(outline: Outline)
         assert (attributes.get("src") or "data:image/").startswith("data:image/")
         assert tag != "script" or "src" not in attributes
     assert {link["href"] for link in outline.all("a")} == {
-        f"../{FILE}",
+        f"../{PATH}",
         *(f"#{heading['id']}" for heading in outline.all("h2")),
     }
 
@@ -179,7 +184,7 @@ def test_every_number_links_to_its_file_and_hash(page: str, outline: Outline) ->
     cells = re.findall(r"<td[^>]*data-value=[^>]*>(.*?)</td>", page)
     numbers = [cell for cell in cells if cell]
     assert len(numbers) > 40
-    assert all(cell.startswith(f'<a href="../{FILE}" title="{FILE}, MD5 {MD5}">') for cell in numbers)
+    assert all(cell.startswith(f'<a href="../{PATH}" title="{PATH}, MD5 {MD5}">') for cell in numbers)
     assert MD5[:8] in outline.text
 
 
@@ -187,7 +192,7 @@ def test_tables_have_every_column_that_is_not_empty(page: str) -> None:
     headings = re.search(r'id="likelihood".*?<thead>(.*?)</thead>', page, re.DOTALL)
     assert headings is not None
     shown = re.findall(r"<button[^>]*>(.*?)</button>", headings[1])
-    frame = report().tables["likelihood"].frame
+    frame = report().tables["likelihood"].drop(FILE)
     filled = [name for name in frame.columns if frame[name].count() and not name.endswith("stderr")]
     assert len(shown) == len(filled)
     assert {"stderr mc", "reconstruction", "prior", "diffusion", "MC samples", "parameters", "seed"} <= set(shown)
@@ -196,7 +201,7 @@ def test_tables_have_every_column_that_is_not_empty(page: str) -> None:
 def test_numbers_samples_facts_and_definitions_are_there(outline: Outline) -> None:
     terms = [term for term, _ in definitions()]
     for expected in (
-        "1 run: pieces, 2.21",
+        "Runs: 1. Fewest bits on held-out data: 2.21 ± 0.02 bits/dim on digits (pieces).",
         "31 minutes",
         "the cat sat",
         "the dog sat",
@@ -247,7 +252,7 @@ def test_empty_sections_are_left_out() -> None:
 def test_names_and_texts_cannot_become_markup() -> None:
     filled = [dict.fromkeys(FILLED, EVIL)]
     gallery = SampleGallery(EVIL, [PageImage(PNG, EVIL, [EVIL])], text=EVIL, infilling=filled)
-    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, made_by={EVIL: Sourced(EVIL, FILE)})
+    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, made_by={EVIL: Sourced(EVIL, PATH)})
     outline = Outline(report_page(hostile))
     scripts = [script.get("type") for script in outline.all("script")]
     assert scripts.count("module") == 1
@@ -271,7 +276,7 @@ def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_pat
         assert tab.evaluate(f"{figures}.filter(x => x.getBoundingClientRect().right > innerWidth).length") == 0
         assert tab.evaluate(f"{figures}.length") == panel_count(report())
         assert tab.evaluate(CLICK_A_MARK_OF_EACH_CHART) == panel_count(report())
-        assert tab.evaluate("window.opened") == [f"../{FILE}"] * panel_count(report())
+        assert tab.evaluate("window.opened") == [f"../{PATH}"] * panel_count(report())
         headers = "[...document.querySelectorAll('.sortable tbody th')].map(x => x.offsetWidth)"
         assert max(tab.evaluate(headers)) < max(0.45 * width, 200)
         assert {request for request in tab.requests if not request.startswith("data:")} == {path.as_uri()}
@@ -314,7 +319,7 @@ def test_a_card_has_the_runs_numbers_and_valid_metadata() -> None:
         "905,000 parameters",
         "2.21 ± 0.02",
         "| train.steps",
-        f"| [{FILE}](../../{FILE}) | {MD5} |",
+        f"| [{PATH}](../../{PATH}) | {MD5} |",
         "unigram",
     ):
         assert (expected in body) == (expected != "unigram")

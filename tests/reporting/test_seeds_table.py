@@ -21,7 +21,7 @@ def table():
         evaluation(run, "docs", "text", value=value, stderr=0.03, seed=SEEDS[run], bits_per_byte=value / 2)
         for run, value in VALUES.items()
     ]
-    of_seeds = difference("a", "b", "docs", stderr=0.1, stderr_seeds=0.09, trainings="3 trainings each")
+    of_seeds = difference("a", "b", difference_stderr=0.1, trainings="3 trainings each")
     bounds = likelihood_table(evaluations, [encoding("docs", TEXT_RATES)], [of_seeds])
     return with_means(bounds, NAMES, HELD_OUT, {"a": 0.024})
 
@@ -51,7 +51,7 @@ def test_trainings_follow_their_mean_without_a_difference(table):
 def test_means_and_differences_have_six_digits_like_records():
     values = {"a": 2.0, "b": 1.99971, "c": 1.0}
     evaluations = [evaluation(run, "docs", "text", value=value, stderr=0.0123457) for run, value in values.items()]
-    pair = difference("c", "a", "docs", value=-0.0011742729036323622, stderr_evaluation=0.007546799786343916)
+    pair = difference("c", "a", difference=-0.0011742729036323622, difference_stderr_evaluation=0.007546799786343916)
     found = with_means(likelihood_table(evaluations, [], [pair]), {"a": ["a", "b"], "c": ["c"]}, HELD_OUT, {"a": 1 / 3})
     mean, _, _, compared = found.rows(named=True)
     assert (mean["value"], mean["stderr"], mean["seeds_stderr"]) == (1.99986, 0.333333, 0.000145)

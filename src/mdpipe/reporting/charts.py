@@ -6,10 +6,8 @@ file. Colors are CSS variables, so that both follow the reader's color scheme.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import altair as alt
@@ -18,6 +16,7 @@ import vl_convert
 from jinja2 import Environment
 
 from mdpipe.reporting.markdown import format_measurement, format_number
+from mdpipe.reporting.schemas import EXPONENTS, FILE
 
 COLORS = {
     "ink": ("#1f2430", "#e4e7ee"),
@@ -85,10 +84,9 @@ VISIBLE = {" ": "␣", "\n": "⏎", "\t": "⇥"}
 CURVES = {"train/loss": "loss", "train/lr": "learning rate", "train/grad_norm": "gradient norm"}
 """Titles of the columns of a training curve; a column that is not among them has its name as title."""
 
-NO_FILES: Mapping[str, Path] = MappingProxyType({})
-"""For charts without links."""
 Panel = alt.LayerChart | alt.FacetChart
 """What `alt.layer` returns."""
+GRAY_LINE: dict[str, Any] = {"color": "var(--gray)", "strokeWidth": 2}
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ class Chart:
     panels: Sequence[Panel]
     alt: str
     columns: int = 2
-    files: Sequence[Path] = ()
+    files: Sequence[str] = ()
     """The files that its numbers come from."""
 
     def to_specs(self) -> list[dict[str, Any]]:
@@ -118,7 +116,8 @@ class Chart:
             color="independent", shape="independent"
         )
         specification = _specification(whole.properties(description=self.alt))
-        _drop_links(specification)
+        for layer in (layer for panel in specification["concat"] for layer in panel["layer"]):
+            layer["encoding"].pop("href", None)
         svg = vl_convert.vegalite_to_svg(specification)
         head, rest = svg.split(">", 1)
         title = Environment(autoescape=True).from_string("<title>{{ alt }}</title>").render(alt=self.alt)
@@ -137,18 +136,24 @@ def _specification(chart: alt.TopLevelMixin) -> dict[str, Any]:
     return specification
 
 
-def _drop_links(specification: dict[str, Any]) -> None:
-    specification.get("encoding", {}).pop("href", None)
-    for part in (*specification.get("concat", ()), *specification.get("layer", ())):
-        _drop_links(part)
+def files_of(*frames: pl.DataFrame) -> list[str]:
+    """Return the files of the rows of frames in their order, each once."""
+    return list(dict.fromkeys(file for frame in frames if FILE in frame.columns for file in frame[FILE]))
 
 
-def linked(marks: alt.Chart, field: str, files: Mapping[str, Path]) -> alt.Chart:
-    """Let a click on a mark open the file of its number, found by the mark's field; the page is in a folder beside."""
-    if not files:
+def linked(marks: alt.Chart, field: str, frame: pl.DataFrame) -> alt.Chart:
+    """Let a click on a mark open the file of its number, if the frame has files, which a field tells apart; the page is
+    in a folder beside.
+    """
+    if FILE not in frame.columns:
         return marks
-    links = json.dumps({name: f"../{file}" for name, file in files.items()})
+    links = json.dumps(dict(frame.select(field, pl.format("../{}", FILE)).iter_rows()))
     return marks.transform_calculate(href=f"({links})[datum.{field}]").encode(href="href:N")
+
+
+def hover_points(base: alt.Chart, frame: pl.DataFrame) -> alt.Chart:
+    """Return points of a line that cannot be seen, for tooltips and links."""
+    return linked(base.mark_point(opacity=0, size=80), "run", frame)
 
 
 def y_axis(field: str, title: str) -> alt.Y:
@@ -162,48 +167,55 @@ def run_colors(runs: Sequence[str]) -> alt.Color:
     return alt.Color("run:N", scale=alt.Scale(domain=runs, range=SERIES), legend=legend)
 
 
-def error_bar(frame: pl.DataFrame, value: str, stderr: str) -> dict[str, pl.Expr | pl.Series]:
+def as_text(convert: Callable[[Any], str], *columns: str) -> pl.Expr:
+    """Return the text of each value, or of each row of several columns."""
+    values = pl.col(*columns) if len(columns) == 1 else pl.concat_list(*columns)
+    return values.map_elements(convert, return_dtype=pl.String, skip_nulls=False)
+
+
+def error_bar(value: str, stderr: str) -> dict[str, pl.Expr]:
     """Return the columns `low` and `high`, one stderr away, and `shown`, the value and its error for a tooltip."""
     error = pl.col(stderr).fill_null(0)
-    shown = pl.Series([format_measurement(*pair) for pair in frame.select(value, stderr).iter_rows()])
+    shown = as_text(lambda pair: format_measurement(*pair), value, stderr)
     return {"low": pl.col(value) - error, "high": pl.col(value) + error, "shown": shown}
 
 
-def likelihood_chart(likelihood: pl.DataFrame, files: Sequence[Path] = ()) -> Chart:
+def likelihood_chart(likelihood: pl.DataFrame) -> Chart:
     """Show the likelihood table as bars, one panel per (dataset, split): error bars of one stderr, fewest bits on top.
 
     Text is in bits/byte, which does not depend on the tokenizer; images are in the table's own unit, bits/dim. A
     reference without a rate in that unit is left out. A bound given the class label says so after its name.
-
-    Args:
-        likelihood: the table.
-        files: the file of each row, or none for bars without links.
     """
-    if files:
-        likelihood = likelihood.with_columns(file=pl.Series(map(str, files), dtype=pl.String))
     frames = likelihood.partition_by("dataset", "split", maintain_order=True)
     what = "Bits of every run (blue) and reference (gray); fewer are better."
-    return Chart([_bars(frame) for frame in frames], what, files=sorted(set(files)))
+    return Chart([_bars(frame) for frame in frames], what, files=sorted(files_of(likelihood)))
 
 
 def _bars(frame: pl.DataFrame) -> Panel:
-    model = frame.drop_nulls("run").row(0, named=True)
-    if model["modality"] == "text":
-        unit, rows = "bits/byte", frame.with_columns(value="bits_per_byte", stderr="bits_per_byte_stderr")
+    dataset, split, modality, unit = frame.drop_nulls("run").select("dataset", "split", "modality", "unit").row(0)
+    if modality == "text":
+        unit, frame = "bits/byte", frame.with_columns(value="bits_per_byte", stderr="bits_per_byte_stderr")
     else:
-        unit, rows = model["unit"], frame.filter(unit=model["unit"])
-    rows = rows.drop_nulls("value").sort("value", maintain_order=True)
-    reference = pl.when(pl.col("run").is_null()).then(pl.lit("reference"))
-    rows = rows.select(
-        pl.col("^(value|file)$"),
-        name=pl.concat_str(
-            [pl.coalesce("run", "estimator"), "class_cond", reference], separator=", ", ignore_nulls=True
-        ),
-        color=pl.when(pl.col("run").is_null()).then(pl.lit("var(--gray)")).otherwise(pl.lit("var(--accent)")),
-        **error_bar(rows, "value", "stderr"),
-    ).rename({"shown": "bits"})
-    files = dict(rows.select("name", "file").iter_rows()) if "file" in rows.columns else {}
-    rows = rows.select(pl.all().exclude("^file$"))
+        frame = frame.filter(unit=unit)
+    reference = pl.when(pl.col("run").is_null())
+    linked_rows = (
+        frame.drop_nulls("value")
+        .sort("value", maintain_order=True)
+        .select(
+            pl.col(f"^(value|{FILE})$"),
+            name=pl.concat_str(
+                pl.coalesce("run", "estimator"),
+                "class_cond",
+                reference.then(pl.lit("reference")),
+                separator=", ",
+                ignore_nulls=True,
+            ),
+            color=reference.then(pl.lit("var(--gray)")).otherwise(pl.lit("var(--accent)")),
+            **error_bar("value", "stderr"),
+        )
+        .rename({"shown": "bits"})
+    )
+    rows = linked_rows.drop(FILE, strict=False)
     room = DIGIT_WIDTH * max(map(len, rows["bits"])) + VALUE_GAP
     end = alt.ExprRef(f"{max(rows['high'])} / max(1 - {room} / (width || {STATIC_WIDTH}), 1 / 2)")  # SVG: no width
     base = alt.Chart(rows, height=BAR_HEIGHT * rows.height).encode(
@@ -211,39 +223,36 @@ def _bars(frame: pl.DataFrame) -> Panel:
         tooltip=[alt.Tooltip("name:N", title="run"), alt.Tooltip("bits:N", title=unit)],
     )
     scale = alt.Scale(domainMin=0, domainMax=end, nice=False)
-    x = alt.X("value:Q", title=unit, scale=scale, axis=alt.Axis(tickCount=6))
-    layers = (
-        linked(base.mark_bar(height=alt.RelativeBandSize(0.6)), "name", files).encode(
-            x=x, color=alt.Color("color:N", scale=None)
-        ),
+    bars = base.mark_bar(height=alt.RelativeBandSize(0.6)).encode(
+        x=alt.X("value:Q", title=unit, scale=scale, axis=alt.Axis(tickCount=6)), color=alt.Color("color:N", scale=None)
+    )
+    return alt.layer(
+        linked(bars, "name", linked_rows),
         base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q"),
         base.mark_text(align="left", dx=7).encode(x="high:Q", text="bits:N"),
+        title=alt.TitleParams(dataset, subtitle=f"{split} split"),
     )
-    return alt.layer(*layers, title=alt.TitleParams(model["dataset"], subtitle=f"{model['split']} split"))
 
 
-def training_charts(
-    curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame, files: Mapping[str, Path] = NO_FILES
-) -> dict[str, Chart]:
+def training_charts(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -> dict[str, Chart]:
     """Show training curves, one figure per dataset with all of its runs: the loss, and every other column by step.
 
     Args:
-        curves: one per run, with the columns `step` and `train/loss` (bits per token) at least.
+        curves: one per run, with the columns `run`, `step` and `train/loss` (bits per token) at least.
         trained: the columns run, dataset and unit, one row per run.
-        files: the file of each curve, or none for points without links.
     """
     charts = {}
+    of_runs = pl.concat([curve.select("run", pl.col(f"^{FILE}$")).head(1) for curve in curves.values()])
     for frame in trained.partition_by("dataset", maintain_order=True):
-        dataset, runs, units = frame["dataset"][0], frame["run"].to_list(), sorted(set(frame["unit"]))
-        data = pl.concat([curves[run].with_columns(run=pl.lit(run)) for run in runs], how="diagonal_relaxed")
-        names = [name for name in data.columns if name not in ("step", "run")]
-        panels = [_curve(data, name, runs, "/".join(units), files) for name in names if data[name].count()]
-        shown = [files[run] for run in runs if run in files]
-        charts[dataset] = Chart(panels, f"Training on {dataset} of {', '.join(runs)}, by step.", 1, shown)
+        dataset, runs, unit = frame["dataset"][0], frame["run"].to_list(), "/".join(sorted(set(frame["unit"])))
+        data = pl.concat([curves[run] for run in runs], how="diagonal_relaxed")
+        names = [name for name in data.columns if name not in ("step", "run", FILE) and data[name].count()]
+        panels = [_curve(data, name, runs, unit, of_runs) for name in names]
+        charts[dataset] = Chart(panels, f"Training on {dataset} of {', '.join(runs)}, by step.", 1, files_of(data))
     return charts
 
 
-def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str, files: Mapping[str, Path]) -> Panel:
+def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str, of_runs: pl.DataFrame) -> Panel:
     """Show every record as a thin line, and means of up to `SMOOTHING` as a bold one; rates stay as they are."""
     title = CURVES.get(name, name)
     label = f"{title} ({unit})" if "loss" in name else title
@@ -256,79 +265,69 @@ def _curve(data: pl.DataFrame, name: str, runs: list[str], unit: str, files: Map
         tooltip=["run:N", "step:Q", alt.Tooltip("value:Q", title=title, format=".5g")],
     )
     thin = base.mark_line(strokeWidth=1, opacity=0.3).encode(y="value:Q")
-    points = linked(base.mark_point(opacity=0, size=80), "run", files)
-    return alt.layer(thin, base.mark_line(strokeWidth=2), points)
+    return alt.layer(thin, base.mark_line(strokeWidth=2), hover_points(base, of_runs))
 
 
-def exponents_chart(
-    exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str, bool], files: Mapping[str, Path] = NO_FILES
-) -> Chart:
+def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str, bool]) -> Chart:
     """Show the exponent w_i of every token's schedule alpha_i(t) = 1 - t^w_i, by run; the gray line is their mean.
 
     Sampling runs t from 1, where all is masked, to 0. At every t between, a larger w_i makes t^w_i smaller and token i
     more likely to be unmasked already: a large exponent means unmasked early, a small one late.
 
     Args:
-        exponents: frames with the columns `EXPONENTS`.
+        exponents: frames with the columns `run` and `EXPONENTS`.
         ordered: whether the tokens have an order, as gray levels do: many of them are then shown as a curve.
-        files: the file of each run's exponents, or none for points without links.
     """
-    panels = []
-    for run, frame in sorted(exponents.items()):
-        rows = frame.with_columns(name=pl.Series(map(_visible, frame["symbol"])), mean=pl.col("exponent").mean())
-        rows, of_run = rows.with_columns(run=pl.lit(run)), {run: files[run]} if files else {}
-        if ordered[run] and frame.height > MAX_SYMBOLS:
-            panels.append(_exponent_curve(run, rows, of_run))
+    panels: list[Panel] = []
+    frames = [frame for _, frame in sorted(exponents.items())]
+    for frame in frames:
+        rows = frame.select(*EXPONENTS, "run", name=as_text(_visible, "symbol"), mean=pl.col("exponent").mean())
+        count, is_long = rows.height, rows.height > MAX_SYMBOLS
+        if is_long and ordered[frame["run"][0]]:
+            panels.append(_exponent_curve(rows, frame))
             continue
         falling = rows.sort("exponent", descending=True, maintain_order=True)
-        count = EXTREMES if frame.height > MAX_SYMBOLS else math.ceil(frame.height / 2)
-        halves = {"largest": falling.head(count), "smallest": falling.tail(min(count, frame.height - count))}
-        for which, half in halves.items():
-            if half.height:
-                note = f"the {half.height} {which} of {format_number(frame.height)}"
-                title = alt.TitleParams(run, subtitle=note)
-                panels.append(_exponent_dots(title, half, [*frame["exponent"]], of_run))
+        first = EXTREMES if is_long else math.ceil(count / 2)
+        halves = {"largest": falling.head(first), "smallest": falling.tail(min(first, count - first))}
+        panels += [_exponent_dots(half, frame, which) for which, half in halves.items() if half.height]
     what = f"Exponents of {', '.join(sorted(exponents))}; tokens with a large one are unmasked early."
-    return Chart(panels, what, files=list(files.values()))
+    return Chart(panels, what, files=files_of(*frames))
 
 
-def _exponent_dots(
-    title: alt.TitleParams, rows: pl.DataFrame, all_exponents: list[float], files: Mapping[str, Path]
-) -> Panel:
-    scale = alt.Scale(domain=[min(all_exponents), max(all_exponents)], zero=False)
+def _exponent_dots(rows: pl.DataFrame, frame: pl.DataFrame, which: str) -> Panel:
     unique = pl.when(pl.col("name").is_duplicated()).then(pl.format("{} ({})", "name", "token")).otherwise("name")
+    scale = alt.Scale(domain=[min(frame["exponent"]), max(frame["exponent"])], zero=False)
     base = alt.Chart(rows.with_columns(name=unique), height=DOT_HEIGHT * rows.height).encode(
         x=alt.X("exponent:Q", title="exponent w (unmasked late ← → early)", scale=scale, axis=alt.Axis(tickCount=5)),
         y=alt.Y("name:N", sort=None, title=None, axis=alt.Axis(labelColor="var(--ink)", domain=False)),
         tooltip=["name:N", "token:Q", alt.Tooltip("exponent:Q", format=".5g")],
     )
+    note = f"the {rows.height} {which} of {format_number(frame.height)}"
     return alt.layer(
-        alt.Chart(rows.head(1)).mark_rule(color="var(--gray)", strokeWidth=2).encode(x="mean:Q"),
-        linked(base.mark_point(filled=True, opacity=1, size=60, color="var(--s0)"), "run", files),
-        title=title,
+        alt.Chart(rows.head(1)).mark_rule(**GRAY_LINE).encode(x="mean:Q"),
+        linked(base.mark_point(filled=True, opacity=1, size=60, color="var(--s0)"), "run", frame),
+        title=alt.TitleParams(frame["run"][0], subtitle=note),
     )
 
 
-def _exponent_curve(run: str, rows: pl.DataFrame, files: Mapping[str, Path]) -> Panel:
+def _exponent_curve(rows: pl.DataFrame, frame: pl.DataFrame) -> Panel:
     base = alt.Chart(rows, height=HEIGHT).encode(
         x=alt.X("token:Q", title="token", scale=alt.Scale(domain=[0, rows.height - 1], nice=False)),
         y=y_axis("exponent:Q", "exponent w (late ← → early)"),
         tooltip=["name:N", alt.Tooltip("exponent:Q", format=".5g")],
     )
     return alt.layer(
-        alt.Chart(rows.head(1)).mark_rule(color="var(--gray)", strokeWidth=2).encode(y="mean:Q"),
+        alt.Chart(rows.head(1)).mark_rule(**GRAY_LINE).encode(y="mean:Q"),
         base.mark_line(color="var(--s0)"),
-        linked(base.mark_point(opacity=0, size=80), "run", files),
-        title=alt.TitleParams(run, subtitle=f"all {format_number(rows.height)} tokens"),
+        hover_points(base, frame),
+        title=alt.TitleParams(frame["run"][0], subtitle=f"all {format_number(rows.height)} tokens"),
     )
 
 
 def _visible(symbol: str | None) -> str:
     """Return the symbol in characters that can all be seen, the end of a long one cut off."""
-    if not symbol:
-        return "(empty)"
     marked = "".join(
         VISIBLE.get(letter, letter if letter.isprintable() else letter.encode("unicode_escape").decode())
-        for letter in symbol
+        for letter in symbol or "(empty)"
     )
     return marked if len(marked) <= MAX_SYMBOL_LENGTH else marked[: MAX_SYMBOL_LENGTH - 1] + "…"

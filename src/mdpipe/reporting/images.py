@@ -75,13 +75,12 @@ def compose(images: Pixels, columns: int) -> Image.Image:
     count, height, width, _ = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)
-    canvas = np.empty((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), dtype=np.uint8)
-    canvas[:] = BACKGROUND
-    for index, image in enumerate(images):
-        top = GAP + index // columns * (height + GAP)
-        left = GAP + index % columns * (width + GAP)
-        canvas[top : top + height, left : left + width] = image
-    return Image.fromarray(canvas)
+    cells = np.full((rows * columns, height + GAP, width + GAP, 3), BACKGROUND, dtype=np.uint8)
+    cells[:count, GAP:, GAP:] = images
+    grid = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2).reshape(rows * cells.shape[1], -1, 3)
+    canvas = Image.new("RGB", (grid.shape[1] + GAP, grid.shape[0] + GAP), BACKGROUND)
+    canvas.paste(Image.fromarray(grid))
+    return canvas
 
 
 @dataclass(frozen=True)
@@ -105,27 +104,22 @@ def neighbor_picture(samples: Pixels, found: Sequence[Neighbors]) -> Image.Image
     scale = max(1, SHOWN_EDGE // samples.shape[1])
     height, width = (size * scale + GAP for size in samples.shape[1:3])
     row_height = height + TEXT_HEIGHT
-    columns = 1 + sum(neighbors.images.shape[1] for neighbors in found)
+    blocks = [Neighbors("sample", samples[:, None], [[]] * len(samples)), *found]
+    columns = sum(block.images.shape[1] for block in blocks)
     size = (GAP + columns * width + MARGIN * len(found), TEXT_HEIGHT + GAP + len(samples) * row_height)
     canvas = Image.new("RGB", size, BACKGROUND)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=10)
-    left = _draw_column(canvas, enlarge(samples, scale), GAP, row_height)
-    draw.text((GAP, 1), "sample", INK, font)
-    for neighbors in found:
-        left += MARGIN
-        draw.text((left, 1), neighbors.title, INK, font)
-        for at in range(neighbors.images.shape[1]):
-            for row, distances in enumerate(neighbors.distances):
-                draw.text((left, TEXT_HEIGHT + height + row * row_height), f"{distances[at]:.3g}", INK, font)
-            left = _draw_column(canvas, enlarge(neighbors.images[:, at], scale), left, row_height)
+    left = GAP
+    for block in blocks:
+        draw.text((left, 1), block.title, INK, font)
+        for row, (images, distances) in enumerate(zip(block.images, block.distances, strict=True)):
+            top = TEXT_HEIGHT + GAP + row * row_height
+            for column, image in enumerate(enlarge(images, scale)):
+                canvas.paste(Image.fromarray(image), (left + column * width, top))
+            for column, distance in enumerate(distances):
+                draw.text((left + column * width, top + height - GAP), f"{distance:.3g}", INK, font)
+        left += block.images.shape[1] * width + MARGIN
     return canvas
-
-
-def _draw_column(canvas: Image.Image, images: Pixels, left: int, row_height: int) -> int:
-    """Draw images below each other; return where the next column begins."""
-    for row, image in enumerate(images):
-        canvas.paste(Image.fromarray(np.ascontiguousarray(image)), (left, TEXT_HEIGHT + GAP + row * row_height))
-    return left + int(images.shape[2]) + GAP
 
 
 def save_png(image: Image.Image, path: Path) -> None:

@@ -6,7 +6,7 @@ policy forbids the browser to load any. Numbers link to the files that they come
 
 import re
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from markupsafe import Markup
 
 from mdpipe.reporting.charts import Chart, color_scheme
 from mdpipe.reporting.images import COLUMNS
-from mdpipe.reporting.markdown import format_number
-from mdpipe.reporting.schemas import to_display, to_markdown
+from mdpipe.reporting.markdown import format_measurement, format_number
+from mdpipe.reporting.schemas import FILE, to_display, to_markdown
 
 FOLDER = Path(__file__).parent
 
@@ -59,36 +59,26 @@ class SampleGallery:
     images: Sequence[PageImage] = ()
     text: str = ""
     infilling: Sequence[Mapping[str, str]] = ()
-    files: Sequence[Path] = ()
+    files: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Sourced:
-    """A part of a sentence, and the file that its numbers come from, if it has any."""
+    """A text, and the file that its numbers come from, if it has any."""
 
     text: str
-    file: Path | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of results, and for each of its rows the file that has its numbers; none if rows have several files."""
-
-    frame: pl.DataFrame
-    files: Sequence[Path]
+    file: str | None = None
 
 
 @dataclass(frozen=True)
 class Report:
     """The content of the page; an empty table or a missing figure is left out."""
 
-    headline: Sequence[Sourced]
-    """The parts of one text."""
     made_by: Mapping[str, Sourced]
     """What made the results: commit, date, machine, seeds, time, versions."""
-    tables: Mapping[str, Table]
+    tables: Mapping[str, pl.DataFrame]
     """Any of likelihood, steps_to_bound, claims, zero_shot, published, samplers, samples, image_quality, training,
-    datasets and costs."""
+    datasets and costs; with a column `FILE` unless rows have several files."""
     settings: pl.DataFrame
     """The setting's name, and its value in each run."""
     figures: Mapping[str, Chart]
@@ -98,10 +88,19 @@ class Report:
     galleries: Sequence[SampleGallery]
     params: str
     """The content of params.yaml without its comments, which must not change the page."""
-    params_file: Path
+    params_file: str
     """The file that the settings come from."""
-    hashes: Mapping[Path, str]
-    """The MD5 of each file that numbers come from, as dvc.lock has it."""
+    md5: Callable[[str], str]
+    """Return the MD5 of a file that numbers come from, as dvc.lock has it."""
+
+    def best_runs(self) -> Iterator[dict[str, Any]]:
+        """Yield the run with the fewest bits on each dataset and split, with the references that need fewer bits."""
+        rows = self.tables["likelihood"].sort("value")
+        best = rows.drop_nulls("run").unique(["dataset", "split"], keep="first").sort("dataset", "split")
+        for row in best.iter_rows(named=True):
+            below = pl.col("run").is_null() & (pl.col("value") < row["value"])
+            fewer = rows.filter(below, dataset=row["dataset"], split=row["split"])
+            yield {**row, "fewer": fewer.rows(named=True)}
 
 
 def definitions() -> list[tuple[str, str]]:
@@ -129,6 +128,7 @@ def report_page(report: Report) -> str:
         .get_template("page.html.j2")
         .render(
             report=report,
+            FILE=FILE,
             definitions=definitions(),
             different=settings.filter(differs),
             same=settings.filter(~differs).select(pl.col("setting"), value=pl.nth(1)),
@@ -142,7 +142,7 @@ def model_card(run: str, report: Report) -> str:
     """Render card.md.j2: what a model is, how it was trained, and its numbers, in the Markdown of a model hub."""
 
     def rows(name: str) -> pl.DataFrame:
-        return report.tables[name].frame.filter(run=run)
+        return report.tables[name].filter(run=run)
 
     return (
         _environment(autoescape=False)
@@ -155,14 +155,13 @@ def model_card(run: str, report: Report) -> str:
             tables={
                 name: to_markdown(rows(name)) for name in ("likelihood", "zero_shot", "samples") if rows(name).height
             },
-            dataset=report.tables["datasets"].frame.filter(dataset=rows("likelihood")["dataset"][0]),
+            dataset=report.tables["datasets"].filter(dataset=rows("likelihood")["dataset"][0]),
             settings=report.settings.select("setting", value=run).filter(pl.col("value") != ""),
             files={
-                table.files[at]: report.hashes[table.files[at]]
+                file: report.md5(file)
                 for table in report.tables.values()
-                if "run" in table.frame.columns
-                for at, of in enumerate(table.frame["run"])
-                if of == run
+                if {"run", FILE} <= set(table.columns)
+                for file in table.filter(run=run)[FILE]
             },
         )
     )
@@ -183,4 +182,5 @@ def _environment(*, autoescape: bool) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters |= {"display": to_display, "markdown": to_markdown, "number": format_number, "code": _code}
+    environment.filters["measurement"] = lambda row: format_measurement(row["value"], row["stderr"])
     return environment

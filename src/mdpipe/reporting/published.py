@@ -15,7 +15,7 @@ from mdpipe.params.catalog import find_entry
 from mdpipe.params.data import PACKINGS, TextDataset
 from mdpipe.params.sources import CatalogSource
 from mdpipe.pipeline import paths
-from mdpipe.reporting.schemas import Record, numbers, texts
+from mdpipe.reporting.schemas import numbers, texts
 
 NOT_A_BOUND = "not a bound"
 
@@ -27,6 +27,13 @@ COMPARED = {
     **texts("source", "comparable"),
 }
 """One row per published number on the data of a run. `comparable` is `yes` or the reason why the numbers are not."""
+
+
+MEASURED = {
+    **texts("run", "dataset", "split", "class_cond", "unit", "tokenizer", "protocol"),
+    **numbers("value", "stderr", "perplexity", "perplexity_stderr"),
+}
+"""A measured bound in the terms of the published table."""
 
 
 def read_published() -> pl.DataFrame:
@@ -48,19 +55,36 @@ def compare_with_published(
     Returns:
         The columns `COMPARED`, for each run and data set by value.
     """
-    rows = [
-        {
-            **{name: measured[name] for name in ("run", "dataset", "split", "unit")},
-            "measured": measured["value"],
-            "measured_stderr": measured["stderr"],
-            **{name: number[name] for name in ("method", "size", "relation", "source")},
-            "published": number["value"],
-            "comparable": _why_not_comparable(measured, number) or "yes",
-        }
-        for measured in (*_held_out(likelihood, params), *_other_text(zero_shot, params))
-        for number in published.filter(dataset=measured["dataset"], unit=measured["unit"]).iter_rows(named=True)
+    own = pl.DataFrame([*_held_out(likelihood, params), *_other_text(zero_shot, params)], schema=MEASURED)
+    perplexities = own.drop_nulls("perplexity").with_columns(
+        unit=pl.lit("perplexity"), value="perplexity", stderr="perplexity_stderr"
+    )
+    pairs = pl.concat([own, perplexities]).join(
+        published, on=["dataset", "unit"], suffix="_published", maintain_order="left_right"
+    )
+    own_name, published_name = (
+        {name: pl.col(f"{name}{suffix}").fill_null("None") for name in ("split", "tokenizer", "protocol")}
+        for suffix in ("", "_published")
+    )
+    another_split = pl.format("another split: the published one is {}, by the catalog", published_name["split"])
+    # The first difference that keeps a measured and a published number from being compared.
+    differences = [
+        pl.when(relation=NOT_A_BOUND).then("note"),
+        pl.when(own_name["split"] != published_name["split"]).then(another_split),
+        *(
+            pl.when(own_name[name] != published_name[name]).then(
+                pl.format(f"{name} {{}}, published with {{}}", own_name[name], published_name[name])
+            )
+            for name in ("tokenizer", "protocol")
+        ),
+        pl.when(pl.col("class_cond").is_not_null()).then(pl.lit("class-conditional")),
     ]
-    return pl.DataFrame(rows, schema=COMPARED).sort("run", "dataset", "published")
+    return pairs.select(
+        *("run", "dataset", "split", "unit"),
+        *(pl.col("value").alias("measured"), pl.col("stderr").alias("measured_stderr")),
+        *("method", "size", "relation", pl.col("value_published").alias("published"), "source"),
+        comparable=pl.coalesce(*differences, pl.lit("yes")),
+    ).sort("run", "dataset", "published")
 
 
 def _held_out(likelihood: pl.DataFrame, params: Params) -> Iterator[dict[str, Any]]:
@@ -72,48 +96,22 @@ def _held_out(likelihood: pl.DataFrame, params: Params) -> Iterator[dict[str, An
         spec = dataset.splits.model_dump()[row["split"]]
         suggested = find_entry(source.name).dataset or {}
         is_published_split = spec == suggested.get("splits", {}).get(row["split"])
-        text = {"protocol": _packing_name(dataset)} if isinstance(dataset, TextDataset) else {"protocol": "images"}
-        yield from _in_published_units(
-            row
-            | text
-            | {
-                "dataset": source.name,
-                "tokenizer": dataset.tokenizer.kind,
-                # A split of the source's own may have another name here.
-                "split": (spec if isinstance(spec, str) else row["split"]) if is_published_split else None,
-            }
-        )
+        yield {
+            **row,
+            "protocol": _packing_name(dataset) if isinstance(dataset, TextDataset) else "images",
+            "dataset": source.name,
+            "tokenizer": dataset.tokenizer.kind,
+            # A split of the source's own may have another name here.
+            "split": (spec if isinstance(spec, str) else row["split"]) if is_published_split else None,
+        }
 
 
 def _other_text(zero_shot: pl.DataFrame, params: Params) -> Iterator[dict[str, Any]]:
     for row in zero_shot.drop_nulls("run").iter_rows(named=True):
         if isinstance(source := params.sources[row["source"]], CatalogSource):
             split = source.name.rpartition("_")[2]
-            yield from _in_published_units(
-                row | {"dataset": source.name, "split": split if split in ("train", "validation") else "test"}
-            )
-
-
-def _in_published_units(row: Record) -> Iterator[dict[str, Any]]:
-    """Yield the row in its own unit, and the perplexity of one that has it."""
-    yield dict(row)
-    if row.get("perplexity") is not None:
-        yield {**row, "unit": "perplexity", "value": row["perplexity"], "stderr": row["perplexity_stderr"]}
+            yield row | {"dataset": source.name, "split": split if split in ("train", "validation") else "test"}
 
 
 def _packing_name(dataset: TextDataset) -> str:
     return next((name for name, packing in PACKINGS.items() if packing == dataset.packing), "its own")
-
-
-def _why_not_comparable(measured: Record, number: Record) -> str | None:
-    """Return the first difference that keeps a measured and a published number from being compared."""
-    if number["relation"] == NOT_A_BOUND:
-        return str(number["note"])
-    if measured["split"] != number["split"]:
-        return f"another split: the published one is {number['split']}, by the catalog"
-    for name in ("tokenizer", "protocol"):
-        if measured[name] != number[name]:
-            return f"{name} {measured[name]}, published with {number[name]}"
-    if measured["class_cond"] is not None:
-        return "class-conditional"
-    return None

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.reporting.markdown import format_measurement, markdown_table, round_by_error
+from mdpipe.reporting.markdown import Columns, format_measurement, format_rows, markdown_table, round_by_error
 
 Record = Mapping[str, Any]
 Schema = dict[str, type[pl.String | pl.Int64 | pl.Float64]]
@@ -58,15 +58,15 @@ ZERO_SHOT = {**texts("run", "source", "protocol", "dataset", "tokenizer"), **BOU
 HELD_OUT, OTHER_TEXT = ("dataset", "split"), ("source", "protocol", "dataset", "tokenizer", "split")
 """The columns that say what a bound is of, with its run."""
 
-DIFFERENCE_ERRORS = numbers("stderr", "stderr_evaluation", "stderr_seeds")
-COMPARISON = texts("baseline", "baseline_class_cond") | numbers("difference")
-COMPARISON |= numbers(*(f"difference_{name}" for name in DIFFERENCE_ERRORS)) | texts("trainings")
-"""Difference to another run on the same examples; null if params.yaml asks for no comparison. If `class_cond` and
-`baseline_class_cond` differ, the difference includes the effect of the class labels."""
-
-DIFFERENCE = texts("run", "baseline", "dataset", "split", "trainings") | numbers("value") | DIFFERENCE_ERRORS
-"""Bits of `run` minus bits of `baseline`, in the unit of the run's row, from the differences example by example.
-`stderr` covers trainings and evaluation, and is null for one training each, as `stderr_seeds` is."""
+COMPARISON = {
+    **texts("baseline", "baseline_class_cond"),
+    **numbers("difference", "difference_stderr", "difference_stderr_evaluation", "difference_stderr_seeds"),
+    **texts("trainings"),
+}
+"""Bits of the run minus those of another run, in the unit of the row, from the differences example by example; null if
+params.yaml asks for no comparison. `difference_stderr` covers trainings and evaluation, and is null for one training
+each, as `difference_stderr_seeds` is. If `class_cond` and `baseline_class_cond` differ, the difference includes the
+effect of the class labels."""
 
 REFERENCE = {**texts("reference", "split", "unit"), **numbers("value", "stderr")}
 """A rate that comes from no model: `stderr` is null if it is exact."""
@@ -158,6 +158,9 @@ IMAGE_QUALITY = texts("run", "dataset") | IMAGE_SETS | IMAGE_MEASURES | IMAGE_RU
 NOT_OF_A_RUN = {"training", "held_out", "noise"}
 """Sets of images that no run made: their rows have no fields of one."""
 
+FILE = "its file"
+"""The column of the file that has the numbers of a row, in tables and frames for the page; no run can have its name."""
+
 COSTS = {
     **texts("stage"),
     **numbers("seconds", "cpu_seconds", "peak_mib"),
@@ -229,6 +232,8 @@ class DisplayTable:
     """One per row: True if it comes from no run, or is the held-out data among samplers."""
     values: list[list[Any]]
     """The value of every cell before it was rounded and became a text."""
+    files: list[str]
+    """The file of each row, if the table has the column `FILE`."""
 
 
 def to_display(frame: pl.DataFrame, *, complete: bool = False) -> DisplayTable:
@@ -246,6 +251,7 @@ def to_display(frame: pl.DataFrame, *, complete: bool = False) -> DisplayTable:
         is_numeric=[frame[name].dtype.is_numeric() for name in names],
         is_reference=[row.get("run", "") is None or row.get("sampler") == DATA for row in frame.iter_rows(named=True)],
         values=[list(row) for row in frame.select(names).iter_rows()],
+        files=frame[FILE].to_list() if FILE in frame.columns else [],
     )
 
 
@@ -253,6 +259,12 @@ def to_markdown(frame: pl.DataFrame) -> str:
     """Return the displayed table in Markdown, numbers aligned to the right."""
     table = to_display(frame)
     return markdown_table(table.headings, table.rows, table.is_numeric)
+
+
+def to_texts(table: pl.DataFrame, columns: Columns) -> pl.DataFrame:
+    """Return the columns that people read of a table, as texts."""
+    rows = format_rows(table.iter_rows(named=True), columns)
+    return pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
 
 
 def without_replicates(table: pl.DataFrame) -> pl.DataFrame:
@@ -267,7 +279,7 @@ def write_table(frame: pl.DataFrame, stem: Path) -> None:
 
 
 def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
-    hidden = csv_only | {_error_of(name) for name in frame.columns}
+    hidden = csv_only | {FILE} | {_error_of(name) for name in frame.columns}
     if csv_only and "value" in frame.columns:
         hidden |= BOUNDS_CSV_ONLY
     if frame.height:
@@ -280,29 +292,20 @@ def _displayed_columns(frame: pl.DataFrame, csv_only: Set[str]) -> list[str]:
 
 
 def _cells(frame: pl.DataFrame, name: str) -> list[str]:
-    if name == "difference":
-        return _differences(frame)
     if name == "seeds_stderr":
         return ["" if value is None else round_by_error(value, value)[1] if value else "0" for value in frame[name]]
     error = _error_of(name)
     errors = frame[error].to_list() if error in frame.columns else [None] * frame.height
-    return [
-        "" if value is None else value if isinstance(value, str) else format_measurement(value, stderr)
-        for value, stderr in zip(frame[name].to_list(), errors, strict=True)
-    ]
+    # A difference of single trainings has no error, and the digits that evaluation fixes.
+    digits = frame["difference_stderr_evaluation"].to_list() if name == "difference" else errors
+    return [_cell(*measured) for measured in zip(frame[name].to_list(), errors, digits, strict=True)]
 
 
-def _differences(frame: pl.DataFrame) -> list[str]:
-    """Return differences with their errors; one of single trainings has none, and the digits that evaluation fixes."""
-    columns = frame.select("difference", "difference_stderr", "difference_stderr_evaluation").rows()
-    return [
-        ""
-        if value is None
-        else format_measurement(value, stderr)
-        if stderr or not evaluation
-        else round_by_error(value, evaluation)[0]
-        for value, stderr, evaluation in columns
-    ]
+def _cell(value: str | float | None, stderr: float | None, digits: float | None) -> str:
+    """Return a text, or a number rounded by its error, or else by the error that fixes its digits."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return round_by_error(value, digits)[0] if digits and not stderr else format_measurement(value, stderr)
 
 
 def _error_of(name: str) -> str:

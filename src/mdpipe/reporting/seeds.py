@@ -19,7 +19,7 @@ Shapes: S trainings, N examples, T numbers of steps, K samplers, V validations.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any, Literal
 
@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from mdpipe.evaluation.estimate import SeedsEstimate, seeds_estimate
-from mdpipe.reporting.markdown import Columns, format_measurement, format_rows
-from mdpipe.reporting.schemas import integers, numbers, texts
-from mdpipe.reporting.tables import rounded
+from mdpipe.reporting.markdown import Columns, format_measurement
+from mdpipe.reporting.schemas import integers, numbers, texts, to_texts
+from mdpipe.reporting.tables import round_floats
 
 Array = NDArray[np.float64]
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
@@ -65,10 +65,9 @@ class Measured:
         return (math.exp(value), math.exp(low), math.exp(high)) if self.is_log else (value, low, high)
 
     @classmethod
-    def of(cls, estimate: SeedsEstimate, seeds: int, value: float | None = None, *, is_log: bool = False) -> "Measured":
-        """Return a measure of this many trainings with the errors, and perhaps another value than the estimate's."""
-        at = estimate.value if value is None else value
-        return cls(at, estimate.stderr, estimate.stderr_seeds, seeds, is_log)
+    def of(cls, estimate: SeedsEstimate, seeds: int) -> "Measured":
+        """Return an estimate of this many trainings."""
+        return cls(estimate.value, estimate.stderr, estimate.stderr_seeds, seeds)
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | 
     means = [float(square.mean()) for square in squares]
     influence = squares[0] / means[0] - squares[1] / means[1]
     estimate = seeds_estimate(influence, np.ones(first.shape[1], dtype=np.int64), clusters)
-    return Measured.of(estimate, len(first), math.log(means[0] / means[1]), is_log=True)
+    return replace(Measured.of(estimate, len(first)), value=math.log(means[0] / means[1]), is_log=True)
 
 
 def exponent(
@@ -122,7 +121,7 @@ def exponent(
     with np.errstate(invalid="ignore", divide="ignore"):
         value = float(weights @ np.log(means))
     influence = np.tensordot(weights / means, excess, axes=1)
-    return Measured.of(seeds_estimate(influence, sizes, clusters), excess.shape[1], value)
+    return replace(Measured.of(seeds_estimate(influence, sizes, clusters), excess.shape[1]), value=value)
 
 
 def mean_log_ratio(first: Array, second: Array) -> Measured:
@@ -140,13 +139,14 @@ def judge(measured: Measured, above: float | None, below: float | None) -> Judge
 
     p is twice the smaller one-sided p-value: of "not in the region", the larger one of both ends, or of "in it".
     """
-    ends = [None if end is None else math.log(end) if measured.is_log else end for end in (above, below)]
     if math.isnan(measured.value):
         return Judged("cannot tell", 1.0)
+    ends = {
+        sign: math.log(end) if measured.is_log else end for sign, end in ((1, above), (-1, below)) if end is not None
+    }
     # One-sided p-values of the measure being on the region's side of an end, and on the other side.
-    inside = [_upper_tail(measured, end, sign) for end, sign in zip(ends, (1, -1), strict=True) if end is not None]
-    outside = [_upper_tail(measured, end, sign) for end, sign in zip(ends, (-1, 1), strict=True) if end is not None]
-    p_agrees, p_disagrees = max(inside), min(outside)
+    p_agrees = max(_upper_tail(measured, end, sign) for sign, end in ends.items())
+    p_disagrees = min(_upper_tail(measured, end, -sign) for sign, end in ends.items())
     verdict: Verdict = "cannot tell"
     if p_agrees <= LEVEL / 2:
         verdict = "agrees"
@@ -159,11 +159,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """Return Holm's adjusted p-values (1979), in the order of the p-values: with those at most 5 %, the probability of
     any wrong verdict among them is at most 5 %, however the claims depend on each other.
     """
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    order = np.argsort(p_values, kind="stable")
+    factors = np.arange(len(order), 0, -1)
+    stepped = np.maximum.accumulate(np.minimum(1.0, factors * np.asarray(p_values)[order]))
+    return [float(p) for p in stepped[np.argsort(order, kind="stable")]]
 
 
 def _upper_tail(measured: Measured, end: float, sign: int) -> float:
@@ -276,10 +275,13 @@ def changed_settings(settings: Mapping[str, Any], other: Mapping[str, Any]) -> s
 
     A setting that only the other run has follows from the `kind` that differs, and is left out.
     """
-    flat, flat_other = _flatten(settings), _flatten(other)
-    changed = {key: value for key, value in flat.items() if key not in flat_other or flat_other[key] != value}
+    flat, flat_other = (
+        pl.json_normalize(dict(each), infer_schema_length=None).row(0, named=True) for each in (settings, other)
+    )
     return ", ".join(
-        f"{key} {value if isinstance(value, str) else json.dumps(value)}" for key, value in changed.items()
+        f"{key} {value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in flat.items()
+        if key not in flat_other or flat_other[key] != value
     )
 
 
@@ -287,36 +289,34 @@ def steps_table(runs: Sequence[RunSteps]) -> pl.DataFrame:
     """Return one row per run with the columns `STEPS_TO_BOUND`; the first run is the baseline."""
     by_name = {run.run: run for run in runs}
     rows = [_row(run, runs[0], by_name.get(run.changed_from, runs[0])) for run in runs]
-    return pl.DataFrame(rows, schema=STEPS_TO_BOUND, orient="row")
+    return round_floats(pl.DataFrame(rows, schema=STEPS_TO_BOUND))
 
 
 def readable_steps(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table with each measurement and its error or interval as one text; empty columns are left out."""
-    cells = format_rows(table.iter_rows(named=True), READABLE)
-    frame = pl.DataFrame(cells, schema=dict.fromkeys(READABLE, pl.String), orient="row")
+    frame = to_texts(table, READABLE)
     return frame.select(column for column in frame if column.is_empty() or any(column))
 
 
 def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]:
-    seconds, reached = run.cpu_seconds_to_bound, run.reached
-    row = {
+    row: dict[str, Any] = {
         "run": run.run,
         "changed_from": run.changed_from or None,
         "changes": run.changes,
         "train_steps": run.train_steps,
         "seeds": len(run.steps),
         "reached": sum(steps is not None for steps in run.steps),
-        "steps": fmean(reached) if reached else None,
-        "steps_stderr": _stderr(reached),
-        "cpu_seconds": fmean(seconds) if seconds else None,
-        "cpu_seconds_stderr": _stderr(seconds),
-        "value": run.final if isinstance(run.final, float) else run.final.value,
-        "stderr": None if isinstance(run.final, float) else run.final.stderr,
+        "value": run.final,
     }
+    if isinstance(run.final, SeedsEstimate):
+        row |= {"value": run.final.value, "stderr": run.final.stderr}
+    for name, values in (("steps", run.reached), ("cpu_seconds", run.cpu_seconds_to_bound)):
+        if values:
+            row |= {name: fmean(values), f"{name}_stderr": _stderr(values)}
     ratios = {
-        "steps_ratio": (reached, baseline.reached),
-        "steps_ratio_to_changed": (reached, changed.reached),
-        "cpu_ratio": (seconds, baseline.cpu_seconds_to_bound),
+        "steps_ratio": (run.reached, baseline.reached),
+        "steps_ratio_to_changed": (run.reached, changed.reached),
+        "cpu_ratio": (run.cpu_seconds_to_bound, baseline.cpu_seconds_to_bound),
     }
     compared = {
         name: mean_log_ratio(*(np.array(one)[:, None] for one in pair))
@@ -328,7 +328,7 @@ def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]
         row["difference_p"] = judge(compared["difference"], None, 0.0).p
     for name, measured in compared.items():
         row |= zip(_interval(name), measured.shown, strict=True)
-    return {name: rounded(row.get(name)) for name in STEPS_TO_BOUND}
+    return row
 
 
 def _stderr(values: Sequence[float]) -> float | None:
@@ -350,10 +350,3 @@ def _with_interval(row: Mapping[str, Any], name: str) -> str:
     """Return `0.412 (0.35 to 0.48)`."""
     value, *ends = [f"{row[key]:.{RATIO_DIGITS}g}" for key in _interval(name) if key == name or row[key] is not None]
     return f"{value} ({' to '.join(ends)})" if ends else value
-
-
-def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return flat

@@ -20,7 +20,11 @@ from mdpipe.data.artifacts.files import SIGNIFICANT_DIGITS, MetricsError
 from mdpipe.reporting import schemas
 from mdpipe.reporting.schemas import Record, Schema, integers, texts
 
-TYPE_NAMES = {pl.String: "a text", pl.Int64: "a whole number", pl.Float64: "a number"}
+TYPES: dict[Any, tuple[Any, str]] = {
+    pl.String: (str, "a text"),
+    pl.Int64: (int, "a whole number"),
+    pl.Float64: (int | float, "a number"),
+}
 
 NOT_AVERAGED = {"stderr_mc"}
 """Trainings share their Monte Carlo samples, so that this error of their mean is unknown."""
@@ -38,17 +42,18 @@ def check_record(record: Record, schema: Schema, where: str, optional: Set[str] 
     Raises:
         MetricsError: fields are missing, unknown or of a wrong type.
     """
-    missing = sorted(schema.keys() - record.keys() - optional)
-    unknown = sorted(record.keys() - schema.keys())
-    if missing or unknown:
-        problems = [
-            f"{verb} {', '.join(names)}" for verb, names in (("lacks", missing), ("has unknown", unknown)) if names
-        ]
+    lists = {
+        "lacks": sorted(schema.keys() - record.keys() - optional),
+        "has unknown": sorted(record.keys() - schema.keys()),
+    }
+    if problems := [f"{verb} {', '.join(names)}" for verb, names in lists.items() if names]:
         raise MetricsError(f"{where} {' and '.join(problems)}; its fields are {', '.join(schema)}")
     for name, value in record.items():
-        dtype = schema[name]
-        if not (_has_type(value, dtype) or (value is None and name in schemas.NULLABLE | optional)):
-            raise MetricsError(f"{where}: {name} should be {TYPE_NAMES[dtype]}, not {value!r}")
+        if value is None and name in schemas.NULLABLE | optional:
+            continue
+        kind, expected = TYPES[schema[name]]
+        if not isinstance(value, kind) or isinstance(value, bool) or value == "":
+            raise MetricsError(f"{where}: {name} should be {expected}, not {value!r}")
     return dict(record)
 
 
@@ -62,7 +67,7 @@ def likelihood_table(
     Args:
         evaluations: `LIKELIHOOD`.
         encodings: records with a `dataset` and its `references`.
-        differences: `DIFFERENCE`; each goes to the row of its run.
+        differences: `run` and `COMPARISON` without the condition of the baseline; each goes to the row of its run.
 
     Returns:
         The columns `LIKELIHOOD`, then `COMPARISON`.
@@ -72,13 +77,12 @@ def likelihood_table(
         for record in evaluations
     ]
     models = pl.DataFrame(rows, schema=schemas.LIKELIHOOD)
-    rates = [
-        {**rate, "dataset": encoding.get("dataset")}
-        for encoding in encodings
-        for rate in _check_rates(encoding, f"records/encode of dataset {encoding.get('dataset')!r}")
-    ]
-    compared = models.join(_comparisons(models, differences), on=["run", *schemas.HELD_OUT], how="left")
-    return _with_references(compared, rates, schemas.HELD_OUT)
+    rates = []
+    for encoding in encodings:
+        dataset = encoding.get("dataset")
+        rates += _check_rates(encoding, f"records/encode of dataset {dataset!r}", {"dataset": dataset})
+    compared = models.join(_comparisons(models, differences), on="run", how="left")
+    return _with_references(compared.select(*schemas.LIKELIHOOD, *schemas.COMPARISON), rates, schemas.HELD_OUT)
 
 
 def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
@@ -92,15 +96,13 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
         where = f"records/zero_shot of run {record.get('run')!r} on {record.get('source')!r}"
         if not (bounds := record.get("bounds")):
             raise MetricsError(f"{where} lacks bounds; `dvc repro` makes the file again")
-        # The record's own results are those of its first bound, for the metrics file.
-        shared = {name: value for name, value in record.items() if name != "bounds" and name not in bounds[0]}
         for bound in bounds:
-            row = _bound_row(
-                {name: bound[name] for name in bound if name != "references"} | shared, schemas.ZERO_SHOT, where
-            )
-            rows.append(row)
-            of_text = {field: row[field] for field in schemas.OTHER_TEXT}
-            rates += [rate | of_text for rate in _check_rates(bound, where)]
+            # The record's own results are those of its first bound, for the metrics file.
+            fields = {
+                name: value for name, value in {**record, **bound}.items() if name not in ("bounds", "references")
+            }
+            rows.append(row := _bound_row(fields, schemas.ZERO_SHOT, where))
+            rates += _check_rates(bound, where, {field: row[field] for field in schemas.OTHER_TEXT})
     return _with_references(pl.DataFrame(rows, schema=schemas.ZERO_SHOT), rates, schemas.OTHER_TEXT)
 
 
@@ -108,15 +110,12 @@ def datasets_table(encodings: Iterable[Record]) -> pl.DataFrame:
     """Return one row per dataset and split: the records of stage encode; fields that do not apply are null."""
     rows = []
     for record in encodings:
-        missing = [name for name in (*schemas.DATASET, "splits") if name not in record]
-        if missing or not isinstance(record["splits"], Mapping):
-            where = f"records/encode of dataset {record.get('dataset')!r}"
-            raise MetricsError(f"{where} has no {missing[0] if missing else 'splits'}; `dvc repro` makes it again")
+        for name in (*schemas.DATASET, "splits"):
+            if name not in record:
+                where = f"records/encode of dataset {record.get('dataset')!r}"
+                raise MetricsError(f"{where} has no {name}; `dvc repro` makes it again")
         dataset = {name: record[name] for name in schemas.DATASET}
-        rows += [
-            {**dataset, **{name: counts.get(name) for name in schemas.SPLIT}, "split": split}
-            for split, counts in record["splits"].items()
-        ]
+        rows += [{**dataset, **counts, "split": split} for split, counts in record["splits"].items()]
     return pl.DataFrame(rows, schema=schemas.DATASET | schemas.SPLIT).sort("dataset", "split")
 
 
@@ -156,15 +155,13 @@ def samplers_table(frames: Mapping[str, pl.DataFrame], speeds: pl.DataFrame | No
         speeds: `SPEEDS`; speeds of other rows are left out, and rows without a speed have null.
     """
     optional = {"nfe", "temperature", "network_dtype", "sampling_dtype", *schemas.NGRAM_STATISTICS, "mauve"}
-    rows = [
-        row
-        for run, frame in frames.items()
-        for row in _check_frame(frame, schemas.SAMPLERS, f"metrics/samplers/{run}.csv", optional)
+    checked = [
+        _check_frame(frame, schemas.SAMPLERS, f"metrics/samplers/{run}.csv", optional) for run, frame in frames.items()
     ]
-    of_speeds = [] if speeds is None else _check_frame(speeds, schemas.SPEEDS, "the table of measured speeds")
-    measured = pl.DataFrame(of_speeds, schema=schemas.SPEEDS)
+    empty = pl.DataFrame(schema=schemas.SPEEDS)
+    measured = empty if speeds is None else _check_frame(speeds, schemas.SPEEDS, "the table of measured speeds")
     return (
-        pl.DataFrame(rows, schema=schemas.SAMPLERS)
+        pl.concat([pl.DataFrame(schema=schemas.SAMPLERS), *checked])
         .join(measured, on=schemas.SPEED_KEY, how="left", nulls_equal=True)
         .sort("run", "reference_model", pl.col("sampler") != schemas.DATA, "sampler", "steps", "temperature")
     )
@@ -188,51 +185,40 @@ def with_means(
         evaluation_errors: the standard error of the mean value over examples by run; without it the mean of the
             trainings' errors, an upper bound on the error of their mean.
     """
-    rows: list[dict[str, Any]] = []
     run_of = {name: run for run, names in replicates.items() if len(names) > 1 for name in names}
-    for row in table.iter_rows(named=True):
-        run = run_of.get(row["run"])
-        if run is None:
-            rows.append({**row, "seeds": None if row["run"] is None else 1})
-            continue
-        place = [row[name] for name in key]
-        if run == row["run"]:
-            of_run = table.filter(pl.col("run").is_in(list(replicates[run]))).rows(named=True)
-            trainings = [other for other in of_run if [other[name] for name in key] == place]
-            rows.append(_mean_row(run, trainings, (evaluation_errors or {}).get(run)))
-        rows.append({**row, **dict.fromkeys(schemas.COMPARISON.keys() & row.keys()), "replicate_of": run, "seeds": 1})
-    order = {name: number for number, name in enumerate(run_of)}
-    columns = list(table.schema.items())
-    at = table.columns.index("stderr") + 1
-    frame = pl.DataFrame(
-        [{name: rounded(value) for name, value in row.items()} for row in rows],
-        schema=dict([*columns[:at], *schemas.SEEDS.items(), *columns[at:]]),
+    run, is_replicate = pl.col("run"), pl.col("replicate_of").is_not_null()
+    single = table.with_columns(
+        replicate_of=run.replace_strict(run_of, default=None, return_dtype=pl.String),
+        seeds=pl.when(run.is_not_null()).then(pl.lit(1, pl.Int64)),
+        seeds_stderr=pl.lit(None, pl.Float64),
     )
-    position = pl.col("run").replace_strict(order, default=0, return_dtype=pl.Int64)
-    by_run = pl.coalesce("replicate_of", "run")
-    is_replicate = pl.col("replicate_of").is_not_null()
-    return frame.sort([*key, by_run, is_replicate, position, "estimator"], nulls_last=True)
+    errors = evaluation_errors or {}
+    of_run = single.filter(is_replicate).partition_by("replicate_of", *key, maintain_order=True)
+    means = [
+        _mean_row(trainings, errors.get(trainings[0]["replicate_of"]))
+        for trainings in (frame.rows(named=True) for frame in of_run)
+    ]
+    uncompared = [pl.when(~is_replicate).then(name).alias(name) for name in schemas.COMPARISON if name in table.columns]
+    at = table.columns.index("stderr") + 1
+    order = {name: number for number, name in enumerate(run_of)}
+    position = run.replace_strict(order, default=0, return_dtype=pl.Int64)
+    with_means = pl.concat([single.with_columns(uncompared), pl.DataFrame(means, schema=single.schema)])
+    return round_floats(
+        with_means.select(*table.columns[:at], *schemas.SEEDS, *table.columns[at:]).sort(
+            [*key, pl.coalesce("replicate_of", "run"), is_replicate, position, "estimator"], nulls_last=True
+        )
+    )
 
 
-def rounded(value: Any) -> Any:
-    """Round a number as records are; NaN is null."""
-    if not isinstance(value, float):
-        return value
-    return None if math.isnan(value) else float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+def round_floats(table: pl.DataFrame, columns: pl.Expr | None = None) -> pl.DataFrame:
+    """Round all numbers, or those of some columns, as records are; NaN is null."""
+    numbers = (pl.col(pl.Float64) if columns is None else columns).fill_nan(None)
+    return table.with_columns(numbers.map_elements(lambda value: float(f"{value:.{SIGNIFICANT_DIGITS}g}"), pl.Float64))
 
 
-def _has_type(value: Any, dtype: type[pl.DataType]) -> bool:
-    if dtype is pl.String:
-        return isinstance(value, str) and bool(value)
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return whole or (dtype is pl.Float64 and isinstance(value, float))
-
-
-def _check_frame(
-    frame: pl.DataFrame, schema: Schema, where: str, optional: Set[str] = frozenset()
-) -> list[dict[str, Any]]:
-    """Return the rows of a frame read from CSV, where columns may have other types."""
-    return [check_record(row, schema, where, optional) for row in frame.iter_rows(named=True)]
+def _check_frame(frame: pl.DataFrame, schema: Schema, where: str, optional: Set[str] = frozenset()) -> pl.DataFrame:
+    """Return a frame read from CSV, where columns may have other types."""
+    return pl.DataFrame([check_record(row, schema, where, optional) for row in frame.iter_rows(named=True)], schema)
 
 
 def _bound_row(record: Record, schema: Schema, where: str) -> dict[str, Any]:
@@ -241,24 +227,20 @@ def _bound_row(record: Record, schema: Schema, where: str) -> dict[str, Any]:
 
 def _comparisons(models: pl.DataFrame, differences: Iterable[Record]) -> pl.DataFrame:
     """Return the `COMPARISON` of each run that has one."""
-    compared = pl.DataFrame([*differences], schema=schemas.DIFFERENCE)
+    compared = pl.DataFrame([*differences], schema=texts("run") | schemas.COMPARISON)
     if several := compared.filter(pl.col("run").is_duplicated())["run"].to_list():
         raise MetricsError(f"run {several[0]!r} has two comparisons, and its row of the table shows one; remove one")
-    baselines = models.select(*schemas.HELD_OUT, baseline="run", baseline_class_cond="class_cond")
-    names = {"value": "difference", **{name: f"difference_{name}" for name in schemas.DIFFERENCE_ERRORS}}
-    return (
-        compared.join(baselines, on=["baseline", *schemas.HELD_OUT], how="left")
-        .rename(names)
-        .select("run", *schemas.HELD_OUT, *schemas.COMPARISON)
-    )
+    baselines = models.select(baseline="run", baseline_class_cond="class_cond")
+    return compared.drop("baseline_class_cond").join(baselines, on="baseline", how="left")
 
 
-def _check_rates(record: Record, where: str) -> list[dict[str, Any]]:
+def _check_rates(record: Record, where: str, data: Record) -> list[dict[str, Any]]:
+    """Return the references of a record, with the columns that say what data they are of."""
     references = record.get("references")
     if not isinstance(references, list) or not all(isinstance(reference, Mapping) for reference in references):
         raise MetricsError(f"{where}: references should be a list of mappings, not {references!r}")
     return [
-        check_record(rate, schemas.REFERENCE, f"{where}, reference {rate.get('reference')!r}", optional={"stderr"})
+        check_record(rate, schemas.REFERENCE, f"{where}, reference {rate.get('reference')!r}", {"stderr"}) | dict(data)
         for rate in references
     ]
 
@@ -269,35 +251,36 @@ def _with_references(models: pl.DataFrame, rates: Sequence[Record], key: tuple[s
     A reference has the models' unit if it has a rate in it, and its rates in bits/byte and bits/word in other columns.
     """
     schema = {**schemas.REFERENCE, **texts(*key)}
-    by_unit = pl.DataFrame(rates, schema=schema).unique([*key, "reference", "unit"], keep="last", maintain_order=True)
+    of_reference = [*key, "reference"]
+    by_unit = pl.DataFrame(rates, schema=schema).unique([*of_reference, "unit"], keep="last", maintain_order=True)
     measured = models.unique(key, keep="last").select(*key, "modality", model_unit="unit")
-    per_byte, per_word = (
-        by_unit.filter(unit=unit).select(*key, "reference", **{name: "value", f"{name}_stderr": "stderr"})
-        for name, unit in (("bits_per_byte", "bits/byte"), ("bits_per_word", "bits/word"))
-    )
+    in_units = {
+        f"bits_per_{unit}{suffix}": pl.col(name).filter(unit=f"bits/{unit}").first().over(of_reference)
+        for unit in ("byte", "word")
+        for name, suffix in (("value", ""), ("stderr", "_stderr"))
+    }
     references = (
-        by_unit.join(measured, on=key)
+        by_unit.with_columns(**in_units)
+        .join(measured, on=key)
         .sort(pl.col("unit") != pl.col("model_unit"), "unit")
-        .unique([*key, "reference"], keep="first", maintain_order=True)
-        .join(per_byte, on=[*key, "reference"], how="left")
-        .join(per_word, on=[*key, "reference"], how="left")
+        .unique(of_reference, keep="first", maintain_order=True)
         .rename({"reference": "estimator"})
         .drop("model_unit")
     )
     return pl.concat([models, references], how="diagonal").sort([*key, "run", "estimator"], nulls_last=True)
 
 
-def _mean_row(run: str, trainings: Sequence[Mapping[str, Any]], stderr: float | None) -> dict[str, Any]:
-    """Return the mean of the rows of a run's trainings."""
+def _mean_row(trainings: Sequence[Mapping[str, Any]], stderr: float | None) -> dict[str, Any]:
+    """Return the mean of the rows of a run's trainings; the difference of the first one is already that of all."""
+    first = trainings[0]
     scale = 1.0 if stderr is None else stderr / fmean(row["stderr"] for row in trainings)
-    mean: dict[str, Any] = {}
-    for name, first in trainings[0].items():
+    mean: dict[str, Any] = {name: first[name] for name in first.keys() & schemas.COMPARISON.keys()}
+    for name in first.keys() - mean.keys() - NOT_AVERAGED:
         values = [row[name] for row in trainings]
-        if name in NOT_AVERAGED:
-            mean[name] = None
-        elif isinstance(first, float) and name not in schemas.COMPARISON and None not in values:
+        if isinstance(first[name], float) and None not in values:
             mean[name] = fmean(values) * (scale if name.endswith("stderr") else 1)
-        else:  # The difference is already that of all seeds.
-            mean[name] = first if name in schemas.COMPARISON or all(value == first for value in values) else None
+        elif all(value == first[name] for value in values):
+            mean[name] = first[name]
     seeds_stderr = stdev(row["value"] for row in trainings) / math.sqrt(len(trainings))
-    return {**mean, "run": run, "seed": None, "seeds": len(trainings), "seeds_stderr": seeds_stderr}
+    own = {"run": first["replicate_of"], "replicate_of": None, "seed": None, "seeds": len(trainings)}
+    return {**mean, **own, "seeds_stderr": seeds_stderr}

@@ -1,6 +1,6 @@
 """The claims of params.yaml, measured by the results of the other stages; a part of the stage `report`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,27 +12,20 @@ from mdpipe.data.artifacts.files import read_record
 from mdpipe.params import Params
 from mdpipe.params.claims import (
     BoundDifferenceConfig,
-    Claim,
     DifferenceConfig,
     ExponentConfig,
     FIDConfig,
     MeasureConfig,
+    PairedConfig,
     Region,
     VarianceConfig,
     ZeroShotDifferenceConfig,
 )
 from mdpipe.pipeline import paths
-from mdpipe.reporting.markdown import (
-    Columns,
-    format_measurement,
-    format_number,
-    format_rows,
-    markdown_table,
-    round_by_error,
-)
-from mdpipe.reporting.schemas import integers, numbers, texts
+from mdpipe.reporting.markdown import Columns, format_measurement, format_number, markdown_table, round_by_error
+from mdpipe.reporting.schemas import integers, numbers, texts, to_texts
 from mdpipe.reporting.seeds import Measured, exponent, holm, judge, mean_log_ratio, of_costs, variance_ratio
-from mdpipe.reporting.tables import rounded
+from mdpipe.reporting.tables import round_floats
 
 Array = NDArray[np.float64]
 COST_COLUMNS = 3
@@ -76,23 +69,37 @@ def claims_table(params: Params) -> pl.DataFrame:
     Raises:
         ValueError: a result that a claim needs is missing or broken.
     """
-    measured = [MEASURES[type(claim.measure)](params, claim.measure) for claim in params.claims.values()]
-    judged = [
-        judge(found, claim.expect.above, claim.expect.below)
-        for found, claim in zip(measured, params.claims.values(), strict=True)
-    ]
-    adjusted = holm([verdict.p for verdict in judged])
-    rows = [
-        _row(name, params, claim, found) | {"p": verdict.p, "p_holm": p, "verdict": verdict.verdict}
-        for (name, claim), found, verdict, p in zip(params.claims.items(), measured, judged, adjusted, strict=True)
-    ]
-    return pl.DataFrame(rows, schema=CLAIMS)
+    rows = []
+    for name, claim in params.claims.items():
+        measured = MEASURES[type(claim.measure)](params, claim.measure)
+        value, low, high = measured.shown
+        scale = value if measured.is_log else 1.0
+        judged = judge(measured, claim.expect.above, claim.expect.below)
+        rows.append(
+            {
+                "claim": name,
+                **claim.model_dump(include={"statement", "where", "published", "published_value"}),
+                "kind": claim.measure.kind,
+                "unit": UNITS.get(claim.measure.kind, "bits/token"),
+                "value": value,
+                "stderr": measured.stderr * scale,
+                "stderr_seeds": measured.stderr_seeds * scale,
+                "low": low,
+                "high": high,
+                "seeds": measured.seeds,
+                "expected": _expected(claim.expect),
+                "p": judged.p,
+                "verdict": judged.verdict,
+                "command": _command(params, claim.measure),
+            }
+        )
+    table = round_floats(pl.DataFrame(rows, schema=CLAIMS), pl.col("value", "stderr", "stderr_seeds", "low", "high"))
+    return table.with_columns(p_holm=pl.Series(holm(table["p"].to_list()), dtype=pl.Float64))
 
 
 def readable_claims(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table of claims for people, all columns as text."""
-    rows = format_rows(table.iter_rows(named=True), READABLE)
-    return pl.DataFrame(rows, schema=dict.fromkeys(READABLE, pl.String), orient="row")
+    return to_texts(table, READABLE)
 
 
 def claims_markdown(table: pl.DataFrame) -> str:
@@ -138,19 +145,22 @@ def _read_evaluation(run: str, source: str | None) -> Array:
 
 
 def _difference(params: Params, measure: DifferenceConfig) -> Measured:
-    costs, baseline = (read_costs(_trainings(params, run)) for run in (measure.run, measure.baseline))
-    return of_costs(costs.nats - baseline.nats, costs.sizes, costs.clusters)
+    return _paired(params, measure, [None])
 
 
 def _zero_shot(params: Params, measure: ZeroShotDifferenceConfig) -> Measured:
-    differences, sizes, clusters, first = [], [], [], 0
-    for source in params.zero_shot.sources:
+    return _paired(params, measure, params.zero_shot.sources)
+
+
+def _paired(params: Params, measure: PairedConfig, sources: Iterable[str | None]) -> Measured:
+    """Return the difference of two runs on all sources, None for the evaluated split; sources share no cluster."""
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for source in sources:
         costs, baseline = (read_costs(_trainings(params, run), source) for run in (measure.run, measure.baseline))
-        differences.append(costs.nats - baseline.nats)
-        sizes.append(costs.sizes)
-        clusters.append(first + costs.clusters)
-        first = int(clusters[-1].max()) + 1
-    return of_costs(np.concatenate(differences, axis=1), np.concatenate(sizes), np.concatenate(clusters))
+        first = parts[-1][2].max() + 1 if parts else 0
+        parts.append((costs.nats - baseline.nats, costs.sizes, first + costs.clusters))
+    nats, sizes, clusters = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
+    return of_costs(nats, sizes, clusters)
 
 
 def _bound(params: Params, measure: BoundDifferenceConfig) -> Measured:
@@ -205,23 +215,6 @@ def _fids(params: Params, run: str, samplers: list[str]) -> Array:
         fid = {row["images"]: row["fid"] for row in record["rows"] if row["reference"] == REFERENCE}
         found.append([fid[sampler] for sampler in samplers])
     return np.array(found)
-
-
-def _row(name: str, params: Params, claim: Claim, measured: Measured) -> dict[str, Any]:
-    value, low, high = measured.shown
-    scale = value if measured.is_log else 1.0
-    found = {"value": value, "stderr": measured.stderr * scale, "stderr_seeds": measured.stderr_seeds * scale}
-    found |= {"low": low, "high": high}
-    return {
-        "claim": name,
-        **claim.model_dump(include={"statement", "where", "published", "published_value"}),
-        "kind": claim.measure.kind,
-        "unit": UNITS.get(claim.measure.kind, "bits/token"),
-        **{key: rounded(float(number)) for key, number in found.items()},
-        "seeds": measured.seeds,
-        "expected": _expected(claim.expect),
-        "command": _command(params, claim.measure),
-    }
 
 
 def _expected(region: Region) -> str:

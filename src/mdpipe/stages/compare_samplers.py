@@ -30,7 +30,7 @@ from mdpipe.params import Params, SampleConfig
 from mdpipe.params.suites import ReferenceModel
 from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import UNITS, TrainedModel, compute_device, load_model
-from mdpipe.stages.sampling import all_masked, sample
+from mdpipe.stages.sampling import all_masked, classes_in_turn, sample
 
 logger = logging.getLogger(__name__)
 
@@ -124,10 +124,8 @@ def compare_samplers(params: Params, run: str) -> None:
     windows = [window for window in dataset.evaluation_batches(1) if window[1].shape[1] == dataset.seq_len]
     indices = np.concatenate([index for index, _ in windows])
     held_out, clusters = np.concatenate([tokens for _, tokens in windows]), dataset.clusters[1][indices]
-    classes = of_data = None
-    if model.num_classes:
-        classes = torch.arange(suite.count) % model.num_classes  # each in turn
-        of_data = torch.from_numpy(dataset.require_labels()[indices])
+    classes = classes_in_turn(model, suite.count)
+    of_data = None if classes is None else torch.from_numpy(dataset.require_labels()[indices])
     spaced = held_out[np.linspace(0, len(held_out) - 1, min(suite.count, len(held_out))).astype(np.int64)]
     is_text = model.modality == "text"
     compared_with = spaced if is_text else None

@@ -29,7 +29,7 @@ from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline import paths
 from mdpipe.reporting.images import Neighbors, Pixels, neighbor_picture, save_png
 from mdpipe.stages.model_io import TrainedModel, compute_device, load_model
-from mdpipe.stages.sampling import all_masked, sample
+from mdpipe.stages.sampling import all_masked, classes_in_turn, sample
 
 STREAM = "image quality"
 """The stream of the samples' random numbers."""
@@ -40,6 +40,8 @@ HEADLINE = (
 """The results that DVC shows as metrics: of the samples, against the held-out images if not of training."""
 SHOWN_SAMPLES, SHOWN_NEIGHBORS = 8, 3
 """Rows of the picture, and neighbors in each, by features and by pixels."""
+Nearest = dict[str, tuple[Tensor, Tensor]]
+"""By features and by pixels: distances to the nearest images, the nearest first, and their indices, (N, k) each."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def measure_images(params: Params, run: str) -> None:
         for name, split in (("training", "train"), ("held_out", settings.evaluate.split))
     )
     model = load_model(run)
-    classes = torch.arange(measured.count) % model.num_classes if model.num_classes else None  # each in turn
+    classes = classes_in_turn(model, measured.count)
     tokens, nfe = _sample(params, model, settings.sample.sampler, classes)
     unigram = open_array(encoded / "unigram.npy", f"run `dvc repro encode@{measured.dataset}` again")
 
@@ -106,14 +108,14 @@ def measure_images(params: Params, run: str) -> None:
         (train.subset(measured.count), held_out),
         (held_out, train),
     ]
-    distances = {images.name: _distances_to(images, train) for images in (samples, noise, held_out)}
-    rows = [_row(images, reference, distances, header.task) for images, reference in pairs]
+    found = {images.name: _nearest(images, train) for images in (samples, noise, held_out)}
+    rows = [_row(images, reference, found, header.task) for images, reference in pairs]
     for name, sampler in measured.samplers.items():
         tokens, its_nfe = _sample(params, model, sampler, classes)
         further = image_set(name, tokens, samples.labels)
-        distances[name] = _distances_to(further, train)
+        found[name] = _nearest(further, train)
         described = {"sampler": sampler.kind, "nfe": its_nfe}
-        rows += [_row(further, reference, distances, header.task) | described for reference in (held_out, train)]
+        rows += [_row(further, reference, found, header.task) | described for reference in (held_out, train)]
     record = {
         "run": run,
         "dataset": measured.dataset,
@@ -132,7 +134,7 @@ def measure_images(params: Params, run: str) -> None:
     results = rows[0] | {"fid_training": rows[1]["fid"]}
     shown = {name: results[name] for name in HEADLINE if results[name] is not None}
     write_record(shown, paths.metrics("image_quality", run))
-    save_png(_picture(samples, train), paths.neighbors(run))
+    save_png(_picture(samples, train, found[samples.name]), paths.neighbors(run))
 
 
 def _load_real(
@@ -171,19 +173,21 @@ def _sample(
     return np.concatenate(parts), nfe
 
 
-def _distances_to(images: ImageSet, train: ImageSet) -> dict[str, Tensor]:
-    """Return the distance of each image to its nearest training image, by features and by pixels: (N,) each."""
-    by_features = image_quality.nearest(images.features, train.features, 1)[0][:, 0]
-    return {"features": by_features, "pixels": image_quality.nearest(images.points, train.points, 1)[0][:, 0]}
+def _nearest(images: ImageSet, train: ImageSet) -> Nearest:
+    """Return distances to the training images nearest to each image, and which these are, by features and by pixels."""
+    return {
+        "features": image_quality.nearest(images.features, train.features, SHOWN_NEIGHBORS),
+        "pixels": image_quality.nearest(images.points, train.points, SHOWN_NEIGHBORS),
+    }
 
 
-def _row(images: ImageSet, reference: ImageSet, distances: dict[str, dict[str, Tensor]], task: str) -> dict[str, Any]:
+def _row(images: ImageSet, reference: ImageSet, found: dict[str, Nearest], task: str) -> dict[str, Any]:
     """Return the measures of a set of images against reference images; None where one does not apply.
 
     Args:
         images: the images.
         reference: the real images that they are compared with.
-        distances: the distances of sets of images to the training images, by the name of the set.
+        found: the training images nearest to sets of images, by the name of the set.
         task: what the feature network was trained for.
     """
     precision, recall = image_quality.precision_recall(images.features, reference.features)
@@ -194,10 +198,11 @@ def _row(images: ImageSet, reference: ImageSet, distances: dict[str, dict[str, T
         "inception_score": None if task == "rotations" else image_quality.inception_score(images.logits),
         "class_accuracy": None if images.labels is None else image_quality.class_accuracy(images.logits, images.labels),
     }
-    of_images = distances.get(images.name) if images.name != "held_out" else None
-    for kind, of_held_out in distances["held_out"].items():
-        nearer = None if of_images is None else image_quality.nearer_than_held_out(of_images[kind], of_held_out)
-        estimates[f"nearer_{kind}"] = nearer
+    of_images = found.get(images.name) if images.name != "held_out" else None
+    for kind, (of_held_out, _) in found["held_out"].items():
+        estimates[f"nearer_{kind}"] = (
+            image_quality.nearer_than_held_out(of_images[kind][0].amin(1), of_held_out.amin(1)) if of_images else None
+        )
     row: dict[str, Any] = {"images": images.name, "num_images": len(images.pixels)}
     row |= {"reference": reference.name, "num_reference": len(reference.pixels)}
     for name, estimate in estimates.items():
@@ -205,16 +210,12 @@ def _row(images: ImageSet, reference: ImageSet, distances: dict[str, dict[str, T
     return row
 
 
-def _picture(samples: ImageSet, train: ImageSet) -> Image.Image:
+def _picture(samples: ImageSet, train: ImageSet, found: Nearest) -> Image.Image:
     """Return samples, from the nearest to a training image to the farthest, and their nearest training images."""
-    found = {
-        "by features": image_quality.nearest(samples.features, train.features, SHOWN_NEIGHBORS),
-        "by pixels": image_quality.nearest(samples.points, train.points, SHOWN_NEIGHBORS),
-    }
-    order = found["by pixels"][0][:, 0].argsort().numpy()
+    order = found["pixels"][0][:, 0].argsort().numpy()
     shown = order[image_features.spaced(len(order), SHOWN_SAMPLES)]
     neighbors = [
-        Neighbors(title, train.pixels[indices[shown].numpy()], distances[shown].tolist())
-        for title, (distances, indices) in found.items()
+        Neighbors(f"by {kind}", train.pixels[indices[shown].numpy()], distances[shown].tolist())
+        for kind, (distances, indices) in found.items()
     ]
     return neighbor_picture(samples.pixels[shown], neighbors)

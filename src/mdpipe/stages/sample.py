@@ -50,7 +50,7 @@ def sample(params: Params, run: str) -> None:
     configure_runtime(threads=1)
     model = load_model(run)
     start = sampling.all_masked(model, settings.count)
-    class_labels = torch.arange(settings.count) % model.num_classes if model.num_classes else None  # each in turn
+    class_labels = sampling.classes_in_turn(model, settings.count)
     frames: list[Tensor] = [start[:ANIMATED_IMAGES]]
     samples = sampling.sample(
         model,

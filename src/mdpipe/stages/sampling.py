@@ -52,6 +52,11 @@ def all_masked(model: TrainedModel, count: int, seq_len: int | None = None) -> T
     return torch.full((count, seq_len or model.seq_len), model.objective.mask_id)
 
 
+def classes_in_turn(model: TrainedModel, count: int) -> Tensor | None:
+    """Return the class of each of `count` samples, 0, 1, ... and 0 again; None of a model without classes."""
+    return torch.arange(count) % model.num_classes if model.num_classes else None
+
+
 def sample(
     model: TrainedModel,
     config: SampleConfig,
