@@ -123,7 +123,7 @@ def test_a_token_of_text8_is_a_character_of_the_text(tmp_path, convention):
     ("convention", "are_fixed"), [("stream", False), ("text8", False), ("sedd", True), ("mdlm", True)]
 )
 def test_training_on_text8_reads_windows_that_start_anywhere(tmp_path, convention, are_fixed):
-    """As the official code does, although evaluation drops the last, shorter window; other conventions keep to blocks."""
+    """As the official code does, although evaluation drops the last, shorter window; others keep to the blocks."""
     length = 8
     dataset = corpus(tmp_path, ["abcdefghijklmnopqrstuvwxyz" * 20], length, PACKINGS[convention], TEXT8)
     stream = dataset.tokens[: dataset.stream_tokens * (len(dataset.tokens) // dataset.stream_tokens)]
