@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mdpipe.data.artifacts.files import DISK_FULL_ERRNOS, atomic_dir, read_json, write_json
+from mdpipe.data.artifacts.files import DiskFullError, atomic_dir, read_json, write_json
 from mdpipe.processes import exit_with_parent
 from mdpipe.progress import Progress
 
@@ -67,9 +67,7 @@ def map_shards(
                 if isinstance(summary, ValueError):
                     raise summary
                 progress.advance(summary.get("bytes", 0))
-        except OSError as error:
-            if error.errno not in DISK_FULL_ERRNOS:
-                raise
+        except DiskFullError:
             raise ValueError(
                 f"{progress.task}: the disk of {scratch} is full; unfinished shards were removed from it. Make room and"
                 " run the stage again, which keeps the finished shards"

@@ -83,41 +83,18 @@ class ImageBatch:
             yield replace(self, images=self.images[rows], groups=groups, labels=labels)
 
 
-class _ShardHeader(Header):
-    model_config = ConfigDict(extra="ignore")
-
-    split: str | None
-    count: int = Field(validation_alias=AliasChoices("images", "documents"))
-    characters: int = 0
-
-
-class _SourceHeader(Header):
-    """The keys of source.json that all modalities have."""
+class RawShard(Header):
+    """One shard of a raw folder, as source.json describes it."""
 
     model_config = ConfigDict(extra="ignore")
 
-    modality: str
-    shards: tuple[_ShardHeader, ...]
-
-
-class _ImagesHeader(_SourceHeader):
-    shape: tuple[int, int, int]
-    maximum: int
-    classes: int
-    class_names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RawShard:
-    """One shard of a raw folder."""
-
-    directory: Path
-    index: int
+    directory: Path = Path()
+    index: int = 0
     split: str | None
     """The split that the source itself puts it in, if any."""
-    count: int
+    count: int = Field(validation_alias=AliasChoices("images", "documents"))
     """Number of documents or images."""
-    characters: int
+    characters: int = 0
     """Number of characters; 0 for images."""
 
     @property
@@ -159,11 +136,18 @@ class RawShard:
         return images
 
 
-@dataclass(frozen=True)
-class RawImages:
+class _RawFolder(Header):
+    """The keys of source.json that all modalities have."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    modality: str
+    shards: tuple[RawShard, ...]
+
+
+class RawImages(_RawFolder):
     """The images of a raw folder."""
 
-    shards: list[RawShard]
     shape: tuple[int, int, int]
     """(H, W, C)."""
     maximum: int
@@ -190,8 +174,8 @@ def read_images(directory: Path) -> RawImages:
         ValueError: the folder holds no images, or source.json is incomplete.
     """
     shards = raw_shards(directory, "image")
-    header = read_header(directory / "source.json", _ImagesHeader, _hint(directory))
-    found = RawImages(shards, header.shape, header.maximum, header.classes, header.class_names)
+    header = read_header(directory / "source.json", RawImages, _hint(directory))
+    found = header.model_copy(update={"shards": tuple(shards)})
     for shard in shards:
         found.labels_of(shard)
         if shard.images().shape[1:] != found.shape or not len(shard.keys):
@@ -205,12 +189,11 @@ def raw_shards(directory: Path, modality: Literal["text", "image"]) -> list[RawS
     Raises:
         ValueError: the folder holds another modality, or source.json is missing or broken.
     """
-    header = read_header(directory / "source.json", _SourceHeader, _hint(directory))
+    header = read_header(directory / "source.json", _RawFolder, _hint(directory))
     if header.modality != modality:
         raise ValueError(f"{directory} holds {header.modality} data, not {modality} data")
     return [
-        RawShard(directory, index, shard.split, shard.count, shard.characters)
-        for index, shard in enumerate(header.shards)
+        shard.model_copy(update={"directory": directory, "index": index}) for index, shard in enumerate(header.shards)
     ]
 
 

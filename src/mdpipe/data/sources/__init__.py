@@ -31,7 +31,8 @@ READERS: Mapping[type[kinds.Source], tuple[str, str]] = {
     kinds.MnistIdxSource: ("arrays", "open_arrays"),
 }
 """The module of each kind, and its function that returns the shards. A module of files that have a beginning to check
-has the function `check_head`, too."""
+has the function `check_head`, too. Both raise ValueError, which names the file and a hint, if no file matches or one is
+missing, broken, of another format or encoding, or lacks a column, field or array, or has it twice."""
 CHECKED_FILES = 4
 """Files of each split whose beginning is checked before anything runs; those of large sources would take too long."""
 

@@ -42,11 +42,7 @@ UNSIGNED_BYTES = b"\x00\x00\x08"
 
 
 def open_arrays(source: NpySource | NpzFlatSource | MnistIdxSource) -> list[SourceShard]:
-    """Return one shard per file, or for IDX per split.
-
-    Raises:
-        ValueError: no file matches, or one is missing, broken or has no such array.
-    """
+    """Return one shard per file, or for IDX per split."""
     path = Path(source.path)
     if isinstance(source, NpySource):
         check_head(source, SourceFile(path.name, path, None))
@@ -66,11 +62,7 @@ def open_arrays(source: NpySource | NpzFlatSource | MnistIdxSource) -> list[Sour
 
 
 def check_head(source: NpySource | NpzFlatSource, file: SourceFile) -> None:
-    """Check the names and headers of the arrays of a file; an .npy file has only one array, without a name.
-
-    Raises:
-        ValueError: there is no such file or array, or a header is broken.
-    """
+    """Check the names and headers of the arrays of a file; an .npy file has only one array, without a name."""
     path = file.path
     if not path.is_file():
         raise ValueError(f"{path} is no file; correct the source's `path` in params.yaml")

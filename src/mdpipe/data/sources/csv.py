@@ -33,11 +33,7 @@ DELIMITERS = ",;\t|"
 
 
 def open_csv(source: CsvSource) -> list[SourceShard]:
-    """Return one shard per file: it has no middle to begin at, since a value may contain line breaks.
-
-    Raises:
-        ValueError: no file matches, one has another format or encoding, or a column is missing or repeated.
-    """
+    """Return one shard per file: it has no middle to begin at, since a value may contain line breaks."""
     files = check_files(source, check_head)
     return [SourceShard(file.split, file.size, partial(_read_file, source, file)) for file in files]
 
@@ -95,11 +91,7 @@ def _lines(text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def check_head(source: CsvSource, file: SourceFile) -> None:
-    """Check byte-order mark, header and columns.
-
-    Raises:
-        ValueError: the file is empty, has another encoding or delimiter, or lacks a column.
-    """
+    """Check byte-order mark, header and columns."""
     path = file.path
     with open_decompressed(path) as stream:
         head = stream.read(4)

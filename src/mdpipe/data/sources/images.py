@@ -282,12 +282,7 @@ def _crop_and_shrink(image: Image.Image, where: str, size: int) -> Image.Image:
 
 
 def open_image_files(source: ImageFolderSource | ImageTarSource) -> list[SourceShard]:
-    """Return groups of files in the order of their names, or archives.
-
-    Raises:
-        ValueError: no file matches, a file without a sub-folder needs a label, sub-folders are splits and not classes,
-            or a file is not a .tar archive by its name or its first bytes.
-    """
+    """Return groups of files in the order of their names, or archives."""
     if isinstance(source, ImageTarSource):
         files = check_files(source)
         return [SourceShard(file.split, file.size, partial(_read_archive, source, file.path)) for file in files]

@@ -69,11 +69,7 @@ class Rows:
 
 
 def open_parquet(source: ParquetSource | ParquetImagesSource) -> list[SourceShard]:
-    """Return neighboring row groups of each file as shards.
-
-    Raises:
-        ValueError: no file matches, one is broken or of another format, or a column is missing or repeated.
-    """
+    """Return neighboring row groups of each file as shards."""
     shards = []
     for file in check_files(source, check_head):
         names = _class_names(file.path, source.label_column) if isinstance(source, ParquetImagesSource) else ()
@@ -82,11 +78,7 @@ def open_parquet(source: ParquetSource | ParquetImagesSource) -> list[SourceShar
 
 
 def check_head(source: ParquetSource | ParquetImagesSource, file: SourceFile) -> None:
-    """Check the columns of a file.
-
-    Raises:
-        ValueError: it is broken or of another format, or a column is missing or repeated.
-    """
+    """Check the columns of a file."""
     if file.path.suffix not in (".parquet", ".arrow"):
         raise ValueError(f"{file.path} is neither .parquet nor .arrow; narrow the source's `pattern`")
     check_columns(source, str(file.path), _schema(file.path).names)
@@ -204,12 +196,11 @@ def _row_groups(file: SourceFile) -> Iterator[tuple[Rows, int]]:
 
 
 def _file_batches(path: Path, groups: range, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    with _readable(path):
-        if path.suffix == ".parquet":
-            with pq.ParquetFile(path) as file:
-                yield from file.iter_batches(ROWS_PER_BATCH, row_groups=list(groups), columns=list(columns))
+    with _open_table(path) as table:
+        if isinstance(table, pq.ParquetFile):
+            yield from table.iter_batches(ROWS_PER_BATCH, row_groups=list(groups), columns=list(columns))
             return
-        for number, batch in enumerate(_arrow_batches(path)):
+        for number, batch in enumerate(_arrow_batches(table)):
             if number in groups:
                 chosen = batch.select(list(columns))
                 for start in range(0, len(chosen), ROWS_PER_BATCH):
@@ -232,11 +223,10 @@ def count_rows(path: Path) -> int:
 
 def _group_sizes(path: Path) -> list[tuple[int, int]]:
     """Return rows and bytes, before compression, of each row group or record batch."""
-    with _readable(path):
-        if path.suffix != ".parquet":
-            return [(len(batch), batch.nbytes) for batch in _arrow_batches(path)]
-        metadata = pq.read_metadata(path)
-        groups = map(metadata.row_group, range(metadata.num_row_groups))
+    with _open_table(path) as table:
+        if not isinstance(table, pq.ParquetFile):
+            return [(len(batch), batch.nbytes) for batch in _arrow_batches(table)]
+        groups = map(table.metadata.row_group, range(table.num_row_groups))
         return [(group.num_rows, group.total_byte_size) for group in groups]
 
 
@@ -260,39 +250,36 @@ def _class_names(path: Path, column: str | None) -> tuple[str, ...]:
     return tuple(features.get(column or "", {}).get("names", ()))
 
 
+def _schema(path: Path) -> pa.Schema:
+    with _open_table(path) as table:
+        return table.schema_arrow if isinstance(table, pq.ParquetFile) else table.schema
+
+
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Raise ValueError, which names the file, for whatever arrow raises about a broken one."""
+def _open_table(path: Path) -> Iterator[pq.ParquetFile | pa.RecordBatchFileReader | pa.RecordBatchStreamReader]:
+    """Open a Parquet file, or either of the two Arrow formats: `datasets` writes streams, others files.
+
+    Raises:
+        ValueError: it is broken, whatever arrow raises about that; the message names the file.
+    """
     try:
-        yield
+        if path.suffix == ".parquet":
+            with pq.ParquetFile(path) as table:
+                yield table
+        else:
+            with pa.memory_map(str(path)) as source:
+                is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
+                source.seek(0)
+                yield pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is truncated or no {path.suffix} file ({reason(error)}); replace it") from None
 
 
-def _schema(path: Path) -> pa.Schema:
-    with _readable(path):
-        if path.suffix == ".parquet":
-            return pq.read_schema(path)
-        with _arrow_reader(path) as reader:
-            return reader.schema
-
-
-def _arrow_batches(path: Path) -> Iterator[pa.RecordBatch]:
-    with _arrow_reader(path) as reader:
-        if isinstance(reader, pa.RecordBatchFileReader):
-            for number in range(reader.num_record_batches):
-                yield reader.get_batch(number)
-        else:
-            yield from reader
-
-
-@contextmanager
-def _arrow_reader(path: Path) -> Iterator[pa.RecordBatchFileReader | pa.RecordBatchStreamReader]:
-    """Open either of the two Arrow formats: `datasets` writes streams, others files."""
-    with pa.memory_map(str(path)) as source:
-        is_file = source.read(len(ARROW_FILE)) == ARROW_FILE
-        source.seek(0)
-        yield pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+def _arrow_batches(reader: pa.RecordBatchFileReader | pa.RecordBatchStreamReader) -> Iterator[pa.RecordBatch]:
+    """Yield the record batches one by one: those of a compressed file may not fit into memory together."""
+    if isinstance(reader, pa.RecordBatchFileReader):
+        return map(reader.get_batch, range(reader.num_record_batches))
+    return iter(reader)
 
 
 def _cache(folder: Path, name: Path) -> Path:

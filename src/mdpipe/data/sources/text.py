@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,7 @@ HALF_A_PAIR = re.compile("[\ud800-\udfff]")
 
 
 def open_text(source: TextSource | JsonLinesSource) -> list[SourceShard]:
-    """Return ranges of lines, or groups of files.
-
-    Raises:
-        ValueError: no file matches, or one is of another format or lacks a field.
-    """
+    """Return ranges of lines, or groups of files."""
     files = check_files(source, check_head)
     if isinstance(source, TextSource):
         for note in plain_text_notes(file.name for file in files):
@@ -70,11 +67,7 @@ def text_shards(source: TextSource | JsonLinesSource | UrlSource, files: Sequenc
 
 
 def check_head(source: TextSource | JsonLinesSource, file: SourceFile) -> None:
-    """Check the first line of JSON that is not blank.
-
-    Raises:
-        ValueError: it is no JSON object, or lacks a field.
-    """
+    """Check the first line of JSON that is not blank."""
     if source.named_columns:
         with_empty = source.model_copy(update={"empty_documents": "keep"})
         next(_read_lines(with_empty, LineRange(file, 0, None), Counter()), None)
@@ -181,13 +174,35 @@ def _line_number(path: Path, position: int) -> int:
     return number
 
 
+class _Entry(dict[str, Any]):
+    """A JSON object that knows its names as they are written, of which two may be equal."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.names = [name for name, _ in pairs]
+
+
 def _text_of_json(
     source: JsonLinesSource | UrlSource, fields: Sequence[str], line: str, counts: Counter[str]
 ) -> str | None:
     """Return the text in some fields of a JSON object; None for a blank line, or if it is left out."""
     if not line.strip():
         return None
-    text = _parse_json(source, fields, line)
+    if line.lstrip().startswith("["):
+        raise ValueError("this begins a JSON array; write one object a line, for example with `jq -c '.[]' FILE`")
+    try:
+        entry = json.loads(line, object_pairs_hook=_Entry)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"this is no JSON ({reason(error)}); correct the line") from None
+    if not isinstance(entry, _Entry):
+        example = ", ".join(f'"{field}": text' for field in fields)
+        raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{example}}} a line")  # noqa: TRY004
+    for field in fields:
+        if entry.names.count(field) != 1:
+            check_columns(source, "the line", entry.names, "field")
+        if (text := entry[field]) is not None and not isinstance(text, str):
+            raise ValueError(f"there is no text under {field!r} but {text!r:.60}; correct or remove the line")
+    text = join_texts(map(entry.get, fields))
     if not HALF_A_PAIR.search(text):
         return text
     if source.decode_errors == "strict":
@@ -199,73 +214,40 @@ def _text_of_json(
     return HALF_A_PAIR.sub("\ufffd", text) if source.decode_errors == "replace" else None
 
 
-def _parse_json(source: JsonLinesSource | UrlSource, fields: Sequence[str], line: str) -> str:
-    names: list[str] = []
-
-    def keep_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        entry = dict(pairs)
-        names[:] = (
-            entry if len(entry) == len(pairs) else [name for name, _ in pairs]
-        )  # The outermost object comes last.
-        return entry
-
-    if line.lstrip().startswith("["):
-        raise ValueError("this begins a JSON array; write one object a line, for example with `jq -c '.[]' FILE`")
-    try:
-        entry = json.loads(line, object_pairs_hook=keep_names)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"this is no JSON ({reason(error)}); correct the line") from None
-    if not isinstance(entry, dict):
-        example = ", ".join(f'"{field}": text' for field in fields)
-        raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{example}}} a line")  # noqa: TRY004
-    for field in fields:
-        if names.count(field) != 1:
-            check_columns(source, "the line", names, "field")
-        if (text := entry[field]) is not None and not isinstance(text, str):
-            raise ValueError(f"there is no text under {field!r} but {text!r:.60}; correct or remove the line")
-    return join_texts(map(entry.get, fields))
-
-
 def _read_files(
     source: TextSource | UrlSource, files: Sequence[SourceFile], counts: Counter[str]
 ) -> Iterator[Document]:
     """Yield a document per file, unchanged except for a byte-order mark; a long one comes in parts."""
     counts["files"] += len(files)
     for file in files:
-        with open_decompressed(file.path) as stream:
-            raw = stream.read(SHARD_BYTES)
-            is_long = bool(stream.read(1))
-        if is_long:
-            yield from _read_long_file(source, file, counts)
-            continue
-        text = _decode(raw, source.decode_errors, counts, str(file.path))
-        if text is not None:
-            yield from make_document(source, file.name, text, counts, str(file.path))
+        broken = Counter[str]()
+        # Before the first part is yielded, which could not be taken back.
+        if source.decode_errors != "ignore" or (all(_file_parts(source, file, broken)) and not broken):
+            yield from _read_parts(source, file, _file_parts(source, file, broken), counts)
+        counts.update(dict.fromkeys(broken, 1))  # Documents are counted, not their parts.
 
 
-def _read_long_file(source: TextSource | UrlSource, file: SourceFile, counts: Counter[str]) -> Iterator[Document]:
-    """Yield a file in parts, each of which ends at white space if there is any."""
+def _read_parts(
+    source: TextSource | UrlSource, file: SourceFile, parts: Iterator[tuple[str, bool]], counts: Counter[str]
+) -> Iterator[Document]:
+    """Yield the document of a file, or its parts if there are several."""
+    first = next(parts, ("", False))
+    if not first[1]:
+        yield from make_document(source, file.name, first[0], counts, str(file.path))
+        return
     if source.detokenizer is not None:
         raise ValueError(
             f"{file.path} has more than {SHARD_BYTES:,} bytes, but `detokenizer` needs a document as a whole; set"
             " the source's `sample_by` in params.yaml to line"
         )
-    broken = Counter[str]()
-    if source.decode_errors == "ignore":
-        # Before the first part is yielded, which could not be taken back.
-        for _ in _file_parts(source, file, broken):
-            pass
-    if not broken:
-        has_text = any(text.strip() for text, _ in _file_parts(source, file, Counter()))
-        if not (has_text or [*make_document(source, file.name, "", counts, str(file.path))]):
-            return
-        for number, (text, unfinished) in enumerate(_file_parts(source, file, broken)):
+    has_text = any(text.strip() for text, _ in _file_parts(source, file, Counter()))
+    if has_text or [*make_document(source, file.name, "", counts, str(file.path))]:
+        for number, (text, unfinished) in enumerate(chain([first], parts)):
             yield Document(file.name, text, number, unfinished)
-    counts.update(dict.fromkeys(broken, 1))  # Documents are counted, not their parts.
 
 
 def _file_parts(source: TextSource | UrlSource, file: SourceFile, counts: Counter[str]) -> Iterator[tuple[str, bool]]:
-    """Yield the text of each part of a file, and whether more follows."""
+    """Yield the text of each part of a file, which ends at white space if there is any, and whether more follows."""
     with open_decompressed(file.path) as stream:
         first_byte, block = 0, stream.read(SHARD_BYTES)
         while block:
