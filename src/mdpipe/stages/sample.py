@@ -126,7 +126,7 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
         model,
         params.runs[run].sample,
         torch.from_numpy(np.where(is_masked, model.objective.mask_id, original)),
-        CounterRNG(params.seed, "infill"),
+        CounterRNG(params.seed_of(run), "infill"),
         class_labels=torch.from_numpy(labels) if model.num_classes and labels is not None else None,
     ).tokens.numpy()
     if model.modality == "text":

@@ -212,15 +212,6 @@ def _hub_batches(table: Any, columns: Sequence[str]) -> Iterator[pa.Table]:
     return (batch.select(list(columns)) for batch in table.iter(ROWS_PER_BATCH))
 
 
-def count_rows(path: Path) -> int:
-    """Return the number of rows of a Parquet or Arrow file, from its metadata.
-
-    Raises:
-        ValueError: the file is broken.
-    """
-    return sum(rows for rows, _ in _group_sizes(path))
-
-
 def _group_sizes(path: Path) -> list[tuple[int, int]]:
     """Return rows and bytes, before compression, of each row group or record batch."""
     with _open_table(path) as table:
@@ -228,19 +219,6 @@ def _group_sizes(path: Path) -> list[tuple[int, int]]:
             return [(len(batch), batch.nbytes) for batch in _arrow_batches(table)]
         groups = map(table.metadata.row_group, range(table.num_row_groups))
         return [(group.num_rows, group.total_byte_size) for group in groups]
-
-
-def first_image(source: ParquetImagesSource, file: SourceFile) -> bytes:
-    """Return the content of the image file in the first row of a table.
-
-    Raises:
-        ValueError: the table is broken or empty, or has no such column or no image there.
-    """
-    check_head(source, file)
-    for rows, _ in _row_groups(file):
-        for name, values in rows.read([source.image_column], Counter()):
-            return _image_content(source, values, name)
-    raise ValueError(f"{file.path} has no rows")
 
 
 def _class_names(path: Path, column: str | None) -> tuple[str, ...]:
