@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.lock import LockError
 from dvc.repo import Repo
 
 from mdpipe.commands.upkeep import clean
@@ -205,14 +206,21 @@ def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
     dataset = EncodedDataset.open(paths.encoded("docs_chars"), "train")
     now = paths.checkpoint_dir("chars_md4", training_fingerprint(suite, "chars_md4", dataset))
     earlier, abandoned = paths.checkpoint_dir("chars_md4", "0" * 16), paths.checkpoint_dir("gone", "0" * 16)
-    busy = paths.checkpoint_dir("chars_ar", "1" * 16)
-    for folder in (now, earlier, abandoned, busy):
+    busy, discarded = paths.checkpoint_dir("chars_ar", "1" * 16), paths.checkpoint_dir("chars_ar", "2" * 16)
+    discarded = discarded.with_name(f"{discarded.name}.discarded")
+    for folder in (now, earlier, abandoned, busy, discarded):
         folder.mkdir(parents=True)
         (folder / "lock").touch()
     with (busy / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         clean(suite, force=True)
-    assert [folder.exists() for folder in (now, earlier, abandoned, busy)] == [True, False, False, True]
+    assert [folder.exists() for folder in (now, earlier, abandoned, busy, discarded)] == [
+        True,
+        False,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_checkpoints_of_finished_runs_are_listed(suite, monkeypatch):
@@ -279,6 +287,15 @@ def test_nothing_is_removed_while_an_engine_is_at_work(suite):
             clean(params, force=True)
         assert "models/subwords_genmd4" in clean(params, force=False)
     assert before <= files()
+
+
+def test_a_lock_of_dvc_is_reported_in_one_line(suite, monkeypatch):
+    def locked(*_, **__):
+        raise LockError("Unable to acquire lock. Most likely another DVC process is running")
+
+    monkeypatch.setattr("mdpipe.commands.upkeep.Repo", locked)
+    with pytest.raises(ValueError, match=r"^DVC or snakemake is running in this folder; wait until it ends"):
+        clean(suite, force=True)
 
 
 def test_outside_of_a_repository_the_commands_say_so(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ from typing import Any
 
 import psutil
 from dvc.exceptions import DvcException
-from dvc.lock import make_lock
+from dvc.lock import LockError, make_lock
 from dvc.repo import Repo
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, SCHEMA
 from dvc.utils.serialize import dumps_yaml, load_yaml
@@ -70,6 +70,10 @@ def open_repository() -> Iterator[Repo]:
     try:
         with Repo() as repo:
             yield repo
+    except LockError:
+        raise ValueError(
+            "DVC or snakemake is running in this folder; wait until it ends, or see `mdpipe unlock`"
+        ) from None
     except DvcException as error:
         raise ValueError(f"DVC: {' '.join(str(error).split())}") from None
 
@@ -153,6 +157,7 @@ def _state(params: Params, repo: Repo) -> Iterator[Path]:
         fingerprint = _training_fingerprint(params, name)
         kept |= set(paths.checkpoint_dirs(name)) if fingerprint is None else {paths.checkpoint_dir(name, fingerprint)}
     yield from (path for path in paths.checkpoint_dirs(ANY) if path not in kept and not _is_training(path))
+    yield from sorted(Path().glob(f"{paths.checkpoint_dir(ANY, ANY)}.discarded"))
     yield from (path for path in paths.events(ANY).parent.glob(ANY) if path.name not in params.runs)
 
 
