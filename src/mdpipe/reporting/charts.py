@@ -35,7 +35,7 @@ COLORS = {
     "s6": ("#552501", "#84b68c"),
     "s7": ("#460d5b", "#bdf9c8"),
 }
-"""Each color on a light and on a dark background; all eyes can tell s0, ..., s7 apart, color-blind ones too."""
+"""Each color on a light and on a dark background; s0, ..., s7 are distinguishable, also for color-blind readers."""
 SERIES = [f"var(--{name})" for name in COLORS if name[0] == "s"]
 
 CONFIG: dict[str, Any] = {

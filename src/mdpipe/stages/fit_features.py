@@ -16,8 +16,8 @@ HELD_OUT = "test"
 def fit_features(params: Params, name: str) -> None:
     """Write data/features/NAME, and the metrics and record features/NAME.
 
-    model.safetensors, features.json       the network
-    train.safetensors, test.safetensors    features and logits of each split, and which of its images they are of
+    model.safetensors, features.json    the network
+    SPLIT.safetensors                   features and logits of evenly spaced images of each split
 
     Raises:
         ValueError: the dataset or the file of weights is missing or broken.

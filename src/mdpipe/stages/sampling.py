@@ -29,17 +29,17 @@ class Samples:
 
 
 class CallCounter:
-    """A denoiser that counts its calls, the rows that its trunk ran on and the positions that its head ran on."""
+    """A denoiser that counts its calls, the rows that its body ran on and the positions that its head ran on."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
         self.calls = self.rows = self.positions = 0
 
-    def __call__(self, tokens: Tensor, time: Tensor, condition: Tensor | None) -> Tensor:
+    def __call__(self, tokens: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor:
         """Return the denoiser's hidden states."""
         self.calls += 1
         self.rows += len(tokens)
-        return self.denoiser(tokens, time, condition)
+        return self.denoiser(tokens, t, class_labels)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return the denoiser's logits."""
