@@ -140,7 +140,7 @@ def _read_evaluation(run: str, source: str | None) -> Array:
     hint = f"run `dvc repro {stage}` again"
     costs: Array = open_array(path, hint)
     if costs.ndim != 2 or costs.shape[1] < COST_COLUMNS:
-        raise ValueError(f"{path} should have at least 3 columns, nats, tokens and cluster; it is {costs.shape}; {hint}")
+        raise ValueError(f"{path} should have columns of nats, tokens and cluster, but it is {costs.shape}; {hint}")
     return costs
 
 
