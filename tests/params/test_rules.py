@@ -321,6 +321,14 @@ class {name}Config(NetworkConfig):
     kind: Literal["{name}"] = "{name}"
 """
 
+ABSTRACT = f"""{CONFIG_ONLY.format(name="unfinished")}
+
+from mdpipe.networks.base import Network
+
+class Unfinished(Network, config=unfinishedConfig):
+    pass
+"""
+
 
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
@@ -329,6 +337,7 @@ class {name}Config(NetworkConfig):
         ("careless", "def f():\n    return 1 / 0\n\n\nf()\n", "cannot be imported: in line 2, ZeroDivisionError: "),
         ("lonely", "import no_such_library\n", "cannot be imported: in line 1, ModuleNotFoundError: "),
         ("unbuilt", CONFIG_ONLY.format(name="unbuilt"), "has no class with config=unbuiltConfig"),
+        ("unfinished", ABSTRACT, "class Unfinished lacks the method forward, init_weights"),
     ],
 )
 def test_a_broken_added_file_is_refused_with_its_problem(name, text, problem, tmp_path, monkeypatch):
@@ -340,8 +349,9 @@ def test_a_broken_added_file_is_refused_with_its_problem(name, text, problem, tm
     monkeypatch.setattr(NetworkConfig, "package", "broken_networks")
     monkeypatch.setattr(NetworkConfig, "kinds", dict(NetworkConfig.kinds))
     monkeypatch.delitem(sys.modules, "broken_networks", raising=False)
-    with pytest.raises(ValidationError, match=f"broken_networks.{name} {problem}"):
-        NetworkConfig.parse({"kind": name})
+    for _ in range(2):  # Of all runs that have it.
+        with pytest.raises(ValidationError, match=rf"broken_networks\.{name}:? {problem}"):
+            NetworkConfig.parse({"kind": name})
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)

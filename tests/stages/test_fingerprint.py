@@ -138,3 +138,23 @@ def test_it_changes_with_the_network_of_the_runs_kind_only(dataset, tmp_path, mo
         (networks / "transformer.py").write_text(f"import torch\n\n{code}\n")
         with pytest.raises(ValueError, match=rf"^transformer\.py imports {imported}, which the run does not depend on"):
             fingerprint(dataset)
+
+
+@pytest.mark.parametrize("folder", ["diffusion", "diffusion/objectives", "diffusion/samplers", "diffusion/schedules"])
+def test_files_of_diffusion_import_only_what_is_listed(dataset, tmp_path, monkeypatch, folder):
+    package = tmp_path / "src/mdpipe"
+    for name in ("diffusion", "diffusion/objectives", "diffusion/samplers", "diffusion/schedules"):
+        (package / name).mkdir(parents=True)
+        (package / name / "__init__.py").write_text("")
+    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": {"train": {"do": {"deps": ["src/mdpipe/diffusion"]}}}}))
+    monkeypatch.setattr(mdpipe, "__file__", str(package / "__init__.py"))
+    (package / "helper.py").write_text("SCALE = 1.0\n")
+    (package / "diffusion/shared.py").write_text("SCALE = 1.0\n")
+    (package / folder / "mine.py").write_text("from mdpipe.diffusion.shared import SCALE\n")
+    fingerprint(dataset)
+    (package / folder / "mine.py").write_text("from mdpipe.helper import SCALE\n")
+    problem = r"^mine\.py imports src/mdpipe/helper\.py, .*: move the code to src/mdpipe/diffusion, or add that file"
+    with pytest.raises(ValueError, match=problem):
+        fingerprint(dataset)
+    (package / folder / "mine.py").write_text("from mdpipe.helper import (\n")
+    fingerprint(dataset)

@@ -216,7 +216,7 @@ class CausalPosterior(Posterior):
         recorder = Recorder(random_table(len(joint), joint.dim(), seed=0, is_causal=True))
         with torch.no_grad():
             u = torch.zeros(self.source.sequences.shape, dtype=torch.float64)
-            objective.elbo(recorder, self.source.sequences, u[:, 0], u)
+            objective.checked_elbo(recorder, self.source.sequences, u[:, 0], u)
         self.inputs = recorder.tokens
 
     def likelihood(self, tokens: Tensor, t: Tensor) -> Tensor:  # noqa: ARG002
@@ -318,11 +318,11 @@ def find_grid(objective: Objective, length: int) -> Grid | None:
     x0 = torch.randint(vocab_size, (PROBES, length), generator=generator)
     t, u = (torch.rand(PROBES, *size, generator=generator, dtype=torch.float64) for size in ((), (length,)))
     denoiser = Recorder(random_table(vocab_size, length, seed=0, is_causal=objective.is_causal))
-    totals = objective.elbo(denoiser, x0, t, u).total
+    totals = objective.checked_elbo(denoiser, x0, t, u).total
     alpha = _alpha(objective, denoiser.times, x0)
 
     def is_unchanged(times: Tensor, uniforms: Tensor) -> bool:
-        return torch.allclose(objective.elbo(denoiser, x0, times, uniforms).total, totals, rtol=SAME)
+        return torch.allclose(objective.checked_elbo(denoiser, x0, times, uniforms).total, totals, rtol=SAME)
 
     counts = [1, length, getattr(getattr(objective, "discrete_time", None), "timesteps", 1)]
     steps = next((count for count in counts if is_unchanged(((t * count).floor() + 0.5) / count, u)), None)
@@ -359,7 +359,7 @@ def _enumerated(objective: Objective, denoiser: Denoiser, sequences: Tensor, gri
 
     def sums(x: Tensor) -> Tensor:
         x0, t, u = x.repeat_interleave(len(t_D), dim=0), t_D.repeat(len(x)), u_D.repeat(len(x), 1)
-        elbo = objective.elbo(recorder, x0, t, u)
+        elbo = objective.checked_elbo(recorder, x0, t, u)
         if grid.masks == "independent":
             alpha = _alpha(objective, recorder.times, x0)
             chances = torch.where(u > 0, 1 - alpha, alpha).prod(dim=1)
@@ -382,7 +382,7 @@ def _sampled(objective: Objective, denoiser: Denoiser, sequences: Tensor) -> Mea
         engine = SobolEngine(1 + sequences.shape[1], scramble=True, seed=seed)  # type: ignore[no-untyped-call]
         points = engine.draw(num_points, dtype=torch.float64).clamp(1 - LAST, LAST).repeat(len(sequences), 1)
         uniforms, densities = smooth_step(points)
-        elbo = objective.elbo(denoiser, x0, uniforms[:, 0], uniforms[:, 1:])
+        elbo = objective.checked_elbo(denoiser, x0, uniforms[:, 0], uniforms[:, 1:])
         terms = torch.stack([elbo.total, elbo.reconstruction + elbo.prior])
         means.append((densities.prod(dim=1) * terms).view(2, len(sequences), -1).mean(dim=2))
     totals, boundary = torch.stack(means, dim=1)

@@ -254,7 +254,7 @@ def _estimate(
             if draw is None or surprisal is None:
                 elbos = []
                 for u in u_DB:
-                    elbos.append(objective.elbo(model, x0, u[:, 0], u[:, 2:], labels))
+                    elbos.append(objective.checked_elbo(model, x0, u[:, 0], u[:, 2:], labels))
                     if profile is not None:
                         profile.add_draw(torch.ones_like(u[:, 0]), profile.split(elbos[-1]))
                 parts = torch.stack([torch.stack([one.total, one.reconstruction, one.prior]) for one in elbos], dim=2)

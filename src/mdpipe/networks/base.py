@@ -87,7 +87,8 @@ class Network(Configurable, nn.Module, ABC):
 
         Args:
             tokens: (B, L) int64 from 0 to V, where V is the mask.
-            t: (B,) times in [0, 1]; a network without time conditioning ignores them.
+            t: (B,) float64 times in [0, 1], to be converted to the dtype of the weights; a network without time
+                conditioning ignores them.
             class_labels: (B,) int64 from 0 to num_classes, where num_classes means "no class", or None for "no class"
                 in every example.
             dropout_keys: (B, 2) int64 keys of this step's dropout masks (see `mdpipe.networks.layers`), or None for
@@ -160,7 +161,7 @@ def build_network(
     """
     digest = hashlib.sha256(f"{seed}:initial weights".encode()).digest()
     own_seed = int.from_bytes(digest[:8], "little")
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"), _Intercept(_fill_empty):
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"), Intercept(fill_empty):
         torch.default_generator.manual_seed(own_seed)
         network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     network.init_weights(torch.Generator().manual_seed(own_seed))
@@ -170,36 +171,6 @@ def build_network(
             " `init_weights`"
         )
     return network
-
-
-@torch.no_grad()
-def check_interface(network: Network) -> None:
-    """Run the network on an example of masks, and its head on one position of it.
-
-    Raises:
-        ValueError: it does not take the mask, token V, or the shapes of its results are not (1, L, D) and (1, 1, V).
-    """
-    kind, vocab_size, length = network.config.kind, network.vocab_size, math.prod(network.shape)
-    try:
-        hidden = network(torch.full((1, length), vocab_size), torch.ones(1))
-    except (IndexError, RuntimeError) as error:
-        raise ValueError(
-            f"network.kind = {kind} fails on masks, which are token {vocab_size} of a vocabulary of {vocab_size}:"
-            f" {_first_line(error)}"
-        ) from error
-    if hidden.ndim != 3 or hidden.shape[:2] != (1, length):
-        raise ValueError(f"network.kind = {kind} returns {tuple(hidden.shape)}, not hidden states (1, {length}, D)")
-    try:
-        logits = network.head(hidden[:, :1])
-    except (IndexError, RuntimeError) as error:
-        raise ValueError(
-            f"the head of network.kind = {kind} fails on hidden states (1, 1, {hidden.shape[2]}): {_first_line(error)}"
-        ) from error
-    if logits.shape != (1, 1, vocab_size):
-        raise ValueError(
-            f"the head of network.kind = {kind} returns {tuple(logits.shape)}, not logits (1, 1, {vocab_size}) of all"
-            " tokens but the mask"
-        )
 
 
 def build_uninitialized(
@@ -218,7 +189,7 @@ def build_uninitialized(
     Raises:
         ValueError: The kind does not support the shape, classes or `causal`.
     """
-    with torch.random.fork_rng(devices=[]), torch.device(device), _Intercept(_skip_init):
+    with torch.random.fork_rng(devices=[]), torch.device(device), Intercept(_skip_init):
         network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
     return network
 
@@ -336,7 +307,7 @@ def _first_line(error: Exception) -> str:
     return str(error).partition("\n")[0]
 
 
-class _Intercept(TorchFunctionMode):
+class Intercept(TorchFunctionMode):
     """Call `replacement` with every function of torch within the block, and with its arguments."""
 
     def __init__(self, replacement: Callable[..., Any]) -> None:
@@ -353,7 +324,7 @@ class _Intercept(TorchFunctionMode):
         return self._replacement(func, *args, **(kwargs or {}))
 
 
-def _fill_empty(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def fill_empty(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Fill the memory that torch.empty returns, so that weights which nothing initializes are found."""
     result = func(*args, **kwargs)
     return result.fill_(math.nan) if func is torch.empty and result.is_floating_point() else result

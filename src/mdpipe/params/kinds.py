@@ -195,15 +195,18 @@ class KindConfig(Config):
         """Return the configuration class of a kind, loaded from the family's package if needed; None if there is none.
 
         Raises:
-            ValueError: the file of the kind cannot be imported, or lacks the configuration or the class built from it.
+            ValueError: the file of the kind cannot be imported, or lacks the configuration, the class built from it or
+                one of its methods.
         """
         module = f"{cls.package}.{kind}"
         if kind not in cls.kinds and cls.package is not None and kind.isidentifier() and find_spec(module) is not None:
             _import_added(module)
             if kind not in cls.kinds:
                 raise ValueError(f"{module} has no {cls.__name__} whose kind is {kind!r}")
-            _require_implementation(cls.kinds[kind], module)
-        return cls.kinds.get(kind)
+        found = cls.kinds.get(kind)
+        if found is not None and found.__module__ == module:
+            _require_implementation(found, module)
+        return found
 
     @classmethod
     def hint(cls, kind: str, allowed: Iterable[str]) -> str:
@@ -316,7 +319,7 @@ def implementation(config: KindConfig) -> Callable[..., Any]:
     """Return the class that is built from a configuration.
 
     Raises:
-        ValueError: the file of the kind has no such class.
+        ValueError: the file of the kind has no such class, or it lacks a method.
     """
     module = f"{config.package}.{config.module or config.kind}"
     if type(config) not in _implementations:
@@ -328,6 +331,9 @@ def implementation(config: KindConfig) -> Callable[..., Any]:
 def _require_implementation(config: type[KindConfig], module: str) -> None:
     if config not in _implementations:
         raise ValueError(f"{module} has no class with config={config.__name__}")
+    found = _implementations[config]
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise ValueError(f"{module}: class {found.__name__} lacks the method {', '.join(missing)}")
 
 
 def _import_added(module: str) -> None:

@@ -66,7 +66,7 @@ def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = (), scope
     """Hash JSON content, the code that dvc.yaml lists for a stage, and the bytes of the files.
 
     Raises:
-        ValueError: the code of the run's network imports a file that dvc.yaml does not list.
+        ValueError: the code of the run's network or of diffusion imports a file that dvc.yaml does not list.
         StaleInputsError: an input of the stage has changed since it started. The code in memory is then not the code of
             the files, and what the stage makes must not be taken for theirs.
     """
@@ -84,8 +84,12 @@ def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = (), scope
 
 
 def _require_listed_imports(modules: Sequence[Path], root: Path) -> None:
-    """Require that what the network's files import of this repository is listed: its edits would go unnoticed."""
-    for file in (path for path in modules if path.parent.name == "networks"):
+    """Require that what files of networks and diffusion import of this repository is listed.
+
+    Users may add such files, and edits of what only these import would go unnoticed.
+    """
+    diffusion = root / "src/mdpipe/diffusion"
+    for file in (path for path in modules if path.parent.name == "networks" or path.is_relative_to(diffusion)):
         for imported in _imported_files(file, [root / "src", root]):
             is_package_of_listed = imported.name == "__init__.py" and any(
                 module.is_relative_to(imported.parent) for module in modules
@@ -93,16 +97,24 @@ def _require_listed_imports(modules: Sequence[Path], root: Path) -> None:
             # params.resolved.yaml has what a run's settings are, and `resolve` depends on all of their code.
             if imported in modules or is_package_of_listed or imported.parent.name == "params":
                 continue
+            place = diffusion.relative_to(root) if file.is_relative_to(diffusion) else file.name
             raise ValueError(
                 f"{file.name} imports {imported.relative_to(root)}, which the run does not depend on: move the code to"
-                f" {file.name}, or add that file to `deps` of train, sample and evaluate in dvc.yaml, which makes all"
+                f" {place}, or add that file to `deps` of train, sample and evaluate in dvc.yaml, which makes all"
                 " runs stale"
             )
 
 
 def _imported_files(file: Path, roots: Sequence[Path]) -> Iterator[Path]:
-    """Yield the files below the roots that a module imports anywhere, with those of the packages that they are in."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    """Yield the files below the roots that a module imports anywhere, with those of the packages that they are in.
+
+    Files that cannot be parsed import nothing: no run can use them.
+    """
+    try:
+        tree = ast.parse(file.read_bytes())
+    except SyntaxError:
+        return
+    for node in ast.walk(tree):
         folders, prefix = roots, ""
         if isinstance(node, ast.ImportFrom):
             folders = [file.parents[node.level - 1]] if node.level else roots

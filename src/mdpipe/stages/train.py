@@ -15,7 +15,7 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.training_batches import training_batch, training_labels
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.networks.base import build_network, check_interface, count_parameters
+from mdpipe.networks.base import build_network, count_parameters
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
@@ -24,6 +24,7 @@ from mdpipe.pipeline.provenance import require_unchanged_inputs
 from mdpipe.stages.model_io import UNITS, compute_device, num_classes, save_model
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
 from mdpipe.training.distributed import WORLD_SIZE, InterruptedTrainingError, World, init_distributed, launch
+from mdpipe.training.interface import check_interface
 from mdpipe.training.loggers import LoggedRun, log_to_console, open_loggers
 from mdpipe.training.loop import Batch, TrainResult, drop_labels
 from mdpipe.training.loop import train as train_network

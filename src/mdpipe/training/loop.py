@@ -205,6 +205,7 @@ class Trainer:
                 set_gradient_sync(self.loss, is_last=rows == self.micro_batches[-1])
             with torch.autocast(device.type, torch.bfloat16, enabled=self.is_bfloat16):
                 losses_B: Tensor = self.loss(batch.tokens, t_B, u_BK, batch.class_labels, dropout_keys)
+            state.objective.require_one_per_example("`loss`", losses_B, len(rows))
             # The mean over this process's rows; gradients are then averaged over the processes.
             loss = (losses_B / length).mean() / len(self.micro_batches)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -122,6 +122,6 @@ class Validator:
             for sample in range(num_samples):
                 u = self._rng.uniform(sample, rows.to(device), 1 + length)
                 t = (sample + u[:, 0]) / num_samples
-                total += objective.elbo(cast("Denoiser", self._network), x0, t, u[:, 1:], labels).total
+                total += objective.checked_elbo(cast("Denoiser", self._network), x0, t, u[:, 1:], labels).total
             bits.append(total.cpu() / (num_samples * length * math.log(2)))
         return torch.cat(bits)

@@ -84,7 +84,36 @@ class Objective(Configurable, nn.Module, ABC):
             u: (B, num_mask_samples * L) float64 in [0, 1).
             class_labels: (B,) or None, passed to the denoiser.
         """
-        return self.elbo(model, x0, t, u, class_labels).total
+        return self.checked_elbo(model, x0, t, u, class_labels).total
+
+    def checked_elbo(
+        self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None
+    ) -> ELBO:
+        """Return `elbo` of these arguments, after a check that it is one number per example.
+
+        Raises:
+            ValueError: it is no `ELBO`, or its parts are not (B,).
+        """
+        elbo = self.elbo(model, x0, t, u, class_labels)
+        if not isinstance(elbo, ELBO):
+            problem = f"`elbo` of objective.kind = {self.config.kind} returns {type(elbo).__name__}, not an ELBO"
+            raise ValueError(problem)  # noqa: TRY004 (reported in one line)
+        for name, part in vars(elbo).items():
+            self.require_one_per_example(f"{name} of `elbo`", part, len(x0))
+        return elbo
+
+    def require_one_per_example(self, name: str, value: Tensor, batch_size: int) -> None:
+        """Require a shape of (B,), since other shapes would be averaged or broadcast without an error.
+
+        Raises:
+            ValueError: the value called `name` is no tensor, or has another shape.
+        """
+        shape = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        if shape != (batch_size,):
+            raise ValueError(
+                f"{name} of objective.kind = {self.config.kind} is {shape}, not ({batch_size},), a number of nats for"
+                " each example"
+            )
 
     @abstractmethod
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:

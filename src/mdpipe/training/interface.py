@@ -1,0 +1,154 @@
+"""What training requires of a network, checked before the first step: a network of a user's own may lack any of it.
+
+Shapes: B batch, L length, D width, V vocabulary; token index V is the mask.
+"""
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mdpipe.networks.base import Intercept, Network, build_uninitialized, fill_empty
+
+
+@torch.no_grad()
+def check_interface(network: Network) -> None:
+    """Run a network, and its head on one position, on an example of masks, as it is and saved and loaded.
+
+    The network has no gradients and is not changed, except that it is in training mode afterwards.
+
+    Raises:
+        ValueError: it fails, the shapes of its results are not (1, L, D) and (1, 1, V), it samples global random
+            numbers, its state cannot be saved, or the loaded network has other results.
+    """
+    kind = f"network.kind = {network.config.kind}"
+    before = _global_random_states()
+    results = _results(network.eval())
+    network.train()
+    _require_no_shared_tensors(network)
+    loaded = _save_and_load(network)
+    loaded_results = _results(loaded.eval())  # Before the tensors are compared, since it may cache some.
+    differing = [name for name, tensor in _unsaved_tensors(network).items() if _differs(tensor, loaded, name)]
+    _results(loaded.train(), as_in_training=True)
+    if _global_random_states() != before:
+        raise ValueError(
+            f"the forward pass of {kind} samples global random numbers, so that a resumed run differs: for dropout, use"
+            " `dropout` of mdpipe.networks.layers with `dropout_keys`, in place of nn.Dropout, torch.randn or np.random"
+        )
+    if differing or not all(map(_is_close, results, loaded_results)):
+        which = f" ({', '.join(differing)})" if differing else ""
+        raise ValueError(
+            f"{kind} is another network when it is loaded from its weights: it has tensors{which} that are not saved,"
+            " and that are random, or set by torch.nn.init or `init_weights`; register them as persistent buffers, by"
+            " `self.register_buffer(NAME, TENSOR)`"
+        )
+
+
+def _results(network: Network, *, as_in_training: bool = False) -> tuple[Tensor, Tensor]:
+    """Return hidden states (1, L, D) of masks at time 1, and logits (1, 1, V) of the first position.
+
+    Args:
+        network: The network.
+        as_in_training: Whether there are class labels, and dropout keys if the network has dropout.
+    """
+    kind, vocab_size, length = network.config.kind, network.vocab_size, math.prod(network.shape)
+    arguments: list[Any] = [torch.full((1, length), vocab_size), torch.ones(1, dtype=torch.float64), None]
+    if as_in_training and network.num_classes:
+        arguments[2] = torch.zeros(1, dtype=torch.int64)
+    if as_in_training and network.dropout > 0:
+        arguments.append(torch.zeros(1, 2, dtype=torch.int64))
+    try:
+        hidden = network(*arguments)
+    except Exception as error:  # Whatever it raises.
+        raise ValueError(
+            f"network.kind = {kind} fails on masks, which are token {vocab_size} of a vocabulary of {vocab_size}, at a"
+            f" float64 time: {_describe(error)}"
+        ) from error
+    if not isinstance(hidden, Tensor) or hidden.ndim != 3 or hidden.shape[:2] != (1, length):
+        raise ValueError(f"network.kind = {kind} returns {_shape(hidden)}, not hidden states (1, {length}, D)")
+    try:
+        logits = network.head(hidden[:, :1])
+    except Exception as error:  # Whatever it raises.
+        raise ValueError(
+            f"the head of network.kind = {kind} fails on hidden states (1, 1, {hidden.shape[2]}): {_describe(error)}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (1, 1, vocab_size):
+        raise ValueError(
+            f"the head of network.kind = {kind} returns {_shape(logits)}, not logits (1, 1, {vocab_size}) of all"
+            " tokens but the mask"
+        )
+    return hidden, logits
+
+
+def _require_no_shared_tensors(network: Network) -> None:
+    """Require that no two saved tensors have the same memory, which safetensors refuses at the first checkpoint."""
+    names: dict[int, str] = {}
+    for name, tensor in network.state_dict().items():
+        first = names.setdefault(tensor.untyped_storage().data_ptr(), name) if tensor.numel() else name
+        if first != name:
+            raise ValueError(
+                f"network.kind = {network.config.kind} has one tensor under two names, {first} and {name}, which"
+                " checkpoints do not hold: register a shared layer once, and call it where it is used again"
+            )
+
+
+def _save_and_load(network: Network) -> Network:
+    """Return the network as it is after saving and loading; the parameters are the same memory."""
+    parameters = dict(network.named_parameters())
+    state = {name: tensor if name in parameters else tensor.clone() for name, tensor in network.state_dict().items()}
+    try:
+        with Intercept(fill_empty):  # Else unused memory may by chance have the values that it should be set to.
+            loaded = build_uninitialized(
+                network.config,
+                network.vocab_size,
+                network.shape,
+                num_classes=network.num_classes,
+                causal=network.causal,
+                device="cpu",
+            )
+        loaded.load_state_dict(state, assign=True)
+    except Exception as error:  # Whatever it raises.
+        raise ValueError(
+            f"network.kind = {network.config.kind} cannot be loaded from its weights: {_describe(error)}"
+        ) from error
+    return loaded
+
+
+def _unsaved_tensors(network: Network) -> dict[str, Tensor]:
+    """Return the buffers that are not saved, and the tensors that are plain attributes, by name."""
+    saved = network.state_dict().keys()
+    found = dict(network.named_buffers())
+    for prefix, module in network.named_modules():
+        found |= {f"{prefix}.{name}".lstrip("."): value for name, value in vars(module).items()}
+    return {name: value for name, value in found.items() if isinstance(value, Tensor) and name not in saved}
+
+
+def _differs(tensor: Tensor, loaded: Network, name: str) -> bool:
+    other = _unsaved_tensors(loaded).get(name)
+    return other is None or not _is_close(tensor, other)
+
+
+def _is_close(first: Tensor, second: Tensor) -> bool:
+    """Return True if tensors are equal up to rounding."""
+    is_equal = first.shape == second.shape and first.dtype == second.dtype
+    return is_equal and torch.allclose(first, second, rtol=1e-3, atol=1e-6, equal_nan=True)
+
+
+def _global_random_states() -> tuple[bytes, str, Any]:
+    return bytes(torch.get_rng_state().tolist()), repr(_numpy_state()), random.getstate()
+
+
+def _numpy_state() -> Any:
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 (of the networks that use it)
+    return kind, np.asarray(keys).tobytes(), rest
+
+
+def _shape(result: Any) -> str:
+    return str(tuple(result.shape)) if isinstance(result, Tensor) else f"a {type(result).__name__}"
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
