@@ -29,10 +29,7 @@ from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from dvc.scm import SCMError
 from dvc.utils.serialize import ParseError, load_path, load_yaml
 from filelock import FileLock, Timeout
-from snakemake.dag import DAG
 from snakemake.exceptions import MissingRuleException
-from snakemake.io import _IOFile
-from snakemake.jobs import Job
 from snakemake.workflow import Workflow
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -64,6 +61,7 @@ from workflow.graph import (
     with_dependents,
 )
 from workflow.job import ENGINE_PID, JOBS_LOCK
+from workflow.leave_to_dvc import ignore_clock_skew, keep_outputs
 from workflow.sort_lock import LOCK_FILE
 
 STATE = Path(".mdpipe")
@@ -127,12 +125,13 @@ def require_fitting_sources(params: Params, due: list[Stage]) -> None:
 
 
 def patch_snakemake(stages: list[Stage]) -> None:
-    """Have Snakemake in this process end its jobs with it, show why a job failed, and accept a clock that went back."""
+    """Have Snakemake in this process end its jobs with it, show why a job failed, and leave outputs to DVC."""
     os.environ[ENGINE_PID] = str(os.getpid())  # Jobs end when the engine does.
     # What `show-failed-logs` prints: a log has thousands of lines of progress before the one that matters.
     snakemake.logging.show_logs = last_lines
     snakemake.logging.logger.addFilter(add_messages({stage.name: stage.description for stage in stages}))
     ignore_clock_skew()
+    keep_outputs()
 
 
 def acquire_workflow_lock() -> None:
@@ -298,18 +297,6 @@ def require_writable_outputs(stages: Iterable[Stage]) -> None:
 def request_file(stage: str) -> Path:
     """Return the file whose change makes Snakemake run a stage."""
     return REQUESTS / stage
-
-
-def ignore_clock_skew() -> None:
-    """Make Snakemake accept outputs that are older than an input, as after the clock was set back.
-
-    Otherwise it would fail the job, although DVC has stored its results.
-    """
-
-    async def accept(self: DAG, job: Job, expanded_output: list[_IOFile]) -> None:
-        pass
-
-    DAG.check_output_mtime = accept
 
 
 def exit_with(error: Exception) -> NoReturn:

@@ -13,6 +13,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*SOURCES, os.environ.ge
 from mdpipe.params import load_params
 from workflow.engine import exit_with, open_repo, params_for_dvc, patch_snakemake, prepare, request_file
 from workflow.graph import inputs_of, is_folder, read_stages
+from workflow.leave_to_dvc import require_no_benchmark
 from workflow.sort_lock import sort_lock
 
 try:
@@ -88,3 +89,7 @@ for position, stage in enumerate(stages):
             stage.description
         shell:
             "python -m workflow.job {params.stage} {params.gpus} > {log} 2>&1"
+
+    # A job's process knows no plan, and measures the stage that it runs.
+    if workflow.is_main_process and stage.name not in planned:
+        require_no_benchmark(workflow.get_rule(stage.name))

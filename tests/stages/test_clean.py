@@ -151,7 +151,7 @@ def test_exactly_the_outputs_of_removed_params_are_removed(
     assert files() == before
     assert entries() == recorded
     assert {line.split()[-1] for line in listed.splitlines()[:-1]} == gone | stages
-    assert listed.endswith("B that params.yaml does not ask for; `mdpipe clean --force` removes it")
+    assert listed.endswith("B that nothing needs any more; `mdpipe clean --force` removes it")
 
     clean(params, force=True)
     assert before - files() == {path for path in before if any(Path(path).is_relative_to(each) for each in gone)}

@@ -1,6 +1,5 @@
 """What Snakemake's main process repairs, what it leaves to the user, and what it says where it cannot start."""
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -14,12 +13,10 @@ from mdpipe.params import PARAMS_FILE, RESOLVED_PARAMS_FILE, dump_params, load_p
 from mdpipe.params.root import REPLICATES_FILE
 from mdpipe.pipeline.provenance import RESOLVE
 from workflow.engine import (
-    DAG,
     FOLDER_TIMESTAMP,
     STATE,
     LockFileError,
     acquire_workflow_lock,
-    ignore_clock_skew,
     mark_stale_stages,
     open_repo,
     params_for_dvc,
@@ -103,12 +100,6 @@ def test_a_stale_stage_is_newer_than_outputs_of_the_future(monkeypatch: pytest.M
     repo = SimpleNamespace(status=lambda targets=None: {} if targets else {"stale": []})
     mark_stale_stages(repo, [stage], dry_run=False)
     assert all(path.stat().st_mtime < request_file("stale").stat().st_mtime for path in outputs)
-
-
-def test_snakemake_accepts_outputs_older_than_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DAG, "check_output_mtime", DAG.check_output_mtime)  # Put back afterwards.
-    ignore_clock_skew()
-    asyncio.run(DAG.check_output_mtime(None, None, None))
 
 
 def test_a_read_only_folder_of_an_output_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

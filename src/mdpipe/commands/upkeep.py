@@ -97,7 +97,7 @@ def clean(params: Params, *, force: bool) -> str:
                     atomic_write(LOCK_FILE, dumps_yaml(lock).encode())
     if not found and not entries:
         return "nothing is left over: params.yaml asks for all that is here"
-    end = "removed" if force else "that params.yaml does not ask for; `mdpipe clean --force` removes it"
+    end = "removed" if force else "that nothing needs any more; `mdpipe clean --force` removes it"
     return "\n".join(
         [
             *(f"{_megabytes(size)}  {path}" for path, size in zip(found, sizes, strict=True)),
