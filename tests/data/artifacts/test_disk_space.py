@@ -39,6 +39,12 @@ def test_too_little_disk_space_is_refused_with_the_missing_amount(tmp_path, monk
         check_disk_space(tmp_path, 5 * 10**9, "tokenizing")
 
 
+def test_less_than_a_tenth_of_a_gigabyte_is_in_megabytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**10, 10**10, 250_000))
+    with pytest.raises(ValueError, match=r"needs about 4\.00 MB in .*, where 0\.25 MB are free: .* for 3\.75 MB"):
+        check_disk_space(tmp_path, 4 * 10**6, "encoding")
+
+
 def test_a_folder_that_is_not_there_yet_is_checked_where_it_will_be(tmp_path, monkeypatch):
     checked = []
 
@@ -89,7 +95,7 @@ def test_a_full_disk_is_named_for_every_library_that_writes(tmp_path, write):
         write(folder / "file")
     assert "\n" not in str(error.value)
     assert re.match(
-        rf"{tmp_path}/\.?folder\S* cannot be written: (File too large|No space left on device), [\d.,]+ GB free; make",
+        rf"{tmp_path}/\.?folder\S* cannot be written: (File too large|No space left on device), [\d.,]+ [GM]B free; ",
         str(error.value),
     )
     assert (target / "file").read_text() == "old"

@@ -114,7 +114,7 @@ def test_an_address_that_is_not_of_the_web_is_refused(tmp_path, monkeypatch, url
 def test_a_file_that_does_not_fit_the_disk_is_not_begun(site, tmp_path, monkeypatch):
     free(monkeypatch, len(BODY) - 1)
     with pytest.raises(
-        ValueError, match=rf"{site.url} needs about 0\.00 GB in {tmp_path}, where .* are free: make room"
+        ValueError, match=rf"{site.url} needs about \d\.\d\d MB in {tmp_path}, where .* are free: make room"
     ):
         download(site.url, SUM, tmp_path)
     assert not partials(tmp_path)
@@ -126,7 +126,7 @@ def test_a_resumed_file_needs_room_only_for_its_rest(site, tmp_path, monkeypatch
     partial.write_bytes(BODY[:HALF])
     partial.with_name(f"{partial.name}.etag").write_text('"one"')
     free(monkeypatch, HALF - 1)
-    with pytest.raises(ValueError, match=r"needs about 0\.00 GB in .* are free: make room"):
+    with pytest.raises(ValueError, match=r"needs about \d\.\d\d MB in .* are free: make room"):
         download(site.url, SUM, tmp_path)
     free(monkeypatch, HALF)
     assert download(site.url, SUM, tmp_path).read_bytes() == BODY

@@ -205,7 +205,7 @@ def test_a_disk_that_is_too_small_is_named(write, folder, monkeypatch):
     archive = write({"a.txt": CONTENT})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 5}))
     with pytest.raises(
-        ValueError, match=r"^unpacking '.*' from .* needs about 0\.00 GB in .*out, where 0\.00 GB are f"
+        ValueError, match=r"^unpacking '.*' from .* needs about 0\.01 MB in .*out, where 0\.00 MB are f"
     ):
         extract_member(archive, "a.txt", folder)
 

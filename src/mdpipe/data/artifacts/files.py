@@ -114,7 +114,7 @@ def explain_disk_full(path: Path) -> Iterator[None]:
         named = Path(error.filename) if isinstance(error, OSError) and error.filename else path
         raise DiskFullError(
             number,
-            f"{named} cannot be written: {os.strerror(number)}, {_free(named) / 1e9:,.2f} GB free; make room, and run"
+            f"{named} cannot be written: {os.strerror(number)}, {_in_gb(_free(named))} free; make room, and run"
             " the same command again",
         ) from None
 
@@ -143,11 +143,16 @@ def check_disk_space(path: Path, needed: int, task: str) -> None:
     free = _free(path)
     if needed > free:
         raise ValueError(
-            f"{task} needs about {needed / 1e9:,.2f} GB in {path}, where {free / 1e9:,.2f} GB are free: make room for"
-            f" {(needed - free) / 1e9:,.2f} GB, or move the working copy to a larger disk"
+            f"{task} needs about {_in_gb(needed)} in {path}, where {_in_gb(free)} are free: make room for"
+            f" {_in_gb(needed - free)}, or move the working copy to a larger disk"
         )
     if needed >= MIN_REPORTED_BYTES:
-        sys.stderr.write(f"{task} needs about {needed / 1e9:,.2f} GB of the disk's free {free / 1e9:,.2f} GB\n")
+        sys.stderr.write(f"{task} needs about {_in_gb(needed)} of the disk's free {_in_gb(free)}\n")
+
+
+def _in_gb(size: int) -> str:
+    """Return a size in GB, or in MB where it is less than 0.1 GB."""
+    return f"{size / 1e9:,.2f} GB" if size >= MIN_REPORTED_BYTES else f"{size / 1e6:,.2f} MB"
 
 
 def _free(path: Path) -> int:
