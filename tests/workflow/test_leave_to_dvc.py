@@ -1,6 +1,7 @@
 """Snakemake runs no stage that DVC finds up to date, and removes no output."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +53,8 @@ def test_a_missing_benchmark_runs_no_stage_that_is_up_to_date(tmp_path: Path, is
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     (tmp_path / "model").touch()
     command = (sys.executable, "-m", "snakemake", "-n", "train", "--config", f"is_up_to_date={is_up_to_date}")
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert ("Nothing to be done" in done.stdout + done.stderr) is is_up_to_date
 

@@ -84,7 +84,7 @@ def to_svg(results: Sequence[Result]) -> str:
     from mdpipe.reporting.charts import SERIES, Chart
 
     def panel(rows: pl.DataFrame) -> Any:
-        base = alt.Chart(rows, title=rows["run"][0]).encode(
+        base = alt.Chart(rows).encode(
             x=alt.X(
                 "num_mc_samples:Q",
                 title="network calls per example",
@@ -94,7 +94,7 @@ def to_svg(results: Sequence[Result]) -> str:
             y=alt.Y("deviation:Q", title=f"standard deviation, {rows['unit'][0]}", scale=alt.Scale(type="log")),
             color=alt.Color("estimator:N", scale=alt.Scale(domain=[*ESTIMATORS], range=SERIES[: len(ESTIMATORS)])),
         )
-        return base.mark_line(point=alt.OverlayMarkDef(filled=True, opacity=1, size=60))
+        return alt.layer(base.mark_line(), base.mark_point(filled=True, opacity=1, size=60), title=rows["run"][0])
 
     table = pl.DataFrame(results).with_columns(deviation=pl.col("variance").sqrt())
     alternative = "Standard deviation of an example's bound by network calls, one line per estimator."

@@ -94,8 +94,8 @@ def report(params: Params) -> None:
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
     if costs and costs["params"] != params.md5:
         costs = {}  # Of another suite, or of this one before it was changed.
-    curves = {run: _read_csv(paths.plot("curves", run), run) for run in params.runs}
     results = _results(params)
+    curves = {run: _read_csv(paths.plot("curves", run), run) for run in params.runs}
     steps = steps_table(list(_steps_to_bound(params, curves, costs)))
     claims = claims_table(params)
     for name, table in results.items():
