@@ -1,4 +1,4 @@
-"""What Snakemake decides by itself and should not, because DVC decides which stages run and what becomes of outputs."""
+"""Changes of Snakemake's behavior, because DVC decides which stages run and what becomes of their outputs."""
 
 from pathlib import Path
 

@@ -34,17 +34,17 @@ POLL_SECONDS, EXIT_SECONDS = 0.1, 10.0
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What a command of `mdpipe bench` measures, and how the results are shown."""
+    """A command of `mdpipe bench`: its measurement, and how the results are shown."""
 
     measure: Callable[[Any], Result]
     """Returns what was measured with the given `Settings`, without them."""
     heading: str
-    """Of the page."""
+    """Heading of the page."""
     title: str
     """Name of a measurement in error messages, as a format string of the settings."""
     columns: Columns
     page: str
-    """What a reader of the Markdown page needs to judge the results: a format string of the first and of `table`."""
+    """Text of the Markdown page, by which a reader judges the results: a format string of the first and of `table`."""
     compare: Callable[[Sequence[Result]], Sequence[Result]] = list
     """Adds what only all results together say."""
     files: Mapping[str, Callable[[Sequence[Result]], str]] = field(default_factory=dict)

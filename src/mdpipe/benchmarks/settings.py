@@ -96,7 +96,7 @@ def option(
 
 @dataclass(frozen=True)
 class Settings:
-    """What one measurement depends on.
+    """Settings of one measurement.
 
     Raises:
         ValueError: a value is not one of the choices.

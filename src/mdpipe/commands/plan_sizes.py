@@ -147,7 +147,7 @@ class DatasetSize:
     classes: int
     """Number of classes; 0 if there are none or it is unknown."""
     tokens_per_char: float = 1
-    """Of text."""
+    """Tokens per character of text."""
     is_estimate: bool = True
 
     @property

@@ -1,4 +1,4 @@
-"""What training requires of a network, checked before the first step: a network of a user's own may lack any of it.
+"""Checks of a network before the first training step, since a user's own may break any rule of the interface.
 
 Shapes: B batch, L length, D width, V vocabulary; token index V is the mask.
 """
