@@ -1,6 +1,7 @@
 """DVC experiments: which params they change, by DVC's own way of setting them."""
 
 import logging
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from mdpipe.params.root import ParamsError
-from mdpipe.stages.resolve import log_experiment
+from mdpipe.params.strict_yaml import read_yaml
+from mdpipe.stages.resolve import flatten_params, log_experiment
+
+ROOT = Path(__file__).parents[2]
 
 SHARED = """\
 runs:
@@ -55,3 +59,17 @@ def test_an_experiment_whose_value_dvc_loses_is_refused(set_params):
     set_params("runs.one.network.num_layers=3")
     with pytest.raises(ParamsError, match=r"the experiment changes no param: .* by an alias \(`\*name`\)"):
         log_experiment("HEAD")
+
+
+def test_every_number_of_the_default_params_can_be_swept_over(tmp_path):
+    """An experiment sets each of them, and in one place only."""
+    params = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", params)
+    before = dict(flatten_params(read_yaml(params.read_bytes())))
+    numbers = {key: value for key, value in before.items() if type(value) in (int, float)}
+    assert len(numbers) > 100
+    for part in (list(numbers)[::2], list(numbers)[1::2]):
+        overrides = {key: 2 * numbers[key] + 1 for key in part}
+        shutil.copy(ROOT / "params.yaml", params)
+        apply_overrides(params, [f"{key}={value}" for key, value in overrides.items()])
+        assert dict(flatten_params(read_yaml(params.read_bytes()))) == before | overrides

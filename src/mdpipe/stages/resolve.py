@@ -65,7 +65,7 @@ def log_experiment(baseline: str) -> None:
     found = subprocess.run(["git", "show", f"{baseline}:{PARAMS_FILE}"], capture_output=True, check=False)
     if found.returncode or found.stdout == PARAMS_FILE.read_bytes():
         return
-    before, after = (dict(_values(content)) for content in (read_yaml(found.stdout), read_params()))
+    before, after = (dict(flatten_params(content)) for content in (read_yaml(found.stdout), read_params()))
     changed = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     if not changed:
         raise ParamsError(
@@ -76,11 +76,11 @@ def log_experiment(baseline: str) -> None:
         logger.info("%s: %s, before %s", key, after.get(key, "absent"), before.get(key, "absent"))
 
 
-def _values(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_params(content: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values of a params file with their dotted keys."""
     if isinstance(content, dict) and content:
         for name, value in content.items():
-            yield from _values(value, f"{key}.{name}" if key else str(name))
+            yield from flatten_params(value, f"{key}.{name}" if key else str(name))
     else:
         yield key, content
 
