@@ -37,15 +37,6 @@ logger = logging.getLogger(__name__)
 DATA = "data"
 """The name of the held-out data in the column of samplers."""
 
-STREAMS = {
-    "ancestral_stepwise": "ancestral",
-    "ancestral": "reveal_first",
-    "maskgit": "confidence",
-    "remdm": "remasking",
-    "genmd4_ancestral": "generalized",
-}
-"""Streams of random numbers with other names than their samplers, so that renaming a sampler changed no result."""
-
 NGRAMS = (1, 2, 3, 4)
 """Lengths of the n-grams whose distinct fraction is reported for text."""
 
@@ -142,7 +133,7 @@ def compare_samplers(params: Params, run: str) -> None:
         kind, steps = config.kind, getattr(config, "steps", None)
         for temperature in suite.temperatures_for(config):
             # Temperatures share their random numbers, which makes differences between them more certain.
-            rng = CounterRNG(params.seed, f"samplers/{STREAMS.get(kind, kind)}/{steps}")
+            rng = CounterRNG(params.seed, f"samplers/{kind}/{steps}")
             choice = SampleConfig(sampler=config, temperature=temperature)
             samples = sample(model, choice, all_masked(model, suite.count), rng, class_labels=classes)
             described = {
