@@ -22,7 +22,7 @@ ONES = np.ones(60, dtype=np.int64)
 
 
 def measured(value: float, stderr: float = 1.0, seeds: int = 3, *, is_log: bool = False) -> Measured:
-    return Measured(value, stderr, stderr, seeds, is_log)
+    return Measured(value, stderr, stderr, seeds, is_log=is_log)
 
 
 def test_p_is_that_of_a_two_sided_t_test() -> None:

@@ -23,7 +23,9 @@ STEPS = list(range(50, 601, 50))
 
 
 def final(value, stderr=0.02):
-    return SeedsEstimate(value=value, stderr=stderr, stderr_evaluation=stderr, stderr_seeds=stderr)
+    return SeedsEstimate(
+        value=value, stderr=stderr, stderr_evaluation=stderr, stderr_seeds=stderr, stderr_examples=0.0, clusters=2
+    )
 
 
 def ratio_interval(values, baseline):

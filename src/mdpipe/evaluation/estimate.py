@@ -43,6 +43,10 @@ class SeedsEstimate:
     """Over examples only, for exactly these trainings."""
     stderr_seeds: float
     """Over seeds only, for exactly these examples: the standard deviation of the seeds' values divided by sqrt(S)."""
+    stderr_examples: float
+    """The part of `stderr_evaluation` that all trainings share: sqrt(V_evaluation - V_both), see `seeds_estimate`."""
+    clusters: int
+    """G."""
 
     def scaled(self, factor: float) -> "SeedsEstimate":
         """Return the estimate in another unit."""
@@ -51,6 +55,8 @@ class SeedsEstimate:
             stderr=self.stderr * factor,
             stderr_evaluation=self.stderr_evaluation * factor,
             stderr_seeds=self.stderr_seeds * factor,
+            stderr_examples=self.stderr_examples * factor,
+            clusters=self.clusters,
         )
 
 
@@ -105,7 +111,7 @@ def seeds_estimate(
     so that Var r = V_evaluation + V_seeds - V_both: the variance for two-way clusters (Cameron, Gelbach and Miller,
     2011), here with the corrections for finite S and G that make it unbiased. The difference V_seeds - V_both is an
     estimate of var(b) / S; where it is negative, it is set to 0. With few seeds the standard error is itself uncertain:
-    intervals with the quantiles of Student's t with S - 1 degrees of freedom cover at least what they state.
+    `mdpipe.reporting.seeds.Measured` has intervals.
 
     Args:
         totals: costs, (S, N), or differences of costs between two runs, one row per pair of trainings.
@@ -133,6 +139,8 @@ def seeds_estimate(
         stderr=math.sqrt(over_examples + max(over_seeds - both, 0)),
         stderr_evaluation=mean.stderr,
         stderr_seeds=math.sqrt(over_seeds),
+        stderr_examples=math.sqrt(max(over_examples - both, 0)),
+        clusters=groups,
     )
 
 

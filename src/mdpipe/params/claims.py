@@ -70,6 +70,15 @@ class ZeroShotDifferenceConfig(PairedConfig):
             yield ("baseline",), "the runs are not on the same dataset, whose tokenizer encodes the sources"
 
 
+class ZeroShotGapConfig(ZeroShotDifferenceConfig):
+    """Difference on the sources of `zero_shot` minus that on the held-out split, in bits per token.
+
+    It is positive if the run overfits more than the baseline.
+    """
+
+    kind: Literal["zero_shot_gap"] = "zero_shot_gap"
+
+
 class TwoBoundsConfig(MeasureConfig):
     """A measure of two bounds of the same trainings."""
 

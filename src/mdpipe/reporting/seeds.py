@@ -21,12 +21,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.optimize import bisect
+from scipy.special import stdtrit
 
 from mdpipe.evaluation.estimate import SeedsEstimate, seeds_estimate
 from mdpipe.reporting.markdown import Columns, format_measurement
@@ -37,6 +38,8 @@ Array = NDArray[np.float64]
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
 LEVEL = 0.05
 """Of the intervals, two-sided, and of Holm's procedure."""
+SMALLEST_P = 1e-12
+"""Accuracy of p-values; smaller ones are rounded up to it."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,31 @@ class Measured:
     stderr_seeds: float
     """Over trainings only."""
     seeds: int
-    """S; Student's t has S - 1 degrees of freedom."""
+    """S."""
+    stderr_examples: float = 0.0
+    """Over examples, without what depends on example and training."""
+    clusters: int = 2
+    """G, clusters of examples."""
     is_log: bool = False
+
+    def half_width(self, level: float) -> float:
+        r"""Return the half-width h of the interval with coverage 1 - level.
+
+            h^2 = t_{S - 1}^2 V_seeds + t_{G - 1}^2 (V_evaluation - V_both)
+
+        The two variances have S - 1 and G - 1 degrees of freedom, each with its quantile t of Student's distribution
+        (the method of variance estimates recovery, Zou and Donner, 2008). The interval is exact where one of them is
+        0, and covers a little more than it states where they are similar. A single number of degrees of freedom would
+        not do: with S - 1, an error that examples dominate would be twice too large for three seeds; by Satterthwaite's
+        formula, coverage falls to 92 %.
+        """
+        quantiles = stdtrit(np.array([self.seeds, self.clusters]) - 1, 1 - level / 2)
+        return math.hypot(*(quantiles * (self.stderr_seeds, self.stderr_examples)))
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Return the ends of the 95 % interval; it covers at least as much, as `seeds_estimate` says."""
-        half = stdtrit(self.seeds - 1, 1 - LEVEL / 2) * self.stderr
+        """Return the ends of the 95 % interval."""
+        half = self.half_width(LEVEL)
         return self.value - half, self.value + half
 
     @property
@@ -67,7 +88,9 @@ class Measured:
     @classmethod
     def of(cls, estimate: SeedsEstimate, seeds: int) -> "Measured":
         """Return an estimate of this many trainings."""
-        return cls(estimate.value, estimate.stderr, estimate.stderr_seeds, seeds)
+        return cls(
+            estimate.value, estimate.stderr, estimate.stderr_seeds, seeds, estimate.stderr_examples, estimate.clusters
+        )
 
 
 @dataclass(frozen=True)
@@ -78,9 +101,41 @@ class Judged:
     p: float
 
 
+class Costs(NamedTuple):
+    """Costs of the same N examples under S trainings, or differences of costs, paired over both."""
+
+    nats: Array
+    """(S, N)."""
+    sizes: NDArray[np.int64]
+    """Tokens of each example, (N,)."""
+    clusters: NDArray[np.int64]
+    """(N,)."""
+
+
 def of_costs(totals: Array, sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None) -> Measured:
     """Return the mean bits per token of costs in nats (S, N), differences say, paired over trainings and examples."""
     return Measured.of(seeds_estimate(totals, sizes, clusters).scaled(1 / math.log(2)), len(totals))
+
+
+def difference_of_means(first: Costs, second: Costs) -> Measured:
+    r"""Return the mean bits per token of costs on one source minus those on another, of the same trainings.
+
+    The sources share no cluster. Its error is that of the mean over the examples of both of
+    (N / N_1) (y - r_s1 n) on the first source and -(N / N_2) (y - r_s2 n) on the second, plus n (r_s1 - r_s2) on both,
+    with N_1, N_2 and N tokens of the sources and of both, and r_s the mean cost of a training: its mean over examples
+    is the difference of a training, and its residuals are those of the two ratios.
+    """
+    tokens = [costs.sizes.sum() for costs in (first, second)]
+    ratios = [
+        costs.nats.sum(axis=1, keepdims=True) / count for costs, count in zip((first, second), tokens, strict=True)
+    ]
+    parts = [
+        sign * sum(tokens) / count * (costs.nats - ratio * costs.sizes) + (ratios[0] - ratios[1]) * costs.sizes
+        for sign, costs, ratio, count in zip((1, -1), (first, second), ratios, tokens, strict=True)
+    ]
+    clusters = [first.clusters, first.clusters.max() + 1 + second.clusters]
+    sizes = np.concatenate([first.sizes, second.sizes])
+    return of_costs(np.concatenate(parts, axis=1), sizes, np.concatenate(clusters))
 
 
 def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | None) -> Measured:
@@ -166,11 +221,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _upper_tail(measured: Measured, end: float, sign: int) -> float:
-    """Return P(t > sign (value - end) / stderr), small if the measure is clearly above (sign 1) or below (-1) it."""
+    """Return the one-sided p-value, small if the measure is clearly above (sign 1) or below (-1) the end.
+
+    It is half the level of the interval that ends there.
+    """
     distance = sign * (measured.value - end)
-    if measured.stderr == 0:
+    if measured.half_width(LEVEL) == 0:
         return 0.0 if distance > 0 else 1.0
-    return float(stdtr(measured.seeds - 1, -distance / measured.stderr))
+    if distance == 0:
+        return 0.5
+    level = SMALLEST_P
+    if measured.half_width(level) > abs(distance):
+        level = bisect(lambda level: measured.half_width(level) - abs(distance), level, 1.0, xtol=SMALLEST_P)
+    return level / 2 if distance > 0 else 1 - level / 2
 
 
 RATIO_DIGITS = 3

@@ -20,11 +20,22 @@ from mdpipe.params.claims import (
     Region,
     VarianceConfig,
     ZeroShotDifferenceConfig,
+    ZeroShotGapConfig,
 )
 from mdpipe.pipeline import paths
 from mdpipe.reporting.markdown import Columns, format_measurement, format_number, markdown_table, round_by_error
 from mdpipe.reporting.schemas import integers, numbers, texts, to_texts
-from mdpipe.reporting.seeds import Measured, exponent, holm, judge, mean_log_ratio, of_costs, variance_ratio
+from mdpipe.reporting.seeds import (
+    Costs,
+    Measured,
+    difference_of_means,
+    exponent,
+    holm,
+    judge,
+    mean_log_ratio,
+    of_costs,
+    variance_ratio,
+)
 from mdpipe.reporting.tables import round_floats
 
 Array = NDArray[np.float64]
@@ -109,20 +120,15 @@ def claims_markdown(table: pl.DataFrame) -> str:
     return markdown_table(readable.columns, readable.rows(), is_numeric)
 
 
-class Costs(NamedTuple):
-    """Costs of the same N examples under S trainings."""
+class Evaluation(NamedTuple):
+    """Costs of a run's trainings, and of the further bounds of `evaluate.bounds`."""
 
-    nats: Array
-    """(S, N)."""
-    sizes: NDArray[np.int64]
-    """Tokens of each example, (N,)."""
-    clusters: NDArray[np.int64]
-    """(N,)."""
+    costs: Costs
     bounds: Array
     """Nats by two independent estimates of each of K further bounds, (S, N, K, 2)."""
 
 
-def read_costs(trainings: Sequence[str], source: str | None = None) -> Costs:
+def read_costs(trainings: Sequence[str], source: str | None = None) -> Evaluation:
     """Return the costs of the evaluated split, or of a source that the runs were not trained on.
 
     Raises:
@@ -130,7 +136,8 @@ def read_costs(trainings: Sequence[str], source: str | None = None) -> Costs:
     """
     stacked = np.stack([_read_evaluation(run, source) for run in trainings])
     sizes, clusters = stacked[0, :, 1:COST_COLUMNS].T.astype(np.int64)
-    return Costs(stacked[..., 0], sizes, clusters, stacked[..., COST_COLUMNS:].reshape(*stacked.shape[:2], -1, 2))
+    bounds = stacked[..., COST_COLUMNS:].reshape(*stacked.shape[:2], -1, 2)
+    return Evaluation(Costs(stacked[..., 0], sizes, clusters), bounds)
 
 
 def _read_evaluation(run: str, source: str | None) -> Array:
@@ -145,22 +152,26 @@ def _read_evaluation(run: str, source: str | None) -> Array:
 
 
 def _difference(params: Params, measure: DifferenceConfig) -> Measured:
-    return _paired(params, measure, [None])
+    return of_costs(*_differences(params, measure, [None]))
 
 
 def _zero_shot(params: Params, measure: ZeroShotDifferenceConfig) -> Measured:
-    return _paired(params, measure, params.zero_shot.sources)
+    return of_costs(*_differences(params, measure, params.zero_shot.sources))
 
 
-def _paired(params: Params, measure: PairedConfig, sources: Iterable[str | None]) -> Measured:
-    """Return the difference of two runs on all sources, None for the evaluated split; sources share no cluster."""
-    parts: list[tuple[NDArray[Any], ...]] = []
+def _zero_shot_gap(params: Params, measure: ZeroShotGapConfig) -> Measured:
+    zero_shot = _differences(params, measure, params.zero_shot.sources)
+    return difference_of_means(zero_shot, _differences(params, measure, [None]))
+
+
+def _differences(params: Params, measure: PairedConfig, sources: Iterable[str | None]) -> Costs:
+    """Return the differences of two runs on all sources, None for the evaluated split; sources share no cluster."""
+    parts: list[Costs] = []
     for source in sources:
-        costs, baseline = (read_costs(_trainings(params, run), source) for run in (measure.run, measure.baseline))
-        first = parts[-1][2].max() + 1 if parts else 0
-        parts.append((costs.nats - baseline.nats, costs.sizes, first + costs.clusters))
-    nats, sizes, clusters = (np.concatenate(part, axis=-1) for part in zip(*parts, strict=True))
-    return of_costs(nats, sizes, clusters)
+        costs, baseline = (read_costs(_trainings(params, run), source).costs for run in (measure.run, measure.baseline))
+        first = parts[-1].clusters.max() + 1 if parts else 0
+        parts.append(Costs(costs.nats - baseline.nats, costs.sizes, first + costs.clusters))
+    return Costs(*(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
 
 
 def _bound(params: Params, measure: BoundDifferenceConfig) -> Measured:
@@ -189,6 +200,7 @@ def _fid(params: Params, measure: FIDConfig) -> Measured:
 MEASURES: dict[type[MeasureConfig], Callable[[Params, Any], Measured]] = {
     DifferenceConfig: _difference,
     ZeroShotDifferenceConfig: _zero_shot,
+    ZeroShotGapConfig: _zero_shot_gap,
     BoundDifferenceConfig: _bound,
     VarianceConfig: _variance,
     ExponentConfig: _exponent,
@@ -203,8 +215,8 @@ def _trainings(params: Params, run: str) -> list[str]:
 
 def _further_bounds(params: Params, run: str, *names: str) -> tuple[Costs, list[Array]]:
     """Return the costs of a run, and the two estimates of each of these further bounds, (S, N, 2)."""
-    costs, known = read_costs(_trainings(params, run)), list(params.runs[run].evaluate.bounds)
-    return costs, [costs.bounds[:, :, known.index(name)] for name in names]
+    evaluation, known = read_costs(_trainings(params, run)), list(params.runs[run].evaluate.bounds)
+    return evaluation.costs, [evaluation.bounds[:, :, known.index(name)] for name in names]
 
 
 def _fids(params: Params, run: str, samplers: list[str]) -> Array:
@@ -236,7 +248,8 @@ def _command(params: Params, measure: Any) -> str:
     trainings = (runs[0] if len(runs) == 1 else f"{{{','.join(runs)}}}") + f"{{{','.join(suffixes)}}}"
     stages = [f"evaluate@{trainings}"]
     if isinstance(measure, ZeroShotDifferenceConfig):
-        stages = [f"zero_shot@{trainings}-{source}" for source in params.zero_shot.sources]
+        of_split = stages if isinstance(measure, ZeroShotGapConfig) else []
+        stages = [*of_split, *(f"zero_shot@{trainings}-{source}" for source in params.zero_shot.sources)]
     elif isinstance(measure, FIDConfig):
         stages = [f"measure_images@{trainings}"]
     return f"snakemake {' '.join(stages)} report"

@@ -189,9 +189,10 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     names, baselines = _paired(params, pair.run, pair.baseline)
     if len(names) > 1:
         estimate, trainings = _over_seeds(names, baselines), f"{len(names)} trainings each"
-        errors = {f"difference_{name}": error for name, error in vars(estimate).items() if name.startswith("stderr")}
+        names_of_errors = ("stderr", "stderr_evaluation", "stderr_seeds")
+        errors = {f"difference_{name}": getattr(estimate, name) for name in names_of_errors}
         return pair.model_dump() | {"difference": estimate.value, "trainings": trainings} | errors
-    costs, baseline = read_costs(names or [pair.run]), read_costs(baselines or [pair.baseline])
+    costs, baseline = (read_costs(runs).costs for runs in (names or [pair.run], baselines or [pair.baseline]))
     nats = paired_difference(costs.nats[0], baseline.nats[0], costs.sizes, costs.clusters)
     bits = nats.scaled(1 / math.log(2))
     found = {"difference": bits.value, "difference_stderr_evaluation": bits.stderr, "trainings": "one training each"}
@@ -237,14 +238,14 @@ def _compared(run: Run) -> dict[str, Any]:
 
 def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEstimate:
     """Return the bits per token of trainings, or minus those of their baselines."""
-    costs = read_costs(names)
-    nats = costs.nats - read_costs(baselines).nats if baselines else costs.nats
+    costs = read_costs(names).costs
+    nats = costs.nats - read_costs(baselines).costs.nats if baselines else costs.nats
     return seeds_estimate(nats, costs.sizes, costs.clusters).scaled(1 / math.log(2))
 
 
 def _evaluation_error(trainings: Sequence[str]) -> float:
     """Return the standard error over examples of the mean bits per token of trainings on the same examples."""
-    costs = read_costs(trainings)
+    costs = read_costs(trainings).costs
     return ratio_estimate(costs.nats.mean(0), costs.sizes, costs.clusters).scaled(1 / math.log(2)).stderr
 
 
