@@ -66,7 +66,7 @@ def test_one_training_has_no_error_over_seeds() -> None:
 
 
 @pytest.mark.parametrize("seed_effect", [0.5, 0.03, 0.0], ids=["seeds dominate", "both matter", "only examples"])
-def test_intervals_cover_what_they_state(seed_effect: float) -> None:
+def test_the_error_covers_seeds_and_examples(seed_effect: float) -> None:
     """3 seeds, 60 documents whose effect all seeds share: 95 % intervals of Student's t with 2 degrees of freedom.
 
     Of 2,000 repetitions, fewer than 93.5 % have a probability of 0.2 % where the coverage is 95 %. Where examples
