@@ -37,9 +37,7 @@ def fit_features(params: Params, name: str) -> None:
             image_features.save_split(found, folder / f"{split}.safetensors")
             counts[split] = len(chosen)
     record = {**about, "images": counts, "seed": params.seed, "split": HELD_OUT, "features": name}
-    metrics: dict[str, float] = {"num_features": about["num_features"]}
     if isinstance(network, image_features.ImageCNN):
         correct = image_features.accuracy(network, EncodedDataset.open(directory, HELD_OUT), device)
-        metrics |= {"accuracy": correct.value, "accuracy_stderr": correct.stderr}
-    write_record({key: value for key, value in record.items() if key not in metrics}, paths.record("features", name))
-    write_record(metrics, paths.metrics("features", name))
+        record |= {"accuracy": correct.value, "accuracy_stderr": correct.stderr}
+    write_record(record, paths.record("features", name), paths.metrics("features", name))

@@ -33,11 +33,8 @@ from mdpipe.stages.sampling import all_masked, classes_in_turn, sample
 
 STREAM = "image quality"
 """The stream of the samples' random numbers."""
-HEADLINE = (
-    *("fid", "fid_stderr", "fid_training", "precision", "recall"),
-    *("inception_score", "class_accuracy", "nearer_features", "nearer_pixels"),
-)
-"""The results that DVC shows as metrics: of the samples, against the held-out images if not of training."""
+METRICS = {"fid": "fid", "accuracy": "class_accuracy"}
+"""Names of the results in the metrics file, and in the first row: the samples against the held-out images."""
 SHOWN_SAMPLES, SHOWN_NEIGHBORS = 8, 3
 """Rows of the picture, and neighbors in each, by features and by pixels."""
 Nearest = dict[str, tuple[Tensor, Tensor]]
@@ -131,9 +128,8 @@ def measure_images(params: Params, run: str) -> None:
         "rows": rows,
     }
     write_record(record, paths.record("image_quality", run))
-    results = rows[0] | {"fid_training": rows[1]["fid"]}
-    shown = {name: results[name] for name in HEADLINE if results[name] is not None}
-    write_record(shown, paths.metrics("image_quality", run))
+    metrics = {name: rows[0][key] for name, key in METRICS.items() if rows[0][key] is not None}
+    write_record(metrics, paths.metrics("image_quality", run))
     save_png(_picture(samples, train, found[samples.name]), paths.neighbors(run))
 
 
