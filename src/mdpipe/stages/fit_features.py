@@ -3,7 +3,7 @@
 import torch
 
 from mdpipe.data.artifacts.files import atomic_dir, read_header, write_record
-from mdpipe.data.dataset import DatasetHeader, EncodedDataset
+from mdpipe.data.dataset import DatasetHeader, EncodedDataset, evenly_spaced
 from mdpipe.evaluation import image_features
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
@@ -32,7 +32,7 @@ def fit_features(params: Params, name: str) -> None:
         image_features.save_features(folder, network, about)
         for split in sorted(header.splits):
             dataset = EncodedDataset.open(directory, split)
-            chosen = image_features.spaced(len(dataset.tokens), config.max_images)
+            chosen = evenly_spaced(len(dataset.tokens), config.max_images)
             found = image_features.extract(network, image_features.pixels_of(dataset, chosen), device)
             image_features.save_split(found, folder / f"{split}.safetensors")
             counts[split] = len(chosen)

@@ -11,6 +11,7 @@ to hide the last bits, in which a sum may differ between machines.
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
@@ -127,6 +128,12 @@ def disk_full_errno(error: BaseException) -> int | None:
         return errno.ENOSPC
     numbers = (int(match[1] or match[2]) for match in ERRNO_IN_TEXT.finditer(str(error)))
     return next((number for number in numbers if number in DISK_FULL_ERRNOS), None)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_size(path: Path) -> int:
