@@ -51,7 +51,7 @@ def add_texts(lock: dict[str, Any]) -> None:
     lock["stages"]["new"] = {"cmd": "echo " + "word " * 40, "params": {"p": {text: [text] for text in texts}}}
 
 
-def change_numbers_only(lock: dict[str, Any]) -> None:
+def change_type_and_order(lock: dict[str, Any]) -> None:
     """Change the type of a value and the order of keys, so that the entries still compare as equal."""
     outputs = lock["stages"]["resolve"]["outs"]
     outputs[0]["size"] = float(outputs[0]["size"])
@@ -70,7 +70,7 @@ def repeat_an_object(lock: dict[str, Any]) -> None:
     [
         remove_change_and_add,
         add_texts,
-        change_numbers_only,
+        change_type_and_order,
         repeat_an_object,
         lambda lock: lock["stages"].clear(),
         lambda lock: lock.update(datasets=[{"name": "a"}]),
