@@ -14,7 +14,7 @@ help:
 	@echo "make reproduce   set up, then make every result of params.yaml: snakemake --cores all"
 	@echo "make test        set up, then run all tests"
 	@echo "make test-fast   set up, then run the tests that are not marked as slow"
-	@echo "make lint        set up, then ruff, mypy, codespell, snakefmt and snakemake --lint"
+	@echo "make lint        set up, then ruff, mypy, codespell, snakefmt, snakemake --lint and pydoclint"
 	@echo "make docs        set up, then build the documentation into site/"
 	@echo "make smoke       set up, then the smoke preset from clean clones, through both engines"
 	@echo "make schema      write the JSON Schema of params.yaml that editors use"

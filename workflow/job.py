@@ -11,13 +11,16 @@ interrupted by any other process, and can resume, is run again.
 """
 
 import fcntl
+import io
 import os
+import re
 import resource
 import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import Any, TextIO
 
 import psutil
 from dvc.cli import main as dvc
@@ -30,13 +33,20 @@ from workflow.devices import allocate_gpus
 ENGINE_PID = "MDPIPE_ENGINE_PID"
 JOBS_LOCK = Path(".mdpipe/jobs.lock")
 
+HEAD = "schema: '2.0'\nstages:\n"
+"""The beginning of dvc.lock, before the entries of its stages."""
+ENTRY = re.compile(r"^(?=  \S)", re.MULTILINE)
+"""The place before an entry of dvc.lock."""
+ANCHOR = "&id"
+"""The beginning of YAML's name for a value that occurs twice; such names are numbered over all entries."""
+
 
 def main(stage: str, gpus: int) -> int:
     """Run the stage with this many GPUs, if the machine has any; return DVC's exit status."""
     # DVC may be in the middle of anything and survives that; its command ends by itself.
     engine = int(os.environ[ENGINE_PID])
     exit_with_parent(lambda: _is_alive(engine))
-    read_lock_file_fast()
+    update_lock_file_fast()
     verify_objects(remove=True)
     stop_at_full_disk()
     received = _forward_signals()
@@ -76,13 +86,43 @@ def _forward_signals() -> list[int]:
     return received
 
 
-def read_lock_file_fast() -> None:
-    """Have DVC update dvc.lock as it reads it, by a parser in C.
+def update_lock_file_fast() -> None:
+    """Have DVC parse dvc.lock in C for an update, and keep the text of all entries that do not change.
 
-    For an update DVC parses in pure Python, which keeps comments and line breaks; a lock file has none that DVC did not
-    put there, and the bytes written are the same. In a suite of fifty stages it would take half of a job's own time.
+    DVC parses and writes all of it in pure Python, which keeps comments and line breaks; a lock file has none that DVC
+    did not put there, and the bytes written are the same. In a suite of sixty stages a job then takes 0.9 s of CPU of
+    its own in place of 1.7 s.
     """
-    _yaml.parse_yaml_for_update = _yaml.parse_yaml
+    dump = _yaml._dump
+    lock: Any = {}
+    texts: dict[str, str] = {}  # by name and content of the entry
+
+    def parse(text: str, path: str) -> Any:
+        nonlocal lock
+        lock = _yaml.parse_yaml(text, path)
+        texts.clear()
+        head, *entries = ENTRY.split(text)
+        if head == HEAD and entries and len(entries) == len(lock["stages"]):
+            texts.update(zip(map(repr, lock["stages"].items()), entries, strict=True))
+        return lock
+
+    def to_text(name: str, entry: Any) -> str:
+        if (known := texts.get(repr((name, entry)))) is not None:
+            return known
+        stream = io.StringIO()
+        dump({"stages": {name: entry}}, stream)
+        return stream.getvalue().partition("\n")[2]
+
+    def write(data: Any, stream: TextIO) -> None:
+        stages = lock.get("stages")
+        if data is lock and texts and stages and [*lock.items()] == [("schema", "2.0"), ("stages", stages)]:
+            content = HEAD + "".join(to_text(*item) for item in stages.items())
+            if ANCHOR not in content:
+                stream.write(content)
+                return
+        dump(data, stream)
+
+    _yaml.parse_yaml_for_update, _yaml._dump = parse, write
 
 
 def _is_alive(pid: int) -> bool:

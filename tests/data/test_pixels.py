@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mdpipe.data.pixels import dequantize, quantize, tile
+from mdpipe.data.pixels import dequantize, quantize, tile, to_images
 
 maxima = st.sampled_from([1, 16, 255])
 
@@ -59,6 +59,13 @@ def test_a_pixel_above_the_maximum_is_refused():
 def test_ids_that_are_no_level_are_refused(ids):
     with pytest.raises(ValueError, match="not among 4 levels"):
         dequantize(np.array(ids), 4)
+
+
+@given(images=arrays.arrays(np.uint8, st.tuples(*map(st.integers, (1, 1, 1, 1, 1), (2, 3, 4, 4, 3)))))
+def test_tokens_of_all_levels_become_the_images_they_are_from(images):
+    frames, count, *shape = images.shape
+    shown = to_images(images.reshape(frames, count, -1), 256, tuple(shape))
+    assert np.array_equal(shown, images)
 
 
 @given(

@@ -269,6 +269,51 @@ def test_every_new_name_is_a_key_of_some_config():
         assert any(config.renamed.get(old) == new and key in config.model_fields for config in CONFIGS), old
 
 
+RENAMED_VALUES = [
+    (config, key, old)
+    for config in CONFIGS
+    for key, values in config.renamed_values.items()
+    if key in config.model_fields
+    for old in values
+]
+
+
+@pytest.mark.parametrize(("config", "key", "value"), RENAMED_VALUES)
+def test_the_old_value_of_a_key_is_refused_with_the_new_one(config, key, value):
+    new = config.renamed_values[key][value]
+    assert f"{key}: {value!r} is refused: {value} is now called {new}" in problems(config, {key: value})
+    assert not any(line.startswith(f"{key}:") for line in problems(config, {key: yaml.safe_load(new)}))
+    for old_key in [old for old, name in config.renamed.items() if name == key]:
+        (line,) = [line for line in problems(config, {old_key: value}) if "unknown key" in line]
+        assert f"'{old_key}', now `{key}: {new}`" in line
+
+
+def test_every_renamed_value_belongs_to_a_key():
+    assert {(key, old) for _, key, old in RENAMED_VALUES} == {
+        *(("sample_by", "file"), ("decode_errors", "error"), ("decode_errors", "skip")),
+        *(("drop_last", "keep"), ("drop_last", "drop")),
+    }
+
+
+@pytest.mark.parametrize(
+    ("split", "line"),
+    [
+        ({"last": 5}, "unknown key 'last', now `last_documents`; allowed: last_documents"),
+        ({"chunks": 0.1}, "unknown key 'chunks', now `windows`; allowed: windows"),
+    ],
+)
+def test_the_old_form_of_a_split_is_refused_with_the_new_one(split, line):
+    key = "datasets.docs_chars.splits.test"
+    assert refused({key: split}) == f"params.yaml: {key}: {line}"
+
+
+def test_old_values_are_refused_together_with_missing_keys():
+    lines = refused({"sources.x": {"kind": "text", "sample_by": "file", "decode_errors": "skip"}}).splitlines()
+    assert [line.split(" ")[1] for line in lines] == [
+        f"sources.x.{key}:" for key in ("sample_by", "decode_errors", "path")
+    ]
+
+
 RENAMED_KINDS = [(family, old) for family in FAMILIES for old in family.renamed_kinds]
 
 

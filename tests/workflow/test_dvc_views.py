@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -23,10 +24,12 @@ MAX_COLUMNS = 60
 RESULTS_OF = {
     "train": ("final_loss",),
     "sample": ("entropy", "nfe"),
-    "evaluate": ("value", "stderr", "bits_per_byte", "perplexity"),
-    "zero_shot": ("value", "stderr", "bits_per_byte", "perplexity"),
+    "evaluate": ("value", "stderr", "bits_per_byte", "perplexity", "nfe"),
+    "zero_shot": ("value", "stderr", "bits_per_byte", "perplexity", "nfe"),
+    "features": ("accuracy",),
+    "image_quality": ("fid", "accuracy"),
 }
-"""The most results that a stage has, those of text."""
+"""The most results that the metrics files of a folder have: bounds of text, and samples of requested classes."""
 PROFILES = {"mask_share": ShareRow._fields, "position": PositionRow._fields, "calibration": CalibrationRow._fields}
 
 
@@ -44,10 +47,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for stage in RESULTS_OF:
-            pairs = [
-                f"{run}-{source}" for run in params["zero_shot"]["runs"] for source in params["zero_shot"]["sources"]
-            ]
-            for name in pairs if stage == "zero_shot" else params["runs"]:
+            for name in names(stage, params):
                 write_results(stage, name)
         for run in params["runs"]:
             paths.plot("curves", run).parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +61,14 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "Add metrics"]):
         subprocess.run([*git, *command], cwd=folder, check=True)
     return folder
+
+
+def names(stage: str, params: dict[str, Any]) -> list[str]:
+    """Return the names of a stage's metrics files."""
+    if stage == "zero_shot":
+        return [f"{run}-{source}" for run in params["zero_shot"]["runs"] for source in params["zero_shot"]["sources"]]
+    images = params["image_quality"]
+    return list({"features": images["features"], "image_quality": images["runs"]}.get(stage, params["runs"]))
 
 
 def write_results(stage: str, name: str, factor: float = 1.0) -> None:
@@ -97,6 +105,15 @@ def test_metrics_of_the_default_suite_fit_a_terminal(repo: Path) -> None:
     assert max(map(len, [heading, *rows])) <= TERMINAL_WIDTH
 
 
+def test_every_metrics_file_of_the_graph_holds_results_only() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"].values()
+    templates = [path for stage in stages for metric in stage.get("do", stage).get("metrics", []) for path in metric]
+    assert {Path(template).parent.name for template in templates} == set(RESULTS_OF)
+    for file in (ROOT / "metrics").glob("*/*.json"):
+        assert set(json.loads(file.read_bytes())) <= set(RESULTS_OF[file.parent.name]), file
+    assert {name for results in RESULTS_OF.values() for name in results} == set(RESULTS)
+
+
 def test_a_difference_lists_the_changed_run_only(changed: Path) -> None:
     differences = json.loads(show(changed, "dvc", "metrics", "diff", "--json"))
     assert {name: set(of_file) for name, of_file in differences.items()} == {
@@ -118,7 +135,7 @@ def test_a_plain_view_of_experiments_has_a_column_per_result(repo: Path) -> None
     columns = show(repo, "dvc", "exp", "show", "--csv").splitlines()[0].split(",")
     metrics = [column.rpartition(":")[2] for column in columns if column.startswith("metrics/")]
     assert set(metrics) == set(RESULTS)
-    assert len(metrics) == 10 * (1 + 2 + 4) + 6 * 4
+    assert len(metrics) == 10 * (1 + 2 + 5) + 6 * 5 + 1 + 4 * 2
 
 
 def test_plots_need_no_network(repo: Path) -> None:

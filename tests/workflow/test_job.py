@@ -4,38 +4,107 @@ import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from dvc.utils.serialize import _yaml, modify_yaml
 
 from mdpipe.processes import CPU_SECONDS_DIR
-from workflow.job import read_lock_file_fast, write_cpu_seconds
+from workflow.job import update_lock_file_fast, write_cpu_seconds
 
 LOCK_FILE = Path(__file__).parents[2] / "dvc.lock"
 
 
-@pytest.mark.slow
-def test_the_fast_way_to_update_the_lock_file_writes_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stage is taken out, another is changed, a third is new, with all kinds of values that params can have."""
+Update = Callable[[dict[str, Any]], object]
 
-    def update(name: str) -> bytes:
-        path = shutil.copy(LOCK_FILE, tmp_path / name)
-        with modify_yaml(path) as lock:
-            stages = lock["stages"]
-            del stages["report"]
-            stages["train@chars_ar"]["params"] = {
-                "params.yaml": {"a": 1e-05, "b": None, "c": ["1.0", "yes", 1.0, True]}
-            }
-            stages["new"] = {"cmd": "mdpipe new", "deps": [{"path": "x y", "md5": "0e1", "size": 3}]}
-        return Path(path).read_bytes()
+
+def remove_change_and_add(lock: dict[str, Any]) -> None:
+    """Remove an entry, change one and add one, with all kinds of values that params can have."""
+    stages = lock["stages"]
+    del stages["report"]
+    stages["train@chars_ar"]["params"] = {"params.yaml": {"a": 1e-05, "b": None, "c": ["1.0", "yes", 1.0, True]}}
+    stages["new"] = {"cmd": "mdpipe new", "deps": [{"path": "x y", "md5": "0e1", "size": 3}]}
+
+
+def add_texts(lock: dict[str, Any]) -> None:
+    """Add an entry with texts that need quotes, escapes or several lines."""
+    texts = [
+        "",
+        " a",
+        "a: b",
+        "a #b",
+        "- a",
+        "null",
+        "~",
+        "0x1",
+        "1_0",
+        "2020-01-01",
+        "\t",
+        "a\n\n b\n",
+        "'",
+        '"',
+        "é",
+        "😀",
+    ]
+    lock["stages"]["new"] = {"cmd": "echo " + "word " * 40, "params": {"p": {text: [text] for text in texts}}}
+
+
+def change_type_and_order(lock: dict[str, Any]) -> None:
+    """Change the type of a value and the order of keys, so that the entries still compare as equal."""
+    outputs = lock["stages"]["resolve"]["outs"]
+    outputs[0]["size"] = float(outputs[0]["size"])
+    outputs[1] = dict(reversed([*outputs[1].items()]))
+
+
+def repeat_an_object(lock: dict[str, Any]) -> None:
+    """Add an object twice to one entry and to another, which YAML writes with anchors."""
+    lock["stages"]["new"] = {"cmd": "a", "deps": [shared := {"path": "x"}, shared]}
+    lock["stages"]["newer"] = {"cmd": "b", "deps": [other := {"path": "y"}, other]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "change",
+    [
+        remove_change_and_add,
+        add_texts,
+        change_type_and_order,
+        repeat_an_object,
+        lambda lock: lock["stages"].clear(),
+        lambda lock: lock.update(datasets=[{"name": "a"}]),
+        lambda lock: lock.clear(),
+    ],
+)
+def test_a_fast_update_of_the_lock_file_writes_dvcs_bytes(
+    change: Update, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each change is made to the lock file, and then to what that made of it."""
+
+    def update(name: str) -> list[bytes]:
+        path, written = Path(shutil.copy(LOCK_FILE, tmp_path / name)), []
+        for one in (change, lambda lock: lock.update(schema="2.0")):
+            with modify_yaml(path) as lock:
+                one(lock)
+            written.append(path.read_bytes())
+        return written
 
     plain = update("plain")
-    monkeypatch.setattr(_yaml, "parse_yaml_for_update", _yaml.parse_yaml_for_update)  # Put back afterwards.
-    read_lock_file_fast()
-    assert update("fast") == plain != LOCK_FILE.read_bytes()
+    for name in ("parse_yaml_for_update", "_dump"):
+        monkeypatch.setattr(_yaml, name, getattr(_yaml, name))  # Restored afterwards.
+    update_lock_file_fast()
+    assert update("fast") == plain != [LOCK_FILE.read_bytes()] * 2
+
+
+def test_an_update_of_the_lock_file_writes_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dumped: list[dict[str, Any]] = []
+    monkeypatch.setattr(_yaml, "_dump", lambda data, _: dumped.append(data))
+    monkeypatch.setattr(_yaml, "parse_yaml_for_update", None)
+    update_lock_file_fast()
+    with modify_yaml(shutil.copy(LOCK_FILE, tmp_path)) as lock:
+        lock["stages"]["report"] = {"cmd": "x"}
+    assert dumped == [{"stages": {"report": {"cmd": "x"}}}]
 
 
 def test_cpu_seconds_are_those_of_finished_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ import psutil
 
 from mdpipe.benchmarks.runner import Benchmark, Result, run_alone
 from mdpipe.benchmarks.settings import DataSettings
-from mdpipe.data.artifacts.files import check_disk_space, read_json
+from mdpipe.data.artifacts.files import check_disk_space, hash_file, read_json
 from mdpipe.data.dataset import DatasetHeader, EncodedDataset, write_header
 from mdpipe.data.parallel import WORKERS
 from mdpipe.data.sources import open_source
@@ -203,9 +203,7 @@ def hash_folder(directory: Path) -> str:
     """Return a hash of the names and bytes of all files in a folder."""
     found = hashlib.sha256()
     for path in sorted(path for path in directory.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        found.update(f"{path.relative_to(directory).as_posix()} {content}\n".encode())
+        found.update(f"{path.relative_to(directory).as_posix()} {hash_file(path)}\n".encode())
     return found.hexdigest()
 
 

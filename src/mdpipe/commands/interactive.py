@@ -23,8 +23,8 @@ from torch import Tensor
 
 from mdpipe.commands.sampling_options import SamplingOptions
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.data.pixels import dequantize, quantize
-from mdpipe.data.tokenizers import Span, Tokenizer, decode_for_people, load_tokenizer
+from mdpipe.data.pixels import quantize, to_images
+from mdpipe.data.tokenizers import Span, Tokenizer, decode_samples, load_tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
@@ -42,12 +42,6 @@ MASK = re.compile(r"\[MASK(?::(\d{1,6}))?\]", re.ASCII)
 """`[MASK:12]` is twelve masked tokens, `[MASK]` as many as --mask-length says."""
 ALMOST_MASK = re.compile(r"\[\s*(?:mask|gap)\s*(?:[:=][^\]]*|\d*\s*)\]", re.IGNORECASE)
 """Anything that looks like a mask, including its old form `[gap:12]`."""
-
-COLUMNS = 8
-"""Images per row of a sheet."""
-
-SHOWN_EDGE = 64
-"""Images of a sheet are enlarged to about this many pixels."""
 
 SHEETS, ARRAYS = (".png", ".jpg", ".jpeg", ".webp"), (".npy", ".npz")
 SUFFIXES = {"texts": (".txt", ".jsonl"), "rows": (".jsonl", ".csv"), "images": SHEETS + ARRAYS}
@@ -151,8 +145,7 @@ def write_texts(tokenizer: Tokenizer, tokens: Tensor, out: str | None) -> None:
 
     Where a document ends is shown to people, and not in JSON lines, which have the text that is scored.
     """
-    shown = [decode_for_people(tokenizer, row) for row in tokens.numpy()]
-    numbered = "".join(f"--- sample {number} ---\n{text}\n" for number, text in enumerate(shown, start=1))
+    numbered = "".join(decode_samples(tokenizer, tokens.numpy()))
     if out is None:
         sys.stdout.write(numbered)
         return
@@ -167,9 +160,10 @@ def write_images(model: TrainedModel, tokens: Tensor, out: str, known: Tensor | 
 
     A sheet begins with the image that they fill, `known` (1, H W C).
     """
-    from mdpipe.reporting.images import image_grid, save_image  # Pillow, which a machine that samples text may lack.
+    from mdpipe.reporting.images import contact_sheet, save_image  # Pillow, which a machine that samples text may lack.
 
-    path, images = Path(out), _pixels(model, tokens)
+    path, levels = Path(out), model.objective.vocab_size
+    images = to_images(tokens.numpy(), levels, model.shape)
     if _is_folder(out):
         digits = max(DIGITS, len(str(len(images))))
         files = [path / f"{model.name}-{number:0{digits}d}.png" for number in range(1, len(images) + 1)]
@@ -184,14 +178,9 @@ def write_images(model: TrainedModel, tokens: Tensor, out: str, known: Tensor | 
         np.save(file, images, allow_pickle=False) if suffix == ".npy" else np.savez(file, images=images)
         atomic_write(path, file.getvalue())
     else:
-        shown = images if known is None else np.concatenate([_pixels(model, known), images])
-        save_image(np.asarray(image_grid(shown, COLUMNS, max(1, SHOWN_EDGE // model.shape[0]))), path)
+        shown = tokens if known is None else torch.cat([known, tokens])
+        save_image(np.asarray(contact_sheet(to_images(shown.numpy(), levels, model.shape))), path)
     sys.stdout.write(f"{out}\n")
-
-
-def _pixels(model: TrainedModel, tokens: Tensor) -> NDArray[np.uint8]:
-    """Return images as uint8 (N, H, W, C)."""
-    return dequantize(tokens.numpy(), model.objective.vocab_size).reshape(-1, *model.shape)
 
 
 def _is_folder(out: str) -> bool:

@@ -33,6 +33,11 @@ BLOCKS = 20
 """Blocks of examples whose differences give the standard error of data that are mostly one document or image."""
 
 
+def evenly_spaced(count: int, most: int) -> NDArray[np.int64]:
+    """Return at most `most` of the indices 0 to count - 1, evenly spaced from the first to the last."""
+    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+
+
 def token_dtype(vocab_size: int) -> DTypeLike:
     """Return the smallest unsigned type that holds every id."""
     return np.min_scalar_type(vocab_size - 1)

@@ -37,6 +37,17 @@ def dequantize(ids: NDArray[np.integer], levels: int) -> NDArray[np.uint8]:
     return np.take(table.astype(np.uint8), ids)
 
 
+def to_images(ids: NDArray[np.integer], levels: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """Return tokens as images for display.
+
+    Shapes: ids (..., H * W * C), shape (H, W, C); result (..., H, W, C).
+
+    Raises:
+        ValueError: an id is no level.
+    """
+    return dequantize(ids, levels).reshape(*ids.shape[:-1], *shape)
+
+
 def tile(images: NDArray[np.uint8], size: int, stride: int) -> NDArray[np.uint8]:
     """Return all size x size tiles whose corners are `stride` apart, image by image, row by row.
 

@@ -6,7 +6,6 @@ quarter turns an image was rotated (RotNet, Gidaris, Singh and Komodakis 2018, a
 Shapes: B images, H x W pixels, C channels, D features, K classes, N images of a split.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +21,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mdpipe.data.artifacts.files import Header, read_header, write_json
+from mdpipe.data.artifacts.files import Header, hash_file, read_header, write_json
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.pixels import dequantize
+from mdpipe.data.pixels import to_images
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
 from mdpipe.evaluation.image_features_inception import NUM_FEATURES, Inception, load_inception
 from mdpipe.networks.base import load_weights
@@ -86,12 +85,7 @@ def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, nn.
 
 def pixels_of(dataset: EncodedDataset, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return some images of a split, (B, H, W, C)."""
-    return to_pixels(np.asarray(dataset.tokens[chosen]), dataset.vocab_size, dataset.shape)
-
-
-def to_pixels(tokens: NDArray[np.integer], levels: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Return tokens (B, H * W * C) as images (B, H, W, C)."""
-    return dequantize(tokens, levels).reshape(-1, *shape)
+    return to_images(np.asarray(dataset.tokens[chosen]), dataset.vocab_size, dataset.shape)
 
 
 def rotate(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,11 +171,6 @@ def extract(network: nn.Module, pixels: NDArray[np.uint8], device: torch.device)
     return Features(*(torch.cat([part[at].float().cpu() for part in parts]) for at in (0, 1)))
 
 
-def spaced(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most `most` of `count` indices, evenly spaced."""
-    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
-
-
 def build_features(
     config: FeatureNetworkConfig, dataset: EncodedDataset, seed: int, device: torch.device
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -215,8 +204,7 @@ def build_features(
 def save_features(folder: Path, network: nn.Module, about: dict[str, Any]) -> None:
     """Write model.safetensors and features.json."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, folder / WEIGHTS)
-    digest = hashlib.sha256((folder / WEIGHTS).read_bytes()).hexdigest()
-    write_json(folder / HEADER, {**about, "sha256": digest})
+    write_json(folder / HEADER, {**about, "sha256": hash_file(folder / WEIGHTS)})
 
 
 def save_split(features: Features, path: Path) -> None:

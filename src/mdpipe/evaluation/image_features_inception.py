@@ -9,7 +9,6 @@ as in TensorFlow 1, and there are 1008 classes.
 Shapes: B images, H x W pixels, C channels.
 """
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -20,6 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from mdpipe.data.artifacts.files import hash_file
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 EDGE = 299
@@ -247,9 +248,7 @@ def load_inception(path: Path, sha256: str) -> Inception:
     source = f"the network of the FID paper is {URL} with SHA-256 6726825d...29b2 (`sha256` has all of it)"
     if not path.is_file():
         raise ValueError(f"`path` of the feature network: {path} is missing; {source}")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != sha256:
+    if (digest := hash_file(path)) != sha256:
         raise ValueError(f"{path} has the SHA-256 {digest}, and `sha256` of the feature network is {sha256}; {source}")
     network = Inception()
     try:

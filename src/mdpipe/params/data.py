@@ -112,6 +112,7 @@ class SplitMapping(Config):
 class LastDocuments(SplitMapping):
     """The last documents or images of the source."""
 
+    renamed: ClassVar[dict[str, str]] = {"last": "last_documents"}
     last_documents: Positive
     """Number of documents or images."""
 
@@ -128,6 +129,7 @@ class Windows(SplitMapping):
     sides: use it to compare with that number, not for a new one.
     """
 
+    renamed: ClassVar[dict[str, str]] = {"chunks": "windows"}
     windows: Fraction
     """Fraction of the windows."""
 
@@ -158,7 +160,7 @@ def _parse_split(value: Any) -> "SplitSpec | None":
             raise refused(FRACTION_RULE + (count if value >= 1 and value % 1 == 0 else ""))
         case dict():
             for form in (LastDocuments, LastCharacters, Windows):
-                if [*value] == [*form.model_fields]:
+                if [form.renamed.get(key, key) for key in value] == [*form.model_fields]:
                     return form.model_validate(value)
     raise refused(SPLIT_RULE)
 
@@ -194,10 +196,8 @@ class Splits(Config):
         """Yield that the two splits leave nothing to train on, or contradict each other."""
         validation, test = pair = self.resolve(()).values()
         if sum(spec for spec in pair if isinstance(spec, float)) >= 1:
-            yield (
-                ("validation",),
-                f"validation and test together leave nothing to train on (test is {test}); lower them",
-            )
+            rule = f"validation and test together leave nothing to train on (test is {test}); lower them"
+            yield ("validation",), rule
         elif sum(spec.windows for spec in pair if isinstance(spec, Windows)) >= 1:
             yield ("validation",), "the windows of validation and test leave nothing to train on; lower them"
         elif LastDocuments in (forms := [type(spec) for spec in pair]) and LastCharacters in forms:
@@ -230,6 +230,7 @@ class Packing(Config):
         "block_ends": "wrap_with_eos",
         "remainder": "drop_last",
     }
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {"drop_last": {"keep": "false", "drop": "true"}}
 
     @model_validator(mode="wrap")
     @classmethod
@@ -364,10 +365,8 @@ class TextDataset(Dataset):
     def broken_rules(self) -> BrokenRules:
         """Yield that training reads documents in one stream."""
         if self.packing.separate_documents:
-            yield (
-                ("packing", "separate_documents"),
-                "separate documents are a protocol of zero_shot.sources; use stream",
-            )
+            rule = "separate documents are a protocol of zero_shot.sources; use stream"
+            yield ("packing", "separate_documents"), rule
 
 
 class ImageDataset(Dataset):

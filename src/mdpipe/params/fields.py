@@ -93,4 +93,9 @@ Files = Annotated[
     Annotated[Within, Tag("a text")] | Annotated[dict[str, Within], Field(min_length=1), Tag("a mapping")],
     by_form("must be text, or a mapping of the source's own splits to texts, such as {train: a, test: b}"),
 ]
+Pattern = Annotated[
+    Files,
+    Field(description="Which files of the folder are read, as a glob, or a mapping of split names to globs."),
+]
+"""For example `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
 NameList = Annotated[list[str], Field(min_length=1)]

@@ -42,6 +42,8 @@ class Config(BaseModel):
 
     renamed: ClassVar[dict[str, str]] = {}
     """New names of keys, by their names in earlier versions; new names that the class does not have are ignored."""
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {}
+    """New values of keys, as YAML has them, by their values in earlier versions."""
 
     # No `use_attribute_docstrings`: parsing all classes would take a quarter of the start-up time of every command.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
@@ -79,20 +81,32 @@ class Config(BaseModel):
             if field.is_required() and key not in data
         }
         known = missing | {key: value for key, value in data.items() if key in cls.model_fields}
-        unknown = [key for key in data if key not in known]
-        if not unknown:
+        unknown = {key: value for key, value in data.items() if key not in known}
+        problems: list[tuple[Keys, Any, PydanticCustomError]] = [
+            ((key,), value, refused(f"{value} is now called {new}"))
+            for key, value in known.items()
+            if (new := cls._new_value(key, value))
+        ]
+        if unknown:
+            problems.insert(0, ((), data, refused(cls._unknown_message(unknown), "unknown_keys")))
+        if not problems:
             return cast("Config", handler(known))
-        problems: list[tuple[Keys, Any, PydanticCustomError]]
-        problems = [((), data, refused(cls._unknown_message(unknown), "unknown_keys"))]
+        reported = [keys for keys, _, _ in problems]
         try:
             handler(known)
         except ValidationError as error:
             problems += [
                 (found["loc"], found["input"], refused(found["msg"], found["type"], found.get("ctx", {})))
                 for found in error.errors()
-                if found["input"] not in missing.values()  # The unknown key may be its misspelling.
+                if found["loc"] not in reported
+                and not (unknown and found["input"] in missing.values())  # The unknown key may be its misspelling.
             ]
         raise errors_at(problems)
+
+    @classmethod
+    def _new_value(cls, key: str, value: Any) -> str | None:
+        """Return what a value of an earlier version is called now, or None if it has its name."""
+        return cls.renamed_values.get(key, {}).get(value) if isinstance(value, str) else None
 
     @classmethod
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
@@ -126,8 +140,11 @@ class Config(BaseModel):
         return value
 
     @classmethod
-    def _unknown_message(cls, unknown: list[Any]) -> str:
+    def _unknown_message(cls, unknown: dict[Any, Any]) -> str:
         new = {old: name for old, name in cls.renamed.items() if name.partition(":")[0] in cls.model_fields}
+        for old, name in new.items():
+            if value := cls._new_value(name, unknown.get(old)):
+                new[old] = f"{name}: {value}"
         keys = [
             f"{key!r}, now `{new[key]}`" if key in new else f"{key!r}{did_you_mean(str(key), cls.model_fields)}"
             for key in unknown

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, Tag
 from mdpipe.file_formats import ending, refusal
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.errors import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN, BrokenRules
-from mdpipe.params.fields import Distinct, Files, NameList, Positive, WatchedPath, by_form
+from mdpipe.params.fields import Distinct, Files, NameList, Pattern, Positive, WatchedPath, by_form
 from mdpipe.params.kinds import Config, KindConfig
 
 if TYPE_CHECKING:
@@ -44,13 +44,6 @@ def _is_in_the_catalog(name: str) -> str:
     return name
 
 
-Pattern = Annotated[
-    Files,
-    Field(description="Which files of the folder are read, as a glob, or a mapping of split names to globs."),
-]
-"""For example `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
-
-
 def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
     """Return the globs or files by the name of their split, which is None for a source without splits."""
     return {None: files} if isinstance(files, str) else dict(files.items())
@@ -71,6 +64,10 @@ class Source(KindConfig):
         "empty_rows": "empty_documents",
         "image": "image_column",
         "label": "label_column",
+    }
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {
+        "sample_by": {"file": "document"},
+        "decode_errors": {"error": "strict", "skip": "ignore"},
     }
     renamed_kinds: ClassVar[dict[str, str]] = {
         "hub": "huggingface",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 import mdpipe
+from mdpipe.data.artifacts.files import hash_file
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import fill_template, require_unchanged_inputs
@@ -77,8 +78,7 @@ def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = (), scope
     _require_listed_imports(modules, root)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for path in (*modules, *files):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(hash_file(path)))
     require_unchanged_inputs()
     return digest.hexdigest()[: paths.HASH_DIGITS]
 

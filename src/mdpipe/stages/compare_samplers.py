@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mdpipe.data.artifacts.files import write_csv
-from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.dataset import EncodedDataset, evenly_spaced
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.diffusion.denoiser import TokenSampler
 from mdpipe.diffusion.objectives.baselines import Autoregressive
@@ -117,7 +117,7 @@ def compare_samplers(params: Params, run: str) -> None:
     held_out, clusters = np.concatenate([tokens for _, tokens in windows]), dataset.clusters[1][indices]
     classes = classes_in_turn(model, suite.count)
     of_data = None if classes is None else torch.from_numpy(dataset.require_labels()[indices])
-    spaced = held_out[np.linspace(0, len(held_out) - 1, min(suite.count, len(held_out))).astype(np.int64)]
+    spaced = held_out[evenly_spaced(len(held_out), suite.count)]
     is_text = model.modality == "text"
     compared_with = spaced if is_text else None
     if is_text and (reason := quality.why_no_mauve(len(spaced))):

@@ -3,7 +3,7 @@
 import torch
 
 from mdpipe.data.artifacts.files import atomic_dir, read_header, write_record
-from mdpipe.data.dataset import DatasetHeader, EncodedDataset
+from mdpipe.data.dataset import DatasetHeader, EncodedDataset, evenly_spaced
 from mdpipe.evaluation import image_features
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
@@ -32,14 +32,12 @@ def fit_features(params: Params, name: str) -> None:
         image_features.save_features(folder, network, about)
         for split in sorted(header.splits):
             dataset = EncodedDataset.open(directory, split)
-            chosen = image_features.spaced(len(dataset.tokens), config.max_images)
+            chosen = evenly_spaced(len(dataset.tokens), config.max_images)
             found = image_features.extract(network, image_features.pixels_of(dataset, chosen), device)
             image_features.save_split(found, folder / f"{split}.safetensors")
             counts[split] = len(chosen)
     record = {**about, "images": counts, "seed": params.seed, "split": HELD_OUT, "features": name}
-    metrics: dict[str, float] = {"num_features": about["num_features"]}
     if isinstance(network, image_features.ImageCNN):
         correct = image_features.accuracy(network, EncodedDataset.open(directory, HELD_OUT), device)
-        metrics |= {"accuracy": correct.value, "accuracy_stderr": correct.stderr}
-    write_record({key: value for key, value in record.items() if key not in metrics}, paths.record("features", name))
-    write_record(metrics, paths.metrics("features", name))
+        record |= {"accuracy": correct.value, "accuracy_stderr": correct.stderr}
+    write_record(record, paths.record("features", name), paths.metrics("features", name))

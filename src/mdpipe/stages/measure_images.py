@@ -20,7 +20,8 @@ from torch import Tensor
 
 from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.artifacts.files import write_record
-from mdpipe.data.dataset import EncodedDataset
+from mdpipe.data.dataset import EncodedDataset, evenly_spaced
+from mdpipe.data.pixels import to_images
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation import image_features, image_quality
 from mdpipe.networks.runtime import configure_runtime
@@ -33,11 +34,8 @@ from mdpipe.stages.sampling import all_masked, classes_in_turn, sample
 
 STREAM = "image quality"
 """The stream of the samples' random numbers."""
-HEADLINE = (
-    *("fid", "fid_stderr", "fid_training", "precision", "recall"),
-    *("inception_score", "class_accuracy", "nearer_features", "nearer_pixels"),
-)
-"""The results that DVC shows as metrics: of the samples, against the held-out images if not of training."""
+METRICS = {"fid": "fid", "accuracy": "class_accuracy"}
+"""Names of the results in the metrics file, and in the first row: the samples against the held-out images."""
 SHOWN_SAMPLES, SHOWN_NEIGHBORS = 8, 3
 """Rows of the picture, and neighbors in each, by features and by pixels."""
 Nearest = dict[str, tuple[Tensor, Tensor]]
@@ -60,7 +58,7 @@ class ImageSet:
 
     def subset(self, most: int) -> "ImageSet":
         """Return at most `most` of the images, evenly spaced."""
-        at = image_features.spaced(len(self.pixels), most)
+        at = evenly_spaced(len(self.pixels), most)
         labels = None if self.labels is None else self.labels[at]
         return ImageSet(self.name, self.pixels[at], self.features[at], self.logits[at], labels)
 
@@ -97,7 +95,7 @@ def measure_images(params: Params, run: str) -> None:
     unigram = open_array(encoded / "unigram.npy", f"run `dvc repro encode@{measured.dataset}` again")
 
     def image_set(name: str, ids: NDArray[np.int64], labels: Tensor | None) -> ImageSet:
-        pixels = image_features.to_pixels(ids, model.objective.vocab_size, model.shape)
+        pixels = to_images(ids, model.objective.vocab_size, model.shape)
         found = image_features.extract(network, pixels, device)
         return ImageSet(name, pixels, found.features, found.logits, labels)
 
@@ -131,9 +129,8 @@ def measure_images(params: Params, run: str) -> None:
         "rows": rows,
     }
     write_record(record, paths.record("image_quality", run))
-    results = rows[0] | {"fid_training": rows[1]["fid"]}
-    shown = {name: results[name] for name in HEADLINE if results[name] is not None}
-    write_record(shown, paths.metrics("image_quality", run))
+    metrics = {name: rows[0][key] for name, key in METRICS.items() if rows[0][key] is not None}
+    write_record(metrics, paths.metrics("image_quality", run))
     save_png(_picture(samples, train, found[samples.name]), paths.neighbors(run))
 
 
@@ -142,7 +139,7 @@ def _load_real(
 ) -> ImageSet:
     """Return the images of a split whose features `fit_features` computed."""
     found = image_features.load_split(folder / f"{dataset.split}.safetensors", header, hint)
-    chosen = image_features.spaced(len(dataset.tokens), len(found.features))
+    chosen = evenly_spaced(len(dataset.tokens), len(found.features))
     labels = None
     if dataset.labels is not None and header.task == "classes":
         labels = torch.from_numpy(np.array(dataset.labels[chosen]))
@@ -213,7 +210,7 @@ def _row(images: ImageSet, reference: ImageSet, found: dict[str, Nearest], task:
 def _picture(samples: ImageSet, train: ImageSet, found: Nearest) -> Image.Image:
     """Return samples, from the nearest to a training image to the farthest, and their nearest training images."""
     order = found["pixels"][0][:, 0].argsort().numpy()
-    shown = order[image_features.spaced(len(order), SHOWN_SAMPLES)]
+    shown = order[evenly_spaced(len(order), SHOWN_SAMPLES)]
     neighbors = [
         Neighbors(f"by {kind}", train.pixels[indices[shown].numpy()], distances[shown].tolist())
         for kind, (distances, indices) in found.items()

@@ -15,8 +15,8 @@ import polars as pl
 import yaml
 
 from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json, read_record
-from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.pixels import dequantize
+from mdpipe.data.dataset import EncodedDataset, evenly_spaced
+from mdpipe.data.pixels import to_images
 from mdpipe.evaluation.estimate import SeedsEstimate, paired_difference, ratio_estimate, seeds_estimate
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params
 from mdpipe.params.data import modality_of
@@ -315,10 +315,12 @@ def _gallery(params: Params, run: str) -> SampleGallery:
     if sheet.exists():
         real = EncodedDataset.open(paths.encoded(settings.dataset), settings.evaluate.split)
         count, classes = min(settings.sample.count, len(real.tokens)), real.classes if settings.class_cond else 0
-        spread = np.linspace(0, len(real.tokens) - 1, count).astype(np.int64)
-        shown = class_by_class(np.asarray(real.labels[:]), count) if classes and real.labels is not None else spread
+        if classes and real.labels is not None:
+            shown = class_by_class(np.asarray(real.labels[:]), count)
+        else:
+            shown = evenly_spaced(len(real.tokens), count)
         class_names = real.class_names or tuple(map(str, range(real.classes)))
-        pixels = dequantize(np.asarray(real.tokens[shown]), real.vocab_size).reshape(-1, *real.shape)
+        pixels = to_images(np.asarray(real.tokens[shown]), real.vocab_size, real.shape)
         labels = [] if real.labels is None else [class_names[label] for label in real.labels[shown]]
         columns = sheet_columns(classes)
         grid = encode_png(contact_sheet(pixels, columns))

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from mdpipe.data.artifacts.files import atomic_dir, write_csv, write_json, write_record
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.data.pixels import dequantize
-from mdpipe.data.tokenizers import decode_for_people, load_tokenizer
+from mdpipe.data.pixels import to_images
+from mdpipe.data.tokenizers import decode_for_people, decode_samples, load_tokenizer
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.runtime import configure_runtime
@@ -92,9 +92,7 @@ def sample(params: Params, run: str) -> None:
 
 def _write_texts(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
     tokenizer = load_tokenizer(model.directory)
-    texts = [decode_for_people(tokenizer, row) for row in tokens]
-    numbered = [f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1)]
-    (folder / "samples.txt").write_text("\n".join(numbered), encoding="utf-8")
+    (folder / "samples.txt").write_text("\n".join(decode_samples(tokenizer, tokens)), encoding="utf-8")
     shown = (decode_for_people(tokenizer, np.array([token])) for token in range(tokenizer.vocab_size))
     symbols = [*shown, None]  # the mask comes last
     moments = [[[symbols[token] for token in row] for row in frame] for frame in frames[:, :ANIMATED_TEXTS]]
@@ -104,14 +102,12 @@ def _write_texts(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], f
 def _write_images(folder: Path, model: TrainedModel, tokens: NDArray[np.int64], frames: NDArray[np.int64]) -> None:
     levels, columns = model.objective.vocab_size, sheet_columns(model.num_classes)
     scale = max(1, SHOWN_EDGE // model.shape[0])
-    images = dequantize(tokens, levels).reshape(-1, *model.shape)
-    save_png(contact_sheet(images, columns), folder / "samples.png")
+    save_png(contact_sheet(to_images(tokens, levels, model.shape), columns), folder / "samples.png")
     whole_rows = max(1, frames.shape[1] // columns) * columns
     frames = frames[:, :whole_rows]
     masked = frames == levels
-    known = dequantize(np.where(masked, 0, frames), levels)
-    shape = (*frames.shape[:2], *model.shape)
-    gif = image_unmasking_gif(known.reshape(shape), masked.reshape(shape), columns, scale)
+    known = to_images(np.where(masked, 0, frames), levels, model.shape)
+    gif = image_unmasking_gif(known, masked.reshape(known.shape), columns, scale)
     (folder / "unmasking.gif").write_bytes(gif)
 
 
@@ -146,9 +142,9 @@ def _write_infilling(folder: Path, model: TrainedModel, params: Params, run: str
     rows = np.concatenate([original, original, filled])
     masked = np.zeros(rows.shape, dtype=np.bool_)
     masked[len(original) : 2 * len(original)] = is_masked
-    shape, scale = (-1, *model.shape), max(1, SHOWN_EDGE // model.shape[0])
-    images = hatch_masked(dequantize(rows, model.objective.vocab_size).reshape(shape), masked.reshape(shape), scale)
-    save_png(compose(images, len(original)), folder / paths.INFILLED_IMAGES)
+    images, scale = to_images(rows, model.objective.vocab_size, model.shape), max(1, SHOWN_EDGE // model.shape[0])
+    hatched = hatch_masked(images, masked.reshape(images.shape), scale)
+    save_png(compose(hatched, len(original)), folder / paths.INFILLED_IMAGES)
 
 
 def _write_exponents(path: Path, model: TrainedModel, exponents: list[float]) -> None:

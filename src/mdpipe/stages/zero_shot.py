@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mdpipe.data.artifacts.files import RESULTS, write_record
+from mdpipe.data.artifacts.files import RESULTS, hash_file, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
@@ -76,6 +76,5 @@ def _content_hash(raw: Path) -> str:
     """Return the SHA-256 of the SHA-256 of each shard of documents, which depends on no tokenizer and no protocol."""
     content = hashlib.sha256()
     for shard in sorted(raw.glob("documents-*.jsonl")):
-        with shard.open("rb") as file:
-            content.update(hashlib.file_digest(file, "sha256").digest())
+        content.update(bytes.fromhex(hash_file(shard)))
     return content.hexdigest()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdpipe.data.dataset import EncodedDataset, token_dtype
+from mdpipe.data.dataset import EncodedDataset, evenly_spaced, token_dtype
 
 reuse_the_dataset = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
@@ -19,6 +19,14 @@ reuse_the_dataset = settings(suppress_health_check=[HealthCheck.function_scoped_
 )
 def test_tokens_take_the_smallest_type_that_fits(vocabulary, dtype):
     assert token_dtype(vocabulary) == np.dtype(dtype)
+
+
+@given(count=st.integers(1, 1000), most=st.integers(1, 1000))
+def test_evenly_spaced_indices_differ_and_begin_with_the_first(count, most):
+    indices = evenly_spaced(count, most)
+    assert len(set(indices.tolist())) == min(count, most)
+    assert indices[0] == 0 and indices[-1] == (count - 1 if most > 1 else 0)
+    assert len(indices) < 3 or np.ptp(np.diff(indices)) <= 1
 
 
 @reuse_the_dataset

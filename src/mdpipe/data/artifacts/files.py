@@ -2,8 +2,8 @@
 
 The record of a stage has results and what describes them: names, units, settings, counts and details. The results go
 into a metrics file of DVC, which git tracks; everything else goes into a second file, a cached output of DVC. DVC shows
-every key of a metrics file as a column, so metrics files have only the headline results, under the same names in every
-stage.
+every key of a metrics file as a column, so metrics files have only the headline results, `RESULTS`, under the same
+names in every stage.
 
 Floats of records and tables have six significant digits: far finer than any reported standard error, and coarse enough
 to hide the last bits, in which a sum may differ between machines.
@@ -11,6 +11,7 @@ to hide the last bits, in which a sum may differ between machines.
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import math
@@ -36,7 +37,7 @@ NUMPY_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 
 SIGNIFICANT_DIGITS = 6
 
-RESULTS = ("value", "stderr", "bits_per_byte", "perplexity", "final_loss", "entropy", "nfe")
+RESULTS = ("value", "stderr", "bits_per_byte", "perplexity", "final_loss", "entropy", "nfe", "fid", "accuracy")
 """The fields of a record that go into its metrics file."""
 
 
@@ -127,6 +128,12 @@ def disk_full_errno(error: BaseException) -> int | None:
         return errno.ENOSPC
     numbers = (int(match[1] or match[2]) for match in ERRNO_IN_TEXT.finditer(str(error)))
     return next((number for number in numbers if number in DISK_FULL_ERRNOS), None)
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def folder_size(path: Path) -> int:

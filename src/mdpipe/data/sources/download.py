@@ -21,7 +21,7 @@ import urllib3
 from filelock import FileLock
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
-from mdpipe.data.artifacts.files import check_disk_space, explain_disk_full
+from mdpipe.data.artifacts.files import check_disk_space, explain_disk_full, hash_file
 from mdpipe.data.sources.files import BLOCK, BROKEN_ZIP, SourceFile, refuse_bomb, refuse_concatenated
 from mdpipe.data.sources.text import text_shards
 from mdpipe.data.sources.writer import SourceShard
@@ -118,7 +118,7 @@ def download(url: str, sha256: str | None, folder: Path, *, progress: Report | N
             if not file.exists():
                 _download(url, sha256, file, progress)
                 return file
-    if sha256 is not None and (found := _sha256(file)) != sha256.lower():
+    if sha256 is not None and (found := hash_file(file)) != sha256.lower():
         raise ValueError(
             f"{file} has SHA-256 {found} where {sha256.lower()} is expected; delete it, or correct sources.*.sha256"
         )
@@ -152,7 +152,7 @@ def _download(url: str, sha256: str | None, file: Path, progress: Report | None)
             f"{without_secrets(address)} cannot be downloaded ({reason(error)}); correct the source's URL, or put the"
             f" file at {file.absolute()} by hand"
         ) from None
-    if sha256 is not None and (found := _sha256(partial)) != sha256.lower():
+    if sha256 is not None and (found := hash_file(partial)) != sha256.lower():
         _forget(partial)
         raise ValueError(
             f"{without_secrets(address)} has SHA-256 {found} where {sha256.lower()} is expected; what was downloaded is"
@@ -267,11 +267,6 @@ def _split(address: str) -> SplitResult:
         raise ValueError(
             f"{without_secrets(address)} is no URL ({reason(error)}); correct the source's URL or {MIRROR}"
         ) from None
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def extract_member(archive: Path, member: str, folder: Path) -> Path:

@@ -287,6 +287,12 @@ def decode_for_people(tokenizer: Tokenizer, ids: NDArray[np.integer]) -> str:
     return f"\n{END_OF_DOCUMENT}\n".join(texts)
 
 
+def decode_samples(tokenizer: Tokenizer, ids: NDArray[np.integer]) -> list[str]:
+    """Return the texts of samples (N, L) for people, each below a heading with its number."""
+    texts = (decode_for_people(tokenizer, row) for row in ids)
+    return [f"--- sample {number} ---\n{text}\n" for number, text in enumerate(texts, start=1)]
+
+
 def load_tokenizer(directory: Path) -> Tokenizer:
     """Read a tokenizer that was saved in a folder.
 
