@@ -13,7 +13,7 @@ if ! grep -q 'Specify a conda environment' <<<"$found"; then
     exit 1
 fi
 if grep -E '^    \* ' <<<"$found" | grep -vE "$accepted"; then
-    echo "snakemake --lint names what is to be mended above; without the filter of workflow/lint.sh it says where"
+    echo "snakemake --lint reports the problems above; without the filter of workflow/lint.sh it says where"
     exit 1
 fi
 
@@ -22,6 +22,6 @@ fi
 accepted='DOC101|DOC201|DOC402|DOC103((?!in the docstring but not).)*$'
 found=$(pydoclint --quiet --show-filenames-in-every-violation-message=true src 2>&1 || true)
 if grep -vP "^\s*$|$accepted" <<<"$found"; then
-    echo "pydoclint names what is to be mended above"
+    echo "pydoclint reports the problems above"
     exit 1
 fi

@@ -1,4 +1,4 @@
-"""The command line: one command a stage, and what a person runs by hand.
+"""The command line: one command per stage, and the commands that users run themselves.
 
 A stage's module is imported when its command runs, so that light stages do not wait for torch.
 """
@@ -66,7 +66,7 @@ Out = Annotated[
     str | None,  # No Path, which would lose the slash at the end of a folder
     typer.Option(
         metavar="PATH",
-        help="Where to write. Texts: .txt, or .jsonl with a text per line; printed by default. Images: .png, .jpg or"
+        help="File to write. Texts: .txt, or .jsonl with a text per line; printed by default. Images: .png, .jpg or"
         " .webp, a sheet of all, enlarged; .npy or .npz (key images), uint8 (N, H, W, C); a folder, with / at its end,"
         " a PNG each at its own size; RUN.png by default.",
     ),
@@ -97,7 +97,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "report": ("Collect the tables and write the page.",),
 }
-"""Of each stage, what its command does, and the sections of params.yaml whose keys are its arguments."""
+"""Help of each stage's command, and the sections of params.yaml whose keys are its arguments."""
 ARGUMENTS: dict[str, Any] = {
     "sources": Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sources` in params.yaml.")],
     "datasets": Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")],
@@ -282,7 +282,7 @@ def score(
     ],
     out: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Where to write: .jsonl or .csv; JSON lines are printed by default."),
+        typer.Option(metavar="PATH", help="File to write: .jsonl or .csv; JSON lines are printed by default."),
     ] = None,
     num_mc_samples: Annotated[int, typer.Option(min=2, help="Monte Carlo samples of a continuation, even.")] = 32,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples in a network call.")] = 64,

@@ -181,7 +181,7 @@ def compare_traces(found: Trace, reference: Trace, tolerance: dict[str, float]) 
     """Return the relative differences and their tolerances.
 
     Raises:
-        ValueError: a difference is larger than its tolerance, or not finite; the message has all of them.
+        ValueError: A difference is larger than its tolerance, or not finite; the message has all of them.
     """
     (losses, gradients), (expected_losses, expected) = found, reference
     expected_loss = torch.tensor(expected_losses, dtype=torch.float64)

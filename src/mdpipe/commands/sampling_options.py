@@ -86,7 +86,7 @@ class SamplingOptions:
         sampler of this kind in the comparison of samplers, else from the defaults.
 
         Raises:
-            ValueError: the sampler does not exist or does not fit the objective, a setting is unknown or wrong, a value
+            ValueError: The sampler does not exist or does not fit the objective, a setting is unknown or wrong, a value
                 is out of range, or there is a guidance scale and no class; the message names the option.
         """
         if self.guidance_scale is not None and self.label is None:

@@ -1,4 +1,4 @@
-"""What a bound is made of: bits by the share of hidden tokens and by position, and how calibrated the predictions are.
+"""Profile of a bound: bits by the share of hidden tokens and by position, and the calibration of the predictions.
 
 All of it comes from the predictions that the bound is computed from, without another network call. Hidden tokens are
 the masked ones, or, for a causal denoiser, a token and those after it: a denoiser that reads k of L tokens has L - k
@@ -51,7 +51,7 @@ class PositionRow(NamedTuple):
     """The mean contribution of a token to the bound, in bits, for the positions from `first` to `last`."""
 
     first: int
-    """From 1."""
+    """First position of the bin, counted from 1."""
     last: int
     bits: float
     bits_stderr: float | None
@@ -62,17 +62,17 @@ class CalibrationRow(NamedTuple):
     """The frequency of the most probable token being the true one, for a bin of its probability."""
 
     share: str
-    """One of `PARTS`, or `ALL`."""
+    """Element of `PARTS`, or `ALL`."""
     confidence: float
     """Mean probability of the most probable token."""
     frequency: float
-    """Of the true token being the most probable one."""
+    """Frequency of the true token being the most probable one."""
     stderr: float | None
     """Standard error of frequency - confidence."""
     weight: float
     """Fraction of the part's predictions."""
     calibration_error: float
-    """Of the part: the mean of |frequency - confidence| over its bins, by their weights."""
+    """Mean of |frequency - confidence| over the bins of the part, by their weights."""
 
 
 class PredictionRecorder:
@@ -149,8 +149,8 @@ class Profile:
         """Add the predictions of the last call, and the costs that follow from them.
 
         Args:
-            weight: of the draw in the mean over draws, (B,).
-            costs: nats of each token, (B, L).
+            weight: Weight of the draw in the mean over draws, (B,).
+            costs: Nats of each token, (B, L).
         """
         self._batch_costs += weight[:, None] * costs
         length = costs.shape[1]

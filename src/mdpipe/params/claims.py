@@ -140,7 +140,7 @@ class FIDConfig(MeasureConfig):
     baseline: str
     """Another one with the same `seeds`, or the same one."""
     baseline_samplers: Annotated[list[str], Field(min_length=1)]
-    """As many keys of the baseline's `samplers`."""
+    """Keys of the baseline's `samplers`, as many as in `samplers`."""
 
     def problems(self, params: "Params") -> BrokenRules:
         """Yield runs without seeds or image quality, and samplers that they do not have."""
@@ -178,13 +178,13 @@ class Claim(Config):
     statement: str
     """The claim in words."""
     where: str
-    """Where it is made: the table or figure; for what goes beyond the paper, where else."""
+    """Source of the claim: a table or figure of the paper, or another publication."""
     published: str
-    """What is published, in words, with its data."""
+    """The published result in words, with its data."""
     published_value: Finite | None = None
     """The measure according to the published numbers; null if there are none."""
     measure: MeasureConfig
-    """What is measured here."""
+    """The measure that tests the claim."""
     expect: Region
     """The region that agrees with the claim. A margin for "equal" belongs here."""
 

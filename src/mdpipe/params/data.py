@@ -178,9 +178,9 @@ class Splits(Config):
     """
 
     validation: AnySplit = None
-    """For validation: a fraction, the name of a split of the source, or one of the mappings."""
+    """Validation split: a fraction, the name of a split of the source, or one of the mappings."""
     test: AnySplit = None
-    """For testing, in the same forms."""
+    """Test split, in the same forms."""
 
     def resolve(self, own: Collection[str]) -> dict[str, SplitSpec]:
         """Return both splits, given the names of the source's own ones."""
@@ -303,7 +303,7 @@ def _named_protocols(value: Any) -> Any:
         # params.resolved.yaml has the settings of the named packings, too.
         named = Protocol.model_validate(name)
         if value[name] not in (None, named, named.model_dump()):
-            raise refused(f"{name!r} is a packing that exists; a protocol of your own needs another name")
+            raise refused(f"{name!r} is a built-in packing; your own protocol needs another name")
     return {name: Protocol.model_validate(name) if protocol is None else protocol for name, protocol in value.items()}
 
 

@@ -20,13 +20,13 @@ ImageMode = Literal["L", "RGB"]
 DecodeErrors = Annotated[
     Literal["strict", "ignore", "replace"],
     Field(
-        description="What to do with a document that is not UTF-8: refuse it, leave it out, or insert U+FFFD; the last"
+        description="Treatment of a document that is not UTF-8: refuse it, leave it out, or insert U+FFFD; the last"
         " two are counted."
     ),
 ]
 SampleBy = Annotated[
     Literal["document", "line"],
-    Field(description="Whether a file or a line is one document; JSON lines are always one per line."),
+    Field(description="Unit of text that is one document: a file or a line; JSON lines are always one per line."),
 ]
 
 
@@ -46,9 +46,9 @@ def _is_in_the_catalog(name: str) -> str:
 
 Pattern = Annotated[
     Files,
-    Field(description="Which files of the folder are read, as a glob, or a mapping of split names to globs."),
+    Field(description="Files of the folder to read, as a glob, or a mapping of split names to globs."),
 ]
-"""For example `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
+"""Examples: `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
 
 
 def files_by_split(files: str | dict[str, str]) -> dict[str | None, str]:
@@ -209,9 +209,9 @@ class HuggingFaceSource(ColumnsSource, DecodedImageSource):
     column_keys: ClassVar[tuple[str, ...]] = ("image_column", "label_column")
     kind: Literal["huggingface"] = "huggingface"
     name: str
-    """On the Hub, `owner/name`, or a local folder of the same layout."""
+    """Name on the Hub, `owner/name`, or a local folder of the same layout."""
     config: str | None = None
-    """Which of the data set's configurations; null for its only one."""
+    """Configuration of the dataset; null for its only one."""
     splits: Annotated[NameList, Distinct] = ["train"]
     """The splits to download."""
     revision: str | None = None
@@ -260,7 +260,7 @@ class UrlSource(DocumentSource):
     column_keys: ClassVar[tuple[str, ...]] = ("columns",)
     kind: Literal["url"] = "url"
     url: Annotated[str, Field(pattern=URL_PATTERN)]
-    """Without user, password or token: params.yaml and dvc.lock are under version control."""
+    """URL without user, password or token: params.yaml and dvc.lock are under version control."""
     sha256: Annotated[str, Field(pattern=CHECKSUM_PATTERN)] | None = None
     """SHA-256 of the download; null to accept any."""
     member: str | None = None
@@ -352,7 +352,7 @@ class NpzFlatSource(Source):
     shape: Annotated[tuple[Literal[1, 3], Positive, Positive], Field(strict=False)]
     """Shape (C, H, W) of one image."""
     labels: NpzLabels | None = None
-    """Where the classes are stored; null for none."""
+    """Location of the classes; null for none."""
 
 
 class MnistIdxSource(Source):

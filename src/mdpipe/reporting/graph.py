@@ -17,7 +17,7 @@ from mdpipe.reporting.charts import Chart
 LAYER_HEIGHT = 74
 """Pixels."""
 EDGES = {"x": pl.Float64, "y": pl.Float64, "x2": pl.Float64, "y2": pl.Float64}
-"""Where an edge begins and ends."""
+"""Columns of the two ends of an edge."""
 
 
 def stage_graph(stages: Mapping[str, Any]) -> "nx.DiGraph[str]":
@@ -42,8 +42,8 @@ def graph_chart(stages: Mapping[str, Any], params: Mapping[str, Any]) -> Chart:
     """Show the stages of dvc.yaml from top to bottom, each with the number of its instances.
 
     Args:
-        stages: the section `stages` of dvc.yaml.
-        params: what its `foreach` and `matrix` refer to.
+        stages: The section `stages` of dvc.yaml.
+        params: The params that its `foreach` and `matrix` refer to.
     """
     graph = stage_graph(stages)
     layers = [sorted(layer, key=list(stages).index) for layer in nx.topological_generations(graph)]

@@ -169,7 +169,7 @@ def load_model(run: str) -> TrainedModel:
     """Read models/RUN.
 
     Raises:
-        ValueError: one of its files is missing or broken, or contradicts another; the message says which.
+        ValueError: One of its files is missing or broken, or contradicts another; the message says which.
     """
     directory = paths.model(run)
     hint = f"run `dvc repro train@{run}`"

@@ -89,7 +89,7 @@ def report(params: Params) -> None:
     claims.md           the verdict on each claim, if params.yaml has claims; claims.csv has all numbers
 
     Raises:
-        MetricsError: a metrics file or a record is missing or broken.
+        MetricsError: A metrics file or a record is missing or broken.
     """
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
     if costs and costs["params"] != params.md5:

@@ -41,11 +41,11 @@ def open_source(source: kinds.Source, downloads: Path) -> "Sequence[SourceShard]
     """Return the shards of a source, which can be read in parallel. Each kind imports only the libraries it needs.
 
     Args:
-        source: its settings in params.yaml.
-        downloads: the folder of downloaded files.
+        source: Its settings in params.yaml.
+        downloads: The folder of downloaded files.
 
     Raises:
-        ValueError: the source cannot be read; the message names the file and a hint.
+        ValueError: The source cannot be read; the message names the file and a hint.
     """
     with _where_to_get(source):
         found = source.resolve()
@@ -64,7 +64,7 @@ def check_source(source: kinds.Source) -> None:
     arrays. Nothing is downloaded, and no file is read to its end.
 
     Raises:
-        ValueError: they do not; the message names the file and a hint.
+        ValueError: They do not; the message names the file and a hint.
     """
     with _where_to_get(source):
         match source.resolve():
@@ -85,7 +85,7 @@ def _where_to_get(source: kinds.Source) -> Iterator[None]:
         yield
         return
     if not Path(source.path).is_dir():
-        raise ValueError(f"{source.path} is no folder; it must contain {entry.title}. {entry.files}")
+        raise ValueError(f"{source.path} is not a folder; it must contain {entry.title}. {entry.files}")
     try:
         yield
     except ValueError as error:

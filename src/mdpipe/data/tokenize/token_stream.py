@@ -67,7 +67,7 @@ class TokenStream:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """All counts, for JSON."""
+        """Return all counts, for JSON."""
         left_out = self._documents_seen - self.counts["documents"]
         return {**self.counts, "documents_left_out": left_out, "lengths": self.lengths.tolist()}
 
