@@ -53,7 +53,7 @@ MAX_IMAGES, IMAGES_PER_MEGABYTE = 50_000, 5_000
 """Images that batches are read from: fewer with little text, where seconds would go into writing them."""
 TEXT_BATCH, IMAGE_BATCH = 64, 256
 BATCHES = 500
-"""Batches read of each, after one that warms up."""
+"""Batches to read of text and of images, after a warm-up batch."""
 FILES = 8
 """Files of a text, so that even a small one has several shards."""
 VOCABULARY = 50_000

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mdpipe.benchmarks.gpu import Job
 
 STEPS = 3
-"""Compared; the second and third also depend on the optimizer."""
+"""Steps whose losses are compared; those of the second and third also depend on the optimizer."""
 NOISE_OF_WEIGHTS = 0.02
 """Standard deviation of the noise added to all initial weights: zero heads and branches would hide their gradients."""
 SAMPLE_LENGTH, SAMPLE_STEPS = 16, 4

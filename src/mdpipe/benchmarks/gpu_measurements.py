@@ -185,7 +185,7 @@ class DocstringTraining:
     """Approximate number of characters that the bound is measured on."""
     estimator: EstimatorConfig = ESTIMATOR
     seconds: float = 600
-    """Most that the training steps may take."""
+    """The longest duration of the training steps."""
     learning_rate: float = 5e-4
 
     def __post_init__(self) -> None:

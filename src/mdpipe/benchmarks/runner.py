@@ -37,7 +37,7 @@ class Benchmark:
     """A command of `mdpipe bench`: its measurement, and how the results are shown."""
 
     measure: Callable[[Any], Result]
-    """Returns what was measured with the given `Settings`, without them."""
+    """Returns the measurements for the given `Settings`, without the settings."""
     heading: str
     """Heading of the page."""
     title: str
@@ -46,7 +46,7 @@ class Benchmark:
     page: str
     """Text of the Markdown page, by which a reader judges the results: a format string of the first and of `table`."""
     compare: Callable[[Sequence[Result]], Sequence[Result]] = list
-    """Adds what only all results together say."""
+    """Adds columns that are computed from all results."""
     files: Mapping[str, Callable[[Sequence[Result]], str]] = field(default_factory=dict)
     """Content of further files, by suffix."""
     has_own_process: bool = True

@@ -39,7 +39,7 @@ LISTED = 12
 """Class names in a message."""
 
 MASK = re.compile(r"\[MASK(?::(\d{1,6}))?\]", re.ASCII)
-"""`[MASK:12]` is twelve masked tokens, `[MASK]` as many as --mask-length says."""
+"""`[MASK:12]` means twelve masked tokens, `[MASK]` the number that --mask-length sets."""
 ALMOST_MASK = re.compile(r"\[\s*(?:mask|gap)\s*(?:[:=][^\]]*|\d*\s*)\]", re.IGNORECASE)
 """Anything that looks like a mask, including its old form `[gap:12]`."""
 

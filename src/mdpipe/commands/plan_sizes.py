@@ -1,4 +1,4 @@
-"""Sizes of sources and datasets: those of data/, else what settings, the catalog and the files of a source tell.
+"""Sizes of sources and datasets: those of data/, else estimates by settings, the catalog and the files of a source.
 
 A number that is not known is NaN. No file is read before its download: a plain file of text has a character per byte,
 which is within a fifth for English, and too many for other columns of CSV and JSON lines and for alphabets with several

@@ -154,7 +154,7 @@ def _stated_settings(params: Params, own: SampleConfig | None, kind: str) -> dic
 
 
 def with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the fields of `SamplingOptions`, as typer reads them, in the place of its argument `options`."""
+    """Give a command the fields of `SamplingOptions`, as typer reads them, instead of its argument `options`."""
     own, shared = signature(command).parameters, signature(SamplingOptions).parameters
 
     @wraps(command)

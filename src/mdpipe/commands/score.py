@@ -100,7 +100,7 @@ class Item:
     context: str
     continuations: list[str]
     label: int | None
-    """Index of the right one; None if there is a single one, without a question."""
+    """Index of the correct text; None for a single text, without a question."""
 
 
 @dataclass(frozen=True)

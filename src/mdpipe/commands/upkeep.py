@@ -304,7 +304,7 @@ def _holds_lock(entry: Entry, root: Path) -> bool:
         )
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # Another user's: it cannot be looked at, so it is believed.
+    except psutil.AccessDenied:  # It belongs to another user and cannot be inspected, so it counts as alive.
         return True
 
 

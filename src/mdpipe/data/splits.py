@@ -123,7 +123,7 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
         raise ValueError("splits: all of the source is for validation and testing; correct them in params.yaml")
     validation, test = (spec if isinstance(spec, float) else 0.0 for spec in specs.values())
     windows = {split: spec.windows for split, spec in specs.items() if isinstance(spec, Windows)}
-    # Eight bytes per document are all that is in memory of all of them at once.
+    # Only eight bytes per document are in memory for all documents at once.
     hashes = [hash_keys(shard.keys, seed) for shard in pool] if validation or test else []
     below = thresholds(np.concatenate(hashes), validation, test, modality) if hashes else (0, 0)
     indices = frozenset(shard.index for shard in pool)
@@ -210,7 +210,7 @@ def _last(
     """Return the document and character from which the pool is for validation, and for testing."""
     documents, characters = 0, sum(shard.characters for shard in pool)
     found = dict.fromkeys(specs, (NEVER, NEVER))
-    for split in ("test", "validation"):  # If both are last, the very end is for testing.
+    for split in ("test", "validation"):  # If both splits are the last ones, the test split is at the very end.
         spec = specs[split]
         if isinstance(spec, LastDocuments):
             documents += spec.last_documents

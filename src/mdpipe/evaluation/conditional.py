@@ -219,7 +219,7 @@ def _left_to_right_cost(objective: Autoregressive, model: Denoiser) -> Cost:
 def is_greedy(objective: Objective, model: Denoiser, tokens: NDArray[np.int64], targets: NDArray[np.bool_]) -> bool:
     """Return True if the targets (L,) are what the model generates greedily from the context of tokens (L,).
 
-    A masked model unmasks one target per network call, the one that it is surest of, by its most likely token.
+    A masked model unmasks the most confident target in each network call, by its most likely token.
     """
     device = next(cast("nn.Module", model).parameters()).device
     x0, is_target = (torch.from_numpy(array).to(device) for array in (tokens, targets))

@@ -26,14 +26,15 @@ from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.evaluation.estimate import ratio_estimate
 
 SHARE_BINS = 20
-"""S."""
+"""Number S of bins of shares."""
 CONFIDENCE_BINS = 10
-"""C; the usual number is 10 to 15."""
+"""Number C of bins of probabilities; the usual number is 10 to 15."""
 PARTS = ("0 to 1/3", "1/3 to 2/3", "2/3 to 1")
 """Shares of hidden tokens by which calibration is split."""
 ALL = "0 to 1"
 MAX_POSITIONS = 128
-"""P at most: longer windows have several positions per bin, which keeps files small and errors low."""
+"""Largest number P of bins of positions: longer windows have several positions per bin, which keeps files small and
+errors low."""
 
 Array = NDArray[np.float64]
 

@@ -35,7 +35,7 @@ class PairedConfig(MeasureConfig):
     run: str
     """A key of `runs`, with `seeds`."""
     baseline: str
-    """Another one, with the same `seeds`."""
+    """Another key of `runs`, with the same `seeds`."""
 
     def problems(self, params: "Params") -> BrokenRules:
         """Yield runs that do not exist or differ in their seeds."""
@@ -138,7 +138,7 @@ class FIDConfig(MeasureConfig):
     samplers: Annotated[list[str], Field(min_length=1)]
     """Keys of its `samplers`."""
     baseline: str
-    """Another one with the same `seeds`, or the same one."""
+    """Another such key with the same `seeds`, or the same one."""
     baseline_samplers: Annotated[list[str], Field(min_length=1)]
     """Keys of the baseline's `samplers`, as many as in `samplers`."""
 
@@ -159,7 +159,7 @@ class FIDConfig(MeasureConfig):
 
 
 class Region(Config):
-    """The interval that has the measure if the claim is true; its ends may be open."""
+    """The interval that contains the measure if the claim is true; its ends may be open."""
 
     above: Finite | None = None
     """Lower end; null for none."""

@@ -64,7 +64,7 @@ class Source(KindConfig):
 
     path: WatchedPath
     """The file or folder that the source is read from and that DVC watches. A bundled source names the file that pins
-    its package; a downloaded source, any file whose change should download it again."""
+    its package; a downloaded source, any file whose change should trigger a new download."""
     renamed: ClassVar[dict[str, str]] = {
         "documents": "sample_by",
         "broken_utf8": "decode_errors",
@@ -182,9 +182,9 @@ class CsvSource(ColumnsSource):
         Annotated[Literal[True], Tag("a truth value")] | Annotated[NameList, Tag("a list")],
         by_form("must be true, or a list with the names of all columns"),
     ] = True
-    """true if the first row names the columns; else the names of all columns in their order."""
+    """`true` if the first row names the columns; else the names of all columns in their order."""
     encoding: Annotated[str, AfterValidator(_is_encoding)] = "utf-8"
-    """Such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
+    """Encoding, such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
 
 
 class ParquetSource(ColumnsSource):

@@ -22,7 +22,7 @@ MAX_FRAMES = 48
 MIN_FRAMES = 6
 """The number of frames: the maximum, or fewer if the file would be too large, but not fewer than the minimum."""
 SIZE_LIMIT = 400_000
-"""Bytes; a README is read on phones."""
+"""Largest size of a file in bytes; a README is read on phones."""
 
 EXACT_COLORS = 8
 """Colors kept exactly: background, mask, black; a mean of similar ones would tint large areas."""

@@ -1,4 +1,4 @@
-"""The charts of what was evaluated: what a bound is made of, its calibration, and the comparison of samplers."""
+"""The charts of evaluations: the profile of a bound, its calibration, and the comparison of samplers."""
 
 import math
 from typing import Any
@@ -71,7 +71,7 @@ def _bits(frame: pl.DataFrame, x: alt.X, where: str, title: str) -> Panel:
 def calibration_chart(calibration: pl.DataFrame) -> Chart:
     """Show a reliability diagram per run: frequency by confidence, one line for each part of shares of hidden tokens.
 
-    The diagonal is perfect calibration. Below it, the denoiser is too sure. Error bars are one stderr.
+    The diagonal is perfect calibration. Below it, the denoiser is overconfident. Error bars are one stderr.
 
     Args:
         calibration: The columns `run` and `CALIBRATION`.

@@ -15,7 +15,7 @@ import polars as pl
 from mdpipe.reporting.charts import Chart
 
 LAYER_HEIGHT = 74
-"""Pixels."""
+"""Height of a layer in pixels."""
 EDGES = {"x": pl.Float64, "y": pl.Float64, "x2": pl.Float64, "y2": pl.Float64}
 """Columns of the two ends of an edge."""
 
@@ -86,7 +86,7 @@ def _instances(stage: Mapping[str, Any], params: Mapping[str, Any]) -> str:
 def _paths(entries: Iterable[Any]) -> Iterator[str]:
     """Yield paths, with a star for each variable; an entry with options has its path as the only key.
 
-    Paths that are nothing but a variable are the user's files, which no stage makes.
+    Paths that consist of one variable are the user's files, which no stage makes.
     """
     paths = (re.sub(r"\$\{.*?\}", "*", entry if isinstance(entry, str) else next(iter(entry))) for entry in entries)
     return (path for path in paths if not path.startswith("*"))

@@ -29,7 +29,7 @@ from mdpipe.reporting.tables import round_floats
 
 Array = NDArray[np.float64]
 COST_COLUMNS = 3
-"""Nats, tokens and cluster; two estimates of each further bound follow."""
+"""Number of columns before the estimates of further bounds: nats, tokens and cluster."""
 REFERENCE = "training"
 """The images that FID compares samples with."""
 

@@ -77,7 +77,7 @@ class TrainedModel:
     network: Network
     objective: Objective
     directory: Path
-    """models/RUN."""
+    """Folder of the model, models/RUN."""
     dataset: str
     modality: str
     tokenizer: str

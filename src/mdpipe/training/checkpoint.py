@@ -200,7 +200,7 @@ def discard_finished(checkpoint_dir: Path) -> None:
     with suppress(Timeout), FileLock(checkpoint_dir / LOCK_FILE, blocking=False):
         # Rename first: a waiting process might otherwise create a new lock in the half-removed folder.
         discarded = checkpoint_dir.with_name(f"{checkpoint_dir.name}.discarded")
-        shutil.rmtree(discarded, ignore_errors=True)  # A kill may have left it.
+        shutil.rmtree(discarded, ignore_errors=True)  # An earlier process may have left it when it was killed.
         shutil.rmtree(checkpoint_dir.rename(discarded))
 
 

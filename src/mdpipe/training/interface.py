@@ -100,7 +100,7 @@ def _save_and_load(network: Network) -> Network:
     parameters = dict(network.named_parameters())
     state = {name: tensor if name in parameters else tensor.clone() for name, tensor in network.state_dict().items()}
     try:
-        with Intercept(fill_empty):  # Else unused memory may by chance have the values that it should be set to.
+        with Intercept(fill_empty):  # Otherwise, unused memory may by chance have the values that it should be set to.
             loaded = build_uninitialized(
                 network.config,
                 network.vocab_size,

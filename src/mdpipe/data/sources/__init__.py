@@ -60,11 +60,11 @@ def open_source(source: kinds.Source, downloads: Path) -> "Sequence[SourceShard]
 def check_source(source: kinds.Source) -> None:
     """Check whether the settings of a source of local files fit them, as `open_source` does, but without reading more.
 
-    That is the names of all files, and in the first ones of each split the header, schema, first line or names of
+    It checks the names of all files and, in the first ones of each split, the header, schema, first line or names of
     arrays. Nothing is downloaded, and no file is read to its end.
 
     Raises:
-        ValueError: They do not; the message names the file and a hint.
+        ValueError: They do not fit; the message names the file and a hint.
     """
     with _where_to_get(source):
         match source.resolve():

@@ -262,7 +262,7 @@ def _read_idx(images: Path, labels: Path | None, counts: Counter[str]) -> Iterat
 
 @contextmanager
 def _open_idx(path: Path) -> Iterator[_Rows]:
-    """Open an IDX file, of which everything is to be read."""
+    """Open an IDX file to read all of it."""
     with open_decompressed(path) as stream:
         head = stream.read(4)
         if head[:3] != UNSIGNED_BYTES or len(head) < 4 or not head[3]:

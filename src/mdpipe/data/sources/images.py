@@ -183,7 +183,7 @@ def _convert(image: Image.Image, where: str, mode: ImageMode | None, counts: Cou
             )
         counts[ON_WHITE] += 1
         image = opaque
-    image.info.pop("transparency", None)  # Of no pixel, and Pillow would warn of what it loses.
+    image.info.pop("transparency", None)  # It describes no pixel, and Pillow would warn of what it loses.
     if image.mode == "CMYK":
         counts[FROM_CMYK] += 1
     return image if mode is None else image.convert(mode)

@@ -44,7 +44,7 @@ class Rows:
     batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch | pa.Table]]
     """Yields some columns of the rows, a few at a time."""
     files: int = 0
-    """1 if a file begins here. Those of the Hub are not counted, because a repository has files of any layout."""
+    """Number of files that begin here, 0 or 1. Files of the Hub are not counted: they have any layout."""
 
     def read(self, columns: Sequence[str], counts: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the name and the values of each row, and count files and rows.

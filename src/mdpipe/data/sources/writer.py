@@ -127,7 +127,7 @@ def _write_shard(source: SourceShard, folder: Path) -> dict[str, Any]:
             else:
                 shard, previous = _write_text(folder, number, cast("Iterator[Document]", rest), previous)
             shards.append({"split": source.split, **shard})
-    except BrokenImagesError as error:  # Those of other shards are to be named, too.
+    except BrokenImagesError as error:  # The error names the broken images of all shards.
         return {"broken": error.problems, "count": error.count, "bytes": source.size}
     return {"shards": shards, "counts": dict(counts), "bytes": source.size}
 
