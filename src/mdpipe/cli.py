@@ -162,7 +162,7 @@ def plan(
 
 @app.command()
 def datasets(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Say everything about these.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Show all details of these.")] = None,
 ) -> None:
     """List the data sets of the catalog, and how params.yaml asks for one."""
     from mdpipe.commands.datasets import describe
@@ -178,9 +178,9 @@ def audit(
     ] = None,
     setting: Annotated[
         list[str],
-        typer.Option(metavar="KEY=VALUE", help="A setting of the kind as in params.yaml; several."),
+        typer.Option(metavar="KEY=VALUE", help="A setting of the kind as in params.yaml; may be given several times."),
     ] = [],  # noqa: B006
-    show_list: Annotated[bool, typer.Option("--list", help="Name what can be audited.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List what can be audited.")] = False,
 ) -> None:
     """Check that an objective's number is a bound: never below the entropy of sources where that is known."""
     from mdpipe.commands.audit import describe_kinds, run_audit
@@ -229,7 +229,7 @@ def generate(
     run: RunName,
     prompt: Annotated[str, typer.Option(help="Text that every sample begins with.")] = "",
     count: Count = 4,
-    length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text; the model's window by default.")] = None,
+    length: Annotated[int | None, typer.Option(min=1, help="Tokens per text; the model's window by default.")] = None,
     out: Out = None,
     *,
     options: SamplingOptions,
@@ -284,8 +284,10 @@ def score(
         str | None,
         typer.Option(metavar="PATH", help="File to write: .jsonl or .csv; JSON lines are printed by default."),
     ] = None,
-    num_mc_samples: Annotated[int, typer.Option(min=2, help="Monte Carlo samples of a continuation, even.")] = 32,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a network call.")] = 64,
+    num_mc_samples: Annotated[
+        int, typer.Option(min=2, help="Monte Carlo samples per continuation, an even number.")
+    ] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per network call.")] = 64,
     seed: Seed = 0,
     threads: Threads = 1,
 ) -> None:

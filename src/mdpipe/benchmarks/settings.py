@@ -113,10 +113,10 @@ class Settings:
 class SamplingSettings(Settings):
     """Measure sampling from masks with a random transformer: each sampler and batch in a separate process."""
 
-    batch: int = option([1, 8], "Samples at a time", min=1)
+    batch: int = option([1, 8], "Samples per batch", min=1)
     sampler: str = option(["ancestral", "ancestral_stepwise"], "Sampler", choices=SAMPLERS)
-    length: int = option(1024, "Tokens of a sample", min=1)
-    vocab_size: int = option(50257, "Tokens to choose from", min=1)
+    length: int = option(1024, "Tokens per sample", min=1)
+    vocab_size: int = option(50257, "Vocabulary size", min=1)
     steps: int = option(1000, "Steps from masks to samples", min=1)
     steady_steps: int = option(10, "Steps to time of a sampler whose steps all cost the same", min=1)
     num_layers: int = option(4, "Layers of the transformer", min=1)
@@ -167,7 +167,7 @@ class DataSettings(Settings):
     tokenizer: str = option(["bytes"], "Tokenizer of the text", choices=("bytes", "text8", "sentencepiece", "gpt2"))
     workers: int = option([1], "Processes that read and encode", min=1)
     kill: bool = option(False, "Encode once more, kill it halfway and run it again")
-    path: str | None = option(None, "The folder of GPT-2's vocab.json and merges.txt")
+    path: str | None = option(None, "Folder with GPT-2's vocab.json and merges.txt")
     folder: str | None = option(None, "Folder for all files, which are kept")
     seed: int = option(0, "Seed of text, splits and batches", min=0)
 
@@ -188,6 +188,6 @@ class LikelihoodSettings(Settings):
     num_mc_samples: int = option([4, 16], "Network calls per example", min=1, name="calls")
     estimator: str = option([*ESTIMATORS], "An estimator", choices=ESTIMATORS)
     examples: int = option(16, "Examples of the test split", min=2)
-    repeats: int = option(6, "Seeds", min=2)
+    repeats: int = option(6, "Number of seeds", min=2)
     threads: int = option(1, "CPU threads", min=1)
-    seed: int = option(0, "The first seed", min=0)
+    seed: int = option(0, "First seed", min=0)
