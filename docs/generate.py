@@ -104,7 +104,7 @@ class Key:
 
     @property
     def default(self) -> str:
-        """Its default as YAML, or that it is required, or follows from other keys."""
+        """Return the default as YAML, or that the key is required, or follows from other keys."""
         if self.required:
             return "required"
         if "default" not in self.schema:
@@ -116,7 +116,7 @@ class Key:
 
     @property
     def rule(self) -> str:
-        """Bounds of its value; the types say the rest."""
+        """Return the bounds of the value; the types say the rest."""
         return ", ".join(dict.fromkeys(_rules(self.schema)))
 
 
@@ -132,7 +132,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a mapping is in params.yaml, with the kinds it may be and the keys that all of them have."""
+    """The path of a mapping in params.yaml, with the kinds it may be and the keys that all of them have."""
 
     path: str
     kinds: tuple[Kind, ...]

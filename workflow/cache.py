@@ -31,7 +31,7 @@ def verify_objects(*, remove: bool) -> None:
     """Have DVC in this process verify objects by their content.
 
     Args:
-        remove: whether a broken object is removed, or only called missing, as for a dry run.
+        remove: True to remove a broken object, False to only call it missing, as for a dry run.
     """
     hashed: set[str] = set()
     """The objects of which every byte was hashed since a restoration began."""

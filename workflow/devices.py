@@ -25,7 +25,7 @@ def allocate_gpus(count: int) -> Iterator[None]:
     """Wait for `count` GPUs and hide all others from what this process starts; do nothing on a machine without GPUs.
 
     Raises:
-        ValueError: the machine has GPUs, but fewer than that.
+        ValueError: The machine has GPUs, but fewer than that.
     """
     devices = visible_gpus()
     if not devices:

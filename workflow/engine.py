@@ -141,8 +141,8 @@ def acquire_workflow_lock() -> None:
     the jobs of a killed engine, which end by themselves within a second (see job.py).
 
     Raises:
-        BlockingIOError: another Snakemake is running in this folder.
-        ValueError: the state folders are read-only, or the disk is full.
+        BlockingIOError: Another Snakemake is running in this folder.
+        ValueError: The state folders are read-only, or the disk is full.
     """
     if (free := shutil.disk_usage(Path.cwd()).free) < MIN_FREE_BYTES:
         raise ValueError(f"the disk is full: {free / 1e6:,.1f} MB free; make room, and run the same command again")
@@ -172,7 +172,7 @@ def open_repo(root: Path) -> Repo:
     """Open the repository with DVC.
 
     Raises:
-        ValueError: it is no repository of git or DVC, as in an unpacked archive, or HOME is not usable.
+        ValueError: It is not a repository of git or DVC, as in an unpacked archive, or HOME is not usable.
     """
     if problem := next(home_problems(), None):
         raise ValueError(problem)
@@ -188,7 +188,7 @@ def repair_lock_file(*, dry_run: bool) -> None:
     """Move away a dvc.lock that a kill truncated; DVC's run cache then restores all artifacts without running stages.
 
     Raises:
-        LockFileError: it has merge conflicts, which the user must resolve, or it is truncated in a dry run.
+        LockFileError: It has merge conflicts, which the user must resolve, or it is truncated in a dry run.
     """
     if not LOCK_FILE.exists():
         return
@@ -223,7 +223,7 @@ def mark_stale_stages(repo: Repo, stages: list[Stage], *, dry_run: bool) -> set[
     The stage `resolve` runs here, because DVC compares the resolved params; not in a dry run, which has written them.
 
     Raises:
-        BlockingIOError: another DVC process is running in this folder.
+        BlockingIOError: Another DVC process is running in this folder.
     """
     REQUESTS.mkdir(parents=True, exist_ok=True)
     try:

@@ -21,7 +21,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of the graph: what it reads and makes, and what a scheduler should know of it."""
+    """A stage of the graph: its inputs and outputs, and its needs for a scheduler."""
 
     name: str
     description: str
@@ -29,7 +29,7 @@ class Stage:
     outputs: tuple[str, ...]
     threads: int
     gpus: int
-    """Where the machine has any."""
+    """Number of GPUs, on a machine that has any."""
     mem_mb: int
     runtime: int
     category: str

@@ -13,15 +13,15 @@ if ! grep -q 'Specify a conda environment' <<<"$found"; then
     exit 1
 fi
 if grep -E '^    \* ' <<<"$found" | grep -vE "$accepted"; then
-    echo "snakemake --lint names what is to be mended above; without the filter of workflow/lint.sh it says where"
+    echo "snakemake --lint reports the problems above; without the filter of workflow/lint.sh it says where"
     exit 1
 fi
 
-# A docstring need not have a section for each argument or for what it returns, but what a section says is true. pydoclint
-# ends with 1 for any finding, and `pipefail` would take that for the pipeline's result: its output decides.
+# A docstring need not have a section for each argument or for the result, but its sections must match the signature.
+# pydoclint exits with 1 for any finding, which `pipefail` would make the pipeline's result: its output decides.
 accepted='DOC101|DOC201|DOC402|DOC103((?!in the docstring but not).)*$'
 found=$(pydoclint --quiet --show-filenames-in-every-violation-message=true src 2>&1 || true)
 if grep -vP "^\s*$|$accepted" <<<"$found"; then
-    echo "pydoclint names what is to be mended above"
+    echo "pydoclint reports the problems above"
     exit 1
 fi

@@ -18,7 +18,7 @@ make_all() (
 )
 
 jobs=()
-for engine in "snakemake --cores all" "dvc repro"; do # `dvc repro` runs a stage at a time
+for engine in "snakemake --cores all" "dvc repro"; do # `dvc repro` runs one stage at a time
     make_all "$engine" 2>&1 | sed -u "s/^/${engine%% *}: /" &
     jobs+=($!)
 done

@@ -1,4 +1,4 @@
-"""The command line: one command a stage, and what a person runs by hand.
+"""The command line: one command per stage, and the commands that users run themselves.
 
 A stage's module is imported when its command runs, so that light stages do not wait for torch.
 """
@@ -66,7 +66,7 @@ Out = Annotated[
     str | None,  # No Path, which would lose the slash at the end of a folder
     typer.Option(
         metavar="PATH",
-        help="Where to write. Texts: .txt, or .jsonl with a text per line; printed by default. Images: .png, .jpg or"
+        help="File to write. Texts: .txt, or .jsonl with a text per line; printed by default. Images: .png, .jpg or"
         " .webp, a sheet of all, enlarged; .npy or .npz (key images), uint8 (N, H, W, C); a folder, with / at its end,"
         " a PNG each at its own size; RUN.png by default.",
     ),
@@ -97,7 +97,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "report": ("Collect the tables and write the page.",),
 }
-"""Of each stage, what its command does, and the sections of params.yaml whose keys are its arguments."""
+"""Help of each stage's command, and the sections of params.yaml whose keys are its arguments."""
 ARGUMENTS: dict[str, Any] = {
     "sources": Annotated[str, typer.Argument(metavar="SOURCE", help="A key of `sources` in params.yaml.")],
     "datasets": Annotated[str, typer.Argument(metavar="DATASET", help="A key of `datasets` in params.yaml.")],
@@ -162,7 +162,7 @@ def plan(
 
 @app.command()
 def datasets(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Say everything about these.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Show all details of these.")] = None,
 ) -> None:
     """List the data sets of the catalog, and how params.yaml asks for one."""
     from mdpipe.commands.datasets import describe
@@ -178,9 +178,9 @@ def audit(
     ] = None,
     setting: Annotated[
         list[str],
-        typer.Option(metavar="KEY=VALUE", help="A setting of the kind as in params.yaml; several."),
+        typer.Option(metavar="KEY=VALUE", help="A setting of the kind as in params.yaml; may be given several times."),
     ] = [],  # noqa: B006
-    show_list: Annotated[bool, typer.Option("--list", help="Name what can be audited.")] = False,
+    show_list: Annotated[bool, typer.Option("--list", help="List what can be audited.")] = False,
 ) -> None:
     """Check that an objective's number is a bound: never below the entropy of sources where that is known."""
     from mdpipe.commands.audit import describe_kinds, run_audit
@@ -229,7 +229,7 @@ def generate(
     run: RunName,
     prompt: Annotated[str, typer.Option(help="Text that every sample begins with.")] = "",
     count: Count = 4,
-    length: Annotated[int | None, typer.Option(min=1, help="Tokens of a text; the model's window by default.")] = None,
+    length: Annotated[int | None, typer.Option(min=1, help="Tokens per text; the model's window by default.")] = None,
     out: Out = None,
     *,
     options: SamplingOptions,
@@ -282,10 +282,12 @@ def score(
     ],
     out: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="Where to write: .jsonl or .csv; JSON lines are printed by default."),
+        typer.Option(metavar="PATH", help="File to write: .jsonl or .csv; JSON lines are printed by default."),
     ] = None,
-    num_mc_samples: Annotated[int, typer.Option(min=2, help="Monte Carlo samples of a continuation, even.")] = 32,
-    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a network call.")] = 64,
+    num_mc_samples: Annotated[
+        int, typer.Option(min=2, help="Monte Carlo samples per continuation, an even number.")
+    ] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples per network call.")] = 64,
     seed: Seed = 0,
     threads: Threads = 1,
 ) -> None:

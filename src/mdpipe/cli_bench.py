@@ -69,7 +69,7 @@ _add_benchmark("likelihood", LikelihoodSettings, "likelihood")
 @bench.command()
 def samplers(
     threads: Threads = 1,
-    repeats: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions of each measurement.")] = 3,
     out: Annotated[Path, typer.Option(help="CSV to write; a .json next to it describes the machine.")] = SPEEDS,
 ) -> None:
     """Measure the samplers of the comparison in params.yaml on the trained runs, for its column tokens/s."""

@@ -95,8 +95,8 @@ def full_keys(params: Params, names: Mapping[str, str]) -> Iterator[None]:
     """Complete the keys in the message of a ValueError.
 
     Args:
-        params: the params.
-        names: the arguments of the stage, by section.
+        params: The params.
+        names: The arguments of the stage, by section.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which kind of source reads which files, by their names: checked in params.yaml and for files that are found."""
+"""The files that each kind of source reads, by their names: checked in params.yaml and for files that are found."""
 
 from collections.abc import Iterable
 from pathlib import PurePosixPath

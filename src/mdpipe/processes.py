@@ -22,7 +22,7 @@ EXIT_ORPHANED = 75
 """Exit status: EX_TEMPFAIL, try again."""
 
 DVC_MARK = "DVC_STAGE"
-"""Set by DVC in the environment of the commands it runs; a stage started by hand may outlive its shell."""
+"""Set by DVC in the environment of the commands it runs; a stage that a user started may outlive its shell."""
 TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"
 """Set by torchrun in the environment of the processes that train a run together."""
 
@@ -37,7 +37,7 @@ def peak_rss_mib(include_children: bool = False) -> float:
     """Return the largest resident set of this process so far in MiB; it never falls.
 
     Args:
-        include_children: also consider the children that have ended, and return the largest of all.
+        include_children: Also consider the children that have ended, and return the largest of all.
     """
     whose = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) if include_children else (resource.RUSAGE_SELF,)
     largest = max(resource.getrusage(who).ru_maxrss for who in whose)
@@ -66,7 +66,7 @@ def exit_with_engine() -> None:
 
 @contextmanager
 def request_requeue(status: int) -> Iterator[None]:
-    """If the block exits with this status under DVC, ask the job (workflow/job.py) to run the stage again."""
+    """Ask the job (workflow/job.py) to run the stage again if the block exits with this status under DVC."""
     try:
         yield
     except SystemExit as ended:

@@ -26,7 +26,7 @@ LOG_INTERVAL = 10.0
 def progress_bar(*columns: ProgressColumn, transient: bool = True) -> Bar:
     """Return a bar on the standard error, with a description before it and columns after it.
 
-    It is disabled if the standard error is no terminal. If it is transient, it disappears when the work ends.
+    It is disabled if the standard error is not a terminal. If it is transient, it disappears when the work ends.
     """
     console = Console(stderr=True)
     layout = (TextColumn("{task.description}"), BarColumn(), *columns)

@@ -19,7 +19,7 @@ def find(module: ModuleType, name: str) -> Any:
     """Return a class, function, method, constant or setting of a module by its dotted name."""
     found: Any = module
     for part in name.split("."):
-        # A setting is no attribute of its class unless it has a default that pydantic leaves there.
+        # A setting is not an attribute of its class unless it has a default that pydantic leaves there.
         fields = getattr(found, "model_fields", {})
         found = fields[part] if part in fields else getattr(found, part)
     return found

@@ -35,7 +35,7 @@ def subclasses(parent: type[Config]) -> Iterator[type[Config]]:
 
 
 def is_in_params(config: type[Config]) -> bool:
-    """Return True if the class is no base of others only, and comes with the package."""
+    """Return True if the class is not a base of others only, and comes with the package."""
     is_abstract = issubclass(config, KindConfig) and config.model_fields["kind"].annotation is str
     return config.__module__.startswith("mdpipe.params") and not is_abstract
 
@@ -199,7 +199,7 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
     ({"zero_shot.sources": {"typer_docs": {"a-b": None}}}, "zero_shot.sources.typer_docs: .*one of stream, "),
     (
         {"zero_shot.sources": {"typer_docs": {"sedd": {"append_eos": False}}}},
-        "zero_shot.sources.typer_docs: 'sedd' is a packing that exists; a protocol of your own needs another name$",
+        "zero_shot.sources.typer_docs: 'sedd' is a built-in packing; your own protocol needs another name$",
     ),
     (
         {"zero_shot.sources": {"typer_docs": {"mine": {"apend_eos": False}}}},
@@ -240,7 +240,7 @@ def test_each_misuse_is_reported_once_in_the_words_of_params(change: dict[str, A
 def test_every_missing_key_says_what_it_may_be() -> None:
     source = {"kind": "url", "path": "my", "sha256": "abc"}
     lines = refused({"sources.x": source}).splitlines()
-    assert "params.yaml: sources.x.url: is missing; must be text (Without user, password or token: " in lines[0]
+    assert "params.yaml: sources.x.url: is missing; must be text (URL without user, password or token: " in lines[0]
     assert any(line.startswith("params.yaml: sources.x.sha256: 'abc' is refused: must be the 64 hex") for line in lines)
 
 

@@ -75,7 +75,7 @@ def test_masks_are_where_they_are_written_and_spaces_stay(text: str, shown: str 
 
 @pytest.mark.parametrize("marker", MALFORMED)
 def test_a_malformed_mask_is_refused(marker: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(f"{marker} is no mask; write [MASK], or [MASK:12]")):
+    with pytest.raises(ValueError, match=re.escape(f"{marker} is not a mask; write [MASK], or [MASK:12]")):
         encode_with_masks(make_tokenizer("text8"), f"a [MASK] and {marker}", mask_length=3)
 
 
@@ -206,7 +206,7 @@ def test_the_label_reaches_the_filling(mdpipe: Command, digit: NDArray[np.uint8]
         (("digits", "--image", "odd.png", "--mask", "mask.png"), "odd.png is truncated or no image"),
         (
             ("digits", "--image", "gone.png", "--mask", "mask.png"),
-            "gone.png is no file; name an image of 8 x 8",
+            "gone.png is not a file; name an image of 8 x 8",
         ),
         (
             ("digits", "--image", "digit.png", "--mask", "black.png"),

@@ -143,7 +143,7 @@ def test_texts_that_the_tokenizer_changes_are_shown(mdpipe: Command) -> None:
     ("line", "message"),
     [
         ("{", "Expecting property name"),
-        ("[1]", "this is no JSON object"),
+        ("[1]", "this is not a JSON object"),
         ('{"context": "a"}', "continuation: Field required"),
         ('{"context": "a", "continuation": 3}', "continuation = 3: Input should be a valid string"),
         ('{"context": "a", "continuation": "\\ud800"}', "continuation = "),
@@ -171,7 +171,7 @@ def test_what_cannot_be_scored_is_refused(refusal: Callable[..., str], place: Pa
     Path("empty.jsonl").touch()
     assert "'digits' samples images" in refusal("score", "digits", file)
     assert "there is no run 'chars_md5' (did you mean 'chars_md4'?)" in refusal("score", "chars_md5", file)
-    assert "no.jsonl is no file" in refusal("score", "chars_md4", "no.jsonl")
+    assert "no.jsonl is not a file" in refusal("score", "chars_md4", "no.jsonl")
     assert "empty.jsonl is empty" in refusal("score", "chars_md4", "empty.jsonl")
     assert "--num-mc-samples 3 is odd" in refusal("score", "chars_md4", file, "--num-mc-samples", 3)
     assert "allowed: .jsonl, .csv" in refusal("score", "chars_md4", file, "--out", "rows.txt")

@@ -87,7 +87,7 @@ def refusal(**source: Any) -> str:
         ),
         ({"kind": "npy", "path": "my/a.npz"}, "my/a.npz has no array 'images', only 'pictures', 'kinds'; correct `"),
         ({"kind": "npy", "path": "my/a.npy", "labels": "y"}, "my/a.npy has one array and no labels = 'y'; save"),
-        ({"kind": "npy"}, "my is no file; correct `sources.mine.path` in params.yaml"),
+        ({"kind": "npy"}, "my is not a file; correct `sources.mine.path` in params.yaml"),
         ({"kind": "mnist_idx", "images": "x"}, "my/x does not exist; correct `sources.mine.path`, "),
         ({"kind": "image_folder", "labels": "folder", "pattern": "**/*.png"}, "train in my would be the classes, but"),
         (

@@ -96,7 +96,7 @@ def test_signal_saves_the_current_step_and_training_resumes_there(
     number: signal.Signals,
     status: int,
 ) -> None:
-    """Step 7, that the signal comes in, is no step that a checkpoint is due after."""
+    """Step 7, that the signal comes in, is not a step that a checkpoint is due after."""
     folder, logs = signaled
     assert f"ended with {status}\n" in logs[number]
     assert "interrupted after step 8 of 12; run the same command to resume" in logs[number]

@@ -47,7 +47,7 @@ def has_code(file: Path) -> bool:
 
 
 def module_file(name: str) -> Path | None:
-    """The file of a module of the package; None for what is no module."""
+    """The file of a module of the package; None for what is not a module."""
     path = SOURCE / name.replace(".", "/")
     if path.with_suffix(".py").exists():
         return path.with_suffix(".py")

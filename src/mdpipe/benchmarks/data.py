@@ -1,8 +1,9 @@
 """Speed and memory of preparing data: from synthetic JSON lines to training batches.
 
-Each step runs in a group of processes; this one starts them, samples their memory and hashes what they wrote. Of a
-step, `peak_mib` is the largest resident set of any single process, as the system recorded it (ru_maxrss): what must fit
-in a core's share of the memory. `peak_together_mib` is the largest sum over all processes, sampled ten times a second.
+Each step runs in a group of processes; this one starts them, samples their memory and hashes what they wrote. The
+`peak_mib` of a step is the largest resident set of any single process, as the system recorded it (ru_maxrss), which has
+to fit in a core's share of the memory. `peak_together_mib` is the largest sum over all processes, sampled ten times per
+second.
 
 The data are synthetic, and a function of the seed. Words follow Zipf's law, p(r) ~ 1 / r for the word of rank r = 1,
 ..., 50,000, and documents have log-normal lengths, as text on the web does roughly.
@@ -52,7 +53,7 @@ MAX_IMAGES, IMAGES_PER_MEGABYTE = 50_000, 5_000
 """Images that batches are read from: fewer with little text, where seconds would go into writing them."""
 TEXT_BATCH, IMAGE_BATCH = 64, 256
 BATCHES = 500
-"""Batches read of each, after one that warms up."""
+"""Batches to read of text and of images, after a warm-up batch."""
 FILES = 8
 """Files of a text, so that even a small one has several shards."""
 VOCABULARY = 50_000
@@ -71,7 +72,7 @@ def measure(settings: DataSettings) -> Result:
     """Write, read, encode and load batches; optionally encode once more with a kill halfway.
 
     Raises:
-        ValueError: a step failed, or the folder exists.
+        ValueError: A step failed, or the folder exists.
     """
     with TemporaryDirectory(prefix="mdpipe-") as temporary:
         folder = Path(settings.folder or temporary) / f"{settings.tokenizer}-{settings.size}-{settings.workers}"

@@ -1,4 +1,4 @@
-"""One prepared run on a GPU: correctness and speed of training, speed of samplers, and the likelihood after training.
+"""A prepared run on a GPU: correctness and speed of training, speed of samplers, and the likelihood after training.
 
     PYTHONPATH=src python -m mdpipe.benchmarks.gpu --out DIR
 
@@ -72,11 +72,11 @@ class Job:
         """Return the labels with the columns that `measure` returns, or with the reason why there are none.
 
         Args:
-            labels: what the row is about.
-            measure: If a kernel has no deterministic form, it is called again without that demand, and the row has the
-                column `not_deterministic`.
-            seconds: its approximate duration; it is skipped if less time is left.
-            compiles: whether it is skipped if there is no compiler.
+            labels: Columns that identify the row.
+            measure: Returns the columns of the measurement. If a kernel has no deterministic form, it is called again
+                without that demand, and the row has the column `not_deterministic`.
+            seconds: Its approximate duration; it is skipped if less time is left.
+            compiles: True if it needs a compiler; it is skipped if there is none.
         """
         start = time.time()
         if (left := self.end - start) < seconds:
@@ -111,7 +111,7 @@ class Part:
 
     name: str
     measure: Callable[..., Iterator[Result]]
-    """Called with a `Job`, yields the rows, in a process of its own."""
+    """Yields the rows of a `Job`, in a separate process."""
     fraction: float
     """The largest fraction of the budget that it may take; unused time is left to the parts after it."""
     columns: Columns
@@ -245,11 +245,11 @@ def run(parts: Sequence[Part], out: Path, *, budget: float, tiny: bool = False, 
     """Run the parts and write their files and summary.md; return whether all finished and no check failed.
 
     Args:
-        parts: in this order.
-        out: folder to write to.
-        budget: seconds for all of them.
-        tiny: whether to measure tiny sizes, as a rehearsal.
-        commit: of the checkout, where git cannot tell.
+        parts: Parts to run, in this order.
+        out: Folder to write to.
+        budget: Seconds for all of them.
+        tiny: True to measure tiny sizes, as a rehearsal.
+        commit: Commit of the checkout, where git cannot tell.
     """
     end = time.time() + budget - RESERVE
     documents: list[Result] = []
@@ -287,7 +287,7 @@ def _run_part(measure: Callable[[Job], Iterator[Result]], end: float, tiny: bool
     """Yield the description of the machine, and then the rows of a part.
 
     Raises:
-        RuntimeError: there is no GPU, and it is not a rehearsal.
+        RuntimeError: There is no GPU, and it is not a rehearsal.
     """
     device, threads = torch.device("cuda" if torch.cuda.is_available() else "cpu"), 1 if tiny else measurements.THREADS
     configure_runtime(threads)
@@ -321,7 +321,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write the results to")
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for everything (default: %(default)s)")
     parser.add_argument("--tiny", action="store_true", help="rehearse with tiny sizes, on a CPU if there is no GPU")
-    parser.add_argument("--commit", help="of the checkout, where git cannot tell")
+    parser.add_argument("--commit", help="commit of the checkout, where git cannot tell")
     options = parser.parse_args()
     configure_logging()
     is_fine = run(PARTS, **vars(options))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from mdpipe.benchmarks.gpu import Job
 
 STEPS = 3
-"""Compared; the second and third also depend on the optimizer."""
+"""Steps whose losses are compared; those of the second and third also depend on the optimizer."""
 NOISE_OF_WEIGHTS = 0.02
 """Standard deviation of the noise added to all initial weights: zero heads and branches would hide their gradients."""
 SAMPLE_LENGTH, SAMPLE_STEPS = 16, 4
@@ -181,7 +181,7 @@ def compare_traces(found: Trace, reference: Trace, tolerance: dict[str, float]) 
     """Return the relative differences and their tolerances.
 
     Raises:
-        ValueError: a difference is larger than its tolerance, or not finite; the message has all of them.
+        ValueError: A difference is larger than its tolerance, or not finite; the message has all of them.
     """
     (losses, gradients), (expected_losses, expected) = found, reference
     expected_loss = torch.tensor(expected_losses, dtype=torch.float64)

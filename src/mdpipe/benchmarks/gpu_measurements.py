@@ -46,11 +46,11 @@ EAGER_SECONDS, COMPILED_SECONDS = 8, 30
 """Estimates of the duration of a measurement before one was made."""
 
 FIRST_STEPS, TIMED_STEPS = 3, 10
-"""Taken to compile, and then to measure the speed; the run then starts again from its initial weights."""
+"""Steps to compile, and then to measure the speed; the run then starts again from its initial weights."""
 MARGIN = 0.9
 """The fraction of the remaining time that the steps are planned for."""
 SPARE_SECONDS = 5.0
-"""For the time between training and evaluation, and for an evaluation that takes longer than planned."""
+"""Reserve for the time between training and evaluation, and for an evaluation that takes longer than planned."""
 AVERAGED = 0.1
 """The horizon of the averaged weights, as a fraction of the steps."""
 CURVE = 40
@@ -116,7 +116,7 @@ def find_data_sheet_peak(device: torch.device) -> float | None:
 
 
 def measure_speed(job: "Job", step: TrainingSettings, seconds: float, chunk_bytes: int | None = None) -> Result:
-    """Return the row of a training step, with chunks of the head's logits of at most so many bytes in float32."""
+    """Return the row of a training step; `chunk_bytes` limits the chunks of the head's logits in float32."""
     labels, chunk = asdict(step), {}
     if chunk_bytes is None:
         torch.compiler.reset()  # Chunks are measured with the code that was compiled before.
@@ -139,9 +139,9 @@ def grow_batches(
     """Double the batch of every network in turn, at most `doublings` times, until memory or speed ends.
 
     Args:
-        best: for each network the row of its first batch.
-        doublings: most of them.
-        measure: returns the row of a network at a batch, given the least seconds that it takes.
+        best: The row of the first batch of each network.
+        doublings: The largest number of doublings.
+        measure: Returns the row of a network at a batch, given the least seconds that it takes.
     """
     for _ in range(doublings):
         for name, before in list(best.items()):
@@ -163,7 +163,7 @@ def run_training(job: "Job", **sizes: Any) -> Iterator[Result]:
     """Train for the time that is left, with one row before and one after.
 
     Raises:
-        RuntimeError: it was not completed; the row says why.
+        RuntimeError: It was not completed; the row says why.
     """
     run = DocstringTraining(job, **sizes)
     for what, measure in (("before training", run.plan), ("after training", run.train)):
@@ -179,13 +179,13 @@ class DocstringTraining:
 
     job: "Job"
     package: str = "python"
-    """Whose docstrings are trained on; "python" is the standard library."""
+    """Package with the docstrings to train on; "python" is the standard library."""
     shape: Shape = TEXT
     held_out: int = 130_000
     """Approximate number of characters that the bound is measured on."""
     estimator: EstimatorConfig = ESTIMATOR
     seconds: float = 600
-    """Most that the training steps may take."""
+    """The longest duration of the training steps."""
     learning_rate: float = 5e-4
 
     def __post_init__(self) -> None:

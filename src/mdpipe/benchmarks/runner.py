@@ -37,7 +37,7 @@ class Benchmark:
     """A command of `mdpipe bench`: its measurement, and how the results are shown."""
 
     measure: Callable[[Any], Result]
-    """Returns what was measured with the given `Settings`, without them."""
+    """Returns the measurements for the given `Settings`, without the settings."""
     heading: str
     """Heading of the page."""
     title: str
@@ -46,20 +46,20 @@ class Benchmark:
     page: str
     """Text of the Markdown page, by which a reader judges the results: a format string of the first and of `table`."""
     compare: Callable[[Sequence[Result]], Sequence[Result]] = list
-    """Adds what only all results together say."""
+    """Adds columns that are computed from all results."""
     files: Mapping[str, Callable[[Sequence[Result]], str]] = field(default_factory=dict)
     """Content of further files, by suffix."""
     has_own_process: bool = True
     """False for a benchmark that starts its own processes, or does not measure memory."""
     device: str = "cpu"
-    """Where it runs if that is no setting: cpu, or "auto" for a GPU where torch finds one."""
+    """Device if none can be set: cpu, or "auto" for a GPU where torch finds one."""
 
 
 def measure_and_write(benchmark: Benchmark, settings: Sequence[Any], command: str, out: Path | None) -> tuple[str, str]:
     """Measure with each of the settings, write OUT.json, OUT.md and further files, and return the JSON and the table.
 
     Raises:
-        ValueError: a measurement failed, for example because memory ran out, or there is no GPU.
+        ValueError: A measurement failed, for example because memory ran out, or there is no GPU.
     """
     device = _find_device(getattr(settings[0], "device", benchmark.device))
     results = run(benchmark, settings)
@@ -90,7 +90,7 @@ def run(benchmark: Benchmark, settings: Sequence[Any]) -> list[Result]:
     """Return settings and measurement of each.
 
     Raises:
-        ValueError: one was not measured.
+        ValueError: One was not measured.
     """
     results = []
     for one in settings:
@@ -117,14 +117,14 @@ def stream_alone(
     """Yield the results of a function that is called in a new process, whose group of processes ends with it.
 
     Args:
-        function: returns or yields results; importable, as are its arguments.
-        *arguments: of the function.
-        limit: seconds after which the group is killed.
-        watch: called with the process's id about every tenth of a second.
+        function: Returns or yields results; importable, as are its arguments.
+        *arguments: Arguments of the function.
+        limit: Seconds after which the group is killed.
+        watch: Called with the process's id about every tenth of a second.
 
     Raises:
-        ValueError: the function raised an error, or its process was killed.
-        TimeoutError: it took more than `limit` seconds.
+        ValueError: The function raised an error, or its process was killed.
+        TimeoutError: It took more than `limit` seconds.
     """
     context, end = multiprocessing.get_context("spawn"), monotonic() + limit
     receiver, sender = context.Pipe(duplex=False)

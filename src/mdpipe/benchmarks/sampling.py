@@ -35,7 +35,7 @@ STEADY = ("ancestral_stepwise", "two_stage")
 """Samplers that run the whole network at every position in every step, whatever is masked: all steps cost the same."""
 BASELINE = "ancestral_stepwise"
 SCHEDULE = Linear(LinearConfig(epsilon=0.0))
-"""With no token masked at time 0, a sampler on a grid takes exactly T steps."""
+"""Schedule with no token masked at time 0, so that a sampler on a grid takes exactly T steps."""
 
 
 def measure(settings: SamplingSettings) -> Result:

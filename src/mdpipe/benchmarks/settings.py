@@ -28,7 +28,7 @@ class Shape:
 
     @property
     def length(self) -> int:
-        """Tokens per example."""
+        """Return the number of tokens per example."""
         return math.prod(self.shape)
 
     def shrink(self) -> "Shape":
@@ -84,11 +84,11 @@ def option(
     """Return a field that is an option of the command.
 
     Args:
-        default: of the option. A list makes an option that may be given several times: all values are measured.
-        help: the beginning of the option's help, which goes on with the choices.
-        min: least value.
-        choices: all values.
-        name: of the option, if it is not the field's.
+        default: Default of the option. A list makes an option that may be given several times: all values are measured.
+        help: The beginning of the option's help, which goes on with the choices.
+        min: Least value.
+        choices: All values.
+        name: Name of the option, if it is not the field's.
     """
     metadata = {"default": default, "help": help, "min": min, "choices": choices, "name": name}
     return field(default=default[0] if isinstance(default, list) else default, metadata=metadata)
@@ -99,7 +99,7 @@ class Settings:
     """Settings of one measurement.
 
     Raises:
-        ValueError: a value is not one of the choices.
+        ValueError: A value is not one of the choices.
     """
 
     def __post_init__(self) -> None:
@@ -113,20 +113,20 @@ class Settings:
 class SamplingSettings(Settings):
     """Measure sampling from masks with a random transformer: each sampler and batch in a separate process."""
 
-    batch: int = option([1, 8], "Samples at a time", min=1)
-    sampler: str = option(["ancestral", "ancestral_stepwise"], "How to sample", choices=SAMPLERS)
-    length: int = option(1024, "Tokens of a sample", min=1)
-    vocab_size: int = option(50257, "Tokens to choose from", min=1)
+    batch: int = option([1, 8], "Samples per batch", min=1)
+    sampler: str = option(["ancestral", "ancestral_stepwise"], "Sampler", choices=SAMPLERS)
+    length: int = option(1024, "Tokens per sample", min=1)
+    vocab_size: int = option(50257, "Vocabulary size", min=1)
     steps: int = option(1000, "Steps from masks to samples", min=1)
-    steady_steps: int = option(10, "Steps to run of a sampler whose steps all cost the same", min=1)
-    num_layers: int = option(4, "Of the transformer", min=1)
-    num_heads: int = option(4, "Of the transformer", min=1)
-    hidden_size: int = option(128, "Of the transformer", min=1)
-    repeats: int = option(3, "How often each is timed", min=1)
+    steady_steps: int = option(10, "Steps to time of a sampler whose steps all cost the same", min=1)
+    num_layers: int = option(4, "Layers of the transformer", min=1)
+    num_heads: int = option(4, "Attention heads of the transformer", min=1)
+    hidden_size: int = option(128, "Width of the transformer", min=1)
+    repeats: int = option(3, "Repetitions of each measurement", min=1)
     threads: int = option(1, "CPU threads", min=1)
-    device: str = option("cpu", "Where to measure", choices=("cpu", "cuda"))
-    dtype: str = option("float32", "Of the network", choices=PRECISIONS)
-    seed: int = option(0, "Of weights and samples", min=0)
+    device: str = option("cpu", "Device to measure on", choices=("cpu", "cuda"))
+    dtype: str = option("float32", "Precision of the network", choices=PRECISIONS)
+    seed: int = option(0, "Seed of weights and samples", min=0)
 
 
 @dataclass(frozen=True)
@@ -139,17 +139,17 @@ class TrainingSettings(Settings):
 
     shape: str = option(["text8-11m"], "A network and its data", choices=SHAPES)
     batch: int = option([0], "Examples per step; 0 for the shape's", min=0)
-    precision: str = option(["float32"], "Of the products", choices=PRECISIONS)
-    objective: str = option("md4", "What is minimized", choices=("md4", "genmd4"))
+    precision: str = option(["float32"], "Precision of the matrix products", choices=PRECISIONS)
+    objective: str = option("md4", "Objective", choices=("md4", "genmd4"))
     """GenMD4 calls its network twice per step."""
-    optimizer: str = option(["adamw"], "Of the network's layers", choices=OptimizerConfig.kinds)
-    compile: bool = option(False, "With torch.compile")
-    activation_checkpointing: bool = option(False, "With layers that keep only their input")
+    optimizer: str = option(["adamw"], "Optimizer of the network's layers", choices=OptimizerConfig.kinds)
+    compile: bool = option(False, "Compile the network with torch.compile")
+    activation_checkpointing: bool = option(False, "Recompute activations in the backward pass")
     steps: int = option(10, "Steps timed", min=1)
-    warm_up: int = option(3, "Steps before them", min=1)
+    warm_up: int = option(3, "Steps before they are timed", min=1)
     threads: int = option(1, "CPU threads", min=1)
-    device: str = option("cpu", "Where to measure", choices=("cpu", "cuda"))
-    seed: int = option(0, "Of weights and tokens", min=0)
+    device: str = option("cpu", "Device to measure on", choices=("cpu", "cuda"))
+    seed: int = option(0, "Seed of weights and tokens", min=0)
     group: int = 1
     """Steps timed together; a GPU is synchronized between groups only."""
 
@@ -164,12 +164,12 @@ class DataSettings(Settings):
     """Measure data preparation, from synthetic text to training batches: each size, tokenizer and number of workers."""
 
     size: int = option([2000], "MB of JSON lines", min=1)
-    tokenizer: str = option(["bytes"], "Of the text", choices=("bytes", "text8", "sentencepiece", "gpt2"))
+    tokenizer: str = option(["bytes"], "Tokenizer of the text", choices=("bytes", "text8", "sentencepiece", "gpt2"))
     workers: int = option([1], "Processes that read and encode", min=1)
     kill: bool = option(False, "Encode once more, kill it halfway and run it again")
-    path: str | None = option(None, "The folder of GPT-2's vocab.json and merges.txt")
-    folder: str | None = option(None, "Where all files are written, and kept")
-    seed: int = option(0, "Of text, splits and batches", min=0)
+    path: str | None = option(None, "Folder with GPT-2's vocab.json and merges.txt")
+    folder: str | None = option(None, "Folder for all files, which are kept")
+    seed: int = option(0, "Seed of text, splits and batches", min=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -188,6 +188,6 @@ class LikelihoodSettings(Settings):
     num_mc_samples: int = option([4, 16], "Network calls per example", min=1, name="calls")
     estimator: str = option([*ESTIMATORS], "An estimator", choices=ESTIMATORS)
     examples: int = option(16, "Examples of the test split", min=2)
-    repeats: int = option(6, "Seeds", min=2)
+    repeats: int = option(6, "Number of seeds", min=2)
     threads: int = option(1, "CPU threads", min=1)
-    seed: int = option(0, "The first seed", min=0)
+    seed: int = option(0, "First seed", min=0)

@@ -20,7 +20,7 @@ def record_stages(params: Params, threads: int, folder: Path, out: Path) -> None
     """Write one result for each stage of params that was measured, with the day of the newest measurement, as JSON.
 
     Raises:
-        FileNotFoundError: no stage was measured.
+        FileNotFoundError: No stage was measured.
     """
     results, times = [], []
     for row in Plan(params).rows():

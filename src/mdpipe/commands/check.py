@@ -54,6 +54,6 @@ def _schedule(objective: ObjectiveConfig) -> str:
 
 
 def _size(network: NetworkConfig) -> str:
-    """Return the width of a network, which one of a user's own may not have."""
+    """Return the width of a network in words, or "" for a custom network without `hidden_size`."""
     width = getattr(network, "hidden_size", None)
     return "" if width is None else f" of hidden size {width}"

@@ -39,7 +39,7 @@ LISTED = 12
 """Class names in a message."""
 
 MASK = re.compile(r"\[MASK(?::(\d{1,6}))?\]", re.ASCII)
-"""`[MASK:12]` is twelve masked tokens, `[MASK]` as many as --mask-length says."""
+"""`[MASK:12]` means twelve masked tokens, `[MASK]` the number that --mask-length sets."""
 ALMOST_MASK = re.compile(r"\[\s*(?:mask|gap)\s*(?:[:=][^\]]*|\d*\s*)\]", re.IGNORECASE)
 """Anything that looks like a mask, including its old form `[gap:12]`."""
 
@@ -191,7 +191,7 @@ def encode_with_masks(tokenizer: Tokenizer, text: str, mask_length: int) -> Tens
     """Return the tokens (1, L) of a text with masks."""
     for marker in ALMOST_MASK.findall(text):
         if not (found := MASK.fullmatch(marker)) or found[1] == "0":
-            raise ValueError(f"{marker} is no mask; write [MASK], or [MASK:12] for twelve tokens")
+            raise ValueError(f"{marker} is not a mask; write [MASK], or [MASK:12] for twelve tokens")
     parts = MASK.split(text)
     first, *others = _encode_parts(tokenizer, parts[::2])
     spans = [first]
@@ -223,7 +223,7 @@ def load_run(run: str, threads: int) -> TrainedModel:
     If params.yaml describes another model of this name by now, the standard error says so.
 
     Raises:
-        ValueError: there is no such run, or its model is missing or broken.
+        ValueError: There is no such run, or its model is missing or broken.
     """
     trained, runs = paths.trained_runs(), load_params().runs if PARAMS_FILE.exists() else {}
     if run not in {*trained, *runs}:
@@ -272,7 +272,7 @@ def _read_image(path: Path, mode: Literal["L", "RGB"], size: tuple[int, int]) ->
     from mdpipe.data.sources.images import decode_image  # Pillow, which a machine that infills text may lack.
 
     if not path.is_file():
-        raise ValueError(f"{path} is no file; name an image of {size[0]} x {size[1]} pixels")
+        raise ValueError(f"{path} is not a file; name an image of {size[0]} x {size[1]} pixels")
     pixels = decode_image(path, str(path), Counter(), mode)
     if pixels.shape[:2] != size:
         found = " x ".join(map(str, pixels.shape[:2]))

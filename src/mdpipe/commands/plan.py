@@ -106,7 +106,7 @@ class Plan:
     """Params, and the sizes of the sources, datasets and networks that they name.
 
     Raises:
-        ValueError: a network does not fit its dataset, or a file in data/ or of a tokenizer is broken.
+        ValueError: A network does not fit its dataset, or a file in data/ or of a tokenizer is broken.
     """
 
     def __init__(self, params: Params) -> None:

@@ -1,4 +1,4 @@
-"""Sizes of sources and datasets: those of data/, else what settings, the catalog and the files of a source tell.
+"""Sizes of sources and datasets: those of data/, else estimates by settings, the catalog and the files of a source.
 
 A number that is not known is NaN. No file is read before its download: a plain file of text has a character per byte,
 which is within a fifth for English, and too many for other columns of CSV and JSON lines and for alphabets with several
@@ -61,7 +61,7 @@ def source_size(name: str, source: Source, is_changed: bool) -> SourceSize:
     """Return the size of a source, of data/raw unless its definition has changed since.
 
     Raises:
-        ValueError: the folder in data/raw is broken.
+        ValueError: The folder in data/raw is broken.
     """
     folder = paths.raw(name)
     if is_changed or not (folder / "source.json").exists():
@@ -137,13 +137,13 @@ class DatasetSize:
     """The size of a dataset."""
 
     tokens: Mapping[str, float]
-    """By split."""
+    """Number of tokens by split."""
     disk: float
     """Bytes of data/encoded/DATASET."""
     shape: Shape
     """(L,) or (H, W, C)."""
     vocab_size: int | None
-    """None if the tokenizer is not downloaded yet."""
+    """Number of tokens of the tokenizer; None if it is not downloaded yet."""
     classes: int
     """Number of classes; 0 if there are none or it is unknown."""
     tokens_per_char: float = 1
@@ -152,7 +152,7 @@ class DatasetSize:
 
     @property
     def length(self) -> int:
-        """Tokens per example."""
+        """Return the number of tokens per example."""
         return math.prod(self.shape)
 
     def examples(self, tokens: float) -> float:
@@ -164,7 +164,7 @@ def dataset_size(name: str, dataset: AnyDataset, source: SourceSize, is_changed:
     """Return the size of a dataset, of data/encoded unless its definition has changed since, else from its source.
 
     Raises:
-        ValueError: the folder in data/encoded, or the tokenizer's file, is broken.
+        ValueError: The folder in data/encoded, or the tokenizer's file, is broken.
     """
     folder = paths.encoded(name)
     if not is_changed and (folder / "dataset.json").exists():

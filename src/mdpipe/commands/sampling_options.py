@@ -47,24 +47,25 @@ class SamplingOptions:
             metavar="KEY=VALUE",
             default_factory=list,
             show_default=False,
-            help="A setting of the sampler, may be given several times. ancestral, ancestral_stepwise and two_stage"
+            help="A setting of the sampler; may be given several times. ancestral, ancestral_stepwise and two_stage"
             " have decode (sample or argmax), maskgit has noise_scale, remdm has eta, predictor_corrector has"
             " num_corrector_steps."
             " By default as in params.yaml: the run's, if its sampler is of this kind, or the comparison's; or else"
             " the sampler's own default.",
         ),
     ]
-    steps: Annotated[int | None, _option("Steps of a sampler that walks a grid.", "128", min=1)] = None
+    steps: Annotated[int | None, _option("Steps of a sampler with a time grid.", "128", min=1)] = None
     time_grid: Annotated[
         str | None,
         typer.Option(
             help="Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or else cosine."
         ),
     ] = None
-    temperature: Annotated[float | None, _option("Below 1 sharpens, above 1 flattens.", "1")] = None
+    temperature: Annotated[float | None, _option("Temperature: below 1 sharpens, above 1 flattens.", "1")] = None
     top_k: Annotated[int | None, _option("Sample from the K most likely tokens.", "all")] = None
     top_p: Annotated[
-        float | None, _option("Sample from the fewest tokens that hold this much probability; 1 is all.", "1")
+        float | None,
+        _option("Sample from the smallest set of most likely tokens with this total probability; 1 for all.", "1"),
     ] = None
     label: Annotated[str | None, typer.Option(help="Name or number of the class, for a class-conditional run.")] = None
     guidance_scale: Annotated[
@@ -86,7 +87,7 @@ class SamplingOptions:
         sampler of this kind in the comparison of samplers, else from the defaults.
 
         Raises:
-            ValueError: the sampler does not exist or does not fit the objective, a setting is unknown or wrong, a value
+            ValueError: The sampler does not exist or does not fit the objective, a setting is unknown or wrong, a value
                 is out of range, or there is a guidance scale and no class; the message names the option.
         """
         if self.guidance_scale is not None and self.label is None:
@@ -154,7 +155,7 @@ def _stated_settings(params: Params, own: SampleConfig | None, kind: str) -> dic
 
 
 def with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the fields of `SamplingOptions`, as typer reads them, in the place of its argument `options`."""
+    """Give a command the fields of `SamplingOptions`, as typer reads them, instead of its argument `options`."""
     own, shared = signature(command).parameters, signature(SamplingOptions).parameters
 
     @wraps(command)

@@ -100,7 +100,7 @@ class Item:
     context: str
     continuations: list[str]
     label: int | None
-    """Index of the right one; None if there is a single one, without a question."""
+    """Index of the correct text; None for a single text, without a question."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class EncodedItem:
 
     item: Item
     requests: list[Request]
-    """One for each text, from `encode_request`."""
+    """Requests from `encode_request`, one for each text."""
     characters: list[int]
     """Lengths of the continuations as the tokenizer normalizes them, without white space at their ends."""
     changes: list[str]
@@ -172,7 +172,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
 def read_items(file: Path) -> list[Item]:
     """Read a file of JSON lines, each one of the objects above."""
     if not file.is_file():
-        raise ValueError(f"{file} is no file; name one with a JSON object per line")
+        raise ValueError(f"{file} is not a file; name one with a JSON object per line")
     items = []
     for number, line in enumerate(file.read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -180,7 +180,7 @@ def read_items(file: Path) -> list[Item]:
         try:
             content = json.loads(line)
             if not isinstance(content, dict):
-                raise ValueError("this is no JSON object")  # noqa: TRY004
+                raise ValueError("this is not a JSON object")  # noqa: TRY004
             kind = _HellaSwag if "endings" in content else _MultipleChoice if "choices" in content else _Continuation
             item = kind.model_validate(content).item(number)
             if item.label is not None and item.label >= len(item.continuations):
@@ -237,7 +237,7 @@ def encode_request(tokenizer: Tokenizer, context: str, continuation: str, window
     goes to the continuation. An empty context is the end-of-text token, and a long one loses its beginning.
 
     Raises:
-        ValueError: the continuation has no tokens, or more than the model's window.
+        ValueError: The continuation has no tokens, or more than the model's window.
     """
     stripped = context.rstrip()
     continuation = context[len(stripped) :] + continuation

@@ -226,7 +226,7 @@ def repair_rwlock(repo: Repo) -> list[str]:
     """Rename an unreadable table and drop the entries of processes that are gone; return a line for each.
 
     Raises:
-        dvc.lock.LockError: another process edits the table for longer than three seconds.
+        dvc.lock.LockError: Another process edits the table for longer than three seconds.
     """
     table = Path(repo.tmp_dir) / RWLOCK_FILE
     if not table.exists():
@@ -304,7 +304,7 @@ def _holds_lock(entry: Entry, root: Path) -> bool:
         )
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # Another user's: it cannot be looked at, so it is believed.
+    except psutil.AccessDenied:  # It belongs to another user and cannot be inspected, so it counts as alive.
         return True
 
 
@@ -312,7 +312,7 @@ def verify() -> str:
     """Return how much was verified; broken objects are removed, and broken artifacts marked for DVC to look at again.
 
     Raises:
-        ValueError: something is broken; the message names each file and says how to restore it.
+        ValueError: Something is broken; the message names each file and says how to restore it.
     """
     with open_repository() as repo:
         cache = repo.cache.local

@@ -63,13 +63,13 @@ class DatasetHeader(Header):
     wrap_ids: tuple[NonNegative, ...] = ()
     """Tokens that every window begins and ends with; the stream does not include them."""
     separate_documents: bool = False
-    """True for text whose documents are evaluated in windows of their own."""
+    """True for text whose documents are evaluated in separate windows."""
     class_names: tuple[str, ...] = ()
     """Names of the classes, if the source has any."""
 
 
 class EncodedDataset(DatasetHeader):
-    """One split of an encoded dataset; open it with `EncodedDataset.open`.
+    """A split of an encoded dataset; open it with `EncodedDataset.open`.
 
     An example is a window of `seq_len` tokens of text, or an image. Evaluation reads each token exactly once: text in
     consecutive windows, the last of which may be shorter unless `drop_last`, of the whole stream or of each document.
@@ -86,8 +86,10 @@ class EncodedDataset(DatasetHeader):
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """Text: documents, tokens, bytes, characters, words. Images: images, tokens, and `tiles_per_image`, the number
-        of neighboring examples that are cut from one larger image, if there are several.
+        """Return the counts of the split.
+
+        Text: documents, tokens, bytes, characters, words. Images: images, tokens, and `tiles_per_image`, the number of
+        neighboring examples that are cut from one larger image, if there are several.
         """
         return self.splits[self.split]
 
@@ -96,7 +98,7 @@ class EncodedDataset(DatasetHeader):
         """Memory-map a split and check it against dataset.json.
 
         Raises:
-            ValueError: no such split, or a file is missing, truncated, or disagrees with dataset.json.
+            ValueError: No such split, or a file is missing, truncated, or disagrees with dataset.json.
         """
         hint = _hint(directory)
         header = read_header(directory / "dataset.json", DatasetHeader, hint)
@@ -118,28 +120,28 @@ class EncodedDataset(DatasetHeader):
 
     @property
     def files(self) -> list[Path]:
-        """All files that decide what training reads of this split."""
+        """Return all files that decide what training reads of this split."""
         labels = [] if self.labels is None else _shards(self.directory, f"{self.split}_labels")
         return [self.directory / "dataset.json", *_shards(self.directory, self.split), *labels]
 
     @property
     def examples(self) -> int:
-        """Number of examples that evaluation reads."""
+        """Return the number of examples that evaluation reads."""
         if self.separate_documents:
             return len(self._evaluation_windows[0])
         return -(-len(self.tokens) // self.stream_tokens) if self.modality == "text" else len(self.tokens)
 
     @cached_property
     def stream_tokens(self) -> int:
-        """Number of tokens of the stream in a window of text."""
+        """Return the number of tokens of the stream in a window of text."""
         return self.seq_len - 2 * len(self.wrap_ids)
 
     @cached_property
     def document_starts(self) -> NDArray[np.int64] | None:
-        """Position in `tokens` at which each document begins, ascending; None for images and splits by `windows`.
+        """Return the position in `tokens` of each document, ascending; None for images and splits by `windows`.
 
         Raises:
-            ValueError: the file is missing, truncated or does not match the tokens.
+            ValueError: The file is missing, truncated or does not match the tokens.
         """
         if not self.counts.get("documents"):
             return None
@@ -176,7 +178,7 @@ class EncodedDataset(DatasetHeader):
 
     @cached_property
     def _evaluation_windows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Position and number of the stream's tokens of each window of text that evaluation reads, (N,) each."""
+        """Return the position and number of tokens of each window of text that evaluation reads, (N,) each."""
         starts, _, sizes = self.sliding_windows(self.stream_tokens)
         return starts, sizes
 
@@ -190,7 +192,7 @@ class EncodedDataset(DatasetHeader):
             Position of the window in the stream, size of its context, and number of all of its tokens, (N,) each.
 
         Raises:
-            ValueError: the stride is not between 1 and the number of tokens in a window.
+            ValueError: The stride is not between 1 and the number of tokens in a window.
         """
         if not 1 <= stride <= self.stream_tokens:
             raise ValueError(f"a stride of {stride} is not between 1 and the window of {self.stream_tokens} tokens")
@@ -207,11 +209,11 @@ class EncodedDataset(DatasetHeader):
         """Return the windows of text that begin at these positions of the stream: int64 (B, L).
 
         Args:
-            offsets: the positions, (B,).
-            size: number of the stream's tokens in a window; `stream_tokens` by default.
+            offsets: The positions, (B,).
+            size: Number of the stream's tokens in a window; `stream_tokens` by default.
 
         Raises:
-            ValueError: a token is no id of the vocabulary.
+            ValueError: A token is not an id of the vocabulary.
         """
         size = size or self.stream_tokens
         wrap = np.array(self.wrap_ids, dtype=self.tokens.dtype)
@@ -222,7 +224,7 @@ class EncodedDataset(DatasetHeader):
         """Return up to `count` whole examples, evenly spaced over the split: (N, L), and their labels (N,), if any.
 
         Raises:
-            ValueError: there are fewer than two, or a token is no id of the vocabulary.
+            ValueError: There are fewer than two, or a token is not an id of the vocabulary.
         """
         total = len(self.tokens) if self.modality == "image" else len(self.tokens) // self.stream_tokens
         if total < 2:
@@ -243,7 +245,7 @@ class EncodedDataset(DatasetHeader):
         long.
 
         Raises:
-            ValueError: a token is no id of the vocabulary.
+            ValueError: A token is not an id of the vocabulary.
         """
         if self.modality == "image":
             for first in range(0, len(self.tokens), batch_size):
@@ -261,7 +263,7 @@ class EncodedDataset(DatasetHeader):
         """Return the labels.
 
         Raises:
-            ValueError: there are none.
+            ValueError: There are none.
         """
         if self.labels is None:
             raise ValueError(f"{self.directory} has no labels; say in params.yaml which `labels` its source has")
@@ -271,7 +273,7 @@ class EncodedDataset(DatasetHeader):
         """Return how often each token occurs in the training split: int64 (V,).
 
         Raises:
-            ValueError: the file is missing, truncated or not of this shape.
+            ValueError: The file is missing, truncated or not of this shape.
         """
         path, hint = self.directory / "unigram.npy", _hint(self.directory)
         return np.array(open_array(path, hint, np.int64, (self.vocab_size,)))
@@ -280,7 +282,7 @@ class EncodedDataset(DatasetHeader):
         """Return tokens as int64 after checking that they are ids; an embedding would fail later and say less.
 
         Raises:
-            ValueError: a token is not below the vocabulary size.
+            ValueError: A token is not below the vocabulary size.
         """
         if tokens.max() >= self.vocab_size:
             raise ValueError(

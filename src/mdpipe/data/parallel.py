@@ -47,14 +47,14 @@ def map_shards(
     """Apply a function to every shard whose result is not in `scratch` yet, in parallel.
 
     Args:
-        function: a module-level function that fills the folder it is given and returns a summary for JSON. The key
+        function: A module-level function that fills the folder it is given and returns a summary for JSON. The key
             "bytes" of the summary, if present, advances the progress.
-        shards: arguments of the function, sent to other processes.
-        scratch: where results are kept until the caller removes it.
-        progress: advanced with every shard.
+        shards: Arguments of the function, sent to other processes.
+        scratch: Folder that keeps results until the caller removes it.
+        progress: Progress to advance with every shard.
 
     Raises:
-        ValueError: a shard is invalid, the disk is full, or a process was killed; finished results are kept.
+        ValueError: A shard is invalid, the disk is full, or a process was killed; finished results are kept.
     """
     folders = [scratch / f"{index:05d}" for index in range(len(shards))]
     missing = [index for index, folder in enumerate(folders) if not folder.exists()]
@@ -79,7 +79,7 @@ def num_workers() -> int:
     """Return the number of processes that may work at once.
 
     Raises:
-        ValueError: the environment variable is no positive number.
+        ValueError: The environment variable is not a positive number.
     """
     value = os.environ.get(WORKERS)
     if value is None:

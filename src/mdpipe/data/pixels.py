@@ -11,7 +11,7 @@ def quantize(images: NDArray[np.uint8], maximum: int, levels: int) -> NDArray[np
     Shapes: any, kept.
 
     Raises:
-        ValueError: more levels than there are pixel values, fewer than two, or a pixel above the maximum.
+        ValueError: More levels than there are pixel values, fewer than two, or a pixel above the maximum.
     """
     if not 2 <= levels <= maximum + 1:
         raise ValueError(f"tokenizer.levels = {levels} must be between 2 and the {maximum + 1} values of these pixels")
@@ -29,7 +29,7 @@ def dequantize(ids: NDArray[np.integer], levels: int) -> NDArray[np.uint8]:
     Shapes: any, kept.
 
     Raises:
-        ValueError: an id is no level.
+        ValueError: An id is not a level.
     """
     if ids.size and not 0 <= ids.min() <= ids.max() < levels:
         raise ValueError(f"ids from {ids.min()} to {ids.max()} are not among {levels} levels")
@@ -56,7 +56,7 @@ def tile(images: NDArray[np.uint8], size: int, stride: int) -> NDArray[np.uint8]
     Shapes: images (N, H, W, C); result (N * rows * columns, size, size, C) with rows = (H - size) // stride + 1.
 
     Raises:
-        ValueError: a tile is larger than the images, or the size or the stride is not positive.
+        ValueError: A tile is larger than the images, or the size or the stride is not positive.
     """
     _, height, width, channels = images.shape
     if size < 1 or stride < 1:

@@ -84,7 +84,7 @@ class ImageBatch:
 
 
 class RawShard(Header):
-    """One shard of a raw folder, as source.json describes it."""
+    """A shard of a raw folder, as source.json describes it."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -99,7 +99,7 @@ class RawShard(Header):
 
     @property
     def keys(self) -> NDArray[np.bytes_]:
-        """Return what decides each split: (count,)."""
+        """Return the keys that decide each split: (count,)."""
         path = self.directory / f"keys-{self.index:05d}.npy"
         return open_array(path, _hint(self.directory), KEY, (self.count,))
 
@@ -107,7 +107,7 @@ class RawShard(Header):
         """Yield the documents in order.
 
         Raises:
-            ValueError: the file is missing, or a line of it is broken.
+            ValueError: The file is missing, or a line of it is broken.
         """
         path, hint = self.directory / f"documents-{self.index:05d}.jsonl", _hint(self.directory)
         if not path.exists():
@@ -125,7 +125,7 @@ class RawShard(Header):
         """Memory-map the images: (count, H, W, C).
 
         Raises:
-            ValueError: the file is missing or does not match source.json.
+            ValueError: The file is missing or does not match source.json.
         """
         path, hint = self.directory / f"images-{self.index:05d}.npy", _hint(self.directory)
         images: NDArray[np.uint8] = open_array(path, hint)
@@ -171,7 +171,7 @@ def read_images(directory: Path) -> RawImages:
     """Open a raw image folder.
 
     Raises:
-        ValueError: the folder holds no images, or source.json is incomplete.
+        ValueError: The folder holds no images, or source.json is incomplete.
     """
     shards = raw_shards(directory, "image")
     header = read_header(directory / "source.json", RawImages, _hint(directory))
@@ -187,7 +187,7 @@ def raw_shards(directory: Path, modality: Literal["text", "image"]) -> list[RawS
     """Return the shards of a raw folder in order.
 
     Raises:
-        ValueError: the folder holds another modality, or source.json is missing or broken.
+        ValueError: The folder holds another modality, or source.json is missing or broken.
     """
     header = read_header(directory / "source.json", _RawFolder, _hint(directory))
     if header.modality != modality:

@@ -23,7 +23,7 @@ SPLITS = ("train", "validation", "test")
 NEVER = 2**63 - 1
 """A position that no source reaches."""
 WORD = re.compile(r"\s(?=\S)")
-"""Where a text may be cut: before a word and its leading white space."""
+"""Position at which a text may be cut: before a word and its leading white space."""
 MIN_PASSAGES = 100
 """Passages in a sample of a few long documents, at least: the size of the sample then varies by a tenth."""
 CUT_DOCUMENTS = "use {last_characters: N} or {windows: 0.1}, which cut documents"
@@ -58,7 +58,7 @@ class SplitPlan:
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """Documents and characters of the pool before each shard: (shards, 2)."""
+        """Return the numbers of documents and characters of the pool before each shard, (shards, 2)."""
         sizes = [(shard.count, shard.characters) if shard.index in self.pool else (0, 0) for shard in self.shards]
         return np.cumsum([(0, 0), *sizes], axis=0)[:-1]
 
@@ -105,7 +105,7 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
     ceil(test * n) for testing, and the rest for training. If both are the last of the pool, the test split is last.
 
     Raises:
-        ValueError: a split would be empty, or the source has no split of that name.
+        ValueError: A split would be empty, or the source has no split of that name.
     """
     shards = raw_shards(raw, modality)
     own = {shard.split for shard in shards if shard.split is not None}
@@ -123,7 +123,7 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
         raise ValueError("splits: all of the source is for validation and testing; correct them in params.yaml")
     validation, test = (spec if isinstance(spec, float) else 0.0 for spec in specs.values())
     windows = {split: spec.windows for split, spec in specs.items() if isinstance(spec, Windows)}
-    # Eight bytes per document are all that is in memory of all of them at once.
+    # Only eight bytes per document are in memory for all documents at once.
     hashes = [hash_keys(shard.keys, seed) for shard in pool] if validation or test else []
     below = thresholds(np.concatenate(hashes), validation, test, modality) if hashes else (0, 0)
     indices = frozenset(shard.index for shard in pool)
@@ -134,7 +134,7 @@ def single_split(raw: Path, modality: Literal["text", "image"], split: str) -> S
     """Put a whole source into one split.
 
     Raises:
-        ValueError: the folder holds another modality, or is broken.
+        ValueError: The folder holds another modality, or is broken.
     """
     shards = raw_shards(raw, modality)
     return SplitPlan(0, shards, {shard.index: split for shard in shards}, frozenset())
@@ -144,8 +144,8 @@ def training_texts(plan: SplitPlan, max_chars: int | None = None) -> Iterator[st
     """Yield the texts of the training split, the only ones that a tokenizer may be fitted to.
 
     Args:
-        plan: the splits.
-        max_chars: approximate size of a sample from all over the split in characters; None for all of it. Long
+        plan: The splits.
+        max_chars: Approximate size of a sample from all over the split in characters; None for all of it. Long
             documents are sampled in passages, which end before a word where there is one.
     """
     characters = sum(plan.shards[index].characters for index in plan.pool)
@@ -187,7 +187,7 @@ def thresholds(
     """Return the hashes below which keys are for validation, and from there on for testing.
 
     Raises:
-        ValueError: nothing would be left to train on.
+        ValueError: Nothing would be left to train on.
     """
     distinct = np.unique(hashes)
     # As decimals, because 0.07 * 100 is 7.000000000000001 in floating point, whose ceiling is 8.
@@ -210,7 +210,7 @@ def _last(
     """Return the document and character from which the pool is for validation, and for testing."""
     documents, characters = 0, sum(shard.characters for shard in pool)
     found = dict.fromkeys(specs, (NEVER, NEVER))
-    for split in ("test", "validation"):  # If both are last, the very end is for testing.
+    for split in ("test", "validation"):  # If both splits are the last ones, the test split is at the very end.
         spec = specs[split]
         if isinstance(spec, LastDocuments):
             documents += spec.last_documents

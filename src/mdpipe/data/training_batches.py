@@ -22,7 +22,7 @@ def training_batch(
     random order.
 
     Raises:
-        ValueError: the text is shorter than a window, a row is outside the batch, or a token is no id.
+        ValueError: The text is shorter than a window, a row is outside the batch, or a token is not an id.
     """
     rows = _rows(batch_size, examples)
     if dataset.modality == "image":
@@ -40,7 +40,7 @@ def training_labels(
     """Return the labels of the images that `training_batch` returns for the same arguments: int64 (B,).
 
     Raises:
-        ValueError: the dataset has no labels, or a row is outside the batch.
+        ValueError: The dataset has no labels, or a row is outside the batch.
     """
     labels = dataset.require_labels()
     rows = _rows(batch_size, examples)

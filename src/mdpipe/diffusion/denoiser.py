@@ -165,7 +165,7 @@ class ClassifierFreeGuidance:
         """Return hidden states (B, L, 2 D), the conditional ones first.
 
         Raises:
-            ValueError: if there are no class labels.
+            ValueError: There are no class labels.
         """
         if class_labels is None:
             raise ValueError("guidance needs class labels, and there are none")

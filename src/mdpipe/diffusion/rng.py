@@ -24,8 +24,8 @@ def philox(counter: Words, key: tuple[int, int] | tuple[Tensor, Tensor], rounds:
     """Compute Philox4x32: one block of four pseudorandom 32-bit words for each counter.
 
     Args:
-        counter: four int64 tensors of values below 2^32, of shapes that broadcast together.
-        key: two values below 2^32, or two int64 tensors of them that broadcast with the counter.
+        counter: Four int64 tensors of values below 2^32, of shapes that broadcast together.
+        key: Two values below 2^32, or two int64 tensors of them that broadcast with the counter.
         rounds: 10 is the standard, with a margin; 7 are the fewest that pass BigCrush (Salmon et al., 2011, Table 2).
 
     Returns:
@@ -69,9 +69,9 @@ class CounterRNG:
         The first n of `count` numbers are the numbers of count = n.
 
         Args:
-            step: the step of training, sampling or evaluation; below 2^32.
+            step: The step of training, sampling or evaluation; below 2^32.
             examples: (B,) int64, global example indices; the result is on their device.
-            count: numbers per example.
+            count: Numbers per example.
 
         Returns:
             (B, count) float64.
@@ -97,10 +97,10 @@ def stratified_times(rng: CounterRNG, step: int, examples: Tensor, batch: int) -
     """Return times t_i = (u + i / batch) mod 1 with one u per step (Alg. 1): each is uniform, together evenly spread.
 
     Args:
-        rng: the source of u; the masks need another one, a `child` say.
-        step: as in `CounterRNG.uniform`.
+        rng: The source of u; the masks need another one, a `child` say.
+        step: Step, as in `CounterRNG.uniform`.
         examples: (B,) int64, indices i in the global batch, of which a rank may hold a part.
-        batch: size of the global batch.
+        batch: Size of the global batch.
 
     Returns:
         (B,) float64 in [0, 1).

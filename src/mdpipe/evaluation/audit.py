@@ -75,7 +75,7 @@ SOURCES: dict[str, Source] = {
 }
 """Independent and dependent tokens, of even and uneven frequencies, in sequences of 1 to 4."""
 CONFIG = MD4Config(schedule=LinearConfig(epsilon=0.0))
-"""Without epsilon there are no boundary terms, and all figures are exact."""
+"""Objective without boundary terms, since epsilon is 0: all figures are exact."""
 ZIPF_TOKENS = 64
 ID_FACTOR = 5
 """Token r of Zipf's list has the id 5 r mod 64, since tokenizers do not number tokens by frequency."""
@@ -91,7 +91,7 @@ Build = Callable[[int], Objective]
 
 @dataclass(frozen=True)
 class Check:
-    """One comparison of a bound with the entropy that it must not be below, in bits per unit of the source."""
+    """A comparison of a bound with the entropy that it must not be below, in bits per unit of the source."""
 
     setting: str
     source: str
@@ -113,12 +113,12 @@ def compare(
     """Compare a bound in nats with the entropy of the source.
 
     Args:
-        setting: settings of the objective, in words.
-        name: of the source.
-        denoiser: its name.
-        source: the source.
-        bound: the bound.
-        slack: largest excess in nats of a bound that must meet the entropy; None if it may be far above.
+        setting: Settings of the objective, in words.
+        name: Name of the source.
+        denoiser: Its name.
+        source: The source.
+        bound: The bound.
+        slack: Largest excess in nats of a bound that must meet the entropy; None if it may be far above.
     """
     per_unit = 1 / (source.units * math.log(2))
     excess, error = bound.value - source.entropy, SIGMAS * bound.stderr + ROUNDING
@@ -137,10 +137,10 @@ def audit(config: ObjectiveConfig, stated: set[str], *, must_meet: bool) -> Iter
     """Check an objective on all sources, with the schedules and numbers of steps that its settings leave open.
 
     Args:
-        config: its settings.
-        stated: the settings that are to stay as they are.
-        must_meet: in continuous time, and without time, the bound of exact conditionals is the entropy up to the
-            boundary terms, and in T steps it falls to it. True for all built-in kinds; another bound may be looser.
+        config: Its settings.
+        stated: The settings that are to stay as they are.
+        must_meet: True if the bound of exact conditionals must be the entropy up to the boundary terms in continuous
+            time and without time, and must fall to it in T steps. True for all built-in kinds; others may be looser.
     """
     fields = type(config).model_fields
     steps_vary = "timesteps" in fields and "timesteps" not in stated
@@ -291,7 +291,7 @@ class Counterexample:
     unit: str
     reason: str
     factor: float = 1
-    """Of the number that the objective returns."""
+    """Factor of the number that the objective returns."""
 
     def checks(self) -> Iterator[Check]:
         """Yield a check that fails for each source."""

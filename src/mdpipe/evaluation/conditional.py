@@ -1,6 +1,6 @@
 r"""The bound on -log p(x_T | x_C), the targets T of a sequence given its context C, which stays visible.
 
-Only targets are ever masked, so they are a masked diffusion of their own, with the context as an input of its denoiser.
+Only targets are ever masked, so they are a separate masked diffusion, with the context as an input of its denoiser.
 A Monte Carlo estimate is stratified as in `estimators`. In windows that overlap, each token of a text is a target once:
 
     sum_w -log p(x_T(w) | x_C(w)),  T(w) the last `stride` tokens of window w, C(w) the tokens of it before them
@@ -51,7 +51,7 @@ SURPRISAL_COEFFICIENT = 0.9
 draws, and characters 0.7 to 0.8 of them."""
 
 Cost = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From x_0 (B, L), the targets (B, L) bool and uniforms (B, 2 + L), the first of them v: a draw of the bound, (B,)."""
+"""A draw of the bound, (B,), from x_0 (B, L), the targets (B, L) bool and uniforms (B, 2 + L), the first of them v."""
 
 
 def conditional_bound(
@@ -70,18 +70,18 @@ def conditional_bound(
     The draws of a request are a function of its index, whatever other requests there are and however they are batched.
 
     Args:
-        objective: gives the bound; moved to the network's device.
-        network: a denoiser, put into evaluation mode.
-        tokens: a sequence (L,) for each request, of at most the length that the network was trained on.
+        objective: Gives the bound; moved to the network's device.
+        network: A denoiser, put into evaluation mode.
+        tokens: A sequence (L,) for each request, of at most the length that the network was trained on.
         targets: True where a token is bounded, (L,) for each request; the other tokens are its context.
-        surprisal: of each token by its frequency, (V,), for a control variate.
-        num_mc_samples: draws of each request, an even number; an autoregressive likelihood is exact and needs one.
-        batch_size: draws in a call of the network, of requests of equal length.
-        rng: source of the numbers and sets of masks.
-        on_batch: called after each batch with the numbers of draws that are done and of all.
+        surprisal: Surprisal of each token by its frequency, (V,), for a control variate.
+        num_mc_samples: Draws of each request, an even number; an autoregressive likelihood is exact and needs one.
+        batch_size: Draws in a call of the network, of requests of equal length.
+        rng: Source of the numbers and sets of masks.
+        on_batch: Called after each batch with the numbers of draws that are done and of all.
 
     Raises:
-        ValueError: a request has no target, the number of draws is odd, or the objective has no conditional bound for
+        ValueError: A request has no target, the number of draws is odd, or the objective has no conditional bound for
             these targets.
     """
     if any(not is_target.any() for is_target in targets):
@@ -219,7 +219,7 @@ def _left_to_right_cost(objective: Autoregressive, model: Denoiser) -> Cost:
 def is_greedy(objective: Objective, model: Denoiser, tokens: NDArray[np.int64], targets: NDArray[np.bool_]) -> bool:
     """Return True if the targets (L,) are what the model generates greedily from the context of tokens (L,).
 
-    A masked model unmasks one target per network call, the one that it is surest of, by its most likely token.
+    A masked model unmasks the most confident target in each network call, by its most likely token.
     """
     device = next(cast("nn.Module", model).parameters()).device
     x0, is_target = (torch.from_numpy(array).to(device) for array in (tokens, targets))
@@ -253,16 +253,16 @@ def sliding_bound(
     likelihood. With a stride of whole windows nothing is context, and this is `zero_shot_bound`.
 
     Args:
-        objective: gives the bound; moved to the network's device.
-        network: a denoiser, put into evaluation mode.
-        corpus: the text.
-        stride: new tokens of a window; all tokens of the first window of the text are new, or of each document if
+        objective: Gives the bound; moved to the network's device.
+        network: A denoiser, put into evaluation mode.
+        corpus: The text.
+        stride: New tokens of a window; all tokens of the first window of the text are new, or of each document if
             these are evaluated separately.
-        settings: the number of draws and `batch_size`. There is one estimator of conditional bounds.
-        rng: source of the masks, a function of window and draw.
+        settings: The number of draws and `batch_size`. There is one estimator of conditional bounds.
+        rng: Source of the masks, a function of window and draw.
 
     Raises:
-        ValueError: the corpus is not text or has fewer than two windows, its windows are wrapped, the stride is not a
+        ValueError: The corpus is not text or has fewer than two windows, its windows are wrapped, the stride is not a
             number of tokens in a window, or the objective has no conditional bound.
     """
     if corpus.modality != "text" or stride == corpus.stream_tokens:

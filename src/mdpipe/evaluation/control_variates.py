@@ -77,7 +77,7 @@ def control_by_neighbors(masks: Masks, surprisal: Tensor) -> Tensor:
     The first one is given the nearest neighbors only.
 
     Args:
-        masks: of the draw.
+        masks: Masks of the draw.
         surprisal: (S, B, L).
     """
     states, probs = masks.states, masks.state_prob()
@@ -103,8 +103,8 @@ def controls_by_other_draws(draws: Sequence[Masks], values: Sequence[Tensor]) ->
     predictions without draw d are a - K^-1_d a_d / K^-1_dd.
 
     Args:
-        draws: of one batch, at most MAX_DRAWS.
-        values: of each draw, (C, B, L).
+        draws: Draws of one batch, at most MAX_DRAWS.
+        values: Values of each draw, (C, B, L).
     """
     device = values[0].device
     is_unmasked = unmasked_in_states(device)
@@ -135,12 +135,12 @@ def _control_of_tokens(
     """Return the terms (C, N, D) of N tokens of any examples.
 
     Args:
-        kernel: covariance of two states, (S, S).
+        kernel: Covariance of two states, (S, S).
         is_masked: (N, D).
         states: (N, D).
         weight: (N, D).
-        prob: that the token is masked and its neighbors are in a state, (S, N, D).
-        residual: values of the masked tokens, 0 elsewhere, (C, N, D).
+        prob: Probability that the token is masked and its neighbors are in a state, (S, N, D).
+        residual: Values of the masked tokens, 0 elsewhere, (C, N, D).
     """
     masked = is_masked.double()
     between = kernel[states[:, :, None], states[:, None, :]] * masked[:, :, None] * masked[:, None, :]
@@ -163,7 +163,7 @@ def diffusion_and_controls(draws: Sequence[Masks], surprisal: Tensor) -> Tensor:
     all neighbors. The excess of the weight of all masked tokens over its expectation is relative to it.
 
     Args:
-        draws: of one batch.
+        draws: Draws of one batch.
         surprisal: (S, B, L), of `neighbor_surprisal`.
     """
     diffusion = torch.stack([(masks.weight * masks.loss).sum(dim=1) for masks in draws])
@@ -189,10 +189,10 @@ def adjust_by_curve(y: Array, controls: Array, excess: Array, q: Array, strata: 
     of them depends on the draw, so that no bias arises.
 
     Args:
-        y: cost per token of each draw, (N, D); draw d is in stratum d mod H.
-        controls: control variates per token, (C, N, D).
-        excess: relative excess of the masked tokens' weight, (N, D).
-        q: positions of the draws, (N, D).
+        y: Cost per token of each draw, (N, D); draw d is in stratum d mod H.
+        controls: Control variates per token, (C, N, D).
+        excess: Relative excess of the masked tokens' weight, (N, D).
+        q: Positions of the draws, (N, D).
         strata: H.
 
     Returns:

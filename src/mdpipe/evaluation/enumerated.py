@@ -285,7 +285,7 @@ class Grid:
     """The draws of an objective whose uniforms decide only the mask, and, with `steps`, only the step that t is in."""
 
     masks: MaskKind
-    """Without masks; masked where u >= alpha; or masked by the order of u."""
+    """Kind of masking: none, where u >= alpha, or by the order of u."""
     steps: int | None
     nodes: int = NODES[0]
 

@@ -72,12 +72,12 @@ def ratio_estimate(
     error includes the randomness of the costs within each example.
 
     Args:
-        totals: costs, (N,).
-        sizes: tokens of each example, (N,).
-        clusters: the cluster of each example, (N,), such as its document; None if all examples are independent.
+        totals: Costs, (N,).
+        sizes: Tokens of each example, (N,).
+        clusters: The cluster of each example, (N,), such as its document; None if all examples are independent.
 
     Raises:
-        ValueError: if there are fewer than two examples.
+        ValueError: There are fewer than two examples.
     """
     if len(totals) < 2:
         raise ValueError(
@@ -114,12 +114,12 @@ def seeds_estimate(
     `mdpipe.reporting.seeds.Measured` has intervals.
 
     Args:
-        totals: costs, (S, N), or differences of costs between two runs, one row per pair of trainings.
-        sizes: tokens of each example, (N,).
-        clusters: the cluster of each example, (N,); None if all examples are independent.
+        totals: Costs, (S, N), or differences of costs between two runs, one row per pair of trainings.
+        sizes: Tokens of each example, (N,).
+        clusters: The cluster of each example, (N,); None if all examples are independent.
 
     Raises:
-        ValueError: if there are fewer than two seeds or examples.
+        ValueError: There are fewer than two seeds or examples.
     """
     seeds = len(totals)
     if seeds < 2:
@@ -148,7 +148,7 @@ def mean_estimate(values: NDArray[np.float64], clusters: NDArray[np.integer] | N
     """Estimate the mean of values (N,), which are independent or have clusters (N,).
 
     Raises:
-        ValueError: if there are fewer than two.
+        ValueError: There are fewer than two.
     """
     return ratio_estimate(values, np.ones(len(values), dtype=np.int64), clusters)
 
@@ -164,13 +164,13 @@ def paired_difference(
     Variation between examples that both models share cancels, so the error is smaller than for two separate estimates.
 
     Args:
-        first: costs under the first model, (N,).
-        second: costs under the second model, (N,).
-        sizes: tokens of each example, (N,).
-        clusters: the cluster of each example, (N,); None if all examples are independent.
+        first: Costs under the first model, (N,).
+        second: Costs under the second model, (N,).
+        sizes: Tokens of each example, (N,).
+        clusters: The cluster of each example, (N,); None if all examples are independent.
 
     Raises:
-        ValueError: if the models were not measured on the same number of examples, or on fewer than two.
+        ValueError: The models were not measured on the same number of examples, or on fewer than two.
     """
     if not len(first) == len(second) == len(sizes):
         raise ValueError(
@@ -193,8 +193,8 @@ def choose_num_draws(stderr_mc: float, half_width: float, maximum: int) -> int:
 
     Args:
         stderr_mc: Monte Carlo error of a pilot of `PILOT_SAMPLES` draws.
-        half_width: in the same unit.
-        maximum: an even number.
+        half_width: Half-width in the same unit.
+        maximum: An even number.
     """
     num_draws = PILOT_SAMPLES
     while num_draws < maximum and NORMAL_95 * stderr_mc * math.sqrt(PILOT_SAMPLES / num_draws) > half_width:

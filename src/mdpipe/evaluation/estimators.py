@@ -80,9 +80,9 @@ class MaskCounts:
     is weight_n / n. For any order, weight_n = 1 and t = n / L.
 
     Args:
-        objective: an `AbsorbingObjective` or `AnyOrder`.
+        objective: An `AbsorbingObjective` or `AnyOrder`.
         length: L.
-        device: of the results.
+        device: Device of the results.
     """
 
     def __init__(self, objective: AbsorbingObjective | AnyOrder, length: int, device: torch.device) -> None:
@@ -229,7 +229,7 @@ def counted_states(n: Tensor, length: int) -> Tensor:
 
 
 Draw = Callable[[Tensor, Tensor, Tensor | None], Masks]
-"""From x_0 (B, L), uniforms (B, 2 + L), the first of them v, and class labels (B,)."""
+"""A draw of masks from x_0 (B, L), uniforms (B, 2 + L), the first of them v, and class labels (B,)."""
 
 
 def exact_counts(objective: Objective, model: Denoiser) -> Draw:

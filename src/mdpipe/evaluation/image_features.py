@@ -50,7 +50,7 @@ class FeaturesHeader(Header):
     kind: Literal["cnn", "inception"]
     dataset: str
     task: Task
-    """What the network predicts; only of `classes` are the logits those of the data set's classes."""
+    """Targets of the network's predictions; only with `classes` are the logits those of the dataset's classes."""
     shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     num_features: PositiveInt
     num_outputs: PositiveInt
@@ -98,7 +98,7 @@ def train_cnn(dataset: EncodedDataset, config: CNNFeaturesConfig, seed: int, dev
     """Train a network on a training split; a pure function of its arguments on one device.
 
     Raises:
-        ValueError: images without labels are not square, so that they cannot be rotated.
+        ValueError: Images without labels are not square, so that they cannot be rotated.
     """
     height, width, channels = dataset.shape
     if dataset.labels is None and height != width:
@@ -177,13 +177,13 @@ def build_features(
     """Train a small network, or read the weights of Inception v3; return it with what features.json says of it.
 
     Args:
-        config: the settings.
-        dataset: the training split.
-        seed: key of the initial weights and of the order of images.
-        device: where to compute.
+        config: The settings.
+        dataset: The training split.
+        seed: Key of the initial weights and of the order of images.
+        device: Device to compute on.
 
     Raises:
-        ValueError: the file of weights is missing, or not the expected one.
+        ValueError: The file of weights is missing, or not the expected one.
     """
     about: dict[str, Any] = {"kind": config.kind, "dataset": config.dataset, "shape": list(dataset.shape)}
     if isinstance(config, InceptionFeaturesConfig):
@@ -216,7 +216,7 @@ def load_split(path: Path, header: FeaturesHeader, hint: str) -> Features:
     """Read what `save_split` wrote.
 
     Raises:
-        ValueError: the file is missing or broken, or of another network.
+        ValueError: The file is missing or broken, or of another network.
     """
     try:
         state: dict[str, Tensor] = load_file(path)
@@ -232,7 +232,7 @@ def load_features(folder: Path, hint: str, device: torch.device) -> tuple[nn.Mod
     """Read a network that `save_features` wrote.
 
     Raises:
-        ValueError: a file is missing or broken.
+        ValueError: A file is missing or broken.
     """
     header = read_header(folder / HEADER, FeaturesHeader, hint)
     network: nn.Module

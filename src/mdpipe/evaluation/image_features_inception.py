@@ -243,7 +243,7 @@ def load_inception(path: Path, sha256: str) -> Inception:
     """Return the network with the weights of a file, .safetensors or .pth; of the latter, only tensors are unpickled.
 
     Raises:
-        ValueError: the file is missing, has another hash, or does not hold these weights.
+        ValueError: The file is missing, has another hash, or does not hold these weights.
     """
     source = f"the network of the FID paper is {URL} with SHA-256 6726825d...29b2 (`sha256` has all of it)"
     if not path.is_file():

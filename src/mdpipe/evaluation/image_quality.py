@@ -39,7 +39,7 @@ def fit_gaussian(features: Tensor) -> Gaussian:
     """Return the normal distribution with the mean and the unbiased covariance of features (M, D), in float64.
 
     Raises:
-        ValueError: there are fewer than two images.
+        ValueError: There are fewer than two images.
     """
     if len(features) < 2:
         raise ValueError(f"a covariance needs two images at least, and there are {len(features)}")
@@ -67,8 +67,8 @@ def frechet_distance(samples: Tensor, reference: Gaussian) -> Estimate:
     order: near equal distributions, FID has mostly the bias of few samples, which is not in it.
 
     Args:
-        samples: features (N, D).
-        reference: the distribution of the reference images.
+        samples: Features (N, D).
+        reference: The distribution of the reference images.
     """
     scale, mean = math.sqrt(len(samples) - 1), samples.mean(0, dtype=torch.float64)
     centered = samples - mean
@@ -86,7 +86,7 @@ def inception_score(logits: Tensor) -> Estimate:
     influence on the mean is its own KL: by a change of p(class), which minimizes the mean, it does not change.
 
     Args:
-        logits: the classifier's logits (N, K).
+        logits: The classifier's logits (N, K).
     """
     log_p = logits.double().log_softmax(1)
     p = log_p.exp()
@@ -103,12 +103,12 @@ def precision_recall(samples: Tensor, reference: Tensor, k: int = NEIGHBORS) -> 
     over the images that are counted; the manifold is fixed.
 
     Args:
-        samples: features (N, D), N > k.
-        reference: features (M, D), M > k.
-        k: the neighbor that sets the radius.
+        samples: Features (N, D), N > k.
+        reference: Features (M, D), M > k.
+        k: The neighbor that sets the radius.
 
     Raises:
-        ValueError: there are not more than k images.
+        ValueError: There are not more than k images.
     """
     if (fewest := min(len(samples), len(reference))) <= k:
         raise ValueError(f"precision and recall with k = {k} need {k + 1} images at least, and there are {fewest}")
@@ -129,7 +129,7 @@ def nearest(points: Tensor, images: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Args:
         points: (N, D).
         images: (M, D), M >= k.
-        k: number of neighbors.
+        k: Number of neighbors.
     """
     images = images.double()
     found = [_distances(chunk, images).topk(k, largest=False) for chunk in torch.split(points, CHUNK)]
@@ -148,8 +148,8 @@ def nearer_than_held_out(samples: Tensor, held_out: Tensor) -> Estimate:
     images. The standard error is over samples.
 
     Args:
-        samples: distance of each sample to its nearest training image, (N,).
-        held_out: the same of held-out images, (M,).
+        samples: Distance of each sample to its nearest training image, (N,).
+        held_out: The same of held-out images, (M,).
     """
     ordered = held_out.sort().values
     farther = len(ordered) - torch.searchsorted(ordered, samples, right=True)
@@ -161,9 +161,9 @@ def pixel_noise(unigram: NDArray[np.int64], shape: tuple[int, int], seed: int) -
     """Return tokens (N, L) drawn independently with the frequencies of the training split, the worst baseline.
 
     Args:
-        unigram: how often each token occurred, (V,).
+        unigram: Number of times that each token occurred, (V,).
         shape: N and L.
-        seed: key of the random numbers.
+        seed: Key of the random numbers.
     """
     generator = np.random.Generator(np.random.Philox(seed))
     return generator.choice(len(unigram), shape, p=unigram / unigram.sum())
@@ -174,6 +174,6 @@ def class_accuracy(logits: Tensor, labels: Tensor) -> Estimate:
 
     Args:
         logits: (N, K).
-        labels: the classes, (N,).
+        labels: The classes, (N,).
     """
     return mean_estimate((logits.argmax(1) == labels).double().numpy())

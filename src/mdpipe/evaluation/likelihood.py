@@ -140,21 +140,21 @@ def likelihood_bound(
 
     and `stderr` is the ratio estimator's over the clusters of examples.
 
-    With `num_mc_samples: auto`, a pilot with a random stream of its own decides how many draws there are, and is not
+    With `num_mc_samples: auto`, a pilot with a separate random stream decides how many draws there are, and is not
     used otherwise. The number does not depend on the draws of the estimate, which therefore remains unbiased.
 
     Args:
-        objective: gives the bound; moved to the network's device.
-        network: a denoiser, put into evaluation mode.
-        dataset: the examples; all are read, including a shorter last window.
-        settings: the estimator, the number of its draws, and `batch_size`, which only changes the last digits.
-        rng: source of the times and masks, a function of draw and example.
+        objective: Gives the bound; moved to the network's device.
+        network: A denoiser, put into evaluation mode.
+        dataset: The examples; all are read, including a shorter last window.
+        settings: The estimator, the number of its draws, and `batch_size`, which only changes the last digits.
+        rng: Source of the times and masks, a function of draw and example.
         class_labels: (N,) for the denoiser, or None.
         clusters: (N,), the document of each example or another cluster; None if all examples are independent.
-        profile: collects the predictions that the estimate is computed from, and changes nothing.
+        profile: Collects the predictions that the estimate is computed from, and changes nothing.
 
     Raises:
-        ValueError: if the data set has another vocabulary than the model, or fewer than two examples.
+        ValueError: The data set has another vocabulary than the model, or fewer than two examples.
     """
     if dataset.vocab_size != objective.vocab_size:
         raise ValueError(
@@ -205,7 +205,7 @@ def zero_shot_bound(
     - As in all evaluation, the bound is an average over several samples of time and mask, with the averaged weights.
 
     Raises:
-        ValueError: if the corpus is not text, has another vocabulary than the model, or fewer than two windows.
+        ValueError: The corpus is not text, has another vocabulary than the model, or fewer than two windows.
     """
     if corpus.modality != "text":
         raise ValueError(f"{corpus.directory} holds {corpus.modality} data; zero-shot corpora are text")

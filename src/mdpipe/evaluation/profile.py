@@ -1,4 +1,4 @@
-"""What a bound is made of: bits by the share of hidden tokens and by position, and how calibrated the predictions are.
+"""Profile of a bound: bits by the share of hidden tokens and by position, and the calibration of the predictions.
 
 All of it comes from the predictions that the bound is computed from, without another network call. Hidden tokens are
 the masked ones, or, for a causal denoiser, a token and those after it: a denoiser that reads k of L tokens has L - k
@@ -26,14 +26,15 @@ from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.evaluation.estimate import ratio_estimate
 
 SHARE_BINS = 20
-"""S."""
+"""Number S of bins of shares."""
 CONFIDENCE_BINS = 10
-"""C; the usual number is 10 to 15."""
+"""Number C of bins of probabilities; the usual number is 10 to 15."""
 PARTS = ("0 to 1/3", "1/3 to 2/3", "2/3 to 1")
 """Shares of hidden tokens by which calibration is split."""
 ALL = "0 to 1"
 MAX_POSITIONS = 128
-"""P at most: longer windows have several positions per bin, which keeps files small and errors low."""
+"""Largest number P of bins of positions: longer windows have several positions per bin, which keeps files small and
+errors low."""
 
 Array = NDArray[np.float64]
 
@@ -51,7 +52,7 @@ class PositionRow(NamedTuple):
     """The mean contribution of a token to the bound, in bits, for the positions from `first` to `last`."""
 
     first: int
-    """From 1."""
+    """First position of the bin, counted from 1."""
     last: int
     bits: float
     bits_stderr: float | None
@@ -62,17 +63,17 @@ class CalibrationRow(NamedTuple):
     """The frequency of the most probable token being the true one, for a bin of its probability."""
 
     share: str
-    """One of `PARTS`, or `ALL`."""
+    """Element of `PARTS`, or `ALL`."""
     confidence: float
     """Mean probability of the most probable token."""
     frequency: float
-    """Of the true token being the most probable one."""
+    """Frequency of the true token being the most probable one."""
     stderr: float | None
     """Standard error of frequency - confidence."""
     weight: float
     """Fraction of the part's predictions."""
     calibration_error: float
-    """Of the part: the mean of |frequency - confidence| over its bins, by their weights."""
+    """Mean of |frequency - confidence| over the bins of the part, by their weights."""
 
 
 class PredictionRecorder:
@@ -149,8 +150,8 @@ class Profile:
         """Add the predictions of the last call, and the costs that follow from them.
 
         Args:
-            weight: of the draw in the mean over draws, (B,).
-            costs: nats of each token, (B, L).
+            weight: Weight of the draw in the mean over draws, (B,).
+            costs: Nats of each token, (B, L).
         """
         self._batch_costs += weight[:, None] * costs
         length = costs.shape[1]

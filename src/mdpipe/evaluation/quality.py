@@ -36,8 +36,8 @@ def generative_bits(
     """Compute -log2 p(x) / L of each sample under a reference model: the log2 of its generative perplexity.
 
     Args:
-        objective: the reference model's, with an exact likelihood.
-        network: the reference model's.
+        objective: The reference model's, with an exact likelihood.
+        network: The reference model's.
         tokens: (N, L) int64 below V.
         class_labels: (N,), for -log2 p(x | c) / L under a class-conditional reference model, or None.
 
@@ -45,7 +45,7 @@ def generative_bits(
         (N,) bits per token.
 
     Raises:
-        ValueError: if the reference model only has a bound.
+        ValueError: The reference model only has a bound.
     """
     if not objective.is_exact:
         raise ValueError(f"the reference model must have an exact likelihood, and has the {objective.estimator}")
@@ -69,8 +69,8 @@ def final_features(objective: Autoregressive, network: nn.Module, tokens: Tensor
     It is the state that predicts the last token, from all tokens before it.
 
     Args:
-        objective: the reference model's.
-        network: the reference model's.
+        objective: The reference model's.
+        network: The reference model's.
         tokens: (N, L) int64 below V.
     """
     device = next(network.parameters()).device
@@ -85,8 +85,8 @@ class CausalLM:
     """A pretrained model and its tokenizer, in float32.
 
     Args:
-        path: a folder, or the name of a model of the Hugging Face Hub.
-        device: where the model computes.
+        path: A folder, or the name of a model of the Hugging Face Hub.
+        device: Device of the model.
 
     Raises:
         ValueError: `transformers` is not installed.
@@ -163,9 +163,9 @@ def mauve(data: NDArray[np.floating], samples: NDArray[np.floating], seed: int) 
     package's settings are the paper's.
 
     Args:
-        data: features of held-out texts, (N, D).
-        samples: features of as many samples, (N, D).
-        seed: of k-means.
+        data: Features of held-out texts, (N, D).
+        samples: Features of as many samples, (N, D).
+        seed: Seed of k-means.
     """
     import faiss
     from mauve import compute_mauve
@@ -181,9 +181,9 @@ def generative_perplexity(
     """Estimate bits per token and the generative perplexity, by both of the conventions in use.
 
     Args:
-        bits: bits per token of each sample, (N,).
-        counts: the number of its tokens, (N,); samples without tokens do not count.
-        clusters: the cluster of each sample, (N,), such as its document; None if all are independent.
+        bits: Bits per token of each sample, (N,).
+        counts: The number of its tokens, (N,); samples without tokens do not count.
+        clusters: The cluster of each sample, (N,), such as its document; None if all are independent.
 
     Returns:
         `bits`, the mean over the tokens of all samples; `generative_perplexity`, 2^bits; and

@@ -42,7 +42,7 @@ MODES = {1: "L", 3: "RGB"}
 
 
 class Rate(TypedDict):
-    """One reference row, ready for a metrics file."""
+    """A reference row, ready for a metrics file."""
 
     reference: str
     split: str
@@ -57,7 +57,7 @@ def reference_rates(dataset: EncodedDataset) -> list[Rate]:
     The units are bits/byte, bits/char, bits/token and, if there are words, bits/word for text, and bits/dim for images.
 
     Raises:
-        ValueError: if the split has a single example, or a file of the data set is missing or broken.
+        ValueError: The split has a single example, or a file of the data set is missing or broken.
     """
     tokens = dataset.counts["tokens"]
     bits = unigram_entropy(dataset).scaled(tokens / math.log(2))
@@ -68,7 +68,7 @@ def compressor_rates(dataset: EncodedDataset) -> list[Rate]:
     """Compute the references that need no training split: xz and bzip2 of text, PNG and WebP of images.
 
     Raises:
-        ValueError: if a file of the data set is missing or broken.
+        ValueError: A file of the data set is missing or broken.
     """
     image = dataset.modality == "image"
     sizes = image_sizes(dataset.tokens, dataset.shape) if image else text_sizes(_texts(dataset))

@@ -38,8 +38,7 @@ class Network(Configurable, nn.Module, ABC):
         vocab_size: Number of real tokens V, without the mask.
         shape: (L,) for text or (H, W, C) for images.
         num_classes: Number of classes to condition on; 0 for an unconditional network.
-        causal: Whether each position depends only on itself and earlier ones.
-
+        causal: True if each position depends only on itself and earlier ones.
     """
 
     head: Any
@@ -278,7 +277,7 @@ def load_weights(path: Path, expected: Mapping[str, Tensor], hint: str) -> dict[
     Args:
         path: The file.
         expected: Tensors with the names, shapes and dtypes that the file must have; their values are not used.
-        hint: What to do about a wrong file, the end of the error message.
+        hint: Remedy for a wrong file, the end of the error message.
 
     Returns:
         The tensors by name, on the CPU.

@@ -107,7 +107,7 @@ class GroupNorm(nn.GroupNorm):
     Args:
         groups: G.
         channels: C, a multiple of G.
-        affine: Whether there are a weight and a bias.
+        affine: True for a weight and a bias.
     """
 
     def __init__(self, groups: int, channels: int, *, affine: bool = True) -> None:

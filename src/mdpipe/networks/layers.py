@@ -92,7 +92,7 @@ class Conditioning(nn.Module):
 
     Args:
         width: C.
-        time_conditioning: Whether the network depends on the time.
+        time_conditioning: True if the network depends on the time.
         num_classes: Number of classes; 0 for none.
     """
 

@@ -10,11 +10,11 @@ M_MMAP_MAX, M_TRIM_THRESHOLD = -4, -1
 returned to the system."""
 
 ONEDNN_IS_FASTER = torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
-"""Whether float32 matrix products are left to oneDNN, in place of MKL, which has kernels for AVX2 only on AMD's
+"""True if float32 matrix products are left to oneDNN, in place of MKL, which has kernels for AVX2 only on AMD's
 processors: on Zen 5 they take twice the time of oneDNN's for AVX-512.
 
-torch chooses oneDNN for float32 only where it may round to bfloat16, and only on processors that have bfloat16. Of
-those, oneDNN rounds only on processors with AMX, which keep MKL: products are in float32 on every processor."""
+torch chooses oneDNN for float32 only where it may round to bfloat16, and only on processors that have bfloat16. oneDNN
+only rounds on those with AMX, which keep MKL: products are in float32 on every processor."""
 ONEDNN_KERNELS = 256
 """oneDNN compiles a kernel for each shape of a product, and the head has another number of rows at each step. The least
 recently used one of more than these is forgotten: 1,024, the default, take 0.7 GiB."""

@@ -190,9 +190,9 @@ class Attention(nn.Module):
     Args:
         width: D.
         heads: H.
-        causal: Whether a position attends only to itself and earlier positions.
+        causal: True if a position attends only to itself and earlier positions.
         dropout: Rate of dropout of the attention probabilities.
-        qk_norm: Whether queries and keys are normalized.
+        qk_norm: True to normalize queries and keys.
     """
 
     def __init__(self, width: int, heads: int, causal: bool, dropout: float, qk_norm: bool) -> None:

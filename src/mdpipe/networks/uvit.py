@@ -205,7 +205,7 @@ class TransformerBlock(nn.Module):
         heads: Number of attention heads.
         cond_dim: Width of the conditioning vector, or None without conditioning.
         dropout: Dropout rate.
-        qk_norm: Whether queries and keys are normalized.
+        qk_norm: True to normalize queries and keys.
     """
 
     def __init__(self, width: int, heads: int, cond_dim: int | None, dropout: float, qk_norm: bool) -> None:

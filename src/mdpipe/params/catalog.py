@@ -21,14 +21,14 @@ class CatalogEntry:
     """A dataset, or a split of one that is only evaluated."""
 
     title: str
-    """Its name in the literature."""
+    """Common name of the dataset."""
     modality: Literal["text", "image"]
     source: Mapping[str, Any]
     """The settings of a source in params.yaml, without `path`."""
     dataset: Mapping[str, Any] | None
     """Suggested settings of a dataset, without its tokenizer; None for zero-shot corpora, which are only evaluated."""
     license: str
-    """As its authors or the Hub state it, or that they state none."""
+    """License that its authors or the Hub state, or that they state none."""
     citation: str
     """Authors, title and year, in one line."""
     home: str
@@ -36,10 +36,9 @@ class CatalogEntry:
     counts: Mapping[str, int] | None
     """Published sizes: rows or images by split, or characters. None if none are published."""
     note: str | None
-    """Which convention the settings follow, and how papers are known to differ."""
+    """Convention that the settings follow, and known differences between papers."""
     files: str | None = None
-    """For a dataset that must be downloaded by hand: which files belong into the folder `path`, and where to get them.
-    None if they are fetched."""
+    """Files that users must download into the folder `path`, and where to get them; None if they are fetched."""
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -59,7 +58,7 @@ def find_entry(name: str) -> CatalogEntry:
     """Return the entry of this name.
 
     Raises:
-        ValueError: there is none; the message names the nearest one and all others.
+        ValueError: There is none; the message names the nearest one and all others.
     """
     entries = load_catalog()
     if name not in entries:

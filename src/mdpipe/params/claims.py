@@ -35,7 +35,7 @@ class PairedConfig(MeasureConfig):
     run: str
     """A key of `runs`, with `seeds`."""
     baseline: str
-    """Another one, with the same `seeds`."""
+    """Another key of `runs`, with the same `seeds`."""
 
     def problems(self, params: "Params") -> BrokenRules:
         """Yield runs that do not exist or differ in their seeds."""
@@ -147,9 +147,9 @@ class FIDConfig(MeasureConfig):
     samplers: Annotated[list[str], Field(min_length=1)]
     """Keys of its `samplers`."""
     baseline: str
-    """Another one with the same `seeds`, or the same one."""
+    """Another such key with the same `seeds`, or the same one."""
     baseline_samplers: Annotated[list[str], Field(min_length=1)]
-    """As many keys of the baseline's `samplers`."""
+    """Keys of the baseline's `samplers`, as many as in `samplers`."""
 
     def problems(self, params: "Params") -> BrokenRules:
         """Yield runs without seeds or image quality, and samplers that they do not have."""
@@ -168,7 +168,7 @@ class FIDConfig(MeasureConfig):
 
 
 class Region(Config):
-    """The interval that has the measure if the claim is true; its ends may be open."""
+    """The interval that contains the measure if the claim is true; its ends may be open."""
 
     above: Finite | None = None
     """Lower end; null for none."""
@@ -187,13 +187,13 @@ class Claim(Config):
     statement: str
     """The claim in words."""
     where: str
-    """Where it is made: the table or figure; for what goes beyond the paper, where else."""
+    """Source of the claim: a table or figure of the paper, or another publication."""
     published: str
-    """What is published, in words, with its data."""
+    """The published result in words, with its data."""
     published_value: Finite | None = None
     """The measure according to the published numbers; null if there are none."""
     measure: MeasureConfig
-    """What is measured here."""
+    """The measure that tests the claim."""
     expect: Region
     """The region that agrees with the claim. A margin for "equal" belongs here."""
 

@@ -174,15 +174,15 @@ AnySplit = Annotated[SplitSpec | None, BeforeValidator(_parse_split)]
 class Splits(Config):
     """Parts of a source that are not trained on.
 
-    The rest of the source is; of a source with a split `train`, only the rest of that one.
+    Training reads the rest of the source, or of its split `train` if it has one.
 
     By default, the source's own splits `validation` and `test`, and 5 % of its documents or images where it has none.
     """
 
     validation: AnySplit = None
-    """For validation: a fraction, the name of a split of the source, or one of the mappings."""
+    """Validation split: a fraction, the name of a split of the source, or one of the mappings."""
     test: AnySplit = None
-    """For testing, in the same forms."""
+    """Test split, in the same forms."""
 
     def resolve(self, own: Collection[str]) -> dict[str, SplitSpec]:
         """Return both splits, given the names of the source's own ones."""
@@ -269,8 +269,8 @@ PACKINGS = {
     "mdlm": Packing(wrap_with_eos=True, drop_last=True),
     "mdlm_zero_shot": Packing(append_eos=False, wrap_with_eos=True, drop_last=True),
 }
-"""Every token counts once; the same with documents apart, only for zero-shot evaluation; text8 as MD4 cuts it; SEDD's,
-which MD4 follows; MDLM's in training; and in its zero-shot evaluation."""
+"""Packings by name. `stream` counts every token once, and so does `documents`, which separates documents and is for
+zero-shot evaluation only. `text8` is MD4's for text8, `sedd` is SEDD's, which MD4 follows, the others are MDLM's."""
 
 
 def _or_a_name(schema: dict[str, Any]) -> None:
@@ -304,7 +304,7 @@ def _named_protocols(value: Any) -> Any:
         # params.resolved.yaml has the settings of the named packings, too.
         named = Protocol.model_validate(name)
         if value[name] not in (None, named, named.model_dump()):
-            raise refused(f"{name!r} is a packing that exists; a protocol of your own needs another name")
+            raise refused(f"{name!r} is a built-in packing; your own protocol needs another name")
     return {name: Protocol.model_validate(name) if protocol is None else protocol for name, protocol in value.items()}
 
 

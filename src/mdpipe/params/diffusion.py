@@ -149,7 +149,7 @@ class MD4Config(DiscreteTimeConfig, ScheduledConfig, CountedLossConfig):
 
 
 class GenMD4Config(DiscreteTimeConfig, CountedLossConfig):
-    """One schedule per token, 1 - (1 - epsilon) t^w, with a learned exponent w (Section 6).
+    """A schedule per token, 1 - (1 - epsilon) t^w, with a learned exponent w (Section 6).
 
     It is trained by its bound, with uniform times and independent masks.
     """

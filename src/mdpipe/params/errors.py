@@ -103,10 +103,10 @@ def not_in(table: str, name: str, names: Iterable[str], why: str | None = None) 
     """Return the rule that a value must be one of some names.
 
     Args:
-        table: kind of the names, such as `runs`.
-        name: the invalid value.
-        names: the allowed names.
-        why: reason why the value is invalid although it exists, or None.
+        table: Kind of the names, such as `runs`.
+        name: The invalid value.
+        names: The allowed names.
+        why: Reason why the value is invalid although it exists, or None.
     """
     allowed = sorted(names)
     listed = ", ".join(allowed) or "none is defined"

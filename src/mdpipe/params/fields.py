@@ -95,7 +95,7 @@ Files = Annotated[
 ]
 Pattern = Annotated[
     Files,
-    Field(description="Which files of the folder are read, as a glob, or a mapping of split names to globs."),
+    Field(description="Files of the folder to read, as a glob, or a mapping of split names to globs."),
 ]
-"""For example `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
+"""Examples: `*.txt`, `**/*.md` for all levels, or `{train: "train-*.parquet", test: "test-*.parquet"}`."""
 NameList = Annotated[list[str], Field(min_length=1)]

@@ -53,7 +53,7 @@ class Config(BaseModel):
         """Refuse settings that DVC would take for unchanged.
 
         Raises:
-            TypeError: the class has one of them.
+            TypeError: The class has one of them.
         """
         super().__pydantic_init_subclass__()
         if ignored := sorted(KEYS_WITHOUT_EFFECT & cls.model_fields.keys()):
@@ -212,7 +212,7 @@ class KindConfig(Config):
         """Return the configuration class of a kind, loaded from the family's package if needed; None if there is none.
 
         Raises:
-            ValueError: the file of the kind cannot be imported, or lacks the configuration, the class built from it or
+            ValueError: The file of the kind cannot be imported, or lacks the configuration, the class built from it or
                 one of its methods.
         """
         module = f"{cls.package}.{kind}"
@@ -244,11 +244,11 @@ class KindConfig(Config):
         """Return the configuration class for a value of params.yaml: a mapping with `kind`, or a bare kind.
 
         Args:
-            data: the value.
-            *where: the path of its key, relative to the section that is validated.
+            data: The value.
+            *where: The path of its key, relative to the section that is validated.
 
         Raises:
-            ValidationError: the value names no kind that inherits this class.
+            ValidationError: The value names no kind that inherits this class.
         """
         if isinstance(data, cls):
             return type(data)
@@ -275,7 +275,7 @@ class KindConfig(Config):
         """Return the configuration for a value of params.yaml: a mapping with `kind`, or a bare kind.
 
         Raises:
-            ValidationError: the value names no kind that inherits this class, or its settings break a rule.
+            ValidationError: The value names no kind that inherits this class, or its settings break a rule.
         """
         if isinstance(data, cls):
             return data
@@ -336,7 +336,7 @@ def implementation(config: KindConfig) -> Callable[..., Any]:
     """Return the class that is built from a configuration.
 
     Raises:
-        ValueError: the file of the kind has no such class, or it lacks a method.
+        ValueError: The file of the kind has no such class, or it lacks a method.
     """
     module = f"{config.package}.{config.module or config.kind}"
     if type(config) not in _implementations:
@@ -357,7 +357,7 @@ def _import_added(module: str) -> None:
     """Import a file that a user added.
 
     Raises:
-        ValueError: it fails; the message has the line of the file and the error.
+        ValueError: It fails; the message has the line of the file and the error.
     """
     try:
         import_module(module)

@@ -42,7 +42,7 @@ class NetworkConfig(KindConfig, package="mdpipe.networks"):
         """Return the configuration for a mapping with `kind`.
 
         Raises:
-            ValidationError: the value is no such mapping, or names no network, or its settings break a rule.
+            ValidationError: The value is not such a mapping, or names no network, or its settings break a rule.
         """
         if isinstance(data, str):
             cls.class_of(data)  # An unknown kind is the first problem.
@@ -90,7 +90,7 @@ class TransformerConfig(NetworkConfig):
 
     @property
     def num_skips(self) -> int:
-        """Number of pairs of layers with a skip connection."""
+        """Return the number of pairs of layers with a skip connection."""
         return (self.num_layers - 1) // 2 if self.unet_skips else 0
 
     def broken_rules(self) -> BrokenRules:

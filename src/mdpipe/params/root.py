@@ -41,20 +41,20 @@ class Params(Config):
     comparisons: Annotated[list[Comparison], Distinct] = []
     """Pairs of runs. The likelihood table shows their difference on the same examples (stage `report`)."""
     zero_shot: ZeroShot = ZeroShot()
-    """Which text runs are measured on which other sources (stage `zero_shot`)."""
+    """Text runs and the other sources that they are measured on (stage `zero_shot`)."""
     samplers: SamplerSuite = SamplerSuite()
-    """Which samplers are compared, and on which runs (stage `compare_samplers`)."""
+    """Samplers to compare, and the runs to compare them on (stage `compare_samplers`)."""
     image_quality: ImageQuality = ImageQuality()
     """Feature networks, and the runs of images whose samples are measured with them (stages `fit_features`,
     `measure_images`)."""
     claims: Claims = {}
     """Claims to test with the results, by name (stage `report`)."""
     steps_to_bound: StepsToBound | None = None
-    """Which runs are compared by their steps to a bound (stage `report`); null for none."""
+    """Runs that are compared by their steps to a bound (stage `report`); null for none."""
 
     @property
     def md5(self) -> str:
-        """The hash of all settings, by which a measurement knows what it is of."""
+        """Return the hash of all settings, which a measurement records."""
         return md5(self.model_dump_json().encode()).hexdigest()
 
     def with_replicates(self) -> "Params":
@@ -71,7 +71,7 @@ class Params(Config):
         )
 
     def replicates(self) -> dict[str, list[str]]:
-        """Return the names of the runs that each run of params.yaml stands for, one per seed, its own name first."""
+        """Return the names of the runs of each run of params.yaml, one per seed, its own name first."""
         made = {name: list(run.replicates(name, self.seed)) for name, run in self.runs.items()}
         further = {other for names in made.values() for other in names[1:]}
         return {name: names for name, names in made.items() if name not in further}
@@ -83,7 +83,7 @@ class Params(Config):
 
     @property
     def all_runs(self) -> dict[str, Run]:
-        """The runs of all seeds, by name."""
+        """Return the runs of all seeds, by name."""
         return {
             replicate: settings
             for name, run in self.runs.items()
@@ -91,7 +91,7 @@ class Params(Config):
         }
 
     def dataset_of(self, run: str) -> Dataset | None:
-        """Return the dataset of a run; None if one of the two does not exist, which is a problem of its own."""
+        """Return the dataset of a run; None if one of the two does not exist, which is reported separately."""
         runs = self.all_runs
         return self.datasets.get(runs[run].dataset) if run in runs else None
 
@@ -131,7 +131,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check a params file.
 
     Raises:
-        ParamsError: the file is missing, is not valid YAML, or has settings that cannot be run.
+        ParamsError: The file is missing, is not valid YAML, or has settings that cannot be run.
     """
     return parse_params(read_params(path), name=str(path))
 
@@ -140,7 +140,7 @@ def read_params(path: Path = PARAMS_FILE) -> Any:
     """Return the content of a params file without checking its settings.
 
     Raises:
-        ParamsError: the file is missing, is not valid YAML or means one thing to YAML 1.1 and another to 1.2.
+        ParamsError: The file is missing, is not valid YAML or means one thing to YAML 1.1 and another to 1.2.
     """
     try:
         return read_yaml(path.read_bytes())
@@ -159,7 +159,7 @@ def parse_assignments(option: str, texts: Iterable[str]) -> dict[str, tuple[str,
     """Return how each KEY=VALUE of an option was given, and its value as in a params file, by key.
 
     Raises:
-        ParamsError: one sets nothing, or its value is not valid YAML, or ambiguous; the message names the option.
+        ParamsError: One sets nothing, or its value is not valid YAML, or ambiguous; the message names the option.
     """
     given = {}
     for assignment in texts:
@@ -177,7 +177,7 @@ def parse_params(data: Any, name: str = "params") -> Params:
     """Check the content of a params file, and give a run with `seeds` one run per seed.
 
     Raises:
-        ParamsError: with one line per problem, which begins with `name`.
+        ParamsError: With one line per problem, which begins with `name`.
     """
     try:
         return Params.model_validate(data).with_replicates()
@@ -195,8 +195,8 @@ def dump_replicates(params: Params, stated: Any) -> str:
     """Return as YAML what DVC's templates need of the runs that `seeds` adds.
 
     Args:
-        params: the params, with a run for each seed.
-        stated: the content of params.yaml. What it has itself is left out, since DVC accepts no key twice.
+        params: The params, with a run for each seed.
+        stated: The content of params.yaml. What it has itself is left out, since DVC accepts no key twice.
     """
     zero_shot, measured = ((stated.get(key) or {}).get("runs") or {} for key in ("zero_shot", "image_quality"))
     added = {

@@ -34,9 +34,9 @@ class EstimatorConfig(Config):
     """Monte Carlo samples of (time, mask) per example, each a network call; even, since two in each stratum give the
     Monte Carlo error. auto: as many as `half_width` needs, by a pilot of 4 samples per example."""
     half_width: Annotated[float, Field(gt=0, lt=math.inf)] = 0.01
-    """With auto: half the width of the 95 % interval, 1.96 stderr_mc, in bits per token or dimension of the split."""
+    """Target of auto: half the width of the 95 % interval, 1.96 stderr_mc, in bits per token or dimension."""
     max_mc_samples: EvenNumber = 256
-    """With auto: the largest number of samples per example, also where the half-width is not reached."""
+    """Limit of auto: the largest number of samples per example, also where the half-width is not reached."""
     batch_size: Positive = 64
     """Examples per batch."""
     renamed: ClassVar[dict[str, str]] = {"draws": "num_mc_samples"}
@@ -73,7 +73,7 @@ class ClassConditioning(Config):
 
 
 class Run(Config):
-    """One model: data, objective, network, training, samples and evaluation."""
+    """A model: data, objective, network, training, samples and evaluation."""
 
     dataset: str
     """A key of `datasets`."""
@@ -169,7 +169,7 @@ class Run(Config):
 
     @property
     def measured_by(self) -> tuple[object, ...]:
-        """The settings that two runs must share for their trainings to be compared seed by seed."""
+        """Return the settings that two runs must share for their trainings to be compared seed by seed."""
         validation, seeds = self.train.validation, [self.seed] if self.seeds is None else sorted(self.seeds)
         draws = validation and (validation.num_examples, validation.num_mc_samples)
         return self.dataset, self.evaluate.split, seeds, draws
@@ -178,8 +178,8 @@ class Run(Config):
         """Return the run of each seed by its name: NAME for the first, NAME-seedN for the others.
 
         Args:
-            name: the run's name in params.yaml.
-            default_seed: the root's `seed`, for a run without one.
+            name: The run's name in params.yaml.
+            default_seed: The root's `seed`, for a run without one.
         """
         if self.seeds is None:
             return {name: self.model_copy(update={"seed": default_seed if self.seed is None else self.seed})}

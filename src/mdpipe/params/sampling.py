@@ -32,7 +32,7 @@ class DiscreteTimeSamplerConfig(SamplerConfig):
 
 
 class PaperSamplerConfig(DiscreteTimeSamplerConfig):
-    """One of the paper's samplers."""
+    """A sampler of the paper."""
 
     decode: Literal["sample", "argmax"] = "sample"
     """Treatment of tokens that are still masked at time 0 (one in 10,000): sampled, which keeps the distribution of the
@@ -102,7 +102,7 @@ class AutoregressiveSamplerConfig(SamplerConfig, module="baselines"):
 Temperature = Annotated[float, Field(gt=0, lt=math.inf)]
 
 DEFAULT_SAMPLER = "ancestral"
-"""The sampler of objectives that have none of their own: exact, and the fastest."""
+"""The sampler of objectives that do not name another: exact, and the fastest."""
 
 
 def is_compatible(sampler: str, objective: type[ObjectiveConfig]) -> bool:

@@ -20,13 +20,13 @@ ImageMode = Literal["L", "RGB"]
 DecodeErrors = Annotated[
     Literal["strict", "ignore", "replace"],
     Field(
-        description="What to do with a document that is not UTF-8: refuse it, leave it out, or insert U+FFFD; the last"
+        description="Treatment of a document that is not UTF-8: refuse it, leave it out, or insert U+FFFD; the last"
         " two are counted."
     ),
 ]
 SampleBy = Annotated[
     Literal["document", "line"],
-    Field(description="Whether a file or a line is one document; JSON lines are always one per line."),
+    Field(description="Unit of text that is one document: a file or a line; JSON lines are always one per line."),
 ]
 
 
@@ -57,7 +57,7 @@ class Source(KindConfig):
 
     path: WatchedPath
     """The file or folder that the source is read from and that DVC watches. A bundled source names the file that pins
-    its package; a downloaded source, any file whose change should download it again."""
+    its package; a downloaded source, any file whose change should trigger a new download."""
     renamed: ClassVar[dict[str, str]] = {
         "documents": "sample_by",
         "broken_utf8": "decode_errors",
@@ -179,9 +179,9 @@ class CsvSource(ColumnsSource):
         Annotated[Literal[True], Tag("a truth value")] | Annotated[NameList, Tag("a list")],
         by_form("must be true, or a list with the names of all columns"),
     ] = True
-    """true if the first row names the columns; else the names of all columns in their order."""
+    """`true` if the first row names the columns; else the names of all columns in their order."""
     encoding: Annotated[str, AfterValidator(_is_encoding)] = "utf-8"
-    """Such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
+    """Encoding, such as utf-8, or cp1252 or utf-16 for files from Excel; a byte-order mark at the start is skipped."""
 
 
 class ParquetSource(ColumnsSource):
@@ -206,9 +206,9 @@ class HuggingFaceSource(ColumnsSource, DecodedImageSource):
     column_keys: ClassVar[tuple[str, ...]] = ("image_column", "label_column")
     kind: Literal["huggingface"] = "huggingface"
     name: str
-    """On the Hub, `owner/name`, or a local folder of the same layout."""
+    """Name on the Hub, `owner/name`, or a local folder of the same layout."""
     config: str | None = None
-    """Which of the data set's configurations; null for its only one."""
+    """Configuration of the dataset; null for its only one."""
     splits: Annotated[NameList, Distinct] = ["train"]
     """The splits to download."""
     revision: str | None = None
@@ -257,7 +257,7 @@ class UrlSource(DocumentSource):
     column_keys: ClassVar[tuple[str, ...]] = ("columns",)
     kind: Literal["url"] = "url"
     url: Annotated[str, Field(pattern=URL_PATTERN)]
-    """Without user, password or token: params.yaml and dvc.lock are under version control."""
+    """URL without user, password or token: params.yaml and dvc.lock are under version control."""
     sha256: Annotated[str, Field(pattern=CHECKSUM_PATTERN)] | None = None
     """SHA-256 of the download; null to accept any."""
     member: str | None = None
@@ -349,7 +349,7 @@ class NpzFlatSource(Source):
     shape: Annotated[tuple[Literal[1, 3], Positive, Positive], Field(strict=False)]
     """Shape (C, H, W) of one image."""
     labels: NpzLabels | None = None
-    """Where the classes are stored; null for none."""
+    """Location of the classes; null for none."""
 
 
 class MnistIdxSource(Source):

@@ -45,7 +45,7 @@ def read_yaml(content: bytes) -> Any:
     """Return the value of a YAML document; None if it is empty.
 
     Raises:
-        StrictYAMLError: it is refused.
+        StrictYAMLError: It is refused.
     """
     try:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")

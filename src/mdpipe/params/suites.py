@@ -37,7 +37,7 @@ class ZeroShot(EstimatorConfig):
     """Text runs: keys of `runs`. A run with `seeds` is evaluated once per seed."""
     sources: Annotated[dict[Name, Protocols], MappingOfNames] = {}
     """Text sources, keys of `sources`, each with its protocols: packings by name, such as `{lambada: sedd}`, `{lambada:
-    {sedd, mdlm_zero_shot}}`, or one of your own, `{lambada: {sliding: {stride: 64}}}`; null for `stream`. None of the
+    {sedd, mdlm_zero_shot}}`, or your own, `{lambada: {sliding: {stride: 64}}}`; null for `stream`. None of the
     runs may be trained on a source."""
     renamed: ClassVar[dict[str, str]] = EstimatorConfig.renamed | {"packing": "sources: {NAME: PACKING}"}
 

@@ -133,8 +133,8 @@ class TrainConfig(Config):
         """Return the largest number of checkpoints on the disk at once, including the one that is being written.
 
         Args:
-            newest: step of the newest checkpoint that is there.
-            kept: number of checkpoints that are there, which stay until newer ones replace them.
+            newest: Step of the newest checkpoint that is there.
+            kept: Number of checkpoints that are there, which stay until newer ones replace them.
         """
         if newest >= self.steps:
             return kept

@@ -67,8 +67,8 @@ def _hash(content: dict[str, Any], stage: str, files: Iterable[Path] = (), scope
     """Hash JSON content, the code that dvc.yaml lists for a stage, and the bytes of the files.
 
     Raises:
-        ValueError: the code of the run's network or of diffusion imports a file that dvc.yaml does not list.
-        StaleInputsError: an input of the stage has changed since it started. The code in memory is then not the code of
+        ValueError: The code of the run's network or of diffusion imports a file that dvc.yaml does not list.
+        StaleInputsError: An input of the stage has changed since it started. The code in memory is then not the code of
             the files, and what the stage makes must not be taken for theirs.
     """
     root = Path(mdpipe.__file__).parents[2]

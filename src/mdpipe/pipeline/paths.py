@@ -7,7 +7,7 @@ REPORT = Path("report")
 SPEEDS = Path("results/speed/samplers.csv")
 """Speeds of the samplers, measured from the command line and kept in git."""
 PUBLISHED = Path("results/published.csv")
-"""Numbers of the literature, with their sources."""
+"""Published results, with their sources."""
 COSTS = Path("results/speed/stages.json")
 """Time and memory of every stage of one run of the whole graph, collected from the command line and kept in git."""
 
@@ -21,9 +21,9 @@ ENGINE_LOCK = Path(".mdpipe/engine.lock")
 """Locked by the Snakemake that runs in this folder."""
 
 INFILLED_TEXTS, INFILLED_IMAGES = "infilling.json", "infilling.png"
-"""Among the samples of a run: held-out texts with a filled span, or images with a filled half."""
+"""Files of a run's samples: held-out texts with a filled span, or images with a filled half."""
 EXPONENTS = "exponents.csv"
-"""Among the samples of a run: GenMD4's exponents, one per token."""
+"""File of a run's samples: GenMD4's exponents, one per token."""
 
 
 class PathTemplate(str):
@@ -57,7 +57,7 @@ work_dir = PathTemplate(".mdpipe/pieces/{}-{}-{}")
 metrics = PathTemplate("metrics/{}/{}.json")
 """Results of a stage for one run or (run, source), which DVC shows as metrics."""
 record = PathTemplate("records/{}/{}.json")
-"""What describes the results of a stage for one run, dataset or (run, source)."""
+"""Description of the results of a stage for one run, dataset or (run, source)."""
 features = PathTemplate("data/features/{}")
 """Folder of a feature network, and of the features of its dataset's splits."""
 neighbors = PathTemplate("records/image_quality/{}.png")

@@ -18,12 +18,12 @@ def require_usable(params: Params, *, with_sources: bool) -> None:
     """Check the working copy and the paths of the sources.
 
     Args:
-        params: the params.
+        params: The params.
         with_sources: True if the files of the sources and of feature networks must exist. They are not needed if the
             artifacts were fetched.
 
     Raises:
-        ValueError: there are problems; the message has one line for each.
+        ValueError: There are problems; the message has one line for each.
     """
     sources = params.sources
     missing = [
@@ -62,7 +62,7 @@ def require_writable(targets: Iterable[Path]) -> None:
     """Check that files are writable, that folders are, and that missing ones can be created.
 
     Raises:
-        ValueError: some are read-only, which an engine would report late or without a remedy.
+        ValueError: Some are read-only, which an engine would report late or without a remedy.
     """
     existing = set(map(nearest_existing, targets))
     if read_only := sorted(os.path.relpath(path) for path in existing if not os.access(path, _modes(path))):

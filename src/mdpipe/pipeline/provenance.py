@@ -40,7 +40,7 @@ class StaleInputsError(ValueError):
 
 
 _watched: list[tuple[str, Sequence[str], dict[str, Any]]] = []
-"""After `watch_inputs`: the stage, its arguments, and its inputs before it started."""
+"""The stage, its arguments, and its inputs before it started; empty before `watch_inputs`."""
 
 
 def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
@@ -49,9 +49,9 @@ def watch_inputs(command: str, names: Sequence[str], params: Any) -> None:
     Nothing is recorded without DVC, which then writes no lock entry, or in training processes of rank 1 and above.
 
     Args:
-        command: name of the stage in dvc.yaml.
-        names: its arguments on the command line: the key of a `foreach`, or one value per axis of a `matrix`.
-        params: content of the stage's params file.
+        command: Name of the stage in dvc.yaml.
+        names: Its arguments on the command line: the key of a `foreach`, or one value per axis of a `matrix`.
+        params: Content of the stage's params file.
     """
     runs_in_dvc = os.environ.get(DVC_MARK, "").partition("@")[0] == command
     # Without torchrun, RANK comes from another launcher.

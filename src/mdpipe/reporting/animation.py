@@ -22,7 +22,7 @@ MAX_FRAMES = 48
 MIN_FRAMES = 6
 """The number of frames: the maximum, or fewer if the file would be too large, but not fewer than the minimum."""
 SIZE_LIMIT = 400_000
-"""Bytes; a README is read on phones."""
+"""Largest size of a file in bytes; a README is read on phones."""
 
 EXACT_COLORS = 8
 """Colors kept exactly: background, mask, black; a mean of similar ones would tint large areas."""
@@ -65,8 +65,8 @@ def image_unmasking_gif(frames: Pixels, masked: npt.NDArray[np.bool_], columns: 
     Args:
         frames: (F, N, H, W, C) uint8, the pixels at each moment; the values of masked ones do not matter.
         masked: (F, N, H, W, C), True for pixels that are still masked.
-        columns: images in a row.
-        scale: side of a displayed pixel.
+        columns: Images in a row.
+        scale: Side of a displayed pixel.
     """
 
     def draw(moment: int, _before: int) -> Image.Image:
@@ -186,7 +186,7 @@ class _TextBox:
     sample: int
     token: int
     row: int
-    """Of its sample."""
+    """Row within its sample."""
     text: str
     left: float
     right: float

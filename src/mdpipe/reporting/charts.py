@@ -85,7 +85,7 @@ CURVES = {"train/loss": "loss", "train/lr": "learning rate", "train/grad_norm": 
 """Titles of the columns of a training curve; a column that is not among them has its name as title."""
 
 Panel = alt.LayerChart | alt.FacetChart
-"""What `alt.layer` returns."""
+"""A chart as `alt.layer` returns it."""
 GRAY_LINE: dict[str, Any] = {"color": "var(--gray)", "strokeWidth": 2}
 
 
@@ -142,8 +142,9 @@ def files_of(*frames: pl.DataFrame) -> list[str]:
 
 
 def linked(marks: alt.Chart, field: str, frame: pl.DataFrame) -> alt.Chart:
-    """Let a click on a mark open the file of its number, if the frame has files, which a field tells apart; the page is
-    in a folder beside.
+    """Let a click on a mark open the file of its number, which a field identifies, if the frame has files.
+
+    The page is in a folder next to those of the files.
     """
     if FILE not in frame.columns:
         return marks
@@ -238,8 +239,8 @@ def training_charts(curves: Mapping[str, pl.DataFrame], trained: pl.DataFrame) -
     """Show training curves, one figure per dataset with all of its runs: the loss, and every other column by step.
 
     Args:
-        curves: one per run, with the columns `run`, `step` and `train/loss` (bits per token) at least.
-        trained: the columns run, dataset and unit, one row per run.
+        curves: A curve per run, with the columns `run`, `step` and `train/loss` (bits per token) at least.
+        trained: The columns run, dataset and unit, one row per run.
     """
     charts = {}
     of_runs = pl.concat([curve.select("run", pl.col(f"^{FILE}$")).head(1) for curve in curves.values()])
@@ -275,8 +276,8 @@ def exponents_chart(exponents: Mapping[str, pl.DataFrame], ordered: Mapping[str,
     more likely to be unmasked already: a large exponent means unmasked early, a small one late.
 
     Args:
-        exponents: frames with the columns `run` and `EXPONENTS`.
-        ordered: whether the tokens have an order, as gray levels do: many of them are then shown as a curve.
+        exponents: Frames with the columns `run` and `EXPONENTS`.
+        ordered: True if the tokens have an order, as gray levels do: many of them are then shown as a curve.
     """
     panels: list[Panel] = []
     frames = [frame for _, frame in sorted(exponents.items())]

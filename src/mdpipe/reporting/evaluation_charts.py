@@ -1,4 +1,4 @@
-"""The charts of what was evaluated: what a bound is made of, its calibration, and the comparison of samplers."""
+"""The charts of evaluations: the profile of a bound, its calibration, and the comparison of samplers."""
 
 import math
 from typing import Any
@@ -24,9 +24,9 @@ from mdpipe.reporting.markdown import format_number
 from mdpipe.reporting.schemas import DATA
 
 SHAPES = ["circle", "square", "triangle-up", "diamond", "triangle-down"]
-"""As many as have no common divisor with the colors, so that 40 pairs differ."""
+"""Shapes of points; their number has no common divisor with that of the colors, so that 40 pairs differ."""
 MAX_BANDS = 2
-"""With more runs in one panel, their bands of standard errors would cover each other: only tooltips have the errors."""
+"""Runs with bands of standard errors in a panel; more would cover each other, and only tooltips have the errors."""
 PERCENT = "{:.1%}".format
 
 
@@ -34,9 +34,9 @@ def profile_chart(shares: pl.DataFrame, positions: pl.DataFrame, unit: str) -> C
     """Show the runs of one dataset: bits by share of hidden tokens, and by position, bands of one stderr for few runs.
 
     Args:
-        shares: the columns `run` and `SHARES`.
-        positions: the columns `run` and `POSITIONS`.
-        unit: of the bits.
+        shares: The columns `run` and `SHARES`.
+        positions: The columns `run` and `POSITIONS`.
+        unit: Unit of the bits.
     """
     first, last = pl.col("first"), pl.col("last")
     position = pl.when(first == last).then(first).otherwise(pl.format("{} to {}", first, last))
@@ -71,10 +71,10 @@ def _bits(frame: pl.DataFrame, x: alt.X, where: str, title: str) -> Panel:
 def calibration_chart(calibration: pl.DataFrame) -> Chart:
     """Show a reliability diagram per run: frequency by confidence, one line for each part of shares of hidden tokens.
 
-    The diagonal is perfect calibration. Below it, the denoiser is too sure. Error bars are one stderr.
+    The diagonal is perfect calibration. Below it, the denoiser is overconfident. Error bars are one stderr.
 
     Args:
-        calibration: the columns `run` and `CALIBRATION`.
+        calibration: The columns `run` and `CALIBRATION`.
     """
     panels = [_reliability(frame, calibration) for frame in calibration.partition_by("run", maintain_order=True)]
     runs = ", ".join(calibration["run"].unique(maintain_order=True))

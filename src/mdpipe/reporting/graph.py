@@ -15,9 +15,9 @@ import polars as pl
 from mdpipe.reporting.charts import Chart
 
 LAYER_HEIGHT = 74
-"""Pixels."""
+"""Height of a layer in pixels."""
 EDGES = {"x": pl.Float64, "y": pl.Float64, "x2": pl.Float64, "y2": pl.Float64}
-"""Where an edge begins and ends."""
+"""Columns of the two ends of an edge."""
 
 
 def stage_graph(stages: Mapping[str, Any]) -> "nx.DiGraph[str]":
@@ -42,8 +42,8 @@ def graph_chart(stages: Mapping[str, Any], params: Mapping[str, Any]) -> Chart:
     """Show the stages of dvc.yaml from top to bottom, each with the number of its instances.
 
     Args:
-        stages: the section `stages` of dvc.yaml.
-        params: what its `foreach` and `matrix` refer to.
+        stages: The section `stages` of dvc.yaml.
+        params: The params that its `foreach` and `matrix` refer to.
     """
     graph = stage_graph(stages)
     layers = [sorted(layer, key=list(stages).index) for layer in nx.topological_generations(graph)]
@@ -86,7 +86,7 @@ def _instances(stage: Mapping[str, Any], params: Mapping[str, Any]) -> str:
 def _paths(entries: Iterable[Any]) -> Iterator[str]:
     """Yield paths, with a star for each variable; an entry with options has its path as the only key.
 
-    Paths that are nothing but a variable are the user's files, which no stage makes.
+    Paths that consist of one variable are the user's files, which no stage makes.
     """
     paths = (re.sub(r"\$\{.*?\}", "*", entry if isinstance(entry, str) else next(iter(entry))) for entry in entries)
     return (path for path in paths if not path.startswith("*"))

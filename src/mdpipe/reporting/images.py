@@ -99,7 +99,7 @@ def neighbor_picture(samples: Pixels, found: Sequence[Neighbors]) -> Image.Image
 
     Args:
         samples: (N, H, W, C) with C = 1 or 3.
-        found: the neighbors of the samples.
+        found: The neighbors of the samples.
     """
     scale = max(1, SHOWN_EDGE // samples.shape[1])
     height, width = (size * scale + GAP for size in samples.shape[1:3])

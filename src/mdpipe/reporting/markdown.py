@@ -5,7 +5,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 Columns = dict[str, str | Callable[[Any], str]]
-"""For each heading the cell of a row: a format string of the row's values, or a function of the row. A cell is empty
+"""The cell of a row for each heading: a format string of the row's values, or a function of the row. A cell is empty
 where the row has no such value."""
 
 EXACT_DIGITS = 4
@@ -16,8 +16,8 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]], align
     """Return a Markdown table whose source is aligned as well.
 
     Args:
-        headings: one per column.
-        rows: one text per column.
+        headings: Headings of the columns.
+        rows: Rows, each a list with a text per column.
         align_right: True for a column of numbers.
     """
     columns = list(zip(headings, *[[_escape(cell) for cell in row] for row in rows], strict=True))
@@ -42,7 +42,7 @@ def replace_section(text: str, name: str, body: str) -> str:
     """Put `body` between the lines `<!-- name:begin -->` and `<!-- name:end -->`; doing it twice changes nothing.
 
     Raises:
-        ValueError: a marker is missing or occurs twice, or the end comes first.
+        ValueError: A marker is missing or occurs twice, or the end comes first.
     """
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     for marker in (begin, end):

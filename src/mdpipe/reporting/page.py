@@ -35,7 +35,7 @@ class PageImage:
 
     @property
     def class_caption(self) -> str:
-        """The classes row by row, or those of the columns if all rows have the same ones."""
+        """Return the classes row by row, or those of the columns if all rows have the same ones."""
         rows = [self.classes[at : at + self.columns] for at in range(0, len(self.classes), self.columns)]
         if len(rows) > 1 and all(row == rows[0][: len(row)] for row in rows):
             return f"Classes of the columns: {', '.join(rows[0])}"
@@ -43,7 +43,7 @@ class PageImage:
 
     @property
     def data_uri(self) -> str:
-        """The image as an address that needs no other file."""
+        """Return the image as a data URI."""
         media = "gif" if self.content.startswith(b"GIF8") else "png"
         return f"data:image/{media};base64,{b64encode(self.content).decode('ascii')}"
 
@@ -75,7 +75,7 @@ class Report:
     """The content of the page; an empty table or a missing figure is left out."""
 
     made_by: Mapping[str, Sourced]
-    """What made the results: commit, date, machine, seeds, time, versions."""
+    """Provenance of the results: commit, date, machine, seeds, time, versions."""
     tables: Mapping[str, pl.DataFrame]
     """Any of likelihood, steps_to_bound, claims, zero_shot, published, samplers, samples, image_quality, training,
     datasets and costs; with a column `FILE` unless rows have several files."""

@@ -26,7 +26,7 @@ COMPARED = {
     **numbers("published"),
     **texts("source", "comparable"),
 }
-"""One row per published number on the data of a run. `comparable` is `yes` or the reason why the numbers are not."""
+"""Columns of a row per published number on the data of a run. `comparable` is `yes` or the reason why it is not."""
 
 
 MEASURED = {
@@ -47,10 +47,10 @@ def compare_with_published(
     """Return each measured bound on a data set of the catalog next to the published numbers on it.
 
     Args:
-        likelihood: the table of held-out likelihoods.
-        zero_shot: the table of likelihoods of other text.
-        published: the rows of results/published.csv.
-        params: the sources and datasets that the tables name.
+        likelihood: The table of held-out likelihoods.
+        zero_shot: The table of likelihoods of other text.
+        published: The rows of results/published.csv.
+        params: The sources and datasets that the tables name.
 
     Returns:
         The columns `COMPARED`, for each run and data set by value.

@@ -53,7 +53,7 @@ BOUND = {
 }
 LIKELIHOOD = {**texts("run", "dataset"), **BOUND}
 ZERO_SHOT = {**texts("run", "source", "protocol", "dataset", "tokenizer"), **BOUND, **texts("content_hash")}
-"""One row per run, source and protocol, the packing of the source; `content_hash` is of the source's documents."""
+"""Columns of a row per run, source and protocol, the packing of the source; `content_hash` hashes its documents."""
 
 HELD_OUT, OTHER_TEXT = ("dataset", "split"), ("source", "protocol", "dataset", "tokenizer", "split")
 """The columns that say what a bound is of, with its run."""
@@ -177,7 +177,7 @@ SEEDS = texts("replicate_of") | integers("seeds") | numbers("seeds_stderr")
 value over them: their standard deviation divided by the root of their number."""
 
 ERROR_OF = {"value": "stderr", "seeds": ""}
-"""Columns whose standard error is not named COLUMN_stderr; the error over seeds is a column of its own."""
+"""Columns whose standard error is not named COLUMN_stderr; the error over seeds is a separate column."""
 
 CSV_ONLY = {
     *("modality", "stderr_mc", "reconstruction", "prior", "diffusion", "bits_per_char", "bytes", "seed", "revision"),
@@ -227,9 +227,9 @@ class DisplayTable:
     headings: list[str]
     rows: list[list[str]]
     is_numeric: list[bool]
-    """One per column."""
+    """True for a column of numbers."""
     is_reference: list[bool]
-    """One per row: True if it comes from no run, or is the held-out data among samplers."""
+    """True for a row that comes from no run, or is the held-out data among samplers."""
     values: list[list[Any]]
     """The value of every cell before it was rounded and became a text."""
     files: list[str]
@@ -240,8 +240,8 @@ def to_display(frame: pl.DataFrame, *, complete: bool = False) -> DisplayTable:
     """Put each measurement and its standard error into one column, rounded together; leave empty columns out.
 
     Args:
-        frame: a table of results.
-        complete: whether to keep the columns that otherwise only the CSV file has; the page does, and shows the
+        frame: A table of results.
+        complete: True to keep the columns that otherwise only the CSV file has; the page does, and shows the
             values first.
     """
     names = _displayed_columns(frame, set() if complete else CSV_ONLY)

@@ -1,4 +1,4 @@
-"""What several trainings say: verdicts on claims, and the steps after which runs first reach a bound.
+"""Results of several trainings: verdicts on claims, and the steps after which runs first reach a bound.
 
 Estimates have intervals by Student's t, and claims a rule stated in advance and Holm's p: the verdict compares the 95 %
 interval of a measure with the region of the claim.
@@ -37,7 +37,7 @@ from mdpipe.reporting.tables import round_floats
 Array = NDArray[np.float64]
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
 LEVEL = 0.05
-"""Of the intervals, two-sided, and of Holm's procedure."""
+"""Significance level of the intervals, two-sided, and of Holm's procedure."""
 SMALLEST_P = 1e-12
 """Accuracy of p-values; smaller ones are rounded up to it."""
 
@@ -48,13 +48,13 @@ class Measured:
 
     value: float
     stderr: float
-    """Over trainings and examples."""
+    """Standard error over trainings and examples."""
     stderr_seeds: float
-    """Over trainings only."""
+    """Standard error over trainings only."""
     seeds: int
     """S."""
     stderr_examples: float = 0.0
-    """Over examples, without what depends on example and training."""
+    """Standard error over examples, without what depends on both example and training."""
     clusters: int = 2
     """G, clusters of examples."""
     is_log: bool = False
@@ -81,7 +81,7 @@ class Measured:
 
     @property
     def shown(self) -> tuple[float, float, float]:
-        """Return the value and the ends of its interval on the scale of the measure: a ratio is no logarithm."""
+        """Return the value and the ends of its interval on the scale of the measure: a ratio is not a logarithm."""
         value, (low, high) = self.value, self.interval
         return (math.exp(value), math.exp(low), math.exp(high)) if self.is_log else (value, low, high)
 
@@ -126,9 +126,7 @@ def difference_of_means(first: Costs, second: Costs) -> Measured:
     is the difference of a training, and its residuals are those of the two ratios.
     """
     tokens = [costs.sizes.sum() for costs in (first, second)]
-    ratios = [
-        costs.nats.sum(axis=1, keepdims=True) / count for costs, count in zip((first, second), tokens, strict=True)
-    ]
+    ratios = [costs.nats.sum(axis=1, keepdims=True) / costs.sizes.sum() for costs in (first, second)]
     parts = [
         sign * sum(tokens) / count * (costs.nats - ratio * costs.sizes) + (ratios[0] - ratios[1]) * costs.sizes
         for sign, costs, ratio, count in zip((1, -1), (first, second), ratios, tokens, strict=True)
@@ -146,8 +144,8 @@ def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | 
 
     Args:
         first: y - y' by the first bound, (S, N).
-        second: the same by the second one.
-        clusters: the cluster of each example, (N,).
+        second: The same by the second one.
+        clusters: The cluster of each example, (N,).
     """
     squares = np.square(first), np.square(second)
     means = [float(square.mean()) for square in squares]
@@ -165,10 +163,10 @@ def exponent(
     then the value is NaN, and no claim about it can be decided.
 
     Args:
-        excess: costs in T steps minus those in continuous time, in nats, (T, S, N).
+        excess: Costs in T steps minus those in continuous time, in nats, (T, S, N).
         steps: T of each.
-        sizes: tokens of each example, (N,).
-        clusters: the cluster of each example, (N,).
+        sizes: Tokens of each example, (N,).
+        clusters: The cluster of each example, (N,).
     """
     log_steps = np.log(steps) - np.log(steps).mean()
     weights = log_steps / np.square(log_steps).sum()
@@ -282,14 +280,14 @@ class RunSteps:
     """The trainings of a run, in the order of the baseline's seeds.
 
     Attributes:
-        run: its name.
-        changed_from: the row above that it is a change of; empty for the baseline.
-        changes: the settings that differ from that row's.
-        train_steps: steps of each training.
-        steps: steps to the bound of each training; None if it is not reached.
+        run: Its name.
+        changed_from: The row above that it is a change of; empty for the baseline.
+        changes: The settings that differ from that row's.
+        train_steps: Steps of each training.
+        steps: Steps to the bound of each training; None if it is not reached.
         cpu_seconds: CPU seconds of each training; empty if they are not known.
-        final: bound of the final models, with errors over seeds and examples; of one training without them.
-        difference: the same minus that of the baseline, in pairs; None for the baseline and without `seeds`.
+        final: Bound of the final models, with errors over seeds and examples; of one training without them.
+        difference: The same minus that of the baseline, in pairs; None for the baseline and without `seeds`.
     """
 
     run: str
@@ -303,13 +301,13 @@ class RunSteps:
 
     @property
     def reached(self) -> list[float]:
-        """The steps to the bound of all trainings; empty if one of them does not reach it."""
+        """Return the steps to the bound of all trainings; empty if one of them does not reach it."""
         found = [steps for steps in self.steps if steps is not None]
         return found if len(found) == len(self.steps) else []
 
     @property
     def cpu_seconds_to_bound(self) -> list[float]:
-        """The CPU seconds to the bound of all trainings, in proportion to the steps; empty if they are not known."""
+        """Return the CPU seconds to the bound of all trainings, in proportion to the steps; empty if unknown."""
         pairs = zip(self.reached, self.cpu_seconds, strict=False)
         return [seconds * steps / self.train_steps for steps, seconds in pairs]
 
@@ -318,9 +316,9 @@ def first_crossing(steps: Sequence[float], bits: Sequence[float], bound: float) 
     """Return the step at which a curve first reaches a bound, on the line between two validations.
 
     Args:
-        steps: of the validations, (V,), increasing.
-        bits: of the validations, (V,).
-        bound: in the same unit.
+        steps: Steps of the validations, (V,), increasing.
+        bits: Bounds of the validations, (V,).
+        bound: The bound to reach, in the same unit.
 
     Returns:
         None if all validations are above the bound; the first step if none is above it before.

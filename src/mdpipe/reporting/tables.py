@@ -34,13 +34,13 @@ def check_record(record: Record, schema: Schema, where: str, optional: Set[str] 
     """Return the record if every field has the type of the schema.
 
     Args:
-        record: the fields by name.
-        schema: the types of the fields; those in `NULLABLE` may be null.
-        where: where the record is from, for the message.
-        optional: fields that may be missing or null.
+        record: The fields by name.
+        schema: The types of the fields; those in `NULLABLE` may be null.
+        where: Origin of the record, for the message.
+        optional: Fields that may be missing or null.
 
     Raises:
-        MetricsError: fields are missing, unknown or of a wrong type.
+        MetricsError: Fields are missing, unknown or of a wrong type.
     """
     lists = {
         "lacks": sorted(schema.keys() - record.keys() - optional),
@@ -66,7 +66,7 @@ def likelihood_table(
 
     Args:
         evaluations: `LIKELIHOOD`.
-        encodings: records with a `dataset` and its `references`.
+        encodings: Records with a `dataset` and its `references`.
         differences: `run` and `COMPARISON` without the condition of the baseline; each goes to the row of its run.
 
     Returns:
@@ -179,10 +179,10 @@ def with_means(
     the evaluation's, all scaled by the factor of the value's. Means and differences are rounded as records are.
 
     Args:
-        table: a table of bounds with a row for each training.
-        replicates: the names of the trainings of each run, its own first.
-        key: the columns that, with the run, identify a row.
-        evaluation_errors: the standard error of the mean value over examples by run; without it the mean of the
+        table: A table of bounds with a row for each training.
+        replicates: The names of the trainings of each run, its own first.
+        key: The columns that, with the run, identify a row.
+        evaluation_errors: The standard error of the mean value over examples by run; without it the mean of the
             trainings' errors, an upper bound on the error of their mean.
     """
     run_of = {name: run for run, names in replicates.items() if len(names) > 1 for name in names}

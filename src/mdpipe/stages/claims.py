@@ -40,7 +40,7 @@ from mdpipe.reporting.tables import round_floats
 
 Array = NDArray[np.float64]
 COST_COLUMNS = 3
-"""Nats, tokens and cluster; two estimates of each further bound follow."""
+"""Number of columns before the estimates of further bounds: nats, tokens and cluster."""
 REFERENCE = "training"
 """The images that FID compares samples with."""
 
@@ -54,8 +54,8 @@ CLAIMS = {
     **numbers("p", "p_holm"),
     **texts("verdict", "command"),
 }
-"""One row per claim. `low` and `high` are the ends of the 95 % interval; `stderr` and `stderr_seeds` of a ratio are
-those of its logarithm times the ratio. A value that could not be estimated is null."""
+"""Columns of a row per claim. `low` and `high` are the ends of the 95 % interval; `stderr` and `stderr_seeds` of a
+ratio are those of its logarithm times the ratio. A value that could not be estimated is null."""
 
 READABLE: Columns = {
     "claim": "{statement}",
@@ -78,7 +78,7 @@ def claims_table(params: Params) -> pl.DataFrame:
     """Return the verdict on every claim of params.yaml, columns `CLAIMS`.
 
     Raises:
-        ValueError: a result that a claim needs is missing or broken.
+        ValueError: A result that a claim needs is missing or broken.
     """
     rows = []
     for name, claim in params.claims.items():
@@ -132,7 +132,7 @@ def read_costs(trainings: Sequence[str], source: str | None = None) -> Evaluatio
     """Return the costs of the evaluated split, or of a source that the runs were not trained on.
 
     Raises:
-        ValueError: a file is missing or broken.
+        ValueError: A file is missing or broken.
     """
     stacked = np.stack([_read_evaluation(run, source) for run in trainings])
     sizes, clusters = stacked[0, :, 1:COST_COLUMNS].T.astype(np.int64)

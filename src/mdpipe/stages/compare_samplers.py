@@ -55,10 +55,10 @@ class References:
     """The reference models of a run: one on its own tokens, and optionally one on decoded text.
 
     Args:
-        model: the run's.
-        names: the names of both in params.yaml.
-        held_out: texts (N, L) that MAUVE compares as many samples with; None for no MAUVE.
-        seed: of MAUVE.
+        model: The run's model.
+        names: The names of both in params.yaml.
+        held_out: Texts (N, L) that MAUVE compares as many samples with; None for no MAUVE.
+        seed: Seed of MAUVE.
     """
 
     def __init__(
@@ -75,9 +75,10 @@ class References:
         """Yield the name, unit, generative perplexity and MAUVE of samples (N, L) under each reference model.
 
         Args:
-            tokens: of samples, or of the held-out data.
-            classes: given to a class-conditional reference model on the same tokens, (N,), or None.
-            clusters: of the held-out data, (N,). They have no MAUVE: they are what it compares with. None for samples.
+            tokens: Tokens of samples, or of the held-out data.
+            classes: Classes (N,) for a class-conditional reference model on the same tokens, or None.
+            clusters: Clusters of the held-out data, (N,), which have no MAUVE: it compares samples with them. None for
+                samples.
         """
         given = classes if self._own.num_classes else None
         bits = quality.generative_bits(self._own.objective, self._own.network, torch.from_numpy(tokens), given)
@@ -106,7 +107,7 @@ def compare_samplers(params: Params, run: str) -> None:
     """Write metrics/samplers/RUN.csv.
 
     Raises:
-        ValueError: a model or the dataset is missing or broken.
+        ValueError: A model or the dataset is missing or broken.
     """
     suite = params.samplers
     configure_runtime(threads=1)
@@ -159,10 +160,10 @@ def _diversity(
     """Return entropies of tokens (N, L) and, for text, the diversity of n-grams.
 
     Args:
-        tokens: samples or held-out data.
-        as_many: the same or part of them, as many as there are samples, since distinct-n depends on their number.
-        is_text: images have no n-grams.
-        clusters: the cluster of each, (N,); None if all are independent.
+        tokens: Samples or held-out data.
+        as_many: The same or part of them, as many as there are samples, since distinct-n depends on their number.
+        is_text: False for images, which have no n-grams.
+        clusters: The cluster of each, (N,); None if all are independent.
     """
     estimates = {
         "entropy": mean_estimate(quality.unigram_surprisal_per_sample(tokens), clusters),

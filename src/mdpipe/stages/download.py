@@ -13,7 +13,7 @@ def download(params: Params, source: str) -> None:
     """Read a source and write data/raw/SOURCE; keep downloaded files in `paths.DOWNLOADS` for the next time.
 
     Raises:
-        ValueError: the source cannot be read, is empty or broken.
+        ValueError: The source cannot be read, is empty or broken.
     """
     settings = params.sources[source]
     shards = open_source(settings, paths.DOWNLOADS)

@@ -28,7 +28,7 @@ def encode(params: Params, dataset: str) -> None:
     """Write data/encoded/DATASET and the record encode/DATASET.
 
     Raises:
-        ValueError: a split would be empty, or the raw data are missing or broken.
+        ValueError: A split would be empty, or the raw data are missing or broken.
     """
     settings = params.datasets[dataset]
     raw, directory = paths.raw(settings.source), paths.encoded(dataset)

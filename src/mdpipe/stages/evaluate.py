@@ -22,7 +22,7 @@ from mdpipe.pipeline import paths
 from mdpipe.stages.model_io import TrainedModel, load_model
 
 MAX_WORD_BITS = 1000
-"""Bits per word from which a perplexity per word is meaningless, as for text without spaces; 2^1024 is no float."""
+"""Bits per word from which a perplexity per word is meaningless, as for text without spaces; 2^1024 is not a float."""
 WORD_RATES = ("bits_per_word", "bits_per_word_stderr", "word_perplexity", "word_perplexity_stderr")
 
 
@@ -35,7 +35,7 @@ def evaluate(params: Params, run: str) -> None:
     metrics/position/RUN.csv and metrics/calibration/RUN.csv, the rows of a `Profile`.
 
     Raises:
-        ValueError: the model or the dataset is missing or broken.
+        ValueError: The model or the dataset is missing or broken.
     """
     settings = params.runs[run].evaluate
     configure_runtime(threads=1)
@@ -80,9 +80,9 @@ def bound_record(model: TrainedModel, likelihood: Likelihood, dataset: EncodedDa
     """Return the bound in bits per token with its errors and parts; for text also the numbers to compare tokenizers.
 
     Args:
-        model: the trained model.
-        likelihood: its bound on a split or corpus.
-        dataset: that split or corpus.
+        model: The trained model.
+        likelihood: Its bound on a split or corpus.
+        dataset: The split or corpus.
     """
     counts = dataset.counts
     clustered_by, clusters = dataset.clusters

@@ -20,7 +20,7 @@ def fit_features(params: Params, name: str) -> None:
     SPLIT.safetensors                   features and logits of evenly spaced images of each split
 
     Raises:
-        ValueError: the dataset or the file of weights is missing or broken.
+        ValueError: The dataset or the file of weights is missing or broken.
     """
     config = params.image_quality.features[name]
     configure_runtime(threads=1)

@@ -12,7 +12,7 @@ def fit_tokenizer(params: Params, dataset: str) -> None:
     """Write data/tokenizers/DATASET.
 
     Raises:
-        ValueError: the training text is too small for the vocabulary, or a tokenizer's file is missing or broken.
+        ValueError: The training text is too small for the vocabulary, or a tokenizer's file is missing or broken.
     """
     settings = params.datasets[dataset]
     config = settings.tokenizer

@@ -39,7 +39,7 @@ METRICS = {"fid": "fid", "accuracy": "class_accuracy"}
 SHOWN_SAMPLES, SHOWN_NEIGHBORS = 8, 3
 """Rows of the picture, and neighbors in each, by features and by pixels."""
 Nearest = dict[str, tuple[Tensor, Tensor]]
-"""By features and by pixels: distances to the nearest images, the nearest first, and their indices, (N, k) each."""
+"""Distances to the nearest images by features and by pixels, the nearest first, and their indices, (N, k) each."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def measure_images(params: Params, run: str) -> None:
     """Write metrics and record image_quality/RUN, and a picture of samples and their nearest training images.
 
     Raises:
-        ValueError: the model, the dataset or the feature network is missing or broken.
+        ValueError: The model, the dataset or the feature network is missing or broken.
     """
     measured, settings = params.image_quality.runs[run], params.runs[run]
     configure_runtime(threads=1)
@@ -182,10 +182,10 @@ def _row(images: ImageSet, reference: ImageSet, found: dict[str, Nearest], task:
     """Return the measures of a set of images against reference images; None where one does not apply.
 
     Args:
-        images: the images.
-        reference: the real images that they are compared with.
-        found: the training images nearest to sets of images, by the name of the set.
-        task: what the feature network was trained for.
+        images: The images.
+        reference: The real images that they are compared with.
+        found: The training images nearest to sets of images, by the name of the set.
+        task: Task that the feature network was trained for.
     """
     precision, recall = image_quality.precision_recall(images.features, reference.features)
     estimates = {

@@ -77,7 +77,7 @@ class TrainedModel:
     network: Network
     objective: Objective
     directory: Path
-    """models/RUN."""
+    """Folder of the model, models/RUN."""
     dataset: str
     modality: str
     tokenizer: str
@@ -169,7 +169,7 @@ def load_model(run: str) -> TrainedModel:
     """Read models/RUN.
 
     Raises:
-        ValueError: one of its files is missing or broken, or contradicts another; the message says which.
+        ValueError: One of its files is missing or broken, or contradicts another; the message says which.
     """
     directory = paths.model(run)
     hint = f"run `dvc repro train@{run}`"

@@ -89,11 +89,11 @@ def report(params: Params) -> None:
     claims.md           the verdict on each claim, if params.yaml has claims; claims.csv has all numbers
 
     Raises:
-        MetricsError: a metrics file or a record is missing or broken.
+        MetricsError: A metrics file or a record is missing or broken.
     """
     costs = read_json(paths.COSTS, "`mdpipe bench stages` writes it again") if paths.COSTS.exists() else {}
     if costs and costs["params"] != params.md5:
-        costs = {}  # Of another suite, or of this one before it was changed.
+        costs = {}  # They are of another suite, or of this one before it was changed.
     results = _results(params)
     curves = {run: _read_csv(paths.plot("curves", run), run) for run in params.runs}
     steps = steps_table(list(_steps_to_bound(params, curves, costs)))
@@ -231,7 +231,7 @@ def _steps_to_bound(params: Params, curves: Mapping[str, pl.DataFrame], costs: M
 
 
 def _compared(run: Run) -> dict[str, Any]:
-    """Return the settings that make a way to train."""
+    """Return the settings that define a training method."""
     validation = {"train": {"validation", "save_every", "save_total_limit"}}
     return run.model_dump(mode="json", include={"objective", "class_cond", "network", "train"}, exclude=validation)
 
@@ -250,7 +250,7 @@ def _evaluation_error(trainings: Sequence[str]) -> float:
 
 
 def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sourced]]:
-    """Yield what made the results; time and machine are those of `COSTS`, as equal results must give equal pages."""
+    """Yield the provenance of the results; time and machine are from `COSTS`: equal results must give equal pages."""
     if costs:
         machine, stages = costs["machine"], costs["results"]
         hardware = "{processor}, {cores} cores, {memory_gib} GiB, {device}".format_map(machine)

@@ -44,7 +44,7 @@ def sample(params: Params, run: str) -> None:
                                  not of a run that samples from left to right
 
     Raises:
-        ValueError: the model or the dataset is missing or broken, or has fewer than two held-out examples.
+        ValueError: The model or the dataset is missing or broken, or has fewer than two held-out examples.
     """
     settings = params.runs[run].sample
     configure_runtime(threads=1)

@@ -70,13 +70,13 @@ def sample(
     """Fill the masked positions of tokens (N, L), window by window if L is more than the model's window.
 
     Args:
-        model: the trained model.
-        config: the sampler, the choice of tokens and the guidance; their number is that of the tokens.
-        tokens: known tokens and masks.
-        rng: the random numbers; sample i uses those of example first + i.
+        model: The trained model.
+        config: The sampler, the choice of tokens and the guidance; their number is that of the tokens.
+        tokens: Known tokens and masks.
+        rng: The random numbers; sample i uses those of example first + i.
         class_labels: (N,), or None.
-        on_step: called after each step.
-        first: number of samples in earlier batches.
+        on_step: Called after each step.
+        first: Number of samples in earlier batches.
     """
     device = next(model.network.parameters()).device
     denoiser: Denoiser = (counter := CallCounter(model.denoiser))

@@ -45,10 +45,10 @@ def train(params: Params, run: str) -> None:
     `hardware`, unless this is already one of them.
 
     Raises:
-        ValueError: the dataset is missing or broken, or the network does not fit it, or another launcher has started a
+        ValueError: The dataset is missing or broken, or the network does not fit it, or another launcher has started a
             different number of processes.
-        NonFiniteLossError: training diverged.
-        SystemExit: training was interrupted and the same command resumes it; the status says so.
+        NonFiniteLossError: Training diverged.
+        SystemExit: Training was interrupted and the same command resumes it; the status says so.
     """
     num_processes = params.runs[run].hardware.num_processes
     if num_processes > 1 and not distributed.is_torchelastic_launched():

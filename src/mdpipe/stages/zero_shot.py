@@ -32,7 +32,7 @@ def zero_shot(params: Params, run: str, source: str) -> None:
     evaluations/zero_shot/RUN-SOURCE.npy, float64 (N, 3): nats, tokens and cluster of every window.
 
     Raises:
-        ValueError: the model or the source is missing or broken.
+        ValueError: The model or the source is missing or broken.
     """
     configure_runtime(threads=1)
     settings = params.zero_shot

@@ -70,7 +70,7 @@ def save_checkpoint(checkpoint_dir: Path, checkpoint: Checkpoint, run_hash: str,
     """Save a checkpoint and keep the newest `keep`. All processes call this.
 
     Raises:
-        DiskFullError: the disk is full; existing checkpoints stay.
+        DiskFullError: The disk is full; existing checkpoints stay.
     """
     end = FOLDER if any(map(is_sharded, checkpoint.tensors.values())) else FILE
     path = checkpoint_dir / f"step-{checkpoint.step:0{STEP_DIGITS}d}{end}"
@@ -99,13 +99,13 @@ def load_checkpoint(checkpoint_dir: Path, run_hash: str, template: Template, wor
     """Return the newest readable checkpoint, or None if there is none. All processes call this.
 
     Args:
-        checkpoint_dir: the folder.
-        run_hash: of the run.
-        template: how tensors of a sharded checkpoint are to be sharded.
-        world: the processes of the run.
+        checkpoint_dir: The folder.
+        run_hash: Hash of the run.
+        template: Returns a tensor of the name with the sharding to load, for a sharded checkpoint.
+        world: The processes of the run.
 
     Raises:
-        RunHashMismatchError: it belongs to a run with another hash.
+        RunHashMismatchError: It belongs to a run with another hash.
     """
     for path in _newest_first(checkpoint_dir):
         try:
@@ -121,14 +121,14 @@ def read_checkpoint(path: Path, run_hash: str, template: Template, world: World)
     """Read one checkpoint. All processes call this and raise the same errors.
 
     Args:
-        path: the file or folder.
-        run_hash: of the run.
-        template: how tensors of a sharded checkpoint are to be sharded.
-        world: the processes of the run.
+        path: The file or folder.
+        run_hash: Hash of the run.
+        template: Returns a tensor of the name with the sharding to load, for a sharded checkpoint.
+        world: The processes of the run.
 
     Raises:
-        RunHashMismatchError: it belongs to a run with another hash.
-        CorruptCheckpointError: it is truncated or its bytes have changed.
+        RunHashMismatchError: It belongs to a run with another hash.
+        CorruptCheckpointError: It is truncated or its bytes have changed.
     """
     problem = None
     tensors: Mapping[str, Tensor] = {}
@@ -200,7 +200,7 @@ def discard_finished(checkpoint_dir: Path) -> None:
     with suppress(Timeout), FileLock(checkpoint_dir / LOCK_FILE, blocking=False):
         # Rename first: a waiting process might otherwise create a new lock in the half-removed folder.
         discarded = checkpoint_dir.with_name(f"{checkpoint_dir.name}.discarded")
-        shutil.rmtree(discarded, ignore_errors=True)  # A kill may have left it.
+        shutil.rmtree(discarded, ignore_errors=True)  # An earlier process may have left it when it was killed.
         shutil.rmtree(checkpoint_dir.rename(discarded))
 
 

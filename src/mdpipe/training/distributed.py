@@ -63,7 +63,7 @@ class InterruptedTrainingError(Exception):
     """Training was interrupted by a signal before its last step; its checkpoint is written.
 
     Attributes:
-        status: exit status of the process.
+        status: Exit status of the process.
     """
 
     def __init__(self, message: str, status: int) -> None:
@@ -75,7 +75,7 @@ class SignalState:
     """The first signal received. A second Ctrl-C ends the process at once.
 
     Attributes:
-        status: exit status for the signal, or 0 if none was received.
+        status: Exit status for the signal, or 0 if none was received.
     """
 
     def __init__(self) -> None:
@@ -111,7 +111,7 @@ class World:
 
     @property
     def is_main_process(self) -> bool:
-        """True on rank 0, which writes files and logs."""
+        """Return True on rank 0, which writes files and logs."""
         return self.rank == 0
 
     def local_rows(self, batch_size: int, gradient_accumulation_steps: int) -> list[range]:
@@ -149,8 +149,8 @@ def launch(num_processes: int, command: Sequence[str]) -> None:
 
     Raises:
         ValueError: PET_NNODES is invalid or does not divide the number of processes.
-        TimeoutError: the other machines have not started within JOIN_SECONDS.
-        SystemExit: a process failed, with its exit status and after the others have been stopped; or this process
+        TimeoutError: The other machines have not started within JOIN_SECONDS.
+        SystemExit: A process failed, with its exit status and after the others have been stopped; or this process
             received a signal, which it has passed on to them.
     """
     stated = os.environ.get(NUM_NODES, "1")
@@ -195,7 +195,7 @@ def init_distributed() -> Iterator[World]:
     even if another launcher has left RANK and WORLD_SIZE in the environment.
 
     Raises:
-        TimeoutError: some of the processes have not started within START_SECONDS.
+        TimeoutError: Some of the processes have not started within START_SECONDS.
     """
     if not distributed.is_torchelastic_launched():
         yield World()
@@ -218,7 +218,7 @@ def wait_for_start(store: "Store", rank: int, size: int) -> None:
     """Wait until all processes have called this, so that one that has failed ends the others.
 
     Raises:
-        TimeoutError: some have not within START_SECONDS.
+        TimeoutError: Some have not within START_SECONDS.
     """
     keys = [f"started/{other}" for other in range(size)]
     store.set(keys[rank], socket.gethostname())
@@ -242,10 +242,10 @@ def parallelize(loss: nn.Module, layers: Iterable[nn.Module], hardware: Hardware
     returned unchanged; a group of one process uses the same code path as a larger one.
 
     Args:
-        loss: module that returns the losses of this process's rows.
-        layers: its submodules that FSDP2 gathers one at a time.
-        hardware: names the strategy.
-        world: the processes of the run.
+        loss: Module that returns the losses of this process's rows.
+        layers: Its submodules that FSDP2 gathers one at a time.
+        hardware: Names the strategy.
+        world: The processes of the run.
     """
     if not distributed.is_initialized():
         return loss

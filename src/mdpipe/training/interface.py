@@ -21,7 +21,7 @@ def check_interface(network: Network) -> None:
     The network has no gradients and is not changed, except that it is in training mode afterwards.
 
     Raises:
-        ValueError: it fails, the shapes of its results are not (1, L, D) and (1, 1, V), it samples global random
+        ValueError: It fails, the shapes of its results are not (1, L, D) and (1, 1, V), it samples global random
             numbers, its state cannot be saved, or the loaded network has other results.
     """
     kind = f"network.kind = {network.config.kind}"
@@ -52,7 +52,7 @@ def _results(network: Network, *, as_in_training: bool = False) -> tuple[Tensor,
 
     Args:
         network: The network.
-        as_in_training: Whether there are class labels, and dropout keys if the network has dropout.
+        as_in_training: True to pass class labels, and dropout keys if the network has dropout.
     """
     kind, vocab_size, length = network.config.kind, network.vocab_size, math.prod(network.shape)
     arguments: list[Any] = [torch.full((1, length), vocab_size), torch.ones(1, dtype=torch.float64), None]
@@ -100,7 +100,7 @@ def _save_and_load(network: Network) -> Network:
     parameters = dict(network.named_parameters())
     state = {name: tensor if name in parameters else tensor.clone() for name, tensor in network.state_dict().items()}
     try:
-        with Intercept(fill_empty):  # Else unused memory may by chance have the values that it should be set to.
+        with Intercept(fill_empty):  # Otherwise, unused memory may by chance have the values that it should be set to.
             loaded = build_uninitialized(
                 network.config,
                 network.vocab_size,

@@ -64,7 +64,7 @@ def open_loggers(run: LoggedRun) -> Iterator[MetricsLogger]:
     """Yield a function that logs metrics to the console and to the loggers of `MDPIPE_LOGGERS`.
 
     Raises:
-        ValueError: there is no logger of a name, or its package is not installed.
+        ValueError: There is no logger of a name, or its package is not installed.
     """
     with ExitStack() as stack:
         logs = [stack.enter_context(_open_progress_bar()) if sys.stderr.isatty() else log_to_console]

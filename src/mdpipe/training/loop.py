@@ -64,10 +64,10 @@ class TrainResult:
     """The result of a training run.
 
     Attributes:
-        weights: the network's state dict with its EMA, float32 on the CPU, for evaluation and sampling.
-        objective_weights: the same for the objective's own parameters; empty for most objectives.
-        history: metrics along the way.
-        validations: bounds along the way, if the run is validated.
+        weights: The network's state dict with its EMA, float32 on the CPU, for evaluation and sampling.
+        objective_weights: The same for the objective's own parameters; empty for most objectives.
+        history: Metrics along the way.
+        validations: Bounds along the way, if the run is validated.
     """
 
     weights: dict[str, Tensor]
@@ -94,22 +94,22 @@ def train(
     """Train for `settings.steps` steps, from the start or from the newest checkpoint.
 
     Args:
-        network: denoiser with its initial weights, on the device to train on; it holds the last weights afterwards.
-        objective: its loss is minimized. It is moved to the network's device and holds its last parameters afterwards.
-        batches: the data.
-        settings: optimizer and number of steps.
-        hardware: threads, precision, processes and how they share the work.
-        length: tokens per example.
-        rng: source of times and masks.
-        checkpoint_dir: folder of the run's checkpoints. If another process trains in it, this one waits.
-        run_hash: hash of everything that the result depends on; checkpoints with another hash are refused.
-        validator: evaluates the averaged weights along the way; its best ones are the result if it keeps them.
-        log_metrics: called on the main process every few seconds and after the last step.
-        world: the processes of the run; all call this with the same arguments except `world`.
+        network: Denoiser with its initial weights, on the device to train on; it holds the last weights afterwards.
+        objective: Its loss is minimized. It is moved to the network's device and holds its last parameters afterwards.
+        batches: The data.
+        settings: Optimizer and number of steps.
+        hardware: Threads, precision, processes and how they share the work.
+        length: Tokens per example.
+        rng: Source of times and masks.
+        checkpoint_dir: Folder of the run's checkpoints. If another process trains in it, this one waits.
+        run_hash: Hash of everything that the result depends on; checkpoints with another hash are refused.
+        validator: Evaluates the averaged weights along the way; its best ones are the result if it keeps them.
+        log_metrics: Called on the main process every few seconds and after the last step.
+        world: The processes of the run; all call this with the same arguments except `world`.
 
     Raises:
-        NonFiniteLossError: a loss or gradient was not finite; the last good checkpoint stays.
-        RunHashMismatchError: the checkpoints belong to another run.
+        NonFiniteLossError: A loss or gradient was not finite; the last good checkpoint stays.
+        RunHashMismatchError: The checkpoints belong to another run.
         InterruptedTrainingError: SIGTERM, SIGUSR1 or Ctrl-C was received; a checkpoint of the last step is saved.
     """
     configure_runtime(hardware.threads)
@@ -156,9 +156,9 @@ class Trainer:
     """A training run: its state, and how it takes a step.
 
     Attributes:
-        state: what the next step depends on.
-        loss: a LossModule, possibly wrapped by DDP or FSDP2.
-        micro_batches: global row indices that this process computes in turn.
+        state: The state that the next step depends on.
+        loss: A LossModule, possibly wrapped by DDP or FSDP2.
+        micro_batches: Global row indices that this process computes in turn.
     """
 
     def __init__(

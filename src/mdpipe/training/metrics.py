@@ -52,8 +52,8 @@ class MetricsHistory:
 
     Args:
         settings: The run's settings.
-        device: device of the losses.
-        names: of all P parameters.
+        device: Device of the losses.
+        names: Names of all P parameters.
     """
 
     def __init__(self, settings: TrainConfig, device: torch.device, names: Sequence[str]) -> None:
@@ -74,7 +74,7 @@ class MetricsHistory:
         """Check the steps since the last check, up to `steps`.
 
         Raises:
-            NonFiniteLossError: a loss or gradient is not finite; the message names the parameters.
+            NonFiniteLossError: A loss or gradient is not finite; the message names the parameters.
         """
         is_finite = self._losses[:steps].isfinite() & self._grad_norms[:steps].isfinite()
         bad = (~is_finite[self._checked :]).nonzero()
@@ -138,11 +138,11 @@ class TrainMetrics:
     """Metrics of a run after `step` of `steps` steps, since the last log. They depend on the speed of the machine.
 
     Attributes:
-        step: steps taken.
+        step: Steps taken.
         steps: The run's number of steps.
-        scalars: by their tags in loggers, see `MetricsProcessor.compute`.
-        objective: what the objective has learned, in a few words; empty for most.
-        validation: the bound after this step, if there was a validation.
+        scalars: Numbers by their tags in loggers, see `MetricsProcessor.compute`.
+        objective: The learned parameters of the objective, in a few words; empty for most.
+        validation: The bound after this step, if there was a validation.
     """
 
     step: int
@@ -172,8 +172,8 @@ class MetricsProcessor:
     Args:
         state: The run's state.
         steps: The run's number of steps.
-        flops: per token, from `training_flops`.
-        precision: of the network's matmuls.
+        flops: FLOPs per token, from `training_flops`.
+        precision: Precision of the network's matmuls.
     """
 
     def __init__(self, state: "TrainingState", steps: int, flops: float, precision: str) -> None:

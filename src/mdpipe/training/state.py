@@ -20,8 +20,8 @@ class TrainingState:
     There is no random state: randomness is a function of the seed and the step.
 
     Attributes:
-        parameters: of the network, followed by those of the objective.
-        num_network_parameters: number of `parameters` that are the network's.
+        parameters: Parameters of the network, followed by those of the objective.
+        num_network_parameters: Number of `parameters` that are the network's.
     """
 
     def __init__(

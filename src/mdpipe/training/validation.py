@@ -36,13 +36,13 @@ class Validator:
     """Evaluates averaged weights in a copy of the network, and keeps the best of them with `keep_best`.
 
     Args:
-        network: of the run, before it is compiled or sharded.
-        objective: of the run.
+        network: Network of the run, before it is compiled or sharded.
+        objective: Objective of the run.
         examples: (N, L) int64.
         class_labels: (N,) int64, or None.
-        settings: when to validate, and with how many samples.
-        steps: of the run.
-        rng: source of the times and masks.
+        settings: Interval of validations, and their number of samples.
+        steps: Steps of the run.
+        rng: Source of the times and masks.
     """
 
     def __init__(

@@ -81,7 +81,7 @@ def test_offline_the_missing_file_and_its_path_are_named(site, tmp_path, monkeyp
     monkeypatch.setenv(variable, value)
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "raw" / name(site.url)
-    message = f"{variable} forbids downloads; put {site.url} at {file} by hand"
+    message = f"{variable} forbids downloads; save {site.url} as {file} yourself"
     with pytest.raises(ValueError, match=re.escape(message)):
         download(site.url, SUM, (tmp_path / "raw").relative_to(tmp_path))
     file.parent.mkdir()
@@ -107,7 +107,7 @@ def test_a_mirror_replaces_the_host_and_changes_no_name(site, tmp_path, monkeypa
 @pytest.mark.parametrize(("url", "mirror"), [("ftp://a/b", ""), ("/a/b", ""), ("https://a/b", "example.org/files")])
 def test_an_address_that_is_not_of_the_web_is_refused(tmp_path, monkeypatch, url, mirror):
     monkeypatch.setenv("MDPIPE_MIRROR", mirror)
-    with pytest.raises(ValueError, match="is no address of http or https; correct the source's URL or MDPIPE_MIRROR"):
+    with pytest.raises(ValueError, match="is not an http or https address; correct the source's URL or MDPIPE_MIRROR"):
         download(url, None, tmp_path)
 
 

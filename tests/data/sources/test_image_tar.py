@@ -108,7 +108,7 @@ def test_an_archive_truncated_at_any_byte_is_named(tmp_path):
     assert not any(content[whole:])
     for kept in range(0, whole + 1, 64):
         (tmp_path / "a.tar").write_bytes(content[:kept])
-        with pytest.raises(ValueError, match=r"a\.tar is truncated, damaged or no \.tar archive \(.+\); replace it"):
+        with pytest.raises(ValueError, match=r"a\.tar is truncated, damaged or not a \.tar archive \(.+\); replace it"):
             images_of("image_tar", tmp_path)
 
 
@@ -124,7 +124,7 @@ def test_a_damaged_description_of_a_file_is_not_taken_for_the_end(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no archive", encoded(PIXELS[0]) * 20])
 def test_what_is_no_archive_is_named(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.tar is truncated, damaged or no \.tar archive"):
+    with pytest.raises(ValueError, match=r"a\.tar is truncated, damaged or not a \.tar archive"):
         images_of("image_tar", tmp_path)
 
 
@@ -134,7 +134,7 @@ def test_a_link_is_refused_and_leads_nowhere(tmp_path, kind):
         entry = tarfile.TarInfo("a.png")
         entry.type, entry.linkname = kind, "/etc/passwd"
         archive.addfile(entry)
-    with pytest.raises(ValueError, match=r"a\.tar .*a\.png is no file; pack it without links"):
+    with pytest.raises(ValueError, match=r"a\.tar .*a\.png is not a file; pack it without links"):
         images_of("image_tar", tmp_path)
 
 

@@ -129,7 +129,7 @@ def test_a_busy_server_is_retried(site, tmp_path):
 def test_after_the_last_attempt_the_error_has_a_hint(site, tmp_path):
     site.status = [503] * ATTEMPTS
     file = re.escape(str(tmp_path / name(site.url)))
-    with pytest.raises(ValueError, match=rf"status 503.*; run again .*, or put the file at {file} by hand"):
+    with pytest.raises(ValueError, match=rf"status 503.*; run again .*, or save the file as {file} yourself"):
         download(site.url, SUM, tmp_path)
     assert len(site.requests) == ATTEMPTS
     assert download(site.url, SUM, tmp_path).read_bytes() == BODY

@@ -36,9 +36,9 @@ def test_documents_of_all_files_are_sorted_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"text": "x"', r"a\.jsonl:2: this is no JSON .*; correct the line"),
-        (b'{"a":' * 100_000, r"a\.jsonl:2: this is no JSON .*; correct the line"),
-        (b'"text"', r"a\.jsonl:2: this is no JSON object but str"),
+        (b'{"text": "x"', r"a\.jsonl:2: this is not JSON .*; correct the line"),
+        (b'{"a":' * 100_000, r"a\.jsonl:2: this is not JSON .*; correct the line"),
+        (b'"text"', r"a\.jsonl:2: this is not a JSON object but str"),
         (
             b'{"body": "x", "id": 1}',
             r"a\.jsonl:2: the line has no field 'text', only 'body', 'id'; correct the .*`columns`",
@@ -114,7 +114,7 @@ def test_patterns_can_be_the_splits_of_the_source(tmp_path):
 @pytest.mark.parametrize("content", ['[{"text": "one"}, {"text": "two"}]', '[\n {"text": "one"}\n]\n'])
 def test_an_array_is_refused_with_what_to_do(tmp_path, content):
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(ValueError, match=r"a\.json:1: this begins a JSON array; write one object a line, .* `jq -c"):
+    with pytest.raises(ValueError, match=r"a\.json:1: this begins a JSON array; write one object per line, .* `jq -c"):
         texts_of("jsonl", tmp_path, pattern="*.json")
 
 

@@ -27,7 +27,7 @@ def site():
 @pytest.mark.parametrize("length", ["-1", "-200000", "many", "", "1e5", "0x10", "9" * 30])
 def test_a_length_that_is_no_number_is_refused_in_a_sentence(site, tmp_path, length):
     site.more = {"Content-Length": length}
-    message = rf"{re.escape(site.url)} states the Content-Length {length[:40]!r}, which is no number of bytes; correct"
+    message = rf"{re.escape(site.url)} states the Content-Length {length[:40]!r}, which is not a number of bytes"
     with pytest.raises(ValueError, match=message):
         download(site.url, SUM, tmp_path)
     assert len(site.requests) == 1

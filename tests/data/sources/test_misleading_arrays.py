@@ -59,7 +59,8 @@ def test_an_honest_header_is_read(tmp_path):
 def test_a_shape_that_is_not_the_content_is_refused(tmp_path, shape):
     (tmp_path / "a.npy").write_bytes(npy(shape))
     assert (
-        "header" in (message := refused("npy", tmp_path / "a.npy")) or "is empty, truncated or no .npy file" in message
+        "header" in (message := refused("npy", tmp_path / "a.npy"))
+        or "is empty, truncated or not a .npy file" in message
     )
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         with zipfile.ZipFile(tmp_path / "a.npz", "w", method) as archive:

@@ -105,7 +105,7 @@ def test_a_header_that_promises_more_than_memory_is_refused(tmp_path, suffix, sh
 )
 def test_a_file_that_is_something_else_is_named_with_how_it_begins(tmp_path, content, begins):
     (tmp_path / IMAGES).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{IMAGES} is no IDX file of unsigned bytes: it begins with {begins}"):
+    with pytest.raises(ValueError, match=rf"{IMAGES} is not an IDX file of unsigned bytes: it begins with {begins}"):
         read(tmp_path)
 
 

@@ -71,7 +71,7 @@ def test_a_truncated_file_is_named_with_a_hint(tmp_path, suffix, kept):
 
 
 def test_a_path_that_is_no_file_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"is no file; correct the source's `path`"):
+    with pytest.raises(ValueError, match=r"is not a file; correct the source's `path`"):
         read(tmp_path)
 
 

@@ -141,7 +141,7 @@ def test_a_truncated_file_is_named(tmp_path, pack, kept):
     save(tmp_path / "a.npz", pack=pack)
     content = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(content[: int(kept * len(content)) if isinstance(kept, float) else kept])
-    with pytest.raises(ValueError, match=r"a\.npz is truncated, damaged or no \.npz file \(.+\); replace it"):
+    with pytest.raises(ValueError, match=r"a\.npz is truncated, damaged or not a \.npz file \(.+\); replace it"):
         read(tmp_path)
 
 
@@ -177,7 +177,7 @@ def test_a_header_that_does_not_fit_its_array_is_named(tmp_path, promised):
 def test_a_pickle_is_not_read(tmp_path):
     """As the set's zips have it whose names are without npz."""
     (tmp_path / "train_data_batch_1").write_bytes(b"\x80\x03}q\x00(X\x04\x00\x00\x00dataq\x01")
-    with pytest.raises(ValueError, match=r"train_data_batch_1 is truncated, damaged or no \.npz file"):
+    with pytest.raises(ValueError, match=r"train_data_batch_1 is truncated, damaged or not a \.npz file"):
         read(tmp_path, pattern="train_data_batch_*")
 
 

@@ -38,7 +38,7 @@ def test_every_kind_has_a_reader_that_names_what_is_missing(kind, tmp_path, monk
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("MDPIPE_OFFLINE", "1")
     settings = {**LEAST, "url": {"url": "http://nowhere.invalid/a"}, "huggingface": {"name": str(tmp_path / "no")}}
-    with pytest.raises(ValueError, match=r"params\.yaml|does not exist|by hand"):
+    with pytest.raises(ValueError, match=r"params\.yaml|does not exist|yourself"):
         shards_of(kind, tmp_path / "nowhere", **settings.get(kind, {}))
 
 

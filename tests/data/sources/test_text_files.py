@@ -74,7 +74,7 @@ def test_a_pattern_that_is_no_relative_glob_is_refused(tmp_path, pattern):
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name themselves")
 def test_a_file_whose_name_is_no_utf_8_is_named_with_a_hint(tmp_path):
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")).write_text("one")
-    with pytest.raises(ValueError, match=r"'caf\\udce9\.txt' in .* is no name in UTF-8; rename the file"):
+    with pytest.raises(ValueError, match=r"'caf\\udce9\.txt' in .* is not a name in UTF-8; rename the file"):
         read(tmp_path)
 
 

@@ -146,12 +146,12 @@ def test_a_broken_tokenizer_file_is_named_with_a_hint(tmp_path, content):
 
 
 def test_an_unknown_eos_token_is_refused_with_the_special_tokens(folder, tmp_path):
-    known = r"'</s>' is no token of .*tokenizer\.json, whose special tokens are '<\|endoftext\|>', '<\|mask\|>'; change"
+    known = r"'</s>' is not a token of .*tokenizer\.json, whose special tokens are '<\|endoftext\|>', '<\|mask\|>';"
     with pytest.raises(ValueError, match=known):
         from_file(folder / "tokenizer.json", "</s>")
     (tmp_path / "vocab.json").write_text(json.dumps({"a": 0}))
     (tmp_path / "merges.txt").write_text("#version: 0.2\n")
-    with pytest.raises(ValueError, match=r"'<\|endoftext\|>' is no token of .*vocab\.json; change it in params\.yaml"):
+    with pytest.raises(ValueError, match=r"'<\|endoftext\|>' is not a token of .*vocab\.json; change it in params"):
         from_gpt2(tmp_path)
 
 
@@ -179,7 +179,7 @@ def offline(home, *arguments):
 @pytest.mark.parametrize("name", ["someone/model", "./no/folder", "no name"])
 def test_without_the_hub_the_files_to_get_are_named(tmp_path, name):
     message = offline(tmp_path, name)
-    assert message.startswith(f"refused: {name} is no path here, and the Hugging Face Hub gives no vocab.json and")
+    assert message.startswith(f"refused: {name} is not a local path, and the Hugging Face Hub has no vocab.json and")
     assert "; put the named files into a local folder and name that in params.yaml True" in message
 
 

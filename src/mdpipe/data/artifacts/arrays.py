@@ -18,17 +18,17 @@ def open_array(
     """Memory-map an .npy file, read-only.
 
     Raises:
-        ValueError: the file is missing, empty, truncated, too long, pickled or no .npy, or not of this dtype and shape;
-            the message ends with `hint`.
+        ValueError: The file is missing, empty, truncated, too long, pickled, not a .npy file, or not of this dtype and
+            shape; the message ends with `hint`.
     """
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; {hint}") from None
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is empty, truncated or no .npy file ({error}); {hint}") from None
+        raise ValueError(f"{path} is empty, truncated or not a .npy file ({error}); {hint}") from None
     if not isinstance(array, np.memmap):
-        raise ValueError(f"{path} is no .npy file; {hint}")  # noqa: TRY004
+        raise ValueError(f"{path} is not a .npy file; {hint}")  # noqa: TRY004
     expected, found = array.offset + array.nbytes, path.stat().st_size
     if found != expected:
         raise ValueError(f"{path} has {found} bytes where its header promises {expected}; {hint}")
@@ -41,7 +41,7 @@ def open_labels(path: Path, count: int, classes: int, hint: str) -> NDArray[np.i
     """Memory-map the labels of `count` examples.
 
     Raises:
-        ValueError: as `open_array`, or the array is not int64 (count,) from 0 to classes - 1.
+        ValueError: As `open_array`, or the array is not int64 (count,) from 0 to classes - 1.
     """
     labels = open_array(path, hint, np.int64, (count,))
     if not 0 <= labels.min() <= labels.max() < classes:
@@ -106,7 +106,7 @@ class ConcatArray(Generic[Scalar]):
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """Return the number of elements."""
         return int(np.prod(self.shape))
 
     @overload

@@ -45,7 +45,7 @@ def atomic_write(path: Path, content: bytes) -> None:
     """Write a file atomically.
 
     Raises:
-        DiskFullError: the disk is full; the old file is kept.
+        DiskFullError: The disk is full; the old file is kept.
     """
     partial = path.with_name(f".{path.name}.partial")
     with explain_disk_full(path):
@@ -65,7 +65,7 @@ def atomic_dir(directory: Path) -> Iterator[Path]:
     A folder that a killed process left behind is removed by the next process that writes the same one.
 
     Raises:
-        DiskFullError: the disk is full; the old folder is kept.
+        DiskFullError: The disk is full; the old folder is kept.
     """
     partial = directory.with_name(f".{directory.name}.partial")
     _remove(partial)
@@ -145,7 +145,7 @@ def check_disk_space(path: Path, needed: int, task: str) -> None:
     """Check that this many bytes fit on the disk of `path`, which need not exist yet, and report large amounts.
 
     Raises:
-        ValueError: they do not fit; the message says how much is missing.
+        ValueError: They do not fit; the message says how much is missing.
     """
     free = _free(path)
     if needed > free:
@@ -189,7 +189,7 @@ def read_json(path: Path, hint: str, error: type[ValueError] = ValueError) -> di
     """Read a JSON object.
 
     Raises:
-        ValueError: the file is missing, is not JSON or holds no object; of the class `error`, and ending with `hint`.
+        ValueError: The file is missing, is not JSON or holds no object; of the class `error`, and ending with `hint`.
     """
     try:
         content = json.loads(path.read_bytes())
@@ -206,7 +206,7 @@ def read_header(path: Path, header: type[H], hint: str) -> H:
     """Read a JSON object and check every key.
 
     Raises:
-        ValueError: the file is missing or broken, or a key is missing, unknown or of another type; the message names
+        ValueError: The file is missing or broken, or a key is missing, unknown or of another type; the message names
             the first such key and ends with `hint`.
     """
     content = read_json(path, hint)
@@ -233,7 +233,7 @@ def write_record(record: Mapping[str, Any], path: Path, metrics: Path | None = N
     """Write a record: its `RESULTS` to `metrics`, everything else to `path`; without `metrics`, all of it to `path`.
 
     Raises:
-        MetricsError: a number is infinite or NaN, a value has a type that JSON does not have, or a result is not a
+        MetricsError: A number is infinite or NaN, a value has a type that JSON does not have, or a result is not a
             number; both files are unchanged.
     """
     rounded = {key: _rounded(value, f"{path}: {key}") for key, value in record.items()}
@@ -251,7 +251,7 @@ def read_record(path: Path, metrics: Path | None = None) -> dict[str, Any]:
     """Read a record written by `write_record` with the same arguments.
 
     Raises:
-        MetricsError: a file is missing or holds no JSON object, or both files hold the same field.
+        MetricsError: A file is missing or holds no JSON object, or both files hold the same field.
     """
     hint = f"`dvc repro` makes the files of stage {path.parent.name!r} again"
     record = read_json(path, hint, MetricsError)

@@ -41,11 +41,11 @@ def open_source(source: kinds.Source, downloads: Path) -> "Sequence[SourceShard]
     """Return the shards of a source, which can be read in parallel. Each kind imports only the libraries it needs.
 
     Args:
-        source: its settings in params.yaml.
-        downloads: the folder of downloaded files.
+        source: Its settings in params.yaml.
+        downloads: The folder of downloaded files.
 
     Raises:
-        ValueError: the source cannot be read; the message names the file and a hint.
+        ValueError: The source cannot be read; the message names the file and a hint.
     """
     with _where_to_get(source):
         found = source.resolve()
@@ -60,11 +60,11 @@ def open_source(source: kinds.Source, downloads: Path) -> "Sequence[SourceShard]
 def check_source(source: kinds.Source) -> None:
     """Check whether the settings of a source of local files fit them, as `open_source` does, but without reading more.
 
-    That is the names of all files, and in the first ones of each split the header, schema, first line or names of
+    It checks the names of all files and, in the first ones of each split, the header, schema, first line or names of
     arrays. Nothing is downloaded, and no file is read to its end.
 
     Raises:
-        ValueError: they do not; the message names the file and a hint.
+        ValueError: They do not fit; the message names the file and a hint.
     """
     with _where_to_get(source):
         match source.resolve():
@@ -85,7 +85,7 @@ def _where_to_get(source: kinds.Source) -> Iterator[None]:
         yield
         return
     if not Path(source.path).is_dir():
-        raise ValueError(f"{source.path} is no folder; it must contain {entry.title}. {entry.files}")
+        raise ValueError(f"{source.path} is not a folder; it must contain {entry.title}. {entry.files}")
     try:
         yield
     except ValueError as error:

@@ -65,7 +65,7 @@ def check_head(source: NpySource | NpzFlatSource, file: SourceFile) -> None:
     """Check the names and headers of the arrays of a file; an .npy file has only one array, without a name."""
     path = file.path
     if not path.is_file():
-        raise ValueError(f"{path} is no file; correct the source's `path` in params.yaml")
+        raise ValueError(f"{path} is not a file; correct the source's `path` in params.yaml")
     if isinstance(source, NpzFlatSource) or path.suffix != ".npy":
         with _open_npz(source, path):
             pass
@@ -213,7 +213,7 @@ def _open_npz(source: NpySource | NpzFlatSource, path: Path) -> Iterator[dict[st
             yield found
     except BROKEN_ZIP as error:
         raise ValueError(
-            f"{path} is truncated, damaged or no .npz file ({reason(error)}); replace it, or save it again with"
+            f"{path} is truncated, damaged or not a .npz file ({reason(error)}); replace it, or save it again with"
             " numpy.savez_compressed"
         ) from None
 
@@ -262,11 +262,12 @@ def _read_idx(images: Path, labels: Path | None, counts: Counter[str]) -> Iterat
 
 @contextmanager
 def _open_idx(path: Path) -> Iterator[_Rows]:
-    """Open an IDX file, of which everything is to be read."""
+    """Open an IDX file to read all of it."""
     with open_decompressed(path) as stream:
         head = stream.read(4)
         if head[:3] != UNSIGNED_BYTES or len(head) < 4 or not head[3]:
-            raise ValueError(f"{path} is no IDX file of unsigned bytes: it begins with {head.hex(' ') or 'nothing'}")
+            begins = head.hex(" ") or "nothing"
+            raise ValueError(f"{path} is not an IDX file of unsigned bytes: it begins with {begins}")
         sizes = stream.read(4 * head[3])
         if len(sizes) != 4 * head[3]:
             raise ValueError(f"{path} is truncated: its header ends within the sizes; replace it")

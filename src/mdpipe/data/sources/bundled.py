@@ -63,7 +63,7 @@ def _sklearn_file(name: str) -> Path:
     """Return a data file of scikit-learn, whose import would take ten times as long as reading the file.
 
     Raises:
-        ValueError: the package is not installed, or its version lacks the file.
+        ValueError: The package is not installed, or its version lacks the file.
     """
     spec = find_spec("sklearn")
     for root in (spec.submodule_search_locations or ()) if spec else ():
@@ -79,7 +79,7 @@ def read_docstrings(packages: Sequence[str]) -> Iterator[Document]:
     The package "python" is the standard library and pydoc's help topics, one document per topic.
 
     Raises:
-        ValueError: a package is not installed, or has no docstrings in its sources.
+        ValueError: A package is not installed, or has no docstrings in its sources.
     """
     documents = []
     for package in packages:

@@ -29,7 +29,7 @@ BYTE_ORDER_MARKS = {
 }
 """Byte order marks of Unicode files; a longer mark comes before those that it begins with."""
 DELIMITERS = ",;\t|"
-"""The usual ones, for a hint if a file has another one than its source states."""
+"""The usual delimiters, for a hint if a file has another one than its source states."""
 
 
 def open_csv(source: CsvSource) -> list[SourceShard]:

@@ -32,7 +32,7 @@ from mdpipe.progress import Progress
 CHUNK = 2**20
 """Bytes that are written, hashed and reported at a time: a killed download loses at most these."""
 ATTEMPTS = 6
-"""With the waits between them they take a minute, in which most servers are back."""
+"""Number of attempts; with the waits between them they take a minute, in which most servers are back."""
 FIRST_WAIT = 2.0
 """Seconds before the second attempt, doubled for every further one; up to as many are added at random."""
 LONGEST_WAIT = 30.0
@@ -69,7 +69,7 @@ def open_url(source: UrlSource, downloads: Path) -> list[SourceShard]:
     """Download the file, unless it is there already, and return shards of its text.
 
     Raises:
-        ValueError: it cannot be downloaded, is not what it should be, or the archive has no such member.
+        ValueError: It cannot be downloaded, is not what it should be, or the archive has no such member.
     """
     with Progress(f"fetching {without_secrets(source.url)}", None) as progress:
 
@@ -97,13 +97,13 @@ def download(url: str, sha256: str | None, folder: Path, *, progress: Report | N
     server may be in ~/.netrc, or in the file that NETRC names. No message shows user, password or query of a URL.
 
     Args:
-        url: an http or https address.
-        sha256: the checksum in hex digits; None to verify only the length.
-        folder: created if it does not exist.
-        progress: called after every chunk with the bytes so far and in all, None if the server does not say.
+        url: An http or https address.
+        sha256: The checksum in hex digits; None to verify only the length.
+        folder: Created if it does not exist.
+        progress: Called after every chunk with the bytes so far and in all, None if the server does not say.
 
     Raises:
-        ValueError: the checksum is wrong; the file is missing and must not be downloaded; the server refuses it, or all
+        ValueError: The checksum is wrong; the file is missing and must not be downloaded; the server refuses it, or all
             attempts failed, or its answer is malformed; the disk is too small; the address is not http or https.
     """
     file = destination(url, folder)
@@ -111,7 +111,7 @@ def download(url: str, sha256: str | None, folder: Path, *, progress: Report | N
         for variable in OFFLINE:
             if os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on"):
                 raise ValueError(
-                    f"{variable} forbids downloads; put {without_secrets(url)} at {file.absolute()} by hand"
+                    f"{variable} forbids downloads; save {without_secrets(url)} as {file.absolute()} yourself"
                 )
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
@@ -145,12 +145,12 @@ def _download(url: str, sha256: str | None, file: Path, progress: Report | None)
     except TRANSIENT as error:
         raise ValueError(
             f"{without_secrets(address)} was not downloaded in {ATTEMPTS} attempts ({reason(error)}); run again (it"
-            f" goes on where it stopped), or put the file at {file.absolute()} by hand"
+            f" goes on where it stopped), or save the file as {file.absolute()} yourself"
         ) from None
     except MALFORMED as error:
         raise ValueError(
-            f"{without_secrets(address)} cannot be downloaded ({reason(error)}); correct the source's URL, or put the"
-            f" file at {file.absolute()} by hand"
+            f"{without_secrets(address)} cannot be downloaded ({reason(error)}); correct the source's URL, or save the"
+            f" file as {file.absolute()} yourself"
         ) from None
     if sha256 is not None and (found := hash_file(partial)) != sha256.lower():
         _forget(partial)
@@ -222,7 +222,7 @@ def _begin(response: requests.Response, address: str, partial: Path, done: int) 
         length = response.headers.get("Content-Length")
         if length is not None and not LENGTH.fullmatch(length.strip()):
             raise ValueError(
-                f"the server of {without_secrets(address)} states the Content-Length {length[:40]!r}, which is no"
+                f"the server of {without_secrets(address)} states the Content-Length {length[:40]!r}, which is not a"
                 " number of bytes; correct the server or the source's URL"
             )
         done, total = 0, None if length is None else int(length)
@@ -255,7 +255,7 @@ def _address(url: str) -> str:
     address = mirror.rstrip("/") + urlunsplit(("", "", parts.path, parts.query, "")) if mirror else url
     if _split(address).scheme not in ("http", "https"):
         raise ValueError(
-            f"{without_secrets(address)} is no address of http or https; correct the source's URL or {MIRROR}"
+            f"{without_secrets(address)} is not an http or https address; correct the source's URL or {MIRROR}"
         )
     return address
 
@@ -265,7 +265,7 @@ def _split(address: str) -> SplitResult:
         return urlsplit(address)
     except ValueError as error:
         raise ValueError(
-            f"{without_secrets(address)} is no URL ({reason(error)}); correct the source's URL or {MIRROR}"
+            f"{without_secrets(address)} is not a URL ({reason(error)}); correct the source's URL or {MIRROR}"
         ) from None
 
 
@@ -276,7 +276,7 @@ def extract_member(archive: Path, member: str, folder: Path) -> Path:
     Processes that want the same member at once take turns, and the later ones find it.
 
     Raises:
-        ValueError: no zip archive, no such member, one whose name is outside of the archive, a decompression bomb, a
+        ValueError: No zip archive, no such member, one whose name is outside of the archive, a decompression bomb, a
             broken member, or a disk that is too small.
     """
     if _is_outside(member) or ":" in member or not PurePosixPath(member.replace("\\", "/")).parts:

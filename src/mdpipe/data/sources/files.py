@@ -80,7 +80,7 @@ class SourceFile:
 
     @property
     def size(self) -> int:
-        """Return its bytes."""
+        """Return its size in bytes."""
         return self.path.stat().st_size
 
     @property
@@ -95,12 +95,12 @@ def check_files(
     """Return the files of a source with a `pattern`, once their names and how they begin are checked.
 
     Args:
-        source: its settings.
-        check_head: reads the beginning of a file, and raises ValueError if the source's settings do not fit it.
-        most: how many files of each split this is called for, the first ones; None for all of them.
+        source: Its settings.
+        check_head: Reads the beginning of a file, and raises ValueError if the source's settings do not fit it.
+        most: Number of files of each split to check, the first ones; None for all of them.
 
     Raises:
-        ValueError: no file matches, or one is of another format or does not fit the settings.
+        ValueError: No file matches, or one is of another format or does not fit the settings.
     """
     files = find_files(Path(source.path), source.pattern)
     refuse_other_formats(files, source.kind)
@@ -118,7 +118,7 @@ def find_files(path: Path, pattern: str | Mapping[str, str]) -> list[SourceFile]
     mapping of splits to globs, the files come split by split.
 
     Raises:
-        ValueError: the path does not exist, no file matches, one matches the globs of two splits, or a link is broken.
+        ValueError: The path does not exist, no file matches, one matches the globs of two splits, or a link is broken.
     """
     if path.is_file():
         return [SourceFile(path.name, path, None)]
@@ -146,7 +146,7 @@ def _matching(path: Path, pattern: str, split: str | None) -> list[SourceFile]:
         )
     for file in found:
         if any("\ud800" <= character <= "\udfff" for character in file.name):
-            raise ValueError(f"{file.name!r} in {path} is no name in UTF-8; rename the file")
+            raise ValueError(f"{file.name!r} in {path} is not a name in UTF-8; rename the file")
     return found
 
 
@@ -207,7 +207,7 @@ def find_classes(source: ImageFolderSource) -> tuple[dict[SourceFile, str | None
     """Return the files of a folder of images, each with its class if the source has `labels`, and all classes.
 
     Raises:
-        ValueError: no file matches, a file without a sub-folder needs a label, or sub-folders are splits.
+        ValueError: No file matches, a file without a sub-folder needs a label, or sub-folders are splits.
     """
     class_of = {file: _class_folder(source, file) if source.labels else None for file in check_files(source)}
     classes = tuple(sorted({name for name in class_of.values() if name is not None}))
@@ -250,7 +250,7 @@ def open_decompressed(path: Path) -> Iterator[IO[bytes]]:
     """Open a file, decompressed if its name ends in .gz, .bz2, .xz or .zst, or in .tgz and similar.
 
     Raises:
-        ValueError: it is truncated, not what its name says, or a decompression bomb.
+        ValueError: It is truncated, not what its name says, or a decompression bomb.
     """
     suffix = compression(path)
     if suffix is None:
@@ -307,7 +307,7 @@ class _Bounded(io.RawIOBase):
         if self._left < 0:
             raise ValueError(
                 f"{self._path} has {self._packed_size:,} bytes and unpacks to more than {MAX_EXPANSION} times as many:"
-                " a decompression bomb; unpack it by hand if you trust it"
+                " a decompression bomb; unpack it yourself if you trust it"
             )
         return count
 
@@ -316,7 +316,7 @@ def refuse_other_formats(files: Sequence[SourceFile], kind: str) -> None:
     """Check all files by their names, and the first one by how it begins.
 
     Raises:
-        ValueError: a file is not of a format that the kind reads; the message says what to do.
+        ValueError: A file is not of a format that the kind reads; the message says what to do.
     """
     for found in files:
         if (why := refusal(kind, ending(found.name))) is not None:
@@ -343,7 +343,7 @@ def check_columns(source: Source, where: str, names: Sequence[str], noun: str = 
     """Check that each column, field or array that a source reads is there exactly once: of two, readers take either.
 
     Raises:
-        ValueError: it is not; the message begins with `where`.
+        ValueError: It is not; the message begins with `where`.
     """
     for column, key in source.named_columns.items():
         count = names.count(column)

@@ -66,13 +66,13 @@ def decode_batches(
     """Decode image files in batches. All must have the size and mode of the first.
 
     Args:
-        images: the name of each image for messages, its file or content, and its class label or None.
-        source: the settings `mode` and `resize`.
-        counts: counts what was done to the images.
-        class_names: names of the labels, if there are any.
+        images: The name of each image for messages, its file or content, and its class label or None.
+        source: The settings `mode` and `resize`.
+        counts: Counts what was done to the images.
+        class_names: Names of the labels, if there are any.
 
     Raises:
-        BrokenImagesError: some cannot be decoded or differ from the first; all images have been looked at.
+        BrokenImagesError: Some cannot be decoded or differ from the first; all images have been looked at.
     """
     first: tuple[str, NDArray[np.uint8]] | None = None
     problems, broken = list[str](), 0
@@ -105,18 +105,18 @@ def decode_image(
     """Decode one image: (H, W, C).
 
     Args:
-        source: the file or its content.
-        where: what messages call it.
-        counts: counts what was done to it that its values do not show.
-        mode: gray (L) or RGB, converted if necessary; None to refuse any other mode.
-        resize: crop to the central square and shrink it to this edge with a box filter, as in the down-sampled ImageNet
+        source: The file or its content.
+        where: Name of the image in messages.
+        counts: Counts what was done to it that its values do not show.
+        mode: Gray (L) or RGB, converted if necessary; None to refuse any other mode.
+        resize: Crop to the central square and shrink it to this edge with a box filter, as in the down-sampled ImageNet
             (Chrabaszcz et al. 2017); None for the image as it is.
 
     Raises:
-        ValueError: it is truncated, not an image or in a format that is not opened, has too many pixels, several frames
+        ValueError: It is truncated, not an image or in a format that is not opened, has too many pixels, several frames
             or more than 8 bits per channel, is smaller than `resize`, or is not gray or RGB, or transparent, and not
             to be converted; the message begins with `where`.
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: There is no such file.
     """
     image = _convert(_load(source, where), where, mode, counts)
     pixels = np.asarray(image if resize is None else _crop_and_shrink(image, where, resize))
@@ -183,7 +183,7 @@ def _convert(image: Image.Image, where: str, mode: ImageMode | None, counts: Cou
             )
         counts[ON_WHITE] += 1
         image = opaque
-    image.info.pop("transparency", None)  # Of no pixel, and Pillow would warn of what it loses.
+    image.info.pop("transparency", None)  # It describes no pixel, and Pillow would warn of what it loses.
     if image.mode == "CMYK":
         counts[FROM_CMYK] += 1
     return image if mode is None else image.convert(mode)
@@ -212,7 +212,7 @@ def _is_deep(image: ImageFile.ImageFile, source: Path | bytes) -> bool:
                 return True
             case ("ppm" | "ppm_plain", (_, int(maximum))) if maximum > 255:
                 return True
-            case _, arguments if re.search(r"(?<!BGR);16", str(arguments)):  # BGR;16 has 16 bits a pixel.
+            case _, arguments if re.search(r"(?<!BGR);16", str(arguments)):  # BGR;16 has 16 bits per pixel.
                 return True
     return False
 
@@ -340,7 +340,7 @@ def _archive_files(path: Path, counts: Counter[str]) -> Iterator[tuple[str, byte
                     archive.members.clear()  # type: ignore[attr-defined]
                     if not member.isdir() and _is_image(member.name, counts):
                         if not member.isreg():
-                            raise tarfile.ReadError(f"{member.name} is no file; pack it without links")
+                            raise tarfile.ReadError(f"{member.name} is not a file; pack it without links")
                         if member.size > MAX_BYTES:
                             raise tarfile.ReadError(f"{member.name} has {member.size:,} bytes, too many for an image")
                         name = member.name.encode("utf-8", "surrogateescape")
@@ -354,7 +354,7 @@ def _archive_files(path: Path, counts: Counter[str]) -> Iterator[tuple[str, byte
         except tarfile.TarError as error:
             is_cut = isinstance(error, _BrokenHeaderError)
             why = f"it breaks off at byte {position:,}" if is_cut else reason(error)
-            raise ValueError(f"{path} is truncated, damaged or no .tar archive ({why}); replace it") from None
+            raise ValueError(f"{path} is truncated, damaged or not a .tar archive ({why}); replace it") from None
     if repeated := len(names) - len(np.unique(np.frombuffer(names, np.uint64))):
         counts["images with the name of an earlier one"] += repeated
 

@@ -37,20 +37,20 @@ class Rows:
     """Neighboring rows of a table, which every process reads by itself."""
 
     name: str
-    """Of the file, or of the split on the Hub."""
+    """Name of the file, or of the split on the Hub."""
     where: str
-    """What messages call the table."""
+    """Name of the table in messages."""
     first_row: int
     batches: Callable[[Sequence[str]], Iterator[pa.RecordBatch | pa.Table]]
     """Yields some columns of the rows, a few at a time."""
     files: int = 0
-    """1 if a file begins here. Those of the Hub are not counted, because a repository has files of any layout."""
+    """Number of files that begin here, 0 or 1. Files of the Hub are not counted: they have any layout."""
 
     def read(self, columns: Sequence[str], counts: Counter[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield the name and the values of each row, and count files and rows.
 
         Raises:
-            ValueError: the table is broken, or its text is not UTF-8.
+            ValueError: The table is broken, or its text is not UTF-8.
         """
         counts["files"] += self.files
         row = self.first_row
@@ -91,7 +91,7 @@ def open_huggingface(source: HuggingFaceSource, downloads: Path) -> list[SourceS
     HF_HUB_OFFLINE and HF_TOKEN. It keeps downloads in HF_HOME, and the rows that it makes of them in `downloads`.
 
     Raises:
-        ValueError: the data set cannot be loaded, or has no such configuration, split or column.
+        ValueError: The data set cannot be loaded, or has no such configuration, split or column.
     """
     import datasets
 
@@ -238,7 +238,7 @@ def _open_table(path: Path) -> Iterator[pq.ParquetFile | pa.RecordBatchFileReade
     """Open a Parquet file, or either of the two Arrow formats: `datasets` writes streams, others files.
 
     Raises:
-        ValueError: it is broken, whatever arrow raises about that; the message names the file.
+        ValueError: It is broken, whatever arrow raises about that; the message names the file.
     """
     try:
         if path.suffix == ".parquet":

@@ -82,7 +82,7 @@ def make_document(source: DocumentSource, name: str, text: str, counts: Counter[
     """Yield the document of a text, detokenized; nothing if it is empty and left out, which is counted.
 
     Raises:
-        ValueError: it is empty and must not be; the message begins with `where`.
+        ValueError: It is empty and must not be; the message begins with `where`.
     """
     if not text.strip():
         if source.empty_documents == "error":
@@ -107,14 +107,14 @@ class LineRange:
 
     @property
     def size(self) -> int:
-        """Return its bytes, compressed if the file is."""
+        """Return its size in bytes, compressed if the file is."""
         return (self.file.size if self.end is None else self.end) - self.start
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Yield the byte at which each line begins, and the line without its end.
 
         Raises:
-            ValueError: a line is too long, or a compressed file is broken.
+            ValueError: A line is too long, or a compressed file is broken.
         """
         with open_decompressed(self.file.path) as stream:
             position = self.start
@@ -189,14 +189,14 @@ def _text_of_json(
     if not line.strip():
         return None
     if line.lstrip().startswith("["):
-        raise ValueError("this begins a JSON array; write one object a line, for example with `jq -c '.[]' FILE`")
+        raise ValueError("this begins a JSON array; write one object per line, for example with `jq -c '.[]' FILE`")
     try:
         entry = json.loads(line, object_pairs_hook=_Entry)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"this is no JSON ({reason(error)}); correct the line") from None
+        raise ValueError(f"this is not JSON ({reason(error)}); correct the line") from None
     if not isinstance(entry, _Entry):
         example = ", ".join(f'"{field}": text' for field in fields)
-        raise ValueError(f"this is no JSON object but {type(entry).__name__}; write {{{example}}} a line")  # noqa: TRY004
+        raise ValueError(f"this is not a JSON object but {type(entry).__name__}; write {{{example}}} per line")  # noqa: TRY004
     for field in fields:
         if entry.names.count(field) != 1:
             check_columns(source, "the line", entry.names, "field")

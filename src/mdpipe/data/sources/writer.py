@@ -39,7 +39,7 @@ MAX_CHARACTERS = 64 * 2**20
 
 @dataclass(frozen=True)
 class SourceShard:
-    """One unit of reading: a range of lines, some files, some rows of a table. It is sent to worker processes."""
+    """A unit of reading: a range of lines, some files, some rows of a table. It is sent to worker processes."""
 
     split: str | None
     """The split that the source itself puts it in, if any."""
@@ -66,14 +66,14 @@ def write_shards(
     """Read the shards of a source in parallel and store them as the folder `directory`.
 
     Args:
-        directory: the folder to write.
-        kind: the kind of the source.
-        sources: the shards of the source.
-        scratch: where finished shards are kept, so that a killed stage resumes with the others.
-        expected: published sizes: characters, or documents or images by split.
+        directory: The folder to write.
+        kind: The kind of the source.
+        sources: The shards of the source.
+        scratch: Folder of finished shards, so that a killed stage resumes with the others.
+        expected: Published sizes: characters, or documents or images by split.
 
     Raises:
-        ValueError: the source is empty or broken, images are broken or differ in size or in number of channels, labels
+        ValueError: The source is empty or broken, images are broken or differ in size or in number of channels, labels
             are not numbered from 0, or the sizes are not the expected ones.
     """
     total = sum(source.size for source in sources)
@@ -127,7 +127,7 @@ def _write_shard(source: SourceShard, folder: Path) -> dict[str, Any]:
             else:
                 shard, previous = _write_text(folder, number, cast("Iterator[Document]", rest), previous)
             shards.append({"split": source.split, **shard})
-    except BrokenImagesError as error:  # Those of other shards are to be named, too.
+    except BrokenImagesError as error:  # The error names the broken images of all shards.
         return {"broken": error.problems, "count": error.count, "bytes": source.size}
     return {"shards": shards, "counts": dict(counts), "bytes": source.size}
 

@@ -32,15 +32,15 @@ def encode_images(
     Training tiles are `stride` pixels apart and may overlap; the others never do. A tile has its image's label.
 
     Args:
-        raw: folder of the source.
-        settings: splits, pixel levels, and the edge of a tile and the distance between training tiles in pixels.
-        seed: of the splits.
-        directory: the folder to write.
-        scratch: where finished shards are kept in case this process is killed.
-        provenance: origin of the source, for the manifest.
+        raw: Folder of the source.
+        settings: Splits, pixel levels, and the edge of a tile and the distance between training tiles in pixels.
+        seed: Seed of the splits.
+        directory: The folder to write.
+        scratch: Folder of finished shards, in case this process is killed.
+        provenance: Origin of the source, for the manifest.
 
     Raises:
-        ValueError: a split would be empty, tiles do not fit the images, or there are more levels than pixel values.
+        ValueError: A split would be empty, tiles do not fit the images, or there are more levels than pixel values.
     """
     levels, size, images = settings.tokenizer.levels, settings.image_size, read_images(raw)
     strides = dict.fromkeys(SPLITS, size) | {"train": settings.stride or size}

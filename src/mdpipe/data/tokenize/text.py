@@ -47,16 +47,16 @@ def encode_text(
     """Split a source, tokenize it into one stream per split, and measure contamination.
 
     Args:
-        raw: folder of the source.
-        tokenizer: fitted to the training split.
-        settings: splits, packing and tokens per example.
-        seed: of the splits.
-        directory: the folder to write.
-        scratch: where finished shards are kept in case this process is killed.
-        provenance: origin of the source, for the manifest.
+        raw: Folder of the source.
+        tokenizer: Fitted to the training split.
+        settings: Splits, packing and tokens per example.
+        seed: Seed of the splits.
+        directory: The folder to write.
+        scratch: Folder of finished shards, in case this process is killed.
+        provenance: Origin of the source, for the manifest.
 
     Raises:
-        ValueError: a split would be empty, or the training split is shorter than one example.
+        ValueError: A split would be empty, or the training split is shorter than one example.
     """
     packing, seq_len = settings.packing, settings.seq_len
     plan = plan_splits(raw, "text", seed, settings.splits)
@@ -93,7 +93,7 @@ def encode_corpus(
     """Tokenize a whole source as the split "test": a corpus to evaluate a model of other text on.
 
     Raises:
-        ValueError: no token is left of the corpus.
+        ValueError: No token is left of the corpus.
     """
     with atomic_dir(directory) as folder:
         plan, scratch = single_split(raw, "text", "test"), folder / "scratch"

@@ -43,7 +43,7 @@ class TokenStream:
         """Position in the file at which each document begins. A space that separates it from the document before, where
         there is no end-of-text token, is its first token."""
         self._documents_seen = 0
-        """Documents, including those that the tokenizer leaves nothing of."""
+        """Number of documents, including those without a token."""
         self.lengths = np.zeros(LENGTH_BINS, dtype=np.int64)
         self.unigram = np.zeros(tokenizer.vocab_size, dtype=np.int64)
         self.digests = bytearray()
@@ -55,19 +55,19 @@ class TokenStream:
         self.has_words = False
         """True if the split has a word before the next document; of use only without end-of-text tokens."""
         self._is_open = False
-        """True if the current document continues,"""
+        """True if the current document continues in the next part."""
         self._begins_here = True
-        """does not continue one of another split,"""
+        """True if the current document does not continue one of another split."""
         self._is_empty = True
-        """has no token yet,"""
+        """True if the current document has no token yet."""
         self._is_space_due = False
-        """needs a space before its next word,"""
+        """True if the current document needs a space before its next word."""
         self._ends_in_word = False
-        """or ends within a word so far."""
+        """True if the current document ends within a word so far."""
 
     @property
     def summary(self) -> dict[str, Any]:
-        """All counts, for JSON."""
+        """Return all counts, for JSON."""
         left_out = self._documents_seen - self.counts["documents"]
         return {**self.counts, "documents_left_out": left_out, "lengths": self.lengths.tolist()}
 

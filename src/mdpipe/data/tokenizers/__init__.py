@@ -28,7 +28,7 @@ _ID_OF_BYTE[list(ALPHABET)] = np.arange(len(ALPHABET))
 _BYTE_OF_ID = np.frombuffer(ALPHABET, dtype=np.uint8)
 
 END_OF_DOCUMENT = "--- end of document ---"
-"""The line that stands for an end-of-text token in text for people."""
+"""The line that represents an end-of-text token in text for people."""
 
 NUL = b"\0"
 NUL_IN_TEXT = b"\xc0\x80"
@@ -76,11 +76,11 @@ class Tokenizer(ABC):
         """Encode a part of a text as it is within the whole, including white space at its ends.
 
         Args:
-            text: the part; sampled tokens may come before and after it.
+            text: The part; sampled tokens may come before and after it.
             begins: True if no token comes before the part.
 
         Raises:
-            ValueError: the tokenizer cannot spell the part.
+            ValueError: The tokenizer cannot spell the part.
         """
         return Span(self.encode(text), text)
 
@@ -116,7 +116,7 @@ class Text8(Tokenizer):
         """Encode a part of a text.
 
         Raises:
-            ValueError: it has letters or digits, none of which are left.
+            ValueError: It has letters or digits, none of which are left.
         """
         ids = self.encode(text)
         if any(character.isalnum() for character in text) and not ids.any():
@@ -174,7 +174,7 @@ class SentencePiece(Tokenizer):
         """Learn the vocabulary; equal documents make equal bytes.
 
         Raises:
-            ValueError: the documents are empty, or support no vocabulary of this size.
+            ValueError: The documents are empty, or support no vocabulary of this size.
         """
         import sentencepiece
 
@@ -209,7 +209,7 @@ class SentencePiece(Tokenizer):
         """Read sentencepiece.model.
 
         Raises:
-            ValueError: the file is missing or broken; the message ends with `hint`.
+            ValueError: The file is missing or broken; the message ends with `hint`.
         """
         path = directory / "sentencepiece.model"
         try:
@@ -261,7 +261,7 @@ def build_tokenizer(config: "TextTokenizer", documents: Iterable[str] = ()) -> T
     """Build a tokenizer; SentencePiece is trained on the documents, the other kinds read none.
 
     Raises:
-        ValueError: the documents are too few for the vocabulary, or a tokenizer's file is missing or broken.
+        ValueError: The documents are too few for the vocabulary, or a tokenizer's file is missing or broken.
     """
     match config.kind:
         case "text8":
@@ -297,7 +297,7 @@ def load_tokenizer(directory: Path) -> Tokenizer:
     """Read a tokenizer that was saved in a folder.
 
     Raises:
-        ValueError: a file of it is missing or broken.
+        ValueError: A file of it is missing or broken.
     """
     path, hint = directory / "tokenizer.json", f"run the stage that wrote {directory} again"
     header = read_json(path, hint)

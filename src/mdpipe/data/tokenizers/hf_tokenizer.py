@@ -62,7 +62,7 @@ class HFTokenizer(Tokenizer):
         """Read vocab.json and merges.txt of GPT-2 in a folder or a repository on the Hub.
 
         Raises:
-            ValueError: a file is missing or broken, the two do not fit, or the vocabulary has no <|endoftext|>.
+            ValueError: A file is missing or broken, the two do not fit, or the vocabulary has no <|endoftext|>.
         """
         hint = f"name a folder with the {' and '.join(GPT2_FILES)} of one model in params.yaml"
         folder = _resolve(config.path, GPT2_FILES, config.revision)
@@ -83,7 +83,7 @@ class HFTokenizer(Tokenizer):
         """Read a tokenizer.json: a file, or in a folder or a repository on the Hub.
 
         Raises:
-            ValueError: the file is missing or broken, or has no such end-of-text token.
+            ValueError: The file is missing or broken, or has no such end-of-text token.
         """
         path = _resolve(config.path, ["tokenizer.json"], config.revision)
         path = path / "tokenizer.json" if path.is_dir() else path
@@ -96,7 +96,7 @@ class HFTokenizer(Tokenizer):
         """Read tokenizer.json and model.json.
 
         Raises:
-            ValueError: a file is missing or broken; the message ends with `hint`.
+            ValueError: A file is missing or broken; the message ends with `hint`.
         """
         path = directory / "tokenizer.json"
         eos_id = read_json(path, hint).get("eos_id")
@@ -104,13 +104,13 @@ class HFTokenizer(Tokenizer):
         for token, id in tokenizer.get_vocab(with_added_tokens=True).items():
             if id == eos_id:
                 return cls(content, token)
-        raise ValueError(f"{path} has eos_id = {eos_id!r}, which is no id of its model.json; {hint}")
+        raise ValueError(f"{path} has eos_id = {eos_id!r}, which is not an id of its model.json; {hint}")
 
     def encode(self, text: str) -> NDArray[np.int64]:
         """Return the ids of the text, which never include the end-of-text token: (n,).
 
         Raises:
-            ValueError: a part of the text has no other id than the end-of-text token.
+            ValueError: A part of the text has no other id than the end-of-text token.
         """
         return np.array(self._encode(text), dtype=np.int64)
 
@@ -134,7 +134,7 @@ class HFTokenizer(Tokenizer):
         Encoded separately, a part in the middle of a word would begin with a space.
 
         Raises:
-            ValueError: it decodes to other characters, except for case, accents and white space.
+            ValueError: It decodes to other characters, except for case, accents and white space.
         """
         if self.is_lossless:
             return Span(self.encode(text), text)
@@ -201,7 +201,7 @@ def _resolve(name_or_path: str, files: Sequence[str], revision: str | None) -> P
     try:
         return [Path(hf_hub_download(name_or_path, file, revision=revision)) for file in files][-1].parent
     except Exception as error:  # errors of the Hub have no common class
-        failure = f"{name_or_path} is no path here, and the Hugging Face Hub gives no {' and '.join(files)} for it"
+        failure = f"{name_or_path} is not a local path, and the Hugging Face Hub has no {' and '.join(files)} for it"
         hint = "put the named files into a local folder and name that in params.yaml"
         raise ValueError(f"{failure} ({type(error).__name__}); {hint}") from None
 
@@ -237,7 +237,7 @@ def _keeps_every_byte(content: dict[str, Any]) -> bool:
 
 def _read(path: Path, hint: str) -> tuple[dict[str, Any], tokenizers.Tokenizer]:
     content = read_json(path, hint)
-    with _explain(f"{path} is no tokenizer of the `tokenizers` library", hint):
+    with _explain(f"{path} is not a tokenizer of the `tokenizers` library", hint):
         return content, tokenizers.Tokenizer.from_str(json.dumps(content))
 
 
@@ -246,7 +246,7 @@ def _check_vocabulary(tokenizer: tokenizers.Tokenizer, eos_token: str, path: Pat
     if eos_token not in ids:
         special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
         known = f", whose special tokens are {', '.join(map(repr, special))}" if special else ""
-        raise ValueError(f"eos_token = {eos_token!r} is no token of {path}{known}; change it in params.yaml")
+        raise ValueError(f"eos_token = {eos_token!r} is not a token of {path}{known}; change it in params.yaml")
     if len(set(ids.values())) < len(ids):
         raise ValueError(f"{path} gives one id to two tokens; take the file from its source again")
 
@@ -256,7 +256,7 @@ def _explain(failure: str, hint: str) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        # The library panics on some broken files. A panic is no Exception, and its class cannot be imported.
+        # The library panics on some broken files. A panic is not an Exception, and its class cannot be imported.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise ValueError(f"{failure} ({error}); {hint}") from None

@@ -43,7 +43,7 @@ class Objective(Configurable, nn.Module, ABC):
     An objective that learns something itself, as GenMD4 learns its schedule, has parameters.
 
     Args:
-        config: its settings.
+        config: Its settings.
         vocab_size: V.
     """
 
@@ -77,7 +77,7 @@ class Objective(Configurable, nn.Module, ABC):
         an unbiased estimate of the gradient of the expected loss.
 
         Args:
-            model: the denoiser.
+            model: The denoiser.
             x0: (B, L) int64 below V.
             t: (B,) float64, uniform on [0, 1), evenly spread over the batch. An objective with another distribution of
                 the time takes its inverse of t, which keeps the strata.
@@ -92,7 +92,7 @@ class Objective(Configurable, nn.Module, ABC):
         """Return `elbo` of these arguments, after a check that it is one number per example.
 
         Raises:
-            ValueError: it is no `ELBO`, or its parts are not (B,).
+            ValueError: It is not an `ELBO`, or its parts are not (B,).
         """
         elbo = self.elbo(model, x0, t, u, class_labels)
         if not isinstance(elbo, ELBO):
@@ -106,7 +106,7 @@ class Objective(Configurable, nn.Module, ABC):
         """Require a shape of (B,), since other shapes would be averaged or broadcast without an error.
 
         Raises:
-            ValueError: the value called `name` is no tensor, or has another shape.
+            ValueError: The value called `name` is not a tensor, or has another shape.
         """
         shape = tuple(value.shape) if isinstance(value, Tensor) else f"a {type(value).__name__}"
         if shape != (batch_size,):
@@ -120,7 +120,7 @@ class Objective(Configurable, nn.Module, ABC):
         """Return one Monte Carlo sample, whose mean over times and uniforms is an upper bound on -log p(x).
 
         Args:
-            model: the denoiser.
+            model: The denoiser.
             x0: (B, L) int64 below V.
             t: (B,) float64, uniform on [0, 1).
             u: (B, L) float64 in [0, 1).

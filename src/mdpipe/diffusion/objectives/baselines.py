@@ -112,7 +112,7 @@ class AnyOrder(Objective, config=AnyOrderConfig):
         self.time_distribution = build_time_distribution(config.time_distribution)
         self.is_flat = config.loss_weight == "flat"
         self.schedule = Linear()
-        """For samplers; the bound does not use it."""
+        """Schedule for samplers; the bound does not use it."""
 
     def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Return the bound, or without the weight L / k the sum over the masked tokens, with k from a quantile t."""

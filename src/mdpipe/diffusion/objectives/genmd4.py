@@ -21,7 +21,7 @@ T_MIN = 1e-3
 MAX_EXPONENT = 80
 """Larger exponents overflow in float32, and have a factor below e^-80 in the divergence."""
 SOFTPLUS_THRESHOLD = 40
-"""Where softplus(x) = x in float64. PyTorch's default of 20 leaves a jump of 2e-9."""
+"""Threshold above which softplus(x) = x in float64. PyTorch's default of 20 leaves a jump of 2e-9."""
 
 
 class PerTokenSchedule(nn.Module):
@@ -33,8 +33,8 @@ class PerTokenSchedule(nn.Module):
 
     Args:
         vocab_size: V.
-        initial_exponent: initial w of all tokens, positive.
-        epsilon: fraction of each token that is unmasked at time 1, in [0, 1).
+        initial_exponent: Initial w of all tokens, positive.
+        epsilon: Fraction of each token that is unmasked at time 1, in [0, 1).
     """
 
     def __init__(self, vocab_size: int, initial_exponent: float, epsilon: float) -> None:

@@ -144,7 +144,7 @@ class WeightedObjective(AbsorbingObjective):
         is the n-th smallest of the uniforms that choose the set, of which it is independent.
 
         Raises:
-            ValueError: some n is never drawn, since no time has so few or so many masks.
+            ValueError: Some n is never drawn, since it is out of reach for every time.
         """
         length, schedule = x0.shape[1], self.schedule
         first, last = schedule.one_minus_alpha(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
@@ -181,11 +181,11 @@ def masked_token_losses(
     """Return `objective.token_loss` at the masked positions of x_t (B, L), and 0 at the others, (B, L).
 
     Args:
-        objective: gives the token loss and the mask's index.
-        model: the denoiser.
+        objective: Gives the token loss and the mask's index.
+        model: The denoiser.
         x_t: (B, L).
         t: (B,), passed to the denoiser like the `class_labels`, (B,) or None.
-        class_labels: see t.
+        class_labels: See t.
         *targets: (B, L) each, further arguments of the token loss: the prediction target comes first.
 
     Returns:

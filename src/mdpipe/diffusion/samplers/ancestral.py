@@ -37,10 +37,10 @@ def unmask(model: ConditionalModel, x_t: Tensor, t: float, unmask_prob: float | 
     """Replace each mask by token i with probability unmask_prob_i mu_i, and keep it with the remaining probability.
 
     Args:
-        model: gives mu.
+        model: Gives mu.
         x_t: (B, L).
-        t: the time.
-        unmask_prob: in [0, 1], one for all tokens or (V,).
+        t: The time.
+        unmask_prob: Probability in [0, 1], one for all tokens or (V,).
         u: (B, L) uniforms.
     """
     mu = model.probabilities(x_t, t)

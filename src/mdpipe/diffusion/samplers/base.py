@@ -55,7 +55,7 @@ class Sampler(Configurable, ABC, Generic[ScheduleT]):
     A sample is a function of the random source and its example's index, not of the batch that it is in.
 
     Args:
-        config: its settings; by default those of its kind.
+        config: Its settings; by default those of its kind.
     """
 
     is_causal: ClassVar[bool] = False
@@ -81,15 +81,15 @@ class Sampler(Configurable, ABC, Generic[ScheduleT]):
         """Sample the masked positions of `tokens`; the result is a new tensor.
 
         Args:
-            denoiser: the model.
-            schedule: the masking schedule that the sampler reverses.
+            denoiser: The model.
+            schedule: The masking schedule that the sampler reverses.
             vocab_size: V, which is also the index of the mask.
             tokens: (B, L) int64, V where unknown.
-            rng: the source of all randomness, for this call only.
+            rng: The source of all randomness, for this call only.
             examples: (B,) int64, global indices of the samples.
             class_labels: (B,) for the denoiser, or None.
-            token_sampler: temperature, top-k and top-p.
-            on_step: called after each step.
+            token_sampler: Temperature, top-k and top-p.
+            on_step: Called after each step.
 
         Returns:
             (B, L) int64 below V.
@@ -190,12 +190,12 @@ def sample_sliding_window(
     sequence starts early enough to end with it, and is given more. Each has its own stream of random numbers.
 
     Args:
-        sample: samples one window (B, L): a sampler with all other arguments bound.
-        tokens: as for a sampler.
-        rng: as for a sampler.
-        window: tokens that the network takes.
-        overlap: tokens of a window that it shares with the one before, fewer than the window has.
-        on_step: called after each window.
+        sample: Samples one window (B, L): a sampler with all other arguments bound.
+        tokens: Known tokens and masks (B, N), as for a sampler.
+        rng: Random numbers, as for a sampler.
+        window: Tokens that the network takes.
+        overlap: Tokens of a window that it shares with the one before, fewer than the window has.
+        on_step: Called after each window.
     """
     last = max(0, tokens.shape[1] - window)
     starts = [*range(0, last, window - overlap), last]

@@ -61,7 +61,7 @@ def gumbel(u: Tensor) -> Tensor:
 
 
 class ReMDM(DiscreteTimeSampler, config=ReMDMConfig):
-    """From t to s, with sigma = eta min(1, (1 - alpha(s)) / alpha(t)),
+    """Sampler that masks tokens again. In a step from t to s, with sigma = eta min(1, (1 - alpha(s)) / alpha(t)),
 
     an unmasked token that was not given is masked with probability sigma, and
     a masked one is unmasked with probability (alpha(s) - (1 - sigma) alpha(t)) / (1 - alpha(t)).
@@ -167,7 +167,7 @@ class Autoregressive(Sampler[object], config=AutoregressiveSamplerConfig):
     position l predicts token l. The schedule is not used, and the time is 0.
 
     Raises:
-        ValueError: if a token is given to the right of a mask, which could not depend on it.
+        ValueError: A token is given to the right of a mask, which could not depend on it.
     """
 
     is_causal: ClassVar[bool] = True

@@ -35,7 +35,7 @@ class Schedule(Configurable, ABC):
     With epsilon = 0 the weight may be infinite at time 0, and the log signal-to-noise ratio at both ends.
 
     Args:
-        config: its settings; by default those of its kind.
+        config: Its settings; by default those of its kind.
     """
 
     config_class: ClassVar[type[ScheduleConfig]]
@@ -227,7 +227,7 @@ class TimeDistribution(Configurable, ABC):
     """A distribution q on [0, 1].
 
     Args:
-        config: its settings.
+        config: Its settings.
     """
 
     def __init__(self, config: TimeDistributionConfig) -> None:
