@@ -43,7 +43,7 @@ def to_images(ids: NDArray[np.integer], levels: int, shape: tuple[int, ...]) -> 
     Shapes: ids (..., H * W * C), shape (H, W, C); result (..., H, W, C).
 
     Raises:
-        ValueError: an id is no level.
+        ValueError: An id is not a level.
     """
     return dequantize(ids, levels).reshape(*ids.shape[:-1], *shape)
 

@@ -55,10 +55,8 @@ class DifferenceConfig(PairedConfig):
             yield ("baseline",), "the runs are not evaluated on the same split of the same dataset"
 
 
-class ZeroShotDifferenceConfig(PairedConfig):
-    """Bits per token of the run minus those of the baseline on all sources of `zero_shot`, by their first protocol."""
-
-    kind: Literal["zero_shot"] = "zero_shot"
+class ZeroShotConfig(PairedConfig):
+    """A measure of two runs on all sources of `zero_shot`, by their first protocol."""
 
     def problems(self, params: "Params") -> BrokenRules:
         """Yield runs without zero-shot evaluation, or with other tokens, too."""
@@ -70,8 +68,14 @@ class ZeroShotDifferenceConfig(PairedConfig):
             yield ("baseline",), "the runs are not on the same dataset, whose tokenizer encodes the sources"
 
 
-class ZeroShotGapConfig(ZeroShotDifferenceConfig):
-    """Difference on the sources of `zero_shot` minus that on the held-out split, in bits per token.
+class ZeroShotDifferenceConfig(ZeroShotConfig):
+    """Bits per token of the run minus those of the baseline on the sources."""
+
+    kind: Literal["zero_shot"] = "zero_shot"
+
+
+class ZeroShotGapConfig(ZeroShotConfig):
+    """Difference on the sources minus that on the held-out split, in bits per token.
 
     It is positive if the run overfits more than the baseline.
     """

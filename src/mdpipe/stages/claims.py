@@ -19,6 +19,7 @@ from mdpipe.params.claims import (
     PairedConfig,
     Region,
     VarianceConfig,
+    ZeroShotConfig,
     ZeroShotDifferenceConfig,
     ZeroShotGapConfig,
 )
@@ -247,7 +248,7 @@ def _command(params: Params, measure: Any) -> str:
     suffixes = [name.removeprefix(runs[0]) for name in params.replicates()[runs[0]]]
     trainings = (runs[0] if len(runs) == 1 else f"{{{','.join(runs)}}}") + f"{{{','.join(suffixes)}}}"
     stages = [f"evaluate@{trainings}"]
-    if isinstance(measure, ZeroShotDifferenceConfig):
+    if isinstance(measure, ZeroShotConfig):
         of_split = stages if isinstance(measure, ZeroShotGapConfig) else []
         stages = [*of_split, *(f"zero_shot@{trainings}-{source}" for source in params.zero_shot.sources)]
     elif isinstance(measure, FIDConfig):
