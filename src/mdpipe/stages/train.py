@@ -16,12 +16,12 @@ from mdpipe.data.training_batches import training_batch, training_labels
 from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import build_network, count_parameters
-from mdpipe.networks.runtime import configure_runtime
+from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.fingerprint import training_fingerprint
+from mdpipe.pipeline.model_io import UNITS, num_classes, save_model
 from mdpipe.pipeline.provenance import require_unchanged_inputs
-from mdpipe.stages.model_io import UNITS, compute_device, num_classes, save_model
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
 from mdpipe.training.distributed import WORLD_SIZE, InterruptedTrainingError, World, init_distributed, launch
 from mdpipe.training.interface import check_interface
