@@ -116,7 +116,7 @@ def train(
     network.train()
     with lock_checkpoint_dir(checkpoint_dir) if world.is_main_process else nullcontext(), handle_signals() as signals:
         world.barrier()
-        flops = training_flops(network, length)
+        flops = training_flops(network, length) / length
         trainer = Trainer(network, objective, settings, hardware, rng, world, validator)
         state = trainer.state
         if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), world):

@@ -172,7 +172,7 @@ class MetricsProcessor:
     Args:
         state: The run's state.
         steps: The run's number of steps.
-        flops: per token, from `training_flops`.
+        flops: per token, of forward and backward pass.
         precision: of the network's matmuls.
     """
 
