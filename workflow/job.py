@@ -26,7 +26,8 @@ import psutil
 from dvc.cli import main as dvc
 from dvc.utils.serialize import _yaml
 
-from mdpipe.processes import CPU_SECONDS_DIR, REQUEUE_DIR, exit_with_parent
+from mdpipe.pipeline import paths
+from mdpipe.processes import exit_with_parent
 from workflow.cache import stop_at_full_disk, verify_objects
 from workflow.devices import allocate_gpus
 
@@ -50,7 +51,7 @@ def main(stage: str, gpus: int) -> int:
     verify_objects(remove=True)
     stop_at_full_disk()
     received = _forward_signals()
-    requeue = REQUEUE_DIR / stage
+    requeue = paths.REQUEUE_DIR / stage
     with JOBS_LOCK.open("w") as lock, allocate_gpus(gpus):
         fcntl.flock(lock, fcntl.LOCK_SH)  # filelock has no shared locks.
         while True:
@@ -67,8 +68,8 @@ def write_cpu_seconds(stage: str) -> None:
     Snakemake samples them only every 30 seconds after the first 15, so that it misses a part of most stages.
     """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    CPU_SECONDS_DIR.mkdir(parents=True, exist_ok=True)
-    (CPU_SECONDS_DIR / stage).write_text(f"{used.ru_utime + used.ru_stime:.2f}\n", encoding="utf-8")
+    paths.CPU_SECONDS_DIR.mkdir(parents=True, exist_ok=True)
+    (paths.CPU_SECONDS_DIR / stage).write_text(f"{used.ru_utime + used.ru_stime:.2f}\n", encoding="utf-8")
 
 
 def _forward_signals() -> list[int]:

@@ -21,6 +21,7 @@ from mdpipe.commands.sampling_options import SamplingOptions, Seed, Threads, wit
 from mdpipe.console import configure_logging, full_keys, report_errors
 from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
 from mdpipe.params.errors import did_you_mean
+from mdpipe.pipeline import paths
 from mdpipe.pipeline.preflight import (
     dvc_targets,
     linked_folders,
@@ -315,7 +316,7 @@ def _run_stage(stage: str, names: Mapping[str, str]) -> None:
         require_writable([*(output.parent for output in outputs), *state_folders(), *dvc_targets()])
     module = importlib.import_module(f"mdpipe.stages.{stage}")
     # Training that was interrupted and can go on exits with this status.
-    with full_keys(params, names), request_requeue(os.EX_TEMPFAIL):
+    with full_keys(params, names), request_requeue(os.EX_TEMPFAIL, paths.REQUEUE_DIR):
         getattr(module, stage)(params, *names.values())
     require_unchanged_inputs()
 

@@ -86,7 +86,7 @@ def stages(
     out: Annotated[Path, typer.Option(help="JSON to write.")] = COSTS,
 ) -> None:
     """Collect time and memory of every stage that Snakemake ran, with machine, commit and date, for the report."""
-    from mdpipe.benchmarks.stages import record_stages
+    from mdpipe.commands.stage_costs import record_stages
 
     record_stages(load_params(), threads, folder, out)
     typer.echo(out.read_text(), nl=False)

@@ -26,12 +26,6 @@ DVC_MARK = "DVC_STAGE"
 TORCHRUN_MARK = "TORCHELASTIC_RUN_ID"
 """Set by torchrun in the environment of the processes that train a run together."""
 
-REQUEUE_DIR = Path(".mdpipe/requeue")
-"""A stage that asks to be run again creates a file of its name here, since DVC does not pass on exit statuses."""
-
-CPU_SECONDS_DIR = Path(".mdpipe/cpu_seconds")
-"""A job writes the CPU seconds of its stage's command into a file of the stage's name here."""
-
 
 def peak_rss_mib(include_children: bool = False) -> float:
     """Return the largest resident set of this process so far in MiB; it never falls.
@@ -65,12 +59,15 @@ def exit_with_engine() -> None:
 
 
 @contextmanager
-def request_requeue(status: int) -> Iterator[None]:
-    """Ask the job (workflow/job.py) to run the stage again if the block exits with this status under DVC."""
+def request_requeue(status: int, folder: Path) -> Iterator[None]:
+    """Ask the job (workflow/job.py) to run the stage again if the block exits with this status under DVC.
+
+    DVC does not pass on exit statuses, so this creates a file of the stage's name in the folder.
+    """
     try:
         yield
     except SystemExit as ended:
         if ended.code == status and DVC_MARK in os.environ:
-            REQUEUE_DIR.mkdir(parents=True, exist_ok=True)
-            (REQUEUE_DIR / os.environ[DVC_MARK]).touch()
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / os.environ[DVC_MARK]).touch()
         raise

@@ -12,7 +12,7 @@ from mdpipe.benchmarks.sampling import (
     count_flops,
 )
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.stages.sampling import CallCounter
+from mdpipe.pipeline.sampling import CallCounter
 from tests.benchmarks.configurations import tiny
 
 STEPS = 5

@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 from mdpipe.data import splits
 from mdpipe.data.splits import SplitPlan
 from mdpipe.data.tokenize import images, text
-from mdpipe.data.tokenizers import Tokenizer, build_tokenizer
+from mdpipe.data.tokenizers import build_tokenizer
+from mdpipe.data.tokenizers.base import Tokenizer
 from mdpipe.params.data import (
     PACKINGS,
     ImageDataset,

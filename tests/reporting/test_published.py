@@ -10,11 +10,16 @@ from polars.testing import assert_frame_equal
 from mdpipe.params import Params
 from mdpipe.params.catalog import find_entry, load_catalog
 from mdpipe.params.root import load_params, parse_params, read_params
-from mdpipe.reporting.published import NOT_A_BOUND, compare_with_published, read_published
+from mdpipe.pipeline import paths
+from mdpipe.reporting.published import NOT_A_BOUND, compare_with_published
 from mdpipe.reporting.tables import likelihood_table, zero_shot_table
 from tests.reporting.records import evaluation, zero_shot
 
 UNITS = {"perplexity", "bits/char", "bits/dim", "FID", "accuracy/%"}
+
+
+def read_published() -> pl.DataFrame:
+    return pl.read_csv(paths.PUBLISHED, infer_schema_length=None)
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,10 @@ from typer.testing import Result
 
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.processes import CPU_SECONDS_DIR
+from mdpipe.pipeline.model_io import load_model
 from mdpipe.reporting.schemas import SPEEDS
 from mdpipe.reporting.tables import samplers_table
 from mdpipe.stages.compare_samplers import compare_samplers
-from mdpipe.stages.model_io import load_model
 from tests.stages.conftest import SMOKE
 
 pytestmark = pytest.mark.slow
@@ -77,8 +76,8 @@ def test_costs_of_stages_are_snakemakes_with_the_tokens_of_the_plan(
         "tokens": run.train.steps * run.train.batch_size * params.datasets[run.dataset].seq_len,
     }
     assert {"processor", "cores", "memory_gib", "device", "commit"} <= set(recorded["machine"])
-    CPU_SECONDS_DIR.mkdir(parents=True)
-    (CPU_SECONDS_DIR / "train@chars_md4").write_text("8.25\n")
+    paths.CPU_SECONDS_DIR.mkdir(parents=True)
+    (paths.CPU_SECONDS_DIR / "train@chars_md4").write_text("8.25\n")
     assert mdpipe("bench", "stages").exit_code == 0
     assert json.loads(paths.COSTS.read_text())["results"][0]["cpu_seconds"] == 8.25
 

@@ -18,11 +18,11 @@ from mdpipe.data.artifacts.files import read_json
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params, dump_params, parse_params
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.model_io import load_model
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.evaluate import evaluate
 from mdpipe.stages.fit_tokenizer import fit_tokenizer
-from mdpipe.stages.model_io import load_model
 from mdpipe.stages.report import report
 from mdpipe.stages.sample import sample
 from mdpipe.stages.train import train

@@ -15,10 +15,10 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.params import Params, SampleConfig, parse_params
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.model_io import load_model
+from mdpipe.pipeline.sampling import all_masked, sample
 from mdpipe.reporting.schemas import SAMPLERS
 from mdpipe.stages.compare_samplers import compare_samplers
-from mdpipe.stages.model_io import load_model
-from mdpipe.stages.sampling import all_masked, sample
 
 WINDOW = 32
 LETTERS = " abcdefghijklmnopqrstuvwxyz"

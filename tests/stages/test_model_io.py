@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from mdpipe.stages.model_io import load_model
+from mdpipe.pipeline.model_io import load_model
 
 LETTERS, PIECES, DIGITS = Path("models/chars_md4"), Path("models/subwords_genmd4"), Path("models/digits")
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.params.sampling import SampleConfig, SamplerConfig
-from mdpipe.stages.model_io import TrainedModel, load_model
-from mdpipe.stages.sampling import Samples, all_masked, sample
+from mdpipe.pipeline.model_io import TrainedModel, load_model
+from mdpipe.pipeline.sampling import Samples, all_masked, sample
 
 RNG = CounterRNG(0, "test")
 WINDOW = 32

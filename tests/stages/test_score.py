@@ -21,7 +21,7 @@ from mdpipe.data.tokenizers import ALPHABET
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.evaluation.conditional import is_greedy
 from mdpipe.params.diffusion import MD4Config
-from mdpipe.stages.model_io import load_model
+from mdpipe.pipeline.model_io import load_model
 from tests.data.building import make_tokenizer
 
 Command = Callable[..., Result]

@@ -10,7 +10,7 @@ import pytest
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.raw import Document
 from mdpipe.data.tokenize.text import encode_corpus
-from mdpipe.data.tokenizers import Tokenizer
+from mdpipe.data.tokenizers.base import Tokenizer
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
@@ -20,8 +20,8 @@ from mdpipe.params import EstimatorConfig
 from mdpipe.params.data import PACKINGS
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
+from mdpipe.pipeline.model_io import UNITS, TrainedModel
 from mdpipe.stages.evaluate import bound_record
-from mdpipe.stages.model_io import UNITS, TrainedModel
 from tests.data.building import make_tokenizer
 from tests.data.shards import write_raw
 

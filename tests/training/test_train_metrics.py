@@ -76,5 +76,5 @@ def test_flops_are_those_of_the_products_three_times_over() -> None:
     config = TransformerConfig(num_layers=2, num_heads=2, hidden_size=width)
     network = build_network(config, vocabulary, (length,), seed=0)
     weights = sum(w.numel() for name, w in network.named_parameters() if w.ndim == 2 and name != "embedding.weight")
-    assert training_flops(network, length) == 3 * (2 * weights + 2 * 4 * length * width)
+    assert training_flops(network, length) == 3 * length * (2 * weights + 2 * 4 * length * width)
     assert next(network.parameters()).device.type == "cpu"

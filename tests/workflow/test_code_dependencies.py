@@ -2,6 +2,7 @@
 
 import ast
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -55,27 +56,36 @@ def module_file(name: str) -> Path | None:
 
 
 @cache
-def imported(path: Path, kind: str | None = None) -> set[Path]:
-    """The package's files that a file imports, outside of `if TYPE_CHECKING`, for a run with a kind of network."""
-    tree = ast.parse(path.read_text())
-    only_for_types = {
-        node
-        for guard in ast.walk(tree)
-        if isinstance(guard, ast.If) and ast.unparse(guard.test) == "TYPE_CHECKING"
-        for node in ast.walk(guard)
-    }
+def syntax_tree(path: Path) -> tuple[ast.AST, ...]:
+    """Return all nodes of a file, without those under `if TYPE_CHECKING`, which never runs."""
+    nodes = tuple(ast.walk(ast.parse(path.read_text())))
+    guards = (node for node in nodes if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    only_for_types = {node for guard in guards for node in ast.walk(guard)}
+    return tuple(node for node in nodes if node not in only_for_types)
+
+
+def files_of(names: set[str]) -> set[Path]:
+    """Return the files of those names that are modules of the package."""
+    files = {module_file(name) for name in names if name.startswith("mdpipe.")}
+    return {file for file in files if file is not None}
+
+
+def imported_by_statement(path: Path) -> set[Path]:
+    """Return the package's files that a file imports by `import` and `from`, in functions as well."""
     names: set[str] = set()
-    for node in ast.walk(tree):
-        if node in only_for_types:
-            continue
+    for node in syntax_tree(path):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-        elif isinstance(node, ast.Call):
-            names |= by_name(node, path, kind)
-    files = {module_file(name) for name in names if name.startswith("mdpipe.")}
-    return {file for file in files if file is not None}
+    return files_of(names)
+
+
+@cache
+def imported(path: Path, kind: str | None = None) -> set[Path]:
+    """Return the package's files that a file imports, also by name, for a run with a kind of network."""
+    calls = (node for node in syntax_tree(path) if isinstance(node, ast.Call))
+    return imported_by_statement(path) | files_of({name for call in calls for name in by_name(call, path, kind)})
 
 
 def by_name(call: ast.Call, path: Path, kind: str | None) -> set[str]:
@@ -154,26 +164,65 @@ def test_an_edit_of_what_prepares_data_leaves_models_alone(stage):
     assert not any(name in {"data", *preparing} for name in code_of(stage))
 
 
-ALLOWED = {
-    "artifacts": set(),
-    "pixels.py": set(),
-    "tokenizers": {"artifacts"},
-    "dataset.py": {"artifacts"},
-    "parallel.py": {"artifacts"},
-    "raw.py": {"artifacts"},
-    "splits.py": {"raw.py"},
-    "sources": {"artifacts", "pixels.py", "raw.py", "parallel.py"},
-    "tokenize": {"artifacts", "dataset.py", "pixels.py", "raw.py", "splits.py", "tokenizers", "parallel.py"},
+LAYERS = {
+    "mdpipe": [
+        {"file_formats", "messages", "processes", "progress"},
+        {"params"},
+        {"data", "diffusion"},
+        {"networks"},
+        {"training", "evaluation"},
+        {"reporting", "console"},
+        {"pipeline"},
+        {"stages", "benchmarks"},
+        {"commands"},
+        {"cli_bench"},
+        {"cli"},
+        {"__main__"},
+    ],
+    "mdpipe/data": [
+        {"artifacts", "pixels"},
+        {"dataset", "parallel", "raw", "tokenizers"},
+        {"splits", "training_batches"},
+        {"sources", "tokenize"},
+    ],
 }
-"""What each part of the data layer may import of the others."""
+"""The parts of a package, from the lowest layer up: each imports only what is in layers below its own."""
 
 
-@pytest.mark.parametrize("part", ALLOWED)
-def test_imports_of_the_data_layer_run_one_way(part):
-    place = SOURCE / "mdpipe/data" / part
-    files = [place] if place.is_file() else sorted(place.glob("*.py"))
-    used = {file.relative_to(SOURCE / "mdpipe").parts for path in files for file in imported(path)}
-    assert {parts[1] for parts in used if parts[0] == "data"} - {"__init__.py", part} <= ALLOWED[part]
+@pytest.mark.parametrize("package", LAYERS)
+def test_imports_go_down_the_layers_of_a_package(package):
+    """Kinds of networks, objectives and samplers are loaded by their names, and are no imports in this sense."""
+    folder = SOURCE / package
+    layer_of = {part: number for number, layer in enumerate(LAYERS[package]) for part in layer}
+    layer_of["__init__"] = -1  # It has no code, and whoever imports a part of the package imports it.
+
+    def part_of(file: Path) -> str:
+        return file.relative_to(folder).parts[0].removesuffix(".py")
+
+    upward = {
+        f"{file.relative_to(SOURCE)} imports {other.relative_to(SOURCE)}"
+        for file in folder.rglob("*.py")
+        for other in imported_by_statement(file)
+        if other.is_relative_to(folder) and part_of(other) != part_of(file)
+        if layer_of[part_of(other)] >= layer_of[part_of(file)]
+    }
+    assert upward == set()
+
+
+def test_networks_use_only_the_random_numbers_of_diffusion():
+    used = set().union(*map(imported_by_statement, (SOURCE / "mdpipe/networks").glob("*.py")))
+    folder = SOURCE / "mdpipe/diffusion"
+    assert {file for file in used if file.is_relative_to(folder)} == {folder / "rng.py"}
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    TopologicalSorter({file: imported_by_statement(file) for file in (SOURCE / "mdpipe").rglob("*.py")}).prepare()
+
+
+def test_stages_are_those_of_dvc_yaml():
+    """`claims` is a part of `report`."""
+    modules = {file.stem for file in (SOURCE / "mdpipe/stages").glob("*.py")}
+    assert modules - {"__init__", "claims"} == set(STAGES)
 
 
 def test_an_edit_of_a_source_makes_downloads_stale_and_nothing_else():

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from dvc.utils.serialize import _yaml, modify_yaml
 
-from mdpipe.processes import CPU_SECONDS_DIR
+from mdpipe.pipeline import paths
 from workflow.job import update_lock_file_fast, write_cpu_seconds
 
 LOCK_FILE = Path(__file__).parents[2] / "dvc.lock"
@@ -113,6 +113,6 @@ def test_cpu_seconds_are_those_of_finished_processes(tmp_path: Path, monkeypatch
     subprocess.run([sys.executable, "-c", "sum(range(10**6))"], check=True)
     write_cpu_seconds("train@chars_md4")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    written = float((CPU_SECONDS_DIR / "train@chars_md4").read_text())
+    written = float((paths.CPU_SECONDS_DIR / "train@chars_md4").read_text())
     assert written == pytest.approx(after.ru_utime + after.ru_stime, abs=0.01)
     assert written > before.ru_utime + before.ru_stime

@@ -36,7 +36,7 @@ from mdpipe.benchmarks.runner import (
 from mdpipe.benchmarks.settings import SamplingSettings
 from mdpipe.console import configure_logging
 from mdpipe.data.artifacts.files import atomic_write
-from mdpipe.networks.runtime import configure_runtime
+from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.params import EstimatorConfig
 from mdpipe.reporting.markdown import Columns
 from mdpipe.training.performance import find_compiler_problem
@@ -289,7 +289,7 @@ def _run_part(measure: Callable[[Job], Iterator[Result]], end: float, tiny: bool
     Raises:
         RuntimeError: There is no GPU, and it is not a rehearsal.
     """
-    device, threads = torch.device("cuda" if torch.cuda.is_available() else "cpu"), 1 if tiny else measurements.THREADS
+    device, threads = compute_device(), 1 if tiny else measurements.THREADS
     configure_runtime(threads)
     yield describe_machine(device.type, threads)
     if device.type != "cuda" and not tiny:

@@ -18,7 +18,7 @@ from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import EstimatorConfig
 from mdpipe.pipeline import paths
-from mdpipe.stages.model_io import load_model
+from mdpipe.pipeline.model_io import load_model
 
 FORMER, PAPER = "stratified_times", "independent_times"
 """The estimators that the others are compared with: mdpipe's before exact counts, and the paper's."""

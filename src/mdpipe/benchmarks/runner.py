@@ -79,11 +79,12 @@ def measure_and_write(benchmark: Benchmark, settings: Sequence[Any], command: st
 def _find_device(wanted: str) -> str:
     if wanted == "cpu":
         return wanted
-    import torch  # Not above: the runner of a benchmark without torch should not load it.
+    from mdpipe.networks.runtime import compute_device  # Not above: a benchmark without torch should not load it.
 
-    if wanted == "cuda" and not torch.cuda.is_available():
+    device = compute_device().type
+    if wanted == "cuda" and device != "cuda":
         raise ValueError("--device cuda: torch finds no GPU on this machine; take cpu")
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
 
 
 def run(benchmark: Benchmark, settings: Sequence[Any]) -> list[Result]:

@@ -20,15 +20,15 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import Sampler, build_sampler
 from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import build_network, count_parameters
-from mdpipe.networks.runtime import configure_runtime
+from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params import Params
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.sampling import SampleConfig, SamplerConfig
+from mdpipe.pipeline.model_io import TrainedModel, load_model
+from mdpipe.pipeline.sampling import CallCounter, all_masked, sample
 from mdpipe.reporting.markdown import format_measurement
-from mdpipe.stages.model_io import TrainedModel, compute_device, load_model
-from mdpipe.stages.sampling import CallCounter, all_masked, sample
 from mdpipe.training.performance import forward_flops, get_peak_memory_mib, measure_peak_flops
 
 STEADY = ("ancestral_stepwise", "two_stage")

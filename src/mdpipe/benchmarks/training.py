@@ -37,7 +37,7 @@ def measure_here(settings: TrainingSettings) -> Result:
     shape, device = SHAPES[settings.shape], torch.device(settings.device)
     peaks = {name: measure_peak_flops(device, getattr(torch, name)) for name in {"float32", settings.precision}}
     network = shape.build_network(settings.seed).to(device)
-    flops = training_flops(network, shape.length)
+    flops = training_flops(network, shape.length) / shape.length
     steps = settings.warm_up + settings.steps
     optimizer = OptimizerConfig.parse(settings.optimizer)
     train = TrainConfig(steps=steps, batch_size=settings.batch, warmup_steps=0, optimizer=optimizer)
@@ -159,7 +159,7 @@ def time_orthogonalization(matrices: Sequence[Tensor], device: torch.device, war
 
 
 def summarize_speed(seconds: Sequence[float], batch: int, length: int, flops: float, peak_flops: float) -> Result:
-    """Return the speed of steps that took `seconds` each, with `flops` per token as `training_flops` counts them."""
+    """Return the speed of steps that took `seconds` each, with this many `flops` per token."""
     mean = statistics.mean(seconds)
     flops_per_second = flops * batch * length / mean
     return {

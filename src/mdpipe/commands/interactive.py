@@ -24,16 +24,16 @@ from torch import Tensor
 from mdpipe.commands.sampling_options import SamplingOptions
 from mdpipe.data.artifacts.files import atomic_write
 from mdpipe.data.pixels import quantize, to_images
-from mdpipe.data.tokenizers import Span, Tokenizer, decode_samples, load_tokenizer
+from mdpipe.data.tokenizers import decode_samples, load_tokenizer
+from mdpipe.data.tokenizers.base import Span, Tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import PARAMS_FILE, load_params
 from mdpipe.params.errors import did_you_mean
-from mdpipe.pipeline import paths
+from mdpipe.pipeline import model_io, paths, sampling
+from mdpipe.pipeline.model_io import TrainedModel
 from mdpipe.pipeline.preflight import nearest_existing
 from mdpipe.progress import count_steps
-from mdpipe.stages import model_io, sampling
-from mdpipe.stages.model_io import TrainedModel
 
 LISTED = 12
 """Class names in a message."""

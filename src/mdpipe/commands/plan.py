@@ -3,7 +3,7 @@
 A number that is not known is NaN. Some are upper limits: `ancestral`, which skips steps, takes a call per token, and
 Muon's state is as large as AdamW's.
 
-Shapes: F operations of a forward pass per example, P weights, B batch, T steps, L length.
+Shapes: F operations of a forward pass per example, P weights, L length.
 """
 
 import math
@@ -29,8 +29,6 @@ COLUMNS = {"download": "B", "disk": "B", "tokens": "", "FLOPs": "", "GPU-hours":
 PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 MIN_HOURS = 0.01
 TERA, SECONDS_PER_HOUR = 1e12, 3600
-BACKWARD = 2
-"""Forward passes that a backward pass costs."""
 WEIGHT_BYTES = 4
 STATE_BYTES = 16
 """Per weight in a checkpoint, in float32: the weight, its average and AdamW's two moments."""
@@ -55,9 +53,10 @@ class Row:
 
 @dataclass(frozen=True)
 class ModelFlops:
-    """F and P, including the objective's weights, of a run's network; unknown if its vocabulary is."""
+    """F, the operations of training on an example, and P with the objective's weights; unknown if the vocabulary is."""
 
     forward: float = math.nan
+    training: float = math.nan
     weights: float = math.nan
     is_exact: bool = False
     """True if one Monte Carlo sample is enough, since the likelihood is exact."""
@@ -81,7 +80,7 @@ def model_flops(run: Run, size: DatasetSize) -> ModelFlops:
         return ModelFlops()
     from mdpipe.diffusion.objectives.base import build_objective
     from mdpipe.networks.base import build_uninitialized, count_parameters
-    from mdpipe.training.performance import forward_flops
+    from mdpipe.training.performance import forward_flops, training_flops
 
     objective = build_objective(run.objective, size.vocab_size)
     classes = 0 if run.class_cond is None else max(size.classes, 1)
@@ -89,7 +88,8 @@ def model_flops(run: Run, size: DatasetSize) -> ModelFlops:
         run.network, size.vocab_size, size.shape, num_classes=classes, causal=objective.is_causal
     )
     weights = count_parameters(network) + count_parameters(objective)
-    return ModelFlops(forward_flops(network, size.length), weights, is_exact=objective.is_causal)
+    forward, training = forward_flops(network, size.length), training_flops(network, size.length)
+    return ModelFlops(forward, training, weights, is_exact=objective.is_causal)
 
 
 def num_function_evaluations(sampler: SamplerConfig, length: int) -> int:
@@ -145,7 +145,7 @@ class Plan:
         yield Row("report")
 
     def _run(self, name: str, run: Run) -> Iterator[Row]:
-        """Yield the rows of a run; training takes (1 + 2) F B T for each mask sampled of an example."""
+        """Yield the rows of a run; training repeats its passes for each mask sampled of an example."""
         model, data, train, sample = self.models[name], self.datasets[run.dataset], run.train, run.sample
         masks = getattr(run.objective, "num_mask_samples", 2 if run.objective.kind == "genmd4" else 1)
         checkpoint = STATE_BYTES * model.weights + METRICS_BYTES * train.steps
@@ -153,7 +153,7 @@ class Plan:
             f"train@{name}",
             disk=WEIGHT_BYTES * model.weights + checkpoint * train.most_checkpoints(),
             tokens=train.steps * train.batch_size * data.length,
-            flops=(1 + BACKWARD) * model.forward * train.batch_size * train.steps * masks,
+            flops=model.training * train.batch_size * train.steps * masks,
         )
         flops = model.sampling(sample.sampler, sample.count, data.length, guided=sample.guidance_scale is not None)
         yield Row(f"sample@{name}", tokens=sample.count * data.length, flops=flops)

@@ -29,15 +29,16 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from mdpipe.commands.interactive import describe_change, load_run, require_writable
 from mdpipe.data.artifacts.files import atomic_write, first_problem
-from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
+from mdpipe.data.tokenizers import load_tokenizer
+from mdpipe.data.tokenizers.base import Tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.conditional import conditional_bound, is_greedy
 from mdpipe.evaluation.estimate import Estimate, unigram_surprisal
 from mdpipe.messages import reason
 from mdpipe.params.sampling import SampleConfig, SamplerConfig, compatible_samplers
+from mdpipe.pipeline import sampling
+from mdpipe.pipeline.model_io import UNIGRAM, TrainedModel
 from mdpipe.progress import count_steps
-from mdpipe.stages import sampling
-from mdpipe.stages.model_io import UNIGRAM, TrainedModel
 
 DIGITS = 6
 """Decimals of a number of bits."""
@@ -354,7 +355,7 @@ def register() -> None:
     """Make `mdpipe` a model of lm-evaluation-harness in this process.
 
     Raises:
-        ImportError: lm-evaluation-harness is not installed.
+        ImportError: The package lm-eval is not installed.
     """
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model

@@ -33,15 +33,9 @@ from mdpipe.diffusion.objectives.md4 import (
     masked_token_losses,
 )
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.estimate import (
-    PILOT_SAMPLES,
-    Estimate,
-    choose_num_draws,
-    ratio_estimate,
-    unigram_surprisal,
-)
+from mdpipe.evaluation.estimate import Estimate, ratio_estimate, unigram_surprisal
 from mdpipe.evaluation.estimators import EDGES, MaskCounts
-from mdpipe.evaluation.likelihood import BLOCK, Likelihood, zero_shot_bound
+from mdpipe.evaluation.likelihood import BLOCK, Likelihood, plan_draws, zero_shot_bound
 
 if TYPE_CHECKING:
     from mdpipe.params import EstimatorConfig
@@ -270,13 +264,8 @@ def sliding_bound(
     if corpus.wrap_ids:
         raise ValueError(f"the windows of {corpus.directory} are wrapped in end-of-text tokens, and cannot overlap")
     estimate = partial(_estimate, objective, network, corpus, stride, settings.batch_size)
-    if objective.is_exact:
-        return estimate(1, rng)
-    if settings.num_mc_samples != "auto":
-        return estimate(settings.num_mc_samples, rng)
-    pilot = estimate(PILOT_SAMPLES, rng.child("pilot")).bits_per_token()
-    num_draws = choose_num_draws(pilot.stderr_mc, settings.half_width, settings.max_mc_samples)
-    return replace(estimate(num_draws, rng), nfe=PILOT_SAMPLES + num_draws)
+    num_draws, nfe = plan_draws(estimate, settings, rng, is_exact=objective.is_exact)
+    return replace(estimate(num_draws, rng), nfe=nfe)
 
 
 def _estimate(

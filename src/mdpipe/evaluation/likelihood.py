@@ -9,7 +9,7 @@ Shapes: B examples of a batch, N examples of the data set, D draws, H strata, R 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -24,6 +24,8 @@ from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.control_variates import adjust_by_curve, diffusion_and_controls, neighbor_surprisal
 from mdpipe.evaluation.estimate import PILOT_SAMPLES, Estimate, choose_num_draws, ratio_estimate
 from mdpipe.evaluation.estimators import (
+    Array,
+    Draw,
     EstimatorName,
     boundary_terms,
     estimator_of,
@@ -164,28 +166,29 @@ def likelihood_bound(
     network.eval()
     objective.to(next(network.parameters()).device)
     estimator = estimator_of(objective, settings.estimator)
+    evaluation = _Evaluation(objective, network, dataset, estimator, settings.batch_size, class_labels, clusters)
+    num_draws, nfe = plan_draws(evaluation.estimate, settings, rng, is_exact=estimator == "exact")
+    return replace(evaluation.estimate(num_draws, rng, profile), nfe=nfe)
 
-    def estimate(num_draws: int, source: CounterRNG, profile: Profile | None = None) -> Likelihood:
-        return _estimate(
-            objective,
-            network,
-            dataset,
-            estimator,
-            num_draws,
-            settings.batch_size,
-            source,
-            class_labels,
-            clusters,
-            profile,
-        )
 
-    if estimator == "exact":
-        return estimate(1, rng, profile)
+def plan_draws(
+    estimate: Callable[[int, CounterRNG], Likelihood], settings: "EstimatorConfig", rng: CounterRNG, *, is_exact: bool
+) -> tuple[int, int]:
+    """Return the draws of an example, and the network calls that they take, those of a pilot included.
+
+    Args:
+        estimate: Makes the pilot, from a number of draws and a random stream of its own.
+        settings: The number of draws, or `auto` and the half-width to meet.
+        rng: Source of the estimate.
+        is_exact: True if one draw is enough.
+    """
+    if is_exact:
+        return 1, 1
     if settings.num_mc_samples != "auto":
-        return estimate(settings.num_mc_samples, rng, profile)
-    pilot = estimate(PILOT_SAMPLES, rng.child("pilot"))
-    num_draws = choose_num_draws(pilot.bits_per_token().stderr_mc, settings.half_width, settings.max_mc_samples)
-    return replace(estimate(num_draws, rng, profile), nfe=PILOT_SAMPLES + num_draws)
+        return settings.num_mc_samples, settings.num_mc_samples
+    pilot = estimate(PILOT_SAMPLES, rng.child("pilot")).bits_per_token()
+    num_draws = choose_num_draws(pilot.stderr_mc, settings.half_width, settings.max_mc_samples)
+    return num_draws, PILOT_SAMPLES + num_draws
 
 
 def zero_shot_bound(
@@ -212,94 +215,117 @@ def zero_shot_bound(
     return likelihood_bound(objective, network, corpus, settings, rng, clusters=corpus.clusters[1])
 
 
-@torch.inference_mode()
-def _estimate(
-    objective: Objective,
-    network: nn.Module,
-    dataset: Examples,
-    estimator: EstimatorName,
-    num_draws: int,
-    batch_size: int,
-    rng: CounterRNG,
-    class_labels: NDArray[np.int64] | None,
-    clusters: NDArray[np.int64] | None,
-    profile: Profile | None,
-) -> Likelihood:
-    """Return the estimate from a given number of draws."""
-    device, model = next(network.parameters()).device, cast("Denoiser", network)
-    if profile is not None:
-        model = profile.watch(model, objective)
-    strata, is_controlled = num_strata(estimator, num_draws), estimator == "exact_counts"
-    draw = exact_counts(objective, model) if is_controlled else None
-    q_ND, costs_ND, *controls_CND, excess_ND = np.zeros((7, dataset.examples, num_draws))
-    sizes = np.zeros(dataset.examples, dtype=np.int64)
-    boundaries = np.zeros(2)
-    for indices, block in dataset.evaluation_batches(BLOCK):
-        surprisal = torch.from_numpy(neighbor_surprisal(block, dataset.vocab_size)) if is_controlled else None
-        for start in range(0, len(block), batch_size):
-            rows = slice(start, start + batch_size)
-            tokens = block[rows]
-            batch = indices[rows]
-            sizes[batch] = length = tokens.shape[1]
-            labels = None if class_labels is None else torch.tensor(class_labels[batch], device=device)
-            x0 = torch.from_numpy(tokens).to(device)
-            examples_B = torch.from_numpy(batch).to(device)
-            u_DB = [rng.uniform(index, examples_B, 2 + length) for index in range(num_draws)]
-            for index, u in enumerate(u_DB):
-                u[:, 0] = (index % strata + u[:, 0]) / strata
-                q_ND[batch, index] = u[:, 0].cpu().numpy()
-            if profile is not None:
-                profile.begin_batch(x0)
-            per_token: Tensor | float = 0.0
-            if draw is None or surprisal is None:
-                elbos = []
-                for u in u_DB:
-                    elbos.append(objective.checked_elbo(model, x0, u[:, 0], u[:, 2:], labels))
-                    if profile is not None:
-                        profile.add_draw(torch.ones_like(u[:, 0]), profile.split(elbos[-1]))
-                parts = torch.stack([torch.stack([one.total, one.reconstruction, one.prior]) for one in elbos], dim=2)
-                total, *boundary = parts.double().cpu().numpy()
-                costs_ND[batch] = total
-            else:
-                draws = []
-                for u in u_DB:
-                    v, slope = map(torch.from_numpy, mask_share(u[:, 0].cpu().numpy()))
-                    u[:, 0] = v
-                    draws.append(draw(x0, u, labels))
-                    if profile is not None:
-                        profile.add_draw(slope.to(device), draws[-1].weight * draws[-1].loss)
-                terms = diffusion_and_controls(draws, surprisal[:, rows].to(device)).transpose(1, 2).cpu().numpy()
-                for array, term in zip((costs_ND, *controls_CND, excess_ND), terms, strict=True):
-                    array[batch] = term
-                ends = boundary_terms(objective, x0)
-                boundary = [part[:, None].cpu().numpy() for part in (ends.reconstruction, ends.prior)]
-                costs_ND[batch] += sum(boundary)
+@dataclass(frozen=True)
+class _Evaluation:
+    """A data set, the model that is evaluated on it, and the estimator."""
+
+    objective: Objective
+    network: nn.Module
+    dataset: Examples
+    estimator: EstimatorName
+    batch_size: int
+    class_labels: NDArray[np.int64] | None
+    clusters: NDArray[np.int64] | None
+
+    @torch.inference_mode()
+    def estimate(self, num_draws: int, rng: CounterRNG, profile: Profile | None = None) -> Likelihood:
+        """Return the estimate from a given number of draws."""
+        device, model = next(self.network.parameters()).device, cast("Denoiser", self.network)
+        if profile is not None:
+            model = profile.watch(model, self.objective)
+        strata, is_controlled = num_strata(self.estimator, num_draws), self.estimator == "exact_counts"
+        draw = exact_counts(self.objective, model) if is_controlled else None
+        q_ND, terms_ND = np.zeros((self.dataset.examples, num_draws)), np.zeros((6, self.dataset.examples, num_draws))
+        sizes, boundaries = np.zeros(self.dataset.examples, dtype=np.int64), np.zeros(2)
+        for indices, block in self.dataset.evaluation_batches(BLOCK):
+            surprisal = torch.from_numpy(neighbor_surprisal(block, self.dataset.vocab_size)) if is_controlled else None
+            for start in range(0, len(block), self.batch_size):
+                rows = slice(start, start + self.batch_size)
+                batch, x0 = indices[rows], torch.from_numpy(block[rows]).to(device)
+                sizes[batch] = length = x0.shape[1]
+                labels = None if self.class_labels is None else torch.tensor(self.class_labels[batch], device=device)
+                examples_B = torch.from_numpy(batch).to(device)
+                u_DB = [rng.uniform(index, examples_B, 2 + length) for index in range(num_draws)]
+                for index, u in enumerate(u_DB):
+                    u[:, 0] = (index % strata + u[:, 0]) / strata
+                    q_ND[batch, index] = u[:, 0].cpu().numpy()
                 if profile is not None:
-                    per_token = boundary_terms(objective, x0.reshape(-1, 1)).total.view(x0.shape)
+                    profile.begin_batch(x0)
+                if draw is None or surprisal is None:
+                    found, boundary = self._draw_bounds(model, x0, u_DB, labels, profile)
+                else:
+                    found, boundary = self._draw_counts(draw, x0, u_DB, labels, surprisal[:, rows].to(device), profile)
+                terms_ND[: len(found), batch] = found
+                boundaries += [part.mean(axis=1).sum() for part in boundary]
+                if profile is not None:
+                    per_token: Tensor | float = 0.0
+                    if is_controlled:
+                        per_token = boundary_terms(self.objective, x0.reshape(-1, 1)).total.view(x0.shape)
+                    profile.end_batch(batch, num_draws, per_token)
+        costs_ND, *controls_CND, excess_ND = terms_ND
+        costs_ND /= sizes[:, None]
+        if is_controlled:
+            costs_ND = adjust_by_curve(costs_ND, np.stack(controls_CND) / sizes[:, None], excess_ND, q_ND, strata)
+        return self._summarize(costs_ND.reshape(len(sizes), -1, strata), sizes, boundaries)
+
+    def _draw_bounds(
+        self, model: Denoiser, x0: Tensor, uniforms: list[Tensor], labels: Tensor | None, profile: Profile | None
+    ) -> tuple[Array, Array]:
+        """Return draws of the objective's bound, (1, B, D), and their reconstruction and prior, (2, B, D)."""
+        elbos = []
+        for u in uniforms:
+            elbos.append(self.objective.checked_elbo(model, x0, u[:, 0], u[:, 2:], labels))
             if profile is not None:
-                profile.end_batch(batch, num_draws, per_token)
-            boundaries += [part.mean(axis=1).sum() for part in boundary]
-    costs_ND /= sizes[:, None]
-    if is_controlled:
-        costs_ND = adjust_by_curve(costs_ND, np.stack(controls_CND) / sizes[:, None], excess_ND, q_ND, strata)
-    costs_NRH = costs_ND.reshape(len(sizes), -1, strata)
-    repeats = costs_NRH.shape[1]
-    per_example = sizes * costs_NRH.mean(axis=(1, 2))
-    variances = np.square(sizes) * costs_NRH.var(axis=1, ddof=1).mean(axis=1) / (strata * repeats) if repeats > 1 else 0
-    over_examples, num_tokens = ratio_estimate(per_example, sizes, clusters), int(sizes.sum())
-    reconstruction, prior = (boundaries / num_tokens).tolist()
-    return Likelihood(
-        value=over_examples.value,
-        stderr=over_examples.stderr,
-        stderr_mc=float(np.sqrt(np.sum(variances)) / num_tokens),
-        reconstruction=reconstruction,
-        prior=prior,
-        diffusion=over_examples.value - reconstruction - prior,
-        tokens=num_tokens,
-        examples=dataset.examples,
-        mc_estimator=estimator,
-        num_mc_samples=num_draws,
-        nfe=num_draws,
-        per_example=per_example,
-        sizes=sizes,
-    )
+                profile.add_draw(torch.ones_like(u[:, 0]), profile.split(elbos[-1]))
+        parts = torch.stack([torch.stack([one.total, one.reconstruction, one.prior]) for one in elbos], dim=2)
+        terms = parts.double().cpu().numpy()
+        return terms[:1], terms[1:]
+
+    def _draw_counts(
+        self,
+        draw: Draw,
+        x0: Tensor,
+        uniforms: list[Tensor],
+        labels: Tensor | None,
+        surprisal: Tensor,
+        profile: Profile | None,
+    ) -> tuple[Array, Array]:
+        """Return draws of exact counts with their control variates, (6, B, D), and reconstruction and prior, (2, B, 1).
+
+        The first row has the bound, the others are those of `diffusion_and_controls`.
+        """
+        draws = []
+        for u in uniforms:
+            v, slope = map(torch.from_numpy, mask_share(u[:, 0].cpu().numpy()))
+            u[:, 0] = v
+            draws.append(draw(x0, u, labels))
+            if profile is not None:
+                profile.add_draw(slope.to(x0.device), draws[-1].weight * draws[-1].loss)
+        terms = diffusion_and_controls(draws, surprisal).transpose(1, 2).cpu().numpy()
+        ends = boundary_terms(self.objective, x0)
+        boundary = torch.stack([ends.reconstruction, ends.prior])[:, :, None].cpu().numpy()
+        terms[0] += boundary.sum(axis=0)
+        return terms, boundary
+
+    def _summarize(self, costs: Array, sizes: NDArray[np.int64], boundaries: Array) -> Likelihood:
+        """Return the estimate from costs per token (N, R, H) and the sums of reconstruction and prior."""
+        _, repeats, strata = costs.shape
+        per_example = sizes * costs.mean(axis=(1, 2))
+        variances = np.square(sizes) * costs.var(axis=1, ddof=1).mean(axis=1) / (strata * repeats) if repeats > 1 else 0
+        over_examples, num_tokens = ratio_estimate(per_example, sizes, self.clusters), int(sizes.sum())
+        reconstruction, prior = (boundaries / num_tokens).tolist()
+        return Likelihood(
+            value=over_examples.value,
+            stderr=over_examples.stderr,
+            stderr_mc=float(np.sqrt(np.sum(variances)) / num_tokens),
+            reconstruction=reconstruction,
+            prior=prior,
+            diffusion=over_examples.value - reconstruction - prior,
+            tokens=num_tokens,
+            examples=len(sizes),
+            mc_estimator=self.estimator,
+            num_mc_samples=strata * repeats,
+            nfe=strata * repeats,
+            per_example=per_example,
+            sizes=sizes,
+        )

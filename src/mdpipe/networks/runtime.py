@@ -1,4 +1,4 @@
-"""Configure the process that runs networks: the same bytes in every run on one machine, and fast allocation."""
+"""Configure the process that runs networks: its device, the same bytes in every run, and fast allocation."""
 
 import ctypes
 import os
@@ -18,6 +18,11 @@ only rounds on those with AMX, which keep MKL: products are in float32 on every 
 ONEDNN_KERNELS = 256
 """oneDNN compiles a kernel for each shape of a product, and the head has another number of rows at each step. The least
 recently used one of more than these is forgotten: 1,024, the default, take 0.7 GiB."""
+
+
+def compute_device() -> torch.device:
+    """Return the GPU if torch sees one, or else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def configure_runtime(threads: int) -> None:

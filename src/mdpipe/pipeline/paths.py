@@ -19,6 +19,10 @@ HASH_DIGITS = 16
 
 ENGINE_LOCK = Path(".mdpipe/engine.lock")
 """Locked by the Snakemake that runs in this folder."""
+REQUEUE_DIR = Path(".mdpipe/requeue")
+"""A stage that asks to be run again creates a file of its name here."""
+CPU_SECONDS_DIR = Path(".mdpipe/cpu_seconds")
+"""A job writes the CPU seconds of its stage's command into a file of the stage's name here."""
 
 INFILLED_TEXTS, INFILLED_IMAGES = "infilling.json", "infilling.png"
 """Files of a run's samples: held-out texts with a filled span, or images with a filled half."""

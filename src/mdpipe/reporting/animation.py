@@ -89,7 +89,7 @@ def text_unmasking_gif(moments: Sequence[Sequence[Moment]]) -> bytes:
     The layout is computed once, from the last moment, so that nothing moves: a block is as wide as its text.
 
     Args:
-        moments: moments[moment][sample][token] is the token's text, or None if it is masked; the last moment has no
+        moments: `moments[moment][sample][token]` is the token's text, or None if it is masked; the last moment has no
             None, and an unmasked token keeps its text.
     """
     boxes = _lay_out([[token or "" for token in sample] for sample in moments[-1]])

@@ -14,7 +14,6 @@ from mdpipe.params import Params
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.data import PACKINGS, TextDataset
 from mdpipe.params.sources import CatalogSource
-from mdpipe.pipeline import paths
 from mdpipe.reporting.schemas import numbers, texts
 
 NOT_A_BOUND = "not a bound"
@@ -34,11 +33,6 @@ MEASURED = {
     **numbers("value", "stderr", "perplexity", "perplexity_stderr"),
 }
 """A measured bound in the terms of the published table."""
-
-
-def read_published() -> pl.DataFrame:
-    """Return results/published.csv."""
-    return pl.read_csv(paths.PUBLISHED, infer_schema_length=None)
 
 
 def compare_with_published(

@@ -143,7 +143,7 @@ def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | 
     error is of first order, that of the mean of v_1 / V_1 - v_2 / V_2.
 
     Args:
-        first: y - y' by the first bound, (S, N).
+        first: Differences y - y' by the first bound, (S, N).
         second: The same by the second one.
         clusters: The cluster of each example, (N,).
     """

@@ -1,1 +1,1 @@
-"""The stages of dvc.yaml, a module each, and what they share."""
+"""The stages of dvc.yaml, a module each; `claims` is a part of `report`."""

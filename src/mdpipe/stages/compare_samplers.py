@@ -25,12 +25,12 @@ from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation import quality
 from mdpipe.evaluation.estimate import Estimate, mean_estimate
-from mdpipe.networks.runtime import configure_runtime
+from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.params import Params, SampleConfig
 from mdpipe.params.suites import ReferenceModel
 from mdpipe.pipeline import paths
-from mdpipe.stages.model_io import UNITS, TrainedModel, compute_device, load_model
-from mdpipe.stages.sampling import all_masked, classes_in_turn, sample
+from mdpipe.pipeline.model_io import UNITS, TrainedModel, load_model
+from mdpipe.pipeline.sampling import all_masked, classes_in_turn, sample
 
 logger = logging.getLogger(__name__)
 

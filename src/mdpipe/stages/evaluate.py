@@ -19,7 +19,7 @@ from mdpipe.evaluation.profile import CalibrationRow, PositionRow, Profile, Shar
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.stages.model_io import TrainedModel, load_model
+from mdpipe.pipeline.model_io import TrainedModel, load_model
 
 MAX_WORD_BITS = 1000
 """Bits per word from which a perplexity per word is meaningless, as for text without spaces; 2^1024 is not a float."""

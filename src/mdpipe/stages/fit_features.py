@@ -1,11 +1,9 @@
 """Stage `fit_features`: a feature network of images, and the features of its dataset's splits."""
 
-import torch
-
 from mdpipe.data.artifacts.files import atomic_dir, read_header, write_record
 from mdpipe.data.dataset import DatasetHeader, EncodedDataset, evenly_spaced
 from mdpipe.evaluation import image_features
-from mdpipe.networks.runtime import configure_runtime
+from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 
@@ -24,7 +22,7 @@ def fit_features(params: Params, name: str) -> None:
     """
     config = params.image_quality.features[name]
     configure_runtime(threads=1)
-    directory, device = paths.encoded(config.dataset), torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    directory, device = paths.encoded(config.dataset), compute_device()
     header = read_header(directory / "dataset.json", DatasetHeader, f"run `dvc repro encode@{config.dataset}` again")
     network, about = image_features.build_features(config, EncodedDataset.open(directory, "train"), params.seed, device)
     counts: dict[str, int] = {}

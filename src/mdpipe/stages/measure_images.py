@@ -24,13 +24,13 @@ from mdpipe.data.dataset import EncodedDataset, evenly_spaced
 from mdpipe.data.pixels import to_images
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation import image_features, image_quality
-from mdpipe.networks.runtime import configure_runtime
+from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.params import Params
 from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.model_io import TrainedModel, load_model
+from mdpipe.pipeline.sampling import all_masked, classes_in_turn, sample
 from mdpipe.reporting.images import Neighbors, Pixels, neighbor_picture, save_png
-from mdpipe.stages.model_io import TrainedModel, compute_device, load_model
-from mdpipe.stages.sampling import all_masked, classes_in_turn, sample
 
 STREAM = "image quality"
 """The stream of the samples' random numbers."""

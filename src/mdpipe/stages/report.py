@@ -30,7 +30,7 @@ from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart,
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
 from mdpipe.reporting.page import PageImage, Report, SampleGallery, Sourced, model_card, report_page, settings_table
-from mdpipe.reporting.published import compare_with_published, read_published
+from mdpipe.reporting.published import compare_with_published
 from mdpipe.reporting.schemas import FILE, Schema, to_markdown, without_replicates, write_table
 from mdpipe.reporting.seeds import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
 from mdpipe.stages.claims import claims_markdown, claims_table, read_costs, readable_claims
@@ -110,8 +110,8 @@ def report(params: Params) -> None:
     shown["steps_to_bound"] = readable_steps(steps)
     shown["training"] = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train")
     if paths.PUBLISHED.exists():
-        bounds = (shown["likelihood"], shown["zero_shot"])
-        shown["published"] = compare_with_published(*bounds, read_published(), params)
+        published = pl.read_csv(paths.PUBLISHED, infer_schema_length=None)
+        shown["published"] = compare_with_published(shown["likelihood"], shown["zero_shot"], published, params)
     shown["costs"] = pl.DataFrame(costs.get("results", []), schema=schemas.COSTS)
     shown = {name: table.with_columns(FILES[name].alias(FILE)) for name, table in shown.items()}
     shown["claims"] = readable_claims(claims)

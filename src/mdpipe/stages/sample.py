@@ -19,11 +19,10 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
-from mdpipe.pipeline import paths
+from mdpipe.pipeline import paths, sampling
+from mdpipe.pipeline.model_io import TrainedModel, load_model
 from mdpipe.reporting.animation import hatch_masked, image_unmasking_gif, text_unmasking_gif
 from mdpipe.reporting.images import COLUMNS, SHOWN_EDGE, compose, contact_sheet, save_png, sheet_columns
-from mdpipe.stages import sampling
-from mdpipe.stages.model_io import TrainedModel, load_model
 
 ANIMATED_IMAGES = 32
 ANIMATED_TEXTS = 4

@@ -13,20 +13,20 @@ from torch import distributed
 from mdpipe.data.artifacts.files import check_disk_space, write_csv, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.training_batches import training_batch, training_labels
-from mdpipe.diffusion.objectives.base import build_objective
+from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.networks.base import build_network, count_parameters
-from mdpipe.networks.runtime import configure_runtime
-from mdpipe.params import Params
+from mdpipe.networks.base import Network, build_network, count_parameters
+from mdpipe.networks.runtime import compute_device, configure_runtime
+from mdpipe.params import Params, Run, TrainConfig
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.fingerprint import training_fingerprint
+from mdpipe.pipeline.model_io import UNITS, num_classes, save_model
 from mdpipe.pipeline.provenance import require_unchanged_inputs
-from mdpipe.stages.model_io import UNITS, compute_device, num_classes, save_model
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
 from mdpipe.training.distributed import WORLD_SIZE, InterruptedTrainingError, World, init_distributed, launch
 from mdpipe.training.interface import check_interface
 from mdpipe.training.loggers import LoggedRun, log_to_console, open_loggers
-from mdpipe.training.loop import Batch, TrainResult, drop_labels
+from mdpipe.training.loop import Batch, Batches, TrainResult, drop_labels
 from mdpipe.training.loop import train as train_network
 from mdpipe.training.validation import Validator
 
@@ -91,36 +91,10 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     num_parameters = count_parameters(network) + count_parameters(objective)
     run_hash = training_fingerprint(params, run, dataset)
     checkpoint_dir = paths.checkpoint_dir(run, run_hash)
-    rng = CounterRNG(seed, "train")
     if world.is_main_process:
-        # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
-        steps = saved_steps(checkpoint_dir)
-        new = settings.train.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
-        check_disk_space(
-            checkpoint_dir, num_parameters * FLOAT32_BYTES * (4 * new + 2), f"training {run} with {new} states to write"
-        )
-
-    def batches(step: int, rows: range) -> Batch:
-        selection = (dataset, seed, step, settings.train.batch_size, rows)
-        tokens = torch.from_numpy(training_batch(*selection))
-        if settings.class_cond is None:
-            return Batch(tokens)
-        labels = torch.from_numpy(training_labels(*selection))
-        return Batch(tokens, drop_labels(labels, settings.class_cond.label_dropout, dataset.classes, rng, step, rows))
-
-    validator = None
-    if validation := settings.train.validation:
-        held_out = EncodedDataset.open(paths.encoded(settings.dataset), "validation")
-        tokens, labels = held_out.spaced_examples(validation.num_examples)
-        validator = Validator(
-            network,
-            objective,
-            torch.from_numpy(tokens),
-            None if labels is None or settings.class_cond is None else torch.from_numpy(labels),
-            validation,
-            settings.train.steps,
-            CounterRNG(params.seed, "validation"),  # Validations of all runs have the same draws, as evaluations do.
-        )
+        _check_disk_space(checkpoint_dir, run, settings.train, num_parameters)
+    rng = CounterRNG(seed, "train")
+    batches, validator = _build_batches(settings, dataset, seed, rng), _build_validator(params, run, network, objective)
     logged_run = LoggedRun(run, run_hash, settings.model_dump(mode="json"), paths.events(run))
     with open_loggers(logged_run) if world.is_main_process else nullcontext(log_to_console) as log_metrics:
         result = train_network(
@@ -137,20 +111,73 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
             log_metrics=log_metrics,
             world=world,
         )
-    if not world.is_main_process:
-        return
-    save_model(run, settings, network, result.weights, result.objective_weights, dataset)
-    _write_curve(paths.plot("curves", run), result)
+    if world.is_main_process:
+        save_model(run, settings, network, result.weights, result.objective_weights, dataset)
+        _write_curve(paths.plot("curves", run), result)
+        _write_record(run, settings.train, dataset, result, num_parameters)
+        _finish(run, checkpoint_dir)
+
+
+def _check_disk_space(checkpoint_dir: Path, run: str, settings: TrainConfig, num_parameters: int) -> None:
+    """Check that the run's checkpoints and its model have room."""
+    # A checkpoint has weights, their EMA and two moments; the model itself has a second copy in DVC's cache.
+    steps = saved_steps(checkpoint_dir)
+    new = settings.most_checkpoints(max(steps, default=0), len(steps)) - len(steps)
+    check_disk_space(
+        checkpoint_dir, num_parameters * FLOAT32_BYTES * (4 * new + 2), f"training {run} with {new} states to write"
+    )
+
+
+def _build_batches(settings: Run, dataset: EncodedDataset, seed: int, rng: CounterRNG) -> Batches:
+    """Return the function that reads rows of a batch, with class labels if the run is conditioned on them."""
+
+    def batches(step: int, rows: range) -> Batch:
+        selection = (dataset, seed, step, settings.train.batch_size, rows)
+        tokens = torch.from_numpy(training_batch(*selection))
+        if settings.class_cond is None:
+            return Batch(tokens)
+        labels = torch.from_numpy(training_labels(*selection))
+        return Batch(tokens, drop_labels(labels, settings.class_cond.label_dropout, dataset.classes, rng, step, rows))
+
+    return batches
+
+
+def _build_validator(params: Params, run: str, network: Network, objective: Objective) -> Validator | None:
+    """Return what evaluates the run along the way, on examples of the validation split; None if nothing does."""
+    settings = params.runs[run]
+    if (validation := settings.train.validation) is None:
+        return None
+    held_out = EncodedDataset.open(paths.encoded(settings.dataset), "validation")
+    tokens, labels = held_out.spaced_examples(validation.num_examples)
+    return Validator(
+        network,
+        objective,
+        torch.from_numpy(tokens),
+        None if labels is None or settings.class_cond is None else torch.from_numpy(labels),
+        validation,
+        settings.train.steps,
+        CounterRNG(params.seed, "validation"),  # Validations of all runs have the same draws, as evaluations do.
+    )
+
+
+def _write_record(
+    run: str, settings: TrainConfig, dataset: EncodedDataset, result: TrainResult, num_parameters: int
+) -> None:
+    """Write the metrics and the record of the run."""
     record = {
         "run": run,
-        "steps": settings.train.steps,
-        "tokens": settings.train.steps * settings.train.batch_size * dataset.seq_len,
+        "steps": settings.steps,
+        "tokens": settings.steps * settings.batch_size * dataset.seq_len,
         "num_parameters": num_parameters,
         "final_loss": fmean(row.loss for row in result.history[-FINAL_ROWS:]),
         "final_loss_rows": min(FINAL_ROWS, len(result.history)),
         "unit": UNITS[dataset.tokenizer],
     }
     write_record(record, paths.record("train", run), paths.metrics("train", run))
+
+
+def _finish(run: str, checkpoint_dir: Path) -> None:
+    """Discard the checkpoints of earlier trainings of the run, and mark this one's as finished."""
     # If an input has changed meanwhile, DVC does not cache the model, so its checkpoint is kept as if unfinished.
     require_unchanged_inputs()
     # This checkpoint stays until the next run ends, in case DVC is killed before it records the outputs.

@@ -18,8 +18,8 @@ from mdpipe.evaluation.references import reference_rates
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.model_io import UNIGRAM, load_model
 from mdpipe.stages.evaluate import bound_record, write_evaluation
-from mdpipe.stages.model_io import UNIGRAM, load_model
 
 WHOLE = "all"
 """The split of a bound or reference of the whole source."""

@@ -116,15 +116,11 @@ def train(
     network.train()
     with lock_checkpoint_dir(checkpoint_dir) if world.is_main_process else nullcontext(), handle_signals() as signals:
         world.barrier()
-        flops = training_flops(network, length)
+        flops = training_flops(network, length) / length
         trainer = Trainer(network, objective, settings, hardware, rng, world, validator)
         state = trainer.state
-        if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), world):
-            state.restore(checkpoint)
-            if world.is_main_process:
-                logger.info("resuming from the checkpoint of step %d of %d", state.step, settings.steps)
-        is_bfloat16 = hardware.precision == "bfloat16"
-        if world.is_main_process and is_bfloat16 and (problem := find_bfloat16_problem(state.device)):
+        trainer.resume(checkpoint_dir, run_hash)
+        if world.is_main_process and trainer.is_bfloat16 and (problem := find_bfloat16_problem(state.device)):
             logger.warning(problem)
         processor = MetricsProcessor(state, settings.steps, flops, hardware.precision)
         while state.step < settings.steps:
@@ -132,10 +128,7 @@ def train(
             is_last = state.step == settings.steps
             # Metrics may read sharded tensors, so all processes must agree on when they are due.
             is_due, status = world.all_reduce_max(int(processor.is_due()), signals.status)
-            validation = None
-            if validator is not None and validator.is_due(state.step):
-                state.history.require_finite(state.step)
-                validation = validator.validate(state.step, *state.ema_state_dicts())
+            validation = trainer.validate_if_due()
             if is_due or is_last or validation:
                 state.history.require_finite(state.step)
                 metrics = processor.compute(learning_rate_at(state.step - 1, settings), validation)
@@ -153,7 +146,7 @@ def train(
 
 
 class Trainer:
-    """A training run: its state, and how it takes a step.
+    """A training run: its state, and how it resumes, takes a step and is validated.
 
     Attributes:
         state: The state that the next step depends on.
@@ -180,6 +173,14 @@ class Trainer:
         self.is_bfloat16 = hardware.precision == "bfloat16"
         self.micro_batches = world.local_rows(settings.batch_size, hardware.gradient_accumulation_steps)
         self.time_rng, self.mask_rng, self.dropout_rng = rng.child("times"), rng, rng.child("dropout")
+
+    def resume(self, checkpoint_dir: Path, run_hash: str) -> None:
+        """Restore the state from the newest checkpoint, if there is one."""
+        state = self.state
+        if checkpoint := load_checkpoint(checkpoint_dir, run_hash, state.sharding_template(), self.world):
+            state.restore(checkpoint)
+            if self.world.is_main_process:
+                logger.info("resuming from the checkpoint of step %d of %d", state.step, self.settings.steps)
 
     def train_step(self, batches: Batches) -> int:
         """Take the next step and return the number of tokens in the batch of all processes.
@@ -221,6 +222,14 @@ class Trainer:
         state.history.record(state.step, self.world.all_reduce_mean(torch.stack(losses).sum()), grad_norm, norms_P)
         state.step += 1
         return tokens
+
+    def validate_if_due(self) -> Validation | None:
+        """Evaluate the averaged weights after the steps at which the run is validated; return None after the others."""
+        state = self.state
+        if state.validator is None or not state.validator.is_due(state.step):
+            return None
+        state.history.require_finite(state.step)
+        return state.validator.validate(state.step, *state.ema_state_dicts())
 
 
 class LossModule(nn.Module):

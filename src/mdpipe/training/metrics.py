@@ -172,7 +172,7 @@ class MetricsProcessor:
     Args:
         state: The run's state.
         steps: The run's number of steps.
-        flops: FLOPs per token, from `training_flops`.
+        flops: FLOPs per token, of forward and backward pass.
         precision: Precision of the network's matmuls.
     """
 

@@ -142,12 +142,12 @@ ONCE_PER_EXAMPLE = ("conditioning", "modulation")
 """Parts of the names of linear layers that are applied to the conditioning vector; all others run at every position."""
 
 
-def training_flops(network: Network, length: int) -> float:
-    """Return the operations per token of a forward and a backward pass, with the head at every position.
+def training_flops(network: Network, length: int) -> int:
+    """Return the operations of a forward and a backward pass of one example, with the head at every position.
 
     A head that runs at masked positions only is thus credited with what it saves.
     """
-    return (1 + BACKWARD) * forward_flops(network, length) / length
+    return (1 + BACKWARD) * forward_flops(network, length)
 
 
 def forward_flops(network: Network, length: int) -> int:

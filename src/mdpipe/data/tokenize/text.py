@@ -27,7 +27,8 @@ from mdpipe.data.tokenize.manifest import (
     write_manifest,
 )
 from mdpipe.data.tokenize.token_stream import TokenStream, count_words, decode_between
-from mdpipe.data.tokenizers import Tokenizer, load_tokenizer
+from mdpipe.data.tokenizers import load_tokenizer
+from mdpipe.data.tokenizers.base import Tokenizer
 from mdpipe.params.data import PACKINGS, Packing, TextDataset
 from mdpipe.progress import Progress
 

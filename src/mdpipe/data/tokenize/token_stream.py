@@ -17,7 +17,7 @@ from mdpipe.data.artifacts.arrays import ArrayFile, ConcatArray
 from mdpipe.data.dataset import token_dtype
 from mdpipe.data.raw import Document
 from mdpipe.data.splits import cut_before_words
-from mdpipe.data.tokenizers import Tokenizer
+from mdpipe.data.tokenizers.base import Tokenizer
 from mdpipe.params.data import Packing
 
 MAX_ENCODED_CHARS = 2**20

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tokenizers import decoders, models, pre_tokenizers
 
 from mdpipe.data.artifacts.files import read_json, write_json
-from mdpipe.data.tokenizers import Span, Tokenizer
+from mdpipe.data.tokenizers.base import Span, Tokenizer
 
 if TYPE_CHECKING:
     from mdpipe.params.data import GPT2Tokenizer, HFTokenizerFile

@@ -8,9 +8,9 @@ from pathlib import Path
 from mdpipe.benchmarks.runner import describe_machine, to_json
 from mdpipe.commands.plan import TERA, Plan
 from mdpipe.data.artifacts.files import atomic_write
+from mdpipe.networks.runtime import compute_device
 from mdpipe.params import Params
-from mdpipe.processes import CPU_SECONDS_DIR
-from mdpipe.stages.model_io import compute_device
+from mdpipe.pipeline import paths
 
 MEASURED = {"seconds": "s", "cpu_seconds": "cpu_time", "peak_mib": "max_rss"}
 """Snakemake's name of each measurement. Of the CPU seconds it misses a part; those of the job are complete."""
@@ -29,7 +29,7 @@ def record_stages(params: Params, threads: int, folder: Path, out: Path) -> None
         with path.open(newline="", encoding="utf-8") as file:
             measured = list(csv.DictReader(file, delimiter="\t"))[-1]
         times.append(path.stat().st_mtime)
-        if (job := CPU_SECONDS_DIR / row.stage).exists():
+        if (job := paths.CPU_SECONDS_DIR / row.stage).exists():
             measured["cpu_time"] = job.read_text(encoding="utf-8")
         results.append(
             {

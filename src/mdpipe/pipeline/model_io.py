@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -34,6 +33,7 @@ from mdpipe.networks.base import (
     read_config,
     save_pretrained,
 )
+from mdpipe.networks.runtime import compute_device
 from mdpipe.params import Run
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.pipeline import paths
@@ -123,11 +123,6 @@ class TrainedModel:
     def unit(self) -> str:
         """Return the unit of bits per token."""
         return UNITS[self.tokenizer]
-
-
-def compute_device() -> torch.device:
-    """Return the GPU if torch sees one, or else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def num_classes(settings: Run, dataset: EncodedDataset) -> int:

@@ -13,7 +13,7 @@ from mdpipe.diffusion.denoiser import ClassifierFreeGuidance, Denoiser, TokenSam
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.samplers.base import OnStep, build_sampler, sample_sliding_window
 from mdpipe.params import SampleConfig
-from mdpipe.stages.model_io import TrainedModel
+from mdpipe.pipeline.model_io import TrainedModel
 
 OVERLAP = 2
 """The fraction 1 / OVERLAP of a window is carried over to the next if samples are longer than a window."""
