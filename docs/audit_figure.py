@@ -23,7 +23,7 @@ from mdpipe.evaluation.enumerated import Source, exact_mean, zipf
 from mdpipe.params.diffusion import LinearConfig, MD4Config
 from mdpipe.reporting.charts import HEIGHT, SERIES, Chart, Panel
 
-FILE = Path(__file__).parent / "pictures/audit.svg"
+FILE = Path(__file__).parent / "images/audit.svg"
 DIGITS = 9
 """Decimals of what is drawn: processors differ in the last bits of a sum, and the figure should not."""
 STEPS = (2, 4, 8, 16, 32, 64)

@@ -60,7 +60,7 @@ def test_check_needs_no_optional_section(capsys):
     assert "train@chars_md4" in printed and "zero_shot" not in printed and "compare_samplers@" not in printed
 
 
-def test_resolve_writes_what_check_prints_and_leaves_an_equal_file(capsys):
+def test_resolve_writes_what_check_prints_if_it_differs(capsys):
     assert exit_code("check", "--resolved") == 0
     file, printed = Path("params.resolved.yaml"), capsys.readouterr().out
     for content in ("", "seed: 3\n"):

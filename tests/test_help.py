@@ -15,7 +15,7 @@ COMMANDS = {(name,): command for name, command in GROUP.commands.items()}
 COMMANDS |= {("bench", name): command for name, command in COMMANDS["bench",].commands.items()} | {(): GROUP}
 
 
-def shown(*command: str) -> str:
+def help_text(*command: str) -> str:
     """The help on a wide screen, in one line and without the boxes around it."""
     result = CliRunner().invoke(app, [*command, "--help"], env={"TERMINAL_WIDTH": "2000", "COLUMNS": "2000"})
     assert result.exit_code == 0
@@ -29,7 +29,7 @@ def said(text: str) -> str:
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_help_loses_no_word_of_what_was_written(command: tuple[str, ...]) -> None:
-    help_of, text = COMMANDS[command], shown(*command)
+    help_of, text = COMMANDS[command], help_text(*command)
     assert said(help_of.help) in text
     for parameter in help_of.params:
         assert said(getattr(parameter, "help", None) or "") in text
@@ -45,7 +45,7 @@ def test_every_command_has_help() -> None:
 
 @pytest.mark.parametrize("command", ["generate", "infill"])
 def test_help_names_every_sampler_setting_and_file_type(command: str) -> None:
-    text = shown(command)
+    text = help_text(command)
     settings = {key for config in SamplerConfig.kinds.values() for key in config.model_fields} - {"kind", "time_grid"}
     assert settings > {"decode", "eta"}
     for word in [

@@ -42,7 +42,7 @@ def test_an_address_loses_user_password_and_query(url, shown):
     assert without_secrets(url) == shown
 
 
-def test_the_reason_of_a_library_has_no_memory_address_and_no_query():
+def test_library_reasons_have_no_memory_address_or_query():
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(requests.ConnectionError) as refused:
@@ -79,7 +79,7 @@ def test_the_command_line_prints_no_escape_codes_and_no_password(error):
     assert ended.value.code == "mdpipe: \\x1b[2Ja.png of http://h/a is bad\nsecond line"
 
 
-def test_lack_of_memory_is_one_sentence_and_no_other_error_of_torch():
+def test_only_lack_of_memory_becomes_one_sentence():
     with pytest.raises(SystemExit, match="mdpipe: not enough memory for this"), report_errors():
         torch.empty(2**62, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="shape"), report_errors():

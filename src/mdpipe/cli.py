@@ -152,7 +152,7 @@ def check(
 @app.command()
 def plan(
     file: Annotated[Path, typer.Argument(help="The params file.")] = Path("params.yaml"),
-    mfu: Annotated[float, typer.Option(help="Share of the peak that training reaches.")] = 0.4,
+    mfu: Annotated[float, typer.Option(help="Fraction of the peak that training reaches.")] = 0.4,
     peak: Annotated[float, typer.Option(help="TFLOP/s of a GPU; by default an H100's, dense in bfloat16.")] = 989.0,
 ) -> None:
     """Count what every stage will fetch, keep, read and compute, before anything runs."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mdpipe.params import Params
-from mdpipe.params.kinds import Config
+from mdpipe.params.registry import Config
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -112,18 +112,18 @@ def with_full_keys(message: str, params: Params, names: Mapping[str, str]) -> st
     own = next((section for section in owners if section in names), None)
     keys = _keys(Config)
 
-    def dotted(found: re.Match[str]) -> str:
+    def expand_dotted(found: re.Match[str]) -> str:
         section = SECTION_OF[found[1]]
         return f"{section}.{owners[section]}.{found[0]}" if section in owners and found[2] in keys else found[0]
 
-    def quoted(found: re.Match[str]) -> str:
+    def expand_quoted(found: re.Match[str]) -> str:
         owner, its, key, file = found.groups(default="")
         section = f"{owner}s" if owner else own if its or file else None
         if section not in owners or not (owner or key in type(getattr(params, section)[owners[section]]).model_fields):
             return found[0]
         return f"`{section}.{owners[section]}.{key}`{file}"
 
-    full = QUOTED.sub(quoted, DOTTED.sub(dotted, message))
+    full = QUOTED.sub(expand_quoted, DOTTED.sub(expand_dotted, message))
     if own is not None and not any(f"{section}.{name}" in full for section, name in owners.items()):
         full = full.replace("params.yaml", f"params.yaml (under {own}.{owners[own]})", 1)
     return full

@@ -33,11 +33,11 @@ HINTS = {
     ".docx": "save it as plain text (UTF-8)",
 }
 """Hints for files that no kind reads."""
-READABLE = {
+SUFFIXES_OF = {
     kind: tuple(suffix for suffix in KIND_OF if KIND_OF[suffix] == kind)
     for kind in ("csv", "image_tar", "jsonl", "parquet")
 }
-READABLE |= {"parquet_images": READABLE["parquet"], "text": READABLE["csv"] + READABLE["jsonl"]}
+SUFFIXES_OF |= {"parquet_images": SUFFIXES_OF["parquet"], "text": SUFFIXES_OF["csv"] + SUFFIXES_OF["jsonl"]}
 """The endings above that a kind reads; a kind that is not listed checks its files itself."""
 
 
@@ -59,7 +59,7 @@ def plain_text_notes(names: Iterable[str]) -> list[str]:
 
 def refusal(kind: str, suffix: str) -> str | None:
     """Return why a kind does not read files of this ending and what to do; None if it may read them."""
-    if kind not in READABLE or suffix in READABLE[kind]:
+    if kind not in SUFFIXES_OF or suffix in SUFFIXES_OF[kind]:
         return None
     if suffix in HINTS:
         return f"`kind: {kind}` does not read {suffix} files: {HINTS[suffix]}"

@@ -35,7 +35,7 @@ def bench_sample(*arguments: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def bench_output(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run of the command on both samplers: the files' stem, and what was printed."""
     stem = tmp_path_factory.mktemp("bench") / "sampling"
     result = bench_sample("--json", "--out", str(stem))
@@ -43,8 +43,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return stem, result.output
 
 
-def test_json_has_the_promised_keys(written):
-    _, printed = written
+def test_json_has_the_promised_keys(bench_output):
+    _, printed = bench_output
     document = json.loads(printed)
     assert {"processor", "cores", "device", "threads", "torch", "python", "commit"} <= set(document["machine"])
     assert [result["sampler"] for result in document["results"]] == ["ancestral", "ancestral_stepwise"]
@@ -52,14 +52,14 @@ def test_json_has_the_promised_keys(written):
         assert set(result) >= KEYS
 
 
-def test_speeds_are_relative_to_stepwise_sampling_at_the_same_batch(written):
-    exact, plain = json.loads(written[1])["results"]
+def test_speeds_are_relative_to_stepwise_at_the_same_batch(bench_output):
+    exact, plain = json.loads(bench_output[1])["results"]
     assert plain["times_stepwise"] == 1
     assert exact["times_stepwise"] == exact["tokens_per_second"] / plain["tokens_per_second"]
 
 
-def test_the_files_hold_what_is_printed_and_a_table_of_it(written):
-    stem, printed = written
+def test_the_files_hold_what_is_printed_and_a_table_of_it(bench_output):
+    stem, printed = bench_output
     assert stem.with_suffix(".json").read_text() == printed
     rows = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
     headings, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]

@@ -32,7 +32,7 @@ def results() -> list[dict[str, Any]]:
 def test_ratios_are_those_of_the_variances() -> None:
     """Independent draws have the variance 1.6 / D, so that 0.01 takes 160 of them, and a quarter of it 640."""
     assert [one["times_less"] for one in results()] == pytest.approx([20, 1, 0.5] * 2)
-    assert [one["equal_draws"] for one in results()] == pytest.approx([160, 8, 4, 640, 32, 16])
+    assert [one["equal_samples"] for one in results()] == pytest.approx([160, 8, 4, 640, 32, 16])
 
 
 def test_table_and_figure_have_every_estimator() -> None:

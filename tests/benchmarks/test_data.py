@@ -42,7 +42,7 @@ KEYS = {setting.name for setting in fields(DataSettings)} | {
     "again_seconds",
     "sha256_after_kill",
     "training_tokens_per_second",
-    "pictures_per_second",
+    "images_per_second",
     "same_bytes",
 }
 
@@ -52,7 +52,7 @@ def bench_data(*arguments: str) -> Result:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def bench_output(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Run the command with one worker, killed once; return the files' stem and the output."""
     stem = tmp_path_factory.mktemp("bench") / "data"
     done = bench_data("--size", "2", "--kill", "--json", "--out", str(stem))
@@ -61,14 +61,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module")
-def results(written) -> list[dict]:
+def results(bench_output) -> list[dict]:
     """Return the results with one worker, killed once, and with two."""
     with_two = bench_data("--size", "2", "--workers", "2", "--json")
-    return [*json.loads(written[1])["results"], *json.loads(with_two.stdout)["results"]]
+    return [*json.loads(bench_output[1])["results"], *json.loads(with_two.stdout)["results"]]
 
 
-def test_json_has_the_promised_keys(written, results):
-    assert {"processor", "cores", "torch", "python", "commit"} <= set(json.loads(written[1])["machine"])
+def test_json_has_the_promised_keys(bench_output, results):
+    assert {"processor", "cores", "torch", "python", "commit"} <= set(json.loads(bench_output[1])["machine"])
     assert [result["workers"] for result in results] == [1, 2]
     for result in results:
         assert set(result) >= KEYS
@@ -100,8 +100,8 @@ def test_encoding_that_was_killed_writes_the_same_bytes(results):
     assert whole["sha256_after_kill"] is None
 
 
-def test_the_files_hold_what_is_printed_and_a_table_of_it(written):
-    stem, printed = written
+def test_the_files_hold_what_is_printed_and_a_table_of_it(bench_output):
+    stem, printed = bench_output
     assert stem.with_suffix(".json").read_text() == printed
     rows = [line for line in stem.with_suffix(".md").read_text().splitlines() if line.startswith("|")]
     headings, _, *rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]

@@ -66,7 +66,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     return {path.stem: json.loads(path.read_text()) for path in out.glob("*.json")}
 
 
-def test_every_part_of_a_rehearsal_finishes_and_says_where_it_ran(rehearsal):
+def test_every_part_of_a_rehearsal_says_where_it_ran(rehearsal):
     assert list(rehearsal) and rehearsal.keys() == {part.name for part in PARTS}
     for document in rehearsal.values():
         assert document["status"] == "finished" and document["tiny"]
@@ -144,7 +144,7 @@ def test_a_rehearsal_doubles_a_batch_more_than_once(rehearsal):
 
 
 @pytest.mark.parametrize("sizes", [{"networks": NETWORKS, "chunk_bytes": CHUNK_BYTES}, TINY["speed"]])
-def test_chunks_of_the_head_are_smaller_and_larger_than_its_logits(sizes):
+def test_head_chunks_are_smaller_and_larger_than_its_logits(sizes):
     shape = sizes["networks"][CHUNKED]
     logits = shape.batch * shape.length * shape.vocab_size * 4
     assert 10 * min(sizes["chunk_bytes"]) < logits <= max(sizes["chunk_bytes"])
@@ -292,7 +292,7 @@ def test_a_size_of_chunks_holds_for_its_measurement_only(monkeypatch):
 
 
 def test_an_error_in_one_small_parameter_does_not_pass():
-    """Its share in the whole gradient is far below the tolerance."""
+    """Its part of the whole gradient is far below the tolerance."""
     reference = [1.0], {"large": torch.full((10,), 100.0), "small": torch.full((2,), 1.0)}
     compare = partial(compare_traces, reference=reference, tolerance=TOLERANCES["float32"])
     same = compare(reference)

@@ -18,7 +18,7 @@ def test_a_checkout_without_installation_and_git_is_described(monkeypatch):
     assert described["numpy"] and described["device"] == "cpu"
 
 
-def test_a_commit_is_marked_if_the_code_has_changed_and_not_for_tables(tmp_path):
+def test_a_commit_is_marked_if_code_has_changed_not_tables(tmp_path):
     package = tmp_path / "src/mdpipe"
     shutil.copytree(Path(mdpipe.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "results.csv").write_text("1\n")

@@ -28,7 +28,7 @@ RESULTS = [
 ]
 
 
-def test_ratios_are_relative_to_stepwise_sampling_at_the_same_batch():
+def test_ratios_are_to_stepwise_sampling_at_the_same_batch():
     assert [row["times_stepwise"] for row in compare(RESULTS)] == [4.0, 1.0, 2.5, None, 1.0]
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.tokenizers import SentencePiece
-from tests.data.building import encode_images, encode_text, make_tokenizer
+from tests.data.builders import encode_images, encode_text, make_tokenizer
 from tests.data.shards import write_raw
 
 WORDS = ["the ", "model ", "reads\n", "Each token, ", "of 12 texts. ", "    ", "naïve ", "(mask) ", "once "]
@@ -55,11 +55,11 @@ def text_dataset(tmp_path: Path, raw_text: Callable[[Sequence[str]], Path], text
 
 @pytest.fixture
 def image_dataset(tmp_path: Path) -> Path:
-    """Thirty pictures of 4 x 4 x 1 with 17 levels, each filled with its own number but for one pixel."""
+    """Thirty images of 4 x 4 x 1 with 17 levels, each filled with its own number but for one pixel."""
     images = np.minimum(np.arange(30)[:, None, None, None] // 2, 16).astype(np.uint8) * np.ones((1, 4, 4, 1), np.uint8)
     images[:, 0, 0, 0] = np.arange(30) % 2
-    pictures = ImageBatch(images, np.arange(30, dtype=np.int32), maximum=16)
-    write_raw(tmp_path / "raw" / "numbers", "digits", pictures)
+    image_batch = ImageBatch(images, np.arange(30, dtype=np.int32), maximum=16)
+    write_raw(tmp_path / "raw" / "numbers", "digits", image_batch)
     directory = tmp_path / "encoded" / "numbers"
     encode_images(tmp_path / "raw" / "numbers", 17, 4, 4, directory, seed=0, validation=0.1, test=0.1)
     return directory

@@ -15,7 +15,7 @@ from mdpipe.data.raw import Document, ImageBatch, raw_shards
 from mdpipe.data.sources.writer import SourceShard, write_shards
 from mdpipe.data.splits import SPLITS, SplitPlan
 from mdpipe.params.data import SplitSpec
-from tests.data.building import plan_splits
+from tests.data.builders import plan_splits
 
 
 def text_shard(documents: Sequence[Document], split: str | None = None) -> SourceShard:
@@ -38,7 +38,7 @@ def _images(images: ImageBatch, counts: Counter[str]) -> Iterator[ImageBatch]:
     yield images
 
 
-def named(texts: Sequence[str]) -> list[Document]:
+def make_documents(texts: Sequence[str]) -> list[Document]:
     """Texts as documents in this order."""
     return [Document(f"{index:06d}", text) for index, text in enumerate(texts)]
 
@@ -53,25 +53,25 @@ def in_parts(text: str, cuts: Sequence[int], name: str = "text") -> list[Documen
 def write_texts(directory: Path, documents: Sequence[Document], shards: int = 1, split: str | None = None) -> Path:
     """A raw folder of these documents in at most this many shards of neighbors."""
     ends = [len(documents) * number // shards for number in range(shards + 1)]
-    parts = [text_shard(documents[first:end], split) for first, end in pairwise(ends)]
-    return write_all(directory, parts)
+    source_shards = [text_shard(documents[first:end], split) for first, end in pairwise(ends)]
+    return write_all(directory, source_shards)
 
 
-def write_pictures(directory: Path, pictures: ImageBatch, shards: int = 1) -> Path:
+def write_image_shards(directory: Path, image_batch: ImageBatch, shards: int = 1) -> Path:
     """A raw folder of these images in this many shards of neighbors."""
-    parts = []
-    for rows in np.array_split(np.arange(len(pictures.images)), shards):
-        groups = None if pictures.groups is None else pictures.groups[rows]
-        labels = None if pictures.labels is None else pictures.labels[rows]
-        some = ImageBatch(pictures.images[rows], groups, pictures.maximum, labels, pictures.class_names)
-        parts.append(image_shard(some))
-    return write_all(directory, parts)
+    source_shards = []
+    for rows in np.array_split(np.arange(len(image_batch.images)), shards):
+        groups = None if image_batch.groups is None else image_batch.groups[rows]
+        labels = None if image_batch.labels is None else image_batch.labels[rows]
+        some = ImageBatch(image_batch.images[rows], groups, image_batch.maximum, labels, image_batch.class_names)
+        source_shards.append(image_shard(some))
+    return write_all(directory, source_shards)
 
 
 def write_raw(directory: Path, kind: str, content: Iterable[Document] | ImageBatch) -> None:
     """Store documents or images as one shard."""
-    with TemporaryDirectory() as scratch:
-        write_shards(directory, kind, [SourceShard(None, 0, partial(_in_memory, content))], Path(scratch))
+    with TemporaryDirectory() as work_dir:
+        write_shards(directory, kind, [SourceShard(None, 0, partial(_in_memory, content))], Path(work_dir))
 
 
 def _in_memory(
@@ -86,10 +86,10 @@ def read_documents(directory: Path) -> Iterator[Document]:
         yield from shard.documents()
 
 
-def write_all(directory: Path, parts: Sequence[SourceShard]) -> Path:
-    """A raw folder of these parts, one shard each."""
-    with TemporaryDirectory() as scratch:
-        write_shards(directory, "parts", parts, Path(scratch))
+def write_all(directory: Path, source_shards: Sequence[SourceShard]) -> Path:
+    """A raw folder of these shards."""
+    with TemporaryDirectory() as work_dir:
+        write_shards(directory, "parts", source_shards, Path(work_dir))
     return directory
 
 

@@ -38,7 +38,7 @@ def test_shown_levels_run_evenly_from_black_to_white(levels):
 
 
 def test_levels_survive_showing_and_quantizing():
-    """A picture of ours, read again, has the levels it was made of, whatever their number."""
+    """An image of ours, read again, has the levels it was made of, whatever their number."""
     for levels in range(2, 257):
         ids = np.arange(levels)
         assert np.array_equal(quantize(dequantize(ids, levels), 255, levels), ids), levels

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import ClassifierFreeGuidance
 from mdpipe.diffusion.schedules.base import Linear
-from tests.diffusion.samplers.denoisers import RNG, masks, sampler_of
+from tests.diffusion.samplers.denoisers import RNG, all_masks, sampler_of
 
 V, CLASSES = 4, 3
 
@@ -32,7 +32,7 @@ CLASS_LABELS = torch.tensor([0, 1, 2, 0, 1])
 
 
 def logits(denoiser, class_labels: Tensor) -> Tensor:
-    tokens = masks(len(class_labels), 2, V)
+    tokens = all_masks(len(class_labels), 2, V)
     return denoiser.head(denoiser(tokens, torch.ones(len(tokens), dtype=torch.float64), class_labels))
 
 
@@ -65,9 +65,9 @@ def test_the_network_runs_once_a_call():
     assert denoiser.calls == 1
 
 
-def test_at_scale_0_the_samples_are_those_of_the_conditional_model():
+def test_at_scale_0_samples_are_of_the_conditional_model():
     sampler = sampler_of("ancestral", steps=4)
-    start, examples, classes = masks(200, 3, V), torch.arange(200), torch.arange(200) % CLASSES
+    start, examples, classes = all_masks(200, 3, V), torch.arange(200), torch.arange(200) % CLASSES
     plain, guided = (
         sampler(denoiser, Linear(), V, start, RNG, examples, class_labels=classes)
         for denoiser in (Classes(), ClassifierFreeGuidance(Classes(), 0.0, CLASSES))
@@ -77,4 +77,4 @@ def test_at_scale_0_the_samples_are_those_of_the_conditional_model():
 
 def test_guidance_without_class_labels_is_refused():
     with pytest.raises(ValueError, match="guidance needs class labels"):
-        ClassifierFreeGuidance(Classes(), 1.0, CLASSES)(masks(1, 2, V), torch.ones(1), None)
+        ClassifierFreeGuidance(Classes(), 1.0, CLASSES)(all_masks(1, 2, V), torch.ones(1), None)

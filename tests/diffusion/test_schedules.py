@@ -16,7 +16,7 @@ from mdpipe.params.diffusion import (
     PolynomialConfig,
     ScheduleConfig,
 )
-from tests.diffusion.every import every_schedule
+from tests.diffusion.all_kinds import every_schedule
 
 schedules = st.sampled_from([schedule for epsilon in (0.0, EPSILON, 0.1) for schedule in every_schedule(epsilon)])
 cushioned = st.sampled_from([schedule for epsilon in (EPSILON, 0.1) for schedule in every_schedule(epsilon)])

@@ -71,7 +71,7 @@ def test_top_p_keeps_the_token_that_crosses_p():
     assert torch.allclose(kept, torch.tensor([0.375, 0, 0.625], dtype=torch.float64))
 
 
-def test_top_p_is_a_share_of_what_top_k_has_left():
+def test_top_p_is_a_fraction_of_what_top_k_has_left():
     """Of 0.5, 0.3 and 0.2 the first two are left; 0.6 of their 0.8 is 0.48, which the first reaches by itself."""
     kept = TokenSampler(top_k=2, top_p=0.6).probabilities(torch.tensor([0.3, 0.2, 0.5], dtype=torch.float64).log())
     assert kept.tolist() == [0, 0, 1]
@@ -137,7 +137,7 @@ def test_a_class_of_weight_zero_is_never_sampled(weights, uniform):
     assert weights[int(token)] > 0
 
 
-def test_shares_are_the_probabilities():
+def test_frequencies_are_the_probabilities():
     """An even lattice of uniforms gives every class its probability to within one lattice point."""
     probabilities = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
     lattice = torch.arange(1000, dtype=torch.float64) / 1000 + 0.0005

@@ -57,7 +57,7 @@ def test_every_section_of_params_on_a_page_is_valid(piece: str) -> None:
     parse_params(data)
 
 
-def test_every_other_piece_of_yaml_is_an_objective_or_a_setting_of_training() -> None:
+def test_all_other_yaml_is_of_an_objective_or_of_training() -> None:
     for line in [line for piece in PIECES if piece not in SECTIONS for line in piece.splitlines()]:
         for key, value in yaml.safe_load(line).items():
             if key == "objective":

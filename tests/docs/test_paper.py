@@ -70,7 +70,7 @@ def test_every_table_and_figure_has_a_row_and_its_numbers() -> None:
     assert numbered == {*(f"Table {n}" for n in (1, 2, 3, 5, 6, 7)), "Figure 5"}
 
 
-def test_presets_of_the_page_exist_and_those_of_the_paper_are_on_it() -> None:
+def test_presets_of_the_page_are_those_of_the_paper() -> None:
     named = set(re.findall(r"`(paper_\w+|claims\w*)`", PAGE))
     assert {*PRESETS} <= named <= {path.stem for path in (ROOT / "workflow/presets").glob("*.yaml")}
 

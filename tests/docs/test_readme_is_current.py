@@ -1,4 +1,4 @@
-"""README.md, results/README.md and their pictures are of the results that are in git: `mdpipe readme` makes them."""
+"""README.md, results/README.md and their images are of the results that are in git: `mdpipe readme` makes them."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mdpipe.commands.readme import PICTURES, SOURCES, TABLES, locked_hashes
+from mdpipe.commands.readme import IMAGES, SOURCES, TABLES, locked_hashes
 from mdpipe.pipeline import paths
 from mdpipe.reporting import schemas
 from mdpipe.reporting.charts import Chart, likelihood_chart
@@ -30,7 +30,7 @@ def test_the_tables_are_those_of_the_results(page: Path, name: str) -> None:
     assert replace_section(text, name, table) == text, HINT
 
 
-def shown(svg: str) -> list[str]:
+def visible_texts(svg: str) -> list[str]:
     """Return the texts of a figure, among them the values of its marks; positions depend on the machine's fonts."""
     return re.findall(r'aria-label="([^"]*)"', svg) + re.findall(r">([^<>]+)</text>", svg)
 
@@ -40,14 +40,14 @@ def test_the_figures_are_those_of_the_results(name: str) -> None:
     schema = {"likelihood": schemas.LIKELIHOOD | schemas.COMPARISON, "samplers": None}[name]
     frame = pl.read_csv(paths.RESULTS / f"{name}.csv", schema_overrides=schema, infer_schema_length=None)
     chart: Chart = {"likelihood": likelihood_chart, "samplers": samplers_chart}[name](frame)
-    assert shown(chart.to_svg()) == shown((PICTURES / f"{name}.svg").read_text(encoding="utf-8")), HINT
+    assert visible_texts(chart.to_svg()) == visible_texts((IMAGES / f"{name}.svg").read_text(encoding="utf-8")), HINT
 
 
-def test_the_pictures_are_of_the_samples_in_dvc_lock() -> None:
+def test_the_images_are_of_the_samples_in_dvc_lock() -> None:
     sources = json.loads(SOURCES.read_text(encoding="utf-8"))
     hashes = locked_hashes()
     for name, folders in sources.items():
-        assert (PICTURES / name).exists()
+        assert (IMAGES / name).exists()
         assert folders == {folder: hashes[folder] for folder in folders}, f"{name} is of other samples: {HINT}"
-    generated = {path.name for path in PICTURES.iterdir() if re.search(r"_unmasking\.gif$|_samples\.png$", path.name)}
+    generated = {path.name for path in IMAGES.iterdir() if re.search(r"_unmasking\.gif$|_samples\.png$", path.name)}
     assert sources.keys() == generated | {"exponents.svg"}

@@ -45,7 +45,7 @@ def test_every_command_is_in_the_reference() -> None:
     [
         ("data.md", "[a](../results/speed/data.md)", "[a](results/speed/data.md)"),
         ("data.md", "[a](engines.md#locks)", "[a](engines.md#locks)"),
-        ("results/README.md", "![a](../docs/pictures/samplers.svg)", "![a](../pictures/samplers.svg)"),
+        ("results/README.md", "![a](../docs/images/samplers.svg)", "![a](../images/samplers.svg)"),
         ("results/README.md", "[a](datasets.md)", "[a](datasets.md)"),
         ("CONTRIBUTING.md", "[a](docs/extending.md)", "[a](extending.md)"),
         ("CONTRIBUTING.md", "[a](README.md)", "a"),

@@ -27,7 +27,7 @@ from mdpipe.evaluation.enumerated import (
     REPLICATES,
     contexts,
     exact_denoiser,
-    find_grid,
+    find_enumeration,
     mean_elbo,
     random_table,
     zipf,
@@ -41,7 +41,7 @@ from mdpipe.params.diffusion import (
     ObjectiveConfig,
     ScheduleConfig,
 )
-from tests.diffusion.every import every_objective
+from tests.diffusion.all_kinds import every_objective
 from tests.diffusion.objectives.enumeration import expectation
 from tests.diffusion.tables import exact_table
 
@@ -220,7 +220,7 @@ def checks_of(
 
 def test_uniforms_used_in_another_way_are_sampled_and_pass():
     """With a false-alarm rate of 1e-4."""
-    assert find_grid(OtherUniforms(MD4Config(), V), L) is None
+    assert find_enumeration(OtherUniforms(MD4Config(), V), L) is None
     checks = checks_of(OtherUniforms, MD4Config())
     assert all(check.passes for check in checks)
     assert all(0 < check.bound.stderr < 0.02 for check in checks)

@@ -17,11 +17,11 @@ from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import Linear, Schedule
 from mdpipe.evaluation.conditional import conditional_bound, conditional_cost, is_greedy
-from mdpipe.evaluation.enumerated import exact_denoiser, masks
+from mdpipe.evaluation.enumerated import all_masks, exact_denoiser
 from mdpipe.params.diffusion import AutoregressiveConfig, MD4Config
-from tests.diffusion.chance import FALSE_ALARM_Z, normal_quantiles_of_variance
-from tests.diffusion.every import every_objective, every_schedule
+from tests.diffusion.all_kinds import every_objective, every_schedule
 from tests.diffusion.objectives.enumeration import Draws, crossed, every_draw, middles
+from tests.diffusion.statistical_tests import FALSE_ALARM_Z, normal_quantiles_of_variance
 from tests.diffusion.tables import SOURCES, Causal, random_table, random_timed
 from tests.evaluation.conftest import Fixed
 
@@ -44,7 +44,7 @@ def objective_of(name: str, vocab_size: int = V, schedule: Schedule | None = Non
 
 def every_target(objective: Objective, length: int) -> Iterator[Tensor]:
     """Yield all sets of targets, or, from left to right, all ends of the sequence."""
-    for targets in masks(length)[1:]:
+    for targets in all_masks(length)[1:]:
         if not objective.is_causal or (targets.diff().sum() <= 1 and targets[-1]):
             yield targets
 
@@ -67,8 +67,8 @@ def expected_costs(objective: Objective, network: Any, sequences: Tensor, target
     u = torch.cat([torch.stack(columns, dim=1), torch.cat([one.u for one in draws])], dim=1).repeat(times, 1)
     u[:, 1] = quantiles.repeat_interleave(size * count)
     x0 = sequences.repeat_interleave(count, dim=0).repeat(times, 1)
-    surprisal = torch.linspace(0.1, 2, objective.vocab_size, dtype=torch.float64)
-    costs = conditional_cost(objective, network, surprisal)(x0, targets.expand(len(x0), -1), u)
+    nll = torch.linspace(0.1, 2, objective.vocab_size, dtype=torch.float64)
+    costs = conditional_cost(objective, network, nll)(x0, targets.expand(len(x0), -1), u)
     chance = torch.stack([one.chance for one in draws])
     return (chance * costs.view(times, size, count)).sum(dim=2).mean(dim=0)
 
@@ -102,7 +102,7 @@ def test_genmd4_meets_the_conditional_entropy(name: str, source: str) -> None:
     objective = objective_of(name, len(joint))
     assert isinstance(objective, GenMD4)
     network = exact_denoiser(objective, joint)
-    for targets in masks(joint.dim())[1:]:
+    for targets in all_masks(joint.dim())[1:]:
         chances = torch.tensor([conditional_probability(joint, tokens, targets) for tokens in sequences])
         ends = objective.add_boundary_terms(torch.zeros(len(sequences)).double(), sequences[:, targets]).total
         bound = probabilities @ expected_costs(objective, network, sequences, targets)

@@ -18,23 +18,23 @@ from mdpipe.evaluation.control_variates import (
     NOISE,
     PRIOR_COUNT,
     adjust_by_curve,
-    controls_by_other_draws,
+    controls_by_other_samples,
     diffusion_and_controls,
-    neighbor_surprisal,
+    neighbor_nll,
 )
-from mdpipe.evaluation.enumerated import masks
+from mdpipe.evaluation.enumerated import all_masks
 from mdpipe.evaluation.estimators import (
     EDGES,
     NEIGHBORS,
-    Draw,
     MaskCounts,
+    MaskSampler,
     estimator_of,
     exact_counts,
-    mask_share,
+    mask_fraction,
     num_strata,
 )
 from mdpipe.params.diffusion import MD4Config
-from tests.diffusion.every import every_objective, every_schedule
+from tests.diffusion.all_kinds import every_objective, every_schedule
 from tests.diffusion.objectives.enumeration import expectation
 from tests.diffusion.tables import random_timed
 
@@ -75,7 +75,7 @@ def test_counts_and_times_give_the_enumerated_bound(name: str, schedule: Schedul
     u = (torch.arange(quantiles).double() + 0.5) / quantiles
     total = 0.0
     for n in range(1, L + 1):
-        sets = masks(L)[masks(L).sum(dim=1) == n]
+        sets = all_masks(L)[all_masks(L).sum(dim=1) == n]
         time = counts.time(torch.full_like(u, n), u).repeat_interleave(len(sets))
         x_t = torch.where(sets, V, x0).repeat(quantiles, 1)  # The sets vary fastest.
         with torch.no_grad():
@@ -112,12 +112,12 @@ def unequal_schedules(name: str) -> GenMD4:
     return objective
 
 
-def check_masks(draw: Draw, u: Tensor, sets: Tensor, chance: Tensor) -> Tensor:
+def check_masks(sample_masks: MaskSampler, u: Tensor, sets: Tensor, chance: Tensor) -> Tensor:
     """Check the probabilities and the control variates of all sets of masks; return the mean diffusion part."""
     x0 = X0.expand(len(sets), -1)
     with torch.no_grad():
         other_u = torch.tensor([0.4, 0.0, LAST, 0, LAST, 0]).double()
-        found, other = draw(x0, u, None), draw(x0, other_u.expand_as(u), None)
+        found, other = sample_masks(x0, u, None), sample_masks(x0, other_u.expand_as(u), None)
     assert torch.equal(found.is_masked, sets)
 
     def mean(values: Tensor) -> Tensor:
@@ -132,8 +132,8 @@ def check_masks(draw: Draw, u: Tensor, sets: Tensor, chance: Tensor) -> Tensor:
             is_state &= padded[:, 2 + distance :][:, :L] != bool(state >> bit & 1)
         assert torch.allclose(mean(sets & is_state), prob * state_prob)
         assert torch.equal(is_state, found.states == state)
-    surprisal = torch.rand(2 ** len(NEIGHBORS), L, generator=torch.Generator().manual_seed(0)).double()
-    terms = diffusion_and_controls([found, other], surprisal[:, None].expand(-1, len(sets), -1))[:, 0]
+    nll = torch.rand(2 ** len(NEIGHBORS), L, generator=torch.Generator().manual_seed(0)).double()
+    terms = diffusion_and_controls([found, other], nll[:, None].expand(-1, len(sets), -1))[:, 0]
     assert torch.allclose(terms[1:] @ chance, torch.zeros(5).double(), atol=1e-12)
     if not sets.all():  # Otherwise, all controls are 0.
         assert (terms[1:5].abs().amax(dim=1) > 1e-3).all()
@@ -147,11 +147,11 @@ def test_masks_of_genmd4_are_independent_ones_given_any(name: str) -> None:
     for v in (0.01, 0.3, 0.9):
         _, time, _ = objective.interval(torch.tensor([v]).double())
         m = objective.schedule.one_minus_alpha(time)[0, X0]
-        chance = torch.where(masks(L), m, 1 - m).prod(dim=1)
-        u = torch.cat([torch.full((2**L, 1), v), masks(L) * LAST], dim=1).double()
+        chance = torch.where(all_masks(L), m, 1 - m).prod(dim=1)
+        u = torch.cat([torch.full((2**L, 1), v), all_masks(L) * LAST], dim=1).double()
         with torch.no_grad():
             expected = objective.elbo(network, X0.expand(2**L, -1), u[:, 0], u[:, 1:]).diffusion @ chance
-        sets, p = masks(L)[1:], 1 - chance[0]
+        sets, p = all_masks(L)[1:], 1 - chance[0]
         any_up_to = functional.pad(1 - (1 - m).cumprod(dim=0), (1, 0))
         middles = (any_up_to[1:] + any_up_to[:-1]) / 2 / p
         first = middles[sets.int().argmax(dim=1)]
@@ -164,45 +164,47 @@ def test_masks_of_genmd4_are_independent_ones_given_any(name: str) -> None:
 def test_controls_of_counts_have_expectation_zero(name: str) -> None:
     """Over all sets of each size, on every neighborhood of a token."""
     objective = every_objective(V, Linear())[name]
-    draw = exact_counts(objective, random_timed(V, L, 0))
+    sample_masks = exact_counts(objective, random_timed(V, L, 0))
     for n in range(1, L + 1):
-        sets = masks(L)[masks(L).sum(dim=1) == n]
+        sets = all_masks(L)[all_masks(L).sum(dim=1) == n]
         u = torch.cat([torch.full((len(sets), 2), (n - 0.5) / L), sets * LAST], dim=1).double()
-        check_masks(draw, u, sets, torch.full((len(sets),), 1 / len(sets)).double())
+        check_masks(sample_masks, u, sets, torch.full((len(sets),), 1 / len(sets)).double())
 
 
 @pytest.mark.parametrize("max_pairs", [1, 10**6])
 def test_other_draws_predict_as_a_gaussian_process(max_pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against a separate regression for each draw and token; token by token and all at once."""
+    """Against a separate regression for each sample and token; token by token and all at once."""
     monkeypatch.setattr("mdpipe.evaluation.control_variates.MAX_PAIRS", max_pairs)
     random = torch.Generator().manual_seed(0)
-    draw = exact_counts(every_objective(V, Linear())["md4"], random_timed(V, L, 0))
+    sample_masks = exact_counts(every_objective(V, Linear())["md4"], random_timed(V, L, 0))
     with torch.no_grad():
-        draws = [draw(X0.expand(2, -1), torch.rand(2, 2 + L, generator=random).double(), None) for _ in range(6)]
-    values = [torch.rand(1, 2, L, generator=random).double() for _ in draws]
-    found = controls_by_other_draws(draws, values)
+        samples = [
+            sample_masks(X0.expand(2, -1), torch.rand(2, 2 + L, generator=random).double(), None) for _ in range(6)
+        ]
+    values = [torch.rand(1, 2, L, generator=random).double() for _ in samples]
+    found = controls_by_other_samples(samples, values)
     bits = np.arange(2 ** len(NEIGHBORS))[:, None] >> np.arange(len(NEIGHBORS)) & 1
     kernel = np.exp(-np.abs(bits[:, None] - bits) @ MISMATCH)
     for d, row in np.ndindex(6, 2):
         expected = 0.0
         for i in range(L):
-            others = [k for k in range(6) if k != d and draws[k].is_masked[row, i]]
-            states = [int(draws[k].states[row, i]) for k in others]
+            others = [k for k in range(6) if k != d and samples[k].is_masked[row, i]]
+            states = [int(samples[k].states[row, i]) for k in others]
             residuals = [
-                float(values[k][0, row, i] - values[k][0, row][draws[k].is_masked[row]].mean()) for k in others
+                float(values[k][0, row, i] - values[k][0, row][samples[k].is_masked[row]].mean()) for k in others
             ]
             solution = np.linalg.solve(kernel[np.ix_(states, states)] + NOISE * np.eye(len(states)), residuals)
             predicted = kernel[:, states] @ solution
-            mean = float(draws[d].mask_prob[row]) * draws[d].state_prob()[:, row, i].numpy() @ predicted
-            value = predicted[int(draws[d].states[row, i])] if draws[d].is_masked[row, i] else 0
-            expected += float(draws[d].weight[row]) * (value - mean)
+            mean = float(samples[d].mask_prob[row]) * samples[d].state_prob()[:, row, i].numpy() @ predicted
+            value = predicted[int(samples[d].states[row, i])] if samples[d].is_masked[row, i] else 0
+            expected += float(samples[d].weight[row]) * (value - mean)
         assert found[0, d, row].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
-def test_surprisal_given_neighbors_counts_all_others() -> None:
+def test_nll_given_neighbors_counts_all_others() -> None:
     """Against loops over the tokens, each of which is left out of its own counts."""
     tokens = np.random.default_rng(0).integers(V, size=(5, 6))
-    found = np.exp(-neighbor_surprisal(tokens, V))
+    found = np.exp(-neighbor_nll(tokens, V))
 
     def others(context: list[int], row: int, i: int) -> list[int]:
         """Return the other tokens with the same tokens as token i of the row at the distances `context`."""
@@ -232,28 +234,28 @@ def test_surprisal_given_neighbors_counts_all_others() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 1), (1, 2), (1, 3)])
-def test_surprisal_of_short_windows_is_finite(shape: tuple[int, int]) -> None:
-    found = neighbor_surprisal(np.zeros(shape, dtype=np.int64), V)
+def test_nll_of_short_windows_is_finite(shape: tuple[int, int]) -> None:
+    found = neighbor_nll(np.zeros(shape, dtype=np.int64), V)
     assert found.shape == (2 ** len(NEIGHBORS), *shape)
     assert np.isfinite(found).all()
 
 
-def test_share_of_masks_is_a_quantile_function() -> None:
+def test_mask_fraction_is_a_quantile_function() -> None:
     q = np.linspace(0, 1, 10_001)[:-1] + 0.5e-4
-    v, slope = mask_share(q)
+    v, slope = mask_fraction(q)
     assert np.allclose(np.diff(v), 1e-4 * (slope[1:] + slope[:-1]) / 2, atol=1e-4)
     assert slope.mean() == pytest.approx(1, abs=1e-3)
-    assert mask_share(np.array([0.0, 1.0]))[0].tolist() == [0, 1]
+    assert mask_fraction(np.array([0.0, 1.0]))[0].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("number", [2, 6, 16])
 def test_what_the_curve_and_the_controls_explain_has_no_variance(number: int) -> None:
-    """A smooth curve, a level of each example and a multiple of a control: every draw becomes the integral."""
+    """A smooth curve, a level of each example and a multiple of a control: every sample becomes the integral."""
     random, strata = np.random.default_rng(0), number // 2
     q = (np.arange(number) % strata + random.random((40, number))) / strata
     levels, controls = random.random((40, 1)), random.normal(size=(3, 40, number))
     heights = np.arange(len(EDGES))
-    curve = np.interp(mask_share(q)[0], EDGES, heights) + levels
+    curve = np.interp(mask_fraction(q)[0], EDGES, heights) + levels
     found = adjust_by_curve(curve, controls, np.zeros_like(q), q, strata)
     integral = np.sum((heights[1:] + heights[:-1]) / 2 * np.diff(EDGES)) + levels
     np.testing.assert_allclose(found.reshape(40, 2, strata).mean(axis=2), np.repeat(integral, 2, axis=1), rtol=1e-2)

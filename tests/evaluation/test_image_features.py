@@ -51,10 +51,10 @@ def test_network_learns_classes_or_without_labels_rotations(tmp_path, labeled, o
     assert all(torch.equal(again[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_a_saved_network_has_the_same_features_and_names_its_weights(tmp_path):
+def test_a_saved_network_keeps_features_and_names_its_weights(tmp_path):
     network = image_features.ImageCNN((8, 8, 1), 16, 2).eval()
-    about = {"kind": "cnn", "dataset": "bars", "task": "classes", "shape": [8, 8, 1]}
-    image_features.save_features(tmp_path, network, {**about, "num_features": 16, "num_outputs": 2})
+    metadata = {"kind": "cnn", "dataset": "bars", "task": "classes", "shape": [8, 8, 1]}
+    image_features.save_features(tmp_path, network, {**metadata, "num_features": 16, "num_outputs": 2})
     loaded, header = image_features.load_features(tmp_path, "make it", CPU)
     pixels = np.random.default_rng(0).integers(0, 256, (image_features.BATCH + 1, 8, 8, 1), dtype=np.uint8)
     ours, theirs = (image_features.extract(net, pixels, CPU) for net in (network, loaded))

@@ -90,7 +90,7 @@ def test_error_of_fid_is_the_spread_over_sets_of_samples():
     assert np.mean([estimate.stderr for estimate in estimates]) == pytest.approx(spread, rel=0.065)
 
 
-def test_fid_of_features_in_a_subspace_is_that_of_their_coordinates():
+def test_fid_in_a_subspace_is_that_of_the_coordinates():
     """Singular covariances change neither value nor error: three features in seven dimensions."""
     samples, reference = (torch.randn(30, 3, generator=GENERATOR, dtype=torch.float64) for _ in range(2))
     axes = torch.linalg.qr(torch.randn(7, 3, generator=GENERATOR, dtype=torch.float64)).Q.T
@@ -168,7 +168,7 @@ def test_nearest_images_are_those_of_all_distances_sorted():
     assert distances.numpy() == pytest.approx(np.sort(expected, 1)[:, :4], rel=1e-5)
 
 
-def test_share_of_nearer_samples_is_one_for_copies_and_half_for_equals():
+def test_fraction_of_nearer_samples_of_copies_and_equals():
     held_out = torch.tensor([3.0, 1.0, 2.0])
     assert quality.nearer_than_held_out(torch.zeros(4), held_out).value == 1.0
     assert quality.nearer_than_held_out(torch.full((4,), 9.0), held_out).value == 0.0
@@ -177,7 +177,7 @@ def test_share_of_nearer_samples_is_one_for_copies_and_half_for_equals():
     assert quality.nearer_than_held_out(torch.tensor([1.5, 2.0]), held_out).value == pytest.approx((2 / 3 + 1 / 2) / 2)
 
 
-def test_pixel_noise_has_the_frequencies_of_training_and_is_a_function_of_its_seed():
+def test_pixel_noise_has_training_frequencies_and_a_seed():
     noise = quality.pixel_noise(np.array([1, 0, 3]), (400, 10), seed=1)
     assert noise.shape == (400, 10) and not (noise == 1).any()
     # 4000 pixels: four standard errors.
@@ -185,6 +185,6 @@ def test_pixel_noise_has_the_frequencies_of_training_and_is_a_function_of_its_se
     assert np.array_equal(noise, quality.pixel_noise(np.array([1, 0, 3]), (400, 10), seed=1))
 
 
-def test_class_accuracy_is_the_share_of_requested_classes():
+def test_class_accuracy_is_the_fraction_of_requested_classes():
     logits = torch.eye(4)
     assert quality.class_accuracy(logits, torch.tensor([0, 1, 2, 0])).value == 0.75

@@ -22,11 +22,11 @@ from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule
 from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.diffusion import CosineConfig, LinearConfig, MD4Config
-from tests.diffusion.chance import FALSE_ALARM_Z, normal_quantiles_of_variance
+from tests.diffusion.statistical_tests import FALSE_ALARM_Z, normal_quantiles_of_variance
 
 EPSILON = 0.05
-"""Larger than in training: windows of three tokens with small epsilon have rare draws of huge weight, whose errors are
-far from normal."""
+"""Larger than in training: windows of three tokens with small epsilon have rare samples of huge weight, whose errors
+are far from normal."""
 LENGTH, VOCAB_SIZE = 3, 3
 REPEATS = 200
 
@@ -71,7 +71,7 @@ PROBABILITIES = (0.6, 0.3, 0.1)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", [Linear(LinearConfig(epsilon=EPSILON)), Cosine(CosineConfig(epsilon=EPSILON))])
-def test_it_is_unbiased_and_knows_the_error_of_its_draws(
+def test_it_is_unbiased_and_knows_its_monte_carlo_error(
     network: nn.Module, exact: dict[int, Any], windows: Any, schedule: Schedule
 ) -> None:
     """z-scores against the enumerated bound of the very same windows, the short one included; false alarms 2e-4."""
@@ -132,7 +132,7 @@ class CostOfTime(MD4):
         return ELBO(torch.zeros_like(t), torch.zeros_like(t), t)
 
 
-def test_the_error_from_times_falls_with_the_cube_of_their_number(network: nn.Module, windows: Any) -> None:
+def test_the_error_from_times_falls_with_their_number_cubed(network: nn.Module, windows: Any) -> None:
     """The mean of S jittered times has the variance 1 / (12 S^3); 10 % is six standard errors of its estimate here."""
     examples = windows(random_windows(2000, seed=0))
     for number in (2, 8, 32):
@@ -178,7 +178,7 @@ def test_the_parts_add_up(network: nn.Module, windows: Any) -> None:
 
 
 def test_a_network_that_knows_nothing_needs_log2_v_bits_a_token(network: nn.Module, windows: Any) -> None:
-    """An output layer of zeros, as at the start of training: all draws cost the same."""
+    """An output layer of zeros, as at the start of training: all samples cost the same."""
     network = copy.deepcopy(network)
     network.output.data.zero_()
     estimate = bound(

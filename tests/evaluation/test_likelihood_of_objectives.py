@@ -29,13 +29,13 @@ from mdpipe.params.diffusion import (
     PolynomialConfig,
     SEDDConfig,
 )
-from tests.diffusion.chance import FALSE_ALARM_Z, normal_quantiles_of_variance
 from tests.diffusion.objectives.enumeration import expectation
+from tests.diffusion.statistical_tests import FALSE_ALARM_Z, normal_quantiles_of_variance
 from tests.diffusion.tables import Causal, Tabular, Timed, random_table, random_timed
 
 V, L = 3, 3
 EPSILON = 0.05
-"""Larger than in training: short windows with small epsilon have rare draws of huge weight, far from normal."""
+"""Larger than in training: short windows with small epsilon have rare samples of huge weight, far from normal."""
 REPEATS = 100
 
 
@@ -86,7 +86,7 @@ CASES += [("md4", "stratified_times", 8), ("md4", "independent_times", 8), ("gen
 
 
 @pytest.mark.parametrize(("name", "estimator", "num_mc_samples"), CASES)
-def test_it_is_unbiased_and_knows_the_error_of_its_draws(name: str, estimator: Any, num_mc_samples: int) -> None:
+def test_it_is_unbiased_and_knows_its_monte_carlo_error(name: str, estimator: Any, num_mc_samples: int) -> None:
     """z-scores against the enumerated bound of the very same windows; false alarms 2e-4."""
     objective, tokens = OBJECTIVES[name], random_windows(80)
     network: Timed = random_timed(V, L, 0)
@@ -156,7 +156,7 @@ def test_exact_likelihood_is_evaluated_once_without_draw_error() -> None:
 
 
 def test_auto_takes_the_number_of_draws_from_a_pilot() -> None:
-    """Half-widths of half the size need four times the draws; the estimate is that of the number, apart from nfe."""
+    """Half-widths of half the size need four times the samples; the estimate is that of the number, apart from nfe."""
     tokens, network, objective = random_windows(60), random_timed(V, L, 0), OBJECTIVES["md4"]
 
     def auto(half_width: float) -> Likelihood:

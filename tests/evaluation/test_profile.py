@@ -23,8 +23,8 @@ from mdpipe.evaluation.likelihood import Likelihood, likelihood_bound
 from mdpipe.evaluation.profile import ALL, PARTS, Profile
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.diffusion import MD4Config
-from tests.diffusion.chance import FALSE_ALARM_Z
-from tests.diffusion.every import every_objective
+from tests.diffusion.all_kinds import every_objective
+from tests.diffusion.statistical_tests import FALSE_ALARM_Z
 from tests.diffusion.tables import random_timed
 from tests.evaluation.conftest import Windows
 
@@ -78,14 +78,14 @@ def profiled(objective: Objective, network: nn.Module, tokens: NDArray[np.int64]
     return bound, profile
 
 
-def conditional_entropy(joint: Tensor, position: int, hidden: tuple[int, ...]) -> float:
-    """Return H(X_position | tokens that are not hidden) in bits."""
+def conditional_entropy(joint: Tensor, position: int, masked: tuple[int, ...]) -> float:
+    """Return H(X_position | tokens that are not masked) in bits."""
 
     def entropy(of: list[int]) -> float:
         p = torch.einsum(joint, [*range(L)], of)
         return float(-torch.special.xlogy(p, p).sum() / math.log(2))
 
-    known = [axis for axis in range(joint.dim()) if axis not in hidden]
+    known = [axis for axis in range(joint.dim()) if axis not in masked]
     return entropy([*known, position]) - entropy(known)
 
 
@@ -156,14 +156,14 @@ def test_bits_by_position_are_the_closed_form_of_a_chain(name: str) -> None:
 
 
 @every
-def test_bits_by_share_are_the_closed_form_of_a_chain(name: str) -> None:
+def test_bits_by_mask_fraction_are_the_closed_form_of_a_chain(name: str) -> None:
     objective = every_objective(V, Linear())[name]
     _, profile = profiled(objective, Module(exact_denoiser(objective, CHAIN)), draw_sequences(CHAIN, N))
-    rows = list(profile.shares(None))
+    rows = list(profile.mask_fractions(None))
     expected = of_masks(CHAIN)
     if objective.is_causal:
         expected = {n: conditional_entropy(CHAIN, L - n, tuple(range(L - n, L))) for n in expected}
-    assert [row.share for row in rows] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert [row.mask_fraction for row in rows] == pytest.approx([1 / 3, 2 / 3, 1])
     for row, bits in zip(rows, expected.values(), strict=True):
         assert row.bits_stderr is not None
         assert row.bits_stderr < 0.1
@@ -175,9 +175,9 @@ def test_exact_conditionals_are_calibrated(name: str) -> None:
     objective = every_objective(V, Linear())[name]
     _, profile = profiled(objective, Module(exact_denoiser(objective, CHAIN)), draw_sequences(CHAIN, N))
     rows = list(profile.calibration(None))
-    assert {row.share for row in rows} == {ALL, *PARTS}
+    assert {row.mask_fraction for row in rows} == {ALL, *PARTS}
     for part in (ALL, *PARTS):
-        assert sum(row.weight for row in rows if row.share == part) == pytest.approx(1)
+        assert sum(row.weight for row in rows if row.mask_fraction == part) == pytest.approx(1)
     for row in rows:
         assert row.stderr is not None
         assert abs(row.frequency - row.confidence) < FALSE_ALARM_Z * row.stderr + 1e-9

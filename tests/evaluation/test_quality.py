@@ -22,7 +22,7 @@ from mdpipe.evaluation.quality import (
     longest_run,
     repetition,
     unigram_entropy_per_sample,
-    unigram_surprisal_per_sample,
+    unigram_nll_per_sample,
 )
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params.diffusion import AutoregressiveConfig, MD4Config
@@ -52,7 +52,7 @@ def test_bits_are_those_of_one_token_after_the_other(network: Any) -> None:
     np.testing.assert_allclose(bits, expected / (LENGTH * math.log(2)), atol=1e-6)
 
 
-def test_bits_under_a_class_conditional_model_are_those_of_each_class() -> None:
+def test_bits_under_a_class_conditional_model_are_per_class() -> None:
     config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=False)
     causal = Transformer(config, VOCAB_SIZE, (LENGTH,), num_classes=2, causal=True)
     causal.init_weights(torch.Generator().manual_seed(0))
@@ -78,16 +78,16 @@ def test_a_reference_model_that_only_has_a_bound_is_refused(network: Any) -> Non
 def test_mean_unigram_entropy_is_that_of_all_tokens(tokens: np.ndarray) -> None:
     p = np.bincount(tokens.flatten()) / tokens.size
     entropy = -sum(frequency * math.log2(frequency) for frequency in p if frequency)
-    assert unigram_surprisal_per_sample(tokens).shape == (len(tokens),)
-    assert unigram_surprisal_per_sample(tokens).mean() == pytest.approx(entropy, abs=1e-9)
+    assert unigram_nll_per_sample(tokens).shape == (len(tokens),)
+    assert unigram_nll_per_sample(tokens).mean() == pytest.approx(entropy, abs=1e-9)
 
 
-def test_texts_of_rare_tokens_have_a_larger_surprisal() -> None:
+def test_texts_of_rare_tokens_have_a_larger_nll() -> None:
     """Of eight tokens six are 0, one is 1 and one is 7."""
     tokens = np.array([[0, 0], [0, 1], [0, 0], [7, 0]])
     often, rare = -math.log2(6 / 8), 3
     mixed = (often + rare) / 2
-    np.testing.assert_allclose(unigram_surprisal_per_sample(tokens), [often, mixed, often, mixed])
+    np.testing.assert_allclose(unigram_nll_per_sample(tokens), [often, mixed, often, mixed])
 
 
 def test_the_error_of_the_mean_comes_from_the_spread() -> None:

@@ -27,7 +27,7 @@ from mdpipe.evaluation.references import (
     text_sizes,
     unigram_entropy,
 )
-from tests.data.building import encode_images, encode_text, make_tokenizer
+from tests.data.builders import encode_images, encode_text, make_tokenizer
 from tests.data.shards import write_raw
 
 pytestmark = pytest.mark.slow
@@ -163,19 +163,19 @@ def test_noise_costs_a_byte_per_dimension_and_one_color_nothing(
             assert rates[name, "bits/dim"]["stderr"] is None
 
 
-def test_a_corpus_without_a_training_split_is_rated_by_compressors(tmp_path: Path) -> None:
+def test_a_corpus_without_a_train_split_is_rated_by_compressors(tmp_path: Path) -> None:
     write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text) for n, text in enumerate(TEXTS)])
     encode_corpus(tmp_path / "raw", make_tokenizer("bytes"), tmp_path / "corpus", 50)
     rates = by_name(compressor_rates(EncodedDataset.open(tmp_path / "corpus", "test")))
     assert {name for name, _ in rates} == {"xz", "bzip2"}
 
 
-def test_pictures_of_two_channels_have_no_png() -> None:
+def test_images_of_two_channels_have_no_png() -> None:
     assert image_sizes(np.zeros((2, 18), np.uint8), (3, 3, 2)) == {}
 
 
 @given(count=st.integers(1, 30), height=st.integers(1, 9), width=st.integers(1, 9), edge=st.integers(9, 40))
-def test_a_sheet_holds_every_picture_once(count: int, height: int, width: int, edge: int) -> None:
+def test_a_sheet_holds_every_image_once(count: int, height: int, width: int, edge: int) -> None:
     random = np.random.default_rng(count)
     images = random.integers(1, 256, (count, height, width, 3), dtype=np.uint8)
     with pytest.MonkeyPatch.context() as patch:

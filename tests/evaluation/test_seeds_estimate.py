@@ -52,7 +52,7 @@ def test_equal_trainings_have_the_error_of_one() -> None:
     one = paired_difference(first, second, sizes, clusters)
     assert (estimate.value, estimate.stderr) == pytest.approx((one.value, one.stderr))
     assert estimate.stderr_seeds == pytest.approx(0, abs=1e-12)
-    scaled = estimate.scaled(2)
+    scaled = estimate.scale(2)
     assert (scaled.value, scaled.stderr) == (2 * estimate.value, 2 * estimate.stderr)
     assert (scaled.stderr_evaluation, scaled.stderr_seeds) == (
         2 * estimate.stderr_evaluation,

@@ -16,7 +16,7 @@ from mdpipe.evaluation.likelihood import Likelihood, zero_shot_bound
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.data import PACKINGS
 from mdpipe.params.diffusion import MD4Config
-from tests.data.building import encode_images, make_tokenizer
+from tests.data.builders import encode_images, make_tokenizer
 from tests.data.shards import write_raw
 
 TEXTS = ["Plain text.", "Naïve text, as it is.", "A third one that is somewhat longer than these were."]
@@ -33,7 +33,7 @@ def measured(corpus: EncodedDataset, network: nn.Module, settings: EstimatorConf
     return zero_shot_bound(MD4(MD4Config(), 256), network, corpus, settings, CounterRNG(0, "zero shot"))
 
 
-def test_all_bits_are_shared_out_over_the_text_without_separators(large: nn.Module, tmp_path: Path) -> None:
+def test_all_bits_are_divided_by_the_text_without_separators(large: nn.Module, tmp_path: Path) -> None:
     write_raw(tmp_path / "raw", "text", [Document(str(n), text) for n, text in enumerate(TEXTS)])
     encode_corpus(tmp_path / "raw", make_tokenizer("bytes"), tmp_path / "corpus", 16)
     corpus = EncodedDataset.open(tmp_path / "corpus", "test")

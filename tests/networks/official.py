@@ -85,7 +85,7 @@ def map_conditioning(official: Weights) -> Weights:
 def describe_weights(name: str) -> tuple[dict[str, Any], dict[str, list[int]]]:
     """Return the description of a network with generated weights, and the shapes of its weights by their Flax paths."""
     descriptions: dict[str, Any] = {}
-    for file in ("pictures_weights.json", "networks_weights.json"):
+    for file in ("images_weights.json", "networks_weights.json"):
         descriptions |= json.loads((FOLDER / file).read_text())
     description = descriptions[name]
     base = descriptions[description["like"]]["parameters"] if "like" in description else {}

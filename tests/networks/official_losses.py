@@ -46,7 +46,7 @@ def loss_and_gradients(
     weights: Weights,
     tokens: Tensor,
     u0: Tensor,
-    uniforms: Tensor,
+    u: Tensor,
     class_labels: Tensor | None = None,
 ) -> tuple[Tensor, Weights]:
     """Return the mean loss and its gradient in every weight of `weights`, by the weights' names.
@@ -60,7 +60,7 @@ def loss_and_gradients(
         weights: In the official names and layouts.
         tokens: (B, L) int64.
         u0: () float64, from which the B times follow.
-        uniforms: (B, num_mask_samples * L) float64.
+        u: (B, num_mask_samples * L) float64.
         class_labels: (B,) int64, or None.
     """
     weights = {name: weight.clone().requires_grad_() for name, weight in weights.items()}
@@ -69,7 +69,7 @@ def loss_and_gradients(
     parameters = {f"network.{name}": weight for name, weight in mapped.items()}
     parameters |= {f"objective.{name}": weight for name, weight in own.items()}
     times = (u0 + torch.arange(len(tokens), dtype=torch.float64) / len(tokens)) % 1
-    arguments = (tokens, times, uniforms, class_labels, None)
+    arguments = (tokens, times, u, class_labels, None)
     loss = functional_call(LossModule(network, objective), parameters, arguments).mean()
     gradients = torch.autograd.grad(loss, list(weights.values()))
     return loss.detach(), dict(zip(weights, gradients, strict=True))

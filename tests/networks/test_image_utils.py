@@ -78,7 +78,7 @@ def test_winograd_needs_half_the_multiplications() -> None:
     assert 2 * multiplications(lambda: winograd_conv2d(x, weight, None)) == plain
 
 
-def test_winograd_error_in_bfloat16_is_below_four_times_the_plain() -> None:
+def test_winograd_error_in_bfloat16_is_below_4x_the_plain() -> None:
     x, weight = sample((4, 64, 16, 16), (32, 64, 3, 3), seed=0, dtype=torch.float32)
     x = x.to(torch.bfloat16, memory_format=torch.channels_last)
     exact = functional.conv2d(x.double(), weight.double(), padding=1)

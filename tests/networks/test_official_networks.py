@@ -38,9 +38,9 @@ def losses_and_gradients(objective: Objective, network: nn.Module) -> tuple[Tens
     stored = official.tensors("transformer")
     weights = official.transformer_weights()
     weights |= {name: stored["genmd4_raw_w"] for name, _ in objective.named_parameters()}
-    uniforms = torch.cat([stored["uniforms_1"], stored["uniforms_2"]], dim=1)[:, : objective.num_mask_samples * 12]
+    u = torch.cat([stored["uniforms_1"], stored["uniforms_2"]], dim=1)[:, : objective.num_mask_samples * 12]
     tokens = stored["tokens"].long()
-    return loss_and_gradients(network, TRANSFORMER, objective, weights, tokens, stored["u0"], uniforms)
+    return loss_and_gradients(network, TRANSFORMER, objective, weights, tokens, stored["u0"], u)
 
 
 def assert_gradients_equal(found: official.Weights, prefix: str, factor: float) -> None:

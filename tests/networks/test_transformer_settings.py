@@ -75,7 +75,7 @@ def test_conditioned_branches_keep_their_projections():
     assert all(torch.equal(plain[name], zeros[name]) for name in plain)
 
 
-def test_normalized_queries_and_keys_ignore_the_size_of_projections():
+def test_normalized_queries_and_keys_ignore_scales():
     norm = QKNorm(8)
     query, key = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0))
     for factor in (1, 1000):
@@ -116,7 +116,7 @@ def test_values_are_those_of_attention_plus_the_embedding():
     torch.testing.assert_close(attention(x, None, cos, sin, added), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_a_skip_adds_the_first_layers_output_to_the_last_layers_input():
+def test_a_skip_adds_the_first_output_to_the_last_input():
     """With the middle layers' branches at 0, the last layer's input is (1 + w) times what the first one returns."""
     network = build(unet_skips=True)
     outputs, inputs = [], []

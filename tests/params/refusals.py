@@ -21,7 +21,7 @@ TEXTS = {
 }
 
 
-def refused(change: dict[str, Any]) -> str:
+def error_of(change: dict[str, Any]) -> str:
     """Return the error of the smoke preset with some keys, given by their dotted paths, set to other values."""
     data = deepcopy(SMOKE)
     for path, value in change.items():

@@ -15,9 +15,9 @@ from mdpipe.params import ParamsError, Run, dump_params, json_schema, load_param
 from mdpipe.params.data import ImageDataset, TextDataset
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import problem_lines
-from mdpipe.params.kinds import Config, KindConfig
+from mdpipe.params.registry import Config, KindConfig
 from mdpipe.params.sampling import SamplerConfig
-from tests.params.refusals import POLYNOMIAL, SMOKE, TEXTS, refused
+from tests.params.refusals import POLYNOMIAL, SMOKE, TEXTS, error_of
 
 ROOT = Path(__file__).parents[2]
 PARAMS_FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"))]
@@ -231,7 +231,7 @@ MISUSES: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("change", "line"), MISUSES)
 def test_each_misuse_is_reported_once_in_the_words_of_params(change: dict[str, Any], line: str) -> None:
-    message = refused(change)
+    message = error_of(change)
     pattern = "params.yaml: " + line.replace("(", r"\(").replace("?)", r"\?\)")
     assert re.match(pattern, message) and "\n" not in message, message
     assert not WORDS_OF_PYDANTIC.search(message), message
@@ -239,7 +239,7 @@ def test_each_misuse_is_reported_once_in_the_words_of_params(change: dict[str, A
 
 def test_every_missing_key_says_what_it_may_be() -> None:
     source = {"kind": "url", "path": "my", "sha256": "abc"}
-    lines = refused({"sources.x": source}).splitlines()
+    lines = error_of({"sources.x": source}).splitlines()
     assert "params.yaml: sources.x.url: is missing; must be text (URL without user, password or token: " in lines[0]
     assert any(line.startswith("params.yaml: sources.x.sha256: 'abc' is refused: must be the 64 hex") for line in lines)
 
@@ -304,11 +304,11 @@ def test_every_renamed_value_belongs_to_a_key():
 )
 def test_the_old_form_of_a_split_is_refused_with_the_new_one(split, line):
     key = "datasets.docs_chars.splits.test"
-    assert refused({key: split}) == f"params.yaml: {key}: {line}"
+    assert error_of({key: split}) == f"params.yaml: {key}: {line}"
 
 
 def test_old_values_are_refused_together_with_missing_keys():
-    lines = refused({"sources.x": {"kind": "text", "sample_by": "file", "decode_errors": "skip"}}).splitlines()
+    lines = error_of({"sources.x": {"kind": "text", "sample_by": "file", "decode_errors": "skip"}}).splitlines()
     assert [line.split(" ")[1] for line in lines] == [
         f"sources.x.{key}:" for key in ("sample_by", "decode_errors", "path")
     ]

@@ -14,13 +14,13 @@ PARQUET, JSON_LINES, PLAIN, CSV = {"kind": "parquet"}, {"kind": "jsonl"}, {"kind
 PARQUET_IMAGES, IMAGE_TAR = {"kind": "parquet_images"}, {"kind": "image_tar"}
 
 
-def parsed(source):
+def parse(source):
     return parse_params({**SMOKE, "sources": {**SMOKE["sources"], "notes": source}}, "params.yaml")
 
 
-def refused(source):
+def error_of(source):
     with pytest.raises(ParamsError) as error:
-        parsed(source)
+        parse(source)
     return str(error.value)
 
 
@@ -46,11 +46,11 @@ def refused(source):
     ],
 )
 def test_files_of_another_kind_are_refused(source, name, hint):
-    message = refused({**source, "path": "my/notes", "pattern": {"train": name, "test": "test/*"}})
+    message = error_of({**source, "path": "my/notes", "pattern": {"train": name, "test": "test/*"}})
     assert message.startswith(f"params.yaml: sources.notes.pattern.train: {name!r} is refused: ")
     assert hint in message
     path = f"my/notes{name[name.index('.') :]}"
-    message = refused({**source, "path": path, "pattern": "*"})
+    message = error_of({**source, "path": path, "pattern": "*"})
     assert message.startswith(f"params.yaml: sources.notes.path: {path!r} is refused: ")
     assert hint in message
 
@@ -72,18 +72,18 @@ def test_files_of_another_kind_are_refused(source, name, hint):
     ],
 )
 def test_files_that_the_kind_may_read_are_not(source, name):
-    assert parsed({**source, "path": "my/notes.v1", "pattern": name})
+    assert parse({**source, "path": "my/notes.v1", "pattern": name})
 
 
 def test_the_pattern_does_not_count_where_the_path_is_a_file(tmp_path):
     (tmp_path / "a.parquet").touch()
-    assert parsed({**PARQUET, "path": str(tmp_path / "a.parquet"), "pattern": "*.csv"})
+    assert parse({**PARQUET, "path": str(tmp_path / "a.parquet"), "pattern": "*.csv"})
 
 
 def test_check_says_that_rows_of_tables_are_read_as_plain_text():
-    shown = describe(parsed({**PLAIN, "path": "my/notes", "pattern": "*.csv"}))
+    shown = describe(parse({**PLAIN, "path": "my/notes", "pattern": "*.csv"}))
     assert "\n    .csv files are read as plain text; `kind: csv` reads their rows\n" in shown
-    assert "plain text" not in describe(parsed({**PLAIN, "path": "my/notes", "pattern": "*.txt"}))
+    assert "plain text" not in describe(parse({**PLAIN, "path": "my/notes", "pattern": "*.txt"}))
 
 
 @pytest.mark.parametrize(
@@ -99,20 +99,20 @@ def test_check_says_that_rows_of_tables_are_read_as_plain_text():
     ],
 )
 def test_settings_of_a_csv_source_are_checked(change, part):
-    assert part in refused({**CSV, "path": "my/a.csv", "pattern": "*", **change})
+    assert part in error_of({**CSV, "path": "my/a.csv", "pattern": "*", **change})
 
 
 @pytest.mark.parametrize("columns", [{}, {"image_column": "image"}])
 def test_a_local_hub_folder_is_the_path_that_dvc_watches(tmp_path, columns):
     source = {"kind": "huggingface", "name": str(tmp_path), **columns}
-    message = refused({**source, "path": "constraints.txt"})
+    message = error_of({**source, "path": "constraints.txt"})
     assert (
         "sources.notes.path: 'constraints.txt' is refused: `name` is a folder here, and DVC watches only `path`"
         in message
     )
-    assert parsed({**source, "path": str(tmp_path)})
-    assert parsed({**source, "path": str(tmp_path.parent)})
-    assert parsed({**source, "name": "owner/name", "path": "constraints.txt"})
+    assert parse({**source, "path": str(tmp_path)})
+    assert parse({**source, "path": str(tmp_path.parent)})
+    assert parse({**source, "name": "owner/name", "path": "constraints.txt"})
 
 
 @pytest.mark.parametrize(
@@ -129,13 +129,13 @@ def test_a_local_hub_folder_is_the_path_that_dvc_watches(tmp_path, columns):
 )
 def test_a_hub_source_has_text_or_images(settings, message):
     source = {"kind": "huggingface", "name": "owner/name", "path": "constraints.txt"}
-    assert f"sources.notes.{message}" in refused({**source, **settings})
+    assert f"sources.notes.{message}" in error_of({**source, **settings})
 
 
 @pytest.mark.parametrize("labels", ["train-labels", {"train": "train-labels", "validation": "train-labels"}])
 def test_labels_of_other_splits_than_the_images_are_refused(labels):
     source = {"kind": "mnist_idx", "path": "my", "images": {"train": "train-images"}, "labels": labels}
-    message = refused(source)
+    message = error_of(source)
     assert "sources.notes.labels: " in message
     assert "`images` and `labels` must name the same splits" in message
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdpipe.params import ParamsError, json_schema, load_params, parse_params
-from tests.params.refusals import POLYNOMIAL, SMOKE, TEXTS, refused
+from tests.params.refusals import POLYNOMIAL, SMOKE, TEXTS, error_of
 
 ROOT = Path(__file__).parents[2]
 PARAMS_FILES = [ROOT / "params.yaml", *sorted((ROOT / "workflow/presets").glob("*.yaml"))]
@@ -207,7 +207,7 @@ UVIT = {
     ],
 )
 def test_an_error_names_the_key_the_value_and_the_rule(change, parts):
-    message = refused(change)
+    message = error_of(change)
     for part in parts:
         assert part in message, message
 
@@ -242,7 +242,7 @@ def test_an_error_names_the_key_the_value_and_the_rule(change, parts):
 )
 @pytest.mark.parametrize("key", ["datasets.docs_chars.splits.validation", "datasets.digits.splits.test"])
 def test_a_wrong_split_is_refused_in_one_line(key, value, rule):
-    message = refused({key: value})
+    message = error_of({key: value})
     assert re.fullmatch(f"params.yaml: {key}: {rule}", message), message
 
 
@@ -256,7 +256,9 @@ def test_a_wrong_split_is_refused_in_one_line(key, value, rule):
     ],
 )
 def test_only_the_form_that_is_meant_is_reported(value, line):
-    assert refused({"datasets.docs_chars.splits.test": value}) == f"params.yaml: datasets.docs_chars.splits.test.{line}"
+    assert (
+        error_of({"datasets.docs_chars.splits.test": value}) == f"params.yaml: datasets.docs_chars.splits.test.{line}"
+    )
 
 
 @pytest.mark.parametrize("name", ["test", "10", "fold 1", "train[:10%]", "1.5b"])
@@ -280,7 +282,7 @@ def test_the_name_of_a_split_is_not_a_fraction(name):
 def test_a_split_that_the_source_lacks_is_refused(source, own):
     change = {"sources.pydantic_docs": source, "datasets.docs_chars.source": "pydantic_docs"}
     line = "datasets.docs_chars.splits.test: 'dev' is refused: source 'pydantic_docs' has no split of this name; it has"
-    assert refused(change | {"datasets.docs_chars.splits.test": "dev"}) == f"params.yaml: {line} {own}"
+    assert error_of(change | {"datasets.docs_chars.splits.test": "dev"}) == f"params.yaml: {line} {own}"
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,7 @@ def test_a_path_may_have_any_other_character(path):
 
 
 def test_every_problem_of_a_file_is_reported_at_once():
-    message = refused({"runs.chars_md4.train.steps": 0, "runs.digits.network.hidden_size": 9, "seed": -1})
+    message = error_of({"runs.chars_md4.train.steps": 0, "runs.digits.network.hidden_size": 9, "seed": -1})
     assert {line.split(":")[1].strip() for line in message.splitlines()} == {
         "runs.chars_md4.train.steps",
         "runs.digits.network.hidden_size",
@@ -313,7 +315,7 @@ def test_every_problem_of_a_file_is_reported_at_once():
 )
 def test_no_value_is_quietly_turned_into_a_whole_number(path, value):
     """Neither "8" nor 8.0 nor true is 8."""
-    assert path in refused({path: value})
+    assert path in error_of({path: value})
 
 
 def test_scientific_notation_is_a_number_as_dvc_reads_it(tmp_path):
@@ -336,14 +338,14 @@ def test_an_empty_section_says_how_to_write_nothing(tmp_path):
     path.write_bytes(b"# nothing\n")
     with pytest.raises(ParamsError, match="top level: is empty"):
         load_params(path)
-    assert refused({"sources": None}).startswith("params.yaml: sources: is empty; write {}")
-    assert refused({"zero_shot.runs": None}).startswith("params.yaml: zero_shot.runs: is empty; write {}")
-    assert "zero_shot: is empty" in refused({"zero_shot": None})
+    assert error_of({"sources": None}).startswith("params.yaml: sources: is empty; write {}")
+    assert error_of({"zero_shot.runs": None}).startswith("params.yaml: zero_shot.runs: is empty; write {}")
+    assert "zero_shot: is empty" in error_of({"zero_shot": None})
 
 
 def test_a_very_long_value_is_not_shown_whole():
-    assert len(refused({"runs.chars_md4.train.steps": "9" * 10_000})) < 500
-    assert len(refused({"seed": [["lol"] * 1_000] * 1_000})) < 500
+    assert len(error_of({"runs.chars_md4.train.steps": "9" * 10_000})) < 500
+    assert len(error_of({"seed": [["lol"] * 1_000] * 1_000})) < 500
 
 
 def test_a_folder_instead_of_the_file_is_refused_with_a_hint(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from mdpipe.params.diffusion import (
     WeightedLossConfig,
 )
 from mdpipe.params.errors import DEPENDENT_DEFAULT
-from mdpipe.params.kinds import Config, KindConfig
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
+from mdpipe.params.registry import Config, KindConfig
 from mdpipe.params.runs import ClassConditioning
 from mdpipe.params.sampling import (
     DiscreteTimeSamplerConfig,

@@ -7,7 +7,7 @@ import yaml
 
 from mdpipe.params import ParamsError, dump_params, load_params, parse_params
 from mdpipe.params.root import dump_replicates
-from tests.params.refusals import SMOKE, refused
+from tests.params.refusals import SMOKE, error_of
 
 RUN = "chars_md4"
 
@@ -87,7 +87,7 @@ def test_a_new_seed_leaves_the_params_of_other_trainings():
     ],
 )
 def test_seeds_that_cannot_be_are_refused_by_key(changes, parts):
-    message = refused({f"runs.{RUN}.{key}": value for key, value in changes.items()})
+    message = error_of({f"runs.{RUN}.{key}": value for key, value in changes.items()})
     assert all(part in message for part in parts)
 
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from mdpipe.params import dump_params, parse_params
-from tests.params.refusals import SMOKE, refused
+from tests.params.refusals import SMOKE, error_of
 
 TABLE = {"bits": 3.5, "baseline": "chars_md4", "runs": {"chars_ar": "chars_md4"}}
 VALIDATION = {"every": 10, "num_examples": 8, "num_mc_samples": 2}
@@ -52,13 +52,13 @@ def test_validations_may_be_at_other_steps():
     ],
 )
 def test_rows_that_cannot_be_are_refused_by_key(changes, parts):
-    message = refused(VALIDATED | {"steps_to_bound": TABLE | changes})
+    message = error_of(VALIDATED | {"steps_to_bound": TABLE | changes})
     assert all(part in message for part in parts), message
 
 
 @pytest.mark.parametrize("run", ["chars_md4", "chars_ar"])
 def test_a_row_without_validations_is_refused(run):
-    message = refused(VALIDATED | {f"runs.{run}.train.validation": None, "steps_to_bound": TABLE})
+    message = error_of(VALIDATED | {f"runs.{run}.train.validation": None, "steps_to_bound": TABLE})
     where = "baseline: 'chars_md4'" if run == "chars_md4" else "runs.chars_ar: 'chars_md4'"
     assert f"steps_to_bound.{where} is refused: has no validations" in message
     assert f"write `validation: {{every: N}}` in runs.{run}.train" in message
@@ -75,6 +75,6 @@ def test_a_row_without_validations_is_refused(run):
     ],
 )
 def test_rows_that_are_measured_otherwise_are_refused(change):
-    message = refused(VALIDATED | change | {"steps_to_bound": TABLE})
+    message = error_of(VALIDATED | change | {"steps_to_bound": TABLE})
     assert "steps_to_bound.runs.chars_ar" in message
     assert "'chars_ar' and 'chars_md4' need the same dataset, `seeds`, split of evaluation" in message

@@ -264,8 +264,8 @@ def pause_stages(copy: WorkingCopy, outputs: Iterable[str]) -> Iterator[dict[str
 
 
 @pytest.fixture
-def made(built: WorkingCopy, tmp_path: Path) -> Iterator[WorkingCopy]:
-    """A copy of one's own in which everything is made."""
+def built_copy(built: WorkingCopy, tmp_path: Path) -> Iterator[WorkingCopy]:
+    """A copy of one's own in which everything is built_copy."""
     copy = built.twin(tmp_path)
     yield copy
     shutil.rmtree(copy.root)

@@ -22,38 +22,38 @@ def test_a_truncated_lock_file_is_repaired_without_computing(uninterrupted, tmp_
     assert set(copy.stages_run()) <= {"report"}
 
 
-def test_nothing_runs_where_nothing_changed(made):
-    assert "Nothing to be done" in made.run("snakemake")
-    assert "up to date" in made.run("dvc", "repro")
-    assert made.stages_run() in ([], ["report"])
+def test_nothing_runs_where_nothing_changed(built_copy):
+    assert "Nothing to be done" in built_copy.run("snakemake")
+    assert "up to date" in built_copy.run("dvc", "repro")
+    assert built_copy.stages_run() in ([], ["report"])
 
 
 @pytest.mark.parametrize("engine", [("snakemake",), ("dvc", "repro")], ids=lambda engine: engine[0])
-def test_a_byte_changed_in_an_artifact_is_restored(made, engine):
+def test_a_byte_changed_in_an_artifact_is_restored(built_copy, engine):
     """An artifact and its object in DVC's cache are two files, so that an edit of one leaves the other alone."""
-    model = made.root / "models/digits/model.safetensors"
-    before = made.digest("models")
+    model = built_copy.root / "models/digits/model.safetensors"
+    before = built_copy.digest("models")
     content = bytearray(model.read_bytes())
     content[-5] ^= 0x40
     model.chmod(0o644)
     model.write_bytes(content)
-    made.run(*engine)
-    assert made.digest("models") == before
-    assert made.is_up_to_date()
-    assert "train digits" not in made.stages_run()
+    built_copy.run(*engine)
+    assert built_copy.digest("models") == before
+    assert built_copy.is_up_to_date()
+    assert "train digits" not in built_copy.stages_run()
 
 
-def test_a_broken_cache_object_is_named_and_its_stage_runs_again(made):
-    model = made.root / "models/digits/model.safetensors"
+def test_a_broken_cache_object_is_named_and_its_stage_runs_again(built_copy):
+    model = built_copy.root / "models/digits/model.safetensors"
     whole = model.read_bytes()
     digest = hashlib.md5(whole).hexdigest()
-    broken = made.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
+    broken = built_copy.root / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     broken.chmod(0o644)
     broken.write_bytes(whole[:-5] + bytes([whole[-5] ^ 0x40]) + whole[-4:])
     broken.chmod(0o444)
     model.unlink()
-    assert f"{digest[2:]} is broken" in made.run("snakemake")
-    assert "train digits" in made.stages_run()
+    assert f"{digest[2:]} is broken" in built_copy.run("snakemake")
+    assert "train digits" in built_copy.stages_run()
     assert model.read_bytes() == whole
     assert broken.read_bytes() == whole
-    assert made.is_up_to_date()
+    assert built_copy.is_up_to_date()

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.pipeline
 
 RUNS = ("chars_md4", "chars_ar", "digits")
 RUNS_WITH_STEPS = ("chars_md4", "digits")
-"""Those whose sampler walks a grid."""
+"""Those whose sampler has a time grid."""
 CODE = "src/mdpipe/training/optimizer.py"
 SNAKEMAKE, DVC = ("snakemake",), ("dvc", "repro")
 
@@ -98,9 +98,9 @@ class Editor:
         return self.random.choice([path for path in files if path.name != ".snakemake_timestamp"])
 
 
-def test_any_edits_end_up_to_date_and_nothing_is_trained_twice(made):
+def test_any_edits_end_up_to_date_and_nothing_is_trained_twice(built_copy):
     """Each engine follows the other: the artifacts of the session were made by Snakemake."""
-    editor = Editor(made, seed=1)
+    editor = Editor(built_copy, seed=1)
     story = []
     for engine in (DVC, SNAKEMAKE):
         for _ in range(editor.random.randint(2, 4)):
@@ -110,17 +110,17 @@ def test_any_edits_end_up_to_date_and_nothing_is_trained_twice(made):
                 continue
         story.append(" ".join(engine))
         print("\n".join(story))
-        made.run(*engine)
+        built_copy.run(*engine)
         editor.check(engine[0])
 
 
-def test_an_edit_of_a_network_trains_runs_of_its_kind_only(made):
+def test_an_edit_of_a_network_trains_runs_of_its_kind_only(built_copy):
     """For both engines: `digits` has a U-Net, and a new file makes no run stale."""
-    networks = made.root / "src/mdpipe/networks"
+    networks = built_copy.root / "src/mdpipe/networks"
     (networks / "own.py").write_text("# Nobody's network.\n")
     with (networks / "unet.py").open("a") as file:
         file.write("# A comment.\n")
     of_runs = {f"{stage}@{run}" for stage in ("train", "sample", "evaluate") for run in RUNS}
     of_unet = {f"{stage}@digits" for stage in ("train", "sample", "evaluate")}
-    assert of_runs & set(made.planned()) == of_unet
-    assert {stage for stage in of_runs if not made.is_up_to_date(stage)} == of_unet
+    assert of_runs & set(built_copy.planned()) == of_unet
+    assert {stage for stage in of_runs if not built_copy.is_up_to_date(stage)} == of_unet

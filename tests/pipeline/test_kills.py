@@ -56,7 +56,7 @@ engine finishes.
 """
 
 
-def test_training_goes_on_where_it_was_interrupted_again_and_again(untrained, uninterrupted):
+def test_training_resumes_after_each_interruption(untrained, uninterrupted):
     """Meanwhile a second engine in the same place is refused, and harms nothing."""
     untrained = untrained.with_real_processes()
     for place, (engine, victim, number) in enumerate(INTERRUPTIONS):

@@ -32,7 +32,7 @@ def test_edits_while_training_leave_it_stale_and_lose_nothing(untrained, uninter
     assert f"train@{RUN}" not in yaml.safe_load(untrained.lock())["stages"]
     assert not untrained.is_up_to_date()
 
-    # With the inputs of before, the finished training is found by its fingerprint.
+    # With the inputs of before, the finished training is found by its run hash.
     for name, content in files.items():
         untrained.rewrite(name, content)
     untrained.run(*engine)
@@ -42,7 +42,7 @@ def test_edits_while_training_leave_it_stale_and_lose_nothing(untrained, uninter
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine[0])
-def test_params_edited_while_training_belong_to_the_next_training(untrained, uninterrupted, engine):
+def test_params_edited_in_training_belong_to_the_next_one(untrained, uninterrupted, engine):
     """dvc.lock records the values that the stage ran with, and the engines call the run stale afterwards.
 
     Snakemake resolves the params before it plans. DVC compares stages with params.resolved.yaml as it is: at first it
@@ -64,54 +64,56 @@ def test_params_edited_while_training_belong_to_the_next_training(untrained, uni
         assert f"runs.{RUN}.train" in untrained.run("dvc", "status", train)
 
 
-def test_an_experiment_in_a_copy_runs_the_code_of_the_copy(made):
+def test_an_experiment_in_a_copy_runs_the_code_of_the_copy(built_copy):
     """The working copy goes on: what waits in the queue runs the code that it was queued with."""
-    made.commit()
-    code = made.root / CODE
+    built_copy.commit()
+    code = built_copy.root / CODE
     text = code.read_text()
-    made.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "runs.digits.train.steps=6", "train@digits")
+    built_copy.run("dvc", "exp", "run", "--queue", "-n", "queued", "-S", "runs.digits.train.steps=6", "train@digits")
     code.write_text("raise RuntimeError('code of the working copy')\n")
-    made.run("dvc", "exp", "run", "--run-all", "-j", "1")
+    built_copy.run("dvc", "exp", "run", "--run-all", "-j", "1")
     assert code.read_text() != text
-    references = made.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    references = built_copy.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").split()
     (queued,) = [reference for reference in references if reference.endswith("/queued")]
-    lock = yaml.safe_load(made.run("git", "show", f"{queued}:dvc.lock"))["stages"]["train@digits"]
+    lock = yaml.safe_load(built_copy.run("git", "show", f"{queued}:dvc.lock"))["stages"]["train@digits"]
     assert lock["params"]["params.resolved.yaml"]["runs.digits.train"]["steps"] == 6
-    assert lock["deps"] == yaml.safe_load(made.lock())["stages"]["train@digits"]["deps"]
+    assert lock["deps"] == yaml.safe_load(built_copy.lock())["stages"]["train@digits"]["deps"]
     # Of what is edited when it starts, a copy has the edited state.
-    said = made.run("dvc", "exp", "run", "--temp", "-S", "runs.digits.train.steps=7", "train@digits", succeeds=False)
+    said = built_copy.run(
+        "dvc", "exp", "run", "--temp", "-S", "runs.digits.train.steps=7", "train@digits", succeeds=False
+    )
     assert "code of the working copy" in said
 
 
-def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(made, commands, tmp_path):
+def test_snakemake_plans_nothing_where_dvc_calls_nothing_stale(built_copy, commands, tmp_path):
     """Times of files and folders, and all that the engine remembers, do not count."""
-    source = made.root / "src/mdpipe/training"
+    source = built_copy.root / "src/mdpipe/training"
     (source / ".optimizer.py.swp").touch()
     touch_new(source / "__pycache__/other.cpython-399.pyc")
-    (made.root / CODE).touch()  # Saved unchanged.
-    for path in (made.root / "data/raw/digits").iterdir():
+    (built_copy.root / CODE).touch()  # Saved unchanged.
+    for path in (built_copy.root / "data/raw/digits").iterdir():
         path.touch()
-    touch_new(made.root / ".snakemake/incomplete/left")  # Interrupted, and then finished by DVC.
-    assert made.planned() == []
+    touch_new(built_copy.root / ".snakemake/incomplete/left")  # Interrupted, and then finished by DVC.
+    assert built_copy.planned() == []
     (source / ".optimizer.py.swp").unlink()
-    shutil.rmtree(made.root / ".snakemake")
-    shutil.rmtree(made.root / ".mdpipe/requests")
-    assert made.planned() == []
-    clone = pulled_clone(made, commands, tmp_path)
+    shutil.rmtree(built_copy.root / ".snakemake")
+    shutil.rmtree(built_copy.root / ".mdpipe/requests")
+    assert built_copy.planned() == []
+    clone = pulled_clone(built_copy, commands, tmp_path)
     assert clone.is_up_to_date()
     assert clone.planned() == []
 
 
-def test_snakemake_plans_what_dvc_calls_stale_and_what_follows(made):
-    made.edit_params("runs.digits.sample.sampler.steps", 6)
-    said = made.run("snakemake", "--dry-run")
+def test_snakemake_plans_what_dvc_calls_stale_and_what_follows(built_copy):
+    built_copy.edit_params("runs.digits.sample.sampler.steps", 6)
+    said = built_copy.run("snakemake", "--dry-run")
     assert planned(said) == ["measure_images@digits", "report", "sample@digits"]
     assert "Sample from digits" in said
     assert max(map(len, said.splitlines())) < 150
-    made.edit_params("runs.chars_ar.train.steps", 20)
+    built_copy.edit_params("runs.chars_ar.train.steps", 20)
     of_chars_ar = {f"{stage}@chars_ar" for stage in ("train", "sample", "evaluate")}
     of_digits = {"sample@digits", "measure_images@digits"}
-    assert set(made.planned()) == {*of_chars_ar, "compare_samplers@chars_md4", *of_digits, "report"}
+    assert set(built_copy.planned()) == {*of_chars_ar, "compare_samplers@chars_md4", *of_digits, "report"}
 
 
 def touch_new(path: Path) -> None:

@@ -31,7 +31,7 @@ def unmasking(images, moments):
     return np.broadcast_to(images, masked.shape), masked
 
 
-def shown(gif: bytes) -> list[np.ndarray]:
+def gif_frames(gif: bytes) -> list[np.ndarray]:
     return [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(Image.open(BytesIO(gif)))]
 
 
@@ -50,7 +50,7 @@ def digits() -> np.ndarray:
 
 
 def test_images_start_hatched_and_end_as_sampled(digits):
-    first, *_, last = shown(image_unmasking_gif(*unmasking(digits, 65), columns=8, scale=6))
+    first, *_, last = gif_frames(image_unmasking_gif(*unmasking(digits, 65), columns=8, scale=6))
     inside = first[4:52, 4:52].reshape(-1, 3).tolist()
     assert {tuple(pixel) for pixel in inside} == {MASK_COLOR, HATCH_COLOR}
     difference = last.astype(int) - np.asarray(image_grid(digits, 8, 6)).astype(int)
@@ -60,7 +60,7 @@ def test_images_start_hatched_and_end_as_sampled(digits):
 def test_a_pixel_half_known_is_gray_of_what_is_known():
     frames = np.array([10, 200, 90], dtype=np.uint8).reshape(1, 1, 1, 1, 3)
     masked = np.array([False, False, True]).reshape(frames.shape)
-    pixel = shown(image_unmasking_gif(frames, masked, columns=1, scale=8))[0][6, 6]
+    pixel = gif_frames(image_unmasking_gif(frames, masked, columns=1, scale=8))[0][6, 6]
     assert pixel.tolist() == [10, 200, 105]
 
 
@@ -82,7 +82,7 @@ def test_an_animation_of_noise_shows_fewer_moments_to_stay_small():
     noise = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
     gif = image_unmasking_gif(*unmasking(noise, 129), columns=4, scale=4)
     assert len(gif) <= SIZE_LIMIT
-    assert MIN_FRAMES <= len(shown(gif)) < MAX_FRAMES
+    assert MIN_FRAMES <= len(gif_frames(gif)) < MAX_FRAMES
 
 
 WORDS = ["The", " dog", " returns", "\n", "a", " list", ".\n\n", "é", "\t", "\x00", "", "e\u0301", "ﷺ"]
@@ -95,7 +95,7 @@ def moments_of(tokens, *known):
 def test_unmasked_text_is_marked_while_new_and_then_black():
     everything = range(len(WORDS))
     gif = text_unmasking_gif(moments_of(WORDS, [], [0, 1], [0, 1, 2], everything))
-    masked, new, *_, last = shown(gif)
+    masked, new, *_, last = gif_frames(gif)
     assert (holds(masked, MASK), holds(masked, NEW_BACKGROUND), holds(masked, INK)) == (True, False, False)
     assert (holds(new, MASK), holds(new, NEW_BACKGROUND)) == (True, True)
     assert (holds(last, MASK), holds(last, NEW_BACKGROUND), holds(last, INK)) == (False, False, True)
@@ -104,7 +104,7 @@ def test_unmasked_text_is_marked_while_new_and_then_black():
 
 def test_letters_break_between_words_and_fit_the_page():
     letters = list("a word and another and " * 8)
-    image = shown(text_unmasking_gif(moments_of(letters, range(len(letters)))))[-1]
+    image = gif_frames(text_unmasking_gif(moments_of(letters, range(len(letters)))))[-1]
     assert image.shape[1] == TEXT_WIDTH
     assert (image[10:-10, -12:-2] == 255).all()
 
@@ -112,7 +112,7 @@ def test_letters_break_between_words_and_fit_the_page():
 @pytest.mark.parametrize("tokens", [["x" * 500], ["\n"] * 5, [" "] * 400, [""], ["word "] * 900])
 def test_any_text_can_be_shown(tokens):
     """A word longer than a line, nothing but line breaks, spaces or empty tokens, more than fits the page."""
-    image = shown(text_unmasking_gif(moments_of(tokens, [], range(len(tokens)))))[-1]
+    image = gif_frames(text_unmasking_gif(moments_of(tokens, [], range(len(tokens)))))[-1]
     assert image.shape[0] < 400
 
 

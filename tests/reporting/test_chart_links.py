@@ -14,12 +14,12 @@ from tests.reporting.test_charts import EVIL, LETTERS, SPREAD, compared, curve, 
 
 pytestmark = pytest.mark.slow
 
-SHARE_ROWS = pl.DataFrame({"share": [0.1, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, None]})
+MASK_FRACTION_ROWS = pl.DataFrame({"mask_fraction": [0.1, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, None]})
 POSITION_ROWS = pl.DataFrame(
     {"first": [1, 2], "last": [1, 3], "bits": [3.0, 2.0], "bits_stderr": [0.1, 0.1], "tokens": [9, 18]}
 )
 CALIBRATION_ROWS = pl.DataFrame(
-    {"share": ["0 to 1", "0 to 1/3"], "confidence": [0.5, 0.4], "frequency": [0.5, 0.5], "stderr": [0.1, None]}
+    {"mask_fraction": ["0 to 1", "0 to 1/3"], "confidence": [0.5, 0.4], "frequency": [0.5, 0.5], "stderr": [0.1, None]}
 ).with_columns(weight=1.0, calibration_error=0.1)
 BASE_URL = "https://vega.github.io/vega-datasets/"
 """The converter to SVG puts this in front of relative links."""
@@ -36,7 +36,7 @@ LINKED = {
     "training": lambda: training_charts({EVIL: of_run(curve([3.0, 2.0]))}, trained(**{EVIL: "digits"}))["digits"],
     "samplers": lambda: samplers_chart(of_run(compared(scored("b", "euler", 8), scored("b", "data", None)), "b")),
     "exponents": lambda: exponents_chart({EVIL: of_run(exponents_frame(LETTERS, SPREAD))}, {EVIL: False}),
-    "profiles": lambda: profile_chart(of_run(SHARE_ROWS), of_run(POSITION_ROWS), "bits/dim"),
+    "profiles": lambda: profile_chart(of_run(MASK_FRACTION_ROWS), of_run(POSITION_ROWS), "bits/dim"),
     "calibration": lambda: calibration_chart(of_run(CALIBRATION_ROWS)),
 }
 

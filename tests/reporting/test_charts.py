@@ -226,17 +226,17 @@ def test_every_panel_names_its_run_reference_model_and_unit():
     assert labels == {"a": "bits/char under critic", "b": "bits/token under critic_b"}
 
 
-def test_the_caption_names_temperatures_only_if_there_is_a_frontier():
+def test_the_caption_names_temperatures_only_of_a_frontier():
     assert "temperatures" not in CHARTS["samplers"]().alt
     assert "entropy over temperatures" in CHARTS["frontier"]().alt
 
 
 @pytest.mark.parametrize("runs", [2, 3])
 def test_three_runs_have_no_bands_but_errors_in_tooltips(runs):
-    shares = pl.DataFrame({"share": [0.5, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, 0.2]})
-    positions = shares.select("bits", "bits_stderr", first=pl.Series([1, 2]), last=pl.Series([1, 3]), tokens=9)
+    mask_fractions = pl.DataFrame({"mask_fraction": [0.5, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, 0.2]})
+    positions = mask_fractions.select("bits", "bits_stderr", first=pl.Series([1, 2]), last=pl.Series([1, 3]), tokens=9)
     names = pl.DataFrame({"run": list("abc"[:runs])})
-    chart = profile_chart(names.join(shares, how="cross"), names.join(positions, how="cross"), "bits/char")
+    chart = profile_chart(names.join(mask_fractions, how="cross"), names.join(positions, how="cross"), "bits/char")
     for spec in chart.to_specs():
         assert any(layer["mark"]["type"] == "area" for layer in spec["layer"]) == (runs < 3)
         assert column(rows(spec, "line"), "shown") == ["1.50 ± 0.10", "4.0 ± 0.2"] * runs

@@ -8,15 +8,15 @@ from scipy import stats
 
 from mdpipe.evaluation.estimate import seeds_estimate
 from mdpipe.reporting.seeds import (
-    Costs,
-    Judged,
+    Decision,
     Measured,
+    Totals,
+    decide,
     difference_of_means,
     exponent,
     holm,
-    judge,
     mean_log_ratio,
-    of_costs,
+    measure_bits,
     variance_ratio,
 )
 
@@ -30,8 +30,8 @@ def measured(value: float, stderr: float = 1.0, seeds: int = 3, *, is_log: bool 
 def test_p_is_that_of_a_two_sided_t_test() -> None:
     values = np.array([0.3, 0.9, 0.5])
     found = measured(values.mean(), stats.sem(values))
-    assert judge(found, None, 0.0).p == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue)
-    assert judge(found, 0.0, None).p == judge(found, None, 0.0).p
+    assert decide(found, None, 0.0).p == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue)
+    assert decide(found, 0.0, None).p == decide(found, None, 0.0).p
     low, high = stats.t.interval(0.95, 2, loc=values.mean(), scale=stats.sem(values))
     assert found.interval == pytest.approx((low, high))
 
@@ -49,26 +49,28 @@ def test_the_verdict_is_where_the_interval_lies(seeds: int, above: float | None,
             expected = "agrees"
         elif high < low_end or high_end < low:
             expected = "disagrees"
-        judged = judge(found, above, below)
-        assert judged.verdict == expected
-        assert (judged.p <= 0.05) == (expected != "cannot tell")
+        decision = decide(found, above, below)
+        assert decision.verdict == expected
+        assert (decision.p <= 0.05) == (expected != "cannot tell")
         seen.add(expected)
     reachable = {"cannot tell", "disagrees"} if seeds == 2 and above is not None and below is not None else None
     assert seen == (reachable or {"agrees", "disagrees", "cannot tell"})
 
 
-def test_a_ratio_is_judged_by_its_logarithm() -> None:
+def test_a_ratio_is_decided_by_its_logarithm() -> None:
     found = measured(math.log(2.0), 0.1, is_log=True)
-    assert judge(found, 1.0, None) == judge(measured(math.log(2.0), 0.1), 0.0, None)
-    assert judge(found, 1.0, None).verdict == "agrees"
-    _, low, high = found.shown
+    assert decide(found, 1.0, None) == decide(measured(math.log(2.0), 0.1), 0.0, None)
+    assert decide(found, 1.0, None).verdict == "agrees"
+    _, low, high = found.value_and_interval
     assert low * high == pytest.approx(4.0)
 
 
 def test_an_error_of_zero_decides_and_no_value_does_not() -> None:
-    assert judge(measured(-0.1, 0.0), None, 0.0) == Judged("agrees", 0.0)
-    assert judge(measured(0.1, 0.0), None, 0.0) == Judged("disagrees", 0.0)
-    assert judge(measured(math.nan), None, 0.0) == judge(measured(0.0, 0.0), None, 0.0) == Judged("cannot tell", 1.0)
+    assert decide(measured(-0.1, 0.0), None, 0.0) == Decision("agrees", 0.0)
+    assert decide(measured(0.1, 0.0), None, 0.0) == Decision("disagrees", 0.0)
+    assert (
+        decide(measured(math.nan), None, 0.0) == decide(measured(0.0, 0.0), None, 0.0) == Decision("cannot tell", 1.0)
+    )
 
 
 def test_holm_is_the_published_step_down() -> None:
@@ -84,7 +86,7 @@ def test_an_interval_is_exact_for_either_error() -> None:
         of_examples = Measured(1.0, 0.5, 0.0, seeds, 0.5, clusters)
         for found, freedom in ((of_seeds, seeds - 1), (of_examples, clusters - 1)):
             assert found.interval == pytest.approx(stats.t.interval(0.95, freedom, loc=1.0, scale=0.5))
-            assert judge(found, 0.0, None).p == pytest.approx(2 * stats.t.sf(2.0, freedom))
+            assert decide(found, 0.0, None).p == pytest.approx(2 * stats.t.sf(2.0, freedom))
 
 
 @pytest.mark.parametrize("seed_effect", [0.0, 0.02, 0.05, 0.1, 0.5])
@@ -96,7 +98,7 @@ def test_intervals_cover_what_they_state(seed_effect: float, interaction: float)
     for _ in range(repetitions):
         costs = random.normal(0, seed_effect, (3, 1)) + random.normal(0, 0.3, documents)
         costs += random.normal(0, interaction, (3, documents))
-        low, high = of_costs(costs, ONES[:documents], None).interval
+        low, high = measure_bits(costs, ONES[:documents], None).interval
         covered += low <= 0 <= high
     assert covered / repetitions >= 0.95 - 3 * math.sqrt(0.95 * 0.05 / repetitions)
 
@@ -104,7 +106,7 @@ def test_intervals_cover_what_they_state(seed_effect: float, interaction: float)
 def test_examples_are_known_better_than_seeds() -> None:
     """Where all trainings share the error, an interval is half as wide as by the degrees of freedom of three seeds."""
     shared = np.random.default_rng(8).normal(0, 1, 36) + np.zeros((3, 1))
-    found = of_costs(shared, ONES[:36], None)
+    found = measure_bits(shared, ONES[:36], None)
     assert found.half_width(0.05) == pytest.approx(stats.t.ppf(0.975, 35) * found.stderr)
     assert found.half_width(0.05) < 0.5 * stats.t.ppf(0.975, 2) * found.stderr
 
@@ -113,16 +115,16 @@ def test_a_difference_of_two_sources_has_the_errors_of_both() -> None:
     """Sources of other sizes; clusters of the same numbers in both are different clusters."""
     random = np.random.default_rng(9)
     sources = [
-        Costs(random.gamma(2, size=(4, count)) * sizes, sizes, np.arange(count) // 2)
+        Totals(random.gamma(2, size=(4, count)) * sizes, sizes, np.arange(count) // 2)
         for count, sizes in ((40, random.integers(1, 9, 40)), (60, random.integers(1, 9, 60)))
     ]
     found = difference_of_means(*sources)
-    first, second = (seeds_estimate(*source).scaled(1 / math.log(2)) for source in sources)
+    first, second = (seeds_estimate(*source).scale(1 / math.log(2)) for source in sources)
     assert found.value == pytest.approx(first.value - second.value)
     ratios = [(source.nats.sum(axis=1) / source.sizes.sum()) / math.log(2) for source in sources]
     assert found.stderr_seeds == pytest.approx(stats.sem(ratios[0] - ratios[1]))
     # G / (G - 1) of the clusters of both sources, in place of each source's own.
-    shared = [source.scaled(math.sqrt((source.clusters - 1) / source.clusters)) for source in (first, second)]
+    shared = [source.scale(math.sqrt((source.clusters - 1) / source.clusters)) for source in (first, second)]
     both = math.hypot(*(source.stderr_examples for source in shared)) * math.sqrt(found.clusters / (found.clusters - 1))
     assert (found.clusters, found.stderr_examples) == (50, pytest.approx(both))
 
@@ -137,11 +139,11 @@ def test_wrong_verdicts_are_as_rare_as_stated(effect: float) -> None:
     repetitions, agrees, disagrees, equal = 2000, 0, 0, 0
     for _ in range(repetitions):
         costs = effect + random.normal(0, 0.03, (3, 1)) + random.normal(0, 0.05, 60) + random.normal(0, 0.05, (3, 60))
-        found = of_costs(costs * math.log(2), ONES, None)
-        verdict = judge(found, None, effect).verdict
+        found = measure_bits(costs * math.log(2), ONES, None)
+        verdict = decide(found, None, effect).verdict
         agrees += verdict == "agrees"
         disagrees += verdict == "disagrees"
-        equal += judge(found, -0.05, 0.05).verdict == "agrees"
+        equal += decide(found, -0.05, 0.05).verdict == "agrees"
     assert max(agrees, disagrees) / repetitions <= 0.035
     if effect == 0.05:
         assert equal / repetitions <= 0.035
@@ -149,7 +151,7 @@ def test_wrong_verdicts_are_as_rare_as_stated(effect: float) -> None:
 
 def test_a_difference_is_in_bits_with_the_errors_of_seeds() -> None:
     costs = np.random.default_rng(1).normal(0.1, 0.2, (3, 60))
-    found, expected = of_costs(costs, ONES, None), seeds_estimate(costs, ONES).scaled(1 / math.log(2))
+    found, expected = measure_bits(costs, ONES, None), seeds_estimate(costs, ONES).scale(1 / math.log(2))
     assert (found.value, found.stderr) == (expected.value, expected.stderr)
     assert (found.stderr_seeds, found.seeds, found.is_log) == (expected.stderr_seeds, 3, False)
 
@@ -204,4 +206,4 @@ def test_a_mean_ratio_is_geometric_and_its_error_over_seeds() -> None:
     by_seed = [math.log(2), math.log(2), math.log(4)]
     assert found.value == pytest.approx(np.mean(by_seed))
     assert found.stderr == pytest.approx(stats.sem(by_seed))
-    assert (found.shown[0], found.seeds) == (pytest.approx(2 ** (4 / 3)), 3)
+    assert (found.value_and_interval[0], found.seeds) == (pytest.approx(2 ** (4 / 3)), 3)

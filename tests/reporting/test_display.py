@@ -36,7 +36,7 @@ def test_the_markdown_reads_well(likelihood):
     )
 
 
-def test_the_page_shows_values_first_and_the_csv_keeps_its_columns(tmp_path, likelihood):
+def test_the_page_shows_values_first_unlike_the_csv(tmp_path, likelihood):
     assert to_display(likelihood, complete=True).headings[:5] == ["run", "value", "unit", "estimator", "dataset"]
     write_table(likelihood, tmp_path / "likelihood")
     assert (tmp_path / "likelihood.csv").read_text().splitlines()[0].split(",") == likelihood.columns

@@ -1,4 +1,4 @@
-"""The table of image quality, and the picture of samples and their neighbors."""
+"""The table of image quality, and the sheet of samples and their neighbors."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mdpipe.data.artifacts.files import MetricsError
-from mdpipe.reporting.images import GAP, Neighbors, neighbor_picture
+from mdpipe.reporting.images import GAP, Neighbors, neighbor_sheet
 from mdpipe.reporting.schemas import IMAGE_MEASURES, IMAGE_RUN, to_markdown
 from mdpipe.reporting.tables import image_quality_table
 
@@ -43,12 +43,12 @@ def test_a_record_with_a_wrong_field_is_refused_by_name():
         image_quality_table([broken])
 
 
-def test_a_picture_has_a_row_per_sample_and_a_column_per_neighbor():
+def test_a_sheet_has_a_row_per_sample_and_a_column_per_neighbor():
     red, green = np.array([200, 0, 0], np.uint8), np.array([0, 200, 0], np.uint8)
     samples, near = np.tile(red, (2, 4, 4, 1)), np.tile(green, (2, 3, 4, 4, 1))
-    picture = np.asarray(neighbor_picture(samples, [Neighbors("by pixels", near, [[0.5] * 3] * 2)]))
-    is_red, is_green = ((picture == color).all(2) for color in (red, green))
+    sheet = np.asarray(neighbor_sheet(samples, [Neighbors("by pixels", near, [[0.5] * 3] * 2)]))
+    is_red, is_green = ((sheet == color).all(2) for color in (red, green))
     assert (is_red.sum(), is_green.sum()) == (2 * 64 * 64, 2 * 3 * 64 * 64)
     assert np.flatnonzero(is_red.any(0)).max() < np.flatnonzero(is_green.any(0)).min()
     assert (is_red.any(1) == is_green.any(1)).all()  # neighbors are in the row of their sample
-    assert picture[is_green.any(1)][:, -GAP:].min() == 255  # a margin at the right
+    assert sheet[is_green.any(1)][:, -GAP:].min() == 255  # a margin at the right

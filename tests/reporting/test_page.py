@@ -21,7 +21,7 @@ from mdpipe.reporting.page import (
     report_page,
     settings_table,
 )
-from mdpipe.reporting.schemas import COSTS, FILE, HELD_OUT, OTHER_TEXT, SAMPLES, TRAINING
+from mdpipe.reporting.schemas import COSTS, FILE, HELD_OUT_COLUMNS, OTHER_TEXT_COLUMNS, SAMPLES, TRAINING
 from mdpipe.reporting.tables import (
     datasets_table,
     likelihood_table,
@@ -54,13 +54,13 @@ PNG = bytes.fromhex(
 )
 """One black pixel."""
 FILLED = {"before": "the ", "original": "cat", "filled": "dog", "after": " sat"}
-SHARE_ROWS = pl.DataFrame({"share": [0.1, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, None]})
+MASK_FRACTION_ROWS = pl.DataFrame({"mask_fraction": [0.1, 1.0], "bits": [1.5, 4.0], "bits_stderr": [0.1, None]})
 POSITION_ROWS = pl.DataFrame(
     {"first": [1, 2], "last": [1, 3], "bits": [3.0, 2.0], "bits_stderr": [0.1, 0.1], "tokens": [9, 18]}
 )
 CALIBRATION_ROWS = pl.DataFrame(
     {
-        "share": ["0 to 1", "0 to 1/3", "1/3 to 2/3"],
+        "mask_fraction": ["0 to 1", "0 to 1/3", "1/3 to 2/3"],
         "confidence": [0.5, 0.4, 0.6],
         "frequency": [0.5, 0.5, 0.5],
         "stderr": [0.1, 0.1, None],
@@ -117,9 +117,9 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
     rows = [scored(run, "ancestral", 8), scored(run, "data", None)]
     tables = {
         "likelihood": with_means(
-            likelihood_table([evaluation(run, name)], [encoding(name, IMAGE_RATES)]), {run: [run]}, HELD_OUT
+            likelihood_table([evaluation(run, name)], [encoding(name, IMAGE_RATES)]), {run: [run]}, HELD_OUT_COLUMNS
         ),
-        "zero_shot": with_means(zero_shot_table([zero_shot(run, "numpy_docs")]), {run: [run]}, OTHER_TEXT),
+        "zero_shot": with_means(zero_shot_table([zero_shot(run, "numpy_docs")]), {run: [run]}, OTHER_TEXT_COLUMNS),
         "samples": table_of_runs([sample(run)], SAMPLES, "sample"),
         "training": table_of_runs([training(run)], TRAINING, "train"),
         "samplers": samplers_table({run: scored_frame(rows)}),
@@ -129,8 +129,9 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
     curve = pl.DataFrame({"step": [1, 2], "train/loss": [3.0, 2.0]})
     tables = {table: with_file(frame) for table, frame in tables.items()}
     trained = pl.DataFrame({"run": [run], "dataset": [name], "unit": ["bits/dim"]})
-    shares, positions, calibration = (
-        with_file(frame).with_columns(run=pl.lit(run)) for frame in (SHARE_ROWS, POSITION_ROWS, CALIBRATION_ROWS)
+    mask_fractions, positions, calibration = (
+        with_file(frame).with_columns(run=pl.lit(run))
+        for frame in (MASK_FRACTION_ROWS, POSITION_ROWS, CALIBRATION_ROWS)
     )
     return Report(
         made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`"), "time": Sourced("31 minutes", PATH)},
@@ -142,7 +143,7 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
         },
         by_dataset={
             "curves": training_charts({run: with_file(curve).with_columns(run=pl.lit(run))}, trained),
-            "profiles": {name: profile_chart(shares, positions, "bits/dim")},
+            "profiles": {name: profile_chart(mask_fractions, positions, "bits/dim")},
             "calibration": {name: calibration_chart(calibration)},
         },
         galleries=[
@@ -217,13 +218,13 @@ def test_numbers_samples_facts_and_definitions_are_there(outline: Outline) -> No
     assert "Samples. Classes, row by row: zero, one, zero" in outline.text
 
 
-def test_classes_are_named_by_column_where_all_rows_have_the_same() -> None:
+def test_classes_are_named_by_column_if_all_rows_agree() -> None:
     assert PageImage(PNG, "", ["a", "b", "a", "b", "a"], columns=2).class_caption == "Classes of the columns: a, b"
     assert PageImage(PNG, "", ["a", "b", "a"], columns=3).class_caption == "Classes, row by row: a, b, a"
     assert PageImage(PNG, "", ["a", "b", "b", "a"], columns=2).class_caption == "Classes, row by row: a, b; b, a"
 
 
-def test_settings_that_differ_are_apart_from_those_all_runs_share(page: str) -> None:
+def test_differing_settings_are_apart_from_shared_ones(page: str) -> None:
     page = page.replace("<wbr>", "")
     differ, same = page.split("Settings that all runs share", 1)
     assert "train.steps" in differ

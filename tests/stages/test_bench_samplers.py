@@ -54,7 +54,7 @@ def test_a_run_that_is_not_trained_is_named(place: Path, refusal: Callable[..., 
     assert "models/chars_md4/run.json does not exist; run `dvc repro train@chars_md4`" in refusal("bench", "samplers")
 
 
-def test_costs_of_stages_are_snakemakes_with_the_tokens_of_the_plan(
+def test_stage_costs_are_snakemakes_with_the_plans_tokens(
     params: Params, place: Path, mdpipe: Callable[..., Result]
 ) -> None:
     (place / "params.yaml").write_text(SMOKE.read_text())

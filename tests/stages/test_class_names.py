@@ -55,7 +55,7 @@ def animals(params: Params) -> Params:
 
 
 @pytest.fixture(scope="module")
-def made(animals: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def built_folder(animals: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder in which everything was made."""
     place = tmp_path_factory.mktemp("animals")
     random = np.random.default_rng(0)
@@ -79,14 +79,14 @@ def made(animals: Params, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def mdpipe(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    shutil.copytree(made / "models", tmp_path / "models")
+def mdpipe(built_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    shutil.copytree(built_folder / "models", tmp_path / "models")
     monkeypatch.chdir(tmp_path)
     return lambda *arguments: CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_the_dataset_and_the_model_have_the_names(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(made)
+def test_the_dataset_and_the_model_have_the_names(built_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(built_folder)
     assert EncodedDataset.open(paths.encoded("animals"), "train").class_names == FOLDERS
     assert load_model("animals").class_names == FOLDERS
     assert (load_model("plain").num_classes, load_model("plain").class_names) == (0, ())
@@ -129,11 +129,11 @@ def test_infill_takes_a_name(mdpipe: Callable[..., Result]) -> None:
     assert Path("truck.png").read_bytes() == Path("3.png").read_bytes()
 
 
-def test_samples_say_their_classes_and_the_report_shows_them(made: Path) -> None:
-    names = read_json(made / "samples/animals/classes.json", "")["classes"]
+def test_samples_say_their_classes_and_the_report_shows_them(built_folder: Path) -> None:
+    names = read_json(built_folder / "samples/animals/classes.json", "")["classes"]
     assert names == [*FOLDERS, *FOLDERS[:2]]
-    assert not (made / "samples/plain/classes.json").exists()
-    page = (made / "report/index.html").read_text()
+    assert not (built_folder / "samples/plain/classes.json").exists()
+    page = (built_folder / "report/index.html").read_text()
     sampled = "2, &lt;b&gt;owl&lt;, airplane, truck"
     assert page.count(f"Samples of animals. Classes of the columns: {sampled}</figcaption>") == 1
     real = re.findall(r"Real images of animals\. (.*?)</figcaption>", page)
@@ -141,18 +141,18 @@ def test_samples_say_their_classes_and_the_report_shows_them(made: Path) -> None
     assert real == [f"Classes of the columns: {trucks.removesuffix(', truck')}", f"Classes, row by row: {trucks}"]
 
 
-def test_the_table_of_datasets_has_the_classes_of_each_split(made: Path) -> None:
+def test_the_table_of_datasets_has_the_classes_of_each_split(built_folder: Path) -> None:
     """The last five files are trucks."""
-    table = pl.read_csv(made / "results/datasets.csv")
+    table = pl.read_csv(built_folder / "results/datasets.csv")
     assert dict(table.select("split", "classes").rows())["test"] == 1
     assert dict(table.select("split", "classes").rows())["train"] == 4
-    assert read_json(made / "data/encoded/animals/manifest.json", "")["splits"]["test"]["classes"] == 1
+    assert read_json(built_folder / "data/encoded/animals/manifest.json", "")["splits"]["test"]["classes"] == 1
 
 
 def test_classes_without_examples_in_a_split_are_logged(
-    made: Path, animals: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    built_folder: Path, animals: Params, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(made)
+    monkeypatch.chdir(built_folder)
     encode(animals, "animals")
     log = capsys.readouterr().err
     assert "animals: 3 of 4 classes have no example in the test split: 0 (2), 1 (<b>owl<), 2 (airplane)\n" in log

@@ -16,7 +16,7 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.sources.download import destination
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint, training_fingerprint
+from mdpipe.pipeline.run_hash import hash_encoding, hash_source, hash_training
 from mdpipe.stages.resolve import write_replicates
 
 pytestmark = pytest.mark.slow
@@ -202,9 +202,9 @@ def test_leftovers_of_a_kill_go_only_with_their_run(suite):
     assert Path("models/.chars_md4.partial").is_dir()
 
 
-def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
+def test_checkpoints_of_the_current_params_stay_others_go(suite):
     dataset = EncodedDataset.open(paths.encoded("docs_chars"), "train")
-    now = paths.checkpoint_dir("chars_md4", training_fingerprint(suite, "chars_md4", dataset))
+    now = paths.checkpoint_dir("chars_md4", hash_training(suite, "chars_md4", dataset))
     earlier, abandoned = paths.checkpoint_dir("chars_md4", "0" * 16), paths.checkpoint_dir("gone", "0" * 16)
     busy, discarded = paths.checkpoint_dir("chars_ar", "1" * 16), paths.checkpoint_dir("chars_ar", "2" * 16)
     discarded = discarded.with_name(f"{discarded.name}.discarded")
@@ -226,7 +226,7 @@ def test_checkpoints_of_the_params_as_they_are_stay_and_others_go(suite):
 def test_checkpoints_of_finished_runs_are_listed(suite, monkeypatch):
     """Finished: dvc.lock records the run's training with the present params, code and data."""
     dataset = EncodedDataset.open(paths.encoded("docs_chars"), "train")
-    folder = paths.checkpoint_dir("chars_md4", training_fingerprint(suite, "chars_md4", dataset))
+    folder = paths.checkpoint_dir("chars_md4", hash_training(suite, "chars_md4", dataset))
     folder.mkdir(parents=True)
     assert str(folder) not in clean(suite, force=False)
     monkeypatch.setattr(Repo, "status", lambda self, targets: {} if targets == ["train@chars_md4"] else {"x": []})
@@ -235,7 +235,7 @@ def test_checkpoints_of_finished_runs_are_listed(suite, monkeypatch):
     assert not folder.exists()
 
 
-def test_checkpoints_stay_while_the_data_they_belong_to_is_missing(suite):
+def test_checkpoints_stay_while_their_data_is_missing(suite):
     folder = paths.checkpoint_dir("chars_md4", "0" * 16)
     folder.mkdir(parents=True)
     shutil.rmtree(paths.encoded("docs_chars"))
@@ -245,8 +245,8 @@ def test_checkpoints_stay_while_the_data_they_belong_to_is_missing(suite):
 
 def test_finished_shards_stay_if_their_stage_goes_on_from_them(suite):
     kept = [
-        paths.work_dir("download", "digits", source_fingerprint(suite, "digits")),
-        paths.work_dir("encode", "digits", encoding_fingerprint(suite, "digits")),
+        paths.work_dir("download", "digits", hash_source(suite, "digits")),
+        paths.work_dir("encode", "digits", hash_encoding(suite, "digits")),
     ]
     gone = [paths.work_dir("download", "gone", "0" * 16), paths.work_dir("encode", "digits", "0" * 16)]
     for folder in (*kept, *gone):

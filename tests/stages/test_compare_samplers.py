@@ -100,7 +100,7 @@ def test_rows_are_the_data_and_each_sampler_at_each_step_count(rows: list[Row]) 
         ]
 
 
-def test_network_calls_are_at_most_one_a_step_and_one_for_the_rest(rows: list[Row]) -> None:
+def test_network_calls_are_at_most_one_per_step_and_one_more(rows: list[Row]) -> None:
     calls = {(row["sampler"], row["steps"]): row["nfe"] for row in rows}
     assert calls["data", ""] == ""
     assert calls["first_hitting", ""] == str(WINDOW)
@@ -156,7 +156,7 @@ def test_samples_are_scored_as_the_data_are(params: Params, rows: list[Row]) -> 
         assert float(row["entropy"]) == pytest.approx(entropy(tokens), rel=1e-5)
 
 
-def test_the_file_is_the_same_each_time_and_another_with_another_seed(params: Params, rows: list[Row]) -> None:
+def test_the_file_depends_on_nothing_but_the_seed(params: Params, rows: list[Row]) -> None:
     first = paths.plot("samplers", "chars_md4").read_bytes()
     compare_samplers(params, "chars_md4")
     assert paths.plot("samplers", "chars_md4").read_bytes() == first

@@ -29,8 +29,8 @@ from mdpipe.stages.evaluate import evaluate
 from mdpipe.stages.fit_tokenizer import fit_tokenizer
 from mdpipe.stages.sample import sample
 from mdpipe.stages.train import train
-from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
-from tests.stages.reading import levels_of
+from tests.diffusion.statistical_tests import FALSE_ALARM, chi_square_chance
+from tests.stages.sample_files import levels_of
 
 pytestmark = pytest.mark.slow
 
@@ -108,8 +108,8 @@ def test_each_step_gets_the_labels_except_the_dropped_ones(
     dropped = shown == NO_CLASS
     assert torch.equal(shown[~dropped], labels[~dropped])
     counts = torch.tensor([dropped.sum(), (~dropped).sum()])
-    share = torch.tensor([DROPOUT, 1 - DROPOUT])
-    assert chi_square_chance(counts, share * STEPS * BATCH) > FALSE_ALARM
+    fractions = torch.tensor([DROPOUT, 1 - DROPOUT])
+    assert chi_square_chance(counts, fractions * STEPS * BATCH) > FALSE_ALARM
 
 
 def test_samples_take_the_classes_in_turn(toy: Params, toy_place: Path) -> None:
@@ -118,7 +118,7 @@ def test_samples_take_the_classes_in_turn(toy: Params, toy_place: Path) -> None:
     assert tokens.mean(axis=1).round().tolist() == [0, 1, 0, 1, 0, 1]
 
 
-def test_the_bound_is_of_pictures_given_their_classes(toy: Params, toy_place: Path) -> None:
+def test_the_bound_is_of_images_given_their_classes(toy: Params, toy_place: Path) -> None:
     """Far below the bit that a pixel costs without knowing anything, and far above where the classes are the wrong."""
     evaluate(toy, "toy")
     right = read_json(paths.metrics("evaluate", "toy"), "")["value"]
@@ -137,7 +137,7 @@ def bits_by_sampler() -> dict[str, float]:
     return {row["sampler"]: float(row["bits"]) for row in rows}
 
 
-def test_samplers_and_their_reference_model_are_given_the_classes(toy: Params, params: Params, toy_place: Path) -> None:
+def test_samplers_and_reference_model_get_the_classes(toy: Params, params: Params, toy_place: Path) -> None:
     """An autoregressive run that is conditioned, too, is sure of images of the right class, and surprised by others."""
     described = toy.model_dump(mode="json")
     causal = params.runs["chars_ar"].model_dump(mode="json", include={"objective", "network"})
@@ -166,20 +166,20 @@ def whiteness(*options: object) -> list[float]:
     """Return the fraction of white pixels in each image of `mdpipe generate`."""
     arguments = ["generate", "toy", "--count", "16", "--out", "toy.png", *map(str, options)]
     assert CliRunner().invoke(app, arguments).exit_code == 0
-    shares: list[float] = levels_of(Path("toy.png"), EDGE, levels=CLASSES).mean(axis=(1, 2)).tolist()
-    return shares
+    fractions: list[float] = levels_of(Path("toy.png"), EDGE, levels=CLASSES).mean(axis=(1, 2)).tolist()
+    return fractions
 
 
 @pytest.mark.parametrize("label", range(CLASSES))
 def test_samples_of_a_label_look_like_it(toy_place: Path, label: int) -> None:
-    assert all(abs(share - label) < NEARLY for share in whiteness("--label", label))
+    assert all(abs(fraction - label) < NEARLY for fraction in whiteness("--label", label))
 
 
-def test_with_no_label_pictures_of_both_classes_come_up(toy_place: Path) -> None:
+def test_with_no_label_images_of_both_classes_come_up(toy_place: Path) -> None:
     """Independent pixels would make all images gray: 0.5 plus or minus 0.125."""
-    shares = whiteness()
-    assert min(shares) < NEARLY
-    assert max(shares) > 1 - NEARLY
+    fractions = whiteness()
+    assert min(fractions) < NEARLY
+    assert max(fractions) > 1 - NEARLY
 
 
 def test_guidance_changes_what_the_sample_stage_draws(params: Params, place: Path) -> None:

@@ -21,7 +21,7 @@ from mdpipe.params import Params
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.sampling import SamplerConfig, compatible_samplers
 from tests.stages.conftest import SMOKE
-from tests.stages.reading import LEVELS, levels_of, texts_of
+from tests.stages.sample_files import LEVELS, levels_of, texts_of
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def test_a_seed_gives_the_same_texts_and_another_seed_others(mdpipe: Command, ru
     assert outputs[0] != outputs[2]
 
 
-def test_a_seed_gives_the_same_picture_and_another_seed_another(mdpipe: Command) -> None:
+def test_a_seed_gives_the_same_image_and_another_seed_another(mdpipe: Command) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert mdpipe("generate", "digits", "--seed", seed, "--out", f"{name}.png").stdout == f"{name}.png\n"
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
@@ -232,9 +232,9 @@ def test_arrays_and_folders_have_the_images_at_their_own_size(mdpipe: Command) -
     files = sorted(Path("each").iterdir())
     assert [file.name for file in files] == [f"digits-000{number}.png" for number in (1, 2, 3)]
     for file, image in zip(files, images, strict=True):
-        with Image.open(file) as picture:
-            assert (picture.mode, picture.size) == ("L", (8, 8))
-            assert np.array_equal(np.asarray(picture), image[:, :, 0])
+        with Image.open(file) as sheet:
+            assert (sheet.mode, sheet.size) == ("L", (8, 8))
+            assert np.array_equal(np.asarray(sheet), image[:, :, 0])
     assert np.array_equal(levels_of(Path("sheet.png")), quantize(images[..., 0], 255, LEVELS))
 
 

@@ -17,8 +17,8 @@ from mdpipe.data.pixels import dequantize, quantize
 from mdpipe.data.raw import read_images
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.sampling import compatible_samplers
-from tests.data.building import make_tokenizer
-from tests.stages.reading import EDGE, LEVELS, levels_of, texts_of
+from tests.data.builders import make_tokenizer
+from tests.stages.sample_files import EDGE, LEVELS, levels_of, texts_of
 
 Command = Callable[..., Result]
 MASK = 27
@@ -245,7 +245,7 @@ def test_a_mistake_ends_in_one_line_and_writes_nothing(
     assert refusal("infill", *arguments).startswith(f"mdpipe: {line}")
 
 
-def test_as_a_program_it_fills_a_picture(place: Path, digit: NDArray[np.uint8]) -> None:
+def test_as_a_program_it_infills_an_image(place: Path, digit: NDArray[np.uint8]) -> None:
     command = [sys.executable, "-m", "mdpipe", "infill", "digits", "--image", "digit.png", "--mask", "mask.png"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("digits.png\n", "")

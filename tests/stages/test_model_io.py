@@ -15,7 +15,7 @@ from mdpipe.pipeline.model_io import load_model
 LETTERS, PIECES, DIGITS = Path("models/chars_md4"), Path("models/subwords_genmd4"), Path("models/digits")
 
 
-def refused(run: str) -> str:
+def error_of(run: str) -> str:
     with pytest.raises(ValueError, match=r"; .*(dvc repro|run the stage)") as error:
         load_model(run)
     assert "\n" not in str(error.value)
@@ -37,7 +37,7 @@ def test_what_training_wrote_is_taken(place, run):
 def test_weights_of_another_type_are_refused(place, run, file, dtype):
     path = Path("models") / run / f"{file}.safetensors"
     save_file({name: tensor.to(dtype) for name, tensor in load_file(path).items()}, path)
-    assert f"{path} holds" in refused(run)
+    assert f"{path} holds" in error_of(run)
 
 
 @pytest.mark.parametrize("key", ["objective", "dataset", "modality", "tokenizer"])
@@ -48,14 +48,14 @@ def test_every_key_of_a_run_is_there_and_has_its_type(place, key):
         if key == "dataset" and isinstance(value, str):
             continue
         path.write_text(json.dumps(whole | {key: value}))
-        assert str(path) in refused("chars_md4")
+        assert str(path) in error_of("chars_md4")
     path.write_text(json.dumps({name: value for name, value in whole.items() if name != key}))
-    assert f"{path}: {key}: Field required" in refused("chars_md4")
+    assert f"{path}: {key}: Field required" in error_of("chars_md4")
     path.write_text(json.dumps(whole | {"other": 1}))
-    assert f"{path}: other" in refused("chars_md4")
+    assert f"{path}: other" in error_of("chars_md4")
     for content in ("", "[]", "{", "3"):
         path.write_text(content)
-        assert str(path) in refused("chars_md4")
+        assert str(path) in error_of("chars_md4")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_every_key_of_a_run_is_there_and_has_its_type(place, key):
 def test_the_settings_of_an_objective_are_those_of_params(place, settings):
     path = LETTERS / "run.json"
     edit(path, objective=json.loads(path.read_text())["objective"] | settings)
-    assert str(path) in refused("chars_md4")
+    assert str(path) in error_of("chars_md4")
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_the_settings_of_an_objective_are_those_of_params(place, settings):
 def test_the_settings_of_a_network_are_those_of_params(place, settings):
     path = LETTERS / "network.json"
     edit(path, settings=json.loads(path.read_text())["settings"] | settings)
-    assert str(path) in refused("chars_md4")
+    assert str(path) in error_of("chars_md4")
 
 
 @pytest.mark.parametrize("run", ["chars_md4", "digits"])
@@ -85,7 +85,7 @@ def test_a_modality_that_contradicts_the_tokenizer_is_refused(place, run):
     path = Path("models") / run / "run.json"
     other = {"text": "image", "image": "text"}[json.loads(path.read_text())["modality"]]
     edit(path, modality=other)
-    assert f"{path}: modality = {other!r} does not fit" in refused(run)
+    assert f"{path}: modality = {other!r} does not fit" in error_of(run)
 
 
 @pytest.mark.parametrize(
@@ -93,20 +93,20 @@ def test_a_modality_that_contradicts_the_tokenizer_is_refused(place, run):
 )
 def test_a_tokenizer_of_another_kind_is_refused(place, run, tokenizer):
     edit(Path("models") / run / "run.json", tokenizer=tokenizer)
-    refused(run)
+    error_of(run)
 
 
 def test_the_tokenizer_of_another_run_is_refused(place):
     for path in (PIECES / "tokenizer.json", PIECES / "unigram.npy"):
         shutil.copy(path, LETTERS / path.name)
-    assert "models/chars_md4/tokenizer.json: kind = 'sentencepiece' does not fit the model, 'text8'" in refused(
+    assert "models/chars_md4/tokenizer.json: kind = 'sentencepiece' does not fit the model, 'text8'" in error_of(
         "chars_md4"
     )
 
 
 def test_a_vocabulary_that_is_not_the_model_s_is_refused(place):
     edit(PIECES / "tokenizer.json", vocab_size=27)
-    assert f"{PIECES}/tokenizer.json: vocab_size = 27 does not fit the model" in refused("subwords_genmd4")
+    assert f"{PIECES}/tokenizer.json: vocab_size = 27 does not fit the model" in error_of("subwords_genmd4")
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_a_vocabulary_that_is_not_the_model_s_is_refused(place):
 def test_frequencies_of_other_tokens_are_refused(place, counts):
     (LETTERS / "unigram.npy").unlink()
     np.save(LETTERS / "unigram.npy", counts)
-    assert "models/chars_md4/unigram.npy should be int64 (27,)" in refused("chars_md4")
+    assert "models/chars_md4/unigram.npy should be int64 (27,)" in error_of("chars_md4")
 
 
 def test_a_causal_network_belongs_to_a_causal_objective(place):
     edit(LETTERS / "network.json", causal=True)
-    assert "causal = True does not fit the objective md4" in refused("chars_md4")
+    assert "causal = True does not fit the objective md4" in error_of("chars_md4")

@@ -85,7 +85,7 @@ def test_network_calls_are_counted(recording_model: Load, run: str, kind: str, f
     assert samples.tokens.max() < trained.objective.vocab_size
 
 
-def test_guidance_is_one_call_on_the_batch_with_and_without_class(recording_model: Load) -> None:
+def test_guidance_is_one_call_with_and_without_class(recording_model: Load) -> None:
     trained, network = recording_model("digits")
     classes = torch.tensor([3, 1, 4])
     samples = run_sampler(
@@ -108,7 +108,7 @@ def test_the_network_gets_the_classes_or_none(recording_model: Load) -> None:
     assert all(condition is None for _, condition in network.calls)
 
 
-def test_a_window_of_a_long_text_begins_with_half_of_the_one_before(recording_model: Load) -> None:
+def test_a_window_begins_with_half_of_the_one_before(recording_model: Load) -> None:
     """Left to right the network is shown the tokens so far: 32 for the first window, then 16 for every other."""
     trained, network = recording_model("chars_ar")
     windows: list[tuple[int, int]] = []

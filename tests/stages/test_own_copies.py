@@ -12,7 +12,7 @@ from mdpipe.params.catalog import CatalogEntry, load_catalog
 from mdpipe.pipeline import paths
 from mdpipe.stages import download as stage
 from mdpipe.stages.download import download
-from tests.stages.planning import smoke
+from tests.stages.plan_rows import smoke
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ PIXELS = RANDOM.integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 FILES = {"imagenet64": ["train_64x64.tar", "valid_64x64.tar"], "imagenet64_box": ["Imagenet64_val_npz.zip"]}
 
 
-def asked(name, path="my"):
+def params_with_copy(name, path="my"):
     content = smoke()
     content["sources"]["own"] = {"kind": "catalog", "name": name, "path": path}
     return parse_params(content)
@@ -72,15 +72,15 @@ def test_missing_files_are_named_with_who_has_them(place, name, path):
     with pytest.raises(
         ValueError, match=rf"^(no file in the folder )?{path}\b.*\. The folder `path` is to have"
     ) as found:
-        download(asked(name, path), "own")
+        download(params_with_copy(name, path), "own")
     assert all(file in str(found.value) for file in FILES[name])
 
 
 @pytest.mark.parametrize(("name", "put"), [("imagenet64", put_original), ("imagenet64_box", put_box)])
-def test_the_files_as_they_are_give_pictures_by_split(place, small, name, put):
+def test_the_files_as_they_are_give_images_by_split(place, small, name, put):
     put(place)
     small(name, train=2, validation=1)
-    download(asked(name), "own")
+    download(params_with_copy(name), "own")
     raw = read_images(paths.raw("own"))
     assert [(shard.split, shard.count) for shard in raw.shards] == {
         "imagenet64": [("train", 2), ("validation", 1)],
@@ -98,4 +98,4 @@ def test_the_files_as_they_are_give_pictures_by_split(place, small, name, put):
 def test_a_set_of_another_size_is_not_the_published_one(place, name):
     {"imagenet64": put_original, "imagenet64_box": put_box}[name](place)
     with pytest.raises(ValueError, match=r"train should be 1,281,1\d\d by the catalog, and there are 2"):
-        download(asked(name), "own")
+        download(params_with_copy(name), "own")

@@ -12,7 +12,7 @@ from mdpipe.commands.plan import Plan, describe, format_number, format_sum
 from mdpipe.networks.base import build_uninitialized
 from mdpipe.params import load_params, parse_params
 from mdpipe.training.performance import forward_flops
-from tests.stages.planning import FILES, asked_for, owt_small, rows_of, smoke, with_source
+from tests.stages.plan_rows import FILES, names_in_check, owt_small, rows_of, smoke, with_source
 
 HOUR = 0.4 * 989e12 * 3600
 FINEWEB = {"kind": "catalog", "name": "fineweb_edu_100bt", "path": "constraints.txt"}
@@ -49,7 +49,7 @@ def empty(tmp_path, monkeypatch):
 
 def test_every_stage_that_would_run_has_a_row(planned):
     params, rows = planned
-    assert [row.stage for row in rows] == asked_for(params)
+    assert [row.stage for row in rows] == names_in_check(params)
 
 
 def test_totals_are_the_sums_of_the_rows(planned):
@@ -124,7 +124,7 @@ def test_guidance_doubles_the_cost_of_a_sample(empty):
     assert guided == 2 * rows_of(content)["sample@digits"].flops
 
 
-def test_an_exact_likelihood_needs_one_draw(empty):
+def test_an_exact_likelihood_needs_one_sample(empty):
     models = Plan(parse_params(smoke())).models
     once, often = (models["chars_ar"].evaluation(samples, 7) for samples in (1, 20))
     assert once == often
@@ -212,7 +212,7 @@ def test_the_command_prints_all_rows(empty, capsys):
     assert exit_code("plan", FILES["smoke"], "--mfu", "0.5", "--peak", "312") == 0
     printed = capsys.readouterr().out
     first = [line.split()[0] for line in printed.splitlines() if line]
-    names = [*asked_for(load_params(FILES["smoke"])), "total"]
+    names = [*names_in_check(load_params(FILES["smoke"])), "total"]
     assert first[1 : 1 + len(names)] == names
     assert "50% of 312 TFLOP/s" in printed
 
@@ -225,7 +225,7 @@ def test_wrong_params_are_reported_as_by_check(empty, file):
 
 
 @pytest.mark.parametrize(("option", "value"), [("--mfu", "0"), ("--mfu", "1.5"), ("--peak", "0")])
-def test_a_share_or_peak_out_of_range_is_refused_in_a_line(empty, option, value):
+def test_a_fraction_or_peak_out_of_range_is_refused(empty, option, value):
     told = exit_code("plan", FILES["smoke"], option, value)
     assert told.startswith(f"mdpipe: {option} = ")
     assert "\n" not in told

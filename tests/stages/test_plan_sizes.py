@@ -18,7 +18,7 @@ from mdpipe.stages.compare_samplers import compare_samplers
 from mdpipe.stages.download import download
 from mdpipe.stages.train import train
 from mdpipe.training.performance import forward_flops
-from tests.stages.planning import owt_small, rows_of, smoke, with_source
+from tests.stages.plan_rows import owt_small, rows_of, smoke, with_source
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def empty(tmp_path, monkeypatch):
 
 
 def without_classes():
-    """The smoke preset whose pictures have no classes."""
+    """The smoke preset whose images have no classes."""
     content = smoke()
     content["runs"]["digits"]["class_cond"] = None
     content["runs"]["digits"]["sample"]["guidance_scale"] = None
@@ -55,7 +55,7 @@ def test_letters_of_a_published_length_count_as_a_token_each(empty):
     assert rows["download@pydantic_docs"].download == pytest.approx(31_344_016, rel=0.02)
 
 
-def test_pictures_of_the_catalog_are_counted_from_its_splits(empty):
+def test_images_of_the_catalog_are_counted_from_its_splits(empty):
     content = smoke()
     content["sources"]["digits"] = {"kind": "catalog", "name": "cifar10", "path": "constraints.txt"}
     content["datasets"]["digits"] |= {"image_size": 32, "stride": 32, "splits": {"validation": 0.1, "test": "test"}}
@@ -90,14 +90,14 @@ def test_settings_of_flat_rows_say_the_shape_and_the_classes(empty):
 
 
 @pytest.mark.parametrize(
-    ("name", "held_out", "pictures"), [("imagenet64", 49_999, 1_331_148), ("imagenet64_box", 50_000, 1_331_167)]
+    ("name", "held_out", "images"), [("imagenet64", 49_999, 1_331_148), ("imagenet64_box", 50_000, 1_331_167)]
 )
-def test_imagenet_is_counted_before_its_files_are_there(empty, name, held_out, pictures):
+def test_imagenet_is_counted_before_its_files_are_there(empty, name, held_out, images):
     content = without_classes()
     content["sources"]["digits"] = {"kind": "catalog", "name": name, "path": "my"}
     content["datasets"]["digits"] |= {"image_size": 64, "splits": {"validation": 0.01, "test": "validation"}}
     rows = rows_of(content)
-    assert rows["encode@digits"].tokens == pictures * 12_288
+    assert rows["encode@digits"].tokens == images * 12_288
     assert rows["evaluate@digits"].tokens == held_out * 12_288
     assert rows["download@digits"].download == 0
 
@@ -211,7 +211,7 @@ def record(params):
     dump_yaml("dvc.lock", {"schema": "2.0", "stages": stages})
 
 
-def test_sizes_of_an_older_definition_are_not_those_of_the_new_one(place, params):
+def test_sizes_of_an_older_definition_do_not_count(place, params):
     record(params)
     there = rows_of(params)
     assert there["download@pydantic_docs"].disk == folder_size(paths.raw("pydantic_docs"))

@@ -19,7 +19,7 @@ from mdpipe.pipeline import paths
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.fit_tokenizer import fit_tokenizer
-from tests.stages.planning import GPT2, rows_of, with_source
+from tests.stages.plan_rows import GPT2, rows_of, with_source
 
 MANUAL = "\n".join(topics[name] for name in sorted(topics)).replace("--", "\u2014").replace("*", "\u00e9")
 """English with line breaks, quotation marks and some letters that are not ASCII."""

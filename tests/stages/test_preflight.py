@@ -15,7 +15,7 @@ from mdpipe.commands.check import describe
 from mdpipe.params import dump_params, load_params, parse_params
 from mdpipe.pipeline.preflight import require_usable
 from mdpipe.stages.resolve import resolve
-from tests.stages.planning import FILES, smoke
+from tests.stages.plan_rows import FILES, smoke
 from workflow.engine import open_repo
 
 ROOT = Path(__file__).parents[2]

@@ -38,7 +38,7 @@ def names_of(stage: str, params: Params) -> list[str]:
 
 
 @pytest.mark.slow
-def test_inputs_are_the_params_and_dependencies_that_dvc_resolves(monkeypatch):
+def test_inputs_are_params_and_dependencies_as_dvc_resolves(monkeypatch):
     monkeypatch.chdir(ROOT)
     loaded, content = load_params(), read_params(RESOLVED_PARAMS_FILE)
     for stage in Repo(str(ROOT)).index.stages:
@@ -62,7 +62,7 @@ def test_outputs_are_those_that_dvc_resolves(monkeypatch):
         assert all(any(out.match(str(pattern)) for pattern in output_patterns()) for out in made_by_name)
 
 
-def test_no_code_of_a_stage_is_loaded_before_its_inputs_are_recorded():
+def test_inputs_are_recorded_before_a_stages_code_is_loaded():
     program = (
         "import mdpipe.cli, sys; print(*(module.__file__ for name, module in sys.modules.items() if 'mdpipe' in name))"
     )

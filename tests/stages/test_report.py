@@ -48,11 +48,11 @@ def put_results(run: str, value: float, seed: int = 0) -> None:
     for stage, record in written.items():
         write_record(record, paths.record(stage, run), paths.metrics(stage, run))
     put(paths.plot("curves", run), "step,train/loss,train/grad_norm\n1,4.5,1\n2,4.25,0.5\n")
-    put(paths.plot("mask_share", run), "share,bits,bits_stderr\n0.5,1.5,0.1\n1,4,\n")
+    put(paths.plot("mask_fraction", run), "mask_fraction,bits,bits_stderr\n0.5,1.5,0.1\n1,4,\n")
     put(paths.plot("position", run), "first,last,bits,bits_stderr,tokens\n1,2,2.5,0.2,10\n3,4,2,0.1,9\n")
     put(
         paths.plot("calibration", run),
-        "share,confidence,frequency,stderr,weight,calibration_error\n"
+        "mask_fraction,confidence,frequency,stderr,weight,calibration_error\n"
         "0 to 1,0.5,0.4,0.01,1,0.1\n0 to 1/3,0.5,0.4,0.01,1,0.1\n",
     )
 
@@ -249,7 +249,7 @@ def test_every_figure_links_to_the_files_that_it_shows(two_runs: Params) -> None
     runs = ("chars_ar", "chars_md4")
     expected = [
         [*(f"metrics/evaluate/{run}.json" for run in runs), "records/encode/docs_chars.json"],
-        [f"metrics/{part}/{run}.csv" for part in ("mask_share", "position") for run in runs],
+        [f"metrics/{part}/{run}.csv" for part in ("mask_fraction", "position") for run in runs],
         [f"metrics/calibration/{run}.csv" for run in runs],
         [f"metrics/curves/{run}.csv" for run in runs],
     ]

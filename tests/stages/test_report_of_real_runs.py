@@ -68,7 +68,7 @@ def test_the_report_of_real_runs_holds_each_of_them(params: Params, place: Path)
     assert all(f" {name} |" in heading for name in ("seq len", "examples", "tokens", "contamination windows"))
 
 
-def test_the_final_loss_is_the_mean_of_the_last_rows_of_the_curve(params: Params, place: Path) -> None:
+def test_the_final_loss_is_the_mean_of_the_curves_end(params: Params, place: Path) -> None:
     for run in params.runs:
         trained = read_record(paths.record("train", run), paths.metrics("train", run))
         losses = pl.read_csv(paths.plot("curves", run))["train/loss"]

@@ -22,7 +22,7 @@ from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.evaluation.conditional import is_greedy
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.pipeline.model_io import load_model
-from tests.data.building import make_tokenizer
+from tests.data.builders import make_tokenizer
 
 Command = Callable[..., Result]
 QUESTION = {"context": "the function", "choices": [" returns", " raises an error"], "label": 1}
@@ -110,7 +110,7 @@ def test_a_toy_answers_what_its_likelihoods_say(mdpipe: Command, monkeypatch: py
     """The shorter of two answers has fewer bits, the longer one fewer per character; one right answer of each kind."""
     toy = replace(load_model("chars_md4"), network=LikesTheFirst(27), objective=MD4(MD4Config(), 27))  # type: ignore[arg-type]
     monkeypatch.setattr(score, "load_run", lambda *_: toy)
-    monkeypatch.setattr(score, "unigram_surprisal", lambda _: np.zeros(27))
+    monkeypatch.setattr(score, "unigram_nll", lambda _: np.zeros(27))
     short_or_long = {"context": "aa", "choices": [" b", " aaaaaaaa"]}
     lines = [{**short_or_long, "label": 0}, {**short_or_long, "label": 1}, {**short_or_long, "label": 1}]
     lines.append({"context": "cc", "choices": [" aa", " bb", " cc"], "label": 2})
@@ -230,7 +230,7 @@ def test_the_harness_gets_the_bounds_of_the_command(mdpipe: Command, run: str) -
     assert model.loglikelihood([]) == []
 
 
-def test_a_rolling_likelihood_is_exact_for_short_texts_from_left_to_right(place: Path) -> None:
+def test_a_rolling_likelihood_of_short_texts_is_exact(place: Path) -> None:
     model = RunLM("chars_ar")
     short, long = "a name", "words of a text that has more letters than the window of this model " * 3
     whole = model.loglikelihood(requests(("", short)))[0][0]

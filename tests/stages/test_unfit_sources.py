@@ -20,7 +20,7 @@ from mdpipe.data.sources.files import open_decompressed
 from mdpipe.params import Params, parse_params
 from mdpipe.pipeline.preflight import unfit_sources
 from mdpipe.stages.resolve import resolve
-from tests.stages.planning import smoke
+from tests.stages.plan_rows import smoke
 from workflow.engine import require_fitting_sources
 
 
@@ -143,11 +143,11 @@ def test_only_the_beginning_of_a_few_files_is_read(monkeypatch):
         Path(f"my/more/{number:02d}.jsonl").write_text('{"text": "one"}\n' if number < 10 else "{}\n")
     opened = []
 
-    def recorded(path):
+    def record(path):
         opened.append(path.name)
         return open_decompressed(path)
 
-    monkeypatch.setattr("mdpipe.data.sources.text.open_decompressed", recorded)
+    monkeypatch.setattr("mdpipe.data.sources.text.open_decompressed", record)
     params = params_with({"kind": "jsonl", "path": "my/more"})
     assert list(unfit_sources(params, ["mine"])) == []
     assert opened == [f"{number:02d}.jsonl" for number in range(CHECKED_FILES)]

@@ -22,7 +22,7 @@ from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.pipeline.model_io import UNITS, TrainedModel
 from mdpipe.stages.evaluate import bound_record
-from tests.data.building import make_tokenizer
+from tests.data.builders import make_tokenizer
 from tests.data.shards import write_raw
 
 TEXTS = [f"Text {number}, naïve as it is, of {'so many ' * (number % 5)}words." for number in range(30)]

@@ -14,7 +14,7 @@ from dvc.repo import Repo
 
 from mdpipe.commands.upkeep import lock_holders, repair_rwlock, unlock
 from mdpipe.params import parse_params
-from tests.stages.planning import smoke
+from tests.stages.plan_rows import smoke
 from workflow.engine import mark_stale_stages
 
 TABLE = Path(".dvc/tmp/rwlock")
@@ -57,7 +57,7 @@ def test_an_unreadable_table_is_set_aside(repo, content):
     assert Repo().status() == {}
 
 
-def test_an_entry_ends_with_its_process_even_if_its_pid_is_reused(repo, process):
+def test_an_entry_ends_with_its_process_despite_pid_reuse(repo, process):
     write_entry(process.pid, "/usr/bin/dvc repro train@chars_md4")
     with pytest.raises(LockError):
         Repo().status()

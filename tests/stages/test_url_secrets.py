@@ -13,7 +13,7 @@ from mdpipe.params.errors import MAX_SHOWN
 from mdpipe.stages.download import download
 from mdpipe.stages.encode import encode
 from mdpipe.stages.fit_tokenizer import fit_tokenizer
-from tests.data.sources.http_server import make_quick, served
+from tests.data.sources.http_server import make_quick, serve
 
 SMOKE = yaml.safe_load((Path(__file__).parents[2] / "workflow/presets/smoke.yaml").read_text())
 SECRETS = ("s3cret", "t0ken", "me:")
@@ -23,7 +23,7 @@ def test_no_artifact_metric_or_log_has_the_secrets_of_a_url(tmp_path, monkeypatc
     make_quick(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("mdpipe.progress.LOG_INTERVAL", 0.0)
-    with served() as site:
+    with serve() as site:
         site.needs_password = True
         site.body = "\n".join(f"hello world of text number {number}" for number in range(300)).encode()
         url = site.url.replace("//", "//me:s3cret@") + "?token=t0ken"
@@ -69,7 +69,7 @@ def test_params_refuse_a_url_without_printing_its_secrets(url):
     assert not [secret for secret in (*SECRETS, "s3/cret") if secret in shown]
 
 
-def test_params_refuse_a_url_as_a_path_without_printing_its_secrets():
+def test_params_refuse_a_url_path_without_its_secrets():
     source = {**SMOKE["sources"]["digits"], "path": "https://me:s3cret@example.org/a?token=t0ken"}
     with pytest.raises(
         ParamsError, match=r"path: 'https://example\.org/a' is refused: must be a local path, "
@@ -78,7 +78,7 @@ def test_params_refuse_a_url_as_a_path_without_printing_its_secrets():
     assert not [secret for secret in SECRETS if secret in str(error.value)]
 
 
-def test_the_command_line_refuses_a_url_without_printing_its_secrets(tmp_path):
+def test_the_command_line_refuses_a_url_without_secrets(tmp_path):
     url = "ftp://me:s3cret@example.org/a?token=t0ken"
     source = {"kind": "url", "path": "constraints.txt", "url": url, "sha256": None, "member": None, "columns": None}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**SMOKE, "sources": {"notes": source}}))

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
-from mdpipe.commands.readme import PICTURES, SOURCES, TABLES, readme
+from mdpipe.commands.readme import IMAGES, SOURCES, TABLES, readme
 from mdpipe.data.artifacts.files import RESULTS
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenizers import decode_for_people, load_tokenizer
@@ -108,10 +108,10 @@ def test_images_are_measured_against_real_images_and_noise(params: Params) -> No
     assert others == expected
     fid = {(row["images"], row["reference"]): float(row["fid"]) for row in table}
     assert fid["held_out", "training"] < fid["noise", "training"]
-    picture = paths.neighbors("digits").read_bytes()
-    assert picture.startswith(b"\x89PNG")
+    sheet = paths.neighbors("digits").read_bytes()
+    assert sheet.startswith(b"\x89PNG")
     page = (paths.REPORT / "index.html").read_text(encoding="utf-8")
-    assert b64encode(picture).decode() in page and 'id="image-quality"' in page
+    assert b64encode(sheet).decode() in page and 'id="image-quality"' in page
 
 
 def test_samples_to_measure_do_not_depend_on_the_batch_size(
@@ -126,7 +126,7 @@ def test_samples_to_measure_do_not_depend_on_the_batch_size(
     assert before == (paths.record("image_quality", "digits").read_bytes(), paths.neighbors("digits").read_bytes())
 
 
-def test_samples_to_measure_have_the_seed_of_the_run_and_noise_has_not(
+def test_measured_samples_have_the_runs_seed_noise_has_not(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(Path.cwd(), tmp_path, dirs_exist_ok=True)
@@ -141,7 +141,7 @@ def test_samples_to_measure_have_the_seed_of_the_run_and_noise_has_not(
     assert is_same == {"samples": False, "noise": True, "training": True, "held_out": True}
 
 
-def test_a_further_sampler_equal_to_the_runs_own_gives_its_numbers(
+def test_a_sampler_equal_to_the_runs_own_gives_its_numbers(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(Path.cwd(), tmp_path, dirs_exist_ok=True)
@@ -187,7 +187,7 @@ def test_both_readmes_have_the_remade_tables(params: Params) -> None:
         text = page.read_text(encoding="utf-8")
         assert "old" not in text
         assert all((paths.RESULTS / f"{name}.md").read_text(encoding="utf-8") in text for name in names)
-    assert {path.stem for path in PICTURES.glob("*.svg")} == {"likelihood", "samplers", "exponents"}
+    assert {path.stem for path in IMAGES.glob("*.svg")} == {"likelihood", "samplers", "exponents"}
     sources = json.loads(SOURCES.read_text(encoding="utf-8"))
     assert sources["exponents.svg"] == {"samples/subwords_genmd4": None}  # There is no dvc.lock here.
     assert sources["digits_samples.png"] == {"samples/digits": None}
@@ -198,8 +198,8 @@ def test_what_bits_are_made_of_adds_up_to_the_metric(params: Params) -> None:
         positions = pl.read_csv(paths.plot("position", run))
         mean = (positions["bits"] * positions["tokens"]).sum() / positions["tokens"].sum()
         assert mean == pytest.approx(json.loads(paths.metrics("evaluate", run).read_text())["value"], rel=1e-5)
-        assert pl.read_csv(paths.plot("mask_share", run))["share"].is_between(0, 1).all()
-        weights = pl.read_csv(paths.plot("calibration", run)).group_by("share").agg(pl.col("weight").sum())
+        assert pl.read_csv(paths.plot("mask_fraction", run))["mask_fraction"].is_between(0, 1).all()
+        weights = pl.read_csv(paths.plot("calibration", run)).group_by("mask_fraction").agg(pl.col("weight").sum())
         assert weights["weight"].to_list() == pytest.approx([1] * 4, rel=1e-5)
 
 

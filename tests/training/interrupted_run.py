@@ -1,11 +1,11 @@
 """A training run of a second, and a program that kills its own process (SIGKILL) at given moments.
 
-    python interrupted_run.py SCRATCH STEPS MOMENT...
+    python interrupted_run.py FOLDER STEPS MOMENT...
 
 MOMENT is `step:K` (when step K reads its batch), or, while the checkpoint of step K is saved, `half written:K`,
 `flushed:K` (before it is renamed) and `named:K` (before an older one is removed). `stuck:K` waits forever in step K
 instead. There is one process per moment, one after another, and each resumes the run. `signal N:K` sends the signal N
-in a run of its own, in the folder SCRATCH/N.
+in a run of its own, in the folder FOLDER/N.
 """
 
 import os

@@ -20,7 +20,7 @@ from mdpipe.params.networks import TransformerConfig
 from mdpipe.training import performance
 from mdpipe.training.loop import TrainResult
 from mdpipe.training.performance import apply_compile_and_checkpointing
-from tests.diffusion.every import every_objective
+from tests.diffusion.all_kinds import every_objective
 
 pytestmark = pytest.mark.slow
 
@@ -38,7 +38,7 @@ def test_a_run_is_the_same_however_its_network_is_run(
         torch.testing.assert_close(result.weights[name], weight, rtol=0, atol=1e-3, msg=name)
 
 
-def test_activation_checkpointing_saves_memory_with_equal_gradients() -> None:
+def test_activation_checkpointing_saves_memory_exactly() -> None:
     def run(checkpointing: bool) -> tuple[int, dict[str, torch.Tensor]]:
         config = TransformerConfig(num_layers=4, num_heads=2, hidden_size=16, time_conditioning=True)
         network = build_network(config, 5, (32,), seed=0)
@@ -105,7 +105,7 @@ def test_compiled_code_is_reused_only_with_equal_instructions(monkeypatch: pytes
     assert count_reused() == 0
 
 
-def test_compiled_bfloat16_residual_blocks_at_most_double_the_error() -> None:
+def test_compiled_bfloat16_blocks_at_most_double_the_error() -> None:
     """Their convolutions round more often; that they and the norms are right is a test of tests/networks."""
 
     def run(compiled: bool, precision: torch.dtype) -> Tensor:
@@ -141,7 +141,7 @@ class Bigrams(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["genmd4", "genmd4 in steps", "sedd"])
-def test_compiled_token_losses_match_eager_for_any_number_of_tokens(kind: str) -> None:
+def test_compiled_token_losses_match_eager_at_any_size(kind: str) -> None:
     vocabulary, length = 6, 5
 
     def run(compiled: bool) -> list[Tensor]:
@@ -152,8 +152,8 @@ def test_compiled_token_losses_match_eager_for_any_number_of_tokens(kind: str) -
             random = torch.Generator().manual_seed(batch)
             tokens = torch.randint(vocabulary, (batch, length), generator=random)
             time = 0.5 + torch.rand(batch, generator=random, dtype=torch.float64) / 2
-            uniforms = torch.rand(batch, objective.num_mask_samples * length, generator=random, dtype=torch.float64)
-            losses = objective.loss(network, tokens, time, uniforms)
+            u = torch.rand(batch, objective.num_mask_samples * length, generator=random, dtype=torch.float64)
+            losses = objective.loss(network, tokens, time, u)
             weights = [*network.parameters(), *objective.parameters()]
             found += [losses.detach(), *torch.autograd.grad(losses.sum(), weights)]
         return found

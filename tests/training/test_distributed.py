@@ -44,18 +44,18 @@ def options(
     return {"objective": "md4", "hardware": hardware, **others}
 
 
-def named(*every: tuple[int, str, int], **changes: Any) -> dict[str, dict[str, Any]]:
+def name_runs(*every: tuple[int, str, int], **changes: Any) -> dict[str, dict[str, Any]]:
     """Return runs with each of the (processes, strategy, micro-batches), by the names of their folders."""
     return {"-".join(map(str, (*shares, *changes, *changes.values()))): options(*shares, **changes) for shares in every}
 
 
-EQUIVALENT = named((2, "ddp", 2), (4, "ddp", 1), (2, "fsdp", 1), (2, "fsdp", 2))
-COMPILED = named((2, "ddp", 2), (2, "fsdp", 2), compile=True)  # Of one shape, so that the second reuses code.
-WITH_MUON = named((2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1), recipe="muon")
-WITH_RECIPE = named((2, "ddp", 2), (4, "fsdp", 1), recipe="recipe")
-WITH_NETWORK = named((2, "ddp", 2), (4, "fsdp", 1), recipe="network")
-WITH_GENMD4 = named((2, "ddp", 1), (2, "fsdp", 1), objective="genmd4")
-GROUPS_OF_ONE = named((1, "ddp", 1), (1, "fsdp", 2))
+EQUIVALENT = name_runs((2, "ddp", 2), (4, "ddp", 1), (2, "fsdp", 1), (2, "fsdp", 2))
+COMPILED = name_runs((2, "ddp", 2), (2, "fsdp", 2), compile=True)  # Of one shape, so that the second reuses code.
+WITH_MUON = name_runs((2, "ddp", 2), (2, "fsdp", 1), (4, "fsdp", 1), recipe="muon")
+WITH_RECIPE = name_runs((2, "ddp", 2), (4, "fsdp", 1), recipe="recipe")
+WITH_NETWORK = name_runs((2, "ddp", 2), (4, "fsdp", 1), recipe="network")
+WITH_GENMD4 = name_runs((2, "ddp", 1), (2, "fsdp", 1), objective="genmd4")
+GROUPS_OF_ONE = name_runs((1, "ddp", 1), (1, "fsdp", 2))
 
 
 def phases(folder: Path) -> list[Phase]:

@@ -42,7 +42,7 @@ def test_short_averages_come_first() -> None:
     assert decays == [0.1, 2 / 11, 0.91, 0.999]
 
 
-def test_a_tail_average_starts_from_the_weights_at_its_first_step() -> None:
+def test_a_tail_average_starts_at_its_first_steps_weights() -> None:
     """Up to step 4 it is the weights, exactly; then the average as if step 5 were the first."""
     network = nn.Linear(3, 2)
     tail = EMA(network, 0.9, start=5)

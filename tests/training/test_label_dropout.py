@@ -4,7 +4,7 @@ import torch
 
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.training.loop import drop_labels
-from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
+from tests.diffusion.statistical_tests import FALSE_ALARM, chi_square_chance
 
 CLASSES = 10
 NOISE = CounterRNG(0, "train")

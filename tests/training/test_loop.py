@@ -18,7 +18,7 @@ from mdpipe.training import loop
 from mdpipe.training.checkpoint import RunHashMismatchError
 from mdpipe.training.loop import TrainResult
 from mdpipe.training.metrics import NonFiniteLossError, TrainMetrics
-from tests.diffusion.every import every_objective
+from tests.diffusion.all_kinds import every_objective
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +87,7 @@ def test_checkpoint_interval_does_not_change_the_result(
     assert_same_bytes(tiny.tiny_run(tmp_path, settings=settings), uninterrupted[1])
 
 
-def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
+def test_non_finite_loss_stops_and_keeps_a_good_checkpoint(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
     assert_same_bytes: Callable[[TrainResult, TrainResult], None],
@@ -102,7 +102,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
     assert_same_bytes(tiny.tiny_run(tmp_path), uninterrupted[1])
 
 
-def test_another_runs_scratch_folder_is_refused(
+def test_another_runs_work_folder_is_refused(
     tiny: SimpleNamespace, uninterrupted: tuple[Path, TrainResult], tmp_path: Path
 ) -> None:
     shutil.copytree(uninterrupted[0], tmp_path / "copy")
@@ -116,15 +116,15 @@ def test_each_step_has_its_own_masks_and_stratified_times(
     seen: list[tuple[Tensor, Tensor]] = []
     loss = MD4.loss
 
-    def spy(self: MD4, denoiser: Denoiser, tokens: Tensor, time: Tensor, uniforms: Tensor, *others: Any) -> Tensor:
-        seen.append((time, uniforms))
-        return loss(self, denoiser, tokens, time, uniforms, *others)
+    def spy(self: MD4, denoiser: Denoiser, tokens: Tensor, time: Tensor, u: Tensor, *others: Any) -> Tensor:
+        seen.append((time, u))
+        return loss(self, denoiser, tokens, time, u, *others)
 
     monkeypatch.setattr(MD4, "loss", spy)
     tiny.tiny_run(tmp_path)
-    times, uniforms = (torch.stack(draws) for draws in zip(*seen, strict=True))
-    assert (len(times.unique()), len(uniforms.unique())) == (times.numel(), uniforms.numel())
-    assert not torch.isin(times, uniforms).any()
+    times, u = (torch.stack(draws) for draws in zip(*seen, strict=True))
+    assert (len(times.unique()), len(u.unique())) == (times.numel(), u.numel())
+    assert not torch.isin(times, u).any()
     spread = times.sort(dim=1).values.diff(dim=1)
     torch.testing.assert_close(spread, torch.full_like(spread, 1 / tiny.SETTINGS.batch_size))
 

@@ -70,7 +70,7 @@ def test_steps_follow_adamw_with_the_decay_on_every_parameter() -> None:
             np.testing.assert_allclose(parameter.detach().numpy(), value, rtol=1e-12)
 
 
-def test_cautious_decay_spares_entries_that_a_step_moves_away_from_0() -> None:
+def test_cautious_decay_spares_entries_that_move_away_from_0() -> None:
     """Algorithm 1 of arXiv:2510.12402 with AdamW, in float64; the objective's parameters do not decay."""
     chosen = settings(optimizer=AdamWConfig(beta2=0.95, weight_decay=0.5, cautious_weight_decay=True))
     random = np.random.default_rng(0)

@@ -51,7 +51,7 @@ def random_moments(seed: int, steps: int, every: int) -> Iterator[tuple[str, int
         saved = step if moment == "named" else (step if moment == "step" else step - 1) // every * every
 
 
-def test_run_killed_at_twenty_random_moments_ends_with_equal_bytes(
+def test_run_killed_at_random_moments_ends_with_equal_bytes(
     tiny: SimpleNamespace, assert_same_bytes: Same, tmp_path: Path
 ) -> None:
     """Between two checkpoints, at each moment of saving one, and before the first one there was."""
@@ -87,7 +87,7 @@ def signaled(tiny: SimpleNamespace, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.mark.parametrize(("number", "status"), SIGNALS.items(), ids=str)
-def test_signal_saves_the_current_step_and_training_resumes_there(
+def test_signal_saves_the_step_and_training_resumes_there(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
     signaled: tuple[Path, dict[signal.Signals, str]],
@@ -161,7 +161,7 @@ def test_truncated_checkpoint_is_skipped_for_the_previous_one(
     assert "resuming from the checkpoint of step 9 of 12" in capfd.readouterr().err
 
 
-def test_second_process_waits_and_resumes_from_the_first_ones_state(
+def test_a_second_process_resumes_from_the_firsts_state(
     tiny: SimpleNamespace,
     uninterrupted: tuple[Path, TrainResult],
     assert_same_bytes: Same,

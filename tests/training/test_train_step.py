@@ -11,7 +11,7 @@ from mdpipe.params import HardwareConfig
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.training.loop import Batch, Trainer
-from tests.diffusion.every import every_objective
+from tests.diffusion.all_kinds import every_objective
 from tests.training.interrupted_run import SETTINGS
 
 V, L, B = 5, 8, 6
@@ -32,8 +32,8 @@ def test_loss_of_a_step_uses_the_noise_of_global_row_indices(micro_batches):
     trainer = trainer_of(objective, micro_batches=micro_batches)
     examples = torch.arange(B)
     times = stratified_times(trainer.time_rng, 0, examples, B)
-    uniforms = trainer.mask_rng.uniform(0, examples, 2 * L)
-    expected = objective.loss(trainer.state.network, TOKENS, times, uniforms).mean() / L
+    u = trainer.mask_rng.uniform(0, examples, 2 * L)
+    expected = objective.loss(trainer.state.network, TOKENS, times, u).mean() / L
     trainer.train_step(lambda _, rows: Batch(TOKENS[rows.start : rows.stop]))
     torch.testing.assert_close(trainer.state.history.state_dict()["losses"][0], expected.detach().float())
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mdpipe.params.kinds import KindConfig
 from mdpipe.params.networks import NetworkConfig
+from mdpipe.params.registry import KindConfig
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
@@ -28,14 +28,14 @@ NO_INFLUENCE = (
     "mdpipe/processes.py",
     "mdpipe/progress.py",
     "mdpipe/pipeline/paths.py",
-    "mdpipe/pipeline/fingerprint.py",
+    "mdpipe/pipeline/run_hash.py",
     "mdpipe/pipeline/provenance.py",
     "mdpipe/pipeline/preflight.py",
 )
 """Params are watched by their values, and DVC watches the paths themselves.
 By the format of a file a source is refused, and never read otherwise.
 The memory that a process takes and its progress are logged, and never written to an artifact.
-Fingerprints name scratch folders, of which no trace is in an artifact. The provenance of a stage decides whether its
+Run hashes name work folders, of which no trace is in an artifact. The provenance of a stage decides whether its
 artifacts are recorded, and never what is in them. Preflight checks refuse and warn."""
 
 PREFLIGHT = SOURCE / "mdpipe/pipeline/preflight.py"
@@ -122,7 +122,7 @@ def code_of(stage: str, kind: str | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize(("stage", "kind"), INSTANCES)
-def test_every_file_that_a_stage_imports_is_among_its_dependencies(stage, kind):
+def test_every_imported_file_is_among_the_dependencies(stage, kind):
     declared = [SOURCE / "mdpipe" / name for name in code_of(stage, kind)]
     undeclared = {
         str(file.relative_to(SOURCE))
@@ -225,17 +225,17 @@ def test_stages_are_those_of_dvc_yaml():
     assert modules - {"__init__", "claims"} == set(STAGES)
 
 
-def test_an_edit_of_a_source_makes_downloads_stale_and_nothing_else():
+def test_an_edit_of_a_source_makes_only_downloads_stale():
     assert [stage for stage in STAGES if "data/sources" in code_of(stage)] == ["download"]
 
 
-def test_no_stage_but_resolve_watches_the_code_that_has_the_defaults():
+def test_only_resolve_watches_the_code_of_the_defaults():
     """Their values are watched instead, in the resolved params: else a new default would make every stage stale."""
     watching = {stage for stage in STAGES if any(name == "params" for name in code_of(stage))}
     assert watching == {"resolve"}
 
 
-def test_resolve_watches_every_package_that_may_have_kinds_of_a_user():
+def test_resolve_watches_all_packages_with_kinds_of_users():
     packages = {family.package for family in KindConfig.__subclasses__() if family.package}
     folders = {name.replace("/", ".") for name in code_of("resolve")}
     assert packages

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from mdpipe.data.artifacts.files import RESULTS, write_record
-from mdpipe.evaluation.profile import CalibrationRow, PositionRow, ShareRow
+from mdpipe.evaluation.profile import CalibrationRow, MaskFractionRow, PositionRow
 from mdpipe.pipeline import paths
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,11 @@ RESULTS_OF = {
     "image_quality": ("fid", "accuracy"),
 }
 """The most results that the metrics files of a folder have: bounds of text, and samples of requested classes."""
-PROFILES = {"mask_share": ShareRow._fields, "position": PositionRow._fields, "calibration": CalibrationRow._fields}
+PROFILES = {
+    "mask_fraction": MaskFractionRow._fields,
+    "position": PositionRow._fields,
+    "calibration": CalibrationRow._fields,
+}
 
 
 @pytest.fixture(scope="module")

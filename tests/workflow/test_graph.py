@@ -26,7 +26,7 @@ def stages(repo: Repo) -> list[Stage]:
     return read_stages(repo, load_params(ROOT / "params.yaml"))
 
 
-def test_names_dependencies_and_outputs_are_those_that_dvc_resolves(repo, stages):
+def test_names_and_files_are_those_that_dvc_resolves(repo, stages):
     theirs = {stage.name: stage for stage in repo.index.stages if stage.name != RESOLVE}
     assert {stage.name for stage in stages} == set(theirs)
     for stage in stages:

@@ -11,7 +11,7 @@ from dvc_data.hashfile.meta import Meta
 from pydantic import TypeAdapter, ValidationError
 
 from mdpipe.params.fields import KEYS_WITHOUT_EFFECT, Name, RunName
-from mdpipe.params.kinds import Config
+from mdpipe.params.registry import Config
 
 RESOLVED = yaml.safe_load((Path(__file__).parents[2] / "params.resolved.yaml").read_text())
 

@@ -11,7 +11,7 @@ stage_names = st.from_regex(r"[a-z_]{1,6}(@[a-z]{1,4})?", fullmatch=True)
 
 
 @given(names=st.lists(stage_names, unique=True))
-def test_sorting_keeps_every_entry_and_a_place_for_the_last_stage(tmp_path_factory, names):
+def test_sorting_keeps_all_entries_and_the_last_stages_place(tmp_path_factory, names):
     path = tmp_path_factory.mktemp("lock") / "dvc.lock"
     stages = {name: {"cmd": f"run {name}", "params": {"params.yaml": {"rate": 2e-05}}} for name in names}
     dump_yaml(str(path), {"schema": "2.0", "stages": stages})

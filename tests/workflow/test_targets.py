@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mdpipe.params import Params, parse_params
-from tests.stages.planning import smoke
+from tests.stages.plan_rows import smoke
 from workflow.graph import Stage, needed_stages, require_dependencies, unknown_targets
 
 
@@ -66,7 +66,7 @@ def test_a_report_without_runs_asks_for_stages_by_name() -> None:
         require_dependencies(params(**none), STAGES[3:], STAGES)
 
 
-def test_unknown_targets_are_neither_stages_nor_outputs_nor_files() -> None:
+def test_unknown_targets_are_no_stages_outputs_or_files() -> None:
     Path("file.txt").touch()
     targets = ["all", "report", "encode@digts", "data/raw/digits", "file.txt", "data/raw/digts"]
     assert list(unknown_targets(targets, STAGES)) == ["encode@digts", "data/raw/digts"]

@@ -2,7 +2,7 @@
 
 Each step runs in a group of processes; this one starts them, samples their memory and hashes what they wrote. The
 `peak_mib` of a step is the largest resident set of any single process, as the system recorded it (ru_maxrss), which has
-to fit in a core's share of the memory. `peak_together_mib` is the largest sum over all processes, sampled ten times per
+to fit in a core's part of the memory. `peak_together_mib` is the largest sum over all processes, sampled ten times per
 second.
 
 The data are synthetic, and a function of the seed. Words follow Zipf's law, p(r) ~ 1 / r for the word of rank r = 1,
@@ -45,7 +45,7 @@ MEGABYTE = 10**6
 DISK_FACTOR = 5
 """Approximate bytes on disk per byte of text: JSON lines, raw shards, tokens, tokens after the kill, and images."""
 SEQ_LEN = 1024
-HELD_OUT = 0.005
+SPLIT_FRACTION = 0.005
 """Fraction of the documents for validation, and the same for testing."""
 SENTENCEPIECE_VOCAB_SIZE, SENTENCEPIECE_DOCUMENTS = 4096, 1000
 """The tokenizer that is fitted, and the documents that it learns from, some three million characters."""
@@ -131,7 +131,7 @@ BENCHMARK = Benchmark(
         "after a kill": "{shards_kept} + {searches_kept} of {shards}, {again_seconds:,.1f} / {encode_seconds:,.1f} s",
         "same bytes": lambda result: {True: "yes", False: "NO", None: ""}[result["same_bytes"]],
         "training tokens/s": "{training_tokens_per_second:,.0f}",
-        "pictures/s": "{pictures_per_second:,.0f}",
+        "images/s": "{images_per_second:,.0f}",
     },
     compare=compare,
     has_own_process=False,
@@ -148,7 +148,7 @@ for each.
 After a kill: all processes were killed halfway through encoding; how many shards were then encoded and how many were \
 searched, which was not repeated, and the seconds that the second run took, next to those without a kill. \
 Same bytes: all rows of one text and tokenizer, killed ones included, wrote the same files.
-Training tokens/s: batches of 64 random windows of 1,024 tokens from the memory-mapped shards; pictures/s: batches of \
+Training tokens/s: batches of 64 random windows of 1,024 tokens from the memory-mapped shards; images/s: batches of \
 256 out of images of 32 x 32 x 3. One process reads files that were just written: no cold disk.
 """,
 )
@@ -240,7 +240,7 @@ def read(settings: DataSettings, folder: Path) -> Result:  # noqa: ARG001
 def encode(settings: DataSettings, folder: Path, name: str = "encoded") -> Result:
     """Do the work of the stage `encode`: splits, tokens, the search for contamination, the manifest."""
     tokenizer = load_tokenizer(folder / "tokenizer")
-    splits = {"validation": HELD_OUT, "test": HELD_OUT}
+    splits = {"validation": SPLIT_FRACTION, "test": SPLIT_FRACTION}
     content = {"source": "text", "tokenizer": settings.tokenizer, "seq_len": SEQ_LEN, "splits": splits}
     dataset = TextDataset.model_validate(content)
     start = perf_counter()
@@ -262,13 +262,13 @@ def load(settings: DataSettings, folder: Path) -> Result:
             training_batch(dataset, settings.seed, step, batch)
         rows_per_second.append(BATCHES * batch / (perf_counter() - start))
     windows, images = rows_per_second
-    return {"training_tokens_per_second": windows * SEQ_LEN, "pictures_per_second": images}
+    return {"training_tokens_per_second": windows * SEQ_LEN, "images_per_second": images}
 
 
 def write_text(directory: Path, size: int, seed: int) -> int:
     """Write about `size` bytes of JSON lines into the files of a new folder; return their exact number.
 
-    A file ends with the document that reaches its share.
+    A file ends with the document that reaches its part.
     """
     directory.mkdir()
     random = np.random.default_rng(seed)

@@ -126,10 +126,10 @@ PROBLEMS = ("error", "skipped", "not_deterministic")
 
 def find_failed_checks(document: Result) -> list[Result]:
     """Return the checks of a part that failed, or need kernels that mdpipe would stop at: some are missing."""
-    return [row for row in document["results"] if "check" in row and judge(row) == "FAILED"]
+    return [row for row in document["results"] if "check" in row and check_result(row) == "FAILED"]
 
 
-def judge(row: Result) -> str:
+def check_result(row: Result) -> str:
     """Return whether a check passed, failed or was skipped; it fails if a kernel is not deterministic."""
     return "skipped" if "skipped" in row else "FAILED" if row.keys() & {"error", "not_deterministic"} else "passed"
 
@@ -140,7 +140,7 @@ NOTE: Columns = {
 CHECKS: Columns = {
     "check": "{check}",
     "variant": "{variant}",
-    "result": judge,
+    "result": check_result,
     "loss": "{loss:.1e} ({loss_tolerance:.0e})",
     "gradient": "{gradient:.1e} ({gradient_tolerance:.0e})",
     "worst parameter": "{parameter:.1e} ({parameter_tolerance:.0e})",

@@ -64,15 +64,15 @@ def measure(settings: LikelihoodSettings) -> Result:
 
 
 def compare(results: Sequence[Result]) -> list[Result]:
-    """Add `times_less`, the former estimator's variance by this one's at equal calls, and `equal_draws`.
+    """Add `times_less`, the former estimator's variance by this one's at equal calls, and `equal_samples`.
 
-    The latter is the number of independent draws of the paper's estimator with the same variance, which is their
-    variance by the number of draws. Both are None where the estimator to compare with was not measured.
+    The latter is the number of independent samples of the paper's estimator with the same variance, which is their
+    variance by the number of samples. Both are None where the estimator to compare with was not measured.
     """
     former = pl.col("variance").filter(estimator=FORMER).first().over("run", "num_mc_samples")
-    per_draw = (pl.col("num_mc_samples") * pl.col("variance")).filter(estimator=PAPER).mean().over("run")
+    per_sample = (pl.col("num_mc_samples") * pl.col("variance")).filter(estimator=PAPER).mean().over("run")
     table = pl.DataFrame(results).with_columns(
-        times_less=former / pl.col("variance"), equal_draws=per_draw / pl.col("variance")
+        times_less=former / pl.col("variance"), equal_samples=per_sample / pl.col("variance")
     )
     return table.to_dicts()
 
@@ -113,7 +113,7 @@ BENCHMARK = Benchmark(
         "variance": "{variance:.5f} ± {variance_stderr:.5f}",
         "stated": "{variance_stated:.5f}",
         "times less": "{times_less:.1f}",
-        "equal draws": "{equal_draws:,.0f}",
+        "equal samples": "{equal_samples:,.0f}",
     },
     compare=compare,
     files={"csv": lambda results: pl.DataFrame(results).write_csv(float_precision=6), "svg": to_svg},
@@ -126,7 +126,7 @@ example, with {{repeats}} seeds.
 {{table}}
 Variance: of one example's estimate over the seeds, (bits/token)^2, with its standard error over the examples; "stated"
 is the one that stderr_mc states. "Times less": the variance of {FORMER} at the same number of calls by this one.
-"Equal draws": draws of {PAPER}, the paper's estimator, with the same variance.
+"Equal samples": samples of {PAPER}, the paper's estimator, with the same variance.
 
 ![Standard deviation by network calls](estimators.svg)
 """,

@@ -44,7 +44,8 @@ class Benchmark:
     """Name of a measurement in error messages, as a format string of the settings."""
     columns: Columns
     page: str
-    """Text of the Markdown page, by which a reader judges the results: a format string of the first and of `table`."""
+    """Text of the Markdown page, by which a reader interprets the results: a format string of the first and of
+    `table`."""
     compare: Callable[[Sequence[Result]], Sequence[Result]] = list
     """Adds columns that are computed from all results."""
     files: Mapping[str, Callable[[Sequence[Result]], str]] = field(default_factory=dict)

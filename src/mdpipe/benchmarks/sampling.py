@@ -55,16 +55,16 @@ def measure(settings: SamplingSettings) -> Result:
     total_steps = settings.length if settings.sampler == "first_hitting" else settings.steps
     steps = min(settings.steady_steps, total_steps) if settings.sampler in STEADY else total_steps
 
-    def fill(denoiser: CallCounter, tokens: Tensor, steps: int, stream: object) -> None:
+    def run_sampler(denoiser: CallCounter, tokens: Tensor, steps: int, stream: object) -> None:
         sampler, rng = build_grid_sampler(settings.sampler, steps), CounterRNG(settings.seed, f"bench/{stream}")
         sampler(denoiser, SCHEDULE, settings.vocab_size, tokens, rng, examples)
 
     # One mask per row in one step: every kernel runs once, with no more memory than later.
     first_masks = torch.zeros_like(masks)
     first_masks[:, 0] = settings.vocab_size
-    fill(CallCounter(cast("Denoiser", network)), first_masks, 1, "warm-up")
+    run_sampler(CallCounter(cast("Denoiser", network)), first_masks, 1, "warm-up")
     denoiser = CallCounter(cast("Denoiser", network))
-    seconds = time_calls(lambda repeat: fill(denoiser, masks, steps, repeat), device, settings.repeats)
+    seconds = time_calls(lambda repeat: run_sampler(denoiser, masks, steps, repeat), device, settings.repeats)
     flops_per_second = count_flops(denoiser, network, settings.length) / sum(seconds)
     scaled = [value * total_steps / steps for value in seconds]
     return {
@@ -193,8 +193,8 @@ def _tokens_per_second(trained: TrainedModel, config: SampleConfig, params: Para
     """Return the best speed of several repetitions, after one that warms up, with the samples moved to the CPU."""
     tokens = all_masked(trained, params.samplers.count)
 
-    def fill(_: int) -> None:
+    def run(_: int) -> None:
         sample(trained, config, tokens, CounterRNG(params.seed, "bench samplers"))
 
-    _, *seconds = time_calls(fill, torch.device("cpu"), 1 + repeats)  # Samples end on the CPU: no device to wait for.
+    _, *seconds = time_calls(run, torch.device("cpu"), 1 + repeats)  # Samples end on the CPU: no device to wait for.
     return float(f"{tokens.numel() / min(seconds):.{DIGITS}g}")

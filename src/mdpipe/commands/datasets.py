@@ -24,7 +24,7 @@ def describe(names: Sequence[str] = ()) -> str:
         table.add_column(heading, width=width, overflow="fold")
     for name, facts in load_catalog().items():
         splits = ", ".join(facts.splits) or "one text"
-        table.add_row(name, facts.modality, _origin(facts), splits, facts.license, _counted(facts.counts))
+        table.add_row(name, facts.modality, _origin(facts), splits, facts.license, _format_counts(facts.counts))
     return f"{table_text(table)}\n`mdpipe datasets NAME` prints all details and the lines for params.yaml.\n"
 
 
@@ -41,7 +41,7 @@ def params_entry(name: str) -> str:
 
 def _describe_entry(name: str) -> str:
     facts = find_entry(name)
-    counts = f"Counts: {_counted(facts.counts)}"
+    counts = f"Counts: {_format_counts(facts.counts)}"
     details = [facts.citation, facts.home, f"License: {facts.license}", counts, facts.note, facts.files]
     wrap = textwrap.TextWrapper(WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
     lines = [wrap.fill(line) for line in details if line]
@@ -55,7 +55,7 @@ def _origin(facts: CatalogEntry) -> str:
     return facts.source.get("url") or " ".join(filter(None, [facts.source["name"], facts.source.get("config")]))
 
 
-def _counted(counts: Mapping[str, int] | None) -> str:
+def _format_counts(counts: Mapping[str, int] | None) -> str:
     return "unknown" if counts is None else ", ".join(f"{what} {number:,}" for what, number in counts.items())
 
 

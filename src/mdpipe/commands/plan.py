@@ -147,13 +147,13 @@ class Plan:
     def _run(self, name: str, run: Run) -> Iterator[Row]:
         """Yield the rows of a run; training repeats its passes for each mask sampled of an example."""
         model, data, train, sample = self.models[name], self.datasets[run.dataset], run.train, run.sample
-        masks = getattr(run.objective, "num_mask_samples", 2 if run.objective.kind == "genmd4" else 1)
+        num_masks = getattr(run.objective, "num_mask_samples", 2 if run.objective.kind == "genmd4" else 1)
         checkpoint = STATE_BYTES * model.weights + METRICS_BYTES * train.steps
         yield Row(
             f"train@{name}",
             disk=WEIGHT_BYTES * model.weights + checkpoint * train.most_checkpoints(),
             tokens=train.steps * train.batch_size * data.length,
-            flops=model.training * train.batch_size * train.steps * masks,
+            flops=model.training * train.batch_size * train.steps * num_masks,
         )
         flops = model.sampling(sample.sampler, sample.count, data.length, guided=sample.guidance_scale is not None)
         yield Row(f"sample@{name}", tokens=sample.count * data.length, flops=flops)
@@ -204,11 +204,11 @@ def find_changed(stage: str, section: str, entries: Mapping[str, Any]) -> set[st
     """Return the names of the sources or datasets that dvc.lock records with another definition."""
     stages = locked_stages()
 
-    def recorded(name: str) -> Any:
+    def get_recorded(name: str) -> Any:
         params = (stages.get(f"{stage}@{name}") or {}).get("params", {})
         return params.get(str(RESOLVED_PARAMS_FILE), {}).get(f"{section}.{name}")
 
-    return {name for name, entry in entries.items() if recorded(name) not in (None, entry.model_dump(mode="json"))}
+    return {name for name, entry in entries.items() if get_recorded(name) not in (None, entry.model_dump(mode="json"))}
 
 
 def describe(params: Params, mfu: float, peak: float) -> str:

@@ -10,16 +10,16 @@ from mdpipe.pipeline.provenance import locked_stages
 from mdpipe.reporting.markdown import replace_section
 
 README = Path("README.md")
-PICTURES = Path("docs/pictures")
-SOURCES = PICTURES / "sources.json"
+IMAGES = Path("docs/images")
+SOURCES = IMAGES / "sources.json"
 TABLES = {README: ("likelihood",), paths.RESULTS / "README.md": ("zero_shot", "samples", "samplers", "image_quality")}
 FIGURES = ("likelihood", "samplers", "exponents")
 
 
 def readme(params: Params) -> None:
-    """Put results/*.md between the markers of both pages; copy the report's figures and the samples into docs/pictures.
+    """Put results/*.md between the markers of both pages; copy the report's figures and the samples into docs/images.
 
-    `SOURCES` then says which samples the pictures are of: the hashes in dvc.lock of the folders that they come from.
+    `SOURCES` then says which samples the images are of: the hashes in dvc.lock of the folders that they come from.
     """
     for page, names in TABLES.items():
         text = page.read_text(encoding="utf-8")
@@ -31,11 +31,11 @@ def readme(params: Params) -> None:
     copies = [(paths.REPORT / f"{name}.svg", f"{name}.svg", with_exponents * (name == "exponents")) for name in FIGURES]
     for image in ("unmasking.gif", "samples.png"):
         copies += [(folder / image, f"{folder.name}_{image}", [folder]) for folder in samples]
-    PICTURES.mkdir(parents=True, exist_ok=True)
+    IMAGES.mkdir(parents=True, exist_ok=True)
     hashes, sources = locked_hashes(), {}
-    for picture, name, folders in copies:
-        if picture.exists():
-            shutil.copyfile(picture, PICTURES / name)
+    for path, name, folders in copies:
+        if path.exists():
+            shutil.copyfile(path, IMAGES / name)
             if folders:
                 sources[name] = {str(folder): hashes.get(str(folder)) for folder in folders}
     write_json(SOURCES, sources)

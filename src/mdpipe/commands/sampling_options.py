@@ -17,9 +17,9 @@ from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig, com
 
 Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
 Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with another number, last digits may differ.")]
-GRID = ("steps", "time_grid")
+TIME_STEPS = ("steps", "time_grid")
 """Options that are settings of samplers with a grid of times."""
-CHOICE = ("temperature", "top_k", "top_p", "guidance_scale")
+TOKEN_SAMPLING = ("temperature", "top_k", "top_p", "guidance_scale")
 """Options that are settings of a run's `sample`, too, and have their rules."""
 
 
@@ -104,7 +104,7 @@ class SamplingOptions:
             raise ValueError(
                 f"--sampler {kind!r} does not fit a run of {objective.kind}{hint}; allowed: {', '.join(allowed)}"
             )
-        given = self._given(config, kind)
+        given = self._given_settings(config, kind)
         data = own.model_dump() if own else {}
         data["sampler"] = {"kind": kind, **({} if params is None else _stated_settings(params, own, kind))}
         if self.label is None:
@@ -122,7 +122,7 @@ class SamplingOptions:
                 ) from None
             raise ValueError(f"{given[keys][0]} is refused: {rule_of(problem)}") from None
 
-    def _given(self, config: type[SamplerConfig], kind: str) -> dict[tuple[str, ...], tuple[str, Any]]:
+    def _given_settings(self, config: type[SamplerConfig], kind: str) -> dict[tuple[str, ...], tuple[str, Any]]:
         """Return how each setting was given on the command line, and its value, by its path in `sample`."""
         known = [key for key in config.model_fields if key != "kind"]
         given: dict[tuple[str, ...], tuple[str, Any]] = {}
@@ -133,12 +133,12 @@ class SamplingOptions:
                     f" it has: {', '.join(known) or 'none'}"
                 )
             given["sampler", key] = assignment, value
-        for key in (*GRID, *CHOICE):
+        for key in (*TIME_STEPS, *TOKEN_SAMPLING):
             option, value = f"--{key.replace('_', '-')} {getattr(self, key)}", getattr(self, key)
-            if value is not None and key in GRID and key not in known:
+            if value is not None and key in TIME_STEPS and key not in known:
                 sys.stderr.write(f"mdpipe: {option} is ignored: the sampler {kind} has no grid of steps\n")
             elif value is not None:
-                given.setdefault(("sampler", key) if key in GRID else (key,), (option, value))
+                given.setdefault(("sampler", key) if key in TIME_STEPS else (key,), (option, value))
         return given
 
 

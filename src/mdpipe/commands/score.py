@@ -33,7 +33,7 @@ from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.data.tokenizers.base import Tokenizer
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.conditional import conditional_bound, is_greedy
-from mdpipe.evaluation.estimate import Estimate, unigram_surprisal
+from mdpipe.evaluation.estimate import Estimate, unigram_nll
 from mdpipe.messages import reason
 from mdpipe.params.sampling import SampleConfig, SamplerConfig, compatible_samplers
 from mdpipe.pipeline import sampling
@@ -139,7 +139,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     sys.stderr.write(describe_changes(file, encoded))
     requests = [request for one in encoded for request in one.requests]
     bounds = iter(bound_requests(model, requests, num_mc_samples, batch_size, seed))
-    scored = [(one, [next(bounds).scaled(1 / math.log(2)) for _ in one.requests]) for one in encoded]
+    scored = [(one, [next(bounds).scale(1 / math.log(2)) for _ in one.requests]) for one in encoded]
     rows = [
         {
             "line": one.item.line,
@@ -255,11 +255,11 @@ def bound_requests(
 ) -> list[Estimate]:
     """Bound -log p, in nats, of the targets of each request, with a progress bar on the standard error."""
     tokens, targets = [ids for ids, _ in requests], [is_target for _, is_target in requests]
-    surprisal = unigram_surprisal(np.load(model.directory / UNIGRAM))
+    nll = unigram_nll(np.load(model.directory / UNIGRAM))
     rng = CounterRNG(seed, "score")
     with count_steps("scoring") as show:
         return conditional_bound(
-            model.objective, model.network, tokens, targets, surprisal, num_mc_samples, batch_size, rng, show
+            model.objective, model.network, tokens, targets, nll, num_mc_samples, batch_size, rng, show
         )
 
 

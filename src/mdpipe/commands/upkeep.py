@@ -37,8 +37,8 @@ from mdpipe.data.sources.download import URL_DIGITS, destination
 from mdpipe.params import Params
 from mdpipe.params.sources import UrlSource
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.fingerprint import encoding_fingerprint, source_fingerprint
 from mdpipe.pipeline.provenance import DVC_FILE, LOCK_FILE, output_patterns
+from mdpipe.pipeline.run_hash import hash_encoding, hash_source
 from mdpipe.stages.resolve import write_replicates
 
 ANY = "*"
@@ -85,14 +85,14 @@ def clean(params: Params, *, force: bool) -> str:
         stages = {stage.addressing for stage in repo.index.stages}
         outputs = {Path(out.def_path) for stage in repo.index.stages for out in stage.outs}
         found = sorted({*_artifacts(params, outputs), *_by_stage(stages), *_state(params, repo)})
-        entries = [name for name in _locked()["stages"] if name not in stages]
+        entries = [name for name in _read_lock()["stages"] if name not in stages]
         sizes = [folder_size(path) for path in found]
         if force and (found or entries):
             with _no_engine(repo):
                 for path in found:
                     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
                 if entries:
-                    lock = _locked()
+                    lock = _read_lock()
                     lock["stages"] = {name: entry for name, entry in lock["stages"].items() if name not in entries}
                     atomic_write(LOCK_FILE, dumps_yaml(lock).encode())
     if not found and not entries:
@@ -143,19 +143,19 @@ def _state(params: Params, repo: Repo) -> Iterator[Path]:
             yield path
 
     unfinished = {
-        "download": {name: source_fingerprint(params, name) for name in params.sources},
-        "encode": {name: encoding_fingerprint(params, name) for name in params.datasets},
+        "download": {name: hash_source(params, name) for name in params.sources},
+        "encode": {name: hash_encoding(params, name) for name in params.datasets},
     }
-    for stage, fingerprints in unfinished.items():
-        kept = {paths.work_dir(stage, name, fingerprint) for name, fingerprint in fingerprints.items()}
+    for stage, run_hashes in unfinished.items():
+        kept = {paths.work_dir(stage, name, run_hash) for name, run_hash in run_hashes.items()}
         yield from (path for path in paths.work_dirs(stage, ANY) if path not in kept)
 
     kept = set()
     for name in params.runs:
         if _is_recorded(repo, name):
             continue  # The model is in DVC's cache; another run starts from the beginning.
-        fingerprint = _training_fingerprint(params, name)
-        kept |= set(paths.checkpoint_dirs(name)) if fingerprint is None else {paths.checkpoint_dir(name, fingerprint)}
+        run_hash = _hash_training(params, name)
+        kept |= set(paths.checkpoint_dirs(name)) if run_hash is None else {paths.checkpoint_dir(name, run_hash)}
     yield from (path for path in paths.checkpoint_dirs(ANY) if path not in kept and not _is_training(path))
     yield from sorted(Path().glob(f"{paths.checkpoint_dir(ANY, ANY)}.discarded"))
     yield from (path for path in paths.events(ANY).parent.glob(ANY) if path.name not in params.runs)
@@ -164,15 +164,15 @@ def _state(params: Params, repo: Repo) -> Iterator[Path]:
 def _is_recorded(repo: Repo, run: str) -> bool:
     """Return True if dvc.lock has the run's model as params, code and data are now."""
     stage = f"train@{run}"
-    return stage in _locked()["stages"] and not repo.status(targets=[stage])
+    return stage in _read_lock()["stages"] and not repo.status(targets=[stage])
 
 
-def _training_fingerprint(params: Params, run: str) -> str | None:
-    """Return the fingerprint that a run's checkpoints have now, or None while there are no data to compute it from."""
-    from mdpipe.pipeline.fingerprint import training_fingerprint  # It loads torch.
+def _hash_training(params: Params, run: str) -> str | None:
+    """Return the run hash that a run's checkpoints have now, or None while there are no data to compute it from."""
+    from mdpipe.pipeline.run_hash import hash_training  # It loads torch.
 
     try:
-        return training_fingerprint(params, run, EncodedDataset.open(paths.encoded(params.runs[run].dataset), "train"))
+        return hash_training(params, run, EncodedDataset.open(paths.encoded(params.runs[run].dataset), "train"))
     except ValueError:
         return None
 
@@ -203,7 +203,7 @@ def _no_engine(repo: Repo) -> Iterator[None]:
         raise ValueError(f"snakemake is running in this folder ({engine}); wait until it ends") from None
 
 
-def _locked() -> dict[str, Any]:
+def _read_lock() -> dict[str, Any]:
     """Return dvc.lock; without stages if there is none."""
     lock = load_yaml(str(LOCK_FILE)) if LOCK_FILE.exists() else {}
     return {**lock, "stages": lock.get("stages", {})}

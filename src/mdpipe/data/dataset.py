@@ -230,7 +230,7 @@ class EncodedDataset(DatasetHeader):
         if total < 2:
             raise ValueError(
                 f"the {self.split} split of {self.directory} has {total} whole examples, too few to validate on; hold"
-                " out a larger share of the data in params.yaml"
+                " out a larger fraction of the data in params.yaml"
             )
         indices = np.arange(min(count, total)) * total // min(count, total)
         if self.modality == "text":

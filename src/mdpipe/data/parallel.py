@@ -42,21 +42,21 @@ class ShardResult:
 
 
 def map_shards(
-    function: Callable[[Shard, Path], dict[str, Any]], shards: Sequence[Shard], scratch: Path, progress: Progress
+    function: Callable[[Shard, Path], dict[str, Any]], shards: Sequence[Shard], work_dir: Path, progress: Progress
 ) -> list[ShardResult]:
-    """Apply a function to every shard whose result is not in `scratch` yet, in parallel.
+    """Apply a function to every shard whose result is not in `work_dir` yet, in parallel.
 
     Args:
         function: A module-level function that fills the folder it is given and returns a summary for JSON. The key
             "bytes" of the summary, if present, advances the progress.
         shards: Arguments of the function, sent to other processes.
-        scratch: Folder that keeps results until the caller removes it.
+        work_dir: Folder that keeps results until the caller removes it.
         progress: Progress to advance with every shard.
 
     Raises:
         ValueError: A shard is invalid, the disk is full, or a process was killed; finished results are kept.
     """
-    folders = [scratch / f"{index:05d}" for index in range(len(shards))]
+    folders = [work_dir / f"{index:05d}" for index in range(len(shards))]
     missing = [index for index, folder in enumerate(folders) if not folder.exists()]
     for folder in folders:
         if folder.exists():
@@ -69,8 +69,8 @@ def map_shards(
                 progress.advance(summary.get("bytes", 0))
         except DiskFullError:
             raise ValueError(
-                f"{progress.task}: the disk of {scratch} is full; unfinished shards were removed from it. Make room and"
-                " run the stage again, which keeps the finished shards"
+                f"{progress.task}: the disk of {work_dir} is full; unfinished shards were removed from it. Make room"
+                " and run the stage again, which keeps the finished shards"
             ) from None
     return [ShardResult(folder, _summary(folder)) for folder in folders]
 

@@ -125,7 +125,7 @@ def plan_splits(raw: Path, modality: Literal["text", "image"], seed: int, splits
     windows = {split: spec.windows for split, spec in specs.items() if isinstance(spec, Windows)}
     # Only eight bytes per document are in memory for all documents at once.
     hashes = [hash_keys(shard.keys, seed) for shard in pool] if validation or test else []
-    below = thresholds(np.concatenate(hashes), validation, test, modality) if hashes else (0, 0)
+    below = find_thresholds(np.concatenate(hashes), validation, test, modality) if hashes else (0, 0)
     indices = frozenset(shard.index for shard in pool)
     return SplitPlan(seed, shards, named, indices, below, _last(pool, specs, modality), windows)
 
@@ -181,7 +181,7 @@ def hash_split(hashes: NDArray[np.uint64], validation_below: int, test_below: in
     return splits
 
 
-def thresholds(
+def find_thresholds(
     hashes: NDArray[np.uint64], validation: float, test: float, modality: Literal["text", "image"]
 ) -> tuple[int, int]:
     """Return the hashes below which keys are for validation, and from there on for testing.
@@ -191,7 +191,7 @@ def thresholds(
     """
     distinct = np.unique(hashes)
     # As decimals, because 0.07 * 100 is 7.000000000000001 in floating point, whose ceiling is 8.
-    test_start, train_start = np.cumsum([ceil(Fraction(str(share)) * len(distinct)) for share in (validation, test)])
+    test_start, train_start = np.cumsum([ceil(Fraction(str(size)) * len(distinct)) for size in (validation, test)])
     if not train_start < len(distinct):
         unit = "documents" if modality == "text" else "images or groups of them"
         count = 1 + (validation > 0) + (test > 0)

@@ -134,7 +134,7 @@ class ConditionalModel:
         """Sample a token (...) for each of the hidden states (..., D), by uniforms u (...), in bounded memory."""
         count = 1 + u.numel() * self.vocab_size // MAX_PROBABILITIES
         chunks = zip(hidden.flatten(0, -2).chunk(count), u.flatten().chunk(count), strict=True)
-        samples = [self.token_sampler.sample(self.denoiser.head(states), uniforms) for states, uniforms in chunks]
+        samples = [self.token_sampler.sample(self.denoiser.head(states), u_chunk) for states, u_chunk in chunks]
         return torch.cat(samples).view(u.shape)
 
     def mode(self, hidden: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ def compare(
         verdict, passes = f"BELOW by {-excess * per_unit:.4g}", False
     elif slack is not None and not is_met:
         verdict, passes = f"ABOVE by {excess * per_unit:.4g}", False
-    return Check(setting, name, denoiser, source.entropy * per_unit, bound.scaled(per_unit), verdict, passes)
+    return Check(setting, name, denoiser, source.entropy * per_unit, bound.scale(per_unit), verdict, passes)
 
 
 def audit(config: ObjectiveConfig, stated: set[str], *, must_meet: bool) -> Iterator[Check]:
@@ -159,10 +159,10 @@ def audit(config: ObjectiveConfig, stated: set[str], *, must_meet: bool) -> Iter
         build = _builder(config, is_random=True)
         yield from check_sources("random parameters", build, must_meet=must_meet and not is_discrete)
     if steps_vary:
-        grids = ("uniform", "cosine") if "time_grid" in fields and "time_grid" not in stated else (None,)
-        for grid in grids:
-            varied = config if grid is None else _with(config, time_grid=grid)
-            yield from check_steps(varied, grid, must_meet=must_meet)
+        time_grids = ("uniform", "cosine") if "time_grid" in fields and "time_grid" not in stated else (None,)
+        for time_grid in time_grids:
+            varied = config if time_grid is None else _with(config, time_grid=time_grid)
+            yield from check_steps(varied, time_grid, must_meet=must_meet)
 
 
 def _with(config: ObjectiveConfig, **changes: Any) -> ObjectiveConfig:
@@ -218,7 +218,7 @@ def check_worst_source(setting: str, name: str, objective: Objective, denoiser: 
     return compare(setting, "the worst for it", name, source, bound)
 
 
-def check_steps(config: ObjectiveConfig, grid: str | None, *, must_meet: bool) -> Iterator[Check]:
+def check_steps(config: ObjectiveConfig, time_grid: str | None, *, must_meet: bool) -> Iterator[Check]:
     """Check that the bound in T steps is above the entropy of dependent tokens, and falls to it as T doubles.
 
     Parameters of the objective, if it has any, are random.
@@ -230,7 +230,7 @@ def check_steps(config: ObjectiveConfig, grid: str | None, *, must_meet: bool) -
             mean = exact_mean(objective, source)
             bound = mean.over(source.probabilities)
             slack = (mean.boundary @ source.probabilities).item() + FALLS_BY * excess
-            setting = f"T = {count}" if grid is None else f"T = {count}, {grid} grid"
+            setting = f"T = {count}" if time_grid is None else f"T = {count}, {time_grid} grid"
             is_first = math.isinf(excess)
             check = compare(setting, name, "exact", source, bound, slack if must_meet and not is_first else None)
             yield replace(check, verdict="falls to it") if check.verdict == "meets it" and not is_first else check
@@ -297,7 +297,7 @@ class Counterexample:
         """Yield a check that fails for each source."""
         for name, source in self.sources.items():
             mean = exact_mean(self.objective(CONFIG, source.vocab_size), source)
-            yield compare("", name, "exact", source, mean.over(source.probabilities).scaled(self.factor))
+            yield compare("", name, "exact", source, mean.over(source.probabilities).scale(self.factor))
 
 
 COUNTED_BYTES = (zipf(ZIPF_TOKENS) @ token_bytes().double()).item()

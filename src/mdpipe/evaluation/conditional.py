@@ -8,7 +8,7 @@ A Monte Carlo estimate is stratified as in `estimators`. In windows that overlap
 By the chain rule, that is the negative log-likelihood of a model that looks back no further than C(w). A smaller stride
 makes the contexts longer and needs more windows.
 
-Shapes: B rows of a batch, R requests, D draws of each, L length, N targets of a row.
+Shapes: B rows of a batch, R requests, D samples of each, L length, N targets of a row.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,19 +33,20 @@ from mdpipe.diffusion.objectives.md4 import (
     masked_token_losses,
 )
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.estimate import Estimate, ratio_estimate, unigram_surprisal
+from mdpipe.evaluation.estimate import Estimate, ratio_estimate, unigram_nll
 from mdpipe.evaluation.estimators import EDGES, MaskCounts
-from mdpipe.evaluation.likelihood import BLOCK, Likelihood, plan_draws, zero_shot_bound
+from mdpipe.evaluation.likelihood import EXAMPLES_PER_READ, Likelihood, plan_mc_samples, zero_shot_bound
 
 if TYPE_CHECKING:
     from mdpipe.params import EstimatorConfig
 
-SURPRISAL_COEFFICIENT = 0.9
-"""Coefficient of the unigram surprisal as a control variate; with it, the default suite's subwords need a fourth of the
-draws, and characters 0.7 to 0.8 of them."""
+NLL_COEFFICIENT = 0.9
+"""Coefficient of the unigram NLL as a control variate; with it, the default suite's subwords need a fourth of the
+samples, and characters 0.7 to 0.8 of them."""
 
 Cost = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""A draw of the bound, (B,), from x_0 (B, L), the targets (B, L) bool and uniforms (B, 2 + L), the first of them v."""
+"""A sample of the bound, (B,), from x_0 (B, L), the targets (B, L) bool and uniforms (B, 2 + L), the first of them
+v."""
 
 
 def conditional_bound(
@@ -53,7 +54,7 @@ def conditional_bound(
     network: nn.Module,
     tokens: Sequence[NDArray[np.int64]],
     targets: Sequence[NDArray[np.bool_]],
-    surprisal: NDArray[np.float64],
+    nll: NDArray[np.float64],
     num_mc_samples: int,
     batch_size: int,
     rng: CounterRNG,
@@ -61,81 +62,83 @@ def conditional_bound(
 ) -> list[Estimate]:
     """Bound -log p(x_T | x_C) of every request, in nats, with its Monte Carlo error.
 
-    The draws of a request are a function of its index, whatever other requests there are and however they are batched.
+    The samples of a request are a function of its index, whatever other requests there are and however they are
+    batched.
 
     Args:
         objective: Gives the bound; moved to the network's device.
         network: A denoiser, put into evaluation mode.
         tokens: A sequence (L,) for each request, of at most the length that the network was trained on.
         targets: True where a token is bounded, (L,) for each request; the other tokens are its context.
-        surprisal: Surprisal of each token by its frequency, (V,), for a control variate.
-        num_mc_samples: Draws of each request, an even number; an autoregressive likelihood is exact and needs one.
-        batch_size: Draws in a call of the network, of requests of equal length.
+        nll: Surprisal of each token by its frequency, (V,), for a control variate.
+        num_mc_samples: Samples of each request, an even number; an autoregressive likelihood is exact and needs one.
+        batch_size: Samples in a call of the network, of requests of equal length.
         rng: Source of the numbers and sets of masks.
-        on_batch: Called after each batch with the numbers of draws that are done and of all.
+        on_batch: Called after each batch with the numbers of samples that are done and of all.
 
     Raises:
-        ValueError: A request has no target, the number of draws is odd, or the objective has no conditional bound for
+        ValueError: A request has no target, the number of samples is odd, or the objective has no conditional bound for
             these targets.
     """
     if any(not is_target.any() for is_target in targets):
         raise ValueError("a request has no targets; each needs at least one token to bound")
     if not objective.is_exact and (num_mc_samples < 2 or num_mc_samples % 2):
-        raise ValueError(f"num_mc_samples must be even, for two draws in each stratum; it is {num_mc_samples}")
+        raise ValueError(f"num_mc_samples must be even, for two samples in each stratum; it is {num_mc_samples}")
     network.eval()
     device = next(network.parameters()).device
-    token_surprisal = torch.from_numpy(surprisal).to(device)
-    cost = conditional_cost(objective.to(device), cast("Denoiser", network), token_surprisal)
-    num_draws = 1 if objective.is_exact else num_mc_samples
-    strata = 1 if objective.is_exact else num_draws // 2
+    token_nll = torch.from_numpy(nll).to(device)
+    cost = conditional_cost(objective.to(device), cast("Denoiser", network), token_nll)
+    num_mc_samples = 1 if objective.is_exact else num_mc_samples
+    strata = 1 if objective.is_exact else num_mc_samples // 2
     edges = np.interp(np.linspace(0, 1, strata + 1), np.linspace(0, 1, len(EDGES)), EDGES)
     widths = np.diff(edges)
-    costs_RD = np.zeros((len(tokens), num_draws))
+    costs_RD = np.zeros((len(tokens), num_mc_samples))
     lengths, done = np.array([len(row) for row in tokens]), 0
     for length in np.unique(lengths):
-        # A row of a batch is a draw of a request.
-        requests, draws = (
-            array.ravel() for array in np.meshgrid(np.flatnonzero(lengths == length), range(num_draws), indexing="ij")
+        # A row of a batch is a sample of a request.
+        requests, samples = (
+            array.ravel()
+            for array in np.meshgrid(np.flatnonzero(lengths == length), range(num_mc_samples), indexing="ij")
         )
         for first in range(0, len(requests), batch_size):
-            request_B, draw_B = requests[first : first + batch_size], draws[first : first + batch_size]
+            request_B, sample_B = requests[first : first + batch_size], samples[first : first + batch_size]
             x0, is_target = (
                 torch.from_numpy(np.stack([rows[index] for index in request_B])).to(device)
                 for rows in (tokens, targets)
             )
-            u = rng.uniform(0, torch.from_numpy(request_B + (draw_B << 32)).to(device), 2 + int(length))
-            stratum = draw_B % len(widths)
+            u = rng.uniform(0, torch.from_numpy(request_B + (sample_B << 32)).to(device), 2 + int(length))
+            stratum = sample_B % len(widths)
             edge, width = (torch.from_numpy(array[stratum]).to(device) for array in (edges, widths))
             u[:, 0] = edge + width * u[:, 0]
             with torch.inference_mode():
-                costs_RD[request_B, draw_B] = cost(x0, is_target, u).double().cpu().numpy()
+                costs_RD[request_B, sample_B] = cost(x0, is_target, u).double().cpu().numpy()
             done += len(request_B)
             if on_batch is not None:
                 on_batch(done, costs_RD.size)
-    repeats = num_draws // len(widths)
+    repeats = num_mc_samples // len(widths)
     costs = costs_RD.reshape(len(tokens), repeats, len(widths))
     values = costs.mean(axis=1) @ widths
     errors = np.sqrt(costs.var(axis=1, ddof=1) @ np.square(widths) / repeats) if repeats > 1 else 0 * values
     return [Estimate(value, error) for value, error in zip(values.tolist(), errors.tolist(), strict=True)]
 
 
-def conditional_cost(objective: Objective, model: Denoiser, token_surprisal: Tensor) -> Cost:
-    """Return the draws of the objective's conditional bound."""
+def conditional_cost(objective: Objective, model: Denoiser, token_nll: Tensor) -> Cost:
+    """Return the samples of the objective's conditional bound."""
     elbo = type(objective).elbo
     if elbo is Autoregressive.elbo:
         return _left_to_right_cost(cast("Autoregressive", objective), model)
     if elbo is GenMD4.elbo:
-        return _per_token_schedule_cost(cast("GenMD4", objective), model, token_surprisal)
+        return _per_token_schedule_cost(cast("GenMD4", objective), model, token_nll)
     if elbo in (AbsorbingObjective.elbo, AnyOrder.elbo):
-        return _any_order_cost(cast("AbsorbingObjective | AnyOrder", objective), model, token_surprisal)
+        return _any_order_cost(cast("AbsorbingObjective | AnyOrder", objective), model, token_nll)
     raise ValueError(
         f"the objective {objective.config.kind!r} has a bound of a form that is not known, so that it cannot be"
         " restricted to a part of the tokens"
     )
 
 
-def _any_order_cost(objective: AbsorbingObjective | AnyOrder, model: Denoiser, token_surprisal: Tensor) -> Cost:
-    r"""Return draws of the any-order bound of the targets, which every schedule's bound becomes for exact endpoints:
+def _any_order_cost(objective: AbsorbingObjective | AnyOrder, model: Denoiser, token_nll: Tensor) -> Cost:
+    r"""Return samples of the any-order bound of the targets, which every schedule's bound becomes for exact endpoints:
 
         sum_(n=1)^N E[mean over S of the token loss at x_S and t],  S a uniform set of n targets
 
@@ -152,17 +155,17 @@ def _any_order_cost(objective: AbsorbingObjective | AnyOrder, model: Denoiser, t
         is_masked = mask_exactly_k(n, (1 - u[:, 2:]).masked_fill(~targets, 2))
         t = counts[length].time(n, u[:, 1])
         x_t = torch.where(is_masked, objective.mask_id, x0)
-        surprisal = torch.where(targets, token_surprisal[x0], 0)
-        mean_surprisal = surprisal.sum(dim=1) / num_targets
+        nll = torch.where(targets, token_nll[x0], 0)
+        mean_nll = nll.sum(dim=1) / num_targets
         # The mean of n targets, of a set that is uniform, has the expectation of the mean of all.
-        control = SURPRISAL_COEFFICIENT * (torch.where(is_masked, surprisal, 0).sum(dim=1) / n - mean_surprisal)
+        control = NLL_COEFFICIENT * (torch.where(is_masked, nll, 0).sum(dim=1) / n - mean_nll)
         return num_targets * (masked_token_losses(objective, model, x_t, t, None, x0).sum(dim=1) / n - control)
 
     return cost
 
 
-def _per_token_schedule_cost(objective: GenMD4, model: Denoiser, token_surprisal: Tensor) -> Cost:
-    """Return draws of GenMD4's own bound, in which the context is never masked and costs nothing.
+def _per_token_schedule_cost(objective: GenMD4, model: Denoiser, token_nll: Tensor) -> Cost:
+    """Return samples of GenMD4's own bound, in which the context is never masked and costs nothing.
 
     It is a bound, since the divergences of the targets' transitions add up for any denoiser. Like the bound of a whole
     sequence it is met by the exact posterior at time t: the context's probability of being unmasked does not depend on
@@ -175,7 +178,7 @@ def _per_token_schedule_cost(objective: GenMD4, model: Denoiser, token_surprisal
         boundary = torch.where(targets, each_token.total.view_as(x0), 0).sum(dim=1)
         rate, mask_prob = _masking_rates(objective, x0, u[:, 0])
         is_masked = u[:, 2:] >= 1 - mask_prob
-        control = SURPRISAL_COEFFICIENT * rate * token_surprisal[x0] * (is_masked.double() - mask_prob)
+        control = NLL_COEFFICIENT * rate * token_nll[x0] * (is_masked.double() - mask_prob)
         return elbo.diffusion + boundary - torch.where(targets, control, 0).sum(dim=1)
 
     return cost
@@ -252,8 +255,8 @@ def sliding_bound(
         corpus: The text.
         stride: New tokens of a window; all tokens of the first window of the text are new, or of each document if
             these are evaluated separately.
-        settings: The number of draws and `batch_size`. There is one estimator of conditional bounds.
-        rng: Source of the masks, a function of window and draw.
+        settings: The number of samples and `batch_size`. There is one estimator of conditional bounds.
+        rng: Source of the masks, a function of window and sample.
 
     Raises:
         ValueError: The corpus is not text or has fewer than two windows, its windows are wrapped, the stride is not a
@@ -264,8 +267,8 @@ def sliding_bound(
     if corpus.wrap_ids:
         raise ValueError(f"the windows of {corpus.directory} are wrapped in end-of-text tokens, and cannot overlap")
     estimate = partial(_estimate, objective, network, corpus, stride, settings.batch_size)
-    num_draws, nfe = plan_draws(estimate, settings, rng, is_exact=objective.is_exact)
-    return replace(estimate(num_draws, rng), nfe=nfe)
+    num_mc_samples, nfe = plan_mc_samples(estimate, settings, rng, is_exact=objective.is_exact)
+    return replace(estimate(num_mc_samples, rng), nfe=nfe)
 
 
 def _estimate(
@@ -274,18 +277,18 @@ def _estimate(
     corpus: EncodedDataset,
     stride: int,
     batch_size: int,
-    num_draws: int,
+    num_mc_samples: int,
     rng: CounterRNG,
 ) -> Likelihood:
     starts, contexts, sizes = corpus.sliding_windows(stride)
-    surprisal, per_example, variance = unigram_surprisal(corpus.unigram()), np.zeros(len(starts)), 0.0
-    for first in range(0, len(starts), BLOCK):
-        windows = range(first, min(first + BLOCK, len(starts)))
+    nll, per_example, variance = unigram_nll(corpus.unigram()), np.zeros(len(starts)), 0.0
+    for first in range(0, len(starts), EXAMPLES_PER_READ):
+        windows = range(first, min(first + EXAMPLES_PER_READ, len(starts)))
         tokens = [corpus.windows(starts[[window]], int(sizes[window]))[0] for window in windows]
         targets = [np.arange(sizes[window]) >= contexts[window] for window in windows]
         block_rng = rng.child(f"windows from {first}")
-        bounds = conditional_bound(objective, network, tokens, targets, surprisal, num_draws, batch_size, block_rng)
-        per_example[first : first + BLOCK] = [bound.value for bound in bounds]
+        bounds = conditional_bound(objective, network, tokens, targets, nll, num_mc_samples, batch_size, block_rng)
+        per_example[first : first + EXAMPLES_PER_READ] = [bound.value for bound in bounds]
         variance += sum(bound.stderr**2 for bound in bounds)
     counts = sizes - contexts
     value = ratio_estimate(per_example, counts, corpus.window_clusters(stride)[1])
@@ -301,8 +304,8 @@ def _estimate(
         tokens=num_tokens,
         examples=len(starts),
         mc_estimator="exact" if objective.is_exact else "stratified_times" if by_times else "exact_counts",
-        num_mc_samples=num_draws,
-        nfe=num_draws,
+        num_mc_samples=num_mc_samples,
+        nfe=num_mc_samples,
         per_example=per_example,
         sizes=counts,
     )

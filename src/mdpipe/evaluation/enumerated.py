@@ -5,7 +5,7 @@ enumeration would use. Where no value changes, the mean over times and masks is 
 or the nodes of a quadrature over time. Otherwise it is a quasi-Monte Carlo estimate with a standard error.
 
 Shapes: B batch, L length, V vocabulary, S sequences of positive probability, C = (V + 1)^L sequences of tokens and
-masks ("contexts"), D draws of time and mask, R replicates, T times. A joint distribution is a float64 tensor with L
+masks ("contexts"), D samples of time and mask, R replicates, T times. A joint distribution is a float64 tensor with L
 dimensions of size V; entropies and bounds are in nats.
 """
 
@@ -32,11 +32,11 @@ SAMPLED_ROWS = 2**15
 NODES = (96, 64)
 """Quadrature nodes over time. The second number only serves to estimate the error of the first."""
 PROBES = 4096
-"""Random draws for which the shortcut of an enumeration must give the value of `elbo`."""
+"""Random samples for which the shortcut of an enumeration must give the value of `elbo`."""
 SAME = 1e-9
 """Relative difference of two values that is taken for rounding."""
 MAX_ROWS = 2**17
-"""Draws that the denoiser is given at a time."""
+"""Samples that the denoiser is given at a time."""
 LAST = 1 - 2.0**-53
 """The largest uniform: its token is masked at any alpha but 1."""
 
@@ -111,7 +111,7 @@ def contexts(vocab_size: int, length: int) -> Tensor:
     return torch.tensor(list(itertools.product(range(vocab_size + 1), repeat=length)))
 
 
-def masks(length: int) -> Tensor:
+def all_masks(length: int) -> Tensor:
     """Return every set of masked positions, (2^L, L) bool, the empty one first."""
     return torch.tensor(list(itertools.product([False, True], repeat=length)))
 
@@ -264,11 +264,13 @@ class Mean:
 @torch.no_grad()
 def mean_elbo(objective: Objective, denoiser: Denoiser, sequences: Tensor) -> Mean:
     """Return the mean of `elbo` for sequences (S, L): enumerated where that is exact, sampled otherwise."""
-    grid = find_grid(objective, sequences.shape[1])
-    if grid is None:
-        return _sampled(objective, denoiser, sequences)
-    grids = [grid] if grid.steps else [Grid(grid.masks, None, nodes) for nodes in NODES]
-    results = [_enumerated(objective, denoiser, sequences, one) for one in grids]
+    enumeration = find_enumeration(objective, sequences.shape[1])
+    if enumeration is None:
+        return _sample_elbo(objective, denoiser, sequences)
+    enumerations = (
+        [enumeration] if enumeration.steps else [Enumeration(enumeration.mask_kind, None, nodes) for nodes in NODES]
+    )
+    results = [_enumerate_elbo(objective, denoiser, sequences, one) for one in enumerations]
     return Mean(torch.stack([totals for totals, _ in results]), results[0][1], is_sampled=False)
 
 
@@ -281,10 +283,10 @@ MaskKind = Literal["none", "independent", "ranked"]
 
 
 @dataclass(frozen=True)
-class Grid:
-    """The draws of an objective whose uniforms decide only the mask, and, with `steps`, only the step that t is in."""
+class Enumeration:
+    """The times and masks of an objective whose uniforms decide only the mask, and, with `steps`, the step of t."""
 
-    masks: MaskKind
+    mask_kind: MaskKind
     """Kind of masking: none, where u >= alpha, or by the order of u."""
     steps: int | None
     nodes: int = NODES[0]
@@ -308,7 +310,7 @@ def smooth_step(v: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def find_grid(objective: Objective, length: int) -> Grid | None:
+def find_enumeration(objective: Objective, length: int) -> Enumeration | None:
     """Probe what decides the value of `elbo`; return None if it is more than masks and steps of a known kind.
 
     The denoiser is random, which makes every mask and every time another value.
@@ -321,17 +323,17 @@ def find_grid(objective: Objective, length: int) -> Grid | None:
     totals = objective.checked_elbo(denoiser, x0, t, u).total
     alpha = _alpha(objective, denoiser.times, x0)
 
-    def is_unchanged(times: Tensor, uniforms: Tensor) -> bool:
-        return torch.allclose(objective.checked_elbo(denoiser, x0, times, uniforms).total, totals, rtol=SAME)
+    def is_unchanged(times: Tensor, u: Tensor) -> bool:
+        return torch.allclose(objective.checked_elbo(denoiser, x0, times, u).total, totals, rtol=SAME)
 
     counts = [1, length, getattr(getattr(objective, "discrete_time", None), "timesteps", 1)]
     steps = next((count for count in counts if is_unchanged(((t * count).floor() + 0.5) / count, u)), None)
-    uniforms: dict[MaskKind, Tensor] = {
+    u_of_kind: dict[MaskKind, Tensor] = {
         "none": torch.zeros_like(u),
         "independent": (u >= alpha) * LAST,
         "ranked": u.argsort(dim=1).argsort(dim=1) / length,
     }
-    return next((Grid(kind, steps) for kind, of_kind in uniforms.items() if is_unchanged(t, of_kind)), None)
+    return next((Enumeration(kind, steps) for kind, u in u_of_kind.items() if is_unchanged(t, u)), None)
 
 
 def _alpha(objective: Objective, t: Tensor, x0: Tensor) -> Tensor:
@@ -343,14 +345,16 @@ def _alpha(objective: Objective, t: Tensor, x0: Tensor) -> Tensor:
     return alpha.gather(1, x0) if alpha.dim() == 2 else alpha[:, None].expand(x0.shape)
 
 
-def _enumerated(objective: Objective, denoiser: Denoiser, sequences: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Return the sum of `elbo` over all times and masks of a grid, weighted, and of its boundary terms, each (S,)."""
+def _enumerate_elbo(
+    objective: Objective, denoiser: Denoiser, sequences: Tensor, enumeration: Enumeration
+) -> tuple[Tensor, Tensor]:
+    """Return the sum of `elbo` over all times and masks, weighted, and of its boundary terms, each (S,)."""
     length = sequences.shape[1]
-    times, weights = grid.times()
-    if grid.masks == "none":
+    times, weights = enumeration.times()
+    if enumeration.mask_kind == "none":
         u = torch.zeros(1, length)
-    elif grid.masks == "independent":
-        u = masks(length) * LAST
+    elif enumeration.mask_kind == "independent":
+        u = all_masks(length) * LAST
     else:
         u = torch.tensor(list(itertools.permutations(range(length)))) / length
     t_D, weight_D = (column.repeat_interleave(len(u)) for column in (times, weights))
@@ -360,7 +364,7 @@ def _enumerated(objective: Objective, denoiser: Denoiser, sequences: Tensor, gri
     def sums(x: Tensor) -> Tensor:
         x0, t, u = x.repeat_interleave(len(t_D), dim=0), t_D.repeat(len(x)), u_D.repeat(len(x), 1)
         elbo = objective.checked_elbo(recorder, x0, t, u)
-        if grid.masks == "independent":
+        if enumeration.mask_kind == "independent":
             alpha = _alpha(objective, recorder.times, x0)
             chances = torch.where(u > 0, 1 - alpha, alpha).prod(dim=1)
         else:
@@ -373,7 +377,7 @@ def _enumerated(objective: Objective, denoiser: Denoiser, sequences: Tensor, gri
     return totals, boundary
 
 
-def _sampled(objective: Objective, denoiser: Denoiser, sequences: Tensor) -> Mean:
+def _sample_elbo(objective: Objective, denoiser: Denoiser, sequences: Tensor) -> Mean:
     """Return means over scrambled Sobol points, with more of them where a time or a uniform is near 0 or 1."""
     num_points = 2 ** int(math.log2(SAMPLED_ROWS / len(sequences)))  # Sobol points come in powers of 2.
     x0 = sequences.repeat_interleave(num_points, dim=0)
@@ -381,8 +385,8 @@ def _sampled(objective: Objective, denoiser: Denoiser, sequences: Tensor) -> Mea
     for seed in range(REPLICATES):
         engine = SobolEngine(1 + sequences.shape[1], scramble=True, seed=seed)  # type: ignore[no-untyped-call]
         points = engine.draw(num_points, dtype=torch.float64).clamp(1 - LAST, LAST).repeat(len(sequences), 1)
-        uniforms, densities = smooth_step(points)
-        elbo = objective.checked_elbo(denoiser, x0, uniforms[:, 0], uniforms[:, 1:])
+        u, densities = smooth_step(points)
+        elbo = objective.checked_elbo(denoiser, x0, u[:, 0], u[:, 1:])
         terms = torch.stack([elbo.total, elbo.reconstruction + elbo.prior])
         means.append((densities.prod(dim=1) * terms).view(2, len(sequences), -1).mean(dim=2))
     totals, boundary = torch.stack(means, dim=1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PILOT_SAMPLES = 4
-"""Draws per example of the pilot that decides how many `num_mc_samples: auto` spends."""
+"""Samples per example of the pilot that decides how many `num_mc_samples: auto` spends."""
 NORMAL_95 = 1.96
 """Half-width of a 95 % confidence interval in standard errors."""
 
@@ -22,7 +22,7 @@ class Estimate:
     value: float
     stderr: float
 
-    def scaled(self, factor: float) -> "Estimate":
+    def scale(self, factor: float) -> "Estimate":
         """Return the estimate in another unit."""
         return Estimate(self.value * factor, self.stderr * factor)
 
@@ -48,7 +48,7 @@ class SeedsEstimate:
     clusters: int
     """G."""
 
-    def scaled(self, factor: float) -> "SeedsEstimate":
+    def scale(self, factor: float) -> "SeedsEstimate":
         """Return the estimate in another unit."""
         return SeedsEstimate(
             value=self.value * factor,
@@ -68,7 +68,7 @@ def ratio_estimate(
     r = sum_e y_e / sum_e n_e,  stderr = sqrt(G / (G - 1) * sum_c (sum_{e in c} (y_e - r n_e))^2) / sum_e n_e
 
     This is the ratio estimator, since the last window of a text may be shorter than the others, with its cluster-robust
-    error. The clusters are assumed to be independent draws from the source, the examples of one cluster are not; the
+    error. The clusters are assumed to be independent samples from the source, the examples of one cluster are not; the
     error includes the randomness of the costs within each example.
 
     Args:
@@ -81,7 +81,7 @@ def ratio_estimate(
     """
     if len(totals) < 2:
         raise ValueError(
-            f"a standard error needs two examples at least, and this split has {len(totals)}; hold out a larger share"
+            f"a standard error needs two examples at least, and this split has {len(totals)}; hold out more"
             " of the data in params.yaml, or lower the dataset's `seq_len`"
         )
     ratio = totals.sum() / sizes.sum()
@@ -180,23 +180,23 @@ def paired_difference(
     return ratio_estimate(first - second, sizes, clusters)
 
 
-def unigram_surprisal(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+def unigram_nll(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return -log p of each token in nats, (V,), from its training counts plus one."""
-    surprisal: NDArray[np.float64] = np.log((counts + 1).sum()) - np.log(counts + 1)
-    return surprisal
+    nll: NDArray[np.float64] = np.log((counts + 1).sum()) - np.log(counts + 1)
+    return nll
 
 
-def choose_num_draws(stderr_mc: float, half_width: float, maximum: int) -> int:
-    """Return the number of draws per example that meets a half-width of the 95 % interval, `maximum` at most.
+def choose_num_mc_samples(stderr_mc: float, half_width: float, maximum: int) -> int:
+    """Return the number of samples per example that meets a half-width of the 95 % interval, `maximum` at most.
 
-    Stratified draws gain more than independent ones, for which this is the law: the half-width is met or undercut.
+    Stratified samples gain more than independent ones, for which this is the law: the half-width is met or undercut.
 
     Args:
-        stderr_mc: Monte Carlo error of a pilot of `PILOT_SAMPLES` draws.
+        stderr_mc: Monte Carlo error of a pilot of `PILOT_SAMPLES` samples.
         half_width: Half-width in the same unit.
         maximum: An even number.
     """
-    num_draws = PILOT_SAMPLES
-    while num_draws < maximum and NORMAL_95 * stderr_mc * math.sqrt(PILOT_SAMPLES / num_draws) > half_width:
-        num_draws = min(2 * num_draws, maximum)
-    return num_draws
+    num_mc_samples = PILOT_SAMPLES
+    while num_mc_samples < maximum and NORMAL_95 * stderr_mc * math.sqrt(PILOT_SAMPLES / num_mc_samples) > half_width:
+        num_mc_samples = min(2 * num_mc_samples, maximum)
+    return num_mc_samples

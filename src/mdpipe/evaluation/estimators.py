@@ -1,12 +1,12 @@
 r"""Monte Carlo estimators of a bound: where they spend their network calls.
 
 Every estimator is stratified: q in [0, 1) decides the time or the number of masks, each of H equal strata of q has R
-draws, which are independent, and
+samples, which are independent, and
 
     estimate = 1/H sum_h mean_r y_hr,    variance = 1/H^2 sum_h var_r(y_hr) / R
 
-With R >= 2 the variance is unbiased if no draw depends on another. `control_variates` take their coefficients from
-other draws; each then keeps its expectation, and the dependence is weak (the tests state the coverage).
+With R >= 2 the variance is unbiased if no sample depends on another. `control_variates` take their coefficients from
+other samples; each then keeps its expectation, and the dependence is weak (the tests state the coverage).
 
 Shapes: B examples of a batch, L length, T timesteps, S states of a token's neighbors.
 """
@@ -33,7 +33,7 @@ EstimatorName = Literal["exact", "exact_counts", "stratified_times", "independen
 Array = NDArray[np.float64]
 
 EDGES = (0, 0.014, 0.035, 0.065, 0.105, 0.15, 0.205, 0.27, 0.34, 0.42, 0.505, 0.595, 0.68, 0.77, 0.86, 0.95, 0.992, 1)
-"""Quantiles of the share v of masked tokens, which are dense where the cost varies most (Neyman allocation): with few
+"""Quantiles of the masked fraction v, which are dense where the cost varies most (Neyman allocation): with few
 masks, because their mean is noisy, and where hardly any token is left. Measured on the default suite, as a compromise
 of text and images: text needs the first ones most, images the last ones."""
 NEIGHBORS = (-1, 1, -2, 2)
@@ -55,13 +55,13 @@ def estimator_of(objective: Objective, name: str) -> EstimatorName:
     return cast("EstimatorName", name)
 
 
-def num_strata(estimator: EstimatorName, num_draws: int) -> int:
-    """Return H: as many strata as have two draws each, or one."""
-    return 1 if estimator in ("exact", "independent_times") else num_draws // 2
+def num_strata(estimator: EstimatorName, num_mc_samples: int) -> int:
+    """Return H: as many strata as have two samples each, or one."""
+    return 1 if estimator in ("exact", "independent_times") else num_mc_samples // 2
 
 
-def mask_share(q: Array) -> tuple[Array, Array]:
-    """Return the quantiles v of the shares of masks at q, linear between EDGES, and dv/dq; each has the shape of q."""
+def mask_fraction(q: Array) -> tuple[Array, Array]:
+    """Return the quantiles v of the masked fraction at q, linear between EDGES, and dv/dq; each has the shape of q."""
     index = np.minimum((q * (len(EDGES) - 1)).astype(np.int64), len(EDGES) - 2)
     slope = np.diff(EDGES)[index] * (len(EDGES) - 1)
     return np.array(EDGES)[index] + slope * (q - index / (len(EDGES) - 1)), slope
@@ -228,18 +228,18 @@ def counted_states(n: Tensor, length: int) -> Tensor:
     return torch.where(impossible[:, None], 0, chance.flatten(1)[:, index].transpose(0, 1))
 
 
-Draw = Callable[[Tensor, Tensor, Tensor | None], Masks]
-"""A draw of masks from x_0 (B, L), uniforms (B, 2 + L), the first of them v, and class labels (B,)."""
+MaskSampler = Callable[[Tensor, Tensor, Tensor | None], Masks]
+"""A sample of masks from x_0 (B, L), uniforms (B, 2 + L), the first of them v, and class labels (B,)."""
 
 
-def exact_counts(objective: Objective, model: Denoiser) -> Draw:
-    """Return the draws of exact counts, of `MaskCounts` or, where tokens differ in their schedules, of GenMD4."""
+def exact_counts(objective: Objective, model: Denoiser) -> MaskSampler:
+    """Return the sampler of exact counts, of `MaskCounts` or, where tokens differ in their schedules, of GenMD4."""
     if isinstance(objective, GenMD4):
         return _at_least_one_mask(objective, model)
     counted = cast("AbsorbingObjective | AnyOrder", objective)
     cache: dict[int, MaskCounts] = {}
 
-    def draw(x0: Tensor, u: Tensor, class_labels: Tensor | None) -> Masks:
+    def sample_masks(x0: Tensor, u: Tensor, class_labels: Tensor | None) -> Masks:
         length = x0.shape[1]
         counts = cache.setdefault(length, cache.get(length) or MaskCounts(counted, length, x0.device))
         n = counts.count(u[:, 0])
@@ -250,11 +250,11 @@ def exact_counts(objective: Objective, model: Denoiser) -> Draw:
         n = n[:, None].double()
         return Masks(is_masked, n / length, partial(counted_states, n[:, 0], length), counts.total / n, loss)
 
-    return draw
+    return sample_masks
 
 
-def _at_least_one_mask(objective: GenMD4, model: Denoiser) -> Draw:
-    """Return draws of GenMD4's bound from masks of at least one token.
+def _at_least_one_mask(objective: GenMD4, model: Denoiser) -> MaskSampler:
+    """Return the sampler of GenMD4's bound from masks of at least one token.
 
     Its weight 1 / t would make the rare masks at times near 0 expensive, and the error far from normal. With m_i the
     probabilities of masks at time t, which are independent, at least one token is masked with the probability
@@ -262,7 +262,7 @@ def _at_least_one_mask(objective: GenMD4, model: Denoiser) -> Draw:
     m_i / p, and is the first one with (1 - m_1) ... (1 - m_(i-1)) m_i / p; those after the first are independent.
     """
 
-    def draw(x0: Tensor, u: Tensor, class_labels: Tensor | None) -> Masks:
+    def sample_masks(x0: Tensor, u: Tensor, class_labels: Tensor | None) -> Masks:
         s, t, weight = objective.interval(u[:, 0])
         w = objective.schedule.w[x0]
         m = objective.schedule.log_one_minus_alpha(w, t[:, None]).exp()
@@ -278,7 +278,7 @@ def _at_least_one_mask(objective: GenMD4, model: Denoiser) -> Draw:
         weight = p * rate * (weight[:, None] if isinstance(weight, Tensor) else weight)
         return Masks(is_masked, m / p, partial(independent_states, m), weight, loss)
 
-    return draw
+    return sample_masks
 
 
 def boundary_terms(objective: Objective, x0: Tensor) -> ELBO:

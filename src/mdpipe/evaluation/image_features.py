@@ -143,7 +143,7 @@ def to_channels_first(pixels: NDArray[np.uint8]) -> Tensor:
 
 @torch.inference_mode()
 def accuracy(network: ImageCNN, dataset: EncodedDataset, device: torch.device) -> Estimate:
-    """Return the share of correct predictions on a split, of classes or of rotations, with its standard error."""
+    """Return the fraction of correct predictions on a split, of classes or of rotations, with its standard error."""
     correct: list[Tensor] = []
     for start in range(0, len(dataset.tokens), BATCH):
         chosen = np.arange(start, min(start + BATCH, len(dataset.tokens)))
@@ -185,26 +185,26 @@ def build_features(
     Raises:
         ValueError: The file of weights is missing, or not the expected one.
     """
-    about: dict[str, Any] = {"kind": config.kind, "dataset": config.dataset, "shape": list(dataset.shape)}
+    metadata: dict[str, Any] = {"kind": config.kind, "dataset": config.dataset, "shape": list(dataset.shape)}
     if isinstance(config, InceptionFeaturesConfig):
         inception = load_inception(Path(config.path), config.sha256)
         outputs = inception.fc.out_features
-        about |= {"task": "imagenet", "num_features": NUM_FEATURES, "num_outputs": outputs}
-        return inception.to(device).eval(), about
+        metadata |= {"task": "imagenet", "num_features": NUM_FEATURES, "num_outputs": outputs}
+        return inception.to(device).eval(), metadata
     assert isinstance(config, CNNFeaturesConfig)
     network = train_cnn(dataset, config, seed, device)
     task = "rotations" if dataset.labels is None else "classes"
-    return network, about | {
+    return network, metadata | {
         "task": task,
         "num_features": config.hidden_size,
         "num_outputs": network.head.out_features,
     }
 
 
-def save_features(folder: Path, network: nn.Module, about: dict[str, Any]) -> None:
+def save_features(folder: Path, network: nn.Module, metadata: dict[str, Any]) -> None:
     """Write model.safetensors and features.json."""
     save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, folder / WEIGHTS)
-    write_json(folder / HEADER, {**about, "sha256": hash_file(folder / WEIGHTS)})
+    write_json(folder / HEADER, {**metadata, "sha256": hash_file(folder / WEIGHTS)})
 
 
 def save_split(features: Features, path: Path) -> None:

@@ -1,11 +1,11 @@
 """The likelihood bound of a whole split or corpus, with its standard error.
 
-Each example gets `num_mc_samples` draws of (time, mask) from one of the `estimators`, each a function of the seed, the
-draw and the example. The variance between the draws of a stratum gives the Monte Carlo error.
+Each example gets `num_mc_samples` samples of (time, mask) from one of the `estimators`, each a function of the seed,
+the sample and the example. The variance between the samples of a stratum gives the Monte Carlo error.
 
 An objective with an exact likelihood is evaluated once for each example, without Monte Carlo error.
 
-Shapes: B examples of a batch, N examples of the data set, D draws, H strata, R = D / H draws of each, L length.
+Shapes: B examples of a batch, N examples of the data set, D samples, H strata, R = D / H samples of each, L length.
 """
 
 import math
@@ -21,16 +21,16 @@ from torch import Tensor, nn
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.control_variates import adjust_by_curve, diffusion_and_controls, neighbor_surprisal
-from mdpipe.evaluation.estimate import PILOT_SAMPLES, Estimate, choose_num_draws, ratio_estimate
+from mdpipe.evaluation.control_variates import adjust_by_curve, diffusion_and_controls, neighbor_nll
+from mdpipe.evaluation.estimate import PILOT_SAMPLES, Estimate, choose_num_mc_samples, ratio_estimate
 from mdpipe.evaluation.estimators import (
     Array,
-    Draw,
     EstimatorName,
+    MaskSampler,
     boundary_terms,
     estimator_of,
     exact_counts,
-    mask_share,
+    mask_fraction,
     num_strata,
 )
 from mdpipe.evaluation.profile import Profile
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from mdpipe.data.dataset import EncodedDataset
     from mdpipe.params import EstimatorConfig
 
-BLOCK = 1024
+EXAMPLES_PER_READ = 1024
 """Examples that n-grams are counted in, and that are read at a time: the largest batch. It does not depend on
 `batch_size`, so that the estimate does not either."""
 
@@ -91,9 +91,9 @@ class Likelihood:
     examples: int
     mc_estimator: EstimatorName
     num_mc_samples: int
-    """Draws per example."""
+    """Samples per example."""
     nfe: int
-    """Network calls per example: its draws, and those of the pilot, if there was one."""
+    """Network calls per example: its samples, and those of the pilot, if there was one."""
     per_example: NDArray[np.float64]
     """Bound on each example, (N,), in nats: for differences between models on the same examples."""
     sizes: NDArray[np.int64]
@@ -135,22 +135,22 @@ def likelihood_bound(
 ) -> Likelihood:
     r"""Estimate the objective's bound over all examples of a data set.
 
-    With c_ehr the cost of example e per token in draw r of stratum h, less control variates, and n_e the tokens:
+    With c_ehr the cost of example e per token in sample r of stratum h, less control variates, and n_e the tokens:
 
         value = sum_e n_e mean_hr c_ehr / sum_e n_e
         stderr_mc = sqrt(sum_e n_e^2 sum_h var_r(c_ehr) / (H^2 R)) / sum_e n_e
 
     and `stderr` is the ratio estimator's over the clusters of examples.
 
-    With `num_mc_samples: auto`, a pilot with a separate random stream decides how many draws there are, and is not
-    used otherwise. The number does not depend on the draws of the estimate, which therefore remains unbiased.
+    With `num_mc_samples: auto`, a pilot with a separate random stream decides how many samples there are, and is not
+    used otherwise. The number does not depend on the samples of the estimate, which therefore remains unbiased.
 
     Args:
         objective: Gives the bound; moved to the network's device.
         network: A denoiser, put into evaluation mode.
         dataset: The examples; all are read, including a shorter last window.
-        settings: The estimator, the number of its draws, and `batch_size`, which only changes the last digits.
-        rng: Source of the times and masks, a function of draw and example.
+        settings: The estimator, the number of its samples, and `batch_size`, which only changes the last digits.
+        rng: Source of the times and masks, a function of sample and example.
         class_labels: (N,) for the denoiser, or None.
         clusters: (N,), the document of each example or another cluster; None if all examples are independent.
         profile: Collects the predictions that the estimate is computed from, and changes nothing.
@@ -167,28 +167,28 @@ def likelihood_bound(
     objective.to(next(network.parameters()).device)
     estimator = estimator_of(objective, settings.estimator)
     evaluation = _Evaluation(objective, network, dataset, estimator, settings.batch_size, class_labels, clusters)
-    num_draws, nfe = plan_draws(evaluation.estimate, settings, rng, is_exact=estimator == "exact")
-    return replace(evaluation.estimate(num_draws, rng, profile), nfe=nfe)
+    num_mc_samples, nfe = plan_mc_samples(evaluation.estimate, settings, rng, is_exact=estimator == "exact")
+    return replace(evaluation.estimate(num_mc_samples, rng, profile), nfe=nfe)
 
 
-def plan_draws(
+def plan_mc_samples(
     estimate: Callable[[int, CounterRNG], Likelihood], settings: "EstimatorConfig", rng: CounterRNG, *, is_exact: bool
 ) -> tuple[int, int]:
-    """Return the draws of an example, and the network calls that they take, those of a pilot included.
+    """Return the samples of an example, and the network calls that they take, those of a pilot included.
 
     Args:
-        estimate: Makes the pilot, from a number of draws and a random stream of its own.
-        settings: The number of draws, or `auto` and the half-width to meet.
+        estimate: Makes the pilot, from a number of samples and a random stream of its own.
+        settings: The number of samples, or `auto` and the half-width to meet.
         rng: Source of the estimate.
-        is_exact: True if one draw is enough.
+        is_exact: True if one sample is enough.
     """
     if is_exact:
         return 1, 1
     if settings.num_mc_samples != "auto":
         return settings.num_mc_samples, settings.num_mc_samples
     pilot = estimate(PILOT_SAMPLES, rng.child("pilot")).bits_per_token()
-    num_draws = choose_num_draws(pilot.stderr_mc, settings.half_width, settings.max_mc_samples)
-    return num_draws, PILOT_SAMPLES + num_draws
+    num_mc_samples = choose_num_mc_samples(pilot.stderr_mc, settings.half_width, settings.max_mc_samples)
+    return num_mc_samples, PILOT_SAMPLES + num_mc_samples
 
 
 def zero_shot_bound(
@@ -228,80 +228,86 @@ class _Evaluation:
     clusters: NDArray[np.int64] | None
 
     @torch.inference_mode()
-    def estimate(self, num_draws: int, rng: CounterRNG, profile: Profile | None = None) -> Likelihood:
-        """Return the estimate from a given number of draws."""
+    def estimate(self, num_mc_samples: int, rng: CounterRNG, profile: Profile | None = None) -> Likelihood:
+        """Return the estimate from a given number of samples."""
         device, model = next(self.network.parameters()).device, cast("Denoiser", self.network)
         if profile is not None:
             model = profile.watch(model, self.objective)
-        strata, is_controlled = num_strata(self.estimator, num_draws), self.estimator == "exact_counts"
-        draw = exact_counts(self.objective, model) if is_controlled else None
-        q_ND, terms_ND = np.zeros((self.dataset.examples, num_draws)), np.zeros((6, self.dataset.examples, num_draws))
+        strata, is_controlled = num_strata(self.estimator, num_mc_samples), self.estimator == "exact_counts"
+        sample_masks = exact_counts(self.objective, model) if is_controlled else None
+        q_ND, terms_ND = (
+            np.zeros((self.dataset.examples, num_mc_samples)),
+            np.zeros((6, self.dataset.examples, num_mc_samples)),
+        )
         sizes, boundaries = np.zeros(self.dataset.examples, dtype=np.int64), np.zeros(2)
-        for indices, block in self.dataset.evaluation_batches(BLOCK):
-            surprisal = torch.from_numpy(neighbor_surprisal(block, self.dataset.vocab_size)) if is_controlled else None
+        for indices, block in self.dataset.evaluation_batches(EXAMPLES_PER_READ):
+            nll = torch.from_numpy(neighbor_nll(block, self.dataset.vocab_size)) if is_controlled else None
             for start in range(0, len(block), self.batch_size):
                 rows = slice(start, start + self.batch_size)
                 batch, x0 = indices[rows], torch.from_numpy(block[rows]).to(device)
                 sizes[batch] = length = x0.shape[1]
                 labels = None if self.class_labels is None else torch.tensor(self.class_labels[batch], device=device)
                 examples_B = torch.from_numpy(batch).to(device)
-                u_DB = [rng.uniform(index, examples_B, 2 + length) for index in range(num_draws)]
+                u_DB = [rng.uniform(index, examples_B, 2 + length) for index in range(num_mc_samples)]
                 for index, u in enumerate(u_DB):
                     u[:, 0] = (index % strata + u[:, 0]) / strata
                     q_ND[batch, index] = u[:, 0].cpu().numpy()
                 if profile is not None:
                     profile.begin_batch(x0)
-                if draw is None or surprisal is None:
-                    found, boundary = self._draw_bounds(model, x0, u_DB, labels, profile)
+                if sample_masks is None or nll is None:
+                    found, boundary = self._sample_bounds(model, x0, u_DB, labels, profile)
                 else:
-                    found, boundary = self._draw_counts(draw, x0, u_DB, labels, surprisal[:, rows].to(device), profile)
+                    found, boundary = self._sample_counts(
+                        sample_masks, x0, u_DB, labels, nll[:, rows].to(device), profile
+                    )
                 terms_ND[: len(found), batch] = found
                 boundaries += [part.mean(axis=1).sum() for part in boundary]
                 if profile is not None:
                     per_token: Tensor | float = 0.0
                     if is_controlled:
                         per_token = boundary_terms(self.objective, x0.reshape(-1, 1)).total.view(x0.shape)
-                    profile.end_batch(batch, num_draws, per_token)
+                    profile.end_batch(batch, num_mc_samples, per_token)
         costs_ND, *controls_CND, excess_ND = terms_ND
         costs_ND /= sizes[:, None]
         if is_controlled:
             costs_ND = adjust_by_curve(costs_ND, np.stack(controls_CND) / sizes[:, None], excess_ND, q_ND, strata)
         return self._summarize(costs_ND.reshape(len(sizes), -1, strata), sizes, boundaries)
 
-    def _draw_bounds(
+    def _sample_bounds(
         self, model: Denoiser, x0: Tensor, uniforms: list[Tensor], labels: Tensor | None, profile: Profile | None
     ) -> tuple[Array, Array]:
-        """Return draws of the objective's bound, (1, B, D), and their reconstruction and prior, (2, B, D)."""
+        """Return samples of the objective's bound, (1, B, D), and their reconstruction and prior, (2, B, D)."""
         elbos = []
         for u in uniforms:
             elbos.append(self.objective.checked_elbo(model, x0, u[:, 0], u[:, 2:], labels))
             if profile is not None:
-                profile.add_draw(torch.ones_like(u[:, 0]), profile.split(elbos[-1]))
+                profile.add_sample(torch.ones_like(u[:, 0]), profile.split(elbos[-1]))
         parts = torch.stack([torch.stack([one.total, one.reconstruction, one.prior]) for one in elbos], dim=2)
         terms = parts.double().cpu().numpy()
         return terms[:1], terms[1:]
 
-    def _draw_counts(
+    def _sample_counts(
         self,
-        draw: Draw,
+        sample_masks: MaskSampler,
         x0: Tensor,
         uniforms: list[Tensor],
         labels: Tensor | None,
-        surprisal: Tensor,
+        nll: Tensor,
         profile: Profile | None,
     ) -> tuple[Array, Array]:
-        """Return draws of exact counts with their control variates, (6, B, D), and reconstruction and prior, (2, B, 1).
+        """Return samples of exact counts with their control variates, (6, B, D), and reconstruction and prior, (2, B,
+        1).
 
         The first row has the bound, the others are those of `diffusion_and_controls`.
         """
-        draws = []
+        samples = []
         for u in uniforms:
-            v, slope = map(torch.from_numpy, mask_share(u[:, 0].cpu().numpy()))
+            v, slope = map(torch.from_numpy, mask_fraction(u[:, 0].cpu().numpy()))
             u[:, 0] = v
-            draws.append(draw(x0, u, labels))
+            samples.append(sample_masks(x0, u, labels))
             if profile is not None:
-                profile.add_draw(slope.to(x0.device), draws[-1].weight * draws[-1].loss)
-        terms = diffusion_and_controls(draws, surprisal).transpose(1, 2).cpu().numpy()
+                profile.add_sample(slope.to(x0.device), samples[-1].weight * samples[-1].loss)
+        terms = diffusion_and_controls(samples, nll).transpose(1, 2).cpu().numpy()
         ends = boundary_terms(self.objective, x0)
         boundary = torch.stack([ends.reconstruction, ends.prior])[:, :, None].cpu().numpy()
         terms[0] += boundary.sum(axis=0)

@@ -1,15 +1,16 @@
-"""Profile of a bound: bits by the share of hidden tokens and by position, and the calibration of the predictions.
+"""Profile of a bound: bits by the mask_fraction of hidden tokens and by position, and the calibration of the
+predictions.
 
-All of it comes from the predictions that the bound is computed from, without another network call. Hidden tokens are
-the masked ones, or, for a causal denoiser, a token and those after it: a denoiser that reads k of L tokens has L - k
-hidden ones in either case.
+All of it comes from the predictions that the bound is computed from, without another network call. For a causal
+denoiser, a token and those after it count as masked: a denoiser that reads k of L tokens has L - k masked ones in
+either case.
 
-Every average is over numbers of hidden tokens that are uniform from 1 to L, and over the hidden tokens. The mean cross
+Every average is over numbers of masked tokens that are uniform from 1 to L, and over the masked tokens. The mean cross
 entropy, times L, is then the diffusion part of MD4's bound, of the any-order bound, or -log p of a causal model.
-With an objective or an estimator that draws a time, the average is over its times.
+With an objective or an estimator that samples a time, the average is over its times.
 
-Shapes: B examples of a batch, N examples, L length, V vocabulary, P bins of positions, S bins of shares,
-C bins of probabilities for each of three parts of shares, K predictions of a batch.
+Shapes: B examples of a batch, N examples, L length, V vocabulary, P bins of positions, S bins of masked fractions,
+C bins of probabilities for each of three ranges of masked fractions, K predictions of a batch.
 """
 
 import math
@@ -25,12 +26,12 @@ from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.evaluation.estimate import ratio_estimate
 
-SHARE_BINS = 20
-"""Number S of bins of shares."""
+MASK_FRACTION_BINS = 20
+"""Number S of bins of mask_fractions."""
 CONFIDENCE_BINS = 10
 """Number C of bins of probabilities; the usual number is 10 to 15."""
 PARTS = ("0 to 1/3", "1/3 to 2/3", "2/3 to 1")
-"""Shares of hidden tokens by which calibration is split."""
+"""Masked fractions by which calibration is split."""
 ALL = "0 to 1"
 MAX_POSITIONS = 128
 """Largest number P of bins of positions: longer windows have several positions per bin, which keeps files small and
@@ -39,11 +40,11 @@ errors low."""
 Array = NDArray[np.float64]
 
 
-class ShareRow(NamedTuple):
-    """The mean cross entropy of a hidden token, in bits, for a bin of shares of hidden tokens."""
+class MaskFractionRow(NamedTuple):
+    """The mean cross entropy of a masked token, in bits, for a bin of masked fractions."""
 
-    share: float
-    """Mean share in the bin."""
+    mask_fraction: float
+    """Mean fraction in the bin."""
     bits: float
     bits_stderr: float | None
 
@@ -62,7 +63,7 @@ class PositionRow(NamedTuple):
 class CalibrationRow(NamedTuple):
     """The frequency of the most probable token being the true one, for a bin of its probability."""
 
-    share: str
+    mask_fraction: str
     """Element of `PARTS`, or `ALL`."""
     confidence: float
     """Mean probability of the most probable token."""
@@ -79,7 +80,7 @@ class CalibrationRow(NamedTuple):
 class PredictionRecorder:
     """A denoiser that records how well it predicts x_0, wherever the objective reads its logits.
 
-    The objective must read them at all hidden positions, in order, as `masked_token_losses` does.
+    The objective must read them at all masked positions, in order, as `masked_token_losses` does.
     """
 
     def __init__(self, denoiser: Denoiser, objective: Objective) -> None:
@@ -91,9 +92,9 @@ class PredictionRecorder:
     def __call__(self, x_t: Tensor, t: Tensor, class_labels: Tensor | None) -> Tensor:
         """Return the denoiser's hidden states, and forget what was recorded."""
         is_causal = self._objective.is_causal
-        self.is_hidden = torch.ones_like(x_t, dtype=torch.bool) if is_causal else x_t == self._objective.mask_id
+        self.is_masked = torch.ones_like(x_t, dtype=torch.bool) if is_causal else x_t == self._objective.mask_id
         # Of a fixed size, since a GPU would have to wait for the number of masks.
-        self._positions = self.is_hidden.flatten().nonzero_static(size=x_t.numel()).squeeze(1)
+        self._positions = self.is_masked.flatten().nonzero_static(size=x_t.numel()).squeeze(1)
         self._count = 0
         self._chunks: list[tuple[Tensor, Tensor, Tensor]] = []
         return self._denoiser(x_t, t, class_labels)
@@ -120,7 +121,7 @@ class PredictionRecorder:
 
 
 class Profile:
-    """Sums of predictions and costs over the draws of an estimate, and the tables that follow from them.
+    """Sums of predictions and costs over the samples of an estimate, and the tables that follow from them.
 
     Args:
         examples: N.
@@ -130,7 +131,7 @@ class Profile:
     def __init__(self, examples: int, seq_len: int) -> None:
         self._edges = np.linspace(0, seq_len, min(seq_len, MAX_POSITIONS) + 1).astype(np.int64)
         self._costs, self._tokens = np.zeros((2, examples, len(self._edges) - 1))
-        self._shares = np.zeros((3, examples, SHARE_BINS))
+        self._mask_fractions = np.zeros((3, examples, MASK_FRACTION_BINS))
         self._calibration = np.zeros((3, examples, len(PARTS) * CONFIDENCE_BINS))
 
     def watch(self, denoiser: Denoiser, objective: Objective) -> Denoiser:
@@ -140,17 +141,17 @@ class Profile:
         return self._recorder
 
     def begin_batch(self, x0: Tensor) -> None:
-        """Prepare for the draws of a batch x_0 (B, L)."""
+        """Prepare for the samples of a batch x_0 (B, L)."""
         self._recorder.x0 = x0
         self._batch_costs = x0.new_zeros(x0.shape, dtype=torch.float64)
-        self._batch_shares = self._batch_costs.new_zeros(3, len(x0) * SHARE_BINS)
+        self._batch_mask_fractions = self._batch_costs.new_zeros(3, len(x0) * MASK_FRACTION_BINS)
         self._batch_calibration = self._batch_costs.new_zeros(3, len(x0) * len(PARTS) * CONFIDENCE_BINS)
 
-    def add_draw(self, weight: Tensor, costs: Tensor) -> None:
+    def add_sample(self, weight: Tensor, costs: Tensor) -> None:
         """Add the predictions of the last call, and the costs that follow from them.
 
         Args:
-            weight: Weight of the draw in the mean over draws, (B,).
+            weight: Weight of the sample in the mean over samples, (B,).
             costs: Nats of each token, (B, L).
         """
         self._batch_costs += weight[:, None] * costs
@@ -158,18 +159,18 @@ class Profile:
         positions, cross_entropy, confidence, is_right = self._recorder.predictions()
         row = positions // length
         if self._is_causal:
-            num_hidden, weight = length - positions % length, weight[row]
+            num_masked, weight = length - positions % length, weight[row]
         else:
-            in_row = self._recorder.is_hidden.sum(dim=1)
-            num_hidden, weight = in_row[row], (weight * length / in_row)[row]
+            in_row = self._recorder.is_masked.sum(dim=1)
+            num_masked, weight = in_row[row], (weight * length / in_row)[row]
         # In integers: the bins are (0, 1 / S], (1 / S, 2 / S], ...
-        share = (num_hidden * SHARE_BINS - 1) // length
-        part = (num_hidden * len(PARTS) - 1) // length
+        mask_fraction = (num_masked * MASK_FRACTION_BINS - 1) // length
+        part = (num_masked * len(PARTS) - 1) // length
         in_part = (confidence * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
         cell = (row * len(PARTS) + part) * CONFIDENCE_BINS + in_part
-        by_share = torch.stack([torch.ones_like(weight), num_hidden / length, cross_entropy])
+        by_mask_fraction = torch.stack([torch.ones_like(weight), num_masked / length, cross_entropy])
         by_confidence = torch.stack([torch.ones_like(weight), confidence, is_right])
-        self._batch_shares.index_add_(1, row * SHARE_BINS + share, weight * by_share)
+        self._batch_mask_fractions.index_add_(1, row * MASK_FRACTION_BINS + mask_fraction, weight * by_mask_fraction)
         self._batch_calibration.index_add_(1, cell, weight * by_confidence)
 
     def split(self, elbo: ELBO) -> Tensor:
@@ -181,28 +182,31 @@ class Profile:
         length = self._batch_costs.shape[1]
         nats = torch.zeros_like(self._batch_costs).flatten().index_copy(0, positions, cross_entropy)
         nats = nats.view(-1, length)
-        share = nats / nats.sum(dim=1, keepdim=True).clamp(min=torch.finfo(nats.dtype).tiny)
-        return elbo.diffusion[:, None] * share + ((elbo.reconstruction + elbo.prior) / length)[:, None]
+        fraction = nats / nats.sum(dim=1, keepdim=True).clamp(min=torch.finfo(nats.dtype).tiny)
+        return elbo.diffusion[:, None] * fraction + ((elbo.reconstruction + elbo.prior) / length)[:, None]
 
-    def end_batch(self, indices: NDArray[np.int64], num_draws: int, boundary: Tensor | float = 0.0) -> None:
-        """Add the batch of the examples `indices` (B,): `boundary` (B, L) is what costs without a draw."""
-        costs = (self._batch_costs / num_draws + boundary).cpu().numpy()
+    def end_batch(self, indices: NDArray[np.int64], num_mc_samples: int, boundary: Tensor | float = 0.0) -> None:
+        """Add the batch of the examples `indices` (B,): `boundary` (B, L) is what costs without a sample."""
+        costs = (self._batch_costs / num_mc_samples + boundary).cpu().numpy()
         edges = self._edges[self._edges < costs.shape[1]]
         self._costs[indices, : len(edges)] = np.add.reduceat(costs, edges, axis=1)
         self._tokens[indices, : len(edges)] = np.diff(edges, append=costs.shape[1])
-        for sums, of_batch in ((self._shares, self._batch_shares), (self._calibration, self._batch_calibration)):
+        for sums, of_batch in (
+            (self._mask_fractions, self._batch_mask_fractions),
+            (self._calibration, self._batch_calibration),
+        ):
             sums[:, indices] = of_batch.view(len(sums), len(indices), -1).cpu().numpy()
 
-    def shares(self, clusters: NDArray[np.int64] | None) -> Iterator[ShareRow]:
-        """Yield the mean cross entropy by share of hidden tokens."""
-        for weight, share, nats in np.moveaxis(self._shares, 2, 0):
+    def mask_fractions(self, clusters: NDArray[np.int64] | None) -> Iterator[MaskFractionRow]:
+        """Yield the mean cross entropy by masked fraction."""
+        for weight, fraction, nats in np.moveaxis(self._mask_fractions, 2, 0):
             if weight.any():
-                yield ShareRow(float(share.sum() / weight.sum()), *_bits(nats, weight, clusters))
+                yield MaskFractionRow(float(fraction.sum() / weight.sum()), *_bits(nats, weight, clusters))
 
     def positions(self, per_example: Array, clusters: NDArray[np.int64] | None) -> Iterator[PositionRow]:
         """Yield the contribution of a token by position; over all tokens they add up to `per_example` (N,), in nats.
 
-        A token's contribution is the mean over draws of its weighted cost. What the control variates of the bound
+        A token's contribution is the mean over samples of its weighted cost. What the control variates of the bound
         change in an example's cost has the expectation 0 and is divided evenly among its tokens, so that each
         contribution stays unbiased.
         """
@@ -212,7 +216,7 @@ class Profile:
             yield PositionRow(int(first) + 1, int(last), *_bits(nats, tokens, clusters), int(tokens.sum()))
 
     def calibration(self, clusters: NDArray[np.int64] | None) -> Iterator[CalibrationRow]:
-        """Yield the frequency of the most probable token being right by its probability, for all shares and by part."""
+        """Yield the frequency of the most probable token being right by its probability, for all and by part."""
         by_part = self._calibration.reshape(3, len(self._calibration[0]), len(PARTS), CONFIDENCE_BINS)
         for name, sums in ((ALL, by_part.sum(axis=2)), *zip(PARTS, np.moveaxis(by_part, 2, 0), strict=True)):
             weight, confidence, frequency = sums.sum(axis=1)
@@ -220,7 +224,7 @@ class Profile:
             for index in np.flatnonzero(weight):
                 of_examples, expected, right = sums[:, :, index]
                 yield CalibrationRow(
-                    share=name,
+                    mask_fraction=name,
                     confidence=float(confidence[index] / weight[index]),
                     frequency=float(frequency[index] / weight[index]),
                     stderr=_ratio(right - expected, of_examples, clusters)[1],

@@ -54,10 +54,10 @@ def generative_bits(
     nats = []
     for first in range(0, len(tokens), BATCH_SIZE):
         batch = tokens[first : first + BATCH_SIZE]
-        no_uniforms = torch.zeros(len(batch), 0, dtype=torch.float64, device=device)
+        u = torch.zeros(len(batch), 0, dtype=torch.float64, device=device)
         t = torch.zeros(len(batch), dtype=torch.float64, device=device)
         labels = None if class_labels is None else class_labels[first : first + BATCH_SIZE].to(device)
-        nats.append(objective.elbo(cast("Denoiser", network), batch.to(device), t, no_uniforms, labels).total.cpu())
+        nats.append(objective.elbo(cast("Denoiser", network), batch.to(device), t, u, labels).total.cpu())
     bits: NDArray[np.float64] = torch.cat(nats).double().numpy() / (tokens.shape[1] * math.log(2))
     return bits
 
@@ -121,11 +121,11 @@ class CausalLM:
             if len(tokens) < 2:
                 continue
             logits = self._model(tokens[None]).logits[0, :-1]
-            surprisal = torch.nn.functional.cross_entropy(logits.double(), tokens[1:], reduction="none")
+            nll = torch.nn.functional.cross_entropy(logits.double(), tokens[1:], reduction="none")
             is_eos = tokens == (-1 if self._tokenizer.eos_token_id is None else self._tokenizer.eos_token_id)
             is_counted = (~is_eos | (is_eos.cumsum(0) == 1))[1:]
             counts[row] = int(is_counted.sum())
-            bits[row] = float(surprisal[is_counted].mean()) / np.log(2) if counts[row] else 0
+            bits[row] = float(nll[is_counted].mean()) / np.log(2) if counts[row] else 0
         return bits, counts
 
     @torch.inference_mode()
@@ -196,12 +196,12 @@ def generative_perplexity(
     pooled = ratio_estimate(bits * counts, counts, clusters)
     return {
         "bits": pooled,
-        "generative_perplexity": pooled.scaled(math.log(2)).exponential(),
+        "generative_perplexity": pooled.scale(math.log(2)).exponential(),
         "generative_perplexity_per_sample": mean_estimate(np.exp2(bits), clusters),
     }
 
 
-def unigram_surprisal_per_sample(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+def unigram_nll_per_sample(tokens: NDArray[np.int64]) -> NDArray[np.float64]:
     """Compute the mean of -log2 f(token) over each sample (N, L), where f is the token's frequency in all samples.
 
     The mean of the result (N,) is the unigram entropy of the samples in bits per token; its spread gives the standard

@@ -22,7 +22,7 @@ from mdpipe.data.artifacts.arrays import ConcatArray
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenize.token_stream import decode_between
 from mdpipe.data.tokenizers import load_tokenizer
-from mdpipe.evaluation.estimate import Estimate, ratio_estimate, unigram_surprisal
+from mdpipe.evaluation.estimate import Estimate, ratio_estimate, unigram_nll
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
@@ -60,7 +60,7 @@ def reference_rates(dataset: EncodedDataset) -> list[Rate]:
         ValueError: The split has a single example, or a file of the data set is missing or broken.
     """
     tokens = dataset.counts["tokens"]
-    bits = unigram_entropy(dataset).scaled(tokens / math.log(2))
+    bits = unigram_entropy(dataset).scale(tokens / math.log(2))
     return [*compressor_rates(dataset), *_rates(dataset, "unigram", bits.value, bits.stderr)]
 
 
@@ -148,7 +148,7 @@ def _texts(dataset: EncodedDataset) -> Iterator[str]:
 
 def unigram_entropy(dataset: EncodedDataset) -> Estimate:
     """Estimate the cross entropy in nats per token under the training split's token counts plus one."""
-    nats = unigram_surprisal(dataset.unigram())
+    nats = unigram_nll(dataset.unigram())
     totals, sizes = np.zeros(dataset.examples), np.zeros(dataset.examples, dtype=np.int64)
     for batch, tokens in dataset.evaluation_batches(batch_size=1024):
         totals[batch] = nats[tokens].sum(axis=1)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mdpipe.data.artifacts.files import Header, first_problem, read_header
-from mdpipe.params.kinds import Configurable, implementation
 from mdpipe.params.networks import NetworkConfig
+from mdpipe.params.registry import Configurable, implementation
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "network.json"

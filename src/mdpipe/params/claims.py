@@ -12,7 +12,7 @@ from pydantic import Field
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.errors import BrokenRules, Keys, not_in
 from mdpipe.params.fields import Name
-from mdpipe.params.kinds import Config, KindConfig
+from mdpipe.params.registry import Config, KindConfig
 
 if TYPE_CHECKING:
     from mdpipe.params.root import Params

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, GetPydanticSchema, ValidatorFunctionWrapHandler, model_validator
 
-from mdpipe.params.errors import BrokenRules, did_you_mean, not_in, refused
+from mdpipe.params.errors import BrokenRules, did_you_mean, make_error, not_in
 from mdpipe.params.fields import Fraction, Name, Positive
-from mdpipe.params.kinds import Config, KindConfig
+from mdpipe.params.registry import Config, KindConfig
 from mdpipe.params.sources import Modality
 
 if TYPE_CHECKING:
@@ -152,17 +152,17 @@ def _parse_split(value: Any) -> "SplitSpec | None":
             if not (found := WRITTEN_FRACTION.fullmatch(value)):
                 return value
             fraction = float(found[1]) / (100 if found[2] else int(found[3] or 1) or 1)
-            raise refused(f"{FRACTION_RULE}; write {fraction:g}" if 0 < fraction < 1 else FRACTION_RULE)
+            raise make_error(f"{FRACTION_RULE}; write {fraction:g}" if 0 < fraction < 1 else FRACTION_RULE)
         case int() | float() if not isinstance(value, bool):
             if 0 < value < 1:
                 return value
             count = f"; for a number of documents or images write {{last_documents: {value:.0f}}}"
-            raise refused(FRACTION_RULE + (count if value >= 1 and value % 1 == 0 else ""))
+            raise make_error(FRACTION_RULE + (count if value >= 1 and value % 1 == 0 else ""))
         case dict():
             for form in (LastDocuments, LastCharacters, Windows):
                 if [form.renamed.get(key, key) for key in value] == [*form.model_fields]:
                     return form.model_validate(value)
-    raise refused(SPLIT_RULE)
+    raise make_error(SPLIT_RULE)
 
 
 SplitSpec = Fraction | str | LastDocuments | LastCharacters | Windows
@@ -242,7 +242,7 @@ class Packing(Config):
             return cast("Self", handler(data))
         hint = did_you_mean(data, PACKINGS) if isinstance(data, str) else ""
         keys = ", ".join(cls.model_fields)
-        raise refused(f"must be one of {', '.join(PACKINGS)}{hint}, or a mapping with the keys {keys}")
+        raise make_error(f"must be one of {', '.join(PACKINGS)}{hint}, or a mapping with the keys {keys}")
 
     def stream_tokens(self, seq_len: int) -> int:
         """Return the number of tokens of the stream in a window."""
@@ -299,12 +299,12 @@ def _named_protocols(value: Any) -> Any:
         return {name: Protocol.model_validate(name)}
     if not isinstance(value, dict) or not value:
         names = ", ".join(map(str, value)) if isinstance(value, list) else "sedd, mdlm_zero_shot"
-        raise refused(f"must be the name of a protocol, or a mapping of at least one; write {{{names}}}")
+        raise make_error(f"must be the name of a protocol, or a mapping of at least one; write {{{names}}}")
     for name in PACKINGS.keys() & value.keys():
         # params.resolved.yaml has the settings of the named packings, too.
         named = Protocol.model_validate(name)
         if value[name] not in (None, named, named.model_dump()):
-            raise refused(f"{name!r} is a built-in packing; your own protocol needs another name")
+            raise make_error(f"{name!r} is a built-in packing; your own protocol needs another name")
     return {name: Protocol.model_validate(name) if protocol is None else protocol for name, protocol in value.items()}
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from mdpipe.params.errors import BrokenRules
 from mdpipe.params.fields import Positive
-from mdpipe.params.kinds import KindConfig
+from mdpipe.params.registry import KindConfig
 
 TimeGrid = Literal["uniform", "cosine"]
 """Spacing of the times: even, or small steps near time 1, where most is masked (eq. 6)."""

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from mdpipe.params.strict_yaml import dotted
+from mdpipe.params.strict_yaml import join_keys
 
 Keys = tuple[int | str, ...]
 """Path of a key: keys of mappings and positions in lists."""
@@ -88,7 +88,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {by_lower_case[near[0]]!r}?)" if near else ""
 
 
-def refused(rule: str, kind: str = "rule", context: Mapping[str, Any] | None = None) -> PydanticCustomError:
+def make_error(rule: str, kind: str = "rule", context: Mapping[str, Any] | None = None) -> PydanticCustomError:
     """Return the error for a validator to raise if a value breaks a rule."""
     return PydanticCustomError(kind, "{rule}", {**(context or {}), "rule": rule})
 
@@ -134,12 +134,12 @@ def _line(problem: ErrorDetails, data: Any) -> str:
     if isinstance(given, Missing):
         note = " ".join((given.note or "").split()).partition(". ")[0].rstrip(".")
         note = f" ({note})" if note else ""
-        return f"{dotted([*keys, given.key])}: is missing; {rule}{', or null' * given.may_be_null}{note}"
-    where = dotted(keys)
+        return f"{join_keys([*keys, given.key])}: is missing; {rule}{', or null' * given.may_be_null}{note}"
+    where = join_keys(keys)
     if value is None and kind in EMPTY:
         return f"{where}: is empty; {'' if kind in ('dict_type', 'list_type') else f'{rule}; '}{EMPTY[kind]}"
     if problem["loc"][-1:] == ("[key]",):
-        return f"{where}: the name {_shortened(repr(given))} is refused: {rule}"
+        return f"{where}: the name {_shorten(repr(given))} is refused: {rule}"
     if isinstance(value, dict) or kind == "unknown_keys":
         return f"{where}: {rule}"
     shown = _in_yaml(given if value is None else value)  # For a key without a value, the key.
@@ -147,7 +147,7 @@ def _line(problem: ErrorDetails, data: Any) -> str:
         if not (url := SHOWN_URL.fullmatch(str(value))):
             return f"{where}: is refused (it is not shown, since it may hold a password): {rule}"
         shown = repr(url[1] + url[2])
-    return f"{where}: {_shortened(shown)} is refused: {rule}"
+    return f"{where}: {_shorten(shown)} is refused: {rule}"
 
 
 def rule_of(problem: ErrorDetails) -> str:
@@ -155,9 +155,9 @@ def rule_of(problem: ErrorDetails) -> str:
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     match kind:
         case "int_type" | "int_from_float":
-            return f"must be a whole number{_rewritten(value)}"
+            return f"must be a whole number{_suggest_number(value)}"
         case "float_type":
-            return f"must be a number{_rewritten(value)}"
+            return f"must be a number{_suggest_number(value)}"
         case "bool_type":
             return "must be true or false" + ", without quotes" * (value in ("true", "false"))
         case "string_type":
@@ -179,11 +179,11 @@ def _in_yaml(value: Any) -> str:
     return YAML_WORDS.get(repr(value), repr(value))
 
 
-def _shortened(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def _rewritten(value: Any) -> str:
+def _suggest_number(value: Any) -> str:
     """Return a hint for a number that is written in another form."""
     if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d[\d_,]*\.?\d*([eE][-+]?\d+)?\s*", value):
         return ", without quotes"

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, refused
+from mdpipe.params.errors import NAME_PATTERN, RUN_PATTERN, make_error
 
 MAX_NAME_LENGTH = 64
 """File names contain the name and its stage; file systems allow 255 bytes, some 143."""
@@ -46,7 +46,7 @@ def _is_fit_for_engines(path: str) -> str:
 def _is_mapping_of_names(names: Any) -> Any:
     if isinstance(names, list | str):
         listed = ", ".join(map(str, names)) if isinstance(names, list) else names
-        raise refused(f"must be a mapping of names without values; write {{{listed}}}")
+        raise make_error(f"must be a mapping of names without values; write {{{listed}}}")
     return names
 
 

@@ -4,9 +4,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from mdpipe.params.errors import BrokenRules, errors_at, refused
+from mdpipe.params.errors import BrokenRules, errors_at, make_error
 from mdpipe.params.fields import Positive
-from mdpipe.params.kinds import KindConfig
+from mdpipe.params.registry import KindConfig
 
 DropoutRate = Annotated[float, Field(ge=0, lt=1)]
 ConvChannels = Annotated[int, Field(ge=4, multiple_of=4)]
@@ -49,7 +49,7 @@ class NetworkConfig(KindConfig, package="mdpipe.networks"):
             rule = (
                 f"must be a mapping of the kind and its settings, as {{kind: {data}, ...}}: dvc.yaml looks up the kind"
             )
-            raise errors_at([((), data, refused(f"must be {rule}"))])
+            raise errors_at([((), data, make_error(f"must be {rule}"))])
         return super().parse(data)
 
 

@@ -13,7 +13,7 @@ from mdpipe.params.claims import Claims
 from mdpipe.params.data import AnyDataset, Dataset
 from mdpipe.params.errors import BrokenRules, Keys, problem_lines
 from mdpipe.params.fields import MAX_NAME_LENGTH, Distinct, Name, RunName, Seed
-from mdpipe.params.kinds import Config
+from mdpipe.params.registry import Config
 from mdpipe.params.runs import Run
 from mdpipe.params.sources import Source
 from mdpipe.params.strict_yaml import StrictYAMLError, read_yaml

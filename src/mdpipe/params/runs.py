@@ -9,8 +9,8 @@ from mdpipe.params.data import ImageDataset, modality_of
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduledConfig
 from mdpipe.params.errors import BrokenRules, not_in
 from mdpipe.params.fields import Name, Positive, Seed, by_form
-from mdpipe.params.kinds import Config
 from mdpipe.params.networks import NetworkConfig
+from mdpipe.params.registry import Config
 from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, unfit
 from mdpipe.params.training import HardwareConfig, TrainConfig
 
@@ -61,7 +61,7 @@ class EvaluateConfig(EstimatorConfig):
     """The held-out split that is evaluated."""
     bounds: dict[Name, FurtherBound] = {}
     """Further bounds of the same weights on the same examples, by name. Each is estimated twice, with independent
-    draws of which all bounds have the same: the two give its Monte Carlo variance. `claims` compare them."""
+    samples of which all bounds have the same: the two give its Monte Carlo variance. `claims` compare them."""
 
 
 class ClassConditioning(Config):
@@ -85,7 +85,8 @@ class Run(Config):
     """Class conditioning; null for an unconditional model."""
     seed: Seed | None = None
     """Key of the training's randomness and of the samples; by default the root's `seed`, which stays the key of splits,
-    tokenizers and the draws of the evaluation. Two runs with different seeds are evaluated on the same examples."""
+    tokenizers and the Monte Carlo samples of the evaluation. Two runs with different seeds are evaluated on the same
+    examples."""
     seeds: list[Seed] | None = None
     """Train once per seed. The first training has the run's name, each further one is called NAME-seedN; tables have
     the mean over seeds and its standard error. null for one training."""
@@ -171,8 +172,8 @@ class Run(Config):
     def measured_by(self) -> tuple[object, ...]:
         """Return the settings that two runs must share for their trainings to be compared seed by seed."""
         validation, seeds = self.train.validation, [self.seed] if self.seeds is None else sorted(self.seeds)
-        draws = validation and (validation.num_examples, validation.num_mc_samples)
-        return self.dataset, self.evaluate.split, seeds, draws
+        samples = validation and (validation.num_examples, validation.num_mc_samples)
+        return self.dataset, self.evaluate.split, seeds, samples
 
     def replicates(self, name: str, default_seed: int) -> "dict[str, Run]":
         """Return the run of each seed by its name: NAME for the first, NAME-seedN for the others.

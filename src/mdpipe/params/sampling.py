@@ -7,7 +7,7 @@ from pydantic import Field
 
 from mdpipe.params.diffusion import ObjectiveConfig, TimeGrid
 from mdpipe.params.fields import Positive
-from mdpipe.params.kinds import Config, KindConfig
+from mdpipe.params.registry import Config, KindConfig
 
 
 class SamplerConfig(KindConfig, package="mdpipe.diffusion.samplers"):

@@ -10,7 +10,7 @@ from mdpipe.file_formats import ending, refusal
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.errors import CHECKSUM_PATTERN, DELIMITER_PATTERN, PACKAGE_PATTERN, URL_PATTERN, BrokenRules
 from mdpipe.params.fields import Distinct, Files, NameList, Pattern, Positive, WatchedPath, by_form
-from mdpipe.params.kinds import Config, KindConfig
+from mdpipe.params.registry import Config, KindConfig
 
 if TYPE_CHECKING:
     from mdpipe.params.root import Params

@@ -95,9 +95,9 @@ class _Loader(yaml.SafeLoader):
         """Return the value of the node at these keys; an error names them."""
         self._values += 1
         if self._values > MAX_VALUES:
-            raise _refused(node, keys, f"expands to more than {MAX_VALUES:,} values; write fewer aliases")
+            raise _make_error(node, keys, f"expands to more than {MAX_VALUES:,} values; write fewer aliases")
         if len(keys) > MAX_DEPTH:
-            raise _refused(node, keys, "is an alias of what it is in, or nested too deep")
+            raise _make_error(node, keys, "is an alias of what it is in, or nested too deep")
         match node:
             case MappingNode():
                 return self._mapping(node, keys)
@@ -113,7 +113,7 @@ class _Loader(yaml.SafeLoader):
             is_merge = key_node.tag == PLAIN and key_node.value == MERGE
             key = MERGE if is_merge else _key(key_node, keys)
             if (is_merge, key) in seen:
-                raise _refused(key_node, keys, f"{key!r} is here a second time; merge the two")
+                raise _make_error(key_node, keys, f"{key!r} is here a second time; merge the two")
             seen.add((is_merge, key))
             value = self.value(value_node, (*keys, key))
             if not is_merge:
@@ -121,7 +121,7 @@ class _Loader(yaml.SafeLoader):
                 continue
             for mapping in value if isinstance(value, list) else [value]:
                 if not isinstance(mapping, dict):
-                    raise _refused(value_node, keys, "<< takes a mapping, or a list of mappings")
+                    raise _make_error(value_node, keys, "<< takes a mapping, or a list of mappings")
                 merged = mapping | merged
         return merged | found
 
@@ -130,7 +130,7 @@ def _key(node: Node, keys: tuple[str, ...]) -> str:
     key = _scalar(node, keys) if isinstance(node, ScalarNode) else node.value
     if not isinstance(key, str):
         shown = repr(node.value) if isinstance(node, ScalarNode) else "a list or mapping"
-        raise _refused(node, keys, f"has {shown} as a key; a key is a text: put it in quotes")
+        raise _make_error(node, keys, f"has {shown} as a key; a key is a text: put it in quotes")
     return key
 
 
@@ -139,14 +139,14 @@ def _scalar(node: Node, keys: tuple[str, ...]) -> Any:
     text: str = node.value
     if node.tag == QUOTED or not _is_special(text):
         if found := UNPRINTABLE.search(text):
-            raise _refused(node, keys, f"has the character {found[0]!r}; remove it")
+            raise _make_error(node, keys, f"has the character {found[0]!r}; remove it")
         return text
     if NULL.fullmatch(text):
         return None
     if BOOLEAN.fullmatch(text):
         return text.lower() == "true"
     if len(text) > MAX_DIGITS:
-        raise _refused(node, keys, f"is a number of {len(text):,} characters; the most are {MAX_DIGITS}")
+        raise _make_error(node, keys, f"is a number of {len(text):,} characters; the most are {MAX_DIGITS}")
     if INTEGER.fullmatch(text):
         return int(text)
     if FLOAT.fullmatch(text) and math.isfinite(number := float(text)):
@@ -158,7 +158,7 @@ def _scalar(node: Node, keys: tuple[str, ...]) -> Any:
             f"{text} is not the same finite number or text in YAML 1.1, YAML 1.2 and Python; write a number in decimal,"
             f' such as 10, 0.5 or 1e-3, or "{text}" for the text'
         )
-    raise _refused(node, keys, rule)
+    raise _make_error(node, keys, rule)
 
 
 def _is_special(text: str) -> bool:
@@ -173,10 +173,10 @@ def _is_special(text: str) -> bool:
     return True
 
 
-def _refused(node: Node, keys: tuple[str, ...], rule: str) -> StrictYAMLError:
-    return StrictYAMLError(f"line {node.start_mark.line + 1}: {dotted(keys)}: {rule}")
+def _make_error(node: Node, keys: tuple[str, ...], rule: str) -> StrictYAMLError:
+    return StrictYAMLError(f"line {node.start_mark.line + 1}: {join_keys(keys)}: {rule}")
 
 
-def dotted(keys: Iterable[str]) -> str:
+def join_keys(keys: Iterable[str]) -> str:
     """Return the path of a key as an error shows it, on one line."""
     return ".".join(key if key.isprintable() else repr(key) for key in keys) or "top level"

@@ -12,7 +12,7 @@ from mdpipe.params.data import Protocols, TextDataset, modality_of
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import BrokenRules, not_in
 from mdpipe.params.fields import Distinct, MappingOfNames, Name, Positive, RunName, RunNames
-from mdpipe.params.kinds import Config, KindConfig
+from mdpipe.params.registry import Config, KindConfig
 from mdpipe.params.runs import EstimatorConfig
 from mdpipe.params.sampling import (
     DiscreteTimeSamplerConfig,
@@ -103,7 +103,7 @@ class StepsToBound(Config):
     """The run whose steps are 1, a key of `runs`. It is the first row of the table."""
     runs: Annotated[dict[str, str], Field(min_length=1)]
     """The other rows in their order: a key of `runs`, and the row above that it is a change of. All rows need the
-    baseline's dataset, `seeds` and split of evaluation, and `train.validation` on the same examples and draws."""
+    baseline's dataset, `seeds` and split of evaluation, and `train.validation` on the same examples and samples."""
 
     def problems(self, params: "Params") -> BrokenRules:
         """Yield rows that do not exist, or cannot be compared with the baseline."""
@@ -123,7 +123,7 @@ class StepsToBound(Config):
             elif (run := params.runs[name]).train.validation is None:
                 yield where, VALIDATION_RULE.format(name)
             elif baseline is not None and run.measured_by != baseline.measured_by:
-                rule = "need the same dataset, `seeds`, split of evaluation, and examples and draws of validation"
+                rule = "need the same dataset, `seeds`, split of evaluation, and examples and samples of validation"
                 yield where, f"{name!r} and {self.baseline!r} {rule}"
             above.append(name)
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from mdpipe.params.errors import BrokenRules
 from mdpipe.params.fields import Positive
-from mdpipe.params.kinds import Config, KindConfig
+from mdpipe.params.registry import Config, KindConfig
 
 
 class OptimizerConfig(KindConfig):

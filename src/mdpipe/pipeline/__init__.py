@@ -1,1 +1,1 @@
-"""The surroundings of a stage: paths, trained models and their samples, fingerprints, provenance, preflight checks."""
+"""The surroundings of a stage: paths, trained models and their samples, run hashes, provenance, preflight checks."""

@@ -15,7 +15,7 @@ DOWNLOADS = Path(".mdpipe/downloads")
 """Downloaded files, which git ignores and DVC does not track."""
 
 HASH_DIGITS = 16
-"""Hexadecimal digits of a fingerprint in the name of a folder: 64 bits, short enough for a name."""
+"""Hexadecimal digits of a run hash in the name of a folder: 64 bits, short enough for a name."""
 
 ENGINE_LOCK = Path(".mdpipe/engine.lock")
 """Locked by the Snakemake that runs in this folder."""
@@ -55,9 +55,9 @@ zero_shot_evaluation = PathTemplate("evaluations/zero_shot/{}-{}.npy")
 events = PathTemplate("logs/events/{}")
 """Folder of what a run's training logs: `tensorboard --logdir logs/events`."""
 checkpoint_dir = PathTemplate(".mdpipe/checkpoints/{}-{}")
-"""Folder of the checkpoints of a run and its fingerprint, which git ignores and DVC does not track."""
-work_dir = PathTemplate(".mdpipe/pieces/{}-{}-{}")
-"""Folder of the shards that a stage has finished of a dataset or source, by its fingerprint; as checkpoints."""
+"""Folder of the checkpoints of a run and its run hash, which git ignores and DVC does not track."""
+work_dir = PathTemplate(".mdpipe/shards/{}-{}-{}")
+"""Folder of the shards that a stage has finished of a dataset or source, by its run hash; as checkpoints."""
 metrics = PathTemplate("metrics/{}/{}.json")
 """Results of a stage for one run or (run, source), which DVC shows as metrics."""
 record = PathTemplate("records/{}/{}.json")
@@ -65,9 +65,9 @@ record = PathTemplate("records/{}/{}.json")
 features = PathTemplate("data/features/{}")
 """Folder of a feature network, and of the features of its dataset's splits."""
 neighbors = PathTemplate("records/image_quality/{}.png")
-"""Picture of a run's samples next to the training images that are nearest to them."""
+"""Image of a run's samples next to the training images that are nearest to them."""
 plot = PathTemplate("metrics/{}/{}.csv")
-"""Table of a run that DVC plots: of its curves, samplers, mask_share, position or calibration."""
+"""Table of a run that DVC plots: of its curves, samplers, mask_fraction, position or calibration."""
 
 
 def trained_runs() -> list[str]:
@@ -82,5 +82,5 @@ def checkpoint_dirs(run: str) -> list[Path]:
 
 
 def work_dirs(stage: str, name: str) -> list[Path]:
-    """Return the work folders of a stage under all fingerprints."""
+    """Return the work folders of a stage under all run hashes."""
     return sorted(Path().glob(work_dir.format(stage, name, "*")))

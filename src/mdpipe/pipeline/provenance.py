@@ -158,15 +158,15 @@ def _value_at(key: str, params: Any) -> Any:
 def _files(path: Path, ignored: Sequence[str]) -> Iterator[Path]:
     """Yield a file, or all files of a folder that DVC does not ignore; the patterns of .dvcignore are plain names."""
 
-    def kept(names: list[str]) -> list[str]:
+    def drop_ignored(names: list[str]) -> list[str]:
         return [name for name in names if not any(fnmatch(name, pattern) for pattern in ignored)]
 
     if not path.is_dir():
         yield path
         return
     for folder, subfolders, files in os.walk(path):
-        subfolders[:] = kept(subfolders)
-        yield from (Path(folder, name) for name in kept(files))
+        subfolders[:] = drop_ignored(subfolders)
+        yield from (Path(folder, name) for name in drop_ignored(files))
 
 
 def _stamp(path: Path) -> FileStamp:

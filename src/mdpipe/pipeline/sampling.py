@@ -83,7 +83,7 @@ def sample(
     if config.guidance_scale is not None:
         denoiser = ClassifierFreeGuidance(counter, config.guidance_scale, model.num_classes)
     sampler = build_sampler(config.sampler)
-    fill = partial(
+    sample_window = partial(
         sampler,
         denoiser,
         model.schedule,
@@ -94,7 +94,7 @@ def sample(
     )
     if tokens.shape[1] > model.seq_len:
         size = {"window": model.seq_len, "overlap": model.seq_len // OVERLAP}
-        filled = sample_sliding_window(fill, tokens.to(device), rng, **size, on_step=on_step)
+        sampled = sample_sliding_window(sample_window, tokens.to(device), rng, **size, on_step=on_step)
     else:
-        filled = fill(tokens.to(device), rng, on_step=on_step)
-    return Samples(filled.cpu(), counter.calls)
+        sampled = sample_window(tokens.to(device), rng, on_step=on_step)
+    return Samples(sampled.cpu(), counter.calls)

@@ -141,7 +141,7 @@ def files_of(*frames: pl.DataFrame) -> list[str]:
     return list(dict.fromkeys(file for frame in frames if FILE in frame.columns for file in frame[FILE]))
 
 
-def linked(marks: alt.Chart, field: str, frame: pl.DataFrame) -> alt.Chart:
+def link_marks(marks: alt.Chart, field: str, frame: pl.DataFrame) -> alt.Chart:
     """Let a click on a mark open the file of its number, which a field identifies, if the frame has files.
 
     The page is in a folder next to those of the files.
@@ -154,7 +154,7 @@ def linked(marks: alt.Chart, field: str, frame: pl.DataFrame) -> alt.Chart:
 
 def hover_points(base: alt.Chart, frame: pl.DataFrame) -> alt.Chart:
     """Return points of a line that cannot be seen, for tooltips and links."""
-    return linked(base.mark_point(opacity=0, size=80), "run", frame)
+    return link_marks(base.mark_point(opacity=0, size=80), "run", frame)
 
 
 def y_axis(field: str, title: str) -> alt.Y:
@@ -228,7 +228,7 @@ def _bars(frame: pl.DataFrame) -> Panel:
         x=alt.X("value:Q", title=unit, scale=scale, axis=alt.Axis(tickCount=6)), color=alt.Color("color:N", scale=None)
     )
     return alt.layer(
-        linked(bars, "name", linked_rows),
+        link_marks(bars, "name", linked_rows),
         base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q"),
         base.mark_text(align="left", dx=7).encode(x="high:Q", text="bits:N"),
         title=alt.TitleParams(dataset, subtitle=f"{split} split"),
@@ -306,7 +306,7 @@ def _exponent_dots(rows: pl.DataFrame, frame: pl.DataFrame, which: str) -> Panel
     note = f"the {rows.height} {which} of {format_number(frame.height)}"
     return alt.layer(
         alt.Chart(rows.head(1)).mark_rule(**GRAY_LINE).encode(x="mean:Q"),
-        linked(base.mark_point(filled=True, opacity=1, size=60, color="var(--s0)"), "run", frame),
+        link_marks(base.mark_point(filled=True, opacity=1, size=60, color="var(--s0)"), "run", frame),
         title=alt.TitleParams(frame["run"][0], subtitle=note),
     )
 

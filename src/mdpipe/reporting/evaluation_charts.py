@@ -16,7 +16,7 @@ from mdpipe.reporting.charts import (
     error_bar,
     files_of,
     hover_points,
-    linked,
+    link_marks,
     run_colors,
     y_axis,
 )
@@ -30,28 +30,28 @@ MAX_BANDS = 2
 PERCENT = "{:.1%}".format
 
 
-def profile_chart(shares: pl.DataFrame, positions: pl.DataFrame, unit: str) -> Chart:
-    """Show the runs of one dataset: bits by share of hidden tokens, and by position, bands of one stderr for few runs.
+def profile_chart(mask_fractions: pl.DataFrame, positions: pl.DataFrame, unit: str) -> Chart:
+    """Show the runs of one dataset: bits by masked fraction, and by position, bands of one stderr for few runs.
 
     Args:
-        shares: The columns `run` and `SHARES`.
+        mask_fractions: The columns `run` and `MASK_FRACTIONS`.
         positions: The columns `run` and `POSITIONS`.
         unit: Unit of the bits.
     """
     first, last = pl.col("first"), pl.col("last")
     position = pl.when(first == last).then(first).otherwise(pl.format("{} to {}", first, last))
-    shares = shares.with_columns(where="share", label=as_text(PERCENT, "share"))
+    mask_fractions = mask_fractions.with_columns(where="mask_fraction", label=as_text(PERCENT, "mask_fraction"))
     positions = positions.with_columns(where=(first + last) / 2, label=position)
-    by_share = alt.X("where:Q", axis=alt.Axis(format="%", tickCount=5))
+    by_mask_fraction = alt.X("where:Q", axis=alt.Axis(format="%", tickCount=5))
     by_position = alt.X("where:Q", axis=alt.Axis(format=",d", tickCount=6), scale=alt.Scale(nice=False))
     panels = [
-        _bits(shares, by_share, "share of hidden tokens", f"{unit}, of a hidden token"),
+        _bits(mask_fractions, by_mask_fraction, "masked fraction", f"{unit}, of a masked token"),
         _bits(positions, by_position, "position", f"{unit}, of the bound"),
     ]
-    runs = shares["run"].unique(maintain_order=True)
+    runs = mask_fractions["run"].unique(maintain_order=True)
     errors = "bands of one standard error" if len(runs) <= MAX_BANDS else "standard errors are in the tooltips"
-    what = f"Bits of {', '.join(runs)} by share of hidden tokens and by position; {errors}."
-    return Chart(panels, what, files=files_of(shares, positions))
+    what = f"Bits of {', '.join(runs)} by masked fraction and by position; {errors}."
+    return Chart(panels, what, files=files_of(mask_fractions, positions))
 
 
 def _bits(frame: pl.DataFrame, x: alt.X, where: str, title: str) -> Panel:
@@ -69,7 +69,7 @@ def _bits(frame: pl.DataFrame, x: alt.X, where: str, title: str) -> Panel:
 
 
 def calibration_chart(calibration: pl.DataFrame) -> Chart:
-    """Show a reliability diagram per run: frequency by confidence, one line for each part of shares of hidden tokens.
+    """Show a reliability diagram per run: frequency by confidence, one line for each range of masked fractions.
 
     The diagonal is perfect calibration. Below it, the denoiser is overconfident. Error bars are one stderr.
 
@@ -78,31 +78,31 @@ def calibration_chart(calibration: pl.DataFrame) -> Chart:
     """
     panels = [_reliability(frame, calibration) for frame in calibration.partition_by("run", maintain_order=True)]
     runs = ", ".join(calibration["run"].unique(maintain_order=True))
-    what = "how often the most probable token is the true one, by its probability, for three shares of hidden tokens"
+    what = "how often the most probable token is the true one, by its probability, for three ranges of masked fractions"
     return Chart(panels, f"Calibration of {runs}: {what}.", files=files_of(calibration))
 
 
 def _reliability(frame: pl.DataFrame, all_runs: pl.DataFrame) -> Panel:
-    run, whole, error = frame.select("run", "share", "calibration_error").row(0)
-    rows = frame.filter(pl.col("share") != whole).select(
-        *("share", "confidence", "frequency", "run"),
+    run, whole, error = frame.select("run", "mask_fraction", "calibration_error").row(0)
+    rows = frame.filter(pl.col("mask_fraction") != whole).select(
+        *("mask_fraction", "confidence", "frequency", "run"),
         **error_bar("frequency", "stderr"),
         tokens=as_text(PERCENT, "weight"),
         part_error=as_text(format_number, "calibration_error"),
     )
-    names = rows["share"].unique(maintain_order=True).to_list()
+    names = rows["mask_fraction"].unique(maintain_order=True).to_list()
     unit = alt.Scale(domain=[0, 1], clamp=True)
     axis = alt.Axis(format="%", tickCount=5)
     base = alt.Chart(rows, height=1.2 * HEIGHT).encode(
         x=alt.X("confidence:Q", title="probability of the most probable token", scale=unit, axis=axis),
         y=alt.Y("frequency:Q", title="it is the true one", scale=unit, axis=axis),
         color=alt.Color(
-            "share:N", scale=alt.Scale(domain=names, range=SERIES[: len(names)]), legend=alt.Legend(columns=3)
+            "mask_fraction:N", scale=alt.Scale(domain=names, range=SERIES[: len(names)]), legend=alt.Legend(columns=3)
         ),
         tooltip=[
-            *(alt.Tooltip("share:N", title="share of hidden tokens"), alt.Tooltip("confidence:Q", format=".1%")),
+            *(alt.Tooltip("mask_fraction:N", title="masked fraction"), alt.Tooltip("confidence:Q", format=".1%")),
             *(alt.Tooltip("shown:N", title="frequency"), alt.Tooltip("tokens:N", title="of the predictions")),
-            alt.Tooltip("part_error:N", title="calibration error of this share"),
+            alt.Tooltip("part_error:N", title="calibration error of this range"),
         ],
     )
     ends = alt.Chart(pl.DataFrame({"confidence": [0.0, 1.0], "frequency": [0.0, 1.0]}))
@@ -110,7 +110,7 @@ def _reliability(frame: pl.DataFrame, all_runs: pl.DataFrame) -> Panel:
         ends.mark_line(color="var(--gray)", strokeDash=[4, 3]).encode(x="confidence:Q", y="frequency:Q"),
         base.mark_rule().encode(y="low:Q", y2="high:Q"),
         base.mark_line(strokeWidth=1.5),
-        linked(base.mark_point(filled=True, opacity=1, size=45), "run", all_runs),
+        link_marks(base.mark_point(filled=True, opacity=1, size=45), "run", all_runs),
         title=alt.TitleParams(run, subtitle=f"calibration error {format_number(error)}"),
     )
 
@@ -142,7 +142,7 @@ def _bits_by_nfe(frame: pl.DataFrame, samplers: pl.DataFrame) -> Panel:
     tooltip = [alt.Tooltip("shown:N", title="held-out data")]
     data = alt.Chart(rows.filter(sampler=DATA)).encode(y="bits:Q", tooltip=tooltip)
     return alt.layer(
-        linked(data.mark_rule(**GRAY_LINE), "run", samplers),
+        link_marks(data.mark_rule(**GRAY_LINE), "run", samplers),
         *_sampler_marks(rows, frame, samplers, x=x)[1:],
         title=frame["run"][0],
     )
@@ -159,7 +159,7 @@ def _frontier(frame: pl.DataFrame, samplers: pl.DataFrame) -> Panel:
     base, *marks = _sampler_marks(rows, frame, samplers, x=x, order="temperature:Q")
     temperatures = ", ".join(f"{value:g}" for value in rows["temperature"].drop_nulls().unique().sort())
     return alt.layer(
-        linked(cross, "run", samplers),
+        link_marks(cross, "run", samplers),
         *marks,
         base.mark_rule().encode(x="left:Q", x2="right:Q"),
         title=alt.TitleParams(frame["run"][0], subtitle=f"temperatures {temperatures}; cross: held-out data"),
@@ -192,6 +192,6 @@ def _sampler_marks(rows: pl.DataFrame, frame: pl.DataFrame, samplers: pl.DataFra
         ],
         **channels,
     )
-    points = linked(base.mark_point(filled=True, opacity=1, size=60), "run", samplers)
+    points = link_marks(base.mark_point(filled=True, opacity=1, size=60), "run", samplers)
     errors = base.mark_rule().encode(y="low:Q", y2="high:Q")
     return [base, base.mark_line(), errors, points.encode(shape=alt.Shape("sampler:N", scale=shapes))]

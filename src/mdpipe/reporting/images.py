@@ -1,4 +1,4 @@
-"""Pictures of small images, enlarged so that every pixel is visible, in files with stable bytes.
+"""Sheets of small images, enlarged so that every pixel is visible, in files with stable bytes.
 
 Images are in a grid, or are samples next to the training images that are nearest to them, each with its distance.
 """
@@ -94,7 +94,7 @@ class Neighbors:
     """(N, k)."""
 
 
-def neighbor_picture(samples: Pixels, found: Sequence[Neighbors]) -> Image.Image:
+def neighbor_sheet(samples: Pixels, found: Sequence[Neighbors]) -> Image.Image:
     """Lay out one row per sample: the sample, then its neighbors by each kind of distance, the distance below each.
 
     Args:

@@ -84,7 +84,7 @@ class Report:
     figures: Mapping[str, Chart]
     """Any of graph, likelihood, samplers and exponents."""
     by_dataset: Mapping[str, Mapping[str, Chart]]
-    """Training `curves`, `profiles` (bits by share of hidden tokens and by position) and `calibration`, by dataset."""
+    """Training `curves`, `profiles` (bits by masked fraction and by position) and `calibration`, by dataset."""
     galleries: Sequence[SampleGallery]
     params: str
     """The content of params.yaml without its comments, which must not change the page."""

@@ -49,7 +49,7 @@ def compare_with_published(
     Returns:
         The columns `COMPARED`, for each run and data set by value.
     """
-    own = pl.DataFrame([*_held_out(likelihood, params), *_other_text(zero_shot, params)], schema=MEASURED)
+    own = pl.DataFrame([*_held_out_rows(likelihood, params), *_other_text_rows(zero_shot, params)], schema=MEASURED)
     perplexities = own.drop_nulls("perplexity").with_columns(
         unit=pl.lit("perplexity"), value="perplexity", stderr="perplexity_stderr"
     )
@@ -81,7 +81,7 @@ def compare_with_published(
     ).sort("run", "dataset", "published")
 
 
-def _held_out(likelihood: pl.DataFrame, params: Params) -> Iterator[dict[str, Any]]:
+def _held_out_rows(likelihood: pl.DataFrame, params: Params) -> Iterator[dict[str, Any]]:
     """Yield what was measured on splits of catalog data sets, in the terms of the published table."""
     for row in likelihood.drop_nulls("run").iter_rows(named=True):
         dataset = params.datasets[row["dataset"]]
@@ -100,7 +100,7 @@ def _held_out(likelihood: pl.DataFrame, params: Params) -> Iterator[dict[str, An
         }
 
 
-def _other_text(zero_shot: pl.DataFrame, params: Params) -> Iterator[dict[str, Any]]:
+def _other_text_rows(zero_shot: pl.DataFrame, params: Params) -> Iterator[dict[str, Any]]:
     for row in zero_shot.drop_nulls("run").iter_rows(named=True):
         if isinstance(source := params.sources[row["source"]], CatalogSource):
             split = source.name.rpartition("_")[2]

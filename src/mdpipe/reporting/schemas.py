@@ -55,7 +55,7 @@ LIKELIHOOD = {**texts("run", "dataset"), **BOUND}
 ZERO_SHOT = {**texts("run", "source", "protocol", "dataset", "tokenizer"), **BOUND, **texts("content_hash")}
 """Columns of a row per run, source and protocol, the packing of the source; `content_hash` hashes its documents."""
 
-HELD_OUT, OTHER_TEXT = ("dataset", "split"), ("source", "protocol", "dataset", "tokenizer", "split")
+HELD_OUT_COLUMNS, OTHER_TEXT_COLUMNS = ("dataset", "split"), ("source", "protocol", "dataset", "tokenizer", "split")
 """The columns that say what a bound is of, with its run."""
 
 COMPARISON = {
@@ -136,9 +136,9 @@ SPEED_KEY = ("run", "sampler", "steps", "num_parameters")
 EXPONENTS = {**integers("token"), **texts("symbol"), **numbers("exponent")}
 """A learned schedule alpha_i(t) = 1 - t^w_i: the exponent w_i and the text or gray level of each token i."""
 
-SHARES = numbers("share") | estimates("bits")
+MASK_FRACTIONS = numbers("mask_fraction") | estimates("bits")
 POSITIONS = integers("first", "last") | estimates("bits") | integers("tokens")
-CALIBRATION = texts("share") | numbers("confidence", "frequency", "stderr", "weight", "calibration_error")
+CALIBRATION = texts("mask_fraction") | numbers("confidence", "frequency", "stderr", "weight", "calibration_error")
 """Columns of the plots of the stage evaluate; a standard error is null if it is unknown."""
 
 IMAGE_SETS = texts("images") | integers("num_images") | texts("reference") | integers("num_reference")

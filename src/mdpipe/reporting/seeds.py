@@ -10,7 +10,7 @@ interval of a measure with the region of the claim.
 A false claim "agrees" with a probability of 2.5 % at most. A true one "disagrees" with at most 2.5 %, or 5 % if its
 region has two ends. For a region with a margin around "equal", "agrees" is the two one-sided tests of equivalence.
 
-Validations of a training have the same examples and draws at every step and for every run, so curves of two trainings
+Validations of a training have the same examples and samples at every step and for every run, so curves of two trainings
 compare without the noise of either. Two ways to train are compared seed by seed.
 
 Shapes: S trainings, N examples, T numbers of steps, K samplers, V validations.
@@ -80,7 +80,7 @@ class Measured:
         return self.value - half, self.value + half
 
     @property
-    def shown(self) -> tuple[float, float, float]:
+    def value_and_interval(self) -> tuple[float, float, float]:
         """Return the value and the ends of its interval on the scale of the measure: a ratio is not a logarithm."""
         value, (low, high) = self.value, self.interval
         return (math.exp(value), math.exp(low), math.exp(high)) if self.is_log else (value, low, high)
@@ -94,15 +94,15 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Judged:
+class Decision:
     """A verdict, and the smallest two-sided level at which it would be another than "cannot tell"."""
 
     verdict: Verdict
     p: float
 
 
-class Costs(NamedTuple):
-    """Costs of the same N examples under S trainings, or differences of costs, paired over both."""
+class Totals(NamedTuple):
+    """Nats of the same N examples under S trainings, or differences of nats, paired over both."""
 
     nats: Array
     """(S, N)."""
@@ -112,28 +112,28 @@ class Costs(NamedTuple):
     """(N,)."""
 
 
-def of_costs(totals: Array, sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None) -> Measured:
-    """Return the mean bits per token of costs in nats (S, N), differences say, paired over trainings and examples."""
-    return Measured.of(seeds_estimate(totals, sizes, clusters).scaled(1 / math.log(2)), len(totals))
+def measure_bits(totals: Array, sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None) -> Measured:
+    """Return the mean bits per token of nats (S, N), differences say, paired over trainings and examples."""
+    return Measured.of(seeds_estimate(totals, sizes, clusters).scale(1 / math.log(2)), len(totals))
 
 
-def difference_of_means(first: Costs, second: Costs) -> Measured:
-    r"""Return the mean bits per token of costs on one source minus those on another, of the same trainings.
+def difference_of_means(first: Totals, second: Totals) -> Measured:
+    r"""Return the mean bits per token on one source minus those on another, of the same trainings.
 
     The sources share no cluster. Its error is that of the mean over the examples of both of
     (N / N_1) (y - r_s1 n) on the first source and -(N / N_2) (y - r_s2 n) on the second, plus n (r_s1 - r_s2) on both,
     with N_1, N_2 and N tokens of the sources and of both, and r_s the mean cost of a training: its mean over examples
     is the difference of a training, and its residuals are those of the two ratios.
     """
-    tokens = [costs.sizes.sum() for costs in (first, second)]
-    ratios = [costs.nats.sum(axis=1, keepdims=True) / costs.sizes.sum() for costs in (first, second)]
+    tokens = [totals.sizes.sum() for totals in (first, second)]
+    ratios = [totals.nats.sum(axis=1, keepdims=True) / totals.sizes.sum() for totals in (first, second)]
     parts = [
-        sign * sum(tokens) / count * (costs.nats - ratio * costs.sizes) + (ratios[0] - ratios[1]) * costs.sizes
-        for sign, costs, ratio, count in zip((1, -1), (first, second), ratios, tokens, strict=True)
+        sign * sum(tokens) / count * (totals.nats - ratio * totals.sizes) + (ratios[0] - ratios[1]) * totals.sizes
+        for sign, totals, ratio, count in zip((1, -1), (first, second), ratios, tokens, strict=True)
     ]
     clusters = [first.clusters, first.clusters.max() + 1 + second.clusters]
     sizes = np.concatenate([first.sizes, second.sizes])
-    return of_costs(np.concatenate(parts, axis=1), sizes, np.concatenate(clusters))
+    return measure_bits(np.concatenate(parts, axis=1), sizes, np.concatenate(clusters))
 
 
 def variance_ratio(first: Array, second: Array, clusters: NDArray[np.integer] | None) -> Measured:
@@ -163,7 +163,7 @@ def exponent(
     then the value is NaN, and no claim about it can be decided.
 
     Args:
-        excess: Costs in T steps minus those in continuous time, in nats, (T, S, N).
+        excess: Totals in T steps minus those in continuous time, in nats, (T, S, N).
         steps: T of each.
         sizes: Tokens of each example, (N,).
         clusters: The cluster of each example, (N,).
@@ -187,13 +187,13 @@ def mean_log_ratio(first: Array, second: Array) -> Measured:
     return Measured(float(logs.mean()), stderr, stderr, len(logs), is_log=True)
 
 
-def judge(measured: Measured, above: float | None, below: float | None) -> Judged:
+def decide(measured: Measured, above: float | None, below: float | None) -> Decision:
     """Return the verdict on the claim that the measure is above and below what is stated, on the measure's own scale.
 
     p is twice the smaller one-sided p-value: of "not in the region", the larger one of both ends, or of "in it".
     """
     if math.isnan(measured.value):
-        return Judged("cannot tell", 1.0)
+        return Decision("cannot tell", 1.0)
     ends = {
         sign: math.log(end) if measured.is_log else end for sign, end in ((1, above), (-1, below)) if end is not None
     }
@@ -205,7 +205,7 @@ def judge(measured: Measured, above: float | None, below: float | None) -> Judge
         verdict = "agrees"
     elif p_disagrees <= LEVEL / 2:
         verdict = "disagrees"
-    return Judged(verdict, min(1.0, 2 * min(p_agrees, p_disagrees)))
+    return Decision(verdict, min(1.0, 2 * min(p_agrees, p_disagrees)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -257,7 +257,7 @@ STEPS_TO_BOUND = {
 the baseline, or to the row `changed_from`. `value` is the bound of the final model in bits per token of the evaluated
 split, `difference` is to the baseline's; intervals have 95 %, and `difference_p` is two-sided."""
 
-READABLE: Columns = {
+DISPLAYED: Columns = {
     "run": "{run}",
     "changed from": lambda row: row["changed_from"] or "",
     "changes": "{changes}",
@@ -300,7 +300,7 @@ class RunSteps:
     difference: SeedsEstimate | None
 
     @property
-    def reached(self) -> list[float]:
+    def steps_to_bound(self) -> list[float]:
         """Return the steps to the bound of all trainings; empty if one of them does not reach it."""
         found = [steps for steps in self.steps if steps is not None]
         return found if len(found) == len(self.steps) else []
@@ -308,7 +308,7 @@ class RunSteps:
     @property
     def cpu_seconds_to_bound(self) -> list[float]:
         """Return the CPU seconds to the bound of all trainings, in proportion to the steps; empty if unknown."""
-        pairs = zip(self.reached, self.cpu_seconds, strict=False)
+        pairs = zip(self.steps_to_bound, self.cpu_seconds, strict=False)
         return [seconds * steps / self.train_steps for steps, seconds in pairs]
 
 
@@ -353,9 +353,9 @@ def steps_table(runs: Sequence[RunSteps]) -> pl.DataFrame:
     return round_floats(pl.DataFrame(rows, schema=STEPS_TO_BOUND))
 
 
-def readable_steps(table: pl.DataFrame) -> pl.DataFrame:
+def steps_to_display(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table with each measurement and its error or interval as one text; empty columns are left out."""
-    frame = to_texts(table, READABLE)
+    frame = to_texts(table, DISPLAYED)
     return frame.select(column for column in frame if column.is_empty() or any(column))
 
 
@@ -371,12 +371,12 @@ def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]
     }
     if isinstance(run.final, SeedsEstimate):
         row |= {"value": run.final.value, "stderr": run.final.stderr}
-    for name, values in (("steps", run.reached), ("cpu_seconds", run.cpu_seconds_to_bound)):
+    for name, values in (("steps", run.steps_to_bound), ("cpu_seconds", run.cpu_seconds_to_bound)):
         if values:
             row |= {name: fmean(values), f"{name}_stderr": _stderr(values)}
     ratios = {
-        "steps_ratio": (run.reached, baseline.reached),
-        "steps_ratio_to_changed": (run.reached, changed.reached),
+        "steps_ratio": (run.steps_to_bound, baseline.steps_to_bound),
+        "steps_ratio_to_changed": (run.steps_to_bound, changed.steps_to_bound),
         "cpu_ratio": (run.cpu_seconds_to_bound, baseline.cpu_seconds_to_bound),
     }
     compared = {
@@ -386,9 +386,9 @@ def _row(run: RunSteps, baseline: RunSteps, changed: RunSteps) -> dict[str, Any]
     }
     if run.difference is not None:
         compared["difference"] = Measured.of(run.difference, len(run.steps))
-        row["difference_p"] = judge(compared["difference"], None, 0.0).p
+        row["difference_p"] = decide(compared["difference"], None, 0.0).p
     for name, measured in compared.items():
-        row |= zip(_interval(name), measured.shown, strict=True)
+        row |= zip(_interval(name), measured.value_and_interval, strict=True)
     return row
 
 

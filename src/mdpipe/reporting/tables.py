@@ -82,7 +82,7 @@ def likelihood_table(
         dataset = encoding.get("dataset")
         rates += _check_rates(encoding, f"records/encode of dataset {dataset!r}", {"dataset": dataset})
     compared = models.join(_comparisons(models, differences), on="run", how="left")
-    return _with_references(compared.select(*schemas.LIKELIHOOD, *schemas.COMPARISON), rates, schemas.HELD_OUT)
+    return _with_references(compared.select(*schemas.LIKELIHOOD, *schemas.COMPARISON), rates, schemas.HELD_OUT_COLUMNS)
 
 
 def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
@@ -102,8 +102,8 @@ def zero_shot_table(zero_shots: Iterable[Record]) -> pl.DataFrame:
                 name: value for name, value in {**record, **bound}.items() if name not in ("bounds", "references")
             }
             rows.append(row := _bound_row(fields, schemas.ZERO_SHOT, where))
-            rates += _check_rates(bound, where, {field: row[field] for field in schemas.OTHER_TEXT})
-    return _with_references(pl.DataFrame(rows, schema=schemas.ZERO_SHOT), rates, schemas.OTHER_TEXT)
+            rates += _check_rates(bound, where, {field: row[field] for field in schemas.OTHER_TEXT_COLUMNS})
+    return _with_references(pl.DataFrame(rows, schema=schemas.ZERO_SHOT), rates, schemas.OTHER_TEXT_COLUMNS)
 
 
 def datasets_table(encodings: Iterable[Record]) -> pl.DataFrame:

@@ -27,14 +27,14 @@ from mdpipe.pipeline import paths
 from mdpipe.reporting.markdown import Columns, format_measurement, format_number, markdown_table, round_by_error
 from mdpipe.reporting.schemas import integers, numbers, texts, to_texts
 from mdpipe.reporting.seeds import (
-    Costs,
     Measured,
+    Totals,
+    decide,
     difference_of_means,
     exponent,
     holm,
-    judge,
     mean_log_ratio,
-    of_costs,
+    measure_bits,
     variance_ratio,
 )
 from mdpipe.reporting.tables import round_floats
@@ -58,7 +58,7 @@ CLAIMS = {
 """Columns of a row per claim. `low` and `high` are the ends of the 95 % interval; `stderr` and `stderr_seeds` of a
 ratio are those of its logarithm times the ratio. A value that could not be estimated is null."""
 
-READABLE: Columns = {
+DISPLAYED: Columns = {
     "claim": "{statement}",
     "where": "{where}",
     "paper": lambda row: _format_published(row["published_value"]) + row["published"],
@@ -84,9 +84,9 @@ def claims_table(params: Params) -> pl.DataFrame:
     rows = []
     for name, claim in params.claims.items():
         measured = MEASURES[type(claim.measure)](params, claim.measure)
-        value, low, high = measured.shown
+        value, low, high = measured.value_and_interval
         scale = value if measured.is_log else 1.0
-        judged = judge(measured, claim.expect.above, claim.expect.below)
+        decision = decide(measured, claim.expect.above, claim.expect.below)
         rows.append(
             {
                 "claim": name,
@@ -99,9 +99,9 @@ def claims_table(params: Params) -> pl.DataFrame:
                 "low": low,
                 "high": high,
                 "seeds": measured.seeds,
-                "expected": _expected(claim.expect),
-                "p": judged.p,
-                "verdict": judged.verdict,
+                "expected": _format_region(claim.expect),
+                "p": decision.p,
+                "verdict": decision.verdict,
                 "command": _command(params, claim.measure),
             }
         )
@@ -109,28 +109,28 @@ def claims_table(params: Params) -> pl.DataFrame:
     return table.with_columns(p_holm=pl.Series(holm(table["p"].to_list()), dtype=pl.Float64))
 
 
-def readable_claims(table: pl.DataFrame) -> pl.DataFrame:
+def claims_to_display(table: pl.DataFrame) -> pl.DataFrame:
     """Return the table of claims for people, all columns as text."""
-    return to_texts(table, READABLE)
+    return to_texts(table, DISPLAYED)
 
 
 def claims_markdown(table: pl.DataFrame) -> str:
     """Return the table of claims in Markdown."""
-    readable = readable_claims(table).with_columns(command=pl.format("`{}`", "command"))
-    is_numeric = [name in ("ours", "95 % interval", "Holm's p") for name in READABLE]
-    return markdown_table(readable.columns, readable.rows(), is_numeric)
+    displayed = claims_to_display(table).with_columns(command=pl.format("`{}`", "command"))
+    is_numeric = [name in ("ours", "95 % interval", "Holm's p") for name in DISPLAYED]
+    return markdown_table(displayed.columns, displayed.rows(), is_numeric)
 
 
 class Evaluation(NamedTuple):
-    """Costs of a run's trainings, and of the further bounds of `evaluate.bounds`."""
+    """Nats of a run's trainings, and of the further bounds of `evaluate.bounds`."""
 
-    costs: Costs
+    totals: Totals
     bounds: Array
     """Nats by two independent estimates of each of K further bounds, (S, N, K, 2)."""
 
 
-def read_costs(trainings: Sequence[str], source: str | None = None) -> Evaluation:
-    """Return the costs of the evaluated split, or of a source that the runs were not trained on.
+def read_evaluations(trainings: Sequence[str], source: str | None = None) -> Evaluation:
+    """Return the nats of the evaluated split, or of a source that the runs were not trained on.
 
     Raises:
         ValueError: A file is missing or broken.
@@ -138,7 +138,7 @@ def read_costs(trainings: Sequence[str], source: str | None = None) -> Evaluatio
     stacked = np.stack([_read_evaluation(run, source) for run in trainings])
     sizes, clusters = stacked[0, :, 1:COST_COLUMNS].T.astype(np.int64)
     bounds = stacked[..., COST_COLUMNS:].reshape(*stacked.shape[:2], -1, 2)
-    return Evaluation(Costs(stacked[..., 0], sizes, clusters), bounds)
+    return Evaluation(Totals(stacked[..., 0], sizes, clusters), bounds)
 
 
 def _read_evaluation(run: str, source: str | None) -> Array:
@@ -146,18 +146,18 @@ def _read_evaluation(run: str, source: str | None) -> Array:
     if source is not None:
         stage, path = f"zero_shot@{run}-{source}", paths.zero_shot_evaluation(run, source)
     hint = f"run `dvc repro {stage}` again"
-    costs: Array = open_array(path, hint)
-    if costs.ndim != 2 or costs.shape[1] < COST_COLUMNS:
-        raise ValueError(f"{path} should have columns of nats, tokens and cluster, but it is {costs.shape}; {hint}")
-    return costs
+    columns: Array = open_array(path, hint)
+    if columns.ndim != 2 or columns.shape[1] < COST_COLUMNS:
+        raise ValueError(f"{path} should have columns of nats, tokens and cluster, but it is {columns.shape}; {hint}")
+    return columns
 
 
 def _difference(params: Params, measure: DifferenceConfig) -> Measured:
-    return of_costs(*_differences(params, measure, [None]))
+    return measure_bits(*_differences(params, measure, [None]))
 
 
 def _zero_shot(params: Params, measure: ZeroShotDifferenceConfig) -> Measured:
-    return of_costs(*_differences(params, measure, params.zero_shot.sources))
+    return measure_bits(*_differences(params, measure, params.zero_shot.sources))
 
 
 def _zero_shot_gap(params: Params, measure: ZeroShotGapConfig) -> Measured:
@@ -165,32 +165,34 @@ def _zero_shot_gap(params: Params, measure: ZeroShotGapConfig) -> Measured:
     return difference_of_means(zero_shot, _differences(params, measure, [None]))
 
 
-def _differences(params: Params, measure: PairedConfig, sources: Iterable[str | None]) -> Costs:
+def _differences(params: Params, measure: PairedConfig, sources: Iterable[str | None]) -> Totals:
     """Return the differences of two runs on all sources, None for the evaluated split; sources share no cluster."""
-    parts: list[Costs] = []
+    parts: list[Totals] = []
     for source in sources:
-        costs, baseline = (read_costs(_trainings(params, run), source).costs for run in (measure.run, measure.baseline))
+        totals, baseline = (
+            read_evaluations(_trainings(params, run), source).totals for run in (measure.run, measure.baseline)
+        )
         first = parts[-1].clusters.max() + 1 if parts else 0
-        parts.append(Costs(costs.nats - baseline.nats, costs.sizes, first + costs.clusters))
-    return Costs(*(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
+        parts.append(Totals(totals.nats - baseline.nats, totals.sizes, first + totals.clusters))
+    return Totals(*(np.concatenate(part, axis=-1) for part in zip(*parts, strict=True)))
 
 
 def _bound(params: Params, measure: BoundDifferenceConfig) -> Measured:
-    costs, (first, second) = _further_bounds(params, measure.run, measure.bound, measure.baseline)
-    return of_costs(first.mean(2) - second.mean(2), costs.sizes, costs.clusters)
+    totals, (first, second) = _further_bounds(params, measure.run, measure.bound, measure.baseline)
+    return measure_bits(first.mean(2) - second.mean(2), totals.sizes, totals.clusters)
 
 
 def _variance(params: Params, measure: VarianceConfig) -> Measured:
-    costs, bounds = _further_bounds(params, measure.run, measure.bound, measure.baseline)
+    totals, bounds = _further_bounds(params, measure.run, measure.bound, measure.baseline)
     first, second = (bound[..., 0] - bound[..., 1] for bound in bounds)
-    return variance_ratio(first, second, costs.clusters)
+    return variance_ratio(first, second, totals.clusters)
 
 
 def _exponent(params: Params, measure: ExponentConfig) -> Measured:
-    costs, (limit, *bounds) = _further_bounds(params, measure.run, measure.baseline, *measure.bounds)
+    totals, (limit, *bounds) = _further_bounds(params, measure.run, measure.baseline, *measure.bounds)
     excess = np.stack([bound.mean(2) for bound in bounds]) - limit.mean(2)
     steps = [measure.timesteps(params, name) or 1 for name in measure.bounds]
-    return exponent(excess, steps, costs.sizes, costs.clusters)
+    return exponent(excess, steps, totals.sizes, totals.clusters)
 
 
 def _fid(params: Params, measure: FIDConfig) -> Measured:
@@ -214,10 +216,10 @@ def _trainings(params: Params, run: str) -> list[str]:
     return sorted(params.replicates()[run], key=params.seed_of)
 
 
-def _further_bounds(params: Params, run: str, *names: str) -> tuple[Costs, list[Array]]:
-    """Return the costs of a run, and the two estimates of each of these further bounds, (S, N, 2)."""
-    evaluation, known = read_costs(_trainings(params, run)), list(params.runs[run].evaluate.bounds)
-    return evaluation.costs, [evaluation.bounds[:, :, known.index(name)] for name in names]
+def _further_bounds(params: Params, run: str, *names: str) -> tuple[Totals, list[Array]]:
+    """Return the nats of a run, and the two estimates of each of these further bounds, (S, N, 2)."""
+    evaluation, known = read_evaluations(_trainings(params, run)), list(params.runs[run].evaluate.bounds)
+    return evaluation.totals, [evaluation.bounds[:, :, known.index(name)] for name in names]
 
 
 def _fids(params: Params, run: str, samplers: list[str]) -> Array:
@@ -230,7 +232,7 @@ def _fids(params: Params, run: str, samplers: list[str]) -> Array:
     return np.array(found)
 
 
-def _expected(region: Region) -> str:
+def _format_region(region: Region) -> str:
     """Return the region in words."""
     match region.above, region.below:
         case None, end:

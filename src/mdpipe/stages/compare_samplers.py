@@ -166,7 +166,7 @@ def _diversity(
         clusters: The cluster of each, (N,); None if all are independent.
     """
     estimates = {
-        "entropy": mean_estimate(quality.unigram_surprisal_per_sample(tokens), clusters),
+        "entropy": mean_estimate(quality.unigram_nll_per_sample(tokens), clusters),
         "entropy_per_sample": mean_estimate(quality.unigram_entropy_per_sample(tokens), clusters),
     }
     if is_text and tokens.shape[1] >= max(NGRAMS):

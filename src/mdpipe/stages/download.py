@@ -6,7 +6,7 @@ from mdpipe.params import Params
 from mdpipe.params.catalog import find_entry
 from mdpipe.params.sources import CatalogSource
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.fingerprint import source_fingerprint, unfinished_work
+from mdpipe.pipeline.run_hash import hash_source, unfinished_work
 
 
 def download(params: Params, source: str) -> None:
@@ -18,5 +18,5 @@ def download(params: Params, source: str) -> None:
     settings = params.sources[source]
     shards = open_source(settings, paths.DOWNLOADS)
     counts = find_entry(settings.name).counts if isinstance(settings, CatalogSource) else None
-    with unfinished_work("download", source, source_fingerprint(params, source)) as work_dir:
+    with unfinished_work("download", source, hash_source(params, source)) as work_dir:
         write_shards(paths.raw(source), settings.resolve().kind, shards, work_dir, counts)

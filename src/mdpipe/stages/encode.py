@@ -18,7 +18,7 @@ from mdpipe.params.catalog import find_entry
 from mdpipe.params.data import ImageDataset, modality_of
 from mdpipe.params.sources import CatalogSource
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.fingerprint import encoding_fingerprint, unfinished_work
+from mdpipe.pipeline.run_hash import hash_encoding, unfinished_work
 
 MAX_LISTED = 10
 """Classes in a line of the log."""
@@ -33,7 +33,7 @@ def encode(params: Params, dataset: str) -> None:
     settings = params.datasets[dataset]
     raw, directory = paths.raw(settings.source), paths.encoded(dataset)
     metadata = _provenance(params, dataset)
-    with unfinished_work("encode", dataset, encoding_fingerprint(params, dataset)) as work_dir:
+    with unfinished_work("encode", dataset, hash_encoding(params, dataset)) as work_dir:
         if isinstance(settings, ImageDataset):
             encode_images(raw, settings, params.seed, directory, work_dir, metadata)
         else:

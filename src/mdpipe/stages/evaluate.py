@@ -15,7 +15,7 @@ from mdpipe.diffusion.objectives.base import build_objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.estimate import Estimate
 from mdpipe.evaluation.likelihood import Bits, Likelihood, likelihood_bound
-from mdpipe.evaluation.profile import CalibrationRow, PositionRow, Profile, ShareRow
+from mdpipe.evaluation.profile import CalibrationRow, MaskFractionRow, PositionRow, Profile
 from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
@@ -31,7 +31,7 @@ def evaluate(params: Params, run: str) -> None:
 
     The array is float64 (N, 3 + 2 K): nats, tokens and cluster of every example, by which two runs are compared example
     by example, and for each of K further bounds the nats by two independent estimates. All runs use the same times and
-    masks, which makes the errors of such differences smaller. The plots are metrics/mask_share/RUN.csv,
+    masks, which makes the errors of such differences smaller. The plots are metrics/mask_fraction/RUN.csv,
     metrics/position/RUN.csv and metrics/calibration/RUN.csv, the rows of a `Profile`.
 
     Raises:
@@ -52,11 +52,11 @@ def evaluate(params: Params, run: str) -> None:
     for bound in settings.bounds.values():
         objective = build_objective(bound.objective, dataset.vocab_size)
         for half in ("first", "second"):
-            draws = rng.child(f"bounds/{half}")
-            further = likelihood_bound(objective, model.network, dataset, bound, draws, class_labels, clusters)
+            half_rng = rng.child(f"bounds/{half}")
+            further = likelihood_bound(objective, model.network, dataset, bound, half_rng, class_labels, clusters)
             columns.append(further.per_example)
     write_evaluation(paths.evaluation(run), columns)
-    write_csv(paths.plot("mask_share", run), ShareRow._fields, profile.shares(clusters))
+    write_csv(paths.plot("mask_fraction", run), MaskFractionRow._fields, profile.mask_fractions(clusters))
     write_csv(paths.plot("position", run), PositionRow._fields, profile.positions(likelihood.per_example, clusters))
     write_csv(paths.plot("calibration", run), CalibrationRow._fields, profile.calibration(clusters))
     record = {
@@ -110,7 +110,7 @@ def bound_record(model: TrainedModel, likelihood: Likelihood, dataset: EncodedDa
         if counts["words"]:
             rates["bits_per_word"] = word = likelihood.bits_per(counts["words"])
             if word.value < MAX_WORD_BITS:
-                nats = Estimate(word.value, word.stderr).scaled(math.log(2))
+                nats = Estimate(word.value, word.stderr).scale(math.log(2))
                 rates["word_perplexity"] = nats.exponential()
         record |= dict.fromkeys(WORD_RATES) | {"bytes": counts["bytes"], "words": counts["words"]}
         for name, rate in rates.items():

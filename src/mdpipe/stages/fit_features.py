@@ -7,7 +7,7 @@ from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 
-HELD_OUT = "test"
+ACCURACY_SPLIT = "test"
 """The split of the accuracy."""
 
 
@@ -24,18 +24,20 @@ def fit_features(params: Params, name: str) -> None:
     configure_runtime(threads=1)
     directory, device = paths.encoded(config.dataset), compute_device()
     header = read_header(directory / "dataset.json", DatasetHeader, f"run `dvc repro encode@{config.dataset}` again")
-    network, about = image_features.build_features(config, EncodedDataset.open(directory, "train"), params.seed, device)
+    network, metadata = image_features.build_features(
+        config, EncodedDataset.open(directory, "train"), params.seed, device
+    )
     counts: dict[str, int] = {}
     with atomic_dir(paths.features(name)) as folder:
-        image_features.save_features(folder, network, about)
+        image_features.save_features(folder, network, metadata)
         for split in sorted(header.splits):
             dataset = EncodedDataset.open(directory, split)
             chosen = evenly_spaced(len(dataset.tokens), config.max_images)
             found = image_features.extract(network, image_features.pixels_of(dataset, chosen), device)
             image_features.save_split(found, folder / f"{split}.safetensors")
             counts[split] = len(chosen)
-    record = {**about, "images": counts, "seed": params.seed, "split": HELD_OUT, "features": name}
+    record = {**metadata, "images": counts, "seed": params.seed, "split": ACCURACY_SPLIT, "features": name}
     if isinstance(network, image_features.ImageCNN):
-        correct = image_features.accuracy(network, EncodedDataset.open(directory, HELD_OUT), device)
+        correct = image_features.accuracy(network, EncodedDataset.open(directory, ACCURACY_SPLIT), device)
         record |= {"accuracy": correct.value, "accuracy_stderr": correct.stderr}
     write_record(record, paths.record("features", name), paths.metrics("features", name))

@@ -30,14 +30,14 @@ from mdpipe.params.sampling import SamplerConfig
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.model_io import TrainedModel, load_model
 from mdpipe.pipeline.sampling import all_masked, classes_in_turn, sample
-from mdpipe.reporting.images import Neighbors, Pixels, neighbor_picture, save_png
+from mdpipe.reporting.images import Neighbors, Pixels, neighbor_sheet, save_png
 
 STREAM = "image quality"
 """The stream of the samples' random numbers."""
 METRICS = {"fid": "fid", "accuracy": "class_accuracy"}
 """Names of the results in the metrics file, and in the first row: the samples against the held-out images."""
 SHOWN_SAMPLES, SHOWN_NEIGHBORS = 8, 3
-"""Rows of the picture, and neighbors in each, by features and by pixels."""
+"""Rows of the sheet, and neighbors in each, by features and by pixels."""
 Nearest = dict[str, tuple[Tensor, Tensor]]
 """Distances to the nearest images by features and by pixels, the nearest first, and their indices, (N, k) each."""
 
@@ -75,7 +75,7 @@ class ImageSet:
 
 
 def measure_images(params: Params, run: str) -> None:
-    """Write metrics and record image_quality/RUN, and a picture of samples and their nearest training images.
+    """Write metrics and record image_quality/RUN, and a sheet of samples and their nearest training images.
 
     Raises:
         ValueError: The model, the dataset or the feature network is missing or broken.
@@ -131,7 +131,7 @@ def measure_images(params: Params, run: str) -> None:
     write_record(record, paths.record("image_quality", run))
     metrics = {name: rows[0][key] for name, key in METRICS.items() if rows[0][key] is not None}
     write_record(metrics, paths.metrics("image_quality", run))
-    save_png(_picture(samples, train, found[samples.name]), paths.neighbors(run))
+    save_png(_neighbor_sheet(samples, train, found[samples.name]), paths.neighbors(run))
 
 
 def _load_real(
@@ -207,7 +207,7 @@ def _row(images: ImageSet, reference: ImageSet, found: dict[str, Nearest], task:
     return row
 
 
-def _picture(samples: ImageSet, train: ImageSet, found: Nearest) -> Image.Image:
+def _neighbor_sheet(samples: ImageSet, train: ImageSet, found: Nearest) -> Image.Image:
     """Return samples, from the nearest to a training image to the farthest, and their nearest training images."""
     order = found["pixels"][0][:, 0].argsort().numpy()
     shown = order[evenly_spaced(len(order), SHOWN_SAMPLES)]
@@ -215,4 +215,4 @@ def _picture(samples: ImageSet, train: ImageSet, found: Nearest) -> Image.Image:
         Neighbors(f"by {kind}", train.pixels[indices[shown].numpy()], distances[shown].tolist())
         for kind, (distances, indices) in found.items()
     ]
-    return neighbor_picture(samples.pixels[shown], neighbors)
+    return neighbor_sheet(samples.pixels[shown], neighbors)

@@ -32,8 +32,8 @@ from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, s
 from mdpipe.reporting.page import PageImage, Report, SampleGallery, Sourced, model_card, report_page, settings_table
 from mdpipe.reporting.published import compare_with_published
 from mdpipe.reporting.schemas import FILE, Schema, to_markdown, without_replicates, write_table
-from mdpipe.reporting.seeds import RunSteps, changed_settings, first_crossing, readable_steps, steps_table
-from mdpipe.stages.claims import claims_markdown, claims_table, read_costs, readable_claims
+from mdpipe.reporting.seeds import RunSteps, changed_settings, first_crossing, steps_table, steps_to_display
+from mdpipe.stages.claims import claims_markdown, claims_table, claims_to_display, read_evaluations
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""
@@ -107,14 +107,14 @@ def report(params: Params) -> None:
     atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
 
     shown = {name: without_replicates(table) for name, table in results.items()}
-    shown["steps_to_bound"] = readable_steps(steps)
+    shown["steps_to_bound"] = steps_to_display(steps)
     shown["training"] = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train")
     if paths.PUBLISHED.exists():
         published = pl.read_csv(paths.PUBLISHED, infer_schema_length=None)
         shown["published"] = compare_with_published(shown["likelihood"], shown["zero_shot"], published, params)
     shown["costs"] = pl.DataFrame(costs.get("results", []), schema=schemas.COSTS)
     shown = {name: table.with_columns(FILES[name].alias(FILE)) for name, table in shown.items()}
-    shown["claims"] = readable_claims(claims)
+    shown["claims"] = claims_to_display(claims)
     runs = list(params.replicates())
     dataset = pl.col("run").replace_strict({name: run.dataset for name, run in params.runs.items()})
     trained = shown["training"].with_columns(dataset=dataset).sort("dataset", "run")
@@ -133,7 +133,7 @@ def report(params: Params) -> None:
     files |= {f"{name}.svg": figure.to_svg() for name, figure in content.figures.items()}
     files |= {f"cards/{run}.md": model_card(run, content) for run in runs}
     if params.steps_to_bound:
-        files |= {"steps_to_bound.csv": steps.write_csv(), "steps_to_bound.md": to_markdown(readable_steps(steps))}
+        files |= {"steps_to_bound.csv": steps.write_csv(), "steps_to_bound.md": to_markdown(steps_to_display(steps))}
     if params.claims:
         files |= {"claims.csv": claims.write_csv(), "claims.md": claims_markdown(claims)}
     with atomic_dir(paths.REPORT) as folder:
@@ -155,9 +155,9 @@ def _results(params: Params) -> dict[str, pl.DataFrame]:
     speeds = pl.read_csv(paths.SPEEDS, schema_overrides=schemas.SPEEDS) if paths.SPEEDS.exists() else None
     measured = [read_record(paths.record("image_quality", run)) for run in params.image_quality.runs]
     return {
-        "likelihood": tables.with_means(likelihood, replicates, schemas.HELD_OUT, errors),
+        "likelihood": tables.with_means(likelihood, replicates, schemas.HELD_OUT_COLUMNS, errors),
         "datasets": tables.datasets_table(encodings),
-        "zero_shot": tables.with_means(zero_shot, replicates, schemas.OTHER_TEXT),
+        "zero_shot": tables.with_means(zero_shot, replicates, schemas.OTHER_TEXT_COLUMNS),
         "samples": tables.table_of_runs(_records("sample", params.runs), schemas.SAMPLES, "sample"),
         "samplers": tables.samplers_table(compared, speeds),
         "image_quality": tables.image_quality_table(measured),
@@ -186,20 +186,20 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     The errors cover trainings and examples if both have `seeds`. Otherwise it is the difference of one training each,
     of equal seeds if there are any, whose only error is that of the evaluation.
     """
-    names, baselines = _paired(params, pair.run, pair.baseline)
+    names, baselines = _pair_trainings(params, pair.run, pair.baseline)
     if len(names) > 1:
         estimate, trainings = _over_seeds(names, baselines), f"{len(names)} trainings each"
         names_of_errors = ("stderr", "stderr_evaluation", "stderr_seeds")
         errors = {f"difference_{name}": getattr(estimate, name) for name in names_of_errors}
         return pair.model_dump() | {"difference": estimate.value, "trainings": trainings} | errors
-    costs, baseline = (read_costs(runs).costs for runs in (names or [pair.run], baselines or [pair.baseline]))
-    nats = paired_difference(costs.nats[0], baseline.nats[0], costs.sizes, costs.clusters)
-    bits = nats.scaled(1 / math.log(2))
+    totals, baseline = (read_evaluations(runs).totals for runs in (names or [pair.run], baselines or [pair.baseline]))
+    nats = paired_difference(totals.nats[0], baseline.nats[0], totals.sizes, totals.clusters)
+    bits = nats.scale(1 / math.log(2))
     found = {"difference": bits.value, "difference_stderr_evaluation": bits.stderr, "trainings": "one training each"}
     return pair.model_dump() | found
 
 
-def _paired(params: Params, run: str, baseline: str) -> tuple[list[str], list[str]]:
+def _pair_trainings(params: Params, run: str, baseline: str) -> tuple[list[str], list[str]]:
     """Return the trainings of two runs with equal seeds, in the order of the run's."""
     first, second = (
         {params.seed_of(name): name for name in params.replicates().get(each, [each])} for each in (run, baseline)
@@ -214,14 +214,14 @@ def _steps_to_bound(params: Params, curves: Mapping[str, pl.DataFrame], costs: M
         return
     seconds = {stage["stage"]: stage["cpu_seconds"] for stage in costs.get("results", [])}
     for name, changed in {section.baseline: section.baseline, **section.runs}.items():
-        run, (baselines, names) = params.runs[name], _paired(params, section.baseline, name)
+        run, (baselines, names) = params.runs[name], _pair_trainings(params, section.baseline, name)
         points = [curves[each].select("step", "validation/loss").drop_nulls() for each in names]
         known = [seconds[f"train@{each}"] for each in names if f"train@{each}" in seconds]
         has_seeds, is_baseline = len(names) > 1, name == section.baseline
         yield RunSteps(
             run=name,
             changed_from="" if is_baseline else changed,
-            changes=changed_settings(_compared(run), _compared(params.runs[changed])),
+            changes=changed_settings(_get_training_settings(run), _get_training_settings(params.runs[changed])),
             train_steps=run.train.steps,
             steps=[first_crossing(list(at), list(bits), section.bits) for at, bits in points],
             cpu_seconds=known if len(known) == len(names) else [],
@@ -230,7 +230,7 @@ def _steps_to_bound(params: Params, curves: Mapping[str, pl.DataFrame], costs: M
         )
 
 
-def _compared(run: Run) -> dict[str, Any]:
+def _get_training_settings(run: Run) -> dict[str, Any]:
     """Return the settings that define a training method."""
     validation = {"train": {"validation", "save_every", "save_total_limit"}}
     return run.model_dump(mode="json", include={"objective", "class_cond", "network", "train"}, exclude=validation)
@@ -238,15 +238,15 @@ def _compared(run: Run) -> dict[str, Any]:
 
 def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEstimate:
     """Return the bits per token of trainings, or minus those of their baselines."""
-    costs = read_costs(names).costs
-    nats = costs.nats - read_costs(baselines).costs.nats if baselines else costs.nats
-    return seeds_estimate(nats, costs.sizes, costs.clusters).scaled(1 / math.log(2))
+    totals = read_evaluations(names).totals
+    nats = totals.nats - read_evaluations(baselines).totals.nats if baselines else totals.nats
+    return seeds_estimate(nats, totals.sizes, totals.clusters).scale(1 / math.log(2))
 
 
 def _evaluation_error(trainings: Sequence[str]) -> float:
     """Return the standard error over examples of the mean bits per token of trainings on the same examples."""
-    costs = read_costs(trainings).costs
-    return ratio_estimate(costs.nats.mean(0), costs.sizes, costs.clusters).scaled(1 / math.log(2)).stderr
+    totals = read_evaluations(trainings).totals
+    return ratio_estimate(totals.nats.mean(0), totals.sizes, totals.clusters).scale(1 / math.log(2)).stderr
 
 
 def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sourced]]:
@@ -271,16 +271,20 @@ def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sour
 
 
 def _profiles(trained: pl.DataFrame) -> dict[str, dict[str, Chart]]:
-    """Return, by dataset, bits by share of hidden tokens and by position, and reliability diagrams."""
+    """Return, by dataset, bits by masked fraction and by position, and reliability diagrams."""
     charts: dict[str, dict[str, Chart]] = {"profiles": {}, "calibration": {}}
-    columns = {"mask_share": schemas.SHARES, "position": schemas.POSITIONS, "calibration": schemas.CALIBRATION}
+    columns = {
+        "mask_fraction": schemas.MASK_FRACTIONS,
+        "position": schemas.POSITIONS,
+        "calibration": schemas.CALIBRATION,
+    }
     for frame in trained.partition_by("dataset", maintain_order=True):
         dataset, unit = frame.select("dataset", "unit").row(0)
-        shares, positions, calibration = (
+        mask_fractions, positions, calibration = (
             pl.concat([_read_csv(paths.plot(part, run), run, schema) for run in frame["run"]])
             for part, schema in columns.items()
         )
-        charts["profiles"][dataset] = profile_chart(shares, positions, unit)
+        charts["profiles"][dataset] = profile_chart(mask_fractions, positions, unit)
         charts["calibration"][dataset] = calibration_chart(calibration)
     return charts
 
@@ -332,9 +336,11 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         animation: f"{action} of {run}",
         filled: f"Held-out images, their masked lower half, and what {run} fills in",
     }
-    pictures = {paths.neighbors(run): NEIGHBORS_CAPTION.format(run=run)} if run in params.image_quality.runs else {}
-    pictures |= {file: caption for file, caption in captions.items() if file.exists()}
-    images += [PageImage(file.read_bytes(), caption) for file, caption in pictures.items()]
+    image_captions = (
+        {paths.neighbors(run): NEIGHBORS_CAPTION.format(run=run)} if run in params.image_quality.runs else {}
+    )
+    image_captions |= {file: caption for file, caption in captions.items() if file.exists()}
+    images += [PageImage(file.read_bytes(), caption) for file, caption in image_captions.items()]
     return SampleGallery(
         run,
         images,

@@ -19,9 +19,9 @@ from mdpipe.networks.base import Network, build_network, count_parameters
 from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.params import Params, Run, TrainConfig
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.fingerprint import training_fingerprint
 from mdpipe.pipeline.model_io import UNITS, num_classes, save_model
 from mdpipe.pipeline.provenance import require_unchanged_inputs
+from mdpipe.pipeline.run_hash import hash_training
 from mdpipe.training.checkpoint import discard_finished, mark_finished, saved_steps
 from mdpipe.training.distributed import WORLD_SIZE, InterruptedTrainingError, World, init_distributed, launch
 from mdpipe.training.interface import check_interface
@@ -89,7 +89,7 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     check_interface(network)
     network.to(compute_device())
     num_parameters = count_parameters(network) + count_parameters(objective)
-    run_hash = training_fingerprint(params, run, dataset)
+    run_hash = hash_training(params, run, dataset)
     checkpoint_dir = paths.checkpoint_dir(run, run_hash)
     if world.is_main_process:
         _check_disk_space(checkpoint_dir, run, settings.train, num_parameters)
@@ -156,7 +156,7 @@ def _build_validator(params: Params, run: str, network: Network, objective: Obje
         None if labels is None or settings.class_cond is None else torch.from_numpy(labels),
         validation,
         settings.train.steps,
-        CounterRNG(params.seed, "validation"),  # Validations of all runs have the same draws, as evaluations do.
+        CounterRNG(params.seed, "validation"),  # Validations of all runs have the same samples, as evaluations do.
     )
 
 

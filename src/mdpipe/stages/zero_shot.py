@@ -40,8 +40,8 @@ def zero_shot(params: Params, run: str, source: str) -> None:
     tokenizer = load_tokenizer(model.directory)
     bounds: list[dict[str, Any]] = []
     for protocol, convention in settings.sources[source].items():
-        with tempfile.TemporaryDirectory(prefix="mdpipe-") as scratch:
-            directory = Path(scratch) / source
+        with tempfile.TemporaryDirectory(prefix="mdpipe-") as temporary:
+            directory = Path(temporary) / source
             encode_corpus(paths.raw(source), tokenizer, directory, model.shape[0], convention)
             # The unigram reference, like the model, knows only the frequencies of the training data.
             shutil.copyfile(model.directory / UNIGRAM, directory / UNIGRAM)

@@ -11,7 +11,7 @@ from mdpipe.data.artifacts.arrays import ArrayFile, open_array
 
 
 @given(parts=st.lists(st.integers(0, 5), max_size=6), width=st.integers(1, 3))
-def test_an_array_written_in_parts_has_the_bytes_of_numpys_own_file(tmp_path_factory, parts, width):
+def test_an_array_written_in_parts_has_numpys_bytes(tmp_path_factory, parts, width):
     path = tmp_path_factory.mktemp("parts") / "grown.npy"
     whole = np.arange(sum(parts) * width, dtype=np.uint16).reshape(-1, width)
     with ArrayFile(path, np.uint16, (width,)) as file:

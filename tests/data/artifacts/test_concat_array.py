@@ -38,7 +38,7 @@ def test_rows_by_index_are_those_of_the_concatenation(lengths, row_shape, data):
 
 
 @given(lengths=lengths, row_shape=row_shapes)
-def test_length_shape_size_and_type_are_those_of_the_concatenation(lengths, row_shape):
+def test_length_shape_size_and_type_are_of_the_concatenation(lengths, row_shape):
     shards = shards_of(lengths, row_shape)
     whole, found = np.concatenate(shards), ConcatArray(shards)
     assert (len(found), found.shape, found.size, found.dtype) == (len(whole), whole.shape, whole.size, whole.dtype)

@@ -27,7 +27,7 @@ from mdpipe.data.sources.files import open_decompressed
 from tests.small_disk import small_disk
 
 
-def test_too_little_disk_space_is_refused_with_the_missing_amount(tmp_path, monkeypatch, capfd):
+def test_lack_of_disk_space_is_refused_with_the_amount(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**10, 7 * 10**9, 3 * 10**9))
     check_disk_space(tmp_path, 3 * 10**9, "tokenizing")
     assert capfd.readouterr().err == "tokenizing needs about 3.00 GB of the disk's free 3.00 GB\n"
@@ -45,7 +45,7 @@ def test_less_than_a_tenth_of_a_gigabyte_is_in_megabytes(tmp_path, monkeypatch):
         check_disk_space(tmp_path, 4 * 10**6, "encoding")
 
 
-def test_a_folder_that_is_not_there_yet_is_checked_where_it_will_be(tmp_path, monkeypatch):
+def test_a_missing_folder_is_checked_where_it_will_be(tmp_path, monkeypatch):
     checked = []
 
     def usage(path):
@@ -102,7 +102,7 @@ def test_a_full_disk_is_named_for_every_library_that_writes(tmp_path, write):
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_file_that_does_not_fit_leaves_the_old_one_and_nothing_else(tmp_path):
+def test_a_file_that_does_not_fit_leaves_only_the_old_one(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
     with small_disk(10**5), pytest.raises(DiskFullError, match=rf"^{path} cannot be written: "):

@@ -21,7 +21,7 @@ def dataset(request):
 
 @reuse_the_dataset
 @given(seed=seeds, step=steps, batch_size=batch_sizes, data=st.data())
-def test_any_split_of_the_rows_among_workers_gives_the_same_batch(dataset, seed, step, batch_size, data):
+def test_any_split_of_rows_among_workers_gives_the_batch(dataset, seed, step, batch_size, data):
     whole = training_batch(dataset, seed, step, batch_size)
     assert whole.shape == (batch_size, dataset.seq_len)
     assert whole.dtype == np.int64

@@ -92,7 +92,7 @@ def test_a_truncated_split_is_named_with_a_hint(text_dataset):
 @pytest.mark.parametrize(
     "tokens", [np.zeros(5, np.uint8), np.zeros((5, 32), np.uint8), np.zeros(0, np.uint8), np.zeros(5, np.int64)]
 )
-def test_a_text_that_is_not_what_the_header_says_is_named_with_a_hint(text_dataset, tokens):
+def test_a_text_unlike_its_header_is_named_with_a_hint(text_dataset, tokens):
     np.save(text_dataset / "train-00000.npy", tokens)
     with pytest.raises(ValueError, match=r"train-00000\.npy .*run `dvc repro encode@words` again"):
         EncodedDataset.open(text_dataset, "train")

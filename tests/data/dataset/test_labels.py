@@ -1,4 +1,4 @@
-"""Labels on their way from the source to the batch: each stays with its picture."""
+"""Labels on their way from the source to the batch: each stays with its image."""
 
 from collections import Counter
 from dataclasses import replace
@@ -15,33 +15,33 @@ from mdpipe.data.sources import open_source
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.training_batches import training_batch, training_labels
 from mdpipe.params.sources import Source
-from tests.data.building import encode_images
+from tests.data.builders import encode_images
 from tests.data.shards import write_raw
 
 reuse_the_dataset = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 NUMBERED = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 6, 1), np.uint8)
-"""Forty pictures, each filled with its own number: picture n is of class n mod 3."""
+"""Forty images, each filled with its own number: image n is of class n mod 3."""
 
 
 @pytest.fixture
 def encoded(tmp_path):
-    """Encode pictures as tiles of 4 x 4."""
+    """Encode images as tiles of 4 x 4."""
 
-    def encode(pictures, size=4, stride=1):
-        write_raw(tmp_path / "raw" / "pictures", "npy", pictures)
-        directory = tmp_path / "encoded" / "pictures"
-        levels = pictures.maximum + 1
-        encode_images(tmp_path / "raw" / "pictures", levels, size, stride, directory, 0, 0.2, 0.2)
+    def encode(image_batch, size=4, stride=1):
+        write_raw(tmp_path / "raw" / "images", "npy", image_batch)
+        directory = tmp_path / "encoded" / "images"
+        levels = image_batch.maximum + 1
+        encode_images(tmp_path / "raw" / "images", levels, size, stride, directory, 0, 0.2, 0.2)
         return directory
 
     return encode
 
 
-def read_source(kind, path, scratch, **settings):
-    """All pictures of a source at once."""
+def read_source(kind, path, work_dir, **settings):
+    """All images of a source at once."""
     source = Source.parse({"kind": kind, "path": str(path), **settings})
-    [shard] = open_source(source, scratch)
+    [shard] = open_source(source, work_dir)
     batches = list(shard.read(Counter()))
     images, labels = (np.concatenate([getattr(batch, name) for batch in batches]) for name in ("images", "labels"))
     return replace(batches[0], images=images, labels=labels, groups=None)
@@ -80,8 +80,8 @@ def test_every_tile_has_the_label_of_its_image(numbered):
 
 
 def test_labels_of_arrays_reach_the_batch(tmp_path, encoded):
-    np.savez(tmp_path / "a.npz", pictures=NUMBERED, kinds=(np.arange(40) % 3).astype(np.uint8))
-    directory = encoded(read_source("npy", tmp_path / "a.npz", tmp_path, field="pictures", labels="kinds"))
+    np.savez(tmp_path / "a.npz", images=NUMBERED, kinds=(np.arange(40) % 3).astype(np.uint8))
+    directory = encoded(read_source("npy", tmp_path / "a.npz", tmp_path, field="images", labels="kinds"))
     for split in SPLITS:
         assert all(label == tokens[0] % 3 for tokens, label in rows(directory, split))
 
@@ -126,7 +126,7 @@ def test_batches_of_labels_can_be_written_to(numbered):
 
 
 @pytest.mark.parametrize("unlabeled", ["text_dataset", "image_dataset"])
-def test_without_labels_there_are_no_classes_and_none_can_be_read(request, unlabeled):
+def test_without_labels_no_classes_can_be_read(request, unlabeled):
     directory = request.getfixturevalue(unlabeled)
     dataset = EncodedDataset.open(directory, "train")
     assert (dataset.classes, dataset.labels) == (0, None)
@@ -159,5 +159,5 @@ def test_damaged_labels_are_named_with_a_hint(numbered, labels):
     path.unlink()
     if labels is not None:
         np.save(path, labels)
-    with pytest.raises(ValueError, match=r"test_labels-00000\.npy .*run `dvc repro encode@pictures` again"):
+    with pytest.raises(ValueError, match=r"test_labels-00000\.npy .*run `dvc repro encode@images` again"):
         EncodedDataset.open(numbered, "test")

@@ -34,7 +34,7 @@ def test_a_log_gets_a_line_now_and_then_with_rate_and_time_left(clock, capsys):
         assert capsys.readouterr().err == "tokenizing: 4.0 MB of 10.0 MB, 0.2 MB/s, 30 s left\n"
 
 
-def test_what_was_made_before_counts_as_done_but_not_for_the_rate(clock):
+def test_earlier_results_count_as_done_not_for_the_rate(clock):
     progress = Progress("tokenizing", 10_000_000)
     progress.advance(6_000_000, is_resumed=True)
     progress.advance(2_000_000)

@@ -8,7 +8,7 @@ import pytest
 from mdpipe.console import report_errors
 from mdpipe.data.parallel import WORKERS, map_shards, num_workers
 from mdpipe.progress import Progress
-from tests.data.killing import marks, run, run_until
+from tests.data.killed_processes import marks, run, run_until
 from tests.data.parallel import works
 from tests.data.shards import folder_bytes
 
@@ -23,7 +23,7 @@ from mdpipe.progress import Progress
 from tests.data.parallel.works import write_slowly
 
 if __name__ == "__main__":
-    map_shards(write_slowly, {items}, Path({scratch!r}), Progress("writing", None))
+    map_shards(write_slowly, {items}, Path({work_dir!r}), Progress("writing", None))
 """
 
 
@@ -32,20 +32,20 @@ def one_process(monkeypatch):
     monkeypatch.setenv(WORKERS, "1")
 
 
-def make(work, items, scratch):
-    return map_shards(work, items, scratch, Progress("testing", None))
+def make(work, items, work_dir):
+    return map_shards(work, items, work_dir, Progress("testing", None))
 
 
 def test_each_shard_is_made_once_in_the_order_of_the_items(tmp_path):
-    results = make(works.write, ITEMS, tmp_path / "scratch")
+    results = make(works.write, ITEMS, tmp_path / "work_dir")
     assert [result.summary["item"] for result in results] == ITEMS
     assert [result.folder.name for result in results] == ["00000", "00001", "00002", "00003", "00004"]
     assert [(result.folder / "letters.txt").read_text() for result in results] == ["fffff", "", "hhhhhhh", "cc", "eeee"]
-    assert len(list((tmp_path / "scratch").iterdir())) == len(ITEMS)
+    assert len(list((tmp_path / "work_dir").iterdir())) == len(ITEMS)
 
 
 def test_no_items_are_no_shards(tmp_path):
-    assert make(works.write, [], tmp_path / "scratch") == []
+    assert make(works.write, [], tmp_path / "work_dir") == []
 
 
 def test_the_number_of_processes_changes_no_byte(tmp_path, monkeypatch):
@@ -114,29 +114,29 @@ def test_a_killed_process_is_named_and_finished_shards_stay(tmp_path, monkeypatc
     assert {path.parent.name for path in marks(tmp_path)} == {"00000", "00001", "00002"}
 
 
-def test_killed_at_any_moment_and_run_again_it_makes_the_same_bytes(tmp_path):
+def test_killed_and_run_again_it_makes_the_same_bytes(tmp_path):
     """SIGKILL while the processes start, and whenever one, two, ... more shards are finished."""
     items = [3, 8, 1, 6, 9, 2, 7, 5, 4, 8, 3, 6]
-    scratch, script, chance = tmp_path / "scratch", tmp_path / "script.py", random.Random(0)
-    script.write_text(SCRIPT.format(items=items, scratch=str(scratch)))
+    work_dir, script, chance = tmp_path / "work_dir", tmp_path / "script.py", random.Random(0)
+    script.write_text(SCRIPT.format(items=items, work_dir=str(work_dir)))
     killed = helpers = 0
     for wanted in (0, 2, 5, 8, 10):
         delay = chance.uniform(0, 0.05)
-        kept = marks(scratch)
+        kept = marks(work_dir)
 
-        def reached(wanted=wanted):
-            return len(marks(scratch)) >= 2 * wanted
+        def is_reached(wanted=wanted):
+            return len(marks(work_dir)) >= 2 * wanted
 
-        was_killed, children = run_until(script, 2, reached, delay)
+        was_killed, children = run_until(script, 2, is_reached, delay)
         killed, helpers = killed + was_killed, max(helpers, children)
-        assert kept.items() <= marks(scratch).items()
+        assert kept.items() <= marks(work_dir).items()
     assert killed >= 4
     assert helpers >= 2
-    kept = marks(scratch)
+    kept = marks(work_dir)
     run(script, 2)
-    assert kept.items() <= marks(scratch).items()
+    assert kept.items() <= marks(work_dir).items()
     make(works.write_slowly, items, tmp_path / "undisturbed")
-    assert folder_bytes(scratch) == folder_bytes(tmp_path / "undisturbed")
+    assert folder_bytes(work_dir) == folder_bytes(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("stated", ["0", "-1", "two", "", "1.5", "²"])

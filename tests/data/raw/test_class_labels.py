@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mdpipe.data.sources.writer import write_shards
-from tests.data.sources.reading import shards_of
+from tests.data.sources.source_contents import shards_of
 
 pytestmark = pytest.mark.slow
 
@@ -59,7 +59,7 @@ def named_table(folder, labels, names, file="a.parquet"):
 
 
 def write(folder, shards):
-    write_shards(folder / "raw" / "s", "npy", shards, folder / "scratch")
+    write_shards(folder / "raw" / "s", "npy", shards, folder / "work_dir")
     return json.loads((folder / "raw" / "s" / "source.json").read_text())
 
 

@@ -16,8 +16,8 @@ from tests.data.shards import read_documents, write_raw
 pytestmark = pytest.mark.slow
 
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
-PICTURES = ImageBatch(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
-LABELED = replace(PICTURES, labels=np.array([1, 0]), class_names=("cat", "dog"))
+IMAGES = ImageBatch(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), np.array([0, 0], np.int32), 255)
+LABELED = replace(IMAGES, labels=np.array([1, 0]), class_names=("cat", "dog"))
 
 
 @given(texts=st.lists(unicode_text, min_size=1, max_size=5))
@@ -39,9 +39,9 @@ def test_documents_come_back_as_they_were(tmp_path_factory, texts):
 
 
 def test_images_come_back_as_they_were(tmp_path):
-    write_raw(tmp_path / "p", "npy", PICTURES)
+    write_raw(tmp_path / "p", "npy", IMAGES)
     back = read_images(tmp_path / "p")
-    assert np.array_equal(back.images, PICTURES.images)
+    assert np.array_equal(back.images, IMAGES.images)
     assert back.shards[0].keys.tolist() == [b"0", b"0"]
     assert back.maximum == 255
     source = json.loads((tmp_path / "p" / "source.json").read_text())
@@ -92,7 +92,7 @@ def test_a_missing_file_is_named_with_a_hint(tmp_path):
 
 
 def test_the_other_modality_is_refused(tmp_path):
-    write_raw(tmp_path / "p", "npy", PICTURES)
+    write_raw(tmp_path / "p", "npy", IMAGES)
     with pytest.raises(ValueError, match="holds image data, not text"):
         list(read_documents(tmp_path / "p"))
 
@@ -127,7 +127,7 @@ def test_a_label_that_is_no_class_is_named_with_a_hint(tmp_path, label):
 
 @pytest.mark.parametrize("key", ["maximum", "classes", "class_names"])
 def test_an_incomplete_description_is_named_with_a_hint(tmp_path, key):
-    write_raw(tmp_path / "p", "npy", PICTURES)
+    write_raw(tmp_path / "p", "npy", IMAGES)
     path = tmp_path / "p" / "source.json"
     source = json.loads(path.read_text())
     del source[key]
@@ -141,7 +141,7 @@ class TestWhatIsPublishedOfASetIsCompared:
     def write(self, tmp_path):
         def write(expected):
             shards = [_shard("train", "one", "two"), _shard("test", "three")]
-            write_shards(tmp_path / "docs", "huggingface", shards, tmp_path / "scratch", expected)
+            write_shards(tmp_path / "docs", "huggingface", shards, tmp_path / "work_dir", expected)
 
         return write
 

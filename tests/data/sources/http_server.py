@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def served() -> Iterator[Site]:
+def serve() -> Iterator[Site]:
     """A site with a server that runs meanwhile."""
     site = Site()
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"site": site}))

@@ -9,11 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from mdpipe.data.sources.writer import MAX_LISTED, write_shards
-from tests.data.sources.reading import shard_bytes, shards_of
-from tests.data.sources.test_image_decoding import encoded
+from tests.data.sources.source_contents import shard_bytes, shards_of
+from tests.data.sources.test_image_decoding import encode_image
 
-SOUND = encoded(np.zeros((4, 4), np.uint8))
-OTHER = encoded(np.zeros((4, 5), np.uint8))
+SOUND = encode_image(np.zeros((4, 4), np.uint8))
+OTHER = encode_image(np.zeros((4, 5), np.uint8))
 
 
 def write(folder, kind, contents):
@@ -34,14 +34,14 @@ def write(folder, kind, contents):
 def refusal(folder, kind):
     shards = shards_of(kind, folder)
     with pytest.raises(ValueError) as error:
-        write_shards(folder / "raw", kind, shards, folder / "scratch")
+        write_shards(folder / "raw", kind, shards, folder / "work_dir")
     assert not (folder / "raw").exists()
     return str(error.value).splitlines()
 
 
 @pytest.mark.parametrize("kind", ["image_folder", "image_tar", "parquet_images"])
 @pytest.mark.parametrize("size", [1, 2**25], ids=["a shard per image", "one shard"])
-def test_broken_images_of_all_shards_are_counted_and_the_first_named(tmp_path, monkeypatch, kind, size):
+def test_broken_images_are_counted_and_the_first_is_named(tmp_path, monkeypatch, kind, size):
     monkeypatch.setenv("MDPIPE_WORKERS", "1")
     write(tmp_path, kind, [b"no image", SOUND, SOUND[:30], SOUND, b"", b"GIF89a"])
     with shard_bytes(size):
@@ -73,7 +73,7 @@ def test_repaired_images_are_read_the_next_time(tmp_path, monkeypatch):
     write(tmp_path, "image_folder", [SOUND, b"no image"])
     with shard_bytes(1):
         refusal(tmp_path, "image_folder")
-        assert [folder.name for folder in (tmp_path / "scratch").iterdir()] == ["00000"]
+        assert [folder.name for folder in (tmp_path / "work_dir").iterdir()] == ["00000"]
         write(tmp_path, "image_folder", [SOUND, SOUND])
-        write_shards(tmp_path / "raw", "image_folder", shards_of("image_folder", tmp_path), tmp_path / "scratch")
+        write_shards(tmp_path / "raw", "image_folder", shards_of("image_folder", tmp_path), tmp_path / "work_dir")
     assert (tmp_path / "raw" / "source.json").exists()

@@ -8,7 +8,7 @@ import pytest
 
 from mdpipe.data.sources import bundled
 from mdpipe.data.sources.bundled import load_digits, load_photos
-from tests.data.sources.reading import images_of
+from tests.data.sources.source_contents import images_of
 
 
 def test_digits_are_small_gray_and_all_apart():

@@ -13,7 +13,7 @@ import pytest
 
 from mdpipe.data.sources import files, writer
 from mdpipe.data.sources.writer import write_shards
-from tests.data.sources.reading import documents_of, shard_bytes, shards_of
+from tests.data.sources.source_contents import documents_of, shard_bytes, shards_of
 
 PACKERS = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 LINES = [f"{number} caf\u00e9" for number in np.random.default_rng(0).integers(0, 2**60, 3000)]
@@ -112,7 +112,7 @@ def test_a_line_of_a_packed_file_is_named_by_its_number(tmp_path, suffix):
 @packed
 @units
 def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch, suffix, documents):
-    monkeypatch.setattr(files, "BLOCK", 1024)  # so that a small one will do
+    monkeypatch.setattr(files, "BUFFER_BYTES", 1024)  # so that a small one will do
     line = b"the quick brown fox\n"
     bomb = pack(line * 100_000, suffix)
     (tmp_path / f"a.txt{suffix}").write_bytes(bomb)
@@ -136,8 +136,8 @@ def test_a_full_disk_names_the_source_and_gets_its_room_back(tmp_path, monkeypat
     monkeypatch.setattr(shutil, "disk_usage", lambda _: answers.pop(0) if len(answers) > 1 else answers[0])
     shards = shards_of("text", tmp_path, pattern="*", sample_by="line")
     with pytest.raises(
-        ValueError, match=r"reading notes: the disk of .*scratch is full; .* removed from it\. Make room"
+        ValueError, match=r"reading notes: the disk of .*work_dir is full; .* removed from it\. Make room"
     ):
-        write_shards(tmp_path / "notes", "text", shards, tmp_path / "scratch")
-    assert not [file for file in (tmp_path / "scratch").rglob("*") if file.is_file()]
+        write_shards(tmp_path / "notes", "text", shards, tmp_path / "work_dir")
+    assert not [file for file in (tmp_path / "work_dir").rglob("*") if file.is_file()]
     assert not (tmp_path / "notes").exists()

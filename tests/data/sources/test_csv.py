@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdpipe.data.sources import csv as reading
-from tests.data.sources.reading import counts_of, documents_of, shards_of, texts_of
+from tests.data.sources.source_contents import counts_of, documents_of, shards_of, texts_of
 
 AG_NEWS = [
     ["3", "Wall St. Bears Claw Back Into the Black (Reuters)", 'Reuters - Short-sellers, Wall Street\'s "band"\\of'],
@@ -22,7 +22,7 @@ AG_NEWS = [
 AG_TEXTS = ["\n".join(value for value in row[1:] if value) for row in AG_NEWS]
 
 
-def written(rows, delimiter=",", ends="\r\n", quoting=csv.QUOTE_MINIMAL):
+def to_csv(rows, delimiter=",", ends="\r\n", quoting=csv.QUOTE_MINIMAL):
     stream = io.StringIO(newline="")
     csv.writer(stream, delimiter=delimiter, lineterminator=ends, quoting=quoting).writerows(rows)
     return stream.getvalue()
@@ -31,7 +31,7 @@ def written(rows, delimiter=",", ends="\r\n", quoting=csv.QUOTE_MINIMAL):
 @pytest.mark.parametrize("ends", ["\r\n", "\n", "\r"])
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 def test_ag_news_is_read_without_a_header_and_by_several_columns(tmp_path, ends, quoting):
-    (tmp_path / "train.csv").write_bytes(written(AG_NEWS, ends=ends, quoting=quoting).encode())
+    (tmp_path / "train.csv").write_bytes(to_csv(AG_NEWS, ends=ends, quoting=quoting).encode())
     documents = documents_of("csv", tmp_path, header=["class", "title", "text"], columns=["title", "text"])
     assert [document.text for document in documents] == AG_TEXTS
     assert [document.name for document in documents] == [f"train.csv:{number:010d}" for number in range(3)]
@@ -41,7 +41,7 @@ def test_ag_news_is_read_without_a_header_and_by_several_columns(tmp_path, ends,
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1"])
 def test_every_delimiter_and_encoding_gives_the_same_texts(tmp_path, delimiter, encoding):
     rows = [["id", "text"], ["1", "caf\u00e9; a, b\tc|d"], ["2", "two\nlines"], ["3", 'say "hi"']]
-    (tmp_path / "a.csv").write_bytes(written(rows, delimiter).encode(encoding))
+    (tmp_path / "a.csv").write_bytes(to_csv(rows, delimiter).encode(encoding))
     stated = "utf-8" if encoding == "utf-8-sig" else encoding
     assert texts_of("csv", tmp_path, delimiter=delimiter, encoding=stated) == [row[1] for row in rows[1:]]
 
@@ -50,7 +50,7 @@ def test_every_delimiter_and_encoding_gives_the_same_texts(tmp_path, delimiter, 
 @settings(max_examples=100, deadline=None)
 def test_written_rows_are_read_back(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("rows")
-    content = written([["id", "text"], *rows], quoting=csv.QUOTE_ALL).encode()
+    content = to_csv([["id", "text"], *rows], quoting=csv.QUOTE_ALL).encode()
     (folder / "a.csv").write_bytes(content)
     assert texts_of("csv", folder, empty_documents="keep") == [text for _, text in rows]
     (folder / "b.csv.gz").write_bytes(gzip.compress(content))
@@ -60,7 +60,7 @@ def test_written_rows_are_read_back(tmp_path_factory, rows):
 def test_a_row_is_a_document_and_not_a_line(tmp_path):
     """300 rows of several lines each were 1,295 lines."""
     rows = [["id", "text"], *([str(number), "a\nb\n\nc" * (number % 3 + 1)] for number in range(300))]
-    (tmp_path / "a.csv").write_text(written(rows), newline="")
+    (tmp_path / "a.csv").write_text(to_csv(rows), newline="")
     assert texts_of("csv", tmp_path) == [row[1] for row in rows[1:]]
     counts = Counter()
     for shard in shards_of("csv", tmp_path):
@@ -78,7 +78,7 @@ def test_patterns_can_be_the_splits_of_the_source(tmp_path):
     ]
 
 
-def test_blank_lines_are_skipped_and_empty_documents_follow_settings(tmp_path):
+def test_blank_lines_are_skipped_empty_documents_follow_settings(tmp_path):
     (tmp_path / "a.csv").write_text('text,id\n\none,1\n\n"",2\n" ",3\ntwo,4\n\n')
     with pytest.raises(ValueError, match=r"a\.csv:5 has no text in 'text' but ''; .*`empty_documents`"):
         texts_of("csv", tmp_path)

@@ -99,7 +99,7 @@ def test_text_without_markers_is_left_as_it_is(name, data):
 
 
 @given(text=st.text(st.characters(exclude_characters="\u201c\u201d")))
-def test_lambada_text_without_curly_quotes_changes_only_at_its_ends(text):
+def test_lambada_text_without_curly_quotes_changes_at_its_ends(text):
     assert DETOKENIZERS["lambada"](text) == "\n" + text.strip()
 
 

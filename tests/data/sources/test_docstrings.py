@@ -7,7 +7,7 @@ import pytest
 
 from mdpipe.data.raw import Document
 from mdpipe.data.sources.bundled import read_docstrings
-from tests.data.sources.reading import documents_of
+from tests.data.sources.source_contents import documents_of
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,7 @@ import pytest
 
 from mdpipe.data.sources import download as downloading
 from mdpipe.data.sources.download import download
-from tests.data.sources.http_server import BODY, CHUNK, HALF, SUM, WHOLE, make_quick, name, partials, served, start
+from tests.data.sources.http_server import BODY, CHUNK, HALF, SUM, WHOLE, make_quick, name, partials, serve, start
 
 pytestmark = pytest.mark.slow
 
@@ -26,11 +26,11 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def site():
-    with served() as site:
+    with serve() as site:
         yield site
 
 
-def test_a_file_is_downloaded_once_and_has_the_bytes_of_the_server(site, tmp_path):
+def test_a_file_is_downloaded_once_with_the_servers_bytes(site, tmp_path):
     folder = tmp_path / "new" / "folder"
     file = download(site.url, SUM.upper(), folder)
     assert file == folder / name(site.url)
@@ -65,7 +65,7 @@ def test_a_download_with_another_checksum_is_deleted(site, tmp_path):
     assert not (tmp_path / name(site.url)).exists()
 
 
-def test_a_present_file_with_another_checksum_is_refused_and_kept(site, tmp_path):
+def test_a_file_with_another_checksum_is_refused_and_kept(site, tmp_path):
     file = tmp_path / name(site.url)
     file.write_bytes(b"other")
     message = f"{file} has SHA-256 {OTHER_SUM} where {SUM} is expected; delete it, or correct sources.*.sha256"

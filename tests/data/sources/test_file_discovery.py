@@ -10,8 +10,8 @@ from PIL import Image
 
 from mdpipe.data.sources.files import find_files
 from mdpipe.params import parse_params
-from mdpipe.pipeline.fingerprint import source_fingerprint
-from tests.data.sources.reading import documents_of, images_of
+from mdpipe.pipeline.run_hash import hash_source
+from tests.data.sources.source_contents import documents_of, images_of
 
 LITTER = [
     ".ipynb_checkpoints/a.txt",
@@ -125,7 +125,7 @@ def test_patterns_choose_the_files_that_pathlib_chooses(tmp_path_factory, patter
     assert found == expected
 
 
-def test_a_changed_file_behind_a_link_changes_the_fingerprint(tmp_path):
+def test_a_changed_file_behind_a_link_changes_the_hash(tmp_path):
     put(tmp_path, "t/0.txt", "disk/1.txt")
     (tmp_path / "t" / "b").symlink_to("../disk")
     (tmp_path / "t" / "loop").symlink_to(".")
@@ -140,7 +140,7 @@ def test_a_changed_file_behind_a_link_changes_the_fingerprint(tmp_path):
             "comparisons": [],
         }
     )
-    before = source_fingerprint(params, "notes")
-    assert source_fingerprint(params, "notes") == before
+    before = hash_source(params, "notes")
+    assert hash_source(params, "notes") == before
     os.utime(tmp_path / "disk" / "1.txt", ns=(0, 0))
-    assert source_fingerprint(params, "notes") != before
+    assert hash_source(params, "notes") != before

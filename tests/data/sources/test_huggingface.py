@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from tests.data.sources.reading import (
-    concatenated,
+from tests.data.sources.source_contents import (
+    concatenate_batches,
     counts_of,
     documents_of,
     images_of,
@@ -22,7 +22,7 @@ from tests.data.sources.reading import (
     shards_of,
     texts_of,
 )
-from tests.data.sources.test_image_decoding import encoded
+from tests.data.sources.test_image_decoding import encode_image
 
 pytestmark = pytest.mark.slow
 
@@ -95,7 +95,7 @@ def gallery(tmp_path):
     features = Features({"image": Image(), "label": ClassLabel(names=NAMES)})
     for name, chosen in (("train", slice(0, 3)), ("test", slice(3, 5))):
         rows = {
-            "image": [{"bytes": encoded(image), "path": "a.png"} for image in RGB[chosen]],
+            "image": [{"bytes": encode_image(image), "path": "a.png"} for image in RGB[chosen]],
             "label": LABELS[chosen],
         }
         dataset = Dataset.from_dict(rows, features=features)
@@ -176,7 +176,7 @@ def test_a_name_that_cannot_be_loaded_is_named_with_a_hint(tmp_path, case):
         server = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=hang_up, args=(server,), daemon=True).start()
         os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.getsockname()[1]}"
-        from tests.data.sources.reading import shards_of
+        from tests.data.sources.source_contents import shards_of
         try:
             shards_of("huggingface", Path(sys.argv[1]), name="owner/name", revision="v1")
         except ValueError as error:
@@ -197,8 +197,8 @@ def test_a_row_is_an_image_with_the_class_names_of_the_hub(tmp_path, gallery, si
     settings = {"name": str(gallery), "splits": ["train", "test"], "image_column": "image", "label_column": "label"}
     with shard_bytes(size):
         shards = shards_of("huggingface", tmp_path / "downloads", **settings)
-    found = [(shard.split, concatenated(list(shard.read(Counter())))) for shard in shards]
-    together = concatenated([images for _, images in found])
+    found = [(shard.split, concatenate_batches(list(shard.read(Counter())))) for shard in shards]
+    together = concatenate_batches([images for _, images in found])
     assert np.array_equal(together.images, RGB)
     assert together.labels.tolist() == LABELS
     assert {images.class_names for _, images in found} == {tuple(NAMES)}

@@ -25,7 +25,7 @@ def test_other_modes_are_converted_where_that_is_wanted(mode, wanted):
     assert (pixels == 255).all()
 
 
-def saved(image, suffix="PNG", **settings):
+def save_image(image, suffix="PNG", **settings):
     file = io.BytesIO()
     image.save(file, suffix, **settings)
     return file.getvalue()
@@ -56,7 +56,7 @@ def with_palette(pixels):
 def test_transparent_pixels_are_put_on_white(suffix):
     pixels, shown = hidden(ALPHA)
     lossless = {"WEBP": {"lossless": True, "exact": True}, "AVIF": {"quality": 100, "subsampling": "4:4:4"}}
-    content = saved(Image.fromarray(pixels, "RGBA"), suffix, **lossless.get(suffix, {}))
+    content = save_image(Image.fromarray(pixels, "RGBA"), suffix, **lossless.get(suffix, {}))
     counts = Counter()
     found = decode_image(content, "it", counts, "RGB")
     assert np.abs(found - shown).max() <= (8 if suffix == "AVIF" else 1)
@@ -68,10 +68,10 @@ def test_transparency_of_gray_and_of_palettes_is_put_on_white():
     palette, alphas = with_palette(pixels)
     gray = pixels[..., :1] * (ALPHA[..., None] / 255) + 255 - ALPHA[..., None]
     for content, expected in (
-        (saved(gray_with_alpha(pixels)), gray),
-        (saved(gray_with_alpha(pixels), "TIFF"), gray),
-        (saved(palette, transparency=alphas), shown),
-        (saved(Image.merge("PA", (palette, Image.fromarray(ALPHA))), "TIFF"), None),
+        (save_image(gray_with_alpha(pixels)), gray),
+        (save_image(gray_with_alpha(pixels), "TIFF"), gray),
+        (save_image(palette, transparency=alphas), shown),
+        (save_image(Image.merge("PA", (palette, Image.fromarray(ALPHA))), "TIFF"), None),
     ):
         counts = Counter()
         found = decode_image(content, "it", counts, "RGB")
@@ -94,7 +94,7 @@ def test_a_transparent_color_is_put_on_white_or_refused(mode, key, suffix):
         image = image.convert(mode)
     if suffix == "GIF" and mode == "RGB":
         pytest.skip("GIF has palettes")
-    content = saved(image, suffix, transparency=key)
+    content = save_image(image, suffix, transparency=key)
     counts = Counter()
     levels = decode_image(content, "it", counts, "L").ravel().tolist()
     assert levels == [255, 255 if mode == "1" else 200]
@@ -109,7 +109,7 @@ def test_an_opaque_image_keeps_its_values_in_any_mode(mode):
     image = Image.fromarray(pixels).convert("L").convert("LA") if mode == "LA" else Image.fromarray(pixels)
     image = image.quantize(16) if mode == "P" else image.convert(mode)
     counts = Counter()
-    found = decode_image(saved(image, **({"transparency": 255} if mode == "P" else {})), "it", counts, "RGB")
+    found = decode_image(save_image(image, **({"transparency": 255} if mode == "P" else {})), "it", counts, "RGB")
     assert np.array_equal(found, np.asarray(image.convert("RGB")))
     assert not counts
 
@@ -142,7 +142,7 @@ def test_an_image_is_turned_as_its_exif_data_say(orientation, suffix):
     stored = Image.fromarray(np.ascontiguousarray(AS_STORED[orientation](large))).convert("RGB")
     settings = {"lossless": True} if suffix == "WEBP" else {} if suffix in ("PNG", "TIFF") else {"quality": 95}
     counts = Counter()
-    found = decode_image(saved(stored, suffix, exif=exif(orientation), **settings), "it", counts, "L")
+    found = decode_image(save_image(stored, suffix, exif=exif(orientation), **settings), "it", counts, "L")
     assert found.shape == (32, 48, 1)
     assert np.abs(found[..., 0].astype(int) - large).max() <= 6
     if suffix != "TIFF":  # Pillow turns it as it reads.
@@ -153,7 +153,7 @@ def test_an_image_is_turned_as_its_exif_data_say(orientation, suffix):
 def test_broken_exif_data_turn_nothing(data):
     stored = Image.fromarray(UPRIGHT.repeat(8, axis=0).repeat(8, axis=1))
     counts = Counter()
-    assert decode_image(saved(stored, "JPEG", exif=data), "it", counts).shape == (16, 24, 1)
+    assert decode_image(save_image(stored, "JPEG", exif=data), "it", counts).shape == (16, 24, 1)
     assert not counts
 
 
@@ -164,7 +164,7 @@ def test_broken_exif_data_turn_nothing(data):
 @pytest.mark.parametrize("mode", [None, "RGB"])
 def test_animations_and_pages_are_refused_with_their_number(suffix, settings, mode):
     frames = [Image.fromarray(RANDOM.integers(0, 256, (16, 16, 3), dtype=np.uint8)) for _ in range(3)]
-    content = saved(frames[0], suffix, save_all=True, append_images=frames[1:], **settings)
+    content = save_image(frames[0], suffix, save_all=True, append_images=frames[1:], **settings)
     with pytest.raises(ValueError, match=rf"it has 3 frames or pages \({suffix}\) where an image has one"):
         decode_image(content, "it", Counter(), mode)
 
@@ -173,9 +173,9 @@ def test_previews_and_smaller_copies_of_an_image_are_no_pages():
     image = Image.fromarray(RANDOM.integers(0, 256, (16, 16, 3), dtype=np.uint8))
     small = image.resize((8, 8))
     small.encoderinfo = {"tiffinfo": {254: 1}}
-    overviews = saved(image, "TIFF", save_all=True, append_images=[small])
+    overviews = save_image(image, "TIFF", save_all=True, append_images=[small])
     assert np.array_equal(decode_image(overviews, "it", Counter()), np.asarray(image))
-    camera = saved(image, "MPO", save_all=True, append_images=[image.resize((8, 8))])
+    camera = save_image(image, "MPO", save_all=True, append_images=[image.resize((8, 8))])
     assert Image.open(io.BytesIO(camera)).n_frames == 2
     assert decode_image(camera, "it", Counter()).shape == (16, 16, 3)
 
@@ -192,7 +192,7 @@ def profile(name):
 def test_color_profiles_are_not_applied_but_counted(content, counted):
     pixels = RANDOM.integers(0, 256, (4, 4, 3), dtype=np.uint8)
     counts = Counter()
-    found = decode_image(saved(Image.fromarray(pixels), icc_profile=content), "it", counts)
+    found = decode_image(save_image(Image.fromarray(pixels), icc_profile=content), "it", counts)
     assert np.array_equal(found, pixels)
     assert counts == ({images.PROFILED: 1} if counted else {})
 
@@ -200,7 +200,7 @@ def test_color_profiles_are_not_applied_but_counted(content, counted):
 def test_cmyk_images_are_converted_and_counted():
     image = Image.new("CMYK", (4, 4), (0, 255, 0, 0))
     counts = Counter()
-    found = decode_image(saved(image, "TIFF"), "it", counts, "RGB")
+    found = decode_image(save_image(image, "TIFF"), "it", counts, "RGB")
     assert found[0, 0].tolist() == [255, 0, 255]
     assert counts == {images.FROM_CMYK: 1}
 
@@ -208,4 +208,4 @@ def test_cmyk_images_are_converted_and_counted():
 def test_one_bit_becomes_black_and_white():
     image = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
     for suffix in ("PNG", "TIFF", "BMP"):
-        assert decode_image(saved(image, suffix), "it", Counter(), "L").ravel().tolist() == [0, 255]
+        assert decode_image(save_image(image, suffix), "it", Counter(), "L").ravel().tolist() == [0, 255]

@@ -18,7 +18,7 @@ from mdpipe.data.sources.images import decode_image
 RANDOM = np.random.default_rng(0)
 
 
-def encoded(pixels, suffix="PNG"):
+def encode_image(pixels, suffix="PNG"):
     stream = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     image.save(stream, suffix)
@@ -41,7 +41,7 @@ def rgb_png(width, height, bits, content):
 @pytest.mark.parametrize("suffix", ["PNG", "BMP", "TIFF", "PPM"])
 def test_pixels_come_as_they_are_from_bytes_and_from_files(tmp_path, shape, suffix):
     expected = RANDOM.integers(0, 256, shape, dtype=np.uint8)
-    content = encoded(expected, suffix)
+    content = encode_image(expected, suffix)
     (tmp_path / "a").write_bytes(content)
     for source in (content, tmp_path / "a"):
         assert np.array_equal(decode_image(source, "it", Counter()), expected.reshape(5, 4, -1))
@@ -51,7 +51,7 @@ def test_pixels_come_as_they_are_from_bytes_and_from_files(tmp_path, shape, suff
 @pytest.mark.parametrize("resize", [None, 2])
 def test_other_modes_are_refused_with_a_hint(mode, resize):
     suffix = "PNG" if mode in ("1", "P", "LA", "RGBA") else "TIFF"
-    content = encoded(Image.new(mode, (4, 4)), suffix)
+    content = encode_image(Image.new(mode, (4, 4)), suffix)
     with pytest.raises(ValueError, match=rf"it has the mode {mode}, neither 8-bit gray \(L\) nor RGB; set .*`mode`"):
         decode_image(content, "it", Counter(), resize=resize)
 
@@ -79,7 +79,7 @@ def wide_jpeg_2000(mode, suffix):
 
 def wide_avif():
     """A file of 8 bits a channel whose header is changed to say 10."""
-    content = bytearray(encoded(Image.new("RGB", (8, 8)), "AVIF"))
+    content = bytearray(encode_image(Image.new("RGB", (8, 8)), "AVIF"))
     content[content.index(b"av1C") + 6] |= 0x40
     depths = content.index(b"pixi") + 9
     content[depths : depths + 3] = bytes([10]) * 3
@@ -96,15 +96,15 @@ DEEP = {
     "RGB PNG": wide_png(2, 3),
     "RGBA PNG": wide_png(6, 4),
     "LA PNG": wide_png(4, 2),
-    "L PNG": encoded(np.full((2, 2), 4096, np.uint16)),
+    "L PNG": encode_image(np.full((2, 2), 4096, np.uint16)),
     "RGB PPM": b"P6 1 1 65535 " + b"\x12\x34" * 3,
     "RGB plain PPM": b"P3 1 1 1023 1000 20 3 ",
     "RGB JPEG 2000": wide_jpeg_2000("RGB", "jp2"),
     "RGB JPEG 2000 codestream": wide_jpeg_2000("RGB", "j2k"),
     "AVIF": wide_avif(),
     "SGI": wide_sgi(0),
-    "F TIFF": encoded(np.full((2, 2), 0.5, np.float32), "TIFF"),
-    "I TIFF": encoded(np.full((2, 2), 70_000, np.int32), "TIFF"),
+    "F TIFF": encode_image(np.full((2, 2), 0.5, np.float32), "TIFF"),
+    "I TIFF": encode_image(np.full((2, 2), 70_000, np.int32), "TIFF"),
 }
 
 
@@ -131,7 +131,7 @@ def test_eight_bits_a_channel_are_not_taken_for_more():
 @pytest.mark.parametrize("suffix", ["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"])
 @pytest.mark.parametrize("kept", [0, 1, 20, 0.5])
 def test_a_truncated_image_is_named(suffix, kept):
-    content = encoded(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8), suffix)
+    content = encode_image(RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8), suffix)
     kept = int(kept * len(content)) if isinstance(kept, float) else kept
     with pytest.raises(ValueError, match=r"^it is truncated or no image .*; replace or remove it"):
         decode_image(content[:kept], "it", Counter())
@@ -139,7 +139,7 @@ def test_a_truncated_image_is_named(suffix, kept):
 
 @pytest.mark.parametrize("suffix", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "DDS", "PPM"])
 def test_any_damage_to_an_image_ends_in_pixels_or_a_value_error(suffix):
-    content = encoded(RANDOM.integers(0, 256, (24, 24, 3), dtype=np.uint8), suffix)
+    content = encode_image(RANDOM.integers(0, 256, (24, 24, 3), dtype=np.uint8), suffix)
     named = 0
     for _ in range(100):
         damaged = bytearray(content)
@@ -161,9 +161,9 @@ def test_too_many_promised_pixels_are_refused_before_decoding(width, height):
 
 def test_an_image_of_as_many_pixels_as_may_be_is_taken(monkeypatch):
     monkeypatch.setattr(images, "MAX_PIXELS", 20)
-    assert decode_image(encoded(np.zeros((5, 4), np.uint8)), "it", Counter()).shape == (5, 4, 1)
+    assert decode_image(encode_image(np.zeros((5, 4), np.uint8)), "it", Counter()).shape == (5, 4, 1)
     with pytest.raises(ValueError, match="too many pixels"):
-        decode_image(encoded(np.zeros((7, 3), np.uint8)), "it", Counter())
+        decode_image(encode_image(np.zeros((7, 3), np.uint8)), "it", Counter())
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_resizing_cuts_the_middle_and_averages_blocks(height, width, size, chann
     top, left = (height - edge) // 2, (width - edge) // 2
     middle = image[top : top + edge, left : left + edge].astype(float)
     means = middle.reshape(size, edge // size, size, edge // size, channels).mean(axis=(1, 3))
-    found = decode_image(encoded(image if channels == 3 else image[..., 0]), "it", Counter(), resize=size)
+    found = decode_image(encode_image(image if channels == 3 else image[..., 0]), "it", Counter(), resize=size)
     assert found.shape == (size, size, channels)
     # Half a level for each of the two passes, along rows and along columns.
     assert np.abs(found - means).max() <= (0 if edge == size else 1)
@@ -186,7 +186,7 @@ def test_an_image_that_is_too_small_is_named_with_its_size():
     with pytest.raises(
         ValueError, match=r"^it is 9 x 4, too small for `resize: 5`; remove it, or choose a smaller size"
     ):
-        decode_image(encoded(np.zeros((4, 9), np.uint8)), "it", Counter(), resize=5)
+        decode_image(encode_image(np.zeros((4, 9), np.uint8)), "it", Counter(), resize=5)
 
 
 def test_equal_images_share_a_split():
@@ -219,14 +219,14 @@ def test_only_formats_that_pillow_decodes_itself_are_opened(monkeypatch):
     Image.init()
     opened = []
 
-    def recorded(name):
+    def record(name):
         def refuse(*_):
             opened.append(name)
             raise SyntaxError(name)
 
         return refuse
 
-    monkeypatch.setattr(Image, "OPEN", {name: (recorded(name), None) for name in Image.OPEN})
+    monkeypatch.setattr(Image, "OPEN", {name: (record(name), None) for name in Image.OPEN})
     with pytest.raises(ValueError, match="no image"):
         decode_image(postscript(), "it", Counter(), "L")
     assert set(opened) == set(images.FORMATS)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mdpipe.data.raw import IMAGES_PER_BATCH as BATCH
-from tests.data.sources.reading import concatenated, images_of, shard_bytes, shards_of
+from tests.data.sources.source_contents import concatenate_batches, images_of, shard_bytes, shards_of
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (3, 5, 4, 3), dtype=np.uint8)
@@ -73,7 +73,7 @@ def test_the_folder_below_those_of_the_pattern_is_the_class(tmp_path):
         save(tmp_path / f"{name}.png", RGB[0])
     patterns = {"train": "train/*/*.png", "test": "val/**/*.png"}
     shards = shards_of("image_folder", tmp_path, pattern=patterns, labels="folder")
-    found = [(shard.split, concatenated(list(shard.read(Counter())))) for shard in shards]
+    found = [(shard.split, concatenate_batches(list(shard.read(Counter())))) for shard in shards]
     assert [(split, images.labels.tolist()) for split, images in found] == [("test", [0, 2]), ("train", [1, 2])]
     assert {images.class_names for _, images in found} == {("ant", "cat", "dog")}
 

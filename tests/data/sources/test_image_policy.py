@@ -12,13 +12,13 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from mdpipe.data.sources.images import ON_WHITE, ROTATED
-from tests.data.sources.reading import concatenated, shards_of
+from tests.data.sources.source_contents import concatenate_batches, shards_of
 
 SOURCES = ("image_folder", "parquet_images", "image_tar", "huggingface")
 DARK, LIGHT = Image.new("L", (4, 4), 0), Image.new("L", (4, 4), 200)
 
 
-def saved(image, suffix="PNG", **settings):
+def save_image(image, suffix="PNG", **settings):
     file = io.BytesIO()
     image.save(file, suffix, **settings)
     return file.getvalue()
@@ -41,7 +41,7 @@ def read(kind, folder, content, **settings):
         folder = folder / "downloads"
     counts = Counter()
     batches = [batch for shard in shards_of(kind, folder, **settings) for batch in shard.read(counts)]
-    return concatenated(batches).images, {what: counts[what] for what in (ROTATED, ON_WHITE)}
+    return concatenate_batches(batches).images, {what: counts[what] for what in (ROTATED, ON_WHITE)}
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -50,7 +50,7 @@ def test_every_source_turns_images_and_puts_them_on_white(tmp_path, kind):
     pixels[0, 0] = (10, 20, 30, 255)
     upside_down = Image.Exif()
     upside_down[Base.Orientation] = 3
-    content = saved(Image.fromarray(pixels, "RGBA"), exif=upside_down)
+    content = save_image(Image.fromarray(pixels, "RGBA"), exif=upside_down)
     images, counts = read(kind, tmp_path, content, mode="RGB")
     expected = np.full((1, 2, 3, 3), 255)
     expected[0, 1, 2] = (10, 20, 30)
@@ -64,10 +64,10 @@ def test_every_source_turns_images_and_puts_them_on_white(tmp_path, kind):
     [
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n", "has the format EPS"),
         (
-            saved(Image.new("L", (4, 4)), "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 9)]),
+            save_image(Image.new("L", (4, 4)), "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 9)]),
             "has 2 frames",
         ),
-        (saved(Image.fromarray(np.full((2, 2), 4096, np.uint16))), "has the mode I;16, which cannot be read"),
+        (save_image(Image.fromarray(np.full((2, 2), 4096, np.uint16))), "has the mode I;16, which cannot be read"),
     ],
     ids=["EPS", "animation", "16 bits"],
 )

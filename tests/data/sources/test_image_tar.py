@@ -15,9 +15,9 @@ from mdpipe.data.raw import IMAGES_PER_BATCH as BATCH
 from mdpipe.data.sources import images as reading
 from mdpipe.data.sources.files import compression
 from mdpipe.data.sources.writer import write_shards
-from tests.data.sources.reading import concatenated, images_of, shards_of
+from tests.data.sources.source_contents import concatenate_batches, images_of, shards_of
 from tests.data.sources.test_compressed_files import pack as compressed
-from tests.data.sources.test_image_decoding import encoded
+from tests.data.sources.test_image_decoding import encode_image
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,8 @@ def original(tmp_path):
     for name, count in COUNTS.items():
         images = PIXELS[start : start + count]
         pack(
-            tmp_path / f"{name}.tar", {f"{name}/{index:05d}.png": encoded(image) for index, image in enumerate(images)}
+            tmp_path / f"{name}.tar",
+            {f"{name}/{index:05d}.png": encode_image(image) for index, image in enumerate(images)},
         )
         start += count
     return tmp_path
@@ -57,7 +58,7 @@ def by_split(kind, path, **settings):
     found = {}
     for shard in shards_of(kind, path, **settings):
         found.setdefault(shard.split, []).extend(shard.read(Counter()))
-    return {split: concatenated(batches) for split, batches in found.items()}
+    return {split: concatenate_batches(batches) for split, batches in found.items()}
 
 
 def test_an_archive_can_be_a_split_and_has_its_images_in_order(original):
@@ -80,20 +81,20 @@ def test_the_unpacked_archives_are_a_folder_with_the_same_images(original):
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_archives_of_every_format_are_read(tmp_path, kind):
     name = "a.png" if kind == tarfile.USTAR_FORMAT else "long" * 20 + "/" + "caf\u00e9" * 20 + ".png"
-    pack(tmp_path / "a.tar", {name: encoded(PIXELS[0])}, kind)
+    pack(tmp_path / "a.tar", {name: encode_image(PIXELS[0])}, kind)
     assert np.array_equal(images_of("image_tar", tmp_path).images, PIXELS[:1])
 
 
 def test_images_are_converted_and_cropped_by_settings(tmp_path):
     gray, large = PIXELS[0, ..., 0], np.full((8, 12, 3), 7, np.uint8)
-    pack(tmp_path / "a.tar", {"a.png": encoded(gray), "b.jpg": encoded(large)})
+    pack(tmp_path / "a.tar", {"a.png": encode_image(gray), "b.jpg": encode_image(large)})
     images = images_of("image_tar", tmp_path, mode="RGB", resize=4).images
     assert images.shape == (2, 4, 4, 3)
     assert np.all(images[1] == 7)
 
 
-def test_an_image_of_another_size_or_none_is_named_with_its_archive(tmp_path):
-    pack(tmp_path / "a.tar", {"x/a.png": encoded(PIXELS[0]), "x/b.png": encoded(PIXELS[0, :2])})
+def test_an_image_of_another_size_is_named_with_its_archive(tmp_path):
+    pack(tmp_path / "a.tar", {"x/a.png": encode_image(PIXELS[0]), "x/b.png": encode_image(PIXELS[0, :2])})
     with pytest.raises(ValueError, match=r"a\.tar: x/b\.png is 5 x 2 RGB but .*a\.tar: x/a\.png is 5 x 4 RGB"):
         images_of("image_tar", tmp_path)
     pack(tmp_path / "a.tar", {"readme": b"hello"})
@@ -102,7 +103,7 @@ def test_an_image_of_another_size_or_none_is_named_with_its_archive(tmp_path):
 
 
 def test_an_archive_truncated_at_any_byte_is_named(tmp_path):
-    pack(tmp_path / "a.tar", {f"{index}.png": encoded(PIXELS[index]) for index in range(3)})
+    pack(tmp_path / "a.tar", {f"{index}.png": encode_image(PIXELS[index]) for index in range(3)})
     content = (tmp_path / "a.tar").read_bytes()
     whole = 3 * 2 * tarfile.BLOCKSIZE
     assert not any(content[whole:])
@@ -112,8 +113,8 @@ def test_an_archive_truncated_at_any_byte_is_named(tmp_path):
             images_of("image_tar", tmp_path)
 
 
-def test_a_damaged_description_of_a_file_is_not_taken_for_the_end(tmp_path):
-    pack(tmp_path / "a.tar", {f"{index}.png": encoded(PIXELS[index]) for index in range(3)})
+def test_a_damaged_file_description_is_not_taken_for_the_end(tmp_path):
+    pack(tmp_path / "a.tar", {f"{index}.png": encode_image(PIXELS[index]) for index in range(3)})
     content = bytearray((tmp_path / "a.tar").read_bytes())
     content[2 * tarfile.BLOCKSIZE + 130] ^= 0x55
     (tmp_path / "a.tar").write_bytes(content)
@@ -121,7 +122,7 @@ def test_a_damaged_description_of_a_file_is_not_taken_for_the_end(tmp_path):
         images_of("image_tar", tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"no archive", encoded(PIXELS[0]) * 20])
+@pytest.mark.parametrize("content", [b"", b"no archive", encode_image(PIXELS[0]) * 20])
 def test_what_is_no_archive_is_named(tmp_path, content):
     (tmp_path / "a.tar").write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.tar is truncated, damaged or not a \.tar archive"):
@@ -140,7 +141,7 @@ def test_a_link_is_refused_and_leads_nowhere(tmp_path, kind):
 
 def test_a_file_that_says_it_is_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "MAX_BYTES", 20)
-    pack(tmp_path / "a.tar", {"a.png": encoded(PIXELS[0])})
+    pack(tmp_path / "a.tar", {"a.png": encode_image(PIXELS[0])})
     with pytest.raises(ValueError, match=r"a\.tar .*a\.png has \d+ bytes, too many for an image"):
         images_of("image_tar", tmp_path)
 
@@ -166,7 +167,7 @@ def test_concatenated_archives_are_all_read(tmp_path, padding):
     """As `cat a.tar b.tar` makes them."""
     content = bytearray()
     for start in (0, 3, 5):
-        pack(tmp_path / "a.tar", {f"{index}.png": encoded(PIXELS[index]) for index in range(start, start + 2)})
+        pack(tmp_path / "a.tar", {f"{index}.png": encode_image(PIXELS[index]) for index in range(start, start + 2)})
         content += (tmp_path / "a.tar").read_bytes() + bytes(padding)
     (tmp_path / "a.tar").write_bytes(content)
     assert np.array_equal(images_of("image_tar", tmp_path).images, PIXELS[[0, 1, 3, 4, 5, 6]])
@@ -180,7 +181,7 @@ PACKED = [".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst",
 
 @pytest.mark.parametrize("suffix", PACKED)
 def test_a_packed_archive_gives_the_images_of_the_plain_one(tmp_path, suffix):
-    pack(tmp_path / "a.tar", {f"{index}.png": encoded(image) for index, image in enumerate(PIXELS)})
+    pack(tmp_path / "a.tar", {f"{index}.png": encode_image(image) for index, image in enumerate(PIXELS)})
     content = (tmp_path / "a.tar").read_bytes()
     how = compression(Path(f"a{suffix}"))
     (tmp_path / f"b{suffix}").write_bytes(compressed(content, how))
@@ -192,7 +193,7 @@ def test_a_packed_archive_gives_the_images_of_the_plain_one(tmp_path, suffix):
 
 @pytest.mark.parametrize("how", [".gz", ".bz2", ".xz", ".zst"])
 def test_a_compressed_archive_without_its_suffix_is_refused(tmp_path, how):
-    pack(tmp_path / "a.tar", {"0.png": encoded(PIXELS[0])})
+    pack(tmp_path / "a.tar", {"0.png": encode_image(PIXELS[0])})
     (tmp_path / "a.tar").write_bytes(compressed((tmp_path / "a.tar").read_bytes(), how))
     with pytest.raises(ValueError, match=rf"a\.tar is packed as \{how} files are; rename it to a\.tar\{how}"):
         shards_of("image_tar", tmp_path)
@@ -202,19 +203,19 @@ def test_other_files_and_hidden_ones_are_left_out_and_counted(tmp_path):
     """As WebDataset and macOS have them."""
     files = {}
     for index in range(3):
-        files[f"{index}.png"] = encoded(PIXELS[index])
+        files[f"{index}.png"] = encode_image(PIXELS[index])
         files |= {f"{index}.cls": b"3", f"{index}.json": b"{}", f"{index}.txt": b"a"}
         files |= {f"x/._{index}.png": b"resource fork", f"__MACOSX/x/{index}.png": b"", ".DS_Store": b""}
     pack(tmp_path / "a.tar", files)
     counts = Counter()
     [shard] = shards_of("image_tar", tmp_path)
-    assert np.array_equal(concatenated(list(shard.read(counts))).images, PIXELS[:3])
+    assert np.array_equal(concatenate_batches(list(shard.read(counts))).images, PIXELS[:3])
     assert counts == {"files": 1, "hidden files left out": 7, "files without an image suffix left out": 9}
 
 
 @pytest.mark.parametrize("name", ["./0.png", "../0.png", "x.y/0.PNG", "0"])
 def test_names_with_dots_are_not_hidden(tmp_path, name):
-    pack(tmp_path / "a.tar", {name: encoded(PIXELS[0])})
+    pack(tmp_path / "a.tar", {name: encode_image(PIXELS[0])})
     assert np.array_equal(images_of("image_tar", tmp_path).images, PIXELS[:1])
 
 
@@ -222,18 +223,18 @@ def test_an_archive_of_other_files_says_what_it_has(tmp_path):
     pack(tmp_path / "a.tar", {"a.txt": b"hello", "b.txt": b"hello"})
     message = r"no documents or images; .* \(found: 1 files; 2 files without an image suffix left out\)"
     with pytest.raises(ValueError, match=message):
-        write_shards(tmp_path / "raw", "image_tar", shards_of("image_tar", tmp_path), tmp_path / "scratch")
+        write_shards(tmp_path / "raw", "image_tar", shards_of("image_tar", tmp_path), tmp_path / "work_dir")
 
 
 def test_images_of_one_name_are_all_read_and_counted(tmp_path):
     content = bytearray()
     for start in (0, 3):
-        pack(tmp_path / "a.tar", {f"{index}.png": encoded(PIXELS[start + index]) for index in range(3)})
+        pack(tmp_path / "a.tar", {f"{index}.png": encode_image(PIXELS[start + index]) for index in range(3)})
         content += (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(content)
     counts = Counter()
     [shard] = shards_of("image_tar", tmp_path)
-    assert np.array_equal(concatenated(list(shard.read(counts))).images, PIXELS[:6])
+    assert np.array_equal(concatenate_batches(list(shard.read(counts))).images, PIXELS[:6])
     assert counts == {"files": 1, "images with the name of an earlier one": 3}
 
 
@@ -248,7 +249,7 @@ def test_a_name_with_escape_codes_is_shown_without_them(tmp_path):
 
 def test_a_zip_archive_is_refused_with_what_to_do(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("0.png", encoded(PIXELS[0]))
+        archive.writestr("0.png", encode_image(PIXELS[0]))
     with pytest.raises(ValueError, match=r"a\.zip is not for this source: .* does not read \.zip files: unpack it"):
         shards_of("image_tar", tmp_path, pattern="*")
     (tmp_path / "a.zip").rename(tmp_path / "a.tar")

@@ -7,7 +7,7 @@ import pytest
 
 from mdpipe.data.sources import download as downloading
 from mdpipe.data.sources.download import ATTEMPTS, download
-from tests.data.sources.http_server import BODY, CHUNK, HALF, SUM, WHOLE, make_quick, name, partials, served, start
+from tests.data.sources.http_server import BODY, CHUNK, HALF, SUM, WHOLE, make_quick, name, partials, serve, start
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +17,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def site():
-    with served() as site:
+    with serve() as site:
         yield site
 
 

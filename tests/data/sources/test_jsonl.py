@@ -7,7 +7,7 @@ import pytest
 
 from mdpipe.data.sources.writer import write_shards
 from tests.data.shards import read_documents, write_raw
-from tests.data.sources.reading import counts_of, documents_of, shards_of, texts_of
+from tests.data.sources.source_contents import counts_of, documents_of, shards_of, texts_of
 
 
 def read(path, **settings):
@@ -80,7 +80,7 @@ def test_empty_and_broken_texts_follow_settings_and_are_counted(tmp_path, settin
 
 
 @pytest.mark.parametrize(("policy", "middle"), [("ignore", []), ("replace", ["half \ufffd a pair \U0001f600"])])
-def test_half_a_surrogate_pair_follows_the_policy_for_broken_utf_8(tmp_path, policy, middle):
+def test_half_a_surrogate_pair_follows_decode_errors(tmp_path, policy, middle):
     lines = ['{"text": "one"}', r'{"text": "half \udcb2 a pair \ud83d\ude00"}', '{"text": "two"}']
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     assert texts_of("jsonl", tmp_path, decode_errors=policy) == ["one", *middle, "two"]
@@ -93,7 +93,7 @@ def test_a_source_of_which_all_was_left_out_says_so(tmp_path):
     shards = shards_of("jsonl", tmp_path, empty_documents="drop", decode_errors="ignore")
     counted = r"\(found: 1 files; 3 rows; 1 documents with broken UTF-8 left out; 2 empty rows left out\)"
     with pytest.raises(ValueError, match=rf"no documents or images; check its settings .* {counted}$"):
-        write_shards(tmp_path / "raw", "jsonl", shards, tmp_path / "scratch")
+        write_shards(tmp_path / "raw", "jsonl", shards, tmp_path / "work_dir")
 
 
 def test_a_detokenizer_is_applied_to_every_text(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mdpipe.data.sources import text as reading
 from mdpipe.data.sources.files import SourceFile
-from tests.data.sources.reading import counts_of, documents_of, shard_bytes, shards_of, texts_of
+from tests.data.sources.source_contents import counts_of, documents_of, shard_bytes, shards_of, texts_of
 
 SIZES = st.integers(1, 30)
 TEXTS = st.text(st.sampled_from("ab \n\u00e9\u20ac\U0001f600\u0301"), max_size=60)
@@ -95,7 +95,7 @@ def test_broken_utf_8_of_a_long_file_is_named_with_its_byte(tmp_path):
         texts_of("text", tmp_path)
 
 
-def test_a_long_broken_file_is_left_out_as_a_whole_and_counts_once(tmp_path):
+def test_a_long_broken_file_is_left_out_and_counts_once(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"one two three caf\xe9 four f\xe9ve six")
     (tmp_path / "b.txt").write_bytes(b"fine and long enough")
     with shard_bytes(5):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mdpipe.data.sources.download import ATTEMPTS, download
-from tests.data.sources.http_server import BODY, CHUNK, SUM, make_quick, name, partials, served
+from tests.data.sources.http_server import BODY, CHUNK, SUM, make_quick, name, partials, serve
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def quick(monkeypatch, tmp_path):
 
 @pytest.fixture
 def site():
-    with served() as site:
+    with serve() as site:
         yield site
 
 

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from tests.data.sources.reading import images_of
+from tests.data.sources.source_contents import images_of
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +36,7 @@ def npy(shape, descr="|u1"):
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + CONTENT
 
 
-def refused(kind, path, **settings):
+def error_of(kind, path, **settings):
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match=path.name) as error:
@@ -59,7 +59,7 @@ def test_an_honest_header_is_read(tmp_path):
 def test_a_shape_that_is_not_the_content_is_refused(tmp_path, shape):
     (tmp_path / "a.npy").write_bytes(npy(shape))
     assert (
-        "header" in (message := refused("npy", tmp_path / "a.npy"))
+        "header" in (message := error_of("npy", tmp_path / "a.npy"))
         or "is empty, truncated or not a .npy file" in message
     )
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -68,10 +68,10 @@ def test_a_shape_that_is_not_the_content_is_refused(tmp_path, shape):
             archive.writestr("y.npy", npy((2, 64)))
         for kind in ("npy", "npz_flat"):
             settings = {"field": "x"} | ({"shape": (1, 8, 8)} if kind == "npz_flat" else {})
-            assert "header" in refused(kind, tmp_path / "a.npz", **settings)
+            assert "header" in error_of(kind, tmp_path / "a.npz", **settings)
     labels = {"field": "x", "first": 0, "num_classes": 10}
     settings = {"field": "y", "shape": (1, 8, 8), "labels": labels}
-    assert "header" in refused("npz_flat", tmp_path / "a.npz", **settings)
+    assert "header" in error_of("npz_flat", tmp_path / "a.npz", **settings)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz_flat"])
@@ -85,11 +85,11 @@ def test_a_bomb_and_an_array_that_is_there_twice_are_refused(tmp_path, kind):
         member.write(npy(shape)[: -len(CONTENT)])
         for _ in range(shape[0]):
             member.write(bytes(2**20))
-    assert "a decompression bomb; save it again" in refused(kind, tmp_path / "a.npz", **settings)
+    assert "a decompression bomb; save it again" in error_of(kind, tmp_path / "a.npz", **settings)
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         for _ in range(2):
             archive.writestr("x.npy", npy((2, 64)))
-    assert "a.npz has 2 arrays 'x'; keep or rename all but one" in refused(kind, tmp_path / "a.npz", **settings)
+    assert "a.npz has 2 arrays 'x'; keep or rename all but one" in error_of(kind, tmp_path / "a.npz", **settings)
 
 
 @pytest.mark.parametrize("kind", ["npy", "npz_flat"])
@@ -98,7 +98,7 @@ def test_two_concatenated_archives_are_refused(tmp_path, kind):
     np.savez(stream, x=np.zeros((2, 64), np.uint8))
     (tmp_path / "a.npz").write_bytes(2 * stream.getvalue())
     settings = {"field": "x"} | ({"shape": (1, 8, 8)} if kind == "npz_flat" else {})
-    assert "a.npz is two concatenated archives" in refused(kind, tmp_path / "a.npz", **settings)
+    assert "a.npz is two concatenated archives" in error_of(kind, tmp_path / "a.npz", **settings)
 
 
 def test_an_array_in_fortran_order_is_read(tmp_path):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.data.sources.reading import images_of
+from tests.data.sources.source_contents import images_of
 
 COLOR = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
 

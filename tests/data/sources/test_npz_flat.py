@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mdpipe.data.sources import arrays
-from tests.data.sources.reading import concatenated, images_of, shards_of
+from tests.data.sources.source_contents import concatenate_batches, images_of, shards_of
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +56,7 @@ def test_files_in_any_folder_can_be_the_splits_of_the_source(tmp_path):
     pattern = {"train": "**/train_data_batch_*.npz", "validation": "**/val_data.npz"}
     shards = shards_of("npz_flat", tmp_path, pattern=pattern, shape=SHAPE, labels=NUMBERING)
     assert [shard.split for shard in shards] == ["train", "train", "validation"]
-    found = concatenated([batch for shard in shards for batch in shard.read(Counter())])
+    found = concatenate_batches([batch for shard in shards for batch in shard.read(Counter())])
     assert np.array_equal(found.images, PIXELS)
     assert np.array_equal(found.labels, CLASSES)
     assert [shard.size for shard in shards] == [(tmp_path / f"{name}.npz").stat().st_size for name in chosen]
@@ -127,7 +127,7 @@ def test_labels_that_are_no_classes_are_named(tmp_path, labels, message):
         read(tmp_path)
 
 
-def test_an_array_that_is_not_there_is_named_with_those_there_are(tmp_path):
+def test_a_missing_array_is_named_with_the_present_ones(tmp_path):
     save(tmp_path / "a.npz")
     with pytest.raises(ValueError, match=r"a\.npz has no array 'x', only 'data', 'labels', 'mean'; correct .* `field`"):
         read(tmp_path, field="x")

@@ -14,8 +14,8 @@ from PIL import Image
 from mdpipe.data.raw import read_images
 from mdpipe.data.sources.writer import FOUND, write_shards
 from tests.data.shards import read_documents
-from tests.data.sources.reading import shard_bytes, shards_of
-from tests.data.sources.test_image_decoding import encoded
+from tests.data.sources.source_contents import shard_bytes, shards_of
+from tests.data.sources.test_image_decoding import encode_image
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def image_shards(tmp_path):
     for index, image in enumerate(IMAGES):
         Image.fromarray(image).save(tmp_path / "files" / f"{index:02d}.png")
     (tmp_path / "data").mkdir()
-    rows = pa.table({"image": [encoded(image) for image in IMAGES]})
+    rows = pa.table({"image": [encode_image(image) for image in IMAGES]})
     pq.write_table(rows, tmp_path / "data" / "train-0.parquet", row_group_size=5)
     header = b"\x00\x00\x08\x03" + struct.pack(">3I", *IMAGES.shape)
     (tmp_path / "images.gz").write_bytes(gzip.compress(header + IMAGES.tobytes()))
@@ -76,7 +76,7 @@ def raw_bytes(tmp_path, monkeypatch, shards, workers):
     """Return the bytes of the raw folder that this many processes write."""
     monkeypatch.setenv("MDPIPE_WORKERS", str(workers))
     folder = tmp_path / str(workers) / "raw"
-    write_shards(folder, "many", shards, tmp_path / str(workers) / "scratch")
+    write_shards(folder, "many", shards, tmp_path / str(workers) / "work_dir")
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mdpipe.data.raw import IMAGES_PER_BATCH as BATCH
-from tests.data.sources.reading import concatenated, images_of, shard_bytes, shards_of
-from tests.data.sources.test_image_decoding import encoded
+from tests.data.sources.source_contents import concatenate_batches, images_of, shard_bytes, shards_of
+from tests.data.sources.test_image_decoding import encode_image
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
 NAMES = ["cat", "dog", "emu"]
@@ -17,7 +17,7 @@ LABELS = [2, 0, 1, 1, 0, 2]
 
 
 def content(images=RGB):
-    return [encoded(image) for image in images]
+    return [encode_image(image) for image in images]
 
 
 def write(path, images=None, row_group_size=2, **columns):
@@ -122,7 +122,7 @@ def test_a_broken_image_is_named_by_its_row(tmp_path):
 @pytest.mark.parametrize("before", [2, BATCH])
 @pytest.mark.parametrize("other", [RGB[0, :3], RGB[0, ..., 0]])
 def test_an_image_of_another_size_or_mode_is_named(tmp_path, other, before):
-    write(tmp_path / "a.parquet", [*content()[:1] * before, encoded(other)])
+    write(tmp_path / "a.parquet", [*content()[:1] * before, encode_image(other)])
     message = rf"a\.parquet:{before:010d} is 5 x \d (RGB|gray) but .*a\.parquet:0+ is 5 x 4 RGB; all images .* `resize`"
     with pytest.raises(ValueError, match=message):
         read(tmp_path)
@@ -156,6 +156,6 @@ def test_patterns_can_be_the_splits_of_the_source(tmp_path):
     write(tmp_path / "train-0.parquet", content()[:4])
     write(tmp_path / "test-0.parquet", content()[4:])
     shards = shards_of("parquet_images", tmp_path, pattern={"train": "train-*", "test": "test-*"})
-    found = {shard.split: concatenated(list(shard.read(Counter()))).images for shard in shards}
+    found = {shard.split: concatenate_batches(list(shard.read(Counter()))).images for shard in shards}
     assert np.array_equal(found["train"], RGB[:4])
     assert np.array_equal(found["test"], RGB[4:])

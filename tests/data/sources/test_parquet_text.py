@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.sources.reading import counts_of, documents_of, shard_bytes, shards_of, texts_of
+from tests.data.sources.source_contents import counts_of, documents_of, shard_bytes, shards_of, texts_of
 
 TEXTS = [f"{number}\ncaf\u00e9 {number}" for number in range(10)]
 ROWS_A_GROUP = 3

@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from mdpipe.data.sources.writer import write_shards
-from tests.data.sources.reading import shard_bytes, shards_of
+from tests.data.sources.source_contents import shard_bytes, shards_of
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 4), dtype=np.uint8)
 
 def write(folder, kind, capsys, **settings):
     """What source.json says was read, and what the log says."""
-    write_shards(folder / "raw" / "s", kind, shards_of(kind, folder, **settings), folder / "scratch")
+    write_shards(folder / "raw" / "s", kind, shards_of(kind, folder, **settings), folder / "work_dir")
     return json.loads((folder / "raw" / "s" / "source.json").read_text())["read"], capsys.readouterr().err
 
 
@@ -43,7 +43,7 @@ def test_images_turned_change_no_number_that_the_catalog_expects(tmp_path):
     Image.fromarray(IMAGES[0]).save(tmp_path / "0.png", exif=turned)
     shards = shards_of("image_folder", tmp_path, pattern={"train": "*.png"})
     with pytest.raises(ValueError, match="train should be 2 by the catalog, and there are 1"):
-        write_shards(tmp_path / "raw", "image_folder", shards, tmp_path / "scratch", {"train": 2})
+        write_shards(tmp_path / "raw", "image_folder", shards, tmp_path / "work_dir", {"train": 2})
 
 
 def test_files_of_text(tmp_path, capsys):

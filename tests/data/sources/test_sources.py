@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from mdpipe.data.sources import open_source
 from mdpipe.data.sources.text import DETOKENIZERS
 from mdpipe.params.sources import DocumentSource, Source
-from tests.data.sources.reading import shards_of
+from tests.data.sources.source_contents import shards_of
 
 KINDS = [kind for kind in Source.kinds if kind != "catalog"]
 LEAST = {

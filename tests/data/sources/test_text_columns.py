@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mdpipe.params.sources import ColumnsSource, Source
-from tests.data.sources.reading import texts_of
+from tests.data.sources.source_contents import texts_of
 
 ROWS = [("A", "one"), ("B", ""), ("", "three"), ("D", "two\nlines"), ("", "")]
 JOINED = ["A\none", "B", "three", "D\ntwo\nlines"]

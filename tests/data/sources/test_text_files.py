@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mdpipe.data.raw import Document
-from tests.data.sources.reading import counts_of, documents_of, shards_of, texts_of
+from tests.data.sources.source_contents import counts_of, documents_of, shards_of, texts_of
 
 
 def read(path, pattern="*.txt", **settings):
@@ -58,7 +58,7 @@ def test_a_path_that_does_not_exist_is_named(tmp_path):
         read(tmp_path / "nowhere")
 
 
-def test_a_folder_without_a_fitting_file_is_named_with_the_pattern(tmp_path):
+def test_a_folder_without_a_match_is_named_with_the_pattern(tmp_path):
     (tmp_path / "a.md").write_text("one")
     (tmp_path / "folder.txt").mkdir()
     with pytest.raises(ValueError, match=r"no file in the folder .* fits '\*\.txt'; correct"):

@@ -12,7 +12,7 @@ from threading import Thread
 import pytest
 
 from mdpipe.data.raw import Document
-from tests.data.sources.reading import documents_of, shards_of, texts_of
+from tests.data.sources.source_contents import documents_of, shards_of, texts_of
 
 TEXT = "one caf\u00e9\n\ntwo"
 JSON_LINES = "".join(json.dumps({"text": text}) + "\n" for text in ("one", "two"))
@@ -70,7 +70,7 @@ def digest():
     return digest
 
 
-def test_a_plain_text_is_a_document_that_has_the_name_of_the_file(read):
+def test_a_plain_text_is_a_document_named_after_its_file(read):
     assert read("novel.txt", TEXT.encode()) == [Document("novel.txt", TEXT)]
 
 

@@ -12,11 +12,11 @@ from mdpipe.data.parallel import WORKERS
 from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.splits import MIN_PASSAGES, single_split, training_texts
 from mdpipe.params.data import Splits
-from tests.data.building import last, last_characters, plan_splits, windows
-from tests.data.shards import by_split, in_parts, named, text_shard, write_all, write_pictures, write_texts
+from tests.data.builders import last, last_characters, plan_splits, windows
+from tests.data.shards import by_split, in_parts, make_documents, text_shard, write_all, write_image_shards, write_texts
 
 FALSE_ALARM_Z = 5.0
-"""Standard errors that a correct share crosses less than once in a million times."""
+"""Standard errors that a correct fraction crosses less than once in a million times."""
 
 tiny_texts = st.lists(st.text("ab ", max_size=6), min_size=1, max_size=12)
 shard_counts = st.integers(1, 5)
@@ -27,7 +27,7 @@ def one_process(monkeypatch):
     monkeypatch.setenv(WORKERS, "1")
 
 
-def planned(directory, documents, validation, test, shards=1, seed=0):
+def make_plan(directory, documents, validation, test, shards=1, seed=0):
     return plan_splits(write_texts(directory, documents, shards), "text", seed, validation, test)
 
 
@@ -49,7 +49,7 @@ class TestNamed:
         plan = plan_splits(raw, "text", 0, "dev", "test")
         assert texts_of(plan) == {"train": ["a", "b"], "validation": ["a", "c"], "test": ["d"]}
 
-    def test_without_a_train_split_all_that_is_not_named_is_trained_on(self, tmp_path):
+    def test_without_a_train_split_all_unnamed_is_trained_on(self, tmp_path):
         raw = of_the_source(tmp_path / "r", one=["a"], two=["b"], three=["c"], four=["d"])
         plan = plan_splits(raw, "text", 0, "two", "three")
         assert texts_of(plan) == {"train": ["a", "d"], "validation": ["b"], "test": ["c"]}
@@ -57,7 +57,7 @@ class TestNamed:
     def test_with_a_fraction_no_document_of_the_pool_is_on_two_sides(self, tmp_path):
         """Every text of the pool is there twice, far apart."""
         pool = [f"text {number}" for number in range(50)]
-        documents = named([*pool, *pool])
+        documents = make_documents([*pool, *pool])
         raw = write_all(
             tmp_path / "r",
             [
@@ -80,7 +80,7 @@ class TestNamed:
 
     def test_a_source_without_splits_has_none_to_choose_from(self, tmp_path):
         with pytest.raises(ValueError, match="no split 'test'; it has none"):
-            planned(tmp_path / "r", named(["a", "b"]), 0.1, "test")
+            make_plan(tmp_path / "r", make_documents(["a", "b"]), 0.1, "test")
 
     def test_one_split_cannot_be_both(self):
         """One of the two would be empty, and blamed on the tokenizer."""
@@ -106,16 +106,14 @@ class TestNamed:
 class TestLast:
     @settings(max_examples=25)
     @given(texts=tiny_texts, shards=shard_counts, validation=st.integers(1, 6), test=st.integers(1, 6))
-    def test_they_are_the_last_ones_in_order_and_the_test_split_follows(
-        self, tmp_path_factory, texts, shards, validation, test
-    ):
-        documents, raw = named(texts), tmp_path_factory.mktemp("last") / "r"
+    def test_they_are_the_last_ones_and_the_test_split_follows(self, tmp_path_factory, texts, shards, validation, test):
+        documents, raw = make_documents(texts), tmp_path_factory.mktemp("last") / "r"
         trained = len(texts) - validation - test
         if trained < 1:
             with pytest.raises(ValueError, match=r"leaves nothing to train on; lower it in params\.yaml"):
-                planned(raw, documents, last(validation), last(test), shards)
+                make_plan(raw, documents, last(validation), last(test), shards)
             return
-        found = by_split(planned(raw, documents, last(validation), last(test), shards))
+        found = by_split(make_plan(raw, documents, last(validation), last(test), shards))
         assert found["train"] == documents[:trained]
         assert found["validation"] == documents[trained : trained + validation]
         assert found["test"] == documents[trained + validation :]
@@ -129,7 +127,7 @@ class TestLast:
             part for name, count in enumerate(parts) for part in in_parts("same text", range(1, count), str(name))
         ]
         raw = tmp_path_factory.mktemp("parts") / "r"
-        found = by_split(planned(raw, documents, last(validation), last(test), shards))
+        found = by_split(make_plan(raw, documents, last(validation), last(test), shards))
         trained = len(parts) - validation - test
         assert {split: sorted({int(part.name) for part in specs}) for split, specs in found.items()} == {
             "train": list(range(trained)),
@@ -139,14 +137,14 @@ class TestLast:
 
     def test_the_last_images_are_counted_one_by_one(self, tmp_path):
         images = np.zeros((10, 2, 2, 1), np.uint8)  # all of one key
-        raw = write_pictures(tmp_path / "r", ImageBatch(images, None, 255), shards=3)
+        raw = write_image_shards(tmp_path / "r", ImageBatch(images, None, 255), shards=3)
         plan = plan_splits(raw, "image", 0, last(3), last(2))
         splits = chain.from_iterable(plan.of_shard(index) for index in range(3))
         assert list(splits) == ["train"] * 5 + ["validation"] * 3 + ["test"] * 2
 
     def test_the_last_for_validation_and_a_fraction_for_testing(self, tmp_path):
-        documents = named([f"text {number}" for number in range(100)])
-        found = by_split(planned(tmp_path / "r", documents, last(20), 0.1, shards=3))
+        documents = make_documents([f"text {number}" for number in range(100)])
+        found = by_split(make_plan(tmp_path / "r", documents, last(20), 0.1, shards=3))
         assert found["validation"] == documents[80:]
         assert 1 <= len(found["test"]) <= 10
         assert sorted(found["train"] + found["test"], key=lambda document: document.name) == documents[:80]
@@ -167,15 +165,20 @@ class TestLastCharacters:
         specs = last_characters(validation), last_characters(test)
         if trained < 1:
             with pytest.raises(ValueError, match=r"leaves nothing to train on; lower it in params\.yaml"):
-                planned(raw, named(texts), *specs, shards)
+                make_plan(raw, make_documents(texts), *specs, shards)
             return
-        found = {split: "".join(texts) for split, texts in texts_of(planned(raw, named(texts), *specs, shards)).items()}
+        found = {
+            split: "".join(texts)
+            for split, texts in texts_of(make_plan(raw, make_documents(texts), *specs, shards)).items()
+        }
         assert found["train"] == text[:trained]
         assert found["validation"] == text[trained : trained + validation]
         assert found["test"] == text[trained + validation :]
 
     def test_a_document_that_is_cut_goes_on_in_the_next_split(self, tmp_path):
-        found = by_split(planned(tmp_path / "r", named(["ab", "cdefgh"]), last_characters(2), last_characters(3)))
+        found = by_split(
+            make_plan(tmp_path / "r", make_documents(["ab", "cdefgh"]), last_characters(2), last_characters(3))
+        )
         assert found == {
             "train": [Document("000000", "ab"), Document("000001", "c", 0, True)],
             "validation": [Document("000001", "de", 1, True)],
@@ -184,7 +187,7 @@ class TestLastCharacters:
 
     def test_a_part_that_is_cut_stays_a_continuation(self, tmp_path):
         parts = in_parts("abcdefgh", [2, 5])
-        found = by_split(planned(tmp_path / "r", parts, last_characters(1), last_characters(3), shards=3))
+        found = by_split(make_plan(tmp_path / "r", parts, last_characters(1), last_characters(3), shards=3))
         assert found == {
             "train": [Document("text", "ab", 0, True), Document("text", "cd", 1, True)],
             "validation": [Document("text", "e", 2, True)],
@@ -192,11 +195,11 @@ class TestLastCharacters:
         }
 
     def test_the_split_of_a_document_does_not_change_as_data_grow(self, tmp_path):
-        documents = named([f"text {number:02d}" for number in range(40)])
-        found = texts_of(planned(tmp_path / "r", documents, 0.2, last_characters(10), shards=3))
+        documents = make_documents([f"text {number:02d}" for number in range(40)])
+        found = texts_of(make_plan(tmp_path / "r", documents, 0.2, last_characters(10), shards=3))
         assert found["test"] == [" 38", "text 39"]
-        by_share = set(texts_of(planned(tmp_path / "s", documents, 0.2, 0.1))["validation"])
-        assert set(found["validation"]) == {text for text in by_share if text not in ("text 38", "text 39")}
+        by_fraction = set(texts_of(make_plan(tmp_path / "s", documents, 0.2, 0.1))["validation"])
+        assert set(found["validation"]) == {text for text in by_fraction if text not in ("text 38", "text 39")}
 
     def test_beside_a_split_of_the_source(self, tmp_path):
         raw = of_the_source(tmp_path / "r", train=["abcd", "efg"], test=["hi"])
@@ -223,15 +226,15 @@ class TestLastCharacters:
     ids=str,
 )
 def test_splits_do_not_depend_on_how_the_source_is_cut_in_shards(tmp_path, texts, validation, test):
-    one = by_split(planned(tmp_path / "one", named(texts), validation, test))
+    one = by_split(make_plan(tmp_path / "one", make_documents(texts), validation, test))
     assert all(one.values())
     for shards in (2, 5):
-        assert by_split(planned(tmp_path / f"in{shards}", named(texts), validation, test, shards)) == one
+        assert by_split(make_plan(tmp_path / f"in{shards}", make_documents(texts), validation, test, shards)) == one
 
 
 def test_the_parts_of_a_text_share_its_split(tmp_path):
     documents = [part for number in range(30) for part in in_parts("abcdef", [2, 4], f"{number:02d}")]
-    found = by_split(planned(tmp_path / "r", documents, 0.2, 0.2, shards=7))
+    found = by_split(make_plan(tmp_path / "r", documents, 0.2, 0.2, shards=7))
     names = [{document.name for document in documents} for documents in found.values()]
     assert sum(map(len, names)) == len(set.union(*names)) == 30
 
@@ -252,13 +255,13 @@ def test_the_whole_of_a_source_is_one_split(tmp_path):
 )
 def test_what_leaves_nothing_to_train_on_is_refused(tmp_path, validation, test, message):
     with pytest.raises(ValueError, match=rf"{message}.*params\.yaml"):
-        planned(tmp_path / "r", named(["abc", "def", "ghi"]), validation, test)
+        make_plan(tmp_path / "r", make_documents(["abc", "def", "ghi"]), validation, test)
 
 
 @pytest.mark.parametrize("specs", [(last(1), last(1)), (last(1), 0.1), (0.1, 0.1)], ids=str)
 def test_one_document_is_split_by_characters_or_chunks(tmp_path, specs):
     with pytest.raises(ValueError, match=r"use \{last_characters: N\} or \{windows: 0\.1\}, which cut documents"):
-        planned(tmp_path / "r", named(["abc " * 100]), *specs)
+        make_plan(tmp_path / "r", make_documents(["abc " * 100]), *specs)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +276,7 @@ def test_messages_say_the_split_as_params_do(specs, stated):
     assert str(specs) == stated
 
 
-def test_the_windows_of_validation_and_test_leave_some_to_train_on():
+def test_held_out_windows_leave_some_to_train_on():
     with pytest.raises(ValueError, match="the windows of validation and test leave nothing to train on"):
         Splits(validation=windows(0.6), test=windows(0.4))
 
@@ -286,7 +289,7 @@ def test_naming_all_that_the_source_has_is_refused(tmp_path):
 
 class TestTrainingTexts:
     def test_they_end_where_held_out_characters_begin(self, tmp_path):
-        plan = planned(tmp_path / "r", named(["abc", "def"]), last_characters(1), last_characters(1))
+        plan = make_plan(tmp_path / "r", make_documents(["abc", "def"]), last_characters(1), last_characters(1))
         assert list(training_texts(plan)) == ["abc", "d"]
 
     @pytest.mark.parametrize("lengths", [[200_000], [150_000, 50_000], [150_000, *[50] * 1000]], ids=str)
@@ -296,7 +299,9 @@ class TestTrainingTexts:
         words = "".join(f"{number:04d} " for number in range(40_000))
         ends = np.cumsum(lengths)
         documents = [words[end - length : end] for end, length in zip(ends, lengths, strict=True)]
-        plan = planned(tmp_path / "r", named(documents), last_characters(1000), last_characters(1000), shards=2)
+        plan = make_plan(
+            tmp_path / "r", make_documents(documents), last_characters(1000), last_characters(1000), shards=2
+        )
         passages = list(training_texts(plan, sample))
         size = sum(map(len, passages))
         assert abs(size - sample) < FALSE_ALARM_Z * sample * (2 / MIN_PASSAGES) ** 0.5
@@ -310,8 +315,8 @@ class TestTrainingTexts:
     def test_a_sample_has_about_this_size_from_all_over(self, tmp_path, parts):
         text = "".join(f"{number:05d}" for number in range(2000))
         passages = [text[start : start + 10] for start in range(0, len(text), 10)]
-        documents = in_parts(text, range(10, len(text), 10)) if parts else named(passages)
-        plan = planned(tmp_path / "r", documents, last_characters(10), last_characters(10), shards=3)
+        documents = in_parts(text, range(10, len(text), 10)) if parts else make_documents(passages)
+        plan = make_plan(tmp_path / "r", documents, last_characters(10), last_characters(10), shards=3)
         sample = list(training_texts(plan, max_chars=3000))
         deviation = (1000 * 0.3 * 0.7) ** 0.5
         assert abs(len(sample) - 300) < FALSE_ALARM_Z * deviation

@@ -10,17 +10,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mdpipe.data.raw import KEY
-from mdpipe.data.splits import SPLITS, hash_keys, hash_split, thresholds, training_texts
-from tests.data.building import plan_splits
+from mdpipe.data.splits import SPLITS, find_thresholds, hash_keys, hash_split, training_texts
+from tests.data.builders import plan_splits
 from tests.data.shards import splits_of
 
-shares = st.integers(1, 40).map(lambda percent: percent / 100)
+fractions = st.integers(1, 40).map(lambda percent: percent / 100)
 keys = st.lists(st.text("abc", max_size=3), min_size=8, max_size=60)
 
 
 def assign_splits(keys, seed, validation, test):
     hashes = hash_keys(np.array(keys, dtype=KEY), seed)
-    return hash_split(hashes, *thresholds(hashes, validation, test, "text")).tolist()
+    return hash_split(hashes, *find_thresholds(hashes, validation, test, "text")).tolist()
 
 
 def enough(keys, validation, test):
@@ -28,7 +28,7 @@ def enough(keys, validation, test):
     return math.ceil(validation * count) + math.ceil(test * count) < count
 
 
-@given(keys=keys, seed=st.integers(0, 9), validation=shares, test=shares)
+@given(keys=keys, seed=st.integers(0, 9), validation=fractions, test=fractions)
 def test_things_that_share_a_key_share_a_split(keys, seed, validation, test):
     assume(enough(keys, validation, test))
     splits = assign_splits(keys, seed, validation, test)
@@ -36,7 +36,7 @@ def test_things_that_share_a_key_share_a_split(keys, seed, validation, test):
     assert sum(len(members) for members in by_split.values()) == len(set(keys))
 
 
-@given(keys=keys, validation=shares, test=shares)
+@given(keys=keys, validation=fractions, test=fractions)
 def test_fractions_are_rounded_up(keys, validation, test):
     assume(enough(keys, validation, test))
     distinct = sorted(set(keys))
@@ -88,7 +88,7 @@ def test_an_empty_split_is_refused(count, validation, test):
 def test_the_hint_for_an_empty_split_can_help(count, validation, test, modality, hint):
     hashes = hash_keys(np.array([str(index) for index in range(count)], dtype=KEY), 0)
     with pytest.raises(ValueError, match=re.escape(hint)):
-        thresholds(hashes, validation, test, modality)
+        find_thresholds(hashes, validation, test, modality)
 
 
 def test_copies_of_a_document_share_its_split(raw_text, texts):

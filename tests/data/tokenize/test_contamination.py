@@ -37,7 +37,7 @@ def wanted(windows):
 @given(text=texts(), step=st.integers(1, 120), block=st.integers(WINDOW, 200))
 def test_a_window_has_its_hash_at_any_position(text, step, block):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "BLOCK", block)
+        patch.setattr(manifest, "HASHED_CHARS", block)
         assert np.array_equal(window_hashes(text, step), hashes_of(windows_of(text, step)))
 
 
@@ -72,7 +72,7 @@ def test_the_fraction_is_that_of_the_windows_that_are_substrings(documents, trai
     expected = [window for document in documents for window in windows_of(document, WINDOW)]
     present = [window for window in expected if window in training]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "BLOCK", block)
+        patch.setattr(manifest, "HASHED_CHARS", block)
         found = find_hashes(training, wanted(windows))
     assert np.array_equal(found, np.unique(hashes_of(present)))
     assert np.isin(windows, found).sum() == len(present)
@@ -80,14 +80,14 @@ def test_the_fraction_is_that_of_the_windows_that_are_substrings(documents, trai
 
 @pytest.mark.parametrize("before", range(2 * WINDOW))
 def test_a_window_that_spans_a_block_boundary_is_found(before, monkeypatch):
-    monkeypatch.setattr(manifest, "BLOCK", WINDOW + 14)
+    monkeypatch.setattr(manifest, "HASHED_CHARS", WINDOW + 14)
     windows = looked_for(SENTENCE[:WINDOW])
     assert len(find_hashes("x" * before + SENTENCE + "x" * WINDOW, wanted(windows))) == 1
 
 
 def test_a_window_is_found_in_a_text_of_many_blocks():
     windows = looked_for(SENTENCE)
-    filler = "x" * (2 * manifest.BLOCK)
+    filler = "x" * (2 * manifest.HASHED_CHARS)
     assert len(find_hashes(filler, wanted(windows))) == 0
     assert len(find_hashes(filler + SENTENCE + filler, wanted(windows))) == 1
 

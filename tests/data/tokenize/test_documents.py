@@ -12,8 +12,8 @@ from mdpipe.data.parallel import WORKERS
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.params.data import PACKINGS
-from tests.data.building import document_ids, encode_text, last, last_characters, make_tokenizer, windows
-from tests.data.shards import by_split, in_parts, named, plan_splits, write_texts
+from tests.data.builders import document_ids, encode_text, last, last_characters, make_tokenizer, windows
+from tests.data.shards import by_split, in_parts, make_documents, plan_splits, write_texts
 
 BYTES, TEXT8 = make_tokenizer("bytes"), make_tokenizer("text8")
 
@@ -100,7 +100,7 @@ def test_a_word_counts_if_it_begins_in_what_is_read(tmp_path_factory, texts, len
         position += len(end)
     if not b"".join(text.encode() + end for text in texts)[:kept].replace(b"\0", b"").decode(errors="ignore"):
         return
-    dataset = corpus(tmp_path_factory.mktemp("w"), named(texts), length, packing, shards=2)
+    dataset = corpus(tmp_path_factory.mktemp("w"), make_documents(texts), length, packing, shards=2)
     assert dataset.counts["words"] == count
 
 
@@ -110,7 +110,7 @@ def test_words_of_windows_add_up_and_windows_have_no_document(tmp_path_factory, 
     """A word counts in the window that it begins in; neighboring windows are clusters of their own."""
     folder = tmp_path_factory.mktemp("s")
     texts = ["train " * 20, *texts]
-    raw = write_texts(folder / "r", named(texts), 2)
+    raw = write_texts(folder / "r", make_documents(texts), 2)
     encode_text(raw, tokenizer, folder / "e", length, 0, windows(0.4), windows(0.3))
     found = [EncodedDataset.open(folder / "e", split) for split in SPLITS]
     whole = texts if tokenizer is BYTES else [TEXT8.decode(TEXT8.encode(text)) for text in texts]
@@ -125,7 +125,7 @@ def test_words_of_windows_add_up_and_windows_have_no_document(tmp_path_factory, 
 @pytest.mark.parametrize("tokenizer", [BYTES, TEXT8], ids=["bytes", "text8"])
 def test_every_split_knows_its_documents(tmp_path, texts, tokenizer, spec):
     """Also one that begins in the split before, of which nothing may be left but its end."""
-    raw = write_texts(tmp_path / "r", named(texts), 3)
+    raw = write_texts(tmp_path / "r", make_documents(texts), 3)
     encode_text(raw, tokenizer, tmp_path / "e", 16, 5, spec, spec)
     plan = by_split(plan_splits(raw, "text", 5, spec, spec))
     for split in SPLITS:
@@ -139,14 +139,14 @@ def test_every_split_knows_its_documents(tmp_path, texts, tokenizer, spec):
 class TestClusters:
     def test_a_window_belongs_to_the_document_of_its_middle_token(self, tmp_path):
         """Of 4 tokens each: aaaa aa.b bbbb bb.c ccc. where a point is an end."""
-        dataset = corpus(tmp_path, named(["a" * 6, "b" * 7, "cccc"]), 4)
+        dataset = corpus(tmp_path, make_documents(["a" * 6, "b" * 7, "cccc"]), 4)
         kind, clusters = dataset.clusters
         assert kind == "document"
         assert clusters.tolist() == [0, 0, 1, 1, 2]
 
     @pytest.mark.parametrize(("windows", "blocks"), [(3, 3), (BLOCKS, BLOCKS), (95, BLOCKS)])
     def test_one_enormous_document_is_cut_into_blocks(self, tmp_path, windows, blocks):
-        dataset = corpus(tmp_path, named(["a" * (4 * windows - 3), "b"]), 4)
+        dataset = corpus(tmp_path, make_documents(["a" * (4 * windows - 3), "b"]), 4)
         kind, clusters = dataset.clusters
         assert kind == "block"
         assert len(clusters) == dataset.examples == windows
@@ -156,7 +156,7 @@ class TestClusters:
         assert (np.diff(clusters) >= 0).all()
 
     def test_two_equal_documents_are_two_clusters(self, tmp_path):
-        dataset = corpus(tmp_path, named(["a" * 7, "b" * 7]), 4)
+        dataset = corpus(tmp_path, make_documents(["a" * 7, "b" * 7]), 4)
         assert dataset.clusters[0] == "document"
         assert dataset.clusters[1].tolist() == [0, 0, 1, 1]
 
@@ -168,8 +168,8 @@ class TestSeparateDocuments:
     )
     def test_contexts_never_cross_documents(self, tmp_path_factory, texts, length, batch_size, tokenizer):
         """Every token is read once; only the last window of a document may be shorter; batches are of one length."""
-        dataset = corpus(tmp_path_factory.mktemp("d"), named(texts), length, "documents", tokenizer, shards=2)
-        stream = corpus(tmp_path_factory.mktemp("s"), named(texts), length, "stream", tokenizer)
+        dataset = corpus(tmp_path_factory.mktemp("d"), make_documents(texts), length, "documents", tokenizer, shards=2)
+        stream = corpus(tmp_path_factory.mktemp("s"), make_documents(texts), length, "stream", tokenizer)
         read = {}
         for indices, tokens in dataset.evaluation_batches(batch_size):
             assert len(indices) == len(tokens) <= batch_size
@@ -181,7 +181,7 @@ class TestSeparateDocuments:
         assert dataset.counts == stream.counts
 
     def test_longer_windows_come_first_in_few_batches(self, tmp_path):
-        dataset = corpus(tmp_path, named(["aaaaa", "b", "ccccc", "d", "e"]), 4, "documents")
+        dataset = corpus(tmp_path, make_documents(["aaaaa", "b", "ccccc", "d", "e"]), 4, "documents")
         batches = [(indices.tolist(), tokens.shape[1]) for indices, tokens in dataset.evaluation_batches(8)]
         assert batches == [([0, 3], 4), ([1, 2, 4, 5, 6], 2)]
         assert dataset.clusters[1].tolist() == [0, 0, 1, 2, 2, 3, 4]

@@ -13,7 +13,7 @@ from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import load_tokenizer
-from tests.data.building import document_ids, encode_images, encode_text, last, make_tokenizer, windows
+from tests.data.builders import document_ids, encode_images, encode_text, last, make_tokenizer, windows
 from tests.data.shards import splits_of, write_raw
 
 
@@ -27,7 +27,7 @@ def folder_bytes(directory):
 
 
 class TestText:
-    def test_each_split_is_its_documents_each_followed_by_the_separator(self, raw_text, texts, tmp_path, tokenizer):
+    def test_a_split_is_its_documents_with_their_separators(self, raw_text, texts, tmp_path, tokenizer):
         raw = raw_text(texts)
         encode_text(raw, tokenizer, tmp_path / "e", 16, 5, 0.2, 0.2)
         splits = splits_of(raw, 5, 0.2, 0.2)
@@ -124,14 +124,14 @@ def test_a_split_of_empty_documents_is_explained(raw_text, tmp_path):
         encode_text(raw_text(["one", "two", ""]), make_tokenizer("bytes"), tmp_path / "e", 4, 0, last(1), last(1))
 
 
-def test_text_shorter_than_a_window_is_refused_and_leaves_nothing(raw_text, texts, tmp_path):
+def test_text_shorter_than_a_window_leaves_nothing(raw_text, texts, tmp_path):
     with pytest.raises(ValueError, match="fewer than one window of seq_len = 100000; lower"):
         encode_text(raw_text(texts), make_tokenizer("bytes"), tmp_path / "e", 100_000, 5, 0.2, 0.2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw"]
 
 
 def write_numbered(directory, count, height, width):
-    """ImageBatch filled with their group's number; a group is two pictures in a row."""
+    """ImageBatch filled with their group's number; a group is two images in a row."""
     groups = np.arange(count, dtype=np.int32) // 2
     images = np.broadcast_to(groups[:, None, None, None], (count, height, width, 1)).astype(np.uint8)
     write_raw(directory, "npy", ImageBatch(images, groups, maximum=255))

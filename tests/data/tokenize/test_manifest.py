@@ -16,7 +16,7 @@ from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.manifest import WINDOW
 from mdpipe.params.data import PACKINGS
-from tests.data.building import (
+from tests.data.builders import (
     document_ids,
     encode_images,
     encode_text,
@@ -26,7 +26,7 @@ from tests.data.building import (
     plan_splits,
     windows,
 )
-from tests.data.shards import by_split, in_parts, named, text_shard, write_all, write_pictures, write_texts
+from tests.data.shards import by_split, in_parts, make_documents, text_shard, write_all, write_image_shards, write_texts
 
 BYTES, TEXT8 = make_tokenizer("bytes"), make_tokenizer("text8")
 
@@ -54,7 +54,7 @@ def values_of(splits, what):
 def test_examples_are_what_evaluation_reads(tmp_path, texts, packing):
     """Text by the stream and in blocks; the windows of the contamination search are other ones."""
     splits = splits_of(
-        write_texts(tmp_path / "r", named(texts)), tmp_path / "e", 0.2, last(5), length=7, packing=packing
+        write_texts(tmp_path / "r", make_documents(texts)), tmp_path / "e", 0.2, last(5), length=7, packing=packing
     )
     assert manifest(tmp_path / "e")["seq_len"] == 7
     for split in SPLITS:
@@ -76,7 +76,7 @@ class TestDuplicates:
         assert values_of(splits, "duplicates_of_training") == [0, 1, 2]
 
     def test_copies_are_found_across_shards(self, tmp_path, texts):
-        documents = named([*texts, *texts, *texts[:5]])
+        documents = make_documents([*texts, *texts, *texts[:5]])
         found = [
             splits_of(write_texts(tmp_path / f"r{shards}", documents, shards), tmp_path / f"e{shards}", 0.2, last(5))
             for shards in (1, 6)
@@ -99,7 +99,7 @@ class TestDuplicates:
     def test_images_are_the_same_by_their_pixels_not_by_their_group(self, tmp_path):
         images = np.arange(20, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
         images[1] = images[0]
-        raw = write_pictures(tmp_path / "r", ImageBatch(images, np.arange(20, dtype=np.int32) // 4, 255), 3)
+        raw = write_image_shards(tmp_path / "r", ImageBatch(images, np.arange(20, dtype=np.int32) // 4, 255), 3)
         encode_images(raw, 256, 2, 2, tmp_path / "e", 0, 0.2, last(3))
         splits = manifest(tmp_path / "e")["splits"]
         assert sum(values_of(splits, "duplicates")) == 1
@@ -116,16 +116,16 @@ class TestContent:
 
     @pytest.mark.parametrize("specs", [(0.2, 0.2), (last(4), 0.1), (last_characters(90), last_characters(70))], ids=str)
     def test_it_does_not_depend_on_shards(self, tmp_path, texts, specs):
-        documents = [*named(texts[:20]), *in_parts("".join(texts[20:]), [50, 60, 200], "9")]
+        documents = [*make_documents(texts[:20]), *in_parts("".join(texts[20:]), [50, 60, 200], "9")]
         found = [self.contents(tmp_path / str(shards), documents, shards, specs) for shards in (1, 2, 7)]
         assert found[0] == found[1] == found[2]
         assert len(set(found[0])) == 3
 
     def test_it_changes_only_with_a_text_or_the_order(self, tmp_path):
-        documents = named(["one", "two", "three", "four", "five", "six"])
+        documents = make_documents(["one", "two", "three", "four", "five", "six"])
         first = self.contents(tmp_path / "a", documents)
         changed = self.contents(tmp_path / "b", [*documents[:5], replace(documents[5], text="seven")])
-        turned = self.contents(tmp_path / "c", named(["two", "one", "three", "four", "five", "six"]))
+        turned = self.contents(tmp_path / "c", make_documents(["two", "one", "three", "four", "five", "six"]))
         assert [mine == other for mine, other in zip(first, changed, strict=True)] == [True, True, False]
         assert [mine == other for mine, other in zip(first, turned, strict=True)] == [False, True, True]
 
@@ -139,11 +139,11 @@ class TestContent:
         assert [mine == yours for mine, yours in zip(one, other, strict=True)] == [False, True, True]
 
     def test_it_changes_with_a_pixel(self, tmp_path):
-        """The key of a picture knows its group alone."""
+        """The key of an image knows its group alone."""
         images, found = np.zeros((6, 2, 2, 1), np.uint8), []
         for value in (0, 1):
             images[0, 0, 0, 0] = value
-            raw = write_pictures(tmp_path / f"r{value}", ImageBatch(images, np.arange(6, dtype=np.int32), 255))
+            raw = write_image_shards(tmp_path / f"r{value}", ImageBatch(images, np.arange(6, dtype=np.int32), 255))
             encode_images(raw, 256, 2, 2, tmp_path / f"e{value}", 0, last(2), last(2))
             found.append(values_of(manifest(tmp_path / f"e{value}")["splits"], "content_hash"))
         assert [mine == yours for mine, yours in zip(*found, strict=True)] == [False, True, True]
@@ -151,7 +151,7 @@ class TestContent:
     def test_blocks_that_are_dealt_to_splits_are_its_content(self, tmp_path, texts):
         specs = windows(0.3), windows(0.3)
         one, other = (
-            self.contents(tmp_path / str(number), named(texts[number:]), specs=specs, packing="sedd")
+            self.contents(tmp_path / str(number), make_documents(texts[number:]), specs=specs, packing="sedd")
             for number in (0, 1)
         )
         assert len({*one, *other}) == 6
@@ -166,10 +166,10 @@ paragraphs = st.lists(sentences | st.text("ab", max_size=30), max_size=5).map(""
 @settings(max_examples=25)
 @given(train=st.lists(paragraphs, min_size=1, max_size=4), held_out=st.lists(paragraphs, min_size=2, max_size=5))
 @pytest.mark.parametrize("shards", [1, 3])
-def test_ngram_overlap_is_the_fraction_of_windows_in_training_text(tmp_path_factory, shards, train, held_out):
+def test_ngram_overlap_is_the_fraction_in_training_text(tmp_path_factory, shards, train, held_out):
     folder = tmp_path_factory.mktemp("leaks")
     texts = ["Trained on in any case.", *train, *held_out]
-    raw = write_texts(folder / "r", named(texts), shards)
+    raw = write_texts(folder / "r", make_documents(texts), shards)
     splits = splits_of(raw, folder / "e", last(len(held_out) - 1), last(1))
     trained = texts[: len(train) + 1]
     for split, documents in {"validation": held_out[:-1], "test": held_out[-1:]}.items():
@@ -186,20 +186,20 @@ def test_ngram_overlap_is_the_fraction_of_windows_in_training_text(tmp_path_fact
 def test_no_leak_spans_two_training_documents(tmp_path, between):
     first, second = "a" * (WINDOW // 2), "b" * (WINDOW // 2)
     texts = [first, second, f"{first}{between}{second}", "held out"]
-    splits = splits_of(write_texts(tmp_path / "r", named(texts)), tmp_path / "e", last(1), last(1))
+    splits = splits_of(write_texts(tmp_path / "r", make_documents(texts)), tmp_path / "e", last(1), last(1))
     assert (splits["validation"]["contamination_windows"], splits["validation"]["ngram_overlap"]) == (1, 0.0)
 
 
-def test_where_windows_are_assigned_to_splits_no_overlap_is_stated(tmp_path, texts):
+def test_assigned_windows_state_no_overlap(tmp_path, texts):
     """A document's beginning is trained on, and its end held out: there is nothing to look for."""
-    splits = splits_of(write_texts(tmp_path / "r", named(texts)), tmp_path / "e", windows(0.3), 0.2)
+    splits = splits_of(write_texts(tmp_path / "r", make_documents(texts)), tmp_path / "e", windows(0.3), 0.2)
     assert not any("ngram_overlap" in splits[split] for split in SPLITS)
 
 
 @pytest.mark.parametrize("tokenizer", [BYTES, TEXT8], ids=lambda tokenizer: tokenizer.kind)
 @pytest.mark.parametrize("packing", ["stream", "sedd"])
 def test_lengths_are_those_of_the_documents_with_their_ends(tmp_path, texts, tokenizer, packing):
-    raw = write_texts(tmp_path / "r", named(texts), 3)
+    raw = write_texts(tmp_path / "r", make_documents(texts), 3)
     splits = splits_of(raw, tmp_path / "e", 0.2, 0.2, tokenizer=tokenizer, packing=packing)
     for split, documents in by_split(plan_splits(raw, "text", 1, 0.2, 0.2)).items():
         lengths = [len(document_ids(tokenizer, document.text)) + 1 for document in documents]
@@ -211,7 +211,7 @@ def test_lengths_are_those_of_the_documents_with_their_ends(tmp_path, texts, tok
 
 @pytest.mark.parametrize("packing", PACKINGS)
 def test_counts_are_those_of_the_dataset(tmp_path, texts, packing):
-    splits = splits_of(write_texts(tmp_path / "r", named(texts), 3), tmp_path / "e", 0.2, 0.2, packing=packing)
+    splits = splits_of(write_texts(tmp_path / "r", make_documents(texts), 3), tmp_path / "e", 0.2, 0.2, packing=packing)
     for split in SPLITS:
         counts = EncodedDataset.open(tmp_path / "e", split).counts
         assert {what: splits[split][what] for what in counts} == counts
@@ -219,16 +219,16 @@ def test_counts_are_those_of_the_dataset(tmp_path, texts, packing):
 
 
 @pytest.mark.parametrize(("specs", "expected"), [(LAST, [2, None, 1]), ((windows(0.4), windows(0.3)), [3, None, None])])
-def test_documents_of_which_the_tokenizer_leaves_nothing_are_counted(tmp_path, capfd, specs, expected):
+def test_documents_emptied_by_the_tokenizer_are_counted(tmp_path, capfd, specs, expected):
     texts = ["one", "1234", "...", "two " * 40, "\u6f22", "five", "six", "seven", "!"]
-    raw = write_texts(tmp_path / "r", named(texts), 3)
+    raw = write_texts(tmp_path / "r", make_documents(texts), 3)
     splits = splits_of(raw, tmp_path / "e", *specs, tokenizer=TEXT8, packing="sedd")
     assert [splits[split].get("documents_left_out") for split in SPLITS] == expected
     assert f"train: the tokenizer 'text8' leaves nothing of {expected[0]} documents" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(("packing", "shards"), [("sedd", 1), ("text8", 1), ("text8", 3), ("text8", 5), ("text8", 9)])
-def test_a_document_in_parts_of_which_nothing_is_left_is_counted_once(tmp_path, packing, shards):
+def test_an_emptied_document_in_parts_is_counted_once(tmp_path, packing, shards):
     """Wherever shards are cut; one of which a part is left is not counted."""
     parts = {"b": ["!", "?", "."], "c": ["!", "?", "three", "."], "d": ["!", "?"]}
     whole = {"a": "one two", "e": "...", "f": "five six", "g": "seven", "h": "eight"}
@@ -245,14 +245,14 @@ PROVENANCE = {"source": "words", "catalog": None, "read": {"empty rows left out"
 
 
 def encode_words(directory, texts):
-    raw = write_texts(directory.with_name(f"{directory.name}-raw"), named(texts), 2)
+    raw = write_texts(directory.with_name(f"{directory.name}-raw"), make_documents(texts), 2)
     encode_text(raw, BYTES, directory, 16, 1, 0.2, 0.2, provenance=PROVENANCE)
 
 
 def encode_squares(directory, texts):
     images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8)
-    pictures = ImageBatch(images, None, 255, np.arange(40) % 2, ("even", "odd"))
-    raw = write_pictures(directory.with_name(f"{directory.name}-raw"), pictures, 2)
+    image_batch = ImageBatch(images, None, 255, np.arange(40) % 2, ("even", "odd"))
+    raw = write_image_shards(directory.with_name(f"{directory.name}-raw"), image_batch, 2)
     encode_images(raw, 16, 2, 2, directory, 1, 0.2, 0.2, provenance=PROVENANCE)
 
 

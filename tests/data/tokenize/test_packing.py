@@ -14,8 +14,8 @@ from mdpipe.data.splits import SPLITS
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.training_batches import training_batch
 from mdpipe.params.data import PACKINGS, Packing
-from tests.data.building import encode_text, last, make_tokenizer, windows
-from tests.data.shards import named, write_texts
+from tests.data.builders import encode_text, last, make_tokenizer, windows
+from tests.data.shards import make_documents, write_texts
 
 BYTES, TEXT8 = make_tokenizer("bytes"), make_tokenizer("text8")
 DOCUMENTS = ["abc", "", "de", "fghij"]
@@ -29,7 +29,9 @@ def one_process(monkeypatch):
 
 
 def corpus(directory, texts, length, packing, tokenizer=BYTES, shards=1):
-    encode_corpus(write_texts(directory / "r", named(texts), shards), tokenizer, directory / "e", length, packing)
+    encode_corpus(
+        write_texts(directory / "r", make_documents(texts), shards), tokenizer, directory / "e", length, packing
+    )
     return EncodedDataset.open(directory / "e", "test")
 
 
@@ -45,7 +47,7 @@ def counts(dataset):
 class TestExamples:
     """The stream with ends is abc.|.|de.|fghij. where each point is an end: 14 tokens, 10 of them letters."""
 
-    def test_stream_reads_every_token_once_and_has_a_short_last_window(self, tmp_path):
+    def test_a_stream_has_every_token_once_and_a_short_end(self, tmp_path):
         dataset = corpus(tmp_path, DOCUMENTS, 4, PACKINGS["stream"])
         assert examples(dataset) == ["abc\0", "\0de\0", "fghi", "j\0"]
         assert counts(dataset) == (14, 10, 10)
@@ -172,7 +174,7 @@ def examples_of_ids(dataset):
 def test_windows_assigned_to_splits_add_up_to_the_text(tmp_path_factory, texts, length):
     """Every character once, wherever blocks end."""
     folder = tmp_path_factory.mktemp("chunks")
-    raw = write_texts(folder / "r", named(["train" * 20, *texts]), 2)
+    raw = write_texts(folder / "r", make_documents(["train" * 20, *texts]), 2)
     encode_text(raw, BYTES, folder / "e", length, 0, windows(0.4), windows(0.3))
     found = [EncodedDataset.open(folder / "e", split) for split in SPLITS]
     whole = "train" * 20 + "".join(texts)
@@ -184,7 +186,7 @@ def test_windows_assigned_to_splits_add_up_to_the_text(tmp_path_factory, texts, 
 @pytest.mark.parametrize("convention", PACKINGS)
 def test_unigram_counts_are_those_of_what_training_reads(tmp_path, texts, subwords, kind, convention):
     tokenizer = subwords if kind == "sentencepiece" else make_tokenizer(kind)
-    raw = write_texts(tmp_path / "r", named(texts), 3)
+    raw = write_texts(tmp_path / "r", make_documents(texts), 3)
     encode_text(raw, tokenizer, tmp_path / "e", 32, 0, last(8), last(8), PACKINGS[convention])
     dataset = EncodedDataset.open(tmp_path / "e", "train")
     read = np.concatenate(examples_of_ids(dataset))
@@ -195,7 +197,7 @@ def test_unigram_counts_are_those_of_what_training_reads(tmp_path, texts, subwor
 class TestTraining:
     @pytest.fixture(params=["sedd", "mdlm"])
     def dataset(self, request, tmp_path, texts):
-        raw = write_texts(tmp_path / "r", named(texts), 5)
+        raw = write_texts(tmp_path / "r", make_documents(texts), 5)
         encode_text(raw, BYTES, tmp_path / "e", 16, 0, last(5), last(5), PACKINGS[request.param])
         return EncodedDataset.open(tmp_path / "e", "train")
 
@@ -210,7 +212,7 @@ class TestTraining:
         assert len(set(map(tuple, epochs))) == 3
 
     @pytest.mark.parametrize("workers", [2, 3])
-    def test_rows_do_not_depend_on_how_they_are_divided_among_workers(self, dataset, workers):
+    def test_rows_do_not_depend_on_their_division_among_workers(self, dataset, workers):
         for step in (0, 1, dataset.examples // 8):
             whole = training_batch(dataset, 5, step, 12)
             for worker in range(workers):
@@ -219,7 +221,7 @@ class TestTraining:
 
     def test_blocks_do_not_depend_on_how_they_are_cut_in_shards(self, dataset, tmp_path, texts):
         packing = PACKINGS["mdlm" if dataset.wrap_ids else "sedd"]
-        raw = write_texts(tmp_path / "one", named(texts))
+        raw = write_texts(tmp_path / "one", make_documents(texts))
         encode_text(raw, BYTES, tmp_path / "f", 16, 0, last(5), last(5), packing)
         one = EncodedDataset.open(tmp_path / "f", "train")
         assert np.array_equal(training_batch(one, 5, 3, 20), training_batch(dataset, 5, 3, 20))

@@ -16,7 +16,7 @@ from mdpipe.data.splits import single_split
 from mdpipe.data.tokenize import token_stream
 from mdpipe.params.data import PACKINGS
 from mdpipe.params.sources import TextSource
-from tests.data.building import encode_text, last_characters, make_tokenizer
+from tests.data.builders import encode_text, last_characters, make_tokenizer
 from tests.data.shards import in_parts, write_all, write_texts
 
 TEXT8 = make_tokenizer("text8")
@@ -60,7 +60,7 @@ def test_a_million_characters_in_many_parts_and_shards(tmp_path, monkeypatch):
     words = ("".join(chance.choices(string.ascii_lowercase, k=chance.randint(1, 12))) for _ in range(200_000))
     text = " " + " ".join(words)[:1_000_000].rstrip() + "z"
     (tmp_path / "text8").write_text(text)
-    monkeypatch.setattr(reading, "SHARD_BYTES", 70_001)
+    monkeypatch.setattr(reading, "READ_BYTES", 70_001)
     monkeypatch.setattr(writer, "SHARD_BYTES", 150_001)
     monkeypatch.setattr(token_stream, "MAX_ENCODED_CHARS", 10_007)
     source = TextSource(kind="text", path=str(tmp_path / "text8"))

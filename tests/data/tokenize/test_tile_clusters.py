@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from mdpipe.data.dataset import BLOCKS, EncodedDataset
 from mdpipe.data.raw import ImageBatch
 from mdpipe.evaluation.estimate import ratio_estimate
-from tests.data.building import encode_images, last
-from tests.data.shards import write_pictures
+from tests.data.builders import encode_images, last
+from tests.data.shards import write_image_shards
 
 
 def encoded(folder: Path, images: NDArray[np.uint8], size: int, stride: int, test: int, shards: int = 1) -> Path:
-    write_pictures(folder / "raw", ImageBatch(images, np.arange(len(images), dtype=np.int32), 255), shards)
+    write_image_shards(folder / "raw", ImageBatch(images, np.arange(len(images), dtype=np.int32), 255), shards)
     encode_images(folder / "raw", 256, size, stride, folder / "e", 0, last(2), last(test))
     return folder / "e"
 

@@ -16,8 +16,8 @@ from mdpipe.data.tokenize import token_stream
 from mdpipe.data.tokenize.token_stream import TokenStream, decode_between
 from mdpipe.data.tokenizers.hf_tokenizer import HFTokenizer
 from mdpipe.params.data import PACKINGS
-from tests.data.building import document_ids, make_tokenizer
-from tests.data.shards import in_parts, named
+from tests.data.builders import document_ids, make_tokenizer
+from tests.data.shards import in_parts, make_documents
 
 TEXT8, BYTES = make_tokenizer("text8"), make_tokenizer("bytes")
 any_text = st.text(st.sampled_from("abZ1 .\n\u00e9\u6f22\U0001f600\u00a0")) | st.text(
@@ -27,7 +27,7 @@ piece_sizes = st.integers(2, 12)
 reuse_the_subwords = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def written(directory, documents, tokenizer, convention):
+def write_stream(directory, documents, tokenizer, convention):
     """Return the tokens of a file, and the stream that wrote it."""
     with ExitStack() as files:
         stream = TokenStream(directory / "tokens.npy", tokenizer, PACKINGS[convention], files)
@@ -39,7 +39,7 @@ def written(directory, documents, tokenizer, convention):
 def written_in_parts(directory, documents, tokenizer, convention, size):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_stream, "MAX_ENCODED_CHARS", size)
-        return written(directory, documents, tokenizer, convention)
+        return write_stream(directory, documents, tokenizer, convention)
 
 
 @pytest.mark.parametrize("tokenizer", [TEXT8, BYTES], ids=lambda tokenizer: tokenizer.kind)
@@ -65,8 +65,8 @@ def test_a_text_in_parts_has_the_tokens_of_the_whole(tmp_path_factory, tokenizer
 
 
 @given(texts=st.lists(any_text, max_size=5), size=piece_sizes)
-def test_without_ends_of_text_words_of_neighbors_are_a_space_apart(tmp_path_factory, texts, size):
-    found, _ = written_in_parts(tmp_path_factory.mktemp("t"), named(texts), TEXT8, "text8", size)
+def test_without_eos_words_of_neighbors_are_a_space_apart(tmp_path_factory, texts, size):
+    found, _ = written_in_parts(tmp_path_factory.mktemp("t"), make_documents(texts), TEXT8, "text8", size)
     kept = [text for text in texts if TEXT8.encode(text).any()]
     assert TEXT8.decode(found) == TEXT8.decode(TEXT8.encode("\n".join(kept))).rstrip()
 
@@ -102,7 +102,7 @@ def test_byte_pairs_are_those_of_the_whole_text(tmp_path, byte_pairs, articles, 
 @pytest.mark.parametrize("kind", ["text8", "bytes", "sentencepiece"])
 def test_counts_are_those_of_the_documents(tmp_path, texts, subwords, kind):
     tokenizer = subwords if kind == "sentencepiece" else make_tokenizer(kind)
-    found, stream = written(tmp_path, named(texts), tokenizer, "stream")
+    found, stream = write_stream(tmp_path, make_documents(texts), tokenizer, "stream")
     lengths = [len(document_ids(tokenizer, text)) + 1 for text in texts]
     kept = [text if tokenizer.is_lossless else tokenizer.decode(document_ids(tokenizer, text)) + " " for text in texts]
     assert stream.counts == {
@@ -121,14 +121,14 @@ def test_counts_are_those_of_the_documents(tmp_path, texts, subwords, kind):
 
 
 def test_a_document_of_which_nothing_is_left_leaves_nothing(tmp_path):
-    found, stream = written(tmp_path, named(["one", "\u6f22\u5b57", "", "two"]), TEXT8, "stream")
+    found, stream = write_stream(tmp_path, make_documents(["one", "\u6f22\u5b57", "", "two"]), TEXT8, "stream")
     assert TEXT8.decode(found) == "one two "
     assert stream.counts["documents"] == 2
 
 
 def test_unknown_tokens_are_counted(tmp_path, subwords, monkeypatch):
     monkeypatch.setattr(type(subwords), "unk_id", int(subwords.encode("the")[0]))
-    _, stream = written(tmp_path, named(["the the", "the"]), subwords, "stream")
+    _, stream = write_stream(tmp_path, make_documents(["the the", "the"]), subwords, "stream")
     assert stream.counts["unk_tokens"] == sum(
         (subwords.encode(text) == subwords.unk_id).sum() for text in ("the the", "the")
     )
@@ -138,7 +138,7 @@ def test_unknown_tokens_are_counted(tmp_path, subwords, monkeypatch):
 @reuse_the_subwords
 @pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "json"])
 @given(text=st.text(st.sampled_from("ab \u00e9\u6f22\U0001f600"), max_size=30), data=st.data())
-def test_neighboring_stretches_of_tokens_decode_to_the_whole_text(subwords, byte_pairs, kind, text, data):
+def test_neighboring_spans_decode_to_the_whole_text(subwords, byte_pairs, kind, text, data):
     """Each for the characters that end in it, even where a cut goes through one."""
     tokenizer = {"bytes": BYTES, "sentencepiece": subwords, "json": byte_pairs}[kind]
     tokens = tokenizer.encode(text)

@@ -41,7 +41,7 @@ def test_bytes_that_are_no_utf8_become_the_replacement_character(tokenizer):
     assert tokenizer.decode(first_byte) == "\ufffd"
 
 
-def test_both_forms_of_the_same_byte_pairs_are_the_same_tokenizer(folder):
+def test_both_forms_of_equal_byte_pairs_are_one_tokenizer(folder):
     ours, file = from_gpt2(folder), from_file(folder, END)
     assert (ours.kind, ours.vocab_size, ours.eos_id, ours.is_lossless) == ("hf_tokenizer", 300, 0, True)
     assert (file.kind, file.vocab_size, file.eos_id, file.is_lossless) == ("hf_tokenizer", 300, 0, True)
@@ -116,7 +116,7 @@ LOSSY = {
 
 
 @pytest.mark.parametrize("part", LOSSY)
-def test_a_tokenizer_with_a_part_that_alters_text_is_not_lossless(write, part):
+def test_a_tokenizer_that_alters_text_is_not_lossless(write, part):
     trained = train()
     setattr(trained, part, LOSSY[part])
     assert not from_file(write(trained), END).is_lossless

@@ -183,7 +183,7 @@ def test_without_the_hub_the_files_to_get_are_named(tmp_path, name):
     assert "; put the named files into a local folder and name that in params.yaml True" in message
 
 
-def test_files_that_the_hub_gave_before_are_found_by_their_revision(folder, tmp_path):
+def test_cached_hub_files_are_found_by_their_revision(folder, tmp_path):
     commit = "0123456789" * 4
     snapshot = tmp_path / "hub/models--someone--model/snapshots" / commit
     shutil.copytree(folder, snapshot)

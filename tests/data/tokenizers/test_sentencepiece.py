@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdpipe.data.tokenizers import SentencePiece
-from tests.data.building import make_tokenizer
+from tests.data.builders import make_tokenizer
 
 SPECIAL = ["<s>", "</s>", "<unk>", "<0x41>", "<0xE2>", "\u2581", "\u2585", " \u2047 ", "\0", "\r\n", "\n", "\t", "  "]
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -87,7 +87,7 @@ def test_documents_without_text_are_refused(documents, model):
 
 @pytest.mark.parametrize("document", [" " * 5000, "\t \n" * 900, "a", "ab " * 400, "漢" * 500, "x" * 100_000])
 @pytest.mark.parametrize("model", ["unigram", "bpe"])
-def test_documents_with_too_little_text_are_refused_with_the_limit(document, model):
+def test_too_little_text_is_refused_with_the_limit(document, model):
     with pytest.raises(ValueError, match=r"supports 2\d\d tokens at most; lower it .*, or give more text \(t"):
         make_tokenizer("sentencepiece", [document], vocab_size=300, model_type=model)
 

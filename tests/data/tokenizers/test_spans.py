@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.tokenize.text import encode_corpus
 from mdpipe.data.tokenizers import END_OF_DOCUMENT, decode_for_people
-from tests.data.building import make_tokenizer
-from tests.data.shards import named, write_texts
+from tests.data.builders import make_tokenizer
+from tests.data.shards import make_documents, write_texts
 from tests.data.tokenizers.trained import SPECIAL, of_every_kind
 
 KINDS = [
@@ -134,7 +134,7 @@ def test_characters_beside_broken_bytes_survive(tokenizers):
 def test_where_a_document_ends_is_shown_on_its_own_line(tokenizers, kind, tmp_path):
     """In encoded data as in samples; text8 has a space there, which is between words as well."""
     tokenizer, texts = tokenizers[kind], ["the value is true", "statement, the value"]
-    encode_corpus(write_texts(tmp_path / "r", named(texts)), tokenizer, tmp_path / "e", seq_len=8)
+    encode_corpus(write_texts(tmp_path / "r", make_documents(texts)), tokenizer, tmp_path / "e", seq_len=8)
     tokens = np.array(EncodedDataset.open(tmp_path / "e", "test").tokens)
     if kind == "text8":
         assert decode_for_people(tokenizer, tokens) == "the value is true statement the value "

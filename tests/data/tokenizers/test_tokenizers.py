@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mdpipe.data.tokenizers import Bytes, Text8, load_tokenizer
-from tests.data.building import make_tokenizer
+from tests.data.builders import make_tokenizer
 
 TEXT8 = Text8()
 unicode_text = st.text(st.characters(exclude_categories=["Cs"]))

@@ -16,7 +16,7 @@ from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.baselines import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.schedules.base import Schedule
-from mdpipe.evaluation.enumerated import masks
+from mdpipe.evaluation.enumerated import all_masks
 from tests.diffusion.tables import Tabular
 
 LAST = 1 - 2.0**-53
@@ -64,7 +64,7 @@ def every_draw(objective: Objective, tokens: Tensor) -> Draws:
         time, weights = middles(length)
         return crossed(time, weights, orders, torch.full((length, len(orders)), 1 / len(orders), dtype=torch.float64))
     time, weights = every_time(objective)
-    masked = masks(length)
+    masked = all_masks(length)
     alpha_TL = unmasked_probs(objective, time, tokens)
     chances_TM = torch.where(masked, 1 - alpha_TL[:, None], alpha_TL[:, None]).prod(dim=2)
     return crossed(time, weights, masked * LAST, chances_TM)
@@ -117,7 +117,7 @@ def expectation(objective: Objective, denoiser, tokens: Tensor) -> Tensor:
 @torch.no_grad()
 def average_entropies(denoiser: Tabular, tokens: Tensor) -> Tensor:
     """Return D[1] to D[L], (L,), directly from the table."""
-    masked = masks(len(tokens))
+    masked = all_masks(len(tokens))
     x_t = torch.where(masked, denoiser.vocab_size, tokens)
     logits = denoiser.head(denoiser(x_t, torch.zeros(len(masked)), None))
     entropies = -logits.log_softmax(dim=2)[:, torch.arange(len(tokens)), tokens]

@@ -13,8 +13,8 @@ from mdpipe.diffusion.objectives.md4 import MD4, mask_exactly_k
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import Cosine, Linear
 from mdpipe.params.diffusion import AnyOrderConfig, CosineConfig, LinearConfig, MaskGITConfig, MD4Config
-from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.objectives.enumeration import average_entropies, expectation
+from tests.diffusion.statistical_tests import FALSE_ALARM, chi_square_chance
 from tests.diffusion.tables import random_table
 
 V, L = 3, 3
@@ -51,7 +51,7 @@ def test_time_decides_the_mask_count_and_reaches_the_denoiser(time):
     time=st.floats(0, 1, exclude_max=True),
     schedule=st.sampled_from([Linear(LinearConfig(epsilon=0.0)), Linear(), Cosine()]),
 )
-def test_maskgits_loss_is_the_average_entropy_of_a_fixed_fraction(time, schedule):
+def test_maskgits_loss_is_the_entropy_of_a_fixed_fraction(time, schedule):
     """L D[n] with n = ceil((1 - alpha) L), one at least, over all sets of n."""
     denoiser, t = random_table(V, L, 0), torch.tensor(time).double()
     loss = MaskGIT(MaskGITConfig(schedule=schedule.config), V).loss(

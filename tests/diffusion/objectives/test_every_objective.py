@@ -21,7 +21,7 @@ from mdpipe.params.diffusion import (
     ObjectiveConfig,
     PolynomialConfig,
 )
-from tests.diffusion.every import every_objective, every_schedule
+from tests.diffusion.all_kinds import every_objective, every_schedule
 from tests.diffusion.objectives.enumeration import Uninformed, every_draw, expectation
 from tests.diffusion.tables import Causal, random_timed
 

@@ -14,7 +14,7 @@ from mdpipe.diffusion.objectives.md4 import MD4, masked_token_losses
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import TIME_GRIDS, DiscreteTime, Linear, Schedule
 from mdpipe.params.diffusion import CosineConfig, D3PMConfig, LinearConfig, MD4Config
-from tests.diffusion.every import every_schedule
+from tests.diffusion.all_kinds import every_schedule
 from tests.diffusion.objectives.enumeration import average_entropies, cost_at_rate, every_draw, expectation
 from tests.diffusion.tables import SOURCES, exact_table, random_table
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
-from mdpipe.evaluation.enumerated import Posterior, masks
+from mdpipe.evaluation.enumerated import Posterior, all_masks
 from mdpipe.params.diffusion import GenMD4Config, MD4Config, PolynomialConfig
 from tests.diffusion.objectives.enumeration import LAST, every_draw, expectation
 from tests.diffusion.tables import SOURCES, exact_table, random_timed
@@ -42,7 +42,7 @@ def test_with_equal_exponents_it_is_md4_in_loss_and_gradient(exponent, timesteps
         V,
     )
     pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
-    u = masks(L)[pairs].flatten(1) * LAST
+    u = all_masks(L)[pairs].flatten(1) * LAST
     own_time = torch.linspace(0.01, 0.99, len(pairs)).double()
     time, scale = own_time, 1.0
     if timesteps is None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mdpipe.diffusion.objectives import md4
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.schedules.base import Linear
-from tests.diffusion.every import every_objective
+from tests.diffusion.all_kinds import every_objective
 
 V, L, B = 7, 6, 5
 KINDS = sorted(every_objective(V, Linear()))
@@ -88,15 +88,15 @@ def test_the_mask_count_is_copied_during_the_forward_pass(kind, monkeypatch):
 
     original = md4.async_item
 
-    def recorded(scalar: Tensor):
+    def record_copy(scalar: Tensor):
         happened.append("copy")
         read = original(scalar)
 
-        def recorded_read() -> int:
+        def record_read() -> int:
             happened.append("read")
             return read()
 
-        return recorded_read
+        return record_read
 
     class Denoiser:
         def __call__(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
@@ -107,7 +107,7 @@ def test_the_mask_count_is_copied_during_the_forward_pass(kind, monkeypatch):
             happened.append("head")
             return hidden
 
-    monkeypatch.setattr(md4, "async_item", recorded)
+    monkeypatch.setattr(md4, "async_item", record_copy)
     random = torch.Generator().manual_seed(1)
     tokens = torch.randint(V, (B, L), generator=random)
     time = torch.rand(B, generator=random, dtype=torch.float64)

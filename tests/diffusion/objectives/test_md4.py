@@ -13,8 +13,7 @@ from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
 from mdpipe.diffusion.schedules.base import Geometric, Linear, Schedule
 from mdpipe.params.diffusion import EPSILON, CosineConfig, LinearConfig, MD4Config
-from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
-from tests.diffusion.every import every_schedule
+from tests.diffusion.all_kinds import every_schedule
 from tests.diffusion.objectives.enumeration import (
     LAST,
     Uninformed,
@@ -22,6 +21,7 @@ from tests.diffusion.objectives.enumeration import (
     enumerated_bound,
     expectation,
 )
+from tests.diffusion.statistical_tests import FALSE_ALARM, chi_square_chance
 from tests.diffusion.tables import SOURCES, exact_table, random_table
 
 V, L = 3, 3

@@ -12,7 +12,7 @@ from mdpipe.diffusion.objectives.baselines import SEDD
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.base import Linear, Schedule
 from mdpipe.params.diffusion import MD4Config, SEDDConfig
-from tests.diffusion.every import every_schedule
+from tests.diffusion.all_kinds import every_schedule
 from tests.diffusion.objectives.enumeration import LAST, every_draw
 from tests.diffusion.tables import Tabular, random_table
 

@@ -16,7 +16,7 @@ from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.diffusion.objectives.baselines import D3PM, AnyOrder, MaskGIT
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
 from mdpipe.diffusion.schedules.base import build_time_distribution
-from mdpipe.evaluation.enumerated import masks
+from mdpipe.evaluation.enumerated import all_masks
 from mdpipe.params.diffusion import LogitNormalConfig, ObjectiveConfig, UniformTimesConfig
 from tests.diffusion.objectives.enumeration import NODES, legendre
 from tests.diffusion.tables import Timed, random_timed
@@ -63,7 +63,7 @@ def prob_below(t: float, time: str) -> float:
 
 def terms(objective: Objective, weight: str, time: str) -> tuple[Tensor, Tensor, Tensor]:
     """Return masks (R, L), their times (R,) and their coefficients (R,) in the expected loss."""
-    masked = masks(L)
+    masked = all_masks(L)
     sizes = masked.sum(dim=1).double()
     if isinstance(objective, AnyOrder | MaskGIT):
         rows = []

@@ -106,5 +106,5 @@ class Counted:
         return self.denoiser.head(hidden)
 
 
-def masks(batch: int, length: int, vocab_size: int = 2) -> Tensor:
+def all_masks(batch: int, length: int, vocab_size: int = 2) -> Tensor:
     return torch.full((batch, length), vocab_size)

@@ -14,7 +14,7 @@ from mdpipe.diffusion.samplers.ancestral import Ancestral
 from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule, uniform_grid
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.sampling import AncestralConfig
-from tests.diffusion.samplers.denoisers import RNG, CopiedBit, Counted, Independent, Mixing, masks
+from tests.diffusion.samplers.denoisers import RNG, CopiedBit, Counted, Independent, Mixing, all_masks
 
 schedules = pytest.mark.parametrize(
     "schedule", [Linear(), Cosine(), Linear(LinearConfig(epsilon=0.2))], ids=["linear", "cosine", "epsilon"]
@@ -37,7 +37,7 @@ def test_body_runs_on_rows_that_unmask_something(schedule):
     batch, length, steps = 4000, 8, 6
     denoiser, delta = Counted(Independent(0.5, 0.5)), unmask_probs(schedule, steps)
     Ancestral(AncestralConfig(steps=steps, time_grid="uniform"))(
-        denoiser, schedule, 2, masks(batch, length), RNG, torch.arange(batch)
+        denoiser, schedule, 2, all_masks(batch, length), RNG, torch.arange(batch)
     )
     empty = (1 - delta) ** length
     both = (1 - delta[:, None] - delta).clamp(min=0) ** length
@@ -56,7 +56,7 @@ def test_number_of_calls_is_that_of_a_network_without_time(schedule):
         denoiser = Counted(Independent(0.5, 0.5))
         examples = torch.arange(batch) + batch * index
         Ancestral(AncestralConfig(steps=steps, time_grid="uniform"))(
-            denoiser, schedule, 2, masks(batch, length), RNG, examples
+            denoiser, schedule, 2, all_masks(batch, length), RNG, examples
         )
         calls[index] = len(denoiser.body_rows)
     expected = (1 - (1 - unmask_probs(schedule, steps)) ** (batch * length)).sum()
@@ -85,7 +85,7 @@ def test_head_runs_per_sampled_token_and_body_per_active_row(rows, steps):
 
 def test_a_step_that_unmasks_everything_samples_in_chunks(monkeypatch):
     """At most 10 tokens of the 60 at a time, and the samples are the same."""
-    start, examples = masks(10, 6, 3), torch.arange(10)
+    start, examples = all_masks(10, 6, 3), torch.arange(10)
     whole = Ancestral(AncestralConfig(steps=1, time_grid="uniform"))(
         Mixing(3, False), Linear(), 3, start, RNG, examples
     )
@@ -118,7 +118,7 @@ def test_a_step_waits_for_no_result_of_another(monkeypatch):
         denoiser,
         Linear(),
         2,
-        masks(50, 2),
+        all_masks(50, 2),
         CounterRNG(0, "test"),
         torch.arange(50),
         on_step=lambda done, _of, _tokens: steps_begun.append(done),
@@ -136,7 +136,7 @@ def test_nothing_unknown_needs_no_network_call():
 
 
 def test_what_is_known_decides_what_is_not():
-    start = masks(100, 2)
+    start = all_masks(100, 2)
     start[:, 0] = torch.arange(100) % 2
     samples = Ancestral(AncestralConfig(steps=4, time_grid="uniform"))(
         CopiedBit(), Linear(), 2, start, RNG, torch.arange(100)

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from mdpipe.diffusion.samplers.baselines import Autoregressive
 from mdpipe.diffusion.schedules.base import Linear
-from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
-from tests.diffusion.samplers.denoisers import RNG, Mixing, masks
+from tests.diffusion.samplers.denoisers import RNG, Mixing, all_masks
+from tests.diffusion.statistical_tests import FALSE_ALARM, chi_square_chance
 from tests.diffusion.tables import markov_chain
 
 MASK = 2
@@ -39,7 +39,7 @@ def sample(denoiser, start: Tensor) -> Tensor:
 
 def test_samples_have_the_distribution_of_the_model():
     """Chi-square of 20,000 samples over the 16 sequences of four bits."""
-    counts = torch.bincount(sample(Chain(), masks(20_000, 4)) @ torch.tensor([8, 4, 2, 1]), minlength=16)
+    counts = torch.bincount(sample(Chain(), all_masks(20_000, 4)) @ torch.tensor([8, 4, 2, 1]), minlength=16)
     assert chi_square_chance(counts, 20_000 * markov_chain()) > FALSE_ALARM
 
 
@@ -54,8 +54,8 @@ def test_a_prompt_is_continued():
 
 def test_the_network_reads_only_the_shifted_prefix():
     denoiser = Chain()
-    samples = sample(denoiser, masks(5, 4))
-    shifted = torch.cat([masks(5, 1), samples[:, :-1]], dim=1)
+    samples = sample(denoiser, all_masks(5, 4))
+    shifted = torch.cat([all_masks(5, 1), samples[:, :-1]], dim=1)
     assert [shown.shape[1] for shown in denoiser.shown] == [1, 2, 3, 4]
     assert all(torch.equal(shown, shifted[:, : shown.shape[1]]) for shown in denoiser.shown)
 

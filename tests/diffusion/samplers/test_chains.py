@@ -8,9 +8,9 @@ from torch import Tensor
 
 from mdpipe.diffusion.schedules.base import TIME_GRIDS, Cosine, Linear
 from mdpipe.params.diffusion import LinearConfig
-from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
 from tests.diffusion.samplers.chains import counts_of, levels, move, outcome
-from tests.diffusion.samplers.denoisers import RNG, Mixing, Tempered, masks, sampler_of
+from tests.diffusion.samplers.denoisers import RNG, Mixing, Tempered, all_masks, sampler_of
+from tests.diffusion.statistical_tests import FALSE_ALARM, chi_square_chance
 from tests.diffusion.tables import Tabular, copied_bit, exact_table, random_table
 
 MASK = 2
@@ -140,6 +140,6 @@ def test_what_adds_nothing_draws_the_samples_of_algorithm_2(kind, settings, sche
 
 def test_genmd4_sampling_calls_the_network_once_per_step():
     denoiser = Mixing(2, False)
-    sampler_of("genmd4_ancestral", 5)(denoiser, Powers(0.5, 2.0), 2, masks(4, 3), RNG, torch.arange(4))
+    sampler_of("genmd4_ancestral", 5)(denoiser, Powers(0.5, 2.0), 2, all_masks(4, 3), RNG, torch.arange(4))
     assert torch.cat(denoiser.times).unique().tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert len(denoiser.times) == 5

@@ -12,7 +12,7 @@ from mdpipe.diffusion.samplers.base import build_sampler
 from mdpipe.diffusion.schedules.base import Cosine, Linear, Polynomial
 from mdpipe.params.diffusion import CosineConfig, LinearConfig, PolynomialConfig
 from mdpipe.params.sampling import SamplerConfig
-from tests.diffusion.samplers.denoisers import RNG, Independent, Labeled, Mixing, masks, sampler_of
+from tests.diffusion.samplers.denoisers import RNG, Independent, Labeled, Mixing, all_masks, sampler_of
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def test_the_seed_and_the_stream_decide_the_samples(kind):
     """Two sets of 50 x 4 tokens that have nothing in common agree in all of them with chance 1e-60."""
 
     def sample(rng: CounterRNG) -> Tensor:
-        return sampler_of(kind, 4)(Independent(0.2, 0.3, 0.5), Linear(), V, masks(50, L, V), rng, torch.arange(50))
+        return sampler_of(kind, 4)(Independent(0.2, 0.3, 0.5), Linear(), V, all_masks(50, L, V), rng, torch.arange(50))
 
     assert torch.equal(sample(CounterRNG(1, "a")), sample(CounterRNG(1, "a")))
     assert not torch.equal(sample(CounterRNG(1, "a")), sample(CounterRNG(2, "a")))
@@ -94,7 +94,7 @@ def test_the_seed_and_the_stream_decide_the_samples(kind):
 @every_sampler
 def test_class_labels_are_passed_on_row_by_row(kind):
     """Rows of different classes, some of which have no masks."""
-    classes, start = torch.arange(60) % V, masks(60, L, V)
+    classes, start = torch.arange(60) % V, all_masks(60, L, V)
     start[:20] = classes[:20, None]
     samples = sampler_of(kind, 4)(Labeled(V), Linear(), V, start, RNG, torch.arange(60), class_labels=classes)
     assert torch.equal(samples, classes[:, None].expand(60, L))
@@ -107,7 +107,7 @@ def test_the_token_sampler_is_used(kind):
         Independent(0.2, 0.3, 0.5),
         Linear(),
         V,
-        masks(20, L, V),
+        all_masks(20, L, V),
         RNG,
         torch.arange(20),
         token_sampler=TokenSampler(top_k=1),
@@ -118,7 +118,7 @@ def test_the_token_sampler_is_used(kind):
 @every_sampler
 def test_the_denoiser_gets_times_that_fall_from_one_to_zero(kind):
     denoiser = Mixing(V, CAUSAL[kind])
-    sampler_of(kind, 5)(denoiser, Linear(LinearConfig(epsilon=0.2)), V, masks(1, L, V), RNG, torch.arange(1))
+    sampler_of(kind, 5)(denoiser, Linear(LinearConfig(epsilon=0.2)), V, all_masks(1, L, V), RNG, torch.arange(1))
     times = torch.cat(denoiser.times)
     assert times.dtype == torch.float64 and ((times >= 0) & (times <= 1)).all()
     assert (times.diff() <= 0).all()

@@ -11,8 +11,8 @@ from torch import Tensor
 from mdpipe.diffusion.samplers.baselines import FirstHitting
 from mdpipe.diffusion.schedules.base import Cosine, Linear
 from mdpipe.params.diffusion import CosineConfig, LinearConfig
-from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
-from tests.diffusion.samplers.denoisers import RNG, CopiedBit, Counted, Independent, Mixing, masks
+from tests.diffusion.samplers.denoisers import RNG, CopiedBit, Counted, Independent, Mixing, all_masks
+from tests.diffusion.statistical_tests import FALSE_ALARM, chi_square_chance
 from tests.diffusion.tables import exact_table, markov_chain, random_table
 
 MASK = 2
@@ -42,7 +42,7 @@ def test_one_token_per_row_and_call(rows):
 def test_mask_probs_at_hits_are_uniform_order_statistics(schedule):
     """Of n uniforms u_1 > u_2 > ..., (u_k / u_(k-1))^(n-k+1) are uniform and independent: chi-square of 5,000 rows."""
     count, length, denoiser = 5000, 3, Mixing(2, False)
-    FirstHitting()(denoiser, schedule, 2, masks(count, length), RNG, torch.arange(count))
+    FirstHitting()(denoiser, schedule, 2, all_masks(count, length), RNG, torch.arange(count))
     mask_probs = torch.stack([torch.ones(count), *(1 - schedule.alpha(time) for time in denoiser.times)])
     u = (mask_probs[1:] / mask_probs[:-1]) ** torch.arange(length, 0, -1)[:, None]
     cells = (4 * u).long().clamp(max=3)
@@ -56,7 +56,7 @@ def test_mask_probs_at_hits_are_uniform_order_statistics(schedule):
 def test_tokens_below_epsilon_are_sampled_at_time_0(schedule):
     """A fraction (1 - alpha(0)) / (1 - alpha(1)) = 1/4 of 15,000, within 4.5 standard errors: false alarm 7e-6."""
     count, length, denoiser = 5000, 3, Mixing(2, False)
-    FirstHitting()(denoiser, schedule, 2, masks(count, length), RNG, torch.arange(count))
+    FirstHitting()(denoiser, schedule, 2, all_masks(count, length), RNG, torch.arange(count))
     find_leftovers = (torch.cat(denoiser.times) < 1e-12).sum().item()
     assert abs(find_leftovers - 3750) < 4.5 * (15_000 * 0.25 * 0.75) ** 0.5
 
@@ -68,7 +68,7 @@ def test_every_order_of_positions_is_as_likely():
         Independent(0.5, 0.5),
         Cosine(),
         2,
-        masks(count, length),
+        all_masks(count, length),
         RNG,
         torch.arange(count),
         on_step=lambda _done, _of, state: trace.append(state == MASK),
@@ -89,7 +89,7 @@ def test_samples_have_the_mean_probability_over_all_orders():
     for x in itertools.product(range(2), repeat=length):
         for order in itertools.permutations(range(length)):
             chances[x] += probability(denoiser, torch.tensor(x), order) / 6
-    samples = FirstHitting()(denoiser, Linear(), 2, masks(count, length), RNG, torch.arange(count))
+    samples = FirstHitting()(denoiser, Linear(), 2, all_masks(count, length), RNG, torch.arange(count))
     counts = torch.bincount(samples @ torch.tensor([4, 2, 1]), minlength=8)
     assert chi_square_chance(counts, count * chances) > FALSE_ALARM
 
@@ -106,9 +106,9 @@ def probability(denoiser, x: Tensor, order: tuple[int, ...]) -> float:
 
 def test_with_exact_conditionals_samples_are_exact():
     """Two copies of a bit never disagree; a Markov chain, to chi-square over its 16 sequences."""
-    pairs = FirstHitting()(CopiedBit(), Linear(), 2, masks(1000, 2), RNG, torch.arange(1000))
+    pairs = FirstHitting()(CopiedBit(), Linear(), 2, all_masks(1000, 2), RNG, torch.arange(1000))
     assert torch.equal(pairs[:, 0], pairs[:, 1])
     count, joint = 20_000, markov_chain()
-    samples = FirstHitting()(exact_table(joint), Linear(), 2, masks(count, 4), RNG, torch.arange(count))
+    samples = FirstHitting()(exact_table(joint), Linear(), 2, all_masks(count, 4), RNG, torch.arange(count))
     counts = torch.bincount(samples @ torch.tensor([8, 4, 2, 1]), minlength=16)
     assert chi_square_chance(counts, count * joint) > FALSE_ALARM

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from mdpipe.diffusion.schedules.base import TIME_GRIDS, Cosine, Linear, Schedule, cosine_grid, uniform_grid
 from mdpipe.params.diffusion import CosineConfig, LinearConfig
-from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
-from tests.diffusion.samplers.denoisers import RNG, CopiedBit, Independent, masks, sampler_of
+from tests.diffusion.samplers.denoisers import RNG, CopiedBit, Independent, all_masks, sampler_of
+from tests.diffusion.statistical_tests import FALSE_ALARM, chi_square_chance
 
 MASK = 2
 
@@ -44,7 +44,7 @@ def test_copied_bits_disagree_as_often_as_unmasked_together(kind, schedule, time
     """
     count = 10_000
     sampler = sampler_of(kind, steps, time_grid)
-    samples = sampler(CopiedBit(), schedule, 2, masks(count, 2), RNG, torch.arange(count))
+    samples = sampler(CopiedBit(), schedule, 2, all_masks(count, 2), RNG, torch.arange(count))
     expected = 0.5 * (unmask_probs(schedule, TIME_GRIDS[time_grid](steps)) ** 2).sum().item()
     disagreeing = (samples[:, 0] != samples[:, 1]).double().mean().item()
     assert abs(disagreeing - expected) < 4.5 * (expected * (1 - expected) / count) ** 0.5
@@ -53,14 +53,14 @@ def test_copied_bits_disagree_as_often_as_unmasked_together(kind, schedule, time
 
 @algorithm_2
 @ways
-def test_unmasking_steps_are_multinomial_and_independent_of_network(kind, schedule, time_grid):
+def test_unmasking_steps_are_multinomial_for_any_network(kind, schedule, time_grid):
     """The steps of the two tokens of 10,000 samples, jointly, though each token decides what the other is."""
     count, steps, left = 10_000, 4, []
     sampler_of(kind, steps, time_grid)(
         CopiedBit(),
         schedule,
         2,
-        masks(count, 2),
+        all_masks(count, 2),
         RNG,
         torch.arange(count),
         on_step=lambda _done, _of, tokens: left.append(tokens == MASK),
@@ -93,7 +93,7 @@ def test_the_masked_count_is_binomial_at_every_time(kind, settings, schedule):
         Independent(0.5, 0.5),
         schedule,
         2,
-        masks(count, length),
+        all_masks(count, length),
         RNG,
         torch.arange(count),
         on_step=lambda _done, _of, tokens: masked.append((tokens == MASK).sum(dim=1)),
@@ -107,9 +107,9 @@ def test_the_masked_count_is_binomial_at_every_time(kind, settings, schedule):
 
 
 @pytest.mark.parametrize("kind", ["ancestral_stepwise", "two_stage", "ancestral", "maskgit", "genmd4_ancestral"])
-def test_the_two_equivalent_ways_of_sampling_draw_the_same_samples(kind):
+def test_the_two_ways_of_sampling_give_the_same_samples(kind):
     """From the same random numbers, under linear schedule and cosine grid or cosine schedule and uniform grid."""
-    denoiser, start, examples = Independent(0.3, 0.7), masks(64, 50), torch.arange(64)
+    denoiser, start, examples = Independent(0.3, 0.7), all_masks(64, 50), torch.arange(64)
     first = sampler_of(kind, 20, "cosine")(denoiser, Linear(), 2, start, RNG, examples)
     second = sampler_of(kind, 20, "uniform")(denoiser, Cosine(), 2, start, RNG, examples)
     assert torch.equal(first, second)

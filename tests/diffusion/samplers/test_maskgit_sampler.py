@@ -11,8 +11,8 @@ from mdpipe.diffusion.samplers.baselines import MIN_UNIFORM, MaskGIT, gumbel
 from mdpipe.diffusion.schedules.base import TIME_GRIDS, Cosine, Linear
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.sampling import MaskGITSamplerConfig
-from tests.diffusion.chance import FALSE_ALARM, chi_square_chance
-from tests.diffusion.samplers.denoisers import RNG, Independent, masks
+from tests.diffusion.samplers.denoisers import RNG, Independent, all_masks
+from tests.diffusion.statistical_tests import FALSE_ALARM, chi_square_chance
 
 MASK = 2
 
@@ -37,7 +37,7 @@ class IndependentBits:
 )
 def test_mask_count_follows_the_schedule_and_ends_at_zero(schedule, time_grid):
     """Rows with 0 to 8 unknown tokens of 8."""
-    start, trace = masks(9, 8), []
+    start, trace = all_masks(9, 8), []
     for row in range(9):
         start[row, :row] = 1
     MaskGIT(MaskGITSamplerConfig(steps=5, time_grid=time_grid))(
@@ -65,7 +65,7 @@ def test_without_noise_the_more_confident_token_stays():
         else:
             chances[again, b] += first[a] * second[b] * first[again]
     sampler = MaskGIT(MaskGITSamplerConfig(steps=2, time_grid="uniform", noise_scale=0))
-    samples = sampler(denoiser, Linear(LinearConfig(epsilon=0.0)), 2, masks(count, 2), RNG, torch.arange(count))
+    samples = sampler(denoiser, Linear(LinearConfig(epsilon=0.0)), 2, all_masks(count, 2), RNG, torch.arange(count))
     counts = torch.bincount(samples @ torch.tensor([2, 1]), minlength=4)
     assert chi_square_chance(counts, count * chances) > FALSE_ALARM
 
@@ -84,7 +84,7 @@ def test_noise_makes_the_first_of_two_tokens_a_logistic_choice(noise_scale):
         denoiser,
         Linear(LinearConfig(epsilon=0.0)),
         2,
-        masks(count, 2),
+        all_masks(count, 2),
         RNG,
         torch.arange(count),
         on_step=lambda _done, _of, state: trace.append(state),
@@ -101,7 +101,7 @@ def test_with_much_noise_tokens_are_unmasked_in_random_order():
         IndependentBits(0.01, 0.2, 0.5, 0.9),
         Linear(LinearConfig(epsilon=0.0)),
         2,
-        masks(count, 4),
+        all_masks(count, 4),
         RNG,
         torch.arange(count),
         on_step=lambda _done, _of, state: trace.append(state != MASK),
@@ -112,14 +112,14 @@ def test_with_much_noise_tokens_are_unmasked_in_random_order():
     assert chi_square_chance(counts[pairs], torch.full((6,), count / 6)) > FALSE_ALARM
 
 
-def test_equally_confident_tokens_are_unmasked_from_left_to_right():
+def test_equal_confidence_is_unmasked_from_left_to_right():
     """A sequence long enough for a sort that is not stable to show."""
     places, trace = torch.arange(400), []
     MaskGIT(MaskGITSamplerConfig(steps=4, time_grid="uniform", noise_scale=0))(
         Independent(0.5, 0.5),
         Linear(LinearConfig(epsilon=0.0)),
         2,
-        masks(1, 400),
+        all_masks(1, 400),
         RNG,
         torch.arange(1),
         on_step=lambda _done, _of, state: trace.append(state[0] != MASK),

@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mdpipe.diffusion.denoiser import MAX_PROBABILITIES
 from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.schedules.base import Linear
-from tests.diffusion.samplers.denoisers import RNG, masks, sampler_of
+from tests.diffusion.samplers.denoisers import RNG, all_masks, sampler_of
 
 VOCAB_SIZE = 50_257
 
@@ -41,7 +41,7 @@ class Wide:
 
 def largest(sampler: Sampler, batch: int, length: int) -> int:
     with LargestTensor() as seen:
-        sampler(Wide(), Linear(), VOCAB_SIZE, masks(batch, length, VOCAB_SIZE), RNG, torch.arange(batch))
+        sampler(Wide(), Linear(), VOCAB_SIZE, all_masks(batch, length, VOCAB_SIZE), RNG, torch.arange(batch))
     return seen.elements
 
 

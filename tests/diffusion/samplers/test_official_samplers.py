@@ -13,7 +13,7 @@ from mdpipe.diffusion.schedules.base import Cosine, Linear, Schedule
 from mdpipe.params.diffusion import LinearConfig
 from mdpipe.params.sampling import AncestralStepwiseConfig
 from tests.diffusion.objectives.test_official_objectives import FixtureDenoiser
-from tests.diffusion.samplers.denoisers import RNG, Independent, masks, sampler_of
+from tests.diffusion.samplers.denoisers import RNG, Independent, all_masks, sampler_of
 from tests.networks.official import tensors
 
 VOCAB_SIZE, STEPS, TOP_P = 11, 16, 0.9
@@ -67,7 +67,7 @@ def test_masks_left_at_the_end_become_the_official_tokens(kind: str, choice: Tok
 
 def left_at_zero(sampler: Sampler, count: int) -> Tensor:
     """Return how often each of two tokens comes out, of 40 % that are left masked at time 0."""
-    tokens = masks(count, 1, 2)
+    tokens = all_masks(count, 1, 2)
     samples = sampler(
         Independent(0.3, 0.7), Linear(LinearConfig(epsilon=0.4)), 2, tokens, CounterRNG(0, "test"), torch.arange(count)
     )
@@ -75,7 +75,7 @@ def left_at_zero(sampler: Sampler, count: int) -> Tensor:
 
 
 @PAPER
-def test_decoding_by_the_likeliest_token_shifts_only_what_was_left(kind: str) -> None:
+def test_argmax_decoding_shifts_only_what_was_left(kind: str) -> None:
     """Alpha runs from 0.4 at time 1 to 0.6 at time 0, so 0.2 / 0.6 of the masks are sampled and the rest is left.
 
     Within five standard errors of 20,000 draws.
@@ -95,7 +95,7 @@ def test_genmd4_leaves_no_mask_to_decode(steps: int, time_grid: str) -> None:
     with torch.no_grad():
         schedule.raw.copy_(torch.tensor([-3.0, 0.0, 30.0]))
         plan = sampler_of("genmd4_ancestral", steps, time_grid).plan(
-            schedule, Start(masks(1, 2, 3), 3, RNG, torch.arange(1))
+            schedule, Start(all_masks(1, 2, 3), 3, RNG, torch.arange(1))
         )
     assert len(plan) == steps
     assert plan[-1].unmask_prob.tolist() == [1, 1, 1]

@@ -236,7 +236,7 @@ def write_record(record: Mapping[str, Any], path: Path, metrics: Path | None = N
         MetricsError: A number is infinite or NaN, a value has a type that JSON does not have, or a result is not a
             number; both files are unchanged.
     """
-    rounded = {key: _rounded(value, f"{path}: {key}") for key, value in record.items()}
+    rounded = {key: _round_value(value, f"{path}: {key}") for key, value in record.items()}
     files = {path: rounded}
     if metrics is not None:
         results = {key: rounded.pop(key) for key in RESULTS if key in rounded}
@@ -271,7 +271,7 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[Any]])
     atomic_write(path, text.getvalue().encode("utf-8"))
 
 
-def _rounded(value: Any, where: str) -> Any:
+def _round_value(value: Any, where: str) -> Any:
     match value:
         case None | bool() | int() | str():
             return value
@@ -280,7 +280,7 @@ def _rounded(value: Any, where: str) -> Any:
                 raise MetricsError(f"{where} is {value}; a metric must be finite")
             return float(f"{value:.{SIGNIFICANT_DIGITS}g}") + 0.0  # the zero makes -0.0 a plain 0.0
         case Mapping():
-            return {key: _rounded(entry, f"{where}.{key}") for key, entry in value.items()}
+            return {key: _round_value(entry, f"{where}.{key}") for key, entry in value.items()}
         case list() | tuple():
-            return [_rounded(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
+            return [_round_value(entry, f"{where}[{index}]") for index, entry in enumerate(value)]
     raise MetricsError(f"{where} is a {type(value).__name__}; a record has numbers, texts, lists and mappings")

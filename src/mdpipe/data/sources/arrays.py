@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.raw import IMAGES_PER_BATCH, ImageBatch
 from mdpipe.data.sources.files import (
-    BLOCK,
     BROKEN_ZIP,
+    BUFFER_BYTES,
     SourceFile,
     check_columns,
     check_files,
@@ -190,7 +190,7 @@ class _Rows:
     def _next(self, count: int) -> NDArray[Any]:
         """Read values block by block, because a header of a few bytes can promise more than there is memory."""
         promised, content = count * self.dtype.itemsize, bytearray()
-        while block := self.stream.read(min(promised - len(content), BLOCK)):
+        while block := self.stream.read(min(promised - len(content), BUFFER_BYTES)):
             content += block
         if len(content) != promised:
             raise ValueError(f"{self.name} is truncated: it ends before what its header promises; replace it")

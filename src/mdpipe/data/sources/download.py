@@ -22,7 +22,7 @@ from filelock import FileLock
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
 
 from mdpipe.data.artifacts.files import check_disk_space, explain_disk_full, hash_file
-from mdpipe.data.sources.files import BLOCK, BROKEN_ZIP, SourceFile, refuse_bomb, refuse_concatenated
+from mdpipe.data.sources.files import BROKEN_ZIP, BUFFER_BYTES, SourceFile, refuse_bomb, refuse_concatenated
 from mdpipe.data.sources.text import text_shards
 from mdpipe.data.sources.writer import SourceShard
 from mdpipe.messages import printable, reason, without_secrets
@@ -325,7 +325,7 @@ def _extract(files: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> No
     partial = target.with_name(f".{target.name}.partial")
     try:
         with explain_disk_full(target), files.open(entry) as packed, partial.open("wb") as plain:
-            shutil.copyfileobj(packed, plain, BLOCK)
+            shutil.copyfileobj(packed, plain, BUFFER_BYTES)
         if partial.stat().st_size != entry.file_size:
             raise EOFError(f"{entry.filename} has fewer bytes than it says")
         partial.replace(target)

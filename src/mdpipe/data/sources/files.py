@@ -22,16 +22,16 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from mdpipe.data.artifacts.files import disk_full_errno
-from mdpipe.file_formats import COMPRESSED, READABLE, TAR_SUFFIXES, ending, refusal
+from mdpipe.file_formats import COMPRESSED, SUFFIXES_OF, TAR_SUFFIXES, ending, refusal
 from mdpipe.messages import SHOWN_NAMES, listed_names, reason
 from mdpipe.params.sources import ImageFolderSource, Source
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-SHARD_BYTES = 32 * 2**20
+READ_BYTES = 32 * 2**20
 """Approximate size of what one process reads at a time."""
-BLOCK = 2**20
+BUFFER_BYTES = 2**20
 MAX_EXPANSION = 200
 """Most bytes per compressed byte. Text seldom exceeds 10; a decompression bomb has 1,000."""
 
@@ -190,11 +190,11 @@ def _rests(name: str, glob: Glob) -> Iterator[Glob]:
 
 
 def group_files(files: Sequence[SourceFile]) -> Iterator[tuple[tuple[SourceFile, ...], int]]:
-    """Yield neighboring files of one split that together have about `SHARD_BYTES`, and their bytes."""
+    """Yield neighboring files of one split that together have about `READ_BYTES`, and their bytes."""
     group: list[SourceFile] = []
     size = 0
     for file in files:
-        if group and (size + file.size > SHARD_BYTES or file.split != group[0].split):
+        if group and (size + file.size > READ_BYTES or file.split != group[0].split):
             yield tuple(group), size
             group, size = [], 0
         group.append(file)
@@ -260,7 +260,7 @@ def open_decompressed(path: Path) -> Iterator[IO[bytes]]:
     try:
         if not path.stat().st_size:
             raise EOFError("it is empty")  # which gzip takes for no text
-        with _decompressed(path, suffix) as packed, io.BufferedReader(_Bounded(packed, path), BLOCK) as unpacked:
+        with _decompress(path, suffix) as packed, io.BufferedReader(_Bounded(packed, path), BUFFER_BYTES) as unpacked:
             yield unpacked
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         # The reader of this file may write another one, for which the disk has no room.
@@ -277,7 +277,7 @@ def compression(path: Path) -> str | None:
     return suffix if suffix in COMPRESSED else None
 
 
-def _decompressed(path: Path, suffix: str) -> io.BufferedIOBase:
+def _decompress(path: Path, suffix: str) -> io.BufferedIOBase:
     match suffix:
         case ".gz":
             return gzip.GzipFile(path, "rb")
@@ -296,7 +296,7 @@ class _Bounded(io.RawIOBase):
 
     def __init__(self, unpacked: io.BufferedIOBase, path: Path) -> None:
         self._unpacked, self._path, self._packed_size = unpacked, path, path.stat().st_size
-        self._left = MAX_EXPANSION * max(self._packed_size, BLOCK)
+        self._left = MAX_EXPANSION * max(self._packed_size, BUFFER_BYTES)
 
     def readable(self) -> bool:
         return True
@@ -321,13 +321,13 @@ def refuse_other_formats(files: Sequence[SourceFile], kind: str) -> None:
     for found in files:
         if (why := refusal(kind, ending(found.name))) is not None:
             raise ValueError(f"{found.path} is not for this source: {why}, or narrow the source's `pattern`")
-    if kind not in READABLE:
+    if kind not in SUFFIXES_OF:
         return
     first = files[0]
     with first.path.open("rb") as stream:
         head = stream.read(max(map(len, MAGIC)))
     suffix = next((suffix for magic, suffix in MAGIC.items() if head.startswith(magic)), None)
-    if suffix is None or first.is_compressed or suffix in READABLE[kind]:
+    if suffix is None or first.is_compressed or suffix in SUFFIXES_OF[kind]:
         return
     if suffix in COMPRESSED:
         raise ValueError(f"{first.path} is packed as {suffix} files are; rename it to {first.path.name}{suffix}")
@@ -369,7 +369,7 @@ def refuse_concatenated(files: zipfile.ZipFile, archive: Path) -> None:
 
 def refuse_bomb(entry: zipfile.ZipInfo, where: str, hint: str) -> None:
     """Raise ValueError for a member of a zip archive that unpacks to too many bytes; its size is what it says."""
-    if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BLOCK):
+    if entry.file_size > MAX_EXPANSION * max(entry.compress_size, BUFFER_BYTES):
         raise ValueError(
             f"{where} from {entry.compress_size:,} to {entry.file_size:,} bytes: a decompression bomb; {hint}"
         )

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mdpipe.data.raw import Document, ImageBatch
-from mdpipe.data.sources.files import SHARD_BYTES, SourceFile, check_columns, check_files, row_name
+from mdpipe.data.sources.files import READ_BYTES, SourceFile, check_columns, check_files, row_name
 from mdpipe.data.sources.images import decode_batches
 from mdpipe.data.sources.text import join_texts, make_document
 from mdpipe.data.sources.writer import SourceShard
@@ -115,7 +115,7 @@ def open_huggingface(source: HuggingFaceSource, downloads: Path) -> list[SourceS
         table = table.select_columns([*source.named_columns]).with_format("arrow")
         names = tuple(getattr(table.features.get(source.label_column), "names", ()))
         row_bytes = max(1, table.data.nbytes // max(1, len(table)))
-        count = max(1, SHARD_BYTES // row_bytes)
+        count = max(1, READ_BYTES // row_bytes)
         for first in range(0, len(table), count):
             some = table.select(range(first, min(first + count, len(table))))
             rows = Rows(split, f"the split {split!r}", first, partial(_hub_batches, some))
@@ -181,7 +181,7 @@ def _label(values: dict[str, Any], name: str, column: str | None, class_names: t
 
 
 def _row_groups(file: SourceFile) -> Iterator[tuple[Rows, int]]:
-    """Yield the row groups of a Parquet file, or record batches of an Arrow file, that together have about SHARD_BYTES.
+    """Yield the row groups of a Parquet file, or record batches of an Arrow file, that together have about READ_BYTES.
 
     With their bytes before compression.
     """
@@ -189,7 +189,7 @@ def _row_groups(file: SourceFile) -> Iterator[tuple[Rows, int]]:
     first = begin = size = row = 0
     for end, (count, bytes_) in enumerate(sizes or [(0, 0)], start=1):
         row, size = row + count, size + bytes_
-        if size >= SHARD_BYTES or end >= len(sizes):
+        if size >= READ_BYTES or end >= len(sizes):
             batches = partial(_file_batches, path, range(begin, min(end, len(sizes))))
             yield Rows(file.name, str(path), first, batches, files=int(begin == 0)), size
             begin, first, size = end, row, 0

@@ -22,7 +22,7 @@ from typing import Any
 
 from mdpipe.data.raw import Document
 from mdpipe.data.sources.files import (
-    SHARD_BYTES,
+    READ_BYTES,
     SourceFile,
     check_columns,
     check_files,
@@ -136,10 +136,10 @@ class LineRange:
 
 
 def line_ranges(files: Sequence[SourceFile]) -> list[LineRange]:
-    """Cut every file into ranges of SHARD_BYTES; a compressed file, which cannot be entered in its middle, is one."""
+    """Cut every file into ranges of READ_BYTES; a compressed file, which cannot be entered in its middle, is one."""
     ranges = []
     for file in files:
-        starts = [0] if file.is_compressed else [*range(0, max(file.size, 1), SHARD_BYTES)]
+        starts = [0] if file.is_compressed else [*range(0, max(file.size, 1), READ_BYTES)]
         ends = [*starts[1:], None]
         ranges += [LineRange(file, start, end) for start, end in zip(starts, ends, strict=True)]
     return ranges
@@ -237,7 +237,7 @@ def _read_parts(
         return
     if source.detokenizer is not None:
         raise ValueError(
-            f"{file.path} has more than {SHARD_BYTES:,} bytes, but `detokenizer` needs a document as a whole; set"
+            f"{file.path} has more than {READ_BYTES:,} bytes, but `detokenizer` needs a document as a whole; set"
             " the source's `sample_by` in params.yaml to line"
         )
     has_text = any(text.strip() for text, _ in _file_parts(source, file, Counter()))
@@ -249,9 +249,9 @@ def _read_parts(
 def _file_parts(source: TextSource | UrlSource, file: SourceFile, counts: Counter[str]) -> Iterator[tuple[str, bool]]:
     """Yield the text of each part of a file, which ends at white space if there is any, and whether more follows."""
     with open_decompressed(file.path) as stream:
-        first_byte, block = 0, stream.read(SHARD_BYTES)
+        first_byte, block = 0, stream.read(READ_BYTES)
         while block:
-            following = stream.read(SHARD_BYTES)
+            following = stream.read(READ_BYTES)
             end = last_gap(block) if following else len(block)
             text = _decode(block[:end], source.decode_errors, counts, str(file.path), first_byte)
             if text:

@@ -61,7 +61,11 @@ class BrokenImagesError(ValueError):
 
 
 def write_shards(
-    directory: Path, kind: str, sources: Sequence[SourceShard], scratch: Path, expected: Mapping[str, int] | None = None
+    directory: Path,
+    kind: str,
+    sources: Sequence[SourceShard],
+    work_dir: Path,
+    expected: Mapping[str, int] | None = None,
 ) -> None:
     """Read the shards of a source in parallel and store them as the folder `directory`.
 
@@ -69,7 +73,7 @@ def write_shards(
         directory: The folder to write.
         kind: The kind of the source.
         sources: The shards of the source.
-        scratch: Folder of finished shards, so that a killed stage resumes with the others.
+        work_dir: Folder of finished shards, so that a killed stage resumes with the others.
         expected: Published sizes: characters, or documents or images by split.
 
     Raises:
@@ -77,9 +81,9 @@ def write_shards(
             are not numbered from 0, or the sizes are not the expected ones.
     """
     total = sum(source.size for source in sources)
-    check_disk_space(scratch, DISK_FACTOR * total, f"reading {directory.name}")
+    check_disk_space(work_dir, DISK_FACTOR * total, f"reading {directory.name}")
     with Progress(f"reading {directory.name}", total or None) as progress:
-        results = map_shards(_write_shard, sources, scratch, progress)
+        results = map_shards(_write_shard, sources, work_dir, progress)
     _refuse_broken(results)
     shards = [shard for result in results for shard in result.summary["shards"]]
     counts = Counter[str]()

@@ -25,7 +25,7 @@ BATCH_IMAGES = 1024
 
 
 def encode_images(
-    raw: Path, settings: ImageDataset, seed: int, directory: Path, scratch: Path, provenance: Mapping[str, Any]
+    raw: Path, settings: ImageDataset, seed: int, directory: Path, work_dir: Path, provenance: Mapping[str, Any]
 ) -> None:
     """Split images, keeping groups of them together, cut them into tiles and quantize these.
 
@@ -36,7 +36,7 @@ def encode_images(
         settings: Splits, pixel levels, and the edge of a tile and the distance between training tiles in pixels.
         seed: Seed of the splits.
         directory: The folder to write.
-        scratch: Folder of finished shards, in case this process is killed.
+        work_dir: Folder of finished shards, in case this process is killed.
         provenance: Origin of the source, for the manifest.
 
     Raises:
@@ -50,10 +50,10 @@ def encode_images(
     encode_shard = partial(_encode_shard, plan, images, levels, shape, strides)
     count = sum(shard.count for shard in plan.shards)
     check_disk_space(
-        scratch, count * _tiles_per_image(images, size, strides["train"]) * seq_len, "cutting and quantizing images"
+        work_dir, count * _tiles_per_image(images, size, strides["train"]) * seq_len, "cutting and quantizing images"
     )
     with Progress("quantizing", None) as progress:
-        results = map_shards(encode_shard, range(len(plan.shards)), scratch / "tokens", progress)
+        results = map_shards(encode_shard, range(len(plan.shards)), work_dir / "tokens", progress)
     with atomic_dir(directory) as folder:
         counts: dict[str, dict[str, int]] = {}
         described: dict[str, dict[str, Any]] = {}

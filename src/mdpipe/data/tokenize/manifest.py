@@ -39,7 +39,7 @@ EVALUATION_SPLITS = ("validation", "test")
 SEARCH_CHARS = 2**22
 """Characters of training text that are searched together."""
 SEPARATOR = "\ud800"
-BLOCK = 1 << 17
+HASHED_CHARS = 1 << 17
 """Characters hashed at once, at least a window: few enough that the arrays of a block fit the processor's cache."""
 
 _BASE = 0xD1342543DE82EF95  # 5 mod 8, so that its powers repeat only after 2^62 of them
@@ -92,19 +92,19 @@ def _to_cell(value: Any) -> Any:
     return json.dumps(value, sort_keys=True) if isinstance(value, (list, dict)) else value
 
 
-def find_contamination(plan: SplitPlan, results: list[ShardResult], scratch: Path) -> dict[str, dict[str, Any]]:
+def find_contamination(plan: SplitPlan, results: list[ShardResult], work_dir: Path) -> dict[str, dict[str, Any]]:
     """Return, for validation and test, the number of windows and the fraction that also occurs in training text."""
     windows = {
         split: np.concatenate([result.load(f"{split}_windows") for result in results]) for split in EVALUATION_SPLITS
     }
-    wanted = scratch / "wanted"
+    wanted = work_dir / "wanted"
     if not wanted.exists():
         with atomic_dir(wanted) as folder:
             np.save(folder / "hashes.npy", np.unique(np.concatenate(list(windows.values()))), allow_pickle=False)
     search_shard = partial(_search_shard, plan, wanted / "hashes.npy")
     characters = sum(plan.shards[index].characters for index in plan.pool)
     with Progress("searching for contamination", characters) as progress:
-        searched = map_shards(search_shard, sorted(plan.pool), scratch / "contamination", progress)
+        searched = map_shards(search_shard, sorted(plan.pool), work_dir / "contamination", progress)
     found = np.unique(np.concatenate([result.load("found") for result in searched]))
     return {
         split: {
@@ -166,9 +166,13 @@ def _large_texts(documents: Iterable[Document]) -> Iterator[str]:
 
 def _blocks(text: str) -> Iterator[tuple[int, NDArray[np.uint64]]]:
     """Yield the first position of each block, and the hashes of the windows from there on; every position once."""
-    code_points, powers, inverses = _mixed_code_points(), _powers(_BASE, BLOCK), _powers(pow(_BASE, -1, 1 << 64), BLOCK)
-    for start in range(0, len(text) - WINDOW + 1, BLOCK - WINDOW + 1):
-        block = text[start : start + BLOCK].encode("utf-32-le", "surrogatepass")
+    code_points, powers, inverses = (
+        _mixed_code_points(),
+        _powers(_BASE, HASHED_CHARS),
+        _powers(pow(_BASE, -1, 1 << 64), HASHED_CHARS),
+    )
+    for start in range(0, len(text) - WINDOW + 1, HASHED_CHARS - WINDOW + 1):
+        block = text[start : start + HASHED_CHARS].encode("utf-32-le", "surrogatepass")
         terms = code_points[np.frombuffer(block, "<u4")]
         terms *= powers[: len(terms)]
         sums = np.zeros(len(terms) + 1, np.uint64)

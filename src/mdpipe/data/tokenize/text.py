@@ -42,7 +42,7 @@ def encode_text(
     settings: TextDataset,
     seed: int,
     directory: Path,
-    scratch: Path,
+    work_dir: Path,
     provenance: Mapping[str, Any],
 ) -> None:
     """Split a source, tokenize it into one stream per split, and measure contamination.
@@ -53,7 +53,7 @@ def encode_text(
         settings: Splits, packing and tokens per example.
         seed: Seed of the splits.
         directory: The folder to write.
-        scratch: Folder of finished shards, in case this process is killed.
+        work_dir: Folder of finished shards, in case this process is killed.
         provenance: Origin of the source, for the manifest.
 
     Raises:
@@ -61,13 +61,13 @@ def encode_text(
     """
     packing, seq_len = settings.packing, settings.seq_len
     plan = plan_splits(raw, "text", seed, settings.splits)
-    shards = _encode_shards(plan, tokenizer, packing, scratch)
+    shards = _encode_shards(plan, tokenizer, packing, work_dir)
     results = dict.fromkeys(SPLITS, shards)
     contamination: dict[str, dict[str, Any]] = {}
     if not plan.window_fractions:
-        contamination = find_contamination(plan, shards, scratch)
+        contamination = find_contamination(plan, shards, work_dir)
     elif stream := _files(shards, "train"):
-        results |= _assign_windows(plan, stream, packing, packing.stream_tokens(seq_len), scratch)
+        results |= _assign_windows(plan, stream, packing, packing.stream_tokens(seq_len), work_dir)
     with atomic_dir(directory) as folder:
         header = _write_dataset(folder, tokenizer, seq_len, packing, results, plan)
         duplicates, left_out = duplicate_counts(results), _left_out(shards)
@@ -97,23 +97,23 @@ def encode_corpus(
         ValueError: No token is left of the corpus.
     """
     with atomic_dir(directory) as folder:
-        plan, scratch = single_split(raw, "text", "test"), folder / "scratch"
-        shards = _encode_shards(plan, tokenizer, packing, scratch)
+        plan, work_dir = single_split(raw, "text", "test"), folder / "work_dir"
+        shards = _encode_shards(plan, tokenizer, packing, work_dir)
         _write_dataset(folder, tokenizer, seq_len, packing, {"test": shards}, plan)
-        rmtree(scratch)
+        rmtree(work_dir)
 
 
-def _encode_shards(plan: SplitPlan, tokenizer: Tokenizer, packing: Packing, scratch: Path) -> list[ShardResult]:
-    saved = scratch / TOKENIZER
+def _encode_shards(plan: SplitPlan, tokenizer: Tokenizer, packing: Packing, work_dir: Path) -> list[ShardResult]:
+    saved = work_dir / TOKENIZER
     if not saved.exists():
         with atomic_dir(saved) as folder:
             tokenizer.save(folder)
     characters = sum(shard.characters for shard in plan.shards)
     # Subwords need at most one token per character, and bytes one byte per byte.
-    check_disk_space(scratch, characters * np.dtype(token_dtype(tokenizer.vocab_size)).itemsize, "tokenizing")
+    check_disk_space(work_dir, characters * np.dtype(token_dtype(tokenizer.vocab_size)).itemsize, "tokenizing")
     encode_shard = partial(_encode_shard, plan, saved, packing)
     with Progress("tokenizing", characters) as progress:
-        results = map_shards(encode_shard, range(len(plan.shards)), scratch / "tokens", progress)
+        results = map_shards(encode_shard, range(len(plan.shards)), work_dir / "tokens", progress)
     for split, count in _left_out(results).items():
         sys.stderr.write(
             f"{split}: the tokenizer {tokenizer.kind!r} leaves nothing of {count:,} documents, which are left out\n"
@@ -169,7 +169,7 @@ def _save_streams(streams: Mapping[str, TokenStream], folder: Path, size: int) -
 
 
 def _assign_windows(
-    plan: SplitPlan, stream: Sequence[Path], packing: Packing, stream_tokens: int, scratch: Path
+    plan: SplitPlan, stream: Sequence[Path], packing: Packing, stream_tokens: int, work_dir: Path
 ) -> dict[str, list[ShardResult]]:
     """Assign the windows of the training stream to splits at random, as in the published split of OpenWebText.
 
@@ -179,10 +179,10 @@ def _assign_windows(
     count, size = len(plan.shards), tokens.size * tokens.dtype.itemsize
     ends = [len(tokens) // stream_tokens * number // count for number in range(count)]
     ranges = [*pairwise([*ends, -(-len(tokens) // stream_tokens)])]
-    assign_range = partial(_assign_range, plan, tuple(stream), scratch / TOKENIZER, packing, stream_tokens)
-    check_disk_space(scratch, size, "assigning windows to splits")
+    assign_range = partial(_assign_range, plan, tuple(stream), work_dir / TOKENIZER, packing, stream_tokens)
+    check_disk_space(work_dir, size, "assigning windows to splits")
     with Progress("assigning windows", size) as progress:
-        results = map_shards(assign_range, ranges, scratch / "windows", progress)
+        results = map_shards(assign_range, ranges, work_dir / "windows", progress)
     return dict.fromkeys([*plan.window_fractions, "train"], results)
 
 

@@ -66,16 +66,16 @@ class HFTokenizer(Tokenizer):
         """
         hint = f"name a folder with the {' and '.join(GPT2_FILES)} of one model in params.yaml"
         folder = _resolve(config.path, GPT2_FILES, config.revision)
-        vocabulary, merges = (folder / file for file in GPT2_FILES)
-        for path in (vocabulary, merges):
+        vocab_file, merges = (folder / file for file in GPT2_FILES)
+        for path in (vocab_file, merges):
             if not path.is_file():
                 raise ValueError(f"{path} does not exist; {hint}")
-        read_json(vocabulary, hint)  # the library does not say which of the two files is broken
-        with _explain(f"{merges} does not fit {vocabulary}", hint):
-            tokenizer = tokenizers.Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
+        read_json(vocab_file, hint)  # the library does not say which of the two files is broken
+        with _explain(f"{merges} does not fit {vocab_file}", hint):
+            tokenizer = tokenizers.Tokenizer(models.BPE.from_file(str(vocab_file), str(merges)))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
-        _check_vocabulary(tokenizer, GPT2_EOS_TOKEN, vocabulary)
+        _check_vocab(tokenizer, GPT2_EOS_TOKEN, vocab_file)
         return cls(json.loads(tokenizer.to_str()), GPT2_EOS_TOKEN)
 
     @classmethod
@@ -88,7 +88,7 @@ class HFTokenizer(Tokenizer):
         path = _resolve(config.path, ["tokenizer.json"], config.revision)
         path = path / "tokenizer.json" if path.is_dir() else path
         content, tokenizer = _read(path, "name a tokenizer.json of the `tokenizers` library in params.yaml")
-        _check_vocabulary(tokenizer, config.eos_token, path)
+        _check_vocab(tokenizer, config.eos_token, path)
         return cls(content, config.eos_token)
 
     @classmethod
@@ -241,7 +241,7 @@ def _read(path: Path, hint: str) -> tuple[dict[str, Any], tokenizers.Tokenizer]:
         return content, tokenizers.Tokenizer.from_str(json.dumps(content))
 
 
-def _check_vocabulary(tokenizer: tokenizers.Tokenizer, eos_token: str, path: Path) -> None:
+def _check_vocab(tokenizer: tokenizers.Tokenizer, eos_token: str, path: Path) -> None:
     ids = tokenizer.get_vocab(with_added_tokens=True)
     if eos_token not in ids:
         special = [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]

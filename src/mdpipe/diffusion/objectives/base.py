@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.params.diffusion import ObjectiveConfig
-from mdpipe.params.kinds import Configurable, implementation
+from mdpipe.params.registry import Configurable, implementation
 
 
 @dataclass(frozen=True)

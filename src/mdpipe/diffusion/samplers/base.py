@@ -14,7 +14,7 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import ConditionalModel, Denoiser, TokenSampler
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import TIME_GRIDS, Schedule
-from mdpipe.params.kinds import Configurable, implementation
+from mdpipe.params.registry import Configurable, implementation
 from mdpipe.params.sampling import SamplerConfig
 
 ScheduleT = TypeVar("ScheduleT", contravariant=True)

@@ -25,7 +25,7 @@ from mdpipe.params.diffusion import (
     TimeDistributionConfig,
     UniformTimesConfig,
 )
-from mdpipe.params.kinds import Configurable, implementation
+from mdpipe.params.registry import Configurable, implementation
 
 
 class Schedule(Configurable, ABC):

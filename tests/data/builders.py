@@ -75,14 +75,14 @@ def encode_text(
     validation: SplitSpec,
     test: SplitSpec,
     packing: Packing = PACKINGS["stream"],
-    scratch: Path | None = None,
+    work_dir: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Encode a source with these splits, by default without scratch that would be kept."""
+    """Encode a source with these splits, by default without a work folder that would be kept."""
     specs = Splits(validation=validation, test=test)
     dataset = TextDataset.model_construct(seq_len=seq_len, splits=specs, packing=packing)
     with TemporaryDirectory() as temporary:
-        text.encode_text(raw, tokenizer, dataset, seed, directory, scratch or Path(temporary), provenance or {})
+        text.encode_text(raw, tokenizer, dataset, seed, directory, work_dir or Path(temporary), provenance or {})
 
 
 def encode_images(
@@ -94,11 +94,11 @@ def encode_images(
     seed: int,
     validation: SplitSpec,
     test: SplitSpec,
-    scratch: Path | None = None,
+    work_dir: Path | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Quantize a source with these splits, by default without scratch that would be kept."""
+    """Quantize a source with these splits, by default without a work folder that would be kept."""
     specs, pixels = Splits(validation=validation, test=test), PixelTokenizer(levels=levels)
     dataset = ImageDataset.model_construct(tokenizer=pixels, image_size=size, stride=stride, splits=specs)
     with TemporaryDirectory() as temporary:
-        images.encode_images(raw, dataset, seed, directory, scratch or Path(temporary), provenance or {})
+        images.encode_images(raw, dataset, seed, directory, work_dir or Path(temporary), provenance or {})

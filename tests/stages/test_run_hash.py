@@ -1,4 +1,4 @@
-"""A checkpoint's fingerprint changes with all that the weights depend on, and with nothing else."""
+"""A checkpoint's run hash changes with all that the weights depend on, and with nothing else."""
 
 import json
 from pathlib import Path
@@ -11,8 +11,8 @@ import mdpipe
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.raw import Document, ImageBatch
 from mdpipe.params import parse_params
-from mdpipe.pipeline.fingerprint import training_fingerprint
-from tests.data.building import encode_images, encode_text, make_tokenizer
+from mdpipe.pipeline.run_hash import hash_training
+from tests.data.builders import encode_images, encode_text, make_tokenizer
 from tests.data.shards import write_raw
 
 SMOKE = Path(__file__).parents[2] / "workflow/presets/smoke.yaml"
@@ -25,7 +25,7 @@ def dataset(tmp_path: Path) -> EncodedDataset:
     return EncodedDataset.open(tmp_path / "encoded", "train")
 
 
-def fingerprint(dataset: EncodedDataset, **changes: object) -> str:
+def hash_of(dataset: EncodedDataset, **changes: object) -> str:
     data = yaml.safe_load(SMOKE.read_text())
     for path, value in changes.items():
         *parents, last = path.split("__")
@@ -33,7 +33,7 @@ def fingerprint(dataset: EncodedDataset, **changes: object) -> str:
         for key in parents:
             section = section.setdefault(key, {})
         section[last] = value
-    return training_fingerprint(parse_params(data), "chars_md4", dataset)
+    return hash_training(parse_params(data), "chars_md4", dataset)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def fingerprint(dataset: EncodedDataset, **changes: object) -> str:
     ],
 )
 def test_it_changes_with_seed_settings_and_schedule(dataset, change):
-    assert fingerprint(dataset, **change) != fingerprint(dataset)
+    assert hash_of(dataset, **change) != hash_of(dataset)
 
 
 @pytest.mark.parametrize(
@@ -64,16 +64,16 @@ def test_it_changes_with_seed_settings_and_schedule(dataset, change):
     ],
 )
 def test_it_does_not_change_with_what_leaves_the_weights_alone(dataset, change):
-    assert fingerprint(dataset, **change) == fingerprint(dataset)
+    assert hash_of(dataset, **change) == hash_of(dataset)
 
 
 def test_it_changes_with_one_token_of_the_training_data(dataset):
-    before = fingerprint(dataset)
+    before = hash_of(dataset)
     path = dataset.directory / "train-00000.npy"
     tokens = np.load(path)
     tokens[5] = (tokens[5] + 1) % dataset.vocab_size
     np.save(path, tokens)
-    assert fingerprint(dataset) != before
+    assert hash_of(dataset) != before
 
 
 def test_it_changes_with_one_label_of_the_training_data(tmp_path):
@@ -81,12 +81,12 @@ def test_it_changes_with_one_label_of_the_training_data(tmp_path):
     write_raw(tmp_path / "raw", "npy", ImageBatch(images, np.arange(20, dtype=np.int32), 1, np.arange(20) % 2))
     encode_images(tmp_path / "raw", 2, 4, 4, tmp_path / "encoded", 0, 0.1, 0.1)
     dataset = EncodedDataset.open(tmp_path / "encoded", "train")
-    before = fingerprint(dataset)
+    before = hash_of(dataset)
     path = dataset.directory / "train_labels-00000.npy"
     labels = np.load(path)
     labels[3] = 1 - labels[3]
     np.save(path, labels)
-    assert fingerprint(dataset) != before
+    assert hash_of(dataset) != before
 
 
 def test_it_changes_with_the_code_that_dvc_yaml_lists(dataset, tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_it_changes_with_the_code_that_dvc_yaml_lists(dataset, tmp_path, monkeyp
     found = []
     for file, text in (("listed/a.py", "1"), ("listed/a.py", "2"), ("other.py", "1")):
         (package / file).write_text(text)
-        found.append(fingerprint(dataset))
+        found.append(hash_of(dataset))
     assert found[0] != found[1] == found[2]
 
 
@@ -111,11 +111,11 @@ def test_it_changes_with_the_network_of_the_runs_kind_only(dataset, tmp_path, mo
     monkeypatch.setattr(mdpipe, "__file__", str(networks.parent / "__init__.py"))
     for name in ("__init__", "base", "transformer", "unet"):
         (networks / f"{name}.py").write_text("from mdpipe.networks.base import Network\n")
-    before = fingerprint(dataset)
+    before = hash_of(dataset)
     (networks / "unet.py").write_text("# edited\n")
-    assert fingerprint(dataset) == before
+    assert hash_of(dataset) == before
     (networks / "transformer.py").write_text("# edited\n")
-    assert fingerprint(dataset) != before
+    assert hash_of(dataset) != before
     (tmp_path / "helpers").mkdir()
     (networks / "parts").mkdir()
     for file in (
@@ -137,7 +137,7 @@ def test_it_changes_with_the_network_of_the_runs_kind_only(dataset, tmp_path, mo
     ):
         (networks / "transformer.py").write_text(f"import torch\n\n{code}\n")
         with pytest.raises(ValueError, match=rf"^transformer\.py imports {imported}, which the run does not depend on"):
-            fingerprint(dataset)
+            hash_of(dataset)
 
 
 @pytest.mark.parametrize("folder", ["diffusion", "diffusion/objectives", "diffusion/samplers", "diffusion/schedules"])
@@ -151,10 +151,10 @@ def test_files_of_diffusion_import_only_what_is_listed(dataset, tmp_path, monkey
     (package / "helper.py").write_text("SCALE = 1.0\n")
     (package / "diffusion/shared.py").write_text("SCALE = 1.0\n")
     (package / folder / "mine.py").write_text("from mdpipe.diffusion.shared import SCALE\n")
-    fingerprint(dataset)
+    hash_of(dataset)
     (package / folder / "mine.py").write_text("from mdpipe.helper import SCALE\n")
     problem = r"^mine\.py imports src/mdpipe/helper\.py, .*: move the code to src/mdpipe/diffusion, or add that file"
     with pytest.raises(ValueError, match=problem):
-        fingerprint(dataset)
+        hash_of(dataset)
     (package / folder / "mine.py").write_text("from mdpipe.helper import (\n")
-    fingerprint(dataset)
+    hash_of(dataset)

@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from mdpipe.params.errors import BrokenRules, Keys, Missing, did_you_mean, errors_at, refused
+from mdpipe.params.errors import BrokenRules, Keys, Missing, did_you_mean, errors_at, make_error
 from mdpipe.params.fields import KEYS_WITHOUT_EFFECT
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class Config(BaseModel):
         if isinstance(data, BaseModel):
             return cast("Config", handler(data))
         if not isinstance(data, dict):
-            raise refused(f"must be a mapping with the keys {', '.join(cls.model_fields)}", kind="section")
+            raise make_error(f"must be a mapping with the keys {', '.join(cls.model_fields)}", kind="section")
         # Validation then fails with the field's own rule.
         missing = {
             key: Missing(key, cls.descriptions().get(key), type(None) in get_args(field.annotation))
@@ -83,12 +83,12 @@ class Config(BaseModel):
         known = missing | {key: value for key, value in data.items() if key in cls.model_fields}
         unknown = {key: value for key, value in data.items() if key not in known}
         problems: list[tuple[Keys, Any, PydanticCustomError]] = [
-            ((key,), value, refused(f"{value} is now called {new}"))
+            ((key,), value, make_error(f"{value} is now called {new}"))
             for key, value in known.items()
             if (new := cls._new_value(key, value))
         ]
         if unknown:
-            problems.insert(0, ((), data, refused(cls._unknown_message(unknown), "unknown_keys")))
+            problems.insert(0, ((), data, make_error(cls._unknown_message(unknown), "unknown_keys")))
         if not problems:
             return cast("Config", handler(known))
         reported = [keys for keys, _, _ in problems]
@@ -96,7 +96,7 @@ class Config(BaseModel):
             handler(known)
         except ValidationError as error:
             problems += [
-                (found["loc"], found["input"], refused(found["msg"], found["type"], found.get("ctx", {})))
+                (found["loc"], found["input"], make_error(found["msg"], found["type"], found.get("ctx", {})))
                 for found in error.errors()
                 if found["loc"] not in reported
                 and not (unknown and found["input"] in missing.values())  # The unknown key may be its misspelling.
@@ -127,7 +127,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _report_broken_rules(self) -> Self:
-        if problems := [(keys, self._value_at(keys), refused(rule)) for keys, rule in self.broken_rules()]:
+        if problems := [(keys, self._value_at(keys), make_error(rule)) for keys, rule in self.broken_rules()]:
             raise errors_at(problems)
         return self
 
@@ -258,17 +258,17 @@ class KindConfig(Config):
         rule = f"one of {', '.join(allowed)}{added}"
         if not isinstance(data, dict | str):
             stated = f"must be a kind, or a mapping whose `kind` is {rule}"
-            raise errors_at([(where, data, refused(stated, "kind"))])
+            raise errors_at([(where, data, make_error(stated, "kind"))])
         kind, keys = (data.get("kind", Missing("kind")), (*where, "kind")) if isinstance(data, dict) else (data, where)
         try:
             if isinstance(kind, str) and (found := cls.find(kind)) and issubclass(found, cls):
                 return found
         except ValueError as error:
-            raise errors_at([(keys, kind, refused(str(error)))]) from None
+            raise errors_at([(keys, kind, make_error(str(error)))]) from None
         # For `objective: {kind: {kind: md4}}`, the hint is about md4.
         name = kind.get("kind") if isinstance(kind, dict) else kind
         hint = cls.hint(name, [*allowed, *cls.added_kinds()]) if isinstance(name, str) else ""
-        raise errors_at([(keys, kind, refused(f"must be {rule}{hint}"))])
+        raise errors_at([(keys, kind, make_error(f"must be {rule}{hint}"))])
 
     @classmethod
     def parse(cls, data: Any) -> Self:

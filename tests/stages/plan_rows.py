@@ -57,6 +57,6 @@ def owt_small() -> dict[str, Any]:
     return content
 
 
-def asked_for(params: Params) -> list[str]:
+def names_in_check(params: Params) -> list[str]:
     """The names that `mdpipe check` prints; those of one dataset or run stand together before a colon."""
     return [name for line in checked(params).splitlines() for name in STAGE.findall(line.partition(": ")[0])]

@@ -12,14 +12,14 @@ MOST_SECONDS = 30.0
 """In which what a killed process leaves running must end."""
 
 
-def run_until(script: Path, workers: int, reached: Callable[[], bool], delay: float = 0) -> tuple[bool, int]:
+def run_until(script: Path, workers: int, is_reached: Callable[[], bool], delay: float = 0) -> tuple[bool, int]:
     """Run a script, and kill it by SIGKILL `delay` seconds after something is reached.
 
     Returns:
         whether it was killed before it ended, and how many child processes it had.
     """
     process = start(script, workers)
-    while not reached() and process.poll() is None:
+    while not is_reached() and process.poll() is None:
         time.sleep(0.002)
     time.sleep(delay)
     if process.poll() is not None:

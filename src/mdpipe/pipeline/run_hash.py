@@ -1,6 +1,6 @@
-"""Fingerprints: unfinished work is resumed only if nothing that it depends on has changed.
+"""Run hashes: unfinished work is resumed only if nothing that it depends on has changed.
 
-A fingerprint hashes settings, code and data. It is part of the name of a folder with checkpoints or finished shards.
+A run hash is of settings, code and data. It is part of the name of a folder with checkpoints or finished shards.
 """
 
 import ast
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from mdpipe.data.dataset import EncodedDataset
 
 
-def source_fingerprint(params: Params, source: str) -> str:
+def hash_source(params: Params, source: str) -> str:
     """Hash a source's settings, the code that reads it, and the names, sizes and times of its files."""
     settings = params.sources[source].resolve()
     return _hash({"settings": settings.model_dump(mode="json"), "files": _list_files(Path(settings.path))}, "download")
 
 
-def encoding_fingerprint(params: Params, dataset: str) -> str:
+def hash_encoding(params: Params, dataset: str) -> str:
     """Hash seed, settings, code and tokenizer, and the names, sizes and times of the raw files."""
     settings = params.datasets[dataset]
     raw = _list_files(paths.raw(settings.source))
@@ -39,7 +39,7 @@ def encoding_fingerprint(params: Params, dataset: str) -> str:
     return _hash(content, "encode", sorted(paths.tokenizer(dataset).glob("*")))
 
 
-def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") -> str:
+def hash_training(params: Params, run: str, dataset: "EncodedDataset") -> str:
     """Hash the seeds, the run's settings, the training data, the code and torch's version."""
     import torch  # Not above: encoding does not load it.
 
@@ -55,9 +55,9 @@ def training_fingerprint(params: Params, run: str, dataset: "EncodedDataset") ->
 
 
 @contextmanager
-def unfinished_work(stage: str, name: str, fingerprint: str) -> Iterator[Path]:
+def unfinished_work(stage: str, name: str, run_hash: str) -> Iterator[Path]:
     """Give a stage the folder of its finished shards; remove it when the stage ends and no input has changed."""
-    yield paths.work_dir(stage, name, fingerprint)
+    yield paths.work_dir(stage, name, run_hash)
     require_unchanged_inputs()
     for finished in paths.work_dirs(stage, name):
         shutil.rmtree(finished)

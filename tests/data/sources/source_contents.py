@@ -55,10 +55,12 @@ def counts_of(kind: str, path: Path, **settings: Any) -> dict[str, int]:
 
 def images_of(kind: str, path: Path, **settings: Any) -> ImageBatch:
     """Read the images of all shards, one after the other."""
-    return concatenated([batch for shard in shards_of(kind, path, **settings) for batch in shard.read(Counter())])
+    return concatenate_batches(
+        [batch for shard in shards_of(kind, path, **settings) for batch in shard.read(Counter())]
+    )
 
 
-def concatenated(batches: Sequence[ImageBatch]) -> ImageBatch:
+def concatenate_batches(batches: Sequence[ImageBatch]) -> ImageBatch:
     """Concatenate batches."""
 
     def together(field: str) -> Any:
@@ -74,5 +76,5 @@ def shard_bytes(size: int) -> Iterator[None]:
     """Read in shards of about this many bytes."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (files, tables, text):
-            patch.setattr(module, "SHARD_BYTES", size)
+            patch.setattr(module, "READ_BYTES", size)
         yield
