@@ -10,8 +10,8 @@ interval of a measure with the region of the claim.
 A false claim "agrees" with a probability of 2.5 % at most. A true one "disagrees" with at most 2.5 %, or 5 % if its
 region has two ends. For a region with a margin around "equal", "agrees" is the two one-sided tests of equivalence.
 
-Validations of a training have the same examples, times and masks at every step and for every run, so curves of two trainings
-compare without the noise of either. Two ways to train are compared seed by seed.
+Validations of a training have the same examples, times and masks at every step and for every run, so curves of two
+trainings compare without the noise of either. Two ways to train are compared seed by seed.
 
 Shapes: S trainings, N examples, T numbers of steps, K samplers, V validations.
 """
