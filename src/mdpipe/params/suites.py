@@ -103,7 +103,7 @@ class StepsToBound(Config):
     """The run whose steps are 1, a key of `runs`. It is the first row of the table."""
     runs: Annotated[dict[str, str], Field(min_length=1)]
     """The other rows in their order: a key of `runs`, and the row above that it is a change of. All rows need the
-    baseline's dataset, `seeds` and split of evaluation, the same examples, times and masks in `train.validation`."""
+    baseline's dataset, `seeds`, split of evaluation, and examples, times and masks of `train.validation`."""
 
     def problems(self, params: "Params") -> BrokenRules:
         """Yield rows that do not exist, or cannot be compared with the baseline."""
