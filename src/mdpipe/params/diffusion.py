@@ -109,12 +109,16 @@ class CountedLossConfig(WeightedLossConfig):
 
     exact_counts: bool = False
     """Training draws the number of masked tokens, evenly spread over the batch, and then the time given this number.
-    The expected loss is the same as with independent masks. It is for the bound in continuous time as the loss."""
+    The expected loss is the same as with independent masks, the bound or its flat weight, in continuous time."""
 
     def broken_rules(self) -> BrokenRules:
-        """Yield that exact counts are for the bound's weight and times: others make rare counts weigh too much."""
-        if self.exact_counts and (self.loss_weight != "bound" or self.time_distribution != UniformTimesConfig()):
-            yield ("exact_counts",), "needs the bound as the loss: loss_weight: bound and time_distribution: uniform"
+        """Yield losses under which rare numbers of masks would weigh too much."""
+        if self.exact_counts and self.time_distribution != UniformTimesConfig():
+            yield ("exact_counts",), "needs time_distribution: uniform"
+        # Under other schedules the weight of a time given the number of masks, 1 / |alpha'(t)|, has infinite variance.
+        is_linear = isinstance(getattr(self, "schedule", None), LinearConfig)
+        if self.exact_counts and self.loss_weight == "flat" and not is_linear:
+            yield ("exact_counts",), "needs schedule: linear with loss_weight: flat"
 
 
 class ScheduledConfig(ObjectiveConfig):

@@ -38,6 +38,7 @@ WEIGHTS = {name: ("mean" if name == "maskgit" else "bound", "flat") for name in 
 CASES = [
     *((name, weight, time, False) for name in KINDS for weight, time in itertools.product(WEIGHTS[name], TIMES)),
     *((name, "bound", "uniform", True) for name in ("md4", "sedd")),
+    ("md4", "flat", "uniform", True),
 ]
 
 
@@ -184,14 +185,17 @@ def test_flat_is_the_bounds_integrand_without_its_weight():
     torch.testing.assert_close(flat.loss(denoiser, rows, t, u), diffusion / flat.schedule.weight(t))
 
 
-@pytest.mark.parametrize(("name", "is_exact"), [("md4", False), ("md4", True), ("maskgit", False)])
-def test_times_of_a_global_batch_stay_stratified(name, is_exact):
+@pytest.mark.parametrize(
+    ("name", "is_exact", "weight"),
+    [("md4", False, "flat"), ("md4", True, "bound"), ("md4", True, "flat"), ("maskgit", False, "flat")],
+)
+def test_times_of_a_global_batch_stay_stratified(name, is_exact, weight):
     """Two processes with half of the rows each: every stratum of the distribution has one time, or count, of the batch.
 
     The denoiser sees them. Times of exact counts are random given the count, so that the counts are compared.
     """
     batch, length = 32, 16
-    objective = build(name, "bound", "uniform", is_exact=True) if is_exact else build(name)
+    objective = build(name, weight, "uniform", is_exact=True) if is_exact else build(name, weight)
     seen = []
 
     class Recording(Timed):
@@ -211,7 +215,8 @@ def test_times_of_a_global_batch_stay_stratified(name, is_exact):
         assert sorted(strata.tolist()) == list(range(batch))
         return
     expected = batch * objective.schedule.inverse(1 - torch.arange(length + 1).double() / length).diff()
-    assert ((torch.bincount(counts, minlength=length + 1)[1:] - expected).abs() <= 1).all()
+    expected = torch.cat([torch.zeros(1), expected]) if weight == "bound" else torch.tensor(batch / (length + 1))
+    assert ((torch.bincount(counts, minlength=length + 1) - expected).abs() <= 1).all()
 
 
 @pytest.mark.parametrize("time", TIMES)
@@ -239,11 +244,15 @@ def test_counts_that_no_time_has_are_refused():
         ({"kind": "genmd4", "time_distribution": "logit_normal"}, "time_distribution", "must be uniform for genmd4"),
         ({"kind": "genmd4", "exact_counts": True}, "exact_counts", "each token has its own probability"),
         ({"kind": "md4", "exact_counts": True, "timesteps": 8}, "exact_counts", "needs continuous time"),
-        ({"kind": "md4", "exact_counts": True, "loss_weight": "flat"}, "exact_counts", "needs the bound as the loss"),
+        (
+            {"kind": "sedd", "exact_counts": True, "loss_weight": "flat"} | {"schedule": COSINE},
+            "exact_counts",
+            "linear",
+        ),
         (
             {"kind": "sedd", "exact_counts": True, "time_distribution": "logit_normal"},
             "exact_counts",
-            "needs the bound as the loss",
+            "needs time_distribution: uniform",
         ),
         ({"kind": "md4", "loss_weight": "cubic"}, "loss_weight", "'bound' or 'flat'"),
         ({"kind": "maskgit", "loss_weight": "bound"}, "loss_weight", "'mean' or 'flat'"),

@@ -127,7 +127,7 @@ class WeightedObjective(AbsorbingObjective):
     def training_sample(self, x0: Tensor, t: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return x_t (B, L), the time (B,) and the weight (B,), for a quantile t (B,) of the time and u (B, L)."""
         if self.has_exact_counts:
-            return self._exact_sample(x0, t, u)
+            return self._exact_flat_sample(x0, t, u) if self.is_flat else self._exact_sample(x0, t, u)
         t, weight = self.time_and_weight(self.time_distribution.quantile(t))
         return self.q_sample(x0, t, u), t, torch.ones_like(weight) if self.is_flat else weight
 
@@ -160,6 +160,26 @@ class WeightedObjective(AbsorbingObjective):
         # No time has the mask probabilities beyond those of both ends.
         weight = (1 / prob / n).masked_fill((m < first) | (m > last), 0)
         return torch.where(mask_exactly_k(n, u), self.mask_id, x0), schedule.inverse(1 - m), weight
+
+    def _exact_flat_sample(self, x0: Tensor, quantile: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Return the same as `_exact_sample` for the weight 1 under the linear schedule.
+
+        There m is uniform from 1 - alpha(0) to 1 - alpha(1). Since Bin(n; L, m) is 1 / (L + 1) times the density of
+        Beta(n + 1, L - n + 1) at m, the expected loss is, up to the two ends, the mean over n = 0, ..., L of
+
+            E_{m ~ Beta(n + 1, L - n + 1)} S_n(m)
+
+        n is the integer part of L + 1 times the quantile. The fractional part is a uniform that does not depend on n,
+        and m the (n + 1)-th smallest of it and the uniforms that choose the set.
+        """
+        length = x0.shape[1]
+        first, last = self.schedule.one_minus_alpha(torch.tensor([0.0, 1.0], dtype=torch.float64)).tolist()
+        n = (quantile * (length + 1)).floor().clamp(max=length)
+        ordered = torch.cat([u.new_zeros(len(u), 1), u.sort(dim=1).values, u.new_ones(len(u), 1)], dim=1)
+        below, above = ordered.gather(1, torch.stack([n, n + 1], dim=1).long()).unbind(dim=1)
+        m = (quantile * (length + 1) - n).clamp(below, above)
+        weight = torch.full_like(m, 1 / (last - first)).masked_fill((m < first) | (m > last), 0)
+        return torch.where(mask_exactly_k(n, u), self.mask_id, x0), self.schedule.inverse(1 - m), weight
 
 
 class MD4(WeightedObjective, config=MD4Config):
