@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from dvc.utils.serialize import dump_yaml
 
 from tests.pipeline.fork_server import fork_server
 
@@ -118,7 +119,7 @@ class WorkingCopy:
         """Remove a stage from dvc.lock and DVC's run cache; the next engine runs it, even if its outputs exist."""
         lock = yaml.safe_load(self.lock())
         command = lock["stages"].pop(stage)["cmd"]
-        (self.root / "dvc.lock").write_text(yaml.safe_dump(lock, sort_keys=False))
+        dump_yaml(str(self.root / "dvc.lock"), lock)  # As DVC does: a job keeps the text of other entries.
         for remembered in (self.root / ".dvc/cache/runs").glob("*/*/*"):
             if f"cmd: {command}\n" in remembered.read_text():
                 shutil.rmtree(remembered.parent)
