@@ -7,12 +7,12 @@ import pytest
 
 from mdpipe.evaluation.estimate import SeedsEstimate
 from mdpipe.reporting.schemas import to_markdown
-from mdpipe.reporting.seeds import (
+from mdpipe.reporting.seeds import mean_log_ratio
+from mdpipe.reporting.steps_to_bound import (
     STEPS_TO_BOUND,
     RunSteps,
     changed_settings,
     first_crossing,
-    mean_log_ratio,
     steps_table,
     steps_to_display,
 )

@@ -32,7 +32,7 @@ from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, s
 from mdpipe.reporting.page import PageImage, Report, SampleGallery, Sourced, model_card, report_page, settings_table
 from mdpipe.reporting.published import compare_with_published
 from mdpipe.reporting.schemas import FILE, Schema, to_markdown, without_replicates, write_table
-from mdpipe.reporting.seeds import RunSteps, changed_settings, first_crossing, steps_table, steps_to_display
+from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, steps_table, steps_to_display
 from mdpipe.stages.claims import claims_markdown, claims_table, claims_to_display, read_evaluations
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
