@@ -140,7 +140,7 @@ RULES: dict[type[Config], dict[str, tuple[Values, Values]]] = {
     ValidationConfig: {
         "every": COUNT,
         "num_examples": ([2, 10**6], [1, 0, 2.0, None]),
-        "num_mc_samples": COUNT,
+        "num_mc_samples": ([2, 64], [0, 1, 3, "auto", None]),
         "batch_size": COUNT,
         "keep_best": SWITCH,
     },

@@ -18,6 +18,7 @@ MAX_PATH_BYTES, MAX_FILE_NAME_BYTES = 4095, 255
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
+EvenNumber = Annotated[int, Field(ge=2, multiple_of=2)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 

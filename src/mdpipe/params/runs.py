@@ -8,7 +8,7 @@ from pydantic import Field, Tag, ValidationError, model_validator
 from mdpipe.params.data import ImageDataset, modality_of
 from mdpipe.params.diffusion import ObjectiveConfig, ScheduledConfig
 from mdpipe.params.errors import BrokenRules, not_in
-from mdpipe.params.fields import Name, Positive, Seed, by_form
+from mdpipe.params.fields import EvenNumber, Name, Positive, Seed, by_form
 from mdpipe.params.networks import NetworkConfig
 from mdpipe.params.registry import Config
 from mdpipe.params.sampling import DEFAULT_SAMPLER, SampleConfig, unfit
@@ -16,8 +16,6 @@ from mdpipe.params.training import HardwareConfig, TrainConfig
 
 if TYPE_CHECKING:
     from mdpipe.params.root import Params
-
-EvenNumber = Annotated[int, Field(ge=2, multiple_of=2)]
 
 
 class EstimatorConfig(Config):

@@ -7,17 +7,19 @@ from contextlib import nullcontext
 from pathlib import Path
 from statistics import fmean
 
+import numpy as np
 import torch
-from torch import distributed
+from torch import distributed, nn
 
 from mdpipe.data.artifacts.files import check_disk_space, write_csv, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.training_batches import training_batch, training_labels
 from mdpipe.diffusion.objectives.base import Objective, build_objective
 from mdpipe.diffusion.rng import CounterRNG
+from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.base import Network, build_network, count_parameters
 from mdpipe.networks.runtime import compute_device, configure_runtime
-from mdpipe.params import Params, Run, TrainConfig
+from mdpipe.params import EstimatorConfig, Params, Run, TrainConfig
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.model_io import UNITS, num_classes, save_model
 from mdpipe.pipeline.provenance import require_unchanged_inputs
@@ -148,16 +150,29 @@ def _build_validator(params: Params, run: str, network: Network, objective: Obje
     if (validation := settings.train.validation) is None:
         return None
     held_out = EncodedDataset.open(paths.encoded(settings.dataset), "validation")
+    # Also documents that are evaluated separately are validated on in windows of the stream.
+    held_out = held_out.model_copy(update={"separate_documents": False})
     tokens, labels = held_out.spaced_examples(validation.num_examples)
-    return Validator(
-        network,
-        objective,
-        torch.from_numpy(tokens),
-        None if labels is None or settings.class_cond is None else torch.from_numpy(labels),
-        validation,
-        settings.train.steps,
-        CounterRNG(params.seed, "validation"),  # Validations of all runs have the same samples, as evaluations do.
-    )
+    total = held_out.tokens.size // held_out.stream_tokens
+    clusters = held_out.clusters[1][np.arange(len(tokens)) * total // len(tokens)]
+    # Rows of equal length, which are read in their order as images are.
+    examples = held_out.model_copy(update={"modality": "image", "tokens": tokens})
+    estimator = EstimatorConfig(num_mc_samples=validation.num_mc_samples, batch_size=validation.batch_size)
+    rng = CounterRNG(params.seed, "validation")  # Validations of all runs have the same samples, as evaluations do.
+
+    def estimate(objective: Objective, network: nn.Module) -> tuple[float, float]:
+        bits = likelihood_bound(
+            objective,
+            network,
+            examples,
+            estimator,
+            rng,
+            None if settings.class_cond is None else labels,
+            clusters if len(set(clusters)) > 1 else None,
+        ).bits_per_token()
+        return bits.value, bits.stderr
+
+    return Validator(network, objective, estimate, validation, settings.train.steps)
 
 
 def _write_record(

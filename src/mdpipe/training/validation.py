@@ -1,31 +1,30 @@
 """Validation during training: the bound of a few held-out examples under the averaged weights.
 
 Times and masks are the same at every step, so most of their noise cancels in differences between steps. The split is
-evaluated as a whole, and with less variance, by the stage `evaluate`.
+evaluated as a whole by the stage `evaluate`, with the same estimator.
 
-Shapes: N examples, L length, S Monte Carlo samples, V validations of a run.
+Shapes: V validations of a run.
 """
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.params.training import ValidationConfig
 
 StateDict = Mapping[str, Tensor]
+BoundEstimate = Callable[[Objective, nn.Module], tuple[float, float]]
+"""Returns the bound of the validation examples in bits per token or dimension, and its standard error."""
 
 
 @dataclass(frozen=True)
 class Validation:
-    """A bound after `step` steps in bits per token or dimension, and its standard error over the examples."""
+    """A bound after `step` steps in bits per token or dimension, and its standard error, as in evaluation."""
 
     step: int
     value: float
@@ -38,27 +37,17 @@ class Validator:
     Args:
         network: Network of the run, before it is compiled or sharded.
         objective: Objective of the run.
-        examples: (N, L) int64.
-        class_labels: (N,) int64, or None.
-        settings: Interval of validations, and their number of samples.
+        estimate: A function of the weights only: it has the same examples, times and masks in every call.
+        settings: Interval of validations, and which weights to keep.
         steps: Steps of the run.
-        rng: Source of the times and masks.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        objective: Objective,
-        examples: Tensor,
-        class_labels: Tensor | None,
-        settings: ValidationConfig,
-        steps: int,
-        rng: CounterRNG,
+        self, network: nn.Module, objective: Objective, estimate: BoundEstimate, settings: ValidationConfig, steps: int
     ) -> None:
         self._network = copy.deepcopy(network).eval()
         self._objective = copy.deepcopy(objective).to(next(network.parameters()).device)
-        self._examples, self._class_labels = examples, class_labels
-        self._settings, self._rng = settings, rng
+        self._estimate, self._settings = estimate, settings
         self._steps = [*range(settings.every, steps, settings.every), steps]
         self._results = torch.full((len(self._steps), 2), math.nan, dtype=torch.float64)
         self._modules = nn.ModuleDict({"network": self._network, "objective": self._objective})
@@ -78,8 +67,7 @@ class Validator:
         """Evaluate the averaged weights after `step` steps, and keep them if they are the best so far."""
         self._network.load_state_dict(weights)
         self._objective.load_state_dict(objective_weights)
-        bits_N = self._bits()
-        result = Validation(step, bits_N.mean().item(), (bits_N.std() / math.sqrt(len(bits_N))).item())
+        result = Validation(step, *self._estimate(self._objective, self._network))
         if self._settings.keep_best and not any(past.value <= result.value for past in self.validations):
             self._best = self._weights()
         self._results[self._steps.index(step)] = torch.tensor([result.value, result.stderr], dtype=torch.float64)
@@ -106,22 +94,3 @@ class Validator:
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.to("cpu", copy=True) for name, tensor in self._modules.state_dict().items()}
-
-    @torch.inference_mode()
-    def _bits(self) -> Tensor:
-        """Return the bound of each example in bits per token, (N,) float64; sample s has a time in stratum s of S."""
-        device, length = next(self._network.parameters()).device, self._examples.shape[1]
-        objective = self._objective
-        num_samples = 1 if objective.is_exact else self._settings.num_mc_samples
-        bits = []
-        for first in range(0, len(self._examples), self._settings.batch_size):
-            rows = torch.arange(first, min(first + self._settings.batch_size, len(self._examples)))
-            x0 = self._examples[rows].to(device)
-            labels = None if self._class_labels is None else self._class_labels[rows].to(device)
-            total = x0.new_zeros(len(rows), dtype=torch.float64)
-            for sample in range(num_samples):
-                u = self._rng.uniform(sample, rows.to(device), 1 + length)
-                t = (sample + u[:, 0]) / num_samples
-                total += objective.checked_elbo(cast("Denoiser", self._network), x0, t, u[:, 1:], labels).total
-            bits.append(total.cpu() / (num_samples * length * math.log(2)))
-        return torch.cat(bits)
