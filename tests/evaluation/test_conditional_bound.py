@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.objectives.baselines import Autoregressive
@@ -20,7 +21,7 @@ from mdpipe.evaluation.conditional import conditional_bound, conditional_cost, i
 from mdpipe.evaluation.enumerated import all_masks, exact_denoiser
 from mdpipe.params.diffusion import AutoregressiveConfig, MD4Config
 from tests.diffusion.all_kinds import every_objective, every_schedule
-from tests.diffusion.objectives.enumeration import Draws, crossed, every_draw, middles
+from tests.diffusion.objectives.enumeration import LAST, Draws, crossed, every_draw, every_time, middles, unmasked_probs
 from tests.diffusion.statistical_tests import FALSE_ALARM_Z, normal_quantiles_of_variance
 from tests.diffusion.tables import SOURCES, Causal, random_table, random_timed
 from tests.evaluation.conftest import Fixed
@@ -49,28 +50,38 @@ def every_target(objective: Objective, length: int) -> Iterator[Tensor]:
             yield targets
 
 
+def genmd4_draws(objective: GenMD4, tokens: Tensor, targets: Tensor) -> Draws:
+    """Return all times and all sets of masked targets but the empty one; `u` (R, 1 + L) begins with the first's."""
+    time, weights = every_time(objective)
+    sets = all_masks(len(tokens))[1:]
+    sets = sets[~(sets & ~targets).any(dim=1)]
+    m = (1 - unmasked_probs(objective, time, tokens)) * targets
+    any_up_to = functional.pad(1 - (1 - m).cumprod(dim=1), (1, 0))
+    middles = ((any_up_to[:, 1:] + any_up_to[:, :-1]) / 2 / any_up_to[:, -1:])[:, sets.int().argmax(dim=1)]
+    chance = torch.where(sets, m[:, None], 1 - m[:, None]).prod(dim=2) / any_up_to[:, -1:]
+    u = torch.cat([middles[..., None], (sets * LAST).expand(len(time), -1, -1)], dim=2).flatten(0, 1)
+    return Draws(time.repeat_interleave(len(sets)), u, (weights[:, None] * chance).flatten())
+
+
 @torch.no_grad()
 def expected_costs(objective: Objective, network: Any, sequences: Tensor, targets: Tensor, times: int = 1) -> Tensor:
     """Return the mean of the draws of sequences (S, L) over all counts, sets of masks, and quantiles of time, (S,)."""
     size, length = sequences.shape
-    if isinstance(objective, GenMD4):  # The probabilities of its masks depend on the tokens.
-        draws = [every_draw(objective, tokens) for tokens in sequences]
+    if isinstance(objective, GenMD4):  # The probabilities of its masks depend on the tokens, and it has its own times.
+        times, draws = 1, [genmd4_draws(objective, tokens, targets) for tokens in sequences]
     elif objective.is_exact:
-        draws = size * [Draws(torch.zeros(1).double(), torch.zeros(1, length).double(), torch.ones(1).double())]
+        draws = size * [Draws(torch.zeros(1).double(), torch.zeros(1, 1 + length).double(), torch.ones(1).double())]
     else:
         orders = torch.tensor(list(itertools.permutations(range(length)))).double() / length
-        chances = torch.full((int(targets.sum()), len(orders)), 1 / len(orders), dtype=torch.float64)
-        draws = size * [crossed(*middles(int(targets.sum())), orders, chances)]
-    count = len(draws[0].time)
-    quantiles = (torch.arange(times).double() + 0.5) / times
-    columns = [torch.cat([one.time for one in draws]), torch.zeros(size * count).double()]
-    u = torch.cat([torch.stack(columns, dim=1), torch.cat([one.u for one in draws])], dim=1).repeat(times, 1)
-    u[:, 1] = quantiles.repeat_interleave(size * count)
-    x0 = sequences.repeat_interleave(count, dim=0).repeat(times, 1)
+        chances = torch.full((int(targets.sum()), times * len(orders)), 1 / (times * len(orders)), dtype=torch.float64)
+        quantiles = ((torch.arange(times).double() + 0.5) / times).repeat_interleave(len(orders))
+        u = torch.cat([quantiles[:, None], orders.repeat(times, 1)], dim=1)
+        draws = size * [crossed(*middles(int(targets.sum())), u, chances)]
+    u = torch.cat([torch.cat([one.time[:, None], one.u], dim=1) for one in draws])
+    x0 = sequences.repeat_interleave(len(draws[0].time), dim=0)
     nll = torch.linspace(0.1, 2, objective.vocab_size, dtype=torch.float64)
     costs = conditional_cost(objective, network, nll)(x0, targets.expand(len(x0), -1), u)
-    chance = torch.stack([one.chance for one in draws])
-    return (chance * costs.view(times, size, count)).sum(dim=2).mean(dim=0)
+    return (torch.stack([one.chance for one in draws]) * costs.view(size, -1)).sum(dim=1)
 
 
 def conditional_probability(joint: Tensor, tokens: Tensor, targets: Tensor) -> float:
@@ -112,6 +123,29 @@ def test_genmd4_meets_the_conditional_entropy(name: str, source: str) -> None:
             assert bound < entropy + probabilities @ ends + 1e-6
 
 
+@pytest.mark.parametrize("name", ["genmd4", "genmd4 in steps"])
+@torch.no_grad()
+def test_genmd4_has_the_mean_of_its_elbo_and_less_variance(name: str) -> None:
+    """Against independent masks of the targets, none of which may be masked, by enumeration without control variates."""
+    objective, network = objective_of(name), random_timed(V, L, 0)
+    assert isinstance(objective, GenMD4)
+    cost = conditional_cost(objective, network, torch.zeros(V).double())
+    for targets in all_masks(L)[1:]:
+        tokens = torch.tensor([0, 2, 1])
+        independent, given_any = every_draw(objective, tokens), genmd4_draws(objective, tokens, targets)
+        rows = tokens.expand(len(independent.time), -1)
+        u = independent.u.masked_fill(~targets, -1)
+        former = objective.elbo(network, rows, independent.time, u).diffusion
+        rows = tokens.expand(len(given_any.time), -1)
+        u = torch.cat([given_any.time[:, None], given_any.u], dim=1)
+        ends = objective.add_boundary_terms(torch.zeros(1).double(), tokens[None, targets]).total
+        costs = cost(rows, targets.expand(len(rows), -1), u) - ends
+        mean = (former @ independent.chance).item()
+        assert (costs @ given_any.chance).item() == pytest.approx(mean, rel=1e-9)
+        variances = (costs - mean).square() @ given_any.chance, (former - mean).square() @ independent.chance
+        assert variances[0] < (0.75 if name == "genmd4" else 0.99) * variances[1]
+
+
 @every_name
 def test_it_is_a_bound_for_any_denoiser(name: str) -> None:
     """Kraft's inequality: the sum of exp(-bound) over the targets is at most 1 in each context, 1 for a likelihood."""
@@ -138,11 +172,10 @@ def test_it_is_unbiased_and_its_stated_error_is_right(name: str) -> None:
     """z-scores of the sum over requests against the enumerated one; false alarms 2e-4."""
     objective, network = objective_of(name), random_timed(V, L, 0)
     tokens, targets = random_requests(objective, 60)
-    times = 1 if isinstance(objective, GenMD4) else 512  # It enumerates its own times.
     expected = 0.0
     for targets_L in every_target(objective, L):
         rows = [row for row, is_target in zip(tokens, targets, strict=True) if np.array_equal(is_target, targets_L)]
-        costs = expected_costs(objective, network, torch.from_numpy(np.array(rows)), targets_L, times)
+        costs = expected_costs(objective, network, torch.from_numpy(np.array(rows)), targets_L, 512)
         expected += costs.sum().item()
     scores = []
     for seed in range(REPEATS):

@@ -25,7 +25,7 @@ from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.baselines import AnyOrder, Autoregressive
-from mdpipe.diffusion.objectives.genmd4 import T_MIN, GenMD4
+from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import (
     AbsorbingObjective,
     chunked_token_loss,
@@ -34,7 +34,7 @@ from mdpipe.diffusion.objectives.md4 import (
 )
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.estimate import Estimate, ratio_estimate, unigram_nll
-from mdpipe.evaluation.estimators import EDGES, MaskCounts
+from mdpipe.evaluation.estimators import EDGES, MaskCounts, at_least_one_mask, boundary_terms
 from mdpipe.evaluation.likelihood import EXAMPLES_PER_READ, Likelihood, plan_mc_samples, zero_shot_bound
 
 if TYPE_CHECKING:
@@ -165,35 +165,21 @@ def _any_order_cost(objective: AbsorbingObjective | AnyOrder, model: Denoiser, t
 
 
 def _per_token_schedule_cost(objective: GenMD4, model: Denoiser, token_nll: Tensor) -> Cost:
-    """Return samples of GenMD4's own bound, in which the context is never masked and costs nothing.
+    """Return samples of GenMD4's own bound, from masks of at least one target; the context costs nothing.
 
     It is a bound, since the divergences of the targets' transitions add up for any denoiser. Like the bound of a whole
     sequence it is met by the exact posterior at time t: the context's probability of being unmasked does not depend on
     the targets, so it cancels.
     """
+    sample_masks = at_least_one_mask(objective, model)
 
     def cost(x0: Tensor, targets: Tensor, u: Tensor) -> Tensor:
-        elbo = objective.elbo(model, x0, u[:, 0], u[:, 2:].masked_fill(~targets, -1))  # Below any alpha.
-        each_token = objective.add_boundary_terms(torch.zeros_like(u[:, 2:]).flatten(), x0.flatten()[:, None])
-        boundary = torch.where(targets, each_token.total.view_as(x0), 0).sum(dim=1)
-        rate, mask_prob = _masking_rates(objective, x0, u[:, 0])
-        is_masked = u[:, 2:] >= 1 - mask_prob
-        control = NLL_COEFFICIENT * rate * token_nll[x0] * (is_masked.double() - mask_prob)
-        return elbo.diffusion + boundary - torch.where(targets, control, 0).sum(dim=1)
+        masks = sample_masks(x0, u, None, targets)
+        boundary = boundary_terms(objective, x0.reshape(-1, 1)).total.view(x0.shape)
+        control = NLL_COEFFICIENT * token_nll[x0] * masks.centered_weight
+        return torch.where(targets, masks.weight * masks.loss + boundary - control, 0).sum(dim=1)
 
     return cost
-
-
-def _masking_rates(objective: GenMD4, x0: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weight of each token if it is masked, and the probability that it is, both (B, L), at time v (B,)."""
-    w = objective.schedule.w[x0]
-    if objective.discrete_time is None:
-        t = T_MIN + (1 - T_MIN) * v
-        rate = (1 - T_MIN) / t[:, None] * w
-    else:
-        s, t = objective.discrete_time.interval(v)
-        rate = objective.discrete_time.timesteps * (1 - (s / t)[:, None] ** w)
-    return rate, objective.schedule.log_one_minus_alpha(w, t[:, None]).exp()
 
 
 def _left_to_right_cost(objective: Autoregressive, model: Denoiser) -> Cost:
@@ -293,7 +279,6 @@ def _estimate(
     counts = sizes - contexts
     value = ratio_estimate(per_example, counts, corpus.window_clusters(stride)[1])
     num_tokens = int(counts.sum())
-    by_times = isinstance(objective, GenMD4)
     return Likelihood(
         value=value.value,
         stderr=value.stderr,
@@ -303,7 +288,7 @@ def _estimate(
         diffusion=value.value,
         tokens=num_tokens,
         examples=len(starts),
-        mc_estimator="exact" if objective.is_exact else "stratified_times" if by_times else "exact_counts",
+        mc_estimator="exact" if objective.is_exact else "exact_counts",
         num_mc_samples=num_mc_samples,
         nfe=num_mc_samples,
         per_example=per_example,

@@ -235,7 +235,7 @@ MaskSampler = Callable[[Tensor, Tensor, Tensor | None], Masks]
 def exact_counts(objective: Objective, model: Denoiser) -> MaskSampler:
     """Return the sampler of exact counts, of `MaskCounts` or, where tokens differ in their schedules, of GenMD4."""
     if isinstance(objective, GenMD4):
-        return _at_least_one_mask(objective, model)
+        return at_least_one_mask(objective, model)
     counted = cast("AbsorbingObjective | AnyOrder", objective)
     cache: dict[int, MaskCounts] = {}
 
@@ -253,8 +253,8 @@ def exact_counts(objective: Objective, model: Denoiser) -> MaskSampler:
     return sample_masks
 
 
-def _at_least_one_mask(objective: GenMD4, model: Denoiser) -> MaskSampler:
-    """Return the sampler of GenMD4's bound from masks of at least one token.
+def at_least_one_mask(objective: GenMD4, model: Denoiser) -> Callable[..., Masks]:
+    """Return the sampler of GenMD4's bound from masks of at least one token, of those that are `targets` if given.
 
     Its weight 1 / t would make the rare masks at times near 0 expensive, and the error far from normal. With m_i the
     probabilities of masks at time t, which are independent, at least one token is masked with the probability
@@ -262,10 +262,12 @@ def _at_least_one_mask(objective: GenMD4, model: Denoiser) -> MaskSampler:
     m_i / p, and is the first one with (1 - m_1) ... (1 - m_(i-1)) m_i / p; those after the first are independent.
     """
 
-    def sample_masks(x0: Tensor, u: Tensor, class_labels: Tensor | None) -> Masks:
+    def sample_masks(x0: Tensor, u: Tensor, class_labels: Tensor | None, targets: Tensor | None = None) -> Masks:
         s, t, weight = objective.interval(u[:, 0])
         w = objective.schedule.w[x0]
         m = objective.schedule.log_one_minus_alpha(w, t[:, None]).exp()
+        if targets is not None:
+            m = torch.where(targets, m, 0)
         any_up_to = -torch.expm1(torch.log1p(-m).cumsum(dim=1))
         p = any_up_to[:, -1:]
         first = torch.searchsorted(any_up_to, u[:, 1:2] * p, right=True).clamp(max=x0.shape[1] - 1)
