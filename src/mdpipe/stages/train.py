@@ -150,10 +150,8 @@ def _build_validator(params: Params, run: str, network: Network, objective: Obje
     if (validation := settings.train.validation) is None:
         return None
     held_out = EncodedDataset.open(paths.encoded(settings.dataset), "validation")
-    # Also documents that are evaluated separately are validated on in windows of the stream.
-    held_out = held_out.model_copy(update={"separate_documents": False})
     tokens, labels = held_out.spaced_examples(validation.num_examples)
-    total = held_out.tokens.size // held_out.stream_tokens
+    total = held_out.tokens.size // held_out.stream_tokens  # Whole examples
     clusters = held_out.clusters[1][np.arange(len(tokens)) * total // len(tokens)]
     # Rows of equal length, which are read in their order as images are.
     examples = held_out.model_copy(update={"modality": "image", "tokens": tokens})
