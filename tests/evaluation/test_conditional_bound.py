@@ -126,7 +126,7 @@ def test_genmd4_meets_the_conditional_entropy(name: str, source: str) -> None:
 @pytest.mark.parametrize("name", ["genmd4", "genmd4 in steps"])
 @torch.no_grad()
 def test_genmd4_has_the_mean_of_its_elbo_and_less_variance(name: str) -> None:
-    """Against independent masks of the targets, none of which may be masked, by enumeration without control variates."""
+    """Against independent masks of the targets, none of which may be masked, enumerated without control variates."""
     objective, network = objective_of(name), random_timed(V, L, 0)
     assert isinstance(objective, GenMD4)
     cost = conditional_cost(objective, network, torch.zeros(V).double())
