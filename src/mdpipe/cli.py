@@ -285,6 +285,12 @@ def score(
         str | None,
         typer.Option(metavar="PATH", help="File to write: .jsonl or .csv; JSON lines are printed by default."),
     ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="conditional: continuations given their contexts; md4: both together, padded, as in the paper."
+        ),
+    ] = "conditional",
     num_mc_samples: Annotated[
         int, typer.Option(min=2, help="Monte Carlo samples per continuation, an even number.")
     ] = 32,
@@ -295,7 +301,7 @@ def score(
     """Bound -log2 p of continuations given their contexts, and choose among several by likelihood."""
     from mdpipe.commands.score import score as score_file
 
-    score_file(run, file, out, num_mc_samples, batch_size, seed, threads)
+    score_file(run, file, out, protocol, num_mc_samples, batch_size, seed, threads)
 
 
 def _run_stage(stage: str, names: Mapping[str, str]) -> None:

@@ -19,10 +19,13 @@ from mdpipe.commands import score
 from mdpipe.commands.score import RunLM, clean, encode_request, read_items, rolling_windows
 from mdpipe.data.tokenizers import ALPHABET
 from mdpipe.diffusion.objectives.md4 import MD4
+from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.evaluation.conditional import is_greedy
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.pipeline.model_io import load_model
 from tests.data.builders import make_tokenizer
+from tests.diffusion.all_kinds import every_objective
+from tests.diffusion.objectives.enumeration import expectation
 
 Command = Callable[..., Result]
 QUESTION = {"context": "the function", "choices": [" returns", " raises an error"], "label": 1}
@@ -124,6 +127,35 @@ def test_a_toy_answers_what_its_likelihoods_say(mdpipe: Command, monkeypatch: py
     assert "on 4 questions" in result.stderr
 
 
+@pytest.mark.parametrize("name", ["md4", "genmd4", "autoregressive"])
+def test_the_papers_protocol_bounds_a_padded_window(
+    mdpipe: Command, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Of question and ending together, against the mean over all masks and times; the ending given the question is
+    another number.
+    """
+    objective, network = every_objective(27, Linear())[name].double(), LikesTheFirst(27)
+    toy = replace(load_model("chars_md4"), network=network, objective=objective, shape=(9,))  # type: ignore[arg-type]
+    monkeypatch.setattr(score, "load_run", lambda *_: toy)
+    monkeypatch.setattr(score, "unigram_nll", lambda _: np.linspace(1, 3, 27))
+    file = write_lines({"activity_label": "a", "ctx": "aa", "endings": ["b", "a a"], "label": 1})
+    result = mdpipe("score", "chars_md4", file, "--protocol", "md4", "--num-mc-samples", 512)
+    conditional = rows_of(mdpipe("score", "chars_md4", file, "--num-mc-samples", 512))
+    for row, other, text in zip(rows_of(result), conditional, ("a aa b   ", "a aa a a "), strict=True):
+        tokens = torch.tensor([ALPHABET.index(letter.encode()) for letter in text])
+        with torch.no_grad():
+            expected = expectation(objective, network, tokens).item() / math.log(2)
+        # A true z-score exceeds 5 once in two million runs.
+        assert row["bits"] == pytest.approx(expected, abs=max(1e-5, 5 * row["stderr"]))
+        assert row["stderr"] < 0.1 * expected
+        assert (row["tokens"], other["tokens"]) == (9, len(text.strip()) - 4)
+        assert other["bits"] < row["bits"] - 10
+    first, second = (row["bits"] for row in rows_of(result))  # From left to right, nothing is known and both are equal.
+    assert f"accuracy {int(second < first)}.0000 ± 0.0000 (binomial" in result.stderr
+    assert (second < first) == (name != "autoregressive")
+    assert "length-normalized" not in result.stderr
+
+
 def test_texts_that_the_tokenizer_changes_are_shown(mdpipe: Command) -> None:
     """Characters are counted as it normalizes them: text8 spells digits out."""
     lines = [continuation("The", " end 7"), continuation("the", " end"), continuation("the \u65e5", " A (b)")]
@@ -174,6 +206,9 @@ def test_what_cannot_be_scored_is_refused(refusal: Callable[..., str], place: Pa
     assert "no.jsonl is not a file" in refusal("score", "chars_md4", "no.jsonl")
     assert "empty.jsonl is empty" in refusal("score", "chars_md4", "empty.jsonl")
     assert "--num-mc-samples 3 is odd" in refusal("score", "chars_md4", file, "--num-mc-samples", 3)
+    assert "--protocol mdlm is unknown; choose conditional or md4" in refusal(
+        "score", "chars_md4", file, "--protocol", "mdlm"
+    )
     assert "allowed: .jsonl, .csv" in refusal("score", "chars_md4", file, "--out", "rows.txt")
 
 

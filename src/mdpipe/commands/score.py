@@ -40,6 +40,9 @@ from mdpipe.pipeline import sampling
 from mdpipe.pipeline.model_io import UNIGRAM, TrainedModel
 from mdpipe.progress import count_steps
 
+PROTOCOLS = ("conditional", "md4")
+"""`conditional` bounds a continuation given its context, `md4` both together in a padded window, as in the paper's
+experiment on HellaSwag."""
 DIGITS = 6
 """Decimals of a number of bits."""
 MAX_LISTED = 3
@@ -117,11 +120,15 @@ class EncodedItem:
     """Descriptions of the texts that the tokenizer changes."""
 
 
-def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size: int, seed: int, threads: int) -> None:
+def score(
+    run: str, file: Path, out: str | None, protocol: str, num_mc_samples: int, batch_size: int, seed: int, threads: int
+) -> None:
     """Bound -log2 p of each continuation in a file; write a row for each to `out`, or print them as JSON lines.
 
     A summary, with the accuracy of questions, is printed after the name of `out`, or on the standard error.
     """
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"--protocol {protocol} is unknown; choose {' or '.join(PROTOCOLS)}")
     if num_mc_samples % 2:
         raise ValueError(f"--num-mc-samples {num_mc_samples} is odd; two samples in each stratum give the error")
     require_writable(out, "rows")
@@ -133,7 +140,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     encoded = []
     for item in items:
         try:
-            encoded.append(encode_item(tokenizer, item, model.seq_len))
+            encoded.append(encode_item(tokenizer, item, model.seq_len, is_joint=protocol == "md4"))
         except ValueError as error:
             raise ValueError(f"{file}, line {item.line}: {error}") from None
     sys.stderr.write(describe_changes(file, encoded))
@@ -155,7 +162,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     samples = "exact likelihoods" if model.objective.is_exact else f"{num_mc_samples} Monte Carlo samples each"
-    summary = f"{len(rows)} continuations, {samples}\n{describe_accuracy(scored)}"
+    summary = f"{len(rows)} continuations, {samples}\n{describe_accuracy(scored, is_joint=protocol == 'md4')}"
     if out is None:
         sys.stdout.write(lines)
         sys.stderr.write(summary)
@@ -202,8 +209,11 @@ def clean(text: str) -> str:
     return re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". ")).replace("  ", " ")
 
 
-def encode_item(tokenizer: Tokenizer, item: Item, window: int) -> EncodedItem:
-    """Encode an item; a choice without characters, or two that become the same tokens, cannot be the answer."""
+def encode_item(tokenizer: Tokenizer, item: Item, window: int, *, is_joint: bool = False) -> EncodedItem:
+    """Encode an item; a choice without characters, or two that become the same tokens, cannot be the answer.
+
+    If `is_joint`, a request is the text padded with end-of-text tokens to the window, and all of its tokens are scored.
+    """
     stripped = item.context.rstrip()
     texts = [item.context[len(stripped) :] + text for text in item.continuations]  # As `encode_request` divides them.
     spans = [(text, tokenizer.encode_span(text, begins=False)) for text in texts]
@@ -218,6 +228,9 @@ def encode_item(tokenizer: Tokenizer, item: Item, window: int) -> EncodedItem:
             raise ValueError(f"choices {first} and {second} are the same tokens: {same}; leave out the question")
     if stripped:
         spans.insert(0, (stripped, tokenizer.encode_span(stripped, begins=True)))
+    if is_joint:
+        eos_id, is_target = tokenizer.eos_id, np.ones(window, dtype=bool)
+        requests = [(np.pad(ids, (0, window - len(ids)), constant_values=eos_id), is_target) for ids, _ in requests]
     changes = [describe_change(text, span) for text, span in spans if span.text != text]
     return EncodedItem(item, requests, characters, changes)
 
@@ -263,20 +276,20 @@ def bound_requests(
         )
 
 
-def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]]) -> str:
+def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]], *, is_joint: bool = False) -> str:
     """Return a line with the accuracies of the questions, if there are any, and their binomial standard errors.
 
-    The answer is the choice of the least bits or, normalized, of the least bits per character.
+    The answer is the choice of the least bits or, normalized, of the least bits per character. Joint bounds are of
+    equally many tokens, and are not normalized.
     """
     questions = [(one, [bound.value for bound in bounds]) for one, bounds in scored if one.item.label is not None]
     if not questions:
         return ""
-    plain = np.mean([np.argmin(bits) == one.item.label for one, bits in questions])
-    normalized = np.mean([np.argmin(np.divide(bits, one.characters)) == one.item.label for one, bits in questions])
-    parts = [
-        f"{name} {rate:.4f} ± {math.sqrt(rate * (1 - rate) / len(questions)):.4f}"
-        for name, rate in (("accuracy", plain), ("length-normalized accuracy", normalized))
-    ]
+    rates = {"accuracy": np.mean([np.argmin(bits) == one.item.label for one, bits in questions])}
+    if not is_joint:
+        per_character = [np.argmin(np.divide(bits, one.characters)) == one.item.label for one, bits in questions]
+        rates["length-normalized accuracy"] = np.mean(per_character)
+    parts = [f"{name} {rate:.4f} ± {math.sqrt(rate * (1 - rate) / len(questions)):.4f}" for name, rate in rates.items()]
     return f"{', '.join(parts)} (binomial standard errors) on {len(questions)} questions\n"
 
 
