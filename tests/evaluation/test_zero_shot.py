@@ -1,9 +1,11 @@
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mdpipe.data.dataset import EncodedDataset
@@ -73,56 +75,80 @@ def test_perplexity_is_per_token_with_its_own_error(large: nn.Module, tmp_path: 
     assert perplexity.stderr == pytest.approx(perplexity.value * likelihood.stderr)
 
 
-class Unigram(nn.Module):
-    """A denoiser whose distribution at every masked position is the same, whatever else it sees."""
+class Urn(nn.Module):
+    """The exact conditionals of Polya's urn: a token is as likely as it is frequent among those that are unmasked."""
 
-    def __init__(self, vocab_size: int, eos_id: int) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        logits = torch.linspace(0, 2, vocab_size)
-        logits[eos_id] = 3
-        self.logits = nn.Parameter(logits)
+        self.weight = nn.Parameter(torch.tensor(1 / 8, dtype=torch.float64))
 
     def forward(self, tokens: Tensor, time: Tensor, class_labels: Tensor | None) -> Tensor:
-        return torch.zeros(*tokens.shape, 1)
+        counts = nn.functional.one_hot(tokens, 257)[..., :256].sum(dim=1)
+        return (counts + self.weight).log()[:, None].expand(-1, tokens.shape[1], -1)
 
     def head(self, hidden: Tensor) -> Tensor:
-        return self.logits.expand(*hidden.shape[:-1], -1)
+        return hidden
+
+    def nats(self, window: NDArray[np.int64]) -> float:
+        """Return -log p of a window, whatever the order of its tokens."""
+        seen, total = np.full(256, self.weight.item()), 0.0
+        for token in window.tolist():
+            total -= math.log(seen[token] / seen.sum())
+            seen[token] += 1
+        return total
 
 
-def test_protocols_differ_by_the_tokens_that_they_count(tmp_path: Path) -> None:
-    """Under a unigram model the bound of each protocol is known: the mean cost of the tokens that it counts.
+def cut(tokens: NDArray[np.int64], length: int) -> list[NDArray[np.int64]]:
+    """Return consecutive windows, the last of which may be shorter."""
+    return [tokens[first : first + length] for first in range(0, len(tokens), length)]
 
-    Stream, documents and SEDD count one end-of-text token a document, MDLM two a window and none of a document; SEDD
-    and MDLM drop what does not fill a window. On this text SEDD's perplexity is 0.1 % above the stream's, MDLM's 19 %
-    below.
+
+@pytest.mark.parametrize("length", [16, 32])
+def test_protocols_differ_by_their_tokens_and_contexts(tmp_path: Path, length: int) -> None:
+    """Each has the exact -log p of its windows, under a model that learns from the context which tokens are frequent.
+
+    SEDD's (and MD4's) windows are the stream's without the short last one. MDLM's have two end-of-text tokens each, of
+    which the second is cheap, and none of a document.
     """
     texts = [f"document {n}, {'and so on ' * (n % 4)}" for n in range(60)]
     write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text) for n, text in enumerate(texts)])
-    tokenizer, length = make_tokenizer("bytes"), 16
-    network = Unigram(256, tokenizer.eos_id)
-    costs = -network.logits.log_softmax(0).detach().numpy()
-    stream = np.concatenate([[*text.encode(), tokenizer.eos_id] for text in texts])
-    text = np.concatenate([list(text.encode()) for text in texts])
-    windows = len(text) // (length - 2)
-    wrapped = np.concatenate([text[: windows * (length - 2)], np.full(2 * windows, tokenizer.eos_id)])
-    counted = {
-        "stream": stream,
-        "documents": stream,
-        "sedd": stream[: len(stream) // length * length],
-        "mdlm_zero_shot": wrapped,
+    tokenizer, network = make_tokenizer("bytes"), Urn()
+    eos = np.array([tokenizer.eos_id])
+    documents = [np.concatenate([np.array(list(text.encode())), eos]) for text in texts]
+    whole = [window for window in cut(np.concatenate(documents), length) if len(window) == length]
+    text = np.concatenate([document[:-1] for document in documents])
+    windows = {
+        "stream": cut(np.concatenate(documents), length),
+        "documents": [window for document in documents for window in cut(document, length)],
+        "sedd": whole,
+        "mdlm_zero_shot": [
+            np.concatenate([eos, window, eos]) for window in cut(text, length - 2) if len(window) == length - 2
+        ],
     }
-    perplexities = {}
-    for protocol, tokens in counted.items():
+    for protocol, expected in windows.items():
         encode_corpus(tmp_path / "raw", tokenizer, tmp_path / protocol, length, PACKINGS[protocol])
         corpus = EncodedDataset.open(tmp_path / protocol, "test")
-        found = measured(corpus, network, EstimatorConfig(num_mc_samples=64))
-        assert found.tokens == len(tokens)
+        found = measured(corpus, network, EstimatorConfig(num_mc_samples=16))
+        assert (found.examples, found.tokens) == (len(expected), sum(map(len, expected)))
         # A true z-score exceeds 5 once in two million runs.
-        assert abs(found.value - costs[tokens].mean()) < 5 * found.stderr_mc
-        perplexities[protocol] = math.exp(costs[tokens].mean())
-    assert perplexities["documents"] == perplexities["stream"]
-    assert perplexities["sedd"] == pytest.approx(1.001 * perplexities["stream"], rel=1e-4)
-    assert perplexities["mdlm_zero_shot"] == pytest.approx(0.809 * perplexities["stream"], rel=1e-3)
+        nats = sum(map(network.nats, expected)) / found.tokens
+        assert abs(found.value - nats) < 5 * found.stderr_mc + 1e-4
+        assert found.stderr_mc < 0.01 * nats
+
+
+def test_a_longer_context_lowers_the_bound_of_each_protocol(tmp_path: Path) -> None:
+    """Of a model that uses it, in windows of twice the length."""
+    texts = [f"{chr(97 + n % 26)} " * 24 for n in range(40)]
+    write_raw(tmp_path / "raw", "text", [Document(f"{n:02d}", text) for n, text in enumerate(texts)])
+    for protocol in ("stream", "documents", "sedd", "mdlm_zero_shot"):
+        values = []
+        for length in (8, 16, 32):
+            encode_corpus(tmp_path / "raw", make_tokenizer("bytes"), tmp_path / "corpus", length, PACKINGS[protocol])
+            corpus = EncodedDataset.open(tmp_path / "corpus", "test")
+            values.append(measured(corpus, Urn(), EstimatorConfig(num_mc_samples=8)).value)
+            shutil.rmtree(tmp_path / "corpus")
+        assert values[1] < 0.95 * values[0], protocol
+        assert values[2] < 0.95 * values[1], protocol
 
 
 def test_images_are_refused_as_corpus(large: nn.Module, tmp_path: Path) -> None:

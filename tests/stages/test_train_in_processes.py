@@ -54,6 +54,21 @@ def test_two_processes_write_the_run_of_one_up_to_rounding(place, train, capfd, 
         torch.testing.assert_close(weight, weights[name], rtol=0, atol=2e-2, msg=name)
 
 
+@pytest.mark.parametrize("run", ["chars_md4", "digits"])
+def test_a_run_of_two_processes_is_evaluated_by_one(place, mdpipe, run):
+    """The stage starts no processes: their number is a setting of training, and changes no byte of an evaluation."""
+    files = [place / f"metrics/evaluate/{run}.json", place / f"evaluations/{run}.npy"]
+    expected = [file.read_bytes() for file in files]
+    params = yaml.safe_load(SMOKE.read_text())
+    params["runs"][run]["hardware"] = {"num_processes": 2}
+    (place / "params.yaml").write_text(yaml.safe_dump(params))
+    for file in files:
+        file.unlink()
+    done = mdpipe("evaluate", run)
+    assert done.exit_code == 0, done.output
+    assert [file.read_bytes() for file in files] == expected
+
+
 LEFT_BEHIND = {
     "RANK": "3",
     "WORLD_SIZE": "4",
