@@ -20,7 +20,10 @@ from mdpipe.evaluation.control_variates import (
     adjust_by_curve,
     controls_by_other_samples,
     diffusion_and_controls,
+    fit_curve,
+    group_shape,
     neighbor_nll,
+    variance_ratio,
 )
 from mdpipe.evaluation.enumerated import all_masks
 from mdpipe.evaluation.estimators import (
@@ -133,7 +136,7 @@ def check_masks(sample_masks: MaskSampler, u: Tensor, sets: Tensor, chance: Tens
         assert torch.allclose(mean(sets & is_state), prob * state_prob)
         assert torch.equal(is_state, found.states == state)
     nll = torch.rand(2 ** len(NEIGHBORS), L, generator=torch.Generator().manual_seed(0)).double()
-    terms = diffusion_and_controls([found, other], nll[:, None].expand(-1, len(sets), -1))[:, 0]
+    terms = diffusion_and_controls([found, other], nll[:, None].expand(-1, len(sets), -1))[0][:, 0]
     assert torch.allclose(terms[1:] @ chance, torch.zeros(5).double(), atol=1e-12)
     if not sets.all():  # Otherwise, all controls are 0.
         assert (terms[1:5].abs().amax(dim=1) > 1e-3).all()
@@ -182,13 +185,14 @@ def test_other_draws_predict_as_a_gaussian_process(max_pairs: int, monkeypatch: 
             sample_masks(X0.expand(2, -1), torch.rand(2, 2 + L, generator=random).double(), None) for _ in range(6)
         ]
     values = [torch.rand(1, 2, L, generator=random).double() for _ in samples]
-    found = controls_by_other_samples(samples, values)
+    controls, changes = controls_by_other_samples(samples, values)
     bits = np.arange(2 ** len(NEIGHBORS))[:, None] >> np.arange(len(NEIGHBORS)) & 1
     kernel = np.exp(-np.abs(bits[:, None] - bits) @ MISMATCH)
-    for d, row in np.ndindex(6, 2):
-        expected = 0.0
+
+    def control(d: int, row: int, left_out: set[int]) -> float:
+        total = 0.0
         for i in range(L):
-            others = [k for k in range(6) if k != d and samples[k].is_masked[row, i]]
+            others = [k for k in range(6) if k not in left_out and samples[k].is_masked[row, i]]
             states = [int(samples[k].states[row, i]) for k in others]
             residuals = [
                 float(values[k][0, row, i] - values[k][0, row][samples[k].is_masked[row]].mean()) for k in others
@@ -197,8 +201,49 @@ def test_other_draws_predict_as_a_gaussian_process(max_pairs: int, monkeypatch: 
             predicted = kernel[:, states] @ solution
             mean = float(samples[d].mask_prob[row]) * samples[d].state_prob()[:, row, i].numpy() @ predicted
             value = predicted[int(samples[d].states[row, i])] if samples[d].is_masked[row, i] else 0
-            expected += float(samples[d].weight[row]) * (value - mean)
-        assert found[0, d, row].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+            total += float(samples[d].weight[row]) * (value - mean)
+        return total
+
+    for d, row in np.ndindex(6, 2):
+        assert controls[0, d, row].item() == pytest.approx(control(d, row, {d}), rel=1e-9, abs=1e-12)
+        for e in range(6):
+            expected = control(d, row, {d}) - control(d, row, {d, e})
+            assert changes[0, row, d, e].item() == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("number", [2, 6, 40])
+def test_covariances_are_those_of_pairs_of_samples(number: int) -> None:
+    """Of random costs and controls, against the adjusted cost of one sample without the other: 40 have two groups."""
+    random, (groups, size) = np.random.default_rng(0), group_shape(number)
+    examples, strata = 9, number // 2
+    q = (np.arange(number) % strata + random.random((examples, number))) / strata
+    y, controls, excess = (random.normal(size=(*shape, examples, number)) for shape in ((), (4,), ()))
+    changes = random.normal(size=(2, examples, groups, size, size))
+    _, covariance = adjust_by_curve(y, controls, excess, changes, q, strata)
+    v, slope = mask_fraction(q)
+    edges, _ = mask_fraction(np.linspace(0, 1, strata + 1))
+    for e in range(examples):
+        others = np.arange(1 - e % 2, examples, 2)
+        curve, coefficients = fit_curve(y[others], controls[:, others], v[others], slope[others])
+        predicted = np.interp(v, EDGES, curve) * (1 + excess) + np.tensordot(coefficients[:2], controls[:2], axes=1)
+        distance = slope * (y - predicted)
+        ratio = variance_ratio(distance[others], slope[others])
+
+        def adjustment(d: int, left_out: set[int], e: int = e, distance: Any = distance, ratio: float = ratio) -> float:
+            known = [k for k in range(number) if k not in left_out]
+            level = distance[e, known].sum() / (slope[e, known].sum() + ratio)
+            stratum = d % strata
+            mean_slope = strata * (edges[stratum + 1] - edges[stratum])
+            return float(level * (mean_slope - slope[e, d] * (1 + excess[e, d])))
+
+        def change(i: int, j: int, e: int = e, coefficients: Any = coefficients) -> float:
+            of_level = adjustment(i, {i}) - adjustment(i, {i, j})
+            of_controls = coefficients[2:] @ changes[:, e, i // size, i % size, j % size]
+            return float(of_level - slope[e, i] * of_controls)
+
+        pairs = [(i, j) for i, j in np.ndindex(number, number) if i != j and i // size == j // size]
+        terms = [change(i, j) * change(j, i) * (1 + (i % strata == j % strata)) for i, j in pairs]
+        assert covariance[e] == pytest.approx(sum(terms) / number**2, rel=1e-9)
 
 
 def test_nll_given_neighbors_counts_all_others() -> None:
@@ -256,7 +301,9 @@ def test_what_the_curve_and_the_controls_explain_has_no_variance(number: int) ->
     levels, controls = random.random((40, 1)), random.normal(size=(3, 40, number))
     heights = np.arange(len(EDGES))
     curve = np.interp(mask_fraction(q)[0], EDGES, heights) + levels
-    found = adjust_by_curve(curve, controls, np.zeros_like(q), q, strata)
+    groups, size = group_shape(number)
+    no_changes = np.zeros((2, 40, groups, size, size))
+    found, _ = adjust_by_curve(curve, controls, np.zeros_like(q), no_changes, q, strata)
     integral = np.sum((heights[1:] + heights[:-1]) / 2 * np.diff(EDGES)) + levels
     np.testing.assert_allclose(found.reshape(40, 2, strata).mean(axis=2), np.repeat(integral, 2, axis=1), rtol=1e-2)
 

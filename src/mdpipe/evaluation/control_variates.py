@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from mdpipe.evaluation.estimators import EDGES, NEIGHBORS, Array, Masks, mask_fraction, unmasked_in_states
 
@@ -92,7 +93,7 @@ def control_by_neighbors(masks: Masks, nll: Tensor) -> Tensor:
     return torch.stack(controls)
 
 
-def controls_by_other_samples(samples: Sequence[Masks], values: Sequence[Tensor]) -> Tensor:
+def controls_by_other_samples(samples: Sequence[Masks], values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     r"""Return control variates of each sample, (C, D, B): a token that is hard in other samples is hard in this one.
 
         control = sum_i weight_i (1[i masked] f_i(state_i) - E[1[i masked] f_i(state_i)])
@@ -102,6 +103,9 @@ def controls_by_other_samples(samples: Sequence[Masks], values: Sequence[Tensor]
     values have the covariance k = exp(-sum of MISMATCH over the neighbors in different states), and a variance of
     NOISE besides. With K the covariance matrix of all samples, r their values and a = K^-1 r, the weights of the
     predictions without sample d are a - K^-1_d a_d / K^-1_dd.
+
+    The second result is the change of each control by each other sample, (C, B, D, D): the control of sample d less the
+    one whose predictions are without sample e, too.
 
     Args:
         samples: Samples of one batch, at most MAX_SAMPLES.
@@ -120,48 +124,60 @@ def controls_by_other_samples(samples: Sequence[Masks], values: Sequence[Tensor]
     states = torch.stack([masks.states for masks in samples], dim=2)
     weight = torch.stack([masks.weight.expand_as(masks.loss) for masks in samples], dim=2)
     prob = torch.stack([masks.mask_prob * masks.state_prob() for masks in samples], dim=3)
-    num_tokens = math.ceil(MAX_PAIRS / len(samples) ** 2)
+    num_tokens = math.ceil(MAX_PAIRS / (len(samples) ** 2 * len(is_masked)))
     chunks = (
-        *(torch.split(tensor.flatten(0, 1), num_tokens) for tensor in (is_masked, states, weight)),
-        *(torch.split(tensor.flatten(1, 2), num_tokens, dim=1) for tensor in (prob, torch.stack(residuals, dim=3))),
+        *(torch.split(tensor, num_tokens, dim=1) for tensor in (is_masked, states, weight)),
+        *(torch.split(tensor, num_tokens, dim=2) for tensor in (prob, torch.stack(residuals, dim=3))),
     )
     parts = [_control_of_tokens(kernel, *chunk) for chunk in zip(*chunks, strict=True)]
-    controls: Tensor = torch.cat(parts, dim=1).view(-1, *is_masked.shape).sum(dim=2).transpose(1, 2)
-    return controls
+    controls, changes = (torch.stack(sums).sum(dim=0) for sums in zip(*parts, strict=True))
+    return controls.transpose(1, 2), changes
 
 
 def _control_of_tokens(
     kernel: Tensor, is_masked: Tensor, states: Tensor, weight: Tensor, prob: Tensor, residual: Tensor
-) -> Tensor:
-    """Return the terms (C, N, D) of N tokens of any examples.
+) -> tuple[Tensor, Tensor]:
+    """Return the sums over some of the tokens of the controls, (C, B, D), and of their changes, (C, B, D, D).
 
     Args:
         kernel: Covariance of two states, (S, S).
-        is_masked: (N, D).
-        states: (N, D).
-        weight: (N, D).
-        prob: Probability that the token is masked and its neighbors are in a state, (S, N, D).
-        residual: Values of the masked tokens, 0 elsewhere, (C, N, D).
+        is_masked: (B, L, D).
+        states: (B, L, D).
+        weight: (B, L, D).
+        prob: Probability that the token is masked and its neighbors are in a state, (S, B, L, D).
+        residual: Values of the masked tokens, 0 elsewhere, (C, B, L, D).
     """
     masked = is_masked.double()
-    between = kernel[states[:, :, None], states[:, None, :]] * masked[:, :, None] * masked[:, None, :]
+    between = kernel[states[..., :, None], states[..., None, :]] * masked[..., :, None] * masked[..., None, :]
     covariance = between + torch.diag_embed(1 + (NOISE - 1) * masked)  # 1 keeps it regular where there is no value.
     inverse = torch.linalg.inv(covariance)
+    diagonal = inverse.diagonal(dim1=-2, dim2=-1)
     # Sums of products: batches of small matrix products are slower.
-    coefficients = (inverse * residual[:, :, None]).sum(dim=3)
-    own = coefficients / inverse.diagonal(dim1=1, dim2=2)
-    # Of the covariance of the value in sample i with the masked value of sample j, what exceeds its expectation.
-    expected = (kernel @ prob.flatten(1)).view_as(prob).gather(0, states.T[:, :, None].expand(-1, *states.shape))
-    excess = between - expected.transpose(0, 1) * masked[:, :, None]
-    predicted: Tensor = (excess * coefficients[..., None]).sum(dim=2) - (excess * inverse).sum(dim=1) * own
-    return predicted * weight
+    coefficients = (inverse * residual[..., None, :]).sum(dim=-1)
+    # Of the covariance of the value in sample d with the masked value of sample e, what exceeds its expectation.
+    expected = torch.einsum("st,tbld->sbld", kernel, prob).permute(1, 2, 3, 0)
+    excess = between - expected.gather(-1, states[..., None, :].expand_as(between)) * masked[..., None, :]
+    product = excess @ inverse
+    own = product.diagonal(dim1=-2, dim2=-1) / diagonal
+    predicted = (excess * coefficients[..., None, :]).sum(dim=-1) - own * coefficients
+    # Without sample d, K^-1 has `left` at (e, e), and the weight of value e is `weight_left`.
+    ratio = inverse / diagonal[..., None]
+    left = diagonal[..., None, :] - inverse * ratio
+    weight_left = coefficients[..., None, :] - ratio * coefficients[..., None]
+    is_other = ~torch.eye(left.shape[-1], dtype=torch.bool, device=left.device)
+    share = torch.where(is_other, (product - own[..., None] * diagonal[..., None] * ratio) / left, 0)
+    changes = (weight[..., None] * share * weight_left).sum(dim=2)
+    return (predicted * weight).sum(dim=2), changes
 
 
-def diffusion_and_controls(samples: Sequence[Masks], nll: Tensor) -> Tensor:
+def diffusion_and_controls(samples: Sequence[Masks], nll: Tensor) -> tuple[Tensor, Tensor]:
     """Return the diffusion part of each sample, its control variates, and the excess of weight, (6, D, B).
 
     The controls are by the nearest and by all neighbors, and by the losses of other samples and their NLL given
     all neighbors. The excess of the weight of all masked tokens over its expectation is relative to it.
+
+    The second result is the change of the controls by each other sample, (2, B, K, M, M), of K groups of M samples that
+    predict each other; the last group is filled up with 0.
 
     Args:
         samples: Samples of one batch.
@@ -170,54 +186,112 @@ def diffusion_and_controls(samples: Sequence[Masks], nll: Tensor) -> Tensor:
     diffusion = torch.stack([(masks.weight * masks.loss).sum(dim=1) for masks in samples])
     by_neighbors = torch.stack([control_by_neighbors(masks, nll) for masks in samples], dim=1)
     values = [torch.stack([masks.loss.double(), nll.gather(0, masks.states[None])[0].double()]) for masks in samples]
-    num_groups = math.ceil(len(samples) / MAX_SAMPLES)
-    groups = [slice(*(len(samples) * i // num_groups for i in (group, group + 1))) for group in range(num_groups)]
-    by_samples = torch.cat([controls_by_other_samples(samples[group], values[group]) for group in groups], dim=1)
+    size = group_shape(len(samples))[1]
+    controls, changes = [], []
+    for first in range(0, len(samples), size):
+        of_group = slice(first, first + size)
+        control, change = controls_by_other_samples(samples[of_group], values[of_group])
+        controls.append(control)
+        missing = size - change.shape[-1]
+        changes.append(functional.pad(change, (0, missing, 0, missing)))
     excess = torch.stack([masks.centered_weight.sum(dim=1) / masks.expected_weight for masks in samples])
-    return torch.cat([diffusion.double()[None], by_neighbors, by_samples, excess[None]])
+    terms = torch.cat([diffusion.double()[None], by_neighbors, torch.cat(controls, dim=1), excess[None]])
+    return terms, torch.stack(changes, dim=2)
 
 
-def adjust_by_curve(y: Array, controls: Array, excess: Array, q: Array, strata: int) -> Array:
+def group_shape(num_samples: int) -> tuple[int, int]:
+    """Return K and M: the groups of samples that predict each other, and the samples of a group."""
+    num_groups = math.ceil(num_samples / MAX_SAMPLES)
+    return num_groups, math.ceil(num_samples / num_groups)
+
+
+def adjust_by_curve(
+    y: Array, controls: Array, excess: Array, changes: Array, q: Array, strata: int
+) -> tuple[Array, Array]:
     r"""Subtract the cost that is expected of a sample, and add the expectation of what was subtracted.
 
         predicted(v) = curve(v) + level
         (y - sum_c coefficient_c control_c - predicted(v) (1 + excess)) dv/dq + H int_stratum predicted dv
 
     Curve and coefficients are fitted to the other half of the examples, since the cost depends on the masked fraction
-    in much the same way in all of them; the level is the mean distance of the example's other samples from the curve.
+    in much the same way in all of them. The level is the distance of the example's other samples from the curve, less
+    the controls by neighbors, shrunk by the ratio of its variances within and between the examples of the other half.
     None of them depends on the sample, so that no bias arises.
+
+    Two samples of an example depend on each other, because each predicts the other. With change_de the change of sample
+    d by sample e as a predictor, its covariance with sample e is E[change_de change_ed]: without e, what the others
+    predict of d has the expectation 0 given e. In H strata of R samples, the variance between the samples of a stratum
+    is less by their covariance, so that the variance of the mean of D = H R samples is larger than the stratified one
+    by
+
+        1 / D^2 sum_{d != e} change_de change_ed (1 + [d and e in one stratum] / (R - 1))
 
     Args:
         y: Cost per token of each sample, (N, D); sample d is in stratum d mod H.
-        controls: Control variates per token, (C, N, D).
+        controls: Control variates per token, (C, N, D), those by other samples last.
         excess: Relative excess of the masked tokens' weight, (N, D).
+        changes: Change of the controls by other samples per token, by each of them, (2, N, K, M, M).
         q: Positions of the samples, (N, D).
         strata: H.
 
     Returns:
-        (N, D).
+        The adjusted costs, (N, D), and what their covariances add to the variance of their mean, (N,).
     """
     v, slope = mask_fraction(q)
     edges, _ = mask_fraction(np.linspace(0, 1, strata + 1))
     stratum = np.arange(y.shape[1]) % strata
-    adjusted = np.empty_like(y)
+    width, points = strata * np.diff(edges)[stratum], np.union1d(EDGES, edges)
+    by_neighbors, by_samples = controls[: -len(changes)], controls[-len(changes) :]
+    shape = group_shape(y.shape[1])
+    index = np.arange(math.prod(shape)).reshape(*shape, 1)
+    is_other, is_same = (index != index.swapaxes(1, 2)), (index % strata == index.swapaxes(1, 2) % strata)
+    adjusted, covariance = np.empty_like(y), np.empty(len(y))
     for fold in (0, 1):
-        mine = slice(fold, None, 2)
-        others = np.arange(1 - fold, len(y), 2)[: MAX_FITTED // y.shape[1]]
-        curve, coefficients = _fit(y[others], controls[:, others], v[others], slope[others])
-        predicted = np.interp(v[mine], EDGES, curve)
-        distance, weight = slope[mine] * (y[mine] - predicted), slope[mine]
-        level = (distance.sum(axis=1, keepdims=True) - distance) / (weight.sum(axis=1, keepdims=True) - weight)
-        points = np.union1d(EDGES, edges)
+        mine, others = np.arange(fold, len(y), 2), np.arange(1 - fold, len(y), 2)[: MAX_FITTED // y.shape[1]]
+        curve, coefficients = fit_curve(y[others], controls[:, others], v[others], slope[others])
+        of_neighbors, of_samples = np.split(coefficients, [len(by_neighbors)])
+        predicted = np.interp(v, EDGES, curve) * (1 + excess) + np.tensordot(of_neighbors, by_neighbors, axes=1)
+        distance = slope * (y - predicted)
         values = np.interp(points, EDGES, curve)
         integral = np.append(0, np.cumsum((values[1:] + values[:-1]) / 2 * np.diff(points)))
-        expected = np.diff(integral[np.searchsorted(points, edges)])[stratum] + level * np.diff(edges)[stratum]
-        controlled = y[mine] - np.tensordot(coefficients, controls[:, mine], axes=1)
-        adjusted[mine] = slope[mine] * (controlled - (predicted + level) * (1 + excess[mine])) + strata * expected
-    return adjusted
+        expected = strata * np.diff(integral[np.searchsorted(points, edges)])[stratum]
+        near, weight = distance[mine], slope[mine]
+        sums = near.sum(axis=1, keepdims=True)
+        weights = weight.sum(axis=1, keepdims=True) + variance_ratio(distance[others], slope[others])
+        level = (sums - near) / (weights - weight)
+        by_level = width - weight * (1 + excess[mine])
+        by_others = by_level * level - weight * np.tensordot(of_samples, by_samples[:, mine], axes=1)
+        adjusted[mine] = near + expected + by_others
+
+        def pairs(of_sample: Array) -> tuple[Array, Array]:
+            """Return values (n, D) as those of sample d and of sample e of each pair, (n, K, M, 1) and (n, K, 1, M)."""
+            grouped = np.pad(of_sample, ((0, 0), (0, math.prod(shape) - y.shape[1]))).reshape(-1, *shape)
+            return grouped[..., None], grouped[..., None, :]
+
+        remaining = weights[..., None, None] - sum(pairs(weight))
+        without_both = (sums[..., None, None] - sum(pairs(near))) / np.where(is_other, remaining, 1)
+        change = pairs(by_level)[0] * (pairs(level)[0] - without_both)
+        change -= pairs(weight)[0] * np.tensordot(of_samples, changes[:, mine], axes=1)
+        products = np.where(is_other, change * change.swapaxes(2, 3), 0)
+        covariance[mine] = (products * (1 + is_same / (y.shape[1] / strata - 1))).sum(axis=(1, 2, 3)) / y.shape[1] ** 2
+    return adjusted, covariance
 
 
-def _fit(y: Array, controls: Array, v: Array, slope: Array) -> tuple[Array, Array]:
+def variance_ratio(distance: Array, slope: Array) -> float:
+    """Return the variance within examples by the variance of their levels, from weighted distances (N, D).
+
+    It is infinite where the levels have no variance, and positive, since that of two samples is divided by.
+    """
+    num_samples = distance.shape[1]
+    if not len(distance):
+        return math.inf
+    squares = np.square(distance)
+    between = (np.square(distance.sum(axis=1)) - squares.sum(axis=1)).mean() / (num_samples * (num_samples - 1))
+    within = squares.mean() - between * np.square(slope).mean()
+    return max(within / between, 1e-6) if between > 0 else math.inf
+
+
+def fit_curve(y: Array, controls: Array, v: Array, slope: Array) -> tuple[Array, Array]:
     """Return a smooth curve at EDGES and the coefficients of the controls (C,), by least squares.
 
     A sample weighs as in the estimate. Each example has a separate level, which is eliminated by subtracting its means.

@@ -1,12 +1,12 @@
 r"""Monte Carlo estimators of a bound: where they spend their network calls.
 
 Every estimator is stratified: q in [0, 1) decides the time or the number of masks, each of H equal strata of q has R
-samples, which are independent, and
+samples, and
 
     estimate = 1/H sum_h mean_r y_hr,    variance = 1/H^2 sum_h var_r(y_hr) / R
 
-With R >= 2 the variance is unbiased if no sample depends on another. `control_variates` take their coefficients from
-other samples; each then keeps its expectation, and the dependence is weak (the tests state the coverage).
+which is unbiased for independent samples. `control_variates` predict a sample from the others, which leaves its
+expectation as it is; `adjust_by_curve` estimates what the covariances of samples add to the variance.
 
 Shapes: B examples of a batch, L length, T timesteps, S states of a token's neighbors.
 """

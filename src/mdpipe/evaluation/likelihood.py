@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.evaluation.control_variates import adjust_by_curve, diffusion_and_controls, neighbor_nll
+from mdpipe.evaluation.control_variates import adjust_by_curve, diffusion_and_controls, group_shape, neighbor_nll
 from mdpipe.evaluation.estimate import PILOT_SAMPLES, Estimate, choose_num_mc_samples, ratio_estimate
 from mdpipe.evaluation.estimators import (
     Array,
@@ -138,9 +138,9 @@ def likelihood_bound(
     With c_ehr the cost of example e per token in sample r of stratum h, less control variates, and n_e the tokens:
 
         value = sum_e n_e mean_hr c_ehr / sum_e n_e
-        stderr_mc = sqrt(sum_e n_e^2 sum_h var_r(c_ehr) / (H^2 R)) / sum_e n_e
+        stderr_mc = sqrt(sum_e n_e^2 (sum_h var_r(c_ehr) / (H^2 R) + covariance_e)) / sum_e n_e
 
-    and `stderr` is the ratio estimator's over the clusters of examples.
+    with the covariance of `adjust_by_curve`, and `stderr` is the ratio estimator's over the clusters of examples.
 
     With `num_mc_samples: auto`, a pilot with a separate random stream decides how many samples there are, and is not
     used otherwise. The number does not depend on the samples of the estimate, which therefore remains unbiased.
@@ -235,10 +235,9 @@ class _Evaluation:
             model = profile.watch(model, self.objective)
         strata, is_controlled = num_strata(self.estimator, num_mc_samples), self.estimator == "exact_counts"
         sample_masks = exact_counts(self.objective, model) if is_controlled else None
-        q_ND, terms_ND = (
-            np.zeros((self.dataset.examples, num_mc_samples)),
-            np.zeros((6, self.dataset.examples, num_mc_samples)),
-        )
+        examples, groups = self.dataset.examples, group_shape(num_mc_samples)
+        q_ND, terms_ND = np.zeros((examples, num_mc_samples)), np.zeros((6, examples, num_mc_samples))
+        changes_NKMM = np.zeros((2, examples, *groups, groups[1]), dtype=np.float32) if is_controlled else None
         sizes, boundaries = np.zeros(self.dataset.examples, dtype=np.int64), np.zeros(2)
         for indices, block in self.dataset.evaluation_batches(EXAMPLES_PER_READ):
             nll = torch.from_numpy(neighbor_nll(block, self.dataset.vocab_size)) if is_controlled else None
@@ -254,10 +253,10 @@ class _Evaluation:
                     q_ND[batch, index] = u[:, 0].cpu().numpy()
                 if profile is not None:
                     profile.begin_batch(x0)
-                if sample_masks is None or nll is None:
+                if sample_masks is None or nll is None or changes_NKMM is None:
                     found, boundary = self._sample_bounds(model, x0, u_DB, labels, profile)
                 else:
-                    found, boundary = self._sample_counts(
+                    found, changes_NKMM[:, batch], boundary = self._sample_counts(
                         sample_masks, x0, u_DB, labels, nll[:, rows].to(device), profile
                     )
                 terms_ND[: len(found), batch] = found
@@ -269,9 +268,12 @@ class _Evaluation:
                     profile.end_batch(batch, num_mc_samples, per_token)
         costs_ND, *controls_CND, excess_ND = terms_ND
         costs_ND /= sizes[:, None]
-        if is_controlled:
-            costs_ND = adjust_by_curve(costs_ND, np.stack(controls_CND) / sizes[:, None], excess_ND, q_ND, strata)
-        return self._summarize(costs_ND.reshape(len(sizes), -1, strata), sizes, boundaries)
+        covariance_N = np.zeros(len(sizes))
+        if changes_NKMM is not None:
+            controls_CND = np.stack(controls_CND) / sizes[:, None]
+            changes_NKMM /= sizes[:, None, None, None]
+            costs_ND, covariance_N = adjust_by_curve(costs_ND, controls_CND, excess_ND, changes_NKMM, q_ND, strata)
+        return self._summarize(costs_ND.reshape(len(sizes), -1, strata), covariance_N, sizes, boundaries)
 
     def _sample_bounds(
         self, model: Denoiser, x0: Tensor, uniforms: list[Tensor], labels: Tensor | None, profile: Profile | None
@@ -294,11 +296,10 @@ class _Evaluation:
         labels: Tensor | None,
         nll: Tensor,
         profile: Profile | None,
-    ) -> tuple[Array, Array]:
-        """Return samples of exact counts with their control variates, (6, B, D), and reconstruction and prior, (2, B,
-        1).
+    ) -> tuple[Array, Array, Array]:
+        """Return samples of exact counts, (6, B, D), changes of the controls, and reconstruction and prior, (2, B, 1).
 
-        The first row has the bound, the others are those of `diffusion_and_controls`.
+        The first row has the bound, the others and the changes are those of `diffusion_and_controls`.
         """
         samples = []
         for u in uniforms:
@@ -307,23 +308,32 @@ class _Evaluation:
             samples.append(sample_masks(x0, u, labels))
             if profile is not None:
                 profile.add_sample(slope.to(x0.device), samples[-1].weight * samples[-1].loss)
-        terms = diffusion_and_controls(samples, nll).transpose(1, 2).cpu().numpy()
+        terms_CDB, changes = diffusion_and_controls(samples, nll)
+        terms = terms_CDB.transpose(1, 2).cpu().numpy()
         ends = boundary_terms(self.objective, x0)
         boundary = torch.stack([ends.reconstruction, ends.prior])[:, :, None].cpu().numpy()
         terms[0] += boundary.sum(axis=0)
-        return terms, boundary
+        return terms, changes.cpu().numpy(), boundary
 
-    def _summarize(self, costs: Array, sizes: NDArray[np.int64], boundaries: Array) -> Likelihood:
-        """Return the estimate from costs per token (N, R, H) and the sums of reconstruction and prior."""
+    def _summarize(self, costs: Array, covariance: Array, sizes: NDArray[np.int64], boundaries: Array) -> Likelihood:
+        """Return the estimate.
+
+        Args:
+            costs: Costs per token, (N, R, H).
+            covariance: What the covariances of samples add to the variance of their mean, (N,).
+            sizes: Tokens of each example, (N,).
+            boundaries: Sums of reconstruction and prior, (2,).
+        """
         _, repeats, strata = costs.shape
         per_example = sizes * costs.mean(axis=(1, 2))
-        variances = np.square(sizes) * costs.var(axis=1, ddof=1).mean(axis=1) / (strata * repeats) if repeats > 1 else 0
+        variances = costs.var(axis=1, ddof=1).mean(axis=1) / (strata * repeats) if repeats > 1 else np.zeros(len(sizes))
+        variance_mc = (np.square(sizes) * (variances + covariance)).sum()
         over_examples, num_tokens = ratio_estimate(per_example, sizes, self.clusters), int(sizes.sum())
         reconstruction, prior = (boundaries / num_tokens).tolist()
         return Likelihood(
             value=over_examples.value,
             stderr=over_examples.stderr,
-            stderr_mc=float(np.sqrt(np.sum(variances)) / num_tokens),
+            stderr_mc=math.sqrt(max(variance_mc, 0)) / num_tokens,
             reconstruction=reconstruction,
             prior=prior,
             diffusion=over_examples.value - reconstruction - prior,
