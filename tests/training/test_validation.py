@@ -16,7 +16,7 @@ from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params.diffusion import AutoregressiveConfig, GenMD4Config, MD4Config
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.params.training import ValidationConfig
@@ -32,7 +32,7 @@ RNG = CounterRNG(0, "validation")
 def build(tiny: SimpleNamespace, objective: Objective, cls: type[Validator] = Validator, **settings: Any) -> Validator:
     """Build a validator of the network of `tiny_run`. Neighbors differ in its examples, and never in training."""
     config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=True, dropout=0.1)
-    network = build_network(config, tiny.VOCABULARY, (tiny.LENGTH,), seed=0)
+    network = build_network(NetworkSpec(config, tiny.VOCABULARY, (tiny.LENGTH,)), seed=0)
     examples = torch.arange(12 * tiny.LENGTH).view(12, -1) % tiny.VOCABULARY
     return cls(network, objective, examples, None, ValidationConfig(**settings), tiny.SETTINGS.steps, RNG)
 
@@ -54,7 +54,7 @@ def test_weights_and_losses_are_those_without_validation(
 def test_value_and_error_are_those_of_the_examples(tiny: SimpleNamespace, batch_size: int) -> None:
     """An autoregressive likelihood is exact: the mean over the examples of -log p, without Monte Carlo error."""
     config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8)
-    network = build_network(config, tiny.VOCABULARY, (tiny.LENGTH,), seed=0, causal=True)
+    network = build_network(NetworkSpec(config, tiny.VOCABULARY, (tiny.LENGTH,), causal=True), seed=0)
     torch.nn.init.normal_(network.head.weight, generator=torch.Generator().manual_seed(0))
     objective = Autoregressive(AutoregressiveConfig(), tiny.VOCABULARY)
     examples = torch.arange(7 * tiny.LENGTH).view(7, -1) ** 2 % tiny.VOCABULARY

@@ -173,7 +173,7 @@ def load_model(run: str) -> TrainedModel:
     try:
         config = ObjectiveConfig.parse(header.objective)
         file = CONFIG_NAME
-        _ = network.config  # The settings of both follow the rules of params.yaml.
+        _ = network.spec  # The settings of both follow the rules of params.yaml.
     except ValidationError as error:
         raise ValueError(f"{directory / file}: {first_problem(error)}; {hint}") from None
     _check_tokens(directory, header, network, hint)

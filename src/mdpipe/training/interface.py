@@ -101,14 +101,7 @@ def _save_and_load(network: Network) -> Network:
     state = {name: tensor if name in parameters else tensor.clone() for name, tensor in network.state_dict().items()}
     try:
         with Intercept(fill_empty):  # Otherwise, unused memory may by chance have the values that it should be set to.
-            loaded = build_uninitialized(
-                network.config,
-                network.vocab_size,
-                network.shape,
-                num_classes=network.num_classes,
-                causal=network.causal,
-                device="cpu",
-            )
+            loaded = build_uninitialized(network.spec, "cpu")
         loaded.load_state_dict(state, assign=True)
     except Exception as error:  # Whatever it raises.
         raise ValueError(
