@@ -266,3 +266,8 @@ def test_settings_that_an_objective_cannot_have_are_refused(settings, key, rule)
         ObjectiveConfig.parse(settings)
     assert key in str(refused.value)
     assert rule in str(refused.value)
+
+
+def test_genmd4_models_of_earlier_versions_are_read():
+    fixed = {"loss_weight": "bound", "time_distribution": {"kind": "uniform"}, "exact_counts": False}
+    assert ObjectiveConfig.parse({"kind": "genmd4"} | fixed) == ObjectiveConfig.parse("genmd4")
