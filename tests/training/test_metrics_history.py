@@ -113,5 +113,5 @@ def test_only_parameters_of_the_first_bad_step_are_named(settings: TrainConfig) 
 def test_an_error_names_a_few_parameters_and_counts_the_others(settings: TrainConfig) -> None:
     history = filled(settings)
     history.record(123, torch.tensor(math.nan), torch.tensor(math.nan), torch.full((5,), math.nan))
-    with pytest.raises(NonFiniteLossError, match=r"gradients: embedding, mlp\.0, mlp\.1 and 2 others\. The"):
+    with pytest.raises(NonFiniteLossError, match=r"gradients: embedding, mlp\.0, mlp\.1 and 2 more\. The"):
         history.require_finite(200)
