@@ -29,6 +29,9 @@ WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "network.json"
 HINT = "train it again: `dvc repro train@RUN`"
 
+Shape = tuple[int, ...]
+"""(L,) for text or (H, W, C) for images."""
+
 
 @dataclass(frozen=True)
 class NetworkSpec:
@@ -38,8 +41,7 @@ class NetworkSpec:
     """Settings."""
     vocab_size: int
     """Number of real tokens V, without the mask."""
-    shape: tuple[int, ...]
-    """(L,) for text or (H, W, C) for images."""
+    shape: Shape
     num_classes: int = 0
     """Number of classes to condition on; 0 for an unconditional network."""
     causal: bool = False
@@ -64,13 +66,7 @@ class Network(Configurable, nn.Module, ABC):
     """Maps hidden states (..., D) to logits (..., V) over the real tokens, without the mask."""
 
     def __init__(
-        self,
-        config: NetworkConfig,
-        vocab_size: int,
-        shape: tuple[int, ...],
-        *,
-        num_classes: int = 0,
-        causal: bool = False,
+        self, config: NetworkConfig, vocab_size: int, shape: Shape, *, num_classes: int = 0, causal: bool = False
     ) -> None:
         super().__init__()
         if causal and not config.can_be_causal:
