@@ -380,6 +380,13 @@ class ImageDataset(Dataset):
     """Distance between training tiles in pixels; null for `image_size`. With a smaller one, training tiles overlap;
     those of the other splits never do."""
 
+    def problems(self, params: "Params") -> BrokenRules:
+        """Yield tiles that are larger than the images of the source, too, if their size is known."""
+        yield from super().problems(params)
+        shape = params.sources[self.source].image_shape if self.source in params.sources else None
+        if shape is not None and self.image_size > min(shape[:2]):
+            yield ("image_size",), f"must be at most {min(shape[:2])}, the edge of the images of source {self.source!r}"
+
 
 def _parse_dataset(data: Any) -> Dataset:
     """Return the dataset, whose tokenizer decides which other keys it has."""

@@ -15,6 +15,9 @@ from mdpipe.params.registry import Config, KindConfig
 if TYPE_CHECKING:
     from mdpipe.params.root import Params
 
+GRAY = ("mnist", "fashion_mnist")
+"""Images of the catalog with one channel; all others have three."""
+
 Modality = Literal["text", "image"]
 ImageMode = Literal["L", "RGB"]
 DecodeErrors = Annotated[
@@ -106,6 +109,22 @@ class Source(KindConfig):
         """Return the names of the splits that the source itself has."""
         files = getattr(self, "pattern", getattr(self, "images", ""))
         return [split for split in files_by_split(files) if split is not None]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Return the shape (H, W, C) of the images, as far as settings or the catalog state it."""
+        match found := self.resolve():
+            case NpzFlatSource(shape=(channels, height, width)):
+                return height, width, channels
+            case DigitsSource():
+                return 8, 8, 1
+            case PhotosSource(region=edge):
+                return edge, edge, 3
+        size, is_gray = getattr(found, "resize", None), getattr(found, "mode", None) == "L"
+        if isinstance(self, CatalogSource):
+            size = size or (find_entry(self.name).dataset or {}).get("image_size")
+            is_gray |= self.name in GRAY
+        return (size, size, 1 if is_gray else 3) if size else None
 
     def resolve(self) -> "Source":
         """Return the source that is read: the one that a catalog entry refers to, else this one."""
