@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.diffusion.objectives.base import Objective, build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.baselines import D3PM, SEDD, AnyOrder, Autoregressive
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
@@ -127,7 +127,7 @@ def test_the_training_loss_leaves_the_bytes_of_the_bound(kind: str, changes: dic
     settings = EstimatorConfig(num_mc_samples=4, estimator=estimator)
     found, expected = (
         estimate(
-            build_objective(ObjectiveConfig.parse({"kind": kind, **change}), V),
+            Objective.build(ObjectiveConfig.parse({"kind": kind, **change}), V),
             random_table(V, L, 0),
             random_windows(9),
             settings,

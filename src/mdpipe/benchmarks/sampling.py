@@ -17,7 +17,7 @@ from mdpipe.benchmarks.training import standard_error, time_calls
 from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import Sampler, build_sampler
+from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import NetworkSpec, build_network, count_parameters
 from mdpipe.networks.runtime import compute_device, configure_runtime
@@ -150,7 +150,7 @@ def build_random_network(settings: SamplingSettings) -> Transformer:
 def build_grid_sampler(kind: str, steps: int) -> Sampler[Any]:
     """Return the sampler of this kind, with this many steps if it has a grid."""
     grid = {} if kind == "first_hitting" else {"steps": steps, "time_grid": "uniform"}
-    return build_sampler(SamplerConfig.parse({"kind": kind, **grid}))
+    return Sampler.build(SamplerConfig.parse({"kind": kind, **grid}))
 
 
 DIGITS = 4

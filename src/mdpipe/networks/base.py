@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from mdpipe.data.artifacts.files import Header, first_problem, read_header
 from mdpipe.params.networks import NetworkConfig
-from mdpipe.params.registry import Configurable, implementation
+from mdpipe.params.registry import Configurable
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "network.json"
@@ -53,10 +53,7 @@ class NetworkSpec:
         Raises:
             ValueError: The kind does not support the shape, classes or `causal`.
         """
-        network: Network = implementation(self.config)(
-            self.config, self.vocab_size, self.shape, num_classes=self.num_classes, causal=self.causal
-        )
-        return network
+        return Network.build(self.config, self.vocab_size, self.shape, num_classes=self.num_classes, causal=self.causal)
 
 
 class Network(Configurable, nn.Module, ABC):
