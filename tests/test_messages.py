@@ -7,7 +7,7 @@ import requests
 import torch
 
 from mdpipe.console import report_errors
-from mdpipe.messages import listed_names, printable, printable_lines, reason, without_secrets
+from mdpipe.messages import counted, listed_names, printable, printable_lines, reason, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -84,3 +84,9 @@ def test_only_lack_of_memory_becomes_one_sentence():
         torch.empty(2**62, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="shape"), report_errors():
         torch.zeros(2) @ torch.zeros(3, 4)
+
+
+def test_one_is_counted_in_the_singular():
+    assert [counted(count, "files") for count in (0, 1, 2000)] == ["0 files", "1 file", "2,000 files"]
+    assert counted(1, "classes") == "1 class"
+    assert counted(1, "images with the name of an earlier one") == "1 image with the name of an earlier one"

@@ -10,6 +10,7 @@ SHOWN_NAMES = 10
 _URL = re.compile(r"(?P<scheme>\b[a-zA-Z][a-zA-Z0-9+.-]*://)(?:[^\s/?#]*@)?(?P<rest>[^\s?#'\"<>]*)(?:[?#][^\s'\"<>]*)?")
 _REQUEST_TARGET = re.compile(r"(?P<path>(?<=url: )/[^\s?]*)\?[^\s'\"]*")
 """urllib3's name for the target of a request, without its host."""
+_PLURAL = re.compile(r"\b(class|document|file|image|row)e?s\b")
 _MEMORY_ADDRESS = re.compile(r"\s*<[\w. ]+ (?:object )?at 0x[0-9a-fA-F]+>:?")
 
 
@@ -42,3 +43,8 @@ def listed_names(names: list[str]) -> str:
     """Return names as a message lists them: quoted, in their order, and at most `SHOWN_NAMES`."""
     shown = ", ".join(map(repr, names[:SHOWN_NAMES])) or "none"
     return f"{shown} and {len(names) - SHOWN_NAMES:,} more" if len(names) > SHOWN_NAMES else shown
+
+
+def counted(count: int, nouns: str) -> str:
+    """Return a count and what is counted, given in the plural: "1 file" and "2,000 files" of "files"."""
+    return f"{count:,} {nouns}" if count != 1 else "1 " + _PLURAL.sub(r"\1", nouns, count=1)

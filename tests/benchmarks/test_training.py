@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from mdpipe.benchmarks.settings import SHAPES, Shape, TrainingSettings
 from mdpipe.benchmarks.training import BENCHMARK, measure, summarize_speed
 from mdpipe.cli import app
-from mdpipe.networks.base import build_uninitialized, count_parameters
+from mdpipe.networks.base import NetworkSpec, build_uninitialized, count_parameters
 from mdpipe.params.networks import TransformerConfig
 
 pytestmark = pytest.mark.slow
@@ -56,7 +56,8 @@ def test_speed_is_the_mean_of_the_measured_steps():
 def test_shapes_have_the_published_parameter_counts():
     """In millions of weights: 88.7, 165.9, 28.4 and 198 (here 198.3) are the paper's."""
     networks = {
-        name: build_uninitialized(shape.network, shape.vocab_size, shape.shape) for name, shape in SHAPES.items()
+        name: build_uninitialized(NetworkSpec(shape.network, shape.vocab_size, shape.shape))
+        for name, shape in SHAPES.items()
     }
     millions = {name: round(count_parameters(network) / 1e6, 1) for name, network in networks.items()}
     assert millions == {

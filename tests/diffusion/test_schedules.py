@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.schedules.base import Cosine, Geometric, Linear, Polynomial, Schedule, build_schedule
+from mdpipe.diffusion.schedules.base import Cosine, Geometric, Linear, Polynomial, Schedule
 from mdpipe.params.diffusion import (
     EPSILON,
     CosineConfig,
@@ -135,7 +135,7 @@ def test_the_weight_of_a_vanishing_mask_probability_is_finite(exponent):
 
 @pytest.mark.parametrize("schedule", every_schedule())
 def test_a_config_builds_its_schedule(schedule: Schedule):
-    built = build_schedule(schedule.config)
+    built = Schedule.build(schedule.config)
     assert type(built) is type(schedule)
     assert built.config == schedule.config
 

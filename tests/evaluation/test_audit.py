@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mdpipe.diffusion.objectives.base import ELBO, Objective, build_objective
+from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.objectives.baselines import Autoregressive
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4, masked_token_losses
@@ -65,7 +65,7 @@ def test_stated_settings_stay_as_they_are():
     config = MD4Config(schedule=CosineConfig(), timesteps=3)
     checks = list(audit(config, {"schedule", "timesteps"}, must_meet=True))
     assert {check.setting for check in checks} == {""}
-    objective = build_objective(config, 2)
+    objective = Objective.build(config, 2)
     mean = mean_elbo(objective, exact_denoiser(objective, SOURCES["copied bit"].joint), torch.tensor([[0, 0]]))
     (found,) = [check.bound.value for check in checks if check.source == "copied bit"]
     assert found == pytest.approx(mean.totals[0].item() / 2 / math.log(2), rel=1e-12)
@@ -86,7 +86,7 @@ def test_mean_elbo_is_the_expectation_over_all_draws(name):
 def test_exact_denoiser_has_the_conditionals(name):
     """At masked positions of contexts that occur."""
     joint = SOURCES[name].joint
-    found = exact_denoiser(build_objective(MD4Config(), len(joint)), joint).table.softmax(dim=2)
+    found = exact_denoiser(Objective.build(MD4Config(), len(joint)), joint).table.softmax(dim=2)
     expected = exact_table(joint).table.softmax(dim=2)
     every_context = contexts(len(joint), joint.dim())
     occurs = torch.tensor(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mdpipe.diffusion.objectives.base import Objective, build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.baselines import D3PM, SEDD, AnyOrder, Autoregressive
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
@@ -104,7 +104,7 @@ def test_it_is_unbiased_and_knows_its_monte_carlo_error(name: str, estimator: An
 
 def objective_of(name: str, vocab_size: int) -> Objective:
     if name != "genmd4":
-        return build_objective(ObjectiveConfig.parse(name), vocab_size)
+        return Objective.build(ObjectiveConfig.parse(name), vocab_size)
     objective = GenMD4(GenMD4Config(epsilon=EPSILON), vocab_size)
     objective.schedule.raw.data = torch.linspace(1.2, 3, vocab_size).expm1().log()
     return objective
@@ -165,7 +165,7 @@ def test_the_training_loss_leaves_the_bytes_of_the_bound(kind: str, changes: dic
     settings = EstimatorConfig(num_mc_samples=4, estimator=estimator)
     found, expected = (
         estimate(
-            build_objective(ObjectiveConfig.parse({"kind": kind, **change}), V),
+            Objective.build(ObjectiveConfig.parse({"kind": kind, **change}), V),
             random_table(V, L, 0),
             random_windows(9),
             settings,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mdpipe.data.dataset import DatasetHeader, EncodedDataset, write_header
-from mdpipe.diffusion.objectives.base import Objective, build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.conditional import sliding_bound
 from mdpipe.evaluation.enumerated import exact_denoiser
@@ -108,7 +108,7 @@ def test_every_token_is_new_once(
 def test_a_stride_of_whole_windows_is_zero_shot_bound(tmp_path: Path, config: ObjectiveConfig) -> None:
     """To the digit."""
     tokens = np.random.default_rng(0).integers(0, 2, 4 * L + 3)
-    corpus, objective = corpus_of(tmp_path / "c", tokens, [0, 5]), build_objective(config, 2)
+    corpus, objective = corpus_of(tmp_path / "c", tokens, [0, 5]), Objective.build(config, 2)
     network, chosen = Exact(objective), EstimatorConfig(num_mc_samples=4)
     expected = zero_shot_bound(objective, network, corpus, chosen, CounterRNG(0, "zero shot"))
     found = sliding_bound(objective, network, corpus, L, chosen, CounterRNG(0, "zero shot"))
@@ -127,7 +127,7 @@ def test_longer_context_lowers_the_bound_to_the_entropy_rate(tmp_path: Path, con
     while len(tokens) < 802:
         tokens.append(int(random.random() < SECOND_ORDER[tokens[-2], tokens[-1], 1].item()))
     stream = np.array(tokens[2:])
-    corpus, objective = corpus_of(tmp_path / "c", stream, [0, 200, 500]), build_objective(config, 2)
+    corpus, objective = corpus_of(tmp_path / "c", stream, [0, 200, 500]), Objective.build(config, 2)
     network, chosen, bounds = Exact(objective), EstimatorConfig(num_mc_samples=8, batch_size=512), {}
     for stride in (1, 2, 3):
         found = sliding_bound(objective, network, corpus, stride, chosen, CounterRNG(0, "zero shot"))
@@ -146,7 +146,7 @@ def test_longer_context_lowers_the_bound_to_the_entropy_rate(tmp_path: Path, con
 
 
 def test_auto_meets_the_half_width_of_overlapping_windows(tmp_path: Path) -> None:
-    objective = build_objective(MD4Config(), 2)
+    objective = Objective.build(MD4Config(), 2)
     corpus = corpus_of(tmp_path / "c", np.random.default_rng(0).integers(0, 2, 400), [0])
     chosen = EstimatorConfig(num_mc_samples="auto", half_width=0.1, batch_size=512)
     found = sliding_bound(objective, Exact(objective), corpus, 3, chosen, CounterRNG(0, "zero shot"))
@@ -156,7 +156,7 @@ def test_auto_meets_the_half_width_of_overlapping_windows(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("stride", [0, L + 1])
 def test_a_stride_beyond_the_window_is_refused(tmp_path: Path, stride: int) -> None:
-    objective = build_objective(MD4Config(), 2)
+    objective = Objective.build(MD4Config(), 2)
     corpus = corpus_of(tmp_path / "c", np.zeros(20, dtype=np.int64), [0])
     with pytest.raises(ValueError, match=f"a stride of {stride} is not between 1 and the window of 4 tokens"):
         sliding_bound(objective, Exact(objective), corpus, stride, EstimatorConfig(), CounterRNG(0, "zero shot"))

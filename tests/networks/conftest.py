@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 
 SMALL: dict[str, tuple[NetworkConfig, tuple[int, ...]]] = {
@@ -38,7 +38,9 @@ def build() -> Callable[..., nn.Module]:
     ) -> nn.Module:
         config, default_shape = SMALL[kind]
         changed = config.model_validate(config.model_dump() | changes)
-        return build_network(changed, 5, shape or default_shape, seed=seed, num_classes=num_classes, causal=causal)
+        return build_network(
+            NetworkSpec(changed, 5, shape or default_shape, num_classes=num_classes, causal=causal), seed=seed
+        )
 
     return small
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from mdpipe.diffusion.objectives.base import Objective
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.training.loop import LossModule
 from tests.networks import official
@@ -25,7 +25,7 @@ def load(
     config: NetworkConfig, vocab_size: int, shape: tuple[int, ...], weights: Weights, num_classes: int = 0
 ) -> nn.Module:
     """Build a network with exactly these weights."""
-    network = build_network(config, vocab_size, shape, seed=0, num_classes=num_classes)
+    network = build_network(NetworkSpec(config, vocab_size, shape, num_classes=num_classes), seed=0)
     network.load_state_dict({name: weight.contiguous() for name, weight in weights.items()})
     return network
 

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from mdpipe.networks.base import Network, build_network, build_uninitialized, count_parameters
+from mdpipe.networks.base import Network, NetworkSpec, build_network, build_uninitialized, count_parameters
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 
 
@@ -22,7 +22,7 @@ def test_transformer_has_the_published_parameter_counts(
     config = TransformerConfig(
         num_layers=num_layers, num_heads=num_heads, hidden_size=hidden_size, time_conditioning=True
     )
-    network = build_uninitialized(config, vocab_size, (length,))
+    network = build_uninitialized(NetworkSpec(config, vocab_size, (length,)))
     assert round(count_parameters(network) / 1e6, 1) == millions
     assert all(parameter.is_meta for parameter in network.parameters())
 
@@ -30,7 +30,7 @@ def test_transformer_has_the_published_parameter_counts(
 def test_unet_has_the_published_parameter_count():
     """28.43M, recomputed from the paper's code for CIFAR-10."""
     config = UNetConfig(hidden_size=128, num_blocks=32, time_conditioning=True)
-    assert round(count_parameters(build_uninitialized(config, 256, (32, 32, 3))) / 1e6, 2) == 28.43
+    assert round(count_parameters(build_uninitialized(NetworkSpec(config, 256, (32, 32, 3)))) / 1e6, 2) == 28.43
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_uvit_has_the_published_parameter_counts(num_blocks, num_layers, million
         num_heads=12,
         time_conditioning=True,
     )
-    assert round(count_parameters(build_uninitialized(config, 256, (64, 64, 3))) / 1e6, 2) == millions
+    assert round(count_parameters(build_uninitialized(NetworkSpec(config, 256, (64, 64, 3)))) / 1e6, 2) == millions
 
 
 def test_weights_are_equal_exactly_for_equal_seeds(kind, build):
@@ -106,7 +106,7 @@ del NetworkConfig.kinds["layers"]  # Other tests walk all kinds.
 
 def test_pytorchs_own_initialization_depends_only_on_the_seed():
     before = torch.get_rng_state()
-    first, again, other = (build_network(LayersConfig(), 5, (4,), seed=seed) for seed in (0, 0, 1))
+    first, again, other = (build_network(NetworkSpec(LayersConfig(), 5, (4,)), seed=seed) for seed in (0, 0, 1))
     torch.testing.assert_close(torch.get_rng_state(), before, rtol=0, atol=0)
     for name, tensor in first.state_dict().items():
         torch.testing.assert_close(tensor, again.state_dict()[name], rtol=0, atol=0)
@@ -118,8 +118,8 @@ def test_pytorchs_own_initialization_depends_only_on_the_seed():
 
 def test_buffers_that_are_not_saved_have_their_values():
     networks = (
-        build_network(LayersConfig(), 5, (4,), seed=0),
-        build_uninitialized(LayersConfig(), 5, (4,), device="cpu"),
+        build_network(NetworkSpec(LayersConfig(), 5, (4,)), seed=0),
+        build_uninitialized(NetworkSpec(LayersConfig(), 5, (4,)), device="cpu"),
     )
     for network in networks:
         torch.testing.assert_close(network.frequencies, torch.arange(4.0))
@@ -136,9 +136,9 @@ def test_buffers_that_are_not_saved_have_their_values():
 )
 def test_a_network_refuses_what_its_configuration_denies(config, shape, options, problem):
     with pytest.raises(ValueError, match=problem):
-        build_uninitialized(config, 5, shape, **options)
+        build_uninitialized(NetworkSpec(config, 5, shape, **options))
 
 
 def test_a_parameter_that_nothing_initializes_is_refused():
     with pytest.raises(ValueError, match=r"initial values of forgotten in network\.kind = layers"):
-        build_network(LayersConfig(forgotten=True), 5, (4,), seed=0)
+        build_network(NetworkSpec(LayersConfig(forgotten=True), 5, (4,)), seed=0)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from mdpipe.networks.base import build_network, build_uninitialized, count_parameters
+from mdpipe.networks.base import NetworkSpec, build_network, build_uninitialized, count_parameters
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from tests.networks.official import FOLDER
 
@@ -92,7 +92,7 @@ UVIT = {
 
 @pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
 def test_networks_have_exactly_the_official_number_of_parameters(experiment: str) -> None:
-    assert count_parameters(build_uninitialized(*EXPERIMENTS[experiment])) == OFFICIAL[experiment]["total"]
+    assert count_parameters(build_uninitialized(NetworkSpec(*EXPERIMENTS[experiment]))) == OFFICIAL[experiment]["total"]
 
 
 def check(network: nn.Module, names: dict[str, str], official: dict[str, dict[str, Any]]) -> None:
@@ -117,11 +117,11 @@ def check(network: nn.Module, names: dict[str, str], official: dict[str, dict[st
 def test_initial_weights_have_the_official_distribution(experiment: str, names: dict[str, str]) -> None:
     config, vocab_size, shape = EXPERIMENTS[experiment]
     fewer = config.model_copy(update=FEWER.get(experiment))
-    network = build_network(fewer, vocab_size, shape, seed=0)
+    network = build_network(NetworkSpec(fewer, vocab_size, shape), seed=0)
     check(network, names, OFFICIAL[experiment]["parameters"])
 
 
 def test_embedding_without_projection_is_as_small_as_official() -> None:
-    network = build_network(TEXT.model_copy(update={"num_layers": 1}), 1000, (8,), seed=0)
+    network = build_network(NetworkSpec(TEXT.model_copy(update={"num_layers": 1}), 1000, (8,)), seed=0)
     std = OFFICIAL["owt"]["parameters"]["classifier/Transformer_0/Embed_0/embedding"]["std"][0]
     assert network.embedding.weight.std().item() == pytest.approx(std, rel=0.01)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mdpipe.networks.base import build_network, count_parameters
+from mdpipe.networks.base import NetworkSpec, build_network, count_parameters
 from mdpipe.networks.layers import QKNorm
 from mdpipe.networks.transformer import Attention, ReLUSquaredMLP, Transformer
 from mdpipe.params.networks import TransformerConfig
@@ -19,7 +19,7 @@ def build(*, time_conditioning: bool = False, causal: bool = False, **settings) 
     config = TransformerConfig(
         num_layers=LAYERS, num_heads=HEADS, hidden_size=D, time_conditioning=time_conditioning, **settings
     )
-    return build_network(config, V, (L,), seed=0, causal=causal)
+    return build_network(NetworkSpec(config, V, (L,), causal=causal), seed=0)
 
 
 def tokens() -> torch.Tensor:

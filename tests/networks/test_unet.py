@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params.networks import UNetConfig
 from tests.networks.conftest import SMALL
 
@@ -49,7 +49,8 @@ def test_every_up_block_has_its_skip_connection(perturbed, tokens, times):
 def test_ordinal_init_embeds_near_values_near_each_other(kind):
     config = SMALL[kind][0].model_copy(update={"hidden_size": 32, "time_conditioning": True})
     official, ordinal = (
-        build_network(config.model_copy(update={"init": init}), 256, (2, 2, 3), seed=0) for init in ("md4", "ordinal")
+        build_network(NetworkSpec(config.model_copy(update={"init": init}), 256, (2, 2, 3)), seed=0)
+        for init in ("md4", "ordinal")
     )
     zeros = [name for name in official.state_dict() if kind == "unet" and name.startswith("attention.out_proj")]
     assert not any(ordinal.state_dict()[name].any() for name in zeros)

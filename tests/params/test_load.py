@@ -79,6 +79,7 @@ UVIT = {
             {"runs.digits.network": UVIT, "datasets.digits.image_size": 7},
             ["patches of 2 x 2 pixels", "images of 7 x 7"],
         ),
+        ({"datasets.digits.image_size": 9}, ["datasets.digits.image_size: 9", "at most 8, the edge of the images of"]),
         ({"runs.chars_md4.dataset": "nowhere"}, ["runs.chars_md4.dataset", "'nowhere'", "digits, docs_chars"]),
         ({"runs.chars_md4.evaluate.num_mc_samples": 3}, ["evaluate.num_mc_samples: 3", "a multiple of 2"]),
         ({"datasets.digits.source": "typer_docs"}, ["datasets.digits.tokenizer", "'typer_docs' has texts"]),

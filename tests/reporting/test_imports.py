@@ -9,7 +9,8 @@ SIZES = {"hidden_size": 8, "transformer_width": 8, "num_blocks": 1, "num_layers"
 
 TRAINING_STEP = f"""stages.train, mdpipe.stages.evaluate, mdpipe.networks.base
 from mdpipe.params.networks import UViTConfig
-network = mdpipe.networks.base.build_network(UViTConfig(**{SIZES}), 5, (2, 2, 3), seed=0)
+spec = mdpipe.networks.base.NetworkSpec(UViTConfig(**{SIZES}), 5, (2, 2, 3))
+network = mdpipe.networks.base.build_network(spec, seed=0)
 optimizer = mdpipe.training.optimizer.AdamW(network.parameters())
 optimizer.zero_grad()
 optimizer.step()

@@ -9,7 +9,7 @@ import pytest
 
 from mdpipe.cli import app
 from mdpipe.commands.plan import Plan, describe, format_number, format_sum
-from mdpipe.networks.base import build_uninitialized
+from mdpipe.networks.base import NetworkSpec, build_uninitialized
 from mdpipe.params import load_params, parse_params
 from mdpipe.training.performance import forward_flops
 from tests.stages.plan_rows import FILES, names_in_check, owt_small, rows_of, smoke, with_source
@@ -134,7 +134,7 @@ def test_an_exact_likelihood_needs_one_sample(empty):
 def test_left_to_right_costs_little_more_than_its_calls_read(empty):
     params = parse_params(smoke())
     run, data = params.runs["chars_ar"], Plan(params).datasets["docs_chars"]
-    network = build_uninitialized(run.network, 27, data.shape, causal=True)
+    network = build_uninitialized(NetworkSpec(run.network, 27, data.shape, causal=True))
     once = sum(forward_flops(network, length) for length in range(1, data.length + 1))
     assert once < rows_of(params)["sample@chars_ar"].flops / run.sample.count < 1.5 * once
 

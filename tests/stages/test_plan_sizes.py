@@ -11,7 +11,7 @@ from dvc.utils.serialize import dump_yaml
 from mdpipe.commands.plan import Plan, describe, num_function_evaluations
 from mdpipe.data.artifacts import files
 from mdpipe.data.artifacts.files import folder_size
-from mdpipe.networks.base import build_uninitialized
+from mdpipe.networks.base import NetworkSpec, build_uninitialized
 from mdpipe.params import parse_params
 from mdpipe.pipeline import paths
 from mdpipe.stages.compare_samplers import compare_samplers
@@ -84,7 +84,9 @@ def test_settings_of_flat_rows_say_the_shape_and_the_classes(empty):
     content["sources"]["digits"] = source | {"labels": labels}
     rows = rows_of(content)
     assert math.isnan(rows["encode@digits"].tokens)
-    network = build_uninitialized(parse_params(content).runs["digits"].network, 17, (8, 8, 3), num_classes=10)
+    network = build_uninitialized(
+        NetworkSpec(parse_params(content).runs["digits"].network, 17, (8, 8, 3), num_classes=10)
+    )
     steps, batch_size = (content["runs"]["digits"]["train"][key] for key in ("steps", "batch_size"))
     assert rows["train@digits"].flops == 3 * steps * batch_size * forward_flops(network, 192)
 

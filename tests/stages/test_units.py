@@ -15,7 +15,7 @@ from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.evaluation.references import compressor_rates
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.data import PACKINGS
 from mdpipe.params.diffusion import MD4Config
@@ -56,7 +56,7 @@ def test_rates_in_one_unit_are_one_rate(tmp_path: Path, kind: str, convention: s
     corpus = EncodedDataset.open(tmp_path / "corpus", "test")
     objective = MD4(MD4Config(), corpus.vocab_size)
     network = build_network(
-        TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), corpus.vocab_size, (16,), seed=0
+        NetworkSpec(TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), corpus.vocab_size, (16,)), seed=0
     )
     np.save(corpus.directory / "unigram.npy", np.ones(corpus.vocab_size, dtype=np.int64))
     likelihood = likelihood_bound(objective, network, corpus, EstimatorConfig(num_mc_samples=2), CounterRNG(0, "units"))

@@ -23,7 +23,7 @@ from mdpipe.console import configure_logging
 from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params import AdamWConfig, HardwareConfig, MuonConfig, NorMuonConfig, TrainConfig
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
@@ -79,7 +79,7 @@ def tiny_run(
     """Train a transformer, by default of one layer, on `batches`, with MD4 by default."""
     base = {"num_layers": 1, "num_heads": 2, "hidden_size": 8, "time_conditioning": True, "dropout": dropout}
     config = TransformerConfig.model_validate(base | dict(network_settings or {}))
-    network = build_network(config, VOCABULARY, (LENGTH,), seed=0).to(device)
+    network = build_network(NetworkSpec(config, VOCABULARY, (LENGTH,)), seed=0).to(device)
     objective = objective or MD4(MD4Config(), VOCABULARY)
     rng = CounterRNG(0, "train")
 

@@ -12,7 +12,7 @@ from torch._dynamo.utils import counters
 
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.schedules.base import Linear
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.networks.unet import ResidualBlock
 from mdpipe.params import HardwareConfig
 from mdpipe.params.diffusion import MD4Config
@@ -41,7 +41,7 @@ def test_a_run_is_the_same_however_its_network_is_run(
 def test_activation_checkpointing_saves_memory_exactly() -> None:
     def run(checkpointing: bool) -> tuple[int, dict[str, torch.Tensor]]:
         config = TransformerConfig(num_layers=4, num_heads=2, hidden_size=16, time_conditioning=True)
-        network = build_network(config, 5, (32,), seed=0)
+        network = build_network(NetworkSpec(config, 5, (32,)), seed=0)
         hardware = HardwareConfig(activation_checkpointing=checkpointing)
         apply_compile_and_checkpointing(network, MD4(MD4Config(), 5), hardware)
         with torch.no_grad():
@@ -80,7 +80,7 @@ def test_without_a_compiler_a_line_says_so_and_the_network_runs(
         raise error
 
     monkeypatch.setattr(performance.torch, "compile", broken)
-    network = build_network(TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), 5, (4,), seed=0)
+    network = build_network(NetworkSpec(TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), 5, (4,)), seed=0)
     apply_compile_and_checkpointing(network, MD4(MD4Config(), 5), HardwareConfig(compile=True))
     assert caplog.messages == [f"hardware.compile is ignored, because no compiler works here: {problem}"]
     assert network(torch.zeros(1, 4, dtype=torch.int64), torch.zeros(1)).shape == (1, 4, 8)
@@ -94,7 +94,9 @@ def test_compiled_code_is_reused_only_with_equal_instructions(monkeypatch: pytes
         counters.clear()
         torch.manual_seed(0)
         objective = MD4(MD4Config(), 5)
-        network = build_network(TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), 5, (4,), seed=0)
+        network = build_network(
+            NetworkSpec(TransformerConfig(num_layers=1, num_heads=1, hidden_size=8), 5, (4,)), seed=0
+        )
         apply_compile_and_checkpointing(network, objective, HardwareConfig(compile=True))
         return counters["inductor"]["fxgraph_cache_hit"]
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mdpipe.networks.base import build_uninitialized
+from mdpipe.networks.base import NetworkSpec, build_uninitialized
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.training.performance import forward_flops, forward_flops_by_torch, training_flops
@@ -34,7 +34,7 @@ def test_every_built_in_network_is_compared():
 @pytest.mark.parametrize(("config", "shape"), CASES, ids=lambda value: getattr(value, "kind", None))
 def test_count_from_shapes_equals_torchs_count(config, shape, time_conditioning, classes):
     config = config.model_copy(update={"time_conditioning": time_conditioning})
-    network = build_uninitialized(config, 11, shape, num_classes=classes)
+    network = build_uninitialized(NetworkSpec(config, 11, shape, num_classes=classes))
     length = math.prod(shape)
     assert forward_flops(network, length) == forward_flops_by_torch(network, length) > 0
     assert training_flops(network, length) == 3 * forward_flops(network, length)
@@ -44,7 +44,7 @@ def test_count_from_shapes_equals_torchs_count(config, shape, time_conditioning,
 @pytest.mark.parametrize(("embed_dim", "causal"), [(None, True), (8, False)])
 def test_shorter_sequences_and_other_transformers_are_counted(embed_dim, causal, length):
     config = TRANSFORMER.model_copy(update={"embed_dim": embed_dim, "time_conditioning": True})
-    network = build_uninitialized(config, 11, (12,), causal=causal)
+    network = build_uninitialized(NetworkSpec(config, 11, (12,), causal=causal))
     assert forward_flops(network, length) == forward_flops_by_torch(network, length)
 
 
@@ -61,10 +61,10 @@ def test_networks_of_ones_own_are_counted_by_torch():
 @pytest.mark.slow
 def test_counting_does_not_import_the_compiler():
     code = (
-        "import sys; from mdpipe.networks.base import build_uninitialized;"
+        "import sys; from mdpipe.networks.base import NetworkSpec, build_uninitialized;"
         "from mdpipe.params.networks import UNetConfig;"
         "from mdpipe.training.performance import forward_flops;"
-        "n = build_uninitialized(UNetConfig(hidden_size=16, num_blocks=1), 256, (8, 8, 3));"
+        "n = build_uninitialized(NetworkSpec(UNetConfig(hidden_size=16, num_blocks=1), 256, (8, 8, 3)));"
         "assert forward_flops(n, 192) > 0; sys.exit('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

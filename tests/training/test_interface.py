@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mdpipe.networks.base import Network, build_network
+from mdpipe.networks.base import Network, NetworkSpec, build_network
 from mdpipe.networks.layers import dropout
 from mdpipe.params.networks import NetworkConfig
 from mdpipe.training.interface import check_interface
@@ -74,7 +74,7 @@ del NetworkConfig.kinds["own"]  # Other tests walk all kinds.
 
 
 def own(fault, **options):
-    return build_network(OwnConfig(fault=fault, **options), 5, (12,), seed=0, num_classes=3)
+    return build_network(NetworkSpec(OwnConfig(fault=fault, **options), 5, (12,), num_classes=3), seed=0)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params import HardwareConfig, TrainConfig
 from mdpipe.params.diffusion import MD4Config
@@ -90,7 +90,7 @@ class FiniteOnlyForward(nn.Module):
 def test_parameters_with_non_finite_gradients_are_named(tiny: SimpleNamespace) -> None:
     """The backward pass breaks in the first of two layers; the second and the head are finite."""
     config = TransformerConfig(num_layers=2, num_heads=2, hidden_size=8)
-    network = build_network(config, tiny.VOCABULARY, (tiny.LENGTH,), seed=0)
+    network = build_network(NetworkSpec(config, tiny.VOCABULARY, (tiny.LENGTH,)), seed=0)
     assert isinstance(network, Transformer)
     network.attention[0].inner = FiniteOnlyForward(network.attention[0].inner)
     objective = MD4(MD4Config(), tiny.VOCABULARY)
@@ -113,5 +113,5 @@ def test_only_parameters_of_the_first_bad_step_are_named(settings: TrainConfig) 
 def test_an_error_names_a_few_parameters_and_counts_the_others(settings: TrainConfig) -> None:
     history = filled(settings)
     history.record(123, torch.tensor(math.nan), torch.tensor(math.nan), torch.full((5,), math.nan))
-    with pytest.raises(NonFiniteLossError, match=r"gradients: embedding, mlp\.0, mlp\.1 and 2 others\. The"):
+    with pytest.raises(NonFiniteLossError, match=r"gradients: embedding, mlp\.0, mlp\.1 and 2 more\. The"):
         history.require_finite(200)

@@ -12,7 +12,7 @@ from torch import nn
 
 from mdpipe.diffusion.objectives.baselines import AnyOrder
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params import AdamWConfig, MuonConfig, NorMuonConfig, TrainConfig
 from mdpipe.params.diffusion import AnyOrderConfig, GenMD4Config
 from mdpipe.params.networks import TransformerConfig, UNetConfig
@@ -101,7 +101,7 @@ def test_cautious_decay_spares_entries_that_move_away_from_0() -> None:
 @pytest.mark.parametrize("kind", [MuonConfig, NorMuonConfig])
 def test_muon_has_its_own_learning_rate_on_the_same_schedule(kind: type[MuonConfig | NorMuonConfig]) -> None:
     """Each step's root mean square is 0.2 times the rate: exactly with NorMuon, nearly so with Muon."""
-    network = build_network(TransformerConfig(num_layers=1, num_heads=2, hidden_size=32), 5, (4,), seed=0)
+    network = build_network(NetworkSpec(TransformerConfig(num_layers=1, num_heads=2, hidden_size=32), 5, (4,)), seed=0)
     objective = AnyOrder(AnyOrderConfig(), 5)
     chosen = settings(learning_rate=0.1, optimizer=kind(weight_decay=0.0, learning_rate=0.025))
     optimizers = build_optimizers(network, objective, chosen)
@@ -136,7 +136,7 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else() -> None:
     """Its first step is the learning rate times an orthogonal matrix, scaled to the size that AdamW's would have."""
     chosen = settings(optimizer=MuonConfig(momentum=0.9, beta2=0.95, weight_decay=0.0))
     config = TransformerConfig(num_layers=2, num_heads=2, hidden_size=32, time_conditioning=True)
-    network = build_network(config, 5, (4,), seed=0)
+    network = build_network(NetworkSpec(config, 5, (4,)), seed=0)
     adamw, muon = build_optimizers(network, AnyOrder(AnyOrderConfig(), 5), chosen)
     of_muon = {id(parameter) for group in muon.param_groups for parameter in group["params"]}
     of_adamw = {id(parameter) for group in adamw.param_groups for parameter in group["params"]}
@@ -158,7 +158,7 @@ def test_muon_has_the_matrices_of_the_layers_and_adamw_all_else() -> None:
 
 def test_muon_has_the_convolutions_of_the_blocks_of_a_unet() -> None:
     chosen = settings(optimizer=MuonConfig(momentum=0.9, beta2=0.95, weight_decay=0.0))
-    network = build_network(UNetConfig(hidden_size=16, num_blocks=1), 5, (4, 4, 1), seed=0)
+    network = build_network(NetworkSpec(UNetConfig(hidden_size=16, num_blocks=1), 5, (4, 4, 1)), seed=0)
     _, muon = build_optimizers(network, AnyOrder(AnyOrderConfig(), 5), chosen)
     of_muon = {id(parameter) for group in muon.param_groups for parameter in group["params"]}
     names = {name for name, parameter in network.named_parameters() if id(parameter) in of_muon}

@@ -8,7 +8,7 @@ from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
@@ -66,7 +66,7 @@ def test_what_is_no_elbo_is_refused_in_training_and_evaluation(case):
             return change(super().elbo(*arguments))
 
     objective = Own(MD4Config(), V)
-    network = build_network(TransformerConfig(num_layers=1, num_heads=2, hidden_size=8), V, (L,), seed=0)
+    network = build_network(NetworkSpec(TransformerConfig(num_layers=1, num_heads=2, hidden_size=8), V, (L,)), seed=0)
     settings = EstimatorConfig(estimator="stratified_times", num_mc_samples=2)
     with pytest.raises(ValueError, match=problem):
         likelihood_bound(objective, network, Examples(), settings, CounterRNG(0, "evaluate"))

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params.networks import TransformerConfig
 from mdpipe.training import metrics
 from mdpipe.training.loggers import log_to_console
@@ -74,7 +74,7 @@ def test_flops_are_those_of_the_products_three_times_over() -> None:
     """2 a weight and token, 4 L D a layer and token for attention; the network stays on its device."""
     length, width, vocabulary = 8, 16, 5
     config = TransformerConfig(num_layers=2, num_heads=2, hidden_size=width)
-    network = build_network(config, vocabulary, (length,), seed=0)
+    network = build_network(NetworkSpec(config, vocabulary, (length,)), seed=0)
     weights = sum(w.numel() for name, w in network.named_parameters() if w.ndim == 2 and name != "embedding.weight")
     assert training_flops(network, length) == 3 * length * (2 * weights + 2 * 4 * length * width)
     assert next(network.parameters()).device.type == "cpu"

@@ -6,7 +6,7 @@ import torch
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
 from mdpipe.diffusion.schedules.base import Linear
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params import HardwareConfig
 from mdpipe.params.diffusion import MD4Config
 from mdpipe.params.networks import TransformerConfig
@@ -20,7 +20,7 @@ TOKENS = torch.randint(V, (B, L), generator=torch.Generator().manual_seed(0))
 
 def trainer_of(objective, *, micro_batches=1, device="cpu", dropout=0.0):
     config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=True, dropout=dropout)
-    network = build_network(config, V, (L,), seed=0, causal=objective.is_causal).to(device)
+    network = build_network(NetworkSpec(config, V, (L,), causal=objective.is_causal), seed=0).to(device)
     hardware = HardwareConfig(gradient_accumulation_steps=micro_batches)
     settings = SETTINGS.model_copy(update={"batch_size": B})
     return Trainer(network, objective, settings, hardware, CounterRNG(0, "train"))

@@ -18,7 +18,7 @@ from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.objectives.md4 import MD4
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
-from mdpipe.networks.base import build_network
+from mdpipe.networks.base import NetworkSpec, build_network
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.diffusion import GenMD4Config, MD4Config
 from mdpipe.params.networks import TransformerConfig
@@ -34,7 +34,7 @@ Same = Callable[[TrainResult, TrainResult], None]
 def build(tiny: SimpleNamespace, objective: Objective, cls: type[Validator] = Validator, **settings: Any) -> Validator:
     """Build a validator of the network of `tiny_run`. Neighbors differ in its examples, and never in training."""
     config = TransformerConfig(num_layers=1, num_heads=2, hidden_size=8, time_conditioning=True, dropout=0.1)
-    network = build_network(config, tiny.VOCABULARY, (tiny.LENGTH,), seed=0)
+    network = build_network(NetworkSpec(config, tiny.VOCABULARY, (tiny.LENGTH,)), seed=0)
     examples = Examples(np.arange(12 * tiny.LENGTH).reshape(12, -1) % tiny.VOCABULARY)
 
     def estimate(objective: Objective, network: torch.nn.Module) -> tuple[float, float]:

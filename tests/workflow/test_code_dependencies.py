@@ -38,6 +38,14 @@ The memory that a process takes and its progress are logged, and never written t
 Run hashes name work folders, of which no trace is in an artifact. The provenance of a stage decides whether its
 artifacts are recorded, and never what is in them. Preflight checks refuse and warn."""
 
+BUILT = {
+    "Network.build": "mdpipe/networks",
+    "Objective.build": "mdpipe/diffusion/objectives",
+    "Sampler.build": "mdpipe/diffusion/samplers",
+    "Schedule.build": "mdpipe/diffusion/schedules",
+}
+"""Calls that load the file of a configuration's kind, and its package."""
+
 PREFLIGHT = SOURCE / "mdpipe/pipeline/preflight.py"
 """Nor is what its checks import: they read the beginnings of a source's files by the code that downloads them."""
 
@@ -91,10 +99,10 @@ def imported(path: Path, kind: str | None = None) -> set[Path]:
 def by_name(call: ast.Call, path: Path, kind: str | None) -> set[str]:
     """All modules of a package, where the call may load any of them by its name; of networks, that of the kind."""
     match ast.unparse(call.func), call.args:
-        case "implementation", [_] if kind and path.parent.name == "networks":
+        case "Network.build", _ if kind:
             return {f"mdpipe.networks.{kind}"}
-        case "implementation", [_]:  # The class of a configuration, in the package of the calling file.
-            folder = path.parent
+        case name, _ if name in BUILT:
+            folder = SOURCE / BUILT[name]
         case "import_module", [ast.JoinedStr([ast.FormattedValue(ast.Name("__name__")), *_])]:
             folder = path.parent
         case _:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dvc.repo import Repo
 
-from mdpipe.networks.base import build_uninitialized, count_parameters
+from mdpipe.networks.base import NetworkSpec, build_uninitialized, count_parameters
 from mdpipe.params import load_params
 from mdpipe.params.root import REPLICATES_FILE, dump_replicates, read_params
 from workflow.graph import read_stages
@@ -58,7 +58,7 @@ def test_the_medium_network_has_its_published_size():
 
 def network_size(preset: str, run: str, vocab_size: int, shape: tuple[int, ...]) -> int:
     params = load_params(ROOT / f"workflow/presets/{preset}.yaml")
-    return count_parameters(build_uninitialized(params.runs[run].network, vocab_size, shape))
+    return count_parameters(build_uninitialized(NetworkSpec(params.runs[run].network, vocab_size, shape)))
 
 
 @pytest.mark.parametrize(

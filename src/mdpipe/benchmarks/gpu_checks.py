@@ -22,7 +22,7 @@ from mdpipe.benchmarks.settings import Shape
 from mdpipe.benchmarks.training import start_training
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
+from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import Network
 from mdpipe.params.diffusion import GenMD4Config, MD4Config, ObjectiveConfig
@@ -227,7 +227,8 @@ def check_samples(kind: str, vocab_size: int, device: torch.device) -> Result:
     def sample(where: torch.device) -> Tensor:
         denoiser = cast("Denoiser", build_perturbed_network(shape).double().to(where).eval())
         masks = torch.full((shape.batch, SAMPLE_LENGTH), vocab_size, device=where)
-        sampler = build_sampler(SamplerConfig.parse({"kind": kind, "steps": SAMPLE_STEPS, "time_grid": "uniform"}))
+        steps = SamplerConfig.parse({"kind": kind, "steps": SAMPLE_STEPS, "time_grid": "uniform"})
+        sampler: Sampler[Any] = Sampler.build(steps)
         examples = torch.arange(shape.batch, device=where)
         samples: Tensor = sampler(denoiser, Linear(), vocab_size, masks, CounterRNG(0, "gpu"), examples)
         return samples.cpu()

@@ -22,7 +22,7 @@ from mdpipe.data.sources.bundled import read_docstrings
 from mdpipe.data.tokenizers import Text8
 from mdpipe.data.training_batches import training_batch
 from mdpipe.diffusion.objectives import md4
-from mdpipe.diffusion.objectives.base import build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
 from mdpipe.networks.base import count_parameters
@@ -248,7 +248,7 @@ class DocstringTraining:
 
     def _bound(self, config: EstimatorConfig) -> Result:
         """Return the bound of the held-out text in bits per character and the seconds that it took."""
-        start, objective = time.time(), build_objective(MD4Config(), self.shape.vocab_size)
+        start, objective = time.time(), Objective.build(MD4Config(), self.shape.vocab_size)
         likelihood = likelihood_bound(objective, self.network, self.test, config, CounterRNG(0, "evaluate"))
         bits = likelihood.bits_per_token()
         return {

@@ -17,9 +17,9 @@ from mdpipe.benchmarks.training import standard_error, time_calls
 from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import Sampler, build_sampler
+from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.schedules.base import Linear
-from mdpipe.networks.base import build_network, count_parameters
+from mdpipe.networks.base import NetworkSpec, build_network, count_parameters
 from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.networks.transformer import Transformer
 from mdpipe.params import Params
@@ -140,7 +140,7 @@ def build_random_network(settings: SamplingSettings) -> Transformer:
     config = TransformerConfig(
         num_layers=settings.num_layers, num_heads=settings.num_heads, hidden_size=settings.hidden_size
     )
-    built = build_network(config, settings.vocab_size, (settings.length,), seed=settings.seed)
+    built = build_network(NetworkSpec(config, settings.vocab_size, (settings.length,)), settings.seed)
     network = cast("Transformer", built)
     generator = torch.Generator().manual_seed(settings.seed)
     torch.nn.init.normal_(network.head.weight, std=settings.hidden_size**-0.5, generator=generator)
@@ -150,7 +150,7 @@ def build_random_network(settings: SamplingSettings) -> Transformer:
 def build_grid_sampler(kind: str, steps: int) -> Sampler[Any]:
     """Return the sampler of this kind, with this many steps if it has a grid."""
     grid = {} if kind == "first_hitting" else {"steps": steps, "time_grid": "uniform"}
-    return build_sampler(SamplerConfig.parse({"kind": kind, **grid}))
+    return Sampler.build(SamplerConfig.parse({"kind": kind, **grid}))
 
 
 DIGITS = 4

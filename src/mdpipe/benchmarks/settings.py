@@ -39,9 +39,9 @@ class Shape:
 
     def build_network(self, seed: int, *, causal: bool = False) -> "Network":
         """Return the network with its initial weights, on the CPU."""
-        from mdpipe.networks.base import build_network
+        from mdpipe.networks.base import NetworkSpec, build_network
 
-        return build_network(self.network, self.vocab_size, self.shape, seed=seed, causal=causal)
+        return build_network(NetworkSpec(self.network, self.vocab_size, self.shape, causal=causal), seed)
 
 
 TINY_SIZES = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "num_blocks": 1, "transformer_width": 16}

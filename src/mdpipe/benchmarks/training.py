@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mdpipe.benchmarks.runner import Benchmark, Result
 from mdpipe.benchmarks.settings import SHAPES, Shape, TrainingSettings
-from mdpipe.diffusion.objectives.base import build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.networks.base import Network, count_parameters
 from mdpipe.networks.runtime import configure_runtime
@@ -113,7 +113,7 @@ def start_training(
     seed: int = 0,
 ) -> tuple[Trainer, Batches]:
     """Return a new training run and its batches, which are all the same uniform tokens."""
-    built = build_objective(objective, shape.vocab_size)
+    built = Objective.build(objective, shape.vocab_size)
     trainer = Trainer(network, built, train, hardware, CounterRNG(seed, "bench"))
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(shape.vocab_size, (train.batch_size, shape.length), generator=generator)

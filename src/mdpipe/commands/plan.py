@@ -78,15 +78,13 @@ def model_flops(run: Run, size: DatasetSize) -> ModelFlops:
     """Return the FLOPs of a run on a dataset."""
     if size.vocab_size is None:
         return ModelFlops()
-    from mdpipe.diffusion.objectives.base import build_objective
-    from mdpipe.networks.base import build_uninitialized, count_parameters
+    from mdpipe.diffusion.objectives.base import Objective
+    from mdpipe.networks.base import NetworkSpec, build_uninitialized, count_parameters
     from mdpipe.training.performance import forward_flops, training_flops
 
-    objective = build_objective(run.objective, size.vocab_size)
+    objective = Objective.build(run.objective, size.vocab_size)
     classes = 0 if run.class_cond is None else max(size.classes, 1)
-    network = build_uninitialized(
-        run.network, size.vocab_size, size.shape, num_classes=classes, causal=objective.is_causal
-    )
+    network = build_uninitialized(NetworkSpec(run.network, size.vocab_size, size.shape, classes, objective.is_causal))
     weights = count_parameters(network) + count_parameters(objective)
     forward, training = forward_flops(network, size.length), training_flops(network, size.length)
     return ModelFlops(forward, training, weights, is_exact=objective.is_causal)

@@ -28,8 +28,6 @@ ZIP_RATIO, PARQUET_RATIO = 0.31, 0.6
 """Bytes downloaded per byte of text: 31,344,016 for the 100,000,000 of text8, 24 GB for OpenWebText's 40 in parquet."""
 DIGITS, PHOTOS, PHOTO_EDGES = 1797, 2, (427, 640)
 """Images that come with scikit-learn."""
-GRAY = ("mnist", "fashion_mnist")
-"""Datasets of the catalog with one channel; all others have three."""
 GPT2_VOCABULARY = 50_257
 CHARS_PER_TOKEN = 4.3
 """Characters per token of English text, for GPT-2's vocabulary or a similar one."""
@@ -65,9 +63,9 @@ def source_size(name: str, source: Source, is_changed: bool) -> SourceSize:
     """
     folder = paths.raw(name)
     if is_changed or not (folder / "source.json").exists():
-        amounts, (shape, classes) = _count(source), _describe_images(source)
+        amounts, shape = _count(source), source.image_shape
         disk = sum(amounts.values()) * (1 if source.modality == "text" else math.prod(shape or (math.nan,)))
-        return SourceSize(amounts, disk, shape=shape, classes=classes)
+        return SourceSize(amounts, disk, shape=shape, classes=_count_classes(source))
     shards, disk = raw_shards(folder, source.modality), folder_size(folder)
     if source.modality == "image":
         images, amounts = read_images(folder), _by_split((shard.split, shard.count) for shard in shards)
@@ -96,20 +94,14 @@ def _count(source: Source) -> dict[str | None, float]:
     return {None: math.nan}
 
 
-def _describe_images(source: Source) -> tuple[Shape | None, int]:
-    """Return the shape (H, W, C) and the number of classes of images, as far as settings or the catalog state them."""
-    match found := source.resolve():
-        case sources.NpzFlatSource(shape=(channels, height, width), labels=labels):
-            return (height, width, channels), labels.num_classes if labels else 0
+def _count_classes(source: Source) -> int:
+    """Return the number of classes of images, or 0 if the settings do not state it."""
+    match source.resolve():
         case sources.DigitsSource():
-            return (8, 8, 1), 10
-        case sources.PhotosSource(region=edge):
-            return (edge, edge, 3), 0
-    size, is_gray = getattr(found, "resize", None), getattr(found, "mode", None) == "L"
-    if isinstance(source, sources.CatalogSource):
-        size = size or (find_entry(source.name).dataset or {}).get("image_size")
-        is_gray |= source.name in GRAY
-    return (size, size, 1 if is_gray else 3) if size else None, 0
+            return 10
+        case sources.NpzFlatSource(labels=sources.NpzLabels(num_classes=classes)):
+            return classes
+    return 0
 
 
 def _by_split(counts: Iterable[tuple[str | None, float]]) -> dict[str | None, float]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import ELBO, Objective, build_objective
+from mdpipe.diffusion.objectives.base import ELBO, Objective
 from mdpipe.diffusion.objectives.md4 import MD4, masked_token_losses
 from mdpipe.evaluation.enumerated import (
     Mean,
@@ -155,7 +155,7 @@ def audit(config: ObjectiveConfig, stated: set[str], *, must_meet: bool) -> Iter
     for name, varied in settings.items():
         setting = ", ".join(filter(None, [name, f"T = {STEPS_OF_OTHERS}" if steps_vary and is_discrete else ""]))
         yield from check_sources(setting, _builder(varied), must_meet=must_meet and not is_discrete)
-    if list(build_objective(config, vocab_size=2).parameters()):
+    if list(Objective.build(config, vocab_size=2).parameters()):
         build = _builder(config, is_random=True)
         yield from check_sources("random parameters", build, must_meet=must_meet and not is_discrete)
     if steps_vary:
@@ -181,7 +181,7 @@ def _builder(config: ObjectiveConfig, *, is_random: bool = False) -> Build:
     """Return what builds the objective, with its learned parameters changed by normal noise if `is_random`."""
 
     def build(vocab_size: int) -> Objective:
-        objective = build_objective(config, vocab_size)
+        objective = Objective.build(config, vocab_size)
         generator = torch.Generator().manual_seed(0)
         for parameter in objective.parameters() if is_random else ():
             parameter.data += torch.randn(parameter.shape, generator=generator)

@@ -270,9 +270,14 @@ class _Evaluation:
         costs_ND /= sizes[:, None]
         covariance_N = np.zeros(len(sizes))
         if changes_NKMM is not None:
-            controls_CND = np.stack(controls_CND) / sizes[:, None]
-            changes_NKMM /= sizes[:, None, None, None]
-            costs_ND, covariance_N = adjust_by_curve(costs_ND, controls_CND, excess_ND, changes_NKMM, q_ND, strata)
+            costs_ND, covariance_N = adjust_by_curve(
+                costs_ND,
+                np.stack(controls_CND) / sizes[:, None],
+                excess_ND,
+                changes_NKMM / sizes[:, None, None, None],
+                q_ND,
+                strata,
+            )
         return self._summarize(costs_ND.reshape(len(sizes), -1, strata), covariance_N, sizes, boundaries)
 
     def _sample_bounds(

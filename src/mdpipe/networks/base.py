@@ -23,35 +23,47 @@ from torch.overrides import TorchFunctionMode
 
 from mdpipe.data.artifacts.files import Header, first_problem, read_header
 from mdpipe.params.networks import NetworkConfig
-from mdpipe.params.registry import Configurable, implementation
+from mdpipe.params.registry import Configurable
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "network.json"
 HINT = "train it again: `dvc repro train@RUN`"
 
+Shape = tuple[int, ...]
+"""(L,) for text or (H, W, C) for images."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The arguments of a network's constructor, which are all that its structure depends on."""
+
+    config: NetworkConfig
+    """Settings."""
+    vocab_size: int
+    """Number of real tokens V, without the mask."""
+    shape: Shape
+    num_classes: int = 0
+    """Number of classes to condition on; 0 for an unconditional network."""
+    causal: bool = False
+    """True if each position depends only on itself and earlier ones."""
+
+    def construct(self) -> "Network":
+        """Call the constructor.
+
+        Raises:
+            ValueError: The kind does not support the shape, classes or `causal`.
+        """
+        return Network.build(self.config, self.vocab_size, self.shape, num_classes=self.num_classes, causal=self.causal)
+
 
 class Network(Configurable, nn.Module, ABC):
-    """Base class of all denoisers.
-
-    Args:
-        config: Settings.
-        vocab_size: Number of real tokens V, without the mask.
-        shape: (L,) for text or (H, W, C) for images.
-        num_classes: Number of classes to condition on; 0 for an unconditional network.
-        causal: True if each position depends only on itself and earlier ones.
-    """
+    """Base class of all denoisers; the arguments are the fields of `NetworkSpec`."""
 
     head: Any
     """Maps hidden states (..., D) to logits (..., V) over the real tokens, without the mask."""
 
     def __init__(
-        self,
-        config: NetworkConfig,
-        vocab_size: int,
-        shape: tuple[int, ...],
-        *,
-        num_classes: int = 0,
-        causal: bool = False,
+        self, config: NetworkConfig, vocab_size: int, shape: Shape, *, num_classes: int = 0, causal: bool = False
     ) -> None:
         super().__init__()
         if causal and not config.can_be_causal:
@@ -64,6 +76,7 @@ class Network(Configurable, nn.Module, ABC):
         patch = config.patch_size
         if len(shape) == 3 and (shape[0] % patch or shape[1] % patch):
             raise ValueError(f"network.kind = {config.kind} takes patches of {patch} x {patch} pixels, not {shape}")
+        self.spec = NetworkSpec(config, vocab_size, shape, num_classes, causal)
         self.config = config
         self.vocab_size = vocab_size
         self.shape = shape
@@ -141,19 +154,10 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-def build_network(
-    config: NetworkConfig,
-    vocab_size: int,
-    shape: tuple[int, ...],
-    *,
-    seed: int,
-    num_classes: int = 0,
-    causal: bool = False,
-) -> Network:
+def build_network(spec: NetworkSpec, seed: int) -> Network:
     """Build a network on the CPU, in training mode; its initial weights are a function of the arguments.
 
-    The arguments are those of `Network`, and the seed of the initial weights. What `init_weights` does not set keeps
-    PyTorch's own initialization, sampled with a generator of the seed.
+    What `init_weights` does not set keeps PyTorch's own initialization, sampled with a generator of the seed.
 
     Raises:
         ValueError: The kind does not support the shape, classes or `causal`, or nothing sets some of its weights.
@@ -162,59 +166,48 @@ def build_network(
     own_seed = int.from_bytes(digest[:8], "little")
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), Intercept(fill_empty):
         torch.default_generator.manual_seed(own_seed)
-        network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
+        network = spec.construct()
     network.init_weights(torch.Generator().manual_seed(own_seed))
     if unset := [name for name, tensor in network.state_dict().items() if tensor.isnan().any()]:
         raise ValueError(
-            f"nothing sets the initial values of {', '.join(unset)} in network.kind = {config.kind}; set them in its"
-            " `init_weights`"
+            f"nothing sets the initial values of {', '.join(unset)} in network.kind = {spec.config.kind}; set them in"
+            " its `init_weights`"
         )
     return network
 
 
-def build_uninitialized(
-    config: NetworkConfig,
-    vocab_size: int,
-    shape: tuple[int, ...],
-    *,
-    num_classes: int = 0,
-    causal: bool = False,
-    device: str = "meta",
-) -> Network:
+def build_uninitialized(spec: NetworkSpec, device: str = "meta") -> Network:
     """Build a network without initial weights: on the CPU to load weights into, on the meta device for its shapes only.
 
-    The other arguments are those of `Network`. On the meta device tensors have neither memory nor values.
+    On the meta device tensors have neither memory nor values.
 
     Raises:
         ValueError: The kind does not support the shape, classes or `causal`.
     """
     with torch.random.fork_rng(devices=[]), torch.device(device), Intercept(_skip_init):
-        network: Network = implementation(config)(config, vocab_size, shape, num_classes=num_classes, causal=causal)
-    return network
+        return spec.construct()
 
 
 class NetworkHeader(Header):
-    """Content of network.json: the arguments of `Network`."""
+    """Content of network.json: the fields of a `NetworkSpec`."""
 
     kind: str
     vocab_size: PositiveInt
-    """Number of real tokens, without the mask."""
     shape: tuple[PositiveInt] | tuple[PositiveInt, PositiveInt, PositiveInt]
-    """(L,) for text, (H, W, C) for images."""
     num_classes: NonNegativeInt
-    """Number of classes; 0 for an unconditional network."""
     causal: bool
     settings: dict[str, Any]
     """The other keys of `network` in params.yaml."""
 
     @property
-    def config(self) -> NetworkConfig:
-        """Return the network's settings.
+    def spec(self) -> NetworkSpec:
+        """Return the arguments of the network.
 
         Raises:
-            ValidationError: They break a rule.
+            ValidationError: The settings break a rule.
         """
-        return NetworkConfig.parse({"kind": self.kind, **self.settings})
+        config = NetworkConfig.parse({"kind": self.kind, **self.settings})
+        return NetworkSpec(config, self.vocab_size, self.shape, self.num_classes, self.causal)
 
 
 def save_pretrained(directory: Path, network: Network, state: Mapping[str, Tensor]) -> None:
@@ -225,14 +218,9 @@ def save_pretrained(directory: Path, network: Network, state: Mapping[str, Tenso
         network: The network.
         state: State dict to save, the network's own or an average; its tensors may be on any device.
     """
-    header = {
-        "kind": network.config.kind,
-        "vocab_size": network.vocab_size,
-        "shape": list(network.shape),
-        "num_classes": network.num_classes,
-        "causal": network.causal,
-        "settings": network.config.model_dump(exclude={"kind"}),
-    }
+    settings = network.config.model_dump()
+    header: dict[str, Any] = {"kind": settings.pop("kind"), "settings": settings, **vars(network.spec)}
+    del header["config"]
     text = json.dumps(header, sort_keys=True, indent=2) + "\n"
     (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, directory / WEIGHTS_NAME)
@@ -247,14 +235,7 @@ def from_pretrained(directory: Path) -> Network:
     header = read_config(directory)
     path = directory / CONFIG_NAME
     try:
-        network = build_uninitialized(
-            header.config,
-            header.vocab_size,
-            header.shape,
-            num_classes=header.num_classes,
-            causal=header.causal,
-            device="cpu",
-        )
+        network = build_uninitialized(header.spec, "cpu")
     except (ArithmeticError, TypeError, ValueError, RuntimeError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else _first_line(error)
         raise ValueError(f"{path} does not describe a network ({problem}); {HINT}") from error

@@ -275,16 +275,7 @@ def dropout(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
 
 
 def channel_dropout(x: Tensor, keys: Tensor | None, rate: float) -> Tensor:
-    """Drop whole channels of x, each at all positions of an example at once.
-
-    Args:
-        x: (B, L, C) of any dtype.
-        keys: (B, 2) keys of this site, or None for no dropout.
-        rate: Dropout rate, below 1.
-
-    Returns:
-        Shape and dtype of x.
-    """
+    """Apply `dropout` to whole channels of x (B, L, C), each at all positions of an example at once."""
     if keys is None or rate == 0:
         return x
     return _apply_mask(x, dropout_mask(keys, rate, x.shape[2])[:, None], rate)

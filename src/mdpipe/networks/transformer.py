@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from mdpipe.networks.base import Network
+from mdpipe.networks.base import Network, Shape
 from mdpipe.networks.layers import (
     AdaLayerNorm,
     Conditioning,
@@ -57,13 +57,7 @@ class Transformer(Network, config=TransformerConfig):
     head: nn.Linear
 
     def __init__(
-        self,
-        config: TransformerConfig,
-        vocab_size: int,
-        shape: tuple[int, ...],
-        *,
-        num_classes: int = 0,
-        causal: bool = False,
+        self, config: TransformerConfig, vocab_size: int, shape: Shape, *, num_classes: int = 0, causal: bool = False
     ) -> None:
         super().__init__(config, vocab_size, shape, num_classes=num_classes, causal=causal)
         width, heads, layers, dropout = config.hidden_size, config.num_heads, config.num_layers, config.dropout

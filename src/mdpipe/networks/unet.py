@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mdpipe.networks.base import Network
+from mdpipe.networks.base import Network, Shape
 from mdpipe.networks.image_utils import (
     Conv3x3,
     GroupNorm,
@@ -43,7 +43,7 @@ class UNet(Network, config=UNetConfig):
     config: UNetConfig
 
     def __init__(
-        self, config: UNetConfig, vocab_size: int, shape: tuple[int, ...], *, num_classes: int = 0, causal: bool = False
+        self, config: UNetConfig, vocab_size: int, shape: Shape, *, num_classes: int = 0, causal: bool = False
     ) -> None:
         super().__init__(config, vocab_size, shape, num_classes=num_classes, causal=causal)
         width, blocks, dropout = config.hidden_size, config.num_blocks, config.dropout

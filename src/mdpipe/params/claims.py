@@ -28,21 +28,17 @@ class MeasureConfig(KindConfig):
     is_ratio: ClassVar[bool] = False
     """True for a ratio, which is estimated by its logarithm."""
 
-
-class PairedConfig(MeasureConfig):
-    """A measure of two runs."""
-
     run: str
     """A key of `runs`, with `seeds`."""
     baseline: str
-    """Another key of `runs`, with the same `seeds`."""
+    """Another key of `runs`, with the same `seeds`; of a measure of bounds, a key of the run's `evaluate.bounds`."""
 
     def problems(self, params: "Params") -> BrokenRules:
         """Yield runs that do not exist or differ in their seeds."""
         yield from _seed_problems(params, ("run", self.run), ("baseline", self.baseline))
 
 
-class DifferenceConfig(PairedConfig):
+class DifferenceConfig(MeasureConfig):
     """Bits per token of the run minus those of the baseline on the same held-out examples."""
 
     kind: Literal["difference"] = "difference"
@@ -55,7 +51,7 @@ class DifferenceConfig(PairedConfig):
             yield ("baseline",), "the runs are not evaluated on the same split of the same dataset"
 
 
-class ZeroShotConfig(PairedConfig):
+class ZeroShotConfig(MeasureConfig):
     """A measure of two runs on all sources of `zero_shot`, by their first protocol."""
 
     def problems(self, params: "Params") -> BrokenRules:
@@ -86,10 +82,6 @@ class ZeroShotGapConfig(ZeroShotConfig):
 class TwoBoundsConfig(MeasureConfig):
     """A measure of two bounds of the same trainings."""
 
-    run: str
-    """A key of `runs`, with `seeds`."""
-    baseline: str
-    """A key of the run's `evaluate.bounds`."""
     bound: str
     """A key of the run's `evaluate.bounds`."""
 
@@ -118,10 +110,6 @@ class ExponentConfig(MeasureConfig):
     """
 
     kind: Literal["exponent"] = "exponent"
-    run: str
-    """A key of `runs`, with `seeds`."""
-    baseline: str
-    """A key of the run's `evaluate.bounds`."""
     bounds: Annotated[list[str], Field(min_length=2)]
     """Keys of the run's `evaluate.bounds`, with different `timesteps`."""
 
@@ -146,21 +134,16 @@ class FIDConfig(MeasureConfig):
 
     kind: Literal["fid"] = "fid"
     is_ratio: ClassVar[bool] = True
-    run: str
-    """A key of `image_quality.runs`, with `seeds`."""
     samplers: Annotated[list[str], Field(min_length=1)]
-    """Keys of its `samplers`."""
-    baseline: str
-    """Another such key with the same `seeds`, or the same one."""
+    """Keys of the run's `samplers` in `image_quality.runs`; the baseline may be the same run."""
     baseline_samplers: Annotated[list[str], Field(min_length=1)]
     """Keys of the baseline's `samplers`, as many as in `samplers`."""
 
     def problems(self, params: "Params") -> BrokenRules:
-        """Yield runs without seeds or image quality, and samplers that they do not have."""
-        yield from _seed_problems(params, ("run", self.run), ("baseline", self.baseline))
+        """Yield runs without image quality, and samplers that they do not have, too."""
+        yield from super().problems(params)
         measured = params.image_quality.runs
-        pairs = (("run", self.run, "samplers"), ("baseline", self.baseline, "baseline_samplers"))
-        for key, name, listed in pairs:
+        for key, name, listed in (("run", self.run, "samplers"), ("baseline", self.baseline, "baseline_samplers")):
             if name in params.runs and name not in measured:
                 yield (key,), not_in("image_quality.runs", name, measured)
             for index, sampler in enumerate(getattr(self, listed) if name in measured else ()):

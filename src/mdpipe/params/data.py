@@ -310,10 +310,7 @@ def _named_protocols(value: Any) -> Any:
 
 Protocols = Annotated[
     dict[Name, Protocol],
-    BeforeValidator(
-        _named_protocols,
-        json_schema_input_type=Literal[*PACKINGS] | dict[str, Protocol | None] | None,
-    ),
+    BeforeValidator(_named_protocols, json_schema_input_type=Literal[*PACKINGS] | dict[str, Protocol | None] | None),
 ]
 """Protocols of zero-shot evaluation by name."""
 
@@ -335,7 +332,7 @@ class Dataset(Config):
     }
 
     def problems(self, params: "Params") -> BrokenRules:
-        """Yield a source that does not exist or has no such data, and splits that images do not have."""
+        """Yield a source that does not exist or has no such data, splits that images do not have, and larger tiles."""
         modality = modality_of(self)
         for key, spec in self.splits if modality == "image" else ():
             if isinstance(spec, LastCharacters | Windows):
@@ -350,6 +347,8 @@ class Dataset(Config):
             if isinstance(spec, str) and spec not in source.own_splits:
                 own = ", ".join(sorted(source.own_splits)) or "none; write a fraction, such as 0.1"
                 yield ("splits", key), f"source {self.source!r} has no split of this name; it has {own}"
+        if isinstance(self, ImageDataset) and (shape := source.image_shape) and self.image_size > min(shape[:2]):
+            yield ("image_size",), f"must be at most {min(shape[:2])}, the edge of the images of source {self.source!r}"
 
 
 class TextDataset(Dataset):

@@ -1,11 +1,11 @@
 """Masking schedules and objectives."""
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, ModelWrapValidatorHandler, model_validator
 
-from mdpipe.params.errors import BrokenRules
+from mdpipe.params.errors import BrokenRules, errors_at, make_error
 from mdpipe.params.fields import Positive
 from mdpipe.params.registry import KindConfig
 
@@ -152,7 +152,7 @@ class MD4Config(DiscreteTimeConfig, ScheduledConfig, CountedLossConfig):
             yield ("exact_counts",), f"needs continuous time, not timesteps = {self.timesteps}"
 
 
-class GenMD4Config(DiscreteTimeConfig, CountedLossConfig):
+class GenMD4Config(DiscreteTimeConfig):
     """A schedule per token, 1 - (1 - epsilon) t^w, with a learned exponent w (Section 6).
 
     It is trained by its bound, with uniform times and independent masks.
@@ -167,15 +167,21 @@ class GenMD4Config(DiscreteTimeConfig, CountedLossConfig):
     """Fraction of each token that is unmasked at time 1."""
     sampler: ClassVar[str | None] = "genmd4_ancestral"
 
-    def broken_rules(self) -> BrokenRules:
-        """Yield that the exponents would not be trained by the bound, or that masks would depend on each other."""
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_other_losses(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse losses that MD4 has; models of earlier versions state these settings, with the values of the bound."""
         shrink = "the exponents minimize the training loss, and would lower any other by shrinking, not by predicting"
-        if self.loss_weight != "bound":
-            yield ("loss_weight",), f"must be bound for genmd4: {shrink}"
-        if self.time_distribution != UniformTimesConfig():
-            yield ("time_distribution",), f"must be uniform for genmd4: {shrink}"
-        if self.exact_counts:
-            yield ("exact_counts",), "must be false for genmd4: each token has its own probability of being masked"
+        fixed: dict[str, tuple[list[Any], str]] = {
+            "loss_weight": (["bound"], f"must be bound for genmd4: {shrink}"),
+            "time_distribution": (["uniform", {"kind": "uniform"}], f"must be uniform for genmd4: {shrink}"),
+            "exact_counts": ([False], "must be false for genmd4: each token has its own probability of being masked"),
+        }
+        rest = dict(data) if isinstance(data, dict) else {}
+        stated = [(key, rest.pop(key), *fixed[key]) for key in fixed if key in rest]
+        if wrong := [((key,), value, make_error(rule)) for key, value, allowed, rule in stated if value not in allowed]:
+            raise errors_at(wrong)
+        return handler(rest if stated else data)
 
 
 class MaskGITConfig(ScheduledConfig, TimedLossConfig, module="baselines"):

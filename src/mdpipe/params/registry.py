@@ -9,7 +9,7 @@ user's kind has both classes in one file NAME.py of the family's package, and ne
 import ast
 import inspect
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -331,18 +331,19 @@ class Configurable:
             cls.config_class = config
             _implementations[config] = cls
 
+    @classmethod
+    def build(cls, config: KindConfig, *args: Any, **kwargs: Any) -> Self:
+        """Call the class that is built from a configuration, with it and further arguments.
 
-def implementation(config: KindConfig) -> Callable[..., Any]:
-    """Return the class that is built from a configuration.
-
-    Raises:
-        ValueError: The file of the kind has no such class, or it lacks a method.
-    """
-    module = f"{config.package}.{config.module or config.kind}"
-    if type(config) not in _implementations:
-        import_module(module)
-    _require_implementation(type(config), module)
-    return _implementations[type(config)]
+        Raises:
+            ValueError: The file of the kind has no such class, or it lacks a method.
+        """
+        module = f"{config.package}.{config.module or config.kind}"
+        if type(config) not in _implementations:
+            import_module(module)
+        _require_implementation(type(config), module)
+        built: Self = _implementations[type(config)](config, *args, **kwargs)
+        return built
 
 
 def _require_implementation(config: type[KindConfig], module: str) -> None:

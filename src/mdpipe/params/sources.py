@@ -15,6 +15,9 @@ from mdpipe.params.registry import Config, KindConfig
 if TYPE_CHECKING:
     from mdpipe.params.root import Params
 
+GRAY = ("mnist", "fashion_mnist")
+"""Images of the catalog with one channel; all others have three."""
+
 Modality = Literal["text", "image"]
 ImageMode = Literal["L", "RGB"]
 DecodeErrors = Annotated[
@@ -83,13 +86,17 @@ class Source(KindConfig):
 
     @property
     def modality(self) -> Modality:
-        """Return what the source contains."""
-        return "text" if isinstance(self, DocstringsSource | DocumentSource) else "image"
+        """Return what the source contains: text, or images, which `huggingface` has with an `image_column`."""
+        found = self.resolve()
+        is_document = isinstance(found, DocstringsSource | DocumentSource)
+        return "text" if is_document and getattr(found, "image_column", None) is None else "image"
 
     @property
     def has_classes(self) -> bool:
-        """Return True if the images come with class labels: their kind has a setting for labels, and it is set."""
-        return any(getattr(self, key, None) is not None for key in ("labels", "label_column"))
+        """Return True if the images have class labels: the digits do, others by a setting for labels that is set."""
+        found = self.resolve()
+        is_set = any(getattr(found, key, None) is not None for key in ("labels", "label_column"))
+        return is_set or isinstance(found, DigitsSource)
 
     @property
     def named_columns(self) -> dict[str, str]:
@@ -104,8 +111,27 @@ class Source(KindConfig):
     @property
     def own_splits(self) -> list[str]:
         """Return the names of the splits that the source itself has."""
-        files = getattr(self, "pattern", getattr(self, "images", ""))
+        found = self.resolve()
+        if isinstance(found, HuggingFaceSource):
+            return found.splits
+        files = getattr(found, "pattern", getattr(found, "images", ""))
         return [split for split in files_by_split(files) if split is not None]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """Return the shape (H, W, C) of the images, as far as settings or the catalog state it."""
+        match found := self.resolve():
+            case NpzFlatSource(shape=(channels, height, width)):
+                return height, width, channels
+            case DigitsSource():
+                return 8, 8, 1
+            case PhotosSource(region=edge):
+                return edge, edge, 3
+        size, is_gray = getattr(found, "resize", None), getattr(found, "mode", None) == "L"
+        if isinstance(self, CatalogSource):
+            size = size or (find_entry(self.name).dataset or {}).get("image_size")
+            is_gray |= self.name in GRAY
+        return (size, size, 1 if is_gray else 3) if size else None
 
     def resolve(self) -> "Source":
         """Return the source that is read: the one that a catalog entry refers to, else this one."""
@@ -230,16 +256,6 @@ class HuggingFaceSource(ColumnsSource, DecodedImageSource):
                 yield (key,), rule
 
     @property
-    def modality(self) -> Modality:
-        """Return what the source contains."""
-        return "text" if self.image_column is None else "image"
-
-    @property
-    def own_splits(self) -> list[str]:
-        """Return the splits to download."""
-        return self.splits
-
-    @property
     def named_columns(self) -> dict[str, str]:
         """Return the columns of text or images, with the keys of their settings."""
         return dict.fromkeys(self.columns, "columns") if self.image_column is None else super().named_columns
@@ -272,11 +288,6 @@ class DigitsSource(Source):
     """The 1,797 handwritten digits of scikit-learn: 8x8 pixels, 17 gray levels."""
 
     kind: Literal["digits"] = "digits"
-
-    @property
-    def has_classes(self) -> bool:
-        """Return True: the digits are the classes."""
-        return True
 
 
 class PhotosSource(Source):
@@ -375,21 +386,6 @@ class CatalogSource(Source):
     kind: Literal["catalog"] = "catalog"
     name: Annotated[str, AfterValidator(_is_in_the_catalog)]
     """Name in the catalog, as listed by `mdpipe datasets`."""
-
-    @property
-    def modality(self) -> Modality:
-        """Return what the source contains."""
-        return self.resolve().modality
-
-    @property
-    def has_classes(self) -> bool:
-        """Return True if the images come with class labels."""
-        return self.resolve().has_classes
-
-    @property
-    def own_splits(self) -> list[str]:
-        """Return the names of the splits that the source itself has."""
-        return self.resolve().own_splits
 
     def resolve(self) -> Source:
         """Return the source that the entry refers to."""

@@ -22,7 +22,7 @@ from mdpipe.data.artifacts.arrays import open_array
 from mdpipe.data.artifacts.files import Header, atomic_dir, first_problem, read_header, read_json, write_json
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.diffusion.denoiser import Denoiser
-from mdpipe.diffusion.objectives.base import Objective, build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.networks.base import (
     CONFIG_NAME,
     Network,
@@ -173,11 +173,11 @@ def load_model(run: str) -> TrainedModel:
     try:
         config = ObjectiveConfig.parse(header.objective)
         file = CONFIG_NAME
-        _ = network.config  # The settings of both follow the rules of params.yaml.
+        _ = network.spec  # The settings of both follow the rules of params.yaml.
     except ValidationError as error:
         raise ValueError(f"{directory / file}: {first_problem(error)}; {hint}") from None
     _check_tokens(directory, header, network, hint)
-    objective = build_objective(config, network.vocab_size)
+    objective = Objective.build(config, network.vocab_size)
     if expected := objective.state_dict():
         objective.load_state_dict(load_weights(directory / OBJECTIVE, expected, hint))
     if objective.is_causal != network.causal:

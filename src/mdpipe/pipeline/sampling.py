@@ -5,13 +5,14 @@ Shapes: N samples, L tokens of each.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mdpipe.diffusion.denoiser import ClassifierFreeGuidance, Denoiser, TokenSampler
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import OnStep, build_sampler, sample_sliding_window
+from mdpipe.diffusion.samplers.base import OnStep, Sampler, sample_sliding_window
 from mdpipe.params import SampleConfig
 from mdpipe.pipeline.model_io import TrainedModel
 
@@ -82,7 +83,7 @@ def sample(
     denoiser: Denoiser = (counter := CallCounter(model.denoiser))
     if config.guidance_scale is not None:
         denoiser = ClassifierFreeGuidance(counter, config.guidance_scale, model.num_classes)
-    sampler = build_sampler(config.sampler)
+    sampler: Sampler[Any] = Sampler.build(config.sampler)
     sample_window = partial(
         sampler,
         denoiser,

@@ -16,7 +16,6 @@ from mdpipe.params.claims import (
     ExponentConfig,
     FIDConfig,
     MeasureConfig,
-    PairedConfig,
     Region,
     VarianceConfig,
     ZeroShotConfig,
@@ -165,7 +164,7 @@ def _zero_shot_gap(params: Params, measure: ZeroShotGapConfig) -> Measured:
     return difference_of_means(zero_shot, _differences(params, measure, [None]))
 
 
-def _differences(params: Params, measure: PairedConfig, sources: Iterable[str | None]) -> Totals:
+def _differences(params: Params, measure: MeasureConfig, sources: Iterable[str | None]) -> Totals:
     """Return the differences of two runs on all sources, None for the evaluated split; sources share no cluster."""
     parts: list[Totals] = []
     for source in sources:

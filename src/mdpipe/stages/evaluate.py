@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mdpipe.data.artifacts.files import atomic_write, write_csv, write_record
 from mdpipe.data.dataset import EncodedDataset
-from mdpipe.diffusion.objectives.base import build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.estimate import Estimate
 from mdpipe.evaluation.likelihood import Bits, Likelihood, likelihood_bound
@@ -50,7 +50,7 @@ def evaluate(params: Params, run: str) -> None:
     )
     columns = [likelihood.per_example, likelihood.sizes, clusters]
     for bound in settings.bounds.values():
-        objective = build_objective(bound.objective, dataset.vocab_size)
+        objective = Objective.build(bound.objective, dataset.vocab_size)
         for half in ("first", "second"):
             half_rng = rng.child(f"bounds/{half}")
             further = likelihood_bound(objective, model.network, dataset, bound, half_rng, class_labels, clusters)

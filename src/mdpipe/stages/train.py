@@ -14,10 +14,10 @@ from torch import distributed, nn
 from mdpipe.data.artifacts.files import check_disk_space, write_csv, write_record
 from mdpipe.data.dataset import EncodedDataset
 from mdpipe.data.training_batches import training_batch, training_labels
-from mdpipe.diffusion.objectives.base import Objective, build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.evaluation.likelihood import likelihood_bound
-from mdpipe.networks.base import Network, build_network, count_parameters
+from mdpipe.networks.base import Network, NetworkSpec, build_network, count_parameters
 from mdpipe.networks.runtime import compute_device, configure_runtime
 from mdpipe.params import EstimatorConfig, Params, Run, TrainConfig
 from mdpipe.pipeline import paths
@@ -79,15 +79,9 @@ def _train_in_world(world: World, params: Params, run: str) -> None:
     settings, seed = params.runs[run], params.seed_of(run)
     configure_runtime(settings.hardware.threads)  # Before the weights are initialized, which is a first computation.
     dataset = EncodedDataset.open(paths.encoded(settings.dataset), "train")
-    objective = build_objective(settings.objective, dataset.vocab_size)
-    network = build_network(
-        settings.network,
-        dataset.vocab_size,
-        dataset.shape,
-        seed=seed,
-        num_classes=num_classes(settings, dataset),
-        causal=settings.objective.is_causal,
-    )
+    objective = Objective.build(settings.objective, dataset.vocab_size)
+    classes, is_causal = num_classes(settings, dataset), settings.objective.is_causal
+    network = build_network(NetworkSpec(settings.network, dataset.vocab_size, dataset.shape, classes, is_causal), seed)
     check_interface(network)
     network.to(compute_device())
     num_parameters = count_parameters(network) + count_parameters(objective)

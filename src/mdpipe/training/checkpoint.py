@@ -96,13 +96,7 @@ def save_checkpoint(checkpoint_dir: Path, checkpoint: Checkpoint, run_hash: str,
 
 
 def load_checkpoint(checkpoint_dir: Path, run_hash: str, template: Template, world: World) -> Checkpoint | None:
-    """Return the newest readable checkpoint, or None if there is none. All processes call this.
-
-    Args:
-        checkpoint_dir: The folder.
-        run_hash: Hash of the run.
-        template: Returns a tensor of the name with the sharding to load, for a sharded checkpoint.
-        world: The processes of the run.
+    """Return the newest readable checkpoint of a folder, as `read_checkpoint` does, or None. All processes call this.
 
     Raises:
         RunHashMismatchError: It belongs to a run with another hash.

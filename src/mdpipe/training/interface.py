@@ -4,6 +4,7 @@ Shapes: B batch, L length, D width, V vocabulary; token index V is the mask.
 """
 
 import math
+import pickle
 import random
 from typing import Any
 
@@ -101,14 +102,7 @@ def _save_and_load(network: Network) -> Network:
     state = {name: tensor if name in parameters else tensor.clone() for name, tensor in network.state_dict().items()}
     try:
         with Intercept(fill_empty):  # Otherwise, unused memory may by chance have the values that it should be set to.
-            loaded = build_uninitialized(
-                network.config,
-                network.vocab_size,
-                network.shape,
-                num_classes=network.num_classes,
-                causal=network.causal,
-                device="cpu",
-            )
+            loaded = build_uninitialized(network.spec, "cpu")
         loaded.load_state_dict(state, assign=True)
     except Exception as error:  # Whatever it raises.
         raise ValueError(
@@ -137,13 +131,9 @@ def _is_close(first: Tensor, second: Tensor) -> bool:
     return is_equal and torch.allclose(first, second, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
-def _global_random_states() -> tuple[bytes, str, Any]:
-    return bytes(torch.get_rng_state().tolist()), repr(_numpy_state()), random.getstate()
-
-
-def _numpy_state() -> Any:
-    kind, keys, *rest = np.random.get_state()  # noqa: NPY002 (of the networks that use it)
-    return kind, np.asarray(keys).tobytes(), rest
+def _global_random_states() -> bytes:
+    numpy_state = np.random.get_state()  # noqa: NPY002 (of the networks that use it)
+    return pickle.dumps((torch.get_rng_state().numpy(), numpy_state, random.getstate()))
 
 
 def _shape(result: Any) -> str:

@@ -81,13 +81,13 @@ class MetricsHistory:
         if len(bad):
             step = self._checked + int(bad[0])
             names = [self._names[index] for index in (self._first_bad_step <= step).nonzero().flatten().tolist()]
-            others = f" and {len(names) - MAX_NAMES} others" if len(names) > MAX_NAMES else ""
+            more = f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else ""
             advice = (
                 "Lower train.learning_rate, lengthen train.warmup_steps or set train.max_grad_norm."
                 if step
                 else "No update came before it: look at the network and its initial weights."
             )
-            where = f"Parameters with non-finite gradients: {', '.join(names[:MAX_NAMES])}{others}. " if names else ""
+            where = f"Parameters with non-finite gradients: {', '.join(names[:MAX_NAMES])}{more}. " if names else ""
             raise NonFiniteLossError(
                 f"step {step + 1} of {self._settings.steps}: the loss is {self._losses[step].item()} and the gradient"
                 f" norm {self._grad_norms[step].item()}, at the learning rate"

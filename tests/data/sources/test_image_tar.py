@@ -221,7 +221,7 @@ def test_names_with_dots_are_not_hidden(tmp_path, name):
 
 def test_an_archive_of_other_files_says_what_it_has(tmp_path):
     pack(tmp_path / "a.tar", {"a.txt": b"hello", "b.txt": b"hello"})
-    message = r"no documents or images; .* \(found: 1 files; 2 files without an image suffix left out\)"
+    message = r"no documents or images; .* \(found: 1 file; 2 files without an image suffix left out\)"
     with pytest.raises(ValueError, match=message):
         write_shards(tmp_path / "raw", "image_tar", shards_of("image_tar", tmp_path), tmp_path / "work_dir")
 

@@ -91,7 +91,7 @@ def test_half_a_surrogate_pair_follows_decode_errors(tmp_path, policy, middle):
 def test_a_source_of_which_all_was_left_out_says_so(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n{"text": "\\ud800"}\n{"text": " "}')
     shards = shards_of("jsonl", tmp_path, empty_documents="drop", decode_errors="ignore")
-    counted = r"\(found: 1 files; 3 rows; 1 documents with broken UTF-8 left out; 2 empty rows left out\)"
+    counted = r"\(found: 1 file; 3 rows; 1 document with broken UTF-8 left out; 2 empty rows left out\)"
     with pytest.raises(ValueError, match=rf"no documents or images; check its settings .* {counted}$"):
         write_shards(tmp_path / "raw", "jsonl", shards, tmp_path / "work_dir")
 

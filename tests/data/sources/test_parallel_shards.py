@@ -89,7 +89,7 @@ def test_several_processes_keep_the_texts_that_one_keeps(tmp_path, monkeypatch, 
     assert left_out == {"empty rows left out": 2, "documents with broken UTF-8 replaced": 1}
     said = capfd.readouterr().err
     assert f"raw: {header['documents']} documents from {header['read']['files']} files; " in said
-    assert "1 documents with broken UTF-8 replaced" in said
+    assert "1 document with broken UTF-8 replaced" in said
     assert len(text_shards) >= len(header["shards"]) > 30
     texts = [document.text for document in read_documents(tmp_path / "3" / "raw")]
     assert texts == [*TEXTS, "broken \ufffd", "whole", *TEXTS, *TEXTS, *TEXTS, *TEXTS, ""]

@@ -33,7 +33,7 @@ def test_files_classes_and_what_was_done_to_images(tmp_path, capsys):
     with shard_bytes(100):
         read, log = write(tmp_path, "image_folder", capsys, pattern="*/*.png", labels="folder")
     assert read == {"files": 6, "images rotated as their EXIF data say": 1}
-    assert log == "s: 6 images of 2 classes from 6 files; 1 images rotated as their EXIF data say\n"
+    assert log == "s: 6 images of 2 classes from 6 files; 1 image rotated as their EXIF data say\n"
 
 
 def test_images_turned_change_no_number_that_the_catalog_expects(tmp_path):
@@ -72,7 +72,7 @@ def test_files_of_arrays(tmp_path, capsys):
     np.savez(tmp_path / "a.npz", data=IMAGES.reshape(6, -1), y=np.arange(6) % 3)
     stated = {"field": "y", "first": 0, "num_classes": 5}
     read, log = write(tmp_path, "npz_flat", capsys, shape=(1, 4, 4), labels=stated)
-    assert (read, log) == ({"files": 1}, "s: 6 images of 5 classes from 1 files\n")
+    assert (read, log) == ({"files": 1}, "s: 6 images of 5 classes from 1 file\n")
 
 
 def test_files_of_idx_and_of_one_array(tmp_path, capsys):
@@ -85,7 +85,7 @@ def test_files_of_idx_and_of_one_array(tmp_path, capsys):
     )
     np.save(tmp_path / "a.npy", IMAGES)
     write_shards(tmp_path / "raw" / "t", "npy", shards_of("npy", tmp_path / "a.npy"), tmp_path / "other")
-    assert capsys.readouterr().err == "t: 6 images from 1 files\n"
+    assert capsys.readouterr().err == "t: 6 images from 1 file\n"
 
 
 def test_what_comes_with_packages_has_no_files(tmp_path, capsys):

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mdpipe.diffusion.objectives.base import Objective, build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.genmd4 import GenMD4
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
 from mdpipe.diffusion.schedules.base import Cosine, Linear, Polynomial, cosine_grid
@@ -147,17 +147,17 @@ def test_estimators_tell_the_bounds_apart():
 @names
 def test_a_config_builds_its_objective(name):
     objective = every_objective(V, Linear())[name]
-    built = build_objective(objective.config, V)
+    built = Objective.build(objective.config, V)
     assert type(built) is type(objective)
     assert (built.config, built.vocab_size, built.mask_id) == (objective.config, V, V)
 
 
 def test_settings_reach_the_objective():
     schedule = PolynomialConfig(exponent=2.0)
-    built = build_objective(MD4Config(schedule=schedule, timesteps=10, time_grid="cosine", num_mask_samples=2), 5)
+    built = Objective.build(MD4Config(schedule=schedule, timesteps=10, time_grid="cosine", num_mask_samples=2), 5)
     assert (built.num_mask_samples, built.schedule.config) == (2, schedule)
     assert torch.equal(built.discrete_time.times, cosine_grid(10))
-    assert build_objective(D3PMConfig(timesteps=4, auxiliary=0.5), 5).auxiliary == 0.5
-    learned = build_objective(GenMD4Config(initial_exponent=2.0, exponent_learning_rate=0.1, epsilon=0.2), 5)
+    assert Objective.build(D3PMConfig(timesteps=4, auxiliary=0.5), 5).auxiliary == 0.5
+    learned = Objective.build(GenMD4Config(initial_exponent=2.0, exponent_learning_rate=0.1, epsilon=0.2), 5)
     assert (learned.learning_rate, learned.schedule.epsilon) == (0.1, 0.2)
     assert learned.schedule.w.tolist() == pytest.approx([2.0] * 5)

@@ -12,10 +12,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from mdpipe.diffusion.objectives.base import Objective, build_objective
+from mdpipe.diffusion.objectives.base import Objective
 from mdpipe.diffusion.objectives.baselines import D3PM, AnyOrder, MaskGIT
 from mdpipe.diffusion.rng import CounterRNG, stratified_times
-from mdpipe.diffusion.schedules.base import build_time_distribution
+from mdpipe.diffusion.schedules.base import TimeDistribution
 from mdpipe.evaluation.enumerated import all_masks
 from mdpipe.params.diffusion import LogitNormalConfig, ObjectiveConfig, UniformTimesConfig
 from tests.diffusion.objectives.enumeration import NODES, legendre
@@ -44,7 +44,7 @@ CASES = [
 
 def build(name: str, weight: str = "flat", time: str = "logit_normal", is_exact: bool = False) -> Objective:
     settings = KINDS[name] | {"loss_weight": weight, "time_distribution": TIMES[time].model_dump()}
-    return build_objective(ObjectiveConfig.parse(settings | {"exact_counts": True} if is_exact else settings), V)
+    return Objective.build(ObjectiveConfig.parse(settings | {"exact_counts": True} if is_exact else settings), V)
 
 
 def quantile_nodes(time: str) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,7 @@ def terms(objective: Objective, weight: str, time: str) -> tuple[Tensor, Tensor,
                 ends = [0 if k == 1 else inverse[0], 1 if k == L else inverse[1]]
                 low, high = (0.5 if end == 0.5 else prob_below(end, time) for end in ends)
                 u, coefficients = legendre(low, high, 4 * NODES)
-                times = u if time == "uniform" else build_time_distribution(LOGIT_NORMAL).quantile(u)
+                times = u if time == "uniform" else TimeDistribution.build(LOGIT_NORMAL).quantile(u)
                 coefficients = coefficients / (high - low)
             prob = prob_below(ends[1], time) - prob_below(ends[0], time)
             scale = prob * (1 if weight == "flat" else L / k) / math.comb(L, k)
@@ -166,7 +166,7 @@ def assert_gradient_has_auxiliary(objective: D3PM, denoiser: Timed, t: Tensor, u
 @pytest.mark.parametrize(("name", "weight", "time", "is_exact"), CASES)
 def test_the_bound_does_not_depend_on_the_training_loss(name, weight, time, is_exact):
     """The same bytes on the same draws."""
-    default = build_objective(ObjectiveConfig.parse(KINDS[name]), V)
+    default = Objective.build(ObjectiveConfig.parse(KINDS[name]), V)
     denoiser, examples = random_timed(V, L, 0), torch.arange(50)
     t, u = stratified_times(CounterRNG(0, "t"), 0, examples, 50), CounterRNG(0, "u").uniform(0, examples, L)
     found, expected = (
@@ -221,7 +221,7 @@ def test_times_of_a_global_batch_stay_stratified(name, is_exact, weight):
 
 @pytest.mark.parametrize("time", TIMES)
 def test_quantile_inverts_the_distribution_function(time):
-    distribution, u = build_time_distribution(TIMES[time]), torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
+    distribution, u = TimeDistribution.build(TIMES[time]), torch.linspace(0.001, 0.999, 99, dtype=torch.float64)
     found = torch.tensor([prob_below(t, time) for t in distribution.quantile(u).tolist()], dtype=torch.float64)
     torch.testing.assert_close(found, u, rtol=0, atol=1e-12)
     assert distribution.quantile(torch.tensor([0.0, 1.0]).double()).tolist() == [0, 1]
@@ -231,7 +231,7 @@ def test_counts_that_no_time_has_are_refused():
     """They would be missing in the loss."""
     settings = KINDS["md4"] | {"exact_counts": True}
     for length, schedule in ((20, {"kind": "linear", "epsilon": 0.05}), (4, {"kind": "geometric", "beta_max": 1.0})):
-        objective = build_objective(ObjectiveConfig.parse(settings | {"schedule": schedule}), V)
+        objective = Objective.build(ObjectiveConfig.parse(settings | {"schedule": schedule}), V)
         x0 = torch.zeros(1, length, dtype=torch.int64)
         with pytest.raises(ValueError, match=f"exact_counts needs mask probabilities .*, L = {length}; those of"):
             objective.training_sample(x0, torch.rand(1).double(), torch.rand(1, length).double())
@@ -266,3 +266,8 @@ def test_settings_that_an_objective_cannot_have_are_refused(settings, key, rule)
         ObjectiveConfig.parse(settings)
     assert key in str(refused.value)
     assert rule in str(refused.value)
+
+
+def test_genmd4_models_of_earlier_versions_are_read():
+    fixed = {"loss_weight": "bound", "time_distribution": {"kind": "uniform"}, "exact_counts": False}
+    assert ObjectiveConfig.parse({"kind": "genmd4"} | fixed) == ObjectiveConfig.parse("genmd4")

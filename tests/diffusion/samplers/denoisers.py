@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import Sampler, build_sampler
+from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig
 from tests.diffusion.tables import Tabular
 
@@ -16,7 +16,7 @@ def sampler_of(kind: str, steps: int, time_grid: str = "uniform", **settings: fl
     config = SamplerConfig.kinds[kind]
     if issubclass(config, DiscreteTimeSamplerConfig):
         settings |= {"steps": steps, "time_grid": time_grid}
-    return build_sampler(config(**settings))
+    return Sampler.build(config(**settings))
 
 
 class CopiedBit:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mdpipe.diffusion.denoiser import TokenSampler
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import build_sampler
+from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.schedules.base import Cosine, Linear, Polynomial
 from mdpipe.params.diffusion import CosineConfig, LinearConfig, PolynomialConfig
 from mdpipe.params.sampling import SamplerConfig
@@ -133,6 +133,6 @@ def test_no_rows_give_no_samples(kind):
 
 @every_sampler
 def test_a_sampler_is_built_by_its_kind_and_has_its_defaults(kind):
-    sampler = build_sampler(SamplerConfig.parse(kind))
+    sampler = Sampler.build(SamplerConfig.parse(kind))
     assert sampler.config == type(sampler)().config
     assert sampler.config.kind == kind

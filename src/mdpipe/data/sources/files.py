@@ -1,7 +1,8 @@
 """The user's files that a source reads: finding them by glob, decompressing them, refusing other formats.
 
 Globs work as in a shell: `*` and `?` stay within a name, `**` is any number of folders, and neither matches a hidden
-name. Linked folders are followed.
+name. Linked folders are followed, which `glob` of the standard library does without end where a link leads back; it
+also skips broken links silently.
 """
 
 import bz2

@@ -18,6 +18,7 @@ from mdpipe.data.artifacts.arrays import ArrayFile
 from mdpipe.data.artifacts.files import atomic_dir, check_disk_space, link_or_copy, write_json
 from mdpipe.data.parallel import ShardResult, map_shards
 from mdpipe.data.raw import KEY, Document, ImageBatch
+from mdpipe.messages import counted
 from mdpipe.progress import Progress
 
 EMPTY_SOURCE = "the source has no documents or images; check its settings in params.yaml under `sources`"
@@ -89,25 +90,26 @@ def write_shards(
     counts = Counter[str]()
     for result in results:
         counts.update(result.summary["counts"])
-    counted = {what: counts[what] for what in (*FOUND, *sorted(counts.keys() - set(FOUND))) if counts[what]}
-    listed = "; ".join(f"{count:,} {what}" for what, count in counted.items())
+    read = {what: counts[what] for what in (*FOUND, *sorted(counts.keys() - set(FOUND))) if counts[what]}
+    listed = "; ".join(counted(count, what) for what, count in read.items())
     if not shards:
         raise ValueError(f"{EMPTY_SOURCE} (found: {listed})" if listed else EMPTY_SOURCE)
     if "images" in shards[0]:
         _check_labels(results, shards[0]["stated_classes"])
         header = {"modality": "image", **_describe_images(shards)}
-        summary = f"{header['images']:,} images" + f" of {header['classes']:,} classes" * bool(header["classes"])
+        of_classes = f" of {counted(header['classes'], 'classes')}" if header["classes"] else ""
+        summary = counted(header["images"], "images") + of_classes
     else:
         totals = {what: sum(shard[what] for shard in shards) for what in ("documents", "characters", "bytes")}
         header = {"modality": "text", **totals}
-        summary = f"{header['documents']:,} documents"
+        summary = counted(header["documents"], "documents")
     _check_expected(shards, counts, expected or {})
     with atomic_dir(directory) as folder:
         numbered = [(result, number) for result in results for number in range(len(result.summary["shards"]))]
         for index, (result, number) in enumerate(numbered):
             for file in result.folder.glob(f"*-{number:05d}.*"):
                 link_or_copy(file, folder / file.name.replace(f"-{number:05d}.", f"-{index:05d}."))
-        write_json(folder / "source.json", {"kind": kind, "shards": shards, "read": counted, **header})
+        write_json(folder / "source.json", {"kind": kind, "shards": shards, "read": read, **header})
     sys.stderr.write(f"{directory.name}: {summary}{' from ' if listed else ''}{listed}\n")
 
 

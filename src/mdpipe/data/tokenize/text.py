@@ -29,6 +29,7 @@ from mdpipe.data.tokenize.manifest import (
 from mdpipe.data.tokenize.token_stream import TokenStream, count_words, decode_between
 from mdpipe.data.tokenizers import load_tokenizer
 from mdpipe.data.tokenizers.base import Tokenizer
+from mdpipe.messages import counted
 from mdpipe.params.data import PACKINGS, Packing, TextDataset
 from mdpipe.progress import Progress
 
@@ -116,7 +117,7 @@ def _encode_shards(plan: SplitPlan, tokenizer: Tokenizer, packing: Packing, work
         results = map_shards(encode_shard, range(len(plan.shards)), work_dir / "tokens", progress)
     for split, count in _left_out(results).items():
         sys.stderr.write(
-            f"{split}: the tokenizer {tokenizer.kind!r} leaves nothing of {count:,} documents, which are left out\n"
+            f"{split}: the tokenizer {tokenizer.kind!r} leaves nothing of {counted(count, 'documents')}; left out\n"
         )
     return results
 

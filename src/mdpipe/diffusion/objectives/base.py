@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.params.diffusion import ObjectiveConfig
-from mdpipe.params.registry import Configurable, implementation
+from mdpipe.params.registry import Configurable
 
 
 @dataclass(frozen=True)
@@ -134,9 +134,3 @@ class Objective(Configurable, nn.Module, ABC):
         """
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return functional.cross_entropy(logits, target, reduction="none")
-
-
-def build_objective(config: ObjectiveConfig, vocab_size: int) -> Objective:
-    """Build the objective that a configuration describes, for V = `vocab_size` tokens."""
-    objective: Objective = implementation(config)(config, vocab_size)
-    return objective

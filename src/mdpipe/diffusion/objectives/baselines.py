@@ -19,7 +19,7 @@ from mdpipe.diffusion.objectives.md4 import (
     mask_exactly_k,
     masked_token_losses,
 )
-from mdpipe.diffusion.schedules.base import DiscreteTime, Linear, build_time_distribution
+from mdpipe.diffusion.schedules.base import DiscreteTime, Linear, TimeDistribution
 from mdpipe.params.diffusion import AnyOrderConfig, AutoregressiveConfig, D3PMConfig, MaskGITConfig, SEDDConfig
 
 
@@ -82,7 +82,7 @@ class MaskGIT(AbsorbingObjective, config=MaskGITConfig):
 
     def __init__(self, config: MaskGITConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
-        self.time_distribution = build_time_distribution(config.time_distribution)
+        self.time_distribution = TimeDistribution.build(config.time_distribution)
         self.is_flat = config.loss_weight == "flat"
 
     def loss(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> Tensor:
@@ -109,7 +109,7 @@ class AnyOrder(Objective, config=AnyOrderConfig):
 
     def __init__(self, config: AnyOrderConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
-        self.time_distribution = build_time_distribution(config.time_distribution)
+        self.time_distribution = TimeDistribution.build(config.time_distribution)
         self.is_flat = config.loss_weight == "flat"
         self.schedule = Linear()
         """Schedule for samplers; the bound does not use it."""

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.objectives.base import ELBO, Objective
-from mdpipe.diffusion.schedules.base import DiscreteTime, build_schedule, build_time_distribution
+from mdpipe.diffusion.schedules.base import DiscreteTime, Schedule, TimeDistribution
 from mdpipe.params.diffusion import (
     CountedLossConfig,
     MD4Config,
@@ -53,7 +53,7 @@ class AbsorbingObjective(Objective):
 
     def __init__(self, config: ScheduledConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
-        self.schedule = build_schedule(config.schedule)
+        self.schedule = Schedule.build(config.schedule)
         self.discrete_time: DiscreteTime | None = None
 
     def elbo(self, model: Denoiser, x0: Tensor, t: Tensor, u: Tensor, class_labels: Tensor | None = None) -> ELBO:
@@ -102,7 +102,7 @@ class WeightedObjective(AbsorbingObjective):
 
     def __init__(self, config: ScheduledConfig, vocab_size: int) -> None:
         super().__init__(config, vocab_size)
-        self.time_distribution = build_time_distribution(self.config.time_distribution)
+        self.time_distribution = TimeDistribution.build(self.config.time_distribution)
         self.is_flat = self.config.loss_weight == "flat"
         self.has_exact_counts = isinstance(self.config, CountedLossConfig) and self.config.exact_counts
         self.is_trained_by_bound = not self.is_flat and self.config.time_distribution == UniformTimesConfig()

@@ -14,7 +14,7 @@ from torch import Tensor
 from mdpipe.diffusion.denoiser import ConditionalModel, Denoiser, TokenSampler
 from mdpipe.diffusion.rng import CounterRNG
 from mdpipe.diffusion.schedules.base import TIME_GRIDS, Schedule
-from mdpipe.params.registry import Configurable, implementation
+from mdpipe.params.registry import Configurable
 from mdpipe.params.sampling import SamplerConfig
 
 ScheduleT = TypeVar("ScheduleT", contravariant=True)
@@ -167,12 +167,6 @@ class PaperSampler(DiscreteTimeSampler):
     def takes_mode(self, step: TimeStep) -> bool:
         """Return True if masked tokens become the most probable ones in this step: the additional one at time 0."""
         return step.t == 0 and self.config.decode == "argmax"
-
-
-def build_sampler(config: SamplerConfig) -> Sampler[Any]:
-    """Build the sampler that a configuration describes."""
-    sampler: Sampler[Any] = implementation(config)(config)
-    return sampler
 
 
 def sample_sliding_window(

@@ -25,7 +25,7 @@ from mdpipe.params.diffusion import (
     TimeDistributionConfig,
     UniformTimesConfig,
 )
-from mdpipe.params.registry import Configurable, implementation
+from mdpipe.params.registry import Configurable
 
 
 class Schedule(Configurable, ABC):
@@ -184,12 +184,6 @@ class Cosine(Schedule, config=CosineConfig):
         return 1 - 4 / math.pi * torch.asin((raw / 2).sqrt())
 
 
-def build_schedule(config: ScheduleConfig) -> Schedule:
-    """Build the schedule that a configuration describes."""
-    schedule: Schedule = implementation(config)(config)
-    return schedule
-
-
 def uniform_grid(steps: int) -> Tensor:
     """Return t(i) = i / T."""
     return torch.arange(steps + 1, dtype=torch.float64) / steps
@@ -255,9 +249,3 @@ class LogitNormal(TimeDistribution, config=LogitNormalConfig):
         """Return sigmoid(mean + std Phi^-1(u))."""
         logit: Tensor = self.config.mean + self.config.std * torch.special.ndtri(u)
         return logit.sigmoid()
-
-
-def build_time_distribution(config: TimeDistributionConfig) -> TimeDistribution:
-    """Build the distribution that a configuration describes."""
-    distribution: TimeDistribution = implementation(config)(config)
-    return distribution
