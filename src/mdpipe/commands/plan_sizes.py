@@ -1,4 +1,4 @@
-"""Sizes of sources and datasets: those of data/, else estimates by settings, the catalog and the files of a source.
+"""Sizes of sources and datasets: those of data/, else what settings, the catalog and the sizes of files state.
 
 A number that is not known is NaN. No file is read before its download: a plain file of text has a character per byte,
 which is within a fifth for English, and too many for other columns of CSV and JSON lines and for alphabets with several
@@ -16,6 +16,7 @@ import numpy as np
 from mdpipe.data.artifacts.files import folder_size, read_header
 from mdpipe.data.dataset import DatasetHeader, token_dtype
 from mdpipe.data.raw import raw_shards, read_images
+from mdpipe.data.sources.bundled import load_digits, load_photos
 from mdpipe.data.sources.files import find_files
 from mdpipe.file_formats import COMPRESSED
 from mdpipe.params import data, sources
@@ -24,17 +25,13 @@ from mdpipe.params.data import ImageDataset, TextDataset
 from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
 
-ZIP_RATIO, PARQUET_RATIO = 0.31, 0.6
-"""Bytes downloaded per byte of text: 31,344,016 for the 100,000,000 of text8, 24 GB for OpenWebText's 40 in parquet."""
-DIGITS, PHOTOS, PHOTO_EDGES = 1797, 2, (427, 640)
-"""Images that come with scikit-learn."""
 GRAY = ("mnist", "fashion_mnist")
 """Datasets of the catalog with one channel; all others have three."""
 GPT2_VOCABULARY = 50_257
 CHARS_PER_TOKEN = 4.3
 """Characters per token of English text, for GPT-2's vocabulary or a similar one."""
-CHARS_PER_DOUBLING, CHARS_AT_ONE = 0.47, -2.3
-"""Characters per token of SentencePiece are 0.47 log2(V) - 2.3: within 11 % for OpenWebText and V of 512 to 32,768."""
+KNOWN_RATES = {"text8": 1, "bytes": 1, "sentencepiece": math.nan}
+"""Characters per token of the other tokenizers; SentencePiece's depend on its vocabulary."""
 
 Shape = tuple[int, ...]
 AnyDataset = TextDataset | ImageDataset
@@ -65,9 +62,7 @@ def source_size(name: str, source: Source, is_changed: bool) -> SourceSize:
     """
     folder = paths.raw(name)
     if is_changed or not (folder / "source.json").exists():
-        amounts, (shape, classes) = _count(source), _describe_images(source)
-        disk = sum(amounts.values()) * (1 if source.modality == "text" else math.prod(shape or (math.nan,)))
-        return SourceSize(amounts, disk, shape=shape, classes=classes)
+        return _stated_size(source)
     shards, disk = raw_shards(folder, source.modality), folder_size(folder)
     if source.modality == "image":
         images, amounts = read_images(folder), _by_split((shard.split, shard.count) for shard in shards)
@@ -77,39 +72,32 @@ def source_size(name: str, source: Source, is_changed: bool) -> SourceSize:
     return SourceSize(amounts, disk, document_length, is_estimate=False)
 
 
-def _count(source: Source) -> dict[str | None, float]:
-    """Return the characters or images in each split of a source that is not in data/raw."""
+def _stated_size(source: Source) -> SourceSize:
+    """Return the size of a source that is not in data/raw."""
+    amounts: dict[str | None, float] = {None: math.nan}
+    resolved = source.resolve()
+    size, channels, classes = getattr(resolved, "resize", None), 1 if getattr(resolved, "mode", None) == "L" else 3, 0
     match source:
         case sources.CatalogSource():
             entry = find_entry(source.name)
             # The counts of a text with splits are documents.
             counts = (entry.counts or {}) if entry.modality == "image" or not entry.splits else {}
-            return {split: counts.get(split or "characters", math.nan) for split in entry.splits or (None,)}
-        case sources.DigitsSource():
-            return {None: DIGITS}
-        case sources.PhotosSource():
-            return {None: PHOTOS * math.prod(edge // source.region for edge in PHOTO_EDGES)}
+            amounts = {split: counts.get(split or "characters", math.nan) for split in entry.splits or (None,)}
+            size, channels = (entry.dataset or {}).get("image_size"), 1 if source.name in GRAY else channels
+        case sources.DigitsSource() | sources.PhotosSource():
+            bundled = load_digits() if isinstance(source, sources.DigitsSource) else load_photos(source.region)
+            (count, size, _, channels), classes = bundled.images.shape, bundled.classes
+            amounts = {None: count}
         case sources.TextSource() | sources.JsonLinesSource() | sources.CsvSource():
             with suppress(ValueError, OSError):  # The notes of the plan have a line for files that cannot be read.
                 files = find_files(Path(source.path), source.pattern)
-                return _by_split((file.split, math.nan if file.is_compressed else file.size) for file in files)
-    return {None: math.nan}
-
-
-def _describe_images(source: Source) -> tuple[Shape | None, int]:
-    """Return the shape (H, W, C) and the number of classes of images, as far as settings or the catalog state them."""
-    match found := source.resolve():
-        case sources.NpzFlatSource(shape=(channels, height, width), labels=labels):
-            return (height, width, channels), labels.num_classes if labels else 0
-        case sources.DigitsSource():
-            return (8, 8, 1), 10
-        case sources.PhotosSource(region=edge):
-            return (edge, edge, 3), 0
-    size, is_gray = getattr(found, "resize", None), getattr(found, "mode", None) == "L"
-    if isinstance(source, sources.CatalogSource):
-        size = size or (find_entry(source.name).dataset or {}).get("image_size")
-        is_gray |= source.name in GRAY
-    return (size, size, 1 if is_gray else 3) if size else None, 0
+                amounts = _by_split((file.split, math.nan if file.is_compressed else file.size) for file in files)
+    shape: Shape | None = (size, size, channels) if size else None
+    if isinstance(resolved, sources.NpzFlatSource):
+        channels, *edges = resolved.shape
+        shape, classes = (*edges, channels), resolved.labels.num_classes if resolved.labels else 0
+    disk = sum(amounts.values()) * (1 if source.modality == "text" else math.prod(shape or (math.nan,)))
+    return SourceSize(amounts, disk, shape=shape, classes=classes)
 
 
 def _by_split(counts: Iterable[tuple[str | None, float]]) -> dict[str | None, float]:
@@ -121,15 +109,13 @@ def _by_split(counts: Iterable[tuple[str | None, float]]) -> dict[str | None, fl
 
 
 def download_size(source: Source, size: SourceSize) -> float:
-    """Return the bytes to download for a source; unknown for images that will be resized."""
+    """Return the bytes to download for a source; unknown for packed data."""
     match source.resolve():
-        case _ if not size.is_estimate:
-            return 0  # It is in data/raw.
-        case sources.UrlSource(url=url, member=member):
-            return size.disk * (ZIP_RATIO if member or url.endswith(COMPRESSED) else 1)
-        case sources.HuggingFaceSource(name=name, modality=modality, resize=resize) if not Path(name).is_dir():
-            return math.nan if resize else size.disk * (PARQUET_RATIO if modality == "text" else 1)
-    return 0
+        case sources.UrlSource(url=url, member=member) if size.is_estimate:
+            return math.nan if member or url.endswith(COMPRESSED) else size.disk
+        case sources.HuggingFaceSource(name=name) if size.is_estimate and not Path(name).is_dir():
+            return math.nan
+    return 0  # It is on this machine.
 
 
 @dataclass(frozen=True)
@@ -178,7 +164,10 @@ def dataset_size(name: str, dataset: AnyDataset, source: SourceSize, is_changed:
     amounts, vocab_size = split_amounts(dataset, source), find_vocab_size(dataset.tokenizer)
     if isinstance(dataset, TextDataset):
         shape: Shape = (dataset.seq_len,)
-        per_char = 1 / chars_per_token(dataset.tokenizer) + dataset.packing.append_eos / source.document_length
+        per_char = (
+            1 / KNOWN_RATES.get(dataset.tokenizer.kind, CHARS_PER_TOKEN)
+            + dataset.packing.append_eos / source.document_length
+        )
         tokens = {split: characters * per_char for split, characters in amounts.items()}
     else:
         shape, per_char = (dataset.image_size, dataset.image_size, source.shape[-1] if source.shape else 3), 1
@@ -222,16 +211,6 @@ def count_tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> int:
     """
     stride = dataset.stride if split == "train" and dataset.stride else dataset.image_size
     return math.prod(max((edge - dataset.image_size) // stride + 1, 0) for edge in (shape or ())[:2])
-
-
-def chars_per_token(tokenizer: data.TextTokenizer) -> float:
-    """Return the characters per token that are usual for English text."""
-    match tokenizer:
-        case data.Text8Tokenizer() | data.BytesTokenizer():
-            return 1
-        case data.SentencePieceTokenizer(vocab_size=vocab_size):
-            return CHARS_PER_DOUBLING * math.log2(vocab_size) + CHARS_AT_ONE
-    return CHARS_PER_TOKEN
 
 
 def find_vocab_size(tokenizer: data.TextTokenizer | data.PixelTokenizer) -> int | None:
