@@ -16,7 +16,6 @@ import numpy as np
 from mdpipe.data.artifacts.files import folder_size, read_header
 from mdpipe.data.dataset import DatasetHeader, token_dtype
 from mdpipe.data.raw import raw_shards, read_images
-from mdpipe.data.sources.bundled import load_digits, load_photos
 from mdpipe.data.sources.files import find_files
 from mdpipe.file_formats import COMPRESSED
 from mdpipe.params import data, sources
@@ -25,6 +24,8 @@ from mdpipe.params.data import ImageDataset, TextDataset
 from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
 
+DIGITS, PHOTOS, PHOTO_EDGES = 1797, 2, (427, 640)
+"""Images that come with scikit-learn."""
 GRAY = ("mnist", "fashion_mnist")
 """Datasets of the catalog with one channel; all others have three."""
 GPT2_VOCABULARY = 50_257
@@ -62,7 +63,9 @@ def source_size(name: str, source: Source, is_changed: bool) -> SourceSize:
     """
     folder = paths.raw(name)
     if is_changed or not (folder / "source.json").exists():
-        return _stated_size(source)
+        amounts, (shape, classes) = _count(source), _describe_images(source)
+        disk = sum(amounts.values()) * (1 if source.modality == "text" else math.prod(shape or (math.nan,)))
+        return SourceSize(amounts, disk, shape=shape, classes=classes)
     shards, disk = raw_shards(folder, source.modality), folder_size(folder)
     if source.modality == "image":
         images, amounts = read_images(folder), _by_split((shard.split, shard.count) for shard in shards)
@@ -72,32 +75,39 @@ def source_size(name: str, source: Source, is_changed: bool) -> SourceSize:
     return SourceSize(amounts, disk, document_length, is_estimate=False)
 
 
-def _stated_size(source: Source) -> SourceSize:
-    """Return the size of a source that is not in data/raw."""
-    amounts: dict[str | None, float] = {None: math.nan}
-    resolved = source.resolve()
-    size, channels, classes = getattr(resolved, "resize", None), 1 if getattr(resolved, "mode", None) == "L" else 3, 0
+def _count(source: Source) -> dict[str | None, float]:
+    """Return the characters or images in each split of a source that is not in data/raw."""
     match source:
         case sources.CatalogSource():
             entry = find_entry(source.name)
             # The counts of a text with splits are documents.
             counts = (entry.counts or {}) if entry.modality == "image" or not entry.splits else {}
-            amounts = {split: counts.get(split or "characters", math.nan) for split in entry.splits or (None,)}
-            size, channels = (entry.dataset or {}).get("image_size"), 1 if source.name in GRAY else channels
-        case sources.DigitsSource() | sources.PhotosSource():
-            bundled = load_digits() if isinstance(source, sources.DigitsSource) else load_photos(source.region)
-            (count, size, _, channels), classes = bundled.images.shape, bundled.classes
-            amounts = {None: count}
+            return {split: counts.get(split or "characters", math.nan) for split in entry.splits or (None,)}
+        case sources.DigitsSource():
+            return {None: DIGITS}
+        case sources.PhotosSource():
+            return {None: PHOTOS * math.prod(edge // source.region for edge in PHOTO_EDGES)}
         case sources.TextSource() | sources.JsonLinesSource() | sources.CsvSource():
             with suppress(ValueError, OSError):  # The notes of the plan have a line for files that cannot be read.
                 files = find_files(Path(source.path), source.pattern)
-                amounts = _by_split((file.split, math.nan if file.is_compressed else file.size) for file in files)
-    shape: Shape | None = (size, size, channels) if size else None
-    if isinstance(resolved, sources.NpzFlatSource):
-        channels, *edges = resolved.shape
-        shape, classes = (*edges, channels), resolved.labels.num_classes if resolved.labels else 0
-    disk = sum(amounts.values()) * (1 if source.modality == "text" else math.prod(shape or (math.nan,)))
-    return SourceSize(amounts, disk, shape=shape, classes=classes)
+                return _by_split((file.split, math.nan if file.is_compressed else file.size) for file in files)
+    return {None: math.nan}
+
+
+def _describe_images(source: Source) -> tuple[Shape | None, int]:
+    """Return the shape (H, W, C) and the number of classes of images, as far as settings or the catalog state them."""
+    match found := source.resolve():
+        case sources.NpzFlatSource(shape=(channels, height, width), labels=labels):
+            return (height, width, channels), labels.num_classes if labels else 0
+        case sources.DigitsSource():
+            return (8, 8, 1), 10
+        case sources.PhotosSource(region=edge):
+            return (edge, edge, 3), 0
+    size, is_gray = getattr(found, "resize", None), getattr(found, "mode", None) == "L"
+    if isinstance(source, sources.CatalogSource):
+        size = size or (find_entry(source.name).dataset or {}).get("image_size")
+        is_gray |= source.name in GRAY
+    return (size, size, 1 if is_gray else 3) if size else None, 0
 
 
 def _by_split(counts: Iterable[tuple[str | None, float]]) -> dict[str | None, float]:

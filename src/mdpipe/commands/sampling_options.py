@@ -120,11 +120,11 @@ class SamplingOptions:
                 )
             given["sampler", key] = assignment, value
         for key in (*TIME_STEPS, *TOKEN_SAMPLING):
-            option, value = f"--{key.replace('_', '-')} {getattr(self, key)}", getattr(self, key)
+            text, value = f"--{key.replace('_', '-')} {getattr(self, key)}", getattr(self, key)
             if value is not None and key in TIME_STEPS and key not in known:
-                sys.stderr.write(f"mdpipe: {option} is ignored: the sampler {kind} has no grid of steps\n")
+                sys.stderr.write(f"mdpipe: {text} is ignored: the sampler {kind} has no grid of steps\n")
             elif value is not None:
-                given.setdefault(("sampler", key) if key in TIME_STEPS else (key,), (option, value))
+                given.setdefault(("sampler", key) if key in TIME_STEPS else (key,), (text, value))
         return given
 
 

@@ -155,7 +155,7 @@ def score(run: str, file: Path, out: str | None, num_mc_samples: int, batch_size
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     samples = "exact likelihoods" if model.objective.is_exact else f"{num_mc_samples} Monte Carlo samples each"
-    summary = f"{len(rows)} continuations, {samples}\n{describe_accuracy(scored)}"
+    summary = f"{len(rows)} continuation{'s' * (len(rows) != 1)}, {samples}\n{describe_accuracy(scored)}"
     if out is None:
         sys.stdout.write(lines)
         sys.stderr.write(summary)
@@ -277,7 +277,7 @@ def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]]) 
         f"{name} {rate:.4f} ± {math.sqrt(rate * (1 - rate) / len(questions)):.4f}"
         for name, rate in (("accuracy", plain), ("length-normalized accuracy", normalized))
     ]
-    return f"{', '.join(parts)} (binomial standard errors) on {len(questions)} questions\n"
+    return f"{', '.join(parts)} (binomial standard errors) on {len(questions)} question{'s' * (len(questions) != 1)}\n"
 
 
 class RunLM:
