@@ -17,9 +17,9 @@ from rich.markup import escape  # For help with brackets, which typer takes for 
 from typer.core import TyperGroup
 
 from mdpipe.cli_bench import bench
-from mdpipe.commands.options import with_options
 from mdpipe.commands.sampling_options import SamplingOptions
 from mdpipe.console import configure_logging, full_keys, report_errors
+from mdpipe.options import with_options
 from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.pipeline import paths

@@ -16,7 +16,7 @@ from mdpipe.benchmarks.settings import (
     Settings,
     TrainingSettings,
 )
-from mdpipe.commands.options import with_options
+from mdpipe.options import with_options
 from mdpipe.params import load_params
 from mdpipe.pipeline.paths import COSTS, SPEEDS
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, get_args
 
-from mdpipe.commands.options import option
+from mdpipe.options import option
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.params.training import HardwareConfig, OptimizerConfig

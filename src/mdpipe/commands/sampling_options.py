@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from mdpipe.commands.options import option
+from mdpipe.options import option
 from mdpipe.params import PARAMS_FILE, Params, SampleConfig, load_params, parse_assignments
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import did_you_mean, rule_of
