@@ -17,8 +17,9 @@ from rich.markup import escape  # For help with brackets, which typer takes for 
 from typer.core import TyperGroup
 
 from mdpipe.cli_bench import bench
-from mdpipe.commands.sampling_options import SamplingOptions, Seed, Threads, with_sampling_options
+from mdpipe.commands.sampling_options import SamplingOptions
 from mdpipe.console import configure_logging, full_keys, report_errors
+from mdpipe.options import with_options
 from mdpipe.params import Params, ParamsError, dump_params, json_schema, load_params, parse_params, read_params
 from mdpipe.params.errors import did_you_mean
 from mdpipe.pipeline import paths
@@ -225,24 +226,23 @@ def schema() -> None:
 
 
 @app.command()
-@with_sampling_options
+@with_options(SamplingOptions)
 def generate(
     run: RunName,
     prompt: Annotated[str, typer.Option(help="Text that every sample begins with.")] = "",
     count: Count = 4,
     length: Annotated[int | None, typer.Option(min=1, help="Tokens per text; the model's window by default.")] = None,
     out: Out = None,
-    *,
-    options: SamplingOptions,
+    **options: Any,
 ) -> None:
     """Sample from a run: texts are printed, images written to a file."""
     from mdpipe.commands.interactive import generate as generate_samples
 
-    generate_samples(run, options, count, prompt, length, out)
+    generate_samples(run, SamplingOptions(**options), count, prompt, length, out)
 
 
 @app.command()
-@with_sampling_options
+@with_options(SamplingOptions)
 def infill(
     run: RunName,
     text: Annotated[str | None, typer.Option(help=escape("A text with masks: [MASK:12] is twelve tokens."))] = None,
@@ -252,8 +252,7 @@ def infill(
     mask: Annotated[Path | None, typer.Option(help="An image that is black where the other is kept.")] = None,
     count: Count = 4,
     out: Out = None,
-    *,
-    options: SamplingOptions,
+    **options: Any,
 ) -> None:
     """Fill the masks of a text, or the masked part of an image."""
     from mdpipe.commands.interactive import infill_image, infill_text
@@ -261,9 +260,9 @@ def infill(
     if gap is not None:
         raise ParamsError("--gap is now --mask-length, and [gap:12] in a text is [MASK:12]")
     if text is not None and image is None and mask is None:
-        infill_text(run, options, count, text, mask_length, out)
+        infill_text(run, SamplingOptions(**options), count, text, mask_length, out)
     elif text is None and image is not None and mask is not None:
-        infill_image(run, options, count, image, mask, out)
+        infill_image(run, SamplingOptions(**options), count, image, mask, out)
     elif text is None and (image is None) is not (mask is None):
         given, lacking = ("--image", "--mask") if mask is None else ("--mask", "--image")
         raise ParamsError(f"{given} needs {lacking}: the mask is an image that is black where the image is kept")
@@ -272,6 +271,7 @@ def infill(
 
 
 @app.command()
+@with_options(SamplingOptions, "seed", "threads")
 def score(
     run: RunName,
     file: Annotated[
@@ -295,13 +295,12 @@ def score(
         int, typer.Option(min=2, help="Monte Carlo samples per continuation, an even number.")
     ] = 32,
     batch_size: Annotated[int, typer.Option(min=1, help="Samples per network call.")] = 64,
-    seed: Seed = 0,
-    threads: Threads = 1,
+    **options: int,
 ) -> None:
     """Bound -log2 p of continuations given their contexts, and choose among several by likelihood."""
     from mdpipe.commands.score import score as score_file
 
-    score_file(run, file, out, protocol, num_mc_samples, batch_size, seed, threads)
+    score_file(run, file, out, protocol, num_mc_samples, batch_size, **options)
 
 
 def _run_stage(stage: str, names: Mapping[str, str]) -> None:

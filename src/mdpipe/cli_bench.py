@@ -2,9 +2,7 @@
 
 import shlex
 import sys
-from dataclasses import fields
 from importlib import import_module
-from inspect import Parameter, Signature
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +16,7 @@ from mdpipe.benchmarks.settings import (
     Settings,
     TrainingSettings,
 )
+from mdpipe.options import with_options
 from mdpipe.params import load_params
 from mdpipe.pipeline.paths import COSTS, SPEEDS
 
@@ -33,7 +32,9 @@ Stem = Annotated[
 def _add_benchmark(name: str, kind: type[Settings], module: str) -> None:
     """Add the command that measures every combination of its settings, the first option's values outermost."""
 
-    def measure(as_json: bool, out: Path | None, **options: Any) -> None:
+    @bench.command(name, help=kind.__doc__)
+    @with_options(kind)
+    def measure(*, as_json: AsJson = False, out: Stem = None, **options: Any) -> None:
         from mdpipe.benchmarks.runner import measure_and_write
 
         values = product(*(value if isinstance(value, list) else [value] for value in options.values()))
@@ -41,23 +42,6 @@ def _add_benchmark(name: str, kind: type[Settings], module: str) -> None:
         benchmark = import_module(f"mdpipe.benchmarks.{module}").BENCHMARK
         document, table = measure_and_write(benchmark, settings, shlex.join(["mdpipe", *sys.argv[1:]]), out)
         typer.echo(document if as_json else table, nl=False)
-
-    parameters = {"as_json": (AsJson, False), "out": (Stem, None)}
-    for setting in fields(kind):
-        if option := setting.metadata:
-            is_repeated, flag = isinstance(option["default"], list), option["name"] or setting.name.replace("_", "-")
-            choices = f": {', '.join(option['choices'])}" if option["choices"] else ""
-            text = f"{option['help']}{choices}{'; may be given several times' if is_repeated else ''}."
-            annotation: Any = list[setting.type] if is_repeated else setting.type  # type: ignore[name-defined]
-            described = typer.Option(f"--{flag}", min=option["min"], help=text)
-            parameters[setting.name] = Annotated[annotation, described], option["default"]
-    measure.__signature__ = Signature(  # type: ignore[attr-defined]
-        [
-            Parameter(key, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-            for key, (annotation, default) in parameters.items()
-        ]
-    )
-    bench.command(name, help=kind.__doc__)(measure)
 
 
 _add_benchmark("sample", SamplingSettings, "sampling")

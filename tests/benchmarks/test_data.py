@@ -115,7 +115,7 @@ def test_files_stay_in_the_named_folder_and_are_never_mixed(tmp_path):
     train = EncodedDataset.open(tmp_path / "text8-1-1" / "encoded", "train")
     assert train.tokenizer == "text8" and train.seq_len == 1024
     again = bench_data(*arguments)
-    assert again.exit_code == 1 and "1 MB by text8 with 1 workers was not measured: " in again.output
+    assert again.exit_code == 1 and "1 MB by text8 (workers: 1) was not measured: " in again.output
 
 
 @pytest.mark.parametrize(

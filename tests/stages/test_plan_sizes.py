@@ -52,7 +52,7 @@ def test_letters_of_a_published_length_count_as_a_token_each(empty):
     )
     assert rows["evaluate@chars_md4"].tokens == 5_000_000 and rows["evaluate@chars_md4"].is_estimate
     assert rows["encode@docs_chars"].tokens == 100_000_000 and rows["encode@docs_chars"].is_estimate
-    assert rows["download@pydantic_docs"].download == pytest.approx(31_344_016, rel=0.02)
+    assert math.isnan(rows["download@pydantic_docs"].download)  # It is a zip, of which only the content is published.
 
 
 def test_images_of_the_catalog_are_counted_from_its_splits(empty):

@@ -144,10 +144,9 @@ def test_files_that_are_packed_are_unknown_before_the_download(empty):
         assert math.isnan(rows_of(with_files(source))["encode@docs_chars"].tokens)
 
 
-def test_tokens_of_unfitted_subwords_depend_on_the_vocabulary(empty):
+def test_tokens_of_unfitted_subwords_are_unknown(empty):
+    """They depend on the vocabulary, from 1.9 characters at 512 tokens to 4 at 8,192."""
     (empty / "a.txt").write_text(MANUAL)
-    size = (empty / "a.txt").stat().st_size
-    for vocab_size, expected in ((512, 1.9), (8192, 4.0)):
-        tokenizer = {"kind": "sentencepiece", "vocab_size": vocab_size, "model_type": "bpe"}
-        params = parse_params(with_source({"kind": "text", "path": "a.txt"}, tokenizer=tokenizer))
-        assert size / rows_of(params)["encode@docs_chars"].tokens == pytest.approx(expected, rel=0.1)
+    tokenizer = {"kind": "sentencepiece", "vocab_size": 512, "model_type": "bpe"}
+    rows = rows_of(parse_params(with_source({"kind": "text", "path": "a.txt"}, tokenizer=tokenizer)))
+    assert math.isnan(rows["encode@docs_chars"].tokens) and not math.isnan(rows["train@chars_md4"].flops)

@@ -78,7 +78,7 @@ def test_outputs_that_were_never_made_here_are_counted():
     shutil.rmtree(".dvc/cache")
     said = verify()
     assert said.startswith("2 outputs in dvc.lock and 0 objects in DVC's cache have the bytes they should have\n")
-    assert said.endswith("1 outputs in dvc.lock are not here yet: `dvc pull` fetches them, `snakemake` makes them")
+    assert said.endswith("not here yet: 1 output, which `dvc pull` fetches and `snakemake` makes")
     Path("metric.json").unlink()  # This one is in git.
     with pytest.raises(ValueError, match=r"  metric\.json: missing$"):
         verify()

@@ -174,7 +174,7 @@ def test_an_edit_of_what_prepares_data_leaves_models_alone(stage):
 
 LAYERS = {
     "mdpipe": [
-        {"file_formats", "messages", "processes", "progress"},
+        {"file_formats", "messages", "options", "processes", "progress"},
         {"params"},
         {"data", "diffusion"},
         {"networks"},

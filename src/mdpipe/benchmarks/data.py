@@ -118,7 +118,7 @@ def _format_speed(result: Result, step: str, what: str) -> str:
 BENCHMARK = Benchmark(
     measure=measure,
     heading="Speed of preparing data",
-    title="{size} MB by {tokenizer} with {workers} workers",
+    title="{size} MB by {tokenizer} (workers: {workers})",
     columns={
         "tokenizer": "{tokenizer}",
         "MB": "{size:,}",

@@ -18,16 +18,15 @@ import torch
 from torch import Tensor
 
 from mdpipe.benchmarks.runner import Result
+from mdpipe.benchmarks.sampling import build_grid_sampler
 from mdpipe.benchmarks.settings import Shape
 from mdpipe.benchmarks.training import start_training
 from mdpipe.diffusion.denoiser import Denoiser
 from mdpipe.diffusion.rng import CounterRNG
-from mdpipe.diffusion.samplers.base import Sampler
 from mdpipe.diffusion.schedules.base import Linear
 from mdpipe.networks.base import Network
 from mdpipe.params.diffusion import GenMD4Config, MD4Config, ObjectiveConfig
 from mdpipe.params.networks import TransformerConfig, UNetConfig, UViTConfig
-from mdpipe.params.sampling import SamplerConfig
 from mdpipe.params.training import HardwareConfig, TrainConfig
 from mdpipe.training.distributed import LOCAL_RANK, WORLD_SIZE, full_tensor, init_distributed
 from mdpipe.training.loop import Batches, Trainer
@@ -227,8 +226,7 @@ def check_samples(kind: str, vocab_size: int, device: torch.device) -> Result:
     def sample(where: torch.device) -> Tensor:
         denoiser = cast("Denoiser", build_perturbed_network(shape).double().to(where).eval())
         masks = torch.full((shape.batch, SAMPLE_LENGTH), vocab_size, device=where)
-        steps = SamplerConfig.parse({"kind": kind, "steps": SAMPLE_STEPS, "time_grid": "uniform"})
-        sampler: Sampler[Any] = Sampler.build(steps)
+        sampler = build_grid_sampler(kind, SAMPLE_STEPS)
         examples = torch.arange(shape.batch, device=where)
         samples: Tensor = sampler(denoiser, Linear(), vocab_size, masks, CounterRNG(0, "gpu"), examples)
         return samples.cpu()

@@ -210,10 +210,10 @@ def describe_machine(device: str, threads: int) -> Result:
 def format_machine(machine: Result) -> str:
     """Return the description of a machine in two lines, and one for its GPU."""
     gpu = f"\nCUDA {machine['cuda']}, GPU memory {machine['gpu_memory_gib']} GiB." if "cuda" in machine else ""
+    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
     return (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; on {machine['device']},"
-        f" {machine['threads']} threads;\ntorch {machine['torch']}, Python {machine['python']};"
-        f" commit {machine['commit']}.{gpu}"
+        f" {threads};\ntorch {machine['torch']}, Python {machine['python']}; commit {machine['commit']}.{gpu}"
     )
 
 

@@ -1,10 +1,10 @@
 """Settings of the benchmarks, which are the options of `mdpipe bench`. Nothing here loads torch: its help is fast."""
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, get_args
 
+from mdpipe.options import option
 from mdpipe.params import EstimatorConfig
 from mdpipe.params.networks import NetworkConfig, TransformerConfig, UNetConfig, UViTConfig
 from mdpipe.params.training import HardwareConfig, OptimizerConfig
@@ -71,27 +71,6 @@ SHAPES = {
 }
 """chars is the default suite's; text8, gpt2-small, cifar10 and imagenet64 are the paper's; the others are smaller
 versions of them."""
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    min: int | None = None,
-    choices: Collection[str] | None = None,
-    name: str | None = None,
-) -> Any:
-    """Return a field that is an option of the command.
-
-    Args:
-        default: Default of the option. A list makes an option that may be given several times: all values are measured.
-        help: The beginning of the option's help, which goes on with the choices.
-        min: Least value.
-        choices: All values.
-        name: Name of the option, if it is not the field's.
-    """
-    metadata = {"default": default, "help": help, "min": min, "choices": choices, "name": name}
-    return field(default=default[0] if isinstance(default, list) else default, metadata=metadata)
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,8 @@ def generate(run: str, options: SamplingOptions, count: int, prompt: str, length
         [ids] = _encode_parts(load_tokenizer(model.directory), [prompt])
         if len(ids) >= tokens.shape[1]:
             raise ValueError(
-                f"the prompt has {len(ids)} tokens and leaves nothing of {tokens.shape[1]}; give a larger --length"
+                f"the prompt has {len(ids)} token{'s' * (len(ids) != 1)} and leaves nothing of {tokens.shape[1]};"
+                " give a larger --length"
             )
         tokens[:, : len(ids)] = torch.from_numpy(ids)
     _sample(model, tokens, options, out)

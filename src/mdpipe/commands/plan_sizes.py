@@ -1,4 +1,4 @@
-"""Sizes of sources and datasets: those of data/, else estimates by settings, the catalog and the files of a source.
+"""Sizes of sources and datasets: those of data/, else what settings, the catalog and the sizes of files state.
 
 A number that is not known is NaN. No file is read before its download: a plain file of text has a character per byte,
 which is within a fifth for English, and too many for other columns of CSV and JSON lines and for alphabets with several
@@ -24,15 +24,13 @@ from mdpipe.params.data import ImageDataset, TextDataset
 from mdpipe.params.sources import Source
 from mdpipe.pipeline import paths
 
-ZIP_RATIO, PARQUET_RATIO = 0.31, 0.6
-"""Bytes downloaded per byte of text: 31,344,016 for the 100,000,000 of text8, 24 GB for OpenWebText's 40 in parquet."""
 DIGITS, PHOTOS, PHOTO_EDGES = 1797, 2, (427, 640)
 """Images that come with scikit-learn."""
 GPT2_VOCABULARY = 50_257
 CHARS_PER_TOKEN = 4.3
 """Characters per token of English text, for GPT-2's vocabulary or a similar one."""
-CHARS_PER_DOUBLING, CHARS_AT_ONE = 0.47, -2.3
-"""Characters per token of SentencePiece are 0.47 log2(V) - 2.3: within 11 % for OpenWebText and V of 512 to 32,768."""
+KNOWN_RATES = {"text8": 1, "bytes": 1, "sentencepiece": math.nan}
+"""Characters per token of the other tokenizers; SentencePiece's depend on its vocabulary."""
 
 Shape = tuple[int, ...]
 AnyDataset = TextDataset | ImageDataset
@@ -113,15 +111,13 @@ def _by_split(counts: Iterable[tuple[str | None, float]]) -> dict[str | None, fl
 
 
 def download_size(source: Source, size: SourceSize) -> float:
-    """Return the bytes to download for a source; unknown for images that will be resized."""
+    """Return the bytes to download for a source; unknown for packed data."""
     match source.resolve():
-        case _ if not size.is_estimate:
-            return 0  # It is in data/raw.
-        case sources.UrlSource(url=url, member=member):
-            return size.disk * (ZIP_RATIO if member or url.endswith(COMPRESSED) else 1)
-        case sources.HuggingFaceSource(name=name, modality=modality, resize=resize) if not Path(name).is_dir():
-            return math.nan if resize else size.disk * (PARQUET_RATIO if modality == "text" else 1)
-    return 0
+        case sources.UrlSource(url=url, member=member) if size.is_estimate:
+            return math.nan if member or url.endswith(COMPRESSED) else size.disk
+        case sources.HuggingFaceSource(name=name) if size.is_estimate and not Path(name).is_dir():
+            return math.nan
+    return 0  # It is on this machine.
 
 
 @dataclass(frozen=True)
@@ -170,7 +166,10 @@ def dataset_size(name: str, dataset: AnyDataset, source: SourceSize, is_changed:
     amounts, vocab_size = split_amounts(dataset, source), find_vocab_size(dataset.tokenizer)
     if isinstance(dataset, TextDataset):
         shape: Shape = (dataset.seq_len,)
-        per_char = 1 / chars_per_token(dataset.tokenizer) + dataset.packing.append_eos / source.document_length
+        per_char = (
+            1 / KNOWN_RATES.get(dataset.tokenizer.kind, CHARS_PER_TOKEN)
+            + dataset.packing.append_eos / source.document_length
+        )
         tokens = {split: characters * per_char for split, characters in amounts.items()}
     else:
         shape, per_char = (dataset.image_size, dataset.image_size, source.shape[-1] if source.shape else 3), 1
@@ -214,16 +213,6 @@ def count_tiles(dataset: ImageDataset, split: str, shape: Shape | None) -> int:
     """
     stride = dataset.stride if split == "train" and dataset.stride else dataset.image_size
     return math.prod(max((edge - dataset.image_size) // stride + 1, 0) for edge in (shape or ())[:2])
-
-
-def chars_per_token(tokenizer: data.TextTokenizer) -> float:
-    """Return the characters per token that are usual for English text."""
-    match tokenizer:
-        case data.Text8Tokenizer() | data.BytesTokenizer():
-            return 1
-        case data.SentencePieceTokenizer(vocab_size=vocab_size):
-            return CHARS_PER_DOUBLING * math.log2(vocab_size) + CHARS_AT_ONE
-    return CHARS_PER_TOKEN
 
 
 def find_vocab_size(tokenizer: data.TextTokenizer | data.PixelTokenizer) -> int | None:

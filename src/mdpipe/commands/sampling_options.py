@@ -1,83 +1,69 @@
 """Options of `mdpipe generate` and `mdpipe infill`, which default to the run's `sample` in params.yaml."""
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
-from inspect import Signature, signature
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from pydantic import ValidationError
 
+from mdpipe.options import option
 from mdpipe.params import PARAMS_FILE, Params, SampleConfig, load_params, parse_assignments
 from mdpipe.params.diffusion import ObjectiveConfig
 from mdpipe.params.errors import did_you_mean, rule_of
 from mdpipe.params.sampling import DiscreteTimeSamplerConfig, SamplerConfig, compatible_samplers, is_compatible
 
-Seed = Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")]
-Threads = Annotated[int, typer.Option(min=1, help="CPU threads; with another number, last digits may differ.")]
 TIME_STEPS = ("steps", "time_grid")
 """Options that are settings of samplers with a grid of times."""
 TOKEN_SAMPLING = ("temperature", "top_k", "top_p", "guidance_scale")
 """Options that are settings of a run's `sample`, too, and have their rules."""
 
 
-def _option(text: str, default: str, **rules: Any) -> Any:
-    """Return an option whose default is the run's setting, or else this."""
-    return typer.Option(help=text, show_default=f"the run's in params.yaml, or else {default}", **rules)
+def _inherited(text: str, default: str) -> dict[str, str]:
+    """Return the help of an option whose default is the run's setting, or else this."""
+    return {"help": text, "show_default": f"the run's in params.yaml, or else {default}"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingOptions:
     """Options of sampling; None means as in params.yaml, or else the default."""
 
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="KIND",
-            help=f"One of {', '.join(SamplerConfig.kinds)}, or the name of an added one. By default, the run's in"
-            " params.yaml, or else ancestral: exact, and the fastest.",
-        ),
-    ] = None
-    settings: Annotated[
-        list[str],
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            default_factory=list,
-            show_default=False,
-            help="A setting of the sampler; may be given several times. ancestral, ancestral_stepwise and two_stage"
-            " have decode (sample or argmax), maskgit has noise_scale, remdm has eta, predictor_corrector has"
-            " num_corrector_steps."
-            " By default as in params.yaml: the run's, if its sampler is of this kind, or the comparison's; or else"
-            " the sampler's own default.",
-        ),
-    ]
-    steps: Annotated[int | None, _option("Steps of a sampler with a time grid.", "128", min=1)] = None
-    time_grid: Annotated[
-        str | None,
-        typer.Option(
-            help="Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or else cosine."
-        ),
-    ] = None
-    temperature: Annotated[float | None, _option("Temperature: below 1 sharpens, above 1 flattens.", "1")] = None
-    top_k: Annotated[int | None, _option("Sample from the K most likely tokens.", "all")] = None
-    top_p: Annotated[
-        float | None,
-        _option("Sample from the smallest set of most likely tokens with this total probability; 1 for all.", "1"),
-    ] = None
-    label: Annotated[str | None, typer.Option(help="Name or number of the class, for a class-conditional run.")] = None
-    guidance_scale: Annotated[
-        float | None,
-        _option(
+    sampler: str | None = option(
+        None,
+        f"One of {', '.join(SamplerConfig.kinds)}, or the name of an added one. By default, the run's in params.yaml,"
+        " or else ancestral: exact, and the fastest",
+        metavar="KIND",
+    )
+    settings: list[str] | None = option(  # noqa: RUF009
+        None,
+        "A setting of the sampler; may be given several times. ancestral, ancestral_stepwise and two_stage have decode"
+        " (sample or argmax), maskgit has noise_scale, remdm has eta, predictor_corrector has num_corrector_steps."
+        " By default as in params.yaml: the run's, if its sampler is of this kind, or the comparison's; or else the"
+        " sampler's own default",
+        name="set",
+        metavar="KEY=VALUE",
+        show_default=False,
+    )
+    steps: int | None = option(None, **_inherited("Steps of a sampler with a time grid", "128"), min=1)
+    time_grid: str | None = option(
+        None, "Spacing of these steps, uniform or cosine; by default as in params.yaml (see --set), or else cosine"
+    )
+    temperature: float | None = option(None, **_inherited("Temperature: below 1 sharpens, above 1 flattens", "1"))
+    top_k: int | None = option(None, **_inherited("Sample from the K most likely tokens", "all"))
+    top_p: float | None = option(
+        None,
+        **_inherited("Sample from the smallest set of most likely tokens with this total probability; 1 for all", "1"),
+    )
+    label: str | None = option(None, "Name or number of the class, for a class-conditional run")
+    guidance_scale: float | None = option(
+        None,
+        **_inherited(
             "Scale s of classifier-free guidance: log-probabilities are (1 + s) conditional - s unconditional, so 0 is"
-            " the conditional model. Needs --label.",
+            " the conditional model. Needs --label",
             "none",
         ),
-    ] = None
-    seed: Seed = 0
-    threads: Threads = 1
+    )
+    seed: int = option(0, "The same seed gives the same bytes", min=0)
+    threads: int = option(1, "CPU threads; with another number, last digits may differ", min=1)
 
     def resolve(self, run: str, objective: ObjectiveConfig) -> SampleConfig:
         """Return what to sample with: the command line's values, else those of the run in params.yaml, else defaults.
@@ -126,7 +112,7 @@ class SamplingOptions:
         """Return how each setting was given on the command line, and its value, by its path in `sample`."""
         known = [key for key in config.model_fields if key != "kind"]
         given: dict[tuple[str, ...], tuple[str, Any]] = {}
-        for key, (assignment, value) in parse_assignments("--set", self.settings).items():
+        for key, (assignment, value) in parse_assignments("--set", self.settings or []).items():
             if key not in known:
                 raise ValueError(
                     f"{assignment}: the sampler {kind} has no setting {key!r}{did_you_mean(key, known)};"
@@ -134,11 +120,11 @@ class SamplingOptions:
                 )
             given["sampler", key] = assignment, value
         for key in (*TIME_STEPS, *TOKEN_SAMPLING):
-            option, value = f"--{key.replace('_', '-')} {getattr(self, key)}", getattr(self, key)
+            text, value = f"--{key.replace('_', '-')} {getattr(self, key)}", getattr(self, key)
             if value is not None and key in TIME_STEPS and key not in known:
-                sys.stderr.write(f"mdpipe: {option} is ignored: the sampler {kind} has no grid of steps\n")
+                sys.stderr.write(f"mdpipe: {text} is ignored: the sampler {kind} has no grid of steps\n")
             elif value is not None:
-                given.setdefault(("sampler", key) if key in TIME_STEPS else (key,), (option, value))
+                given.setdefault(("sampler", key) if key in TIME_STEPS else (key,), (text, value))
         return given
 
 
@@ -152,17 +138,3 @@ def _stated_settings(params: Params, own: SampleConfig | None, kind: str) -> dic
     if isinstance(sampler, DiscreteTimeSamplerConfig) and "steps" in SamplerConfig.kinds[kind].model_fields:
         settings["steps"] = sampler.steps
     return settings
-
-
-def with_sampling_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the fields of `SamplingOptions`, as typer reads them, instead of its argument `options`."""
-    own, shared = signature(command).parameters, signature(SamplingOptions).parameters
-
-    @wraps(command)
-    def run(**values: Any) -> None:
-        options = SamplingOptions(**{name: values.pop(name) for name in shared})
-        command(**values, options=options)
-
-    parameters = [*(parameter for name, parameter in own.items() if name != "options"), *shared.values()]
-    run.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    return run

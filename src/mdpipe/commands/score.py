@@ -162,7 +162,8 @@ def score(
     ]
     lines = "".join(json.dumps(row) + "\n" for row in rows)
     samples = "exact likelihoods" if model.objective.is_exact else f"{num_mc_samples} Monte Carlo samples each"
-    summary = f"{len(rows)} continuations, {samples}\n{describe_accuracy(scored, is_joint=protocol == 'md4')}"
+    summary = f"{len(rows)} continuation{'s' * (len(rows) != 1)}, {samples}\n"
+    summary += describe_accuracy(scored, is_joint=protocol == "md4")
     if out is None:
         sys.stdout.write(lines)
         sys.stderr.write(summary)
@@ -290,7 +291,7 @@ def describe_accuracy(scored: Sequence[tuple[EncodedItem, Sequence[Estimate]]], 
         per_character = [np.argmin(np.divide(bits, one.characters)) == one.item.label for one, bits in questions]
         rates["length-normalized accuracy"] = np.mean(per_character)
     parts = [f"{name} {rate:.4f} ± {math.sqrt(rate * (1 - rate) / len(questions)):.4f}" for name, rate in rates.items()]
-    return f"{', '.join(parts)} (binomial standard errors) on {len(questions)} questions\n"
+    return f"{', '.join(parts)} (binomial standard errors) on {len(questions)} question{'s' * (len(questions) != 1)}\n"
 
 
 class RunLM:

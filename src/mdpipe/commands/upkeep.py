@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -340,14 +340,15 @@ def verify() -> str:
             "not the bytes that dvc.lock and DVC's cache should have; `snakemake` restores these files or makes them"
             " again:\n" + "\n".join(shown)
         )
-    lines = [
-        f"{len(present)} outputs in dvc.lock and {len(objects)} objects in DVC's cache have the bytes they should have"
-    ]
+    verified = f"{_counted(present, 'output')} in dvc.lock and {_counted(objects, 'object')} in DVC's cache"
+    lines = [f"{verified} have the bytes they should have"]
     if absent:
-        lines.append(
-            f"{len(absent)} outputs in dvc.lock are not here yet: `dvc pull` fetches them, `snakemake` makes them"
-        )
+        lines.append(f"not here yet: {_counted(absent, 'output')}, which `dvc pull` fetches and `snakemake` makes")
     return "\n".join(lines)
+
+
+def _counted(things: Sized, noun: str) -> str:
+    return f"{len(things)} {noun}{'s' * (len(things) != 1)}"
 
 
 def _broken_files(cache: Any, output: Any) -> Iterator[Path]:
