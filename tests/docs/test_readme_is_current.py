@@ -7,8 +7,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from mdpipe.commands.readme import IMAGES, SOURCES, TABLES, locked_hashes
+from mdpipe.commands.readme import IMAGES, SOURCES, TABLES
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.provenance import locked_hashes
 from mdpipe.reporting import schemas
 from mdpipe.reporting.charts import Chart, likelihood_chart
 from mdpipe.reporting.evaluation_charts import samplers_chart
@@ -51,3 +52,10 @@ def test_the_images_are_of_the_samples_in_dvc_lock() -> None:
         assert folders == {folder: hashes[folder] for folder in folders}, f"{name} is of other samples: {HINT}"
     generated = {path.name for path in IMAGES.iterdir() if re.search(r"_unmasking\.gif$|_samples\.png$", path.name)}
     assert sources.keys() == generated | {"exponents.svg"}
+
+
+def test_the_estimators_are_measured_on_the_models_in_dvc_lock() -> None:
+    document = json.loads((paths.RESULTS / "estimators.json").read_text(encoding="utf-8"))
+    hashes = locked_hashes()
+    for row in document["results"]:
+        assert row["model"] == hashes[str(paths.model(row["run"]))], f"{row['run']} changed: run {document['command']}"

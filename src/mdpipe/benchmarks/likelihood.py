@@ -19,6 +19,7 @@ from mdpipe.networks.runtime import configure_runtime
 from mdpipe.params import EstimatorConfig
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.model_io import load_model
+from mdpipe.pipeline.provenance import locked_hashes
 
 FORMER, PAPER = "stratified_times", "independent_times"
 """The estimators that the others are compared with: mdpipe's before exact counts, and the paper's."""
@@ -27,8 +28,8 @@ FORMER, PAPER = "stratified_times", "independent_times"
 def measure(settings: LikelihoodSettings) -> Result:
     """Return the mean bound and the variance of an example's estimate over the seeds, in bits per token.
 
-    The examples are spread over the test split. `variance_stderr` is the variance's standard error over the examples;
-    `variance_stated` is the variance by `stderr_mc`.
+    The examples are spread over the test split. `variance_stderr` is the variance's standard error over the examples,
+    `variance_stated` the variance by `stderr_mc`, and `model` the hash of the model's folder in dvc.lock.
     """
     configure_runtime(settings.threads)
     model = load_model(settings.run)
@@ -54,6 +55,7 @@ def measure(settings: LikelihoodSettings) -> Result:
     variance_N = bits_RN.var(axis=0, ddof=1)
     stated = np.mean([(one.stderr_mc / math.log(2)) ** 2 for one in found]) * len(tokens)
     return {
+        "model": locked_hashes().get(str(model.directory)),
         "unit": model.unit,
         "value": float(bits_RN.mean()),
         "value_stderr": float(np.sqrt(variance_N.mean() / bits_RN.size)),

@@ -6,7 +6,7 @@ from pathlib import Path
 from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.provenance import locked_stages
+from mdpipe.pipeline.provenance import locked_hashes
 from mdpipe.reporting.markdown import replace_section
 
 README = Path("README.md")
@@ -39,8 +39,3 @@ def readme(params: Params) -> None:
             if folders:
                 sources[name] = {str(folder): hashes.get(str(folder)) for folder in folders}
     write_json(SOURCES, sources)
-
-
-def locked_hashes() -> dict[str, str]:
-    """Return the hash of every output in dvc.lock, by its path."""
-    return {output["path"]: output["md5"] for stage in locked_stages().values() for output in stage.get("outs", [])}

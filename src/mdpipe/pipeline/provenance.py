@@ -125,6 +125,11 @@ def locked_stages() -> dict[str, Any]:
         return {}
 
 
+def locked_hashes() -> dict[str, str]:
+    """Return the hash of every output in dvc.lock, by its path."""
+    return {output["path"]: output["md5"] for stage in locked_stages().values() for output in stage.get("outs", [])}
+
+
 def _definition(command: str, names: Sequence[str], params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a stage of dvc.yaml, and the values of `${key}` and `${item}` if it has `foreach` or `matrix`."""
     entry = yaml.safe_load(DVC_FILE.read_text(encoding="utf-8"))["stages"][command]
