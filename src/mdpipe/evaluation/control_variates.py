@@ -242,9 +242,6 @@ def adjust_by_curve(
     stratum = np.arange(y.shape[1]) % strata
     width, points = strata * np.diff(edges)[stratum], np.union1d(EDGES, edges)
     by_neighbors, by_samples = controls[: -len(changes)], controls[-len(changes) :]
-    shape = group_shape(y.shape[1])
-    index = np.arange(math.prod(shape)).reshape(*shape, 1)
-    is_other, is_same = (index != index.swapaxes(1, 2)), (index % strata == index.swapaxes(1, 2) % strata)
     adjusted, covariance = np.empty_like(y), np.empty(len(y))
     for fold in (0, 1):
         mine, others = np.arange(fold, len(y), 2), np.arange(1 - fold, len(y), 2)[: MAX_FITTED // y.shape[1]]
@@ -256,25 +253,51 @@ def adjust_by_curve(
         integral = np.append(0, np.cumsum((values[1:] + values[:-1]) / 2 * np.diff(points)))
         expected = strata * np.diff(integral[np.searchsorted(points, edges)])[stratum]
         near, weight = distance[mine], slope[mine]
-        sums = near.sum(axis=1, keepdims=True)
-        weights = weight.sum(axis=1, keepdims=True) + variance_ratio(distance[others], slope[others])
-        level = (sums - near) / (weights - weight)
+        ratio = variance_ratio(distance[others], slope[others])
+        level = _level(near, weight, ratio)
         by_level = width - weight * (1 + excess[mine])
         by_others = by_level * level - weight * np.tensordot(of_samples, by_samples[:, mine], axes=1)
         adjusted[mine] = near + expected + by_others
-
-        def pairs(of_sample: Array) -> tuple[Array, Array]:
-            """Return values (n, D) as those of sample d and of sample e of each pair, (n, K, M, 1) and (n, K, 1, M)."""
-            grouped = np.pad(of_sample, ((0, 0), (0, math.prod(shape) - y.shape[1]))).reshape(-1, *shape)
-            return grouped[..., None], grouped[..., None, :]
-
-        remaining = weights[..., None, None] - sum(pairs(weight))
-        without_both = (sums[..., None, None] - sum(pairs(near))) / np.where(is_other, remaining, 1)
-        change = pairs(by_level)[0] * (pairs(level)[0] - without_both)
-        change -= pairs(weight)[0] * np.tensordot(of_samples, changes[:, mine], axes=1)
-        products = np.where(is_other, change * change.swapaxes(2, 3), 0)
-        covariance[mine] = (products * (1 + is_same / (y.shape[1] / strata - 1))).sum(axis=(1, 2, 3)) / y.shape[1] ** 2
+        by_controls = np.tensordot(of_samples, changes[:, mine], axes=1)
+        covariance[mine] = _covariance(near, weight, ratio, by_level, by_controls, strata)
     return adjusted, covariance
+
+
+def _level(distance: Array, slope: Array, ratio: float) -> Array:
+    """Return the level of an example by its samples without each of them, (N, D), from arguments of `_covariance`."""
+    level: Array = (distance.sum(axis=1, keepdims=True) - distance) / (slope.sum(axis=1, keepdims=True) + ratio - slope)
+    return level
+
+
+def _covariance(distance: Array, slope: Array, ratio: float, by_level: Array, by_controls: Array, strata: int) -> Array:
+    """Return what the covariances of samples add to the variance of their mean, (N,), see `adjust_by_curve`.
+
+    Args:
+        distance: Weighted distances from the curve, (N, D).
+        slope: Their weights, (N, D).
+        ratio: The ratio of variances by which levels are shrunk.
+        by_level: Change of a sample's cost by the level, (N, D).
+        by_controls: What each other sample changes of a sample's controls, (N, K, M, M).
+        strata: H.
+    """
+    num_samples, shape = distance.shape[1], by_controls.shape[1:3]
+    index = np.arange(math.prod(shape)).reshape(*shape, 1)
+    is_other, is_same = (index != index.swapaxes(1, 2)), (index % strata == index.swapaxes(1, 2) % strata)
+
+    def grouped(values: Array) -> Array:
+        padded: Array = np.pad(values, ((0, 0), (0, index.size - num_samples)))
+        return padded.reshape(-1, *shape, 1)
+
+    def without_both(values: Array, ratio: float = 0) -> Array:
+        total: Array = values.sum(axis=1)[:, None, None, None] + ratio
+        return total - (grouped(values) + grouped(values).swapaxes(2, 3))
+
+    level = grouped(_level(distance, slope, ratio))
+    level_without_both = without_both(distance) / np.where(is_other, without_both(slope, ratio), 1)
+    change = grouped(by_level) * (level - level_without_both) - grouped(slope) * by_controls
+    products = np.where(is_other, change * change.swapaxes(2, 3), 0)
+    covariance: Array = (products * (1 + is_same / (num_samples / strata - 1))).sum(axis=(1, 2, 3)) / num_samples**2
+    return covariance
 
 
 def variance_ratio(distance: Array, slope: Array) -> float:
