@@ -309,7 +309,6 @@ def main() -> None:
     """Read the command line and run."""
     # As in `mdpipe`: threads that wait sleep. The parts inherit these settings; this process computes nothing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     parser = argparse.ArgumentParser(prog="python -m mdpipe.benchmarks.gpu", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder to write the results to")
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for everything (default: %(default)s)")
