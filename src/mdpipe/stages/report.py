@@ -25,7 +25,7 @@ from mdpipe.params.suites import Comparison
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import schemas, tables
-from mdpipe.reporting.charts import Chart, exponents_chart, likelihood_chart, training_charts
+from mdpipe.reporting.charts import Chart, curves_table, exponents_chart, likelihood_chart, training_charts
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
@@ -100,15 +100,17 @@ def report(params: Params) -> None:
     claims = claims_table(params)
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
-    losses = [
-        curve.select("run", pl.lit(params.runs[run].dataset).alias("dataset"), "step", loss="train/loss")
-        for run, curve in curves.items()
-    ]
-    atomic_write(paths.RESULTS / "curves.csv", pl.concat(losses).write_csv().encode())
+    trained = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train").with_columns(
+        dataset=pl.col("run").replace_strict({name: run.dataset for name, run in params.runs.items()}),
+        training_loss=pl.col("run").replace_strict({name: _training_loss(run) for name, run in params.runs.items()}),
+    )
+    losses = curves_table(curves, trained)
+    atomic_write(paths.RESULTS / "curves.csv", losses.write_csv().encode())
 
     shown = {name: without_replicates(table) for name, table in results.items()}
     shown["steps_to_bound"] = steps_to_display(steps)
-    shown["training"] = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train")
+    unit = pl.when(training_loss=schemas.BOUND_LOSS).then("unit")  # Only a bound is in bits.
+    shown["training"] = trained.select(*schemas.TRAINING, "training_loss").with_columns(unit=unit)
     if paths.PUBLISHED.exists():
         published = pl.read_csv(paths.PUBLISHED, infer_schema_length=None)
         shown["published"] = compare_with_published(shown["likelihood"], shown["zero_shot"], published, params)
@@ -116,8 +118,7 @@ def report(params: Params) -> None:
     shown = {name: table.with_columns(FILES[name].alias(FILE)) for name, table in shown.items()}
     shown["claims"] = claims_to_display(claims)
     runs = list(params.replicates())
-    dataset = pl.col("run").replace_strict({name: run.dataset for name, run in params.runs.items()})
-    trained = shown["training"].with_columns(dataset=dataset).sort("dataset", "run")
+    trained = trained.sort("dataset", "run")
     content = Report(
         made_by=dict(_facts(params, costs)),
         tables=shown,
@@ -178,6 +179,14 @@ def _settings(run: Run) -> dict[str, Any]:
     """Return the settings of a run, with one seed for each of its trainings."""
     seeds = [run.seed] if run.seeds is None else run.seeds
     return run.model_dump(mode="json", exclude={"seed", "seeds"}) | {"seed": ", ".join(map(str, seeds))}
+
+
+def _training_loss(run: Run) -> str:
+    """Return `BOUND_LOSS`, or how the training loss of a run differs from the bound, as `flat weight`."""
+    objective = run.objective.model_dump()
+    weight, times = objective.get("loss_weight", "bound"), objective.get("time_distribution", {"kind": "uniform"})
+    changes = [f"{weight} weight"] * (weight != "bound") + [f"{times['kind']} times"] * (times["kind"] != "uniform")
+    return " and ".join(changes) or schemas.BOUND_LOSS
 
 
 def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
@@ -336,11 +345,10 @@ def _gallery(params: Params, run: str) -> SampleGallery:
         animation: f"{action} of {run}",
         filled: f"Held-out images, their masked lower half, and what {run} fills in",
     }
-    image_captions = (
-        {paths.neighbors(run): NEIGHBORS_CAPTION.format(run=run)} if run in params.image_quality.runs else {}
-    )
-    image_captions |= {file: caption for file, caption in captions.items() if file.exists()}
-    images += [PageImage(file.read_bytes(), caption) for file, caption in image_captions.items()]
+    captions = {file: caption for file, caption in captions.items() if file.exists()}
+    if run in params.image_quality.runs:
+        captions[paths.neighbors(run)] = NEIGHBORS_CAPTION.format(run=run)
+    images += [PageImage(file.read_bytes(), caption) for file, caption in captions.items()]
     return SampleGallery(
         run,
         images,
