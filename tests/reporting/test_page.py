@@ -23,6 +23,7 @@ from mdpipe.reporting.page import (
     report_page,
     settings_table,
 )
+from mdpipe.reporting.published import COMPARED
 from mdpipe.reporting.schemas import (
     BOUND_LOSS,
     COSTS,
@@ -279,6 +280,13 @@ def test_empty_sections_are_left_out() -> None:
     empty = replace(full, tables={}, figures={}, by_dataset={name: {} for name in full.by_dataset}, galleries=[])
     titles = [heading["id"] for heading in Outline(report_page(empty)).all("h2")]
     assert titles == ["runs", "how-the-numbers-are-made", "params"]
+
+
+def test_a_suite_without_published_data_says_so() -> None:
+    full = report()
+    page = report_page(replace(full, tables=full.tables | {"published": pl.DataFrame(schema=COMPARED)}))
+    assert "Not comparable: results/published.csv has no result on the sources of this suite (digits)" in page
+    assert 'id="published-numbers"' not in report_page(full)
 
 
 def test_names_and_texts_cannot_become_markup() -> None:
