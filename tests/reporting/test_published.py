@@ -65,7 +65,8 @@ def test_every_published_number_has_source_unit_and_data(published: pl.DataFrame
 def test_headline_numbers_of_the_paper(
     published: pl.DataFrame, method: str, size: str | None, dataset: str, value: float
 ) -> None:
-    tables = published.filter(pl.col("source").str.contains(r"Table [1235]$|v1\), abstract$"), method=method, dataset=dataset)
+    of_tables = pl.col("source").str.contains(r"Table [1235]$|v1\), abstract$")
+    tables = published.filter(of_tables, method=method, dataset=dataset)
     rows = tables.filter(pl.col("size").eq_missing(pl.lit(size)))
     assert rows["value"].to_list() == [value]
 
