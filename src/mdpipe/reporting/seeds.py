@@ -24,6 +24,7 @@ from scipy.optimize import bisect
 from scipy.special import stdtrit
 
 from mdpipe.evaluation.estimate import SeedsEstimate, seeds_estimate
+from mdpipe.params import Params
 
 Array = NDArray[np.float64]
 Verdict = Literal["agrees", "disagrees", "cannot tell"]
@@ -101,6 +102,21 @@ class Totals(NamedTuple):
     """Tokens of each example, (N,)."""
     clusters: NDArray[np.int64]
     """(N,)."""
+
+
+class Evaluation(NamedTuple):
+    """Nats of a run's trainings, and of the further bounds of `evaluate.bounds`."""
+
+    totals: Totals
+    bounds: Array
+    """Nats by two independent estimates of each of K further bounds, (S, N, K, 2)."""
+
+
+def pair_trainings(params: Params, *runs: str) -> list[list[str]]:
+    """Return the trainings of each run with a seed that all runs have, in the order of the first run's seeds."""
+    of_seed = [{params.seed_of(name): name for name in params.replicates().get(run, [run])} for run in runs]
+    seeds = [seed for seed in of_seed[0] if all(seed in trainings for trainings in of_seed)]
+    return [[trainings[seed] for seed in seeds] for trainings in of_seed]
 
 
 def measure_bits(totals: Array, sizes: NDArray[np.int64], clusters: NDArray[np.integer] | None) -> Measured:

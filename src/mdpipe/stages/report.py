@@ -17,23 +17,25 @@ import yaml
 from mdpipe.data.artifacts.files import atomic_dir, atomic_write, read_json, read_record
 from mdpipe.data.dataset import EncodedDataset, evenly_spaced
 from mdpipe.data.pixels import to_images
-from mdpipe.evaluation.estimate import SeedsEstimate, paired_difference, ratio_estimate, seeds_estimate
+from mdpipe.evaluation.estimate import SeedsEstimate, paired_difference, seeds_estimate
 from mdpipe.params import RESOLVED_PARAMS_FILE, Params
 from mdpipe.params.data import modality_of
 from mdpipe.params.runs import Run
 from mdpipe.params.suites import Comparison
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.evaluations import read_evaluations, read_fids
 from mdpipe.pipeline.provenance import DVC_FILE
 from mdpipe.reporting import schemas, tables
 from mdpipe.reporting.charts import Chart, curves_table, exponents_chart, likelihood_chart, training_charts
+from mdpipe.reporting.claims import Measures, claims_markdown, claims_table, claims_to_display
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
 from mdpipe.reporting.page import PageImage, Report, SampleGallery, Sourced, model_card, report_page, settings_table
 from mdpipe.reporting.published import compare_with_published
 from mdpipe.reporting.schemas import FILE, Schema, to_markdown, without_replicates, write_table
+from mdpipe.reporting.seeds import pair_trainings
 from mdpipe.reporting.steps_to_bound import RunSteps, changed_settings, first_crossing, steps_table, steps_to_display
-from mdpipe.stages.claims import claims_markdown, claims_table, claims_to_display, read_evaluations
 
 PACKAGES = ("mdpipe", "torch", "numpy", "sentencepiece", "scikit-learn", "pillow", "dvc", "snakemake")
 """The packages that the numbers depend on."""
@@ -97,7 +99,7 @@ def report(params: Params) -> None:
     results = _results(params)
     curves = {run: _read_csv(paths.plot("curves", run), run) for run in params.runs}
     steps = steps_table(list(_steps_to_bound(params, curves, costs)))
-    claims = claims_table(params)
+    claims = claims_table(Measures(params, read_evaluations, read_fids))
     for name, table in results.items():
         write_table(table, paths.RESULTS / name)
     trained = tables.table_of_runs(_records("train", params.runs), schemas.TRAINING, "train").with_columns(
@@ -149,7 +151,7 @@ def _results(params: Params) -> dict[str, pl.DataFrame]:
     encodings = [read_record(paths.record("encode", dataset)) for dataset in params.datasets]
     differences = [_difference(params, pair) for pair in params.comparisons]
     likelihood = tables.likelihood_table(_records("evaluate", params.runs), encodings, differences)
-    errors = {run: _evaluation_error(names) for run, names in replicates.items() if len(names) > 1}
+    errors = {run: _over_seeds(names).stderr_evaluation for run, names in replicates.items() if len(names) > 1}
     pairs = [f"{run}-{source}" for run in params.zero_shot.runs for source in params.zero_shot.sources]
     zero_shot = tables.zero_shot_table(_records("zero_shot", pairs))
     compared = {run: pl.read_csv(paths.plot("samplers", run)) for run in params.samplers.runs}
@@ -195,7 +197,7 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     The errors cover trainings and examples if both have `seeds`. Otherwise it is the difference of one training each,
     of equal seeds if there are any, whose only error is that of the evaluation.
     """
-    names, baselines = _pair_trainings(params, pair.run, pair.baseline)
+    names, baselines = pair_trainings(params, pair.run, pair.baseline)
     if len(names) > 1:
         estimate, trainings = _over_seeds(names, baselines), f"{len(names)} trainings each"
         names_of_errors = ("stderr", "stderr_evaluation", "stderr_seeds")
@@ -208,22 +210,13 @@ def _difference(params: Params, pair: Comparison) -> dict[str, Any]:
     return pair.model_dump() | found
 
 
-def _pair_trainings(params: Params, run: str, baseline: str) -> tuple[list[str], list[str]]:
-    """Return the trainings of two runs with equal seeds, in the order of the run's."""
-    first, second = (
-        {params.seed_of(name): name for name in params.replicates().get(each, [each])} for each in (run, baseline)
-    )
-    seeds = [seed for seed in first if seed in second]
-    return [first[seed] for seed in seeds], [second[seed] for seed in seeds]
-
-
 def _steps_to_bound(params: Params, curves: Mapping[str, pl.DataFrame], costs: Mapping[str, Any]) -> Iterator[RunSteps]:
     """Yield the rows of `steps_to_bound`, the baseline first; nothing without that section."""
     if (section := params.steps_to_bound) is None:
         return
     seconds = {stage["stage"]: stage["cpu_seconds"] for stage in costs.get("results", [])}
     for name, changed in {section.baseline: section.baseline, **section.runs}.items():
-        run, (baselines, names) = params.runs[name], _pair_trainings(params, section.baseline, name)
+        run, (baselines, names) = params.runs[name], pair_trainings(params, section.baseline, name)
         points = [curves[each].select("step", "validation/loss").drop_nulls() for each in names]
         known = [seconds[f"train@{each}"] for each in names if f"train@{each}" in seconds]
         has_seeds, is_baseline = len(names) > 1, name == section.baseline
@@ -250,12 +243,6 @@ def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEst
     totals = read_evaluations(names).totals
     nats = totals.nats - read_evaluations(baselines).totals.nats if baselines else totals.nats
     return seeds_estimate(nats, totals.sizes, totals.clusters).scale(1 / math.log(2))
-
-
-def _evaluation_error(trainings: Sequence[str]) -> float:
-    """Return the standard error over examples of the mean bits per token of trainings on the same examples."""
-    totals = read_evaluations(trainings).totals
-    return ratio_estimate(totals.nats.mean(0), totals.sizes, totals.clusters).scale(1 / math.log(2)).stderr
 
 
 def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sourced]]:
