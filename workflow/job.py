@@ -26,7 +26,9 @@ import psutil
 from dvc.cli import main as dvc
 from dvc.utils.serialize import _yaml
 
+from mdpipe.data.artifacts.files import write_json
 from mdpipe.pipeline import paths
+from mdpipe.pipeline.provenance import code_commit, locked_outputs, locked_stages
 from mdpipe.processes import exit_with_parent
 from workflow.cache import stop_at_full_disk, verify_objects
 from workflow.devices import allocate_gpus
@@ -58,18 +60,24 @@ def main(stage: str, gpus: int) -> int:
             requeue.unlink(missing_ok=True)
             status = int(dvc(["--wait-for-lock", "repro", "--single-item", stage]))
             if received or not requeue.exists():
-                write_cpu_seconds(stage)
+                record_job(stage)
                 return status
 
 
-def write_cpu_seconds(stage: str) -> None:
-    """Write the CPU seconds of the processes that this one has waited for: the stage's command, without DVC.
+def record_job(stage: str) -> None:
+    """Record the CPU seconds of a stage, the commit, and the hashes of its outputs.
 
-    Snakemake samples them only every 30 seconds after the first 15, so that it misses a part of most stages.
+    The CPU seconds are those of the processes that this one has waited for: the stage's command, without DVC. Snakemake
+    samples them only every 30 seconds after the first 15, so that it misses a part of most stages.
     """
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    paths.CPU_SECONDS_DIR.mkdir(parents=True, exist_ok=True)
-    (paths.CPU_SECONDS_DIR / stage).write_text(f"{used.ru_utime + used.ru_stime:.2f}\n", encoding="utf-8")
+    record = {
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 2),
+        "commit": code_commit(),
+        "outputs": locked_outputs(locked_stages().get(stage, {})),
+    }
+    paths.JOBS_DIR.mkdir(parents=True, exist_ok=True)
+    write_json(paths.JOBS_DIR / stage, record)
 
 
 def _forward_signals() -> list[int]:

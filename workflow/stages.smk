@@ -34,6 +34,10 @@ if workflow.is_main_process:
 
     onsuccess:
         sort_lock()
+        if "report" in planned:
+            from mdpipe.commands.stage_costs import show_run  # It imports torch.
+
+            show_run(all_params)
 
     onerror:
         sort_lock()

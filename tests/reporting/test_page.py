@@ -1,5 +1,6 @@
 """The page and the cards have every number, run nothing but their own script, and show all names as text."""
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,6 +15,9 @@ from mdpipe.reporting.charts import likelihood_chart, training_charts
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.images import encode_png
 from mdpipe.reporting.page import (
+    RUN_ID,
+    RUN_SCRIPT,
+    RUN_VARIABLE,
     PageImage,
     Report,
     SampleGallery,
@@ -157,7 +161,8 @@ def report(run: str = "pieces", name: str = "digits") -> Report:
         for frame in (MASK_FRACTION_ROWS, POSITION_ROWS, CALIBRATION_ROWS)
     )
     return Report(
-        made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`"), "time": Sourced("31 minutes", PATH)},
+        run={"run": Sourced("recorded run", PATH), "wall time": Sourced("31 minutes", PATH)},
+        made_by={"commit": Sourced("cd3c4b6, `mdpipe bench stages`")},
         tables=tables,
         settings=settings_table({run: {"train": {"steps": 5}}, "other": {"train": {"steps": 6, "note": name}}}),
         figures={
@@ -196,8 +201,8 @@ def test_equal_reports_give_equal_pages(page: str) -> None:
 def test_the_page_names_no_other_file_but_those_of_its_numbers(outline: Outline) -> None:
     assert {"link", "iframe"}.isdisjoint(tag for tag, _ in outline.tags)
     for tag, attributes in outline.tags:
-        assert (attributes.get("src") or "data:image/").startswith("data:image/")
-        assert tag != "script" or "src" not in attributes
+        source = attributes.get("src") or "data:image/"
+        assert source == RUN_SCRIPT if tag == "script" and "src" in attributes else source.startswith("data:image/")
     assert {link["href"] for link in outline.all("a")} == {
         f"../{PATH}",
         *(f"#{heading['id']}" for heading in outline.all("h2")),
@@ -292,11 +297,11 @@ def test_a_suite_without_published_data_says_so() -> None:
 def test_names_and_texts_cannot_become_markup() -> None:
     filled = [dict.fromkeys(FILLED, EVIL)]
     gallery = SampleGallery(EVIL, [PageImage(PNG, EVIL, [EVIL])], text=EVIL, infilling=filled)
-    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, made_by={EVIL: Sourced(EVIL, PATH)})
+    hostile = replace(report(EVIL, EVIL), galleries=[gallery], params=EVIL, run={EVIL: Sourced(EVIL, PATH)})
     outline = Outline(report_page(hostile))
     scripts = [script.get("type") for script in outline.all("script")]
     assert scripts.count("module") == 1
-    assert set(scripts) == {"module", "application/json"}
+    assert set(scripts) == {None, "module", "application/json"}
     assert outline.text.count(EVIL) >= 12
 
 
@@ -306,6 +311,7 @@ def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_pat
     path = tmp_path / "report" / "index.html"
     path.parent.mkdir()
     path.write_text(report_page(report(EVIL)), encoding="utf-8")
+    put_run(tmp_path, "0" * 32)
     with browser(tmp_path / "profile") as tab:
         for dark in (False, True):
             tab.open(path, width=width, dark=dark)
@@ -320,8 +326,34 @@ def test_a_browser_finds_no_error_and_asks_for_no_other_file(width: int, tmp_pat
         assert tab.evaluate("window.opened") == [f"../{PATH}"] * panel_count(report())
         headers = "[...document.querySelectorAll('.sortable tbody th')].map(x => x.offsetWidth)"
         assert max(tab.evaluate(headers)) < max(0.45 * width, 200)
-        assert {request for request in tab.requests if not request.startswith("data:")} == {path.as_uri()}
+        requests = {request for request in tab.requests if not request.startswith("data:")}
+        assert requests == {path.as_uri(), (tmp_path / ".mdpipe/run.js").as_uri()}
         assert tab.problems == []
+
+
+def put_run(place: Path, page_id: str) -> None:
+    """Write the script that has the facts of a run next to the folder of the page."""
+    (place / ".mdpipe").mkdir(exist_ok=True)
+    content = json.dumps({"id": page_id, "facts": {"run": "of this clone", "commit": EVIL}})
+    (place / ".mdpipe/run.js").write_text(f"{RUN_VARIABLE} = {content};")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_the_head_is_of_the_run_that_made_this_page(tmp_path: Path) -> None:
+    """Not of one whose script has another page's id, nor without any script."""
+    path = tmp_path / "report" / "index.html"
+    path.parent.mkdir()
+    path.write_text(report_page(report()), encoding="utf-8")
+    page_id = re.search(RUN_ID, path.read_text(encoding="utf-8"))
+    assert page_id
+    with browser(tmp_path / "profile") as tab:
+        found = []
+        for other in (None, "0" * 32, page_id[1]):
+            if other is not None:
+                put_run(tmp_path, other)
+            tab.open(path, width=1400)
+            found.append(tab.evaluate("document.getElementById('run').textContent.replace(/\\s+/g, ' ').trim()"))
+    assert found == ["runrecorded run wall time31 minutes"] * 2 + [f"runof this clonecommit{EVIL}"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")

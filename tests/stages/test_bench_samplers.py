@@ -1,16 +1,22 @@
 """Speeds of the comparison's samplers: a row for each, for the report to join; nothing is said of how fast."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
+import yaml
 from typer.testing import Result
 
+from mdpipe.commands.plan import Plan
+from mdpipe.commands.stage_costs import show_run
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
 from mdpipe.pipeline.model_io import load_model
+from mdpipe.pipeline.provenance import LOCK_FILE
 from mdpipe.reporting.schemas import SPEEDS
 from mdpipe.reporting.tables import samplers_table
 from mdpipe.stages.compare_samplers import compare_samplers
@@ -54,6 +60,34 @@ def test_a_run_that_is_not_trained_is_named(place: Path, refusal: Callable[..., 
     assert "models/chars_md4/run.json does not exist; run `dvc repro train@chars_md4`" in refusal("bench", "samplers")
 
 
+def put_job(stage: str, **record: Any) -> None:
+    paths.JOBS_DIR.mkdir(parents=True, exist_ok=True)
+    (paths.JOBS_DIR / stage).write_text(json.dumps(record))
+
+
+def test_the_page_shows_a_run_of_which_all_outputs_are_made_here(params: Params, place: Path) -> None:
+    """Two jobs at a time, 4 s each, the second of each pair 2 s after the first: 6 s of every 8 s are wall time."""
+    Path("benchmarks").mkdir()
+    paths.REPORT.mkdir()
+    (paths.REPORT / "index.html").write_text(f'<dl data-id="{32 * "a"}">')
+    stages = [row.stage for row in Plan(params).rows()]
+    locked = {stage: {"outs": [{"path": stage, "md5": "0a"}]} for stage in stages}
+    LOCK_FILE.write_text(yaml.safe_dump({"schema": "2.0", "stages": locked}))
+    for number, stage in enumerate(stages):
+        (tsv := Path(f"benchmarks/{stage}.tsv")).write_text("s\tmax_rss\tcpu_time\n240\t100\t3\n")
+        end = 10**9 + 480 * (number // 2) + 120 * (number % 2)
+        os.utime(tsv, (end, end))
+        put_job(stage, cpu_seconds=1.0, commit="c0ffee", outputs={stage: "0a"})
+    show_run(params)
+    run = json.loads(paths.RUN_SCRIPT.read_text().removeprefix("window.mdpipeRun = ").rstrip(";\n"))
+    assert run["id"] == 32 * "a"
+    assert (run["facts"]["commit"], run["facts"]["date"]) == ("c0ffee", "2001-09-09")
+    assert run["facts"]["wall time"] == f"{6 * (len(stages) // 2) + 4 * (len(stages) % 2)} minutes"
+    put_job(stages[0], cpu_seconds=1.0, commit="c0ffee", outputs={stages[0]: "0b"})
+    show_run(params)
+    assert not paths.RUN_SCRIPT.exists()
+
+
 def test_stage_costs_are_snakemakes_with_the_plans_tokens(
     params: Params, place: Path, mdpipe: Callable[..., Result]
 ) -> None:
@@ -76,8 +110,7 @@ def test_stage_costs_are_snakemakes_with_the_plans_tokens(
         "tokens": run.train.steps * run.train.batch_size * params.datasets[run.dataset].seq_len,
     }
     assert {"processor", "cores", "memory_gib", "device", "commit"} <= set(recorded["machine"])
-    paths.CPU_SECONDS_DIR.mkdir(parents=True)
-    (paths.CPU_SECONDS_DIR / "train@chars_md4").write_text("8.25\n")
+    put_job("train@chars_md4", cpu_seconds=8.25)
     assert mdpipe("bench", "stages").exit_code == 0
     assert json.loads(paths.COSTS.read_text())["results"][0]["cpu_seconds"] == 8.25
 

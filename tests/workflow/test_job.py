@@ -1,5 +1,6 @@
-"""A job writes the lock file that DVC would write, and the CPU seconds of its stage."""
+"""A job writes the lock file that DVC would write, and records its stage."""
 
+import json
 import resource
 import shutil
 import subprocess
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dvc.utils.serialize import _yaml, modify_yaml
 
 from mdpipe.pipeline import paths
-from workflow.job import update_lock_file_fast, write_cpu_seconds
+from mdpipe.pipeline.provenance import code_commit
+from workflow.job import record_job, update_lock_file_fast
 
 LOCK_FILE = Path(__file__).parents[2] / "dvc.lock"
 
@@ -107,12 +110,18 @@ def test_an_update_of_the_lock_file_writes_one_entry(tmp_path: Path, monkeypatch
     assert dumped == [{"stages": {"report": {"cmd": "x"}}}]
 
 
-def test_cpu_seconds_are_those_of_finished_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_records_its_cpu_seconds_and_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    outs = [{"path": "models/chars_md4", "hash": "md5", "md5": "0a.dir"}]
+    Path("dvc.lock").write_text(
+        yaml.safe_dump({"schema": "2.0", "stages": {"train@chars_md4": {"cmd": "x", "outs": outs}}})
+    )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", "sum(range(10**6))"], check=True)
-    write_cpu_seconds("train@chars_md4")
+    record_job("train@chars_md4")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    written = float((paths.CPU_SECONDS_DIR / "train@chars_md4").read_text())
-    assert written == pytest.approx(after.ru_utime + after.ru_stime, abs=0.01)
-    assert written > before.ru_utime + before.ru_stime
+    record = json.loads((paths.JOBS_DIR / "train@chars_md4").read_text())
+    assert record["cpu_seconds"] == pytest.approx(after.ru_utime + after.ru_stime, abs=0.2)
+    assert record["cpu_seconds"] > before.ru_utime + before.ru_stime
+    assert record["outputs"] == {"models/chars_md4": "0a.dir"}
+    assert record["commit"] == code_commit()

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import platform
 import signal
-import subprocess
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from mdpipe.data.artifacts.files import atomic_write, first_problem
+from mdpipe.pipeline.provenance import code_commit
 from mdpipe.processes import exit_with_parent
 from mdpipe.reporting.markdown import Columns, format_rows, markdown_table
 
@@ -203,7 +203,7 @@ def describe_machine(device: str, threads: int) -> Result:
         "threads": threads,
         "python": platform.python_version(),
         **{name: _version(name) for name in PACKAGES},
-        "commit": _commit(),
+        "commit": code_commit(),
     }
 
 
@@ -241,19 +241,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _commit() -> str | None:
-    """Return the commit of the working tree that has this file, marked if its code has changed; None without git.
-
-    Measurements write tables that are under version control, and thereby change the tree but not what was measured.
-    """
-    code = Path(__file__).parents[2]
-    try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=code, capture_output=True, text=True, check=False)
-    except OSError:
-        return None
-    if done.returncode:
-        return None
-    changes = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "."], cwd=code, check=False)
-    return done.stdout.strip() + ("-dirty" if changes.returncode else "")

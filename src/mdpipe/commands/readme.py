@@ -6,7 +6,7 @@ from pathlib import Path
 from mdpipe.data.artifacts.files import atomic_write, write_json
 from mdpipe.params import Params
 from mdpipe.pipeline import paths
-from mdpipe.pipeline.provenance import locked_stages
+from mdpipe.pipeline.provenance import locked_outputs, locked_stages
 from mdpipe.reporting.markdown import replace_section
 
 README = Path("README.md")
@@ -43,4 +43,4 @@ def readme(params: Params) -> None:
 
 def locked_hashes() -> dict[str, str]:
     """Return the hash of every output in dvc.lock, by its path."""
-    return {output["path"]: output["md5"] for stage in locked_stages().values() for output in stage.get("outs", [])}
+    return {path: md5 for stage in locked_stages().values() for path, md5 in locked_outputs(stage).items()}

@@ -50,7 +50,7 @@ DOWNLOAD = re.compile(rf"\.?(?P<url>[0-9a-f]{{{URL_DIGITS}}})-")
 """Name of a downloaded file. The cache of `datasets`, in the same folder, is kept."""
 
 BY_STAGE = {"logs": ".log", "benchmarks": ".tsv"} | dict.fromkeys(
-    (".mdpipe/requests", str(paths.REQUEUE_DIR), str(paths.CPU_SECONDS_DIR)), ""
+    (".mdpipe/requests", str(paths.REQUEUE_DIR), str(paths.JOBS_DIR)), ""
 )
 """Folders with a file for each stage, and what its name ends with."""
 

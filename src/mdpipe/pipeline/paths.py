@@ -21,8 +21,10 @@ ENGINE_LOCK = Path(".mdpipe/engine.lock")
 """Locked by the Snakemake that runs in this folder."""
 REQUEUE_DIR = Path(".mdpipe/requeue")
 """A stage that asks to be run again creates a file of its name here."""
-CPU_SECONDS_DIR = Path(".mdpipe/cpu_seconds")
-"""A job writes the CPU seconds of its stage's command into a file of the stage's name here."""
+JOBS_DIR = Path(".mdpipe/jobs")
+"""A job records its stage in a file of the stage's name here: CPU seconds, commit, hashes of the outputs."""
+RUN_SCRIPT = Path(".mdpipe/run.js")
+"""Facts on the run of all stages in this clone, which the page shows in place of the recorded run."""
 
 INFILLED_TEXTS, INFILLED_IMAGES = "infilling.json", "infilling.png"
 """Files of a run's samples: held-out texts with a filled span, or images with a filled half."""

@@ -11,6 +11,7 @@ file that was edited and restored may have been read in between.
 
 import os
 import re
+import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -120,9 +121,30 @@ def output_patterns() -> list[Path]:
 def locked_stages() -> dict[str, Any]:
     """Return what dvc.lock records of each stage; nothing if there is no dvc.lock, or it is broken."""
     try:
-        return dict(yaml.safe_load(LOCK_FILE.read_bytes())["stages"])
+        return dict(yaml.load(LOCK_FILE.read_bytes(), yaml.CSafeLoader)["stages"])
     except (FileNotFoundError, yaml.YAMLError, TypeError, KeyError):
         return {}
+
+
+def locked_outputs(stage: Mapping[str, Any]) -> dict[str, str]:
+    """Return the hash of every output of a stage of dvc.lock, by its path."""
+    return {output["path"]: output["md5"] for output in stage.get("outs", [])}
+
+
+def code_commit() -> str | None:
+    """Return the commit of the working tree that has this file, marked if its code has changed; None without git.
+
+    Measurements write tables that are under version control, and thereby change the tree but not what was measured.
+    """
+    code = Path(__file__).parents[2]
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=code, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    if done.returncode:
+        return None
+    changes = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "."], cwd=code, check=False)
+    return done.stdout.strip() + ("-dirty" if changes.returncode else "")
 
 
 def _definition(command: str, names: Sequence[str], params: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,13 +1,14 @@
 """The report page and the model cards.
 
-The page is one HTML file with every table, figure and sample in it: it needs no other file and no network, and its
-policy forbids the browser to load any. Numbers link to the files that they come from.
+The page is one HTML file with every table, figure and sample in it. It needs no other file and no network, and its policy
+lets the browser load `RUN_SCRIPT` only, if there is one. Numbers link to the files that they come from.
 """
 
 import re
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import md5
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from mdpipe.reporting.markdown import format_measurement, format_number
 from mdpipe.reporting.schemas import FILE, to_display, to_markdown
 
 FOLDER = Path(__file__).parent
+RUN_SCRIPT = "../.mdpipe/run.js"
+"""The file that says, relative to the page, that the page's results were made in this clone, and how; optional."""
+RUN_VARIABLE = "window.mdpipeRun"
+"""The variable of the script that has the id of the page and facts, as of `run_facts`."""
+RUN_ID = re.compile('data-id="([0-9a-f]{32})"')
+"""The page's id: the MD5 of the page without it."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,10 @@ class Sourced:
 class Report:
     """The content of the page; an empty table or a missing figure is left out."""
 
+    run: Mapping[str, Sourced]
+    """The recorded run: its commit, date, machine and times."""
     made_by: Mapping[str, Sourced]
-    """Provenance of the results: commit, date, machine, seeds, time, versions."""
+    """Further provenance of the results: seeds and versions."""
     tables: Mapping[str, pl.DataFrame]
     """Any of likelihood, steps_to_bound, claims, zero_shot, published, samplers, samples, image_quality, training,
     datasets and costs; with a column `FILE` unless rows have several files."""
@@ -117,13 +126,32 @@ def settings_table(runs: Mapping[str, Mapping[str, Any]]) -> pl.DataFrame:
     return table.sort("setting").fill_null("")
 
 
+def run_facts(costs: Mapping[str, Any]) -> dict[str, str]:
+    """Return commit, date, machine and times of a run in words, from a document like results/speed/stages.json."""
+    machine, stages = costs["machine"], costs["results"]
+    seconds = sum(stage["seconds"] for stage in stages)
+    wall = {"wall time": f"{costs['wall_seconds'] / 60:,.0f} minutes"} if "wall_seconds" in costs else {}
+    facts = {
+        "commit": str(machine["commit"]),
+        "date": costs["date"],
+        "machine": "{processor}, {cores} cores, {memory_gib} GiB, {device}".format_map(machine),
+        **wall,
+        "time of stages": f"{seconds / 60:,.0f} minutes, the sum of {len(stages)} stages",
+    }
+    if training := [stage for stage in stages if stage["stage"].startswith("train@")]:
+        tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
+        rate = f"{tokens / seconds:,.0f} tokens/s"
+        facts["training"] = f"{rate}, {len(training)} runs, with start and end of the process"
+    return facts
+
+
 def report_page(report: Report) -> str:
     """Render page.html.j2; equal reports give equal bytes."""
     settings = report.settings
     differs = pl.concat_list(pl.all().exclude("setting")).list.n_unique() > 1
     bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub lacks the default
     script = bundle.replace("</script", "<\\/script")
-    return (
+    page = (
         _environment(autoescape=True)
         .get_template("page.html.j2")
         .render(
@@ -134,8 +162,11 @@ def report_page(report: Report) -> str:
             same=settings.filter(~differs).select(pl.col("setting"), value=pl.nth(1)),
             colors=color_scheme(),
             vega=Markup(script),
+            run_script=RUN_SCRIPT,
+            run_variable=RUN_VARIABLE,
         )
     )
+    return page.replace('data-id=""', f'data-id="{md5(page.encode()).hexdigest()}"')
 
 
 def model_card(run: str, report: Report) -> str:

@@ -31,7 +31,16 @@ from mdpipe.reporting.claims import Measures, claims_markdown, claims_table, cla
 from mdpipe.reporting.evaluation_charts import calibration_chart, profile_chart, samplers_chart
 from mdpipe.reporting.graph import graph_chart
 from mdpipe.reporting.images import class_by_class, contact_sheet, encode_png, sheet_columns
-from mdpipe.reporting.page import PageImage, Report, SampleGallery, Sourced, model_card, report_page, settings_table
+from mdpipe.reporting.page import (
+    PageImage,
+    Report,
+    SampleGallery,
+    Sourced,
+    model_card,
+    report_page,
+    run_facts,
+    settings_table,
+)
 from mdpipe.reporting.published import compare_with_published
 from mdpipe.reporting.schemas import FILE, Schema, to_markdown, without_replicates, write_table
 from mdpipe.reporting.seeds import pair_trainings
@@ -122,7 +131,8 @@ def report(params: Params) -> None:
     runs = list(params.replicates())
     trained = trained.sort("dataset", "run")
     content = Report(
-        made_by=dict(_facts(params, costs)),
+        run=_recorded_run(costs),
+        made_by=_made_by(params),
         tables=shown,
         settings=settings_table({run: _settings(params.runs[run]) for run in runs}),
         figures=_figures(params, shown),
@@ -245,25 +255,23 @@ def _over_seeds(names: Sequence[str], baselines: Sequence[str] = ()) -> SeedsEst
     return seeds_estimate(nats, totals.sizes, totals.clusters).scale(1 / math.log(2))
 
 
-def _facts(params: Params, costs: Mapping[str, Any]) -> Iterator[tuple[str, Sourced]]:
-    """Yield the provenance of the results; time and machine are from `COSTS`: equal results must give equal pages."""
-    if costs:
-        machine, stages = costs["machine"], costs["results"]
-        hardware = "{processor}, {cores} cores, {memory_gib} GiB, {device}".format_map(machine)
-        time = f"{sum(stage['seconds'] for stage in stages) / 60:,.0f} minutes, the sum of {len(stages)} stages"
-        measured = {"commit": machine["commit"], "date": costs["date"], "machine": hardware, "time": time}
-        if training := [stage for stage in stages if stage["stage"].startswith("train@")]:
-            tokens, seconds = (sum(stage[key] for stage in training) for key in ("tokens", "seconds"))
-            rate = f"{tokens / seconds:,.0f} tokens/s"
-            measured["training"] = f"{rate}, {len(training)} runs, with start and end of the process"
-        yield from ((name, Sourced(text, str(paths.COSTS))) for name, text in measured.items())
-    else:
-        missing = "`mdpipe bench stages` records them, and the next `snakemake` shows them here"
-        yield "time and machine", Sourced(missing)
+def _recorded_run(costs: Mapping[str, Any]) -> dict[str, Sourced]:
+    """Return the facts on the run of `COSTS`, not on this one: equal results must give equal pages."""
+    if not costs:
+        missing = "none is recorded of these params; `mdpipe bench stages` does, and `snakemake` then shows it here"
+        return {"run": Sourced(missing)}
+    facts = {"run": "recorded run", **run_facts(costs)}
+    return {name: Sourced(text, str(paths.COSTS)) for name, text in facts.items()}
+
+
+def _made_by(params: Params) -> dict[str, Sourced]:
+    """Return seeds and versions."""
     trainings = [f"{len(names)} trainings of {run}" for run, names in params.replicates().items() if len(names) > 1]
-    yield "seed", Sourced(", ".join([str(params.seed), *trainings]), str(RESOLVED_PARAMS_FILE))
     packages = [f"Python {python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
-    yield "packages", Sourced(", ".join(packages))
+    return {
+        "seed": Sourced(", ".join([str(params.seed), *trainings]), str(RESOLVED_PARAMS_FILE)),
+        "packages": Sourced(", ".join(packages)),
+    }
 
 
 def _profiles(trained: pl.DataFrame) -> dict[str, dict[str, Chart]]:
