@@ -1,7 +1,7 @@
 """The report page and the model cards.
 
-The page is one HTML file with every table, figure and sample in it. It needs no other file and no network, and its policy
-lets the browser load `RUN_SCRIPT` only, if there is one. Numbers link to the files that they come from.
+The page is one HTML file with every table, figure and sample in it. It needs no other file and no network; a browser
+may load `RUN_SCRIPT` only, if there is one. Numbers link to the files that they come from.
 """
 
 import re

@@ -1,11 +1,11 @@
 """Measures of several trainings, and verdicts on claims about them.
 
-Estimates have intervals by Student's t, and claims a rule stated in advance and Holm's p: the verdict compares the 95 %
-interval of a measure with the region of the claim.
+Intervals are by Student's t. The region of a claim is fixed before training; the verdict compares the 95 % interval of
+the measure with it, and p-values are adjusted by Holm's procedure.
 
     agrees        the interval is within the region
     disagrees     the interval and the region have no point in common
-    cannot tell   otherwise: the trainings are too few, too small, or the measure is at the end of the region
+    cannot tell   otherwise: more trainings or examples are needed, or the measure is close to an end of the region
 
 A false claim "agrees" with a probability of 2.5 % at most. A true one "disagrees" with at most 2.5 %, or 5 % if its
 region has two ends. For a region with a margin around "equal", "agrees" is the two one-sided tests of equivalence.
@@ -57,9 +57,9 @@ class Measured:
             h^2 = t_{S - 1}^2 V_seeds + t_{G - 1}^2 (V_evaluation - V_both)
 
         The two variances have S - 1 and G - 1 degrees of freedom, each with its quantile t of Student's distribution
-        (the method of variance estimates recovery, Zou and Donner, 2008). The interval is exact where one of them is
-        0, and covers a little more than it states where they are similar. A single number of degrees of freedom would
-        not do: with S - 1, an error that examples dominate would be twice too large for three seeds; by Satterthwaite's
+        (the method of variance estimates recovery, Zou and Donner, 2008). It is exact if one of them is 0, and
+        conservative if they are similar. One number of degrees of freedom for both is worse: with S - 1 and three
+        seeds, intervals are twice as wide as necessary if most of the variance is over examples; with Satterthwaite's
         formula, coverage falls to 92 %.
         """
         quantiles = stdtrit(np.array([self.seeds, self.clusters]) - 1, 1 - level / 2)
@@ -166,8 +166,8 @@ def exponent(
 ) -> Measured:
     r"""Return the slope of log excess on log T, by least squares: sum_T a_T log E_T.
 
-    The error is of first order, that of the mean of sum_T a_T e_T / E_T. A mean excess E_T below 0 has no logarithm:
-    then the value is NaN, and no claim about it can be decided.
+    The error is of first order, that of the mean of sum_T a_T e_T / E_T. If a mean excess E_T is
+    below 0, the value is NaN, and the verdict on a claim about it is "cannot tell".
 
     Args:
         excess: Totals in T steps minus those in continuous time, in nats, (T, S, N).
