@@ -1,4 +1,4 @@
-"""Charts show the data of the tables, with units, errors and names that can be told apart."""
+"""Charts show the data of the tables, with units, errors and distinct names."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -80,7 +80,7 @@ def rows(spec: dict[str, Any], mark: str) -> list[dict[str, Any]]:
 
 
 def scene_marks(item: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
-    """Yield the drawn marks of one kind; groups are in groups."""
+    """Yield the marks of one kind, also those in groups."""
     if item.get("marktype") == kind:
         yield item
     for part in item.get("items", []):

@@ -95,7 +95,7 @@ const linked = marks.filter(mark => mark);
 linked.forEach(mark => mark.dispatchEvent(new MouseEvent("click", {bubbles: true})));
 linked.length
 """
-"""Vega follows a link by a click on an anchor of its own; the number of charts with links is returned."""
+"""Vega follows a link by a click on an anchor that it makes; the number of charts with links is returned."""
 
 
 CLIPPED_TEXTS = """

@@ -115,8 +115,8 @@ def test_zero_shot_is_compared_within_its_protocol() -> None:
         zero_shot("small", "lambada", dataset="openwebtext", protocol=protocol) | {"tokenizer": "gpt2"}
         for protocol in ("sedd", "mdlm_zero_shot")
     ]
-    joined = records[0] | {"bounds": [record["bounds"][0] for record in records]}
-    found = compare("paper_openwebtext", [], [joined])
+    record = records[0] | {"bounds": [each["bounds"][0] for each in records]}
+    found = compare("paper_openwebtext", [], [record])
     assert set(found["unit"]) == {"perplexity"} and found.height == 78
     fair = found.filter(comparable="yes")
     assert fair.height == 39
